@@ -1,0 +1,1 @@
+"""homebody, a Matrix homeserver."""

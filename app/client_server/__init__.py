@@ -1,0 +1,1 @@
+"""Blueprints of the Client-Server API, one for each chapter of the specification."""

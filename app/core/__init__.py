@@ -1,0 +1,1 @@
+"""What the server does: functions over (tx, values); the only place with SQL."""

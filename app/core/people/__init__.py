@@ -1,0 +1,1 @@
+"""Accounts, their sessions and devices, and what they say of themselves."""

@@ -1,0 +1,1 @@
+"""What /sync carries, and how it waits."""

@@ -1,0 +1,1 @@
+"""What a browser sees: well-known files, fallback pages, health."""
