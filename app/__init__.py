@@ -1,1 +1,42 @@
-"""homebody, a Matrix homeserver."""
+"""homebody, a Matrix homeserver: `create_app` is the whole server on one screen.
+
+Reading starts here. A request goes through `web/wsgi.py`, one view of a blueprint below, one
+function of `core/` and its SQL; the law of Matrix that it asks is in `spec/`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from app.config import Config
+
+
+def create_app(config: Config) -> Flask:
+    """The server for this configuration, on the database of its data folder (migrated before).
+
+    Raises ConfigError when the folder or the database can't be used.
+    """
+    # Imported here, as alembic/env.py and gunicorn.conf.py need parts of the package without Flask
+    from flask import Flask  # noqa: PLC0415 - see above
+
+    from app import client_server, db, web  # noqa: PLC0415 - see above
+    from app.caches import Caches  # noqa: PLC0415 - see above
+    from app.core import server_key  # noqa: PLC0415 - see above
+    from app.core.ratelimits import RateLimits  # noqa: PLC0415 - see above
+    from app.core.sync.ephemeral import Ephemeral  # noqa: PLC0415 - see above
+    from app.core.sync.wakeups import Wakeups  # noqa: PLC0415 - see above
+
+    app = Flask(__name__, static_folder=None, template_folder="web/templates")
+    wakeups = Wakeups()
+    server = db.Server(config.server_name, server_key.load_or_make(config), config)
+    database = db.Database(config.database_url, server, Caches(config.cache_bytes), wakeups.wake)
+    app.extensions["db"] = database
+    app.extensions["wakeups"] = wakeups
+    app.extensions["ephemeral"] = Ephemeral(wakeups.wake)
+    app.extensions["rate_limits"] = RateLimits(config)
+    web.register(app)
+    client_server.register(app)
+    return app

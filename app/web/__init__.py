@@ -1,1 +1,73 @@
-"""What a browser sees: well-known files, fallback pages, health."""
+"""What a browser sees, and what surrounds every request: errors, CORS, well-known files."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from flask import Flask, Response
+from flask.json.provider import JSONProvider
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from app import errors
+from app.web import wsgi
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+LOG = logging.getLogger(__name__)
+
+
+class OrjsonProvider(JSONProvider):
+    """Views return dicts, with `orjson.Fragment`s where a part is encoded already."""
+
+    def dumps(self, obj: Any, **_kwargs: Any) -> str:
+        """JSON of a value."""
+        return orjson.dumps(obj).decode()
+
+    def loads(self, s: str | bytes, **_kwargs: Any) -> Any:
+        """The value of a JSON text."""
+        return orjson.loads(s)
+
+    def response(self, *args: Any, **kwargs: Any) -> Response:
+        """An answer with a JSON body."""
+        value = args[0] if args else kwargs
+        return Response(orjson.dumps(value), mimetype="application/json")
+
+
+def register(app: Flask) -> None:
+    """Put this module's rules around an application."""
+    app.json = OrjsonProvider(app)
+    app.url_map.converters["default"] = wsgi.SegmentConverter
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # an empty state key stands between two slashes
+    app.register_error_handler(errors.MatrixError, answer_error)
+    app.register_error_handler(HTTPException, answer_http_error)
+    app.register_error_handler(Exception, answer_fault)
+    inner: WSGIApplication = ProxyFix(app.wsgi_app)
+    app.wsgi_app = wsgi.Edge(inner)  # type: ignore[method-assign]  # Flask's own way to wrap it
+
+
+def answer_error(error: errors.MatrixError) -> Response:
+    """The answer that an error is."""
+    answer = Response(orjson.dumps(error.body), error.status, mimetype="application/json")
+    if "retry_after_ms" in error.fields:
+        answer.headers["Retry-After"] = str(-(-error.fields["retry_after_ms"] // 1000))
+    return answer
+
+
+def answer_http_error(error: HTTPException) -> Response:
+    """What Flask itself refuses: unknown paths and methods, mostly."""
+    if isinstance(error, MethodNotAllowed):
+        return answer_error(errors.unrecognized("This endpoint has no such method", 405))
+    if error.code == 404:
+        return answer_error(errors.unrecognized())
+    return answer_error(errors.unknown(error.description or error.name, error.code or 500))
+
+
+def answer_fault(_error: Exception) -> Response:
+    """A fault of ours."""
+    LOG.exception("fault in a request")
+    return answer_error(errors.unknown("Something is wrong with the server", 500))

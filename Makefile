@@ -1,0 +1,62 @@
+# `make` alone lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+T ?= tests
+m ?= change
+
+.PHONY: help install run test check lint fmt types migrations spec clients bench migration migrate clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(BIN)/homebody  ## create .venv with the server in it
+
+$(BIN)/homebody: setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(BIN)/homebody
+
+run: install  ## serve on http://localhost:8008 (installs and migrates first)
+	$(BIN)/homebody serve
+
+test: $(VENV)/.dev  ## run the tests, T=tests/test_sync.py for some of them
+	$(BIN)/python -m pytest -m "not clients" $(T)
+
+check: lint types migrations spec test  ## everything that a commit must pass
+
+lint: $(VENV)/.dev  ## ruff, and that all is formatted
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+fmt: $(VENV)/.dev  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.dev  ## mypy --strict
+	$(BIN)/mypy
+
+migrations: $(VENV)/.dev  ## models and migrations must not part
+	$(BIN)/python -m tests.tools.next_migration --check
+
+spec: $(VENV)/.dev  ## which operation of the specification is served by which view
+	$(BIN)/python -m tests.tools.spec_index
+
+clients: $(VENV)/.dev  ## real clients against a real server (installs what they need)
+	bash tests/clients/install $(BIN)/python
+	$(BIN)/python -m pytest -m clients tests/clients
+
+migration: $(VENV)/.dev  ## write the next migration from what changed in the models, m="why"
+	$(BIN)/python -m tests.tools.next_migration "$(m)"
+
+migrate: install  ## bring the database up to date
+	$(BIN)/alembic -c setup.cfg upgrade head
+
+clean:  ## remove what was installed and built, but no data
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find app tests alembic -name __pycache__ -type d -exec rm -rf {} +

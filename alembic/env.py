@@ -1,0 +1,31 @@
+"""Run migrations: on the database of the configuration, or on the one of `-x url=…`."""
+
+from __future__ import annotations
+
+import os
+
+from alembic import context
+from sqlalchemy import create_engine, pool
+
+from app import config
+from app.models import all_tables
+
+
+def database_url() -> str:
+    """Which database to migrate."""
+    if given := context.get_x_argument(as_dictionary=True).get("url"):
+        return given
+    return config.load(None, os.environ).database_url
+
+
+url = database_url()
+
+with create_engine(url, poolclass=pool.NullPool).connect() as connection:
+    context.configure(
+        connection=connection,
+        target_metadata=all_tables(),
+        render_as_batch=True,  # SQLite can't alter most of a table
+        transaction_per_migration=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()

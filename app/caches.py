@@ -1,0 +1,238 @@
+"""The few things kept in memory, each bounded in bytes.
+
+A wrong cache is a security hole, so the rules are strict:
+- The writer changes a cache inside its transaction, and nobody else writes meanwhile: the next
+  writer of the same batch already sees the ban. A transaction that rolls back drops what it
+  touched; a COMMIT that fails, or another process that wrote to the database, empties everything.
+- A reader may offer what it read, but its snapshot may be older than what the writer has done. So
+  an offer counts only when every change of that cache was committed before the reader began:
+  `settle` marks that moment.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from app.spec.events import Event, StateKey
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+ENTRY_OVERHEAD_BYTES = 200
+"""What a key, a slot in the table and the bookkeeping cost besides the value."""
+
+
+class Cache(Generic[K, V]):
+    """At most `max_bytes` of values by key; the least recently used go first."""
+
+    def __init__(self, name: str, max_bytes: int, bytes_of: Callable[[V], int]) -> None:
+        self.name = name
+        self.max_bytes = max_bytes
+        self.used_bytes = 0
+        self.settled_at = 0
+        self.is_unsettled = False
+        self.hits = 0
+        self.misses = 0
+        self._bytes_of = bytes_of
+        self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: K) -> V | None:
+        """The value, or None where it is not known."""
+        entry = self._entries.get(key)
+        if entry is None:
+            self.misses += 1
+            return None
+        self._entries.move_to_end(key)
+        self.hits += 1
+        return entry[0]
+
+    def put(self, key: K, value: V) -> None:
+        """Set a value; only the writer may, with what its transaction has just written or read."""
+        self.is_unsettled = True
+        self._set(key, value)
+
+    def drop(self, key: K) -> None:
+        """Forget a value; only the writer may."""
+        self.is_unsettled = True
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self.used_bytes -= entry[1]
+
+    def offer(self, key: K, value: V, began: int) -> None:
+        """A reader's find; `began` is the tick of the caches when the reader's snapshot began."""
+        if not self.is_unsettled and self.settled_at <= began:
+            self._set(key, value)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.is_unsettled = True
+        self.used_bytes = 0
+        self._entries.clear()
+
+    def _set(self, key: K, value: V) -> None:
+        size = self._bytes_of(value) + ENTRY_OVERHEAD_BYTES
+        old = self._entries.pop(key, None)
+        self.used_bytes += size - (old[1] if old else 0)
+        self._entries[key] = (value, size)
+        while self.used_bytes > self.max_bytes and self._entries:
+            _, (_, dropped) = self._entries.popitem(last=False)
+            self.used_bytes -= dropped
+
+
+class Requester:
+    """Who asks: the account and session behind an access token."""
+
+    __slots__ = ("device_id", "expires_ts", "is_admin", "is_guest", "token_hash", "user_id")
+
+    def __init__(
+        self,
+        user_id: str,
+        device_id: str,
+        token_hash: bytes,
+        *,
+        is_guest: bool = False,
+        is_admin: bool = False,
+        expires_ts: int | None = None,
+    ) -> None:
+        self.user_id = user_id
+        self.device_id = device_id
+        self.token_hash = token_hash
+        self.is_guest = is_guest
+        self.is_admin = is_admin
+        self.expires_ts = expires_ts
+
+
+class RoomHead:
+    """Where a room stands: its version, and what the next event has to name as its predecessors."""
+
+    __slots__ = ("depth", "forward_extremities", "version")
+
+    def __init__(self, version: str, forward_extremities: list[str], depth: int) -> None:
+        self.version = version
+        self.forward_extremities = forward_extremities
+        self.depth = depth
+
+
+class StateEntry:
+    """One entry of a room's current state; `event` is None where the room has none of that kind."""
+
+    __slots__ = ("event", "position", "size_bytes")
+
+    def __init__(self, event: Event | None, position: int, size_bytes: int) -> None:
+        self.event = event
+        self.position = position
+        self.size_bytes = size_bytes
+
+
+class ClientEvent:
+    """An event in the form for clients; see core/rooms/client_events.py."""
+
+    __slots__ = (
+        "body",
+        "content",
+        "device_id",
+        "event_id",
+        "origin_server_ts",
+        "position",
+        "rel_type",
+        "relates_to",
+        "room_id",
+        "sender",
+        "state_key",
+        "thread_id",
+        "txn_id",
+        "type",
+        "unsigned",
+    )
+
+    def __init__(
+        self,
+        *,
+        position: int,
+        event_id: str,
+        room_id: str,
+        type: str,  # noqa: A002 - the event's own word
+        state_key: str | None,
+        sender: str,
+        origin_server_ts: int,
+        content: dict[str, Any],
+        body: bytes,
+        unsigned: bytes,
+        relation: tuple[str | None, str | None, str | None],
+        transaction: tuple[str | None, str | None],
+    ) -> None:
+        self.position = position
+        self.event_id = event_id
+        self.room_id = room_id
+        self.type = type
+        self.state_key = state_key
+        self.sender = sender
+        self.origin_server_ts = origin_server_ts
+        self.content = content
+        """As in the PDU; filters look into it."""
+        self.body = body
+        """JSON of what everybody sees, without `unsigned` and the closing brace."""
+        self.unsigned = unsigned
+        """JSON members of `unsigned` that everybody sees, each with a comma before it."""
+        self.relates_to, self.rel_type, self.thread_id = relation
+        self.device_id, self.txn_id = transaction
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in memory."""
+        return 800 + 4 * len(self.body)
+
+
+class Caches:
+    """All caches of a process, sharing `total_bytes`."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self.tick = 0
+        """Counts the moments at which the caches agreed with what is committed."""
+
+        def share(percent: int) -> int:
+            return total_bytes * percent // 100
+
+        self.tokens: Cache[bytes, Requester] = Cache("tokens", share(5), lambda _: 200)
+        self.rooms: Cache[str, RoomHead] = Cache("rooms", share(5), lambda _: 200)
+        self.state: Cache[tuple[str, StateKey], StateEntry] = Cache(
+            "state", share(30), lambda entry: entry.size_bytes
+        )
+        """Entries of current state by (room_id, (type, state_key))."""
+        self.joined: Cache[str, frozenset[str]] = Cache(
+            "joined", share(10), lambda users: 120 * len(users)
+        )
+        """Who is joined, by room_id."""
+        self.joined_rooms: Cache[str, frozenset[str]] = Cache(
+            "joined_rooms", share(10), lambda rooms: 120 * len(rooms)
+        )
+        """Where a user is joined, by user_id."""
+        self.client_events: Cache[int, ClientEvent] = Cache(
+            "client_events", share(30), lambda event: event.size_bytes
+        )
+        """Events in the form for clients, by position."""
+        self.push_rules: Cache[str, object] = Cache("push_rules", share(10), lambda _: 2000)
+        """Compiled push rules by user_id; see push/rules.py."""
+
+    def all(self) -> list[Cache[object, object]]:
+        """Every cache, for /metrics and for emptying them."""
+        return [cache for cache in vars(self).values() if isinstance(cache, Cache)]
+
+    def clear(self) -> None:
+        """Forget everything: the next look-ups read the database."""
+        for cache in self.all():
+            cache.clear()
+
+    def settle(self) -> None:
+        """Nothing is uncommitted now: readers who begin from here on may fill again."""
+        self.tick += 1
+        for cache in self.all():
+            if cache.is_unsettled:
+                cache.is_unsettled = False
+                cache.settled_at = self.tick

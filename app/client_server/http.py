@@ -1,0 +1,192 @@
+"""What every endpoint does first and last: who asks, what the body says, how an error is told.
+
+Spec: client-server-api#api-standards, client-server-api#client-authentication
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, cast
+
+import msgspec
+import orjson
+from flask import g, request
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+
+from app import context, errors
+from app.caches import Requester
+from app.core.people import access_tokens
+from app.spec import canonical_json
+from app.spec.events import Json
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S", bound=msgspec.Struct)
+
+MAX_BODY_BYTES = 8 * 2**20
+"""Of a JSON body; uploads have a limit of their own."""
+SAFE_DEPTH = 100
+MAX_INTEGER = 2**53 - 1
+
+
+def authenticated(view: Callable[P, R]) -> Callable[P, R]:
+    """Run a view only for who shows a valid access token; `requester()` then tells who it is.
+
+    Raises M_MISSING_TOKEN and M_UNKNOWN_TOKEN (401).
+    """
+
+    @functools.wraps(view)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        token = access_token()
+        if token is None:
+            raise errors.missing_token()
+        g.requester = access_tokens.authenticate(context.db(), token)
+        return view(*args, **kwargs)
+
+    return wrapped
+
+
+def optionally_authenticated(view: Callable[P, R]) -> Callable[P, R]:
+    """Run a view for anybody, but refuse a token that is shown and not valid."""
+
+    @functools.wraps(view)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        token = access_token()
+        if token is not None:
+            g.requester = access_tokens.authenticate(context.db(), token)
+        return view(*args, **kwargs)
+
+    return wrapped
+
+
+def requester() -> Requester:
+    """Who asks, in an authenticated view."""
+    return cast(Requester, g.requester)
+
+
+def maybe_requester() -> Requester | None:
+    """Who asks, where that need not be known."""
+    return cast("Requester | None", g.get("requester"))
+
+
+def must_be_me(user_id: str) -> None:
+    """Raises M_FORBIDDEN when a path names another user than the one who asks."""
+    if user_id != requester().user_id:
+        raise errors.forbidden("You can only do this for yourself")
+
+
+def access_token() -> str | None:
+    """The token from the Authorization header or, as older clients send it, from the query."""
+    header = request.headers.get("Authorization", "")
+    if header[:7].lower() == "bearer ":
+        return header[7:].strip()
+    return request.args.get("access_token")
+
+
+def client_address() -> str:
+    """The address of the client, seen through the proxies that are trusted."""
+    return request.remote_addr or ""
+
+
+def user_agent() -> str:
+    """What the client calls itself."""
+    return request.headers.get("User-Agent", "")[:255]
+
+
+def json_object() -> Json:
+    """The request's body, which has to be a JSON object; no body at all counts as an empty one.
+
+    The Content-Type is not looked at: curl and older clients send another.
+    Raises M_NOT_JSON, M_BAD_JSON, M_TOO_LARGE.
+    """
+    value = json_value()
+    if not isinstance(value, dict):
+        raise errors.bad_json("The body must be a JSON object")
+    return value
+
+
+def json_value() -> Any:
+    """The same for any JSON value, for the few endpoints that take one."""
+    raw = raw_body(MAX_BODY_BYTES)
+    if not raw.strip():
+        return {}
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise errors.not_json(f"The body is not JSON: {error}") from None
+    # Brackets inside strings count too: that only makes the check run where it need not
+    if raw.count(b"{") + raw.count(b"[") > SAFE_DEPTH:
+        try:
+            canonical_json.check(value, is_strict=False)
+        except ValueError as error:
+            raise errors.bad_json(str(error)) from None
+    return value
+
+
+def raw_body(max_bytes: int) -> bytes:
+    """The bytes of the body. Raises M_TOO_LARGE before reading more than `max_bytes`."""
+    if (request.content_length or 0) > max_bytes:
+        raise errors.too_large(f"The body is larger than {max_bytes} bytes")
+    request.max_content_length = max_bytes
+    try:
+        return request.get_data(cache=False)
+    except RequestEntityTooLarge:
+        raise errors.too_large(f"The body is larger than {max_bytes} bytes") from None
+    except ClientDisconnected:
+        raise errors.not_json("The body ended early") from None
+
+
+def body_as(kind: type[S]) -> S:
+    """The request's body as a struct of this kind. Keys that it doesn't name are ignored.
+
+    Raises M_MISSING_PARAM for a missing key, M_BAD_JSON for a wrong type, M_NOT_JSON.
+    """
+    return convert(json_object(), kind)
+
+
+def convert(value: Json, kind: type[S]) -> S:
+    """A JSON object as a struct. Raises as `body_as` does."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        if "missing required field" in str(error):
+            raise errors.missing_param(str(error)) from None
+        raise errors.bad_json(str(error)) from None
+
+
+def query_integer(
+    name: str, default: int, *, least: int = 0, most: int = MAX_INTEGER, cap: int | None = None
+) -> int:
+    """A whole number from the query; more than `cap` counts as `cap`.
+
+    Raises M_INVALID_PARAM for anything else, or outside of least and most.
+    """
+    text = request.args.get(name)
+    if text is None:
+        return default
+    try:
+        value = int(text) if len(text) < 20 and text.lstrip("-").isdecimal() else None
+    except ValueError:
+        value = None
+    if value is None or not least <= value <= most:
+        raise errors.invalid_param(f"{name} must be a whole number from {least} to {most}")
+    return value if cap is None else min(value, cap)
+
+
+def query_boolean(name: str, *, default: bool = False) -> bool:
+    """`true` or `false` from the query. Raises M_INVALID_PARAM for anything else."""
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if text not in {"true", "false"}:
+        raise errors.invalid_param(f"{name} must be true or false")
+    return text == "true"
+
+
+def query_required(name: str) -> str:
+    """A parameter of the query that must be there. Raises M_MISSING_PARAM."""
+    value = request.args.get(name)
+    if value is None:
+        raise errors.missing_param(f"The query parameter {name} is missing")
+    return value

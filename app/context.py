@@ -1,0 +1,29 @@
+"""What belongs to the running server, for views: the database, who waits, who has asked how often.
+
+Views take these by name from here, and pass values on: nothing below the views knows Flask.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from flask import current_app
+
+if TYPE_CHECKING:
+    from app.core.sync.wakeups import Wakeups
+    from app.db import Database, Server
+
+
+def db() -> Database:
+    """The database of the server that answers this request."""
+    return cast("Database", current_app.extensions["db"])
+
+
+def server() -> Server:
+    """Its name, keys and settings."""
+    return db().server
+
+
+def wakeups() -> Wakeups:
+    """Who waits for news."""
+    return cast("Wakeups", current_app.extensions["wakeups"])

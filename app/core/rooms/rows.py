@@ -1,0 +1,63 @@
+"""Rows of the table events as the law's `Event`, and where a room stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from sqlalchemy import Row, bindparam, select
+
+from app import errors
+from app.caches import RoomHead
+from app.db import Reader
+from app.models.events import StoredEvent
+from app.models.rooms import Room
+from app.spec.events import Event
+from app.spec.room_versions import VERSIONS, RoomVersion
+
+AnyRow = Row[*tuple[Any, ...]]
+EVENT_COLUMNS = (
+    StoredEvent.position,
+    StoredEvent.event_id,
+    StoredEvent.room_id,
+    StoredEvent.pdu,
+)
+"""What `event` needs of a row."""
+
+_HEAD = select(Room.version, Room.forward_extremities, Room.depth).where(
+    Room.room_id == bindparam("room_id")
+)
+_BY_ID = select(*EVENT_COLUMNS).where(StoredEvent.event_id == bindparam("event_id"))
+
+
+def event(tx: Reader, row: AnyRow) -> Event:
+    """The event of a row that has EVENT_COLUMNS."""
+    return Event(row.event_id, orjson.loads(row.pdu), version(tx, row.room_id))
+
+
+def find(tx: Reader, event_id: str) -> tuple[int, Event] | None:
+    """(position, event) of this id, or None."""
+    row = tx.sql.execute(_BY_ID, {"event_id": event_id}).first()
+    return None if row is None else (row.position, event(tx, row))
+
+
+def head(tx: Reader, room_id: str) -> RoomHead:
+    """Where the room stands. Raises M_NOT_FOUND for a room that the server does not know."""
+    cached = tx.caches.rooms.get(room_id)
+    if cached is None:
+        row = tx.sql.execute(_HEAD, {"room_id": room_id}).first()
+        if row is None:
+            raise errors.not_found("This server does not know the room")
+        cached = RoomHead(row.version, row.forward_extremities, row.depth)
+        tx.fill(tx.caches.rooms, room_id, cached)
+    return cached
+
+
+def version(tx: Reader, room_id: str) -> RoomVersion:
+    """The rules of the room. Raises M_NOT_FOUND for a room that the server does not know."""
+    return VERSIONS[head(tx, room_id).version]
+
+
+def memory_bytes(event: Event) -> int:
+    """About what an event takes in memory, for the bounds of caches."""
+    return 1500 + 4 * len(str(event.content))

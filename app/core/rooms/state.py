@@ -1,0 +1,206 @@
+"""The state of rooms: now, at any position, and who was here when.
+
+State is kept as intervals on the server's clock; see models/state.py. This module alone writes the
+table state_intervals, and the caches of current state and of who is joined where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from sqlalchemy import bindparam, insert, select, tuple_, update
+
+from app.caches import StateEntry
+from app.core.rooms import rows
+from app.db import Reader, Tx
+from app.models.base import NOW_AND_LATER
+from app.models.events import StoredEvent
+from app.models.state import StateInterval
+from app.spec.events import Event, StateKey
+
+MEMBER = "m.room.member"
+_HELD_AT_ONCE = 500
+"""How many keys one statement asks for; SQLite allows some thousands of parameters."""
+
+_CURRENT = (
+    select(*rows.EVENT_COLUMNS, StateInterval.type, StateInterval.state_key)
+    .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
+    .where(StateInterval.to_position == NOW_AND_LATER)
+)
+_CURRENT_OF_ROOM = _CURRENT.where(StateInterval.room_id == bindparam("room_id"))
+_AT_POSITION = (
+    select(*rows.EVENT_COLUMNS)
+    .join(StateInterval, StoredEvent.position == StateInterval.event_position)
+    .where(
+        StateInterval.room_id == bindparam("room_id"),
+        StateInterval.from_position <= bindparam("position"),
+        StateInterval.to_position > bindparam("position"),
+    )
+)
+_JOINED_USERS = select(StateInterval.state_key).where(
+    StateInterval.room_id == bindparam("room_id"),
+    StateInterval.to_position == NOW_AND_LATER,
+    StateInterval.membership == "join",
+)
+_JOINED_ROOMS = select(StateInterval.room_id).where(
+    StateInterval.state_key == bindparam("user_id"),
+    StateInterval.to_position == NOW_AND_LATER,
+    StateInterval.membership == "join",
+)
+_END = (
+    update(StateInterval)
+    .where(
+        StateInterval.room_id == bindparam("in_room"),
+        StateInterval.type == bindparam("of_type"),
+        StateInterval.state_key == bindparam("with_key"),
+        StateInterval.to_position == NOW_AND_LATER,
+    )
+    .values(to_position=bindparam("end"))
+)
+_BEGIN = insert(StateInterval)
+
+
+def current(tx: Reader, room_id: str, event_type: str, state_key: str = "") -> Event | None:
+    """The event that is this entry of the room's current state, or None."""
+    return current_many(tx, room_id, [(event_type, state_key)]).get((event_type, state_key))
+
+
+def current_many(tx: Reader, room_id: str, keys: Iterable[StateKey]) -> dict[StateKey, Event]:
+    """These entries of the room's current state, without those that the room has not."""
+    found: dict[StateKey, Event] = {}
+    missing: list[StateKey] = []
+    for key in keys:
+        entry = tx.caches.state.get((room_id, key))
+        if entry is None:
+            missing.append(key)
+        elif entry.event is not None:
+            found[key] = entry.event
+    if missing:
+        found.update(_read_current(tx, room_id, missing))
+    return found
+
+
+def all_current(tx: Reader, room_id: str) -> dict[StateKey, Event]:
+    """The whole current state of a room."""
+    result = tx.sql.execute(_CURRENT_OF_ROOM, {"room_id": room_id})
+    return {(row.type, row.state_key): rows.event(tx, row) for row in result}
+
+
+def at_position(
+    tx: Reader, room_id: str, position: int, keys: Collection[StateKey] | None = None
+) -> dict[StateKey, Event]:
+    """The state of a room as it was after `position`; of all keys, or of these."""
+    query = _AT_POSITION
+    if keys is not None:
+        query = query.where(tuple_(StateInterval.type, StateInterval.state_key).in_(list(keys)))
+    result = tx.sql.execute(query, {"room_id": room_id, "position": position})
+    events = (rows.event(tx, row) for row in result)
+    return {(event.type, event.state_key or ""): event for event in events}
+
+
+def membership_of(tx: Reader, room_id: str, user_id: str) -> str | None:
+    """The user's membership now; None for who never had any to do with the room."""
+    member = current(tx, room_id, MEMBER, user_id)
+    return None if member is None else str(member.content["membership"])
+
+
+def is_joined(tx: Reader, room_id: str, user_id: str) -> bool:
+    """Whether the user is in the room now."""
+    return membership_of(tx, room_id, user_id) == "join"
+
+
+def joined_users(tx: Reader, room_id: str) -> frozenset[str]:
+    """Who is in the room now."""
+    cached = tx.caches.joined.get(room_id)
+    if cached is None:
+        cached = frozenset(tx.sql.execute(_JOINED_USERS, {"room_id": room_id}).scalars())
+        tx.fill(tx.caches.joined, room_id, cached)
+    return cached
+
+
+def joined_rooms(tx: Reader, user_id: str) -> frozenset[str]:
+    """The rooms that the user is in now."""
+    cached = tx.caches.joined_rooms.get(user_id)
+    if cached is None:
+        cached = frozenset(tx.sql.execute(_JOINED_ROOMS, {"user_id": user_id}).scalars())
+        tx.fill(tx.caches.joined_rooms, user_id, cached)
+    return cached
+
+
+def replace(tx: Tx, event: Event, position: int) -> int | None:
+    """Make a state event the room's current state; the position of the event that it replaces.
+
+    Called by timeline.store() alone, after the event was allowed.
+    """
+    key = (event.type, event.state_key or "")
+    before = _entry(tx, event.room_id, key)
+    if before.event is not None:
+        tx.sql.execute(
+            _END,
+            {"in_room": event.room_id, "of_type": key[0], "with_key": key[1], "end": position},
+        )
+    membership = str(event.content["membership"]) if event.type == MEMBER else None
+    tx.sql.execute(
+        _BEGIN,
+        {
+            "room_id": event.room_id,
+            "type": key[0],
+            "state_key": key[1],
+            "from_position": position,
+            "to_position": NOW_AND_LATER,
+            "event_position": position,
+            "membership": membership,
+        },
+    )
+    size = rows.memory_bytes(event)
+    tx.remember(tx.caches.state, (event.room_id, key), StateEntry(event, position, size))
+    if event.type == MEMBER:
+        _keep_joined(tx, event, before.event)
+    return before.position if before.event is not None else None
+
+
+def _keep_joined(tx: Tx, event: Event, before: Event | None) -> None:
+    """Carry a membership over into the caches of who is joined where."""
+    was_joined = before is not None and before.content.get("membership") == "join"
+    is_now_joined = event.content["membership"] == "join"
+    if was_joined == is_now_joined:
+        return
+    user_id = event.state_key or ""
+    for cache, key, element in (
+        (tx.caches.joined, event.room_id, user_id),
+        (tx.caches.joined_rooms, user_id, event.room_id),
+    ):
+        known = cache.get(key)
+        if known is not None:
+            tx.remember(cache, key, known | {element} if is_now_joined else known - {element})
+        else:  # mark the cache as changed: a reader with an older view may be about to fill it
+            tx.forget(cache, key)
+
+
+def _entry(tx: Reader, room_id: str, key: StateKey) -> StateEntry:
+    entry = tx.caches.state.get((room_id, key))
+    if entry is None:
+        _read_current(tx, room_id, [key])
+        entry = tx.caches.state.get((room_id, key))
+        assert entry is not None  # noqa: S101 - a writer's reading always fills the cache
+    return entry
+
+
+def _read_current(tx: Reader, room_id: str, keys: list[StateKey]) -> dict[StateKey, Event]:
+    found: dict[StateKey, Event] = {}
+    positions: dict[StateKey, int] = {}
+    for at in range(0, len(keys), _HELD_AT_ONCE):
+        some = keys[at : at + _HELD_AT_ONCE]
+        query = _CURRENT_OF_ROOM.where(
+            tuple_(StateInterval.type, StateInterval.state_key).in_(some)
+        )
+        for row in tx.sql.execute(query, {"room_id": room_id}):
+            key = (row.type, row.state_key)
+            found[key] = rows.event(tx, row)
+            positions[key] = row.position
+    for key in keys:
+        event = found.get(key)
+        size = 0 if event is None else rows.memory_bytes(event)
+        entry = StateEntry(event, positions.get(key, 0), size)
+        tx.fill(tx.caches.state, (room_id, key), entry)
+    return found

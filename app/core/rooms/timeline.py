@@ -1,0 +1,357 @@
+"""How an event comes into being, and the one door by which it enters the database.
+
+`send` makes an event of what a local user wants to say: a PDU that names its predecessors and the
+state that allows it, hashed and signed. `store` writes it together with everything that must follow
+from it, in one transaction. Events of other servers will take the same door; after it nothing asks
+where an event came from.
+
+This module alone writes the table events, and rooms but for its column is_published.
+Spec: client-server-api#sending-events-to-a-room, server-server-api#pdus
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import bindparam, insert, select, update
+
+from app import errors
+from app.caches import Requester, RoomHead
+from app.core.push import counts
+from app.core.rooms import client_events, rows, state
+from app.db import Reader, Tx
+from app.models.events import StoredEvent
+from app.models.rooms import Room
+from app.spec import (
+    canonical_json,
+    event_auth,
+    events,
+    identifiers,
+    redaction,
+    room_state,
+    signing,
+)
+from app.spec.event_auth import AuthError
+from app.spec.events import Event, Json, StateKey
+from app.spec.room_versions import VERSIONS, RoomVersion
+
+REDACTION = "m.room.redaction"
+
+_INSERT = insert(StoredEvent)
+_NEW_ROOM = insert(Room)
+_ADVANCE = (
+    update(Room)
+    .where(Room.room_id == bindparam("in_room"))
+    .values(
+        forward_extremities=bindparam("extremities"),
+        depth=bindparam("new_depth"),
+        last_position=bindparam("position"),
+    )
+)
+_SENT = select(StoredEvent.event_id, StoredEvent.room_id, StoredEvent.type, StoredEvent.pdu).where(
+    StoredEvent.sender == bindparam("sender"),
+    StoredEvent.device_id == bindparam("device_id"),
+    StoredEvent.txn_id == bindparam("txn_id"),
+)
+_REDACT = (
+    update(StoredEvent)
+    .where(StoredEvent.position == bindparam("at"))
+    .values(pdu=bindparam("redacted"), redacted_by=bindparam("by"))
+)
+_THREAD_OF = select(StoredEvent.thread_id, StoredEvent.room_id).where(
+    StoredEvent.event_id == bindparam("event_id")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What somebody wants to say: the parts of an event that are theirs to choose."""
+
+    room_id: str
+    sender: str
+    type: str
+    content: Json
+    state_key: str | None = None
+    redacts: str | None = None
+    device_id: str | None = None
+    txn_id: str | None = None
+    origin_server_ts: int | None = None  # ms; None: now. Application services may say otherwise
+
+
+def send(tx: Tx, draft: Draft) -> str:
+    """The id of the event that says what the draft says, now in the room.
+
+    A state event that repeats what its sender has set already is not sent again: the id of the
+    first one comes back.
+    Raises M_FORBIDDEN when the room's rules refuse it, M_NOT_FOUND for an unknown room,
+    M_TOO_LARGE, M_BAD_JSON for what no event can hold.
+    """
+    head = rows.head(tx, draft.room_id)
+    version = VERSIONS[head.version]
+    auth_state = _auth_state(tx, version, draft)
+    if (known := _unchanged(tx, draft)) is not None:
+        return known
+    event = _sign(tx, version, head, draft, auth_state)
+    try:
+        event_auth.check(event, auth_state)
+    except AuthError as refusal:
+        raise errors.forbidden(str(refusal)) from None
+    store(tx, event, draft)
+    return event.event_id
+
+
+def create(tx: Tx, version: RoomVersion, draft: Draft) -> str:
+    """The id of a new room, made by its first event.
+
+    `draft.room_id` is what the room shall be called; since version 12 its create event says that.
+    """
+    head = RoomHead(version.name, [], 0)
+    event = _sign(tx, version, head, draft, {})
+    try:
+        event_auth.check(event, {})
+    except AuthError as refusal:
+        raise errors.invalid_room_state(str(refusal)) from None
+    tx.sql.execute(
+        _NEW_ROOM,
+        {
+            "room_id": event.room_id,
+            "version": version.name,
+            "forward_extremities": [],
+            "depth": 0,
+            "last_position": 0,
+            "is_published": False,
+        },
+    )
+    tx.remember(tx.caches.rooms, event.room_id, head)
+    store(tx, event, draft)
+    return event.room_id
+
+
+def sent_before(tx: Reader, requester: Requester, draft: Draft) -> str | None:
+    """The id of the event that this device sent to the same path with this transaction id.
+
+    Spec: client-server-api#transaction-identifiers
+    """
+    found = tx.sql.execute(
+        _SENT,
+        {"sender": draft.sender, "device_id": requester.device_id, "txn_id": draft.txn_id},
+    )
+    for row in found:
+        if (row.room_id, row.type) != (draft.room_id, draft.type):
+            continue
+        if draft.redacts is None or draft.redacts in _redacts(orjson.loads(row.pdu)):
+            return str(row.event_id)
+    return None
+
+
+def store(tx: Tx, event: Event, draft: Draft) -> int:
+    """The position of an allowed event, now written with all that follows from it."""
+    position = tx.next_position()
+    joined_before = state.joined_users(tx, event.room_id)
+    replaces = state.replace(tx, event, position) if event.state_key is not None else None
+    relation = _relation(tx, event)
+    _insert(tx, event, draft, position, replaces, relation)
+    _advance(tx, event, position)
+    _keep_client_form(tx, event, draft, position, replaces, relation)
+    if event.type == REDACTION and event.redacts is not None:
+        _apply_redaction(tx, event, position)
+    counts.count(tx, event, position, relation[2])
+    tx.wake_all(state.joined_users(tx, event.room_id))
+    if event.type == state.MEMBER:
+        tx.wake_all(joined_before)
+        tx.wake(event.state_key or "")
+    return position
+
+
+def _auth_state(tx: Reader, version: RoomVersion, draft: Draft) -> dict[StateKey, Event]:
+    keys = event_auth.auth_types(version, draft.type, draft.state_key, draft.sender, draft.content)
+    return state.current_many(tx, draft.room_id, {room_state.CREATE, *keys})
+
+
+def _unchanged(tx: Reader, draft: Draft) -> str | None:
+    """The id of the state event that says the same already, by the same sender."""
+    if draft.state_key is None:
+        return None
+    event = state.current(tx, draft.room_id, draft.type, draft.state_key)
+    if event is None or event.sender != draft.sender or event.content != draft.content:
+        return None
+    # 1 == True == 1.0 to Python, but not to JSON
+    is_same = orjson.dumps(event.content) == orjson.dumps(draft.content)
+    return event.event_id if is_same else None
+
+
+def _sign(
+    tx: Reader,
+    version: RoomVersion,
+    head: RoomHead,
+    draft: Draft,
+    auth_state: dict[StateKey, Event],
+) -> Event:
+    """The draft as a signed event that follows everything that the room has so far."""
+    if version.has_privileged_creators:  # every event cites the create event by its room's id
+        auth_state = {key: event for key, event in auth_state.items() if key != room_state.CREATE}
+    has_room_id = not (version.has_privileged_creators and draft.type == "m.room.create")
+    pdu = events.build(
+        version,
+        room_id=draft.room_id if has_room_id else None,
+        sender=draft.sender,
+        event_type=draft.type,
+        content=draft.content,
+        auth_events=_references(tx, version, [event.event_id for event in auth_state.values()]),
+        prev_events=_references(tx, version, head.forward_extremities),
+        depth=head.depth + 1,
+        origin_server_ts=draft.origin_server_ts or tx.now_ms,
+        state_key=draft.state_key,
+        redacts=draft.redacts,
+        event_id=_given_event_id(tx, version),
+    )
+    try:
+        canonical_json.check(pdu["content"], is_strict=True)
+        event_id, pdu = signing.add_hashes_and_signatures(
+            pdu, version, tx.server.name, tx.server.signing_key
+        )
+    except ValueError as problem:
+        raise errors.bad_json(str(problem)) from None
+    _check_sizes(pdu)
+    return Event(event_id, pdu, version)
+
+
+def _check_sizes(pdu: Json) -> None:
+    """Raises M_TOO_LARGE. What else makes a PDU valid, `build` has seen to.
+
+    Spec: client-server-api#size-limits
+    """
+    if len(canonical_json.encode_historical(pdu)) > events.MAX_BYTES:
+        raise errors.too_large(f"The event is larger than {events.MAX_BYTES} bytes")
+    for key in ("type", "state_key", "room_id"):
+        if len(pdu.get(key, "").encode()) > identifiers.MAX_BYTES:
+            raise errors.too_large(f"{key} is longer than {identifiers.MAX_BYTES} bytes")
+
+
+def _given_event_id(tx: Reader, version: RoomVersion) -> str | None:
+    """In versions 1 and 2 the sender thinks the id up."""
+    if version.event_ids != "given":
+        return None
+    return f"${secrets.token_urlsafe(18)}:{tx.server.name}"
+
+
+def _references(tx: Reader, version: RoomVersion, event_ids: list[str]) -> list[Any]:
+    """Ids as events of this version cite them: versions 1 and 2 add the hash."""
+    if version.event_ids != "given":
+        return event_ids
+    found = (rows.find(tx, event_id) for event_id in event_ids)
+    return [signing.reference(event.pdu, version) for _, event in filter(None, found)]
+
+
+def _relation(tx: Reader, event: Event) -> tuple[str | None, str | None, str | None]:
+    """(relates_to, rel_type, thread_id) of an event, as its content says.
+
+    Spec: client-server-api#forming-relationships-between-events
+    """
+    relation = event.content.get("m.relates_to")
+    if not isinstance(relation, dict):
+        return None, None, None
+    target, rel_type = relation.get("event_id"), relation.get("rel_type")
+    if not isinstance(target, str) or not isinstance(rel_type, str):
+        return None, None, None
+    if rel_type == "m.thread":
+        return target, rel_type, target
+    row = tx.sql.execute(_THREAD_OF, {"event_id": target}).first()
+    thread_id = row.thread_id if row is not None and row.room_id == event.room_id else None
+    return target, rel_type, thread_id
+
+
+def _insert(
+    tx: Tx,
+    event: Event,
+    draft: Draft,
+    position: int,
+    replaces: int | None,
+    relation: tuple[str | None, str | None, str | None],
+) -> None:
+    tx.sql.execute(
+        _INSERT,
+        {
+            "position": position,
+            "event_id": event.event_id,
+            "room_id": event.room_id,
+            "type": event.type,
+            "state_key": event.state_key,
+            "sender": event.sender,
+            "origin_server_ts": event.origin_server_ts,
+            "pdu": canonical_json.encode_historical(event.pdu).decode(),
+            "replaces": replaces,
+            "redacted_by": None,
+            "relates_to": relation[0],
+            "rel_type": relation[1],
+            "thread_id": relation[2],
+            "device_id": draft.device_id,
+            "txn_id": draft.txn_id,
+        },
+    )
+
+
+def _advance(tx: Tx, event: Event, position: int) -> None:
+    """The room's new end: this event, instead of those that it names as its predecessors."""
+    head = rows.head(tx, event.room_id)
+    left = [known for known in head.forward_extremities if known not in event.prev_event_ids]
+    new_head = RoomHead(head.version, [*left, event.event_id], max(head.depth, event.depth))
+    tx.sql.execute(
+        _ADVANCE,
+        {
+            "in_room": event.room_id,
+            "extremities": new_head.forward_extremities,
+            "new_depth": new_head.depth,
+            "position": position,
+        },
+    )
+    tx.remember(tx.caches.rooms, event.room_id, new_head)
+
+
+def _keep_client_form(
+    tx: Tx,
+    event: Event,
+    draft: Draft,
+    position: int,
+    replaces: int | None,
+    relation: tuple[str | None, str | None, str | None],
+) -> None:
+    """Put the event where all who wait for it will look first."""
+    if replaces is not None:
+        return  # it tells about the one it replaces: built when somebody reads it
+    form = client_events.build(
+        position,
+        event.event_id,
+        event.room_id,
+        event.pdu,
+        unsigned={},
+        relation=relation,
+        transaction=(draft.device_id, draft.txn_id),
+    )
+    tx.remember(tx.caches.client_events, position, form)
+
+
+def _apply_redaction(tx: Tx, event: Event, position: int) -> None:
+    """Take out of the redacted event what redaction takes out, if this one may do that."""
+    found = rows.find(tx, event.redacts or "")
+    if found is None or found[1].room_id != event.room_id:
+        return
+    at, target = found
+    auth_state = state.current_many(tx, event.room_id, [room_state.CREATE, room_state.POWER_LEVELS])
+    if not event_auth.may_redact(event, target, room_state.power_levels(auth_state)):
+        return
+    left = redaction.redact(target.pdu, target.version)
+    tx.sql.execute(
+        _REDACT,
+        {"at": at, "redacted": canonical_json.encode_historical(left).decode(), "by": position},
+    )
+    tx.forget(tx.caches.client_events, at)
+    if target.state_key is not None:
+        tx.forget(tx.caches.state, (target.room_id, (target.type, target.state_key)))
+
+
+def _redacts(pdu: Json) -> tuple[object, object]:
+    return pdu.get("redacts"), pdu["content"].get("redacts")

@@ -1,0 +1,396 @@
+"""The database: one writer whose commits are grouped, readers beside it, and the server's clock.
+
+Acknowledged means on the disk. An fsync for every message is slow, so writers share one: the first
+opens a transaction, each works inside a SAVEPOINT, and the COMMIT of all of them runs in a thread
+as soon as no writer is ready. Nobody is answered before that COMMIT has come back.
+
+Rules for the code inside `with db.write() as tx:` -
+- it never waits: no network, no password hash, no body that is still being read;
+- what it raises undoes its own SAVEPOINT and nothing else.
+
+The clock is one integer. Every change that a client can see through /sync takes the next one, and a
+sync token is such an integer. As there is one writer, positions become visible in their order.
+
+Lock order: the writer's turn, then a wake-up condition. A waiting /sync holds neither.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
+from sqlalchemy import Connection, Engine, create_engine, event, exc, pool, select
+
+from app import errors, hub
+from app.caches import Cache, Caches
+from app.models.clock import Clock
+
+if TYPE_CHECKING:
+    from app.config import Config
+    from app.spec.signing import SigningKey
+
+LOG = logging.getLogger(__name__)
+
+LOCKED_FOR_SECONDS = 5.0
+"""How long a write waits for another process (the command line) that holds the database."""
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+Wake = Callable[[Sequence[Collection[str]]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Who this server is: its name, its signing key, its settings."""
+
+    name: str
+    signing_key: SigningKey
+    config: Config
+
+
+class Reader:
+    """A snapshot of the database. What core functions that only read take as `tx`."""
+
+    __slots__ = ("_began", "_position", "caches", "now_ms", "server", "sql")
+
+    def __init__(self, sql: Connection, server: Server, caches: Caches) -> None:
+        self.sql = sql
+        self.server = server
+        self.caches = caches
+        self.now_ms = time.time_ns() // 1_000_000
+        self._position: int | None = None
+        self._began = caches.tick
+
+    @property
+    def position(self) -> int:
+        """The position of the last change in this snapshot."""
+        if self._position is None:
+            self._position = self.sql.execute(_READ_CLOCK).scalar_one()
+        return self._position
+
+    def fill(self, cache: Cache[K, V], key: K, value: V) -> None:
+        """Keep what was just read, if it is still what is true."""
+        cache.offer(key, value, self._began)
+
+
+class Tx(Reader):
+    """One write. Takes part in the next COMMIT, unless it raises."""
+
+    __slots__ = ("_after_commit", "_db", "_touched", "_woken")
+
+    def __init__(self, db: Database) -> None:
+        super().__init__(db.writer, db.server, db.caches)
+        self._db = db
+        self._touched: list[tuple[Cache[Any, Any], Any]] = []
+        self._woken: list[Collection[str]] = []
+        self._after_commit: list[Callable[[], None]] = []
+
+    @property
+    def position(self) -> int:
+        """The last position given out, by this write or one before it."""
+        return self._db.last_position
+
+    def next_position(self) -> int:
+        """The next number of the clock, for a change that /sync shows."""
+        self._db.last_position += 1
+        return self._db.last_position
+
+    def wake(self, *user_ids: str) -> None:
+        """Let the waiting requests of these users look again, once this write is on the disk."""
+        self._woken.append(user_ids)
+
+    def wake_all(self, user_ids: Collection[str]) -> None:
+        """The same for many users; the collection is not copied."""
+        self._woken.append(user_ids)
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        """Do something that is not in the database, once this write is on the disk."""
+        self._after_commit.append(action)
+
+    def remember(self, cache: Cache[K, V], key: K, value: V) -> None:
+        """Set a cache to what this write makes true; undone with the write."""
+        self._touched.append((cache, key))
+        cache.put(key, value)
+
+    def forget(self, cache: Cache[K, V], key: K) -> None:
+        """Drop from a cache what this write makes wrong."""
+        self._touched.append((cache, key))
+        cache.drop(key)
+
+    def fill(self, cache: Cache[K, V], key: K, value: V) -> None:
+        """Keep what was just read: a writer's view is always the newest."""
+        self._touched.append((cache, key))
+        cache.put(key, value)
+
+    def undo_caches(self) -> None:
+        """Drop whatever this write put into caches: it may never become true."""
+        for cache, key in self._touched:
+            cache.drop(key)
+
+
+class Batch:
+    """The writes that share a COMMIT."""
+
+    __slots__ = ("_done", "_error", "after_commit", "woken")
+
+    def __init__(self) -> None:
+        self._done = threading.Event()
+        self._error: Exception | None = None
+        self.woken: list[Collection[str]] = []
+        self.after_commit: list[Callable[[], None]] = []
+
+    def wait(self) -> None:
+        """Return once the COMMIT is on the disk. Raises 503 when it failed."""
+        self._done.wait()
+        if self._error is not None:
+            raise errors.unavailable() from self._error
+
+    def finish(self, error: Exception | None = None) -> None:
+        """Let all of the batch go."""
+        self._error = error
+        self._done.set()
+
+
+class Turn:
+    """A lock that is handed on in the order of arrival, so that no writer starves."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._is_taken = False
+        self._queue: deque[threading.Lock] = deque()
+
+    def take(self) -> None:
+        """Wait for the turn."""
+        with self._mutex:
+            if not self._is_taken:
+                self._is_taken = True
+                return
+            ticket = threading.Lock()
+            ticket.acquire()
+            self._queue.append(ticket)
+        ticket.acquire()  # released by who hands the turn on
+
+    def hand_on(self) -> None:
+        """Give the turn to the next in the queue, or to whoever comes."""
+        with self._mutex:
+            if self._queue:
+                self._queue.popleft().release()
+            else:
+                self._is_taken = False
+
+
+_READ_CLOCK = select(Clock.position)
+_READ_CLOCK_SQL = "SELECT position FROM clock"
+_SET_CLOCK_SQL = "UPDATE clock SET position = ?"
+
+
+class Database:
+    """The connections of one process to the database.
+
+    `wake` is called after each COMMIT with the users whom it concerns, as collections.
+    """
+
+    def __init__(self, url: str, server: Server, caches: Caches, wake: Wake) -> None:
+        self.server = server
+        self.caches = caches
+        self.last_position = 0
+        self._wake = wake
+        self._engine = make_engine(url)
+        self.writer = self._engine.connect()
+        self._raw = _raw(self.writer)
+        self._turn = Turn()
+        self._batch: Batch | None = None
+        self._to_commit: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._committer: threading.Thread | None = None
+        self._idle_readers: list[Connection] = []
+        self._data_version = -1
+        self._see_what_others_wrote()
+
+    @contextmanager
+    def read(self) -> Iterator[Reader]:
+        """A snapshot of what is committed now; it does not change while it is held."""
+        connection = self._idle_readers.pop() if self._idle_readers else self._engine.connect()
+        raw = _raw(connection)
+        raw.execute("BEGIN")
+        try:
+            yield Reader(connection, self.server, self.caches)
+        finally:
+            raw.execute("ROLLBACK")
+            self._idle_readers.append(connection)
+
+    @contextmanager
+    def write(self) -> Iterator[Tx]:
+        """A write that is on the disk when the block has been left without an exception.
+
+        Raises 503 M_UNKNOWN when the database is locked or its disk is full: nothing is changed.
+        """
+        self._turn.take()
+        try:
+            batch = self._open_batch()
+            tx = Tx(self)
+            self._raw.execute("SAVEPOINT write")
+            try:
+                yield tx
+                self._raw.execute("RELEASE write")
+            except BaseException as error:
+                self._undo(tx, batch, error)
+                if isinstance(error, exc.OperationalError | sqlite3.OperationalError):
+                    raise errors.unavailable() from error
+                raise
+            batch.woken += tx._woken  # noqa: SLF001 - the two classes are one mechanism
+            batch.after_commit += tx._after_commit  # noqa: SLF001 - as above
+        finally:
+            self._turn.hand_on()
+        batch.wait()
+
+    def notice_other_writers(self) -> None:
+        """Empty the caches and wake everybody when another process has changed the database.
+
+        The command line does so: `homebody user passwd` has to take effect on a running server.
+        """
+        self._turn.take()
+        try:
+            has_changed = self._batch is None and self._see_what_others_wrote()
+        finally:
+            self._turn.hand_on()
+        if has_changed:
+            self._wake([EVERYBODY])
+
+    def close(self) -> None:
+        """Finish the last COMMIT and close all connections."""
+        if self._committer is not None:
+            self._to_commit.put(None)
+            self._committer.join()
+        for connection in (*self._idle_readers, self.writer):
+            connection.close()
+        self._engine.dispose()
+
+    def _open_batch(self) -> Batch:
+        """The batch under way, or a new one in a transaction just opened."""
+        if self._batch is None:
+            self._begin()
+            self._see_what_others_wrote()
+            self._batch = Batch()
+            if self._committer is None:
+                self._committer = threading.Thread(target=self._commit_batches, daemon=True)
+                self._committer.start()
+            self._to_commit.put(self._batch)
+        return self._batch
+
+    def _begin(self) -> None:
+        until = time.monotonic() + LOCKED_FOR_SECONDS
+        while True:
+            try:
+                self._raw.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise errors.unavailable() from error
+                time.sleep(0.01)  # cooperative, unlike SQLite's own busy timeout
+            else:
+                return
+
+    def _undo(self, tx: Tx, batch: Batch, error: BaseException) -> None:
+        tx.undo_caches()
+        if self._raw.in_transaction:
+            self._raw.execute("ROLLBACK TO write")
+            self._raw.execute("RELEASE write")
+            return
+        # SQLite gave up the whole transaction (disk full, I/O error): the others of the batch lose
+        # their writes as well, and must hear of it.
+        LOG.error("the database undid a whole batch: %s", error)
+        self._batch = None
+        self.caches.clear()
+        self.caches.settle()
+        batch.finish(error if isinstance(error, Exception) else RuntimeError(str(error)))
+
+    def _commit_batches(self) -> None:
+        """Run by one thread (or greenlet): commit each batch as soon as no writer is ready."""
+        while (batch := self._to_commit.get()) is not None:
+            self._turn.take()  # queues behind the writers that are ready now
+            try:
+                if self._batch is not batch:
+                    continue  # undone as a whole
+                self._batch = None
+                error = self._commit()
+            finally:
+                self._turn.hand_on()
+            batch.finish(error)
+            if error is None:
+                for action in batch.after_commit:
+                    action()
+                self._wake(batch.woken)
+
+    def _commit(self) -> Exception | None:
+        try:
+            self._raw.execute(_SET_CLOCK_SQL, (self.last_position,))
+            hub.offload(self._raw.execute, "COMMIT")
+        except sqlite3.Error as error:
+            LOG.error("COMMIT failed: %s", error)  # noqa: TRY400 - the sentence says it all
+            self._give_up()
+            return error
+        finally:
+            self.caches.settle()
+        return None
+
+    def _give_up(self) -> None:
+        """After a failed COMMIT: nothing of the batch has happened."""
+        if self._raw.in_transaction:
+            self._raw.execute("ROLLBACK")
+        self.caches.clear()
+
+    def _see_what_others_wrote(self) -> bool:
+        """Whether another process has committed since we last looked; then our memory is wrong."""
+        (version,) = self._raw.execute("PRAGMA data_version").fetchone()
+        if version == self._data_version:
+            return False
+        self._data_version = version
+        self.caches.clear()
+        self.caches.settle()
+        row = self._raw.execute(_READ_CLOCK_SQL).fetchone()
+        self.last_position = max(self.last_position, row[0])
+        return True
+
+
+EVERYBODY: Collection[str] = frozenset({"*"})
+"""Passed to `wake` when every waiting request has to look again."""
+
+
+def make_engine(url: str) -> Engine:
+    """An engine whose connections are set up as the rules above need them."""
+    engine = create_engine(
+        url,
+        isolation_level="AUTOCOMMIT",  # transactions begin and end where this module says so
+        poolclass=pool.NullPool,
+        connect_args={"check_same_thread": False, "timeout": 0},
+        json_serializer=lambda value: orjson.dumps(value).decode(),
+        json_deserializer=orjson.loads,
+    )
+    event.listen(engine, "connect", _set_up)
+    return engine
+
+
+def _set_up(connection: sqlite3.Connection, _record: object) -> None:
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",  # an acknowledged write survives a loss of power
+        "foreign_keys = ON",
+        "cache_size = -8192",  # KiB
+        "temp_store = MEMORY",
+        "journal_size_limit = 67108864",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _raw(connection: Connection) -> sqlite3.Connection:
+    raw = connection.connection.dbapi_connection
+    assert isinstance(raw, sqlite3.Connection)  # noqa: S101 - PostgreSQL needs a writer of its own
+    return raw

@@ -1,0 +1,31 @@
+"""Work that must not run on the hub.
+
+All requests share one operating-system thread, each in a greenlet. A call into C that takes its
+time (a password hash, a thumbnail, COMMIT) freezes them all; in a thread of gevent's pool it does
+not.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from gevent import get_hub, monkey
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+HASHES_AT_ONCE = threading.BoundedSemaphore(2)
+"""Each argon2 run takes 19 MiB and a core: more than two at once would only make all slower."""
+
+
+def offload(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """What `work` returns, run in a thread of the pool while other requests go on.
+
+    In a process without gevent's patches (command line, test) the caller's own thread does it.
+    """
+    if not monkey.is_module_patched("threading"):
+        return work(*args, **kwargs)
+    result: R = get_hub().threadpool.apply(work, args, kwargs)
+    return result

@@ -1,0 +1,34 @@
+"""What clients keep on the server for their user."""
+
+from __future__ import annotations
+
+from sqlalchemy import Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.base import Base
+
+
+class AccountData(Base):
+    """One JSON object per user, room and type; room_id "" is global account data.
+
+    Tags (m.tag), the read marker (m.fully_read) and changes of push rules (m.push_rules) are kept
+    here as well. Written by core/sync/account_data.py.
+    """
+
+    __tablename__ = "account_data"
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    room_id: Mapped[str] = mapped_column(primary_key=True)  # "", as NULLs never match
+    type: Mapped[str] = mapped_column(primary_key=True)
+    content: Mapped[str]  # JSON
+    position: Mapped[int]
+
+    __table_args__ = (Index(None, "user_id", "position"),)
+
+
+class Filter(Base):
+    """A filter that a client has stored. Written by core/sync/filters.py."""
+
+    __tablename__ = "filters"
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    filter_id: Mapped[str] = mapped_column(primary_key=True)
+    definition: Mapped[str]  # JSON

@@ -1,0 +1,34 @@
+"""What all tables share."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, Integer, MetaData, Text
+from sqlalchemy.orm import DeclarativeBase
+
+Json = dict[str, Any]
+
+NOW_AND_LATER = 2**63 - 1
+"""`to_position` of an interval that has not ended."""
+
+
+class Base(DeclarativeBase):
+    """Base of the table classes. They describe tables; rows are read as tuples."""
+
+    metadata = MetaData(
+        naming_convention={  # Alembic can only drop what has a name
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        # SQLite's integers have 64 bits anyway, and only INTEGER makes a key the row's own number
+        int: BigInteger().with_variant(Integer, "sqlite"),
+        str: Text(),
+        Json: JSON(),
+        list[Any]: JSON(),
+    }

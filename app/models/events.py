@@ -1,0 +1,52 @@
+"""Events, in the order of the server's clock."""
+
+from __future__ import annotations
+
+from sqlalchemy import Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.base import Base
+
+
+class StoredEvent(Base):
+    """One event of a room. Only core/rooms/timeline.py writes here.
+
+    The columns beside `pdu` repeat parts of it, for look-ups.
+    """
+
+    __tablename__ = "events"
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    event_id: Mapped[str] = mapped_column(unique=True)
+    room_id: Mapped[str]
+    type: Mapped[str]
+    state_key: Mapped[str | None]
+    sender: Mapped[str]
+    origin_server_ts: Mapped[int]
+    pdu: Mapped[str]  # canonical JSON as signed; after a redaction what that left of it
+    replaces: Mapped[int | None]  # position of the state event that this one took the place of
+    redacted_by: Mapped[int | None]  # position of the redaction
+    relates_to: Mapped[str | None]  # m.relates_to.event_id
+    rel_type: Mapped[str | None]
+    thread_id: Mapped[str | None]  # root of the thread that the event belongs to, None: main
+    # Who sent it by which transaction id: the event and the memory of its request are one row, so
+    # that no crash can part them. Spec: client-server-api#transaction-identifiers
+    device_id: Mapped[str | None]
+    txn_id: Mapped[str | None]
+
+    __table_args__ = (
+        Index(None, "room_id", "position"),
+        Index(
+            "ix_events_transaction",
+            "sender",
+            "device_id",
+            "txn_id",
+            sqlite_where=text("txn_id IS NOT NULL"),
+            postgresql_where=text("txn_id IS NOT NULL"),
+        ),
+        Index(
+            None,
+            "relates_to",
+            sqlite_where=text("relates_to IS NOT NULL"),
+            postgresql_where=text("relates_to IS NOT NULL"),
+        ),
+    )

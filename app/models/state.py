@@ -1,0 +1,41 @@
+"""The state of rooms, as intervals on the server's clock."""
+
+from __future__ import annotations
+
+from sqlalchemy import Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.base import NOW_AND_LATER, Base
+
+
+class StateInterval(Base):
+    """An event was a room's state of its type and key from one position up to another.
+
+    One row for each change of a room's resolved state: the rows with `to_position` NOW_AND_LATER
+    are the current state, those with from_position <= p < to_position the state after position p.
+    Only core/rooms/state.py writes here.
+    """
+
+    __tablename__ = "state_intervals"
+    room_id: Mapped[str] = mapped_column(primary_key=True)
+    type: Mapped[str] = mapped_column(primary_key=True)
+    state_key: Mapped[str] = mapped_column(primary_key=True)
+    from_position: Mapped[int] = mapped_column(primary_key=True)
+    to_position: Mapped[int] = mapped_column(default=NOW_AND_LATER)
+    event_position: Mapped[int]  # where the event stands in the table events
+    membership: Mapped[str | None]  # content.membership, for m.room.member alone
+
+    __table_args__ = (
+        # current state of a room, and what changed in it lately
+        Index(None, "room_id", "to_position"),
+        # the rooms of a user, and where that changed lately
+        Index(
+            "ix_state_intervals_member",
+            "state_key",
+            "to_position",
+            "from_position",
+            sqlite_where=text("membership IS NOT NULL"),
+            postgresql_where=text("membership IS NOT NULL"),
+        ),
+        {"sqlite_with_rowid": False},
+    )

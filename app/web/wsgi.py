@@ -1,0 +1,107 @@
+"""What happens to a request before Flask sees it, and to an answer after.
+
+- Paths: a room id or state key may contain an escaped slash, which WSGI's PATH_INFO can't tell from
+  a real one. So the path is decoded here segment by segment, and what must stay apart stays escaped
+  until the converter `segment` gives it to the view.
+- Older prefixes: r0 differs from v3 in its name only.
+- CORS: every answer carries the headers, and OPTIONS is answered for every path.
+
+Spec: client-server-api#web-browser-clients, client-server-api#versions
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+import orjson
+from werkzeug.routing import BaseConverter
+
+from app import errors
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+CORS_HEADERS = [
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS"),
+    (
+        "Access-Control-Allow-Headers",
+        "Origin, X-Requested-With, Content-Type, Accept, Authorization, Date, Range, If-None-Match",
+    ),
+    ("Access-Control-Expose-Headers", "Content-Range, ETag, Retry-After, Content-Disposition"),
+]
+_ESCAPED = re.compile(rb"%2[Ff]|%25")
+_OLD_PREFIX = re.compile(r"^/_matrix/client/(?:r0|unstable|v2_alpha|api/v1)(?=/)")
+_OLD_MEDIA = re.compile(r"^/_matrix/media/(?:r0|v1)(?=/)(?!/create$)")
+
+
+class SegmentConverter(BaseConverter):
+    """One segment of a path, in which %2F and %25 are still escaped; see the module."""
+
+    regex = "[^/]*"
+    part_isolating = True
+
+    def to_python(self, value: str) -> str:
+        """The segment as the client meant it."""
+        return value.replace("%2F", "/").replace("%25", "%")
+
+
+class Edge:
+    """The WSGI application that gunicorn calls: this module's rules around Flask."""
+
+    def __init__(self, application: WSGIApplication) -> None:
+        self._application = application
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            return start_response(status, headers + CORS_HEADERS, exc_info)
+
+        if environ["REQUEST_METHOD"] == "OPTIONS":
+            start("200 OK", [("Content-Type", "application/json"), ("Content-Length", "2")])
+            return [b"{}"]
+        try:
+            environ["PATH_INFO"] = routing_path(environ)
+        except UnicodeDecodeError:
+            return _refuse(start, errors.invalid_param("The path is not UTF-8"))
+        return self._application(environ, start)
+
+
+def routing_path(environ: WSGIEnvironment) -> str:
+    """The path as Flask routes it, in the encoding that WSGI prescribes.
+
+    Raises UnicodeDecodeError for a path that is not UTF-8.
+    """
+    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI") or environ["PATH_INFO"]
+    path = raw.partition("?")[0].encode("latin-1", "replace")
+    if b"://" in path[:8]:  # absolute form, as proxies may send it
+        path = b"/" + path.split(b"/", 3)[3] if path.count(b"/") > 2 else b"/"
+    decoded = b"".join(
+        piece.upper() if _ESCAPED.fullmatch(piece) else unquote_to_bytes(piece)
+        for piece in _split_keeping(path)
+    )
+    text = decoded.decode("utf-8")
+    text = _OLD_PREFIX.sub("/_matrix/client/v3", text)
+    text = _OLD_MEDIA.sub("/_matrix/media/v3", text)
+    return text.encode("utf-8").decode("latin-1")
+
+
+def _split_keeping(path: bytes) -> Iterable[bytes]:
+    """The path cut around the escapes that have to stay."""
+    at = 0
+    for match in _ESCAPED.finditer(path):
+        yield path[at : match.start()]
+        yield match.group()
+        at = match.end()
+    yield path[at:]
+
+
+def _refuse(start: Callable[..., Any], error: errors.MatrixError) -> Iterable[bytes]:
+    body = orjson.dumps(error.body)
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    start(f"{error.status} Bad Request", headers)
+    return [body]

@@ -1,0 +1,169 @@
+"""A server in the test's own process, on a real database, and people who talk to it."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from app import config, create_app
+
+ROOT = Path(__file__).parents[1]
+V3 = "/_matrix/client/v3/"
+PASSWORD = "correct horse battery staple"
+
+
+class Person:
+    """A registered user with one device: requests go out with its access token.
+
+    Paths are taken below /_matrix/client/v3/ unless they begin with a slash.
+    """
+
+    _transactions = itertools.count()
+
+    def __init__(
+        self, client: FlaskClient, user_id: str, access_token: str, device_id: str
+    ) -> None:
+        self.client = client
+        self.user_id = user_id
+        self.access_token = access_token
+        self.device_id = device_id
+
+    def request(self, method: str, path: str, **kwargs: Any) -> TestResponse:
+        """One request with the person's token."""
+        headers = {"Authorization": f"Bearer {self.access_token}", **kwargs.pop("headers", {})}
+        url = path if path.startswith("/") else V3 + path
+        return self.client.open(url, method=method, headers=headers, **kwargs)
+
+    def get(self, path: str, **kwargs: Any) -> TestResponse:
+        return self.request("GET", path, **kwargs)
+
+    def put(self, path: str, **kwargs: Any) -> TestResponse:
+        return self.request("PUT", path, **kwargs)
+
+    def post(self, path: str, **kwargs: Any) -> TestResponse:
+        kwargs.setdefault("json", {})
+        return self.request("POST", path, **kwargs)
+
+    def delete(self, path: str, **kwargs: Any) -> TestResponse:
+        return self.request("DELETE", path, **kwargs)
+
+    def create_room(self, **body: Any) -> str:
+        """The id of a new room."""
+        answer = self.post("createRoom", json=body)
+        assert answer.status_code == 200, answer.get_json()
+        return str(answer.get_json()["room_id"])
+
+    def send(self, room_id: str, body: str = "hello", **content: Any) -> str:
+        """The id of a message that was sent."""
+        path = f"rooms/{quote(room_id)}/send/m.room.message/t{next(self._transactions)}"
+        answer = self.put(path, json={"msgtype": "m.text", "body": body, **content})
+        assert answer.status_code == 200, answer.get_json()
+        return str(answer.get_json()["event_id"])
+
+    def set_state(
+        self, room_id: str, event_type: str, content: dict[str, Any], state_key: str = ""
+    ) -> TestResponse:
+        """Set an entry of a room's state."""
+        path = f"rooms/{quote(room_id)}/state/{event_type}/{quote(state_key, safe='')}"
+        return self.put(path, json=content)
+
+    def sync(self, since: str | None = None, timeout: int = 0, **query: Any) -> dict[str, Any]:
+        """The answer of /sync."""
+        query |= {"timeout": timeout} | ({"since": since} if since else {})
+        answer = self.get("sync", query_string=query)
+        assert answer.status_code == 200, answer.get_json()
+        body: dict[str, Any] = answer.get_json()
+        return body
+
+
+Login = Callable[[str], Person]
+MakeApp = Callable[..., Flask]
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with all migrations, to copy."""
+    path = tmp_path_factory.mktemp("template") / "homebody.db"
+    alembic = [str(Path(sys.executable).parent / "alembic"), "-c", "setup.cfg"]
+    command = [*alembic, "-x", f"url=sqlite:///{path}", "upgrade", "head"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return path
+
+
+@pytest.fixture
+def make_app(tmp_path: Path, empty_database: Path) -> Iterator[MakeApp]:
+    """Start a server with other settings, `make_app(registration="token")`, in the same folder."""
+    started: list[Flask] = []
+
+    def make(**settings: str) -> Flask:
+        database = tmp_path / "homebody.db"
+        if not database.exists():
+            shutil.copy(empty_database, database)
+        options = {
+            "data_dir": str(tmp_path),
+            "password_hashing": "cheap",
+            "rate_limits": "false",
+            **settings,
+        }
+        app = create_app(config.load(None, {}, options))
+        started.append(app)
+        return app
+
+    yield make
+    for app in started:
+        app.extensions["db"].close()
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Flask:
+    """A server as it comes, but without rate limits and with quick password hashes."""
+    return make_app()
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """Somebody without an account."""
+    return app.test_client()
+
+
+@pytest.fixture
+def login(client: FlaskClient) -> Login:
+    """`login("alice")` is @alice:localhost, registered at the first call, on a new device each."""
+
+    def as_person(name: str) -> Person:
+        body = {"username": name, "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
+        answer = client.post(V3 + "register", json=body)
+        if answer.status_code == 400:
+            who = {"type": "m.id.user", "user": name}
+            body = {"type": "m.login.password", "identifier": who, "password": PASSWORD}
+            answer = client.post(V3 + "login", json=body)
+        assert answer.status_code == 200, answer.get_json()
+        session = answer.get_json()
+        return Person(client, session["user_id"], session["access_token"], session["device_id"])
+
+    return as_person
+
+
+@pytest.fixture
+def room() -> Callable[..., str]:
+    """`room(alice, bob)`: a public room that Alice made and Bob has joined."""
+
+    def make(creator: Person, *members: Person, **options: Any) -> str:
+        room_id = creator.create_room(**{"preset": "public_chat", **options})
+        for member in members:
+            answer = member.post(f"rooms/{quote(room_id)}/join")
+            assert answer.status_code == 200, answer.get_json()
+        return room_id
+
+    return make
