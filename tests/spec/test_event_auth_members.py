@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from app.spec import event_auth, event_auth_members, signing
+from app.spec import event_auth, signing
 from app.spec.event_auth import AuthError, StateMap
 from app.spec.events import Event, Json
 from app.spec.room_versions import V1, V6, V7, V8, V9, V10, V11, V12, VERSIONS, RoomVersion
@@ -11,7 +11,6 @@ from tests.spec.dag import ALICE, BOB, CAROL
 
 ALL = [VERSIONS[str(number)] for number in range(1, 13)]
 every_version = pytest.mark.parametrize("version", ALL, ids=lambda version: f"v{version.name}")
-MODERATOR: Json = {"users": {ALICE: 100, BOB: 50}}
 
 
 def allows(state: StateMap, event: Event) -> bool:
@@ -35,11 +34,12 @@ def with_power(version: RoomVersion, **levels: Any) -> Json:
 def test_a_member_event_names_a_user_and_a_membership(version: RoomVersion) -> None:
     state = dag.room(version)
 
-    for content, state_key in [
+    malformed: list[tuple[Json, str | None]] = [
         ({}, ALICE),
         ({"membership": "join"}, None),
-        ({"membership": 1}, ""),
-    ]:
+        ({"membership": 1}, ALICE),
+    ]
+    for content, state_key in malformed:
         with pytest.raises(AuthError, match="names a user"):
             event_auth.check(dag.event(version, "m.room.member", ALICE, content, state_key), state)
 
@@ -332,12 +332,9 @@ def test_a_thousand_keys_and_signatures_do_not_stall_the_server() -> None:
         **signed(),
         "signatures": {f"{n}.example": {"ed25519:0": signature} for n in range(500)},
     }
-    tried = event_auth_members.MAX_VERIFICATIONS
 
     with pytest.raises(AuthError, match="No key"):
-        check_third_party_invite(state, {"signed": many})
-
-    assert tried * 0.001 < 1  # seconds, at a millisecond for each
+        check_third_party_invite(state, {"signed": many})  # the right key would come too late
 
 
 # Leave

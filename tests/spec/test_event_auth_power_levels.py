@@ -64,7 +64,12 @@ def test_since_version_10_every_level_is_an_integer(
 @until_9
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, "9" * 5000])
 def test_levels_out_of_range_are_refused(version: RoomVersion, value: object) -> None:
-    for content in [{"ban": value}, {"users": {CAROL: value}}, {"events": {"m.x": value}}]:
+    contents: list[Json] = [
+        {"ban": value},
+        {"users": {CAROL: value}},
+        {"events": {"m.x": value}},
+    ]
+    for content in contents:
         with pytest.raises(AuthError, match="is not an integer"):
             change(version, {}, content)
 
