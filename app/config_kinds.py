@@ -108,7 +108,8 @@ def _url(raw: object) -> str:
 
 def _address(raw: object) -> str:
     name = _server_name(raw)
-    if not name.rpartition(":")[2].isdigit():  # also of "[::1]", which has no port
+    host, _, port = name.rpartition(":")
+    if not host or not port.isdigit():  # "[::1]" has no port: what follows its last colon is "1]"
         raise ValueError(raw)
     return name
 
