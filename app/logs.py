@@ -1,7 +1,7 @@
 """The log: lines on stderr, each with the id of its request, none with a token.
 
-Only our own loggers (`app.…`) follow the setting log_level. Libraries stay at WARNING: what urllib3 and
-SQLAlchemy say below that holds URLs and parameters, and so tokens.
+Only our own loggers (`app.…`) follow the setting log_level. Libraries stay at WARNING: what urllib3
+and SQLAlchemy say below that holds URLs and parameters, and so tokens.
 
 Spec: client-server-api#client-authentication
 """
@@ -90,7 +90,7 @@ def log_request(method: str, path: str, user_id: str | None, status: int, second
 
 
 def masked_path(raw_path: str) -> str:
-    """The path and query of a request without the secrets in it, and not longer than a line should be.
+    """The path and query of a request without the secrets in it, cut where it gets too long.
 
     Names are compared decoded: `access%5Ftoken=` is the same parameter to the server.
     """
@@ -128,7 +128,7 @@ class _Text(logging.Formatter):
 class _Json(logging.Formatter):
     """One JSON object a line, with times in UTC; requests have their parts as keys of their own."""
 
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
 
