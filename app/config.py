@@ -14,7 +14,6 @@ nested one), then options of the command line. A secret may also stand in a file
 from __future__ import annotations
 
 import ipaddress
-import os
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
@@ -29,7 +28,7 @@ from app.config_sources import ConfigError, Given, KeyPath, Setting
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["Config", "ConfigError", "RateLimit", "describe", "example", "from_environment", "load"]
+__all__ = ["Config", "ConfigError", "RateLimit", "describe", "example", "load"]
 
 T = TypeVar("T")
 Table = TypeVar("Table", bound="DataclassInstance")
@@ -302,11 +301,6 @@ def load(
     for key, sentence in _objections(config):
         raise given[(key,)].error(sentence)
     return config
-
-
-def from_environment() -> Config:
-    """The settings in force for this process: what gunicorn's workers start with."""
-    return load(None, os.environ)
 
 
 def describe(config: Config) -> str:

@@ -276,11 +276,3 @@ def test_an_ordinary_day_stays_below_the_limits() -> None:
     assert limits.rc_login.address.burst_count >= family_of_six_with_four_devices
     guesses_a_day = limits.rc_login.failed_attempts.per_second * 86_400
     assert guesses_a_day < 5_000
-
-
-def test_the_settings_of_a_process_come_from_its_environment(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("HOMEBODY_SERVER_NAME", "example.org")
-
-    assert config.from_environment().server_name == "example.org"
