@@ -44,7 +44,7 @@ class JsPerson:
     async def ask(self, command: str, **given: Any) -> Any:
         """What the client answers to this command.
 
-        Raises AssertionError with the client's console when it fails, dies or says nothing.
+        Raises AssertionError when it fails, dies or says nothing.
         """
         assert self._process.stdin
         assert self._process.stdout
@@ -62,8 +62,11 @@ class JsPerson:
         return answer["result"]
 
     def _complaint(self, command: str, fault: str) -> str:
-        console = "\n".join(self._console)
-        return f"{self.name}: {command}: {fault}\n--- console of the client ---\n{console}"
+        return f"{self.name}: {command}: {fault}"
+
+    def console(self) -> str:
+        """The last lines that the client wrote to its console."""
+        return "\n".join([f"--- console of {self.name} ---", *self._console])
 
     async def register(self) -> None:
         """Become a new user, by user-interactive auth."""
@@ -106,6 +109,10 @@ async def person(url: str, name: str, *program: str) -> AsyncIterator[JsPerson]:
     someone = JsPerson(url, name, process)
     try:
         yield someone
+    except BaseException as fault:
+        # whoever failed, this client's view of it helps
+        fault.add_note(someone.console())
+        raise
     finally:
         await someone.stop()
 

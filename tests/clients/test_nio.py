@@ -90,8 +90,7 @@ async def test_an_image_comes_back_byte_for_byte_and_small(server: str, image: b
 
         assert (file.body, file.content_type) == (image, "image/png")
         assert file.filename == "gradient.png"
-        size = Image.open(io.BytesIO(thumbnail.body)).size
-        assert (64, 48) <= size < (640, 480)
+        assert 64 <= Image.open(io.BytesIO(thumbnail.body)).width < 640
 
 
 async def test_a_new_name_and_avatar_reach_the_others_room(server: str) -> None:
