@@ -31,11 +31,10 @@ class Glob:
         self.pattern: Final = pattern
         self._wildcards = wildcards
         self._literal = max(re.split(f"[{wildcards}]", pattern), key=len)
-        self._has_wildcards = self._literal != pattern
 
     def matches(self, text: str) -> bool:
         """Whether the pattern matches the text as a whole."""
-        if not self._has_wildcards:
+        if self._literal == self.pattern:
             return text == self.pattern
         return self._literal in text and self._whole.fullmatch(text) is not None
 
@@ -91,6 +90,11 @@ def words_of(text: str) -> frozenset[str]:
 def is_word(pattern: str) -> bool:
     """Whether the pattern matches in exactly those texts of which it is one of the words."""
     return _WORD.fullmatch(pattern) is not None
+
+
+def has_wildcards(pattern: str) -> bool:
+    """Whether the pattern may match more than one text."""
+    return "*" in pattern or "?" in pattern
 
 
 def has_words(words: str, text: str) -> bool:

@@ -1,0 +1,112 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.spec import globs, property_paths
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("", ""),
+        ("*", ""),
+        ("*", "two\nlines"),
+        ("lunc?*", "lunch plans"),
+        ("lunc?*", "lunch"),
+        ("a*b*a", "aba"),
+        ("*a?c*", "xxabcyy"),
+        ("**", "x"),
+        (r"a.c\?", "a.c\\!"),
+        ("???", "abc"),
+    ],
+)
+def test_a_glob_matches_the_whole_text(pattern: str, text: str) -> None:
+    assert globs.Glob(pattern).matches(text)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("", "x"),
+        ("?", ""),
+        ("lunc?*", " lunch"),
+        ("lunc?*", "lunc"),
+        ("a*b*a", "aab"),
+        ("aba*aba", "aba"),
+        ("a.c", "abc"),
+        ("[ab]", "a"),
+    ],
+)
+def test_a_glob_does_not_match_less_or_more(pattern: str, text: str) -> None:
+    assert not globs.Glob(pattern).matches(text)
+
+
+def test_a_question_mark_can_stand_for_itself() -> None:
+    assert globs.Glob("what?*", "*").matches("what? nothing")
+    assert not globs.Glob("what?*", "*").matches("whatever")
+
+
+@given(st.text("ab*?", max_size=8), st.text("ab", max_size=8))
+def test_globs_match_what_the_obvious_regular_expression_matches(pattern: str, text: str) -> None:
+    obvious = pattern.replace("*", ".*").replace("?", ".")
+
+    assert globs.Glob(pattern).matches(text) == bool(re.fullmatch(obvious, text))
+
+
+@given(st.text("ab *?", min_size=1, max_size=6), st.text("ab ", max_size=8))
+def test_words_match_what_any_part_between_boundaries_matches(pattern: str, text: str) -> None:
+    def is_boundary(at: int) -> bool:
+        return " " in text[max(at - 1, 0) : at + 1] or at in {0, len(text)}
+
+    places = [at for at in range(len(text) + 1) if is_boundary(at)]
+
+    expected = any(
+        globs.Glob(pattern).matches(text[start:end])
+        for start in places
+        for end in places
+        if start <= end
+    )
+
+    assert globs.Glob(pattern).matches_words_of(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("*a" * 30 + "b", "a" * 20_000),
+        ("?" * 250 + "b", "a " * 20_000),
+        ("a?" * 60 + "b", "a " * 20_000),
+        ("a*b*c*d", "a b c " * 5_000),
+    ],
+)
+def test_no_pattern_takes_long_on_any_text(pattern: str, text: str) -> None:
+    # Each of them, tried place by place and way by way, would outlast the test's time limit.
+    assert not globs.Glob(pattern).matches(text)
+    assert not globs.Glob(pattern).matches_words_of(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("content.body", ("content", "body")),
+        (r"content.m\.relates_to", ("content", "m.relates_to")),
+        (r"content.m\\foo", ("content", "m\\foo")),
+        (r"content.\x", ("content", "\\x")),
+        ("a..b", ("a", "", "b")),
+        (r"a\\.b", ("a\\", "b")),
+        ("a\\", ("a\\",)),
+        ("", ("",)),
+    ],
+)
+def test_only_dots_and_backslashes_are_escaped_in_paths(text: str, path: tuple[str, ...]) -> None:
+    assert property_paths.parse(text) == path
+
+
+def test_a_path_ends_where_there_is_no_object() -> None:
+    event = {"content": {"a": None, "list": ["x"]}}
+
+    assert property_paths.value_at(event, ("content", "a")) is None
+    assert property_paths.value_at(event, ("content", "a", "b")) is property_paths.MISSING
+    assert property_paths.value_at(event, ("content", "list", "0")) is property_paths.MISSING
