@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from app.spec import identifiers
+from app.spec import globs, identifiers
 from app.spec.events import Json
 from app.spec.predefined_push_rules import KINDS, MASTER, ME, PREDEFINED
 
@@ -199,16 +199,23 @@ def _check_room_for_another(changes: Json) -> None:
 
 
 def _check_searches(changes: Json) -> None:
-    rules = [rule for rules in changes["rules"].values() for rule in rules]
-    patterns = [rule["pattern"] for rule in rules if "pattern" in rule]
-    for rule in rules:
-        patterns += [it["pattern"] for it in rule.get("conditions", ()) if "pattern" in it]
-    # Keywords without a wildcard are looked up, ids compared.
-    searches = [it for it in patterns if isinstance(it, str) and globs.must_search(it)]
-    if len(searches) > MAX_SEARCHES:
-        raise InvalidRule(
-            f"A user may have {MAX_SEARCHES} patterns with wildcards or several words"
-        )
+    rules = (rule for rules in changes["rules"].values() for rule in rules)
+    if sum(map(_searches, rules)) > MAX_SEARCHES:
+        raise InvalidRule(f"A user may have {MAX_SEARCHES} patterns with wildcards or two words")
+
+
+def _searches(rule: Json) -> int:
+    """How many of the rule's patterns need a search: words are looked up, and ids compared."""
+    patterns = [("content.body", rule["pattern"])] if "pattern" in rule else []
+    patterns += [
+        (condition["key"], condition["pattern"])
+        for condition in rule.get("conditions", ())
+        if condition["kind"] == "event_match"
+    ]
+    return sum(
+        globs.has_wildcards(pattern) or (key == "content.body" and not globs.is_word(pattern))
+        for key, pattern in patterns
+    )
 
 
 def _check_own_id(kind: str, rule_id: str) -> None:
