@@ -141,11 +141,30 @@ class Room:
         ts: int | None = None,
     ) -> Event:
         """The next event, after the last one unless said otherwise. Raises AuthError."""
+        new = self.intended(sender, event_type, content, state_key, after=after, ts=ts)
+        before = self.state_after(*(self.events[id_] for id_ in new.prev_event_ids))
+        event_auth.check(new, self.as_events(before))
+        self.events[new.event_id] = new
+        own = {} if state_key is None else {(event_type, state_key): new.event_id}
+        self.states[new.event_id] = {**before, **own}
+        return new
+
+    def intended(
+        self,
+        sender: str,
+        event_type: str,
+        content: Json,
+        state_key: str | None = None,
+        *,
+        after: Sequence[Event] | None = None,
+        ts: int | None = None,
+    ) -> Event:
+        """The event that `send` would check and add."""
         number = len(self.events)
         prev = [list(self.events.values())[-1]] if after is None else after
         before = self.state_after(*prev)
         keys = event_auth.auth_types(self.version, event_type, state_key, sender, content)
-        new = event(
+        return event(
             self.version,
             event_type,
             sender,
@@ -157,11 +176,6 @@ class Room:
             depth=1 + max((e.depth for e in prev), default=0),
             ts=1000 + number if ts is None else ts,
         )
-        event_auth.check(new, {key: self.events[id_] for key, id_ in before.items()})
-        self.events[new.event_id] = new
-        own = {} if state_key is None else {(event_type, state_key): new.event_id}
-        self.states[new.event_id] = {**before, **own}
-        return new
 
     def member(
         self,
