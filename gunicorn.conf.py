@@ -1,15 +1,34 @@
-"""How gunicorn runs homebody: one process of greenlets, on the address of the configuration."""
+"""How gunicorn runs homebody: one process of greenlets, on the address of the configuration.
+
+The checks that must pass before a server may start run here, so that they hold for
+`homebody serve` and for `gunicorn -c gunicorn.conf.py wsgi:app` alike.
+"""
 
 import os
+import sys
 
-from app import config
+from app import logs, serving
+from app.config import ConfigError, load  # `config` would be a setting of gunicorn
 
-settings = config.load(None, os.environ)
+try:
+    settings = load(None, os.environ)
+    logs.configure(settings)
+    # kept open, and so locked, while the master or a worker lives
+    data_dir_lock = serving.prepare(settings)
+except (ConfigError, serving.StartError) as error:
+    sys.stderr.write(f"homebody: {error}\n")
+    sys.exit(2)
 
 bind = settings.bind
+chdir = str(serving.ROOT) if settings.data_dir.is_absolute() else "."
 workers = settings.workers
-worker_class = "gevent"
-worker_connections = 10_000
-timeout = 60
-graceful_timeout = 5
+worker_class = "app.worker.Worker"
+worker_connections = 20_000  # the descriptor limit is the real one; beyond 1,000 nobody gets in
+http_parser = "fast"
+limit_request_line = 0  # with the fast parser: 1 MiB. Inline filters exceed the 4,094 bytes
+limit_request_field_size = 65_536  # "0" would be unlimited
+timeout = 120
+graceful_timeout = 4
 keepalive = 75
+loglevel = "warning"
+forwarded_allow_ips = ""  # app/web/wsgi.py decides whom to believe

@@ -37,6 +37,6 @@ def create_app(config: Config) -> Flask:
     app.extensions["wakeups"] = wakeups
     app.extensions["ephemeral"] = Ephemeral(wakeups.wake)
     app.extensions["rate_limits"] = RateLimits(config)
-    web.register(app)
+    web.register(app, config)
     client_server.register(app)
     return app

@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import orjson
 from sqlalchemy import Connection, Engine, create_engine, event, exc, pool, select
@@ -391,6 +391,4 @@ def _set_up(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _raw(connection: Connection) -> sqlite3.Connection:
-    raw = connection.connection.dbapi_connection
-    assert isinstance(raw, sqlite3.Connection)  # noqa: S101 - PostgreSQL needs a writer of its own
-    return raw
+    return cast("sqlite3.Connection", connection.connection.dbapi_connection)

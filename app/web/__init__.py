@@ -1,21 +1,19 @@
-"""What a browser sees, and what surrounds every request: errors, CORS, well-known files."""
+"""What surrounds every request: errors, CORS, the log line, well-known files and pages."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+import time
+from typing import Any
 
 import orjson
-from flask import Flask, Response
+from flask import Flask, Response, g, request
 from flask.json.provider import JSONProvider
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
-from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import errors
-from app.web import wsgi
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication
+from app import errors, logs
+from app.config import Config
+from app.web import health, wsgi
 
 LOG = logging.getLogger(__name__)
 
@@ -37,17 +35,39 @@ class OrjsonProvider(JSONProvider):
         return Response(orjson.dumps(value), mimetype="application/json")
 
 
-def register(app: Flask) -> None:
+def register(app: Flask, config: Config) -> None:
     """Put this module's rules around an application."""
     app.json = OrjsonProvider(app)
     app.url_map.converters["default"] = wsgi.SegmentConverter
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # an empty state key stands between two slashes
+    for module in (health,):
+        app.register_blueprint(module.bp)
+    app.before_request(begin)
+    app.after_request(end)
     app.register_error_handler(errors.MatrixError, answer_error)
     app.register_error_handler(HTTPException, answer_http_error)
     app.register_error_handler(Exception, answer_fault)
-    inner: WSGIApplication = ProxyFix(app.wsgi_app)
-    app.wsgi_app = wsgi.Edge(inner)  # type: ignore[method-assign]  # Flask's own way to wrap it
+    app.wsgi_app = wsgi.Edge(app.wsgi_app, config)  # type: ignore[method-assign]  # Flask's own way
+
+
+def begin() -> None:
+    """Give the request an id for its log lines, and note when it came."""
+    logs.begin_request()
+    g.began = time.monotonic()
+
+
+def end(answer: Response) -> Response:
+    """Write the request's line into the log."""
+    asker = g.get("requester")
+    logs.log_request(
+        request.method,
+        request.environ.get("RAW_URI") or request.path,
+        None if asker is None else asker.user_id,
+        answer.status_code,
+        time.monotonic() - g.began,
+    )
+    return answer
 
 
 def answer_error(error: errors.MatrixError) -> Response:

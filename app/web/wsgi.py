@@ -24,6 +24,8 @@ from app import errors
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from app.config import Config
+
 CORS_HEADERS = [
     ("Access-Control-Allow-Origin", "*"),
     ("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS"),
@@ -52,8 +54,9 @@ class SegmentConverter(BaseConverter):
 class Edge:
     """The WSGI application that gunicorn calls: this module's rules around Flask."""
 
-    def __init__(self, application: WSGIApplication) -> None:
+    def __init__(self, application: WSGIApplication, config: Config) -> None:
         self._application = application
+        self._config = config
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -68,7 +71,23 @@ class Edge:
             environ["PATH_INFO"] = routing_path(environ)
         except UnicodeDecodeError:
             return _refuse(start, errors.invalid_param("The path is not UTF-8"))
+        self._see_through_proxies(environ)
         return self._application(environ, start)
+
+    def _see_through_proxies(self, environ: WSGIEnvironment) -> None:
+        """Put the client's own address in place of a trusted proxy's.
+
+        The header lists the addresses that a request came through, the nearest last: the last one
+        that is no proxy of ours is the client. Anything before it the client may have made up.
+        """
+        forwarded = environ.get("HTTP_X_FORWARDED_FOR")
+        if not forwarded or not self._config.is_trusted_proxy(environ.get("REMOTE_ADDR", "")):
+            return
+        addresses = [address.strip() for address in forwarded.split(",")]
+        for address in reversed(addresses):
+            environ["REMOTE_ADDR"] = address
+            if not self._config.is_trusted_proxy(address):
+                return
 
 
 def routing_path(environ: WSGIEnvironment) -> str:

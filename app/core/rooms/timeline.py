@@ -224,7 +224,7 @@ def _check_sizes(pdu: Json) -> None:
 
     Spec: client-server-api#size-limits
     """
-    if len(canonical_json.encode_historical(pdu)) > events.MAX_BYTES:
+    if len(canonical_json.encode(pdu)) > events.MAX_BYTES:
         raise errors.too_large(f"The event is larger than {events.MAX_BYTES} bytes")
     for key in ("type", "state_key", "room_id"):
         if len(pdu.get(key, "").encode()) > identifiers.MAX_BYTES:
@@ -282,7 +282,7 @@ def _insert(
             "state_key": event.state_key,
             "sender": event.sender,
             "origin_server_ts": event.origin_server_ts,
-            "pdu": canonical_json.encode_historical(event.pdu).decode(),
+            "pdu": canonical_json.encode(event.pdu).decode(),
             "replaces": replaces,
             "redacted_by": None,
             "relates_to": relation[0],
@@ -346,7 +346,7 @@ def _apply_redaction(tx: Tx, event: Event, position: int) -> None:
     left = redaction.redact(target.pdu, target.version)
     tx.sql.execute(
         _REDACT,
-        {"at": at, "redacted": canonical_json.encode_historical(left).decode(), "by": position},
+        {"at": at, "redacted": canonical_json.encode(left).decode(), "by": position},
     )
     tx.forget(tx.caches.client_events, at)
     if target.state_key is not None:

@@ -1,0 +1,54 @@
+"""What this server can do: versions of the API, and capabilities.
+
+Spec: client-server-api#api-versions, client-server-api#capabilities-negotiation
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint
+
+from app import context
+from app.client_server import http
+from app.spec.events import Json
+from app.spec.room_versions import VERSIONS
+
+bp = Blueprint("versions", __name__, url_prefix="/_matrix/client")
+
+SPEC_VERSIONS = [
+    *("r0.0.1", "r0.1.0", "r0.2.0", "r0.3.0", "r0.4.0", "r0.5.0", "r0.6.0", "r0.6.1"),
+    *(f"v1.{minor}" for minor in range(1, 20)),
+]
+UNSTABLE_FEATURES = {
+    "org.matrix.e2e_cross_signing": True,  # seed 001 shows it; older clients ask
+    "org.matrix.msc2285.stable": True,  # private read receipts
+    "org.matrix.msc3771": True,  # threaded read receipts
+    "org.matrix.msc3773": True,  # notification counts by thread
+    "org.matrix.msc3916.stable": True,  # authenticated media
+}
+
+
+@bp.get("/versions")
+@http.optionally_authenticated
+def get_versions() -> Json:
+    """The versions of the specification that clients may rely on."""
+    return {"versions": SPEC_VERSIONS, "unstable_features": UNSTABLE_FEATURES}
+
+
+@bp.get("/v3/capabilities")
+@http.authenticated
+def get_capabilities() -> Json:
+    """What the account may do, and the room versions that it can create."""
+    return {
+        "capabilities": {
+            "m.change_password": {"enabled": True},
+            "m.3pid_changes": {"enabled": False},
+            "m.get_login_token": {"enabled": False},
+            "m.set_avatar_url": {"enabled": True},
+            "m.set_displayname": {"enabled": True},
+            "m.profile_fields": {"enabled": True},
+            "m.room_versions": {
+                "default": context.server().config.default_room_version,
+                "available": dict.fromkeys(VERSIONS, "stable"),
+            },
+        }
+    }

@@ -1,0 +1,136 @@
+"""From a configuration to a running server: what has to be true before gunicorn may listen.
+
+Whatever is wrong ends as a StartError with one line for the owner: no stack trace, exit code 2.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import resource
+import socket
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+from app.config import Config
+
+ROOT = Path(__file__).parents[1]
+"""The checkout: homebody is run from one; see docs/decisions/."""
+LOCK_NAME = "homebody.lock"
+SQLITE = "sqlite:///"
+
+
+class StartError(Exception):
+    """Why the server can't start, as one line."""
+
+
+def prepare(config: Config) -> int:
+    """Check everything that can be checked before the start, and bring the database up to date.
+
+    Returns the descriptor of the lock on the data folder; the folder is ours while it is open.
+    Raises StartError.
+    """
+    lock = lock_data_dir(config.data_dir)
+    check_port(config.bind)
+    migrate(config)
+    raise_descriptor_limit()
+    return lock
+
+
+def lock_data_dir(data_dir: Path) -> int:
+    """The descriptor of the lock that this process now holds on its data folder.
+
+    Raises StartError when another server has it, or the folder can't be used.
+    """
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(data_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StartError(f"The data folder {data_dir} can't be used: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StartError(f"Another homebody is running on the data folder {data_dir}") from None
+    return descriptor
+
+
+def check_port(bind: str) -> None:
+    """Raises StartError when the address can't be listened on."""
+    host, _, port = bind.rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), int(port)))
+        except OSError as error:
+            raise StartError(f"Can't listen on {bind}: {error.strerror}") from error
+
+
+def migrate(config: Config) -> None:
+    """Bring the database to the newest migration. Raises StartError.
+
+    Alembic takes half a second and 40 MB to import, so it runs in a process of its own, and only
+    when there is something to do.
+    """
+    steps = known_migrations()
+    at = current_migration(config.database_url)
+    if at == steps[-1]:
+        return
+    if at is not None and at not in steps:
+        raise StartError(
+            f"The database is of a newer homebody (migration {at}; this one knows {steps[-1]})"
+        )
+    command = [sys.executable, "-m", "alembic", "-c", "setup.cfg"]
+    command += ["-x", f"url={config.database_url}", "upgrade", "head"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise StartError(f"The database could not be brought up to date: {reason}")
+
+
+def known_migrations() -> list[str]:
+    """The numbers of all migrations, in order."""
+    return sorted(path.name[:4] for path in (ROOT / "alembic/versions").glob("[0-9]*.py"))
+
+
+def current_migration(database_url: str) -> str | None:
+    """The number of the last migration that a database went through; None for a new one.
+
+    Raises StartError when it can't be read.
+    """
+    path = database_path(database_url)
+    if not path.exists():
+        return None
+    try:
+        with sqlite3.connect(path) as connection:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        connection.close()
+    except sqlite3.Error as error:
+        if "no such table" in str(error):
+            return None
+        raise StartError(f"The database {path} can't be read: {error}") from error
+    return None if row is None else str(row[0])
+
+
+def database_path(database_url: str) -> Path:
+    """The file of an SQLite database. Raises StartError for other databases."""
+    if not database_url.startswith(SQLITE):
+        scheme = re.split(r"[:+]", database_url, maxsplit=1)[0]
+        raise StartError(f"database_url: {scheme} has not landed yet, only sqlite has")
+    return Path(database_url.removeprefix(SQLITE))
+
+
+def raise_descriptor_limit() -> None:
+    """Each waiting client takes a file descriptor: allow as many as the system lets us."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def run(environ: dict[str, str]) -> None:
+    """Become gunicorn, with the configuration that this environment names. Doesn't return."""
+    command = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"]
+    os.execve(sys.executable, command, environ)  # noqa: S606 - our own words

@@ -1,0 +1,102 @@
+"""gunicorn's gevent worker, with the manners of a homeserver.
+
+- SIGTERM answers parked requests at once and hangs up on idle connections, so a stop takes moments.
+- Requests that no parser understands get a Matrix error.
+- The process notices when the command line has changed its database.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import TYPE_CHECKING, Any, cast
+
+import gevent
+import orjson
+from gunicorn import util
+from gunicorn.http import errors as http_errors
+from gunicorn.workers.ggevent import GeventWorker
+
+from app import errors
+from app.web import wsgi
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from flask import Flask
+
+LOG = logging.getLogger(__name__)
+SECONDS_BETWEEN_LOOKS = 0.5
+"""How soon a running server feels `homebody user passwd` and the like."""
+
+
+class Worker(GeventWorker):
+    """One process that serves; see the module."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._idle: set[socket.socket] = set()
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        LOG.info("homebody listens on %s", ", ".join(self.cfg.bind))
+        gevent.spawn(self._look_for_other_writers)
+        super().run()
+        self._app.extensions["db"].close()
+
+    @property
+    def _app(self) -> Flask:
+        return cast("Flask", self.wsgi)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM: take no new requests, and finish those under way."""
+        super().handle_exit(sig, frame)
+        gevent.spawn(self._let_go)  # a signal handler may not switch greenlets
+
+    def handle(self, listener: socket.socket, client: socket.socket, addr: Any) -> None:
+        """One connection, with all its requests."""
+        self._idle.add(client)
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            self._idle.discard(client)
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
+        """One request of a connection."""
+        self._idle.discard(sock)
+        try:
+            return super().handle_request(listener_name, req, sock, addr)
+        finally:
+            self._idle.add(sock)
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
+        """What the HTTP parser refused, as a Matrix error."""
+        error = errors.unknown("The request is no HTTP that this server understands")
+        status = "400 Bad Request"
+        if isinstance(exc, http_errors.LimitRequestLine | http_errors.LimitRequestHeaders):
+            error, status = errors.too_large("The request line or a header is too long"), "431 Long"
+        elif not isinstance(exc, http_errors.ParseException):
+            LOG.error("fault in a connection", exc_info=exc)
+            error, status = errors.unknown("Something is wrong with the server"), "500 Fault"
+        body = orjson.dumps(error.body)
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        head = "".join(f"{name}: {value}\r\n" for name, value in [*headers, *wsgi.CORS_HEADERS])
+        answer = f"HTTP/1.1 {status}\r\nConnection: close\r\n{head}\r\n".encode() + body
+        try:
+            util.write_nonblock(client, answer)
+        except OSError as problem:
+            LOG.debug("a refused client has gone: %s", problem)
+
+    def _let_go(self) -> None:
+        self._app.extensions["wakeups"].close()
+        for connection in list(self._idle):
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError as problem:
+                LOG.debug("an idle client has gone: %s", problem)
+
+    def _look_for_other_writers(self) -> None:
+        database = self._app.extensions["db"]
+        while self.alive:
+            gevent.sleep(SECONDS_BETWEEN_LOOKS)
+            database.notice_other_writers()
