@@ -122,11 +122,14 @@ class RoomHead:
 class StateEntry:
     """One entry of a room's current state; `event` is None where the room has none of that kind."""
 
-    __slots__ = ("event", "position", "size_bytes")
+    __slots__ = ("event", "position", "since", "size_bytes")
 
-    def __init__(self, event: Event | None, position: int, size_bytes: int) -> None:
+    def __init__(self, event: Event | None, position: int, since: int, size_bytes: int) -> None:
         self.event = event
         self.position = position
+        """Of the event."""
+        self.since = since
+        """The position from which on it is the room's state."""
         self.size_bytes = size_bytes
 
 

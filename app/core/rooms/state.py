@@ -23,7 +23,12 @@ _HELD_AT_ONCE = 500
 """How many keys one statement asks for; SQLite allows some thousands of parameters."""
 
 _CURRENT = (
-    select(*rows.EVENT_COLUMNS, StateInterval.type, StateInterval.state_key)
+    select(
+        *rows.EVENT_COLUMNS,
+        StateInterval.type,
+        StateInterval.state_key,
+        StateInterval.from_position,
+    )
     .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
     .where(StateInterval.to_position == NOW_AND_LATER)
 )
@@ -67,16 +72,25 @@ def current(tx: Reader, room_id: str, event_type: str, state_key: str = "") -> E
 
 def current_many(tx: Reader, room_id: str, keys: Iterable[StateKey]) -> dict[StateKey, Event]:
     """These entries of the room's current state, without those that the room has not."""
-    found: dict[StateKey, Event] = {}
+    found = entries(tx, room_id, keys)
+    return {key: entry.event for key, entry in found.items() if entry.event is not None}
+
+
+def entries(tx: Reader, room_id: str, keys: Iterable[StateKey]) -> dict[StateKey, StateEntry]:
+    """These entries of the room's current state, each with since when it is that.
+
+    Where the room has none of a key, the entry's event is None.
+    """
+    found: dict[StateKey, StateEntry] = {}
     missing: list[StateKey] = []
     for key in keys:
         entry = tx.caches.state.get((room_id, key))
         if entry is None:
             missing.append(key)
-        elif entry.event is not None:
-            found[key] = entry.event
+        else:
+            found[key] = entry
     if missing:
-        found.update(_read_current(tx, room_id, missing))
+        found |= _read_entries(tx, room_id, missing)
     return found
 
 
@@ -133,7 +147,7 @@ def replace(tx: Tx, event: Event, position: int) -> int | None:
     Called by timeline.store() alone, after the event was allowed.
     """
     key = (event.type, event.state_key or "")
-    before = _entry(tx, event.room_id, key)
+    before = entries(tx, event.room_id, [key])[key]
     if before.event is not None:
         tx.sql.execute(
             _END,
@@ -153,7 +167,8 @@ def replace(tx: Tx, event: Event, position: int) -> int | None:
         },
     )
     size = rows.memory_bytes(event)
-    tx.remember(tx.caches.state, (event.room_id, key), StateEntry(event, position, size))
+    entry = StateEntry(event, position, position, size)
+    tx.remember(tx.caches.state, (event.room_id, key), entry)
     if event.type == MEMBER:
         _keep_joined(tx, event, before.event)
     return before.position if before.event is not None else None
@@ -177,30 +192,18 @@ def _keep_joined(tx: Tx, event: Event, before: Event | None) -> None:
             tx.forget(cache, key)
 
 
-def _entry(tx: Reader, room_id: str, key: StateKey) -> StateEntry:
-    entry = tx.caches.state.get((room_id, key))
-    if entry is None:
-        _read_current(tx, room_id, [key])
-        entry = tx.caches.state.get((room_id, key))
-        assert entry is not None  # noqa: S101 - a writer's reading always fills the cache
-    return entry
-
-
-def _read_current(tx: Reader, room_id: str, keys: list[StateKey]) -> dict[StateKey, Event]:
-    found: dict[StateKey, Event] = {}
-    positions: dict[StateKey, int] = {}
+def _read_entries(tx: Reader, room_id: str, keys: list[StateKey]) -> dict[StateKey, StateEntry]:
+    found = {key: StateEntry(None, 0, 0, 0) for key in keys}
     for at in range(0, len(keys), _HELD_AT_ONCE):
         some = keys[at : at + _HELD_AT_ONCE]
         query = _CURRENT_OF_ROOM.where(
             tuple_(StateInterval.type, StateInterval.state_key).in_(some)
         )
         for row in tx.sql.execute(query, {"room_id": room_id}):
-            key = (row.type, row.state_key)
-            found[key] = rows.event(tx, row)
-            positions[key] = row.position
-    for key in keys:
-        event = found.get(key)
-        size = 0 if event is None else rows.memory_bytes(event)
-        entry = StateEntry(event, positions.get(key, 0), size)
+            event = rows.event(tx, row)
+            size = rows.memory_bytes(event)
+            entry = StateEntry(event, row.position, row.from_position, size)
+            found[row.type, row.state_key] = entry
+    for key, entry in found.items():
         tx.fill(tx.caches.state, (room_id, key), entry)
     return found

@@ -1,0 +1,198 @@
+"""Who may see which events of a room: its history visibility, asked on every path that reads.
+
+Two entries of the room's state decide, m.room.history_visibility and the user's own membership, as
+they were at each event. Both are kept as intervals, so all changes of the two are read once for a
+whole page and looked up in memory. Mostly not even that is needed: who is joined and has been since
+before the first event, or may see all since then, is told from the cache of current state.
+
+What a user wants to ignore (m.ignored_user_list) is no matter of permission, and not filtered here.
+Spec: client-server-api#room-history-visibility
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import orjson
+from sqlalchemy import bindparam, case, select, union_all
+
+from app import errors
+from app.caches import ClientEvent
+from app.core.rooms import state
+from app.db import Reader
+from app.models.base import NOW_AND_LATER
+from app.models.events import StoredEvent
+from app.models.rooms import ForgottenRoom
+from app.models.state import StateInterval
+from app.spec.events import Json, StateKey
+
+VISIBILITY: StateKey = ("m.room.history_visibility", "")
+SETTINGS = frozenset({"invited", "joined", "shared", "world_readable"})
+DEFAULT = "shared"
+"""Where the room does not say, or says what nobody understands."""
+
+_CHANGES = (
+    select(
+        StateInterval.type,
+        StateInterval.from_position,
+        StateInterval.to_position,
+        StateInterval.membership,
+        # only what is looked at: a member's events are not even read
+        case((StateInterval.type == VISIBILITY[0], StoredEvent.pdu)).label("pdu"),
+    )
+    .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
+    .where(StateInterval.room_id == bindparam("room_id"))
+)
+_HISTORY = union_all(
+    _CHANGES.where(StateInterval.type == VISIBILITY[0], StateInterval.state_key == VISIBILITY[1]),
+    _CHANGES.where(
+        StateInterval.type == state.MEMBER, StateInterval.state_key == bindparam("user_id")
+    ),
+).order_by("from_position")
+_FORGOTTEN = select(ForgottenRoom.room_id).where(
+    ForgottenRoom.user_id == bindparam("user_id"), ForgottenRoom.room_id == bindparam("room_id")
+)
+
+
+class Course:
+    """What one value was when: it changes at some positions, and is None before the first."""
+
+    def __init__(self, intervals: Iterable[tuple[int, int, str]]) -> None:
+        self._starts: list[int] = []
+        self._values: list[str | None] = []
+        end = 0
+        for start, until, value in intervals:
+            if start > end:  # for a while the room had none
+                self._change(end, None)
+            self._change(start, value)
+            end = until
+        if end != NOW_AND_LATER:
+            self._change(end, None)
+
+    def at(self, position: int) -> str | None:
+        """The value after this position."""
+        index = bisect_right(self._starts, position) - 1
+        return self._values[index] if index >= 0 else None
+
+    @property
+    def now(self) -> str | None:
+        """The value at the end."""
+        return self._values[-1] if self._values else None
+
+    def _change(self, start: int, value: str | None) -> None:
+        self._starts.append(start)
+        self._values.append(value)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What one user may see of one room."""
+
+    user_id: str
+    setting: Course
+    """m.room.history_visibility."""
+    membership: Course
+    joined_until: int
+    """Where the user last ceased to be joined; NOW_AND_LATER: is joined, 0: never was."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody may read the room as it is now."""
+        return self.setting.now == "world_readable"
+
+    def shows(self, event: ClientEvent) -> bool:
+        """Whether the user may see an event of the room.
+
+        What changes the setting, or the user's own membership, is judged by the state before it
+        as well as by the state after it.
+        """
+        at = event.position
+        setting, membership = self.setting.at(at), self.membership.at(at)
+        if self._allows(at, setting, membership):
+            return True
+        if (event.type, event.state_key) == VISIBILITY:
+            return self._allows(at, self.setting.at(at - 1), membership)
+        if (event.type, event.state_key) == (state.MEMBER, self.user_id):
+            return self._allows(at, setting, self.membership.at(at - 1))
+        return False
+
+    def _allows(self, position: int, setting: str | None, membership: str | None) -> bool:
+        """The spec's five rules, in its order."""
+        if setting == "world_readable" or membership == "join":
+            return True
+        if setting not in SETTINGS:
+            setting = DEFAULT
+        if setting == "shared" and position < self.joined_until:
+            return True
+        return setting == "invited" and membership == "invite"
+
+
+def visible(
+    tx: Reader, user_id: str | None, room_id: str, events: Sequence[ClientEvent]
+) -> list[ClientEvent]:
+    """Those of the room's events that the user may see, in their order; None: a nobody."""
+    if not events:
+        return []
+    since = _sees_all_since(tx, user_id or "", room_id)
+    if since is not None and since <= min(event.position for event in events):
+        return list(events)
+    known = history(tx, user_id or "", room_id)
+    return [event for event in events if known.shows(event)]
+
+
+def history(tx: Reader, user_id: str, room_id: str) -> History:
+    """All that decides about what this user may see of the room."""
+    settings: list[tuple[int, int, str]] = []
+    memberships: list[tuple[int, int, str]] = []
+    for row in tx.sql.execute(_HISTORY, {"room_id": room_id, "user_id": user_id}):
+        if row.type == VISIBILITY[0]:
+            setting = orjson.loads(row.pdu)["content"].get("history_visibility")
+            settings.append((row.from_position, row.to_position, str(setting)))
+        else:
+            memberships.append((row.from_position, row.to_position, row.membership))
+    joined = [until for _, until, membership in memberships if membership == "join"]
+    return History(user_id, Course(settings), Course(memberships), joined[-1] if joined else 0)
+
+
+def may_read(tx: Reader, user_id: str, room_id: str) -> None:
+    """Let pass who is or was in the room, and everybody where it is world-readable now.
+
+    Raises M_FORBIDDEN for others, among them who was only invited, and who has left and forgotten
+    the room; for a room that does not exist as well.
+    """
+    upto(tx, user_id, room_id)
+
+
+def upto(tx: Reader, user_id: str, room_id: str) -> int | None:
+    """The position of a user's leave: they may see the room's state as it was after it.
+
+    None for who may see what it is now. Raises M_FORBIDDEN as `may_read` does.
+    """
+    if state.is_joined(tx, room_id, user_id):
+        return None
+    known = history(tx, user_id, room_id)
+    if known.is_open or known.joined_until == NOW_AND_LATER:
+        return None
+    if known.joined_until == 0:
+        raise errors.forbidden("You are not in this room, and never were")
+    if tx.sql.execute(_FORGOTTEN, {"user_id": user_id, "room_id": room_id}).first() is not None:
+        raise errors.forbidden("You have left this room and forgotten it")
+    return known.joined_until
+
+
+def _sees_all_since(tx: Reader, user_id: str, room_id: str) -> int | None:
+    """The position from which on the user may see everything, as far as current state tells."""
+    own: StateKey = (state.MEMBER, user_id)
+    entries = state.entries(tx, room_id, [VISIBILITY, own])
+    member, setting = entries[own], entries[VISIBILITY]
+    if member.event is None or member.event.content["membership"] != "join":
+        return None
+    if setting.event is not None and _seen_by_all_members(setting.event.content):
+        return min(member.since, setting.since)
+    return member.since
+
+
+def _seen_by_all_members(content: Json) -> bool:
+    return str(content.get("history_visibility")) in {"shared", "world_readable"}
