@@ -241,8 +241,7 @@ def _by_reverse_topological_power(
 def _level_of_sender(events: Events, event: Event, create: Event | None) -> float:
     """The sender's power level by the event's own auth events."""
     levels = events.auth_event(event, POWER_LEVELS)
-    own_create = events.auth_event(event, CREATE) or create
-    return room_state.levels_after(levels, own_create).of_user(event.sender)
+    return room_state.levels_after(levels, create).of_user(event.sender)
 
 
 def _by_mainline(events: Events, event_ids: Iterable[str], power_levels: str | None) -> list[Event]:

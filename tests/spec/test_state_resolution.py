@@ -302,6 +302,47 @@ def test_power_events_come_in_the_order_of_their_chain_also_where_it_is_undisput
 
 
 @with_v2
+def test_positions_in_the_mainline_hold_for_all_events_of_an_offshoot(
+    version: RoomVersion,
+) -> None:
+    room = room_of(version, BOB, bob=50)
+    for event_type in ("m.room.topic", "m.room.name"):
+        room.send(BOB, event_type, {}, "", ts=9000)
+    old = room.levels(ALICE, users(room, bob=50, carol=1))
+    new = room.levels(ALICE, users(room, bob=50, carol=60))
+    room.levels(BOB, users(room, bob=50, carol=10), [old])
+    topic = room.topic(BOB, "dogs", ts=1)
+    name = room.send(BOB, "m.room.name", {}, "", ts=1)
+
+    resolved = room.state_after(new, name)
+
+    assert resolved[TOPIC] == topic.event_id
+    assert resolved["m.room.name", ""] == name.event_id
+
+
+@with_v2_and_later
+def test_who_leaves_of_ones_own_accord_keeps_the_topic_set_before(version: RoomVersion) -> None:
+    room = room_of(version, BOB, bob=50)
+    fork = last(room)
+    cats = room.topic(ALICE, "cats", [fork], ts=1)
+    dogs = room.topic(BOB, "dogs", [fork], ts=2)
+    left = room.member(BOB, "leave", after=[dogs], ts=3)
+
+    assert room.state_after(cats, left)[TOPIC] == dogs.event_id
+
+
+@with_v2_and_later
+def test_an_old_rule_that_is_played_again_does_not_stay(version: RoomVersion) -> None:
+    room = room_of(version, BOB)
+    closed = room.join_rule(ALICE, "invite")
+    state = room.states[closed.event_id]
+    stale = {key: id_ for key, id_ in state.items() if key != member(BOB)}
+
+    # Only Bob's join has the old rule in its auth chain, which makes that a difference
+    assert room.resolve([state, stale]) == state
+
+
+@with_v2
 def test_rejected_auth_events_do_not_help_an_event_through(version: RoomVersion) -> None:
     room = room_of(version, bob=50)
     invite = room.member(ALICE, "invite", BOB)
@@ -379,6 +420,20 @@ def test_v1_plays_conflicting_power_levels_by_depth_until_one_is_refused() -> No
     deeper = room.levels(BOB, users(room, bob=50, carol=50))
 
     assert room.state_after(taken, deeper)[POWER_LEVELS] == taken.event_id
+
+
+def test_v1_looks_at_no_power_levels_after_one_that_was_refused() -> None:
+    room = room_of(V1, BOB, bob=50)
+    fork = last(room)
+    taken = room.levels(ALICE, users(room, bob=0), [fork])
+    room.topic(BOB, "cats", [fork])
+    deeper = room.levels(BOB, users(room, bob=50, carol=50))
+    room.topic(ALICE, "dogs", [fork])
+    room.topic(ALICE, "mice")
+    deepest = room.levels(ALICE, users(room, bob=1))
+
+    assert room.state_after(taken, deeper, deepest)[POWER_LEVELS] == taken.event_id
+    assert room.state_after(taken, deepest)[POWER_LEVELS] == deepest.event_id
 
 
 def test_v1_prefers_the_deeper_of_two_allowed_events() -> None:
