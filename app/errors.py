@@ -49,6 +49,11 @@ def forbidden(message: str, **fields: Any) -> MatrixError:
     return MatrixError(403, "M_FORBIDDEN", message, **fields)
 
 
+def guest_access_forbidden(message: str) -> MatrixError:
+    """Guests may not do this, or there are none."""
+    return MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", message)
+
+
 def not_found(message: str) -> MatrixError:
     """There is no such thing, or it is none of the user's business whether there is."""
     return MatrixError(404, "M_NOT_FOUND", message)
@@ -156,6 +161,21 @@ def unsupported_room_version(version: str) -> MatrixError:
 def invalid_room_state(message: str) -> MatrixError:
     """The first events of a new room contradict each other."""
     return MatrixError(400, "M_INVALID_ROOM_STATE", message)
+
+
+def duplicate_annotation() -> MatrixError:
+    """The user has reacted to this event with the same key before."""
+    return MatrixError(400, "M_DUPLICATE_ANNOTATION", "You have reacted to this event like that")
+
+
+def invite_blocked(user_id: str) -> MatrixError:
+    """The user wants no invites."""
+    return MatrixError(403, "M_INVITE_BLOCKED", f"{user_id} does not accept invites")
+
+
+def server_not_trusted(message: str) -> MatrixError:
+    """The request needs an identity server that this server has nothing to do with."""
+    return MatrixError(400, "M_SERVER_NOT_TRUSTED", message)
 
 
 def exclusive(message: str) -> MatrixError:

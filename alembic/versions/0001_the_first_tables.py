@@ -54,6 +54,7 @@ def upgrade() -> None:
         ),
         sa.Column("is_locked", sa.Boolean(), nullable=False),
         sa.Column("is_suspended", sa.Boolean(), nullable=False),
+        sa.Column("is_erased", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("user_id", name=op.f("pk_accounts")),
     )
     op.create_table(
@@ -293,17 +294,22 @@ def upgrade() -> None:
 
     op.create_table(
         "uia_sessions",
-        sa.Column("session_id", sa.Text(), nullable=False),
+        sa.Column("session_hash", sa.LargeBinary(), nullable=False),
         sa.Column(
             "created_ts", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
         ),
         sa.Column("endpoint", sa.Text(), nullable=False),
         sa.Column("user_id", sa.Text(), nullable=True),
-        sa.Column("params", sa.JSON(), nullable=False),
+        sa.Column("params_mac", sa.LargeBinary(), nullable=True),
         sa.Column("completed", sa.JSON(), nullable=False),
         sa.Column("registration_token", sa.Text(), nullable=True),
-        sa.PrimaryKeyConstraint("session_id", name=op.f("pk_uia_sessions")),
+        sa.PrimaryKeyConstraint("session_hash", name=op.f("pk_uia_sessions")),
     )
+    with op.batch_alter_table("uia_sessions", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_uia_sessions_created_ts"), ["created_ts"], unique=False
+        )
+
     op.create_table(
         "unread_counts",
         sa.Column("user_id", sa.Text(), nullable=False),
@@ -325,6 +331,9 @@ def upgrade() -> None:
 def downgrade() -> None:
 
     op.drop_table("unread_counts")
+    with op.batch_alter_table("uia_sessions", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_uia_sessions_created_ts"))
+
     op.drop_table("uia_sessions")
     with op.batch_alter_table("state_intervals", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_state_intervals_room_id_to_position"))

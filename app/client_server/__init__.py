@@ -11,11 +11,12 @@ PREFIX = "/_matrix/client/v3"
 
 
 def register(app: Flask) -> None:
-    """Register the blueprint `bp` of every module here.
+    """Register the blueprints of every module here: `bp`, and others with a prefix of their own.
 
-    A blueprint's paths stand under /_matrix/client/v3, unless it has a prefix of its own.
+    The paths of `bp` stand under /_matrix/client/v3, unless it has a prefix as well.
     """
-    for module in pkgutil.iter_modules(__path__):
-        bp = getattr(importlib.import_module(f"{__name__}.{module.name}"), "bp", None)
-        if isinstance(bp, Blueprint):
-            app.register_blueprint(bp, url_prefix=bp.url_prefix or PREFIX)
+    for info in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{info.name}")
+        for bp in vars(module).values():
+            if isinstance(bp, Blueprint):
+                app.register_blueprint(bp, url_prefix=bp.url_prefix or PREFIX)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models.base import Base, Json
+from app.models.base import Base
 
 
 class Account(Base):
@@ -21,6 +22,7 @@ class Account(Base):
     deactivated_ts: Mapped[int | None]  # ms; the user id is never given out again
     is_locked: Mapped[bool] = mapped_column(default=False)
     is_suspended: Mapped[bool] = mapped_column(default=False)
+    is_erased: Mapped[bool] = mapped_column(default=False)  # newcomers see their events redacted
 
 
 class ProfileField(Base):
@@ -47,13 +49,19 @@ class RegistrationToken(Base):
 
 
 class UiaSession(Base):
-    """A user-interactive authentication under way. Written by core/people/uia.py."""
+    """A user-interactive authentication under way. Written by core/people/uia.py.
+
+    The session id itself is nowhere: it is the key of `params_mac`, so that nobody can find out
+    from here which new password was part of the request.
+    """
 
     __tablename__ = "uia_sessions"
-    session_id: Mapped[str] = mapped_column(primary_key=True)
+    session_hash: Mapped[bytes] = mapped_column(primary_key=True)
     created_ts: Mapped[int]
     endpoint: Mapped[str]  # method and path: a session is good for one purpose
     user_id: Mapped[str | None]  # who asked, where it was somebody with a token
-    params: Mapped[Json]  # the request's body without `auth`
+    params_mac: Mapped[bytes | None]  # of the body without `auth`; None: the body may change
     completed: Mapped[list[Any]]  # stages, in the order of their completion
     registration_token: Mapped[str | None]  # the one that the stage of that name was given
+
+    __table_args__ = (Index(None, "created_ts"),)

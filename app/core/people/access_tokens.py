@@ -2,6 +2,11 @@
 
 The database holds hashes only, so a stolen backup opens no session. This module alone writes the
 tables access_tokens and refresh_tokens, and the cache of who is behind a token.
+
+A refresh token is exchanged for a new pair of tokens. The answer may get lost on its way, so the
+old pair stays good until one of the new pair is used for the first time: "The old refresh token
+remains valid until the new access token or refresh token is used".
+
 Spec: client-server-api#client-authentication, client-server-api#refreshing-access-tokens
 """
 
@@ -10,15 +15,22 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+from collections.abc import Collection, Iterable
+from typing import Any
 
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from app import errors
 from app.caches import Requester
 from app.db import Database, Reader, Tx
 from app.models.accounts import Account
-from app.models.devices import AccessToken
+from app.models.devices import AccessToken, RefreshToken
+from app.spec.events import Json
 
+_OF_DEVICE = (
+    RefreshToken.user_id == AccessToken.user_id,
+    RefreshToken.device_id == AccessToken.device_id,
+)
 _FIND = (
     select(
         AccessToken.user_id,
@@ -28,9 +40,28 @@ _FIND = (
         Account.is_admin,
         Account.is_locked,
         Account.deactivated_ts,
+        # Whether an older pair waits for the first use of this one
+        select(RefreshToken.token_hash)
+        .where(
+            *_OF_DEVICE,
+            RefreshToken.replaced_by.is_not(None),
+            RefreshToken.access_token_hash != AccessToken.token_hash,
+        )
+        .exists()
+        .label("has_older"),
     )
     .join(Account, Account.user_id == AccessToken.user_id)
     .where(AccessToken.token_hash == bindparam("token_hash"))
+)
+_FIND_REFRESH = (
+    select(
+        RefreshToken.user_id,
+        RefreshToken.device_id,
+        RefreshToken.access_token_hash,
+        Account.is_locked,
+    )
+    .join(Account, Account.user_id == RefreshToken.user_id)
+    .where(RefreshToken.token_hash == bindparam("token_hash"))
 )
 
 
@@ -39,26 +70,66 @@ def authenticate(db: Database, token: str) -> Requester:
     token_hash = hash_of(token)
     found = db.caches.tokens.get(token_hash)
     if found is None:
-        with db.read() as tx:
-            found = _read(tx, token_hash)
+        found = _look_up(db, token_hash)
     if found.expires_ts is not None and found.expires_ts <= time.time_ns() // 1_000_000:
         raise errors.unknown_token("The access token has expired", soft_logout=True)
     return found
 
 
-def issue(tx: Tx, user_id: str, device_id: str, expires_ts: int | None = None) -> str:
-    """A new access token for a device; `expires_ts` in ms, None: valid until logout."""
-    token = f"hb_{secrets.token_urlsafe(32)}"
+def issue(tx: Tx, user_id: str, device_id: str, *, with_refresh_token: bool = False) -> Json:
+    """`access_token` for a device, with a refresh token also `refresh_token`, `expires_in_ms`."""
+    lifetime_ms = tx.server.config.token_lifetime_ms if with_refresh_token else None
+    of_device = {"user_id": user_id, "device_id": device_id}
+    access_token = f"hb_{secrets.token_urlsafe(32)}"
+    expires_ts = None if lifetime_ms is None else tx.now_ms + lifetime_ms
+    access = {**of_device, "token_hash": hash_of(access_token), "expires_ts": expires_ts}
+    tx.sql.execute(insert(AccessToken), access)
+    if lifetime_ms is None:
+        return {"access_token": access_token}
+    refresh_token = f"hbr_{secrets.token_urlsafe(32)}"
+    refresh = {**of_device, "token_hash": hash_of(refresh_token)}
+    tx.sql.execute(insert(RefreshToken), {**refresh, "access_token_hash": access["token_hash"]})
+    return {
+        "access_token": access_token,
+        "refresh_token": refresh_token,
+        "expires_in_ms": lifetime_ms,
+    }
+
+
+def exchange(tx: Tx, refresh_token: str) -> Json:
+    """A new pair of tokens for the device that has this refresh token, as `issue` gives it.
+
+    Raises M_UNKNOWN_TOKEN for one that was never issued, was revoked or has served its purpose,
+    M_USER_LOCKED.
+    """
+    token_hash = hash_of(refresh_token)
+    row = tx.sql.execute(_FIND_REFRESH, {"token_hash": token_hash}).first()
+    if row is None:
+        raise errors.unknown_token("The refresh token is not known, or was used before")
+    if row.is_locked:
+        raise errors.user_locked()
+    # Who shows the device's newest has received it, so the pair before it goes. Who shows the one
+    # before has not received the newest, so that one goes. Either way this pair stays for now.
+    _end_other_pairs(tx, row.user_id, row.device_id, row.access_token_hash)
+    pair = issue(tx, row.user_id, row.device_id, with_refresh_token=True)
     tx.sql.execute(
-        insert(AccessToken),
-        {
-            "token_hash": hash_of(token),
-            "user_id": user_id,
-            "device_id": device_id,
-            "expires_ts": expires_ts,
-        },
+        update(RefreshToken)
+        .where(RefreshToken.token_hash == token_hash)
+        .values(replaced_by=hash_of(pair["refresh_token"]))
     )
-    return token
+    return pair
+
+
+def revoke(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
+    """Make all tokens of these devices worthless, from the very next request on."""
+    access = delete(AccessToken).where(
+        AccessToken.user_id == user_id, AccessToken.device_id.in_(device_ids)
+    )
+    _forget(tx, tx.sql.execute(access.returning(AccessToken.token_hash)).scalars())
+    refresh = delete(RefreshToken).where(
+        RefreshToken.user_id == user_id, RefreshToken.device_id.in_(device_ids)
+    )
+    tx.sql.execute(refresh)
 
 
 def hash_of(token: str) -> bytes:
@@ -66,12 +137,28 @@ def hash_of(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-def _read(tx: Reader, token_hash: bytes) -> Requester:
+def _look_up(db: Database, token_hash: bytes) -> Requester:
+    """The same from the database. The first use of a new pair ends the one before it."""
+    with db.read() as tx:
+        row = _row(tx, token_hash)
+        if not row.has_older:
+            return _keep(tx, token_hash, row)
+    with db.write() as tx:
+        row = _row(tx, token_hash)
+        _end_other_pairs(tx, row.user_id, row.device_id, token_hash)
+        return _keep(tx, token_hash, row)
+
+
+def _row(tx: Reader, token_hash: bytes) -> Row[*tuple[Any, ...]]:
     row = tx.sql.execute(_FIND, {"token_hash": token_hash}).first()
     if row is None or row.deactivated_ts is not None:
         raise errors.unknown_token()
     if row.is_locked:
         raise errors.user_locked()
+    return row
+
+
+def _keep(tx: Reader, token_hash: bytes, row: Row[*tuple[Any, ...]]) -> Requester:
     found = Requester(
         row.user_id,
         row.device_id,
@@ -82,3 +169,24 @@ def _read(tx: Reader, token_hash: bytes) -> Requester:
     )
     tx.fill(tx.caches.tokens, token_hash, found)
     return found
+
+
+def _end_other_pairs(tx: Tx, user_id: str, device_id: str, access_token_hash: bytes) -> None:
+    """Leave a device only the pair of this access token."""
+    access = delete(AccessToken).where(
+        AccessToken.user_id == user_id,
+        AccessToken.device_id == device_id,
+        AccessToken.token_hash != access_token_hash,
+    )
+    _forget(tx, tx.sql.execute(access.returning(AccessToken.token_hash)).scalars())
+    refresh = delete(RefreshToken).where(
+        RefreshToken.user_id == user_id,
+        RefreshToken.device_id == device_id,
+        RefreshToken.access_token_hash != access_token_hash,
+    )
+    tx.sql.execute(refresh)
+
+
+def _forget(tx: Tx, token_hashes: Iterable[bytes]) -> None:
+    for token_hash in token_hashes:
+        tx.forget(tx.caches.tokens, token_hash)

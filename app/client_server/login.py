@@ -1,0 +1,108 @@
+"""Logging in and out, and refreshing access tokens.
+
+Spec: client-server-api#login, client-server-api#refreshing-access-tokens
+"""
+
+from __future__ import annotations
+
+import msgspec
+from flask import Blueprint
+
+from app import context, errors
+from app.client_server import http
+from app.core.people import access_tokens, devices, login
+from app.spec.events import Json
+
+bp = Blueprint("login", __name__)
+
+PASSWORD = "m.login.password"  # noqa: S105 - the name of a way to log in
+
+
+class Login(msgspec.Struct):
+    """The body of a request to log in; whom it names is read by core/people/login.py."""
+
+    type: str
+    password: str | None = None
+    device_id: str | None = None
+    initial_device_display_name: str | None = None
+    refresh_token: bool = False
+
+
+class Refresh(msgspec.Struct):
+    """The body of a request for new tokens."""
+
+    refresh_token: str
+
+
+@bp.get("/login")
+def get_login_flows() -> Json:
+    """The ways to log in.
+
+    Spec: client-server-api#get_matrixclientv3login
+    """
+    return {"flows": [{"type": PASSWORD}]}
+
+
+@bp.post("/login", endpoint="login")
+def log_in() -> Json:
+    """Begin a session: an access token for a new device, or for one that the client names.
+
+    Spec: client-server-api#post_matrixclientv3login
+    """
+    body = http.json_object()
+    wish = http.convert(body, Login)
+    if wish.type != PASSWORD:
+        raise errors.unknown(f"This server does not know the login type {wish.type}")
+    name = login.name_of(body)
+    if name is None or wish.password is None:
+        raise errors.missing_param("identifier and password are needed")
+    user_id = login.by_password(context.db(), name, wish.password)
+    session = login.Wish(wish.device_id, wish.initial_device_display_name, wish.refresh_token)
+    with context.db().write() as tx:
+        answer = login.start_session(tx, user_id, session)
+    return {**answer, "well_known": _well_known()}
+
+
+@bp.post("/refresh")
+def refresh() -> Json:
+    """New tokens for the bearer of a refresh token.
+
+    Spec: client-server-api#post_matrixclientv3refresh
+    """
+    body = http.body_as(Refresh)
+    with context.db().write() as tx:
+        return access_tokens.exchange(tx, body.refresh_token)
+
+
+@bp.post("/logout")
+@http.authenticated
+def logout() -> Json:
+    """End the session that asks for it.
+
+    Spec: client-server-api#post_matrixclientv3logout
+    """
+    me = http.requester()
+    with context.db().write() as tx:
+        devices.remove(tx, me.user_id, [me.device_id])
+    return {}
+
+
+@bp.post("/logout/all")
+@http.authenticated
+def logout_all() -> Json:
+    """End all sessions of the user.
+
+    Spec: client-server-api#post_matrixclientv3logoutall
+    """
+    user_id = http.requester().user_id
+    with context.db().write() as tx:
+        devices.remove(tx, user_id, devices.ids(tx, user_id))
+    return {}
+
+
+def _well_known() -> Json:
+    config = context.server().config
+    found: Json = {"m.homeserver": {"base_url": config.public_url}}
+    if config.identity_server is not None:
+        found["m.identity_server"] = {"base_url": config.identity_server}
+    return found

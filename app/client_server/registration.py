@@ -1,0 +1,87 @@
+"""Getting an account.
+
+Spec: client-server-api#account-registration, client-server-api#token-authenticated-registration
+"""
+
+from __future__ import annotations
+
+import msgspec
+from flask import Blueprint, request
+
+from app import context, errors
+from app.client_server import http, interactive
+from app.core.people import accounts, login, registration
+from app.spec.events import Json
+
+bp = Blueprint("registration", __name__)
+bp_v1 = Blueprint("registration_v1", __name__, url_prefix="/_matrix/client/v1")
+
+
+class Register(msgspec.Struct):
+    """The body of a request to register; `auth` is read by interactive.py."""
+
+    username: str | None = None
+    password: str | None = None
+    device_id: str | None = None
+    initial_device_display_name: str | None = None
+    inhibit_login: bool = False
+    refresh_token: bool = False
+
+
+@bp.post("/register")
+def register() -> Json:
+    """Make an account, and log in to it unless that is not wanted.
+
+    Spec: client-server-api#post_matrixclientv3register
+    """
+    _refuse_guests()
+    body = http.json_object()
+    wish = http.convert(body, Register)
+    server = context.server()
+    flows = registration.flows(server.config)
+    with context.db().read() as tx:
+        registration.free_user_id(tx, wish.username)  # before the proof, as the spec wants it
+    proof = interactive.require_any(body, flows)
+    password_hash = None
+    if wish.password is not None:
+        password_hash = accounts.hash_password(server, wish.password)
+    with context.db().write() as tx:
+        user_id = registration.register(
+            tx, wish.username, password_hash, token=proof.registration_token
+        )
+        if wish.inhibit_login:
+            return {"user_id": user_id, "home_server": server.name}
+        session = login.Wish(wish.device_id, wish.initial_device_display_name, wish.refresh_token)
+        return login.start_session(tx, user_id, session)
+
+
+@bp.get("/register/available")
+def check_username_availability() -> Json:
+    """Whether somebody could register with this name.
+
+    Spec: client-server-api#get_matrixclientv3registeravailable
+    """
+    username = http.query_required("username")
+    with context.db().read() as tx:
+        registration.free_user_id(tx, username)
+    return {"available": True}
+
+
+@bp_v1.get("/register/m.login.registration_token/validity")
+def registration_token_validity() -> Json:
+    """Whether a registration token would be taken now.
+
+    Spec: client-server-api#get_matrixclientv1registermloginregistration_tokenvalidity
+    """
+    token = http.query_required("token")
+    registration.flows(context.server().config)
+    with context.db().read() as tx:
+        return {"valid": registration.is_valid_token(tx, token)}
+
+
+def _refuse_guests() -> None:
+    kind = request.args.get("kind", "user")
+    if kind == "guest":
+        raise errors.guest_access_forbidden("This server has no guest accounts")
+    if kind != "user":
+        raise errors.invalid_param("kind must be user or guest")

@@ -1,0 +1,161 @@
+"""Accounts: who has one, and by which password they prove it.
+
+This module alone writes the table accounts. Passwords are kept as argon2id hashes. Hashing takes
+its time on purpose, so it is never done inside a write: hash first, then write.
+
+Spec: client-server-api#password-based, appendices#user-identifiers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from passlib.context import CryptContext
+from sqlalchemy import bindparam, insert, select, update
+
+from app import errors, hub
+from app.db import Reader, Server, Tx
+from app.models.accounts import Account
+from app.spec import identifiers
+
+R = TypeVar("R")
+
+MAX_PASSWORD_BYTES = 512
+
+
+def _context(memory_kib: int, passes: int) -> CryptContext:
+    return CryptContext(
+        schemes=["argon2", "bcrypt"],  # bcrypt: accounts that came from another server
+        argon2__type="ID",
+        argon2__memory_cost=memory_kib,
+        argon2__rounds=passes,
+        argon2__parallelism=1,
+    )
+
+
+_CONTEXTS = {"argon2id": _context(19 * 1024, 2), "cheap": _context(8, 1)}
+_PARAMETERS = {
+    "argon2id": "$argon2id$v=19$m=19456,t=2,p=1$",
+    "cheap": "$argon2id$v=19$m=8,t=1,p=1$",
+}
+
+_FIND = select(
+    Account.user_id,
+    Account.password_hash,
+    Account.created_ts,
+    Account.is_admin,
+    Account.is_locked,
+    Account.deactivated_ts,
+).where(Account.user_id == bindparam("user_id"))
+_ALL = select(*_FIND.selected_columns).order_by(Account.user_id)
+_ANYBODY = select(Account.user_id).limit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An account as it is kept."""
+
+    user_id: str
+    password_hash: str | None
+    created_ts: int  # ms
+    is_admin: bool
+    is_locked: bool
+    deactivated_ts: int | None  # ms
+
+
+def find(tx: Reader, user_id: str) -> Known | None:
+    """The account with this user id, deactivated or not; None where there never was one."""
+    row = tx.sql.execute(_FIND, {"user_id": user_id}).first()
+    return None if row is None else Known(*row)
+
+
+def find_by_name(tx: Reader, name: str) -> Known | None:
+    """The account that somebody means who types a user id or only its localpart.
+
+    Accounts have names in small letters, and telephones begin words with a capital one; so what
+    does not exist as typed is looked for in small letters.
+    """
+    for spelling in dict.fromkeys((name, name.lower())):
+        user_id = spelling if spelling.startswith("@") else f"@{spelling}:{tx.server.name}"
+        if identifiers.is_user_id(user_id) and (known := find(tx, user_id)) is not None:
+            return known
+    return None
+
+
+def all_accounts(tx: Reader) -> list[Known]:
+    """Every account there is or was, by user id."""
+    return [Known(*row) for row in tx.sql.execute(_ALL)]
+
+
+def create(tx: Tx, user_id: str, password_hash: str | None, *, is_admin: bool = False) -> None:
+    """Make an account. The first one of a server becomes its administrator.
+
+    Raises M_USER_IN_USE when somebody has, or had, this user id.
+    """
+    if find(tx, user_id) is not None:
+        raise errors.user_in_use()
+    is_first = tx.sql.execute(_ANYBODY).first() is None
+    tx.sql.execute(
+        insert(Account),
+        {
+            "user_id": user_id,
+            "password_hash": password_hash,
+            "created_ts": tx.now_ms,
+            "is_admin": is_admin or is_first,
+            "is_guest": False,
+            "deactivated_ts": None,
+        },
+    )
+
+
+def set_password_hash(tx: Tx, user_id: str, password_hash: str) -> None:
+    """Let the user log in with another password from now on."""
+    _change(tx, user_id, password_hash=password_hash)
+
+
+def _change(tx: Tx, user_id: str, **values: object) -> None:
+    tx.sql.execute(update(Account).where(Account.user_id == user_id).values(**values))
+
+
+def hash_password(server: Server, password: str) -> str:
+    """What is kept of a password. Waits, so it has no place inside a write.
+
+    Raises M_WEAK_PASSWORD for an empty one, M_INVALID_PARAM for one that is too long.
+    """
+    if not password:
+        raise errors.weak_password("The password is empty")
+    if len(password.encode()) > MAX_PASSWORD_BYTES:
+        raise errors.invalid_param(f"The password is longer than {MAX_PASSWORD_BYTES} bytes")
+    return _in_pool(lambda: str(_CONTEXTS[server.config.password_hashing].hash(password)))
+
+
+def has_password(server: Server, account: Known | None, password: str) -> bool:
+    """Whether this is the account's password. Waits as long where there is no such account.
+
+    So nobody learns from the time that an answer takes which accounts exist.
+    """
+    context = _CONTEXTS[server.config.password_hashing]
+    if account is None or account.password_hash is None:
+        return _in_pool(lambda: bool(context.dummy_verify()))
+    kept = account.password_hash
+    return _in_pool(lambda: _verify(context, password, kept))
+
+
+def wants_rehash(server: Server, account: Known) -> bool:
+    """Whether the password should be hashed anew, as its hash is of another kind than today's."""
+    today = _PARAMETERS[server.config.password_hashing]
+    return account.password_hash is not None and not account.password_hash.startswith(today)
+
+
+def _verify(context: CryptContext, password: str, kept: str) -> bool:
+    try:
+        return bool(context.verify(password, kept))
+    except ValueError:  # bcrypt takes no more than 72 bytes and no NUL, argon2 no more than 4096
+        return False
+
+
+def _in_pool(work: Callable[[], R]) -> R:
+    with hub.HASHES_AT_ONCE:
+        return hub.offload(work)

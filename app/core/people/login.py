@@ -1,0 +1,89 @@
+"""Logging in: from a user's name and password to a session.
+
+Spec: client-server-api#login
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app import errors
+from app.core.people import access_tokens, accounts, devices
+from app.db import Database, Tx
+from app.spec.events import Json
+
+WRONG = "Unknown user name or wrong password"
+NO_ADDRESSES = "Nobody logs in with an e-mail address or a telephone number here"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a client says about the session that it wants."""
+
+    device_id: str | None = None
+    display_name: str | None = None
+    refresh_token: bool = False
+
+
+def name_of(body: Json) -> str | None:
+    """The user whom an `identifier`, or the older key `user`, names; None where both are missing.
+
+    Raises M_FORBIDDEN for e-mail addresses and telephone numbers, as nobody can register them
+    here; M_UNKNOWN for other types; M_BAD_JSON, M_MISSING_PARAM.
+    """
+    identifier = body.get("identifier")
+    if identifier is None:
+        if body.get("user") is None and body.get("address") is not None:
+            raise errors.forbidden(NO_ADDRESSES)
+        return _text(body, "user")
+    if not isinstance(identifier, dict):
+        raise errors.bad_json("identifier must be an object")
+    kind = identifier.get("type")
+    if kind in {"m.id.thirdparty", "m.id.phone"}:
+        raise errors.forbidden(NO_ADDRESSES)
+    if kind != "m.id.user":
+        raise errors.unknown(f"Unknown type of identifier: {kind}")
+    name = _text(identifier, "user")
+    if name is None:
+        raise errors.missing_param("identifier has no user")
+    return name
+
+
+def by_password(db: Database, name: str, password: str) -> str:
+    """The user id of who gave the right name (a user id or its localpart) and password.
+
+    Raises M_FORBIDDEN for a wrong one, M_USER_DEACTIVATED, M_USER_LOCKED.
+    """
+    with db.read() as tx:
+        account = accounts.find_by_name(tx, name)
+    is_right = accounts.has_password(db.server, account, password)
+    if account is not None and account.deactivated_ts is not None:
+        raise errors.user_deactivated()
+    if account is None or not is_right:
+        raise errors.forbidden(WRONG)
+    if account.is_locked:
+        raise errors.user_locked()
+    if accounts.wants_rehash(db.server, account):
+        new_hash = accounts.hash_password(db.server, password)
+        with db.write() as tx:
+            accounts.set_password_hash(tx, account.user_id, new_hash)
+    return account.user_id
+
+
+def start_session(tx: Tx, user_id: str, wish: Wish) -> Json:
+    """A new session of the user, in the words of the answers to /login and /register."""
+    device_id = devices.start_session(tx, user_id, wish.device_id, wish.display_name)
+    tokens = access_tokens.issue(tx, user_id, device_id, with_refresh_token=wish.refresh_token)
+    return {
+        "user_id": user_id,
+        "device_id": device_id,
+        "home_server": tx.server.name,
+        **tokens,
+    }
+
+
+def _text(body: Json, key: str) -> str | None:
+    value = body.get(key)
+    if value is not None and not isinstance(value, str):
+        raise errors.bad_json(f"{key} must be a string")
+    return value

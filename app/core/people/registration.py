@@ -1,0 +1,95 @@
+"""Getting an account: who may, and under which name.
+
+This module alone writes the table registration_tokens.
+
+Spec: client-server-api#account-registration, client-server-api#token-authenticated-registration,
+appendices#user-identifiers
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+
+from sqlalchemy import bindparam, or_, select, update
+
+from app import errors
+from app.config import Config
+from app.core.people import accounts
+from app.db import Reader, Tx
+from app.models.accounts import RegistrationToken
+from app.spec import identifiers
+
+DUMMY = "m.login.dummy"
+TOKEN = "m.login.registration_token"  # noqa: S105 - the name of a stage
+
+_VALID = select(RegistrationToken.token).where(
+    RegistrationToken.token == bindparam("token"),
+    or_(
+        RegistrationToken.uses_allowed.is_(None),
+        RegistrationToken.uses < RegistrationToken.uses_allowed,
+    ),
+    or_(RegistrationToken.expires_ts.is_(None), RegistrationToken.expires_ts > bindparam("now")),
+)
+
+
+def flows(config: Config) -> list[list[str]]:
+    """The ways in which somebody proves that they may have an account.
+
+    Raises M_FORBIDDEN when nobody may.
+    """
+    if config.registration == "closed":
+        raise errors.forbidden("This server gives out no accounts")
+    return [[DUMMY]] if config.registration == "open" else [[TOKEN]]
+
+
+def free_user_id(tx: Reader, username: str | None) -> str:
+    """The user id that an account of this name would have; without a name, a random one.
+
+    Raises M_INVALID_USERNAME, and M_USER_IN_USE also for the names of deactivated accounts.
+    """
+    name = _random_name() if username is None else username
+    if not identifiers.is_valid_localpart_for_registration(name):
+        raise errors.invalid_username(
+            "A user name consists of a to z, 0 to 9 and the characters . _ = - / +"
+        )
+    user_id = f"@{name}:{tx.server.name}"
+    if not identifiers.has_at_most_255_bytes(user_id):
+        raise errors.invalid_username("The user name is too long")
+    if accounts.find(tx, user_id) is not None:
+        raise errors.user_in_use()
+    return user_id
+
+
+def register(
+    tx: Tx, username: str | None, password_hash: str | None, *, token: str | None = None
+) -> str:
+    """The user id of a new account. Without a password nobody can log in to it later.
+
+    `token` is the registration token that was shown for it; it is used up by one.
+    Raises as `free_user_id`, and M_FORBIDDEN when the token has been used up meanwhile.
+    """
+    user_id = free_user_id(tx, username)
+    if token is not None:
+        _use_up(tx, token)
+    accounts.create(tx, user_id, password_hash)
+    return user_id
+
+
+def is_valid_token(tx: Reader, token: str) -> bool:
+    """Whether this registration token lets somebody register now."""
+    return tx.sql.execute(_VALID, {"token": token, "now": tx.now_ms}).first() is not None
+
+
+def _use_up(tx: Tx, token: str) -> None:
+    if not is_valid_token(tx, token):
+        raise errors.forbidden("The registration token is not valid any more")
+    tx.sql.execute(
+        update(RegistrationToken)
+        .where(RegistrationToken.token == token)
+        .values(uses=RegistrationToken.uses + 1)
+    )
+
+
+def _random_name() -> str:
+    return "".join(secrets.choice(string.ascii_lowercase) for _ in range(12))

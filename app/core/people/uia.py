@@ -1,0 +1,216 @@
+"""User-interactive authentication: proving once more who one is before something grave happens.
+
+A request without proof is answered by 401 with the possible ways (`flows` of `stages`) and a
+session; the client repeats it with the key `auth`. A session is good for one request: method,
+path, the user who asks and the rest of the body have to stay what they were when it began, so that
+nobody can make a person confirm one thing and do another. This module alone writes the table
+uia_sessions.
+
+Spec: client-server-api#user-interactive-authentication-api
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import orjson
+from sqlalchemy import bindparam, delete, insert, select, update
+
+from app import errors
+from app.core.people import accounts, login, registration
+from app.db import Database
+from app.errors import MatrixError, UiaRequiredError
+from app.models.accounts import UiaSession
+from app.spec.events import Json
+
+PASSWORD = "m.login.password"  # noqa: S105 - the name of a stage
+LIFETIME_MS = 3_600_000
+
+Flows = Sequence[Sequence[str]]
+
+_FIND = select(
+    UiaSession.endpoint,
+    UiaSession.user_id,
+    UiaSession.params_mac,
+    UiaSession.completed,
+    UiaSession.registration_token,
+).where(
+    UiaSession.session_hash == bindparam("session_hash"),
+    UiaSession.created_ts > bindparam("born_after"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A request that wants proof."""
+
+    endpoint: str  # method and path
+    body: Json
+    user_id: str | None = None
+    may_change: bool = False
+    """Whether the body may differ between the requests of a session: whoever registers often asks
+    for the flows first, and for a name and a password afterwards."""
+
+    @property
+    def auth(self) -> Json:
+        """The proof. Raises M_BAD_JSON when it is not an object."""
+        auth = self.body.get("auth")
+        if auth is not None and not isinstance(auth, dict):
+            raise errors.bad_json("auth must be an object")
+        return auth or {}
+
+    def params_mac(self, session_id: str) -> bytes | None:
+        """What a session keeps of the body, to recognise it."""
+        if self.may_change:
+            return None
+        params = {key: value for key, value in self.body.items() if key != "auth"}
+        text = orjson.dumps(params, option=orjson.OPT_SORT_KEYS)
+        return hmac.digest(session_id.encode(), text, "sha256")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far somebody has come."""
+
+    session_id: str | None = None
+    completed: list[str] = field(default_factory=list)
+    registration_token: str | None = None
+
+
+def require(db: Database, flows: Flows, attempt: Attempt) -> Progress:
+    """What was proved, once one of the flows is complete; the session is over then.
+
+    Waits for password hashes, so it has no place inside a write.
+    Raises the 401 that asks for (more) proof, M_FORBIDDEN for a session of another request.
+    """
+    auth = attempt.auth
+    stage = _text(auth, "type")
+    progress, failure = _resume(db, attempt, _text(auth, "session"))
+    if failure is None and stage is not None and stage not in progress.completed:
+        try:
+            progress = _try_stage(db, flows, attempt, progress, stage)
+        except MatrixError as error:
+            if error.status not in {401, 403}:
+                raise
+            failure = error
+    if failure is None and any(list(flow) == progress.completed for flow in flows):
+        _end(db, progress)
+        return progress
+    progress = _save(db, attempt, progress)
+    challenge: Json = {
+        "session": progress.session_id,
+        "flows": [{"stages": list(flow)} for flow in flows],
+        "params": {},
+        "completed": progress.completed,
+    }
+    raise UiaRequiredError(challenge, failure)
+
+
+def _resume(
+    db: Database, attempt: Attempt, session_id: str | None
+) -> tuple[Progress, MatrixError | None]:
+    """Where the session of this id stands, or the beginning and why there is no such session."""
+    if session_id is None:
+        return Progress(), None
+    with db.read() as tx:
+        key = {"session_hash": _hash_of(session_id), "born_after": tx.now_ms - LIFETIME_MS}
+        row = tx.sql.execute(_FIND, key).first()
+    if row is None:
+        return Progress(), errors.unknown("This session is not known or has expired", 401)
+    if (row.endpoint, row.user_id, row.params_mac) != (
+        attempt.endpoint,
+        attempt.user_id,
+        attempt.params_mac(session_id),
+    ):
+        raise errors.forbidden("This session was begun for another request")
+    return Progress(session_id, row.completed, row.registration_token), None
+
+
+def _try_stage(
+    db: Database, flows: Flows, attempt: Attempt, progress: Progress, stage: str
+) -> Progress:
+    """The progress with this stage completed.
+
+    Raises M_UNRECOGNIZED (401) when it is not the turn of this stage, or as the stage does.
+    """
+    done = len(progress.completed)
+    turns = {flow[done] for flow in flows if list(flow[:done]) == progress.completed}
+    if stage not in turns:
+        raise errors.unrecognized(f"{stage} is not a stage that comes next", 401)
+    if stage == PASSWORD:
+        _check_password(db, attempt)
+    elif stage == registration.TOKEN:
+        token = _check_registration_token(db, attempt.auth)
+        progress = replace(progress, registration_token=token)
+    return replace(progress, completed=[*progress.completed, stage])
+
+
+def _check_password(db: Database, attempt: Attempt) -> None:
+    """Raises M_FORBIDDEN when it is wrong, or another user's."""
+    auth = attempt.auth
+    password = _text(auth, "password")
+    if password is None:
+        raise errors.missing_param("auth has no password")
+    name = login.name_of(auth) or attempt.user_id or ""
+    with db.read() as tx:
+        account = accounts.find_by_name(tx, name)
+    if account is None or account.user_id != attempt.user_id:
+        raise errors.forbidden("This is not your user name")
+    login.by_password(db, account.user_id, password)
+
+
+def _check_registration_token(db: Database, auth: Json) -> str:
+    token = _text(auth, "token")
+    if token is None:
+        raise errors.missing_param("auth has no token")
+    with db.read() as tx:
+        if not registration.is_valid_token(tx, token):
+            raise errors.forbidden("This registration token is not valid")
+    return token
+
+
+def _save(db: Database, attempt: Attempt, progress: Progress) -> Progress:
+    """The progress with its session, which is now kept. Sessions that are too old go."""
+    session_id = progress.session_id or secrets.token_urlsafe(24)
+    values = {
+        "completed": progress.completed,
+        "registration_token": progress.registration_token,
+    }
+    with db.write() as tx:
+        if progress.session_id is not None:
+            kept = UiaSession.session_hash == _hash_of(session_id)
+            tx.sql.execute(update(UiaSession).where(kept).values(**values))
+            return progress
+        tx.sql.execute(delete(UiaSession).where(UiaSession.created_ts <= tx.now_ms - LIFETIME_MS))
+        new = {
+            "session_hash": _hash_of(session_id),
+            "created_ts": tx.now_ms,
+            "endpoint": attempt.endpoint,
+            "user_id": attempt.user_id,
+            "params_mac": attempt.params_mac(session_id),
+        }
+        tx.sql.execute(insert(UiaSession), {**new, **values})
+    return replace(progress, session_id=session_id)
+
+
+def _end(db: Database, progress: Progress) -> None:
+    if progress.session_id is None:
+        return
+    with db.write() as tx:
+        kept = UiaSession.session_hash == _hash_of(progress.session_id)
+        tx.sql.execute(delete(UiaSession).where(kept))
+
+
+def _hash_of(session_id: str) -> bytes:
+    return hashlib.sha256(session_id.encode()).digest()
+
+
+def _text(auth: Json, key: str) -> str | None:
+    value = auth.get(key)
+    if value is not None and not isinstance(value, str):
+        raise errors.bad_json(f"auth.{key} must be a string")
+    return value
