@@ -444,8 +444,9 @@ def test_since_version_3_redaction_is_allowed_like_any_event(version: RoomVersio
     state = dag.room(version, {BOB: "join"}, levels=levels)
     strict = dag.room(version, {BOB: "join"}, levels={"events": {"m.room.redaction": 1}})
 
-    assert allows(state, redaction(version, BOB, "$m"))
-    assert not allows(strict, redaction(version, BOB, "$m"))
+    of_another_server = redaction(version, BOB, "$m:one.example", "$r:two.example")
+    assert allows(state, of_another_server)
+    assert not allows(strict, of_another_server)
 
 
 @pytest.mark.parametrize("version", [V3, V11, V12])
