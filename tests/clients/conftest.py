@@ -12,15 +12,16 @@ import importlib.util
 import inspect
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests import server as real_server
+from tests.server import RunningServer, start
 
 _HERE = Path(__file__).parent
+_LAST_OUTPUT = 20_000  # characters of it, in the report of a failure
 
 # a checkout without the extra `clients` still runs all the other tests;
 # `make clients` then finds no test at all, which pytest counts as a failure
@@ -43,15 +44,35 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the server printed beside what the clients saw."""
+    report = yield
+    running = item.funcargs.get("running_server")
+    if report.failed and isinstance(running, RunningServer):
+        report.sections.append(("output of the server", running.output()[-_LAST_OUTPUT:]))
+    return report
+
+
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base URL of a running server."""
-    if url := os.environ.get("HOMEBODY_TEST_URL"):
-        yield url.rstrip("/")
+def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer | None]:
+    """The server of all these tests; None where HOMEBODY_TEST_URL names another."""
+    if "HOMEBODY_TEST_URL" in os.environ:
+        yield None
         return
-    running = real_server.start(tmp_path_factory.mktemp("server"))
-    yield running.url
+    running = start(tmp_path_factory.mktemp("server"))
+    yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def server(running_server: RunningServer | None) -> str:
+    """The base URL of a running server."""
+    if running_server:
+        return running_server.url
+    return os.environ["HOMEBODY_TEST_URL"].rstrip("/")
 
 
 @pytest.fixture(scope="session")
