@@ -1,0 +1,156 @@
+"""Joining, inviting, leaving, kicking, banning, knocking, forgetting.
+
+Spec: client-server-api#room-membership
+"""
+
+from __future__ import annotations
+
+import msgspec
+from flask import Blueprint
+
+from app import context, errors
+from app.client_server import http
+from app.client_server.http import authenticated, requester
+from app.core.rooms import aliases, membership, state
+from app.spec.events import Json
+
+bp = Blueprint("membership", __name__)
+
+
+class OwnChange(msgspec.Struct):
+    """The body of what one does oneself: /join, /leave, /knock."""
+
+    reason: str | None = None
+    third_party_signed: Json | None = None
+
+
+class OthersChange(msgspec.Struct):
+    """The body of what one does to others: /kick, /ban, /unban."""
+
+    user_id: str
+    reason: str | None = None
+
+
+class Invite(msgspec.Struct):
+    """The body of /invite: a user id, or an address that only an identity server could resolve."""
+
+    user_id: str | None = None
+    reason: str | None = None
+    address: str | None = None
+
+
+@bp.post("/join/<room_id_or_alias>")
+@authenticated
+def join_room(room_id_or_alias: str) -> Json:
+    """Join by id or alias; `via` and `server_name` name other servers, and are not needed here."""
+    return _join(room_id_or_alias)
+
+
+@bp.post("/rooms/<room_id>/join")
+@authenticated
+def join_room_by_id(room_id: str) -> Json:
+    """Join by id."""
+    return _join(room_id)
+
+
+@bp.post("/knock/<room_id_or_alias>")
+@authenticated
+def knock_room(room_id_or_alias: str) -> Json:
+    """Ask to be let in."""
+    content = _reason(http.body_as(OwnChange).reason)
+    user_id = requester().user_id
+    with context.db().write() as tx:
+        room_id = aliases.resolve(tx, room_id_or_alias)
+        membership.change(tx, room_id, user_id, user_id, "knock", content)
+    return {"room_id": room_id}
+
+
+@bp.post("/rooms/<room_id>/leave")
+@authenticated
+def leave_room(room_id: str) -> Json:
+    """Leave, reject an invite, or take back a knock."""
+    content = _reason(http.body_as(OwnChange).reason)
+    with context.db().write() as tx:
+        membership.leave(tx, room_id, requester().user_id, content)
+    return {}
+
+
+@bp.post("/rooms/<room_id>/invite")
+@authenticated
+def invite_user(room_id: str) -> Json:
+    """Invite somebody."""
+    body = http.body_as(Invite)
+    if body.user_id is None:
+        if body.address is not None:
+            raise errors.server_not_trusted(
+                "This server knows no identity server: invite by user id"
+            )
+        raise errors.missing_param("user_id is missing")
+    with context.db().write() as tx:
+        membership.change(
+            tx, room_id, requester().user_id, body.user_id, "invite", _reason(body.reason)
+        )
+    return {}
+
+
+@bp.post("/rooms/<room_id>/kick")
+@authenticated
+def kick(room_id: str) -> Json:
+    """Make somebody leave."""
+    body = http.body_as(OthersChange)
+    with context.db().write() as tx:
+        membership.kick(tx, room_id, requester().user_id, body.user_id, _reason(body.reason))
+    return {}
+
+
+@bp.post("/rooms/<room_id>/ban")
+@authenticated
+def ban(room_id: str) -> Json:
+    """Make somebody leave, and keep them out."""
+    body = http.body_as(OthersChange)
+    with context.db().write() as tx:
+        membership.change(
+            tx, room_id, requester().user_id, body.user_id, "ban", _reason(body.reason)
+        )
+    return {}
+
+
+@bp.post("/rooms/<room_id>/unban")
+@authenticated
+def unban(room_id: str) -> Json:
+    """End a ban."""
+    body = http.body_as(OthersChange)
+    with context.db().write() as tx:
+        membership.unban(tx, room_id, requester().user_id, body.user_id, _reason(body.reason))
+    return {}
+
+
+@bp.post("/rooms/<room_id>/forget")
+@authenticated
+def forget_room(room_id: str) -> Json:
+    """Hide a room that one has left."""
+    with context.db().write() as tx:
+        membership.forget(tx, room_id, requester().user_id)
+    return {}
+
+
+@bp.get("/joined_rooms")
+@authenticated
+def get_joined_rooms() -> Json:
+    """Where one is joined."""
+    with context.db().read() as tx:
+        return {"joined_rooms": sorted(state.joined_rooms(tx, requester().user_id))}
+
+
+def _join(room_id_or_alias: str) -> Json:
+    body = http.body_as(OwnChange)
+    if body.third_party_signed is not None:
+        raise errors.server_not_trusted("This server knows no identity server")
+    with context.db().write() as tx:
+        room_id = aliases.resolve(tx, room_id_or_alias)
+        membership.join(tx, room_id, requester().user_id, _reason(body.reason))
+    return {"room_id": room_id}
+
+
+def _reason(reason: str | None) -> Json:
+    return {} if reason is None else {"reason": reason}

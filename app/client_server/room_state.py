@@ -1,0 +1,58 @@
+"""The state of a room: setting an entry, reading one or all.
+
+Spec: client-server-api#getting-events-for-a-room, client-server-api#sending-events-to-a-room
+"""
+
+from __future__ import annotations
+
+import orjson
+from flask import Blueprint, request
+
+from app import context, errors
+from app.client_server import http
+from app.client_server.http import authenticated, requester
+from app.core.rooms import client_events, state_events
+from app.spec.events import Json
+
+bp = Blueprint("room_state", __name__)
+
+FORMATS = ("content", "event")
+
+
+@bp.put("/rooms/<room_id>/state/<event_type>")
+@bp.put("/rooms/<room_id>/state/<event_type>/<state_key>")
+@authenticated
+def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") -> Json:
+    """Set an entry of the state."""
+    content = http.json_object()
+    with context.db().write() as tx:
+        event_id = state_events.put(
+            tx, room_id, requester().user_id, event_type, state_key, content
+        )
+    return {"event_id": event_id}
+
+
+@bp.get("/rooms/<room_id>/state/<event_type>")
+@bp.get("/rooms/<room_id>/state/<event_type>/<state_key>")
+@authenticated
+def get_room_state_with_key(
+    room_id: str, event_type: str, state_key: str = ""
+) -> Json | orjson.Fragment:
+    """One entry of the state: its content or, with ?format=event, all of the event."""
+    shape = request.args.get("format", "content")
+    if shape not in FORMATS:
+        raise errors.invalid_param("format must be content or event")
+    with context.db().read() as tx:
+        event = state_events.get(tx, room_id, requester().user_id, event_type, state_key)
+        if shape == "content":
+            return event.content
+        return client_events.as_json(event, tx.now_ms, requester())
+
+
+@bp.get("/rooms/<room_id>/state")
+@authenticated
+def get_room_state(room_id: str) -> list[orjson.Fragment]:
+    """All of the state."""
+    with context.db().read() as tx:
+        events = state_events.get_all(tx, room_id, requester().user_id)
+        return client_events.encode_all(events, tx.now_ms, requester())

@@ -1,0 +1,118 @@
+"""What clients send into rooms: each request once, reactions once, redactions where allowed.
+
+Spec: client-server-api#sending-events-to-a-room, client-server-api#redactions,
+client-server-api#transaction-identifiers
+"""
+
+from __future__ import annotations
+
+import orjson
+from sqlalchemy import bindparam, select
+
+from app import errors
+from app.caches import Requester
+from app.core.rooms import rows, state, timeline
+from app.db import Reader, Tx
+from app.models.events import StoredEvent
+from app.spec import event_auth, room_state
+from app.spec.events import Event, Json
+
+ANNOTATION = "m.annotation"
+
+_ANNOTATIONS = select(StoredEvent.pdu).where(
+    StoredEvent.relates_to == bindparam("relates_to"),
+    StoredEvent.rel_type == ANNOTATION,
+    StoredEvent.room_id == bindparam("room_id"),
+    StoredEvent.sender == bindparam("sender"),
+    StoredEvent.type == bindparam("event_type"),
+    StoredEvent.redacted_by.is_(None),
+)
+
+
+def send(
+    tx: Tx,
+    requester: Requester,
+    room_id: str,
+    event_type: str,
+    content: Json,
+    txn_id: str | None = None,
+) -> str:
+    """The id of the event that was sent by this request, now or when it was made before.
+
+    Raises M_FORBIDDEN when the rules of the room refuse it, M_NOT_FOUND for an unknown room,
+    M_DUPLICATE_ANNOTATION for a second reaction with the same key.
+    """
+    redacts = None
+    if event_type == timeline.REDACTION:
+        content, redacts = _split_redaction(content)
+    draft = timeline.Draft(
+        room_id,
+        requester.user_id,
+        event_type,
+        content,
+        redacts=redacts,
+        device_id=requester.device_id,
+        txn_id=txn_id,
+    )
+    if txn_id is not None:
+        known = timeline.sent_before(tx, requester, draft)
+        if known is not None:
+            return known
+    if redacts is not None:
+        _check_may_redact(tx, requester, room_id, redacts)
+    _check_is_no_duplicate(tx, draft)
+    return timeline.send(tx, draft)
+
+
+def _split_redaction(content: Json) -> tuple[Json, str]:
+    """The content of a redaction without its target, whose place depends on the room version."""
+    target = content.get("redacts")
+    if not isinstance(target, str):
+        raise errors.missing_param("A redaction says in `redacts` which event it is about")
+    return {key: value for key, value in content.items() if key != "redacts"}, target
+
+
+def _check_may_redact(tx: Reader, requester: Requester, room_id: str, event_id: str) -> None:
+    """Raises M_NOT_FOUND and M_FORBIDDEN.
+
+    Stricter than the rules between servers, by which a server's users may redact each other's
+    events: it is to the server to prevent that, and that is done here.
+    """
+    if not state.is_joined(tx, room_id, requester.user_id):
+        raise errors.forbidden("You are not in this room")
+    found = rows.find(tx, event_id)
+    if found is None or found[1].room_id != room_id:
+        raise errors.not_found("There is no such event in this room")
+    target = found[1]
+    if target.type == room_state.CREATE[0]:
+        raise errors.forbidden("Without its first event the room would be broken")
+    if target.sender == requester.user_id or _rules_over(tx, requester, target):
+        return
+    known = state.current_many(tx, room_id, [room_state.CREATE, room_state.POWER_LEVELS])
+    levels = event_auth.power_levels(known)
+    if levels.of_user(requester.user_id) < levels.to_redact:
+        raise errors.forbidden(f"You need power level {levels.to_redact} to redact this event")
+
+
+def _rules_over(tx: Reader, requester: Requester, target: Event) -> bool:
+    """Administrators of the server may redact what its users have sent."""
+    return requester.is_admin and room_state.domain_of(target.sender) == tx.server.name
+
+
+def _check_is_no_duplicate(tx: Reader, draft: timeline.Draft) -> None:
+    """Raises M_DUPLICATE_ANNOTATION.
+
+    Spec: client-server-api#avoiding-duplicate-annotations
+    """
+    relation = draft.content.get("m.relates_to")
+    if not isinstance(relation, dict) or relation.get("rel_type") != ANNOTATION:
+        return
+    asked = {
+        "relates_to": str(relation.get("event_id")),
+        "room_id": draft.room_id,
+        "sender": draft.sender,
+        "event_type": draft.type,
+    }
+    for pdu in tx.sql.execute(_ANNOTATIONS, asked).scalars():
+        if orjson.loads(pdu)["content"]["m.relates_to"].get("key") == relation.get("key"):
+            raise errors.duplicate_annotation()

@@ -1,0 +1,73 @@
+"""State of a room as its people set it and read it.
+
+Spec: client-server-api#put_matrixclientv3roomsroomidstateeventtypestatekey,
+client-server-api#get_matrixclientv3roomsroomidstate
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import bindparam, select
+
+from app import errors
+from app.caches import ClientEvent
+from app.core.rooms import aliases, client_events, membership, state, timeline, visibility
+from app.db import Reader, Tx
+from app.models.base import NOW_AND_LATER
+from app.models.state import StateInterval
+from app.spec.events import Json
+
+_POSITIONS = (
+    select(StateInterval.event_position)
+    .where(
+        StateInterval.room_id == bindparam("room_id"),
+        StateInterval.from_position <= bindparam("position"),
+        StateInterval.to_position > bindparam("position"),
+    )
+    .order_by(StateInterval.event_position)
+)
+_POSITION = _POSITIONS.where(
+    StateInterval.type == bindparam("event_type"), StateInterval.state_key == bindparam("state_key")
+)
+_LAST = NOW_AND_LATER - 1
+"""A position at which the current state holds."""
+
+
+def put(tx: Tx, room_id: str, sender: str, event_type: str, state_key: str, content: Json) -> str:
+    """The id of the event that makes this the room's state: a new one, or the one in force.
+
+    Raises M_FORBIDDEN when the rules of the room refuse it, M_NOT_FOUND for an unknown room, and
+    what membership.change() and aliases.check_canonical() raise for contents of theirs.
+    """
+    if event_type == state.MEMBER:
+        kind = content.get("membership")
+        if not isinstance(kind, str):
+            raise errors.bad_json("A member event needs a membership")
+        return membership.change(tx, room_id, sender, state_key, kind, content)
+    if event_type == aliases.CANONICAL_ALIAS and state_key == "":
+        aliases.check_canonical(tx, room_id, content)
+    return timeline.send(tx, timeline.Draft(room_id, sender, event_type, content, state_key))
+
+
+def get(tx: Reader, room_id: str, user_id: str, event_type: str, state_key: str) -> ClientEvent:
+    """One entry of the state: what it is now or, for who has left, what it was then.
+
+    Raises M_FORBIDDEN for who never was in the room, M_NOT_FOUND for an entry that isn't there.
+    """
+    at = visibility.upto(tx, user_id, room_id)
+    entry = {
+        "room_id": room_id,
+        "position": _LAST if at is None else at,
+        "event_type": event_type,
+        "state_key": state_key,
+    }
+    found = client_events.load(tx, list(tx.sql.execute(_POSITION, entry).scalars()))
+    if not found:
+        raise errors.not_found("The room has no state of this type and key")
+    return found[0]
+
+
+def get_all(tx: Reader, room_id: str, user_id: str) -> list[ClientEvent]:
+    """The whole state, by the same rules, oldest event first. Raises M_FORBIDDEN as `get` does."""
+    at = visibility.upto(tx, user_id, room_id)
+    query = {"room_id": room_id, "position": _LAST if at is None else at}
+    return client_events.load(tx, list(tx.sql.execute(_POSITIONS, query).scalars()))

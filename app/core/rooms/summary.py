@@ -1,0 +1,128 @@
+"""Rooms as they are shown to who is not in them: in the room directory, in spaces, before a join.
+
+One batch of queries for all rooms of an answer, however many they are.
+Spec: client-server-api#published-room-directory, client-server-api#room-summaries
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import orjson
+from sqlalchemy import bindparam, func, select
+
+from app.core.rooms import membership
+from app.db import Reader
+from app.models.base import NOW_AND_LATER
+from app.models.events import StoredEvent
+from app.models.rooms import Room
+from app.models.state import StateInterval
+from app.spec.events import Json
+
+_ASKED_AT_ONCE = 500
+
+_SHOWN_STATE = (
+    select(StateInterval.room_id, StateInterval.type, StoredEvent.pdu)
+    .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
+    .where(
+        StateInterval.room_id.in_(bindparam("room_ids", expanding=True)),
+        StateInterval.type.in_(
+            (
+                "m.room.avatar",
+                "m.room.canonical_alias",
+                "m.room.create",
+                "m.room.encryption",
+                "m.room.guest_access",
+                "m.room.history_visibility",
+                "m.room.join_rules",
+                "m.room.name",
+                "m.room.topic",
+            )
+        ),
+        StateInterval.state_key == "",
+        StateInterval.to_position == NOW_AND_LATER,
+    )
+)
+_MEMBERS = (
+    select(StateInterval.room_id, func.count().label("members"))
+    .where(
+        StateInterval.room_id.in_(bindparam("room_ids", expanding=True)),
+        StateInterval.membership == "join",
+        StateInterval.to_position == NOW_AND_LATER,
+    )
+    .group_by(StateInterval.room_id)
+)
+_VERSIONS = select(Room.room_id, Room.version).where(
+    Room.room_id.in_(bindparam("room_ids", expanding=True))
+)
+
+
+def public_chunks(tx: Reader, room_ids: Sequence[str]) -> list[Json]:
+    """The rooms as the directory lists them, in this order; unknown ones are left out."""
+    return [
+        _public(room_id, contents, members)
+        for room_id, _, contents, members in _look_up(tx, room_ids)
+    ]
+
+
+def full(tx: Reader, room_ids: Sequence[str]) -> list[Json]:
+    """The same with what spaces and previews show besides: version, encryption, allowed rooms."""
+    return [
+        _public(room_id, contents, members) | _more(version, contents)
+        for room_id, version, contents, members in _look_up(tx, room_ids)
+    ]
+
+
+def _look_up(tx: Reader, room_ids: Sequence[str]) -> list[tuple[str, str, dict[str, Json], int]]:
+    """(room id, version, {type: content}, joined members) of each room that is known."""
+    versions: dict[str, str] = {}
+    members: dict[str, int] = {}
+    contents: dict[str, dict[str, Json]] = defaultdict(dict)
+    for at in range(0, len(room_ids), _ASKED_AT_ONCE):
+        asked = {"room_ids": list(room_ids[at : at + _ASKED_AT_ONCE])}
+        versions |= {row.room_id: row.version for row in tx.sql.execute(_VERSIONS, asked)}
+        members |= {row.room_id: row.members for row in tx.sql.execute(_MEMBERS, asked)}
+        for row in tx.sql.execute(_SHOWN_STATE, asked):
+            contents[row.room_id][row.type] = orjson.loads(row.pdu)["content"]
+    return [
+        (room_id, versions[room_id], contents[room_id], members.get(room_id, 0))
+        for room_id in room_ids
+        if room_id in versions
+    ]
+
+
+def _public(room_id: str, contents: dict[str, Json], members: int) -> Json:
+    shown = {
+        "avatar_url": _text(contents, "m.room.avatar", "url"),
+        "canonical_alias": _text(contents, "m.room.canonical_alias", "alias"),
+        "join_rule": _text(contents, "m.room.join_rules", "join_rule") or "invite",
+        "name": _text(contents, "m.room.name", "name"),
+        "room_type": _text(contents, "m.room.create", "type"),
+        "topic": _text(contents, "m.room.topic", "topic"),
+    }
+    visibility = _text(contents, "m.room.history_visibility", "history_visibility")
+    return {
+        "room_id": room_id,
+        "num_joined_members": members,
+        "world_readable": visibility == "world_readable",
+        "guest_can_join": _text(contents, "m.room.guest_access", "guest_access") == "can_join",
+        **{key: value for key, value in shown.items() if value is not None},
+    }
+
+
+def _more(version: str, contents: dict[str, Json]) -> Json:
+    more: Json = {"room_version": version}
+    encryption = _text(contents, "m.room.encryption", "algorithm")
+    if encryption is not None:
+        more["encryption"] = encryption
+    rules = contents.get("m.room.join_rules", {})
+    if rules.get("join_rule") in membership.RESTRICTED:
+        more["allowed_room_ids"] = membership.allowed_rooms(rules)
+    return more
+
+
+def _text(contents: dict[str, Json], event_type: str, key: str) -> str | None:
+    """A text from the state that is one and not empty: contents are whatever people sent."""
+    value = contents.get(event_type, {}).get(key)
+    return value if isinstance(value, str) and value else None
