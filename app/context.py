@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, cast
 from flask import current_app
 
 if TYPE_CHECKING:
+    from app.core.people.last_seen import LastSeen
+    from app.core.ratelimits import RateLimits
     from app.core.sync.wakeups import Wakeups
     from app.db import Database, Server
 
@@ -27,3 +29,13 @@ def server() -> Server:
 def wakeups() -> Wakeups:
     """Who waits for news."""
     return cast("Wakeups", current_app.extensions["wakeups"])
+
+
+def last_seen() -> LastSeen:
+    """When which device made its last request."""
+    return cast("LastSeen", current_app.extensions["last_seen"])
+
+
+def rate_limits() -> RateLimits:
+    """Who has done what how often."""
+    return cast("RateLimits", current_app.extensions["rate_limits"])

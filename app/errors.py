@@ -106,6 +106,16 @@ def too_large(message: str) -> MatrixError:
     return MatrixError(413, "M_TOO_LARGE", message)
 
 
+def profile_too_large(message: str) -> MatrixError:
+    """The profile with the new field would be over its limit."""
+    return MatrixError(400, "M_PROFILE_TOO_LARGE", message)
+
+
+def key_too_large(message: str) -> MatrixError:
+    """The name of a profile field is too long."""
+    return MatrixError(400, "M_KEY_TOO_LARGE", message)
+
+
 def limit_exceeded(retry_after_ms: int) -> MatrixError:
     """Too many requests; the handler adds the Retry-After header."""
     return MatrixError(429, "M_LIMIT_EXCEEDED", "Too many requests", retry_after_ms=retry_after_ms)
@@ -134,6 +144,16 @@ def user_deactivated() -> MatrixError:
 def user_locked() -> MatrixError:
     """The account is locked by an administrator; clients keep their session."""
     return MatrixError(401, "M_USER_LOCKED", "This account is locked", soft_logout=True)
+
+
+def threepid_denied(message: str) -> MatrixError:
+    """The server does not want this e-mail address or telephone number."""
+    return MatrixError(403, "M_THREEPID_DENIED", message)
+
+
+def threepid_not_found(message: str) -> MatrixError:
+    """No account has this e-mail address or telephone number."""
+    return MatrixError(400, "M_THREEPID_NOT_FOUND", message)
 
 
 def room_in_use(message: str) -> MatrixError:
