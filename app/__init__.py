@@ -25,8 +25,11 @@ def create_app(config: Config) -> Flask:
     from app import client_server, db, web  # noqa: PLC0415 - see above
     from app.caches import Caches  # noqa: PLC0415 - see above
     from app.core import server_key  # noqa: PLC0415 - see above
+    from app.core.people.last_seen import LastSeen  # noqa: PLC0415 - see above
     from app.core.ratelimits import RateLimits  # noqa: PLC0415 - see above
     from app.core.sync.ephemeral import Ephemeral  # noqa: PLC0415 - see above
+    from app.core.sync.repeats import Repeats  # noqa: PLC0415 - see above
+    from app.core.sync.state_sections import LazyMembers  # noqa: PLC0415 - see above
     from app.core.sync.wakeups import Wakeups  # noqa: PLC0415 - see above
 
     app = Flask(__name__, static_folder=None, template_folder="web/templates")
@@ -36,6 +39,9 @@ def create_app(config: Config) -> Flask:
     app.extensions["db"] = database
     app.extensions["wakeups"] = wakeups
     app.extensions["ephemeral"] = Ephemeral(wakeups.wake)
+    app.extensions["last_seen"] = LastSeen(database)
+    app.extensions["lazy_members"] = LazyMembers()
+    app.extensions["repeats"] = Repeats()
     app.extensions["rate_limits"] = RateLimits(config)
     web.register(app, config)
     client_server.register(app)

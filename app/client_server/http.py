@@ -6,7 +6,7 @@ Spec: client-server-api#api-standards, client-server-api#client-authentication
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, ParamSpec, TypeVar, cast
 
 import msgspec
@@ -41,7 +41,7 @@ def authenticated(view: Callable[P, R]) -> Callable[P, R]:
         token = access_token()
         if token is None:
             raise errors.missing_token()
-        g.requester = access_tokens.authenticate(context.db(), token)
+        _recognise(token)
         return view(*args, **kwargs)
 
     return wrapped
@@ -54,10 +54,17 @@ def optionally_authenticated(view: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         token = access_token()
         if token is not None:
-            g.requester = access_tokens.authenticate(context.db(), token)
+            _recognise(token)
         return view(*args, **kwargs)
 
     return wrapped
+
+
+def _recognise(token: str) -> None:
+    """Let `requester()` tell who has this token, and remember that they were here."""
+    who = access_tokens.authenticate(context.db(), token)
+    context.last_seen().note(who, client_address(), user_agent())
+    g.requester = who
 
 
 def requester() -> Requester:
@@ -182,6 +189,14 @@ def query_boolean(name: str, *, default: bool = False) -> bool:
     if text not in {"true", "false"}:
         raise errors.invalid_param(f"{name} must be true or false")
     return text == "true"
+
+
+def query_choice(name: str, allowed: Collection[str], default: str) -> str:
+    """One of some words from the query. Raises M_INVALID_PARAM for anything else."""
+    text = request.args.get(name, default)
+    if text not in allowed:
+        raise errors.invalid_param(f"{name} must be one of {', '.join(sorted(allowed))}")
+    return text
 
 
 def query_required(name: str) -> str:

@@ -96,7 +96,7 @@ def logout_all() -> Json:
     """
     user_id = http.requester().user_id
     with context.db().write() as tx:
-        devices.remove(tx, user_id, devices.ids(tx, user_id))
+        devices.remove_all(tx, user_id)
     return {}
 
 

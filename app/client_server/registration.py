@@ -41,6 +41,8 @@ def register() -> Json:
     flows = registration.flows(server.config)
     with context.db().read() as tx:
         registration.free_user_id(tx, wish.username)  # before the proof, as the spec wants it
+    if wish.password is not None:
+        accounts.check_new_password(wish.password)
     proof = interactive.require_any(body, flows)
     password_hash = None
     if wish.password is not None:

@@ -115,19 +115,31 @@ def set_password_hash(tx: Tx, user_id: str, password_hash: str) -> None:
     _change(tx, user_id, password_hash=password_hash)
 
 
-def _change(tx: Tx, user_id: str, **values: object) -> None:
-    tx.sql.execute(update(Account).where(Account.user_id == user_id).values(**values))
+def renew_hash(tx: Tx, account: Known, password_hash: str) -> None:
+    """Keep the same password in another way, unless it was changed meanwhile."""
+    same = (Account.user_id == account.user_id, Account.password_hash == account.password_hash)
+    tx.sql.execute(update(Account).where(*same).values(password_hash=password_hash))
+
+
+def mark_deactivated(tx: Tx, user_id: str, *, erase: bool) -> None:
+    """Close an account; deactivation.py does what has to happen besides."""
+    _change(tx, user_id, deactivated_ts=tx.now_ms, password_hash=None, is_erased=erase)
+
+
+def check_new_password(password: str) -> None:
+    """Raises M_WEAK_PASSWORD for an empty one, M_INVALID_PARAM for one that is too long."""
+    if not password:
+        raise errors.weak_password("The password is empty")
+    if len(password.encode()) > MAX_PASSWORD_BYTES:
+        raise errors.invalid_param(f"The password is longer than {MAX_PASSWORD_BYTES} bytes")
 
 
 def hash_password(server: Server, password: str) -> str:
     """What is kept of a password. Waits, so it has no place inside a write.
 
-    Raises M_WEAK_PASSWORD for an empty one, M_INVALID_PARAM for one that is too long.
+    Raises as `check_new_password` does.
     """
-    if not password:
-        raise errors.weak_password("The password is empty")
-    if len(password.encode()) > MAX_PASSWORD_BYTES:
-        raise errors.invalid_param(f"The password is longer than {MAX_PASSWORD_BYTES} bytes")
+    check_new_password(password)
     return _in_pool(lambda: str(_CONTEXTS[server.config.password_hashing].hash(password)))
 
 
@@ -159,3 +171,7 @@ def _verify(context: CryptContext, password: str, kept: str) -> bool:
 def _in_pool(work: Callable[[], R]) -> R:
     with hub.HASHES_AT_ONCE:
         return hub.offload(work)
+
+
+def _change(tx: Tx, user_id: str, **values: object) -> None:
+    tx.sql.execute(update(Account).where(Account.user_id == user_id).values(**values))

@@ -12,17 +12,27 @@ from __future__ import annotations
 import secrets
 import string
 from collections.abc import Collection
+from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from app import errors
 from app.core.people import access_tokens
+from app.core.people.last_seen import LastSeen
 from app.db import Reader, Tx
 from app.models.devices import Device
 from app.spec import identifiers
+from app.spec.events import Json
 
-_EXISTS = select(Device.device_id).where(
-    Device.user_id == bindparam("user_id"), Device.device_id == bindparam("device_id")
+MAX_NAME_CHARACTERS = 255
+
+_FIND = select(
+    Device.device_id, Device.display_name, Device.last_seen_ts, Device.last_seen_ip
+).where(Device.user_id == bindparam("user_id"), Device.device_id == bindparam("device_id"))
+_ALL = (
+    select(*_FIND.selected_columns)
+    .where(Device.user_id == bindparam("user_id"))
+    .order_by(Device.device_id)
 )
 _IDS = select(Device.device_id).where(Device.user_id == bindparam("user_id"))
 
@@ -40,10 +50,12 @@ def start_session(
     if not identifiers.has_at_most_255_bytes(device_id):
         raise errors.invalid_param("The device id is longer than 255 bytes")
     key = {"user_id": user_id, "device_id": device_id}
-    if tx.sql.execute(_EXISTS, key).first() is None:
-        tx.sql.execute(insert(Device), {**key, "display_name": display_name})
-    else:
+    if tx.sql.execute(_FIND, key).first() is not None:
         access_tokens.revoke(tx, user_id, [device_id])
+        return device_id
+    # Cut rather than refused: nobody should be unable to log in as the browser has a long name
+    name = None if display_name is None else display_name[:MAX_NAME_CHARACTERS]
+    tx.sql.execute(insert(Device), {**key, "display_name": name})
     return device_id
 
 
@@ -52,10 +64,54 @@ def ids(tx: Reader, user_id: str) -> list[str]:
     return list(tx.sql.execute(_IDS, {"user_id": user_id}).scalars())
 
 
+def all_of(tx: Reader, user_id: str, seen: LastSeen) -> list[Json]:
+    """All devices of a user, in the words of the answer to GET /devices."""
+    rows = tx.sql.execute(_ALL, {"user_id": user_id})
+    return [_described(user_id, row, seen) for row in rows]
+
+
+def get(tx: Reader, user_id: str, device_id: str, seen: LastSeen) -> Json:
+    """One device of a user, likewise. Raises M_NOT_FOUND."""
+    row = tx.sql.execute(_FIND, {"user_id": user_id, "device_id": device_id}).first()
+    if row is None:
+        raise errors.not_found("You have no such device")
+    return _described(user_id, row, seen)
+
+
+def rename(tx: Tx, user_id: str, device_id: str, display_name: str | None) -> None:
+    """Give a device another name; None changes nothing.
+
+    Raises M_NOT_FOUND for an unknown device, M_INVALID_PARAM for a name that is too long.
+    """
+    if tx.sql.execute(_FIND, {"user_id": user_id, "device_id": device_id}).first() is None:
+        raise errors.not_found("You have no such device")
+    if display_name is None:
+        return
+    if len(display_name) > MAX_NAME_CHARACTERS:
+        raise errors.invalid_param(f"The name has more than {MAX_NAME_CHARACTERS} characters")
+    device = (Device.user_id == user_id, Device.device_id == device_id)
+    tx.sql.execute(update(Device).where(*device).values(display_name=display_name))
+
+
 def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
     """End these sessions of a user; ids that are unknown (any more) change nothing."""
-    access_tokens.revoke(tx, user_id, device_ids)
-    tx.sql.execute(
-        delete(Device).where(Device.user_id == user_id, Device.device_id.in_(device_ids))
-    )
-    tx.wake(user_id)
+    known = set(device_ids).intersection(ids(tx, user_id))
+    access_tokens.revoke(tx, user_id, known)
+    tx.sql.execute(delete(Device).where(Device.user_id == user_id, Device.device_id.in_(known)))
+    tx.wake(user_id)  # a waiting /sync of such a device has to notice
+
+
+def remove_all(tx: Tx, user_id: str, *, but: str | None = None) -> None:
+    """End all sessions of a user, but the one of the device `but`."""
+    remove(tx, user_id, [device_id for device_id in ids(tx, user_id) if device_id != but])
+
+
+def _described(user_id: str, row: Row[*tuple[Any, ...]], seen: LastSeen) -> Json:
+    now = seen.of(user_id, row.device_id)
+    found = {
+        "device_id": row.device_id,
+        "display_name": row.display_name,
+        "last_seen_ip": row.last_seen_ip if now is None else now.ip,
+        "last_seen_ts": row.last_seen_ts if now is None else now.ts,
+    }
+    return {key: value for key, value in found.items() if value is not None}

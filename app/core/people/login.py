@@ -66,7 +66,7 @@ def by_password(db: Database, name: str, password: str) -> str:
     if accounts.wants_rehash(db.server, account):
         new_hash = accounts.hash_password(db.server, password)
         with db.write() as tx:
-            accounts.set_password_hash(tx, account.user_id, new_hash)
+            accounts.renew_hash(tx, account, new_hash)
     return account.user_id
 
 

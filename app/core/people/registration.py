@@ -8,10 +8,11 @@ appendices#user-identifiers
 
 from __future__ import annotations
 
+import re
 import secrets
 import string
 
-from sqlalchemy import bindparam, or_, select, update
+from sqlalchemy import bindparam, delete, insert, or_, select, update
 
 from app import errors
 from app.config import Config
@@ -19,10 +20,19 @@ from app.core.people import accounts
 from app.db import Reader, Tx
 from app.models.accounts import RegistrationToken
 from app.spec import identifiers
+from app.spec.events import Json
 
 DUMMY = "m.login.dummy"
 TOKEN = "m.login.registration_token"  # noqa: S105 - the name of a stage
 
+_TOKEN = re.compile(r"[A-Za-z0-9._~-]{1,64}")
+_TOKENS = select(
+    RegistrationToken.token,
+    RegistrationToken.uses,
+    RegistrationToken.uses_allowed,
+    RegistrationToken.expires_ts,
+    RegistrationToken.created_ts,
+).order_by(RegistrationToken.created_ts, RegistrationToken.token)
 _VALID = select(RegistrationToken.token).where(
     RegistrationToken.token == bindparam("token"),
     or_(
@@ -62,7 +72,12 @@ def free_user_id(tx: Reader, username: str | None) -> str:
 
 
 def register(
-    tx: Tx, username: str | None, password_hash: str | None, *, token: str | None = None
+    tx: Tx,
+    username: str | None,
+    password_hash: str | None,
+    *,
+    token: str | None = None,
+    is_admin: bool = False,
 ) -> str:
     """The user id of a new account. Without a password nobody can log in to it later.
 
@@ -72,13 +87,49 @@ def register(
     user_id = free_user_id(tx, username)
     if token is not None:
         _use_up(tx, token)
-    accounts.create(tx, user_id, password_hash)
+    accounts.create(tx, user_id, password_hash, is_admin=is_admin)
     return user_id
 
 
 def is_valid_token(tx: Reader, token: str) -> bool:
     """Whether this registration token lets somebody register now."""
     return tx.sql.execute(_VALID, {"token": token, "now": tx.now_ms}).first() is not None
+
+
+def add_token(
+    tx: Tx, token: str | None = None, *, uses: int | None = None, lifetime_ms: int | None = None
+) -> str:
+    """A new registration token, random unless given; without limits where none are.
+
+    Raises M_INVALID_PARAM for one that breaks the grammar or exists.
+    """
+    token = secrets.token_urlsafe(12) if token is None else token
+    if not _TOKEN.fullmatch(token):
+        raise errors.invalid_param(
+            "A registration token has 1 to 64 letters, digits and characters . _ ~ -"
+        )
+    if any(known["token"] == token for known in all_tokens(tx)):
+        raise errors.invalid_param("There is such a registration token")
+    row = {
+        "token": token,
+        "uses_allowed": uses,
+        "expires_ts": None if lifetime_ms is None else tx.now_ms + lifetime_ms,
+        "created_ts": tx.now_ms,
+    }
+    tx.sql.execute(insert(RegistrationToken), row)
+    return token
+
+
+def all_tokens(tx: Reader) -> list[Json]:
+    """Every registration token: token, uses, uses_allowed, expires_ts, created_ts (ms)."""
+    return [dict(row) for row in tx.sql.execute(_TOKENS).mappings()]
+
+
+def revoke_token(tx: Tx, token: str) -> None:
+    """Let nobody register with this token any more. Raises M_NOT_FOUND for an unknown one."""
+    gone = delete(RegistrationToken).where(RegistrationToken.token == token)
+    if not tx.sql.execute(gone).rowcount:
+        raise errors.not_found("There is no such registration token")
 
 
 def _use_up(tx: Tx, token: str) -> None:

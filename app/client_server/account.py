@@ -1,0 +1,74 @@
+"""The account itself: whose it is, its password, its end.
+
+Spec: client-server-api#account-management, client-server-api#current-account-information
+"""
+
+from __future__ import annotations
+
+import msgspec
+from flask import Blueprint
+
+from app import context
+from app.client_server import http, interactive
+from app.core.people import accounts, deactivation, devices
+from app.spec.events import Json
+
+bp = Blueprint("account", __name__)
+
+
+class ChangePassword(msgspec.Struct):
+    """The body of a request for another password; `auth` is read by interactive.py."""
+
+    new_password: str
+    logout_devices: bool = True
+
+
+class Deactivate(msgspec.Struct):
+    """The body of a request to close the account."""
+
+    erase: bool = False
+
+
+@bp.get("/account/whoami")
+@http.authenticated
+def get_token_owner() -> Json:
+    """Who has the access token.
+
+    Spec: client-server-api#get_matrixclientv3accountwhoami
+    """
+    me = http.requester()
+    return {"user_id": me.user_id, "device_id": me.device_id, "is_guest": me.is_guest}
+
+
+@bp.post("/account/password")
+@http.authenticated
+def change_password() -> Json:
+    """Take a new password, once the old one was given. This session goes on.
+
+    Spec: client-server-api#post_matrixclientv3accountpassword
+    """
+    body = http.json_object()
+    wish = http.convert(body, ChangePassword)
+    accounts.check_new_password(wish.new_password)
+    interactive.require_password(body)
+    me = http.requester()
+    password_hash = accounts.hash_password(context.server(), wish.new_password)
+    with context.db().write() as tx:
+        accounts.set_password_hash(tx, me.user_id, password_hash)
+        if wish.logout_devices:
+            devices.remove_all(tx, me.user_id, but=me.device_id)
+    return {}
+
+
+@bp.post("/account/deactivate")
+@http.authenticated
+def deactivate_account() -> Json:
+    """Close the account for ever, once the password was given.
+
+    Spec: client-server-api#post_matrixclientv3accountdeactivate
+    """
+    body = http.json_object()
+    wish = http.convert(body, Deactivate)
+    interactive.require_password(body)
+    deactivation.deactivate(context.db(), http.requester().user_id, erase=wish.erase)
+    return {"id_server_unbind_result": "success"}  # "if the homeserver has no identifiers"

@@ -1,0 +1,59 @@
+"""Closing an account for ever.
+
+Spec: client-server-api#account-deactivation
+"""
+
+from __future__ import annotations
+
+import logging
+
+from sqlalchemy import bindparam, select
+
+from app.core.people import accounts, devices
+from app.core.rooms import state, timeline
+from app.db import Database, Reader
+from app.errors import MatrixError
+from app.models.base import NOW_AND_LATER
+from app.models.state import StateInterval
+
+LOG = logging.getLogger(__name__)
+
+ROOMS_AT_ONCE = 20
+"""Left in one write, so that other writers get their turn between."""
+
+_ROOMS = select(StateInterval.room_id).where(
+    StateInterval.state_key == bindparam("user_id"),
+    StateInterval.to_position == NOW_AND_LATER,
+    StateInterval.membership.in_(("join", "invite", "knock")),
+)
+
+
+def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
+    """Leave all rooms, end all sessions, and let nobody ever log in to the account again.
+
+    Takes several writes and marks the account last: what a crash interrupts can be repeated.
+    With `erase`, newcomers to a room see the user's events redacted.
+    """
+    with db.read() as tx:
+        rooms = _rooms(tx, user_id)
+    for at in range(0, len(rooms), ROOMS_AT_ONCE):
+        _leave(db, user_id, rooms[at : at + ROOMS_AT_ONCE])
+    with db.write() as tx:
+        devices.remove_all(tx, user_id)
+        accounts.mark_deactivated(tx, user_id, erase=erase)
+
+
+def _rooms(tx: Reader, user_id: str) -> list[str]:
+    """Where the user is, is invited or asks to be let in."""
+    return list(tx.sql.execute(_ROOMS, {"user_id": user_id}).scalars())
+
+
+def _leave(db: Database, user_id: str, room_ids: list[str]) -> None:
+    content = {"membership": "leave"}
+    with db.write() as tx:
+        for room_id in room_ids:
+            draft = timeline.Draft(room_id, user_id, state.MEMBER, content, user_id)
+            try:
+                timeline.send(tx, draft)
+            except MatrixError as error:  # a broken room must not keep the account open
+                LOG.warning("%s could not leave %s: %s", user_id, room_id, error)

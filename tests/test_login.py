@@ -1,0 +1,250 @@
+"""Logging in and out."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from passlib.hash import argon2, bcrypt
+from werkzeug.test import TestResponse
+
+from app.core.people import accounts
+from app.db import Database
+from tests.conftest import PASSWORD, V3, Login, MakeApp
+
+R0 = "/_matrix/client/r0/"
+
+
+def log_in(client: FlaskClient, name: str, password: str = PASSWORD, **body: Any) -> TestResponse:
+    identifier = {"type": "m.id.user", "user": name}
+    return client.post(
+        V3 + "login",
+        json={
+            "type": "m.login.password",
+            "identifier": identifier,
+            "password": password,
+            **body,
+        },
+    )
+
+
+def errcode(answer: TestResponse) -> tuple[int, str]:
+    return answer.status_code, answer.get_json()["errcode"]
+
+
+def test_the_flows_are_told(client: FlaskClient) -> None:
+    answer = client.get(R0 + "login")
+
+    assert answer.get_json() == {"flows": [{"type": "m.login.password"}]}
+
+
+@pytest.mark.parametrize("name", ["alice", "@alice:localhost", "Alice"])
+def test_a_name_is_a_localpart_or_a_whole_user_id(
+    client: FlaskClient, login: Login, name: str
+) -> None:
+    login("alice")
+
+    answer = log_in(client, name)
+
+    assert answer.status_code == 200
+    session = answer.get_json()
+    assert session["user_id"] == "@alice:localhost"
+    assert session["home_server"] == "localhost"
+    assert session["well_known"] == {"m.homeserver": {"base_url": "http://localhost:8008"}}
+    assert "expires_in_ms" not in session
+
+
+def test_the_older_key_user_works_without_a_content_type(client: FlaskClient, login: Login) -> None:
+    login("example")
+    body = f'{{"type":"m.login.password", "user":"example", "password":"{PASSWORD}"}}'
+
+    answer = client.post(R0 + "login", data=body)
+
+    assert answer.get_json()["user_id"] == "@example:localhost"
+
+
+def test_an_unknown_user_and_a_wrong_password_get_the_same_answer(
+    client: FlaskClient, login: Login
+) -> None:
+    login("alice")
+
+    wrong = log_in(client, "alice", "guess")
+    unknown = log_in(client, "bob", "guess")
+    elsewhere = log_in(client, "@alice:example.org")
+
+    assert errcode(wrong) == (403, "M_FORBIDDEN")
+    assert wrong.get_json() == unknown.get_json() == elsewhere.get_json()
+
+
+def test_an_unknown_user_takes_as_long_as_a_wrong_password(make_app: MakeApp) -> None:
+    app = make_app(password_hashing="argon2id")
+    database: Database = app.extensions["db"]
+    hashed = accounts.hash_password(database.server, PASSWORD)
+    known = accounts.Known("@a:localhost", hashed, 0, False, False, None)
+    accounts.has_password(database.server, None, "warm-up")
+
+    def seconds(account: accounts.Known | None) -> float:
+        began = time.thread_time()
+        assert not accounts.has_password(database.server, account, "guess")
+        return time.thread_time() - began
+
+    for_known = min(seconds(known) for _ in range(3))
+    for_unknown = min(seconds(None) for _ in range(3))
+
+    assert for_unknown > for_known / 3
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"type": "m.login.sso"}, (400, "M_UNKNOWN")),
+        ({"type": None}, (400, "M_BAD_JSON")),
+        ({"password": None}, (400, "M_MISSING_PARAM")),
+        ({"password": 5}, (400, "M_BAD_JSON")),
+        ({"identifier": None}, (400, "M_MISSING_PARAM")),
+        ({"identifier": "alice"}, (400, "M_BAD_JSON")),
+        ({"identifier": {"type": "m.id.user"}}, (400, "M_MISSING_PARAM")),
+        ({"identifier": {"type": "m.id.user", "user": 5}}, (400, "M_BAD_JSON")),
+        ({"identifier": {"type": "org.example.face", "user": "alice"}}, (400, "M_UNKNOWN")),
+        (
+            {"identifier": {"type": "m.id.thirdparty", "medium": "email", "address": "a@b.c"}},
+            (403, "M_FORBIDDEN"),
+        ),
+        (
+            {"identifier": {"type": "m.id.phone", "country": "DE", "phone": "1"}},
+            (403, "M_FORBIDDEN"),
+        ),
+        ({"identifier": None, "medium": "email", "address": "a@b.c"}, (403, "M_FORBIDDEN")),
+        ({"password": "x" * 100_000}, (403, "M_FORBIDDEN")),
+        ({"password": "a\x00b"}, (403, "M_FORBIDDEN")),
+        ({"device_id": "x" * 256}, (400, "M_INVALID_PARAM")),
+    ],
+)
+def test_a_bad_request_begins_no_session(
+    client: FlaskClient, login: Login, body: dict[str, Any], expected: tuple[int, str]
+) -> None:
+    alice = login("alice")
+
+    answer = log_in(client, "alice", **body)
+
+    assert errcode(answer) == expected
+    assert len(alice.get("devices").get_json()["devices"]) == 1
+
+
+def test_a_body_without_a_type_lacks_a_parameter(client: FlaskClient) -> None:
+    assert errcode(client.post(V3 + "login", json={})) == (400, "M_MISSING_PARAM")
+    assert errcode(client.post(V3 + "login", data="{")) == (400, "M_NOT_JSON")
+
+
+def test_a_new_login_of_a_device_ends_its_former_session(client: FlaskClient, login: Login) -> None:
+    alice = login("alice")
+
+    session = log_in(client, "alice", device_id=alice.device_id).get_json()
+
+    assert session["device_id"] == alice.device_id
+    assert errcode(alice.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
+    headers = {"Authorization": f"Bearer {session['access_token']}"}
+    assert client.get(V3 + "account/whoami", headers=headers).status_code == 200
+
+
+def test_a_device_that_logs_in_again_keeps_its_name(client: FlaskClient, login: Login) -> None:
+    alice = login("alice")
+    log_in(client, "alice", device_id="PHONE", initial_device_display_name="phone")
+
+    log_in(client, "alice", device_id="PHONE", initial_device_display_name="other")
+
+    assert alice.get("devices/PHONE").get_json()["display_name"] == "phone"
+
+
+def test_a_name_that_is_too_long_is_cut_at_login(client: FlaskClient, login: Login) -> None:
+    alice = login("alice")
+
+    log_in(client, "alice", device_id="PHONE", initial_device_display_name="ä" * 1000)
+
+    assert alice.get("devices/PHONE").get_json()["display_name"] == "ä" * 255
+
+
+def test_logging_out_ends_this_session_only(login: Login) -> None:
+    phone, laptop = login("alice"), login("alice")
+
+    answer = phone.post("logout")
+
+    assert answer.get_json() == {}
+    assert errcode(phone.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
+    devices = laptop.get("devices").get_json()["devices"]
+    assert [device["device_id"] for device in devices] == [laptop.device_id]
+
+
+def test_logging_out_everywhere_ends_the_sessions_of_nobody_else(login: Login) -> None:
+    phone, laptop, bob = login("alice"), login("alice"), login("bob")
+
+    phone.post("logout/all")
+
+    assert errcode(phone.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
+    assert errcode(laptop.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
+    assert bob.get("account/whoami").status_code == 200
+
+
+def test_a_deactivated_user_is_told_so(client: FlaskClient, login: Login) -> None:
+    proof = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
+    login("alice").post("account/deactivate", json={"auth": proof})
+
+    assert errcode(log_in(client, "alice")) == (403, "M_USER_DEACTIVATED")
+
+
+def test_a_locked_user_is_told_so_who_knows_the_password(
+    app: Flask, client: FlaskClient, login: Login
+) -> None:
+    alice = login("alice")
+    with app.extensions["db"].write() as tx:
+        tx.sql.exec_driver_sql("UPDATE accounts SET is_locked = 1")
+        tx.caches.clear()
+
+    assert errcode(log_in(client, "alice")) == (401, "M_USER_LOCKED")
+    assert errcode(log_in(client, "alice", "guess")) == (403, "M_FORBIDDEN")
+    answer = alice.get("account/whoami")
+    assert (answer.status_code, answer.get_json()["soft_logout"]) == (401, True)
+
+
+def stored_hash(app: Flask) -> str:
+    with app.extensions["db"].read() as tx:
+        return str(tx.sql.exec_driver_sql("SELECT password_hash FROM accounts").scalar_one())
+
+
+def test_a_password_hash_of_another_kind_is_renewed_at_login(make_app: MakeApp) -> None:
+    app = make_app(password_hashing="argon2id")
+    with app.extensions["db"].write() as tx:
+        accounts.create(tx, "@alice:localhost", bcrypt.using(rounds=4).hash(PASSWORD))
+
+    assert log_in(app.test_client(), "alice", "guess").status_code == 403
+    assert stored_hash(app).startswith("$2b$")
+    assert log_in(app.test_client(), "alice").status_code == 200
+    assert stored_hash(app).startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    assert argon2.verify(PASSWORD, stored_hash(app))
+    assert log_in(app.test_client(), "alice").status_code == 200
+
+
+def test_a_long_password_is_wrong_for_a_bcrypt_hash_and_no_fault(make_app: MakeApp) -> None:
+    app = make_app()
+    with app.extensions["db"].write() as tx:
+        accounts.create(tx, "@alice:localhost", bcrypt.using(rounds=4).hash(PASSWORD))
+
+    assert errcode(log_in(app.test_client(), "alice", "x" * 80)) == (403, "M_FORBIDDEN")
+
+
+def test_a_renewed_hash_does_not_bring_an_old_password_back(app: Flask, login: Login) -> None:
+    login("alice")
+    database: Database = app.extensions["db"]
+    with database.read() as tx:
+        before = accounts.find(tx, "@alice:localhost")
+    assert before is not None
+    with database.write() as tx:
+        accounts.set_password_hash(tx, "@alice:localhost", "changed meanwhile")
+
+    with database.write() as tx:
+        accounts.renew_hash(tx, before, "of the old password")
+
+    assert stored_hash(app) == "changed meanwhile"
