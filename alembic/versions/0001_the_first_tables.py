@@ -117,6 +117,11 @@ def upgrade() -> None:
             batch_op.f("ix_events_room_id_position"), ["room_id", "position"], unique=False
         )
         batch_op.create_index(
+            batch_op.f("ix_events_room_id_origin_server_ts"),
+            ["room_id", "origin_server_ts"],
+            unique=False,
+        )
+        batch_op.create_index(
             "ix_events_transaction",
             ["sender", "device_id", "txn_id"],
             unique=False,
@@ -156,6 +161,15 @@ def upgrade() -> None:
         sa.Column("sha256", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("origin", "media_id", name=op.f("pk_media")),
     )
+    with op.batch_alter_table("media", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_media_pending",
+            ["user_id"],
+            unique=False,
+            sqlite_where=sa.text("sha256 IS NULL"),
+            postgresql_where=sa.text("sha256 IS NULL"),
+        )
+
     op.create_table(
         "notifications",
         sa.Column("user_id", sa.Text(), nullable=False),
@@ -165,6 +179,7 @@ def upgrade() -> None:
         sa.Column("room_id", sa.Text(), nullable=False),
         sa.Column("thread_id", sa.Text(), nullable=False),
         sa.Column("is_highlight", sa.Boolean(), nullable=False),
+        sa.Column("is_read", sa.Boolean(), nullable=False),
         sa.Column("actions", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("user_id", "event_position", name=op.f("pk_notifications")),
         sqlite_with_rowid=False,
@@ -364,6 +379,13 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_notifications_user_id_room_id_event_position"))
 
     op.drop_table("notifications")
+    with op.batch_alter_table("media", schema=None) as batch_op:
+        batch_op.drop_index(
+            "ix_media_pending",
+            sqlite_where=sa.text("sha256 IS NULL"),
+            postgresql_where=sa.text("sha256 IS NULL"),
+        )
+
     op.drop_table("media")
     op.drop_table("forgotten_rooms")
     op.drop_table("filters")
@@ -373,6 +395,7 @@ def downgrade() -> None:
             sqlite_where=sa.text("txn_id IS NOT NULL"),
             postgresql_where=sa.text("txn_id IS NOT NULL"),
         )
+        batch_op.drop_index(batch_op.f("ix_events_room_id_origin_server_ts"))
         batch_op.drop_index(batch_op.f("ix_events_room_id_position"))
         batch_op.drop_index(
             batch_op.f("ix_events_relates_to"),

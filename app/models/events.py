@@ -35,6 +35,7 @@ class StoredEvent(Base):
 
     __table_args__ = (
         Index(None, "room_id", "position"),
+        Index(None, "room_id", "origin_server_ts"),  # for timestamp_to_event
         Index(
             "ix_events_transaction",
             "sender",

@@ -14,12 +14,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import orjson
 from sqlalchemy import bindparam, case, select, union_all
 
 from app import errors
-from app.caches import ClientEvent
 from app.core.rooms import state
 from app.db import Reader
 from app.models.base import NOW_AND_LATER
@@ -56,6 +56,25 @@ _FORGOTTEN = select(ForgottenRoom.room_id).where(
 )
 
 
+class Placed(Protocol):
+    """What has to be known of an event: a ClientEvent, or a row with these columns."""
+
+    @property
+    def position(self) -> int:
+        """Where it stands."""
+
+    @property
+    def type(self) -> str:
+        """Its type."""
+
+    @property
+    def state_key(self) -> str | None:
+        """Its state key, None: it is no state event."""
+
+
+E = TypeVar("E", bound=Placed)
+
+
 class Course:
     """What one value was when: it changes at some positions, and is None before the first."""
 
@@ -81,6 +100,10 @@ class Course:
         """The value at the end."""
         return self._values[-1] if self._values else None
 
+    def starts_after(self, position: int) -> list[int]:
+        """Where it changes after this position."""
+        return self._starts[bisect_right(self._starts, position) :]
+
     def _change(self, start: int, value: str | None) -> None:
         self._starts.append(start)
         self._values.append(value)
@@ -102,7 +125,7 @@ class History:
         """Whether anybody may read the room as it is now."""
         return self.setting.now == "world_readable"
 
-    def shows(self, event: ClientEvent) -> bool:
+    def shows(self, event: Placed) -> bool:
         """Whether the user may see an event of the room.
 
         What changes the setting, or the user's own membership, is judged by the state before it
@@ -118,6 +141,17 @@ class History:
             return self._allows(at, setting, self.membership.at(at - 1))
         return False
 
+    def first_seen(self, position: int) -> int | None:
+        """The first position from this one on of which the user may know the room's state.
+
+        A token from /sync may stand just before the user's own join.
+        """
+        changes = self.setting.starts_after(position) + self.membership.starts_after(position)
+        for at in (position, *sorted(changes)):
+            if self._allows(at, self.setting.at(at), self.membership.at(at)):
+                return at
+        return None
+
     def _allows(self, position: int, setting: str | None, membership: str | None) -> bool:
         """The spec's five rules, in its order."""
         if setting == "world_readable" or membership == "join":
@@ -129,9 +163,7 @@ class History:
         return setting == "invited" and membership == "invite"
 
 
-def visible(
-    tx: Reader, user_id: str | None, room_id: str, events: Sequence[ClientEvent]
-) -> list[ClientEvent]:
+def visible(tx: Reader, user_id: str | None, room_id: str, events: Sequence[E]) -> list[E]:
     """Those of the room's events that the user may see, in their order; None: a nobody."""
     if not events:
         return []
@@ -177,9 +209,15 @@ def upto(tx: Reader, user_id: str, room_id: str) -> int | None:
         return None
     if known.joined_until == 0:
         raise errors.forbidden("You are not in this room, and never were")
-    if tx.sql.execute(_FORGOTTEN, {"user_id": user_id, "room_id": room_id}).first() is not None:
+    if has_forgotten(tx, user_id, room_id):
         raise errors.forbidden("You have left this room and forgotten it")
     return known.joined_until
+
+
+def has_forgotten(tx: Reader, user_id: str, room_id: str) -> bool:
+    """Whether the user has left the room and wants to know it no more."""
+    key = {"user_id": user_id, "room_id": room_id}
+    return tx.sql.execute(_FORGOTTEN, key).first() is not None
 
 
 def _sees_all_since(tx: Reader, user_id: str, room_id: str) -> int | None:

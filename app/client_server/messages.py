@@ -1,0 +1,143 @@
+"""What was said in a room: pages of it, single events, and what stands around them.
+
+Spec: client-server-api#getting-events-for-a-room, client-server-api#event-context
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint, request
+
+from app import context, errors
+from app.client_server import http
+from app.core.rooms import client_events, history, previews
+from app.core.sync import filters, tokens
+from app.core.sync.tokens import SyncToken
+from app.db import Reader
+from app.spec.events import Json
+
+bp = Blueprint("messages", __name__)
+bp_v1 = Blueprint("messages_v1", __name__, url_prefix="/_matrix/client/v1")
+
+
+@bp.get("/rooms/<room_id>/messages")
+@http.authenticated
+def get_room_events(room_id: str) -> Json:
+    """A page of the room's events, forwards or backwards."""
+    me = http.requester()
+    is_backwards = _is_backwards()
+    limit = http.query_integer("limit", 10, cap=history.MAX_LIMIT)
+    wanted = filters.resolve_room_event_filter(request.args.get("filter"))
+    with context.db().read() as tx:
+        page = history.messages(
+            tx,
+            me.user_id,
+            room_id,
+            start=_token(tx, "from"),
+            stop=_token(tx, "to"),
+            is_backwards=is_backwards,
+            limit=limit,
+            wanted=wanted,
+        )
+        members = []
+        if wanted.lazy_load_members:
+            members = history.senders_of(tx, room_id, page.events)
+    answer: Json = {
+        "chunk": client_events.encode_all(page.events, tx.now_ms, me),
+        "start": request.args.get("from") or str(SyncToken(page.start)),
+    }
+    if page.end is not None:
+        answer["end"] = str(SyncToken(page.end))
+    if members:
+        answer["state"] = client_events.encode_all(members, tx.now_ms, me)
+    return answer
+
+
+@bp.get("/rooms/<room_id>/event/<event_id>")
+@http.authenticated
+def get_one_room_event(room_id: str, event_id: str) -> Json:
+    """One event of a room."""
+    return _one_event(event_id, room_id)
+
+
+@bp.get("/events/<event_id>")
+@http.authenticated
+def get_one_event(event_id: str) -> Json:
+    """One event of whatever room; deprecated."""
+    return _one_event(event_id, None)
+
+
+@bp.get("/rooms/<room_id>/context/<event_id>")
+@http.authenticated
+def get_event_context(room_id: str, event_id: str) -> Json:
+    """An event, some before and after it, and the room's state at the last of them."""
+    me = http.requester()
+    limit = http.query_integer("limit", 10, cap=history.MAX_LIMIT)
+    wanted = filters.resolve_room_event_filter(request.args.get("filter"))
+    with context.db().read() as tx:
+        found = history.context(tx, me.user_id, room_id, event_id, limit, wanted)
+    return {
+        "start": str(SyncToken(found.before.end or 0)),
+        "end": str(SyncToken(found.after.end or 0)),
+        "events_before": client_events.encode_all(found.before.events, tx.now_ms, me),
+        "event": client_events.encode(found.event, tx.now_ms, me),
+        "events_after": client_events.encode_all(found.after.events, tx.now_ms, me),
+        "state": client_events.encode_all(found.state, tx.now_ms, me),
+    }
+
+
+@bp_v1.get("/rooms/<room_id>/timestamp_to_event")
+@http.authenticated
+def get_event_by_timestamp(room_id: str) -> Json:
+    """The event nearest to a time."""
+    http.query_required("ts")
+    ts = http.query_integer("ts", 0)
+    is_backwards = _is_backwards()
+    user_id = http.requester().user_id
+    with context.db().read() as tx:
+        found = history.near(tx, user_id, room_id, ts, is_backwards=is_backwards)
+    event_id, origin_server_ts = found
+    return {"event_id": event_id, "origin_server_ts": origin_server_ts}
+
+
+@bp.get("/rooms/<room_id>/initialSync")
+@http.authenticated
+def room_initial_sync(room_id: str) -> Json:
+    """What a room is like, for who looks at it without being in it."""
+    me = http.requester()
+    limit = http.query_integer("limit", 10, cap=history.MAX_LIMIT)
+    with context.db().read() as tx:
+        found = previews.preview(tx, me.user_id, room_id, limit)
+    answer: Json = {
+        "room_id": room_id,
+        "messages": {
+            "chunk": client_events.encode_all(found.events, tx.now_ms, me),
+            "start": str(SyncToken(found.start)),
+            "end": str(SyncToken(found.end)),
+        },
+        "state": client_events.encode_all(found.state, tx.now_ms, me),
+        "visibility": found.directory,
+        "account_data": found.account_data,
+    }
+    if found.membership is not None:
+        answer["membership"] = found.membership
+    return answer
+
+
+def _one_event(event_id: str, room_id: str | None) -> Json:
+    me = http.requester()
+    with context.db().read() as tx:
+        event = history.event(tx, me.user_id, event_id, room_id)
+        return client_events.as_json(event, tx.now_ms, me)
+
+
+def _is_backwards() -> bool:
+    direction = http.query_required("dir")
+    if direction not in {"b", "f"}:
+        raise errors.invalid_param("dir must be b or f")
+    return direction == "b"
+
+
+def _token(tx: Reader, name: str) -> int | None:
+    """The position of a token in the query; an empty one counts as none."""
+    text = request.args.get(name)
+    return tokens.parse(text, tx.position).position if text else None

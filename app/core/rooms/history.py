@@ -1,0 +1,324 @@
+"""What happened in a room: pages in both directions, single events, and what stands around them.
+
+A page is found in two stages. Columns of the table events tell type, sender and place of the next
+rows; what the filter or the room's history visibility keeps out is never decoded. Only what is left
+is loaded in the form for clients. One request looks at a bounded number of rows: where it finds too
+few, it answers those with a token to go on.
+Spec: client-server-api#get_matrixclientv3roomsroomidmessages, client-server-api#event-context
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import msgspec
+from sqlalchemy import bindparam, select
+
+from app import errors
+from app.caches import ClientEvent
+from app.core.rooms import client_events, members, state, visibility
+from app.db import Reader
+from app.models.events import StoredEvent
+from app.models.state import StateInterval
+from app.spec import filters
+from app.spec.filters import RoomEventFilter
+
+MAX_LIMIT = 1000
+"""Events in one answer."""
+SCANNED_ROWS = 5000
+"""Looked at by one request; about 10 ms."""
+LOADED_EVENTS = 1000
+"""Decoded by one request whose filter asks for something inside of events."""
+_BATCH = 1000
+
+_ROWS = select(
+    StoredEvent.position, StoredEvent.type, StoredEvent.state_key, StoredEvent.sender
+).where(
+    StoredEvent.room_id == bindparam("room_id"),
+    StoredEvent.position > bindparam("after"),
+    StoredEvent.position <= bindparam("upto"),
+)
+_FORWARDS = _ROWS.order_by(StoredEvent.position).limit(bindparam("count"))
+_BACKWARDS = _ROWS.order_by(StoredEvent.position.desc()).limit(bindparam("count"))
+_RELATED = select(StoredEvent.relates_to).where(
+    StoredEvent.room_id == bindparam("room_id"),
+    StoredEvent.relates_to.in_(bindparam("event_ids", expanding=True)),
+)
+_STATE = select(StateInterval.event_position).where(
+    StateInterval.room_id == bindparam("room_id"),
+    StateInterval.from_position <= bindparam("position"),
+    StateInterval.to_position > bindparam("position"),
+)
+_NEAR = select(
+    StoredEvent.position,
+    StoredEvent.type,
+    StoredEvent.state_key,
+    StoredEvent.sender,
+    StoredEvent.event_id,
+    StoredEvent.origin_server_ts,
+).where(StoredEvent.room_id == bindparam("room_id"))
+_NEAR_FORWARDS = (
+    _NEAR.where(StoredEvent.origin_server_ts >= bindparam("ts"))
+    .order_by(StoredEvent.origin_server_ts, StoredEvent.position)
+    .limit(bindparam("count"))
+)
+_NEAR_BACKWARDS = (
+    _NEAR.where(StoredEvent.origin_server_ts <= bindparam("ts"))
+    .order_by(StoredEvent.origin_server_ts.desc(), StoredEvent.position.desc())
+    .limit(bindparam("count"))
+)
+
+
+class Place(NamedTuple):
+    """What the columns say of an event."""
+
+    position: int
+    type: str
+    state_key: str | None
+    sender: str
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """Through which part of a room, for whom, in which direction, and what is wanted of it."""
+
+    room_id: str
+    user_id: str
+    after: int
+    """The part begins after this position …"""
+    upto: int
+    """… and ends with this one."""
+    is_backwards: bool
+    limit: int
+    wanted: RoomEventFilter = filters.EVERY_ROOM_EVENT
+
+    @property
+    def start(self) -> int:
+        """The position of the token from which the walk goes out."""
+        return self.upto if self.is_backwards else self.after
+
+
+class Page(NamedTuple):
+    """Some events of a room, in the order of the walk."""
+
+    events: list[ClientEvent]
+    start: int
+    end: int | None
+    """Position of the token to go on from; None: there is no more."""
+
+
+class Context(NamedTuple):
+    """An event, what stands around it, and the room's state there."""
+
+    event: ClientEvent
+    before: Page
+    after: Page
+    state: list[ClientEvent]
+
+
+def messages(
+    tx: Reader,
+    user_id: str,
+    room_id: str,
+    *,
+    start: int | None,
+    stop: int | None,
+    is_backwards: bool,
+    limit: int,
+    wanted: RoomEventFilter = filters.EVERY_ROOM_EVENT,
+) -> Page:
+    """A page of a room's events from one position towards another; None: from or to its end.
+
+    Who has left sees what was before the leave. Raises M_FORBIDDEN as visibility.may_read does.
+    """
+    left = visibility.upto(tx, user_id, room_id)
+    last = tx.position if left is None else left
+    older, newer = (stop, start) if is_backwards else (start, stop)
+    walk = Walk(
+        room_id,
+        user_id,
+        after=older or 0,
+        upto=last if newer is None else min(newer, last),
+        is_backwards=is_backwards,
+        limit=limit if wanted.limit is None else min(limit, wanted.limit),
+        wanted=wanted,
+    )
+    found = page(tx, walk)
+    return found if start is None else found._replace(start=start)
+
+
+def page(tx: Reader, walk: Walk) -> Page:
+    """The next events on a walk. What is hidden from the user, or not wanted, is left out."""
+    found: list[ClientEvent] = []
+    end: int | None = None
+    for places, resume in _batches(tx, walk):
+        for event in _wanted(tx, walk, places):
+            if len(found) == walk.limit:  # one more than asked for: so there is more
+                end = _behind(walk, found[-1].position) if found else walk.start
+                return Page(found, walk.start, end)
+            found.append(event)
+        end = resume
+    return Page(found, walk.start, end)
+
+
+def event(tx: Reader, user_id: str, event_id: str, room_id: str | None = None) -> ClientEvent:
+    """An event that the user may see. Raises M_NOT_FOUND for any other."""
+    found = client_events.find(tx, event_id)
+    if found is None or room_id not in {None, found.room_id}:
+        raise errors.not_found("There is no such event, or you may not see it")
+    if not visibility.visible(tx, user_id, found.room_id, [found]) or (
+        not state.is_joined(tx, found.room_id, user_id)
+        and visibility.has_forgotten(tx, user_id, found.room_id)
+    ):
+        raise errors.not_found("There is no such event, or you may not see it")
+    return found
+
+
+def context(
+    tx: Reader, user_id: str, room_id: str, event_id: str, limit: int, wanted: RoomEventFilter
+) -> Context:
+    """An event with up to `limit` events around it. Raises M_NOT_FOUND as `event` does.
+
+    Both pages have an `end`, from which to go on in their direction.
+    """
+    if wanted.limit is not None:
+        limit = min(limit, wanted.limit)
+    centre = event(tx, user_id, event_id, room_id)
+    at = centre.position
+    back = Walk(room_id, user_id, 0, at - 1, is_backwards=True, limit=limit // 2, wanted=wanted)
+    before = page(tx, back)
+    forth = replace(
+        back, after=at, upto=tx.position, is_backwards=False, limit=limit - len(before.events)
+    )
+    after = page(tx, forth)
+    shown = [*before.events, centre, *after.events]
+    last = max(it.position for it in shown)
+    return Context(
+        centre,
+        before._replace(end=_end_of(back, before)),
+        after._replace(end=_end_of(forth, after)),
+        state_at(tx, room_id, last, wanted, {it.sender for it in shown}),
+    )
+
+
+def state_at(
+    tx: Reader, room_id: str, position: int, wanted: RoomEventFilter, senders: Iterable[str]
+) -> list[ClientEvent]:
+    """The room's state after a position, as far as wanted.
+
+    With lazy loading the only member events in it are those of the senders.
+    """
+    query = _STATE
+    if wanted.lazy_load_members:
+        query = query.where(StateInterval.type != state.MEMBER)
+    found = tx.sql.execute(query, {"room_id": room_id, "position": position}).scalars()
+    events = client_events.load(tx, sorted(found))
+    if wanted.lazy_load_members:
+        events += members.of_users(tx, room_id, frozenset(senders), position)
+    return [it for it in events if matches(it, wanted)]
+
+
+def senders_of(tx: Reader, room_id: str, events: list[ClientEvent]) -> list[ClientEvent]:
+    """The member events of who sent these events, as they were at the newest of them."""
+    if not events:
+        return []
+    newest = max(it.position for it in events)
+    return members.of_users(tx, room_id, {it.sender for it in events}, newest)
+
+
+def near(tx: Reader, user_id: str, room_id: str, ts: int, *, is_backwards: bool) -> tuple[str, int]:
+    """(event id, origin_server_ts) of the first event at or after a time, or at or before it.
+
+    `ts` in ms. Raises M_NOT_FOUND where the user sees none, M_FORBIDDEN as visibility.may_read.
+    """
+    visibility.may_read(tx, user_id, room_id)
+    query = _NEAR_BACKWARDS if is_backwards else _NEAR_FORWARDS
+    for count in (10, SCANNED_ROWS):  # mostly the first one will do
+        rows = tx.sql.execute(query, {"room_id": room_id, "ts": ts, "count": count}).all()
+        places = [Place(*row[:4]) for row in rows]
+        seen = visibility.visible(tx, user_id, room_id, places)
+        if seen:
+            row = rows[places.index(seen[0])]
+            return row.event_id, row.origin_server_ts
+        if len(rows) < count:
+            break
+    raise errors.not_found("There is no event in this direction")
+
+
+def matches(it: ClientEvent | Place, wanted: RoomEventFilter, room_id: str = "") -> bool:
+    """Whether a filter admits an event, or as much of it as the columns tell."""
+    if wanted is filters.EVERY_ROOM_EVENT:
+        return True
+    if isinstance(it, ClientEvent):
+        return filters.matches(wanted, it.type, it.sender, it.room_id, it.content)
+    return filters.matches(wanted, it.type, it.sender, room_id)
+
+
+def _batches(tx: Reader, walk: Walk) -> Iterator[tuple[list[Place], int | None]]:
+    """The rows on the walk, by and by; with each batch where to go on, None: it was the last."""
+    after, upto, count, scanned = walk.after, walk.upto, walk.limit + 1, 0
+    query = _BACKWARDS if walk.is_backwards else _FORWARDS
+    while scanned < (LOADED_EVENTS if _looks_inside(walk.wanted) else SCANNED_ROWS):
+        part = {"room_id": walk.room_id, "after": after, "upto": upto, "count": count}
+        places = [Place(*row) for row in tx.sql.execute(query, part)]
+        if len(places) < count:
+            yield places, None
+            return
+        resume = _behind(walk, places[-1].position)
+        yield places, resume
+        after, upto = (after, resume) if walk.is_backwards else (resume, upto)
+        scanned += count
+        count = _BATCH
+
+
+def _wanted(tx: Reader, walk: Walk, places: list[Place]) -> Iterator[ClientEvent]:
+    """Those of the events that the user may see and wants to."""
+    by_columns = msgspec.structs.replace(walk.wanted, contains_url=None)
+    if walk.wanted is not filters.EVERY_ROOM_EVENT:
+        places = [it for it in places if matches(it, by_columns, walk.room_id)]
+    places = visibility.visible(tx, walk.user_id, walk.room_id, places)
+    count = walk.limit + 1
+    for at in range(0, len(places), count):
+        events = client_events.load(tx, [it.position for it in places[at : at + count]])
+        if _looks_inside(walk.wanted):
+            events = [it for it in events if matches(it, walk.wanted)]
+            events = _with_relations(tx, walk, events)
+        yield from events
+
+
+def _with_relations(tx: Reader, walk: Walk, events: list[ClientEvent]) -> list[ClientEvent]:
+    """Those to which others relate in the way that the filter asks for."""
+    types, senders = walk.wanted.related_by_rel_types, walk.wanted.related_by_senders
+    if not events or (types is None and senders is None):
+        return events
+    query = _RELATED
+    if types is not None:
+        query = query.where(StoredEvent.rel_type.in_(sorted(types)))
+    if senders is not None:
+        query = query.where(StoredEvent.sender.in_(sorted(senders)))
+    key = {"room_id": walk.room_id, "event_ids": [it.event_id for it in events]}
+    related = set(tx.sql.execute(query, key).scalars())
+    return [it for it in events if it.event_id in related]
+
+
+def _looks_inside(wanted: RoomEventFilter) -> bool:
+    """Whether the filter asks for more than the columns of a row tell."""
+    return (
+        wanted.contains_url is not None
+        or wanted.related_by_rel_types is not None
+        or wanted.related_by_senders is not None
+    )
+
+
+def _behind(walk: Walk, position: int) -> int:
+    """The place of a token just behind an event, seen in the direction of the walk."""
+    return position - 1 if walk.is_backwards else position
+
+
+def _end_of(walk: Walk, found: Page) -> int:
+    """Where a page ends, also when there is nothing more."""
+    if found.end is not None:
+        return found.end
+    return _behind(walk, found.events[-1].position) if found.events else walk.start

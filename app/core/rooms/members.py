@@ -1,0 +1,108 @@
+"""Who is, was or is to be in a room, now or at a position: from the state's intervals.
+
+Spec: client-server-api#get_matrixclientv3roomsroomidmembers,
+client-server-api#lazy-loading-room-members
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import orjson
+from sqlalchemy import bindparam, or_, select
+
+from app import errors
+from app.caches import ClientEvent
+from app.core.rooms import client_events, state, visibility
+from app.db import Reader
+from app.models.base import NOW_AND_LATER
+from app.models.events import StoredEvent
+from app.models.state import StateInterval
+from app.spec.events import Json
+
+_MEMBERS = (
+    select(StateInterval.event_position)
+    .where(
+        StateInterval.room_id == bindparam("room_id"),
+        StateInterval.type == state.MEMBER,
+        StateInterval.from_position <= bindparam("position"),
+        StateInterval.to_position > bindparam("position"),
+    )
+    .order_by(StateInterval.event_position)
+)
+_OF_USERS = _MEMBERS.where(StateInterval.state_key.in_(bindparam("user_ids", expanding=True)))
+_JOINED = (
+    select(StateInterval.state_key, StoredEvent.pdu)
+    .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
+    .where(
+        StateInterval.room_id == bindparam("room_id"),
+        StateInterval.to_position == NOW_AND_LATER,
+        StateInterval.membership == "join",
+    )
+)
+
+
+def members(
+    tx: Reader,
+    user_id: str,
+    room_id: str,
+    *,
+    at: int | None = None,
+    membership: str | None = None,
+    not_membership: str | None = None,
+) -> list[ClientEvent]:
+    """The member events of a room, as this user may see them now or `at` a position.
+
+    With both conditions a member has to fulfil one of them.
+    Raises M_FORBIDDEN as visibility.may_read does, and for a time that is hidden from the user.
+    """
+    query = _MEMBERS
+    wanted = []
+    if membership is not None:
+        wanted.append(StateInterval.membership == membership)
+    if not_membership is not None:
+        wanted.append(StateInterval.membership != not_membership)
+    if wanted:
+        query = query.where(or_(*wanted))
+    position = _position(tx, user_id, room_id, at)
+    found = tx.sql.execute(query, {"room_id": room_id, "position": position}).scalars()
+    return client_events.load(tx, found.all())
+
+
+def of_users(
+    tx: Reader, room_id: str, user_ids: Collection[str], position: int
+) -> list[ClientEvent]:
+    """The member events of these users, as they were after a position."""
+    if not user_ids:
+        return []
+    key = {"room_id": room_id, "position": position, "user_ids": sorted(user_ids)}
+    return client_events.load(tx, tx.sql.execute(_OF_USERS, key).scalars().all())
+
+
+def joined(tx: Reader, user_id: str, room_id: str) -> Json:
+    """`{user_id: {display_name, avatar_url}}` of who is in the room now, each with what it has.
+
+    Raises M_FORBIDDEN unless the user is one of them.
+    """
+    if not state.is_joined(tx, room_id, user_id):
+        raise errors.forbidden("You are not in this room")
+    rows = tx.sql.execute(_JOINED, {"room_id": room_id})
+    return {row.state_key: _profile(orjson.loads(row.pdu)["content"]) for row in rows}
+
+
+def _position(tx: Reader, user_id: str, room_id: str, at: int | None) -> int:
+    """The position whose members are shown."""
+    end = visibility.upto(tx, user_id, room_id)
+    if end is None:
+        end = tx.position
+    if at is None or at >= end:
+        return end
+    seen = visibility.history(tx, user_id, room_id).first_seen(at)
+    if seen is None:
+        raise errors.forbidden("You may not know who was in the room then")
+    return min(seen, end)
+
+
+def _profile(content: Json) -> Json:
+    fields = {"display_name": content.get("displayname"), "avatar_url": content.get("avatar_url")}
+    return {name: value for name, value in fields.items() if isinstance(value, str)}
