@@ -1,0 +1,52 @@
+"""Who is in a room.
+
+Spec: client-server-api#get_matrixclientv3roomsroomidmembers
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint, request
+
+from app import context, errors
+from app.client_server import http
+from app.core.rooms import client_events, members
+from app.core.sync import tokens
+from app.spec.events import Json
+
+bp = Blueprint("members", __name__)
+
+MEMBERSHIPS = ("ban", "invite", "join", "knock", "leave")
+
+
+@bp.get("/rooms/<room_id>/members")
+@http.authenticated
+def get_members_by_room(room_id: str) -> Json:
+    """The member events of a room, now or at the time of a token."""
+    me = http.requester()
+    at = request.args.get("at")
+    membership, not_membership = _membership("membership"), _membership("not_membership")
+    with context.db().read() as tx:
+        found = members.members(
+            tx,
+            me.user_id,
+            room_id,
+            at=tokens.parse(at, tx.position).position if at else None,
+            membership=membership,
+            not_membership=not_membership,
+        )
+    return {"chunk": client_events.encode_all(found, tx.now_ms, me)}
+
+
+@bp.get("/rooms/<room_id>/joined_members")
+@http.authenticated
+def get_joined_members_by_room(room_id: str) -> Json:
+    """Names and avatars of who is in the room now."""
+    with context.db().read() as tx:
+        return {"joined": members.joined(tx, http.requester().user_id, room_id)}
+
+
+def _membership(name: str) -> str | None:
+    value = request.args.get(name)
+    if value is not None and value not in MEMBERSHIPS:
+        raise errors.invalid_param(f"{name} must be one of {', '.join(MEMBERSHIPS)}")
+    return value
