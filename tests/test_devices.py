@@ -1,0 +1,198 @@
+"""The sessions of a user."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from app.core.people import last_seen
+from tests.conftest import PASSWORD, Login
+
+PROOF = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
+
+
+def errcode(answer: TestResponse) -> tuple[int, str]:
+    return answer.status_code, answer.get_json()["errcode"]
+
+
+def test_all_devices_are_listed_and_nobody_elses(login: Login) -> None:
+    phone, laptop = login("alice"), login("alice")
+    login("bob")
+
+    devices = phone.get("devices").get_json()["devices"]
+
+    assert {device["device_id"] for device in devices} == {phone.device_id, laptop.device_id}
+
+
+def test_a_device_tells_when_and_from_where_it_was_last_seen(login: Login) -> None:
+    alice = login("alice")
+    before = time.time_ns() // 1_000_000
+
+    device = alice.get(f"devices/{alice.device_id}").get_json()
+
+    assert device["device_id"] == alice.device_id
+    assert device["last_seen_ip"] == "127.0.0.1"
+    assert before <= device["last_seen_ts"] <= before + 60_000
+    assert "display_name" not in device
+
+
+def test_a_device_that_made_no_request_yet_was_not_seen(login: Login) -> None:
+    alice, phone = login("alice"), login("alice")
+
+    device = alice.get(f"devices/{phone.device_id}").get_json()
+
+    assert device == {"device_id": phone.device_id}
+
+
+def test_being_seen_costs_no_write_but_survives_a_restart(app: Flask, login: Login) -> None:
+    alice = login("alice")
+    seen: last_seen.LastSeen = app.extensions["last_seen"]
+
+    def written() -> Any:
+        with app.extensions["db"].read() as tx:
+            query = "SELECT last_seen_ip, last_seen_ts FROM devices"
+            return tuple(tx.sql.exec_driver_sql(query).one())
+
+    alice.get("account/whoami")
+    assert written() == (None, None)
+    seen.write()
+
+    ip, ts = written()
+    assert ip == "127.0.0.1"
+    assert alice.get("devices").get_json()["devices"][0]["last_seen_ts"] >= ts
+
+
+def test_now_and_then_a_request_starts_the_writing(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = login("alice")
+    later = time.monotonic() + last_seen.WRITE_EVERY_SECONDS
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+
+    alice.get("account/whoami")
+    monkeypatch.undo()
+
+    until = time.monotonic() + 5
+    query = "SELECT last_seen_ts FROM devices"
+    seen = None
+    while seen is None and time.monotonic() < until:
+        with app.extensions["db"].read() as tx:
+            seen = tx.sql.exec_driver_sql(query).scalar_one()
+        time.sleep(0.01)
+    assert seen is not None
+
+
+def test_a_device_gets_another_name(login: Login) -> None:
+    alice = login("alice")
+    path = f"devices/{alice.device_id}"
+
+    answer = alice.put(path, json={"display_name": "Alice's phone"})
+    alice.put(path, json={})  # changes nothing
+
+    assert (answer.status_code, answer.get_json()) == (200, {})
+    assert alice.get(path).get_json()["display_name"] == "Alice's phone"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"display_name": 5}, (400, "M_BAD_JSON")),
+        ({"display_name": "x" * 256}, (400, "M_INVALID_PARAM")),
+        ([], (400, "M_BAD_JSON")),
+    ],
+)
+def test_a_bad_name_is_refused(login: Login, body: Any, expected: tuple[int, str]) -> None:
+    alice = login("alice")
+
+    answer = alice.put(f"devices/{alice.device_id}", json=body)
+
+    assert errcode(answer) == expected
+    assert "display_name" not in alice.get(f"devices/{alice.device_id}").get_json()
+
+
+def test_a_device_of_somebody_else_is_unknown(login: Login) -> None:
+    alice, bob = login("alice"), login("bob")
+
+    read = alice.get(f"devices/{bob.device_id}")
+    renamed = alice.put(f"devices/{bob.device_id}", json={"display_name": "mine"})
+    alice.delete(f"devices/{bob.device_id}", json={"auth": PROOF})
+
+    assert errcode(read) == (404, "M_NOT_FOUND")
+    assert errcode(renamed) == (404, "M_NOT_FOUND")
+    assert bob.get("account/whoami").status_code == 200
+
+
+def test_a_deleted_device_is_refused_by_the_very_next_request(login: Login) -> None:
+    laptop, phone = login("alice"), login("alice")
+    assert phone.get("account/whoami").status_code == 200  # its token is in the cache
+
+    answer = laptop.delete(f"devices/{phone.device_id}", json={"auth": PROOF})
+
+    assert (answer.status_code, answer.get_json()) == (200, {})
+    assert errcode(phone.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
+    assert errcode(laptop.get(f"devices/{phone.device_id}")) == (404, "M_NOT_FOUND")
+
+
+def test_deleting_a_device_again_is_fine(login: Login) -> None:
+    alice = login("alice")
+
+    answer = alice.delete("devices/GONE", json={"auth": PROOF})
+
+    assert (answer.status_code, answer.get_json()) == (200, {})
+
+
+def test_without_the_password_no_device_is_deleted(login: Login) -> None:
+    laptop, phone = login("alice"), login("alice")
+
+    one = laptop.delete(f"devices/{phone.device_id}")
+    many = laptop.post("delete_devices", json={"devices": [phone.device_id]})
+
+    assert one.status_code == many.status_code == 401
+    assert phone.get("account/whoami").status_code == 200
+
+
+def test_several_devices_are_deleted_at_once(login: Login) -> None:
+    laptop, phone, tablet = login("alice"), login("alice"), login("alice")
+    body = {"devices": [phone.device_id, tablet.device_id, "UNKNOWN"], "auth": PROOF}
+
+    answer = laptop.post("delete_devices", json=body)
+
+    assert (answer.status_code, answer.get_json()) == (200, {})
+    devices = laptop.get("devices").get_json()["devices"]
+    assert [device["device_id"] for device in devices] == [laptop.device_id]
+
+
+@pytest.mark.parametrize("devices", ["PHONE", [1], {"PHONE": 1}])
+def test_a_list_of_devices_is_a_list_of_strings(login: Login, devices: Any) -> None:
+    alice = login("alice")
+
+    wrong = alice.post("delete_devices", json={"devices": devices, "auth": PROOF})
+    missing = alice.post("delete_devices", json={"auth": PROOF})
+
+    assert errcode(wrong) == (400, "M_BAD_JSON")
+    assert errcode(missing) == (400, "M_MISSING_PARAM")
+
+
+def test_more_devices_than_sql_takes_parameters_are_no_fault(login: Login) -> None:
+    alice = login("alice")
+    many = [str(number) for number in range(300_000)]
+
+    answer = alice.post("delete_devices", json={"devices": many, "auth": PROOF})
+
+    assert answer.status_code == 200
+
+
+def test_a_device_id_may_hold_any_character(login: Login) -> None:
+    alice = login("alice")
+    device_id = "a/b %2F ä?#"
+    body = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
+    alice.post("login", json={**body, "device_id": device_id})
+
+    device = alice.get(f"devices/{quote(device_id, safe='')}").get_json()
+
+    assert device["device_id"] == device_id
