@@ -4,7 +4,7 @@ A room version is fixed when a room is created. It says how events are written, 
 allowed and how contradicting states are resolved. Code elsewhere never compares version numbers: it
 asks a field of `RoomVersion`, so that this table is the only place to look at.
 
-Spec: rooms/index.md and rooms/v1.md to rooms/v12.md
+Spec: rooms#feature-matrix, and the pages rooms/v1 to rooms/v12
 """
 
 from __future__ import annotations

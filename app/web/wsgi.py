@@ -6,7 +6,7 @@
 - Older prefixes: r0 differs from v3 in its name only.
 - CORS: every answer carries the headers, and OPTIONS is answered for every path.
 
-Spec: client-server-api#web-browser-clients, client-server-api#versions
+Spec: client-server-api#web-browser-clients, client-server-api#api-versions
 """
 
 from __future__ import annotations

@@ -1,0 +1,190 @@
+"""The index from the specification to the code: `make spec`.
+
+Prints which view serves each operation of the Client-Server API and which have none yet, and every
+deviation (`# Deviates:`) and gap (`# Todo:`) that the code admits. Exits with 1 when a docstring or
+a comment cites an anchor that the pinned specification lacks and, with `--all`, when an operation
+has no view.
+"""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import io
+import re
+import sys
+import tempfile
+import tokenize
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flask import Flask
+from werkzeug.exceptions import HTTPException
+
+from app import config, create_app, serving
+
+ROOT = Path(__file__).parents[2]
+PINNED = ROOT / "tests/vectors/spec"
+API = "client-server"
+REFERENCE = re.compile(r"(?<![\w./#-])([a-z][\w./-]*)#([\w.-]*\w)")
+MARK = re.compile(r"#\s*(Deviates|Todo):\s*(.+)")
+BEFORE_A_DOCSTRING = {
+    *(tokenize.NEWLINE, tokenize.NL, tokenize.COMMENT),
+    *(tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING),
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of prose in the code: of a docstring or a comment."""
+
+    path: Path
+    number: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.number}: {self.text.strip()}"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation of the specification. `view` is empty, or `file:line function`."""
+
+    method: str
+    path: str
+    names: str
+    area: str
+    view: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.method:<7} {self.path}  {self.names}"
+
+
+def prose(path: Path, root: Path = ROOT) -> Iterator[Line]:
+    """The docstrings and comments of a module, line by line."""
+    before = tokenize.ENCODING
+    readline = io.BytesIO(path.read_bytes()).readline
+    for token in tokenize.tokenize(readline):
+        is_docstring = token.type == tokenize.STRING and before in BEFORE_A_DOCSTRING
+        if is_docstring or token.type == tokenize.COMMENT:
+            for offset, text in enumerate(token.string.splitlines()):
+                yield Line(path.relative_to(root), token.start[0] + offset, text)
+        before = token.type
+
+
+def all_prose(root: Path = ROOT) -> Iterator[Line]:
+    """The docstrings and comments of the server."""
+    for path in sorted((root / "app").rglob("*.py")):
+        yield from prose(path, root)
+
+
+def anchors() -> set[str]:
+    """All that code can cite: `document#anchor`."""
+    return set((PINNED / "anchors.txt").read_text(encoding="utf-8").split())
+
+
+def wrong_references(lines: Iterable[Line], known: set[str]) -> Iterator[str]:
+    """A sentence for each citation that leads nowhere."""
+    documents = {anchor.split("#")[0] for anchor in known}
+    for line in lines:
+        found = REFERENCE.findall(line.text)
+        is_citation = "Spec: " in line.text
+        if is_citation and not found:
+            yield f"{line}\n    cites no document#anchor"
+        for document, anchor in found:
+            is_ours = is_citation or document in documents
+            if is_ours and f"{document}#{anchor}" not in known:
+                yield f"{line}\n    the specification has no {document}#{anchor}"
+
+
+def marks(lines: Iterable[Line]) -> Iterator[Line]:
+    """The comments that admit a deviation or a gap."""
+    for line in lines:
+        if found := MARK.match(line.text.strip()):
+            yield replace(line, text=f"{found[1]}: {found[2]}")
+
+
+def operations() -> list[Operation]:
+    """The operations of the API, without their views; one that is published twice stands once."""
+    found: dict[tuple[str, str], Operation] = {}
+    with (PINNED / "endpoints.tsv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
+            key = (row["method"], row["path"])
+            if row["api"] == API and key in found:
+                names = f"{found[key].names}, {row['operationId']}"
+                found[key] = replace(found[key], names=names)
+            elif row["api"] == API:
+                found[key] = Operation(*key, row["operationId"], row["area"])
+    return list(found.values())
+
+
+def with_views(app: Flask, wanted: Iterable[Operation]) -> Iterator[Operation]:
+    """The operations, with the views that serve them."""
+    routes = app.url_map.bind("localhost")
+    for operation in wanted:
+        sample = re.sub(r"\{(\w+)\}", r"\1", operation.path)
+        try:
+            endpoint, _ = routes.match(sample, operation.method)
+        except HTTPException:
+            yield operation
+        else:
+            yield replace(operation, view=view_of(app, endpoint))
+
+
+def view_of(app: Flask, endpoint: str) -> str:
+    """Where a view stands: `app/client_server/login.py:45 login`."""
+    code = inspect.unwrap(app.view_functions[endpoint]).__code__
+    path = Path(code.co_filename).relative_to(ROOT)
+    return f"{path}:{code.co_firstlineno} {code.co_name}"
+
+
+def is_named_otherwise(operation: Operation) -> bool:
+    """Whether a view's name is not the operationId in snake_case.
+
+    Where a word ends is a matter of taste: `get_account_3pids` is getAccount3PIDs, `sync_` is sync.
+    """
+    view = operation.view.rpartition(" ")[2].replace("_", "")
+    return bool(view) and view not in operation.names.replace("_", "").lower().split(", ")
+
+
+def server() -> Flask:
+    """A server to ask for its routes, on a scratch database that is gone with the process."""
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = config.load(None, {}, {"data_dir": folder})
+        serving.migrate(chosen)
+        app = create_app(chosen)
+        app.extensions["db"].close()
+    return app
+
+
+def print_index(found: list[Operation], admitted: list[Line]) -> None:
+    """The index itself."""
+    for operation in found:
+        if operation.view:
+            note = "  (serves it under another name)" if is_named_otherwise(operation) else ""
+            print(f"{operation}\n        {operation.view}{note}")
+    missing = [operation for operation in found if not operation.view]
+    print(f"\nNot yet, {len(missing)} of {len(found)} operations:")
+    for operation in missing:
+        print(f"  {operation}  ({operation.area})")
+    print(f"\nDeviations and gaps, {len(admitted)}:")
+    for line in admitted:
+        print(f"  {line}")
+
+
+def main(arguments: list[str]) -> int:
+    """Print the index; the exit code."""
+    lines = list(all_prose())
+    found = list(with_views(server(), operations()))
+    print_index(found, list(marks(lines)))
+    wrong = list(wrong_references(lines, anchors()))
+    print(f"\nWrong references, {len(wrong)}:")
+    for sentence in wrong:
+        print(f"  {sentence}")
+    is_incomplete = "--all" in arguments and not all(operation.view for operation in found)
+    return 1 if wrong or is_incomplete else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
