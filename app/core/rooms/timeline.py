@@ -25,6 +25,7 @@ from app.core.rooms import client_events, rows, state
 from app.db import Reader, Tx
 from app.models.events import StoredEvent
 from app.models.rooms import Room
+from app.models.state import StateInterval
 from app.spec import (
     canonical_json,
     event_auth,
@@ -60,6 +61,11 @@ _REDACT = (
     update(StoredEvent)
     .where(StoredEvent.position == bindparam("at"))
     .values(pdu=bindparam("redacted"), redacted_by=bindparam("by"))
+)
+_EVENTS_OF_ENTRY = select(StateInterval.event_position).where(
+    StateInterval.room_id == bindparam("in_room"),
+    StateInterval.type == bindparam("of_type"),
+    StateInterval.state_key == bindparam("with_key"),
 )
 _THREAD_OF = select(StoredEvent.thread_id, StoredEvent.room_id).where(
     StoredEvent.event_id == bindparam("event_id")
@@ -351,6 +357,9 @@ def _apply_redaction(tx: Tx, event: Event, position: int) -> None:
     tx.forget(tx.caches.client_events, at)
     if target.state_key is not None:
         tx.forget(tx.caches.state, (target.room_id, (target.type, target.state_key)))
+        entry = {"in_room": target.room_id, "of_type": target.type, "with_key": target.state_key}
+        for shown in tx.sql.execute(_EVENTS_OF_ENTRY, entry).scalars():
+            tx.forget(tx.caches.client_events, shown)  # one has the redacted as prev_content
 
 
 def _redacts(pdu: Json) -> tuple[object, object]:

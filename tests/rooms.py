@@ -1,0 +1,65 @@
+"""What tests of rooms have in common: looking at a refusal, and at what it has left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+from flask import Flask
+from sqlalchemy import select
+from werkzeug.test import TestResponse
+
+from app import models
+from tests.conftest import Person
+
+Json = dict[str, Any]
+IGNORED = {"clock"}  # a refused write may use up positions
+
+
+def refusal(answer: TestResponse) -> tuple[int, str]:
+    """(status, errcode) of an answer, whose sentence is there too."""
+    body = answer.get_json()
+    assert isinstance(body["error"], str), body
+    assert body["error"], body
+    return answer.status_code, body["errcode"]
+
+
+@contextmanager
+def unchanged(app: Flask) -> Iterator[None]:
+    """Fail when the block has changed anything in the database."""
+    before = everything(app)
+    yield
+    assert everything(app) == before
+
+
+def everything(app: Flask) -> dict[str, list[Any]]:
+    """All rows of all tables."""
+    tables = {table.name: table for table in models.all_tables().sorted_tables}
+    with app.extensions["db"].read() as tx:
+        return {
+            name: [tuple(row) for row in tx.sql.execute(select(table))]
+            for name, table in tables.items()
+            if name not in IGNORED
+        }
+
+
+def state_of(person: Person, room_id: str) -> dict[tuple[str, str], Json]:
+    """{(type, state_key): content} as the person sees it, oldest event first."""
+    answer = person.get(f"rooms/{quote(room_id)}/state")
+    assert answer.status_code == 200, answer.get_json()
+    return {(event["type"], event["state_key"]): event["content"] for event in answer.get_json()}
+
+
+def membership(person: Person, room_id: str, user_id: str) -> Json:
+    """The content of a user's member event, as the person sees it."""
+    answer = person.get(f"rooms/{quote(room_id)}/state/m.room.member/{user_id}")
+    assert answer.status_code == 200, answer.get_json()
+    content: Json = answer.get_json()
+    return content
+
+
+def act(person: Person, room_id: str, verb: str, **body: Any) -> TestResponse:
+    """`act(alice, room_id, "invite", user_id=…)`: one of the POSTs below /rooms/{roomId}."""
+    return person.post(f"rooms/{quote(room_id)}/{verb}", json=body)
