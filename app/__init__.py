@@ -38,7 +38,7 @@ def create_app(config: Config) -> Flask:
     database = db.Database(config.database_url, server, Caches(config.cache_bytes), wakeups.wake)
     app.extensions["db"] = database
     app.extensions["wakeups"] = wakeups
-    app.extensions["ephemeral"] = Ephemeral(wakeups.wake)
+    app.extensions["ephemeral"] = Ephemeral(database, wakeups.wake)
     app.extensions["last_seen"] = LastSeen(database)
     app.extensions["lazy_members"] = LazyMembers()
     app.extensions["repeats"] = Repeats()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from app.spec.events import Event, StateKey
+    from app.spec.push_rules import Ruleset
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -133,6 +134,22 @@ class StateEntry:
         self.size_bytes = size_bytes
 
 
+class PushSettings:
+    """What of a user's account data decides whom an event notifies."""
+
+    __slots__ = ("has_name_rule", "ignored", "ruleset", "size_bytes")
+
+    def __init__(
+        self, ruleset: Ruleset, ignored: frozenset[str], size_bytes: int, *, has_name_rule: bool
+    ) -> None:
+        self.ruleset = ruleset
+        self.ignored = ignored
+        """The users whose events never notify."""
+        self.has_name_rule = has_name_rule
+        """A rule looks for the user's display name, which is therefore wanted."""
+        self.size_bytes = size_bytes
+
+
 class ClientEvent:
     """An event in the form for clients; see core/rooms/client_events.py."""
 
@@ -220,8 +237,10 @@ class Caches:
             "client_events", share(30), lambda event: event.size_bytes
         )
         """Events in the form for clients, by position."""
-        self.push_rules: Cache[str, object] = Cache("push_rules", share(10), lambda _: 2000)
-        """Compiled push rules by user_id; see push/rules.py."""
+        self.push_settings: Cache[str, PushSettings] = Cache(
+            "push_settings", share(10), lambda settings: settings.size_bytes
+        )
+        """Compiled push rules and ignored users, by user_id; see push/rules.py."""
 
     def all(self) -> list[Cache[object, object]]:
         """Every cache, for /metrics and for emptying them."""

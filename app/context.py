@@ -12,6 +12,7 @@ from flask import current_app
 if TYPE_CHECKING:
     from app.core.people.last_seen import LastSeen
     from app.core.ratelimits import RateLimits
+    from app.core.sync.ephemeral import Ephemeral
     from app.core.sync.wakeups import Wakeups
     from app.db import Database, Server
 
@@ -29,6 +30,11 @@ def server() -> Server:
 def wakeups() -> Wakeups:
     """Who waits for news."""
     return cast("Wakeups", current_app.extensions["wakeups"])
+
+
+def ephemeral() -> Ephemeral:
+    """Who is typing, who is online."""
+    return cast("Ephemeral", current_app.extensions["ephemeral"])
 
 
 def last_seen() -> LastSeen:

@@ -17,6 +17,7 @@ class Notification(Base):
     room_id: Mapped[str]
     thread_id: Mapped[str]  # "main", or the root of the thread
     is_highlight: Mapped[bool]
+    is_read: Mapped[bool] = mapped_column(default=False)  # then only highlights are kept
     actions: Mapped[str]  # JSON
 
     __table_args__ = (

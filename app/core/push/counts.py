@@ -1,10 +1,240 @@
-"""Which events notify whom, and how many of those are unread."""
+"""Which events notify whom, and how many of those are unread.
+
+`count` runs inside the write of every event, so it asks for all local members at once: their
+compiled rules come from a cache, and those whom the event notifies get rows by two statements.
+
+    notifications    one row for each event that notifies a user: unread ones, and of read ones the
+                     highlights, as GET /notifications shows them
+    unread_counts    how many unread ones there are by room and thread, for /sync
+
+Both stay bounded: reading deletes, leaving the room deletes, and who never reads (most bots) keeps
+the notifications of a room's newest KEPT_EVENTS events only, while the counter goes on.
+
+This module alone writes the two tables.
+Spec: client-server-api#receiving-notifications, client-server-api#threaded-read-receipts
+"""
 
 from __future__ import annotations
 
-from app.db import Tx
-from app.spec.events import Event
+from collections.abc import Collection
+from typing import Final
+
+import orjson
+from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from app.caches import PushSettings
+from app.core.push import rules
+from app.core.rooms import state
+from app.db import Reader, Tx
+from app.models.events import StoredEvent
+from app.models.push import Notification, UnreadCount
+from app.spec import push_rules, room_state
+from app.spec.events import Event, StateKey
+from app.spec.push_conditions import EventView, Recipient
+from app.spec.push_rules import Outcome
+
+MAIN: Final = "main"
+"""What receipts and counts call the part of a room that is in no thread."""
+KEPT_EVENTS: Final = 1000
+_PRUNED_EVERY: Final = 256
+"""Events of a room."""
+_POWER: Final[list[StateKey]] = [room_state.CREATE, room_state.POWER_LEVELS]
+
+_NOTIFY = insert(Notification)
+_ADD = insert(UnreadCount)
+_ADD = _ADD.on_conflict_do_update(
+    index_elements=["user_id", "room_id", "thread_id"],
+    set_={
+        "notification_count": UnreadCount.notification_count + 1,
+        "highlight_count": UnreadCount.highlight_count + _ADD.excluded.highlight_count,
+    },
+)
+_SET = insert(UnreadCount)
+_UNREAD = select(
+    UnreadCount.room_id,
+    UnreadCount.thread_id,
+    UnreadCount.notification_count,
+    UnreadCount.highlight_count,
+).where(UnreadCount.user_id == bindparam("user_id"))
+_UNREAD_IN_ROOM = select(UnreadCount.thread_id).where(
+    UnreadCount.user_id == bindparam("user_id"), UnreadCount.room_id == bindparam("room_id")
+)
+_LEFT_UNREAD = (
+    select(
+        Notification.thread_id,
+        func.count().label("notification_count"),
+        func.sum(Notification.is_highlight).label("highlight_count"),
+    )
+    .where(
+        Notification.user_id == bindparam("user_id"),
+        Notification.room_id == bindparam("room_id"),
+        Notification.thread_id.in_(bindparam("threads", expanding=True)),
+        Notification.is_read.is_(False),
+    )
+    .group_by(Notification.thread_id)
+)
+_OF_USER_IN_ROOM = (
+    Notification.user_id == bindparam("of_user"),
+    Notification.room_id == bindparam("in_room"),
+)
+_READ_UPTO = (
+    *_OF_USER_IN_ROOM,
+    Notification.event_position <= bindparam("upto"),
+    Notification.thread_id.in_(bindparam("threads", expanding=True)),
+)
+_DROP_READ = delete(Notification).where(*_READ_UPTO, Notification.is_highlight.is_(False))
+_MARK_READ = update(Notification).where(*_READ_UPTO).values(is_read=True)
+_DROP_OLD = delete(Notification).where(
+    *_OF_USER_IN_ROOM, Notification.event_position < bindparam("oldest")
+)
+_DROP_ALL = delete(Notification).where(*_OF_USER_IN_ROOM)
+_DROP_COUNTS = delete(UnreadCount).where(
+    UnreadCount.user_id == bindparam("of_user"), UnreadCount.room_id == bindparam("in_room")
+)
+_DROP_COUNT = _DROP_COUNTS.where(UnreadCount.thread_id == bindparam("thread"))
+_OLDEST_KEPT = (
+    select(StoredEvent.position)
+    .where(StoredEvent.room_id == bindparam("room_id"))
+    .order_by(StoredEvent.position.desc())
+    .offset(KEPT_EVENTS)
+    .limit(1)
+)
 
 
 def count(tx: Tx, event: Event, position: int, thread_id: str | None) -> None:
     """Note whom an event that has just been stored notifies."""
+    thread = thread_id or MAIN
+    if event.type == state.MEMBER:
+        _forget_who_left(tx, event)
+    elif event.state_key is None and _is_local(tx, event.sender):
+        mark_read(tx, event.sender, event.room_id, thread, position)  # who answers has read
+    members = _local_recipients(tx, event)
+    if members:
+        outcomes = _evaluate(tx, event, members)
+        if outcomes:
+            _write(tx, event, position, thread, outcomes)
+        if event.depth % _PRUNED_EVERY == 0:
+            _prune(tx, event.room_id, members)
+
+
+def unread_in(
+    tx: Reader, user_id: str, room_ids: Collection[str]
+) -> dict[str, dict[str, tuple[int, int]]]:
+    """{room_id: {thread_id or "main": (notifications, highlights)}}, of what is not read."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for room_id, thread_id, notified, highlighted in tx.sql.execute(_UNREAD, {"user_id": user_id}):
+        if room_id in room_ids:
+            found.setdefault(room_id, {})[thread_id] = (notified, highlighted)
+    return found
+
+
+def mark_read(
+    tx: Tx, user_id: str, room_id: str, thread_id: str | None, upto_position: int
+) -> None:
+    """Take what a user has read out of the counts; thread None: all of the room up to there."""
+    unread = tx.sql.execute(_UNREAD_IN_ROOM, {"user_id": user_id, "room_id": room_id}).scalars()
+    threads = [it for it in unread if thread_id in {None, it}]
+    if not threads:
+        return
+    key = {"of_user": user_id, "in_room": room_id}
+    read = {**key, "upto": upto_position, "threads": threads}
+    tx.sql.execute(_DROP_READ, read)
+    tx.sql.execute(_MARK_READ, read)
+    tx.sql.execute(_DROP_COUNT, [{**key, "thread": thread} for thread in threads])
+    asked = {"user_id": user_id, "room_id": room_id, "threads": threads}
+    left = [
+        {
+            "user_id": user_id,
+            "room_id": room_id,
+            "thread_id": row.thread_id,
+            "notification_count": row.notification_count,
+            "highlight_count": row.highlight_count,
+        }
+        for row in tx.sql.execute(_LEFT_UNREAD, asked)
+    ]
+    if left:
+        tx.sql.execute(_SET, left)
+
+
+def _forget_who_left(tx: Tx, event: Event) -> None:
+    user_id = event.state_key or ""
+    if event.content.get("membership") in {"leave", "ban"} and _is_local(tx, user_id):
+        key = {"of_user": user_id, "in_room": event.room_id}
+        tx.sql.execute(_DROP_ALL, key)
+        tx.sql.execute(_DROP_COUNTS, key)
+
+
+def _local_recipients(tx: Reader, event: Event) -> list[str]:
+    """The users of this server whom the event might notify: members, and who it invites."""
+    joined = state.joined_users(tx, event.room_id)
+    members = [it for it in joined if it != event.sender and _is_local(tx, it)]
+    if event.type == state.MEMBER and event.content.get("membership") == "invite":
+        invited = event.state_key or ""
+        if _is_local(tx, invited):
+            members.append(invited)
+    return members
+
+
+def _evaluate(tx: Reader, event: Event, members: list[str]) -> dict[str, Outcome]:
+    settings = rules.settings_of(tx, members)
+    levels = room_state.power_levels(state.current_many(tx, event.room_id, _POWER))
+    view = EventView(event, len(state.joined_users(tx, event.room_id)), levels)
+    names = _names(tx, event.room_id, settings)
+    return push_rules.evaluate(
+        view,
+        [
+            Recipient(user_id, names.get(user_id))
+            for user_id in members
+            if event.sender not in settings[user_id].ignored
+        ],
+        lambda user_id: settings[user_id].ruleset,
+    )
+
+
+def _names(tx: Reader, room_id: str, settings: dict[str, PushSettings]) -> dict[str, str]:
+    """The display names of those who have a rule about it; hardly anybody has."""
+    wanted = [(state.MEMBER, user_id) for user_id, it in settings.items() if it.has_name_rule]
+    if not wanted:
+        return {}
+    found = {
+        user_id: event.content.get("displayname")
+        for (_, user_id), event in state.current_many(tx, room_id, wanted).items()
+    }
+    return {user_id: name for user_id, name in found.items() if isinstance(name, str)}
+
+
+def _write(tx: Tx, event: Event, position: int, thread: str, outcomes: dict[str, Outcome]) -> None:
+    """Store who is notified. Of an invite there is a note only: the room has no counts yet."""
+    actions: dict[int, str] = {}
+    notified, counted = [], []
+    for user_id, outcome in sorted(outcomes.items()):
+        text = actions.get(id(outcome))
+        if text is None:
+            text = actions[id(outcome)] = orjson.dumps(outcome.actions).decode()
+        key = {"user_id": user_id, "room_id": event.room_id, "thread_id": thread}
+        notified.append(
+            {
+                **key,
+                "event_position": position,
+                "is_highlight": outcome.highlight,
+                "is_read": False,
+                "actions": text,
+            }
+        )
+        highlights = int(outcome.highlight)
+        counted.append({**key, "notification_count": 1, "highlight_count": highlights})
+    tx.sql.execute(_NOTIFY, notified)
+    if event.type != state.MEMBER or event.content.get("membership") != "invite":
+        tx.sql.execute(_ADD, counted)
+
+
+def _prune(tx: Tx, room_id: str, members: list[str]) -> None:
+    oldest = tx.sql.execute(_OLDEST_KEPT, {"room_id": room_id}).scalar()
+    if oldest is not None:
+        rows = [{"of_user": it, "in_room": room_id, "oldest": oldest} for it in members]
+        tx.sql.execute(_DROP_OLD, rows)
+
+
+def _is_local(tx: Reader, user_id: str) -> bool:
+    return room_state.domain_of(user_id) == tx.server.name

@@ -2,23 +2,98 @@
 
 These changes have a counter of their own, the second part of a sync token. It starts at the time of
 the start in milliseconds, so that tokens from before a restart are older than anything after it.
+
+This is the data; `typing` and `presence` are the two modules that work on it, and they hold `lock`
+while they do. Who is woken is told by rooms: the people in them may see both.
 """
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-from app.db import Wake
+from app.core.rooms import state
+from app.core.sync.timers import Clock, Timers, monotonic_ms
+from app.db import Database, Wake
+
+
+@dataclass(slots=True)
+class TypingRoom:
+    """Who is typing in a room."""
+
+    position: int = 0
+    """Of the last change."""
+    until_ms: dict[str, int] = field(default_factory=dict)
+    """When each of them will be taken to have stopped."""
+    looked_at_ms: int | None = None
+    """When a timer will look whether somebody has."""
+
+
+@dataclass(slots=True)
+class PresentDevice:
+    """What a session says of its user."""
+
+    presence: str
+    syncs: int = 0
+    """How many requests for news it has open."""
+    seen_ms: int = 0
+    """When it last had one, or spoke up."""
+
+
+@dataclass(slots=True)
+class Person:
+    """A user's presence."""
+
+    position: int = 0
+    """Of the last change that others were told of."""
+    presence: str = "offline"
+    """As others were told."""
+    status_msg: str | None = None
+    active_ms: int | None = None
+    """When the user last did something."""
+    devices: dict[str, PresentDevice] = field(default_factory=dict)
+    looked_at_ms: set[int] = field(default_factory=set)
+    """When timers will look whether the user has become idle or gone."""
 
 
 class Ephemeral:
     """The counter, and what changed when. Lost at a restart, as nobody is typing then."""
 
-    def __init__(self, wake: Wake) -> None:
+    def __init__(self, db: Database, wake: Wake, now_ms: Clock = monotonic_ms) -> None:
         self.position = time.time_ns() // 1_000_000
-        self.wake = wake
+        self.has_presence = db.server.config.presence
+        self.timers = Timers(now_ms)
+        self.lock = threading.RLock()
+        # Both with the last changed at the end, so that what is new is found without a search
+        self.typing: OrderedDict[str, TypingRoom] = OrderedDict()
+        self.people: OrderedDict[str, Person] = OrderedDict()
+        self._db = db
+        self._wake = wake
+
+    @property
+    def now_ms(self) -> int:
+        """The time of the clock that all in here is measured by; not the time of day."""
+        return self.timers.now_ms()
 
     def next_position(self) -> int:
         """The next number, for a change that /sync shows."""
         self.position += 1
         return self.position
+
+    def wake_room(self, room_id: str) -> None:
+        """Let the requests of who is in the room look again."""
+        with self._db.read() as tx:
+            self._wake([state.joined_users(tx, room_id)])
+
+    def wake_contacts(self, user_id: str) -> None:
+        """Let the requests of the user, and of who shares a room with them, look again."""
+        with self._db.read() as tx:
+            rooms: Iterable[str] = state.joined_rooms(tx, user_id)
+            self._wake([(user_id,), *(state.joined_users(tx, room_id) for room_id in rooms)])
+
+    def close(self) -> None:
+        """Let no timer run any more."""
+        self.timers.close()

@@ -1,0 +1,142 @@
+"""What clients keep on the server for their user: settings, tags of rooms, who is ignored.
+
+This module alone writes the table account_data. `put` is for what clients may set; the parts of the
+server that keep something of their own here (the read marker, push rules) call `store`.
+Spec: client-server-api#client-config, client-server-api#room-tagging
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import orjson
+from sqlalchemy import bindparam, func, select
+from sqlalchemy.dialects.sqlite import insert
+
+from app import errors
+from app.db import Reader, Tx
+from app.models.account_data import AccountData
+from app.spec import identifiers, push_rulesets
+from app.spec.events import Json
+
+PUSH_RULES: Final = "m.push_rules"
+FULLY_READ: Final = "m.fully_read"
+IGNORED_USERS: Final = "m.ignored_user_list"
+TAGS: Final = "m.tag"
+SERVER_MANAGED: Final = frozenset({PUSH_RULES, FULLY_READ})
+PUSH_SETTINGS: Final = (PUSH_RULES, IGNORED_USERS)
+"""What push/rules.py keeps compiled."""
+
+MAX_BYTES: Final = 2**20
+"""Of one object in JSON: m.direct of a bridge's user is long."""
+MAX_OBJECTS: Final = 20_000
+"""Of one user, over all rooms."""
+
+_UPSERT = insert(AccountData)
+_UPSERT = _UPSERT.on_conflict_do_update(
+    index_elements=["user_id", "room_id", "type"],
+    set_={"content": _UPSERT.excluded.content, "position": _UPSERT.excluded.position},
+)
+_CONTENT = select(AccountData.content).where(
+    AccountData.user_id == bindparam("user_id"),
+    AccountData.room_id == bindparam("room_id"),
+    AccountData.type == bindparam("type"),
+)
+_COUNT = select(func.count()).where(AccountData.user_id == bindparam("user_id"))
+_SINCE = (
+    select(AccountData.room_id, AccountData.type, AccountData.content)
+    .where(
+        AccountData.user_id == bindparam("user_id"),
+        AccountData.position > bindparam("since"),
+        AccountData.position <= bindparam("upto"),
+    )
+    .order_by(AccountData.position)
+)
+_OF_USERS = select(AccountData.user_id, AccountData.type, AccountData.content).where(
+    AccountData.user_id.in_(bindparam("user_ids", expanding=True)),
+    AccountData.room_id == "",
+    AccountData.type.in_(PUSH_SETTINGS),
+)
+
+
+def get(tx: Reader, user_id: str, event_type: str, room_id: str = "") -> Json:
+    """The object of this type. Raises M_NOT_FOUND when there is none."""
+    content = find(tx, user_id, event_type, room_id)
+    if (event_type, room_id) == (PUSH_RULES, ""):
+        return push_rulesets.full(user_id, content or {})
+    if content is None:
+        raise errors.not_found("There is no account data of this type")
+    return content
+
+
+def find(tx: Reader, user_id: str, event_type: str, room_id: str = "") -> Json | None:
+    """What is stored under this type, or None; of m.push_rules that is the user's changes."""
+    key = {"user_id": user_id, "room_id": room_id, "type": event_type}
+    text = tx.sql.execute(_CONTENT, key).scalar()
+    if text is None:
+        return None
+    content: Json = orjson.loads(text)
+    return content
+
+
+def put(tx: Tx, user_id: str, event_type: str, content: Json, room_id: str = "") -> None:
+    """Replace the object of this type, and wake the user's other devices.
+
+    Raises M_BAD_JSON (405) for a type that the server manages, M_TOO_LARGE, M_INVALID_PARAM.
+    """
+    if event_type in SERVER_MANAGED:
+        raise errors.bad_json(f"{event_type} is set by an endpoint of its own", status=405)
+    if not identifiers.has_at_most_255_bytes(event_type):
+        raise errors.invalid_param("The type is longer than 255 bytes")
+    if len(orjson.dumps(content)) > MAX_BYTES:
+        raise errors.too_large(f"Account data of one type has at most {MAX_BYTES} bytes")
+    store(tx, user_id, event_type, content, room_id)
+
+
+def store(tx: Tx, user_id: str, event_type: str, content: Json, room_id: str = "") -> None:
+    """The same for the server's own types. What is as it was before wakes nobody."""
+    key = {"user_id": user_id, "room_id": room_id, "type": event_type}
+    text = orjson.dumps(content).decode()
+    before = tx.sql.execute(_CONTENT, key).scalar()
+    if before == text:
+        return
+    if before is None:
+        _check_number(tx, user_id)
+    tx.sql.execute(_UPSERT, {**key, "content": text, "position": tx.next_position()})
+    if room_id == "" and event_type in PUSH_SETTINGS:
+        tx.forget(tx.caches.push_settings, user_id)
+    tx.wake(user_id)
+
+
+def since(tx: Reader, user_id: str, since: int, upto: int) -> dict[str, list[Json]]:
+    """{room_id: its events {type, content}} that changed; "" is global, since 0 gives all.
+
+    Push rules are shown in full, and from the start even where the user has changed none.
+    """
+    found: dict[str, list[Json]] = {}
+    changes: Json | None = {} if since == 0 else None
+    asked = {"user_id": user_id, "since": since, "upto": upto}
+    event: Json
+    for room_id, event_type, content in tx.sql.execute(_SINCE, asked):
+        if (event_type, room_id) == (PUSH_RULES, ""):
+            changes = orjson.loads(content)
+            continue
+        event = {"type": event_type, "content": orjson.Fragment(content)}
+        found.setdefault(room_id, []).append(event)
+    if changes is not None:
+        event = {"type": PUSH_RULES, "content": push_rulesets.full(user_id, changes)}
+        found.setdefault("", []).append(event)
+    return found
+
+
+def push_settings(tx: Reader, user_ids: list[str]) -> dict[str, dict[str, str]]:
+    """{user_id: {type: JSON}} of the types PUSH_SETTINGS; users without any aren't in it."""
+    found: dict[str, dict[str, str]] = {}
+    for user_id, event_type, content in tx.sql.execute(_OF_USERS, {"user_ids": user_ids}):
+        found.setdefault(user_id, {})[event_type] = content
+    return found
+
+
+def _check_number(tx: Tx, user_id: str) -> None:
+    if tx.sql.execute(_COUNT, {"user_id": user_id}).scalar_one() >= MAX_OBJECTS:
+        raise errors.too_large(f"A user has at most {MAX_OBJECTS} objects of account data")

@@ -1,0 +1,233 @@
+"""Who is online. Kept in memory; see ephemeral.py.
+
+Each device says of its user `online` or `unavailable`, by /sync or by hand, and counts while it has
+a request for news open and for OFFLINE_AFTER_MS after. The user is online if one of the devices
+says so and the user did something within IDLE_AFTER_MS, else unavailable, without devices offline.
+
+Nothing of this is looked at in intervals: a change is worked out when a device says something, and
+by a timer at the next moment at which silence would change it. Thousands of parked requests need no
+timer at all, and a device that comes back for more news changes nothing, so nobody is woken.
+`currently_active` is true as long as a user is online: what ends both is the idle timeout.
+
+Presence is shown to who shares a room with the user.
+Spec: client-server-api#presence
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from app import errors
+from app.core.rooms import state
+from app.core.sync.ephemeral import Ephemeral, Person, PresentDevice
+from app.db import Reader
+from app.spec.events import Json
+
+OFFLINE_AFTER_MS = 30_000
+"""After the last request of the last device."""
+IDLE_AFTER_MS = 300_000
+"""After the user last did something."""
+STATES = ("online", "unavailable", "offline")
+MAX_STATUS_LENGTH = 1000
+
+
+@contextmanager
+def syncing(
+    ephemeral: Ephemeral, user_id: str, device_id: str, set_presence: str = "online"
+) -> Iterator[None]:
+    """Count the device as present while the block runs, which answers its request for news.
+
+    With `set_presence` "offline" the request says nothing about its user.
+    """
+    if set_presence == "offline" or not ephemeral.has_presence:
+        yield
+        return
+    _begin_sync(ephemeral, user_id, device_id, set_presence)
+    try:
+        yield
+    finally:
+        _end_sync(ephemeral, user_id, device_id)
+
+
+def set_status(
+    ephemeral: Ephemeral, user_id: str, device_id: str, presence: str, status_msg: str | None
+) -> None:
+    """Let a device say how its user is, from now until it says otherwise.
+
+    Raises M_INVALID_PARAM for an unknown state and a status that is too long.
+    """
+    if presence not in STATES:
+        raise errors.invalid_param(f"presence must be one of {', '.join(STATES)}")
+    if status_msg is not None and len(status_msg) > MAX_STATUS_LENGTH:
+        raise errors.invalid_param(f"status_msg is longer than {MAX_STATUS_LENGTH} characters")
+    if not ephemeral.has_presence:
+        return
+    with ephemeral.lock:
+        person, device = _device(ephemeral, user_id, device_id)
+        device.presence = presence
+        device.seen_ms = person.active_ms = ephemeral.now_ms
+        is_new_status = person.status_msg != status_msg
+        person.status_msg = status_msg
+        is_news = _settle(ephemeral, user_id, person, is_news=is_new_status)
+    if is_news:
+        ephemeral.wake_contacts(user_id)
+
+
+def note_activity(ephemeral: Ephemeral, user_id: str, device_id: str) -> None:
+    """Note that a user has just done something; brings who was idle online again.
+
+    Who is offline stays so: the user may have chosen that.
+    """
+    if user_id not in ephemeral.people:
+        return
+    with ephemeral.lock:
+        person = ephemeral.people[user_id]
+        if person.presence == "offline":
+            return
+        person.active_ms = ephemeral.now_ms
+        device = person.devices.get(device_id)
+        if device is not None and device.presence == "unavailable":
+            device.presence = "online"
+        is_news = _settle(ephemeral, user_id, person)
+    if is_news:
+        ephemeral.wake_contacts(user_id)
+
+
+def get(tx: Reader, ephemeral: Ephemeral, asker_id: str, user_id: str) -> Json:
+    """How a user is, as GET shows it. Raises M_FORBIDDEN unless the two share a room."""
+    if user_id != asker_id and not _share_a_room(tx, asker_id, user_id):
+        raise errors.forbidden("You share no room with this user")
+    with ephemeral.lock:
+        return _content(ephemeral, ephemeral.people.get(user_id, Person()))
+
+
+def since(
+    tx: Reader,
+    ephemeral: Ephemeral,
+    user_id: str,
+    since: int,
+    newly_joined: Collection[str] = (),
+) -> list[Json]:
+    """m.presence of the user and of who shares a room with them, as far as that changed.
+
+    And of all in the rooms just joined who aren't offline; since 0: of all who aren't.
+    """
+    with ephemeral.lock:
+        changed = _changed_since(ephemeral, since)
+        newcomers = () if since == 0 else newly_joined
+        wanted = [it for it in changed if it == user_id or _share_a_room(tx, user_id, it)]
+        known = set(wanted)
+        for room_id in newcomers:
+            for other in state.joined_users(tx, room_id) - known:
+                if other in ephemeral.people and ephemeral.people[other].presence != "offline":
+                    wanted.append(other)
+                    known.add(other)
+        return [_event(ephemeral, it) for it in wanted]
+
+
+def _changed_since(ephemeral: Ephemeral, since: int) -> list[str]:
+    changed: list[str] = []
+    for user_id, person in reversed(ephemeral.people.items()):
+        if person.position <= since:
+            break
+        if since or person.presence != "offline":
+            changed.append(user_id)
+    return changed
+
+
+def _share_a_room(tx: Reader, one: str, other: str) -> bool:
+    return not state.joined_rooms(tx, one).isdisjoint(state.joined_rooms(tx, other))
+
+
+def _event(ephemeral: Ephemeral, user_id: str) -> Json:
+    content = _content(ephemeral, ephemeral.people[user_id])
+    return {"type": "m.presence", "sender": user_id, "content": content}
+
+
+def _content(ephemeral: Ephemeral, person: Person) -> Json:
+    content: Json = {"presence": person.presence}
+    if person.active_ms is not None:
+        content["last_active_ago"] = ephemeral.now_ms - person.active_ms
+    if person.presence == "online":
+        content["currently_active"] = True
+    if person.status_msg is not None:
+        content["status_msg"] = person.status_msg
+    return content
+
+
+def _begin_sync(ephemeral: Ephemeral, user_id: str, device_id: str, presence: str) -> None:
+    with ephemeral.lock:
+        person, device = _device(ephemeral, user_id, device_id)
+        if presence == "online" and not (
+            device.presence == "online" and _counts(ephemeral, device)
+        ):
+            person.active_ms = ephemeral.now_ms  # "changing presence state to online"
+        device.presence = presence
+        device.syncs += 1
+        is_news = _settle(ephemeral, user_id, person)
+    if is_news:
+        ephemeral.wake_contacts(user_id)
+
+
+def _end_sync(ephemeral: Ephemeral, user_id: str, device_id: str) -> None:
+    with ephemeral.lock:
+        person, device = _device(ephemeral, user_id, device_id)
+        device.syncs -= 1
+        device.seen_ms = ephemeral.now_ms
+        _look_later(ephemeral, user_id, person)
+
+
+def _device(ephemeral: Ephemeral, user_id: str, device_id: str) -> tuple[Person, PresentDevice]:
+    person = ephemeral.people.get(user_id)
+    if person is None:
+        person = ephemeral.people[user_id] = Person()
+        ephemeral.people.move_to_end(user_id, last=False)  # it has changed nothing yet
+    return person, person.devices.setdefault(device_id, PresentDevice("offline"))
+
+
+def _counts(ephemeral: Ephemeral, device: PresentDevice) -> bool:
+    return device.syncs > 0 or ephemeral.now_ms - device.seen_ms < OFFLINE_AFTER_MS
+
+
+def _presence_now(ephemeral: Ephemeral, person: Person) -> str:
+    said = {it.presence for it in person.devices.values() if _counts(ephemeral, it)}
+    if "online" in said:
+        is_idle = ephemeral.now_ms - (person.active_ms or 0) >= IDLE_AFTER_MS
+        return "unavailable" if is_idle else "online"
+    return "unavailable" if "unavailable" in said else "offline"
+
+
+def _settle(ephemeral: Ephemeral, user_id: str, person: Person, *, is_news: bool = False) -> bool:
+    """Whether there is something to tell others, after what may have changed."""
+    presence = _presence_now(ephemeral, person)
+    is_news = is_news or presence != person.presence
+    if is_news:
+        person.presence = presence
+        person.position = ephemeral.next_position()
+        ephemeral.people.move_to_end(user_id)
+    _look_later(ephemeral, user_id, person)
+    return is_news
+
+
+def _look_later(ephemeral: Ephemeral, user_id: str, person: Person) -> None:
+    """Have a timer look when silence would next change something."""
+    silent = [it for it in person.devices.values() if not it.syncs and it.presence != "offline"]
+    due = [it.seen_ms + OFFLINE_AFTER_MS for it in silent if _counts(ephemeral, it)]
+    if person.presence == "online":
+        due.append((person.active_ms or 0) + IDLE_AFTER_MS)
+    if not due or any(looked_at <= min(due) for looked_at in person.looked_at_ms):
+        return
+    due_ms = min(due)
+    person.looked_at_ms.add(due_ms)
+    ephemeral.timers.call_at(due_ms, lambda: _look(ephemeral, user_id, person, due_ms))
+
+
+def _look(ephemeral: Ephemeral, user_id: str, person: Person, due_ms: int) -> None:
+    with ephemeral.lock:
+        person.looked_at_ms.discard(due_ms)
+        devices = person.devices
+        person.devices = {name: it for name, it in devices.items() if _counts(ephemeral, it)}
+        is_news = _settle(ephemeral, user_id, person)
+    if is_news:
+        ephemeral.wake_contacts(user_id)

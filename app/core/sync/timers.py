@@ -1,0 +1,84 @@
+"""Calls that are made later: typing that times out, people who go offline.
+
+One thread for all of them (under gevent a greenlet) sleeps until the next is due; it is started
+with the first. So a timer costs an entry in a heap, and nobody looks at what isn't due.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+LOG = logging.getLogger(__name__)
+
+Clock = Callable[[], int]
+
+
+def monotonic_ms() -> int:
+    """Milliseconds that never go back, whatever happens to the time of day."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class Timers:
+    """The calls that are to be made, by the time of a clock in ms."""
+
+    def __init__(self, now_ms: Clock = monotonic_ms) -> None:
+        self.now_ms = now_ms
+        self._calls: list[tuple[int, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()  # calls due at once are made in their order
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def call_at(self, due_ms: int, call: Callable[[], None]) -> None:
+        """Make this call when the clock says `due_ms`, or as soon as possible after."""
+        with self._changed:
+            entry = (due_ms, next(self._numbers), call)
+            heapq.heappush(self._calls, entry)
+            if self._thread is None and not self._is_closed:
+                self._thread = threading.Thread(target=self._run, name="timers", daemon=True)
+                self._thread.start()
+            elif self._calls[0] is entry:
+                self._changed.notify()
+
+    def run_due(self) -> None:
+        """Make the calls that are due now."""
+        while (call := self._take_due()) is not None:
+            call()
+
+    def close(self) -> None:
+        """Make no more calls."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _take_due(self) -> Callable[[], None] | None:
+        with self._changed:
+            if not self._calls or self._calls[0][0] > self.now_ms():
+                return None
+            return heapq.heappop(self._calls)[2]
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if self._is_closed:
+                    return
+                if (seconds := self._seconds_until_next()) is None or seconds > 0:
+                    self._changed.wait(seconds)
+                    continue
+            try:
+                self.run_due()
+            except Exception:
+                LOG.exception("a timer's call failed")  # the others are still to be made
+
+    def _seconds_until_next(self) -> float | None:
+        return (self._calls[0][0] - self.now_ms()) / 1000 if self._calls else None

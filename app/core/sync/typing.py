@@ -1,0 +1,96 @@
+"""Who is typing where. Kept in memory; see ephemeral.py.
+
+Who says that they are typing, and then nothing more, is taken to have stopped after the time they
+named: one timer for each room where somebody types.
+Spec: client-server-api#typing-notifications
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+from app import errors
+from app.core.rooms import state
+from app.core.sync.ephemeral import Ephemeral, TypingRoom
+from app.db import Reader
+from app.spec.events import Json
+
+DEFAULT_MS = 30_000
+MAX_MS = 120_000
+"""Longer than any client says: who vanishes shall not type for hours."""
+MAX_ROOMS = 10_000
+"""In which somebody typed lately."""
+
+
+def may_type(tx: Reader, room_id: str, user_id: str) -> None:
+    """Raises M_FORBIDDEN unless the user is in the room."""
+    if not state.is_joined(tx, room_id, user_id):
+        raise errors.forbidden("You are not in this room")
+
+
+def start(ephemeral: Ephemeral, room_id: str, user_id: str, timeout_ms: int = DEFAULT_MS) -> None:
+    """Let the user type for so long from now on; told to the room unless it knows."""
+    with ephemeral.lock:
+        room = ephemeral.typing.setdefault(room_id, TypingRoom())
+        is_news = user_id not in room.until_ms
+        room.until_ms[user_id] = ephemeral.now_ms + max(0, min(timeout_ms, MAX_MS))
+        _look_later(ephemeral, room_id, room)
+        if is_news:
+            _note_change(ephemeral, room_id, room)
+    if is_news:
+        ephemeral.wake_room(room_id)
+
+
+def stop(ephemeral: Ephemeral, room_id: str, user_id: str) -> None:
+    """End the user's typing, if they were."""
+    with ephemeral.lock:
+        room = ephemeral.typing.get(room_id)
+        if room is None or user_id not in room.until_ms:
+            return
+        del room.until_ms[user_id]
+        _note_change(ephemeral, room_id, room)
+    ephemeral.wake_room(room_id)
+
+
+def since(ephemeral: Ephemeral, room_ids: Set[str], since: int) -> dict[str, Json]:
+    """{room_id: m.typing} of those rooms in which that changed; since 0: where somebody types."""
+    found: dict[str, Json] = {}
+    with ephemeral.lock:
+        for room_id, room in reversed(ephemeral.typing.items()):
+            if room.position <= since:
+                break
+            if room_id in room_ids and (since or room.until_ms):
+                found[room_id] = {"type": "m.typing", "content": {"user_ids": [*room.until_ms]}}
+    return found
+
+
+def _note_change(ephemeral: Ephemeral, room_id: str, room: TypingRoom) -> None:
+    room.position = ephemeral.next_position()
+    ephemeral.typing.move_to_end(room_id)
+    if len(ephemeral.typing) > MAX_ROOMS:
+        ephemeral.typing.popitem(last=False)
+
+
+def _look_later(ephemeral: Ephemeral, room_id: str, room: TypingRoom) -> None:
+    """Have a timer look when the first of the room will have stopped."""
+    due_ms = min(room.until_ms.values())
+    if room.looked_at_ms is None or due_ms < room.looked_at_ms:
+        room.looked_at_ms = due_ms
+        ephemeral.timers.call_at(due_ms, lambda: _look(ephemeral, room_id, room))
+
+
+def _look(ephemeral: Ephemeral, room_id: str, room: TypingRoom) -> None:
+    """Take out who has not typed for long."""
+    with ephemeral.lock:
+        now_ms = ephemeral.now_ms
+        room.looked_at_ms = None
+        over = [user_id for user_id, until_ms in room.until_ms.items() if until_ms <= now_ms]
+        for user_id in over:
+            del room.until_ms[user_id]
+        if room.until_ms:
+            _look_later(ephemeral, room_id, room)
+        is_news = bool(over) and ephemeral.typing.get(room_id) is room
+        if is_news:
+            _note_change(ephemeral, room_id, room)
+    if is_news:
+        ephemeral.wake_room(room_id)
