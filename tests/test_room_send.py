@@ -369,3 +369,25 @@ def test_one_may_react_again_after_taking_it_back(login: Login, room: Room) -> N
     answer = send(alice, room_id, content, "u", event_type="m.reaction")
 
     assert answer.status_code == 200
+
+
+def test_who_sends_too_fast_has_to_wait(make_app: MakeApp) -> None:
+    limits = {"rc_message.burst_count": "2", "rc_message.per_second": "0.01"}
+    app = make_app(rate_limits="true", **limits)
+    client = app.test_client()
+    body = {"username": "alice", "auth": {"type": "m.login.dummy"}}
+    session = client.post("/_matrix/client/v3/register", json=body).get_json()
+    alice = Person(client, ALICE, session["access_token"], session["device_id"])
+    room_id = alice.create_room()
+    alice.send(room_id)
+    alice.set_state(room_id, "m.room.name", {"name": "x"})
+
+    with unchanged(app):
+        answers = [
+            send(alice, room_id, HELLO),
+            alice.set_state(room_id, "m.room.name", {"name": "y"}),
+            act(alice, room_id, "ban", user_id="@bob:localhost"),
+        ]
+
+    assert [refusal(answer) for answer in answers] == [(429, "M_LIMIT_EXCEEDED")] * 3
+    assert all(answer.get_json()["retry_after_ms"] > 0 for answer in answers)

@@ -59,6 +59,7 @@ def knock_room(room_id_or_alias: str) -> Json:
     """Ask to be let in."""
     content = _reason(http.body_as(OwnChange).reason)
     user_id = requester().user_id
+    check_limits("knock", room_id_or_alias, user_id)
     with context.db().write() as tx:
         room_id = aliases.resolve(tx, room_id_or_alias)
         membership.change(tx, room_id, user_id, user_id, "knock", content)
@@ -70,6 +71,7 @@ def knock_room(room_id_or_alias: str) -> Json:
 def leave_room(room_id: str) -> Json:
     """Leave, reject an invite, or take back a knock."""
     content = _reason(http.body_as(OwnChange).reason)
+    check_limits("leave", room_id, requester().user_id)
     with context.db().write() as tx:
         membership.leave(tx, room_id, requester().user_id, content)
     return {}
@@ -86,6 +88,7 @@ def invite_user(room_id: str) -> Json:
                 "This server knows no identity server: invite by user id"
             )
         raise errors.missing_param("user_id is missing")
+    check_limits("invite", room_id, body.user_id)
     with context.db().write() as tx:
         membership.change(
             tx, room_id, requester().user_id, body.user_id, "invite", _reason(body.reason)
@@ -98,6 +101,7 @@ def invite_user(room_id: str) -> Json:
 def kick(room_id: str) -> Json:
     """Make somebody leave."""
     body = http.body_as(OthersChange)
+    check_limits("leave", room_id, body.user_id)
     with context.db().write() as tx:
         membership.kick(tx, room_id, requester().user_id, body.user_id, _reason(body.reason))
     return {}
@@ -108,6 +112,7 @@ def kick(room_id: str) -> Json:
 def ban(room_id: str) -> Json:
     """Make somebody leave, and keep them out."""
     body = http.body_as(OthersChange)
+    check_limits("ban", room_id, body.user_id)
     with context.db().write() as tx:
         membership.change(
             tx, room_id, requester().user_id, body.user_id, "ban", _reason(body.reason)
@@ -120,6 +125,7 @@ def ban(room_id: str) -> Json:
 def unban(room_id: str) -> Json:
     """End a ban."""
     body = http.body_as(OthersChange)
+    check_limits("leave", room_id, body.user_id)
     with context.db().write() as tx:
         membership.unban(tx, room_id, requester().user_id, body.user_id, _reason(body.reason))
     return {}
@@ -142,10 +148,25 @@ def get_joined_rooms() -> Json:
         return {"joined_rooms": sorted(state.joined_rooms(tx, requester().user_id))}
 
 
+def check_limits(kind: str, room_id: str, target: str) -> None:
+    """Ask the limits for a change to this membership. Raises M_LIMIT_EXCEEDED."""
+    limits, user_id = context.rate_limits(), requester().user_id
+    if kind in {"join", "knock"}:
+        limits.check("rc_joins.local", user_id)
+    elif kind == "invite":
+        # the issuer's first: who has used that up can't use up the limits of others
+        limits.check("rc_invites.per_issuer", user_id)
+        limits.check("rc_invites.per_room", room_id)
+        limits.check("rc_invites.per_user", target)
+    else:
+        limits.check("rc_message", user_id)
+
+
 def _join(room_id_or_alias: str) -> Json:
     body = http.body_as(OwnChange)
     if body.third_party_signed is not None:
         raise errors.server_not_trusted("This server knows no identity server")
+    check_limits("join", room_id_or_alias, requester().user_id)
     with context.db().write() as tx:
         room_id = aliases.resolve(tx, room_id_or_alias)
         membership.join(tx, room_id, requester().user_id, _reason(body.reason))

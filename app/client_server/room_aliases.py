@@ -27,6 +27,7 @@ class Target(msgspec.Struct):
 @authenticated
 def set_room_alias(room_alias: str) -> Json:
     """Let an alias name a room."""
+    context.rate_limits().check("rc_message", requester().user_id)
     body = http.body_as(Target)
     with context.db().write() as tx:
         aliases.create(tx, room_alias, body.room_id, requester().user_id)

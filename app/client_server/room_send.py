@@ -29,6 +29,7 @@ class Redaction(msgspec.Struct):
 @authenticated
 def send_message(room_id: str, event_type: str, txn_id: str | None = None) -> Json:
     """Send a message event; POST without a transaction id is how it was done in 2016."""
+    context.rate_limits().check("rc_message", requester().user_id)
     return _send(room_id, event_type, http.json_object(), txn_id)
 
 
@@ -37,6 +38,8 @@ def send_message(room_id: str, event_type: str, txn_id: str | None = None) -> Js
 @authenticated
 def redact_event(room_id: str, event_id: str, txn_id: str | None = None) -> Json:
     """Take everything out of an event that its room can do without."""
+    # not rc_message: who cleans up after a spammer sends hundreds at once
+    context.rate_limits().check("rc_admin_redaction", requester().user_id)
     body = http.json_object()
     http.convert(body, Redaction)
     return _send(room_id, timeline.REDACTION, {**body, "redacts": event_id}, txn_id)

@@ -9,9 +9,9 @@ import orjson
 from flask import Blueprint, request
 
 from app import context, errors
-from app.client_server import http
+from app.client_server import http, membership
 from app.client_server.http import authenticated, requester
-from app.core.rooms import client_events, state_events
+from app.core.rooms import client_events, state, state_events
 from app.spec.events import Json
 
 bp = Blueprint("room_state", __name__)
@@ -25,6 +25,10 @@ FORMATS = ("content", "event")
 def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") -> Json:
     """Set an entry of the state."""
     content = http.json_object()
+    if event_type == state.MEMBER:
+        membership.check_limits(str(content.get("membership")), room_id, state_key)
+    else:
+        context.rate_limits().check("rc_message", requester().user_id)
     with context.db().write() as tx:
         event_id = state_events.put(
             tx, room_id, requester().user_id, event_type, state_key, content

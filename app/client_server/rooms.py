@@ -5,6 +5,7 @@ Spec: client-server-api#creation
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 import msgspec
@@ -60,6 +61,7 @@ def create_room() -> Json:
     body = http.body_as(CreateRoom)
     if body.invite_3pid:
         raise errors.server_not_trusted("This server knows no identity server: invite by user id")
+    _check_limits(body.invite or ())
     version = body.room_version or context.server().config.default_room_version
     is_public = body.visibility == "public"
     wish = creation.Wish(
@@ -81,3 +83,12 @@ def create_room() -> Json:
         room_id, alias = creation.create_room(tx, requester().user_id, wish)
     # room_alias: as the first version of the API answered, and its documents show
     return {"room_id": room_id} | ({"room_alias": alias} if alias else {})
+
+
+def _check_limits(invited: Collection[str]) -> None:
+    """Raises M_LIMIT_EXCEEDED."""
+    limits, user_id = context.rate_limits(), requester().user_id
+    limits.check("rc_room_creation", user_id)
+    limits.check("rc_invites.per_issuer", user_id, len(invited))
+    for target in invited:
+        limits.check("rc_invites.per_user", target)

@@ -63,7 +63,7 @@ def create_room(tx: Tx, creator: str, wish: Wish) -> tuple[str, str | None]:
     Raises M_INVALID_ROOM_STATE when its events contradict each other, M_ROOM_IN_USE for an alias
     that is taken, M_INVALID_PARAM, M_FORBIDDEN or M_INVITE_BLOCKED for who can't be invited.
     """
-    _check(tx, wish)
+    _check_sizes(wish)
     alias = _free_alias(tx, wish.alias_localpart)
     room_id = timeline.create(tx, wish.version, _create_event(tx, creator, wish))
     membership.join(tx, room_id, creator)
@@ -82,13 +82,11 @@ def create_room(tx: Tx, creator: str, wish: Wish) -> tuple[str, str | None]:
     return room_id, alias
 
 
-def _check(tx: Reader, wish: Wish) -> None:
+def _check_sizes(wish: Wish) -> None:
     if len(wish.invite) > MAX_INVITES:
         raise errors.invalid_param(f"Not more than {MAX_INVITES} people can be invited at once")
     if len(wish.initial_state) > MAX_STATE_EVENTS:
         raise errors.invalid_param(f"initial_state has more than {MAX_STATE_EVENTS} events")
-    for user_id in wish.invite:
-        membership.check_is_local(tx, user_id)
 
 
 def _free_alias(tx: Reader, localpart: str | None) -> str | None:

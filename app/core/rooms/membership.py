@@ -7,37 +7,31 @@ Spec: client-server-api#room-membership, client-server-api#restricted-rooms
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import orjson
 from sqlalchemy import bindparam, delete, insert, select
 
 from app import errors
+from app.core.people import profiles
 from app.core.rooms import state, timeline
 from app.db import Reader, Tx
 from app.models.account_data import AccountData
-from app.models.accounts import ProfileField
 from app.models.rooms import ForgottenRoom
 from app.spec import event_auth, identifiers, room_state
 from app.spec.events import Json, StateKey
 
 MEMBERSHIPS = frozenset({"join", "invite", "leave", "ban", "knock"})
 RESTRICTED = frozenset({"restricted", "knock_restricted"})
-INVITE_PERMISSION = "m.invite_permission_config"
+INVITE_PERMISSION_CONFIG = "m.invite_permission_config"
 AUTHORISER = "join_authorised_via_users_server"
 
 _FORGET = insert(ForgottenRoom)
 _REMEMBER = delete(ForgottenRoom).where(
     ForgottenRoom.user_id == bindparam("of_user"), ForgottenRoom.room_id == bindparam("the_room")
 )
-_PROFILE = select(ProfileField.name, ProfileField.value).where(
-    ProfileField.user_id == bindparam("user_id"),
-    ProfileField.name.in_(("displayname", "avatar_url")),
-)
-_INVITE_PERMISSIONS = select(AccountData.user_id, AccountData.content).where(
-    AccountData.user_id.in_(bindparam("user_ids", expanding=True)),
+_INVITE_PERMISSION = select(AccountData.content).where(
+    AccountData.user_id == bindparam("user_id"),
     AccountData.room_id == "",
-    AccountData.type == INVITE_PERMISSION,
+    AccountData.type == INVITE_PERMISSION_CONFIG,
 )
 
 
@@ -47,9 +41,13 @@ def change(
     """The id of the event that gives the target this membership, sent now or the one in force.
 
     `content` has the event's further keys: reason, is_direct …
-    Raises M_FORBIDDEN when the rules of the room refuse it, M_NOT_FOUND for an unknown room,
-    M_INVALID_PARAM for what is no user id.
+    Raises M_FORBIDDEN when the rules of the room refuse it, M_INVITE_BLOCKED, M_NOT_FOUND for an
+    unknown room, M_INVALID_PARAM for what is no user id, M_BAD_JSON for what is no membership.
     """
+    if membership not in MEMBERSHIPS:
+        raise errors.bad_json(f"{membership!r} is no membership")
+    if not identifiers.is_user_id(target):
+        raise errors.invalid_param(f"{target!r} is no user id")
     content = {**(content or {}), "membership": membership}
     content.pop(AUTHORISER, None)  # who vouches for a join, this server says, not the client
     if membership == "invite":
@@ -108,34 +106,26 @@ def forget(tx: Tx, room_id: str, user_id: str) -> None:
     tx.sql.execute(_FORGET, {"user_id": user_id, "room_id": room_id})
 
 
-def blocking_invites(tx: Reader, user_ids: Collection[str]) -> set[str]:
-    """Those of the users who want no invites.
+def has_blocked_invites(tx: Reader, user_id: str) -> bool:
+    """Whether the user wants no invites; /sync then shows none either.
 
     Spec: client-server-api#invite-permission
     """
-    found = tx.sql.execute(_INVITE_PERMISSIONS, {"user_ids": list(user_ids)})
-    return {
-        row.user_id for row in found if orjson.loads(row.content).get("default_action") == "block"
-    }
+    config = tx.sql.execute(_INVITE_PERMISSION, {"user_id": user_id}).scalar()
+    return config is not None and orjson.loads(config).get("default_action") == "block"
 
 
-def check_is_local(tx: Reader, user_id: str) -> None:
-    """Raises M_INVALID_PARAM for what is no user id, M_FORBIDDEN for a user of another server.
+def _check_may_be_invited(tx: Reader, user_id: str) -> None:
+    """Raises M_FORBIDDEN for users of other servers, M_INVITE_BLOCKED.
 
-    Users of this server need no account yet: who registers later finds the invite. And whether
-    there is an account would be everybody's to find out.
+    Users of this server need no account yet: who registers later finds the invite. And nobody
+    finds out by invites who has an account.
     """
-    if not identifiers.is_user_id(user_id):
-        raise errors.invalid_param(f"{user_id!r} is no user id")
     if identifiers.server_name(user_id) != tx.server.name:
         raise errors.forbidden(
             f"{user_id} can't be invited: this server does not talk to other servers"
         )
-
-
-def _check_may_be_invited(tx: Reader, user_id: str) -> None:
-    check_is_local(tx, user_id)
-    if blocking_invites(tx, [user_id]):
+    if has_blocked_invites(tx, user_id):
         raise errors.invite_blocked(user_id)
 
 
@@ -152,12 +142,11 @@ def _with_profile(tx: Reader, sender: str, target: str, content: Json) -> Json:
     """
     if content["membership"] not in {"join", "invite", "knock"}:
         return content
-    found = tx.sql.execute(_PROFILE, {"user_id": target})
-    profile = {row.name: orjson.loads(row.value) for row in found}
+    profile = profiles.of(tx, target)
     if sender == target:
         return {**profile, **content}
-    hidden = {"displayname", "avatar_url"}
-    return {key: value for key, value in content.items() if key not in hidden} | profile
+    own = {key: value for key, value in content.items() if key not in profiles.IN_ROOMS}
+    return own | profile
 
 
 def _authorisation(tx: Reader, room_id: str, user_id: str) -> Json:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Final
 
 import orjson
 from sqlalchemy import bindparam, func, select
 
-from app.core.rooms import membership
+from app import errors
+from app.core.rooms import membership, state
 from app.db import Reader
 from app.models.base import NOW_AND_LATER
 from app.models.events import StoredEvent
@@ -20,7 +22,10 @@ from app.models.rooms import Room
 from app.models.state import StateInterval
 from app.spec.events import Json
 
-_ASKED_AT_ONCE = 500
+INSIDE: Final = frozenset({"join", "invite", "knock"})
+OPEN: Final = frozenset({"public", "knock", "knock_restricted"})
+"""Join rules under which everybody may know of a room."""
+_ASKED_AT_ONCE: Final = 500
 
 _SHOWN_STATE = (
     select(StateInterval.room_id, StateInterval.type, StoredEvent.pdu)
@@ -126,3 +131,23 @@ def _text(contents: dict[str, Json], event_type: str, key: str) -> str | None:
     """A text from the state that is one and not empty: contents are whatever people sent."""
     value = contents.get(event_type, {}).get(key)
     return value if isinstance(value, str) and value else None
+
+
+def preview(tx: Reader, room_id: str, user_id: str | None) -> Json:
+    """A room for somebody who thinks about joining it, with their membership; None: a nobody.
+
+    Raises M_NOT_FOUND for an unknown room, and for one that they may know nothing about.
+    """
+    shown = full(tx, [room_id])
+    own = None if user_id is None else state.membership_of(tx, room_id, user_id)
+    if not shown or not (own in INSIDE or _is_open_to(tx, shown[0], user_id)):
+        raise errors.not_found("There is no such room that you could join")
+    return shown[0] | ({} if own is None else {"membership": own})
+
+
+def _is_open_to(tx: Reader, room: Json, user_id: str | None) -> bool:
+    """Whether somebody could come in, or look in, without an invite."""
+    if room["world_readable"] or room["join_rule"] in OPEN:
+        return True
+    allowed = room.get("allowed_room_ids", [])
+    return user_id is not None and not state.joined_rooms(tx, user_id).isdisjoint(allowed)
