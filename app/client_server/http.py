@@ -16,6 +16,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from app import context, errors
 from app.caches import Requester
+from app.core import ratelimits
 from app.core.people import access_tokens
 from app.spec import canonical_json
 from app.spec.events import Json
@@ -94,6 +95,11 @@ def access_token() -> str | None:
 def client_address() -> str:
     """The address of the client, seen through the proxies that are trusted."""
     return request.remote_addr or ""
+
+
+def address_key() -> str:
+    """What rate limits know the client by who has no account: its address, or its IPv6 network."""
+    return ratelimits.network_of(client_address())
 
 
 def user_agent() -> str:

@@ -10,6 +10,7 @@ from flask import Blueprint
 
 from app import context, errors
 from app.client_server import http
+from app.core import well_known
 from app.core.people import access_tokens, devices, login
 from app.spec.events import Json
 
@@ -60,7 +61,7 @@ def log_in() -> Json:
     session = login.Wish(wish.device_id, wish.initial_device_display_name, wish.refresh_token)
     with context.db().write() as tx:
         answer = login.start_session(tx, user_id, session)
-    return {**answer, "well_known": _well_known()}
+    return {**answer, "well_known": well_known.client(context.server().config)}
 
 
 @bp.post("/refresh")
@@ -98,11 +99,3 @@ def logout_all() -> Json:
     with context.db().write() as tx:
         devices.remove_all(tx, user_id)
     return {}
-
-
-def _well_known() -> Json:
-    config = context.server().config
-    found: Json = {"m.homeserver": {"base_url": config.public_url}}
-    if config.identity_server is not None:
-        found["m.identity_server"] = {"base_url": config.identity_server}
-    return found

@@ -110,6 +110,28 @@ def require(db: Database, flows: Flows, attempt: Attempt) -> Progress:
     raise UiaRequiredError(challenge, failure)
 
 
+def complete(db: Database, session_id: str, stage: str, auth: Json) -> None:
+    """Complete a stage on a page of ours; the client then repeats its request with the session.
+
+    For stages that ask nothing of an account: m.login.dummy, m.login.registration_token.
+    Raises M_UNRECOGNIZED for other stages, M_UNKNOWN for an unknown session, and as the stage does.
+    Spec: client-server-api#fallback
+    """
+    with db.read() as tx:
+        key = {"session_hash": _hash_of(session_id), "born_after": tx.now_ms - LIFETIME_MS}
+        row = tx.sql.execute(_FIND, key).first()
+    if row is None:
+        raise errors.unknown("This session is not known or has expired", 401)
+    if stage in row.completed:
+        return
+    token = row.registration_token
+    if stage == registration.TOKEN:
+        token = _check_registration_token(db, auth)
+    elif stage != registration.DUMMY:
+        raise errors.unrecognized(f"{stage} can't be completed on a page")
+    _keep(db, Progress(session_id, [*row.completed, stage], token))
+
+
 def _resume(
     db: Database, attempt: Attempt, session_id: str | None
 ) -> tuple[Progress, MatrixError | None]:
@@ -175,26 +197,37 @@ def _check_registration_token(db: Database, auth: Json) -> str:
 
 def _save(db: Database, attempt: Attempt, progress: Progress) -> Progress:
     """The progress with its session, which is now kept. Sessions that are too old go."""
-    session_id = progress.session_id or secrets.token_urlsafe(24)
-    values = {
-        "completed": progress.completed,
-        "registration_token": progress.registration_token,
-    }
+    if progress.session_id is not None:
+        _keep(db, progress)
+        return progress
+    session_id = secrets.token_urlsafe(24)
     with db.write() as tx:
-        if progress.session_id is not None:
-            kept = UiaSession.session_hash == _hash_of(session_id)
-            tx.sql.execute(update(UiaSession).where(kept).values(**values))
-            return progress
         tx.sql.execute(delete(UiaSession).where(UiaSession.created_ts <= tx.now_ms - LIFETIME_MS))
-        new = {
-            "session_hash": _hash_of(session_id),
-            "created_ts": tx.now_ms,
-            "endpoint": attempt.endpoint,
-            "user_id": attempt.user_id,
-            "params_mac": attempt.params_mac(session_id),
-        }
-        tx.sql.execute(insert(UiaSession), {**new, **values})
+        tx.sql.execute(
+            insert(UiaSession),
+            {
+                "session_hash": _hash_of(session_id),
+                "created_ts": tx.now_ms,
+                "endpoint": attempt.endpoint,
+                "user_id": attempt.user_id,
+                "params_mac": attempt.params_mac(session_id),
+                "completed": progress.completed,
+                "registration_token": progress.registration_token,
+            },
+        )
     return replace(progress, session_id=session_id)
+
+
+def _keep(db: Database, progress: Progress) -> None:
+    """Write down how far a session has come."""
+    kept = UiaSession.session_hash == _hash_of(progress.session_id or "")
+    change = update(UiaSession).where(kept)
+    with db.write() as tx:
+        tx.sql.execute(
+            change.values(
+                completed=progress.completed, registration_token=progress.registration_token
+            )
+        )
 
 
 def _end(db: Database, progress: Progress) -> None:

@@ -1,0 +1,52 @@
+"""Where clients find the server."""
+
+from __future__ import annotations
+
+from flask.testing import FlaskClient
+
+from tests.conftest import MakeApp
+
+PATH = "/.well-known/matrix"
+
+
+def test_clients_are_told_the_homeserver_address_without_a_slash(make_app: MakeApp) -> None:
+    client = make_app(public_url="https://matrix.example.org/").test_client()
+
+    answer = client.get(f"{PATH}/client")
+
+    assert answer.status_code == 200
+    assert answer.content_type == "application/json"
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert answer.get_json() == {"m.homeserver": {"base_url": "https://matrix.example.org"}}
+
+
+def test_the_identity_server_is_named_where_one_is_set(make_app: MakeApp) -> None:
+    client = make_app(identity_server="https://id.example.org/").test_client()
+
+    answer = client.get(f"{PATH}/client")
+
+    assert answer.get_json() == {
+        "m.homeserver": {"base_url": "http://localhost:8008"},
+        "m.identity_server": {"base_url": "https://id.example.org"},
+    }
+
+
+def test_logging_in_tells_the_same(make_app: MakeApp) -> None:
+    client = make_app(public_url="https://example.org/").test_client()
+    body = {"username": "alice", "password": "cold tea", "auth": {"type": "m.login.dummy"}}
+    client.post("/_matrix/client/v3/register", json=body)
+
+    answer = client.post(
+        "/_matrix/client/v3/login",
+        json={"type": "m.login.password", "user": "alice", "password": "cold tea"},
+    )
+
+    assert answer.get_json()["well_known"] == client.get(f"{PATH}/client").get_json()
+
+
+def test_what_is_not_configured_is_not_found(client: FlaskClient) -> None:
+    for name in ("support", "policy_server"):
+        answer = client.get(f"{PATH}/{name}")
+
+        assert (answer.status_code, answer.get_json()["errcode"]) == (404, "M_NOT_FOUND")
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
