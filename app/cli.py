@@ -1,0 +1,86 @@
+"""The command `homebody`.
+
+Commands work while the server runs: they write to its database themselves, and it notices.
+Whatever is wrong is one line on stderr; the exit code is 2 for the configuration or a wrong
+command, and 1 for the rest.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app import config
+from app.config import Config, ConfigError
+from app.errors import MatrixError
+from app.serving import StartError
+
+ELSEWHERE = {"user": "app.cli_accounts", "token": "app.cli_accounts"}
+"""Commands that need the database: imported when they run, so that the others start at once."""
+
+
+class Commands(click.Group):
+    """The commands, those of ELSEWHERE among them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names."""
+        return sorted({*super().list_commands(ctx), *ELSEWHERE})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name."""
+        if cmd_name not in ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        found: click.Command = getattr(importlib.import_module(ELSEWHERE[cmd_name]), cmd_name)
+        return found
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command. What it raises for people becomes a line, not a stack trace."""
+        try:
+            return super().invoke(ctx)
+        except (ConfigError, StartError) as error:
+            raise _CannotStart(str(error)) from error
+        except (MatrixError, OSError) as error:
+            raise Failure(str(error)) from error
+
+
+class Failure(click.ClickException):
+    """Ends a command with a line on stderr and exit code 1."""
+
+    def show(self, file: Any = None) -> None:
+        """Say it as every program of the shell does."""
+        click.echo(f"homebody: {self.message}", file=file, err=True)
+
+
+class _CannotStart(Failure):
+    exit_code = 2
+
+
+def load_config(ctx: click.Context) -> Config:
+    """The configuration for a command. Raises ConfigError."""
+    path: Path | None = ctx.obj
+    return config.load(path, os.environ)
+
+
+@click.group(cls=Commands)
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    help="The configuration; homebody.toml in the data folder unless given.",
+)
+@click.version_option(package_name="homebody")
+@click.pass_context
+def main(ctx: click.Context, config_path: Path | None) -> None:
+    """Homebody, a Matrix homeserver."""
+    ctx.obj = config_path
+
+
+@main.command("config")
+@click.pass_context
+def show_config(ctx: click.Context) -> None:
+    """Print the settings that are in force, without secrets."""
+    click.echo(config.describe(load_config(ctx)), nl=False)

@@ -1,0 +1,249 @@
+"""The commands `homebody user …` and `homebody token …`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+import click
+import orjson
+from sqlalchemy.exc import DBAPIError
+
+from app import cli, config_kinds, db, errors, serving
+from app.caches import Caches
+from app.config import Config
+from app.core import server_key
+from app.core.people import accounts, deactivation, devices, registration
+from app.db import Database, Reader
+from app.errors import MatrixError
+from app.spec.events import Json
+
+CACHE_BYTES = 8 * 2**20
+LIFETIME = config_kinds.duration(1)
+
+as_json = click.option("--json", "is_json", is_flag=True, help="For scripts.")
+password_stdin = click.option(
+    "--password-stdin", is_flag=True, help="Read the password from standard input."
+)
+
+
+@click.group()
+def user() -> None:
+    """Make and manage accounts."""
+
+
+@user.command("add")
+@click.argument("name")
+@click.option("--admin", "is_admin", is_flag=True, help="Make an administrator.")
+@click.option("--no-password", is_flag=True, help="Let nobody log in to it.")
+@password_stdin
+@as_json
+@click.pass_context
+def add_user(
+    ctx: click.Context,
+    name: str,
+    *,
+    is_admin: bool,
+    no_password: bool,
+    password_stdin: bool,
+    is_json: bool,
+) -> None:
+    """Make an account. The first one of a server becomes its administrator."""
+    with open_database(cli.load_config(ctx)) as database:
+        with database.read() as tx:
+            registration.free_user_id(tx, name)  # before somebody types a password in vain
+        password_hash = None
+        if not no_password:
+            password_hash = accounts.hash_password(
+                database.server, ask_password(is_stdin=password_stdin)
+            )
+        with database.write() as tx:
+            user_id = registration.register(tx, name, password_hash, is_admin=is_admin)
+            made = find_account(tx, user_id)
+    if is_json:
+        print_json(_described(made))
+    else:
+        click.echo(f"{user_id} was made{', an administrator' if made.is_admin else ''}")
+
+
+@user.command("passwd")
+@click.argument("name")
+@click.option("--keep-sessions", is_flag=True, help="Leave the devices logged in.")
+@password_stdin
+@click.pass_context
+def change_password(
+    ctx: click.Context, name: str, *, keep_sessions: bool, password_stdin: bool
+) -> None:
+    """Set a password, and log all devices out."""
+    with open_database(cli.load_config(ctx)) as database:
+        with database.read() as tx:
+            found = find_active_account(tx, name)
+        password_hash = accounts.hash_password(
+            database.server, ask_password(is_stdin=password_stdin)
+        )
+        with database.write() as tx:
+            accounts.set_password_hash(tx, found.user_id, password_hash)
+            if not keep_sessions:
+                devices.remove_all(tx, found.user_id)
+    click.echo(f"{found.user_id} has a new password")
+
+
+@user.command("list")
+@as_json
+@click.pass_context
+def list_users(ctx: click.Context, *, is_json: bool) -> None:
+    """Print all accounts."""
+    with open_database(cli.load_config(ctx)) as database, database.read() as tx:
+        found = [_described(account) for account in accounts.all_accounts(tx)]
+    if is_json:
+        print_json(found)
+        return
+    for account in found:
+        marks = [word for word in ("admin", "locked", "deactivated") if account[f"is_{word}"]]
+        click.echo(
+            f"{account['user_id']}  {_day(account['created_ts'])}  {' '.join(marks)}".rstrip()
+        )
+
+
+@user.command("deactivate")
+@click.argument("name")
+@click.option("--erase", is_flag=True, help="Show newcomers the user's messages redacted.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_context
+def deactivate_user(ctx: click.Context, name: str, *, erase: bool, yes: bool) -> None:
+    """Close an account for ever: it leaves all rooms, and its name is never free again."""
+    with open_database(cli.load_config(ctx)) as database:
+        with database.read() as tx:
+            found = find_active_account(tx, name)
+        if not yes:
+            click.confirm(f"Close {found.user_id} for ever?", abort=True)
+        deactivation.deactivate(database, found.user_id, erase=erase)
+    click.echo(f"{found.user_id} is closed")
+
+
+@click.group()
+def token() -> None:
+    """Manage registration tokens, the words with which people may register."""
+
+
+@token.command("add")
+@click.option("--token", "word", help="The word; a random one unless given.")
+@click.option("--uses", type=click.IntRange(1), help="How many accounts it is good for.")
+@click.option("--lifetime", help='Such as "7 d" or "12 h"; for ever unless given.')
+@as_json
+@click.pass_context
+def add_token(
+    ctx: click.Context, word: str | None, uses: int | None, lifetime: str | None, *, is_json: bool
+) -> None:
+    """Make a registration token and print it."""
+    lifetime_ms = None if lifetime is None else _parse_lifetime(lifetime)
+    with open_database(cli.load_config(ctx)) as database, database.write() as tx:
+        word = registration.add_token(tx, word, uses=uses, lifetime_ms=lifetime_ms)
+        made = next(row for row in registration.all_tokens(tx) if row["token"] == word)
+    if is_json:
+        print_json(made)
+    else:
+        click.echo(word)
+
+
+@token.command("list")
+@as_json
+@click.pass_context
+def list_tokens(ctx: click.Context, *, is_json: bool) -> None:
+    """Print all registration tokens."""
+    with open_database(cli.load_config(ctx)) as database, database.read() as tx:
+        found = registration.all_tokens(tx)
+    if is_json:
+        print_json(found)
+        return
+    for row in found:
+        allowed = "any number" if row["uses_allowed"] is None else row["uses_allowed"]
+        until = "" if row["expires_ts"] is None else f", until {_day(row['expires_ts'])}"
+        click.echo(f"{row['token']}  used {row['uses']} of {allowed}{until}")
+
+
+@token.command("revoke")
+@click.argument("word", metavar="TOKEN")
+@click.pass_context
+def revoke_token(ctx: click.Context, word: str) -> None:
+    """Let nobody register with this token any more."""
+    with open_database(cli.load_config(ctx)) as database, database.write() as tx:
+        registration.revoke_token(tx, word)
+    click.echo(f"{word} is not valid any more")
+
+
+@contextmanager
+def open_database(config: Config) -> Iterator[Database]:
+    """The database of the configuration, made or brought up to date where no server does so.
+
+    Raises ConfigError, StartError, and MatrixError for what the database refuses.
+    """
+    if serving.current_migration(config.database_url) != serving.known_migrations()[-1]:
+        lock = serving.lock_data_dir(config.data_dir)  # not under a server of another version
+        serving.migrate(config)
+        os.close(lock)
+    server = db.Server(config.server_name, server_key.load_or_make(config), config)
+    try:
+        database = Database(config.database_url, server, Caches(CACHE_BYTES), lambda _: None)
+        try:
+            yield database
+        finally:
+            database.close()
+    except DBAPIError as error:
+        raise MatrixError(503, "M_UNKNOWN", f"The database can't be used: {error.orig}") from error
+
+
+def find_account(tx: Reader, name: str) -> accounts.Known:
+    """The account that somebody means by a user id or localpart. Raises M_NOT_FOUND."""
+    found = accounts.find_by_name(tx, name)
+    if found is None:
+        raise errors.not_found(f"There is no user {name}")
+    return found
+
+
+def find_active_account(tx: Reader, name: str) -> accounts.Known:
+    """The same; raises M_USER_DEACTIVATED as well."""
+    found = find_account(tx, name)
+    if found.deactivated_ts is not None:
+        raise errors.user_deactivated()
+    return found
+
+
+def ask_password(*, is_stdin: bool) -> str:
+    """A password from the terminal, typed twice and not shown, or the first line of stdin."""
+    if is_stdin:
+        return sys.stdin.readline().rstrip("\r\n")
+    if not sys.stdin.isatty():
+        raise cli.Failure("there is no terminal to ask at: use --password-stdin")
+    password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    return password
+
+
+def print_json(value: Json | list[Json]) -> None:
+    """Print a value for scripts."""
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+
+
+def _described(account: accounts.Known) -> Json:
+    return {
+        "user_id": account.user_id,
+        "created_ts": account.created_ts,
+        "is_admin": account.is_admin,
+        "is_locked": account.is_locked,
+        "is_deactivated": account.deactivated_ts is not None,
+    }
+
+
+def _parse_lifetime(text: str) -> int:
+    """Milliseconds."""
+    try:
+        return LIFETIME.parse(text)
+    except ValueError:
+        raise click.UsageError(f"--lifetime {LIFETIME.must}") from None
+
+
+def _day(ts: int) -> str:
+    return f"{datetime.fromtimestamp(ts / 1000).astimezone():%Y-%m-%d}"

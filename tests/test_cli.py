@@ -1,0 +1,239 @@
+"""The command `homebody`, run as its owner runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from tests.conftest import PASSWORD, V3, Login
+
+HOMEBODY = str(Path(sys.executable).parent / "homebody")
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """Where the commands find the same folder as the server of the fixture `app`."""
+    return {"PATH": os.environ["PATH"], "HOMEBODY_DATA_DIR": str(tmp_path)} | {
+        "HOMEBODY_PASSWORD_HASHING": "cheap"
+    }
+
+
+@pytest.fixture
+def run(environ: dict[str, str]) -> Run:
+    """`run("user", "list")`: the finished command, its output as text."""
+
+    def start(*words: str, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [HOMEBODY, *words],
+            input=stdin,
+            env=environ | more,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return start
+
+
+def said(done: subprocess.CompletedProcess[str]) -> Any:
+    """The JSON that a command printed."""
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def log_in(client: FlaskClient, name: str, password: str) -> int:
+    body = {"type": "m.login.password", "user": name, "password": password}
+    return client.post(V3 + "login", json=body).status_code
+
+
+def test_an_account_is_made_while_the_server_runs(app: Flask, run: Run) -> None:
+    client = app.test_client()
+
+    first = run("user", "add", "alice", "--password-stdin", "--json", stdin=f"{PASSWORD}\n")
+    second = run("user", "add", "bob", "--password-stdin", stdin=PASSWORD)
+
+    made = said(first)
+    assert (made["user_id"], made["is_admin"]) == ("@alice:localhost", True)
+    assert second.stdout == "@bob:localhost was made\n"
+    assert PASSWORD not in first.stdout + second.stdout + first.stderr + second.stderr
+    assert log_in(client, "alice", PASSWORD) == 200
+    assert log_in(client, "bob", PASSWORD) == 200
+
+
+def test_in_an_empty_folder_the_database_is_made_first(tmp_path: Path, run: Run) -> None:
+    folder = tmp_path / "new" / "data"
+
+    done = run("user", "add", "bot", "--no-password", HOMEBODY_DATA_DIR=str(folder))
+
+    assert done.stdout == "@bot:localhost was made, an administrator\n"
+    assert folder.stat().st_mode & 0o077 == 0  # nobody else may look into it
+    listed = said(run("user", "list", "--json", HOMEBODY_DATA_DIR=str(folder)))
+    assert [account["user_id"] for account in listed] == ["@bot:localhost"]
+
+
+@pytest.mark.usefixtures("app")
+def test_a_password_is_asked_for_twice_and_never_shown(environ: dict[str, str]) -> None:
+    ours, terminal = pty.openpty()
+    with subprocess.Popen(
+        [HOMEBODY, "user", "add", "alice"],
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environ,
+        start_new_session=True,  # no controlling terminal: it has to take the one of stdin
+    ) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        for question in (b"Password: ", b"Repeat for confirmation: "):
+            asked = b""
+            while not asked.endswith(question):
+                letter = process.stderr.read(1)
+                assert letter, asked
+                asked += letter
+            os.write(ours, PASSWORD.encode() + b"\n")
+        shown = process.stdout.read() + process.stderr.read()
+    shown += os.read(ours, 1000)  # the terminal's echo: the ends of the lines, no more
+    os.close(ours)
+    os.close(terminal)
+
+    assert process.returncode == 0
+    assert b"@alice:localhost was made" in shown
+    assert PASSWORD.encode() not in shown
+
+
+def test_a_new_password_counts_at_once_and_ends_all_sessions(
+    app: Flask, client: FlaskClient, login: Login, run: Run
+) -> None:
+    alice = login("alice")
+    assert alice.get("account/whoami").status_code == 200
+
+    done = run("user", "passwd", "alice", "--password-stdin", stdin="another\n")
+    app.extensions["db"].notice_other_writers()  # as the server does twice a second
+
+    assert done.stdout == "@alice:localhost has a new password\n"
+    assert alice.get("account/whoami").status_code == 401
+    assert log_in(client, "alice", PASSWORD) == 403
+    assert log_in(client, "alice", "another") == 200
+
+
+def test_sessions_may_outlive_the_password(app: Flask, login: Login, run: Run) -> None:
+    alice = login("alice")
+
+    run("user", "passwd", "alice", "--keep-sessions", "--password-stdin", stdin="another\n")
+    app.extensions["db"].notice_other_writers()
+
+    assert alice.get("account/whoami").status_code == 200
+
+
+def test_a_deactivated_account_is_closed_and_says_so_in_the_list(
+    app: Flask, client: FlaskClient, login: Login, run: Run
+) -> None:
+    alice = login("alice")
+    login("bob")
+
+    unsure = run("user", "deactivate", "bob", stdin="n\n")
+    done = run("user", "deactivate", "bob", "--yes")
+    again = run("user", "deactivate", "bob", "--yes")
+    listed = run("user", "list")
+
+    app.extensions["db"].notice_other_writers()
+    assert unsure.returncode == 1
+    assert done.stdout == "@bob:localhost is closed\n"
+    assert (again.returncode, again.stderr) == (1, "homebody: This account has been deactivated\n")
+    assert log_in(client, "bob", PASSWORD) == 403
+    assert alice.get("account/whoami").status_code == 200
+    lines = [line.split() for line in listed.stdout.splitlines()]
+    assert [(line[0], line[2:]) for line in lines] == [
+        ("@alice:localhost", ["admin"]),
+        ("@bob:localhost", ["deactivated"]),
+    ]
+
+
+def test_a_registration_token_is_made_listed_and_revoked(app: Flask, run: Run) -> None:
+    validity = "/_matrix/client/v1/register/m.login.registration_token/validity?token="
+    client = app.test_client()
+
+    word = run("token", "add").stdout.strip()
+    made = said(run("token", "add", "--token", "kin", "--uses", "5", "--lifetime", "7 d", "--json"))
+    listed = run("token", "list").stdout
+    was_valid = client.get(validity + word).get_json()["valid"]
+    revoked = run("token", "revoke", word)
+
+    assert made["uses_allowed"] == 5
+    assert made["expires_ts"] - made["created_ts"] == 7 * 86_400_000
+    assert f"{word}  used 0 of any number\n" in listed
+    assert "kin  used 0 of 5, until 20" in listed
+    assert was_valid is True
+    assert revoked.returncode == 0
+    assert client.get(validity + word).get_json()["valid"] is False
+    assert [row["token"] for row in said(run("token", "list", "--json"))] == ["kin"]
+
+
+@pytest.mark.usefixtures("app")
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("user", "add", "Not A Name"), "homebody: A user name consists of a to z"),
+        (("user", "add", "alice"), "homebody: there is no terminal to ask at"),
+        (("user", "add", "alice", "--password-stdin"), "homebody: The password is empty"),
+        (("user", "passwd", "nobody"), "homebody: There is no user nobody"),
+        (("token", "add", "--token", "two words"), "homebody: A registration token has"),
+        (("token", "revoke", "unknown"), "homebody: There is no such registration token"),
+    ],
+)
+def test_what_is_wrong_is_one_line(run: Run, words: tuple[str, ...], line: str) -> None:
+    done = run(*words)
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_settings_in_force_are_printed_without_secrets(run: Run) -> None:
+    done = run("config", HOMEBODY_REGISTRATION_SHARED_SECRET="s3cret")
+
+    assert done.returncode == 0
+    assert 'server_name = "localhost"' in done.stdout
+    assert "s3cret" not in done.stdout
+
+
+def test_a_wrong_configuration_is_one_line_and_exit_code_2(tmp_path: Path, run: Run) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('server_nam = "example.org"\n')
+
+    done = run("--config", str(file), "user", "list")
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("homebody: ")
+    assert "server_name" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_damaged_database_is_one_line(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "homebody.db").write_text("this is no database, but long enough to be looked at")
+
+    done = run("user", "list")
+
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "file is not a database" in done.stderr
+
+
+def test_help_names_all_commands(run: Run) -> None:
+    done = run("--help")
+
+    for command in ("config", "token", "user"):
+        assert f"\n  {command} " in done.stdout
