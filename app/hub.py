@@ -8,8 +8,9 @@ not.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 from gevent import get_hub, monkey
 
@@ -29,3 +30,21 @@ def offload(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         return work(*args, **kwargs)
     result: R = get_hub().threadpool.apply(work, args, kwargs)
     return result
+
+
+def breathe() -> None:
+    """Let other requests go on, in the middle of a long piece of Python."""
+    if monkey.is_module_patched("threading"):
+        time.sleep(0)
+
+
+def begin(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Callable[[], R]:
+    """Let `work` start in a thread of the pool; calling the result waits, and returns what it did.
+
+    In a process without gevent's patches it is done at once.
+    """
+    if not monkey.is_module_patched("threading"):
+        done = work(*args, **kwargs)
+        return lambda: done
+    outcome = get_hub().threadpool.spawn(work, *args, **kwargs)
+    return lambda: cast("R", outcome.get())

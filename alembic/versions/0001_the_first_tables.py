@@ -63,7 +63,7 @@ def upgrade() -> None:
         sa.Column("position", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_clock")),
     )
-    op.execute("INSERT INTO clock (id, position) VALUES (1, 0)")
+    op.execute("INSERT INTO clock (id, position) VALUES (1, 1)")
     op.create_table(
         "devices",
         sa.Column("user_id", sa.Text(), nullable=False),
@@ -173,24 +173,19 @@ def upgrade() -> None:
     op.create_table(
         "notifications",
         sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("room_id", sa.Text(), nullable=False),
         sa.Column(
             "event_position", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
         ),
-        sa.Column("room_id", sa.Text(), nullable=False),
         sa.Column("thread_id", sa.Text(), nullable=False),
         sa.Column("is_highlight", sa.Boolean(), nullable=False),
         sa.Column("is_read", sa.Boolean(), nullable=False),
         sa.Column("actions", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("user_id", "event_position", name=op.f("pk_notifications")),
+        sa.PrimaryKeyConstraint(
+            "user_id", "room_id", "event_position", name=op.f("pk_notifications")
+        ),
         sqlite_with_rowid=False,
     )
-    with op.batch_alter_table("notifications", schema=None) as batch_op:
-        batch_op.create_index(
-            batch_op.f("ix_notifications_user_id_room_id_event_position"),
-            ["user_id", "room_id", "event_position"],
-            unique=False,
-        )
-
     op.create_table(
         "profile_fields",
         sa.Column("user_id", sa.Text(), nullable=False),
@@ -375,9 +370,6 @@ def downgrade() -> None:
 
     op.drop_table("receipts")
     op.drop_table("profile_fields")
-    with op.batch_alter_table("notifications", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_notifications_user_id_room_id_event_position"))
-
     op.drop_table("notifications")
     with op.batch_alter_table("media", schema=None) as batch_op:
         batch_op.drop_index(

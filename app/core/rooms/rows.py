@@ -12,7 +12,7 @@ from app.caches import RoomHead
 from app.db import Reader
 from app.models.events import StoredEvent
 from app.models.rooms import Room
-from app.spec.events import Event
+from app.spec.events import Event, Json
 from app.spec.room_versions import VERSIONS, RoomVersion
 
 AnyRow = Row[*tuple[Any, ...]]
@@ -26,6 +26,9 @@ EVENT_COLUMNS = (
 
 _HEAD = select(Room.version, Room.forward_extremities, Room.depth).where(
     Room.room_id == bindparam("room_id")
+)
+_PDUS = select(StoredEvent.position, StoredEvent.pdu).where(
+    StoredEvent.position.in_(bindparam("positions", expanding=True))
 )
 _BY_ID = select(*EVENT_COLUMNS).where(StoredEvent.event_id == bindparam("event_id"))
 
@@ -61,3 +64,10 @@ def version(tx: Reader, room_id: str) -> RoomVersion:
 def memory_bytes(event: Event) -> int:
     """About what an event takes in memory, for the bounds of caches."""
     return 1500 + 4 * len(str(event.content))
+
+
+def pdus(tx: Reader, positions: list[int]) -> list[Json]:
+    """The events at these positions as servers exchange them, in their order."""
+    result = tx.sql.execute(_PDUS, {"positions": positions})
+    found = {position: pdu for position, pdu in result}  # noqa: C416 - a Row is no pair to mypy
+    return [orjson.loads(found[position]) for position in positions if position in found]

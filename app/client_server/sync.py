@@ -1,0 +1,85 @@
+"""GET /sync: answer at once when something is new, else wait for it.
+
+Spec: client-server-api#syncing
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import cast
+
+from flask import Blueprint, current_app, request
+
+from app import context
+from app.client_server import http
+from app.core.sync import filters, presence, sync, tokens
+from app.core.sync.repeats import Repeats
+from app.core.sync.state_sections import LazyMembers
+from app.core.sync.sync import Answer, Ask
+from app.spec.events import Json
+
+bp = Blueprint("sync", __name__)
+
+MAX_TIMEOUT_MS = 600_000
+"""Ten minutes; longer waits end early, as connections rarely last."""
+
+
+@bp.get("/sync", endpoint="sync")
+@http.authenticated
+def sync_() -> Json:
+    """What is new for the device since its token; waits up to `timeout` ms until something is."""
+    timeout_ms = http.query_integer("timeout", 0, cap=MAX_TIMEOUT_MS)
+    since = request.args.get("since")
+    ask = _ask(since)
+    mood = http.query_choice("set_presence", presence.STATES, "online")
+    me = ask.requester
+    with presence.syncing(context.ephemeral(), me.user_id, me.device_id, mood):
+        if ask.since is None:  # clients repeat a long first sync: one request does the work for all
+            key = (me.user_id, me.device_id, request.query_string)
+            return _repeats().once(key, lambda: _look(ask).body)
+        if timeout_ms == 0 or ask.full_state:
+            return _look(ask).body
+        return _wait(ask, time.monotonic() + timeout_ms / 1000)
+
+
+def _ask(since: str | None) -> Ask:
+    requester = http.requester()
+    with context.db().read() as tx:
+        return Ask(
+            requester,
+            filters.resolve(tx, requester.user_id, request.args.get("filter")),
+            tokens.parse(since, tx.position) if since else None,
+            full_state=http.query_boolean("full_state"),
+            use_state_after=http.query_boolean("use_state_after"),
+        )
+
+
+def _wait(ask: Ask, until: float) -> Json:
+    """The first answer with news in it, or an empty one when the time is over.
+
+    No transaction and no connection to the database is held while it waits.
+    """
+    wakeups = context.wakeups()
+    connection = cast("socket.socket | None", request.environ.get("gunicorn.socket"))
+    with wakeups.waiting(ask.requester.user_id) as waiter:
+        while True:
+            waiter.rest()
+            found = _look(ask)
+            left = until - time.monotonic()
+            if not found.is_empty or left <= 0 or wakeups.is_closing or waiter.is_gone:
+                return found.body
+            waiter.wait(left, connection)
+
+
+def _look(ask: Ask) -> Answer:
+    with context.db().read() as tx:
+        return sync.answer(tx, ask, context.ephemeral(), _lazy_members())
+
+
+def _lazy_members() -> LazyMembers:
+    return cast(LazyMembers, current_app.extensions["lazy_members"])
+
+
+def _repeats() -> Repeats:
+    return cast(Repeats, current_app.extensions["repeats"])

@@ -1,0 +1,132 @@
+"""Which part of a room's history an answer covers, and the events of it that are shown.
+
+All rooms of an answer are asked for at once: their spans go into the statement as one JSON object,
+and the database looks each of them up by its index. No query per room.
+Spec: client-server-api#syncing (timeline, limited, prev_batch)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import orjson
+from sqlalchemy import bindparam, select, text
+
+from app import hub
+from app.caches import ClientEvent
+from app.core.rooms import client_events, visibility
+from app.db import Reader
+from app.models.events import StoredEvent
+from app.spec import filters
+from app.spec.filters import RoomEventFilter
+
+DEFAULT_LIMIT = 10
+MAX_LIMIT = 500
+_SCANNED_AT_ONCE = 200
+_MAX_SCANNED = 5000
+"""How many events are looked at to find those that a filter admits; the rest is a gap."""
+_ROOMS_BETWEEN_BREATHS = 50
+
+_NEWEST = text(
+    # json_each is SQLite's; PostgreSQL will say LATERAL
+    "SELECT events.room_id, events.position FROM json_each(:spans) AS span"
+    " JOIN events ON events.position IN ("
+    "  SELECT position FROM events WHERE room_id = span.key"
+    "  AND position > json_extract(span.value, '$[0]')"
+    "  AND position <= json_extract(span.value, '$[1]')"
+    "  ORDER BY position DESC LIMIT :count)"
+    " ORDER BY events.position"
+)
+_DOWN_FROM = (
+    select(StoredEvent.position)
+    .where(
+        StoredEvent.room_id == bindparam("room_id"),
+        StoredEvent.position > bindparam("since"),
+        StoredEvent.position <= bindparam("upto"),
+    )
+    .order_by(StoredEvent.position.desc())
+    .limit(_SCANNED_AT_ONCE)
+)
+
+
+@dataclass(slots=True)
+class Span:
+    """One room of an answer: the events after `since`, up to `upto`."""
+
+    room_id: str
+    since: int
+    """What the client has seen; 0: nothing of this room."""
+    upto: int
+    timeline: list[ClientEvent] = field(default_factory=list)
+    is_limited: bool = False
+    """There are older events in the span than those of the timeline."""
+    is_filtered: bool = False
+    """There may be events between those of the timeline that a filter kept back."""
+    boundary: int = 0
+    """The timeline begins after this position; the state section tells the state at it."""
+
+    @property
+    def is_new(self) -> bool:
+        """The client knows nothing of the room yet."""
+        return self.since == 0
+
+
+def fill(tx: Reader, user_id: str, spans: list[Span], event_filter: RoomEventFilter) -> None:
+    """Find the timeline of each span."""
+    limit = min(DEFAULT_LIMIT if event_filter.limit is None else event_filter.limit, MAX_LIMIT)
+    if event_filter == _only_limited(event_filter):
+        positions = _newest(tx, spans, limit + 1)
+        found = {span.room_id: positions.get(span.room_id, []) for span in spans}
+        client_events.load(tx, [one for room in found.values() for one in room])
+    else:
+        found = {span.room_id: _admitted(tx, span, event_filter, limit + 1) for span in spans}
+    for number, span in enumerate(spans):
+        if number % _ROOMS_BETWEEN_BREATHS == _ROOMS_BETWEEN_BREATHS - 1:
+            hub.breathe()
+        shown = found[span.room_id]
+        span.is_limited = len(shown) > limit
+        span.is_filtered = event_filter != _only_limited(event_filter)
+        shown = shown[len(shown) - limit :] if span.is_limited else shown
+        span.boundary = shown[0] - 1 if shown else span.upto
+        events = client_events.load(tx, shown)
+        span.timeline = visibility.visible(tx, user_id, span.room_id, events)
+
+
+def _only_limited(event_filter: RoomEventFilter) -> RoomEventFilter:
+    """A filter that differs from this one in nothing that leaves events out."""
+    return RoomEventFilter(
+        limit=event_filter.limit,
+        lazy_load_members=event_filter.lazy_load_members,
+        include_redundant_members=event_filter.include_redundant_members,
+        unread_thread_notifications=event_filter.unread_thread_notifications,
+    )
+
+
+def _newest(tx: Reader, spans: Iterable[Span], count: int) -> dict[str, list[int]]:
+    """{room_id: positions of its newest events, oldest first}."""
+    asked = orjson.dumps({span.room_id: (span.since, span.upto) for span in spans}).decode()
+    found: dict[str, list[int]] = {}
+    for room_id, position in tx.sql.execute(_NEWEST, {"spans": asked, "count": count}):
+        found.setdefault(room_id, []).append(position)
+    return found
+
+
+def _admitted(tx: Reader, span: Span, event_filter: RoomEventFilter, count: int) -> list[int]:
+    """The positions of the newest events that a filter admits, oldest first."""
+    admitted: list[int] = []
+    upto, scanned = span.upto, 0
+    if not filters.admits_room(event_filter, span.room_id):
+        return admitted
+    while len(admitted) < count and scanned < _MAX_SCANNED:
+        asked = {"room_id": span.room_id, "since": span.since, "upto": upto}
+        positions = tx.sql.execute(_DOWN_FROM, asked).scalars().all()
+        for event in client_events.load(tx, positions):
+            content = event.content
+            if filters.matches(event_filter, event.type, event.sender, event.room_id, content):
+                admitted.append(event.position)
+        if len(positions) < _SCANNED_AT_ONCE:
+            break
+        scanned += len(positions)
+        upto = positions[-1] - 1
+    return sorted(admitted[:count])

@@ -1,0 +1,200 @@
+"""The state section of a room: what the client has to know before its timeline, and no more.
+
+For a room that is new to the client, the state at the start of the timeline. After a gap, what
+changed in the gap. Else nothing: the timeline itself tells of every change. With `use_state_after`
+all is told as of the end of the timeline instead.
+
+Lazy loading leaves out the members who have nothing to do with the timeline. Which members a device
+has been told of is remembered by the token they came with, so a client that repeats a request gets
+them again.
+Spec: client-server-api#syncing, client-server-api#lazy-loading-room-members
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
+
+import orjson
+from sqlalchemy import TextClause, text
+
+from app.caches import ClientEvent, Requester
+from app.core.rooms import client_events
+from app.core.sync.spans import Span
+from app.db import Reader
+from app.spec import filters
+from app.spec.filters import RoomEventFilter
+
+_SPAN_JOIN = (
+    "SELECT state_intervals.room_id, state_intervals.event_position FROM json_each(:spans) AS span"
+    " JOIN state_intervals ON state_intervals.room_id = span.key"
+    " AND state_intervals.to_position > json_extract(span.value, '$[1]')"
+    " AND state_intervals.from_position > json_extract(span.value, '$[0]')"
+    " AND state_intervals.from_position <= json_extract(span.value, '$[1]')"
+)
+_HELD_AT_BOUNDARY = text(_SPAN_JOIN)
+_HELD_WITHOUT_MEMBERS = text(_SPAN_JOIN + " AND state_intervals.membership IS NULL")
+_MEMBERS_AT_BOUNDARY = text(
+    "SELECT state_intervals.room_id, state_intervals.event_position FROM json_each(:wanted) AS one"
+    " JOIN state_intervals ON state_intervals.room_id = json_extract(one.value, '$[0]')"
+    " AND state_intervals.type = 'm.room.member'"
+    " AND state_intervals.state_key = json_extract(one.value, '$[1]')"
+    " AND state_intervals.from_position <= json_extract(one.value, '$[2]')"
+    " AND state_intervals.to_position > json_extract(one.value, '$[2]')"
+)
+
+
+class LazyMembers:
+    """Which members each device has been told of, and by which token: the newest devices only."""
+
+    MAX_DEVICES = 500
+    MAX_MEMBERS = 5000
+    """Of a device; one that knows more starts anew."""
+
+    def __init__(self) -> None:
+        self._told: OrderedDict[tuple[str, str], dict[tuple[str, str], int]] = OrderedDict()
+
+    def unknown(
+        self, asker: Requester, since: int, room_id: str, user_ids: Iterable[str]
+    ) -> list[str]:
+        """Those of whom the device has not been told by a token up to `since`."""
+        told = self._told.get((asker.user_id, asker.device_id), {})
+        later = since + 1
+        return [user for user in user_ids if told.get((room_id, user), later) > since]
+
+    def tell(self, asker: Requester, token: int, room_id: str, user_ids: Iterable[str]) -> None:
+        """Remember who is told of with this token."""
+        device = (asker.user_id, asker.device_id)
+        told = self._told.setdefault(device, {})
+        self._told.move_to_end(device)
+        if len(told) > self.MAX_MEMBERS:
+            told.clear()
+        for user_id in user_ids:
+            told.setdefault((room_id, user_id), token)
+            told[room_id, user_id] = min(told[room_id, user_id], token)
+        while len(self._told) > self.MAX_DEVICES:
+            self._told.popitem(last=False)
+
+
+def load(
+    tx: Reader,
+    asker: Requester,
+    spans: Collection[Span],
+    event_filter: RoomEventFilter,
+    lazy_members: LazyMembers,
+    *,
+    is_full: bool,
+    is_after: bool,
+) -> dict[str, list[ClientEvent]]:
+    """{room_id: events of its state section, in their order}.
+
+    `is_full`: the client wants all state, whatever it knows. `is_after`: as of the end.
+    """
+    positions: dict[str, set[int]] = {span.room_id: set() for span in spans}
+    is_lazy = event_filter.lazy_load_members
+    new = [span for span in spans if span.is_new or is_full]
+    known = [
+        span
+        for span in spans
+        if not (span.is_new or is_full) and _may_have_gap(span, is_after=is_after)
+    ]
+    _collect(
+        tx,
+        _HELD_WITHOUT_MEMBERS if is_lazy else _HELD_AT_BOUNDARY,
+        {span.room_id: (-1, _boundary(span, is_after=is_after)) for span in new},
+        positions,
+    )
+    _collect(
+        tx,
+        _HELD_AT_BOUNDARY,
+        {span.room_id: (span.since, _delta_end(span, is_after=is_after)) for span in known},
+        positions,
+    )
+    if is_lazy:
+        wanted = _wanted_members(tx, asker, spans, event_filter, lazy_members, is_full=is_full)
+        at = {span.room_id: _boundary(span, is_after=is_after) for span in spans}
+        asked = [(room, user, at[room]) for room, users in wanted.items() for user in users]
+        _collect_members(tx, asked, positions)
+    return {
+        span.room_id: _section(tx, span, positions[span.room_id], event_filter, is_after=is_after)
+        for span in spans
+    }
+
+
+def _boundary(span: Span, *, is_after: bool) -> int:
+    return span.upto if is_after else span.boundary
+
+
+def _delta_end(span: Span, *, is_after: bool) -> int:
+    """Up to where changes are told: a filtered timeline may hide some between its events too."""
+    return span.upto if is_after or span.is_filtered else span.boundary
+
+
+def _may_have_gap(span: Span, *, is_after: bool) -> bool:
+    """Whether anything may have changed that the timeline does not tell."""
+    if is_after:
+        return (
+            span.is_limited
+            or span.is_filtered
+            or any(event.state_key is not None for event in span.timeline)
+        )
+    return span.is_limited or span.is_filtered
+
+
+def _collect(
+    tx: Reader,
+    query: TextClause,
+    spans: dict[str, tuple[int, int]],
+    positions: dict[str, set[int]],
+) -> None:
+    if not spans:
+        return
+    result = tx.sql.execute(query, {"spans": orjson.dumps(spans).decode()})
+    for room_id, position in result:
+        positions[room_id].add(position)
+
+
+def _collect_members(
+    tx: Reader, wanted: list[tuple[str, str, int]], positions: dict[str, set[int]]
+) -> None:
+    if not wanted:
+        return
+    result = tx.sql.execute(_MEMBERS_AT_BOUNDARY, {"wanted": orjson.dumps(wanted).decode()})
+    for room_id, position in result:
+        positions[room_id].add(position)
+
+
+def _wanted_members(
+    tx: Reader,
+    asker: Requester,
+    spans: Collection[Span],
+    event_filter: RoomEventFilter,
+    lazy_members: LazyMembers,
+    *,
+    is_full: bool,
+) -> dict[str, list[str]]:
+    """{room_id: members whom the client needs to show the timeline and does not know}."""
+    wanted: dict[str, list[str]] = {}
+    for span in spans:
+        users = {event.sender for event in span.timeline}
+        if span.is_new or is_full:
+            users.add(asker.user_id)
+        if event_filter.include_redundant_members or span.is_new or is_full:
+            wanted[span.room_id] = list(users)
+        else:
+            wanted[span.room_id] = lazy_members.unknown(asker, span.since, span.room_id, users)
+        if wanted[span.room_id]:
+            lazy_members.tell(asker, tx.position, span.room_id, wanted[span.room_id])
+    return wanted
+
+
+def _section(
+    tx: Reader, span: Span, positions: set[int], event_filter: RoomEventFilter, *, is_after: bool
+) -> list[ClientEvent]:
+    if not is_after:
+        positions = positions - {event.position for event in span.timeline}
+    return [
+        event
+        for event in client_events.load(tx, sorted(positions))
+        if filters.matches(event_filter, event.type, event.sender, event.room_id, event.content)
+    ]

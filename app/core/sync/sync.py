@@ -1,0 +1,286 @@
+"""/sync: what is new for one device since its token.
+
+The work is proportional to what has changed, never to how many rooms there are or how long they
+are. `answer` is the list of steps; each part of the answer has a module of its own:
+
+    rooms with news       memberships.py     the events of each       spans.py
+    state sections        state_sections.py  heroes and counts        summaries.py
+    account data          account_data.py    receipts                 receipts.py
+    typing                typing.py          presence                 presence.py
+    unread counts         push/counts.py
+
+Spec: client-server-api#syncing
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Set
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from app.caches import ClientEvent, Requester
+from app.core.push import counts
+from app.core.rooms import client_events, rows, state
+from app.core.sync import account_data, memberships, presence, receipts, spans, summaries, typing
+from app.core.sync import state_sections as sections
+from app.core.sync.ephemeral import Ephemeral
+from app.core.sync.spans import Span
+from app.core.sync.state_sections import LazyMembers
+from app.core.sync.tokens import SyncToken
+from app.db import Reader
+from app.spec import filters
+from app.spec.events import Json, StateKey
+from app.spec.filters import EventFilter, Filter
+
+STRIPPED_STATE: list[StateKey] = [
+    ("m.room.create", ""),
+    ("m.room.join_rules", ""),
+    ("m.room.name", ""),
+    ("m.room.avatar", ""),
+    ("m.room.topic", ""),
+    ("m.room.canonical_alias", ""),
+    ("m.room.encryption", ""),
+]
+"""What somebody invited is told of a room. Spec: client-server-api#stripped-state"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request for news."""
+
+    requester: Requester
+    filter: Filter
+    since: SyncToken | None
+    """None: the client knows nothing yet."""
+    full_state: bool = False
+    use_state_after: bool = False
+
+    @property
+    def position(self) -> int:
+        """What the client has seen; 0: nothing."""
+        return 0 if self.since is None else self.since.position
+
+    @property
+    def ephemeral(self) -> int:
+        """The same of what is kept in memory only."""
+        return 0 if self.since is None else self.since.ephemeral or 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What /sync says."""
+
+    body: Json
+    is_empty: bool
+    """Nothing is new: a request that may wait waits on."""
+
+
+def answer(tx: Reader, ask: Ask, ephemeral: Ephemeral, lazy_members: LazyMembers) -> Answer:
+    """What is new for the device. The body may have `orjson.Fragment`s in it."""
+    user_id, wanted = ask.requester.user_id, ask.filter
+    token = SyncToken(tx.position, ephemeral.position)
+    mine = memberships.since(tx, user_id, ask.position, wanted.room)
+    data = account_data.since(tx, user_id, ask.position, token.position)
+    rooms = _rooms(tx, ask, mine, data, ephemeral, lazy_members)
+    own_data = _admitted(data.pop("", []), wanted.account_data)
+    online = _presence(tx, ask, mine, ephemeral)
+    body: Json = {"next_batch": str(token)}
+    if own_data or ask.since is None:
+        body["account_data"] = {"events": own_data}
+    if online or ask.since is None:
+        body["presence"] = {"events": online}
+    body["rooms"] = rooms
+    return Answer(body, is_empty=not (own_data or online or any(rooms.values())))
+
+
+def _rooms(
+    tx: Reader,
+    ask: Ask,
+    mine: memberships.Memberships,
+    data: dict[str, list[Json]],
+    ephemeral: Ephemeral,
+    lazy_members: LazyMembers,
+) -> dict[str, dict[str, Any]]:
+    """The four sections of rooms."""
+    joined = _joined_spans(tx, ask, mine)
+    left = [Span(room.room_id, room.since, room.upto) for room in mine.left]
+    both = [*joined, *left]
+    spans.fill(tx, ask.requester.user_id, both, ask.filter.room.timeline)
+    for span in joined:  # who comes back into a room may know some of it: a gap tells to start anew
+        span.is_limited |= span.is_new and ask.since is not None
+    states = sections.load(
+        tx,
+        ask.requester,
+        both,
+        ask.filter.room.state,
+        lazy_members,
+        is_full=ask.full_state,
+        is_after=ask.use_state_after,
+    )
+    entries = {span.room_id: _entry(tx, ask, span, states[span.room_id]) for span in both}
+    own_leaves = {room.room_id: room.member_position for room in mine.left}
+    for span in left:
+        _tell_own_leave(tx, ask, entries[span.room_id], own_leaves[span.room_id])
+    shown = {span.room_id: entries[span.room_id] for span in joined}
+    _add_what_is_no_event(tx, ask, mine, shown, data, ephemeral)
+    renamed = mine.newly_joined | {
+        span.room_id
+        for span in joined
+        if any(event.type == state.MEMBER for event in (*span.timeline, *states[span.room_id]))
+    }
+    _add_counts(tx, ask, shown, renamed)
+    return {
+        "join": shown,
+        "invite": {room_id: _preview(tx, room_id, ask, "invite_state") for room_id in mine.invited},
+        "knock": {room_id: _preview(tx, room_id, ask, "knock_state") for room_id in mine.knocked},
+        "leave": {span.room_id: entries[span.room_id] for span in left},
+    }
+
+
+def _joined_spans(tx: Reader, ask: Ask, mine: memberships.Memberships) -> list[Span]:
+    """The joined rooms that have new events, or are new to the client."""
+    upto = tx.position
+    found = [Span(room_id, 0, upto) for room_id in sorted(mine.newly_joined)]
+    others = mine.joined - mine.newly_joined
+    if ask.full_state:
+        busy: Collection[str] = others
+    else:
+        busy = memberships.with_events_since(tx, others, ask.position, upto)
+    return found + [Span(room_id, ask.position, upto) for room_id in sorted(busy)]
+
+
+def _entry(tx: Reader, ask: Ask, span: Span, room_state: list[ClientEvent]) -> Json:
+    """A room's own part of the answer: its timeline and the state before it."""
+    state_name = "state_after" if ask.use_state_after else "state"
+    return {
+        "timeline": {
+            "events": _shown(tx, ask, span.timeline),
+            "limited": span.is_limited,
+            "prev_batch": str(SyncToken(span.boundary)),
+        },
+        state_name: {"events": _shown(tx, ask, room_state)},
+    }
+
+
+def _tell_own_leave(tx: Reader, ask: Ask, entry: Json, position: int) -> None:
+    """Somebody who was only invited may not see the room, but is told of the own leave."""
+    timeline = entry["timeline"]["events"]
+    if not timeline:
+        timeline += _shown(tx, ask, client_events.load(tx, [position]))
+
+
+def _add_what_is_no_event(
+    tx: Reader,
+    ask: Ask,
+    mine: memberships.Memberships,
+    shown: dict[str, Json],
+    data: dict[str, list[Json]],
+    ephemeral: Ephemeral,
+) -> None:
+    """Receipts, typing and account data; a room may be in the answer for these alone."""
+    room_filter = ask.filter.room
+    read = _receipts(tx, ask, mine)
+    typers = typing.since(ephemeral, mine.joined, ask.ephemeral)
+    for room_id in mine.joined & (read.keys() | typers.keys() | data.keys()):
+        events = [part[room_id] for part in (read, typers) if room_id in part]
+        events = _admitted(events, room_filter.ephemeral)
+        own_data = _admitted(data.get(room_id, []), room_filter.account_data)
+        if events or own_data:
+            entry = shown.setdefault(room_id, _silent(ask))
+            entry["ephemeral"] = {"events": events}
+            entry["account_data"] = {"events": own_data}
+
+
+def _add_counts(tx: Reader, ask: Ask, shown: dict[str, Json], renamed: Set[str]) -> None:
+    """Unread counts for every room of the answer, a summary where members have changed."""
+    user_id = ask.requester.user_id
+    unread = counts.unread_in(tx, user_id, shown.keys())
+    told = summaries.load(tx, user_id, shown.keys() & renamed)
+    by_thread = ask.filter.room.timeline.unread_thread_notifications
+    for room_id, entry in shown.items():
+        entry.setdefault("ephemeral", {"events": []})
+        entry.setdefault("account_data", {"events": []})
+        entry.update(_unread(unread.get(room_id, {}), is_by_thread=by_thread))
+        entry["summary"] = told.get(room_id, {})
+
+
+def _silent(ask: Ask) -> Json:
+    """The entry of a room without new events."""
+    return {
+        "timeline": {"events": [], "limited": False, "prev_batch": str(SyncToken(ask.position))},
+        "state_after" if ask.use_state_after else "state": {"events": []},
+    }
+
+
+def _receipts(tx: Reader, ask: Ask, mine: memberships.Memberships) -> dict[str, Json]:
+    """{room_id: its m.receipt}: all receipts of rooms new to the client, else what is new."""
+    user_id, new = ask.requester.user_id, mine.newly_joined
+    found = receipts.in_rooms(tx, user_id, new) if new else {}
+    if ask.since is not None:
+        known = mine.joined - new
+        found = found | receipts.since(tx, user_id, known, ask.position, tx.position)
+    return found
+
+
+def _unread(by_thread: dict[str, tuple[int, int]], *, is_by_thread: bool) -> Json:
+    """The counts of a room: in all, or for the main timeline and each thread apart."""
+    if not is_by_thread:
+        return {"unread_notifications": _count(by_thread.values())}
+    threads = {thread: _count([count]) for thread, count in by_thread.items() if thread != "main"}
+    return {
+        "unread_notifications": _count([by_thread.get("main", (0, 0))]),
+        "unread_thread_notifications": threads,
+    }
+
+
+def _count(pairs: Collection[tuple[int, int]]) -> Json:
+    return {
+        "notification_count": sum(pair[0] for pair in pairs),
+        "highlight_count": sum(pair[1] for pair in pairs),
+    }
+
+
+def _preview(tx: Reader, room_id: str, ask: Ask, section: str) -> Json:
+    """The room as somebody sees it who is not in it yet, with their own membership."""
+    own: StateKey = (state.MEMBER, ask.requester.user_id)
+    known = state.current_many(tx, room_id, [*STRIPPED_STATE, own])
+    member = known.pop(own)
+    inviter: StateKey = (state.MEMBER, member.sender)
+    known |= state.current_many(tx, room_id, [inviter])
+    events = [client_events.stripped(event.pdu) for event in known.values()]
+    own_event = client_events.stripped(member.pdu) | {
+        "event_id": member.event_id,
+        "origin_server_ts": member.origin_server_ts,
+    }
+    return {section: {"events": [*events, own_event]}}
+
+
+def _presence(
+    tx: Reader, ask: Ask, mine: memberships.Memberships, ephemeral: Ephemeral
+) -> list[Json]:
+    """m.presence of the people who share a room with the user."""
+    wanted = ask.filter.presence
+    found = presence.since(
+        tx, ephemeral, ask.requester.user_id, ask.ephemeral, newly_joined=mine.newly_joined
+    )
+    admitted = [event for event in found if filters.matches(wanted, event["type"], event["sender"])]
+    return admitted if wanted.limit is None else admitted[: wanted.limit]
+
+
+def _admitted(events: list[Json], wanted: EventFilter) -> list[Json]:
+    """The events without a sender (account data, receipts, typing) that a filter admits."""
+    admitted = [event for event in events if filters.matches(wanted, event["type"], None)]
+    return admitted if wanted.limit is None else admitted[: wanted.limit]
+
+
+def _shown(tx: Reader, ask: Ask, events: list[ClientEvent]) -> list[Any]:
+    """Events in the form that the filter asks for."""
+    if ask.filter.event_format == "federation":
+        return rows.pdus(tx, [event.position for event in events])
+    encoded = client_events.encode_all(events, tx.now_ms, ask.requester, with_room_id=False)
+    if ask.filter.event_fields is None:
+        return list(encoded)
+    fields = ask.filter.event_fields
+    return [filters.pick(orjson.loads(orjson.dumps(one)), fields) for one in encoded]

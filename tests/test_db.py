@@ -1,0 +1,256 @@
+"""The writer: grouped commits, what a failed write leaves behind, what other processes write."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import insert, select, text
+
+from app import errors
+from app.db import Database, Tx
+from app.models.account_data import AccountData
+
+
+@pytest.fixture
+def db(app: Flask) -> Database:
+    database: Database = app.extensions["db"]
+    return database
+
+
+@pytest.fixture
+def other_process(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that the server knows nothing of."""
+    connection = sqlite3.connect(tmp_path / "homebody.db", isolation_level=None)
+    yield connection
+    connection.close()
+
+
+def note(tx: Tx, word: str) -> int:
+    """Write something, and return its position."""
+    position = tx.next_position()
+    row = {"user_id": "@a:x", "room_id": "", "type": word, "content": "{}", "position": position}
+    tx.sql.execute(insert(AccountData), row)
+    return position
+
+
+def noted(db: Database) -> set[str]:
+    with db.read() as tx:
+        return set(tx.sql.execute(select(AccountData.type)).scalars())
+
+
+class Disk:
+    """The writer's connection to a disk whose COMMITs can be held up and made to fail."""
+
+    def __init__(self, raw: sqlite3.Connection) -> None:
+        self._raw = raw
+        self.may_commit = threading.Event()
+        self.may_commit.set()
+        self.commits = 0
+        self.is_full = False
+
+    def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+        if sql == "COMMIT":
+            self.may_commit.wait(10)
+            self.commits += 1
+            if self.is_full:
+                raise sqlite3.OperationalError("database or disk is full")
+        return self._raw.execute(sql, *args)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+
+@pytest.fixture
+def disk(db: Database) -> Disk:
+    disk = Disk(db._raw)  # type: ignore[arg-type]  # noqa: SLF001 - there is no other way to break it
+    db._raw = disk  # type: ignore[assignment]  # noqa: SLF001 - as above
+    return disk
+
+
+def test_a_write_can_be_read_once_it_returns(db: Database) -> None:
+    with db.write() as tx:
+        position = note(tx, "one")
+
+    assert noted(db) == {"one"}
+    with db.read() as reader:
+        assert reader.position == position
+
+
+def test_a_write_that_raises_leaves_nothing_and_harms_nobody(db: Database) -> None:
+    with pytest.raises(ZeroDivisionError), db.write() as tx:
+        note(tx, "one")
+        raise ZeroDivisionError
+
+    with db.write() as tx:
+        note(tx, "two")
+
+    assert noted(db) == {"two"}
+
+
+def test_a_reader_keeps_its_snapshot_while_others_write(db: Database) -> None:
+    with db.read() as reader:
+        before = reader.position
+        with db.write() as tx:
+            note(tx, "one")
+        found = reader.sql.execute(select(AccountData.type)).scalars().all()
+
+    assert (found, before) == ([], 1)
+
+
+def test_writers_that_come_during_a_commit_share_the_next_one(db: Database, disk: Disk) -> None:
+    disk.may_commit.clear()
+
+    def write(word: str) -> None:
+        with db.write() as tx:
+            note(tx, word)
+
+    threads = [threading.Thread(target=write, args=(f"word{n}",)) for n in range(20)]
+    for thread in threads:
+        thread.start()
+    disk.may_commit.set()
+    for thread in threads:
+        thread.join(10)
+
+    assert len(noted(db)) == 20
+    assert disk.commits < 20
+
+
+def test_nobody_is_answered_before_the_commit(db: Database, disk: Disk) -> None:
+    disk.may_commit.clear()
+    is_answered = threading.Event()
+
+    def write() -> None:
+        with db.write() as tx:
+            note(tx, "one")
+        is_answered.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    too_early = is_answered.wait(0.2)
+    disk.may_commit.set()
+    thread.join(10)
+
+    assert not too_early
+    assert is_answered.is_set()
+
+
+def test_a_failed_commit_fails_its_writes_and_the_next_one_works(db: Database, disk: Disk) -> None:
+    woken: list[object] = []
+    db._wake = woken.append  # noqa: SLF001 - to see that nobody is woken
+    disk.is_full = True
+
+    with pytest.raises(errors.MatrixError) as refusal, db.write() as tx:
+        note(tx, "one")
+        tx.wake("@a:x")
+        tx.remember(db.caches.joined_rooms, "@a:x", frozenset({"!wrong:x"}))
+    disk.is_full = False
+    with db.write() as tx:
+        note(tx, "two")
+
+    assert refusal.value.status == 503
+    assert noted(db) == {"two"}
+    assert db.caches.joined_rooms.get("@a:x") is None
+    assert woken == [[]]
+
+
+def test_a_rolled_back_write_takes_its_caches_with_it(db: Database) -> None:
+    with pytest.raises(ZeroDivisionError), db.write() as tx:
+        tx.remember(db.caches.joined_rooms, "@a:x", frozenset({"!wrong:x"}))
+        raise ZeroDivisionError
+
+    assert db.caches.joined_rooms.get("@a:x") is None
+
+
+def test_an_old_reader_cannot_fill_a_cache_that_the_writer_has_changed(db: Database) -> None:
+    with db.read() as reader:
+        with db.write() as tx:
+            tx.forget(db.caches.joined_rooms, "@a:x")
+        reader.fill(db.caches.joined_rooms, "@a:x", frozenset({"!old:x"}))
+    with db.read() as reader:
+        reader.fill(db.caches.joined_rooms, "@b:x", frozenset({"!new:x"}))
+
+    assert db.caches.joined_rooms.get("@a:x") is None
+    assert db.caches.joined_rooms.get("@b:x") == {"!new:x"}
+
+
+def test_a_reader_cannot_fill_a_cache_while_its_change_is_not_committed(
+    db: Database, disk: Disk
+) -> None:
+    disk.may_commit.clear()
+
+    def write() -> None:
+        with db.write() as tx:
+            tx.forget(db.caches.joined_rooms, "@a:x")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    while not db.caches.joined_rooms.is_unsettled:
+        thread.join(0.01)
+    with db.read() as reader:
+        reader.fill(db.caches.joined_rooms, "@a:x", frozenset({"!old:x"}))
+    disk.may_commit.set()
+    thread.join(10)
+
+    assert db.caches.joined_rooms.get("@a:x") is None
+
+
+def test_positions_go_on_after_a_restart(db: Database, make_app: Any) -> None:
+    with db.write() as tx:
+        last = note(tx, "one")
+    db.close()
+
+    again: Database = make_app().extensions["db"]
+    with again.write() as tx:
+        next_one = note(tx, "two")
+
+    assert next_one > last
+
+
+def test_what_another_process_writes_empties_the_caches(
+    db: Database, other_process: sqlite3.Connection
+) -> None:
+    woken: list[object] = []
+    db._wake = woken.append  # noqa: SLF001 - to see who is woken
+    with db.write() as tx:
+        tx.remember(db.caches.joined_rooms, "@a:x", frozenset({"!a:x"}))
+
+    db.notice_other_writers()
+    kept = db.caches.joined_rooms.get("@a:x")
+    other_process.execute("UPDATE clock SET position = 500")
+    db.notice_other_writers()
+
+    assert kept == {"!a:x"}
+    assert db.caches.joined_rooms.get("@a:x") is None
+    assert woken[-1] == [{"*"}]
+    with db.write() as tx:
+        assert tx.next_position() == 501
+
+
+def test_a_locked_database_is_a_503_and_not_for_ever(
+    db: Database, other_process: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.db.LOCKED_FOR_SECONDS", 0.1)
+    other_process.execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(errors.MatrixError) as refusal, db.write() as tx:
+        note(tx, "one")
+    other_process.execute("ROLLBACK")
+    with db.write() as tx:
+        note(tx, "two")
+
+    assert refusal.value.status == 503
+    assert noted(db) == {"two"}
+
+
+def test_every_commit_waits_for_the_disk(db: Database) -> None:
+    with db.write() as tx:
+        journal = tx.sql.execute(text("PRAGMA journal_mode")).scalar_one()
+        synchronous = tx.sql.execute(text("PRAGMA synchronous")).scalar_one()
+
+    assert (journal, synchronous) == ("wal", 2)
