@@ -122,6 +122,7 @@ def make_app(tmp_path: Path, empty_database: Path) -> Iterator[MakeApp]:
 
     yield make
     for app in started:
+        app.extensions["ephemeral"].close()
         app.extensions["db"].close()
 
 

@@ -20,7 +20,19 @@ from collections.abc import Collection
 from typing import Final
 
 import orjson
-from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy import (
+    Boolean,
+    Integer,
+    Text,
+    bindparam,
+    delete,
+    false,
+    func,
+    literal,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert
 
 from app.caches import PushSettings
@@ -41,8 +53,29 @@ _PRUNED_EVERY: Final = 256
 """Events of a room."""
 _POWER: Final[list[StateKey]] = [room_state.CREATE, room_state.POWER_LEVELS]
 
-_NOTIFY = insert(Notification)
-_ADD = insert(UnreadCount)
+_USERS = func.json_each(bindparam("users")).table_valued("value")  # as one value: no row each
+_NOTIFY = insert(Notification).from_select(
+    ["user_id", "room_id", "event_position", "thread_id", "is_highlight", "is_read", "actions"],
+    select(
+        _USERS.c.value,
+        bindparam("room_id", type_=Text),
+        bindparam("position", type_=Integer),
+        bindparam("thread_id", type_=Text),
+        bindparam("is_highlight", type_=Boolean),
+        false(),
+        bindparam("actions", type_=Text),
+    ),
+)
+_ADD = insert(UnreadCount).from_select(
+    ["user_id", "room_id", "thread_id", "notification_count", "highlight_count"],
+    select(
+        _USERS.c.value,
+        bindparam("room_id", type_=Text),
+        bindparam("thread_id", type_=Text),
+        literal(1),
+        bindparam("is_highlight", type_=Integer),
+    ).where(true()),  # SQLite takes the ON of ON CONFLICT for that of a join without it
+)
 _ADD = _ADD.on_conflict_do_update(
     index_elements=["user_id", "room_id", "thread_id"],
     set_={
@@ -206,27 +239,24 @@ def _names(tx: Reader, room_id: str, settings: dict[str, PushSettings]) -> dict[
 
 def _write(tx: Tx, event: Event, position: int, thread: str, outcomes: dict[str, Outcome]) -> None:
     """Store who is notified. Of an invite there is a note only: the room has no counts yet."""
-    actions: dict[int, str] = {}
-    notified, counted = [], []
-    for user_id, outcome in sorted(outcomes.items()):
-        text = actions.get(id(outcome))
-        if text is None:
-            text = actions[id(outcome)] = orjson.dumps(outcome.actions).decode()
-        key = {"user_id": user_id, "room_id": event.room_id, "thread_id": thread}
-        notified.append(
-            {
-                **key,
-                "event_position": position,
-                "is_highlight": outcome.highlight,
-                "is_read": False,
-                "actions": text,
-            }
-        )
-        highlights = int(outcome.highlight)
-        counted.append({**key, "notification_count": 1, "highlight_count": highlights})
-    tx.sql.execute(_NOTIFY, notified)
-    if event.type != state.MEMBER or event.content.get("membership") != "invite":
-        tx.sql.execute(_ADD, counted)
+    users: dict[int, list[str]] = {}
+    kinds: dict[int, Outcome] = {}
+    for user_id, outcome in outcomes.items():  # most have the same outcome, by the same rule
+        kinds[id(outcome)] = outcome
+        users.setdefault(id(outcome), []).append(user_id)
+    is_invite = event.type == state.MEMBER and event.content.get("membership") == "invite"
+    for kind, outcome in kinds.items():
+        row = {
+            "users": orjson.dumps(users[kind]).decode(),
+            "room_id": event.room_id,
+            "position": position,
+            "thread_id": thread,
+            "is_highlight": outcome.highlight,
+            "actions": orjson.dumps(outcome.actions).decode(),
+        }
+        tx.sql.execute(_NOTIFY, row)
+        if not is_invite:
+            tx.sql.execute(_ADD, row)
 
 
 def _prune(tx: Tx, room_id: str, members: list[str]) -> None:
