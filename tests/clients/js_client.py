@@ -9,6 +9,7 @@ import collections
 import contextlib
 import itertools
 import json
+import shutil
 from asyncio import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,6 +22,14 @@ JS = Path(__file__).parent / "js"
 _ANSWER_SECONDS = 30.0
 # an answer may hold an image
 _LONGEST_LINE_BYTES = 16 * 1024 * 1024
+_NAMES_OF_CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
+
+def chromium() -> str:
+    """The browser to start; AssertionError where there is none."""
+    found = next(filter(None, map(shutil.which, _NAMES_OF_CHROMIUM)), None)
+    assert found, "no Chromium: tests/clients/install brings it"
+    return found
 
 
 class JsPerson:

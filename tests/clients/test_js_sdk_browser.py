@@ -20,8 +20,6 @@ from tests.clients import js_client, nio_client
 from tests.clients.js_client import JsPerson
 from tests.clients.nio_client import ok
 
-_NAMES_OF_CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     """Serves files, and says nothing of CORS: the opposite of a homeserver."""
@@ -51,16 +49,10 @@ def _bundle(target: Path) -> None:
     subprocess.run([esbuild, "page.mjs", *options], cwd=js_client.JS, check=True, timeout=60)
 
 
-def _chromium() -> str:
-    found = next(filter(None, map(shutil.which, _NAMES_OF_CHROMIUM)), None)
-    assert found, "no Chromium: tests/clients/install brings it"
-    return found
-
-
 @contextlib.asynccontextmanager
 async def in_chromium(page: str, url: str, name: str) -> AsyncIterator[JsPerson]:
     """Someone whose client is a page in Chromium; no answer may be refused to it by CORS."""
-    async with js_client.person(url, name, "browser.mjs", _chromium(), page) as someone:
+    async with js_client.person(url, name, "browser.mjs", js_client.chromium(), page) as someone:
         yield someone
         assert await someone.ask("corsErrors") == []
 
@@ -130,7 +122,9 @@ async def test_the_page_may_read_the_servers_refusals_too(server: str, page: str
 
 async def test_a_server_without_cors_would_be_noticed(page: str) -> None:
     other_origin = page.replace("127.0.0.1", "localhost").rstrip("/")
-    async with js_client.person(other_origin, "bob", "browser.mjs", _chromium(), page) as bob:
+    async with js_client.person(
+        other_origin, "bob", "browser.mjs", js_client.chromium(), page
+    ) as bob:
         with pytest.raises(AssertionError, match="fetch failed"):
             await bob.register()
 

@@ -1,0 +1,56 @@
+/**
+ * Headless Chromium for the server's own pages, moved by lines of JSON on standard input:
+ *
+ *     node pages.mjs CHROMIUM
+ *
+ * - open {url, before}: go there; `before` is a script that runs before the page's own ones
+ * - fill {label, text}, press {button}: as a person would, by what is written beside it
+ * - text: what a person can read
+ * - evaluate {script}: the value of an expression in the page
+ * - faults: what the console has complained about
+ * - resize {width, height}, screenshot {path}
+ */
+import { chromium } from "playwright-core";
+import { answerLines } from "./lines.mjs";
+
+const [executablePath] = process.argv.slice(2);
+const browser = await chromium.launch({
+    executablePath,
+    // the first as root, as in CI, has no sandbox; the rest keeps Chromium from calling home
+    args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", "--disable-quic"],
+});
+const page = await browser.newPage();
+page.setDefaultTimeout(10_000);
+const faults = [];
+page.on("console", (message) => {
+    console.error(`[${message.type()}] ${message.text()}`);
+    // a refusal by the server is no fault of the page
+    const isRefusal = message.text().startsWith("Failed to load resource");
+    if (message.type() === "error" && !isRefusal) faults.push(message.text());
+});
+page.on("pageerror", (error) => faults.push(String(error)));
+
+const commands = {
+    async open({ url, before }) {
+        if (before) await page.addInitScript(before);
+        await page.goto(url);
+    },
+    fill: ({ label, text }) => page.getByLabel(label, { exact: true }).fill(text),
+    press: ({ button }) => page.getByRole("button", { name: button, exact: true }).click(),
+    waitFor: ({ text }) => page.getByText(text).waitFor(),
+    text: () => page.locator("main").innerText(),
+    evaluate: ({ script }) => page.evaluate(script),
+    faults: () => faults,
+    resize: (size) => page.setViewportSize(size),
+    screenshot: async ({ path }) => void (await page.screenshot({ path })),
+};
+
+await answerLines(async (command, given) => {
+    try {
+        return { result: (await commands[command](given)) ?? null };
+    } catch (error) {
+        return { error: String(error) };
+    }
+});
+await browser.close();
