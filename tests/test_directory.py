@@ -107,21 +107,24 @@ def test_a_published_room_shows_what_it_is(app: Flask, login: Login) -> None:
 
 def test_state_of_odd_shapes_does_no_harm(login: Login) -> None:
     alice = login("alice")
-    odd = ("m.room.name", "m.room.topic", "m.room.avatar", "m.room.guest_access")
-    content = {"name": 5, "topic": ["x"], "url": {}, "guest_access": None}
+    odd = ("name", "topic", "avatar", "guest_access", "join_rules", "encryption")
+    content = {"name": 5, "topic": ["x"], "url": {}, "join_rule": ["x"], "algorithm": None}
     room_id = alice.create_room(
-        visibility="public", initial_state=[{"type": kind, "content": content} for kind in odd]
+        visibility="public",
+        initial_state=[{"type": f"m.room.{kind}", "content": content} for kind in odd],
     )
 
     [chunk] = alice.get("publicRooms").get_json()["chunk"]
+    preview = summary(alice, room_id).get_json()
 
     assert chunk == {
         "room_id": room_id,
         "guest_can_join": False,
         "world_readable": False,
-        "join_rule": "public",
+        "join_rule": "invite",
         "num_joined_members": 1,
     }
+    assert preview == {**chunk, "room_version": "11", "membership": "join"}
 
 
 def test_the_fullest_rooms_come_first_and_empty_ones_not_at_all(login: Login) -> None:

@@ -121,9 +121,8 @@ def _more(version: str, contents: dict[str, Json]) -> Json:
     encryption = _text(contents, "m.room.encryption", "algorithm")
     if encryption is not None:
         more["encryption"] = encryption
-    rules = contents.get("m.room.join_rules", {})
-    if rules.get("join_rule") in membership.RESTRICTED:
-        more["allowed_room_ids"] = membership.allowed_rooms(rules)
+    if _text(contents, "m.room.join_rules", "join_rule") in membership.RESTRICTED:
+        more["allowed_room_ids"] = membership.allowed_rooms(contents["m.room.join_rules"])
     return more
 
 
