@@ -84,8 +84,10 @@ def intention(room: Room, act: Act, after: Sequence[Event]) -> tuple[str, Json, 
     if act.name == "rule":
         return "m.room.join_rules", {"join_rule": RULES[act.level % 3]}, ""
     if act.name == "levels":
-        current = room.events[room.state_after(*after)[POWER_LEVELS]].content
-        users = {**current["users"], act.target: act.level}
+        state = room.state_after(*after)
+        # v2 can lose the levels: of two that conflict neither stands once their sender has left
+        current = room.events[state[POWER_LEVELS]].content if POWER_LEVELS in state else {}
+        users = {**current.get("users", {}), act.target: act.level}
         return "m.room.power_levels", {**current, "users": users}, ""
     membership = "leave" if act.name == "kick" else act.name
     target = act.sender if act.name in {"join", "leave"} else act.target
