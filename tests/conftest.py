@@ -14,6 +14,7 @@ from urllib.parse import quote
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from hypothesis import settings
 from werkzeug.test import TestResponse
 
 from app import config, create_app
@@ -21,6 +22,12 @@ from app import config, create_app
 ROOT = Path(__file__).parents[1]
 V3 = "/_matrix/client/v3/"
 PASSWORD = "correct horse battery staple"
+
+# The same examples in every run, so that no commit fails by chance, and no deadline, as machines
+# that test are busy with other things. --hypothesis-profile=explore looks for more.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile("repeatable")
 
 
 class Person:

@@ -6,16 +6,11 @@ import pathlib
 import re
 from typing import Any
 
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from app.spec import events, room_versions, signing
 from app.spec.events import Json
 from app.spec.room_versions import RoomVersion
-
-# No deadline: the machines that test are busy with other things
-settings.register_profile("law", max_examples=100, deadline=None)
-settings.load_profile("law")
 
 VECTORS = pathlib.Path(__file__).parent.parent / "vectors"
 KEY = signing.SigningKey.from_seed("a_test", b"0123456789abcdef" * 2)
