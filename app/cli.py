@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from app import config
+from app import config, serving
 from app.config import Config, ConfigError
 from app.errors import MatrixError
 from app.serving import StartError
@@ -84,3 +84,14 @@ def main(ctx: click.Context, config_path: Path | None) -> None:
 def show_config(ctx: click.Context) -> None:
     """Print the settings that are in force, without secrets."""
     click.echo(config.describe(load_config(ctx)), nl=False)
+
+
+@main.command()
+@click.pass_context
+def serve(ctx: click.Context) -> None:
+    """Serve until interrupted; brings the database up to date first."""
+    load_config(ctx)  # so that a mistake is told before anything starts
+    environ = dict(os.environ)
+    if ctx.obj is not None:
+        environ["HOMEBODY_CONFIG"] = str(ctx.obj.absolute())
+    serving.run(environ)
