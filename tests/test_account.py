@@ -145,3 +145,16 @@ def test_who_wants_to_be_erased_is_remembered_so(
     with app.extensions["db"].read() as tx:
         row = tx.sql.exec_driver_sql("SELECT is_erased, password_hash FROM accounts").one()
     assert tuple(row) == (is_erased, None)
+
+
+def test_erasing_takes_profile_and_account_data_along(app: Flask, login: Login) -> None:
+    alice = login("alice")
+    alice.put(f"profile/{alice.user_id}/displayname", json={"displayname": "Alice"})
+    alice.put(f"user/{alice.user_id}/account_data/org.example.colour", json={"colour": "blue"})
+
+    alice.post("account/deactivate", json={"auth": PROOF, "erase": True})
+
+    with app.extensions["db"].read() as tx:
+        for table in ("profile_fields", "account_data"):
+            query = f"SELECT count(*) FROM {table}"  # noqa: S608 - the two names above
+            assert tx.sql.exec_driver_sql(query).scalar_one() == 0

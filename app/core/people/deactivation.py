@@ -9,8 +9,9 @@ import logging
 
 from sqlalchemy import bindparam, select
 
-from app.core.people import accounts, devices
+from app.core.people import accounts, devices, profiles
 from app.core.rooms import state, timeline
+from app.core.sync import account_data
 from app.db import Database, Reader
 from app.errors import MatrixError
 from app.models.base import NOW_AND_LATER
@@ -32,7 +33,8 @@ def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
     """Leave all rooms, end all sessions, and let nobody ever log in to the account again.
 
     Takes several writes and marks the account last: what a crash interrupts can be repeated.
-    With `erase`, newcomers to a room see the user's events redacted.
+    With `erase`, profile and account data go as well, and newcomers to a room see the user's events
+    redacted.
     """
     with db.read() as tx:
         rooms = _rooms(tx, user_id)
@@ -41,6 +43,9 @@ def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
     with db.write() as tx:
         devices.remove_all(tx, user_id)
         accounts.mark_deactivated(tx, user_id, erase=erase)
+        if erase:
+            profiles.erase(tx, user_id)
+            account_data.erase(tx, user_id)
 
 
 def _rooms(tx: Reader, user_id: str) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 import orjson
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from app import errors
@@ -106,6 +106,12 @@ def store(tx: Tx, user_id: str, event_type: str, content: Json, room_id: str = "
     if room_id == "" and event_type in PUSH_SETTINGS:
         tx.forget(tx.caches.push_settings, user_id)
     tx.wake(user_id)
+
+
+def erase(tx: Tx, user_id: str) -> None:
+    """Take everything away, for an account that closes."""
+    tx.sql.execute(delete(AccountData).where(AccountData.user_id == user_id))
+    tx.forget(tx.caches.push_settings, user_id)
 
 
 def since(tx: Reader, user_id: str, since: int, upto: int) -> dict[str, list[Json]]:
