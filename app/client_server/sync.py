@@ -5,14 +5,12 @@ Spec: client-server-api#syncing
 
 from __future__ import annotations
 
-import socket
-import time
 from typing import cast
 
 from flask import Blueprint, current_app, request
 
 from app import context
-from app.client_server import http
+from app.client_server import http, long_poll
 from app.core.sync import filters, presence, sync, tokens
 from app.core.sync.repeats import Repeats
 from app.core.sync.state_sections import LazyMembers
@@ -21,15 +19,12 @@ from app.spec.events import Json
 
 bp = Blueprint("sync", __name__)
 
-MAX_TIMEOUT_MS = 600_000
-"""Ten minutes; longer waits end early, as connections rarely last."""
-
 
 @bp.get("/sync", endpoint="sync")
 @http.authenticated
 def sync_() -> Json:
     """What is new for the device since its token; waits up to `timeout` ms until something is."""
-    timeout_ms = http.query_integer("timeout", 0, cap=MAX_TIMEOUT_MS)
+    timeout_ms = http.query_integer("timeout", 0, cap=long_poll.MAX_TIMEOUT_MS)
     since = request.args.get("since")
     ask = _ask(since)
     mood = http.query_choice("set_presence", presence.STATES, "online")
@@ -40,7 +35,10 @@ def sync_() -> Json:
             return _repeats().once(key, lambda: _look(ask).body)
         if timeout_ms == 0 or ask.full_state:
             return _look(ask).body
-        return _wait(ask, time.monotonic() + timeout_ms / 1000)
+        found = long_poll.first(
+            me.user_id, timeout_ms, lambda: _look(ask), lambda found: not found.is_empty
+        )
+        return found.body
 
 
 def _ask(since: str | None) -> Ask:
@@ -53,23 +51,6 @@ def _ask(since: str | None) -> Ask:
             full_state=http.query_boolean("full_state"),
             use_state_after=http.query_boolean("use_state_after"),
         )
-
-
-def _wait(ask: Ask, until: float) -> Json:
-    """The first answer with news in it, or an empty one when the time is over.
-
-    No transaction and no connection to the database is held while it waits.
-    """
-    wakeups = context.wakeups()
-    connection = cast("socket.socket | None", request.environ.get("gunicorn.socket"))
-    with wakeups.waiting(ask.requester.user_id) as waiter:
-        while True:
-            waiter.rest()
-            found = _look(ask)
-            left = until - time.monotonic()
-            if not found.is_empty or left <= 0 or wakeups.is_closing or waiter.is_gone:
-                return found.body
-            waiter.wait(left, connection)
 
 
 def _look(ask: Ask) -> Answer:

@@ -27,6 +27,17 @@ _ANNOTATIONS = select(StoredEvent.pdu).where(
     StoredEvent.type == bindparam("event_type"),
     StoredEvent.redacted_by.is_(None),
 )
+_SENT_AS = (
+    select(StoredEvent.event_id)
+    .where(
+        StoredEvent.sender == bindparam("sender"),
+        StoredEvent.txn_id == bindparam("txn_id"),
+        StoredEvent.room_id == bindparam("room_id"),
+        StoredEvent.type == bindparam("event_type"),
+    )
+    .order_by(StoredEvent.position.desc())
+    .limit(1)
+)
 
 
 def send(
@@ -62,6 +73,16 @@ def send(
         _check_may_redact(tx, requester, room_id, redacts)
     _check_is_no_duplicate(tx, draft)
     return timeline.send(tx, draft)
+
+
+def sent_as(tx: Reader, room_id: str, sender: str, event_type: str, txn_id: str) -> str | None:
+    """The id of the last event that a user sent with this transaction id, from any device.
+
+    Devices may use the same ids; only the API of 2014 takes them for addresses of messages.
+    """
+    asked = {"room_id": room_id, "sender": sender, "event_type": event_type, "txn_id": txn_id}
+    found: str | None = tx.sql.execute(_SENT_AS, asked).scalar()
+    return found
 
 
 def _split_redaction(content: Json) -> tuple[Json, str]:

@@ -1,0 +1,39 @@
+"""Requests that are answered when there is something to tell, or when their time is over.
+
+Spec: client-server-api#syncing
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+from flask import request
+
+from app import context
+
+R = TypeVar("R")
+
+MAX_TIMEOUT_MS = 600_000
+"""Ten minutes; longer waits end early, as connections rarely last."""
+
+
+def first(user_id: str, timeout_ms: int, look: Callable[[], R], is_news: Callable[[R], bool]) -> R:
+    """What `look` finds as soon as that is news, or what it finds when the time is over.
+
+    It is called again whenever something concerns the user. It takes and gives back whatever it
+    reads with: nothing is held while the request waits.
+    """
+    wakeups = context.wakeups()
+    connection = cast("socket.socket | None", request.environ.get("gunicorn.socket"))
+    until = time.monotonic() + timeout_ms / 1000
+    with wakeups.waiting(user_id) as waiter:
+        while True:
+            waiter.rest()
+            found = look()
+            left = until - time.monotonic()
+            if is_news(found) or left <= 0 or wakeups.is_closing or waiter.is_gone:
+                return found
+            waiter.wait(left, connection)
