@@ -1,0 +1,180 @@
+"""Migrations, step by step: nothing is lost on the way up, and the way down leads back."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import MetaData, Table, create_engine, func, insert, inspect, select, types
+from sqlalchemy.engine.interfaces import ReflectedIndex
+
+from app import serving
+
+ROOT = Path(__file__).parents[1]
+ROWS = 3
+
+
+class Migrations:
+    """Alembic on a database of the test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.url = f"sqlite:///{folder / 'homebody.db'}"
+        self.config = Config("setup.cfg", cmd_opts=Namespace(x=[f"url={self.url}"]))
+        self.engine = create_engine(self.url)
+
+    def up(self, revision: str) -> None:
+        command.upgrade(self.config, revision)
+
+    def down(self, revision: str) -> None:
+        command.downgrade(self.config, revision)
+
+    def tables(self) -> list[Table]:
+        """The tables as they are in the database now, without Alembic's own."""
+        found = MetaData()
+        found.reflect(self.engine)
+        return [table for table in found.sorted_tables if table.name != "alembic_version"]
+
+    def schema(self) -> dict[str, Any]:
+        """What the tables look like, whatever the order of columns and indexes."""
+        eye = inspect(self.engine)
+        return {
+            table.name: {
+                "columns": {
+                    column["name"]: (str(column["type"]), column["nullable"])
+                    for column in eye.get_columns(table.name)
+                },
+                "key": eye.get_pk_constraint(table.name),
+                "indexes": sorted(map(describe, eye.get_indexes(table.name))),
+            }
+            for table in self.tables()
+        }
+
+    def fill(self) -> None:
+        """Put rows into every table."""
+        with self.engine.begin() as connection:
+            for table in self.tables():
+                rows = [row_of(table, number) for number in range(100, 100 + ROWS)]
+                connection.execute(insert(table), rows)
+
+    def counts(self) -> dict[str, int]:
+        """{table: how many rows it has}"""
+        with self.engine.connect() as connection:
+            return {
+                table.name: connection.execute(select(func.count()).select_from(table)).scalar_one()
+                for table in self.tables()
+            }
+
+
+def describe(index: ReflectedIndex) -> str:
+    """What an index is of, and of which rows: `ix_media_expires_ts True ['expires_ts'] …`."""
+    condition = index.get("dialect_options", {}).get("sqlite_where", "")
+    return f"{index['name']} {index['unique']} {index['column_names']} {condition}"
+
+
+def row_of(table: Table, number: int) -> dict[str, Any]:
+    """A row that no other one is like."""
+    return {column.name: value_of(column.type, number) for column in table.columns}
+
+
+def value_of(kind: Any, number: int) -> Any:
+    """A value for a column; texts are JSON, as some columns hold that."""
+    if isinstance(kind, types.Boolean):
+        return bool(number % 2)
+    if isinstance(kind, types.Integer):
+        return number
+    if isinstance(kind, types.Numeric | types.Float):
+        return number / 8
+    if isinstance(kind, types.LargeBinary):
+        return bytes([number])
+    return {"n": number} if isinstance(kind, types.JSON) else f'{{"n": {number}}}'
+
+
+def revisions() -> list[str]:
+    """The numbers of all migrations as Alembic orders them."""
+    scripts = ScriptDirectory(str(ROOT / "alembic"))
+    return [script.revision for script in scripts.walk_revisions()][::-1]
+
+
+REVISIONS = revisions()
+STEPS = list(zip(["base", *REVISIONS[:-1]], REVISIONS, strict=True))
+
+
+@pytest.fixture
+def migrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Migrations]:
+    """An empty database, and the migrations to go through."""
+    monkeypatch.chdir(ROOT)
+    found = Migrations(tmp_path)
+    yield found
+    found.engine.dispose()
+
+
+def test_an_empty_database_goes_all_the_way_up_and_down(migrations: Migrations) -> None:
+    migrations.up("head")
+    schema = migrations.schema()
+
+    migrations.down("base")
+    left = migrations.tables()
+    migrations.up("head")
+
+    assert left == []
+    assert migrations.schema() == schema
+
+
+def test_models_and_migrations_have_not_parted(migrations: Migrations) -> None:
+    migrations.up("head")
+
+    command.check(migrations.config)  # raises when they have
+
+
+@pytest.mark.parametrize(("before", "after"), STEPS)
+def test_a_step_keeps_the_rows(before: str, after: str, migrations: Migrations) -> None:
+    if before != "base":
+        migrations.up(before)
+        migrations.fill()
+    counts = migrations.counts()
+
+    migrations.up(after)
+
+    assert serving.current_migration(migrations.url) == after
+    now = migrations.counts()
+    assert {table: now[table] for table in counts if table in now} == {
+        table: count for table, count in counts.items() if table in now
+    }
+
+
+@pytest.mark.parametrize(("before", "after"), STEPS)
+def test_a_step_back_leads_where_it_came_from(
+    before: str, after: str, migrations: Migrations
+) -> None:
+    if before != "base":
+        migrations.up(before)
+    schema = migrations.schema()
+    migrations.up(after)
+    migrations.fill()
+
+    migrations.down(before)
+
+    assert migrations.schema() == schema
+
+
+def test_every_table_takes_the_rows_of_these_tests(migrations: Migrations) -> None:
+    migrations.up("head")
+    before = migrations.counts()
+
+    migrations.fill()
+
+    assert migrations.counts() == {table: count + ROWS for table, count in before.items()}
+    assert len(before) > 10
+
+
+def test_the_server_knows_the_migrations_that_alembic_knows() -> None:
+    scripts = ScriptDirectory(str(ROOT / "alembic"))
+
+    assert serving.known_migrations() == REVISIONS
+    assert scripts.get_heads() == [REVISIONS[-1]]
