@@ -91,7 +91,9 @@ class JoinLimits:
     # Synapse 0.1 and 10: a newcomer to a family's space joins all its rooms in one go.
     local: RateLimit = limit(1.0, 50, "Joins of one account to rooms of this server.")
     # Synapse 0.01 and 10; each costs us and the other server much, so it stays the slower one.
-    remote: RateLimit = limit(0.1, 20, "Joins of one account to rooms elsewhere.")
+    remote: RateLimit = limit(
+        0.1, 20, "Joins of one account to rooms elsewhere. Has not landed yet."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,9 +249,7 @@ class Config:
     # words on top, and one is refused. This one stops only programs that run wild.
     rc_message: RateLimit = limit(5.0, 100, "Events that one account sends.")
     # Synapse leaves these to rc_message. "Remove all messages of this user" is hundreds at once.
-    rc_admin_redaction: RateLimit = limit(
-        10.0, 500, "Redactions of other people's events by a room's moderator."
-    )
+    rc_admin_redaction: RateLimit = limit(10.0, 500, "Redactions that one account makes.")
     # Synapse 0.17 and 3: one account takes two requests, and a family registers behind one address.
     rc_registration: RateLimit = limit(0.17, 30, "Requests to register from one IP address.")
     rc_registration_token_validity: RateLimit = limit(
@@ -260,7 +260,6 @@ class Config:
     rc_media_create: RateLimit = limit(
         10.0, 50, "Media ids that one account reserves before it uploads."
     )
-    rc_reports: RateLimit = limit(1.0, 5, "Reports of events, rooms and people by one account.")
     rc_login: LoginLimits = LoginLimits()
     rc_joins: JoinLimits = JoinLimits()
     rc_invites: InviteLimits = InviteLimits()

@@ -9,17 +9,21 @@ from flask import request
 
 from app import context
 from app.client_server import http
-from app.core.people import uia
+from app.core.people import login, uia
 from app.spec.events import Json
 
 
 def require_password(body: Json) -> None:
     """Let the request with this body go on only when its sender proves to be the token's owner.
 
-    Raises the 401 that asks for the password.
+    Raises the 401 that asks for the password, M_LIMIT_EXCEEDED after many wrong ones: whoever has
+    found an unlocked telephone shall not guess faster than others.
     """
-    attempt = uia.Attempt(_endpoint(), body, http.requester().user_id)
-    uia.require(context.db(), [[uia.PASSWORD]], attempt)
+    user_id = http.requester().user_id
+    attempt = uia.Attempt(_endpoint(), body, user_id)
+    account = login.account_key(context.server().name, user_id)
+    with context.rate_limits().check_failures("rc_login.failed_attempts", account):
+        uia.require(context.db(), [[uia.PASSWORD]], attempt)
 
 
 def require_any(body: Json, flows: uia.Flows) -> uia.Progress:

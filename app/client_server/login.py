@@ -48,6 +48,8 @@ def get_login_flows() -> Json:
 def log_in() -> Json:
     """Begin a session: an access token for a new device, or for one that the client names.
 
+    Raises M_LIMIT_EXCEEDED after too many attempts, from one address or for one account.
+
     Spec: client-server-api#post_matrixclientv3login
     """
     body = http.json_object()
@@ -57,11 +59,20 @@ def log_in() -> Json:
     name = login.name_of(body)
     if name is None or wish.password is None:
         raise errors.missing_param("identifier and password are needed")
-    user_id = login.by_password(context.db(), name, wish.password)
+    user_id = _prove(name, wish.password)
     session = login.Wish(wish.device_id, wish.initial_device_display_name, wish.refresh_token)
     with context.db().write() as tx:
         answer = login.start_session(tx, user_id, session)
     return {**answer, "well_known": well_known.client(context.server().config)}
+
+
+def _prove(name: str, password: str) -> str:
+    """The user id of who gave the right password. Raises M_LIMIT_EXCEEDED, and as by_password()."""
+    limits, account = context.rate_limits(), login.account_key(context.server().name, name)
+    limits.check("rc_login.address", http.address_key())
+    limits.check("rc_login.account", account)
+    with limits.check_failures("rc_login.failed_attempts", account):
+        return login.by_password(context.db(), name, password)
 
 
 @bp.post("/refresh")

@@ -35,7 +35,15 @@ def register() -> Json:
     Spec: client-server-api#post_matrixclientv3register
     """
     _refuse_guests()
-    body = http.json_object()
+    return register_by(http.json_object())
+
+
+def register_by(body: Json) -> Json:
+    """The answer to a request to register that has, or could have, this body.
+
+    Raises M_LIMIT_EXCEEDED when too many come from one address.
+    """
+    context.rate_limits().check("rc_registration", http.address_key())
     wish = http.convert(body, Register)
     server = context.server()
     flows = registration.flows(server.config)
@@ -75,6 +83,7 @@ def registration_token_validity() -> Json:
 
     Spec: client-server-api#get_matrixclientv1registermloginregistration_tokenvalidity
     """
+    context.rate_limits().check("rc_registration_token_validity", http.address_key())
     token = http.query_required("token")
     registration.flows(context.server().config)
     with context.db().read() as tx:

@@ -12,6 +12,7 @@ from app import context, errors
 from app.client_server import http
 from app.client_server.http import authenticated, requester
 from app.core.rooms import sending, timeline
+from app.errors import MatrixError
 from app.spec import identifiers
 from app.spec.events import Json
 
@@ -29,7 +30,10 @@ class Redaction(msgspec.Struct):
 @authenticated
 def send_message(room_id: str, event_type: str, txn_id: str | None = None) -> Json:
     """Send a message event; POST without a transaction id is how it was done in 2016."""
-    context.rate_limits().check("rc_message", requester().user_id)
+    draft = timeline.Draft(room_id, requester().user_id, event_type, {}, txn_id=txn_id)
+    known = sent_before_or_limited("rc_message", draft)
+    if known is not None:
+        return {"event_id": known}
     return _send(room_id, event_type, http.json_object(), txn_id)
 
 
@@ -38,11 +42,36 @@ def send_message(room_id: str, event_type: str, txn_id: str | None = None) -> Js
 @authenticated
 def redact_event(room_id: str, event_id: str, txn_id: str | None = None) -> Json:
     """Take everything out of an event that its room can do without."""
+    user_id = requester().user_id
+    draft = timeline.Draft(
+        room_id, user_id, timeline.REDACTION, {}, redacts=event_id, txn_id=txn_id
+    )
     # not rc_message: who cleans up after a spammer sends hundreds at once
-    context.rate_limits().check("rc_admin_redaction", requester().user_id)
+    known = sent_before_or_limited("rc_admin_redaction", draft)
+    if known is not None:
+        return {"event_id": known}
     body = http.json_object()
     http.convert(body, Redaction)
     return _send(room_id, timeline.REDACTION, {**body, "redacts": event_id}, txn_id)
+
+
+def sent_before_or_limited(limit: str, draft: timeline.Draft) -> str | None:
+    """None when the limit lets the request pass, else the id of the event that it has sent before.
+
+    Who repeats a request has not heard the answer, and shall not wait for it any longer.
+    Raises M_LIMIT_EXCEEDED for a request that was not made before.
+    """
+    try:
+        context.rate_limits().check(limit, draft.sender)
+    except MatrixError:
+        if draft.txn_id is None:
+            raise
+        with context.db().read() as tx:
+            known = timeline.sent_before(tx, requester(), draft)
+        if known is None:
+            raise
+        return known
+    return None
 
 
 def _send(room_id: str, event_type: str, content: Json, txn_id: str | None) -> Json:

@@ -40,6 +40,10 @@ class RateLimits:
         self._clock = clock
         self._buckets = {name: _Buckets(limit) for name, limit in _limits(config)}
 
+    def names(self) -> list[str]:
+        """Every limit there is."""
+        return list(self._buckets)
+
     def check(self, name: str, key: str, cost: int = 1) -> None:
         """Take as many tokens as this costs from the bucket of a limit in config.py.
 

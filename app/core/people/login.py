@@ -49,6 +49,11 @@ def name_of(body: Json) -> str | None:
     return name
 
 
+def account_key(server_name: str, name: str) -> str:
+    """What rate limits know an account by, in whichever way somebody has typed its name."""
+    return (name if name.startswith("@") else f"@{name}:{server_name}").lower()
+
+
 def by_password(db: Database, name: str, password: str) -> str:
     """The user id of who gave the right name (a user id or its localpart) and password.
 

@@ -1,0 +1,277 @@
+"""Rate limits where clients meet them: each limit of the settings, over HTTP."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from app import config
+from app.core import ratelimits
+from app.core.ratelimits import RateLimits
+from tests.conftest import PASSWORD, V3, MakeApp, Person
+
+APP = Path(ratelimits.__file__).parents[1]
+UNUSED = {"rc_joins.remote"}  # waits for federation
+ALICE = {"type": "m.id.user", "user": "alice"}
+
+Limited = Callable[..., FlaskClient]
+
+
+@pytest.fixture
+def limited(make_app: MakeApp) -> Limited:
+    """A server on which one thing, or several, can be done twice and then not for long."""
+
+    def make(*names: str, **settings: str) -> FlaskClient:
+        for name in names:
+            settings |= {f"{name}.burst_count": "2", f"{name}.per_second": "0.01"}
+        return make_app(rate_limits="true", **settings).test_client()
+
+    return make
+
+
+def register(client: FlaskClient, name: str = "alice") -> Person:
+    body = {"username": name, "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
+    session = client.post(f"{V3}register", json=body).get_json()
+    return Person(client, session["user_id"], session["access_token"], session["device_id"])
+
+
+def log_in(
+    client: FlaskClient, password: str = PASSWORD, user: str = "alice", **kwargs: Any
+) -> int:
+    body = {
+        "type": "m.login.password",
+        "identifier": {"type": "m.id.user", "user": user},
+        "password": password,
+    }
+    return client.post(f"{V3}login", json=body, **kwargs).status_code
+
+
+def is_limited(answer: TestResponse) -> bool:
+    """Whether this is the refusal that the specification describes; else it is a success."""
+    if answer.status_code == 200:
+        return False
+    body = answer.get_json()
+    assert (answer.status_code, body["errcode"]) == (429, "M_LIMIT_EXCEEDED")
+    assert 90_000 < body["retry_after_ms"] <= 200_001
+    assert answer.headers["Retry-After"] == str(-(-body["retry_after_ms"] // 1000))
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    return True
+
+
+def test_every_limit_of_the_settings_is_asked_somewhere() -> None:
+    names = set(RateLimits(config.load(None, {}, {})).names())
+    code = "\n".join(path.read_text(encoding="utf-8") for path in APP.rglob("*/*.py"))
+
+    asked = set(re.findall(r'"(rc_[a-z_.]+)"', code))
+
+    assert names - asked == UNUSED
+    assert asked <= names
+
+
+def test_registering_is_limited_by_address(limited: Limited) -> None:
+    client = limited("rc_registration")
+    body = {"auth": {"type": "m.login.dummy"}}
+
+    def answers(address: str) -> list[bool]:
+        base = {"REMOTE_ADDR": address}
+        return [
+            is_limited(client.post(f"{V3}register", json=body, environ_base=base)) for _ in range(3)
+        ]
+
+    assert answers("2001:db8::1") == [False, False, True]
+    assert answers("2001:db8::2") == [True, True, True]  # the same household
+    assert answers("2001:db8:0:1::1") == [False, False, True]
+
+
+def test_guessing_registration_tokens_is_limited(limited: Limited) -> None:
+    client = limited("rc_registration_token_validity", registration="token")
+    path = "/_matrix/client/v1/register/m.login.registration_token/validity?token=guess"
+
+    answers = [is_limited(client.get(path)) for _ in range(3)]
+
+    assert answers == [False, False, True]
+
+
+def test_logging_in_is_limited_by_address(limited: Limited) -> None:
+    client = limited("rc_login.address")
+    register(client)
+
+    answers = [log_in(client) for _ in range(3)]
+    elsewhere = log_in(client, environ_base={"REMOTE_ADDR": "192.0.2.1"})
+
+    assert (answers, elsewhere) == ([200, 200, 429], 200)
+
+
+def test_the_address_is_that_of_the_client_behind_the_proxy(limited: Limited) -> None:
+    client = limited("rc_login.address")
+    register(client)
+
+    answers = [
+        log_in(client, headers={"X-Forwarded-For": f"192.0.2.{host}"}) for host in (1, 1, 1, 2)
+    ]
+
+    assert answers == [200, 200, 429, 200]
+
+
+def test_logging_in_is_limited_by_account_however_it_is_written(limited: Limited) -> None:
+    client = limited("rc_login.account")
+    register(client)
+    register(client, "bob")
+
+    answers = [log_in(client, user=name) for name in ("Alice", "@alice:localhost", "alice", "bob")]
+
+    assert answers == [200, 200, 429, 200]
+
+
+def test_wrong_passwords_are_limited_and_right_ones_are_not(limited: Limited) -> None:
+    client = limited("rc_login.failed_attempts")
+    register(client)
+
+    right = [log_in(client) for _ in range(4)]
+    wrong = [log_in(client, "guess") for _ in range(2)]
+    after_that = log_in(client)
+
+    assert (right, wrong, after_that) == ([200] * 4, [403] * 2, 429)
+
+
+def test_who_holds_a_token_guesses_the_password_no_faster(limited: Limited) -> None:
+    alice = register(limited("rc_login.failed_attempts"))
+
+    def change(password: str) -> int:
+        auth = {"type": "m.login.password", "identifier": ALICE, "password": password}
+        body = {"new_password": PASSWORD, "auth": auth}
+        return alice.post("account/password", json=body).status_code
+
+    asked_only = [alice.post("account/password", json={"new_password": "x"}) for _ in range(4)]
+    right = [change(PASSWORD) for _ in range(4)]
+    wrong = [change("guess") for _ in range(3)]
+
+    assert [answer.status_code for answer in asked_only] == [401] * 4
+    assert right == [200] * 4
+    assert wrong == [401, 401, 429]
+    assert log_in(alice.client) == 429
+
+
+def test_sending_is_limited_but_not_the_repetition_of_what_was_sent(limited: Limited) -> None:
+    alice = register(limited("rc_message"))
+    room_id = quote(alice.create_room())
+
+    def send(txn_id: str) -> TestResponse:
+        path = f"rooms/{room_id}/send/m.room.message/{txn_id}"
+        return alice.put(path, json={"msgtype": "m.text", "body": "hello"})
+
+    first, second, third = send("a"), send("b"), send("c")
+    repeated = [send(txn_id).get_json() for txn_id in ("a", "b")]
+
+    assert [is_limited(answer) for answer in (first, second, third)] == [False, False, True]
+    assert repeated == [first.get_json(), second.get_json()]
+    assert is_limited(alice.post(f"rooms/{room_id}/send/m.room.message", json={"body": "x"}))
+    assert is_limited(send("c"))
+
+
+def test_redacting_is_limited_but_not_the_repetition(limited: Limited) -> None:
+    alice = register(limited("rc_admin_redaction"))
+    room_id = alice.create_room()
+    events = [alice.send(room_id) for _ in range(3)]
+
+    def redact(event_id: str) -> TestResponse:
+        return alice.put(f"rooms/{quote(room_id)}/redact/{event_id}/t{event_id}", json={})
+
+    answers = [redact(event_id) for event_id in events]
+
+    assert [is_limited(answer) for answer in answers] == [False, False, True]
+    assert redact(events[0]).get_json() == answers[0].get_json()
+
+
+def test_changing_ones_profile_counts_as_sending(limited: Limited) -> None:
+    alice = register(limited("rc_message"))
+    path = f"profile/{alice.user_id}/displayname"
+
+    answers = [is_limited(alice.put(path, json={"displayname": name})) for name in "abc"]
+
+    assert answers == [False, False, True]
+    assert alice.get(path).get_json() == {"displayname": "b"}
+
+
+def test_creating_rooms_is_limited(limited: Limited) -> None:
+    alice = register(limited("rc_room_creation"))
+
+    answers = [is_limited(alice.post("createRoom")) for _ in range(3)]
+
+    assert answers == [False, False, True]
+    assert len(alice.get("joined_rooms").get_json()["joined_rooms"]) == 2
+
+
+def test_joining_is_limited(limited: Limited) -> None:
+    client = limited("rc_joins.local")
+    alice, bob = register(client), register(client, "bob")
+    rooms = [alice.create_room(preset="public_chat") for _ in range(3)]
+
+    answers = [is_limited(bob.post(f"rooms/{quote(room_id)}/join")) for room_id in rooms]
+
+    assert answers == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("limit", "is_one_room", "is_one_guest"),
+    [
+        ("rc_invites.per_issuer", False, False),
+        ("rc_invites.per_room", True, False),
+        ("rc_invites.per_user", False, True),
+    ],
+)
+def test_inviting_is_limited(
+    limited: Limited, limit: str, is_one_room: bool, is_one_guest: bool
+) -> None:
+    alice = register(limited(limit))
+    rooms = [alice.create_room()] * 3 if is_one_room else [alice.create_room() for _ in range(3)]
+    guests = [f"@guest{0 if is_one_guest else number}:localhost" for number in range(3)]
+
+    answers = [
+        alice.post(f"rooms/{quote(room_id)}/invite", json={"user_id": guest})
+        for room_id, guest in zip(rooms, guests, strict=True)
+    ]
+
+    assert [is_limited(answer) for answer in answers] == [False, False, True]
+
+
+def test_the_invites_of_a_new_room_count(limited: Limited) -> None:
+    alice = register(limited("rc_invites.per_issuer"))
+
+    first = alice.post("createRoom", json={"invite": ["@a:localhost", "@b:localhost"]})
+    second = alice.post("createRoom", json={"invite": ["@c:localhost"]})
+
+    assert [is_limited(answer) for answer in (first, second)] == [False, True]
+
+
+def test_changing_ones_presence_is_limited(limited: Limited) -> None:
+    alice = register(limited("rc_presence.per_user"))
+    path = f"presence/{alice.user_id}/status"
+
+    answers = [is_limited(alice.put(path, json={"presence": "online"})) for _ in range(3)]
+
+    assert answers == [False, False, True]
+
+
+def test_reserving_media_ids_is_limited(limited: Limited) -> None:
+    alice = register(limited("rc_media_create"))
+
+    answers = [is_limited(alice.post("/_matrix/media/v1/create")) for _ in range(3)]
+
+    assert answers == [False, False, True]
+
+
+def test_nothing_is_limited_where_limits_are_off(make_app: MakeApp) -> None:
+    tight = {"rc_message.burst_count": "1", "rc_message.per_second": "0.01"}
+    alice = register(make_app(rate_limits="false", **tight).test_client())
+    room_id = alice.create_room()
+
+    for _ in range(5):
+        alice.send(room_id)
