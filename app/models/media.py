@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sqlalchemy import Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base
@@ -20,3 +21,12 @@ class Media(Base):
     file_name: Mapped[str | None]
     size_bytes: Mapped[int | None]  # None: there is no content yet
     sha256: Mapped[str | None]  # hex, names the file on the disk
+
+    __table_args__ = (
+        Index(  # the ids that still wait for their content
+            "ix_media_pending",
+            "user_id",
+            sqlite_where=text("sha256 IS NULL"),
+            postgresql_where=text("sha256 IS NULL"),
+        ),
+    )
