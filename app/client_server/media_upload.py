@@ -1,0 +1,88 @@
+"""Uploading files, at once or to an address that was made before.
+
+Spec: client-server-api#content-repository
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from flask import Blueprint, request
+
+from app import context, errors
+from app.client_server import http
+from app.core.media import store
+from app.spec.events import Json
+
+bp = Blueprint("media_upload", __name__, url_prefix="/_matrix/media")
+
+MAX_FILE_NAME: Final = 255
+_CONTENT_TYPE: Final = re.compile(r"[!-~][ -~]{0,254}")
+
+
+@bp.post("/v3/upload")
+@http.authenticated
+def upload_content() -> Json:
+    """Take a file.
+
+    Spec: client-server-api#post_matrixmediav3upload
+    """
+    return {"content_uri": store.upload(context.db(), http.requester().user_id, _upload())}
+
+
+@bp.put("/v3/upload/<server_name>/<media_id>")
+@http.authenticated
+def upload_content_to_mxc(server_name: str, media_id: str) -> Json:
+    """Take the file for an address that was made before.
+
+    Spec: client-server-api#put_matrixmediav3uploadservernamemediaid
+    """
+    store.fill(context.db(), http.requester().user_id, server_name, media_id, _upload())
+    return {}
+
+
+@bp.post("/v1/create")
+@http.authenticated
+def create_content() -> Json:
+    """Make an address whose content comes later.
+
+    Spec: client-server-api#post_matrixmediav1create
+    """
+    user_id = http.requester().user_id
+    context.rate_limits().check("rc_media_create", user_id)
+    with context.db().write() as tx:
+        uri, expires_ts = store.create(tx, user_id)
+    return {"content_uri": uri, "unused_expires_at": expires_ts}
+
+
+def _upload() -> store.Upload:
+    """What the request brings, with its body unread. Raises M_TOO_LARGE where it says so itself."""
+    max_bytes = context.server().config.max_upload_bytes
+    if (request.content_length or 0) > max_bytes:
+        raise errors.too_large(f"The file is larger than {max_bytes} bytes")
+    content_type = request.headers.get("Content-Type", "")
+    if not _CONTENT_TYPE.fullmatch(content_type):
+        content_type = "application/octet-stream"
+    name = request.args.get("filename") or None
+    return store.Upload(_Body().read, content_type, name and name[:MAX_FILE_NAME])
+
+
+class _Body:
+    """The body of this request, which is at its end only when all that was announced has come."""
+
+    def __init__(self) -> None:
+        self._stream = request.stream
+        self._missing = request.content_length
+
+    def read(self, size: int) -> bytes:
+        """At most so many bytes; b"" at the end. Raises M_UNKNOWN when the client hung up."""
+        try:
+            piece = self._stream.read(size)
+        except Exception as error:  # each HTTP server has its own for a bad chunk
+            raise errors.unknown("The body could not be read to its end") from error
+        if self._missing is not None:
+            self._missing -= len(piece)
+            if not piece and self._missing > 0:
+                raise errors.unknown("The body ended early")
+        return piece
