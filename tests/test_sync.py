@@ -167,6 +167,16 @@ def test_state_after_tells_the_state_at_the_end(login: Login, room: MakeRoom) ->
     assert ("m.room.create", "") in kinds(first["state_after"]["events"])
 
 
+def test_the_unstable_name_of_state_after_works_as_well(login: Login, room: MakeRoom) -> None:
+    alice = login("alice")
+    room_id = room(alice)
+
+    first = alice.sync(**{"org.matrix.msc4222.use_state_after": "true"})
+
+    section = first["rooms"]["join"][room_id]["org.matrix.msc4222.state_after"]
+    assert ("m.room.create", "") in kinds(section["events"])
+
+
 def test_full_state_tells_all_of_it_again(login: Login, room: MakeRoom) -> None:
     alice = login("alice")
     room_id = room(alice)

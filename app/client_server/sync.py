@@ -49,8 +49,18 @@ def _ask(since: str | None) -> Ask:
             filters.resolve(tx, requester.user_id, request.args.get("filter")),
             tokens.parse(since, tx.position) if since else None,
             full_state=http.query_boolean("full_state"),
-            use_state_after=http.query_boolean("use_state_after"),
+            state_section=_state_section(),
         )
+
+
+def _state_section() -> str:
+    """By which name the client wants the state, which says also as of when it wants it."""
+    if http.query_boolean("use_state_after"):
+        return "state_after"
+    # Deviates: matrix-js-sdk still asks with the names that the proposal had
+    if http.query_boolean("org.matrix.msc4222.use_state_after"):
+        return "org.matrix.msc4222.state_after"
+    return "state"
 
 
 def _look(ask: Ask) -> Answer:

@@ -24,6 +24,7 @@ async def alice_and_bob(url: str) -> AsyncIterator[tuple[NioPerson, JsPerson]]:
     """Both registered, Alice syncing already, Bob not."""
     async with nio_client.person(url, "alice") as alice, js_client.in_node(url, "bob") as bob:
         await bob.register()
+        ok(await alice.nio.set_displayname(alice.name))
         yield alice, bob
 
 

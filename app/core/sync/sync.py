@@ -55,7 +55,13 @@ class Ask:
     since: SyncToken | None
     """None: the client knows nothing yet."""
     full_state: bool = False
-    use_state_after: bool = False
+    state_section: str = "state"
+    """What the section of state is called: since v1.16 also `state_after`."""
+
+    @property
+    def use_state_after(self) -> bool:
+        """Whether state is told as of the end of the timeline."""
+        return self.state_section != "state"
 
     @property
     def position(self) -> int:
@@ -86,12 +92,12 @@ def answer(tx: Reader, ask: Ask, ephemeral: Ephemeral, lazy_members: LazyMembers
     rooms = _rooms(tx, ask, mine, data, ephemeral, lazy_members)
     own_data = _admitted(data.pop("", []), wanted.account_data)
     online = _presence(tx, ask, mine, ephemeral)
-    body: Json = {"next_batch": str(token)}
-    if own_data or ask.since is None:
-        body["account_data"] = {"events": own_data}
-    if online or ask.since is None:
-        body["presence"] = {"events": online}
-    body["rooms"] = rooms
+    body: Json = {  # empty sections too: the r0 tutorial shows them, and its readers rely on them
+        "next_batch": str(token),
+        "account_data": {"events": own_data},
+        "presence": {"events": online},
+        "rooms": rooms,
+    }
     return Answer(body, is_empty=not (own_data or online or any(rooms.values())))
 
 
@@ -153,14 +159,13 @@ def _joined_spans(tx: Reader, ask: Ask, mine: memberships.Memberships) -> list[S
 
 def _entry(tx: Reader, ask: Ask, span: Span, room_state: list[ClientEvent]) -> Json:
     """A room's own part of the answer: its timeline and the state before it."""
-    state_name = "state_after" if ask.use_state_after else "state"
     return {
         "timeline": {
             "events": _shown(tx, ask, span.timeline),
             "limited": span.is_limited,
             "prev_batch": str(SyncToken(span.boundary)),
         },
-        state_name: {"events": _shown(tx, ask, room_state)},
+        ask.state_section: {"events": _shown(tx, ask, room_state)},
     }
 
 
@@ -210,7 +215,7 @@ def _silent(ask: Ask) -> Json:
     """The entry of a room without new events."""
     return {
         "timeline": {"events": [], "limited": False, "prev_batch": str(SyncToken(ask.position))},
-        "state_after" if ask.use_state_after else "state": {"events": []},
+        ask.state_section: {"events": []},
     }
 
 
