@@ -42,6 +42,7 @@ class Worker(GeventWorker):
         LOG.info("homebody listens on %s", ", ".join(self.cfg.bind))
         gevent.spawn(self._look_for_other_writers)
         super().run()
+        self._app.extensions["last_seen"].write()
         self._app.extensions["db"].close()
 
     @property

@@ -11,8 +11,10 @@ from flask.testing import FlaskClient
 from passlib.hash import argon2, bcrypt
 from werkzeug.test import TestResponse
 
-from app.core.people import accounts
+from app.core.people import accounts, devices
+from app.core.people import login as login_core
 from app.db import Database
+from app.errors import MatrixError
 from tests.conftest import PASSWORD, V3, Login, MakeApp
 
 R0 = "/_matrix/client/r0/"
@@ -248,3 +250,22 @@ def test_a_renewed_hash_does_not_bring_an_old_password_back(app: Flask, login: L
         accounts.renew_hash(tx, before, "of the old password")
 
     assert stored_hash(app) == "changed meanwhile"
+
+
+def test_a_new_password_keeps_out_who_was_under_way_with_the_old_one(
+    app: Flask, login: Login
+) -> None:
+    login("alice")
+    database: Database = app.extensions["db"]
+    proved = login_core.by_password(database, "alice", PASSWORD)
+    with database.write() as tx:
+        accounts.set_password_hash(tx, "@alice:localhost", "changed meanwhile")
+
+    def begin() -> None:
+        with database.write() as tx:
+            login_core.begin(tx, proved, login_core.Wish(device_id="LATE"))
+
+    with pytest.raises(MatrixError, match="wrong password"):
+        begin()
+    with database.read() as reader:
+        assert "LATE" not in devices.ids(reader, "@alice:localhost")

@@ -11,7 +11,7 @@ from flask import Blueprint
 from app import context, errors
 from app.client_server import http
 from app.core import well_known
-from app.core.people import access_tokens, devices, login
+from app.core.people import access_tokens, accounts, devices, login
 from app.spec.events import Json
 
 bp = Blueprint("login", __name__)
@@ -59,15 +59,15 @@ def log_in() -> Json:
     name = login.name_of(body)
     if name is None or wish.password is None:
         raise errors.missing_param("identifier and password are needed")
-    user_id = _prove(name, wish.password)
+    proved = _prove(name, wish.password)
     session = login.Wish(wish.device_id, wish.initial_device_display_name, wish.refresh_token)
     with context.db().write() as tx:
-        answer = login.start_session(tx, user_id, session)
+        answer = login.begin(tx, proved, session)
     return {**answer, "well_known": well_known.client(context.server().config)}
 
 
-def _prove(name: str, password: str) -> str:
-    """The user id of who gave the right password. Raises M_LIMIT_EXCEEDED, and as by_password()."""
+def _prove(name: str, password: str) -> accounts.Known:
+    """The account of who gave the right password. Raises M_LIMIT_EXCEEDED, and as by_password()."""
     limits, account = context.rate_limits(), login.account_key(context.server().name, name)
     limits.check("rc_login.address", http.address_key())
     limits.check("rc_login.account", account)

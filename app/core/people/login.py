@@ -5,7 +5,7 @@ Spec: client-server-api#login
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app import errors
 from app.core.people import access_tokens, accounts, devices
@@ -54,8 +54,8 @@ def account_key(server_name: str, name: str) -> str:
     return (name if name.startswith("@") else f"@{name}:{server_name}").lower()
 
 
-def by_password(db: Database, name: str, password: str) -> str:
-    """The user id of who gave the right name (a user id or its localpart) and password.
+def by_password(db: Database, name: str, password: str) -> accounts.Known:
+    """The account of who gave the right name (a user id or its localpart) and password.
 
     Raises M_FORBIDDEN for a wrong one, M_USER_DEACTIVATED, M_USER_LOCKED.
     """
@@ -72,7 +72,19 @@ def by_password(db: Database, name: str, password: str) -> str:
         new_hash = accounts.hash_password(db.server, password)
         with db.write() as tx:
             accounts.renew_hash(tx, account, new_hash)
-    return account.user_id
+        return replace(account, password_hash=new_hash)
+    return account
+
+
+def begin(tx: Tx, account: accounts.Known, wish: Wish) -> Json:
+    """A new session of who has just given the password, as `start_session` gives it.
+
+    Raises M_FORBIDDEN when the account was changed since: the check of a password takes its time,
+    and a new password must keep out whoever was under way with the old one.
+    """
+    if accounts.find(tx, account.user_id) != account:
+        raise errors.forbidden(WRONG)
+    return start_session(tx, account.user_id, wish)
 
 
 def start_session(tx: Tx, user_id: str, wish: Wish) -> Json:
