@@ -30,7 +30,14 @@ _MEMBERS = (
     )
     .order_by(StateInterval.event_position)
 )
-_OF_USERS = _MEMBERS.where(StateInterval.state_key.in_(bindparam("user_ids", expanding=True)))
+_OF_USERS = select(StateInterval.event_position).where(
+    StateInterval.room_id == bindparam("room_id"),
+    StateInterval.type == state.MEMBER,
+    StateInterval.state_key.in_(bindparam("user_ids", expanding=True)),
+    StateInterval.from_position <= bindparam("position"),
+    # the sum keeps SQLite from the index on to_position, by which it would read all members
+    StateInterval.to_position + 0 > bindparam("position"),
+)
 _JOINED = (
     select(StateInterval.state_key, StoredEvent.pdu)
     .join(StoredEvent, StoredEvent.position == StateInterval.event_position)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from sqlalchemy import bindparam, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, bindparam, insert, select, update
 
 from app.caches import StateEntry
 from app.core.rooms import rows
@@ -33,13 +33,12 @@ _CURRENT = (
     .where(StateInterval.to_position == NOW_AND_LATER)
 )
 _CURRENT_OF_ROOM = _CURRENT.where(StateInterval.room_id == bindparam("room_id"))
-_AT_POSITION = (
+_BEGUN_AT_POSITION = (
     select(*rows.EVENT_COLUMNS)
     .join(StateInterval, StoredEvent.position == StateInterval.event_position)
     .where(
         StateInterval.room_id == bindparam("room_id"),
         StateInterval.from_position <= bindparam("position"),
-        StateInterval.to_position > bindparam("position"),
     )
 )
 _JOINED_USERS = select(StateInterval.state_key).where(
@@ -104,12 +103,17 @@ def at_position(
     tx: Reader, room_id: str, position: int, keys: Collection[StateKey] | None = None
 ) -> dict[StateKey, Event]:
     """The state of a room as it was after `position`; of all keys, or of these."""
-    query = _AT_POSITION
-    if keys is not None:
-        query = query.where(tuple_(StateInterval.type, StateInterval.state_key).in_(list(keys)))
+    if keys is None:
+        query = _BEGUN_AT_POSITION.where(StateInterval.to_position > bindparam("position"))
+    else:  # the sum keeps SQLite from the index on to_position, by which it would read all keys
+        ends_later = StateInterval.to_position + 0 > bindparam("position")
+        query = _BEGUN_AT_POSITION.where(ends_later, *_among(keys))
     result = tx.sql.execute(query, {"room_id": room_id, "position": position})
     events = (rows.event(tx, row) for row in result)
-    return {(event.type, event.state_key or ""): event for event in events}
+    found = {(event.type, event.state_key or ""): event for event in events}
+    if keys is None:
+        return found
+    return {key: found[key] for key in keys if key in found}
 
 
 def membership_of(tx: Reader, room_id: str, user_id: str) -> str | None:
@@ -192,14 +196,24 @@ def _keep_joined(tx: Tx, event: Event, before: Event | None) -> None:
             tx.forget(cache, key)
 
 
+def _among(keys: Collection[StateKey]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Conditions that admit these keys, and also what mixes the type of one with another's key.
+
+    Asked for pairs, SQLite (3.40) reads all of the room; asked for parts, it finds each by itself.
+    """
+    types = {event_type for event_type, _ in keys}
+    state_keys = {state_key for _, state_key in keys}
+    return StateInterval.type.in_(sorted(types)), StateInterval.state_key.in_(sorted(state_keys))
+
+
 def _read_entries(tx: Reader, room_id: str, keys: list[StateKey]) -> dict[StateKey, StateEntry]:
     found = {key: StateEntry(None, 0, 0, 0) for key in keys}
     for at in range(0, len(keys), _HELD_AT_ONCE):
         some = keys[at : at + _HELD_AT_ONCE]
-        query = _CURRENT_OF_ROOM.where(
-            tuple_(StateInterval.type, StateInterval.state_key).in_(some)
-        )
+        query = _CURRENT_OF_ROOM.where(*_among(some))
         for row in tx.sql.execute(query, {"room_id": room_id}):
+            if (row.type, row.state_key) not in found:
+                continue
             event = rows.event(tx, row)
             size = rows.memory_bytes(event)
             entry = StateEntry(event, row.position, row.from_position, size)
