@@ -42,9 +42,10 @@ _ROWS = select(
 )
 _FORWARDS = _ROWS.order_by(StoredEvent.position).limit(bindparam("count"))
 _BACKWARDS = _ROWS.order_by(StoredEvent.position.desc()).limit(bindparam("count"))
-_RELATED = select(StoredEvent.relates_to).where(
-    StoredEvent.room_id == bindparam("room_id"),
+# The room is compared in Python: with it here, SQLite reads all of the room instead
+_RELATED = select(StoredEvent.relates_to, StoredEvent.room_id).where(
     StoredEvent.relates_to.in_(bindparam("event_ids", expanding=True)),
+    StoredEvent.redacted_by.is_(None),  # what was redacted relates to nothing any more
 )
 _STATE = select(StateInterval.event_position).where(
     StateInterval.room_id == bindparam("room_id"),
@@ -298,8 +299,8 @@ def _with_relations(tx: Reader, walk: Walk, events: list[ClientEvent]) -> list[C
         query = query.where(StoredEvent.rel_type.in_(sorted(types)))
     if senders is not None:
         query = query.where(StoredEvent.sender.in_(sorted(senders)))
-    key = {"room_id": walk.room_id, "event_ids": [it.event_id for it in events]}
-    related = set(tx.sql.execute(query, key).scalars())
+    found = tx.sql.execute(query, {"event_ids": [it.event_id for it in events]})
+    related = {row.relates_to for row in found if row.room_id == walk.room_id}
     return [it for it in events if it.event_id in related]
 
 

@@ -1,0 +1,80 @@
+"""The events that relate to another.
+
+Spec: client-server-api#relationships-api
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint, request
+
+from app import context, errors
+from app.client_server import http
+from app.core.rooms import client_events, history, relations
+from app.core.sync import tokens
+from app.core.sync.tokens import SyncToken
+from app.db import Reader
+from app.spec.events import Json
+
+bp = Blueprint("relations", __name__, url_prefix="/_matrix/client/v1")
+
+
+@bp.get("/rooms/<room_id>/relations/<event_id>")
+@http.authenticated
+def get_relating_events(room_id: str, event_id: str) -> Json:
+    """The children of an event."""
+    return _page(room_id, event_id, None, None)
+
+
+@bp.get("/rooms/<room_id>/relations/<event_id>/<rel_type>")
+@http.authenticated
+def get_relating_events_with_rel_type(room_id: str, event_id: str, rel_type: str) -> Json:
+    """The children that relate to an event in one way."""
+    return _page(room_id, event_id, rel_type, None)
+
+
+@bp.get("/rooms/<room_id>/relations/<event_id>/<rel_type>/<event_type>")
+@http.authenticated
+def get_relating_events_with_rel_type_and_event_type(
+    room_id: str, event_id: str, rel_type: str, event_type: str
+) -> Json:
+    """The same, of one event type."""
+    return _page(room_id, event_id, rel_type, event_type)
+
+
+def _page(room_id: str, event_id: str, rel_type: str | None, event_type: str | None) -> Json:
+    me = http.requester()
+    with context.db().read() as tx:
+        wanted = _wanted(tx, room_id, event_id, rel_type, event_type)
+        page = relations.related(tx, me.user_id, wanted)
+    answer: Json = {"chunk": client_events.encode_all(page.events, tx.now_ms, me)}
+    if page.end is not None:
+        answer["next_batch"] = str(SyncToken(page.end))
+    if request.args.get("from"):
+        answer["prev_batch"] = request.args["from"]
+    if wanted.is_recursive:
+        answer["recursion_depth"] = relations.LEVELS
+    return answer
+
+
+def _wanted(
+    tx: Reader, room_id: str, event_id: str, rel_type: str | None, event_type: str | None
+) -> relations.Wanted:
+    direction = request.args.get("dir", "b")
+    if direction not in {"b", "f"}:
+        raise errors.invalid_param("dir must be b or f")
+    return relations.Wanted(
+        room_id=room_id,
+        event_id=event_id,
+        rel_type=rel_type,
+        event_type=event_type,
+        start=_token(tx, "from"),
+        stop=_token(tx, "to"),
+        is_backwards=direction == "b",
+        is_recursive=http.query_boolean("recurse"),
+        limit=http.query_integer("limit", 50, cap=history.MAX_LIMIT),
+    )
+
+
+def _token(tx: Reader, name: str) -> int | None:
+    text = request.args.get(name)
+    return tokens.parse(text, tx.position).position if text else None
