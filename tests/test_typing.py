@@ -1,0 +1,174 @@
+"""Who is typing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from app.core.sync import typing
+from tests.conftest import Login, Person
+from tests.rooms import Json, refusal
+
+Room = Callable[..., str]
+
+
+def say(person: Person, room_id: str, **body: Any) -> Any:
+    return person.put(f"rooms/{room_id}/typing/{person.user_id}", json=body)
+
+
+def typers(sync: Json, room_id: str) -> list[str] | None:
+    """Who is typing by this answer; None: it does not say."""
+    room = sync["rooms"]["join"].get(room_id, {"ephemeral": {"events": []}})
+    for event in room["ephemeral"]["events"]:
+        if event["type"] == "m.typing":
+            users: list[str] = event["content"]["user_ids"]
+            return users
+    return None
+
+
+def test_the_room_is_told_who_starts_and_who_stops(login: Login, room: Room) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    token = bob.sync()["next_batch"]
+
+    started = say(alice, room_id, typing=True, timeout=30000)
+    first = bob.sync(token)
+    say(bob, room_id, typing=True)
+    second = bob.sync(first["next_batch"])
+    stopped = say(alice, room_id, typing=False)
+    third = bob.sync(second["next_batch"])
+
+    assert [(it.status_code, it.get_json()) for it in (started, stopped)] == [(200, {})] * 2
+    assert typers(first, room_id) == [alice.user_id]
+    assert typers(second, room_id) == [alice.user_id, bob.user_id]
+    assert typers(third, room_id) == [bob.user_id]
+    assert typers(bob.sync(third["next_batch"]), room_id) is None
+
+
+def test_only_the_room_in_which_it_happens_is_told(login: Login, room: Room) -> None:
+    alice, bob, carol = login("alice"), login("bob"), login("carol")
+    here, there = room(alice, bob), room(bob, carol)
+    tokens = [person.sync()["next_batch"] for person in (bob, carol)]
+
+    say(alice, here, typing=True)
+
+    news = [person.sync(token) for person, token in zip((bob, carol), tokens, strict=True)]
+    assert [typers(it, there) for it in news] == [None, None]
+    assert here not in news[1]["rooms"]["join"]
+
+
+def test_a_first_sync_tells_of_rooms_where_somebody_types(login: Login, room: Room) -> None:
+    alice, bob = login("alice"), login("bob")
+    busy, quiet = room(alice, bob), room(alice, bob)
+    say(alice, busy, typing=True)
+    say(alice, quiet, typing=True)
+    say(alice, quiet, typing=False)
+
+    first = bob.sync()
+
+    assert (typers(first, busy), typers(first, quiet)) == ([alice.user_id], None)
+
+
+def test_typing_ends_by_itself_and_wakes_who_waits(login: Login, room: Room) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    say(alice, room_id, typing=True, timeout=300)
+    first = bob.sync()
+    began = time.monotonic()
+
+    news = bob.sync(bob.sync(first["next_batch"])["next_batch"], timeout=20_000)
+
+    assert time.monotonic() - began < 10
+    assert typers(news, room_id) == []
+
+
+def test_saying_it_again_is_no_news_but_lasts_longer(app: Flask, login: Login, room: Room) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    say(alice, room_id, typing=True, timeout=60_000)
+    before = app.extensions["ephemeral"].position
+
+    say(alice, room_id, typing=True, timeout=90_000)
+    say(bob, room_id, typing=False)
+
+    ephemeral = app.extensions["ephemeral"]
+    assert ephemeral.position == before
+    left_ms = ephemeral.typing[room_id].until_ms[alice.user_id] - ephemeral.now_ms
+    assert 80_000 < left_ms <= 90_000
+
+
+def test_no_timeout_is_longer_than_two_minutes(app: Flask, login: Login, room: Room) -> None:
+    alice = login("alice")
+    room_id = room(alice)
+
+    say(alice, room_id, typing=True, timeout=2**53)
+
+    ephemeral = app.extensions["ephemeral"]
+    until_ms = ephemeral.typing[room_id].until_ms[alice.user_id]
+    assert until_ms - ephemeral.now_ms <= typing.MAX_MS
+
+
+def test_a_waiting_sync_hears_of_it_at_once(app: Flask, login: Login, room: Room) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    token = bob.sync(bob.sync()["next_batch"])["next_batch"]
+    heard: list[Json] = []
+    waiting = threading.Thread(target=lambda: heard.append(bob.sync(token, timeout=20_000)))
+    waiting.start()
+    while not len(app.extensions["wakeups"]):
+        time.sleep(0.01)
+
+    say(alice, room_id, typing=True)
+
+    waiting.join(10)
+    assert [typers(it, room_id) for it in heard] == [[alice.user_id]]
+
+
+def test_one_timer_serves_all_who_type_in_a_room(app: Flask, login: Login, room: Room) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    before = len(app.extensions["ephemeral"].timers)
+
+    for _ in range(5):
+        say(alice, room_id, typing=True)
+        say(bob, room_id, typing=True)
+
+    assert len(app.extensions["ephemeral"].timers) == before + 1
+
+
+def test_one_types_for_oneself_and_in_rooms_one_is_in(login: Login, room: Room) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice)
+
+    answers = [
+        bob.put(f"rooms/{room_id}/typing/{alice.user_id}", json={"typing": True}),
+        say(bob, room_id, typing=True),
+        say(bob, "!nowhere:localhost", typing=True),
+    ]
+
+    assert [refusal(answer) for answer in answers] == [(403, "M_FORBIDDEN")] * 3
+    assert typers(alice.sync(), room_id) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "errcode"),
+    [
+        ({}, "M_MISSING_PARAM"),
+        ({"typing": "yes"}, "M_BAD_JSON"),
+        ({"typing": True, "timeout": "long"}, "M_BAD_JSON"),
+        ({"typing": True, "timeout": 1.5}, "M_BAD_JSON"),
+    ],
+)
+def test_a_wrong_body_is_refused(login: Login, room: Room, body: Json, errcode: str) -> None:
+    alice = login("alice")
+    room_id = room(alice)
+
+    answer = say(alice, room_id, **body)
+
+    assert refusal(answer) == (400, errcode)
+    assert typers(alice.sync(), room_id) is None
