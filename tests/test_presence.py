@@ -122,18 +122,25 @@ def test_who_waits_for_news_stays_online_however_long(
     assert while_waiting == "online"
 
 
+@pytest.mark.parametrize("deed", ["send", "type", "read"])
 def test_who_does_nothing_is_unavailable_until_they_do(
-    clock: Clock, login: Login, room: Room
+    clock: Clock, login: Login, room: Room, deed: str
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
+    event_id = bob.send(room_id)
+    deeds: dict[str, Callable[[], object]] = {
+        "send": lambda: alice.send(room_id),
+        "type": lambda: alice.put(f"rooms/{room_id}/typing/{alice.user_id}", json={"typing": True}),
+        "read": lambda: alice.post(f"rooms/{room_id}/receipt/m.read/{event_id}"),
+    }
 
     with presence.syncing(clock.ephemeral, alice.user_id, alice.device_id):
         clock.advance(presence.IDLE_AFTER_MS)
         idle = status(bob, alice.user_id)
         alice.sync()
         still_idle = status(bob, alice.user_id)
-        alice.put(f"rooms/{room_id}/typing/{alice.user_id}", json={"typing": True})
+        deeds[deed]()
         active = status(bob, alice.user_id)
 
     assert idle == {"presence": "unavailable", "last_active_ago": presence.IDLE_AFTER_MS}

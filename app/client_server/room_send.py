@@ -12,6 +12,7 @@ from app import context, errors
 from app.client_server import http
 from app.client_server.http import authenticated, requester
 from app.core.rooms import sending, timeline
+from app.core.sync import presence
 from app.errors import MatrixError
 from app.spec import identifiers
 from app.spec.events import Json
@@ -79,4 +80,5 @@ def _send(room_id: str, event_type: str, content: Json, txn_id: str | None) -> J
         raise errors.invalid_param("The transaction id is longer than 255 bytes")
     with context.db().write() as tx:
         event_id = sending.send(tx, requester(), room_id, event_type, content, txn_id)
+    presence.note_activity(context.ephemeral(), requester().user_id, requester().device_id)
     return {"event_id": event_id}
