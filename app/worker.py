@@ -30,6 +30,48 @@ SECONDS_BETWEEN_LOOKS = 0.5
 """How soon a running server feels `homebody user passwd` and the like."""
 
 
+class OneWrite:
+    """A socket that sends head and body of an answer together.
+
+    gunicorn writes them one by one: two system calls, and a client that wakes up twice.
+    """
+
+    HELD_BYTES = 65_536
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+
+    def __enter__(self) -> OneWrite:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None or kind is StopIteration:  # gunicorn's way to say: close after this one
+            self.flush()
+
+    def sendall(self, data: bytes) -> None:
+        """Hold it back for what follows, unless that is much."""
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > self.HELD_BYTES:
+            self.flush()
+
+    def sendfile(self, *args: Any, **kwargs: Any) -> int:
+        """A file, after what was held back."""
+        self.flush()
+        return self._socket.sendfile(*args, **kwargs)
+
+    def flush(self) -> None:
+        """Send what was held back."""
+        held, self._held, self._held_bytes = self._held, [], 0
+        if held:
+            self._socket.sendall(b"".join(held))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
 class Worker(GeventWorker):
     """One process that serves; see the module."""
 
@@ -66,7 +108,8 @@ class Worker(GeventWorker):
         """One request of a connection."""
         self._idle.discard(sock)
         try:
-            return super().handle_request(listener_name, req, sock, addr)
+            with OneWrite(sock) as whole:
+                return super().handle_request(listener_name, req, whole, addr)
         finally:
             self._idle.add(sock)
 

@@ -102,6 +102,24 @@ def test_a_waiting_sync_answers_as_soon_as_something_comes(login: Login, room: M
     assert 0.2 < seconds < 5
 
 
+def test_a_logout_ends_a_waiting_sync_at_once(login: Login) -> None:
+    alice = login("alice")
+    token = alice.sync(alice.sync()["next_batch"])["next_batch"]
+    answers: list[int] = []
+
+    def wait() -> None:
+        query = {"since": token, "timeout": 20_000}
+        answers.append(alice.get("sync", query_string=query).status_code)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.3)
+    alice.post("logout")
+    thread.join(5)
+
+    assert answers == [401]
+
+
 def test_a_waiting_sync_gives_up_after_its_timeout(login: Login) -> None:
     alice = login("alice")
     token = alice.sync()["next_batch"]

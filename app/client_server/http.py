@@ -68,6 +68,11 @@ def _recognise(token: str) -> None:
     g.requester = who
 
 
+def check_still_valid() -> None:
+    """Raises M_UNKNOWN_TOKEN when the token was revoked while its request waited."""
+    access_tokens.authenticate(context.db(), access_token() or "")
+
+
 def requester() -> Requester:
     """Who asks, in an authenticated view."""
     return cast(Requester, g.requester)
@@ -148,6 +153,8 @@ def raw_body(max_bytes: int) -> bytes:
         raise errors.too_large(f"The body is larger than {max_bytes} bytes") from None
     except ClientDisconnected:
         raise errors.not_json("The body ended early") from None
+    except Exception as error:  # each HTTP server has its own for a bad chunk
+        raise errors.not_json("The body could not be read to its end") from error
 
 
 def body_as(kind: type[S]) -> S:

@@ -13,6 +13,7 @@ from typing import TypeVar, cast
 from flask import request
 
 from app import context
+from app.client_server import http
 
 R = TypeVar("R")
 
@@ -25,6 +26,7 @@ def first(user_id: str, timeout_ms: int, look: Callable[[], R], is_news: Callabl
 
     It is called again whenever something concerns the user. It takes and gives back whatever it
     reads with: nothing is held while the request waits.
+    Raises M_UNKNOWN_TOKEN when the session was ended meanwhile.
     """
     wakeups = context.wakeups()
     connection = cast("socket.socket | None", request.environ.get("gunicorn.socket"))
@@ -37,3 +39,4 @@ def first(user_id: str, timeout_ms: int, look: Callable[[], R], is_news: Callabl
             if is_news(found) or left <= 0 or wakeups.is_closing or waiter.is_gone:
                 return found
             waiter.wait(left, connection)
+            http.check_still_valid()
