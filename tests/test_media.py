@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -324,6 +325,19 @@ def test_what_is_not_there_is_not_found(login: Login, media: str) -> None:
     thumbnail = alice.get(f"{MEDIA}/thumbnail/{media}?width=32&height=32")
 
     assert errcode(thumbnail) == (404, "M_NOT_FOUND")
+
+
+def test_a_file_that_the_disk_has_lost_is_not_found(login: Login, tmp_path: Path) -> None:
+    alice = login("alice")
+    media = upload(alice)
+    shutil.rmtree(tmp_path / "media/files")
+
+    answers = [
+        download(alice, media),
+        alice.get(f"{MEDIA}/thumbnail/{media}?width=32&height=32"),
+    ]
+
+    assert [errcode(answer) for answer in answers] == [(404, "M_NOT_FOUND")] * 2
 
 
 def test_an_overlong_name_is_cut(login: Login) -> None:

@@ -10,6 +10,7 @@ Spec: client-server-api#content-repository
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
 import time
@@ -24,6 +25,8 @@ from app.core.media.files import Read
 from app.core.sync.wakeups import Waiter, Wakeups
 from app.db import Database, Reader, Tx
 from app.models.media import Media
+
+LOG = logging.getLogger(__name__)
 
 UNUSED_EXPIRES_MS: Final = 24 * 3_600_000
 """How long an id may wait for its content; what the specification recommends."""
@@ -152,10 +155,13 @@ def find(
     if origin != db.server.name:
         raise errors.not_found("Files of other servers are not available here")
     found = _read(db, origin, media_id)
-    if found.sha256:
-        return found
-    with wakeups.waiting(found.uri) as waiter:
-        return _wait(db, wakeups, found, waiter, timeout_ms, connection)
+    if not found.sha256:
+        with wakeups.waiting(found.uri) as waiter:
+            found = _wait(db, wakeups, found, waiter, timeout_ms, connection)
+    if not files.content_path(db.server.config.data_dir, found.sha256).exists():
+        LOG.error("the file of %s is not on the disk; was media/files restored?", found.uri)
+        raise errors.not_found("The server has lost this file")
+    return found
 
 
 def _wait(
