@@ -2,13 +2,18 @@
 
 - SIGTERM answers parked requests at once and hangs up on idle connections, so a stop takes moments.
 - Requests that no parser understands get a Matrix error.
+- What is left of a refused body is read only up to a limit: a client that has not yet looked at the
+  answer gets it, one that sends gigabytes is cut off.
+- A client that has gone away in the middle of a body doesn't keep its greenlet for ever.
 - The process notices when the command line has changed its database.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import socket
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 import gevent
@@ -28,6 +33,11 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 SECONDS_BETWEEN_LOOKS = 0.5
 """How soon a running server feels `homebody user passwd` and the like."""
+SECONDS_WITHOUT_A_BYTE = 120.0
+"""How long a body may stand still before the connection is given up."""
+SECONDS_TO_DRAIN = 5.0
+MAX_DRAINED_BYTES = 32 * 2**20
+_PIECE_BYTES = 2**16
 
 
 class OneWrite:
@@ -107,25 +117,30 @@ class Worker(GeventWorker):
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
         """One request of a connection."""
         self._idle.discard(sock)
+        sock.settimeout(SECONDS_WITHOUT_A_BYTE)
         try:
             with OneWrite(sock) as whole:
-                return super().handle_request(listener_name, req, whole, addr)
+                super().handle_request(listener_name, req, cast("socket.socket", whole), addr)
+            if not _drain(req):
+                raise StopIteration  # gunicorn's way to say that the connection ends
         finally:
             self._idle.add(sock)
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """What the HTTP parser refused, as a Matrix error."""
-        error = errors.unknown("The request is no HTTP that this server understands")
-        status = "400 Bad Request"
+        if isinstance(exc, gevent.GreenletExit):
+            return  # the server stops, and has waited long enough
+        error, status = errors.unknown("This is no HTTP that the server understands"), 400
         if isinstance(exc, http_errors.LimitRequestLine | http_errors.LimitRequestHeaders):
-            error, status = errors.too_large("The request line or a header is too long"), "431 Long"
+            error, status = errors.too_large("The request line or a header is too long"), 431
         elif not isinstance(exc, http_errors.ParseException):
             LOG.error("fault in a connection", exc_info=exc)
-            error, status = errors.unknown("Something is wrong with the server"), "500 Fault"
+            error, status = errors.unknown("Something is wrong with the server"), 500
         body = orjson.dumps(error.body)
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         head = "".join(f"{name}: {value}\r\n" for name, value in [*headers, *wsgi.CORS_HEADERS])
-        answer = f"HTTP/1.1 {status}\r\nConnection: close\r\n{head}\r\n".encode() + body
+        phrase = HTTPStatus(status).phrase
+        answer = f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\n{head}\r\n".encode() + body
         try:
             util.write_nonblock(client, answer)
         except OSError as problem:
@@ -135,7 +150,10 @@ class Worker(GeventWorker):
         self._app.extensions["wakeups"].close()
         for connection in list(self._idle):
             try:
-                connection.shutdown(socket.SHUT_RDWR)
+                # By a twin: gevent's shutdown() raises in the greenlet that waits for the socket,
+                # and gunicorn logs a trace for each. This way it reads the end of the connection.
+                with socket.socket(fileno=os.dup(connection.fileno())) as twin:
+                    twin.shutdown(socket.SHUT_RDWR)
             except OSError as problem:
                 LOG.debug("an idle client has gone: %s", problem)
 
@@ -144,3 +162,17 @@ class Worker(GeventWorker):
         while self.alive:
             gevent.sleep(SECONDS_BETWEEN_LOOKS)
             database.notice_other_writers()
+
+
+def _drain(req: Any) -> bool:
+    """Whether what the view has not read of a body is out of the way now."""
+    if getattr(req.body.reader, "length", None) == 0:
+        return True  # the usual case: a body of known length that was read, or none
+    try:
+        with gevent.Timeout(SECONDS_TO_DRAIN):
+            for _ in range(MAX_DRAINED_BYTES // _PIECE_BYTES):
+                if not req.body.read(_PIECE_BYTES):
+                    return True
+    except (OSError, http_errors.ParseException, gevent.Timeout) as problem:
+        LOG.debug("the rest of a body does not come: %s", problem)
+    return False

@@ -189,7 +189,8 @@ def test_the_unstable_name_of_state_after_works_as_well(login: Login, room: Make
     alice = login("alice")
     room_id = room(alice)
 
-    first = alice.sync(**{"org.matrix.msc4222.use_state_after": "true"})
+    unstable: Json = {"org.matrix.msc4222.use_state_after": "true"}
+    first = alice.sync(**unstable)
 
     section = first["rooms"]["join"][room_id]["org.matrix.msc4222.state_after"]
     assert ("m.room.create", "") in kinds(section["events"])

@@ -297,8 +297,8 @@ def upgrade() -> None:
             postgresql_where=sa.text("membership IS NOT NULL"),
         )
         batch_op.create_index(
-            batch_op.f("ix_state_intervals_room_id_to_position"),
-            ["room_id", "to_position"],
+            "ix_state_intervals_current",
+            ["room_id", "to_position", "membership", "event_position"],
             unique=False,
         )
 
@@ -346,7 +346,7 @@ def downgrade() -> None:
 
     op.drop_table("uia_sessions")
     with op.batch_alter_table("state_intervals", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_state_intervals_room_id_to_position"))
+        batch_op.drop_index("ix_state_intervals_current")
         batch_op.drop_index(
             "ix_state_intervals_member",
             sqlite_where=sa.text("membership IS NOT NULL"),

@@ -26,8 +26,11 @@ class StateInterval(Base):
     membership: Mapped[str | None]  # content.membership, for m.room.member alone
 
     __table_args__ = (
-        # current state of a room, and what changed in it lately
-        Index(None, "room_id", "to_position"),
+        # Current state of a room. With the two last columns it answers by itself who is there and
+        # which events hold; without them SQLite goes through all that ever held in the room.
+        Index(
+            "ix_state_intervals_current", "room_id", "to_position", "membership", "event_position"
+        ),
         # the rooms of a user, and where that changed lately
         Index(
             "ix_state_intervals_member",

@@ -140,6 +140,8 @@ def build(
     }
     if "state_key" in pdu:
         shown["state_key"] = pdu["state_key"]
+    if pdu["type"] == "m.room.member":  # also where the r0 tutorial, and clients of its time, look
+        shown["membership"] = pdu["content"]["membership"]
     redacts = pdu.get("redacts") or (
         pdu["content"].get("redacts") if pdu["type"] == "m.room.redaction" else None
     )

@@ -27,16 +27,11 @@ _ANNOTATIONS = select(StoredEvent.pdu).where(
     StoredEvent.type == bindparam("event_type"),
     StoredEvent.redacted_by.is_(None),
 )
+# without the room, as SQLite would go through all of it instead of the index of transactions
 _SENT_AS = (
-    select(StoredEvent.event_id)
-    .where(
-        StoredEvent.sender == bindparam("sender"),
-        StoredEvent.txn_id == bindparam("txn_id"),
-        StoredEvent.room_id == bindparam("room_id"),
-        StoredEvent.type == bindparam("event_type"),
-    )
-    .order_by(StoredEvent.position.desc())
-    .limit(1)
+    select(StoredEvent.event_id, StoredEvent.room_id, StoredEvent.type)
+    .where(StoredEvent.sender == bindparam("sender"), StoredEvent.txn_id == bindparam("txn_id"))
+    .order_by(StoredEvent.position)
 )
 
 
@@ -80,9 +75,9 @@ def sent_as(tx: Reader, room_id: str, sender: str, event_type: str, txn_id: str)
 
     Devices may use the same ids; only the API of 2014 takes them for addresses of messages.
     """
-    asked = {"room_id": room_id, "sender": sender, "event_type": event_type, "txn_id": txn_id}
-    found: str | None = tx.sql.execute(_SENT_AS, asked).scalar()
-    return found
+    rows = tx.sql.execute(_SENT_AS, {"sender": sender, "txn_id": txn_id})
+    found = [it.event_id for it in rows if (it.room_id, it.type) == (room_id, event_type)]
+    return found[-1] if found else None
 
 
 def _split_redaction(content: Json) -> tuple[Json, str]:

@@ -263,11 +263,10 @@ def _relation(tx: Reader, event: Event) -> tuple[str | None, str | None, str | N
     target, rel_type = relation.get("event_id"), relation.get("rel_type")
     if not isinstance(target, str) or not isinstance(rel_type, str):
         return None, None, None
-    if rel_type == "m.thread":
-        return target, rel_type, target
     row = tx.sql.execute(_THREAD_OF, {"event_id": target}).first()
-    thread_id = row.thread_id if row is not None and row.room_id == event.room_id else None
-    return target, rel_type, thread_id
+    if row is None or row.room_id != event.room_id:
+        return target, rel_type, None  # nobody could ever read a thread without a root
+    return target, rel_type, target if rel_type == "m.thread" else row.thread_id
 
 
 def _insert(
