@@ -148,13 +148,16 @@ def raw_body(max_bytes: int) -> bytes:
         raise errors.too_large(f"The body is larger than {max_bytes} bytes")
     request.max_content_length = max_bytes
     try:
-        return request.get_data(cache=False)
+        body = request.get_data(cache=False)
+        if len(body) >= max_bytes:  # without a Content-Length, Werkzeug stops there in silence
+            request.stream.read(1)
     except RequestEntityTooLarge:
         raise errors.too_large(f"The body is larger than {max_bytes} bytes") from None
     except ClientDisconnected:
         raise errors.not_json("The body ended early") from None
     except Exception as error:  # each HTTP server has its own for a bad chunk
         raise errors.not_json("The body could not be read to its end") from error
+    return body
 
 
 def body_as(kind: type[S]) -> S:
