@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 T ?= tests
+# in how many processes: a single file is done before a second one has started
+N ?= $(if $(filter tests,$(T)),2,0)
 m ?= change
 
 .PHONY: help install run test check lint fmt types migrations spec clients bench migration migrate clean
@@ -26,7 +28,7 @@ run: install  ## serve on http://localhost:8008 (installs and migrates first)
 	$(BIN)/homebody serve
 
 test: $(VENV)/.dev  ## run the tests, T=tests/test_sync.py for some of them
-	$(BIN)/python -m pytest -m "not clients" $(T)
+	$(BIN)/python -m pytest -m "not clients" -n $(N) --dist worksteal $(T)
 
 check: lint types migrations spec test  ## everything that a commit must pass
 
@@ -49,7 +51,7 @@ spec: $(VENV)/.dev  ## which operation of the specification is served by which v
 
 clients: $(VENV)/.dev  ## real clients against a real server (installs what they need)
 	bash tests/clients/install $(BIN)/python
-	$(BIN)/python -m pytest -m clients tests/clients
+	$(BIN)/python -m pytest -m clients
 
 migration: $(VENV)/.dev  ## write the next migration from what changed in the models, m="why"
 	$(BIN)/python -m tests.tools.next_migration "$(m)"
