@@ -1,0 +1,43 @@
+"""How much of the specification a server of ours answers, by the project's measuring tool:
+
+    python -m tests.tools.coverage_of_spec TOOL [options of TOOL]
+
+TOOL is `spec_coverage.py`, which the shared folder has beside a checkout. It gets the address of a
+fresh `homebody serve`, and its exit code is ours. The server's output is shown when that isn't 0.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests import server
+
+LAST_LINES = 50
+
+
+def main(tool: str, options: list[str]) -> int:
+    """Start a server, measure it and stop it; the exit code of the tool."""
+    # A SIGTERM is to stop the server too: it is in a process group of its own
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryDirectory() as folder:
+        running = server.start(Path(folder), registration="open")
+        try:
+            command = [sys.executable, tool, running.url, *options]
+            failed = subprocess.run(command, check=False).returncode
+        finally:
+            running.stop()
+        if failed:
+            print(
+                "The server's last lines:", *running.output().splitlines()[-LAST_LINES:], sep="\n"
+            )
+    return failed
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
