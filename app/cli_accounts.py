@@ -185,6 +185,7 @@ def open_database(config: Config) -> Iterator[Database]:
         lock = serving.lock_data_dir(config.data_dir)  # not under a server of another version
         serving.migrate(config)
         os.close(lock)
+    serving.check_server_name(config)
     server = db.Server(config.server_name, server_key.load_or_make(config), config)
     try:
         database = Database(config.database_url, server, Caches(CACHE_BYTES), lambda _: None)

@@ -5,6 +5,7 @@ Whatever is wrong ends as a StartError with one line for the owner: no stack tra
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -16,11 +17,14 @@ import sys
 from pathlib import Path
 
 from app.config import Config
+from app.core import server_key
+from app.spec import identifiers
 
 ROOT = Path(__file__).parents[1]
 """The checkout: homebody is run from one; see docs/decisions/."""
 LOCK_NAME = "homebody.lock"
 SQLITE = "sqlite:///"
+_ERROR = re.compile(r"(?m)^[\w.]+Error: (.+)$")
 
 
 class StartError(Exception):
@@ -31,11 +35,13 @@ def prepare(config: Config) -> int:
     """Check everything that can be checked before the start, and bring the database up to date.
 
     Returns the descriptor of the lock on the data folder; the folder is ours while it is open.
-    Raises StartError.
+    Raises StartError, and ConfigError for the signing key.
     """
     lock = lock_data_dir(config.data_dir)
     check_port(config.bind)
     migrate(config)
+    check_server_name(config)
+    server_key.load_or_make(config)
     raise_descriptor_limit()
     return lock
 
@@ -76,6 +82,9 @@ def migrate(config: Config) -> None:
     Alembic takes half a second and 40 MB to import, so it runs in a process of its own, and only
     when there is something to do.
     """
+    folder = database_path(config.database_url).parent
+    if not folder.is_dir():
+        raise StartError(f"The database can't be made: there is no folder {folder}")
     steps = known_migrations()
     at = current_migration(config.database_url)
     if at == steps[-1]:
@@ -88,8 +97,24 @@ def migrate(config: Config) -> None:
     command += ["-x", f"url={config.database_url}", "upgrade", "head"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise StartError(f"The database could not be brought up to date: {reason}")
+        # SQLAlchemy says more after the line with the error: the statement, and where to read on
+        told = _ERROR.findall(done.stderr) or done.stderr.splitlines() or ["no reason given"]
+        raise StartError(f"The database could not be brought up to date: {told[-1]}")
+
+
+def check_server_name(config: Config) -> None:
+    """Raises StartError when the database has accounts of another server name.
+
+    Rooms and people are known by it: with another one, nobody could log in and no event would be
+    ours.
+    """
+    with contextlib.closing(sqlite3.connect(database_path(config.database_url))) as connection:
+        row = connection.execute("SELECT user_id FROM accounts LIMIT 1").fetchone()
+    if row is not None and (name := identifiers.server_name(row[0])) != config.server_name:
+        raise StartError(
+            f"server_name is {config.server_name}, but the accounts in the database are of {name}:"
+            " it can't change once there are accounts"
+        )
 
 
 def known_migrations() -> list[str]:
@@ -106,12 +131,14 @@ def current_migration(database_url: str) -> str | None:
     if not path.exists():
         return None
     try:
-        with sqlite3.connect(path) as connection:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
+            if not tables:
+                return None
+            if "alembic_version" not in tables:
+                raise StartError(f"The database {path} is not one of homebody")
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-        connection.close()
     except sqlite3.Error as error:
-        if "no such table" in str(error):
-            return None
         raise StartError(f"The database {path} can't be read: {error}") from error
     return None if row is None else str(row[0])
 

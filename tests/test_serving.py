@@ -1,0 +1,183 @@
+"""What keeps the server from starting: one clear line, exit code 2, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import server as real_server
+
+HOMEBODY = Path(sys.executable).parent / "homebody"
+
+
+def complaint(data_dir: Path, **settings: str) -> str:
+    """What a server that refuses to start says: the one line after `homebody: `."""
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("HOMEBODY_")}
+    settings = {"data_dir": str(data_dir), "bind": "127.0.0.1:0", **settings}
+    environ |= {f"HOMEBODY_{key.upper()}": value for key, value in settings.items()}
+    done = subprocess.run(
+        [HOMEBODY, "serve"],
+        cwd=real_server.ROOT,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    prefix, _, sentence = lines[0].partition(": ")
+    assert prefix == "homebody"
+    return sentence
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+
+        sentence = complaint(tmp_path, bind=address)
+
+    assert sentence == f"Can't listen on {address}: Address already in use"
+
+
+def test_a_second_server_on_the_same_folder(tmp_path: Path) -> None:
+    first = real_server.start(tmp_path)
+    try:
+        sentence = complaint(tmp_path)
+    finally:
+        first.stop()
+
+    assert sentence == f"Another homebody is running on the data folder {tmp_path}"
+    assert first.process.returncode == 0
+
+
+def test_a_server_that_was_killed_does_not_keep_the_next_one_out(tmp_path: Path) -> None:
+    first = real_server.start(tmp_path)
+    first.kill()
+
+    second = real_server.start(tmp_path)
+    second.stop()
+
+    assert (first.process.returncode, second.process.returncode) == (-signal.SIGKILL, 0)
+
+
+# to root, as in CI, no folder is forbidden: a file in its place is
+@pytest.mark.parametrize(("below", "reason"), [("", "File exists"), ("sub", "Not a directory")])
+def test_a_data_folder_that_cannot_be_used(tmp_path: Path, below: str, reason: str) -> None:
+    (tmp_path / "data").write_text("no folder")
+
+    sentence = complaint(tmp_path / "data" / below)
+
+    assert sentence == f"The data folder {tmp_path / 'data' / below} can't be used: {reason}"
+
+
+def test_a_wrong_key_in_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "homebody.toml").write_text('presence = true\nregistraton = "open"\n')
+
+    sentence = complaint(tmp_path)
+
+    file = tmp_path / "homebody.toml"
+    assert sentence == f"{file}:2: registraton: no such key; did you mean registration?"
+    assert [path.name for path in tmp_path.iterdir()] == ["homebody.toml"]
+
+
+def test_a_wrong_value_in_the_environment(tmp_path: Path) -> None:
+    sentence = complaint(tmp_path, max_upload_bytes="plenty")
+
+    assert sentence.startswith("environment HOMEBODY_MAX_UPLOAD_BYTES: must be ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_of_a_newer_homebody(tmp_path: Path, empty_database: Path) -> None:
+    shutil.copy(empty_database, tmp_path / "homebody.db")
+    with sqlite3.connect(tmp_path / "homebody.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+
+    sentence = complaint(tmp_path)
+
+    assert sentence.startswith("The database is of a newer homebody (migration 9999; this one ")
+
+
+def test_a_database_of_another_program(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "homebody.db") as connection:
+        connection.execute("CREATE TABLE accounts (user_id TEXT)")
+    connection.close()
+
+    sentence = complaint(tmp_path)
+
+    assert sentence == f"The database {tmp_path / 'homebody.db'} is not one of homebody"
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "homebody.db").write_text("a shopping list, long enough to be taken for a header")
+
+    sentence = complaint(tmp_path)
+
+    assert (
+        sentence == f"The database {tmp_path / 'homebody.db'} can't be read: file is not a database"
+    )
+
+
+def test_a_database_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    sentence = complaint(tmp_path, database_url=f"sqlite:///{tmp_path}/elsewhere/homebody.db")
+
+    assert sentence == f"The database can't be made: there is no folder {tmp_path / 'elsewhere'}"
+
+
+def test_a_migration_that_fails(tmp_path: Path, empty_database: Path) -> None:
+    shutil.copy(empty_database, tmp_path / "homebody.db")
+    with sqlite3.connect(tmp_path / "homebody.db") as connection:
+        connection.execute("DELETE FROM alembic_version")
+    connection.close()
+
+    sentence = complaint(tmp_path)
+
+    assert sentence.startswith("The database could not be brought up to date: ")
+    assert "already exists" in sentence
+
+
+def test_another_server_name_than_that_of_the_accounts(
+    tmp_path: Path, empty_database: Path
+) -> None:
+    shutil.copy(empty_database, tmp_path / "homebody.db")
+    with sqlite3.connect(tmp_path / "homebody.db") as connection:
+        columns = "user_id, created_ts, is_admin, is_guest, is_locked, is_suspended, is_erased"
+        account = "'@alice:localhost', 0, 0, 0, 0, 0, 0"
+        connection.execute(f"INSERT INTO accounts ({columns}) VALUES ({account})")  # noqa: S608 - ours
+    connection.close()
+
+    sentence = complaint(tmp_path, server_name="example.org")
+
+    assert sentence.startswith(
+        "server_name is example.org, but the accounts in the database are of"
+    )
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_signing_key_that_is_none(tmp_path: Path, is_folder: bool) -> None:
+    key = tmp_path / "signing.key"
+    if is_folder:
+        key.mkdir()
+    else:
+        key.write_text("the key under the mat")
+
+    sentence = complaint(tmp_path)
+
+    reason = (
+        "can't be used: Is a directory" if is_folder else "is damaged: A signing key is written as"
+    )
+    assert sentence.startswith(f"The signing key {key} {reason}")
