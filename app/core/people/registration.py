@@ -25,6 +25,7 @@ from app.spec.events import Json
 DUMMY = "m.login.dummy"
 TOKEN = "m.login.registration_token"  # noqa: S105 - the name of a stage
 
+_EASY_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that look like another
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 _TOKENS = select(
     RegistrationToken.token,
@@ -103,7 +104,7 @@ def add_token(
 
     Raises M_INVALID_PARAM for one that breaks the grammar or exists.
     """
-    token = secrets.token_urlsafe(12) if token is None else token
+    token = _random_word() if token is None else token
     if not _TOKEN.fullmatch(token):
         raise errors.invalid_param(
             "A registration token has 1 to 64 letters, digits and characters . _ ~ -"
@@ -118,6 +119,11 @@ def add_token(
     }
     tx.sql.execute(insert(RegistrationToken), row)
     return token
+
+
+def _random_word() -> str:
+    """People read it out and type it in; and a `-` in front would be an option to the shell."""
+    return "".join(secrets.choice(_EASY_LETTERS) for _ in range(16))
 
 
 def all_tokens(tx: Reader) -> list[Json]:
