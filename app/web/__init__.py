@@ -38,6 +38,7 @@ class OrjsonProvider(JSONProvider):
 def register(app: Flask, config: Config) -> None:
     """Put this module's rules around an application."""
     app.json = OrjsonProvider(app)
+    app.url_rule_class = wsgi.Route
     app.url_map.converters["default"] = wsgi.SegmentConverter
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # an empty state key stands between two slashes
@@ -81,9 +82,13 @@ def answer_error(error: errors.MatrixError) -> Response:
 def answer_http_error(error: HTTPException) -> Response:
     """What Flask itself refuses: unknown paths and methods, mostly."""
     if isinstance(error, MethodNotAllowed):
-        return answer_error(errors.unrecognized("This endpoint has no such method", 405))
+        answer = answer_error(errors.unrecognized("This endpoint has no such method", 405))
+        answer.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+        return answer
     if error.code == 404:
         return answer_error(errors.unrecognized())
+    if error.code == 413:
+        return answer_error(errors.too_large("The body is too large"))
     return answer_error(errors.unknown(error.description or error.name, error.code or 500))
 
 
