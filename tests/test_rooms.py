@@ -38,7 +38,7 @@ def test_a_room_without_wishes_is_private_and_of_version_11(login: Login) -> Non
         ("m.room.history_visibility", ""),
         ("m.room.guest_access", ""),
     ]
-    assert state["m.room.create", ""] == {"room_version": "11"}
+    assert state["m.room.create", ""] == {"room_version": "11", "creator": ALICE}
     assert state["m.room.member", ALICE]["membership"] == "join"
     assert state["m.room.power_levels", ""]["users"] == {ALICE: 100}
 
@@ -192,7 +192,8 @@ def test_creation_content_is_kept_but_for_the_keys_of_the_server(login: Login) -
     room_id = alice.create_room(creation_content=content)
 
     create = state_of(alice, room_id)["m.room.create", ""]
-    assert create == {"m.federate": False, "type": "m.space", "room_version": "11"}
+    ours = {"room_version": "11", "creator": ALICE}
+    assert create == {"m.federate": False, "type": "m.space", **ours}
 
 
 @pytest.mark.parametrize("version", list(VERSIONS))
@@ -207,7 +208,7 @@ def test_rooms_of_every_version_can_be_made_and_talked_in(login: Login, version:
     assert alice.put(path, json={}).status_code == 200
     create = state_of(bob, room_id)["m.room.create", ""]
     assert create["room_version"] == version
-    assert create.get("creator") == (ALICE if int(version) < 11 else None)
+    assert create.get("creator") == (ALICE if int(version) < 12 else None)
 
 
 def test_the_default_version_is_a_setting(make_app: MakeApp) -> None:

@@ -301,6 +301,7 @@ def test_a_new_room_is_told_from_its_first_event_on(in_room: Tutorial) -> None:
     create, member, *_, message = timeline["events"]
     check_event(create, {"state_key"})
     assert (create["type"], create["state_key"]) == ("m.room.create", "")
+    assert create["content"]["creator"] == "@example:localhost"
     check_event(member, {"state_key", "membership"})
     assert (member["type"], member["state_key"]) == ("m.room.member", "@example:localhost")
     assert member["membership"] == member["content"]["membership"] == "join"
@@ -311,16 +312,13 @@ def test_a_new_room_is_told_from_its_first_event_on(in_room: Tutorial) -> None:
     assert message["content"] == {"body": "hello", "msgtype": "m.text"}
 
 
-def test_a_room_of_the_documents_time_says_in_its_content_who_made_it(make_app: MakeApp) -> None:
-    # since version 11 that is told by the event's sender alone: "Required for, and only present in,
-    # room versions 1 - 10". The ids of events that the document prints are those of version 1
+def test_events_of_version_1_have_ids_as_the_document_prints_them(make_app: MakeApp) -> None:
     tutorial = Tutorial(InProcess(make_app(default_room_version="1").test_client()))
     tutorial.create_room()
 
     timeline = tutorial.do(SYNC)["rooms"]["join"][tutorial.room_id]["timeline"]
 
     create = timeline["events"][0]
-    assert create["content"]["creator"] == "@example:localhost"
     assert re.fullmatch(r"\$[^:]+:localhost", create["event_id"])
 
 
