@@ -189,7 +189,8 @@ def query_integer(
     if text is None:
         return default
     try:
-        value = int(text) if len(text) < 20 and text.lstrip("-").isdecimal() else None
+        is_short = len(text) < 20 and text.isascii()  # int() reads the digits of all scripts
+        value = int(text) if is_short and text.lstrip("-").isdecimal() else None
     except ValueError:
         value = None
     if value is None or not least <= value <= most:
