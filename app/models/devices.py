@@ -9,7 +9,7 @@ from app.models.base import Base
 
 
 class Device(Base):
-    """A session of a user. Written by core/people/devices.py."""
+    """A session of a user. Written by core/people/devices.py and last_seen.py."""
 
     __tablename__ = "devices"
     user_id: Mapped[str] = mapped_column(primary_key=True)
