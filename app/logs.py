@@ -26,7 +26,9 @@ TEXT_FORMAT: Final = (
     "%(asctime)s - %(name)s - %(lineno)d - %(levelname)s - %(request)s - %(message)s"
 )
 MASK: Final = "***"
-SECRET_PARAMETERS: Final = frozenset({"access_token", "loginToken", "token", "client_secret"})
+SECRET_PARAMETERS: Final = frozenset(
+    {"access_token", "loginToken", "token", "client_secret", "session"}
+)
 HEALTH_CHECKS: Final = frozenset({"/health"})
 """What Docker and Kubernetes ask every few seconds; logged with DEBUG only."""
 MAX_PATH_CHARACTERS: Final = 1_000

@@ -176,6 +176,19 @@ def test_sending_is_limited_but_not_the_repetition_of_what_was_sent(limited: Lim
     assert is_limited(send("c"))
 
 
+def test_the_api_of_2014_has_the_same_limit(limited: Limited) -> None:
+    alice = register(limited("rc_message"))
+    room_id = quote(alice.create_room())
+
+    def send(msg_id: str) -> TestResponse:
+        path = f"/matrix/client/api/v1/rooms/{room_id}/messages/{alice.user_id}/{msg_id}"
+        return alice.put(path, json={"msgtype": "m.text", "body": "hello"})
+
+    answers = [is_limited(send(msg_id)) for msg_id in ("a", "b", "c", "a")]
+
+    assert answers == [False, False, True, False]
+
+
 def test_redacting_is_limited_but_not_the_repetition(limited: Limited) -> None:
     alice = register(limited("rc_admin_redaction"))
     room_id = alice.create_room()

@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from tests.conftest import Login, Person
+from tests.conftest import PASSWORD, Login, Person
 
 Rooms = Callable[..., str]
 ALICE = "profile/@alice:localhost"
@@ -65,6 +65,16 @@ def test_an_unknown_user_has_no_profile(login: Login, user_id: str) -> None:
 
     for path in (f"profile/{user_id}", f"profile/{user_id}/displayname"):
         assert error_of(alice.get(path)) == (404, "M_NOT_FOUND")
+
+
+def test_a_closed_account_has_no_profile(login: Login, client: FlaskClient) -> None:
+    alice = login("alice")
+    alice.put(f"{ALICE}/displayname", json={"displayname": "Alice"})
+    auth = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
+
+    alice.post("account/deactivate", json={"auth": auth})
+
+    assert error_of(client.get(f"/_matrix/client/v3/{ALICE}")) == (404, "M_NOT_FOUND")
 
 
 def test_nobody_changes_the_profile_of_another_user(login: Login, client: FlaskClient) -> None:

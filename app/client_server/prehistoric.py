@@ -20,12 +20,13 @@ from app.client_server import (
     membership,
     prehistoric_events,
     registration,
+    room_send,
     room_state,
     rooms,
 )
 from app.client_server.http import authenticated, must_be_me, requester
 from app.core.people import registration as registration_rules
-from app.core.rooms import history, members, sending, state, state_events
+from app.core.rooms import history, members, sending, state, state_events, timeline
 from app.core.rooms.history import Page
 from app.core.sync import event_stream, presence, tokens
 from app.core.sync.event_stream import KnownRoom, News, Stretch
@@ -82,7 +83,9 @@ bp.put("/join/<room_id_or_alias>")(membership.join_room)
 def put_message(room_id: str, sender: str, msg_id: str) -> Json:
     """Send a message under an id of one's own; the same request again sends nothing."""
     must_be_me(sender)
-    context.rate_limits().check("rc_message", sender)
+    draft = timeline.Draft(room_id, sender, prehistoric_events.MESSAGE, {}, txn_id=msg_id)
+    if room_send.sent_before_or_limited("rc_message", draft) is not None:
+        return {}
     content = http.json_object()
     http.convert(content, Message)
     if not identifiers.has_at_most_255_bytes(msg_id):
