@@ -17,7 +17,8 @@ Spec: client-server-api#login,
 client-server-api#log-in
 """
 
-# Deviates: nobody logs in twice.
+# Deviates: nobody logs in twice,
+# as nobody should.
 NAME = "client-server-api#no-docstring"
 
 
@@ -39,7 +40,7 @@ def lines(tmp_path: Path) -> list[spec_index.Line]:
 def test_a_wrong_anchor_is_found_with_its_file_and_line(lines: list[spec_index.Line]) -> None:
     wrong = list(spec_index.wrong_references(lines, KNOWN))
 
-    assert [sentence.split(" ")[0] for sentence in wrong] == ["app/login.py:4:", "app/login.py:13:"]
+    assert [sentence.split(" ")[0] for sentence in wrong] == ["app/login.py:4:", "app/login.py:14:"]
     assert "has no client-server-api#log-in" in wrong[0]
     assert "has no rooms/v12#rules" in wrong[1]
 
@@ -53,8 +54,8 @@ def test_a_citation_has_to_name_a_document_and_an_anchor(text: str) -> None:
 
 def test_deviations_and_gaps_are_listed(lines: list[spec_index.Line]) -> None:
     assert [str(line) for line in spec_index.marks(lines)] == [
-        "app/login.py:7: Deviates: nobody logs in twice.",
-        "app/login.py:14: Todo: log out",
+        "app/login.py:7: Deviates: nobody logs in twice, as nobody should.",
+        "app/login.py:15: Todo: log out",
     ]
 
 

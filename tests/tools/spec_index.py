@@ -99,10 +99,24 @@ def wrong_references(lines: Iterable[Line], known: set[str]) -> Iterator[str]:
 
 
 def marks(lines: Iterable[Line]) -> Iterator[Line]:
-    """The comments that admit a deviation or a gap."""
+    """The comments that admit a deviation or a gap, each with the lines that it goes on in."""
+    said: Line | None = None
+    last = Line(Path(), 0, "")
     for line in lines:
-        if found := MARK.match(line.text.strip()):
-            yield replace(line, text=f"{found[1]}: {found[2]}")
+        text = line.text.strip()
+        goes_on = (line.path, line.number) == (last.path, last.number + 1) and text.startswith("#")
+        if found := MARK.match(text):
+            if said:
+                yield said
+            said = replace(line, text=f"{found[1]}: {found[2]}")
+        elif said and goes_on:
+            said = replace(said, text=f"{said.text} {text.strip('# ')}")
+        elif said:
+            yield said
+            said = None
+        last = line
+    if said:
+        yield said
 
 
 def operations() -> list[Operation]:
