@@ -70,12 +70,15 @@ class OneWrite:
     def sendfile(self, *args: Any, **kwargs: Any) -> int:
         """A file, after what was held back."""
         self.flush()
+        self._socket.settimeout(None)
         return self._socket.sendfile(*args, **kwargs)
 
     def flush(self) -> None:
         """Send what was held back."""
         held, self._held, self._held_bytes = self._held, [], 0
         if held:
+            # The limit is for a body that stands still; an answer of megabytes may take its time
+            self._socket.settimeout(None)
             self._socket.sendall(b"".join(held))
 
     def __getattr__(self, name: str) -> Any:
