@@ -23,7 +23,6 @@ from gunicorn.http import errors as http_errors
 from gunicorn.workers.ggevent import GeventWorker
 
 from app import errors
-from app.web import wsgi
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -139,6 +138,9 @@ class Worker(GeventWorker):
         elif not isinstance(exc, http_errors.ParseException):
             LOG.error("fault in a connection", exc_info=exc)
             error, status = errors.unknown("Something is wrong with the server"), 500
+        # Not at the top: gunicorn's master loads this module, and would keep all of Flask in memory
+        from app.web import wsgi  # noqa: PLC0415 - see above
+
         body = orjson.dumps(error.body)
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         head = "".join(f"{name}: {value}\r\n" for name, value in [*headers, *wsgi.CORS_HEADERS])
