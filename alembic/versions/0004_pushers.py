@@ -1,0 +1,14 @@
+"""Pushers, and the outbox of what is still to be delivered."""
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    pass
+
+
+def downgrade() -> None:
+    pass
