@@ -151,12 +151,14 @@ async def test_who_leaves_is_gone_for_those_who_stay(server: str) -> None:
 
 async def test_after_logout_the_access_token_is_refused(server: str) -> None:
     async with nio_client.person(server, "alice") as alice:
-        token = alice.nio.access_token
+        # a second object for the same session, as nio's sync fails once its own has logged out
+        session = alice.user_id, alice.nio.device_id, alice.nio.access_token
         ghost = nio_client.client(server)
-        ghost.restore_login(alice.user_id, alice.nio.device_id, token)
+        ghost.restore_login(*session)
         try:
             before = ok(await ghost.whoami())
-            ok(await alice.nio.logout())
+            ok(await ghost.logout())
+            ghost.restore_login(*session)
             after = await ghost.whoami()
         finally:
             await ghost.close()
