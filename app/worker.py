@@ -22,7 +22,7 @@ from gunicorn import util
 from gunicorn.http import errors as http_errors
 from gunicorn.workers.ggevent import GeventWorker
 
-from app import errors
+from app import errors, memory
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -93,6 +93,7 @@ class Worker(GeventWorker):
 
     def run(self) -> None:
         """Serve until told to stop."""
+        memory.give_back()
         LOG.info("homebody listens on %s", ", ".join(self.cfg.bind))
         gevent.spawn(self._look_for_other_writers)
         super().run()
