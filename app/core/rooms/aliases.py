@@ -6,9 +6,10 @@ Spec: client-server-api#room-aliases, client-server-api#mroomcanonical_alias
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from app import errors
 from app.caches import Requester
@@ -31,6 +32,11 @@ _OF_ROOM = (
     .order_by(RoomAlias.alias)
 )
 _REMOVE = delete(RoomAlias).where(RoomAlias.alias == bindparam("the_alias"))
+_MOVE = (
+    update(RoomAlias)
+    .where(RoomAlias.room_id == bindparam("old_room"))
+    .values(room_id=bindparam("new_room"))
+)
 
 
 def resolve(tx: Reader, text: str) -> str:
@@ -94,7 +100,27 @@ def remove(tx: Tx, alias: str, requester: Requester) -> None:
     ):
         raise errors.forbidden(f"{alias} is not yours to remove")
     tx.sql.execute(_REMOVE, {"the_alias": alias})
-    _remove_from_state(tx, row.room_id, alias, requester.user_id)
+    _remove_from_state(tx, row.room_id, [alias], requester.user_id)
+
+
+def move(tx: Tx, old_room: str, new_room: str, user_id: str) -> None:
+    """Let the aliases of a room name the one that replaces it, in m.room.canonical_alias as well.
+
+    The user has just made the new room. In the old one that event stays as it is unless they have
+    the power to change it. Raises M_FORBIDDEN when they may not set it in the new room.
+    """
+    moved = list(tx.sql.execute(_OF_ROOM, {"room_id": old_room}).scalars())
+    tx.sql.execute(_MOVE, {"old_room": old_room, "new_room": new_room})
+    event = state.current(tx, old_room, CANONICAL_ALIAS)
+    named = [alias for alias in _named(event.content) if alias in moved] if event else []
+    if event is None or not named:
+        return
+    taken: Json = {"alias": named[0]} if event.content.get("alias") == named[0] else {}
+    alternatives = list(dict.fromkeys(alias for alias in named if alias != taken.get("alias")))
+    if alternatives:
+        taken["alt_aliases"] = alternatives
+    timeline.send(tx, timeline.Draft(new_room, user_id, CANONICAL_ALIAS, taken, ""))
+    _remove_from_state(tx, old_room, named, user_id)
 
 
 def may_manage(tx: Reader, room_id: str, user_id: str) -> bool:
@@ -144,11 +170,11 @@ def _named(content: Json) -> list[Any]:
     return [alias, *places] if alias else places
 
 
-def _remove_from_state(tx: Tx, room_id: str, alias: str, user_id: str) -> None:
+def _remove_from_state(tx: Tx, room_id: str, gone: Collection[str], user_id: str) -> None:
     event = state.current(tx, room_id, CANONICAL_ALIAS)
     if event is None:
         return
-    content = _without(event.content, alias)
+    content = _without(event.content, gone)
     if content == event.content:
         return
     try:
@@ -160,10 +186,10 @@ def _remove_from_state(tx: Tx, room_id: str, alias: str, user_id: str) -> None:
             raise
 
 
-def _without(content: Json, gone: str) -> Json:
-    """The content of m.room.canonical_alias without this alias."""
-    left = {key: value for key, value in content.items() if key != "alias" or value != gone}
+def _without(content: Json, gone: Collection[str]) -> Json:
+    """The content of m.room.canonical_alias without these aliases."""
+    left = {key: value for key, value in content.items() if key != "alias" or value not in gone}
     alternatives = content.get("alt_aliases")
     if isinstance(alternatives, list):
-        left["alt_aliases"] = [alias for alias in alternatives if alias != gone]
+        left["alt_aliases"] = [alias for alias in alternatives if alias not in gone]
     return left

@@ -104,11 +104,7 @@ def _free_alias(tx: Reader, localpart: str | None) -> str | None:
 
 def _create_event(tx: Reader, creator: str, wish: Wish) -> timeline.Draft:
     version = wish.version
-    content = {**wish.creation_content, "room_version": version.name}
-    content.pop("creator", None)
-    # Deviates: version 11 has no use for `creator`, but clients of its time look for it there
-    if not version.has_privileged_creators:
-        content["creator"] = creator
+    content = dict(wish.creation_content)
     if not isinstance(content.get("type", ""), str):
         raise errors.bad_json("The type of a room is a string")
     if not isinstance(content.get("m.federate", True), bool):
@@ -120,13 +116,26 @@ def _create_event(tx: Reader, creator: str, wish: Wish) -> timeline.Draft:
         others = [*others, *(user_id for user_id in wish.invite if user_id not in others)]
         if others:
             content["additional_creators"] = others
-    # since version 12 the event makes the room's id; this one is not used then
-    room_id = f"!{_random_letters()}:{tx.server.name}"
+    return first_event(creator, version, content, new_room_id(tx))
+
+
+def first_event(creator: str, version: RoomVersion, content: Json, room_id: str) -> timeline.Draft:
+    """The m.room.create of a room with this content besides what the server says.
+
+    Since version 12 the event makes the room's id; `room_id` is not used then.
+    """
+    content = {**content, "room_version": version.name}
+    content.pop("creator", None)
+    # Deviates: version 11 has no use for `creator`, but clients of its time look for it there
+    if not version.has_privileged_creators:
+        content["creator"] = creator
     return timeline.Draft(room_id, creator, "m.room.create", content, "")
 
 
-def _random_letters() -> str:
-    return "".join(secrets.choice(string.ascii_letters) for _ in range(18))
+def new_room_id(tx: Reader) -> str:
+    """An id for a room whose version lets it be chosen."""
+    letters = "".join(secrets.choice(string.ascii_letters) for _ in range(18))
+    return f"!{letters}:{tx.server.name}"
 
 
 def _default_power_levels(creator: str, wish: Wish) -> Json:

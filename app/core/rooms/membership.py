@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, delete, insert, select
 
 from app import errors
 from app.core.people import profiles
-from app.core.rooms import state, timeline
+from app.core.rooms import personal_settings, state, timeline
 from app.db import Reader, Tx
 from app.models.account_data import AccountData
 from app.models.rooms import ForgottenRoom
@@ -55,9 +55,12 @@ def change(
     if membership == "join" and sender == target:
         content |= _authorisation(tx, room_id, target)
     content = _with_profile(tx, sender, target, content)
+    is_new = membership == "join" and not state.is_joined(tx, room_id, target)
     event_id = timeline.send(tx, timeline.Draft(room_id, sender, state.MEMBER, content, target))
     if membership in {"join", "invite", "knock"}:
         tx.sql.execute(_REMEMBER, {"of_user": target, "the_room": room_id})
+    if is_new:
+        personal_settings.bring_along(tx, target, room_id)
     return event_id
 
 
