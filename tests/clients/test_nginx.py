@@ -1,0 +1,146 @@
+"""The nginx configuration that README gives, in front of a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import server
+from tests.server import ROOT, RunningServer
+
+START_SECONDS = 10.0
+
+
+@pytest.fixture
+def behind(tmp_path: Path) -> Iterator[RunningServer]:
+    """A server with its own eyes on the addresses that nginx tells it."""
+    running = server.start(tmp_path, log_level="INFO", max_upload_bytes="60 MiB")
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def nginx(behind: RunningServer, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """(URL of matrix.example.org, URL of example.org) of an nginx with README's configuration.
+
+    Only what a test machine lacks is changed: certificates, port 443, and the server's own port.
+    """
+    matrix, root = server.free_port(), server.free_port()
+    blocks = re.search(r"```nginx\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks is not None
+    text = blocks.group(1).replace("http://127.0.0.1:8008", behind.url)
+    for port in (matrix, root):
+        text = text.replace("listen 443 ssl;", f"listen 127.0.0.1:{port};", 1)
+    config = tmp_path / "nginx.conf"
+    user = "user root;" if os.geteuid() == 0 else ""  # or its workers could not write bodies here
+    config.write_text(
+        f"{user} daemon off; pid {tmp_path}/nginx.pid; error_log {tmp_path}/nginx.log;\n"
+        "events {}\n"
+        f"http {{ access_log off; client_body_temp_path {tmp_path}/body;\n"
+        f"proxy_temp_path {tmp_path}/proxy; fastcgi_temp_path {tmp_path}/fastcgi;\n"
+        f"uwsgi_temp_path {tmp_path}/uwsgi; scgi_temp_path {tmp_path}/scgi;\n{text}}}\n"
+    )
+    with subprocess.Popen(["nginx", "-e", f"{tmp_path}/nginx.log", "-c", str(config)]) as process:
+        wait_for(matrix)
+        yield f"http://127.0.0.1:{matrix}", f"http://127.0.0.1:{root}"
+        process.terminate()
+
+
+def wait_for(port: int) -> None:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1):
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError("nginx did not start")
+
+
+def ask(url: str, body: Any = None, token: str = "", data: bytes | None = None) -> Any:
+    """The JSON of an answer."""
+    if body is not None:
+        data = json.dumps(body).encode()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    asked = urllib.request.Request(url, data, headers)  # noqa: S310 - loopback
+    with urllib.request.urlopen(asked, timeout=30) as answer:  # noqa: S310 - loopback
+        return json.loads(answer.read())
+
+
+def register(url: str, name: str) -> str:
+    body = {"username": name, "password": "x" * 12, "auth": {"type": "m.login.dummy"}}
+    return str(ask(f"{url}/_matrix/client/v3/register", body)["access_token"])
+
+
+def test_a_waiting_sync_and_an_escaped_slash_come_through(nginx: tuple[str, str]) -> None:
+    matrix, _ = nginx
+    token = register(matrix, "alice")
+    v3 = f"{matrix}/_matrix/client/v3"
+    room_id = ask(f"{v3}/createRoom", {}, token)["room_id"]
+    since = ask(f"{v3}/sync", token=token)["next_batch"]
+    answers: list[Any] = []
+
+    def wait() -> None:
+        answers.append(ask(f"{v3}/sync?timeout=20000&since={since}", token=token))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    time.sleep(0.5)
+    state = f"{v3}/rooms/{room_id}/state/org.example.x/a%2Fb"
+    put = urllib.request.Request(  # noqa: S310 - loopback
+        state, b'{"n": 1}', {"Authorization": f"Bearer {token}"}, method="PUT"
+    )
+    with urllib.request.urlopen(put, timeout=10):  # noqa: S310 - loopback
+        pass
+    waiting.join(10)
+
+    events = answers[0]["rooms"]["join"][room_id]["timeline"]["events"]
+    assert [(event["type"], event["state_key"]) for event in events] == [("org.example.x", "a/b")]
+
+
+def test_a_big_upload_comes_through_and_one_too_big_does_not(nginx: tuple[str, str]) -> None:
+    matrix, _ = nginx
+    token = register(matrix, "alice")
+    upload = f"{matrix}/_matrix/media/v3/upload"
+
+    kept = ask(upload, token=token, data=bytes(45 * 2**20))
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        ask(upload, token=token, data=bytes(55 * 2**20))
+
+    assert kept["content_uri"].startswith("mxc://localhost/")
+    assert refusal.value.code == 413
+
+
+def test_the_client_is_known_by_its_own_address(
+    nginx: tuple[str, str], behind: RunningServer
+) -> None:
+    matrix, _ = nginx
+    token = register(matrix, "alice")
+
+    devices = ask(f"{matrix}/_matrix/client/v3/devices", token=token)["devices"]
+
+    assert devices[0]["last_seen_ip"] == "127.0.0.1"
+    assert "POST /_matrix/client/v3/register" in behind.output()
+
+
+def test_the_domain_shows_clients_the_way(nginx: tuple[str, str]) -> None:
+    _, root = nginx
+
+    with urllib.request.urlopen(f"{root}/.well-known/matrix/client", timeout=10) as answer:  # noqa: S310 - loopback
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert answer.headers["Content-Type"] == "application/json"
+        found = json.loads(answer.read())
+
+    assert found == {"m.homeserver": {"base_url": "https://matrix.example.org"}}
