@@ -7,7 +7,7 @@ Spec: client-server-api#published-room-directory, client-server-api#room-summari
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Final
 
 import orjson
@@ -21,10 +21,9 @@ from app.models.events import StoredEvent
 from app.models.rooms import Room
 from app.models.state import StateInterval
 from app.spec.events import Json
+from app.spec.room_versions import VERSIONS
 
 INSIDE: Final = frozenset({"join", "invite", "knock"})
-OPEN: Final = frozenset({"public", "knock", "knock_restricted"})
-"""Join rules under which everybody may know of a room."""
 _ASKED_AT_ONCE: Final = 500
 
 _SHOWN_STATE = (
@@ -138,15 +137,28 @@ def preview(tx: Reader, room_id: str, user_id: str | None) -> Json:
     Raises M_NOT_FOUND for an unknown room, and for one that they may know nothing about.
     """
     shown = full(tx, [room_id])
-    own = None if user_id is None else state.membership_of(tx, room_id, user_id)
-    if not shown or not (own in INSIDE or _is_open_to(tx, shown[0], user_id)):
+    own, joined = None, frozenset[str]()
+    if user_id is not None:
+        own = state.membership_of(tx, room_id, user_id)
+        joined = state.joined_rooms(tx, user_id)
+    if not shown or not (
+        own in INSIDE or shown[0]["world_readable"] or is_open_to(shown[0], joined)
+    ):
         raise errors.not_found("There is no such room that you could join")
     return shown[0] | ({} if own is None else {"membership": own})
 
 
-def _is_open_to(tx: Reader, room: Json, user_id: str | None) -> bool:
-    """Whether somebody could come in, or look in, without an invite."""
-    if room["world_readable"] or room["join_rule"] in OPEN:
+def is_open_to(room: Json, joined: Set[str]) -> bool:
+    """Whether somebody who is in these other rooms could come in, or knock, without an invite.
+
+    `room` is a summary as `full` gives it.
+    """
+    rule, version = room["join_rule"], VERSIONS[room["room_version"]]
+    is_open = {
+        "public": True,
+        "knock": version.may_knock,
+        "knock_restricted": version.may_knock_restricted,
+    }
+    if is_open.get(rule, False):
         return True
-    allowed = room.get("allowed_room_ids", [])
-    return user_id is not None and not state.joined_rooms(tx, user_id).isdisjoint(allowed)
+    return version.may_restrict_joins and not joined.isdisjoint(room.get("allowed_room_ids", ()))
