@@ -269,3 +269,12 @@ def test_a_new_password_keeps_out_who_was_under_way_with_the_old_one(
         begin()
     with database.read() as reader:
         assert "LATE" not in devices.ids(reader, "@alice:localhost")
+
+
+def test_an_identifier_whose_type_is_no_word_is_refused(client: FlaskClient) -> None:
+    for kind in ({}, [], 1):
+        body = {"type": "m.login.password", "identifier": {"type": kind, "user": "alice"}}
+
+        answer = client.post(V3 + "login", json={**body, "password": "x"})
+
+        assert (answer.status_code, answer.get_json()["errcode"]) == (400, "M_BAD_JSON")

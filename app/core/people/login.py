@@ -38,7 +38,7 @@ def name_of(body: Json) -> str | None:
         return _text(body, "user")
     if not isinstance(identifier, dict):
         raise errors.bad_json("identifier must be an object")
-    kind = identifier.get("type")
+    kind = _text(identifier, "type")
     if kind in {"m.id.thirdparty", "m.id.phone"}:
         raise errors.forbidden(NO_ADDRESSES)
     if kind != "m.id.user":
