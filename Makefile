@@ -6,8 +6,9 @@ T ?= tests
 # in how many processes: a single file is done before a second one has started
 N ?= $(if $(filter tests,$(T)),2,0)
 m ?= change
+SPEC ?= ../shared/spec/client-server.json
 
-.PHONY: help install run test check lint fmt types migrations spec clients bench migration migrate clean
+.PHONY: help install run test check lint fmt types migrations spec clients fuzz migration migrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +53,9 @@ spec: $(VENV)/.dev  ## which operation of the specification is served by which v
 clients: $(VENV)/.dev  ## real clients against a real server (installs what they need)
 	bash tests/clients/install $(BIN)/python
 	$(BIN)/python -m pytest -m clients
+
+fuzz: $(VENV)/.dev  ## requests by schemathesis, SPEC=client-server.json of the specification
+	$(BIN)/python -m tests.tools.fuzz_by_schema $(SPEC) --examples 50
 
 migration: $(VENV)/.dev  ## write the next migration from what changed in the models, m="why"
 	$(BIN)/python -m tests.tools.next_migration "$(m)"

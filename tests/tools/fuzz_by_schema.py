@@ -1,0 +1,76 @@
+"""Send what the specification allows, and much that it doesn't, to a real server.
+
+    python -m tests.tools.fuzz_by_schema client-server.json [--examples 3] [--seconds 600]
+
+schemathesis makes the requests of the OpenAPI document, the same ones in every run. An answer with
+a status of 5xx, or one that breaks the schema of its status, is a failure; so is a stack trace in
+the server's log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from pathlib import Path
+
+from tests import server
+
+ENDS_THE_SESSION = (
+    "logout",
+    "logout_all",
+    "deactivateAccount",
+    "changePassword",
+    "deleteDevice",
+    "deleteDevices",
+)
+"""Operations that would leave the rest of the run without a token; their own tests break them."""
+
+
+def register(url: str) -> str:
+    """The access token of a new account."""
+    body = {"username": "fuzz", "password": "x" * 12, "auth": {"type": "m.login.dummy"}}
+    asked = urllib.request.Request(  # noqa: S310 - loopback
+        f"{url}/_matrix/client/v3/register", json.dumps(body).encode()
+    )
+    with urllib.request.urlopen(asked, timeout=10) as answer:  # noqa: S310 - loopback
+        return str(json.loads(answer.read())["access_token"])
+
+
+def fuzz(url: str, document: Path, examples: int, seconds: int) -> int:
+    """The exit code of schemathesis."""
+    command = [str(Path(sys.executable).parent / "schemathesis"), "run", str(document)]
+    command += ["--url", url, "--header", f"Authorization: Bearer {register(url)}"]
+    command += ["--checks", "not_a_server_error,response_schema_conformance"]
+    command += ["--phases", "examples,coverage,fuzzing", "--max-examples", str(examples)]
+    command += ["--seed", "1", "--warnings", "off", "--continue-on-failure"]
+    command += ["--request-timeout", "10", "--suppress-health-check", "all", "--no-color"]
+    for operation in ENDS_THE_SESSION:
+        command += ["--exclude-operation-id", operation]
+    return subprocess.run(command, timeout=seconds, check=False).returncode
+
+
+def main() -> int:
+    """Exit code 1 when something was found."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("document", type=Path)
+    parser.add_argument("--examples", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=600)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        running = server.start(Path(folder))
+        try:
+            failed = fuzz(running.url, asked.document, asked.examples, asked.seconds)
+        finally:
+            running.stop()
+        if "Traceback" in running.output():
+            print(running.output())
+            return 1
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
