@@ -21,17 +21,25 @@ MAX_TIMEOUT_MS = 600_000
 """Ten minutes; longer waits end early, as connections rarely last."""
 
 
-def first(user_id: str, timeout_ms: int, look: Callable[[], R], is_news: Callable[[R], bool]) -> R:
+def first(
+    user_id: str,
+    timeout_ms: int,
+    look: Callable[[], R],
+    is_news: Callable[[R], bool],
+    *,
+    room_id: str | None = None,
+) -> R:
     """What `look` finds as soon as that is news, or what it finds when the time is over.
 
-    It is called again whenever something concerns the user. It takes and gives back whatever it
-    reads with: nothing is held while the request waits.
+    It is called again whenever something concerns the user, or the room if one is named. It takes
+    and gives back whatever it reads with: nothing is held while the request waits.
     Raises M_UNKNOWN_TOKEN when the session was ended meanwhile.
     """
     wakeups = context.wakeups()
     connection = cast("socket.socket | None", request.environ.get("gunicorn.socket"))
     until = time.monotonic() + timeout_ms / 1000
-    with wakeups.waiting(user_id) as waiter:
+    keys = (user_id,) if room_id is None else (user_id, room_id)
+    with wakeups.waiting(*keys) as waiter:
         while True:
             waiter.rest()
             found = look()

@@ -166,6 +166,7 @@ def store(tx: Tx, event: Event, draft: Draft) -> int:
         _apply_redaction(tx, event, position)
     counts.count(tx, event, position, relation[2])
     tx.wake_all(state.joined_users(tx, event.room_id))
+    tx.wake(event.room_id)  # who looks into the room without being in it
     if event.type == state.MEMBER:
         tx.wake_all(joined_before)
         tx.wake(event.state_key or "")
@@ -209,7 +210,7 @@ def _sign(
         auth_events=_references(tx, version, [event.event_id for event in auth_state.values()]),
         prev_events=_references(tx, version, head.forward_extremities),
         depth=head.depth + 1,
-        origin_server_ts=draft.origin_server_ts or tx.now_ms,
+        origin_server_ts=tx.now_ms if draft.origin_server_ts is None else draft.origin_server_ts,
         state_key=draft.state_key,
         redacts=draft.redacts,
         event_id=_given_event_id(tx, version),

@@ -81,6 +81,17 @@ def since(tx: Reader, user_id: str, position: int, limit: int, wanted: RoomEvent
     return News(events, end)
 
 
+def peek(tx: Reader, user_id: str, room_id: str, position: int, limit: int) -> News:
+    """Up to `limit` events of one room after a position, for whoever may read it.
+
+    Raises M_FORBIDDEN as visibility.may_read does.
+    """
+    page = history.messages(
+        tx, user_id, room_id, start=position, stop=None, is_backwards=False, limit=limit
+    )
+    return News(page.events, tx.position if page.end is None else page.end)
+
+
 def read(tx: Reader, user_id: str, room_id: str, stretch: Stretch, wanted: RoomEventFilter) -> Page:
     """A stretch of one room. Its `end` is always there.
 

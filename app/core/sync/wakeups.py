@@ -64,7 +64,7 @@ class Waiter:
 
 
 class Wakeups:
-    """Who waits, by user."""
+    """Who waits, by user; who looks into a room without being in it, by room as well."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[Waiter]] = {}
@@ -72,17 +72,17 @@ class Wakeups:
         """The server stops: waiting requests answer at once, with the token they came with."""
 
     @contextmanager
-    def waiting(self, user_id: str) -> Iterator[Waiter]:
-        """A waiter that hears of all changes for the user until the block is left."""
+    def waiting(self, *keys: str) -> Iterator[Waiter]:
+        """A waiter that hears of all changes for these users or rooms until the block is left."""
         waiter = Waiter()
-        waiters = self._waiting.setdefault(user_id, set())
-        waiters.add(waiter)
+        places = set(keys)
+        for key in places:
+            self._waiting.setdefault(key, set()).add(waiter)
         try:
             yield waiter
         finally:
-            waiters.discard(waiter)
-            if not waiters:
-                self._waiting.pop(user_id, None)
+            for key in places:
+                self._leave(key, waiter)
 
     def wake(self, concerned: Sequence[Collection[str]]) -> None:
         """Let the waiting requests of these users look again; a user "*" stands for everybody.
@@ -104,6 +104,12 @@ class Wakeups:
 
     def __len__(self) -> int:
         return sum(len(waiters) for waiters in self._waiting.values())
+
+    def _leave(self, key: str, waiter: Waiter) -> None:
+        waiters = self._waiting[key]
+        waiters.discard(waiter)
+        if not waiters:
+            del self._waiting[key]
 
     def _wake_each(self, user_ids: Collection[str]) -> None:
         for user_id in user_ids:

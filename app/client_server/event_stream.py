@@ -1,0 +1,107 @@
+"""How clients listened before /sync, and how who is in no room still looks into one.
+
+GET /events is deprecated, but for its form with a room: that one is how rooms are previewed.
+Spec: client-server-api#room-previews, client-server-api#get_matrixclientv3events,
+client-server-api#get_matrixclientv3initialsync
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint, request
+
+from app import context
+from app.client_server import http, long_poll
+from app.core.rooms import client_events
+from app.core.rooms.previews import Preview
+from app.core.sync import account_data, event_stream, initial_sync, presence, tokens
+from app.core.sync.event_stream import News
+from app.core.sync.initial_sync import KnownRoom
+from app.core.sync.tokens import SyncToken
+from app.db import Reader
+from app.spec import filters
+from app.spec.events import Json
+
+bp = Blueprint("event_stream", __name__)
+
+MAX_NEWS = 100
+"""Events in one answer of GET /events."""
+MAX_EVENTS = 100
+"""Of each room in an answer of GET /initialSync."""
+
+
+@bp.get("/events")
+@http.authenticated
+def get_events() -> Json:
+    """What has happened since a token, in all rooms of the user or in one that they look into.
+
+    Waits up to `timeout` ms until something has.
+    Spec: client-server-api#get_matrixclientv3events,
+    client-server-api#peeking_get_matrixclientv3events
+    """
+    me, room_id = http.requester(), request.args.get("room_id")
+    timeout_ms = http.query_integer("timeout", 0, cap=long_poll.MAX_TIMEOUT_MS)
+    begin = request.args.get("from")
+    with context.db().read() as tx:
+        start = tokens.parse(begin, tx.position).position if begin else tx.position
+
+    def look() -> tuple[News, int]:
+        with context.db().read() as tx:
+            return _news(tx, me.user_id, room_id, start), tx.now_ms
+
+    with presence.syncing(context.ephemeral(), me.user_id, me.device_id):
+        news, now_ms = long_poll.first(
+            me.user_id, timeout_ms, look, lambda found: bool(found[0].events), room_id=room_id
+        )
+    return {
+        "start": begin or str(SyncToken(start)),
+        "chunk": client_events.encode_all(news.events, now_ms, me),
+        "end": str(SyncToken(news.end)),
+    }
+
+
+@bp.get("/initialSync", endpoint="initial_sync")
+@http.authenticated
+def initial_sync_() -> Json:
+    """All rooms of the user with their state and last events, and whatever else is theirs.
+
+    Spec: client-server-api#get_matrixclientv3initialsync
+    """
+    user_id = http.requester().user_id
+    limit = http.query_integer("limit", 20, cap=MAX_EVENTS)
+    is_archived = http.query_boolean("archived")
+    with context.db().read() as tx:
+        rooms = initial_sync.rooms(tx, user_id, limit, with_left=is_archived)
+        return {
+            "end": str(SyncToken(tx.position)),
+            "presence": presence.since(tx, context.ephemeral(), user_id, 0),
+            "rooms": [_room(tx, room) for room in rooms],
+            "account_data": account_data.since(tx, user_id, 0, tx.position).get("", []),
+        }
+
+
+def _news(tx: Reader, user_id: str, room_id: str | None, start: int) -> News:
+    if room_id is None:
+        return event_stream.since(tx, user_id, start, MAX_NEWS, filters.EVERY_ROOM_EVENT)
+    return event_stream.peek(tx, user_id, room_id, start, MAX_NEWS)
+
+
+def _room(tx: Reader, room: KnownRoom) -> Json:
+    shown: Json = {"room_id": room.room_id, "membership": room.membership}
+    if room.invite is not None:
+        shown["invite"] = client_events.encode(room.invite, tx.now_ms, http.requester())
+    return shown | (described(tx, room.preview) if room.preview is not None else {})
+
+
+def described(tx: Reader, found: Preview) -> Json:
+    """What a room is like, in the words of both kinds of initialSync."""
+    me = http.requester()
+    return {
+        "messages": {
+            "chunk": client_events.encode_all(found.events, tx.now_ms, me),
+            "start": str(SyncToken(found.start)),
+            "end": str(SyncToken(found.end)),
+        },
+        "state": client_events.encode_all(found.state, tx.now_ms, me),
+        "visibility": found.directory,
+        "account_data": found.account_data,
+    }
