@@ -9,7 +9,7 @@ from flask import Blueprint, request
 
 from app import context, errors
 from app.client_server import http
-from app.core.rooms import client_events, history, previews
+from app.core.rooms import aggregations, client_events, history, previews
 from app.core.sync import filters, tokens
 from app.core.sync.tokens import SyncToken
 from app.db import Reader
@@ -38,11 +38,12 @@ def get_room_events(room_id: str) -> Json:
             limit=limit,
             wanted=wanted,
         )
+        bundles = aggregations.bundles(tx, me, page.events)
         members = []
         if wanted.lazy_load_members:
             members = history.senders_of(tx, room_id, page.events)
     answer: Json = {
-        "chunk": client_events.encode_all(page.events, tx.now_ms, me),
+        "chunk": client_events.encode_all(page.events, tx.now_ms, me, bundles=bundles),
         "start": request.args.get("from") or str(SyncToken(page.start)),
     }
     if page.end is not None:
@@ -75,12 +76,16 @@ def get_event_context(room_id: str, event_id: str) -> Json:
     wanted = filters.resolve_room_event_filter(request.args.get("filter"))
     with context.db().read() as tx:
         found = history.context(tx, me.user_id, room_id, event_id, limit, wanted)
+        shown = [*found.before.events, found.event, *found.after.events]
+        bundles = aggregations.bundles(tx, me, shown)
+    encoded = client_events.encode_all(shown, tx.now_ms, me, bundles=bundles)
+    centre = len(found.before.events)
     return {
         "start": str(SyncToken(found.before.end or 0)),
         "end": str(SyncToken(found.after.end or 0)),
-        "events_before": client_events.encode_all(found.before.events, tx.now_ms, me),
-        "event": client_events.encode(found.event, tx.now_ms, me),
-        "events_after": client_events.encode_all(found.after.events, tx.now_ms, me),
+        "events_before": encoded[:centre],
+        "event": encoded[centre],
+        "events_after": encoded[centre + 1 :],
         "state": client_events.encode_all(found.state, tx.now_ms, me),
     }
 
@@ -127,7 +132,9 @@ def _one_event(event_id: str, room_id: str | None) -> Json:
     me = http.requester()
     with context.db().read() as tx:
         event = history.event(tx, me.user_id, event_id, room_id)
-        return client_events.as_json(event, tx.now_ms, me)
+        bundles = aggregations.bundles(tx, me, [event])
+        relations = bundles.get(event.event_id)
+        return client_events.as_json(event, tx.now_ms, me, relations=relations)
 
 
 def _is_backwards() -> bool:

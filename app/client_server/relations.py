@@ -9,7 +9,7 @@ from flask import Blueprint, request
 
 from app import context, errors
 from app.client_server import http
-from app.core.rooms import client_events, history, relations
+from app.core.rooms import aggregations, client_events, history, relations
 from app.core.sync import tokens
 from app.core.sync.tokens import SyncToken
 from app.db import Reader
@@ -46,7 +46,8 @@ def _page(room_id: str, event_id: str, rel_type: str | None, event_type: str | N
     with context.db().read() as tx:
         wanted = _wanted(tx, room_id, event_id, rel_type, event_type)
         page = relations.related(tx, me.user_id, wanted)
-    answer: Json = {"chunk": client_events.encode_all(page.events, tx.now_ms, me)}
+        bundles = aggregations.bundles(tx, me, page.events)
+    answer: Json = {"chunk": client_events.encode_all(page.events, tx.now_ms, me, bundles=bundles)}
     if page.end is not None:
         answer["next_batch"] = str(SyncToken(page.end))
     if request.args.get("from"):

@@ -7,7 +7,9 @@ Spec: client-server-api#room-event-format
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
 import orjson
 from sqlalchemy import bindparam, select
@@ -18,6 +20,8 @@ from app.core.rooms import rows
 from app.db import Reader
 from app.models.events import StoredEvent
 from app.spec.events import Json
+
+NO_BUNDLES: Final[Mapping[str, Json]] = MappingProxyType({})
 
 _Replaced = aliased(StoredEvent)
 _Redaction = aliased(StoredEvent)
@@ -76,9 +80,17 @@ def find(tx: Reader, event_id: str) -> ClientEvent | None:
 
 
 def encode(
-    event: ClientEvent, now_ms: int, requester: Requester | None, *, with_room_id: bool = True
+    event: ClientEvent,
+    now_ms: int,
+    requester: Requester | None,
+    *,
+    with_room_id: bool = True,
+    relations: Json | None = None,
 ) -> orjson.Fragment:
-    """The event as JSON for one device. /sync leaves out the room, as it stands above the event."""
+    """The event as JSON for one device. /sync leaves out the room, as it stands above the event.
+
+    `relations` is what aggregations.bundles tells of the event.
+    """
     unsigned = b'"age":%d%s' % (max(0, now_ms - event.origin_server_ts), event.unsigned)
     if (
         event.txn_id is not None
@@ -87,6 +99,8 @@ def encode(
         and event.sender == requester.user_id
     ):
         unsigned += b',"transaction_id":' + orjson.dumps(event.txn_id)
+    if relations is not None:
+        unsigned += b',"m.relations":' + orjson.dumps(relations)
     room = b',"room_id":' + orjson.dumps(event.room_id) if with_room_id else b""
     return orjson.Fragment(b'%s%s,"unsigned":{%s}}' % (event.body, room, unsigned))
 
@@ -97,15 +111,37 @@ def encode_all(
     requester: Requester | None,
     *,
     with_room_id: bool = True,
+    bundles: Mapping[str, Json] = NO_BUNDLES,
 ) -> list[orjson.Fragment]:
-    """The same for many."""
-    return [encode(event, now_ms, requester, with_room_id=with_room_id) for event in events]
+    """The same for many, with `bundles` by event id."""
+    return [
+        encode(
+            event,
+            now_ms,
+            requester,
+            with_room_id=with_room_id,
+            relations=bundles.get(event.event_id) if bundles else None,
+        )
+        for event in events
+    ]
 
 
-def as_json(event: ClientEvent, now_ms: int, requester: Requester | None) -> Json:
+def as_json(
+    event: ClientEvent,
+    now_ms: int,
+    requester: Requester | None,
+    *,
+    relations: Json | None = None,
+) -> Json:
     """The event as an object, for the rare answer that has to take it apart again."""
-    decoded: Json = orjson.loads(orjson.dumps(encode(event, now_ms, requester)))
+    encoded = encode(event, now_ms, requester, relations=relations)
+    decoded: Json = orjson.loads(orjson.dumps(encoded))
     return decoded
+
+
+def is_redacted(event: ClientEvent) -> bool:
+    """Whether a message event has been redacted; nothing else is in the `unsigned` of all."""
+    return b'"redacted_because"' in event.unsigned
 
 
 def stripped(pdu: Json) -> Json:

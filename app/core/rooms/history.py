@@ -18,6 +18,7 @@ from sqlalchemy import bindparam, select
 
 from app import errors
 from app.caches import ClientEvent
+from app.core.people import ignored_users
 from app.core.rooms import client_events, members, state, visibility
 from app.db import Reader
 from app.models.events import StoredEvent
@@ -151,7 +152,10 @@ def messages(
 
 
 def page(tx: Reader, walk: Walk) -> Page:
-    """The next events on a walk. What is hidden from the user, or not wanted, is left out."""
+    """The next events on a walk.
+
+    What is hidden from the user, said by who is ignored, or not wanted, is left out.
+    """
     found: list[ClientEvent] = []
     end: int | None = None
     for places, resume in _batches(tx, walk):
@@ -165,6 +169,17 @@ def page(tx: Reader, walk: Walk) -> Page:
 
 
 def event(tx: Reader, user_id: str, event_id: str, room_id: str | None = None) -> ClientEvent:
+    """An event for the user. Raises M_NOT_FOUND for one that they may not, or do not want to, see.
+
+    The latter is what they ignore.
+    """
+    found = seen(tx, user_id, event_id, room_id)
+    if not ignored_users.without(tx, user_id, [found]):
+        raise errors.not_found("This was said by somebody whom you ignore")
+    return found
+
+
+def seen(tx: Reader, user_id: str, event_id: str, room_id: str | None = None) -> ClientEvent:
     """An event that the user may see. Raises M_NOT_FOUND for any other."""
     found = client_events.find(tx, event_id)
     if found is None or room_id not in {None, found.room_id}:
@@ -280,6 +295,7 @@ def _wanted(tx: Reader, walk: Walk, places: list[Place]) -> Iterator[ClientEvent
     if walk.wanted is not filters.EVERY_ROOM_EVENT:
         places = [it for it in places if matches(it, by_columns, walk.room_id)]
     places = visibility.visible(tx, walk.user_id, walk.room_id, places)
+    places = ignored_users.without(tx, walk.user_id, places)
     count = walk.limit + 1
     for at in range(0, len(places), count):
         events = client_events.load(tx, [it.position for it in places[at : at + count]])

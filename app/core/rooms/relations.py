@@ -1,7 +1,7 @@
 """The events that relate to another: replies in a thread, edits, reactions, references.
 
-A relation is a column of the child; a redacted child has lost it. Aggregations bundled with the
-parent are not made yet.
+A relation is a column of the child; a redacted child has lost it. What is bundled with the parent
+is made by aggregations.py.
 Spec: client-server-api#forming-relationships-between-events, client-server-api#relationships-api
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Select, bindparam, select
 
+from app.core.people import ignored_users
 from app.core.rooms import client_events, history, visibility
 from app.core.rooms.history import Page, Place
 from app.db import Reader
@@ -56,18 +57,19 @@ class Wanted:
 
 
 def related(tx: Reader, user_id: str, wanted: Wanted) -> Page:
-    """A page of an event's children, as far as the user may see them.
+    """A page of an event's children, as far as the user may see them and wants to.
 
     Raises M_NOT_FOUND for a parent that the user may not see.
     """
-    history.event(tx, user_id, wanted.event_id, wanted.room_id)
+    history.seen(tx, user_id, wanted.event_id, wanted.room_id)  # who started it may be ignored
     parents = [wanted.event_id]
     if wanted.is_recursive:
         parents = _descendants(tx, wanted)
     start, found = _start(tx, wanted), list[int]()
     end: int | None = None
     for places, resume in _batches(tx, wanted, parents):
-        found += [it.position for it in visibility.visible(tx, user_id, wanted.room_id, places)]
+        seen = visibility.visible(tx, user_id, wanted.room_id, places)
+        found += [it.position for it in ignored_users.without(tx, user_id, seen)]
         end = resume
         if len(found) > wanted.limit:
             found = found[: wanted.limit]

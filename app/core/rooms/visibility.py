@@ -5,7 +5,8 @@ they were at each event. Both are kept as intervals, so all changes of the two a
 whole page and looked up in memory. Mostly not even that is needed: who is joined and has been since
 before the first event, or may see all since then, is told from the cache of current state.
 
-What a user wants to ignore (m.ignored_user_list) is no matter of permission, and not filtered here.
+What a user wants to ignore is no matter of permission, and not filtered here but by
+people/ignored_users.py.
 Spec: client-server-api#room-history-visibility
 """
 
@@ -172,6 +173,12 @@ def visible(tx: Reader, user_id: str | None, room_id: str, events: Sequence[E]) 
         return list(events)
     known = history(tx, user_id or "", room_id)
     return [event for event in events if known.shows(event)]
+
+
+def sees_all_since(tx: Reader, user_id: str, room_id: str, position: int) -> bool:
+    """Whether current state alone tells that the user may see all events from this one on."""
+    since = _sees_all_since(tx, user_id, room_id)
+    return since is not None and since <= position
 
 
 def history(tx: Reader, user_id: str, room_id: str) -> History:

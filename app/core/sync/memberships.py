@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import bindparam, select
 
-from app.core.rooms import state
+from app.core.people import ignored_users
+from app.core.rooms import membership, state
 from app.db import Reader
 from app.models.base import NOW_AND_LATER
 from app.models.events import StoredEvent
@@ -78,6 +79,13 @@ class Memberships:
 
 def since(tx: Reader, user_id: str, position: int, room_filter: RoomFilter) -> Memberships:
     """The rooms of an answer for a client that has seen all up to `position`; 0: nothing."""
+    mine = _since(tx, user_id, position, room_filter)
+    if mine.invited:
+        mine.invited = _welcome(tx, user_id, mine.invited)
+    return mine
+
+
+def _since(tx: Reader, user_id: str, position: int, room_filter: RoomFilter) -> Memberships:
     if position == 0:
         return _at_first(tx, user_id, room_filter)
     joined = state.joined_rooms(tx, user_id)
@@ -104,6 +112,20 @@ def with_events_since(tx: Reader, room_ids: Collection[str], position: int, upto
         some = {"room_ids": asked[at : at + _AT_ONCE], "since": position}
         found += tx.sql.execute(_BUSY_OF_ROOMS, some).scalars()
     return found
+
+
+def _welcome(tx: Reader, user_id: str, room_ids: list[str]) -> list[str]:
+    """The rooms without those to which somebody invites whom the user ignores; none if they block.
+
+    Spec: client-server-api#ignoring-users, client-server-api#invite-permission
+    """
+    if membership.has_blocked_invites(tx, user_id):
+        return []
+    ignored = ignored_users.of(tx, user_id)
+    if not ignored:
+        return room_ids
+    own = {room_id: state.current(tx, room_id, state.MEMBER, user_id) for room_id in room_ids}
+    return [room_id for room_id, invite in own.items() if invite and invite.sender not in ignored]
 
 
 def _at_first(tx: Reader, user_id: str, room_filter: RoomFilter) -> Memberships:

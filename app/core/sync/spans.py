@@ -15,6 +15,7 @@ from sqlalchemy import bindparam, select, text
 
 from app import hub
 from app.caches import ClientEvent
+from app.core.people import ignored_users
 from app.core.rooms import client_events, visibility
 from app.db import Reader
 from app.models.events import StoredEvent
@@ -63,6 +64,8 @@ class Span:
     """There are older events in the span than those of the timeline."""
     is_filtered: bool = False
     """There may be events between those of the timeline that a filter kept back."""
+    is_ignored: bool = False
+    """There is nothing but what ignored users have said."""
     boundary: int = 0
     """The timeline begins after this position; the state section tells the state at it."""
 
@@ -90,7 +93,9 @@ def fill(tx: Reader, user_id: str, spans: list[Span], event_filter: RoomEventFil
         shown = shown[len(shown) - limit :] if span.is_limited else shown
         span.boundary = shown[0] - 1 if shown else span.upto
         events = client_events.load(tx, shown)
-        span.timeline = visibility.visible(tx, user_id, span.room_id, events)
+        seen = visibility.visible(tx, user_id, span.room_id, events)
+        span.timeline = ignored_users.without(tx, user_id, seen)
+        span.is_ignored = bool(seen) and not (span.timeline or span.is_limited or span.is_filtered)
 
 
 def _only_limited(event_filter: RoomEventFilter) -> RoomEventFilter:

@@ -14,7 +14,7 @@ Spec: client-server-api#syncing
 
 from __future__ import annotations
 
-from collections.abc import Collection, Set
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ import orjson
 
 from app.caches import ClientEvent, Requester
 from app.core.push import counts
-from app.core.rooms import client_events, rows, state
+from app.core.rooms import aggregations, client_events, rows, state
 from app.core.sync import account_data, memberships, presence, receipts, spans, summaries, typing
 from app.core.sync import state_sections as sections
 from app.core.sync.ephemeral import Ephemeral
@@ -114,6 +114,8 @@ def _rooms(
     left = [Span(room.room_id, room.since, room.upto) for room in mine.left]
     both = [*joined, *left]
     spans.fill(tx, ask.requester.user_id, both, ask.filter.room.timeline)
+    joined = [span for span in joined if span.is_new or ask.full_state or not span.is_ignored]
+    both = [*joined, *left]
     for span in joined:  # who comes back into a room may know some of it: a gap tells to start anew
         span.is_limited |= span.is_new and ask.since is not None
     states = sections.load(
@@ -125,7 +127,11 @@ def _rooms(
         is_full=ask.full_state,
         is_after=ask.use_state_after,
     )
-    entries = {span.room_id: _entry(tx, ask, span, states[span.room_id]) for span in both}
+    # where there is no gap, the timeline itself tells what relates to its events
+    gappy = (span for span in both if span.is_limited or span.is_filtered or span.is_new)
+    some = [event for span in gappy for event in span.timeline]
+    bundles = aggregations.bundles(tx, ask.requester, some)
+    entries = {span.room_id: _entry(tx, ask, span, states[span.room_id], bundles) for span in both}
     own_leaves = {room.room_id: room.member_position for room in mine.left}
     for span in left:
         _tell_own_leave(tx, ask, entries[span.room_id], own_leaves[span.room_id])
@@ -157,11 +163,13 @@ def _joined_spans(tx: Reader, ask: Ask, mine: memberships.Memberships) -> list[S
     return found + [Span(room_id, ask.position, upto) for room_id in sorted(busy)]
 
 
-def _entry(tx: Reader, ask: Ask, span: Span, room_state: list[ClientEvent]) -> Json:
+def _entry(
+    tx: Reader, ask: Ask, span: Span, room_state: list[ClientEvent], bundles: Mapping[str, Json]
+) -> Json:
     """A room's own part of the answer: its timeline and the state before it."""
     return {
         "timeline": {
-            "events": _shown(tx, ask, span.timeline),
+            "events": _shown(tx, ask, span.timeline, bundles),
             "limited": span.is_limited,
             "prev_batch": str(SyncToken(span.boundary)),
         },
@@ -280,11 +288,18 @@ def _admitted(events: list[Json], wanted: EventFilter) -> list[Json]:
     return admitted if wanted.limit is None else admitted[: wanted.limit]
 
 
-def _shown(tx: Reader, ask: Ask, events: list[ClientEvent]) -> list[Any]:
+def _shown(
+    tx: Reader,
+    ask: Ask,
+    events: list[ClientEvent],
+    bundles: Mapping[str, Json] = client_events.NO_BUNDLES,
+) -> list[Any]:
     """Events in the form that the filter asks for."""
     if ask.filter.event_format == "federation":
         return rows.pdus(tx, [event.position for event in events])
-    encoded = client_events.encode_all(events, tx.now_ms, ask.requester, with_room_id=False)
+    encoded = client_events.encode_all(
+        events, tx.now_ms, ask.requester, with_room_id=False, bundles=bundles
+    )
     if ask.filter.event_fields is None:
         return list(encoded)
     fields = ask.filter.event_fields

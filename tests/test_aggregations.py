@@ -1,0 +1,263 @@
+"""What is bundled with events about those that relate to them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.conftest import Login, Person
+
+Json = dict[str, Any]
+Room = Callable[..., str]
+
+V1 = "/_matrix/client/v1/rooms"
+
+
+@pytest.fixture
+def alice(login: Login) -> Person:
+    return login("alice")
+
+
+@pytest.fixture
+def bob(login: Login) -> Person:
+    return login("bob")
+
+
+def edit(person: Person, room_id: str, event_id: str, body: str, **more: Any) -> str:
+    """The id of a replacement."""
+    content = {
+        "m.new_content": {"msgtype": "m.text", "body": body},
+        "m.relates_to": {"rel_type": "m.replace", "event_id": event_id},
+    }
+    return person.send(room_id, f"* {body}", **{**content, **more})
+
+
+def reply(person: Person, room_id: str, root: str, body: str = "in thread") -> str:
+    """The id of a message in a thread."""
+    return person.send(
+        room_id, body, **{"m.relates_to": {"rel_type": "m.thread", "event_id": root}}
+    )
+
+
+def refer(person: Person, room_id: str, event_id: str) -> str:
+    relation = {"rel_type": "m.reference", "event_id": event_id}
+    return person.send(room_id, "see", **{"m.relates_to": relation})
+
+
+def redact(person: Person, room_id: str, event_id: str) -> None:
+    answer = person.put(f"rooms/{room_id}/redact/{event_id}/r{event_id}", json={})
+    assert answer.status_code == 200, answer.get_json()
+
+
+def ignore(person: Person, *user_ids: str) -> None:
+    path = f"user/{person.user_id}/account_data/m.ignored_user_list"
+    person.put(path, json={"ignored_users": {user_id: {} for user_id in user_ids}})
+
+
+def bundle(person: Person, room_id: str, event_id: str) -> Json:
+    """What is bundled with an event that the person asks for."""
+    answer = person.get(f"rooms/{room_id}/event/{event_id}")
+    assert answer.status_code == 200, answer.get_json()
+    relations: Json = answer.get_json()["unsigned"].get("m.relations", {})
+    return relations
+
+
+def test_the_last_edit_is_bundled_in_the_form_of_an_event(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    room_id = room(alice, bob)
+    event_id = alice.send(room_id, "tyop")
+    edit(alice, room_id, event_id, "type")
+    last = edit(alice, room_id, event_id, "typo")
+
+    replaced = bundle(bob, room_id, event_id)["m.replace"]
+
+    assert (replaced["event_id"], replaced["sender"]) == (last, alice.user_id)
+    assert replaced["content"]["m.new_content"]["body"] == "typo"
+    assert (replaced["type"], replaced["room_id"]) == ("m.room.message", room_id)
+    assert bundle(bob, room_id, last) == {}
+
+
+def test_an_edit_counts_only_if_it_is_valid(alice: Person, bob: Person, room: Room) -> None:
+    room_id, other = room(alice, bob), room(alice)
+    event_id = alice.send(room_id, "original")
+    valid = edit(alice, room_id, event_id, "valid")
+    edit(bob, room_id, event_id, "by another")
+    edit(alice, other, event_id, "in another room")
+    edit(alice, room_id, event_id, "without new content", **{"m.new_content": 1})
+    edit(alice, room_id, valid, "of an edit")
+    content = {"m.relates_to": {"rel_type": "m.replace", "event_id": event_id}}
+    alice.put(f"rooms/{room_id}/send/org.example.other/1", json={**content, "m.new_content": {}})
+    alice.set_state(room_id, "m.room.message", {**content, "m.new_content": {}})
+
+    assert bundle(alice, room_id, event_id)["m.replace"]["event_id"] == valid
+    assert bundle(alice, room_id, valid) == {}
+
+
+def test_an_encrypted_edit_has_its_new_content_inside(alice: Person, room: Room) -> None:
+    room_id = room(alice)
+    path = f"rooms/{room_id}/send/m.room.encrypted/"
+    first = alice.put(f"{path}1", json={"ciphertext": "…"}).get_json()["event_id"]
+    relation = {"rel_type": "m.replace", "event_id": first}
+    answer = alice.put(f"{path}2", json={"ciphertext": "…", "m.relates_to": relation})
+
+    assert bundle(alice, room_id, first)["m.replace"]["event_id"] == answer.get_json()["event_id"]
+
+
+def test_state_events_have_no_bundles(alice: Person, room: Room) -> None:
+    room_id = room(alice)
+    topic = alice.set_state(room_id, "m.room.topic", {"topic": "x"}).get_json()["event_id"]
+    reply(alice, room_id, topic)
+
+    assert bundle(alice, room_id, topic) == {}
+
+
+def test_a_redacted_edit_gives_way_to_the_one_before(alice: Person, room: Room) -> None:
+    room_id = room(alice)
+    event_id = alice.send(room_id)
+    first, second = edit(alice, room_id, event_id, "1"), edit(alice, room_id, event_id, "2")
+    assert bundle(alice, room_id, event_id)["m.replace"]["event_id"] == second
+
+    redact(alice, room_id, second)
+    then = bundle(alice, room_id, event_id)["m.replace"]["event_id"]
+    redact(alice, room_id, first)
+
+    assert then == first
+    assert bundle(alice, room_id, event_id) == {}
+
+
+def test_a_redacted_event_keeps_its_thread_but_no_edit(alice: Person, room: Room) -> None:
+    room_id = room(alice)
+    event_id = alice.send(room_id)
+    edit(alice, room_id, event_id, "more")
+    reply(alice, room_id, event_id)
+
+    redact(alice, room_id, event_id)
+
+    assert list(bundle(alice, room_id, event_id)) == ["m.thread"]
+
+
+def test_a_thread_is_counted_and_its_last_event_shown_with_its_own_edit(
+    alice: Person, bob: Person, room: Room, login: Login
+) -> None:
+    carol = login("carol")
+    room_id = room(alice, bob, carol)
+    root = alice.send(room_id)
+    reply(bob, room_id, root)
+    last = reply(bob, room_id, root)
+    edited = edit(bob, room_id, last, "better")
+
+    told = [bundle(person, room_id, root)["m.thread"] for person in (alice, bob, carol)]
+
+    assert [it["count"] for it in told] == [2, 2, 2]
+    assert [it["current_user_participated"] for it in told] == [True, True, False]
+    latest = told[2]["latest_event"]
+    assert (latest["event_id"], latest["content"]["body"]) == (last, "in thread")
+    assert latest["unsigned"]["m.relations"]["m.replace"]["event_id"] == edited
+
+
+def test_a_thread_forgets_what_is_redacted(alice: Person, room: Room) -> None:
+    room_id = room(alice)
+    root = alice.send(room_id)
+    first, second = reply(alice, room_id, root), reply(alice, room_id, root)
+
+    redact(alice, room_id, second)
+
+    thread = bundle(alice, room_id, root)["m.thread"]
+    assert (thread["count"], thread["latest_event"]["event_id"]) == (1, first)
+
+
+def test_references_are_listed_in_their_order(alice: Person, bob: Person, room: Room) -> None:
+    room_id, other = room(alice, bob), room(bob)
+    event_id = alice.send(room_id)
+    found = [refer(person, room_id, event_id) for person in (alice, bob)]
+    refer(bob, other, event_id)
+
+    chunk = bundle(alice, room_id, event_id)["m.reference"]["chunk"]
+
+    assert chunk == [{"event_id": it} for it in found]
+
+
+def test_reactions_are_not_bundled(alice: Person, room: Room) -> None:
+    room_id = room(alice)
+    event_id = alice.send(room_id)
+    content = {"m.relates_to": {"rel_type": "m.annotation", "event_id": event_id, "key": "x"}}
+    alice.put(f"rooms/{room_id}/send/m.reaction/1", json=content)
+
+    assert bundle(alice, room_id, event_id) == {}
+
+
+def test_what_ignored_users_have_said_is_in_no_bundle(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    room_id = room(alice, bob)
+    root = alice.send(room_id)
+    mine = reply(alice, room_id, root)
+    reply(bob, room_id, root)
+    refer(bob, room_id, root)
+
+    ignore(alice, bob.user_id)
+
+    relations = bundle(alice, room_id, root)
+    assert list(relations) == ["m.thread"]
+    assert relations["m.thread"]["count"] == 1
+    assert relations["m.thread"]["latest_event"]["event_id"] == mine
+
+
+def test_who_has_left_is_told_of_no_later_relations(alice: Person, bob: Person, room: Room) -> None:
+    room_id = room(alice, bob)
+    root = alice.send(room_id)
+    seen = reply(alice, room_id, root)
+    bob.post(f"rooms/{room_id}/leave")
+    reply(alice, room_id, root)
+    edit(alice, room_id, root, "later")
+    refer(alice, room_id, root)
+
+    relations = bundle(bob, room_id, root)
+
+    assert list(relations) == ["m.thread"]
+    assert relations["m.thread"]["count"] == 1
+    assert relations["m.thread"]["latest_event"]["event_id"] == seen
+
+
+def test_a_transaction_id_is_told_to_its_device_only(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    room_id = room(alice, bob)
+    event_id = alice.send(room_id)
+    edit(alice, room_id, event_id, "x")
+
+    mine, theirs = (bundle(who, room_id, event_id)["m.replace"] for who in (alice, bob))
+
+    assert "transaction_id" in mine["unsigned"]
+    assert "transaction_id" not in theirs["unsigned"]
+
+
+@pytest.mark.parametrize("where", ["messages", "context", "relations", "sync", "gap"])
+def test_bundles_come_wherever_events_come(alice: Person, room: Room, where: str) -> None:
+    room_id = room(alice)
+    root = alice.send(room_id)
+    token = alice.sync()["next_batch"]
+    for _ in range(3):
+        alice.send(room_id)
+    event_id = reply(alice, room_id, root)
+    edited = edit(alice, room_id, event_id, "better")
+
+    if where == "messages":
+        events = alice.get(f"rooms/{room_id}/messages?dir=b&limit=20").get_json()["chunk"]
+    elif where == "context":
+        answer = alice.get(f"rooms/{room_id}/context/{root}").get_json()
+        assert "m.thread" in answer["event"]["unsigned"]["m.relations"]
+        events = answer["events_before"] + answer["events_after"]
+    elif where == "relations":
+        events = alice.get(f"{V1}/{room_id}/relations/{root}").get_json()["chunk"]
+    else:
+        wanted = json.dumps({"room": {"timeline": {"limit": 2 if where == "gap" else 20}}})
+        sync = alice.sync(token if where == "gap" else None, filter=wanted)
+        events = sync["rooms"]["join"][room_id]["timeline"]["events"]
+
+    found = {event["event_id"]: event["unsigned"].get("m.relations") for event in events}
+    assert (found[event_id] or {})["m.replace"]["event_id"] == edited
