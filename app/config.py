@@ -16,13 +16,23 @@ from __future__ import annotations
 import ipaddress
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
+from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from app import config_kinds as kinds
 from app import config_sources as sources
+from app import config_tables as tables
+from app.config_limits import (
+    InviteLimits,
+    JoinLimits,
+    LoginLimits,
+    PresenceLimits,
+    RateLimit,
+    limit,
+    setting,
+)
 from app.config_sources import ConfigError, Given, KeyPath, Setting
 
 if TYPE_CHECKING:
@@ -30,7 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "ConfigError", "RateLimit", "describe", "example", "load"]
 
-T = TypeVar("T")
 Table = TypeVar("Table", bound="DataclassInstance")
 
 Registration = Literal["open", "token", "closed"]
@@ -41,79 +50,6 @@ LogFormat = Literal["text", "json"]
 FILE_NAME = "homebody.toml"
 DATABASE_NAME = "homebody.db"
 SIGNING_KEY_NAME = "signing.key"
-
-
-def setting(default: T, kind: kinds.Kind[T], meaning: str) -> T:
-    """A field of one value."""
-    metadata = {"kind": kind, "meaning": meaning}
-    return field(default=default, metadata=metadata, repr=not kind.is_secret)
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """A bucket of `burst_count` requests that fills again at `per_second`."""
-
-    per_second: float = setting(1.0, kinds.NUMBER, "How many requests a second go on for ever.")
-    burst_count: int = setting(
-        10, kinds.whole(1, 1_000_000), "How many may come at once after a rest."
-    )
-
-
-def limit(per_second: float, burst_count: int, meaning: str) -> RateLimit:
-    """A field that is a rate limit."""
-    return field(default=RateLimit(per_second, burst_count), metadata={"meaning": meaning})
-
-
-# Synapse's names, so that its owners find their way. The defaults differ where a family's ordinary
-# day would meet Synapse's: those are made for public servers, where a stranger is the normal case.
-
-
-@dataclass(frozen=True, slots=True)
-class LoginLimits:
-    """Against guessing passwords."""
-
-    # Synapse 0.003 and 5: the sixth device behind the family's router would wait five minutes, and
-    # so would a bot that logs in at each start. What stops guessing is failed_attempts.
-    address: RateLimit = limit(
-        0.17, 30, "Log-ins from one IP address; each log-in must pass all three limits."
-    )
-    # Synapse 0.003 and 5; as above.
-    account: RateLimit = limit(0.17, 30, "Log-ins to one account.")
-    # Synapse 0.17 and 3: kinder to who has forgotten a password, harder on who tries a list of them
-    # (4,300 instead of 14,700 a day).
-    failed_attempts: RateLimit = limit(0.05, 10, "Wrong passwords for one account.")
-
-
-@dataclass(frozen=True, slots=True)
-class JoinLimits:
-    """Against filling rooms."""
-
-    # Synapse 0.1 and 10: a newcomer to a family's space joins all its rooms in one go.
-    local: RateLimit = limit(1.0, 50, "Joins of one account to rooms of this server.")
-    # Synapse 0.01 and 10; each costs us and the other server much, so it stays the slower one.
-    remote: RateLimit = limit(
-        0.1, 20, "Joins of one account to rooms elsewhere. Has not landed yet."
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class InviteLimits:
-    """Against spam by invites."""
-
-    # Synapse 0.3 and 10: inviting the relatives into a new room is one click for all of them.
-    per_room: RateLimit = limit(1.0, 50, "Invites into one room.")
-    # Synapse 0.003 and 5: a newcomer is invited into all the rooms that the others share.
-    per_user: RateLimit = limit(0.05, 30, "Invites that one account receives.")
-    # Synapse 0.3 and 10; as per_room.
-    per_issuer: RateLimit = limit(1.0, 50, "Invites that one account sends.")
-
-
-@dataclass(frozen=True, slots=True)
-class PresenceLimits:
-    """Against busy presence."""
-
-    # Synapse 0.1 and 1: a bot that reports every five seconds would see every other report refused.
-    per_user: RateLimit = limit(0.5, 10, "Changes of one account's presence.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +161,44 @@ class Config:
         kinds.FLAG,
         "Whether people see who is online. Also taken as a table: [presence] with enabled.",
     )
+    support_contacts: tuple[tables.Contact, ...] = setting(
+        (),
+        tables.CONTACTS,
+        'Whom to write to, told in /.well-known/matrix/support: { role = "m.role.admin", matrix_id'
+        ' = "@you:example.org", email_address = "you@example.org" }, one of the addresses or both.',
+    )
+    support_page: str | None = setting(
+        None, kinds.optional(kinds.PAGE), "A page that helps with this server, told there as well."
+    )
+    policy_server_public_key: str | None = setting(
+        None,
+        kinds.optional(kinds.ED25519_KEY),
+        "The key of the policy server that runs under this name, if one does; told in"
+        " /.well-known/matrix/policy_server.",
+    )
+    terms: tuple[tables.Document, ...] = setting(
+        (),
+        tables.DOCUMENTS,
+        'What people have to agree to when they register: { id = "privacy_policy", version = "1.0",'
+        ' language = "en", name = "Privacy policy", url = "https://…" }, one for each language.',
+    )
+    server_notices_user: str | None = setting(
+        None,
+        kinds.optional(kinds.LOCALPART),
+        "The user name in which `homebody notice` writes to people; the account is made when it is"
+        " needed, and nobody can log in to it.",
+    )
+    turn_uris: tuple[str, ...] = setting(
+        (), kinds.TURN_URIS, "The TURN servers that let calls through firewalls."
+    )
+    turn_shared_secret: str | None = setting(
+        None,
+        kinds.optional(kinds.SECRET),
+        "The secret that the TURN servers know (coturn: static-auth-secret).",
+    )
+    turn_user_lifetime_ms: int = setting(
+        3_600_000, kinds.duration(60_000), "How long the password for the TURN servers is good."
+    )
     federation: bool = setting(
         False, kinds.FLAG, "Whether to talk to other servers. Has not landed yet."
     )
@@ -259,6 +233,13 @@ class Config:
     rc_room_creation: RateLimit = limit(0.2, 30, "Rooms that one account creates.")
     rc_media_create: RateLimit = limit(
         10.0, 50, "Media ids that one account reserves before it uploads."
+    )
+    rc_reports: RateLimit = limit(1.0, 10, "Reports that one account makes.")
+    # No word of Synapse's: it has one for each of these.
+    rc_lookups: RateLimit = limit(
+        5.0,
+        50,
+        "Searches for people, questions for free names, and the like, of one account or address.",
     )
     rc_login: LoginLimits = LoginLimits()
     rc_joins: JoinLimits = JoinLimits()

@@ -6,6 +6,7 @@ TOML would have given), and writes it back as TOML (`show`). `must` completes an
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import json
 import math
@@ -58,7 +59,7 @@ def _as_it_is(text: str) -> object:
     return text
 
 
-def _as_toml(text: str) -> object:
+def as_toml(text: str) -> object:
     """What TOML reads in this text, or the text itself: `HOMEBODY_WORKERS=2`, `…_BYTES=50 MiB`."""
     try:
         table = tomllib.loads(f"value = {text}")
@@ -104,6 +105,33 @@ def _url(raw: object) -> str:
         raise ValueError(raw)
     _server_name(parts.netloc)
     return parts.geturl().rstrip("/")
+
+
+def _page(raw: object) -> str:
+    parts = urlsplit(_text(raw))
+    if parts.scheme not in {"http", "https"} or not parts.netloc or " " in parts.geturl():
+        raise ValueError(raw)
+    return parts.geturl()
+
+
+def _localpart(raw: object) -> str:
+    if not identifiers.is_valid_localpart_for_registration(_text(raw)):
+        raise ValueError(raw)
+    return str(raw)
+
+
+def _ed25519_key(raw: object) -> str:
+    text = _text(raw)
+    if len(base64.b64decode(text + "=", validate=True)) != 32 or text.endswith("="):
+        raise ValueError(raw)
+    return text
+
+
+def _turn_uris(raw: object) -> tuple[str, ...]:
+    uris = _texts(raw)
+    if not all(re.fullmatch(r"(turns?|stuns?):[^\s/]+", uri) for uri in uris):
+        raise ValueError(raw)
+    return uris
 
 
 def _address(raw: object) -> str:
@@ -192,7 +220,7 @@ def whole(minimum: int, maximum: int) -> Kind[int]:
         return raw
 
     must = f"must be a whole number from {minimum} to {maximum}"
-    return Kind(must, parse, str, _as_toml)
+    return Kind(must, parse, str, as_toml)
 
 
 def choice(names: tuple[T, ...]) -> Kind[T]:
@@ -237,7 +265,7 @@ def _amount(minimum: int, units: dict[str, int], shown: tuple[str, ...], must: s
                 return toml_string(f"{count} {unit}")
         return str(amount)
 
-    return Kind(must, parse, show, _as_toml)
+    return Kind(must, parse, show, as_toml)
 
 
 def size(minimum: int) -> Kind[int]:
@@ -256,6 +284,17 @@ SERVER_NAME: Final = Kind(
     "must be a host name or address, with or without a port, and without https://", _server_name
 )
 URL: Final = Kind("must be a URL that begins with https:// or http://, without a query", _url)
+PAGE: Final = Kind("must be the address of a page: https://…", _page)
+LOCALPART: Final = Kind("must be a user name: a to z, 0 to 9 and . _ = - / +", _localpart)
+ED25519_KEY: Final = Kind(
+    "must be an ed25519 public key: 32 bytes in base64, without = at the end", _ed25519_key
+)
+TURN_URIS: Final = Kind(
+    'must be a list of texts such as "turn:turn.example.org?transport=udp"',
+    _turn_uris,
+    _show_texts,
+    as_toml,
+)
 ADDRESS: Final = Kind("must be an address and a port, such as 127.0.0.1:8008", _address)
 PATH: Final = Kind("must be a path", _path)
 DATABASE_URL: Final = Kind(
@@ -270,14 +309,14 @@ SECRET: Final = Kind(
 FLAG: Final = Kind(
     "must be true or false", _flag, _show_flag, lambda text: _FLAGS.get(text.lower(), text)
 )
-NUMBER: Final = Kind("must be a number above 0 and up to 1000000", _number, repr, _as_toml)
+NUMBER: Final = Kind("must be a number above 0 and up to 1000000", _number, repr, as_toml)
 NETWORKS: Final = Kind(
     "must be a list of IP addresses or networks, such as 10.0.0.0/8",
     _networks,
     _show_networks,
-    _as_toml,
+    as_toml,
 )
-TEXTS: Final = Kind("must be a list of texts in quotes", _texts, _show_texts, _as_toml)
+TEXTS: Final = Kind("must be a list of texts in quotes", _texts, _show_texts, as_toml)
 ROOM_VERSION: Final = Kind(
     f"must be one of the room versions {', '.join(room_versions.VERSIONS)}", _room_version
 )
