@@ -89,7 +89,15 @@ class Cache(Generic[K, V]):
 class Requester:
     """Who asks: the account and session behind an access token."""
 
-    __slots__ = ("device_id", "expires_ts", "is_admin", "is_guest", "token_hash", "user_id")
+    __slots__ = (
+        "device_id",
+        "expires_ts",
+        "is_admin",
+        "is_guest",
+        "is_suspended",
+        "token_hash",
+        "user_id",
+    )
 
     def __init__(
         self,
@@ -99,6 +107,7 @@ class Requester:
         *,
         is_guest: bool = False,
         is_admin: bool = False,
+        is_suspended: bool = False,
         expires_ts: int | None = None,
     ) -> None:
         self.user_id = user_id
@@ -106,6 +115,7 @@ class Requester:
         self.token_hash = token_hash
         self.is_guest = is_guest
         self.is_admin = is_admin
+        self.is_suspended = is_suspended
         self.expires_ts = expires_ts
 
 

@@ -19,7 +19,12 @@ from app.config import Config, ConfigError
 from app.errors import MatrixError
 from app.serving import StartError
 
-ELSEWHERE = {"user": "app.cli_accounts", "token": "app.cli_accounts"}
+ELSEWHERE = {
+    "user": "app.cli_accounts",
+    "token": "app.cli_accounts",
+    "reports": "app.cli_owner",
+    "notice": "app.cli_owner",
+}
 """Commands that need the database: imported when they run, so that the others start at once."""
 
 

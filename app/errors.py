@@ -146,6 +146,17 @@ def user_locked() -> MatrixError:
     return MatrixError(401, "M_USER_LOCKED", "This account is locked", soft_logout=True)
 
 
+def user_suspended() -> MatrixError:
+    """The account is suspended by an administrator: it may read, and leave."""
+    return MatrixError(403, "M_USER_SUSPENDED", "You can't do this while you are suspended")
+
+
+def cannot_leave_server_notice_room() -> MatrixError:
+    """The server wants the user to read what it has to say."""
+    message = "The invite to the server's notices can't be rejected"
+    return MatrixError(403, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM", message)
+
+
 def threepid_denied(message: str) -> MatrixError:
     """The server does not want this e-mail address or telephone number."""
     return MatrixError(403, "M_THREEPID_DENIED", message)

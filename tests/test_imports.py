@@ -22,7 +22,9 @@ MAY_IMPORT = {
     "hub": set[str](),
     "config_kinds": {"spec"},
     "config_sources": {"config_kinds"},
-    "config": {"config_kinds", "config_sources", "spec"},
+    "config_limits": {"config_kinds"},
+    "config_tables": {"config_kinds", "spec"},
+    "config": {"config_kinds", "config_limits", "config_sources", "config_tables", "spec"},
     "logs": {"config"},
     "caches": {"spec"},
     "db": {"caches", "config", "errors", "hub", "models", "spec"},
@@ -35,6 +37,7 @@ MAY_IMPORT = {
     "cli": {"config", "errors", "serving"},
     "cli_accounts": {"caches", "cli", "config", "config_kinds", "core", "db", "errors", "serving"}
     | {"spec"},
+    "cli_owner": {"cli", "cli_accounts", "core", "spec"},
     "app": {"caches", "client_server", "config", "core", "db", "web"},
 }
 """Which part of app/ may use which others; each may use itself. "app" is create_app()."""

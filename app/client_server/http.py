@@ -48,6 +48,23 @@ def authenticated(view: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+def authenticated_if_locked(view: Callable[P, R]) -> Callable[P, R]:
+    """The same also for who is locked out: "all but the following APIs", /logout and /logout/all.
+
+    Spec: client-server-api#account-locking
+    """
+
+    @functools.wraps(view)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        token = access_token()
+        if token is None:
+            raise errors.missing_token()
+        _recognise(token, may_be_locked=True)
+        return view(*args, **kwargs)
+
+    return wrapped
+
+
 def optionally_authenticated(view: Callable[P, R]) -> Callable[P, R]:
     """Run a view for anybody, but refuse a token that is shown and not valid."""
 
@@ -61,9 +78,9 @@ def optionally_authenticated(view: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def _recognise(token: str) -> None:
+def _recognise(token: str, *, may_be_locked: bool = False) -> None:
     """Let `requester()` tell who has this token, and remember that they were here."""
-    who = access_tokens.authenticate(context.db(), token)
+    who = access_tokens.authenticate(context.db(), token, may_be_locked=may_be_locked)
     context.last_seen().note(who, client_address(), user_agent())
     g.requester = who
 
@@ -87,6 +104,15 @@ def must_be_me(user_id: str) -> None:
     """Raises M_FORBIDDEN when a path names another user than the one who asks."""
     if user_id != requester().user_id:
         raise errors.forbidden("You can only do this for yourself")
+
+
+def must_not_be_suspended() -> None:
+    """Raises M_USER_SUSPENDED for who may only read, leave and log out.
+
+    Spec: client-server-api#account-suspension
+    """
+    if requester().is_suspended:
+        raise errors.user_suspended()
 
 
 def access_token() -> str | None:

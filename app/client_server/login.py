@@ -87,7 +87,7 @@ def refresh() -> Json:
 
 
 @bp.post("/logout")
-@http.authenticated
+@http.authenticated_if_locked
 def logout() -> Json:
     """End the session that asks for it.
 
@@ -100,7 +100,7 @@ def logout() -> Json:
 
 
 @bp.post("/logout/all")
-@http.authenticated
+@http.authenticated_if_locked
 def logout_all() -> Json:
     """End all sessions of the user.
 

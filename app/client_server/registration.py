@@ -72,6 +72,7 @@ def check_username_availability() -> Json:
     Spec: client-server-api#get_matrixclientv3registeravailable
     """
     username = http.query_required("username")
+    context.rate_limits().check("rc_lookups", http.address_key())
     with context.db().read() as tx:
         registration.free_user_id(tx, username)
     return {"available": True}

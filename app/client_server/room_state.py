@@ -28,6 +28,7 @@ def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") 
     if event_type == state.MEMBER:
         membership.check_limits(str(content.get("membership")), room_id, state_key)
     else:
+        http.must_not_be_suspended()
         context.rate_limits().check("rc_message", requester().user_id)
     with context.db().write() as tx:
         event_id = state_events.put(

@@ -24,6 +24,7 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc3771": True,  # threaded read receipts
     "org.matrix.msc3773": True,  # notification counts by thread
     "org.matrix.msc3916.stable": True,  # authenticated media
+    "uk.half-shot.msc2666.query_mutual_rooms.stable": True,  # mutual rooms
 }
 
 
@@ -38,8 +39,10 @@ def get_versions() -> Json:
 @http.authenticated
 def get_capabilities() -> Json:
     """What the account may do, and the room versions that it can create."""
+    moderation = {"suspend": True, "lock": True}
     return {
         "capabilities": {
+            **({"m.account_moderation": moderation} if http.requester().is_admin else {}),
             "m.change_password": {"enabled": True},
             "m.3pid_changes": {"enabled": False},
             "m.get_login_token": {"enabled": False},

@@ -25,17 +25,23 @@ def get_wellknown() -> Json:
 
 @bp.get("/support")
 def get_wellknown_support() -> Json:
-    """Whom to write to: nobody has been named.
+    """Whom to write to. Raises M_NOT_FOUND where nobody is named.
 
     Spec: client-server-api#getwell-knownmatrixsupport
     """
-    raise errors.not_found("This server names no contacts")
+    found = well_known.support(context.server().config)
+    if found is None:
+        raise errors.not_found("This server names no contacts")
+    return found
 
 
 @bp.get("/policy_server")
 def get_wellknown_policy() -> Json:
-    """The keys of a policy server: this is none.
+    """The keys of the policy server of this name. Raises M_NOT_FOUND where there is none.
 
     Spec: client-server-api#getwell-knownmatrixpolicy_server
     """
-    raise errors.not_found("This server is no policy server")
+    found = well_known.policy_server(context.server().config)
+    if found is None:
+        raise errors.not_found("There is no policy server of this name")
+    return found

@@ -38,6 +38,7 @@ _FIND = (
         AccessToken.expires_ts,
         Account.is_guest,
         Account.is_admin,
+        Account.is_suspended,
         Account.is_locked,
         Account.deactivated_ts,
         # Whether an older pair waits for the first use of this one
@@ -53,6 +54,7 @@ _FIND = (
     .join(Account, Account.user_id == AccessToken.user_id)
     .where(AccessToken.token_hash == bindparam("token_hash"))
 )
+_OF_USER = select(AccessToken.token_hash).where(AccessToken.user_id == bindparam("user_id"))
 _FIND_REFRESH = (
     select(
         RefreshToken.user_id,
@@ -65,12 +67,15 @@ _FIND_REFRESH = (
 )
 
 
-def authenticate(db: Database, token: str) -> Requester:
-    """Who is behind an access token. Raises M_UNKNOWN_TOKEN, M_USER_LOCKED."""
+def authenticate(db: Database, token: str, *, may_be_locked: bool = False) -> Requester:
+    """Who is behind an access token.
+
+    Raises M_UNKNOWN_TOKEN, and M_USER_LOCKED where that matters.
+    """
     token_hash = hash_of(token)
     found = db.caches.tokens.get(token_hash)
     if found is None:
-        found = _look_up(db, token_hash)
+        found = _look_up(db, token_hash, may_be_locked=may_be_locked)
     if found.expires_ts is not None and found.expires_ts <= time.time_ns() // 1_000_000:
         raise errors.unknown_token("The access token has expired", soft_logout=True)
     return found
@@ -132,28 +137,33 @@ def revoke(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
     tx.sql.execute(refresh)
 
 
+def forget_all(tx: Tx, user_id: str) -> None:
+    """Let the next request of each of the user's tokens look at the account again."""
+    _forget(tx, tx.sql.execute(_OF_USER, {"user_id": user_id}).scalars())
+
+
 def hash_of(token: str) -> bytes:
     """What the database keeps of a token; it has 256 random bits, so no salt is needed."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-def _look_up(db: Database, token_hash: bytes) -> Requester:
+def _look_up(db: Database, token_hash: bytes, *, may_be_locked: bool) -> Requester:
     """The same from the database. The first use of a new pair ends the one before it."""
     with db.read() as tx:
-        row = _row(tx, token_hash)
+        row = _row(tx, token_hash, may_be_locked=may_be_locked)
         if not row.has_older:
             return _keep(tx, token_hash, row)
     with db.write() as tx:
-        row = _row(tx, token_hash)
+        row = _row(tx, token_hash, may_be_locked=may_be_locked)
         _end_other_pairs(tx, row.user_id, row.device_id, token_hash)
         return _keep(tx, token_hash, row)
 
 
-def _row(tx: Reader, token_hash: bytes) -> Row[*tuple[Any, ...]]:
+def _row(tx: Reader, token_hash: bytes, *, may_be_locked: bool = False) -> Row[*tuple[Any, ...]]:
     row = tx.sql.execute(_FIND, {"token_hash": token_hash}).first()
     if row is None or row.deactivated_ts is not None:
         raise errors.unknown_token()
-    if row.is_locked:
+    if row.is_locked and not may_be_locked:
         raise errors.user_locked()
     return row
 
@@ -165,9 +175,11 @@ def _keep(tx: Reader, token_hash: bytes, row: Row[*tuple[Any, ...]]) -> Requeste
         token_hash,
         is_guest=row.is_guest,
         is_admin=row.is_admin,
+        is_suspended=row.is_suspended,
         expires_ts=row.expires_ts,
     )
-    tx.fill(tx.caches.tokens, token_hash, found)
+    if not row.is_locked:  # what is kept opens everything
+        tx.fill(tx.caches.tokens, token_hash, found)
     return found
 
 

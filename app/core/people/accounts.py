@@ -16,6 +16,7 @@ from passlib.context import CryptContext
 from sqlalchemy import bindparam, insert, select, update
 
 from app import errors, hub
+from app.core.people import user_directory
 from app.db import Reader, Server, Tx
 from app.models.accounts import Account
 from app.spec import identifiers
@@ -48,6 +49,7 @@ _FIND = select(
     Account.is_admin,
     Account.is_locked,
     Account.deactivated_ts,
+    Account.is_suspended,
 ).where(Account.user_id == bindparam("user_id"))
 _ALL = select(*_FIND.selected_columns).order_by(Account.user_id)
 _ANYBODY = select(Account.user_id).limit(1)
@@ -63,6 +65,7 @@ class Known:
     is_admin: bool
     is_locked: bool
     deactivated_ts: int | None  # ms
+    is_suspended: bool = False
 
 
 def find(tx: Reader, user_id: str) -> Known | None:
@@ -108,6 +111,7 @@ def create(tx: Tx, user_id: str, password_hash: str | None, *, is_admin: bool = 
             "deactivated_ts": None,
         },
     )
+    user_directory.put(tx, user_id, None)
 
 
 def set_password_hash(tx: Tx, user_id: str, password_hash: str) -> None:
@@ -124,6 +128,17 @@ def renew_hash(tx: Tx, account: Known, password_hash: str) -> None:
 def mark_deactivated(tx: Tx, user_id: str, *, erase: bool) -> None:
     """Close an account; deactivation.py does what has to happen besides."""
     _change(tx, user_id, deactivated_ts=tx.now_ms, password_hash=None, is_erased=erase)
+    user_directory.remove(tx, user_id)
+
+
+def set_locked(tx: Tx, user_id: str, *, is_locked: bool) -> None:
+    """Close an account for a while, or open it again; moderation.py lets it take effect."""
+    _change(tx, user_id, is_locked=is_locked)
+
+
+def set_suspended(tx: Tx, user_id: str, *, is_suspended: bool) -> None:
+    """Leave an account only what harms nobody, or all again; likewise."""
+    _change(tx, user_id, is_suspended=is_suspended)
 
 
 def check_new_password(password: str) -> None:

@@ -17,7 +17,7 @@ import orjson
 from sqlalchemy import bindparam, delete, insert, select
 
 from app import errors
-from app.core.people import accounts
+from app.core.people import accounts, user_directory
 from app.core.rooms import state, timeline
 from app.db import Reader, Tx
 from app.errors import MatrixError
@@ -91,6 +91,8 @@ def put(tx: Tx, user_id: str, name: str, value: Any) -> None:
     _check_size({**profile, name: text})
     tx.sql.execute(_DELETE, {"of_user": user_id, "the_name": name})
     tx.sql.execute(_INSERT, {"user_id": user_id, "name": name, "value": text.decode()})
+    if name == "displayname":
+        user_directory.put(tx, user_id, value)
     if name in IN_ROOMS:
         _tell_rooms(tx, user_id, name, value)
 
@@ -102,6 +104,8 @@ def remove(tx: Tx, user_id: str, name: str) -> None:
     """
     check_name(name)
     gone = tx.sql.execute(_DELETE, {"of_user": user_id, "the_name": name})
+    if gone.rowcount and name == "displayname":
+        user_directory.put(tx, user_id, None)
     if gone.rowcount and name in IN_ROOMS:
         _tell_rooms(tx, user_id, name, None)
 

@@ -67,7 +67,7 @@ def free_user_id(tx: Reader, username: str | None) -> str:
     user_id = f"@{name}:{tx.server.name}"
     if not identifiers.has_at_most_255_bytes(user_id):
         raise errors.invalid_username("The user name is too long")
-    if accounts.find(tx, user_id) is not None:
+    if name == tx.server.config.server_notices_user or accounts.find(tx, user_id) is not None:
         raise errors.user_in_use()
     return user_id
 

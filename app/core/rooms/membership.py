@@ -15,6 +15,7 @@ from app.core.people import profiles
 from app.core.rooms import personal_settings, state, timeline
 from app.db import Reader, Tx
 from app.models.account_data import AccountData
+from app.models.moderation import ServerNoticeRoom
 from app.models.rooms import ForgottenRoom
 from app.spec import event_auth, identifiers, room_state
 from app.spec.events import Json, StateKey
@@ -34,6 +35,8 @@ _INVITE_PERMISSION = select(AccountData.content).where(
     AccountData.type == INVITE_PERMISSION_CONFIG,
 )
 
+_NOTICES = select(ServerNoticeRoom.room_id).where(ServerNoticeRoom.user_id == bindparam("user_id"))
+
 
 def change(
     tx: Tx, room_id: str, sender: str, target: str, membership: str, content: Json | None = None
@@ -52,6 +55,8 @@ def change(
     content.pop(AUTHORISER, None)  # who vouches for a join, this server says, not the client
     if membership == "invite":
         _check_may_be_invited(tx, target)
+    if membership == "leave" and sender == target:
+        _check_may_reject(tx, room_id, target)
     if membership == "join" and sender == target:
         content |= _authorisation(tx, room_id, target)
     content = _with_profile(tx, sender, target, content)
@@ -130,6 +135,18 @@ def _check_may_be_invited(tx: Reader, user_id: str) -> None:
         )
     if has_blocked_invites(tx, user_id):
         raise errors.invite_blocked(user_id)
+
+
+def _check_may_reject(tx: Reader, room_id: str, user_id: str) -> None:
+    """Raises M_CANNOT_LEAVE_SERVER_NOTICE_ROOM.
+
+    "Attempting to reject the invite must result in a M_CANNOT_LEAVE_SERVER_NOTICE_ROOM error."
+    Spec: client-server-api#server-notices
+    """
+    if state.membership_of(tx, room_id, user_id) != "invite":
+        return
+    if tx.sql.execute(_NOTICES, {"user_id": user_id}).scalar() == room_id:
+        raise errors.cannot_leave_server_notice_room()
 
 
 def _must_be_joined(tx: Reader, room_id: str, user_id: str) -> None:

@@ -46,7 +46,7 @@ def send(
     """The id of the event that was sent by this request, now or when it was made before.
 
     Raises M_FORBIDDEN when the rules of the room refuse it, M_NOT_FOUND for an unknown room,
-    M_DUPLICATE_ANNOTATION for a second reaction with the same key.
+    M_DUPLICATE_ANNOTATION for a second reaction with the same key, M_USER_SUSPENDED.
     """
     redacts = None
     if event_type == timeline.REDACTION:
@@ -64,6 +64,8 @@ def send(
         known = timeline.sent_before(tx, requester, draft)
         if known is not None:
             return known
+    if redacts is None and requester.is_suspended:
+        raise errors.user_suspended()
     if redacts is not None:
         _check_may_redact(tx, requester, room_id, redacts)
     _check_is_no_duplicate(tx, draft)
@@ -102,6 +104,8 @@ def _check_may_redact(tx: Reader, requester: Requester, room_id: str, event_id: 
     target = found[1]
     if target.type == room_state.CREATE[0]:
         raise errors.forbidden("Without its first event the room would be broken")
+    if target.sender != requester.user_id and requester.is_suspended:
+        raise errors.user_suspended()
     if target.sender == requester.user_id or _rules_over(tx, requester, target):
         return
     known = state.current_many(tx, room_id, [room_state.CREATE, room_state.POWER_LEVELS])

@@ -1,0 +1,59 @@
+"""The commands `homebody reports …` and `homebody notice`."""
+
+from __future__ import annotations
+
+import click
+
+from app import cli
+from app.cli_accounts import as_json, find_active_account, open_database, print_json
+from app.core.rooms import reports as reports_of_users
+from app.core.rooms import server_notices
+from app.spec.events import Json
+
+
+@click.group()
+def reports() -> None:
+    """Read what users have reported."""
+
+
+@reports.command("list")
+@as_json
+@click.pass_context
+def list_reports(ctx: click.Context, *, is_json: bool) -> None:
+    """Print all reports, the oldest first."""
+    with open_database(cli.load_config(ctx)) as database, database.read() as tx:
+        found = reports_of_users.all_reports(tx)
+    if is_json:
+        print_json(found)
+        return
+    for report in found:
+        click.echo(_line(report))
+
+
+@reports.command("remove")
+@click.argument("report_id", type=click.IntRange(1))
+@click.pass_context
+def remove_report(ctx: click.Context, report_id: int) -> None:
+    """Forget a report that was dealt with."""
+    with open_database(cli.load_config(ctx)) as database, database.write() as tx:
+        reports_of_users.remove(tx, report_id)
+    click.echo(f"Report {report_id} is gone")
+
+
+@click.command()
+@click.argument("name", metavar="USER")
+@click.argument("text")
+@click.pass_context
+def notice(ctx: click.Context, name: str, text: str) -> None:
+    """Write to a user in the name of the server (server_notices_user)."""
+    with open_database(cli.load_config(ctx)) as database, database.write() as tx:
+        user_id = find_active_account(tx, name).user_id
+        server_notices.send(tx, user_id, text)
+    click.echo(f"{user_id} was told")
+
+
+def _line(report: Json) -> str:
+    about = [report[key] for key in ("user_id", "event_id", "room_id") if key in report]
+    body = report.get("event", {}).get("content", {}).get("body")
+    said = "" if body is None else f", who wrote {body!r}"
+    return f"{report['id']}  {report['reporter']} about {' '.join(about)}{said}: {report['reason']}"

@@ -1,0 +1,32 @@
+"""Servers that carry calls through firewalls.
+
+Spec: client-server-api#voice-over-ip
+"""
+
+from __future__ import annotations
+
+import time
+
+from flask import Blueprint
+
+from app import context, errors
+from app.client_server.http import authenticated, requester
+from app.core.people import turn
+from app.spec.events import Json
+
+bp = Blueprint("turn", __name__)
+
+
+@bp.get("/voip/turnServer")
+@authenticated
+def get_turn_server() -> Json:
+    """A password for the TURN servers of the configuration, good for a while.
+
+    Raises M_NOT_FOUND where there are none: clients then call directly.
+    """
+    config, user_id = context.server().config, requester().user_id
+    context.rate_limits().check("rc_lookups", user_id)
+    found = turn.credentials(config, user_id, time.time_ns() // 1_000_000)
+    if found is None:
+        raise errors.not_found("This server names no TURN server")
+    return found

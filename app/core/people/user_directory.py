@@ -1,0 +1,183 @@
+"""The user directory: finding people by parts of their user name or display name.
+
+Each account has its words in an index, and the ends of each word: "ice" finds alice as the start of
+an entry, without a look at everybody. Whom of those found the searcher may see is asked in batches,
+best first, until there are enough: who shares a room with them, and who is in a room that anybody
+may join or read.
+
+This module alone writes the table directory_words.
+Spec: client-server-api#user-directory
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import Select, and_, bindparam, case, delete, func, insert, select
+from sqlalchemy.orm import aliased
+
+from app.core.rooms import state
+from app.db import Reader, Tx
+from app.models.accounts import Account, ProfileField
+from app.models.base import NOW_AND_LATER
+from app.models.people import DirectoryWord
+from app.models.state import StateInterval
+from app.spec import room_state
+from app.spec.events import Json
+
+VISIBILITY: Final = ("m.room.history_visibility", "")
+MAX_LIMIT: Final = 50
+MAX_FOUND: Final = 5000
+"""Of the best matches it is asked whether the searcher may see them."""
+MAX_WORDS: Final = 16
+MAX_LETTERS: Final = 32
+"""Of one word, in the index and in a search."""
+_BATCH: Final = 200
+
+_WORD = re.compile(r"[^\W_]+")
+_INSERT = insert(DirectoryWord)
+_DELETE = delete(DirectoryWord).where(DirectoryWord.user_id == bindparam("of_user"))
+_LAST: Final = "\U0010ffff"
+"""No word has it, so `word < prefix + _LAST` ends the range of the prefix."""
+
+_ROOMS = select(StateInterval.state_key, StateInterval.room_id).where(
+    StateInterval.state_key.in_(bindparam("user_ids", expanding=True)),
+    StateInterval.to_position == NOW_AND_LATER,
+    StateInterval.membership == "join",
+)
+_PROFILES = select(ProfileField.user_id, ProfileField.name, ProfileField.value).where(
+    ProfileField.user_id.in_(bindparam("user_ids", expanding=True)),
+    ProfileField.name.in_(("displayname", "avatar_url")),
+)
+
+
+def put(tx: Tx, user_id: str, displayname: str | None) -> None:
+    """Let the user be found by this name and by their user name, and by nothing else any more."""
+    remove(tx, user_id)
+    localpart = user_id[1:].partition(":")[0]
+    found: dict[str, bool] = {}
+    for word in words(f"{localpart} {displayname or ''}"):
+        for at in range(len(word)):
+            found[word[at:]] = found.get(word[at:], False) or at == 0
+    rows = [{"word": word, "user_id": user_id, "is_whole": is_so} for word, is_so in found.items()]
+    if rows:  # a user name may consist of signs alone
+        tx.sql.execute(_INSERT, rows)
+
+
+def remove(tx: Tx, user_id: str) -> None:
+    """Let the user not be found any more."""
+    tx.sql.execute(_DELETE, {"of_user": user_id})
+
+
+def search(tx: Reader, searcher: str, term: str, limit: int) -> Json:
+    """The answer to a search: `results`, the best first, and whether there were more (`limited`).
+
+    Every word of the term has to be a part of a word of the user's. Nobody finds themselves.
+    """
+    asked = words(_without_server(tx, term))
+    if not asked:
+        return {"results": [], "limited": False}
+    found: list[str] = []
+    for user_id in _visible(tx, searcher, _matching(tx, searcher, asked)):
+        found.append(user_id)
+        if len(found) > limit:
+            break
+    return {"results": _described(tx, found[:limit]), "limited": len(found) > limit}
+
+
+def words(text: str) -> list[str]:
+    """The words of a text as they are compared: without capitals and accents, longest first."""
+    plain = unicodedata.normalize("NFKD", text)
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).casefold()
+    found = {word[:MAX_LETTERS] for word in _WORD.findall(plain)[:MAX_WORDS]}
+    return sorted(found, key=lambda word: (-len(word), word))
+
+
+def _without_server(tx: Reader, term: str) -> str:
+    """What people mean who type or paste a user id: its localpart. Other servers have no users."""
+    if not term.strip().startswith("@"):
+        return term
+    localpart, _, server = term.strip()[1:].partition(":")
+    return localpart if tx.server.name.startswith(server) else ""
+
+
+def _matching(tx: Reader, searcher: str, asked: Sequence[str]) -> list[str]:
+    """The users whom every word fits: whole words first, then beginnings, then what is inside."""
+    values: dict[str, Any] = {"searcher": searcher}
+    rank = case(
+        (and_(DirectoryWord.is_whole, DirectoryWord.word == bindparam("from_0")), 0),
+        (DirectoryWord.is_whole, 1),
+        else_=2,
+    )
+    named = (ProfileField.user_id == Account.user_id) & (ProfileField.name == "displayname")
+    query: Select[Any] = (
+        select(DirectoryWord.user_id)
+        .join(Account, Account.user_id == DirectoryWord.user_id)
+        .outerjoin(ProfileField, named)
+        .where(
+            DirectoryWord.user_id != bindparam("searcher"),
+            Account.deactivated_ts.is_(None),
+            Account.is_guest.is_(False),
+        )
+        .group_by(DirectoryWord.user_id)
+        # "Ordered by rank and then whether or not profile info is available"
+        .order_by(func.min(rank), func.max(ProfileField.value).is_(None), DirectoryWord.user_id)
+        .limit(MAX_FOUND)
+    )
+    for number, word in enumerate(asked):
+        one = DirectoryWord if number == 0 else aliased(DirectoryWord)
+        fits = (one.word >= bindparam(f"from_{number}"), one.word < bindparam(f"to_{number}"))
+        if number == 0:
+            query = query.where(*fits)
+        else:
+            query = query.where(
+                select(one.word).where(one.user_id == DirectoryWord.user_id, *fits).exists()
+            )
+        values |= {f"from_{number}": word, f"to_{number}": word + _LAST}
+    return list(tx.sql.execute(query, values).scalars())
+
+
+def _visible(tx: Reader, searcher: str, user_ids: Sequence[str]) -> Iterator[str]:
+    """Those whom the searcher may see, in their order."""
+    mine = state.joined_rooms(tx, searcher)
+    is_open: dict[str, bool] = {}
+    for at in range(0, len(user_ids), _BATCH):
+        some = user_ids[at : at + _BATCH]
+        rooms: dict[str, list[str]] = {}
+        for user_id, room_id in tx.sql.execute(_ROOMS, {"user_ids": some}):
+            rooms.setdefault(user_id, []).append(room_id)
+        for user_id in some:
+            theirs = rooms.get(user_id, [])
+            if not mine.isdisjoint(theirs) or _any_open(tx, theirs, is_open):
+                yield user_id
+
+
+def _any_open(tx: Reader, room_ids: Collection[str], known: dict[str, bool]) -> bool:
+    """Whether anybody may join or read one of the rooms; `known` remembers the answers."""
+    for room_id in room_ids:
+        if room_id not in known:
+            known[room_id] = _is_open(tx, room_id)
+        if known[room_id]:
+            return True
+    return False
+
+
+def _is_open(tx: Reader, room_id: str) -> bool:
+    keys = [room_state.JOIN_RULES, VISIBILITY]
+    contents = {key[0]: it.content for key, it in state.current_many(tx, room_id, keys).items()}
+    return (
+        contents.get(room_state.JOIN_RULES[0], {}).get("join_rule") == "public"
+        or contents.get(VISIBILITY[0], {}).get("history_visibility") == "world_readable"
+    )
+
+
+def _described(tx: Reader, user_ids: Sequence[str]) -> list[Json]:
+    """The users in the words of the answer."""
+    found: dict[str, Json] = {user_id: {"user_id": user_id} for user_id in user_ids}
+    for user_id, name, value in tx.sql.execute(_PROFILES, {"user_ids": user_ids}):
+        found[user_id]["display_name" if name == "displayname" else name] = orjson.loads(value)
+    return list(found.values())
