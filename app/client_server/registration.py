@@ -10,7 +10,7 @@ from flask import Blueprint, request
 
 from app import context, errors
 from app.client_server import http, interactive
-from app.core.people import accounts, login, registration
+from app.core.people import accounts, login, registration, terms
 from app.spec.events import Json
 
 bp = Blueprint("registration", __name__)
@@ -59,6 +59,7 @@ def register_by(body: Json) -> Json:
         user_id = registration.register(
             tx, wish.username, password_hash, token=proof.registration_token
         )
+        terms.accept(tx, user_id)
         if wish.inhibit_login:
             return {"user_id": user_id, "home_server": server.name}
         session = login.Wish(wish.device_id, wish.initial_device_display_name, wish.refresh_token)

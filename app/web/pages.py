@@ -15,12 +15,12 @@ from flask import Blueprint, Response, render_template, request
 
 from app import context
 from app.client_server import http
-from app.core.people import registration, uia
+from app.core.people import registration, terms, uia
 from app.errors import MatrixError
 
 bp = Blueprint("pages", __name__)
 
-STAGES = {registration.DUMMY, registration.TOKEN}
+STAGES = {registration.DUMMY, registration.TOKEN, terms.STAGE}
 """What can be proved on a page: the stages that need no account."""
 
 
@@ -49,8 +49,7 @@ def stage_fallback(auth_type: str) -> Response:
     """
     if auth_type not in STAGES:
         return _no_such_page()
-    session = request.args.get("session", "")
-    return page("stage.html", session=session, is_token=auth_type == registration.TOKEN)
+    return page("stage.html", session=request.args.get("session", ""), **_shown(auth_type))
 
 
 @bp.post("/_matrix/client/v3/auth/<auth_type>/fallback/web")
@@ -64,13 +63,19 @@ def complete_stage(auth_type: str) -> Response:
     context.rate_limits().check("rc_registration", http.address_key())
     request.max_content_length = 10_000  # before Flask reads the form
     session, token = request.form.get("session", ""), request.form.get("token", "").strip()
-    is_token = auth_type == registration.TOKEN
+    auth = {"token": token} if auth_type == registration.TOKEN else {}
     try:
-        uia.complete(context.db(), session, auth_type, {"token": token} if is_token else {})
+        uia.complete(context.db(), session, auth_type, auth)
     except MatrixError as error:
-        values = {"session": session, "is_token": is_token, "problem": f"{error.message}."}
+        values = {"session": session, "problem": f"{error.message}.", **_shown(auth_type)}
         return page("stage.html", error.status, **values)
     return page("stage_done.html")
+
+
+def _shown(auth_type: str) -> dict[str, object]:
+    """What the page of a stage asks for, or shows."""
+    documents = context.server().config.terms if auth_type == terms.STAGE else ()
+    return {"is_token": auth_type == registration.TOKEN, "documents": documents}
 
 
 def _no_such_page() -> Response:

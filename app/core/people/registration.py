@@ -16,7 +16,7 @@ from sqlalchemy import bindparam, delete, insert, or_, select, update
 
 from app import errors
 from app.config import Config
-from app.core.people import accounts
+from app.core.people import accounts, terms
 from app.db import Reader, Tx
 from app.models.accounts import RegistrationToken
 from app.spec import identifiers
@@ -51,7 +51,8 @@ def flows(config: Config) -> list[list[str]]:
     """
     if config.registration == "closed":
         raise errors.forbidden("This server gives out no accounts")
-    return [[DUMMY]] if config.registration == "open" else [[TOKEN]]
+    found = [[DUMMY]] if config.registration == "open" else [[TOKEN]]
+    return [[*flow, terms.STAGE] for flow in found] if config.terms else found
 
 
 def free_user_id(tx: Reader, username: str | None) -> str:

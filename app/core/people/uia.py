@@ -21,7 +21,7 @@ import orjson
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from app import errors
-from app.core.people import accounts, login, registration
+from app.core.people import accounts, login, registration, terms
 from app.db import Database
 from app.errors import MatrixError, UiaRequiredError
 from app.models.accounts import UiaSession
@@ -104,7 +104,7 @@ def require(db: Database, flows: Flows, attempt: Attempt) -> Progress:
     challenge: Json = {
         "session": progress.session_id,
         "flows": [{"stages": list(flow)} for flow in flows],
-        "params": {},
+        "params": _params(db, flows),
         "completed": progress.completed,
     }
     raise UiaRequiredError(challenge, failure)
@@ -113,7 +113,8 @@ def require(db: Database, flows: Flows, attempt: Attempt) -> Progress:
 def complete(db: Database, session_id: str, stage: str, auth: Json) -> None:
     """Complete a stage on a page of ours; the client then repeats its request with the session.
 
-    For stages that ask nothing of an account: m.login.dummy, m.login.registration_token.
+    For stages that ask nothing of an account: m.login.dummy, m.login.registration_token,
+    m.login.terms.
     Raises M_UNRECOGNIZED for other stages, M_UNKNOWN for an unknown session, and as the stage does.
     Spec: client-server-api#fallback
     """
@@ -127,9 +128,16 @@ def complete(db: Database, session_id: str, stage: str, auth: Json) -> None:
     token = row.registration_token
     if stage == registration.TOKEN:
         token = _check_registration_token(db, auth)
-    elif stage != registration.DUMMY:
+    elif stage not in {registration.DUMMY, terms.STAGE}:
         raise errors.unrecognized(f"{stage} can't be completed on a page")
     _keep(db, Progress(session_id, [*row.completed, stage], token))
+
+
+def _params(db: Database, flows: Flows) -> Json:
+    """What clients have to show for the stages of these flows."""
+    if any(terms.STAGE in flow for flow in flows):
+        return {terms.STAGE: terms.params(db.server.config)}
+    return {}
 
 
 def _resume(
