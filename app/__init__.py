@@ -25,6 +25,7 @@ def create_app(config: Config) -> Flask:
     from app import client_server, db, web  # noqa: PLC0415 - see above
     from app.caches import Caches  # noqa: PLC0415 - see above
     from app.core import server_key  # noqa: PLC0415 - see above
+    from app.core.appservices import files as registrations  # noqa: PLC0415 - see above
     from app.core.media import files  # noqa: PLC0415 - see above
     from app.core.people.last_seen import LastSeen  # noqa: PLC0415 - see above
     from app.core.ratelimits import RateLimits  # noqa: PLC0415 - see above
@@ -35,7 +36,8 @@ def create_app(config: Config) -> Flask:
 
     app = Flask(__name__, static_folder=None, template_folder="web/templates")
     wakeups = Wakeups()
-    server = db.Server(config.server_name, server_key.load_or_make(config), config)
+    key, services = server_key.load_or_make(config), registrations.load(config)
+    server = db.Server(config.server_name, key, config, services)
     database = db.Database(config.database_url, server, Caches(config.cache_bytes), wakeups.wake)
     files.sweep(config.data_dir)
     app.extensions["db"] = database

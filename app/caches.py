@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
+    from app.spec.appservices import Service
     from app.spec.events import Event, StateKey
     from app.spec.push_rules import Ruleset
 
@@ -95,6 +96,7 @@ class Requester:
         "is_admin",
         "is_guest",
         "is_suspended",
+        "service",
         "token_hash",
         "user_id",
     )
@@ -109,6 +111,7 @@ class Requester:
         is_admin: bool = False,
         is_suspended: bool = False,
         expires_ts: int | None = None,
+        service: Service | None = None,
     ) -> None:
         self.user_id = user_id
         self.device_id = device_id
@@ -117,6 +120,8 @@ class Requester:
         self.is_admin = is_admin
         self.is_suspended = is_suspended
         self.expires_ts = expires_ts
+        self.service = service
+        """The application service that acts as the user; `device_id` may be "" then."""
 
 
 class RoomHead:

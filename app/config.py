@@ -203,7 +203,10 @@ class Config:
         False, kinds.FLAG, "Whether to talk to other servers. Has not landed yet."
     )
     appservices: tuple[str, ...] = setting(
-        (), kinds.TEXTS, "Registration files of bridges and bots. Has not landed yet."
+        (),
+        kinds.TEXTS,
+        "Registration files (YAML) of bridges and bots: paths, or patterns such as"
+        " bridges/*.yaml. They are read when the server starts.",
     )
     log_level: LogLevel = setting(
         "INFO",
@@ -389,8 +392,6 @@ def _objections(config: Config) -> Iterator[tuple[str, str]]:
         )
     if config.federation:
         yield "federation", "has not landed yet; leave it out or false"
-    if config.appservices:
-        yield "appservices", "have not landed yet; leave them out"
 
 
 def _is_this_machine(address: str) -> bool:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from flask import current_app
+from flask import current_app, g
 
 if TYPE_CHECKING:
+    from app.caches import Requester
     from app.core.people.last_seen import LastSeen
     from app.core.ratelimits import RateLimits
     from app.core.sync.ephemeral import Ephemeral
@@ -43,5 +44,14 @@ def last_seen() -> LastSeen:
 
 
 def rate_limits() -> RateLimits:
-    """Who has done what how often."""
-    return cast("RateLimits", current_app.extensions["rate_limits"])
+    """Who has done what how often; for most application services, nothing is too often.
+
+    "Whether requests from masqueraded users are rate-limited. The sender is excluded."
+    Spec: application-service-api#registration
+    """
+    limits: RateLimits = current_app.extensions["rate_limits"]
+    who: Requester | None = g.get("requester")
+    if who is None or who.service is None:
+        return limits
+    is_limited = who.service.is_rate_limited and who.user_id != who.service.sender
+    return limits if is_limited else limits.without()

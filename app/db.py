@@ -24,7 +24,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import orjson
@@ -33,6 +33,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, exc, pool, sele
 from app import errors, hub
 from app.caches import Cache, Caches
 from app.models.clock import Clock
+from app.spec.appservices import Services
 
 if TYPE_CHECKING:
     from app.config import Config
@@ -50,11 +51,12 @@ Wake = Callable[[Sequence[Collection[str]]], None]
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Who this server is: its name, its signing key, its settings."""
+    """Who this server is: its name, its signing key, its settings, its bridges and bots."""
 
     name: str
     signing_key: SigningKey
     config: Config
+    appservices: Services = field(default_factory=Services)
 
 
 class Reader:

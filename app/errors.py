@@ -209,6 +209,33 @@ def server_not_trusted(message: str) -> MatrixError:
     return MatrixError(400, "M_SERVER_NOT_TRUSTED", message)
 
 
+def unknown_device(message: str) -> MatrixError:
+    """The device that an application service names is none of the user's."""
+    return MatrixError(400, "M_UNKNOWN_DEVICE", message)
+
+
+def url_not_set() -> MatrixError:
+    """The application service has no address: it wants no traffic."""
+    return MatrixError(400, "M_URL_NOT_SET", "The registration of this service has no url")
+
+
+def bad_status(status: int, body: str) -> MatrixError:
+    """The application service answered, but not as it should."""
+    message = f"The application service answered with status {status}"
+    return MatrixError(502, "M_BAD_STATUS", message, status=status, body=body)
+
+
+def connection_failed(message: str) -> MatrixError:
+    """The application service can't be reached."""
+    return MatrixError(502, "M_CONNECTION_FAILED", message)
+
+
+def connection_timeout() -> MatrixError:
+    """The application service does not answer in time."""
+    message = "The application service did not answer in time"
+    return MatrixError(504, "M_CONNECTION_TIMEOUT", message)
+
+
 def exclusive(message: str) -> MatrixError:
     """The name belongs to an application service."""
     return MatrixError(400, "M_EXCLUSIVE", message)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from app.config import Config
 from app.core import server_key
+from app.core.appservices import files as registrations
 from app.spec import identifiers
 
 ROOT = Path(__file__).parents[1]
@@ -35,10 +36,11 @@ def prepare(config: Config) -> int:
     """Check everything that can be checked before the start, and bring the database up to date.
 
     Returns the descriptor of the lock on the data folder; the folder is ours while it is open.
-    Raises StartError, and ConfigError for the signing key.
+    Raises StartError, and ConfigError for the signing key and for registrations of bridges.
     """
     lock = lock_data_dir(config.data_dir)
     check_port(config.bind)
+    registrations.load(config)
     migrate(config)
     check_server_name(config)
     server_key.load_or_make(config)

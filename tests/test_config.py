@@ -157,7 +157,6 @@ def test_several_workers_are_refused_with_the_reason(write: Write) -> None:
     ("key", "value"),
     [
         ("federation", "true"),
-        ("appservices", "bridge.yaml"),
         ("database_url", "postgresql+psycopg://homebody:hunter2@localhost/homebody"),
     ],
 )

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "caches": {"spec"},
     "db": {"caches", "config", "errors", "hub", "models", "spec"},
     "core": {"caches", "config", "db", "errors", "hub", "models", "spec"},
-    "context": {"core", "db"},
+    "context": {"caches", "core", "db"},
     "client_server": {"caches", "context", "core", "db", "errors", "spec"},
     "web": {"client_server", "config", "context", "core", "db", "errors", "logs", "spec"},
     "worker": {"errors", "hub", "web"},

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 from flask import Blueprint
 
-from app import context
+from app import context, errors
 from app.client_server import http, interactive
 from app.core.people import accounts, deactivation, devices
 from app.spec.events import Json
@@ -37,7 +37,8 @@ def get_token_owner() -> Json:
     Spec: client-server-api#get_matrixclientv3accountwhoami
     """
     me = http.requester()
-    return {"user_id": me.user_id, "device_id": me.device_id, "is_guest": me.is_guest}
+    device = {"device_id": me.device_id} if me.device_id else {}  # a bridge may have none
+    return {"user_id": me.user_id, **device, "is_guest": me.is_guest}
 
 
 @bp.post("/account/password")
@@ -49,6 +50,8 @@ def change_password() -> Json:
     """
     body = http.json_object()
     wish = http.convert(body, ChangePassword)
+    if http.requester().service is not None:
+        raise errors.forbidden("Users of application services have no password")
     accounts.check_new_password(wish.new_password)
     interactive.require_password(body)
     me = http.requester()

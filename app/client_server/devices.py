@@ -10,6 +10,7 @@ from flask import Blueprint
 
 from app import context
 from app.client_server import http, interactive
+from app.core.appservices import identity
 from app.core.people import devices
 from app.spec.events import Json
 
@@ -52,15 +53,19 @@ def get_device(device_id: str) -> Json:
 
 @bp.put("/devices/<device_id>")
 @http.authenticated
-def update_device(device_id: str) -> Json:
-    """Give a device another name.
+def update_device(device_id: str) -> Json | tuple[Json, int]:
+    """Give a device another name; for application services, also make one (201).
 
     Spec: client-server-api#put_matrixclientv3devicesdeviceid
     """
     body = http.body_as(Rename)
+    me = http.requester()
     with context.db().write() as tx:
-        devices.rename(tx, http.requester().user_id, device_id, body.display_name)
-    return {}
+        if me.service is None:
+            devices.rename(tx, me.user_id, device_id, body.display_name)
+            return {}
+        is_new = identity.put_device(tx, me.user_id, device_id, body.display_name)
+    return {}, 201 if is_new else 200
 
 
 @bp.delete("/devices/<device_id>")

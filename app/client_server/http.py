@@ -17,8 +17,10 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from app import context, errors
 from app.caches import Requester
 from app.core import ratelimits
+from app.core.appservices import identity
 from app.core.people import access_tokens
 from app.spec import canonical_json
+from app.spec.appservices import Service
 from app.spec.events import Json
 
 P = ParamSpec("P")
@@ -80,14 +82,25 @@ def optionally_authenticated(view: Callable[P, R]) -> Callable[P, R]:
 
 def _recognise(token: str, *, may_be_locked: bool = False) -> None:
     """Let `requester()` tell who has this token, and remember that they were here."""
-    who = access_tokens.authenticate(context.db(), token, may_be_locked=may_be_locked)
+    who = _who_has(token, may_be_locked=may_be_locked)
     context.last_seen().note(who, client_address(), user_agent())
     g.requester = who
 
 
+def _who_has(token: str, *, may_be_locked: bool = False) -> Requester:
+    services = context.server().appservices
+    service = services.by_token(token) if services else None
+    if service is None:
+        return access_tokens.authenticate(context.db(), token, may_be_locked=may_be_locked)
+    query = request.args
+    # its name before version 1.17, which bridges still send
+    device_id = query.get("device_id") or query.get("org.matrix.msc3202.device_id")
+    return identity.act_as(context.db(), service, query.get("user_id"), device_id)
+
+
 def check_still_valid() -> None:
     """Raises M_UNKNOWN_TOKEN when the token was revoked while its request waited."""
-    access_tokens.authenticate(context.db(), access_token() or "")
+    _who_has(access_token() or "")
 
 
 def requester() -> Requester:
@@ -113,6 +126,31 @@ def must_not_be_suspended() -> None:
     """
     if requester().is_suspended:
         raise errors.user_suspended()
+
+
+def appservice() -> Service:
+    """The application service that asks, where it need not say as whom.
+
+    Raises M_MISSING_TOKEN and M_UNKNOWN_TOKEN (401).
+    """
+    token = access_token()
+    if token is None:
+        raise errors.missing_token()
+    service = context.server().appservices.by_token(token)
+    if service is None:
+        raise errors.unknown_token("This is no token of an application service")
+    return service
+
+
+def timestamp() -> int | None:
+    """The time at which an application service wants an event to have been sent (ms), if it does.
+
+    Raises M_INVALID_PARAM for what no event can hold.
+    Spec: application-service-api#timestamp-massaging
+    """
+    if requester().service is None or "ts" not in request.args:
+        return None
+    return query_integer("ts", 0)
 
 
 def access_token() -> str | None:

@@ -18,7 +18,12 @@ def require_password(body: Json) -> None:
 
     Raises the 401 that asks for the password, M_LIMIT_EXCEEDED after many wrong ones: whoever has
     found an unlocked telephone shall not guess faster than others.
+
+    Application services prove it by their token.
+    Spec: application-service-api#device-management, application-service-api#cross-signing
     """
+    if http.requester().service is not None:
+        return
     user_id = http.requester().user_id
     attempt = uia.Attempt(_endpoint(), body, user_id)
     account = login.account_key(context.server().name, user_id)

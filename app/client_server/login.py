@@ -11,6 +11,7 @@ from flask import Blueprint
 from app import context, errors
 from app.client_server import http
 from app.core import well_known
+from app.core.appservices import identity
 from app.core.people import access_tokens, accounts, devices, login
 from app.spec.events import Json
 
@@ -41,7 +42,10 @@ def get_login_flows() -> Json:
 
     Spec: client-server-api#get_matrixclientv3login
     """
-    return {"flows": [{"type": PASSWORD}]}
+    flows = [{"type": PASSWORD}]
+    if context.server().appservices:
+        flows.append({"type": identity.TYPE})
+    return {"flows": flows}
 
 
 @bp.post("/login", endpoint="login")
@@ -54,6 +58,8 @@ def log_in() -> Json:
     """
     body = http.json_object()
     wish = http.convert(body, Login)
+    if wish.type == identity.TYPE:
+        return _log_in_for_service(body, wish)
     if wish.type != PASSWORD:
         raise errors.unknown(f"This server does not know the login type {wish.type}")
     name = login.name_of(body)
@@ -63,6 +69,20 @@ def log_in() -> Json:
     session = login.Wish(wish.device_id, wish.initial_device_display_name, wish.refresh_token)
     with context.db().write() as tx:
         answer = login.begin(tx, proved, session)
+    return {**answer, "well_known": well_known.client(context.server().config)}
+
+
+def _log_in_for_service(body: Json, wish: Login) -> Json:
+    """The answer to an application service that wants a session of a user of its namespace.
+
+    Spec: application-service-api#server-admin-style-permissions
+    """
+    service, name = http.appservice(), login.name_of(body)
+    if name is None:
+        raise errors.missing_param("identifier is missing")
+    session = login.Wish(wish.device_id, wish.initial_device_display_name, wish.refresh_token)
+    with context.db().write() as tx:
+        answer = identity.log_in(tx, service, name, session)
     return {**answer, "well_known": well_known.client(context.server().config)}
 
 

@@ -10,6 +10,7 @@ from flask import Blueprint, request
 
 from app import context, errors
 from app.client_server import http, interactive
+from app.core.appservices import identity
 from app.core.people import accounts, login, registration, terms
 from app.spec.events import Json
 
@@ -34,8 +35,11 @@ def register() -> Json:
 
     Spec: client-server-api#post_matrixclientv3register
     """
+    body = http.json_object()
+    if body.get("type") == identity.TYPE:
+        return _register_for_service(body)
     _refuse_guests()
-    return register_by(http.json_object())
+    return register_by(body)
 
 
 def register_by(body: Json) -> Json:
@@ -90,6 +94,23 @@ def registration_token_validity() -> Json:
     registration.flows(context.server().config)
     with context.db().read() as tx:
         return {"valid": registration.is_valid_token(tx, token)}
+
+
+def _register_for_service(body: Json) -> Json:
+    """The answer to an application service that makes a user of its namespace.
+
+    Spec: application-service-api#server-admin-style-permissions
+    """
+    service = http.appservice()
+    wish = http.convert(body, Register)
+    if wish.username is None:
+        raise errors.missing_param("username is missing")
+    with context.db().write() as tx:
+        user_id = identity.register(tx, service, wish.username)
+        if wish.inhibit_login:
+            return {"user_id": user_id, "home_server": tx.server.name}
+        session = login.Wish(wish.device_id, wish.initial_device_display_name, wish.refresh_token)
+        return login.start_session(tx, user_id, session)
 
 
 def _refuse_guests() -> None:

@@ -78,7 +78,8 @@ def sent_before_or_limited(limit: str, draft: timeline.Draft) -> str | None:
 def _send(room_id: str, event_type: str, content: Json, txn_id: str | None) -> Json:
     if txn_id is not None and not identifiers.has_at_most_255_bytes(txn_id):
         raise errors.invalid_param("The transaction id is longer than 255 bytes")
+    ts = http.timestamp()
     with context.db().write() as tx:
-        event_id = sending.send(tx, requester(), room_id, event_type, content, txn_id)
+        event_id = sending.send(tx, requester(), room_id, event_type, content, txn_id, ts)
     presence.note_activity(context.ephemeral(), requester().user_id, requester().device_id)
     return {"event_id": event_id}

@@ -30,9 +30,10 @@ def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") 
     else:
         http.must_not_be_suspended()
         context.rate_limits().check("rc_message", requester().user_id)
+    ts = http.timestamp()
     with context.db().write() as tx:
         event_id = state_events.put(
-            tx, room_id, requester().user_id, event_type, state_key, content
+            tx, room_id, requester().user_id, event_type, state_key, content, ts
         )
     return {"event_id": event_id}
 

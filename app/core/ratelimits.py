@@ -16,7 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Final
 
 from app import errors
@@ -36,9 +36,14 @@ class RateLimits:
     """
 
     def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
+        self._config = config
         self._is_on = config.rate_limits
         self._clock = clock
         self._buckets = {name: _Buckets(limit) for name, limit in _limits(config)}
+
+    def without(self) -> RateLimits:
+        """The same limits for somebody who is not held to them."""
+        return RateLimits(replace(self._config, rate_limits=False), self._clock)
 
     def names(self) -> list[str]:
         """Every limit there is."""

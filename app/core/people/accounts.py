@@ -19,6 +19,7 @@ from app import errors, hub
 from app.core.people import user_directory
 from app.db import Reader, Server, Tx
 from app.models.accounts import Account
+from app.models.appservices import AppserviceUser
 from app.spec import identifiers
 
 R = TypeVar("R")
@@ -52,7 +53,10 @@ _FIND = select(
     Account.is_suspended,
 ).where(Account.user_id == bindparam("user_id"))
 _ALL = select(*_FIND.selected_columns).order_by(Account.user_id)
-_ANYBODY = select(Account.user_id).limit(1)
+# not counting bridges, which may be there before the owner is
+_ANYBODY = (
+    select(Account.user_id).where(Account.user_id.not_in(select(AppserviceUser.user_id))).limit(1)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +96,23 @@ def all_accounts(tx: Reader) -> list[Known]:
     return [Known(*row) for row in tx.sql.execute(_ALL)]
 
 
-def create(tx: Tx, user_id: str, password_hash: str | None, *, is_admin: bool = False) -> None:
+def create(
+    tx: Tx,
+    user_id: str,
+    password_hash: str | None,
+    *,
+    is_admin: bool = False,
+    is_bridged: bool = False,
+) -> None:
     """Make an account. The first one of a server becomes its administrator.
+
+    Not so one that an application service makes (`is_bridged`).
 
     Raises M_USER_IN_USE when somebody has, or had, this user id.
     """
     if find(tx, user_id) is not None:
         raise errors.user_in_use()
-    is_first = tx.sql.execute(_ANYBODY).first() is None
+    is_first = not is_bridged and tx.sql.execute(_ANYBODY).first() is None
     tx.sql.execute(
         insert(Account),
         {

@@ -20,6 +20,7 @@ from app.core.people import accounts, terms
 from app.db import Reader, Tx
 from app.models.accounts import RegistrationToken
 from app.spec import identifiers
+from app.spec.appservices import Service
 from app.spec.events import Json
 
 DUMMY = "m.login.dummy"
@@ -55,10 +56,11 @@ def flows(config: Config) -> list[list[str]]:
     return [[*flow, terms.STAGE] for flow in found] if config.terms else found
 
 
-def free_user_id(tx: Reader, username: str | None) -> str:
+def free_user_id(tx: Reader, username: str | None, service: Service | None = None) -> str:
     """The user id that an account of this name would have; without a name, a random one.
 
-    Raises M_INVALID_USERNAME, and M_USER_IN_USE also for the names of deactivated accounts.
+    Raises M_INVALID_USERNAME, M_USER_IN_USE also for the names of deactivated accounts, and
+    M_EXCLUSIVE for those of an application service other than the one that asks.
     """
     name = _random_name() if username is None else username
     if not identifiers.is_valid_localpart_for_registration(name):
@@ -68,6 +70,9 @@ def free_user_id(tx: Reader, username: str | None) -> str:
     user_id = f"@{name}:{tx.server.name}"
     if not identifiers.has_at_most_255_bytes(user_id):
         raise errors.invalid_username("The user name is too long")
+    owner = tx.server.appservices.owner_of_user(user_id)
+    if owner is not None and owner != service:
+        raise errors.exclusive(f"The name {name} belongs to the application service {owner.id}")
     if name == tx.server.config.server_notices_user or accounts.find(tx, user_id) is not None:
         raise errors.user_in_use()
     return user_id
@@ -80,16 +85,19 @@ def register(
     *,
     token: str | None = None,
     is_admin: bool = False,
+    service: Service | None = None,
 ) -> str:
     """The user id of a new account. Without a password nobody can log in to it later.
 
-    `token` is the registration token that was shown for it; it is used up by one.
+    `token` is the registration token that was shown for it; it is used up by one. `service` is the
+    application service that makes the account.
     Raises as `free_user_id`, and M_FORBIDDEN when the token has been used up meanwhile.
     """
-    user_id = free_user_id(tx, username)
+    user_id = free_user_id(tx, username, service)
     if token is not None:
         _use_up(tx, token)
-    accounts.create(tx, user_id, password_hash, is_admin=is_admin)
+    is_bridged = service is not None
+    accounts.create(tx, user_id, password_hash, is_admin=is_admin, is_bridged=is_bridged)
     return user_id
 
 

@@ -39,11 +39,18 @@ _NOTICES = select(ServerNoticeRoom.room_id).where(ServerNoticeRoom.user_id == bi
 
 
 def change(
-    tx: Tx, room_id: str, sender: str, target: str, membership: str, content: Json | None = None
+    tx: Tx,
+    room_id: str,
+    sender: str,
+    target: str,
+    membership: str,
+    content: Json | None = None,
+    ts: int | None = None,
 ) -> str:
     """The id of the event that gives the target this membership, sent now or the one in force.
 
-    `content` has the event's further keys: reason, is_direct …
+    `content` has the event's further keys: reason, is_direct … `ts` is when it shall have been sent
+    (ms), where an application service says so.
     Raises M_FORBIDDEN when the rules of the room refuse it, M_INVITE_BLOCKED, M_NOT_FOUND for an
     unknown room, M_INVALID_PARAM for what is no user id, M_BAD_JSON for what is no membership.
     """
@@ -61,7 +68,10 @@ def change(
         content |= _authorisation(tx, room_id, target)
     content = _with_profile(tx, sender, target, content)
     is_new = membership == "join" and not state.is_joined(tx, room_id, target)
-    event_id = timeline.send(tx, timeline.Draft(room_id, sender, state.MEMBER, content, target))
+    draft = timeline.Draft(
+        room_id, sender, state.MEMBER, content, target, origin_server_ts=ts
+    )
+    event_id = timeline.send(tx, draft)
     if membership in {"join", "invite", "knock"}:
         tx.sql.execute(_REMEMBER, {"of_user": target, "the_room": room_id})
     if is_new:

@@ -42,8 +42,11 @@ def send(
     event_type: str,
     content: Json,
     txn_id: str | None = None,
+    ts: int | None = None,
 ) -> str:
     """The id of the event that was sent by this request, now or when it was made before.
+
+    `ts` is when it shall have been sent (ms), where an application service says so.
 
     Raises M_FORBIDDEN when the rules of the room refuse it, M_NOT_FOUND for an unknown room,
     M_DUPLICATE_ANNOTATION for a second reaction with the same key, M_USER_SUSPENDED.
@@ -59,6 +62,7 @@ def send(
         redacts=redacts,
         device_id=requester.device_id,
         txn_id=txn_id,
+        origin_server_ts=ts,
     )
     if txn_id is not None:
         known = timeline.sent_before(tx, requester, draft)

@@ -32,9 +32,18 @@ _LAST = NOW_AND_LATER - 1
 """A position at which the current state holds."""
 
 
-def put(tx: Tx, room_id: str, sender: str, event_type: str, state_key: str, content: Json) -> str:
+def put(
+    tx: Tx,
+    room_id: str,
+    sender: str,
+    event_type: str,
+    state_key: str,
+    content: Json,
+    ts: int | None = None,
+) -> str:
     """The id of the event that makes this the room's state: a new one, or the one in force.
 
+    `ts` is when it shall have been sent (ms), where an application service says so.
     Raises M_FORBIDDEN when the rules of the room refuse it, M_NOT_FOUND for an unknown room, and
     what membership.change() and aliases.check_canonical() raise for contents of theirs.
     """
@@ -42,10 +51,13 @@ def put(tx: Tx, room_id: str, sender: str, event_type: str, state_key: str, cont
         kind = content.get("membership")
         if not isinstance(kind, str):
             raise errors.bad_json("A member event needs a membership")
-        return membership.change(tx, room_id, sender, state_key, kind, content)
+        return membership.change(tx, room_id, sender, state_key, kind, content, ts)
     if event_type == aliases.CANONICAL_ALIAS and state_key == "":
         aliases.check_canonical(tx, room_id, content)
-    return timeline.send(tx, timeline.Draft(room_id, sender, event_type, content, state_key))
+    draft = timeline.Draft(
+        room_id, sender, event_type, content, state_key, origin_server_ts=ts
+    )
+    return timeline.send(tx, draft)
 
 
 def get(tx: Reader, room_id: str, user_id: str, event_type: str, state_key: str) -> ClientEvent:

@@ -1,0 +1,1 @@
+"""Application services: bridges and bots that the owner has registered."""

@@ -1,0 +1,113 @@
+"""As whom an application service acts, and the users whom it makes.
+
+This module alone writes the table appservice_users.
+Spec: application-service-api#identity-assertion,
+application-service-api#server-admin-style-permissions
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import bindparam, insert, select
+
+from app import errors
+from app.caches import Requester
+from app.core.people import accounts, devices, login, registration
+from app.db import Database, Reader, Tx
+from app.models.appservices import AppserviceUser
+from app.models.devices import Device
+from app.spec import appservices, identifiers
+from app.spec.appservices import Service
+from app.spec.events import Json
+
+TYPE = "m.login.application_service"
+
+_DEVICE = select(Device.device_id).where(
+    Device.user_id == bindparam("user_id"), Device.device_id == bindparam("device_id")
+)
+_KEEP = insert(AppserviceUser)
+
+
+def act_as(
+    db: Database, service: Service, user_id: str | None = None, device_id: str | None = None
+) -> Requester:
+    """Who asks, when a service does: the user that it names, or its own, which is made if need be.
+
+    Without a device id the request comes from no device; it is then "".
+    Raises M_FORBIDDEN for a user of others or one whom the service has not registered,
+    M_USER_DEACTIVATED, M_USER_LOCKED, M_UNKNOWN_DEVICE.
+    """
+    user_id = user_id or service.sender
+    if not db.server.appservices.has_user(service, user_id):
+        raise errors.forbidden(f"{user_id} is not in the namespace of this application service")
+    with db.read() as tx:
+        account = accounts.find(tx, user_id)
+        if device_id and not _has_device(tx, user_id, device_id):
+            raise errors.unknown_device(f"{user_id} has no device {device_id}")
+    if account is None:
+        if user_id != service.sender:
+            raise errors.forbidden(f"{user_id} has not been registered yet")
+        _make_sender(db, service)
+    elif account.deactivated_ts is not None:
+        raise errors.user_deactivated()
+    elif account.is_locked:
+        raise errors.user_locked()
+    return Requester(
+        user_id, device_id or "", appservices.hash_of(service.as_token), service=service
+    )
+
+
+def register(tx: Tx, service: Service, username: str) -> str:
+    """The user id of a new account in the namespace of a service; nobody can log in to it.
+
+    Raises M_EXCLUSIVE outside of the namespace, and what registration.free_user_id raises.
+    """
+    user_id = f"@{username}:{tx.server.name}"
+    if not tx.server.appservices.has_user(service, user_id):
+        raise errors.exclusive(f"{user_id} is not in the namespace of this application service")
+    registration.register(tx, username, None, service=service)
+    tx.sql.execute(_KEEP, {"user_id": user_id, "service_id": service.id})
+    return user_id
+
+
+def log_in(tx: Tx, service: Service, name: str, wish: login.Wish) -> Json:
+    """A new session of a user of the service, as login.start_session gives it.
+
+    Raises M_EXCLUSIVE for a user outside of its namespace, M_FORBIDDEN for an unknown one,
+    M_USER_DEACTIVATED, M_USER_LOCKED.
+    """
+    user_id = name if name.startswith("@") else identifiers.user_id(name, tx.server.name)
+    if not tx.server.appservices.has_user(service, user_id):
+        raise errors.exclusive(f"{user_id} is not in the namespace of this application service")
+    account = accounts.find(tx, user_id)
+    if account is None:
+        raise errors.forbidden(f"{user_id} has not been registered yet")
+    if account.deactivated_ts is not None:
+        raise errors.user_deactivated()
+    if account.is_locked:
+        raise errors.user_locked()
+    return login.start_session(tx, user_id, wish)
+
+
+def put_device(tx: Tx, user_id: str, device_id: str, display_name: str | None) -> bool:
+    """Make a device of a user, or give it another name; whether it was made.
+
+    Raises M_INVALID_PARAM for an id or a name that is too long.
+    """
+    is_new = not _has_device(tx, user_id, device_id)
+    if is_new:
+        devices.start_session(tx, user_id, device_id)
+    devices.rename(tx, user_id, device_id, display_name)
+    return is_new
+
+
+def _make_sender(db: Database, service: Service) -> None:
+    """The service's own account; bridges expect it to be there, or register it themselves."""
+    with db.write() as tx:
+        if accounts.find(tx, service.sender) is None:
+            tx.sql.execute(_KEEP, {"user_id": service.sender, "service_id": service.id})
+            accounts.create(tx, service.sender, None, is_bridged=True)
+
+
+def _has_device(tx: Reader, user_id: str, device_id: str) -> bool:
+    key = {"user_id": user_id, "device_id": device_id}
+    return tx.sql.execute(_DEVICE, key).first() is not None
