@@ -23,6 +23,7 @@ def create_app(config: Config) -> Flask:
     from flask import Flask  # noqa: PLC0415 - see above
 
     from app import client_server, db, web  # noqa: PLC0415 - see above
+    from app.background import delivery  # noqa: PLC0415 - see above
     from app.caches import Caches  # noqa: PLC0415 - see above
     from app.core import server_key  # noqa: PLC0415 - see above
     from app.core.appservices import files as registrations  # noqa: PLC0415 - see above
@@ -33,6 +34,7 @@ def create_app(config: Config) -> Flask:
     from app.core.sync.repeats import Repeats  # noqa: PLC0415 - see above
     from app.core.sync.state_sections import LazyMembers  # noqa: PLC0415 - see above
     from app.core.sync.wakeups import Wakeups  # noqa: PLC0415 - see above
+    from app.outside.client import Client  # noqa: PLC0415 - see above
 
     app = Flask(__name__, static_folder=None, template_folder="web/templates")
     wakeups = Wakeups()
@@ -40,7 +42,10 @@ def create_app(config: Config) -> Flask:
     server = db.Server(config.server_name, key, config, services)
     database = db.Database(config.database_url, server, Caches(config.cache_bytes), wakeups.wake)
     files.sweep(config.data_dir)
+    outside = Client(config)
     app.extensions["db"] = database
+    app.extensions["outside"] = outside
+    app.extensions["delivery"] = delivery.Delivery(database, {})  # the worker starts it
     app.extensions["wakeups"] = wakeups
     app.extensions["ephemeral"] = Ephemeral(database, wakeups.wake)
     app.extensions["last_seen"] = LastSeen(database)

@@ -95,6 +95,12 @@ class Config:
         kinds.NETWORKS,
         "The proxies whose X-Forwarded-For and X-Forwarded-Proto count.",
     )
+    outside_allowed: tuple[str | kinds.Network, ...] = setting(
+        (),
+        kinds.DESTINATIONS,
+        "What this server may call on your own network for its users (push gateways, previews of"
+        " links): names of hosts, addresses and networks that are not public.",
+    )
     data_dir: Path = setting(
         Path("data"),
         kinds.PATH,

@@ -178,6 +178,20 @@ def _networks(raw: object) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(text) for text in _texts(raw))
 
 
+def _destinations(raw: object) -> tuple[str | Network, ...]:
+    return tuple(map(_destination, _texts(raw)))
+
+
+def _destination(text: str) -> str | Network:
+    """A network, or the name of a host in small letters."""
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        if "/" in text or ":" in text or not identifiers.is_server_name(text):
+            raise
+        return text.lower()
+
+
 def _texts(raw: object) -> tuple[str, ...]:
     if isinstance(raw, str):
         raw = [part.strip() for part in raw.split(",")] if raw else []
@@ -200,6 +214,15 @@ def _show_texts(values: tuple[object, ...]) -> str:
 def _show_networks(networks: tuple[Network, ...]) -> str:
     return _show_texts(
         tuple(n.network_address if n.num_addresses == 1 else n for n in networks),
+    )
+
+
+def _show_destinations(destinations: tuple[str | Network, ...]) -> str:
+    return _show_texts(
+        tuple(
+            it.network_address if not isinstance(it, str) and it.num_addresses == 1 else it
+            for it in destinations
+        )
     )
 
 
@@ -314,6 +337,12 @@ NETWORKS: Final = Kind(
     "must be a list of IP addresses or networks, such as 10.0.0.0/8",
     _networks,
     _show_networks,
+    as_toml,
+)
+DESTINATIONS: Final = Kind(
+    "must be a list of host names, IP addresses or networks, such as ntfy.home or 10.0.0.0/8",
+    _destinations,
+    _show_destinations,
     as_toml,
 )
 TEXTS: Final = Kind("must be a list of texts in quotes", _texts, _show_texts, as_toml)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from app.core.sync.ephemeral import Ephemeral
     from app.core.sync.wakeups import Wakeups
     from app.db import Database, Server
+    from app.outside.client import Client
 
 
 def db() -> Database:
@@ -36,6 +37,11 @@ def wakeups() -> Wakeups:
 def ephemeral() -> Ephemeral:
     """Who is typing, who is online."""
     return cast("Ephemeral", current_app.extensions["ephemeral"])
+
+
+def outside() -> Client:
+    """The guarded way out."""
+    return cast("Client", current_app.extensions["outside"])
 
 
 def last_seen() -> LastSeen:

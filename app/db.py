@@ -16,6 +16,7 @@ Lock order: the writer's turn, then a wake-up condition. A waiting /sync holds n
 
 from __future__ import annotations
 
+import functools
 import logging
 import queue
 import sqlite3
@@ -47,6 +48,7 @@ LOCKED_FOR_SECONDS = 5.0
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 Wake = Callable[[Sequence[Collection[str]]], None]
+Deliver = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,10 @@ class Tx(Reader):
     def after_commit(self, action: Callable[[], None]) -> None:
         """Do something that is not in the database, once this write is on the disk."""
         self._after_commit.append(action)
+
+    def deliver(self, kind: str, destination: str) -> None:
+        """Have the outbox's rows for this destination delivered, once this write is on the disk."""
+        self._after_commit.append(functools.partial(self._db.deliver, kind, destination))
 
     def remember(self, cache: Cache[K, V], key: K, value: V) -> None:
         """Set a cache to what this write makes true; undone with the write."""
@@ -190,6 +196,10 @@ class Turn:
                 self._is_taken = False
 
 
+def _later(_kind: str, _destination: str) -> None:
+    """In a process that delivers nothing (command line): the server finds the rows at its start."""
+
+
 _READ_CLOCK = select(Clock.position)
 _READ_CLOCK_SQL = "SELECT position FROM clock"
 _SET_CLOCK_SQL = "UPDATE clock SET position = ?"
@@ -205,6 +215,8 @@ class Database:
         self.server = server
         self.caches = caches
         self.last_position = 0
+        self.deliver: Deliver = _later
+        """What background/delivery.py wants to be told: (kind, destination) of new rows."""
         self._wake = wake
         self._engine = make_engine(url)
         self.writer = self._engine.connect()

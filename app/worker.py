@@ -96,7 +96,9 @@ class Worker(GeventWorker):
         memory.give_back()
         LOG.info("homebody listens on %s", ", ".join(self.cfg.bind))
         gevent.spawn(self._look_for_other_writers)
+        self._app.extensions["delivery"].start()
         super().run()
+        self._app.extensions["delivery"].stop()
         self._app.extensions["last_seen"].write()
         self._app.extensions["db"].close()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 
@@ -65,6 +66,9 @@ def test_text_that_looks_like_a_number_stays_text_where_text_is_meant() -> None:
         ("rate_limits", "2"),
         ("log_level", "LOUD"),
         ("trusted_proxies", "localhost"),
+        ("outside_allowed", "10.0.0.1/8"),
+        ("outside_allowed", "ntfy.home:80"),
+        ("outside_allowed", "https://ntfy.home"),
         ("data_dir", ""),
         ("data_dir", "a\0b"),
         ("data_dir", "~nobody-of-this-name/x"),
@@ -119,3 +123,15 @@ def test_the_password_in_a_database_url_is_masked() -> None:
     shown = config_kinds.DATABASE_URL.show("postgresql+psycopg://me:p@ss:word@host/db")
 
     assert shown == '"postgresql+psycopg://me:***@host/db"'
+
+
+def test_private_destinations_are_named_by_host_address_or_network(tmp_path: Path) -> None:
+    written = 'outside_allowed = ["ntfy.home", "10.0.0.0/8", "127.0.0.1", "::1"]'
+    path = tmp_path / "homebody.toml"
+    path.write_text(written.replace("ntfy.home", "NTFY.home"))
+
+    settings = config.load(path, {})
+
+    assert settings.outside_allowed[0] == "ntfy.home"
+    assert settings.outside_allowed[1] == ipaddress.ip_network("10.0.0.0/8")
+    assert written in config.describe(settings)

@@ -28,8 +28,10 @@ MAY_IMPORT = {
     "logs": {"config"},
     "caches": {"spec"},
     "db": {"caches", "config", "errors", "hub", "models", "spec"},
-    "core": {"caches", "config", "db", "errors", "hub", "models", "spec"},
-    "context": {"caches", "core", "db"},
+    "outside": {"config", "config_mail", "errors", "hub", "spec"},
+    "core": {"caches", "config", "db", "errors", "hub", "models", "outside", "spec"},
+    "background": {"core", "db", "outside"},
+    "context": {"caches", "core", "db", "outside"},
     "client_server": {"caches", "context", "core", "db", "errors", "spec"},
     "web": {"client_server", "config", "context", "core", "db", "errors", "logs", "spec"},
     "worker": {"errors", "hub", "web"},
@@ -38,7 +40,7 @@ MAY_IMPORT = {
     "cli_accounts": {"caches", "cli", "config", "config_kinds", "core", "db", "errors", "serving"}
     | {"spec"},
     "cli_owner": {"cli", "cli_accounts", "core", "spec"},
-    "app": {"caches", "client_server", "config", "core", "db", "web"},
+    "app": {"background", "caches", "client_server", "config", "core", "db", "outside", "web"},
 }
 """Which part of app/ may use which others; each may use itself. "app" is create_app()."""
 
@@ -50,6 +52,8 @@ MUST_NOT_IMPORT = {
     | {"time", "datetime", "random", "secrets", "uuid", "socket", "urllib.request", "http"},
     "models": WEB | {"gevent", "sqlite3"},
     "core": WEB | {"sqlite3", "urllib.request", "http.client"},
+    "outside": WEB | {"sqlalchemy", "sqlite3"},
+    "background": WEB | {"sqlalchemy", "sqlite3", "gevent"},
     "client_server": {"sqlalchemy", "sqlite3", "urllib.request", "http.client"},
     "web": {"sqlalchemy", "sqlite3", "urllib.request", "http.client"},
 }

@@ -1,4 +1,12 @@
-"""Pushers, and the outbox of what is still to be delivered."""
+"""Pushers, and the outbox of what is still to be delivered.
+
+Notifications for push gateways wait in the outbox from the transaction of their event on, so that
+neither a crash nor a gateway that is down loses them. Its ids are never used twice, as they name
+the transactions of application services.
+"""
+
+import sqlalchemy as sa
+from alembic import op
 
 revision = "0004"
 down_revision = "0003"
@@ -7,8 +15,52 @@ depends_on = None
 
 
 def upgrade() -> None:
-    pass
+
+    op.create_table(
+        "outbox",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("destination", sa.Text(), nullable=False),
+        sa.Column("payload", sa.JSON(), nullable=False),
+        sa.Column(
+            "created_ts", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.Column("tries", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column(
+            "next_try_ts", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
+        sqlite_autoincrement=True,
+    )
+    with op.batch_alter_table("outbox", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_outbox_kind_destination_id"), ["kind", "destination", "id"], unique=False
+        )
+
+    op.create_table(
+        "pushers",
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("app_id", sa.Text(), nullable=False),
+        sa.Column("pushkey", sa.Text(), nullable=False),
+        sa.Column("device_id", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("app_display_name", sa.Text(), nullable=False),
+        sa.Column("device_display_name", sa.Text(), nullable=False),
+        sa.Column("profile_tag", sa.Text(), nullable=True),
+        sa.Column("lang", sa.Text(), nullable=False),
+        sa.Column("data", sa.JSON(), nullable=False),
+        sa.Column(
+            "pushkey_ts", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
+        ),
+        sa.PrimaryKeyConstraint("user_id", "app_id", "pushkey", name=op.f("pk_pushers")),
+        sqlite_with_rowid=False,
+    )
+    with op.batch_alter_table("pushers", schema=None) as batch_op:
+        batch_op.create_index(
+            batch_op.f("ix_pushers_app_id_pushkey"), ["app_id", "pushkey"], unique=False
+        )
 
 
 def downgrade() -> None:
-    pass
+    op.drop_table("pushers")
+    op.drop_table("outbox")

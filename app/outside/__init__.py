@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Kind = Literal["refused", "unreachable", "timeout", "too_large"]
+Kind = Literal["refused", "unreachable", "timeout", "too_large", "answer"]
 
 
 class RemoteError(Exception):
@@ -18,6 +18,7 @@ class RemoteError(Exception):
     unreachable  no such name, no connection, no trust in its certificate, no HTTP
     timeout      it took longer than the caller wanted to wait
     too_large    the answer has more bytes than the caller wanted
+    answer       what came back is not what was asked for
     """
 
     def __init__(self, kind: Kind, sentence: str) -> None:

@@ -1,0 +1,1 @@
+"""What the server does without being asked: greenlets that empty the outbox."""

@@ -1,0 +1,149 @@
+"""The outbox is emptied: one greenlet for each destination that has rows.
+
+Which function delivers is a matter of the row's kind. It is given the oldest rows of one
+destination and says how many of them are done with; when the destination can't take them now it
+raises `outside.RemoteError`, and the greenlet waits: one second, then two, four, up to the longest
+wait of the kind. Rows that are older than the kind keeps them are given up.
+
+Everything is delivered at least once: after a crash between the delivery and its note, again. As
+the rows are in the database, a restart changes nothing but the greenlets.
+
+A greenlet is a `threading.Thread` under gevent's patches; without them (tests) it is a real one.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from app import outside
+from app.core import outbox
+from app.core.outbox import Row
+from app.db import Database
+
+LOG = logging.getLogger(__name__)
+
+FIRST_WAIT_MS: Final = 1_000
+_SECONDS_TO_STOP: Final = 1.0
+
+Deliver = Callable[[Database, str, Sequence[Row]], int]
+"""(db, destination, its oldest rows) → how many of them, from the first, are done with.
+
+At least one; raises outside.RemoteError when the first can't be delivered now.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How rows of one kind are delivered."""
+
+    deliver: Deliver
+    at_once: int = 1
+    """How many rows it is given, at most."""
+    longest_wait_ms: int = 3_600_000
+    """Between two attempts."""
+    kept_ms: int | None = None
+    """How old a row may get that can't be delivered; None: for ever."""
+
+
+class Delivery:
+    """The greenlets of one process. `start` after fork; `stop` before the database is closed."""
+
+    def __init__(self, db: Database, kinds: Mapping[str, Kind]) -> None:
+        self._db = db
+        self._kinds = kinds
+        self._is_running = False
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._at_work: dict[tuple[str, str], threading.Thread] = {}
+        self._rung: set[tuple[str, str]] = set()
+        """Destinations with rows that their greenlet may not have seen."""
+        db.deliver = self.ring
+
+    def start(self) -> None:
+        """Deliver what is there already, and from now on what comes."""
+        self._is_running = True
+        with self._db.read() as tx:
+            waiting = outbox.destinations(tx)
+        for kind, destination in waiting:
+            self.ring(kind, destination)
+
+    def ring(self, kind: str, destination: str) -> None:
+        """There are rows for this destination. Returns at once."""
+        key = (kind, destination)
+        if not self._is_running or kind not in self._kinds:
+            return
+        with self._lock:
+            self._rung.add(key)
+            if key not in self._at_work:
+                worker = threading.Thread(target=self._empty, args=key, daemon=True)
+                self._at_work[key] = worker
+                worker.start()
+
+    def stop(self) -> None:
+        """Start nothing new, and give those under way a moment to note what they have done."""
+        self._is_running = False
+        self._stopping.set()
+        until = time.monotonic() + _SECONDS_TO_STOP
+        for worker in list(self._at_work.values()):
+            worker.join(max(until - time.monotonic(), 0))
+
+    def _empty(self, kind: str, destination: str) -> None:
+        """Deliver until there is nothing left. Run by the destination's greenlet."""
+        key = (kind, destination)
+        try:
+            while not self._stopping.is_set():
+                self._rung.discard(key)
+                with self._db.read() as tx:
+                    rows = outbox.first(tx, kind, destination, self._kinds[kind].at_once)
+                if rows:
+                    self._wait_for(rows[0])
+                    self._try(self._kinds[kind], destination, rows)
+                elif self._is_left(key):
+                    return
+        except Exception:  # the database's, as when its disk is full; the rows are still there
+            LOG.exception("deliveries to %s pause until there is something new", destination)
+        with self._lock:
+            self._at_work.pop(key, None)
+
+    def _is_left(self, key: tuple[str, str]) -> bool:
+        """Whether a greenlet without rows may end: nobody has rung since it looked."""
+        with self._lock:
+            if key in self._rung:
+                return False
+            del self._at_work[key]
+            return True
+
+    def _wait_for(self, row: Row) -> None:
+        self._stopping.wait(max(row.next_try_ts / 1000 - time.time(), 0))
+
+    def _try(self, kind: Kind, destination: str, rows: Sequence[Row]) -> None:
+        if self._stopping.is_set():
+            return
+        try:
+            count = kind.deliver(self._db, destination, rows)
+        except outside.RemoteError as problem:
+            self._postpone(kind, rows, str(problem))
+        except Exception as problem:  # a fault of ours must not be tried in a busy loop
+            LOG.exception("a delivery to %s failed", destination)
+            self._postpone(kind, rows, str(problem))
+        else:
+            with self._db.write() as tx:
+                outbox.done(tx, [row.id for row in rows[:count]])
+
+    def _postpone(self, kind: Kind, rows: Sequence[Row], problem: str) -> None:
+        oldest = rows[0]
+        wait_ms = min(FIRST_WAIT_MS * 2 ** min(oldest.tries, 30), kind.longest_wait_ms)
+        wait_ms = round(wait_ms * random.uniform(0.8, 1.2))  # noqa: S311 - so that not all come at once
+        with self._db.write() as tx:
+            if kind.kept_ms is not None and oldest.created_ts + kind.kept_ms < tx.now_ms:
+                LOG.warning("given up after %d attempts: %s", oldest.tries + 1, problem)
+                outbox.done(tx, [oldest.id])
+                return
+            LOG.info("attempt %d failed, next in %d ms: %s", oldest.tries + 1, wait_ms, problem)
+            outbox.failed(tx, [row.id for row in rows], tx.now_ms + wait_ms)

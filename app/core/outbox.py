@@ -1,0 +1,114 @@
+"""Rows still to be delivered: to push gateways, to application services.
+
+What must follow an event is a row here, written in the transaction of the event. So a crash loses
+nothing, and no queue lives in memory only. `background/delivery.py` empties the table, one
+destination at a time and in the order of the rows; a row that can't be delivered holds back the
+later ones of its destination.
+
+This module alone writes the table outbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import bindparam, delete, insert, select, update
+
+from app.db import Reader, Tx
+from app.models.outbox import OutboxRow
+from app.spec.events import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thing to deliver."""
+
+    id: int
+    """Grows from row to row, and is never given to another one."""
+    payload: Json
+    created_ts: int
+    tries: int
+    """How often that has failed."""
+    next_try_ts: int
+
+
+_ADD = insert(OutboxRow)
+_DESTINATIONS = select(OutboxRow.kind, OutboxRow.destination).distinct()
+_FIRST = (
+    select(
+        OutboxRow.id,
+        OutboxRow.payload,
+        OutboxRow.created_ts,
+        OutboxRow.tries,
+        OutboxRow.next_try_ts,
+    )
+    .where(
+        OutboxRow.kind == bindparam("of_kind"),
+        OutboxRow.destination == bindparam("to_destination"),
+    )
+    .order_by(OutboxRow.id)
+    .limit(bindparam("count"))
+)
+_DONE = delete(OutboxRow).where(OutboxRow.id == bindparam("row_id"))
+_FAILED = (
+    update(OutboxRow)
+    .where(OutboxRow.id == bindparam("row_id"))
+    .values(tries=OutboxRow.tries + 1, next_try_ts=bindparam("at"))
+)
+_DROP = delete(OutboxRow).where(
+    OutboxRow.kind == bindparam("of_kind"), OutboxRow.destination == bindparam("to_destination")
+)
+
+
+def add(tx: Tx, kind: str, destination: str, payload: Json) -> None:
+    """Have this delivered once the transaction is on the disk."""
+    add_all(tx, kind, [(destination, payload)])
+
+
+def add_all(tx: Tx, kind: str, things: Iterable[tuple[str, Json]]) -> None:
+    """The same for several (destination, payload), by one statement."""
+    rows: list[dict[str, Any]] = [
+        {
+            "kind": kind,
+            "destination": destination,
+            "payload": payload,
+            "created_ts": tx.now_ms,
+            "tries": 0,
+            "next_try_ts": 0,
+        }
+        for destination, payload in things
+    ]
+    if rows:
+        tx.sql.execute(_ADD, rows)
+        for destination in {row["destination"] for row in rows}:
+            tx.deliver(kind, destination)
+
+
+def destinations(tx: Reader) -> list[tuple[str, str]]:
+    """Each (kind, destination) for which there are rows."""
+    return [(row.kind, row.destination) for row in tx.sql.execute(_DESTINATIONS)]
+
+
+def first(tx: Reader, kind: str, destination: str, count: int) -> list[Row]:
+    """The oldest rows of a destination, in their order."""
+    asked = {"of_kind": kind, "to_destination": destination, "count": count}
+    return [Row(*row) for row in tx.sql.execute(_FIRST, asked)]
+
+
+def done(tx: Tx, ids: Collection[int]) -> None:
+    """These rows have been delivered, or need not be any more."""
+    if ids:
+        tx.sql.execute(_DONE, [{"row_id": row_id} for row_id in ids])
+
+
+def failed(tx: Tx, ids: Collection[int], next_try_ts: int) -> None:
+    """These rows could not be delivered; `next_try_ts` (ms) is when to try again."""
+    if ids:
+        tx.sql.execute(_FAILED, [{"row_id": row_id, "at": next_try_ts} for row_id in ids])
+
+
+def drop(tx: Tx, kind: str, destination: str) -> None:
+    """The destination is no more: nothing is delivered to it."""
+    tx.sql.execute(_DROP, {"of_kind": kind, "to_destination": destination})
