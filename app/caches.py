@@ -165,6 +165,28 @@ class PushSettings:
         self.size_bytes = size_bytes
 
 
+class KeyCounts:
+    """What of a device's keys is left to be given out; see core/encryption/one_time_keys.py."""
+
+    __slots__ = ("one_time_keys", "unused_fallback_types")
+
+    def __init__(self, one_time_keys: dict[str, int], unused_fallback_types: list[str]) -> None:
+        self.one_time_keys = one_time_keys
+        """How many there are, by algorithm."""
+        self.unused_fallback_types = unused_fallback_types
+
+
+class Inbox:
+    """What waits for a device; see core/sync/to_device.py."""
+
+    __slots__ = ("count", "newest")
+
+    def __init__(self, count: int, newest: int) -> None:
+        self.count = count
+        self.newest = newest
+        """The position of the last message; 0 where there is none."""
+
+
 class ClientEvent:
     """An event in the form for clients; see core/rooms/client_events.py."""
 
@@ -249,13 +271,24 @@ class Caches:
         )
         """Where a user is joined, by user_id."""
         self.client_events: Cache[int, ClientEvent] = Cache(
-            "client_events", share(30), lambda event: event.size_bytes
+            "client_events", share(27), lambda event: event.size_bytes
         )
         """Events in the form for clients, by position."""
         self.push_settings: Cache[str, PushSettings] = Cache(
             "push_settings", share(10), lambda settings: settings.size_bytes
         )
         """Compiled push rules and ignored users, by user_id; see push/rules.py."""
+        self.device_lists: Cache[str, int] = Cache("device_lists", share(1), lambda _: 0)
+        """When anybody's keys changed last; see encryption/device_lists.py."""
+        self.key_counts: Cache[tuple[str, str], KeyCounts] = Cache(
+            "key_counts", share(1), lambda _: 400
+        )
+        """By (user_id, device_id)."""
+        self.inboxes: Cache[tuple[str, str], Inbox] = Cache("inboxes", share(1), lambda _: 100)
+        """By (user_id, device_id)."""
+
+        self.search_progress: Cache[int, int] = Cache("search_progress", 1000, lambda _: 8)
+        """The one row of its table; see rooms/search_index.py."""
 
     def all(self) -> list[Cache[object, object]]:
         """Every cache, for /metrics and for emptying them."""

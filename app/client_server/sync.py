@@ -11,7 +11,7 @@ from flask import Blueprint, current_app, request
 
 from app import context
 from app.client_server import http, long_poll
-from app.core.sync import filters, presence, sync, tokens
+from app.core.sync import filters, presence, sync, to_device, tokens
 from app.core.sync.repeats import Repeats
 from app.core.sync.state_sections import LazyMembers
 from app.core.sync.sync import Answer, Ask
@@ -42,15 +42,22 @@ def sync_() -> Json:
 
 
 def _ask(since: str | None) -> Ask:
+    """What is asked for. By the token the device says also which messages it has got: they go."""
     requester = http.requester()
     with context.db().read() as tx:
-        return Ask(
+        ask = Ask(
             requester,
             filters.resolve(tx, requester.user_id, request.args.get("filter")),
             tokens.parse(since, tx.position) if since else None,
             full_state=http.query_boolean("full_state"),
             state_section=_state_section(),
         )
+        device = (requester.user_id, requester.device_id, ask.position)
+        is_to_acknowledge = to_device.is_to_acknowledge(tx, *device)
+    if is_to_acknowledge:
+        with context.db().write() as tx:
+            to_device.acknowledge(tx, *device)
+    return ask
 
 
 def _state_section() -> str:
@@ -65,7 +72,12 @@ def _state_section() -> str:
 
 def _look(ask: Ask) -> Answer:
     with context.db().read() as tx:
-        return sync.answer(tx, ask, context.ephemeral(), _lazy_members())
+        found = sync.answer(tx, ask, context.ephemeral(), _lazy_members())
+    if found.cut_after is not None:
+        me = ask.requester
+        with context.db().write() as tx:
+            to_device.note_cut(tx, me.user_id, me.device_id, found.position, found.cut_after)
+    return found
 
 
 def _lazy_members() -> LazyMembers:

@@ -7,7 +7,9 @@ are. `answer` is the list of steps; each part of the answer has a module of its 
     state sections        state_sections.py  heroes and counts        summaries.py
     account data          account_data.py    receipts                 receipts.py
     typing                typing.py          presence                 presence.py
-    unread counts         push/counts.py
+    unread counts         push/counts.py     messages to the device   to_device.py
+    device lists          encryption/device_lists.py
+    keys left to claim    encryption/one_time_keys.py
 
 Spec: client-server-api#syncing
 """
@@ -21,9 +23,19 @@ from typing import Any
 import orjson
 
 from app.caches import ClientEvent, Requester
+from app.core.encryption import device_lists, one_time_keys
 from app.core.push import counts
 from app.core.rooms import aggregations, client_events, rows, state
-from app.core.sync import account_data, memberships, presence, receipts, spans, summaries, typing
+from app.core.sync import (
+    account_data,
+    memberships,
+    presence,
+    receipts,
+    spans,
+    summaries,
+    to_device,
+    typing,
+)
 from app.core.sync import state_sections as sections
 from app.core.sync.ephemeral import Ephemeral
 from app.core.sync.spans import Span
@@ -81,6 +93,10 @@ class Answer:
     body: Json
     is_empty: bool
     """Nothing is new: a request that may wait waits on."""
+    position: int
+    """Of its token."""
+    cut_after: int | None
+    """Not all messages to the device are in it: the position of the last that is."""
 
 
 def answer(tx: Reader, ask: Ask, ephemeral: Ephemeral, lazy_members: LazyMembers) -> Answer:
@@ -89,7 +105,11 @@ def answer(tx: Reader, ask: Ask, ephemeral: Ephemeral, lazy_members: LazyMembers
     token = SyncToken(tx.position, ephemeral.position)
     mine = memberships.since(tx, user_id, ask.position, wanted.room)
     data = account_data.since(tx, user_id, ask.position, token.position)
-    rooms = _rooms(tx, ask, mine, data, ephemeral, lazy_members)
+    joined = _joined_spans(tx, ask, mine)
+    rooms = _rooms(tx, ask, mine, joined, data, ephemeral, lazy_members)
+    lists = _device_lists(tx, ask, mine, joined)
+    messages = to_device.after(tx, user_id, ask.requester.device_id, ask.position)
+    keys = one_time_keys.counts(tx, user_id, ask.requester.device_id)
     own_data = _admitted(data.pop("", []), wanted.account_data)
     online = _presence(tx, ask, mine, ephemeral)
     body: Json = {  # empty sections too: the r0 tutorial shows them, and its readers rely on them
@@ -97,20 +117,25 @@ def answer(tx: Reader, ask: Ask, ephemeral: Ephemeral, lazy_members: LazyMembers
         "account_data": {"events": own_data},
         "presence": {"events": online},
         "rooms": rooms,
+        "to_device": {"events": messages.events},
+        "device_lists": {"changed": lists.changed, "left": lists.left},
+        "device_one_time_keys_count": keys.one_time_keys,
+        "device_unused_fallback_key_types": keys.unused_fallback_types,
     }
-    return Answer(body, is_empty=not (own_data or online or any(rooms.values())))
+    is_empty = not (own_data or online or any(rooms.values()) or messages.events or lists)
+    return Answer(body, is_empty, token.position, messages.cut_after)
 
 
 def _rooms(
     tx: Reader,
     ask: Ask,
     mine: memberships.Memberships,
+    joined: list[Span],
     data: dict[str, list[Json]],
     ephemeral: Ephemeral,
     lazy_members: LazyMembers,
 ) -> dict[str, dict[str, Any]]:
-    """The four sections of rooms."""
-    joined = _joined_spans(tx, ask, mine)
+    """The four sections of rooms; fills the spans."""
     left = [Span(room.room_id, room.since, room.upto) for room in mine.left]
     both = [*joined, *left]
     spans.fill(tx, ask.requester.user_id, both, ask.filter.room.timeline)
@@ -280,6 +305,18 @@ def _presence(
     )
     admitted = [event for event in found if filters.matches(wanted, event["type"], event["sender"])]
     return admitted if wanted.limit is None else admitted[: wanted.limit]
+
+
+def _device_lists(
+    tx: Reader, ask: Ask, mine: memberships.Memberships, joined: list[Span]
+) -> device_lists.DeviceLists:
+    """Whose keys the device should ask for; a first answer says nothing of that."""
+    if ask.since is None:
+        return device_lists.NOTHING
+    wanted = ask.filter.room
+    if wanted.rooms is not None or wanted.not_rooms:  # keys are not a matter of rooms
+        return device_lists.since(tx, ask.requester.user_id, ask.position)
+    return device_lists.in_answer(tx, ask.requester.user_id, ask.position, mine, joined)
 
 
 def _admitted(events: list[Json], wanted: EventFilter) -> list[Json]:

@@ -1,0 +1,39 @@
+"""Sending messages to devices.
+
+Spec: client-server-api#send-to-device-messaging
+"""
+
+from __future__ import annotations
+
+import msgspec
+from flask import Blueprint
+
+from app import context, errors
+from app.client_server import http
+from app.core.sync import to_device
+from app.spec import identifiers
+from app.spec.events import Json
+
+bp = Blueprint("to_device", __name__)
+
+
+class SendToDevice(msgspec.Struct):
+    """The body of /sendToDevice."""
+
+    messages: dict[str, dict[str, Json]]
+
+
+@bp.put("/sendToDevice/<event_type>/<txn_id>")
+@http.authenticated
+def send_to_device(event_type: str, txn_id: str) -> Json:
+    """Send each of these devices its message.
+
+    Spec: client-server-api#put_matrixclientv3sendtodeviceeventtypetxnid
+    """
+    messages = http.body_as(SendToDevice).messages
+    if not all(map(identifiers.is_user_id, messages)):
+        raise errors.invalid_param("The keys of messages are user ids")
+    to_device.check(messages)
+    with context.db().write() as tx:
+        to_device.send(tx, http.requester(), event_type, txn_id, messages)
+    return {}

@@ -1,0 +1,212 @@
+"""Whose keys a client should ask for anew, and whose are none of its business any more.
+
+The table holds for each user the position of their last change: of identity keys, of cross-signing
+keys, of devices that have keys. It concerns who shares a room with them now. A client also learns
+of those with whom it has come to share a room, as it may know old keys of theirs, and of those with
+whom it shares none any more. That is worked out from the memberships, and kept nowhere.
+
+Every /sync asks, and mostly nothing has happened: the position of the last change of all is kept in
+memory, and who has come and gone is in the timelines that the answer shows anyway.
+
+This module alone writes the table device_list_changes.
+Spec: client-server-api#tracking-the-device-list-for-a-user,
+client-server-api#e2e-extensions-to-sync
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+from sqlalchemy import bindparam, func, or_, select, text
+from sqlalchemy.dialects.sqlite import insert
+
+from app.core.encryption import key_signatures
+from app.core.rooms import state
+from app.core.sync import memberships
+from app.core.sync.memberships import Memberships
+from app.core.sync.spans import Span
+from app.db import Reader, Tx
+from app.models.base import NOW_AND_LATER
+from app.models.device_keys import DeviceListChange
+from app.models.state import StateInterval
+from app.spec import filters
+
+LAST: Final = "last"
+"""The only key of the cache: when anybody's keys changed last."""
+
+Moves = set[tuple[str, str]]
+"""(room_id, user_id) of who has come, gone or else changed their membership."""
+
+_UPSERT = insert(DeviceListChange)
+_UPSERT = _UPSERT.on_conflict_do_update(
+    index_elements=["user_id"], set_={"position": _UPSERT.excluded.position}
+)
+_LAST = select(func.coalesce(func.max(DeviceListChange.position), 0))
+_JOINED = select(StateInterval.room_id).where(
+    StateInterval.to_position == NOW_AND_LATER, StateInterval.membership == "join"
+)
+_CHANGED = select(DeviceListChange.user_id).where(
+    DeviceListChange.position > bindparam("since"),
+    or_(
+        DeviceListChange.user_id == bindparam("user_id"),
+        _JOINED.where(
+            StateInterval.state_key == DeviceListChange.user_id,
+            StateInterval.room_id.in_(
+                _JOINED.where(StateInterval.state_key == bindparam("user_id"))
+            ),
+        ).exists(),
+    ),
+)
+# all memberships by name, as the index has the position behind them
+_MOVED = select(StateInterval.room_id, StateInterval.state_key).where(
+    StateInterval.room_id.in_(bindparam("room_ids", expanding=True)),
+    StateInterval.to_position == NOW_AND_LATER,
+    StateInterval.membership.in_(("join", "leave", "ban", "invite", "knock")),
+    StateInterval.event_position > bindparam("since"),
+)
+_WERE_JOINED = text(
+    "SELECT state_intervals.room_id, state_intervals.state_key FROM json_each(:moves) AS one"
+    " JOIN state_intervals ON state_intervals.room_id = json_extract(one.value, '$[0]')"
+    " AND state_intervals.type = 'm.room.member'"
+    " AND state_intervals.state_key = json_extract(one.value, '$[1]')"
+    " AND state_intervals.from_position <= :since AND state_intervals.to_position > :since"
+    " AND state_intervals.membership = 'join'"
+)
+_JOINED_THEN = select(StateInterval.state_key).where(
+    StateInterval.room_id == bindparam("room_id"),
+    StateInterval.type == state.MEMBER,
+    StateInterval.from_position <= bindparam("since"),
+    StateInterval.to_position > bindparam("since"),
+    StateInterval.membership == "join",
+)
+_ROOMS_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLists:
+    """Users whose keys a client should ask for (again), and users whom it should forget."""
+
+    changed: list[str]
+    left: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.changed or self.left)
+
+
+NOTHING: Final = DeviceLists([], [])
+
+
+def note_change(tx: Tx, user_id: str) -> None:
+    """Let the user's other devices, and all who share a room with the user, ask for the keys."""
+    position = tx.next_position()
+    tx.sql.execute(_UPSERT, {"user_id": user_id, "position": position})
+    tx.remember(tx.caches.device_lists, LAST, position)
+    tx.wake(user_id)
+    for room_id in state.joined_rooms(tx, user_id):
+        tx.wake_all(state.joined_users(tx, room_id))
+
+
+def note_signature(tx: Tx, user_id: str) -> None:
+    """Let the user's other devices ask for keys of others which the user has just signed."""
+    tx.remember(tx.caches.device_lists, LAST, tx.next_position())
+    tx.wake(user_id)
+
+
+def since(tx: Reader, user_id: str, position: int) -> DeviceLists:
+    """What a client has missed that knows all up to `position`."""
+    mine = memberships.since(tx, user_id, position, filters.EVERYTHING.room)
+    known = mine.joined - mine.newly_joined
+    busy = memberships.with_events_since(tx, known, position, tx.position)
+    return _compare(tx, user_id, position, mine, _moved(tx, busy, position))
+
+
+def in_answer(
+    tx: Reader, user_id: str, position: int, mine: Memberships, spans: Collection[Span]
+) -> DeviceLists:
+    """The same for an answer of /sync about all rooms, whose timelines have been read."""
+    moves: Moves = set()
+    gaps: list[str] = []
+    for span in spans:
+        if span.is_new:
+            continue
+        if span.is_limited or span.is_filtered:
+            gaps.append(span.room_id)
+        else:
+            moves |= {
+                (span.room_id, event.state_key)
+                for event in span.timeline
+                if event.type == state.MEMBER and event.state_key is not None
+            }
+    if gaps:
+        moves |= _moved(tx, gaps, position)
+    return _compare(tx, user_id, position, mine, moves)
+
+
+def _compare(
+    tx: Reader, user_id: str, position: int, mine: Memberships, moves: Moves
+) -> DeviceLists:
+    changed = _changed(tx, user_id, position)
+    if not (changed or moves or mine.newly_joined or mine.left):
+        return NOTHING
+    came, went = _came_and_went(tx, position, moves)
+    for room_id in mine.newly_joined:
+        came |= state.joined_users(tx, room_id)
+    for room in mine.left:
+        if room.since:  # else an invite that came to nothing
+            asked = {"room_id": room.room_id, "since": position}
+            went.update(tx.sql.execute(_JOINED_THEN, asked).scalars())
+    for room_id in state.joined_rooms(tx, user_id):
+        if not went:
+            break
+        went -= state.joined_users(tx, room_id)
+    me = {user_id}
+    return DeviceLists(sorted(changed | (came - me)), sorted(went - me))
+
+
+def _came_and_went(tx: Reader, position: int, moves: Moves) -> tuple[set[str], set[str]]:
+    """(who is in a room in which they were not, who is not in a room in which they were).
+
+    Most changes are neither, but new names and pictures.
+    """
+    came: set[str] = set()
+    went: set[str] = set()
+    if not moves:
+        return came, went
+    asked = {"moves": orjson.dumps(list(moves)).decode(), "since": position}
+    were_joined = {(row.room_id, row.state_key) for row in tx.sql.execute(_WERE_JOINED, asked)}
+    for move in moves:
+        room_id, other = move
+        is_joined = other in state.joined_users(tx, room_id)
+        if is_joined and move not in were_joined:
+            came.add(other)
+        elif not is_joined and move in were_joined:
+            went.add(other)
+    return came, went
+
+
+def _moved(tx: Reader, room_ids: Collection[str], position: int) -> Moves:
+    """Whose membership of these rooms has changed since."""
+    found: Moves = set()
+    rooms = list(room_ids)
+    for at in range(0, len(rooms), _ROOMS_AT_ONCE):
+        asked = {"room_ids": rooms[at : at + _ROOMS_AT_ONCE], "since": position}
+        found |= {(row.room_id, row.state_key) for row in tx.sql.execute(_MOVED, asked)}
+    return found
+
+
+def _changed(tx: Reader, user_id: str, position: int) -> set[str]:
+    """Whose keys have changed since, of the user and who shares a room with them.
+
+    Also whose keys the user has signed since: nobody else sees that.
+    """
+    last = tx.caches.device_lists.get(LAST)
+    if last is None:
+        last = max(tx.sql.execute(_LAST).scalar_one(), key_signatures.last_position(tx))
+        tx.fill(tx.caches.device_lists, LAST, last)
+    if last <= position:
+        return set()
+    changed = tx.sql.execute(_CHANGED, {"user_id": user_id, "since": position}).scalars()
+    return set(changed) | key_signatures.signed_since(tx, user_id, position)

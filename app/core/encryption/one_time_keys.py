@@ -1,0 +1,231 @@
+"""One-time keys, each given out once, and the fallback keys that stand in when none is left.
+
+There is one writer, and claiming is a write: two who claim at the same time get different keys.
+
+Whose key was claimed is not woken for it. Every answer of /sync tells how many are left, and who
+claims one writes to that device a moment later.
+
+This module alone writes the tables one_time_keys and fallback_keys.
+Spec: client-server-api#one-time-and-fallback-keys
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import bindparam, delete, func, select, text, update
+from sqlalchemy.dialects.sqlite import insert
+
+from app import errors
+from app.caches import KeyCounts
+from app.db import Reader, Tx
+from app.models.device_keys import FallbackKey, OneTimeKey
+from app.spec import identifiers
+from app.spec.events import Json
+
+SIGNED_CURVE25519: Final = "signed_curve25519"
+MAX_KEYS: Final = 1000
+"""Of one device. Clients keep 50 to 100 there."""
+MAX_BYTES: Final = 8192
+"""Of one key in JSON."""
+
+Key = str | Json
+Address = tuple[str, str, str]
+"""(user_id, device_id, algorithm)"""
+
+_OF_DEVICE = (
+    OneTimeKey.user_id == bindparam("user_id"),
+    OneTimeKey.device_id == bindparam("device_id"),
+)
+_FALLBACK_OF_DEVICE = (
+    FallbackKey.user_id == bindparam("user_id"),
+    FallbackKey.device_id == bindparam("device_id"),
+)
+_ALL = select(OneTimeKey.algorithm, OneTimeKey.key_id, OneTimeKey.key).where(*_OF_DEVICE)
+_COUNTS = (
+    select(OneTimeKey.algorithm, func.count()).where(*_OF_DEVICE).group_by(OneTimeKey.algorithm)
+)
+_FALLBACKS = select(
+    FallbackKey.algorithm, FallbackKey.key_id, FallbackKey.key, FallbackKey.is_used
+).where(*_FALLBACK_OF_DEVICE)
+_INSERT = insert(OneTimeKey)
+_UPSERT_FALLBACK = insert(FallbackKey)
+_UPSERT_FALLBACK = _UPSERT_FALLBACK.on_conflict_do_update(
+    index_elements=["user_id", "device_id", "algorithm"],
+    set_={name: _UPSERT_FALLBACK.excluded[name] for name in ("key_id", "key", "is_used")},
+)
+_OLDEST = text(
+    "SELECT key.user_id, key.device_id, key.algorithm, key.key_id, key.key"
+    " FROM json_each(:wanted) AS one JOIN one_time_keys AS key"
+    " ON key.user_id = json_extract(one.value, '$[0]')"
+    " AND key.device_id = json_extract(one.value, '$[1]')"
+    " AND key.algorithm = json_extract(one.value, '$[2]')"
+    " AND key.key_id = (SELECT oldest.key_id FROM one_time_keys AS oldest"
+    "  WHERE oldest.user_id = key.user_id AND oldest.device_id = key.device_id"
+    "  AND oldest.algorithm = key.algorithm ORDER BY oldest.position, oldest.key_id LIMIT 1)"
+)
+_TAKE = delete(OneTimeKey).where(
+    OneTimeKey.user_id == bindparam("of_user"),
+    OneTimeKey.device_id == bindparam("of_device"),
+    OneTimeKey.algorithm == bindparam("of_algorithm"),
+    OneTimeKey.key_id == bindparam("with_id"),
+)
+_STAND_INS = text(
+    "SELECT key.user_id, key.device_id, key.algorithm, key.key_id, key.key, key.is_used"
+    " FROM json_each(:wanted) AS one JOIN fallback_keys AS key"
+    " ON key.user_id = json_extract(one.value, '$[0]')"
+    " AND key.device_id = json_extract(one.value, '$[1]')"
+    " AND key.algorithm = json_extract(one.value, '$[2]')"
+)
+_MARK_USED = (
+    update(FallbackKey)
+    .where(
+        FallbackKey.user_id == bindparam("of_user"),
+        FallbackKey.device_id == bindparam("of_device"),
+        FallbackKey.algorithm == bindparam("of_algorithm"),
+    )
+    .values(is_used=True)
+)
+
+
+def add(tx: Tx, user_id: str, device_id: str, keys: Mapping[str, Key]) -> None:
+    """Add one-time keys, {"algorithm:id": key}; one that is there already is left as it is.
+
+    Raises M_INVALID_PARAM for a name that is none and for another key under a known name,
+    M_TOO_LARGE.
+    """
+    device = {"user_id": user_id, "device_id": device_id}
+    known = {(algorithm, key_id): key for algorithm, key_id, key in tx.sql.execute(_ALL, device)}
+    position = tx.next_position()
+    added = []
+    for name, key in keys.items():
+        algorithm, key_id = _split(name)
+        encoded = _encoded(key)
+        before = known.get((algorithm, key_id))
+        if before is None:
+            row = {"algorithm": algorithm, "key_id": key_id, "key": encoded, "position": position}
+            added.append(device | row)
+        elif _unsigned(orjson.loads(before)) != _unsigned(key):
+            # Clients know this refusal by its words, those of Synapse, and show or mend it
+            message = f"One time key {name} already exists. Old key: {before}; new key: {encoded}"
+            raise errors.invalid_param(message)
+    if len(known) + len(added) > MAX_KEYS:
+        raise errors.too_large(f"A device has at most {MAX_KEYS} one-time keys")
+    if added:
+        tx.sql.execute(_INSERT, added)
+        tx.forget(tx.caches.key_counts, (user_id, device_id))
+
+
+def set_fallbacks(tx: Tx, user_id: str, device_id: str, keys: Mapping[str, Key]) -> None:
+    """Replace the fallback keys of these algorithms, {"algorithm:id": key}.
+
+    Raises M_INVALID_PARAM for a name that is none and for two keys of one algorithm, M_TOO_LARGE.
+    """
+    device = {"user_id": user_id, "device_id": device_id}
+    known = {row.algorithm: (row.key_id, row.key) for row in tx.sql.execute(_FALLBACKS, device)}
+    given: dict[str, tuple[str, str]] = {}
+    for name, key in keys.items():
+        algorithm, key_id = _split(name)
+        if algorithm in given:
+            raise errors.invalid_param(f"There can only be one fallback key for {algorithm}")
+        given[algorithm] = (key_id, _encoded(key))
+    for algorithm, (key_id, encoded) in given.items():
+        if known.get(algorithm) == (key_id, encoded):
+            continue  # a repeated request does not make a used key unused
+        row = {"algorithm": algorithm, "key_id": key_id, "key": encoded, "is_used": False}
+        tx.sql.execute(_UPSERT_FALLBACK, device | row)
+    tx.forget(tx.caches.key_counts, (user_id, device_id))
+
+
+def counts(tx: Reader, user_id: str, device_id: str) -> KeyCounts:
+    """How many one-time keys a device has left, and which fallback keys were not used yet."""
+    found = tx.caches.key_counts.get((user_id, device_id))
+    if found is None:
+        device = {"user_id": user_id, "device_id": device_id}
+        # Deviates: 0 might be left out, but older clients only upload keys when they see a number
+        left = {SIGNED_CURVE25519: 0}
+        left.update((row[0], row[1]) for row in tx.sql.execute(_COUNTS, device))
+        fallbacks = tx.sql.execute(_FALLBACKS, device)
+        unused = sorted(row.algorithm for row in fallbacks if not row.is_used)
+        found = KeyCounts(left, unused)
+        tx.fill(tx.caches.key_counts, (user_id, device_id), found)
+    return found
+
+
+def claim(tx: Tx, wanted: Collection[Address]) -> dict[str, dict[str, Json]]:
+    """{user_id: {device_id: {"algorithm:id": key}}}: a key for each, as far as there are any.
+
+    The oldest one-time key, which is gone with that, or the fallback key.
+    """
+    asked = {"wanted": orjson.dumps(wanted).decode()}
+    taken = tx.sql.execute(_OLDEST, asked).all()
+    found: dict[str, dict[str, Json]] = {}
+    for row in taken:
+        _hand_out(tx, found, row)
+    if taken:
+        tx.sql.execute(_TAKE, [{**_address(row), "with_id": row.key_id} for row in taken])
+    served = {(row.user_id, row.device_id, row.algorithm) for row in taken}
+    rest = [address for address in wanted if address not in served]
+    if not rest:
+        return found
+    stand_ins = tx.sql.execute(_STAND_INS, {"wanted": orjson.dumps(rest).decode()}).all()
+    for row in stand_ins:
+        _hand_out(tx, found, row)
+    newly_used = [_address(row) for row in stand_ins if not row.is_used]
+    if newly_used:
+        tx.sql.execute(_MARK_USED, newly_used)
+    return found
+
+
+def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
+    """Drop all keys of devices that are no more, or begin anew."""
+    tx.sql.execute(
+        delete(OneTimeKey).where(
+            OneTimeKey.user_id == user_id, OneTimeKey.device_id.in_(device_ids)
+        )
+    )
+    tx.sql.execute(
+        delete(FallbackKey).where(
+            FallbackKey.user_id == user_id, FallbackKey.device_id.in_(device_ids)
+        )
+    )
+    for device_id in device_ids:
+        tx.forget(tx.caches.key_counts, (user_id, device_id))
+
+
+def _hand_out(tx: Tx, found: dict[str, dict[str, Json]], row: Any) -> None:
+    keys = found.setdefault(row.user_id, {}).setdefault(row.device_id, {})
+    keys[f"{row.algorithm}:{row.key_id}"] = orjson.Fragment(row.key)
+    tx.forget(tx.caches.key_counts, (row.user_id, row.device_id))
+
+
+def _address(row: Any) -> Json:
+    return {
+        "of_user": row.user_id,
+        "of_device": row.device_id,
+        "of_algorithm": row.algorithm,
+    }
+
+
+def _split(name: str) -> tuple[str, str]:
+    """(algorithm, id) of a key's name. Raises M_INVALID_PARAM."""
+    algorithm, _, key_id = name.partition(":")
+    if not (algorithm and key_id and identifiers.has_at_most_255_bytes(name)):
+        raise errors.invalid_param("A key is named algorithm:id, in at most 255 bytes")
+    return algorithm, key_id
+
+
+def _encoded(key: Key) -> str:
+    encoded = orjson.dumps(key).decode()
+    if len(encoded) > MAX_BYTES:
+        raise errors.too_large(f"A key has at most {MAX_BYTES} bytes")
+    return encoded
+
+
+def _unsigned(key: Key) -> Key:
+    """What counts of a key: who signs it anew has not changed it."""
+    if isinstance(key, str):
+        return key
+    return {name: value for name, value in key.items() if name != "signatures"}

@@ -1,0 +1,287 @@
+"""Messages from device to device: kept until the device has them, then gone.
+
+A token acknowledges all messages up to its position, as /sync showed them with it or before. Only
+an answer that could not hold all of them tells less than its position says; of such an answer the
+table to_device_cut_answers notes up to which message it went.
+
+Most devices have nothing waiting. How much there is, is kept in memory, so that a /sync asks the
+database only for a device that has messages.
+
+This module alone writes the tables to_device_messages, to_device_cut_answers and
+to_device_transactions.
+Spec: client-server-api#send-to-device-messaging
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy.dialects.sqlite import insert
+
+from app import errors
+from app.caches import Inbox, Requester
+from app.db import Reader, Tx
+from app.models.devices import Device
+from app.models.to_device import CutAnswer, ToDeviceMessage, ToDeviceTransaction
+from app.spec import identifiers
+from app.spec.events import Json
+
+ALL_DEVICES: Final = "*"
+MAX_BYTES: Final = 65536
+"""Of the content of a message, as of an event."""
+MAX_MESSAGES: Final = 10_000
+"""In one request: a key for all devices in a large room, as bridges send it."""
+MAX_WAITING: Final = 20_000
+"""For one device. The oldest go first: who comes back after a year wants to read the last weeks."""
+AT_ONCE: Final = 100
+"""In one answer, as the spec recommends."""
+REMEMBERED_MS: Final = 24 * 3_600_000
+"""How long a transaction id is known. Clients repeat a request within minutes."""
+_USERS_AT_ONCE: Final = 500
+
+Address = tuple[str, str]
+"""(user_id, device_id)"""
+
+_OF_DEVICE = (
+    ToDeviceMessage.user_id == bindparam("user_id"),
+    ToDeviceMessage.device_id == bindparam("device_id"),
+)
+_BEGIN = insert(ToDeviceTransaction).on_conflict_do_nothing()
+_FORGET = delete(ToDeviceTransaction).where(ToDeviceTransaction.ts < bindparam("before"))
+_DEVICES = select(Device.user_id, Device.device_id).where(
+    Device.user_id.in_(bindparam("user_ids", expanding=True))
+)
+_INSERT = insert(ToDeviceMessage)
+_INBOXES = (
+    select(
+        ToDeviceMessage.user_id,
+        ToDeviceMessage.device_id,
+        func.count(),
+        func.max(ToDeviceMessage.position),
+    )
+    .where(ToDeviceMessage.user_id.in_(bindparam("user_ids", expanding=True)))
+    .group_by(ToDeviceMessage.user_id, ToDeviceMessage.device_id)
+)
+_INBOX = select(func.count(), func.coalesce(func.max(ToDeviceMessage.position), 0)).where(
+    *_OF_DEVICE
+)
+_AFTER = (
+    select(ToDeviceMessage.position, ToDeviceMessage.event)
+    .where(*_OF_DEVICE, ToDeviceMessage.position > bindparam("seen"))
+    .order_by(ToDeviceMessage.position)
+    .limit(bindparam("count"))
+)
+_FIRST = select(func.min(ToDeviceMessage.position)).where(*_OF_DEVICE)
+_CUT = select(CutAnswer.last_message).where(
+    CutAnswer.user_id == bindparam("user_id"),
+    CutAnswer.device_id == bindparam("device_id"),
+    CutAnswer.token == bindparam("token"),
+)
+_NOTE_CUT = insert(CutAnswer)
+# Of two answers with the same token the one that went less far counts: better twice than never
+_NOTE_CUT = _NOTE_CUT.on_conflict_do_update(
+    index_elements=["user_id", "device_id", "token"],
+    set_={"last_message": func.min(CutAnswer.last_message, _NOTE_CUT.excluded.last_message)},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Messages:
+    """What an answer of /sync brings to a device."""
+
+    events: list[orjson.Fragment]
+    cut_after: int | None = None
+    """The position of the last one, if there are more."""
+
+
+NONE: Final = Messages([])
+
+
+def check(messages: Mapping[str, Mapping[str, Json]]) -> None:
+    """Raises M_TOO_LARGE for a message over the limit, or too many."""
+    contents = [content for of_user in messages.values() for content in of_user.values()]
+    if len(contents) > MAX_MESSAGES:
+        raise errors.too_large(f"A request has at most {MAX_MESSAGES} messages")
+    if any(len(orjson.dumps(content)) > MAX_BYTES for content in contents):
+        raise errors.too_large(f"A message has at most {MAX_BYTES} bytes")
+
+
+def send(
+    tx: Tx,
+    requester: Requester,
+    event_type: str,
+    txn_id: str,
+    messages: Mapping[str, Mapping[str, Json]],
+) -> None:
+    """Put checked messages, {user_id: {device_id or "*": content}}, into the devices' inboxes.
+
+    Does nothing when the device has made this request before. Devices that are unknown get nothing.
+    Raises M_INVALID_PARAM for a long type or transaction id, M_TOO_LARGE for too many devices.
+    """
+    if not all(map(identifiers.has_at_most_255_bytes, (event_type, txn_id))):
+        raise errors.invalid_param("The type and the transaction id have at most 255 bytes")
+    if not _begin(tx, requester, event_type, txn_id):
+        return
+    events: list[tuple[Address, str]] = []
+    for address, content in _addressed(tx, messages):
+        event = {"content": content, "sender": requester.user_id, "type": event_type}
+        events.append((address, orjson.dumps(event).decode()))
+    if len(events) > MAX_MESSAGES:
+        raise errors.too_large(f"A request has at most {MAX_MESSAGES} messages")
+    if events:
+        _put(tx, events)
+
+
+def after(tx: Reader, user_id: str, device_id: str, token: int) -> Messages:
+    """The oldest messages that a device does not have, which shows a token; 0: it has none."""
+    if _inbox(tx, user_id, device_id).count == 0:
+        return NONE
+    asked = {
+        "user_id": user_id,
+        "device_id": device_id,
+        "seen": _seen(tx, user_id, device_id, token),
+        "count": AT_ONCE + 1,
+    }
+    rows = tx.sql.execute(_AFTER, asked).all()
+    shown = rows[:AT_ONCE]
+    events = [orjson.Fragment(row.event) for row in shown]
+    return Messages(events, shown[-1].position if len(rows) > AT_ONCE else None)
+
+
+def note_cut(tx: Tx, user_id: str, device_id: str, token: int, last_message: int) -> None:
+    """Remember that the answer with this token ended with that message, and did not hold all."""
+    row = {"user_id": user_id, "device_id": device_id, "token": token}
+    tx.sql.execute(_NOTE_CUT, {**row, "last_message": last_message})
+
+
+def is_to_acknowledge(tx: Reader, user_id: str, device_id: str, token: int) -> bool:
+    """Whether messages are kept that the device has received, as its token says."""
+    if token == 0 or _inbox(tx, user_id, device_id).count == 0:
+        return False
+    first = tx.sql.execute(_FIRST, {"user_id": user_id, "device_id": device_id}).scalar()
+    return first is not None and first <= _seen(tx, user_id, device_id, token)
+
+
+def acknowledge(tx: Tx, user_id: str, device_id: str, token: int) -> None:
+    """Drop the messages that the device has received, as its token says."""
+    before = _inbox(tx, user_id, device_id)
+    gone = tx.sql.execute(
+        delete(ToDeviceMessage).where(
+            ToDeviceMessage.user_id == user_id,
+            ToDeviceMessage.device_id == device_id,
+            ToDeviceMessage.position <= _seen(tx, user_id, device_id, token),
+        )
+    )
+    left = before.count - gone.rowcount
+    inbox = Inbox(left, before.newest if left else 0)
+    tx.remember(tx.caches.inboxes, (user_id, device_id), inbox)
+    tx.sql.execute(
+        delete(CutAnswer).where(
+            CutAnswer.user_id == user_id, CutAnswer.device_id == device_id, CutAnswer.token < token
+        )
+    )
+
+
+def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
+    """Drop what waits for devices that are no more, and what they have sent as what."""
+    tx.sql.execute(
+        delete(ToDeviceMessage).where(
+            ToDeviceMessage.user_id == user_id, ToDeviceMessage.device_id.in_(device_ids)
+        )
+    )
+    tx.sql.execute(
+        delete(CutAnswer).where(CutAnswer.user_id == user_id, CutAnswer.device_id.in_(device_ids))
+    )
+    tx.sql.execute(
+        delete(ToDeviceTransaction).where(
+            ToDeviceTransaction.user_id == user_id, ToDeviceTransaction.device_id.in_(device_ids)
+        )
+    )
+    for device_id in device_ids:
+        tx.forget(tx.caches.inboxes, (user_id, device_id))
+
+
+def _begin(tx: Tx, requester: Requester, event_type: str, txn_id: str) -> bool:
+    """Whether the device makes this request for the first time."""
+    row = {
+        "user_id": requester.user_id,
+        "device_id": requester.device_id,
+        "event_type": event_type,
+        "txn_id": txn_id,
+        "ts": tx.now_ms,
+    }
+    tx.sql.execute(_FORGET, {"before": tx.now_ms - REMEMBERED_MS})
+    return tx.sql.execute(_BEGIN, row).rowcount == 1
+
+
+def _addressed(
+    tx: Reader, messages: Mapping[str, Mapping[str, Json]]
+) -> Iterator[tuple[Address, Json]]:
+    """Each message with one device that exists."""
+    users = list(messages)
+    for at in range(0, len(users), _USERS_AT_ONCE):
+        asked = {"user_ids": users[at : at + _USERS_AT_ONCE]}
+        for user_id, device_id in tx.sql.execute(_DEVICES, asked):
+            of_user = messages[user_id]
+            content = of_user.get(device_id, of_user.get(ALL_DEVICES))
+            if content is not None:
+                yield (user_id, device_id), content
+
+
+def _put(tx: Tx, events: list[tuple[Address, str]]) -> None:
+    rows = []
+    inboxes = _inboxes(tx, [address for address, _ in events])
+    for address, event in events:
+        user_id, device_id = address
+        row = {"position": tx.next_position(), "user_id": user_id, "device_id": device_id}
+        rows.append(row | {"event": event})
+        inboxes[address] = Inbox(inboxes[address].count + 1, tx.position)
+    tx.sql.execute(_INSERT, rows)
+    for address, inbox in inboxes.items():
+        _keep_small(tx, address, inbox)
+    tx.wake(*{user_id for user_id, _ in inboxes})
+
+
+def _keep_small(tx: Tx, address: Address, inbox: Inbox) -> None:
+    """Remember how much waits for a device, once that is not too much."""
+    too_many = inbox.count - MAX_WAITING
+    if too_many > 0:
+        user_id, device_id = address
+        asked = {"user_id": user_id, "device_id": device_id, "seen": 0, "count": too_many}
+        oldest = [row.position for row in tx.sql.execute(_AFTER, asked)]
+        tx.sql.execute(delete(ToDeviceMessage).where(ToDeviceMessage.position.in_(oldest)))
+        inbox = Inbox(inbox.count - len(oldest), inbox.newest)
+    tx.remember(tx.caches.inboxes, address, inbox)
+
+
+def _inboxes(tx: Reader, addresses: Collection[Address]) -> dict[Address, Inbox]:
+    """How much waits for each of these devices."""
+    known = {address: tx.caches.inboxes.get(address) for address in addresses}
+    asked = list({user_id for (user_id, _), inbox in known.items() if inbox is None})
+    found: dict[Address, Inbox] = {}
+    for at in range(0, len(asked), _USERS_AT_ONCE):
+        some = {"user_ids": asked[at : at + _USERS_AT_ONCE]}
+        for user_id, device_id, count, newest in tx.sql.execute(_INBOXES, some):
+            found[user_id, device_id] = Inbox(count, newest)
+    return {address: inbox or found.get(address) or Inbox(0, 0) for address, inbox in known.items()}
+
+
+def _inbox(tx: Reader, user_id: str, device_id: str) -> Inbox:
+    """How much waits for a device."""
+    found = tx.caches.inboxes.get((user_id, device_id))
+    if found is None:
+        device = {"user_id": user_id, "device_id": device_id}
+        found = Inbox(*tx.sql.execute(_INBOX, device).one())
+        tx.fill(tx.caches.inboxes, (user_id, device_id), found)
+    return found
+
+
+def _seen(tx: Reader, user_id: str, device_id: str, token: int) -> int:
+    """Up to which message the device has got all, as its token says."""
+    asked = {"user_id": user_id, "device_id": device_id, "token": token}
+    cut: int | None = tx.sql.execute(_CUT, asked).scalar()
+    return token if cut is None else cut
