@@ -23,7 +23,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -80,6 +80,14 @@ class Reader:
         if self._position is None:
             self._position = self.sql.execute(_READ_CLOCK).scalar_one()
         return self._position
+
+    def read_long(self, statement: str, values: Mapping[str, object]) -> list[tuple[Any, ...]]:
+        """The rows of a statement that takes its time; other requests go on meanwhile.
+
+        Not for a write, in which nothing may wait.
+        """
+        found = hub.offload(lambda: _raw(self.sql).execute(statement, values).fetchall())
+        return cast("list[tuple[Any, ...]]", found)
 
     def fill(self, cache: Cache[K, V], key: K, value: V) -> None:
         """Keep what was just read, if it is still what is true."""

@@ -35,9 +35,9 @@ class Migrations:
         command.downgrade(self.config, revision)
 
     def tables(self) -> list[Table]:
-        """The tables as they are in the database now, without Alembic's own."""
+        """The tables as they are in the database now, without Alembic's own and FTS5's."""
         found = MetaData()
-        found.reflect(self.engine)
+        found.reflect(self.engine, only=lambda name, _: not name.startswith("search_index"))
         return [table for table in found.sorted_tables if table.name != "alembic_version"]
 
     def schema(self) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def test_an_empty_database_goes_all_the_way_up_and_down(migrations: Migrations) 
     schema = migrations.schema()
 
     migrations.down("base")
-    left = migrations.tables()
+    left = [it for it in inspect(migrations.engine).get_table_names() if it != "alembic_version"]
     migrations.up("head")
 
     assert left == []

@@ -1,6 +1,6 @@
-"""The events that relate to another.
+"""The events that relate to another, and the threads that such events form.
 
-Spec: client-server-api#relationships-api
+Spec: client-server-api#relationships-api, client-server-api#querying-threads-in-a-room
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from flask import Blueprint, request
 
 from app import context, errors
 from app.client_server import http
-from app.core.rooms import aggregations, client_events, history, relations
+from app.core.rooms import aggregations, client_events, history, relations, threads
 from app.core.sync import tokens
 from app.core.sync.tokens import SyncToken
 from app.db import Reader
@@ -39,6 +39,29 @@ def get_relating_events_with_rel_type_and_event_type(
 ) -> Json:
     """The same, of one event type."""
     return _page(room_id, event_id, rel_type, event_type)
+
+
+@bp.get("/rooms/<room_id>/threads")
+@http.authenticated
+def get_thread_roots(room_id: str) -> Json:
+    """The threads of a room, those with the latest replies first."""
+    me = http.requester()
+    include = http.query_choice("include", {"all", "participated"}, "all")
+    limit = http.query_integer("limit", 20, least=1, cap=threads.MAX_LIMIT)
+    with context.db().read() as tx:
+        page = threads.threads(
+            tx,
+            me,
+            room_id,
+            start=_token(tx, "from"),
+            limit=limit,
+            is_participated=include == "participated",
+        )
+    shown = client_events.encode_all(page.roots, tx.now_ms, me, bundles=page.bundles)
+    answer: Json = {"chunk": shown}
+    if page.end is not None:
+        answer["next_batch"] = str(SyncToken(page.end))
+    return answer
 
 
 def _page(room_id: str, event_id: str, rel_type: str | None, event_type: str | None) -> Json:

@@ -36,6 +36,13 @@ class StoredEvent(Base):
     __table_args__ = (
         Index(None, "room_id", "position"),
         Index(None, "room_id", "origin_server_ts"),  # for timestamp_to_event
+        Index(  # for the list of threads
+            "ix_events_threads",
+            "room_id",
+            "position",
+            sqlite_where=text("rel_type = 'm.thread'"),
+            postgresql_where=text("rel_type = 'm.thread'"),
+        ),
         Index(
             "ix_events_transaction",
             "sender",

@@ -18,6 +18,7 @@ from app.spec import event_auth, room_state
 from app.spec.events import Event, Json
 
 ANNOTATION = "m.annotation"
+THREAD = "m.thread"
 
 _ANNOTATIONS = select(StoredEvent.pdu).where(
     StoredEvent.relates_to == bindparam("relates_to"),
@@ -26,6 +27,9 @@ _ANNOTATIONS = select(StoredEvent.pdu).where(
     StoredEvent.sender == bindparam("sender"),
     StoredEvent.type == bindparam("event_type"),
     StoredEvent.redacted_by.is_(None),
+)
+_REL_TYPE = select(StoredEvent.rel_type).where(
+    StoredEvent.event_id == bindparam("event_id"), StoredEvent.redacted_by.is_(None)
 )
 # without the room, as SQLite would go through all of it instead of the index of transactions
 _SENT_AS = (
@@ -49,7 +53,8 @@ def send(
     `ts` is when it shall have been sent (ms), where an application service says so.
 
     Raises M_FORBIDDEN when the rules of the room refuse it, M_NOT_FOUND for an unknown room,
-    M_DUPLICATE_ANNOTATION for a second reaction with the same key, M_USER_SUSPENDED.
+    M_DUPLICATE_ANNOTATION for a second reaction with the same key, M_UNKNOWN (400) for a thread
+    that begins where none can, M_USER_SUSPENDED.
     """
     redacts = None
     if event_type == timeline.REDACTION:
@@ -73,6 +78,7 @@ def send(
     if redacts is not None:
         _check_may_redact(tx, requester, room_id, redacts)
     _check_is_no_duplicate(tx, draft)
+    _check_may_have_a_thread(tx, draft)
     return timeline.send(tx, draft)
 
 
@@ -140,3 +146,16 @@ def _check_is_no_duplicate(tx: Reader, draft: timeline.Draft) -> None:
     for pdu in tx.sql.execute(_ANNOTATIONS, asked).scalars():
         if orjson.loads(pdu)["content"]["m.relates_to"].get("key") == relation.get("key"):
             raise errors.duplicate_annotation()
+
+
+def _check_may_have_a_thread(tx: Reader, draft: timeline.Draft) -> None:
+    """Raises M_UNKNOWN (400) for a reply in a thread whose root is related to an event itself.
+
+    Spec: client-server-api#validation-of-mthread-relationships
+    """
+    relation = draft.content.get("m.relates_to")
+    if not isinstance(relation, dict) or relation.get("rel_type") != THREAD:
+        return
+    root = {"event_id": str(relation.get("event_id"))}
+    if tx.sql.execute(_REL_TYPE, root).scalar() is not None:
+        raise errors.unknown("An event that is related to another can't begin a thread")

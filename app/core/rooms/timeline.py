@@ -21,7 +21,7 @@ from sqlalchemy import bindparam, insert, select, update
 from app import errors
 from app.caches import Requester, RoomHead
 from app.core.push import counts
-from app.core.rooms import client_events, rows, state
+from app.core.rooms import client_events, rows, search_index, state
 from app.db import Reader, Tx
 from app.models.events import StoredEvent
 from app.models.rooms import Room
@@ -165,6 +165,7 @@ def store(tx: Tx, event: Event, draft: Draft) -> int:
     if event.type == REDACTION and event.redacts is not None:
         _apply_redaction(tx, event, position)
     counts.count(tx, event, position, relation[2])
+    search_index.follow(tx, position)
     tx.wake_all(state.joined_users(tx, event.room_id))
     tx.wake(event.room_id)  # who looks into the room without being in it
     if event.type == state.MEMBER:
@@ -355,6 +356,7 @@ def _apply_redaction(tx: Tx, event: Event, position: int) -> None:
         {"at": at, "redacted": canonical_json.encode(left).decode(), "by": position},
     )
     tx.forget(tx.caches.client_events, at)
+    search_index.forget(tx, at)
     if target.state_key is not None:
         tx.forget(tx.caches.state, (target.room_id, (target.type, target.state_key)))
         entry = {"in_room": target.room_id, "of_type": target.type, "with_key": target.state_key}
