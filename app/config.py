@@ -33,6 +33,7 @@ from app.config_limits import (
     limit,
     setting,
 )
+from app.config_mail import Smtp
 from app.config_sources import ConfigError, Given, KeyPath, Setting
 
 if TYPE_CHECKING:
@@ -137,6 +138,13 @@ class Config:
         "Says that you mean it: without this, a server with a public name does not start with open"
         " registration, as spammers find it within days.",
     )
+    allow_guests: bool = setting(
+        True,
+        kinds.FLAG,
+        "Whether people may look around without an account of their own, as guests: they read rooms"
+        " that all may read, and join those that let guests in. Default: where registration is"
+        " open, as there anybody gets an account anyway.",
+    )
     registration_shared_secret: str | None = setting(
         None,
         kinds.optional(kinds.SECRET),
@@ -240,6 +248,12 @@ class Config:
     )
     # Synapse 0.016 and 10: a family that moves in makes a room for everything on the first evening.
     rc_room_creation: RateLimit = limit(0.2, 30, "Rooms that one account creates.")
+    # Synapse leaves it to rc_login: each is a word that lets somebody in.
+    rc_get_login_token: RateLimit = limit(0.05, 5, "Login tokens that one account makes.")
+    # Synapse 0.003 and 5: who mistypes an address twice and waits for a slow mail asks that often.
+    rc_3pid_validation: RateLimit = limit(
+        0.01, 10, "Mails to one address, and mails asked for from one IP address."
+    )
     rc_media_create: RateLimit = limit(
         10.0, 50, "Media ids that one account reserves before it uploads."
     )
@@ -255,6 +269,7 @@ class Config:
     rc_invites: InviteLimits = InviteLimits()
     rc_presence: PresenceLimits = PresenceLimits()
     push: Push = Push()
+    smtp: Smtp = Smtp()
 
     def is_loopback(self) -> bool:
         """Whether only programs on this machine can reach the listener."""
@@ -367,7 +382,10 @@ def _derived(config: Config, given: Mapping[KeyPath, Given]) -> Config:
         "signing_key_path": config.data_dir / SIGNING_KEY_NAME,
         "registration": "open" if _is_this_machine(config.server_name) else "token",
     }
-    return replace(config, **{key: changes[key] for key in changes if (key,) not in given})
+    config = replace(config, **{key: changes[key] for key in changes if (key,) not in given})
+    if ("allow_guests",) in given:
+        return config
+    return replace(config, allow_guests=config.registration == "open")
 
 
 def _objections(config: Config) -> Iterator[tuple[str, str]]:

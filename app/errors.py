@@ -162,6 +162,16 @@ def threepid_denied(message: str) -> MatrixError:
     return MatrixError(403, "M_THREEPID_DENIED", message)
 
 
+def threepid_in_use(message: str = "This address belongs to another account") -> MatrixError:
+    """Another account has this e-mail address."""
+    return MatrixError(400, "M_THREEPID_IN_USE", message)
+
+
+def threepid_auth_failed(message: str) -> MatrixError:
+    """Whoever asks has not proved that the e-mail address is theirs."""
+    return MatrixError(403, "M_THREEPID_AUTH_FAILED", message)
+
+
 def threepid_not_found(message: str) -> MatrixError:
     """No account has this e-mail address or telephone number."""
     return MatrixError(400, "M_THREEPID_NOT_FOUND", message)
@@ -249,6 +259,17 @@ def not_yet_uploaded() -> MatrixError:
 def cannot_overwrite_media() -> MatrixError:
     """The media id has its content already."""
     return MatrixError(409, "M_CANNOT_OVERWRITE_MEDIA", "This media id has content already")
+
+
+def invalid_signature(message: str) -> MatrixError:
+    """An uploaded key lacks a signature that it must have, or has a wrong one."""
+    return MatrixError(400, "M_INVALID_SIGNATURE", message)
+
+
+def wrong_room_keys_version(current_version: str) -> MatrixError:
+    """Keys can only be added to the current version of a backup."""
+    message = "That is not the current version of the backup"
+    return MatrixError(403, "M_WRONG_ROOM_KEYS_VERSION", message, current_version=current_version)
 
 
 def unknown(message: str, status: int = 400) -> MatrixError:

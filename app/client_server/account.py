@@ -10,7 +10,14 @@ from flask import Blueprint
 
 from app import context, errors
 from app.client_server import http, interactive
-from app.core.people import accounts, deactivation, devices
+from app.core.people import (
+    accounts,
+    deactivation,
+    devices,
+    login_tokens,
+    threepids,
+    validation,
+)
 from app.spec.events import Json
 
 bp = Blueprint("account", __name__)
@@ -42,25 +49,48 @@ def get_token_owner() -> Json:
 
 
 @bp.post("/account/password")
-@http.authenticated
+@http.optionally_authenticated
 def change_password() -> Json:
     """Take a new password, once the old one was given. This session goes on.
 
+    Who has forgotten it, and so has no token, opens a link in a mail instead.
     Spec: client-server-api#post_matrixclientv3accountpassword
     """
     body = http.json_object()
+    me = http.maybe_requester()
+    if me is None and context.server().config.smtp.host is None:
+        raise errors.missing_token()
     wish = http.convert(body, ChangePassword)
-    if http.requester().service is not None:
+    if me is not None and me.service is not None:
         raise errors.forbidden("Users of application services have no password")
     accounts.check_new_password(wish.new_password)
+    if me is None:
+        _reset_password(body, wish)
+        return {}
     interactive.require_password(body)
-    me = http.requester()
     password_hash = accounts.hash_password(context.server(), wish.new_password)
     with context.db().write() as tx:
         accounts.set_password_hash(tx, me.user_id, password_hash)
         if wish.logout_devices:
+            login_tokens.revoke_all(tx, me.user_id)
             devices.remove_all(tx, me.user_id, but=me.device_id)
     return {}
+
+
+def _reset_password(body: Json, wish: ChangePassword) -> None:
+    """Raises M_THREEPID_NOT_FOUND when the address has been taken from the account meanwhile."""
+    context.rate_limits().check("rc_login.address", http.address_key())
+    proof = interactive.require_email(body)
+    password_hash = accounts.hash_password(context.server(), wish.new_password)
+    with context.db().write() as tx:
+        validation.use_up(tx, proof.sid)
+        user_id = threepids.owner(tx, proof.address)
+        if user_id is None:
+            raise errors.threepid_not_found("No account has this address any more")
+        accounts.set_password_hash(tx, user_id, password_hash)
+        if wish.logout_devices:
+            login_tokens.revoke_all(tx, user_id)
+            devices.remove_all(tx, user_id)
 
 
 @bp.post("/account/deactivate")

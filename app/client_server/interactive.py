@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from flask import request
 
-from app import context
+from app import context, errors
 from app.client_server import http
-from app.core.people import login, uia
+from app.core.people import login, registration, uia, validation
 from app.spec.events import Json
 
 
@@ -33,7 +33,17 @@ def require_password(body: Json) -> None:
 
 def require_any(body: Json, flows: uia.Flows) -> uia.Progress:
     """What was proved by somebody without an account. Raises the 401 that asks for it."""
-    return uia.require(context.db(), flows, uia.Attempt(_endpoint(), body, may_change=True))
+    attempt = uia.Attempt(_endpoint(), body, may_change=True, purpose="register")
+    return uia.require(context.db(), flows, attempt)
+
+
+def require_email(body: Json) -> validation.Validated:
+    """The address of somebody who has forgotten the password. Raises the 401 that asks for it."""
+    attempt = uia.Attempt(_endpoint(), body, purpose="reset")
+    proof = uia.require(context.db(), [[registration.EMAIL]], attempt)
+    if proof.email is None:
+        raise errors.threepid_auth_failed("No address was proved")
+    return proof.email
 
 
 def _endpoint() -> str:

@@ -6,18 +6,21 @@ Spec: client-server-api#login, client-server-api#refreshing-access-tokens
 from __future__ import annotations
 
 import msgspec
-from flask import Blueprint
+from flask import Blueprint, request
 
 from app import context, errors
-from app.client_server import http
+from app.client_server import http, interactive
 from app.core import well_known
 from app.core.appservices import identity
-from app.core.people import access_tokens, accounts, devices, login
+from app.core.people import access_tokens, accounts, devices, login, login_tokens
 from app.spec.events import Json
 
 bp = Blueprint("login", __name__)
 
+bp_v1 = Blueprint("login_v1", __name__, url_prefix="/_matrix/client/v1")
+
 PASSWORD = "m.login.password"  # noqa: S105 - the name of a way to log in
+TOKEN = "m.login.token"  # noqa: S105 - likewise
 
 
 class Login(msgspec.Struct):
@@ -25,6 +28,7 @@ class Login(msgspec.Struct):
 
     type: str
     password: str | None = None
+    token: str | None = None
     device_id: str | None = None
     initial_device_display_name: str | None = None
     refresh_token: bool = False
@@ -42,7 +46,11 @@ def get_login_flows() -> Json:
 
     Spec: client-server-api#get_matrixclientv3login
     """
-    flows = [{"type": PASSWORD}]
+    flows: list[Json] = [{"type": PASSWORD}]
+    # Tokens that a device gets for another one came with v1.7. To a client that still says r0, the
+    # type means the end of a single sign-on, and this server has none.
+    if "/client/r0/" not in (request.environ.get("RAW_URI") or request.environ["REQUEST_URI"]):
+        flows.append({"type": TOKEN, "get_login_token": True})
     if context.server().appservices:
         flows.append({"type": identity.TYPE})
     return {"flows": flows}
@@ -60,16 +68,36 @@ def log_in() -> Json:
     wish = http.convert(body, Login)
     if wish.type == identity.TYPE:
         return _log_in_for_service(body, wish)
-    if wish.type != PASSWORD:
+    session = login.Wish(wish.device_id, wish.initial_device_display_name, wish.refresh_token)
+    if wish.type == PASSWORD:
+        answer = _by_password(body, wish, session)
+    elif wish.type == TOKEN:
+        answer = _by_token(wish, session)
+    else:
         raise errors.unknown(f"This server does not know the login type {wish.type}")
-    name = login.name_of(body)
+    return {**answer, "well_known": well_known.client(context.server().config)}
+
+
+def _by_password(body: Json, wish: Login, session: login.Wish) -> Json:
+    name = login.name_of(context.db(), body)
     if name is None or wish.password is None:
         raise errors.missing_param("identifier and password are needed")
     proved = _prove(name, wish.password)
-    session = login.Wish(wish.device_id, wish.initial_device_display_name, wish.refresh_token)
     with context.db().write() as tx:
-        answer = login.begin(tx, proved, session)
-    return {**answer, "well_known": well_known.client(context.server().config)}
+        return login.begin(tx, proved, session)
+
+
+def _by_token(wish: Login, session: login.Wish) -> Json:
+    """A session by a token that another device of the user has asked for.
+
+    Spec: client-server-api#post_matrixclientv1loginget_token
+    """
+    if wish.token is None:
+        raise errors.missing_param("token is missing")
+    context.rate_limits().check("rc_login.address", http.address_key())
+    with context.db().write() as tx:
+        user_id = login_tokens.redeem(tx, wish.token)
+        return login.start_session(tx, user_id, session)
 
 
 def _log_in_for_service(body: Json, wish: Login) -> Json:
@@ -77,7 +105,7 @@ def _log_in_for_service(body: Json, wish: Login) -> Json:
 
     Spec: application-service-api#server-admin-style-permissions
     """
-    service, name = http.appservice(), login.name_of(body)
+    service, name = http.appservice(), login.name_of(context.db(), body)
     if name is None:
         raise errors.missing_param("identifier is missing")
     session = login.Wish(wish.device_id, wish.initial_device_display_name, wish.refresh_token)
@@ -93,6 +121,21 @@ def _prove(name: str, password: str) -> accounts.Known:
     limits.check("rc_login.account", account)
     with limits.check_failures("rc_login.failed_attempts", account):
         return login.by_password(context.db(), name, password)
+
+
+@bp_v1.post("/login/get_token")
+@http.authenticated
+def generate_login_token() -> Json:
+    """A token with which another device of the user can log in once, after the password was given.
+
+    Spec: client-server-api#post_matrixclientv1loginget_token
+    """
+    interactive.require_password(http.json_object())
+    user_id = http.requester().user_id
+    context.rate_limits().check("rc_get_login_token", user_id)
+    with context.db().write() as tx:
+        token = login_tokens.issue(tx, user_id)
+    return {"login_token": token, "expires_in_ms": login_tokens.LIFETIME_MS}
 
 
 @bp.post("/refresh")

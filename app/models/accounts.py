@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models.base import Base
+from app.models.base import Base, Json
 
 
 class Account(Base):
@@ -63,5 +63,6 @@ class UiaSession(Base):
     params_mac: Mapped[bytes | None]  # of the body without `auth`; None: the body may change
     completed: Mapped[list[Any]]  # stages, in the order of their completion
     registration_token: Mapped[str | None]  # the one that the stage of that name was given
+    threepid: Mapped[Json | None]  # the session by which an address was validated
 
     __table_args__ = (Index(None, "created_ts"),)

@@ -13,7 +13,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from app import errors, logs
 from app.config import Config
-from app.web import health, pages, well_known, wsgi
+from app.web import email_page, health, pages, well_known, wsgi
 
 LOG = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def register(app: Flask, config: Config) -> None:
     app.url_map.converters["default"] = wsgi.SegmentConverter
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # an empty state key stands between two slashes
-    for module in (health, pages, well_known):
+    for module in (email_page, health, pages, well_known):
         app.register_blueprint(module.bp)
     app.before_request(begin)
     app.after_request(end)

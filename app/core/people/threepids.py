@@ -14,6 +14,7 @@ from typing import Final
 from sqlalchemy import bindparam, delete, insert, select
 
 from app import errors
+from app.core.people import validation
 from app.db import Reader, Tx
 from app.models.sign_in import ThreePid
 from app.spec.events import Json
@@ -79,12 +80,14 @@ def of_user(tx: Reader, user_id: str) -> list[Json]:
     ]
 
 
-def add(tx: Tx, user_id: str, address: str, validated_ts: int) -> None:
-    """Make a validated address one of the user's. Nothing happens when it is already.
+def add(tx: Tx, user_id: str, proof: validation.Validated) -> None:
+    """Make a validated address one of the user's; its session is used up by that.
 
-    Raises M_THREEPID_IN_USE when it is another user's, M_THREEPID_DENIED when they have too many.
+    Raises M_THREEPID_IN_USE when it is another user's, M_THREEPID_DENIED when they have too many,
+    M_THREEPID_AUTH_FAILED when the session was used meanwhile.
     """
-    its_owner = owner(tx, address)
+    validation.use_up(tx, proof.sid)
+    its_owner = owner(tx, proof.address)
     if its_owner == user_id:
         return
     if its_owner is not None:
@@ -95,9 +98,9 @@ def add(tx: Tx, user_id: str, address: str, validated_ts: int) -> None:
         insert(ThreePid),
         {
             "medium": EMAIL,
-            "address": address,
+            "address": proof.address,
             "user_id": user_id,
-            "validated_ts": validated_ts,
+            "validated_ts": proof.validated_ts,
             "added_ts": tx.now_ms,
         },
     )

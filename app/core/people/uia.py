@@ -15,13 +15,13 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import orjson
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from app import errors
-from app.core.people import accounts, login, registration, terms
+from app.core.people import accounts, login, registration, terms, validation
 from app.db import Database
 from app.errors import MatrixError, UiaRequiredError
 from app.models.accounts import UiaSession
@@ -38,6 +38,7 @@ _FIND = select(
     UiaSession.params_mac,
     UiaSession.completed,
     UiaSession.registration_token,
+    UiaSession.threepid,
 ).where(
     UiaSession.session_hash == bindparam("session_hash"),
     UiaSession.created_ts > bindparam("born_after"),
@@ -54,6 +55,9 @@ class Attempt:
     may_change: bool = False
     """Whether the body may differ between the requests of a session: whoever registers often asks
     for the flows first, and for a name and a password afterwards."""
+
+    purpose: validation.Purpose | None = None
+    """What the address is for that the stage m.login.email.identity proves."""
 
     @property
     def auth(self) -> Json:
@@ -79,6 +83,8 @@ class Progress:
     session_id: str | None = None
     completed: list[str] = field(default_factory=list)
     registration_token: str | None = None
+    email: validation.Validated | None = None
+    """The address that was proved, if one was; its session can be used up."""
 
 
 def require(db: Database, flows: Flows, attempt: Attempt) -> Progress:
@@ -130,7 +136,7 @@ def complete(db: Database, session_id: str, stage: str, auth: Json) -> None:
         token = _check_registration_token(db, auth)
     elif stage not in {registration.DUMMY, terms.STAGE}:
         raise errors.unrecognized(f"{stage} can't be completed on a page")
-    _keep(db, Progress(session_id, [*row.completed, stage], token))
+    _keep(db, Progress(session_id, [*row.completed, stage], token, _email_of(row.threepid)))
 
 
 def _params(db: Database, flows: Flows) -> Json:
@@ -157,7 +163,8 @@ def _resume(
         attempt.params_mac(session_id),
     ):
         raise errors.forbidden("This session was begun for another request")
-    return Progress(session_id, row.completed, row.registration_token), None
+    email = _email_of(row.threepid)
+    return Progress(session_id, row.completed, row.registration_token, email), None
 
 
 def _try_stage(
@@ -176,6 +183,8 @@ def _try_stage(
     elif stage == registration.TOKEN:
         token = _check_registration_token(db, attempt.auth)
         progress = replace(progress, registration_token=token)
+    elif stage == registration.EMAIL:
+        progress = replace(progress, email=_check_email(db, attempt))
     return replace(progress, completed=[*progress.completed, stage])
 
 
@@ -185,7 +194,7 @@ def _check_password(db: Database, attempt: Attempt) -> None:
     password = _text(auth, "password")
     if password is None:
         raise errors.missing_param("auth has no password")
-    name = login.name_of(auth) or attempt.user_id or ""
+    name = login.name_of(db, auth) or attempt.user_id or ""
     with db.read() as tx:
         account = accounts.find_by_name(tx, name)
     if account is None or account.user_id != attempt.user_id:
@@ -201,6 +210,29 @@ def _check_registration_token(db: Database, auth: Json) -> str:
         if not registration.is_valid_token(tx, token):
             raise errors.forbidden("This registration token is not valid")
     return token
+
+
+def _check_email(db: Database, attempt: Attempt) -> validation.Validated:
+    """Raises M_THREEPID_AUTH_FAILED until the link in the mail was opened."""
+    auth = attempt.auth
+    credentials = auth.get("threepid_creds") or auth.get("threepidCreds")  # as r0 had it first
+    if not isinstance(credentials, dict):
+        raise errors.missing_param("auth has no threepid_creds")
+    sid, client_secret = credentials.get("sid"), credentials.get("client_secret")
+    if not isinstance(sid, str) or not isinstance(client_secret, str):
+        raise errors.bad_json("threepid_creds must have the texts sid and client_secret")
+    if attempt.purpose is None:
+        raise errors.unrecognized("An e-mail address is no proof for this", 401)
+    with db.read() as tx:
+        return validation.check(tx, attempt.purpose, sid, client_secret)
+
+
+def _email_of(kept: Json | None) -> validation.Validated | None:
+    return None if kept is None else validation.Validated(**kept)
+
+
+def _email_to_keep(progress: Progress) -> Json | None:
+    return None if progress.email is None else asdict(progress.email)
 
 
 def _save(db: Database, attempt: Attempt, progress: Progress) -> Progress:
@@ -221,6 +253,7 @@ def _save(db: Database, attempt: Attempt, progress: Progress) -> Progress:
                 "params_mac": attempt.params_mac(session_id),
                 "completed": progress.completed,
                 "registration_token": progress.registration_token,
+                "threepid": _email_to_keep(progress),
             },
         )
     return replace(progress, session_id=session_id)
@@ -233,7 +266,9 @@ def _keep(db: Database, progress: Progress) -> None:
     with db.write() as tx:
         tx.sql.execute(
             change.values(
-                completed=progress.completed, registration_token=progress.registration_token
+                completed=progress.completed,
+                registration_token=progress.registration_token,
+                threepid=_email_to_keep(progress),
             )
         )
 

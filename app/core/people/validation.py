@@ -94,7 +94,8 @@ class Opened:
     next_link: str | None
 
 
-Compose = Callable[[str, str], mail.Message]
+Message = mail.Message
+Compose = Callable[[str, str], Message]
 """Makes the mail from the session's id and token."""
 
 
