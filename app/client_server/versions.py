@@ -23,6 +23,7 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc2285.stable": True,  # private read receipts
     "org.matrix.msc3771": True,  # threaded read receipts
     "org.matrix.msc3773": True,  # notification counts by thread
+    "org.matrix.msc3814": True,  # dehydrated devices; stable nowhere yet
     "org.matrix.msc3916.stable": True,  # authenticated media
     "uk.half-shot.msc2666.query_mutual_rooms.stable": True,  # mutual rooms
 }
@@ -44,8 +45,8 @@ def get_capabilities() -> Json:
         "capabilities": {
             **({"m.account_moderation": moderation} if http.requester().is_admin else {}),
             "m.change_password": {"enabled": True},
-            "m.3pid_changes": {"enabled": False},
-            "m.get_login_token": {"enabled": False},
+            "m.3pid_changes": {"enabled": context.server().config.smtp.host is not None},
+            "m.get_login_token": {"enabled": True},
             "m.set_avatar_url": {"enabled": True},
             "m.set_displayname": {"enabled": True},
             "m.profile_fields": {"enabled": True},

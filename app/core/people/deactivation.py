@@ -9,7 +9,8 @@ import logging
 
 from sqlalchemy import bindparam, select
 
-from app.core.people import accounts, devices, profiles
+from app.core.encryption import backed_up_keys, cross_signing, dehydrated_devices
+from app.core.people import accounts, devices, login_tokens, profiles, threepids
 from app.core.rooms import state, timeline
 from app.core.sync import account_data
 from app.db import Database, Reader
@@ -33,6 +34,7 @@ def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
     """Leave all rooms, end all sessions, and let nobody ever log in to the account again.
 
     Takes several writes and marks the account last: what a crash interrupts can be repeated.
+    What the server kept for encryption goes: nobody will ever decrypt anything with it.
     With `erase`, profile and account data go as well, and newcomers to a room see the user's events
     redacted.
     """
@@ -40,8 +42,13 @@ def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
         rooms = _rooms(tx, user_id)
     for at in range(0, len(rooms), ROOMS_AT_ONCE):
         _leave(db, user_id, rooms[at : at + ROOMS_AT_ONCE])
+    backed_up_keys.erase(db, user_id)
     with db.write() as tx:
         devices.remove_all(tx, user_id)
+        cross_signing.erase(tx, user_id)
+        dehydrated_devices.erase(tx, user_id)
+        login_tokens.revoke_all(tx, user_id)
+        threepids.remove_all(tx, user_id)
         accounts.mark_deactivated(tx, user_id, erase=erase)
         if erase:
             profiles.erase(tx, user_id)

@@ -1,0 +1,175 @@
+"""The versions of a user's key backup: how the keys in it are encrypted, and how many there are.
+
+A user writes to the newest version only; older ones can still be read until they are deleted. What
+is in a version is the business of backed_up_keys.py, which tells `note_change` of every change.
+
+This module alone writes the table key_backups.
+Spec: client-server-api#server-side-key-backups
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import Row, bindparam, delete, func, insert, select, update
+
+from app import errors
+from app.db import Reader, Tx
+from app.models.key_backup import KeyBackup
+from app.spec.events import Json
+
+ALGORITHMS: Final = frozenset({"m.megolm_backup.v1.curve25519-aes-sha2"})
+MAX_AUTH_DATA_BYTES: Final = 65536
+
+_ALL = select(
+    KeyBackup.version,
+    KeyBackup.algorithm,
+    KeyBackup.auth_data,
+    KeyBackup.etag,
+    KeyBackup.key_count,
+    KeyBackup.is_deleted,
+).where(KeyBackup.user_id == bindparam("user_id"))
+_ONE = _ALL.where(KeyBackup.version == bindparam("version"))
+_NEWEST = _ALL.where(KeyBackup.is_deleted.is_(False)).order_by(KeyBackup.version.desc()).limit(1)
+_LAST_NUMBER = select(func.max(KeyBackup.version)).where(KeyBackup.user_id == bindparam("user_id"))
+
+
+def create(tx: Tx, user_id: str, algorithm: str, auth_data: Json) -> str:
+    """The number of a new version, which is the user's current one from now on.
+
+    Raises M_INVALID_PARAM for an unknown algorithm, M_TOO_LARGE.
+    """
+    if algorithm not in ALGORITHMS:
+        raise errors.invalid_param("This algorithm for backups is not known")
+    version = (tx.sql.execute(_LAST_NUMBER, {"user_id": user_id}).scalar() or 0) + 1
+    row = {
+        "user_id": user_id,
+        "version": version,
+        "algorithm": algorithm,
+        "auth_data": _text(auth_data),
+        "etag": 0,
+        "key_count": 0,
+        "is_deleted": False,
+    }
+    tx.sql.execute(insert(KeyBackup), row)
+    return str(version)
+
+
+def current(tx: Reader, user_id: str) -> Json:
+    """The newest version, as GET /room_keys/version shows it. Raises M_NOT_FOUND."""
+    row = tx.sql.execute(_NEWEST, {"user_id": user_id}).first()
+    if row is None:
+        raise errors.not_found("There is no backup")
+    return _described(row)
+
+
+def get(tx: Reader, user_id: str, version: str) -> Json:
+    """One version, likewise. Raises M_NOT_FOUND, also where it was deleted."""
+    return _described(_existing(tx, user_id, version))
+
+
+def change(tx: Tx, user_id: str, version: str, algorithm: str, auth_data: Json) -> None:
+    """Replace what a version says of its encryption, which can't become another algorithm.
+
+    Raises M_NOT_FOUND, M_INVALID_PARAM for another algorithm, M_TOO_LARGE.
+    """
+    row = _existing(tx, user_id, version)
+    if row.algorithm != algorithm:
+        raise errors.invalid_param(f"This backup is of the algorithm {row.algorithm}")
+    tx.sql.execute(
+        update(KeyBackup)
+        .where(KeyBackup.user_id == user_id, KeyBackup.version == row.version)
+        .values(auth_data=_text(auth_data))
+    )
+
+
+def mark_deleted(tx: Tx, user_id: str, version: str) -> int:
+    """Take a version away for ever, and tell under which number its keys are filed.
+
+    Doing it once more changes nothing. Raises M_NOT_FOUND if there never was such a version.
+    """
+    row = _find(tx, user_id, version)
+    if row is None:
+        raise errors.not_found("There was never such a backup")
+    tx.sql.execute(
+        update(KeyBackup)
+        .where(KeyBackup.user_id == user_id, KeyBackup.version == row.version)
+        .values(is_deleted=True, auth_data="{}", key_count=0)
+    )
+    found: int = row.version
+    return found
+
+
+def number(tx: Reader, user_id: str, version: str) -> int:
+    """The version as its keys are filed under it. Raises M_NOT_FOUND where there is none."""
+    found: int = _existing(tx, user_id, version).version
+    return found
+
+
+def number_to_write(tx: Reader, user_id: str, version: str) -> int:
+    """The same, for who adds keys.
+
+    Raises M_NOT_FOUND for what never was a version, M_WRONG_ROOM_KEYS_VERSION for one that is not
+    the current one any more.
+    """
+    newest = current(tx, user_id)["version"]
+    if version == newest:
+        return int(newest)
+    if _find(tx, user_id, version) is None:
+        raise errors.not_found("There was never such a backup")
+    raise errors.wrong_room_keys_version(newest)
+
+
+def note_change(tx: Tx, user_id: str, version: int, added: int) -> None:
+    """Count a change of a version's keys; so many were added, or taken away if it is negative."""
+    tx.sql.execute(
+        update(KeyBackup)
+        .where(KeyBackup.user_id == user_id, KeyBackup.version == version)
+        .values(etag=KeyBackup.etag + 1, key_count=KeyBackup.key_count + added)
+    )
+
+
+def size(tx: Reader, user_id: str, version: int) -> Json:
+    """{etag, count}: what every change of keys is answered with."""
+    row = tx.sql.execute(_ONE, {"user_id": user_id, "version": version}).one()
+    return {"etag": str(row.etag), "count": row.key_count}
+
+
+def erase(tx: Tx, user_id: str) -> None:
+    """Drop all versions of an account that closes."""
+    tx.sql.execute(delete(KeyBackup).where(KeyBackup.user_id == user_id))
+
+
+def _find(tx: Reader, user_id: str, version: str) -> Row[*tuple[Any, ...]] | None:
+    # only as this module writes numbers: "01" is none, nor is what SQLite could not hold
+    if not (version.isascii() and version.isdecimal() and len(version) < 19):
+        return None
+    if str(int(version)) != version:
+        return None
+    asked = {"user_id": user_id, "version": int(version)}
+    return tx.sql.execute(_ONE, asked).first()
+
+
+def _existing(tx: Reader, user_id: str, version: str) -> Row[*tuple[Any, ...]]:
+    row = _find(tx, user_id, version)
+    if row is None or row.is_deleted:
+        raise errors.not_found("There is no such backup")
+    return row
+
+
+def _described(row: Row[*tuple[Any, ...]]) -> Json:
+    return {
+        "algorithm": row.algorithm,
+        "auth_data": orjson.loads(row.auth_data),
+        "version": str(row.version),
+        "etag": str(row.etag),
+        "count": row.key_count,
+    }
+
+
+def _text(auth_data: Json) -> str:
+    text = orjson.dumps(auth_data)
+    if len(text) > MAX_AUTH_DATA_BYTES:
+        raise errors.too_large(f"auth_data has at most {MAX_AUTH_DATA_BYTES} bytes")
+    return text.decode()
