@@ -7,6 +7,7 @@ Spec: client-server-api#client-config, client-server-api#room-tagging
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import orjson
@@ -49,6 +50,14 @@ _SINCE = (
         AccountData.user_id == bindparam("user_id"),
         AccountData.position > bindparam("since"),
         AccountData.position <= bindparam("upto"),
+    )
+    .order_by(AccountData.position)
+)
+_OF_ROOMS = (
+    select(AccountData.room_id, AccountData.type, AccountData.content)
+    .where(
+        AccountData.user_id == bindparam("user_id"),
+        AccountData.room_id.in_(bindparam("room_ids", expanding=True)),
     )
     .order_by(AccountData.position)
 )
@@ -132,6 +141,16 @@ def since(tx: Reader, user_id: str, since: int, upto: int) -> dict[str, list[Jso
     if changes is not None:
         event = {"type": PUSH_RULES, "content": push_rulesets.full(user_id, changes)}
         found.setdefault("", []).append(event)
+    return found
+
+
+def of_rooms(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, list[Json]]:
+    """{room_id: its events {type, content}}, all that there are."""
+    found: dict[str, list[Json]] = {}
+    asked = {"user_id": user_id, "room_ids": sorted(room_ids)}
+    for room_id, event_type, content in tx.sql.execute(_OF_ROOMS, asked):
+        event = {"type": event_type, "content": orjson.Fragment(content)}
+        found.setdefault(room_id, []).append(event)
     return found
 
 

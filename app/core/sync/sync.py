@@ -104,7 +104,7 @@ def answer(tx: Reader, ask: Ask, ephemeral: Ephemeral, lazy_members: LazyMembers
     user_id, wanted = ask.requester.user_id, ask.filter
     token = SyncToken(tx.position, ephemeral.position)
     mine = memberships.since(tx, user_id, ask.position, wanted.room)
-    data = account_data.since(tx, user_id, ask.position, token.position)
+    data = _account_data(tx, ask, mine, token.position)
     joined = _joined_spans(tx, ask, mine)
     rooms = _rooms(tx, ask, mine, joined, data, ephemeral, lazy_members)
     lists = _device_lists(tx, ask, mine, joined)
@@ -186,6 +186,20 @@ def _joined_spans(tx: Reader, ask: Ask, mine: memberships.Memberships) -> list[S
     else:
         busy = memberships.with_events_since(tx, others, ask.position, upto)
     return found + [Span(room_id, ask.position, upto) for room_id in sorted(busy)]
+
+
+def _account_data(
+    tx: Reader, ask: Ask, mine: memberships.Memberships, upto: int
+) -> dict[str, list[Json]]:
+    """{room_id: account data}, "" for global: what is new, and all about rooms new to the client.
+
+    Rooms may have some before the user is in: the tag of the server's notices, or one's own of old.
+    """
+    user_id = ask.requester.user_id
+    found = account_data.since(tx, user_id, ask.position, upto)
+    if ask.since is not None and mine.newly_joined:
+        found |= account_data.of_rooms(tx, user_id, mine.newly_joined)
+    return found
 
 
 def _entry(
