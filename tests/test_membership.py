@@ -344,7 +344,7 @@ def test_one_has_to_leave_before_forgetting(app: Flask, login: Login, before: st
     [
         ("join", {}, (403, "M_FORBIDDEN")),
         ("join", {"reason": 5}, (400, "M_BAD_JSON")),
-        ("join", {"third_party_signed": {}}, (400, "M_SERVER_NOT_TRUSTED")),
+        ("join", {"third_party_signed": {}}, (400, "M_MISSING_PARAM")),
         ("leave", {}, (403, "M_FORBIDDEN")),
         ("forget", {}, (403, "M_FORBIDDEN")),
         ("invite", {"user_id": CAROL}, (403, "M_FORBIDDEN")),

@@ -192,11 +192,9 @@ def test_a_bad_request_makes_no_account(
     assert client.get(V3 + "register/available?username=alice").status_code == 200
 
 
-def test_guests_are_refused(client: FlaskClient) -> None:
-    guest = client.post(V3 + "register?kind=guest", json={})
+def test_other_kinds_of_accounts_do_not_exist(client: FlaskClient) -> None:
     other = client.post(V3 + "register?kind=ghost", json={})
 
-    assert errcode(guest) == (403, "M_GUEST_ACCESS_FORBIDDEN")
     assert errcode(other) == (400, "M_INVALID_PARAM")
 
 

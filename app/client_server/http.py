@@ -16,6 +16,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from app import context, errors
 from app.caches import Requester
+from app.client_server import guest_access
 from app.core import ratelimits
 from app.core.appservices import identity
 from app.core.people import access_tokens
@@ -36,7 +37,8 @@ MAX_INTEGER = 2**53 - 1
 def authenticated(view: Callable[P, R]) -> Callable[P, R]:
     """Run a view only for who shows a valid access token; `requester()` then tells who it is.
 
-    Raises M_MISSING_TOKEN and M_UNKNOWN_TOKEN (401).
+    Raises M_MISSING_TOKEN and M_UNKNOWN_TOKEN (401), M_GUEST_ACCESS_FORBIDDEN for what guests may
+    not ask.
     """
 
     @functools.wraps(view)
@@ -45,6 +47,8 @@ def authenticated(view: Callable[P, R]) -> Callable[P, R]:
         if token is None:
             raise errors.missing_token()
         _recognise(token)
+        if requester().is_guest:
+            guest_access.check()
         return view(*args, **kwargs)
 
     return wrapped

@@ -11,7 +11,7 @@ from flask import Blueprint
 from app import context, errors
 from app.client_server import http
 from app.client_server.http import authenticated, requester
-from app.core.rooms import aliases, membership, state
+from app.core.rooms import aliases, membership, state, third_party_invites
 from app.spec.events import Json
 
 bp = Blueprint("membership", __name__)
@@ -22,6 +22,15 @@ class OwnChange(msgspec.Struct):
 
     reason: str | None = None
     third_party_signed: Json | None = None
+
+
+class ThirdPartySigned(msgspec.Struct):
+    """The proof that somebody has the address to which an invite was sent."""
+
+    sender: str
+    mxid: str
+    token: str
+    signatures: dict[str, dict[str, str]]
 
 
 class OthersChange(msgspec.Struct):
@@ -169,11 +178,14 @@ def check_limits(kind: str, room_id: str, target: str) -> None:
 
 def _join(room_id_or_alias: str) -> Json:
     body = http.body_as(OwnChange)
-    if body.third_party_signed is not None:
-        raise errors.server_not_trusted("This server knows no identity server")
+    signed = body.third_party_signed
+    if signed is not None:
+        http.convert(signed, ThirdPartySigned)
     check_limits("join", room_id_or_alias, requester().user_id)
     with context.db().write() as tx:
         room_id = aliases.resolve(tx, room_id_or_alias)
+        if signed is not None:
+            third_party_invites.accept(tx, room_id, requester().user_id, signed)
         membership.join(tx, room_id, requester().user_id, _reason(body.reason))
     return {"room_id": room_id}
 

@@ -11,7 +11,7 @@ from flask import Blueprint, request
 from app import context, errors
 from app.client_server import http, interactive
 from app.core.appservices import identity
-from app.core.people import accounts, login, registration, terms
+from app.core.people import accounts, guests, login, registration, terms
 from app.spec.events import Json
 
 bp = Blueprint("registration", __name__)
@@ -27,6 +27,13 @@ class Register(msgspec.Struct):
     initial_device_display_name: str | None = None
     inhibit_login: bool = False
     refresh_token: bool = False
+    guest_access_token: str | None = None
+
+
+class RegisterGuest(msgspec.Struct):
+    """The body of a guest's request: "all [other] parameters […] MUST BE ignored"."""
+
+    initial_device_display_name: str | None = None
 
 
 @bp.post("/register")
@@ -38,7 +45,8 @@ def register() -> Json:
     body = http.json_object()
     if body.get("type") == identity.TYPE:
         return _register_for_service(body)
-    _refuse_guests()
+    if _is_for_guest():
+        return _register_guest(body)
     return register_by(body)
 
 
@@ -51,8 +59,12 @@ def register_by(body: Json) -> Json:
     wish = http.convert(body, Register)
     server = context.server()
     flows = registration.flows(server.config)
-    with context.db().read() as tx:
-        registration.free_user_id(tx, wish.username)  # before the proof, as the spec wants it
+    guest = None
+    if wish.guest_access_token is not None:
+        guest = guests.by_token(context.db(), wish.username, wish.guest_access_token)
+    else:
+        with context.db().read() as tx:
+            registration.free_user_id(tx, wish.username)  # before the proof, as the spec wants it
     if wish.password is not None:
         accounts.check_new_password(wish.password)
     proof = interactive.require_any(body, flows)
@@ -61,7 +73,7 @@ def register_by(body: Json) -> Json:
         password_hash = accounts.hash_password(server, wish.password)
     with context.db().write() as tx:
         user_id = registration.register(
-            tx, wish.username, password_hash, token=proof.registration_token
+            tx, wish.username, password_hash, token=proof.registration_token, guest=guest
         )
         terms.accept(tx, user_id)
         if wish.inhibit_login:
@@ -113,9 +125,21 @@ def _register_for_service(body: Json) -> Json:
         return login.start_session(tx, user_id, session)
 
 
-def _refuse_guests() -> None:
+def _is_for_guest() -> bool:
     kind = request.args.get("kind", "user")
-    if kind == "guest":
-        raise errors.guest_access_forbidden("This server has no guest accounts")
-    if kind != "user":
+    if kind not in {"user", "guest"}:
         raise errors.invalid_param("kind must be user or guest")
+    return kind == "guest"
+
+
+def _register_guest(body: Json) -> Json:
+    """The answer to who wants to look around. It takes no proof of anything.
+
+    Spec: client-server-api#guest-access
+    """
+    context.rate_limits().check("rc_registration", http.address_key())
+    wish = http.convert(body, RegisterGuest)
+    with context.db().write() as tx:
+        user_id = guests.register(tx)
+        session = login.Wish(display_name=wish.initial_device_display_name)
+        return login.start_session(tx, user_id, session)

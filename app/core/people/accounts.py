@@ -53,10 +53,13 @@ _FIND = select(
     Account.is_suspended,
 ).where(Account.user_id == bindparam("user_id"))
 _ALL = select(*_FIND.selected_columns).order_by(Account.user_id)
-# not counting bridges, which may be there before the owner is
+# not counting bridges and guests, who may be there before the owner is
 _ANYBODY = (
-    select(Account.user_id).where(Account.user_id.not_in(select(AppserviceUser.user_id))).limit(1)
+    select(Account.user_id)
+    .where(~Account.is_guest, Account.user_id.not_in(select(AppserviceUser.user_id)))
+    .limit(1)
 )
+_IS_GUEST = select(Account.is_guest).where(Account.user_id == bindparam("user_id"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +106,17 @@ def create(
     *,
     is_admin: bool = False,
     is_bridged: bool = False,
+    is_guest: bool = False,
 ) -> None:
     """Make an account. The first one of a server becomes its administrator.
 
-    Not so one that an application service makes (`is_bridged`).
+    Not so one that an application service makes (`is_bridged`), nor a guest.
 
     Raises M_USER_IN_USE when somebody has, or had, this user id.
     """
     if find(tx, user_id) is not None:
         raise errors.user_in_use()
-    is_first = not is_bridged and tx.sql.execute(_ANYBODY).first() is None
+    is_first = not (is_bridged or is_guest) and tx.sql.execute(_ANYBODY).first() is None
     tx.sql.execute(
         insert(Account),
         {
@@ -120,10 +124,23 @@ def create(
             "password_hash": password_hash,
             "created_ts": tx.now_ms,
             "is_admin": is_admin or is_first,
-            "is_guest": False,
+            "is_guest": is_guest,
             "deactivated_ts": None,
         },
     )
+    if not is_guest:
+        user_directory.put(tx, user_id, None)
+
+
+def is_guest(tx: Reader, user_id: str) -> bool:
+    """Whether this is the account of a guest."""
+    return bool(tx.sql.execute(_IS_GUEST, {"user_id": user_id}).scalar())
+
+
+def end_guest(tx: Tx, user_id: str, password_hash: str | None) -> None:
+    """Make a guest's account one like others, also as to who becomes administrator."""
+    is_first = tx.sql.execute(_ANYBODY).first() is None
+    _change(tx, user_id, is_guest=False, is_admin=is_first, password_hash=password_hash)
     user_directory.put(tx, user_id, None)
 
 

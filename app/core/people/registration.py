@@ -16,7 +16,7 @@ from sqlalchemy import bindparam, delete, insert, or_, select, update
 
 from app import errors
 from app.config import Config
-from app.core.people import accounts, terms
+from app.core.people import access_tokens, accounts, terms
 from app.db import Reader, Tx
 from app.models.accounts import RegistrationToken
 from app.spec import identifiers
@@ -86,19 +86,31 @@ def register(
     token: str | None = None,
     is_admin: bool = False,
     service: Service | None = None,
+    guest: str | None = None,
 ) -> str:
     """The user id of a new account. Without a password nobody can log in to it later.
 
     `token` is the registration token that was shown for it; it is used up by one. `service` is the
-    application service that makes the account.
+    application service that makes the account. `guest` is the user id of who was a guest until now:
+    their sessions go on, and may do more.
     Raises as `free_user_id`, and M_FORBIDDEN when the token has been used up meanwhile.
     """
-    user_id = free_user_id(tx, username, service)
+    user_id = free_user_id(tx, username, service) if guest is None else guest
     if token is not None:
         _use_up(tx, token)
+    if guest is not None:
+        _end_guest(tx, guest, password_hash)
+        return guest
     is_bridged = service is not None
     accounts.create(tx, user_id, password_hash, is_admin=is_admin, is_bridged=is_bridged)
     return user_id
+
+
+def _end_guest(tx: Tx, user_id: str, password_hash: str | None) -> None:
+    if not accounts.is_guest(tx, user_id):  # has asked twice at once
+        raise errors.user_in_use()
+    accounts.end_guest(tx, user_id, password_hash)
+    access_tokens.forget_all(tx, user_id)
 
 
 def is_valid_token(tx: Reader, token: str) -> bool:

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, delete, insert, select
 
 from app import errors
 from app.core.people import profiles
-from app.core.rooms import personal_settings, state, timeline
+from app.core.rooms import guest_access, personal_settings, state, timeline
 from app.db import Reader, Tx
 from app.models.account_data import AccountData
 from app.models.moderation import ServerNoticeRoom
@@ -51,8 +51,9 @@ def change(
 
     `content` has the event's further keys: reason, is_direct … `ts` is when it shall have been sent
     (ms), where an application service says so.
-    Raises M_FORBIDDEN when the rules of the room refuse it, M_INVITE_BLOCKED, M_NOT_FOUND for an
-    unknown room, M_INVALID_PARAM for what is no user id, M_BAD_JSON for what is no membership.
+    Raises M_FORBIDDEN when the rules of the room refuse it, M_INVITE_BLOCKED,
+    M_GUEST_ACCESS_FORBIDDEN for guests where they can't join, M_NOT_FOUND for an unknown room,
+    M_INVALID_PARAM for what is no user id, M_BAD_JSON for what is no membership.
     """
     if membership not in MEMBERSHIPS:
         raise errors.bad_json(f"{membership!r} is no membership")
@@ -65,12 +66,11 @@ def change(
     if membership == "leave" and sender == target:
         _check_may_reject(tx, room_id, target)
     if membership == "join" and sender == target:
+        guest_access.check_may_join(tx, room_id, target)
         content |= _authorisation(tx, room_id, target)
     content = _with_profile(tx, sender, target, content)
     is_new = membership == "join" and not state.is_joined(tx, room_id, target)
-    draft = timeline.Draft(
-        room_id, sender, state.MEMBER, content, target, origin_server_ts=ts
-    )
+    draft = timeline.Draft(room_id, sender, state.MEMBER, content, target, origin_server_ts=ts)
     event_id = timeline.send(tx, draft)
     if membership in {"join", "invite", "knock"}:
         tx.sql.execute(_REMEMBER, {"of_user": target, "the_room": room_id})

@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, select
 
 from app import errors
 from app.caches import Requester
-from app.core.rooms import rows, state, timeline
+from app.core.rooms import guest_access, rows, state, timeline
 from app.db import Reader, Tx
 from app.models.events import StoredEvent
 from app.spec import event_auth, room_state
@@ -79,7 +79,11 @@ def send(
         _check_may_redact(tx, requester, room_id, redacts)
     _check_is_no_duplicate(tx, draft)
     _check_may_have_a_thread(tx, draft)
-    return timeline.send(tx, draft)
+    had_guests = redacts is not None and guest_access.is_open(tx, room_id)
+    event_id = timeline.send(tx, draft)
+    if had_guests:
+        guest_access.send_away(tx, room_id)
+    return event_id
 
 
 def sent_as(tx: Reader, room_id: str, sender: str, event_type: str, txn_id: str) -> str | None:

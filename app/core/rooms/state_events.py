@@ -10,7 +10,15 @@ from sqlalchemy import bindparam, select
 
 from app import errors
 from app.caches import ClientEvent
-from app.core.rooms import aliases, client_events, membership, state, timeline, visibility
+from app.core.rooms import (
+    aliases,
+    client_events,
+    guest_access,
+    membership,
+    state,
+    timeline,
+    visibility,
+)
 from app.db import Reader, Tx
 from app.models.base import NOW_AND_LATER
 from app.models.state import StateInterval
@@ -54,10 +62,12 @@ def put(
         return membership.change(tx, room_id, sender, state_key, kind, content, ts)
     if event_type == aliases.CANONICAL_ALIAS and state_key == "":
         aliases.check_canonical(tx, room_id, content)
-    draft = timeline.Draft(
-        room_id, sender, event_type, content, state_key, origin_server_ts=ts
-    )
-    return timeline.send(tx, draft)
+    draft = timeline.Draft(room_id, sender, event_type, content, state_key, origin_server_ts=ts)
+    had_guests = event_type == guest_access.GUEST_ACCESS and guest_access.is_open(tx, room_id)
+    event_id = timeline.send(tx, draft)
+    if had_guests:
+        guest_access.send_away(tx, room_id)
+    return event_id
 
 
 def get(tx: Reader, room_id: str, user_id: str, event_type: str, state_key: str) -> ClientEvent:

@@ -1,0 +1,37 @@
+"""Invites of an address (m.room.third_party_invite): coming in by proving that it is one's own.
+
+The proof is a signature by a key that the invite names. The authorization rules check it, as every
+server in the room would; here it only becomes the invite of a user.
+Spec: client-server-api#third-party-invites
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from app import errors
+from app.core.rooms import state, timeline
+from app.db import Tx
+from app.spec import room_state
+from app.spec.events import Json
+
+THIRD_PARTY_INVITE: Final = "m.room.third_party_invite"
+
+
+def accept(tx: Tx, room_id: str, user_id: str, signed: Json) -> None:
+    """Invite a user in the name of who invited the address. Who is invited or in already stays so.
+
+    `signed` has sender, mxid, token and signatures. Raises M_FORBIDDEN when the room has no such
+    invite, when none of its keys has signed for this user, and for invites of other servers' users.
+    """
+    if state.membership_of(tx, room_id, user_id) in {"invite", "join"}:
+        return
+    invite = state.current(tx, room_id, THIRD_PARTY_INVITE, signed["token"])
+    if invite is None or invite.sender != signed["sender"]:
+        raise errors.forbidden("The room has no such third-party invite")
+    if room_state.domain_of(invite.sender) != tx.server.name:
+        raise errors.forbidden("Only the server of who has invited can complete this invite")
+    shown = invite.content.get("display_name")
+    proof: Json = {"signed": signed} | ({"display_name": shown} if isinstance(shown, str) else {})
+    content = {"membership": "invite", "third_party_invite": proof}
+    timeline.send(tx, timeline.Draft(room_id, invite.sender, state.MEMBER, content, user_id))
