@@ -245,7 +245,7 @@ def test_what_is_described_can_be_read_again(write: Write) -> None:
 def test_every_key_is_described_with_its_meaning() -> None:
     described = config.describe(Config())
 
-    keys = re.findall(r"^# .+\n([a-z_.]+) = ", described, flags=re.MULTILINE)
+    keys = re.findall(r"^# .+\n([a-z0-9_.]+) = ", described, flags=re.MULTILINE)
     assert len(keys) == len(re.findall(r"^[a-z]", described, flags=re.MULTILINE))
     assert {"server_name", "token_lifetime", "rc_login.address", "push.include_content"} <= {*keys}
     assert {key.split(".")[0] for key in keys} == {
