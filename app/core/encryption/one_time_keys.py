@@ -63,8 +63,10 @@ _OLDEST = text(
     " AND key.device_id = json_extract(one.value, '$[1]')"
     " AND key.algorithm = json_extract(one.value, '$[2]')"
     " AND key.key_id = (SELECT oldest.key_id FROM one_time_keys AS oldest"
-    "  WHERE oldest.user_id = key.user_id AND oldest.device_id = key.device_id"
-    "  AND oldest.algorithm = key.algorithm ORDER BY oldest.position, oldest.key_id LIMIT 1)"
+    "  WHERE oldest.user_id = json_extract(one.value, '$[0]')"
+    "  AND oldest.device_id = json_extract(one.value, '$[1]')"
+    "  AND oldest.algorithm = json_extract(one.value, '$[2]')"
+    "  ORDER BY oldest.position, oldest.key_id LIMIT 1)"
 )
 _TAKE = delete(OneTimeKey).where(
     OneTimeKey.user_id == bindparam("of_user"),

@@ -1,7 +1,7 @@
 """Devices: the sessions of a user.
 
 This module alone writes the table devices. `remove` is the one way in which a session ends: what
-belongs to a device (its tokens; later its keys and its messages) goes with it there.
+belongs to a device (its tokens, its keys, messages for it) goes with it there.
 
 Spec: client-server-api#device-management,
 client-server-api#relationship-between-access-tokens-and-devices
@@ -17,8 +17,10 @@ from typing import Any
 from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from app import errors
+from app.core.encryption import cross_signing, device_keys, key_signatures
 from app.core.people import access_tokens
 from app.core.people.last_seen import LastSeen
+from app.core.sync import to_device
 from app.db import Reader, Tx
 from app.models.devices import Device
 from app.spec import identifiers
@@ -43,7 +45,7 @@ def start_session(
     """The id of the device that a user logs in with: a new one, or the one that the client names.
 
     A device that exists keeps its name and loses its old tokens.
-    Raises M_INVALID_PARAM for an id that is too long.
+    Raises M_INVALID_PARAM for an id that is too long, or is a cross-signing key of the user.
     """
     if not device_id:  # some clients send an empty one for "none"
         device_id = "".join(secrets.choice(string.ascii_uppercase) for _ in range(10))
@@ -53,6 +55,8 @@ def start_session(
     if tx.sql.execute(_FIND, key).first() is not None:
         access_tokens.revoke(tx, user_id, [device_id])
         return device_id
+    if cross_signing.is_public_key(tx, user_id, device_id):
+        raise errors.invalid_param("One of your cross-signing keys is called like this device id")
     # Cut rather than refused: nobody should be unable to log in as the browser has a long name
     name = None if display_name is None else display_name[:MAX_NAME_CHARACTERS]
     tx.sql.execute(insert(Device), {**key, "display_name": name})
@@ -91,6 +95,7 @@ def rename(tx: Tx, user_id: str, device_id: str, display_name: str | None) -> No
         raise errors.invalid_param(f"The name has more than {MAX_NAME_CHARACTERS} characters")
     device = (Device.user_id == user_id, Device.device_id == device_id)
     tx.sql.execute(update(Device).where(*device).values(display_name=display_name))
+    device_keys.note_rename(tx, user_id, device_id)
 
 
 def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
@@ -98,6 +103,9 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
     known = set(device_ids).intersection(ids(tx, user_id))
     access_tokens.revoke(tx, user_id, known)
     tx.sql.execute(delete(Device).where(Device.user_id == user_id, Device.device_id.in_(known)))
+    device_keys.remove(tx, user_id, known)
+    key_signatures.forget(tx, user_id, known)
+    to_device.remove(tx, user_id, known)
     tx.wake(user_id)  # a waiting /sync of such a device has to notice
 
 

@@ -1,0 +1,270 @@
+"""Messages from device to device: each arrives once, in order, and is then gone."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import func, select
+
+from app.core.sync import to_device
+from app.models.to_device import CutAnswer, ToDeviceMessage, ToDeviceTransaction
+from tests.conftest import Login, Person
+from tests.rooms import Json, refusal, unchanged
+
+TYPE = "org.example.ping"
+numbers = itertools.count()
+
+
+def send(person: Person, messages: Json, txn_id: str = "") -> None:
+    txn_id = txn_id or f"t{next(numbers)}"
+    answer = person.put(f"sendToDevice/{TYPE}/{txn_id}", json={"messages": messages})
+    assert (answer.status_code, answer.get_json()) == (200, {})
+
+
+def ping(person: Person, other: Person, number: int = 0, txn_id: str = "") -> None:
+    """Send a number to the other's device."""
+    send(person, {other.user_id: {other.device_id: {"n": number}}}, txn_id)
+
+
+def pings(answer: Json) -> list[int]:
+    """The numbers in an answer of /sync."""
+    return [event["content"]["n"] for event in answer["to_device"]["events"]]
+
+
+def waiting(app: Flask) -> int:
+    """How many messages are in the database."""
+    with app.extensions["db"].read() as tx:
+        count: int = tx.sql.execute(select(func.count()).select_from(ToDeviceMessage)).scalar_one()
+        return count
+
+
+def test_a_message_arrives_with_its_sender(login: Login) -> None:
+    alice, bob = login("alice"), login("bob")
+    since = bob.sync()["next_batch"]
+
+    ping(alice, bob, 1)
+
+    assert bob.sync(since)["to_device"]["events"] == [
+        {"type": TYPE, "sender": alice.user_id, "content": {"n": 1}}
+    ]
+
+
+def test_it_comes_again_until_the_next_token_is_shown_and_then_never(
+    app: Flask, login: Login
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    since = bob.sync()["next_batch"]
+    ping(alice, bob, 1)
+
+    first, again = bob.sync(since), bob.sync(since)
+    after = bob.sync(first["next_batch"])
+
+    assert [pings(it) for it in (first, again, after)] == [[1], [1], []]
+    assert waiting(app) == 0
+    assert pings(bob.sync(since)) == []
+
+
+def test_a_first_sync_brings_what_waits(login: Login) -> None:
+    alice, bob = login("alice"), login("bob")
+    ping(alice, bob, 1)
+    ping(alice, bob, 2)
+
+    assert pings(bob.sync()) == [1, 2]
+
+
+def test_only_the_named_device_gets_it(login: Login) -> None:
+    alice, phone, laptop = login("alice"), login("bob"), login("bob")
+
+    ping(alice, phone, 1)
+
+    assert (pings(phone.sync()), pings(laptop.sync())) == ([1], [])
+
+
+def test_a_star_stands_for_all_devices_that_are_not_named(login: Login) -> None:
+    alice, phone, laptop = login("alice"), login("bob"), login("bob")
+
+    send(alice, {phone.user_id: {"*": {"n": 1}, laptop.device_id: {"n": 2}}})
+
+    assert (pings(phone.sync()), pings(laptop.sync()), pings(alice.sync())) == ([1], [2], [])
+
+
+def test_a_message_to_nobody_is_ignored(app: Flask, login: Login) -> None:
+    alice, bob = login("alice"), login("bob")
+
+    send(alice, {bob.user_id: {"UNKNOWN": {}}, "@nobody:localhost": {"*": {}}, "@a:b.c": {"X": {}}})
+
+    assert waiting(app) == 0
+
+
+def test_a_repeated_request_sends_nothing_anew(login: Login) -> None:
+    alice, other_alice, bob = login("alice"), login("alice"), login("bob")
+
+    for _ in range(2):
+        ping(alice, bob, 1, "same")
+    ping(other_alice, bob, 2, "same")
+    answer = alice.put(
+        "sendToDevice/org.example.other/same",
+        json={"messages": {bob.user_id: {"*": {"n": 3}}}},
+    )
+
+    assert answer.status_code == 200
+    assert pings(bob.sync()) == [1, 2, 3]
+
+
+def test_transaction_ids_are_forgotten_after_a_day(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    ping(alice, bob, 1, "old")
+    monkeypatch.setattr(to_device, "REMEMBERED_MS", -60_000)
+
+    ping(alice, bob, 2, "new")
+
+    with app.extensions["db"].read() as tx:
+        left = tx.sql.execute(select(ToDeviceTransaction.txn_id)).scalars().all()
+    assert left == ["new"]
+
+
+def test_an_answer_holds_so_many_and_the_rest_comes_in_order(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_device, "AT_ONCE", 3)
+    alice, bob = login("alice"), login("bob")
+    token = bob.sync()["next_batch"]
+    for number in range(8):
+        ping(alice, bob, number)
+
+    got: list[list[int]] = []
+    for late in (8, 9, 10, None, None):
+        repeated = bob.sync(token)
+        answer = bob.sync(token, timeout=20_000 if len(got) < 4 else 0)
+        assert pings(repeated) == pings(answer)
+        got.append(pings(answer))
+        token = answer["next_batch"]
+        if late is not None:
+            ping(alice, bob, late)
+
+    assert got == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10], []]
+    assert waiting(app) == 0
+    with app.extensions["db"].read() as tx:
+        assert tx.sql.execute(select(CutAnswer.token)).all() == []
+
+
+def test_of_two_cut_answers_with_one_token_the_shorter_counts(
+    login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_device, "AT_ONCE", 2)
+    alice, bob = login("alice"), login("bob")
+    start = bob.sync()["next_batch"]
+    ping(alice, bob, 0)
+    later = bob.sync(start)["next_batch"]
+    for number in range(1, 5):
+        ping(alice, bob, number)
+
+    shorter, longer = bob.sync(start), bob.sync(later)
+
+    assert (pings(shorter), pings(longer)) == ([0, 1], [1, 2])
+    assert shorter["next_batch"] == longer["next_batch"]
+    assert pings(bob.sync(shorter["next_batch"])) == [2, 3]
+
+
+def test_a_waiting_sync_ends_when_a_message_comes(app: Flask, login: Login) -> None:
+    alice, bob = login("alice"), login("bob")
+    since = bob.sync()["next_batch"]
+    answers: list[Json] = []
+    parked = Person(app.test_client(), bob.user_id, bob.access_token, bob.device_id)
+    thread = threading.Thread(target=lambda: answers.append(parked.sync(since, timeout=20_000)))
+    thread.start()
+    wakeups = app.extensions["wakeups"]
+    while not len(wakeups):
+        thread.join(0.01)
+
+    ping(alice, bob, 1)
+    thread.join(10)
+
+    assert [pings(it) for it in answers] == [[1]]
+
+
+def test_a_device_that_is_no_more_loses_its_messages(app: Flask, login: Login) -> None:
+    alice, bob = login("alice"), login("bob")
+    ping(alice, bob, 1)
+    ping(bob, alice, 2)
+
+    bob.post("logout")
+
+    assert waiting(app) == 1
+    with app.extensions["db"].read() as tx:
+        left = tx.sql.execute(select(ToDeviceTransaction.device_id)).scalars().all()
+    assert left == [alice.device_id]
+
+
+def test_of_too_many_that_wait_the_oldest_go(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_device, "MAX_WAITING", 3)
+    alice, bob = login("alice"), login("bob")
+
+    for number in range(5):
+        ping(alice, bob, number)
+
+    assert waiting(app) == 3
+    assert pings(bob.sync()) == [2, 3, 4]
+
+
+def test_messages_survive_a_restart(login: Login, app: Flask) -> None:
+    alice, bob = login("alice"), login("bob")
+    since = bob.sync()["next_batch"]
+    ping(alice, bob, 1)
+    app.extensions["db"].caches.clear()
+    app.extensions["db"].caches.settle()
+
+    assert pings(bob.sync(since)) == [1]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "errcode"),
+    [
+        ({}, 400, "M_MISSING_PARAM"),
+        ({"messages": []}, 400, "M_BAD_JSON"),
+        ({"messages": {"@b:localhost": {"*": "text"}}}, 400, "M_BAD_JSON"),
+        ({"messages": {"bob": {"*": {}}}}, 400, "M_INVALID_PARAM"),
+        ({"messages": {"@b:localhost": {"*": {"x": "y" * 65536}}}}, 413, "M_TOO_LARGE"),
+    ],
+)
+def test_what_is_no_message_is_refused(
+    app: Flask, login: Login, body: Any, status: int, errcode: str
+) -> None:
+    alice = login("alice")
+
+    with unchanged(app):
+        answer = alice.put(f"sendToDevice/{TYPE}/t", json=body)
+
+    assert refusal(answer) == (status, errcode)
+
+
+@pytest.mark.parametrize("path", [f"{TYPE}/{'t' * 256}", f"{'t' * 256}/t"])
+def test_long_names_are_refused(app: Flask, login: Login, path: str) -> None:
+    alice = login("alice")
+
+    with unchanged(app):
+        answer = alice.put(f"sendToDevice/{path}", json={"messages": {}})
+
+    assert refusal(answer) == (400, "M_INVALID_PARAM")
+
+
+@pytest.mark.parametrize("named", [("A", "B", "C"), ("*",)])
+def test_too_many_messages_in_one_request_are_refused(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch, named: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(to_device, "MAX_MESSAGES", 2)
+    bob, _, _ = login("bob"), login("bob"), login("bob")
+    messages = {bob.user_id: {name: {"n": 1} for name in named}}
+
+    with unchanged(app):
+        answer = bob.put(f"sendToDevice/{TYPE}/t", json={"messages": messages})
+
+    assert refusal(answer) == (413, "M_TOO_LARGE")
