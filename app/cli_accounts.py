@@ -102,7 +102,8 @@ def list_users(ctx: click.Context, *, is_json: bool) -> None:
         print_json(found)
         return
     for account in found:
-        marks = [word for word in ("admin", "locked", "deactivated") if account[f"is_{word}"]]
+        words = ("admin", "locked", "suspended", "deactivated")
+        marks = [word for word in words if account[f"is_{word}"]]
         click.echo(
             f"{account['user_id']}  {_day(account['created_ts'])}  {' '.join(marks)}".rstrip()
         )
@@ -234,6 +235,7 @@ def _described(account: accounts.Known) -> Json:
         "created_ts": account.created_ts,
         "is_admin": account.is_admin,
         "is_locked": account.is_locked,
+        "is_suspended": account.is_suspended,
         "is_deactivated": account.deactivated_ts is not None,
     }
 

@@ -45,6 +45,23 @@ def test_long_lists_come_in_pages(
     assert pages == [shared[:2], shared[2:4], shared[4:]]
 
 
+def test_matrix_js_sdk_asks_under_the_older_name(
+    login: Login, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mutual_rooms, "MAX_ROOMS", 1)
+    alice, bob = login("alice"), login("bob")
+    shared = sorted(room(alice, bob) for _ in range(2))
+    path = "/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms"
+    query = {"user_id": bob.user_id}
+
+    first = alice.get(path, query_string=query).get_json()
+    token = first["next_batch_token"]
+    second = alice.get(path, query_string={**query, "batch_token": token}).get_json()
+
+    assert [first["joined"], second["joined"]] == [shared[:1], shared[1:]]
+    assert "next_batch_token" not in second
+
+
 def test_an_unknown_user_shares_nothing(login: Login, room: Room) -> None:
     alice = login("alice")
     room(alice)

@@ -17,6 +17,9 @@ from app.spec.events import Json
 
 bp = Blueprint("user_directory", __name__)
 bp_v1 = Blueprint("mutual_rooms", __name__, url_prefix="/_matrix/client/v1")
+bp_msc2666 = Blueprint(
+    "msc2666", __name__, url_prefix="/_matrix/client/unstable/uk.half-shot.msc2666"
+)
 
 
 class Search(msgspec.Struct):
@@ -47,3 +50,16 @@ def get_mutual_rooms() -> Json:
     context.rate_limits().check("rc_lookups", requester().user_id)
     with context.db().read() as tx:
         return mutual_rooms.shared(tx, requester().user_id, other, request.args.get("from"))
+
+
+@bp_msc2666.get("/user/mutual_rooms")
+@authenticated
+def get_mutual_rooms_before_they_were_specified() -> Json:
+    """The same, as matrix-js-sdk still asks for it."""
+    other = http.query_required("user_id")
+    context.rate_limits().check("rc_lookups", requester().user_id)
+    with context.db().read() as tx:
+        start = request.args.get("batch_token")
+        answer = mutual_rooms.shared(tx, requester().user_id, other, start)
+    token = answer.pop("next_batch", None)
+    return answer if token is None else {**answer, "next_batch_token": token}

@@ -25,7 +25,8 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc3773": True,  # notification counts by thread
     "org.matrix.msc3814": True,  # dehydrated devices; stable nowhere yet
     "org.matrix.msc3916.stable": True,  # authenticated media
-    "uk.half-shot.msc2666.query_mutual_rooms.stable": True,  # mutual rooms
+    "uk.half-shot.msc2666.query_mutual_rooms": True,  # mutual rooms, for matrix-js-sdk
+    "uk.half-shot.msc2666.query_mutual_rooms.stable": True,
 }
 
 
