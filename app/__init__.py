@@ -23,7 +23,7 @@ def create_app(config: Config) -> Flask:
     from flask import Flask  # noqa: PLC0415 - see above
 
     from app import client_server, db, web  # noqa: PLC0415 - see above
-    from app.background import delivery  # noqa: PLC0415 - see above
+    from app.background import delivery, push  # noqa: PLC0415 - see above
     from app.caches import Caches  # noqa: PLC0415 - see above
     from app.core import server_key  # noqa: PLC0415 - see above
     from app.core.appservices import files as registrations  # noqa: PLC0415 - see above
@@ -45,7 +45,8 @@ def create_app(config: Config) -> Flask:
     outside = Client(config)
     app.extensions["db"] = database
     app.extensions["outside"] = outside
-    app.extensions["delivery"] = delivery.Delivery(database, {})  # the worker starts it
+    kinds = {"push": push.kind(outside)}
+    app.extensions["delivery"] = delivery.Delivery(database, kinds)  # the worker starts it
     app.extensions["wakeups"] = wakeups
     app.extensions["ephemeral"] = Ephemeral(database, wakeups.wake)
     app.extensions["last_seen"] = LastSeen(database)

@@ -290,6 +290,11 @@ class Caches:
         self.search_progress: Cache[int, int] = Cache("search_progress", 1000, lambda _: 8)
         """The one row of its table; see rooms/search_index.py."""
 
+        self.pushers: Cache[str, dict[str, tuple[str, ...]]] = Cache(
+            "pushers", share(2), lambda users: sum(300 * len(of) for of in users.values())
+        )
+        """Who has pushers, as one value; see push/pushers.py."""
+
     def all(self) -> list[Cache[object, object]]:
         """Every cache, for /metrics and for emptying them."""
         return [cache for cache in vars(self).values() if isinstance(cache, Cache)]

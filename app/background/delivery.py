@@ -90,7 +90,9 @@ class Delivery:
         self._is_running = False
         self._stopping.set()
         until = time.monotonic() + _SECONDS_TO_STOP
-        for worker in list(self._at_work.values()):
+        with self._lock:
+            workers = list(self._at_work.values())
+        for worker in workers:
             worker.join(max(until - time.monotonic(), 0))
 
     def _empty(self, kind: str, destination: str) -> None:

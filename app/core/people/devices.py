@@ -20,6 +20,7 @@ from app import errors
 from app.core.encryption import cross_signing, device_keys, key_signatures
 from app.core.people import access_tokens
 from app.core.people.last_seen import LastSeen
+from app.core.push import pushers
 from app.core.sync import to_device
 from app.db import Reader, Tx
 from app.models.devices import Device
@@ -102,6 +103,7 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
     """End these sessions of a user; ids that are unknown (any more) change nothing."""
     known = set(device_ids).intersection(ids(tx, user_id))
     access_tokens.revoke(tx, user_id, known)
+    pushers.remove_of_devices(tx, user_id, known)
     tx.sql.execute(delete(Device).where(Device.user_id == user_id, Device.device_id.in_(known)))
     device_keys.remove(tx, user_id, known)
     key_signatures.forget(tx, user_id, known)

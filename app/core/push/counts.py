@@ -36,7 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert
 
 from app.caches import PushSettings
-from app.core.push import rules
+from app.core.push import pushers, rules
 from app.core.rooms import state
 from app.db import Reader, Tx
 from app.models.events import StoredEvent
@@ -170,6 +170,7 @@ def mark_read(
     threads = [it for it in unread if thread_id in {None, it}]
     if not threads:
         return
+    pushers.queue(tx, [user_id], {})  # the number on the badge
     key = {"of_user": user_id, "in_room": room_id}
     read = {**key, "upto": upto_position, "threads": threads}
     tx.sql.execute(_DROP_READ, read)
@@ -238,7 +239,10 @@ def _names(tx: Reader, room_id: str, settings: dict[str, PushSettings]) -> dict[
 
 
 def _write(tx: Tx, event: Event, position: int, thread: str, outcomes: dict[str, Outcome]) -> None:
-    """Store who is notified. Of an invite there is a note only: the room has no counts yet."""
+    """Store who is notified, and have their pushers told.
+
+    Of an invite there is a note only: the room has no counts yet.
+    """
     users: dict[int, list[str]] = {}
     kinds: dict[int, Outcome] = {}
     for user_id, outcome in outcomes.items():  # most have the same outcome, by the same rule
@@ -255,6 +259,8 @@ def _write(tx: Tx, event: Event, position: int, thread: str, outcomes: dict[str,
             "actions": orjson.dumps(outcome.actions).decode(),
         }
         tx.sql.execute(_NOTIFY, row)
+        told = {"room_id": event.room_id, "position": position, "tweaks": outcome.tweaks}
+        pushers.queue(tx, users[kind], told)
         if not is_invite:
             tx.sql.execute(_ADD, row)
 

@@ -1,0 +1,239 @@
+"""Pushers: where users want their notifications to go, and what waits in the outbox for them.
+
+Each pusher is a destination of the outbox. What it says there is small: which event, and what the
+user's rules want done. The rest is looked up when the gateway is called, so that counts are of that
+moment, and a message that was redacted or read meanwhile goes nowhere.
+
+Whether anybody has a pusher is asked for every message, so all of them are kept in memory by user.
+
+This module alone writes the table pushers.
+Spec: client-server-api#push-notifications
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import orjson
+from sqlalchemy import ColumnElement, Row, bindparam, delete, select
+from sqlalchemy.dialects.sqlite import insert
+
+from app import errors, outside
+from app.core import outbox
+from app.db import Reader, Tx
+from app.models.pushers import Pusher
+from app.outside.client import Client
+from app.spec.events import Json
+
+KIND: Final = "push"
+"""Of rows in the outbox."""
+GATEWAY_PATH: Final = "/_matrix/push/v1/notify"
+MAX_APP_ID_CHARACTERS: Final = 64
+MAX_PUSHKEY_BYTES: Final = 512
+MAX_NAME_CHARACTERS: Final = 1024
+MAX_DATA_BYTES: Final = 16_384
+MAX_PUSHERS: Final = 100
+
+_EVERYBODY: Final = ""
+"""The one key of the cache."""
+_COLUMNS = (
+    Pusher.user_id,
+    Pusher.app_id,
+    Pusher.pushkey,
+    Pusher.device_id,
+    Pusher.kind,
+    Pusher.app_display_name,
+    Pusher.device_display_name,
+    Pusher.profile_tag,
+    Pusher.lang,
+    Pusher.data,
+    Pusher.pushkey_ts,
+)
+_KEYS = select(Pusher.user_id, Pusher.app_id, Pusher.pushkey)
+_OF_USER = select(*_COLUMNS).where(Pusher.user_id == bindparam("user_id"))
+_ONE = _OF_USER.where(Pusher.app_id == bindparam("app_id"), Pusher.pushkey == bindparam("pushkey"))
+_INSERT = insert(Pusher)
+_SET = _INSERT.on_conflict_do_update(
+    index_elements=["user_id", "app_id", "pushkey"],
+    set_={column.key: _INSERT.excluded[column.key] for column in _COLUMNS[3:]},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """What is needed to call the gateway of a pusher."""
+
+    user_id: str
+    app_id: str
+    pushkey: str
+    data: Json
+    """As the client gave it, with `url`."""
+    pushkey_ts: int
+    """ms"""
+
+    @property
+    def url(self) -> str:
+        """Where to post."""
+        return str(self.data["url"])
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A pusher as a client wants it; see POST /pushers/set."""
+
+    app_id: str
+    pushkey: str
+    app_display_name: str
+    device_display_name: str
+    lang: str
+    data: Json
+    profile_tag: str | None = None
+
+
+def check(client: Client, wanted: Wanted) -> None:
+    """Whether this pusher can be; resolves the gateway's name, so not inside a write.
+
+    Raises M_INVALID_PARAM, also for a gateway on a private address that the owner has not allowed,
+    M_MISSING_PARAM without a URL.
+    """
+    check_key(wanted.app_id, wanted.pushkey)
+    for text in (wanted.app_display_name, wanted.device_display_name, wanted.lang):
+        if len(text) > MAX_NAME_CHARACTERS:
+            raise errors.invalid_param(f"A name has more than {MAX_NAME_CHARACTERS} characters")
+    if len(orjson.dumps(wanted.data)) > MAX_DATA_BYTES:
+        raise errors.invalid_param(f"data has more than {MAX_DATA_BYTES} bytes")
+    if "url" not in wanted.data:
+        raise errors.missing_param("data.url is missing: where is the push gateway?")
+    _check_url(client, wanted.data["url"])
+
+
+def check_key(app_id: str, pushkey: str) -> None:
+    """Raises M_INVALID_PARAM for what is too long to name a pusher."""
+    if len(app_id) > MAX_APP_ID_CHARACTERS:
+        raise errors.invalid_param(f"app_id has more than {MAX_APP_ID_CHARACTERS} characters")
+    if len(pushkey.encode()) > MAX_PUSHKEY_BYTES:
+        raise errors.invalid_param(f"pushkey has more than {MAX_PUSHKEY_BYTES} bytes")
+
+
+def put(tx: Tx, user_id: str, device_id: str, wanted: Wanted, *, append: bool) -> None:
+    """Make or change a pusher. Without `append`, others lose theirs with the same key.
+
+    Raises M_INVALID_PARAM when the user has too many.
+    """
+    if not append:
+        _remove(
+            tx,
+            Pusher.app_id == wanted.app_id,
+            Pusher.pushkey == wanted.pushkey,
+            Pusher.user_id != user_id,
+        )
+    if len(_by_user(tx).get(user_id, ())) > MAX_PUSHERS:
+        raise errors.invalid_param(f"You have {MAX_PUSHERS} pushers: delete some of them first")
+    row = {
+        "user_id": user_id,
+        "device_id": device_id,
+        "kind": "http",
+        "app_id": wanted.app_id,
+        "pushkey": wanted.pushkey,
+        "app_display_name": wanted.app_display_name,
+        "device_display_name": wanted.device_display_name,
+        "profile_tag": wanted.profile_tag,
+        "lang": wanted.lang,
+        "data": wanted.data,
+        "pushkey_ts": tx.now_ms,
+    }
+    tx.sql.execute(_SET, row)
+    tx.forget(tx.caches.pushers, _EVERYBODY)
+
+
+def all_of(tx: Reader, user_id: str) -> list[Json]:
+    """A user's pushers, as GET /pushers tells them."""
+    rows = tx.sql.execute(_OF_USER, {"user_id": user_id})
+    return [_described(row) for row in rows]
+
+
+def remove(tx: Tx, user_id: str, app_id: str, pushkey: str) -> None:
+    """Delete a pusher, if it is there, with what waits for it."""
+    _remove(tx, Pusher.user_id == user_id, Pusher.app_id == app_id, Pusher.pushkey == pushkey)
+
+
+def remove_of_devices(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
+    """The pushers that these sessions made go with them."""
+    if user_id in _by_user(tx):
+        _remove(tx, Pusher.user_id == user_id, Pusher.device_id.in_(device_ids))
+
+
+def gateway(tx: Reader, destination: str) -> Gateway | None:
+    """The pusher that a destination of the outbox means; None if it is no more."""
+    user_id, app_id, pushkey = orjson.loads(destination)
+    key = {"user_id": user_id, "app_id": app_id, "pushkey": pushkey}
+    row = tx.sql.execute(_ONE, key).first()
+    return None if row is None else Gateway(user_id, app_id, pushkey, row.data, row.pushkey_ts)
+
+
+def queue(tx: Tx, user_ids: Iterable[str], payload: Json) -> None:
+    """Have something told to every pusher of these users."""
+    known = _by_user(tx)
+    if known:
+        places = (place for user_id in user_ids for place in known.get(user_id, ()))
+        outbox.add_all(tx, KIND, [(place, payload) for place in places])
+
+
+def _by_user(tx: Reader) -> dict[str, tuple[str, ...]]:
+    """{user_id: the destinations of its pushers}, of everybody who has any."""
+    known = tx.caches.pushers.get(_EVERYBODY)
+    if known is None:
+        found: dict[str, list[str]] = {}
+        for user_id, app_id, pushkey in tx.sql.execute(_KEYS):
+            found.setdefault(user_id, []).append(_destination(user_id, app_id, pushkey))
+        known = {user_id: tuple(places) for user_id, places in found.items()}
+        tx.fill(tx.caches.pushers, _EVERYBODY, known)
+    return known
+
+
+def _remove(tx: Tx, *which: ColumnElement[bool]) -> None:
+    gone = delete(Pusher).where(*which).returning(Pusher.user_id, Pusher.app_id, Pusher.pushkey)
+    for user_id, app_id, pushkey in tx.sql.execute(gone).all():
+        outbox.drop(tx, KIND, _destination(user_id, app_id, pushkey))
+        tx.forget(tx.caches.pushers, _EVERYBODY)
+
+
+def _destination(user_id: str, app_id: str, pushkey: str) -> str:
+    return orjson.dumps([user_id, app_id, pushkey]).decode()
+
+
+def _check_url(client: Client, url: object) -> None:
+    # Deviates: "MUST be an HTTPS URL". A gateway in the owner's own network (UnifiedPush's ntfy,
+    # most often) has no certificate; and only the owner can let one there.
+    if not isinstance(url, str) or not _is_of_gateway(url):
+        raise errors.invalid_param(f"data.url must be https://, a host, and {GATEWAY_PATH}")
+    try:
+        client.check(url)
+    except outside.RemoteError as problem:
+        if problem.kind == "refused":
+            raise errors.invalid_param(f"data.url: {problem}") from None
+        # The name has no address just now, as when the DNS is away: deliveries are tried later
+
+
+def _is_of_gateway(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # what stands in brackets is no address
+        return False
+    return parts.scheme in {"https", "http"} and parts.path == GATEWAY_PATH
+
+
+def _described(row: Row[*tuple[Any, ...]]) -> Json:
+    shown = {
+        "pushkey": row.pushkey,
+        "kind": row.kind,
+        "app_id": row.app_id,
+        "app_display_name": row.app_display_name,
+        "device_display_name": row.device_display_name,
+        "lang": row.lang,
+        "data": row.data,
+    }
+    return shown if row.profile_tag is None else {**shown, "profile_tag": row.profile_tag}
