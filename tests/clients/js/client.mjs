@@ -5,6 +5,7 @@
  * page.mjs a window. Every command takes one object and answers with something JSON can hold.
  */
 import * as sdk from "matrix-js-sdk";
+import { cryptoCallbacks, encryptionCommands } from "./encryption.mjs";
 
 const WAIT_MS = 15_000;
 
@@ -68,11 +69,13 @@ async function fetchMedia(address) {
 }
 
 function beSomeone(baseUrl, { user_id: userId, access_token: accessToken, device_id: deviceId }) {
-    client = sdk.createClient({ baseUrl, userId, accessToken, deviceId });
+    client = sdk.createClient({ baseUrl, userId, accessToken, deviceId, cryptoCallbacks });
     return { userId, deviceId };
 }
 
 const commands = {
+    ...encryptionCommands(() => client),
+
     /** Like Element: a first request to learn the flows, then m.login.dummy in that session. */
     async register({ baseUrl, username, password }) {
         const stranger = sdk.createClient({ baseUrl });
