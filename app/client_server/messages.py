@@ -9,7 +9,7 @@ from flask import Blueprint, request
 
 from app import context, errors
 from app.client_server import http
-from app.core.rooms import aggregations, client_events, history, previews
+from app.core.rooms import client_events, client_view, history, previews
 from app.core.sync import filters, tokens
 from app.core.sync.tokens import SyncToken
 from app.db import Reader
@@ -38,12 +38,12 @@ def get_room_events(room_id: str) -> Json:
             limit=limit,
             wanted=wanted,
         )
-        bundles = aggregations.bundles(tx, me, page.events)
+        chunk = client_view.encode_all(tx, me, page.events)
         members = []
         if wanted.lazy_load_members:
             members = history.senders_of(tx, room_id, page.events)
     answer: Json = {
-        "chunk": client_events.encode_all(page.events, tx.now_ms, me, bundles=bundles),
+        "chunk": chunk,
         "start": request.args.get("from") or str(SyncToken(page.start)),
     }
     if page.end is not None:
@@ -77,8 +77,7 @@ def get_event_context(room_id: str, event_id: str) -> Json:
     with context.db().read() as tx:
         found = history.context(tx, me.user_id, room_id, event_id, limit, wanted)
         shown = [*found.before.events, found.event, *found.after.events]
-        bundles = aggregations.bundles(tx, me, shown)
-    encoded = client_events.encode_all(shown, tx.now_ms, me, bundles=bundles)
+        encoded = client_view.encode_all(tx, me, shown)
     centre = len(found.before.events)
     return {
         "start": str(SyncToken(found.before.end or 0)),
@@ -132,9 +131,7 @@ def _one_event(event_id: str, room_id: str | None) -> Json:
     me = http.requester()
     with context.db().read() as tx:
         event = history.event(tx, me.user_id, event_id, room_id)
-        bundles = aggregations.bundles(tx, me, [event])
-        relations = bundles.get(event.event_id)
-        return client_events.as_json(event, tx.now_ms, me, relations=relations)
+        return client_view.as_json(tx, me, event)
 
 
 def _is_backwards() -> bool:

@@ -9,7 +9,7 @@ from flask import Blueprint, request
 
 from app import context, errors
 from app.client_server import http
-from app.core.rooms import aggregations, client_events, history, relations, threads
+from app.core.rooms import client_view, history, relations, threads
 from app.core.sync import tokens
 from app.core.sync.tokens import SyncToken
 from app.db import Reader
@@ -57,8 +57,7 @@ def get_thread_roots(room_id: str) -> Json:
             limit=limit,
             is_participated=include == "participated",
         )
-    shown = client_events.encode_all(page.roots, tx.now_ms, me, bundles=page.bundles)
-    answer: Json = {"chunk": shown}
+        answer: Json = {"chunk": client_view.encode_all(tx, me, page.roots, page.bundles)}
     if page.end is not None:
         answer["next_batch"] = str(SyncToken(page.end))
     return answer
@@ -69,8 +68,7 @@ def _page(room_id: str, event_id: str, rel_type: str | None, event_type: str | N
     with context.db().read() as tx:
         wanted = _wanted(tx, room_id, event_id, rel_type, event_type)
         page = relations.related(tx, me.user_id, wanted)
-        bundles = aggregations.bundles(tx, me, page.events)
-    answer: Json = {"chunk": client_events.encode_all(page.events, tx.now_ms, me, bundles=bundles)}
+        answer: Json = {"chunk": client_view.encode_all(tx, me, page.events)}
     if page.end is not None:
         answer["next_batch"] = str(SyncToken(page.end))
     if request.args.get("from"):

@@ -15,7 +15,7 @@ from flask import Blueprint, request
 from app import context, errors, hub
 from app.caches import Requester
 from app.client_server import http
-from app.core.rooms import aggregations, client_events, search, search_index
+from app.core.rooms import client_events, client_view, search, search_index
 from app.core.rooms.search import After, Asked, Found, Hit
 from app.core.sync.tokens import SyncToken
 from app.db import Reader
@@ -113,8 +113,7 @@ def _asked(criteria: Criteria) -> Asked:
 
 def _answer(tx: Reader, me: Requester, criteria: Criteria, asked: Asked, found: Found) -> Json:
     events = [hit.event for hit in found.hits]
-    bundles = aggregations.bundles(tx, me, events)
-    shown = client_events.encode_all(events, tx.now_ms, me, bundles=bundles)
+    shown = client_view.encode_all(tx, me, events)
     results: list[Json] = [
         {"rank": hit.rank, "result": event} for hit, event in zip(found.hits, shown, strict=True)
     ]
@@ -157,8 +156,8 @@ def _context(tx: Reader, me: Requester, hit: Hit, wanted: EventContext) -> Json:
     told: Json = {
         "start": str(SyncToken((older[-1].position if older else at) - 1)),
         "end": str(SyncToken(end)),
-        "events_before": client_events.encode_all(older, tx.now_ms, me),
-        "events_after": client_events.encode_all(found.after.events, tx.now_ms, me),
+        "events_before": client_view.encode_all(tx, me, older, {}),
+        "events_after": client_view.encode_all(tx, me, found.after.events, {}),
     }
     if wanted.include_profile:
         told["profile_info"] = found.profiles

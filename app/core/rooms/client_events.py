@@ -22,6 +22,7 @@ from app.models.events import StoredEvent
 from app.spec.events import Json
 
 NO_BUNDLES: Final[Mapping[str, Json]] = MappingProxyType({})
+NO_MEMBERSHIPS: Final[Mapping[int, str]] = MappingProxyType({})
 
 _Replaced = aliased(StoredEvent)
 _Redaction = aliased(StoredEvent)
@@ -86,10 +87,12 @@ def encode(
     *,
     with_room_id: bool = True,
     relations: Json | None = None,
+    membership: str | None = None,
 ) -> orjson.Fragment:
     """The event as JSON for one device. /sync leaves out the room, as it stands above the event.
 
-    `relations` is what aggregations.bundles tells of the event.
+    `relations` is what aggregations.bundles tells of the event, `membership` what its reader was
+    in the room then.
     """
     unsigned = b'"age":%d%s' % (max(0, now_ms - event.origin_server_ts), event.unsigned)
     if (
@@ -101,6 +104,8 @@ def encode(
         unsigned += b',"transaction_id":' + orjson.dumps(event.txn_id)
     if relations is not None:
         unsigned += b',"m.relations":' + orjson.dumps(relations)
+    if membership is not None:
+        unsigned += b',"membership":' + orjson.dumps(membership)
     room = b',"room_id":' + orjson.dumps(event.room_id) if with_room_id else b""
     return orjson.Fragment(b'%s%s,"unsigned":{%s}}' % (event.body, room, unsigned))
 
@@ -112,8 +117,9 @@ def encode_all(
     *,
     with_room_id: bool = True,
     bundles: Mapping[str, Json] = NO_BUNDLES,
+    memberships: Mapping[int, str] = NO_MEMBERSHIPS,
 ) -> list[orjson.Fragment]:
-    """The same for many, with `bundles` by event id."""
+    """The same for many, with `bundles` by event id and `memberships` by position."""
     return [
         encode(
             event,
@@ -121,21 +127,15 @@ def encode_all(
             requester,
             with_room_id=with_room_id,
             relations=bundles.get(event.event_id) if bundles else None,
+            membership=memberships.get(event.position) if memberships else None,
         )
         for event in events
     ]
 
 
-def as_json(
-    event: ClientEvent,
-    now_ms: int,
-    requester: Requester | None,
-    *,
-    relations: Json | None = None,
-) -> Json:
+def as_json(event: ClientEvent, now_ms: int, requester: Requester | None) -> Json:
     """The event as an object, for the rare answer that has to take it apart again."""
-    encoded = encode(event, now_ms, requester, relations=relations)
-    decoded: Json = orjson.loads(orjson.dumps(encoded))
+    decoded: Json = orjson.loads(orjson.dumps(encode(event, now_ms, requester)))
     return decoded
 
 

@@ -181,6 +181,26 @@ def sees_all_since(tx: Reader, user_id: str, room_id: str, position: int) -> boo
     return since is not None and since <= position
 
 
+def memberships(
+    tx: Reader, user_id: str, room_id: str, events: Sequence[E], *, is_quick: bool = False
+) -> dict[int, str]:
+    """{position: what the user was in the room just after the event}, of one room's events.
+
+    `is_quick` leaves out those for which the database would have to be asked.
+    Spec: client-server-api#room-event-format (unsigned.membership)
+    """
+    own: StateKey = (state.MEMBER, user_id)
+    entry = state.entries(tx, room_id, [own])[own]
+    if entry.event is None:
+        return {event.position: "leave" for event in events}
+    now = str(entry.event.content["membership"])
+    found = {event.position: now for event in events if event.position >= entry.since}
+    if len(found) < len(events) and not is_quick:
+        course = history(tx, user_id, room_id).membership
+        found = {event.position: course.at(event.position) or "leave" for event in events}
+    return found
+
+
 def history(tx: Reader, user_id: str, room_id: str) -> History:
     """All that decides about what this user may see of the room."""
     settings: list[tuple[int, int, str]] = []
@@ -225,6 +245,16 @@ def has_forgotten(tx: Reader, user_id: str, room_id: str) -> bool:
     """Whether the user has left the room and wants to know it no more."""
     key = {"user_id": user_id, "room_id": room_id}
     return tx.sql.execute(_FORGOTTEN, key).first() is not None
+
+
+def is_closed_by_forgetting(tx: Reader, user_id: str, room_id: str) -> bool:
+    """Whether the user may read nothing of the room as they have left and forgotten it.
+
+    What everybody may read, they still may.
+    """
+    if state.is_joined(tx, room_id, user_id) or not has_forgotten(tx, user_id, room_id):
+        return False
+    return not history(tx, user_id, room_id).is_open
 
 
 def _sees_all_since(tx: Reader, user_id: str, room_id: str) -> int | None:

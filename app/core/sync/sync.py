@@ -25,7 +25,7 @@ import orjson
 from app.caches import ClientEvent, Requester
 from app.core.encryption import device_lists, one_time_keys
 from app.core.push import counts
-from app.core.rooms import aggregations, client_events, rows, state
+from app.core.rooms import aggregations, client_events, rows, state, visibility
 from app.core.sync import (
     account_data,
     memberships,
@@ -206,9 +206,11 @@ def _entry(
     tx: Reader, ask: Ask, span: Span, room_state: list[ClientEvent], bundles: Mapping[str, Json]
 ) -> Json:
     """A room's own part of the answer: its timeline and the state before it."""
+    user_id = ask.requester.user_id
+    own = visibility.memberships(tx, user_id, span.room_id, span.timeline, is_quick=True)
     return {
         "timeline": {
-            "events": _shown(tx, ask, span.timeline, bundles),
+            "events": _shown(tx, ask, span.timeline, bundles, own),
             "limited": span.is_limited,
             "prev_batch": str(SyncToken(span.boundary)),
         },
@@ -344,12 +346,18 @@ def _shown(
     ask: Ask,
     events: list[ClientEvent],
     bundles: Mapping[str, Json] = client_events.NO_BUNDLES,
+    own: Mapping[int, str] = client_events.NO_MEMBERSHIPS,
 ) -> list[Any]:
     """Events in the form that the filter asks for."""
     if ask.filter.event_format == "federation":
         return rows.pdus(tx, [event.position for event in events])
     encoded = client_events.encode_all(
-        events, tx.now_ms, ask.requester, with_room_id=False, bundles=bundles
+        events,
+        tx.now_ms,
+        ask.requester,
+        with_room_id=False,
+        bundles=bundles,
+        memberships=own,
     )
     if ask.filter.event_fields is None:
         return list(encoded)
