@@ -17,9 +17,6 @@ from app.spec.events import Json
 
 bp = Blueprint("user_directory", __name__)
 bp_v1 = Blueprint("mutual_rooms", __name__, url_prefix="/_matrix/client/v1")
-bp_msc2666 = Blueprint(
-    "msc2666", __name__, url_prefix="/_matrix/client/unstable/uk.half-shot.msc2666"
-)
 
 
 class Search(msgspec.Struct):
@@ -52,7 +49,7 @@ def get_mutual_rooms() -> Json:
         return mutual_rooms.shared(tx, requester().user_id, other, request.args.get("from"))
 
 
-@bp_msc2666.get("/user/mutual_rooms")
+@bp.get("/uk.half-shot.msc2666/user/mutual_rooms")  # below /unstable, as wsgi.py reads that
 @authenticated
 def get_mutual_rooms_before_they_were_specified() -> Json:
     """The same, as matrix-js-sdk still asks for it."""
