@@ -184,10 +184,9 @@ def seen(tx: Reader, user_id: str, event_id: str, room_id: str | None = None) ->
     found = client_events.find(tx, event_id)
     if found is None or room_id not in {None, found.room_id}:
         raise errors.not_found("There is no such event, or you may not see it")
-    if not visibility.visible(tx, user_id, found.room_id, [found]) or (
-        not state.is_joined(tx, found.room_id, user_id)
-        and visibility.has_forgotten(tx, user_id, found.room_id)
-    ):
+    if not visibility.visible(
+        tx, user_id, found.room_id, [found]
+    ) or visibility.is_closed_by_forgetting(tx, user_id, found.room_id):
         raise errors.not_found("There is no such event, or you may not see it")
     return found
 
