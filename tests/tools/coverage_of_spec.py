@@ -24,7 +24,12 @@ def main(tool: str, options: list[str]) -> int:
     # A SIGTERM is to stop the server too: it is in a process group of its own
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as folder:
-        running = server.start(Path(folder), registration="open")
+        running = server.start(
+            # the tool has a push gateway of its own, on this machine
+            Path(folder),
+            registration="open",
+            outside_allowed="127.0.0.1",
+        )
         try:
             command = [sys.executable, tool, running.url, *options]
             failed = subprocess.run(command, check=False).returncode
