@@ -23,6 +23,7 @@ def create_app(config: Config) -> Flask:
     from flask import Flask  # noqa: PLC0415 - see above
 
     from app import client_server, db, web  # noqa: PLC0415 - see above
+    from app.background import appservices as bridges  # noqa: PLC0415 - see above
     from app.background import delivery, push  # noqa: PLC0415 - see above
     from app.caches import Caches  # noqa: PLC0415 - see above
     from app.core import server_key  # noqa: PLC0415 - see above
@@ -45,7 +46,7 @@ def create_app(config: Config) -> Flask:
     outside = Client(config)
     app.extensions["db"] = database
     app.extensions["outside"] = outside
-    kinds = {"push": push.kind(outside)}
+    kinds = {"push": push.kind(outside), "appservice": bridges.KIND}
     app.extensions["delivery"] = delivery.Delivery(database, kinds)  # the worker starts it
     app.extensions["wakeups"] = wakeups
     app.extensions["ephemeral"] = Ephemeral(database, wakeups.wake)

@@ -232,7 +232,9 @@ def url_not_set() -> MatrixError:
 def bad_status(status: int, body: str) -> MatrixError:
     """The application service answered, but not as it should."""
     message = f"The application service answered with status {status}"
-    return MatrixError(502, "M_BAD_STATUS", message, status=status, body=body)
+    error = MatrixError(502, "M_BAD_STATUS", message)
+    error.fields |= {"status": status, "body": body}  # its own status is another
+    return error
 
 
 def connection_failed(message: str) -> MatrixError:

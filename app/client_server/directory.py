@@ -40,6 +40,7 @@ class PublicRooms(msgspec.Struct):
     since: str | None = None
     filter: Filter | None = None
     third_party_instance_id: str | None = None
+    include_all_networks: bool = False
 
 
 @bp.get("/directory/list/room/<room_id>")
@@ -74,14 +75,16 @@ def query_public_rooms() -> Json:
     wanted = body.filter or Filter()
     if body.limit is not None and body.limit < 0:
         raise errors.invalid_param("limit can't be negative")
-    if body.third_party_instance_id is not None:
-        return {"chunk": [], "total_room_count_estimate": 0}  # no bridge publishes rooms here
+    if body.include_all_networks and body.third_party_instance_id is not None:
+        raise errors.invalid_param("All networks and one network can't be asked for at once")
     return _page(
         directory.Query(
             limit=_at_most(body.limit),
             since=body.since,
             search_term=wanted.generic_search_term or "",
             room_types=wanted.room_types,
+            network=body.third_party_instance_id,
+            has_all_networks=body.include_all_networks,
         )
     )
 

@@ -11,6 +11,7 @@ from flask import Blueprint
 from app import context, errors
 from app.client_server import http
 from app.client_server.http import authenticated, requester
+from app.core.appservices import queries
 from app.core.rooms import aliases, membership, state, third_party_invites
 from app.spec.events import Json
 
@@ -69,6 +70,7 @@ def knock_room(room_id_or_alias: str) -> Json:
     content = _reason(http.body_as(OwnChange).reason)
     user_id = requester().user_id
     check_limits("knock", room_id_or_alias, user_id)
+    queries.ensure_alias(context.db(), room_id_or_alias)
     with context.db().write() as tx:
         room_id = aliases.resolve(tx, room_id_or_alias)
         membership.change(tx, room_id, user_id, user_id, "knock", content)
@@ -98,6 +100,7 @@ def invite_user(room_id: str) -> Json:
             )
         raise errors.missing_param("user_id is missing")
     check_limits("invite", room_id, body.user_id)
+    queries.ensure_user(context.db(), body.user_id)
     with context.db().write() as tx:
         membership.change(
             tx, room_id, requester().user_id, body.user_id, "invite", _reason(body.reason)
@@ -182,6 +185,7 @@ def _join(room_id_or_alias: str) -> Json:
     if signed is not None:
         http.convert(signed, ThirdPartySigned)
     check_limits("join", room_id_or_alias, requester().user_id)
+    queries.ensure_alias(context.db(), room_id_or_alias)
     with context.db().write() as tx:
         room_id = aliases.resolve(tx, room_id_or_alias)
         if signed is not None:

@@ -11,6 +11,7 @@ from flask import Blueprint
 from app import context
 from app.client_server import http
 from app.client_server.http import authenticated, requester
+from app.core.appservices import identity, queries
 from app.core.rooms import aliases
 from app.spec.events import Json
 
@@ -29,6 +30,7 @@ def set_room_alias(room_alias: str) -> Json:
     """Let an alias name a room."""
     context.rate_limits().check("rc_message", requester().user_id)
     body = http.body_as(Target)
+    identity.check_alias(context.server(), room_alias, requester().service)
     with context.db().write() as tx:
         aliases.create(tx, room_alias, body.room_id, requester().user_id)
     return {}
@@ -37,6 +39,7 @@ def set_room_alias(room_alias: str) -> Json:
 @bp.get("/directory/room/<room_alias>")
 def get_room_id_by_alias(room_alias: str) -> Json:
     """The room that an alias names; anybody may ask."""
+    queries.ensure_alias(context.db(), room_alias)
     with context.db().read() as tx:
         return {"room_id": aliases.room_of(tx, room_alias), "servers": [tx.server.name]}
 
@@ -45,6 +48,7 @@ def get_room_id_by_alias(room_alias: str) -> Json:
 @authenticated
 def delete_room_alias(room_alias: str) -> Json:
     """Take an alias away."""
+    identity.check_alias(context.server(), room_alias, requester().service)
     with context.db().write() as tx:
         aliases.remove(tx, room_alias, requester())
     return {}

@@ -14,6 +14,7 @@ from flask import Blueprint
 from app import context, errors
 from app.client_server import http
 from app.client_server.http import authenticated, requester
+from app.core.appservices import identity, queries
 from app.core.rooms import creation
 from app.spec.events import Json
 
@@ -63,6 +64,11 @@ def create_room() -> Json:
     if body.invite_3pid:
         raise errors.server_not_trusted("This server knows no identity server: invite by user id")
     _check_limits(body.invite or ())
+    if body.room_alias_name is not None:
+        alias = f"#{body.room_alias_name}:{context.server().name}"
+        identity.check_alias(context.server(), alias, requester().service)
+    for user_id in body.invite or ():
+        queries.ensure_user(context.db(), user_id)
     version = body.room_version or context.server().config.default_room_version
     is_public = body.visibility == "public"
     wish = creation.Wish(

@@ -141,6 +141,7 @@ class Services:
         if len(self._by_token) < len(self._all):
             raise ValueError("two application services have the same as_token")
         self._of_user: dict[str, tuple[Service, ...]] = {}
+        self._owners: dict[str, Service | None] = {}
         self.wants_ephemeral = any(service.wants_ephemeral for service in self._all)
 
     def __len__(self) -> int:
@@ -164,8 +165,7 @@ class Services:
         known = self._of_user.get(user_id)
         if known is None:
             known = tuple(it for it in self._all if self.has_user(it, user_id))
-            if len(self._of_user) >= MAX_REMEMBERED:
-                self._of_user.clear()
+            _make_room(self._of_user)
             self._of_user[user_id] = known
         return known
 
@@ -177,10 +177,17 @@ class Services:
 
     def owner_of_user(self, user_id: str) -> Service | None:
         """The service that has this user for itself."""
-        for service in self.of_user(user_id):
-            if user_id == service.sender or _has_alone(service.users, user_id):
-                return service
-        return None
+        if not self._all:
+            return None
+        if user_id not in self._owners:
+            owners = (
+                service
+                for service in self.of_user(user_id)
+                if user_id == service.sender or _has_alone(service.users, user_id)
+            )
+            _make_room(self._owners)
+            self._owners[user_id] = next(owners, None)
+        return self._owners[user_id]
 
     def owner_of_alias(self, alias: str) -> Service | None:
         """The service that has this alias for itself."""
@@ -190,6 +197,11 @@ class Services:
 def hash_of(token: str) -> bytes:
     """What stands for a token in tables."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def _make_room(remembered: dict[str, Any]) -> None:
+    if len(remembered) >= MAX_REMEMBERED:
+        remembered.clear()
 
 
 def _has_alone(namespaces: tuple[Namespace, ...], name: str) -> bool:

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, insert, select
 from app import errors
 from app.caches import Requester
 from app.core.people import accounts, devices, login, registration
-from app.db import Database, Reader, Tx
+from app.db import Database, Reader, Server, Tx
 from app.models.appservices import AppserviceUser
 from app.models.devices import Device
 from app.spec import appservices, identifiers
@@ -98,6 +98,18 @@ def put_device(tx: Tx, user_id: str, device_id: str, display_name: str | None) -
         devices.start_session(tx, user_id, device_id)
     devices.rename(tx, user_id, device_id, display_name)
     return is_new
+
+
+def check_alias(server: Server, alias: str, service: Service | None) -> None:
+    """Raises M_EXCLUSIVE when an alias is not to be set or removed by who asks.
+
+    Not by others where a service has it for itself, nor by a service outside of its namespace.
+    """
+    owner = server.appservices.owner_of_alias(alias)
+    if owner is not None and owner is not service:
+        raise errors.exclusive(f"{alias} belongs to the application service {owner.id}")
+    if service is not None and not any(it.has(alias) for it in service.aliases):
+        raise errors.exclusive(f"{alias} is not in the namespace of this application service")
 
 
 def _make_sender(db: Database, service: Service) -> None:

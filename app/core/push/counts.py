@@ -207,6 +207,9 @@ def _local_recipients(tx: Reader, event: Event) -> list[str]:
         invited = event.state_key or ""
         if _is_local(tx, invited):
             members.append(invited)
+    services = tx.server.appservices
+    if services:  # nobody reads what bridges would be notified of
+        members = [it for it in members if services.owner_of_user(it) is None]
     return members
 
 

@@ -10,10 +10,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+import orjson
 from sqlalchemy import bindparam, func, select, update
 
 from app import errors
 from app.caches import Requester
+from app.core.appservices import directory as networks
 from app.core.rooms import aliases, rows, summary
 from app.db import Reader, Tx
 from app.models.base import NOW_AND_LATER
@@ -42,6 +44,19 @@ _PUBLISHED = (
     .group_by(Room.room_id)
     .order_by(func.count().desc(), Room.room_id)
 )
+_ROOM_IDS = func.json_each(bindparam("room_ids")).table_valued("value")
+_AMONG = (
+    select(Room.room_id)
+    .join(StateInterval, StateInterval.room_id == Room.room_id)
+    .where(
+        Room.room_id.in_(select(_ROOM_IDS.c.value))
+        | (Room.is_published & bindparam("with_published")),
+        StateInterval.membership == "join",
+        StateInterval.to_position == NOW_AND_LATER,
+    )
+    .group_by(Room.room_id)
+    .order_by(func.count().desc(), Room.room_id)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +67,8 @@ class Query:
     since: str | None = None
     search_term: str = ""
     room_types: Collection[str | None] | None = None  # None in it: rooms without a type
+    network: str | None = None  # the instance id of a network beyond a bridge
+    has_all_networks: bool = False
 
 
 def publish(tx: Tx, room_id: str, *, is_published: bool) -> None:
@@ -86,7 +103,7 @@ def public_rooms(tx: Reader, query: Query) -> Json:
     """
     start = _start(query.since)
     end = start + query.limit
-    room_ids = list(tx.sql.execute(_PUBLISHED).scalars())
+    room_ids = _listed(tx, query)
     if not query.search_term and query.room_types is None:
         total = len(room_ids)
         chunk = summary.public_chunks(tx, room_ids[start:end])
@@ -100,6 +117,21 @@ def public_rooms(tx: Reader, query: Query) -> Json:
     if start > 0:
         answer["prev_batch"] = str(max(0, start - query.limit))
     return answer
+
+
+def _listed(tx: Reader, query: Query) -> list[str]:
+    """The rooms of the directory that is asked for: of this server, of a network, or of all."""
+    if query.network is None and not (query.has_all_networks and tx.server.appservices):
+        return list(tx.sql.execute(_PUBLISHED).scalars())
+    if query.network is None:
+        bridged = networks.all_rooms(tx)
+    else:
+        bridged = networks.rooms(tx, query.network)
+    asked = {
+        "room_ids": orjson.dumps(list(bridged)).decode(),
+        "with_published": query.network is None,
+    }
+    return list(tx.sql.execute(_AMONG, asked).scalars())
 
 
 def _start(token: str | None) -> int:

@@ -20,6 +20,7 @@ from sqlalchemy import bindparam, insert, select, update
 
 from app import errors
 from app.caches import Requester, RoomHead
+from app.core.appservices import transactions
 from app.core.push import counts
 from app.core.rooms import client_events, rows, search_index, state
 from app.db import Reader, Tx
@@ -165,6 +166,7 @@ def store(tx: Tx, event: Event, draft: Draft) -> int:
     if event.type == REDACTION and event.redacts is not None:
         _apply_redaction(tx, event, position)
     counts.count(tx, event, position, relation[2])
+    transactions.note(tx, event, position)
     search_index.follow(tx, position)
     tx.wake_all(state.joined_users(tx, event.room_id))
     tx.wake(event.room_id)  # who looks into the room without being in it

@@ -15,9 +15,11 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from app.core.appservices import transactions
 from app.core.rooms import state
 from app.core.sync.timers import Clock, Timers, monotonic_ms
 from app.db import Database, Wake
+from app.spec.events import Json
 
 
 @dataclass(slots=True)
@@ -84,15 +86,21 @@ class Ephemeral:
         return self.position
 
     def wake_room(self, room_id: str) -> None:
-        """Let the requests of who is in the room look again."""
+        """Let the requests of who is in the room look again, as somebody types or has stopped."""
         with self._db.read() as tx:
             self._wake([state.joined_users(tx, room_id)])
+        room = self.typing.get(room_id)
+        transactions.note_typing(self._db, room_id, [*room.until_ms] if room else [])
 
-    def wake_contacts(self, user_id: str) -> None:
-        """Let the requests of the user, and of who shares a room with them, look again."""
+    def wake_contacts(self, user_id: str, content: Json) -> None:
+        """Let the requests of the user, and of who shares a room with them, look again.
+
+        `content` is how the user is now, as m.presence tells it.
+        """
         with self._db.read() as tx:
             rooms: Iterable[str] = state.joined_rooms(tx, user_id)
             self._wake([(user_id,), *(state.joined_users(tx, room_id) for room_id in rooms)])
+        transactions.note_presence(self._db, user_id, content)
 
     def close(self) -> None:
         """Let no timer run any more."""

@@ -71,7 +71,7 @@ def set_status(
         person.status_msg = status_msg
         is_news = _settle(ephemeral, user_id, person, is_news=is_new_status)
     if is_news:
-        ephemeral.wake_contacts(user_id)
+        ephemeral.wake_contacts(user_id, _content(ephemeral, person))
 
 
 def note_activity(ephemeral: Ephemeral, user_id: str, device_id: str) -> None:
@@ -91,7 +91,7 @@ def note_activity(ephemeral: Ephemeral, user_id: str, device_id: str) -> None:
             device.presence = "online"
         is_news = _settle(ephemeral, user_id, person)
     if is_news:
-        ephemeral.wake_contacts(user_id)
+        ephemeral.wake_contacts(user_id, _content(ephemeral, person))
 
 
 def get(tx: Reader, ephemeral: Ephemeral, asker_id: str, user_id: str) -> Json:
@@ -167,7 +167,7 @@ def _begin_sync(ephemeral: Ephemeral, user_id: str, device_id: str, presence: st
         device.syncs += 1
         is_news = _settle(ephemeral, user_id, person)
     if is_news:
-        ephemeral.wake_contacts(user_id)
+        ephemeral.wake_contacts(user_id, _content(ephemeral, person))
 
 
 def _end_sync(ephemeral: Ephemeral, user_id: str, device_id: str) -> None:
@@ -230,4 +230,4 @@ def _look(ephemeral: Ephemeral, user_id: str, person: Person, due_ms: int) -> No
         person.devices = {name: it for name, it in devices.items() if _counts(ephemeral, it)}
         is_news = _settle(ephemeral, user_id, person)
     if is_news:
-        ephemeral.wake_contacts(user_id)
+        ephemeral.wake_contacts(user_id, _content(ephemeral, person))

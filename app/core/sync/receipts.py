@@ -10,8 +10,8 @@ Spec: client-server-api#receipts, client-server-api#read-and-unread-markers
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from typing import Final
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final
 
 import orjson
 from sqlalchemy import bindparam, func, select
@@ -19,8 +19,9 @@ from sqlalchemy.dialects.sqlite import insert
 
 from app import errors
 from app.caches import ClientEvent
+from app.core.appservices import transactions
 from app.core.push import counts
-from app.core.rooms import client_events, rows, state, visibility
+from app.core.rooms import client_events, state, visibility
 from app.core.sync import account_data
 from app.db import Reader, Tx
 from app.models.receipts import Receipt
@@ -145,7 +146,11 @@ def _move(
         },
     )
     counts.mark_read(tx, user_id, event.room_id, thread_id, event.position)
-    if receipt_type == PRIVATE:
+    row = (event.room_id, user_id, receipt_type, thread_id or "", event.event_id, tx.now_ms)
+    told = _by_room([row])[event.room_id]["content"]
+    is_private = receipt_type == PRIVATE
+    transactions.note_receipt(tx, event.room_id, user_id, told, is_private=is_private)
+    if is_private:
         tx.wake(user_id)
     else:
         tx.wake_all(state.joined_users(tx, event.room_id))
@@ -159,7 +164,7 @@ def _move_read_marker(tx: Tx, user_id: str, event: ClientEvent) -> None:
         account_data.store(tx, user_id, account_data.FULLY_READ, content, event.room_id)
 
 
-def _by_room(receipts: Iterable[rows.AnyRow]) -> dict[str, Json]:
+def _by_room(receipts: Iterable[Sequence[Any]]) -> dict[str, Json]:
     """One m.receipt for each room.
 
     It has one place for a user's receipts of one event. Where there are two, the one without a

@@ -1,0 +1,66 @@
+"""Third-party networks: who and what can be reached through bridges.
+
+Spec: client-server-api#third-party-networks
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint, request
+
+from app import context
+from app.client_server import http
+from app.client_server.http import authenticated
+from app.core.appservices import networks
+from app.spec.events import Json
+
+bp = Blueprint("third_party", __name__)
+
+
+@bp.get("/thirdparty/protocols")
+@authenticated
+def get_protocols() -> Json:
+    """All protocols of all bridges."""
+    return networks.protocols(context.server())
+
+
+@bp.get("/thirdparty/protocol/<protocol>")
+@authenticated
+def get_protocol_metadata(protocol: str) -> Json:
+    """One protocol."""
+    return networks.protocol(context.server(), protocol)
+
+
+@bp.get("/thirdparty/location/<protocol>")
+@authenticated
+def query_location_by_protocol(protocol: str) -> list[Json]:
+    """The rooms that lead to a place beyond a bridge."""
+    return networks.search(context.server(), "location", protocol, _fields())
+
+
+@bp.get("/thirdparty/user/<protocol>")
+@authenticated
+def query_user_by_protocol(protocol: str) -> list[Json]:
+    """The users who stand for somebody beyond a bridge."""
+    return networks.search(context.server(), "user", protocol, _fields())
+
+
+@bp.get("/thirdparty/location")
+@authenticated
+def query_location_by_alias() -> list[Json]:
+    """The places to which an alias leads."""
+    alias = http.query_required("alias")
+    return networks.reverse(context.server(), "location", {"alias": alias})
+
+
+@bp.get("/thirdparty/user")
+@authenticated
+def query_user_by_id() -> list[Json]:
+    """For whom a user stands."""
+    user_id = http.query_required("userid")
+    return networks.reverse(context.server(), "user", {"userid": user_id})
+
+
+def _fields() -> dict[str, str]:
+    """What is to be looked for; not what says who asks."""
+    own = {"access_token", "user_id", "device_id", "org.matrix.msc3202.device_id"}
+    return {key: value for key, value in request.args.items() if key not in own}

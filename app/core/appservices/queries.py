@@ -1,0 +1,66 @@
+"""Asking application services for users and rooms that this server does not know yet.
+
+Whoever needs one waits meanwhile: the service makes the user or the room before it answers.
+Spec: application-service-api#querying
+"""
+
+from __future__ import annotations
+
+import logging
+
+from app import errors
+from app.core.people import accounts
+from app.core.rooms import aliases
+from app.db import Database
+from app.outside import RemoteError, appservice
+from app.spec import identifiers
+
+LOG = logging.getLogger(__name__)
+
+
+def ensure_user(db: Database, user_id: str) -> None:
+    """Let a service make a user of its namespace who is about to be invited, if it wants to.
+
+    What it answers changes nothing: who has no account may be invited, as any unknown name.
+    """
+    services = [it for it in db.server.appservices.of_user(user_id) if it.url is not None]
+    if not services or not identifiers.is_user_id(user_id):
+        return
+    with db.read() as tx:
+        if accounts.find(tx, user_id) is not None:
+            return
+    for service in services:
+        try:
+            if appservice.has_user(db.server.config, service, user_id):
+                return
+        except RemoteError as error:
+            LOG.warning("%s does not say whether it has %s: %s", service.id, user_id, error)
+
+
+def ensure_alias(db: Database, alias: str) -> None:
+    """Let a service make the room of an alias in its namespace that somebody wants to resolve.
+
+    Raises 408 M_UNKNOWN when it does not answer in time.
+    """
+    services = [
+        it
+        for it in db.server.appservices
+        if it.url is not None and any(namespace.has(alias) for namespace in it.aliases)
+    ]
+    if not services or not _is_ours(db, alias):
+        return
+    with db.read() as tx:
+        if aliases.is_taken(tx, alias):
+            return
+    for service in services:
+        try:
+            if appservice.has_alias(db.server.config, service, alias):
+                return
+        except RemoteError as error:
+            if error.kind == "timeout":
+                raise errors.unknown("The bridge did not answer in time", 408) from error
+            LOG.warning("%s does not say whether it has %s: %s", service.id, alias, error)
+
+
+def _is_ours(db: Database, alias: str) -> bool:
+    return identifiers.is_room_alias(alias) and identifiers.server_name(alias) == db.server.name
