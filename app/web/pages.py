@@ -10,7 +10,6 @@ Spec: client-server-api#login-fallback, client-server-api#fallback
 from __future__ import annotations
 
 import secrets
-from typing import Any
 
 from flask import Blueprint, Response, render_template, request
 
@@ -73,7 +72,7 @@ def complete_stage(auth_type: str) -> Response:
     return page("stage_done.html")
 
 
-def _shown(auth_type: str) -> dict[str, Any]:
+def _shown(auth_type: str) -> dict[str, object]:
     """What the page of a stage asks for, or shows."""
     documents = context.server().config.terms if auth_type == terms.STAGE else ()
     return {"is_token": auth_type == registration.TOKEN, "documents": documents}

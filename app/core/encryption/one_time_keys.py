@@ -146,7 +146,7 @@ def counts(tx: Reader, user_id: str, device_id: str) -> KeyCounts:
     found = tx.caches.key_counts.get((user_id, device_id))
     if found is None:
         device = {"user_id": user_id, "device_id": device_id}
-        # Deviates: 0 might be left out, but older clients only upload keys when they see a number
+        # 0 might be left out, but older clients upload keys only when they are told a number
         left = {SIGNED_CURVE25519: 0}
         left.update((row[0], row[1]) for row in tx.sql.execute(_COUNTS, device))
         fallbacks = tx.sql.execute(_FALLBACKS, device)
