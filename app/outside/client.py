@@ -78,6 +78,7 @@ class _Request:
     until: float  # of time.monotonic()
     max_bytes: int
     is_owners: bool
+    may_cut: bool
 
 
 class Client:
@@ -98,12 +99,14 @@ class Client:
         max_bytes: int = 2**20,
         redirects: int = 0,
         is_owners: bool = False,
+        may_cut: bool = False,
     ) -> Answer:
         """What the server at this URL answers; `json` is anything that orjson writes.
 
         `redirects`: how many of them to follow, each under the same checks.
         `is_owners`: the owner of this server has written the URL into its configuration himself,
         so that it may lead to any address.
+        `may_cut`: a larger answer is no fault; its first `max_bytes` bytes will do.
         Raises RemoteError.
         """
         sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(headers or {})}
@@ -111,7 +114,7 @@ class Client:
             body = orjson.dumps(json)
             sent["Content-Type"] = "application/json"
         until = time.monotonic() + timeout_s
-        asked = _Request(method, body, sent, until, max_bytes, is_owners)
+        asked = _Request(method, body, sent, until, max_bytes, is_owners, may_cut)
         for _ in range(redirects + 1):
             answer = self._ask(_place(url), asked)
             if answer.status not in _REDIRECTS or "Location" not in answer.headers:
@@ -203,17 +206,18 @@ def _read(response: BaseHTTPResponse, place: _Place, asked: _Request) -> bytes:
     pieces: list[bytes] = []
     left = asked.max_bytes
     told = response.headers.get("Content-Length", "")
-    is_too_large = told.isdecimal() and int(told) > left and asked.method != "HEAD"
+    is_told = told.isdecimal() and asked.method != "HEAD" and not asked.may_cut
+    is_too_large = is_told and int(told) > left
     while not is_too_large and (piece := response.read(min(_PIECE_BYTES, left + 1))):
         pieces.append(piece)
         left -= len(piece)
         is_too_large = left < 0
-    if is_too_large:
+    if is_too_large and not asked.may_cut:
         sentence = f"{place.host} answers with more than {asked.max_bytes} bytes"
         raise RemoteError("too_large", sentence)
     if time.monotonic() > asked.until:
         raise TimeoutError  # cut off: what looks like the end of the body need not be it
-    return b"".join(pieces)
+    return b"".join(pieces)[: asked.max_bytes]
 
 
 @contextmanager

@@ -85,6 +85,27 @@ class Picture:
     data: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a picture is, in pixels as people see it."""
+
+    media_type: str
+    width: int
+    height: int
+
+
+def measure(data: bytes) -> Measured:
+    """What these bytes are. Raises NotAPictureError, PictureTooLargeError.
+
+    Formats that browsers don't show count as no pictures.
+    """
+    with _opened(io.BytesIO(data)) as image:
+        media_type = MEDIA_TYPES.get(image.format or "")
+        if media_type is None:
+            raise NotAPictureError
+        return Measured(media_type, *_upright_size(image))
+
+
 def shrink(path: Path, box: Box, method: Method, *, may_move: bool) -> Picture:
     """The picture made as small as the box; never larger than it was.
 
@@ -102,7 +123,7 @@ def shrink(path: Path, box: Box, method: Method, *, may_move: bool) -> Picture:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path | io.BytesIO) -> Iterator[Image.Image]:
     """The picture, of which only the head has been read."""
     try:
         with Image.open(path, formats=FORMATS) as image:

@@ -88,8 +88,11 @@ class Found:
         return f"mxc://{self.origin}/{self.media_id}"
 
 
-def upload(db: Database, user_id: str, body: Upload) -> str:
-    """The mxc:// address of a new file. Raises M_TOO_LARGE."""
+def upload(db: Database, user_id: str | None, body: Upload) -> str:
+    """The mxc:// address of a new file; of nobody where the server has fetched it itself.
+
+    Raises M_TOO_LARGE.
+    """
     config = db.server.config
     content = files.receive(config.data_dir, body.read, config.max_upload_bytes)
     media_id = _new_id()
@@ -217,7 +220,7 @@ def _must_be_fillable(tx: Reader, user_id: str, origin: str, media_id: str) -> F
     return found
 
 
-def _row(tx: Tx, user_id: str, media_id: str) -> dict[str, str | int | None]:
+def _row(tx: Tx, user_id: str | None, media_id: str) -> dict[str, str | int | None]:
     return {
         "origin": tx.server.name,
         "media_id": media_id,

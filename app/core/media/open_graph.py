@@ -1,0 +1,135 @@
+"""What an HTML page says of itself: its Open Graph properties, or what comes nearest.
+
+Knows HTML, and nothing of Matrix or the network. The pages come from strangers: all texts are cut,
+and what is no text of theirs (scripts, menus) is left out.
+
+Spec: client-server-api#get_matrixclientv1mediapreview_url
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import Final
+from urllib.parse import urljoin
+
+from selectolax.lexbor import LexborHTMLParser
+
+MAX_PROPERTIES: Final = 40
+MAX_TEXT: Final = 1000
+MIN_PARAGRAPH: Final = 40
+"""Characters; a shorter one is a button or a date."""
+
+_PROPERTY: Final = re.compile(r"og:[a-z0-9:_-]{1,60}", re.IGNORECASE)
+_CHARSET_OF_TYPE: Final = re.compile(r"charset=[\"']?([A-Za-z0-9_.:-]+)", re.IGNORECASE)
+_CHARSET_OF_PAGE: Final = re.compile(
+    rb"<meta[^>]{0,200}charset=[\"']?\s*([A-Za-z0-9_.:-]+)", re.IGNORECASE
+)
+# Those of browsers. Python knows more, some of them no text, others take very long.
+_CHARSETS: Final = re.compile(
+    r"utf-?8(-sig)?|utf-?16(le|be)?|(us-)?ascii|latin-?1|iso-?8859-([1-9]|1[013-6])|koi8-[ru]"
+    r"|windows-125[0-8]|cp125[0-8]|macintosh|gb2312|gbk|gb18030|big5|euc-(jp|kr)|shift[_-]jis"
+    r"|iso-2022-jp|tis-620",
+    re.IGNORECASE,
+)
+_BOMS: Final = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_HEAD_BYTES: Final = 4096
+_NO_TEXT: Final = ["script", "style", "noscript", "template", "svg", "nav", "header", "footer"]
+
+_IMAGES: Final = ("og:image:secure_url", "og:image", "og:image:url", "twitter:image")
+
+
+def read(page: bytes, content_type: str, url: str) -> dict[str, str]:
+    """Its properties by name; `og:image` is the URL of a picture.
+
+    `url` is where the page came from, and what its relative links start from.
+    """
+    tree = LexborHTMLParser(decode(page, content_type))
+    told = _metas(tree)
+    found = {name: text for name, text in told.items() if _PROPERTY.fullmatch(name)}
+    found = {name: text for name, text in found.items() if not name.startswith("og:image")}
+    image = next((told[name] for name in _IMAGES if told.get(name)), None) or _linked_image(tree)
+    more = {
+        "og:title": told.get("og:title") or told.get("twitter:title") or _title(tree),
+        "og:description": told.get("og:description")
+        or told.get("twitter:description")
+        or told.get("description")
+        or _paragraph(tree),
+        "og:image": _absolute(tree, url, image),
+    }
+    given = dict(list(found.items())[:MAX_PROPERTIES]) | {k: v for k, v in more.items() if v}
+    return {name: text for name, text in given.items() if text}
+
+
+def decode(page: bytes, content_type: str) -> str:
+    """The text of a page: as its header, its first bytes or a <meta> say, else as it seems."""
+    told = _CHARSET_OF_TYPE.search(content_type)
+    in_page = _CHARSET_OF_PAGE.search(page[:_HEAD_BYTES])
+    candidates = [
+        *(name for mark, name in _BOMS.items() if page.startswith(mark)),
+        told[1] if told else "",
+        in_page[1].decode("ascii") if in_page else "",
+    ]
+    for name in candidates:
+        if _CHARSETS.fullmatch(name):
+            return page.decode(name, "replace")
+    try:
+        return page.decode("utf-8")
+    except UnicodeDecodeError as error:
+        is_cut = error.start > len(page) - 4  # within its last character
+        return page.decode("utf-8" if is_cut else "windows-1252", "replace")
+
+
+def _metas(tree: LexborHTMLParser) -> dict[str, str]:
+    """The first text for each name of a <meta>."""
+    found: dict[str, str] = {}
+    for node in tree.css("meta"):
+        name = node.attributes.get("property") or node.attributes.get("name")
+        text = _clean(node.attributes.get("content") or "")
+        if name and text:
+            found.setdefault(name.strip().lower(), text)
+    return found
+
+
+def _title(tree: LexborHTMLParser) -> str:
+    for selector in ("title", "h1"):
+        node = tree.css_first(selector)
+        if node is not None and (text := _clean(node.text())):
+            return text
+    return ""
+
+
+def _paragraph(tree: LexborHTMLParser) -> str:
+    """The first one that says something."""
+    tree.strip_tags(_NO_TEXT)
+    for node in tree.css("p"):
+        text = _clean(node.text())
+        if len(text) >= MIN_PARAGRAPH:
+            return text
+    return ""
+
+
+def _linked_image(tree: LexborHTMLParser) -> str | None:
+    node = tree.css_first('link[rel="image_src"]')
+    return None if node is None else node.attributes.get("href")
+
+
+def _absolute(tree: LexborHTMLParser, url: str, image: str | None) -> str:
+    if not image:
+        return ""
+    base = tree.css_first("base[href]")
+    try:
+        start = url if base is None else urljoin(url, base.attributes.get("href") or "")
+        return urljoin(start, image.strip())
+    except ValueError:  # what urllib does not take for a URL
+        return ""
+
+
+def _clean(text: str) -> str:
+    """On one line, and not longer than MAX_TEXT."""
+    line = " ".join(text.replace("\0", "").split())
+    return line if len(line) <= MAX_TEXT else f"{line[: MAX_TEXT - 1]}…"
