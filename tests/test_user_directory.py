@@ -135,6 +135,13 @@ def test_the_best_come_first_and_the_limit_is_told(login: Login, room: Room, ali
     assert answer.get_json()["limited"] is True
 
 
+def test_a_single_letter_finds_beginnings(login: Login, room: Room, alice: Person) -> None:
+    room(alice, login("bob"), login("abby"))
+
+    assert found(alice, "b") == ["bob"]
+    assert found(alice, "bb") == ["abby"]
+
+
 def test_nobody_finds_themselves(alice: Person, room: Room) -> None:
     room(alice)
 

@@ -10,6 +10,7 @@ Spec: client-server-api#login-fallback, client-server-api#fallback
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 from flask import Blueprint, Response, render_template, request
 
@@ -72,7 +73,7 @@ def complete_stage(auth_type: str) -> Response:
     return page("stage_done.html")
 
 
-def _shown(auth_type: str) -> dict[str, object]:
+def _shown(auth_type: str) -> dict[str, Any]:
     """What the page of a stage asks for, or shows."""
     documents = context.server().config.terms if auth_type == terms.STAGE else ()
     return {"is_token": auth_type == registration.TOKEN, "documents": documents}

@@ -31,7 +31,7 @@ from app.spec.events import Json
 
 VISIBILITY: Final = ("m.room.history_visibility", "")
 MAX_LIMIT: Final = 50
-MAX_FOUND: Final = 5000
+MAX_FOUND: Final = 2000
 """Of the best matches it is asked whether the searcher may see them."""
 MAX_WORDS: Final = 16
 MAX_LETTERS: Final = 32
@@ -130,7 +130,9 @@ def _matching(tx: Reader, searcher: str, asked: Sequence[str]) -> list[str]:
     )
     for number, word in enumerate(asked):
         one = DirectoryWord if number == 0 else aliased(DirectoryWord)
-        fits = (one.word >= bindparam(f"from_{number}"), one.word < bindparam(f"to_{number}"))
+        fits = [one.word >= bindparam(f"from_{number}"), one.word < bindparam(f"to_{number}")]
+        if len(word) == 1:  # a letter is somewhere in nearly every name
+            fits.append(one.is_whole.is_(True))
         if number == 0:
             query = query.where(*fits)
         else:
