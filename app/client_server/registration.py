@@ -11,7 +11,7 @@ from flask import Blueprint, request
 from app import context, errors
 from app.client_server import http, interactive
 from app.core.appservices import identity
-from app.core.people import accounts, guests, login, registration, terms
+from app.core.people import accounts, guests, login, registration, terms, threepids
 from app.spec.events import Json
 
 bp = Blueprint("registration", __name__)
@@ -76,6 +76,8 @@ def register_by(body: Json) -> Json:
             tx, wish.username, password_hash, token=proof.registration_token, guest=guest
         )
         terms.accept(tx, user_id)
+        if proof.email is not None:
+            threepids.add(tx, user_id, proof.email)
         if wish.inhibit_login:
             return {"user_id": user_id, "home_server": server.name}
         session = login.Wish(wish.device_id, wish.initial_device_display_name, wish.refresh_token)

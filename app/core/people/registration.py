@@ -24,6 +24,7 @@ from app.spec.appservices import Service
 from app.spec.events import Json
 
 DUMMY = "m.login.dummy"
+EMAIL = "m.login.email.identity"
 TOKEN = "m.login.registration_token"  # noqa: S105 - the name of a stage
 
 _EASY_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that look like another
@@ -52,7 +53,9 @@ def flows(config: Config) -> list[list[str]]:
     """
     if config.registration == "closed":
         raise errors.forbidden("This server gives out no accounts")
-    found = [[DUMMY]] if config.registration == "open" else [[TOKEN]]
+    stage = DUMMY if config.registration == "open" else TOKEN
+    # Who likes gives an address as well, and first: a flow is complete with its last stage
+    found = [[stage]] if config.smtp.host is None else [[stage], [EMAIL, stage]]
     return [[*flow, terms.STAGE] for flow in found] if config.terms else found
 
 
