@@ -20,6 +20,11 @@ from tests.clients import js_client, nio_client
 from tests.clients.js_client import JsPerson
 from tests.clients.nio_client import ok
 
+_WASM = (
+    js_client.JS / "node_modules/@matrix-org/matrix-sdk-crypto-wasm/pkg"
+    "/matrix_sdk_crypto_wasm_bg.wasm"
+)
+
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     """Serves files, and says nothing of CORS: the opposite of a homeserver."""
@@ -33,6 +38,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a page with matrix-js-sdk in it, bundled now and served by Python."""
     folder = tmp_path_factory.mktemp("page")
     shutil.copy(js_client.JS / "index.html", folder)
+    (folder / "pkg").mkdir()
+    shutil.copy(_WASM, folder / "pkg")  # where the bundle looks for it
     _bundle(folder / "page.js")
     handler = functools.partial(QuietHandler, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
@@ -106,6 +113,26 @@ async def test_the_page_registers_creates_a_room_and_sends_an_image(
         assert for_alice.body == image
         assert thumbnail["type"].startswith("image/")
         assert 0 < len(base64.b64decode(thumbnail["base64"])) != len(image)
+
+
+async def test_two_pages_talk_in_an_encrypted_room(server: str, page: str) -> None:
+    async with in_chromium(page, server, "alice") as alice, in_chromium(page, server, "bob") as bob:
+        for person in (alice, bob):
+            await person.register()
+            await person.ask("initCrypto")
+            await person.ask("start")
+        await alice.ask("bootstrap")
+        room_id = await alice.ask("createEncryptedRoom", invite=[bob.user_id])
+        await bob.ask("waitForInvite", roomId=room_id)
+        await bob.ask("join", roomId=room_id)
+        membership = {"userId": bob.user_id, "membership": "join"}
+        await alice.ask("waitForMembership", roomId=room_id, **membership)
+
+        for sender, receiver, body in ((alice, bob, "Milk or lemon?"), (bob, alice, "Both 🍋")):
+            await sender.ask("send", roomId=room_id, body=body)
+            heard = await receiver.ask("waitForDecrypted", roomId=room_id, body=body)
+
+            assert heard == {"isEncrypted": True, "sender": sender.user_id}
 
 
 async def test_the_page_may_read_the_servers_refusals_too(server: str, page: str) -> None:

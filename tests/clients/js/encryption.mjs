@@ -61,9 +61,9 @@ export function encryptionCommands(theClient) {
     }
 
     return {
-        /** To be given before `start`. In Node there is no IndexedDB. */
+        /** To be given before `start`. In Node there is no IndexedDB, and all stays in memory. */
         async initCrypto() {
-            await theClient().initRustCrypto({ useIndexedDB: false });
+            await theClient().initRustCrypto({ useIndexedDB: "indexedDB" in globalThis });
             theClient().on(CryptoEvent.VerificationRequestReceived, (received) => (request = received));
         },
 
