@@ -141,6 +141,15 @@ def test_who_looks_in_is_told_only_what_was_said_while_the_room_was_open(login: 
     assert hidden not in told
 
 
+def test_who_has_knocked_at_an_open_room_looks_in_like_a_stranger(login: Login) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = open_room(alice)
+    alice.set_state(room_id, "m.room.join_rules", {"join_rule": "knock"})
+    assert bob.post(f"knock/{quote(room_id)}").status_code == 200
+
+    assert "membership" not in room_sync(bob, room_id)
+
+
 def waiting(
     app: Flask, person: Person, answers: list[TestResponse], **query: Any
 ) -> threading.Thread:

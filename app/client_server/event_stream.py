@@ -35,8 +35,7 @@ def get_events() -> Json:
     """What has happened since a token, in all rooms of the user or in one that they look into.
 
     Waits up to `timeout` ms until something has.
-    Spec: client-server-api#get_matrixclientv3events,
-    client-server-api#peeking_get_matrixclientv3events
+    Spec: client-server-api#get_matrixclientv3events, client-server-api#room-previews
     """
     me, room_id = http.requester(), request.args.get("room_id")
     timeout_ms = http.query_integer("timeout", 0, cap=long_poll.MAX_TIMEOUT_MS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from flask import Blueprint, request
 
 from app import context, errors
-from app.client_server import http
+from app.client_server import event_stream, http
 from app.core.rooms import client_events, client_view, history, previews
 from app.core.sync import filters, tokens
 from app.core.sync.tokens import SyncToken
@@ -107,22 +107,12 @@ def get_event_by_timestamp(room_id: str) -> Json:
 @http.authenticated
 def room_initial_sync(room_id: str) -> Json:
     """What a room is like, for who looks at it without being in it."""
-    me = http.requester()
     limit = http.query_integer("limit", 10, cap=history.MAX_LIMIT)
     with context.db().read() as tx:
-        found = previews.preview(tx, me.user_id, room_id, limit)
-    answer: Json = {
-        "room_id": room_id,
-        "messages": {
-            "chunk": client_events.encode_all(found.events, tx.now_ms, me),
-            "start": str(SyncToken(found.start)),
-            "end": str(SyncToken(found.end)),
-        },
-        "state": client_events.encode_all(found.state, tx.now_ms, me),
-        "visibility": found.directory,
-        "account_data": found.account_data,
-    }
-    if found.membership is not None:
+        found = previews.preview(tx, http.requester().user_id, room_id, limit)
+        answer = {"room_id": room_id, **event_stream.described(tx, found)}
+    # the answer is older than knocking, and has no word for it
+    if found.membership not in {None, "knock"}:
         answer["membership"] = found.membership
     return answer
 
