@@ -1,0 +1,112 @@
+"""A bridge with Python mautrix: a ghost who says again what people say."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mautrix.appservice import AppService
+from mautrix.appservice.state_store import FileASStateStore
+from mautrix.types import Membership, PresenceState
+
+from tests import bridge
+from tests.clients import nio_client
+from tests.server import free_port, start
+
+SECONDS = 15.0
+GHOST = "@_irc_echo:localhost"
+
+
+class EchoBridge:
+    """A bridge with one ghost: it joins where it is invited, and repeats what it hears there."""
+
+    def __init__(self, server: str, port: int, folder: Path) -> None:
+        self.port = port
+        self.heard: list[str] = []
+        self.typing: list[list[str]] = []
+        self.appservice = AppService(
+            server=server,
+            domain="localhost",
+            as_token=bridge.AS_TOKEN,
+            hs_token=bridge.HS_TOKEN,
+            bot_localpart="_irc_bot",
+            id="irc",
+            state_store=FileASStateStore(folder / "bridge.json", binary=False),
+            ephemeral_events=True,
+        )
+        self.appservice.matrix_event_handler(self.handle)
+
+    @property
+    def ghost(self) -> Any:
+        return self.appservice.intent.user(GHOST)
+
+    async def handle(self, event: Any) -> None:
+        kind = str(event.type)
+        if kind == "m.typing":
+            self.typing.append([str(user_id) for user_id in event.content.user_ids])
+        elif kind == "m.room.member" and event.state_key == GHOST:
+            if event.content.membership == Membership.INVITE:
+                await self.ghost.join_room_by_id(event.room_id)
+        elif kind == "m.room.message" and event.sender != GHOST:
+            self.heard.append(event.content.body)
+            await self.ghost.send_text(event.room_id, f"echo: {event.content.body}", timestamp=1000)
+
+
+@contextlib.asynccontextmanager
+async def running(server: str, port: int, folder: Path) -> AsyncIterator[EchoBridge]:
+    """The bridge's process, so to say: it listens inside the block only."""
+    echo = EchoBridge(server, port, folder)
+    await echo.appservice.start("127.0.0.1", port)
+    try:
+        await echo.appservice.intent.ensure_registered()
+        await echo.ghost.ensure_registered()
+        yield echo
+    finally:
+        await echo.appservice.stop()
+
+
+async def until(look: Callable[[], Any], what: str) -> None:
+    """Return when there is something to see; AssertionError when that takes too long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(SECONDS):
+            while not look():
+                await asyncio.sleep(0.02)
+    assert look(), what
+
+
+# mautrix 0.21 and aiohttp 3.14
+@pytest.mark.filterwarnings("ignore:loop argument is deprecated:DeprecationWarning")
+async def test_a_ghost_talks_with_people_and_misses_nothing_while_its_bridge_restarts(
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    told = bridge.registration(f"http://127.0.0.1:{port}", receive_ephemeral=True)
+    path = bridge.write(tmp_path, told)
+    server = await asyncio.to_thread(start, tmp_path, appservices=f'["{path}"]')
+    try:
+        async with nio_client.person(server.url, "alice") as alice:
+            async with running(server.url, port, tmp_path) as echo:
+                assert await echo.appservice.ping_self() >= 0
+                await echo.ghost.set_displayname("Echo")
+                await echo.ghost.set_presence(PresenceState.ONLINE)
+                room_id = await alice.create_room(GHOST)
+                await alice.see_member(room_id, GHOST)
+                await alice.say(room_id, "Hello?")
+                heard = await alice.hear(room_id, "echo: Hello?")
+                await alice.nio.room_typing(room_id)
+                await until(lambda: echo.typing, "the bridge does not hear who types")
+                members = await echo.ghost.get_joined_members(room_id)
+
+            for number in range(3):
+                await alice.say(room_id, f"missed {number}")
+            async with running(server.url, port, tmp_path) as revived:
+                await alice.hear(room_id, "echo: missed 2")
+
+        assert heard.sender == GHOST
+        assert members[GHOST].displayname == "Echo"
+        assert echo.heard == ["Hello?"]
+        assert revived.heard == ["missed 0", "missed 1", "missed 2"]
+    finally:
+        await asyncio.to_thread(server.stop)
