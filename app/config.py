@@ -170,6 +170,12 @@ class Config:
     max_upload_bytes: int = setting(
         50 * 2**20, kinds.size(1), "The largest file. The proxy in front has a limit of its own."
     )
+    media_without_token: bool = setting(
+        False,
+        kinds.FLAG,
+        "Whether the download paths from before authenticated media give files to anybody who knows"
+        " an address, as clients from before 2024 need it.",
+    )
     url_previews: bool = setting(
         True,
         kinds.FLAG,

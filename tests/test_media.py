@@ -59,18 +59,39 @@ def test_a_file_comes_back_as_it_was_uploaded(login: Login) -> None:
     assert answer.headers["Content-Length"] == str(len(TEXT))
 
 
-@pytest.mark.parametrize("prefix", ["/_matrix/media/r0", "/_matrix/media/v1", "/_matrix/media/v3"])
-def test_the_old_paths_work_without_a_token(login: Login, client: FlaskClient, prefix: str) -> None:
+OLD_PREFIXES = ["/_matrix/media/r0", "/_matrix/media/v1", "/_matrix/media/v3"]
+
+
+@pytest.mark.parametrize("prefix", OLD_PREFIXES)
+def test_the_old_paths_give_files_to_who_shows_a_token(
+    login: Login, client: FlaskClient, prefix: str
+) -> None:
     alice = login("alice")
     answer = alice.post(f"{prefix}/upload", data=TEXT, json=None)
     media = answer.get_json()["content_uri"].removeprefix("mxc://")
 
-    plain = client.get(f"{prefix}/download/{media}")
-    named = client.get(f"{prefix}/download/{media}/a.txt?allow_remote=false&allow_redirect=true")
+    mine = alice.get(f"{prefix}/download/{media}/a.txt?allow_remote=false&allow_redirect=true")
+    in_query = client.get(f"{prefix}/download/{media}?access_token={alice.access_token}")
+    nobodys = client.get(f"{prefix}/download/{media}")
+
+    assert (mine.status_code, mine.data) == (200, TEXT)
+    assert mine.headers["Cache-Control"].startswith("private")
+    assert 'filename="a.txt"' in mine.headers["Content-Disposition"]
+    assert in_query.data == TEXT
+    assert errcode(nobodys) == (404, "M_NOT_FOUND")
+
+
+@pytest.mark.parametrize("prefix", OLD_PREFIXES)
+def test_the_old_paths_can_be_opened_to_all(make_app: MakeApp, prefix: str) -> None:
+    app = make_app(media_without_token="true")
+    alice = _alice(app)
+    answer = alice.post(f"{prefix}/upload", data=TEXT, json=None)
+    media = answer.get_json()["content_uri"].removeprefix("mxc://")
+
+    plain = app.test_client().get(f"{prefix}/download/{media}")
 
     assert (plain.status_code, plain.data) == (200, TEXT)
     assert plain.headers["Cache-Control"] == "public, max-age=31536000, immutable"
-    assert 'filename="a.txt"' in named.headers["Content-Disposition"]
 
 
 def test_the_new_paths_want_a_token(login: Login, client: FlaskClient) -> None:

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
+from app import context, errors
 from app.client_server import http, media
 from app.spec.events import Json
 
 bp = Blueprint("media_old", __name__, url_prefix="/_matrix/media/v3")
 
-# Deviates: from the freeze ("newly-uploaded media SHOULD only be accessible through the new,
-# authenticated, endpoints"). The clients that this server is made to serve, and the documents it
-# was made after, download from these paths, so they give all files of this server. An address
-# can't be guessed; whoever was given it needs no account.
+# Deviates: a token counts here too, although these paths never asked for one: clients from before
+# authenticated media, and the documents this server was made after, download from here.
 
 
 @bp.get("/config")
@@ -29,27 +28,42 @@ def get_config() -> Json:
 
 
 @bp.get("/download/<server_name>/<media_id>")
+@http.optionally_authenticated
 def get_content(server_name: str, media_id: str) -> Response:
     """A file.
 
     Spec: client-server-api#get_matrixmediav3downloadservernamemediaid
     """
-    return media.download(server_name, media_id, is_public=True)
+    return media.download(server_name, media_id, is_public=_is_public())
 
 
 @bp.get("/download/<server_name>/<media_id>/<file_name>")
+@http.optionally_authenticated
 def get_content_override_name(server_name: str, media_id: str, file_name: str) -> Response:
     """A file under another name.
 
     Spec: client-server-api#get_matrixmediav3downloadservernamemediaidfilename
     """
-    return media.download(server_name, media_id, file_name, is_public=True)
+    return media.download(server_name, media_id, file_name, is_public=_is_public())
 
 
 @bp.get("/thumbnail/<server_name>/<media_id>")
+@http.optionally_authenticated
 def get_content_thumbnail(server_name: str, media_id: str) -> Response:
     """A picture, smaller.
 
     Spec: client-server-api#get_matrixmediav3thumbnailservernamemediaid
     """
-    return media.thumbnail(server_name, media_id, is_public=True)
+    return media.thumbnail(server_name, media_id, is_public=_is_public())
+
+
+def _is_public() -> bool:
+    """Whether anybody may have the file. Raises M_NOT_FOUND for who shows no token, unless so set.
+
+    Spec: client-server-api#content-repo-client-behaviour ("freeze")
+    """
+    if http.maybe_requester() is not None:
+        return False
+    if not context.server().config.media_without_token:
+        raise errors.not_found("Files are only given to who shows an access token")
+    return True
