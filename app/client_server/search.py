@@ -12,7 +12,7 @@ import msgspec
 import orjson
 from flask import Blueprint, request
 
-from app import context, errors, hub
+from app import context, errors
 from app.caches import Requester
 from app.client_server import http
 from app.core.rooms import client_events, client_view, search, search_index
@@ -119,7 +119,6 @@ def _answer(tx: Reader, me: Requester, criteria: Criteria, asked: Asked, found: 
     ]
     if criteria.event_context is not None:
         for hit, result in zip(found.hits, results, strict=True):
-            hub.breathe()
             result["context"] = _context(tx, me, hit, criteria.event_context)
     answer: Json = {
         "count": max(found.total, len(results)),

@@ -17,6 +17,7 @@ import msgspec
 import orjson
 from sqlalchemy import bindparam, func, select
 
+from app import hub
 from app.caches import ClientEvent
 from app.core.people import ignored_users
 from app.core.rooms import client_events, history, members, search_index, state, visibility
@@ -161,7 +162,8 @@ def find(tx: Reader, user_id: str, asked: Asked) -> Found:
 def surroundings(
     tx: Reader, user_id: str, event: ClientEvent, before: int, after: int, *, with_profiles: bool
 ) -> Surroundings:
-    """Up to so many events before and after a result."""
+    """Up to so many events before and after a result; other requests go on before it is read."""
+    hub.breathe()
     at = event.position
     back = Walk(event.room_id, user_id, 0, at - 1, is_backwards=True, limit=before)
     forth = Walk(event.room_id, user_id, at, tx.position, is_backwards=False, limit=after)
