@@ -274,8 +274,8 @@ class Database:
             self._turn.hand_on()
         batch.wait()
 
-    def notice_other_writers(self) -> None:
-        """Empty the caches and wake everybody when another process has changed the database.
+    def notice_other_writers(self) -> bool:
+        """Whether another process has changed the database; then caches are empty, all are awake.
 
         The command line does so: `homebody user passwd` has to take effect on a running server.
         """
@@ -286,6 +286,7 @@ class Database:
             self._turn.hand_on()
         if has_changed:
             self._wake([EVERYBODY])
+        return has_changed
 
     def close(self) -> None:
         """Finish the last COMMIT and close all connections."""

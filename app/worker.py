@@ -166,10 +166,11 @@ class Worker(GeventWorker):
                 LOG.debug("an idle client has gone: %s", problem)
 
     def _look_for_other_writers(self) -> None:
-        database = self._app.extensions["db"]
+        database, delivery = self._app.extensions["db"], self._app.extensions["delivery"]
         while self.alive:
             gevent.sleep(SECONDS_BETWEEN_LOOKS)
-            database.notice_other_writers()
+            if database.notice_other_writers():
+                delivery.look()
 
 
 def _drain(req: Any) -> bool:

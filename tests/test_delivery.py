@@ -12,6 +12,7 @@ import requests
 from flask import Flask
 
 from app.background.delivery import Delivery, Kind
+from app.caches import Caches
 from app.core import outbox
 from app.core.outbox import Row
 from app.db import Database
@@ -116,6 +117,21 @@ def test_what_was_there_before_the_start_is_delivered(db: Database, start: Start
     wait_until(lambda: not left(db) and not left(db, "b"))
 
     assert sorted(place.given, key=str) == [["a", 1], ["b", 2]]
+
+
+def test_what_another_process_adds_is_found(db: Database, start: Start) -> None:
+    place = Recorder()
+    delivery = start(Kind(place.deliver))
+    other = Database(db.server.config.database_url, db.server, Caches(0), lambda _: None)
+    add(other, ("a", 1))
+    other.close()
+
+    has_changed = db.notice_other_writers()
+    delivery.look()
+    wait_until(lambda: not left(db))
+
+    assert has_changed
+    assert place.given == [["a", 1]]
 
 
 def test_a_failure_holds_back_its_own_destination_only(db: Database, start: Start) -> None:

@@ -14,6 +14,7 @@ A greenlet is a `threading.Thread` under gevent's patches; without them (tests) 
 from __future__ import annotations
 
 import logging
+import queue
 import random
 import threading
 import time
@@ -30,6 +31,7 @@ LOG = logging.getLogger(__name__)
 
 FIRST_WAIT_MS: Final = 1_000
 _SECONDS_TO_STOP: Final = 1.0
+_SECONDS_AFTER_A_FAULT: Final = 30.0
 
 Deliver = Callable[[Database, str, Sequence[Row]], int]
 """(db, destination, its oldest rows) → how many of them, from the first, are done with.
@@ -59,6 +61,7 @@ class Delivery:
         self._kinds = kinds
         self._is_running = False
         self._stopping = threading.Event()
+        self._asked: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._at_work: dict[tuple[str, str], threading.Thread] = {}
         self._rung: set[tuple[str, str]] = set()
@@ -68,61 +71,72 @@ class Delivery:
     def start(self) -> None:
         """Deliver what is there already, and from now on what comes."""
         self._is_running = True
+        threading.Thread(target=self._begin_all, daemon=True).start()
+        self.look()
+
+    def look(self) -> None:
+        """Find rows of which nobody has told: of the last run, or of the command line."""
         with self._db.read() as tx:
             waiting = outbox.destinations(tx)
         for kind, destination in waiting:
             self.ring(kind, destination)
 
     def ring(self, kind: str, destination: str) -> None:
-        """There are rows for this destination. Returns at once."""
-        key = (kind, destination)
-        if not self._is_running or kind not in self._kinds:
-            return
-        with self._lock:
-            self._rung.add(key)
-            if key not in self._at_work:
-                worker = threading.Thread(target=self._empty, args=key, daemon=True)
-                self._at_work[key] = worker
-                worker.start()
+        """There are rows for this destination.
+
+        Returns at once, as it is called between a COMMIT and the wake-ups that follow it.
+        """
+        if self._is_running and kind in self._kinds:
+            self._asked.put((kind, destination))
 
     def stop(self) -> None:
         """Start nothing new, and give those under way a moment to note what they have done."""
         self._is_running = False
         self._stopping.set()
+        self._asked.put(None)
         until = time.monotonic() + _SECONDS_TO_STOP
         with self._lock:
             workers = list(self._at_work.values())
         for worker in workers:
             worker.join(max(until - time.monotonic(), 0))
 
+    def _begin_all(self) -> None:
+        """See that each destination with rows has its greenlet. Run by one greenlet."""
+        while (key := self._asked.get()) is not None:
+            with self._lock:
+                self._rung.add(key)
+                if key not in self._at_work:
+                    worker = threading.Thread(target=self._empty, args=key, daemon=True)
+                    self._at_work[key] = worker
+                    worker.start()
+
     def _empty(self, kind: str, destination: str) -> None:
         """Deliver until there is nothing left. Run by the destination's greenlet."""
-        key = (kind, destination)
-        try:
-            while not self._stopping.is_set():
-                self._rung.discard(key)
-                with self._db.read() as tx:
-                    rows = outbox.first(tx, kind, destination, self._kinds[kind].at_once)
-                if rows:
-                    self._wait_for(rows[0])
-                    self._try(self._kinds[kind], destination, rows)
-                elif self._is_left(key):
+        while not self._stopping.is_set():
+            try:
+                if not self._deliver_first(kind, destination) and self._is_left(kind, destination):
                     return
-        except Exception:  # the database's, as when its disk is full; the rows are still there
-            LOG.exception("deliveries to %s pause until there is something new", destination)
-        with self._lock:
-            self._at_work.pop(key, None)
+            except Exception:  # the database's, as when its disk is full; the rows are still there
+                LOG.exception("deliveries to %s pause", destination)
+                self._stopping.wait(_SECONDS_AFTER_A_FAULT)
 
-    def _is_left(self, key: tuple[str, str]) -> bool:
+    def _deliver_first(self, kind: str, destination: str) -> bool:
+        """Whether there were rows; the oldest of them have had their attempt, when it was time."""
+        self._rung.discard((kind, destination))
+        with self._db.read() as tx:
+            rows = outbox.first(tx, kind, destination, self._kinds[kind].at_once)
+        if rows:
+            self._stopping.wait(max(rows[0].next_try_ts / 1000 - time.time(), 0))
+            self._try(self._kinds[kind], destination, rows)
+        return bool(rows)
+
+    def _is_left(self, kind: str, destination: str) -> bool:
         """Whether a greenlet without rows may end: nobody has rung since it looked."""
         with self._lock:
-            if key in self._rung:
+            if (kind, destination) in self._rung:
                 return False
-            del self._at_work[key]
+            del self._at_work[kind, destination]
             return True
-
-    def _wait_for(self, row: Row) -> None:
-        self._stopping.wait(max(row.next_try_ts / 1000 - time.time(), 0))
 
     def _try(self, kind: Kind, destination: str, rows: Sequence[Row]) -> None:
         if self._stopping.is_set():
