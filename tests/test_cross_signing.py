@@ -552,6 +552,23 @@ def test_a_device_that_ends_takes_its_signatures_with_it(app: Flask, login: Logi
     assert left == {(identity.public(u), by_master) for u in ("self_signing", "user_signing")}
 
 
+def test_a_device_with_other_keys_than_before_has_to_be_signed_anew(login: Login) -> None:
+    alice = login("alice")
+    keys = upload_device_keys(alice)
+    identity = with_keys(alice)
+    body = {alice.device_id: identity.sign(keys, "self_signing")}
+    assert failures(alice.post(SIGNATURES, json={alice.user_id: body})) == {}
+    bare = {name: value for name, value in keys.items() if name != "signatures"}
+    other = {**bare, "keys": {f"ed25519:{alice.device_id}": public(signing_key("other"))}}
+    other = sign(other, alice.user_id, alice.device_id, signing_key("other"))
+
+    answer = alice.post("keys/upload", json={"device_keys": other})
+
+    device = query(alice)["device_keys"][alice.user_id][alice.device_id]
+    assert answer.status_code == 200
+    assert device["signatures"] == other["signatures"]
+
+
 def test_keys_and_signatures_go_with_the_account(app: Flask, login: Login) -> None:
     alice, bob = login("alice"), login("bob")
     alices, bobs = with_keys(alice), with_keys(bob)

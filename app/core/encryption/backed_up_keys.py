@@ -63,10 +63,9 @@ _PRIMARY_KEY = tuple_(
 _PUT = insert(BackedUpKey)
 _ADD = _PUT.on_conflict_do_nothing()
 _NEW = _PUT.excluded
-# Spec: "if the keys have different values for is_verified, then it will keep the key that has
-# is_verified set to true; if they have the same values […] the key with a lower
-# first_message_index; and finally […] the key with a lower forwarded_count". Compared from left
-# to right, as tuples are.
+# "If the keys have different values for is_verified, then it will keep the key that has is_verified
+# set to true; if they have the same values […] the key with a lower first_message_index; and
+# finally […] the key with a lower forwarded_count". Compared from left to right, as tuples are.
 _REPLACE_WORSE = _PUT.on_conflict_do_update(
     index_elements=["user_id", "version", "room_id", "session_id"],
     set_={

@@ -17,7 +17,7 @@ from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from app import errors, hub
-from app.core.encryption import cross_signing, device_lists, one_time_keys
+from app.core.encryption import cross_signing, device_lists, key_signatures, one_time_keys
 from app.db import Reader, Tx
 from app.models.accounts import Account
 from app.models.device_keys import DeviceKeys
@@ -56,7 +56,7 @@ def put(tx: Tx, user_id: str, device_id: str, keys: Json) -> None:
     """Make this signed object the keys of a device, and tell everybody whom it concerns.
 
     A device that comes with other keys than before has lost the old ones, so its one-time keys are
-    worth nothing: they go, and the device may use their names again.
+    worth nothing: they go, and the device may use their names again. So do signatures on the old.
     Raises M_INVALID_PARAM for the keys of another device, M_FORBIDDEN for a device that is called
     like a cross-signing key, M_BAD_JSON, M_TOO_LARGE.
     """
@@ -70,6 +70,7 @@ def put(tx: Tx, user_id: str, device_id: str, keys: Json) -> None:
         return
     if before is not None and before["keys"] != keys["keys"]:
         one_time_keys.remove(tx, user_id, [device_id])
+        key_signatures.forget(tx, user_id, [device_id])
     tx.sql.execute(_UPSERT, {**device, "device_keys": orjson.dumps(keys).decode()})
     device_lists.note_change(tx, user_id)
 
