@@ -119,19 +119,21 @@ def test_the_request_of_r0_adds_an_address_too(login: Login, mailbox: Mailbox) -
     alice = login("alice")
     credentials = validated(alice.client, mailbox, ADD, "alice@example.org")
 
-    answer = alice.post("account/3pid", json={"three_pid_creds": credentials, "bind": False})
+    wish = {"three_pid_creds": credentials, "bind": False}
+    without_password = alice.post("account/3pid", json=wish)
+    answer = alice.post("account/3pid", json={**wish, "auth": PROOF})
 
-    assert answer.status_code == 200
+    assert (without_password.status_code, answer.status_code) == (401, 200)
     assert addresses(alice) == ["alice@example.org"]
 
 
 def test_a_session_is_used_up_by_its_use(login: Login, mailbox: Mailbox) -> None:
     alice = login("alice")
     credentials = validated(alice.client, mailbox, ADD, "alice@example.org")
-    alice.post("account/3pid", json={"three_pid_creds": credentials})
+    alice.post("account/3pid", json={"three_pid_creds": credentials, "auth": PROOF})
     alice.post("account/3pid/delete", json={"medium": "email", "address": "alice@example.org"})
 
-    again = alice.post("account/3pid", json={"three_pid_creds": credentials})
+    again = alice.post("account/3pid", json={"three_pid_creds": credentials, "auth": PROOF})
 
     assert errcode(again) == (403, "M_THREEPID_AUTH_FAILED")
     assert addresses(alice) == []
@@ -143,9 +145,10 @@ def test_an_address_belongs_to_one_account(login: Login, mailbox: Mailbox) -> No
     ask(alice.client, ADD, "Family@Example.org", client_secret="another")
     press_the_button(alice.client, mailbox.link("family@example.org"))
     sid = ask(alice.client, ADD, "family@example.org", client_secret="another").get_json()["sid"]
-    alice.post("account/3pid", json={"three_pid_creds": {"sid": sid, "client_secret": "another"}})
+    alices = {"sid": sid, "client_secret": "another"}
+    alice.post("account/3pid/add", json={**alices, "auth": PROOF})
 
-    answer = bob.post("account/3pid", json={"three_pid_creds": bobs})
+    answer = bob.post("account/3pid/add", json={**bobs, "auth": {**PROOF, "user": "bob"}})
 
     assert errcode(answer) == (400, "M_THREEPID_IN_USE")
     assert (addresses(alice), addresses(bob)) == (["family@example.org"], [])

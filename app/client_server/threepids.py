@@ -165,14 +165,17 @@ def add_3pid() -> Json:
 @bp.post("/account/3pid")
 @http.authenticated
 def post_3pids() -> Json:
-    """The same as clients of r0 ask for it, without the password.
+    """The same as clients of r0 ask for it.
 
     Spec: client-server-api#post_matrixclientv3account3pid
     """
     _must_send_mail()
-    # Deviates: "equivalent to /3pid/bind". There is no identity server to bind at; clients that
-    # still call this mean what it did in r0, and their sessions are ours.
-    proof = _check(http.body_as(OldCredentials).three_pid_creds)
+    # Deviates: "equivalent to /3pid/bind", and no password is asked for. There is no identity
+    # server to bind at, and clients that still call this mean what it did in r0. Whoever adds an
+    # address can have a new password sent there, so an unlocked telephone must not be enough.
+    body = http.json_object()
+    proof = _check(http.convert(body, OldCredentials).three_pid_creds)
+    interactive.require_password(body)
     with context.db().write() as tx:
         threepids.add(tx, http.requester().user_id, proof)
     return {}
