@@ -178,6 +178,7 @@ def test_who_is_suspended_says_and_changes_nothing(
         act(bob, own, "ban", user_id=alice.user_id),
         bob.put(f"{path}/state/m.room.member/{bob.user_id}", json={"membership": "join"}),
         bob.post("createRoom"),
+        bob.post(f"rooms/{quote(own)}/upgrade", json={"new_version": "11"}),
         bob.put(f"profile/{bob.user_id}/displayname", json={"displayname": "x"}),
         bob.delete(f"profile/{bob.user_id}/displayname"),
     ]
