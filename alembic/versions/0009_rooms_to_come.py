@@ -1,4 +1,4 @@
-"""Guest access, retention and peeking."""
+"""Nothing: upgrades, spaces, guests and peeking found their tables there already."""
 
 revision = "0009"
 down_revision = "0008"
