@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 from flask import Flask
+from nacl.signing import SigningKey
 from werkzeug.test import TestResponse
 
 from app import config
@@ -329,3 +331,24 @@ def test_its_users_get_no_notifications(
         found = tx.sql.exec_driver_sql("SELECT DISTINCT user_id FROM notifications").scalars()
         assert list(found) == [bob.user_id]
     assert ("m.room.member", GHOST) in state_of(alice, room_id)
+
+
+def test_it_replaces_cross_signing_keys_without_a_password(irc: Irc) -> None:
+    irc.make_ghost()
+    answers = [
+        irc.as_user(GHOST, "POST", "keys/device_signing/upload", json={"master_key": key})
+        for key in (_master_key(b"1"), _master_key(b"2"))
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
+def _master_key(seed: bytes) -> dict[str, Any]:
+    public = base64.b64encode(SigningKey(seed * 32).verify_key.encode()).decode().rstrip("=")
+    return {"user_id": GHOST, "usage": ["master"], "keys": {f"ed25519:{public}": public}}
+
+
+def test_its_namespaces_have_no_users_of_other_servers(irc: Irc) -> None:
+    answer = irc.as_user("@_irc_neil:elsewhere", "GET", "account/whoami")
+
+    assert refusal(answer) == (403, "M_FORBIDDEN")

@@ -37,13 +37,17 @@ class RateLimits:
 
     def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = config
+        self._without: RateLimits | None = None
         self._is_on = config.rate_limits
         self._clock = clock
         self._buckets = {name: _Buckets(limit) for name, limit in _limits(config)}
 
     def without(self) -> RateLimits:
         """The same limits for somebody who is not held to them."""
-        return RateLimits(replace(self._config, rate_limits=False), self._clock)
+        if self._without is None:
+            config = replace(self._config, rate_limits=False)
+            self._without = RateLimits(config, self._clock)
+        return self._without
 
     def names(self) -> list[str]:
         """Every limit there is."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mautrix.appservice import AppService
 from mautrix.appservice.state_store import FileASStateStore
-from mautrix.types import Membership, PresenceState
+from mautrix.types import Membership, PresenceState, UserID
 
 from tests import bridge
 from tests.clients import nio_client
@@ -40,7 +40,7 @@ class EchoBridge:
 
     @property
     def ghost(self) -> Any:
-        return self.appservice.intent.user(GHOST)
+        return self.appservice.intent.user(UserID(GHOST))
 
     async def handle(self, event: Any) -> None:
         kind = str(event.type)
