@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
 
 from app.core.people import user_directory
-from tests.conftest import PASSWORD, Login, Person
+from tests.conftest import PASSWORD, ROOT, Login, MakeApp, Person
 from tests.rooms import act, refusal
 
 Room = Callable[..., str]
@@ -177,3 +182,36 @@ def test_the_index_is_asked_and_not_everybody(app: Flask, alice: Person) -> None
 
     assert any("SEARCH directory_words" in step for step in steps), steps
     assert not any(step.startswith("SCAN directory_words") for step in steps), steps
+
+
+def test_the_migration_makes_the_words_of_accounts_that_there_are(
+    tmp_path: Path, make_app: MakeApp
+) -> None:
+    path = tmp_path / "old.db"
+    migrate(path, "0005")
+    with closing(sqlite3.connect(path)) as old, old:
+        old.execute(
+            "INSERT INTO accounts (user_id, created_ts, is_admin, is_guest, is_locked,"
+            " is_suspended, is_erased) VALUES ('@bob_b:localhost', 1, 0, 0, 0, 0, 0)"
+        )
+        old.execute(
+            "INSERT INTO profile_fields VALUES ('@bob_b:localhost', 'displayname', ?)",
+            ('"Robert Ångström Bobby"',),
+        )
+    migrate(path, "head")
+    with make_app().extensions["db"].write() as tx:
+        user_directory.put(tx, "@bob_b:localhost", "Robert Ångström Bobby")
+
+    everything = "SELECT word, user_id, is_whole FROM directory_words ORDER BY word"
+    found = []
+    for file in (path, tmp_path / "homebody.db"):
+        with closing(sqlite3.connect(file)) as database:
+            found.append(database.execute(everything).fetchall())
+    assert found[0] == found[1]
+    assert len(found[0]) > 10
+
+
+def migrate(path: Path, revision: str) -> None:
+    command = [str(Path(sys.executable).parent / "alembic"), "-c", "setup.cfg"]
+    command += ["-x", f"url=sqlite:///{path}", "upgrade", revision]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
