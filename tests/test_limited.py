@@ -69,7 +69,7 @@ def test_every_limit_of_the_settings_is_asked_somewhere() -> None:
     names = set(RateLimits(config.load(None, {}, {})).names())
     code = "\n".join(path.read_text(encoding="utf-8") for path in APP.rglob("*/*.py"))
 
-    asked = set(re.findall(r'"(rc_[a-z_.]+)"', code))
+    asked = set(re.findall(r'"(rc_[a-z0-9_.]+)"', code))
 
     assert names - asked == UNUSED
     assert asked <= names
