@@ -14,7 +14,19 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, select, update
+import orjson
+from sqlalchemy import (
+    JSON,
+    Integer,
+    Text,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 
 from app.db import Reader, Tx
 from app.models.outbox import OutboxRow
@@ -35,6 +47,18 @@ class Row:
 
 
 _ADD = insert(OutboxRow)
+_PLACES = func.json_each(bindparam("places")).table_valued("value")  # as one value: no row each
+_ADD_FOR = insert(OutboxRow).from_select(
+    ["kind", "destination", "payload", "created_ts", "tries", "next_try_ts"],
+    select(
+        bindparam("of_kind", type_=Text),
+        _PLACES.c.value,
+        bindparam("payload", type_=JSON),
+        bindparam("now_ms", type_=Integer),
+        literal(0),
+        literal(0),
+    ),
+)
 _DESTINATIONS = select(OutboxRow.kind, OutboxRow.destination).distinct()
 _FIRST = (
     select(
@@ -83,6 +107,15 @@ def add_all(tx: Tx, kind: str, things: Iterable[tuple[str, Json]]) -> None:
     if rows:
         tx.sql.execute(_ADD, rows)
         for destination in {row["destination"] for row in rows}:
+            tx.deliver(kind, destination)
+
+
+def add_for(tx: Tx, kind: str, places: Collection[str], payload: Json) -> None:
+    """The same payload for many destinations: a message in a room of 200 phones."""
+    if places:
+        row = {"of_kind": kind, "payload": payload, "now_ms": tx.now_ms}
+        tx.sql.execute(_ADD_FOR, {**row, "places": orjson.dumps(list(places)).decode()})
+        for destination in places:
             tx.deliver(kind, destination)
 
 

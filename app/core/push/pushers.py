@@ -178,8 +178,8 @@ def queue(tx: Tx, user_ids: Iterable[str], payload: Json) -> None:
     """Have something told to every pusher of these users."""
     known = _by_user(tx)
     if known:
-        places = (place for user_id in user_ids for place in known.get(user_id, ()))
-        outbox.add_all(tx, KIND, [(place, payload) for place in places])
+        places = [place for user_id in user_ids for place in known.get(user_id, ())]
+        outbox.add_for(tx, KIND, places, payload)
 
 
 def _by_user(tx: Reader) -> dict[str, tuple[str, ...]]:
