@@ -442,9 +442,7 @@ def test_the_old_paths_have_thumbnails_too(login: Login, prefix: str) -> None:
     alice = login("alice")
     media = upload(alice, encoded(two_halves(640, 480)), "image/png")
 
-    answer = alice.client.get(
-        f"/_matrix/media/{prefix}/thumbnail/{media}?width=96&height=96&method=crop"
-    )
+    answer = alice.get(f"/_matrix/media/{prefix}/thumbnail/{media}?width=96&height=96&method=crop")
 
     assert shown(answer).size == (96, 96)
 

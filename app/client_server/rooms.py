@@ -65,8 +65,8 @@ def create_room() -> Json:
         raise errors.server_not_trusted("This server knows no identity server: invite by user id")
     _check_limits(body.invite or ())
     if body.room_alias_name is not None:
-        alias = f"#{body.room_alias_name}:{context.server().name}"
-        identity.check_alias(context.server(), alias, requester().service)
+        wanted = f"#{body.room_alias_name}:{context.server().name}"
+        identity.check_alias(context.server(), wanted, requester().service)
     for user_id in body.invite or ():
         queries.ensure_user(context.db(), user_id)
     version = body.room_version or context.server().config.default_room_version

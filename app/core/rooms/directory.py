@@ -123,10 +123,8 @@ def _listed(tx: Reader, query: Query) -> list[str]:
     """The rooms of the directory that is asked for: of this server, of a network, or of all."""
     if query.network is None and not (query.has_all_networks and tx.server.appservices):
         return list(tx.sql.execute(_PUBLISHED).scalars())
-    if query.network is None:
-        bridged = networks.all_rooms(tx)
-    else:
-        bridged = networks.rooms(tx, query.network)
+    network = query.network
+    bridged = networks.all_rooms(tx) if network is None else networks.rooms(tx, network)
     asked = {
         "room_ids": orjson.dumps(list(bridged)).decode(),
         "with_published": query.network is None,
