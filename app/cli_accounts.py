@@ -111,7 +111,7 @@ def list_users(ctx: click.Context, *, is_json: bool) -> None:
 
 @user.command("deactivate")
 @click.argument("name")
-@click.option("--erase", is_flag=True, help="Show newcomers the user's messages redacted.")
+@click.option("--erase", is_flag=True, help="Delete profile and account data as well.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
 def deactivate_user(ctx: click.Context, name: str, *, erase: bool, yes: bool) -> None:

@@ -2,8 +2,8 @@
 
 Prints which view serves each operation of the Client-Server API and which have none yet, and every
 deviation (`# Deviates:`) and gap (`# Todo:`) that the code admits. Exits with 1 when a docstring or
-a comment cites an anchor that the pinned specification lacks and, with `--all`, when an operation
-has no view.
+a comment cites an anchor that the pinned specification lacks, and when an operation has no view
+that is none of LATER.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ ROOT = Path(__file__).parents[2]
 PINNED = ROOT / "tests/vectors/spec"
 API = "client-server"
 REFERENCE = re.compile(r"(?<![\w./#-])([a-z][\w./-]*)#([\w.-]*\w)")
+LATER = frozenset({"getAuthMetadata", "redirectToSSO", "redirectToIdP"})
+"""Single sign-on and the OAuth 2.0 API, which come with a later chapter."""
 MARK = re.compile(r"#\s*(Deviates|Todo):\s*(.+)")
 BEFORE_A_DOCSTRING = {
     *(tokenize.NEWLINE, tokenize.NL, tokenize.COMMENT),
@@ -187,7 +189,7 @@ def print_index(found: list[Operation], admitted: list[Line]) -> None:
         print(f"  {line}")
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
     """Print the index; the exit code."""
     lines = list(all_prose())
     found = list(with_views(server(), operations()))
@@ -196,9 +198,12 @@ def main(arguments: list[str]) -> int:
     print(f"\nWrong references, {len(wrong)}:")
     for sentence in wrong:
         print(f"  {sentence}")
-    is_incomplete = "--all" in arguments and not all(operation.view for operation in found)
-    return 1 if wrong or is_incomplete else 0
+    missing = [one for one in found if not one.view and one.names not in LATER]
+    print(f"\nOperations that have lost their view, {len(missing)}:")
+    for operation in missing:
+        print(f"  {operation}")
+    return 1 if wrong or missing else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

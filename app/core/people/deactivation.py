@@ -35,8 +35,7 @@ def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
 
     Takes several writes and marks the account last: what a crash interrupts can be repeated.
     What the server kept for encryption goes: nobody will ever decrypt anything with it.
-    With `erase`, profile and account data go as well, and newcomers to a room see the user's events
-    redacted.
+    With `erase`, profile and account data go as well, and the wish is kept with the account.
     """
     with db.read() as tx:
         rooms = _rooms(tx, user_id)
@@ -50,7 +49,7 @@ def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
         login_tokens.revoke_all(tx, user_id)
         threepids.remove_all(tx, user_id)
         accounts.mark_deactivated(tx, user_id, erase=erase)
-        if erase:
+        if erase:  # Todo: newcomers to a room still see an erased user's messages in full
             profiles.erase(tx, user_id)
             account_data.erase(tx, user_id)
 
