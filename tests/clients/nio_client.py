@@ -38,12 +38,15 @@ def fresh_name(name: str) -> str:
     return f"{name}-{uuid.uuid4().hex[:8]}"
 
 
-def client(url: str, user: str = "") -> Any:
-    """An AsyncClient that gives up soon: as it comes, nio retries for ever and says nothing."""
+def client(url: str, user: str = "", store: str = "") -> Any:
+    """An AsyncClient that gives up soon: as it comes, nio retries for ever and says nothing.
+
+    It encrypts only with a folder `store`, in which it keeps its keys.
+    """
     config = nio.AsyncClientConfig(
         max_limit_exceeded=0, max_timeouts=2, request_timeout=waiting.WAIT_SECONDS
     )
-    return nio.AsyncClient(url, user, config=config)
+    return nio.AsyncClient(url, user, store_path=store, config=config)
 
 
 class NioPerson:
