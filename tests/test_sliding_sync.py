@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
+from tests import encryption
 from tests.conftest import Login, Person
 
 MakeRoom = Callable[..., str]
@@ -125,3 +126,18 @@ def test_an_unknown_pos_tells_the_client_to_start_anew(login: Login) -> None:
     answer = login("alice").post(PATH, query_string={"pos": "never"}, json={})
 
     assert (answer.status_code, answer.get_json()["errcode"]) == (400, "M_UNKNOWN_POS")
+
+
+def test_a_connection_that_starts_anew_hears_of_keys_that_changed_meanwhile(
+    login: Login, room: MakeRoom
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room(alice, bob)
+    both: Json = {"to_device": {"enabled": True}, "e2ee": {"enabled": True}}
+    inbox = ask(bob, extensions=both)["extensions"]["to_device"]["next_batch"]
+    encryption.upload_device_keys(alice)
+
+    both["to_device"]["since"] = inbox
+    anew = ask(bob, conn_id="after a restart", extensions=both)["extensions"]
+
+    assert anew["e2ee"]["device_lists"]["changed"] == [alice.user_id]

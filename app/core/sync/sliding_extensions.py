@@ -53,8 +53,11 @@ def load(
         is_news = bool(messages.events)
     if wanted.e2ee.enabled:
         lists = device_lists.NOTHING
-        if told.position:
-            lists = device_lists.since(tx, asker.user_id, told.position)
+        # A connection that starts anew (a restart, M_UNKNOWN_POS) knows no position, but the client
+        # kept its keys and the token of its messages: what has changed since may not be lost
+        seen = told.position or inbox_token
+        if seen:
+            lists = device_lists.since(tx, asker.user_id, seen)
         keys = one_time_keys.counts(tx, asker.user_id, asker.device_id)
         parts["e2ee"] = {
             "device_lists": {"changed": lists.changed, "left": lists.left},
