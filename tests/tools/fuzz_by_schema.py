@@ -47,7 +47,8 @@ def fuzz(url: str, document: Path, examples: int, seconds: int) -> int:
     command += ["--checks", "not_a_server_error,response_schema_conformance"]
     command += ["--phases", "examples,coverage,fuzzing", "--max-examples", str(examples)]
     command += ["--seed", "1", "--warnings", "off", "--continue-on-failure"]
-    command += ["--request-timeout", "10", "--suppress-health-check", "all", "--no-color"]
+    # The document's own example of a long poll waits for 35 seconds
+    command += ["--request-timeout", "60", "--suppress-health-check", "all", "--no-color"]
     for operation in ENDS_THE_SESSION:
         command += ["--exclude-operation-id", operation]
     return subprocess.run(command, timeout=seconds, check=False).returncode
