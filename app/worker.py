@@ -111,6 +111,10 @@ class Worker(GeventWorker):
         super().handle_exit(sig, frame)
         gevent.spawn(self._let_go)  # a signal handler may not switch greenlets
 
+    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
+        """Ctrl-C: the same; gunicorn would end the process in the middle, with a stack trace."""
+        self.handle_exit(sig, frame)
+
     def handle(self, listener: socket.socket, client: socket.socket, addr: Any) -> None:
         """One connection, with all its requests."""
         self._idle.add(client)

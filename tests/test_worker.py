@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -240,4 +242,13 @@ def test_a_body_that_never_comes_does_not_prevent_the_end(tmp_path: Path) -> Non
 
         assert seconds < 8
         assert client.is_closed()
+    assert "Traceback" not in running.output()
+
+
+def test_ctrl_c_ends_it_without_a_trace(tmp_path: Path) -> None:
+    running = real_server.start(tmp_path)
+
+    os.killpg(running.process.pid, signal.SIGINT)  # a terminal sends it to master and worker
+    running.process.wait(SECONDS)
+
     assert "Traceback" not in running.output()
