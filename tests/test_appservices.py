@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 from app import config
 from app.config import ConfigError
 from app.core.appservices import files
+from app.core.people import accounts
 from tests import bridge
 from tests.bridge import AS_TOKEN, Bridge
 from tests.conftest import Login, MakeApp, Person
@@ -238,6 +239,20 @@ def test_other_people_still_need_their_password_and_make_no_devices(login: Login
 
     assert refusal(alice.put("devices/NEW", json={})) == (404, "M_NOT_FOUND")
     assert alice.delete(f"devices/{alice.device_id}", json={}).status_code == 401
+
+
+def test_a_suspended_ghost_says_nothing(irc: Irc, irc_app: Flask) -> None:
+    irc.make_ghost()
+    room_id = irc.create_room(preset="public_chat")
+    irc.as_user(GHOST, "POST", f"rooms/{quote(room_id)}/join", json={})
+    with irc_app.extensions["db"].write() as tx:
+        accounts.set_suspended(tx, GHOST, is_suspended=True)
+    path = f"rooms/{quote(room_id)}/send/m.room.message/1"
+
+    said = irc.as_user(GHOST, "PUT", path, json={"body": "hi"})
+    uploaded = irc.as_user(GHOST, "POST", "/_matrix/media/v1/create", json={})
+
+    assert refusal(said) == refusal(uploaded) == (403, "M_USER_SUSPENDED")
 
 
 def test_nobody_gives_its_users_a_password(irc: Irc) -> None:

@@ -10,6 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from app.core.people import accounts
 from tests import mail_server
 from tests.conftest import PASSWORD, V3, Login, MakeApp
 from tests.mail_server import Mailbox, body_of
@@ -54,6 +55,21 @@ def test_a_mail_brings_a_new_password(login: Login, mailbox: Mailbox) -> None:
     assert can_log_in(alice.client, NEW)
     assert not can_log_in(alice.client, PASSWORD)
     assert errcode(alice.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
+
+
+def test_a_locked_account_gets_no_new_password(app: Flask, login: Login, mailbox: Mailbox) -> None:
+    alice = login("alice")
+    add(alice, mailbox, ADDRESS)
+    credentials = validated(alice.client, mailbox, FORGOTTEN, ADDRESS)
+    with app.extensions["db"].write() as tx:
+        accounts.set_locked(tx, alice.user_id, is_locked=True)
+
+    answer = reset(alice.client, credentials)
+    with app.extensions["db"].write() as tx:
+        accounts.set_locked(tx, alice.user_id, is_locked=False)
+
+    assert errcode(answer) == (401, "M_USER_LOCKED")
+    assert can_log_in(alice.client, PASSWORD)
 
 
 def test_the_sessions_may_go_on(login: Login, mailbox: Mailbox) -> None:

@@ -78,7 +78,11 @@ def change_password() -> Json:
 
 
 def _reset_password(body: Json, wish: ChangePassword) -> None:
-    """Raises M_THREEPID_NOT_FOUND when the address has been taken from the account meanwhile."""
+    """Raises M_THREEPID_NOT_FOUND when the address has been taken from the account meanwhile.
+
+    M_USER_LOCKED: "on all but" logging out, also where nobody needs a token.
+    Spec: client-server-api#account-locking
+    """
     context.rate_limits().check("rc_login.address", http.address_key())
     proof = interactive.require_email(body)
     password_hash = accounts.hash_password(context.server(), wish.new_password)
@@ -87,6 +91,9 @@ def _reset_password(body: Json, wish: ChangePassword) -> None:
         user_id = threepids.owner(tx, proof.address)
         if user_id is None:
             raise errors.threepid_not_found("No account has this address any more")
+        account = accounts.find(tx, user_id)
+        if account is not None and account.is_locked:
+            raise errors.user_locked()
         accounts.set_password_hash(tx, user_id, password_hash)
         if wish.logout_devices:
             login_tokens.revoke_all(tx, user_id)

@@ -16,7 +16,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from app import context, errors
 from app.caches import Requester
-from app.client_server import guest_access
+from app.client_server import guest_access, suspension
 from app.core import ratelimits
 from app.core.appservices import identity
 from app.core.people import access_tokens
@@ -38,7 +38,7 @@ def authenticated(view: Callable[P, R]) -> Callable[P, R]:
     """Run a view only for who shows a valid access token; `requester()` then tells who it is.
 
     Raises M_MISSING_TOKEN and M_UNKNOWN_TOKEN (401), M_GUEST_ACCESS_FORBIDDEN for what guests may
-    not ask.
+    not ask, M_USER_SUSPENDED for what the suspended may not.
     """
 
     @functools.wraps(view)
@@ -49,6 +49,8 @@ def authenticated(view: Callable[P, R]) -> Callable[P, R]:
         _recognise(token)
         if requester().is_guest:
             guest_access.check()
+        if requester().is_suspended:
+            suspension.check()
         return view(*args, **kwargs)
 
     return wrapped
@@ -124,7 +126,7 @@ def must_be_me(user_id: str) -> None:
 
 
 def must_not_be_suspended() -> None:
-    """Raises M_USER_SUSPENDED for who may only read, leave and log out.
+    """Raises M_USER_SUSPENDED where suspension.py leaves it to the view to look closer.
 
     Spec: client-server-api#account-suspension
     """

@@ -44,7 +44,6 @@ def set_profile_field(user_id: str, key_name: str) -> Json:
     Spec: client-server-api#put_matrixclientv3profileuseridkeyname
     """
     must_be_me(user_id)
-    http.must_not_be_suspended()
     body = http.json_object()
     profiles.check_name(key_name)
     if key_name not in body:
@@ -63,7 +62,6 @@ def delete_profile_field(user_id: str, key_name: str) -> Json:
     Spec: client-server-api#delete_matrixclientv3profileuseridkeyname
     """
     must_be_me(user_id)
-    http.must_not_be_suspended()
     context.rate_limits().check("rc_message", user_id)
     with context.db().write() as tx:
         profiles.remove(tx, user_id, key_name)

@@ -25,10 +25,11 @@ FORMATS = ("content", "event")
 def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") -> Json:
     """Set an entry of the state."""
     content = http.json_object()
+    if not _is_to_leave(event_type, state_key, content):
+        http.must_not_be_suspended()
     if event_type == state.MEMBER:
         membership.check_limits(str(content.get("membership")), room_id, state_key)
     else:
-        http.must_not_be_suspended()
         context.rate_limits().check("rc_message", requester().user_id)
     ts = http.timestamp()
     with context.db().write() as tx:
@@ -62,3 +63,9 @@ def get_room_state(room_id: str) -> list[orjson.Fragment]:
     with context.db().read() as tx:
         events = state_events.get_all(tx, room_id, requester().user_id)
         return client_events.encode_all(events, tx.now_ms, requester())
+
+
+def _is_to_leave(event_type: str, state_key: str, content: Json) -> bool:
+    """Whether the entry says that the user is not in the room any more."""
+    is_own = (event_type, state_key) == (state.MEMBER, requester().user_id)
+    return is_own and content.get("membership") == "leave"

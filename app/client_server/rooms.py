@@ -59,7 +59,6 @@ class CreateRoom(msgspec.Struct):
 @authenticated
 def create_room() -> Json:
     """A new room with the requester in it."""
-    http.must_not_be_suspended()
     body = http.body_as(CreateRoom)
     if body.invite_3pid:
         raise errors.server_not_trusted("This server knows no identity server: invite by user id")

@@ -31,7 +31,6 @@ def upgrade_room(room_id: str) -> Json:
 
     Spec: client-server-api#post_matrixclientv3roomsroomidupgrade
     """
-    http.must_not_be_suspended()
     body = http.body_as(Upgrade)
     version = creation.version_named(body.new_version)
     user_id = requester().user_id

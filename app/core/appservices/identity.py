@@ -52,7 +52,11 @@ def act_as(
     elif account.is_locked:
         raise errors.user_locked()
     return Requester(
-        user_id, device_id or "", appservices.hash_of(service.as_token), service=service
+        user_id,
+        device_id or "",
+        appservices.hash_of(service.as_token),
+        is_suspended=account is not None and account.is_suspended,
+        service=service,
     )
 
 
