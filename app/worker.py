@@ -4,17 +4,15 @@
 - Requests that no parser understands get a Matrix error.
 - What is left of a refused body is read only up to a limit: a client that has not yet looked at the
   answer gets it, one that sends gigabytes is cut off.
-- A client that has gone away in the middle of a body doesn't keep its greenlet for ever.
+- A client that sends or takes too slowly doesn't keep its greenlet for ever; see connection.py.
 - The process notices when the command line has changed its database.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import socket
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import gevent
 import orjson
@@ -23,8 +21,10 @@ from gunicorn.http import errors as http_errors
 from gunicorn.workers.ggevent import GeventWorker
 
 from app import errors, memory
+from app.connection import Backlog, Connection, Patience
 
 if TYPE_CHECKING:
+    import socket
     from types import FrameType
 
     from flask import Flask
@@ -32,64 +32,20 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 SECONDS_BETWEEN_LOOKS = 0.5
 """How soon a running server feels `homebody user passwd` and the like."""
-SECONDS_WITHOUT_A_BYTE = 120.0
-"""How long a body may stand still before the connection is given up."""
 SECONDS_TO_DRAIN = 5.0
 MAX_DRAINED_BYTES = 32 * 2**20
 _PIECE_BYTES = 2**16
 
 
-class OneWrite:
-    """A socket that sends head and body of an answer together.
-
-    gunicorn writes them one by one: two system calls, and a client that wakes up twice.
-    """
-
-    HELD_BYTES = 65_536
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket = connection
-        self._held: list[bytes] = []
-        self._held_bytes = 0
-
-    def __enter__(self) -> OneWrite:
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if kind is None or kind is StopIteration:  # gunicorn's way to say: close after this one
-            self.flush()
-
-    def sendall(self, data: bytes) -> None:
-        """Hold it back for what follows, unless that is much."""
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes > self.HELD_BYTES:
-            self.flush()
-
-    def sendfile(self, *args: Any, **kwargs: Any) -> int:
-        """A file, after what was held back."""
-        self.flush()
-        self._socket.settimeout(None)
-        return self._socket.sendfile(*args, **kwargs)
-
-    def flush(self) -> None:
-        """Send what was held back."""
-        held, self._held, self._held_bytes = self._held, [], 0
-        if held:
-            # The limit is for a body that stands still; an answer of megabytes may take its time
-            self._socket.settimeout(None)
-            self._socket.sendall(b"".join(held))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._socket, name)
-
-
 class Worker(GeventWorker):
     """One process that serves; see the module."""
 
+    PATIENCE: ClassVar = Patience()
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._idle: set[socket.socket] = set()
+        self._connections: set[Connection] = set()
+        self._backlog = Backlog(self.PATIENCE.max_untaken_bytes)
 
     def run(self) -> None:
         """Serve until told to stop."""
@@ -117,23 +73,27 @@ class Worker(GeventWorker):
 
     def handle(self, listener: socket.socket, client: socket.socket, addr: Any) -> None:
         """One connection, with all its requests."""
-        self._idle.add(client)
+        connection = Connection(client, self.PATIENCE, self._backlog)
+        self._connections.add(connection)
         try:
-            super().handle(listener, client, addr)
+            super().handle(listener, cast("socket.socket", connection), addr)
         finally:
-            self._idle.discard(client)
+            self._connections.discard(connection)
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
         """One request of a connection."""
-        self._idle.discard(sock)
-        sock.settimeout(SECONDS_WITHOUT_A_BYTE)
+        sock.begin_request()
         try:
-            with OneWrite(sock) as whole:
-                super().handle_request(listener_name, req, cast("socket.socket", whole), addr)
+            try:
+                super().handle_request(listener_name, req, sock, addr)
+            except StopIteration:  # gunicorn's way to say that the connection ends
+                sock.flush()
+                raise
+            sock.flush()
             if not _drain(req):
-                raise StopIteration  # gunicorn's way to say that the connection ends
+                raise StopIteration
         finally:
-            self._idle.add(sock)
+            sock.end_request()
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
         """What the HTTP parser refused, as a Matrix error."""
@@ -159,15 +119,14 @@ class Worker(GeventWorker):
             LOG.debug("a refused client has gone: %s", problem)
 
     def _let_go(self) -> None:
+        """At a stop: parked requests answer, idle clients are hung up on; later whoever is left."""
         self._app.extensions["wakeups"].close()
-        for connection in list(self._idle):
-            try:
-                # By a twin: gevent's shutdown() raises in the greenlet that waits for the socket,
-                # and gunicorn logs a trace for each. This way it reads the end of the connection.
-                with socket.socket(fileno=os.dup(connection.fileno())) as twin:
-                    twin.shutdown(socket.SHUT_RDWR)
-            except OSError as problem:
-                LOG.debug("an idle client has gone: %s", problem)
+        for connection in list(self._connections):
+            if connection.is_idle:
+                connection.hang_up()
+        gevent.sleep(self.PATIENCE.seconds_at_stop)
+        for connection in list(self._connections):
+            connection.cut()
 
     def _look_for_other_writers(self) -> None:
         database, delivery = self._app.extensions["db"], self._app.extensions["delivery"]

@@ -21,6 +21,8 @@ MAY_IMPORT = {
     "errors": set[str](),
     "hub": set[str](),
     "memory": set[str](),
+    "metrics": set[str](),
+    "watchdog": {"metrics"},
     "config_kinds": {"spec"},
     "config_sources": {"config_kinds"},
     "config_limits": {"config_kinds"},
@@ -34,16 +36,19 @@ MAY_IMPORT = {
     "outside": {"config", "config_mail", "errors", "hub", "spec"},
     "core": {"caches", "config", "db", "errors", "hub", "models", "outside", "spec"},
     "background": {"core", "db", "outside"},
-    "context": {"caches", "core", "db", "outside"},
+    "context": {"caches", "core", "db", "metrics", "outside"},
     "client_server": {"caches", "context", "core", "db", "errors", "spec"},
-    "web": {"client_server", "config", "context", "core", "db", "errors", "logs", "spec"},
-    "worker": {"errors", "hub", "memory", "web"},
+    "web": {"caches", "client_server", "config", "context", "core", "db", "errors", "logs"}
+    | {"metrics", "spec"},
+    "connection": set[str](),
+    "worker": {"connection", "errors", "hub", "memory", "web"},
     "serving": {"config", "core", "spec"},
     "cli": {"config", "errors", "serving"},
     "cli_accounts": {"caches", "cli", "config", "config_kinds", "core", "db", "errors", "serving"}
     | {"spec"},
     "cli_owner": {"cli", "cli_accounts", "core", "spec"},
-    "app": {"background", "caches", "client_server", "config", "core", "db", "outside", "web"},
+    "app": {"background", "caches", "client_server", "config", "core", "db", "metrics", "outside"}
+    | {"web"},
 }
 """Which part of app/ may use which others; each may use itself. "app" is create_app()."""
 
