@@ -171,3 +171,82 @@ def test_a_room_can_be_marked_as_unread(alice: Person, room: Room) -> None:
 
     events = alice.sync(token)["rooms"]["join"][room_id]["account_data"]["events"]
     assert events == [{"type": "m.marked_unread", "content": {"unread": True}}]
+
+
+def ephemeral(sync: Json, room_id: str, event_type: str) -> Json | None:
+    """The content of a room's m.typing or m.receipt; None: the answer has none."""
+    room = sync["rooms"]["join"].get(room_id, {"ephemeral": {"events": []}})
+    for event in room["ephemeral"]["events"]:
+        if event["type"] == event_type:
+            content: Json = event["content"]
+            return content
+    return None
+
+
+def types(person: Person, room_id: str, *, is_typing: bool) -> None:
+    path = f"rooms/{room_id}/typing/{person.user_id}"
+    assert person.put(path, json={"typing": is_typing, "timeout": 30000}).status_code == 200
+
+
+def reads(person: Person, room_id: str, event_id: str) -> None:
+    assert person.post(f"rooms/{room_id}/receipt/m.read/{event_id}").status_code == 200
+
+
+def test_that_they_type_is_not_told(
+    alice: Person, mallory: Person, login: Login, room: Room
+) -> None:
+    bob = login("bob")
+    room_id = room(alice, mallory, bob)
+    ignore(alice, mallory.user_id)
+    token = alice.sync()["next_batch"]
+
+    types(mallory, room_id, is_typing=True)
+    alone, first = alice.sync(token), alice.sync()
+    types(bob, room_id, is_typing=True)
+    with_bob = alice.sync(alone["next_batch"])
+    types(bob, room_id, is_typing=False)
+    types(mallory, room_id, is_typing=False)
+
+    assert alone["rooms"]["join"] == {}
+    assert ephemeral(first, room_id, "m.typing") is None
+    assert ephemeral(with_bob, room_id, "m.typing") == {"user_ids": [bob.user_id]}
+    assert ephemeral(alice.sync(with_bob["next_batch"]), room_id, "m.typing") == {"user_ids": []}
+
+
+def test_how_far_they_have_read_is_not_told(
+    alice: Person, mallory: Person, login: Login, room: Room
+) -> None:
+    bob = login("bob")
+    room_id = room(alice, mallory, bob)
+    event_id = alice.send(room_id)
+    ignore(alice, mallory.user_id)
+    token = alice.sync()["next_batch"]
+
+    reads(mallory, room_id, event_id)
+    alone = alice.sync(token)
+    reads(bob, room_id, event_id)
+    both, first = alice.sync(token), alice.sync()
+
+    assert alone["rooms"]["join"] == {}
+    for sync in (both, first):
+        receipt = ephemeral(sync, room_id, "m.receipt")
+        assert receipt is not None
+        assert list(receipt[event_id]["m.read"]) == [bob.user_id]
+
+
+def test_sliding_sync_does_not_tell_it_either(alice: Person, mallory: Person, room: Room) -> None:
+    room_id = room(alice, mallory)
+    event_id = alice.send(room_id)
+    ignore(alice, mallory.user_id)
+    types(mallory, room_id, is_typing=True)
+    reads(mallory, room_id, event_id)
+    body = {
+        "lists": {"all": {"ranges": [[0, 9]], "timeline_limit": 1, "required_state": []}},
+        "extensions": {"typing": {"enabled": True}, "receipts": {"enabled": True}},
+    }
+
+    path = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"
+    found = alice.post(path, json=body).get_json()
+
+    assert room_id in found["rooms"]
+    assert found["extensions"]["typing"] == found["extensions"]["receipts"] == {"rooms": {}}

@@ -32,6 +32,8 @@ class TypingRoom:
     """When each of them will be taken to have stopped."""
     looked_at_ms: int | None = None
     """When a timer will look whether somebody has."""
+    changed_at: dict[str, int] = field(default_factory=dict)
+    """The position at which each of them last began or stopped."""
 
 
 @dataclass(slots=True)

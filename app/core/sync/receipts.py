@@ -14,12 +14,13 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import Row, bindparam, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from app import errors
 from app.caches import ClientEvent
 from app.core.appservices import transactions
+from app.core.people import ignored_users
 from app.core.push import counts
 from app.core.rooms import client_events, state, visibility
 from app.core.sync import account_data
@@ -94,13 +95,19 @@ def since(
     """{room_id: m.receipt} of those of these rooms where receipts were sent meanwhile."""
     asked = {"reader": user_id, "since": since, "upto": upto}
     found = tx.sql.execute(_SINCE, asked)
-    return _by_room(row for row in found if row.room_id in room_ids)
+    return _by_room(_heard(tx, user_id, [row for row in found if row.room_id in room_ids]))
 
 
 def in_rooms(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, Json]:
     """{room_id: m.receipt} with all receipts of these rooms."""
     asked = {"reader": user_id, "room_ids": orjson.dumps(list(room_ids)).decode()}
-    return _by_room(tx.sql.execute(_IN_ROOMS, asked))
+    return _by_room(_heard(tx, user_id, tx.sql.execute(_IN_ROOMS, asked).all()))
+
+
+def _heard(tx: Reader, user_id: str, found: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+    """The receipts without those of whom the user ignores."""
+    ignored = ignored_users.of(tx, user_id) if found else None
+    return [row for row in found if row.user_id not in ignored] if ignored else found
 
 
 def _event(tx: Reader, user_id: str, room_id: str, event_id: str) -> ClientEvent:

@@ -90,6 +90,7 @@ def _of_rooms(
             read |= receipts.in_rooms(tx, user_id, new)
         parts["receipts"] = {"rooms": read}
     if wanted.typing.enabled:
-        typers = typing.since(ephemeral, old, told.ephemeral) | typing.since(ephemeral, new, 0)
+        typers = typing.since(tx, ephemeral, user_id, old, told.ephemeral)
+        typers |= typing.since(tx, ephemeral, user_id, new, 0)
         parts["typing"] = {"rooms": typers}
     return parts

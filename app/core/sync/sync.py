@@ -236,7 +236,7 @@ def _add_what_is_no_event(
     """Receipts, typing and account data; a room may be in the answer for these alone."""
     room_filter = ask.filter.room
     read = _receipts(tx, ask, mine)
-    typers = typing.since(ephemeral, mine.joined, ask.ephemeral)
+    typers = typing.since(tx, ephemeral, ask.requester.user_id, mine.joined, ask.ephemeral)
     for room_id in mine.joined & (read.keys() | typers.keys() | data.keys()):
         events = [part[room_id] for part in (read, typers) if room_id in part]
         events = _admitted(events, room_filter.ephemeral)

@@ -7,9 +7,10 @@ Spec: client-server-api#typing-notifications
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 
 from app import errors
+from app.core.people import ignored_users
 from app.core.rooms import state
 from app.core.sync.ephemeral import Ephemeral, TypingRoom
 from app.db import Reader
@@ -20,6 +21,7 @@ MAX_MS = 120_000
 """Longer than any client says: who vanishes shall not type for hours."""
 MAX_ROOMS = 10_000
 """In which somebody typed lately."""
+_NOBODY = TypingRoom()
 
 
 def may_type(tx: Reader, room_id: str, user_id: str) -> None:
@@ -36,7 +38,7 @@ def start(ephemeral: Ephemeral, room_id: str, user_id: str, timeout_ms: int = DE
         room.until_ms[user_id] = ephemeral.now_ms + max(0, min(timeout_ms, MAX_MS))
         _look_later(ephemeral, room_id, room)
         if is_news:
-            _note_change(ephemeral, room_id, room)
+            _note_change(ephemeral, room_id, room, [user_id])
     if is_news:
         ephemeral.wake_room(room_id)
 
@@ -48,24 +50,43 @@ def stop(ephemeral: Ephemeral, room_id: str, user_id: str) -> None:
         if room is None or user_id not in room.until_ms:
             return
         del room.until_ms[user_id]
-        _note_change(ephemeral, room_id, room)
+        _note_change(ephemeral, room_id, room, [user_id])
     ephemeral.wake_room(room_id)
 
 
-def since(ephemeral: Ephemeral, room_ids: Set[str], since: int) -> dict[str, Json]:
-    """{room_id: m.typing} of those rooms in which that changed; since 0: where somebody types."""
+def since(
+    tx: Reader, ephemeral: Ephemeral, user_id: str, room_ids: Set[str], since: int
+) -> dict[str, Json]:
+    """{room_id: m.typing} of those rooms in which that changed; since 0: where somebody types.
+
+    Whom the user ignores types for others only.
+    """
+    with ephemeral.lock:
+        if next(reversed(ephemeral.typing.values()), _NOBODY).position <= since:
+            return {}
+    ignored = ignored_users.of(tx, user_id)
     found: dict[str, Json] = {}
     with ephemeral.lock:
         for room_id, room in reversed(ephemeral.typing.items()):
             if room.position <= since:
                 break
-            if room_id in room_ids and (since or room.until_ms):
-                found[room_id] = {"type": "m.typing", "content": {"user_ids": [*room.until_ms]}}
+            if room_id in room_ids and _is_news(room, since, ignored):
+                user_ids = [who for who in room.until_ms if who not in ignored]
+                found[room_id] = {"type": "m.typing", "content": {"user_ids": user_ids}}
     return found
 
 
-def _note_change(ephemeral: Ephemeral, room_id: str, room: TypingRoom) -> None:
+def _is_news(room: TypingRoom, since: int, ignored: Set[str]) -> bool:
+    if since == 0:
+        return bool(room.until_ms.keys() - ignored)
+    return not ignored or any(
+        at > since and who not in ignored for who, at in room.changed_at.items()
+    )
+
+
+def _note_change(ephemeral: Ephemeral, room_id: str, room: TypingRoom, who: Iterable[str]) -> None:
     room.position = ephemeral.next_position()
+    room.changed_at.update(dict.fromkeys(who, room.position))
     ephemeral.typing.move_to_end(room_id)
     if len(ephemeral.typing) > MAX_ROOMS:
         ephemeral.typing.popitem(last=False)
@@ -91,6 +112,6 @@ def _look(ephemeral: Ephemeral, room_id: str, room: TypingRoom) -> None:
             _look_later(ephemeral, room_id, room)
         is_news = bool(over) and ephemeral.typing.get(room_id) is room
         if is_news:
-            _note_change(ephemeral, room_id, room)
+            _note_change(ephemeral, room_id, room, over)
     if is_news:
         ephemeral.wake_room(room_id)
