@@ -29,12 +29,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import orjson
-from sqlalchemy import Connection, Engine, create_engine, event, exc, pool, select
+from sqlalchemy import Engine, create_engine, event, exc, pool, select
 
 from app import errors, hub
 from app.caches import Cache, Caches
 from app.models.clock import Clock
 from app.spec.appservices import Services
+from app.statements import Sql, to_json
 
 if TYPE_CHECKING:
     from app.config import Config
@@ -45,10 +46,14 @@ LOG = logging.getLogger(__name__)
 LOCKED_FOR_SECONDS = 5.0
 """How long a write waits for another process (the command line) that holds the database."""
 
+MAX_IDLE_READERS = 4
+"""Kept for the next who reads. Readers rarely overlap, and each takes up to 8 MiB."""
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 Wake = Callable[[Sequence[Collection[str]]], None]
 Deliver = Callable[[str, str], None]
+Committed = Callable[[int, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ class Reader:
 
     __slots__ = ("_began", "_position", "caches", "now_ms", "server", "sql")
 
-    def __init__(self, sql: Connection, server: Server, caches: Caches) -> None:
+    def __init__(self, sql: Sql, server: Server, caches: Caches) -> None:
         self.sql = sql
         self.server = server
         self.caches = caches
@@ -86,7 +91,7 @@ class Reader:
 
         Not for a write, in which nothing may wait.
         """
-        found = hub.offload(lambda: _raw(self.sql).execute(statement, values).fetchall())
+        found = hub.offload(lambda: self.sql.raw.execute(statement, values).fetchall())
         return cast("list[tuple[Any, ...]]", found)
 
     def fill(self, cache: Cache[K, V], key: K, value: V) -> None:
@@ -156,11 +161,12 @@ class Tx(Reader):
 class Batch:
     """The writes that share a COMMIT."""
 
-    __slots__ = ("_done", "_error", "after_commit", "woken")
+    __slots__ = ("_done", "_error", "after_commit", "woken", "writes")
 
     def __init__(self) -> None:
         self._done = threading.Event()
         self._error: Exception | None = None
+        self.writes = 0
         self.woken: list[Collection[str]] = []
         self.after_commit: list[Callable[[], None]] = []
 
@@ -208,6 +214,10 @@ def _later(_kind: str, _destination: str) -> None:
     """In a process that delivers nothing (command line): the server finds the rows at its start."""
 
 
+def _uncounted(_writes: int, _seconds: float) -> None:
+    """In a process that shows no metrics."""
+
+
 _READ_CLOCK = select(Clock.position)
 _READ_CLOCK_SQL = "SELECT position FROM clock"
 _SET_CLOCK_SQL = "UPDATE clock SET position = ?"
@@ -225,29 +235,33 @@ class Database:
         self.last_position = 0
         self.deliver: Deliver = _later
         """What background/delivery.py wants to be told: (kind, destination) of new rows."""
+        self.committed: Committed = _uncounted
+        """What metrics.py wants to be told of each COMMIT: how many writes, how many seconds."""
         self._wake = wake
         self._engine = make_engine(url)
-        self.writer = self._engine.connect()
-        self._raw = _raw(self.writer)
+        self.writer = Sql(self._engine.connect())
+        self._raw = self.writer.raw
         self._turn = Turn()
         self._batch: Batch | None = None
         self._to_commit: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._committer: threading.Thread | None = None
-        self._idle_readers: list[Connection] = []
+        self._idle_readers: list[Sql] = []
         self._data_version = -1
         self._see_what_others_wrote()
 
     @contextmanager
     def read(self) -> Iterator[Reader]:
         """A snapshot of what is committed now; it does not change while it is held."""
-        connection = self._idle_readers.pop() if self._idle_readers else self._engine.connect()
-        raw = _raw(connection)
-        raw.execute("BEGIN")
+        sql = self._idle_readers.pop() if self._idle_readers else Sql(self._engine.connect())
+        sql.raw.execute("BEGIN")
         try:
-            yield Reader(connection, self.server, self.caches)
+            yield Reader(sql, self.server, self.caches)
         finally:
-            raw.execute("ROLLBACK")
-            self._idle_readers.append(connection)
+            sql.raw.execute("ROLLBACK")
+            if len(self._idle_readers) < MAX_IDLE_READERS:
+                self._idle_readers.append(sql)
+            else:
+                sql.connection.close()
 
     @contextmanager
     def write(self) -> Iterator[Tx]:
@@ -268,6 +282,7 @@ class Database:
                 if isinstance(error, exc.OperationalError | sqlite3.OperationalError):
                     raise errors.unavailable() from error
                 raise
+            batch.writes += 1
             batch.woken += tx._woken  # noqa: SLF001 - the two classes are one mechanism
             batch.after_commit += tx._after_commit  # noqa: SLF001 - as above
         finally:
@@ -293,8 +308,8 @@ class Database:
         if self._committer is not None:
             self._to_commit.put(None)
             self._committer.join()
-        for connection in (*self._idle_readers, self.writer):
-            connection.close()
+        for sql in (*self._idle_readers, self.writer):
+            sql.connection.close()
         self._engine.dispose()
 
     def _open_batch(self) -> Batch:
@@ -343,7 +358,9 @@ class Database:
                 if self._batch is not batch:
                     continue  # undone as a whole
                 self._batch = None
+                began = time.monotonic()
                 error = self._commit()
+                self.committed(batch.writes, time.monotonic() - began)
             finally:
                 self._turn.hand_on()
             batch.finish(error)
@@ -393,8 +410,8 @@ def make_engine(url: str) -> Engine:
         url,
         isolation_level="AUTOCOMMIT",  # transactions begin and end where this module says so
         poolclass=pool.NullPool,
-        connect_args={"check_same_thread": False, "timeout": 0},
-        json_serializer=lambda value: orjson.dumps(value).decode(),
+        connect_args={"check_same_thread": False, "timeout": 0, "cached_statements": 512},
+        json_serializer=to_json,
         json_deserializer=orjson.loads,
     )
     event.listen(engine, "connect", _set_up)
@@ -411,7 +428,3 @@ def _set_up(connection: sqlite3.Connection, _record: object) -> None:
         "journal_size_limit = 67108864",
     ):
         connection.execute(f"PRAGMA {pragma}")
-
-
-def _raw(connection: Connection) -> sqlite3.Connection:
-    return cast("sqlite3.Connection", connection.connection.dbapi_connection)

@@ -18,6 +18,7 @@ from hypothesis import settings
 from werkzeug.test import TestResponse
 
 from app import config, create_app
+from app.statements import Result, Sql
 
 ROOT = Path(__file__).parents[1]
 V3 = "/_matrix/client/v3/"
@@ -175,3 +176,17 @@ def room() -> Callable[..., str]:
         return room_id
 
     return make
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the database is asked from here on; one entry also for an INSERT of many rows."""
+    asked: list[str] = []
+    execute = Sql.execute
+
+    def note(sql: Sql, statement: Any, values: Any = None) -> Result:
+        asked.append(str(statement))
+        return execute(sql, statement, values)
+
+    monkeypatch.setattr(Sql, "execute", note)
+    return asked

@@ -143,7 +143,9 @@ def test_who_wants_to_be_erased_is_remembered_so(
     login("alice").post("account/deactivate", json={"auth": PROOF, **body})
 
     with app.extensions["db"].read() as tx:
-        row = tx.sql.exec_driver_sql("SELECT is_erased, password_hash FROM accounts").one()
+        row = tx.sql.connection.exec_driver_sql(
+            "SELECT is_erased, password_hash FROM accounts"
+        ).one()
     assert tuple(row) == (is_erased, None)
 
 
@@ -157,4 +159,4 @@ def test_erasing_takes_profile_and_account_data_along(app: Flask, login: Login) 
     with app.extensions["db"].read() as tx:
         for table in ("profile_fields", "account_data"):
             query = f"SELECT count(*) FROM {table}"  # noqa: S608 - the two names above
-            assert tx.sql.exec_driver_sql(query).scalar_one() == 0
+            assert tx.sql.connection.exec_driver_sql(query).scalar_one() == 0

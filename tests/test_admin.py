@@ -102,7 +102,7 @@ def test_administrators_do_not_lock_out_each_other(
 ) -> None:
     other = login("other")
     with app.extensions["db"].write() as tx:
-        tx.sql.exec_driver_sql("UPDATE accounts SET is_admin = 1")
+        tx.sql.connection.exec_driver_sql("UPDATE accounts SET is_admin = 1")
 
     answer = admin.put(f"{V1}/{verb}/{other.user_id}", json={"locked": True, "suspended": True})
 

@@ -164,7 +164,9 @@ def test_bridges_do_not_become_administrators_and_the_first_person_does(
     login("alice")
 
     with irc_app.extensions["db"].read() as tx:
-        found = tx.sql.exec_driver_sql("SELECT user_id FROM accounts WHERE is_admin").scalars()
+        found = tx.sql.connection.exec_driver_sql(
+            "SELECT user_id FROM accounts WHERE is_admin"
+        ).scalars()
         assert list(found) == ["@alice:localhost"]
 
 
@@ -343,7 +345,9 @@ def test_its_users_get_no_notifications(
     alice.send(room_id)
 
     with irc_app.extensions["db"].read() as tx:
-        found = tx.sql.exec_driver_sql("SELECT DISTINCT user_id FROM notifications").scalars()
+        found = tx.sql.connection.exec_driver_sql(
+            "SELECT DISTINCT user_id FROM notifications"
+        ).scalars()
         assert list(found) == [bob.user_id]
     assert ("m.room.member", GHOST) in state_of(alice, room_id)
 

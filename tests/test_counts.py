@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from flask import Flask
-from sqlalchemy import event, func, select
+from sqlalchemy import func, select
 
 from app.core.push import counts
 from app.models.push import Notification, UnreadCount
@@ -338,15 +338,13 @@ def test_a_wrong_page_is_refused(login: Login, query: Json) -> None:
 
 
 def test_the_number_of_statements_does_not_grow_with_the_room(
-    app: Flask, login: Login, room: Room
+    login: Login, room: Room, statements: list[str]
 ) -> None:
     people = [login(f"u{number}") for number in range(12)]
     small, big = room(*people[:3]), room(*people)
     for room_id in (small, big):
         people[0].send(room_id)
-    statements: list[str] = []
-    writer = app.extensions["db"].writer
-    event.listen(writer, "before_cursor_execute", lambda *it: statements.append(it[2]))
+    statements.clear()
 
     people[0].send(small)
     for_few = len(statements)

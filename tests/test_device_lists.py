@@ -8,7 +8,6 @@ from typing import Any
 import orjson
 import pytest
 from flask import Flask
-from sqlalchemy import event
 
 from tests import encryption
 from tests.conftest import Login, Person
@@ -250,7 +249,7 @@ def test_keys_changes_wants_two_tokens(login: Login) -> None:
 
 @pytest.mark.parametrize("has_news", [False, True])
 def test_a_sync_that_has_none_of_this_asks_the_database_for_none_of_it(
-    app: Flask, login: Login, room: Room, *, has_news: bool
+    login: Login, room: Room, statements: list[str], *, has_news: bool
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
@@ -258,11 +257,7 @@ def test_a_sync_that_has_none_of_this_asks_the_database_for_none_of_it(
     since = bob.sync(bob.sync()["next_batch"])["next_batch"]
     if has_news:
         alice.send(room_id)
-    statements: list[str] = []
-
-    @event.listens_for(app.extensions["db"].writer.engine, "before_cursor_execute")
-    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        statements.append(statement)
+    statements.clear()
 
     answer = bob.sync(since)
 

@@ -56,7 +56,7 @@ def test_being_seen_costs_no_write_but_survives_a_restart(app: Flask, login: Log
     def written() -> Any:
         with app.extensions["db"].read() as tx:
             query = "SELECT last_seen_ip, last_seen_ts FROM devices"
-            return tuple(tx.sql.exec_driver_sql(query).one())
+            return tuple(tx.sql.connection.exec_driver_sql(query).one())
 
     alice.get("account/whoami")
     assert written() == (None, None)
@@ -82,7 +82,7 @@ def test_now_and_then_a_request_starts_the_writing(
     seen = None
     while seen is None and time.monotonic() < until:
         with app.extensions["db"].read() as tx:
-            seen = tx.sql.exec_driver_sql(query).scalar_one()
+            seen = tx.sql.connection.exec_driver_sql(query).scalar_one()
         time.sleep(0.01)
     assert seen is not None
 

@@ -96,7 +96,9 @@ def test_the_first_user_becomes_administrator_although_a_guest_was_there_before(
     bob = login("bob")
 
     with app.extensions["db"].read() as tx:
-        rows = tx.sql.exec_driver_sql("SELECT user_id FROM accounts WHERE is_admin").scalars()
+        rows = tx.sql.connection.exec_driver_sql(
+            "SELECT user_id FROM accounts WHERE is_admin"
+        ).scalars()
         assert list(rows) == [alice.user_id] != [bob.user_id]
 
 

@@ -32,20 +32,22 @@ MAY_IMPORT = {
     | {"spec"},
     "logs": {"config"},
     "caches": {"spec"},
-    "db": {"caches", "config", "errors", "hub", "models", "spec"},
+    "statements": set[str](),
+    "db": {"caches", "config", "errors", "hub", "models", "spec", "statements"},
     "outside": {"config", "config_mail", "errors", "hub", "spec"},
     "core": {"caches", "config", "db", "errors", "hub", "models", "outside", "spec"},
     "background": {"core", "db", "outside"},
     "context": {"caches", "core", "db", "metrics", "outside"},
     "client_server": {"caches", "context", "core", "db", "errors", "spec"},
-    "web": {"caches", "client_server", "config", "context", "core", "db", "errors", "logs"}
+    "web": {"caches", "client_server", "config", "context", "core", "db", "errors", "hub", "logs"}
     | {"metrics", "spec"},
     "connection": set[str](),
-    "worker": {"connection", "errors", "hub", "memory", "web"},
+    "worker": {"connection", "errors", "hub", "logs", "memory", "watchdog", "web"},
     "serving": {"config", "core", "spec"},
     "cli": {"config", "errors", "serving"},
     "cli_accounts": {"caches", "cli", "config", "config_kinds", "core", "db", "errors", "serving"}
     | {"spec"},
+    "cli_appservices": {"cli", "cli_accounts", "core", "spec"},
     "cli_owner": {"cli", "cli_accounts", "core", "spec"},
     "app": {"background", "caches", "client_server", "config", "core", "db", "metrics", "outside"}
     | {"web"},

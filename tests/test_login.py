@@ -202,7 +202,7 @@ def test_a_locked_user_is_told_so_who_knows_the_password(
 ) -> None:
     alice = login("alice")
     with app.extensions["db"].write() as tx:
-        tx.sql.exec_driver_sql("UPDATE accounts SET is_locked = 1")
+        tx.sql.connection.exec_driver_sql("UPDATE accounts SET is_locked = 1")
         tx.caches.clear()
 
     assert errcode(log_in(client, "alice")) == (401, "M_USER_LOCKED")
@@ -213,7 +213,9 @@ def test_a_locked_user_is_told_so_who_knows_the_password(
 
 def stored_hash(app: Flask) -> str:
     with app.extensions["db"].read() as tx:
-        return str(tx.sql.exec_driver_sql("SELECT password_hash FROM accounts").scalar_one())
+        return str(
+            tx.sql.connection.exec_driver_sql("SELECT password_hash FROM accounts").scalar_one()
+        )
 
 
 def test_a_password_hash_of_another_kind_is_renewed_at_login(make_app: MakeApp) -> None:

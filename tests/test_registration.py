@@ -207,7 +207,9 @@ def test_the_first_account_is_the_administrator(make_app: MakeApp) -> None:
 
     admins = app.extensions["db"]
     with admins.read() as tx:
-        from_tx = tx.sql.exec_driver_sql("SELECT user_id FROM accounts WHERE is_admin").scalars()
+        from_tx = tx.sql.connection.exec_driver_sql(
+            "SELECT user_id FROM accounts WHERE is_admin"
+        ).scalars()
         assert list(from_tx) == [first["user_id"]]
     assert second["user_id"] == "@bob:localhost"
 

@@ -28,14 +28,16 @@ def redact(person: Person, room_id: str, event_id: str, txn_id: str = "r", **bod
 
 def count_events(app: Flask) -> int:
     with app.extensions["db"].read() as tx:
-        return int(tx.sql.exec_driver_sql("SELECT count(*) FROM events").scalar_one())
+        return int(tx.sql.connection.exec_driver_sql("SELECT count(*) FROM events").scalar_one())
 
 
 def stored_content(app: Flask, event_id: str) -> Json:
     """The content of an event as it is in the database."""
     with app.extensions["db"].read() as tx:
         query = "SELECT json_extract(pdu, '$.content') FROM events WHERE event_id = ?"
-        content: Json = orjson.loads(tx.sql.exec_driver_sql(query, (event_id,)).scalar_one())
+        content: Json = orjson.loads(
+            tx.sql.connection.exec_driver_sql(query, (event_id,)).scalar_one()
+        )
         return content
 
 
@@ -126,7 +128,7 @@ def test_only_application_services_may_choose_the_time(
 
     with app.extensions["db"].read() as tx:
         query = "SELECT origin_server_ts FROM events WHERE event_id = ?"
-        assert tx.sql.exec_driver_sql(query, (event_id,)).scalar_one() > 1_000_000
+        assert tx.sql.connection.exec_driver_sql(query, (event_id,)).scalar_one() > 1_000_000
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,9 @@ def test_a_session_that_is_too_old_is_not_known(app: Flask, login: Login) -> Non
     alice = login("alice")
     session = begin(alice)
     with app.extensions["db"].write() as tx:
-        tx.sql.exec_driver_sql("UPDATE uia_sessions SET created_ts = created_ts - 3600000")
+        tx.sql.connection.exec_driver_sql(
+            "UPDATE uia_sessions SET created_ts = created_ts - 3600000"
+        )
 
     answer = alice.post("delete_devices", json={"devices": [], "auth": proof(session=session)})
 
@@ -235,4 +237,6 @@ def test_a_request_without_a_token_is_asked_for_one_first(client: FlaskClient) -
 
 def rows(app: Flask) -> int:
     with app.extensions["db"].read() as tx:
-        return int(tx.sql.exec_driver_sql("SELECT count(*) FROM uia_sessions").scalar_one())
+        return int(
+            tx.sql.connection.exec_driver_sql("SELECT count(*) FROM uia_sessions").scalar_one()
+        )

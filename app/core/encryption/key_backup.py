@@ -148,7 +148,8 @@ def _find(tx: Reader, user_id: str, version: str) -> Row[*tuple[Any, ...]] | Non
     if str(int(version)) != version:
         return None
     asked = {"user_id": user_id, "version": int(version)}
-    return tx.sql.execute(_ONE, asked).first()
+    row: Row[*tuple[Any, ...]] | None = tx.sql.execute(_ONE, asked).first()
+    return row
 
 
 def _existing(tx: Reader, user_id: str, version: str) -> Row[*tuple[Any, ...]]:

@@ -160,6 +160,7 @@ def _look_up(db: Database, token_hash: bytes, *, may_be_locked: bool) -> Request
 
 
 def _row(tx: Reader, token_hash: bytes, *, may_be_locked: bool = False) -> Row[*tuple[Any, ...]]:
+    row: Row[*tuple[Any, ...]] | None
     row = tx.sql.execute(_FIND, {"token_hash": token_hash}).first()
     if row is None or row.deactivated_ts is not None:
         raise errors.unknown_token()

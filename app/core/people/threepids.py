@@ -64,7 +64,9 @@ def canonical(address: str) -> str:
 
 def owner(tx: Reader, address: str) -> str | None:
     """The user whose address this is; in any spelling, and None for what is no address."""
-    return tx.sql.execute(_OWNER, {"address": address.strip().lower()}).scalar()
+    user_id: str | None
+    user_id = tx.sql.execute(_OWNER, {"address": address.strip().lower()}).scalar()
+    return user_id
 
 
 def of_user(tx: Reader, user_id: str) -> list[Json]:

@@ -1,0 +1,215 @@
+"""How statements reach SQLite: compiled once, and run without a detour.
+
+Statements are SQLAlchemy's, made once at import. Its own way to run one costs 60 µs, mostly to find
+out anew what is the same each time; a send runs four of them, which were a third of its CPU. So a
+statement that comes by for the second time is compiled for good: its SQL, what has to be done to
+its values, and a tuple class for its rows. What is put together for one request only (an `in_()` of
+a length of its own, a condition that depends on a filter) is left to SQLAlchemy.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import namedtuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, cast
+from weakref import WeakKeyDictionary
+
+import orjson
+from sqlalchemy import Connection, Executable
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.elements import ClauseElement
+from sqlalchemy.types import TypeEngine
+
+Values = Mapping[str, Any]
+Processor = Callable[[Any], Any]
+
+
+def to_json(value: object) -> str:
+    """What a JSON column holds."""
+    return orjson.dumps(value).decode()
+
+
+DIALECT: Final = sqlite.dialect(
+    paramstyle="named", json_serializer=to_json, json_deserializer=orjson.loads
+)
+
+
+class Scalars(list[Any]):
+    """The first column of a result."""
+
+    def all(self) -> list[Any]:
+        """All of it."""
+        return self
+
+    def first(self) -> Any:
+        """The first row's, or None."""
+        return self[0] if self else None
+
+
+class Result:
+    """The rows that a statement found, as tuples with names; or how many it changed."""
+
+    __slots__ = ("_rows", "rowcount")
+
+    def __init__(self, rows: list[Any], rowcount: int) -> None:
+        self._rows = rows
+        self.rowcount = rowcount
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._rows)
+
+    def all(self) -> list[Any]:
+        """All rows."""
+        return self._rows
+
+    def first(self) -> Any:
+        """The first row, or None."""
+        return self._rows[0] if self._rows else None
+
+    def one(self) -> Any:
+        """The row; ValueError where there is not just one."""
+        (row,) = self._rows
+        return row
+
+    def scalar(self) -> Any:
+        """What the first row has in its first column, or None."""
+        return self._rows[0][0] if self._rows else None
+
+    def scalar_one(self) -> Any:
+        """The same; ValueError where there is not just one row."""
+        return self.one()[0]
+
+    def scalars(self) -> Scalars:
+        """What each row has in its first column."""
+        return Scalars([row[0] for row in self._rows])
+
+    def mappings(self) -> list[dict[str, Any]]:
+        """The rows as {column: value}."""
+        return [row._asdict() for row in self._rows]
+
+    def partitions(self, size: int) -> Iterator[list[Any]]:
+        """The rows in lists of at most `size`."""
+        for at in range(0, len(self._rows), size):
+            yield self._rows[at : at + size]
+
+
+class Sql:
+    """A connection to the database, on which statements are run: what `tx.sql` is."""
+
+    __slots__ = ("connection", "raw")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.raw = cast("sqlite3.Connection", connection.connection.dbapi_connection)
+
+    def execute(
+        self, statement: Executable, values: Values | Sequence[Values] | None = None
+    ) -> Result:
+        """Run a statement, or an INSERT, UPDATE or DELETE once for each of many values.
+
+        Raises sqlite3.Error, or SQLAlchemy's DBAPIError around it.
+        """
+        first: Values = (values[0] if isinstance(values, Sequence) else values) or {}
+        known = _compiled.get(statement)
+        if known is None:
+            _compiled[statement] = {}
+            return self._by_sqlalchemy(statement, values)
+        keys = tuple(first) if isinstance(statement, UpdateBase) else ()
+        compiled = known.get(keys)
+        if compiled is None:
+            compiled = known[keys] = Compiled(cast("ClauseElement", statement), keys)
+        if not compiled.is_whole:
+            return self._by_sqlalchemy(statement, values)
+        if isinstance(values, Sequence):
+            cursor = self.raw.executemany(compiled.sql, map(compiled.bind, values))
+        else:
+            cursor = self.raw.execute(compiled.sql, compiled.bind(first))
+        if cursor.description is None:
+            return Result([], cursor.rowcount)
+        return Result(compiled.rows(cursor), cursor.rowcount)
+
+    def _by_sqlalchemy(
+        self, statement: Executable, values: Values | Sequence[Values] | None
+    ) -> Result:
+        done = self.connection.execute(statement, cast("Any", values))
+        if not done.returns_rows:
+            return Result([], done.rowcount)
+        names = _row_class(list(done.keys()))
+        return Result([names._make(row) for row in done], done.rowcount)
+
+
+class Compiled:
+    """A statement as SQLite takes it."""
+
+    __slots__ = ("_bound", "_fixed", "_read", "_row", "is_whole", "sql")
+
+    def __init__(self, statement: ClauseElement, keys: tuple[str, ...]) -> None:
+        made = statement.compile(dialect=DIALECT, column_keys=list(keys) or None)
+        compiled = cast("SQLCompiler", made)
+        self.sql = compiled.string
+        self.is_whole = not (
+            compiled.post_compile_params
+            or compiled.literal_execute_params
+            or compiled.escaped_bind_names
+            or (compiled.isinsert and compiled.insert_prefetch)
+            or (compiled.isupdate and compiled.update_prefetch)
+        )
+        """Whether the SQL is the same for all values."""
+        self._bound: dict[str, Processor] = {}
+        self._fixed: dict[str, Any] = {}
+        for name, bind in compiled.binds.items():
+            process = _impl(bind.type).bind_processor(DIALECT)
+            if process is not None:
+                self._bound[name] = process
+            if not bind.required:
+                value = bind.effective_value
+                self._fixed[name] = value if process is None else process(value)
+        self._row: Any = None
+        columns = getattr(statement, "exported_columns", ())
+        found = enumerate(_impl(column.type).result_processor(DIALECT, None) for column in columns)
+        self._read: list[tuple[int, Processor]] = [(at, it) for at, it in found if it is not None]
+
+    def bind(self, values: Values) -> dict[str, Any]:
+        """All parameters, as SQLite takes them."""
+        bound = {**self._fixed, **values}
+        for name, process in self._bound.items():
+            if name in values:
+                bound[name] = process(values[name])
+        return bound
+
+    def rows(self, cursor: sqlite3.Cursor) -> list[Any]:
+        """The rows that a cursor has, as tuples with names."""
+        if self._row is None:
+            self._row = _row_class([column[0] for column in cursor.description])
+        found = cursor.fetchall()
+        if self._read:
+            found = [self._converted(row) for row in found]
+        return list(map(self._row._make, found))
+
+    def _converted(self, row: tuple[Any, ...]) -> list[Any]:
+        converted = list(row)
+        for at, process in self._read:
+            converted[at] = process(converted[at])
+        return converted
+
+
+_compiled: Final[WeakKeyDictionary[Executable, dict[tuple[str, ...], Compiled]]] = (
+    WeakKeyDictionary()
+)
+"""By statement and, where those decide which columns are set, the names of its values."""
+_row_classes: Final[dict[tuple[str, ...], Any]] = {}
+
+
+def _row_class(names: Sequence[str]) -> Any:
+    """A tuple class whose fields have the names of the columns."""
+    key = tuple(names)
+    if key not in _row_classes:
+        _row_classes[key] = namedtuple("Row", key, rename=True)
+    return _row_classes[key]
+
+
+def _impl(kind: TypeEngine[Any]) -> TypeEngine[Any]:
+    return kind.dialect_impl(DIALECT)
