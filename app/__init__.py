@@ -35,17 +35,20 @@ def create_app(config: Config) -> Flask:
     from app.core.sync.repeats import Repeats  # noqa: PLC0415 - see above
     from app.core.sync.state_sections import LazyMembers  # noqa: PLC0415 - see above
     from app.core.sync.wakeups import Wakeups  # noqa: PLC0415 - see above
+    from app.metrics import Metrics  # noqa: PLC0415 - see above
     from app.outside.client import Client  # noqa: PLC0415 - see above
 
     app = Flask(__name__, static_folder=None, template_folder="web/templates")
-    wakeups = Wakeups()
+    wakeups, metrics = Wakeups(), Metrics()
     key, services = server_key.load_or_make(config), registrations.load(config)
     server = db.Server(config.server_name, key, config, services)
     database = db.Database(config.database_url, server, Caches(config.cache_bytes), wakeups.wake)
+    database.committed = metrics.note_commit
     files.sweep(config.data_dir)
     outside = Client(config)
     app.extensions["db"] = database
     app.extensions["outside"] = outside
+    app.extensions["metrics"] = metrics
     kinds = {"push": push.kind(outside), "appservice": bridges.KIND}
     app.extensions["delivery"] = delivery.Delivery(database, kinds)  # the worker starts it
     app.extensions["wakeups"] = wakeups

@@ -246,6 +246,18 @@ class Config:
     log_format: LogFormat = setting(
         "text", kinds.choice(("text", "json")), "Lines for people, or one JSON object a line."
     )
+    hub_stall_ms: int = setting(
+        100,
+        kinds.duration(20),
+        "A request that keeps all others waiting for longer than this is told in the log, with what"
+        " it was about, and counted in /metrics.",
+    )
+    metrics_token: str | None = setting(
+        None,
+        kinds.optional(kinds.SECRET),
+        "What Prometheus has to show as its bearer token to read /metrics. Programs on this machine"
+        " may without, where they come by no proxy.",
+    )
     rate_limits: bool = setting(
         True,
         kinds.FLAG,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from app.core.sync.ephemeral import Ephemeral
     from app.core.sync.wakeups import Wakeups
     from app.db import Database, Server
+    from app.metrics import Metrics
     from app.outside.client import Client
 
 
@@ -47,6 +48,11 @@ def outside() -> Client:
 def last_seen() -> LastSeen:
     """When which device made its last request."""
     return cast("LastSeen", current_app.extensions["last_seen"])
+
+
+def metrics() -> Metrics:
+    """What is counted."""
+    return cast("Metrics", current_app.extensions["metrics"])
 
 
 def rate_limits() -> RateLimits:

@@ -29,8 +29,8 @@ MASK: Final = "***"
 SECRET_PARAMETERS: Final = frozenset(
     {"access_token", "loginToken", "token", "client_secret", "session"}
 )
-HEALTH_CHECKS: Final = frozenset({"/health"})
-"""What Docker and Kubernetes ask every few seconds; logged with DEBUG only."""
+HEALTH_CHECKS: Final = frozenset({"/health", "/metrics"})
+"""What Docker, Kubernetes and Prometheus ask every few seconds; logged with DEBUG only."""
 MAX_PATH_CHARACTERS: Final = 1_000
 
 # Each request has a greenlet, and each greenlet a context of its own: no request sees another's id.

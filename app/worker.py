@@ -5,7 +5,7 @@
 - What is left of a refused body is read only up to a limit: a client that has not yet looked at the
   answer gets it, one that sends gigabytes is cut off.
 - A client that sends or takes too slowly doesn't keep its greenlet for ever; see connection.py.
-- The process notices when the command line has changed its database.
+- The process notices when the command line has changed its database, and when its hub stands still.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from gunicorn import util
 from gunicorn.http import errors as http_errors
 from gunicorn.workers.ggevent import GeventWorker
 
-from app import errors, memory
+from app import errors, logs, memory
 from app.connection import Backlog, Connection, Patience
+from app.watchdog import Watchdog
 
 if TYPE_CHECKING:
     import socket
@@ -53,10 +54,19 @@ class Worker(GeventWorker):
         LOG.info("homebody listens on %s", ", ".join(self.cfg.bind))
         gevent.spawn(self._look_for_other_writers)
         self._app.extensions["delivery"].start()
+        watchdog = self._watchdog()
+        watchdog.start()
         super().run()
+        watchdog.stop()
         self._app.extensions["delivery"].stop()
         self._app.extensions["last_seen"].write()
         self._app.extensions["db"].close()
+
+    def _watchdog(self) -> Watchdog:
+        metrics = self._app.extensions["metrics"]
+        metrics.connections = self._connections
+        limit_ms = self._app.extensions["db"].server.config.hub_stall_ms
+        return Watchdog(limit_ms, metrics.stalls, _request_of)
 
     @property
     def _app(self) -> Flask:
@@ -134,6 +144,14 @@ class Worker(GeventWorker):
             gevent.sleep(SECONDS_BETWEEN_LOOKS)
             if database.notice_other_writers():
                 delivery.look()
+
+
+def _request_of(frame: FrameType) -> str | None:
+    """Method and path, without secrets, of the request that this frame answers."""
+    if frame.f_code is not Worker.handle_request.__code__:
+        return None
+    req = frame.f_locals["req"]
+    return f"{req.method} {logs.masked_path(req.uri)}"
 
 
 def _drain(req: Any) -> bool:

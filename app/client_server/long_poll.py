@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-from flask import request
+from flask import g, request
 
 from app import context
 from app.client_server import http
@@ -47,4 +47,5 @@ def first(
             if is_news(found) or left <= 0 or wakeups.is_closing or waiter.is_gone:
                 return found
             waiter.wait(left, connection)
+            g.waited = g.get("waited", 0.0) + left - (until - time.monotonic())
             http.check_still_valid()

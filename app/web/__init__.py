@@ -11,9 +11,9 @@ from flask import Flask, Response, g, request
 from flask.json.provider import JSONProvider
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from app import errors, logs
+from app import context, errors, logs
 from app.config import Config
-from app.web import email_page, health, pages, well_known, wsgi
+from app.web import email_page, health, metrics, pages, well_known, wsgi
 
 LOG = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def register(app: Flask, config: Config) -> None:
     app.url_map.converters["default"] = wsgi.SegmentConverter
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # an empty state key stands between two slashes
-    for module in (email_page, health, pages, well_known):
+    for module in (email_page, health, metrics, pages, well_known):
         app.register_blueprint(module.bp)
     app.before_request(begin)
     app.after_request(end)
@@ -59,14 +59,17 @@ def begin() -> None:
 
 
 def end(answer: Response) -> Response:
-    """Write the request's line into the log."""
+    """Count the request, and write its line into the log."""
+    seconds = time.monotonic() - g.began
+    waited = g.get("waited", 0.0)
+    context.metrics().note_request(request.endpoint, answer.status_code, seconds - waited)
     asker = g.get("requester")
     logs.log_request(
         request.method,
         request.environ.get("RAW_URI") or request.path,
         None if asker is None else asker.user_id,
         answer.status_code,
-        time.monotonic() - g.began,
+        seconds,
     )
     return answer
 
