@@ -29,12 +29,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import orjson
-from sqlalchemy import Connection, Engine, create_engine, event, exc, pool, select
+from sqlalchemy import Engine, create_engine, event, exc, pool, select
 
 from app import errors, hub
 from app.caches import Cache, Caches
 from app.models.clock import Clock
 from app.spec.appservices import Services
+from app.statements import Sql, to_json
 
 if TYPE_CHECKING:
     from app.config import Config
@@ -70,7 +71,7 @@ class Reader:
 
     __slots__ = ("_began", "_position", "caches", "now_ms", "server", "sql")
 
-    def __init__(self, sql: Connection, server: Server, caches: Caches) -> None:
+    def __init__(self, sql: Sql, server: Server, caches: Caches) -> None:
         self.sql = sql
         self.server = server
         self.caches = caches
@@ -90,7 +91,7 @@ class Reader:
 
         Not for a write, in which nothing may wait.
         """
-        found = hub.offload(lambda: _raw(self.sql).execute(statement, values).fetchall())
+        found = hub.offload(lambda: self.sql.raw.execute(statement, values).fetchall())
         return cast("list[tuple[Any, ...]]", found)
 
     def fill(self, cache: Cache[K, V], key: K, value: V) -> None:
@@ -238,30 +239,29 @@ class Database:
         """What metrics.py wants to be told of each COMMIT: how many writes, how many seconds."""
         self._wake = wake
         self._engine = make_engine(url)
-        self.writer = self._engine.connect()
-        self._raw = _raw(self.writer)
+        self.writer = Sql(self._engine.connect())
+        self._raw = self.writer.raw
         self._turn = Turn()
         self._batch: Batch | None = None
         self._to_commit: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._committer: threading.Thread | None = None
-        self._idle_readers: list[Connection] = []
+        self._idle_readers: list[Sql] = []
         self._data_version = -1
         self._see_what_others_wrote()
 
     @contextmanager
     def read(self) -> Iterator[Reader]:
         """A snapshot of what is committed now; it does not change while it is held."""
-        connection = self._idle_readers.pop() if self._idle_readers else self._engine.connect()
-        raw = _raw(connection)
-        raw.execute("BEGIN")
+        sql = self._idle_readers.pop() if self._idle_readers else Sql(self._engine.connect())
+        sql.raw.execute("BEGIN")
         try:
-            yield Reader(connection, self.server, self.caches)
+            yield Reader(sql, self.server, self.caches)
         finally:
-            raw.execute("ROLLBACK")
+            sql.raw.execute("ROLLBACK")
             if len(self._idle_readers) < MAX_IDLE_READERS:
-                self._idle_readers.append(connection)
+                self._idle_readers.append(sql)
             else:
-                connection.close()
+                sql.connection.close()
 
     @contextmanager
     def write(self) -> Iterator[Tx]:
@@ -308,8 +308,8 @@ class Database:
         if self._committer is not None:
             self._to_commit.put(None)
             self._committer.join()
-        for connection in (*self._idle_readers, self.writer):
-            connection.close()
+        for sql in (*self._idle_readers, self.writer):
+            sql.connection.close()
         self._engine.dispose()
 
     def _open_batch(self) -> Batch:
@@ -410,8 +410,8 @@ def make_engine(url: str) -> Engine:
         url,
         isolation_level="AUTOCOMMIT",  # transactions begin and end where this module says so
         poolclass=pool.NullPool,
-        connect_args={"check_same_thread": False, "timeout": 0},
-        json_serializer=lambda value: orjson.dumps(value).decode(),
+        connect_args={"check_same_thread": False, "timeout": 0, "cached_statements": 512},
+        json_serializer=to_json,
         json_deserializer=orjson.loads,
     )
     event.listen(engine, "connect", _set_up)
@@ -428,7 +428,3 @@ def _set_up(connection: sqlite3.Connection, _record: object) -> None:
         "journal_size_limit = 67108864",
     ):
         connection.execute(f"PRAGMA {pragma}")
-
-
-def _raw(connection: Connection) -> sqlite3.Connection:
-    return cast("sqlite3.Connection", connection.connection.dbapi_connection)

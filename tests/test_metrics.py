@@ -91,7 +91,7 @@ def test_commits_caches_and_the_clock_are_shown(client: FlaskClient, login: Logi
     assert value(found, "commit_writes_sum") - value(before, "commit_writes_sum") == 3
     assert value(found, "position") - value(before, "position") == 3
     assert value(found, "cache_entries", cache="client_events") >= 3
-    assert 0 < value(found, "cache_bytes", cache="state")
+    assert value(found, "cache_bytes", cache="state") > 0
     assert value(found, "cache_bytes", cache="state") < value(
         found, "cache_max_bytes", cache="state"
     )
