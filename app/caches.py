@@ -295,6 +295,11 @@ class Caches:
         )
         """Who has pushers, as one value; see push/pushers.py."""
 
+        self.erased: Cache[str, dict[str, int]] = Cache(
+            "erased", share(1), lambda users: 200 * len(users)
+        )
+        """Who is erased since when, as one value; see people/accounts.py."""
+
     def all(self) -> list[Cache[object, object]]:
         """Every cache, for /metrics and for emptying them."""
         return [cache for cache in vars(self).values() if isinstance(cache, Cache)]

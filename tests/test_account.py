@@ -144,7 +144,7 @@ def test_who_wants_to_be_erased_is_remembered_so(
 
     with app.extensions["db"].read() as tx:
         row = tx.sql.connection.exec_driver_sql(
-            "SELECT is_erased, password_hash FROM accounts"
+            "SELECT erased_position IS NOT NULL, password_hash FROM accounts"
         ).one()
     assert tuple(row) == (is_erased, None)
 

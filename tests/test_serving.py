@@ -155,8 +155,8 @@ def test_another_server_name_than_that_of_the_accounts(
 ) -> None:
     shutil.copy(empty_database, tmp_path / "homebody.db")
     with sqlite3.connect(tmp_path / "homebody.db") as connection:
-        columns = "user_id, created_ts, is_admin, is_guest, is_locked, is_suspended, is_erased"
-        account = "'@alice:localhost', 0, 0, 0, 0, 0, 0"
+        columns = "user_id, created_ts, is_admin, is_guest, is_locked, is_suspended"
+        account = "'@alice:localhost', 0, 0, 0, 0, 0"
         connection.execute(f"INSERT INTO accounts ({columns}) VALUES ({account})")  # noqa: S608 - ours
     connection.close()
 

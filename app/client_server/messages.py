@@ -41,7 +41,7 @@ def get_room_events(room_id: str) -> Json:
         chunk = client_view.encode_all(tx, me, page.events)
         members = []
         if wanted.lazy_load_members:
-            members = history.senders_of(tx, room_id, page.events)
+            members = history.senders_of(tx, me.user_id, room_id, page.events)
     answer: Json = {
         "chunk": chunk,
         "start": request.args.get("from") or str(SyncToken(page.start)),

@@ -22,7 +22,7 @@ class Account(Base):
     deactivated_ts: Mapped[int | None]  # ms; the user id is never given out again
     is_locked: Mapped[bool] = mapped_column(default=False)
     is_suspended: Mapped[bool] = mapped_column(default=False)
-    is_erased: Mapped[bool] = mapped_column(default=False)  # newcomers see their events redacted
+    erased_position: Mapped[int | None]  # who came later sees their events redacted
 
 
 class ProfileField(Base):

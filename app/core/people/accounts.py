@@ -8,7 +8,7 @@ Spec: client-server-api#password-based, appendices#user-identifiers
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -59,6 +59,11 @@ _ANYBODY = (
     .where(~Account.is_guest, Account.user_id.not_in(select(AppserviceUser.user_id)))
     .limit(1)
 )
+_ERASED = select(Account.user_id, Account.erased_position).where(
+    Account.erased_position.is_not(None)
+)
+_ALL_OF_THEM = ""
+"""The one key of the cache."""
 _IS_GUEST = select(Account.is_guest).where(Account.user_id == bindparam("user_id"))
 
 
@@ -157,8 +162,20 @@ def renew_hash(tx: Tx, account: Known, password_hash: str) -> None:
 
 def mark_deactivated(tx: Tx, user_id: str, *, erase: bool) -> None:
     """Close an account; deactivation.py does what has to happen besides."""
-    _change(tx, user_id, deactivated_ts=tx.now_ms, password_hash=None, is_erased=erase)
+    erased_position = tx.next_position() if erase else None
+    values = {"deactivated_ts": tx.now_ms, "password_hash": None}
+    _change(tx, user_id, **values, erased_position=erased_position)
+    tx.forget(tx.caches.erased, _ALL_OF_THEM)
     user_directory.remove(tx, user_id)
+
+
+def erased(tx: Reader) -> Mapping[str, int]:
+    """{user_id: the position since which they are erased} of all who are."""
+    known = tx.caches.erased.get(_ALL_OF_THEM)
+    if known is None:
+        known = {row.user_id: int(row.erased_position) for row in tx.sql.execute(_ERASED)}
+        tx.fill(tx.caches.erased, _ALL_OF_THEM, known)
+    return known
 
 
 def set_locked(tx: Tx, user_id: str, *, is_locked: bool) -> None:

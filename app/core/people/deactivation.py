@@ -35,7 +35,8 @@ def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
 
     Takes several writes and marks the account last: what a crash interrupts can be repeated.
     What the server kept for encryption goes: nobody will ever decrypt anything with it.
-    With `erase`, profile and account data go as well, and the wish is kept with the account.
+    With `erase`, profile and account data go as well, and rooms/erasure.py shows to newcomers
+    nothing of what the user said.
     """
     with db.read() as tx:
         rooms = _rooms(tx, user_id)
@@ -49,7 +50,7 @@ def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
         login_tokens.revoke_all(tx, user_id)
         threepids.remove_all(tx, user_id)
         accounts.mark_deactivated(tx, user_id, erase=erase)
-        if erase:  # Todo: newcomers to a room still see an erased user's messages in full
+        if erase:
             profiles.erase(tx, user_id)
             account_data.erase(tx, user_id)
 

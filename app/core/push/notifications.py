@@ -9,7 +9,7 @@ import orjson
 from sqlalchemy import bindparam, select
 
 from app.caches import Requester
-from app.core.rooms import client_events
+from app.core.rooms import client_events, erasure
 from app.db import Reader
 from app.models.push import Notification
 from app.spec.events import Json
@@ -42,10 +42,9 @@ def page(
     asked = {"user_id": requester.user_id, "before": before, "count": limit + 1}
     found = tx.sql.execute(query, asked).all()
     shown = found[:limit]
-    events = {
-        event.position: event
-        for event in client_events.load(tx, [row.event_position for row in shown])
-    }
+    loaded = client_events.load(tx, [row.event_position for row in shown])
+    loaded = erasure.hide(tx, requester.user_id, loaded)
+    events = {event.position: event for event in loaded}
     notifications = [
         {
             "actions": orjson.Fragment(row.actions),

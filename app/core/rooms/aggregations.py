@@ -19,7 +19,7 @@ from sqlalchemy import Select, bindparam, case, func, literal, select
 
 from app.caches import ClientEvent, Requester
 from app.core.people import ignored_users
-from app.core.rooms import client_events, rows, visibility
+from app.core.rooms import client_events, erasure, rows, visibility
 from app.db import Reader
 from app.models.events import StoredEvent
 from app.spec.events import Json
@@ -70,7 +70,7 @@ def bundles(tx: Reader, requester: Requester, events: Collection[ClientEvent]) -
     children = _children(tx, requester.user_id, parents) if parents else {}
     if not children:
         return {}
-    shown = _shown(tx, parents, children)
+    shown = _shown(tx, requester.user_id, parents, children)
     latest = [shown[_latest(found)] for found in map(_threaded, children.values()) if found]
     # threads have none below them, so this goes down by one step
     below = bundles(tx, requester, latest) if latest else {}
@@ -139,7 +139,7 @@ def _among(
 
 
 def _shown(
-    tx: Reader, parents: Mapping[str, ClientEvent], children: Children
+    tx: Reader, user_id: str, parents: Mapping[str, ClientEvent], children: Children
 ) -> dict[int, ClientEvent]:
     """The events that go into the bundles, by position: last of threads, and what are likely edits.
 
@@ -148,7 +148,8 @@ def _shown(
     wanted = {_latest(found) for found in map(_threaded, children.values()) if found}
     for event_id, its_children in children.items():
         wanted.update(row.position for row in _edits(parents[event_id], its_children)[:1])
-    return {event.position: event for event in client_events.load(tx, sorted(wanted))}
+    events = erasure.hide(tx, user_id, client_events.load(tx, sorted(wanted)))
+    return {event.position: event for event in events}
 
 
 def _threaded(children: Iterable[rows.AnyRow]) -> list[rows.AnyRow]:

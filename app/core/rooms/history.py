@@ -19,7 +19,7 @@ from sqlalchemy import bindparam, select
 from app import errors
 from app.caches import ClientEvent
 from app.core.people import ignored_users
-from app.core.rooms import client_events, members, state, visibility
+from app.core.rooms import client_events, erasure, members, state, visibility
 from app.db import Reader
 from app.models.events import StoredEvent
 from app.models.state import StateInterval
@@ -188,7 +188,7 @@ def seen(tx: Reader, user_id: str, event_id: str, room_id: str | None = None) ->
         tx, user_id, found.room_id, [found]
     ) or visibility.is_closed_by_forgetting(tx, user_id, found.room_id):
         raise errors.not_found("There is no such event, or you may not see it")
-    return found
+    return erasure.hide(tx, user_id, [found])[0]
 
 
 def context(
@@ -214,14 +214,19 @@ def context(
         centre,
         before._replace(end=_end_of(back, before)),
         after._replace(end=_end_of(forth, after)),
-        state_at(tx, room_id, last, wanted, {it.sender for it in shown}),
+        state_at(tx, user_id, room_id, last, wanted, {it.sender for it in shown}),
     )
 
 
 def state_at(
-    tx: Reader, room_id: str, position: int, wanted: RoomEventFilter, senders: Iterable[str]
+    tx: Reader,
+    user_id: str,
+    room_id: str,
+    position: int,
+    wanted: RoomEventFilter,
+    senders: Iterable[str],
 ) -> list[ClientEvent]:
-    """The room's state after a position, as far as wanted.
+    """The room's state after a position as the user may see it, as far as wanted.
 
     With lazy loading the only member events in it are those of the senders.
     """
@@ -232,15 +237,18 @@ def state_at(
     events = client_events.load(tx, sorted(found))
     if wanted.lazy_load_members:
         events += members.of_users(tx, room_id, frozenset(senders), position)
-    return [it for it in events if matches(it, wanted)]
+    return erasure.hide(tx, user_id, [it for it in events if matches(it, wanted)])
 
 
-def senders_of(tx: Reader, room_id: str, events: list[ClientEvent]) -> list[ClientEvent]:
+def senders_of(
+    tx: Reader, user_id: str, room_id: str, events: list[ClientEvent]
+) -> list[ClientEvent]:
     """The member events of who sent these events, as they were at the newest of them."""
     if not events:
         return []
     newest = max(it.position for it in events)
-    return members.of_users(tx, room_id, {it.sender for it in events}, newest)
+    found = members.of_users(tx, room_id, {it.sender for it in events}, newest)
+    return erasure.hide(tx, user_id, found)
 
 
 def near(tx: Reader, user_id: str, room_id: str, ts: int, *, is_backwards: bool) -> tuple[str, int]:
@@ -301,7 +309,7 @@ def _wanted(tx: Reader, walk: Walk, places: list[Place]) -> Iterator[ClientEvent
         if _looks_inside(walk.wanted):
             events = [it for it in events if matches(it, walk.wanted)]
             events = _with_relations(tx, walk, events)
-        yield from events
+        yield from erasure.hide(tx, walk.user_id, events)
 
 
 def _with_relations(tx: Reader, walk: Walk, events: list[ClientEvent]) -> list[ClientEvent]:

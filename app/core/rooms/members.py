@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, or_, select
 
 from app import errors
 from app.caches import ClientEvent
-from app.core.rooms import client_events, state, visibility
+from app.core.rooms import client_events, erasure, state, visibility
 from app.db import Reader
 from app.models.base import NOW_AND_LATER
 from app.models.events import StoredEvent
@@ -73,7 +73,7 @@ def members(
         query = query.where(or_(*wanted))
     position = _position(tx, user_id, room_id, at)
     found = tx.sql.execute(query, {"room_id": room_id, "position": position}).scalars()
-    return client_events.load(tx, found.all())
+    return erasure.hide(tx, user_id, client_events.load(tx, found.all()))
 
 
 def of_users(

@@ -52,7 +52,7 @@ def preview(tx: Reader, user_id: str, room_id: str, limit: int) -> Preview:
         events=page.events[::-1],
         start=page.end or 0,
         end=end,
-        state=history.state_at(tx, room_id, end, filters.EVERY_ROOM_EVENT, ()),
+        state=history.state_at(tx, user_id, room_id, end, filters.EVERY_ROOM_EVENT, ()),
         directory=directory.visibility(tx, room_id),
         account_data=[{"type": row.type, "content": orjson.loads(row.content)} for row in kept],
     )

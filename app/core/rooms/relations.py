@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from sqlalchemy import Select, bindparam, select
 
 from app.core.people import ignored_users
-from app.core.rooms import client_events, history, visibility
+from app.core.rooms import client_events, erasure, history, visibility
 from app.core.rooms.history import Page, Place
 from app.db import Reader
 from app.models.events import StoredEvent
@@ -75,7 +75,7 @@ def related(tx: Reader, user_id: str, wanted: Wanted) -> Page:
             found = found[: wanted.limit]
             end = _behind(wanted, found[-1]) if found else start
             break
-    return Page(client_events.load(tx, found), start, end)
+    return Page(erasure.hide(tx, user_id, client_events.load(tx, found)), start, end)
 
 
 def _batches(

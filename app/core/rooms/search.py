@@ -20,7 +20,15 @@ from sqlalchemy import bindparam, func, select
 from app import hub
 from app.caches import ClientEvent
 from app.core.people import ignored_users
-from app.core.rooms import client_events, history, members, search_index, state, visibility
+from app.core.rooms import (
+    client_events,
+    erasure,
+    history,
+    members,
+    search_index,
+    state,
+    visibility,
+)
 from app.core.rooms.history import Page, Walk
 from app.db import Reader
 from app.models.base import NOW_AND_LATER
@@ -171,7 +179,8 @@ def surroundings(
     profiles: dict[str, Json] = {}
     if with_profiles:
         senders = {it.sender for it in (*older.events, event, *newer.events)}
-        for member in members.of_users(tx, event.room_id, senders, at):
+        found = members.of_users(tx, event.room_id, senders, at)
+        for member in erasure.hide(tx, user_id, found):
             names = ("displayname", "avatar_url")
             told = {name: member.content.get(name) for name in names}
             shown = {name: value for name, value in told.items() if isinstance(value, str)}
@@ -183,7 +192,7 @@ def state_of(tx: Reader, user_id: str, room_id: str) -> list[ClientEvent]:
     """The state of a room as the user may see it: as it is now, or was when they left."""
     left = visibility.upto(tx, user_id, room_id)
     position = tx.position if left is None else left
-    return history.state_at(tx, room_id, position, filters.EVERY_ROOM_EVENT, ())
+    return history.state_at(tx, user_id, room_id, position, filters.EVERY_ROOM_EVENT, ())
 
 
 def _values(tx: Reader, user_id: str, asked: Asked) -> dict[str, object]:
@@ -233,7 +242,10 @@ def _seen(tx: Reader, user_id: str, asked: Asked, matches: list[Match], limit: i
         some = left[at : at + limit]
         ranks = {it.position: it.rank for it in some}
         events = client_events.load(tx, list(ranks))
-        wanted = (it for it in events if history.matches(it, asked.wanted))
+        hidden = erasure.hidden(tx, user_id, events)  # else the words would tell what was said
+        wanted = (
+            it for it in events if history.matches(it, asked.wanted) and it.position not in hidden
+        )
         hits += [Hit(event, ranks[event.position]) for event in wanted]
         if len(hits) >= limit:
             break

@@ -13,6 +13,7 @@ from app.caches import ClientEvent
 from app.core.rooms import (
     aliases,
     client_events,
+    erasure,
     guest_access,
     membership,
     state,
@@ -85,11 +86,12 @@ def get(tx: Reader, room_id: str, user_id: str, event_type: str, state_key: str)
     found = client_events.load(tx, list(tx.sql.execute(_POSITION, entry).scalars()))
     if not found:
         raise errors.not_found("The room has no state of this type and key")
-    return found[0]
+    return erasure.hide(tx, user_id, found)[0]
 
 
 def get_all(tx: Reader, room_id: str, user_id: str) -> list[ClientEvent]:
     """The whole state, by the same rules, oldest event first. Raises M_FORBIDDEN as `get` does."""
     at = visibility.upto(tx, user_id, room_id)
     query = {"room_id": room_id, "position": _LAST if at is None else at}
-    return client_events.load(tx, list(tx.sql.execute(_POSITIONS, query).scalars()))
+    events = client_events.load(tx, list(tx.sql.execute(_POSITIONS, query).scalars()))
+    return erasure.hide(tx, user_id, events)

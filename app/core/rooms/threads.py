@@ -14,10 +14,9 @@ from sqlalchemy import bindparam, literal, select
 
 from app.caches import ClientEvent, Requester
 from app.core.people import ignored_users
-from app.core.rooms import aggregations, client_events, history, rows, visibility
+from app.core.rooms import aggregations, client_events, erasure, history, visibility
 from app.db import Reader
 from app.models.events import StoredEvent
-from app.spec import redaction
 from app.spec.events import Json
 
 MAX_LIMIT = 100
@@ -148,14 +147,6 @@ def _roots(tx: Reader, user_id: str, room_id: str, latest: dict[str, int]) -> li
     some = [positions[root] for root in latest if root in positions]
     roots = visibility.visible(tx, user_id, room_id, client_events.load(tx, some))
     ignored = ignored_users.of(tx, user_id)
-    return [_redacted(tx, root) if root.sender in ignored else root for root in roots]
-
-
-def _redacted(tx: Reader, root: ClientEvent) -> ClientEvent:
-    """What is left of an event whose sender the user ignores.
-
-    "If the thread root event was sent by an ignored user, the event is returned redacted to the
-    caller."
-    """
-    pdu = redaction.redact(rows.pdus(tx, [root.position])[0], rows.version(tx, root.room_id))
-    return client_events.build(root.position, root.event_id, root.room_id, pdu, unsigned={})
+    # the spec wants the roots of ignored users, "redacted to the caller"
+    roots = [erasure.redacted(tx, root) if root.sender in ignored else root for root in roots]
+    return erasure.hide(tx, user_id, roots)

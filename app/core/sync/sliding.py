@@ -18,7 +18,7 @@ from sqlalchemy import text
 
 from app.caches import ClientEvent, Requester
 from app.core.push import counts
-from app.core.rooms import client_events, state
+from app.core.rooms import client_events, erasure, state
 from app.core.sync import account_data, memberships, spans, summaries
 from app.core.sync.spans import Span
 from app.core.sync.sync import STRIPPED_STATE
@@ -325,7 +325,10 @@ def _states(
                 positions[room_id].add(position)
     for span in found:
         positions[span.room_id] |= _members(tx, asker.user_id, span, wanted[span.room_id])
-    return {room: client_events.load(tx, sorted(some)) for room, some in positions.items()}
+    return {
+        room: erasure.hide(tx, asker.user_id, client_events.load(tx, sorted(some)))
+        for room, some in positions.items()
+    }
 
 
 def _wants_all_members(config: Config) -> bool:

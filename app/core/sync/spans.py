@@ -16,7 +16,7 @@ from sqlalchemy import bindparam, select, text
 from app import hub
 from app.caches import ClientEvent
 from app.core.people import ignored_users
-from app.core.rooms import client_events, visibility
+from app.core.rooms import client_events, erasure, visibility
 from app.db import Reader
 from app.models.events import StoredEvent
 from app.spec import filters
@@ -94,7 +94,7 @@ def fill(tx: Reader, user_id: str, spans: list[Span], event_filter: RoomEventFil
         span.boundary = shown[0] - 1 if shown else span.upto
         events = client_events.load(tx, shown)
         seen = visibility.visible(tx, user_id, span.room_id, events)
-        span.timeline = ignored_users.without(tx, user_id, seen)
+        span.timeline = erasure.hide(tx, user_id, ignored_users.without(tx, user_id, seen))
         span.is_ignored = bool(seen) and not (span.timeline or span.is_limited or span.is_filtered)
 
 

@@ -25,7 +25,7 @@ import orjson
 from app.caches import ClientEvent, Requester
 from app.core.encryption import device_lists, one_time_keys
 from app.core.push import counts
-from app.core.rooms import aggregations, client_events, rows, state, visibility
+from app.core.rooms import aggregations, client_events, erasure, state, visibility
 from app.core.sync import (
     account_data,
     memberships,
@@ -214,7 +214,7 @@ def _entry(
             "limited": span.is_limited,
             "prev_batch": str(SyncToken(span.boundary)),
         },
-        ask.state_section: {"events": _shown(tx, ask, room_state)},
+        ask.state_section: {"events": _shown(tx, ask, erasure.hide(tx, user_id, room_state))},
     }
 
 
@@ -350,7 +350,7 @@ def _shown(
 ) -> list[Any]:
     """Events in the form that the filter asks for."""
     if ask.filter.event_format == "federation":
-        return rows.pdus(tx, [event.position for event in events])
+        return list(erasure.pdus(tx, ask.requester.user_id, events))
     encoded = client_events.encode_all(
         events,
         tx.now_ms,
