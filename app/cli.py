@@ -20,6 +20,7 @@ from app.errors import MatrixError
 from app.serving import StartError
 
 ELSEWHERE = {
+    "appservices": "app.cli_appservices",
     "user": "app.cli_accounts",
     "token": "app.cli_accounts",
     "reports": "app.cli_owner",

@@ -10,6 +10,8 @@ from urllib.parse import quote
 import pytest
 from flask import Flask
 
+from app.core import outbox
+from app.core.appservices import transactions
 from tests import bridge
 from tests.bridge import AS_TOKEN, HS_TOKEN, Bridge
 from tests.conftest import Login, MakeApp, Person
@@ -138,6 +140,26 @@ def test_what_could_not_be_delivered_comes_again_as_it_was(
     assert failed.path == again.path != then.path
     told = [[event["event_id"] for event in call.body["events"]] for call in (failed, again, then)]
     assert told == [[first], [first], [second]]
+
+
+def test_a_bridge_that_pings_gets_at_once_what_it_has_refused(
+    start: Callable[..., Flask], irc_server: Bridge
+) -> None:
+    app = start(irc_server.url)
+    irc = Irc(app.test_client(), BOT, AS_TOKEN, "")
+    irc_server.answers["transactions"] = (500, {})
+    event_id = irc.send(irc.create_room())
+    irc_server.wait_until(lambda: irc_server.asked("/transactions/"))
+    with app.extensions["db"].write() as tx:
+        rows = outbox.first(tx, "appservice", "irc", 50)
+        outbox.failed(tx, transactions.first_of(rows), tx.now_ms + 60_000, "it is off")
+    irc_server.calls.clear()
+    irc_server.answers.clear()
+
+    answer = ping(irc)
+    irc_server.wait_until(lambda: event_id in {it["event_id"] for it in irc_server.events()})
+
+    assert answer.status_code == 200
 
 
 def test_what_waits_when_the_server_stops_comes_after_its_next_start(

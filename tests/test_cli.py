@@ -16,7 +16,11 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from tests.conftest import PASSWORD, V3, Login
+from app.core import outbox
+from tests import bridge
+from tests.bridge import AS_TOKEN
+from tests.conftest import PASSWORD, V3, Login, MakeApp
+from tests.test_appservices import BOT, Irc
 
 HOMEBODY = str(Path(sys.executable).parent / "homebody")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -183,6 +187,45 @@ def test_a_registration_token_is_made_listed_and_revoked(app: Flask, run: Run) -
     assert [row["token"] for row in said(run("token", "list", "--json"))] == ["kin"]
 
 
+def test_the_owner_sees_how_a_bridge_is_and_skips_what_it_refuses(
+    make_app: MakeApp, tmp_path: Path, run: Run
+) -> None:
+    files = f'["{bridge.write(tmp_path, bridge.registration("http://127.0.0.1:9"))}"]'
+    app = make_app(appservices=files)
+    irc = Irc(app.test_client(), BOT, AS_TOKEN, "")
+    room_id = irc.create_room()
+    of_room = said(run("appservices", "list", "--json", HOMEBODY_APPSERVICES=files))[0]["waiting"]
+    with app.extensions["db"].write() as tx:
+        outbox.failed(tx, outbox.first(tx, "appservice", "irc", 50), 0, "irc answers with 400")
+    message = irc.send(room_id)
+
+    listed = run("appservices", "list", HOMEBODY_APPSERVICES=files).stdout
+    (described,) = said(run("appservices", "list", "--json", HOMEBODY_APPSERVICES=files))
+    skipped = run("appservices", "skip", "irc", HOMEBODY_APPSERVICES=files)
+    again = run("appservices", "skip", "irc", HOMEBODY_APPSERVICES=files)
+
+    assert listed.startswith(
+        f"irc  http://127.0.0.1:9  {of_room + 1} waiting, refused once since 2"
+    )
+    assert listed.endswith(": irc answers with 400\n")
+    assert (described["waiting"], described["tries"]) == (of_room + 1, 1)
+    assert described["problem"] == "irc answers with 400"
+    first, *event_ids = skipped.stdout.splitlines()
+    assert first == f"irc will not hear of {of_room} events; 1 wait for it"
+    assert len(event_ids) == of_room
+    assert message not in event_ids
+    assert (again.returncode, again.stderr) == (1, "homebody: irc has refused nothing\n")
+
+
+@pytest.mark.usefixtures("app")
+def test_without_bridges_there_is_nothing_to_list_or_to_skip(run: Run) -> None:
+    listed = run("appservices", "list")
+    skipped = run("appservices", "skip", "irc", "--json")
+
+    assert (listed.returncode, listed.stdout) == (0, "")
+    assert (skipped.returncode, skipped.stderr) == (1, "homebody: irc has refused nothing\n")
+
+
 @pytest.mark.usefixtures("app")
 @pytest.mark.parametrize(
     ("words", "line"),
@@ -237,5 +280,5 @@ def test_a_damaged_database_is_one_line(tmp_path: Path, run: Run) -> None:
 def test_help_names_all_commands(run: Run) -> None:
     done = run("--help")
 
-    for command in ("config", "token", "user"):
+    for command in ("appservices", "config", "token", "user"):
         assert f"\n  {command} " in done.stdout

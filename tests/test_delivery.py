@@ -170,12 +170,79 @@ def test_waits_grow(db: Database, start: Start) -> None:
         outbox.add(tx, "test", "a", {"n": 1})
         (row,) = outbox.first(tx, "test", "a", 1)
         for _ in range(4):
-            outbox.failed(tx, [row.id], 0)
+            outbox.failed(tx, [row], 0, "nobody is at home")
 
     start(Kind(place.deliver))
     wait_until(lambda: left(db)[0].tries == 5)
 
     assert 12 < left(db)[0].next_try_ts / 1000 - time.time() < 20
+
+
+def test_the_owner_reads_what_waits_for_a_destination_that_takes_nothing(
+    db: Database, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = Recorder(failures=10)
+    start(Kind(place.deliver, longest_wait_ms=10))
+
+    add(db, ("a", 1), ("a", 2), ("a", 3))
+    wait_until(lambda: not left(db) and "again" in caplog.text)
+
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert said == [
+        "test a has taken nothing for 0 minutes (attempts: 5, waiting: 3): nobody is at home",
+        "test a has taken nothing for 0 minutes (attempts: 10, waiting: 3): nobody is at home",
+        "test a takes what waits for it again",
+    ]
+
+
+def test_a_destination_that_is_given_up_in_time_is_no_news_for_the_owner(
+    db: Database, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = Recorder(failures=6)
+    start(Kind(place.deliver, longest_wait_ms=10, kept_ms=60_000))
+
+    add(db, ("a", 1))
+    wait_until(lambda: not left(db))
+
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+def test_since_when_and_why_it_fails_is_kept_with_the_first_row(db: Database) -> None:
+    add(db, ("a", 1), ("a", 2))
+    before_ms = round(time.time() * 1000)
+
+    for problem in ("it is off", "it is broken"):
+        time.sleep(0.002)
+        with db.write() as tx:
+            outbox.failed(tx, outbox.first(tx, "test", "a", 2), 0, problem)
+
+    with db.read() as tx:
+        (queue,) = outbox.queues(tx, "test")
+    assert (queue.destination, queue.count, queue.first.tries) == ("a", 2, 2)
+    assert queue.first.problem == "it is broken"
+    since_ts = queue.first.failing_since_ts
+    assert since_ts is not None
+    assert before_ms <= since_ts < round(time.time() * 1000)
+    assert left(db)[1].payload == {"n": 2}
+
+
+def test_a_wait_ends_when_another_process_has_skipped_what_failed(
+    db: Database, start: Start
+) -> None:
+    place = Recorder(failures=1)
+    add(db, ("a", 1), ("a", 2))
+    with db.write() as tx:
+        outbox.failed(tx, outbox.first(tx, "test", "a", 1), tx.now_ms + 60_000, "no")
+    delivery = start(Kind(place.deliver))
+    time.sleep(0.1)
+    assert place.given == []
+
+    with db.write() as tx:
+        outbox.done(tx, [left(db)[0].id])
+    delivery.look()
+    wait_until(lambda: bool(place.given))
+
+    assert place.given == [["a", 2]]
 
 
 def test_an_old_row_that_fails_is_given_up(db: Database, start: Start) -> None:

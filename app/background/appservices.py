@@ -1,8 +1,9 @@
 """Rows of the outbox become transactions for application services.
 
 A transaction is named by its first and its last row. One that failed is made of the same rows
-again: "Homeservers MUST NOT alter (e.g. add more) events". After a crash it may have become longer,
-and has another name then: what was in both is delivered twice, and nothing is lost.
+again: "Homeservers MUST NOT alter (e.g. add more) events". It holds back the later ones as long as
+it fails; only the owner may skip it. After a crash it may have become longer, and has another name
+then: what was in both is delivered twice, and nothing is lost.
 
 Spec: application-service-api#pushing-events
 """
@@ -10,7 +11,6 @@ Spec: application-service-api#pushing-events
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
 
 from app.background.delivery import Kind
 from app.core.appservices import transactions
@@ -27,19 +27,14 @@ def deliver(db: Database, service_id: str, rows: Sequence[Row]) -> int:
     service = db.server.appservices.by_id(service_id)
     if service is None or service.url is None:
         return len(rows)  # the owner has taken it out of the configuration
-    first = rows[0]
-    same = list(takewhile(lambda it: (it.tries, it.next_try_ts) == _try(first), rows))
+    same = transactions.first_of(rows)
     with db.read() as tx:
         told = transactions.body(tx, same)
     if told is not None:
-        name = f"{first.id}-{same[-1].id}"
+        name = f"{same[0].id}-{same[-1].id}"
         appservice.send_transaction(db.server.config, service, name, told)
     return len(same)
 
 
-def _try(row: Row) -> tuple[int, int]:
-    return row.tries, row.next_try_ts
-
-
-KIND = Kind(deliver, at_once=50, longest_wait_ms=60_000)
+KIND = Kind(deliver, at_once=transactions.MAX_ROWS, longest_wait_ms=60_000)
 """Bridges run beside the server: to ask each minute costs little, and ends a pause soon."""

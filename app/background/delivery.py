@@ -3,7 +3,8 @@
 Which function delivers is a matter of the row's kind. It is given the oldest rows of one
 destination and says how many of them are done with; when the destination can't take them now it
 raises `outside.RemoteError`, and the greenlet waits: one second, then two, four, up to the longest
-wait of the kind. Rows that are older than the kind keeps them are given up.
+wait of the kind. Rows that are older than the kind keeps them are given up. Of a destination that
+is never given up, the owner reads in the log: each hour at least, and how much waits for it.
 
 Everything is delivered at least once: after a crash between the delivery and its note, again. As
 the rows are in the database, a restart changes nothing but the greenlets.
@@ -32,6 +33,9 @@ LOG = logging.getLogger(__name__)
 FIRST_WAIT_MS: Final = 1_000
 _SECONDS_TO_STOP: Final = 1.0
 _SECONDS_AFTER_A_FAULT: Final = 30.0
+_WARN_AT: Final = frozenset({5, 10, 20, 40})
+_WARN_EVERY: Final = 60
+"""Attempts; a bridge that is started again soon is none of the owner's business."""
 
 Deliver = Callable[[Database, str, Sequence[Row]], int]
 """(db, destination, its oldest rows) → how many of them, from the first, are done with.
@@ -66,6 +70,8 @@ class Delivery:
         self._at_work: dict[tuple[str, str], threading.Thread] = {}
         self._rung: set[tuple[str, str]] = set()
         """Destinations with rows that their greenlet may not have seen."""
+        self._looked = threading.Condition()
+        self._looks = 0
         db.deliver = self.ring
 
     def start(self) -> None:
@@ -75,7 +81,13 @@ class Delivery:
         self.look()
 
     def look(self) -> None:
-        """Find rows of which nobody has told: of the last run, or of the command line."""
+        """Find rows of which nobody has told: of the last run, or of the command line.
+
+        Who waits for the next attempt looks again as well: the owner may have skipped what failed.
+        """
+        with self._looked:
+            self._looks += 1
+            self._looked.notify_all()
         with self._db.read() as tx:
             waiting = outbox.destinations(tx)
         for kind, destination in waiting:
@@ -94,6 +106,8 @@ class Delivery:
         self._is_running = False
         self._stopping.set()
         self._asked.put(None)
+        with self._looked:
+            self._looked.notify_all()
         until = time.monotonic() + _SECONDS_TO_STOP
         with self._lock:
             workers = list(self._at_work.values())
@@ -123,12 +137,22 @@ class Delivery:
     def _deliver_first(self, kind: str, destination: str) -> bool:
         """Whether there were rows; the oldest of them have had their attempt, when it was time."""
         self._rung.discard((kind, destination))
+        looks = self._looks
         with self._db.read() as tx:
             rows = outbox.first(tx, kind, destination, self._kinds[kind].at_once)
-        if rows:
-            self._stopping.wait(max(rows[0].next_try_ts / 1000 - time.time(), 0))
-            self._try(self._kinds[kind], destination, rows)
-        return bool(rows)
+        if not rows:
+            return False
+        seconds = rows[0].next_try_ts / 1000 - time.time()
+        if seconds > 0:  # the rows are read again afterwards: they may be others by then
+            with self._looked:
+                self._looked.wait_for(lambda: self._is_disturbed(looks), seconds)
+        else:
+            self._try(kind, destination, rows)
+        return True
+
+    def _is_disturbed(self, looks: int) -> bool:
+        """Whether a wait for the next attempt is to end early."""
+        return self._looks != looks or self._stopping.is_set()
 
     def _is_left(self, kind: str, destination: str) -> bool:
         """Whether a greenlet without rows may end: nobody has rung since it looked."""
@@ -138,22 +162,24 @@ class Delivery:
             del self._at_work[kind, destination]
             return True
 
-    def _try(self, kind: Kind, destination: str, rows: Sequence[Row]) -> None:
+    def _try(self, kind: str, destination: str, rows: Sequence[Row]) -> None:
         if self._stopping.is_set():
             return
         try:
-            count = kind.deliver(self._db, destination, rows)
+            count = self._kinds[kind].deliver(self._db, destination, rows)
         except outside.RemoteError as problem:
-            self._postpone(kind, rows, str(problem))
+            self._postpone(kind, destination, rows, str(problem))
         except Exception as problem:  # a fault of ours must not be tried in a busy loop
             LOG.exception("a delivery to %s failed", destination)
-            self._postpone(kind, rows, str(problem))
+            self._postpone(kind, destination, rows, str(problem))
         else:
             with self._db.write() as tx:
                 outbox.done(tx, [row.id for row in rows[:count]])
+            if rows[0].tries >= min(_WARN_AT) and self._kinds[kind].kept_ms is None:
+                LOG.warning("%s %s takes what waits for it again", kind, destination)
 
-    def _postpone(self, kind: Kind, rows: Sequence[Row], problem: str) -> None:
-        oldest = rows[0]
+    def _postpone(self, name: str, destination: str, rows: Sequence[Row], problem: str) -> None:
+        oldest, kind = rows[0], self._kinds[name]
         wait_ms = min(FIRST_WAIT_MS * 2 ** min(oldest.tries, 30), kind.longest_wait_ms)
         wait_ms = round(wait_ms * random.uniform(0.8, 1.2))  # noqa: S311 - so that not all come at once
         with self._db.write() as tx:
@@ -162,4 +188,25 @@ class Delivery:
                 outbox.done(tx, [oldest.id])
                 return
             LOG.info("attempt %d failed, next in %d ms: %s", oldest.tries + 1, wait_ms, problem)
-            outbox.failed(tx, [row.id for row in rows], tx.now_ms + wait_ms)
+            outbox.failed(tx, rows, tx.now_ms + wait_ms, problem)
+        if kind.kept_ms is None and _is_worth_a_warning(oldest.tries + 1):
+            self._warn(name, destination, problem)
+
+    def _warn(self, kind: str, destination: str, problem: str) -> None:
+        with self._db.read() as tx:
+            found = [it for it in outbox.queues(tx, kind) if it.destination == destination]
+        for it in found:  # none when the owner has just skipped them
+            since_ts = it.first.failing_since_ts or it.first.created_ts
+            LOG.warning(
+                "%s %s has taken nothing for %d minutes (attempts: %d, waiting: %d): %s",
+                kind,
+                destination,
+                (time.time() - since_ts / 1000) / 60,
+                it.first.tries,
+                it.count,
+                problem,
+            )
+
+
+def _is_worth_a_warning(tries: int) -> bool:
+    return tries in _WARN_AT or tries % _WARN_EVERY == 0

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
-from flask import Blueprint
+from flask import Blueprint, current_app
 
 from app import context, errors
 from app.client_server import http
 from app.client_server.http import authenticated
-from app.core.appservices import directory, pings
+from app.core.appservices import directory, pings, transactions
 from app.spec.appservices import Service
 from app.spec.events import Json
 
@@ -36,12 +36,17 @@ class Visibility(msgspec.Struct):
 @bp_v1.post("/appservice/<appservice_id>/ping")
 @authenticated
 def ping_appservice(appservice_id: str) -> Json:
-    """How long a service takes to answer, which proves that this server reaches it."""
+    """How long a service takes to answer, which proves that this server reaches it.
+
+    Bridges ask when they start. What they have missed comes now, not after the next wait.
+    """
     service = _service()
     if service.id != appservice_id:
         raise errors.forbidden("This is the id of another application service")
     body = http.body_as(Ping)
     duration_ms = pings.ping(context.server(), service, msgspec.to_builtins(body))
+    if transactions.hurry(context.db(), service.id):
+        current_app.extensions["delivery"].look()
     return {"duration_ms": duration_ms}
 
 

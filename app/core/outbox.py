@@ -10,9 +10,9 @@ This module alone writes the table outbox.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from sqlalchemy import (
@@ -45,6 +45,30 @@ class Row:
     """How often that has failed."""
     next_try_ts: int
 
+    @property
+    def failing_since_ts(self) -> int | None:
+        """When the first of these failures was noted; None before, and behind the first row."""
+        since_ts: int | None = self.payload.get(_FAILURE, {}).get("since_ts")
+        return since_ts
+
+    @property
+    def problem(self) -> str | None:
+        """What came of the last attempt, in words for the owner."""
+        problem: str | None = self.payload.get(_FAILURE, {}).get("problem")
+        return problem
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What waits for one destination."""
+
+    destination: str
+    count: int
+    first: Row
+
+
+_FAILURE: Final = "failure"
+"""A key of the first row's payload that is this module's own: what an owner wants to know of it."""
 
 _ADD = insert(OutboxRow)
 _PLACES = func.json_each(bindparam("places")).table_valued("value")  # as one value: no row each
@@ -60,14 +84,15 @@ _ADD_FOR = insert(OutboxRow).from_select(
     ),
 )
 _DESTINATIONS = select(OutboxRow.kind, OutboxRow.destination).distinct()
+_ROW = (
+    OutboxRow.id,
+    OutboxRow.payload,
+    OutboxRow.created_ts,
+    OutboxRow.tries,
+    OutboxRow.next_try_ts,
+)
 _FIRST = (
-    select(
-        OutboxRow.id,
-        OutboxRow.payload,
-        OutboxRow.created_ts,
-        OutboxRow.tries,
-        OutboxRow.next_try_ts,
-    )
+    select(*_ROW)
     .where(
         OutboxRow.kind == bindparam("of_kind"),
         OutboxRow.destination == bindparam("to_destination"),
@@ -76,10 +101,33 @@ _FIRST = (
     .limit(bindparam("count"))
 )
 _DONE = delete(OutboxRow).where(OutboxRow.id == bindparam("row_id"))
+_WAITING = (
+    select(
+        OutboxRow.destination, func.count().label("count"), func.min(OutboxRow.id).label("first_id")
+    )
+    .where(OutboxRow.kind == bindparam("of_kind"))
+    .group_by(OutboxRow.destination)
+    .subquery()
+)
+_QUEUES = (
+    select(_WAITING.c.destination, _WAITING.c.count, *_ROW)
+    .join(OutboxRow, OutboxRow.id == _WAITING.c.first_id)
+    .order_by(_WAITING.c.destination)
+)
 _FAILED = (
     update(OutboxRow)
     .where(OutboxRow.id == bindparam("row_id"))
     .values(tries=OutboxRow.tries + 1, next_try_ts=bindparam("at"))
+)
+_TELL = update(OutboxRow).where(OutboxRow.id == bindparam("row_id")).values(payload=bindparam("it"))
+_HURRY = (
+    update(OutboxRow)
+    .where(
+        OutboxRow.kind == bindparam("of_kind"),
+        OutboxRow.destination == bindparam("to_destination"),
+        OutboxRow.tries > 0,
+    )
+    .values(next_try_ts=0)
 )
 _DROP = delete(OutboxRow).where(
     OutboxRow.kind == bindparam("of_kind"), OutboxRow.destination == bindparam("to_destination")
@@ -142,10 +190,24 @@ def done(tx: Tx, ids: Collection[int]) -> None:
         tx.sql.execute(_DONE, [{"row_id": row_id} for row_id in ids])
 
 
-def failed(tx: Tx, ids: Collection[int], next_try_ts: int) -> None:
+def failed(tx: Tx, rows: Sequence[Row], next_try_ts: int, problem: str) -> None:
     """These rows could not be delivered; `next_try_ts` (ms) is when to try again."""
-    if ids:
-        tx.sql.execute(_FAILED, [{"row_id": row_id, "at": next_try_ts} for row_id in ids])
+    if rows:
+        tx.sql.execute(_FAILED, [{"row_id": row.id, "at": next_try_ts} for row in rows])
+        first = rows[0]
+        failure = {"since_ts": first.failing_since_ts or tx.now_ms, "problem": problem}
+        tx.sql.execute(_TELL, {"row_id": first.id, "it": {**first.payload, _FAILURE: failure}})
+
+
+def hurry(tx: Tx, kind: str, destination: str) -> None:
+    """The destination is there again: its rows need not wait for their next attempt."""
+    tx.sql.execute(_HURRY, {"of_kind": kind, "to_destination": destination})
+
+
+def queues(tx: Reader, kind: str) -> list[Queue]:
+    """What waits for each destination of a kind that has rows, by their names."""
+    found = tx.sql.execute(_QUEUES, {"of_kind": kind})
+    return [Queue(destination, count, Row(*row)) for destination, count, *row in found]
 
 
 def drop(tx: Tx, kind: str, destination: str) -> None:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import Final
 
 from sqlalchemy import bindparam, select
 
+from app import errors
 from app.core import outbox
 from app.core.outbox import Row
 from app.core.rooms import client_events, state
@@ -27,6 +29,8 @@ from app.spec.events import Event, Json
 LOG = logging.getLogger(__name__)
 
 KIND: Final = "appservice"
+MAX_ROWS: Final = 50
+"""Of a transaction."""
 MOMENTS_MS: Final = 60_000
 """After that, nobody wants to know who was typing or came online."""
 
@@ -94,6 +98,42 @@ def body(tx: Reader, rows: Sequence[Row]) -> Json | None:
     if ephemeral:  # bridges from before version 1.13 look under the older name
         told |= {"ephemeral": ephemeral, "de.sorunome.msc2409.ephemeral": ephemeral}
     return told
+
+
+def first_of(rows: Sequence[Row]) -> list[Row]:
+    """Those of a service's oldest rows that make a transaction: they have been tried together."""
+    first = rows[0].tries, rows[0].next_try_ts
+    return list(takewhile(lambda row: (row.tries, row.next_try_ts) == first, rows))
+
+
+def skip(tx: Tx, service_id: str) -> list[Row]:
+    """Give up the transaction that a service refuses; its rows.
+
+    Raises M_NOT_FOUND when nothing has been refused: what is under way shall not be lost.
+    """
+    rows = outbox.first(tx, KIND, service_id, MAX_ROWS)
+    if not rows or not rows[0].tries:
+        raise errors.not_found(f"{service_id} has refused nothing")
+    skipped = first_of(rows)
+    outbox.done(tx, [row.id for row in skipped])
+    return skipped
+
+
+def hurry(db: Database, service_id: str) -> bool:
+    """A service is there again: try at once what it has refused; whether there is anything."""
+    with db.read() as tx:
+        rows = outbox.first(tx, KIND, service_id, 1)
+    if not rows or not rows[0].tries:
+        return False
+    with db.write() as writing:
+        outbox.hurry(writing, KIND, service_id)
+    return True
+
+
+def event_ids(tx: Reader, rows: Sequence[Row]) -> list[str]:
+    """The events among the rows of a transaction."""
+    positions = [row.payload["position"] for row in rows if "position" in row.payload]
+    return [event.event_id for event in client_events.load(tx, positions)]
 
 
 def _note_moment(
