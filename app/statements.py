@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections import namedtuple
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 import orjson
-from sqlalchemy import Connection, Executable
+from sqlalchemy import BindParameter, Connection, Executable, Integer, String, Text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
@@ -25,11 +25,17 @@ from sqlalchemy.types import TypeEngine
 
 Values = Mapping[str, Any]
 Processor = Callable[[Any], Any]
+_IN_JSON: Final = (Text, String, Integer)
+"""Types whose values JSON keeps as they are."""
 
 
 def to_json(value: object) -> str:
     """What a JSON column holds."""
     return orjson.dumps(value).decode()
+
+
+def _list_to_json(values: Iterable[object]) -> str:
+    return to_json([*values])
 
 
 DIALECT: Final = sqlite.dialect(
@@ -54,9 +60,9 @@ class Result:
 
     __slots__ = ("_rows", "rowcount")
 
-    def __init__(self, rows: list[Any], rowcount: int) -> None:
+    def __init__(self, rows: list[Any], rowcount: int | None = None) -> None:
         self._rows = rows
-        self.rowcount = rowcount
+        self.rowcount = len(rows) if rowcount is None else rowcount
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._rows)
@@ -112,7 +118,7 @@ class Sql:
 
         Raises sqlite3.Error, or SQLAlchemy's DBAPIError around it.
         """
-        first: Values = (values[0] if isinstance(values, Sequence) else values) or {}
+        first: Values = (values[0] if isinstance(values, list | tuple) else values) or {}
         known = _compiled.get(statement)
         if known is None:
             _compiled[statement] = {}
@@ -120,16 +126,16 @@ class Sql:
         keys = tuple(first) if isinstance(statement, UpdateBase) else ()
         compiled = known.get(keys)
         if compiled is None:
-            compiled = known[keys] = Compiled(cast("ClauseElement", statement), keys)
+            compiled = known[keys] = Compiled(statement, keys)
         if not compiled.is_whole:
             return self._by_sqlalchemy(statement, values)
-        if isinstance(values, Sequence):
+        if isinstance(values, list | tuple):
             cursor = self.raw.executemany(compiled.sql, map(compiled.bind, values))
         else:
             cursor = self.raw.execute(compiled.sql, compiled.bind(first))
         if cursor.description is None:
             return Result([], cursor.rowcount)
-        return Result(compiled.rows(cursor), cursor.rowcount)
+        return Result(compiled.rows(cursor))
 
     def _by_sqlalchemy(
         self, statement: Executable, values: Values | Sequence[Values] | None
@@ -138,7 +144,7 @@ class Sql:
         if not done.returns_rows:
             return Result([], done.rowcount)
         names = _row_class(list(done.keys()))
-        return Result([names._make(row) for row in done], done.rowcount)
+        return Result([names._make(row) for row in done])
 
 
 class Compiled:
@@ -146,31 +152,53 @@ class Compiled:
 
     __slots__ = ("_bound", "_fixed", "_read", "_row", "is_whole", "sql")
 
-    def __init__(self, statement: ClauseElement, keys: tuple[str, ...]) -> None:
-        made = statement.compile(dialect=DIALECT, column_keys=list(keys) or None)
+    def __init__(self, statement: Executable, keys: tuple[str, ...]) -> None:
+        made = cast("ClauseElement", statement).compile(
+            dialect=DIALECT, column_keys=list(keys) or None
+        )
         compiled = cast("SQLCompiler", made)
         self.sql = compiled.string
+        self._bound: dict[str, Processor] = {}
+        self._fixed: dict[str, Any] = {}
+        for name, bind in compiled.binds.items():
+            if bind in compiled.post_compile_params:
+                self._take_list(name, bind)
+            else:
+                self._take(name, bind)
         self.is_whole = not (
-            compiled.post_compile_params
+            "POSTCOMPILE" in self.sql
             or compiled.literal_execute_params
             or compiled.escaped_bind_names
             or (compiled.isinsert and compiled.insert_prefetch)
             or (compiled.isupdate and compiled.update_prefetch)
         )
         """Whether the SQL is the same for all values."""
-        self._bound: dict[str, Processor] = {}
-        self._fixed: dict[str, Any] = {}
-        for name, bind in compiled.binds.items():
-            process = _impl(bind.type).bind_processor(DIALECT)
-            if process is not None:
-                self._bound[name] = process
-            if not bind.required:
-                value = bind.effective_value
-                self._fixed[name] = value if process is None else process(value)
         self._row: Any = None
         columns = getattr(statement, "exported_columns", ())
         found = enumerate(_impl(column.type).result_processor(DIALECT, None) for column in columns)
         self._read: list[tuple[int, Processor]] = [(at, it) for at, it in found if it is not None]
+
+    def _take(self, name: str, bind: BindParameter[Any]) -> None:
+        """A parameter with one value: given each time, or fixed by the statement."""
+        process = _impl(bind.type).bind_processor(DIALECT)
+        if bind.required and process is not None:
+            self._bound[name] = process
+        elif not bind.required:
+            value = bind.effective_value
+            self._fixed[name] = value if process is None else process(value)
+
+    def _take_list(self, name: str, bind: BindParameter[Any]) -> None:
+        """What stands in an `in_()`: values given each time go in as one JSON array."""
+        place = f"__[POSTCOMPILE_{name}]"
+        if not bind.required:
+            parts = {f"{name}_{at}": one for at, one in enumerate(bind.effective_value or ())}
+            if parts:
+                self._fixed |= parts
+                self.sql = self.sql.replace(place, ", ".join(f":{part}" for part in parts))
+        elif isinstance(bind.type, _IN_JSON):
+            self._bound[name] = _list_to_json
+            listed = f"SELECT value FROM json_each(:{name})"  # noqa: S608 - the name is our own
+            self.sql = self.sql.replace(place, listed)
 
     def bind(self, values: Values) -> dict[str, Any]:
         """All parameters, as SQLite takes them."""
