@@ -8,7 +8,7 @@ N ?= $(if $(filter tests,$(T)),2,0)
 m ?= change
 SPEC ?= ../shared/spec/client-server.json
 
-.PHONY: help install run test check lint fmt types migrations spec clients fuzz migration migrate clean
+.PHONY: help install run test check lint fmt types migrations spec clients fuzz bench migration migrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,9 @@ clients: $(VENV)/.dev  ## real clients against a real server (installs what they
 
 fuzz: $(VENV)/.dev  ## requests by schemathesis, SPEC=client-server.json of the specification
 	$(BIN)/python -m tests.tools.fuzz_by_schema $(SPEC) --examples 50
+
+bench: $(VENV)/.dev  ## what grows with history, BENCH=--small or its sizes, --help lists them
+	$(BIN)/python -m tests.bench $(BENCH)
 
 migration: $(VENV)/.dev  ## write the next migration from what changed in the models, m="why"
 	$(BIN)/python -m tests.tools.next_migration "$(m)"
