@@ -10,11 +10,16 @@ from __future__ import annotations
 
 from typing import Any
 
+MAX_MESSAGE = 1000
+"""Characters. Sentences quote what was wrong, and ids may come with a megabyte."""
+
 
 class MatrixError(Exception):
     """What the client gets: an HTTP status, an errcode, a sentence for people, further fields."""
 
     def __init__(self, status: int, errcode: str, message: str, **fields: Any) -> None:
+        if len(message) > MAX_MESSAGE:
+            message = message[:MAX_MESSAGE] + "…"
         super().__init__(message)
         self.status = status
         self.errcode = errcode

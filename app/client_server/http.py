@@ -30,6 +30,10 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 MAX_BODY_BYTES = 8 * 2**20
 """Of a JSON body; uploads have a limit of their own."""
+MAX_CONTAINERS = 50_000
+"""Objects and arrays in a body. A key backup of 8 MiB has fewer; 8 MiB of nothing but brackets
+would take seconds to parse, during which nobody else is served."""
+MAX_COMMAS = 500_000
 SAFE_DEPTH = 100
 MAX_INTEGER = 2**53 - 1
 
@@ -199,6 +203,8 @@ def json_value() -> Any:
     raw = raw_body(MAX_BODY_BYTES)
     if not raw.strip():
         return {}
+    if len(raw) > MAX_CONTAINERS:
+        _check_count(raw)
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -210,6 +216,13 @@ def json_value() -> Any:
         except ValueError as error:
             raise errors.bad_json(str(error)) from None
     return value
+
+
+def _check_count(raw: bytes) -> None:
+    """Raises M_TOO_LARGE for a body of too many values. Those that stand in strings count too."""
+    containers = raw.count(b"{") + raw.count(b"[")
+    if containers > MAX_CONTAINERS or raw.count(b",") > MAX_COMMAS:
+        raise errors.too_large("The body has too many objects, arrays or values")
 
 
 def raw_body(max_bytes: int) -> bytes:

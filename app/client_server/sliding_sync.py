@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from typing import cast
+from typing import Annotated, cast
 
 import msgspec
 from flask import Blueprint, current_app, request
@@ -29,14 +29,15 @@ KEPT = 3
 """Positions of a connection: before and after the last answer, and one that may be on its way."""
 
 Key = tuple[str, str, str]
+Name = Annotated[str, msgspec.Meta(max_length=255)]
 
 
 class Ask(msgspec.Struct):
     """The body of a request."""
 
-    conn_id: str = ""
-    lists: dict[str, RoomList] = {}
-    room_subscriptions: dict[str, Subscription] = {}
+    conn_id: Name = ""
+    lists: Annotated[dict[Name, RoomList], msgspec.Meta(max_length=100)] = {}
+    room_subscriptions: Annotated[dict[Name, Subscription], msgspec.Meta(max_length=1000)] = {}
     extensions: Extensions = msgspec.field(default_factory=Extensions)
 
 

@@ -5,6 +5,8 @@ Spec: client-server-api#user-directory, client-server-api#mutual-rooms
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 from flask import Blueprint, request
 
@@ -22,7 +24,7 @@ bp_v1 = Blueprint("mutual_rooms", __name__, url_prefix="/_matrix/client/v1")
 class Search(msgspec.Struct):
     """The body of a search for people."""
 
-    search_term: str
+    search_term: Annotated[str, msgspec.Meta(max_length=1000)]
     limit: int = 10
 
 

