@@ -70,7 +70,7 @@ def _auth_types_of_member(
     users = {target}
     types = []
     membership = content.get("membership")
-    if membership in {"join", "invite", "knock"}:
+    if membership in ("join", "invite", "knock"):  # no set: it may be any JSON, and not hashable
         types.append(room_state.JOIN_RULES)
     if membership == "invite" and (token := _third_party_token(content)) is not None:
         types.append(("m.room.third_party_invite", token))

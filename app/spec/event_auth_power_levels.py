@@ -101,11 +101,16 @@ def _check_changes_of_users(event: Event, old: Json, own: Level) -> None:
 
 def _changes(old: Json, new: Json, name: str) -> Iterator[tuple[str, int | None, int | None]]:
     """(key, level before, level after) of each entry added, changed or removed."""
-    olds, news = old.get(name) or {}, new.get(name) or {}
+    olds, news = _entries(old, name), _entries(new, name)
     for key in olds.keys() | news.keys():
         before, after = room_state.read_level(olds.get(key)), room_state.read_level(news.get(key))
         if before != after:
             yield key, before, after
+
+
+def _entries(content: Json, name: str) -> Json:
+    entries = content.get(name)
+    return entries if isinstance(entries, dict) else {}  # a state may come from another server
 
 
 def _check_within(own: Level, before: int | None, after: int | None, what: str) -> None:
