@@ -12,6 +12,7 @@ from __future__ import annotations
 import sqlite3
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
@@ -118,7 +119,10 @@ class Sql:
 
         Raises sqlite3.Error, or SQLAlchemy's DBAPIError around it.
         """
-        first: Values = (values[0] if isinstance(values, list | tuple) else values) or {}
+        if isinstance(values, Sequence):
+            first, many = values[0], values
+        else:
+            first, many = values or {}, None
         known = _compiled.get(statement)
         if known is None:
             _compiled[statement] = {}
@@ -129,8 +133,8 @@ class Sql:
             compiled = known[keys] = Compiled(statement, keys)
         if not compiled.is_whole:
             return self._by_sqlalchemy(statement, values)
-        if isinstance(values, list | tuple):
-            cursor = self.raw.executemany(compiled.sql, map(compiled.bind, values))
+        if many is not None:
+            cursor = self.raw.executemany(compiled.sql, map(compiled.bind, many))
         else:
             cursor = self.raw.execute(compiled.sql, compiled.bind(first))
         if cursor.description is None:
@@ -144,7 +148,7 @@ class Sql:
         if not done.returns_rows:
             return Result([], done.rowcount)
         names = _row_class(list(done.keys()))
-        return Result([names._make(row) for row in done])
+        return Result([names(row) for row in done])
 
 
 class Compiled:
@@ -215,7 +219,7 @@ class Compiled:
         found = cursor.fetchall()
         if self._read:
             found = [self._converted(row) for row in found]
-        return list(map(self._row._make, found))
+        return list(map(self._row, found))
 
     def _converted(self, row: tuple[Any, ...]) -> list[Any]:
         converted = list(row)
@@ -232,10 +236,10 @@ _row_classes: Final[dict[tuple[str, ...], Any]] = {}
 
 
 def _row_class(names: Sequence[str]) -> Any:
-    """A tuple class whose fields have the names of the columns."""
+    """What makes of a tuple one whose fields have the names of the columns."""
     key = tuple(names)
     if key not in _row_classes:
-        _row_classes[key] = namedtuple("Row", key, rename=True)
+        _row_classes[key] = partial(tuple.__new__, namedtuple("Row", key, rename=True))
     return _row_classes[key]
 
 
