@@ -24,6 +24,7 @@ ELSEWHERE = {
     "user": "app.cli_accounts",
     "token": "app.cli_accounts",
     "reports": "app.cli_owner",
+    "rooms": "app.cli_rooms",
     "notice": "app.cli_owner",
 }
 """Commands that need the database: imported when they run, so that the others start at once."""

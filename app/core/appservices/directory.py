@@ -20,6 +20,7 @@ _REMOVE = delete(NetworkRoom).where(
     NetworkRoom.network_id == bindparam("of_network"),
     NetworkRoom.room_id == bindparam("the_room"),
 )
+_REMOVE_ROOM = delete(NetworkRoom).where(NetworkRoom.room_id == bindparam("the_room"))
 _OF_NETWORK = select(NetworkRoom.room_id).where(
     NetworkRoom.service_id == bindparam("service_id"),
     NetworkRoom.network_id == bindparam("network_id"),
@@ -54,3 +55,8 @@ def rooms(tx: Reader, instance: str) -> frozenset[str]:
 def all_rooms(tx: Reader) -> frozenset[str]:
     """The rooms of all networks."""
     return frozenset(tx.sql.execute(_ALL).scalars())
+
+
+def remove_room(tx: Tx, room_id: str) -> None:
+    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})

@@ -126,6 +126,10 @@ _DROP_COUNTS = delete(UnreadCount).where(
     UnreadCount.user_id == bindparam("of_user"), UnreadCount.room_id == bindparam("in_room")
 )
 _DROP_COUNT = _DROP_COUNTS.where(UnreadCount.thread_id == bindparam("thread"))
+_REMOVE_ROOM = (
+    delete(Notification).where(Notification.room_id == bindparam("the_room")),
+    delete(UnreadCount).where(UnreadCount.room_id == bindparam("the_room")),
+)
 _OLDEST_KEPT = (
     select(StoredEvent.position)
     .where(StoredEvent.room_id == bindparam("room_id"))
@@ -189,6 +193,12 @@ def mark_read(
     ]
     if left:
         tx.sql.execute(_SET, left)
+
+
+def remove_room(tx: Tx, room_id: str) -> None:
+    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    for statement in _REMOVE_ROOM:
+        tx.sql.execute(statement, {"the_room": room_id})
 
 
 def _forget_who_left(tx: Tx, event: Event) -> None:

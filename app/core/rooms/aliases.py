@@ -32,6 +32,7 @@ _OF_ROOM = (
     .order_by(RoomAlias.alias)
 )
 _REMOVE = delete(RoomAlias).where(RoomAlias.alias == bindparam("the_alias"))
+_REMOVE_ROOM = delete(RoomAlias).where(RoomAlias.room_id == bindparam("the_room"))
 _MOVE = (
     update(RoomAlias)
     .where(RoomAlias.room_id == bindparam("old_room"))
@@ -122,6 +123,11 @@ def move(tx: Tx, old_room: str, new_room: str, user_id: str) -> None:
         taken["alt_aliases"] = alternatives
     timeline.send(tx, timeline.Draft(new_room, user_id, CANONICAL_ALIAS, taken, ""))
     _remove_from_state(tx, old_room, named, user_id)
+
+
+def remove_room(tx: Tx, room_id: str) -> None:
+    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
 
 
 def may_manage(tx: Reader, room_id: str, user_id: str) -> bool:

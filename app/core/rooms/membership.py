@@ -29,6 +29,7 @@ _FORGET = insert(ForgottenRoom)
 _REMEMBER = delete(ForgottenRoom).where(
     ForgottenRoom.user_id == bindparam("of_user"), ForgottenRoom.room_id == bindparam("the_room")
 )
+_REMOVE_ROOM = delete(ForgottenRoom).where(ForgottenRoom.room_id == bindparam("the_room"))
 _INVITE_PERMISSION = select(AccountData.content).where(
     AccountData.user_id == bindparam("user_id"),
     AccountData.room_id == "",
@@ -145,6 +146,11 @@ def _check_may_be_invited(tx: Reader, user_id: str) -> None:
         )
     if has_blocked_invites(tx, user_id):
         raise errors.invite_blocked(user_id)
+
+
+def remove_room(tx: Tx, room_id: str) -> None:
+    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
 
 
 def _check_may_reject(tx: Reader, room_id: str, user_id: str) -> None:

@@ -38,6 +38,7 @@ _ALL = (
     .order_by(Report.id)
 )
 _REMOVE = delete(Report).where(Report.id == bindparam("the_id"))
+_REMOVE_ROOM = delete(Report).where(Report.room_id == bindparam("the_room"))
 
 
 def report_room(tx: Tx, reporter: str, room_id: str, reason: str) -> None:
@@ -77,6 +78,11 @@ def remove(tx: Tx, report_id: int) -> None:
     """Forget a report that was dealt with. Raises M_NOT_FOUND."""
     if not tx.sql.execute(_REMOVE, {"the_id": report_id}).rowcount:
         raise errors.not_found(f"There is no report {report_id}")
+
+
+def remove_room(tx: Tx, room_id: str) -> None:
+    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
 
 
 def _add(

@@ -27,6 +27,7 @@ TOPIC: Final = "Messages from who runs this server"
 _FIND = select(ServerNoticeRoom.room_id).where(ServerNoticeRoom.user_id == bindparam("user_id"))
 _FORGET = delete(ServerNoticeRoom).where(ServerNoticeRoom.user_id == bindparam("of_user"))
 _KEEP = insert(ServerNoticeRoom)
+_REMOVE_ROOM = delete(ServerNoticeRoom).where(ServerNoticeRoom.room_id == bindparam("the_room"))
 
 
 def send(tx: Tx, user_id: str, text: str) -> str:
@@ -46,6 +47,11 @@ def send(tx: Tx, user_id: str, text: str) -> str:
         "server_notice_type": "homebody.notice",
     }
     return timeline.send(tx, timeline.Draft(room_id, sender, "m.room.message", content))
+
+
+def remove_room(tx: Tx, room_id: str) -> None:
+    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
 
 
 def _sender(tx: Tx) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from sqlalchemy import ColumnElement, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, insert, select, update
 
 from app.caches import StateEntry
 from app.core.rooms import rows
@@ -62,6 +62,11 @@ _END = (
     .values(to_position=bindparam("end"))
 )
 _BEGIN = insert(StateInterval)
+_REMOVE_ROOM = (
+    delete(StateInterval)
+    .where(StateInterval.room_id == bindparam("the_room"))
+    .returning(StateInterval.type, StateInterval.state_key)
+)
 
 
 def current(tx: Reader, room_id: str, event_type: str, state_key: str = "") -> Event | None:
@@ -176,6 +181,16 @@ def replace(tx: Tx, event: Event, position: int) -> int | None:
     if event.type == MEMBER:
         _keep_joined(tx, event, before.event)
     return before.position if before.event is not None else None
+
+
+def remove_room(tx: Tx, room_id: str) -> None:
+    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    tx.forget(tx.caches.joined, room_id)
+    removed = tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
+    for event_type, state_key in {(row.type, row.state_key) for row in removed}:
+        tx.forget(tx.caches.state, (room_id, (event_type, state_key)))
+        if event_type == MEMBER:
+            tx.forget(tx.caches.joined_rooms, state_key)
 
 
 def _keep_joined(tx: Tx, event: Event, before: Event | None) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from app import errors
 from app.caches import Requester, RoomHead
@@ -63,6 +63,14 @@ _REDACT = (
     .where(StoredEvent.position == bindparam("at"))
     .values(pdu=bindparam("redacted"), redacted_by=bindparam("by"))
 )
+_REMOVE_ROOM = delete(Room).where(Room.room_id == bindparam("the_room"))
+_SOME_EVENTS = (
+    select(StoredEvent.position)
+    .where(StoredEvent.room_id == bindparam("room_id"))
+    .order_by(StoredEvent.position)
+    .limit(bindparam("count"))
+)
+_REMOVE_EVENT = delete(StoredEvent).where(StoredEvent.position == bindparam("at"))
 _EVENTS_OF_ENTRY = select(StateInterval.event_position).where(
     StateInterval.room_id == bindparam("in_room"),
     StateInterval.type == bindparam("of_type"),
@@ -174,6 +182,23 @@ def store(tx: Tx, event: Event, draft: Draft) -> int:
         tx.wake_all(joined_before)
         tx.wake(event.state_key or "")
     return position
+
+
+def remove_room(tx: Tx, room_id: str) -> None:
+    """Let nobody send anything to a room any more; called by purge.py alone."""
+    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
+    tx.forget(tx.caches.rooms, room_id)
+
+
+def remove_events(tx: Tx, room_id: str, count: int) -> int:
+    """Delete the oldest events of a room that is no more, so many at most; how many there were."""
+    positions = tx.sql.execute(_SOME_EVENTS, {"room_id": room_id, "count": count}).scalars().all()
+    if positions:
+        tx.sql.execute(_REMOVE_EVENT, [{"at": position} for position in positions])
+    for position in positions:
+        tx.forget(tx.caches.client_events, position)
+        search_index.forget(tx, position)
+    return len(positions)
 
 
 def _auth_state(tx: Reader, version: RoomVersion, draft: Draft) -> dict[StateKey, Event]:

@@ -43,6 +43,7 @@ _CONTENT = select(AccountData.content).where(
     AccountData.room_id == bindparam("room_id"),
     AccountData.type == bindparam("type"),
 )
+_REMOVE_ROOM = delete(AccountData).where(AccountData.room_id == bindparam("the_room"))
 _COUNT = select(func.count()).where(AccountData.user_id == bindparam("user_id"))
 _SINCE = (
     select(AccountData.room_id, AccountData.type, AccountData.content)
@@ -121,6 +122,11 @@ def erase(tx: Tx, user_id: str) -> None:
     """Take everything away, for an account that closes."""
     tx.sql.execute(delete(AccountData).where(AccountData.user_id == user_id))
     tx.forget(tx.caches.push_settings, user_id)
+
+
+def remove_room(tx: Tx, room_id: str) -> None:
+    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
 
 
 def since(tx: Reader, user_id: str, since: int, upto: int) -> dict[str, list[Json]]:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Row, bindparam, func, select
+from sqlalchemy import Row, bindparam, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from app import errors
@@ -39,6 +39,7 @@ _UPSERT = _UPSERT.on_conflict_do_update(
         name: _UPSERT.excluded[name] for name in ("event_id", "event_position", "ts", "position")
     },
 )
+_REMOVE_ROOM = delete(Receipt).where(Receipt.room_id == bindparam("the_room"))
 _EVENT_POSITION = select(Receipt.event_position).where(
     Receipt.room_id == bindparam("room_id"),
     Receipt.user_id == bindparam("user_id"),
@@ -102,6 +103,11 @@ def in_rooms(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, J
     """{room_id: m.receipt} with all receipts of these rooms."""
     asked = {"reader": user_id, "room_ids": orjson.dumps(list(room_ids)).decode()}
     return _by_room(_heard(tx, user_id, tx.sql.execute(_IN_ROOMS, asked).all()))
+
+
+def remove_room(tx: Tx, room_id: str) -> None:
+    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
 
 
 def _heard(tx: Reader, user_id: str, found: Sequence[Row[Any]]) -> Sequence[Row[Any]]:

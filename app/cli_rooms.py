@@ -1,0 +1,64 @@
+"""The command `homebody rooms …`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import click
+
+from app import cli
+from app.cli_accounts import as_json, open_database, print_json
+from app.core.rooms import purge
+from app.spec.events import Json
+
+
+@click.group()
+def rooms() -> None:
+    """See which rooms there are, and remove one for good."""
+
+
+@rooms.command("list")
+@as_json
+@click.pass_context
+def list_rooms(ctx: click.Context, *, is_json: bool) -> None:
+    """Print all rooms, the one in which something happened last first."""
+    with open_database(cli.load_config(ctx)) as database, database.read() as tx:
+        found = purge.all_rooms(tx)
+    if is_json:
+        print_json(found)
+        return
+    for room in found:
+        click.echo(_line(room))
+
+
+@rooms.command("purge")
+@click.argument("room_id", metavar="ROOM_ID")
+@click.option("--force", is_flag=True, help="Also while people are in it: they leave first.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json
+@click.pass_context
+def purge_room(ctx: click.Context, room_id: str, *, force: bool, yes: bool, is_json: bool) -> None:
+    """Remove a room with all that was said in it. Files stay with who uploaded them.
+
+    After --force, devices that were off may go on showing the room until they log in anew.
+    """
+    if not yes:
+        click.confirm(f"Remove {room_id} for ever?", abort=True, err=True)
+    with open_database(cli.load_config(ctx)) as database:
+        events = purge.purge(database, room_id, is_forced=force)
+    if is_json:
+        print_json({"room_id": room_id, "events": events})
+    else:
+        click.echo(f"{room_id} is gone, with {events} events")
+
+
+def _line(room: Json) -> str:
+    name = room["name"] or room["canonical_alias"] or "(no name)"
+    last = "" if room["last_event_ts"] is None else f", last {_day(room['last_event_ts'])}"
+    published = ", published" if room["is_published"] else ""
+    counted = f"{room['joined_members']} people, {room['events']} events"
+    return f"{room['room_id']}  {name}  {counted}{last}{published}"
+
+
+def _day(ts: int) -> str:
+    return f"{datetime.fromtimestamp(ts / 1000).astimezone():%Y-%m-%d}"

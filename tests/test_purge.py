@@ -1,0 +1,235 @@
+"""Rooms as their owner sees them, and how one is removed for good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+import pytest
+from click.testing import CliRunner, Result
+from flask import Flask
+from sqlalchemy import select
+
+from app import hub, models
+from app.cli import main
+from app.core.rooms import purge, search_index
+from app.errors import MatrixError
+from tests.conftest import Login, Person
+from tests.rooms import act, everything, refusal
+
+Room = Callable[..., str]
+Run = Callable[..., Result]
+OWN = {"backed_up_keys"}
+"""Tables of what users keep for themselves: keys that only they can read."""
+
+
+@pytest.fixture
+def run(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`run("list")`: `homebody rooms list` beside the server of the test."""
+    monkeypatch.setenv("HOMEBODY_DATA_DIR", str(app.extensions["db"].server.config.data_dir))
+
+    def start(*words: str) -> Result:
+        result = CliRunner().invoke(main, ["rooms", *words])
+        app.extensions["db"].notice_other_writers()
+        return result
+
+    return start
+
+
+def full_room(app: Flask, alice: Person, bob: Person, room: Room) -> str:
+    """A room that has left something in every table that knows rooms."""
+    room_id: str = room(alice, bob, room_alias_name="tea", name="Tea party")
+    at = f"rooms/{quote(room_id)}"
+    said = alice.send(room_id, "needle in the hay")
+    bob.post(f"{at}/receipt/m.read/{quote(said)}")
+    alice.send(room_id, f"{bob.user_id} bob: unread")
+    alice.put(f"directory/list/room/{quote(room_id)}", json={"visibility": "public"})
+    bob.put(f"user/{bob.user_id}/rooms/{quote(room_id)}/tags/u.tea", json={})
+    bob.post(f"{at}/report/{quote(said)}", json={"reason": "cold"})
+    alice.send(alice.create_room(), "needle elsewhere")
+    with app.extensions["db"].write() as tx:
+        for statement in (
+            "INSERT INTO server_notice_rooms (user_id, room_id) VALUES ('@bob:localhost', ?)",
+            "INSERT INTO forgotten_rooms (user_id, room_id) VALUES ('@gone:localhost', ?)",
+            "INSERT INTO network_rooms (service_id, network_id, room_id) VALUES ('i', 'n', ?)",
+        ):
+            tx.sql.raw.execute(statement, (room_id,))
+    search_index.catch_up(app.extensions["db"])
+    return room_id
+
+
+def left_of(app: Flask, room_id: str) -> dict[str, int]:
+    """{table: how many of its rows name the room}, of all tables that can name one."""
+    tables = [it for it in models.all_tables().sorted_tables if "room_id" in it.columns]
+    with app.extensions["db"].read() as tx:
+        return {
+            table.name: len(tx.sql.execute(select(table).where(table.c.room_id == room_id)).all())
+            for table in tables
+            if table.name not in OWN
+        }
+
+
+def positions_of(app: Flask, room_id: str) -> list[int]:
+    with app.extensions["db"].read() as tx:
+        found = tx.sql.raw.execute("SELECT position FROM events WHERE room_id = ?", (room_id,))
+        return [position for (position,) in found]
+
+
+def test_nothing_is_left_of_a_purged_room_in_any_table(
+    app: Flask, login: Login, room: Room
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = full_room(app, alice, bob, room)
+    before, positions = left_of(app, room_id), positions_of(app, room_id)
+
+    removed = purge.purge(app.extensions["db"], room_id, is_forced=True)
+
+    assert {name for name, count in before.items() if count == 0} == set()
+    assert left_of(app, room_id) == dict.fromkeys(before, 0)
+    assert removed == len(positions) + 2  # two people left
+    with app.extensions["db"].read() as tx:
+        indexed = tx.sql.raw.execute("SELECT rowid FROM search_index").fetchall()
+    assert not {rowid for (rowid,) in indexed} & set(positions)
+    assert indexed != []
+
+
+def test_no_cache_knows_a_purged_room(app: Flask, login: Login, room: Room) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = full_room(app, alice, bob, room)
+    at = f"rooms/{quote(room_id)}"
+    event_id = alice.send(room_id)
+    token = alice.sync()["next_batch"]
+
+    purge.purge(app.extensions["db"], room_id, is_forced=True)
+
+    sync = alice.sync(token)
+    assert sync["rooms"]["join"] == {}
+    assert room_id not in alice.get("joined_rooms").get_json()["joined_rooms"]
+    assert refusal(alice.get(f"{at}/state")) == (403, "M_FORBIDDEN")
+    assert refusal(alice.get(f"{at}/messages?dir=b")) == (403, "M_FORBIDDEN")
+    assert refusal(alice.get(f"{at}/event/{quote(event_id)}")) == (404, "M_NOT_FOUND")
+    assert refusal(act(bob, room_id, "join")) == (404, "M_NOT_FOUND")
+    assert refusal(alice.get("directory/room/%23tea:localhost")) == (404, "M_NOT_FOUND")
+    listed = alice.get("publicRooms").get_json()["chunk"]
+    assert room_id not in [entry["room_id"] for entry in listed]
+
+
+def test_the_alias_is_free_and_other_rooms_are_as_they_were(
+    app: Flask, login: Login, room: Room
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    other = room(bob, alice)
+    said = bob.send(other, "needle")
+    room_id = full_room(app, alice, bob, room)
+
+    purge.purge(app.extensions["db"], room_id, is_forced=True)
+
+    room(alice, room_alias_name="tea")
+    body = {"search_categories": {"room_events": {"search_term": "needle"}}}
+    found = bob.post("search", json=body).get_json()["search_categories"]["room_events"]
+    assert [hit["result"]["event_id"] for hit in found["results"]] == [said]
+
+
+def test_while_people_are_in_it_a_room_stays(
+    app: Flask, login: Login, room: Room, run: Run
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    before = everything(app)
+
+    refused = run("purge", room_id, "--yes")
+    kept = everything(app)
+    act(alice, room_id, "leave")
+    act(bob, room_id, "leave")
+    done = run("purge", room_id, "--yes")
+
+    assert refused.exit_code == 1
+    assert "@alice:localhost, @bob:localhost would have to leave the room first" in refused.output
+    assert kept == before
+    assert done.exit_code == 0, done.output
+    assert sum(left_of(app, room_id).values()) == 0
+
+
+def test_with_force_people_leave_and_who_waits_hears_of_it(
+    app: Flask, login: Login, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice)
+    act(alice, room_id, "invite", user_id=bob.user_id)
+    token = alice.sync()["next_batch"]
+    seen: list[Any] = []
+    away = purge._send_all_away  # noqa: SLF001 - to look between the two steps
+
+    def and_look(*args: Any) -> None:
+        away(*args)
+        seen.append(alice.sync(token)["rooms"]["leave"])
+        seen.append(bob.sync()["rooms"]["invite"])
+
+    monkeypatch.setattr(purge, "_send_all_away", and_look)
+    purge.purge(app.extensions["db"], room_id, is_forced=True)
+
+    assert [list(section) for section in seen] == [[room_id], []]
+
+
+def test_an_interrupted_purge_can_be_asked_for_again(
+    app: Flask, login: Login, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = login("alice")
+    room_id = room(alice)
+    for number in range(3):
+        alice.send(room_id, f"message {number}")
+    act(alice, room_id, "leave")
+    monkeypatch.setattr(purge, "EVENTS_AT_ONCE", 4)
+    database = app.extensions["db"]
+    breathe = hub.breathe
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hub, "breathe", die)
+    with pytest.raises(KeyboardInterrupt):
+        purge.purge(database, room_id)
+    monkeypatch.setattr(hub, "breathe", breathe)
+    halfway = left_of(app, room_id)
+    purge.purge(database, room_id)
+
+    assert {name for name, count in halfway.items() if count} == {"events"}
+    assert sum(left_of(app, room_id).values()) == 0
+    with pytest.raises(MatrixError, match="There is no room"):
+        purge.purge(database, room_id)
+
+
+def test_the_list_shows_what_an_owner_wants_to_know(login: Login, room: Room, run: Run) -> None:
+    alice, bob = login("alice"), login("bob")
+    first = room(alice, bob, name="Tea party", room_alias_name="tea")
+    second = room(bob)
+    bob.send(first)
+
+    told = orjson.loads(run("list", "--json").stdout)
+    lines = run("list").stdout.splitlines()
+
+    assert [entry["room_id"] for entry in told] == [first, second]
+    tea, other = told
+    assert (tea["name"], tea["canonical_alias"]) == ("Tea party", "#tea:localhost")
+    assert (other["name"], other["canonical_alias"]) == (None, None)
+    assert (tea["joined_members"], other["joined_members"]) == (2, 1)
+    assert tea["events"] > other["events"] > 5
+    assert tea["last_event_ts"] >= other["last_event_ts"] > 0
+    assert len(lines) == 2
+    assert lines[0].startswith(f"{first}  Tea party  2 people, {tea['events']} events, last ")
+
+
+def test_the_command_asks_and_tells(login: Login, room: Room, run: Run) -> None:
+    alice = login("alice")
+    room_id = room(alice)
+
+    asked = run("purge", room_id)
+    forced = run("purge", room_id, "--force", "--yes", "--json")
+    again = run("purge", room_id, "--yes")
+
+    assert asked.exit_code == 1
+    assert orjson.loads(forced.stdout)["room_id"] == room_id
+    assert orjson.loads(forced.stdout)["events"] > 5
+    assert (again.exit_code, "There is no room" in again.output) == (1, True)
