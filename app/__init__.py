@@ -33,6 +33,7 @@ def create_app(config: Config) -> Flask:
     from app.core.ratelimits import RateLimits  # noqa: PLC0415 - see above
     from app.core.sync.ephemeral import Ephemeral  # noqa: PLC0415 - see above
     from app.core.sync.repeats import Repeats  # noqa: PLC0415 - see above
+    from app.core.sync.sliding_told import Connections  # noqa: PLC0415 - see above
     from app.core.sync.state_sections import LazyMembers  # noqa: PLC0415 - see above
     from app.core.sync.wakeups import Wakeups  # noqa: PLC0415 - see above
     from app.metrics import Metrics  # noqa: PLC0415 - see above
@@ -56,6 +57,7 @@ def create_app(config: Config) -> Flask:
     app.extensions["last_seen"] = LastSeen(database)
     app.extensions["lazy_members"] = LazyMembers()
     app.extensions["repeats"] = Repeats()
+    app.extensions["sliding_connections"] = Connections()
     app.extensions["rate_limits"] = RateLimits(config)
     web.register(app, config)
     client_server.register(app)

@@ -1,15 +1,14 @@
 """POST /sync of simplified sliding sync, in the unstable form that Element X asks for.
 
-A `pos` names what its connection has been told. That is kept in memory, bounded; a client with a
-`pos` that is not known any more starts anew, as M_UNKNOWN_POS tells it to.
+A `pos` names what its connection has been told; see core/sync/sliding_told.py.
 Spec: client-server-api#syncing
 """
 
 from __future__ import annotations
 
-import secrets
-from collections import OrderedDict
-from typing import Annotated, cast
+import dataclasses
+from dataclasses import dataclass
+from typing import cast
 
 import msgspec
 from flask import Blueprint, current_app, request
@@ -17,56 +16,64 @@ from flask import Blueprint, current_app, request
 from app import context, errors
 from app.caches import Requester
 from app.client_server import http, long_poll
-from app.core.sync import presence, sliding, sliding_extensions, to_device, tokens
-from app.core.sync.sliding import RoomList, Subscription, Told
-from app.core.sync.sliding_extensions import Extensions
+from app.core.sync import (
+    presence,
+    sliding,
+    sliding_asks,
+    sliding_extensions,
+    sliding_told,
+    to_device,
+    tokens,
+)
+from app.core.sync.sliding_asks import Extensions, RoomList, Subscription, Windows
+from app.core.sync.sliding_told import Connections, Told
+from app.spec import identifiers
 from app.spec.events import Json
 
 bp = Blueprint("sliding_sync", __name__)
-
-MAX_CONNECTIONS = 500
-KEPT = 3
-"""Positions of a connection: before and after the last answer, and one that may be on its way."""
-
-Key = tuple[str, str, str]
-Name = Annotated[str, msgspec.Meta(max_length=255)]
 
 
 class Ask(msgspec.Struct):
     """The body of a request."""
 
-    conn_id: Name = ""
-    lists: Annotated[dict[Name, RoomList], msgspec.Meta(max_length=100)] = {}
-    room_subscriptions: Annotated[dict[Name, Subscription], msgspec.Meta(max_length=1000)] = {}
+    conn_id: str = ""
+    txn_id: str | None = None
+    lists: dict[str, RoomList] = {}
+    room_subscriptions: dict[str, Subscription] = {}
     extensions: Extensions = msgspec.field(default_factory=Extensions)
 
+    def windows(self) -> Windows:
+        """Which rooms it is about. Raises M_INVALID_PARAM for too many."""
+        wanted = self.extensions
+        scopes = (wanted.account_data, wanted.receipts, wanted.typing)
+        windows = Windows(self.lists, self.room_subscriptions, scopes)
+        sliding_asks.check(windows)
+        return windows
 
-class Connections:
-    """What each connection was told, by its latest positions."""
 
-    def __init__(self) -> None:
-        self._told: OrderedDict[Key, OrderedDict[str, Told]] = OrderedDict()
+@dataclass(slots=True)
+class _Search:
+    """Looks for news, of which there may be several; what was no news is not looked at again."""
 
-    def get(self, key: Key, pos: str) -> Told:
-        """What was told up to `pos`. Raises M_UNKNOWN_POS."""
-        told = self._told.get(key, OrderedDict())
-        if pos not in told:
-            raise errors.unknown_pos()
-        told.move_to_end(pos)
-        return told[pos]
+    me: Requester
+    windows: Windows
+    extensions: Extensions
+    inbox_token: int
+    told: Told
 
-    def add(self, key: Key, told: Told, *, is_first: bool) -> str:
-        """A new `pos`; the first of a connection ends all others."""
-        if is_first or key not in self._told:
-            self._told[key] = OrderedDict()
-        self._told.move_to_end(key)
-        pos = secrets.token_urlsafe(9)
-        self._told[key][pos] = told
-        while len(self._told[key]) > KEPT:
-            self._told[key].popitem(last=False)
-        while len(self._told) > MAX_CONNECTIONS:
-            self._told.popitem(last=False)
-        return pos
+    def look(self) -> tuple[Json, bool]:
+        """(the answer without its `pos`, whether it has news); `told` is then what it tells."""
+        ephemeral = context.ephemeral()
+        upto = ephemeral.position
+        with context.db().read() as tx:
+            found = sliding.rooms(tx, self.me, self.windows, self.told)
+            section = sliding_extensions.load(
+                tx, self.me, self.extensions, self.told, found, ephemeral, self.inbox_token
+            )
+        is_recounted = found.told.lists != self.told.lists
+        self.told = dataclasses.replace(found.told, ephemeral=upto, extended=section.extended)
+        body = {"lists": self.told.lists, "rooms": found.rooms, "extensions": section.body}
+        return body, section.is_news or is_recounted or bool(found.rooms)
 
 
 @bp.post("/org.matrix.simplified_msc3575/sync")
@@ -74,35 +81,24 @@ class Connections:
 def sliding_sync() -> Json:
     """What is new in the client's windows; waits up to `timeout` ms until something is."""
     ask = http.body_as(Ask)
+    if not identifiers.has_at_most_255_bytes(ask.conn_id):
+        raise errors.invalid_param("conn_id has at most 255 bytes")
+    windows = ask.windows()
     timeout_ms = http.query_integer("timeout", 0, cap=long_poll.MAX_TIMEOUT_MS)
     mood = http.query_choice("set_presence", presence.STATES, "online")
     me = http.requester()
     key = (me.user_id, me.device_id, ask.conn_id)
     pos = request.args.get("pos")
-    told = _connections().get(key, pos) if pos else sliding.NOTHING
-    inbox_token = _acknowledge(me, ask.extensions)
+    told = _connections().get(key, pos) if pos else sliding_told.NOTHING
+    search = _Search(me, windows, ask.extensions, _acknowledge(me, ask.extensions), told)
     with presence.syncing(context.ephemeral(), me.user_id, me.device_id, mood):
-        body, after, _ = long_poll.first(
-            me.user_id,
-            timeout_ms if pos else 0,
-            lambda: _look(me, ask, told, inbox_token),
-            lambda found: found[2],
+        body, _ = long_poll.first(
+            me.user_id, timeout_ms if pos else 0, search.look, lambda found: found[1]
         )
-    return {"pos": _connections().add(key, after, is_first=not pos), **body}
-
-
-def _look(me: Requester, ask: Ask, told: Told, inbox_token: int) -> tuple[Json, Told, bool]:
-    """(the answer without its `pos`, what the connection then knows, whether anything is new)."""
-    ephemeral = context.ephemeral()
-    upto = ephemeral.position
-    with context.db().read() as tx:
-        found = sliding.rooms(tx, me, ask.lists, ask.room_subscriptions, told)
-        extensions, is_news = sliding_extensions.load(
-            tx, me, ask.extensions, told, found, ephemeral, inbox_token
-        )
-        after = Told(tx.position, upto, found.told)
-    body = {"lists": found.lists, "rooms": found.rooms, "extensions": extensions}
-    return body, after, is_news or bool(found.rooms)
+    body["pos"] = _connections().add(key, search.told, after=pos)
+    if ask.txn_id is not None:
+        body["txn_id"] = ask.txn_id
+    return body
 
 
 def _acknowledge(me: Requester, wanted: Extensions) -> int:
@@ -120,5 +116,4 @@ def _acknowledge(me: Requester, wanted: Extensions) -> int:
 
 
 def _connections() -> Connections:
-    kept = current_app.extensions.setdefault("sliding_connections", Connections())
-    return cast(Connections, kept)
+    return cast(Connections, current_app.extensions["sliding_connections"])

@@ -1,37 +1,50 @@
 """What sliding sync carries besides rooms; each only for who asks for it.
 
+Of a room that an extension has not told of yet it tells all, else what has changed. Messages and
+keys are a matter of the device; the others are told of rooms that the user is in.
 Spec: client-server-api#syncing
 """
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from typing import Any
 
 from app.caches import Requester
 from app.core.encryption import device_lists, one_time_keys
 from app.core.sync import account_data, receipts, to_device, typing
 from app.core.sync.ephemeral import Ephemeral
-from app.core.sync.sliding import Found, Told
+from app.core.sync.sliding import Found
+from app.core.sync.sliding_asks import Extension, Extensions
+from app.core.sync.sliding_told import Told
 from app.core.sync.tokens import SyncToken
 from app.db import Reader
 from app.spec.events import Json
 
 
-class Extension(msgspec.Struct):
-    """Whether the client wants it; `since` is of to_device alone."""
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The section of extensions."""
 
-    enabled: bool = False
-    since: str | None = None
+    body: Json
+    is_news: bool
+    extended: Mapping[str, frozenset[str]]
+    """By extension, the rooms of which it has told with this answer."""
 
 
-class Extensions(msgspec.Struct):
-    """What there is to ask for."""
+@dataclass(frozen=True, slots=True)
+class _Rooms:
+    """The rooms of which one extension tells."""
 
-    to_device: Extension = msgspec.field(default_factory=Extension)
-    e2ee: Extension = msgspec.field(default_factory=Extension)
-    account_data: Extension = msgspec.field(default_factory=Extension)
-    receipts: Extension = msgspec.field(default_factory=Extension)
-    typing: Extension = msgspec.field(default_factory=Extension)
+    all: frozenset[str]
+    new: Set[str]
+    """Those of which it has told nothing yet."""
+
+    @property
+    def old(self) -> Set[str]:
+        """The others: what has changed is enough."""
+        return self.all - self.new
 
 
 def load(
@@ -42,55 +55,130 @@ def load(
     found: Found,
     ephemeral: Ephemeral,
     inbox_token: int,
-) -> tuple[Json, bool]:
-    """(the section of extensions, whether there is anything new in it)."""
-    parts: Json = {}
+) -> Section:
+    """What is new to the connection. `inbox_token`: up to where the device has its messages."""
+    body: Json = {}
+    extended: dict[str, frozenset[str]] = {}
     is_news = False
     if wanted.to_device.enabled:
         messages = to_device.after(tx, asker.user_id, asker.device_id, inbox_token)
         upto = tx.position if messages.cut_after is None else messages.cut_after
-        parts["to_device"] = {"next_batch": str(SyncToken(upto)), "events": messages.events}
+        body["to_device"] = {"next_batch": str(SyncToken(upto)), "events": messages.events}
         is_news = bool(messages.events)
     if wanted.e2ee.enabled:
-        lists = device_lists.NOTHING
-        # A connection that starts anew (a restart, M_UNKNOWN_POS) knows no position, but the client
-        # kept its keys and the token of its messages: what has changed since may not be lost
-        seen = told.position or inbox_token
-        if seen:
-            lists = device_lists.since(tx, asker.user_id, seen)
-        keys = one_time_keys.counts(tx, asker.user_id, asker.device_id)
-        parts["e2ee"] = {
-            "device_lists": {"changed": lists.changed, "left": lists.left},
-            "device_one_time_keys_count": keys.one_time_keys,
-            "device_unused_fallback_key_types": keys.unused_fallback_types,
-        }
-        is_news = is_news or bool(lists)
-    of_rooms = _of_rooms(tx, asker.user_id, wanted, told, found, ephemeral)
-    is_news = is_news or any(any(part.values()) for part in of_rooms.values())
-    return parts | of_rooms, is_news
+        body["e2ee"], has_changed = _keys(tx, asker, told, inbox_token)
+        is_news = is_news or has_changed
+    for name, one in (
+        ("account_data", wanted.account_data),
+        ("receipts", wanted.receipts),
+        ("typing", wanted.typing),
+    ):
+        if one.enabled:
+            rooms = _rooms(name, one, told, found)
+            extended[name] = rooms.all
+            body[name] = _of_rooms(tx, asker.user_id, name, rooms, told, found, ephemeral)
+            is_news = is_news or any(body[name].values())
+    return Section(body, is_news, extended)
+
+
+def _keys(tx: Reader, asker: Requester, told: Told, inbox_token: int) -> tuple[Json, bool]:
+    """(whose keys to ask for and how many of one's own are left, whether anybody's have changed).
+
+    A connection that begins anew (a restart, M_UNKNOWN_POS) knows no position, but the client kept
+    its keys and the token of its messages: what has changed since may not be lost.
+    """
+    lists = device_lists.NOTHING
+    seen = told.position or inbox_token
+    if 0 < seen < tx.position:
+        lists = device_lists.since(tx, asker.user_id, seen)
+    keys = one_time_keys.counts(tx, asker.user_id, asker.device_id)
+    section = {
+        "device_lists": {"changed": lists.changed, "left": lists.left},
+        "device_one_time_keys_count": keys.one_time_keys,
+        "device_unused_fallback_key_types": keys.unused_fallback_types,
+    }
+    return section, bool(lists)
+
+
+def _rooms(name: str, wanted: Extension, told: Told, found: Found) -> _Rooms:
+    before = told.extended.get(name)
+    if before is not None and found.told.rooms is told.rooms:  # nothing has happened to any room
+        return _Rooms(before, frozenset())
+    joined = (room for room, it in found.told.rooms.items() if it.membership == "join")
+    now = frozenset(joined if wanted.is_about_all else set(joined) & _scope(wanted, found))
+    if before is None:
+        return _Rooms(now, now)
+    anew = {room for room in found.events if found.rooms[room].get("initial")}
+    new = (now - before) | (now & anew)
+    return _Rooms(before if before == now else now, new)
+
+
+def _scope(wanted: Extension, found: Found) -> set[str]:
+    """The rooms in the windows and of the subscriptions that an extension names."""
+    seen: set[str] = set()
+    for name, rooms in found.windows.items():
+        if wanted.lists is None or "*" in wanted.lists or name in wanted.lists:
+            seen |= rooms
+    subscribed = found.told.asked.room_subscriptions.keys()
+    if wanted.rooms is None or "*" in wanted.rooms:
+        return seen | subscribed
+    return seen | (subscribed & set(wanted.rooms))
 
 
 def _of_rooms(
-    tx: Reader, user_id: str, wanted: Extensions, told: Told, found: Found, ephemeral: Ephemeral
-) -> dict[str, Json]:
-    """Those that tell of rooms: all of a room that is new to the connection, else what changed."""
-    parts: dict[str, Json] = {}
-    new = found.told.keys() - told.rooms.keys()
-    old = found.told.keys() & told.rooms.keys()
-    if wanted.account_data.enabled:
-        data = account_data.since(tx, user_id, told.position, tx.position)
-        own = data.pop("", [])
-        by_room = {room: events for room, events in data.items() if room in old}
-        if new:
-            by_room |= account_data.of_rooms(tx, user_id, new)
-        parts["account_data"] = {"global": own, "rooms": by_room}
-    if wanted.receipts.enabled:
-        read = receipts.since(tx, user_id, old, told.position, tx.position) if old else {}
-        if new:
-            read |= receipts.in_rooms(tx, user_id, new)
-        parts["receipts"] = {"rooms": read}
-    if wanted.typing.enabled:
-        typers = typing.since(tx, ephemeral, user_id, old, told.ephemeral)
-        typers |= typing.since(tx, ephemeral, user_id, new, 0)
-        parts["typing"] = {"rooms": typers}
-    return parts
+    tx: Reader,
+    user_id: str,
+    name: str,
+    rooms: _Rooms,
+    told: Told,
+    found: Found,
+    ephemeral: Ephemeral,
+) -> Json:
+    if name == "account_data":
+        return _account_data(tx, user_id, rooms, told, found)
+    if name == "receipts":
+        return {"rooms": _receipts(tx, user_id, rooms, told, found)}
+    since = told.ephemeral if name in told.extended else 0
+    typers = typing.since(tx, ephemeral, user_id, rooms.old, since) if rooms.old else {}
+    if rooms.new:
+        typers |= typing.since(tx, ephemeral, user_id, rooms.new, 0)
+    return {"rooms": typers}
+
+
+def _account_data(tx: Reader, user_id: str, rooms: _Rooms, told: Told, found: Found) -> Json:
+    data = found.changes.data
+    if told.position and "account_data" not in told.extended:
+        data = account_data.since(tx, user_id, 0, tx.position)
+    by_room = {room: events for room, events in data.items() if room in rooms.old}
+    if rooms.new:
+        by_room |= account_data.of_rooms(tx, user_id, rooms.new)
+    return {"global": data.get("", []), "rooms": by_room}
+
+
+def _receipts(tx: Reader, user_id: str, rooms: _Rooms, told: Told, found: Found) -> dict[str, Json]:
+    """What others have read lately; of rooms that are new, who has read what the answer shows."""
+    read: dict[str, Json] = {}
+    if rooms.old and told.position < tx.position:
+        read = receipts.since(tx, user_id, rooms.old, told.position, tx.position)
+    new = rooms.new | (rooms.all & found.events.keys())
+    for room_id, event in receipts.in_rooms(tx, user_id, new).items() if new else ():
+        shown = found.events.get(room_id)
+        content = event["content"] if shown is None else _of(user_id, event["content"], shown)
+        if content:
+            read[room_id] = {**event, "content": content}
+    return read
+
+
+def _of(user_id: str, content: Json, event_ids: Set[str]) -> Json:
+    """The receipts of these events, and the user's own wherever they stand."""
+    found: Json = {}
+    for event_id, by_type in content.items():
+        if event_id in event_ids:
+            found[event_id] = by_type
+            continue
+        own: dict[str, Any] = {
+            kind: {user_id: users[user_id]} for kind, users in by_type.items() if user_id in users
+        }
+        if own:
+            found[event_id] = own
+    return found
