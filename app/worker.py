@@ -58,6 +58,7 @@ class Worker(GeventWorker):
         watchdog.start()
         super().run()
         watchdog.stop()
+        self._app.extensions["ephemeral"].close()  # its timers read the database
         self._app.extensions["delivery"].stop()
         self._app.extensions["last_seen"].write()
         self._app.extensions["db"].close()

@@ -54,7 +54,10 @@ class Timers:
             call()
 
     def close(self) -> None:
-        """Make no more calls."""
+        """Make no more calls, even of those that are due; the one under way is waited for.
+
+        What calls use (the database) may be closed afterwards.
+        """
         with self._changed:
             self._is_closed = True
             self._changed.notify()
@@ -63,7 +66,7 @@ class Timers:
 
     def _take_due(self) -> Callable[[], None] | None:
         with self._changed:
-            if not self._calls or self._calls[0][0] > self.now_ms():
+            if self._is_closed or not self._calls or self._calls[0][0] > self.now_ms():
                 return None
             return heapq.heappop(self._calls)[2]
 
