@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import EnvironBuilder, TestResponse
+from werkzeug.wrappers import Request
 
 from app import config
 from app.web import wsgi
@@ -304,6 +305,39 @@ def test_only_a_trusted_proxy_says_who_the_client_is(
     through: Through, peer: str, forwarded: str | None, client: str
 ) -> None:
     assert through(peer, forwarded) == client
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "scheme"),
+    [
+        ("127.0.0.1", {}, "http"),
+        ("127.0.0.1", {"Proto": "https"}, "https"),
+        ("127.0.0.1", {"Proto": "https", "For": "192.0.2.7"}, "https"),
+        ("127.0.0.1", {"Proto": "https, http", "For": "192.0.2.7"}, "http"),  # the client's word
+        ("127.0.0.1", {"Proto": "https, http", "For": "192.0.2.7, 127.0.0.1"}, "https"),
+        ("127.0.0.1", {"Proto": "HTTPS", "For": "192.0.2.7, 127.0.0.1"}, "https"),
+        ("127.0.0.1", {"Proto": "javascript"}, "http"),
+        ("192.0.2.7", {"Proto": "https"}, "http"),  # no proxy of ours
+        ("192.0.2.7", {"Proto": "https", "For": "127.0.0.1"}, "http"),
+    ],
+)
+def test_only_a_trusted_proxy_says_how_the_client_came(
+    peer: str, headers: dict[str, str], scheme: str
+) -> None:
+    found: list[Request] = []
+
+    def application(environ: dict[str, Any], _start: object) -> Iterable[bytes]:
+        found.append(Request(environ))
+        return []
+
+    sent = {f"X-Forwarded-{name}": value for name, value in headers.items()}
+    sent |= {"X-Forwarded-Host": "evil.example.org", "Host": "matrix.example.org"}
+    environ = EnvironBuilder(path="/", headers=[*sent.items()]).get_environ()
+
+    edge = wsgi.Edge(application, config.load(None, {}, {}))
+    edge({**environ, "REMOTE_ADDR": peer}, lambda *_: lambda _: None)
+
+    assert (found[0].scheme, found[0].host) == (scheme, "matrix.example.org")
 
 
 def test_a_whole_network_may_be_trusted(through: Through) -> None:
