@@ -63,7 +63,7 @@ def as_toml(text: str) -> object:
     """What TOML reads in this text, or the text itself: `HOMEBODY_WORKERS=2`, `…_BYTES=50 MiB`."""
     try:
         table = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # also for 5,000 digits or brackets
         return text
     return table["value"] if len(table) == 1 else text
 

@@ -88,7 +88,7 @@ def from_file(path: Path) -> Source:
         raise ConfigError(f"{path}:{line}: is not UTF-8 text") from error
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also for 5,000 digits or brackets
         raise _not_toml(path, text, str(error)) from error
     lines = lines_of_keys(text)
     return Source(

@@ -119,7 +119,7 @@ class Client:
             answer = self._ask(_place(url), asked)
             if answer.status not in _REDIRECTS or "Location" not in answer.headers:
                 break
-            url = urljoin(url, answer.headers["Location"])
+            url = _followed(url, answer.headers["Location"])
             if answer.status == 303:
                 asked = replace(asked, method="GET", body=None)
         return answer
@@ -183,6 +183,14 @@ class Client:
     def _tls(self) -> ssl.SSLContext:
         """Certificates are believed as the system does; made once, as it reads them all."""
         return ssl.create_default_context()
+
+
+def _followed(url: str, location: str) -> str:
+    """Where a redirect leads. Raises RemoteError (refused) for what is no URL."""
+    try:
+        return urljoin(url, location)
+    except ValueError as problem:
+        raise RemoteError("refused", f"The redirect leads nowhere: {problem}") from problem
 
 
 def _place(url: str) -> _Place:

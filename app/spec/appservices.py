@@ -214,6 +214,8 @@ def _url(url: str | None) -> str | None:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:
         raise ValueError("url must begin with http:// or https://, or be null")
+    if parts.port == 0:  # and beyond 65535 it raises ValueError itself
+        raise ValueError("url must have a port from 1 to 65535")
     return url.rstrip("/")
 
 
@@ -225,6 +227,6 @@ def _namespaces(kind: str, given: list[NamespaceFile] | None) -> tuple[Namespace
             regex = regex.replace(name, characters)
         try:
             found.append(Namespace(re.compile(regex), namespace.exclusive))
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"namespaces.{kind}: {namespace.regex!r}: {error}") from None
     return tuple(found)

@@ -54,5 +54,7 @@ def _yaml(text: bytes) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())) from None
+    except (AttributeError, LookupError, TypeError):  # what PyYAML makes of `!!int ""` and the like
+        raise ValueError("a value is not of the type that its tag names") from None
