@@ -191,9 +191,31 @@ def _moving(image: Image.Image, box: Box, method: Method) -> Picture:
 
 
 def _is_short(image: Image.Image) -> bool:
-    """Whether an animation is worth the work."""
+    """Whether an animation is worth the work. Raises PictureTooLargeError."""
+    if image.format == "GIF":
+        return _is_short_gif(image)
     count = int(getattr(image, "n_frames", 1))
     return count <= MAX_FRAMES and count * image.width * image.height <= MAX_PIXELS
+
+
+def _is_short_gif(image: Image.Image) -> bool:
+    """The same, frame by frame: nothing else says how many there are, and there may be millions.
+
+    A frame may also be larger than the picture said, which then grows.
+    """
+    pixels = 0
+    try:
+        for number in range(MAX_FRAMES + 1):
+            image.seek(number)
+            _check_size(image)
+            pixels += image.width * image.height
+            if pixels > MAX_PIXELS:
+                return False
+    except EOFError:
+        return True
+    finally:
+        image.seek(0)
+    return False
 
 
 def _ratio(image: Image.Image, box: Box, method: Method) -> float:
