@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from app.core.encryption import device_keys, one_time_keys
+from app.core.encryption import one_time_keys, signature_checks
 from tests import encryption
 from tests.conftest import Login, Person
 from tests.rooms import Json, refusal, unchanged
@@ -184,7 +184,7 @@ def test_device_keys_that_are_too_large_or_not_canonical_are_refused(
         answers = [
             alice.post("keys/upload", json={"device_keys": keys | {"x": 1.5}}),
             alice.post(
-                "keys/upload", json={"device_keys": keys | {"x": "y" * device_keys.MAX_BYTES}}
+                "keys/upload", json={"device_keys": keys | {"x": "y" * signature_checks.MAX_BYTES}}
             ),
         ]
 

@@ -47,10 +47,8 @@ def act_as(
         if user_id != service.sender:
             raise errors.forbidden(f"{user_id} has not been registered yet")
         _make_sender(db, service)
-    elif account.deactivated_ts is not None:
-        raise errors.user_deactivated()
-    elif account.is_locked:
-        raise errors.user_locked()
+    else:
+        accounts.must_be_open(account)
     return Requester(
         user_id,
         device_id or "",
@@ -85,10 +83,7 @@ def log_in(tx: Tx, service: Service, name: str, wish: login.Wish) -> Json:
     account = accounts.find(tx, user_id)
     if account is None:
         raise errors.forbidden(f"{user_id} has not been registered yet")
-    if account.deactivated_ts is not None:
-        raise errors.user_deactivated()
-    if account.is_locked:
-        raise errors.user_locked()
+    accounts.must_be_open(account)
     return login.start_session(tx, user_id, wish)
 
 

@@ -26,16 +26,13 @@ from app.core.encryption.key_signatures import PREFIX, Signatures
 from app.db import Reader, Tx
 from app.models.cross_signing import CrossSigningKey
 from app.models.devices import Device
-from app.spec import canonical_json, signing
+from app.spec import signing
 from app.spec.events import Json
 
 MASTER: Final = "master"
 SELF_SIGNING: Final = "self_signing"
 USER_SIGNING: Final = "user_signing"
 USAGES: Final = (MASTER, SELF_SIGNING, USER_SIGNING)
-
-MAX_BYTES: Final = 65536
-"""Of one key in canonical JSON."""
 
 _UPSERT = insert(CrossSigningKey)
 _UPSERT = _UPSERT.on_conflict_do_update(
@@ -201,12 +198,7 @@ def _public_key(user_id: str, usage: str, key: Json) -> PublicKey:
     # one key shall have one name: base64 has several spellings of some
     if signing.verify_key_to_base64(verify_key) != public_key or key_id != PREFIX + public_key:
         raise errors.invalid_param(f"The id of the {usage} key must be ed25519: and itself")
-    try:
-        canonical_json.check(key)
-    except ValueError as error:
-        raise errors.bad_json(str(error)) from None
-    if len(canonical_json.encode(key)) > MAX_BYTES:
-        raise errors.too_large(f"A cross-signing key has at most {MAX_BYTES} bytes")
+    signature_checks.check_form(key)
     return PublicKey(public_key, signature_checks.bare(key))
 
 

@@ -17,16 +17,19 @@ from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from app import errors, hub
-from app.core.encryption import cross_signing, device_lists, key_signatures, one_time_keys
+from app.core.encryption import (
+    cross_signing,
+    device_lists,
+    key_signatures,
+    one_time_keys,
+    signature_checks,
+)
 from app.db import Reader, Tx
 from app.models.accounts import Account
 from app.models.device_keys import DeviceKeys
 from app.models.devices import Device
-from app.spec import canonical_json
 from app.spec.events import Json
 
-MAX_BYTES: Final = 65536
-"""Of the keys of one device in canonical JSON."""
 _USERS_AT_ONCE: Final = 500
 
 _UPSERT = insert(DeviceKeys)
@@ -134,12 +137,7 @@ def _check(user_id: str, device_id: str, keys: Json) -> None:
         algorithm, _, of_device = name.partition(":")
         if not algorithm or of_device != device_id:
             raise errors.invalid_param("The keys are named algorithm:device_id")
-    try:
-        canonical_json.check(keys)
-    except ValueError as error:
-        raise errors.bad_json(str(error)) from None
-    if len(canonical_json.encode(keys)) > MAX_BYTES:
-        raise errors.too_large(f"The keys of a device have at most {MAX_BYTES} bytes")
+    signature_checks.check_form(keys)
 
 
 def _is_wanted(device_ids: Collection[str], device_id: str) -> bool:

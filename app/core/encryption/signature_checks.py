@@ -7,6 +7,8 @@ Spec: appendices#signing-json, client-server-api#key-and-signature-security
 
 from __future__ import annotations
 
+from typing import Final
+
 import orjson
 from sqlalchemy import bindparam, select
 
@@ -14,13 +16,26 @@ from app import errors
 from app.core.encryption.key_signatures import PREFIX
 from app.db import Reader
 from app.models.device_keys import DeviceKeys
-from app.spec import signing
+from app.spec import canonical_json, signing
 from app.spec.events import Json
 from app.spec.signing import VerifyKey
+
+MAX_BYTES: Final = 65536
+"""Of an object with its signatures."""
 
 _OF_DEVICES = select(DeviceKeys.device_id, DeviceKeys.device_keys).where(
     DeviceKeys.user_id == bindparam("user_id")
 )
+
+
+def check_form(signed: Json) -> None:
+    """Raises M_BAD_JSON for what has no canonical form to be signed, M_TOO_LARGE."""
+    try:
+        canonical_json.check(signed)
+    except ValueError as error:
+        raise errors.bad_json(str(error)) from None
+    if len(canonical_json.encode(signed)) > MAX_BYTES:
+        raise errors.too_large(f"The keys have at most {MAX_BYTES} bytes")
 
 
 def bare(signed: Json) -> Json:

@@ -99,6 +99,14 @@ def find_by_name(tx: Reader, name: str) -> Known | None:
     return None
 
 
+def must_be_open(account: Known) -> None:
+    """Raises M_USER_DEACTIVATED or M_USER_LOCKED when nobody may act as this user now."""
+    if account.deactivated_ts is not None:
+        raise errors.user_deactivated()
+    if account.is_locked:
+        raise errors.user_locked()
+
+
 def all_accounts(tx: Reader) -> list[Known]:
     """Every account there is or was, by user id."""
     return [Known(*row) for row in tx.sql.execute(_ALL)]

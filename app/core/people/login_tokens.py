@@ -54,10 +54,9 @@ def redeem(tx: Tx, token: str) -> str:
     if row is None or row.expires_ts <= tx.now_ms:
         raise errors.forbidden("This login token is not valid, or not any more")
     account = accounts.find(tx, row.user_id)
-    if account is None or account.deactivated_ts is not None:
+    if account is None:
         raise errors.user_deactivated()
-    if account.is_locked:
-        raise errors.user_locked()
+    accounts.must_be_open(account)
     return account.user_id
 
 
