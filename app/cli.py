@@ -21,6 +21,8 @@ from app.serving import StartError
 
 ELSEWHERE = {
     "appservices": "app.cli_appservices",
+    "backup": "app.cli_backup",
+    "restore": "app.cli_backup",
     "user": "app.cli_accounts",
     "token": "app.cli_accounts",
     "reports": "app.cli_owner",

@@ -121,6 +121,10 @@ class Tx(Reader):
         self._db.last_position += 1
         return self._db.last_position
 
+    def skip_positions(self, count: int) -> None:
+        """Give out no numbers of the next so many: a server that was lost may have."""
+        self._db.last_position += count
+
     def wake(self, *user_ids: str) -> None:
         """Let the waiting requests of these users look again, once this write is on the disk."""
         self._woken.append(user_ids)

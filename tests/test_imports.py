@@ -48,6 +48,8 @@ MAY_IMPORT = {
     "cli_accounts": {"caches", "cli", "config", "config_kinds", "core", "db", "errors", "serving"}
     | {"spec"},
     "cli_appservices": {"cli", "cli_accounts", "core", "spec"},
+    "backup": {"config", "serving"},
+    "cli_backup": {"backup", "cli", "cli_accounts", "config", "core", "serving"},
     "cli_owner": {"cli", "cli_accounts", "core", "spec"},
     "cli_rooms": {"cli", "cli_accounts", "core", "spec"},
     "app": {"background", "caches", "client_server", "config", "core", "db", "metrics", "outside"}

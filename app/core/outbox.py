@@ -25,6 +25,7 @@ from sqlalchemy import (
     insert,
     literal,
     select,
+    text,
     update,
 )
 
@@ -132,6 +133,11 @@ _HURRY = (
 _DROP = delete(OutboxRow).where(
     OutboxRow.kind == bindparam("of_kind"), OutboxRow.destination == bindparam("to_destination")
 )
+_SKIP = text(
+    "INSERT OR REPLACE INTO sqlite_sequence (rowid, name, seq)"
+    " SELECT max(rowid), 'outbox', coalesce(max(seq), 0) + :count"
+    " FROM sqlite_sequence WHERE name = 'outbox'"
+)
 # Of an index alone, but for one row of each kind: there may be many, and each has a payload
 _BACKLOG = (
     "SELECT waiting.kind, waiting.count, outbox.created_ts FROM"
@@ -213,6 +219,14 @@ def queues(tx: Reader, kind: str) -> list[Queue]:
 def drop(tx: Tx, kind: str, destination: str) -> None:
     """The destination is no more: nothing is delivered to it."""
     tx.sql.execute(_DROP, {"of_kind": kind, "to_destination": destination})
+
+
+def skip_ids(tx: Tx, count: int) -> None:
+    """Give out no ids of the next so many: a server that was lost may have.
+
+    Application services know transactions by them, and take the same one twice for a repetition.
+    """
+    tx.sql.execute(_SKIP, {"count": count})
 
 
 def backlog(tx: Reader) -> list[tuple[str, int, int]]:

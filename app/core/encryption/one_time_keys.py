@@ -51,6 +51,7 @@ _FALLBACKS = select(
     FallbackKey.algorithm, FallbackKey.key_id, FallbackKey.key, FallbackKey.is_used
 ).where(*_FALLBACK_OF_DEVICE)
 _INSERT = insert(OneTimeKey)
+_DELETE_ALL = delete(OneTimeKey)
 _UPSERT_FALLBACK = insert(FallbackKey)
 _UPSERT_FALLBACK = _UPSERT_FALLBACK.on_conflict_do_update(
     index_elements=["user_id", "device_id", "algorithm"],
@@ -201,6 +202,14 @@ def _hand_out(tx: Tx, found: dict[str, dict[str, Json]], row: Any) -> None:
     keys = found.setdefault(row.user_id, {}).setdefault(row.device_id, {})
     keys[f"{row.algorithm}:{row.key_id}"] = orjson.Fragment(row.key)
     tx.forget(tx.caches.key_counts, (row.user_id, row.device_id))
+
+
+def forget_all(tx: Tx) -> None:
+    """Take away all one-time keys, after a backup was restored: clients upload new ones.
+
+    Some were given out since the backup, and who gets one a second time can't be read.
+    """
+    tx.sql.execute(_DELETE_ALL)
 
 
 def _address(row: Any) -> Json:
