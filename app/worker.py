@@ -143,7 +143,7 @@ class Worker(GeventWorker):
         database, delivery = self._app.extensions["db"], self._app.extensions["delivery"]
         while self.alive:
             gevent.sleep(SECONDS_BETWEEN_LOOKS)
-            if database.notice_other_writers():
+            if self.alive and database.notice_other_writers():  # it is closed after that
                 delivery.look()
 
 
