@@ -50,6 +50,10 @@ _POSITION = select(StoredEvent.position, StoredEvent.room_id).where(
     StoredEvent.event_id == bindparam("event_id")
 )
 _LOADED_AT_ONCE = 500
+_MEMBERSHIPS: Final = {
+    membership: b',"membership":"%b"' % membership.encode()
+    for membership in ("invite", "join", "knock", "leave", "ban")
+}
 
 
 def load(tx: Reader, positions: Sequence[int]) -> list[ClientEvent]:
@@ -94,7 +98,7 @@ def encode(
     `relations` is what aggregations.bundles tells of the event, `membership` what its reader was
     in the room then.
     """
-    unsigned = b'"age":%d%s' % (max(0, now_ms - event.origin_server_ts), event.unsigned)
+    unsigned = event.unsigned
     if (
         event.txn_id is not None
         and requester is not None
@@ -105,9 +109,10 @@ def encode(
     if relations is not None:
         unsigned += b',"m.relations":' + orjson.dumps(relations)
     if membership is not None:
-        unsigned += b',"membership":' + orjson.dumps(membership)
+        unsigned += _MEMBERSHIPS[membership]
     room = b',"room_id":' + orjson.dumps(event.room_id) if with_room_id else b""
-    return orjson.Fragment(b'%s%s,"unsigned":{%s}}' % (event.body, room, unsigned))
+    age = max(0, now_ms - event.origin_server_ts)
+    return orjson.Fragment(b'%b%b,"unsigned":{"age":%d%b}}' % (event.body, room, age, unsigned))
 
 
 def encode_all(

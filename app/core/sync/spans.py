@@ -78,22 +78,23 @@ class Span:
 def fill(tx: Reader, user_id: str, spans: list[Span], event_filter: RoomEventFilter) -> None:
     """Find the timeline of each span."""
     limit = min(DEFAULT_LIMIT if event_filter.limit is None else event_filter.limit, MAX_LIMIT)
-    if event_filter == _only_limited(event_filter):
-        positions = _newest(tx, spans, limit + 1)
-        found = {span.room_id: positions.get(span.room_id, []) for span in spans}
-        client_events.load(tx, [one for room in found.values() for one in room])
-    else:
+    is_filtered = event_filter != _only_limited(event_filter)
+    if is_filtered:
         found = {span.room_id: _admitted(tx, span, event_filter, limit + 1) for span in spans}
+    else:
+        found = _newest(tx, spans, limit + 1)
+    positions = [position for room in found.values() for position in room[-limit:]] if limit else []
+    events = {event.position: event for event in client_events.load(tx, positions)}
     for number, span in enumerate(spans):
         if number % _ROOMS_BETWEEN_BREATHS == _ROOMS_BETWEEN_BREATHS - 1:
             hub.breathe()
-        shown = found[span.room_id]
+        shown = found.get(span.room_id, [])
         span.is_limited = len(shown) > limit
-        span.is_filtered = event_filter != _only_limited(event_filter)
+        span.is_filtered = is_filtered
         shown = shown[len(shown) - limit :] if span.is_limited else shown
         span.boundary = shown[0] - 1 if shown else span.upto
-        events = client_events.load(tx, shown)
-        seen = visibility.visible(tx, user_id, span.room_id, events)
+        there = [events[position] for position in shown if position in events]
+        seen = visibility.visible(tx, user_id, span.room_id, there)
         span.timeline = erasure.hide(tx, user_id, ignored_users.without(tx, user_id, seen))
         span.is_ignored = bool(seen) and not (span.timeline or span.is_limited or span.is_filtered)
 

@@ -115,10 +115,13 @@ def load(
         at = {span.room_id: _boundary(span, is_after=is_after) for span in spans}
         asked = [(room, user, at[room]) for room, users in wanted.items() for user in users]
         _collect_members(tx, asked, positions)
-    return {
-        span.room_id: _section(tx, span, positions[span.room_id], event_filter, is_after=is_after)
-        for span in spans
-    }
+    found = client_events.load(tx, sorted(set().union(*positions.values())))
+    admitted = [
+        event
+        for event in found
+        if filters.matches(event_filter, event.type, event.sender, event.room_id, event.content)
+    ]
+    return _by_room(spans, admitted, is_after=is_after)
 
 
 def _boundary(span: Span, *, is_after: bool) -> int:
@@ -188,13 +191,14 @@ def _wanted_members(
     return wanted
 
 
-def _section(
-    tx: Reader, span: Span, positions: set[int], event_filter: RoomEventFilter, *, is_after: bool
-) -> list[ClientEvent]:
-    if not is_after:
-        positions = positions - {event.position for event in span.timeline}
-    return [
-        event
-        for event in client_events.load(tx, sorted(positions))
-        if filters.matches(event_filter, event.type, event.sender, event.room_id, event.content)
-    ]
+def _by_room(
+    spans: Collection[Span], events: Iterable[ClientEvent], *, is_after: bool
+) -> dict[str, list[ClientEvent]]:
+    """The events of each room's section: without those that its timeline has."""
+    sections: dict[str, list[ClientEvent]] = {span.room_id: [] for span in spans}
+    timelines = [] if is_after else [span.timeline for span in spans]
+    told = {event.position for timeline in timelines for event in timeline}
+    for event in events:
+        if event.position not in told:
+            sections[event.room_id].append(event)
+    return sections
