@@ -11,6 +11,7 @@ from tests.conftest import Login, MakeApp, Person
 from tests.rooms import Json, act, membership, refusal, state_of, unchanged
 
 ALICE, BOB, CAROL = "@alice:localhost", "@bob:localhost", "@carol:localhost"
+ADDRESS = {"id_server": "id.example.org", "medium": "email", "address": "a@b.example"}
 
 
 def room_with_rule(creator: Person, join_rule: str, *allowed: str, **options: Any) -> str:
@@ -349,7 +350,9 @@ def test_one_has_to_leave_before_forgetting(app: Flask, login: Login, before: st
         ("forget", {}, (403, "M_FORBIDDEN")),
         ("invite", {"user_id": CAROL}, (403, "M_FORBIDDEN")),
         ("invite", {}, (400, "M_MISSING_PARAM")),
-        ("invite", {"medium": "email", "address": "a@b.example"}, (400, "M_SERVER_NOT_TRUSTED")),
+        ("invite", {"user_id": None, **ADDRESS}, (400, "M_SERVER_NOT_TRUSTED")),
+        ("invite", {"medium": "email", "address": "a@b.example"}, (400, "M_MISSING_PARAM")),
+        ("invite", {**ADDRESS, "address": 5}, (400, "M_BAD_JSON")),
         ("kick", {"user_id": ALICE}, (403, "M_FORBIDDEN")),
         ("kick", {"user_id": CAROL}, (403, "M_FORBIDDEN")),
         ("kick", {}, (400, "M_MISSING_PARAM")),

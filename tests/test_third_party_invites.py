@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import insert
 
+from app.models.sign_in import ThreePid
 from app.spec import signing
 from app.spec.signing import SigningKey
 from tests.conftest import Login, Person
@@ -134,3 +136,24 @@ def test_a_proof_of_another_shape_is_bad(login: Login, signed: Any) -> None:
 
     assert answer.status_code == 400
     assert answer.get_json()["errcode"] in {"M_BAD_JSON", "M_MISSING_PARAM"}
+
+
+def test_an_address_is_looked_up_nowhere_not_even_among_those_of_our_own_accounts(
+    app: Flask, login: Login
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = alice.create_room()
+    known = {"address": "bob@example.org", "medium": "email", "validated_ts": 1, "added_ts": 1}
+    with app.extensions["db"].write() as tx:
+        tx.sql.execute(insert(ThreePid), {**known, "user_id": bob.user_id})
+    address = {"id_server": "id.example.org", "id_access_token": "abc", "medium": "email"}
+
+    with unchanged(app):
+        answers = [
+            act(alice, room_id, "invite", **address, address="bob@example.org"),
+            act(alice, room_id, "invite", **address, address="nobody@example.org"),
+            alice.post("createRoom", json={"invite_3pid": [{**address, "address": "b@x.example"}]}),
+        ]
+
+    assert [refusal(answer) for answer in answers] == [(400, "M_SERVER_NOT_TRUSTED")] * 3
+    assert len({answer.get_json()["error"] for answer in answers}) == 1

@@ -11,11 +11,11 @@ from typing import Literal
 import msgspec
 from flask import Blueprint
 
-from app import context, errors
+from app import context
 from app.client_server import http
 from app.client_server.http import authenticated, requester
 from app.core.appservices import identity, queries
-from app.core.rooms import creation
+from app.core.rooms import creation, third_party_invites
 from app.spec.events import Json
 
 bp = Blueprint("rooms", __name__)
@@ -61,7 +61,7 @@ def create_room() -> Json:
     """A new room with the requester in it."""
     body = http.body_as(CreateRoom)
     if body.invite_3pid:
-        raise errors.server_not_trusted("This server knows no identity server: invite by user id")
+        raise third_party_invites.refused()
     _check_limits(body.invite or ())
     if body.room_alias_name is not None:
         wanted = f"#{body.room_alias_name}:{context.server().name}"

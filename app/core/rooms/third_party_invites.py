@@ -2,6 +2,10 @@
 
 The proof is a signature by a key that the invite names. The authorization rules check it, as every
 server in the room would; here it only becomes the invite of a user.
+
+An address is not looked up here, not even where it belongs to an account of this server: people
+give theirs to get a new password by it, not to be found, and an invite would tell whose it is.
+Finding people by addresses is what identity servers are for, and this server asks none.
 Spec: client-server-api#third-party-invites
 """
 
@@ -12,10 +16,17 @@ from typing import Final
 from app import errors
 from app.core.rooms import state, timeline
 from app.db import Tx
+from app.errors import MatrixError
 from app.spec import room_state
 from app.spec.events import Json
 
 THIRD_PARTY_INVITE: Final = "m.room.third_party_invite"
+
+
+def refused() -> MatrixError:
+    """What who wants to invite an address gets to hear."""
+    # Deviates: "The homeserver uses an identity server to perform the mapping".
+    return errors.server_not_trusted("This server asks no identity server: invite by user id")
 
 
 def accept(tx: Tx, room_id: str, user_id: str, signed: Json) -> None:
