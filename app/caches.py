@@ -149,6 +149,18 @@ class StateEntry:
         self.size_bytes = size_bytes
 
 
+class MemberSummary:
+    """What a room is called by, where it has no name."""
+
+    __slots__ = ("first", "invited", "joined")
+
+    def __init__(self, joined: int, invited: int, first: list[tuple[str, bool]]) -> None:
+        self.joined = joined
+        self.invited = invited
+        self.first = first
+        """One more than are told of, as nobody is told of themselves: (user_id, is there)."""
+
+
 class PushSettings:
     """What of a user's account data decides whom an event notifies."""
 
@@ -163,6 +175,21 @@ class PushSettings:
         self.has_name_rule = has_name_rule
         """A rule looks for the user's display name, which is therefore wanted."""
         self.size_bytes = size_bytes
+
+
+class PusherPlaces:
+    """Where a user's notifications go, as destinations of the outbox; see core/push/pushers.py."""
+
+    __slots__ = ("gateways", "mailboxes")
+
+    def __init__(self) -> None:
+        self.gateways: list[str] = []
+        self.mailboxes: list[str] = []
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.gateways) + len(self.mailboxes)
 
 
 class KeyCounts:
@@ -270,8 +297,10 @@ class Caches:
             "joined_rooms", share(10), lambda rooms: 120 * len(rooms)
         )
         """Where a user is joined, by user_id."""
+        self.members: Cache[str, MemberSummary] = Cache("members", share(2), lambda _: 1200)
+        """How many are in a room and who was first, by room_id; see sync/summaries.py."""
         self.client_events: Cache[int, ClientEvent] = Cache(
-            "client_events", share(27), lambda event: event.size_bytes
+            "client_events", share(22), lambda event: event.size_bytes
         )
         """Events in the form for clients, by position."""
         self.push_settings: Cache[str, PushSettings] = Cache(
@@ -290,8 +319,8 @@ class Caches:
         self.search_progress: Cache[int, int] = Cache("search_progress", 1000, lambda _: 8)
         """The one row of its table; see rooms/search_index.py."""
 
-        self.pushers: Cache[str, dict[str, tuple[str, ...]]] = Cache(
-            "pushers", share(2), lambda users: sum(300 * len(of) for of in users.values())
+        self.pushers: Cache[str, dict[str, PusherPlaces]] = Cache(
+            "pushers", share(2), lambda users: sum(300 * it.count for it in users.values())
         )
         """Who has pushers, as one value; see push/pushers.py."""
 

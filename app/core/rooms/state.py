@@ -195,6 +195,7 @@ def remove_room(tx: Tx, room_id: str) -> None:
 
 def _keep_joined(tx: Tx, event: Event, before: Event | None) -> None:
     """Carry a membership over into the caches of who is joined where."""
+    tx.forget(tx.caches.members, event.room_id)
     was_joined = before is not None and before.content.get("membership") == "join"
     is_now_joined = event.content["membership"] == "join"
     if was_joined == is_now_joined:

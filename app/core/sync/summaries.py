@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 import orjson
 from sqlalchemy import bindparam, func, select, text
 
+from app.caches import MemberSummary
 from app.db import Reader
 from app.models.base import NOW_AND_LATER
 from app.models.state import StateInterval
@@ -31,14 +32,13 @@ _NAMED = select(StateInterval.room_id).where(
     StateInterval.state_key == "",
     StateInterval.to_position == NOW_AND_LATER,
 )
-_HEROES = text(
+_FIRST = text(
     "SELECT state_intervals.room_id, state_intervals.state_key, state_intervals.membership"
     " FROM json_each(:room_ids) AS room JOIN state_intervals"
     " ON state_intervals.room_id = room.value AND state_intervals.type = 'm.room.member'"
     " AND state_intervals.state_key IN ("
     "  SELECT state_key FROM state_intervals AS member WHERE member.room_id = room.value"
     "  AND member.to_position = :now AND member.membership IS NOT NULL"
-    "  AND member.state_key <> :user_id"
     "  ORDER BY member.membership IN ('join', 'invite') DESC, member.from_position LIMIT :most)"
     " AND state_intervals.to_position = :now ORDER BY state_intervals.from_position"
 )
@@ -49,34 +49,56 @@ def load(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, Json]
     """{room_id: its summary as it is now}, heroes only where the room has no name of its own."""
     summaries: dict[str, Json] = {}
     for some in _pieces(list(room_ids)):
-        for room_id in some:
-            summaries[room_id] = {"m.joined_member_count": 0, "m.invited_member_count": 0}
-        for room_id, membership, count in tx.sql.execute(_COUNTS, {"room_ids": some}):
-            key = "m.joined_member_count" if membership == "join" else "m.invited_member_count"
-            summaries[room_id][key] = count
         named = set(tx.sql.execute(_NAMED, {"room_ids": some}).scalars())
-        nameless = [room_id for room_id in some if room_id not in named]
-        for room_id, heroes in _heroes(tx, user_id, nameless).items():
-            summaries[room_id]["m.heroes"] = heroes
+        for room_id, members in _members(tx, some).items():
+            summaries[room_id] = {
+                "m.joined_member_count": members.joined,
+                "m.invited_member_count": members.invited,
+            }
+            if room_id not in named:
+                summaries[room_id]["m.heroes"] = _heroes(members, user_id)
     return summaries
 
 
-def _heroes(tx: Reader, user_id: str, room_ids: list[str]) -> dict[str, list[str]]:
-    """{room_id: the first members, of those who are there or at least were}."""
-    if not room_ids:
-        return {}
-    present: dict[str, list[str]] = {}
-    former: dict[str, list[str]] = {}
+def _heroes(members: MemberSummary, user_id: str) -> list[str]:
+    """The first members but for the user, of those who are there or at least were."""
+    others = [(member, is_there) for member, is_there in members.first if member != user_id]
+    present = [member for member, is_there in others if is_there]
+    return (present or [member for member, _ in others])[:MAX_HEROES]
+
+
+def _members(tx: Reader, room_ids: list[str]) -> dict[str, MemberSummary]:
+    found: dict[str, MemberSummary] = {}
+    missing: list[str] = []
+    for room_id in room_ids:
+        known = tx.caches.members.get(room_id)
+        if known is None:
+            missing.append(room_id)
+        else:
+            found[room_id] = known
+    if missing:
+        read = _read_members(tx, missing)
+        for room_id, members in read.items():
+            tx.fill(tx.caches.members, room_id, members)
+        found |= read
+    return found
+
+
+def _read_members(tx: Reader, room_ids: list[str]) -> dict[str, MemberSummary]:
+    members = {room_id: MemberSummary(0, 0, []) for room_id in room_ids}
+    for room_id, membership, count in tx.sql.execute(_COUNTS, {"room_ids": room_ids}):
+        if membership == "join":
+            members[room_id].joined = count
+        else:
+            members[room_id].invited = count
     asked = {
         "room_ids": orjson.dumps(room_ids).decode(),
         "now": NOW_AND_LATER,
-        "user_id": user_id,
-        "most": MAX_HEROES,
+        "most": MAX_HEROES + 1,
     }
-    for room_id, member, membership in tx.sql.execute(_HEROES, asked):
-        place = present if membership in {"join", "invite"} else former
-        place.setdefault(room_id, []).append(member)
-    return {room: present.get(room) or former.get(room) or [] for room in room_ids}
+    for room_id, user_id, membership in tx.sql.execute(_FIRST, asked):
+        members[room_id].first.append((user_id, membership in {"join", "invite"}))
+    return members
 
 
 def _pieces(room_ids: list[str]) -> Iterable[list[str]]:
