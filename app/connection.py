@@ -11,10 +11,13 @@ gunicorn reads and writes through it. What a client may do to us by being slow e
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import socket
 import struct
+import sys
+import termios
 import time
 from dataclasses import dataclass
 from typing import Any, Final
@@ -175,14 +178,32 @@ class Connection:
 
     def _send(self, data: bytes) -> None:
         left = memoryview(data)
+        queued = sys.maxsize
+        while left:
+            try:
+                sent = self._socket.send(left)
+            except TimeoutError:
+                sent = 0
+            left = left[sent:]
+            if left:
+                before, queued = queued, self._queued_bytes()
+                if not sent and queued >= before:
+                    self.cut()
+                    raise BrokenPipeError(errno.EPIPE, "The client takes nothing")
+                self._backlog.note_progress(self)
+
+    def _queued_bytes(self) -> int:
+        """What the kernel still has to bring to the client.
+
+        It has room for megabytes, and asks for more when a third of that has been taken: from a
+        slow phone that may take minutes, in which it does read.
+        """
         try:
-            while left:
-                left = left[self._socket.send(left) :]
-                if left:
-                    self._backlog.note_progress(self)
-        except TimeoutError:
-            self.cut()
-            raise BrokenPipeError(errno.EPIPE, "The client takes nothing") from None
+            answer = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
+        except OSError as problem:
+            LOG.debug("this system does not say what waits in a socket: %s", problem)
+            return 0
+        return int(struct.unpack("i", answer)[0])
 
     def cut(self) -> None:
         """End the connection now, whoever waits for it; what was not taken is dropped."""
