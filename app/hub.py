@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 from gevent import get_hub, monkey
 
@@ -26,10 +26,7 @@ def offload(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
     In a process without gevent's patches (command line, test) the caller's own thread does it.
     """
-    if not monkey.is_module_patched("threading"):
-        return work(*args, **kwargs)
-    result: R = get_hub().threadpool.apply(work, args, kwargs)
-    return result
+    return begin(work, *args, **kwargs)()
 
 
 def breathe() -> None:
@@ -46,5 +43,22 @@ def begin(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Callable[[
     if not monkey.is_module_patched("threading"):
         done = work(*args, **kwargs)
         return lambda: done
-    outcome = get_hub().threadpool.spawn(work, *args, **kwargs)
-    return lambda: cast("R", outcome.get())
+    outcome = get_hub().threadpool.spawn(_outcome, work, args, kwargs)
+
+    def wait() -> R:
+        done, error = cast("tuple[R | None, BaseException | None]", outcome.get())
+        if error is not None:
+            raise error
+        return cast("R", done)
+
+    return wait
+
+
+def _outcome(
+    work: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[R | None, BaseException | None]:
+    """What work returns or raises. Of what is raised in its pool, gevent prints a trace itself."""
+    try:
+        return work(*args, **kwargs), None
+    except BaseException as error:  # noqa: BLE001 - it is raised by who waits for it
+        return None, error
