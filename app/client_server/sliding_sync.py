@@ -110,8 +110,7 @@ def _acknowledge(me: Requester, wanted: Extensions) -> int:
         position = tokens.parse(since, tx.position).position
         is_due = to_device.is_to_acknowledge(tx, me.user_id, me.device_id, position)
     if is_due:
-        with context.db().write() as tx:
-            to_device.acknowledge(tx, me.user_id, me.device_id, position)
+        to_device.acknowledge_if_possible(context.db(), me.user_id, me.device_id, position)
     return position
 
 

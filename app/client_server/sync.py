@@ -55,8 +55,7 @@ def _ask(since: str | None) -> Ask:
         device = (requester.user_id, requester.device_id, ask.position)
         is_to_acknowledge = to_device.is_to_acknowledge(tx, *device)
     if is_to_acknowledge:
-        with context.db().write() as tx:
-            to_device.acknowledge(tx, *device)
+        to_device.acknowledge_if_possible(context.db(), *device)
     return ask
 
 

@@ -14,6 +14,7 @@ Spec: client-server-api#send-to-device-messaging
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -24,11 +25,14 @@ from sqlalchemy.dialects.sqlite import insert
 
 from app import errors
 from app.caches import Inbox, Requester
-from app.db import Reader, Tx
+from app.db import Database, Reader, Tx
+from app.errors import MatrixError
 from app.models.devices import Device
 from app.models.to_device import CutAnswer, ToDeviceMessage, ToDeviceTransaction
 from app.spec import identifiers
 from app.spec.events import Json
+
+LOG = logging.getLogger(__name__)
 
 ALL_DEVICES: Final = "*"
 MAX_BYTES: Final = 65536
@@ -164,6 +168,18 @@ def is_to_acknowledge(tx: Reader, user_id: str, device_id: str, token: int) -> b
         return False
     first = tx.sql.execute(_FIRST, {"user_id": user_id, "device_id": device_id}).scalar()
     return first is not None and first <= _seen(tx, user_id, device_id, token)
+
+
+def acknowledge_if_possible(db: Database, user_id: str, device_id: str, token: int) -> None:
+    """The same as below, unless nothing can be written now: /sync works on a full disk too.
+
+    The messages don't come again, as the token is behind them, and go with a later one.
+    """
+    try:
+        with db.write() as tx:
+            acknowledge(tx, user_id, device_id, token)
+    except MatrixError as problem:
+        LOG.warning("messages that %s has got are kept for now: %s", device_id, problem)
 
 
 def acknowledge(tx: Tx, user_id: str, device_id: str, token: int) -> None:
