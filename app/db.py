@@ -29,9 +29,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import orjson
-from sqlalchemy import Engine, create_engine, event, exc, pool, select
+from sqlalchemy import Engine, create_engine, event, pool, select
 
-from app import errors, hub
+from app import errors, hub, trouble
 from app.caches import Cache, Caches
 from app.models.clock import Clock
 from app.spec.appservices import Services
@@ -261,7 +261,8 @@ class Database:
         try:
             yield Reader(sql, self.server, self.caches)
         finally:
-            sql.raw.execute("ROLLBACK")
+            if sql.raw.in_transaction:  # else an error of the disk has ended it
+                sql.raw.execute("ROLLBACK")
             if len(self._idle_readers) < MAX_IDLE_READERS:
                 self._idle_readers.append(sql)
             else:
@@ -273,9 +274,10 @@ class Database:
 
         Raises 503 M_UNKNOWN when the database is locked or its disk is full: nothing is changed.
         """
+        until = time.monotonic() + LOCKED_FOR_SECONDS  # also of those who queue behind others
         self._turn.take()
         try:
-            batch = self._open_batch()
+            batch = self._open_batch(until)
             tx = Tx(self)
             self._raw.execute("SAVEPOINT write")
             try:
@@ -283,8 +285,8 @@ class Database:
                 self._raw.execute("RELEASE write")
             except BaseException as error:
                 self._undo(tx, batch, error)
-                if isinstance(error, exc.OperationalError | sqlite3.OperationalError):
-                    raise errors.unavailable() from error
+                if (answer := trouble.answer_to(error)) is not None:
+                    raise answer from error
                 raise
             batch.writes += 1
             batch.woken += tx._woken  # noqa: SLF001 - the two classes are one mechanism
@@ -316,11 +318,15 @@ class Database:
             sql.connection.close()
         self._engine.dispose()
 
-    def _open_batch(self) -> Batch:
+    def _open_batch(self, until: float) -> Batch:
         """The batch under way, or a new one in a transaction just opened."""
         if self._batch is None:
-            self._begin()
-            self._see_what_others_wrote()
+            self._begin(until)
+            try:
+                self._see_what_others_wrote()
+            except sqlite3.Error as error:
+                self._raw.execute("ROLLBACK")  # or nobody could begin any more
+                raise trouble.answer_to(error) or errors.unavailable() from error
             self._batch = Batch()
             if self._committer is None:
                 self._committer = threading.Thread(target=self._commit_batches, daemon=True)
@@ -328,14 +334,13 @@ class Database:
             self._to_commit.put(self._batch)
         return self._batch
 
-    def _begin(self) -> None:
-        until = time.monotonic() + LOCKED_FOR_SECONDS
+    def _begin(self, until: float) -> None:
         while True:
             try:
                 self._raw.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > until:
-                    raise errors.unavailable() from error
+                    raise trouble.answer_to(error) or errors.unavailable() from error
                 time.sleep(0.01)  # cooperative, unlike SQLite's own busy timeout
             else:
                 return
@@ -369,9 +374,17 @@ class Database:
                 self._turn.hand_on()
             batch.finish(error)
             if error is None:
-                for action in batch.after_commit:
-                    action()
-                self._wake(batch.woken)
+                self._follow(batch)
+
+    def _follow(self, batch: Batch) -> None:
+        """Do what comes after a COMMIT. No fault of it may end the greenlet that commits."""
+        actions: list[Callable[[], None]]
+        actions = [*batch.after_commit, functools.partial(self._wake, batch.woken)]
+        for action in actions:
+            try:
+                action()
+            except Exception:
+                LOG.exception("what follows a write has failed")
 
     def _commit(self) -> Exception | None:
         try:

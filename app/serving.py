@@ -14,8 +14,10 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+from app import trouble
 from app.config import Config
 from app.core import server_key
 from app.core.appservices import files as registrations
@@ -25,6 +27,8 @@ ROOT = Path(__file__).parents[1]
 """The checkout: homebody is run from one; see docs/decisions/."""
 LOCK_NAME = "homebody.lock"
 SQLITE = "sqlite:///"
+SECONDS_TO_LOOK = 0.25
+"""For damage, at the start: about 400 MB of a database that is in memory."""
 _ERROR = re.compile(r"(?m)^[\w.]+Error: (.+)$")
 
 
@@ -41,6 +45,7 @@ def prepare(config: Config) -> int:
     lock = lock_data_dir(config.data_dir)
     check_port(config.bind)
     registrations.load(config)
+    check_pages(config)
     migrate(config)
     check_server_name(config)
     server_key.load_or_make(config)
@@ -76,6 +81,21 @@ def check_port(bind: str) -> None:
             probe.bind((host.strip("[]"), int(port)))
         except OSError as error:
             raise StartError(f"Can't listen on {bind}: {error.strerror}") from error
+
+
+def check_pages(config: Config) -> None:
+    """Raises StartError when the database is damaged, as far as can be seen within moments.
+
+    To go on with it would be the end of what is still whole, and of the backups that are made of
+    it. The worker reads the rest of a large one.
+    """
+    path = database_path(config.database_url)
+    if not path.exists():
+        return
+    until = time.monotonic() + SECONDS_TO_LOOK
+    found = trouble.damage(path, lambda: time.monotonic() > until)
+    if found is not None:
+        raise StartError(f"The database {path} is damaged ({found}): {trouble.ADVICE}")
 
 
 def migrate(config: Config) -> None:

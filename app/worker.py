@@ -20,7 +20,7 @@ from gunicorn import util
 from gunicorn.http import errors as http_errors
 from gunicorn.workers.ggevent import GeventWorker
 
-from app import errors, logs, memory
+from app import errors, hub, logs, memory, serving, trouble
 from app.connection import Backlog, Connection, Patience
 from app.watchdog import Watchdog
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 SECONDS_BETWEEN_LOOKS = 0.5
 """How soon a running server feels `homebody user passwd` and the like."""
+SECONDS_AFTER_A_FAULT = 30.0
+SECONDS_AFTER_THE_START = 5.0
+"""Before a large database is looked through: first come those who wait for the server."""
 SECONDS_TO_DRAIN = 5.0
 MAX_DRAINED_BYTES = 32 * 2**20
 _PIECE_BYTES = 2**16
@@ -53,6 +56,7 @@ class Worker(GeventWorker):
         memory.give_back()
         LOG.info("homebody listens on %s", ", ".join(self.cfg.bind))
         gevent.spawn(self._look_for_other_writers)
+        gevent.spawn(self._look_for_damage)
         self._app.extensions["delivery"].start()
         watchdog = self._watchdog()
         watchdog.start()
@@ -143,8 +147,25 @@ class Worker(GeventWorker):
         database, delivery = self._app.extensions["db"], self._app.extensions["delivery"]
         while self.alive:
             gevent.sleep(SECONDS_BETWEEN_LOOKS)
-            if self.alive and database.notice_other_writers():  # it is closed after that
-                delivery.look()
+            try:
+                if self.alive and database.notice_other_writers():  # it is closed after that
+                    delivery.look()
+            except Exception as problem:
+                if trouble.answer_to(problem) is None:
+                    LOG.exception("cannot see what others have written")
+                gevent.sleep(SECONDS_AFTER_A_FAULT)
+
+    def _look_for_damage(self) -> None:
+        """Read a large database once; the start had no time for all of it."""
+        path = serving.database_path(self._app.extensions["db"].server.config.database_url)
+        if path.stat().st_size < trouble.LARGE_BYTES:
+            return
+        gevent.sleep(SECONDS_AFTER_THE_START)
+        found = hub.offload(trouble.damage, path, lambda: not self.alive)
+        if found is not None:
+            LOG.error(
+                "the database is damaged (%s): stop the server, then %s", found, trouble.ADVICE
+            )
 
 
 def _request_of(frame: FrameType) -> str | None:

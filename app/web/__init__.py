@@ -11,7 +11,7 @@ from flask import Flask, Response, g, request
 from flask.json.provider import JSONProvider
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from app import context, errors, logs
+from app import context, errors, logs, trouble
 from app.config import Config
 from app.web import email_page, health, metrics, pages, well_known, wsgi
 
@@ -95,7 +95,9 @@ def answer_http_error(error: HTTPException) -> Response:
     return answer_error(errors.unknown(error.description or error.name, error.code or 500))
 
 
-def answer_fault(_error: Exception) -> Response:
-    """A fault of ours."""
+def answer_fault(error: Exception) -> Response:
+    """A fault of ours, unless the database's file is the matter."""
+    if (answer := trouble.answer_to(error)) is not None:
+        return answer_error(answer)
     LOG.exception("fault in a request")
     return answer_error(errors.unknown("Something is wrong with the server", 500))
