@@ -24,7 +24,7 @@ def create_app(config: Config) -> Flask:
 
     from app import client_server, db, web  # noqa: PLC0415 - see above
     from app.background import appservices as bridges  # noqa: PLC0415 - see above
-    from app.background import delivery, push  # noqa: PLC0415 - see above
+    from app.background import delivery, mail, push  # noqa: PLC0415 - see above
     from app.caches import Caches  # noqa: PLC0415 - see above
     from app.core import server_key  # noqa: PLC0415 - see above
     from app.core.appservices import files as registrations  # noqa: PLC0415 - see above
@@ -50,7 +50,7 @@ def create_app(config: Config) -> Flask:
     app.extensions["db"] = database
     app.extensions["outside"] = outside
     app.extensions["metrics"] = metrics
-    kinds = {"push": push.kind(outside), "appservice": bridges.KIND}
+    kinds = {"push": push.kind(outside), "mail": mail.KIND, "appservice": bridges.KIND}
     app.extensions["delivery"] = delivery.Delivery(database, kinds)  # the worker starts it
     app.extensions["wakeups"] = wakeups
     app.extensions["ephemeral"] = Ephemeral(database, wakeups.wake)

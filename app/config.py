@@ -55,7 +55,7 @@ SIGNING_KEY_NAME = "signing.key"
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """What push gateways get to know."""
+    """What push gateways get to know, and when mails come."""
 
     include_content: bool = setting(
         True,
@@ -64,6 +64,14 @@ class Push:
     )
     group_unread_count_by_room: bool = setting(
         False, kinds.FLAG, "Whether the badge counts rooms with something unread, not messages."
+    )
+    mail_delay_ms: int = setting(
+        600_000,
+        kinds.duration(1),
+        "How long a message is unread before a mail tells of it, to who asked for mails.",
+    )
+    mail_interval_ms: int = setting(
+        1_800_000, kinds.duration(1), "How long after a mail the next one comes at the earliest."
     )
 
 

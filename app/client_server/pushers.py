@@ -59,8 +59,8 @@ def post_pusher() -> Json:
         with context.db().write() as tx:
             pushers.remove(tx, who.user_id, key.app_id, key.pushkey)
         return {}
-    if key.kind != "http":
-        raise errors.invalid_param("This server has pushers of the kind http only")
+    if key.kind not in {pushers.HTTP, pushers.EMAIL}:
+        raise errors.invalid_param("Pushers are of the kind http or email")
     asked = http.convert(body, Set)
     wanted = pushers.Wanted(
         asked.app_id,
@@ -70,8 +70,13 @@ def post_pusher() -> Json:
         asked.lang,
         asked.data,
         asked.profile_tag,
+        key.kind,
     )
-    pushers.check(context.outside(), wanted)  # before the write: it looks a name up
+    if key.kind == pushers.HTTP:
+        pushers.check(context.outside(), wanted)  # before the write: it looks a name up
+    else:
+        with context.db().read() as reading:
+            wanted = pushers.check_mailbox(reading, who.user_id, wanted)
     with context.db().write() as tx:
         pushers.put(tx, who.user_id, who.device_id, wanted, append=bool(asked.append))
     return {}

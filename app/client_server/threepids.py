@@ -20,6 +20,7 @@ from flask import Blueprint, render_template
 from app import context, errors
 from app.client_server import http, interactive
 from app.core.people import threepids, validation
+from app.core.push import pushers
 from app.spec.events import Json
 
 bp = Blueprint("threepids", __name__)
@@ -199,9 +200,10 @@ def delete_3pid_from_account() -> Json:
 
     Spec: client-server-api#post_matrixclientv3account3piddelete
     """
-    wish = http.body_as(ThreePid)
+    wish, user_id = http.body_as(ThreePid), http.requester().user_id
     with context.db().write() as tx:
-        threepids.remove(tx, http.requester().user_id, wish.medium, wish.address)
+        threepids.remove(tx, user_id, wish.medium, wish.address)
+        pushers.remove_mailbox(tx, user_id, wish.address)
     return {"id_server_unbind_result": "no-support"}
 
 

@@ -84,6 +84,24 @@ _ADD_FOR = insert(OutboxRow).from_select(
         literal(0),
     ),
 )
+_ADD_ONCE = insert(OutboxRow).from_select(
+    ["kind", "destination", "payload", "created_ts", "tries", "next_try_ts"],
+    select(
+        bindparam("of_kind", type_=Text),
+        _PLACES.c.value,
+        bindparam("payload", type_=JSON),
+        bindparam("now_ms", type_=Integer),
+        literal(0),
+        bindparam("at", type_=Integer),
+    ).where(
+        ~select(OutboxRow.id)
+        .where(
+            OutboxRow.kind == bindparam("of_kind", type_=Text),
+            OutboxRow.destination == _PLACES.c.value,
+        )
+        .exists()
+    ),
+)
 _DESTINATIONS = select(OutboxRow.kind, OutboxRow.destination).distinct()
 _ROW = (
     OutboxRow.id,
@@ -179,6 +197,15 @@ def add_for(tx: Tx, kind: str, places: Collection[str], payload: Json) -> None:
             tx.deliver(kind, destination)
 
 
+def add_once(tx: Tx, kind: str, places: Collection[str], payload: Json, at: int) -> None:
+    """The same for those for which nothing waits yet, and not to be delivered before `at` (ms)."""
+    if places:
+        row = {"of_kind": kind, "payload": payload, "now_ms": tx.now_ms, "at": at}
+        tx.sql.execute(_ADD_ONCE, {**row, "places": orjson.dumps(list(places)).decode()})
+        for destination in places:
+            tx.deliver(kind, destination)
+
+
 def destinations(tx: Reader) -> list[tuple[str, str]]:
     """Each (kind, destination) for which there are rows."""
     return [(row.kind, row.destination) for row in tx.sql.execute(_DESTINATIONS)]
@@ -203,6 +230,12 @@ def failed(tx: Tx, rows: Sequence[Row], next_try_ts: int, problem: str) -> None:
         first = rows[0]
         failure = {"since_ts": first.failing_since_ts or tx.now_ms, "problem": problem}
         tx.sql.execute(_TELL, {"row_id": first.id, "it": {**first.payload, _FAILURE: failure}})
+
+
+def instead(tx: Tx, kind: str, destination: str, row: Row, payload: Json, at: int) -> None:
+    """Have something else delivered instead of this row, not before `at` (ms)."""
+    done(tx, [row.id])
+    add_once(tx, kind, [destination], payload, at)
 
 
 def hurry(tx: Tx, kind: str, destination: str) -> None:

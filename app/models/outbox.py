@@ -13,7 +13,7 @@ class OutboxRow(Base):
 
     __tablename__ = "outbox"
     id: Mapped[int] = mapped_column(primary_key=True)  # never used again: it names transactions
-    kind: Mapped[str]  # "push", "appservice"
+    kind: Mapped[str]  # "push", "mail", "appservice"
     destination: Mapped[str]  # in the words of its kind
     payload: Mapped[Json]
     created_ts: Mapped[int]  # ms

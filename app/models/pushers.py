@@ -9,14 +9,14 @@ from app.models.base import Base, Json
 
 
 class Pusher(Base):
-    """A push gateway of a user. Written by core/push/pushers.py."""
+    """A push gateway or a mailbox of a user. Written by core/push/pushers.py."""
 
     __tablename__ = "pushers"
     user_id: Mapped[str] = mapped_column(primary_key=True)
     app_id: Mapped[str] = mapped_column(primary_key=True)
     pushkey: Mapped[str] = mapped_column(primary_key=True)
     device_id: Mapped[str]  # the session that made it, and with which it goes
-    kind: Mapped[str]  # "http"
+    kind: Mapped[str]  # "http" or "email"
     app_display_name: Mapped[str]
     device_display_name: Mapped[str]
     profile_tag: Mapped[str | None]

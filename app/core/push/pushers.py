@@ -4,6 +4,9 @@ Each pusher is a destination of the outbox. What it says there is small: which e
 user's rules want done. The rest is looked up when the gateway is called, so that counts are of that
 moment, and a message that was redacted or read meanwhile goes nowhere.
 
+A pusher of the kind email has one row at most, which says when to look whether its user has unread
+messages; see mail_notices.py.
+
 Whether anybody has a pusher is asked for every message, so all of them are kept in memory by user.
 
 This module alone writes the table pushers.
@@ -13,7 +16,7 @@ Spec: client-server-api#push-notifications
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -22,14 +25,21 @@ from sqlalchemy import ColumnElement, Row, bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from app import errors, outside
+from app.caches import PusherPlaces
 from app.core import outbox
+from app.core.people import threepids
 from app.db import Reader, Tx
 from app.models.pushers import Pusher
 from app.outside.client import Client
 from app.spec.events import Json
 
 KIND: Final = "push"
-"""Of rows in the outbox."""
+"""Of rows in the outbox for gateways …"""
+MAIL_KIND: Final = "mail"
+"""… and for mailboxes."""
+MAIL_APP_ID: Final = "m.email"
+HTTP: Final = "http"
+EMAIL: Final = "email"
 GATEWAY_PATH: Final = "/_matrix/push/v1/notify"
 MAX_APP_ID_CHARACTERS: Final = 64
 MAX_PUSHKEY_BYTES: Final = 512
@@ -52,7 +62,7 @@ _COLUMNS = (
     Pusher.data,
     Pusher.pushkey_ts,
 )
-_KEYS = select(Pusher.user_id, Pusher.app_id, Pusher.pushkey)
+_KEYS = select(Pusher.user_id, Pusher.app_id, Pusher.pushkey, Pusher.kind)
 _OF_USER = select(*_COLUMNS).where(Pusher.user_id == bindparam("user_id"))
 _ONE = _OF_USER.where(Pusher.app_id == bindparam("app_id"), Pusher.pushkey == bindparam("pushkey"))
 _INSERT = insert(Pusher)
@@ -91,6 +101,34 @@ class Wanted:
     lang: str
     data: Json
     profile_tag: str | None = None
+    kind: str = HTTP
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """Where the mails of a pusher go."""
+
+    user_id: str
+    app_id: str
+    address: str
+    brand: str | None
+    """What the client calls itself."""
+
+
+def check_mailbox(tx: Reader, user_id: str, wanted: Wanted) -> Wanted:
+    """The same with the address as it is kept.
+
+    Raises M_INVALID_PARAM for another app_id than m.email, for what is too long, and where the
+    server sends no mail; M_THREEPID_NOT_FOUND for an address that is not the user's.
+    """
+    if tx.server.config.smtp.host is None:
+        raise errors.invalid_param("This server sends no mail: its pushers are of the kind http")
+    if wanted.app_id != MAIL_APP_ID:
+        raise errors.invalid_param(f"The app_id of a pusher by e-mail is {MAIL_APP_ID}")
+    _check_sizes(wanted)
+    if threepids.owner(tx, wanted.pushkey) != user_id:
+        raise errors.threepid_not_found("The pushkey is no e-mail address of your account")
+    return replace(wanted, pushkey=threepids.canonical(wanted.pushkey))
 
 
 def check(client: Client, wanted: Wanted) -> None:
@@ -99,15 +137,19 @@ def check(client: Client, wanted: Wanted) -> None:
     Raises M_INVALID_PARAM, also for a gateway on a private address that the owner has not allowed,
     M_MISSING_PARAM without a URL.
     """
+    _check_sizes(wanted)
+    if "url" not in wanted.data:
+        raise errors.missing_param("data.url is missing: where is the push gateway?")
+    _check_url(client, wanted.data["url"])
+
+
+def _check_sizes(wanted: Wanted) -> None:
     check_key(wanted.app_id, wanted.pushkey)
     for text in (wanted.app_display_name, wanted.device_display_name, wanted.lang):
         if len(text) > MAX_NAME_CHARACTERS:
             raise errors.invalid_param(f"A name has more than {MAX_NAME_CHARACTERS} characters")
     if len(orjson.dumps(wanted.data)) > MAX_DATA_BYTES:
         raise errors.invalid_param(f"data has more than {MAX_DATA_BYTES} bytes")
-    if "url" not in wanted.data:
-        raise errors.missing_param("data.url is missing: where is the push gateway?")
-    _check_url(client, wanted.data["url"])
 
 
 def check_key(app_id: str, pushkey: str) -> None:
@@ -130,12 +172,13 @@ def put(tx: Tx, user_id: str, device_id: str, wanted: Wanted, *, append: bool) -
             Pusher.pushkey == wanted.pushkey,
             Pusher.user_id != user_id,
         )
-    if len(_by_user(tx).get(user_id, ())) > MAX_PUSHERS:
+    known = _by_user(tx).get(user_id)
+    if known is not None and known.count > MAX_PUSHERS:
         raise errors.invalid_param(f"You have {MAX_PUSHERS} pushers: delete some of them first")
     row = {
         "user_id": user_id,
         "device_id": device_id,
-        "kind": "http",
+        "kind": wanted.kind,
         "app_id": wanted.app_id,
         "pushkey": wanted.pushkey,
         "app_display_name": wanted.app_display_name,
@@ -160,6 +203,11 @@ def remove(tx: Tx, user_id: str, app_id: str, pushkey: str) -> None:
     _remove(tx, Pusher.user_id == user_id, Pusher.app_id == app_id, Pusher.pushkey == pushkey)
 
 
+def remove_mailbox(tx: Tx, user_id: str, address: str) -> None:
+    """The pusher for an address that is not the user's any more."""
+    remove(tx, user_id, MAIL_APP_ID, address.strip().lower())
+
+
 def remove_of_devices(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
     """The pushers that these sessions made go with them."""
     if user_id in _by_user(tx):
@@ -171,25 +219,46 @@ def gateway(tx: Reader, destination: str) -> Gateway | None:
     user_id, app_id, pushkey = orjson.loads(destination)
     key = {"user_id": user_id, "app_id": app_id, "pushkey": pushkey}
     row = tx.sql.execute(_ONE, key).first()
-    return None if row is None else Gateway(user_id, app_id, pushkey, row.data, row.pushkey_ts)
+    if row is None or row.kind != HTTP:
+        return None
+    return Gateway(user_id, app_id, pushkey, row.data, row.pushkey_ts)
+
+
+def mailbox(tx: Reader, destination: str) -> Mailbox | None:
+    """The same for a pusher by e-mail; None also where the address is not the user's any more."""
+    user_id, app_id, address = orjson.loads(destination)
+    key = {"user_id": user_id, "app_id": app_id, "pushkey": address}
+    row = tx.sql.execute(_ONE, key).first()
+    if row is None or row.kind != EMAIL or threepids.owner(tx, address) != user_id:
+        return None
+    brand = row.data.get("brand")
+    return Mailbox(user_id, app_id, address, brand if isinstance(brand, str) and brand else None)
 
 
 def queue(tx: Tx, user_ids: Iterable[str], payload: Json) -> None:
     """Have something told to every pusher of these users."""
     known = _by_user(tx)
-    if known:
-        places = [place for user_id in user_ids for place in known.get(user_id, ())]
-        outbox.add_for(tx, KIND, places, payload)
+    if not known:
+        return
+    users = [known[user_id] for user_id in user_ids if user_id in known]
+    outbox.add_for(tx, KIND, [place for it in users for place in it.gateways], payload)
+    mailboxes = [place for it in users for place in it.mailboxes]
+    if mailboxes and "position" in payload:
+        position = payload["position"]
+        look = {"after": position - 1, "upto": position}
+        at = tx.now_ms + tx.server.config.push.mail_delay_ms
+        outbox.add_once(tx, MAIL_KIND, mailboxes, look, at)
 
 
-def _by_user(tx: Reader) -> dict[str, tuple[str, ...]]:
+def _by_user(tx: Reader) -> dict[str, PusherPlaces]:
     """{user_id: the destinations of its pushers}, of everybody who has any."""
     known = tx.caches.pushers.get(_EVERYBODY)
     if known is None:
-        found: dict[str, list[str]] = {}
-        for user_id, app_id, pushkey in tx.sql.execute(_KEYS):
-            found.setdefault(user_id, []).append(_destination(user_id, app_id, pushkey))
-        known = {user_id: tuple(places) for user_id, places in found.items()}
+        known = {}
+        for user_id, app_id, pushkey, kind in tx.sql.execute(_KEYS):
+            places = known.setdefault(user_id, PusherPlaces())
+            of_kind = places.mailboxes if kind == EMAIL else places.gateways
+            of_kind.append(_destination(user_id, app_id, pushkey))
         tx.fill(tx.caches.pushers, _EVERYBODY, known)
     return known
 
@@ -197,7 +266,8 @@ def _by_user(tx: Reader) -> dict[str, tuple[str, ...]]:
 def _remove(tx: Tx, *which: ColumnElement[bool]) -> None:
     gone = delete(Pusher).where(*which).returning(Pusher.user_id, Pusher.app_id, Pusher.pushkey)
     for user_id, app_id, pushkey in tx.sql.execute(gone).all():
-        outbox.drop(tx, KIND, _destination(user_id, app_id, pushkey))
+        for kind in (KIND, MAIL_KIND):
+            outbox.drop(tx, kind, _destination(user_id, app_id, pushkey))
         tx.forget(tx.caches.pushers, _EVERYBODY)
 
 

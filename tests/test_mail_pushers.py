@@ -1,0 +1,324 @@
+"""Pushers by e-mail: when a mail comes, what it says, and that there are not too many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from flask import Flask
+
+from app.core import outbox
+from tests import mail_server
+from tests.conftest import PASSWORD, Login, MakeApp, Person
+from tests.mail_server import Mailbox, body_of
+from tests.rooms import act, refusal
+from tests.server import free_port
+from tests.test_threepids import add
+
+Json = dict[str, Any]
+Room = Callable[..., str]
+ADDRESS = "alice@example.org"
+DELAY, INTERVAL = {"push.mail_delay": "300 ms"}, {"push.mail_interval": "1500 ms"}
+SUBJECT = "Confirm your e-mail address"
+
+
+@pytest.fixture(scope="module")
+def mailbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailbox]:
+    with mail_server.running(tmp_path_factory.mktemp("mail")) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(mailbox: Mailbox) -> dict[str, str]:
+    for path in mailbox.folder.glob("*.eml"):
+        path.unlink()
+    return {**mailbox.settings, **DELAY, **INTERVAL}
+
+
+@pytest.fixture
+def app(make_app: MakeApp, settings: dict[str, str]) -> Iterator[Flask]:
+    app = make_app(**settings)
+    app.extensions["delivery"].start()
+    yield app
+    app.extensions["delivery"].stop()
+
+
+@pytest.fixture
+def bob(login: Login) -> Person:
+    bob = login("bob")
+    bob.put(f"profile/{bob.user_id}/displayname", json={"displayname": "Bob"})
+    return bob
+
+
+@pytest.fixture
+def alice(login: Login, mailbox: Mailbox) -> Person:
+    """Has an address, and a pusher for it."""
+    alice = login("alice")
+    add(alice, mailbox, ADDRESS)
+    answer = alice.post("pushers/set", json=pusher())
+    assert (answer.status_code, answer.get_json()) == (200, {})
+    return alice
+
+
+def pusher(**changes: Any) -> Json:
+    return {
+        "app_id": "m.email",
+        "pushkey": ADDRESS,
+        "kind": "email",
+        "app_display_name": "Email Notifications",
+        "device_display_name": ADDRESS,
+        "lang": "en",
+        "data": {"brand": "Element"},
+        **changes,
+    }
+
+
+def mails(mailbox: Mailbox) -> list[Any]:
+    """Those about messages, the oldest first."""
+    return [it for it in mailbox.messages(ADDRESS) if SUBJECT not in it["Subject"]]
+
+
+def wait_for(mailbox: Mailbox, count: int) -> list[Any]:
+    until = time.monotonic() + 10
+    while len(mails(mailbox)) < count:
+        assert time.monotonic() < until, "the mail did not come"
+        time.sleep(0.02)
+    return mails(mailbox)
+
+
+def waiting(app: Flask) -> list[tuple[str, str]]:
+    with app.extensions["db"].read() as tx:
+        return outbox.destinations(tx)
+
+
+def wait_until_nothing_waits(app: Flask) -> None:
+    until = time.monotonic() + 10
+    while waiting(app):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def read(person: Person, room_id: str, event_id: str) -> None:
+    path = f"rooms/{quote(room_id)}/receipt/m.read/{quote(event_id)}"
+    assert person.post(path).status_code == 200
+
+
+def test_a_mail_tells_of_all_that_is_unread_after_a_while(
+    bob: Person, alice: Person, room: Room, mailbox: Mailbox
+) -> None:
+    room_id = room(bob, alice, name="Tea <party>")
+    began = time.monotonic()
+    bob.send(room_id, "is anybody there?")
+    bob.send(room_id, "the <kettle>\r\nBcc: eve@example.org")
+
+    (mail,) = wait_for(mailbox, 1)
+
+    assert time.monotonic() - began > 0.3
+    assert mail["Subject"] == "[Element] 2 unread messages in Tea <party>"
+    assert mail["Bcc"] is None
+    text, page = body_of(mail, "plain"), body_of(mail, "html")
+    assert "Bob: is anybody there?" in text
+    assert "Bob: the <kettle> Bcc: eve@example.org" in text
+    assert alice.user_id in text
+    assert "the &lt;kettle&gt;" in page
+    assert "<kettle>" not in page
+
+
+def test_the_next_mail_comes_not_too_soon_and_tells_what_is_new(
+    app: Flask, bob: Person, alice: Person, room: Room, mailbox: Mailbox
+) -> None:
+    room_id = room(bob, alice)
+    bob.send(room_id, "first")
+    wait_for(mailbox, 1)
+    began = time.monotonic()
+
+    for number in range(3):
+        bob.send(room_id, f"later {number}")
+    *_, second = wait_for(mailbox, 2)
+    took = time.monotonic() - began
+    wait_until_nothing_waits(app)
+
+    assert took > 1
+    text = body_of(second, "plain")
+    assert [f"later {number}" in text for number in range(3)] == [True] * 3
+    assert "first" not in text
+    assert len(mails(mailbox)) == 2
+
+
+def test_who_has_read_it_in_time_gets_no_mail(
+    app: Flask, bob: Person, alice: Person, room: Room, mailbox: Mailbox
+) -> None:
+    room_id = room(bob, alice)
+    read(alice, room_id, bob.send(room_id))
+    assert [kind for kind, _ in waiting(app)] == ["mail"]
+
+    wait_until_nothing_waits(app)
+
+    assert mails(mailbox) == []
+
+
+def test_what_came_after_the_reading_has_its_own_time(
+    app: Flask, bob: Person, alice: Person, room: Room, mailbox: Mailbox
+) -> None:
+    room_id = room(bob, alice)
+    read(alice, room_id, bob.send(room_id, "was read"))
+    time.sleep(0.2)
+    bob.send(room_id, "was not")
+    began = time.monotonic()
+
+    (mail,) = wait_for(mailbox, 1)
+
+    assert time.monotonic() - began > 0.25
+    assert mail["Subject"].startswith("[Element] 1 unread message in ")
+    assert "was not" in body_of(mail, "plain")
+
+
+def test_a_restart_changes_nothing(
+    make_app: MakeApp,
+    settings: dict[str, str],
+    app: Flask,
+    bob: Person,
+    alice: Person,
+    room: Room,
+    mailbox: Mailbox,
+) -> None:
+    room_id = room(bob, alice)
+    app.extensions["delivery"].stop()
+    bob.send(room_id, "before the restart")
+    assert waiting(app) == [("mail", f'["{alice.user_id}","m.email","{ADDRESS}"]')]
+
+    restarted = make_app(**settings)
+    restarted.extensions["delivery"].start()
+    found = wait_for(mailbox, 1)
+    wait_until_nothing_waits(restarted)
+    restarted.extensions["delivery"].stop()
+
+    assert ["before the restart" in body_of(mail, "plain") for mail in found] == [True]
+
+
+def test_the_mail_waits_for_a_mail_server_that_is_away(
+    make_app: MakeApp,
+    settings: dict[str, str],
+    app: Flask,
+    bob: Person,
+    alice: Person,
+    room: Room,
+    mailbox: Mailbox,
+) -> None:
+    room_id = room(bob, alice)
+    app.extensions["delivery"].stop()
+    bob.send(room_id, "wait for it")
+    away = make_app(**{**settings, "smtp.port": str(free_port())})
+    away.extensions["delivery"].start()
+    until = time.monotonic() + 10
+    while not tries(away):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    away.extensions["delivery"].stop()
+
+    there = make_app(**settings)
+    there.extensions["delivery"].start()
+    (mail,) = wait_for(mailbox, 1)
+    there.extensions["delivery"].stop()
+
+    assert "wait for it" in body_of(mail, "plain")
+
+
+def tries(app: Flask) -> int:
+    with app.extensions["db"].read() as tx:
+        (kind, destination), *_ = outbox.destinations(tx)
+        return outbox.first(tx, kind, destination, 1)[0].tries
+
+
+def test_invites_and_encrypted_messages_are_told_without_what_they_say(
+    bob: Person, alice: Person, room: Room, mailbox: Mailbox
+) -> None:
+    room_id = room(bob, alice)
+    content = {"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "AwgA", "session_id": "s"}
+    path = f"rooms/{quote(room_id)}/send/m.room.encrypted/1"
+    assert bob.put(path, json=content).status_code == 200
+    act(bob, bob.create_room(name="Den"), "invite", user_id=alice.user_id)
+
+    (mail,) = wait_for(mailbox, 1)
+
+    assert mail["Subject"] == "[Element] 2 unread messages in 2 rooms"
+    text = body_of(mail, "plain")
+    assert "a conversation with Bob" in text
+    assert "Bob sent an encrypted message" in text
+    assert "Den" in text
+    assert "Bob invites you" in text
+
+
+def test_an_owner_who_keeps_messages_in_keeps_them_out_of_mails(
+    make_app: MakeApp,
+    settings: dict[str, str],
+    app: Flask,
+    bob: Person,
+    alice: Person,
+    room: Room,
+    mailbox: Mailbox,
+) -> None:
+    room_id = room(bob, alice)
+    app.extensions["delivery"].stop()
+    bob.send(room_id, "between us")
+    discreet = make_app(**settings, **{"push.include_content": "false"})
+    discreet.extensions["delivery"].start()
+
+    (mail,) = wait_for(mailbox, 1)
+    discreet.extensions["delivery"].stop()
+
+    assert "Bob sent a message" in body_of(mail, "plain")
+    assert "between us" not in mail.as_string()
+
+
+def test_it_is_listed_deleted_and_gone_with_its_address(
+    bob: Person, alice: Person, room: Room, app: Flask, mailbox: Mailbox
+) -> None:
+    listed = alice.get("pushers").get_json()["pushers"]
+    room_id = room(bob, alice)
+    bob.send(room_id)
+    with_address = waiting(app)
+    alice.post("account/3pid/delete", json={"medium": "email", "address": ADDRESS})
+
+    assert listed == [pusher()]
+    assert [kind for kind, _ in with_address] == ["mail"]
+    assert waiting(app) == []
+    assert alice.get("pushers").get_json()["pushers"] == []
+    bob.send(room_id)
+    assert waiting(app) == []
+    assert mails(mailbox) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"app_id": "org.example.app"}, (400, "M_INVALID_PARAM")),
+        ({"pushkey": "eve@example.org"}, (400, "M_THREEPID_NOT_FOUND")),
+        ({"pushkey": "no address"}, (400, "M_THREEPID_NOT_FOUND")),
+        ({"lang": "x" * 2000}, (400, "M_INVALID_PARAM")),
+        ({"kind": "pigeon"}, (400, "M_INVALID_PARAM")),
+    ],
+)
+def test_it_takes_an_address_of_ones_own(
+    alice: Person, changes: Json, expected: tuple[int, str]
+) -> None:
+    assert refusal(alice.post("pushers/set", json=pusher(**changes))) == expected
+
+
+def test_the_address_may_be_written_in_capitals(alice: Person) -> None:
+    assert alice.post("pushers/set", json=pusher(pushkey="Alice@Example.ORG")).status_code == 200
+
+    assert [it["pushkey"] for it in alice.get("pushers").get_json()["pushers"]] == [ADDRESS]
+
+
+def test_without_a_mail_server_it_is_refused(make_app: MakeApp, tmp_path: Path) -> None:
+    client = make_app().test_client()
+    body = {"username": "carol", "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
+    session = client.post("/_matrix/client/v3/register", json=body).get_json()
+    carol = Person(client, session["user_id"], session["access_token"], session["device_id"])
+
+    assert refusal(carol.post("pushers/set", json=pusher())) == (400, "M_INVALID_PARAM")
