@@ -33,9 +33,9 @@ def start(make_app: MakeApp, tmp_path: Path) -> Iterator[Callable[..., Flask]]:
     """A server that knows a bridge at this address, and delivers what there is for it."""
     started: list[Flask] = []
 
-    def begin(url: str | None, **changes: Any) -> Flask:
+    def begin(url: str | None, settings: dict[str, str] | None = None, /, **changes: Any) -> Flask:
         path = bridge.write(tmp_path, bridge.registration(url, receive_ephemeral=True, **changes))
-        app = make_app(appservices=f'["{path}"]')
+        app = make_app(appservices=f'["{path}"]', **(settings or {}))
         app.extensions["delivery"].start()
         started.append(app)
         return app
@@ -279,6 +279,37 @@ def test_an_alias_that_it_does_not_know_is_unknown(irc: Irc, irc_server: Bridge)
     assert {call.path.rpartition("/")[2] for call in irc_server.asked("/rooms/")} == {
         "#_irc_x:localhost"
     }
+
+
+def test_a_bridge_that_is_silent_is_asked_for_one_of_the_invited_only(
+    irc: Irc, irc_server: Bridge, login: Login
+) -> None:
+    irc_server.answers["users"] = (500, {})
+    ghosts = [f"@_irc_{name}:localhost" for name in "abc"]
+
+    login("alice").create_room(invite=ghosts)
+
+    asked = [call.path.rpartition("/")[2] for call in irc_server.asked("/users/")]
+    assert asked == ghosts[:1]
+
+
+def test_nobody_lets_a_bridge_make_one_room_after_the_other(
+    start: Callable[..., Flask], irc_server: Bridge
+) -> None:
+    limits = {"rc_lookups.burst_count": "2", "rc_lookups.per_second": "0.01"}
+    client = start(irc_server.url, {"rate_limits": "true", **limits}).test_client()
+    irc_server.answers["rooms"] = (404, {})
+
+    def ask(alias: str) -> int:
+        path = f"/_matrix/client/v3/directory/room/%23{alias}:localhost"
+        return client.get(path).status_code
+
+    others = [ask("cats") for _ in range(5)]
+    of_bridge = [ask(f"_irc_{name}") for name in "abc"]
+
+    assert others == [404] * 5
+    assert of_bridge == [404, 404, 429]
+    assert len(irc_server.asked("/rooms/")) == 4  # each by two paths
 
 
 def ping(person: Person, service_id: str = "irc") -> Any:

@@ -159,6 +159,26 @@ def test_who_holds_a_token_guesses_the_password_no_faster(limited: Limited) -> N
     assert log_in(alice.client) == 429
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", f"{V3}search", {"search_categories": {"room_events": {"search_term": "tea"}}}),
+        ("POST", f"{V3}user_directory/search", {"search_term": "bob"}),
+        ("GET", "/_matrix/client/v1/rooms/{room}/hierarchy", None),
+        ("GET", f"{V3}thirdparty/protocols", None),
+    ],
+)
+def test_what_takes_the_server_some_work_to_find_is_limited(
+    limited: Limited, method: str, path: str, body: dict[str, Any] | None
+) -> None:
+    alice = register(limited("rc_lookups"))
+    path = path.format(room=quote(alice.create_room()))
+
+    answers = [is_limited(alice.request(method, path, json=body)) for _ in range(3)]
+
+    assert answers == [False, False, True]
+
+
 def test_sending_is_limited_but_not_the_repetition_of_what_was_sent(limited: Limited) -> None:
     alice = register(limited("rc_message"))
     room_id = quote(alice.create_room())

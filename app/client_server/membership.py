@@ -110,7 +110,7 @@ def invite_user(room_id: str) -> Json:
         raise third_party_invites.refused()
     body = http.convert(content, Invite)
     check_limits("invite", room_id, body.user_id)
-    queries.ensure_user(context.db(), body.user_id)
+    queries.ensure_users(context.db(), [body.user_id])
     with context.db().write() as tx:
         membership.change(
             tx, room_id, requester().user_id, body.user_id, "invite", _reason(body.reason)

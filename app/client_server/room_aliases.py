@@ -38,8 +38,15 @@ def set_room_alias(room_alias: str) -> Json:
 
 @bp.get("/directory/room/<room_alias>")
 def get_room_id_by_alias(room_alias: str) -> Json:
-    """The room that an alias names; anybody may ask."""
-    queries.ensure_alias(context.db(), room_alias)
+    """The room that an alias names; anybody may ask.
+
+    But not let a bridge make one room after the other. Raises M_LIMIT_EXCEEDED.
+    """
+
+    def check_limit() -> None:
+        context.rate_limits().check("rc_lookups", http.address_key())
+
+    queries.ensure_alias(context.db(), room_alias, check_limit)
     with context.db().read() as tx:
         return {"room_id": aliases.room_of(tx, room_alias), "servers": [tx.server.name]}
 

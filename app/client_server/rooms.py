@@ -66,8 +66,7 @@ def create_room() -> Json:
     if body.room_alias_name is not None:
         wanted = f"#{body.room_alias_name}:{context.server().name}"
         identity.check_alias(context.server(), wanted, requester().service)
-    for user_id in body.invite or ():
-        queries.ensure_user(context.db(), user_id)
+    queries.ensure_users(context.db(), body.invite or ())
     version = body.room_version or context.server().config.default_room_version
     is_public = body.visibility == "public"
     wish = creation.Wish(

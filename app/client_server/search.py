@@ -86,6 +86,7 @@ def search_() -> Json:
     if criteria is None:
         return {"search_categories": {}}
     asked = _asked(criteria)
+    context.rate_limits().check("rc_lookups", http.requester().user_id)
     search_index.catch_up(context.db())
     with context.db().read() as tx:
         found = search.find(tx, http.requester().user_id, asked)

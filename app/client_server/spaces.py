@@ -28,5 +28,6 @@ def get_space_hierarchy(room_id: str) -> Json:
         is_suggested_only=http.query_boolean("suggested_only"),
         since=request.args.get("from") or None,
     )
+    context.rate_limits().check("rc_lookups", http.requester().user_id)
     with context.db().read() as tx:
         return spaces.hierarchy(tx, http.requester().user_id, room_id, query)

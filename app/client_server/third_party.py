@@ -20,6 +20,7 @@ bp = Blueprint("third_party", __name__)
 @authenticated
 def get_protocols() -> Json:
     """All protocols of all bridges."""
+    _check_limit()
     return networks.protocols(context.server())
 
 
@@ -27,6 +28,7 @@ def get_protocols() -> Json:
 @authenticated
 def get_protocol_metadata(protocol: str) -> Json:
     """One protocol."""
+    _check_limit()
     return networks.protocol(context.server(), protocol)
 
 
@@ -34,6 +36,7 @@ def get_protocol_metadata(protocol: str) -> Json:
 @authenticated
 def query_location_by_protocol(protocol: str) -> list[Json]:
     """The rooms that lead to a place beyond a bridge."""
+    _check_limit()
     return networks.search(context.server(), "location", protocol, _fields())
 
 
@@ -41,6 +44,7 @@ def query_location_by_protocol(protocol: str) -> list[Json]:
 @authenticated
 def query_user_by_protocol(protocol: str) -> list[Json]:
     """The users who stand for somebody beyond a bridge."""
+    _check_limit()
     return networks.search(context.server(), "user", protocol, _fields())
 
 
@@ -48,6 +52,7 @@ def query_user_by_protocol(protocol: str) -> list[Json]:
 @authenticated
 def query_location_by_alias() -> list[Json]:
     """The places to which an alias leads."""
+    _check_limit()
     alias = http.query_required("alias")
     return networks.reverse(context.server(), "location", {"alias": alias})
 
@@ -56,8 +61,14 @@ def query_location_by_alias() -> list[Json]:
 @authenticated
 def query_user_by_id() -> list[Json]:
     """For whom a user stands."""
+    _check_limit()
     user_id = http.query_required("userid")
     return networks.reverse(context.server(), "user", {"userid": user_id})
+
+
+def _check_limit() -> None:
+    """Raises M_LIMIT_EXCEEDED: each question goes on to bridges, and through them to others."""
+    context.rate_limits().check("rc_lookups", http.requester().user_id)
 
 
 def _fields() -> dict[str, str]:
