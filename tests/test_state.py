@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
 from flask import Flask
 
@@ -98,3 +99,15 @@ def test_cached_and_read_state_are_the_same(tx: Reader, app: Flask) -> None:
         key: event.event_id for key, event in read.items()
     }
     assert app.extensions["db"].caches.state.hits > 0
+
+
+def test_an_entry_is_found_by_its_key_alone(app: Flask) -> None:
+    asked = {"room_id": ROOM, "position": 1, "keys": orjson.dumps(KEYS).decode()}
+
+    with app.extensions["db"].read() as tx:
+        statement = f"EXPLAIN QUERY PLAN {state._ENTRIES_AT_POSITION}"  # noqa: SLF001 - its plan is the subject
+        plan = [row[3] for row in tx.sql.raw.execute(statement, asked)]
+
+    whole_key = "(room_id=? AND type=? AND state_key=? AND from_position=?)"
+    assert plan[1] == f"SEARCH held USING PRIMARY KEY {whole_key}"
+    assert not [step for step in plan if "ix_state_intervals_current" in step]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from sqlalchemy import ColumnElement, bindparam, delete, insert, select, update
+import orjson
+from sqlalchemy import bindparam, delete, insert, select, text, update
 
 from app.caches import StateEntry
 from app.core.rooms import rows
@@ -19,8 +20,6 @@ from app.models.state import StateInterval
 from app.spec.events import Event, StateKey
 
 MEMBER = "m.room.member"
-_HELD_AT_ONCE = 500
-"""How many keys one statement asks for; SQLite allows some thousands of parameters."""
 
 _CURRENT = (
     select(
@@ -33,13 +32,28 @@ _CURRENT = (
     .where(StateInterval.to_position == NOW_AND_LATER)
 )
 _CURRENT_OF_ROOM = _CURRENT.where(StateInterval.room_id == bindparam("room_id"))
-_BEGUN_AT_POSITION = (
+_HELD_AT_POSITION = (
     select(*rows.EVENT_COLUMNS)
     .join(StateInterval, StoredEvent.position == StateInterval.event_position)
     .where(
         StateInterval.room_id == bindparam("room_id"),
         StateInterval.from_position <= bindparam("position"),
+        StateInterval.to_position > bindparam("position"),
     )
+)
+_ENTRIES_AT_POSITION = text(
+    # By the last interval of each key, however often the key has changed. CROSS JOIN and the plus
+    # keep SQLite from reading all of the room. json_each is its own; PostgreSQL will say LATERAL
+    "SELECT events.position, events.event_id, events.room_id, events.pdu, held.type,"
+    " held.state_key, held.from_position FROM json_each(:keys) AS key"
+    " CROSS JOIN state_intervals AS held CROSS JOIN events"
+    " WHERE held.room_id = :room_id AND held.type = json_extract(key.value, '$[0]')"
+    " AND held.state_key = json_extract(key.value, '$[1]') AND held.from_position = ("
+    "  SELECT max(from_position) FROM state_intervals AS begun WHERE begun.room_id = :room_id"
+    "  AND begun.type = json_extract(key.value, '$[0]')"
+    "  AND begun.state_key = json_extract(key.value, '$[1]')"
+    "  AND begun.from_position <= :position)"
+    " AND +held.to_position > :position AND events.position = held.event_position"
 )
 _JOINED_USERS = select(StateInterval.state_key).where(
     StateInterval.room_id == bindparam("room_id"),
@@ -57,7 +71,7 @@ _END = (
         StateInterval.room_id == bindparam("in_room"),
         StateInterval.type == bindparam("of_type"),
         StateInterval.state_key == bindparam("with_key"),
-        StateInterval.to_position == NOW_AND_LATER,
+        StateInterval.from_position == bindparam("begun"),
     )
     .values(to_position=bindparam("end"))
 )
@@ -109,15 +123,13 @@ def at_position(
 ) -> dict[StateKey, Event]:
     """The state of a room as it was after `position`; of all keys, or of these."""
     if keys is None:
-        query = _BEGUN_AT_POSITION.where(StateInterval.to_position > bindparam("position"))
-    else:  # the sum keeps SQLite from the index on to_position, by which it would read all keys
-        ends_later = StateInterval.to_position + 0 > bindparam("position")
-        query = _BEGUN_AT_POSITION.where(ends_later, *_among(keys))
-    result = tx.sql.execute(query, {"room_id": room_id, "position": position})
-    events = (rows.event(tx, row) for row in result)
-    found = {(event.type, event.state_key or ""): event for event in events}
-    if keys is None:
-        return found
+        held = tx.sql.execute(_HELD_AT_POSITION, {"room_id": room_id, "position": position})
+        events = [rows.event(tx, row) for row in held]
+        return {(event.type, event.state_key or ""): event for event in events}
+    found = {
+        (row.type, row.state_key): rows.event(tx, row)
+        for row in _read(tx, room_id, position, list(keys))
+    }
     return {key: found[key] for key in keys if key in found}
 
 
@@ -158,10 +170,8 @@ def replace(tx: Tx, event: Event, position: int) -> int | None:
     key = (event.type, event.state_key or "")
     before = entries(tx, event.room_id, [key])[key]
     if before.event is not None:
-        tx.sql.execute(
-            _END,
-            {"in_room": event.room_id, "of_type": key[0], "with_key": key[1], "end": position},
-        )
+        ended = {"in_room": event.room_id, "of_type": key[0], "with_key": key[1]}
+        tx.sql.execute(_END, {**ended, "begun": before.since, "end": position})
     membership = str(event.content["membership"]) if event.type == MEMBER else None
     tx.sql.execute(
         _BEGIN,
@@ -186,6 +196,7 @@ def replace(tx: Tx, event: Event, position: int) -> int | None:
 def remove_room(tx: Tx, room_id: str) -> None:
     """Let nothing of a room be left here; called by rooms/purge.py alone."""
     tx.forget(tx.caches.joined, room_id)
+    tx.forget(tx.caches.members, room_id)
     removed = tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
     for event_type, state_key in {(row.type, row.state_key) for row in removed}:
         tx.forget(tx.caches.state, (room_id, (event_type, state_key)))
@@ -212,28 +223,19 @@ def _keep_joined(tx: Tx, event: Event, before: Event | None) -> None:
             tx.forget(cache, key)
 
 
-def _among(keys: Collection[StateKey]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """Conditions that admit these keys, and also what mixes the type of one with another's key.
-
-    Asked for pairs, SQLite (3.40) reads all of the room; asked for parts, it finds each by itself.
-    """
-    types = {event_type for event_type, _ in keys}
-    state_keys = {state_key for _, state_key in keys}
-    return StateInterval.type.in_(sorted(types)), StateInterval.state_key.in_(sorted(state_keys))
-
-
 def _read_entries(tx: Reader, room_id: str, keys: list[StateKey]) -> dict[StateKey, StateEntry]:
     found = {key: StateEntry(None, 0, 0, 0) for key in keys}
-    for at in range(0, len(keys), _HELD_AT_ONCE):
-        some = keys[at : at + _HELD_AT_ONCE]
-        query = _CURRENT_OF_ROOM.where(*_among(some))
-        for row in tx.sql.execute(query, {"room_id": room_id}):
-            if (row.type, row.state_key) not in found:
-                continue
-            event = rows.event(tx, row)
-            size = rows.memory_bytes(event)
-            entry = StateEntry(event, row.position, row.from_position, size)
-            found[row.type, row.state_key] = entry
+    for row in _read(tx, room_id, NOW_AND_LATER - 1, keys):
+        event = rows.event(tx, row)
+        size = rows.memory_bytes(event)
+        entry = StateEntry(event, row.position, row.from_position, size)
+        found[row.type, row.state_key] = entry
     for key, entry in found.items():
         tx.fill(tx.caches.state, (room_id, key), entry)
     return found
+
+
+def _read(tx: Reader, room_id: str, position: int, keys: list[StateKey]) -> list[rows.AnyRow]:
+    """What these entries of the state were at a position: rows of _ENTRIES_AT_POSITION."""
+    asked = {"room_id": room_id, "position": position, "keys": orjson.dumps(keys).decode()}
+    return tx.sql.execute(_ENTRIES_AT_POSITION, asked).all()
