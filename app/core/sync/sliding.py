@@ -7,6 +7,7 @@ has happened since. Where nothing has, that costs a few statements and nothing f
     what is asked           sliding_asks.py      what was told      sliding_told.py
     the sorted rooms        sliding_order.py     filters of lists   sliding_filters.py
     joined rooms            sliding_rooms.py     their state        sliding_state.py
+    names, counts, stamps   sliding_summaries.py
     invites, rooms left     sliding_others.py    extensions         sliding_extensions.py
 
 Spec: client-server-api#syncing
