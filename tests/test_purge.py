@@ -116,6 +116,45 @@ def test_no_cache_knows_a_purged_room(app: Flask, login: Login, room: Room) -> N
     assert room_id not in [entry["room_id"] for entry in listed]
 
 
+def test_nothing_of_it_is_left_in_memory(app: Flask, login: Login, room: Room) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = full_room(app, alice, bob, room)
+    for person in (alice, bob):
+        person.sync()
+        person.get(f"rooms/{quote(room_id)}/messages?dir=b")
+    before, positions = cached(app), positions_of(app, room_id)
+
+    purge.purge(app.extensions["db"], room_id, is_forced=True)
+
+    def knows(entry: tuple[str, Any, Any]) -> bool:
+        name, key, value = entry
+        if name == "state" and value.event is None:  # that the room has no such state is still so
+            return False
+        told = value if isinstance(value, frozenset) else ()
+        return room_id in (key if isinstance(key, tuple) else (key, *told)) or (
+            name == "client_events" and key in positions
+        )
+
+    assert {entry[0] for entry in before if knows(entry)} == {
+        "client_events",
+        "joined",
+        "joined_rooms",
+        "members",
+        "rooms",
+        "state",
+    }
+    assert [entry[:2] for entry in cached(app) if knows(entry)] == []
+
+
+def cached(app: Flask) -> list[tuple[str, Any, Any]]:
+    """(cache, key, value) of everything that is kept in memory."""
+    return [
+        (cache.name, key, value)
+        for cache in app.extensions["db"].caches.all()
+        for key, (value, _) in cache._entries.items()  # noqa: SLF001 - there is no other way to see all
+    ]
+
+
 def test_the_alias_is_free_and_other_rooms_are_as_they_were(
     app: Flask, login: Login, room: Room
 ) -> None:
