@@ -160,11 +160,18 @@ def test_a_body_beyond_the_schema_or_the_limits_is_refused(login: Login, body: J
     assert answer.get_json()["errcode"] in {"M_BAD_JSON", "M_INVALID_PARAM"}
 
 
-def test_the_transaction_id_comes_back(login: Login) -> None:
+def test_subscriptions_are_not_remembered_and_no_transaction_id_says_so(login: Login) -> None:
     alice = login("alice")
+    room_id = alice.create_room()
+    wanted = {room_id: {"timeline_limit": 1}}
+    first = ask(alice, lists={}, room_subscriptions=wanted, txn_id="t7")
+    alice.send(room_id, "out of sight")
+    then = ask(alice, first["pos"], lists={}, txn_id="t8")
+    back = ask(alice, then["pos"], lists={}, room_subscriptions=wanted, txn_id="t9")
 
-    assert ask(alice, txn_id="t7")["txn_id"] == "t7"
-    assert "txn_id" not in ask(alice)
+    assert "txn_id" not in first
+    assert (list(first["rooms"]), then["rooms"]) == ([room_id], {})
+    assert bodies(back, room_id) == ["out of sight"]
 
 
 def statements_of_a_look(

@@ -37,7 +37,6 @@ class Ask(msgspec.Struct):
     """The body of a request."""
 
     conn_id: str = ""
-    txn_id: str | None = None
     lists: dict[str, RoomList] = {}
     room_subscriptions: dict[str, Subscription] = {}
     extensions: Extensions = msgspec.field(default_factory=Extensions)
@@ -96,8 +95,8 @@ def sliding_sync() -> Json:
             me.user_id, timeout_ms if pos else 0, search.look, lambda found: found[1]
         )
     body["pos"] = _connections().add(key, search.told, after=pos)
-    if ask.txn_id is not None:
-        body["txn_id"] = ask.txn_id
+    # No `txn_id`, though some ask with one: Element X up to 2025 takes it for a promise that the
+    # server remembers its room_subscriptions, and sends them no more
     return body
 
 

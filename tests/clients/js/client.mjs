@@ -6,8 +6,11 @@
  */
 import * as sdk from "matrix-js-sdk";
 import { cryptoCallbacks, encryptionCommands } from "./encryption.mjs";
+import { slidingCommands } from "./sliding.mjs";
 
 const WAIT_MS = 15_000;
+/** Sliding sync tells of receipts, typing and account data after it has said that it is through. */
+const LOOK_EVERY_MS = 100;
 
 let client;
 
@@ -18,16 +21,18 @@ async function until(what, look) {
     return new Promise((resolve, reject) => {
         const settle = (end, value) => {
             clearTimeout(timer);
+            clearInterval(looking);
             client.off(sdk.ClientEvent.Sync, lookAgain);
             end(value);
         };
-        const lookAgain = (state, _before, data) => {
-            if (state === sdk.SyncState.Error) console.error("sync failed:", String(data?.error));
+        const lookAgain = (syncState, _before, data) => {
+            if (syncState === sdk.SyncState.Error) console.error("sync failed:", String(data?.error));
             const value = look();
             if (value) settle(resolve, value);
         };
         const tooLate = new Error(`no ${what} within ${WAIT_MS} ms; sync: ${client.getSyncState()}`);
         const timer = setTimeout(() => settle(reject, tooLate), WAIT_MS);
+        const looking = setInterval(lookAgain, LOOK_EVERY_MS);
         client.on(sdk.ClientEvent.Sync, lookAgain);
     });
 }
@@ -75,6 +80,7 @@ function beSomeone(baseUrl, { user_id: userId, access_token: accessToken, device
 
 const commands = {
     ...encryptionCommands(() => client),
+    ...slidingCommands(() => client, until),
 
     /** Like Element: a first request to learn the flows, then m.login.dummy in that session. */
     async register({ baseUrl, username, password }) {
