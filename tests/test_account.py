@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 from urllib.parse import quote
 
@@ -11,6 +12,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app.core.people import deactivation
+from app.core.rooms import membership as rooms
 from app.core.rooms import state
 from tests.conftest import PASSWORD, V3, Login, Person
 
@@ -132,6 +134,31 @@ def test_a_deactivated_user_has_left_every_room(
     assert [membership(app, room_id, alice) for room_id in (*joined, invited)] == ["leave"] * 4
     assert membership(app, elsewhere, alice) is None
     assert membership(app, joined[0], bob) == "join"
+
+
+def test_a_deactivated_user_has_also_left_a_room_that_another_device_joined_meanwhile(
+    app: Flask, login: Login, room: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deactivation, "ROOMS_AT_ONCE", 1)
+    alice, bob = login("alice"), login("bob")
+    joined = [room(bob, alice) for _ in range(20)]
+    late = room(bob)
+    db = app.extensions["db"]
+
+    def join_once_it_has_begun() -> None:
+        while True:
+            with db.write() as tx:
+                if any(state.membership_of(tx, it, alice.user_id) == "leave" for it in joined):
+                    rooms.join(tx, late, alice.user_id)
+                    return
+
+    other_device = threading.Thread(target=join_once_it_has_begun)
+    other_device.start()
+    answer = alice.post("account/deactivate", json={"auth": PROOF})
+    other_device.join()
+
+    assert answer.status_code == 200
+    assert membership(app, late, alice) == "leave"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from app.core.encryption import backed_up_keys, cross_signing, dehydrated_device
 from app.core.people import accounts, devices, login_tokens, profiles, threepids
 from app.core.rooms import state, timeline
 from app.core.sync import account_data
-from app.db import Database, Reader
+from app.db import Database, Reader, Tx
 from app.errors import MatrixError
 from app.models.base import NOW_AND_LATER
 from app.models.state import StateInterval
@@ -41,10 +41,12 @@ def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
     with db.read() as tx:
         rooms = _rooms(tx, user_id)
     for at in range(0, len(rooms), ROOMS_AT_ONCE):
-        _leave(db, user_id, rooms[at : at + ROOMS_AT_ONCE])
+        with db.write() as tx:
+            _leave(tx, user_id, rooms[at : at + ROOMS_AT_ONCE])
     backed_up_keys.erase(db, user_id)
     with db.write() as tx:
         devices.remove_all(tx, user_id)
+        _leave(tx, user_id, _rooms(tx, user_id))  # where a device has joined meanwhile
         cross_signing.erase(tx, user_id)
         dehydrated_devices.erase(tx, user_id)
         login_tokens.revoke_all(tx, user_id)
@@ -60,12 +62,11 @@ def _rooms(tx: Reader, user_id: str) -> list[str]:
     return list(tx.sql.execute(_ROOMS, {"user_id": user_id}).scalars())
 
 
-def _leave(db: Database, user_id: str, room_ids: list[str]) -> None:
+def _leave(tx: Tx, user_id: str, room_ids: list[str]) -> None:
     content = {"membership": "leave"}
-    with db.write() as tx:
-        for room_id in room_ids:
-            draft = timeline.Draft(room_id, user_id, state.MEMBER, content, user_id)
-            try:
-                timeline.send(tx, draft)
-            except MatrixError as error:  # a broken room must not keep the account open
-                LOG.warning("%s could not leave %s: %s", user_id, room_id, error)
+    for room_id in room_ids:
+        draft = timeline.Draft(room_id, user_id, state.MEMBER, content, user_id)
+        try:
+            timeline.send(tx, draft)
+        except MatrixError as error:  # a broken room must not keep the account open
+            LOG.warning("%s could not leave %s: %s", user_id, room_id, error)
