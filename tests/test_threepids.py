@@ -94,6 +94,26 @@ def test_an_address_whose_link_was_not_opened_is_nobodys(login: Login) -> None:
     assert addresses(alice) == []
 
 
+def test_a_guest_learns_no_more_than_a_stranger_which_addresses_are_taken(
+    login: Login, mailbox: Mailbox
+) -> None:
+    alice = login("alice")
+    add(alice, mailbox, "alice@example.org")
+    session = alice.client.post(f"{V3}register?kind=guest", json={}).get_json()
+    guest = Person(alice.client, session["user_id"], session["access_token"], session["device_id"])
+    body = {"client_secret": SECRET, "send_attempt": 2}
+
+    answers = [
+        guest.post(path, json={**body, "email": email})
+        for path, email in (
+            (ADD, "alice@example.org"),
+            ("account/password/email/requestToken", "carol@example.org"),
+        )
+    ]
+
+    assert [(it.status_code, list(it.get_json())) for it in answers] == [(200, ["sid"])] * 2
+
+
 @pytest.mark.parametrize("wrong", [{"sid": "1"}, {"client_secret": "x"}])
 def test_a_session_is_of_use_only_to_who_began_it(
     login: Login, mailbox: Mailbox, wrong: dict[str, str]

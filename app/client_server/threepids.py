@@ -234,7 +234,8 @@ def _request_token(purpose: validation.Purpose, body: RequestToken) -> Json:
     with context.db().read() as tx:
         owner = threepids.owner(tx, address)
     is_good = (owner is not None) == (purpose == "reset")
-    if not is_good and http.maybe_requester() is not None:
+    who = http.maybe_requester()
+    if not is_good and who is not None and not who.is_guest:  # a guest is a stranger with a token
         if owner is None:
             raise errors.threepid_not_found("No account has this address")
         raise errors.threepid_in_use()
