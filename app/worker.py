@@ -51,6 +51,11 @@ class Worker(GeventWorker):
         self._connections: set[Connection] = set()
         self._backlog = Backlog(self.PATIENCE.max_untaken_bytes)
 
+    def load_wsgi(self) -> None:
+        """Make the application."""
+        with memory.made_to_last():
+            super().load_wsgi()
+
     def run(self) -> None:
         """Serve until told to stop."""
         memory.give_back()
@@ -156,9 +161,9 @@ class Worker(GeventWorker):
                 gevent.sleep(SECONDS_AFTER_A_FAULT)
 
     def _look_for_damage(self) -> None:
-        """Read a large database once; the start had no time for all of it."""
+        """Read a large database once; the start had no time for it."""
         path = serving.database_path(self._app.extensions["db"].server.config.database_url)
-        if path.stat().st_size < trouble.LARGE_BYTES:
+        if path.stat().st_size <= trouble.LARGE_BYTES:
             return
         gevent.sleep(SECONDS_AFTER_THE_START)
         found = hub.offload(trouble.damage, path, lambda: not self.alive)
