@@ -54,7 +54,8 @@ clients: $(VENV)/.dev  ## real clients against a real server (installs what they
 	bash tests/clients/install $(BIN)/python
 	$(BIN)/python -m pytest -m clients
 
-fuzz: $(VENV)/.dev  ## requests by schemathesis, SPEC=client-server.json of the specification
+fuzz: $(VENV)/.dev  ## ten minutes of odd values, and requests by schemathesis (SPEC=client-server.json)
+	timeout 600 $(BIN)/python -m pytest -n 2 --timeout=500 --hypothesis-profile=big tests/fuzz
 	$(BIN)/python -m tests.tools.fuzz_by_schema $(SPEC) --examples 50
 
 bench: $(VENV)/.dev  ## what grows with history, BENCH=--small or its sizes, --help lists them

@@ -25,9 +25,11 @@ V3 = "/_matrix/client/v3/"
 PASSWORD = "correct horse battery staple"
 
 # The same examples in every run, so that no commit fails by chance, and no deadline, as machines
-# that test are busy with other things. --hypothesis-profile=explore looks for more.
+# that test are busy with other things. --hypothesis-profile=explore looks for more, and `make fuzz`
+# for as many as it has time for.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.register_profile("big", deadline=None, max_examples=1500, print_blob=True)
 settings.load_profile("repeatable")
 
 

@@ -1,7 +1,7 @@
 """Values that nobody thought of, given to everything that reads what strangers send.
 
 The same examples in every run of `make test`; `make fuzz` makes others each time, many more of
-them. What was found stays: as an `@example` of its test, or as a request in `found.json`.
+them. What was found stays, as an `@example` of its test.
 
 `requests.json` has one good request for each operation. Those of the specification's are the
 examples of its OpenAPI document (release v1.19, Copyright The Matrix.org Foundation C.I.C., Apache

@@ -223,8 +223,8 @@ def test_event_fields_pick_what_their_paths_name(event: Json, paths: list[list[s
 def test_no_pattern_takes_long(pattern: str) -> None:
     it = filters.parse_room_event_filter({"types": [pattern] * 1000, "not_types": [pattern[::-1]]})
 
-    started = time.perf_counter()
+    started = time.thread_time()
     for number in range(100):
         filters.matches(it, "a" * 254 + str(number % 10), None, ROOMS[0])
 
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1

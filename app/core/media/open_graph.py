@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import codecs
 import re
+from contextlib import suppress
 from typing import Final
 from urllib.parse import urljoin
 
 from selectolax.lexbor import LexborHTMLParser
+
+from app.core.media import flat_html
 
 MAX_PROPERTIES: Final = 40
 MAX_TEXT: Final = 1000
@@ -48,7 +51,7 @@ def read(page: bytes, content_type: str, url: str) -> dict[str, str]:
 
     `url` is where the page came from, and what its relative links start from.
     """
-    tree = LexborHTMLParser(decode(page, content_type))
+    tree = LexborHTMLParser(flat_html.flatten(decode(page, content_type)))
     told = _metas(tree)
     found = {name: text for name, text in told.items() if _PROPERTY.fullmatch(name)}
     found = {name: text for name, text in found.items() if not name.startswith("og:image")}
@@ -76,7 +79,8 @@ def decode(page: bytes, content_type: str) -> str:
     ]
     for name in candidates:
         if _CHARSETS.fullmatch(name):
-            return page.decode(name, "replace")
+            with suppress(LookupError):  # utf16le: browsers know that name, Python does not
+                return page.decode(name, "replace")
     try:
         return page.decode("utf-8")
     except UnicodeDecodeError as error:
