@@ -12,6 +12,7 @@ import pytest
 from flask import Flask
 
 from app.core import outbox
+from app.core.push import mail_notices
 from tests import mail_server
 from tests.conftest import PASSWORD, Login, MakeApp, Person
 from tests.mail_server import Mailbox, body_of
@@ -322,3 +323,46 @@ def test_without_a_mail_server_it_is_refused(make_app: MakeApp, tmp_path: Path) 
     carol = Person(client, session["user_id"], session["access_token"], session["device_id"])
 
     assert refusal(carol.post("pushers/set", json=pusher())) == (400, "M_INVALID_PARAM")
+
+
+def test_what_becomes_unread_during_the_last_look_is_not_forgotten(
+    app: Flask,
+    bob: Person,
+    alice: Person,
+    room: Room,
+    mailbox: Mailbox,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    room_id = room(bob, alice)
+    look, looks = mail_notices.news, list[object]()
+
+    def and_then_a_message_comes(*asked: Any) -> Any:
+        found = look(*asked)
+        looks.append(found)
+        if len(looks) == 1:
+            bob.send(room_id, "just in time")
+        return found
+
+    monkeypatch.setattr(mail_notices, "news", and_then_a_message_comes)
+    read(alice, room_id, bob.send(room_id, "was read"))
+
+    (mail,) = wait_for(mailbox, 1)
+
+    assert looks[0] is None
+    assert "just in time" in body_of(mail, "plain")
+
+
+def test_an_address_that_takes_no_mail_is_not_pestered(
+    app: Flask, bob: Person, alice: Person, room: Room, mailbox: Mailbox
+) -> None:
+    nobody = "nobody@example.org"
+    with app.extensions["db"].write() as tx:
+        tx.sql.raw.execute("UPDATE threepids SET address = ?", (nobody,))
+    assert alice.post("pushers/set", json=pusher(pushkey=nobody)).status_code == 200
+    room_id = room(bob, alice)
+
+    bob.send(room_id)
+    wait_until_nothing_waits(app)
+
+    assert mails(mailbox) == []
+    assert nobody in [it["pushkey"] for it in alice.get("pushers").get_json()["pushers"]]
