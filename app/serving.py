@@ -14,7 +14,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from app import trouble
@@ -27,8 +26,6 @@ ROOT = Path(__file__).parents[1]
 """The checkout: homebody is run from one; see docs/decisions/."""
 LOCK_NAME = "homebody.lock"
 SQLITE = "sqlite:///"
-SECONDS_TO_LOOK = 0.25
-"""For damage, at the start: about 400 MB of a database that is in memory."""
 _ERROR = re.compile(r"(?m)^[\w.]+Error: (.+)$")
 
 
@@ -84,16 +81,15 @@ def check_port(bind: str) -> None:
 
 
 def check_pages(config: Config) -> None:
-    """Raises StartError when the database is damaged, as far as can be seen within moments.
+    """Raises StartError when the database is damaged.
 
     To go on with it would be the end of what is still whole, and of the backups that are made of
-    it. The worker reads the rest of a large one.
+    it. A large one is left to the worker, as reading it would keep everybody waiting.
     """
     path = database_path(config.database_url)
-    if not path.exists():
+    if not path.exists() or path.stat().st_size > trouble.LARGE_BYTES:
         return
-    until = time.monotonic() + SECONDS_TO_LOOK
-    found = trouble.damage(path, lambda: time.monotonic() > until)
+    found = trouble.damage(path, lambda: False)
     if found is not None:
         raise StartError(f"The database {path} is damaged ({found}): {trouble.ADVICE}")
 
