@@ -20,8 +20,6 @@ def create_app(config: Config) -> Flask:
     Raises ConfigError when the folder or the database can't be used.
     """
     # Imported here, as alembic/env.py and gunicorn.conf.py need parts of the package without Flask
-    from flask import Flask  # noqa: PLC0415 - see above
-
     from app import client_server, db, web  # noqa: PLC0415 - see above
     from app.background import appservices as bridges  # noqa: PLC0415 - see above
     from app.background import delivery, mail, push  # noqa: PLC0415 - see above
@@ -39,7 +37,7 @@ def create_app(config: Config) -> Flask:
     from app.metrics import Metrics  # noqa: PLC0415 - see above
     from app.outside.client import Client  # noqa: PLC0415 - see above
 
-    app = Flask(__name__, static_folder=None, template_folder="web/templates")
+    app = web.Application(__name__, static_folder=None, template_folder="web/templates")
     wakeups, metrics = Wakeups(), Metrics()
     key, services = server_key.load_or_make(config), registrations.load(config)
     server = db.Server(config.server_name, key, config, services)

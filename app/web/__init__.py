@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -35,10 +36,19 @@ class OrjsonProvider(JSONProvider):
         return Response(orjson.dumps(value), mimetype="application/json")
 
 
+class Application(Flask):
+    """Flask with our JSON and our routes."""
+
+    json_provider_class = OrjsonProvider
+    url_rule_class = wsgi.Route
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """The function itself: none is a coroutine, and Flask would look at each request anew."""
+        return func
+
+
 def register(app: Flask, config: Config) -> None:
     """Put this module's rules around an application."""
-    app.json = OrjsonProvider(app)
-    app.url_rule_class = wsgi.Route
     app.url_map.converters["default"] = wsgi.SegmentConverter
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # an empty state key stands between two slashes
