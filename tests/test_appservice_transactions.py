@@ -351,10 +351,13 @@ def test_a_ping_of_a_service_without_address_is_refused(start: Callable[..., Fla
     assert refusal(ping(irc)) == (400, "M_URL_NOT_SET")
 
 
-def test_a_network_has_a_directory_of_its_own(irc: Irc, login: Login, room: Room) -> None:
+@pytest.mark.parametrize("network", ["freenode", "free|node"])
+def test_a_network_has_a_directory_of_its_own(
+    irc: Irc, login: Login, room: Room, network: str
+) -> None:
     alice = login("alice")
     bridged, published = room(alice), room(alice, visibility="public")
-    path = f"directory/list/appservice/freenode/{quote(bridged)}"
+    path = f"directory/list/appservice/{quote(network)}/{quote(bridged)}"
 
     assert refusal(alice.put(path, json={"visibility": "public"})) == (403, "M_FORBIDDEN")
     assert refusal(irc.put(path, json={})) == (400, "M_MISSING_PARAM")
@@ -365,7 +368,7 @@ def test_a_network_has_a_directory_of_its_own(irc: Irc, login: Login, room: Room
         return {found["room_id"] for found in chunk}
 
     assert listed() == {published}
-    assert listed(third_party_instance_id="irc|freenode") == {bridged}
+    assert listed(third_party_instance_id=f"irc|{network}") == {bridged}
     assert listed(third_party_instance_id="irc|oftc") == set()
     assert listed(include_all_networks=True) == {bridged, published}
     irc.put(path, json={"visibility": "private"})

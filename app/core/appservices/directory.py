@@ -47,9 +47,12 @@ def set_visibility(
 
 def rooms(tx: Reader, instance: str) -> frozenset[str]:
     """The rooms of a network, by its instance id; none for one that nobody knows."""
-    service_id, _, network_id = instance.rpartition("|")
-    key = {"service_id": service_id, "network_id": network_id}
-    return frozenset(tx.sql.execute(_OF_NETWORK, key).scalars())
+    found: set[str] = set()
+    for service in tx.server.appservices:  # either part of the id may have a | in it
+        if instance.startswith(prefix := instance_id(service, "")):
+            key = {"service_id": service.id, "network_id": instance.removeprefix(prefix)}
+            found.update(tx.sql.execute(_OF_NETWORK, key).scalars())
+    return frozenset(found)
 
 
 def all_rooms(tx: Reader) -> frozenset[str]:
