@@ -136,7 +136,7 @@ def test_a_token_is_nowhere_in_the_database(app: Flask, login: Login) -> None:
     token = token_of(login("alice"))
 
     with app.extensions["db"].read() as tx:
-        dump = "\n".join(tx.sql.connection.dbapi_connection.iterdump())
+        dump = "\n".join(tx.sql.raw.iterdump())
 
     assert 'INTO "login_tokens"' in dump
     assert not re.search(re.escape(token), dump)

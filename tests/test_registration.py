@@ -349,7 +349,7 @@ def test_tokens_and_passwords_are_nowhere_in_the_database(make_app: MakeApp) -> 
     ).get_json()
 
     with app.extensions["db"].read() as tx:
-        dump = "\n".join(tx.sql.connection.dbapi_connection.iterdump())
+        dump = "\n".join(tx.sql.raw.iterdump())
 
     assert "@alice:localhost" in dump
     for secret in (PASSWORD, session["access_token"], session["refresh_token"]):

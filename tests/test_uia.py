@@ -182,7 +182,7 @@ def test_nothing_kept_of_a_session_opens_it(app: Flask, login: Login) -> None:
     session = answer.get_json()["session"]
 
     with app.extensions["db"].read() as tx:
-        dump = "\n".join(tx.sql.connection.dbapi_connection.iterdump())
+        dump = "\n".join(tx.sql.raw.iterdump())
 
     assert "POST /_matrix/client/v3/account/password" in dump
     assert session not in dump

@@ -174,7 +174,7 @@ def test_the_index_is_asked_and_not_everybody(app: Flask, alice: Person) -> None
             user_directory.put(tx, f"@extra{number}:localhost", None)
     plans: list[str] = []
     with app.extensions["db"].read() as tx:
-        raw = tx.sql.connection.dbapi_connection
+        raw = tx.sql.raw
         raw.set_trace_callback(plans.append)
         user_directory.search(tx, alice.user_id, "nobody at", 10)
         raw.set_trace_callback(None)
