@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import cast
+from typing import Annotated, cast
 
 import msgspec
 from flask import Blueprint, current_app, request
@@ -33,11 +33,14 @@ from app.spec.events import Json
 bp = Blueprint("sliding_sync", __name__)
 
 
+ListName = Annotated[str, msgspec.Meta(max_length=255)]
+
+
 class Ask(msgspec.Struct):
     """The body of a request."""
 
     conn_id: str = ""
-    lists: dict[str, RoomList] = {}
+    lists: Annotated[dict[ListName, RoomList], msgspec.Meta(max_length=100)] = {}
     room_subscriptions: dict[str, Subscription] = {}
     extensions: Extensions = msgspec.field(default_factory=Extensions)
 

@@ -5,6 +5,7 @@ Spec: client-server-api#syncing
 
 from __future__ import annotations
 
+import threading
 from typing import cast
 
 from flask import Blueprint, current_app, request
@@ -19,6 +20,10 @@ from app.spec.events import Json
 
 bp = Blueprint("sync", __name__)
 
+FIRST_AT_ONCE = threading.BoundedSemaphore(2)
+"""First syncs can have tens of megabytes, and one thread makes them all: more at once would not be
+ready sooner, and only take more memory."""
+
 
 @bp.get("/sync", endpoint="sync")
 @http.authenticated
@@ -32,7 +37,8 @@ def sync_() -> Json:
     with presence.syncing(context.ephemeral(), me.user_id, me.device_id, mood):
         if ask.since is None:  # clients repeat a long first sync: one request does the work for all
             key = (me.user_id, me.device_id, request.query_string)
-            return _repeats().once(key, lambda: _look(ask).body)
+            with FIRST_AT_ONCE:
+                return _repeats().once(key, lambda: _look(ask).body)
         if timeout_ms == 0 or ask.full_state:
             return _look(ask).body
         found = long_poll.first(

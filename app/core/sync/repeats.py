@@ -16,7 +16,8 @@ from app.spec.events import Json
 SLOW_SECONDS = 1.0
 """An answer that took longer may have come too late, and is kept for a repetition."""
 KEPT_SECONDS = 60.0
-MAX_KEPT = 20
+MAX_KEPT = 5
+"""Of tens of megabytes each."""
 
 
 class _Work:
