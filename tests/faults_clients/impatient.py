@@ -1,0 +1,26 @@
+"""The server's worker, with limits that tests can wait for.
+
+gunicorn takes it in place of app.worker.Worker; see `clients.start`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from app import worker
+from app.connection import Patience
+from app.core import ratelimits
+
+SECONDS = 1.5
+MAX_UNTAKEN_BYTES = 16 * 2**20
+MAX_BUCKETS = 200
+
+ratelimits.MAX_BUCKETS = MAX_BUCKETS  # type: ignore[misc] # Final, but for tests
+
+
+class Worker(worker.Worker):
+    """The same, in a hurry."""
+
+    PATIENCE: ClassVar = Patience(
+        seconds=SECONDS, least_bytes_per_second=500, max_untaken_bytes=MAX_UNTAKEN_BYTES
+    )

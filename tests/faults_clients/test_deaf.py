@@ -1,0 +1,131 @@
+"""Clients that ask for a large answer and don't read it."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults_clients import clients
+from tests.faults_clients.clients import V3, Person, Process, Watch
+from tests.faults_clients.impatient import MAX_UNTAKEN_BYTES, SECONDS
+from tests.server import RunningServer
+
+DOWNLOAD = "/_matrix/client/v1/media/download/localhost"
+
+
+@pytest.fixture(scope="module")
+def deaf(hasty: RunningServer) -> Person:
+    """Her first sync is of 9 MB."""
+    person = Person(hasty, "deaf")
+    fill(person, 9)
+    return person
+
+
+@pytest.fixture(scope="module")
+def film(deaf: Person) -> str:
+    """The path of a file of 50 MB."""
+    status, body, _ = deaf.ask("POST", "/_matrix/media/v3/upload", b"film" * 12_500_000)
+    assert status == 200, body
+    return f"{DOWNLOAD}/{body['content_uri'].rpartition('/')[2]}"
+
+
+def fill(person: Person, megabytes: int) -> None:
+    for number in range(megabytes):
+        path = f"/user/{person.user_id}/account_data/org.example.{number}"
+        assert person.ask("PUT", path, {"lots": "x" * 1_000_000})[0] == 200
+
+
+def ask(server: RunningServer, path: str, token: str) -> socket.socket:
+    """A connection on which this is asked for, and nothing is read."""
+    client = clients.connect(server, receive_bytes=4_096)
+    client.sendall(clients.head("GET", path, token))
+    return client
+
+
+def is_cut(client: socket.socket) -> bool:
+    """Whether the server has ended the connection, looked at without reading."""
+    poll = select.poll()
+    poll.register(client, select.POLLHUP | select.POLLERR)
+    return bool(poll.poll(0))
+
+
+@pytest.mark.parametrize(
+    "count", [40, pytest.param(200, marks=[pytest.mark.big, pytest.mark.timeout(300)])]
+)
+def test_answers_that_nobody_takes_have_a_limit_together(
+    hasty: RunningServer, deaf: Person, count: int
+) -> None:
+    # Protects: connection.Backlog.add, the loop that lets the slowest go; without it all of them
+    # wait in memory, 9 MB each.
+    process = Process(hasty)
+    clients.wait_until(process.is_calm)
+    descriptors = process.descriptors()
+
+    with contextlib.ExitStack() as still_open, Watch(process) as watch:
+        crowd = [
+            still_open.enter_context(ask(hasty, f"{V3}/sync?number={number}", deaf.token))
+            for number in range(count)  # else one would do the work for all
+        ]
+        clients.wait_until(lambda: all(is_cut(client) for client in crowd), 120)
+
+    assert watch.grown_bytes < MAX_UNTAKEN_BYTES + 280_000_000  # of answers that are being made
+    assert clients.median(watch.waits) < 0.1
+    clients.wait_until(process.is_calm)
+    assert process.descriptors() <= descriptors + 3
+
+
+@pytest.mark.parametrize("what", ["sync", "film"])
+def test_who_takes_nothing_is_given_up(
+    hasty: RunningServer, deaf: Person, film: str, what: str
+) -> None:
+    # Protects: the timeout in connection.Connection.setblocking, and _send's way to end with it.
+    process = Process(hasty)
+    clients.wait_until(process.is_calm)
+    descriptors = process.descriptors()
+
+    with ask(hasty, f"{V3}/sync" if what == "sync" else film, deaf.token) as client:
+        began = time.monotonic()
+        clients.wait_until(lambda: is_cut(client), 10)
+
+        assert SECONDS - 0.1 < time.monotonic() - began < SECONDS + 4
+
+    clients.wait_until(process.is_calm)
+    assert process.descriptors() <= descriptors + 3
+
+
+def test_who_reads_slowly_gets_all_of_it(hasty: RunningServer, deaf: Person) -> None:
+    # Protects: that connection.Connection._send counts the time from the last bytes taken, not
+    # from the first, as a socket's sendall does; and _queued_bytes, which sees that some were.
+    with ask(hasty, f"{V3}/sync", deaf.token) as client:
+        taken, slow_until = 0, time.monotonic() + 2.5 * SECONDS
+        while taken < 9_000_000:
+            piece = client.recv(50_000)
+            assert piece, f"cut after {taken} bytes"
+            taken += len(piece)
+            if time.monotonic() < slow_until:
+                time.sleep(0.05)
+
+    assert taken > 9_000_000
+
+
+def test_deaf_clients_do_not_delay_the_end(tmp_path: Path) -> None:
+    # Protects: the second half of worker.Worker._let_go, which cuts who is left.
+    running = clients.start(tmp_path, is_impatient=False)
+    with clients.running(running), contextlib.ExitStack() as still_open:
+        bob = Person(running, "bob")
+        fill(bob, 9)
+        crowd = [still_open.enter_context(ask(running, f"{V3}/sync", bob.token)) for _ in range(5)]
+        time.sleep(1)
+        assert not any(is_cut(client) for client in crowd)
+
+        began = time.monotonic()
+        running.stop()
+        seconds = time.monotonic() - began
+
+        assert seconds < 4.8
+        assert all(is_cut(client) for client in crowd)

@@ -1,0 +1,229 @@
+"""Values of absurd size: nesting, ids, headers, queries."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.faults_clients import clients
+from tests.faults_clients.clients import V3, Person, Process, Watch
+from tests.server import RunningServer
+
+DEPTH = 100_000
+LONG = "x" * 1_000_000
+TOO_LARGE = (431, "M_TOO_LARGE")
+ALICE = "@alice:localhost"
+WORD = {"msgtype": "m.text", "body": "hello"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quietly(server: RunningServer) -> Iterator[None]:
+    """None of this is a fault of the server, nor does it take its memory."""
+    with Watch(Process(server)) as watch:
+        yield
+    assert watch.grown_bytes < 150_000_000
+
+
+@pytest.fixture(scope="module")
+def room_id(alice: Person) -> str:
+    return quote(alice.ask("POST", "/createRoom", {})[1]["room_id"], safe="")
+
+
+def refusal(answer: tuple[int, Any, Any]) -> tuple[int, str]:
+    """(status, errcode), of an answer that is short."""
+    status, body, headers = answer
+    assert int(headers["Content-Length"]) < 4_000
+    return status, body["errcode"]
+
+
+DEEP = {
+    "arrays": b"[" * DEPTH + b"]" * DEPTH,
+    "objects": b'{"a":' * DEPTH + b"1" + b"}" * DEPTH,
+    "arrays without end": b"[" * DEPTH,
+    "1,000 arrays": b"[" * 1_000 + b"]" * 1_000,
+    "110 objects": b'{"a":' * 110 + b"1" + b"}" * 110,
+}
+PLACES = {
+    "event": ("PUT", "/rooms/%b/send/m.room.message/t1", b'{"msgtype":"m.text","x":%b}'),
+    "state": ("PUT", "/rooms/%b/state/m.room.power_levels", b'{"users":%b}'),
+    "login": ("POST", "/login", b'{"type":"m.login.password","identifier":%b}'),
+    "filter": ("POST", f"/user/{ALICE}/filter", b'{"room":{"timeline":%b}}'),
+    "account data": ("PUT", f"/user/{ALICE}/account_data/x", b'{"x":%b}'),
+    "keys": ("POST", "/keys/upload", b'{"device_keys":%b}'),
+    "whole body": ("POST", "/createRoom", b"%b"),
+}
+
+
+@pytest.mark.parametrize("deep", DEEP)
+@pytest.mark.parametrize("place", PLACES)
+def test_nesting_without_end_is_refused(alice: Person, room_id: str, place: str, deep: str) -> None:
+    # Protects: SAFE_DEPTH in client_server/http.json_value, and canonical_json.check_depth; for
+    # more than 1,024 levels orjson's own limit, where another parser would exhaust the stack.
+    method, path, body = PLACES[place]
+
+    answer = alice.ask(method, path.replace("%b", room_id), body % DEEP[deep])
+
+    assert refusal(answer) in {
+        (400, "M_NOT_JSON"),
+        (400, "M_BAD_JSON"),
+        (413, "M_TOO_LARGE"),
+    }
+
+
+@pytest.mark.parametrize("path", ["/sync?filter=", "/rooms/%b/messages?dir=b&filter="])
+@pytest.mark.parametrize("deep", ["1,000 arrays", "110 objects"])
+def test_nesting_in_a_filter_of_the_query_is_refused(
+    alice: Person, room_id: str, path: str, deep: str
+) -> None:
+    # Protects: the typed decoding in spec/filters.py: no place of a filter takes what nests.
+    text = '{"room":{"timeline":{"types":%s}},"types":%s}' % ((DEEP[deep].decode(),) * 2)
+
+    answer = alice.ask("GET", path.replace("%b", room_id) + quote(text))
+
+    assert refusal(answer) == (400, "M_INVALID_PARAM")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" + b"[]," * 2_600_000 + b"1]",
+        b'{"type":' + b'[{"a":1}],' * 700_000 + b"1}",
+        b"[" + b"[]," * 200 + b"1," * 3_900_000 + b"1]",
+    ],
+    ids=["arrays", "objects", "numbers"],
+)
+def test_eight_megabytes_of_tiny_values_hold_nobody_up(server: RunningServer, body: bytes) -> None:
+    # Protects: client_server/http._check_count. Without it nobody was served for seven seconds.
+    with clients.connect(server) as client:
+        client.sendall(clients.head("POST", f"{V3}/login", Content_Length=len(body)) + body)
+        began = time.monotonic()
+
+        status, answer = clients.answer_of(client)
+
+        assert (status, answer["errcode"]) == (413, "M_TOO_LARGE")
+        assert time.monotonic() - began < 0.7
+
+
+PATHS = [
+    ("GET", "/rooms/!{}:localhost/state", 403),
+    ("GET", "/rooms/{room}/event/${}", 404),
+    ("GET", "/profile/@{}:localhost", 404),
+    ("PUT", "/rooms/{room}/send/m.room.message/{}", 400),
+    ("PUT", "/rooms/{room}/send/{}/t2", 413),
+    ("PUT", "/rooms/{room}/state/m.room.topic/{}", 413),
+    ("GET", "/devices/{}", 404),
+    ("GET", f"/user/{ALICE}/filter/{{}}", 404),
+    ("GET", "/sync?filter={}", 400),
+    ("GET", "/sync?filter=%7B{}", 400),
+    ("GET", "/sync?since={}", 400),
+    ("GET", "/directory/room/%23{}:localhost", 400),
+    ("GET", "/_matrix/client/v1/media/download/localhost/{}", 404),
+    ("GET", "/_matrix/client/v1/media/thumbnail/localhost/{}?width=1&height=1", 404),
+    ("POST", "/join/!{}:localhost", 400),
+    ("POST", "/knock/%23{}:localhost", 400),
+    ("PUT", f"/user/{ALICE}/account_data/{{}}", 400),
+    ("GET", "/rooms/{room}/messages?dir=b&from={}", 400),
+    ("GET", "/thirdparty/protocol/{}", 404),
+    ("GET", "/{}", 404),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "expected"), PATHS)
+def test_a_long_id_in_a_path_is_refused_in_a_short_sentence(
+    alice: Person, room_id: str, method: str, path: str, expected: int
+) -> None:
+    # Protects: MAX_MESSAGE in errors.MatrixError (some sentences quote the id), and for the
+    # megabyte MAX_HEAD_BYTES in connection.Connection._recv_head.
+    body = WORD if method == "PUT" else {} if method == "POST" else None
+
+    long = alice.ask(method, path.format(LONG[:200_000], room=room_id), body)
+
+    assert refusal(long)[0] == expected
+    with clients.connect(alice.server) as client:
+        with contextlib.suppress(ConnectionError):
+            target = V3 + path.format(LONG, room=room_id)
+            client.sendall(clients.head(method, target, alice.token))
+        status, answer = clients.answer_of(client)
+        assert (status, answer["errcode"]) == TOO_LARGE
+
+
+def password_login(**identifier: str) -> dict[str, Any]:
+    return {"type": "m.login.password", "identifier": identifier, "password": "x" * 12}
+
+
+BODIES: list[tuple[str, str, dict[str, Any], int]] = [
+    ("POST", "/login", {"type": LONG}, 400),
+    ("POST", "/login", password_login(type="m.id.user", user=LONG), 403),
+    ("POST", "/login", password_login(type=LONG, user=LONG), 400),
+    ("POST", "/login", {**password_login(type="m.id.user", user="alice"), "device_id": LONG}, 400),
+    ("POST", "/register", {"username": LONG, "auth": {"type": "m.login.dummy"}}, 400),
+    ("POST", "/register", {"username": "a2", "password": LONG, "auth": {"type": LONG}}, 400),
+    ("POST", "/createRoom", {"room_alias_name": LONG}, 400),
+    ("POST", "/createRoom", {"room_version": LONG}, 400),
+    ("POST", "/createRoom", {"invite": [f"@{LONG}:localhost"]}, 400),
+    ("POST", "/createRoom", {"initial_state": [{"type": LONG, "content": {}}]}, 413),
+    ("POST", "/rooms/{room}/invite", {"user_id": f"@{LONG}:localhost"}, 400),
+    ("POST", "/rooms/{room}/kick", {"user_id": LONG}, 403),
+    ("PUT", "/rooms/{room}/send/m.room.message/t3", {"body": LONG}, 413),
+    ("PUT", "/sendToDevice/m.x/t1", {"messages": {f"@{LONG}:localhost": {"*": {}}}}, 400),
+    ("PUT", "/sendToDevice/m.x/t2", {"messages": {ALICE: {"*": {"a": LONG}}}}, 413),
+    ("POST", "/keys/query", {"device_keys": {f"@{LONG}:localhost": []}}, 400),
+    ("POST", "/keys/upload", {"fallback_keys": {f"{LONG}:a": "key"}}, 400),
+    ("POST", "/user_directory/search", {"search_term": "a b " * 250_000}, 400),
+    ("POST", f"/user/{ALICE}/filter", {"room": {"rooms": [f"!{LONG}"]}}, 413),
+    ("PUT", "/pushrules/global/content/a", {"actions": ["notify"], "pattern": LONG}, 400),
+    ("PUT", f"/profile/{ALICE}/displayname", {"displayname": LONG}, 400),
+    ("PUT", f"/presence/{ALICE}/status", {"presence": "online", "status_msg": LONG}, 400),
+    (
+        "POST",
+        "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync",
+        {"lists": {LONG: {"ranges": [[0, 1]], "timeline_limit": 1, "required_state": []}}},
+        400,
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "expected"), BODIES)
+def test_a_long_id_in_a_body_is_refused_in_a_short_sentence(
+    alice: Person, room_id: str, method: str, path: str, body: dict[str, Any], expected: int
+) -> None:
+    # Protects: the limits of each field where it is checked, MAX_MESSAGE in errors.MatrixError,
+    # and for an unknown name the sizes in client_server/sliding_sync.Ask.
+    answer = alice.ask(method, path.replace("{room}", room_id), body)
+
+    assert refusal(answer)[0] == expected
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"X_Long": LONG},
+        {"Authorization": f"Bearer {LONG}"},
+        {f"X_{number}": "y" for number in range(10_000)},
+    ],
+    ids=["one of a megabyte", "a token of a megabyte", "10,000 of them"],
+)
+def test_headers_beyond_measure_are_refused(server: RunningServer, extra: dict[str, str]) -> None:
+    # Protects: limit_request_field_size in gunicorn.conf.py, and its default limit_request_fields.
+    with clients.connect(server) as client:
+        with contextlib.suppress(ConnectionError):
+            client.sendall(clients.head("GET", "/_matrix/client/versions", **extra))
+
+        status, answer = clients.answer_of(client)
+
+        assert status in {400, 431}
+        assert answer["errcode"] in {"M_UNKNOWN", "M_TOO_LARGE"}
+
+
+def test_a_query_of_very_many_parameters_is_refused(alice: Person) -> None:
+    # Protects: MAX_PARAMETERS in web/wsgi.Edge.__call__.
+    query = "&".join(f"a{number}=1" for number in range(40_000))
+
+    answer = alice.ask("GET", f"/sync?{query}")
+
+    assert refusal(answer) == (400, "M_INVALID_PARAM")

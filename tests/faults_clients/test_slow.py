@@ -1,0 +1,109 @@
+"""Clients that send a byte a second, or a head without end."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+
+import pytest
+
+from tests.faults_clients import clients
+from tests.faults_clients.clients import V3, Process, Watch
+from tests.faults_clients.impatient import SECONDS
+from tests.server import RunningServer
+
+BODY = clients.head("POST", f"{V3}/login", Content_Length=1000)
+CHUNKED = clients.head("POST", f"{V3}/login", Transfer_Encoding="chunked") + b"3E8\r\n"
+LETTERS = b"GET /_matrix/client/versions HTTP/1.1\r\n"
+
+
+def drip(crowd: list[socket.socket], seconds: int) -> None:
+    """Send a byte a second on each of these connections, as long as the server takes it."""
+    for number in range(seconds):
+        for client in crowd:
+            with contextlib.suppress(ConnectionError):
+                client.send(LETTERS[number : number + 1])
+        time.sleep(1)
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds"),
+    [(200, 3), pytest.param(2_000, 6, marks=[pytest.mark.big, pytest.mark.timeout(300)])],
+)
+def test_who_sends_a_byte_a_second_is_given_up_and_keeps_nobody_waiting(
+    hasty: RunningServer, count: int, seconds: int
+) -> None:
+    # Protects: connection.Connection._check_pace, for bodies; `keepalive` in gunicorn.conf.py,
+    # which gunicorn's timeout_ctx applies from the last answer to the end of the next head.
+    clients.raise_descriptor_limit()
+    process = Process(hasty)
+    clients.wait_until(process.is_calm)
+    descriptors = process.descriptors()
+
+    with contextlib.ExitStack() as still_open:
+        crowd = [still_open.enter_context(clients.connect(hasty)) for _ in range(count)]
+        for client, begin in zip(crowd, [b"", BODY, CHUNKED] * count, strict=False):
+            client.sendall(begin)
+        with Watch(process) as watch:
+            drip(crowd, seconds)
+        ends = [clients.is_closed(client, 3) for client in crowd]
+
+    assert all(ends)
+    assert clients.median(watch.waits) < 0.05
+    clients.wait_until(process.is_calm)
+    assert process.descriptors() <= descriptors + 3  # of the database's readers
+
+
+@pytest.mark.parametrize("begin", [b"GET /_mat", BODY + b"{", CHUNKED + b"{"])
+def test_who_stops_sending_is_given_up(hasty: RunningServer, begin: bytes) -> None:
+    # Protects: the timeout in connection.Connection.setblocking, and `keepalive` for heads.
+    with clients.connect(hasty) as client:
+        client.sendall(begin)
+        began = time.monotonic()
+
+        ends = clients.is_closed(client, 15)
+
+        assert ends
+        assert time.monotonic() - began < max(SECONDS, clients.HEAD_SECONDS) + 6  # while draining
+
+
+def test_a_body_that_came_too_slowly_is_told_so(hasty: RunningServer) -> None:
+    # Protects: connection.Connection._check_pace.
+    with clients.connect(hasty) as client:
+        client.sendall(BODY)
+        for _ in range(20):
+            with contextlib.suppress(ConnectionError):
+                client.send(b" ")
+            time.sleep(0.1)
+
+        status, body = clients.answer_of(client)
+
+        assert (status, body["errcode"]) == (400, "M_NOT_JSON")
+
+
+def test_a_body_that_comes_slowly_but_surely_is_read(hasty: RunningServer) -> None:
+    # Protects: that the limit is of bytes a second in connection.Connection._check_pace, and not
+    # a moment at which all of the body has to be there.
+    with clients.connect(hasty) as client:
+        client.sendall(clients.head("POST", f"{V3}/login", Content_Length=40_000))
+        for _ in range(10):
+            client.sendall(b" " * 4_000)
+            time.sleep(0.2)
+
+        status, body = clients.answer_of(client)
+
+        assert (status, body["errcode"]) == (400, "M_MISSING_PARAM")
+
+
+def test_a_head_of_many_long_headers_is_refused_while_it_comes(hasty: RunningServer) -> None:
+    # Protects: MAX_HEAD_BYTES in connection.Connection._recv_head. gunicorn takes 6.5 MB, and
+    # copies all of it with each piece.
+    with clients.connect(hasty) as client:
+        long = {f"X_Long_{number}": "x" * 60_000 for number in range(20)}
+
+        with contextlib.suppress(ConnectionError):  # it need not read to the end
+            client.sendall(clients.head("GET", "/_matrix/client/versions", **long))
+        status, body = clients.answer_of(client)
+
+        assert (status, body["errcode"]) == (431, "M_TOO_LARGE")

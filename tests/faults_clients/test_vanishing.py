@@ -1,0 +1,52 @@
+"""Clients that vanish while their /sync waits."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+
+import pytest
+
+from tests.faults_clients import clients
+from tests.faults_clients.clients import V3, Person, Process
+from tests.server import RunningServer
+
+ABRUPTLY = struct.pack("ii", 1, 0)
+
+
+def park(process: Process, alice: Person, count: int) -> None:
+    """So many requests wait, and then their clients are gone; every other one without goodbye."""
+    _, answer, _ = alice.ask("GET", "/sync")
+    path = f"{V3}/sync?since={answer['next_batch']}&timeout=600000"
+    with contextlib.ExitStack() as still_open:
+        for number in range(count):
+            client = still_open.enter_context(clients.connect(alice.server))
+            if number % 2:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABRUPTLY)
+            client.sendall(clients.head("GET", path, alice.token))
+        clients.wait_until(lambda: process.metric("waiting_requests") == count, 60)
+
+
+@pytest.mark.parametrize(
+    "count", [300, pytest.param(5_000, marks=[pytest.mark.big, pytest.mark.timeout(300)])]
+)
+def test_nothing_is_left_of_clients_that_vanish(server: RunningServer, count: int) -> None:
+    # Protects: core/sync/wakeups.Waiter.wait, the watcher on the connection; for memory and
+    # descriptors watcher.close() there, and Wakeups._leave.
+    clients.raise_descriptor_limit()
+    alice = Person(server, f"alice{count}")
+    process = Process(server)
+    clients.wait_until(process.is_calm)
+    descriptors = process.descriptors()
+    park(process, alice, count)
+    clients.wait_until(process.is_calm, 30)
+    after_one_round = process.memory_bytes()
+
+    for _ in range(3):
+        park(process, alice, count)
+        clients.wait_until(process.is_calm, 30)
+
+    assert process.descriptors() <= descriptors + 3
+    grown = process.memory_bytes() - after_one_round
+    assert grown < 3_000_000 + count * 3 * 500  # a greenlet alone takes ten times that
