@@ -3,7 +3,8 @@
 A database is filled through the doors of app/core/ (so its events are real: signed, counted,
 indexed), and copied at each step on the way: with 1, 10 and 100 percent of its history. Then one
 real server runs on each of the copies, all at once, and each thing is measured on all of them in
-turn, round after round: what disturbs the machine disturbs all steps alike.
+turn, round after round: what disturbs the machine disturbs all steps alike. The table shows the
+lower quartile of the times.
 
 Rooms and members are there from the first step on; what grows is what is said, and who comes and
 goes. So no row of the table may grow by more than the logarithm that trees on a disk have.
