@@ -44,7 +44,7 @@ class _Rooms:
     @property
     def old(self) -> Set[str]:
         """The others: what has changed is enough."""
-        return self.all - self.new
+        return self.all - self.new if self.new else self.all
 
 
 def load(
@@ -109,7 +109,7 @@ def _rooms(name: str, wanted: Extension, told: Told, found: Found) -> _Rooms:
     if before is None:
         return _Rooms(now, now)
     anew = {room for room in found.events if found.rooms[room].get("initial")}
-    new = (now - before) | (now & anew)
+    new = (now - before) | (anew & now)
     return _Rooms(before if before == now else now, new)
 
 
@@ -160,7 +160,7 @@ def _receipts(tx: Reader, user_id: str, rooms: _Rooms, told: Told, found: Found)
     read: dict[str, Json] = {}
     if rooms.old and told.position < tx.position:
         read = receipts.since(tx, user_id, rooms.old, told.position, tx.position)
-    new = rooms.new | (rooms.all & found.events.keys())
+    new = rooms.new | {room_id for room_id in found.events if room_id in rooms.all}
     for room_id, event in receipts.in_rooms(tx, user_id, new).items() if new else ():
         shown = found.events.get(room_id)
         content = event["content"] if shown is None else _of(user_id, event["content"], shown)
