@@ -257,6 +257,23 @@ def test_a_suspended_ghost_says_nothing(irc: Irc, irc_app: Flask) -> None:
     assert refusal(said) == refusal(uploaded) == (403, "M_USER_SUSPENDED")
 
 
+def test_a_locked_ghost_may_only_be_logged_out(irc: Irc, irc_app: Flask) -> None:
+    irc.make_ghost()
+    irc.as_user(GHOST, "PUT", "devices/D1", json={})
+    with irc_app.extensions["db"].write() as tx:
+        accounts.set_locked(tx, GHOST, is_locked=True)
+    on_device = {"query_string": {"device_id": "D1"}}
+
+    asked = irc.as_user(GHOST, "GET", "account/whoami", **on_device)
+    gone = irc.as_user(GHOST, "POST", "logout", **on_device)
+    again = irc.as_user(GHOST, "POST", "logout", **on_device)
+
+    assert refusal(asked) == (401, "M_USER_LOCKED")
+    assert asked.get_json()["soft_logout"] is True
+    assert gone.status_code == 200
+    assert refusal(again) == (400, "M_UNKNOWN_DEVICE")
+
+
 def test_nobody_gives_its_users_a_password(irc: Irc) -> None:
     answer = irc.post("account/password", json={"new_password": "correct horse battery"})
 

@@ -105,7 +105,8 @@ def _who_has(token: str, *, may_be_locked: bool = False) -> Requester:
     query = request.args
     # its name before version 1.17, which bridges still send
     device_id = query.get("device_id") or query.get("org.matrix.msc3202.device_id")
-    return identity.act_as(context.db(), service, query.get("user_id"), device_id)
+    user_id = query.get("user_id")
+    return identity.act_as(context.db(), service, user_id, device_id, may_be_locked=may_be_locked)
 
 
 def check_still_valid() -> None:

@@ -28,7 +28,12 @@ _KEEP = insert(AppserviceUser)
 
 
 def act_as(
-    db: Database, service: Service, user_id: str | None = None, device_id: str | None = None
+    db: Database,
+    service: Service,
+    user_id: str | None = None,
+    device_id: str | None = None,
+    *,
+    may_be_locked: bool = False,
 ) -> Requester:
     """Who asks, when a service does: the user that it names, or its own, which is made if need be.
 
@@ -47,7 +52,7 @@ def act_as(
         if user_id != service.sender:
             raise errors.forbidden(f"{user_id} has not been registered yet")
         _make_sender(db, service)
-    else:
+    elif not may_be_locked or account.deactivated_ts is not None:
         accounts.must_be_open(account)
     return Requester(
         user_id,
