@@ -1,8 +1,10 @@
-"""What the garbage collector leaves alone."""
+"""What the process holds, and what the garbage collector leaves alone."""
 
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 
 from app import memory
 
@@ -18,3 +20,16 @@ def test_what_was_made_to_last_is_not_collected_again() -> None:
         assert gc.isenabled()
     finally:
         gc.unfreeze()
+
+
+def test_the_server_loads_no_dialect_that_it_does_not_speak() -> None:
+    asked = (
+        "import sys, pkgutil, app.core, app.models, importlib\n"
+        "for module in pkgutil.walk_packages(app.models.__path__, 'app.models.'):\n"
+        "    importlib.import_module(module.name)\n"
+        "print([it for it in sys.modules if it.startswith('sqlalchemy.dialects.postgresql')])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"

@@ -41,7 +41,6 @@ class StoredEvent(Base):
             "room_id",
             "position",
             sqlite_where=text("rel_type = 'm.thread'"),
-            postgresql_where=text("rel_type = 'm.thread'"),
         ),
         Index(
             "ix_events_transaction",
@@ -49,12 +48,10 @@ class StoredEvent(Base):
             "device_id",
             "txn_id",
             sqlite_where=text("txn_id IS NOT NULL"),
-            postgresql_where=text("txn_id IS NOT NULL"),
         ),
         Index(
             None,
             "relates_to",
             sqlite_where=text("relates_to IS NOT NULL"),
-            postgresql_where=text("relates_to IS NOT NULL"),
         ),
     )

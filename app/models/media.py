@@ -27,6 +27,5 @@ class Media(Base):
             "ix_media_pending",
             "user_id",
             sqlite_where=text("sha256 IS NULL"),
-            postgresql_where=text("sha256 IS NULL"),
         ),
     )

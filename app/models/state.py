@@ -38,7 +38,6 @@ class StateInterval(Base):
             "to_position",
             "from_position",
             sqlite_where=text("membership IS NOT NULL"),
-            postgresql_where=text("membership IS NOT NULL"),
         ),
         {"sqlite_with_rowid": False},
     )
