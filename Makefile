@@ -56,6 +56,8 @@ clients: $(VENV)/.dev  ## real clients against a real server (installs what they
 
 fuzz: $(VENV)/.dev  ## ten minutes of odd values, and requests by schemathesis (SPEC=client-server.json)
 	timeout 600 $(BIN)/python -m pytest -n 2 --timeout=500 --hypothesis-profile=big tests/fuzz
+	if $(BIN)/python -m pip install --quiet --only-binary atheris --editable '.[fuzz]'; \
+	then $(BIN)/python -m tests.fuzz.by_coverage 60; fi
 	$(BIN)/python -m tests.tools.fuzz_by_schema $(SPEC) --examples 50
 
 bench: $(VENV)/.dev  ## what grows with history, BENCH=--small or its sizes, --help lists them
