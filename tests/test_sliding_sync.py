@@ -107,6 +107,25 @@ def test_who_waits_is_not_answered_for_what_is_none_of_theirs(login: Login, room
     assert bodies(answers[0], room_id) == ["for Bob"]
 
 
+def test_who_is_woken_for_nothing_waits_on_and_misses_nothing(login: Login, room: MakeRoom) -> None:
+    alice, bob, mallory = login("alice"), login("bob"), login("mallory")
+    room_id = room(alice, bob, mallory)
+    ignored: Json = {"ignored_users": {mallory.user_id: {}}}
+    bob.put(f"user/{bob.user_id}/account_data/m.ignored_user_list", json=ignored)
+    pos = ask(bob)["pos"]
+    thread, answers = waits(bob, pos)
+    for _ in range(3):
+        mallory.send(room_id, "spam")
+    time.sleep(0.3)
+    assert thread.is_alive()
+    alice.set_state(room_id, "m.room.topic", {"topic": "Tea"})
+    thread.join(10)
+
+    entry = answers[0]["rooms"][room_id]
+    assert [event["type"] for event in entry["timeline"]] == ["m.room.topic"]
+    assert (entry["num_live"], entry["limited"]) == (1, False)
+
+
 def test_a_subscription_shows_a_room_that_no_list_has(login: Login) -> None:
     alice = login("alice")
     room_id = alice.create_room()
@@ -145,6 +164,7 @@ def test_list_and_subscription_together_ask_for_the_sum(login: Login) -> None:
     [
         {"lists": {"all": {"ranges": [[-1, 5]]}}},
         {"lists": {"all": {"ranges": [["a", 5]]}}},
+        {"lists": {"all": {"ranges": [[0, 5]] * 21}}},
         {"lists": {"all": {"timeline_limit": -1}}},
         {"lists": {f"l{number}": {} for number in range(101)}},
         {"lists": {"all": {"required_state": [["m.room.create", ""]] * 201}}},

@@ -20,6 +20,8 @@ from app.spec.events import StateKey
 MAX_TIMELINE: Final = 100
 MAX_LISTS: Final = 100
 """As the proposal has it."""
+MAX_RANGES: Final = 20
+"""Of one list."""
 MAX_SUBSCRIPTIONS: Final = 1000
 MAX_PATTERNS: Final = 200
 """Of required state, in one list or subscription."""
@@ -145,6 +147,8 @@ def check(asked: Windows) -> None:
         raise errors.invalid_param(f"A request has at most {MAX_LISTS} lists")
     if len(asked.room_subscriptions) > MAX_SUBSCRIPTIONS:
         raise errors.invalid_param(f"A request has at most {MAX_SUBSCRIPTIONS} subscriptions")
+    if any(len(one.ranges or ()) > MAX_RANGES for one in asked.lists.values()):
+        raise errors.invalid_param(f"A list has at most {MAX_RANGES} ranges")
     for one in (*asked.lists.values(), *asked.room_subscriptions.values()):
         if len(one.required_state) > MAX_PATTERNS:
             raise errors.invalid_param(f"required_state has at most {MAX_PATTERNS} entries")
