@@ -31,6 +31,8 @@ from app.db import Database
 LOG = logging.getLogger(__name__)
 
 FIRST_WAIT_MS: Final = 1_000
+_SPREAD: Final = 1.2
+"""Waits are so many times as long, at most; they differ so that not all come back at once."""
 _SECONDS_TO_STOP: Final = 1.0
 _SECONDS_AFTER_A_FAULT: Final = 30.0
 _WARN_AT: Final = frozenset({5, 10, 20, 40})
@@ -143,7 +145,10 @@ class Delivery:
         if not rows:
             return False
         seconds = rows[0].next_try_ts / 1000 - time.time()
-        if seconds > 0:  # the rows are read again afterwards: they may be others by then
+        longest = self._kinds[kind].longest_wait_ms * _SPREAD / 1000
+        # A wait that nobody gave out: the clock went back, and then it is time as well.
+        # After a wait the rows are read again, as they may be others by then.
+        if 0 < seconds < longest:
             with self._looked:
                 self._looked.wait_for(lambda: self._is_disturbed(looks), seconds)
         else:
@@ -180,8 +185,9 @@ class Delivery:
 
     def _postpone(self, name: str, destination: str, rows: Sequence[Row], problem: str) -> None:
         oldest, kind = rows[0], self._kinds[name]
+        spread = random.uniform(2 - _SPREAD, _SPREAD)  # noqa: S311 - no secret
         wait_ms = min(FIRST_WAIT_MS * 2 ** min(oldest.tries, 30), kind.longest_wait_ms)
-        wait_ms = round(wait_ms * random.uniform(0.8, 1.2))  # noqa: S311 - so that not all come at once
+        wait_ms = round(wait_ms * spread)
         with self._db.write() as tx:
             if kind.kept_ms is not None and oldest.created_ts + kind.kept_ms < tx.now_ms:
                 LOG.warning("given up after %d attempts: %s", oldest.tries + 1, problem)

@@ -67,7 +67,7 @@ class Ephemeral:
     """The counter, and what changed when. Lost at a restart, as nobody is typing then."""
 
     def __init__(self, db: Database, wake: Wake, now_ms: Clock = monotonic_ms) -> None:
-        self.position = time.time_ns() // 1_000_000
+        self.position = self._began = time.time_ns() // 1_000_000
         self.has_presence = db.server.config.presence
         self.timers = Timers(now_ms)
         self.lock = threading.RLock()
@@ -86,6 +86,13 @@ class Ephemeral:
         """The next number, for a change that /sync shows."""
         self.position += 1
         return self.position
+
+    def seen(self, since: int) -> int:
+        """Up to where the client of a token has seen, by the token's second part.
+
+        A number that was not given out yet is of an earlier run, when the clock was ahead of ours.
+        """
+        return since if since <= self.position else self._began
 
     def wake_room(self, room_id: str) -> None:
         """Let the requests of who is in the room look again, as somebody types or has stopped."""

@@ -113,6 +113,7 @@ def since(
 
     And of all in the rooms just joined who aren't offline; since 0: of all who aren't.
     """
+    since = ephemeral.seen(since)
     with ephemeral.lock:
         changed = _changed_since(ephemeral, since)
         newcomers = () if since == 0 else newly_joined

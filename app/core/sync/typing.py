@@ -61,6 +61,7 @@ def since(
 
     Whom the user ignores types for others only.
     """
+    since = ephemeral.seen(since)
     with ephemeral.lock:
         if next(reversed(ephemeral.typing.values()), _NOBODY).position <= since:
             return {}
