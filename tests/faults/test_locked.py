@@ -1,0 +1,111 @@
+"""Another process holds the database: writes wait, and give up in time; reads never notice.
+
+Protects, in app/db.py: Database._begin (it tries again, with a cooperative sleep, until
+LOCKED_FOR_SECONDS are over), Database.write (the time counts from when a writer came, so that those
+who queue behind do not wait one after the other), db._set_up (WAL: readers need no lock).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.faults import people
+from tests.faults.conftest import Start
+from tests.faults.people import Answer, Person
+from tests.server import RunningServer
+
+WRITERS = 6
+
+
+class Write(threading.Thread):
+    """A message that is sent while the database is locked, and how long that took."""
+
+    def __init__(self, person: Person, room_id: str) -> None:
+        super().__init__(daemon=True)
+        self.person = person
+        self.room_id = room_id
+        self.answer: Answer | None = None
+        self.seconds = 0.0
+
+    def run(self) -> None:
+        began = time.monotonic()
+        self.answer = self.person.send(self.room_id)
+        self.seconds = time.monotonic() - began
+
+
+@contextmanager
+def locked(data_dir: Path) -> Iterator[sqlite3.Connection]:
+    """The database, locked by this process; `commit()` frees it."""
+    with people.database(data_dir) as connection:
+        connection.execute("PRAGMA busy_timeout = 5000")
+        connection.execute("BEGIN IMMEDIATE")
+        yield connection
+
+
+def begin_writes(person: Person, room_id: str) -> list[Write]:
+    writes = [Write(person, room_id) for _ in range(WRITERS)]
+    for write in writes:
+        write.start()
+    return writes
+
+
+def refused(running: RunningServer, answer: Answer | None) -> bool:
+    """Whether it says in Matrix's words that the server can't write now."""
+    assert "Traceback" not in running.output()
+    return answer == Answer(
+        503, {"errcode": "M_UNKNOWN", "error": "The server cannot write at the moment"}
+    )
+
+
+def test_writes_wait_for_who_holds_the_database_for_two_seconds(
+    tmp_path: Path, start: Start
+) -> None:
+    running = start()
+    alice = Person(running, "alice")
+    room_id = alice.create_room()
+
+    with locked(tmp_path) as other:
+        writes = begin_writes(alice, room_id)
+        time.sleep(2)
+        other.execute("COMMIT")
+        for write in writes:
+            write.join(people.SECONDS)
+
+    assert [write.answer and write.answer.status for write in writes] == [200] * WRITERS
+    assert min(write.seconds for write in writes) > 1.5
+    assert len(alice.history(room_id)) == WRITERS
+
+
+def test_writes_give_up_after_five_seconds_while_reads_go_on(tmp_path: Path, start: Start) -> None:
+    running = start()
+    alice, bob = Person(running, "alice"), Person(running, "bob")
+    room_id = alice.create_room(bob)
+    alice.send(room_id)
+    since = bob.sync()["next_batch"]
+    slowest = 0.0
+
+    with locked(tmp_path) as other:
+        until = time.monotonic() + 10
+        writes = begin_writes(alice, room_id)
+        while time.monotonic() < until:
+            began = time.monotonic()
+            assert bob.sync(since, 100).status == 200
+            assert len(bob.history(room_id)) == 1
+            slowest = max(slowest, time.monotonic() - began)
+        still_waiting = [write for write in writes if write.is_alive()]
+        other.execute("COMMIT")
+    for write in writes:
+        write.join(people.SECONDS)
+
+    assert still_waiting == []
+    assert all(refused(running, write.answer) for write in writes)
+    assert all(4.5 < write.seconds < 7 for write in writes)
+    assert slowest < 1.5
+    assert alice.send(room_id).status == 200
+    assert len(bob.history(room_id)) == 2
+    assert people.problems(tmp_path) == []

@@ -1,0 +1,73 @@
+"""SIGTERM under load: what was accepted is answered, and the server ends within moments.
+
+Protects, in app/: worker.Worker.handle_exit and _let_go (parked requests are let go, idle
+connections closed), long_poll.first (`wakeups.is_closing`), worker.Worker.run (`db.close()`: the
+last batch is committed), gunicorn.conf.py (graceful_timeout).
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+
+from tests.faults import people
+from tests.faults.conftest import Start
+from tests.faults.people import Answer, Follower, Person, Sender
+
+SENDERS = 8
+PARKED = 50
+
+
+class Parked(threading.Thread):
+    """A long poll of a minute."""
+
+    def __init__(self, person: Person, since: str) -> None:
+        super().__init__(daemon=True)
+        self.person = person
+        self.since = since
+        self.answer: Answer | None = None
+
+    def run(self) -> None:
+        self.answer = self.person.sync(self.since, 60_000)
+
+
+def test_everything_accepted_is_answered_when_the_server_is_told_to_stop(
+    tmp_path: Path, start: Start
+) -> None:
+    running = start()
+    alice, bob, carol = (Person(running, name) for name in ("alice", "bob", "carol"))
+    room_id = alice.create_room(bob)
+    since = bob.sync()["next_batch"]
+    parked = [Parked(carol, carol.sync()["next_batch"]) for _ in range(PARKED)]
+    follower = Follower(bob, room_id, since)
+    senders = [Sender(alice, room_id, f"s{number}") for number in range(SENDERS)]
+    for thread in (*parked, follower, *senders):
+        thread.start()
+    time.sleep(1)
+
+    began = time.monotonic()
+    running.process.send_signal(signal.SIGTERM)
+    running.process.wait(people.SECONDS)
+    seconds = time.monotonic() - began
+
+    assert seconds < 5
+    assert running.process.returncode == 0
+    assert re.search("Traceback|ERROR", running.output()) is None
+    for thread in (*parked, follower, *senders):
+        thread.join(people.SECONDS)
+    assert {it.answer and it.answer.status for it in parked} == {200}
+    assert follower.refused == []
+    assert [it.refused for it in senders] == [[]] * SENDERS
+    acknowledged = {text: it for sender in senders for text, it in sender.acknowledged.items()}
+    with people.database(tmp_path) as connection:
+        stored = connection.execute(
+            "SELECT json_extract(pdu, '$.content.body'), event_id FROM events"
+            " WHERE type = 'm.room.message'"
+        ).fetchall()
+    # what was stored was accepted; what was accepted was answered
+    assert len(acknowledged) > SENDERS
+    assert sorted(stored) == sorted(acknowledged.items())
+    assert people.problems(tmp_path) == []
