@@ -1,7 +1,7 @@
 """What all tables share.
 
-A partial index has its condition as sqlite_where only: SQLAlchemy loads all of the dialect whose name
-stands before _where, and PostgreSQL's takes 4 MB.
+A partial index has its condition as sqlite_where only: SQLAlchemy loads the whole dialect of every
+name that stands before _where, and PostgreSQL's takes 4 MB.
 """
 
 from __future__ import annotations

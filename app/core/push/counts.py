@@ -89,7 +89,10 @@ _UNREAD = select(
     UnreadCount.thread_id,
     UnreadCount.notification_count,
     UnreadCount.highlight_count,
-).where(UnreadCount.user_id == bindparam("user_id"))
+).where(
+    UnreadCount.user_id == bindparam("user_id"),
+    UnreadCount.room_id.in_(bindparam("room_ids", expanding=True)),
+)
 _UNREAD_IN_ROOM = select(UnreadCount.thread_id).where(
     UnreadCount.user_id == bindparam("user_id"), UnreadCount.room_id == bindparam("room_id")
 )
@@ -159,10 +162,12 @@ def unread_in(
     tx: Reader, user_id: str, room_ids: Collection[str]
 ) -> dict[str, dict[str, tuple[int, int]]]:
     """{room_id: {thread_id or "main": (notifications, highlights)}}, of what is not read."""
+    if not room_ids:
+        return {}
     found: dict[str, dict[str, tuple[int, int]]] = {}
-    for room_id, thread_id, notified, highlighted in tx.sql.execute(_UNREAD, {"user_id": user_id}):
-        if room_id in room_ids:
-            found.setdefault(room_id, {})[thread_id] = (notified, highlighted)
+    asked = {"user_id": user_id, "room_ids": room_ids}
+    for room_id, thread_id, notified, highlighted in tx.sql.execute(_UNREAD, asked):
+        found.setdefault(room_id, {})[thread_id] = (notified, highlighted)
     return found
 
 
