@@ -125,7 +125,7 @@ def _copy_pages(source: Path, fresh: Path, file: IO[bytes], progress: Progress) 
         old.execute("SELECT 1 FROM sqlite_schema").fetchone()
 
         def note(_status: int, left: int, total: int) -> None:
-            os.fdatasync(file)
+            os.fsync(file)
             progress(total - left, total)
 
         old.backup(new, pages=PIECE_BYTES // page_bytes, progress=note)
@@ -176,7 +176,7 @@ def _copy_whole(source: Path, target: Path) -> None:
             while piece := old.read(PIECE_BYTES):
                 new.write(piece)
                 new.flush()
-                os.fdatasync(new)
+                os.fsync(new)
         fresh.replace(target)
     finally:
         fresh.unlink(missing_ok=True)

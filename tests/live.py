@@ -51,14 +51,22 @@ class Person:
         """Hang up."""
         self._connection.close()
 
-    def raw(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
-        """(status, body) of an answer. Bytes go out as they are, all else as JSON."""
+    def begin_to_ask(self, method: str, path: str, body: Any = None) -> None:
+        """Send a request. Bytes go out as they are, all else as JSON."""
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         data = None if method == "GET" else body if isinstance(body, bytes) else json.dumps(body)
-        url = path if path.startswith("/_matrix") else V3 + path
+        url = path if path.startswith("/_matrix") or path == "/metrics" else V3 + path
         self._connection.request(method, url, data, headers)
+
+    def answer(self) -> tuple[int, bytes]:
+        """(status, body) of the answer to it."""
         answer = self._connection.getresponse()
         return answer.status, answer.read()
+
+    def raw(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+        """(status, body) of the answer to a request."""
+        self.begin_to_ask(method, path, body)
+        return self.answer()
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The JSON of an answer; AssertionError with it when it is a refusal."""
