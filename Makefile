@@ -8,7 +8,7 @@ N ?= $(if $(filter tests,$(T)),2,0)
 m ?= change
 SPEC ?= ../shared/spec/client-server.json
 
-.PHONY: help install run test check lint fmt types migrations spec clients fuzz bench migration migrate clean
+.PHONY: help install run test check lint fmt types migrations spec clients fuzz faults bench migration migrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,6 +59,9 @@ fuzz: $(VENV)/.dev  ## ten minutes of odd values, and requests by schemathesis (
 	if $(BIN)/python -m pip install --quiet --only-binary atheris --editable '.[fuzz]'; \
 	then $(BIN)/python -m tests.fuzz.by_coverage 60; fi
 	$(BIN)/python -m tests.tools.fuzz_by_schema $(SPEC) --examples 50
+
+faults: $(VENV)/.dev  ## kills, full and damaged disks, hostile clients, in full size (as root, in ten minutes)
+	$(BIN)/python -m pytest -m "" tests/faults tests/faults_clients
 
 bench: $(VENV)/.dev  ## what grows with history, BENCH=--small or its sizes, --help lists them
 	$(BIN)/python -m tests.bench $(BENCH)
