@@ -30,6 +30,8 @@ IDLE_AFTER_MS = 300_000
 """After the user last did something."""
 STATES = ("online", "unavailable", "offline")
 MAX_STATUS_LENGTH = 1000
+MAX_PEOPLE = 20_000
+"""Of whom something is known, about 20 MB. Beyond it, who was offline for longest is forgotten."""
 
 
 @contextmanager
@@ -182,9 +184,20 @@ def _end_sync(ephemeral: Ephemeral, user_id: str, device_id: str) -> None:
 def _device(ephemeral: Ephemeral, user_id: str, device_id: str) -> tuple[Person, PresentDevice]:
     person = ephemeral.people.get(user_id)
     if person is None:
+        _make_room(ephemeral)
         person = ephemeral.people[user_id] = Person()
         ephemeral.people.move_to_end(user_id, last=False)  # it has changed nothing yet
     return person, person.devices.setdefault(device_id, PresentDevice("offline"))
+
+
+def _make_room(ephemeral: Ephemeral) -> None:
+    """Guests come and go, and each would stay."""
+    if len(ephemeral.people) < MAX_PEOPLE:
+        return
+    for user_id, person in ephemeral.people.items():
+        if person.presence == "offline" and not any(it.syncs for it in person.devices.values()):
+            del ephemeral.people[user_id]
+            return
 
 
 def _counts(ephemeral: Ephemeral, device: PresentDevice) -> bool:

@@ -50,8 +50,11 @@ class LazyMembers:
     MAX_DEVICES = 500
     MAX_MEMBERS = 5000
     """Of a device; one that knows more starts anew."""
+    MAX_IN_ALL = 60_000
+    """About 20 MB; beyond it the devices go that were told the longest ago."""
 
     def __init__(self) -> None:
+        self._in_all = 0
         self._told: OrderedDict[tuple[str, str], dict[tuple[str, str], int]] = OrderedDict()
 
     def unknown(
@@ -67,13 +70,18 @@ class LazyMembers:
         device = (asker.user_id, asker.device_id)
         told = self._told.setdefault(device, {})
         self._told.move_to_end(device)
+        before = len(told)
         if len(told) > self.MAX_MEMBERS:
             told.clear()
         for user_id in user_ids:
             told.setdefault((room_id, user_id), token)
             told[room_id, user_id] = min(told[room_id, user_id], token)
-        while len(self._told) > self.MAX_DEVICES:
-            self._told.popitem(last=False)
+        self._in_all += len(told) - before
+        while len(self._told) > self.MAX_DEVICES or (
+            self._in_all > self.MAX_IN_ALL and len(self._told) > 1
+        ):
+            _, gone = self._told.popitem(last=False)
+            self._in_all -= len(gone)
 
 
 def load(
