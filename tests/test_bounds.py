@@ -15,6 +15,7 @@ from app import db
 from app.caches import Caches, Requester
 from app.core.sync import presence
 from app.core.sync.state_sections import LazyMembers
+from app.spec import property_paths
 from tests.conftest import Login, MakeApp, Person
 
 LAZY = '{"room":{"state":{"lazy_load_members":true}}}'
@@ -134,6 +135,16 @@ def test_the_connections_of_a_rush_are_closed(app: Flask) -> None:
             rush.enter_context(database.read())
 
     assert sizes(app)["[db]._idle_readers"] == db.MAX_IDLE_READERS
+
+
+@pytest.mark.parametrize(("length", "is_kept"), [(250, True), (60_000, False)])
+def test_only_short_paths_are_remembered(length: int, is_kept: bool) -> None:
+    path = "x." * (length // 2)
+
+    first, second = property_paths.parse(path), property_paths.parse(path)
+
+    assert first == second == ("x",) * (length // 2) + ("",)
+    assert (first is second) == is_kept
 
 
 def test_lazy_members_are_bounded_for_all_devices_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,16 @@ MISSING: Final = object()
 _PART: Final = re.compile(r"\\[.\\]|.", re.DOTALL)
 
 
-@functools.lru_cache(maxsize=4096)
+MAX_REMEMBERED_LENGTH: Final = 255
+"""Longer ones nobody needs, and thousands of them would fill the memory."""
+
+
 def parse(text: str) -> Path:
     r"""The names in a path. Only `\.` and `\\` are escapes; other backslashes stay."""
+    return _remembered(text) if len(text) <= MAX_REMEMBERED_LENGTH else _names(text)
+
+
+def _names(text: str) -> Path:
     names = [""]
     for part in _PART.findall(text):
         if part == ".":
@@ -28,6 +35,9 @@ def parse(text: str) -> Path:
         else:
             names[-1] += part[-1]
     return tuple(names)
+
+
+_remembered = functools.lru_cache(maxsize=4096)(_names)
 
 
 def value_at(json: object, path: Path) -> object:
