@@ -1,10 +1,9 @@
 """A full disk: writes are refused in Matrix's words, reads go on, and with room again all is well.
 
-Protects, in app/: db.Database._commit and _give_up (a failed COMMIT fails its batch and empties the
-caches), db.Database._undo, trouble.answer_to (503, one line in the log), core/media/files._incoming
-and _disk_errors (nothing half is left), core/sync/to_device.acknowledge_if_possible (a /sync takes
-away what was got another time), hub._outcome (gevent prints the trace of a COMMIT that fails, and
-the server hangs where that does not fit on the disk either).
+Protects, in app/: core/media/files._incoming and _disk_errors (nothing half is left), hub._outcome
+(gevent prints the trace of a COMMIT that fails, and the server hangs where that does not fit on the
+disk either), and in the file system of its own core/sync/to_device.acknowledge_if_possible (a /sync
+takes away another time what was got).
 
 The small disk is a limit on the size of files (RLIMIT_FSIZE), which anybody may set, and with
 `make faults` also a file system of its own, for which one has to be root.

@@ -1,9 +1,8 @@
 """SIGKILL under load, again and again: what was acknowledged is there afterwards, and there once.
 
-Protects, in app/: db._set_up (WAL, synchronous), db.Database.write (nobody is answered before the
-COMMIT: `batch.wait()`), db.Database._commit (the clock is written with it), core/rooms/sending and
-timeline.sent_before (the transaction id stands in the event's row), core/rooms/timeline.store
-(event, counts and outbox in one transaction), core/outbox (at least once).
+Protects, in app/: db.Database.write (nobody is answered before the COMMIT: `batch.wait()`),
+db.Database._commit (the clock is written with it), background/delivery._try (a row of the outbox
+goes when it was delivered, not before).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Protects, in app/db.py: Database._begin (it tries again, with a cooperative sleep, until
 LOCKED_FOR_SECONDS are over), Database.write (the time counts from when a writer came, so that those
-who queue behind do not wait one after the other), db._set_up (WAL: readers need no lock).
+who queue behind do not wait one after the other).
 """
 
 from __future__ import annotations

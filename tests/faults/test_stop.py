@@ -1,8 +1,6 @@
 """SIGTERM under load: what was accepted is answered, and the server ends within moments.
 
-Protects, in app/: worker.Worker.handle_exit and _let_go (parked requests are let go, idle
-connections closed), long_poll.first (`wakeups.is_closing`), worker.Worker.run (`db.close()`: the
-last batch is committed), gunicorn.conf.py (graceful_timeout).
+Protects, in app/: worker.Worker._let_go (`wakeups.close()` lets parked requests go).
 """
 
 from __future__ import annotations
