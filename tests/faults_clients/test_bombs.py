@@ -127,8 +127,8 @@ def check_thumbnail(alice: Person, data: bytes, expected: tuple[tuple[int, str],
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bomb_for_an_avatar_is_no_picture_or_a_small_one(alice: Person, name: str) -> None:
-    # Protects: core/media/pictures: FORMATS (what is opened at all), _check_size in _opened
-    # and in _is_short_gif, and its limit of frames; hub.offload in thumbnails.get.
+    # Protects: core/media/pictures: _check_size in _opened. That of _is_short_gif has a second one
+    # behind it in _plain.
     make, expected = BOMBS[name]
 
     check_thumbnail(alice, make(), expected)
