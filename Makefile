@@ -8,7 +8,7 @@ N ?= $(if $(filter tests,$(T)),2,0)
 m ?= change
 SPEC ?= ../shared/spec/client-server.json
 
-.PHONY: help install run test check lint fmt types migrations spec clients fuzz faults bench migration migrate clean
+.PHONY: help install run test check lint fmt types migrations spec clients fuzz faults bench migration schema migrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,7 @@ types: $(VENV)/.dev  ## mypy --strict
 
 migrations: $(VENV)/.dev  ## models and migrations must not part
 	$(BIN)/python -m tests.tools.next_migration --check
+	$(BIN)/python -m tests.tools.schema --check
 
 spec: $(VENV)/.dev  ## which operation of the specification is served by which view
 	$(BIN)/python -m tests.tools.spec_index
@@ -68,6 +69,10 @@ bench: $(VENV)/.dev  ## what grows with history, BENCH=--small or its sizes, --h
 
 migration: $(VENV)/.dev  ## write the next migration from what changed in the models, m="why"
 	$(BIN)/python -m tests.tools.next_migration "$(m)"
+	$(BIN)/python -m tests.tools.schema
+
+schema: $(VENV)/.dev  ## write alembic/schema.sql anew, after a migration was edited
+	$(BIN)/python -m tests.tools.schema
 
 migrate: install  ## bring the database up to date
 	$(BIN)/alembic -c setup.cfg upgrade head

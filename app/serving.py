@@ -97,8 +97,8 @@ def check_pages(config: Config) -> None:
 def migrate(config: Config) -> None:
     """Bring the database to the newest migration. Raises StartError.
 
-    Alembic takes half a second and 40 MB to import, so it runs in a process of its own, and only
-    when there is something to do.
+    A new one is made at once. Alembic takes half a second and 40 MB to import, so it runs in a
+    process of its own, and only for a database that is behind.
     """
     folder = database_path(config.database_url).parent
     if not folder.is_dir():
@@ -107,7 +107,10 @@ def migrate(config: Config) -> None:
     at = current_migration(config.database_url)
     if at == steps[-1]:
         return
-    if at is not None and at not in steps:
+    if at is None:
+        make(database_path(config.database_url))
+        return
+    if at not in steps:
         raise StartError(
             f"The database is of a newer homebody (migration {at}; this one knows {steps[-1]})"
         )
@@ -118,6 +121,16 @@ def migrate(config: Config) -> None:
         # SQLAlchemy says more after the line with the error: the statement, and where to read on
         told = _ERROR.findall(done.stderr) or done.stderr.splitlines() or ["no reason given"]
         raise StartError(f"The database could not be brought up to date: {told[-1]}")
+
+
+def make(path: Path) -> None:
+    """Make a new database, whole or not at all. Raises StartError."""
+    statements = (ROOT / "alembic/schema.sql").read_text(encoding="utf-8")
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.executescript(f"BEGIN;{statements}COMMIT;")
+    except sqlite3.Error as error:
+        raise StartError(f"The database {path} can't be made: {error}") from error
 
 
 def check_server_name(config: Config) -> None:

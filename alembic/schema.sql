@@ -1,0 +1,504 @@
+-- What all migrations together make: a new database begins with it, and needs no Alembic.
+-- Written by `make schema`; `make migrations` compares it with the migrations.
+
+CREATE TABLE alembic_version (
+	version_num VARCHAR(32) NOT NULL, 
+	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+);
+
+CREATE TABLE access_tokens (
+	token_hash BLOB NOT NULL, 
+	user_id TEXT NOT NULL, 
+	device_id TEXT NOT NULL, 
+	expires_ts INTEGER, 
+	CONSTRAINT pk_access_tokens PRIMARY KEY (token_hash)
+);
+
+CREATE INDEX ix_access_tokens_user_id_device_id ON access_tokens (user_id, device_id);
+
+CREATE TABLE account_data (
+	user_id TEXT NOT NULL, 
+	room_id TEXT NOT NULL, 
+	type TEXT NOT NULL, 
+	content TEXT NOT NULL, 
+	position INTEGER NOT NULL, 
+	CONSTRAINT pk_account_data PRIMARY KEY (user_id, room_id, type)
+);
+
+CREATE INDEX ix_account_data_user_id_position ON account_data (user_id, position);
+
+CREATE TABLE clock (
+	id INTEGER NOT NULL, 
+	position INTEGER NOT NULL, 
+	CONSTRAINT pk_clock PRIMARY KEY (id)
+);
+
+CREATE TABLE devices (
+	user_id TEXT NOT NULL, 
+	device_id TEXT NOT NULL, 
+	display_name TEXT, 
+	last_seen_ts INTEGER, 
+	last_seen_ip TEXT, 
+	last_seen_user_agent TEXT, 
+	CONSTRAINT pk_devices PRIMARY KEY (user_id, device_id)
+);
+
+CREATE TABLE events (
+	position INTEGER NOT NULL, 
+	event_id TEXT NOT NULL, 
+	room_id TEXT NOT NULL, 
+	type TEXT NOT NULL, 
+	state_key TEXT, 
+	sender TEXT NOT NULL, 
+	origin_server_ts INTEGER NOT NULL, 
+	pdu TEXT NOT NULL, 
+	replaces INTEGER, 
+	redacted_by INTEGER, 
+	relates_to TEXT, 
+	rel_type TEXT, 
+	thread_id TEXT, 
+	device_id TEXT, 
+	txn_id TEXT, 
+	CONSTRAINT pk_events PRIMARY KEY (position), 
+	CONSTRAINT uq_events_event_id UNIQUE (event_id)
+);
+
+CREATE INDEX ix_events_relates_to ON events (relates_to) WHERE relates_to IS NOT NULL;
+
+CREATE INDEX ix_events_room_id_position ON events (room_id, position);
+
+CREATE INDEX ix_events_room_id_origin_server_ts ON events (room_id, origin_server_ts);
+
+CREATE INDEX ix_events_transaction ON events (sender, device_id, txn_id) WHERE txn_id IS NOT NULL;
+
+CREATE TABLE filters (
+	user_id TEXT NOT NULL, 
+	filter_id TEXT NOT NULL, 
+	definition TEXT NOT NULL, 
+	CONSTRAINT pk_filters PRIMARY KEY (user_id, filter_id)
+);
+
+CREATE TABLE forgotten_rooms (
+	user_id TEXT NOT NULL, 
+	room_id TEXT NOT NULL, 
+	CONSTRAINT pk_forgotten_rooms PRIMARY KEY (user_id, room_id)
+);
+
+CREATE TABLE media (
+	origin TEXT NOT NULL, 
+	media_id TEXT NOT NULL, 
+	user_id TEXT, 
+	created_ts INTEGER NOT NULL, 
+	unused_expires_ts INTEGER, 
+	content_type TEXT, 
+	file_name TEXT, 
+	size_bytes INTEGER, 
+	sha256 TEXT, 
+	CONSTRAINT pk_media PRIMARY KEY (origin, media_id)
+);
+
+CREATE INDEX ix_media_pending ON media (user_id) WHERE sha256 IS NULL;
+
+CREATE TABLE notifications (
+	user_id TEXT NOT NULL, 
+	room_id TEXT NOT NULL, 
+	event_position INTEGER NOT NULL, 
+	thread_id TEXT NOT NULL, 
+	is_highlight BOOLEAN NOT NULL, 
+	is_read BOOLEAN NOT NULL, 
+	actions TEXT NOT NULL, 
+	CONSTRAINT pk_notifications PRIMARY KEY (user_id, room_id, event_position)
+)
+ WITHOUT ROWID
+
+;
+
+CREATE TABLE profile_fields (
+	user_id TEXT NOT NULL, 
+	name TEXT NOT NULL, 
+	value TEXT NOT NULL, 
+	CONSTRAINT pk_profile_fields PRIMARY KEY (user_id, name)
+);
+
+CREATE TABLE receipts (
+	room_id TEXT NOT NULL, 
+	user_id TEXT NOT NULL, 
+	receipt_type TEXT NOT NULL, 
+	thread_id TEXT NOT NULL, 
+	event_id TEXT NOT NULL, 
+	event_position INTEGER NOT NULL, 
+	ts INTEGER NOT NULL, 
+	position INTEGER NOT NULL, 
+	CONSTRAINT pk_receipts PRIMARY KEY (room_id, user_id, receipt_type, thread_id)
+);
+
+CREATE INDEX ix_receipts_position ON receipts (position);
+
+CREATE INDEX ix_receipts_room_id_position ON receipts (room_id, position);
+
+CREATE TABLE refresh_tokens (
+	token_hash BLOB NOT NULL, 
+	user_id TEXT NOT NULL, 
+	device_id TEXT NOT NULL, 
+	access_token_hash BLOB NOT NULL, 
+	replaced_by BLOB, 
+	CONSTRAINT pk_refresh_tokens PRIMARY KEY (token_hash)
+);
+
+CREATE INDEX ix_refresh_tokens_user_id_device_id ON refresh_tokens (user_id, device_id);
+
+CREATE TABLE registration_tokens (
+	token TEXT NOT NULL, 
+	uses_allowed INTEGER, 
+	uses INTEGER NOT NULL, 
+	expires_ts INTEGER, 
+	created_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_registration_tokens PRIMARY KEY (token)
+);
+
+CREATE TABLE room_aliases (
+	alias TEXT NOT NULL, 
+	room_id TEXT NOT NULL, 
+	creator TEXT NOT NULL, 
+	CONSTRAINT pk_room_aliases PRIMARY KEY (alias)
+);
+
+CREATE INDEX ix_room_aliases_room_id ON room_aliases (room_id);
+
+CREATE TABLE rooms (
+	room_id TEXT NOT NULL, 
+	version TEXT NOT NULL, 
+	forward_extremities JSON NOT NULL, 
+	depth INTEGER NOT NULL, 
+	last_position INTEGER NOT NULL, 
+	is_published BOOLEAN NOT NULL, 
+	CONSTRAINT pk_rooms PRIMARY KEY (room_id)
+);
+
+CREATE TABLE state_intervals (
+	room_id TEXT NOT NULL, 
+	type TEXT NOT NULL, 
+	state_key TEXT NOT NULL, 
+	from_position INTEGER NOT NULL, 
+	to_position INTEGER NOT NULL, 
+	event_position INTEGER NOT NULL, 
+	membership TEXT, 
+	CONSTRAINT pk_state_intervals PRIMARY KEY (room_id, type, state_key, from_position)
+)
+ WITHOUT ROWID
+
+;
+
+CREATE INDEX ix_state_intervals_member ON state_intervals (state_key, to_position, from_position) WHERE membership IS NOT NULL;
+
+CREATE INDEX ix_state_intervals_current ON state_intervals (room_id, to_position, membership, event_position);
+
+CREATE TABLE uia_sessions (
+	session_hash BLOB NOT NULL, 
+	created_ts INTEGER NOT NULL, 
+	endpoint TEXT NOT NULL, 
+	user_id TEXT, 
+	params_mac BLOB, 
+	completed JSON NOT NULL, 
+	registration_token TEXT, threepid JSON, 
+	CONSTRAINT pk_uia_sessions PRIMARY KEY (session_hash)
+);
+
+CREATE INDEX ix_uia_sessions_created_ts ON uia_sessions (created_ts);
+
+CREATE TABLE unread_counts (
+	user_id TEXT NOT NULL, 
+	room_id TEXT NOT NULL, 
+	thread_id TEXT NOT NULL, 
+	notification_count INTEGER NOT NULL, 
+	highlight_count INTEGER NOT NULL, 
+	CONSTRAINT pk_unread_counts PRIMARY KEY (user_id, room_id, thread_id)
+)
+ WITHOUT ROWID
+
+;
+
+CREATE TABLE device_keys (
+	user_id TEXT NOT NULL, 
+	device_id TEXT NOT NULL, 
+	device_keys TEXT NOT NULL, 
+	CONSTRAINT pk_device_keys PRIMARY KEY (user_id, device_id)
+);
+
+CREATE TABLE device_list_changes (
+	user_id TEXT NOT NULL, 
+	position INTEGER NOT NULL, 
+	CONSTRAINT pk_device_list_changes PRIMARY KEY (user_id)
+);
+
+CREATE INDEX ix_device_list_changes_position ON device_list_changes (position);
+
+CREATE TABLE fallback_keys (
+	user_id TEXT NOT NULL, 
+	device_id TEXT NOT NULL, 
+	algorithm TEXT NOT NULL, 
+	key_id TEXT NOT NULL, 
+	"key" TEXT NOT NULL, 
+	is_used BOOLEAN NOT NULL, 
+	CONSTRAINT pk_fallback_keys PRIMARY KEY (user_id, device_id, algorithm)
+);
+
+CREATE TABLE one_time_keys (
+	user_id TEXT NOT NULL, 
+	device_id TEXT NOT NULL, 
+	algorithm TEXT NOT NULL, 
+	key_id TEXT NOT NULL, 
+	"key" TEXT NOT NULL, 
+	position INTEGER NOT NULL, 
+	CONSTRAINT pk_one_time_keys PRIMARY KEY (user_id, device_id, algorithm, key_id)
+)
+ WITHOUT ROWID
+
+;
+
+CREATE INDEX ix_one_time_keys_order ON one_time_keys (user_id, device_id, algorithm, position, key_id);
+
+CREATE TABLE to_device_cut_answers (
+	user_id TEXT NOT NULL, 
+	device_id TEXT NOT NULL, 
+	token INTEGER NOT NULL, 
+	last_message INTEGER NOT NULL, 
+	CONSTRAINT pk_to_device_cut_answers PRIMARY KEY (user_id, device_id, token)
+);
+
+CREATE TABLE to_device_messages (
+	position INTEGER NOT NULL, 
+	user_id TEXT NOT NULL, 
+	device_id TEXT NOT NULL, 
+	event TEXT NOT NULL, 
+	CONSTRAINT pk_to_device_messages PRIMARY KEY (position)
+);
+
+CREATE INDEX ix_to_device_messages_user_id_device_id_position ON to_device_messages (user_id, device_id, position);
+
+CREATE TABLE to_device_transactions (
+	user_id TEXT NOT NULL, 
+	device_id TEXT NOT NULL, 
+	event_type TEXT NOT NULL, 
+	txn_id TEXT NOT NULL, 
+	ts INTEGER NOT NULL, 
+	CONSTRAINT pk_to_device_transactions PRIMARY KEY (user_id, device_id, event_type, txn_id)
+);
+
+CREATE INDEX ix_to_device_transactions_ts ON to_device_transactions (ts);
+
+CREATE TABLE backed_up_keys (
+	user_id TEXT NOT NULL, 
+	version INTEGER NOT NULL, 
+	room_id TEXT NOT NULL, 
+	session_id TEXT NOT NULL, 
+	first_message_index INTEGER NOT NULL, 
+	forwarded_count INTEGER NOT NULL, 
+	is_verified BOOLEAN NOT NULL, 
+	session_data TEXT NOT NULL, 
+	CONSTRAINT pk_backed_up_keys PRIMARY KEY (user_id, version, room_id, session_id)
+);
+
+CREATE TABLE cross_signing_keys (
+	user_id TEXT NOT NULL, 
+	usage TEXT NOT NULL, 
+	public_key TEXT NOT NULL, 
+	"key" TEXT NOT NULL, 
+	CONSTRAINT pk_cross_signing_keys PRIMARY KEY (user_id, usage)
+);
+
+CREATE TABLE dehydrated_devices (
+	user_id TEXT NOT NULL, 
+	device_id TEXT NOT NULL, 
+	device_data TEXT NOT NULL, 
+	CONSTRAINT pk_dehydrated_devices PRIMARY KEY (user_id)
+);
+
+CREATE TABLE key_backups (
+	user_id TEXT NOT NULL, 
+	version INTEGER NOT NULL, 
+	algorithm TEXT NOT NULL, 
+	auth_data TEXT NOT NULL, 
+	etag INTEGER NOT NULL, 
+	key_count INTEGER NOT NULL, 
+	is_deleted BOOLEAN NOT NULL, 
+	CONSTRAINT pk_key_backups PRIMARY KEY (user_id, version)
+);
+
+CREATE TABLE key_signatures (
+	signed_user_id TEXT NOT NULL, 
+	signer_user_id TEXT NOT NULL, 
+	signed_key TEXT NOT NULL, 
+	signer_key_id TEXT NOT NULL, 
+	signature TEXT NOT NULL, 
+	position INTEGER NOT NULL, 
+	CONSTRAINT pk_key_signatures PRIMARY KEY (signed_user_id, signer_user_id, signed_key, signer_key_id)
+);
+
+CREATE INDEX ix_key_signatures_signer_user_id_position ON key_signatures (signer_user_id, position);
+
+CREATE TABLE outbox (
+	id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, 
+	kind TEXT NOT NULL, 
+	destination TEXT NOT NULL, 
+	payload JSON NOT NULL, 
+	created_ts INTEGER NOT NULL, 
+	tries INTEGER NOT NULL, 
+	next_try_ts INTEGER NOT NULL
+);
+
+CREATE INDEX ix_outbox_kind_destination_id ON outbox (kind, destination, id);
+
+CREATE TABLE pushers (
+	user_id TEXT NOT NULL, 
+	app_id TEXT NOT NULL, 
+	pushkey TEXT NOT NULL, 
+	device_id TEXT NOT NULL, 
+	kind TEXT NOT NULL, 
+	app_display_name TEXT NOT NULL, 
+	device_display_name TEXT NOT NULL, 
+	profile_tag TEXT, 
+	lang TEXT NOT NULL, 
+	data JSON NOT NULL, 
+	pushkey_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_pushers PRIMARY KEY (user_id, app_id, pushkey)
+)
+ WITHOUT ROWID
+
+;
+
+CREATE INDEX ix_pushers_app_id_pushkey ON pushers (app_id, pushkey);
+
+CREATE TABLE search_progress (
+	id INTEGER NOT NULL, 
+	position INTEGER NOT NULL, 
+	CONSTRAINT pk_search_progress PRIMARY KEY (id)
+);
+
+CREATE VIRTUAL TABLE search_index USING fts5(body, name, topic, tokenize = 'unicode61 remove_diacritics 2');
+
+CREATE INDEX ix_events_threads ON events (room_id, position) WHERE rel_type = 'm.thread';
+
+CREATE TABLE reports (
+	id INTEGER NOT NULL, 
+	created_ts INTEGER NOT NULL, 
+	reporter TEXT NOT NULL, 
+	reason TEXT NOT NULL, 
+	room_id TEXT, 
+	event_id TEXT, 
+	user_id TEXT, 
+	CONSTRAINT pk_reports PRIMARY KEY (id)
+);
+
+CREATE TABLE server_notice_rooms (
+	user_id TEXT NOT NULL, 
+	room_id TEXT NOT NULL, 
+	CONSTRAINT pk_server_notice_rooms PRIMARY KEY (user_id)
+);
+
+CREATE TABLE accepted_terms (
+	user_id TEXT NOT NULL, 
+	document_id TEXT NOT NULL, 
+	version TEXT NOT NULL, 
+	accepted_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_accepted_terms PRIMARY KEY (user_id, document_id, version)
+);
+
+CREATE TABLE openid_tokens (
+	token_hash BLOB NOT NULL, 
+	user_id TEXT NOT NULL, 
+	expires_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_openid_tokens PRIMARY KEY (token_hash)
+);
+
+CREATE INDEX ix_openid_tokens_expires_ts ON openid_tokens (expires_ts);
+
+CREATE TABLE directory_words (
+	word TEXT NOT NULL, 
+	user_id TEXT NOT NULL, 
+	is_whole BOOLEAN NOT NULL, 
+	CONSTRAINT pk_directory_words PRIMARY KEY (word, user_id)
+)
+ WITHOUT ROWID
+
+;
+
+CREATE INDEX ix_directory_words_user_id_word ON directory_words (user_id, word);
+
+CREATE TABLE login_tokens (
+	token_hash BLOB NOT NULL, 
+	user_id TEXT NOT NULL, 
+	expires_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_login_tokens PRIMARY KEY (token_hash)
+);
+
+CREATE INDEX ix_login_tokens_user_id ON login_tokens (user_id);
+
+CREATE TABLE threepids (
+	medium TEXT NOT NULL, 
+	address TEXT NOT NULL, 
+	user_id TEXT NOT NULL, 
+	validated_ts INTEGER NOT NULL, 
+	added_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_threepids PRIMARY KEY (medium, address)
+);
+
+CREATE INDEX ix_threepids_user_id ON threepids (user_id);
+
+CREATE TABLE validation_sessions (
+	sid TEXT NOT NULL, 
+	purpose TEXT NOT NULL, 
+	address TEXT NOT NULL, 
+	client_secret_hash BLOB NOT NULL, 
+	token_hash BLOB, 
+	send_attempt INTEGER NOT NULL, 
+	next_link TEXT, 
+	created_ts INTEGER NOT NULL, 
+	validated_ts INTEGER, 
+	CONSTRAINT pk_validation_sessions PRIMARY KEY (sid)
+);
+
+CREATE UNIQUE INDEX ix_validation_sessions_purpose_address_client_secret_hash ON validation_sessions (purpose, address, client_secret_hash);
+
+CREATE INDEX ix_validation_sessions_created_ts ON validation_sessions (created_ts);
+
+CREATE TABLE appservice_users (
+	user_id TEXT NOT NULL, 
+	service_id TEXT NOT NULL, 
+	CONSTRAINT pk_appservice_users PRIMARY KEY (user_id)
+);
+
+CREATE TABLE network_rooms (
+	service_id TEXT NOT NULL, 
+	network_id TEXT NOT NULL, 
+	room_id TEXT NOT NULL, 
+	CONSTRAINT pk_network_rooms PRIMARY KEY (service_id, network_id, room_id)
+);
+
+CREATE TABLE url_previews (
+	url TEXT NOT NULL, 
+	fetched_ts INTEGER NOT NULL, 
+	preview JSON NOT NULL, 
+	problem TEXT, 
+	image_sha256 TEXT, 
+	CONSTRAINT pk_url_previews PRIMARY KEY (url)
+);
+
+CREATE INDEX ix_url_previews_fetched_ts ON url_previews (fetched_ts);
+
+CREATE TABLE "accounts" (
+	user_id TEXT NOT NULL, 
+	password_hash TEXT, 
+	created_ts INTEGER NOT NULL, 
+	is_admin BOOLEAN NOT NULL, 
+	is_guest BOOLEAN NOT NULL, 
+	deactivated_ts INTEGER, 
+	is_locked BOOLEAN NOT NULL, 
+	is_suspended BOOLEAN NOT NULL, 
+	erased_position INTEGER, 
+	CONSTRAINT pk_accounts PRIMARY KEY (user_id)
+);
+
+INSERT INTO alembic_version VALUES ('0011');
+
+INSERT INTO clock VALUES (1, 1);
