@@ -140,7 +140,7 @@ def test_a_database_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
 def test_a_migration_that_fails(tmp_path: Path, empty_database: Path) -> None:
     shutil.copy(empty_database, tmp_path / "homebody.db")
     with sqlite3.connect(tmp_path / "homebody.db") as connection:
-        connection.execute("DELETE FROM alembic_version")
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
     connection.close()
 
     sentence = complaint(tmp_path)
