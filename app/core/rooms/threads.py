@@ -119,7 +119,7 @@ def _batches(
     upto = begin
     for _ in range(history.SCANNED_ROWS // _BATCH):
         found = tx.sql.execute(_REPLIES, {"room_id": room_id, "upto": upto})
-        replies = [Reply(*row[:4], str(row.relates_to)) for row in found]
+        replies = [Reply._make(row) for row in found]
         upto = replies[-1].position - 1 if replies else 0
         seen = visibility.visible(tx, user_id, room_id, replies)
         latest: dict[str, int] = {}
