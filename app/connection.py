@@ -124,6 +124,28 @@ class Connection:
         self._received += len(data)
         return data
 
+    def read_body_into(self, body: Any, buffer: memoryview) -> int:
+        """How many bytes of a gunicorn body of known length are in the buffer now; 0 at its end.
+
+        gunicorn's own way copies each piece half a dozen times. What it has read of the body
+        together with the head comes first.
+        """
+        reader = body.reader
+        buffer = buffer[: reader.length]
+        held = reader.unreader.take_buffered() if buffer else b""
+        if held:
+            count = min(len(held), len(buffer))
+            buffer[:count] = held[:count]
+            reader.unreader.unread(held[count:])
+        elif buffer:
+            self._check_pace()
+            count = self._socket.recv_into(buffer)
+            self._received += count
+        else:
+            count = 0
+        reader.length -= count
+        return count
+
     def _recv_head(self, size: int) -> bytes:
         try:
             data = self._socket.recv(size)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import io
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -40,11 +43,11 @@ def test_a_sweep_leaves_what_is_being_written(tmp_path: Path) -> None:
 
 
 def test_an_upload_is_locked_while_it_comes(tmp_path: Path) -> None:
-    def read_after_a_sweep(_size: int) -> bytes:
+    def read_after_a_sweep(buffer: memoryview) -> int:
         assert files.sweep(tmp_path) == 0
-        return pieces.pop()
+        return body.readinto(buffer[:3])
 
-    pieces = [b"", b"lo", b"hel"]
+    body = io.BytesIO(b"hello")
 
     content = files.receive(tmp_path, read_after_a_sweep, 100)
 
@@ -69,16 +72,25 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(Path, "rename", noted_rename)
-    body = [b"", b"x"]
 
-    files.receive(tmp_path, lambda _size: body.pop(), 100)
+    files.receive(tmp_path, io.BytesIO(b"x").readinto, 100)
 
     assert done[:2] == ["fsync of ('incoming',)", "rename"]
     assert len(done[2:]) == 3  # its folder, and those that got a new folder
 
 
+@pytest.mark.parametrize("size", [0, 1, files.PIECE_BYTES, 3 * files.PIECE_BYTES + 7])
+def test_a_body_is_kept_as_it_came(tmp_path: Path, size: int) -> None:
+    body = random.Random(size).randbytes(size)  # noqa: S311 - any bytes will do
+
+    content = files.receive(tmp_path, io.BytesIO(body).readinto, 2**24)
+
+    assert files.content_path(tmp_path, content.sha256).read_bytes() == body
+    assert content == files.Content(hashlib.sha256(body).hexdigest(), size)
+
+
 def test_a_failing_body_leaves_nothing(tmp_path: Path) -> None:
-    def read(_size: int) -> bytes:
+    def read(_buffer: memoryview) -> int:
         raise errors.unknown("The body ended early")
 
     with pytest.raises(errors.MatrixError):

@@ -65,7 +65,7 @@ def _upload() -> store.Upload:
     if not _CONTENT_TYPE.fullmatch(content_type):
         content_type = "application/octet-stream"
     name = request.args.get("filename") or None
-    return store.Upload(_Body().read, content_type, name and name[:MAX_FILE_NAME])
+    return store.Upload(_Body().read_into, content_type, name and name[:MAX_FILE_NAME])
 
 
 class _Body:
@@ -74,15 +74,27 @@ class _Body:
     def __init__(self) -> None:
         self._stream = request.stream
         self._missing = request.content_length
+        connection = request.environ.get("gunicorn.socket")
+        self._from_socket = getattr(connection, "read_body_into", None)
+        self._input = request.environ["wsgi.input"]
 
-    def read(self, size: int) -> bytes:
-        """At most so many bytes; b"" at the end. Raises M_UNKNOWN when the client hung up."""
+    def read_into(self, buffer: memoryview) -> int:
+        """How many bytes came; 0 at the end. Raises M_UNKNOWN when the client hung up."""
+        if self._missing is not None:
+            buffer = buffer[: self._missing]
         try:
-            piece = self._stream.read(size)
+            count = self._read_into(buffer)
         except Exception as error:  # each HTTP server has its own for a bad chunk
             raise errors.unknown("The body could not be read to its end") from error
         if self._missing is not None:
-            self._missing -= len(piece)
-            if not piece and self._missing > 0:
+            self._missing -= count
+            if not count and self._missing > 0:
                 raise errors.unknown("The body ended early")
-        return piece
+        return count
+
+    def _read_into(self, buffer: memoryview) -> int:
+        if self._missing is not None and self._from_socket is not None:
+            return int(self._from_socket(self._input, buffer))
+        piece = self._stream.read(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)

@@ -29,13 +29,13 @@ from app import errors, hub
 
 LOG = logging.getLogger(__name__)
 
-PIECE_BYTES: Final = 2**20
-"""What gunicorn reads from a socket in one go; it copies pieces of another size more often."""
+PIECE_BYTES: Final = 2**19
+"""Of an upload: what is hashed and written in one go, while the next piece comes."""
 SENT_PIECE_BYTES: Final = 2**18
 """Of a download: its memory while a slow client takes it."""
 
-Read = Callable[[int], bytes]
-"""Gives at most so many bytes of a body, and b"" at its end."""
+ReadInto = Callable[[memoryview], int]
+"""Puts the next bytes of a body into memory that is there; how many they are, 0 at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,13 @@ def thumbnails_folder(data_dir: Path, sha256: str) -> Path:
     return data_dir / "media" / "thumbnails" / sha256[:2] / sha256[2:]
 
 
-def receive(data_dir: Path, read: Read, max_bytes: int) -> Content:
+def receive(data_dir: Path, read_into: ReadInto, max_bytes: int) -> Content:
     """Write a body to the disk as it comes; when this returns, it survives a loss of power.
 
     Raises M_TOO_LARGE as soon as more than `max_bytes` have come, and 503 when the disk is full.
     """
     with _incoming(data_dir) as (file, path):
-        content = _copy(read, file, max_bytes)
+        content = _copy(read_into, file, max_bytes)
         target = content_path(data_dir, content.sha256)
         with _disk_errors():
             hub.offload(_keep, file, path, target)
@@ -125,28 +125,38 @@ def _incoming(data_dir: Path) -> Iterator[tuple[IO[bytes], Path]]:
         path.unlink(missing_ok=True)
 
 
-def _copy(read: Read, file: IO[bytes], max_bytes: int) -> Content:
-    """Write and hash one piece in the pool while the next one is being read."""
+def _copy(read_into: ReadInto, file: IO[bytes], max_bytes: int) -> Content:
+    """Write and hash one piece in the pool while the next one is being read beside it."""
     digest = hashlib.sha256()
     size = 0
 
-    def take(piece: bytes) -> None:
+    def take(piece: memoryview) -> None:
         file.write(piece)
         digest.update(piece)
 
-    wait = hub.begin(take, b"")
+    one, other = (memoryview(bytearray(PIECE_BYTES)) for _ in range(2))
+    wait = hub.begin(take, one[:0])
     try:
-        while piece := read(PIECE_BYTES):
-            size += len(piece)
+        while filled := _fill(one, read_into):
+            size += filled
             if size > max_bytes:
                 raise errors.too_large(f"The file is larger than {max_bytes} bytes")
             with _disk_errors():
                 wait()
-                wait = hub.begin(take, piece)
+                wait = hub.begin(take, one[:filled])
+            one, other = other, one
     finally:
         with _disk_errors():
             wait()
     return Content(digest.hexdigest(), size)
+
+
+def _fill(piece: memoryview, read_into: ReadInto) -> int:
+    """How many bytes of a piece are filled now: all, but at the end of the body."""
+    filled = 0
+    while filled < len(piece) and (count := read_into(piece[filled:])):
+        filled += count
+    return filled
 
 
 def _keep(file: IO[bytes], path: Path, target: Path) -> None:

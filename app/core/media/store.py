@@ -21,7 +21,7 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from app import errors
 from app.core.media import files
-from app.core.media.files import Read
+from app.core.media.files import ReadInto
 from app.core.sync.wakeups import Waiter, Wakeups
 from app.db import Database, Reader, Tx
 from app.models.media import Media
@@ -64,7 +64,7 @@ _DELETE_EXPIRED = delete(Media).where(
 class Upload:
     """A body that has not been read yet, and what its sender says it is."""
 
-    read: Read
+    read_into: ReadInto
     content_type: str
     file_name: str | None
 
@@ -94,7 +94,7 @@ def upload(db: Database, user_id: str | None, body: Upload) -> str:
     Raises M_TOO_LARGE.
     """
     config = db.server.config
-    content = files.receive(config.data_dir, body.read, config.max_upload_bytes)
+    content = files.receive(config.data_dir, body.read_into, config.max_upload_bytes)
     media_id = _new_id()
     with db.write() as tx:
         row = _row(tx, user_id, media_id) | {
@@ -130,7 +130,7 @@ def fill(db: Database, user_id: str, origin: str, media_id: str, body: Upload) -
     config = db.server.config
     with db.read() as reader:
         _must_be_fillable(reader, user_id, origin, media_id)
-    content = files.receive(config.data_dir, body.read, config.max_upload_bytes)
+    content = files.receive(config.data_dir, body.read_into, config.max_upload_bytes)
     with db.write() as tx:
         found = _must_be_fillable(tx, user_id, origin, media_id)  # things change during an upload
         values = {

@@ -181,7 +181,7 @@ def _with_image(
         return _Made(dict(told))
     sha256 = hashlib.sha256(answer.body).hexdigest()
     known = earlier.preview.get("og:image") if earlier and earlier.image_sha256 == sha256 else None
-    upload = store.Upload(io.BytesIO(answer.body).read, measured.media_type, None)
+    upload = store.Upload(io.BytesIO(answer.body).readinto, measured.media_type, None)
     image: Json = {
         "og:image": known or store.upload(db, None, upload),
         "og:image:type": measured.media_type,
