@@ -101,6 +101,18 @@ def test_a_large_file_goes_up_and_down_on_one_connection(client: Client) -> None
     assert nothing == b""
 
 
+def test_what_comes_together_with_a_body_is_the_next_request(client: Client) -> None:
+    asks = client.head_of("GET /_matrix/client/versions HTTP/1.1", "Connection: close")
+    head = client.head_of(f"POST {UPLOAD} HTTP/1.1", "Content-Length: 5")
+
+    with socket.create_connection(client.address, 10) as raw, raw.makefile("rb") as answers:
+        raw.sendall(head + b"hello" + asks)
+        told = answers.read()
+
+    assert told.count(b"HTTP/1.1 200 OK\r\n") == 2
+    assert told.index(b"content_uri") < told.index(b'"versions"')
+
+
 def test_ranges_over_the_edges_of_what_is_read_at_once(client: Client) -> None:
     data = bytes_that_differ(3_000_000)
     media = client.upload(data)
