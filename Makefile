@@ -8,7 +8,7 @@ N ?= $(if $(filter tests,$(T)),2,0)
 m ?= change
 SPEC ?= ../shared/spec/client-server.json
 
-.PHONY: help install run test check lint fmt types migrations spec clients fuzz faults bench migration schema migrate clean
+.PHONY: help install run test check lint fmt types migrations spec clients fuzz faults bench traffic migration schema migrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,9 @@ faults: $(VENV)/.dev  ## kills, full and damaged disks, hostile clients, in full
 
 bench: $(VENV)/.dev  ## what grows with history, BENCH=--small or its sizes, --help lists them
 	$(BIN)/python -m tests.bench $(BENCH)
+
+traffic: $(VENV)/.dev  ## an hour of mixed traffic in some minutes, TRAFFIC="--minutes 10 --users 8 --json"
+	$(BIN)/python -m tests.bench.traffic $(TRAFFIC)
 
 migration: $(VENV)/.dev  ## write the next migration from what changed in the models, m="why"
 	$(BIN)/python -m tests.tools.next_migration "$(m)"

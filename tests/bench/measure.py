@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import click
 
 from tests import server
-from tests.bench import storage
+from tests.bench import samples, storage
 from tests.bench.fill import SERVER_NAME, Home, Session, Step
 from tests.server import RunningServer
 
@@ -242,16 +242,7 @@ def get_up(subject: Subject) -> None:
 
 def memory_mb(running: RunningServer) -> float:
     """The memory of a server's processes, what they share counted once (PSS); 0 without /proc."""
-    group = running.process.pid
-    found = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(stat.read_text().rpartition(")")[2].split()[2]) == group:
-                rollup = (stat.parent / "smaps_rollup").read_text()
-                found += int(rollup.partition("\nPss:")[2].split()[0])
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # another process, which has ended meanwhile or is not ours
-    return found / 1024
+    return sum(pss for pss, _ in samples.memory_kb(running.process.pid)) / 1024
 
 
 def run(subjects: list[Subject], home: Home, limit: float) -> list[tuple[str, list[float]]]:
