@@ -11,9 +11,10 @@ A wrong cache is a security hole, so the rules are strict:
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable, Hashable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 if TYPE_CHECKING:
     from app.spec.appservices import Service
@@ -273,12 +274,62 @@ class ClientEvent:
         return 800 + 4 * len(self.body)
 
 
+class Lately:
+    """What has changed lately: who asks for news need not look in the database where none can be.
+
+    Kept by the writer inside its transactions. What it says of positions beyond a reader's own may
+    never become true; up to there all is committed, as positions become visible in their order.
+    A reader may also see positions that another process gave out: of those this knows nothing.
+    """
+
+    MAX_EVENTS: ClassVar[int] = 2000
+
+    def __init__(self) -> None:
+        self.begin_anew(0)
+
+    def begin_anew(self, position: int) -> None:
+        """Know nothing of what happened up to this position."""
+        self._since = position
+        self.upto = position
+        """The last position that this process knows to be given out."""
+        self._positions: list[int] = []
+        self._room_ids: list[str] = []
+        self.account_data = position
+        """No account data has changed after this position; likewise the next two."""
+        self.receipts = position
+        self.memberships = position
+
+    def add(self, position: int, room_id: str) -> None:
+        """Note an event."""
+        self._positions.append(position)
+        self._room_ids.append(room_id)
+        if len(self._positions) > 2 * self.MAX_EVENTS:
+            self._since = self._positions[self.MAX_EVENTS - 1]
+            del self._positions[: self.MAX_EVENTS], self._room_ids[: self.MAX_EVENTS]
+
+    def drop_after(self, position: int) -> None:
+        """Forget the events of a write that was undone."""
+        kept = bisect_right(self._positions, position)
+        del self._positions[kept:], self._room_ids[kept:]
+
+    def knows(self, since: int, upto: int) -> bool:
+        """Whether all that happened in this range is known."""
+        return self._since <= since and upto <= self.upto
+
+    def events(self, after: int, upto: int) -> Iterator[tuple[int, str]]:
+        """(position, room_id) of the events in a range that this knows, the oldest first."""
+        first = bisect_right(self._positions, after)
+        last = bisect_right(self._positions, upto)
+        return zip(self._positions[first:last], self._room_ids[first:last], strict=True)
+
+
 class Caches:
     """All caches of a process, sharing `total_bytes`."""
 
     def __init__(self, total_bytes: int) -> None:
         self.tick = 0
         """Counts the moments at which the caches agreed with what is committed."""
+        self.lately = Lately()
 
         def share(percent: int) -> int:
             return total_bytes * percent // 100
@@ -333,10 +384,11 @@ class Caches:
         """Every cache, for /metrics and for emptying them."""
         return [cache for cache in vars(self).values() if isinstance(cache, Cache)]
 
-    def clear(self) -> None:
-        """Forget everything: the next look-ups read the database."""
+    def clear(self, position: int) -> None:
+        """Forget everything up to a position: the next look-ups read the database."""
         for cache in self.all():
             cache.clear()
+        self.lately.begin_anew(position)
 
     def settle(self) -> None:
         """Nothing is uncommitted now: readers who begin from here on may fill again."""

@@ -29,11 +29,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import orjson
-from sqlalchemy import Engine, create_engine, event, pool, select
+from sqlalchemy import Engine, create_engine, event, pool
 
 from app import errors, hub, trouble
 from app.caches import Cache, Caches
-from app.models.clock import Clock
 from app.spec.appservices import Services
 from app.statements import Sql, to_json
 
@@ -83,7 +82,7 @@ class Reader:
     def position(self) -> int:
         """The position of the last change in this snapshot."""
         if self._position is None:
-            self._position = self.sql.execute(_READ_CLOCK).scalar_one()
+            self._position = self.sql.raw.execute(_READ_CLOCK_SQL).fetchone()[0]
         return self._position
 
     def read_long(self, statement: str, values: Mapping[str, object]) -> list[tuple[Any, ...]]:
@@ -102,7 +101,7 @@ class Reader:
 class Tx(Reader):
     """One write. Takes part in the next COMMIT, unless it raises."""
 
-    __slots__ = ("_after_commit", "_db", "_touched", "_woken")
+    __slots__ = ("_after_commit", "_db", "_first_position", "_touched", "_woken")
 
     def __init__(self, db: Database) -> None:
         super().__init__(db.writer, db.server, db.caches)
@@ -110,6 +109,7 @@ class Tx(Reader):
         self._touched: list[tuple[Cache[Any, Any], Any]] = []
         self._woken: list[Collection[str]] = []
         self._after_commit: list[Callable[[], None]] = []
+        self._first_position = db.last_position
 
     @property
     def position(self) -> int:
@@ -119,6 +119,7 @@ class Tx(Reader):
     def next_position(self) -> int:
         """The next number of the clock, for a change that /sync shows."""
         self._db.last_position += 1
+        self.caches.lately.upto = self._db.last_position
         return self._db.last_position
 
     def skip_positions(self, count: int) -> None:
@@ -160,6 +161,7 @@ class Tx(Reader):
         """Drop whatever this write put into caches: it may never become true."""
         for cache, key in self._touched:
             cache.drop(key)
+        self.caches.lately.drop_after(self._first_position)
 
 
 class Batch:
@@ -222,7 +224,6 @@ def _uncounted(_writes: int, _seconds: float) -> None:
     """In a process that shows no metrics."""
 
 
-_READ_CLOCK = select(Clock.position)
 _READ_CLOCK_SQL = "SELECT position FROM clock"
 _SET_CLOCK_SQL = "UPDATE clock SET position = ?"
 
@@ -355,7 +356,7 @@ class Database:
         # their writes as well, and must hear of it.
         LOG.error("the database undid a whole batch: %s", error)
         self._batch = None
-        self.caches.clear()
+        self.caches.clear(self.last_position)
         self.caches.settle()
         batch.finish(error if isinstance(error, Exception) else RuntimeError(str(error)))
 
@@ -402,7 +403,7 @@ class Database:
         """After a failed COMMIT: nothing of the batch has happened."""
         if self._raw.in_transaction:
             self._raw.execute("ROLLBACK")
-        self.caches.clear()
+        self.caches.clear(self.last_position)
 
     def _see_what_others_wrote(self) -> bool:
         """Whether another process has committed since we last looked; then our memory is wrong."""
@@ -410,10 +411,10 @@ class Database:
         if version == self._data_version:
             return False
         self._data_version = version
-        self.caches.clear()
-        self.caches.settle()
         row = self._raw.execute(_READ_CLOCK_SQL).fetchone()
         self.last_position = max(self.last_position, row[0])
+        self.caches.clear(self.last_position)
+        self.caches.settle()
         return True
 
 

@@ -263,5 +263,5 @@ def test_a_sync_that_has_none_of_this_asks_the_database_for_none_of_it(
 
     assert bool(answer["rooms"]["join"].get(room_id)) is has_news
     tables = ("one_time_keys", "fallback_keys", "device_list", "to_device", "device_keys")
-    assert statements
+    assert bool(statements) is has_news  # and without news for nothing at all
     assert [it for it in statements if any(table in it for table in tables)] == []

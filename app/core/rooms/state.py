@@ -189,7 +189,7 @@ def replace(tx: Tx, event: Event, position: int) -> int | None:
     entry = StateEntry(event, position, position, size)
     tx.remember(tx.caches.state, (event.room_id, key), entry)
     if event.type == MEMBER:
-        _keep_joined(tx, event, before.event)
+        _keep_joined(tx, event, position, before.event)
     return before.position if before.event is not None else None
 
 
@@ -204,9 +204,10 @@ def remove_room(tx: Tx, room_id: str) -> None:
             tx.forget(tx.caches.joined_rooms, state_key)
 
 
-def _keep_joined(tx: Tx, event: Event, before: Event | None) -> None:
+def _keep_joined(tx: Tx, event: Event, position: int, before: Event | None) -> None:
     """Carry a membership over into the caches of who is joined where."""
     tx.forget(tx.caches.members, event.room_id)
+    tx.caches.lately.memberships = position
     was_joined = before is not None and before.content.get("membership") == "join"
     is_now_joined = event.content["membership"] == "join"
     if was_joined == is_now_joined:

@@ -169,6 +169,7 @@ def store(tx: Tx, event: Event, draft: Draft) -> int:
     replaces = state.replace(tx, event, position) if event.state_key is not None else None
     relation = _relation(tx, event)
     _insert(tx, event, draft, position, replaces, relation)
+    tx.caches.lately.add(position, event.room_id)
     _advance(tx, event, position)
     _keep_client_form(tx, event, draft, position, replaces, relation)
     if event.type == REDACTION and event.redacts is not None:

@@ -112,7 +112,8 @@ def store(tx: Tx, user_id: str, event_type: str, content: Json, room_id: str = "
         return
     if before is None:
         _check_number(tx, user_id)
-    tx.sql.execute(_UPSERT, {**key, "content": text, "position": tx.next_position()})
+    position = tx.caches.lately.account_data = tx.next_position()
+    tx.sql.execute(_UPSERT, {**key, "content": text, "position": position})
     if room_id == "" and event_type in PUSH_SETTINGS:
         tx.forget(tx.caches.push_settings, user_id)
     tx.wake(user_id)
@@ -135,6 +136,9 @@ def since(tx: Reader, user_id: str, since: int, upto: int) -> dict[str, list[Jso
     Push rules are shown in full, and from the start even where the user has changed none.
     """
     found: dict[str, list[Json]] = {}
+    lately = tx.caches.lately
+    if since and lately.knows(since, upto) and lately.account_data <= since:
+        return found
     changes: Json | None = {} if since == 0 else None
     asked = {"user_id": user_id, "since": since, "upto": upto}
     event: Json

@@ -90,8 +90,7 @@ def _since(tx: Reader, user_id: str, position: int, room_filter: RoomFilter) -> 
         return _at_first(tx, user_id, room_filter)
     joined = state.joined_rooms(tx, user_id)
     mine = Memberships(joined)
-    asked = {"user_id": user_id, "since": position}
-    changed = set(tx.sql.execute(_CHANGED_ROOMS, asked).scalars())
+    changed = _changed(tx, user_id, position)
     if changed:
         _sort_in(
             tx, user_id, position, {one for one in changed if _is_wanted(room_filter, one)}, mine
@@ -101,8 +100,22 @@ def _since(tx: Reader, user_id: str, position: int, room_filter: RoomFilter) -> 
     return mine
 
 
+def _changed(tx: Reader, user_id: str, position: int) -> set[str]:
+    """The rooms in which the user's membership has changed."""
+    lately = tx.caches.lately
+    if lately.knows(position, tx.position) and lately.memberships <= position:
+        return set()
+    asked = {"user_id": user_id, "since": position}
+    return set(tx.sql.execute(_CHANGED_ROOMS, asked).scalars())
+
+
 def with_events_since(tx: Reader, room_ids: Collection[str], position: int, upto: int) -> list[str]:
     """Those of the rooms that have events after `position`."""
+    lately = tx.caches.lately
+    if lately.knows(position, upto):
+        return list(
+            {room_id for _, room_id in lately.events(position, upto)}.intersection(room_ids)
+        )
     if upto - position <= _SHORT_RANGE:
         busy = tx.sql.execute(_BUSY_IN_RANGE, {"since": position, "upto": upto}).scalars()
         return [room_id for room_id in busy if room_id in room_ids]

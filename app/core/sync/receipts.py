@@ -94,6 +94,9 @@ def since(
     tx: Reader, user_id: str, room_ids: Collection[str], since: int, upto: int
 ) -> dict[str, Json]:
     """{room_id: m.receipt} of those of these rooms where receipts were sent meanwhile."""
+    lately = tx.caches.lately
+    if lately.knows(since, upto) and lately.receipts <= since:
+        return {}
     asked = {"reader": user_id, "since": since, "upto": upto}
     found = tx.sql.execute(_SINCE, asked)
     return _by_room(_heard(tx, user_id, [row for row in found if row.room_id in room_ids]))
@@ -148,6 +151,7 @@ def _move(
     before = tx.sql.execute(_EVENT_POSITION, key).scalar()
     if before is not None and before >= event.position:
         return
+    position = tx.caches.lately.receipts = tx.next_position()
     tx.sql.execute(
         _UPSERT,
         {
@@ -155,7 +159,7 @@ def _move(
             "event_id": event.event_id,
             "event_position": event.position,
             "ts": tx.now_ms,
-            "position": tx.next_position(),
+            "position": position,
         },
     )
     counts.mark_read(tx, user_id, event.room_id, thread_id, event.position)

@@ -111,11 +111,36 @@ def _only_limited(event_filter: RoomEventFilter) -> RoomEventFilter:
 
 def _newest(tx: Reader, spans: Iterable[Span], count: int) -> dict[str, list[int]]:
     """{room_id: positions of its newest events, oldest first}."""
-    asked = orjson.dumps({span.room_id: (span.since, span.upto) for span in spans}).decode()
     found: dict[str, list[int]] = {}
-    for room_id, position in tx.sql.execute(_NEWEST, {"spans": asked, "count": count}):
-        found.setdefault(room_id, []).append(position)
+    recent, others = _of_late(tx, spans)
+    if recent:
+        first, last = (
+            min(span.since for span in recent.values()),
+            max(s.upto for s in recent.values()),
+        )
+        for position, room_id in tx.caches.lately.events(first, last):
+            span = recent.get(room_id)
+            if span is not None and span.since < position <= span.upto:
+                found.setdefault(room_id, []).append(position)
+        found = {room_id: positions[-count:] for room_id, positions in found.items()}
+    if others:
+        asked = orjson.dumps({span.room_id: (span.since, span.upto) for span in others}).decode()
+        for room_id, position in tx.sql.execute(_NEWEST, {"spans": asked, "count": count}):
+            found.setdefault(room_id, []).append(position)
     return found
+
+
+def _of_late(tx: Reader, spans: Iterable[Span]) -> tuple[dict[str, Span], list[Span]]:
+    """The spans of which all is in memory, by room, and the others."""
+    lately = tx.caches.lately
+    recent: dict[str, Span] = {}
+    others: list[Span] = []
+    for span in spans:
+        if lately.knows(span.since, span.upto):
+            recent[span.room_id] = span
+        else:
+            others.append(span)
+    return recent, others
 
 
 def _admitted(tx: Reader, span: Span, event_filter: RoomEventFilter, count: int) -> list[int]:
