@@ -12,4 +12,6 @@ goes. So no row of the table may grow by more than the logarithm that trees on a
     make bench                                      500,000 events: minutes, and 2 GB of disk
     make bench BENCH=--small                        in CI
     make bench BENCH="--rooms 300 --events 90000 --members 900 --steps 5,100 --json"
+
+`make traffic` is another one: what an hour of use does to the memory of a server; see traffic.py.
 """

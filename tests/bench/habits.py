@@ -242,6 +242,16 @@ def change_room(_: Town, me: Person) -> None:
         room.said.append((me.say(room, me.words()), me.user_id))
 
 
+def ban(town: Town, me: Person) -> None:
+    """Who made the room keeps somebody out, and lets them in again; others look around."""
+    room = me.room()
+    if room.members[0] != me.user_id:
+        look_around(town, me)
+        return
+    me.desk.ask("POST", f"{room.path}/ban", {"user_id": "@troll:localhost"})
+    me.desk.ask("POST", f"{room.path}/unban", {"user_id": "@troll:localhost"})
+
+
 def use_new_device(_: Town, me: Person) -> None:
     """A log-in as a new client does it, and out again."""
     device = towns.log_in(me.desk.url, me.user_id)
@@ -291,6 +301,18 @@ def share_key(town: Town, me: Person) -> None:
     devices = {it.device_id: secret for it in (other.desk, other.phone)}
     path = f"sendToDevice/m.room.encrypted/d{next(me.numbers)}"
     me.desk.ask("PUT", path, {"messages": {other.user_id: devices}})
+
+
+def back_up_key(_: Town, me: Person) -> None:
+    """The key of a room, into a backup that is made for the first one."""
+    if not me.backup:
+        algorithm = "m.megolm_backup.v1.curve25519-aes-sha2"
+        info = {"algorithm": algorithm, "auth_data": {"public_key": "c" * 43}}
+        me.backup = str(me.desk.ask("POST", "room_keys/version", info)["version"])
+    secret = {"ciphertext": "c" * 500, "ephemeral": "c" * 43, "mac": "m" * 11}
+    key = {"first_message_index": 0, "forwarded_count": 0, "is_verified": True}
+    path = f"room_keys/keys/{quote(me.room().room_id)}/s{next(me.numbers)}"
+    me.desk.ask("PUT", path, key | {"session_data": secret}, version=me.backup)
 
 
 def note(_: Town, me: Person) -> None:
@@ -361,10 +383,12 @@ OFTEN: dict[Habit, int] = {
     meet: 3,
     answer_invite: 6,
     change_room: 6,
+    ban: 3,
     use_new_device: 4,
     renew_keys: 6,
     query_keys: 20,
     share_key: 15,
+    back_up_key: 10,
     note: 15,
     tell_apart: 6,
     rename: 1,

@@ -59,17 +59,17 @@ HEADS = {
 def take(minute: float, device: Device, group: int) -> Sample:
     """What /metrics and /proc show now."""
     found = _metrics(device.raw("GET", "/metrics").decode())
-    pss, rss = (sum(values) / 1024 for values in zip(*memory_kb(group), strict=True))
+    memory = list(memory_kb(group))
     answers = [(labels["status"], value) for labels, value in found["homebody_requests_total"]]
 
     def total(name: str) -> float:
-        return sum(value for _, value in found[name])
+        return sum(value for _, value in found.get(name, []))
 
     return Sample(
         minute=minute,
         requests=int(total("homebody_requests_total")),
-        pss_mb=pss,
-        rss_mb=rss,
+        pss_mb=sum(pss for pss, _ in memory) / 1024,
+        rss_mb=sum(rss for _, rss in memory) / 1024,
         caches_mb=total("homebody_cache_bytes") / 2**20,
         waiting=int(total("homebody_waiting_requests")),
         connections=int(total("homebody_connections")),
@@ -81,7 +81,7 @@ def take(minute: float, device: Device, group: int) -> Sample:
 
 
 def memory_kb(group: int) -> Iterator[tuple[int, int]]:
-    """(PSS, RSS) of each process of a group."""
+    """(PSS, RSS) of each process of a group; nothing without /proc."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             if int(stat.read_text().rpartition(")")[2].split()[2]) == group:

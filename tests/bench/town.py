@@ -131,6 +131,8 @@ class Person:
     """What was uploaded: server name and media id."""
     back: dict[str, str] = field(default_factory=dict)
     """How far the person has scrolled back, by room id."""
+    backup: str = ""
+    """The version of the person's backup of keys."""
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def words(self) -> str:
