@@ -112,14 +112,12 @@ class Sql:
         self.connection = connection
         self.raw = cast("sqlite3.Connection", connection.connection.dbapi_connection)
 
-    def execute(
-        self, statement: Executable, values: Values | Sequence[Values] | None = None
-    ) -> Result:
+    def execute(self, statement: Executable, values: Values | list[Any] | None = None) -> Result:
         """Run a statement, or an INSERT, UPDATE or DELETE once for each of many values.
 
         Raises sqlite3.Error, or SQLAlchemy's DBAPIError around it.
         """
-        if isinstance(values, Sequence):
+        if isinstance(values, list):
             first, many = values[0], values
         else:
             first, many = values or {}, None
@@ -141,9 +139,7 @@ class Sql:
             return Result([], cursor.rowcount)
         return Result(compiled.rows(cursor))
 
-    def _by_sqlalchemy(
-        self, statement: Executable, values: Values | Sequence[Values] | None
-    ) -> Result:
+    def _by_sqlalchemy(self, statement: Executable, values: Values | list[Any] | None) -> Result:
         done = self.connection.execute(statement, cast("Any", values))
         if not done.returns_rows:
             return Result([], done.rowcount)

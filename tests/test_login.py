@@ -203,7 +203,7 @@ def test_a_locked_user_is_told_so_who_knows_the_password(
     alice = login("alice")
     with app.extensions["db"].write() as tx:
         tx.sql.connection.exec_driver_sql("UPDATE accounts SET is_locked = 1")
-        tx.caches.clear()
+        tx.caches.clear(tx.position)
 
     assert errcode(log_in(client, "alice")) == (401, "M_USER_LOCKED")
     assert errcode(log_in(client, "alice", "guess")) == (403, "M_FORBIDDEN")
