@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 SECONDS_BETWEEN_LOOKS = 0.5
 """How soon a running server feels `homebody user passwd` and the like."""
+SECONDS_BETWEEN_TRIMS = 5.0
+"""How often free memory is returned."""
 SECONDS_AFTER_A_FAULT = 30.0
 SECONDS_AFTER_THE_START = 5.0
 """Before a large database is looked through: first come those who wait for the server."""
@@ -62,6 +64,7 @@ class Worker(GeventWorker):
         LOG.info("homebody listens on %s", ", ".join(self.cfg.bind))
         gevent.spawn(self._look_for_other_writers)
         gevent.spawn(self._look_for_damage)
+        gevent.spawn(self._trim)
         self._app.extensions["delivery"].start()
         watchdog = self._watchdog()
         watchdog.start()
@@ -159,6 +162,11 @@ class Worker(GeventWorker):
                 if trouble.answer_to(problem) is None:
                     LOG.exception("cannot see what others have written")
                 gevent.sleep(SECONDS_AFTER_A_FAULT)
+
+    def _trim(self) -> None:
+        while self.alive:
+            gevent.sleep(SECONDS_BETWEEN_TRIMS)
+            memory.trim()
 
     def _look_for_damage(self) -> None:
         """Read a large database once; the start had no time for it."""
