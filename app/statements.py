@@ -113,11 +113,13 @@ class Sql:
         self.raw = cast("sqlite3.Connection", connection.connection.dbapi_connection)
 
     def execute(self, statement: Executable, values: Values | list[Any] | None = None) -> Result:
-        """Run a statement, or an INSERT, UPDATE or DELETE once for each of many values.
+        """Run a statement, or an INSERT, UPDATE or DELETE once for each of a list of values.
 
         Raises sqlite3.Error, or SQLAlchemy's DBAPIError around it.
         """
         if isinstance(values, list):
+            if not values:
+                return Result([])
             first, many = values[0], values
         else:
             first, many = values or {}, None

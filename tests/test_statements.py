@@ -104,6 +104,10 @@ def test_an_insert_takes_the_columns_that_it_is_given(sql: Sql) -> None:
     ]
 
 
+def test_for_no_values_nothing_is_done(sql: Sql) -> None:
+    assert sql.execute(insert(THING), []).rowcount == 0
+
+
 def test_what_is_there_already_may_be_replaced(sql: Sql) -> None:
     new = sqlite.insert(THING)
     statement = new.on_conflict_do_update(
