@@ -2,7 +2,8 @@
 
 Protects, in app/: db.Database.write (nobody is answered before the COMMIT: `batch.wait()`),
 db.Database._commit (the clock is written with it), background/delivery._try (a row of the outbox
-goes when it was delivered, not before).
+goes when it was delivered, not before), core/rooms/timeline.sent_before (what is asked again is
+not sent again). A kill loses nothing that the kernel has: for `synchronous = FULL` see test_db.py.
 """
 
 from __future__ import annotations

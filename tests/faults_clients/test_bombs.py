@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import struct
 import subprocess
@@ -13,6 +14,7 @@ from typing import Final
 
 import pytest
 import requests
+from PIL import Image
 
 from tests.faults_clients import clients
 from tests.faults_clients.clients import Person, Process, Watch
@@ -70,6 +72,13 @@ def jpeg(side: int, *, is_progressive: bool = False) -> bytes:
     return begin + kind + struct.pack(">H", 2 + len(size)) + size + scan + b"\x00" * 1000
 
 
+def grey_jpeg(side: int) -> bytes:
+    """A real black picture, of a byte for each pixel when it is decoded."""
+    output = io.BytesIO()
+    Image.new("L", (side, side)).save(output, "JPEG")
+    return output.getvalue()
+
+
 def bmp(side: int) -> bytes:
     head = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 1, 0, 0, 0, 0, 2, 2)
     return b"BM" + struct.pack("<IHHI", 62, 0, 0, 62) + head + b"\x00\x00\x00\x00\xff\xff\xff\x00"
@@ -95,6 +104,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], tuple[tuple[int, str], ...]]] = {
     "WebP of 50,000 frames": (lambda: webp(900, 50_000), (FINE, NO_PICTURE)),
     "JPEG that says to be of 4 gigapixels": (lambda: jpeg(65_000), (TOO_LARGE,)),
     "JPEG that says to be of 81 megapixels": (lambda: jpeg(9_000), (FINE, NO_PICTURE)),
+    "JPEG that is of 81 megapixels": (lambda: grey_jpeg(9_000), (FINE,)),
     "progressive JPEG of 81 megapixels": (lambda: jpeg(9_000, is_progressive=True), (TOO_LARGE,)),
     "BMP of 900 megapixels": (lambda: bmp(30_000), (TOO_LARGE,)),
     "TIFF": (lambda: b"II*\x00\x08\x00\x00\x00" + b"\x00" * 100, (NO_PICTURE,)),
@@ -166,8 +176,7 @@ def _answers(address: str) -> bool:
 
 
 def test_a_bomb_does_no_harm_in_the_preview_of_a_link(alice: Person, site: str) -> None:
-    # Protects: core/media/pictures.measure, which reads the head only, through _opened; and
-    # MAX_IMAGE_BYTES in core/media/url_previews.
+    # Protects: core/media/pictures.measure, which decodes no JPEG, and the _check_size in _opened.
     with Watch(Process(alice.server)) as watch:
         answers = [
             alice.ask("GET", f"{MEDIA}/preview_url?url={site}/{number}.png")

@@ -204,12 +204,15 @@ def test_a_long_id_in_a_body_is_refused_in_a_short_sentence(
     [
         {"X_Long": LONG},
         {"Authorization": f"Bearer {LONG}"},
+        {"X_Long": LONG[:70_000]},
         {f"X_{number}": "y" for number in range(10_000)},
+        {f"X_{number}": "y" for number in range(200)},
     ],
-    ids=["one of a megabyte", "a token of a megabyte", "10,000 of them"],
+    ids=["a megabyte", "a token of a megabyte", "70 kB", "10,000 of them", "200 of them"],
 )
 def test_headers_beyond_measure_are_refused(server: RunningServer, extra: dict[str, str]) -> None:
-    # Protects: limit_request_field_size in gunicorn.conf.py, and its default limit_request_fields.
+    # Protects: limit_request_field_size in gunicorn.conf.py (a megabyte is beyond MAX_HEAD_BYTES
+    # in connection.py as well), and its default limit_request_fields.
     with clients.connect(server) as client:
         with contextlib.suppress(ConnectionError):
             client.sendall(clients.head("GET", "/_matrix/client/versions", **extra))
@@ -218,6 +221,18 @@ def test_headers_beyond_measure_are_refused(server: RunningServer, extra: dict[s
 
         assert status in {400, 431}
         assert answer["errcode"] in {"M_UNKNOWN", "M_TOO_LARGE"}
+
+
+def test_a_header_that_is_only_long_is_taken(alice: Person) -> None:
+    # Protects: limit_request_field_size in gunicorn.conf.py, without which it is 8,190 bytes.
+    with clients.connect(alice.server) as client:
+        client.sendall(
+            clients.head("GET", f"{V3}/account/whoami", alice.token, Cookie=LONG[:60_000])
+        )
+
+        status, answer = clients.answer_of(client)
+
+        assert (status, answer["user_id"]) == (200, ALICE)
 
 
 def test_a_query_of_very_many_parameters_is_refused(alice: Person) -> None:

@@ -5,14 +5,33 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import subprocess
+import sys
 
 import pytest
 
 from tests.faults_clients import clients
 from tests.faults_clients.clients import V3, Person, Process
-from tests.server import RunningServer
+from tests.server import ROOT, RunningServer
 
 ABRUPTLY = struct.pack("ii", 1, 0)
+WAIT_OFTEN = """
+from gevent import monkey
+
+monkey.patch_all()
+
+import socket
+from gevent import get_hub
+from app.core.sync.wakeups import Waiter
+
+connection, client = socket.socketpair()
+loop = get_hub().loop
+Waiter().wait(0.0001, connection)
+before = loop.activecnt
+for _ in range(100):
+    Waiter().wait(0.0001, connection)
+print(loop.activecnt - before)
+"""
 
 
 def park(process: Process, alice: Person, count: int) -> None:
@@ -32,8 +51,7 @@ def park(process: Process, alice: Person, count: int) -> None:
     "count", [300, pytest.param(5_000, marks=[pytest.mark.big, pytest.mark.timeout(300)])]
 )
 def test_nothing_is_left_of_clients_that_vanish(server: RunningServer, count: int) -> None:
-    # Protects: core/sync/wakeups.Waiter.wait, the watcher on the connection; for memory and
-    # descriptors watcher.close() there, and Wakeups._leave.
+    # Protects: core/sync/wakeups.Waiter.wait, the watcher on the connection; and Wakeups._leave.
     clients.raise_descriptor_limit()
     alice = Person(server, f"alice{count}")
     process = Process(server)
@@ -50,3 +68,13 @@ def test_nothing_is_left_of_clients_that_vanish(server: RunningServer, count: in
     assert process.descriptors() <= descriptors + 3
     grown = process.memory_bytes() - after_one_round
     assert grown < 3_000_000 + count * 3 * 500  # a greenlet alone takes ten times that
+
+
+def test_a_wait_that_is_over_leaves_no_watcher() -> None:
+    # Protects: watcher.stop() and watcher.close() in core/sync/wakeups.Waiter.wait. One of them is
+    # enough for the loop that gevent has on Linux; others want both.
+    command = [sys.executable, "-c", WAIT_OFTEN]
+
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+
+    assert done.stdout.split() == ["0"]
