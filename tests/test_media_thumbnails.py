@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, PngImagePlugin
 from werkzeug.test import TestResponse
 
 from app.core.media import pictures
@@ -466,3 +466,14 @@ def test_a_wish_that_makes_no_sense_is_refused(login: Login, query: str, expecte
     media = upload(alice, encoded(two_halves(640, 480)), "image/png")
 
     assert errcode(alice.get(f"{MEDIA}/thumbnail/{media}?{query}")) == (400, expected)
+
+
+def test_a_png_is_measured_by_its_head_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = encoded(two_halves(300, 200), "PNG")
+
+    def decode(_image: PngImagePlugin.PngImageFile) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", decode)
+
+    assert pictures.measure(picture) == pictures.Measured("image/png", 300, 200)

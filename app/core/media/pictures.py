@@ -146,6 +146,8 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # it may also stand behind the picture: Pillow would decode all of it to see
     return int(image.getexif().get(ExifTags.Base.Orientation, 1))
 
 
