@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import pytest
 from PIL import Image
 
-from tests.clients import js_client, nio_client
+from tests.clients import js_client, nio_client, pairs
 from tests.clients.js_client import JsPerson
 from tests.clients.nio_client import NioPerson, ok
 
@@ -20,18 +20,9 @@ both_ways_of_loading = pytest.mark.parametrize("lazy", [True, False], ids=["lazy
 
 
 @contextlib.asynccontextmanager
-async def alice_and_bob(url: str) -> AsyncIterator[tuple[NioPerson, JsPerson]]:
-    """Both registered, Alice syncing already, Bob not."""
-    async with nio_client.person(url, "alice") as alice, js_client.in_node(url, "bob") as bob:
-        await bob.register()
-        ok(await alice.nio.set_displayname(alice.name))
-        yield alice, bob
-
-
-@contextlib.asynccontextmanager
 async def a_room_of_two(url: str) -> AsyncIterator[tuple[NioPerson, JsPerson, str]]:
     """Alice and Bob, both syncing, in a room to which she invited him."""
-    async with alice_and_bob(url) as (alice, bob):
+    async with pairs.alice_and_bob(url) as (alice, bob):
         await bob.ask("start")
         room_id = await alice.create_room(bob.user_id)
         await bob.ask("waitForInvite", roomId=room_id)
@@ -42,7 +33,7 @@ async def a_room_of_two(url: str) -> AsyncIterator[tuple[NioPerson, JsPerson, st
 
 @both_ways_of_loading
 async def test_they_chat_both_ways_in_her_room(server: str, lazy: bool) -> None:
-    async with alice_and_bob(server) as (alice, bob):
+    async with pairs.alice_and_bob(server) as (alice, bob):
         await bob.ask("start", lazyLoadMembers=lazy)
         room_id = await alice.create_room(bob.user_id)
         await bob.ask("waitForInvite", roomId=room_id)
@@ -62,7 +53,7 @@ async def test_they_chat_both_ways_in_her_room(server: str, lazy: bool) -> None:
 
 
 async def test_they_chat_both_ways_in_his_room(server: str) -> None:
-    async with alice_and_bob(server) as (alice, bob):
+    async with pairs.alice_and_bob(server) as (alice, bob):
         await bob.ask("start")
         room_id = await bob.ask("createRoom", name="Workshop", invite=[alice.user_id])
         await alice.join(room_id)
@@ -79,7 +70,10 @@ async def test_they_chat_both_ways_in_his_room(server: str) -> None:
 @both_ways_of_loading
 async def test_he_scrolls_back_past_the_limit_of_his_first_sync(server: str, lazy: bool) -> None:
     said = [f"line {number}" for number in range(25)]
-    async with nio_client.person(server, "carol") as carol, alice_and_bob(server) as (alice, bob):
+    async with (
+        nio_client.person(server, "carol") as carol,
+        pairs.alice_and_bob(server) as (alice, bob),
+    ):
         room_id = await alice.create_room(bob.user_id, carol.user_id)
         await carol.join(room_id)
         ok(await carol.nio.set_displayname("Carol who is silent"))

@@ -8,24 +8,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 
-from tests.clients import js_client, nio_client
+from tests.clients import js_client, pairs
 from tests.clients.js_client import JsPerson
 from tests.clients.nio_client import NioPerson, ok
 
 
 @contextlib.asynccontextmanager
-async def alice_and_bob(url: str) -> AsyncIterator[tuple[NioPerson, JsPerson]]:
-    """Both registered, Alice syncing already, Bob not."""
-    async with nio_client.person(url, "alice") as alice, js_client.in_node(url, "bob") as bob:
-        await bob.register()
-        ok(await alice.nio.set_displayname(alice.name))
-        yield alice, bob
-
-
-@contextlib.asynccontextmanager
 async def a_room_of_two(url: str) -> AsyncIterator[tuple[NioPerson, JsPerson, str]]:
     """Alice and Bob, both syncing, in a room to which she invited him."""
-    async with alice_and_bob(url) as (alice, bob):
+    async with pairs.alice_and_bob(url) as (alice, bob):
         await bob.ask("startSliding")
         room_id = await alice.create_room(bob.user_id)
         await bob.ask("waitForInvite", roomId=room_id)
@@ -35,7 +26,7 @@ async def a_room_of_two(url: str) -> AsyncIterator[tuple[NioPerson, JsPerson, st
 
 
 async def test_a_narrow_window_has_the_newest_room_and_a_wider_one_all(server: str) -> None:
-    async with alice_and_bob(server) as (_, bob):
+    async with pairs.alice_and_bob(server) as (_, bob):
         rooms = [await bob.ask("createRoom", name=f"Room {number}") for number in range(3)]
         await bob.ask("startSliding", last=0)
         at_first = await bob.ask("roomNames")
@@ -148,7 +139,7 @@ async def test_he_refuses_one_invite_and_is_thrown_out_of_another_room(server: s
 
 
 async def test_account_data_comes_at_once(server: str) -> None:
-    async with alice_and_bob(server) as (_, bob):
+    async with pairs.alice_and_bob(server) as (_, bob):
         await bob.ask("startSliding")
         content = {"colour": "blue"}
 

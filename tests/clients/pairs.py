@@ -1,0 +1,19 @@
+"""Two people at different clients."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from tests.clients import js_client, nio_client
+from tests.clients.js_client import JsPerson
+from tests.clients.nio_client import NioPerson, ok
+
+
+@contextlib.asynccontextmanager
+async def alice_and_bob(url: str) -> AsyncIterator[tuple[NioPerson, JsPerson]]:
+    """Both registered, Alice syncing already, Bob not."""
+    async with nio_client.person(url, "alice") as alice, js_client.in_node(url, "bob") as bob:
+        await bob.register()
+        ok(await alice.nio.set_displayname(alice.name))
+        yield alice, bob
