@@ -22,7 +22,7 @@ except (ConfigError, serving.StartError) as error:
 bind = settings.bind
 chdir = str(serving.ROOT) if settings.data_dir.is_absolute() else "."
 workers = settings.workers
-worker_class = "app.worker.Worker"
+worker_class = "app.starter.Starter"
 worker_connections = 20_000  # the descriptor limit is the real one; beyond 1,000 nobody gets in
 http_parser = "fast"
 limit_request_line = 0  # with the fast parser: 1 MiB. Inline filters exceed the 4,094 bytes

@@ -48,10 +48,11 @@ class Worker(GeventWorker):
 
     PATIENCE: ClassVar = Patience()
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def init_process(self) -> None:
+        """Set the process up and serve."""
         self._connections: set[Connection] = set()
         self._backlog = Backlog(self.PATIENCE.max_untaken_bytes)
+        super().init_process()
 
     def load_wsgi(self) -> None:
         """Make the application."""
@@ -128,7 +129,7 @@ class Worker(GeventWorker):
         elif not isinstance(exc, http_errors.ParseException):
             LOG.error("fault in a connection", exc_info=exc)
             error, status = errors.unknown("Something is wrong with the server"), 500
-        # Not at the top: gunicorn's master loads this module, and would keep all of Flask in memory
+        # Not at the top: most of the server is to be loaded after gevent has patched the modules
         from app.web import wsgi  # noqa: PLC0415 - see above
 
         body = orjson.dumps(error.body)

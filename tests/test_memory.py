@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 from app import memory
 
@@ -57,3 +59,38 @@ def test_the_server_loads_no_dialect_that_it_does_not_speak() -> None:
     done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
 
     assert done.stdout == "[]\n"
+
+
+def modules_of(code: str, tmp_path: Path) -> set[str]:
+    """Which libraries a process has loaded after this code, with a data folder of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"],
+        env={**os.environ, "HOMEBODY_DATA_DIR": str(tmp_path), "HOMEBODY_BIND": "127.0.0.1:0"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def test_the_process_that_only_forks_loads_no_more_than_it_takes(tmp_path: Path) -> None:
+    loaded = modules_of(
+        "from gunicorn.app.wsgiapp import WSGIApplication\n"
+        "import sys; sys.argv = ['gunicorn', '-c', 'gunicorn.conf.py', 'wsgi:app']\n"
+        "print(WSGIApplication().cfg.worker_class)",
+        tmp_path,
+    )
+
+    assert "gunicorn" in loaded
+    assert not loaded & {"gevent", "flask", "sqlalchemy"}
+
+
+def test_what_pictures_and_links_need_is_loaded_with_the_first_of_them(tmp_path: Path) -> None:
+    loaded = modules_of(
+        "from app import serving, config\nimport os\n"
+        "serving.migrate(config.load(None, os.environ))\nimport wsgi",
+        tmp_path,
+    )
+
+    assert "flask" in loaded
+    assert not loaded & {"PIL", "selectolax"}

@@ -146,7 +146,7 @@ def test_a_bomb_for_an_avatar_is_no_picture_or_a_small_one(alice: Person, name: 
 
 @pytest.mark.big
 def test_a_png_of_two_and_a_half_gigapixels_has_no_thumbnail(alice: Person) -> None:
-    # Protects: core/media/pictures._check_size, and Pillow's own limit.
+    # Protects: core/media/pillow._check_size, and Pillow's own limit.
     check_thumbnail(alice, png(BIG_PNG), (TOO_LARGE,))
 
 
@@ -176,7 +176,7 @@ def _answers(address: str) -> bool:
 
 
 def test_a_bomb_does_no_harm_in_the_preview_of_a_link(alice: Person, site: str) -> None:
-    # Protects: core/media/pictures.measure, which decodes no JPEG, and the _check_size in _opened.
+    # Protects: core/media/pillow.measure, which decodes no JPEG, and the _check_size in _opened.
     with Watch(Process(alice.server)) as watch:
         answers = [
             alice.ask("GET", f"{MEDIA}/preview_url?url={site}/{number}.png")

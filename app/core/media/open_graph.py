@@ -11,12 +11,13 @@ from __future__ import annotations
 import codecs
 import re
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urljoin
 
-from selectolax.lexbor import LexborHTMLParser
-
 from app.core.media import flat_html
+
+if TYPE_CHECKING:
+    from selectolax.lexbor import LexborHTMLParser
 
 MAX_PROPERTIES: Final = 40
 MAX_TEXT: Final = 1000
@@ -51,6 +52,8 @@ def read(page: bytes, content_type: str, url: str) -> dict[str, str]:
 
     `url` is where the page came from, and what its relative links start from.
     """
+    from selectolax.lexbor import LexborHTMLParser  # noqa: PLC0415 - 2 MB, with the first link
+
     tree = LexborHTMLParser(flat_html.flatten(decode(page, content_type)))
     told = _metas(tree)
     found = {name: text for name, text in told.items() if _PROPERTY.fullmatch(name)}
