@@ -266,6 +266,12 @@ class Config:
         "What Prometheus has to show as its bearer token to read /metrics. Programs on this machine"
         " may without, where they come by no proxy.",
     )
+    metrics_without_token: bool = setting(
+        True,
+        kinds.FLAG,
+        "Whether they may. A tunnel, or a proxy that adds no X-Forwarded-For, makes everybody look"
+        " like a program on this machine: there it has to be false.",
+    )
     rate_limits: bool = setting(
         True,
         kinds.FLAG,

@@ -169,6 +169,20 @@ def test_a_wrong_token_opens_nothing(make_app: MakeApp, token: str) -> None:
     assert answer.status_code == 403
 
 
+def test_where_it_is_wished_nobody_may_without_the_token(make_app: MakeApp) -> None:
+    shut = make_app(metrics_without_token="false").test_client()
+    client = make_app(metrics_without_token="false", metrics_token="let me see").test_client()
+
+    answers = [
+        shut.get("/metrics", environ_base=HERE),
+        shut.get("/metrics", environ_base=HERE, headers={"Authorization": "Bearer "}),
+        client.get("/metrics", environ_base=HERE),
+        client.get("/metrics", environ_base=HERE, headers={"Authorization": "Bearer let me see"}),
+    ]
+
+    assert [answer.status_code for answer in answers] == [403, 403, 403, 200]
+
+
 FIRST_READER = """
 import sys, threading
 from gevent import monkey
