@@ -266,6 +266,12 @@ class Config:
         "What Prometheus has to show as its bearer token to read /metrics. Programs on this machine"
         " may without, where they come by no proxy.",
     )
+    metrics_without_token: bool = setting(
+        True,
+        kinds.FLAG,
+        "Whether they may. A tunnel, or a proxy that adds no X-Forwarded-For, makes everybody look"
+        " like a program on this machine: there it has to be false.",
+    )
     rate_limits: bool = setting(
         True,
         kinds.FLAG,
@@ -277,6 +283,8 @@ class Config:
     rc_message: RateLimit = limit(5.0, 100, "Events that one account sends.")
     # Synapse leaves these to rc_message. "Remove all messages of this user" is hundreds at once.
     rc_admin_redaction: RateLimit = limit(10.0, 500, "Redactions that one account makes.")
+    # Synapse has none. Two go with a message: a bot that begins and ends to type for each it sends.
+    rc_typing: RateLimit = limit(10.0, 200, "Changes of whether one account types, in all rooms.")
     # Synapse 0.17 and 3: one account takes two requests, and a family registers behind one address.
     rc_registration: RateLimit = limit(0.17, 30, "Requests to register from one IP address.")
     rc_registration_token_validity: RateLimit = limit(
@@ -294,6 +302,8 @@ class Config:
         10.0, 50, "Media ids that one account reserves before it uploads."
     )
     rc_reports: RateLimit = limit(1.0, 10, "Reports that one account makes.")
+    # Synapse has none. One is made when somebody sets up a new recovery key.
+    rc_key_backup: RateLimit = limit(0.02, 10, "New versions of one account's key backup.")
     # No word of Synapse's: it has one for each of these.
     rc_lookups: RateLimit = limit(
         5.0,

@@ -14,6 +14,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import socket
 import struct
 import sys
@@ -29,6 +30,7 @@ LOG = logging.getLogger(__name__)
 MAX_HEAD_BYTES: Final = 512 * 2**10
 """Request line and headers: a filter written out in the query can have 200 KiB."""
 HELD_BYTES: Final = 65_536
+_END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
 """SO_LINGER: what the client has not taken is dropped with the connection; the kernel would keep
 megabytes of it for many minutes."""
@@ -86,6 +88,7 @@ class Connection:
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._received = 0  # bytes of this head, or of this body
+        self._head: list[bytes] = []  # those of a head, and what came with them
         self._body_began = 0.0
         self.is_idle = True
         """No request of it is under way."""
@@ -97,6 +100,7 @@ class Connection:
         """The head has come."""
         self.is_idle = False
         self._received = 0
+        self._head = []
         self._body_began = 0.0
 
     def end_request(self) -> None:
@@ -104,6 +108,13 @@ class Connection:
         self.is_idle = True
         self._received = 0
         self._held, self._held_bytes = [], 0
+
+    def headers_received(self) -> int:
+        """How many headers of a head have come that no parser has taken.
+
+        0 within a request. Not all of them if the head came along with the request before it.
+        """
+        return _END_OF_HEAD.split(b"".join(self._head), 1)[0].count(b"\n")
 
     def setblocking(self, flag: bool | int) -> None:  # noqa: FBT001 - a socket's method
         """Where gunicorn asks to wait for ever, wait as long as our patience."""
@@ -152,6 +163,7 @@ class Connection:
         except TimeoutError:
             return b""  # as if it had hung up
         self._received += len(data)
+        self._head.append(data)
         if self._received > MAX_HEAD_BYTES:
             raise LimitRequestHeaders(f"more than {MAX_HEAD_BYTES} bytes")
         return data

@@ -129,6 +129,8 @@ class Worker(GeventWorker):
         elif not isinstance(exc, http_errors.ParseException):
             LOG.error("fault in a connection", exc_info=exc)
             error, status = errors.unknown("Something is wrong with the server"), 500
+        elif self._has_too_many_headers(client):
+            error, status = errors.too_large("The request has too many headers"), 431
         # Not at the top: most of the server is to be loaded after gevent has patched the modules
         from app.web import wsgi  # noqa: PLC0415 - see above
 
@@ -141,6 +143,15 @@ class Worker(GeventWorker):
             util.write_nonblock(client, answer)
         except OSError as problem:
             LOG.debug("a refused client has gone: %s", problem)
+
+    def _has_too_many_headers(self, client: socket.socket) -> bool:
+        """Whether that is why the parser has refused a request.
+
+        It says so up to 256 of them; of more than that, it calls the request no HTTP.
+        """
+        received = cast("Connection", client).headers_received()
+        most: int = self.cfg.limit_request_fields
+        return received > most
 
     def _let_go(self) -> None:
         """At a stop: parked requests answer, idle clients are hung up on; later whoever is left."""

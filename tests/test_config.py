@@ -271,6 +271,9 @@ def test_an_ordinary_day_stays_below_the_limits() -> None:
     heart_beat_per_second = 1 / 5
     assert limits.rc_message.per_second > heart_beat_per_second
     assert limits.rc_presence.per_user.per_second > heart_beat_per_second
+    # a bot begins and stops to type for each message
+    assert limits.rc_typing.per_second >= 2 * limits.rc_message.per_second
+    assert limits.rc_typing.burst_count >= 2 * limits.rc_message.burst_count
     family_of_six_with_four_devices = 24
     assert limits.rc_login.address.burst_count >= family_of_six_with_four_devices
     guesses_a_day = limits.rc_login.failed_attempts.per_second * 86_400

@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from werkzeug.test import TestResponse
 
-from app.core.encryption import backed_up_keys
+from app.core.encryption import backed_up_keys, key_backup
 from tests.conftest import PASSWORD, Login, Person
 from tests.rooms import Json, everything, refusal, unchanged
 
@@ -374,6 +374,23 @@ def test_too_much_is_refused(app: Flask, login: Login, monkeypatch: pytest.Monke
 
     assert {refusal(answer) for answer in answers} == {(413, "M_TOO_LARGE")}
     assert put(alice, version, "a").status_code == 200
+
+
+def test_of_too_many_versions_none_goes_by_itself(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_backup, "MAX_VERSIONS", 2)
+    alice, bob = login("alice"), login("bob")
+    versions = [new_version(alice), new_version(alice)]
+    body = {"algorithm": ALGORITHM, "auth_data": {}}
+
+    with unchanged(app):
+        answer = alice.post("room_keys/version", json=body)
+    alice.delete(f"room_keys/version/{versions[0]}")
+
+    assert refusal(answer) == (413, "M_TOO_LARGE")
+    assert new_version(alice) == "3"
+    assert new_version(bob) == "1"
 
 
 def test_many_keys_need_few_statements(login: Login, statements: list[str]) -> None:

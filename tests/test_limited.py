@@ -293,6 +293,31 @@ def test_changing_ones_presence_is_limited(limited: Limited) -> None:
     assert answers == [False, False, True]
 
 
+def test_typing_is_limited_whether_it_begins_or_ends(limited: Limited) -> None:
+    alice = register(limited("rc_typing"))
+    rooms = [alice.create_room() for _ in range(3)]
+
+    answers = [
+        is_limited(alice.put(f"rooms/{quote(it)}/typing/{alice.user_id}", json={"typing": typing}))
+        for it, typing in zip(rooms, (True, False, True), strict=True)
+    ]
+
+    assert answers == [False, False, True]
+
+
+def test_new_versions_of_a_key_backup_are_limited_and_changes_of_them_are_not(
+    limited: Limited,
+) -> None:
+    alice = register(limited("rc_key_backup"))
+    body = {"algorithm": "m.megolm_backup.v1.curve25519-aes-sha2", "auth_data": {}}
+
+    answers = [is_limited(alice.post("room_keys/version", json=body)) for _ in range(3)]
+    changes = [alice.put("room_keys/version/2", json=body).status_code for _ in range(3)]
+
+    assert answers == [False, False, True]
+    assert changes == [200] * 3
+
+
 def test_reserving_media_ids_is_limited(limited: Limited) -> None:
     alice = register(limited("rc_media_create"))
 

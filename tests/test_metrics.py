@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.core import outbox
 from app.metrics import Histogram
 from tests import server as real_server
-from tests.conftest import Login, MakeApp
+from tests.conftest import ROOT, Login, MakeApp
 
 HERE = {"REMOTE_ADDR": "127.0.0.1"}
 ELSEWHERE = {"REMOTE_ADDR": "192.0.2.7"}
@@ -164,6 +167,54 @@ def test_a_wrong_token_opens_nothing(make_app: MakeApp, token: str) -> None:
     answer = client.get("/metrics", headers=headers, environ_base=ELSEWHERE)
 
     assert answer.status_code == 403
+
+
+def test_where_it_is_wished_nobody_may_without_the_token(make_app: MakeApp) -> None:
+    shut = make_app(metrics_without_token="false").test_client()
+    client = make_app(metrics_without_token="false", metrics_token="let me see").test_client()
+
+    answers = [
+        shut.get("/metrics", environ_base=HERE),
+        shut.get("/metrics", environ_base=HERE, headers={"Authorization": "Bearer "}),
+        client.get("/metrics", environ_base=HERE),
+        client.get("/metrics", environ_base=HERE, headers={"Authorization": "Bearer let me see"}),
+    ]
+
+    assert [answer.status_code for answer in answers] == [403, 403, 403, 200]
+
+
+FIRST_READER = """
+import sys, threading
+from gevent import monkey
+monkey.patch_all()
+from app import config, create_app
+
+class Loaded:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "prometheus_client":
+            threads.add(threading.get_native_id())
+
+threads = set()
+sys.meta_path.insert(0, Loaded())
+app = create_app(config.load(None, {}, {"data_dir": sys.argv[1]}))
+assert not threads, "loaded at the start"
+assert app.test_client().get("/metrics").status_code == 200
+assert threads, "not loaded"
+assert threading.get_native_id() not in threads, "loaded on the hub"
+app.extensions["ephemeral"].close()
+app.extensions["db"].close()
+"""
+
+
+def test_what_writes_the_metrics_is_loaded_by_who_reads_them_and_not_on_the_hub(
+    tmp_path: Path, empty_database: Path
+) -> None:
+    shutil.copy(empty_database, tmp_path / "homebody.db")
+    command = [sys.executable, "-c", FIRST_READER, str(tmp_path)]
+
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_histogram_counts_a_bound_as_below_it() -> None:

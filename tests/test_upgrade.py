@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from flask import Flask
+from sqlalchemy import select
 from werkzeug.test import TestResponse
 
+from app.core.rooms import upgrade
+from app.models.base import NOW_AND_LATER
+from app.models.state import StateInterval
 from app.spec.room_versions import VERSIONS
-from tests.conftest import Login, Person
+from tests.conftest import Login, MakeApp, Person
 from tests.rooms import Json, act, membership, refusal, state_of, unchanged
 
 ALICE, BOB, CAROL, MALLORY = (f"@{name}:localhost" for name in ("alice", "bob", "carol", "mallory"))
 LEVELS, TOMBSTONE = ("m.room.power_levels", ""), ("m.room.tombstone", "")
 CANONICAL = ("m.room.canonical_alias", "")
 CREATE = ("m.room.create", "")
+ALIAS = "directory/room/%23kitchen:localhost"
+
+Kept = tuple[str, str, str | None]
+"""(type, state_key, membership)"""
 
 COPIED: dict[str, Json] = {
     "m.room.server_acl": {"allow": ["*"], "deny": ["evil.example"]},
@@ -369,3 +380,123 @@ def test_the_new_room_comes_by_sync_with_all_it_has(login: Login) -> None:
     assert told[room_id]["timeline"]["events"][0]["type"] == "m.room.tombstone"
     shown = told[new_id]["state"]["events"] + told[new_id]["timeline"]["events"]
     assert {"m.room.create", "m.room.name", "m.room.power_levels"} <= {it["type"] for it in shown}
+
+
+@pytest.fixture
+def commits(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, set[Kept]]]:
+    """{room_id: its state} after each COMMIT: what a crash at that moment would leave."""
+    seen: list[dict[str, set[Kept]]] = []
+
+    def look(_writes: int, _seconds: float) -> None:
+        found: dict[str, set[Kept]] = {}
+        with app.extensions["db"].read() as tx:
+            current = select(StateInterval).where(StateInterval.to_position == NOW_AND_LATER)
+            for row in tx.sql.execute(current):
+                found.setdefault(row.room_id, set()).add((row.type, row.state_key, row.membership))
+        seen.append(found)
+
+    monkeypatch.setattr(upgrade, "AT_ONCE", 4)
+    app.extensions["db"].committed = look
+    return seen
+
+
+def crowded(person: Person, **options: Any) -> tuple[str, set[str]]:
+    """A room with an alias that lets everybody in but these eleven."""
+    room_id = person.create_room(
+        preset="public_chat", room_alias_name="kitchen", name="Kitchen", **options
+    )
+    banned = {f"@spam{number}:localhost" for number in range(11)}
+    for user_id in banned:
+        assert act(person, room_id, "ban", user_id=user_id).status_code == 200
+    return room_id, banned
+
+
+@pytest.mark.parametrize("version", ["11", "12"])
+def test_a_room_with_many_bans_is_filled_in_small_writes_and_opened_by_the_last(
+    commits: list[dict[str, set[Kept]]], login: Login, version: str
+) -> None:
+    alice = login("alice")
+    room_id, banned = crowded(alice)
+    commits.clear()
+
+    new_id = upgraded(alice, room_id, version)
+
+    states = [set(), *(found[new_id] for found in commits)]
+    sizes = [len(after - before) for before, after in pairwise(states)]
+    # name, guest access and history visibility are copied as well. The first write makes the room
+    # with its creator, the last has join rules, alias and levels
+    assert sizes == [2 + 4, 4, 4, 2 + 3]
+    opening = {("m.room.join_rules", "", None), ("m.room.canonical_alias", "", None)}
+    for found in commits[:-1]:
+        assert (*TOMBSTONE, None) not in found[room_id]
+        assert not opening & found[new_id]
+    assert opening < states[-1]
+    assert {("m.room.member", user_id, "ban") for user_id in banned} < states[-1]
+    assert state_of(alice, room_id)[TOMBSTONE]["replacement_room"] == new_id
+    assert alice.get(ALIAS).get_json()["room_id"] == new_id
+    predecessor = state_of(alice, new_id)[CREATE]["predecessor"]
+    last = alice.get(f"rooms/{quote(room_id)}/event/{predecessor['event_id']}").get_json()
+    assert last["content"] == {"membership": "ban"}
+
+
+def test_who_upgrades_a_room_with_many_bans_finds_their_own_settings_in_the_new_one(
+    commits: list[dict[str, set[Kept]]], login: Login
+) -> None:
+    alice = login("alice")
+    room_id, _ = crowded(alice)
+    alice.put(f"user/{ALICE}/rooms/{room_id}/tags/m.favourite", json={})
+
+    new_id = upgraded(alice, room_id)
+
+    assert len([found for found in commits if new_id in found]) > 1
+    tags = alice.get(f"user/{ALICE}/rooms/{new_id}/tags").get_json()["tags"]
+    assert tags == {"m.favourite": {}}
+
+
+def test_what_the_last_of_several_writes_refuses_leaves_the_old_room_as_it_was(
+    app: Flask, commits: list[dict[str, set[Kept]]], login: Login
+) -> None:
+    alice = login("alice")
+    odd = {"notifications": "none"}  # which new versions don't take
+    room_id, _ = crowded(alice, room_version="5", power_level_content_override=odd)
+    before = state_of(alice, room_id)
+    commits.clear()
+
+    answer = ask(alice, room_id)
+
+    assert refusal(answer) == (403, "M_FORBIDDEN")
+    assert len(commits) > 3
+    assert state_of(alice, room_id) == before
+    assert alice.get(ALIAS).get_json()["room_id"] == room_id
+    assert alice.get("joined_rooms").get_json() == {"joined_rooms": [room_id]}
+
+
+def test_what_a_crash_interrupts_can_be_asked_for_again(
+    app: Flask,
+    make_app: MakeApp,
+    login: Login,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alice = login("alice")
+    room_id, banned = crowded(alice)
+    disks: list[Path] = []
+
+    def copy(_writes: int, _seconds: float) -> None:
+        disks.append(tmp_path_factory.mktemp("disk") / "data")
+        shutil.copytree(tmp_path, disks[-1])
+
+    monkeypatch.setattr(upgrade, "AT_ONCE", 4)
+    app.extensions["db"].committed = copy
+    upgraded(alice, room_id)
+
+    for disk in disks[:-1]:
+        alice.client = make_app(data_dir=str(disk)).test_client()
+        assert TOMBSTONE not in state_of(alice, room_id)
+        left = set(alice.get("joined_rooms").get_json()["joined_rooms"]) - {room_id}
+        new_id = upgraded(alice, room_id)
+        assert {membership(alice, new_id, user_id)["membership"] for user_id in banned} == {"ban"}
+        assert alice.get(ALIAS).get_json()["room_id"] == new_id
+        assert [act(alice, it, "leave").status_code for it in left] == [200]
+    assert len(disks) == 4

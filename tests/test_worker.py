@@ -116,6 +116,7 @@ def test_a_longer_line_or_header_gets_a_matrix_error(
         b"good morning\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: x\r\nBad Header: x\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nBad Header: x\r\n\r\n" + b"line: of a body\r\n" * 300,
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS on a port without
     ],
 )

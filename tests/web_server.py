@@ -58,7 +58,6 @@ FILES: Final = {
     ),
     "/long.html": (HTML, b"<title>Long</title>" + b"<i>" * 400_000),
     "/slow.html": (HTML, b"<title>Slow</title>"),
-    "/big.png": ("image/png", b"x" * (9 * 2**20)),
 }
 MOVED: Final = {"/moved": "/page.html", "/loop": "/loop"}
 COUNTED: Counter[str] = Counter()

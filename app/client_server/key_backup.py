@@ -46,6 +46,7 @@ def post_room_keys_version() -> Json:
     """
     body = http.body_as(Version)
     user_id = http.requester().user_id
+    context.rate_limits().check("rc_key_backup", user_id)
     with context.db().write() as tx:
         return {"version": key_backup.create(tx, user_id, body.algorithm, body.auth_data)}
 

@@ -29,6 +29,7 @@ class Body(msgspec.Struct):
 def set_typing(room_id: str, user_id: str) -> Json:
     """Tell the room that the user types for a while, or has stopped."""
     must_be_me(user_id)
+    context.rate_limits().check("rc_typing", user_id)
     body = http.body_as(Body)
     with context.db().read() as tx:
         typing.may_type(tx, room_id, user_id)

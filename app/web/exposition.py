@@ -32,6 +32,7 @@ from app.metrics import Histogram, Metrics
 __all__ = ["CONTENT_TYPE", "families", "text"]
 
 _SQLITE: Final = "sqlite:///"
+_VERSION: Final = version("homebody")
 
 
 class _Found(Collector):
@@ -71,7 +72,7 @@ def text(found: list[Metric]) -> bytes:
 
 def _about(metrics: Metrics) -> Iterator[Metric]:
     info = GaugeMetricFamily("homebody_info", "What runs.", labels=["version", "python"])
-    info.add_metric([version("homebody"), platform.python_version()], 1)
+    info.add_metric([_VERSION, platform.python_version()], 1)
     yield info
     yield _gauge("uptime_seconds", "Since the start.", time.time() - metrics.started_at)
     yield _gauge("threads", "Of the operating system.", _threads())

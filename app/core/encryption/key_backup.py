@@ -21,6 +21,9 @@ from app.spec.events import Json
 
 ALGORITHMS: Final = frozenset({"m.megolm_backup.v1.curve25519-aes-sha2"})
 MAX_AUTH_DATA_BYTES: Final = 65536
+MAX_VERSIONS: Final = 50
+"""Of one user. Most have one or two, and clients delete the old one. None is deleted for a newer:
+it may hold the only keys to years of messages, and its owner may find its recovery key yet."""
 
 _ALL = select(
     KeyBackup.version,
@@ -32,17 +35,23 @@ _ALL = select(
 ).where(KeyBackup.user_id == bindparam("user_id"))
 _ONE = _ALL.where(KeyBackup.version == bindparam("version"))
 _NEWEST = _ALL.where(KeyBackup.is_deleted.is_(False)).order_by(KeyBackup.version.desc()).limit(1)
-_LAST_NUMBER = select(func.max(KeyBackup.version)).where(KeyBackup.user_id == bindparam("user_id"))
+_NUMBERS = select(
+    func.max(KeyBackup.version).label("last"),
+    func.count().filter(KeyBackup.is_deleted.is_(False)).label("kept"),
+).where(KeyBackup.user_id == bindparam("user_id"))
 
 
 def create(tx: Tx, user_id: str, algorithm: str, auth_data: Json) -> str:
     """The number of a new version, which is the user's current one from now on.
 
-    Raises M_INVALID_PARAM for an unknown algorithm, M_TOO_LARGE.
+    Raises M_INVALID_PARAM for an unknown algorithm, M_TOO_LARGE also for who has too many.
     """
     if algorithm not in ALGORITHMS:
         raise errors.invalid_param("This algorithm for backups is not known")
-    version = (tx.sql.execute(_LAST_NUMBER, {"user_id": user_id}).scalar() or 0) + 1
+    numbers = tx.sql.execute(_NUMBERS, {"user_id": user_id}).one()
+    if numbers.kept >= MAX_VERSIONS:
+        raise errors.too_large(f"There are {numbers.kept} backups: delete one of them first")
+    version = (numbers.last or 0) + 1
     row = {
         "user_id": user_id,
         "version": version,

@@ -1,6 +1,12 @@
 """A room's move to another version: a new room takes its place, with what the old one had.
 
-Everything happens in the caller's transaction, so a refusal anywhere leaves the old room as it was.
+It happens in one write, unless there is more state to copy than others should wait for: thousands
+of bans, say. Then the new room comes first, and stays closed while it is filled, write by write. No
+door leads to it and the old room is as it was until the last write, which does the rest of the
+spec's list at once: join rules, aliases, tombstone, power levels. So nobody slips in before their
+ban, and what a crash interrupts has not happened: whoever asked finds, besides, a room of which
+they are the only member, and asks again.
+
 People are not moved, as nobody can join in the name of others: their clients follow the tombstone,
 and personal_settings.py then brings along what they keep about the room.
 Spec: client-server-api#room-upgrades
@@ -8,15 +14,25 @@ Spec: client-server-api#room-upgrades
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Set
+from collections.abc import Collection, Iterable, Iterator, Set
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import bindparam, or_, select
+from sqlalchemy import Row, bindparam, or_, select
 
 from app import errors
-from app.core.rooms import aliases, creation, directory, membership, rows, state, timeline
-from app.db import Reader, Tx
+from app.core.rooms import (
+    aliases,
+    creation,
+    directory,
+    membership,
+    personal_settings,
+    rows,
+    state,
+    timeline,
+)
+from app.db import Database, Reader, Tx
 from app.errors import MatrixError
 from app.models.base import NOW_AND_LATER
 from app.models.events import StoredEvent
@@ -37,62 +53,117 @@ COPIED: Final = (
     "m.room.topic",
     "m.room.guest_access",
     "m.room.history_visibility",
-    "m.room.join_rules",
 )
-"""What the spec recommends, in its order, but for power levels: those end the creator's power to
-set all else, so they come last."""
+"""What the spec recommends, in its order, but for join rules, which open the room, and power
+levels, which end the creator's power to set all else: those come last."""
 COPIED_BY_KEY: Final = ("m.space.child", "m.room.image_pack")
 """Besides: a space would be empty without its rooms, and the room's own stickers would be gone."""
 COPIED_OF_CREATE: Final = ("type", "m.federate")
 CLOSED_LEVEL: Final = 50
 TOMBSTONE_LEVEL: Final = 150
+AT_ONCE: Final = 50
+"""So many entries of state are copied in one write; most rooms have fewer."""
 
 _KEPT = (
-    select(StateInterval.type, StateInterval.state_key, StoredEvent.pdu)
+    select(
+        StateInterval.type, StateInterval.state_key, StateInterval.event_position, StoredEvent.pdu
+    )
     .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
     .where(
         StateInterval.room_id == bindparam("room_id"),
         StateInterval.to_position == NOW_AND_LATER,
+        StateInterval.event_position > bindparam("after"),
         or_(
             StateInterval.type.in_((*COPIED, *COPIED_BY_KEY)),
             StateInterval.membership == "ban",
         ),
     )
     .order_by(StateInterval.event_position)
+    .limit(bindparam("count"))
 )
 
 
-def upgrade(
-    tx: Tx, user_id: str, room_id: str, version: RoomVersion, creators: Collection[str] = ()
-) -> str:
-    """The id of the room of this version that takes the place of an old one.
+Kept = Row[*tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Who wants which room to become one of which version.
 
     `creators` are those besides the user; versions before 12 know none.
+    """
+
+    user_id: str
+    room_id: str
+    version: RoomVersion
+    creators: Collection[str] = ()
+
+
+def upgrade(db: Database, wish: Wish) -> str:
+    """The id of the room that takes the place of an old one.
+
     Raises M_FORBIDDEN for who may not send m.room.tombstone in the old room, M_INVALID_PARAM for a
     creator that is no user id.
     """
-    if not state.is_joined(tx, room_id, user_id):
+    new_id, copied_upto, is_done = "", 0, False
+    try:
+        while not is_done:
+            with db.write() as tx:
+                some = _some_kept(tx, wish.room_id, copied_upto)
+                is_done = len(some) < AT_ONCE
+                new_id = new_id or _begin(tx, wish, is_whole=is_done)
+                _copy_state(tx, wish, new_id, some)
+                if is_done:
+                    _finish(tx, wish, new_id)
+            copied_upto = some[-1].event_position if some else 0
+    except MatrixError:
+        if copied_upto:
+            with db.write() as tx:
+                membership.leave(tx, new_id, wish.user_id)
+        raise
+    return new_id
+
+
+def _begin(tx: Tx, wish: Wish, *, is_whole: bool) -> str:
+    """The id of the new room, with the user in it. `is_whole`: the same write does the rest."""
+    if not state.is_joined(tx, wish.room_id, wish.user_id):
         raise errors.forbidden("You are not in this room")
-    known = state.current_many(tx, room_id, [room_state.CREATE, room_state.POWER_LEVELS])
+    known = state.current_many(tx, wish.room_id, [room_state.CREATE, room_state.POWER_LEVELS])
     levels = room_state.power_levels(known)
-    content = {
-        key: value
-        for key, value in known[room_state.CREATE].content.items()
-        if key in COPIED_OF_CREATE
-    }
-    if version.has_privileged_creators:
-        content |= _additional_creators(creators)
-    new_id = _replace(tx, user_id, room_id, version, content)
-    membership.join(tx, new_id, user_id)
-    _copy_state(tx, user_id, room_id, new_id, version)
+    if levels.of_user(wish.user_id) < levels.to_send(TOMBSTONE, is_state=True):
+        raise errors.forbidden("You may not send m.room.tombstone in this room")
+    content = _content_of_create(known[room_state.CREATE].content, wish)
+    new_id = _create(tx, wish, content, is_whole=is_whole)
+    membership.join(tx, new_id, wish.user_id)
+    return new_id
+
+
+def _finish(tx: Tx, wish: Wish, new_id: str) -> None:
+    """Open the new room, and lead everybody from the old one to it."""
+    user_id, room_id = wish.user_id, wish.room_id
+    keys = [room_state.CREATE, room_state.JOIN_RULES, room_state.POWER_LEVELS]
+    known = state.current_many(tx, room_id, keys)
+    rules = known.get(room_state.JOIN_RULES)
+    if rules is not None and rules.content:
+        understood = _understood(rules.content, wish.version)
+        _set(tx, user_id, new_id, (*room_state.JOIN_RULES, understood))
     aliases.move(tx, room_id, new_id, user_id)
     _move_in_directory(tx, room_id, new_id)
+    _bury(tx, user_id, room_id, new_id)  # changes nothing where the first write did it
+    personal_settings.bring_along(tx, user_id, new_id)
     if room_state.POWER_LEVELS in known:
-        new_creators = {user_id, *content.get("additional_creators", ())}
-        copied = _power_levels(levels, version, new_creators)
+        levels = room_state.power_levels(known)
+        create = state.current_many(tx, new_id, [room_state.CREATE])[room_state.CREATE]
+        copied = _power_levels(levels, wish.version, room_state.creators(create))
         _set(tx, user_id, new_id, (*room_state.POWER_LEVELS, copied))
         _close(tx, user_id, room_id, levels)
-    return new_id
+
+
+def _content_of_create(old: Json, wish: Wish) -> Json:
+    content = {key: value for key, value in old.items() if key in COPIED_OF_CREATE}
+    if wish.version.has_privileged_creators:
+        content |= _additional_creators(wish.creators)
+    return content
 
 
 def _additional_creators(creators: Collection[str]) -> Json:
@@ -102,24 +173,20 @@ def _additional_creators(creators: Collection[str]) -> Json:
     return {"additional_creators": list(dict.fromkeys(creators))} if creators else {}
 
 
-def _replace(tx: Tx, user_id: str, room_id: str, version: RoomVersion, content: Json) -> str:
-    """The id of the new room, which names the old one, and the old one names it.
+def _create(tx: Tx, wish: Wish, content: Json, *, is_whole: bool) -> str:
+    """The id of the new room, which names the old one and an event of it.
 
-    Each should know an event of the other. Up to version 11 the new room's id is free to choose, so
-    that the tombstone can come first; since version 12 its first event makes the id.
+    That is the tombstone, where it can be: up to version 11 the new room's id is free to choose, so
+    that the tombstone can come first, if it does not come too early. Else it is the last event.
     """
-    predecessor: Json = {"room_id": room_id}
-    content["predecessor"] = predecessor
-    if version.has_privileged_creators:
-        predecessor["event_id"] = rows.head(tx, room_id).forward_extremities[-1]
-        first = creation.first_event(user_id, version, content, "")
-        new_id = timeline.create(tx, version, first)
-        _bury(tx, user_id, room_id, new_id)
-        return new_id
-    new_id = creation.new_room_id(tx)
-    predecessor["event_id"] = _bury(tx, user_id, room_id, new_id)
-    first = creation.first_event(user_id, version, content, new_id)
-    return timeline.create(tx, version, first)
+    user_id, room_id, version = wish.user_id, wish.room_id, wish.version
+    new_id = "" if version.has_privileged_creators else creation.new_room_id(tx)
+    if new_id and is_whole:
+        known = _bury(tx, user_id, room_id, new_id)
+    else:
+        known = rows.head(tx, room_id).forward_extremities[-1]
+    content["predecessor"] = {"room_id": room_id, "event_id": known}
+    return timeline.create(tx, version, creation.first_event(user_id, version, content, new_id))
 
 
 def _bury(tx: Tx, user_id: str, room_id: str, new_id: str) -> str:
@@ -127,25 +194,28 @@ def _bury(tx: Tx, user_id: str, room_id: str, new_id: str) -> str:
     return _set(tx, user_id, room_id, (TOMBSTONE, "", {"body": BODY, "replacement_room": new_id}))
 
 
-def _copy_state(tx: Tx, user_id: str, room_id: str, new_id: str, version: RoomVersion) -> None:
-    for event in _kept(tx, room_id):
-        event_type, state_key, content = event
-        if event_type == "m.room.join_rules":
-            content = _understood(content, version)
-        elif event_type == state.MEMBER:
-            content = {key: content[key] for key in ("membership", "reason") if key in content}
-        _set(tx, user_id, new_id, (event_type, state_key, content))
+def _copy_state(tx: Tx, wish: Wish, new_id: str, some: Iterable[Kept]) -> None:
+    for event in _copied(some):
+        _set(tx, wish.user_id, new_id, event)
 
 
-def _kept(tx: Reader, room_id: str) -> Iterator[creation.StateEvent]:
-    """The state that goes along, in the order in which it was set."""
-    for row in list(tx.sql.execute(_KEPT, {"room_id": room_id})):
+def _some_kept(tx: Reader, room_id: str, after: int) -> list[Kept]:
+    """The next entries of the state that goes along, in the order in which they were set."""
+    asked = {"room_id": room_id, "after": after, "count": AT_ONCE}
+    return list(tx.sql.execute(_KEPT, asked))
+
+
+def _copied(some: Iterable[Kept]) -> Iterator[creation.StateEvent]:
+    """Those of the entries that still say something, as the new room shall have them."""
+    for row in some:
         content = orjson.loads(row.pdu)["content"]
         is_single = row.type in COPIED
         if is_single and row.state_key != "":
             continue  # some other event, that happens to have the type
         if not content or (row.type == "m.space.child" and "via" not in content):
             continue  # was redacted, or taken back
+        if row.type == state.MEMBER:
+            content = {key: content[key] for key in ("membership", "reason") if key in content}
         yield row.type, row.state_key, content
 
 
