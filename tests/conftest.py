@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import subprocess
-import sys
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,8 +17,10 @@ from flask.testing import FlaskClient
 from hypothesis import settings
 from werkzeug.test import TestResponse
 
-from app import config, create_app
+from app import config, create_app, serving
+from app.core import server_key
 from app.statements import Result, Sql
+from tests import routes
 
 ROOT = Path(__file__).parents[1]
 V3 = "/_matrix/client/v3/"
@@ -103,16 +105,30 @@ MakeApp = Callable[..., Flask]
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with all migrations, to copy."""
+    """A new database, to copy."""
     path = tmp_path_factory.mktemp("template") / "homebody.db"
-    alembic = [str(Path(sys.executable).parent / "alembic"), "-c", "setup.cfg"]
-    command = [*alembic, "-x", f"url=sqlite:///{path}", "upgrade", "head"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    serving.make(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")  # as a server would, and wait for the disk
     return path
 
 
+@pytest.fixture(scope="session")
+def signing_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a signing key, to copy."""
+    folder = tmp_path_factory.mktemp("key")
+    server_key.load_or_make(config.load(None, {}, {"data_dir": str(folder)}))
+    return folder / config.SIGNING_KEY_NAME
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _routes() -> Iterator[None]:
+    with routes.shared():
+        yield
+
+
 @pytest.fixture
-def make_app(tmp_path: Path, empty_database: Path) -> Iterator[MakeApp]:
+def make_app(tmp_path: Path, empty_database: Path, signing_key: Path) -> Iterator[MakeApp]:
     """Start a server with other settings, `make_app(registration="token")`, in the same folder."""
     started: list[Flask] = []
 
@@ -120,6 +136,7 @@ def make_app(tmp_path: Path, empty_database: Path) -> Iterator[MakeApp]:
         database = tmp_path / "homebody.db"
         if not database.exists():
             shutil.copy(empty_database, database)
+            shutil.copy(signing_key, tmp_path)
         options = {
             "data_dir": str(tmp_path),
             "password_hashing": "cheap",
@@ -127,6 +144,8 @@ def make_app(tmp_path: Path, empty_database: Path) -> Iterator[MakeApp]:
             **settings,
         }
         app = create_app(config.load(None, {}, options))
+        # No test pulls the plug, and each COMMIT would wait some milliseconds for the disk
+        app.extensions["db"].writer.raw.execute("PRAGMA synchronous = OFF")
         started.append(app)
         return app
 

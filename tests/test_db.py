@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import insert, select, text
 
-from app import errors
+from app import config, create_app, errors, serving
 from app.db import Database, Tx
 from app.models.account_data import AccountData
 
@@ -248,9 +248,14 @@ def test_a_locked_database_is_a_503_and_not_for_ever(
     assert noted(db) == {"two"}
 
 
-def test_every_commit_waits_for_the_disk(db: Database) -> None:
-    with db.write() as tx:
+def test_every_commit_waits_for_the_disk(tmp_path: Path) -> None:
+    settings = config.load(None, {}, {"data_dir": str(tmp_path)})
+    serving.migrate(settings)
+    database: Database = create_app(settings).extensions["db"]  # those of the other tests don't
+
+    with database.write() as tx:
         journal = tx.sql.execute(text("PRAGMA journal_mode")).scalar_one()
         synchronous = tx.sql.execute(text("PRAGMA synchronous")).scalar_one()
 
+    database.close()
     assert (journal, synchronous) == ("wal", 2)
