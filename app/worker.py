@@ -11,11 +11,15 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import gevent
 import orjson
+from gevent import event
+from gevent.pool import Pool
+from gevent.server import StreamServer
 from gunicorn import util
 from gunicorn.http import errors as http_errors
 from gunicorn.workers.ggevent import GeventWorker
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 SECONDS_BETWEEN_LOOKS = 0.5
 """How soon a running server feels `homebody user passwd` and the like."""
+SECONDS_BETWEEN_SIGNS_OF_LIFE = 1.0
 SECONDS_BETWEEN_TRIMS = 5.0
 """How often free memory is returned."""
 SECONDS_AFTER_A_FAULT = 30.0
@@ -52,6 +57,7 @@ class Worker(GeventWorker):
         """Set the process up and serve."""
         self._connections: set[Connection] = set()
         self._backlog = Backlog(self.PATIENCE.max_untaken_bytes)
+        self._is_told_to_stop = event.Event()
         super().init_process()
 
     def load_wsgi(self) -> None:
@@ -69,12 +75,31 @@ class Worker(GeventWorker):
         self._app.extensions["delivery"].start()
         watchdog = self._watchdog()
         watchdog.start()
-        super().run()
+        self._serve()
         watchdog.stop()
         self._app.extensions["ephemeral"].close()  # its timers read the database
         self._app.extensions["delivery"].stop()
         self._app.extensions["last_seen"].write()
         self._app.extensions["db"].close()
+
+    def _serve(self) -> None:
+        """What gunicorn's worker does in its `run`, but that looks for a stop once a second."""
+        handling = Pool(self.worker_connections)
+        listening = [
+            StreamServer(listener, partial(self.handle, listener), spawn=handling)
+            for listener in self.sockets
+        ]
+        for server in listening:
+            server.max_accept = 1 if self.cfg.workers > 1 else server.max_accept
+            server.start()
+        while self.alive:
+            self.notify()
+            self._is_told_to_stop.wait(SECONDS_BETWEEN_SIGNS_OF_LIFE)
+        for server in listening:
+            server.close()
+        if not handling.join(self.cfg.graceful_timeout):
+            LOG.warning("some requests were not done in time, and are given up")
+            handling.kill(timeout=1)
 
     def _watchdog(self) -> Watchdog:
         metrics = self._app.extensions["metrics"]
@@ -155,6 +180,7 @@ class Worker(GeventWorker):
 
     def _let_go(self) -> None:
         """At a stop: parked requests answer, idle clients are hung up on; later whoever is left."""
+        self._is_told_to_stop.set()
         self._app.extensions["wakeups"].close()
         for connection in list(self._connections):
             if connection.is_idle:
