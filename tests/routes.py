@@ -34,7 +34,7 @@ def shared() -> Iterator[None]:
     """Inside, `create_app` takes its routes from here; they are those that it would make."""
     with pytest.MonkeyPatch.context() as patch:
         made = anew()
-        made.url_map.add = _refuse  # type: ignore[method-assign]  # every later test would have it
+        patch.setattr(made.url_map, "add", _refuse)  # every later test would have it
         patch.setattr(client_server, "register", _sharer_of(made))
         yield
 
