@@ -52,9 +52,11 @@ def restore(ctx: click.Context, folder: Path, *, is_json: bool) -> None:
     """Fill an empty data folder from a backup."""
     config = cli.load_config(ctx)
     lock = serving.lock_data_dir(config.data_dir)
-    with _failures(), _bar("Media") as on_files, _bar("Database") as on_pages:
-        copied = copies.restore(config, folder, on_pages, on_files)
-    os.close(lock)
+    try:
+        with _failures(), _bar("Media") as on_files, _bar("Database") as on_pages:
+            copied = copies.restore(config, folder, on_pages, on_files)
+    finally:
+        os.close(lock)
     _leave_the_past(config)
     _tell(copied, f"Restored from {folder}", is_json=is_json)
 
