@@ -6,7 +6,7 @@ from app.spec import event_auth, room_state
 from app.spec.event_auth import AuthError
 from app.spec.events import Event, Json
 from app.spec.room_versions import V1, V2, V3, V5, V7, V11, V12, VERSIONS, RoomVersion
-from tests.spec import dag
+from tests.spec import dag, versions
 from tests.spec.dag import ALICE, BOB, CAROL
 
 CREATE = room_state.CREATE
@@ -14,7 +14,7 @@ LEVELS = room_state.POWER_LEVELS
 RULES = room_state.JOIN_RULES
 
 ALL = [VERSIONS[str(number)] for number in range(1, 13)]
-every_version = pytest.mark.parametrize("version", ALL, ids=lambda version: f"v{version.name}")
+every_version = versions.of_each(ALL)
 
 
 def member_of(user_id: str) -> tuple[str, str]:
@@ -203,7 +203,7 @@ def test_a_create_event_may_follow_nothing(version: RoomVersion) -> None:
         event_auth.check(late, {})
 
 
-@pytest.mark.parametrize("version", ALL[:-1])
+@versions.of_each(ALL[:-1])
 def test_until_version_11_the_room_id_is_of_the_creators_server(version: RoomVersion) -> None:
     with pytest.raises(AuthError, match="not of the server of its creator"):
         event_auth.check(dag.create(version, BOB), {})
@@ -234,7 +234,7 @@ def test_version_1_need_not_be_named() -> None:
     event_auth.check(create, {})
 
 
-@pytest.mark.parametrize("version", ALL[:10])
+@versions.of_each(ALL[:10])
 def test_until_version_10_the_create_event_names_a_creator(version: RoomVersion) -> None:
     create = dag.create(version)
     del create.content["creator"]
@@ -310,7 +310,7 @@ def test_until_version_5_a_server_lists_its_own_aliases(
     assert allows(dag.room(version), aliases) is is_allowed
 
 
-@pytest.mark.parametrize("version", ALL[5:])
+@versions.of_each(ALL[5:])
 def test_since_version_6_aliases_are_state_like_any_other(version: RoomVersion) -> None:
     state = dag.room(version, {BOB: "join"}, levels={"users": {ALICE: 100}})
 
@@ -438,7 +438,7 @@ def test_until_version_2_redaction_needs_power_or_the_same_server(
     assert allows(state, redaction(version, BOB, target, "$r:two.example")) is is_allowed
 
 
-@pytest.mark.parametrize("version", ALL[2:])
+@versions.of_each(ALL[2:])
 def test_since_version_3_redaction_is_allowed_like_any_event(version: RoomVersion) -> None:
     levels = {"redact": 100}
     state = dag.room(version, {BOB: "join"}, levels=levels)

@@ -6,11 +6,11 @@ from app.spec import event_auth, signing
 from app.spec.event_auth import AuthError, StateMap
 from app.spec.events import Event, Json
 from app.spec.room_versions import V1, V6, V7, V8, V9, V10, V11, V12, VERSIONS, RoomVersion
-from tests.spec import dag
+from tests.spec import dag, versions
 from tests.spec.dag import ALICE, BOB, CAROL
 
 ALL = [VERSIONS[str(number)] for number in range(1, 13)]
-every_version = pytest.mark.parametrize("version", ALL, ids=lambda version: f"v{version.name}")
+every_version = versions.of_each(ALL)
 
 
 def allows(state: StateMap, event: Event) -> bool:

@@ -6,13 +6,13 @@ from app.spec import event_auth
 from app.spec.event_auth import AuthError
 from app.spec.events import Json
 from app.spec.room_versions import V1, V5, V6, V9, V10, V11, V12, VERSIONS, RoomVersion
-from tests.spec import dag
+from tests.spec import dag, versions
 from tests.spec.dag import ALICE, BOB, CAROL, DAVE
 
 ALL = [VERSIONS[str(number)] for number in range(1, 13)]
-every_version = pytest.mark.parametrize("version", ALL, ids=lambda version: f"v{version.name}")
-until_9 = pytest.mark.parametrize("version", ALL[:9], ids=lambda version: f"v{version.name}")
-since_10 = pytest.mark.parametrize("version", ALL[9:], ids=lambda version: f"v{version.name}")
+every_version = versions.of_each(ALL)
+until_9 = versions.of_each(ALL[:9])
+since_10 = versions.of_each(ALL[9:])
 
 SENDER = BOB
 """Has 50, and may set power levels."""
@@ -153,7 +153,7 @@ def test_since_version_12_creators_are_not_named() -> None:
             event_auth.check(levels, state)
 
 
-@pytest.mark.parametrize("version", ALL[:11])
+@versions.of_each(ALL[:11])
 def test_until_version_11_creators_are_named_like_everybody(version: RoomVersion) -> None:
     change(version, None, {"users": {ALICE: 100}}, sender=ALICE)
 

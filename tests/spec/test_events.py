@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from app.spec import canonical_json, events, room_versions, signing
 from app.spec.events import Json
 from app.spec.room_versions import V1, V2, V3, V4, V5, V6, V10, V11, V12, RoomVersion
-from tests.spec import pdus
+from tests.spec import pdus, versions
 
 VERSIONS = [room_versions.VERSIONS[str(number)] for number in range(1, 13)]
-every_version = pytest.mark.parametrize("version", VERSIONS, ids=lambda version: f"v{version.name}")
+every_version = versions.of_each(VERSIONS)
 
 
 def changed(version: RoomVersion, **changes: Any) -> Json:
@@ -167,7 +167,7 @@ def test_the_number_of_cited_events_is_limited(version: RoomVersion, key: str, l
         events.check_format(changed(version, **{key: cited}), version)
 
 
-@pytest.mark.parametrize("version", VERSIONS[2:], ids=lambda version: f"v{version.name}")
+@versions.of_each(VERSIONS[2:])
 @pytest.mark.parametrize(
     "citation", [1, None, "", "event", "$event:example.org", ["$" + "a" * 43, {"sha256": "x"}]]
 )

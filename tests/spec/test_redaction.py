@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from app.spec import redaction, room_versions
 from app.spec.events import Json
 from app.spec.room_versions import V1, V10, V11, V12, RoomVersion
-from tests.spec import pdus
+from tests.spec import pdus, versions
 
 VERSIONS = [room_versions.VERSIONS[str(number)] for number in range(1, 13)]
 TYPES = [
@@ -72,7 +72,7 @@ def test_the_pages_were_understood() -> None:
     assert len(ALL_CONTENT_KEYS) == 17
 
 
-@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: f"v{version.name}")
+@versions.of_each(VERSIONS)
 @pytest.mark.parametrize("event_type", TYPES)
 def test_what_stays_is_what_the_page_of_the_room_version_lists(
     version: RoomVersion, event_type: str

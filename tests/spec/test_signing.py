@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from app.spec import canonical_json, redaction, room_versions, signing
 from app.spec.events import Json
 from app.spec.room_versions import V1, V2, V3, V4, V5, V6, V11, RoomVersion
-from tests.spec import pdus
+from tests.spec import pdus, versions
 
 FILE = "cryptographic_test_vectors.md"
 PAIRS = [(json.loads(before), json.loads(after)) for before, after in pdus.pairs(FILE)]
@@ -26,7 +26,7 @@ SPEC_KEY = signing.SigningKey.from_text(f"ed25519 1 {SEED}")
 OTHER_KEY = signing.SigningKey.from_seed("other", b"x" * 32)
 
 VERSIONS = [room_versions.VERSIONS[str(number)] for number in range(1, 13)]
-every_version = pytest.mark.parametrize("version", VERSIONS, ids=lambda version: f"v{version.name}")
+every_version = versions.of_each(VERSIONS)
 
 
 def verify(value: Json, key: signing.SigningKey = pdus.KEY, entity: str = pdus.SERVER) -> None:
