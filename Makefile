@@ -8,6 +8,9 @@ N ?= $(if $(filter tests,$(T)),2,0)
 m ?= change
 SPEC ?= ../shared/spec/client-server.json
 
+# without bytecode on the disk, each server and command that a test starts would compile all of app/
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install run test check lint fmt types migrations spec clients fuzz faults bench traffic migration schema migrate clean
 
 help:  ## list the targets
