@@ -17,7 +17,9 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import (
     JSON,
+    ColumnElement,
     Integer,
+    Select,
     Text,
     bindparam,
     delete,
@@ -73,27 +75,25 @@ _FAILURE: Final = "failure"
 
 _ADD = insert(OutboxRow)
 _PLACES = func.json_each(bindparam("places")).table_valued("value")  # as one value: no row each
-_ADD_FOR = insert(OutboxRow).from_select(
-    ["kind", "destination", "payload", "created_ts", "tries", "next_try_ts"],
-    select(
+_COLUMNS = ["kind", "destination", "payload", "created_ts", "tries", "next_try_ts"]
+
+
+def _for_each_place(next_try_ts: ColumnElement[int]) -> Select[tuple[Any, ...]]:
+    """The rows to add, one for each destination, in the order of _COLUMNS."""
+    return select(
         bindparam("of_kind", type_=Text),
         _PLACES.c.value,
         bindparam("payload", type_=JSON),
         bindparam("now_ms", type_=Integer),
         literal(0),
-        literal(0),
-    ),
-)
+        next_try_ts,
+    )
+
+
+_ADD_FOR = insert(OutboxRow).from_select(_COLUMNS, _for_each_place(literal(0)))
 _ADD_ONCE = insert(OutboxRow).from_select(
-    ["kind", "destination", "payload", "created_ts", "tries", "next_try_ts"],
-    select(
-        bindparam("of_kind", type_=Text),
-        _PLACES.c.value,
-        bindparam("payload", type_=JSON),
-        bindparam("now_ms", type_=Integer),
-        literal(0),
-        bindparam("at", type_=Integer),
-    ).where(
+    _COLUMNS,
+    _for_each_place(bindparam("at", type_=Integer)).where(
         ~select(OutboxRow.id)
         .where(
             OutboxRow.kind == bindparam("of_kind", type_=Text),
