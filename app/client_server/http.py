@@ -20,6 +20,8 @@ from app.client_server import guest_access, suspension
 from app.core import ratelimits
 from app.core.appservices import identity
 from app.core.people import access_tokens
+from app.core.sync import tokens
+from app.db import Reader
 from app.spec import canonical_json
 from app.spec.appservices import Service
 from app.spec.events import Json
@@ -298,6 +300,15 @@ def query_choice(name: str, allowed: Collection[str], default: str) -> str:
     if text not in allowed:
         raise errors.invalid_param(f"{name} must be one of {', '.join(sorted(allowed))}")
     return text
+
+
+def query_position(tx: Reader, name: str) -> int | None:
+    """The position of a sync token in the query; an empty one counts as none.
+
+    Raises M_INVALID_PARAM for what is no token of this server.
+    """
+    text = request.args.get(name)
+    return tokens.parse(text, tx.position).position if text else None
 
 
 def query_required(name: str) -> str:

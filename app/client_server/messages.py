@@ -10,9 +10,8 @@ from flask import Blueprint, request
 from app import context, errors
 from app.client_server import event_stream, http
 from app.core.rooms import client_events, client_view, history, previews
-from app.core.sync import filters, tokens
+from app.core.sync import filters
 from app.core.sync.tokens import SyncToken
-from app.db import Reader
 from app.spec.events import Json
 
 bp = Blueprint("messages", __name__)
@@ -32,8 +31,8 @@ def get_room_events(room_id: str) -> Json:
             tx,
             me.user_id,
             room_id,
-            start=_token(tx, "from"),
-            stop=_token(tx, "to"),
+            start=http.query_position(tx, "from"),
+            stop=http.query_position(tx, "to"),
             is_backwards=is_backwards,
             limit=limit,
             wanted=wanted,
@@ -129,9 +128,3 @@ def _is_backwards() -> bool:
     if direction not in {"b", "f"}:
         raise errors.invalid_param("dir must be b or f")
     return direction == "b"
-
-
-def _token(tx: Reader, name: str) -> int | None:
-    """The position of a token in the query; an empty one counts as none."""
-    text = request.args.get(name)
-    return tokens.parse(text, tx.position).position if text else None

@@ -10,7 +10,6 @@ from flask import Blueprint, request
 from app import context, errors
 from app.client_server import http
 from app.core.rooms import client_view, history, relations, threads
-from app.core.sync import tokens
 from app.core.sync.tokens import SyncToken
 from app.db import Reader
 from app.spec.events import Json
@@ -53,7 +52,7 @@ def get_thread_roots(room_id: str) -> Json:
             tx,
             me,
             room_id,
-            start=_token(tx, "from"),
+            start=http.query_position(tx, "from"),
             limit=limit,
             is_participated=include == "participated",
         )
@@ -89,14 +88,9 @@ def _wanted(
         event_id=event_id,
         rel_type=rel_type,
         event_type=event_type,
-        start=_token(tx, "from"),
-        stop=_token(tx, "to"),
+        start=http.query_position(tx, "from"),
+        stop=http.query_position(tx, "to"),
         is_backwards=direction == "b",
         is_recursive=http.query_boolean("recurse"),
         limit=http.query_integer("limit", 50, cap=history.MAX_LIMIT),
     )
-
-
-def _token(tx: Reader, name: str) -> int | None:
-    text = request.args.get(name)
-    return tokens.parse(text, tx.position).position if text else None
