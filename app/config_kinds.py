@@ -326,9 +326,8 @@ DATABASE_URL: Final = Kind(
     _show_database_url,
     is_secret=True,
 )
-SECRET: Final = Kind(
-    "must be text in quotes, on one line", _text, lambda _: '"(not shown)"', is_secret=True
-)
+TEXT: Final = Kind("must be text in quotes, on one line", _text)
+SECRET: Final = Kind(TEXT.must, _text, lambda _: '"(not shown)"', is_secret=True)
 FLAG: Final = Kind(
     "must be true or false", _flag, _show_flag, lambda text: _FLAGS.get(text.lower(), text)
 )

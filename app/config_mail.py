@@ -26,19 +26,12 @@ def _sender(raw: object) -> str:
     return raw
 
 
-def _text(raw: object) -> str:
-    if not isinstance(raw, str) or not raw or not raw.isprintable():
-        raise ValueError(raw)
-    return raw
-
-
 def _host(raw: object) -> str:
     if not identifiers.is_server_name(raw) or ":" in raw:
         raise ValueError(raw)
     return raw
 
 
-TEXT: Final = kinds.Kind("must be text in quotes, on one line", _text)
 HOST: Final = kinds.Kind("must be a host name or an IPv4 address, without a port", _host)
 SENDER: Final = kinds.Kind("must be an address such as Example <no-reply@example.org>", _sender)
 
@@ -60,7 +53,7 @@ class Smtp:
         "How the connection is encrypted. none is for a mail server on the same machine.",
     )
     user: str | None = setting(
-        None, kinds.optional(TEXT), "The name to log in with at the mail server, if it asks."
+        None, kinds.optional(kinds.TEXT), "The name to log in with at the mail server, if it asks."
     )
     password: str | None = setting(None, kinds.optional(kinds.SECRET), "The password for that.")
     from_address: str | None = setting(
