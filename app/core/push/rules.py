@@ -74,14 +74,7 @@ def set_actions(tx: Tx, user_id: str, kind: str, rule_id: str, actions: object) 
 def settings_of(tx: Reader, user_ids: Collection[str]) -> dict[str, PushSettings]:
     """{user_id: what decides about their notifications}, of all of them by one query at most."""
     cache = tx.caches.push_settings
-    found: dict[str, PushSettings] = {}
-    missing: list[str] = []
-    for user_id in user_ids:
-        settings = cache.get(user_id)
-        if settings is None:
-            missing.append(user_id)
-        else:
-            found[user_id] = settings
+    found, missing = cache.get_many(user_ids)
     for at in range(0, len(missing), _READ_AT_ONCE):
         some = missing[at : at + _READ_AT_ONCE]
         stored = account_data.push_settings(tx, some)

@@ -58,14 +58,7 @@ _MEMBERSHIPS: Final = {
 
 def load(tx: Reader, positions: Sequence[int]) -> list[ClientEvent]:
     """The events at these positions, in this order; positions without an event are left out."""
-    found: dict[int, ClientEvent] = {}
-    missing: list[int] = []
-    for position in positions:
-        cached = tx.caches.client_events.get(position)
-        if cached is None:
-            missing.append(position)
-        else:
-            found[position] = cached
+    found, missing = tx.caches.client_events.get_many(positions)
     for at in range(0, len(missing), _LOADED_AT_ONCE):
         some = missing[at : at + _LOADED_AT_ONCE]
         for row in tx.sql.execute(_LOAD, {"positions": some}):
