@@ -27,7 +27,7 @@ from typing import IO, Final
 from urllib.parse import quote
 
 from app import config as settings
-from app import serving
+from app import disk, serving
 from app.config import Config
 
 DATABASE: Final = "homebody.db"
@@ -109,7 +109,7 @@ def _copy_database(source: Path, target: Path, progress: Progress) -> int:
         raise BackupError(f"The database {source} can't be copied: {error}") from error
     finally:
         fresh.unlink(missing_ok=True)
-    _sync_folder(target.parent)
+    disk.sync_folder(target.parent)
     return target.stat().st_size
 
 
@@ -180,17 +180,9 @@ def _copy_whole(source: Path, target: Path) -> None:
         fresh.replace(target)
     finally:
         fresh.unlink(missing_ok=True)
-    _sync_folder(target.parent)
+    disk.sync_folder(target.parent)
 
 
 def _private(path: Path) -> IO[bytes]:
     """A new file that only its owner reads."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

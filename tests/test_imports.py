@@ -18,6 +18,7 @@ APP = Path(models.__file__).parents[1]
 MAY_IMPORT = {
     "spec": set[str](),
     "models": set[str](),
+    "disk": set[str](),
     "errors": set[str](),
     "hub": set[str](),
     "memory": set[str](),
@@ -36,7 +37,7 @@ MAY_IMPORT = {
     "statements": set[str](),
     "db": {"caches", "config", "errors", "hub", "models", "spec", "statements", "trouble"},
     "outside": {"config", "config_mail", "errors", "hub", "spec"},
-    "core": {"caches", "config", "db", "errors", "hub", "models", "outside", "spec"},
+    "core": {"caches", "config", "db", "disk", "errors", "hub", "models", "outside", "spec"},
     "background": {"core", "db", "outside"},
     "context": {"caches", "core", "db", "metrics", "outside"},
     "client_server": {"caches", "context", "core", "db", "errors", "spec"},
@@ -50,7 +51,7 @@ MAY_IMPORT = {
     "cli_accounts": {"caches", "cli", "config", "config_kinds", "core", "db", "errors", "serving"}
     | {"spec"},
     "cli_appservices": {"cli", "cli_accounts", "core", "spec"},
-    "backup": {"config", "serving"},
+    "backup": {"config", "disk", "serving"},
     "cli_backup": {"backup", "cli", "cli_accounts", "config", "core", "serving"},
     "cli_owner": {"cli", "cli_accounts", "core", "spec"},
     "cli_rooms": {"cli", "cli_accounts", "core", "spec"},

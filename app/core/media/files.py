@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from app import errors, hub
+from app import disk, errors, hub
 
 LOG = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ def _keep(file: IO[bytes], path: Path, target: Path) -> None:
     made = _make_folders(target.parent)
     path.rename(target)
     for folder in made:
-        _sync_folder(folder)
+        disk.sync_folder(folder)
 
 
 def _make_folders(folder: Path) -> list[Path]:
@@ -178,15 +178,6 @@ def _make_folders(folder: Path) -> list[Path]:
         missing.append(missing[-1].parent)
     folder.mkdir(parents=True, exist_ok=True)
     return missing
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new name survives a loss of power only when its folder is on the disk as well."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
