@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -98,15 +98,7 @@ def list_users(ctx: click.Context, *, is_json: bool) -> None:
     """Print all accounts."""
     with open_database(cli.load_config(ctx)) as database, database.read() as tx:
         found = [_described(account) for account in accounts.all_accounts(tx)]
-    if is_json:
-        print_json(found)
-        return
-    for account in found:
-        words = ("admin", "locked", "suspended", "deactivated")
-        marks = [word for word in words if account[f"is_{word}"]]
-        click.echo(
-            f"{account['user_id']}  {_day(account['created_ts'])}  {' '.join(marks)}".rstrip()
-        )
+    print_list(found, _account_line, is_json=is_json)
 
 
 @user.command("deactivate")
@@ -157,13 +149,7 @@ def list_tokens(ctx: click.Context, *, is_json: bool) -> None:
     """Print all registration tokens."""
     with open_database(cli.load_config(ctx)) as database, database.read() as tx:
         found = registration.all_tokens(tx)
-    if is_json:
-        print_json(found)
-        return
-    for row in found:
-        allowed = "any number" if row["uses_allowed"] is None else row["uses_allowed"]
-        until = "" if row["expires_ts"] is None else f", until {_day(row['expires_ts'])}"
-        click.echo(f"{row['token']}  used {row['uses']} of {allowed}{until}")
+    print_list(found, _token_line, is_json=is_json)
 
 
 @token.command("revoke")
@@ -229,6 +215,20 @@ def print_json(value: Json | list[Json]) -> None:
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
 
 
+def print_list(found: list[Json], line_of: Callable[[Json], str], *, is_json: bool) -> None:
+    """Print what there is, each in a line of its own, or all of it for scripts."""
+    if is_json:
+        print_json(found)
+        return
+    for it in found:
+        click.echo(line_of(it))
+
+
+def day(ts: int) -> str:
+    """The date of a time in ms, where this machine is."""
+    return f"{datetime.fromtimestamp(ts / 1000).astimezone():%Y-%m-%d}"
+
+
 def _described(account: accounts.Known) -> Json:
     return {
         "user_id": account.user_id,
@@ -240,13 +240,21 @@ def _described(account: accounts.Known) -> Json:
     }
 
 
+def _account_line(account: Json) -> str:
+    words = ("admin", "locked", "suspended", "deactivated")
+    marks = [word for word in words if account[f"is_{word}"]]
+    return f"{account['user_id']}  {day(account['created_ts'])}  {' '.join(marks)}".rstrip()
+
+
+def _token_line(row: Json) -> str:
+    allowed = "any number" if row["uses_allowed"] is None else row["uses_allowed"]
+    until = "" if row["expires_ts"] is None else f", until {day(row['expires_ts'])}"
+    return f"{row['token']}  used {row['uses']} of {allowed}{until}"
+
+
 def _parse_lifetime(text: str) -> int:
     """Milliseconds."""
     try:
         return LIFETIME.parse(text)
     except ValueError:
         raise click.UsageError(f"--lifetime {LIFETIME.must}") from None
-
-
-def _day(ts: int) -> str:
-    return f"{datetime.fromtimestamp(ts / 1000).astimezone():%Y-%m-%d}"

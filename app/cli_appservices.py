@@ -11,7 +11,7 @@ from datetime import datetime
 import click
 
 from app import cli
-from app.cli_accounts import as_json, open_database, print_json
+from app.cli_accounts import as_json, open_database, print_json, print_list
 from app.core import outbox
 from app.core.appservices import files, transactions
 from app.core.outbox import Queue
@@ -33,11 +33,7 @@ def list_appservices(ctx: click.Context, *, is_json: bool) -> None:
     with open_database(config) as database, database.read() as tx:
         queues = {queue.destination: queue for queue in outbox.queues(tx, transactions.KIND)}
     found = [_described(service, queues.get(service.id)) for service in files.load(config)]
-    if is_json:
-        print_json(found)
-        return
-    for it in found:
-        click.echo(_line(it))
+    print_list(found, _line, is_json=is_json)
 
 
 @appservices.command("skip")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from app import cli
-from app.cli_accounts import as_json, find_active_account, open_database, print_json
+from app.cli_accounts import as_json, find_active_account, open_database, print_list
 from app.core.rooms import reports as reports_of_users
 from app.core.rooms import server_notices
 from app.spec.events import Json
@@ -23,11 +23,7 @@ def list_reports(ctx: click.Context, *, is_json: bool) -> None:
     """Print all reports, the oldest first."""
     with open_database(cli.load_config(ctx)) as database, database.read() as tx:
         found = reports_of_users.all_reports(tx)
-    if is_json:
-        print_json(found)
-        return
-    for report in found:
-        click.echo(_line(report))
+    print_list(found, _line, is_json=is_json)
 
 
 @reports.command("remove")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import click
 
 from app import cli
-from app.cli_accounts import as_json, open_database, print_json
+from app.cli_accounts import as_json, day, open_database, print_json, print_list
 from app.core.rooms import purge
 from app.spec.events import Json
 
@@ -24,11 +22,7 @@ def list_rooms(ctx: click.Context, *, is_json: bool) -> None:
     """Print all rooms, the one in which something happened last first."""
     with open_database(cli.load_config(ctx)) as database, database.read() as tx:
         found = purge.all_rooms(tx)
-    if is_json:
-        print_json(found)
-        return
-    for room in found:
-        click.echo(_line(room))
+    print_list(found, _line, is_json=is_json)
 
 
 @rooms.command("purge")
@@ -54,11 +48,7 @@ def purge_room(ctx: click.Context, room_id: str, *, force: bool, yes: bool, is_j
 
 def _line(room: Json) -> str:
     name = room["name"] or room["canonical_alias"] or "(no name)"
-    last = "" if room["last_event_ts"] is None else f", last {_day(room['last_event_ts'])}"
+    last = "" if room["last_event_ts"] is None else f", last {day(room['last_event_ts'])}"
     published = ", published" if room["is_published"] else ""
     counted = f"{room['joined_members']} people, {room['events']} events"
     return f"{room['room_id']}  {name}  {counted}{last}{published}"
-
-
-def _day(ts: int) -> str:
-    return f"{datetime.fromtimestamp(ts / 1000).astimezone():%Y-%m-%d}"
