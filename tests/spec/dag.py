@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.spec import event_auth, state_resolution
+from app.spec.event_auth import AuthError
 from app.spec.events import Event, Json, StateKey
 from app.spec.room_state import StateMap
 from app.spec.room_versions import RoomVersion
@@ -101,6 +102,15 @@ def room(
     if join_rule is not None:
         entries.append(event(version, "m.room.join_rules", ALICE, {"join_rule": join_rule}, ""))
     return state_of(*entries)
+
+
+def allows(state: StateMap, event: Event) -> bool:
+    """Whether the event may follow that state."""
+    try:
+        event_auth.check(event, state)
+    except AuthError:
+        return False
+    return True
 
 
 @dataclass
