@@ -6,18 +6,16 @@ The blocks are the document's, with ids of the test's own in the places of `{roo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from flask.testing import FlaskClient
 
-from tests.conftest import MakeApp
+from tests.seeds.conftest import HOST, MakeServer
 from tests.seeds.printed import Answer, InProcess, request_in
 
 Json = dict[str, Any]
-HOST = "https://matrix.example.com"
 
 LOGIN = """
 POST /_matrix/client/v3/login
@@ -87,21 +85,6 @@ class Asker:
         assert answer.status == 200, answer.text
         assert answer.headers["Content-Type"] == "application/json"
         return answer.json
-
-
-MakeServer = Callable[..., FlaskClient]
-
-
-@pytest.fixture
-def make_server(make_app: MakeApp) -> MakeServer:
-    """The document's server, with other settings."""
-
-    def make(**settings: str) -> FlaskClient:
-        its_own = {"server_name": "example.com", "public_url": HOST}
-        is_open = {"registration": "open", "registration_open_to_all": "true"}
-        return make_app(**its_own, **is_open, **settings).test_client()
-
-    return make
 
 
 def register(client: FlaskClient, name: str) -> Asker:

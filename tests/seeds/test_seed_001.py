@@ -6,18 +6,17 @@ The commands are the document's, with a token of the test's own in the place of 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from flask.testing import FlaskClient
 
-from tests.conftest import MakeApp, Person
+from tests.conftest import Person
+from tests.seeds.conftest import HOST, MakeServer
 from tests.seeds.printed import Answer, Curl, InProcess, answer_of, request_in
 
 Json = dict[str, Any]
-HOST = "https://matrix.example.com"
 
 VERSIONS = f"curl {HOST}/_matrix/client/versions"
 WELL_KNOWN = "curl https://example.com/.well-known/matrix/client"
@@ -68,20 +67,6 @@ PRINTED_LIMITS = {
     "rc_login.account.per_second": "0.17",
     "rc_login.account.burst_count": "3",
 }
-
-MakeServer = Callable[..., FlaskClient]
-
-
-@pytest.fixture
-def make_server(make_app: MakeApp) -> MakeServer:
-    """The document's server, with other settings."""
-
-    def make(**settings: str) -> FlaskClient:
-        its_own = {"server_name": "example.com", "public_url": HOST}
-        is_open = {"registration": "open", "registration_open_to_all": "true"}
-        return make_app(**its_own, **is_open, **settings).test_client()
-
-    return make
 
 
 @pytest.fixture
