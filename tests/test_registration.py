@@ -21,6 +21,7 @@ V3 = "/_matrix/client/v3/"
 VALIDITY = "/_matrix/client/v1/register/m.login.registration_token/validity"
 SHARED_SECRET = "/_synapse/admin/v1/register"
 DUMMY = {"type": "m.login.dummy"}
+PROOF = {"type": "m.login.registration_token", "token": "family"}
 
 
 def register(client: FlaskClient, **body: Any) -> TestResponse:
@@ -221,17 +222,21 @@ def test_a_closed_server_gives_out_no_accounts(make_app: MakeApp) -> None:
     assert errcode(client.get(VALIDITY + "?token=x")) == (403, "M_FORBIDDEN")
 
 
-def test_a_registration_token_lets_as_many_in_as_it_says(make_app: MakeApp) -> None:
+def with_token(make_app: MakeApp) -> FlaskClient:
+    """A server that lets one person in, who has the word."""
     app = make_app(registration="token")
-    client = app.test_client()
     with app.extensions["db"].write() as tx:
-        registration.add_token(tx, "family", uses=1)
-    proof = {"type": "m.login.registration_token", "token": "family"}
+        registration.add_token(tx, PROOF["token"], uses=1)
+    return app.test_client()
+
+
+def test_a_registration_token_lets_as_many_in_as_it_says(make_app: MakeApp) -> None:
+    client = with_token(make_app)
 
     dummy = register(client, username="mallory")
-    wrong = register(client, username="mallory", auth={**proof, "token": "friends"})
-    first = register(client, username="alice", auth=proof)
-    second = register(client, username="bob", auth=proof)
+    wrong = register(client, username="mallory", auth={**PROOF, "token": "friends"})
+    first = register(client, username="alice", auth=PROOF)
+    second = register(client, username="bob", auth=PROOF)
 
     assert dummy.status_code == 401
     assert dummy.get_json()["flows"] == [{"stages": ["m.login.registration_token"]}]
@@ -241,15 +246,11 @@ def test_a_registration_token_lets_as_many_in_as_it_says(make_app: MakeApp) -> N
 
 
 def test_a_registration_that_fails_uses_no_token_up(make_app: MakeApp) -> None:
-    app = make_app(registration="token")
-    client = app.test_client()
-    with app.extensions["db"].write() as tx:
-        registration.add_token(tx, "family", uses=1)
-    proof = {"type": "m.login.registration_token", "token": "family"}
+    client = with_token(make_app)
 
-    register(client, username="alice", auth=proof, device_id="x" * 256)
+    register(client, username="alice", auth=PROOF, device_id="x" * 256)
 
-    assert register(client, username="alice", auth=proof).status_code == 200
+    assert register(client, username="alice", auth=PROOF).status_code == 200
 
 
 def test_validity_tells_which_tokens_would_be_taken(make_app: MakeApp) -> None:

@@ -42,6 +42,14 @@ def complaint(data_dir: Path, **settings: str) -> str:
     return sentence
 
 
+def put_database(data_dir: Path, empty_database: Path, *, migration: str) -> None:
+    """A database that says it has come as far as this migration."""
+    shutil.copy(empty_database, data_dir / "homebody.db")
+    with sqlite3.connect(data_dir / "homebody.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (migration,))
+    connection.close()
+
+
 def test_a_port_in_use(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -102,10 +110,7 @@ def test_a_wrong_value_in_the_environment(tmp_path: Path) -> None:
 
 
 def test_a_database_of_a_newer_homebody(tmp_path: Path, empty_database: Path) -> None:
-    shutil.copy(empty_database, tmp_path / "homebody.db")
-    with sqlite3.connect(tmp_path / "homebody.db") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    connection.close()
+    put_database(tmp_path, empty_database, migration="9999")
 
     sentence = complaint(tmp_path)
 
@@ -138,10 +143,7 @@ def test_a_database_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_migration_that_fails(tmp_path: Path, empty_database: Path) -> None:
-    shutil.copy(empty_database, tmp_path / "homebody.db")
-    with sqlite3.connect(tmp_path / "homebody.db") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '0001'")
-    connection.close()
+    put_database(tmp_path, empty_database, migration="0001")
 
     sentence = complaint(tmp_path)
 
