@@ -2,40 +2,22 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from app import config
 from app.config import Config, ConfigError, RateLimit
+from tests.settings import complaint, write
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "homebody.example.toml"
-
-Write = Callable[[str], Path]
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def to_file(text: str) -> Path:
-        path = tmp_path / "homebody.toml"
-        path.write_text(text)
-        return path
-
-    return to_file
-
-
-def complaint(path: Path | None = None, environ: Mapping[str, str] | None = None) -> str:
-    with pytest.raises(ConfigError) as raised:
-        config.load(path, environ or {})
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
 
 
 def options(given: Mapping[str, str]) -> Config:
@@ -51,8 +33,9 @@ def test_without_anything_the_defaults_of_the_design_hold() -> None:
     assert (settings.token_lifetime_ms, settings.cache_bytes) == (3_600_000, 67_108_864)
 
 
-def test_a_file_sets_what_it_names_and_leaves_the_rest(write: Write) -> None:
+def test_a_file_sets_what_it_names_and_leaves_the_rest(folder: Path) -> None:
     path = write(
+        folder,
         """
         server_name = "example.org"
         public_url = "https://matrix.example.org/"
@@ -62,7 +45,7 @@ def test_a_file_sets_what_it_names_and_leaves_the_rest(write: Write) -> None:
 
         [rc_login.address]
         burst_count = 3
-        """
+        """,
     )
 
     settings = config.load(path, {})
@@ -75,8 +58,10 @@ def test_a_file_sets_what_it_names_and_leaves_the_rest(write: Write) -> None:
     assert settings.rc_login.account == Config().rc_login.account
 
 
-def test_the_environment_wins_over_the_file_and_options_over_both(write: Write) -> None:
-    path = write('workers = 1\nlog_level = "ERROR"\ncache_bytes = "1 MiB"\nlog_format = "json"')
+def test_the_environment_wins_over_the_file_and_options_over_both(folder: Path) -> None:
+    path = write(
+        folder, 'workers = 1\nlog_level = "ERROR"\ncache_bytes = "1 MiB"\nlog_format = "json"'
+    )
     environ = {"HOMEBODY_LOG_LEVEL": "debug", "HOMEBODY_CACHE_BYTES": "2 MiB", "PATH": "/bin"}
 
     settings = config.load(path, environ, {"cache_bytes": "3145728"})
@@ -86,8 +71,8 @@ def test_the_environment_wins_over_the_file_and_options_over_both(write: Write) 
     assert settings.cache_bytes == 3 * 2**20
 
 
-def test_the_file_is_looked_for_in_the_order_that_is_documented(folder: Path, write: Write) -> None:
-    named = write("workers = 1\nmax_upload_bytes = 1")
+def test_the_file_is_looked_for_in_the_order_that_is_documented(folder: Path) -> None:
+    named = write(folder, "workers = 1\nmax_upload_bytes = 1")
     in_environment = folder / "other.toml"
     in_environment.write_text("max_upload_bytes = 2")
     in_data_dir = folder / "srv" / "homebody.toml"
@@ -112,12 +97,12 @@ def test_what_lies_in_the_data_folder_follows_it() -> None:
 
 
 @pytest.mark.parametrize("text", ["presence = false", "[presence]\nenabled = false"])
-def test_presence_is_switched_off_by_a_word_or_in_a_table(write: Write, text: str) -> None:
-    assert config.load(write(text), {}).presence is False
+def test_presence_is_switched_off_by_a_word_or_in_a_table(folder: Path, text: str) -> None:
+    assert config.load(write(folder, text), {}).presence is False
 
 
-def test_an_empty_table_of_presence_leaves_it_on(write: Write) -> None:
-    assert config.load(write("[presence]\n"), {}).presence is True
+def test_an_empty_table_of_presence_leaves_it_on(folder: Path) -> None:
+    assert config.load(write(folder, "[presence]\n"), {}).presence is True
 
 
 def test_registration_is_open_on_localhost_only() -> None:
@@ -128,8 +113,8 @@ def test_registration_is_open_on_localhost_only() -> None:
     assert [default("example.org"), default("localhost.org")] == ["token"] * 2
 
 
-def test_open_registration_on_a_public_name_has_to_be_meant(write: Write) -> None:
-    path = write('server_name = "example.org"\nregistration = "open"\n')
+def test_open_registration_on_a_public_name_has_to_be_meant(folder: Path) -> None:
+    path = write(folder, 'server_name = "example.org"\nregistration = "open"\n')
 
     assert "registration_open_to_all = true" in complaint(path)
     assert complaint(path).startswith(f"{path}:2: registration: ")
@@ -145,8 +130,8 @@ def test_cheap_password_hashing_is_for_loopback_addresses() -> None:
             options({"password_hashing": "cheap", "bind": bind})
 
 
-def test_several_workers_are_refused_with_the_reason(write: Write) -> None:
-    path = write("\n\nworkers = 2\n[push]\n")
+def test_several_workers_are_refused_with_the_reason(folder: Path) -> None:
+    path = write(folder, "\n\nworkers = 2\n[push]\n")
 
     assert complaint(path).startswith(
         f"{path}:3: workers: more than one needs PostgreSQL (database_url): SQLite has a single"
@@ -167,18 +152,18 @@ def test_what_has_not_landed_is_refused_and_says_so(key: str, value: str) -> Non
     assert "hunter2" not in str(raised.value)
 
 
-def test_a_secret_may_stand_in_a_file_of_its_own(folder: Path, write: Write) -> None:
+def test_a_secret_may_stand_in_a_file_of_its_own(folder: Path) -> None:
     (folder / "secret").write_text("correct horse\n")
-    path = write('registration_shared_secret_file = "secret"')
+    path = write(folder, 'registration_shared_secret_file = "secret"')
 
     assert config.load(path, {}).registration_shared_secret == "correct horse"
     by_environment = {"HOMEBODY_REGISTRATION_SHARED_SECRET_FILE": str(folder / "secret")}
     assert config.load(None, by_environment).registration_shared_secret == "correct horse"
 
 
-def test_a_secret_is_given_once_and_must_be_there(folder: Path, write: Write) -> None:
+def test_a_secret_is_given_once_and_must_be_there(folder: Path) -> None:
     (folder / "binary").write_bytes(b"\xff\xfe")
-    twice = write('registration_shared_secret = "a"\nregistration_shared_secret_file = "b"')
+    twice = write(folder, 'registration_shared_secret = "a"\nregistration_shared_secret_file = "b"')
     name = "HOMEBODY_REGISTRATION_SHARED_SECRET_FILE"
 
     assert complaint(twice) == (
@@ -222,7 +207,7 @@ def test_proxies_are_trusted_by_address_and_network() -> None:
         assert not settings.is_trusted_proxy(other)
 
 
-def test_what_is_described_can_be_read_again(write: Write) -> None:
+def test_what_is_described_can_be_read_again(folder: Path) -> None:
     settings = options(
         {
             "server_name": "example.org",
@@ -237,7 +222,7 @@ def test_what_is_described_can_be_read_again(write: Write) -> None:
         }
     )
 
-    again = config.load(write(config.describe(settings)), {})
+    again = config.load(write(folder, config.describe(settings)), {})
 
     assert again == settings
 
@@ -257,12 +242,12 @@ def test_the_example_in_the_documentation_is_the_one_that_the_code_writes() -> N
     assert EXAMPLE.read_text() == config.example()
 
 
-def test_the_example_says_the_defaults(write: Write) -> None:
+def test_the_example_says_the_defaults(folder: Path) -> None:
     switched_on = re.sub(r"^#(?=\w)", "", config.example(), flags=re.MULTILINE)
 
-    assert config.load(write(config.example()), {}) == Config()
+    assert config.load(write(folder, config.example()), {}) == Config()
     assert "\nserver_name = " in switched_on
-    assert config.load(write(switched_on), {}) == Config()
+    assert config.load(write(folder, switched_on), {}) == Config()
 
 
 def test_an_ordinary_day_stays_below_the_limits() -> None:

@@ -1,37 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from app import config, config_sources
 from app.config import Config, ConfigError
-
-Write = Callable[[str], Path]
+from tests.settings import complaint, write
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def to_file(text: str) -> Path:
-        path = tmp_path / "homebody.toml"
-        path.write_text(text)
-        return path
-
-    return to_file
-
-
-def complaint(path: Path | None = None, environ: Mapping[str, str] | None = None) -> str:
-    with pytest.raises(ConfigError) as raised:
-        config.load(path, environ or {})
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
 
 
 def test_nested_keys_have_names_in_the_environment() -> None:
@@ -52,8 +33,8 @@ def test_nested_keys_have_names_in_the_environment() -> None:
     assert settings.identity_server is None
 
 
-def test_an_unknown_key_is_refused_with_its_line_and_the_nearest_right_name(write: Write) -> None:
-    path = write('# a comment\n\nserver_name = "example.org"\nmax_upload_byte = 5\n')
+def test_an_unknown_key_is_refused_with_its_line_and_the_nearest_right_name(folder: Path) -> None:
+    path = write(folder, '# a comment\n\nserver_name = "example.org"\nmax_upload_byte = 5\n')
 
     assert (
         complaint(path) == f"{path}:4: max_upload_byte: no such key; did you mean max_upload_bytes?"
@@ -112,9 +93,9 @@ def test_an_unknown_key_is_refused_with_its_line_and_the_nearest_right_name(writ
     ],
 )
 def test_what_is_wrong_in_a_file_is_told_with_its_line(
-    write: Write, text: str, line: int, sentence: str
+    folder: Path, text: str, line: int, sentence: str
 ) -> None:
-    path = write(text)
+    path = write(folder, text)
 
     assert complaint(path).startswith(f"{path}:{line}: {sentence}")
 
@@ -130,9 +111,9 @@ def test_what_is_wrong_in_a_file_is_told_with_its_line(
     ],
 )
 def test_a_syntax_error_is_told_with_its_line(
-    write: Write, text: str, line: int | None, part: str
+    folder: Path, text: str, line: int | None, part: str
 ) -> None:
-    path = write(text)
+    path = write(folder, text)
 
     if line is None:
         assert config.load(path, {}) == Config()
@@ -147,8 +128,8 @@ def test_files_of_windows_editors_are_read(folder: Path) -> None:
     assert complaint(path).startswith(f"{path}:3: workers: must be")
 
 
-def test_a_file_that_cannot_be_read_is_one_line(folder: Path, write: Write) -> None:
-    latin = write("")
+def test_a_file_that_cannot_be_read_is_one_line(folder: Path) -> None:
+    latin = write(folder, "")
     latin.write_bytes(b"workers = 1\n# caf\xe9\n")
 
     assert complaint(latin) == f"{latin}:2: is not UTF-8 text"

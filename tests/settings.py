@@ -1,0 +1,26 @@
+"""What tests of the settings have in common: files to read, and what is said of wrong ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from app import config
+from app.config import ConfigError
+
+
+def write(folder: Path, text: str) -> Path:
+    """A file of settings in this folder."""
+    path = folder / "homebody.toml"
+    path.write_text(text)
+    return path
+
+
+def complaint(path: Path | None = None, environ: Mapping[str, str] | None = None) -> str:
+    """What is said of settings that are refused, in one line."""
+    with pytest.raises(ConfigError) as raised:
+        config.load(path, environ or {})
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
