@@ -39,6 +39,11 @@ class Mailbox:
         """How a server of ours reaches it."""
         return {"smtp.host": "127.0.0.1", "smtp.port": str(self.port), "smtp.tls": "none"}
 
+    def empty(self) -> None:
+        """Throw away what has come so far."""
+        for path in self.folder.glob("*.eml"):
+            path.unlink()
+
     def messages(self, address: str | None = None) -> list[EmailMessage]:
         """All messages, or those to one address, in their order."""
         found = [self._read(path) for path in sorted(self.folder.glob("*.eml"))]

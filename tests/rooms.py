@@ -62,6 +62,23 @@ def membership(person: Person, room_id: str, user_id: str) -> Json:
     return content
 
 
+def ids(page: Json) -> list[str]:
+    """The ids of the events in the chunk of an answer, in their order."""
+    return [event["event_id"] for event in page["chunk"]]
+
+
+def read(person: Person, room_id: str, event_id: str) -> None:
+    """Tell all that the person has read up to there."""
+    path = f"rooms/{quote(room_id)}/receipt/m.read/{quote(event_id)}"
+    assert person.post(path).status_code == 200
+
+
+def in_thread(person: Person, room_id: str, root: str) -> str:
+    """The id of a message that was sent in the thread below an event."""
+    content: Json = {"m.relates_to": {"rel_type": "m.thread", "event_id": root}}
+    return person.send(room_id, **content)
+
+
 def act(person: Person, room_id: str, verb: str, **body: Any) -> TestResponse:
     """`act(alice, room_id, "invite", user_id=…)`: one of the POSTs below /rooms/{roomId}."""
     return person.post(f"rooms/{quote(room_id)}/{verb}", json=body)

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from app.core.push import counts
 from app.models.push import Notification, UnreadCount
 from tests.conftest import Login, Person
-from tests.rooms import Json, act, refusal
+from tests.rooms import Json, act, in_thread, refusal
 
 Room = Callable[..., str]
 BY_THREAD: Json = {"filter": '{"room":{"timeline":{"unread_thread_notifications":true}}}'}
@@ -38,11 +38,6 @@ def read(person: Person, room_id: str, event_id: str, kind: str = "m.read", **bo
     path = f"rooms/{room_id}/receipt/{kind}/{quote(event_id, safe='')}"
     answer = person.post(path, json=body)
     assert answer.status_code == 200, answer.get_json()
-
-
-def in_thread(person: Person, room_id: str, root: str) -> str:
-    content: Json = {"m.relates_to": {"rel_type": "m.thread", "event_id": root}}
-    return person.send(room_id, **content)
 
 
 def mention(person: Person, room_id: str, *user_ids: str) -> str:

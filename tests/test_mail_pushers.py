@@ -11,12 +11,12 @@ from urllib.parse import quote
 import pytest
 from flask import Flask
 
-from app.core import outbox
 from app.core.push import mail_notices
 from tests import mail_server
 from tests.conftest import PASSWORD, Login, MakeApp, Person
+from tests.deliveries import delivering, tries, wait_until, waiting
 from tests.mail_server import Mailbox, body_of
-from tests.rooms import act, refusal
+from tests.rooms import act, read, refusal
 from tests.server import free_port
 from tests.test_threepids import add
 
@@ -35,17 +35,14 @@ def mailbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailbox]:
 
 @pytest.fixture
 def settings(mailbox: Mailbox) -> dict[str, str]:
-    for path in mailbox.folder.glob("*.eml"):
-        path.unlink()
+    mailbox.empty()
     return {**mailbox.settings, **DELAY, **INTERVAL}
 
 
 @pytest.fixture
 def app(make_app: MakeApp, settings: dict[str, str]) -> Iterator[Flask]:
-    app = make_app(**settings)
-    app.extensions["delivery"].start()
-    yield app
-    app.extensions["delivery"].stop()
+    with delivering(make_app(**settings)) as app:
+        yield app
 
 
 @pytest.fixture
@@ -91,23 +88,6 @@ def wait_for(mailbox: Mailbox, count: int) -> list[Any]:
     return mails(mailbox)
 
 
-def waiting(app: Flask) -> list[tuple[str, str]]:
-    with app.extensions["db"].read() as tx:
-        return outbox.destinations(tx)
-
-
-def wait_until_nothing_waits(app: Flask) -> None:
-    until = time.monotonic() + 10
-    while waiting(app):
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
-def read(person: Person, room_id: str, event_id: str) -> None:
-    path = f"rooms/{quote(room_id)}/receipt/m.read/{quote(event_id)}"
-    assert person.post(path).status_code == 200
-
-
 def test_a_mail_tells_of_all_that_is_unread_after_a_while(
     bob: Person, alice: Person, room: Room, mailbox: Mailbox
 ) -> None:
@@ -141,7 +121,7 @@ def test_the_next_mail_comes_not_too_soon_and_tells_what_is_new(
         bob.send(room_id, f"later {number}")
     *_, second = wait_for(mailbox, 2)
     took = time.monotonic() - began
-    wait_until_nothing_waits(app)
+    wait_until(lambda: not waiting(app))
 
     assert took > 1
     text = body_of(second, "plain")
@@ -157,7 +137,7 @@ def test_who_has_read_it_in_time_gets_no_mail(
     read(alice, room_id, bob.send(room_id))
     assert [kind for kind, _ in waiting(app)] == ["mail"]
 
-    wait_until_nothing_waits(app)
+    wait_until(lambda: not waiting(app))
 
     assert mails(mailbox) == []
 
@@ -192,11 +172,9 @@ def test_a_restart_changes_nothing(
     bob.send(room_id, "before the restart")
     assert waiting(app) == [("mail", f'["{alice.user_id}","m.email","{ADDRESS}"]')]
 
-    restarted = make_app(**settings)
-    restarted.extensions["delivery"].start()
-    found = wait_for(mailbox, 1)
-    wait_until_nothing_waits(restarted)
-    restarted.extensions["delivery"].stop()
+    with delivering(make_app(**settings)) as restarted:
+        found = wait_for(mailbox, 1)
+        wait_until(lambda: not waiting(restarted))
 
     assert ["before the restart" in body_of(mail, "plain") for mail in found] == [True]
 
@@ -213,26 +191,13 @@ def test_the_mail_waits_for_a_mail_server_that_is_away(
     room_id = room(bob, alice)
     app.extensions["delivery"].stop()
     bob.send(room_id, "wait for it")
-    away = make_app(**{**settings, "smtp.port": str(free_port())})
-    away.extensions["delivery"].start()
-    until = time.monotonic() + 10
-    while not tries(away):
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    away.extensions["delivery"].stop()
+    with delivering(make_app(**{**settings, "smtp.port": str(free_port())})) as away:
+        wait_until(lambda: tries(away) > 0)
 
-    there = make_app(**settings)
-    there.extensions["delivery"].start()
-    (mail,) = wait_for(mailbox, 1)
-    there.extensions["delivery"].stop()
+    with delivering(make_app(**settings)):
+        (mail,) = wait_for(mailbox, 1)
 
     assert "wait for it" in body_of(mail, "plain")
-
-
-def tries(app: Flask) -> int:
-    with app.extensions["db"].read() as tx:
-        (kind, destination), *_ = outbox.destinations(tx)
-        return outbox.first(tx, kind, destination, 1)[0].tries
 
 
 def test_invites_and_encrypted_messages_are_told_without_what_they_say(
@@ -266,11 +231,9 @@ def test_an_owner_who_keeps_messages_in_keeps_them_out_of_mails(
     room_id = room(bob, alice)
     app.extensions["delivery"].stop()
     bob.send(room_id, "between us")
-    discreet = make_app(**settings, **{"push.include_content": "false"})
-    discreet.extensions["delivery"].start()
 
-    (mail,) = wait_for(mailbox, 1)
-    discreet.extensions["delivery"].stop()
+    with delivering(make_app(**settings, **{"push.include_content": "false"})):
+        (mail,) = wait_for(mailbox, 1)
 
     assert "Bob sent a message" in body_of(mail, "plain")
     assert "between us" not in mail.as_string()
@@ -362,7 +325,7 @@ def test_an_address_that_takes_no_mail_is_not_pestered(
     room_id = room(bob, alice)
 
     bob.send(room_id)
-    wait_until_nothing_waits(app)
+    wait_until(lambda: not waiting(app))
 
     assert mails(mailbox) == []
     assert nobody in [it["pushkey"] for it in alice.get("pushers").get_json()["pushers"]]

@@ -11,6 +11,7 @@ import pytest
 
 from app.core.rooms import history
 from tests.conftest import Login, Person
+from tests.rooms import ids
 
 Json = dict[str, Any]
 Room = Callable[..., str]
@@ -48,10 +49,6 @@ def pages(person: Person, room_id: str, direction: str, limit: int) -> Iterator[
         if "end" not in page:
             return
         query["from"] = page["end"]
-
-
-def ids(page: Json) -> list[str]:
-    return [event["event_id"] for event in page["chunk"]]
 
 
 def bodies(page: Json) -> list[str]:

@@ -14,6 +14,7 @@ from app.core.people import accounts
 from tests import mail_server
 from tests.conftest import PASSWORD, V3, Login, MakeApp
 from tests.mail_server import Mailbox, body_of
+from tests.test_account import can_log_in
 from tests.test_threepids import add, ask, errcode, press_the_button, validated
 
 FORGOTTEN = "account/password/email/requestToken"
@@ -29,19 +30,13 @@ def mailbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailbox]:
 
 @pytest.fixture
 def app(make_app: MakeApp, mailbox: Mailbox) -> Flask:
-    for path in mailbox.folder.glob("*.eml"):
-        path.unlink()
+    mailbox.empty()
     return make_app(**mailbox.settings)
 
 
 def reset(client: FlaskClient, credentials: dict[str, str], **body: Any) -> TestResponse:
     auth = {"type": "m.login.email.identity", "threepid_creds": credentials}
     return client.post(V3 + "account/password", json={"new_password": NEW, "auth": auth, **body})
-
-
-def can_log_in(client: FlaskClient, password: str) -> bool:
-    body = {"type": "m.login.password", "user": "alice", "password": password}
-    return client.post(V3 + "login", json=body).status_code == 200
 
 
 def test_a_mail_brings_a_new_password(login: Login, mailbox: Mailbox) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ import jsonschema  # type: ignore[import-untyped]  # it has no types of its own
 import pytest
 from flask import Flask
 
-from app.core import outbox
 from tests.conftest import PASSWORD, Login, MakeApp, Person
+from tests.deliveries import delivering, tries, wait_until, waiting
 from tests.gateway import Gateway, running
-from tests.rooms import refusal
+from tests.rooms import read, refusal
 from tests.server import free_port
 
 Json = dict[str, Any]
@@ -25,10 +24,8 @@ PUBLIC = "https://8.8.8.8/_matrix/push/v1/notify"
 
 @pytest.fixture
 def app(make_app: MakeApp) -> Iterator[Flask]:
-    app = make_app(outside_allowed="127.0.0.1")
-    app.extensions["delivery"].start()
-    yield app
-    app.extensions["delivery"].stop()
+    with delivering(make_app(outside_allowed="127.0.0.1")) as app:
+        yield app
 
 
 @pytest.fixture
@@ -66,30 +63,6 @@ def pushers_of(person: Person) -> list[Json]:
     assert answer.status_code == 200
     shown: list[Json] = answer.get_json()["pushers"]
     return shown
-
-
-def waiting(app: Flask) -> list[tuple[str, str]]:
-    with app.extensions["db"].read() as tx:
-        return outbox.destinations(tx)
-
-
-def tries(app: Flask) -> int:
-    """How often the delivery of the oldest row has failed."""
-    with app.extensions["db"].read() as tx:
-        (kind, destination), *_ = outbox.destinations(tx)
-        return outbox.first(tx, kind, destination, 1)[0].tries
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def read(person: Person, room_id: str, event_id: str) -> None:
-    path = f"rooms/{quote(room_id)}/receipt/m.read/{quote(event_id)}"
-    assert person.post(path).status_code == 200
 
 
 def test_a_pusher_is_listed_as_it_was_set(login: Login) -> None:
@@ -304,15 +277,13 @@ def test_without_include_content_the_message_stays_here(
     make_app: MakeApp, open_gateway: Gateway, room: Room
 ) -> None:
     options = {"outside_allowed": "127.0.0.1", "push.include_content": "false"}
-    app = make_app(**options)
-    app.extensions["delivery"].start()
-    alice, bob = person(app, "alice"), person(app, "bob")
-    room_id = room(alice, bob)
-    set_pusher(bob, open_gateway.url)
+    with delivering(make_app(**options)) as app:
+        alice, bob = person(app, "alice"), person(app, "bob")
+        room_id = room(alice, bob)
+        set_pusher(bob, open_gateway.url)
 
-    event_id = alice.send(room_id)
-    told = open_gateway.wait_for(event_id)
-    app.extensions["delivery"].stop()
+        event_id = alice.send(room_id)
+        told = open_gateway.wait_for(event_id)
 
     assert "content" not in told
     assert told["sender"] == alice.user_id
@@ -383,16 +354,14 @@ def test_the_badge_counts_rooms_where_the_owner_wants_that(
     make_app: MakeApp, open_gateway: Gateway, room: Room
 ) -> None:
     options = {"outside_allowed": "127.0.0.1", "push.group_unread_count_by_room": "true"}
-    app = make_app(**options)
-    app.extensions["delivery"].start()
-    alice, bob = person(app, "alice"), person(app, "bob")
-    one, other = room(alice, bob), room(alice, bob)
-    set_pusher(bob, open_gateway.url)
+    with delivering(make_app(**options)) as app:
+        alice, bob = person(app, "alice"), person(app, "bob")
+        one, other = room(alice, bob), room(alice, bob)
+        set_pusher(bob, open_gateway.url)
 
-    for room_id in (one, one, other):
-        event_id = alice.send(room_id)
-    told = open_gateway.wait_for(event_id)
-    app.extensions["delivery"].stop()
+        for room_id in (one, one, other):
+            event_id = alice.send(room_id)
+        told = open_gateway.wait_for(event_id)
 
     assert told["counts"] == {"unread": 2}
 
@@ -438,20 +407,15 @@ def test_a_gateway_that_was_down_is_told_in_order_when_it_is_back(
 def test_a_restart_loses_nothing_that_waits(
     make_app: MakeApp, room: Room, gateway: Gateway
 ) -> None:
-    app = make_app(outside_allowed="127.0.0.1")
-    app.extensions["delivery"].start()
-    alice, bob = person(app, "alice"), person(app, "bob")
-    room_id = room(alice, bob)
-    set_pusher(bob, gateway.url)
-    event_id = alice.send(room_id)
-    app.extensions["delivery"].stop()
+    with delivering(make_app(outside_allowed="127.0.0.1")) as app:
+        alice, bob = person(app, "alice"), person(app, "bob")
+        room_id = room(alice, bob)
+        set_pusher(bob, gateway.url)
+        event_id = alice.send(room_id)
     app.extensions["db"].close()
 
-    with running(gateway):
-        again = make_app(outside_allowed="127.0.0.1")
-        again.extensions["delivery"].start()
+    with running(gateway), delivering(make_app(outside_allowed="127.0.0.1")):
         told = gateway.wait_for(event_id)
-        again.extensions["delivery"].stop()
 
     assert told["room_id"] == room_id
 

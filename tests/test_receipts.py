@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 
 from tests.conftest import Login, Person
-from tests.rooms import Json, act, refusal, unchanged
+from tests.rooms import Json, act, in_thread, refusal, unchanged
 
 Room = Callable[..., str]
 READ, PRIVATE, FULLY = "m.read", "m.read.private", "m.fully_read"
@@ -38,11 +38,6 @@ def seen(sync: Json, room_id: str) -> Json:
 def marker(person: Person, room_id: str) -> Any:
     path = f"user/{person.user_id}/rooms/{room_id}/account_data/{FULLY}"
     return person.get(path).get_json().get("event_id")
-
-
-def in_thread(person: Person, room_id: str, root: str) -> str:
-    content: Json = {"m.relates_to": {"rel_type": "m.thread", "event_id": root}}
-    return person.send(room_id, **content)
 
 
 def test_a_receipt_is_shown_to_the_room_once(login: Login, room: Room) -> None:

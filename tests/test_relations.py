@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Login, Person
+from tests.rooms import ids
 
 Json = dict[str, Any]
 Room = Callable[..., str]
@@ -42,10 +43,6 @@ def related(person: Person, room_id: str, parent: str, kind: str = "", **query: 
     assert answer.status_code == 200, answer.get_json()
     body: Json = answer.get_json()
     return body
-
-
-def ids(page: Json) -> list[str]:
-    return [event["event_id"] for event in page["chunk"]]
 
 
 def test_the_children_of_an_event_come_newest_first_or_in_their_order(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import Login, Person
-from tests.rooms import Json, refusal
+from tests.rooms import Json, ids, refusal
 
 Room = Callable[..., str]
 
@@ -35,10 +35,6 @@ def threads(person: Person, room_id: str, **query: object) -> Json:
     assert answer.status_code == 200, answer.get_json()
     body: Json = answer.get_json()
     return body
-
-
-def ids(page: Json) -> list[str]:
-    return [event["event_id"] for event in page["chunk"]]
 
 
 def test_threads_come_in_the_order_of_their_last_replies(

@@ -28,8 +28,7 @@ def mailbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailbox]:
 
 @pytest.fixture
 def app(make_app: MakeApp, mailbox: Mailbox) -> Flask:
-    for path in mailbox.folder.glob("*.eml"):
-        path.unlink()
+    mailbox.empty()
     return make_app(**mailbox.settings)
 
 
