@@ -17,3 +17,17 @@ async def alice_and_bob(url: str) -> AsyncIterator[tuple[NioPerson, JsPerson]]:
         await bob.register()
         ok(await alice.nio.set_displayname(alice.name))
         yield alice, bob
+
+
+@contextlib.asynccontextmanager
+async def in_a_room(
+    url: str, start: str = "start"
+) -> AsyncIterator[tuple[NioPerson, JsPerson, str]]:
+    """Both syncing, in a room to which Alice invited Bob; `start` is what he begins with."""
+    async with alice_and_bob(url) as (alice, bob):
+        await bob.ask(start)
+        room_id = await alice.create_room(bob.user_id)
+        await bob.ask("waitForInvite", roomId=room_id)
+        await bob.ask("join", roomId=room_id)
+        await alice.see_member(room_id, bob.user_id)
+        yield alice, bob, room_id

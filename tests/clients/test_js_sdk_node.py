@@ -5,30 +5,15 @@ asks the server for quite different answers.
 """
 
 import base64
-import contextlib
 import io
-from collections.abc import AsyncIterator
 
 import pytest
 from PIL import Image
 
 from tests.clients import js_client, nio_client, pairs
-from tests.clients.js_client import JsPerson
-from tests.clients.nio_client import NioPerson, ok
+from tests.clients.nio_client import ok
 
 both_ways_of_loading = pytest.mark.parametrize("lazy", [True, False], ids=["lazy", "eager"])
-
-
-@contextlib.asynccontextmanager
-async def a_room_of_two(url: str) -> AsyncIterator[tuple[NioPerson, JsPerson, str]]:
-    """Alice and Bob, both syncing, in a room to which she invited him."""
-    async with pairs.alice_and_bob(url) as (alice, bob):
-        await bob.ask("start")
-        room_id = await alice.create_room(bob.user_id)
-        await bob.ask("waitForInvite", roomId=room_id)
-        await bob.ask("join", roomId=room_id)
-        await alice.see_member(room_id, bob.user_id)
-        yield alice, bob, room_id
 
 
 @both_ways_of_loading
@@ -97,7 +82,7 @@ async def test_he_scrolls_back_past_the_limit_of_his_first_sync(server: str, laz
 async def test_a_first_sync_brings_silent_members_only_without_lazy_loading(
     server: str, lazy: bool
 ) -> None:
-    async with nio_client.person(server, "carol") as carol, a_room_of_two(server) as three:
+    async with nio_client.person(server, "carol") as carol, pairs.in_a_room(server) as three:
         alice, bob, room_id = three
         ok(await alice.nio.room_invite(room_id, carol.user_id))
         await carol.join(room_id)
@@ -120,7 +105,7 @@ async def test_a_first_sync_brings_silent_members_only_without_lazy_loading(
 
 
 async def test_read_receipts_cross(server: str) -> None:
-    async with a_room_of_two(server) as (alice, bob, room_id):
+    async with pairs.in_a_room(server) as (alice, bob, room_id):
         hers = await alice.say(room_id, "Read this")
         await bob.ask("waitForMessage", roomId=room_id, body="Read this")
         await bob.ask("sendReceipt", roomId=room_id, eventId=hers)
@@ -133,7 +118,7 @@ async def test_read_receipts_cross(server: str) -> None:
 
 
 async def test_each_sees_the_other_type(server: str) -> None:
-    async with a_room_of_two(server) as (alice, bob, room_id):
+    async with pairs.in_a_room(server) as (alice, bob, room_id):
         await bob.ask("sendTyping", roomId=room_id, isTyping=True)
         await alice.see_typing(room_id, bob.user_id)
         await bob.ask("sendTyping", roomId=room_id, isTyping=False)
@@ -145,7 +130,7 @@ async def test_each_sees_the_other_type(server: str) -> None:
 
 
 async def test_names_and_avatars_reach_the_other(server: str, image: bytes) -> None:
-    async with a_room_of_two(server) as (alice, bob, room_id):
+    async with pairs.in_a_room(server) as (alice, bob, room_id):
         await bob.ask("setDisplayName", name="Bob the Builder")
         await alice.see_profile(room_id, bob.user_id, "Bob the Builder", None)
 
@@ -163,7 +148,7 @@ async def test_names_and_avatars_reach_the_other(server: str, image: bytes) -> N
 
 
 async def test_an_image_goes_from_one_to_the_other(server: str, image: bytes) -> None:
-    async with a_room_of_two(server) as (alice, bob, room_id):
+    async with pairs.in_a_room(server) as (alice, bob, room_id):
         mxc = await bob.ask(
             "sendImage",
             roomId=room_id,
@@ -183,7 +168,7 @@ async def test_an_image_goes_from_one_to_the_other(server: str, image: bytes) ->
 
 
 async def test_he_leaves_and_logs_out(server: str) -> None:
-    async with a_room_of_two(server) as (alice, bob, room_id):
+    async with pairs.in_a_room(server) as (alice, bob, room_id):
         await bob.ask("leave", roomId=room_id)
         await alice.see_no_member(room_id, bob.user_id)
 

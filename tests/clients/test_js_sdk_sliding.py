@@ -5,24 +5,8 @@ Alice talks by matrix-nio, which asks /sync: both have to see the same.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
-
 from tests.clients import js_client, pairs
-from tests.clients.js_client import JsPerson
-from tests.clients.nio_client import NioPerson, ok
-
-
-@contextlib.asynccontextmanager
-async def a_room_of_two(url: str) -> AsyncIterator[tuple[NioPerson, JsPerson, str]]:
-    """Alice and Bob, both syncing, in a room to which she invited him."""
-    async with pairs.alice_and_bob(url) as (alice, bob):
-        await bob.ask("startSliding")
-        room_id = await alice.create_room(bob.user_id)
-        await bob.ask("waitForInvite", roomId=room_id)
-        await bob.ask("join", roomId=room_id)
-        await alice.see_member(room_id, bob.user_id)
-        yield alice, bob, room_id
+from tests.clients.nio_client import ok
 
 
 async def test_a_narrow_window_has_the_newest_room_and_a_wider_one_all(server: str) -> None:
@@ -43,7 +27,7 @@ async def test_a_narrow_window_has_the_newest_room_and_a_wider_one_all(server: s
 
 
 async def test_they_chat_both_ways(server: str) -> None:
-    async with a_room_of_two(server) as (alice, bob, room_id):
+    async with pairs.in_a_room(server, "startSliding") as (alice, bob, room_id):
         question = await alice.say(room_id, "Milk or lemon?")
         heard_by_bob = await bob.ask("waitForMessage", roomId=room_id, body="Milk or lemon?")
         answer = await bob.ask("send", roomId=room_id, body="Both 🍋")
@@ -55,7 +39,7 @@ async def test_they_chat_both_ways(server: str) -> None:
 
 async def test_an_open_room_shows_what_was_said_before_in_its_order(server: str) -> None:
     said = [f"line {number}" for number in range(12)]
-    async with a_room_of_two(server) as (alice, bob, room_id):
+    async with pairs.in_a_room(server, "startSliding") as (alice, bob, room_id):
         for body in said:
             await alice.say(room_id, body)
         await bob.ask("waitForMessage", roomId=room_id, body=said[-1])
@@ -77,7 +61,7 @@ async def test_an_open_room_shows_what_was_said_before_in_its_order(server: str)
 
 async def test_he_scrolls_back_past_what_the_window_showed(server: str) -> None:
     said = [f"line {number}" for number in range(12)]
-    async with a_room_of_two(server) as (alice, bob, room_id):
+    async with pairs.in_a_room(server, "startSliding") as (alice, bob, room_id):
         for body in said:
             await alice.say(room_id, body)
 
@@ -92,7 +76,7 @@ async def test_he_scrolls_back_past_what_the_window_showed(server: str) -> None:
 
 
 async def test_names_of_rooms_and_of_people_follow(server: str) -> None:
-    async with a_room_of_two(server) as (alice, bob, tea):
+    async with pairs.in_a_room(server, "startSliding") as (alice, bob, tea):
         await bob.ask("waitForRoomName", roomId=tea, name="Tea")
         nameless = ok(await alice.nio.room_create(invite=[bob.user_id])).room_id
         await bob.ask("waitForInvite", roomId=nameless)
@@ -109,7 +93,7 @@ async def test_names_of_rooms_and_of_people_follow(server: str) -> None:
 
 
 async def test_receipts_and_typing_cross_and_unread_messages_are_counted(server: str) -> None:
-    async with a_room_of_two(server) as (alice, bob, room_id):
+    async with pairs.in_a_room(server, "startSliding") as (alice, bob, room_id):
         hers = await alice.say(room_id, "Read this")
         await bob.ask("waitForMessage", roomId=room_id, body="Read this")
         await bob.ask("waitForUnreadCount", roomId=room_id, count=1)
@@ -127,7 +111,7 @@ async def test_receipts_and_typing_cross_and_unread_messages_are_counted(server:
 
 
 async def test_he_refuses_one_invite_and_is_thrown_out_of_another_room(server: str) -> None:
-    async with a_room_of_two(server) as (alice, bob, room_id):
+    async with pairs.in_a_room(server, "startSliding") as (alice, bob, room_id):
         refused = await alice.create_room(bob.user_id)
         await bob.ask("waitForInvite", roomId=refused)
 
@@ -148,7 +132,7 @@ async def test_account_data_comes_at_once(server: str) -> None:
 
 
 async def test_a_connection_that_has_ended_begins_anew_and_misses_nothing(server: str) -> None:
-    async with a_room_of_two(server) as (alice, bob, room_id):
+    async with pairs.in_a_room(server, "startSliding") as (alice, bob, room_id):
         await bob.ask("endConnection")
 
         await alice.say(room_id, "Are you still there?")
