@@ -16,12 +16,9 @@ from app import errors
 from app.core.people import access_tokens, devices
 from app.db import Database
 from tests.conftest import PASSWORD, V3, Login, MakeApp
+from tests.rooms import refusal
 
 Pair = dict[str, Any]
-
-
-def errcode(answer: TestResponse) -> tuple[int, str]:
-    return answer.status_code, answer.get_json()["errcode"]
 
 
 def log_in(client: FlaskClient) -> Pair:
@@ -44,8 +41,8 @@ def test_a_request_without_or_with_a_wrong_token_is_refused(client: FlaskClient)
     missing = client.get(V3 + "account/whoami")
     unknown = use(client, {"access_token": "made-up"})
 
-    assert errcode(missing) == (401, "M_MISSING_TOKEN")
-    assert errcode(unknown) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(missing) == (401, "M_MISSING_TOKEN")
+    assert refusal(unknown) == (401, "M_UNKNOWN_TOKEN")
     assert unknown.get_json()["soft_logout"] is False
 
 
@@ -53,7 +50,7 @@ def test_a_request_without_or_with_a_wrong_token_is_refused(client: FlaskClient)
 def test_a_strange_token_is_only_unknown(client: FlaskClient, token: str) -> None:
     answer = client.get(V3 + "account/whoami", query_string=f"access_token={token}")
 
-    assert errcode(answer) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(answer) == (401, "M_UNKNOWN_TOKEN")
 
 
 def test_a_refreshed_pair_works_and_lives_as_long_as_the_first(
@@ -84,8 +81,8 @@ def test_the_old_pair_stays_good_until_the_new_one_is_used(
     reused = refresh(client, first)
 
     assert before.status_code == 200
-    assert errcode(after) == (401, "M_UNKNOWN_TOKEN")
-    assert errcode(reused) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(after) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(reused) == (401, "M_UNKNOWN_TOKEN")
     assert use(client, second).status_code == 200
 
 
@@ -98,10 +95,10 @@ def test_a_client_that_never_got_the_new_pair_may_ask_again(
 
     third = refresh(client, first).get_json()
 
-    assert errcode(refresh(client, lost)) == (401, "M_UNKNOWN_TOKEN")
-    assert errcode(use(client, lost)) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(refresh(client, lost)) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(use(client, lost)) == (401, "M_UNKNOWN_TOKEN")
     assert use(client, third).status_code == 200
-    assert errcode(use(client, first)) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(use(client, first)) == (401, "M_UNKNOWN_TOKEN")
 
 
 def test_using_the_new_refresh_token_ends_the_old_pair_as_well(
@@ -113,8 +110,8 @@ def test_using_the_new_refresh_token_ends_the_old_pair_as_well(
 
     third = refresh(client, second).get_json()
 
-    assert errcode(use(client, first)) == (401, "M_UNKNOWN_TOKEN")
-    assert errcode(refresh(client, first)) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(use(client, first)) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(refresh(client, first)) == (401, "M_UNKNOWN_TOKEN")
     assert use(client, second).status_code == 200
     assert use(client, third).status_code == 200
 
@@ -128,7 +125,7 @@ def test_an_expired_token_asks_to_be_refreshed(make_app: MakeApp) -> None:
 
     answer = use(client, pair)
 
-    assert errcode(answer) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(answer) == (401, "M_UNKNOWN_TOKEN")
     assert answer.get_json()["soft_logout"] is True
     assert refresh(client, pair).status_code == 200
 
@@ -140,7 +137,7 @@ def test_a_logout_ends_the_refresh_token_too(client: FlaskClient, login: Login) 
 
     client.post(V3 + "logout", headers=headers, json={})
 
-    assert errcode(refresh(client, pair)) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(refresh(client, pair)) == (401, "M_UNKNOWN_TOKEN")
 
 
 @pytest.mark.parametrize(
@@ -154,7 +151,7 @@ def test_a_logout_ends_the_refresh_token_too(client: FlaskClient, login: Login) 
 def test_a_bad_request_refreshes_nothing(
     client: FlaskClient, body: Any, expected: tuple[int, str]
 ) -> None:
-    assert errcode(client.post(V3 + "refresh", json=body)) == expected
+    assert refusal(client.post(V3 + "refresh", json=body)) == expected
 
 
 def test_an_access_token_is_no_refresh_token(client: FlaskClient, login: Login) -> None:
@@ -163,8 +160,8 @@ def test_an_access_token_is_no_refresh_token(client: FlaskClient, login: Login) 
 
     swapped = refresh(client, {"refresh_token": pair["access_token"]})
 
-    assert errcode(swapped) == (401, "M_UNKNOWN_TOKEN")
-    assert errcode(use(client, {"access_token": pair["refresh_token"]})) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(swapped) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(use(client, {"access_token": pair["refresh_token"]})) == (401, "M_UNKNOWN_TOKEN")
 
 
 def test_a_removal_that_is_rolled_back_ends_no_session(app: Flask, login: Login) -> None:
@@ -206,7 +203,7 @@ def test_a_reader_from_before_the_removal_does_not_bring_a_token_back(
             devices.remove_all(tx, alice.user_id)
         access_tokens._keep(old, token_hash, row)  # noqa: SLF001 - as above
 
-    assert errcode(alice.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(alice.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
 
 
 def test_a_session_that_another_process_ends_is_refused(
@@ -220,4 +217,4 @@ def test_a_session_that_another_process_ends_is_refused(
 
     app.extensions["db"].notice_other_writers()
 
-    assert errcode(alice.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(alice.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")

@@ -9,19 +9,15 @@ from urllib.parse import quote
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from app.core.people import deactivation
 from app.core.rooms import membership as rooms
 from app.core.rooms import state
 from tests.conftest import PASSWORD, V3, Login, Person
+from tests.rooms import refusal
 
 PROOF = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
 NEW = "another battery"
-
-
-def errcode(answer: TestResponse) -> tuple[int, str]:
-    return answer.status_code, answer.get_json()["errcode"]
 
 
 def can_log_in(client: FlaskClient, password: str) -> bool:
@@ -57,7 +53,7 @@ def test_a_changed_password_ends_the_other_sessions(login: Login) -> None:
 
     laptop.post("account/password", json={"new_password": NEW, "auth": PROOF})
 
-    assert errcode(phone.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(phone.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
     assert laptop.get("account/whoami").status_code == 200
 
 
@@ -87,7 +83,7 @@ def test_a_bad_request_changes_no_password(
 
     answer = laptop.post("account/password", json={"auth": PROOF, **body})
 
-    assert errcode(answer) == expected
+    assert refusal(answer) == expected
     assert can_log_in(client, PASSWORD)
     assert phone.get("account/whoami").status_code == 200
 
@@ -99,8 +95,8 @@ def test_a_deactivated_account_is_closed_for_ever(client: FlaskClient, login: Lo
     answer = laptop.post("account/deactivate", json={"auth": PROOF})
 
     assert answer.get_json() == {"id_server_unbind_result": "success"}
-    assert errcode(phone.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
-    assert errcode(laptop.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(phone.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(laptop.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
     assert not can_log_in(client, PASSWORD)
 
 

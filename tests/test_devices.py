@@ -8,16 +8,12 @@ from urllib.parse import quote
 
 import pytest
 from flask import Flask
-from werkzeug.test import TestResponse
 
 from app.core.people import last_seen
 from tests.conftest import PASSWORD, Login
+from tests.rooms import refusal
 
 PROOF = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
-
-
-def errcode(answer: TestResponse) -> tuple[int, str]:
-    return answer.status_code, answer.get_json()["errcode"]
 
 
 def test_all_devices_are_listed_and_nobody_elses(login: Login) -> None:
@@ -111,7 +107,7 @@ def test_a_bad_name_is_refused(login: Login, body: Any, expected: tuple[int, str
 
     answer = alice.put(f"devices/{alice.device_id}", json=body)
 
-    assert errcode(answer) == expected
+    assert refusal(answer) == expected
     assert "display_name" not in alice.get(f"devices/{alice.device_id}").get_json()
 
 
@@ -122,8 +118,8 @@ def test_a_device_of_somebody_else_is_unknown(login: Login) -> None:
     renamed = alice.put(f"devices/{bob.device_id}", json={"display_name": "mine"})
     alice.delete(f"devices/{bob.device_id}", json={"auth": PROOF})
 
-    assert errcode(read) == (404, "M_NOT_FOUND")
-    assert errcode(renamed) == (404, "M_NOT_FOUND")
+    assert refusal(read) == (404, "M_NOT_FOUND")
+    assert refusal(renamed) == (404, "M_NOT_FOUND")
     assert bob.get("account/whoami").status_code == 200
 
 
@@ -134,8 +130,8 @@ def test_a_deleted_device_is_refused_by_the_very_next_request(login: Login) -> N
     answer = laptop.delete(f"devices/{phone.device_id}", json={"auth": PROOF})
 
     assert (answer.status_code, answer.get_json()) == (200, {})
-    assert errcode(phone.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
-    assert errcode(laptop.get(f"devices/{phone.device_id}")) == (404, "M_NOT_FOUND")
+    assert refusal(phone.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(laptop.get(f"devices/{phone.device_id}")) == (404, "M_NOT_FOUND")
 
 
 def test_deleting_a_device_again_is_fine(login: Login) -> None:
@@ -174,8 +170,8 @@ def test_a_list_of_devices_is_a_list_of_strings(login: Login, devices: Any) -> N
     wrong = alice.post("delete_devices", json={"devices": devices, "auth": PROOF})
     missing = alice.post("delete_devices", json={"auth": PROOF})
 
-    assert errcode(wrong) == (400, "M_BAD_JSON")
-    assert errcode(missing) == (400, "M_MISSING_PARAM")
+    assert refusal(wrong) == (400, "M_BAD_JSON")
+    assert refusal(missing) == (400, "M_MISSING_PARAM")
 
 
 def test_more_devices_than_sql_takes_parameters_are_no_fault(login: Login) -> None:

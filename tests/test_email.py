@@ -17,8 +17,9 @@ from app import config as settings
 from tests import mail_server
 from tests.conftest import Login, MakeApp
 from tests.mail_server import Mailbox, body_of
+from tests.rooms import refusal
 from tests.server import free_port, start
-from tests.test_threepids import ADD, REGISTER, add, ask, errcode, press_the_button
+from tests.test_threepids import ADD, REGISTER, add, ask, press_the_button
 
 ODD = "o'hara+x@example.org"
 
@@ -160,7 +161,7 @@ def test_what_breaks_the_grammar_sends_nothing(
 ) -> None:
     answer = ask(client, REGISTER, **{"email": "carol@example.org", **wrong})
 
-    assert errcode(answer) == (400, "M_INVALID_PARAM")
+    assert refusal(answer) == (400, "M_INVALID_PARAM")
     assert mailbox.messages() == []
 
 
@@ -168,13 +169,13 @@ def test_what_breaks_the_grammar_sends_nothing(
     ("attempt", "expected"), [("1", "M_BAD_JSON"), (-1, "M_BAD_JSON"), (2**60, "M_BAD_JSON")]
 )
 def test_an_attempt_is_a_number(client: FlaskClient, attempt: int, expected: str) -> None:
-    assert errcode(ask(client, REGISTER, "carol@example.org", attempt)) == (400, expected)
+    assert refusal(ask(client, REGISTER, "carol@example.org", attempt)) == (400, expected)
 
 
 def test_a_mailbox_that_is_not_there_is_the_askers_mistake(client: FlaskClient) -> None:
     answer = ask(client, REGISTER, "nobody@example.org")
 
-    assert errcode(answer) == (400, "M_INVALID_PARAM")
+    assert refusal(answer) == (400, "M_INVALID_PARAM")
 
 
 def test_without_its_mail_server_the_server_says_so_and_later_tries_again(
@@ -186,7 +187,7 @@ def test_without_its_mail_server_the_server_says_so_and_later_tries_again(
     failed = ask(broken.test_client(), REGISTER, "dave@example.org")
     answer = ask(whole.test_client(), REGISTER, "dave@example.org")
 
-    assert errcode(failed) == (503, "M_UNKNOWN")
+    assert refusal(failed) == (503, "M_UNKNOWN")
     assert "no mail to dave@example.org" in caplog.text
     assert answer.status_code == 200
     assert len(mailbox.messages("dave@example.org")) == 1
@@ -199,7 +200,7 @@ def test_a_mail_never_goes_out_in_the_clear_where_tls_is_asked_for(
 
     answer = ask(app.test_client(), REGISTER, "erin@example.org")
 
-    assert errcode(answer) == (503, "M_UNKNOWN")
+    assert refusal(answer) == (503, "M_UNKNOWN")
     assert mailbox.messages("erin@example.org") == []
 
 

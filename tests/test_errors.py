@@ -10,16 +10,10 @@ from urllib.parse import quote
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from app import errors, logs
 from tests.conftest import V3, Login
-
-
-def error_of(answer: TestResponse) -> tuple[int, str]:
-    body = answer.get_json()
-    assert isinstance(body["error"], str)
-    return answer.status_code, body["errcode"]
+from tests.rooms import refusal
 
 
 @pytest.fixture
@@ -58,21 +52,21 @@ NOT_JSON = [
 def test_what_is_no_json_is_refused(client: FlaskClient, body: bytes) -> None:
     answer = client.post(f"{V3}login", data=body)
 
-    assert error_of(answer) == (400, "M_NOT_JSON")
+    assert refusal(answer) == (400, "M_NOT_JSON")
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b"17", b'"text"', b"true", b'[{"type": "x"}]'])
 def test_json_that_is_no_object_is_refused(client: FlaskClient, body: bytes) -> None:
     answer = client.post(f"{V3}login", data=body)
 
-    assert error_of(answer) == (400, "M_BAD_JSON")
+    assert refusal(answer) == (400, "M_BAD_JSON")
 
 
 @pytest.mark.parametrize("body", [b"", b" \r\n\t", b"{}"])
 def test_no_body_is_an_empty_object(client: FlaskClient, body: bytes) -> None:
     answer = client.post(f"{V3}login", data=body)
 
-    assert error_of(answer) == (400, "M_MISSING_PARAM")
+    assert refusal(answer) == (400, "M_MISSING_PARAM")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +83,7 @@ def test_no_body_is_an_empty_object(client: FlaskClient, body: bytes) -> None:
 def test_a_value_of_the_wrong_type_is_refused(client: FlaskClient, body: dict[str, Any]) -> None:
     answer = client.post(f"{V3}login", json=body)
 
-    assert error_of(answer) == (400, "M_BAD_JSON")
+    assert refusal(answer) == (400, "M_BAD_JSON")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +127,7 @@ def test_a_number_in_the_query_has_to_be_one(login: Login, limit: str) -> None:
 
     answer = alice.get(f"rooms/{room_id}/messages", query_string={"dir": "b", "limit": limit})
 
-    assert error_of(answer) == (400, "M_INVALID_PARAM")
+    assert refusal(answer) == (400, "M_INVALID_PARAM")
 
 
 def test_a_fault_tells_the_log_all_and_the_client_nothing(
@@ -147,7 +141,7 @@ def test_a_fault_tells_the_log_all_and_the_client_nothing(
     with caplog.at_level(logging.ERROR):
         answer = app.test_client().get(f"{V3}capabilities")
 
-    assert error_of(answer) == (500, "M_UNKNOWN")
+    assert refusal(answer) == (500, "M_UNKNOWN")
     assert "secret" not in answer.get_data(as_text=True)
     (line,) = caplog.records
     assert line.exc_info
@@ -180,6 +174,6 @@ def test_an_error_says_when_to_come_again(app: Flask) -> None:
 
     answer = app.test_client().get(f"{V3}capabilities")
 
-    assert error_of(answer) == (429, "M_LIMIT_EXCEEDED")
+    assert refusal(answer) == (429, "M_LIMIT_EXCEEDED")
     assert answer.get_json()["retry_after_ms"] == 1001
     assert answer.headers["Retry-After"] == "2"  # whole seconds, and not too early

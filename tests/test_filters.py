@@ -11,6 +11,7 @@ from app.core.sync import filters
 from app.errors import MatrixError
 from app.spec.filters import EVERYTHING
 from tests.conftest import Login, Person
+from tests.rooms import refusal
 
 ALICE = "user/@alice:localhost/filter"
 TIMELINE = {"room": {"timeline": {"limit": 7, "types": ["m.room.message"]}}}
@@ -19,10 +20,6 @@ TIMELINE = {"room": {"timeline": {"limit": 7, "types": ["m.room.message"]}}}
 @pytest.fixture
 def alice(login: Login) -> Person:
     return login("alice")
-
-
-def error(answer: Any) -> tuple[int, str]:
-    return answer.status_code, answer.get_json()["errcode"]
 
 
 def resolve(app: Flask, text: str | None) -> Any:
@@ -53,15 +50,15 @@ def test_filters_belong_to_their_user(alice: Person, login: Login) -> None:
     filter_id = alice.post(ALICE, json=TIMELINE).get_json()["filter_id"]
     mallory = login("mallory")
 
-    assert error(mallory.get(f"{ALICE}/{filter_id}")) == (403, "M_FORBIDDEN")
-    assert error(mallory.post(ALICE, json=TIMELINE)) == (403, "M_FORBIDDEN")
+    assert refusal(mallory.get(f"{ALICE}/{filter_id}")) == (403, "M_FORBIDDEN")
+    assert refusal(mallory.post(ALICE, json=TIMELINE)) == (403, "M_FORBIDDEN")
     theirs = mallory.get(f"user/@mallory:localhost/filter/{filter_id}")
-    assert error(theirs) == (404, "M_NOT_FOUND")
+    assert refusal(theirs) == (404, "M_NOT_FOUND")
 
 
 def test_an_unknown_id_is_not_found(alice: Person) -> None:
-    assert error(alice.get(f"{ALICE}/12")) == (404, "M_NOT_FOUND")
-    assert error(alice.get(f"{ALICE}/{'9' * 30}")) == (404, "M_NOT_FOUND")
+    assert refusal(alice.get(f"{ALICE}/12")) == (404, "M_NOT_FOUND")
+    assert refusal(alice.get(f"{ALICE}/{'9' * 30}")) == (404, "M_NOT_FOUND")
 
 
 @pytest.mark.parametrize(
@@ -78,19 +75,19 @@ def test_an_unknown_id_is_not_found(alice: Person) -> None:
     ],
 )
 def test_what_is_no_filter_is_not_stored(alice: Person, wrong: dict[str, Any]) -> None:
-    assert error(alice.post(ALICE, json=wrong)) == (400, "M_BAD_JSON")
-    assert error(alice.get(f"{ALICE}/1")) == (404, "M_NOT_FOUND")
+    assert refusal(alice.post(ALICE, json=wrong)) == (400, "M_BAD_JSON")
+    assert refusal(alice.get(f"{ALICE}/1")) == (404, "M_NOT_FOUND")
 
 
 def test_a_body_that_is_no_object_is_refused(alice: Person) -> None:
-    assert error(alice.post(ALICE, json=[])) == (400, "M_BAD_JSON")
-    assert error(alice.post(ALICE, data="{", json=None)) == (400, "M_NOT_JSON")
+    assert refusal(alice.post(ALICE, json=[])) == (400, "M_BAD_JSON")
+    assert refusal(alice.post(ALICE, data="{", json=None)) == (400, "M_NOT_JSON")
 
 
 def test_a_filter_that_is_too_large_is_refused(alice: Person) -> None:
     large = {"org.example": "x" * filters.MAX_BYTES}
 
-    assert error(alice.post(ALICE, json=large)) == (413, "M_TOO_LARGE")
+    assert refusal(alice.post(ALICE, json=large)) == (413, "M_TOO_LARGE")
 
 
 def test_the_oldest_filter_goes_when_there_are_too_many(
@@ -129,7 +126,7 @@ def test_a_request_without_a_filter_asks_for_everything(app: Flask, text: str | 
     ids=lambda text: ascii(text[:16]),
 )
 def test_a_request_with_what_is_no_filter_is_refused(app: Flask, text: str) -> None:
-    with pytest.raises(MatrixError) as refusal:
+    with pytest.raises(MatrixError) as refused:
         resolve(app, text)
 
-    assert (refusal.value.status, refusal.value.errcode) == (400, "M_INVALID_PARAM")
+    assert (refused.value.status, refused.value.errcode) == (400, "M_INVALID_PARAM")

@@ -16,6 +16,7 @@ from app.core.people import login as login_core
 from app.db import Database
 from app.errors import MatrixError
 from tests.conftest import PASSWORD, V3, Login, MakeApp
+from tests.rooms import refusal
 
 R0 = "/_matrix/client/r0/"
 
@@ -31,10 +32,6 @@ def log_in(client: FlaskClient, name: str, password: str = PASSWORD, **body: Any
             **body,
         },
     )
-
-
-def errcode(answer: TestResponse) -> tuple[int, str]:
-    return answer.status_code, answer.get_json()["errcode"]
 
 
 def test_the_flows_are_told(client: FlaskClient) -> None:
@@ -77,7 +74,7 @@ def test_an_unknown_user_and_a_wrong_password_get_the_same_answer(
     unknown = log_in(client, "bob", "guess")
     elsewhere = log_in(client, "@alice:example.org")
 
-    assert errcode(wrong) == (403, "M_FORBIDDEN")
+    assert refusal(wrong) == (403, "M_FORBIDDEN")
     assert wrong.get_json() == unknown.get_json() == elsewhere.get_json()
 
 
@@ -132,13 +129,13 @@ def test_a_bad_request_begins_no_session(
 
     answer = log_in(client, "alice", **body)
 
-    assert errcode(answer) == expected
+    assert refusal(answer) == expected
     assert len(alice.get("devices").get_json()["devices"]) == 1
 
 
 def test_a_body_without_a_type_lacks_a_parameter(client: FlaskClient) -> None:
-    assert errcode(client.post(V3 + "login", json={})) == (400, "M_MISSING_PARAM")
-    assert errcode(client.post(V3 + "login", data="{")) == (400, "M_NOT_JSON")
+    assert refusal(client.post(V3 + "login", json={})) == (400, "M_MISSING_PARAM")
+    assert refusal(client.post(V3 + "login", data="{")) == (400, "M_NOT_JSON")
 
 
 def test_a_new_login_of_a_device_ends_its_former_session(client: FlaskClient, login: Login) -> None:
@@ -147,7 +144,7 @@ def test_a_new_login_of_a_device_ends_its_former_session(client: FlaskClient, lo
     session = log_in(client, "alice", device_id=alice.device_id).get_json()
 
     assert session["device_id"] == alice.device_id
-    assert errcode(alice.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(alice.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
     headers = {"Authorization": f"Bearer {session['access_token']}"}
     assert client.get(V3 + "account/whoami", headers=headers).status_code == 200
 
@@ -175,7 +172,7 @@ def test_logging_out_ends_this_session_only(login: Login) -> None:
     answer = phone.post("logout")
 
     assert answer.get_json() == {}
-    assert errcode(phone.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(phone.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
     devices = laptop.get("devices").get_json()["devices"]
     assert [device["device_id"] for device in devices] == [laptop.device_id]
 
@@ -185,8 +182,8 @@ def test_logging_out_everywhere_ends_the_sessions_of_nobody_else(login: Login) -
 
     phone.post("logout/all")
 
-    assert errcode(phone.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
-    assert errcode(laptop.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(phone.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(laptop.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
     assert bob.get("account/whoami").status_code == 200
 
 
@@ -194,7 +191,7 @@ def test_a_deactivated_user_is_told_so(client: FlaskClient, login: Login) -> Non
     proof = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
     login("alice").post("account/deactivate", json={"auth": proof})
 
-    assert errcode(log_in(client, "alice")) == (403, "M_USER_DEACTIVATED")
+    assert refusal(log_in(client, "alice")) == (403, "M_USER_DEACTIVATED")
 
 
 def test_a_locked_user_is_told_so_who_knows_the_password(
@@ -205,8 +202,8 @@ def test_a_locked_user_is_told_so_who_knows_the_password(
         tx.sql.connection.exec_driver_sql("UPDATE accounts SET is_locked = 1")
         tx.caches.clear(tx.position)
 
-    assert errcode(log_in(client, "alice")) == (401, "M_USER_LOCKED")
-    assert errcode(log_in(client, "alice", "guess")) == (403, "M_FORBIDDEN")
+    assert refusal(log_in(client, "alice")) == (401, "M_USER_LOCKED")
+    assert refusal(log_in(client, "alice", "guess")) == (403, "M_FORBIDDEN")
     answer = alice.get("account/whoami")
     assert (answer.status_code, answer.get_json()["soft_logout"]) == (401, True)
 
@@ -236,7 +233,7 @@ def test_a_long_password_is_wrong_for_a_bcrypt_hash_and_no_fault(make_app: MakeA
     with app.extensions["db"].write() as tx:
         accounts.create(tx, "@alice:localhost", bcrypt.using(rounds=4).hash(PASSWORD))
 
-    assert errcode(log_in(app.test_client(), "alice", "x" * 80)) == (403, "M_FORBIDDEN")
+    assert refusal(log_in(app.test_client(), "alice", "x" * 80)) == (403, "M_FORBIDDEN")
 
 
 def test_a_renewed_hash_does_not_bring_an_old_password_back(app: Flask, login: Login) -> None:

@@ -12,13 +12,10 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
+from tests.rooms import refusal
 
 GET_TOKEN = "/_matrix/client/v1/login/get_token"
 PROOF = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
-
-
-def errcode(answer: TestResponse) -> tuple[int, str]:
-    return answer.status_code, answer.get_json()["errcode"]
 
 
 def token_of(person: Person) -> str:
@@ -62,7 +59,7 @@ def test_a_token_is_good_once(login: Login) -> None:
     token = token_of(alice)
     assert log_in(alice.client, token).status_code == 200
 
-    assert errcode(log_in(alice.client, token)) == (403, "M_FORBIDDEN")
+    assert refusal(log_in(alice.client, token)) == (403, "M_FORBIDDEN")
 
 
 def test_a_token_is_good_for_two_minutes(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +69,7 @@ def test_a_token_is_good_for_two_minutes(login: Login, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(time, "time_ns", lambda: now + 121 * 10**9)
 
-    assert errcode(log_in(alice.client, token)) == (403, "M_FORBIDDEN")
+    assert refusal(log_in(alice.client, token)) == (403, "M_FORBIDDEN")
 
 
 def test_the_password_is_asked_for_every_time(login: Login) -> None:
@@ -83,7 +80,7 @@ def test_the_password_is_asked_for_every_time(login: Login) -> None:
     wrong = alice.post(GET_TOKEN, json={"auth": {**PROOF, "password": "guess"}})
 
     assert again.status_code == 401
-    assert errcode(wrong) == (401, "M_FORBIDDEN")
+    assert refusal(wrong) == (401, "M_FORBIDDEN")
 
 
 @pytest.mark.parametrize(
@@ -98,13 +95,13 @@ def test_the_password_is_asked_for_every_time(login: Login) -> None:
 def test_no_token_lets_nobody_in(
     client: FlaskClient, token: Any, expected: tuple[int, str]
 ) -> None:
-    assert errcode(log_in(client, token)) == expected
+    assert refusal(log_in(client, token)) == expected
 
 
 def test_an_access_token_is_no_login_token(login: Login) -> None:
     alice = login("alice")
 
-    assert errcode(log_in(alice.client, alice.access_token)) == (403, "M_FORBIDDEN")
+    assert refusal(log_in(alice.client, alice.access_token)) == (403, "M_FORBIDDEN")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +115,7 @@ def test_a_token_ends_with_the_password_that_gave_it(
     token = token_of(alice)
     assert alice.post(path, json={**body, "auth": PROOF}).status_code == 200
 
-    assert errcode(log_in(alice.client, token)) == (403, "M_FORBIDDEN")
+    assert refusal(log_in(alice.client, token)) == (403, "M_FORBIDDEN")
 
 
 def test_tokens_are_not_made_by_the_dozen(make_app: MakeApp) -> None:
@@ -129,7 +126,7 @@ def test_tokens_are_not_made_by_the_dozen(make_app: MakeApp) -> None:
     alice = Person(client, session["user_id"], session["access_token"], session["device_id"])
     token_of(alice)
 
-    assert errcode(alice.post(GET_TOKEN, json={"auth": PROOF})) == (429, "M_LIMIT_EXCEEDED")
+    assert refusal(alice.post(GET_TOKEN, json={"auth": PROOF})) == (429, "M_LIMIT_EXCEEDED")
 
 
 def test_a_token_is_nowhere_in_the_database(app: Flask, login: Login) -> None:

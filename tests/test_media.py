@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 
 from app.client_server import file_answers
 from tests.conftest import Login, MakeApp, Person
+from tests.rooms import refusal
 
 MEDIA = "/_matrix/client/v1/media"
 OLD = "/_matrix/media/v3"
@@ -41,10 +42,6 @@ def upload(
 
 def download(person: Person, media: str, **kwargs: Any) -> TestResponse:
     return person.get(f"{MEDIA}/download/{media}", **kwargs)
-
-
-def errcode(answer: TestResponse) -> tuple[int, str]:
-    return answer.status_code, answer.get_json()["errcode"]
 
 
 def test_a_file_comes_back_as_it_was_uploaded(login: Login) -> None:
@@ -78,7 +75,7 @@ def test_the_old_paths_give_files_to_who_shows_a_token(
     assert mine.headers["Cache-Control"].startswith("private")
     assert 'filename="a.txt"' in mine.headers["Content-Disposition"]
     assert in_query.data == TEXT
-    assert errcode(nobodys) == (404, "M_NOT_FOUND")
+    assert refusal(nobodys) == (404, "M_NOT_FOUND")
 
 
 @pytest.mark.parametrize("prefix", OLD_PREFIXES)
@@ -98,9 +95,9 @@ def test_the_new_paths_want_a_token(login: Login, client: FlaskClient) -> None:
     media = upload(login("alice"))
 
     for path in (f"download/{media}", f"download/{media}/a", f"thumbnail/{media}", "config"):
-        assert errcode(client.get(f"{MEDIA}/{path}")) == (401, "M_MISSING_TOKEN")
-    assert errcode(client.get(f"{OLD}/config")) == (401, "M_MISSING_TOKEN")
-    assert errcode(client.post(f"{OLD}/upload", data=TEXT)) == (401, "M_MISSING_TOKEN")
+        assert refusal(client.get(f"{MEDIA}/{path}")) == (401, "M_MISSING_TOKEN")
+    assert refusal(client.get(f"{OLD}/config")) == (401, "M_MISSING_TOKEN")
+    assert refusal(client.post(f"{OLD}/upload", data=TEXT)) == (401, "M_MISSING_TOKEN")
 
 
 def test_the_limit_is_told_and_kept(make_app: MakeApp, tmp_path: Path) -> None:
@@ -113,7 +110,7 @@ def test_the_limit_is_told_and_kept(make_app: MakeApp, tmp_path: Path) -> None:
 
     assert config == old_config == {"m.upload.size": 1000}
     assert largest.status_code == 200
-    assert errcode(larger) == (413, "M_TOO_LARGE")
+    assert refusal(larger) == (413, "M_TOO_LARGE")
     assert list((tmp_path / "media/incoming").iterdir()) == []
 
 
@@ -130,7 +127,7 @@ def test_a_body_without_a_length_is_refused_when_it_has_grown_too_large(
         environ_overrides={"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"},
     )
 
-    assert errcode(answer) == (413, "M_TOO_LARGE")
+    assert refusal(answer) == (413, "M_TOO_LARGE")
     assert body.tell() < 5_000_000
     assert list((tmp_path / "media/incoming").iterdir()) == []
     assert not (tmp_path / "media/files").exists()
@@ -144,7 +141,7 @@ def test_a_body_that_ends_early_is_not_kept(login: Login, tmp_path: Path) -> Non
         environ_overrides={"CONTENT_LENGTH": "1000", "wsgi.input_terminated": True},
     )
 
-    assert errcode(answer) == (400, "M_UNKNOWN")
+    assert refusal(answer) == (400, "M_UNKNOWN")
     assert not (tmp_path / "media/files").exists()
 
 
@@ -273,7 +270,7 @@ def test_a_range_beyond_the_end_is_refused(login: Login, asked: str) -> None:
 
     answer = download(alice, upload(alice), headers={"Range": asked})
 
-    assert errcode(answer) == (416, "M_UNKNOWN")
+    assert refusal(answer) == (416, "M_UNKNOWN")
     assert answer.headers["Content-Range"] == f"bytes */{len(TEXT)}"
 
 
@@ -342,10 +339,10 @@ def test_what_is_not_there_is_not_found(login: Login, media: str) -> None:
     alice = login("alice")
 
     for path in (f"{MEDIA}/download/{media}", f"{OLD}/download/{media}/name"):
-        assert errcode(alice.get(path)) == (404, "M_NOT_FOUND")
+        assert refusal(alice.get(path)) == (404, "M_NOT_FOUND")
     thumbnail = alice.get(f"{MEDIA}/thumbnail/{media}?width=32&height=32")
 
-    assert errcode(thumbnail) == (404, "M_NOT_FOUND")
+    assert refusal(thumbnail) == (404, "M_NOT_FOUND")
 
 
 def test_a_file_that_the_disk_has_lost_is_not_found(login: Login, tmp_path: Path) -> None:
@@ -358,7 +355,7 @@ def test_a_file_that_the_disk_has_lost_is_not_found(login: Login, tmp_path: Path
         alice.get(f"{MEDIA}/thumbnail/{media}?width=32&height=32"),
     ]
 
-    assert [errcode(answer) for answer in answers] == [(404, "M_NOT_FOUND")] * 2
+    assert [refusal(answer) for answer in answers] == [(404, "M_NOT_FOUND")] * 2
 
 
 def test_an_overlong_name_is_cut(login: Login) -> None:
@@ -380,7 +377,7 @@ def test_a_full_disk_is_told(login: Login, tmp_path: Path, monkeypatch: pytest.M
         answer = alice.post(f"{OLD}/upload", data=TEXT, json=None)
     again = alice.post(f"{OLD}/upload", data=TEXT, json=None)
 
-    assert errcode(answer) == (503, "M_UNKNOWN")
+    assert refusal(answer) == (503, "M_UNKNOWN")
     assert again.status_code == 200
     assert list((tmp_path / "media/incoming").iterdir()) == []
 
@@ -388,8 +385,8 @@ def test_a_full_disk_is_told(login: Login, tmp_path: Path, monkeypatch: pytest.M
 def test_wrong_methods_are_refused_as_such(login: Login) -> None:
     alice = login("alice")
 
-    assert errcode(alice.get(f"{OLD}/upload")) == (405, "M_UNRECOGNIZED")
-    assert errcode(alice.delete(f"{MEDIA}/config")) == (405, "M_UNRECOGNIZED")
+    assert refusal(alice.get(f"{OLD}/upload")) == (405, "M_UNRECOGNIZED")
+    assert refusal(alice.delete(f"{MEDIA}/config")) == (405, "M_UNRECOGNIZED")
 
 
 def _alice(app: Flask) -> Person:

@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 from app.core.media import files, store
 from app.db import Reader
 from tests.conftest import Login, MakeApp, Person
+from tests.rooms import refusal
 
 MEDIA = "/_matrix/client/v1/media"
 CREATE = "/_matrix/media/v1/create"
@@ -54,10 +55,6 @@ def download(person: Person, media: str, timeout_ms: int = 0) -> TestResponse:
     return person.get(f"{MEDIA}/download/{media}?timeout_ms={timeout_ms}")
 
 
-def errcode(answer: TestResponse) -> tuple[int, str]:
-    return answer.status_code, answer.get_json()["errcode"]
-
-
 def wait_for_waiters(app: Flask, count: int) -> None:
     until = time.monotonic() + 10
     while len(app.extensions["wakeups"]) != count:
@@ -87,7 +84,7 @@ def test_without_content_there_is_no_download_yet(login: Login) -> None:
     file = download(alice, media)
     thumbnail = alice.get(f"{MEDIA}/thumbnail/{media}?width=32&height=32&timeout_ms=0")
 
-    assert errcode(file) == errcode(thumbnail) == (504, "M_NOT_YET_UPLOADED")
+    assert refusal(file) == refusal(thumbnail) == (504, "M_NOT_YET_UPLOADED")
 
 
 def test_a_download_waits_for_the_content(
@@ -115,7 +112,7 @@ def test_a_download_waits_no_longer_than_asked(app: Flask, login: Login) -> None
 
     answer = download(alice, media, timeout_ms=200)
 
-    assert errcode(answer) == (504, "M_NOT_YET_UPLOADED")
+    assert refusal(answer) == (504, "M_NOT_YET_UPLOADED")
     assert 0.2 <= time.monotonic() - began < 3
     assert len(app.extensions["wakeups"]) == 0
 
@@ -157,7 +154,7 @@ def test_a_server_that_stops_lets_waiting_downloads_go(
 
     app.extensions["wakeups"].close()
 
-    assert errcode(waiting.result(5)) == (504, "M_NOT_YET_UPLOADED")
+    assert refusal(waiting.result(5)) == (504, "M_NOT_YET_UPLOADED")
 
 
 def test_content_is_given_once(login: Login) -> None:
@@ -169,7 +166,7 @@ def test_content_is_given_once(login: Login) -> None:
     again = fill(alice, media, b"other")
     over = fill(alice, at_once.removeprefix("mxc://"), b"other")
 
-    assert errcode(again) == errcode(over) == (409, "M_CANNOT_OVERWRITE_MEDIA")
+    assert refusal(again) == refusal(over) == (409, "M_CANNOT_OVERWRITE_MEDIA")
     assert download(alice, media).data == TEXT
 
 
@@ -189,7 +186,7 @@ def test_two_uploads_to_one_address_at_once_leave_one_content(
     answers = list(elsewhere.map(lambda data: fill(alice, media, data), [b"one", b"two"]))
 
     won = next(n for n, answer in enumerate(answers) if answer.status_code == 200)
-    assert errcode(answers[1 - won]) == (409, "M_CANNOT_OVERWRITE_MEDIA")
+    assert refusal(answers[1 - won]) == (409, "M_CANNOT_OVERWRITE_MEDIA")
     assert download(alice, media).data == [b"one", b"two"][won]
 
 
@@ -198,15 +195,15 @@ def test_only_who_made_an_address_may_upload_to_it(login: Login) -> None:
 
     answer = fill(login("mallory"), media)
 
-    assert errcode(answer) == (403, "M_FORBIDDEN")
-    assert errcode(download(login("alice"), media)) == (504, "M_NOT_YET_UPLOADED")
+    assert refusal(answer) == (403, "M_FORBIDDEN")
+    assert refusal(download(login("alice"), media)) == (504, "M_NOT_YET_UPLOADED")
 
 
 def test_an_address_that_nobody_made_takes_no_content(login: Login) -> None:
     alice = login("alice")
 
-    assert errcode(fill(alice, "localhost/made_up")) == (404, "M_NOT_FOUND")
-    assert errcode(fill(alice, "example.org/abc")) == (403, "M_FORBIDDEN")
+    assert refusal(fill(alice, "localhost/made_up")) == (404, "M_NOT_FOUND")
+    assert refusal(fill(alice, "example.org/abc")) == (403, "M_FORBIDDEN")
 
 
 def test_an_unused_address_expires(login: Login, later: Callable[[float], None]) -> None:
@@ -214,8 +211,8 @@ def test_an_unused_address_expires(login: Login, later: Callable[[float], None])
     media = create(alice)
     later(24.1)
 
-    assert errcode(fill(alice, media)) == (404, "M_NOT_FOUND")
-    assert errcode(download(alice, media)) == (404, "M_NOT_FOUND")
+    assert refusal(fill(alice, media)) == (404, "M_NOT_FOUND")
+    assert refusal(download(alice, media)) == (404, "M_NOT_FOUND")
 
 
 def test_content_that_came_in_time_does_not_expire(
@@ -246,7 +243,7 @@ def test_a_user_may_have_so_many_addresses_that_wait(
     later(24.1)
     allowed_again = alice.post(CREATE)
 
-    assert errcode(refused) == errcode(refused_again) == (429, "M_LIMIT_EXCEEDED")
+    assert refusal(refused) == refusal(refused_again) == (429, "M_LIMIT_EXCEEDED")
     assert int(refused.headers["Retry-After"]) > 0
     assert [others.status_code, allowed.status_code, allowed_again.status_code] == [200] * 3
 
@@ -272,4 +269,4 @@ def test_a_timeout_is_a_whole_number(login: Login, timeout: str) -> None:
 
     answer = alice.get(f"{MEDIA}/download/{create(alice)}?timeout_ms={timeout}")
 
-    assert errcode(answer) == (400, "M_INVALID_PARAM")
+    assert refusal(answer) == (400, "M_INVALID_PARAM")

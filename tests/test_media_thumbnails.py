@@ -17,6 +17,7 @@ from werkzeug.test import TestResponse
 
 from app.core.media import pictures
 from tests.conftest import Login, Person
+from tests.rooms import refusal
 from tests.test_media import upload
 
 MEDIA = "/_matrix/client/v1/media"
@@ -56,10 +57,6 @@ def shown(answer: TestResponse) -> Image.Image:
     assert answer.headers["Content-Type"] == Image.MIME[image.format or ""]
     assert answer.headers["Content-Disposition"].startswith("inline; filename=")
     return image
-
-
-def errcode(answer: TestResponse) -> tuple[int, str]:
-    return answer.status_code, answer.get_json()["errcode"]
 
 
 def is_near(pixel: Any, colour: tuple[int, int, int]) -> bool:
@@ -290,7 +287,7 @@ def test_the_claimed_type_does_not_matter(login: Login) -> None:
     page = upload(alice, b"<script>alert(1)</script>" * 100, "image/png")
 
     assert shown(thumbnail(alice, picture, 320, 240)).format == "PNG"
-    assert errcode(thumbnail(alice, page, 320, 240)) == (400, "M_UNKNOWN")
+    assert refusal(thumbnail(alice, page, 320, 240)) == (400, "M_UNKNOWN")
 
 
 @pytest.mark.parametrize(
@@ -313,7 +310,7 @@ def test_what_is_no_picture_has_no_thumbnail(login: Login, data: bytes) -> None:
 
     answer = thumbnail(alice, upload(alice, data, "image/png"), 96, 96)
 
-    assert errcode(answer) == (400, "M_UNKNOWN")
+    assert refusal(answer) == (400, "M_UNKNOWN")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "AVIF"])
@@ -324,7 +321,7 @@ def test_half_a_picture_has_no_thumbnail(login: Login, kind: str, tmp_path: Path
 
     answer = thumbnail(alice, upload(alice, data[: len(data) // 2], "image/png"), 96, 96)
 
-    assert errcode(answer) == (400, "M_UNKNOWN")
+    assert refusal(answer) == (400, "M_UNKNOWN")
     assert not (tmp_path / "media/thumbnails").exists()
 
 
@@ -360,7 +357,7 @@ def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded(
 
     answer = thumbnail(alice, media, 96, 96)
 
-    assert errcode(answer) == (413, "M_TOO_LARGE")
+    assert refusal(answer) == (413, "M_TOO_LARGE")
     assert time.monotonic() - began < 1
 
 
@@ -465,7 +462,7 @@ def test_a_wish_that_makes_no_sense_is_refused(login: Login, query: str, expecte
     alice = login("alice")
     media = upload(alice, encoded(two_halves(640, 480)), "image/png")
 
-    assert errcode(alice.get(f"{MEDIA}/thumbnail/{media}?{query}")) == (400, expected)
+    assert refusal(alice.get(f"{MEDIA}/thumbnail/{media}?{query}")) == (400, expected)
 
 
 def test_a_png_is_measured_by_its_head_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Login, Person
+from tests.rooms import refusal
 
 Room = Callable[..., str]
 
@@ -41,10 +42,6 @@ def now(person: Person, room_id: str) -> str:
     """A token of this moment."""
     answer = person.get(f"rooms/{room_id}/messages?dir=b&limit=0")
     return str(answer.get_json()["start"])
-
-
-def error(answer: Any) -> tuple[int, str]:
-    return answer.status_code, answer.get_json()["errcode"]
 
 
 def test_members_are_all_who_have_any_membership(
@@ -137,8 +134,8 @@ def test_who_never_was_in_the_room_may_not_know_who_is(
         way = "invite" if standing == "invited" else "ban"
         alice.post(f"rooms/{room_id}/{way}", json={"user_id": bob.user_id})
 
-    assert error(bob.get(f"rooms/{room_id}/{path}")) == (403, "M_FORBIDDEN")
-    assert error(bob.get(f"rooms/!none:localhost/{path}")) == (403, "M_FORBIDDEN")
+    assert refusal(bob.get(f"rooms/{room_id}/{path}")) == (403, "M_FORBIDDEN")
+    assert refusal(bob.get(f"rooms/!none:localhost/{path}")) == (403, "M_FORBIDDEN")
 
 
 def test_joined_members_come_with_name_and_avatar(alice: Person, bob: Person, room: Room) -> None:
@@ -161,7 +158,7 @@ def test_who_left_may_not_ask_who_is_joined_now(
     who, body = (bob, {}) if way == "leave" else (alice, {"user_id": bob.user_id})
     who.post(f"rooms/{room_id}/{way}", json=body)
 
-    assert error(bob.get(f"rooms/{room_id}/joined_members")) == (403, "M_FORBIDDEN")
+    assert refusal(bob.get(f"rooms/{room_id}/joined_members")) == (403, "M_FORBIDDEN")
 
 
 @pytest.mark.parametrize(
@@ -172,4 +169,4 @@ def test_conditions_that_make_no_sense_are_refused(
 ) -> None:
     answer = alice.get(f"rooms/{room(alice)}/members", query_string=query)
 
-    assert error(answer) == (400, "M_INVALID_PARAM")
+    assert refusal(answer) == (400, "M_INVALID_PARAM")

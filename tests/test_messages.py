@@ -11,7 +11,7 @@ import pytest
 
 from app.core.rooms import history
 from tests.conftest import Login, Person
-from tests.rooms import ids
+from tests.rooms import ids, refusal
 
 Json = dict[str, Any]
 Room = Callable[..., str]
@@ -54,10 +54,6 @@ def pages(person: Person, room_id: str, direction: str, limit: int) -> Iterator[
 def bodies(page: Json) -> list[str]:
     """What was said in a page."""
     return [event["content"]["body"] for event in page["chunk"] if "body" in event["content"]]
-
-
-def error(answer: Any) -> tuple[int, str]:
-    return answer.status_code, answer.get_json()["errcode"]
 
 
 def inline(**event_filter: Any) -> Json:
@@ -208,7 +204,7 @@ def test_parameters_that_make_no_sense_are_refused(
 ) -> None:
     answer = alice.get(f"rooms/{room(alice)}/messages", query_string=query)
 
-    assert error(answer) == (400, errcode)
+    assert refusal(answer) == (400, errcode)
 
 
 # --- filters
@@ -335,13 +331,13 @@ def test_a_stranger_and_an_invited_user_may_not_page(
 
     for person in (bob, login("carol")):
         answer = person.get(f"rooms/{room_id}/messages", query_string={"dir": "b"})
-        assert error(answer) == (403, "M_FORBIDDEN")
+        assert refusal(answer) == (403, "M_FORBIDDEN")
 
 
 def test_a_room_that_does_not_exist_is_answered_like_a_closed_one(alice: Person) -> None:
     answer = alice.get("rooms/!none:localhost/messages", query_string={"dir": "b"})
 
-    assert error(answer) == (403, "M_FORBIDDEN")
+    assert refusal(answer) == (403, "M_FORBIDDEN")
 
 
 def test_a_stranger_may_page_through_what_is_world_readable(
@@ -397,8 +393,8 @@ def test_a_forgotten_room_is_closed(alice: Person, bob: Person, room: Room) -> N
 
     answer = bob.get(f"rooms/{room_id}/messages", query_string={"dir": "b"})
 
-    assert error(answer) == (403, "M_FORBIDDEN")
-    assert error(bob.get(f"rooms/{room_id}/event/{said}")) == (404, "M_NOT_FOUND")
+    assert refusal(answer) == (403, "M_FORBIDDEN")
+    assert refusal(bob.get(f"rooms/{room_id}/event/{said}")) == (404, "M_NOT_FOUND")
 
 
 def test_who_joins_late_sees_what_the_setting_gives(
@@ -450,16 +446,16 @@ def test_an_event_that_one_may_not_see_is_not_found(
 
     answer = bob.get(path.format(room_id, event_id))
 
-    assert error(answer) == (404, "M_NOT_FOUND")
+    assert refusal(answer) == (404, "M_NOT_FOUND")
 
 
 def test_an_event_is_not_found_in_another_room(alice: Person, room: Room) -> None:
     one, other = room(alice), room(alice)
     event_id = alice.send(one)
 
-    assert error(alice.get(f"rooms/{other}/event/{event_id}")) == (404, "M_NOT_FOUND")
-    assert error(alice.get(f"rooms/{other}/context/{event_id}")) == (404, "M_NOT_FOUND")
-    assert error(alice.get(f"rooms/{one}/event/$none")) == (404, "M_NOT_FOUND")
+    assert refusal(alice.get(f"rooms/{other}/event/{event_id}")) == (404, "M_NOT_FOUND")
+    assert refusal(alice.get(f"rooms/{other}/context/{event_id}")) == (404, "M_NOT_FOUND")
+    assert refusal(alice.get(f"rooms/{one}/event/$none")) == (404, "M_NOT_FOUND")
 
 
 def test_a_redacted_event_is_empty_and_says_why(alice: Person, room: Room) -> None:
@@ -599,8 +595,8 @@ def test_the_event_nearest_to_a_time_is_found_in_both_directions(alice: Person, 
 def test_where_there_is_no_event_in_a_direction_none_is_found(alice: Person, room: Room) -> None:
     room_id = room(alice)
 
-    assert error(by_time(alice, room_id, 0, "b")) == (404, "M_NOT_FOUND")
-    assert error(by_time(alice, room_id, 2**53 - 1, "f")) == (404, "M_NOT_FOUND")
+    assert refusal(by_time(alice, room_id, 0, "b")) == (404, "M_NOT_FOUND")
+    assert refusal(by_time(alice, room_id, 2**53 - 1, "f")) == (404, "M_NOT_FOUND")
 
 
 def test_hidden_events_are_not_found_by_their_time(alice: Person, bob: Person, room: Room) -> None:
@@ -619,14 +615,14 @@ def test_hidden_events_are_not_found_by_their_time(alice: Person, bob: Person, r
 
 
 def test_a_stranger_finds_no_event_by_time(alice: Person, bob: Person, room: Room) -> None:
-    assert error(by_time(bob, room(alice), 0, "f")) == (403, "M_FORBIDDEN")
+    assert refusal(by_time(bob, room(alice), 0, "f")) == (403, "M_FORBIDDEN")
 
 
 @pytest.mark.parametrize(("ts", "direction"), [("x", "f"), ("1" * 31, "f"), (-1, "b"), (1, "u")])
 def test_a_time_or_direction_that_makes_no_sense_is_refused(
     alice: Person, room: Room, ts: Any, direction: str
 ) -> None:
-    assert error(by_time(alice, room(alice), ts, direction)) == (400, "M_INVALID_PARAM")
+    assert refusal(by_time(alice, room(alice), ts, direction)) == (400, "M_INVALID_PARAM")
 
 
 # --- initialSync of a room
@@ -668,7 +664,7 @@ def test_a_stranger_gets_a_preview_of_a_world_readable_room_only(
     alice: Person, bob: Person, room: Room
 ) -> None:
     room_id = room(alice)
-    assert error(bob.get(f"rooms/{room_id}/initialSync")) == (403, "M_FORBIDDEN")
+    assert refusal(bob.get(f"rooms/{room_id}/initialSync")) == (403, "M_FORBIDDEN")
     content = {"history_visibility": "world_readable"}
     alice.set_state(room_id, "m.room.history_visibility", content)
 

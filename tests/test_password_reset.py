@@ -14,8 +14,9 @@ from app.core.people import accounts
 from tests import mail_server
 from tests.conftest import PASSWORD, V3, Login, MakeApp
 from tests.mail_server import Mailbox, body_of
+from tests.rooms import refusal
 from tests.test_account import can_log_in
-from tests.test_threepids import add, ask, errcode, press_the_button, validated
+from tests.test_threepids import add, ask, press_the_button, validated
 
 FORGOTTEN = "account/password/email/requestToken"
 ADDRESS = "alice@example.org"
@@ -49,7 +50,7 @@ def test_a_mail_brings_a_new_password(login: Login, mailbox: Mailbox) -> None:
     assert (answer.status_code, answer.get_json()) == (200, {})
     assert can_log_in(alice.client, NEW)
     assert not can_log_in(alice.client, PASSWORD)
-    assert errcode(alice.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
+    assert refusal(alice.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
 
 
 def test_a_locked_account_gets_no_new_password(app: Flask, login: Login, mailbox: Mailbox) -> None:
@@ -63,7 +64,7 @@ def test_a_locked_account_gets_no_new_password(app: Flask, login: Login, mailbox
     with app.extensions["db"].write() as tx:
         accounts.set_locked(tx, alice.user_id, is_locked=False)
 
-    assert errcode(answer) == (401, "M_USER_LOCKED")
+    assert refusal(answer) == (401, "M_USER_LOCKED")
     assert can_log_in(alice.client, PASSWORD)
 
 
@@ -90,7 +91,7 @@ def test_the_flow_can_be_asked_for_and_waits_for_the_link(login: Login, mailbox:
     late = reset(alice.client, credentials)
 
     assert asked.get_json()["flows"] == [{"stages": ["m.login.email.identity"]}]
-    assert errcode(early) == (401, "M_THREEPID_AUTH_FAILED")
+    assert refusal(early) == (401, "M_THREEPID_AUTH_FAILED")
     assert late.status_code == 200
 
 
@@ -102,7 +103,7 @@ def test_a_link_gives_one_password(login: Login, mailbox: Mailbox) -> None:
 
     again = reset(alice.client, credentials, new_password="a third one")
 
-    assert errcode(again) == (401, "M_THREEPID_AUTH_FAILED")
+    assert refusal(again) == (401, "M_THREEPID_AUTH_FAILED")
     assert can_log_in(alice.client, NEW)
 
 
@@ -116,7 +117,7 @@ def test_a_mail_for_another_purpose_gives_no_password(
 
     answer = reset(alice.client, credentials)
 
-    assert errcode(answer) == (401, "M_THREEPID_AUTH_FAILED")
+    assert refusal(answer) == (401, "M_THREEPID_AUTH_FAILED")
     assert can_log_in(alice.client, PASSWORD)
 
 
@@ -128,7 +129,7 @@ def test_an_unknown_address_gets_a_mail_that_says_so(client: FlaskClient, mailbo
     assert answer.status_code == 200
     assert mail["Subject"] == "There is no account with this address (localhost)"
     assert "http" not in body_of(mail, "plain")
-    assert errcode(reset(client, credentials)) == (401, "M_THREEPID_AUTH_FAILED")
+    assert refusal(reset(client, credentials)) == (401, "M_THREEPID_AUTH_FAILED")
 
 
 def test_an_address_that_was_removed_meanwhile_gives_no_password(
@@ -141,7 +142,7 @@ def test_an_address_that_was_removed_meanwhile_gives_no_password(
 
     answer = reset(alice.client, credentials)
 
-    assert errcode(answer) == (400, "M_THREEPID_NOT_FOUND")
+    assert refusal(answer) == (400, "M_THREEPID_NOT_FOUND")
     assert can_log_in(alice.client, PASSWORD)
 
 
@@ -158,7 +159,7 @@ def test_a_session_of_one_request_sets_no_other_password(login: Login, mailbox: 
 
     answer = alice.client.post(V3 + "account/password", json={"new_password": "x", "auth": auth})
 
-    assert errcode(answer) == (403, "M_FORBIDDEN")
+    assert refusal(answer) == (403, "M_FORBIDDEN")
     assert can_log_in(alice.client, PASSWORD)
 
 
@@ -181,4 +182,4 @@ def test_without_a_mail_server_the_token_is_needed(make_app: MakeApp) -> None:
 
     answer = client.post(V3 + "account/password", json={"new_password": NEW})
 
-    assert errcode(answer) == (401, "M_MISSING_TOKEN")
+    assert refusal(answer) == (401, "M_MISSING_TOKEN")

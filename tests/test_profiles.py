@@ -8,17 +8,13 @@ from urllib.parse import quote
 
 import pytest
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from tests.conftest import PASSWORD, Login, Person
+from tests.rooms import refusal
 
 Rooms = Callable[..., str]
 ALICE = "profile/@alice:localhost"
 AVATAR = "mxc://localhost/picture"
-
-
-def error_of(answer: TestResponse) -> tuple[int, str]:
-    return answer.status_code, answer.get_json()["errcode"]
 
 
 def member(person: Person, room_id: str, user_id: str = "@alice:localhost") -> dict[str, Any]:
@@ -56,7 +52,7 @@ def test_a_new_user_has_an_empty_profile(login: Login) -> None:
     alice = login("alice")
 
     assert alice.get(ALICE).get_json() == {}
-    assert error_of(alice.get(f"{ALICE}/displayname")) == (404, "M_NOT_FOUND")
+    assert refusal(alice.get(f"{ALICE}/displayname")) == (404, "M_NOT_FOUND")
 
 
 @pytest.mark.parametrize("user_id", ["@nobody:localhost", "@alice:elsewhere.example", "alice", "@"])
@@ -64,7 +60,7 @@ def test_an_unknown_user_has_no_profile(login: Login, user_id: str) -> None:
     alice = login("alice")
 
     for path in (f"profile/{user_id}", f"profile/{user_id}/displayname"):
-        assert error_of(alice.get(path)) == (404, "M_NOT_FOUND")
+        assert refusal(alice.get(path)) == (404, "M_NOT_FOUND")
 
 
 def test_a_closed_account_has_no_profile(login: Login, client: FlaskClient) -> None:
@@ -74,7 +70,7 @@ def test_a_closed_account_has_no_profile(login: Login, client: FlaskClient) -> N
 
     alice.post("account/deactivate", json={"auth": auth})
 
-    assert error_of(client.get(f"/_matrix/client/v3/{ALICE}")) == (404, "M_NOT_FOUND")
+    assert refusal(client.get(f"/_matrix/client/v3/{ALICE}")) == (404, "M_NOT_FOUND")
 
 
 def test_nobody_changes_the_profile_of_another_user(login: Login, client: FlaskClient) -> None:
@@ -82,10 +78,10 @@ def test_nobody_changes_the_profile_of_another_user(login: Login, client: FlaskC
     bob = login("bob")
     path = f"{ALICE}/displayname"
 
-    assert error_of(bob.put(path, json={"displayname": "Bob"})) == (403, "M_FORBIDDEN")
-    assert error_of(bob.delete(path)) == (403, "M_FORBIDDEN")
+    assert refusal(bob.put(path, json={"displayname": "Bob"})) == (403, "M_FORBIDDEN")
+    assert refusal(bob.delete(path)) == (403, "M_FORBIDDEN")
     stranger = client.put(f"/_matrix/client/v3/{path}", json={"displayname": "Bob"})
-    assert error_of(stranger) == (401, "M_MISSING_TOKEN")
+    assert refusal(stranger) == (401, "M_MISSING_TOKEN")
     assert bob.get(ALICE).get_json() == {}
 
 
@@ -115,7 +111,7 @@ def test_a_field_that_cannot_be_kept_is_refused(
 
     answer = alice.put(f"{ALICE}/{quote(name, safe='')}", json=body)
 
-    assert error_of(answer) == (400, errcode)
+    assert refusal(answer) == (400, errcode)
     assert alice.get(ALICE).get_json() == {}
 
 
@@ -130,7 +126,7 @@ def test_all_fields_together_stay_below_64_kib(login: Login) -> None:
     replaced = alice.put(f"{ALICE}/org.example.a", json={"org.example.a": "small"})
 
     assert kept.get_json() == {"org.example.a": fits}
-    assert error_of(one_more) == (400, "M_PROFILE_TOO_LARGE")
+    assert refusal(one_more) == (400, "M_PROFILE_TOO_LARGE")
     assert replaced.status_code == 200
 
 
@@ -142,8 +138,8 @@ def test_a_deleted_field_is_gone_and_may_be_deleted_twice(login: Login, name: st
     answers = [alice.delete(f"{ALICE}/{name}") for _ in range(2)]
 
     assert [(answer.status_code, answer.get_json()) for answer in answers] == [(200, {})] * 2
-    assert error_of(alice.get(f"{ALICE}/{name}")) == (404, "M_NOT_FOUND")
-    assert error_of(alice.delete(f"{ALICE}/Not-A-Name")) == (400, "M_INVALID_PARAM")
+    assert refusal(alice.get(f"{ALICE}/{name}")) == (404, "M_NOT_FOUND")
+    assert refusal(alice.delete(f"{ALICE}/Not-A-Name")) == (400, "M_INVALID_PARAM")
 
 
 @pytest.mark.parametrize("name", ["displayname", "avatar_url"])

@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 from app.core.people import registration
 from app.spec import identifiers
 from tests.conftest import PASSWORD, Login, MakeApp
+from tests.rooms import refusal
 
 R0 = "/_matrix/client/r0/"
 V3 = "/_matrix/client/v3/"
@@ -26,10 +27,6 @@ PROOF = {"type": "m.login.registration_token", "token": "family"}
 
 def register(client: FlaskClient, **body: Any) -> TestResponse:
     return client.post(V3 + "register", json={"auth": DUMMY, **body})
-
-
-def errcode(answer: TestResponse) -> tuple[int, str]:
-    return answer.status_code, answer.get_json()["errcode"]
 
 
 def test_one_request_of_the_tutorial_makes_an_account(client: FlaskClient) -> None:
@@ -72,7 +69,7 @@ def test_a_session_serves_for_one_account_only(client: FlaskClient) -> None:
 
     answer = register(client, username="bob", auth={**DUMMY, "session": session})
 
-    assert errcode(answer) == (401, "M_UNKNOWN")
+    assert refusal(answer) == (401, "M_UNKNOWN")
     assert answer.get_json()["session"] != session
 
 
@@ -90,7 +87,7 @@ def test_who_gives_no_password_can_use_the_token_but_not_log_in(client: FlaskCli
     body = {"type": "m.login.password", "user": "alice", "password": ""}
     login = client.post(V3 + "login", json=body)
 
-    assert errcode(login) == (403, "M_FORBIDDEN")
+    assert refusal(login) == (403, "M_FORBIDDEN")
     assert client.get(f"{V3}account/whoami?access_token={token}").status_code == 200
 
 
@@ -124,7 +121,7 @@ def test_a_name_outside_the_grammar_is_refused_before_any_proof(
 ) -> None:
     answer = client.post(V3 + "register", json={"username": name, "password": PASSWORD})
 
-    assert errcode(answer) == (400, "M_INVALID_USERNAME")
+    assert refusal(answer) == (400, "M_INVALID_USERNAME")
 
 
 @pytest.mark.parametrize("name", ["a", "0", "a.b_c=d-e/f+g", "x" * 244])
@@ -141,7 +138,7 @@ def test_a_name_that_is_taken_is_refused_before_any_proof(
 
     answer = client.post(V3 + "register", json={"username": "alice", "password": PASSWORD})
 
-    assert errcode(answer) == (400, "M_USER_IN_USE")
+    assert refusal(answer) == (400, "M_USER_IN_USE")
 
 
 def test_the_name_of_a_deactivated_account_is_never_given_out_again(
@@ -150,9 +147,9 @@ def test_the_name_of_a_deactivated_account_is_never_given_out_again(
     proof = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
     login("alice").post("account/deactivate", json={"auth": proof})
 
-    assert errcode(register(client, username="alice")) == (400, "M_USER_IN_USE")
+    assert refusal(register(client, username="alice")) == (400, "M_USER_IN_USE")
     available = client.get(V3 + "register/available?username=alice")
-    assert errcode(available) == (400, "M_USER_IN_USE")
+    assert refusal(available) == (400, "M_USER_IN_USE")
 
 
 def test_available_tells_free_names_from_others(client: FlaskClient, login: Login) -> None:
@@ -164,9 +161,9 @@ def test_available_tells_free_names_from_others(client: FlaskClient, login: Logi
     missing = client.get(V3 + "register/available")
 
     assert (free.status_code, free.get_json()) == (200, {"available": True})
-    assert errcode(taken) == (400, "M_USER_IN_USE")
-    assert errcode(wrong) == (400, "M_INVALID_USERNAME")
-    assert errcode(missing) == (400, "M_MISSING_PARAM")
+    assert refusal(taken) == (400, "M_USER_IN_USE")
+    assert refusal(wrong) == (400, "M_INVALID_USERNAME")
+    assert refusal(missing) == (400, "M_MISSING_PARAM")
 
 
 @pytest.mark.parametrize(
@@ -189,14 +186,14 @@ def test_a_bad_request_makes_no_account(
 ) -> None:
     answer = register(client, **{"username": "alice", "password": PASSWORD, **body})
 
-    assert errcode(answer) == expected
+    assert refusal(answer) == expected
     assert client.get(V3 + "register/available?username=alice").status_code == 200
 
 
 def test_other_kinds_of_accounts_do_not_exist(client: FlaskClient) -> None:
     other = client.post(V3 + "register?kind=ghost", json={})
 
-    assert errcode(other) == (400, "M_INVALID_PARAM")
+    assert refusal(other) == (400, "M_INVALID_PARAM")
 
 
 def test_the_first_account_is_the_administrator(make_app: MakeApp) -> None:
@@ -218,8 +215,8 @@ def test_the_first_account_is_the_administrator(make_app: MakeApp) -> None:
 def test_a_closed_server_gives_out_no_accounts(make_app: MakeApp) -> None:
     client = make_app(registration="closed").test_client()
 
-    assert errcode(register(client, username="alice")) == (403, "M_FORBIDDEN")
-    assert errcode(client.get(VALIDITY + "?token=x")) == (403, "M_FORBIDDEN")
+    assert refusal(register(client, username="alice")) == (403, "M_FORBIDDEN")
+    assert refusal(client.get(VALIDITY + "?token=x")) == (403, "M_FORBIDDEN")
 
 
 def with_token(make_app: MakeApp) -> FlaskClient:
@@ -240,9 +237,9 @@ def test_a_registration_token_lets_as_many_in_as_it_says(make_app: MakeApp) -> N
 
     assert dummy.status_code == 401
     assert dummy.get_json()["flows"] == [{"stages": ["m.login.registration_token"]}]
-    assert errcode(wrong) == (401, "M_FORBIDDEN")
+    assert refusal(wrong) == (401, "M_FORBIDDEN")
     assert first.get_json()["user_id"] == "@alice:localhost"
-    assert errcode(second) == (401, "M_FORBIDDEN")
+    assert refusal(second) == (401, "M_FORBIDDEN")
 
 
 def test_a_registration_that_fails_uses_no_token_up(make_app: MakeApp) -> None:
@@ -271,7 +268,7 @@ def test_validity_tells_which_tokens_would_be_taken(make_app: MakeApp) -> None:
         False,
         False,
     ]
-    assert errcode(client.get(VALIDITY)) == (400, "M_MISSING_PARAM")
+    assert refusal(client.get(VALIDITY)) == (400, "M_MISSING_PARAM")
 
 
 def mac(secret: str, *parts: str) -> str:
@@ -288,11 +285,11 @@ def test_who_knows_the_shared_secret_registers_people(make_app: MakeApp) -> None
     right = client.post(SHARED_SECRET, json={**body, "mac": proof})
     again = client.post(SHARED_SECRET, json={**body, "mac": proof})
 
-    assert errcode(wrong) == (403, "M_FORBIDDEN")
+    assert refusal(wrong) == (403, "M_FORBIDDEN")
     assert right.status_code == 200
     assert right.get_json()["user_id"] == "@alice:localhost"
     assert right.get_json()["access_token"]
-    assert errcode(again) == (400, "M_USER_IN_USE")
+    assert refusal(again) == (400, "M_USER_IN_USE")
 
 
 @pytest.mark.parametrize("nonce", ["", "made-up", "ff.00.00", "ff.äö.€"])
@@ -305,7 +302,7 @@ def test_a_nonce_of_somebody_else_is_refused(make_app: MakeApp, nonce: str) -> N
         json={"nonce": nonce, "username": "alice", "password": PASSWORD, "mac": proof},
     )
 
-    assert errcode(answer) == (400, "M_UNKNOWN")
+    assert refusal(answer) == (400, "M_UNKNOWN")
 
 
 def test_a_nonce_is_good_for_a_minute(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,11 +317,11 @@ def test_a_nonce_is_good_for_a_minute(make_app: MakeApp, monkeypatch: pytest.Mon
         json={"nonce": nonce, "username": "alice", "password": PASSWORD, "mac": proof},
     )
 
-    assert errcode(answer) == (400, "M_UNKNOWN")
+    assert refusal(answer) == (400, "M_UNKNOWN")
 
 
 def test_without_a_shared_secret_there_is_no_such_endpoint(client: FlaskClient) -> None:
-    assert errcode(client.get(SHARED_SECRET)) == (404, "M_UNRECOGNIZED")
+    assert refusal(client.get(SHARED_SECRET)) == (404, "M_UNRECOGNIZED")
 
 
 def test_addresses_are_refused_by_their_names(client: FlaskClient, login: Login) -> None:
@@ -336,10 +333,10 @@ def test_addresses_are_refused_by_their_names(client: FlaskClient, login: Login)
     added = alice.post("account/3pid/add", json={"client_secret": "x", "sid": "1"})
     removed = alice.post("account/3pid/delete", json={"medium": "email", "address": "a@b.c"})
 
-    assert errcode(register_by_mail) == (403, "M_THREEPID_DENIED")
-    assert errcode(forgotten) == (400, "M_THREEPID_NOT_FOUND")
-    assert errcode(added) == (403, "M_THREEPID_DENIED")
-    assert errcode(removed) == (400, "M_THREEPID_NOT_FOUND")
+    assert refusal(register_by_mail) == (403, "M_THREEPID_DENIED")
+    assert refusal(forgotten) == (400, "M_THREEPID_NOT_FOUND")
+    assert refusal(added) == (403, "M_THREEPID_DENIED")
+    assert refusal(removed) == (400, "M_THREEPID_NOT_FOUND")
     assert alice.get("account/3pid").get_json() == {"threepids": []}
 
 

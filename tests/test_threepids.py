@@ -13,6 +13,7 @@ from werkzeug.test import TestResponse
 from tests import mail_server
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.mail_server import Mailbox
+from tests.rooms import refusal
 
 PROOF = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
 SECRET = "monkeys_are.GREAT"
@@ -30,10 +31,6 @@ def mailbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailbox]:
 def app(make_app: MakeApp, mailbox: Mailbox) -> Flask:
     mailbox.empty()
     return make_app(**mailbox.settings)
-
-
-def errcode(answer: TestResponse) -> tuple[int, str]:
-    return answer.status_code, answer.get_json()["errcode"]
 
 
 def ask(client: FlaskClient, path: str, email: str, attempt: int = 1, **more: Any) -> TestResponse:
@@ -89,7 +86,7 @@ def test_an_address_whose_link_was_not_opened_is_nobodys(login: Login) -> None:
         "account/3pid/add", json={"sid": sid, "client_secret": SECRET, "auth": PROOF}
     )
 
-    assert errcode(answer) == (403, "M_THREEPID_AUTH_FAILED")
+    assert refusal(answer) == (403, "M_THREEPID_AUTH_FAILED")
     assert addresses(alice) == []
 
 
@@ -122,7 +119,7 @@ def test_a_session_is_of_use_only_to_who_began_it(
 
     answer = alice.post("account/3pid/add", json={**credentials, **wrong, "auth": PROOF})
 
-    assert errcode(answer) == (403, "M_THREEPID_AUTH_FAILED")
+    assert refusal(answer) == (403, "M_THREEPID_AUTH_FAILED")
 
 
 def test_a_mail_for_one_purpose_serves_no_other(login: Login, mailbox: Mailbox) -> None:
@@ -131,7 +128,7 @@ def test_a_mail_for_one_purpose_serves_no_other(login: Login, mailbox: Mailbox) 
 
     answer = alice.post("account/3pid/add", json={**credentials, "auth": PROOF})
 
-    assert errcode(answer) == (403, "M_THREEPID_AUTH_FAILED")
+    assert refusal(answer) == (403, "M_THREEPID_AUTH_FAILED")
 
 
 def test_the_request_of_r0_adds_an_address_too(login: Login, mailbox: Mailbox) -> None:
@@ -154,7 +151,7 @@ def test_a_session_is_used_up_by_its_use(login: Login, mailbox: Mailbox) -> None
 
     again = alice.post("account/3pid", json={"three_pid_creds": credentials, "auth": PROOF})
 
-    assert errcode(again) == (403, "M_THREEPID_AUTH_FAILED")
+    assert refusal(again) == (403, "M_THREEPID_AUTH_FAILED")
     assert addresses(alice) == []
 
 
@@ -169,7 +166,7 @@ def test_an_address_belongs_to_one_account(login: Login, mailbox: Mailbox) -> No
 
     answer = bob.post("account/3pid/add", json={**bobs, "auth": {**PROOF, "user": "bob"}})
 
-    assert errcode(answer) == (400, "M_THREEPID_IN_USE")
+    assert refusal(answer) == (400, "M_THREEPID_IN_USE")
     assert (addresses(alice), addresses(bob)) == (["family@example.org"], [])
 
 
@@ -181,8 +178,8 @@ def test_who_is_logged_in_is_told_that_an_address_is_taken(login: Login, mailbox
     added = bob.post(ADD, json=body)
     forgotten = bob.post("account/password/email/requestToken", json={**body, "email": "b@c.d"})
 
-    assert errcode(added) == (400, "M_THREEPID_IN_USE")
-    assert errcode(forgotten) == (400, "M_THREEPID_NOT_FOUND")
+    assert refusal(added) == (400, "M_THREEPID_IN_USE")
+    assert refusal(forgotten) == (400, "M_THREEPID_NOT_FOUND")
 
 
 def test_a_removed_address_is_free_again(login: Login, mailbox: Mailbox) -> None:
@@ -194,7 +191,7 @@ def test_a_removed_address_is_free_again(login: Login, mailbox: Mailbox) -> None
     again = alice.post("account/3pid/delete", json=wish)
 
     assert answer.get_json() == {"id_server_unbind_result": "no-support"}
-    assert errcode(again) == (400, "M_THREEPID_NOT_FOUND")
+    assert refusal(again) == (400, "M_THREEPID_NOT_FOUND")
     assert addresses(alice) == []
 
 
@@ -206,7 +203,7 @@ def test_nobody_removes_the_address_of_somebody_else(login: Login, mailbox: Mail
         "account/3pid/delete", json={"medium": "email", "address": "alice@example.org"}
     )
 
-    assert errcode(answer) == (400, "M_THREEPID_NOT_FOUND")
+    assert refusal(answer) == (400, "M_THREEPID_NOT_FOUND")
     assert addresses(alice) == ["alice@example.org"]
 
 
@@ -227,7 +224,7 @@ def test_no_identity_server_is_told_of_anything(login: Login) -> None:
     bound = alice.post("account/3pid/bind", json=who)
     unbound = alice.post("account/3pid/unbind", json={"medium": "email", "address": "a@b.c"})
 
-    assert errcode(bound) == (400, "M_SERVER_NOT_TRUSTED")
+    assert refusal(bound) == (400, "M_SERVER_NOT_TRUSTED")
     assert unbound.get_json() == {"id_server_unbind_result": "no-support"}
 
 
@@ -261,7 +258,7 @@ def test_the_stage_waits_for_the_link(client: FlaskClient, mailbox: Mailbox) -> 
     auth["session"] = early.get_json()["session"]
     late = client.post(V3 + "register", json=body)
 
-    assert errcode(early) == (401, "M_THREEPID_AUTH_FAILED")
+    assert refusal(early) == (401, "M_THREEPID_AUTH_FAILED")
     assert late.get_json()["completed"] == ["m.login.email.identity"]
 
 
@@ -280,7 +277,7 @@ def test_credentials_of_a_wrong_shape_are_refused(
 
     answer = client.post(V3 + "register", json={"username": "carol", "auth": auth})
 
-    assert errcode(answer) == expected
+    assert refusal(answer) == expected
 
 
 def identifiers(address: str) -> list[dict[str, Any]]:
@@ -320,7 +317,7 @@ def test_an_unknown_address_gets_the_answer_of_a_wrong_password(
         for address in ("alice@example.org", "nobody@example.org", "not an address")
     ]
 
-    assert {errcode(answer) for answer in answers} == {(403, "M_FORBIDDEN")}
+    assert {refusal(answer) for answer in answers} == {(403, "M_FORBIDDEN")}
     assert len({answer.get_data() for answer in answers}) == 1
 
 
@@ -342,7 +339,7 @@ def test_telephones_are_refused_by_their_names(client: FlaskClient) -> None:
     paths = ("register", "account/3pid", "account/password")
     answers = [client.post(f"{V3}{path}/msisdn/requestToken", json=body) for path in paths]
 
-    assert [errcode(answer) for answer in answers] == [
+    assert [refusal(answer) for answer in answers] == [
         (403, "M_THREEPID_DENIED"),
         (403, "M_THREEPID_DENIED"),
         (400, "M_THREEPID_NOT_FOUND"),

@@ -7,17 +7,13 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from app.core.people import registration, uia
 from app.errors import MatrixError, UiaRequiredError
 from tests.conftest import PASSWORD, V3, Login, Person
+from tests.rooms import refusal
 
 TWO_STAGES = [[registration.TOKEN, registration.DUMMY]]
-
-
-def errcode(answer: TestResponse) -> tuple[int, str]:
-    return answer.status_code, answer.get_json()["errcode"]
 
 
 def proof(user: str = "alice", password: str = PASSWORD, **more: Any) -> dict[str, Any]:
@@ -75,7 +71,7 @@ def test_a_wrong_password_may_be_tried_again_in_the_same_session(login: Login) -
     )
     right = alice.post("delete_devices", json={"devices": [], "auth": proof(session=session)})
 
-    assert errcode(wrong) == (401, "M_FORBIDDEN")
+    assert refusal(wrong) == (401, "M_FORBIDDEN")
     assert wrong.get_json()["session"] == session
     assert wrong.get_json()["flows"] == [{"stages": ["m.login.password"]}]
     assert right.status_code == 200
@@ -87,7 +83,7 @@ def test_the_password_of_somebody_else_proves_nothing(login: Login) -> None:
 
     answer = alice.post("delete_devices", json={"devices": [], "auth": proof("bob")})
 
-    assert errcode(answer) == (401, "M_FORBIDDEN")
+    assert refusal(answer) == (401, "M_FORBIDDEN")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +102,7 @@ def test_bad_proof_is_refused(login: Login, auth: Any, expected: tuple[int, str]
 
     answer = alice.post("delete_devices", json={"devices": [alice.device_id], "auth": auth})
 
-    assert errcode(answer) == expected
+    assert refusal(answer) == expected
     assert alice.get("account/whoami").status_code == 200
 
 
@@ -117,7 +113,7 @@ def test_a_session_is_good_for_the_same_body_only(login: Login) -> None:
     other = {"devices": [alice.device_id], "auth": proof(session=session)}
     answer = alice.post("delete_devices", json=other)
 
-    assert errcode(answer) == (403, "M_FORBIDDEN")
+    assert refusal(answer) == (403, "M_FORBIDDEN")
     assert alice.get("account/whoami").status_code == 200
 
 
@@ -129,7 +125,7 @@ def test_unknown_keys_of_the_body_belong_to_it(login: Login) -> None:
     without = alice.post("delete_devices", json=body)
     with_it = alice.post("delete_devices", json={**body, "org.example.key": 1})
 
-    assert errcode(without) == (403, "M_FORBIDDEN")
+    assert refusal(without) == (403, "M_FORBIDDEN")
     assert with_it.status_code == 200
 
 
@@ -139,7 +135,7 @@ def test_a_session_is_good_for_the_same_endpoint_only(login: Login) -> None:
 
     answer = alice.delete(f"devices/{phone.device_id}", json={"auth": proof(session=session)})
 
-    assert errcode(answer) == (403, "M_FORBIDDEN")
+    assert refusal(answer) == (403, "M_FORBIDDEN")
     assert phone.get("account/whoami").status_code == 200
 
 
@@ -150,7 +146,7 @@ def test_a_session_is_good_for_the_same_user_only(login: Login) -> None:
         "delete_devices", json={"devices": [], "auth": proof("bob", session=session)}
     )
 
-    assert errcode(answer) == (403, "M_FORBIDDEN")
+    assert refusal(answer) == (403, "M_FORBIDDEN")
 
 
 def test_a_session_that_is_too_old_is_not_known(app: Flask, login: Login) -> None:
@@ -163,7 +159,7 @@ def test_a_session_that_is_too_old_is_not_known(app: Flask, login: Login) -> Non
 
     answer = alice.post("delete_devices", json={"devices": [], "auth": proof(session=session)})
 
-    assert errcode(answer) == (401, "M_UNKNOWN")
+    assert refusal(answer) == (401, "M_UNKNOWN")
     assert rows(app) == 1  # the new one: the old one is gone
 
 
@@ -232,7 +228,7 @@ def test_a_fault_that_is_no_wrong_proof_is_told_as_it_is(app: Flask) -> None:
 def test_a_request_without_a_token_is_asked_for_one_first(client: FlaskClient) -> None:
     answer = client.post(V3 + "delete_devices", json={"devices": [], "auth": proof()})
 
-    assert errcode(answer) == (401, "M_MISSING_TOKEN")
+    assert refusal(answer) == (401, "M_MISSING_TOKEN")
 
 
 def rows(app: Flask) -> int:

@@ -16,11 +16,11 @@ import pytest
 import requests
 from flask import Flask
 from PIL import Image
-from werkzeug.test import TestResponse
 
 from app.core.media import open_graph
 from app.core.media.url_previews import MAX_IMAGE_BYTES
 from tests.conftest import V3, Login, MakeApp, Person
+from tests.rooms import refusal
 from tests.server import ROOT, free_port, start
 from tests.web_server import FILES
 
@@ -64,10 +64,6 @@ def app(make_app: MakeApp, site: str) -> Flask:
 @pytest.fixture
 def alice(login: Login) -> Person:
     return login("alice")
-
-
-def errcode(answer: TestResponse) -> tuple[int, str]:
-    return answer.status_code, answer.get_json()["errcode"]
 
 
 def preview(person: Person, url: str, **query: Any) -> dict[str, Any]:
@@ -150,7 +146,7 @@ def test_redirects_are_followed(alice: Person, site: str) -> None:
 
 @pytest.mark.parametrize("path", ["/nothing-here", "/loop", "/hang-up"])
 def test_what_can_not_be_had_is_not_found(alice: Person, site: str, path: str) -> None:
-    assert errcode(alice.get(PREVIEW, query_string={"url": site + path})) == (404, "M_NOT_FOUND")
+    assert refusal(alice.get(PREVIEW, query_string={"url": site + path})) == (404, "M_NOT_FOUND")
 
 
 def test_a_picture_is_shown_unless_it_is_too_large(alice: Person, site: str) -> None:
@@ -181,7 +177,7 @@ def test_a_picture_is_shown_unless_it_is_too_large(alice: Person, site: str) -> 
     ],
 )
 def test_where_the_server_does_not_go(alice: Person, url: str, expected: tuple[int, str]) -> None:
-    assert errcode(alice.get(PREVIEW, query_string={"url": url})) == expected
+    assert refusal(alice.get(PREVIEW, query_string={"url": url})) == expected
 
 
 def test_a_bad_query_and_a_missing_token_are_refused(alice: Person) -> None:
@@ -189,9 +185,9 @@ def test_a_bad_query_and_a_missing_token_are_refused(alice: Person) -> None:
     bad = alice.get(PREVIEW, query_string={"url": "http://127.0.0.1/", "ts": "now"})
     stranger = alice.client.get(PREVIEW, query_string={"url": "http://127.0.0.1/"})
 
-    assert errcode(missing) == (400, "M_MISSING_PARAM")
-    assert errcode(bad) == (400, "M_INVALID_PARAM")
-    assert errcode(stranger) == (401, "M_MISSING_TOKEN")
+    assert refusal(missing) == (400, "M_MISSING_PARAM")
+    assert refusal(bad) == (400, "M_INVALID_PARAM")
+    assert refusal(stranger) == (401, "M_MISSING_TOKEN")
 
 
 def test_a_link_is_fetched_once_an_hour(
@@ -213,7 +209,7 @@ def test_a_link_is_fetched_once_an_hour(
 def test_a_page_that_is_gone_is_not_asked_for_again_at_once(alice: Person, site: str) -> None:
     for _ in range(2):
         answer = alice.get(PREVIEW, query_string={"url": f"{site}/nothing-here"})
-        assert errcode(answer) == (404, "M_NOT_FOUND")
+        assert refusal(answer) == (404, "M_NOT_FOUND")
 
     assert fetched(site, "/nothing-here") == 1
 
@@ -227,7 +223,7 @@ def test_the_owner_names_hosts_without_previews(
 
     answer = person.get(PREVIEW, query_string={"url": f"{site}/page.html"})
 
-    assert errcode(answer) == (403, "M_FORBIDDEN")
+    assert refusal(answer) == (403, "M_FORBIDDEN")
     assert fetched(site, "/page.html") == 0
 
 
@@ -237,7 +233,7 @@ def test_the_owner_may_want_no_previews(make_app: MakeApp, alice: Person, site: 
 
     answer = person.get(PREVIEW, query_string={"url": f"{site}/page.html"})
 
-    assert errcode(answer) == (404, "M_UNRECOGNIZED")
+    assert refusal(answer) == (404, "M_UNRECOGNIZED")
 
 
 def test_many_who_ask_at_once_are_answered_by_one_fetch(tmp_path: Path, site: str) -> None:
