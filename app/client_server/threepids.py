@@ -155,12 +155,7 @@ def add_3pid() -> Json:
     """
     _must_send_mail()
     body = http.json_object()
-    credentials = http.convert(body, Credentials)
-    proof = _check(credentials)  # before the password is asked for, which would be for nothing
-    interactive.require_password(body)
-    with context.db().write() as tx:
-        threepids.add(tx, http.requester().user_id, proof)
-    return {}
+    return _add(body, http.convert(body, Credentials))
 
 
 @bp.post("/account/3pid")
@@ -175,11 +170,7 @@ def post_3pids() -> Json:
     # server to bind at, and clients that still call this mean what it did in r0. Whoever adds an
     # address can have a new password sent there, so an unlocked telephone must not be enough.
     body = http.json_object()
-    proof = _check(http.convert(body, OldCredentials).three_pid_creds)
-    interactive.require_password(body)
-    with context.db().write() as tx:
-        threepids.add(tx, http.requester().user_id, proof)
-    return {}
+    return _add(body, http.convert(body, OldCredentials).three_pid_creds)
 
 
 @bp.post("/account/3pid/bind")
@@ -243,9 +234,14 @@ def _request_token(purpose: validation.Purpose, body: RequestToken) -> Json:
     return {"sid": validation.request(context.db(), wish, compose, is_good=is_good)}
 
 
-def _check(credentials: Credentials) -> validation.Validated:
-    with context.db().read() as tx:
-        return validation.check(tx, "add", credentials.sid, credentials.client_secret)
+def _add(body: Json, credentials: Credentials) -> Json:
+    """Add the address that was proved, once the password was given in the body."""
+    with context.db().read() as tx:  # before the password is asked for, which would be for nothing
+        proof = validation.check(tx, "add", credentials.sid, credentials.client_secret)
+    interactive.require_password(body)
+    with context.db().write() as tx:
+        threepids.add(tx, http.requester().user_id, proof)
+    return {}
 
 
 class _Mail:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from app import errors
 from app.caches import Requester
@@ -50,11 +50,7 @@ def resolve(tx: Reader, text: str) -> str:
 
 def room_of(tx: Reader, alias: str) -> str:
     """The id of the room with this alias. Raises as `resolve` does."""
-    check(alias)
-    row = tx.sql.execute(_FIND, {"aliases": [alias]}).first()
-    if row is None:
-        raise errors.not_found(f"There is no room {alias}")
-    return str(row.room_id)
+    return str(_find(tx, alias).room_id)
 
 
 def check(alias: object) -> None:
@@ -90,10 +86,7 @@ def remove(tx: Tx, alias: str, requester: Requester) -> None:
     Raises M_NOT_FOUND, and M_FORBIDDEN unless it is the user's own, or they are an administrator
     or have the power to set the room's canonical alias.
     """
-    check(alias)
-    row = tx.sql.execute(_FIND, {"aliases": [alias]}).first()
-    if row is None:
-        raise errors.not_found(f"There is no room {alias}")
+    row = _find(tx, alias)
     if (
         row.creator != requester.user_id
         and not requester.is_admin
@@ -168,6 +161,15 @@ def check_canonical(tx: Reader, room_id: str, content: Json) -> None:
     for named in added:
         if found.get(named) != room_id:
             raise errors.bad_alias(f"{named} does not point to this room")
+
+
+def _find(tx: Reader, alias: str) -> Row[Any]:
+    """The row of an alias. Raises as `resolve` does."""
+    check(alias)
+    row: Row[Any] | None = tx.sql.execute(_FIND, {"aliases": [alias]}).first()
+    if row is None:
+        raise errors.not_found(f"There is no room {alias}")
+    return row
 
 
 def _named(content: Json) -> list[Any]:
