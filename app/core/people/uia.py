@@ -16,9 +16,10 @@ import hmac
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import orjson
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from app import errors
 from app.core.people import accounts, login, registration, terms, validation
@@ -124,9 +125,7 @@ def complete(db: Database, session_id: str, stage: str, auth: Json) -> None:
     Raises M_UNRECOGNIZED for other stages, M_UNKNOWN for an unknown session, and as the stage does.
     Spec: client-server-api#fallback
     """
-    with db.read() as tx:
-        key = {"session_hash": _hash_of(session_id), "born_after": tx.now_ms - LIFETIME_MS}
-        row = tx.sql.execute(_FIND, key).first()
+    row = _find(db, session_id)
     if row is None:
         raise errors.unknown("This session is not known or has expired", 401)
     if stage in row.completed:
@@ -146,15 +145,21 @@ def _params(db: Database, flows: Flows) -> Json:
     return {}
 
 
+def _find(db: Database, session_id: str) -> Row[Any] | None:
+    """A session that has not expired."""
+    with db.read() as tx:
+        key = {"session_hash": _hash_of(session_id), "born_after": tx.now_ms - LIFETIME_MS}
+        row: Row[Any] | None = tx.sql.execute(_FIND, key).first()
+    return row
+
+
 def _resume(
     db: Database, attempt: Attempt, session_id: str | None
 ) -> tuple[Progress, MatrixError | None]:
     """Where the session of this id stands, or the beginning and why there is no such session."""
     if session_id is None:
         return Progress(), None
-    with db.read() as tx:
-        key = {"session_hash": _hash_of(session_id), "born_after": tx.now_ms - LIFETIME_MS}
-        row = tx.sql.execute(_FIND, key).first()
+    row = _find(db, session_id)
     if row is None:
         return Progress(), errors.unknown("This session is not known or has expired", 401)
     if (row.endpoint, row.user_id, row.params_mac) != (
