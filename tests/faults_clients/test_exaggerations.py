@@ -192,7 +192,7 @@ BODIES: list[tuple[str, str, dict[str, Any], int]] = [
     ("POST", "/user_directory/search", {"search_term": "a b " * 250_000}, 400),
     # MAX_BYTES in core/sync/filters.define
     ("POST", f"/user/{ALICE}/filter", {"room": {"rooms": [f"!{LONG}"]}}, 413),
-    # core/push/rules._asked
+    # spec/push_rulesets._checked_pattern
     ("PUT", "/pushrules/global/content/a", {"actions": ["notify"], "pattern": LONG}, 400),
     # core/people/profiles._check_value
     ("PUT", f"/profile/{ALICE}/displayname", {"displayname": LONG}, 400),
