@@ -94,11 +94,13 @@ def test_nesting_in_a_filter_of_the_query_is_refused(
         b"[" + b"[]," * 2_600_000 + b"1]",
         b'{"type":' + b'[{"a":1}],' * 700_000 + b"1}",
         b"[" + b"[]," * 200 + b"1," * 3_900_000 + b"1]",
+        b"[" + (b"[" * 90 + b"]" * 90 + b",") * 44_000 + b"1]",
     ],
-    ids=["arrays", "objects", "numbers"],
+    ids=["arrays", "objects", "numbers", "arrays in arrays"],
 )
 def test_eight_megabytes_of_tiny_values_hold_nobody_up(server: RunningServer, body: bytes) -> None:
-    # Protects: client_server/http._check_count. Without it nobody was served for seven seconds.
+    # Protects: client_server/http._check_count, of which the last two bodies need MAX_COMMAS and
+    # MAX_CONTAINERS. Without it nobody was served for seven seconds.
     with clients.connect(server) as client:
         client.sendall(clients.head("POST", f"{V3}/login", Content_Length=len(body)) + body)
         began = time.monotonic()
