@@ -144,7 +144,7 @@ def check_thumbnail(alice: Person, data: bytes, expected: tuple[tuple[int, str],
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bomb_for_an_avatar_is_no_picture_or_a_small_one(alice: Person, name: str) -> None:
-    # Protects: core/media/pictures: _check_size in _opened, with `progressive` and FORMATS, and in
+    # Protects: core/media/pillow: _check_size in _opened, with `progressive` and FORMATS, and in
     # _is_short_gif, which has a second one behind it in _plain; MAX_FRAMES and `pixels` there, and
     # the draft() in _still. For WebP see test_a_long_animation_stands_still.
     make, expected = BOMBS[name]
