@@ -354,7 +354,7 @@ class Database:
             return
         # SQLite gave up the whole transaction (disk full, I/O error): the others of the batch lose
         # their writes as well, and must hear of it.
-        LOG.error("the database undid a whole batch: %s", error)
+        LOG.error("the database undid a whole batch: %s", getattr(error, "orig", None) or error)
         self._batch = None
         self.caches.clear(self.last_position)
         self.caches.settle()
@@ -431,6 +431,7 @@ def make_engine(url: str) -> Engine:
         connect_args={"check_same_thread": False, "timeout": 0, "cached_statements": 512},
         json_serializer=to_json,
         json_deserializer=orjson.loads,
+        hide_parameters=True,  # what people write and do has no place in a log
     )
     event.listen(engine, "connect", _set_up)
     return engine

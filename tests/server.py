@@ -97,6 +97,7 @@ def wait_until_it_answers(server: RunningServer) -> None:
             if server.process.poll() is not None:
                 break
             time.sleep(0.02)
-    if server.process.poll() is None:
+    ended = server.process.poll()
+    if ended is None:
         server.kill()
-    raise AssertionError(f"the server did not start:\n{server.output()}")
+    raise AssertionError(f"the server did not start (exit code {ended}):\n{server.output()}")

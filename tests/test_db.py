@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from sqlalchemy import insert, select, text
+from sqlalchemy.exc import IntegrityError
 
 from app import config, create_app, errors, serving
 from app.db import Database, Tx
@@ -157,6 +158,36 @@ def test_a_failed_commit_fails_its_writes_and_the_next_one_works(db: Database, d
     assert noted(db) == {"two"}
     assert db.caches.joined_rooms.get("@a:x") is None
     assert woken == [[]]
+
+
+def test_a_disk_that_is_full_before_the_commit_is_a_503_as_well(
+    db: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Protects: the look at trouble.answer_to in db.Database.write. Who can do without the write,
+    # as a /sync that takes away what was got, waits for a MatrixError.
+    raw = db.writer.raw
+    (pages,) = raw.execute("PRAGMA page_count").fetchone()
+    raw.execute(f"PRAGMA max_page_count = {pages}")
+
+    with pytest.raises(errors.MatrixError) as refusal, db.write() as tx:
+        note(tx, "secret" * 100_000)
+    raw.execute("PRAGMA max_page_count = 1000000")
+    with db.write() as tx:
+        note(tx, "two")
+
+    assert refusal.value.status == 503
+    assert noted(db) == {"two"}
+    assert len(caplog.records) == 2
+    assert not any("\n" in line or "secret" in line for line in caplog.messages)
+
+
+def test_what_is_written_is_in_no_error(db: Database) -> None:
+    # Protects: hide_parameters in db.make_engine: a trace of the error stands in the log.
+    with pytest.raises(IntegrityError) as problem, db.write() as tx:
+        for _ in range(2):
+            note(tx, "secret")
+
+    assert "secret" not in str(problem.value)
 
 
 def test_a_rolled_back_write_takes_its_caches_with_it(db: Database) -> None:

@@ -264,10 +264,14 @@ def test_a_moving_thumbnail_keeps_its_pace(login: Login) -> None:
     assert (image.info["duration"], image.info["loop"]) == (80, 0)
 
 
-def test_a_long_animation_stands_still(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "MAX_FRAMES", 2)
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+@pytest.mark.parametrize(("limit", "most"), [("MAX_FRAMES", 2), ("MAX_PIXELS", 2 * 640 * 480)])
+def test_a_long_animation_stands_still(
+    login: Login, monkeypatch: pytest.MonkeyPatch, kind: str, limit: str, most: int
+) -> None:
+    monkeypatch.setattr(pictures, limit, most)
     alice = login("alice")
-    media = upload(alice, animation("GIF", 640, 480), "image/gif")
+    media = upload(alice, animation(kind, 640, 480), f"image/{kind.lower()}")
 
     image = shown(thumbnail(alice, media, 320, 240, animated="true"))
 

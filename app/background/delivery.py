@@ -27,6 +27,7 @@ from app import outside
 from app.core import outbox
 from app.core.outbox import Row
 from app.db import Database
+from app.errors import MatrixError
 
 LOG = logging.getLogger(__name__)
 
@@ -132,7 +133,10 @@ class Delivery:
             try:
                 if not self._deliver_first(kind, destination) and self._is_left(kind, destination):
                     return
-            except Exception:  # the database's, as when its disk is full; the rows are still there
+            except MatrixError as problem:  # the disk is full, say; the rows are still there
+                LOG.warning("deliveries to %s pause: %s", destination, problem)
+                self._stopping.wait(_SECONDS_AFTER_A_FAULT)
+            except Exception:
                 LOG.exception("deliveries to %s pause", destination)
                 self._stopping.wait(_SECONDS_AFTER_A_FAULT)
 

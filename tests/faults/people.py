@@ -218,6 +218,13 @@ CONTRADICTIONS = {
 }
 
 
+def failures(data_dir: Path) -> int:
+    """How often the delivery has failed that is to be tried next."""
+    with database(data_dir) as connection:
+        (tries,) = connection.execute("SELECT max(tries) FROM outbox").fetchone()
+        return tries or 0
+
+
 def wait_until(is_so: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
     """Return as soon as it is so; AssertionError when that takes too long."""
     until = time.monotonic() + seconds

@@ -1,13 +1,14 @@
 """A clock that jumps back an hour: order, tokens, limits, timers and deliveries do not mind.
 
-Protects, in app/: db.Tx.next_position (the order of things is no matter of time), core/ratelimits
-and core/sync/timers (time.monotonic), client_server/long_poll.first (the same), background/delivery
-(`longest` in _deliver_first), core/sync/ephemeral.Ephemeral.seen (a token of a
-run whose clock was ahead).
+Protects, in app/: db.Tx.next_position (the order of things is no matter of time), time.monotonic in
+core/ratelimits.RateLimits, core/sync/timers.monotonic_ms and client_server/long_poll.first (`until`
+and `left`), background/delivery.Delivery._deliver_first (`seconds < longest`),
+core/sync/ephemeral.Ephemeral.seen (a token of a run whose clock was ahead).
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -37,12 +38,6 @@ def typers(answer: people.Answer, room_id: str) -> list[list[str]]:
     room = answer.body.get("rooms", {}).get("join", {}).get(room_id, {})
     events = room.get("ephemeral", {}).get("events", [])
     return [it["content"]["user_ids"] for it in events if it["type"] == "m.typing"]
-
-
-def failures(data_dir: Path) -> int:
-    """How often the delivery has failed that is to be tried next."""
-    with people.database(data_dir) as connection:
-        return connection.execute("SELECT max(tries) FROM outbox").fetchone()[0] or 0
 
 
 def position(token: str) -> int:
@@ -115,11 +110,24 @@ def test_nobody_is_locked_out_and_no_timer_hangs(start: Start, clock: Clock) -> 
         since = answer["next_batch"]
         heard += typers(answer, room_id)
         assert time.monotonic() < until, heard
-    # and a request that waits for nothing waits as long as it said
-    began = time.monotonic()
-    assert bob.sync(bob.sync()["next_batch"], 1_000).status == 200
-    assert 0.5 < time.monotonic() - began < 5
     assert "Traceback" not in running.output()
+
+
+def test_a_request_that_waits_for_nothing_waits_as_long_as_it_said(
+    start: Start, clock: Clock
+) -> None:
+    alice = Person(start(), "alice")
+    since = alice.sync()["next_batch"]
+    jump = threading.Timer(0.3, clock.set, [-1])
+
+    began = time.monotonic()
+    jump.start()
+    answer = alice.sync(since, 1_000)
+    seconds = time.monotonic() - began
+
+    jump.join()
+    assert answer.status == 200
+    assert 0.9 < seconds < 5
 
 
 def test_what_is_to_be_delivered_does_not_wait_for_the_hour_to_come_again(
@@ -132,7 +140,7 @@ def test_what_is_to_be_delivered_does_not_wait_for_the_hour_to_come_again(
         alice = Person(running, "alice")
         irc.answers["transactions"] = (500, {})
         room_id = alice.create_room()
-        people.wait_until(lambda: failures(tmp_path) >= 2, "the bridge was not told")
+        people.wait_until(lambda: people.failures(tmp_path) >= 2, "the bridge was not told")
 
         clock.set(-1)
         del irc.answers["transactions"]

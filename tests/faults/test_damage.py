@@ -1,8 +1,9 @@
 """Pages of the database that were written over: found at the start, survived while running.
 
-Protects, in app/: serving.check_pages (called by prepare), trouble.damage (PRAGMA quick_check),
-worker.Worker._look_for_damage (a large database), trouble.answer_to (called by web.answer_fault and
-db.Database.write: one line in the log, an answer to the client).
+Protects, in app/: serving.prepare (it calls check_pages), trouble.damage (PRAGMA quick_check, and
+the `except` for what can't even be opened), trouble._DAMAGE, web.answer_fault (it asks
+trouble.answer_to: an answer to the client and one line in the log); for a large database the limit
+LARGE_BYTES in serving.check_pages, and worker.Worker._look_for_damage.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from urllib.parse import quote
 
 import pytest
 
-from app import config, serving
+from app import config, serving, trouble
 from tests import server
 from tests.faults import people
 from tests.faults.conftest import Start
@@ -134,22 +135,20 @@ def test_a_page_that_breaks_while_the_server_runs_costs_what_is_on_it_only(
     assert complaint(filled.parent).startswith(f"The database {filled} is damaged (")
 
 
-@pytest.mark.big
-@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "is_full", [False, pytest.param(True, marks=[pytest.mark.big, pytest.mark.timeout(300)])]
+)
 def test_a_large_database_starts_at_once_and_its_damage_is_told_soon(
-    filled: Path, start: Start
+    filled: Path, start: Start, monkeypatch: pytest.MonkeyPatch, is_full: bool
 ) -> None:
-    with closing(sqlite3.connect(filled)) as connection:
-        connection.execute("PRAGMA synchronous = OFF")
-        connection.execute("CREATE TABLE zz_padding (id INTEGER PRIMARY KEY, text)")
-        connection.execute(
-            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
-            " INSERT INTO zz_padding SELECT i, printf('%.*c', 1000, 'x') FROM n",
-            (970_000,),
+    if is_full:
+        fill_with_a_gigabyte(filled)
+    else:  # there is nothing behind the pages of which its header tells
+        os.truncate(filled, trouble.LARGE_BYTES + 1)
+        monkeypatch.setenv(
+            "GUNICORN_CMD_ARGS", "--worker-class tests.faults_clients.impatient.Worker"
         )
-        connection.commit()
-    assert pages(filled) > 240_000
-    overwrite(filled, leaf_of(filled, "zz_padding"))
+    overwrite(filled, leaf_of(filled, "zz_padding" if is_full else "events"))
     began = time.monotonic()
     serving.check_pages(config.load(None, {}, {"data_dir": str(filled.parent)}))
     seconds = time.monotonic() - began
@@ -158,9 +157,22 @@ def test_a_large_database_starts_at_once_and_its_damage_is_told_soon(
     people.wait_until(lambda: "database is damaged" in running.output(), running.output())
 
     assert seconds < 0.2
-    assert Person(running, "bob").sync().status == 200
+    assert Person(running, "bob").create_room()
     running.stop()
     assert "Traceback" not in running.output()
+
+
+def fill_with_a_gigabyte(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("CREATE TABLE zz_padding (id INTEGER PRIMARY KEY, text)")
+        connection.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+            " INSERT INTO zz_padding SELECT i, printf('%.*c', 1000, 'x') FROM n",
+            (970_000,),
+        )
+        connection.commit()
+    assert pages(database) > 240_000
 
 
 def login(name: str) -> people.Json:

@@ -1,9 +1,15 @@
 """A full disk: writes are refused in Matrix's words, reads go on, and with room again all is well.
 
-Protects, in app/: core/media/files._incoming and _disk_errors (nothing half is left), hub._outcome
-(gevent prints the trace of a COMMIT that fails, and the server hangs where that does not fit on the
-disk either), and in the file system of its own core/sync/to_device.acknowledge_if_possible (a /sync
-takes away another time what was got).
+Protects, in app/:
+- db.Batch.wait and db.Database._commit (all of a batch hear that its COMMIT failed), and
+  db.Database._undo after `if self._raw.in_transaction` (SQLite itself undid the whole batch);
+- trouble.answer_to, the set _PASSES (503, and a line in the log instead of a trace);
+- hub._outcome (gevent prints the trace of a COMMIT that fails, and the server hangs where that does
+  not fit on the disk either);
+- core/media/files._incoming, its `unlink`, and _disk_errors (nothing half is left);
+- core/sync/to_device.acknowledge_if_possible, its `except` (a /sync takes away another time what
+  was got), the same in core/people/last_seen.LastSeen.write (a stop), and
+  background/delivery.Delivery._empty, `except MatrixError` (no trace).
 
 The small disk is a limit on the size of files (RLIMIT_FSIZE), which anybody may set, and with
 `make faults` also a file system of its own, for which one has to be root.
@@ -14,21 +20,24 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from tests import server
+from tests import bridge, server
 from tests.faults import people
-from tests.faults.people import Answer, Person
+from tests.faults.people import Answer, Person, Sender
 from tests.server import RunningServer
 from tests.test_serving import complaint
 
 UNAVAILABLE = {"errcode": "M_UNKNOWN", "error": "The server cannot write at the moment"}
 MEDIA = "/_matrix/media/v3/upload"
 MIB = 2**20
+DEVICES = 200
+"""Of one user: a message to all of them is of 12 MB, more than SQLite keeps in memory."""
 
 
 class LimitedFiles:
@@ -38,23 +47,26 @@ class LimitedFiles:
         self.data_dir = data_dir
         self.processes: list[int] = []
 
-    def start(self) -> RunningServer:
+    def start(self, **settings: str) -> RunningServer:
         """A server; afterwards there is room."""
-        running = server.start(self.data_dir)
+        running = server.start(self.data_dir, **settings)
         children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children")
         self.processes = [int(pid) for pid in children.read_text().split()]
         assert self.processes
         return running
 
-    def fill(self) -> None:
-        self._limit(2 * MIB)
+    def fill(self, left_bytes: int = 0) -> None:
+        # by the page: below a rounder limit a write of few pages would still find room
+        self._limit((self.data_dir / "homebody.db-wal").stat().st_size + left_bytes)
 
     def free(self) -> None:
         self._limit(resource.RLIM_INFINITY)
 
     def _limit(self, size_bytes: int) -> None:
         for process in self.processes:
-            resource.prlimit(process, resource.RLIMIT_FSIZE, (size_bytes, resource.RLIM_INFINITY))
+            with suppress(ProcessLookupError):  # it has stopped
+                limits = (size_bytes, resource.RLIM_INFINITY)
+                resource.prlimit(process, resource.RLIMIT_FSIZE, limits)
 
 
 class SmallDisk:
@@ -64,11 +76,11 @@ class SmallDisk:
         self.data_dir = data_dir
         self.ballast = data_dir / "ballast"
 
-    def start(self) -> RunningServer:
+    def start(self, **settings: str) -> RunningServer:
         """A server; afterwards there is room."""
-        return server.start(self.data_dir)
+        return server.start(self.data_dir, **settings)
 
-    def fill(self) -> None:
+    def fill(self, left_bytes: int = 0) -> None:
         with self.ballast.open("ab", buffering=0) as file:
             for size_bytes in (MIB, 4096):  # to the last page
                 try:
@@ -76,6 +88,7 @@ class SmallDisk:
                         file.write(b"x" * size_bytes)
                 except OSError:
                     continue
+            file.truncate(self.ballast.stat().st_size - left_bytes)
 
     def free(self) -> None:
         self.ballast.unlink()
@@ -103,12 +116,20 @@ def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
         yield SmallDisk(folder)
 
 
+@contextmanager
+def ended(running: RunningServer) -> Iterator[RunningServer]:
+    """A server that is killed in the end unless it has stopped."""
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.kill()
+
+
 @pytest.fixture
 def running(disk: Disk) -> Iterator[RunningServer]:
-    running = disk.start()
-    yield running
-    if running.process.poll() is None:
-        running.kill()
+    with ended(disk.start()) as running:
+        yield running
 
 
 def send_until_refused(person: Person, room_id: str) -> Answer:
@@ -163,6 +184,64 @@ def test_a_full_disk_refuses_writes_and_nothing_else(disk: Disk, running: Runnin
     assert people.problems(disk.data_dir) == []
 
 
+def test_a_write_too_large_for_memory_takes_along_whom_it_shares_a_commit_with(
+    disk: Disk, running: RunningServer
+) -> None:
+    alice, bob = Person(running, "alice"), Person(running, "bob")
+    room_id = alice.create_room()
+    multiply_devices(disk.data_dir, bob)
+    messages = {"messages": {bob.user_id: {"*": {"lots": "x" * 60_000}}}}
+    senders = [Sender(alice, room_id, f"beside{number}") for number in range(4)]
+    refused: list[Answer] = []
+
+    disk.fill(left_bytes=4 * MIB)
+    for sender in senders:
+        sender.start()
+    while not all(sender.refused for sender in senders) and len(refused) < 50:
+        path = f"/sendToDevice/m.test/t{len(refused)}"
+        refused.append(alice.request("PUT", path, messages))
+    for sender in senders:
+        sender.is_to_stop = True
+        sender.join(people.SECONDS)
+
+    told = [answer for sender in senders for answer in sender.refused]
+    assert told
+    assert [it for it in (*told, *refused) if it != Answer(503, UNAVAILABLE)] == []
+    acknowledged = {it: text for sender in senders for text, it in sender.acknowledged.items()}
+    assert dict(alice.history(room_id)) == acknowledged
+    assert bob.sync().body.get("to_device", {}).get("events", []) == []
+    assert "Traceback" not in running.output()
+
+    disk.free()
+
+    assert alice.send(room_id).status == 200
+    running.stop()
+    assert people.problems(disk.data_dir) == []
+
+
+def test_a_server_with_deliveries_stops_in_peace_while_its_disk_is_full(disk: Disk) -> None:
+    with bridge.running() as irc:
+        irc.answers["transactions"] = (500, {})
+        users = [{"regex": "@alice:.*", "exclusive": False}]
+        told = bridge.registration(irc.url, namespaces={"users": users})
+        with ended(disk.start(appservices=f'["{bridge.write(disk.data_dir, told)}"]')) as running:
+            alice = Person(running, "alice")
+            alice.create_room()
+            people.wait_until(lambda: people.failures(disk.data_dir), "the bridge was not told")
+
+            disk.fill()
+            asked = len(irc.asked("/transactions/"))
+            irc.wait_until(lambda: len(irc.asked("/transactions/")) > asked)
+            time.sleep(0.5)  # that this attempt has failed cannot be noted
+            assert alice.sync().status == 200
+            running.stop()
+
+    assert running.process.returncode == 0
+    assert "Traceback" not in running.output()
+    disk.free()
+    assert people.problems(disk.data_dir) == []
+
+
 def test_an_upload_that_does_not_fit_leaves_nothing_behind(
     disk: Disk, running: RunningServer
 ) -> None:
@@ -184,6 +263,19 @@ def test_an_upload_that_does_not_fit_leaves_nothing_behind(
     assert alice.request("POST", MEDIA, os.urandom(8 * MIB)).status == 200
     assert len(files(disk.data_dir)) == 2
     assert small
+
+
+def multiply_devices(data_dir: Path, person: Person) -> None:
+    """Give somebody as many devices as DEVICES says. Done in the database: it takes no time so."""
+    with people.database(data_dir) as connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(devices)")]
+        rest = ", ".join(set(columns) - {"device_id"})
+        connection.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"  # noqa: S608 - our own names
+            f" INSERT INTO devices (device_id, {rest})"
+            f" SELECT 'twin' || i, {rest} FROM n, devices WHERE user_id = ?",
+            (DEVICES, person.user_id),
+        )
 
 
 @pytest.mark.big

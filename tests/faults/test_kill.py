@@ -1,9 +1,11 @@
 """SIGKILL under load, again and again: what was acknowledged is there afterwards, and there once.
 
 Protects, in app/: db.Database.write (nobody is answered before the COMMIT: `batch.wait()`),
-db.Database._commit (the clock is written with it), background/delivery._try (a row of the outbox
-goes when it was delivered, not before), core/rooms/timeline.sent_before (what is asked again is
-not sent again). A kill loses nothing that the kernel has: for `synchronous = FULL` see test_db.py.
+db.Database._commit (the clock is written with it: _SET_CLOCK_SQL),
+background/delivery.Delivery._try (`outbox.done` comes after `deliver`, not before),
+core/rooms/sending.send (what is asked again is not sent again: `timeline.sent_before`).
+A kill loses nothing that the kernel has: `synchronous = FULL` in db._set_up is held by
+test_every_commit_waits_for_the_disk in test_db.py.
 """
 
 from __future__ import annotations

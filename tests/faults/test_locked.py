@@ -1,8 +1,9 @@
 """Another process holds the database: writes wait, and give up in time; reads never notice.
 
-Protects, in app/db.py: Database._begin (it tries again, with a cooperative sleep, until
-LOCKED_FOR_SECONDS are over), Database.write (the time counts from when a writer came, so that those
-who queue behind do not wait one after the other).
+Protects, in app/db.py: Database._begin (it tries again while the error says "locked", with a
+cooperative sleep, and gives up when `until` is over), Database.write (`until` counts from when a
+writer came, so that those who queue behind do not wait one after the other), and `"timeout": 0` in
+make_engine (SQLite's own wait would hold up everybody).
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ MAX_UNTAKEN_BYTES = 16 * 2**20
 MAX_BUCKETS = 200
 
 ratelimits.MAX_BUCKETS = MAX_BUCKETS  # type: ignore[misc] # Final, but for tests
+worker.SECONDS_AFTER_THE_START = 0.1
 
 
 class Worker(worker.Worker):

@@ -27,6 +27,14 @@ def deaf(hasty: RunningServer) -> Person:
 
 
 @pytest.fixture(scope="module")
+def medium(hasty: RunningServer) -> Person:
+    """Her first sync is of 5 MB."""
+    person = Person(hasty, "medium")
+    fill(person, 5)
+    return person
+
+
+@pytest.fixture(scope="module")
 def film(deaf: Person) -> str:
     """The path of a file of 50 MB."""
     status, body, _ = deaf.ask("POST", "/_matrix/media/v3/upload", b"film" * 12_500_000)
@@ -111,6 +119,44 @@ def test_who_reads_slowly_gets_all_of_it(hasty: RunningServer, deaf: Person) -> 
                 time.sleep(0.05)
 
     assert taken > 9_000_000
+
+
+def take(client: socket.socket, count: int) -> int:
+    """Read as many bytes, or what comes before the end; how many that were."""
+    taken = 0
+    while taken < count and (piece := client.recv(65_536)):
+        taken += len(piece)
+    return taken
+
+
+def test_who_has_taken_some_of_it_stays_when_others_have_to_go(
+    hasty: RunningServer, deaf: Person, medium: Person
+) -> None:
+    # Protects: connection.Backlog.note_progress, which Connection._send calls: without it who came
+    # first would be let go.
+    with contextlib.ExitStack() as still_open:
+        reader = still_open.enter_context(ask(hasty, f"{V3}/sync", deaf.token))
+        sleeper = still_open.enter_context(ask(hasty, f"{V3}/sync?number=1", medium.token))
+        time.sleep(0.3)  # both answers have begun
+        taken = take(reader, 3_000_000)
+        still_open.enter_context(ask(hasty, f"{V3}/sync?number=2", medium.token))
+        clients.wait_until(lambda: is_cut(sleeper), 0.7)
+
+        taken += take(reader, 9_000_000 - taken)
+
+    assert taken >= 9_000_000
+
+
+def test_an_answer_that_was_taken_counts_no_more(hasty: RunningServer, medium: Person) -> None:
+    # Protects: the remove() in connection.Connection.flush, without which those are hung up on who
+    # have read everything.
+    with contextlib.ExitStack() as still_open:
+        crowd = []
+        for _ in range(4):
+            crowd.append(still_open.enter_context(ask(hasty, f"{V3}/sync", medium.token)))
+            assert take(crowd[-1], 5_000_000) >= 5_000_000
+
+        assert [is_cut(client) for client in crowd] == [False] * 4
 
 
 def test_deaf_clients_do_not_delay_the_end(tmp_path: Path) -> None:

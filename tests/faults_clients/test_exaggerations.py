@@ -94,11 +94,13 @@ def test_nesting_in_a_filter_of_the_query_is_refused(
         b"[" + b"[]," * 2_600_000 + b"1]",
         b'{"type":' + b'[{"a":1}],' * 700_000 + b"1}",
         b"[" + b"[]," * 200 + b"1," * 3_900_000 + b"1]",
+        b"[" + (b"[" * 90 + b"]" * 90 + b",") * 44_000 + b"1]",
     ],
-    ids=["arrays", "objects", "numbers"],
+    ids=["arrays", "objects", "numbers", "arrays in arrays"],
 )
 def test_eight_megabytes_of_tiny_values_hold_nobody_up(server: RunningServer, body: bytes) -> None:
-    # Protects: client_server/http._check_count. Without it nobody was served for seven seconds.
+    # Protects: client_server/http._check_count, of which the last two bodies need MAX_COMMAS and
+    # MAX_CONTAINERS. Without it nobody was served for seven seconds.
     with clients.connect(server) as client:
         client.sendall(clients.head("POST", f"{V3}/login", Content_Length=len(body)) + body)
         began = time.monotonic()
@@ -110,25 +112,31 @@ def test_eight_megabytes_of_tiny_values_hold_nobody_up(server: RunningServer, bo
 
 
 PATHS = [
+    # MAX_MESSAGE in errors.MatrixError, as the sentences quote it
+    ("GET", "/directory/room/%23{}:localhost", 400),
+    ("POST", "/join/!{}:localhost", 400),
+    ("POST", "/knock/%23{}:localhost", 400),
+    ("GET", "/thirdparty/protocol/{}", 404),
+    # has_at_most_255_bytes in client_server/room_send._send
+    ("PUT", "/rooms/{room}/send/m.room.message/{}", 400),
+    # either of the two limits in core/rooms/timeline._check_sizes
+    ("PUT", "/rooms/{room}/send/{}/t2", 413),
+    ("PUT", "/rooms/{room}/state/m.room.topic/{}", 413),
+    # core/sync/filters._json: keys that nobody knows are ignored, else this would be a filter
+    ("GET", "/sync?filter=%7B%22nonsense%22:%22{}%22%7D", 400),
+    # has_at_most_255_bytes in core/sync/account_data.put
+    ("PUT", f"/user/{ALICE}/account_data/{{}}", 400),
+    # nothing but the megabyte's: they are only looked for, or are no number
     ("GET", "/rooms/!{}:localhost/state", 403),
     ("GET", "/rooms/{room}/event/${}", 404),
     ("GET", "/profile/@{}:localhost", 404),
-    ("PUT", "/rooms/{room}/send/m.room.message/{}", 400),
-    ("PUT", "/rooms/{room}/send/{}/t2", 413),
-    ("PUT", "/rooms/{room}/state/m.room.topic/{}", 413),
     ("GET", "/devices/{}", 404),
     ("GET", f"/user/{ALICE}/filter/{{}}", 404),
     ("GET", "/sync?filter={}", 400),
-    ("GET", "/sync?filter=%7B{}", 400),
     ("GET", "/sync?since={}", 400),
-    ("GET", "/directory/room/%23{}:localhost", 400),
     ("GET", "/_matrix/client/v1/media/download/localhost/{}", 404),
     ("GET", "/_matrix/client/v1/media/thumbnail/localhost/{}?width=1&height=1", 404),
-    ("POST", "/join/!{}:localhost", 400),
-    ("POST", "/knock/%23{}:localhost", 400),
-    ("PUT", f"/user/{ALICE}/account_data/{{}}", 400),
     ("GET", "/rooms/{room}/messages?dir=b&from={}", 400),
-    ("GET", "/thirdparty/protocol/{}", 404),
     ("GET", "/{}", 404),
 ]
 
@@ -137,8 +145,8 @@ PATHS = [
 def test_a_long_id_in_a_path_is_refused_in_a_short_sentence(
     alice: Person, room_id: str, method: str, path: str, expected: int
 ) -> None:
-    # Protects: MAX_MESSAGE in errors.MatrixError (some sentences quote the id), and for the
-    # megabyte MAX_HEAD_BYTES in connection.Connection._recv_head.
+    # Protects: what stands above each path, and for the megabyte MAX_HEAD_BYTES in
+    # connection.Connection._recv_head.
     body = WORD if method == "PUT" else {} if method == "POST" else None
 
     long = alice.ask(method, path.format(LONG[:200_000], room=room_id), body)
@@ -157,34 +165,50 @@ def password_login(**identifier: str) -> dict[str, Any]:
 
 
 BODIES: list[tuple[str, str, dict[str, Any], int]] = [
+    # MAX_MESSAGE in errors.MatrixError, as the sentences quote it
     ("POST", "/login", {"type": LONG}, 400),
-    ("POST", "/login", password_login(type="m.id.user", user=LONG), 403),
     ("POST", "/login", password_login(type=LONG, user=LONG), 400),
-    ("POST", "/login", {**password_login(type="m.id.user", user="alice"), "device_id": LONG}, 400),
-    ("POST", "/register", {"username": LONG, "auth": {"type": "m.login.dummy"}}, 400),
-    ("POST", "/register", {"username": "a2", "password": LONG, "auth": {"type": LONG}}, 400),
     ("POST", "/createRoom", {"room_alias_name": LONG}, 400),
     ("POST", "/createRoom", {"room_version": LONG}, 400),
     ("POST", "/createRoom", {"invite": [f"@{LONG}:localhost"]}, 400),
-    ("POST", "/createRoom", {"initial_state": [{"type": LONG, "content": {}}]}, 413),
     ("POST", "/rooms/{room}/invite", {"user_id": f"@{LONG}:localhost"}, 400),
     ("POST", "/rooms/{room}/kick", {"user_id": LONG}, 403),
+    # core/people/devices.start_session
+    ("POST", "/login", {**password_login(type="m.id.user", user="alice"), "device_id": LONG}, 400),
+    # core/people/registration.free_user_id, spec/identifiers.is_valid_localpart_for_registration
+    ("POST", "/register", {"username": LONG, "auth": {"type": "m.login.dummy"}}, 400),
+    # core/people/accounts.check_new_password
+    ("POST", "/register", {"username": "a2", "password": LONG, "auth": {"type": LONG}}, 400),
+    # events.MAX_BYTES in core/rooms/timeline._check_sizes
+    ("POST", "/createRoom", {"initial_state": [{"type": LONG, "content": {}}]}, 413),
     ("PUT", "/rooms/{room}/send/m.room.message/t3", {"body": LONG}, 413),
+    # is_user_id in client_server/to_device.send_to_device
     ("PUT", "/sendToDevice/m.x/t1", {"messages": {f"@{LONG}:localhost": {"*": {}}}}, 400),
+    # MAX_BYTES in core/sync/to_device.check
     ("PUT", "/sendToDevice/m.x/t2", {"messages": {ALICE: {"*": {"a": LONG}}}}, 413),
+    # client_server/keys._check_users
     ("POST", "/keys/query", {"device_keys": {f"@{LONG}:localhost": []}}, 400),
+    # core/encryption/one_time_keys._split
     ("POST", "/keys/upload", {"fallback_keys": {f"{LONG}:a": "key"}}, 400),
+    # the length of the search term in client_server/user_directory
     ("POST", "/user_directory/search", {"search_term": "a b " * 250_000}, 400),
+    # MAX_BYTES in core/sync/filters.define
     ("POST", f"/user/{ALICE}/filter", {"room": {"rooms": [f"!{LONG}"]}}, 413),
+    # spec/push_rulesets._checked_pattern, and behind it MAX_RULE_BYTES
     ("PUT", "/pushrules/global/content/a", {"actions": ["notify"], "pattern": LONG}, 400),
+    # core/people/profiles._check_value, and behind it _check_size
     ("PUT", f"/profile/{ALICE}/displayname", {"displayname": LONG}, 400),
+    # core/sync/presence.set_status
     ("PUT", f"/presence/{ALICE}/status", {"presence": "online", "status_msg": LONG}, 400),
+    # ListName in client_server/sliding_sync
     (
         "POST",
         "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync",
         {"lists": {LONG: {"ranges": [[0, 1]], "timeline_limit": 1, "required_state": []}}},
         400,
     ),
+    # nothing: it is only looked for
+    ("POST", "/login", password_login(type="m.id.user", user=LONG), 403),
 ]
 
 
@@ -192,8 +216,7 @@ BODIES: list[tuple[str, str, dict[str, Any], int]] = [
 def test_a_long_id_in_a_body_is_refused_in_a_short_sentence(
     alice: Person, room_id: str, method: str, path: str, body: dict[str, Any], expected: int
 ) -> None:
-    # Protects: the limits of each field where it is checked, MAX_MESSAGE in errors.MatrixError,
-    # and for an unknown name the sizes in client_server/sliding_sync.Ask.
+    # Protects: what stands above each body.
     answer = alice.ask(method, path.replace("{room}", room_id), body)
 
     assert refusal(answer)[0] == expected

@@ -51,7 +51,9 @@ def park(process: Process, alice: Person, count: int) -> None:
     "count", [300, pytest.param(5_000, marks=[pytest.mark.big, pytest.mark.timeout(300)])]
 )
 def test_nothing_is_left_of_clients_that_vanish(server: RunningServer, count: int) -> None:
-    # Protects: core/sync/wakeups.Waiter.wait, the watcher on the connection; and Wakeups._leave.
+    # Protects: core/sync/wakeups.Waiter.wait, the watcher on the connection; `waiter.is_gone` in
+    # client_server/long_poll.first; Wakeups.waiting, which calls _leave; the discard() in
+    # worker.Worker.handle. The large size alone: serving.raise_descriptor_limit.
     clients.raise_descriptor_limit()
     alice = Person(server, f"alice{count}")
     process = Process(server)
