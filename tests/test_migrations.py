@@ -13,6 +13,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, Table, create_engine, func, insert, inspect, select, text, types
 from sqlalchemy.engine.interfaces import ReflectedIndex
+from sqlalchemy.exc import OperationalError
 
 from app import serving
 from app.models.base import NOW_AND_LATER
@@ -233,6 +234,22 @@ def test_rooms_lose_their_numbers_and_keep_their_state(migrations: Migrations) -
 
     assert rows(migrations, "SELECT * FROM state_intervals ORDER BY from_position") == INTERVALS
     assert rows(migrations, "SELECT * FROM rooms ORDER BY rowid") == rooms
+
+
+def test_a_step_that_fails_changes_nothing(migrations: Migrations) -> None:
+    migrations.up("0011")
+    fill_rooms(migrations)
+    with migrations.engine.begin() as connection:  # in the way of what the step does last
+        connection.execute(text("DROP INDEX ix_state_intervals_current"))
+        connection.execute(text("CREATE INDEX ix_state_intervals_current ON media (origin)"))
+    schema = migrations.schema()
+
+    with pytest.raises(OperationalError, match="already exists"):
+        migrations.up("0012")
+
+    assert serving.current_migration(migrations.url) == "0011"
+    assert migrations.schema() == schema
+    assert rows(migrations, "SELECT * FROM state_intervals ORDER BY from_position") == INTERVALS
 
 
 def test_the_server_knows_the_migrations_that_alembic_knows() -> None:
