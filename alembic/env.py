@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 
 from alembic import context
-from sqlalchemy import create_engine, pool
+from sqlalchemy import Connection, create_engine, event, pool
 
 from app import config
 from app.models import all_tables
@@ -23,9 +24,22 @@ def is_described(name: str | None, kind: str, _parents: object) -> bool:
     return kind != "table" or not (name or "").startswith("search_index")
 
 
-url = database_url()
+def leave_transactions_alone(connection: sqlite3.Connection, _record: object) -> None:
+    """Keep Python's module from beginning them as it likes: not before the first INSERT."""
+    connection.isolation_level = None
 
-with create_engine(url, poolclass=pool.NullPool).connect() as connection:
+
+def begin(connection: Connection) -> None:
+    """Make a step whole or not at all, its CREATE and DROP too, whatever interrupts it."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+url = database_url()
+engine = create_engine(url, poolclass=pool.NullPool)
+event.listen(engine, "connect", leave_transactions_alone)
+event.listen(engine, "begin", begin)
+
+with engine.connect() as connection:
     context.configure(
         connection=connection,
         target_metadata=all_tables(),

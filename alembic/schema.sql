@@ -165,34 +165,6 @@ CREATE TABLE room_aliases (
 
 CREATE INDEX ix_room_aliases_room_id ON room_aliases (room_id);
 
-CREATE TABLE rooms (
-	room_id TEXT NOT NULL, 
-	version TEXT NOT NULL, 
-	forward_extremities JSON NOT NULL, 
-	depth INTEGER NOT NULL, 
-	last_position INTEGER NOT NULL, 
-	is_published BOOLEAN NOT NULL, 
-	CONSTRAINT pk_rooms PRIMARY KEY (room_id)
-);
-
-CREATE TABLE state_intervals (
-	room_id TEXT NOT NULL, 
-	type TEXT NOT NULL, 
-	state_key TEXT NOT NULL, 
-	from_position INTEGER NOT NULL, 
-	to_position INTEGER NOT NULL, 
-	event_position INTEGER NOT NULL, 
-	membership TEXT, 
-	CONSTRAINT pk_state_intervals PRIMARY KEY (room_id, type, state_key, from_position)
-)
- WITHOUT ROWID
-
-;
-
-CREATE INDEX ix_state_intervals_member ON state_intervals (state_key, to_position, from_position) WHERE membership IS NOT NULL;
-
-CREATE INDEX ix_state_intervals_current ON state_intervals (room_id, to_position, membership, event_position);
-
 CREATE TABLE uia_sessions (
 	session_hash BLOB NOT NULL, 
 	created_ts INTEGER NOT NULL, 
@@ -499,6 +471,36 @@ CREATE TABLE "accounts" (
 	CONSTRAINT pk_accounts PRIMARY KEY (user_id)
 );
 
-INSERT INTO alembic_version VALUES ('0011');
+CREATE TABLE rooms (
+	number INTEGER NOT NULL, 
+	room_id TEXT NOT NULL, 
+	version TEXT NOT NULL, 
+	forward_extremities JSON NOT NULL, 
+	depth INTEGER NOT NULL, 
+	last_position INTEGER NOT NULL, 
+	is_published BOOLEAN NOT NULL, 
+	CONSTRAINT pk_rooms PRIMARY KEY (number), 
+	CONSTRAINT uq_rooms_room_id UNIQUE (room_id)
+);
+
+CREATE TABLE state_intervals (
+	room_number INTEGER NOT NULL, 
+	type TEXT NOT NULL, 
+	state_key TEXT NOT NULL, 
+	from_position INTEGER NOT NULL, 
+	to_position INTEGER NOT NULL, 
+	event_position INTEGER NOT NULL, 
+	membership TEXT, 
+	CONSTRAINT pk_state_intervals PRIMARY KEY (room_number, type, state_key, from_position)
+)
+ WITHOUT ROWID
+
+;
+
+CREATE INDEX ix_state_intervals_member ON state_intervals (state_key, to_position, from_position) WHERE membership IS NOT NULL;
+
+CREATE INDEX ix_state_intervals_current ON state_intervals (room_number, to_position, membership, event_position);
+
+INSERT INTO alembic_version VALUES ('0012');
 
 INSERT INTO clock VALUES (1, 1);

@@ -134,6 +134,22 @@ def test_the_history_is_what_was_asked_for_and_all_are_back_in_the_end(tmp_path:
     assert steps[-1].after.state_bytes > steps[0].before.state_bytes > 0
 
 
+def test_a_change_of_state_takes_no_more_than_it_may_where_the_server_has_a_long_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fill, "SERVER_NAME", "synapse.matrix.my-family.example.org")
+    sizes = Sizes(rooms=1, events=1000, members=301, steps=(10, 100))
+
+    with fill.opened(tmp_path) as db:
+        home = fill.move_in(db, sizes)
+        steps = [fill.live(db, tmp_path / storage.NAME, home, sizes, at) for at in range(2)]
+
+    rows = by_name(table.storage_rows(steps))
+    for row in (rows["of that for state"], rows["a change of state, for state, all rooms"]):
+        assert row.fault() is None
+        assert 100 < row.values[-1] <= 400
+
+
 def test_more_rooms_than_events_are_refused(tmp_path: Path) -> None:
     few = Sizes(rooms=10, events=100, members=41, steps=(20, 100))
 

@@ -12,13 +12,26 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import MetaData, Table, create_engine, func, insert, inspect, select, types
+from sqlalchemy import MetaData, Table, create_engine, func, insert, inspect, select, text, types
 from sqlalchemy.engine.interfaces import ReflectedIndex
+from sqlalchemy.exc import OperationalError
 
 from app import serving
+from app.models.base import NOW_AND_LATER
 
 ROOT = Path(__file__).parents[1]
 ROWS = 3
+INTERVALS = [  # room, type, state key, from, to, event, membership
+    ("!b", "m.room.create", "", 1, NOW_AND_LATER, 1, None),
+    ("!b", "m.room.member", "@bob:x", 2, 5, 2, "join"),
+    ("!a", "m.room.create", "", 3, NOW_AND_LATER, 3, None),
+    ("!a", "m.room.member", "@bob:x", 4, NOW_AND_LATER, 4, "join"),
+    ("!b", "m.room.member", "@bob:x", 5, 7, 5, "leave"),
+    ("!c", "m.room.name", "", 6, NOW_AND_LATER, 6, None),
+    ("!b", "m.room.member", "@bob:x", 7, NOW_AND_LATER, 7, "join"),
+    ("!c", "m.room.member", "@carol:x", 8, NOW_AND_LATER, 8, "ban"),
+]
+"""Of three rooms: Bob has left one of them and come back."""
 
 
 class Migrations:
@@ -190,6 +203,72 @@ def test_every_table_takes_the_rows_of_these_tests(migrations: Migrations) -> No
 
     assert migrations.counts() == {table: count + ROWS for table, count in before.items()}
     assert len(before) > 10
+
+
+def fill_rooms(migrations: Migrations) -> None:
+    """Rooms as they were before they had numbers; the second of them was purged."""
+    room = "INSERT INTO rooms VALUES (:id, '11', '[]', :depth, :depth, true)"
+    interval = "INSERT INTO state_intervals VALUES (:room, :type, :key, :a, :b, :event, :is)"
+    names = ("room", "type", "key", "a", "b", "event", "is")
+    intervals = [dict(zip(names, values, strict=True)) for values in INTERVALS]
+    with migrations.engine.begin() as connection:
+        for depth, room_id in enumerate(("!b", "!purged", "!c", "!a")):
+            connection.execute(text(room), {"id": room_id, "depth": depth})
+        connection.execute(text("DELETE FROM rooms WHERE room_id = '!purged'"))
+        connection.execute(text(interval), intervals)
+
+
+def rows(migrations: Migrations, query: str) -> list[tuple[Any, ...]]:
+    """What a query finds."""
+    with migrations.engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(query))]
+
+
+def test_rooms_get_numbers_and_keep_their_state(migrations: Migrations) -> None:
+    migrations.up("0011")
+    fill_rooms(migrations)
+
+    migrations.up("0012")
+
+    found = rows(
+        migrations,
+        "SELECT room_id, type, state_key, from_position, to_position, event_position, membership"
+        " FROM state_intervals JOIN rooms ON number = room_number ORDER BY from_position",
+    )
+    assert found == INTERVALS
+    assert rows(migrations, "SELECT * FROM rooms ORDER BY number") == [
+        (1, "!b", "11", "[]", 0, 0, 1),
+        (2, "!c", "11", "[]", 2, 2, 1),
+        (3, "!a", "11", "[]", 3, 3, 1),
+    ]
+
+
+def test_rooms_lose_their_numbers_and_keep_their_state(migrations: Migrations) -> None:
+    migrations.up("0011")
+    fill_rooms(migrations)
+    rooms = rows(migrations, "SELECT * FROM rooms ORDER BY rowid")
+    migrations.up("0012")
+
+    migrations.down("0011")
+
+    assert rows(migrations, "SELECT * FROM state_intervals ORDER BY from_position") == INTERVALS
+    assert rows(migrations, "SELECT * FROM rooms ORDER BY rowid") == rooms
+
+
+def test_a_step_that_fails_changes_nothing(migrations: Migrations) -> None:
+    migrations.up("0011")
+    fill_rooms(migrations)
+    with migrations.engine.begin() as connection:  # in the way of what the step does last
+        connection.execute(text("DROP INDEX ix_state_intervals_current"))
+        connection.execute(text("CREATE INDEX ix_state_intervals_current ON media (origin)"))
+    schema = migrations.schema()
+
+    with pytest.raises(OperationalError, match="already exists"):
+        migrations.up("0012")
+
+    assert serving.current_migration(migrations.url) == "0011"
+    assert migrations.schema() == schema
+    assert rows(migrations, "SELECT * FROM state_intervals ORDER BY from_position") == INTERVALS
 
 
 def test_the_server_knows_the_migrations_that_alembic_knows() -> None:

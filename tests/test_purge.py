@@ -16,10 +16,11 @@ from app import hub, models
 from app.cli import main
 from app.core.rooms import purge, search_index
 from app.errors import MatrixError
+from app.models.rooms import Room
 from tests.conftest import Login, Person
 from tests.rooms import act, everything, refusal
 
-Room = Callable[..., str]
+MakeRoom = Callable[..., str]
 Run = Callable[..., Result]
 OWN = {"backed_up_keys"}
 """Tables of what users keep for themselves: keys that only they can read."""
@@ -38,7 +39,7 @@ def run(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Run:
     return start
 
 
-def full_room(app: Flask, alice: Person, bob: Person, room: Room) -> str:
+def full_room(app: Flask, alice: Person, bob: Person, room: MakeRoom) -> str:
     """A room that has left something in every table that knows rooms."""
     room_id: str = room(alice, bob, room_alias_name="tea", name="Tea party")
     at = f"rooms/{quote(room_id)}"
@@ -61,14 +62,22 @@ def full_room(app: Flask, alice: Person, bob: Person, room: Room) -> str:
 
 
 def left_of(app: Flask, room_id: str) -> dict[str, int]:
-    """{table: how many of its rows name the room}, of all tables that can name one."""
-    tables = [it for it in models.all_tables().sorted_tables if "room_id" in it.columns]
+    """{table: how many of its rows name the room}, of all tables that can name one.
+
+    Where it is named by its number, those that are of no other room.
+    """
+    others = select(Room.number).where(Room.room_id != room_id)
+    queries = {
+        table.name: select(table).where(
+            table.c.room_id == room_id
+            if "room_id" in table.columns
+            else table.c.room_number.not_in(others)
+        )
+        for table in models.all_tables().sorted_tables
+        if {"room_id", "room_number"} & {*table.columns.keys()} and table.name not in OWN
+    }
     with app.extensions["db"].read() as tx:
-        return {
-            table.name: len(tx.sql.execute(select(table).where(table.c.room_id == room_id)).all())
-            for table in tables
-            if table.name not in OWN
-        }
+        return {name: len(tx.sql.execute(query).all()) for name, query in queries.items()}
 
 
 def positions_of(app: Flask, room_id: str) -> list[int]:
@@ -78,7 +87,7 @@ def positions_of(app: Flask, room_id: str) -> list[int]:
 
 
 def test_nothing_is_left_of_a_purged_room_in_any_table(
-    app: Flask, login: Login, room: Room
+    app: Flask, login: Login, room: MakeRoom
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = full_room(app, alice, bob, room)
@@ -95,7 +104,25 @@ def test_nothing_is_left_of_a_purged_room_in_any_table(
     assert indexed != []
 
 
-def test_no_cache_knows_a_purged_room(app: Flask, login: Login, room: Room) -> None:
+def test_a_room_with_the_number_of_a_purged_one_has_nothing_else_of_it(
+    app: Flask, login: Login, room: MakeRoom
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    purged = room(alice, bob, name="Tea party")
+    numbers = "SELECT room_id, number FROM rooms"
+    with app.extensions["db"].read() as tx:
+        before = dict(tx.sql.raw.execute(numbers).fetchall())
+
+    purge.purge(app.extensions["db"], purged, is_forced=True)
+    new = room(alice)
+
+    with app.extensions["db"].read() as tx:
+        assert dict(tx.sql.raw.execute(numbers).fetchall()) == {new: before[purged]}
+    # neither its name nor who had been there
+    assert alice.sync()["rooms"]["join"][new]["summary"]["m.heroes"] == []
+
+
+def test_no_cache_knows_a_purged_room(app: Flask, login: Login, room: MakeRoom) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = full_room(app, alice, bob, room)
     at = f"rooms/{quote(room_id)}"
@@ -116,7 +143,7 @@ def test_no_cache_knows_a_purged_room(app: Flask, login: Login, room: Room) -> N
     assert room_id not in [entry["room_id"] for entry in listed]
 
 
-def test_nothing_of_it_is_left_in_memory(app: Flask, login: Login, room: Room) -> None:
+def test_nothing_of_it_is_left_in_memory(app: Flask, login: Login, room: MakeRoom) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = full_room(app, alice, bob, room)
     for person in (alice, bob):
@@ -156,7 +183,7 @@ def cached(app: Flask) -> list[tuple[str, Any, Any]]:
 
 
 def test_the_alias_is_free_and_other_rooms_are_as_they_were(
-    app: Flask, login: Login, room: Room
+    app: Flask, login: Login, room: MakeRoom
 ) -> None:
     alice, bob = login("alice"), login("bob")
     other = room(bob, alice)
@@ -172,7 +199,7 @@ def test_the_alias_is_free_and_other_rooms_are_as_they_were(
 
 
 def test_while_people_are_in_it_a_room_stays(
-    app: Flask, login: Login, room: Room, run: Run
+    app: Flask, login: Login, room: MakeRoom, run: Run
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
@@ -192,7 +219,7 @@ def test_while_people_are_in_it_a_room_stays(
 
 
 def test_with_force_people_leave_and_who_waits_hears_of_it(
-    app: Flask, login: Login, room: Room, monkeypatch: pytest.MonkeyPatch
+    app: Flask, login: Login, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice)
@@ -213,7 +240,7 @@ def test_with_force_people_leave_and_who_waits_hears_of_it(
 
 
 def test_an_interrupted_purge_can_be_asked_for_again(
-    app: Flask, login: Login, room: Room, monkeypatch: pytest.MonkeyPatch
+    app: Flask, login: Login, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice = login("alice")
     room_id = room(alice)
@@ -240,7 +267,7 @@ def test_an_interrupted_purge_can_be_asked_for_again(
         purge.purge(database, room_id)
 
 
-def test_the_list_shows_what_an_owner_wants_to_know(login: Login, room: Room, run: Run) -> None:
+def test_the_list_shows_what_an_owner_wants_to_know(login: Login, room: MakeRoom, run: Run) -> None:
     alice, bob = login("alice"), login("bob")
     first = room(alice, bob, name="Tea party", room_alias_name="tea")
     second = room(bob)
@@ -260,7 +287,7 @@ def test_the_list_shows_what_an_owner_wants_to_know(login: Login, room: Room, ru
     assert lines[0].startswith(f"{first}  Tea party  2 people, {tea['events']} events, last ")
 
 
-def test_the_command_asks_and_tells(login: Login, room: Room, run: Run) -> None:
+def test_the_command_asks_and_tells(login: Login, room: MakeRoom, run: Run) -> None:
     alice = login("alice")
     room_id = room(alice)
 

@@ -108,6 +108,6 @@ def test_an_entry_is_found_by_its_key_alone(app: Flask) -> None:
         statement = f"EXPLAIN QUERY PLAN {state._ENTRIES_AT_POSITION}"  # noqa: SLF001 - its plan is the subject
         plan = [row[3] for row in tx.sql.raw.execute(statement, asked)]
 
-    whole_key = "(room_id=? AND type=? AND state_key=? AND from_position=?)"
-    assert plan[1] == f"SEARCH held USING PRIMARY KEY {whole_key}"
+    whole_key = "(room_number=? AND type=? AND state_key=? AND from_position=?)"
+    assert plan[2] == f"SEARCH held USING PRIMARY KEY {whole_key}"
     assert not [step for step in plan if "ix_state_intervals_current" in step]

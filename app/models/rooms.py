@@ -14,7 +14,8 @@ class Room(Base):
     """A room that this server takes part in. Written by core/rooms/timeline.py and directory.py."""
 
     __tablename__ = "rooms"
-    room_id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)  # what state_intervals calls it
+    room_id: Mapped[str] = mapped_column(unique=True)
     version: Mapped[str]
     forward_extremities: Mapped[list[Any]]  # ids of events that no other event names yet
     depth: Mapped[int]  # of the deepest event

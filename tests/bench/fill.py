@@ -25,8 +25,8 @@ from tests.bench.storage import Used
 
 T = TypeVar("T")
 
-SERVER_NAME = "example.org"
-"""It is in every id: a letter more makes a change of state about eight bytes larger."""
+SERVER_NAME = "matrix.example.org"
+"""It is in every id: a letter more makes a change of state about four bytes larger."""
 AT_ONCE = 50
 """Rooms, bursts or changes of membership in one transaction."""
 BURST = 10

@@ -211,6 +211,9 @@ CONTRADICTIONS = {
     "a state interval of no event": (
         "SELECT 1 FROM state_intervals WHERE event_position NOT IN (SELECT position FROM events)"
     ),
+    "a state interval of no room": (
+        "SELECT 1 FROM state_intervals WHERE room_number NOT IN (SELECT number FROM rooms)"
+    ),
     "a row of the outbox for no event": (
         "SELECT 1 FROM outbox WHERE json_extract(payload, '$.position') IS NOT NULL AND"
         " json_extract(payload, '$.position') NOT IN (SELECT position FROM events)"

@@ -24,13 +24,14 @@ from sqlalchemy import bindparam, func, or_, select, text
 from sqlalchemy.dialects.sqlite import insert
 
 from app.core.encryption import key_signatures
-from app.core.rooms import state
+from app.core.rooms import rows, state
 from app.core.sync import memberships
 from app.core.sync.memberships import Memberships
 from app.core.sync.spans import Span
 from app.db import Reader, Tx
 from app.models.base import NOW_AND_LATER
 from app.models.device_keys import DeviceListChange
+from app.models.rooms import Room
 from app.models.state import StateInterval
 from app.spec import filters
 
@@ -45,7 +46,7 @@ _UPSERT = _UPSERT.on_conflict_do_update(
     index_elements=["user_id"], set_={"position": _UPSERT.excluded.position}
 )
 _LAST = select(func.coalesce(func.max(DeviceListChange.position), 0))
-_JOINED = select(StateInterval.room_id).where(
+_JOINED = select(StateInterval.room_number).where(
     StateInterval.to_position == NOW_AND_LATER, StateInterval.membership == "join"
 )
 _CHANGED = select(DeviceListChange.user_id).where(
@@ -54,29 +55,34 @@ _CHANGED = select(DeviceListChange.user_id).where(
         DeviceListChange.user_id == bindparam("user_id"),
         _JOINED.where(
             StateInterval.state_key == DeviceListChange.user_id,
-            StateInterval.room_id.in_(
+            StateInterval.room_number.in_(
                 _JOINED.where(StateInterval.state_key == bindparam("user_id"))
             ),
         ).exists(),
     ),
 )
 # all memberships by name, as the index has the position behind them
-_MOVED = select(StateInterval.room_id, StateInterval.state_key).where(
-    StateInterval.room_id.in_(bindparam("room_ids", expanding=True)),
-    StateInterval.to_position == NOW_AND_LATER,
-    StateInterval.membership.in_(("join", "leave", "ban", "invite", "knock")),
-    StateInterval.event_position > bindparam("since"),
+_MOVED = (
+    select(Room.room_id, StateInterval.state_key)
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .where(
+        Room.room_id.in_(bindparam("room_ids", expanding=True)),
+        StateInterval.to_position == NOW_AND_LATER,
+        StateInterval.membership.in_(("join", "leave", "ban", "invite", "knock")),
+        StateInterval.event_position > bindparam("since"),
+    )
 )
 _WERE_JOINED = text(
-    "SELECT state_intervals.room_id, state_intervals.state_key FROM json_each(:moves) AS one"
-    " JOIN state_intervals ON state_intervals.room_id = json_extract(one.value, '$[0]')"
+    "SELECT rooms.room_id, state_intervals.state_key FROM json_each(:moves) AS one"
+    " JOIN rooms ON rooms.room_id = json_extract(one.value, '$[0]')"
+    " JOIN state_intervals ON state_intervals.room_number = rooms.number"
     " AND state_intervals.type = 'm.room.member'"
     " AND state_intervals.state_key = json_extract(one.value, '$[1]')"
     " AND state_intervals.from_position <= :since AND state_intervals.to_position > :since"
     " AND state_intervals.membership = 'join'"
 )
 _JOINED_THEN = select(StateInterval.state_key).where(
-    StateInterval.room_id == bindparam("room_id"),
+    StateInterval.room_number == rows.ROOM_NUMBER,
     StateInterval.type == state.MEMBER,
     StateInterval.from_position <= bindparam("since"),
     StateInterval.to_position > bindparam("since"),

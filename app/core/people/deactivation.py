@@ -16,6 +16,7 @@ from app.core.sync import account_data
 from app.db import Database, Reader, Tx
 from app.errors import MatrixError
 from app.models.base import NOW_AND_LATER
+from app.models.rooms import Room
 from app.models.state import StateInterval
 
 LOG = logging.getLogger(__name__)
@@ -23,10 +24,14 @@ LOG = logging.getLogger(__name__)
 ROOMS_AT_ONCE = 20
 """Left in one write, so that other writers get their turn between."""
 
-_ROOMS = select(StateInterval.room_id).where(
-    StateInterval.state_key == bindparam("user_id"),
-    StateInterval.to_position == NOW_AND_LATER,
-    StateInterval.membership.in_(("join", "invite", "knock")),
+_ROOMS = (
+    select(Room.room_id)
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .where(
+        StateInterval.state_key == bindparam("user_id"),
+        StateInterval.to_position == NOW_AND_LATER,
+        StateInterval.membership.in_(("join", "invite", "knock")),
+    )
 )
 
 

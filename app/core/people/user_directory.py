@@ -25,6 +25,7 @@ from app.db import Reader, Tx
 from app.models.accounts import Account, ProfileField
 from app.models.base import NOW_AND_LATER
 from app.models.people import DirectoryWord
+from app.models.rooms import Room
 from app.models.state import StateInterval
 from app.spec import room_state
 from app.spec.events import Json
@@ -44,10 +45,14 @@ _DELETE = delete(DirectoryWord).where(DirectoryWord.user_id == bindparam("of_use
 _LAST: Final = "\U0010ffff"
 """No word has it, so `word < prefix + _LAST` ends the range of the prefix."""
 
-_ROOMS = select(StateInterval.state_key, StateInterval.room_id).where(
-    StateInterval.state_key.in_(bindparam("user_ids", expanding=True)),
-    StateInterval.to_position == NOW_AND_LATER,
-    StateInterval.membership == "join",
+_ROOMS = (
+    select(StateInterval.state_key, Room.room_id)
+    .join(Room, Room.number == StateInterval.room_number)
+    .where(
+        StateInterval.state_key.in_(bindparam("user_ids", expanding=True)),
+        StateInterval.to_position == NOW_AND_LATER,
+        StateInterval.membership == "join",
+    )
 )
 _PROFILES = select(ProfileField.user_id, ProfileField.name, ProfileField.value).where(
     ProfileField.user_id.in_(bindparam("user_ids", expanding=True)),

@@ -35,7 +35,7 @@ _PUBLISH = (
 _IS_PUBLISHED = select(Room.is_published).where(Room.room_id == bindparam("room_id"))
 _PUBLISHED = (
     select(Room.room_id)
-    .join(StateInterval, StateInterval.room_id == Room.room_id)
+    .join(StateInterval, StateInterval.room_number == Room.number)
     .where(
         Room.is_published,
         StateInterval.membership == "join",
@@ -47,7 +47,7 @@ _PUBLISHED = (
 _ROOM_IDS = func.json_each(bindparam("room_ids")).table_valued("value")
 _AMONG = (
     select(Room.room_id)
-    .join(StateInterval, StateInterval.room_id == Room.room_id)
+    .join(StateInterval, StateInterval.room_number == Room.number)
     .where(
         Room.room_id.in_(select(_ROOM_IDS.c.value))
         | (Room.is_published & bindparam("with_published")),

@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import select
 
 from app import errors
 from app.core.people import accounts
-from app.core.rooms import state, timeline
+from app.core.rooms import rows, state, timeline
 from app.db import Reader, Tx
 from app.errors import MatrixError
 from app.models.accounts import Account
@@ -28,7 +28,7 @@ _JOINED_GUESTS = (
     select(StateInterval.state_key)
     .join(Account, Account.user_id == StateInterval.state_key)
     .where(
-        StateInterval.room_id == bindparam("room_id"),
+        StateInterval.room_number == rows.ROOM_NUMBER,
         StateInterval.to_position == NOW_AND_LATER,
         StateInterval.membership == "join",
         Account.is_guest,

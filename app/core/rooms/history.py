@@ -19,7 +19,7 @@ from sqlalchemy import bindparam, select
 from app import errors
 from app.caches import ClientEvent
 from app.core.people import ignored_users
-from app.core.rooms import client_events, erasure, members, state, visibility
+from app.core.rooms import client_events, erasure, members, rows, state, visibility
 from app.db import Reader
 from app.models.events import StoredEvent
 from app.models.state import StateInterval
@@ -49,7 +49,7 @@ _RELATED = select(StoredEvent.relates_to, StoredEvent.room_id).where(
     StoredEvent.redacted_by.is_(None),  # what was redacted relates to nothing any more
 )
 _STATE = select(StateInterval.event_position).where(
-    StateInterval.room_id == bindparam("room_id"),
+    StateInterval.room_number == rows.ROOM_NUMBER,
     StateInterval.from_position <= bindparam("position"),
     StateInterval.to_position > bindparam("position"),
 )

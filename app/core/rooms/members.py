@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, or_, select
 
 from app import errors
 from app.caches import ClientEvent
-from app.core.rooms import client_events, erasure, state, visibility
+from app.core.rooms import client_events, erasure, rows, state, visibility
 from app.db import Reader
 from app.models.base import NOW_AND_LATER
 from app.models.events import StoredEvent
@@ -23,7 +23,7 @@ from app.spec.events import Json
 _MEMBERS = (
     select(StateInterval.event_position)
     .where(
-        StateInterval.room_id == bindparam("room_id"),
+        StateInterval.room_number == rows.ROOM_NUMBER,
         StateInterval.type == state.MEMBER,
         StateInterval.from_position <= bindparam("position"),
         StateInterval.to_position > bindparam("position"),
@@ -31,7 +31,7 @@ _MEMBERS = (
     .order_by(StateInterval.event_position)
 )
 _OF_USERS = select(StateInterval.event_position).where(
-    StateInterval.room_id == bindparam("room_id"),
+    StateInterval.room_number == rows.ROOM_NUMBER,
     StateInterval.type == state.MEMBER,
     StateInterval.state_key.in_(bindparam("user_ids", expanding=True)),
     StateInterval.from_position <= bindparam("position"),
@@ -42,7 +42,7 @@ _JOINED = (
     select(StateInterval.state_key, StoredEvent.pdu)
     .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
     .where(
-        StateInterval.room_id == bindparam("room_id"),
+        StateInterval.room_number == rows.ROOM_NUMBER,
         StateInterval.to_position == NOW_AND_LATER,
         StateInterval.membership == "join",
     )

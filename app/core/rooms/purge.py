@@ -21,7 +21,7 @@ from sqlalchemy.orm import aliased
 from app import errors, hub
 from app.core.appservices import directory as networks
 from app.core.push import counts
-from app.core.rooms import aliases, membership, reports, server_notices, state, timeline
+from app.core.rooms import aliases, membership, reports, rows, server_notices, state, timeline
 from app.core.sync import account_data, receipts
 from app.db import Database, Reader
 from app.errors import MatrixError
@@ -35,8 +35,8 @@ from app.spec.events import Json
 LOG = logging.getLogger(__name__)
 
 OWNERS: Final = (
+    state,  # by the room's number, which goes with the next
     timeline,
-    state,
     aliases,
     membership,
     networks,
@@ -56,7 +56,7 @@ _NAME_EVENT, _ALIAS_EVENT = aliased(StoredEvent), aliased(StoredEvent)
 _JOINED = (
     select(func.count())
     .where(
-        StateInterval.room_id == Room.room_id,
+        StateInterval.room_number == Room.number,
         StateInterval.to_position == NOW_AND_LATER,
         StateInterval.membership == "join",
     )
@@ -81,7 +81,7 @@ _ALL = (
     )
     .outerjoin(
         _NAME,
-        (_NAME.room_id == Room.room_id)
+        (_NAME.room_number == Room.number)
         & (_NAME.type == "m.room.name")
         & (_NAME.state_key == "")
         & (_NAME.to_position == NOW_AND_LATER),
@@ -89,7 +89,7 @@ _ALL = (
     .outerjoin(_NAME_EVENT, _NAME_EVENT.position == _NAME.event_position)
     .outerjoin(
         _ALIAS,
-        (_ALIAS.room_id == Room.room_id)
+        (_ALIAS.room_number == Room.number)
         & (_ALIAS.type == "m.room.canonical_alias")
         & (_ALIAS.state_key == "")
         & (_ALIAS.to_position == NOW_AND_LATER),
@@ -100,7 +100,7 @@ _ALL = (
 _IS_THERE = select(Room.room_id).where(Room.room_id == bindparam("room_id"))
 _HAS_EVENTS = select(StoredEvent.position).where(StoredEvent.room_id == bindparam("room_id"))
 _PEOPLE = select(StateInterval.state_key).where(
-    StateInterval.room_id == bindparam("room_id"),
+    StateInterval.room_number == rows.ROOM_NUMBER,
     StateInterval.to_position == NOW_AND_LATER,
     StateInterval.membership.in_(("join", "invite", "knock")),
 )

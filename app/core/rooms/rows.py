@@ -24,6 +24,9 @@ EVENT_COLUMNS = (
 )
 """What `event` needs of a row."""
 
+ROOM_NUMBER = select(Room.number).where(Room.room_id == bindparam("room_id")).scalar_subquery()
+"""By which the table state_intervals names the room `room_id`."""
+
 _HEAD = select(Room.version, Room.forward_extremities, Room.depth).where(
     Room.room_id == bindparam("room_id")
 )

@@ -32,7 +32,7 @@ from app.core.rooms import (
 from app.core.rooms.history import Page, Walk
 from app.db import Reader
 from app.models.base import NOW_AND_LATER
-from app.models.rooms import ForgottenRoom
+from app.models.rooms import ForgottenRoom, Room
 from app.models.state import StateInterval
 from app.spec import filters
 from app.spec.events import Json
@@ -71,17 +71,22 @@ _BY_TIME = f"""
 _COUNT = f"SELECT count(*) FROM (SELECT 1 {_FROM} LIMIT {MAX_COUNTED})"  # noqa: S608 - as above
 
 _EVER_JOINED = (
-    select(StateInterval.room_id)
+    select(Room.room_id)
     .distinct()
+    .join(StateInterval, StateInterval.room_number == Room.number)
     .where(StateInterval.state_key == bindparam("user_id"), StateInterval.membership == "join")
 )
 _FORGOTTEN = select(ForgottenRoom.room_id).where(ForgottenRoom.user_id == bindparam("user_id"))
 _ROOMS = func.json_each(bindparam("room_ids")).table_valued("value")
-_ENCRYPTED = select(StateInterval.room_id).where(
-    StateInterval.room_id.in_(select(_ROOMS.c.value)),
-    StateInterval.type == "m.room.encryption",
-    StateInterval.state_key == "",
-    StateInterval.to_position == NOW_AND_LATER,
+_ENCRYPTED = (
+    select(Room.room_id)
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .where(
+        Room.room_id.in_(select(_ROOMS.c.value)),
+        StateInterval.type == "m.room.encryption",
+        StateInterval.state_key == "",
+        StateInterval.to_position == NOW_AND_LATER,
+    )
 )
 
 

@@ -25,6 +25,7 @@ from app.core.rooms import client_events, state, summary
 from app.db import Reader
 from app.models.base import NOW_AND_LATER
 from app.models.events import StoredEvent
+from app.models.rooms import Room
 from app.models.state import StateInterval
 from app.spec.events import Json
 
@@ -41,19 +42,24 @@ _AT_ONCE: Final = 500
 _ORDER = re.compile(r"[ -~]{0,50}")
 _TOKEN = re.compile(r"([0-9]{1,9})-([01])-([0-9]{1,9})")
 _CHILDREN = (
-    select(StateInterval.room_id, StateInterval.state_key, StoredEvent.pdu)
+    select(Room.room_id, StateInterval.state_key, StoredEvent.pdu)
+    .join(StateInterval, StateInterval.room_number == Room.number)
     .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
     .where(
-        StateInterval.room_id.in_(bindparam("room_ids", expanding=True)),
+        Room.room_id.in_(bindparam("room_ids", expanding=True)),
         StateInterval.type == CHILD,
         StateInterval.to_position == NOW_AND_LATER,
     )
 )
-_OWN_MEMBERSHIPS = select(StateInterval.room_id, StateInterval.membership).where(
-    StateInterval.state_key == bindparam("user_id"),
-    StateInterval.membership.is_not(None),
-    StateInterval.to_position == NOW_AND_LATER,
-    StateInterval.room_id.in_(bindparam("room_ids", expanding=True)),
+_OWN_MEMBERSHIPS = (
+    select(Room.room_id, StateInterval.membership)
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .where(
+        StateInterval.state_key == bindparam("user_id"),
+        StateInterval.membership.is_not(None),
+        StateInterval.to_position == NOW_AND_LATER,
+        Room.room_id.in_(bindparam("room_ids", expanding=True)),
+    )
 )
 
 

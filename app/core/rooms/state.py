@@ -16,6 +16,7 @@ from app.core.rooms import rows
 from app.db import Reader, Tx
 from app.models.base import NOW_AND_LATER
 from app.models.events import StoredEvent
+from app.models.rooms import Room
 from app.models.state import StateInterval
 from app.spec.events import Event, StateKey
 
@@ -31,12 +32,12 @@ _CURRENT = (
     .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
     .where(StateInterval.to_position == NOW_AND_LATER)
 )
-_CURRENT_OF_ROOM = _CURRENT.where(StateInterval.room_id == bindparam("room_id"))
+_CURRENT_OF_ROOM = _CURRENT.where(StateInterval.room_number == rows.ROOM_NUMBER)
 _HELD_AT_POSITION = (
     select(*rows.EVENT_COLUMNS)
     .join(StateInterval, StoredEvent.position == StateInterval.event_position)
     .where(
-        StateInterval.room_id == bindparam("room_id"),
+        StateInterval.room_number == rows.ROOM_NUMBER,
         StateInterval.from_position <= bindparam("position"),
         StateInterval.to_position > bindparam("position"),
     )
@@ -45,40 +46,56 @@ _ENTRIES_AT_POSITION = text(
     # By the last interval of each key, however often the key has changed. CROSS JOIN and the plus
     # keep SQLite from reading all of the room. json_each is its own; PostgreSQL will say LATERAL
     "SELECT events.position, events.event_id, events.room_id, events.pdu, held.type,"
-    " held.state_key, held.from_position FROM json_each(:keys) AS key"
-    " CROSS JOIN state_intervals AS held CROSS JOIN events"
-    " WHERE held.room_id = :room_id AND held.type = json_extract(key.value, '$[0]')"
+    " held.state_key, held.from_position FROM rooms CROSS JOIN json_each(:keys) AS key"
+    " CROSS JOIN state_intervals AS held CROSS JOIN events WHERE rooms.room_id = :room_id"
+    " AND held.room_number = rooms.number AND held.type = json_extract(key.value, '$[0]')"
     " AND held.state_key = json_extract(key.value, '$[1]') AND held.from_position = ("
-    "  SELECT max(from_position) FROM state_intervals AS begun WHERE begun.room_id = :room_id"
-    "  AND begun.type = json_extract(key.value, '$[0]')"
+    "  SELECT max(from_position) FROM state_intervals AS begun"
+    "  WHERE begun.room_number = rooms.number AND begun.type = json_extract(key.value, '$[0]')"
     "  AND begun.state_key = json_extract(key.value, '$[1]')"
     "  AND begun.from_position <= :position)"
     " AND +held.to_position > :position AND events.position = held.event_position"
 )
 _JOINED_USERS = select(StateInterval.state_key).where(
-    StateInterval.room_id == bindparam("room_id"),
+    StateInterval.room_number == rows.ROOM_NUMBER,
     StateInterval.to_position == NOW_AND_LATER,
     StateInterval.membership == "join",
 )
-_JOINED_ROOMS = select(StateInterval.room_id).where(
-    StateInterval.state_key == bindparam("user_id"),
-    StateInterval.to_position == NOW_AND_LATER,
-    StateInterval.membership == "join",
+_JOINED_ROOMS = (
+    select(Room.room_id)
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .where(
+        StateInterval.state_key == bindparam("user_id"),
+        StateInterval.to_position == NOW_AND_LATER,
+        StateInterval.membership == "join",
+    )
 )
 _END = (
     update(StateInterval)
     .where(
-        StateInterval.room_id == bindparam("in_room"),
+        StateInterval.room_number == rows.ROOM_NUMBER,
         StateInterval.type == bindparam("of_type"),
         StateInterval.state_key == bindparam("with_key"),
         StateInterval.from_position == bindparam("begun"),
     )
     .values(to_position=bindparam("end"))
 )
-_BEGIN = insert(StateInterval)
+_BEGIN = (
+    insert(StateInterval)
+    .inline()  # else it asks for the room's number back
+    .values(
+        room_number=rows.ROOM_NUMBER,
+        type=bindparam("of_type"),
+        state_key=bindparam("with_key"),
+        from_position=bindparam("position"),
+        to_position=NOW_AND_LATER,
+        event_position=bindparam("position"),
+        membership=bindparam("as_member"),
+    )
+)
 _REMOVE_ROOM = (
     delete(StateInterval)
-    .where(StateInterval.room_id == bindparam("the_room"))
+    .where(StateInterval.room_number == rows.ROOM_NUMBER)
     .returning(StateInterval.type, StateInterval.state_key)
 )
 
@@ -169,22 +186,11 @@ def replace(tx: Tx, event: Event, position: int) -> int | None:
     """
     key = (event.type, event.state_key or "")
     before = entries(tx, event.room_id, [key])[key]
+    of_entry = {"room_id": event.room_id, "of_type": key[0], "with_key": key[1]}
     if before.event is not None:
-        ended = {"in_room": event.room_id, "of_type": key[0], "with_key": key[1]}
-        tx.sql.execute(_END, {**ended, "begun": before.since, "end": position})
+        tx.sql.execute(_END, {**of_entry, "begun": before.since, "end": position})
     membership = str(event.content["membership"]) if event.type == MEMBER else None
-    tx.sql.execute(
-        _BEGIN,
-        {
-            "room_id": event.room_id,
-            "type": key[0],
-            "state_key": key[1],
-            "from_position": position,
-            "to_position": NOW_AND_LATER,
-            "event_position": position,
-            "membership": membership,
-        },
-    )
+    tx.sql.execute(_BEGIN, {**of_entry, "position": position, "as_member": membership})
     size = rows.memory_bytes(event)
     entry = StateEntry(event, position, position, size)
     tx.remember(tx.caches.state, (event.room_id, key), entry)
@@ -197,7 +203,7 @@ def remove_room(tx: Tx, room_id: str) -> None:
     """Let nothing of a room be left here; called by rooms/purge.py alone."""
     tx.forget(tx.caches.joined, room_id)
     tx.forget(tx.caches.members, room_id)
-    removed = tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
+    removed = tx.sql.execute(_REMOVE_ROOM, {"room_id": room_id})
     for event_type, state_key in {(row.type, row.state_key) for row in removed}:
         tx.forget(tx.caches.state, (room_id, (event_type, state_key)))
         if event_type == MEMBER:

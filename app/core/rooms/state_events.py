@@ -16,6 +16,7 @@ from app.core.rooms import (
     erasure,
     guest_access,
     membership,
+    rows,
     state,
     timeline,
     visibility,
@@ -28,7 +29,7 @@ from app.spec.events import Json
 _POSITIONS = (
     select(StateInterval.event_position)
     .where(
-        StateInterval.room_id == bindparam("room_id"),
+        StateInterval.room_number == rows.ROOM_NUMBER,
         StateInterval.from_position <= bindparam("position"),
         StateInterval.to_position > bindparam("position"),
     )

@@ -27,10 +27,11 @@ INSIDE: Final = frozenset({"join", "invite", "knock"})
 _ASKED_AT_ONCE: Final = 500
 
 _SHOWN_STATE = (
-    select(StateInterval.room_id, StateInterval.type, StoredEvent.pdu)
+    select(Room.room_id, StateInterval.type, StoredEvent.pdu)
+    .join(StateInterval, StateInterval.room_number == Room.number)
     .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
     .where(
-        StateInterval.room_id.in_(bindparam("room_ids", expanding=True)),
+        Room.room_id.in_(bindparam("room_ids", expanding=True)),
         StateInterval.type.in_(
             (
                 "m.room.avatar",
@@ -49,13 +50,14 @@ _SHOWN_STATE = (
     )
 )
 _MEMBERS = (
-    select(StateInterval.room_id, func.count().label("members"))
+    select(Room.room_id, func.count().label("members"))
+    .join(StateInterval, StateInterval.room_number == Room.number)
     .where(
-        StateInterval.room_id.in_(bindparam("room_ids", expanding=True)),
+        Room.room_id.in_(bindparam("room_ids", expanding=True)),
         StateInterval.membership == "join",
         StateInterval.to_position == NOW_AND_LATER,
     )
-    .group_by(StateInterval.room_id)
+    .group_by(Room.room_id)
 )
 _VERSIONS = select(Room.room_id, Room.version).where(
     Room.room_id.in_(bindparam("room_ids", expanding=True))

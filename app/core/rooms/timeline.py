@@ -72,7 +72,7 @@ _SOME_EVENTS = (
 )
 _REMOVE_EVENT = delete(StoredEvent).where(StoredEvent.position == bindparam("at"))
 _EVENTS_OF_ENTRY = select(StateInterval.event_position).where(
-    StateInterval.room_id == bindparam("in_room"),
+    StateInterval.room_number == rows.ROOM_NUMBER,
     StateInterval.type == bindparam("of_type"),
     StateInterval.state_key == bindparam("with_key"),
 )
@@ -387,7 +387,7 @@ def _apply_redaction(tx: Tx, event: Event, position: int) -> None:
     search_index.forget(tx, at)
     if target.state_key is not None:
         tx.forget(tx.caches.state, (target.room_id, (target.type, target.state_key)))
-        entry = {"in_room": target.room_id, "of_type": target.type, "with_key": target.state_key}
+        entry = {"room_id": target.room_id, "of_type": target.type, "with_key": target.state_key}
         for shown in tx.sql.execute(_EVENTS_OF_ENTRY, entry).scalars():
             tx.forget(tx.caches.client_events, shown)  # one has the redacted as prev_content
 

@@ -70,7 +70,7 @@ _KEPT = (
     )
     .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
     .where(
-        StateInterval.room_id == bindparam("room_id"),
+        StateInterval.room_number == rows.ROOM_NUMBER,
         StateInterval.to_position == NOW_AND_LATER,
         StateInterval.event_position > bindparam("after"),
         or_(

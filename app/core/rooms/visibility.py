@@ -21,7 +21,7 @@ import orjson
 from sqlalchemy import bindparam, case, select, union_all
 
 from app import errors
-from app.core.rooms import state
+from app.core.rooms import rows, state
 from app.db import Reader
 from app.models.base import NOW_AND_LATER
 from app.models.events import StoredEvent
@@ -44,7 +44,7 @@ _CHANGES = (
         case((StateInterval.type == VISIBILITY[0], StoredEvent.pdu)).label("pdu"),
     )
     .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
-    .where(StateInterval.room_id == bindparam("room_id"))
+    .where(StateInterval.room_number == rows.ROOM_NUMBER)
 )
 _HISTORY = union_all(
     _CHANGES.where(StateInterval.type == VISIBILITY[0], StateInterval.state_key == VISIBILITY[1]),

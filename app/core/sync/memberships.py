@@ -20,22 +20,30 @@ from app.models.state import StateInterval
 from app.spec import filters
 from app.spec.filters import RoomFilter
 
-_OWN = select(
-    StateInterval.room_id,
-    StateInterval.membership,
-    StateInterval.from_position,
-    StateInterval.to_position,
-    StateInterval.event_position,
-).where(StateInterval.state_key == bindparam("user_id"), StateInterval.membership.is_not(None))
+_OWN = (
+    select(
+        Room.room_id,
+        StateInterval.membership,
+        StateInterval.from_position,
+        StateInterval.to_position,
+        StateInterval.event_position,
+    )
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .where(StateInterval.state_key == bindparam("user_id"), StateInterval.membership.is_not(None))
+)
 _OWN_NOW = _OWN.where(StateInterval.to_position == NOW_AND_LATER)
 _OWN_CHANGED = _OWN.where(StateInterval.to_position > bindparam("since")).order_by(
     StateInterval.from_position
 )
-_CHANGED_ROOMS = select(StateInterval.room_id).where(
-    StateInterval.state_key == bindparam("user_id"),
-    StateInterval.membership.is_not(None),
-    StateInterval.to_position == NOW_AND_LATER,
-    StateInterval.from_position > bindparam("since"),
+_CHANGED_ROOMS = (
+    select(Room.room_id)
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .where(
+        StateInterval.state_key == bindparam("user_id"),
+        StateInterval.membership.is_not(None),
+        StateInterval.to_position == NOW_AND_LATER,
+        StateInterval.from_position > bindparam("since"),
+    )
 )
 _FORGOTTEN = select(ForgottenRoom.room_id).where(ForgottenRoom.user_id == bindparam("user_id"))
 _BUSY_IN_RANGE = (
@@ -166,7 +174,7 @@ def _sort_in(tx: Reader, user_id: str, position: int, changed: set[str], mine: M
     """Find for each room in which the user's membership has changed what to tell of it."""
     course: dict[str, list[tuple[str, int, int]]] = {room_id: [] for room_id in changed}
     asked = {"user_id": user_id, "since": position}
-    query = _OWN_CHANGED.where(StateInterval.room_id.in_(changed))
+    query = _OWN_CHANGED.where(Room.room_id.in_(changed))
     for row in tx.sql.execute(query, asked):
         course[row.room_id].append((row.membership, row.from_position, row.event_position))
     for room_id, steps in course.items():

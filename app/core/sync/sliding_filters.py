@@ -24,15 +24,17 @@ from app.spec.events import Json
 # As of a position: who was kicked shall not find out by a filter how the room is called now.
 # The sums keep SQLite from an index by which it would read all members of the room.
 _KINDS = text(
-    "SELECT held.room_id, held.type, events.pdu FROM json_each(:rooms) AS room"
-    " JOIN state_intervals AS held ON held.room_id = room.key AND held.state_key = ''"
+    "SELECT rooms.room_id, held.type, events.pdu FROM json_each(:rooms) AS one"
+    " JOIN rooms ON rooms.room_id = one.key"
+    " JOIN state_intervals AS held ON held.room_number = rooms.number AND held.state_key = ''"
     " AND held.type IN ('m.room.create', 'm.room.encryption', 'm.room.name')"
-    " AND held.from_position <= room.value AND held.to_position + 0 > room.value"
+    " AND held.from_position <= one.value AND held.to_position + 0 > one.value"
     " JOIN events ON events.position = held.event_position"
 )
 _CHILDREN = text(
     "SELECT held.state_key, events.pdu FROM json_each(:spaces) AS space"
-    " JOIN state_intervals AS held ON held.room_id = space.value"
+    " JOIN rooms ON rooms.room_id = space.value"
+    " JOIN state_intervals AS held ON held.room_number = rooms.number"
     " AND held.type = 'm.space.child' AND held.to_position + 0 = :now"
     " JOIN events ON events.position = held.event_position"
 )

@@ -30,16 +30,16 @@ _SHORT_RANGE: Final = 1000
 """Positions that are cheaper to walk through than to ask each room for its last one."""
 
 _OWN = text(
-    "SELECT own.room_id, own.membership, own.from_position, rooms.last_position"
-    " FROM state_intervals AS own JOIN rooms ON rooms.room_id = own.room_id"
+    "SELECT rooms.room_id, own.membership, own.from_position, rooms.last_position"
+    " FROM state_intervals AS own JOIN rooms ON rooms.number = own.room_number"
     " JOIN events ON events.position = own.event_position"
     " WHERE own.state_key = :user_id AND own.to_position = :now AND own.membership IS NOT NULL"
     " AND (own.membership IN ('join', 'invite', 'knock') OR (events.sender <> :user_id"
     "  AND EXISTS (SELECT 1 FROM state_intervals AS earlier"
-    "   WHERE earlier.room_id = own.room_id AND earlier.type = 'm.room.member'"
+    "   WHERE earlier.room_number = own.room_number AND earlier.type = 'm.room.member'"
     "   AND earlier.state_key = :user_id AND earlier.membership = 'join')"
     "  AND NOT EXISTS (SELECT 1 FROM forgotten_rooms AS forgotten"
-    "   WHERE forgotten.user_id = :user_id AND forgotten.room_id = own.room_id)))"
+    "   WHERE forgotten.user_id = :user_id AND forgotten.room_id = rooms.room_id)))"
 )
 # the plus signs keep SQLite from indexes by which it would read all events or receipts of old
 _BUSY_IN_RANGE = text(

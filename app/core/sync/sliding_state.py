@@ -28,9 +28,10 @@ MAX_MEMBERS: Final = 200
 
 # all memberships by name, as the index has the position behind them
 _HELD = (
-    "SELECT held.room_id, held.type, held.state_key, held.event_position"
-    " FROM json_each(:rooms) AS room JOIN state_intervals AS held ON held.room_id = room.key"
-    " AND held.to_position = :now AND held.event_position > room.value AND held.membership "
+    "SELECT rooms.room_id, held.type, held.state_key, held.event_position"
+    " FROM json_each(:rooms) AS one JOIN rooms ON rooms.room_id = one.key"
+    " JOIN state_intervals AS held ON held.room_number = rooms.number"
+    " AND held.to_position = :now AND held.event_position > one.value AND held.membership "
 )
 _HELD_BUT_MEMBERS: Final = text(_HELD + "IS NULL")
 _HELD_MEMBERS: Final = text(_HELD + "IN ('join', 'leave', 'ban', 'invite', 'knock')")

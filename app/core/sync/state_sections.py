@@ -26,8 +26,9 @@ from app.spec import filters
 from app.spec.filters import RoomEventFilter
 
 _SPAN_JOIN = (
-    "SELECT state_intervals.room_id, state_intervals.event_position FROM json_each(:spans) AS span"
-    " JOIN state_intervals ON state_intervals.room_id = span.key"
+    "SELECT rooms.room_id, state_intervals.event_position FROM json_each(:spans) AS span"
+    " JOIN rooms ON rooms.room_id = span.key"
+    " JOIN state_intervals ON state_intervals.room_number = rooms.number"
     " AND state_intervals.to_position > json_extract(span.value, '$[1]')"
     " AND state_intervals.from_position > json_extract(span.value, '$[0]')"
     " AND state_intervals.from_position <= json_extract(span.value, '$[1]')"
@@ -35,8 +36,9 @@ _SPAN_JOIN = (
 _HELD_AT_BOUNDARY = text(_SPAN_JOIN)
 _HELD_WITHOUT_MEMBERS = text(_SPAN_JOIN + " AND state_intervals.membership IS NULL")
 _MEMBERS_AT_BOUNDARY = text(
-    "SELECT state_intervals.room_id, state_intervals.event_position FROM json_each(:wanted) AS one"
-    " JOIN state_intervals ON state_intervals.room_id = json_extract(one.value, '$[0]')"
+    "SELECT rooms.room_id, state_intervals.event_position FROM json_each(:wanted) AS one"
+    " JOIN rooms ON rooms.room_id = json_extract(one.value, '$[0]')"
+    " JOIN state_intervals ON state_intervals.room_number = rooms.number"
     " AND state_intervals.type = 'm.room.member'"
     " AND state_intervals.state_key = json_extract(one.value, '$[1]')"
     " AND state_intervals.from_position <= json_extract(one.value, '$[2]')"

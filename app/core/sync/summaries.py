@@ -13,31 +13,38 @@ from sqlalchemy import bindparam, func, select, text
 from app.caches import MemberSummary
 from app.db import Reader
 from app.models.base import NOW_AND_LATER
+from app.models.rooms import Room
 from app.models.state import StateInterval
 from app.spec.events import Json
 
 MAX_HEROES = 5
 _COUNTS = (
-    select(StateInterval.room_id, StateInterval.membership, func.count())
+    select(Room.room_id, StateInterval.membership, func.count())
+    .join(StateInterval, StateInterval.room_number == Room.number)
     .where(
-        StateInterval.room_id.in_(bindparam("room_ids", expanding=True)),
+        Room.room_id.in_(bindparam("room_ids", expanding=True)),
         StateInterval.to_position == NOW_AND_LATER,
         StateInterval.membership.in_(["join", "invite"]),
     )
-    .group_by(StateInterval.room_id, StateInterval.membership)
+    .group_by(Room.room_id, StateInterval.membership)
 )
-_NAMED = select(StateInterval.room_id).where(
-    StateInterval.room_id.in_(bindparam("room_ids", expanding=True)),
-    StateInterval.type.in_(["m.room.name", "m.room.canonical_alias"]),
-    StateInterval.state_key == "",
-    StateInterval.to_position == NOW_AND_LATER,
+_NAMED = (
+    select(Room.room_id)
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .where(
+        Room.room_id.in_(bindparam("room_ids", expanding=True)),
+        StateInterval.type.in_(["m.room.name", "m.room.canonical_alias"]),
+        StateInterval.state_key == "",
+        StateInterval.to_position == NOW_AND_LATER,
+    )
 )
 _FIRST = text(
-    "SELECT state_intervals.room_id, state_intervals.state_key, state_intervals.membership"
-    " FROM json_each(:room_ids) AS room JOIN state_intervals"
-    " ON state_intervals.room_id = room.value AND state_intervals.type = 'm.room.member'"
+    "SELECT rooms.room_id, state_intervals.state_key, state_intervals.membership"
+    " FROM json_each(:room_ids) AS one JOIN rooms ON rooms.room_id = one.value"
+    " JOIN state_intervals ON state_intervals.room_number = rooms.number"
+    " AND state_intervals.type = 'm.room.member'"
     " AND state_intervals.state_key IN ("
-    "  SELECT state_key FROM state_intervals AS member WHERE member.room_id = room.value"
+    "  SELECT state_key FROM state_intervals AS member WHERE member.room_number = rooms.number"
     "  AND member.to_position = :now AND member.membership IS NOT NULL"
     "  ORDER BY member.membership IN ('join', 'invite') DESC, member.from_position LIMIT :most)"
     " AND state_intervals.to_position = :now ORDER BY state_intervals.from_position"
