@@ -153,8 +153,10 @@ def _copy_files(source: Path, target: Path, database_bytes: int, progress: Progr
         copy = target / path.parent.name / path.name
         size = path.stat().st_size
         if not copy.exists() or copy.stat().st_size != size:
-            copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            made = disk.make_folders(copy.parent)
             _copy_whole(path, copy)
+            for folder in made:
+                disk.sync_folder(folder)
             new_files += 1
             new_bytes += size
         progress(number, len(found))

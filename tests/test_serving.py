@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from app import config
+from app.core import server_key
 from tests import server as real_server
 
 HOMEBODY = Path(sys.executable).parent / "homebody"
@@ -166,6 +169,25 @@ def test_another_server_name_than_that_of_the_accounts(
     assert sentence.startswith(
         "server_name is example.org, but the accounts in the database are of"
     )
+
+
+def test_a_signing_key_comes_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config.load(None, {}, {"data_dir": str(tmp_path)})
+
+    def cut(_descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", cut)
+        with pytest.raises(config.ConfigError, match="can't be used"):
+            server_key.load_or_make(settings)
+
+    assert not settings.signing_key_path.exists()
+    made = server_key.load_or_make(settings)
+    assert server_key.load_or_make(settings).to_text() == made.to_text()
+    assert [path.name for path in tmp_path.iterdir()] == [settings.signing_key_path.name]
 
 
 @pytest.mark.parametrize("is_folder", [False, True])

@@ -11,6 +11,7 @@ import os
 import secrets
 from pathlib import Path
 
+from app import disk
 from app.config import Config, ConfigError
 from app.spec.signing import SigningKey
 
@@ -32,9 +33,14 @@ def load_or_make(config: Config) -> SigningKey:
 
 
 def _write_new(path: Path) -> None:
+    """Make the file, whole or not at all: an empty one would keep the server from starting."""
     key = SigningKey.from_seed(f"a_{secrets.token_hex(2)}", secrets.token_bytes(32))
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    incoming = path.with_name(f"{path.name}.new")
+    incoming.unlink(missing_ok=True)  # of a start that was interrupted
+    descriptor = os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(key.to_text() + "\n")
         file.flush()
         os.fsync(file.fileno())
+    incoming.rename(path)
+    disk.sync_folder(path.parent)

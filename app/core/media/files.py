@@ -165,19 +165,10 @@ def _keep(file: IO[bytes], path: Path, target: Path) -> None:
         return  # the same content
     file.flush()
     os.fsync(file.fileno())
-    made = _make_folders(target.parent)
+    made = disk.make_folders(target.parent)
     path.rename(target)
     for folder in made:
         disk.sync_folder(folder)
-
-
-def _make_folders(folder: Path) -> list[Path]:
-    """Make what is missing; the folders whose entries have changed, with this one."""
-    missing = [folder]
-    while not missing[-1].exists():
-        missing.append(missing[-1].parent)
-    folder.mkdir(parents=True, exist_ok=True)
-    return missing
 
 
 @contextmanager
