@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "db": {"caches", "config", "errors", "hub", "models", "spec", "statements", "trouble"},
     "outside": {"config", "config_mail", "errors", "hub", "spec"},
     "core": {"caches", "config", "db", "disk", "errors", "hub", "models", "outside", "spec"},
-    "background": {"core", "db", "outside"},
+    "background": {"core", "db", "errors", "outside"},
     "context": {"caches", "core", "db", "metrics", "outside"},
     "client_server": {"caches", "context", "core", "db", "errors", "spec"},
     "web": {"caches", "client_server", "config", "context", "core", "db", "errors", "hub", "logs"}
