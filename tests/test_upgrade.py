@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 
 from app.core.rooms import upgrade
 from app.models.base import NOW_AND_LATER
+from app.models.rooms import Room
 from app.models.state import StateInterval
 from app.spec.room_versions import VERSIONS
 from tests.conftest import Login, MakeApp, Person
@@ -390,7 +391,11 @@ def commits(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, set[K
     def look(_writes: int, _seconds: float) -> None:
         found: dict[str, set[Kept]] = {}
         with app.extensions["db"].read() as tx:
-            current = select(StateInterval).where(StateInterval.to_position == NOW_AND_LATER)
+            current = (
+                select(Room.room_id, StateInterval)
+                .join(StateInterval, StateInterval.room_number == Room.number)
+                .where(StateInterval.to_position == NOW_AND_LATER)
+            )
             for row in tx.sql.execute(current):
                 found.setdefault(row.room_id, set()).add((row.type, row.state_key, row.membership))
         seen.append(found)
