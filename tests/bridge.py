@@ -48,11 +48,11 @@ class Bridge:
                 call = Call(self.command, self.path, token, body)
                 status, answer = bridge.answer(call)
                 content = json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-                bridge.note(call)
+                with bridge.noting(call):
+                    self.send_response(status)
+                    self.send_header("Content-Length", str(len(content)))
+                    self.end_headers()
+                    self.wfile.write(content)
 
             do_GET = do_PUT = do_POST = do  # noqa: N815 - the names of http.server
 
@@ -74,8 +74,11 @@ class Bridge:
         kind = call.path.split("/")[4] if call.path.count("/") > 3 else call.path
         return self.answers.get(kind, (200, {}))
 
-    def note(self, call: Call) -> None:
+    @contextmanager
+    def noting(self, call: Call) -> Iterator[None]:
+        """Answer inside: who has the answer finds the call noted."""
         with self._changed:
+            yield
             self.calls.append(call)
             self._changed.notify_all()
 
