@@ -96,6 +96,8 @@ class Device:
     def ask(self, limit: int | None = None, *, is_full: bool = False) -> Json:
         """An answer of /sync."""
         query: Json = {"filter": json.dumps(self._filter(limit))}
+        if self.token is not None:  # the token says that they have come, even if no answer does
+            self.unacknowledged = []
         if is_full:
             query["full_state"] = "true"
         if self.habits.has_state_after:
