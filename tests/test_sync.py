@@ -380,7 +380,7 @@ def test_lazy_loading_tells_of_members_when_they_speak_and_once(
     login: Login, room: MakeRoom
 ) -> None:
     alice, bob, carol = login("alice"), login("bob"), login("carol")
-    room_id = room(alice, bob, carol)
+    room_id = room(alice, bob, carol, name="Garden")
     lazy = inline(room={"state": {"lazy_load_members": True}, "timeline": {"limit": 1}})
     bob.send(room_id, "from bob")
 

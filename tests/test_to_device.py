@@ -154,6 +154,27 @@ def test_an_answer_holds_so_many_and_the_rest_comes_in_order(
         assert tx.sql.execute(select(CutAnswer.token)).all() == []
 
 
+def test_what_waits_comes_in_pieces_and_once_where_nothing_else_happens(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_device, "AT_ONCE", 3)
+    alice, bob = login("alice"), login("bob")
+    token = bob.sync()["next_batch"]
+    for number in range(8):
+        ping(alice, bob, number)
+
+    got: list[list[int]] = []
+    for _ in range(4):
+        repeated = bob.sync(token)
+        answer = bob.sync(token)
+        assert pings(repeated) == pings(answer)
+        got.append(pings(answer))
+        token = answer["next_batch"]
+
+    assert got == [[0, 1, 2], [3, 4, 5], [6, 7], []]
+    assert waiting(app) == 0
+
+
 def test_of_two_cut_answers_with_one_token_the_shorter_counts(
     login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,11 +78,26 @@ def _state_section() -> str:
 def _look(ask: Ask) -> Answer:
     with context.db().read() as tx:
         found = sync.answer(tx, ask, context.ephemeral(), _lazy_members())
-    if found.cut_after is not None:
-        me = ask.requester
-        with context.db().write() as tx:
-            to_device.note_cut(tx, me.user_id, me.device_id, found.position, found.cut_after)
-    return found
+    if found.cut_after is None and not found.needs_new_token:
+        return found
+    return _mark_off(ask, found)
+
+
+def _mark_off(ask: Ask, found: Answer) -> Answer:
+    """The answer, once its token tells which messages to the device it held.
+
+    Those of a cut answer are remembered by its token. On a quiet server the clock may not have
+    moved since the one before: then it does now, or both would be the same.
+    """
+    me = ask.requester
+    with context.db().write() as tx:
+        is_late = found.needs_new_token and tx.position != ask.position
+        if not is_late:
+            found = found.at(tx.next_position()) if found.needs_new_token else found
+            if found.cut_after is not None:
+                position = found.token.position
+                to_device.note_cut(tx, me.user_id, me.device_id, position, found.cut_after)
+    return _look(ask) if is_late else found
 
 
 def _lazy_members() -> LazyMembers:

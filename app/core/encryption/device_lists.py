@@ -155,15 +155,15 @@ def _compare(
     tx: Reader, user_id: str, position: int, mine: Memberships, moves: Moves
 ) -> DeviceLists:
     changed = _changed(tx, user_id, position)
-    if not (changed or moves or mine.newly_joined or mine.left):
+    if not (changed or moves or mine.newly_joined or mine.left or mine.interrupted):
         return NOTHING
     came, went = _came_and_went(tx, position, moves)
     for room_id in mine.newly_joined:
         came |= state.joined_users(tx, room_id)
-    for room in mine.left:
-        if room.since:  # else an invite that came to nothing
-            asked = {"room_id": room.room_id, "since": position}
-            went.update(tx.sql.execute(_JOINED_THEN, asked).scalars())
+    left = {room.room_id for room in mine.left if room.since}  # else an invite without a join
+    for room_id in left | mine.interrupted:
+        asked = {"room_id": room_id, "since": position}
+        went.update(tx.sql.execute(_JOINED_THEN, asked).scalars())
     for room_id in state.joined_rooms(tx, user_id):
         if not went:
             break

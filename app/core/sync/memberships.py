@@ -83,6 +83,8 @@ class Memberships:
     left: list[LeftRoom] = field(default_factory=list)
     invited: list[str] = field(default_factory=list)
     knocked: list[str] = field(default_factory=list)
+    interrupted: set[str] = field(default_factory=set)
+    """Rooms left since, in which the user is again, or to which they may come back."""
 
 
 def since(tx: Reader, user_id: str, position: int, room_filter: RoomFilter) -> Memberships:
@@ -180,8 +182,11 @@ def _sort_in(tx: Reader, user_id: str, position: int, changed: set[str], mine: M
     for room_id, steps in course.items():
         now, began, event_position = steps[-1]
         was_joined = steps[0][0] == "join" and steps[0][1] <= position
+        is_left = any(membership != "join" for membership, _, _ in steps)
+        if was_joined and is_left and now in {"join", "invite", "knock"}:
+            mine.interrupted.add(room_id)
         if now == "join":
-            if not was_joined or any(membership != "join" for membership, _, _ in steps):
+            if not was_joined or is_left:
                 mine.newly_joined.add(room_id)
         elif now == "invite":
             mine.invited.append(room_id)

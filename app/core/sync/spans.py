@@ -68,6 +68,8 @@ class Span:
     """There is nothing but what ignored users have said."""
     boundary: int = 0
     """The timeline begins after this position; the state section tells the state at it."""
+    state_upto: int | None = None
+    """The last position whose state the user may know, if they are not in the room."""
 
     @property
     def is_new(self) -> bool:
@@ -95,8 +97,31 @@ def fill(tx: Reader, user_id: str, spans: list[Span], event_filter: RoomEventFil
         span.boundary = shown[0] - 1 if shown else span.upto
         there = [events[position] for position in shown if position in events]
         seen = visibility.visible(tx, user_id, span.room_id, there)
+        if len(seen) < len(there):
+            seen = _after_hidden_state(span, there, seen)
         span.timeline = erasure.hide(tx, user_id, ignored_users.without(tx, user_id, seen))
         span.is_ignored = bool(seen) and not (span.timeline or span.is_limited or span.is_filtered)
+
+
+def _after_hidden_state(
+    span: Span, there: list[ClientEvent], seen: list[ClientEvent]
+) -> list[ClientEvent]:
+    """The visible events behind the last hidden one that has set state: the timeline begins there.
+
+    Who may not see how the state came about may know it all the same, and from its section.
+    """
+    upto = span.upto if span.state_upto is None else span.state_upto
+    shown = {event.position for event in seen}
+    hidden = [
+        event.position
+        for event in there
+        if event.state_key is not None and event.position not in shown and event.position <= upto
+    ]
+    if not hidden:
+        return seen
+    span.boundary = hidden[-1]
+    span.is_limited |= seen[:1] != [] and seen[0].position < span.boundary
+    return [event for event in seen if event.position > span.boundary]
 
 
 def _only_limited(event_filter: RoomEventFilter) -> RoomEventFilter:

@@ -13,7 +13,7 @@ Spec: client-server-api#syncing, client-server-api#lazy-loading-room-members
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import orjson
 from sqlalchemy import TextClause, text
@@ -58,6 +58,7 @@ class LazyMembers:
     def __init__(self) -> None:
         self._in_all = 0
         self._told: OrderedDict[tuple[str, str], dict[tuple[str, str], int]] = OrderedDict()
+        """{(user_id, device_id): {(room_id, member): the token with which it was told of}}"""
 
     def unknown(
         self, asker: Requester, since: int, room_id: str, user_ids: Iterable[str]
@@ -79,6 +80,21 @@ class LazyMembers:
             told.setdefault((room_id, user_id), token)
             told[room_id, user_id] = min(told[room_id, user_id], token)
         self._in_all += len(told) - before
+        self._keep_small()
+
+    def begin_anew(self, asker: Requester, room_ids: Collection[str]) -> None:
+        """Take it that the device knows nobody of these rooms: it may have dropped what it knew.
+
+        So does who starts anew, or comes back into a room; and names have changed meanwhile.
+        """
+        told = self._told.get((asker.user_id, asker.device_id))
+        if told and room_ids:
+            gone = [key for key in told if key[0] in room_ids]
+            for key in gone:
+                del told[key]
+            self._in_all -= len(gone)
+
+    def _keep_small(self) -> None:
         while len(self._told) > self.MAX_DEVICES or (
             self._in_all > self.MAX_IN_ALL and len(self._told) > 1
         ):
@@ -93,36 +109,45 @@ def load(
     event_filter: RoomEventFilter,
     lazy_members: LazyMembers,
     *,
+    heroes: Mapping[str, Iterable[str]],
+    since: int,
     is_full: bool,
     is_after: bool,
 ) -> dict[str, list[ClientEvent]]:
     """{room_id: events of its state section, in their order}.
 
-    `is_full`: the client wants all state, whatever it knows. `is_after`: as of the end.
+    `heroes`: the members by whom rooms are called. `since`: what the client has seen. `is_full`:
+    the client wants all state, whatever it knows. `is_after`: as of the end.
     """
     positions: dict[str, set[int]] = {span.room_id: set() for span in spans}
     is_lazy = event_filter.lazy_load_members
     new = [span for span in spans if span.is_new or is_full]
+    if is_lazy:
+        lazy_members.begin_anew(asker, {span.room_id for span in spans if span.is_new})
+    # lazy loading: who comes back, or asks for all, is told also of members who have changed
     known = [
         span
         for span in spans
-        if not (span.is_new or is_full) and _may_have_gap(span, is_after=is_after)
+        if _may_have_gap(span, is_after=is_after)
+        and (not (span.is_new or is_full) or (is_lazy and since > 0))
     ]
     _collect(
         tx,
         _HELD_WITHOUT_MEMBERS if is_lazy else _HELD_AT_BOUNDARY,
-        {span.room_id: (-1, _boundary(span, is_after=is_after)) for span in new},
+        {span.room_id: (-1, _end(span, is_after=is_after)) for span in new},
         positions,
     )
     _collect(
         tx,
         _HELD_AT_BOUNDARY,
-        {span.room_id: (span.since, _delta_end(span, is_after=is_after)) for span in known},
+        {span.room_id: (span.since or since, _end(span, is_after=is_after)) for span in known},
         positions,
     )
     if is_lazy:
-        wanted = _wanted_members(tx, asker, spans, event_filter, lazy_members, is_full=is_full)
-        at = {span.room_id: _boundary(span, is_after=is_after) for span in spans}
+        wanted = _wanted_members(
+            tx, asker, spans, event_filter, lazy_members, heroes, is_full=is_full
+        )
+        at = {span.room_id: _end(span, is_after=is_after) for span in spans}
         asked = [(room, user, at[room]) for room, users in wanted.items() for user in users]
         _collect_members(tx, asked, positions)
     found = client_events.load(tx, sorted(set().union(*positions.values())))
@@ -134,13 +159,13 @@ def load(
     return _by_room(spans, admitted, is_after=is_after)
 
 
-def _boundary(span: Span, *, is_after: bool) -> int:
-    return span.upto if is_after else span.boundary
+def _end(span: Span, *, is_after: bool) -> int:
+    """As of when state is told: a filtered timeline may hide changes between its events too.
 
-
-def _delta_end(span: Span, *, is_after: bool) -> int:
-    """Up to where changes are told: a filtered timeline may hide some between its events too."""
-    return span.upto if is_after or span.is_filtered else span.boundary
+    Who has left is told of nothing that came after.
+    """
+    end = span.upto if is_after or span.is_filtered else span.boundary
+    return end if span.state_upto is None else min(end, span.state_upto)
 
 
 def _may_have_gap(span: Span, *, is_after: bool) -> bool:
@@ -183,13 +208,14 @@ def _wanted_members(
     spans: Collection[Span],
     event_filter: RoomEventFilter,
     lazy_members: LazyMembers,
+    heroes: Mapping[str, Iterable[str]],
     *,
     is_full: bool,
 ) -> dict[str, list[str]]:
-    """{room_id: members whom the client needs to show the timeline and does not know}."""
+    """{room_id: members whom the client needs for timeline and name, and does not know}."""
     wanted: dict[str, list[str]] = {}
     for span in spans:
-        users = {event.sender for event in span.timeline}
+        users = {event.sender for event in span.timeline}.union(heroes.get(span.room_id, ()))
         if span.is_new or is_full:
             users.add(asker.user_id)
         if event_filter.include_redundant_members or span.is_new or is_full:

@@ -16,8 +16,8 @@ Spec: client-server-api#syncing
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -56,6 +56,8 @@ STRIPPED_STATE: list[StateKey] = [
     ("m.room.encryption", ""),
 ]
 """What somebody invited is told of a room. Spec: client-server-api#stripped-state"""
+NAMING = frozenset({state.MEMBER, "m.room.name", "m.room.canonical_alias"})
+"""What may change how a room is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +95,19 @@ class Answer:
     body: Json
     is_empty: bool
     """Nothing is new: a request that may wait waits on."""
-    position: int
-    """Of its token."""
+    token: SyncToken
+    """The one that it gives."""
     cut_after: int | None
     """Not all messages to the device are in it: the position of the last that is."""
+    needs_new_token: bool
+    """It has messages to the device, those that an earlier answer did not hold, and nothing has
+    happened since: its token is still that of the earlier one."""
+
+    def at(self, position: int) -> Answer:
+        """The same with a later token, up to which nothing else has happened."""
+        token = replace(self.token, position=position)
+        body = {**self.body, "next_batch": str(token)}
+        return replace(self, body=body, token=token, needs_new_token=False)
 
 
 def answer(tx: Reader, ask: Ask, ephemeral: Ephemeral, lazy_members: LazyMembers) -> Answer:
@@ -123,7 +134,8 @@ def answer(tx: Reader, ask: Ask, ephemeral: Ephemeral, lazy_members: LazyMembers
         "device_unused_fallback_key_types": keys.unused_fallback_types,
     }
     is_empty = not (own_data or online or any(rooms.values()) or messages.events or lists)
-    return Answer(body, is_empty, token.position, messages.cut_after)
+    is_same_token = bool(messages.events) and token.position == ask.position
+    return Answer(body, is_empty, token, messages.cut_after, needs_new_token=is_same_token)
 
 
 def _rooms(
@@ -137,18 +149,25 @@ def _rooms(
 ) -> dict[str, dict[str, Any]]:
     """The four sections of rooms; fills the spans."""
     left = [Span(room.room_id, room.since, room.upto) for room in mine.left]
+    for span in left:
+        history = visibility.history(tx, ask.requester.user_id, span.room_id)
+        span.state_upto = history.joined_until
     both = [*joined, *left]
     spans.fill(tx, ask.requester.user_id, both, ask.filter.room.timeline)
     joined = [span for span in joined if span.is_new or ask.full_state or not span.is_ignored]
     both = [*joined, *left]
-    for span in joined:  # who comes back into a room may know some of it: a gap tells to start anew
-        span.is_limited |= span.is_new and ask.since is not None
+    for span in both:  # who was in a room before may know some of it: a gap tells to start anew
+        was_there = span.state_upto != 0
+        span.is_limited |= span.is_new and was_there and ask.since is not None
+    told = _summaries(tx, ask, joined)
     states = sections.load(
         tx,
         ask.requester,
         both,
         ask.filter.room.state,
         lazy_members,
+        heroes={room_id: summary.get("m.heroes", ()) for room_id, summary in told.items()},
+        since=ask.position,
         is_full=ask.full_state,
         is_after=ask.use_state_after,
     )
@@ -159,15 +178,12 @@ def _rooms(
     entries = {span.room_id: _entry(tx, ask, span, states[span.room_id], bundles) for span in both}
     own_leaves = {room.room_id: room.member_position for room in mine.left}
     for span in left:
-        _tell_own_leave(tx, ask, entries[span.room_id], own_leaves[span.room_id])
+        leave = own_leaves[span.room_id]
+        if all(event.position != leave for event in (*span.timeline, *states[span.room_id])):
+            _tell_own_leave(tx, ask, entries[span.room_id], leave)
     shown = {span.room_id: entries[span.room_id] for span in joined}
     _add_what_is_no_event(tx, ask, mine, shown, data, ephemeral)
-    renamed = mine.newly_joined | {
-        span.room_id
-        for span in joined
-        if any(event.type == state.MEMBER for event in (*span.timeline, *states[span.room_id]))
-    }
-    _add_counts(tx, ask, shown, renamed)
+    _add_counts(tx, ask, shown, told)
     return {
         "join": shown,
         "invite": {room_id: _preview(tx, room_id, ask, "invite_state") for room_id in mine.invited},
@@ -220,9 +236,7 @@ def _entry(
 
 def _tell_own_leave(tx: Reader, ask: Ask, entry: Json, position: int) -> None:
     """Somebody who was only invited may not see the room, but is told of the own leave."""
-    timeline = entry["timeline"]["events"]
-    if not timeline:
-        timeline += _shown(tx, ask, client_events.load(tx, [position]))
+    entry["timeline"]["events"] += _shown(tx, ask, client_events.load(tx, [position]))
 
 
 def _add_what_is_no_event(
@@ -247,11 +261,23 @@ def _add_what_is_no_event(
             entry["account_data"] = {"events": own_data}
 
 
-def _add_counts(tx: Reader, ask: Ask, shown: dict[str, Json], renamed: Set[str]) -> None:
-    """Unread counts for every room of the answer, a summary where members have changed."""
-    user_id = ask.requester.user_id
-    unread = counts.unread_in(tx, user_id, shown.keys())
-    told = summaries.load(tx, user_id, shown.keys() & renamed)
+def _summaries(tx: Reader, ask: Ask, joined: list[Span]) -> dict[str, Json]:
+    """{room_id: what the room is called by}, where that may have changed."""
+    renamed = [
+        span.room_id
+        for span in joined
+        if span.is_new
+        or ask.full_state
+        or span.is_limited
+        or span.is_filtered
+        or any(event.type in NAMING for event in span.timeline)
+    ]
+    return summaries.load(tx, ask.requester.user_id, renamed)
+
+
+def _add_counts(tx: Reader, ask: Ask, shown: dict[str, Json], told: Mapping[str, Json]) -> None:
+    """Unread counts for every room of the answer, and the summaries."""
+    unread = counts.unread_in(tx, ask.requester.user_id, shown.keys())
     by_thread = ask.filter.room.timeline.unread_thread_notifications
     for room_id, entry in shown.items():
         entry.setdefault("ephemeral", {"events": []})
