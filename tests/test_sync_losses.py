@@ -206,3 +206,14 @@ def test_a_room_that_loses_its_name_is_called_by_its_members(login: Login, room:
     summary = alice.sync(token)["rooms"]["join"][room_id]["summary"]
 
     assert summary["m.joined_member_count"] == 2
+
+
+def test_a_room_whose_name_says_nothing_is_called_by_its_members(
+    login: Login, room: MakeRoom
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob, name="Garden")
+
+    alice.set_state(room_id, "m.room.name", {"name": ""})
+
+    assert alice.sync()["rooms"]["join"][room_id]["summary"]["m.heroes"] == [bob.user_id]

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 import orjson
-from sqlalchemy import bindparam, func, select, text
+from sqlalchemy import bindparam, case, func, select, text
 
 from app.caches import MemberSummary
 from app.db import Reader
 from app.models.base import NOW_AND_LATER
+from app.models.events import StoredEvent
 from app.models.rooms import Room
 from app.models.state import StateInterval
 from app.spec.events import Json
@@ -28,14 +29,17 @@ _COUNTS = (
     )
     .group_by(Room.room_id, StateInterval.membership)
 )
+_SAYS = case((StateInterval.type == "m.room.name", "$.content.name"), else_="$.content.alias")
 _NAMED = (
     select(Room.room_id)
     .join(StateInterval, StateInterval.room_number == Room.number)
+    .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
     .where(
         Room.room_id.in_(bindparam("room_ids", expanding=True)),
         StateInterval.type.in_(["m.room.name", "m.room.canonical_alias"]),
         StateInterval.state_key == "",
         StateInterval.to_position == NOW_AND_LATER,
+        func.coalesce(func.json_extract(StoredEvent.pdu, _SAYS), "") != "",  # a name taken back
     )
 )
 _FIRST = text(
