@@ -18,7 +18,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 HASHES_AT_ONCE = threading.BoundedSemaphore(2)
-"""Each argon2 run takes 12 MiB and a core: more than two at once would only make all slower."""
+"""Each argon2 run takes 9 MiB and a core: more than two at once would only make all slower."""
 
 
 def offload(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,6 +1,6 @@
 """What the process keeps: have the C library give back the rest, and the collector let it be.
 
-A password hash takes 12 MiB for a moment. glibc keeps such blocks, once freed, in a heap of the
+A password hash takes 9 MiB for a moment. glibc keeps such blocks, once freed, in a heap of the
 thread that hashed, for ever: after a day with some logins the server holds twice the memory that it
 uses. Told to map large blocks one by one, it returns each to the system.
 Measured: docs/performance.md.

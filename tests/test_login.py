@@ -223,7 +223,7 @@ def test_a_password_hash_of_another_kind_is_renewed_at_login(make_app: MakeApp) 
     assert log_in(app.test_client(), "alice", "guess").status_code == 403
     assert stored_hash(app).startswith("$2b$")
     assert log_in(app.test_client(), "alice").status_code == 200
-    assert stored_hash(app).startswith("$argon2id$v=19$m=12288,t=3,p=1$")
+    assert stored_hash(app).startswith("$argon2id$v=19$m=9216,t=4,p=1$")
     assert argon2.verify(PASSWORD, stored_hash(app))
     assert log_in(app.test_client(), "alice").status_code == 200
 

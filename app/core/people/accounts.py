@@ -38,9 +38,9 @@ def _context(memory_kib: int, passes: int) -> CryptContext:
 
 
 # docs/decisions/0009: as hard to guess as with 19 MiB and two passes, and quicker
-_CONTEXTS = {"argon2id": _context(12 * 1024, 3), "cheap": _context(8, 1)}
+_CONTEXTS = {"argon2id": _context(9 * 1024, 4), "cheap": _context(8, 1)}
 _PARAMETERS = {
-    "argon2id": "$argon2id$v=19$m=12288,t=3,p=1$",
+    "argon2id": "$argon2id$v=19$m=9216,t=4,p=1$",
     "cheap": "$argon2id$v=19$m=8,t=1,p=1$",
 }
 
