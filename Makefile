@@ -58,11 +58,11 @@ clients: $(VENV)/.dev  ## real clients against a real server (installs what they
 	bash tests/clients/install $(BIN)/python
 	$(BIN)/python -m pytest -m clients
 
-fuzz: $(VENV)/.dev  ## ten minutes of odd values, and requests by schemathesis (SPEC=client-server.json)
+fuzz: $(VENV)/.dev  ## up to half an hour of odd values, and requests by schemathesis (SPEC=client-server.json)
 	timeout 600 $(BIN)/python -m pytest -n 2 --timeout=500 --hypothesis-profile=big tests/fuzz
 	if $(BIN)/python -m pip install --quiet --only-binary atheris --editable '.[fuzz]'; \
 	then $(BIN)/python -m tests.fuzz.by_coverage 60; fi
-	$(BIN)/python -m tests.tools.fuzz_by_schema $(SPEC) --examples 50
+	$(BIN)/python -m tests.tools.fuzz_by_schema $(SPEC) --examples 25 --seconds 1500
 
 faults: $(VENV)/.dev  ## kills, full and damaged disks, hostile clients, in full size (as root, in ten minutes)
 	$(BIN)/python -m pytest -m "" tests/faults tests/faults_clients
