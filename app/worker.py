@@ -90,7 +90,6 @@ class Worker(GeventWorker):
             for listener in self.sockets
         ]
         for server in listening:
-            server.max_accept = 1 if self.cfg.workers > 1 else server.max_accept
             server.start()
         while self.alive:
             self.notify()

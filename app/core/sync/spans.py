@@ -68,8 +68,13 @@ class Span:
     """There is nothing but what ignored users have said."""
     boundary: int = 0
     """The timeline begins after this position; the state section tells the state at it."""
-    state_upto: int | None = None
-    """The last position whose state the user may know, if they are not in the room."""
+    history: visibility.History | None = None
+    """What the user may see of a room that they have left."""
+
+    @property
+    def state_upto(self) -> int | None:
+        """The last position whose state the user may know, if they are not in the room."""
+        return None if self.history is None else self.history.joined_until
 
     @property
     def is_new(self) -> bool:
@@ -96,7 +101,10 @@ def fill(tx: Reader, user_id: str, spans: list[Span], event_filter: RoomEventFil
         shown = shown[len(shown) - limit :] if span.is_limited else shown
         span.boundary = shown[0] - 1 if shown else span.upto
         there = [events[position] for position in shown if position in events]
-        seen = visibility.visible(tx, user_id, span.room_id, there)
+        if span.history is None:
+            seen = visibility.visible(tx, user_id, span.room_id, there)
+        else:
+            seen = [event for event in there if span.history.shows(event)]
         if len(seen) < len(there):
             seen = _after_hidden_state(span, there, seen)
         span.timeline = erasure.hide(tx, user_id, ignored_users.without(tx, user_id, seen))

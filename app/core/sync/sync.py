@@ -150,8 +150,7 @@ def _rooms(
     """The four sections of rooms; fills the spans."""
     left = [Span(room.room_id, room.since, room.upto) for room in mine.left]
     for span in left:
-        history = visibility.history(tx, ask.requester.user_id, span.room_id)
-        span.state_upto = history.joined_until
+        span.history = visibility.history(tx, ask.requester.user_id, span.room_id)
     both = [*joined, *left]
     spans.fill(tx, ask.requester.user_id, both, ask.filter.room.timeline)
     joined = [span for span in joined if span.is_new or ask.full_state or not span.is_ignored]
