@@ -129,6 +129,14 @@ def test_transaction_ids_are_forgotten_after_a_day(
     assert left == ["new"]
 
 
+def piece_after(person: Person, token: str, timeout: int = 0) -> tuple[list[int], str]:
+    """What an answer holds, and its token; who has lost an answer gets the same again."""
+    repeated = person.sync(token)
+    answer = person.sync(token, timeout=timeout)
+    assert pings(repeated) == pings(answer)
+    return pings(answer), answer["next_batch"]
+
+
 def test_an_answer_holds_so_many_and_the_rest_comes_in_order(
     app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,11 +148,8 @@ def test_an_answer_holds_so_many_and_the_rest_comes_in_order(
 
     got: list[list[int]] = []
     for late in (8, 9, 10, None, None):
-        repeated = bob.sync(token)
-        answer = bob.sync(token, timeout=20_000 if len(got) < 4 else 0)
-        assert pings(repeated) == pings(answer)
-        got.append(pings(answer))
-        token = answer["next_batch"]
+        piece, token = piece_after(bob, token, timeout=20_000 if len(got) < 4 else 0)
+        got.append(piece)
         if late is not None:
             ping(alice, bob, late)
 
@@ -165,11 +170,8 @@ def test_what_waits_comes_in_pieces_and_once_where_nothing_else_happens(
 
     got: list[list[int]] = []
     for _ in range(4):
-        repeated = bob.sync(token)
-        answer = bob.sync(token)
-        assert pings(repeated) == pings(answer)
-        got.append(pings(answer))
-        token = answer["next_batch"]
+        piece, token = piece_after(bob, token)
+        got.append(piece)
 
     assert got == [[0, 1, 2], [3, 4, 5], [6, 7], []]
     assert waiting(app) == 0
