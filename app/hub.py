@@ -8,7 +8,6 @@ not.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -30,9 +29,15 @@ def offload(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
 
 def breathe() -> None:
-    """Let other requests go on, in the middle of a long piece of Python."""
+    """Let other requests go on, in the middle of a long piece of Python.
+
+    `sleep(0)` would only queue a callback, and gevent runs up to 50 of those before it looks at any
+    socket. A timer that is due sends the loop to the sockets first, and its low priority lets those
+    that are ready come before it. With nothing ready the loop goes on without a pause.
+    """
     if monkey.is_module_patched("threading"):
-        time.sleep(0)
+        hub = get_hub()
+        hub.wait(hub.loop.timer(0, priority=-1))
 
 
 def begin(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Callable[[], R]:

@@ -26,7 +26,7 @@ from app.metrics import STALL_SECONDS, Histogram
 from app.watchdog import Watchdog
 from tests import server as real_server
 from tests.live import Person
-from tests.server import RunningServer
+from tests.server import ROOT, RunningServer
 
 WATCHERS = 5
 WAKES = 20
@@ -282,6 +282,60 @@ def test_nobody_waits_longer_for_news_because_of(place: Place, load: Load) -> No
             break  # a quiet machine is asked once
 
     assert busy < MOST_SECONDS * noise, f"{busy:.3f} s, and {idle:.3f} s of an idle server"
+
+
+BREATHING = """
+import gevent.monkey
+
+gevent.monkey.patch_all()
+import socket
+import time
+
+import gevent
+
+from app import hub
+
+ours, theirs = socket.socketpair()
+ours.setblocking(False)
+
+
+def echo():
+    while data := theirs.recv(1):
+        theirs.sendall(data)
+
+
+def has_come():
+    try:
+        return bool(ours.recv(1))
+    except BlockingIOError:
+        return False
+
+
+gevent.spawn(echo)
+gevent.sleep(0.01)
+counts = []
+for _ in range(100):
+    ours.send(b"?")
+    breaths = 0
+    while not has_come():
+        hub.breathe()
+        breaths += 1
+    counts.append(breaths)
+began = time.monotonic()
+for _ in range(1000):
+    hub.breathe()
+print(max(counts), time.monotonic() - began)
+"""
+
+
+def test_a_long_piece_of_python_lets_sockets_in_at_every_breath() -> None:
+    command = [sys.executable, "-c", BREATHING]
+
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+
+    breaths, seconds = done.stdout.split()
+    assert int(breaths) == 1, "so many pieces of work went by before a request was looked at"
+    assert float(seconds) < 0.7, "an idle loop waits at each breath, if only for a millisecond"
 
 
 def stand_still(seconds: float) -> None:
