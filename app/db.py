@@ -252,6 +252,8 @@ class Database:
         self._committer: threading.Thread | None = None
         self._idle_readers: list[Sql] = []
         self._data_version = -1
+        self._have_others_written = False
+        """Another process has committed, and notice_other_writers() has not reported it yet."""
         self._see_what_others_wrote()
 
     @contextmanager
@@ -297,13 +299,17 @@ class Database:
         batch.wait()
 
     def notice_other_writers(self) -> bool:
-        """Whether another process has changed the database; then caches are empty, all are awake.
+        """Return whether another process has written since the last call; then wake everybody.
 
         The command line does so: `homebody user passwd` has to take effect on a running server.
+        On a busy server it is a write that finds out, as it opens its batch: that may not wake
+        anybody (its COMMIT may fail, and it has to be quick), so it leaves a note for this method.
         """
         self._turn.take()
         try:
-            has_changed = self._batch is None and self._see_what_others_wrote()
+            if self._batch is None:  # else nobody has written since it was opened
+                self._see_what_others_wrote()
+            has_changed, self._have_others_written = self._have_others_written, False
         finally:
             self._turn.hand_on()
         if has_changed:
@@ -405,17 +411,17 @@ class Database:
             self._raw.execute("ROLLBACK")
         self.caches.clear(self.last_position)
 
-    def _see_what_others_wrote(self) -> bool:
-        """Whether another process has committed since we last looked; then our memory is wrong."""
+    def _see_what_others_wrote(self) -> None:
+        """Empty the caches if another process has committed since the last look."""
         (version,) = self._raw.execute("PRAGMA data_version").fetchone()
         if version == self._data_version:
-            return False
-        self._data_version = version
+            return
         row = self._raw.execute(_READ_CLOCK_SQL).fetchone()
         self.last_position = max(self.last_position, row[0])
         self.caches.clear(self.last_position)
         self.caches.settle()
-        return True
+        self._have_others_written = self._data_version != -1  # the first look is at the start
+        self._data_version = version  # last: if reading fails, the next look begins anew
 
 
 EVERYBODY: Collection[str] = frozenset({"*"})

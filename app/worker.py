@@ -190,11 +190,16 @@ class Worker(GeventWorker):
 
     def _look_for_other_writers(self) -> None:
         database, delivery = self._app.extensions["db"], self._app.extensions["delivery"]
+        are_there_rows = False
+        """In the outbox, possibly; it stays true until a look at them has succeeded."""
         while self.alive:
             gevent.sleep(SECONDS_BETWEEN_LOOKS)
             try:
                 if self.alive and database.notice_other_writers():  # it is closed after that
+                    are_there_rows = True
+                if self.alive and are_there_rows:
                     delivery.look()
+                    are_there_rows = False
             except Exception as problem:
                 if trouble.answer_to(problem) is None:
                     LOG.exception("cannot see what others have written")

@@ -263,6 +263,38 @@ def test_what_another_process_writes_empties_the_caches(
         assert tx.next_position() == 501
 
 
+def test_what_another_process_wrote_wakes_everybody_though_a_write_saw_it_first(
+    db: Database, other_process: sqlite3.Connection
+) -> None:
+    # On a busy server a batch is nearly always open, and it is a write that sees the change.
+    woken: list[object] = []
+    db._wake = woken.append  # noqa: SLF001 - to see who is woken
+    other_process.execute("UPDATE clock SET position = 500")
+
+    with db.write() as tx:
+        note(tx, "one")
+    has_changed, has_changed_again = db.notice_other_writers(), db.notice_other_writers()
+
+    assert (has_changed, has_changed_again) == (True, False)
+    assert woken[-1] == [{"*"}]
+
+
+def test_a_failed_commit_does_not_hide_what_another_process_wrote(
+    db: Database, disk: Disk, other_process: sqlite3.Connection
+) -> None:
+    woken: list[object] = []
+    db._wake = woken.append  # noqa: SLF001 - to see who is woken
+    other_process.execute("UPDATE clock SET position = 500")
+    disk.is_full = True
+
+    with pytest.raises(errors.MatrixError), db.write() as tx:
+        note(tx, "one")
+    disk.is_full = False
+
+    assert db.notice_other_writers()
+    assert woken[-1] == [{"*"}]
+
+
 def test_a_locked_database_is_a_503_and_not_for_ever(
     db: Database, other_process: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

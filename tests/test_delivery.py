@@ -289,6 +289,24 @@ def test_stopping_does_not_wait_for_a_destination_that_is_down(db: Database, sta
     assert time.monotonic() - began < 0.5
 
 
+def test_what_another_process_adds_is_found_though_a_write_saw_it_first(
+    db: Database, start: Start
+) -> None:
+    place = Recorder()
+    delivery = start(Kind(place.deliver))
+    other = Database(db.server.config.database_url, db.server, Caches(0), lambda _: None)
+    add(other, ("a", 1))
+    other.close()
+
+    with db.write():
+        pass
+    if db.notice_other_writers():  # as the worker does twice a second
+        delivery.look()
+    wait_until(lambda: not left(db))
+
+    assert place.given == [["a", 1]]
+
+
 def register(running_server: RunningServer, name: str) -> requests.Session:
     body = {"username": name, "password": "a long password", "auth": {"type": "m.login.dummy"}}
     answer = requests.post(f"{running_server.url}{V3}/register", json=body, timeout=SECONDS)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +17,9 @@ from click.testing import CliRunner, Result
 from flask import Flask
 
 from app.cli import main
+from tests import live, server
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
+from tests.gateway import Gateway, running
 from tests.rooms import act, refusal
 
 SENDER = "@server:localhost"
@@ -158,3 +167,59 @@ def test_without_a_sender_the_command_says_what_to_do(
 
     assert result.exit_code == 1
     assert "server_notices_user" in result.output
+
+
+@contextmanager
+def busy(person: live.Person, clients: int = 4) -> Iterator[None]:
+    """The person's devices write without a pause, so that there is always a COMMIT under way."""
+    room_id = person.create_room()
+    is_over = threading.Event()
+
+    def write() -> None:
+        device = person.again()
+        while not is_over.is_set():
+            device.send(room_id)
+        device.close()
+
+    threads = [threading.Thread(target=write) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join(live.SECONDS)
+
+
+def test_a_busy_server_passes_a_notice_on_at_once(tmp_path: Path) -> None:
+    # Before, it came when a look by chance fell between two batches: after 8 to 12 s, or later.
+    gateway = Gateway(server.free_port(), tmp_path / "told.jsonl")
+    settings = {"server_notices_user": "server", "outside_allowed": "127.0.0.1"}
+    its_server = server.start(tmp_path, **settings)
+    alice, writer = live.Person(its_server, "alice"), live.Person(its_server, "writer")
+    try:
+        pusher = {"app_id": "a", "pushkey": "k", "kind": "http", "app_display_name": "A"}
+        pusher |= {"device_display_name": "D", "lang": "en"}
+        alice.ask("POST", "/pushers/set", {**pusher, "data": {"url": gateway.url}})
+        since = alice.ask("GET", "/sync")["next_batch"]
+        command = [str(Path(sys.executable).parent / "homebody"), "notice", "alice", "hello"]
+        environ = {**os.environ, "HOMEBODY_DATA_DIR": str(tmp_path)}
+        environ["HOMEBODY_SERVER_NOTICES_USER"] = "server"
+        with running(gateway), busy(writer):
+            alice.begin_to_ask("GET", f"/sync?since={since}&timeout=60000")
+            subprocess.run(command, env=environ, cwd=server.ROOT, check=True)
+            began = time.monotonic()
+            status, answer = alice.answer()
+            seconds_to_sync = time.monotonic() - began
+            gateway.wait(bool)
+            seconds_to_gateway = time.monotonic() - began
+    finally:
+        alice.close()
+        writer.close()
+        its_server.stop()
+
+    assert status == 200
+    assert b"invite_state" in answer
+    assert seconds_to_sync < 5
+    assert seconds_to_gateway < 6
