@@ -164,6 +164,18 @@ def test_what_needs_no_account_guests_may_do_as_well(login: Login, guest: Guest)
     assert [answer.status_code for answer in answers] == [200] * len(answers)
 
 
+def test_a_guest_may_ask_what_clients_ask_at_every_start(guest: Guest) -> None:
+    visitor = guest()
+
+    answers = [
+        visitor.get("capabilities"),
+        visitor.get("thirdparty/protocols"),
+        visitor.get("voip/turnServer"),
+    ]
+
+    assert [answer.status_code for answer in answers] == [200] * len(answers)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [

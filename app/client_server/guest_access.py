@@ -49,6 +49,11 @@ MAY: Final = frozenset(
         ("GET", f"{_V3}/devices/{{}}"),
         ("PUT", f"{_V3}/devices/{{}}"),
         ("GET", f"{_V3}/account/whoami"),
+        # Deviates: the list has none of these three. Clients ask for them at every start, whoever
+        # is logged in, and they tell guests nothing about other users
+        ("GET", f"{_V3}/capabilities"),
+        ("GET", f"{_V3}/thirdparty/protocols"),
+        ("GET", f"{_V3}/voip/turnServer"),
         # encryption
         ("POST", f"{_V3}/keys/upload"),
         ("POST", f"{_V3}/keys/query"),

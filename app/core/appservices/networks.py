@@ -8,7 +8,7 @@ Spec: client-server-api#third-party-networks, application-service-api#third-part
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -90,13 +90,20 @@ def protocol(server: Server, name: str) -> Json:
 
 
 def search(server: Server, kind: Kind, name: str, fields: Mapping[str, str]) -> list[Json]:
-    """The users or locations of a protocol with these fields. Raises M_NOT_FOUND for none."""
+    """Return the users or locations of a protocol with these fields.
+
+    None where no bridge serves the protocol. Raises M_NOT_FOUND when those that do know none.
+    """
     return _all(server, kind, _with(server, name), f"{kind}/{name}", fields)
 
 
 def reverse(server: Server, kind: Kind, query: Mapping[str, str]) -> list[Json]:
-    """The users or locations that stand behind a user id or alias. Raises M_NOT_FOUND for none."""
-    return _all(server, kind, server.appservices, kind, query)
+    """Return the users or locations that stand behind a user id or alias.
+
+    None where no bridge serves any protocol. Raises M_NOT_FOUND when those that do know none.
+    """
+    serving = [service for service in server.appservices if service.protocols]
+    return _all(server, kind, serving, kind, query)
 
 
 def _with(server: Server, name: str) -> list[Service]:
@@ -120,8 +127,12 @@ def _metadata(server: Server, name: str) -> Json | None:
 
 
 def _all(
-    server: Server, kind: Kind, services: Iterable[Service], path: str, query: Mapping[str, str]
+    server: Server, kind: Kind, services: Collection[Service], path: str, query: Mapping[str, str]
 ) -> list[Json]:
+    # Deviates: "not found" is all that the specification has for an empty result. Clients look up
+    # every number they dial in protocols of telephony, and would report an error on most servers
+    if not services:
+        return []
     answers = [_ask(server, it, path, query, _KINDS[kind]) for it in services]
     found = [msgspec.to_builtins(it) for answer in answers for it in answer or ()]
     if not found:
