@@ -286,6 +286,30 @@ def test_anybody_may_see_the_summary_of_an_open_room(app: Flask, login: Login) -
     assert summary(alice, room_id).get_json()["membership"] == "join"
 
 
+@pytest.mark.parametrize("path", ["summary/{}", "rooms/{}/summary"])
+def test_the_paths_of_the_proposal_give_the_summary_with_its_names(
+    app: Flask, login: Login, path: str
+) -> None:
+    alice = login("alice")
+    encryption = {"type": "m.room.encryption", "content": {"algorithm": "m.megolm.v1.aes-sha2"}}
+    room_id = alice.create_room(
+        preset="public_chat", room_alias_name="cats", initial_state=[encryption]
+    )
+    prefix = "/_matrix/client/unstable/im.nheko.summary/"
+
+    mine = alice.get(prefix + path.format(room_id)).get_json()
+    by_alias = app.test_client().get(prefix + path.format("%23cats:localhost")).get_json()
+    unknown = alice.get(prefix + path.format("%23dogs:localhost"))
+
+    stable = summary(alice, room_id).get_json()
+    assert mine.pop("im.nheko.summary.room_version") == stable.pop("room_version")
+    assert mine.pop("im.nheko.summary.encryption") == stable.pop("encryption")
+    assert mine == stable
+    assert by_alias["room_id"] == room_id
+    assert "membership" not in by_alias
+    assert refusal(unknown) == (404, "M_NOT_FOUND")
+
+
 def test_the_summary_of_a_closed_room_is_for_those_who_could_come_in(
     app: Flask, login: Login
 ) -> None:
