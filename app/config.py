@@ -244,7 +244,9 @@ class Config:
         (),
         kinds.TEXTS,
         "Registration files (YAML) of bridges and bots: paths, or patterns such as"
-        " bridges/*.yaml. They are read when the server starts.",
+        " bridges/*.yaml. They are read when the server starts. Bridges older than version 1.4 of"
+        " the specification (2022) look for their hs_token in the URL: add"
+        " use_legacy_authorization: true to their files.",
     )
     log_level: LogLevel = setting(
         "INFO",

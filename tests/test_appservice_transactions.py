@@ -84,7 +84,7 @@ def test_it_hears_all_of_the_rooms_of_its_users_in_order(
     assert (join["state_key"], join["content"]["membership"]) == (GHOST, "join")
     call = irc_server.asked("/transactions/")[0]
     assert call.path.startswith("/_matrix/app/v1/transactions/")
-    assert (call.token, call.query) == (HS_TOKEN, {"access_token": HS_TOKEN})
+    assert (call.token, call.query) == (HS_TOKEN, {})
 
 
 def test_an_invite_and_a_kick_are_told_as_their_target_is_its_user(
@@ -405,7 +405,7 @@ def test_what_bridges_know_of_networks_is_passed_on(irc: Irc, irc_server: Bridge
     assert irc.get("thirdparty/location/irc?channel=%23cats").get_json() == [CATS]
     assert irc.get("thirdparty/location?alias=%23cats:localhost").get_json() == [CATS]
     (asked,) = irc_server.asked("thirdparty/user/irc")
-    assert asked.query == {"nick": "neil", "access_token": HS_TOKEN}
+    assert asked.query == {"nick": "neil"}
 
 
 def test_what_no_bridge_knows_is_not_found(irc: Irc, irc_server: Bridge, login: Login) -> None:
@@ -413,6 +413,24 @@ def test_what_no_bridge_knows_is_not_found(irc: Irc, irc_server: Bridge, login: 
     irc_server.answers["thirdparty"] = (200, {"nonsense": True})
 
     assert alice.get("thirdparty/protocols").get_json() == {}
-    for path in ("protocol/irc", "protocol/x", "user/irc", "location/x", "user?userid=@a:b"):
+    for path in ("protocol/irc", "protocol/x", "user/irc", "location/irc", "user?userid=@a:b"):
         assert refusal(alice.get(f"thirdparty/{path}")) == (404, "M_NOT_FOUND"), path
     assert refusal(alice.get("thirdparty/location")) == (400, "M_MISSING_PARAM")
+
+
+def test_where_no_bridge_has_the_protocol_a_search_finds_nothing(irc: Irc) -> None:
+    answers = [irc.get(f"thirdparty/{kind}/x?nick=neil") for kind in ("user", "location")]
+
+    assert [(it.status_code, it.get_json()) for it in answers] == [(200, [])] * 2
+
+
+def test_a_registration_may_ask_for_the_token_in_the_url(
+    start: Callable[..., Flask], irc_server: Bridge
+) -> None:
+    client = start(irc_server.url, use_legacy_authorization=True).test_client()
+    irc_server.answers["/_matrix/app/v1/thirdparty/user/irc"] = (200, [NEIL])
+
+    Irc(client, BOT, AS_TOKEN, "").get("thirdparty/user/irc?nick=neil")
+
+    (asked,) = irc_server.asked("thirdparty/user/irc")
+    assert (asked.token, asked.query) == (HS_TOKEN, {"nick": "neil", "access_token": HS_TOKEN})

@@ -96,15 +96,21 @@ def _ask(
     json: Any = None,
     old_prefix: str = "",
 ) -> Answer:
-    """The answer of today's path, or else of the older one.
+    """Return the answer of today's path, or else of the older one.
+
+    The token is in the URL only for services that ask for it in their registration: proxies and the
+    services themselves write URLs into their logs.
 
     Deviates: "does not indicate success" would double each request to a service in trouble; who
     does not know a path says so by one of three statuses.
     Spec: application-service-api#legacy-routes
     """
-    asked = urlencode({**(query or {}), "access_token": service.hs_token})
+    asked = dict(query or {})
+    if service.wants_token_in_query:
+        asked["access_token"] = service.hs_token
+    suffix = f"{path}?{urlencode(asked)}" if asked else path
     for prefix in (V1, old_prefix):
-        url = f"{service.url}{prefix}{path}?{asked}"
+        url = f"{service.url}{prefix}{suffix}"
         answer = _request(config, service, method, url, json=json, timeout_s=timeout_s)
         if answer.status not in _UNKNOWN_ROUTE:
             break

@@ -66,6 +66,8 @@ class RegistrationFile(msgspec.Struct):
     # as bridges wrote it before version 1.13
     push_ephemeral: bool = msgspec.field(default=False, name="de.sorunome.msc2409.push_ephemeral")
     protocols: list[str] | None = None
+    use_legacy_authorization: bool = False
+    """Our own key, named after Synapse's setting: put the hs_token into the URL as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ class Service:
     is_rate_limited: bool
     wants_ephemeral: bool
     protocols: tuple[str, ...]
+    wants_token_in_query: bool
+    """It was written before version 1.4 and looks for its hs_token in the URL."""
 
 
 def parse(raw: Any, server_name: str) -> Service:
@@ -124,6 +128,7 @@ def parse(raw: Any, server_name: str) -> Service:
         file.rate_limited,
         file.receive_ephemeral or file.push_ephemeral,
         tuple(file.protocols or ()),
+        file.use_legacy_authorization,
     )
 
 
