@@ -501,6 +501,17 @@ CREATE INDEX ix_state_intervals_member ON state_intervals (state_key, to_positio
 
 CREATE INDEX ix_state_intervals_current ON state_intervals (room_number, to_position, membership, event_position);
 
-INSERT INTO alembic_version VALUES ('0012');
+CREATE TABLE claimed_one_time_keys (
+	user_id TEXT NOT NULL, 
+	device_id TEXT NOT NULL, 
+	digest BLOB NOT NULL, 
+	claimed_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_claimed_one_time_keys PRIMARY KEY (user_id, device_id, digest)
+)
+ WITHOUT ROWID
+
+;
+
+INSERT INTO alembic_version VALUES ('0013');
 
 INSERT INTO clock VALUES (1, 1);

@@ -156,12 +156,14 @@ def test_what_was_given_out_after_the_backup_is_not_given_out_again(
     alice.server = lost_and_restored(running, data_dir, tmp_path / "backup")
     alice.send(room_id, "news")
     answer = alice.ask("GET", f"/sync?since={since}")
+    again = alice.ask("POST", "/keys/upload", {"one_time_keys": {"curve25519:A": "key"}})
     alice.close()
     alice.server.stop()
 
     timeline = answer["rooms"]["join"][room_id]["timeline"]["events"]
     assert [event["content"]["body"] for event in timeline] == ["news"]
     assert answer["device_one_time_keys_count"].get("curve25519", 0) == 0
+    assert again["one_time_key_counts"].get("curve25519", 0) == 0
 
 
 def test_numbers_that_bridges_know_are_not_used_again(tmp_path: Path, stopped: Path) -> None:

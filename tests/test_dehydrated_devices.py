@@ -132,6 +132,22 @@ def test_a_new_one_takes_the_place_of_the_old(app: Flask, login: Login) -> None:
     assert "OLD" not in str(everything(app))
 
 
+def test_an_upload_that_is_repeated_brings_no_claimed_key_back_and_loses_no_message(
+    login: Login,
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    wish = {"one_time_keys": {alice.user_id: {"DRY": "signed_curve25519"}}}
+    upload(alice)
+    bob.post("keys/claim", json=wish)
+    write(bob, alice, 7)
+
+    upload(alice)
+    again = bob.post("keys/claim", json=wish).get_json()["one_time_keys"]
+
+    assert list(again[alice.user_id]["DRY"]) == ["signed_curve25519:FFFF"]
+    assert numbers(alice.get(f"{DEVICE}/DRY/events")) == [7]
+
+
 def test_it_can_be_uploaded_again(login: Login) -> None:
     alice = login("alice")
 

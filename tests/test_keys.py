@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from flask import Flask
 from app.core.encryption import one_time_keys, signature_checks
 from tests import encryption
 from tests.conftest import Login, Person
-from tests.rooms import Json, refusal, unchanged
+from tests.rooms import Json, everything, refusal, unchanged
 
 CURVE = "signed_curve25519"
 
@@ -272,6 +273,53 @@ def test_a_repeated_upload_of_a_one_time_key_changes_nothing(login: Login) -> No
     assert claim_one(alice, alice) == keys
 
 
+def test_an_upload_that_is_repeated_after_a_claim_does_not_bring_the_key_back(
+    login: Login,
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    keys = one_time(alice, "a", "b")
+    upload(alice, one_time_keys=keys)
+    first = claim_one(bob, alice)
+    again = keys[f"{CURVE}:a"]
+    resigned = {**again, "signatures": {alice.user_id: {"ed25519:X": "new"}}}
+
+    counts = [
+        upload(alice, one_time_keys=keys),
+        upload(alice, one_time_keys={f"{CURVE}:a": resigned}),
+    ]
+
+    assert first == one_time(alice, "a")
+    assert counts == [{CURVE: 1}] * 2
+    assert [claim_one(bob, alice), claim_one(bob, alice)] == [one_time(alice, "b"), {}]
+
+
+def test_another_key_may_take_the_name_of_a_claimed_one(login: Login) -> None:
+    alice, bob = login("alice"), login("bob")
+    upload(alice, one_time_keys=one_time(alice, "a"))
+    claim_one(bob, alice)
+
+    other = {f"{CURVE}:a": signed_key(alice, "b")}
+    upload(alice, one_time_keys=other)
+
+    assert claim_one(bob, alice) == other
+
+
+def test_only_the_last_claims_of_a_device_are_remembered(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one_time_keys, "MAX_KEYS", 2)
+    alice, bob = login("alice"), login("bob")
+    for name in "abcdef":
+        upload(alice, one_time_keys=one_time(alice, name))
+        claim_one(bob, alice)
+        time.sleep(0.002)  # the claims are ordered by milliseconds
+
+    counts = upload(alice, one_time_keys=one_time(alice, "f"))
+
+    assert counts == {CURVE: 0}
+    assert len(everything(app)["claimed_one_time_keys"]) <= 3
+
+
 def test_another_one_time_key_under_a_known_name_is_refused(app: Flask, login: Login) -> None:
     alice = login("alice")
     upload(alice, one_time_keys=one_time(alice, "a"))
@@ -360,14 +408,16 @@ def test_a_device_that_begins_anew_may_use_its_names_again(login: Login) -> None
     assert claim_one(bob, alice) == {}
 
 
-def test_a_device_that_is_no_more_has_no_keys(login: Login) -> None:
+def test_a_device_that_is_no_more_has_no_keys(app: Flask, login: Login) -> None:
     phone, laptop, bob = login("alice"), login("alice"), login("bob")
     encryption.upload_device_keys(phone)
     upload(phone, one_time_keys=one_time(phone, "a"), fallback_keys=fallback(phone, "f"))
     encryption.upload_device_keys(laptop)
 
+    claim_one(bob, phone)
     phone.post("logout")
 
+    assert everything(app)["claimed_one_time_keys"] == []
     assert query(bob, phone)["device_keys"][phone.user_id].keys() == {laptop.device_id}
     assert claim_one(bob, phone) == {}
 

@@ -34,6 +34,21 @@ class OneTimeKey(Base):
     )
 
 
+class ClaimedKey(Base):
+    """A one-time key that was given out, so that a repeated upload does not bring it back.
+
+    Written by core/encryption/one_time_keys.py, which keeps the last of each device.
+    """
+
+    __tablename__ = "claimed_one_time_keys"
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    device_id: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[bytes] = mapped_column(primary_key=True)  # of the key and its name
+    claimed_ts: Mapped[int]  # ms
+
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+
 class FallbackKey(Base):
     """What is given out when no one-time key is left. Written by core/encryption/one_time_keys.py.
 

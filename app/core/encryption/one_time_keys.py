@@ -2,15 +2,21 @@
 
 There is one writer, and claiming is a write: two who claim at the same time get different keys.
 
+A client that got no answer to its upload repeats it, maybe after some of those keys were claimed.
+So the claimed keys of a device are remembered by their digests, and an upload adds none of them.
+A device has at most MAX_KEYS keys to be claimed between two uploads, so its last MAX_KEYS claims
+cover every upload that a client may still have to repeat; older ones are forgotten.
+
 Whose key was claimed is not woken for it. Every answer of /sync tells how many are left, and who
 claims one writes to that device a moment later.
 
-This module alone writes the tables one_time_keys and fallback_keys.
+This module alone writes the tables one_time_keys, claimed_one_time_keys and fallback_keys.
 Spec: client-server-api#one-time-and-fallback-keys
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
@@ -21,7 +27,7 @@ from sqlalchemy.dialects.sqlite import insert
 from app import errors
 from app.caches import KeyCounts
 from app.db import Reader, Tx
-from app.models.device_keys import FallbackKey, OneTimeKey
+from app.models.device_keys import ClaimedKey, FallbackKey, OneTimeKey
 from app.spec import identifiers
 from app.spec.events import Json
 
@@ -52,6 +58,24 @@ _FALLBACKS = select(
 ).where(*_FALLBACK_OF_DEVICE)
 _INSERT = insert(OneTimeKey)
 _DELETE_ALL = delete(OneTimeKey)
+_DEVICES = select(OneTimeKey.user_id, OneTimeKey.device_id).distinct()
+_CLAIMED_OF_DEVICE = (
+    ClaimedKey.user_id == bindparam("user_id"),
+    ClaimedKey.device_id == bindparam("device_id"),
+)
+_CLAIMED = select(ClaimedKey.digest).where(*_CLAIMED_OF_DEVICE)
+_REMEMBER_CLAIMED = insert(ClaimedKey).on_conflict_do_nothing()
+_FORGET_CLAIMED = delete(ClaimedKey).where(
+    ClaimedKey.user_id == bindparam("of_user"),
+    ClaimedKey.device_id == bindparam("of_device"),
+    ClaimedKey.claimed_ts
+    < select(ClaimedKey.claimed_ts)
+    .where(*_CLAIMED_OF_DEVICE)
+    .order_by(ClaimedKey.claimed_ts.desc())
+    .offset(bindparam("kept"))
+    .limit(1)
+    .scalar_subquery(),
+)
 _UPSERT_FALLBACK = insert(FallbackKey)
 _UPSERT_FALLBACK = _UPSERT_FALLBACK.on_conflict_do_update(
     index_elements=["user_id", "device_id", "algorithm"],
@@ -94,19 +118,22 @@ _MARK_USED = (
 
 
 def add(tx: Tx, user_id: str, device_id: str, keys: Mapping[str, Key]) -> None:
-    """Add one-time keys, {"algorithm:id": key}; one that is there already is left as it is.
+    """Add one-time keys, {"algorithm:id": key}, but those that are there or have been claimed.
 
     Raises M_INVALID_PARAM for a name that is none and for another key under a known name,
     M_TOO_LARGE.
     """
     device = {"user_id": user_id, "device_id": device_id}
     known = {(algorithm, key_id): key for algorithm, key_id, key in tx.sql.execute(_ALL, device)}
+    claimed = _claimed(tx, user_id, device_id)
     position = tx.next_position()
     added = []
     for name, key in keys.items():
         algorithm, key_id = _split(name)
         encoded = _encoded(key)
         before = known.get((algorithm, key_id))
+        if before is None and _digest(algorithm, key_id, key) in claimed:
+            continue
         if before is None:
             row = {"algorithm": algorithm, "key_id": key_id, "key": encoded, "position": position}
             added.append(device | row)
@@ -169,6 +196,7 @@ def claim(tx: Tx, wanted: Collection[Address]) -> dict[str, dict[str, Json]]:
         _hand_out(tx, found, row)
     if taken:
         tx.sql.execute(_TAKE, [{**_address(row), "with_id": row.key_id} for row in taken])
+        _remember(tx, taken)
     served = {(row.user_id, row.device_id, row.algorithm) for row in taken}
     rest = [address for address in wanted if address not in served]
     if not rest:
@@ -184,16 +212,10 @@ def claim(tx: Tx, wanted: Collection[Address]) -> dict[str, dict[str, Json]]:
 
 def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
     """Drop all keys of devices that are no more, or begin anew."""
-    tx.sql.execute(
-        delete(OneTimeKey).where(
-            OneTimeKey.user_id == user_id, OneTimeKey.device_id.in_(device_ids)
+    for table in (OneTimeKey, ClaimedKey, FallbackKey):
+        tx.sql.execute(
+            delete(table).where(table.user_id == user_id, table.device_id.in_(device_ids))
         )
-    )
-    tx.sql.execute(
-        delete(FallbackKey).where(
-            FallbackKey.user_id == user_id, FallbackKey.device_id.in_(device_ids)
-        )
-    )
     for device_id in device_ids:
         tx.forget(tx.caches.key_counts, (user_id, device_id))
 
@@ -207,9 +229,52 @@ def _hand_out(tx: Tx, found: dict[str, dict[str, Json]], row: Any) -> None:
 def forget_all(tx: Tx) -> None:
     """Take away all one-time keys, after a backup was restored: clients upload new ones.
 
-    Some were given out since the backup, and who gets one a second time can't be read.
+    Some were given out since the backup, and a message encrypted with a key that was given out
+    twice can't be read. So they count as claimed.
     """
+    for user_id, device_id in tx.sql.execute(_DEVICES).all():
+        device = {"user_id": user_id, "device_id": device_id}
+        claimed = [
+            {
+                **device,
+                "digest": _digest(row.algorithm, row.key_id, orjson.loads(row.key)),
+                "claimed_ts": tx.now_ms,
+            }
+            for row in tx.sql.execute(_ALL, device).all()
+        ]
+        tx.sql.execute(_REMEMBER_CLAIMED, claimed)
     tx.sql.execute(_DELETE_ALL)
+
+
+def _claimed(tx: Tx, user_id: str, device_id: str) -> frozenset[bytes]:
+    """The digests of the keys of a device that were claimed last; older ones are forgotten."""
+    device = {"user_id": user_id, "device_id": device_id}
+    found = frozenset(tx.sql.execute(_CLAIMED, device).scalars())
+    if len(found) > MAX_KEYS:
+        which = {"of_user": user_id, "of_device": device_id, "kept": MAX_KEYS - 1}
+        tx.sql.execute(_FORGET_CLAIMED, device | which)
+    return found
+
+
+def _remember(tx: Tx, taken: Collection[Any]) -> None:
+    tx.sql.execute(
+        _REMEMBER_CLAIMED,
+        [
+            {
+                "user_id": row.user_id,
+                "device_id": row.device_id,
+                "digest": _digest(row.algorithm, row.key_id, orjson.loads(row.key)),
+                "claimed_ts": tx.now_ms,
+            }
+            for row in taken
+        ],
+    )
+
+
+def _digest(algorithm: str, key_id: str, key: Key) -> bytes:
+    """What tells a key from all others of its device, in few bytes."""
+    named = orjson.dumps([algorithm, key_id, _unsigned(key)], option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(named).digest()[:16]
 
 
 def _address(row: Any) -> Json:
