@@ -393,3 +393,37 @@ def test_who_sends_too_fast_has_to_wait(make_app: MakeApp) -> None:
 
     assert [refusal(answer) for answer in answers] == [(429, "M_LIMIT_EXCEEDED")] * 3
     assert all(answer.get_json()["retry_after_ms"] > 0 for answer in answers)
+
+
+DELAYS = [
+    "org.matrix.msc4140.delay=1000",
+    "org.matrix.msc4140.delay=",
+    "org.matrix.msc4140.parent_delay_id=d1",
+    "delay=1000",
+    "parent_delay_id=d1",
+]
+
+
+@pytest.mark.parametrize("query", DELAYS)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("PUT", "send/m.room.message/t1"),
+        ("POST", "send/m.room.message"),
+        ("PUT", "state/org.matrix.msc3401.call.member/_@alice:localhost_DEVICE_m.call"),
+        ("PUT", "state/m.room.name"),
+        ("PUT", "redact/{event}/t1"),
+        ("POST", "redact/{event}"),
+    ],
+)
+def test_an_event_that_shall_be_sent_later_is_refused_and_not_sent_at_once(
+    app: Flask, login: Login, room: Room, method: str, path: str, query: str
+) -> None:
+    alice = login("alice")
+    room_id = room(alice)
+    path = path.format(event=alice.send(room_id))
+
+    with unchanged(app):
+        answer = alice.request(method, f"rooms/{room_id}/{path}?{query}", json={})
+
+    assert refusal(answer) == (400, "M_UNRECOGNIZED")

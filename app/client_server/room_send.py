@@ -5,8 +5,10 @@ Spec: client-server-api#sending-events-to-a-room, client-server-api#redactions
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
-from flask import Blueprint
+from flask import Blueprint, request
 
 from app import context, errors
 from app.client_server import http
@@ -18,6 +20,9 @@ from app.spec import identifiers
 from app.spec.events import Json
 
 bp = Blueprint("room_send", __name__)
+
+_DELAYS: Final = frozenset({"delay", "parent_delay_id", "delay_parent_id"})
+_UNSTABLE_DELAYS: Final = "org.matrix.msc4140."
 
 
 class Redaction(msgspec.Struct):
@@ -31,6 +36,7 @@ class Redaction(msgspec.Struct):
 @authenticated
 def send_message(room_id: str, event_type: str, txn_id: str | None = None) -> Json:
     """Send a message event; POST without a transaction id is how it was done in 2016."""
+    refuse_delay()
     draft = timeline.Draft(room_id, requester().user_id, event_type, {}, txn_id=txn_id)
     known = sent_before_or_limited("rc_message", draft)
     if known is not None:
@@ -43,6 +49,7 @@ def send_message(room_id: str, event_type: str, txn_id: str | None = None) -> Js
 @authenticated
 def redact_event(room_id: str, event_id: str, txn_id: str | None = None) -> Json:
     """Take everything out of an event that its room can do without."""
+    refuse_delay()
     user_id = requester().user_id
     draft = timeline.Draft(
         room_id, user_id, timeline.REDACTION, {}, redacts=event_id, txn_id=txn_id
@@ -54,6 +61,17 @@ def redact_event(room_id: str, event_id: str, txn_id: str | None = None) -> Json
     body = http.json_object()
     http.convert(body, Redaction)
     return _send(room_id, timeline.REDACTION, {**body, "redacts": event_id}, txn_id)
+
+
+def refuse_delay() -> None:
+    """Refuse to send an event later, or when another delayed event is sent (MSC4140).
+
+    Ignoring the parameter would send the event at once, and a call that schedules its own end
+    would end as it begins. Clients look for this errcode and then do without.
+    Raises M_UNRECOGNIZED (400).
+    """
+    if any(name in _DELAYS or name.startswith(_UNSTABLE_DELAYS) for name in request.args):
+        raise errors.unrecognized("This server does not support delayed events", 400)
 
 
 def sent_before_or_limited(limit: str, draft: timeline.Draft) -> str | None:

@@ -9,7 +9,7 @@ import orjson
 from flask import Blueprint, request
 
 from app import context, errors
-from app.client_server import http, membership
+from app.client_server import http, membership, room_send
 from app.client_server.http import authenticated, requester
 from app.core.rooms import client_events, state, state_events
 from app.spec.events import Json
@@ -24,6 +24,7 @@ FORMATS = ("content", "event")
 @authenticated
 def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") -> Json:
     """Set an entry of the state."""
+    room_send.refuse_delay()
     content = http.json_object()
     if not _is_to_leave(event_type, state_key, content):
         http.must_not_be_suspended()
