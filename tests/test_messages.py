@@ -217,6 +217,40 @@ def test_a_filter_by_type_admits_these_types_only(alice: Person, room: Room) -> 
     page = messages(alice, room_id, filter={"types": ["m.room.mess*"]})
 
     assert [event["type"] for event in page["chunk"]] == ["m.room.message"]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"contains_url": True},
+        {"types": ["m.room.message"]},
+        {"not_types": ["m.room.message"]},
+        {"senders": ["@alice:localhost"]},
+    ],
+)
+def test_a_filtered_page_backwards_has_an_end_until_one_is_empty(
+    alice: Person, room: Room, wanted: Json
+) -> None:
+    room_id = room(alice)
+    alice.send(room_id, "hello")
+    alice.send(room_id, "plan", url="mxc://localhost/plan")
+
+    page = messages(alice, room_id, limit=100, filter=wanted)
+    last = messages(alice, room_id, limit=100, filter=wanted, **{"from": page["end"]})
+
+    assert page["chunk"]
+    assert last["chunk"] == []
+    assert "end" not in last
+
+
+def test_a_filter_that_leaves_nothing_out_is_no_reason_for_another_page(
+    alice: Person, room: Room
+) -> None:
+    room_id = room(alice)
+
+    page = messages(alice, room_id, limit=100, filter={"lazy_load_members": True, "limit": 50})
+
+    assert page["chunk"][-1]["type"] == "m.room.create"
     assert "end" not in page
 
 

@@ -148,6 +148,11 @@ def messages(
         wanted=wanted,
     )
     found = page(tx, walk)
+    if is_backwards and found.events and found.end is None and _is_selective(wanted):
+        # Deviates: "if no further events are available, this property is omitted". A page that a
+        # filter thinned out does not show that it reaches the beginning of the room; Synapse, and
+        # clients that were written against it, go on to the page that is empty.
+        found = found._replace(end=walk.after)
     return found if start is None else found._replace(start=start)
 
 
@@ -325,6 +330,18 @@ def _with_relations(tx: Reader, walk: Walk, events: list[ClientEvent]) -> list[C
     found = tx.sql.execute(query, {"event_ids": [it.event_id for it in events]})
     related = {row.relates_to for row in found if row.room_id == walk.room_id}
     return [it for it in events if it.event_id in related]
+
+
+def _is_selective(wanted: RoomEventFilter) -> bool:
+    """Return whether a filter leaves events out, rather than only limit or enrich the page."""
+    selection = msgspec.structs.replace(
+        wanted,
+        limit=None,
+        lazy_load_members=False,
+        include_redundant_members=False,
+        unread_thread_notifications=False,
+    )
+    return selection != filters.EVERY_ROOM_EVENT
 
 
 def _looks_inside(wanted: RoomEventFilter) -> bool:
