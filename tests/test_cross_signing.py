@@ -168,12 +168,19 @@ def test_there_must_be_a_master_key(app: Flask, login: Login) -> None:
     identity = Identity(alice.user_id)
 
     with unchanged(app):
-        answers = [
-            alice.post(UPLOAD, json={"self_signing_key": identity.key("self_signing")}),
-            alice.post(UPLOAD, json={}),
-        ]
+        answer = alice.post(UPLOAD, json={"self_signing_key": identity.key("self_signing")})
 
-    assert {refusal(answer) for answer in answers} == {(400, "M_MISSING_PARAM")}
+    assert refusal(answer) == (400, "M_MISSING_PARAM")
+
+
+def test_an_upload_of_no_keys_is_accepted_and_changes_nothing(app: Flask, login: Login) -> None:
+    alice, bob = login("alice"), login("bob")
+    bob.post(UPLOAD, json=Identity(bob.user_id).upload())
+
+    with unchanged(app):
+        answers = [alice.post(UPLOAD, json={}), bob.post(UPLOAD, json={"master_key": None})]
+
+    assert [(it.status_code, it.get_json()) for it in answers] == [(200, {})] * 2
 
 
 @pytest.mark.parametrize("usage", ["self_signing", "user_signing"])

@@ -135,12 +135,25 @@ def test_neither_algorithm_nor_number_of_a_version_change(
     assert refusal(answer) == (400, "M_INVALID_PARAM")
 
 
-def test_an_unknown_algorithm_is_refused(app: Flask, login: Login) -> None:
+def test_a_backup_may_be_of_an_algorithm_that_the_specification_does_not_name(
+    login: Login,
+) -> None:
     alice = login("alice")
-    body = {"algorithm": "org.example.rot13", "auth_data": {}}
+
+    answer = alice.post("room_keys/version", json={"algorithm": "m.megolm_backup.v1", "auth_data": {}})
+
+    assert answer.status_code == 200
+    assert info(alice)["algorithm"] == "m.megolm_backup.v1"
+
+
+@pytest.mark.parametrize("algorithm", ["", "x" * 256])
+def test_an_algorithm_has_a_name_of_ordinary_length(
+    app: Flask, login: Login, algorithm: str
+) -> None:
+    alice = login("alice")
 
     with unchanged(app):
-        answer = alice.post("room_keys/version", json=body)
+        answer = alice.post("room_keys/version", json={"algorithm": algorithm, "auth_data": {}})
 
     assert refusal(answer) == (400, "M_INVALID_PARAM")
 

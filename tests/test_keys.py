@@ -153,10 +153,10 @@ def test_a_device_publishes_only_its_own_keys(app: Flask, login: Login, other: s
 @pytest.mark.parametrize(
     ("body", "status", "errcode"),
     [
-        ({"device_keys": {}}, 400, "M_MISSING_PARAM"),
+        ({"device_keys": {}}, 400, "M_BAD_JSON"),
         ({"device_keys": []}, 400, "M_BAD_JSON"),
         ({"one_time_keys": {"signed_curve25519:a": 1}}, 400, "M_BAD_JSON"),
-        ({"one_time_keys": {"signed_curve25519:a": {"key": "k"}}}, 400, "M_MISSING_PARAM"),
+        ({"one_time_keys": {"signed_curve25519:a": {"key": "k"}}}, 400, "M_BAD_JSON"),
         ({"one_time_keys": {"nocolon": "k"}}, 400, "M_INVALID_PARAM"),
         ({"one_time_keys": {":a": "k"}}, 400, "M_INVALID_PARAM"),
         ({"one_time_keys": {"curve25519:" + "x" * 255: "k"}}, 400, "M_INVALID_PARAM"),
@@ -173,6 +173,20 @@ def test_what_is_no_key_is_refused(
         answer = alice.post("keys/upload", json=body)
 
     assert refusal(answer) == (status, errcode)
+
+
+@pytest.mark.parametrize("missing", ["algorithms", "keys", "signatures", "user_id"])
+def test_device_keys_without_a_required_key_are_bad_json(
+    app: Flask, login: Login, missing: str
+) -> None:
+    alice = login("alice")
+    keys = encryption.device_keys(alice)
+    del keys[missing]
+
+    with unchanged(app):
+        answer = alice.post("keys/upload", json={"device_keys": keys})
+
+    assert refusal(answer) == (400, "M_BAD_JSON")
 
 
 def test_device_keys_that_are_too_large_or_not_canonical_are_refused(

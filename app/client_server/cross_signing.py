@@ -50,6 +50,8 @@ def upload_cross_signing_keys() -> Json:
     http.convert(body, Keys)
     named = {usage: body.get(f"{usage}_key") for usage in cross_signing.USAGES}
     keys = {usage: key for usage, key in named.items() if key is not None}
+    if not keys:  # all three are optional; Element Web asks so whether the server would take some
+        return {}
     user_id = http.requester().user_id
     with context.db().read() as tx:
         is_proof_needed = cross_signing.is_proof_needed(tx, user_id, keys)

@@ -264,6 +264,17 @@ def convert(value: Json, kind: type[S]) -> S:
         raise errors.bad_json(str(error)) from None
 
 
+def convert_part(value: Json, kind: type[S]) -> S:
+    """Return an object from within a body as a struct.
+
+    Raises M_BAD_JSON, also for a missing key: M_MISSING_PARAM is for the request's own parameters.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise errors.bad_json(str(error)) from None
+
+
 def query_integer(
     name: str, default: int, *, least: int = 0, most: int = MAX_INTEGER, cap: int | None = None
 ) -> int:

@@ -72,7 +72,7 @@ def upload_keys() -> Json:
     """
     body = http.body_as(UploadKeys)
     if body.device_keys is not None:
-        http.convert(body.device_keys, DeviceKeys)
+        http.convert_part(body.device_keys, DeviceKeys)
     _check_keys(body.one_time_keys or {})
     _check_keys(body.fallback_keys or {})
     me = http.requester()
@@ -147,10 +147,10 @@ def _counts(by_algorithm: dict[str, int]) -> Json:
 
 
 def _check_keys(keys: Mapping[str, Key]) -> None:
-    """Raises M_BAD_JSON or M_MISSING_PARAM for a key that is neither a string nor a signed key."""
+    """Raises M_BAD_JSON for a key that is neither a string nor a signed key."""
     for key in keys.values():
         if not isinstance(key, str):
-            http.convert(key, SignedKey)
+            http.convert_part(key, SignedKey)
 
 
 def _check_users(users: Mapping[str, object]) -> None:

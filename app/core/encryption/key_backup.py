@@ -17,9 +17,9 @@ from sqlalchemy import Row, bindparam, delete, func, insert, select, update
 from app import errors
 from app.db import Reader, Tx
 from app.models.key_backup import KeyBackup
+from app.spec import identifiers
 from app.spec.events import Json
 
-ALGORITHMS: Final = frozenset({"m.megolm_backup.v1.curve25519-aes-sha2"})
 MAX_AUTH_DATA_BYTES: Final = 65536
 MAX_VERSIONS: Final = 50
 """Of one user. Most have one or two, and clients delete the old one. None is deleted for a newer:
@@ -44,10 +44,13 @@ _NUMBERS = select(
 def create(tx: Tx, user_id: str, algorithm: str, auth_data: Json) -> str:
     """The number of a new version, which is the user's current one from now on.
 
-    Raises M_INVALID_PARAM for an unknown algorithm, M_TOO_LARGE also for who has too many.
+    Deviates: the specification enumerates the algorithms. The server only hands the name back, so
+    any name is accepted, as by Synapse: clients try out new algorithms before they are specified.
+    Raises M_INVALID_PARAM for a name that is empty or too long, M_TOO_LARGE also for a user with
+    too many versions.
     """
-    if algorithm not in ALGORITHMS:
-        raise errors.invalid_param("This algorithm for backups is not known")
+    if not (algorithm and identifiers.has_at_most_255_bytes(algorithm)):
+        raise errors.invalid_param("An algorithm has a name of at most 255 bytes")
     numbers = tx.sql.execute(_NUMBERS, {"user_id": user_id}).one()
     if numbers.kept >= MAX_VERSIONS:
         raise errors.too_large(f"There are {numbers.kept} backups: delete one of them first")
