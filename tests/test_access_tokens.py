@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
@@ -15,6 +18,7 @@ from werkzeug.test import TestResponse
 from app import errors
 from app.core.people import access_tokens, devices
 from app.db import Database
+from tests import server
 from tests.conftest import PASSWORD, V3, Login, MakeApp
 from tests.rooms import refusal
 
@@ -114,6 +118,62 @@ def test_using_the_new_refresh_token_ends_the_old_pair_as_well(
     assert refusal(refresh(client, first)) == (401, "M_UNKNOWN_TOKEN")
     assert use(client, second).status_code == 200
     assert use(client, third).status_code == 200
+
+
+def test_a_pair_that_is_refreshed_during_its_first_use_does_not_end_the_newest(
+    app: Flask, client: FlaskClient, login: Login
+) -> None:
+    login("alice")
+    database: Database = app.extensions["db"]
+    second = refresh(client, log_in(client)).get_json()
+    first_use = threading.Thread(target=use, args=(app.test_client(), second))
+
+    with database.write() as tx:
+        first_use.start()  # it has read that there is an older pair, and queues for the write
+        while not database._turn._queue:  # noqa: SLF001 - the race can't be timed
+            first_use.join(0.01)
+        third = access_tokens.exchange(tx, second["refresh_token"])
+    first_use.join(10)
+
+    assert use(client, second).status_code == 200
+    assert refresh(client, third).status_code == 200
+    assert use(client, third).status_code == 200
+
+
+def test_no_session_is_lost_when_requests_and_refreshes_meet(tmp_path: Path) -> None:
+    # Apps do so by themselves: a request under way with a new token, and a refresh of that token.
+    sessions = 30
+    its_server = server.start(tmp_path)
+    api = f"{its_server.url}{V3}"
+    account = {"username": "alice", "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
+    log_in_again = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
+
+    def ask(path: str, body: Pair) -> Pair:
+        answer: Pair = requests.post(api + path, json=body, timeout=30).json()
+        return answer
+
+    def whoami(pair: Pair) -> int:
+        headers = {"Authorization": f"Bearer {pair['access_token']}"}
+        return requests.get(api + "account/whoami", headers=headers, timeout=30).status_code
+
+    def race(_: int) -> tuple[int, int]:
+        first = ask("login", {**log_in_again, "refresh_token": True})
+        second = ask("refresh", {"refresh_token": first["refresh_token"]})
+        with ThreadPoolExecutor(3) as pool:
+            for _ in range(2):
+                pool.submit(whoami, second)
+            third = pool.submit(ask, "refresh", {"refresh_token": second["refresh_token"]})
+        fourth = ask("refresh", {"refresh_token": third.result()["refresh_token"]})
+        return whoami(third.result()), whoami(fourth) if "access_token" in fourth else 401
+
+    try:
+        ask("register", account)
+        with ThreadPoolExecutor(4) as pool:
+            outcomes = list(pool.map(race, range(sessions)))
+    finally:
+        its_server.stop()
+
+    assert outcomes == [(200, 200)] * sessions
 
 
 def test_an_expired_token_asks_to_be_refreshed(make_app: MakeApp) -> None:

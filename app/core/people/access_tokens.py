@@ -19,6 +19,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy.orm import aliased
 
 from app import errors
 from app.caches import Requester
@@ -27,10 +28,7 @@ from app.models.accounts import Account
 from app.models.devices import AccessToken, RefreshToken
 from app.spec.events import Json
 
-_OF_DEVICE = (
-    RefreshToken.user_id == AccessToken.user_id,
-    RefreshToken.device_id == AccessToken.device_id,
-)
+_OLDER, _MINE = aliased(RefreshToken), aliased(RefreshToken)
 _FIND = (
     select(
         AccessToken.user_id,
@@ -42,11 +40,12 @@ _FIND = (
         Account.is_locked,
         Account.deactivated_ts,
         # Whether an older pair waits for the first use of this one
-        select(RefreshToken.token_hash)
+        select(_OLDER.token_hash)
+        .join(_MINE, _MINE.token_hash == _OLDER.replaced_by)
         .where(
-            *_OF_DEVICE,
-            RefreshToken.replaced_by.is_not(None),
-            RefreshToken.access_token_hash != AccessToken.token_hash,
+            _OLDER.user_id == AccessToken.user_id,
+            _OLDER.device_id == AccessToken.device_id,
+            _MINE.access_token_hash == AccessToken.token_hash,
         )
         .exists()
         .label("has_older"),
@@ -148,14 +147,17 @@ def hash_of(token: str) -> bytes:
 
 
 def _look_up(db: Database, token_hash: bytes, *, may_be_locked: bool) -> Requester:
-    """The same from the database. The first use of a new pair ends the one before it."""
+    """Return the same from the database. The first use of a new pair ends the one before it."""
     with db.read() as tx:
         row = _row(tx, token_hash, may_be_locked=may_be_locked)
         if not row.has_older:
             return _keep(tx, token_hash, row)
     with db.write() as tx:
+        # Look again: this pair may have been refreshed in between, and then the device has a
+        # newer one, which is all that its client keeps.
         row = _row(tx, token_hash, may_be_locked=may_be_locked)
-        _end_other_pairs(tx, row.user_id, row.device_id, token_hash)
+        if row.has_older:
+            _end_other_pairs(tx, row.user_id, row.device_id, token_hash)
         return _keep(tx, token_hash, row)
 
 
