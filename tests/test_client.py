@@ -158,24 +158,81 @@ def test_this_machine_is_refused_in_whatever_notation(port: int, host: str) -> N
     ("address", "is_public"),
     [
         ("8.8.8.8", True),
-        ("2606:4700::1111", True),
+        ("100.63.255.255", True),
+        ("100.128.0.0", True),
+        ("172.15.255.255", True),
+        ("172.32.0.0", True),
+        ("192.0.1.0", True),
+        ("198.17.255.255", True),
+        ("198.20.0.0", True),
+        ("223.255.255.255", True),
+        ("0.0.0.0", False),  # this host
+        ("0.1.2.3", False),
         ("10.1.2.3", False),
-        ("192.168.1.1", False),
-        ("172.16.0.1", False),
+        ("100.64.0.1", False),  # shared with the provider
+        ("100.127.255.255", False),
+        ("127.0.0.1", False),
+        ("127.255.255.255", False),
         ("169.254.169.254", False),
-        ("100.64.0.1", False),
-        ("0.0.0.0", False),
-        ("224.0.0.1", False),
+        ("172.16.0.1", False),
+        ("172.31.255.255", False),
+        ("192.0.0.0", False),  # protocols
+        ("192.0.0.8", False),
+        ("192.0.0.9", False),
+        ("192.0.0.10", False),
+        ("192.0.0.170", False),
+        ("192.0.0.255", False),
+        ("192.0.2.1", False),  # documentation
+        ("192.88.99.1", False),  # 6to4 relays
+        ("192.168.1.1", False),
+        ("198.18.0.1", False),  # benchmarks
+        ("198.19.255.255", False),
+        ("198.51.100.1", False),
+        ("203.0.113.1", False),
+        ("224.0.0.1", False),  # multicast
+        ("239.255.255.255", False),
+        ("240.0.0.1", False),
         ("255.255.255.255", False),
-        ("::1", False),
+        ("2606:4700::1111", True),
+        ("2001:4860:4860::8888", True),
+        ("2001:200::1", True),
+        ("2a00:1450::1", True),
+        ("2620:4f:8000::1", True),
         ("::", False),
-        ("fe80::1", False),
-        ("fd00::1", False),
-        ("ff02::1", False),
+        ("::1", False),
+        ("::8.8.8.8", False),  # IPv4-compatible
+        ("::ffff:8.8.8.8", True),  # IPv4-mapped
         ("::ffff:10.0.0.1", False),
+        ("::ffff:192.0.0.8", False),
+        ("::ffff:0:8.8.8.8", False),  # IPv4-translated
+        ("64:ff9b::8.8.8.8", True),  # NAT64
         ("64:ff9b::10.0.0.1", False),
-        ("64:ff9b::8.8.8.8", True),
+        ("64:ff9b::127.0.0.1", False),
+        ("64:ff9b:1::8.8.8.8", False),  # NAT64 of one's own network
+        ("100::1", False),  # discarded
+        ("100:0:0:1::1", False),
+        ("2001::1", False),  # Teredo
+        ("2001:0:4136:e378:8000:63bf:f7f7:f7f7", False),
+        ("2001:1::1", False),  # PCP
+        ("2001:2::1", False),  # benchmarks
+        ("2001:10::1", False),  # ORCHID
+        ("2001:20::1", False),
+        ("2001:db8::1", False),  # documentation
+        ("2002:808:808::1", True),  # 6to4
         ("2002:a00:1::1", False),
+        ("2002:c058:6301::1", False),
+        ("3fff::1", False),  # documentation
+        ("3fff:fff:ffff::1", False),
+        ("4000::1", False),  # given to nobody
+        ("5f00::1", False),  # segment routing
+        ("fc00::1", False),  # unique local
+        ("fd00::1", False),
+        ("fe80::1", False),  # link-local
+        ("febf::1", False),
+        ("fec0::1", False),  # site-local
+        ("feff:ffff::1", False),
+        ("ff02::1", False),  # multicast
+        ("ff0e::1", False),
     ],
 )
 def test_only_addresses_of_the_public_internet_are_public(address: str, is_public: bool) -> None:
