@@ -8,6 +8,7 @@ Spec: client-server-api#serving-inline-content, client-server-api#content-reposi
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,12 @@ SAFE_INLINE: Final = {
     },
 }
 """The specification's list."""
+_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_MEDIA_TYPE: Final = re.compile(
+    rf"({_NAME})/({_NAME})(?:[ \t]*;[ \t]*{_NAME}=(?:{_NAME}|\"[^\",;\\]*\"))*", re.ASCII
+)
+"""One media type with whole parameters. Browsers read a list of types in this header, and take the
+last one that they understand: `image/png;, text/html` is a page to them."""
 SAFETY_HEADERS: Final = {
     "Content-Security-Policy": "sandbox; default-src 'none'; script-src 'none';"
     " plugin-types application/pdf; style-src 'unsafe-inline'; object-src 'self';",
@@ -74,14 +81,21 @@ def send(file: File) -> Response:
 
 
 def _headers(file: File) -> dict[str, str]:
-    kind, _, subtype = file.content_type.partition(";")[0].strip().lower().partition("/")
-    is_inline = subtype in SAFE_INLINE.get(kind, ())
     return {
         **SAFETY_HEADERS,
         "Content-Type": file.content_type,
-        "Content-Disposition": disposition(file.file_name, is_inline=is_inline),
+        "Content-Disposition": disposition(file.file_name, is_inline=_is_safe(file.content_type)),
         "Cache-Control": f"{'public' if file.is_public else 'private'}, {IMMUTABLE}",
     }
+
+
+def _is_safe(content_type: str) -> bool:
+    """Return whether a browser that shows this type itself runs nothing in it, however it reads it.
+
+    The header is what the sender of the file wrote: whatever is not exactly one known type is not.
+    """
+    parts = _MEDIA_TYPE.fullmatch(content_type)
+    return parts is not None and parts[2].lower() in SAFE_INLINE.get(parts[1].lower(), ())
 
 
 def disposition(file_name: str | None, *, is_inline: bool) -> str:
