@@ -55,6 +55,7 @@ def register(app: Flask, config: Config) -> None:
     for module in (email_page, health, metrics, pages, well_known):
         app.register_blueprint(module.bp)
     app.before_request(begin)
+    app.before_request(check_path)
     app.after_request(end)
     app.register_error_handler(errors.MatrixError, answer_error)
     app.register_error_handler(HTTPException, answer_http_error)
@@ -66,6 +67,23 @@ def begin() -> None:
     """Give the request an id for its log lines, and note when it came."""
     logs.begin_request()
     g.began = time.monotonic()
+
+
+MAY_BE_EMPTY = frozenset({"state_key", "file_name"})
+"""The parts of a path that may be empty. Most state has an empty key; a file that is downloaded
+without a name may have a slash after its id."""
+
+
+def check_path() -> None:
+    """Refuse a path with an empty part, whichever view it leads to.
+
+    An empty transaction id would be taken for the one of the request before, which swallows a
+    message; an empty event type or tag would be stored, and no client could name it again.
+    Raises M_INVALID_PARAM.
+    """
+    for name, value in (request.view_args or {}).items():
+        if value == "" and name not in MAY_BE_EMPTY:
+            raise errors.invalid_param(f"The path has nothing in the place of {name}")
 
 
 def end(answer: Response) -> Response:
