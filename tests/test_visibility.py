@@ -59,7 +59,11 @@ class Story:
     def seen_by(self, user: str | None) -> list[int]:
         with self.db.read() as tx:
             events = client_events.load(tx, range(tx.position + 1))
-            return [it.position for it in visibility.visible(tx, user, ROOM, events)]
+            seen = [it.position for it in visibility.visible(tx, user, ROOM, events)]
+            spans = visibility.history(tx, user or "", ROOM).spans()
+        within = [it.position for it in events if any(a <= it.position <= b for a, b in spans)]
+        assert within == seen, "a search in SQL would see something else"
+        return seen
 
     def _send(self, draft: Draft) -> int:
         with self.db.write() as tx:

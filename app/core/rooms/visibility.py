@@ -12,6 +12,7 @@ Spec: client-server-api#room-history-visibility
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -152,6 +153,27 @@ class History:
             if self._allows(at, self.setting.at(at), self.membership.at(at)):
                 return at
         return None
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Return where the events stand that the user may see: (first, last position) of each.
+
+        For searches in SQL. They say the same as `shows` does event by event.
+        """
+        starts = {0, *self.setting.starts_after(0), *self.membership.starts_after(0)}
+        starts |= {self.joined_until} - {NOW_AND_LATER}
+        edges = [*sorted(starts), NOW_AND_LATER + 1]
+        found = [
+            (first, after - 1)
+            for first, after in itertools.pairwise(edges)
+            if self._allows(first, self.setting.at(first), self.membership.at(first))
+        ]
+        for at in self.setting.starts_after(0):
+            if self._allows(at, self.setting.at(at - 1), self.membership.at(at)):
+                found.append((at, at))
+        for at in self.membership.starts_after(0):
+            if self._allows(at, self.setting.at(at), self.membership.at(at - 1)):
+                found.append((at, at))
+        return found
 
     def _allows(self, position: int, setting: str | None, membership: str | None) -> bool:
         """The spec's five rules, in its order."""

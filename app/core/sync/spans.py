@@ -2,14 +2,19 @@
 
 All rooms of an answer are asked for at once: their spans go into the statement as one JSON object,
 and the database looks each of them up by its index. No query per room.
+
+Only a filter needs a search of each room. It looks at a bounded number of events; where it stops
+before the beginning of the span, the timeline is limited and its token goes on from there.
 Spec: client-server-api#syncing (timeline, limited, prev_batch)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Final
 
+import msgspec
 import orjson
 from sqlalchemy import bindparam, select, text
 
@@ -24,9 +29,11 @@ from app.spec.filters import RoomEventFilter
 
 DEFAULT_LIMIT = 10
 MAX_LIMIT = 500
-_SCANNED_AT_ONCE = 200
-_MAX_SCANNED = 5000
-"""How many events are looked at to find those that a filter admits; the rest is a gap."""
+_SCANNED_AT_ONCE: Final = 200
+_MAX_SCANNED: Final = 5000
+"""How many events of a room are looked at to find those that a filter admits."""
+_MAX_SCANNED_IN_ALL: Final = 50_000
+"""And of all rooms of an answer; each room gets one look, however many there are."""
 _ROOMS_BETWEEN_BREATHS = 50
 
 _NEWEST = text(
@@ -40,14 +47,14 @@ _NEWEST = text(
     " ORDER BY events.position"
 )
 _DOWN_FROM = (
-    select(StoredEvent.position)
+    select(StoredEvent.position, StoredEvent.type, StoredEvent.sender)
     .where(
         StoredEvent.room_id == bindparam("room_id"),
         StoredEvent.position > bindparam("since"),
         StoredEvent.position <= bindparam("upto"),
     )
     .order_by(StoredEvent.position.desc())
-    .limit(_SCANNED_AT_ONCE)
+    .limit(bindparam("count"))
 )
 
 
@@ -64,6 +71,8 @@ class Span:
     """There are older events in the span than those of the timeline."""
     is_filtered: bool = False
     """There may be events between those of the timeline that a filter kept back."""
+    unread_upto: int = 0
+    """Where the search for what a filter admits has stopped; 0: it has seen the whole span."""
     is_ignored: bool = False
     """There is nothing but what ignored users have said."""
     boundary: int = 0
@@ -87,7 +96,7 @@ def fill(tx: Reader, user_id: str, spans: list[Span], event_filter: RoomEventFil
     limit = min(DEFAULT_LIMIT if event_filter.limit is None else event_filter.limit, MAX_LIMIT)
     is_filtered = event_filter != _only_limited(event_filter)
     if is_filtered:
-        found = {span.room_id: _admitted(tx, span, event_filter, limit + 1) for span in spans}
+        found = _all_admitted(tx, spans, event_filter, limit + 1)
     else:
         found = _newest(tx, spans, limit + 1)
     positions = [position for room in found.values() for position in room[-limit:]] if limit else []
@@ -96,10 +105,13 @@ def fill(tx: Reader, user_id: str, spans: list[Span], event_filter: RoomEventFil
         if number % _ROOMS_BETWEEN_BREATHS == _ROOMS_BETWEEN_BREATHS - 1:
             hub.breathe()
         shown = found.get(span.room_id, [])
-        span.is_limited = len(shown) > limit
+        is_cut = len(shown) > limit
+        shown = shown[len(shown) - limit :] if is_cut else shown
+        span.is_limited = is_cut or span.unread_upto > 0
         span.is_filtered = is_filtered
-        shown = shown[len(shown) - limit :] if span.is_limited else shown
         span.boundary = shown[0] - 1 if shown else span.upto
+        if span.unread_upto and not is_cut:
+            span.boundary = span.unread_upto
         there = [events[position] for position in shown if position in events]
         if span.history is None:
             seen = visibility.visible(tx, user_id, span.room_id, there)
@@ -176,21 +188,66 @@ def _of_late(tx: Reader, spans: Iterable[Span]) -> tuple[dict[str, Span], list[S
     return recent, others
 
 
-def _admitted(tx: Reader, span: Span, event_filter: RoomEventFilter, count: int) -> list[int]:
-    """The positions of the newest events that a filter admits, oldest first."""
+def _all_admitted(
+    tx: Reader, spans: Iterable[Span], event_filter: RoomEventFilter, count: int
+) -> dict[str, list[int]]:
+    """{room_id: positions of the newest events that a filter admits, oldest first}."""
+    left = _MAX_SCANNED_IN_ALL
+    found: dict[str, list[int]] = {}
+    for span in spans:
+        found[span.room_id], scanned = _admitted(
+            tx, span, event_filter, count, min(_MAX_SCANNED, left)
+        )
+        left -= scanned
+    return found
+
+
+def _admitted(
+    tx: Reader, span: Span, event_filter: RoomEventFilter, count: int, most: int
+) -> tuple[list[int], int]:
+    """(positions of the newest events that a filter admits, how many events were looked at).
+
+    Sets `unread_upto` of a span of which `most` events were not all.
+    """
     admitted: list[int] = []
     upto, scanned = span.upto, 0
     if not filters.admits_room(event_filter, span.room_id):
-        return admitted
-    while len(admitted) < count and scanned < _MAX_SCANNED:
-        asked = {"room_id": span.room_id, "since": span.since, "upto": upto}
-        positions = tx.sql.execute(_DOWN_FROM, asked).scalars().all()
-        for event in client_events.load(tx, positions):
-            content = event.content
-            if filters.matches(event_filter, event.type, event.sender, event.room_id, content):
-                admitted.append(event.position)
-        if len(positions) < _SCANNED_AT_ONCE:
+        return admitted, scanned
+    while len(admitted) < count:
+        if scanned and scanned >= most:
+            span.unread_upto = upto
             break
-        scanned += len(positions)
-        upto = positions[-1] - 1
-    return sorted(admitted[:count])
+        asked = {
+            "room_id": span.room_id,
+            "since": span.since,
+            "upto": upto,
+            "count": _SCANNED_AT_ONCE,
+        }
+        rows = tx.sql.execute(_DOWN_FROM, asked).all()
+        admitted += _admitted_of(tx, span.room_id, rows, event_filter)
+        scanned += len(rows)
+        if len(rows) < _SCANNED_AT_ONCE:
+            break
+        upto = rows[-1].position - 1
+        hub.breathe()
+    return sorted(admitted[:count]), scanned
+
+
+def _admitted_of(
+    tx: Reader, room_id: str, rows: Sequence[Any], event_filter: RoomEventFilter
+) -> list[int]:
+    """The positions of those rows that a filter admits, in their order.
+
+    Only what the columns do not keep out is decoded.
+    """
+    by_columns = msgspec.structs.replace(event_filter, contains_url=None)
+    positions = [
+        row.position for row in rows if filters.matches(by_columns, row.type, row.sender, room_id)
+    ]
+    if event_filter.contains_url is None:
+        return positions
+    return [
+        event.position
+        for event in client_events.load(tx, positions)
+        if filters.matches(event_filter, event.type, event.sender, room_id, event.content)
+    ]
