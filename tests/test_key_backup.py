@@ -140,7 +140,9 @@ def test_a_backup_may_be_of_an_algorithm_that_the_specification_does_not_name(
 ) -> None:
     alice = login("alice")
 
-    answer = alice.post("room_keys/version", json={"algorithm": "m.megolm_backup.v1", "auth_data": {}})
+    answer = alice.post(
+        "room_keys/version", json={"algorithm": "m.megolm_backup.v1", "auth_data": {}}
+    )
 
     assert answer.status_code == 200
     assert info(alice)["algorithm"] == "m.megolm_backup.v1"

@@ -167,13 +167,10 @@ class History:
             for first, after in itertools.pairwise(edges)
             if self._allows(first, self.setting.at(first), self.membership.at(first))
         ]
-        for at in self.setting.starts_after(0):
-            if self._allows(at, self.setting.at(at - 1), self.membership.at(at)):
-                found.append((at, at))
-        for at in self.membership.starts_after(0):
-            if self._allows(at, self.setting.at(at), self.membership.at(at - 1)):
-                found.append((at, at))
-        return found
+        settings, memberships = self.setting.starts_after(0), self.membership.starts_after(0)
+        changes = [(at, self.setting.at(at - 1), self.membership.at(at)) for at in settings]
+        changes += [(at, self.setting.at(at), self.membership.at(at - 1)) for at in memberships]
+        return found + [(change[0], change[0]) for change in changes if self._allows(*change)]
 
     def _allows(self, position: int, setting: str | None, membership: str | None) -> bool:
         """The spec's five rules, in its order."""
