@@ -512,6 +512,16 @@ CREATE TABLE claimed_one_time_keys (
 
 ;
 
-INSERT INTO alembic_version VALUES ('0013');
+CREATE TABLE superseded_tokens (
+	token_hash BLOB NOT NULL, 
+	user_id TEXT NOT NULL, 
+	device_id TEXT NOT NULL, 
+	superseded_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_superseded_tokens PRIMARY KEY (token_hash)
+);
+
+CREATE INDEX ix_superseded_tokens_user_id_device_id_superseded_ts ON superseded_tokens (user_id, device_id, superseded_ts);
+
+INSERT INTO alembic_version VALUES ('0014');
 
 INSERT INTO clock VALUES (1, 1);

@@ -102,7 +102,7 @@ def missing_token() -> MatrixError:
 def unknown_token(
     message: str = "The access token is not known", *, soft_logout: bool = False
 ) -> MatrixError:
-    """The token was never issued, was revoked, or (`soft_logout`) wants to be refreshed."""
+    """The token was never issued or was revoked; with `soft_logout` its device still exists."""
     return MatrixError(401, "M_UNKNOWN_TOKEN", message, soft_logout=soft_logout)
 
 

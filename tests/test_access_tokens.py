@@ -13,6 +13,7 @@ import pytest
 import requests
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 from app import errors
@@ -174,6 +175,79 @@ def test_no_session_is_lost_when_requests_and_refreshes_meet(tmp_path: Path) -> 
         its_server.stop()
 
     assert outcomes == [(200, 200)] * sessions
+
+
+def is_soft(answer: TestResponse) -> bool:
+    """Whether the server says that the session is still there, for all that this token is not."""
+    assert refusal(answer) == (401, "M_UNKNOWN_TOKEN")
+    return bool(answer.get_json()["soft_logout"])
+
+
+def test_a_superseded_token_leaves_the_client_its_keys(client: FlaskClient, login: Login) -> None:
+    login("alice")
+    first = log_in(client)
+    second = refresh(client, first).get_json()
+    use(client, second)
+
+    assert is_soft(use(client, first))
+    assert is_soft(refresh(client, first))
+    assert use(client, second).status_code == 200
+
+
+def test_a_pair_that_was_lost_on_its_way_is_superseded_as_well(
+    client: FlaskClient, login: Login
+) -> None:
+    login("alice")
+    first = log_in(client)
+    lost = refresh(client, first).get_json()
+
+    refresh(client, first)
+
+    assert is_soft(use(client, lost))
+    assert is_soft(refresh(client, lost))
+
+
+def test_a_login_of_the_same_device_supersedes_its_tokens(
+    client: FlaskClient, login: Login
+) -> None:
+    login("alice")
+    first = log_in(client)
+    body = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
+
+    client.post(V3 + "login", json={**body, "device_id": first["device_id"]})
+
+    assert is_soft(use(client, first))
+    assert is_soft(refresh(client, first))
+
+
+def test_a_superseded_token_of_a_device_that_is_gone_is_unknown(
+    client: FlaskClient, login: Login
+) -> None:
+    login("alice")
+    first = log_in(client)
+    second = refresh(client, first).get_json()
+    headers = {"Authorization": f"Bearer {second['access_token']}"}
+
+    client.post(V3 + "logout", headers=headers, json={})
+
+    assert [is_soft(use(client, pair)) for pair in (first, second)] == [False, False]
+    assert not is_soft(refresh(client, first))
+
+
+def test_no_more_superseded_tokens_are_kept_than_the_newest(
+    client: FlaskClient, login: Login, app: Flask
+) -> None:
+    login("alice")
+    pairs = [log_in(client)]
+    for _ in range(access_tokens.MAX_SUPERSEDED // 2 + 2):  # of each refresh, an access token too
+        pairs.append(refresh(client, pairs[-1]).get_json())
+
+    with app.extensions["db"].read() as tx:
+        kept = tx.sql.execute(text("SELECT count(*) FROM superseded_tokens")).scalar_one()
+
+    assert kept == access_tokens.MAX_SUPERSEDED
+    assert not is_soft(use(client, pairs[0]))
+    assert is_soft(use(client, pairs[-3]))
 
 
 def test_an_expired_token_asks_to_be_refreshed(make_app: MakeApp) -> None:

@@ -45,3 +45,15 @@ class RefreshToken(Base):
     replaced_by: Mapped[bytes | None]  # hash of the refresh token that it was exchanged for
 
     __table_args__ = (Index(None, "user_id", "device_id"),)
+
+
+class SupersededToken(Base):
+    """A token that ended while its device goes on. Written by core/people/access_tokens.py."""
+
+    __tablename__ = "superseded_tokens"
+    token_hash: Mapped[bytes] = mapped_column(primary_key=True)  # of an access or a refresh token
+    user_id: Mapped[str]
+    device_id: Mapped[str]
+    superseded_ts: Mapped[int]  # ms
+
+    __table_args__ = (Index(None, "user_id", "device_id", "superseded_ts"),)

@@ -1,13 +1,19 @@
 """Access and refresh tokens: the right to act as a device.
 
 The database holds hashes only, so a stolen backup opens no session. This module alone writes the
-tables access_tokens and refresh_tokens, and the cache of who is behind a token.
+tables access_tokens, refresh_tokens and superseded_tokens, and the cache of who is behind a token.
 
 A refresh token is exchanged for a new pair of tokens. The answer may get lost on its way, so the
 old pair stays good until one of the new pair is used for the first time: "The old refresh token
 remains valid until the new access token or refresh token is used".
 
-Spec: client-server-api#client-authentication, client-server-api#refreshing-access-tokens
+A token that ended because there is a newer one is remembered as superseded for as long as its
+device exists: a request that was under way with it is answered by a soft logout. Otherwise its
+client, or another process of the same app, would believe that the session was destroyed, and throw
+its keys away.
+
+Spec: client-server-api#client-authentication, client-server-api#refreshing-access-tokens,
+client-server-api#soft-logout
 """
 
 from __future__ import annotations
@@ -25,8 +31,11 @@ from app import errors
 from app.caches import Requester
 from app.db import Database, Reader, Tx
 from app.models.accounts import Account
-from app.models.devices import AccessToken, RefreshToken
+from app.models.devices import AccessToken, RefreshToken, SupersededToken
 from app.spec.events import Json
+
+MAX_SUPERSEDED = 200
+"""Tokens that are remembered of each device, the newest: of four days, with the usual lifetime."""
 
 _OLDER, _MINE = aliased(RefreshToken), aliased(RefreshToken)
 _FIND = (
@@ -63,6 +72,22 @@ _FIND_REFRESH = (
     )
     .join(Account, Account.user_id == RefreshToken.user_id)
     .where(RefreshToken.token_hash == bindparam("token_hash"))
+)
+
+_IS_SUPERSEDED = select(SupersededToken.token_hash).where(
+    SupersededToken.token_hash == bindparam("token_hash")
+)
+_OF_ONE_DEVICE = (
+    SupersededToken.user_id == bindparam("of_user"),
+    SupersededToken.device_id == bindparam("of_device"),
+)
+_FORGET_OLDEST = delete(SupersededToken).where(
+    SupersededToken.token_hash.in_(
+        select(SupersededToken.token_hash)
+        .where(*_OF_ONE_DEVICE)
+        .order_by(SupersededToken.superseded_ts.desc())
+        .offset(MAX_SUPERSEDED)
+    )
 )
 
 
@@ -109,12 +134,16 @@ def exchange(tx: Tx, refresh_token: str) -> Json:
     token_hash = hash_of(refresh_token)
     row = tx.sql.execute(_FIND_REFRESH, {"token_hash": token_hash}).first()
     if row is None:
-        raise errors.unknown_token("The refresh token is not known, or was used before")
+        is_soft = _is_superseded(tx, token_hash)
+        raise errors.unknown_token(
+            "The refresh token is not known, or was used before", soft_logout=is_soft
+        )
     if row.is_locked:
         raise errors.user_locked()
-    # Who shows the device's newest has received it, so the pair before it goes. Who shows the one
-    # before has not received the newest, so that one goes. Either way this pair stays for now.
-    _end_other_pairs(tx, row.user_id, row.device_id, row.access_token_hash)
+    # A client that shows the device's newest token has received it, so the pair before it goes. One
+    # that shows the token before has not received the newest, so that one goes. Either way this
+    # pair stays for now.
+    supersede(tx, row.user_id, row.device_id, but=row.access_token_hash)
     pair = issue(tx, row.user_id, row.device_id, with_refresh_token=True)
     tx.sql.execute(
         update(RefreshToken)
@@ -130,10 +159,33 @@ def revoke(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
         AccessToken.user_id == user_id, AccessToken.device_id.in_(device_ids)
     )
     _forget(tx, tx.sql.execute(access.returning(AccessToken.token_hash)).scalars())
-    refresh = delete(RefreshToken).where(
-        RefreshToken.user_id == user_id, RefreshToken.device_id.in_(device_ids)
+    for table in (RefreshToken, SupersededToken):
+        of_devices = (table.user_id == user_id, table.device_id.in_(device_ids))
+        tx.sql.execute(delete(table).where(*of_devices))
+
+
+def supersede(tx: Tx, user_id: str, device_id: str, *, but: bytes = b"") -> None:
+    """End the tokens of a device that goes on, except the pair of the access token `but`.
+
+    A client that still shows one of them is asked for a soft logout.
+    """
+    access = delete(AccessToken).where(
+        AccessToken.user_id == user_id,
+        AccessToken.device_id == device_id,
+        AccessToken.token_hash != but,
     )
-    tx.sql.execute(refresh)
+    ended = list(tx.sql.execute(access.returning(AccessToken.token_hash)).scalars())
+    _forget(tx, ended)
+    refresh = delete(RefreshToken).where(
+        RefreshToken.user_id == user_id,
+        RefreshToken.device_id == device_id,
+        RefreshToken.access_token_hash != but,
+    )
+    ended += tx.sql.execute(refresh.returning(RefreshToken.token_hash)).scalars()
+    row = {"user_id": user_id, "device_id": device_id, "superseded_ts": tx.now_ms}
+    if ended:
+        tx.sql.execute(insert(SupersededToken), [{**row, "token_hash": it} for it in ended])
+        tx.sql.execute(_FORGET_OLDEST, {"of_user": user_id, "of_device": device_id})
 
 
 def forget_all(tx: Tx, user_id: str) -> None:
@@ -157,7 +209,7 @@ def _look_up(db: Database, token_hash: bytes, *, may_be_locked: bool) -> Request
         # newer one, which is all that its client keeps.
         row = _row(tx, token_hash, may_be_locked=may_be_locked)
         if row.has_older:
-            _end_other_pairs(tx, row.user_id, row.device_id, token_hash)
+            supersede(tx, row.user_id, row.device_id, but=token_hash)
         return _keep(tx, token_hash, row)
 
 
@@ -165,7 +217,7 @@ def _row(tx: Reader, token_hash: bytes, *, may_be_locked: bool = False) -> Row[*
     row: Row[*tuple[Any, ...]] | None
     row = tx.sql.execute(_FIND, {"token_hash": token_hash}).first()
     if row is None or row.deactivated_ts is not None:
-        raise errors.unknown_token()
+        raise errors.unknown_token(soft_logout=_is_superseded(tx, token_hash))
     if row.is_locked and not may_be_locked:
         raise errors.user_locked()
     return row
@@ -186,20 +238,9 @@ def _keep(tx: Reader, token_hash: bytes, row: Row[*tuple[Any, ...]]) -> Requeste
     return found
 
 
-def _end_other_pairs(tx: Tx, user_id: str, device_id: str, access_token_hash: bytes) -> None:
-    """Leave a device only the pair of this access token."""
-    access = delete(AccessToken).where(
-        AccessToken.user_id == user_id,
-        AccessToken.device_id == device_id,
-        AccessToken.token_hash != access_token_hash,
-    )
-    _forget(tx, tx.sql.execute(access.returning(AccessToken.token_hash)).scalars())
-    refresh = delete(RefreshToken).where(
-        RefreshToken.user_id == user_id,
-        RefreshToken.device_id == device_id,
-        RefreshToken.access_token_hash != access_token_hash,
-    )
-    tx.sql.execute(refresh)
+def _is_superseded(tx: Reader, token_hash: bytes) -> bool:
+    """Return whether this token has ended while its device goes on."""
+    return tx.sql.execute(_IS_SUPERSEDED, {"token_hash": token_hash}).first() is not None
 
 
 def _forget(tx: Tx, token_hashes: Iterable[bytes]) -> None:

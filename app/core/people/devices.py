@@ -54,7 +54,7 @@ def start_session(
         raise errors.invalid_param("The device id is longer than 255 bytes")
     key = {"user_id": user_id, "device_id": device_id}
     if tx.sql.execute(_FIND, key).first() is not None:
-        access_tokens.revoke(tx, user_id, [device_id])
+        access_tokens.supersede(tx, user_id, device_id)
         return device_id
     if cross_signing.is_public_key(tx, user_id, device_id):
         raise errors.invalid_param("One of your cross-signing keys is called like this device id")
