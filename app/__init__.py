@@ -29,7 +29,7 @@ def create_app(config: Config) -> Flask:
     from app.core.media import files  # noqa: PLC0415 - see above
     from app.core.people.last_seen import LastSeen  # noqa: PLC0415 - see above
     from app.core.ratelimits import RateLimits  # noqa: PLC0415 - see above
-    from app.core.sync.ephemeral import Ephemeral  # noqa: PLC0415 - see above
+    from app.core.sync import lifetimes  # noqa: PLC0415 - see above
     from app.core.sync.repeats import Repeats  # noqa: PLC0415 - see above
     from app.core.sync.sliding_told import Connections  # noqa: PLC0415 - see above
     from app.core.sync.state_sections import LazyMembers  # noqa: PLC0415 - see above
@@ -51,7 +51,7 @@ def create_app(config: Config) -> Flask:
     kinds = {"push": push.kind(outside), "mail": mail.KIND, "appservice": bridges.KIND}
     app.extensions["delivery"] = delivery.Delivery(database, kinds)  # the worker starts it
     app.extensions["wakeups"] = wakeups
-    app.extensions["ephemeral"] = Ephemeral(database, wakeups.wake)
+    app.extensions["ephemeral"] = lifetimes.start(database, wakeups.wake)
     app.extensions["last_seen"] = LastSeen(database)
     app.extensions["lazy_members"] = LazyMembers()
     app.extensions["repeats"] = Repeats()

@@ -53,6 +53,7 @@ V = TypeVar("V")
 Wake = Callable[[Sequence[Collection[str]]], None]
 Deliver = Callable[[str, str], None]
 Committed = Callable[[int, float], None]
+Departed = Callable[[str, str, Collection[str]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,13 @@ class Tx(Reader):
         """Have the outbox's rows for this destination delivered, once this write is on the disk."""
         self._after_commit.append(functools.partial(self._db.deliver, kind, destination))
 
+    def note_departure(
+        self, user_id: str, room_id: str = "", device_ids: Collection[str] = ()
+    ) -> None:
+        """Have typing end where the user left a room or logged out, once that is on the disk."""
+        departure = functools.partial(self._db.departed, user_id, room_id, device_ids)
+        self._after_commit.append(departure)
+
     def remember(self, cache: Cache[K, V], key: K, value: V) -> None:
         """Set a cache to what this write makes true; undone with the write."""
         self._touched.append((cache, key))
@@ -224,6 +232,10 @@ def _uncounted(_writes: int, _seconds: float) -> None:
     """In a process that shows no metrics."""
 
 
+def _unheard(_user_id: str, _room_id: str, _device_ids: Collection[str]) -> None:
+    """In a process in which nobody types (command line)."""
+
+
 _READ_CLOCK_SQL = "SELECT position FROM clock"
 _SET_CLOCK_SQL = "UPDATE clock SET position = ?"
 
@@ -242,6 +254,8 @@ class Database:
         """What background/delivery.py wants to be told: (kind, destination) of new rows."""
         self.committed: Committed = _uncounted
         """What metrics.py wants to be told of each COMMIT: how many writes, how many seconds."""
+        self.departed: Departed = _unheard
+        """Set by core/sync/lifetimes.py: (user_id, room_id left, ids of sessions that ended)."""
         self._wake = wake
         self._engine = make_engine(url)
         self.writer = Sql(self._engine.connect())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from app.core.sync import presence
+from app.core.sync import lifetimes, presence
 from app.core.sync.ephemeral import Ephemeral
 from tests.conftest import Login, MakeApp, Person
 from tests.rooms import Json, refusal
@@ -34,6 +34,7 @@ def clock(app: Flask) -> Iterator[Clock]:
     clock = Clock(app)
     app.extensions["ephemeral"].close()
     app.extensions["ephemeral"] = clock.ephemeral
+    lifetimes.follow(app.extensions["db"], clock.ephemeral)
     yield clock
     clock.ephemeral.close()
 
@@ -120,6 +121,20 @@ def test_who_waits_for_news_stays_online_however_long(
         while_waiting = status(bob, alice.user_id)["presence"]
 
     assert while_waiting == "online"
+
+
+def test_a_session_that_ended_keeps_nobody_online(clock: Clock, login: Login, room: Room) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(bob, alice)
+    alice.sync()
+    token = quiet(bob)["next_batch"]
+
+    alice.post("logout")
+    bob.send(room_id)  # a COMMIT after that of the logout, and what follows that
+    clock.advance(0)
+
+    assert told(quiet(bob, token)) == {alice.user_id: "offline"}
+    assert status(bob, alice.user_id)["presence"] == "offline"
 
 
 @pytest.mark.parametrize("deed", ["send", "type", "read"])

@@ -11,7 +11,7 @@ import pytest
 from flask import Flask
 
 from app.core.sync import typing
-from tests.conftest import Login, Person
+from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.rooms import Json, refusal
 
 Room = Callable[..., str]
@@ -172,3 +172,121 @@ def test_a_wrong_body_is_refused(login: Login, room: Room, body: Json, errcode: 
 
     assert refusal(answer) == (400, errcode)
     assert typers(alice.sync(), room_id) is None
+
+
+def heard(person: Person, room_id: str, since: str) -> list[str] | None:
+    """Who is typing by the next answer that says so: it may come a moment after the write."""
+    for _ in range(3):
+        news = person.sync(since, timeout=5_000)
+        if (found := typers(news, room_id)) is not None:
+            return found
+        since = news["next_batch"]
+    return None
+
+
+@pytest.mark.parametrize("how", ["leave", "kick", "ban"])
+def test_typing_ends_when_its_user_is_no_longer_in_the_room(
+    login: Login, room: Room, how: str
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(bob, alice)
+    say(alice, room_id, typing=True, timeout=120_000)
+    token = bob.sync()["next_batch"]
+
+    if how == "leave":
+        alice.post(f"rooms/{room_id}/leave")
+    else:
+        bob.post(f"rooms/{room_id}/{how}", json={"user_id": alice.user_id})
+
+    assert heard(bob, room_id, token) == []
+    assert typers(bob.sync(), room_id) is None
+
+
+def test_a_new_name_does_not_end_typing(login: Login, room: Room) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(bob, alice)
+    say(alice, room_id, typing=True, timeout=120_000)
+
+    alice.put(f"profile/{alice.user_id}/displayname", json={"displayname": "Alice"})
+    bob.post(f"rooms/{room_id}/leave")
+    bob.post(f"rooms/{room_id}/join")
+
+    assert typers(bob.sync(), room_id) == [alice.user_id]
+
+
+AUTH = {
+    "type": "m.login.password",
+    "identifier": {"type": "m.id.user", "user": "alice"},
+    "password": PASSWORD,
+}
+ENDS: dict[str, Callable[[Person, Person], object]] = {
+    "logout": lambda typer, _: typer.post("logout"),
+    "logout everywhere": lambda _, other: other.post("logout/all"),
+    "device deleted": lambda typer, other: other.delete(
+        f"devices/{typer.device_id}", json={"auth": AUTH}
+    ),
+    "devices deleted": lambda typer, other: other.post(
+        "delete_devices", json={"devices": [typer.device_id], "auth": AUTH}
+    ),
+    "new password": lambda _, other: other.post(
+        "account/password", json={"new_password": PASSWORD + "!", "auth": AUTH}
+    ),
+    "deactivation": lambda _, other: other.post("account/deactivate", json={"auth": AUTH}),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_typing_ends_with_the_session_of_who_types(login: Login, room: Room, end: str) -> None:
+    alice, other, bob = login("alice"), login("alice"), login("bob")
+    room_id = room(bob, alice)
+    say(alice, room_id, typing=True, timeout=120_000)
+    token = bob.sync()["next_batch"]
+
+    answer = ENDS[end](alice, other)
+
+    assert getattr(answer, "status_code", None) == 200
+    assert heard(bob, room_id, token) == []
+    assert typers(bob.sync(), room_id) is None
+
+
+def test_another_session_types_on(login: Login, room: Room) -> None:
+    alice, other, bob = login("alice"), login("alice"), login("bob")
+    room_id = room(bob, alice)
+    say(alice, room_id, typing=True, timeout=120_000)
+
+    other.post("logout")
+    bob.send(room_id)  # a COMMIT after that of the logout, and what follows that
+
+    assert typers(bob.sync(), room_id) == [alice.user_id]
+
+
+@pytest.mark.parametrize("how", ["lock", "suspend"])
+def test_typing_ends_when_the_account_is_closed_for_a_while(
+    login: Login, room: Room, how: str
+) -> None:
+    admin, alice, bob = login("admin"), login("alice"), login("bob")
+    room_id = room(bob, alice)
+    say(alice, room_id, typing=True, timeout=120_000)
+    token = bob.sync()["next_batch"]
+
+    path = f"/_matrix/client/v1/admin/{how}/{alice.user_id}"
+    answer = admin.put(path, json={f"{how}ed": True})
+
+    assert answer.status_code == 200
+    assert heard(bob, room_id, token) == []
+
+
+def test_nobody_types_longer_than_the_access_token_is_good(make_app: MakeApp, room: Room) -> None:
+    app = make_app(token_lifetime="1m")
+    client = app.test_client()
+    body = {"username": "alice", "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
+    session = client.post(V3 + "register", json={**body, "refresh_token": True}).get_json()
+    alice = Person(client, session["user_id"], session["access_token"], session["device_id"])
+    room_id = room(alice)
+
+    say(alice, room_id, typing=True, timeout=120_000)
+
+    ephemeral = app.extensions["ephemeral"]
+    left_ms = ephemeral.typing[room_id].until_ms[alice.user_id] - ephemeral.now_ms
+    assert session["expires_in_ms"] == 60_000
+    assert 0 < left_ms <= 60_000

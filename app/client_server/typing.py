@@ -5,12 +5,15 @@ Spec: client-server-api#typing-notifications
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 from flask import Blueprint
 
 from app import context
 from app.client_server import http
 from app.client_server.http import authenticated, must_be_me, requester
+from app.core.rooms import state
 from app.core.sync import presence, typing
 from app.spec.events import Json
 
@@ -33,9 +36,21 @@ def set_typing(room_id: str, user_id: str) -> Json:
     body = http.body_as(Body)
     with context.db().read() as tx:
         typing.may_type(tx, room_id, user_id)
-    if body.is_typing:
-        typing.start(context.ephemeral(), room_id, user_id, body.timeout_ms)
-        presence.note_activity(context.ephemeral(), user_id, requester().device_id)
-    else:
+    if not body.is_typing:
         typing.stop(context.ephemeral(), room_id, user_id)
+        return {}
+    device_id = requester().device_id
+    timeout_ms = min(body.timeout_ms, _session_left_ms())
+    typing.start(context.ephemeral(), room_id, user_id, timeout_ms, device_id)
+    with context.db().read() as tx:  # looked at again: a leave in between has ended nothing yet
+        is_gone = not state.is_joined(tx, room_id, user_id)
+    if is_gone:
+        typing.stop(context.ephemeral(), room_id, user_id)
+    presence.note_activity(context.ephemeral(), user_id, device_id)
     return {}
+
+
+def _session_left_ms() -> int:
+    """How long the access token is still good: nobody types longer than that."""
+    expires_ts = requester().expires_ts
+    return typing.MAX_MS if expires_ts is None else expires_ts - time.time_ns() // 1_000_000

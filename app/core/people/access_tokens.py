@@ -162,6 +162,7 @@ def revoke(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
     for table in (RefreshToken, SupersededToken):
         of_devices = (table.user_id == user_id, table.device_id.in_(device_ids))
         tx.sql.execute(delete(table).where(*of_devices))
+    tx.note_departure(user_id, device_ids=frozenset(device_ids))
 
 
 def supersede(tx: Tx, user_id: str, device_id: str, *, but: bytes = b"") -> None:

@@ -79,6 +79,8 @@ def set_suspended(tx: Tx, requester: Requester, user_id: str, *, is_suspended: b
 def _take_effect(tx: Tx, user_id: str) -> None:
     """From the very next request on, and on those that wait."""
     access_tokens.forget_all(tx, user_id)
+    devices = tx.sql.execute(_DEVICES, {"user_id": user_id})
+    tx.note_departure(user_id, device_ids={row.device_id for row in devices})  # types no more
     tx.wake(user_id)
 
 

@@ -182,6 +182,7 @@ def store(tx: Tx, event: Event, draft: Draft) -> int:
     if event.type == state.MEMBER:
         tx.wake_all(joined_before)
         tx.wake(event.state_key or "")
+        _note_leave(tx, event, joined_before)
     return position
 
 
@@ -390,6 +391,12 @@ def _apply_redaction(tx: Tx, event: Event, position: int) -> None:
         entry = {"room_id": target.room_id, "of_type": target.type, "with_key": target.state_key}
         for shown in tx.sql.execute(_EVENTS_OF_ENTRY, entry).scalars():
             tx.forget(tx.caches.client_events, shown)  # one has the redacted as prev_content
+
+
+def _note_leave(tx: Tx, event: Event, joined_before: frozenset[str]) -> None:
+    user_id = event.state_key or ""
+    if user_id in joined_before and event.content.get("membership") != "join":
+        tx.note_departure(user_id, event.room_id)
 
 
 def _redacts(pdu: Json) -> tuple[object, object]:

@@ -34,6 +34,8 @@ class TypingRoom:
     """When a timer will look whether somebody has."""
     changed_at: dict[str, int] = field(default_factory=dict)
     """The position at which each of them last began or stopped."""
+    device_ids: dict[str, str] = field(default_factory=dict)
+    """On which device each of them typed last."""
 
 
 @dataclass(slots=True)
@@ -94,10 +96,19 @@ class Ephemeral:
         """
         return since if since <= self.position else self._began
 
-    def wake_room(self, room_id: str) -> None:
-        """Let the requests of who is in the room look again, as somebody types or has stopped."""
+    def wake_room(self, room_id: str, *, may_write: bool = True) -> None:
+        """Let the requests of the room's members look again, as somebody types or has stopped.
+
+        Application services hear of it by a write, and where none may be made, a little later.
+        """
         with self._db.read() as tx:
             self._wake([state.joined_users(tx, room_id)])
+        if may_write:
+            self._note_typing(room_id)
+        elif self._db.server.appservices.wants_ephemeral:
+            self.timers.call_at(self.now_ms, lambda: self._note_typing(room_id))
+
+    def _note_typing(self, room_id: str) -> None:
         room = self.typing.get(room_id)
         transactions.note_typing(self._db, room_id, [*room.until_ms] if room else [])
 

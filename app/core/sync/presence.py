@@ -45,11 +45,29 @@ def syncing(
     if set_presence == "offline" or not ephemeral.has_presence:
         yield
         return
-    _begin_sync(ephemeral, user_id, device_id, set_presence)
+    device = _begin_sync(ephemeral, user_id, device_id, set_presence)
     try:
         yield
     finally:
-        _end_sync(ephemeral, user_id, device_id)
+        _end_sync(ephemeral, user_id, device)
+
+
+def log_out(ephemeral: Ephemeral, user_id: str, device_ids: Collection[str]) -> None:
+    """Let sessions that have ended count no longer, a little later: called inside a COMMIT."""
+    if user_id in ephemeral.people:
+        ephemeral.timers.call_at(ephemeral.now_ms, lambda: _drop(ephemeral, user_id, device_ids))
+
+
+def _drop(ephemeral: Ephemeral, user_id: str, device_ids: Collection[str]) -> None:
+    with ephemeral.lock:
+        person = ephemeral.people.get(user_id)
+        if person is None:
+            return
+        for device_id in device_ids:
+            person.devices.pop(device_id, None)
+        is_news = _settle(ephemeral, user_id, person)
+    if is_news:
+        ephemeral.wake_contacts(user_id, _content(ephemeral, person))
 
 
 def set_status(
@@ -159,7 +177,7 @@ def _content(ephemeral: Ephemeral, person: Person) -> Json:
     return content
 
 
-def _begin_sync(ephemeral: Ephemeral, user_id: str, device_id: str, presence: str) -> None:
+def _begin_sync(ephemeral: Ephemeral, user_id: str, device_id: str, presence: str) -> PresentDevice:
     with ephemeral.lock:
         person, device = _device(ephemeral, user_id, device_id)
         if presence == "online" and not (
@@ -171,14 +189,17 @@ def _begin_sync(ephemeral: Ephemeral, user_id: str, device_id: str, presence: st
         is_news = _settle(ephemeral, user_id, person)
     if is_news:
         ephemeral.wake_contacts(user_id, _content(ephemeral, person))
+    return device
 
 
-def _end_sync(ephemeral: Ephemeral, user_id: str, device_id: str) -> None:
+def _end_sync(ephemeral: Ephemeral, user_id: str, device: PresentDevice) -> None:
+    """Takes the device itself: its session may have ended meanwhile, and the name be another's."""
     with ephemeral.lock:
-        person, device = _device(ephemeral, user_id, device_id)
         device.syncs -= 1
         device.seen_ms = ephemeral.now_ms
-        _look_later(ephemeral, user_id, person)
+        person = ephemeral.people.get(user_id)
+        if person is not None:
+            _look_later(ephemeral, user_id, person)
 
 
 def _device(ephemeral: Ephemeral, user_id: str, device_id: str) -> tuple[Person, PresentDevice]:

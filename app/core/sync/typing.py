@@ -7,7 +7,7 @@ Spec: client-server-api#typing-notifications
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Collection, Iterable, Set
 
 from app import errors
 from app.core.people import ignored_users
@@ -30,12 +30,19 @@ def may_type(tx: Reader, room_id: str, user_id: str) -> None:
         raise errors.forbidden("You are not in this room")
 
 
-def start(ephemeral: Ephemeral, room_id: str, user_id: str, timeout_ms: int = DEFAULT_MS) -> None:
-    """Let the user type for so long from now on; told to the room unless it knows."""
+def start(
+    ephemeral: Ephemeral,
+    room_id: str,
+    user_id: str,
+    timeout_ms: int = DEFAULT_MS,
+    device_id: str = "",
+) -> None:
+    """Let the user type for so long from now on; other members hear of it unless they know."""
     with ephemeral.lock:
         room = ephemeral.typing.setdefault(room_id, TypingRoom())
         is_news = user_id not in room.until_ms
         room.until_ms[user_id] = ephemeral.now_ms + max(0, min(timeout_ms, MAX_MS))
+        room.device_ids[user_id] = device_id
         _look_later(ephemeral, room_id, room)
         if is_news:
             _note_change(ephemeral, room_id, room, [user_id])
@@ -45,13 +52,26 @@ def start(ephemeral: Ephemeral, room_id: str, user_id: str, timeout_ms: int = DE
 
 def stop(ephemeral: Ephemeral, room_id: str, user_id: str) -> None:
     """End the user's typing, if they were."""
+    if _end(ephemeral, room_id, user_id):
+        ephemeral.wake_room(room_id)
+
+
+def leave(ephemeral: Ephemeral, room_id: str, user_id: str) -> None:
+    """End the typing of a user who is no longer in the room; called inside a COMMIT's follow-up."""
+    if _end(ephemeral, room_id, user_id):
+        ephemeral.wake_room(room_id, may_write=False)
+
+
+def log_out(ephemeral: Ephemeral, user_id: str, device_ids: Collection[str]) -> None:
+    """End in all rooms what the user types on these devices; called likewise."""
     with ephemeral.lock:
-        room = ephemeral.typing.get(room_id)
-        if room is None or user_id not in room.until_ms:
-            return
-        del room.until_ms[user_id]
-        _note_change(ephemeral, room_id, room, [user_id])
-    ephemeral.wake_room(room_id)
+        room_ids = [
+            room_id
+            for room_id, room in ephemeral.typing.items()
+            if user_id in room.until_ms and room.device_ids.get(user_id) in device_ids
+        ]
+    for room_id in room_ids:
+        leave(ephemeral, room_id, user_id)
 
 
 def since(
@@ -75,6 +95,23 @@ def since(
                 user_ids = [who for who in room.until_ms if who not in ignored]
                 found[room_id] = {"type": "m.typing", "content": {"user_ids": user_ids}}
     return found
+
+
+def _end(ephemeral: Ephemeral, room_id: str, user_id: str) -> bool:
+    """Whether the user was typing there, and now is not."""
+    with ephemeral.lock:
+        room = ephemeral.typing.get(room_id)
+        if room is None or user_id not in room.until_ms:
+            return False
+        _drop(room, [user_id])
+        _note_change(ephemeral, room_id, room, [user_id])
+    return True
+
+
+def _drop(room: TypingRoom, user_ids: Iterable[str]) -> None:
+    for user_id in user_ids:
+        del room.until_ms[user_id]
+        room.device_ids.pop(user_id, None)
 
 
 def _is_news(room: TypingRoom, since: int, ignored: Set[str]) -> bool:
@@ -107,8 +144,7 @@ def _look(ephemeral: Ephemeral, room_id: str, room: TypingRoom) -> None:
         now_ms = ephemeral.now_ms
         room.looked_at_ms = None
         over = [user_id for user_id, until_ms in room.until_ms.items() if until_ms <= now_ms]
-        for user_id in over:
-            del room.until_ms[user_id]
+        _drop(room, over)
         if room.until_ms:
             _look_later(ephemeral, room_id, room)
         is_news = bool(over) and ephemeral.typing.get(room_id) is room

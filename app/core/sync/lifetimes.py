@@ -1,0 +1,36 @@
+"""How long typing and presence last: no longer than the membership or the session behind them.
+
+Both live in memory and would otherwise go on until their time is over. The database calls
+`departed` after the COMMIT of a leave, a kick, a ban or a logout, and before it wakes the waiting
+requests, so that those see the change. It is called where nothing may wait for another write: what
+application services hear of it is left to a timer.
+Spec: client-server-api#typing-notifications, client-server-api#presence
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from app.core.sync import presence, typing
+from app.core.sync.ephemeral import Ephemeral
+from app.db import Database, Wake
+
+
+def start(database: Database, wake: Wake) -> Ephemeral:
+    """Return what is kept in memory of typing and presence, for a server that starts."""
+    ephemeral = Ephemeral(database, wake)
+    follow(database, ephemeral)
+    return ephemeral
+
+
+def follow(database: Database, ephemeral: Ephemeral) -> None:
+    """Let typing and presence end with memberships and sessions from now on."""
+
+    def departed(user_id: str, room_id: str, device_ids: Collection[str]) -> None:
+        if room_id:
+            typing.leave(ephemeral, room_id, user_id)
+            return
+        typing.log_out(ephemeral, user_id, device_ids)
+        presence.log_out(ephemeral, user_id, device_ids)
+
+    database.departed = departed
