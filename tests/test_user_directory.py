@@ -42,6 +42,8 @@ def alice(login: Login) -> Person:
     [
         *("bobby.tables", "bobby", "BOB", "obb", "tables bob", "@bobby.tables:localhost", "@bob"),
         *("Ångström", "angstrom", "gstr", "bob angström"),
+        *("bobby.tables:localhost", "Bobby.tables:LocalHost", "@BOBBY.TABLES:LOCALHOST"),
+        *("bobby:", "bobby:local", " bobby:localhost "),
     ],
 )
 def test_who_shares_a_room_is_found_by_parts_of_the_names(
@@ -55,7 +57,13 @@ def test_who_shares_a_room_is_found_by_parts_of_the_names(
     assert found(alice, term) == ["bobby.tables"]
 
 
-@pytest.mark.parametrize("term", ["", " ", "...", "robin", "bob x", "@bob:elsewhere.example"])
+@pytest.mark.parametrize(
+    "term",
+    [
+        *("", " ", "...", "robin", "bob x", "@bob:elsewhere.example", "bob:elsewhere.example"),
+        *("@:localhost", ":localhost"),
+    ],
+)
 def test_others_are_not(login: Login, room: Room, alice: Person, term: str) -> None:
     room(alice, login("bob"))
 
@@ -138,6 +146,34 @@ def test_the_best_come_first_and_the_limit_is_told(login: Login, room: Room, ali
     assert in_order == ["kim", "kimono", "kimberley", "hakim"]
     assert len(answer.get_json()["results"]) == 2
     assert answer.get_json()["limited"] is True
+
+
+def test_a_name_with_a_colon_is_found_by_it(login: Login, room: Room, alice: Person) -> None:
+    bob = login("bob")
+    room(alice, bob)
+    name(bob, "Re: cycling")
+
+    assert found(alice, "Re: cyc") == ["bob"]
+    assert found(alice, "re:cycling") == ["bob"]
+
+
+def test_an_answer_says_that_not_all_matches_were_looked_at(
+    login: Login, room: Room, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = [login(f"kim{number}") for number in range(2)]
+    for person in hidden:
+        room(person, preset="private_chat")
+    room(alice, login("kim7"))
+
+    def limited() -> bool:
+        answer = alice.post("user_directory/search", json={"search_term": "kim"})
+        return bool(answer.get_json()["limited"])
+
+    assert (found(alice, "kim"), limited()) == (["kim7"], False)
+
+    monkeypatch.setattr(user_directory, "MAX_FOUND", 2)
+
+    assert (found(alice, "kim"), limited()) == ([], True)
 
 
 def test_a_single_letter_finds_beginnings(login: Login, room: Room, alice: Person) -> None:

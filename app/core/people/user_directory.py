@@ -11,6 +11,7 @@ Spec: client-server-api#user-directory
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
@@ -20,6 +21,7 @@ import orjson
 from sqlalchemy import Select, and_, bindparam, case, delete, func, insert, select
 from sqlalchemy.orm import aliased
 
+from app import hub
 from app.core.rooms import state
 from app.db import Reader, Tx
 from app.models.accounts import Account, ProfileField
@@ -32,8 +34,9 @@ from app.spec.events import Json
 
 VISIBILITY: Final = ("m.room.history_visibility", "")
 MAX_LIMIT: Final = 50
-MAX_FOUND: Final = 2000
-"""Of the best matches it is asked whether the searcher may see them."""
+MAX_FOUND: Final = 20_000
+"""Of the best matches it is asked whether the searcher may see them. With more, `limited` says that
+there may be others."""
 MAX_WORDS: Final = 16
 MAX_LETTERS: Final = 32
 """Of one word, in the index and in a search."""
@@ -86,12 +89,10 @@ def search(tx: Reader, searcher: str, term: str, limit: int) -> Json:
     asked = words(_without_server(tx, term))
     if not asked:
         return {"results": [], "limited": False}
-    found: list[str] = []
-    for user_id in _visible(tx, searcher, _matching(tx, searcher, asked)):
-        found.append(user_id)
-        if len(found) > limit:
-            break
-    return {"results": _described(tx, found[:limit]), "limited": len(found) > limit}
+    matching = _matching(tx, searcher, asked)
+    found = list(itertools.islice(_visible(tx, searcher, matching), limit + 1))
+    is_limited = len(found) > limit or len(matching) == MAX_FOUND
+    return {"results": _described(tx, found[:limit]), "limited": is_limited}
 
 
 def words(text: str) -> list[str]:
@@ -103,11 +104,20 @@ def words(text: str) -> list[str]:
 
 
 def _without_server(tx: Reader, term: str) -> str:
-    """What people mean who type or paste a user id: its localpart. Other servers have no users."""
-    if not term.strip().startswith("@"):
+    """Return what is searched for by a term that is a user id, or a part of one: its localpart.
+
+    Clients leave out the `@`, phones write the first letter as a capital, and the server may not be
+    typed to its end. "" for a user of another server, as none is known; without the `@` such a term
+    may still be a part of a name.
+    """
+    stripped = term.strip()
+    localpart, colon, server = stripped.removeprefix("@").partition(":")
+    is_user_id = stripped.startswith("@")
+    if not is_user_id and (not colon or len(stripped.split()) > 1):
         return term
-    localpart, _, server = term.strip()[1:].partition(":")
-    return localpart if tx.server.name.startswith(server) else ""
+    if tx.server.name.casefold().startswith(server.casefold()):
+        return localpart
+    return "" if is_user_id else term
 
 
 def _matching(tx: Reader, searcher: str, asked: Sequence[str]) -> list[str]:
@@ -153,6 +163,7 @@ def _visible(tx: Reader, searcher: str, user_ids: Sequence[str]) -> Iterator[str
     mine = state.joined_rooms(tx, searcher)
     is_open: dict[str, bool] = {}
     for at in range(0, len(user_ids), _BATCH):
+        hub.breathe()
         some = user_ids[at : at + _BATCH]
         rooms: dict[str, list[str]] = {}
         for user_id, room_id in tx.sql.execute(_ROOMS, {"user_ids": some}):
