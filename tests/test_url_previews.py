@@ -114,6 +114,7 @@ def test_the_old_path_gives_the_same(alice: Person, site: str) -> None:
         ("twitter.html", {"og:title": "From elsewhere", "og:description": "Said for others"}),
         ("latin.html", {"og:title": "K\u00e4se"}),
         ("meta-charset.html", {"og:title": "\u041f\u0440\u0438\u0432\u0435\u0442"}),
+        ("sjis.html", {"og:title": "\u65e5\u672c\u8a9e\u306e\u9801"}),
         ("undeclared.html", {"og:title": "K\u00e4se"}),
         ("empty.html", {}),
         ("broken.html", {"og:title": "Broken"}),

@@ -45,6 +45,10 @@ FILES: Final = {
             "koi8-r"
         ),
     ),
+    "/sjis.html": (
+        "text/html; charset=x-sjis",
+        "<title>\u65e5\u672c\u8a9e\u306e\u9801</title>".encode("shift_jis"),
+    ),
     "/undeclared.html": (HTML, "<title>K\u00e4se</title> or so".encode("latin-1")),
     "/empty.html": (HTML, b""),
     "/broken.html": (HTML, _BROKEN),

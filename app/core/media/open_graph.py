@@ -8,11 +8,11 @@ Spec: client-server-api#get_matrixclientv1mediapreview_url
 
 from __future__ import annotations
 
-import codecs
 import re
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urljoin
+
+import webencodings
 
 from app.core.media import flat_html
 
@@ -26,20 +26,18 @@ MIN_PARAGRAPH: Final = 40
 
 _PROPERTY: Final = re.compile(r"og:[a-z0-9:_-]{1,60}", re.IGNORECASE)
 _CHARSET_OF_TYPE: Final = re.compile(r"charset=[\"']?([A-Za-z0-9_.:-]+)", re.IGNORECASE)
-_CHARSET_OF_PAGE: Final = re.compile(
-    rb"<meta[^>]{0,200}charset=[\"']?\s*([A-Za-z0-9_.:-]+)", re.IGNORECASE
+_CHARSETS_OF_PAGE: Final = (
+    re.compile(rb"\s*<\?xml[^>]{0,200}\sencoding\s*=\s*[\"']([^\"'>]{1,40})", re.IGNORECASE),
+    re.compile(
+        rb".*?<meta\s[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{1,40})",
+        re.IGNORECASE | re.DOTALL,
+    ),
 )
-# Those of browsers. Python knows more, some of them no text, others take very long.
-_CHARSETS: Final = re.compile(
-    r"utf-?8(-sig)?|utf-?16(le|be)?|(us-)?ascii|latin-?1|iso-?8859-([1-9]|1[013-6])|koi8-[ru]"
-    r"|windows-125[0-8]|cp125[0-8]|macintosh|gb2312|gbk|gb18030|big5|euc-(jp|kr)|shift[_-]jis"
-    r"|iso-2022-jp|tis-620",
-    re.IGNORECASE,
-)
-_BOMS: Final = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
+# What a page says of itself has been read as ASCII: it can't be in these
+_IN_PAGE: Final = {
+    "utf-16le": "utf-8",
+    "utf-16be": "utf-8",
+    "x-user-defined": "windows-1252",
 }
 _HEAD_BYTES: Final = 4096
 _NO_TEXT: Final = ["script", "style", "noscript", "template", "svg", "nav", "header", "footer"]
@@ -72,23 +70,34 @@ def read(page: bytes, content_type: str, url: str) -> dict[str, str]:
 
 
 def decode(page: bytes, content_type: str) -> str:
-    """The text of a page: as its header, its first bytes or a <meta> say, else as it seems."""
-    told = _CHARSET_OF_TYPE.search(content_type)
-    in_page = _CHARSET_OF_PAGE.search(page[:_HEAD_BYTES])
-    candidates = [
-        *(name for mark, name in _BOMS.items() if page.startswith(mark)),
-        told[1] if told else "",
-        in_page[1].decode("ascii") if in_page else "",
-    ]
-    for name in candidates:
-        if _CHARSETS.fullmatch(name):
-            with suppress(LookupError):  # utf16le: browsers know that name, Python does not
-                return page.decode(name, "replace")
-    try:
-        return page.decode("utf-8")
-    except UnicodeDecodeError as error:
-        is_cut = error.start > len(page) - 4  # within its last character
-        return page.decode("utf-8" if is_cut else "windows-1252", "replace")
+    """Return the text of a page: as its BOM, its header or itself says, else as it seems.
+
+    The names of encodings are those of browsers, where `latin1` is windows-1252 and `sjis` known;
+    Python knows some of them by other names, and others for other encodings.
+    """
+    encoding = _declared(page, content_type)
+    if encoding is None:
+        try:
+            return page.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            is_cut = error.start > len(page) - 4  # within its last character
+            encoding = webencodings.lookup("utf-8" if is_cut else "windows-1252")
+    if encoding.name == "gbk":  # "GBK's decoder is gb18030's decoder": Python's own knows less
+        encoding = webencodings.lookup("gb18030")
+    text: str = webencodings.decode(page, encoding, "replace")[0]  # looks for a BOM itself
+    return text
+
+
+def _declared(page: bytes, content_type: str) -> webencodings.Encoding | None:
+    """Return the first encoding that is named and known."""
+    in_header = _CHARSET_OF_TYPE.search(content_type)
+    if in_header and (found := webencodings.lookup(in_header[1])):
+        return found
+    for pattern in _CHARSETS_OF_PAGE:
+        in_page = pattern.match(page[:_HEAD_BYTES])
+        if in_page and (found := webencodings.lookup(in_page[1].decode("ascii", "replace"))):
+            return webencodings.lookup(_IN_PAGE.get(found.name, found.name))
+    return None
 
 
 def _metas(tree: LexborHTMLParser) -> dict[str, str]:
