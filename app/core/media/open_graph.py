@@ -12,8 +12,6 @@ import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urljoin
 
-import webencodings
-
 from app.core.media import flat_html
 
 if TYPE_CHECKING:
@@ -75,28 +73,32 @@ def decode(page: bytes, content_type: str) -> str:
     The names of encodings are those of browsers, where `latin1` is windows-1252 and `sjis` known;
     Python knows some of them by other names, and others for other encodings.
     """
-    encoding = _declared(page, content_type)
-    if encoding is None:
+    import webencodings  # noqa: PLC0415 - with the first link, as the parser
+
+    label = _declared(page, content_type)
+    if label is None:
         try:
             return page.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             is_cut = error.start > len(page) - 4  # within its last character
-            encoding = webencodings.lookup("utf-8" if is_cut else "windows-1252")
-    if encoding.name == "gbk":  # "GBK's decoder is gb18030's decoder": Python's own knows less
-        encoding = webencodings.lookup("gb18030")
-    text: str = webencodings.decode(page, encoding, "replace")[0]  # looks for a BOM itself
+            label = "utf-8" if is_cut else "windows-1252"
+    if label == "gbk":  # "GBK's decoder is gb18030's decoder": Python's own knows less
+        label = "gb18030"
+    text: str = webencodings.decode(page, label, "replace")[0]  # looks for a BOM itself
     return text
 
 
-def _declared(page: bytes, content_type: str) -> webencodings.Encoding | None:
-    """Return the first encoding that is named and known."""
+def _declared(page: bytes, content_type: str) -> str | None:
+    """Return the name of the first encoding that is declared and known."""
+    import webencodings  # noqa: PLC0415 - as above
+
     in_header = _CHARSET_OF_TYPE.search(content_type)
     if in_header and (found := webencodings.lookup(in_header[1])):
-        return found
+        return str(found.name)
     for pattern in _CHARSETS_OF_PAGE:
         in_page = pattern.match(page[:_HEAD_BYTES])
         if in_page and (found := webencodings.lookup(in_page[1].decode("ascii", "replace"))):
-            return webencodings.lookup(_IN_PAGE.get(found.name, found.name))
+            return _IN_PAGE.get(found.name, str(found.name))
     return None
 
 
