@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -247,6 +248,47 @@ def test_who_joins_a_room_learns_who_is_online_in_it(login: Login, room: Room) -
     bob.post(f"rooms/{room_id}/join")
 
     assert told(quiet(bob, token)) == {alice.user_id: "online"}
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {},
+        {"room": {"timeline": {"limit": 1}}},
+        {"room": {"timeline": {"not_types": ["m.room.member"]}}},
+        {"room": {"rooms": []}},
+    ],
+    ids=["all", "with a gap", "without members", "without rooms"],
+)
+def test_members_learn_that_somebody_online_has_joined(
+    login: Login, room: Room, wanted: Json
+) -> None:
+    alice, bob, carol = login("alice"), login("bob"), login("carol")
+    room_id = room(alice)
+    bob.sync()
+    token = quiet(alice)["next_batch"]
+    query: dict[str, Any] = {"set_presence": "offline", "filter": json.dumps(wanted)}
+
+    for person in (bob, carol):
+        person.post(f"rooms/{room_id}/join")
+    alice.send(room_id)
+    first = alice.sync(token, **query)
+
+    assert told(first) == {bob.user_id: "online"}
+    assert told(alice.sync(first["next_batch"], **query)) == {}
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_new_name_of_somebody_online_is_no_news_of_presence(login: Login, room: Room) -> None:
+    alice, bob = login("alice"), login("bob")
+    room(alice, bob)
+    bob.sync()
+    token = quiet(alice)["next_batch"]
+
+    bob.put(f"profile/{bob.user_id}/displayname", json={"displayname": "Bob"})
+
+    assert told(quiet(alice, token)) == {}
 
 
 @pytest.mark.usefixtures("clock")

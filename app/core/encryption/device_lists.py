@@ -97,6 +97,8 @@ class DeviceLists:
 
     changed: list[str]
     left: list[str]
+    came: frozenset[str] = frozenset()
+    """Users who have joined a room of the user since, or are in one that the user has joined."""
 
     def __bool__(self) -> bool:
         return bool(self.changed or self.left)
@@ -169,7 +171,7 @@ def _compare(
             break
         went -= state.joined_users(tx, room_id)
     me = {user_id}
-    return DeviceLists(sorted(changed | (came - me)), sorted(went - me))
+    return DeviceLists(sorted(changed | (came - me)), sorted(went - me), frozenset(came - me))
 
 
 def _came_and_went(tx: Reader, position: int, moves: Moves) -> tuple[set[str], set[str]]:

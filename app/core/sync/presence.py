@@ -15,7 +15,7 @@ Spec: client-server-api#presence
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Set
 from contextlib import contextmanager
 
 from app import errors
@@ -127,23 +127,22 @@ def since(
     ephemeral: Ephemeral,
     user_id: str,
     since: int,
-    newly_joined: Collection[str] = (),
+    came: Set[str] = frozenset(),
 ) -> list[Json]:
-    """m.presence of the user and of who shares a room with them, as far as that changed.
+    """Return m.presence of the user and of everybody who shares a room with them, where it changed.
 
-    And of all in the rooms just joined who aren't offline; since 0: of all who aren't.
+    Also of `came`, with whom the user has only now come to share a room, unless they are offline:
+    their presence has not changed, but is new to this client. Since 0: of all who aren't offline.
     """
     since = ephemeral.seen(since)
     with ephemeral.lock:
         changed = _changed_since(ephemeral, since)
-        newcomers = () if since == 0 else newly_joined
         wanted = [it for it in changed if it == user_id or _share_a_room(tx, user_id, it)]
-        known = set(wanted)
-        for room_id in newcomers:
-            for other in state.joined_users(tx, room_id) - known:
-                if other in ephemeral.people and ephemeral.people[other].presence != "offline":
-                    wanted.append(other)
-                    known.add(other)
+        if since:
+            known = set(wanted)
+            people = ephemeral.people
+            new = came & people.keys() - known
+            wanted += sorted(it for it in new if people[it].presence != "offline")
         return [_event(ephemeral, it) for it in wanted]
 
 

@@ -122,7 +122,7 @@ def answer(tx: Reader, ask: Ask, ephemeral: Ephemeral, lazy_members: LazyMembers
     messages = to_device.after(tx, user_id, ask.requester.device_id, ask.position)
     keys = one_time_keys.counts(tx, user_id, ask.requester.device_id)
     own_data = _admitted(data.pop("", []), wanted.account_data)
-    online = _presence(tx, ask, mine, ephemeral)
+    online = _presence(tx, ask, lists.came, ephemeral)
     body: Json = {  # empty sections too: the r0 tutorial shows them, and its readers rely on them
         "next_batch": str(token),
         "account_data": {"events": own_data},
@@ -336,14 +336,10 @@ def _preview(tx: Reader, room_id: str, ask: Ask, section: str) -> Json:
     return {section: {"events": [*events, own_event]}}
 
 
-def _presence(
-    tx: Reader, ask: Ask, mine: memberships.Memberships, ephemeral: Ephemeral
-) -> list[Json]:
-    """m.presence of the people who share a room with the user."""
+def _presence(tx: Reader, ask: Ask, came: frozenset[str], ephemeral: Ephemeral) -> list[Json]:
+    """Return m.presence of users who share a room with the user."""
     wanted = ask.filter.presence
-    found = presence.since(
-        tx, ephemeral, ask.requester.user_id, ask.ephemeral, newly_joined=mine.newly_joined
-    )
+    found = presence.since(tx, ephemeral, ask.requester.user_id, ask.ephemeral, came)
     admitted = [event for event in found if filters.matches(wanted, event["type"], event["sender"])]
     return admitted if wanted.limit is None else admitted[: wanted.limit]
 
