@@ -8,9 +8,10 @@ from urllib.parse import quote
 
 import pytest
 from flask import Flask
+from flask.testing import FlaskClient
 
-from app.core.people import last_seen
-from tests.conftest import PASSWORD, Login
+from app.core.people import devices, last_seen
+from tests.conftest import PASSWORD, V3, Login, Person
 from tests.rooms import refusal
 
 PROOF = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
@@ -34,15 +35,54 @@ def test_a_device_tells_when_and_from_where_it_was_last_seen(login: Login) -> No
     assert device["device_id"] == alice.device_id
     assert device["last_seen_ip"] == "127.0.0.1"
     assert before <= device["last_seen_ts"] <= before + 60_000
-    assert "display_name" not in device
+    assert device["display_name"] is None
 
 
-def test_a_device_that_made_no_request_yet_was_not_seen(login: Login) -> None:
-    alice, phone = login("alice"), login("alice")
+def test_a_device_that_has_just_logged_in_was_seen(app: Flask, client: FlaskClient) -> None:
+    before = time.time_ns() // 1_000_000
+    headers = {"User-Agent": "phone"}
+    registered = {"username": "alice", "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
+    at_once = client.post(V3 + "register", json=registered, headers=headers).get_json()
+    login_again = {**PROOF, "device_id": "LAPTOP"}
+    client.post(V3 + "login", json=login_again, headers=headers)
+    alice = Person(client, at_once["user_id"], at_once["access_token"], at_once["device_id"])
 
-    device = alice.get(f"devices/{phone.device_id}").get_json()
+    seen = [app.extensions["last_seen"].of(alice.user_id, at_once["device_id"])]
+    listed = {it["device_id"]: it for it in alice.get("devices").get_json()["devices"]}
 
-    assert device == {"device_id": phone.device_id}
+    assert [(it.ip, it.user_agent) for it in seen] == [("127.0.0.1", "phone")]
+    assert set(listed) == {at_once["device_id"], "LAPTOP"}
+    assert listed["LAPTOP"]["last_seen_ip"] == "127.0.0.1"
+    assert before <= listed["LAPTOP"]["last_seen_ts"] <= before + 60_000
+
+
+@pytest.mark.parametrize("kind", ["user", "guest"])
+def test_a_guest_and_whoever_registers_were_seen(
+    app: Flask, client: FlaskClient, kind: str
+) -> None:
+    body = {"auth": {"type": "m.login.dummy"}}
+
+    session = client.post(V3 + f"register?kind={kind}", json=body).get_json()
+
+    assert app.extensions["last_seen"].of(session["user_id"], session["device_id"])
+
+
+def test_what_is_not_known_of_a_device_is_null(app: Flask, login: Login) -> None:
+    alice = login("alice")
+    with app.extensions["db"].write() as tx:
+        devices.start_session(tx, alice.user_id, "UNUSED")
+
+    (unused,) = (
+        it for it in alice.get("devices").get_json()["devices"] if it["device_id"] == "UNUSED"
+    )
+
+    assert unused == {
+        "device_id": "UNUSED",
+        "display_name": None,
+        "last_seen_ip": None,
+        "last_seen_ts": None,
+    }
+    assert alice.get("devices/UNUSED").get_json() == unused
 
 
 def test_being_seen_costs_no_write_but_survives_a_restart(app: Flask, login: Login) -> None:

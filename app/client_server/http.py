@@ -95,7 +95,7 @@ def optionally_authenticated(view: Callable[P, R]) -> Callable[P, R]:
 def _recognise(token: str, *, may_be_locked: bool = False) -> None:
     """Let `requester()` tell who has this token, and remember that they were here."""
     who = _who_has(token, may_be_locked=may_be_locked)
-    context.last_seen().note(who, client_address(), user_agent())
+    note_seen(who.user_id, who.device_id)
     g.requester = who
 
 
@@ -114,6 +114,20 @@ def _who_has(token: str, *, may_be_locked: bool = False) -> Requester:
 def check_still_valid() -> None:
     """Raises M_UNKNOWN_TOKEN when the token was revoked while its request waited."""
     _who_has(access_token() or "")
+
+
+def note_seen(user_id: str, device_id: str) -> None:
+    """Remember when and from where this device was last used: now, by this request."""
+    context.last_seen().note(user_id, device_id, client_address(), user_agent())
+
+
+def logged_in(session: Json) -> Json:
+    """Return the answer with a new session as it is, and count its device as seen.
+
+    A user who looks at the list of devices would otherwise find the newest as never used.
+    """
+    note_seen(session["user_id"], session["device_id"])
+    return session
 
 
 def requester() -> Requester:

@@ -75,7 +75,12 @@ def log_in() -> Json:
         answer = _by_token(wish, session)
     else:
         raise errors.unknown(f"This server does not know the login type {wish.type}")
-    return {**answer, "well_known": well_known.client(context.server().config)}
+    return _complete(answer)
+
+
+def _complete(session: Json) -> Json:
+    """Return the answer to a login that has succeeded."""
+    return {**http.logged_in(session), "well_known": well_known.client(context.server().config)}
 
 
 def _by_password(body: Json, wish: Login, session: login.Wish) -> Json:
@@ -111,7 +116,7 @@ def _log_in_for_service(body: Json, wish: Login) -> Json:
     session = login.Wish(wish.device_id, wish.initial_device_display_name, wish.refresh_token)
     with context.db().write() as tx:
         answer = identity.log_in(tx, service, name, session)
-    return {**answer, "well_known": well_known.client(context.server().config)}
+    return _complete(answer)
 
 
 def _prove(name: str, password: str) -> accounts.Known:

@@ -81,7 +81,8 @@ def register_by(body: Json) -> Json:
         if wish.inhibit_login:
             return {"user_id": user_id, "home_server": server.name}
         session = login.Wish(wish.device_id, wish.initial_device_display_name, wish.refresh_token)
-        return login.start_session(tx, user_id, session)
+        answer = login.start_session(tx, user_id, session)
+    return http.logged_in(answer)
 
 
 @bp.get("/register/available")
@@ -124,7 +125,8 @@ def _register_for_service(body: Json) -> Json:
         if wish.inhibit_login:
             return {"user_id": user_id, "home_server": tx.server.name}
         session = login.Wish(wish.device_id, wish.initial_device_display_name, wish.refresh_token)
-        return login.start_session(tx, user_id, session)
+        answer = login.start_session(tx, user_id, session)
+    return http.logged_in(answer)
 
 
 def _is_for_guest() -> bool:
@@ -144,4 +146,5 @@ def _register_guest(body: Json) -> Json:
     with context.db().write() as tx:
         user_id = guests.register(tx)
         session = login.Wish(display_name=wish.initial_device_display_name)
-        return login.start_session(tx, user_id, session)
+        answer = login.start_session(tx, user_id, session)
+    return http.logged_in(answer)

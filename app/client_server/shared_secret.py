@@ -47,7 +47,8 @@ def register() -> Json:
     password_hash = accounts.hash_password(context.server(), body.password)
     with context.db().write() as tx:
         user_id = registration.register(tx, body.username, password_hash, is_admin=body.admin)
-        return login.start_session(tx, user_id, login.Wish())
+        answer = login.start_session(tx, user_id, login.Wish())
+    return http.logged_in(answer)
 
 
 def _secret() -> str:

@@ -118,10 +118,11 @@ def remove_all(tx: Tx, user_id: str, *, but: str | None = None) -> None:
 
 def _described(user_id: str, row: Row[*tuple[Any, ...]], seen: LastSeen) -> Json:
     now = seen.of(user_id, row.device_id)
-    found = {
+    # Deviates: what is not known is null, where the specification leaves the key out. matrix-nio
+    # (0.26) refuses the whole list if a key is missing; clients take null, as Synapse sends it.
+    return {
         "device_id": row.device_id,
         "display_name": row.display_name,
         "last_seen_ip": row.last_seen_ip if now is None else now.ip,
         "last_seen_ts": row.last_seen_ts if now is None else now.ts,
     }
-    return {key: value for key, value in found.items() if value is not None}

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from sqlalchemy import bindparam, update
 
-from app.caches import Requester
 from app.db import Database
 from app.errors import MatrixError
 from app.models.devices import Device
@@ -52,10 +51,9 @@ class LastSeen:
         self._being_written: dict[tuple[str, str], Seen] = {}
         self._write_at = time.monotonic() + WRITE_EVERY_SECONDS
 
-    def note(self, who: Requester, ip: str, user_agent: str) -> None:
-        """Remember a request. Now and then starts to write, without waiting for it."""
-        seen = Seen(time.time_ns() // 1_000_000, ip, user_agent)
-        self._new[who.user_id, who.device_id] = seen
+    def note(self, user_id: str, device_id: str, ip: str, user_agent: str) -> None:
+        """Remember a request. Now and then start to write, without waiting for it."""
+        self._new[user_id, device_id] = Seen(time.time_ns() // 1_000_000, ip, user_agent)
         if time.monotonic() >= self._write_at:
             self._write_at = time.monotonic() + WRITE_EVERY_SECONDS
             threading.Thread(target=self.write, daemon=True).start()
