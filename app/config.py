@@ -280,6 +280,15 @@ class Config:
         "Whether there are limits on how fast clients may ask. Each limit below is a bucket of"
         " burst_count requests that fills again at per_second.",
     )
+    # Synapse has none. "Mark all as read" is a receipt for each room at once; a first key backup is
+    # hundreds of requests, one after the other.
+    rc_writes: RateLimit = limit(
+        20.0,
+        1000,
+        "All changes that one account makes, or one IP address without an account: those with a"
+        " limit of their own below, and account data, receipts, keys, messages to devices, uploads"
+        " and everything else. Each MiB of a body counts as one more.",
+    )
     # Synapse 0.2 and 10: ten quick replies, or a bot's heart-beat every five seconds and a few
     # words on top, and one is refused. This one stops only programs that run wild.
     rc_message: RateLimit = limit(5.0, 100, "Events that one account sends.")

@@ -351,6 +351,17 @@ def test_only_its_users_are_held_to_rate_limits_and_only_if_so_registered(
     assert statuses == expected
 
 
+def test_a_bridge_registers_all_its_users_at_once(make_app: MakeApp, tmp_path: Path) -> None:
+    path = bridge.write(tmp_path, bridge.registration(None, rate_limited=True))
+    tight = {"rc_writes.burst_count": "3", "rc_writes.per_second": "0.01"}
+    app = make_app(appservices=f'["{path}"]', rate_limits="true", **tight)
+    irc = Irc(app.test_client(), BOT, AS_TOKEN, "")
+
+    statuses = [irc.make_ghost(f"_irc_{number}").status_code for number in range(6)]
+
+    assert statuses == [200] * 6
+
+
 def test_its_users_get_no_notifications(
     irc: Irc, irc_app: Flask, login: Login, room: Callable[..., str]
 ) -> None:

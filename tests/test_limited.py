@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
@@ -19,6 +20,14 @@ from tests.conftest import PASSWORD, V3, MakeApp, Person
 
 APP = Path(ratelimits.__file__).parents[1]
 UNUSED = {"rc_joins.remote"}  # waits for federation
+ONLY_READ = {
+    "directory.query_public_rooms",
+    "keys.query_keys",
+    "search.search",
+    "sliding_sync.sliding_sync",
+    "user_directory.search_user_directory",
+}
+"""What clients POST only to ask: limited by other means."""
 ALICE = {"type": "m.id.user", "user": "alice"}
 
 Limited = Callable[..., FlaskClient]
@@ -30,7 +39,8 @@ def limited(make_app: MakeApp) -> Limited:
 
     def make(*names: str, **settings: str) -> FlaskClient:
         for name in names:
-            settings |= {f"{name}.burst_count": "2", f"{name}.per_second": "0.01"}
+            usual = {f"{name}.burst_count": "2", f"{name}.per_second": "0.01"}
+            settings = usual | settings
         return make_app(rate_limits="true", **settings).test_client()
 
     return make
@@ -323,6 +333,81 @@ def test_reserving_media_ids_is_limited(limited: Limited) -> None:
 
     answers = [is_limited(alice.post("/_matrix/media/v1/create")) for _ in range(3)]
 
+    assert answers == [False, False, True]
+
+
+def writing_routes(app: Flask) -> list[tuple[str, str, str]]:
+    """(endpoint, method, path) of everything that clients may PUT, POST or DELETE."""
+    found = []
+    for rule in app.url_map.iter_rules():
+        path = re.sub("<[^>]+>", "x", rule.rule)
+        methods = {"PUT", "POST", "DELETE", "PATCH"} & (rule.methods or set())
+        found += [(rule.endpoint, method, path) for method in methods]
+    return found
+
+
+def test_no_route_that_changes_something_is_without_a_limit(limited: Limited) -> None:
+    client = limited("rc_writes")
+    alice = register(client)
+    client.post(f"{V3}login", json={})  # the second of this address
+    for _ in range(2):
+        alice.put("pushrules/global/room/x", json={})
+    routes = writing_routes(client.application)
+
+    of_account = {it: alice.request(method, path, json={}) for it, method, path in routes}
+    of_address = {it: client.open(path, method=method, json={}) for it, method, path in routes}
+
+    passed = {endpoint for endpoint, answer in of_account.items() if answer.status_code != 429}
+    assert passed == ONLY_READ
+    refusals = {answer.status_code for answer in of_address.values()}
+    assert refusals == {401, 429}  # without a token most do nothing
+    assert is_limited(of_address["login.login"])
+
+
+def test_all_changes_of_an_account_count_together_from_whatever_device(limited: Limited) -> None:
+    client = limited("rc_writes", **{"rc_writes.burst_count": "3"})
+    alice, bob = register(client), register(client, "bob")
+    room_id = quote(alice.create_room())
+    wish = {"type": "m.login.password", "identifier": ALICE, "password": PASSWORD}
+    session = client.post(f"{V3}login", json=wish).get_json()
+    other = Person(client, alice.user_id, session["access_token"], session["device_id"])
+
+    first = alice.put(f"user/{alice.user_id}/account_data/org.example.a", json={})
+    second = other.put(f"user/{alice.user_id}/rooms/{room_id}/tags/u.work", json={})
+    third = other.put(f"devices/{alice.device_id}", json={"display_name": "desk"})
+    reading = alice.get(f"user/{alice.user_id}/account_data/org.example.a")
+    others = bob.put(f"user/{bob.user_id}/account_data/org.example.a", json={})
+
+    assert [is_limited(answer) for answer in (first, second, third)] == [False, False, True]
+    assert (reading.status_code, others.status_code) == (200, 200)
+
+
+def test_a_large_body_counts_as_several_changes(limited: Limited) -> None:
+    alice = register(limited("rc_writes", **{"rc_writes.burst_count": "4"}))
+    path = f"user/{alice.user_id}/account_data/org.example."
+
+    small = [is_limited(alice.put(f"{path}a", json={"a": "x" * 1000})) for _ in range(1)]
+    large = [alice.post("search", json={"a": "x" * 2 * 2**20}).status_code for _ in range(2)]
+    after = is_limited(alice.put(f"{path}b", json={}))
+
+    assert small == [False]
+    assert large == [400, 429]
+    assert not after
+
+
+def test_the_right_password_given_again_and_again_is_limited_as_logging_in(
+    limited: Limited,
+) -> None:
+    alice = register(limited("rc_login.account"))
+    auth = {"type": "m.login.password", "identifier": ALICE, "password": PASSWORD}
+
+    asked_only = [alice.post("account/password", json={"new_password": "y" * 12}) for _ in range(3)]
+    answers = [
+        is_limited(alice.post("account/password", json={"new_password": PASSWORD, "auth": auth}))
+        for _ in range(3)
+    ]
+
+    assert [answer.status_code for answer in asked_only] == [401] * 3
     assert answers == [False, False, True]
 
 

@@ -7,6 +7,8 @@ import pkgutil
 
 from flask import Blueprint, Flask
 
+from app.client_server import http
+
 PREFIX = "/_matrix/client/v3"
 
 
@@ -15,6 +17,7 @@ def register(app: Flask) -> None:
 
     The paths of `bp` stand under /_matrix/client/v3, unless it has a prefix as well.
     """
+    app.before_request(http.limit_anonymous_changes)
     for info in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{info.name}")
         for bp in vars(module).values():

@@ -69,6 +69,7 @@ def get_public_rooms() -> Json:
 
 @bp.post("/publicRooms")
 @authenticated
+@http.only_reads
 def query_public_rooms() -> Json:
     """The same for some of the rooms."""
     body = http.body_as(PublicRooms)

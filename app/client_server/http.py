@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, Final, ParamSpec, TypeVar, cast
 
 import msgspec
 import orjson
-from flask import g, request
+from flask import current_app, g, request
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from app import context, errors
@@ -38,6 +38,46 @@ would take seconds to parse, during which nobody else is served."""
 MAX_COMMAS = 500_000
 SAFE_DEPTH = 100
 MAX_INTEGER = 2**53 - 1
+MIB = 2**20
+CHANGING: Final = frozenset({"POST", "PUT", "DELETE"})
+
+_only_reading: set[Callable[..., object]] = set()
+"""Views whose POST only asks something."""
+_authenticating: set[Callable[..., object]] = set()
+"""Views that count their changes by account, as soon as they know it."""
+
+
+def only_reads(view: Callable[P, R]) -> Callable[P, R]:
+    """Do not count the requests of a view as changes, though clients POST them.
+
+    Such a view needs a limit of its own, or answers long polls, which limit themselves.
+    """
+    _only_reading.add(view)
+    return view
+
+
+def limit_changes(view: Callable[..., object]) -> None:
+    """Count a request that may change something, for the user who asks or else the address.
+
+    Raises M_LIMIT_EXCEEDED.
+    """
+    if request.method in CHANGING and view not in _only_reading:
+        _count_change(1)
+
+
+def limit_anonymous_changes() -> None:
+    """Count a request in the same way when its view does not ask for an access token."""
+    view = current_app.view_functions.get(request.endpoint or "")
+    if view is not None and view not in _authenticating:
+        limit_changes(view)
+
+
+def _count_change(cost: int) -> None:
+    who = maybe_requester()
+    if who is not None:
+        context.rate_limits().check("rc_writes", who.user_id, cost)
+    elif _service() is None:  # a bridge registers all its users at its first start
+        context.rate_limits().check("rc_writes", address_key(), cost)
 
 
 def authenticated(view: Callable[P, R]) -> Callable[P, R]:
@@ -53,12 +93,14 @@ def authenticated(view: Callable[P, R]) -> Callable[P, R]:
         if token is None:
             raise errors.missing_token()
         _recognise(token)
+        limit_changes(view)
         if requester().is_guest:
             guest_access.check()
         if requester().is_suspended:
             suspension.check()
         return view(*args, **kwargs)
 
+    _authenticating.add(wrapped)
     return wrapped
 
 
@@ -74,8 +116,10 @@ def authenticated_if_locked(view: Callable[P, R]) -> Callable[P, R]:
         if token is None:
             raise errors.missing_token()
         _recognise(token, may_be_locked=True)
+        limit_changes(view)
         return view(*args, **kwargs)
 
+    _authenticating.add(wrapped)
     return wrapped
 
 
@@ -87,8 +131,10 @@ def optionally_authenticated(view: Callable[P, R]) -> Callable[P, R]:
         token = access_token()
         if token is not None:
             _recognise(token)
+        limit_changes(view)
         return view(*args, **kwargs)
 
+    _authenticating.add(wrapped)
     return wrapped
 
 
@@ -100,8 +146,7 @@ def _recognise(token: str, *, may_be_locked: bool = False) -> None:
 
 
 def _who_has(token: str, *, may_be_locked: bool = False) -> Requester:
-    services = context.server().appservices
-    service = services.by_token(token) if services else None
+    service = _service()
     if service is None:
         return access_tokens.authenticate(context.db(), token, may_be_locked=may_be_locked)
     query = request.args
@@ -109,6 +154,13 @@ def _who_has(token: str, *, may_be_locked: bool = False) -> Requester:
     device_id = query.get("device_id") or query.get("org.matrix.msc3202.device_id")
     user_id = query.get("user_id")
     return identity.act_as(context.db(), service, user_id, device_id, may_be_locked=may_be_locked)
+
+
+def _service() -> Service | None:
+    """Return the application service whose token the request shows, if it is one."""
+    services = context.server().appservices
+    token = access_token() if services else None
+    return services.by_token(token) if token is not None else None
 
 
 def check_still_valid() -> None:
@@ -257,6 +309,8 @@ def raw_body(max_bytes: int) -> bytes:
         raise errors.not_json("The body ended early") from None
     except Exception as error:  # each HTTP server has its own for a bad chunk
         raise errors.not_json("The body could not be read to its end") from error
+    if len(body) >= MIB:  # parsing takes time on the event loop: so large bodies count as many
+        _count_change(len(body) // MIB)
     return body
 
 

@@ -27,7 +27,10 @@ def require_password(body: Json) -> None:
     user_id = http.requester().user_id
     attempt = uia.Attempt(_endpoint(), body, user_id)
     account = login.account_key(context.server().name, user_id)
-    with context.rate_limits().check_failures("rc_login.failed_attempts", account):
+    limits = context.rate_limits()
+    if attempt.auth:  # the right password costs as much time to check as a wrong one
+        limits.check("rc_login.account", account)
+    with limits.check_failures("rc_login.failed_attempts", account):
         uia.require(context.db(), [[uia.PASSWORD]], attempt)
 
 

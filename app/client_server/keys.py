@@ -93,6 +93,7 @@ def upload_keys() -> Json:
 
 @bp.post("/keys/query")
 @http.authenticated
+@http.only_reads
 def query_keys() -> Json:
     """The keys by which to recognise users and their devices.
 

@@ -80,6 +80,7 @@ class Search(msgspec.Struct):
 
 @bp.post("/search", endpoint="search")
 @http.authenticated
+@http.only_reads
 def search_() -> Json:
     """The events that the user may see in which some words are."""
     criteria = http.body_as(Search).search_categories.room_events

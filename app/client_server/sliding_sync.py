@@ -80,6 +80,7 @@ class _Search:
 
 @bp.post("/org.matrix.simplified_msc3575/sync")
 @http.authenticated
+@http.only_reads
 def sliding_sync() -> Json:
     """What is new in the client's windows; waits up to `timeout` ms until something is."""
     ask = http.body_as(Ask)

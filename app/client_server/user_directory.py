@@ -30,6 +30,7 @@ class Search(msgspec.Struct):
 
 @bp.post("/user_directory/search")
 @authenticated
+@http.only_reads
 def search_user_directory() -> Json:
     """People whom one may see, by their name."""
     wish = http.body_as(Search)
