@@ -329,6 +329,40 @@ def test_pages_together_are_the_whole_tree(login: Login, room: Callable[..., str
     assert [room_id for page in pages for room_id in page] == whole
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+def test_pages_of_a_tree_that_is_too_large_for_one_look_are_the_whole_tree(
+    login: Login, room: Callable[..., str], monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    hidden = room(alice, preset="private_chat")
+    inner = make_space(alice, *(room(alice) for _ in range(3)), hidden)
+    space = make_space(alice, inner, *(room(alice) for _ in range(4)), inner)
+    whole = ids(bob, space)
+    monkeypatch.setattr(spaces, "MAX_ROOMS", 2)
+
+    page = told(bob, space, limit=limit)
+    found = [it["room_id"] for it in page["rooms"]]
+    while "next_batch" in page:
+        page = told(bob, space, limit=limit, **{"from": page["next_batch"]})
+        found += [it["room_id"] for it in page["rooms"]]
+
+    assert len(whole) == 9
+    assert sorted(found) == sorted(whole)
+
+
+def test_a_tree_that_was_looked_at_whole_ends(
+    login: Login, room: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = login("alice")
+    space = make_space(alice, *(room(alice) for _ in range(3)))
+    monkeypatch.setattr(spaces, "MAX_ROOMS", 4)
+
+    page = told(alice, space)
+
+    assert len(page["rooms"]) == 4
+    assert "next_batch" not in page
+
+
 @pytest.mark.parametrize(
     "query",
     [

@@ -5,12 +5,14 @@ depth first: a space is followed by what is in it. A room is told once, wherever
 a loop ends by itself. How deep a room counts is the shortest way to it.
 
 A page is a part of that list, which is made anew for each: what has changed between two pages can
-make a room appear twice or not at all.
+make a room appear twice or not at all. Of a large tree only so many rooms are looked at; when all
+of those have been shown, the token of the last page has the next one look at as many more.
 Spec: client-server-api#spaces, client-server-api#get_matrixclientv1roomsroomidhierarchy
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence, Set
@@ -36,11 +38,11 @@ MAX_LIMIT: Final = 500
 MAX_DEPTH: Final = 20
 """Also for who asks for no depth."""
 MAX_ROOMS: Final = 5000
-"""Looked at for one answer; a tree that is larger ends there."""
+"""Looked at before the first page, and again each time that the pages have shown all of them."""
 _AT_ONCE: Final = 500
 
 _ORDER = re.compile(r"[ -~]{0,50}")
-_TOKEN = re.compile(r"([0-9]{1,9})-([01])-([0-9]{1,9})")
+_TOKEN = re.compile(r"([0-9]{1,9})-([01])-([0-9]{1,9})(?:-([0-9]{1,4}))?")
 _CHILDREN = (
     select(Room.room_id, StateInterval.state_key, StoredEvent.pdu)
     .join(StateInterval, StateInterval.room_number == Room.number)
@@ -82,6 +84,17 @@ class Node(NamedTuple):
     children: list[Json]
     """Its m.space.child events, stripped, in the order in which they are to be shown."""
     depth: int
+    look: int
+    """In which look at the tree it was found; see MAX_ROOMS."""
+
+
+class Start(NamedTuple):
+    """Where a page begins."""
+
+    shown: int = 0
+    """How many rooms the pages before it had."""
+    looks: int = 1
+    """How many times MAX_ROOMS rooms may be looked at."""
 
 
 def hierarchy(tx: Reader, user_id: str, room_id: str, query: Query) -> Json:
@@ -91,53 +104,78 @@ def hierarchy(tx: Reader, user_id: str, room_id: str, query: Query) -> Json:
     is none, or belongs to another query.
     """
     start = _start(query)
-    nodes = _read(tx, user_id, room_id, query)
+    nodes, is_whole = _read(tx, user_id, room_id, query, start.looks)
     if room_id not in nodes:
         raise errors.forbidden("There is no such space, or you may not see it")
-    told = list(_depth_first(nodes, room_id, query.max_depth))
-    end = start + query.limit
+    rooms = _in_order(nodes, room_id, query.max_depth, start.looks)
+    end = start.shown + query.limit
+    page = rooms[start.shown : end]
     answer: Json = {
-        "rooms": [
-            {**nodes[it].summary, "children_state": nodes[it].children} for it in told[start:end]
-        ]
+        "rooms": [{**nodes[it].summary, "children_state": nodes[it].children} for it in page]
     }
-    if end < len(told):
-        answer["next_batch"] = f"{query.max_depth}-{int(query.is_suggested_only)}-{end}"
+    if end < len(rooms):
+        answer["next_batch"] = _token(query, Start(end, start.looks))
+    elif not is_whole:
+        answer["next_batch"] = _token(query, Start(len(rooms), start.looks + 1))
     return answer
 
 
-def _start(query: Query) -> int:
-    """How many rooms the pages before have had."""
+def _token(query: Query, start: Start) -> str:
+    is_suggested_only = int(query.is_suggested_only)
+    return f"{query.max_depth}-{is_suggested_only}-{start.shown}-{start.looks}"
+
+
+def _start(query: Query) -> Start:
     if query.since is None:
-        return 0
+        return Start()
     match = _TOKEN.fullmatch(query.since)
     if match is None:
         raise errors.invalid_param("from is no token of this server")
-    max_depth, is_suggested_only, start = map(int, match.groups())
+    max_depth, is_suggested_only, shown, looks = (int(part or 1) for part in match.groups())
     if (max_depth, bool(is_suggested_only)) != (query.max_depth, query.is_suggested_only):
         raise errors.invalid_param("max_depth and suggested_only must stay as they were")
-    return start
+    return Start(shown, max(1, looks))
 
 
-def _read(tx: Reader, user_id: str, room_id: str, query: Query) -> dict[str, Node]:
-    """The rooms of the tree that the user may know of."""
+def _read(
+    tx: Reader, user_id: str, room_id: str, query: Query, looks: int
+) -> tuple[dict[str, Node], bool]:
+    """(the rooms of the tree that the user may know of, whether these are all)."""
     nodes: dict[str, Node] = {}
-    seen = {room_id}
-    level = [room_id]
+    places = {room_id: 0}
+    level, is_whole = [room_id], True
     for depth in range(query.max_depth + 1):
-        hub.breathe()
         rooms = _allowed(tx, user_id, level)
         spaces = [room["room_id"] for room in rooms if room.get("room_type") == SPACE]
         children = _children(tx, spaces, is_suggested_only=query.is_suggested_only)
         for room in rooms:
-            nodes[room["room_id"]] = Node(room, children.get(room["room_id"], []), depth)
+            one = room["room_id"]
+            look = places[one] // MAX_ROOMS + 1
+            nodes[one] = Node(room, children.get(one, []), depth, look)
         below = (child["state_key"] for space in spaces for child in children.get(space, ()))
-        level = list(dict.fromkeys(child for child in below if child not in seen))
-        level = level[: MAX_ROOMS - len(seen)]
-        seen.update(level)
+        level = list(dict.fromkeys(child for child in below if child not in places))
+        left = looks * MAX_ROOMS - len(places)
+        if depth < query.max_depth and len(level) > left:
+            is_whole = False
+        level = level[:left]
         if not level:
             break
-    return nodes
+        places.update(zip(level, itertools.count(len(places)), strict=False))
+    return nodes, is_whole
+
+
+def _in_order(nodes: dict[str, Node], room_id: str, max_depth: int, looks: int) -> list[str]:
+    """Return the rooms as pages show them: depth first, those of each look after the one before.
+
+    So a larger tree does not move the rooms that earlier pages have shown.
+    """
+    found: dict[str, None] = {}
+    for look in range(1, looks + 1):
+        known = {one: node for one, node in nodes.items() if node.look <= look}
+        found.update(dict.fromkeys(_depth_first(known, room_id, max_depth)))
+        if len(found) == len(nodes):
+            break
+    return list(found)
 
 
 def _depth_first(nodes: dict[str, Node], room_id: str, max_depth: int) -> Iterator[str]:
@@ -155,17 +193,19 @@ def _depth_first(nodes: dict[str, Node], room_id: str, max_depth: int) -> Iterat
 
 def _allowed(tx: Reader, user_id: str, room_ids: Sequence[str]) -> list[Json]:
     """The summaries of those rooms that the user may know of."""
-    memberships: dict[str, str] = {}
-    for at in range(0, len(room_ids), _AT_ONCE):
-        asked = {"user_id": user_id, "room_ids": room_ids[at : at + _AT_ONCE]}
-        found = tx.sql.execute(_OWN_MEMBERSHIPS, asked)
-        memberships |= {row.room_id: row.membership for row in found}
     joined = state.joined_rooms(tx, user_id)
-    return [
-        room
-        for room in summary.full(tx, room_ids)
-        if _may_know(room, memberships.get(room["room_id"]), joined)
-    ]
+    allowed: list[Json] = []
+    for at in range(0, len(room_ids), _AT_ONCE):
+        hub.breathe()
+        some = room_ids[at : at + _AT_ONCE]
+        found = tx.sql.execute(_OWN_MEMBERSHIPS, {"user_id": user_id, "room_ids": some})
+        memberships = {row.room_id: row.membership for row in found}
+        allowed += [
+            room
+            for room in summary.full(tx, some)
+            if _may_know(room, memberships.get(room["room_id"]), joined)
+        ]
+    return allowed
 
 
 def _may_know(room: Json, membership: str | None, joined: Set[str]) -> bool:
