@@ -227,6 +227,18 @@ class Inbox:
         """The position of the last message; 0 where there is none."""
 
 
+class PreviousState:
+    """What a state event says of the one that it replaced, for readers who may see that one."""
+
+    __slots__ = ("body", "position", "sender")
+
+    def __init__(self, position: int, sender: str, body: bytes) -> None:
+        self.position = position
+        self.sender = sender
+        self.body = body
+        """JSON members of `unsigned`, each with a comma before it."""
+
+
 class ClientEvent:
     """An event in the form for clients; see core/rooms/client_events.py."""
 
@@ -237,6 +249,8 @@ class ClientEvent:
         "event_id",
         "origin_server_ts",
         "position",
+        "previous",
+        "redacted_by",
         "rel_type",
         "relates_to",
         "room_id",
@@ -263,6 +277,8 @@ class ClientEvent:
         unsigned: bytes,
         relation: tuple[str | None, str | None, str | None],
         transaction: tuple[str | None, str | None],
+        previous: PreviousState | None,
+        redacted_by: int | None,
     ) -> None:
         self.position = position
         self.event_id = event_id
@@ -279,11 +295,15 @@ class ClientEvent:
         """JSON members of `unsigned` that everybody sees, each with a comma before it."""
         self.relates_to, self.rel_type, self.thread_id = relation
         self.device_id, self.txn_id = transaction
+        self.previous = previous
+        self.redacted_by = redacted_by
+        """The position of the redaction; shown as far as the reader may see that event."""
 
     @property
     def size_bytes(self) -> int:
         """About what it takes in memory."""
-        return 800 + 4 * len(self.body)
+        previous = 0 if self.previous is None else len(self.previous.body)
+        return 800 + 4 * len(self.body) + previous
 
 
 class Lately:

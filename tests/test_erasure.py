@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 
 from app.core.people import accounts
+from tests import reading
 from tests.conftest import PASSWORD, Login, Person
 from tests.rooms import Json, act
 
@@ -86,44 +87,6 @@ def test_without_the_wish_all_is_told(login: Login, alice: Person, bob: Person, 
     assert told(late, room_id, said)["body"] == "no secret"
 
 
-def answers_to(person: Person, room_id: str, said: str, root: str) -> dict[str, Any]:
-    """{what was asked: the answer}: everywhere where events are told."""
-    at = f"rooms/{quote(room_id)}"
-    v1 = f"/_matrix/client/v1/{at}"
-    federation = '{"event_format": "federation", "room": {"timeline": {"limit": 50}}}'
-    full = '{"room": {"timeline": {"limit": 50}}}'
-    lazy = '{"lazy_load_members": true}'
-    around = {"before_limit": 5, "after_limit": 5, "include_profile": True}
-    room_events = {"search_term": "really", "include_state": True, "event_context": around}
-    sliding = {
-        "lists": {"a": {"ranges": [[0, 9]], "timeline_limit": 50, "required_state": [["*", "*"]]}}
-    }
-    path = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"
-    asked = {
-        "sync": person.get("sync", query_string={"filter": full}),
-        "sync as servers": person.get("sync", query_string={"filter": federation}),
-        "sync full": person.get("sync", query_string={"filter": full, "full_state": "true"}),
-        "sliding": person.post(path, json=sliding),
-        "messages": person.get(
-            f"{at}/messages", query_string={"dir": "f", "limit": 100, "filter": lazy}
-        ),
-        "context": person.get(f"{at}/context/{said}"),
-        "event": person.get(f"{at}/event/{said}"),
-        "relations": person.get(f"{v1}/relations/{root}"),
-        "threads": person.get(f"{v1}/threads"),
-        "root": person.get(f"{at}/event/{root}"),
-        "state": person.get(f"{at}/state"),
-        "members": person.get(f"{at}/members"),
-        "search": person.post("search", json={"search_categories": {"room_events": room_events}}),
-        "initialSync": person.get("initialSync?limit=50"),
-        "room initialSync": person.get(f"{at}/initialSync?limit=50"),
-        "2014": person.get(f"/matrix/client/api/v1/{at}/messages/list"),
-        "notifications": person.get("notifications"),
-    }
-    assert {name: answer.status_code for name, answer in asked.items()} == dict.fromkeys(asked, 200)
-    return {name: answer.get_data(as_text=True) for name, answer in asked.items()}
-
-
 def test_no_way_of_reading_tells_newcomers_what_was_said(
     login: Login, alice: Person, bob: Person, room: Room
 ) -> None:
@@ -140,8 +103,8 @@ def test_no_way_of_reading_tells_newcomers_what_was_said(
     late = login("late")
     act(late, room_id, "join")
 
-    told_late = answers_to(late, room_id, said, root)
-    told_bob = answers_to(bob, room_id, said, root)
+    told_late = reading.everywhere(late, room_id, said, root)
+    told_bob = reading.everywhere(bob, room_id, said, root)
 
     assert [name for name, text in told_late.items() if "secret" in text or NAME in text] == []
     for name in ("sync", "messages", "context", "event", "relations", "threads", "root", "2014"):

@@ -7,11 +7,12 @@ client-server-api#get_matrixclientv3initialsync
 
 from __future__ import annotations
 
+import orjson
 from flask import Blueprint, request
 
 from app import context
 from app.client_server import http, long_poll
-from app.core.rooms import client_events
+from app.core.rooms import encoding
 from app.core.rooms.previews import Preview
 from app.core.sync import account_data, event_stream, initial_sync, presence, tokens
 from app.core.sync.event_stream import News
@@ -43,17 +44,18 @@ def get_events() -> Json:
     with context.db().read() as tx:
         start = tokens.parse(begin, tx.position).position if begin else tx.position
 
-    def look() -> tuple[News, int]:
+    def look() -> tuple[News, list[orjson.Fragment]]:
         with context.db().read() as tx:
-            return _news(tx, me.user_id, room_id, start), tx.now_ms
+            news = _news(tx, me.user_id, room_id, start)
+            return news, encoding.encode_all(tx, me, news.events)
 
     with presence.syncing(context.ephemeral(), me.user_id, me.device_id):
-        news, now_ms = long_poll.first(
+        news, encoded = long_poll.first(
             me.user_id, timeout_ms, look, lambda found: bool(found[0].events), room_id=room_id
         )
     return {
         "start": begin or str(SyncToken(start)),
-        "chunk": client_events.encode_all(news.events, now_ms, me),
+        "chunk": encoded,
         "end": str(SyncToken(news.end)),
     }
 
@@ -87,7 +89,7 @@ def _news(tx: Reader, user_id: str, room_id: str | None, start: int) -> News:
 def _room(tx: Reader, room: KnownRoom) -> Json:
     shown: Json = {"room_id": room.room_id, "membership": room.membership}
     if room.invite is not None:
-        shown["invite"] = client_events.encode(room.invite, tx.now_ms, http.requester())
+        shown["invite"] = encoding.encode(tx, http.requester(), room.invite)
     return shown | (described(tx, room.preview) if room.preview is not None else {})
 
 
@@ -96,11 +98,11 @@ def described(tx: Reader, found: Preview) -> Json:
     me = http.requester()
     return {
         "messages": {
-            "chunk": client_events.encode_all(found.events, tx.now_ms, me),
+            "chunk": encoding.encode_all(tx, me, found.events),
             "start": str(SyncToken(found.start)),
             "end": str(SyncToken(found.end)),
         },
-        "state": client_events.encode_all(found.state, tx.now_ms, me),
+        "state": encoding.encode_all(tx, me, found.state),
         "visibility": found.directory,
         "account_data": found.account_data,
     }

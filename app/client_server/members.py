@@ -9,7 +9,7 @@ from flask import Blueprint, request
 
 from app import context, errors
 from app.client_server import http
-from app.core.rooms import client_events, members
+from app.core.rooms import encoding, members
 from app.core.sync import tokens
 from app.spec.events import Json
 
@@ -34,7 +34,7 @@ def get_members_by_room(room_id: str) -> Json:
             membership=membership,
             not_membership=not_membership,
         )
-    return {"chunk": client_events.encode_all(found, tx.now_ms, me)}
+        return {"chunk": encoding.encode_all(tx, me, found)}
 
 
 @bp.get("/rooms/<room_id>/joined_members")

@@ -5,11 +5,12 @@ Spec: client-server-api#getting-events-for-a-room, client-server-api#event-conte
 
 from __future__ import annotations
 
+import orjson
 from flask import Blueprint, request
 
 from app import context, errors
 from app.client_server import event_stream, http
-from app.core.rooms import client_events, client_view, history, previews
+from app.core.rooms import client_view, encoding, history, previews
 from app.core.sync import filters
 from app.core.sync.tokens import SyncToken
 from app.spec.events import Json
@@ -38,9 +39,11 @@ def get_room_events(room_id: str) -> Json:
             wanted=wanted,
         )
         chunk = client_view.encode_all(tx, me, page.events)
-        members = []
+        members: list[orjson.Fragment] = []
         if wanted.lazy_load_members:
-            members = history.senders_of(tx, me.user_id, room_id, page.events)
+            members = encoding.encode_all(
+                tx, me, history.senders_of(tx, me.user_id, room_id, page.events)
+            )
     answer: Json = {
         "chunk": chunk,
         "start": request.args.get("from") or str(SyncToken(page.start)),
@@ -48,7 +51,7 @@ def get_room_events(room_id: str) -> Json:
     if page.end is not None:
         answer["end"] = str(SyncToken(page.end))
     if members:
-        answer["state"] = client_events.encode_all(members, tx.now_ms, me)
+        answer["state"] = members
     return answer
 
 
@@ -77,6 +80,7 @@ def get_event_context(room_id: str, event_id: str) -> Json:
         found = history.context(tx, me.user_id, room_id, event_id, limit, wanted)
         shown = [*found.before.events, found.event, *found.after.events]
         encoded = client_view.encode_all(tx, me, shown)
+        held = encoding.encode_all(tx, me, found.state)
     centre = len(found.before.events)
     return {
         "start": str(SyncToken(found.before.end or 0)),
@@ -84,7 +88,7 @@ def get_event_context(room_id: str, event_id: str) -> Json:
         "events_before": encoded[:centre],
         "event": encoded[centre],
         "events_after": encoded[centre + 1 :],
-        "state": client_events.encode_all(found.state, tx.now_ms, me),
+        "state": held,
     }
 
 

@@ -29,7 +29,7 @@ from app.core.people import registration as registration_rules
 from app.core.rooms import history, members, sending, state, state_events, timeline
 from app.core.rooms.history import Page
 from app.core.sync import event_stream, presence, tokens
-from app.core.sync.event_stream import KnownRoom, News, Stretch
+from app.core.sync.event_stream import KnownRoom, Stretch
 from app.db import Reader
 from app.spec import identifiers
 from app.spec.events import Json
@@ -115,7 +115,7 @@ def get_messages(room_id: str) -> Json:
     user_id = requester().user_id
     with context.db().read() as tx:
         page = event_stream.read(tx, user_id, room_id, _stretch(tx), prehistoric_events.KNOWN)
-    return _chunk(page)
+        return _chunk(tx, page)
 
 
 @bp.get("/rooms/<room_id>/members/list")
@@ -150,7 +150,7 @@ def im_sync() -> list[Json]:
     user_id = requester().user_id
     with context.db().read() as tx:
         known = event_stream.rooms(tx, user_id, _stretch(tx), prehistoric_events.KNOWN)
-    return [_room(room) for room in known]
+        return [_room(tx, room) for room in known]
 
 
 @bp.get("/events")
@@ -163,28 +163,28 @@ def get_events() -> Json:
     with context.db().read() as tx:
         start = _position(tx, request.args.get("from", END))
 
-    def look() -> News:
+    def look() -> Json:
         with context.db().read() as tx:
-            return event_stream.since(tx, me.user_id, start, limit, prehistoric_events.KNOWN)
+            news = event_stream.since(tx, me.user_id, start, limit, prehistoric_events.KNOWN)
+            return _chunk(tx, Page(news.events, start, news.end))
 
     with presence.syncing(context.ephemeral(), me.user_id, me.device_id, "online"):
-        news = long_poll.first(me.user_id, timeout_ms, look, lambda found: bool(found.events))
-    return _chunk(Page(news.events, start, news.end))
+        return long_poll.first(me.user_id, timeout_ms, look, lambda found: bool(found["chunk"]))
 
 
-def _room(room: KnownRoom) -> Json:
+def _room(tx: Reader, room: KnownRoom) -> Json:
     shown: Json = {"membership": room.membership, "room_id": room.room_id}
     if room.inviter is not None:
         shown["inviter"] = room.inviter
     if room.page is not None:
-        shown["messages"] = _chunk(room.page)
+        shown["messages"] = _chunk(tx, room.page)
     return shown
 
 
-def _chunk(page: Page) -> Json:
+def _chunk(tx: Reader, page: Page) -> Json:
     """Events between two tokens."""
     return {
-        "chunk": [prehistoric_events.event(it) for it in page.events],
+        "chunk": prehistoric_events.events(tx, requester(), page.events),
         "start": str(page.start),
         "end": str(page.end),
     }

@@ -9,10 +9,14 @@ would know what to do with it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
-from app.caches import ClientEvent
-from app.core.rooms import client_events, state
+import orjson
+
+from app.caches import ClientEvent, Requester
+from app.core.rooms import encoding, state
+from app.db import Reader
 from app.spec.events import Json
 from app.spec.filters import RoomEventFilter, Types
 
@@ -23,10 +27,21 @@ SERVER: Final = "_homeserver_"
 """Who tells that somebody has joined."""
 
 
+def events(tx: Reader, requester: Requester, some: Collection[ClientEvent]) -> list[Json]:
+    """Return events as clients of 2014 know them."""
+    notices = [it for it in some if it.type == state.MEMBER]
+    encoded = encoding.encode_all(tx, requester, notices)
+    unsigned = {
+        it.event_id: orjson.loads(orjson.dumps(one))["unsigned"]
+        for it, one in zip(notices, encoded, strict=True)
+    }
+    return [
+        _notice(it, unsigned[it.event_id]) if it.type == state.MEMBER else event(it) for it in some
+    ]
+
+
 def event(it: ClientEvent) -> Json:
-    """An event as clients of 2014 know it."""
-    if it.type == state.MEMBER:
-        return _notice(it)
+    """Return an event that is not about a membership as clients of 2014 know it."""
     shown: Json = {
         "content": {**it.content, "hsob_ts": it.origin_server_ts},
         "event_id": it.event_id,
@@ -53,9 +68,8 @@ def member(it: ClientEvent) -> Json:
     }
 
 
-def _notice(it: ClientEvent) -> Json:
-    """A change of membership as a message."""
-    unsigned = client_events.as_json(it, it.origin_server_ts, None)["unsigned"]
+def _notice(it: ClientEvent, unsigned: Json) -> Json:
+    """Return a change of membership as a message."""
     before = unsigned.get("prev_content", {}).get("membership")
     membership, target = str(it.content["membership"]), str(it.state_key)
     return {

@@ -11,7 +11,7 @@ from flask import Blueprint, request
 from app import context, errors
 from app.client_server import http, membership, room_send
 from app.client_server.http import authenticated, requester
-from app.core.rooms import client_events, state, state_events
+from app.core.rooms import encoding, state, state_events
 from app.spec.events import Json
 
 bp = Blueprint("room_state", __name__)
@@ -54,7 +54,7 @@ def get_room_state_with_key(
         event = state_events.get(tx, room_id, requester().user_id, event_type, state_key)
         if shape == "content":
             return event.content
-        return client_events.as_json(event, tx.now_ms, requester())
+        return encoding.as_json(tx, requester(), event)
 
 
 @bp.get("/rooms/<room_id>/state")
@@ -63,7 +63,7 @@ def get_room_state(room_id: str) -> list[orjson.Fragment]:
     """All of the state."""
     with context.db().read() as tx:
         events = state_events.get_all(tx, room_id, requester().user_id)
-        return client_events.encode_all(events, tx.now_ms, requester())
+        return encoding.encode_all(tx, requester(), events)
 
 
 def _is_to_leave(event_type: str, state_key: str, content: Json) -> bool:

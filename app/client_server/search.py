@@ -15,7 +15,7 @@ from flask import Blueprint, request
 from app import context, errors
 from app.caches import Requester
 from app.client_server import http
-from app.core.rooms import client_events, client_view, search, search_index
+from app.core.rooms import client_view, encoding, search, search_index
 from app.core.rooms.search import After, Asked, Found, Hit
 from app.core.sync.tokens import SyncToken
 from app.db import Reader
@@ -133,9 +133,7 @@ def _answer(tx: Reader, me: Requester, criteria: Criteria, asked: Asked, found: 
         answer["groups"] = _groups(criteria.groupings, found)
     if criteria.include_state:
         answer["state"] = {
-            room_id: client_events.encode_all(
-                search.state_of(tx, me.user_id, room_id), tx.now_ms, me
-            )
+            room_id: encoding.encode_all(tx, me, search.state_of(tx, me.user_id, room_id))
             for room_id in sorted({event.room_id for event in events})
         }
     return answer

@@ -19,7 +19,7 @@ from sqlalchemy import bindparam, select
 from app import errors
 from app.core import outbox
 from app.core.outbox import Row
-from app.core.rooms import client_events, state
+from app.core.rooms import client_events, encoding, state
 from app.db import Database, Reader, Tx
 from app.errors import MatrixError
 from app.models.rooms import RoomAlias
@@ -94,7 +94,7 @@ def body(tx: Reader, rows: Sequence[Row]) -> Json | None:
     ]
     if not events and not ephemeral:
         return None
-    told: Json = {"events": client_events.encode_all(events, tx.now_ms, None)}
+    told: Json = {"events": encoding.encode_all(tx, None, events)}
     if ephemeral:  # bridges from before version 1.13 look under the older name
         told |= {"ephemeral": ephemeral, "de.sorunome.msc2409.ephemeral": ephemeral}
     return told

@@ -9,7 +9,7 @@ import orjson
 from sqlalchemy import bindparam, select
 
 from app.caches import Requester
-from app.core.rooms import client_events, erasure
+from app.core.rooms import client_events, encoding, erasure
 from app.db import Reader
 from app.models.push import Notification
 from app.spec.events import Json
@@ -45,12 +45,12 @@ def page(
     loaded = client_events.load(tx, [row.event_position for row in shown])
     loaded = erasure.hide(tx, requester.user_id, loaded)
     events = {event.position: event for event in loaded}
+    shown_events = encoding.encode_all(tx, requester, loaded, with_room_id=False)
+    encoded = dict(zip(events, shown_events, strict=True))
     notifications = [
         {
             "actions": orjson.Fragment(row.actions),
-            "event": client_events.encode(
-                events[row.event_position], tx.now_ms, requester, with_room_id=False
-            ),
+            "event": encoded[row.event_position],
             "read": row.is_read,
             "room_id": row.room_id,
             "ts": events[row.event_position].origin_server_ts,

@@ -19,7 +19,7 @@ from sqlalchemy import Select, bindparam, case, func, literal, select
 
 from app.caches import ClientEvent, Requester
 from app.core.people import ignored_users
-from app.core.rooms import client_events, erasure, rows, visibility
+from app.core.rooms import client_events, encoding, erasure, rows, visibility
 from app.db import Reader
 from app.models.events import StoredEvent
 from app.spec.events import Json
@@ -79,13 +79,11 @@ def bundles(tx: Reader, requester: Requester, events: Collection[ClientEvent]) -
         parent, relations = parents[event_id], dict[str, object]()
         edit = _edit(tx, parent, its_children, shown)
         if edit is not None:
-            relations[REPLACE] = client_events.encode(edit, tx.now_ms, requester)
+            relations[REPLACE] = encoding.encode(tx, requester, edit)
         if thread := _threaded(its_children):
             last = shown[_latest(thread)]
             relations[THREAD] = {
-                "latest_event": client_events.encode(
-                    last, tx.now_ms, requester, relations=below.get(last.event_id)
-                ),
+                "latest_event": encoding.encode(tx, requester, last, bundles=below),
                 "count": sum(row.number for row in thread),
                 "current_user_participated": parent.sender == requester.user_id
                 or any(row.is_own for row in thread),

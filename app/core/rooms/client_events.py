@@ -1,31 +1,25 @@
 """The form in which clients see events, built once and embedded into all answers.
 
-What is the same for everybody is encoded once and cached; what differs (`age`, the transaction id
-for the device that sent the event, whether the room is named) is put around it as bytes.
+What is the same for everybody is encoded once and cached. What differs between readers is put
+around it as bytes, by encoding.py.
 Spec: client-server-api#room-event-format
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from types import MappingProxyType
-from typing import Final
+from collections.abc import Sequence
 
 import orjson
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import aliased
 
-from app.caches import ClientEvent, Requester
+from app.caches import ClientEvent, PreviousState
 from app.core.rooms import rows
 from app.db import Reader
 from app.models.events import StoredEvent
 from app.spec.events import Json
 
-NO_BUNDLES: Final[Mapping[str, Json]] = MappingProxyType({})
-NO_MEMBERSHIPS: Final[Mapping[int, str]] = MappingProxyType({})
-
 _Replaced = aliased(StoredEvent)
-_Redaction = aliased(StoredEvent)
 _COLUMNS = (
     StoredEvent.position,
     StoredEvent.event_id,
@@ -36,24 +30,20 @@ _COLUMNS = (
     StoredEvent.thread_id,
     StoredEvent.device_id,
     StoredEvent.txn_id,
+    StoredEvent.replaces,
+    StoredEvent.redacted_by,
     _Replaced.event_id.label("replaces_state"),
     _Replaced.pdu.label("replaced_pdu"),
-    _Redaction.position.label("redaction_position"),
 )
 _LOAD = (
     select(*_COLUMNS)
     .outerjoin(_Replaced, _Replaced.position == StoredEvent.replaces)
-    .outerjoin(_Redaction, _Redaction.position == StoredEvent.redacted_by)
     .where(StoredEvent.position.in_(bindparam("positions", expanding=True)))
 )
 _POSITION = select(StoredEvent.position, StoredEvent.room_id).where(
     StoredEvent.event_id == bindparam("event_id")
 )
 _LOADED_AT_ONCE = 500
-_MEMBERSHIPS: Final = {
-    membership: b',"membership":"%b"' % membership.encode()
-    for membership in ("invite", "join", "knock", "leave", "ban")
-}
 
 
 def load(tx: Reader, positions: Sequence[int]) -> list[ClientEvent]:
@@ -62,7 +52,7 @@ def load(tx: Reader, positions: Sequence[int]) -> list[ClientEvent]:
     for at in range(0, len(missing), _LOADED_AT_ONCE):
         some = missing[at : at + _LOADED_AT_ONCE]
         for row in tx.sql.execute(_LOAD, {"positions": some}):
-            event = _from_row(tx, row)
+            event = _from_row(row)
             found[event.position] = event
             tx.fill(tx.caches.client_events, event.position, event)
     return [found[position] for position in positions if position in found]
@@ -77,69 +67,23 @@ def find(tx: Reader, event_id: str) -> ClientEvent | None:
     return events[0] if events else None
 
 
-def encode(
-    event: ClientEvent,
-    now_ms: int,
-    requester: Requester | None,
-    *,
-    with_room_id: bool = True,
-    relations: Json | None = None,
-    membership: str | None = None,
+def render(
+    event: ClientEvent, now_ms: int, unsigned: bytes = b"", *, with_room_id: bool = True
 ) -> orjson.Fragment:
-    """The event as JSON for one device. /sync leaves out the room, as it stands above the event.
+    """Return the event as JSON, with these members of `unsigned` beside those that all may see.
 
-    `relations` is what aggregations.bundles tells of the event, `membership` what its reader was
-    in the room then.
+    Only encoding.py calls this: it decides for each reader what else belongs into `unsigned`.
     """
-    unsigned = event.unsigned
-    if (
-        event.txn_id is not None
-        and requester is not None
-        and event.device_id == requester.device_id
-        and event.sender == requester.user_id
-    ):
-        unsigned += b',"transaction_id":' + orjson.dumps(event.txn_id)
-    if relations is not None:
-        unsigned += b',"m.relations":' + orjson.dumps(relations)
-    if membership is not None:
-        unsigned += _MEMBERSHIPS[membership]
     room = b',"room_id":' + orjson.dumps(event.room_id) if with_room_id else b""
     age = max(0, now_ms - event.origin_server_ts)
-    return orjson.Fragment(b'%b%b,"unsigned":{"age":%d%b}}' % (event.body, room, age, unsigned))
-
-
-def encode_all(
-    events: Collection[ClientEvent],
-    now_ms: int,
-    requester: Requester | None,
-    *,
-    with_room_id: bool = True,
-    bundles: Mapping[str, Json] = NO_BUNDLES,
-    memberships: Mapping[int, str] = NO_MEMBERSHIPS,
-) -> list[orjson.Fragment]:
-    """The same for many, with `bundles` by event id and `memberships` by position."""
-    return [
-        encode(
-            event,
-            now_ms,
-            requester,
-            with_room_id=with_room_id,
-            relations=bundles.get(event.event_id) if bundles else None,
-            membership=memberships.get(event.position) if memberships else None,
-        )
-        for event in events
-    ]
-
-
-def as_json(event: ClientEvent, now_ms: int, requester: Requester | None) -> Json:
-    """The event as an object, for the rare answer that has to take it apart again."""
-    decoded: Json = orjson.loads(orjson.dumps(encode(event, now_ms, requester)))
-    return decoded
+    return orjson.Fragment(
+        b'%b%b,"unsigned":{"age":%d%b%b}}' % (event.body, room, age, event.unsigned, unsigned)
+    )
 
 
 def is_redacted(event: ClientEvent) -> bool:
-    """Whether a message event has been redacted; nothing else is in the `unsigned` of all."""
-    return b'"redacted_because"' in event.unsigned
+    """Whether the event has been redacted."""
+    return event.redacted_by is not None
 
 
 def stripped(pdu: Json) -> Json:
@@ -156,14 +100,17 @@ def build(
     room_id: str,
     pdu: Json,
     *,
-    unsigned: Json,
+    replaces_state: str | None = None,
+    previous: PreviousState | None = None,
+    redacted_by: int | None = None,
     relation: tuple[str | None, str | None, str | None] = (None, None, None),
     transaction: tuple[str | None, str | None] = (None, None),
 ) -> ClientEvent:
-    """The cached form of an event.
+    """Return the cached form of an event.
 
-    `unsigned` is the part that everybody sees; `relation` is (relates_to, rel_type, thread_id),
-    `transaction` (device_id, txn_id).
+    `replaces_state` is the id of the state event that it replaced, `redacted_by` the position of
+    its redaction; `relation` is (relates_to, rel_type, thread_id), `transaction` (device_id,
+    txn_id).
     """
     shown = {
         "content": pdu["content"],
@@ -182,7 +129,9 @@ def build(
     if redacts is not None:  # both places, whatever the room version, as clients look for either
         shown["redacts"] = redacts
         shown["content"] = {**pdu["content"], "redacts": redacts}
-    encoded = orjson.dumps(unsigned)
+    unsigned = b""
+    if replaces_state is not None:  # "included regardless of history visibility"
+        unsigned = b',"replaces_state":' + orjson.dumps(replaces_state)
     return ClientEvent(
         position=position,
         event_id=event_id,
@@ -193,34 +142,31 @@ def build(
         origin_server_ts=pdu["origin_server_ts"],
         content=pdu["content"],
         body=orjson.dumps(shown)[:-1],
-        unsigned=b"," + encoded[1:-1] if unsigned else b"",
+        unsigned=unsigned,
         relation=relation,
         transaction=transaction,
+        previous=previous,
+        redacted_by=redacted_by,
     )
 
 
-def unsigned_of_state(replaces_state: str, replaced_pdu: Json) -> Json:
-    """What a state event tells about the one that it took the place of."""
-    return {
-        "prev_content": replaced_pdu["content"],
-        "prev_sender": replaced_pdu["sender"],
-        "replaces_state": replaces_state,
-    }
+def _previous(row: rows.AnyRow) -> PreviousState | None:
+    if row.replaces is None or row.replaced_pdu is None:
+        return None
+    pdu = orjson.loads(row.replaced_pdu)
+    told = orjson.dumps({"prev_content": pdu["content"], "prev_sender": pdu["sender"]})
+    return PreviousState(row.replaces, pdu["sender"], b"," + told[1:-1])
 
 
-def _from_row(tx: Reader, row: rows.AnyRow) -> ClientEvent:
-    unsigned: Json = {}
-    if row.replaces_state is not None:
-        unsigned = unsigned_of_state(row.replaces_state, orjson.loads(row.replaced_pdu))
-    if row.redaction_position is not None:
-        redaction = load(tx, [row.redaction_position])
-        unsigned["redacted_because"] = encode(redaction[0], tx.now_ms, None)
+def _from_row(row: rows.AnyRow) -> ClientEvent:
     return build(
         row.position,
         row.event_id,
         row.room_id,
         orjson.loads(row.pdu),
-        unsigned=unsigned,
+        replaces_state=row.replaces_state,
+        previous=_previous(row),
+        redacted_by=row.redacted_by,
         relation=(row.relates_to, row.rel_type, row.thread_id),
         transaction=(row.device_id, row.txn_id),
     )

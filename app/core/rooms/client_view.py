@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import orjson
 
 from app.caches import ClientEvent, Requester
-from app.core.rooms import aggregations, client_events, visibility
+from app.core.rooms import aggregations, encoding, visibility
 from app.db import Reader
 from app.spec.events import Json
 
@@ -31,9 +31,7 @@ def encode_all(
     memberships: dict[int, str] = {}
     for room_id, some in by_room.items():
         memberships |= visibility.memberships(tx, requester.user_id, room_id, some)
-    return client_events.encode_all(
-        events, tx.now_ms, requester, bundles=bundles, memberships=memberships
-    )
+    return encoding.encode_all(tx, requester, events, bundles=bundles, memberships=memberships)
 
 
 def as_json(tx: Reader, requester: Requester, event: ClientEvent) -> Json:

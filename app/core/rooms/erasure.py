@@ -12,6 +12,7 @@ Spec: client-server-api#post_matrixclientv3accountdeactivate (`erase`)
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
 
 from app.caches import ClientEvent
 from app.core.people import accounts
@@ -19,6 +20,30 @@ from app.core.rooms import client_events, rows, state, visibility
 from app.db import Reader
 from app.spec import redaction
 from app.spec.events import Json
+
+
+class Sent(Protocol):
+    """What has to be known of an event: a ClientEvent, or something with these attributes."""
+
+    @property
+    def position(self) -> int:
+        """Its position on the clock."""
+
+    @property
+    def room_id(self) -> str:
+        """Its room."""
+
+    @property
+    def type(self) -> str:
+        """Its type."""
+
+    @property
+    def state_key(self) -> str | None:
+        """Its state key; None for an event that is not state."""
+
+    @property
+    def sender(self) -> str:
+        """Its sender."""
 
 
 def hide(tx: Reader, user_id: str, events: Sequence[ClientEvent]) -> list[ClientEvent]:
@@ -29,12 +54,12 @@ def hide(tx: Reader, user_id: str, events: Sequence[ClientEvent]) -> list[Client
     return [redacted(tx, event) if event.position in positions else event for event in events]
 
 
-def hidden(tx: Reader, user_id: str, events: Collection[ClientEvent]) -> set[int]:
+def hidden(tx: Reader, user_id: str, events: Collection[Sent]) -> set[int]:
     """The positions of those events of which this user sees only what a redaction leaves."""
     erased = accounts.erased(tx)
     if not erased:
         return set()
-    by_room: dict[str, list[ClientEvent]] = {}
+    by_room: dict[str, list[Sent]] = {}
     for event in events:
         if event.sender in erased and _is_personal(event):
             by_room.setdefault(event.room_id, []).append(event)
@@ -48,7 +73,7 @@ def hidden(tx: Reader, user_id: str, events: Collection[ClientEvent]) -> set[int
 def redacted(tx: Reader, event: ClientEvent) -> ClientEvent:
     """What a redaction leaves of an event, without one."""
     pdu = redaction.redact(rows.pdus(tx, [event.position])[0], rows.version(tx, event.room_id))
-    return client_events.build(event.position, event.event_id, event.room_id, pdu, unsigned={})
+    return client_events.build(event.position, event.event_id, event.room_id, pdu)
 
 
 def pdus(tx: Reader, user_id: str, events: Sequence[ClientEvent]) -> list[Json]:
@@ -63,7 +88,7 @@ def pdus(tx: Reader, user_id: str, events: Sequence[ClientEvent]) -> list[Json]:
     ]
 
 
-def _is_personal(event: ClientEvent) -> bool:
+def _is_personal(event: Sent) -> bool:
     """Whether it is a message, or tells who somebody is.
 
     Deviates: "the events sent by this account" are others as well. But a room keeps its name and
@@ -76,7 +101,7 @@ def _hidden_in(
     tx: Reader,
     user_id: str,
     room_id: str,
-    events: Sequence[ClientEvent],
+    events: Sequence[Sent],
     erased: Mapping[str, int],
 ) -> list[int]:
     own = (state.MEMBER, user_id)
@@ -86,7 +111,7 @@ def _hidden_in(
         return []
     course = visibility.history(tx, user_id, room_id).membership
 
-    def was_there(event: ClientEvent) -> bool:
+    def was_there(event: Sent) -> bool:
         until = erased[event.sender]
         changes = course.starts_after(event.position)
         times = [event.position, *(at for at in changes if at < until)]

@@ -363,7 +363,6 @@ def _keep_client_form(
         event.event_id,
         event.room_id,
         event.pdu,
-        unsigned={},
         relation=relation,
         transaction=(draft.device_id, draft.txn_id),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.caches import Requester
-from app.core.rooms import client_events, erasure, state, visibility
+from app.core.rooms import client_events, encoding, erasure, state, visibility
 from app.core.sync import spans
 from app.core.sync.sliding_asks import Config
 from app.core.sync.sliding_order import OwnRoom
@@ -95,8 +95,8 @@ def _gone(tx: Reader, asker: Requester, span: Span, member: Event, positions: li
     return {
         "membership": member.content["membership"],
         "bump_stamp": span.upto,
-        "required_state": client_events.encode_all(held, tx.now_ms, asker, with_room_id=False),
-        "timeline": client_events.encode_all(span.timeline, tx.now_ms, asker, with_room_id=False),
+        "required_state": encoding.encode_all(tx, asker, held, with_room_id=False),
+        "timeline": encoding.encode_all(tx, asker, span.timeline, with_room_id=False),
         "prev_batch": str(SyncToken(span.boundary or span.upto)),
         "limited": span.is_limited,
     }

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
 
 from app.caches import ClientEvent, Requester
-from app.core.rooms import aggregations, client_events, visibility
+from app.core.rooms import aggregations, encoding, visibility
 from app.core.sync import sliding_state, sliding_summaries, spans
 from app.core.sync.sliding_asks import Config
 from app.core.sync.sliding_order import Changes
@@ -119,13 +119,13 @@ def _entries(
         own = visibility.memberships(tx, asker.user_id, span.room_id, span.timeline, is_quick=True)
         entries[span.room_id] = entry | {
             "membership": "join",
-            "required_state": client_events.encode_all(
-                held[span.room_id], tx.now_ms, asker, with_room_id=False
+            "required_state": encoding.encode_all(
+                tx, asker, held[span.room_id], with_room_id=False
             ),
-            "timeline": client_events.encode_all(
-                span.timeline,
-                tx.now_ms,
+            "timeline": encoding.encode_all(
+                tx,
                 asker,
+                span.timeline,
                 with_room_id=False,
                 bundles=bundles,
                 memberships=own,

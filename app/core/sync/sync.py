@@ -25,7 +25,7 @@ import orjson
 from app.caches import ClientEvent, Requester
 from app.core.encryption import device_lists, one_time_keys
 from app.core.push import counts
-from app.core.rooms import aggregations, client_events, erasure, state, visibility
+from app.core.rooms import aggregations, client_events, encoding, erasure, state, visibility
 from app.core.sync import (
     account_data,
     memberships,
@@ -366,19 +366,14 @@ def _shown(
     tx: Reader,
     ask: Ask,
     events: list[ClientEvent],
-    bundles: Mapping[str, Json] = client_events.NO_BUNDLES,
-    own: Mapping[int, str] = client_events.NO_MEMBERSHIPS,
+    bundles: Mapping[str, Json] = encoding.NO_BUNDLES,
+    own: Mapping[int, str] = encoding.NO_MEMBERSHIPS,
 ) -> list[Any]:
     """Events in the form that the filter asks for."""
     if ask.filter.event_format == "federation":
         return list(erasure.pdus(tx, ask.requester.user_id, events))
-    encoded = client_events.encode_all(
-        events,
-        tx.now_ms,
-        ask.requester,
-        with_room_id=False,
-        bundles=bundles,
-        memberships=own,
+    encoded = encoding.encode_all(
+        tx, ask.requester, events, with_room_id=False, bundles=bundles, memberships=own
     )
     if ask.filter.event_fields is None:
         return list(encoded)
