@@ -6,9 +6,13 @@ The checks that must pass before a server may start run here, so that they hold 
 
 import os
 import sys
+from pathlib import Path
 
-from app import logs, serving
-from app.config import ConfigError, load  # `config` would be a setting of gunicorn
+# Before the working folder, which gunicorn puts first: that may have an `app` or a wsgi.py as well
+sys.path.insert(0, str(Path(__file__).parent))
+
+from app import logs, serving  # noqa: E402 - see above
+from app.config import ConfigError, load  # noqa: E402 - `config` would be a setting of gunicorn
 
 try:
     settings = load(None, os.environ)
@@ -20,7 +24,6 @@ except (ConfigError, serving.StartError) as error:
     sys.exit(2)
 
 bind = settings.bind
-chdir = str(serving.ROOT) if settings.data_dir.is_absolute() else "."
 workers = settings.workers
 worker_class = "app.starter.Starter"
 worker_connections = 20_000  # the descriptor limit is the real one; beyond 1,000 nobody gets in

@@ -113,8 +113,9 @@ class Config:
     data_dir: Path = setting(
         Path("data"),
         kinds.PATH,
-        "The folder of database, media and keys. Relative paths start from the folder in which the"
-        f" server is started. {FILE_NAME} in it is read where no other file is named.",
+        "The folder of database, media and keys. Relative paths, here and in all other settings,"
+        " start from the folder in which the server or a command is started: use absolute ones for"
+        f" a server that is to stay. {FILE_NAME} in it is read where no other file is named.",
     )
     database_url: str = setting(
         f"sqlite:///data/{DATABASE_NAME}",
@@ -242,7 +243,7 @@ class Config:
     )
     appservices: tuple[str, ...] = setting(
         (),
-        kinds.TEXTS,
+        kinds.PATHS,
         "Registration files (YAML) of bridges and bots: paths, or patterns such as"
         " bridges/*.yaml. They are read when the server starts. Bridges older than version 1.4 of"
         " the specification (2022) look for their hs_token in the URL: add"
@@ -433,7 +434,8 @@ def _with(defaults: Table, given: Mapping[KeyPath, Given], above: KeyPath = ()) 
 
 
 def _derived(config: Config, given: Mapping[KeyPath, Given]) -> Config:
-    """With the defaults that depend on other settings."""
+    """With the defaults that depend on other settings, and on the working folder."""
+    config = replace(config, data_dir=config.data_dir.absolute())
     changes: dict[str, Any] = {
         "database_url": f"sqlite:///{config.data_dir / DATABASE_NAME}",
         "signing_key_path": config.data_dir / SIGNING_KEY_NAME,

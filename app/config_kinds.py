@@ -143,8 +143,9 @@ def _address(raw: object) -> str:
 
 
 def _path(raw: object) -> Path:
+    """Make a path absolute at once, as later something else may be the working folder."""
     try:
-        return Path(_text(raw)).expanduser()
+        return Path(_text(raw)).expanduser().absolute()
     except RuntimeError as error:  # ~nobody
         raise ValueError(raw) from error
 
@@ -155,7 +156,7 @@ def _database_url(raw: object) -> str:
     is_file = url.startswith(_SQLITE) and url.removeprefix(_SQLITE) not in {"", ":memory:"}
     if not is_file and not re.fullmatch(r"postgresql(\+psycopg)?://.+", url):
         raise ValueError(url)
-    return url
+    return f"{_SQLITE}{Path(url.removeprefix(_SQLITE)).absolute()}" if is_file else url
 
 
 def _flag(raw: object) -> bool:
@@ -198,6 +199,11 @@ def _texts(raw: object) -> tuple[str, ...]:
     if not isinstance(raw, list):
         raise ValueError(raw)  # noqa: TRY004 - as above
     return tuple(_text(part) for part in raw)
+
+
+def _paths(raw: object) -> tuple[str, ...]:
+    """As text, since patterns such as bridges/*.yaml are among them."""
+    return tuple(str(_path(text)) for text in _texts(raw))
 
 
 def _room_version(raw: object) -> str:
@@ -320,6 +326,7 @@ TURN_URIS: Final = Kind(
 )
 ADDRESS: Final = Kind("must be an address and a port, such as 127.0.0.1:8008", _address)
 PATH: Final = Kind("must be a path", _path)
+PATHS: Final = Kind("must be a list of paths in quotes", _paths, _show_texts, as_toml)
 DATABASE_URL: Final = Kind(
     "must be sqlite:/// and a path, or postgresql+psycopg:// and so on",
     _database_url,

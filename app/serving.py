@@ -190,5 +190,7 @@ def raise_descriptor_limit() -> None:
 
 def run(environ: dict[str, str]) -> None:
     """Become gunicorn, with the configuration that this environment names. Doesn't return."""
-    command = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "wsgi:app"]
+    # -P: a folder `app` where the command was typed is not ours
+    command = [sys.executable, "-P", "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py")]
+    command.append("wsgi:app")
     os.execve(sys.executable, command, environ)  # noqa: S606 - our own words

@@ -52,11 +52,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(data_dir: Path, **settings: str) -> RunningServer:
+def start(data_dir: Path, *, cwd: Path = ROOT, **settings: str) -> RunningServer:
     """`homebody serve` on a free port, ready to answer.
 
     Open registration, quick password hashes and no rate limits, unless the settings say otherwise:
-    `start(tmp_path, registration="token")`.
+    `start(tmp_path, registration="token")`. `cwd` is where the command is typed.
     """
     port = free_port()
     chosen = {
@@ -75,7 +75,7 @@ def start(data_dir: Path, **settings: str) -> RunningServer:
         process = subprocess.Popen(
             [str(Path(sys.executable).parent / "homebody"), "serve"],
             env=environ,
-            cwd=ROOT,
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

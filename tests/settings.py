@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app import config
-from app.config import ConfigError
+from app.config import Config, ConfigError
 
 
 def write(folder: Path, text: str) -> Path:
@@ -16,6 +16,16 @@ def write(folder: Path, text: str) -> Path:
     path = folder / "homebody.toml"
     path.write_text(text)
     return path
+
+
+def defaults_in(folder: Path) -> Config:
+    """The settings of a server for which nothing is set, started in this folder."""
+    data_dir = folder / "data"
+    return Config(
+        data_dir=data_dir,
+        database_url=f"sqlite:///{data_dir}/homebody.db",
+        signing_key_path=data_dir / "signing.key",
+    )
 
 
 def complaint(path: Path | None = None, environ: Mapping[str, str] | None = None) -> str:

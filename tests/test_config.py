@@ -9,7 +9,7 @@ import pytest
 
 from app import config
 from app.config import Config, ConfigError, RateLimit
-from tests.settings import complaint, write
+from tests.settings import complaint, defaults_in, write
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "homebody.example.toml"
 
@@ -24,11 +24,11 @@ def options(given: Mapping[str, str]) -> Config:
     return config.load(None, {}, given)
 
 
-def test_without_anything_the_defaults_of_the_design_hold() -> None:
+def test_without_anything_the_defaults_of_the_design_hold(folder: Path) -> None:
     settings = config.load(None, {})
 
-    assert settings == Config()
-    assert settings.database_url == "sqlite:///data/homebody.db"
+    assert settings == defaults_in(folder)
+    assert settings.database_url == f"sqlite:///{folder}/data/homebody.db"
     assert (settings.bind, settings.max_upload_bytes) == ("127.0.0.1:8008", 52_428_800)
     assert (settings.token_lifetime_ms, settings.cache_bytes) == (3_600_000, 67_108_864)
 
@@ -94,6 +94,32 @@ def test_what_lies_in_the_data_folder_follows_it() -> None:
 
     assert settings.database_url == "sqlite:////srv/homebody/homebody.db"
     assert settings.signing_key_path == Path("/srv/homebody/signing.key")
+
+
+def test_relative_paths_start_from_the_working_folder_and_stay_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "sub").mkdir()
+    path = write(
+        folder / "sub",
+        """
+        data_dir = "of_server"
+        signing_key_path = "keys/signing.key"
+        database_url = "sqlite:///disk/homebody.db"
+        appservices = ["bridges/*.yaml"]
+        """,
+    )
+
+    of_file = config.load(path, {})
+    of_environment = config.load(None, {"HOMEBODY_DATA_DIR": "srv"})
+    monkeypatch.chdir("/")
+
+    assert of_file.data_dir == folder / "of_server"
+    assert of_file.signing_key_path == folder / "keys" / "signing.key"
+    assert of_file.database_url == f"sqlite:///{folder}/disk/homebody.db"
+    assert of_file.appservices == (f"{folder}/bridges/*.yaml",)
+    assert of_environment.data_dir == folder / "srv"
+    assert of_environment.database_url == f"sqlite:///{folder}/srv/homebody.db"
 
 
 @pytest.mark.parametrize("text", ["presence = false", "[presence]\nenabled = false"])
@@ -245,9 +271,9 @@ def test_the_example_in_the_documentation_is_the_one_that_the_code_writes() -> N
 def test_the_example_says_the_defaults(folder: Path) -> None:
     switched_on = re.sub(r"^#(?=\w)", "", config.example(), flags=re.MULTILINE)
 
-    assert config.load(write(folder, config.example()), {}) == Config()
+    assert config.load(write(folder, config.example()), {}) == defaults_in(folder)
     assert "\nserver_name = " in switched_on
-    assert config.load(write(folder, switched_on), {}) == Config()
+    assert config.load(write(folder, switched_on), {}) == defaults_in(folder)
 
 
 def test_an_ordinary_day_stays_below_the_limits() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from app import config, config_sources
-from app.config import Config, ConfigError
-from tests.settings import complaint, write
+from app.config import ConfigError
+from tests.settings import complaint, defaults_in, write
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +88,7 @@ def test_an_unknown_key_is_refused_with_its_line_and_the_nearest_right_name(fold
         (
             'log_format = "text"\nappservices = [\n"""\nworkers = 2\n""",\n]\nworkers = 2',
             2,
-            "appservices: must be a list of texts in quotes",
+            "appservices: must be a list of paths in quotes",
         ),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_syntax_error_is_told_with_its_line(
     path = write(folder, text)
 
     if line is None:
-        assert config.load(path, {}) == Config()
+        assert config.load(path, {}) == defaults_in(folder)
     else:
         assert complaint(path).startswith(f"{path}:{line}: {part}")
 
@@ -156,7 +156,7 @@ def test_unknown_names_in_the_environment_are_refused() -> None:
         config.load(None, {}, {"bnd": "127.0.0.1:1"})
 
 
-def test_what_kubernetes_adds_to_the_environment_is_not_ours() -> None:
+def test_what_kubernetes_adds_to_the_environment_is_not_ours(folder: Path) -> None:
     environ = {
         "HOMEBODY_SERVICE_HOST": "10.0.0.5",
         "HOMEBODY_SERVICE_PORT_HTTP": "8008",
@@ -164,7 +164,7 @@ def test_what_kubernetes_adds_to_the_environment_is_not_ours() -> None:
         "HOMEBODY_PORT_8008_TCP_ADDR": "10.0.0.5",
     }
 
-    assert config.load(None, environ) == Config()
+    assert config.load(None, environ) == defaults_in(folder)
 
 
 def test_lines_are_found_for_every_way_to_write_a_key() -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from app import config
 from app.core import server_key
+from tests import bridge
 from tests import server as real_server
 
 HOMEBODY = Path(sys.executable).parent / "homebody"
@@ -83,6 +84,33 @@ def test_a_server_that_was_killed_does_not_keep_the_next_one_out(tmp_path: Path)
     second.stop()
 
     assert (first.process.returncode, second.process.returncode) == (-signal.SIGKILL, 0)
+
+
+def test_relative_paths_are_those_of_the_folder_in_which_it_was_started(tmp_path: Path) -> None:
+    data_dir = tmp_path / "srv" / "data"
+    data_dir.mkdir(parents=True)
+    here = tmp_path / "here"
+    (here / "bridges").mkdir(parents=True)
+    (here / "app").mkdir()
+    (here / "app" / "__init__.py").write_text("raise SystemExit('this is another program')")
+    bridge.write(here / "bridges", bridge.registration(None))
+    (here / "mine.toml").write_text('data_dir = "../srv/data"\nappservices = ["bridges/*.yaml"]\n')
+
+    running = real_server.start(data_dir, cwd=here, config="mine.toml")
+    listed = subprocess.run(
+        [HOMEBODY, "--config", "mine.toml", "appservices", "list"],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    running.stop()
+
+    assert (data_dir / "homebody.db").exists()
+    assert [path.name for path in here.iterdir() if path.name not in {"app", "bridges"}] == [
+        "mine.toml"
+    ]
+    assert listed.stdout.startswith("irc  no address"), listed.stderr
 
 
 # to root, as in CI, no folder is forbidden: a file in its place is
