@@ -11,8 +11,8 @@ from pathlib import Path
 # Before the working folder, which gunicorn puts first: that may have an `app` or a wsgi.py as well
 sys.path.insert(0, str(Path(__file__).parent))
 
-from app import logs, serving  # noqa: E402 - see above
-from app.config import ConfigError, load  # noqa: E402 - `config` would be a setting of gunicorn
+from app import logs, serving
+from app.config import ConfigError, load  # `config` would be a setting of gunicorn
 
 try:
     settings = load(None, os.environ)

@@ -8,15 +8,17 @@ import sqlite3
 from alembic import context
 from sqlalchemy import Connection, create_engine, event, pool
 
-from app import config
+from app import config, serving
 from app.models import all_tables
 
 
 def database_url() -> str:
-    """Which database to migrate."""
+    """Which database to migrate; that of the configuration is kept from a server meanwhile."""
     if given := context.get_x_argument(as_dictionary=True).get("url"):
         return given
-    return config.load(None, os.environ).database_url
+    settings = config.load(None, os.environ)
+    serving.lock_data_dir(settings.data_dir)
+    return settings.database_url
 
 
 def is_described(name: str | None, kind: str, _parents: object) -> bool:

@@ -61,7 +61,7 @@ def make(config: Config, target: Path, on_pages: Progress, on_files: Progress) -
     Raises BackupError, StartError and OSError; an older backup is then still whole.
     """
     database = serving.database_path(config.database_url)
-    if not database.exists():
+    if not database.exists() or not database.stat().st_size:
         raise BackupError(f"There is no database {database}")
     if target.resolve() == config.data_dir.resolve():
         raise BackupError(f"{target} is the data folder itself")

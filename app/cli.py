@@ -97,6 +97,18 @@ def show_config(ctx: click.Context) -> None:
 
 @main.command()
 @click.pass_context
+def init(ctx: click.Context) -> None:
+    """Make a new server's database and signing key, without starting it.
+
+    The name in the setting server_name can't change once there are accounts.
+    """
+    settings = load_config(ctx)
+    serving.init(settings)
+    click.echo(f"A new server, {settings.server_name}, was made in {settings.data_dir}")
+
+
+@main.command()
+@click.pass_context
 def serve(ctx: click.Context) -> None:
     """Serve until interrupted; brings the database up to date first."""
     load_config(ctx)  # so that a mistake is told before anything starts

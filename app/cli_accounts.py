@@ -164,10 +164,12 @@ def revoke_token(ctx: click.Context, word: str) -> None:
 
 @contextmanager
 def open_database(config: Config) -> Iterator[Database]:
-    """The database of the configuration, made or brought up to date where no server does so.
+    """The database of the configuration, brought up to date where no server has done so.
 
-    Raises ConfigError, StartError, and MatrixError for what the database refuses.
+    Raises ConfigError, StartError, also when there is none, and MatrixError for what the database
+    refuses.
     """
+    serving.check_existence(config)
     if serving.current_migration(config.database_url) != serving.known_migrations()[-1]:
         lock = serving.lock_data_dir(config.data_dir)  # not under a server of another version
         serving.migrate(config)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import re
 import resource
@@ -21,6 +22,8 @@ from app.config import Config
 from app.core import server_key
 from app.core.appservices import files as registrations
 from app.spec import identifiers
+
+LOG = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[1]
 """The checkout: homebody is run from one; see docs/decisions/."""
@@ -43,11 +46,39 @@ def prepare(config: Config) -> int:
     check_port(config.bind)
     registrations.load(config)
     check_pages(config)
+    is_new = current_migration(config.database_url) is None
     migrate(config)
     check_server_name(config)
     server_key.load_or_make(config)
     raise_descriptor_limit()
+    if is_new:
+        LOG.info("%s is a new server, in %s", config.server_name, config.data_dir)
     return lock
+
+
+def init(config: Config) -> None:
+    """Make the database and the signing key of a new server. Raises StartError and ConfigError."""
+    lock = lock_data_dir(config.data_dir)
+    try:
+        if current_migration(config.database_url) is not None:
+            raise StartError(f"There is a server in {config.data_dir} already")
+        migrate(config)
+        server_key.load_or_make(config)
+    finally:
+        os.close(lock)
+
+
+def check_existence(config: Config) -> None:
+    """Raises StartError when there is no database.
+
+    A command that made one would make a new server, with an administrator of its own, wherever it
+    is typed in another folder than the server's.
+    """
+    if current_migration(config.database_url) is None:
+        raise StartError(
+            f"There is no database {database_path(config.database_url)}: set data_dir if the server"
+            " is elsewhere; `homebody init` makes a new one here"
+        )
 
 
 def lock_data_dir(data_dir: Path) -> int:

@@ -52,12 +52,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(data_dir: Path, *, cwd: Path = ROOT, **settings: str) -> RunningServer:
+def start(data_dir: Path, **settings: str) -> RunningServer:
     """`homebody serve` on a free port, ready to answer.
 
     Open registration, quick password hashes and no rate limits, unless the settings say otherwise:
-    `start(tmp_path, registration="token")`. `cwd` is where the command is typed.
+    `start(tmp_path, registration="token")`.
     """
+    return start_in(ROOT, data_dir, **settings)
+
+
+def start_in(cwd: Path, data_dir: Path, **settings: str) -> RunningServer:
+    """Start a server as `start` does, with a working folder of its own."""
     port = free_port()
     chosen = {
         "data_dir": str(data_dir),

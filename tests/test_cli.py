@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from flask import Flask
 from flask.testing import FlaskClient
 
+from app import serving
 from app.cli import main
 from app.core import outbox
 from tests import bridge
@@ -96,15 +97,98 @@ def test_an_account_is_made_while_the_server_runs(app: Flask, run_apart: Run) ->
     assert log_in(client, "bob", PASSWORD) == 200
 
 
-def test_in_an_empty_folder_the_database_is_made_first(tmp_path: Path, run_apart: Run) -> None:
+def test_a_new_server_is_made_when_that_is_asked_for(tmp_path: Path, run_apart: Run) -> None:
     folder = tmp_path / "new" / "data"
 
+    made = run_apart("init", HOMEBODY_DATA_DIR=str(folder))
+    again = run_apart("init", HOMEBODY_DATA_DIR=str(folder))
     done = run_apart("user", "add", "bot", "--no-password", HOMEBODY_DATA_DIR=str(folder))
 
+    assert made.stdout == f"A new server, localhost, was made in {folder}\n"
+    assert (again.returncode, again.stdout) == (2, "")
+    assert again.stderr == f"homebody: There is a server in {folder} already\n"
     assert done.stdout == "@bot:localhost was made, an administrator\n"
     assert folder.stat().st_mode & 0o077 == 0  # nobody else may look into it
     listed = said(run_apart("user", "list", "--json", HOMEBODY_DATA_DIR=str(folder)))
     assert [account["user_id"] for account in listed] == ["@bot:localhost"]
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("user", "add", "bot", "--no-password"),
+        ("user", "list"),
+        ("token", "add"),
+        ("reports", "list"),
+        ("rooms", "list"),
+        ("notice", "bot", "hello"),
+        ("appservices", "list"),
+        ("backup", "copy"),
+    ],
+)
+def test_no_command_makes_a_server_where_it_finds_none(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Run,
+    words: tuple[str, ...],
+    *,
+    is_there: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data"
+    if is_there:
+        folder.mkdir()
+        (folder / "homebody.db").touch()  # what `sqlite3 homebody.db` leaves behind
+    before = sorted(tmp_path.rglob("*"))
+
+    done = run(*words, HOMEBODY_DATA_DIR=str(folder))
+
+    assert (done.returncode, done.stdout) == (1 if words[0] == "backup" else 2, "")
+    assert done.stderr.startswith(f"homebody: There is no database {folder / 'homebody.db'}")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_command_migrates_the_database_of_the_folder_in_which_it_is_typed(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    url = f"sqlite:///{tmp_path}/data/homebody.db"
+    steps = serving.known_migrations()
+    alembic = [sys.executable, "-m", "alembic", "-c", "setup.cfg", "-x", f"url={url}"]
+    (tmp_path / "data").mkdir()
+    subprocess.run([*alembic, "upgrade", steps[-2]], cwd=serving.ROOT, env=environ, check=True)
+
+    done = subprocess.run(
+        [HOMEBODY, "user", "list"],
+        cwd=tmp_path,
+        env=environ | {"HOMEBODY_DATA_DIR": "data"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert serving.current_migration(url) == steps[-1]
+
+
+def test_nobody_migrates_by_hand_under_a_running_server(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    lock = serving.lock_data_dir(tmp_path)  # as a server does that runs
+
+    done = subprocess.run(
+        [sys.executable, "-m", "alembic", "-c", "setup.cfg", "upgrade", "head"],
+        cwd=serving.ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    os.close(lock)
+
+    assert done.returncode == 1
+    assert f"Another homebody is running on the data folder {tmp_path}" in done.stderr
+    assert not (tmp_path / "homebody.db").exists()
 
 
 @pytest.mark.usefixtures("app")

@@ -96,7 +96,7 @@ def test_relative_paths_are_those_of_the_folder_in_which_it_was_started(tmp_path
     bridge.write(here / "bridges", bridge.registration(None))
     (here / "mine.toml").write_text('data_dir = "../srv/data"\nappservices = ["bridges/*.yaml"]\n')
 
-    running = real_server.start(data_dir, cwd=here, config="mine.toml")
+    running = real_server.start_in(here, data_dir, config="mine.toml")
     listed = subprocess.run(
         [HOMEBODY, "--config", "mine.toml", "appservices", "list"],
         cwd=here,
