@@ -522,6 +522,17 @@ CREATE TABLE superseded_tokens (
 
 CREATE INDEX ix_superseded_tokens_user_id_device_id_superseded_ts ON superseded_tokens (user_id, device_id, superseded_ts);
 
-INSERT INTO alembic_version VALUES ('0014');
+CREATE TABLE shown_presence (
+	user_id TEXT NOT NULL, 
+	presence TEXT NOT NULL, 
+	status_msg TEXT, 
+	active_ts INTEGER, 
+	CONSTRAINT pk_shown_presence PRIMARY KEY (user_id)
+)
+ WITHOUT ROWID
+
+;
+
+INSERT INTO alembic_version VALUES ('0015');
 
 INSERT INTO clock VALUES (1, 1);

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import select
 
-from app.core.sync import lifetimes, presence
+from app.core.sync import lifetimes, presence, shown_presence
 from app.core.sync.ephemeral import Ephemeral
+from app.models.presence import ShownPresence
 from tests.conftest import Login, MakeApp, Person
 from tests.rooms import Json, refusal
 
@@ -289,6 +292,67 @@ def test_a_new_name_of_somebody_online_is_no_news_of_presence(login: Login, room
     bob.put(f"profile/{bob.user_id}/displayname", json={"displayname": "Bob"})
 
     assert told(quiet(alice, token)) == {}
+
+
+def restarted(make_app: MakeApp, old: Flask, *people: Person, is_killed: bool) -> Clock:
+    """The clock of a server that has taken the place of the old one; it has begun anew, too."""
+    if not is_killed:
+        old.extensions["ephemeral"].close()
+    app = make_app()
+    clock = Clock(app)
+    app.extensions["ephemeral"].close()
+    app.extensions["ephemeral"] = clock.ephemeral
+    shown_presence.restore(app.extensions["db"], clock.ephemeral)
+    for person in people:
+        person.client = app.test_client()
+    return clock
+
+
+def saved(app: Flask) -> set[str]:
+    """The users whose presence would outlive a crash."""
+    with app.extensions["db"].read() as tx:
+        return set(tx.sql.execute(select(ShownPresence.user_id)).scalars())
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["stopped", "killed"])
+def test_who_does_not_come_back_after_a_restart_is_offline(
+    app: Flask, make_app: MakeApp, login: Login, room: Room, *, is_killed: bool
+) -> None:
+    alice, bob, carol = login("alice"), login("bob"), login("carol")
+    room(alice, bob, carol)
+    say(bob, presence="online", status_msg="here")
+    carol.sync()
+    while is_killed and saved(app) != {bob.user_id, carol.user_id}:
+        time.sleep(0.01)
+    token = quiet(alice)["next_batch"]
+
+    clock = restarted(make_app, app, alice, bob, carol, is_killed=is_killed)
+    carol.sync()
+    first = quiet(alice, token)
+    message = status(alice, bob.user_id)["status_msg"]
+    with presence.syncing(clock.ephemeral, carol.user_id, carol.device_id):
+        clock.advance(presence.OFFLINE_AFTER_MS)
+        then = quiet(alice, first["next_batch"])
+
+    assert told(first) == {bob.user_id: "online", carol.user_id: "online"}
+    assert message == "here"
+    assert told(then) == {bob.user_id: "offline"}
+    clock.ephemeral.close()
+
+
+def test_who_was_offline_before_a_restart_stays_so(
+    app: Flask, make_app: MakeApp, login: Login, room: Room
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room(alice, bob)
+    bob.sync()
+    say(bob, presence="offline")
+    token = quiet(alice)["next_batch"]
+
+    clock = restarted(make_app, app, alice, bob, is_killed=False)
+
+    assert told(quiet(alice, token)) == told(quiet(alice)) == {}
+    clock.ephemeral.close()
 
 
 @pytest.mark.usefixtures("clock")

@@ -290,3 +290,22 @@ def test_nobody_types_longer_than_the_access_token_is_good(make_app: MakeApp, ro
     left_ms = ephemeral.typing[room_id].until_ms[alice.user_id] - ephemeral.now_ms
     assert session["expires_in_ms"] == 60_000
     assert 0 < left_ms <= 60_000
+
+
+def test_who_typed_before_a_restart_types_no_more(
+    app: Flask, make_app: MakeApp, login: Login, room: Room
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id, quiet = room(alice, bob), room(alice, bob)
+    say(alice, room_id, typing=True, timeout=120_000)
+    before = bob.sync()
+
+    restarted = make_app()
+    alice.client = bob.client = restarted.test_client()
+    first = bob.sync(before["next_batch"])
+    say(alice, quiet, typing=True)
+    second = bob.sync(first["next_batch"])
+
+    assert typers(before, room_id) == [alice.user_id]
+    assert typers(first, room_id) == []
+    assert (typers(second, room_id), typers(second, quiet)) == (None, [alice.user_id])

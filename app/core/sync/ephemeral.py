@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from app.core.appservices import transactions
@@ -65,8 +65,12 @@ class Person:
     """When timers will look whether the user has become idle or gone."""
 
 
+def _nothing() -> None:
+    """Where nothing is kept for the next start."""
+
+
 class Ephemeral:
-    """The counter, and what changed when. Lost at a restart, as nobody is typing then."""
+    """The counter, and what changed when. Of all this only presence outlives a restart."""
 
     def __init__(self, db: Database, wake: Wake, now_ms: Clock = monotonic_ms) -> None:
         self.position = self._began = time.time_ns() // 1_000_000
@@ -76,6 +80,12 @@ class Ephemeral:
         # Both with the last changed at the end, so that what is new is found without a search
         self.typing: OrderedDict[str, TypingRoom] = OrderedDict()
         self.people: OrderedDict[str, Person] = OrderedDict()
+        self.unsaved: set[str] = set()
+        """Users whose presence is not yet in the database as others were shown it."""
+        self.save: Callable[[], None] = _nothing
+        self.saved_after_ms = 0
+        """Both set by shown_presence.py."""
+        self._is_save_due = False
         self._db = db
         self._wake = wake
 
@@ -95,6 +105,21 @@ class Ephemeral:
         A number that was not given out yet is of an earlier run, when the clock was ahead of ours.
         """
         return since if since <= self.position else self._began
+
+    def is_of_earlier_run(self, since: int) -> bool:
+        """Whether a token is from before the server's start, when this knew other things."""
+        return since != 0 and not self._began <= since <= self.position
+
+    def note_unsaved(self, user_id: str) -> None:
+        """Have a user's presence written soon, together with that of others."""
+        self.unsaved.add(user_id)
+        if not self._is_save_due and self.saved_after_ms:
+            self._is_save_due = True
+            self.timers.call_at(self.now_ms + self.saved_after_ms, self._save)
+
+    def _save(self) -> None:
+        self._is_save_due = False
+        self.save()
 
     def wake_room(self, room_id: str, *, may_write: bool = True) -> None:
         """Let the requests of the room's members look again, as somebody types or has stopped.
@@ -123,5 +148,6 @@ class Ephemeral:
         transactions.note_presence(self._db, user_id, content)
 
     def close(self) -> None:
-        """Let no timer run any more."""
+        """Let no timer run any more, and write what is to outlive the process."""
         self.timers.close()
+        self.save()

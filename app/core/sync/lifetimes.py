@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from app.core.sync import presence, typing
+from app.core.sync import presence, shown_presence, typing
 from app.core.sync.ephemeral import Ephemeral
 from app.db import Database, Wake
 
@@ -19,6 +19,8 @@ from app.db import Database, Wake
 def start(database: Database, wake: Wake) -> Ephemeral:
     """Return what is kept in memory of typing and presence, for a server that starts."""
     ephemeral = Ephemeral(database, wake)
+    shown_presence.restore(database, ephemeral)
+    shown_presence.keep(database, ephemeral)
     follow(database, ephemeral)
     return ephemeral
 

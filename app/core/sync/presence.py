@@ -32,6 +32,8 @@ STATES = ("online", "unavailable", "offline")
 MAX_STATUS_LENGTH = 1000
 MAX_PEOPLE = 20_000
 """Of whom something is known, about 20 MB. Beyond it, who was offline for longest is forgotten."""
+_BEFORE = "devices before the restart" * 10
+"""Stands for them until one of them comes back; too long to be the id of a device."""
 
 
 @contextmanager
@@ -112,6 +114,22 @@ def note_activity(ephemeral: Ephemeral, user_id: str, device_id: str) -> None:
         is_news = _settle(ephemeral, user_id, person)
     if is_news:
         ephemeral.wake_contacts(user_id, _content(ephemeral, person))
+
+
+def restore(
+    ephemeral: Ephemeral, user_id: str, presence: str, status_msg: str | None, ago_ms: int | None
+) -> None:
+    """Take a user up again as others were shown them before a restart, for as long as usual.
+
+    `ago_ms` is how long ago the user did something.
+    """
+    now_ms = ephemeral.now_ms
+    with ephemeral.lock:
+        person = Person(ephemeral.position, presence, status_msg)
+        person.active_ms = None if ago_ms is None else now_ms - ago_ms
+        person.devices[_BEFORE] = PresentDevice(presence, seen_ms=now_ms)
+        ephemeral.people[user_id] = person
+        _look_later(ephemeral, user_id, person)
 
 
 def get(tx: Reader, ephemeral: Ephemeral, asker_id: str, user_id: str) -> Json:
@@ -207,6 +225,7 @@ def _device(ephemeral: Ephemeral, user_id: str, device_id: str) -> tuple[Person,
         _make_room(ephemeral)
         person = ephemeral.people[user_id] = Person()
         ephemeral.people.move_to_end(user_id, last=False)  # it has changed nothing yet
+    person.devices.pop(_BEFORE, None)
     return person, person.devices.setdefault(device_id, PresentDevice("offline"))
 
 
@@ -239,6 +258,7 @@ def _settle(ephemeral: Ephemeral, user_id: str, person: Person, *, is_news: bool
     if is_news:
         person.presence = presence
         person.position = ephemeral.next_position()
+        ephemeral.note_unsaved(user_id)
         ephemeral.people.move_to_end(user_id)
     _look_later(ephemeral, user_id, person)
     return is_news

@@ -77,11 +77,13 @@ def log_out(ephemeral: Ephemeral, user_id: str, device_ids: Collection[str]) -> 
 def since(
     tx: Reader, ephemeral: Ephemeral, user_id: str, room_ids: Set[str], since: int
 ) -> dict[str, Json]:
-    """{room_id: m.typing} of those rooms in which that changed; since 0: where somebody types.
+    """Return {room_id: m.typing} of those rooms in which that changed; since 0: of busy ones.
 
-    Whom the user ignores types for others only.
+    For a client that was there before a restart: of all rooms, as it may still show users of whom
+    nothing is known any more. Users whom the user ignores type for others only.
     """
-    since = ephemeral.seen(since)
+    if ephemeral.is_of_earlier_run(since):
+        return in_rooms(tx, ephemeral, user_id, room_ids)
     with ephemeral.lock:
         if next(reversed(ephemeral.typing.values()), _NOBODY).position <= since:
             return {}
@@ -92,9 +94,24 @@ def since(
             if room.position <= since:
                 break
             if room_id in room_ids and _is_news(room, since, ignored):
-                user_ids = [who for who in room.until_ms if who not in ignored]
-                found[room_id] = {"type": "m.typing", "content": {"user_ids": user_ids}}
+                found[room_id] = _event(room, ignored)
     return found
+
+
+def in_rooms(
+    tx: Reader, ephemeral: Ephemeral, user_id: str, room_ids: Iterable[str]
+) -> dict[str, Json]:
+    """Return {room_id: m.typing} of all these rooms, also where nobody types."""
+    ignored = ignored_users.of(tx, user_id)
+    with ephemeral.lock:
+        return {
+            room_id: _event(ephemeral.typing.get(room_id, _NOBODY), ignored) for room_id in room_ids
+        }
+
+
+def _event(room: TypingRoom, ignored: Set[str]) -> Json:
+    user_ids = [user_id for user_id in room.until_ms if user_id not in ignored]
+    return {"type": "m.typing", "content": {"user_ids": user_ids}}
 
 
 def _end(ephemeral: Ephemeral, room_id: str, user_id: str) -> bool:
