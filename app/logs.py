@@ -30,8 +30,11 @@ SECRET_PARAMETERS: Final = frozenset(
     {"access_token", "loginToken", "token", "client_secret", "session"}
 )
 HEALTH_CHECKS: Final = frozenset({"/health", "/metrics"})
-"""What Docker, Kubernetes and Prometheus ask every few seconds; logged with DEBUG only."""
+"""What Docker, Kubernetes and Prometheus ask every few seconds; logged with DEBUG only, as are the
+questions of browsers whether they may ask (OPTIONS)."""
 MAX_PATH_CHARACTERS: Final = 1_000
+_NAME: Final = re.compile(r"@?[a-z0-9._=/+-]{1,255}(:[a-z0-9.:\[\]-]{1,255})?", re.IGNORECASE)
+"""A user name or id as it may stand in a line that other programs parse."""
 
 # Each request has a greenlet, and each greenlet a context of its own: no request sees another's id.
 _REQUEST_ID: Final[ContextVar[str]] = ContextVar("request_id", default="-")
@@ -56,7 +59,7 @@ def configure(config: Config) -> None:
 
 
 def begin_request() -> str:
-    """A new id for the request that begins here; the lines logged in its greenlet carry it."""
+    """Make an id for the request that begins here; the lines logged in its greenlet carry it."""
     request_id = secrets.token_hex(4)
     _REQUEST_ID.set(request_id)
     return request_id
@@ -67,13 +70,23 @@ def request_id() -> str:
     return _REQUEST_ID.get()
 
 
-def log_request(method: str, path: str, user_id: str | None, status: int, seconds: float) -> None:
-    """Write the one line of a request. `path` is as the client sent it, with its query."""
+def log_request(
+    address: str, method: str, path: str, user_id: str | None, status: int, seconds: float
+) -> None:
+    """Write the one line of a request.
+
+    `address` is the client's, beyond the trusted proxies; `path` is as the client sent it, with its
+    query.
+    """
+    is_routine = status < 400 and (path in HEALTH_CHECKS or method == "OPTIONS")
+    level = logging.DEBUG if is_routine else logging.INFO
+    if not ACCESS.isEnabledFor(level):
+        return
     shown = masked_path(path)
-    is_health_check = path in HEALTH_CHECKS and status < 400
     ACCESS.log(
-        logging.DEBUG if is_health_check else logging.INFO,
-        "%s %s %s %d %.3f s",
+        level,
+        "%s %s %s %s %d %.3f s",
+        address or "-",
         method,
         shown,
         user_id or "-",
@@ -81,6 +94,7 @@ def log_request(method: str, path: str, user_id: str | None, status: int, second
         seconds,
         extra={
             "fields": {
+                "address": address,
                 "method": method,
                 "path": shown,
                 "user_id": user_id,
@@ -88,6 +102,21 @@ def log_request(method: str, path: str, user_id: str | None, status: int, second
                 "seconds": round(seconds, 6),
             }
         },
+    )
+
+
+def log_refused_login(address: str, name: str | None) -> None:
+    """Write the line by which programs such as fail2ban find an address that guesses passwords.
+
+    `name` is what the client called the user. Left out where it could not be one: somebody may have
+    typed a password there, or a text that looks like the beginning of another line.
+    """
+    shown = name if name is not None and _NAME.fullmatch(name) else None
+    ACCESS.warning(
+        "login refused to %s as %s",
+        address or "-",
+        shown or "-",
+        extra={"fields": {"event": "login_refused", "address": address, "user_id": shown}},
     )
 
 

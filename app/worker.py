@@ -147,7 +147,8 @@ class Worker(GeventWorker):
         """What the HTTP parser refused, as a Matrix error."""
         if isinstance(exc, gevent.GreenletExit):
             return  # the server stops, and has waited long enough
-        error, status = errors.unknown("This is no HTTP that the server understands"), 400
+        request_id = logs.begin_request()
+        error, status = errors.unknown("The request is not valid HTTP"), 400
         if isinstance(exc, http_errors.LimitRequestLine | http_errors.LimitRequestHeaders):
             error, status = errors.too_large("The request line or a header is too long"), 431
         elif not isinstance(exc, http_errors.ParseException):
@@ -160,7 +161,9 @@ class Worker(GeventWorker):
 
         body = orjson.dumps(error.body)
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-        head = "".join(f"{name}: {value}\r\n" for name, value in [*headers, *wsgi.CORS_HEADERS])
+        headers += [*wsgi.CORS_HEADERS, (wsgi.REQUEST_ID, request_id)]
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers)
+        logs.log_request(addr[0] if addr else "", "-", "-", None, status, 0.0)
         phrase = HTTPStatus(status).phrase
         answer = f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\n{head}\r\n".encode() + body
         try:

@@ -25,7 +25,7 @@ SECONDS = 10.0
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    running = real_server.start(tmp_path_factory.mktemp("worker"))
+    running = real_server.start(tmp_path_factory.mktemp("worker"), log_level="INFO")
     yield running
     running.stop()
 
@@ -129,6 +129,8 @@ def test_what_is_no_http_gets_a_matrix_error(server: RunningServer, raw: bytes) 
         assert (status, body["errcode"]) == (400, "M_UNKNOWN")
         assert headers["Access-Control-Allow-Origin"] == "*"
         assert client.is_closed()
+    line = f" - INFO - {headers['X-Request-Id']} - 127.0.0.1 - - - 400 "
+    assert line in server.output()
 
 
 def test_a_body_too_large_is_refused_before_it_is_sent(server: RunningServer) -> None:

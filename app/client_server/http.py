@@ -6,7 +6,8 @@ Spec: client-server-api#api-standards, client-server-api#client-authentication
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
 import msgspec
@@ -39,6 +40,7 @@ MAX_COMMAS = 500_000
 SAFE_DEPTH = 100
 MAX_INTEGER = 2**53 - 1
 MIB = 2**20
+_REFUSED: Final = frozenset({"M_FORBIDDEN", "M_USER_DEACTIVATED", "M_LIMIT_EXCEEDED"})
 CHANGING: Final = frozenset({"POST", "PUT", "DELETE"})
 
 _only_reading: set[Callable[..., object]] = set()
@@ -253,6 +255,17 @@ def address_key() -> str:
 def user_agent() -> str:
     """What the client calls itself."""
     return request.headers.get("User-Agent", "")[:255]
+
+
+@contextmanager
+def logging_refusals(name: str | None) -> Iterator[None]:
+    """Have every failed proof of who somebody is logged, with the address that it came from."""
+    try:
+        yield
+    except errors.MatrixError as error:
+        if error.errcode in _REFUSED:
+            g.refused_login = name  # web/ writes the log
+        raise
 
 
 def json_object() -> Json:

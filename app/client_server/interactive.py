@@ -28,10 +28,11 @@ def require_password(body: Json) -> None:
     attempt = uia.Attempt(_endpoint(), body, user_id)
     account = login.account_key(context.server().name, user_id)
     limits = context.rate_limits()
-    if attempt.auth:  # the right password costs as much time to check as a wrong one
-        limits.check("rc_login.account", account)
-    with limits.check_failures("rc_login.failed_attempts", account):
-        uia.require(context.db(), [[uia.PASSWORD]], attempt)
+    with http.logging_refusals(user_id):
+        if attempt.auth:  # the right password costs as much time to check as a wrong one
+            limits.check("rc_login.account", account)
+        with limits.check_failures("rc_login.failed_attempts", account):
+            uia.require(context.db(), [[uia.PASSWORD]], attempt)
 
 
 def require_any(body: Json, flows: uia.Flows) -> uia.Progress:

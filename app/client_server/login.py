@@ -99,10 +99,11 @@ def _by_token(wish: Login, session: login.Wish) -> Json:
     """
     if wish.token is None:
         raise errors.missing_param("token is missing")
-    context.rate_limits().check("rc_login.address", http.address_key())
-    with context.db().write() as tx:
-        user_id = login_tokens.redeem(tx, wish.token)
-        return login.start_session(tx, user_id, session)
+    with http.logging_refusals(None):
+        context.rate_limits().check("rc_login.address", http.address_key())
+        with context.db().write() as tx:
+            user_id = login_tokens.redeem(tx, wish.token)
+            return login.start_session(tx, user_id, session)
 
 
 def _log_in_for_service(body: Json, wish: Login) -> Json:
@@ -122,10 +123,11 @@ def _log_in_for_service(body: Json, wish: Login) -> Json:
 def _prove(name: str, password: str) -> accounts.Known:
     """The account of who gave the right password. Raises M_LIMIT_EXCEEDED, and as by_password()."""
     limits, account = context.rate_limits(), login.account_key(context.server().name, name)
-    limits.check("rc_login.address", http.address_key())
-    limits.check("rc_login.account", account)
-    with limits.check_failures("rc_login.failed_attempts", account):
-        return login.by_password(context.db(), name, password)
+    with http.logging_refusals(account):
+        limits.check("rc_login.address", http.address_key())
+        limits.check("rc_login.account", account)
+        with limits.check_failures("rc_login.failed_attempts", account):
+            return login.by_password(context.db(), name, password)
 
 
 @bp_v1.post("/login/get_token")

@@ -43,7 +43,8 @@ def register() -> Json:
     application = shared_secret.Application(
         body.nonce, body.username, body.password, body.mac, body.admin, body.user_type
     )
-    shared_secret.check(secret, application, time.time_ns() // 1_000_000)
+    with http.logging_refusals(body.username):
+        shared_secret.check(secret, application, time.time_ns() // 1_000_000)
     password_hash = accounts.hash_password(context.server(), body.password)
     with context.db().write() as tx:
         user_id = registration.register(tx, body.username, password_hash, is_admin=body.admin)

@@ -64,8 +64,7 @@ def register(app: Flask, config: Config) -> None:
 
 
 def begin() -> None:
-    """Give the request an id for its log lines, and note when it came."""
-    logs.begin_request()
+    """Note when the request came."""
     g.began = time.monotonic()
 
 
@@ -91,10 +90,13 @@ def end(answer: Response) -> Response:
     seconds = time.monotonic() - g.began
     waited = g.get("waited", 0.0)
     context.metrics().note_request(request.endpoint, answer.status_code, seconds - waited)
-    asker = g.get("requester")
+    asker, address = g.get("requester"), request.remote_addr or ""
+    if "refused_login" in g:
+        logs.log_refused_login(address, g.refused_login)
     logs.log_request(
+        address,
         request.method,
-        request.environ.get("RAW_URI") or request.path,
+        wsgi.raw_path(request.environ),
         None if asker is None else asker.user_id,
         answer.status_code,
         seconds,

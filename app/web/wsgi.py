@@ -5,6 +5,7 @@
   until the converter `segment` gives it to the view.
 - Older prefixes: r0 differs from v3 in its name only.
 - CORS: every answer carries the headers, and OPTIONS is answered for every path.
+- Every answer carries the id of its lines in the log as X-Request-Id.
 
 Spec: client-server-api#web-browser-clients, client-server-api#api-versions
 """
@@ -20,7 +21,7 @@ from urllib.parse import unquote_to_bytes
 import orjson
 from werkzeug.routing import BaseConverter, Rule
 
-from app import errors
+from app import errors, logs
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -34,8 +35,12 @@ CORS_HEADERS = [
         "Access-Control-Allow-Headers",
         "Origin, X-Requested-With, Content-Type, Accept, Authorization, Date, Range, If-None-Match",
     ),
-    ("Access-Control-Expose-Headers", "Content-Range, ETag, Retry-After, Content-Disposition"),
+    (
+        "Access-Control-Expose-Headers",
+        "Content-Range, ETag, Retry-After, Content-Disposition, X-Request-Id",
+    ),
 ]
+REQUEST_ID = "X-Request-Id"
 MAX_PARAMETERS = 1000
 """Of a query. Each is parsed in Python: 50,000 would hold up everybody else for half a second."""
 _ESCAPED = re.compile(rb"%2[Ff]|%25")
@@ -78,20 +83,20 @@ class Edge:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
+        more = [*CORS_HEADERS, (REQUEST_ID, logs.begin_request())]
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            return start_response(status, headers + CORS_HEADERS, exc_info)
+            return start_response(status, headers + more, exc_info)
 
+        self._see_through_proxies(environ)
         if environ["REQUEST_METHOD"] == "OPTIONS":
-            start("200 OK", [("Content-Type", "application/json"), ("Content-Length", "2")])
-            return [b"{}"]
+            return _answer(environ, start, "200 OK", {})
         if environ["QUERY_STRING"].count("&") > MAX_PARAMETERS:
-            return _refuse(start, errors.invalid_param("The query has too many parameters"))
+            return _refuse(environ, start, "The query has too many parameters")
         try:
             environ["PATH_INFO"] = routing_path(environ)
         except UnicodeDecodeError:
-            return _refuse(start, errors.invalid_param("The path is not UTF-8"))
-        self._see_through_proxies(environ)
+            return _refuse(environ, start, "The path is not UTF-8")
         return self._application(environ, start)
 
     def _see_through_proxies(self, environ: WSGIEnvironment) -> None:
@@ -123,13 +128,17 @@ class Edge:
                 environ["wsgi.url_scheme"] = scheme
 
 
+def raw_path(environ: WSGIEnvironment) -> str:
+    """Return path and query as the client sent them."""
+    return str(environ.get("RAW_URI") or environ.get("REQUEST_URI") or environ["PATH_INFO"])
+
+
 def routing_path(environ: WSGIEnvironment) -> str:
     """The path as Flask routes it, in the encoding that WSGI prescribes.
 
     Raises UnicodeDecodeError for a path that is not UTF-8.
     """
-    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI") or environ["PATH_INFO"]
-    path = raw.partition("?")[0].encode("latin-1", "replace")
+    path = raw_path(environ).partition("?")[0].encode("latin-1", "replace")
     if path[:1] != b"/" and b"://" in path[:8]:  # absolute form, as proxies may send it
         path = b"/" + path.split(b"/", 3)[3] if path.count(b"/") > 2 else b"/"
     decoded = b"".join(
@@ -164,8 +173,17 @@ def _split_keeping(path: bytes) -> Iterable[bytes]:
     yield path[at:]
 
 
-def _refuse(start: Callable[..., Any], error: errors.MatrixError) -> Iterable[bytes]:
-    body = orjson.dumps(error.body)
+def _refuse(environ: WSGIEnvironment, start: Callable[..., Any], why: str) -> Iterable[bytes]:
+    return _answer(environ, start, "400 Bad Request", errors.invalid_param(why).body)
+
+
+def _answer(
+    environ: WSGIEnvironment, start: Callable[..., Any], status: str, value: dict[str, Any]
+) -> Iterable[bytes]:
+    """Answer a request that Flask never sees, and log it as those that it sees."""
+    body = orjson.dumps(value)
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-    start(f"{error.status} Bad Request", headers)
+    start(status, headers)
+    address, method = environ.get("REMOTE_ADDR", ""), environ["REQUEST_METHOD"]
+    logs.log_request(address, method, raw_path(environ), None, int(status[:3]), 0.0)
     return [body]
