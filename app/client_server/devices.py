@@ -75,7 +75,7 @@ def delete_device(device_id: str) -> Json:
 
     Spec: client-server-api#delete_matrixclientv3devicesdeviceid
     """
-    interactive.require_password(http.json_object())
+    interactive.require_password(http.json_object(may_be_empty=True))
     with context.db().write() as tx:
         devices.remove(tx, http.requester().user_id, [device_id])
     return {}

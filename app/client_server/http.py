@@ -268,23 +268,27 @@ def logging_refusals(name: str | None) -> Iterator[None]:
         raise
 
 
-def json_object() -> Json:
-    """The request's body, which has to be a JSON object; no body at all counts as an empty one.
+def json_object(*, may_be_empty: bool = False, max_bytes: int = MAX_BODY_BYTES) -> Json:
+    """Return the request's body, which has to be a JSON object.
 
-    The Content-Type is not looked at: curl and older clients send another.
+    A body that was lost on its way (a proxy, a broken client) must not empty what is stored, so no
+    body at all is an error. `may_be_empty` is for endpoints that clients really call without one;
+    it counts as `{}` there. The Content-Type is not looked at: curl and older clients send another.
     Raises M_NOT_JSON, M_BAD_JSON, M_TOO_LARGE.
     """
-    value = json_value()
+    raw = raw_body(max_bytes)
+    if may_be_empty and not raw.strip():
+        return {}
+    value = _parsed(raw)
     if not isinstance(value, dict):
         raise errors.bad_json("The body must be a JSON object")
     return value
 
 
-def json_value() -> Any:
-    """The same for any JSON value, for the few endpoints that take one."""
-    raw = raw_body(MAX_BODY_BYTES)
+def _parsed(raw: bytes) -> Any:
+    """Return the JSON value in a body. Raises as `json_object` does."""
     if not raw.strip():
-        return {}
+        raise errors.not_json("The body is empty, and must be JSON")
     if len(raw) > MAX_CONTAINERS:
         _check_count(raw)
     try:
@@ -327,12 +331,12 @@ def raw_body(max_bytes: int) -> bytes:
     return body
 
 
-def body_as(kind: type[S]) -> S:
-    """The request's body as a struct of this kind. Keys that it doesn't name are ignored.
+def body_as(kind: type[S], *, may_be_empty: bool = False) -> S:
+    """Return the request's body as a struct of this kind. Keys that it doesn't name are ignored.
 
     Raises M_MISSING_PARAM for a missing key, M_BAD_JSON for a wrong type, M_NOT_JSON.
     """
-    return convert(json_object(), kind)
+    return convert(json_object(may_be_empty=may_be_empty), kind)
 
 
 def convert(value: Json, kind: type[S]) -> S:

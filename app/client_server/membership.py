@@ -75,7 +75,7 @@ def join_room_by_id(room_id: str) -> Json:
 @authenticated
 def knock_room(room_id_or_alias: str) -> Json:
     """Ask to be let in."""
-    content = _reason(http.body_as(OwnChange).reason)
+    content = _reason(http.body_as(OwnChange, may_be_empty=True).reason)
     user_id = requester().user_id
     check_limits("knock", room_id_or_alias, user_id)
     queries.ensure_alias(context.db(), room_id_or_alias)
@@ -89,7 +89,7 @@ def knock_room(room_id_or_alias: str) -> Json:
 @authenticated
 def leave_room(room_id: str) -> Json:
     """Leave, reject an invite, or take back a knock."""
-    content = _reason(http.body_as(OwnChange).reason)
+    content = _reason(http.body_as(OwnChange, may_be_empty=True).reason)
     check_limits("leave", room_id, requester().user_id)
     with context.db().write() as tx:
         membership.leave(tx, room_id, requester().user_id, content)
@@ -188,7 +188,7 @@ def check_limits(kind: str, room_id: str, target: str) -> None:
 
 
 def _join(room_id_or_alias: str) -> Json:
-    body = http.body_as(OwnChange)
+    body = http.body_as(OwnChange, may_be_empty=True)
     signed = body.third_party_signed
     if signed is not None:
         http.convert(signed, ThirdPartySigned)

@@ -24,7 +24,7 @@ bp_federation = Blueprint("openid_userinfo", __name__, url_prefix="/_matrix/fede
 def request_open_id_token(user_id: str) -> Json:
     """A token to hand to somebody else; it opens nothing here."""
     must_be_me(user_id)
-    http.json_object()
+    http.json_object(may_be_empty=True)
     context.rate_limits().check("rc_lookups", user_id)
     with context.db().write() as tx:
         return openid.issue(tx, user_id)

@@ -29,7 +29,7 @@ class Markers(msgspec.Struct):
 @authenticated
 def post_receipt(room_id: str, receipt_type: str, event_id: str) -> Json:
     """Move a receipt forward."""
-    body = http.json_object()
+    body = http.json_object(may_be_empty=True)
     thread_id = body.get("thread_id")
     if "thread_id" in body and not isinstance(thread_id, str):
         raise errors.invalid_param("thread_id must be a string")

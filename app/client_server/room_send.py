@@ -58,7 +58,7 @@ def redact_event(room_id: str, event_id: str, txn_id: str | None = None) -> Json
     known = sent_before_or_limited("rc_admin_redaction", draft)
     if known is not None:
         return {"event_id": known}
-    body = http.json_object()
+    body = http.json_object(may_be_empty=True)  # without one, only the reason can be lost
     http.convert(body, Redaction)
     return _send(room_id, timeline.REDACTION, {**body, "redacts": event_id}, txn_id)
 
