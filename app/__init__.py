@@ -24,6 +24,7 @@ def create_app(config: Config) -> Flask:
     from app.background import appservices as bridges  # noqa: PLC0415 - see above
     from app.background import delivery, mail, push  # noqa: PLC0415 - see above
     from app.caches import Caches  # noqa: PLC0415 - see above
+    from app.client_server import http  # noqa: PLC0415 - see above
     from app.core import server_key  # noqa: PLC0415 - see above
     from app.core.appservices import files as registrations  # noqa: PLC0415 - see above
     from app.core.media import files  # noqa: PLC0415 - see above
@@ -42,7 +43,7 @@ def create_app(config: Config) -> Flask:
     key, services = server_key.load_or_make(config), registrations.load(config)
     server = db.Server(config.server_name, key, config, services)
     database = db.Database(config.database_url, server, Caches(config.cache_bytes), wakeups.wake)
-    database.committed = metrics.note_commit
+    database.committed, database.admit = metrics.note_commit, http.admit
     files.sweep(config.data_dir)
     outside = Client(config)
     app.extensions["db"] = database

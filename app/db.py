@@ -54,6 +54,7 @@ Wake = Callable[[Sequence[Collection[str]]], None]
 Deliver = Callable[[str, str], None]
 Committed = Callable[[int, float], None]
 Departed = Callable[[str, str, Collection[str]], None]
+Admit = Callable[["Tx"], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +229,10 @@ def _later(_kind: str, _destination: str) -> None:
     """In a process that delivers nothing (command line): the server finds the rows at its start."""
 
 
+def _anybody(_tx: Tx) -> None:
+    """Admit every write, in a process that answers no requests."""
+
+
 def _uncounted(_writes: int, _seconds: float) -> None:
     """In a process that shows no metrics."""
 
@@ -256,6 +261,8 @@ class Database:
         """What metrics.py wants to be told of each COMMIT: how many writes, how many seconds."""
         self.departed: Departed = _unheard
         """Set by core/sync/lifetimes.py: (user_id, room_id left, ids of sessions that ended)."""
+        self.admit: Admit = _anybody
+        """Called first in each write: raises when the request may not write any more."""
         self._wake = wake
         self._engine = make_engine(url)
         self.writer = Sql(self._engine.connect())
@@ -298,6 +305,7 @@ class Database:
             tx = Tx(self)
             self._raw.execute("SAVEPOINT write")
             try:
+                self.admit(tx)
                 yield tx
                 self._raw.execute("RELEASE write")
             except BaseException as error:

@@ -12,7 +12,7 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 
 import msgspec
 import orjson
-from flask import current_app, g, request
+from flask import current_app, g, has_request_context, request
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from app import context, errors
@@ -22,7 +22,7 @@ from app.core import ratelimits
 from app.core.appservices import identity
 from app.core.people import access_tokens
 from app.core.sync import tokens
-from app.db import Reader
+from app.db import Reader, Tx
 from app.spec import canonical_json
 from app.spec.appservices import Service
 from app.spec.events import Json
@@ -144,7 +144,7 @@ def _recognise(token: str, *, may_be_locked: bool = False) -> None:
     """Let `requester()` tell who has this token, and remember that they were here."""
     who = _who_has(token, may_be_locked=may_be_locked)
     note_seen(who.user_id, who.device_id)
-    g.requester = who
+    g.requester, g.may_be_locked = who, may_be_locked
 
 
 def _who_has(token: str, *, may_be_locked: bool = False) -> Requester:
@@ -166,8 +166,31 @@ def _service() -> Service | None:
 
 
 def check_still_valid() -> None:
-    """Raises M_UNKNOWN_TOKEN when the token was revoked while its request waited."""
-    _who_has(access_token() or "")
+    """Look at the token again, after its request has waited.
+
+    Raises M_UNKNOWN_TOKEN when it was revoked meanwhile, M_USER_LOCKED, M_USER_SUSPENDED.
+    """
+    _keep_requester(_who_has(access_token() or "", may_be_locked=g.may_be_locked))
+
+
+def admit(tx: Tx) -> None:
+    """Look at the token again inside a write of its request, whichever function writes.
+
+    A request may have waited for its body, for a password hash or for its turn, and the session may
+    be over by now: the server would do what nobody may ask any more. See Database.admit.
+    Raises as `check_still_valid` does.
+    """
+    who = maybe_requester() if has_request_context() else None
+    if who is not None:
+        again = access_tokens.authenticate_again if who.service is None else identity.act_again
+        _keep_requester(again(tx, who, may_be_locked=g.may_be_locked))
+
+
+def _keep_requester(who: Requester) -> None:
+    """Let `requester()` return what is known now. Raises M_USER_SUSPENDED."""
+    if who.is_suspended and not requester().is_suspended:
+        suspension.check(is_late=True)
+    g.requester = who
 
 
 def note_seen(user_id: str, device_id: str) -> None:
@@ -328,6 +351,8 @@ def raw_body(max_bytes: int) -> bytes:
         raise errors.not_json("The body could not be read to its end") from error
     if len(body) >= MIB:  # parsing takes time on the event loop: so large bodies count as many
         _count_change(len(body) // MIB)
+    if "requester" in g and requester().service is None:  # a service's token ends with the server
+        check_still_valid()  # the body may have come slowly, and not every view writes
     return body
 
 

@@ -101,10 +101,13 @@ MAY: Final = frozenset(
 )
 
 
-def check() -> None:
-    """Raises M_USER_SUSPENDED when the request is nothing that suspended accounts may ask."""
+def check(*, is_late: bool = False) -> None:
+    """Raise M_USER_SUSPENDED when the request is nothing that suspended accounts may ask.
+
+    `is_late`: the view has begun already, so what depends on a closer look is refused as well.
+    """
     if request.method in READING or request.url_rule is None:
         return
     asked = request.method, re.sub("<[^>]*>", "{}", request.url_rule.rule)
-    if asked not in MAY and asked not in DEPENDS:
+    if asked not in MAY and (is_late or asked not in DEPENDS):
         raise errors.user_suspended()

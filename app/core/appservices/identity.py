@@ -63,6 +63,27 @@ def act_as(
     )
 
 
+def act_again(tx: Reader, who: Requester, *, may_be_locked: bool = False) -> Requester:
+    """Return as whom a service acts by now, inside the write that acts on it.
+
+    Raises M_USER_DEACTIVATED, M_USER_LOCKED.
+    """
+    account = accounts.find(tx, who.user_id)
+    if account is None:
+        return who
+    if not may_be_locked or account.deactivated_ts is not None:
+        accounts.must_be_open(account)
+    if account.is_suspended == who.is_suspended:
+        return who
+    return Requester(
+        who.user_id,
+        who.device_id,
+        who.token_hash,
+        is_suspended=account.is_suspended,
+        service=who.service,
+    )
+
+
 def register(tx: Tx, service: Service, username: str) -> str:
     """The user id of a new account in the namespace of a service; nobody can log in to it.
 
