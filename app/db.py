@@ -26,12 +26,12 @@ from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 from sqlalchemy import Engine, create_engine, event, pool
 
-from app import errors, hub, trouble
+from app import errors, hub, long_reads, trouble
 from app.caches import Cache, Caches
 from app.spec.appservices import Services
 from app.statements import Sql, to_json
@@ -88,12 +88,11 @@ class Reader:
         return self._position
 
     def read_long(self, statement: str, values: Mapping[str, object]) -> list[tuple[Any, ...]]:
-        """The rows of a statement that takes its time; other requests go on meanwhile.
+        """Return the rows of a statement that takes its time; other requests go on meanwhile.
 
-        Not for a write, in which nothing may wait.
+        Not for a write, in which nothing may wait. Raises as long_reads.fetch does.
         """
-        found = hub.offload(lambda: self.sql.raw.execute(statement, values).fetchall())
-        return cast("list[tuple[Any, ...]]", found)
+        return long_reads.fetch(self.sql.raw, statement, values)
 
     def fill(self, cache: Cache[K, V], key: K, value: V) -> None:
         """Keep what was just read, if it is still what is true."""

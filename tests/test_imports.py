@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "disk": set[str](),
     "errors": set[str](),
     "hub": set[str](),
+    "long_reads": {"errors", "hub"},
     "memory": set[str](),
     "metrics": set[str](),
     "watchdog": {"metrics"},
@@ -35,9 +36,11 @@ MAY_IMPORT = {
     "caches": {"spec"},
     "trouble": {"errors"},
     "statements": set[str](),
-    "db": {"caches", "config", "errors", "hub", "models", "spec", "statements", "trouble"},
+    "db": {"caches", "config", "errors", "hub", "long_reads", "models", "spec", "statements"}
+    | {"trouble"},
     "outside": {"config", "config_mail", "errors", "hub", "spec"},
-    "core": {"caches", "config", "db", "disk", "errors", "hub", "models", "outside", "spec"},
+    "core": {"caches", "config", "db", "disk", "errors", "hub", "long_reads", "models", "outside"}
+    | {"spec"},
     "background": {"core", "db", "errors", "outside"},
     "context": {"caches", "core", "db", "metrics", "outside"},
     "client_server": {"caches", "context", "core", "db", "errors", "spec"},
