@@ -322,6 +322,8 @@ class Config:
         50,
         "Searches for people, questions for free names, and the like, of one account or address.",
     )
+    # Synapse has none of its own. Clients ask for the next page as one scrolls.
+    rc_search: RateLimit = limit(1.0, 20, "Searches for words in messages, of one account.")
     rc_login: LoginLimits = LoginLimits()
     rc_joins: JoinLimits = JoinLimits()
     rc_invites: InviteLimits = InviteLimits()

@@ -258,7 +258,7 @@ def searching(place: Place) -> Iterator[list[float]]:
 
         def search() -> None:
             found = twin.ask("POST", "/search", body)
-            _must(found["search_categories"]["room_events"]["count"] > 9_000)
+            _must(found["search_categories"]["room_events"]["count"] == 1_000)
 
         with at_work(search) as done:
             yield done

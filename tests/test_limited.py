@@ -172,7 +172,6 @@ def test_who_holds_a_token_guesses_the_password_no_faster(limited: Limited) -> N
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
-        ("POST", f"{V3}search", {"search_categories": {"room_events": {"search_term": "tea"}}}),
         ("POST", f"{V3}user_directory/search", {"search_term": "bob"}),
         ("GET", "/_matrix/client/v1/rooms/{room}/hierarchy", None),
         ("GET", f"{V3}thirdparty/protocols", None),
@@ -185,6 +184,15 @@ def test_what_takes_the_server_some_work_to_find_is_limited(
     path = path.format(room=quote(alice.create_room()))
 
     answers = [is_limited(alice.request(method, path, json=body)) for _ in range(3)]
+
+    assert answers == [False, False, True]
+
+
+def test_searching_for_words_has_a_limit_of_its_own(limited: Limited) -> None:
+    alice = register(limited("rc_search"))
+    body = {"search_categories": {"room_events": {"search_term": "tea"}}}
+
+    answers = [is_limited(alice.post("search", json=body)) for _ in range(3)]
 
     assert answers == [False, False, True]
 

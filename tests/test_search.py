@@ -9,7 +9,7 @@ from flask import Flask
 from sqlalchemy import text
 
 from app.core.rooms import search, search_index
-from tests.conftest import Login, Person
+from tests.conftest import PASSWORD, Login, Person
 from tests.rooms import Json, refusal
 
 Room = Callable[..., str]
@@ -313,6 +313,104 @@ def test_a_page_looks_beyond_what_the_filter_leaves_out(alice: Person, room: Roo
     found = look(alice, "needle", order_by="recent", filter={"contains_url": False, "limit": 1})
 
     assert ids(found) == [first]
+
+
+def test_a_full_page_has_a_token_and_the_count_stays_with_it(alice: Person, room: Room) -> None:
+    said = alice.send(room(alice), "needle")
+
+    found = look(alice, "needle", filter={"limit": 1})
+    after = look(alice, "needle", found["next_batch"], filter={"limit": 1})
+
+    assert (ids(found), found["count"]) == ([said], 1)
+    assert (ids(after), after["count"]) == ([], 1)
+    assert "next_batch" not in after
+
+
+# --- what an answer must not tell
+
+
+def test_the_count_is_of_what_the_searcher_may_see(alice: Person, bob: Person, room: Room) -> None:
+    room_id = room(alice, bob)
+    alice.send(room_id, "the safe is new")
+    alice.post(f"rooms/{room_id}/ban", json={"user_id": bob.user_id})
+    alice.send(room_id, "the safe opens with xylophone-4711")
+    alice.send(room(alice), "xylophone-4711")
+
+    assert look(bob, "safe")["count"] == 1
+    for term in ("xylophone-4711", "xylo", "x", "safe opens"):
+        assert look(bob, term)["count"] == 0
+        assert look(bob, term, order_by="recent")["count"] == 0
+
+
+def test_the_count_leaves_out_what_was_said_before_a_join_and_by_the_erased(
+    login: Login, alice: Person, bob: Person, room: Room
+) -> None:
+    hidden = {"history_visibility": "joined"}
+    first, second = room(alice), room(alice, bob)
+    alice.set_state(first, "m.room.history_visibility", hidden)
+    alice.send(first, "needle")
+    bob.send(second, "needle")
+    auth = {"type": "m.login.password", "password": PASSWORD}
+    assert bob.post("account/deactivate", json={"auth": auth, "erase": True}).status_code == 200
+    carol = login("carol")
+    for room_id in (first, second):
+        carol.post(f"rooms/{room_id}/join")
+
+    assert look(carol, "needle")["count"] == 0
+    assert look(alice, "needle")["count"] == 2
+
+
+def test_the_rank_does_not_depend_on_what_the_searcher_may_not_see(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    bob.send(room(bob), "guess xylophone-4711")
+    before = look(bob, "guess xylophone-47")["results"][0]["rank"]
+    secret = room(alice, preset="private_chat")
+    for number in range(5):
+        alice.send(secret, f"{number}: it opens with xylophone-4711")
+
+    assert look(bob, "guess xylophone-47")["results"][0]["rank"] == before
+
+
+def test_thousands_of_hidden_matches_are_told_by_nothing(
+    alice: Person, bob: Person, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "AT_ONCE", 2)
+    monkeypatch.setattr(search, "_ROUNDS", 1)
+    room_id = room(alice, bob)
+    alice.post(f"rooms/{room_id}/kick", json={"user_id": bob.user_id})
+    for _ in range(5):
+        alice.send(room_id, "needle")
+
+    assert look(bob, "needle") == {"count": 0, "highlights": ["needle"], "results": []}
+
+
+def test_what_is_visible_is_looked_up_by_an_index(app: Flask) -> None:
+    values: Json = {"words": "body : x", "visible": "[]", "senders": None, "rank": None}
+    values |= {"position": None, "count": 1}
+
+    with app.extensions["db"].read() as tx:
+        for query in (search._BY_RANK, search._BY_TIME):  # noqa: SLF001 - it is about the statement
+            plan = tx.sql.raw.execute(f"EXPLAIN QUERY PLAN {query}", values).fetchall()
+            assert any("SEARCH visible" in row[3] for row in plan), plan
+
+
+# --- how many at once
+
+
+def test_a_user_has_only_few_searches_at_once(alice: Person, bob: Person, room: Room) -> None:
+    alice.send(room(alice, bob), "needle")
+    body = {"search_categories": {"room_events": {"search_term": "needle"}}}
+
+    with search.turn(bob.user_id):
+        one_runs = bob.post("search", json=body).status_code
+        with search.turn(bob.user_id):
+            refused = bob.post("search", json=body)
+    ended = bob.post("search", json=body).status_code
+
+    assert (one_runs, ended) == (200, 200)
+    assert refusal(refused) == (429, "M_LIMIT_EXCEEDED")
+    assert refused.get_json()["retry_after_ms"] > 0
 
 
 @pytest.mark.parametrize(

@@ -87,11 +87,13 @@ def search_() -> Json:
     if criteria is None:
         return {"search_categories": {}}
     asked = _asked(criteria)
-    context.rate_limits().check("rc_lookups", http.requester().user_id)
-    search_index.catch_up(context.db())
-    with context.db().read() as tx:
-        found = search.find(tx, http.requester().user_id, asked)
-        answer = _answer(tx, http.requester(), criteria, asked, found)
+    user_id = http.requester().user_id
+    context.rate_limits().check("rc_search", user_id)
+    with search.turn(user_id):  # before the snapshot: waiting must not hold one
+        search_index.catch_up(context.db())
+        with context.db().read() as tx:
+            found = search.find(tx, user_id, asked)
+            answer = _answer(tx, http.requester(), criteria, asked, found)
     return {"search_categories": {"room_events": answer}}
 
 
@@ -195,6 +197,6 @@ def _parse(token: str) -> After:
         after = msgspec.json.decode(base64.urlsafe_b64decode(padded), type=After)
     except (ValueError, orjson.JSONDecodeError):
         raise errors.invalid_param("next_batch is none that this server gave") from None
-    if not 0 <= after.position <= http.MAX_INTEGER:
+    if not all(0 <= number <= http.MAX_INTEGER for number in (after.position, after.total)):
         raise errors.invalid_param("next_batch is none that this server gave")
     return after

@@ -1,15 +1,22 @@
 """Full-text search over what a user may read.
 
 The words are looked up by FTS5 in a thread of the pool, as a common word in a long history takes
-its time. What it finds is judged like any other event: only rooms that the user has been in and
-that are not encrypted, only what their history shows, nothing of who is ignored. A page goes on
-from the last result of the one before.
+its time. The statement itself looks only where the user may: in rooms that they have been in and
+that are not encrypted, at what their history shows. What it finds is then judged by the filter and
+by whom the user ignores. A page goes on from the last result of the one before.
+
+Nothing in an answer may depend on messages that the user can't read, or words could be guessed
+letter by letter. So `count` is of visible results, and the rank is worked out from the event alone:
+FTS5's own measure weighs each word by how many messages on the whole server have it.
 Spec: client-server-api#server-side-search
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -17,7 +24,7 @@ import msgspec
 import orjson
 from sqlalchemy import bindparam, func, select
 
-from app import hub
+from app import errors, hub, long_reads
 from app.caches import ClientEvent
 from app.core.people import ignored_users
 from app.core.rooms import (
@@ -31,6 +38,7 @@ from app.core.rooms import (
 )
 from app.core.rooms.history import Page, Walk
 from app.db import Reader
+from app.long_reads import Gate
 from app.models.base import NOW_AND_LATER
 from app.models.rooms import ForgottenRoom, Room
 from app.models.state import StateInterval
@@ -42,33 +50,40 @@ Order = Literal["rank", "recent"]
 COLUMNS: Final = {"content.body": "body", "content.name": "name", "content.topic": "topic"}
 """What can be searched, by the names that clients use."""
 MAX_WORDS: Final = 20
-MAX_COUNTED: Final = 10_000
-"""Of more results than these only so many are counted."""
-_AT_ONCE: Final = 500
+AT_ONCE: Final = 1000
+"""How many matches are looked at together. Of more results than these no more are counted."""
 _ROUNDS: Final = 10
 """How many times so many are looked at for one page."""
+_MAX_SECONDS: Final = 5.0
+"""After which no further look is begun for a page."""
+SEARCHES: Final = Gate(at_once=2, waiting=20)
+MAX_OF_USER: Final = 2
+"""Searches of one user that run or wait."""
 
-# CROSS JOIN: the words first, then the events, whatever SQLite thinks of it
-_FROM = """
+# CROSS JOIN: the words first, then the events, then what is visible, whatever SQLite thinks of it.
+# Only with the CAST it makes an index of what is visible, by room.
+_MATCHES = """
+    WITH visible(room_id, first, last) AS MATERIALIZED (
+        SELECT CAST(json_extract(value, '$[0]') AS TEXT),
+            json_extract(value, '$[1]'), json_extract(value, '$[2]') FROM json_each(:visible))
+    SELECT events.position, events.type, events.state_key, events.sender, events.room_id,
+    1000.0 / (1000 + length(search_index.body) + length(search_index.name)
+        + length(search_index.topic)) AS rank
     FROM search_index CROSS JOIN events ON events.position = search_index.rowid
+    CROSS JOIN visible ON visible.room_id = events.room_id
+        AND events.position BETWEEN visible.first AND visible.last
     WHERE search_index MATCH :words
-    AND events.room_id IN (SELECT value FROM json_each(:rooms))
     AND (:senders IS NULL OR events.sender IN (SELECT value FROM json_each(:senders)))
 """
-_COLUMNS = f"""
-    SELECT events.position, events.type, events.state_key, events.sender, events.room_id,
-    -search_index.rank AS rank {_FROM}
-"""
 _BY_RANK = f"""
-    SELECT * FROM ({_COLUMNS})
+    SELECT * FROM ({_MATCHES})
     WHERE :rank IS NULL OR rank < :rank OR (rank = :rank AND position < :position)
-    ORDER BY rank DESC, position DESC LIMIT {_AT_ONCE}
+    ORDER BY rank DESC, position DESC LIMIT :count
 """  # noqa: S608 - made of constants
 _BY_TIME = f"""
-    {_COLUMNS} AND (:position IS NULL OR search_index.rowid < :position)
-    ORDER BY search_index.rowid DESC LIMIT {_AT_ONCE}
+    {_MATCHES} AND (:position IS NULL OR search_index.rowid < :position)
+    ORDER BY search_index.rowid DESC LIMIT :count
 """
-_COUNT = f"SELECT count(*) FROM (SELECT 1 {_FROM} LIMIT {MAX_COUNTED})"  # noqa: S608 - as above
 
 _EVER_JOINED = (
     select(Room.room_id)
@@ -97,6 +112,8 @@ class After(NamedTuple):
     position: int
     group: tuple[str, str] | None = None
     """("room_id" or "sender", the room's or user's id)."""
+    total: int = 0
+    """What the first page had as `count`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +144,7 @@ class Hit(NamedTuple):
 
     event: ClientEvent
     rank: float
-    """The higher, the closer."""
+    """The higher, the closer: the less there is besides the words."""
 
 
 class Found(NamedTuple):
@@ -149,26 +166,56 @@ class Surroundings(NamedTuple):
     """{user_id: {displayname, avatar_url}} of who speaks in them, as they were then."""
 
 
+@contextmanager
+def turn(user_id: str) -> Iterator[None]:
+    """Let the block search for a user, when its turn has come.
+
+    Raises M_LIMIT_EXCEEDED when too many wait already, or the user searches too much at once.
+    """
+    if _of_users[user_id] >= MAX_OF_USER:
+        raise errors.limit_exceeded(long_reads.RETRY_AFTER_MS)
+    _of_users[user_id] += 1
+    try:
+        with SEARCHES.turn():
+            yield
+    finally:
+        _of_users[user_id] -= 1
+        if not _of_users[user_id]:
+            del _of_users[user_id]
+
+
+_of_users: Counter[str] = Counter()
+"""How many searches of each user run or wait."""
+
+
 def find(tx: Reader, user_id: str, asked: Asked) -> Found:
-    """The next results of a search."""
+    """The next results of a search.
+
+    A full page always has an `end`, though there may be nothing after it.
+    """
     asked_of = _values(tx, user_id, asked)
     hits: list[Hit] = []
-    if not asked.words or not asked.columns or asked_of["rooms"] == "[]":
-        return Found(hits, 0, None)
-    ((total,),) = tx.read_long(_COUNT, asked_of)
-    group = asked.after.group if asked.after else None
+    group, total = (asked.after.group, asked.after.total) if asked.after else (None, 0)
+    if not asked.words or not asked.columns or asked_of["visible"] == "[]":
+        return Found(hits, total, None)
     query = _BY_TIME if asked.order == "recent" else _BY_RANK
     end: After | None = None
-    for _ in range(_ROUNDS):
+    until = time.monotonic() + _MAX_SECONDS
+    for number in range(_ROUNDS):
         matches = [Match(*row) for row in tx.read_long(query, asked_of)]
-        hits += _seen(tx, user_id, asked, matches, asked.limit + 1 - len(hits))
-        if len(hits) > asked.limit:
-            last = hits[asked.limit - 1]
-            return Found(hits[:-1], total, After(last.rank, last.event.position, group))
-        if len(matches) < _AT_ONCE:
+        wanted = _wanted(tx, user_id, asked, matches)
+        if number == 0 and asked.after is None:
+            total = len(wanted)
+        hits += _loaded(tx, asked, wanted, asked.limit - len(hits))
+        if len(hits) == asked.limit:
+            last = hits[-1]
+            return Found(hits, total, After(last.rank, last.event.position, group, total))
+        if len(matches) < AT_ONCE:
             return Found(hits, total, None)
-        end = After(matches[-1].rank, matches[-1].position, group)
+        end = After(matches[-1].rank, matches[-1].position, group, total)
         asked_of |= {"rank": end.rank, "position": end.position}
+        if time.monotonic() > until:
+            break
     return Found(hits, total, end)
 
 
@@ -211,9 +258,15 @@ def _values(tx: Reader, user_id: str, asked: Asked) -> dict[str, object]:
     elif kind == "sender":
         senders = {str(one)} if senders is None else senders & {str(one)}
     words = " ".join(map(search_index.phrase, asked.words))
+    visible = [
+        (room_id, first, last)
+        for room_id, history_of in visibility.histories(tx, user_id, rooms).items()
+        for first, last in history_of.spans()
+    ]
     return {
         "words": f"{{{' '.join(asked.columns)}}} : ({words})",
-        "rooms": orjson.dumps(sorted(rooms)).decode(),
+        "visible": orjson.dumps(visible).decode(),
+        "count": AT_ONCE,
         "senders": None if senders is None else orjson.dumps(sorted(senders)).decode(),
         "rank": after.rank if after else None,
         "position": after.position if after else None,
@@ -229,28 +282,29 @@ def _rooms(tx: Reader, user_id: str) -> set[str]:
     return rooms - set(tx.sql.execute(_ENCRYPTED, asked).scalars())
 
 
-def _seen(tx: Reader, user_id: str, asked: Asked, matches: list[Match], limit: int) -> list[Hit]:
-    """The first of these that the user may see and wants to."""
+def _wanted(tx: Reader, user_id: str, asked: Asked, matches: Sequence[Match]) -> list[Match]:
+    """Those that the filter admits, as far as columns tell, and that the user wants to see.
+
+    The words of erased users are no longer found by those who may not see them any more.
+    """
     by_columns = msgspec.structs.replace(asked.wanted, contains_url=None)
-    by_room: dict[str, list[Match]] = {}
-    for match in ignored_users.without(tx, user_id, matches):
-        if filters.matches(by_columns, match.type, match.sender, match.room_id):
-            by_room.setdefault(match.room_id, []).append(match)
-    seen = {
-        it.position
-        for room_id, some in by_room.items()
-        for it in visibility.visible(tx, user_id, room_id, some)
-    }
+    some = [
+        match
+        for match in ignored_users.without(tx, user_id, matches)
+        if filters.matches(by_columns, match.type, match.sender, match.room_id)
+    ]
+    hidden = erasure.hidden(tx, user_id, some)
+    return [match for match in some if match.position not in hidden]
+
+
+def _loaded(tx: Reader, asked: Asked, matches: Sequence[Match], limit: int) -> list[Hit]:
+    """The first `limit` of these that the filter admits."""
     hits: list[Hit] = []
-    left = [it for it in matches if it.position in seen]
-    for at in range(0, len(left), limit):
-        some = left[at : at + limit]
+    for at in range(0, len(matches), limit):
+        some = matches[at : at + limit]
         ranks = {it.position: it.rank for it in some}
         events = client_events.load(tx, list(ranks))
-        hidden = erasure.hidden(tx, user_id, events)  # else the words would tell what was said
-        wanted = (
-            it for it in events if history.matches(it, asked.wanted) and it.position not in hidden
-        )
+        wanted = (it for it in events if history.matches(it, asked.wanted))
         hits += [Hit(event, ranks[event.position]) for event in wanted]
         if len(hits) >= limit:
             break

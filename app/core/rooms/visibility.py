@@ -14,19 +14,19 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import orjson
-from sqlalchemy import bindparam, case, select, union_all
+from sqlalchemy import bindparam, case, func, select, union_all
 
 from app import errors
 from app.core.rooms import rows, state
 from app.db import Reader
 from app.models.base import NOW_AND_LATER
 from app.models.events import StoredEvent
-from app.models.rooms import ForgottenRoom
+from app.models.rooms import ForgottenRoom, Room
 from app.models.state import StateInterval
 from app.spec.events import Json, StateKey
 
@@ -35,23 +35,31 @@ SETTINGS = frozenset({"invited", "joined", "shared", "world_readable"})
 DEFAULT = "shared"
 """Where the room does not say, or says what nobody understands."""
 
-_CHANGES = (
-    select(
-        StateInterval.type,
-        StateInterval.from_position,
-        StateInterval.to_position,
-        StateInterval.membership,
-        # only what is looked at: a member's events are not even read
-        case((StateInterval.type == VISIBILITY[0], StoredEvent.pdu)).label("pdu"),
-    )
-    .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
-    .where(StateInterval.room_number == rows.ROOM_NUMBER)
+_COLUMNS = (
+    StateInterval.type,
+    StateInterval.from_position,
+    StateInterval.to_position,
+    StateInterval.membership,
+    # only what is looked at: a member's events are not even read
+    case((StateInterval.type == VISIBILITY[0], StoredEvent.pdu)).label("pdu"),
 )
-_HISTORY = union_all(
-    _CHANGES.where(StateInterval.type == VISIBILITY[0], StateInterval.state_key == VISIBILITY[1]),
-    _CHANGES.where(
-        StateInterval.type == state.MEMBER, StateInterval.state_key == bindparam("user_id")
-    ),
+_EVENT = StoredEvent.position == StateInterval.event_position
+_SETTINGS = (StateInterval.type == VISIBILITY[0], StateInterval.state_key == VISIBILITY[1])
+_OWN = (StateInterval.type == state.MEMBER, StateInterval.state_key == bindparam("user_id"))
+_CHANGES = (
+    select(*_COLUMNS).join(StoredEvent, _EVENT).where(StateInterval.room_number == rows.ROOM_NUMBER)
+)
+_HISTORY = union_all(_CHANGES.where(*_SETTINGS), _CHANGES.where(*_OWN)).order_by("from_position")
+_ROOM_IDS = func.json_each(bindparam("room_ids")).table_valued("value")
+_CHANGES_OF_ROOMS = (
+    select(Room.room_id, *_COLUMNS)
+    .select_from(_ROOM_IDS)
+    .join(Room, Room.room_id == _ROOM_IDS.c.value)
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .join(StoredEvent, _EVENT)
+)
+_HISTORIES = union_all(
+    _CHANGES_OF_ROOMS.where(*_SETTINGS), _CHANGES_OF_ROOMS.where(*_OWN)
 ).order_by("from_position")
 _FORGOTTEN = select(ForgottenRoom.room_id).where(
     ForgottenRoom.user_id == bindparam("user_id"), ForgottenRoom.room_id == bindparam("room_id")
@@ -155,9 +163,9 @@ class History:
         return None
 
     def spans(self) -> list[tuple[int, int]]:
-        """Return where the events stand that the user may see: (first, last position) of each.
+        """Return where the events stand that the user may see: (first, last position) of each part.
 
-        For searches in SQL. They say the same as `shows` does event by event.
+        For searches in SQL. They say the same as `shows` does event by event. No two overlap.
         """
         starts = {0, *self.setting.starts_after(0), *self.membership.starts_after(0)}
         starts |= {self.joined_until} - {NOW_AND_LATER}
@@ -170,7 +178,7 @@ class History:
         settings, memberships = self.setting.starts_after(0), self.membership.starts_after(0)
         changes = [(at, self.setting.at(at - 1), self.membership.at(at)) for at in settings]
         changes += [(at, self.setting.at(at), self.membership.at(at - 1)) for at in memberships]
-        return found + [(change[0], change[0]) for change in changes if self._allows(*change)]
+        return _merged(found + [(it[0], it[0]) for it in changes if self._allows(*it)])
 
     def _allows(self, position: int, setting: str | None, membership: str | None) -> bool:
         """The spec's five rules, in its order."""
@@ -181,6 +189,17 @@ class History:
         if setting == "shared" and position < self.joined_until:
             return True
         return setting == "invited" and membership == "invite"
+
+
+def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return spans that cover the same positions, in their order, with a gap between any two."""
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return merged
 
 
 def visible(tx: Reader, user_id: str | None, room_id: str, events: Sequence[E]) -> list[E]:
@@ -222,9 +241,23 @@ def memberships(
 
 def history(tx: Reader, user_id: str, room_id: str) -> History:
     """All that decides about what this user may see of the room."""
+    found = tx.sql.execute(_HISTORY, {"room_id": room_id, "user_id": user_id})
+    return _history_of(user_id, found)
+
+
+def histories(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, History]:
+    """Return `history` for each of many rooms, by one statement."""
+    changes: dict[str, list[rows.AnyRow]] = {room_id: [] for room_id in room_ids}
+    asked = {"room_ids": orjson.dumps(list(room_ids)).decode(), "user_id": user_id}
+    for row in tx.sql.execute(_HISTORIES, asked):
+        changes[row.room_id].append(row)
+    return {room_id: _history_of(user_id, some) for room_id, some in changes.items()}
+
+
+def _history_of(user_id: str, changes: Iterable[rows.AnyRow]) -> History:
     settings: list[tuple[int, int, str]] = []
     memberships: list[tuple[int, int, str]] = []
-    for row in tx.sql.execute(_HISTORY, {"room_id": room_id, "user_id": user_id}):
+    for row in changes:
         if row.type == VISIBILITY[0]:
             setting = orjson.loads(row.pdu)["content"].get("history_visibility")
             settings.append((row.from_position, row.to_position, str(setting)))
