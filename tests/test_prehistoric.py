@@ -123,7 +123,7 @@ def test_nobody_speaks_for_another(app: Flask, bob: Person, room_id: str) -> Non
     [
         (b'{"body": "hello"}', (400, "M_MISSING_PARAM")),
         (b"{}", (400, "M_MISSING_PARAM")),
-        (b"", (400, "M_MISSING_PARAM")),
+        (b"", (400, "M_NOT_JSON")),
         (b'{"msgtype": 5}', (400, "M_BAD_JSON")),
         (b'{"msgtype": "m.text", "body": 1.5}', (400, "M_BAD_JSON")),
         (b"[]", (400, "M_BAD_JSON")),

@@ -63,7 +63,8 @@ def token(bot: Curl) -> str:
 @pytest.fixture
 def room_id(bot: Curl, token: str) -> str:
     command = LISTEN.replace("GET", "POST").replace("sync?timeout=3600", "createRoom")
-    return str(bot(command, {"<ACCESS_TOKEN>": token}).json["room_id"])
+    with_body = f"{command.rstrip()} -d '{{}}'"
+    return str(bot(with_body, {"<ACCESS_TOKEN>": token}).json["room_id"])
 
 
 def send(bot: Curl, token: str, room_id: str, transaction_id: str | None = None) -> Answer:
