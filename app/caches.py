@@ -1,12 +1,20 @@
-"""The few things kept in memory, each bounded in bytes.
+"""The few things kept in memory, each bounded in bytes, and which snapshot may see them.
 
-A wrong cache is a security hole, so the rules are strict:
-- The writer changes a cache inside its transaction, and nobody else writes meanwhile: the next
-  writer of the same batch already sees the ban. A transaction that rolls back drops what it
-  touched; a COMMIT that fails, or another process that wrote to the database, empties everything.
-- A reader may offer what it read, but its snapshot may be older than what the writer has done. So
-  an offer counts only when every change of that cache was committed before the reader began:
-  `settle` marks that moment.
+A wrong cache is a security hole, and one that runs ahead of its reader loses events. One rule
+prevents both: a reader gets from a cache only what its own snapshot of the database holds.
+
+- Every COMMIT moves the clock (app/db.py), so a position names one state of the whole database. A
+  snapshot knows its position.
+- Each entry knows since which position it is true. A reader whose snapshot is older finds nothing,
+  and reads the database. What the writer puts into a cache is true from the COMMIT under way on:
+  only the writers of the same batch see it before that COMMIT is done.
+- A reader may offer what it read, unless the cache has been changed after its snapshot: what it
+  read may be outdated by now.
+- What a write has touched is dropped when the write is undone. A COMMIT that fails empties
+  everything, and so does a change by another process (the command line). A snapshot that holds such
+  a change before this process has noticed it uses no cache at all.
+
+Each module declares the caches that it alone changes, with `declare()`.
 """
 
 from __future__ import annotations
@@ -14,12 +22,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
 
 if TYPE_CHECKING:
     from app.spec.appservices import Service
-    from app.spec.events import Event, StateKey
-    from app.spec.push_rules import Ruleset
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -27,76 +34,116 @@ V = TypeVar("V")
 ENTRY_OVERHEAD_BYTES = 200
 """What a key, a slot in the table and the bookkeeping cost besides the value."""
 
+NEWEST: Final = 2**63
+"""The view of a writer, which sees everything; larger than every position."""
+NOTHING: Final = -1
+"""The view of a snapshot to which no cache applies."""
+
+
+@dataclass(frozen=True, eq=False)
+class CacheKind(Generic[K, V]):
+    """A cache as its module declares it."""
+
+    name: str
+    percent: int
+    """Its share of the memory that the setting `cache_bytes` allows for all caches."""
+    bytes_of: Callable[[V], int]
+    """Return about what a value takes, without its key."""
+
+
+_KINDS: list[CacheKind[Any, Any]] = []
+
+
+def declare(name: str, percent: int, bytes_of: Callable[[V], int]) -> CacheKind[K, V]:
+    """Return a new kind of cache; called by the module that alone changes it, when it is imported.
+
+    Raises ValueError where the name is taken, or all kinds together would exceed 100 percent.
+    """
+    kind: CacheKind[K, V] = CacheKind(name, percent, bytes_of)
+    if any(known.name == name for known in _KINDS):
+        raise ValueError(f"There is already a cache called {name}")
+    if sum(known.percent for known in _KINDS) + percent > 100:
+        raise ValueError(f"The caches would exceed 100 percent with {name}")
+    _KINDS.append(kind)
+    return kind
+
 
 class Cache(Generic[K, V]):
     """At most `max_bytes` of values by key; the least recently used go first."""
 
-    def __init__(self, name: str, max_bytes: int, bytes_of: Callable[[V], int]) -> None:
-        self.name = name
+    def __init__(self, kind: CacheKind[K, V], max_bytes: int) -> None:
+        self.name = kind.name
         self.max_bytes = max_bytes
         self.used_bytes = 0
-        self.settled_at = 0
-        self.is_unsettled = False
+        self.changed_at = 0
+        """The position since which everything in here is as the writer left it."""
         self.hits = 0
         self.misses = 0
-        self._bytes_of = bytes_of
-        self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self._bytes_of = kind.bytes_of
+        self._entries: OrderedDict[K, tuple[V, int, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: K) -> V | None:
-        """The value, or None where it is not known."""
+    def get(self, key: K, view: int) -> V | None:
+        """Return the value that is true in a view (the position of a snapshot), or None."""
         entry = self._entries.get(key)
-        if entry is None:
+        if entry is None or entry[2] > view:
             self.misses += 1
             return None
         self._entries.move_to_end(key)
         self.hits += 1
         return entry[0]
 
-    def get_many(self, keys: Iterable[K]) -> tuple[dict[K, V], list[K]]:
-        """The values that are known, by key, and the keys of which none is."""
+    def get_many(self, keys: Iterable[K], view: int) -> tuple[dict[K, V], list[K]]:
+        """Return the known values by key, and the keys without one."""
         found: dict[K, V] = {}
         missing: list[K] = []
         for key in keys:
-            value = self.get(key)
+            value = self.get(key, view)
             if value is None:
                 missing.append(key)
             else:
                 found[key] = value
         return found, missing
 
-    def put(self, key: K, value: V) -> None:
-        """Set a value; only the writer may, with what its transaction has just written or read."""
-        self.is_unsettled = True
-        self._set(key, value)
+    def put(self, key: K, value: V, since: int) -> None:
+        """Set a value that is true from a position on; for the writer alone."""
+        self.changed_at = since
+        self._set(key, value, since)
 
-    def drop(self, key: K) -> None:
-        """Forget a value; only the writer may."""
-        self.is_unsettled = True
+    def drop(self, key: K, since: int) -> None:
+        """Forget a value that is wrong from a position on; for the writer alone."""
+        self.changed_at = since
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.used_bytes -= entry[1]
 
-    def offer(self, key: K, value: V, began: int) -> None:
-        """A reader's find; `began` is the tick of the caches when the reader's snapshot began."""
-        if not self.is_unsettled and self.settled_at <= began:
-            self._set(key, value)
+    def offer(self, key: K, value: V, view: int) -> None:
+        """Keep what was read in a view, unless the writer has changed this cache after it.
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self.is_unsettled = True
+        Nothing in here has changed since `changed_at`, so the value has been true since then.
+        """
+        if self.changed_at <= view:
+            self._set(key, value, self.changed_at)
+
+    def clear(self, position: int) -> None:
+        """Forget everything; `position` is that of the database as it is now."""
+        self.changed_at = position
         self.used_bytes = 0
         self._entries.clear()
 
-    def _set(self, key: K, value: V) -> None:
+    def entries(self) -> list[tuple[K, V]]:
+        """Return all that is kept, whatever view it belongs to; for tests and inspection."""
+        return [(key, value) for key, (value, _, _) in self._entries.items()]
+
+    def _set(self, key: K, value: V, since: int) -> None:
         size = self._bytes_of(value) + ENTRY_OVERHEAD_BYTES
         old = self._entries.pop(key, None)
         self.used_bytes += size - (old[1] if old else 0)
-        self._entries[key] = (value, size)
+        self._entries[key] = (value, size, since)
         while self.used_bytes > self.max_bytes and self._entries:
-            _, (_, dropped) = self._entries.popitem(last=False)
+            _, (_, dropped, _) = self._entries.popitem(last=False)
             self.used_bytes -= dropped
 
 
@@ -135,96 +182,6 @@ class Requester:
         self.expires_ts = expires_ts
         self.service = service
         """The application service that acts as the user; `device_id` may be "" then."""
-
-
-class RoomHead:
-    """Where a room stands: its version, and what the next event has to name as its predecessors."""
-
-    __slots__ = ("depth", "forward_extremities", "version")
-
-    def __init__(self, version: str, forward_extremities: list[str], depth: int) -> None:
-        self.version = version
-        self.forward_extremities = forward_extremities
-        self.depth = depth
-
-
-class StateEntry:
-    """One entry of a room's current state; `event` is None where the room has none of that kind."""
-
-    __slots__ = ("event", "position", "since", "size_bytes")
-
-    def __init__(self, event: Event | None, position: int, since: int, size_bytes: int) -> None:
-        self.event = event
-        self.position = position
-        """Of the event."""
-        self.since = since
-        """The position from which on it is the room's state."""
-        self.size_bytes = size_bytes
-
-
-class MemberSummary:
-    """What a room is called by, where it has no name."""
-
-    __slots__ = ("first", "invited", "joined")
-
-    def __init__(self, joined: int, invited: int, first: list[tuple[str, bool]]) -> None:
-        self.joined = joined
-        self.invited = invited
-        self.first = first
-        """One more than are told of, as nobody is told of themselves: (user_id, is there)."""
-
-
-class PushSettings:
-    """What of a user's account data decides whom an event notifies."""
-
-    __slots__ = ("has_name_rule", "ignored", "ruleset", "size_bytes")
-
-    def __init__(
-        self, ruleset: Ruleset, ignored: frozenset[str], size_bytes: int, *, has_name_rule: bool
-    ) -> None:
-        self.ruleset = ruleset
-        self.ignored = ignored
-        """The users whose events never notify."""
-        self.has_name_rule = has_name_rule
-        """A rule looks for the user's display name, which is therefore wanted."""
-        self.size_bytes = size_bytes
-
-
-class PusherPlaces:
-    """Where a user's notifications go, as destinations of the outbox; see core/push/pushers.py."""
-
-    __slots__ = ("gateways", "mailboxes")
-
-    def __init__(self) -> None:
-        self.gateways: list[str] = []
-        self.mailboxes: list[str] = []
-
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return len(self.gateways) + len(self.mailboxes)
-
-
-class KeyCounts:
-    """What of a device's keys is left to be given out; see core/encryption/one_time_keys.py."""
-
-    __slots__ = ("one_time_keys", "unused_fallback_types")
-
-    def __init__(self, one_time_keys: dict[str, int], unused_fallback_types: list[str]) -> None:
-        self.one_time_keys = one_time_keys
-        """How many there are, by algorithm."""
-        self.unused_fallback_types = unused_fallback_types
-
-
-class Inbox:
-    """What waits for a device; see core/sync/to_device.py."""
-
-    __slots__ = ("count", "newest")
-
-    def __init__(self, count: int, newest: int) -> None:
-        self.count = count
-        self.newest = newest
-        """The position of the last message; 0 where there is none."""
 
 
 class PreviousState:
@@ -356,76 +313,44 @@ class Lately:
 
 
 class Caches:
-    """All caches of a process, sharing `total_bytes`."""
+    """All caches of a process, sharing `total_bytes`, and the COMMITs that decide who sees what."""
 
     def __init__(self, total_bytes: int) -> None:
-        self.tick = 0
-        """Counts the moments at which the caches agreed with what is committed."""
         self.lately = Lately()
+        self.committed = 0
+        """The position of the last COMMIT that this process knows of."""
+        self.committing: int | None = None
+        """The position that the COMMIT under way will have; readers may see it at any moment."""
+        self._total_bytes = total_bytes
+        self._caches: dict[CacheKind[Any, Any], Cache[Any, Any]] = {}
 
-        def share(percent: int) -> int:
-            return total_bytes * percent // 100
+    def of(self, kind: CacheKind[K, V]) -> Cache[K, V]:
+        """Return the cache of a kind."""
+        cache = self._caches.get(kind)
+        if cache is None:
+            cache = Cache(kind, self._total_bytes * kind.percent // 100)
+            cache.clear(self.committed)
+            self._caches[kind] = cache
+        return cast("Cache[K, V]", cache)
 
-        self.tokens: Cache[bytes, Requester] = Cache("tokens", share(5), lambda _: 200)
-        self.rooms: Cache[str, RoomHead] = Cache("rooms", share(5), lambda _: 200)
-        self.state: Cache[tuple[str, StateKey], StateEntry] = Cache(
-            "state", share(30), lambda entry: entry.size_bytes
-        )
-        """Entries of current state by (room_id, (type, state_key))."""
-        self.joined: Cache[str, frozenset[str]] = Cache(
-            "joined", share(10), lambda users: 120 * len(users)
-        )
-        """Who is joined, by room_id."""
-        self.joined_rooms: Cache[str, frozenset[str]] = Cache(
-            "joined_rooms", share(10), lambda rooms: 120 * len(rooms)
-        )
-        """Where a user is joined, by user_id."""
-        self.members: Cache[str, MemberSummary] = Cache("members", share(2), lambda _: 1200)
-        """How many are in a room and who was first, by room_id; see sync/summaries.py."""
-        self.client_events: Cache[int, ClientEvent] = Cache(
-            "client_events", share(22), lambda event: event.size_bytes
-        )
-        """Events in the form for clients, by position."""
-        self.push_settings: Cache[str, PushSettings] = Cache(
-            "push_settings", share(10), lambda settings: settings.size_bytes
-        )
-        """Compiled push rules and ignored users, by user_id; see push/rules.py."""
-        self.device_lists: Cache[str, int] = Cache("device_lists", share(1), lambda _: 0)
-        """When anybody's keys changed last; see encryption/device_lists.py."""
-        self.key_counts: Cache[tuple[str, str], KeyCounts] = Cache(
-            "key_counts", share(1), lambda _: 400
-        )
-        """By (user_id, device_id)."""
-        self.inboxes: Cache[tuple[str, str], Inbox] = Cache("inboxes", share(1), lambda _: 100)
-        """By (user_id, device_id)."""
+    def all(self) -> list[Cache[Hashable, object]]:
+        """Return every cache, for /metrics."""
+        return [self.of(kind) for kind in _KINDS]
 
-        self.search_progress: Cache[int, int] = Cache("search_progress", 1000, lambda _: 8)
-        """The one row of its table; see rooms/search_index.py."""
+    def view_at(self, position: int) -> int:
+        """Return what a snapshot at this position sees of the caches.
 
-        self.pushers: Cache[str, dict[str, PusherPlaces]] = Cache(
-            "pushers", share(2), lambda users: sum(300 * it.count for it in users.values())
-        )
-        """Who has pushers, as one value; see push/pushers.py."""
-
-        self.erased: Cache[str, dict[str, int]] = Cache(
-            "erased", share(1), lambda users: 200 * len(users)
-        )
-        """Who is erased since when, as one value; see people/accounts.py."""
-
-    def all(self) -> list[Cache[object, object]]:
-        """Every cache, for /metrics and for emptying them."""
-        return [cache for cache in vars(self).values() if isinstance(cache, Cache)]
+        That is nothing where another process has written what this one has not noticed yet.
+        """
+        if position <= self.committed or position == self.committing:
+            return position
+        return NOTHING
 
     def clear(self, position: int) -> None:
-        """Forget everything up to a position: the next look-ups read the database."""
-        for cache in self.all():
-            cache.clear()
-        self.lately.begin_anew(position)
+        """Forget everything: the next look-ups read the database.
 
-    def settle(self) -> None:
-        """Nothing is uncommitted now: readers who begin from here on may fill again."""
-        self.tick += 1
-        for cache in self.all():
-            if cache.is_unsettled:
-                cache.is_unsettled = False
-                cache.settled_at = self.tick
+        `position` is the last one that was given out, whether or not it was committed.
+        """
+        for cache in self._caches.values():
+            cache.clear(self.committed)
+        self.lately.begin_anew(position)

@@ -10,6 +10,8 @@ Rules for the code inside `with db.write() as tx:` -
 
 The clock is one integer. Every change that a client can see through /sync takes the next one, and a
 sync token is such an integer. As there is one writer, positions become visible in their order.
+Every COMMIT moves the clock, also one without such a change. So a position names one state of the
+database, by which app/caches.py tells what a reader's snapshot holds.
 
 Lock order: the writer's turn, then a wake-up condition. A waiting /sync holds neither.
 """
@@ -23,7 +25,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,7 +34,7 @@ import orjson
 from sqlalchemy import Engine, create_engine, event, pool
 
 from app import errors, hub, long_reads, trouble
-from app.caches import Cache, Caches
+from app.caches import NEWEST, Cache, CacheKind, Caches
 from app.spec.appservices import Services
 from app.statements import Sql, to_json
 
@@ -70,7 +72,7 @@ class Server:
 class Reader:
     """A snapshot of the database. What core functions that only read take as `tx`."""
 
-    __slots__ = ("_began", "_position", "caches", "now_ms", "server", "sql")
+    __slots__ = ("_position", "_view", "caches", "now_ms", "server", "sql")
 
     def __init__(self, sql: Sql, server: Server, caches: Caches) -> None:
         self.sql = sql
@@ -78,7 +80,7 @@ class Reader:
         self.caches = caches
         self.now_ms = time.time_ns() // 1_000_000
         self._position: int | None = None
-        self._began = caches.tick
+        self._view: int | None = None
 
     @property
     def position(self) -> int:
@@ -94,15 +96,30 @@ class Reader:
         """
         return long_reads.fetch(self.sql.raw, statement, values)
 
-    def fill(self, cache: Cache[K, V], key: K, value: V) -> None:
+    @property
+    def view(self) -> int:
+        """The position by which the caches tell what this snapshot holds."""
+        if self._view is None:
+            self._view = self.caches.view_at(self.position)
+        return self._view
+
+    def cached(self, kind: CacheKind[K, V], key: K) -> V | None:
+        """Return what is known to be true in this snapshot, or None: read the database then."""
+        return self.caches.of(kind).get(key, self.view)
+
+    def cached_many(self, kind: CacheKind[K, V], keys: Iterable[K]) -> tuple[dict[K, V], list[K]]:
+        """Return the known values by key, and the keys for which the database has to be read."""
+        return self.caches.of(kind).get_many(keys, self.view)
+
+    def fill(self, kind: CacheKind[K, V], key: K, value: V) -> None:
         """Keep what was just read, if it is still what is true."""
-        cache.offer(key, value, self._began)
+        self.caches.of(kind).offer(key, value, self.view)
 
 
 class Tx(Reader):
     """One write. Takes part in the next COMMIT, unless it raises."""
 
-    __slots__ = ("_after_commit", "_db", "_first_position", "_touched", "_woken")
+    __slots__ = ("_after_commit", "_db", "_first_position", "_since", "_touched", "_woken")
 
     def __init__(self, db: Database) -> None:
         super().__init__(db.writer, db.server, db.caches)
@@ -111,6 +128,12 @@ class Tx(Reader):
         self._woken: list[Collection[str]] = []
         self._after_commit: list[Callable[[], None]] = []
         self._first_position = db.last_position
+        self._since = db.caches.committed + 1  # no snapshot lies between this and the next COMMIT
+
+    @property
+    def view(self) -> int:
+        """A writer sees everything, also what the writes before it in the same batch have done."""
+        return NEWEST
 
     @property
     def position(self) -> int:
@@ -119,9 +142,7 @@ class Tx(Reader):
 
     def next_position(self) -> int:
         """The next number of the clock, for a change that /sync shows."""
-        self._db.last_position += 1
-        self.caches.lately.upto = self._db.last_position
-        return self._db.last_position
+        return self._db.advance()
 
     def skip_positions(self, count: int) -> None:
         """Give out no numbers of the next so many: a server that was lost may have."""
@@ -150,25 +171,28 @@ class Tx(Reader):
         departure = functools.partial(self._db.departed, user_id, room_id, device_ids)
         self._after_commit.append(departure)
 
-    def remember(self, cache: Cache[K, V], key: K, value: V) -> None:
-        """Set a cache to what this write makes true; undone with the write."""
+    def remember(self, kind: CacheKind[K, V], key: K, value: V) -> None:
+        """Set a cache to what this write makes true. Readers see it after the COMMIT."""
+        cache = self.caches.of(kind)
         self._touched.append((cache, key))
-        cache.put(key, value)
+        cache.put(key, value, self._since)
 
-    def forget(self, cache: Cache[K, V], key: K) -> None:
+    def forget(self, kind: CacheKind[K, V], key: K) -> None:
         """Drop from a cache what this write makes wrong."""
+        cache = self.caches.of(kind)
         self._touched.append((cache, key))
-        cache.drop(key)
+        cache.drop(key, self._since)
 
-    def fill(self, cache: Cache[K, V], key: K, value: V) -> None:
+    def fill(self, kind: CacheKind[K, V], key: K, value: V) -> None:
         """Keep what was just read: a writer's view is always the newest."""
+        cache = self.caches.of(kind)
         self._touched.append((cache, key))
-        cache.put(key, value)
+        cache.offer(key, value, NEWEST)
 
     def undo_caches(self) -> None:
         """Drop whatever this write put into caches: it may never become true."""
         for cache, key in self._touched:
-            cache.drop(key)
+            cache.drop(key, self._since)
         self.caches.lately.drop_after(self._first_position)
 
 
@@ -270,6 +294,7 @@ class Database:
         self._batch: Batch | None = None
         self._to_commit: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._committer: threading.Thread | None = None
+        self._commit_lane = hub.Lane()
         self._idle_readers: list[Sql] = []
         self._data_version = -1
         self._have_others_written = False
@@ -319,6 +344,16 @@ class Database:
             self._turn.hand_on()
         batch.wait()
 
+    def cached(self, kind: CacheKind[K, V], key: K) -> V | None:
+        """Return what a cache says of the last COMMIT, without a snapshot of the database."""
+        return self.caches.of(kind).get(key, self.caches.committed)
+
+    def advance(self) -> int:
+        """Return the next number of the clock; for a write in its turn."""
+        self.last_position += 1
+        self.caches.lately.upto = self.last_position
+        return self.last_position
+
     def notice_other_writers(self) -> bool:
         """Return whether another process has written since the last call; then wake everybody.
 
@@ -342,6 +377,7 @@ class Database:
         if self._committer is not None:
             self._to_commit.put(None)
             self._committer.join()
+        self._commit_lane.close()
         for sql in (*self._idle_readers, self.writer):
             sql.connection.close()
         self._engine.dispose()
@@ -384,7 +420,6 @@ class Database:
         LOG.error("the database undid a whole batch: %s", getattr(error, "orig", None) or error)
         self._batch = None
         self.caches.clear(self.last_position)
-        self.caches.settle()
         batch.finish(error if isinstance(error, Exception) else RuntimeError(str(error)))
 
     def _commit_batches(self) -> None:
@@ -415,15 +450,20 @@ class Database:
                 LOG.exception("what follows a write has failed")
 
     def _commit(self) -> Exception | None:
+        if self.last_position == self.caches.committed:
+            self.advance()  # a position names one state of the database
+        self.caches.committing = self.last_position
         try:
             self._raw.execute(_SET_CLOCK_SQL, (self.last_position,))
-            hub.offload(self._raw.execute, "COMMIT")
+            self._commit_lane.offload(self._raw.execute, "COMMIT")
         except sqlite3.Error as error:
             LOG.error("COMMIT failed: %s", error)  # noqa: TRY400 - the sentence says it all
             self._give_up()
             return error
+        else:
+            self.caches.committed = self.last_position
         finally:
-            self.caches.settle()
+            self.caches.committing = None
         return None
 
     def _give_up(self) -> None:
@@ -439,8 +479,8 @@ class Database:
             return
         row = self._raw.execute(_READ_CLOCK_SQL).fetchone()
         self.last_position = max(self.last_position, row[0])
+        self.caches.committed = row[0]
         self.caches.clear(self.last_position)
-        self.caches.settle()
         self._have_others_written = self._data_version != -1  # the first look is at the start
         self._data_version = version  # last: if reading fails, the next look begins anew
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
 from gevent import get_hub, monkey
+from gevent.threadpool import ThreadPool
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,7 +49,37 @@ def begin(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Callable[[
     if not monkey.is_module_patched("threading"):
         done = work(*args, **kwargs)
         return lambda: done
-    outcome = get_hub().threadpool.spawn(_outcome, work, args, kwargs)
+    return _started(get_hub().threadpool, work, args, kwargs)
+
+
+class Lane:
+    """A thread for one kind of work alone, which never queues behind other work in the pool."""
+
+    def __init__(self) -> None:
+        self._pool: ThreadPool | None = None
+
+    def offload(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Return what `work` returns, run in this thread while other requests go on.
+
+        In a process without gevent's patches (command line, test) the caller's own thread does it.
+        """
+        if not monkey.is_module_patched("threading"):
+            return work(*args, **kwargs)
+        if self._pool is None:  # not before the worker was forked
+            self._pool = ThreadPool(1)
+        return _started(self._pool, work, args, kwargs)()
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._pool is not None:
+            self._pool.kill()
+
+
+def _started(
+    pool: ThreadPool, work: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Callable[[], R]:
+    """Let a pool begin the work; calling the result waits for it, and returns what it returned."""
+    outcome = pool.spawn(_outcome, work, args, kwargs)
 
     def wait() -> R:
         done, error = cast("tuple[R | None, BaseException | None]", outcome.get())

@@ -321,7 +321,8 @@ def test_a_removal_counts_for_the_next_writer_of_the_same_commit(app: Flask, log
 
     with database.write() as tx:
         devices.remove_all(tx, alice.user_id)
-        assert database.caches.tokens.get(access_tokens.hash_of(alice.access_token)) is None
+        token_hash = access_tokens.hash_of(alice.access_token)
+        assert database.cached(access_tokens.TOKENS, token_hash) is None
 
 
 def test_a_reader_from_before_the_removal_does_not_bring_a_token_back(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from app import config, create_app, errors, serving
+from app.core.rooms.state import JOINED_ROOMS
 from app.db import Database, Tx
 from app.models.account_data import AccountData
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -52,16 +56,22 @@ class Disk:
         self._raw = raw
         self.may_commit = threading.Event()
         self.may_commit.set()
+        self.begun = 0
         self.commits = 0
         self.is_full = False
+        self.after_commit: Callable[[], None] = lambda: None
 
     def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
-        if sql == "COMMIT":
-            self.may_commit.wait(10)
-            self.commits += 1
-            if self.is_full:
-                raise sqlite3.OperationalError("database or disk is full")
-        return self._raw.execute(sql, *args)
+        if sql != "COMMIT":
+            return self._raw.execute(sql, *args)
+        self.begun += 1
+        self.may_commit.wait(10)
+        self.commits += 1
+        if self.is_full:
+            raise sqlite3.OperationalError("database or disk is full")
+        done = self._raw.execute(sql, *args)
+        self.after_commit()
+        return done
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._raw, name)
@@ -149,14 +159,14 @@ def test_a_failed_commit_fails_its_writes_and_the_next_one_works(db: Database, d
     with pytest.raises(errors.MatrixError) as refusal, db.write() as tx:
         note(tx, "one")
         tx.wake("@a:x")
-        tx.remember(db.caches.joined_rooms, "@a:x", frozenset({"!wrong:x"}))
+        tx.remember(JOINED_ROOMS, "@a:x", frozenset({"!wrong:x"}))
     disk.is_full = False
     with db.write() as tx:
         note(tx, "two")
 
     assert refusal.value.status == 503
     assert noted(db) == {"two"}
-    assert db.caches.joined_rooms.get("@a:x") is None
+    assert db.cached(JOINED_ROOMS, "@a:x") is None
     assert woken == [[]]
 
 
@@ -192,43 +202,176 @@ def test_what_is_written_is_in_no_error(db: Database) -> None:
 
 def test_a_rolled_back_write_takes_its_caches_with_it(db: Database) -> None:
     with pytest.raises(ZeroDivisionError), db.write() as tx:
-        tx.remember(db.caches.joined_rooms, "@a:x", frozenset({"!wrong:x"}))
+        tx.remember(JOINED_ROOMS, "@a:x", frozenset({"!wrong:x"}))
         raise ZeroDivisionError
 
-    assert db.caches.joined_rooms.get("@a:x") is None
+    assert db.cached(JOINED_ROOMS, "@a:x") is None
 
 
 def test_an_old_reader_cannot_fill_a_cache_that_the_writer_has_changed(db: Database) -> None:
     with db.read() as reader:
+        assert reader.position == db.last_position  # the snapshot begins with the first statement
         with db.write() as tx:
-            tx.forget(db.caches.joined_rooms, "@a:x")
-        reader.fill(db.caches.joined_rooms, "@a:x", frozenset({"!old:x"}))
+            tx.forget(JOINED_ROOMS, "@a:x")
+        reader.fill(JOINED_ROOMS, "@a:x", frozenset({"!old:x"}))
     with db.read() as reader:
-        reader.fill(db.caches.joined_rooms, "@b:x", frozenset({"!new:x"}))
+        reader.fill(JOINED_ROOMS, "@b:x", frozenset({"!new:x"}))
 
-    assert db.caches.joined_rooms.get("@a:x") is None
-    assert db.caches.joined_rooms.get("@b:x") == frozenset({"!new:x"})
+    assert db.cached(JOINED_ROOMS, "@a:x") is None
+    assert db.cached(JOINED_ROOMS, "@b:x") == frozenset({"!new:x"})
+
+
+def write_during(db: Database, disk: Disk, change: Callable[[Tx], object]) -> threading.Thread:
+    """A write whose COMMIT has begun and waits for `disk.may_commit`."""
+    disk.may_commit.clear()
+    commits = disk.begun
+
+    def write() -> None:
+        with db.write() as tx:
+            change(tx)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    while disk.begun == commits:
+        thread.join(0.01)
+    return thread
+
+
+def finish(disk: Disk, thread: threading.Thread) -> None:
+    disk.may_commit.set()
+    thread.join(10)
 
 
 def test_a_reader_cannot_fill_a_cache_while_its_change_is_not_committed(
     db: Database, disk: Disk
 ) -> None:
-    disk.may_commit.clear()
+    thread = write_during(db, disk, lambda tx: tx.forget(JOINED_ROOMS, "@a:x"))
 
-    def write() -> None:
-        with db.write() as tx:
-            tx.forget(db.caches.joined_rooms, "@a:x")
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    while not db.caches.joined_rooms.is_unsettled:
-        thread.join(0.01)
     with db.read() as reader:
-        reader.fill(db.caches.joined_rooms, "@a:x", frozenset({"!old:x"}))
-    disk.may_commit.set()
-    thread.join(10)
+        reader.fill(JOINED_ROOMS, "@a:x", frozenset({"!old:x"}))
+    finish(disk, thread)
 
-    assert db.caches.joined_rooms.get("@a:x") is None
+    assert db.cached(JOINED_ROOMS, "@a:x") is None
+
+
+def test_a_reader_does_not_see_what_is_not_committed_yet(db: Database, disk: Disk) -> None:
+    # Protects: the positions in Cache.get. A /sync that met a membership before its COMMIT passed
+    # over events that were in its snapshot.
+    new = frozenset({"!new:x"})
+    thread = write_during(db, disk, lambda tx: tx.remember(JOINED_ROOMS, "@a:x", new))
+
+    with db.read() as during:
+        seen_during = during.cached(JOINED_ROOMS, "@a:x")
+        finish(disk, thread)
+        seen_by_the_old_snapshot = during.cached(JOINED_ROOMS, "@a:x")
+    with db.read() as after:
+        seen_after = after.cached(JOINED_ROOMS, "@a:x")
+
+    assert (seen_during, seen_by_the_old_snapshot) == (None, None)
+    assert seen_after == frozenset({"!new:x"})
+
+
+def test_a_snapshot_taken_as_the_commit_lands_sees_what_it_wrote(db: Database, disk: Disk) -> None:
+    # The COMMIT is on the disk, but the thread that ran it has not come back.
+    found = []
+
+    def look() -> None:
+        with db.read() as reader:
+            found.append(reader.cached(JOINED_ROOMS, "@a:x"))
+
+    disk.after_commit = look
+    with db.write() as tx:
+        tx.remember(JOINED_ROOMS, "@a:x", frozenset({"!new:x"}))
+
+    assert found == [frozenset({"!new:x"})]
+
+
+def test_what_a_reader_found_serves_older_snapshots_back_to_the_last_change(db: Database) -> None:
+    with db.write() as tx:
+        tx.forget(JOINED_ROOMS, "@b:x")
+    with db.read() as older:
+        assert older.cached(JOINED_ROOMS, "@a:x") is None
+        with db.write() as tx:
+            note(tx, "elsewhere")
+        with db.read() as newer:
+            newer.fill(JOINED_ROOMS, "@a:x", frozenset({"!a:x"}))
+
+        assert older.cached(JOINED_ROOMS, "@a:x") == frozenset({"!a:x"})
+
+
+def test_every_commit_moves_the_clock(db: Database) -> None:
+    positions = []
+    for _ in range(2):
+        with db.write():
+            pass
+        with db.read() as reader:
+            positions.append(reader.position)
+
+    assert positions[0] < positions[1]
+
+
+def test_a_snapshot_with_the_change_of_another_process_uses_no_cache(
+    db: Database, other_process: sqlite3.Connection
+) -> None:
+    # Before the server looks for other writers, twice a second.
+    with db.write() as tx:
+        tx.remember(JOINED_ROOMS, "@a:x", frozenset({"!a:x"}))
+    other_process.execute("UPDATE clock SET position = position + 7")
+
+    with db.read() as reader:
+        seen = reader.cached(JOINED_ROOMS, "@a:x")
+        reader.fill(JOINED_ROOMS, "@b:x", frozenset({"!b:x"}))
+
+    assert seen is None
+    assert db.cached(JOINED_ROOMS, "@b:x") is None
+
+
+def test_what_a_failed_commit_would_have_made_true_is_seen_by_nobody(
+    db: Database, disk: Disk
+) -> None:
+    disk.is_full = True
+    with pytest.raises(errors.MatrixError), db.write() as tx:
+        tx.next_position()
+        tx.remember(JOINED_ROOMS, "@a:x", frozenset({"!wrong:x"}))
+    disk.is_full = False
+    with db.write() as tx:
+        tx.remember(JOINED_ROOMS, "@b:x", frozenset({"!b:x"}))
+
+    with db.read() as reader:
+        assert reader.cached(JOINED_ROOMS, "@a:x") is None
+        assert reader.cached(JOINED_ROOMS, "@b:x") == frozenset({"!b:x"})
+
+
+FULL_POOL = """
+from gevent import monkey
+monkey.patch_all()
+import sys, threading
+import gevent
+from app import config, create_app, hub, serving
+settings = config.load(None, {}, {"data_dir": sys.argv[1]})
+serving.migrate(settings)
+database = create_app(settings).extensions["db"]
+may_end = [gevent.monkey.get_original("threading", "Event")() for _ in range(20)]
+for one in may_end:
+    hub.begin(one.wait, 20)
+gevent.sleep(0.05)
+with database.write() as tx:
+    tx.next_position()
+print("committed")
+for one in may_end:
+    one.set()
+"""
+
+
+def test_a_commit_does_not_wait_for_other_work_in_the_pool(tmp_path: Path) -> None:
+    # Protects: the thread of its own for COMMIT. Long searches once held up the sends of all.
+    command = [sys.executable, "-c", FULL_POOL, str(tmp_path)]
+
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
+
+    assert done.stdout == "committed\n", done.stderr
 
 
 def test_positions_go_on_after_a_restart(db: Database, make_app: Any) -> None:
@@ -249,15 +392,15 @@ def test_what_another_process_writes_empties_the_caches(
     woken: list[object] = []
     db._wake = woken.append  # noqa: SLF001 - to see who is woken
     with db.write() as tx:
-        tx.remember(db.caches.joined_rooms, "@a:x", frozenset({"!a:x"}))
+        tx.remember(JOINED_ROOMS, "@a:x", frozenset({"!a:x"}))
 
     db.notice_other_writers()
-    kept = db.caches.joined_rooms.get("@a:x")
+    kept = db.cached(JOINED_ROOMS, "@a:x")
     other_process.execute("UPDATE clock SET position = 500")
     db.notice_other_writers()
 
     assert kept == frozenset({"!a:x"})
-    assert db.caches.joined_rooms.get("@a:x") is None
+    assert db.cached(JOINED_ROOMS, "@a:x") is None
     assert woken[-1] == [{"*"}]
     with db.write() as tx:
         assert tx.next_position() == 501

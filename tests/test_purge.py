@@ -178,7 +178,7 @@ def cached(app: Flask) -> list[tuple[str, Any, Any]]:
     return [
         (cache.name, key, value)
         for cache in app.extensions["db"].caches.all()
-        for key, (value, _) in cache._entries.items()  # noqa: SLF001 - there is no other way to see all
+        for key, value in cache.entries()
     ]
 
 

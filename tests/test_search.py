@@ -298,7 +298,7 @@ def test_the_index_follows_by_itself_and_an_old_database_is_indexed_at_the_first
     with app.extensions["db"].write() as tx:
         tx.sql.execute(text("DELETE FROM search_index"))
         tx.sql.execute(text("DELETE FROM search_progress"))
-        tx.forget(tx.caches.search_progress, 1)
+        tx.forget(search_index.PROGRESS, 1)
     monkeypatch.setattr(search_index, "_AT_ONCE", 5)
 
     assert look(alice, "hay")["count"] == 20

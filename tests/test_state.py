@@ -89,7 +89,6 @@ def test_an_entry_knows_since_when_it_is_in_force(tx: Reader, positions: list[in
 
 
 def test_cached_and_read_state_are_the_same(tx: Reader, app: Flask) -> None:
-    app.extensions["db"].caches.settle()
     read = state.current_many(tx, ROOM, KEYS)
     with app.extensions["db"].read() as later:
         state.current_many(later, ROOM, KEYS)
@@ -98,7 +97,7 @@ def test_cached_and_read_state_are_the_same(tx: Reader, app: Flask) -> None:
     assert {key: event.event_id for key, event in cached.items()} == {
         key: event.event_id for key, event in read.items()
     }
-    assert app.extensions["db"].caches.state.hits > 0
+    assert app.extensions["db"].caches.of(state.STATE).hits > 0
 
 
 def test_an_entry_is_found_by_its_key_alone(app: Flask) -> None:

@@ -275,7 +275,6 @@ def test_cached_and_uncached_answers_are_the_same(
     story.says("joined")
     if not is_cached:
         db.caches.clear(db.last_position)
-        db.caches.settle()
 
     assert story.heard_by(BOB) == ["shared", "joined"]
 

@@ -23,6 +23,7 @@ import orjson
 from sqlalchemy import bindparam, func, or_, select, text
 from sqlalchemy.dialects.sqlite import insert
 
+from app.caches import CacheKind, declare
 from app.core.encryption import key_signatures
 from app.core.rooms import rows, state
 from app.core.sync import memberships
@@ -36,7 +37,9 @@ from app.models.state import StateInterval
 from app.spec import filters
 
 LAST: Final = "last"
-"""The only key of the cache: when anybody's keys changed last."""
+"""The only key of the cache."""
+LAST_CHANGE: CacheKind[str, int] = declare("device_lists", 1, lambda _: 0)
+"""The position at which anybody's keys changed last."""
 
 Moves = set[tuple[str, str]]
 """(room_id, user_id) of who has come, gone or else changed their membership."""
@@ -111,7 +114,7 @@ def note_change(tx: Tx, user_id: str) -> None:
     """Let the user's other devices, and all who share a room with the user, ask for the keys."""
     position = tx.next_position()
     tx.sql.execute(_UPSERT, {"user_id": user_id, "position": position})
-    tx.remember(tx.caches.device_lists, LAST, position)
+    tx.remember(LAST_CHANGE, LAST, position)
     tx.wake(user_id)
     for room_id in state.joined_rooms(tx, user_id):
         tx.wake_all(state.joined_users(tx, room_id))
@@ -119,7 +122,7 @@ def note_change(tx: Tx, user_id: str) -> None:
 
 def note_signature(tx: Tx, user_id: str) -> None:
     """Let the user's other devices ask for keys of others which the user has just signed."""
-    tx.remember(tx.caches.device_lists, LAST, tx.next_position())
+    tx.remember(LAST_CHANGE, LAST, tx.next_position())
     tx.wake(user_id)
 
 
@@ -210,10 +213,10 @@ def _changed(tx: Reader, user_id: str, position: int) -> set[str]:
 
     Also whose keys the user has signed since: nobody else sees that.
     """
-    last = tx.caches.device_lists.get(LAST)
+    last = tx.cached(LAST_CHANGE, LAST)
     if last is None:
         last = max(tx.sql.execute(_LAST).scalar_one(), key_signatures.last_position(tx))
-        tx.fill(tx.caches.device_lists, LAST, last)
+        tx.fill(LAST_CHANGE, LAST, last)
     if last <= position:
         return set()
     changed = tx.sql.execute(_CHANGED, {"user_id": user_id, "since": position}).scalars()

@@ -25,7 +25,7 @@ from sqlalchemy import bindparam, delete, func, select, text, update
 from sqlalchemy.dialects.sqlite import insert
 
 from app import errors
-from app.caches import KeyCounts
+from app.caches import CacheKind, declare
 from app.db import Reader, Tx
 from app.models.device_keys import ClaimedKey, FallbackKey, OneTimeKey
 from app.spec import identifiers
@@ -40,6 +40,21 @@ MAX_BYTES: Final = 8192
 Key = str | Json
 Address = tuple[str, str, str]
 """(user_id, device_id, algorithm)"""
+
+
+class KeyCounts:
+    """What of a device's keys is left to be given out."""
+
+    __slots__ = ("one_time_keys", "unused_fallback_types")
+
+    def __init__(self, one_time_keys: dict[str, int], unused_fallback_types: list[str]) -> None:
+        self.one_time_keys = one_time_keys
+        """How many there are, by algorithm."""
+        self.unused_fallback_types = unused_fallback_types
+
+
+KEY_COUNTS: CacheKind[tuple[str, str], KeyCounts] = declare("key_counts", 1, lambda _: 400)
+"""By (user_id, device_id)."""
 
 _OF_DEVICE = (
     OneTimeKey.user_id == bindparam("user_id"),
@@ -145,7 +160,7 @@ def add(tx: Tx, user_id: str, device_id: str, keys: Mapping[str, Key]) -> None:
         raise errors.too_large(f"A device has at most {MAX_KEYS} one-time keys")
     if added:
         tx.sql.execute(_INSERT, added)
-        tx.forget(tx.caches.key_counts, (user_id, device_id))
+        tx.forget(KEY_COUNTS, (user_id, device_id))
 
 
 def set_fallbacks(tx: Tx, user_id: str, device_id: str, keys: Mapping[str, Key]) -> None:
@@ -166,12 +181,12 @@ def set_fallbacks(tx: Tx, user_id: str, device_id: str, keys: Mapping[str, Key])
             continue  # a repeated request does not make a used key unused
         row = {"algorithm": algorithm, "key_id": key_id, "key": encoded, "is_used": False}
         tx.sql.execute(_UPSERT_FALLBACK, device | row)
-    tx.forget(tx.caches.key_counts, (user_id, device_id))
+    tx.forget(KEY_COUNTS, (user_id, device_id))
 
 
 def counts(tx: Reader, user_id: str, device_id: str) -> KeyCounts:
     """How many one-time keys a device has left, and which fallback keys were not used yet."""
-    found = tx.caches.key_counts.get((user_id, device_id))
+    found = tx.cached(KEY_COUNTS, (user_id, device_id))
     if found is None:
         device = {"user_id": user_id, "device_id": device_id}
         # 0 might be left out, but older clients upload keys only when they are told a number
@@ -180,7 +195,7 @@ def counts(tx: Reader, user_id: str, device_id: str) -> KeyCounts:
         fallbacks = tx.sql.execute(_FALLBACKS, device)
         unused = sorted(row.algorithm for row in fallbacks if not row.is_used)
         found = KeyCounts(left, unused)
-        tx.fill(tx.caches.key_counts, (user_id, device_id), found)
+        tx.fill(KEY_COUNTS, (user_id, device_id), found)
     return found
 
 
@@ -217,13 +232,13 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
             delete(table).where(table.user_id == user_id, table.device_id.in_(device_ids))
         )
     for device_id in device_ids:
-        tx.forget(tx.caches.key_counts, (user_id, device_id))
+        tx.forget(KEY_COUNTS, (user_id, device_id))
 
 
 def _hand_out(tx: Tx, found: dict[str, dict[str, Json]], row: Any) -> None:
     keys = found.setdefault(row.user_id, {}).setdefault(row.device_id, {})
     keys[f"{row.algorithm}:{row.key_id}"] = orjson.Fragment(row.key)
-    tx.forget(tx.caches.key_counts, (row.user_id, row.device_id))
+    tx.forget(KEY_COUNTS, (row.user_id, row.device_id))
 
 
 def forget_all(tx: Tx) -> None:

@@ -28,11 +28,14 @@ from sqlalchemy import Row, bindparam, delete, insert, select, update
 from sqlalchemy.orm import aliased
 
 from app import errors
-from app.caches import Requester
+from app.caches import CacheKind, Requester, declare
 from app.db import Database, Reader, Tx
 from app.models.accounts import Account
 from app.models.devices import AccessToken, RefreshToken, SupersededToken
 from app.spec.events import Json
+
+TOKENS: CacheKind[bytes, Requester] = declare("tokens", 5, lambda _: 200)
+"""The sessions behind access tokens, by the token's hash."""
 
 MAX_SUPERSEDED = 200
 """Tokens that are remembered of each device, the newest: of four days, with the usual lifetime."""
@@ -97,7 +100,7 @@ def authenticate(db: Database, token: str, *, may_be_locked: bool = False) -> Re
     Raises M_UNKNOWN_TOKEN, and M_USER_LOCKED where that matters.
     """
     token_hash = hash_of(token)
-    found = db.caches.tokens.get(token_hash)
+    found = db.cached(TOKENS, token_hash)
     if found is None:
         found = _look_up(db, token_hash, may_be_locked=may_be_locked)
     _check_time(found)
@@ -111,7 +114,7 @@ def authenticate_again(tx: Reader, who: Requester, *, may_be_locked: bool = Fals
     that is in the cache still is as good as it was, as whatever ends one drops it from there.
     Raises as `authenticate` does.
     """
-    found = tx.caches.tokens.get(who.token_hash)
+    found = tx.cached(TOKENS, who.token_hash)
     if found is None:
         row = _row(tx, who.token_hash, may_be_locked=may_be_locked)
         found = _keep(tx, who.token_hash, row)
@@ -255,7 +258,7 @@ def _keep(tx: Reader, token_hash: bytes, row: Row[*tuple[Any, ...]]) -> Requeste
         expires_ts=row.expires_ts,
     )
     if not row.is_locked:  # what is kept opens everything
-        tx.fill(tx.caches.tokens, token_hash, found)
+        tx.fill(TOKENS, token_hash, found)
     return found
 
 
@@ -266,4 +269,4 @@ def _is_superseded(tx: Reader, token_hash: bytes) -> bool:
 
 def _forget(tx: Tx, token_hashes: Iterable[bytes]) -> None:
     for token_hash in token_hashes:
-        tx.forget(tx.caches.tokens, token_hash)
+        tx.forget(TOKENS, token_hash)

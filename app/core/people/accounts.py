@@ -16,6 +16,7 @@ from passlib.context import CryptContext
 from sqlalchemy import bindparam, insert, select, update
 
 from app import errors, hub
+from app.caches import CacheKind, declare
 from app.core.people import user_directory
 from app.db import Reader, Server, Tx
 from app.models.accounts import Account
@@ -63,6 +64,8 @@ _ANYBODY = (
 _ERASED = select(Account.user_id, Account.erased_position).where(
     Account.erased_position.is_not(None)
 )
+ERASED: CacheKind[str, dict[str, int]] = declare("erased", 1, lambda users: 200 * len(users))
+"""The position since which each erased user is erased, as one value."""
 _ALL_OF_THEM = ""
 """The one key of the cache."""
 _IS_GUEST = select(Account.is_guest).where(Account.user_id == bindparam("user_id"))
@@ -174,16 +177,16 @@ def mark_deactivated(tx: Tx, user_id: str, *, erase: bool) -> None:
     erased_position = tx.next_position() if erase else None
     values = {"deactivated_ts": tx.now_ms, "password_hash": None}
     _change(tx, user_id, **values, erased_position=erased_position)
-    tx.forget(tx.caches.erased, _ALL_OF_THEM)
+    tx.forget(ERASED, _ALL_OF_THEM)
     user_directory.remove(tx, user_id)
 
 
 def erased(tx: Reader) -> Mapping[str, int]:
     """{user_id: the position since which they are erased} of all who are."""
-    known = tx.caches.erased.get(_ALL_OF_THEM)
+    known = tx.cached(ERASED, _ALL_OF_THEM)
     if known is None:
         known = {row.user_id: int(row.erased_position) for row in tx.sql.execute(_ERASED)}
-        tx.fill(tx.caches.erased, _ALL_OF_THEM, known)
+        tx.fill(ERASED, _ALL_OF_THEM, known)
     return known
 
 

@@ -35,9 +35,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 
-from app.caches import PushSettings
 from app.core.push import pushers, rules
 from app.core.rooms import state
+from app.core.sync.account_data import PushSettings
 from app.db import Reader, Tx
 from app.models.events import StoredEvent
 from app.models.push import Notification, UnreadCount

@@ -25,7 +25,7 @@ from sqlalchemy import ColumnElement, Row, bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from app import errors, outside
-from app.caches import PusherPlaces
+from app.caches import CacheKind, declare
 from app.core import outbox
 from app.core.people import threepids
 from app.db import Reader, Tx
@@ -47,6 +47,26 @@ MAX_NAME_CHARACTERS: Final = 1024
 MAX_DATA_BYTES: Final = 16_384
 MAX_PUSHERS: Final = 100
 
+
+class PusherPlaces:
+    """Where a user's notifications go, as destinations of the outbox."""
+
+    __slots__ = ("gateways", "mailboxes")
+
+    def __init__(self) -> None:
+        self.gateways: list[str] = []
+        self.mailboxes: list[str] = []
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.gateways) + len(self.mailboxes)
+
+
+PUSHERS: CacheKind[str, dict[str, PusherPlaces]] = declare(
+    "pushers", 2, lambda users: sum(300 * it.count for it in users.values())
+)
+"""Of all users who have pushers, as one value."""
 _EVERYBODY: Final = ""
 """The one key of the cache."""
 _COLUMNS = (
@@ -189,7 +209,7 @@ def put(tx: Tx, user_id: str, device_id: str, wanted: Wanted, *, append: bool) -
         "pushkey_ts": tx.now_ms,
     }
     tx.sql.execute(_SET, row)
-    tx.forget(tx.caches.pushers, _EVERYBODY)
+    tx.forget(PUSHERS, _EVERYBODY)
 
 
 def all_of(tx: Reader, user_id: str) -> list[Json]:
@@ -252,14 +272,14 @@ def queue(tx: Tx, user_ids: Iterable[str], payload: Json) -> None:
 
 def _by_user(tx: Reader) -> dict[str, PusherPlaces]:
     """{user_id: the destinations of its pushers}, of everybody who has any."""
-    known = tx.caches.pushers.get(_EVERYBODY)
+    known = tx.cached(PUSHERS, _EVERYBODY)
     if known is None:
         known = {}
         for user_id, app_id, pushkey, kind in tx.sql.execute(_KEYS):
             places = known.setdefault(user_id, PusherPlaces())
             of_kind = places.mailboxes if kind == EMAIL else places.gateways
             of_kind.append(_destination(user_id, app_id, pushkey))
-        tx.fill(tx.caches.pushers, _EVERYBODY, known)
+        tx.fill(PUSHERS, _EVERYBODY, known)
     return known
 
 
@@ -268,7 +288,7 @@ def _remove(tx: Tx, *which: ColumnElement[bool]) -> None:
     for user_id, app_id, pushkey in tx.sql.execute(gone).all():
         for kind in (KIND, MAIL_KIND):
             outbox.drop(tx, kind, _destination(user_id, app_id, pushkey))
-        tx.forget(tx.caches.pushers, _EVERYBODY)
+        tx.forget(PUSHERS, _EVERYBODY)
 
 
 def _destination(user_id: str, app_id: str, pushkey: str) -> str:

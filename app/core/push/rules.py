@@ -13,8 +13,8 @@ from typing import Any, Final
 import orjson
 
 from app import errors
-from app.caches import PushSettings
 from app.core.sync import account_data
+from app.core.sync.account_data import PushSettings
 from app.db import Reader, Tx
 from app.spec import push_rules, push_rulesets
 from app.spec.events import Json
@@ -73,15 +73,14 @@ def set_actions(tx: Tx, user_id: str, kind: str, rule_id: str, actions: object) 
 
 def settings_of(tx: Reader, user_ids: Collection[str]) -> dict[str, PushSettings]:
     """{user_id: what decides about their notifications}, of all of them by one query at most."""
-    cache = tx.caches.push_settings
-    found, missing = cache.get_many(user_ids)
+    found, missing = tx.cached_many(account_data.COMPILED, user_ids)
     for at in range(0, len(missing), _READ_AT_ONCE):
         some = missing[at : at + _READ_AT_ONCE]
         stored = account_data.push_settings(tx, some)
         for user_id in some:
             settings = _compiled(stored[user_id]) if user_id in stored else DEFAULT_SETTINGS
             found[user_id] = settings
-            tx.fill(cache, user_id, settings)
+            tx.fill(account_data.COMPILED, user_id, settings)
     return found
 
 

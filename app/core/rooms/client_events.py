@@ -13,11 +13,16 @@ import orjson
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import aliased
 
-from app.caches import ClientEvent, PreviousState
+from app.caches import CacheKind, ClientEvent, PreviousState, declare
 from app.core.rooms import rows
 from app.db import Reader
 from app.models.events import StoredEvent
 from app.spec.events import Json
+
+CLIENT_EVENTS: CacheKind[int, ClientEvent] = declare(
+    "client_events", 21, lambda event: event.size_bytes
+)
+"""Events in the form for clients, by position; written by timeline.py."""
 
 _Replaced = aliased(StoredEvent)
 _COLUMNS = (
@@ -48,13 +53,13 @@ _LOADED_AT_ONCE = 500
 
 def load(tx: Reader, positions: Sequence[int]) -> list[ClientEvent]:
     """The events at these positions, in this order; positions without an event are left out."""
-    found, missing = tx.caches.client_events.get_many(positions)
+    found, missing = tx.cached_many(CLIENT_EVENTS, positions)
     for at in range(0, len(missing), _LOADED_AT_ONCE):
         some = missing[at : at + _LOADED_AT_ONCE]
         for row in tx.sql.execute(_LOAD, {"positions": some}):
             event = _from_row(row)
             found[event.position] = event
-            tx.fill(tx.caches.client_events, event.position, event)
+            tx.fill(CLIENT_EVENTS, event.position, event)
     return [found[position] for position in positions if position in found]
 
 

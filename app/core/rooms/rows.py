@@ -8,12 +8,27 @@ import orjson
 from sqlalchemy import Row, bindparam, select
 
 from app import errors
-from app.caches import RoomHead
+from app.caches import CacheKind, declare
 from app.db import Reader
 from app.models.events import StoredEvent
 from app.models.rooms import Room
 from app.spec.events import Event, Json
 from app.spec.room_versions import VERSIONS, RoomVersion
+
+
+class RoomHead:
+    """Where a room stands: its version, and what the next event has to name as its predecessors."""
+
+    __slots__ = ("depth", "forward_extremities", "version")
+
+    def __init__(self, version: str, forward_extremities: list[str], depth: int) -> None:
+        self.version = version
+        self.forward_extremities = forward_extremities
+        self.depth = depth
+
+
+ROOMS: CacheKind[str, RoomHead] = declare("rooms", 5, lambda _: 200)
+"""Where each room stands, by room_id; written by timeline.py."""
 
 AnyRow = Row[*tuple[Any, ...]]
 EVENT_COLUMNS = (
@@ -49,13 +64,13 @@ def find(tx: Reader, event_id: str) -> tuple[int, Event] | None:
 
 def head(tx: Reader, room_id: str) -> RoomHead:
     """Where the room stands. Raises M_NOT_FOUND for a room that the server does not know."""
-    cached = tx.caches.rooms.get(room_id)
+    cached = tx.cached(ROOMS, room_id)
     if cached is None:
         row = tx.sql.execute(_HEAD, {"room_id": room_id}).first()
         if row is None:
             raise errors.not_found("This server does not know the room")
         cached = RoomHead(row.version, row.forward_extremities, row.depth)
-        tx.fill(tx.caches.rooms, room_id, cached)
+        tx.fill(ROOMS, room_id, cached)
     return cached
 
 

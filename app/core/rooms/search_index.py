@@ -19,6 +19,7 @@ from sqlalchemy import bindparam, func, select, text
 from sqlalchemy.dialects.sqlite import insert
 
 from app import hub
+from app.caches import CacheKind, declare
 from app.db import Database, Reader, Tx
 from app.models.events import StoredEvent
 from app.models.search import SearchProgress
@@ -31,6 +32,8 @@ EVERY: Final = 128
 """Positions by which the index may be behind."""
 _AT_ONCE: Final = 500
 _ONLY_ONE: Final = 1
+PROGRESS: CacheKind[int, int] = declare("search_progress", 1, lambda _: 8)
+"""The one row of its table."""
 
 _UNSPACED = re.compile(
     "([\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
@@ -99,10 +102,10 @@ def spaced(said: str) -> str:
 
 
 def _progress(tx: Reader) -> int:
-    known = tx.caches.search_progress.get(_ONLY_ONE)
+    known = tx.cached(PROGRESS, _ONLY_ONE)
     if known is None:
         known = tx.sql.execute(_PROGRESS).scalar() or 0
-        tx.fill(tx.caches.search_progress, _ONLY_ONE, known)
+        tx.fill(PROGRESS, _ONLY_ONE, known)
     return known
 
 
@@ -116,7 +119,7 @@ def _extend(tx: Tx, upto: int) -> bool:
         tx.sql.execute(_INSERT, [{"body": "", "name": "", "topic": "", **it} for it in entries])
     reached = max(_progress(tx), upto) if is_all else int(found[-1].position)
     tx.sql.execute(_ADVANCE, {"id": _ONLY_ONE, "position": reached})
-    tx.remember(tx.caches.search_progress, _ONLY_ONE, reached)
+    tx.remember(PROGRESS, _ONLY_ONE, reached)
     return not is_all
 
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 import orjson
 from sqlalchemy import bindparam, delete, insert, select, text, update
 
-from app.caches import StateEntry
+from app.caches import CacheKind, declare
 from app.core.rooms import rows
 from app.db import Reader, Tx
 from app.models.base import NOW_AND_LATER
@@ -21,6 +21,46 @@ from app.models.state import StateInterval
 from app.spec.events import Event, StateKey
 
 MEMBER = "m.room.member"
+
+
+class MemberSummary:
+    """What a room is called by, where it has no name."""
+
+    __slots__ = ("first", "invited", "joined")
+
+    def __init__(self, joined: int, invited: int, first: list[tuple[str, bool]]) -> None:
+        self.joined = joined
+        self.invited = invited
+        self.first = first
+        """One more than are told of, as nobody is told of themselves: (user_id, is there)."""
+
+
+class StateEntry:
+    """One entry of a room's current state; `event` is None where the room has none of that kind."""
+
+    __slots__ = ("event", "position", "since", "size_bytes")
+
+    def __init__(self, event: Event | None, position: int, since: int, size_bytes: int) -> None:
+        self.event = event
+        self.position = position
+        """Of the event."""
+        self.since = since
+        """The position from which on it is the room's state."""
+        self.size_bytes = size_bytes
+
+
+STATE: CacheKind[tuple[str, StateKey], StateEntry] = declare(
+    "state", 30, lambda entry: entry.size_bytes
+)
+"""Entries of current state by (room_id, (type, state_key))."""
+JOINED: CacheKind[str, frozenset[str]] = declare("joined", 10, lambda users: 120 * len(users))
+"""The joined users by room_id."""
+JOINED_ROOMS: CacheKind[str, frozenset[str]] = declare(
+    "joined_rooms", 10, lambda rooms: 120 * len(rooms)
+)
+"""The rooms in which a user is joined, by user_id."""
+MEMBERS: CacheKind[str, MemberSummary] = declare("members", 2, lambda _: 1200)
+"""How many are in a room and who was first, by room_id; read by sync/summaries.py."""
 
 _CURRENT = (
     select(
@@ -119,7 +159,7 @@ def entries(tx: Reader, room_id: str, keys: Iterable[StateKey]) -> dict[StateKey
     found: dict[StateKey, StateEntry] = {}
     missing: list[StateKey] = []
     for key in keys:
-        entry = tx.caches.state.get((room_id, key))
+        entry = tx.cached(STATE, (room_id, key))
         if entry is None:
             missing.append(key)
         else:
@@ -163,19 +203,19 @@ def is_joined(tx: Reader, room_id: str, user_id: str) -> bool:
 
 def joined_users(tx: Reader, room_id: str) -> frozenset[str]:
     """Who is in the room now."""
-    cached = tx.caches.joined.get(room_id)
+    cached = tx.cached(JOINED, room_id)
     if cached is None:
         cached = frozenset(tx.sql.execute(_JOINED_USERS, {"room_id": room_id}).scalars())
-        tx.fill(tx.caches.joined, room_id, cached)
+        tx.fill(JOINED, room_id, cached)
     return cached
 
 
 def joined_rooms(tx: Reader, user_id: str) -> frozenset[str]:
     """The rooms that the user is in now."""
-    cached = tx.caches.joined_rooms.get(user_id)
+    cached = tx.cached(JOINED_ROOMS, user_id)
     if cached is None:
         cached = frozenset(tx.sql.execute(_JOINED_ROOMS, {"user_id": user_id}).scalars())
-        tx.fill(tx.caches.joined_rooms, user_id, cached)
+        tx.fill(JOINED_ROOMS, user_id, cached)
     return cached
 
 
@@ -193,7 +233,7 @@ def replace(tx: Tx, event: Event, position: int) -> int | None:
     tx.sql.execute(_BEGIN, {**of_entry, "position": position, "as_member": membership})
     size = rows.memory_bytes(event)
     entry = StateEntry(event, position, position, size)
-    tx.remember(tx.caches.state, (event.room_id, key), entry)
+    tx.remember(STATE, (event.room_id, key), entry)
     if event.type == MEMBER:
         _keep_joined(tx, event, position, before.event)
     return before.position if before.event is not None else None
@@ -201,18 +241,18 @@ def replace(tx: Tx, event: Event, position: int) -> int | None:
 
 def remove_room(tx: Tx, room_id: str) -> None:
     """Let nothing of a room be left here; called by rooms/purge.py alone."""
-    tx.forget(tx.caches.joined, room_id)
-    tx.forget(tx.caches.members, room_id)
+    tx.forget(JOINED, room_id)
+    tx.forget(MEMBERS, room_id)
     removed = tx.sql.execute(_REMOVE_ROOM, {"room_id": room_id})
     for event_type, state_key in {(row.type, row.state_key) for row in removed}:
-        tx.forget(tx.caches.state, (room_id, (event_type, state_key)))
+        tx.forget(STATE, (room_id, (event_type, state_key)))
         if event_type == MEMBER:
-            tx.forget(tx.caches.joined_rooms, state_key)
+            tx.forget(JOINED_ROOMS, state_key)
 
 
 def _keep_joined(tx: Tx, event: Event, position: int, before: Event | None) -> None:
     """Carry a membership over into the caches of who is joined where."""
-    tx.forget(tx.caches.members, event.room_id)
+    tx.forget(MEMBERS, event.room_id)
     tx.caches.lately.memberships = position
     was_joined = before is not None and before.content.get("membership") == "join"
     is_now_joined = event.content["membership"] == "join"
@@ -220,10 +260,10 @@ def _keep_joined(tx: Tx, event: Event, position: int, before: Event | None) -> N
         return
     user_id = event.state_key or ""
     for cache, key, element in (
-        (tx.caches.joined, event.room_id, user_id),
-        (tx.caches.joined_rooms, user_id, event.room_id),
+        (JOINED, event.room_id, user_id),
+        (JOINED_ROOMS, user_id, event.room_id),
     ):
-        known = cache.get(key)
+        known = tx.cached(cache, key)
         if known is not None:
             tx.remember(cache, key, known | {element} if is_now_joined else known - {element})
         else:  # mark the cache as changed: a reader with an older view may be about to fill it
@@ -238,7 +278,7 @@ def _read_entries(tx: Reader, room_id: str, keys: list[StateKey]) -> dict[StateK
         entry = StateEntry(event, row.position, row.from_position, size)
         found[row.type, row.state_key] = entry
     for key, entry in found.items():
-        tx.fill(tx.caches.state, (room_id, key), entry)
+        tx.fill(STATE, (room_id, key), entry)
     return found
 
 

@@ -19,7 +19,7 @@ import orjson
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from app import errors
-from app.caches import Requester, RoomHead
+from app.caches import Requester
 from app.core.appservices import transactions
 from app.core.push import counts
 from app.core.rooms import client_events, rows, search_index, state
@@ -123,7 +123,7 @@ def create(tx: Tx, version: RoomVersion, draft: Draft) -> str:
 
     `draft.room_id` is what the room shall be called; since version 12 its create event says that.
     """
-    head = RoomHead(version.name, [], 0)
+    head = rows.RoomHead(version.name, [], 0)
     event = _sign(tx, version, head, draft, {})
     try:
         event_auth.check(event, {})
@@ -140,7 +140,7 @@ def create(tx: Tx, version: RoomVersion, draft: Draft) -> str:
             "is_published": False,
         },
     )
-    tx.remember(tx.caches.rooms, event.room_id, head)
+    tx.remember(rows.ROOMS, event.room_id, head)
     store(tx, event, draft)
     return event.room_id
 
@@ -189,7 +189,7 @@ def store(tx: Tx, event: Event, draft: Draft) -> int:
 def remove_room(tx: Tx, room_id: str) -> None:
     """Let nobody send anything to a room any more; called by purge.py alone."""
     tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
-    tx.forget(tx.caches.rooms, room_id)
+    tx.forget(rows.ROOMS, room_id)
 
 
 def remove_events(tx: Tx, room_id: str, count: int) -> int:
@@ -198,7 +198,7 @@ def remove_events(tx: Tx, room_id: str, count: int) -> int:
     if positions:
         tx.sql.execute(_REMOVE_EVENT, [{"at": position} for position in positions])
     for position in positions:
-        tx.forget(tx.caches.client_events, position)
+        tx.forget(client_events.CLIENT_EVENTS, position)
         search_index.forget(tx, position)
     return len(positions)
 
@@ -223,7 +223,7 @@ def _unchanged(tx: Reader, draft: Draft) -> str | None:
 def _sign(
     tx: Reader,
     version: RoomVersion,
-    head: RoomHead,
+    head: rows.RoomHead,
     draft: Draft,
     auth_state: dict[StateKey, Event],
 ) -> Event:
@@ -334,7 +334,7 @@ def _advance(tx: Tx, event: Event, position: int) -> None:
     """The room's new end: this event, instead of those that it names as its predecessors."""
     head = rows.head(tx, event.room_id)
     left = [known for known in head.forward_extremities if known not in event.prev_event_ids]
-    new_head = RoomHead(head.version, [*left, event.event_id], max(head.depth, event.depth))
+    new_head = rows.RoomHead(head.version, [*left, event.event_id], max(head.depth, event.depth))
     tx.sql.execute(
         _ADVANCE,
         {
@@ -344,7 +344,7 @@ def _advance(tx: Tx, event: Event, position: int) -> None:
             "position": position,
         },
     )
-    tx.remember(tx.caches.rooms, event.room_id, new_head)
+    tx.remember(rows.ROOMS, event.room_id, new_head)
 
 
 def _keep_client_form(
@@ -366,7 +366,7 @@ def _keep_client_form(
         relation=relation,
         transaction=(draft.device_id, draft.txn_id),
     )
-    tx.remember(tx.caches.client_events, position, form)
+    tx.remember(client_events.CLIENT_EVENTS, position, form)
 
 
 def _apply_redaction(tx: Tx, event: Event, position: int) -> None:
@@ -383,13 +383,13 @@ def _apply_redaction(tx: Tx, event: Event, position: int) -> None:
         _REDACT,
         {"at": at, "redacted": canonical_json.encode(left).decode(), "by": position},
     )
-    tx.forget(tx.caches.client_events, at)
+    tx.forget(client_events.CLIENT_EVENTS, at)
     search_index.forget(tx, at)
     if target.state_key is not None:
-        tx.forget(tx.caches.state, (target.room_id, (target.type, target.state_key)))
+        tx.forget(state.STATE, (target.room_id, (target.type, target.state_key)))
         entry = {"room_id": target.room_id, "of_type": target.type, "with_key": target.state_key}
         for shown in tx.sql.execute(_EVENTS_OF_ENTRY, entry).scalars():
-            tx.forget(tx.caches.client_events, shown)  # one has the redacted as prev_content
+            tx.forget(client_events.CLIENT_EVENTS, shown)  # one has the redacted as prev_content
 
 
 def _note_leave(tx: Tx, event: Event, joined_before: frozenset[str]) -> None:

@@ -284,7 +284,7 @@ def upto(tx: Reader, user_id: str, room_id: str) -> int | None:
     if state.is_joined(tx, room_id, user_id):
         return None
     known = history(tx, user_id, room_id)
-    if known.is_open or known.joined_until == NOW_AND_LATER:
+    if known.is_open:
         return None
     if known.joined_until == 0:
         raise errors.forbidden("You are not in this room, and never were")

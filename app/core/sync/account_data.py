@@ -15,10 +15,12 @@ from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from app import errors
+from app.caches import CacheKind, declare
 from app.db import Reader, Tx
 from app.models.account_data import AccountData
 from app.spec import identifiers, push_rulesets
 from app.spec.events import Json
+from app.spec.push_rules import Ruleset
 
 PUSH_RULES: Final = "m.push_rules"
 FULLY_READ: Final = "m.fully_read"
@@ -69,6 +71,28 @@ _OF_USERS = select(AccountData.user_id, AccountData.type, AccountData.content).w
 )
 
 
+class PushSettings:
+    """What of a user's account data decides whom an event notifies."""
+
+    __slots__ = ("has_name_rule", "ignored", "ruleset", "size_bytes")
+
+    def __init__(
+        self, ruleset: Ruleset, ignored: frozenset[str], size_bytes: int, *, has_name_rule: bool
+    ) -> None:
+        self.ruleset = ruleset
+        self.ignored = ignored
+        """The users whose events never notify."""
+        self.has_name_rule = has_name_rule
+        """A rule looks for the user's display name, which is therefore wanted."""
+        self.size_bytes = size_bytes
+
+
+COMPILED: CacheKind[str, PushSettings] = declare(
+    "push_settings", 10, lambda settings: settings.size_bytes
+)
+"""Compiled push rules and ignored users, by user_id; filled by push/rules.py."""
+
+
 def get(tx: Reader, user_id: str, event_type: str, room_id: str = "") -> Json:
     """The object of this type. Raises M_NOT_FOUND when there is none."""
     content = find(tx, user_id, event_type, room_id)
@@ -115,14 +139,14 @@ def store(tx: Tx, user_id: str, event_type: str, content: Json, room_id: str = "
     position = tx.caches.lately.account_data = tx.next_position()
     tx.sql.execute(_UPSERT, {**key, "content": text, "position": position})
     if room_id == "" and event_type in PUSH_SETTINGS:
-        tx.forget(tx.caches.push_settings, user_id)
+        tx.forget(COMPILED, user_id)
     tx.wake(user_id)
 
 
 def erase(tx: Tx, user_id: str) -> None:
     """Take everything away, for an account that closes."""
     tx.sql.execute(delete(AccountData).where(AccountData.user_id == user_id))
-    tx.forget(tx.caches.push_settings, user_id)
+    tx.forget(COMPILED, user_id)
 
 
 def remove_room(tx: Tx, room_id: str) -> None:

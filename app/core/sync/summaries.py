@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable
 import orjson
 from sqlalchemy import bindparam, case, func, select, text
 
-from app.caches import MemberSummary
+from app.core.rooms import state
+from app.core.rooms.state import MemberSummary
 from app.db import Reader
 from app.models.base import NOW_AND_LATER
 from app.models.events import StoredEvent
@@ -82,7 +83,7 @@ def _members(tx: Reader, room_ids: list[str]) -> dict[str, MemberSummary]:
     found: dict[str, MemberSummary] = {}
     missing: list[str] = []
     for room_id in room_ids:
-        known = tx.caches.members.get(room_id)
+        known = tx.cached(state.MEMBERS, room_id)
         if known is None:
             missing.append(room_id)
         else:
@@ -90,7 +91,7 @@ def _members(tx: Reader, room_ids: list[str]) -> dict[str, MemberSummary]:
     if missing:
         read = _read_members(tx, missing)
         for room_id, members in read.items():
-            tx.fill(tx.caches.members, room_id, members)
+            tx.fill(state.MEMBERS, room_id, members)
         found |= read
     return found
 

@@ -24,7 +24,7 @@ from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from app import errors
-from app.caches import Inbox, Requester
+from app.caches import CacheKind, Requester, declare
 from app.db import Database, Reader, Tx
 from app.errors import MatrixError
 from app.models.devices import Device
@@ -49,6 +49,20 @@ _USERS_AT_ONCE: Final = 500
 
 Address = tuple[str, str]
 """(user_id, device_id)"""
+
+
+class Inbox:
+    """What waits for a device."""
+
+    __slots__ = ("count", "newest")
+
+    def __init__(self, count: int, newest: int) -> None:
+        self.count = count
+        self.newest = newest
+        """The position of the last message; 0 where there is none."""
+
+
+INBOXES: CacheKind[Address, Inbox] = declare("inboxes", 1, lambda _: 100)
 
 _OF_DEVICE = (
     ToDeviceMessage.user_id == bindparam("user_id"),
@@ -194,7 +208,7 @@ def acknowledge(tx: Tx, user_id: str, device_id: str, token: int) -> None:
     )
     left = before.count - gone.rowcount
     inbox = Inbox(left, before.newest if left else 0)
-    tx.remember(tx.caches.inboxes, (user_id, device_id), inbox)
+    tx.remember(INBOXES, (user_id, device_id), inbox)
     tx.sql.execute(
         delete(CutAnswer).where(
             CutAnswer.user_id == user_id, CutAnswer.device_id == device_id, CutAnswer.token < token
@@ -218,7 +232,7 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
         )
     )
     for device_id in device_ids:
-        tx.forget(tx.caches.inboxes, (user_id, device_id))
+        tx.forget(INBOXES, (user_id, device_id))
 
 
 def _begin(tx: Tx, requester: Requester, event_type: str, txn_id: str) -> bool:
@@ -271,12 +285,12 @@ def _keep_small(tx: Tx, address: Address, inbox: Inbox) -> None:
         oldest = [row.position for row in tx.sql.execute(_AFTER, asked)]
         tx.sql.execute(delete(ToDeviceMessage).where(ToDeviceMessage.position.in_(oldest)))
         inbox = Inbox(inbox.count - len(oldest), inbox.newest)
-    tx.remember(tx.caches.inboxes, address, inbox)
+    tx.remember(INBOXES, address, inbox)
 
 
 def _inboxes(tx: Reader, addresses: Collection[Address]) -> dict[Address, Inbox]:
     """How much waits for each of these devices."""
-    known = {address: tx.caches.inboxes.get(address) for address in addresses}
+    known = {address: tx.cached(INBOXES, address) for address in addresses}
     asked = list({user_id for (user_id, _), inbox in known.items() if inbox is None})
     found: dict[Address, Inbox] = {}
     for at in range(0, len(asked), _USERS_AT_ONCE):
@@ -288,11 +302,11 @@ def _inboxes(tx: Reader, addresses: Collection[Address]) -> dict[Address, Inbox]
 
 def _inbox(tx: Reader, user_id: str, device_id: str) -> Inbox:
     """How much waits for a device."""
-    found = tx.caches.inboxes.get((user_id, device_id))
+    found = tx.cached(INBOXES, (user_id, device_id))
     if found is None:
         device = {"user_id": user_id, "device_id": device_id}
         found = Inbox(*tx.sql.execute(_INBOX, device).one())
-        tx.fill(tx.caches.inboxes, (user_id, device_id), found)
+        tx.fill(INBOXES, (user_id, device_id), found)
     return found
 
 

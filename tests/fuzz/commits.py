@@ -1,0 +1,70 @@
+"""Looks into the middle of a COMMIT, when a write has changed the caches but is not on the disk."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from app.db import Database
+
+
+class Commits:
+    """The writer's connection of a server; the next COMMIT can be looked into.
+
+    The look has a thread of its own, as a request has. One that wants to write itself waits for the
+    COMMIT to be over, as it would in a running server.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._raw: sqlite3.Connection = database._raw  # noqa: SLF001 - nothing else sees a COMMIT
+        self._look: Callable[[], None] | None = None
+        self._is_after = False
+        self._threads: list[threading.Thread] = []
+        self._problems: list[BaseException] = []
+        self.looks = 0
+        database._raw = self  # type: ignore[assignment]  # noqa: SLF001 - as above
+
+    def look_into_next(self, look: Callable[[], None], *, is_after: bool) -> None:
+        """Call `look` during the next COMMIT: before it is done, or when it is but nobody knows."""
+        self._look, self._is_after = look, is_after
+
+    def finish(self) -> None:
+        """Wait for the looks that were begun, and raise what they have raised."""
+        self._look = None
+        while self._threads:
+            self._threads.pop().join()
+        if self._problems:
+            raise self._problems.pop()
+
+    def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+        """Run a statement of the writer's."""
+        if sql != "COMMIT" or self._look is None:
+            return self._raw.execute(sql, *args)
+        look, self._look = self._look, None
+        if not self._is_after:
+            self._begin(look)
+        done = self._raw.execute(sql, *args)
+        if self._is_after:
+            self._begin(look)
+        return done
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+    def _begin(self, look: Callable[[], None]) -> None:
+        self.looks += 1
+        thread = threading.Thread(target=self._guarded, args=(look,))
+        self._threads.append(thread)
+        thread.start()
+        waiting = self._database._turn._queue  # noqa: SLF001 - shows whether the look wants to write
+        while thread.is_alive() and not waiting:
+            thread.join(0.001)
+
+    def _guarded(self, look: Callable[[], None]) -> None:
+        try:
+            look()
+        except BaseException as problem:  # noqa: BLE001 - raised by finish()
+            self._problems.append(problem)
