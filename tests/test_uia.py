@@ -81,9 +81,29 @@ def test_the_password_of_somebody_else_proves_nothing(login: Login) -> None:
     login("bob")
     alice = login("alice")
 
-    answer = alice.post("delete_devices", json={"devices": [], "auth": proof("bob")})
+    session = begin(alice, devices=[alice.device_id])
 
-    assert refusal(answer) == (401, "M_FORBIDDEN")
+    answers = [
+        alice.post(
+            "delete_devices",
+            json={"devices": [alice.device_id], "auth": proof(name, word, session=session)},
+        )
+        for name, word in [("bob", PASSWORD), ("bob", "wrong"), ("nobody", PASSWORD)]
+    ]
+
+    assert [refusal(answer) for answer in answers] == [(403, "M_FORBIDDEN")] * 3
+    assert len({answer.data for answer in answers}) == 1
+    assert alice.get("account/whoami").status_code == 200
+
+
+def test_the_password_of_somebody_else_confirms_no_removal_of_a_device(login: Login) -> None:
+    login("bob")
+    alice = login("alice")
+
+    answer = alice.delete(f"devices/{alice.device_id}", json={"auth": proof("bob")})
+
+    assert refusal(answer) == (403, "M_FORBIDDEN")
+    assert alice.get("account/whoami").status_code == 200
 
 
 @pytest.mark.parametrize(
