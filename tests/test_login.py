@@ -187,11 +187,20 @@ def test_logging_out_everywhere_ends_the_sessions_of_nobody_else(login: Login) -
     assert bob.get("account/whoami").status_code == 200
 
 
-def test_a_deactivated_user_is_told_so(client: FlaskClient, login: Login) -> None:
+def test_a_deactivated_account_is_refused_as_one_that_never_was(
+    client: FlaskClient, login: Login
+) -> None:
     proof = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
     login("alice").post("account/deactivate", json={"auth": proof})
 
-    assert refusal(log_in(client, "alice")) == (403, "M_USER_DEACTIVATED")
+    answers = [
+        log_in(client, "alice"),
+        log_in(client, "alice", password="wrong"),
+        log_in(client, "nobody", password="wrong"),
+    ]
+
+    assert [refusal(answer) for answer in answers] == [(403, "M_FORBIDDEN")] * 3
+    assert len({answer.data for answer in answers}) == 1
 
 
 def test_a_locked_user_is_told_so_who_knows_the_password(

@@ -71,21 +71,21 @@ def account_key(server_name: str, name: str) -> str:
 
 
 def by_password(db: Database, name: str, password: str) -> accounts.Known:
-    """The account of who gave the right name (a user id or its localpart) and password.
+    """Return the account with this name (a user id or its localpart) and password.
 
-    Raises M_FORBIDDEN for a wrong one, M_USER_DEACTIVATED, M_USER_LOCKED.
+    Raises M_FORBIDDEN for a wrong one, M_USER_LOCKED. A deactivated account has no password any
+    more, so that each is wrong: nobody learns who has left from guesses. M_USER_DEACTIVATED is for
+    those who have proved by something else that the account was theirs.
     """
     with db.read() as tx:
         account = accounts.find_by_name(tx, name)
     is_right = accounts.has_password(db.server, account, password)
-    if account is not None and account.deactivated_ts is not None:
-        raise errors.user_deactivated()
-    if account is None or not is_right:
+    if account is None or account.deactivated_ts is not None or not is_right:
         raise errors.forbidden(WRONG)
     if account.is_locked:
         raise errors.user_locked()
     if accounts.wants_rehash(db.server, account):
-        new_hash = accounts.hash_password(db.server, password)
+        new_hash = accounts.hash_again(db.server, password)
         with db.write() as tx:
             accounts.renew_hash(tx, account, new_hash)
         return replace(account, password_hash=new_hash)
