@@ -170,6 +170,12 @@ class Config:
         kinds.choice(("argon2id", "cheap")),
         "How passwords are kept. cheap is for tests, and only where bind is a loopback address.",
     )
+    min_password_length: int = setting(
+        8,
+        kinds.whole(1, 128),
+        "How many characters a new password has at least. Passwords that accounts have already stay"
+        " good.",
+    )
     default_room_version: str = setting(
         "11",
         kinds.ROOM_VERSION,

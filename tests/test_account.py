@@ -70,6 +70,7 @@ def test_the_other_sessions_may_stay(login: Login) -> None:
     ("body", "expected"),
     [
         ({"new_password": ""}, (400, "M_WEAK_PASSWORD")),
+        ({"new_password": "1234567"}, (400, "M_WEAK_PASSWORD")),
         ({"new_password": None}, (400, "M_BAD_JSON")),
         ({}, (400, "M_MISSING_PARAM")),
         ({"new_password": NEW, "logout_devices": "no"}, (400, "M_BAD_JSON")),

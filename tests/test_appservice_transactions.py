@@ -110,7 +110,7 @@ def test_rooms_and_aliases_of_its_namespaces_are_told_too(
     namespaces = {"aliases": [{"regex": "#cats:", "exclusive": False}], "rooms": []}
     app = start(irc_server.url, namespaces=namespaces)
     client = app.test_client()
-    body = {"username": "alice", "password": "x", "auth": {"type": "m.login.dummy"}}
+    body = {"username": "alice", "password": "x" * 12, "auth": {"type": "m.login.dummy"}}
     session = client.post("/_matrix/client/v3/register", json=body).get_json()
     alice = Person(client, session["user_id"], session["access_token"], session["device_id"])
     room_id = alice.create_room(room_alias_name="cats")

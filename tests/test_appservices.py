@@ -194,7 +194,7 @@ def test_outside_of_its_namespace_it_makes_nobody_and_logs_nobody_in(
 
 
 def test_others_do_not_get_its_names(irc: Irc, client: Any) -> None:
-    body = {"username": "_irc_neil", "password": "x", "auth": {"type": "m.login.dummy"}}
+    body = {"username": "_irc_neil", "password": "x" * 12, "auth": {"type": "m.login.dummy"}}
 
     taken = client.post("/_matrix/client/v3/register", json=body)
     asked = irc.get("register/available", query_string={"username": "_irc_neil"})

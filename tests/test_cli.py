@@ -350,6 +350,18 @@ def test_what_is_wrong_is_one_line(run: Run, words: tuple[str, ...], line: str) 
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("words", [("add", "bob"), ("passwd", "alice")])
+def test_a_short_password_is_refused(app: Flask, run: Run, words: tuple[str, ...]) -> None:
+    run("user", "add", "alice", "--password-stdin", stdin=PASSWORD)
+
+    done = run("user", *words, "--password-stdin", stdin="1234567\n")
+
+    assert done.returncode == 1
+    assert done.stderr == "homebody: The password has fewer than 8 characters\n"
+    app.extensions["db"].notice_other_writers()
+    assert log_in(app.test_client(), "alice", PASSWORD) == 200
+
+
 def test_the_settings_in_force_are_printed_without_secrets(run_apart: Run) -> None:
     done = run_apart("config", HOMEBODY_REGISTRATION_SHARED_SECRET="s3cret")
 

@@ -235,7 +235,7 @@ def test_others_are_served_while_the_mail_server_takes_its_time(
     waiting = threading.Thread(target=wait_for_it)
     waiting.start()
     time.sleep(0.3)
-    other = {"username": "bob", "password": "x", "auth": {"type": "m.login.dummy"}}
+    other = {"username": "bob", "password": "x" * 12, "auth": {"type": "m.login.dummy"}}
     written = requests.post(f"{server.url}/_matrix/client/v3/register", json=other, timeout=10)
     is_under_way = not answers
     waiting.join()

@@ -343,6 +343,8 @@ def test_a_guests_name_can_not_be_taken_without_their_token(
 ) -> None:
     name = guest().user_id[1:].partition(":")[0]
 
-    answer = client.post(V3 + "register", json={"username": name, "password": "x", "auth": DUMMY})
+    answer = client.post(
+        V3 + "register", json={"username": name, "password": PASSWORD, "auth": DUMMY}
+    )
 
     assert refusal(answer) == (400, "M_USER_IN_USE")

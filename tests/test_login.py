@@ -237,6 +237,17 @@ def test_a_password_hash_of_another_kind_is_renewed_at_login(make_app: MakeApp) 
     assert log_in(app.test_client(), "alice").status_code == 200
 
 
+def test_a_short_password_from_before_there_was_a_rule_stays_good(
+    app: Flask, client: FlaskClient
+) -> None:
+    with app.extensions["db"].write() as tx:
+        accounts.create(tx, "@alice:localhost", bcrypt.using(rounds=4).hash("tea"))
+
+    answers = [log_in(client, "alice", "tea") for _ in range(2)]  # the first renews the hash
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
 def test_a_long_password_is_wrong_for_a_bcrypt_hash_and_no_fault(make_app: MakeApp) -> None:
     app = make_app()
     with app.extensions["db"].write() as tx:

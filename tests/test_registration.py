@@ -288,8 +288,40 @@ def test_who_knows_the_shared_secret_registers_people(make_app: MakeApp) -> None
     assert refusal(wrong) == (403, "M_FORBIDDEN")
     assert right.status_code == 200
     assert right.get_json()["user_id"] == "@alice:localhost"
+    assert client.get(f"{V3}profile/@alice:localhost").get_json() == {"displayname": "alice"}
     assert right.get_json()["access_token"]
     assert refusal(again) == (400, "M_USER_IN_USE")
+
+
+@pytest.mark.parametrize("password", ["", "1234567", "ééééééé"])
+def test_a_short_password_makes_no_account(make_app: MakeApp, password: str) -> None:
+    client = make_app(registration_shared_secret="s3cret").test_client()
+    nonce = client.get(SHARED_SECRET).get_json()["nonce"]
+    proof = mac("s3cret", nonce, "alice", password, "notadmin")
+
+    answers = [
+        client.post(V3 + "register", json={"username": "alice", "password": password}),
+        register(client, username="alice", password=password),
+        client.post(
+            SHARED_SECRET,
+            json={"nonce": nonce, "username": "alice", "password": password, "mac": proof},
+        ),
+    ]
+    free = client.get(V3 + "register/available", query_string={"username": "alice"})
+
+    assert [refusal(answer) for answer in answers] == [(400, "M_WEAK_PASSWORD")] * 3
+    assert free.status_code == 200
+
+
+def test_how_long_a_password_has_to_be_is_a_setting(make_app: MakeApp) -> None:
+    client = make_app(min_password_length="4").test_client()
+
+    answers = [
+        register(client, username="alice", password=password) for password in ("123", "1234")
+    ]
+
+    assert refusal(answers[0]) == (400, "M_WEAK_PASSWORD")
+    assert answers[1].status_code == 200
 
 
 @pytest.mark.parametrize("nonce", ["", "made-up", "ff.00.00", "ff.äö.€"])

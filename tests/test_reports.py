@@ -149,7 +149,7 @@ def test_reports_are_limited(make_app: MakeApp) -> None:
     client = make_app(**{"rate_limits": "true", "rc_reports.burst_count": "1"}).test_client()
     auth = {"type": "m.login.dummy"}
     session = client.post(
-        "/_matrix/client/v3/register", json={"username": "a", "password": "b", "auth": auth}
+        "/_matrix/client/v3/register", json={"username": "a", "password": "b" * 12, "auth": auth}
     ).get_json()
     alice = Person(client, session["user_id"], session["access_token"], session["device_id"])
     path = f"users/{alice.user_id}/report"

@@ -240,7 +240,7 @@ def test_the_owner_may_want_no_previews(make_app: MakeApp, alice: Person, site: 
 def test_many_who_ask_at_once_are_answered_by_one_fetch(tmp_path: Path, site: str) -> None:
     requests.get(f"{site}/forget", timeout=5)
     server = start(tmp_path, outside_allowed="127.0.0.1")
-    body = {"username": "alice", "password": "x", "auth": {"type": "m.login.dummy"}}
+    body = {"username": "alice", "password": "x" * 12, "auth": {"type": "m.login.dummy"}}
     session = requests.post(f"{server.url}{V3}register", json=body, timeout=10).json()
     headers = {"Authorization": f"Bearer {session['access_token']}"}
     answers: list[dict[str, Any]] = []

@@ -63,7 +63,7 @@ def change_password() -> Json:
     wish = http.convert(body, ChangePassword)
     if me is not None and me.service is not None:
         raise errors.forbidden("Users of application services have no password")
-    accounts.check_new_password(wish.new_password)
+    accounts.check_new_password(context.server().config, wish.new_password)
     if me is None:
         _reset_password(body, wish)
         return {}

@@ -66,7 +66,7 @@ def register_by(body: Json) -> Json:
         with context.db().read() as tx:
             registration.free_user_id(tx, wish.username)  # before the proof, as the spec wants it
     if wish.password is not None:
-        accounts.check_new_password(wish.password)
+        accounts.check_new_password(server.config, wish.password)
     proof = interactive.require_any(body, flows)
     password_hash = None
     if wish.password is not None:

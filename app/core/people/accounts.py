@@ -17,6 +17,7 @@ from sqlalchemy import bindparam, insert, select, update
 
 from app import errors, hub
 from app.caches import CacheKind, declare
+from app.config import Config
 from app.core.people import user_directory
 from app.db import Reader, Server, Tx
 from app.models.accounts import Account
@@ -200,20 +201,32 @@ def set_suspended(tx: Tx, user_id: str, *, is_suspended: bool) -> None:
     _change(tx, user_id, is_suspended=is_suspended)
 
 
-def check_new_password(password: str) -> None:
-    """Raises M_WEAK_PASSWORD for an empty one, M_INVALID_PARAM for one that is too long."""
+def check_new_password(config: Config, password: str) -> None:
+    """Raises M_WEAK_PASSWORD for one that is too short, M_INVALID_PARAM for one that is too long.
+
+    Nothing else is asked of a password: signs and digits that have to be in it make it no better.
+    """
     if not password:
         raise errors.weak_password("The password is empty")
+    if len(password) < config.min_password_length:
+        raise errors.weak_password(
+            f"The password has fewer than {config.min_password_length} characters"
+        )
     if len(password.encode()) > MAX_PASSWORD_BYTES:
         raise errors.invalid_param(f"The password is longer than {MAX_PASSWORD_BYTES} bytes")
 
 
 def hash_password(server: Server, password: str) -> str:
-    """What is kept of a password. Waits, so it has no place inside a write.
+    """Return what is kept of a new password. Waits, so it has no place inside a write.
 
     Raises as `check_new_password` does.
     """
-    check_new_password(password)
+    check_new_password(server.config, password)
+    return hash_again(server, password)
+
+
+def hash_again(server: Server, password: str) -> str:
+    """Return the same for a password that an account has already: no rule applies to it."""
     return _in_pool(lambda: str(_CONTEXTS[server.config.password_hashing].hash(password)))
 
 
