@@ -32,7 +32,7 @@ def create_app(config: Config) -> Flask:
     from app.core.ratelimits import RateLimits  # noqa: PLC0415 - see above
     from app.core.sync import lifetimes  # noqa: PLC0415 - see above
     from app.core.sync.repeats import Repeats  # noqa: PLC0415 - see above
-    from app.core.sync.sliding_told import Connections  # noqa: PLC0415 - see above
+    from app.core.sync.sliding_connections import Connections  # noqa: PLC0415 - see above
     from app.core.sync.state_sections import LazyMembers  # noqa: PLC0415 - see above
     from app.core.sync.wakeups import Wakeups  # noqa: PLC0415 - see above
     from app.metrics import Metrics  # noqa: PLC0415 - see above

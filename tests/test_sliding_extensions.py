@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from tests import encryption
-from tests.conftest import Login, Person
+from tests.conftest import Login, MakeApp, Person
 from tests.sliding import Json, ask, request, window
 
 MakeRoom = Callable[..., str]
@@ -310,3 +310,23 @@ def test_another_scope_takes_effect_though_nothing_else_has_changed(
     found = ask(alice, pos, extensions={"typing": ON})
 
     assert list(rooms_of(found, "typing")) == [room_id]
+
+
+def test_a_client_that_has_to_begin_anew_hears_who_types_no_more(
+    login: Login, room: MakeRoom, make_app: MakeApp
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    wanted = {"typing": ON}
+    types(bob, room_id)
+    pos = ask(alice, extensions=wanted)["pos"]
+
+    alice.client = bob.client = make_app().test_client()
+    refused = request(alice, pos, extensions=wanted)
+    anew = ask(alice, extensions=wanted)
+    then = ask(alice, anew["pos"], extensions=wanted)
+    other = ask(alice, conn_id="another", extensions=wanted)
+
+    assert refused.get_json()["errcode"] == "M_UNKNOWN_POS"
+    assert rooms_of(anew, "typing")[room_id]["content"] == {"user_ids": []}
+    assert rooms_of(then, "typing") == rooms_of(other, "typing") == {}

@@ -1,6 +1,6 @@
 """POST /sync of simplified sliding sync, in the unstable form that Element X asks for.
 
-A `pos` names what its connection has been told; see core/sync/sliding_told.py.
+A `pos` names what its connection has been told; see core/sync/sliding_connections.py.
 Spec: client-server-api#syncing
 """
 
@@ -21,12 +21,12 @@ from app.core.sync import (
     sliding,
     sliding_asks,
     sliding_extensions,
-    sliding_told,
     to_device,
     tokens,
 )
 from app.core.sync.sliding_asks import Extensions, RoomList, Subscription, Windows
-from app.core.sync.sliding_told import Connections, Told
+from app.core.sync.sliding_connections import Connections
+from app.core.sync.sliding_told import Told
 from app.spec import identifiers
 from app.spec.events import Json
 
@@ -92,13 +92,13 @@ def sliding_sync() -> Json:
     me = http.requester()
     key = (me.user_id, me.device_id, ask.conn_id)
     pos = request.args.get("pos")
-    told = _connections().get(key, pos) if pos else sliding_told.NOTHING
+    told = _connections().get(key, pos) if pos else _connections().begin(key)
     search = _Search(me, windows, ask.extensions, _acknowledge(me, ask.extensions), told)
     with presence.syncing(context.ephemeral(), me.user_id, me.device_id, mood):
         body, _ = long_poll.first(
             me.user_id, timeout_ms if pos else 0, search.look, lambda found: found[1]
         )
-    body["pos"] = _connections().add(key, search.told, after=pos)
+    body["pos"] = _connections().add(key, search.told)
     # No `txn_id`, though some ask with one: Element X up to 2025 takes it for a promise that the
     # server remembers its room_subscriptions, and sends them no more
     return body

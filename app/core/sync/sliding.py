@@ -27,7 +27,7 @@ from app.core.sync import (
     sliding_others,
     sliding_rooms,
 )
-from app.core.sync.sliding_asks import Config, RoomList, Windows
+from app.core.sync.sliding_asks import Config, Configs, RoomList, Windows
 from app.core.sync.sliding_order import Changes, Order
 from app.core.sync.sliding_others import GONE
 from app.core.sync.sliding_told import Told, ToldRoom
@@ -49,6 +49,8 @@ class Found:
     """The rooms in sight, by the name of the list."""
     events: Mapping[str, Set[str]] = field(default_factory=dict)
     """{room_id: ids of the events shown} where some are older than the last answer."""
+    subscribed: Set[str] = frozenset()
+    """The rooms that the request names; not filled in where nothing has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,9 @@ def rooms(tx: Reader, asker: Requester, asked: Windows, told: Told) -> Found:
     changes = sliding_order.since(
         tx, user_id, told.order, told.position, are_rooms_wanted=are_wanted
     )
-    now = dataclasses.replace(told, position=tx.position, asked=asked, order=changes.order)
-    is_same = bool(told.position) and asked == told.asked
+    digest = asked.digest()
+    now = dataclasses.replace(told, position=tx.position, asked=digest, order=changes.order)
+    is_same = bool(told.position) and digest == told.asked
     if is_same and not changes.is_something:
         return Found({}, now, changes, {})
     for_two = told.direct
@@ -91,7 +94,8 @@ def rooms(tx: Reader, asker: Requester, asked: Windows, told: Told) -> Found:
     for room_id in found.gone:
         known.pop(room_id, None)
     now = dataclasses.replace(now, rooms=known, lists=sight.counted)
-    return Found(found.rooms, now, changes, sight.windows, found.events)
+    subscribed = asked.room_subscriptions.keys()
+    return Found(found.rooms, now, changes, sight.windows, found.events, subscribed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,16 +145,16 @@ def _found(
 
 def _sight(tx: Reader, user_id: str, asked: Windows, now: Told) -> _Sight:
     """Put the windows onto the sorted rooms."""
-    sight = _Sight({}, {}, {})
+    sight, configs = _Sight({}, {}, {}), Configs()
     for name, one in asked.lists.items():
         ids = sliding_filters.matching(tx, user_id, now.order, one.filters, now.direct, now.kinds)
         sight.counted[name] = {"count": len(ids)}
         seen = set(_in_ranges(ids, one))
         sight.windows[name] = seen
-        _want(sight.wanted, seen, sliding_asks.config(user_id, one))
+        _want(sight.wanted, seen, sliding_asks.config(user_id, one), configs)
     for room_id, subscription in asked.room_subscriptions.items():
         if room_id in now.order.rooms:
-            _want(sight.wanted, [room_id], sliding_asks.config(user_id, subscription))
+            _want(sight.wanted, [room_id], sliding_asks.config(user_id, subscription), configs)
     # in the order of the rooms, as clients like to show them so before they have sorted them
     sight_ids = [room_id for room_id in now.order.ids if room_id in sight.wanted]
     return dataclasses.replace(sight, wanted={room: sight.wanted[room] for room in sight_ids})
@@ -164,9 +168,12 @@ def _in_ranges(ids: list[str], one: RoomList) -> Iterable[str]:
         yield from ids[first : last + 1]
 
 
-def _want(wanted: dict[str, Config], room_ids: Iterable[str], config: Config) -> None:
+def _want(
+    wanted: dict[str, Config], room_ids: Iterable[str], config: Config, configs: Configs
+) -> None:
     for room_id in room_ids:
-        wanted[room_id] = wanted[room_id] | config if room_id in wanted else config
+        both = wanted[room_id] | config if room_id in wanted else config
+        wanted[room_id] = configs.shared(both)
 
 
 def _gone(told: Told, changes: Changes) -> set[str]:

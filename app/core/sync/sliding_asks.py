@@ -7,6 +7,7 @@ Spec: client-server-api#syncing
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Final
@@ -15,6 +16,7 @@ import msgspec
 
 from app import errors
 from app.core.rooms import state
+from app.spec import identifiers
 from app.spec.events import StateKey
 
 MAX_TIMELINE: Final = 100
@@ -25,6 +27,8 @@ MAX_RANGES: Final = 20
 MAX_SUBSCRIPTIONS: Final = 1000
 MAX_PATTERNS: Final = 200
 """Of required state, in one list or subscription."""
+MAX_DIFFERENT_PATTERNS: Final = 500
+"""In a whole request; what a connection knows of a room is kept, and adds up to no more."""
 
 _LAZY: Final[StateKey] = (state.MEMBER, "$LAZY")
 _ALL: Final[StateKey] = ("*", "*")
@@ -97,6 +101,10 @@ class Windows(msgspec.Struct):
     scopes: tuple[Extension, ...] = ()
     """The extensions that tell of rooms."""
 
+    def digest(self) -> bytes:
+        """Return what stands for the request where it is compared with the one before."""
+        return hashlib.blake2b(msgspec.json.encode(self), digest_size=16).digest()
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -141,6 +149,17 @@ class Config:
         return {key for kind, key in self.required if kind in kinds} - {"*", "$LAZY", ""}
 
 
+class Configs:
+    """One object for equal configs: each of a user's rooms has one, which is kept."""
+
+    def __init__(self) -> None:
+        self._known: dict[Config, Config] = {}
+
+    def shared(self, one: Config) -> Config:
+        """Return the first config that equals this one."""
+        return self._known.setdefault(one, one)
+
+
 def check(asked: Windows) -> None:
     """Raises M_INVALID_PARAM for more than a client can want."""
     if len(asked.lists) > MAX_LISTS:
@@ -152,6 +171,12 @@ def check(asked: Windows) -> None:
     for one in (*asked.lists.values(), *asked.room_subscriptions.values()):
         if len(one.required_state) > MAX_PATTERNS:
             raise errors.invalid_param(f"required_state has at most {MAX_PATTERNS} entries")
+    asked_for = (*asked.lists.values(), *asked.room_subscriptions.values())
+    different = {pattern for one in asked_for for pattern in one.required_state}
+    if len(different) > MAX_DIFFERENT_PATTERNS:
+        raise errors.invalid_param(
+            f"All required_state together has at most {MAX_DIFFERENT_PATTERNS} different entries"
+        )
 
 
 def config(user_id: str, asked: Subscription) -> Config:
@@ -163,6 +188,8 @@ def config(user_id: str, asked: Subscription) -> Config:
 def _patterns(user_id: str, asked: Iterable[tuple[str, str]]) -> Iterable[StateKey]:
     pairs = set(asked)
     for event_type, state_key in pairs:
+        if len(event_type) > identifiers.MAX_BYTES or len(state_key) > identifiers.MAX_BYTES:
+            continue  # no event has such a type or state key
         if state_key == "$LAZY":
             if event_type == state.MEMBER:
                 yield _LAZY

@@ -119,10 +119,9 @@ def _scope(wanted: Extension, found: Found) -> set[str]:
     for name, rooms in found.windows.items():
         if wanted.lists is None or "*" in wanted.lists or name in wanted.lists:
             seen |= rooms
-    subscribed = found.told.asked.room_subscriptions.keys()
     if wanted.rooms is None or "*" in wanted.rooms:
-        return seen | subscribed
-    return seen | (subscribed & set(wanted.rooms))
+        return seen | found.subscribed
+    return seen | (found.subscribed & set(wanted.rooms))
 
 
 def _of_rooms(
@@ -140,7 +139,9 @@ def _of_rooms(
         return {"rooms": _receipts(tx, user_id, rooms, told, found)}
     since = told.ephemeral if name in told.extended else 0
     typers = typing.since(tx, ephemeral, user_id, rooms.old, since) if rooms.old else {}
-    if rooms.new:
+    if rooms.new and told.is_resumed:  # the client may still show users who typed before
+        typers |= typing.in_rooms(tx, ephemeral, user_id, rooms.new)
+    elif rooms.new:
         typers |= typing.since(tx, ephemeral, user_id, rooms.new, 0)
     return {"rooms": typers}
 

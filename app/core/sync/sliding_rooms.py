@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from app.caches import ClientEvent, Requester
 from app.core.rooms import aggregations, encoding, visibility
 from app.core.sync import sliding_state, sliding_summaries, spans
-from app.core.sync.sliding_asks import Config
+from app.core.sync.sliding_asks import MAX_DIFFERENT_PATTERNS, Config, Configs
 from app.core.sync.sliding_order import Changes
 from app.core.sync.sliding_state import News
 from app.core.sync.sliding_told import Told, ToldRoom
@@ -60,7 +60,8 @@ def load(
     for room_id in counted - entries.keys():
         entries[room_id] = {"membership": "join", "bump_stamp": told.rooms[room_id].bump}
     sliding_summaries.add_counts(tx, asker.user_id, entries)
-    after = {one.span.room_id: _after(one, bumps) for one in found}
+    configs = Configs()
+    after = {one.span.room_id: _after(one, bumps, configs) for one in found}
     older = {
         one.span.room_id: {event.event_id for event in one.span.timeline}
         for one in shown
@@ -144,7 +145,7 @@ def _live(span: Span, position: int) -> int:
     return sum(position < event.position for event in span.timeline) if position else 0
 
 
-def _after(one: News, bumps: Mapping[str, int]) -> ToldRoom:
+def _after(one: News, bumps: Mapping[str, int], configs: Configs) -> ToldRoom:
     """What the connection knows of the room with this answer."""
     before, wanted = one.before, one.config
     if before is None:
@@ -153,8 +154,9 @@ def _after(one: News, bumps: Mapping[str, int]) -> ToldRoom:
     is_known = not any(before.config.wants(key) and not wanted.wants(key) for key in one.changed)
     required = wanted.required | before.config.required if is_known else wanted.required
     limit = wanted.limit if one.has_gap else max(wanted.limit, before.config.limit)
+    if len(required) > MAX_DIFFERENT_PATTERNS:  # of many requests: some is sent again
+        required = wanted.required
     config = Config(limit, required)
-    if before.config == config:
-        config = before.config
+    config = before.config if before.config == config else configs.shared(config)
     bump = bumps.get(one.span.room_id, before.bump)
     return ToldRoom(config, "join", bump, members=one.members)

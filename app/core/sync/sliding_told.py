@@ -1,30 +1,24 @@
-"""What a connection of sliding sync has been told, by the `pos` that it shows.
+"""What a connection of sliding sync was sent, and about how much memory that takes.
 
-A `pos` stands for a `Told`, which never changes: who repeats a request, as its answer was lost or
-never made, is told the same again and what has happened since. Who shows a `pos` has received the
-answer that brought it, so what was known before that is dropped.
-
-All this is in memory, and bounded in number and bytes. A client whose `pos` is not known any more
-begins anew: M_UNKNOWN_POS tells it to.
+A `Told` stands for one answer, and never changes; most of it is shared with the answer before it.
+See sliding_connections.py for how they are kept.
 """
 
 from __future__ import annotations
 
-import secrets
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from app import errors
-from app.core.sync.sliding_asks import Config, Windows
+from app.core.sync.sliding_asks import Config
 from app.core.sync.sliding_filters import Kind
 from app.core.sync.sliding_order import NO_ROOMS, Order
 from app.spec.events import Json
 
-Key = tuple[str, str, str]
-"""(user_id, device_id, conn_id)"""
+_SLOT_BYTES: Final = 110
+"""Of an element of a dict or a frozenset."""
+_TEXT_BYTES: Final = 80
+"""Of a string, besides its characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +43,8 @@ class Told:
     position: int = 0
     """Of the clock; 0: nothing."""
     ephemeral: int = 0
-    asked: Windows = field(default_factory=Windows)
-    """By the request that was answered so."""
+    asked: bytes = b""
+    """The digest of the request that was answered so: all of it could be megabytes."""
     order: Order = NO_ROOMS
     """The user's rooms at the position."""
     rooms: Mapping[str, ToldRoom] = field(default_factory=dict)
@@ -62,110 +56,36 @@ class Told:
     """How many rooms each list had."""
     extended: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """By extension, the rooms of which it has told."""
+    is_resumed: bool = False
+    """The client knew things before the connection began, of which the server knows nothing."""
 
     def parts(self) -> dict[int, int]:
-        """{identity: bytes in memory, about} of what it shares with others of the connection."""
-        sizes = [
-            (self.order, 250 * len(self.order.rooms)),
-            (self.rooms, 400 * len(self.rooms)),
-            (self.kinds, 300 * len(self.kinds)),
-            (self.direct, 100 * len(self.direct)),
-            (self.asked, 2000 * (1 + len(self.asked.lists) + len(self.asked.room_subscriptions))),
-            *((rooms, 70 * len(rooms)) for rooms in self.extended.values()),
-        ]
-        return {id(part): size for part, size in sizes}
+        """Return {identity: bytes in memory, about} of what it shares with others."""
+        room_id_bytes = _TEXT_BYTES + max(map(len, self.order.ids[:1]), default=0)
+        found = {
+            id(self.order): (250 + room_id_bytes) * len(self.order.rooms),
+            id(self.rooms): _SLOT_BYTES * len(self.rooms),
+            id(self.kinds): sum(_SLOT_BYTES + it.size_bytes for it in self.kinds.values()),
+            id(self.direct): sum(_SLOT_BYTES + len(it) for it in self.direct),
+            id(self.lists): sum(400 + 4 * len(name) for name in self.lists),
+        }
+        for room_ids in self.extended.values():
+            found[id(room_ids)] = _SLOT_BYTES * len(room_ids)
+        for room in self.rooms.values():
+            found[id(room)] = 300
+            if (members := id(room.members)) not in found:
+                found[members] = sum(_SLOT_BYTES + len(it) for it in room.members)
+            if (required := id(room.config.required)) not in found:
+                found[required] = _pattern_bytes(room.config)
+        return found
+
+
+def _pattern_bytes(config: Config) -> int:
+    return sum(
+        _SLOT_BYTES + 2 * _TEXT_BYTES + 4 * (len(event_type) + len(state_key))
+        for event_type, state_key in config.required
+    )
 
 
 NOTHING: Final = Told()
-
-
-class _Connection:
-    """The positions of one connection, and what they take."""
-
-    __slots__ = ("size_bytes", "told", "used_at")
-
-    def __init__(self) -> None:
-        self.told: OrderedDict[str, Told] = OrderedDict()
-        self.size_bytes = 0
-        self.used_at = 0.0
-
-    def measure(self) -> None:
-        parts: dict[int, int] = {}
-        for told in self.told.values():
-            parts |= told.parts()
-        self.size_bytes = sum(parts.values()) + 1000 * len(self.told)
-
-
-class Connections:
-    """What each connection was told, the least recently used first."""
-
-    MAX_OF_DEVICE = 10
-    MAX_BYTES = 64 * 2**20
-    IDLE_SECONDS = 7 * 86_400.0
-    KEPT = 4
-    """Positions: the one that the client showed last, and answers that may be on their way."""
-
-    def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
-        self._seconds = seconds
-        self._kept: OrderedDict[Key, _Connection] = OrderedDict()
-        self._size_bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def get(self, key: Key, pos: str) -> Told:
-        """What was told up to `pos`; all other positions end. Raises M_UNKNOWN_POS."""
-        self._drop_idle()
-        connection = self._kept.get(key)
-        if connection is None or pos not in connection.told:
-            raise errors.unknown_pos()
-        told = connection.told[pos]
-        connection.told = OrderedDict({pos: told})
-        self._use(key, connection)
-        return told
-
-    def add(self, key: Key, told: Told, *, after: str | None) -> str:
-        """A new `pos`, in an answer to who showed `after`; None: the connection begins."""
-        self._drop_idle()
-        connection = self._kept.get(key)
-        if connection is None or after is None:
-            self._drop(key)
-            connection = self._kept[key] = _Connection()
-        pos = secrets.token_urlsafe(9)
-        if (
-            after is not None and after in connection.told
-        ):  # it may be shown again, whatever else is forgotten
-            connection.told.move_to_end(after)
-        connection.told[pos] = told
-        while len(connection.told) > self.KEPT:
-            connection.told.popitem(last=False)
-        self._use(key, connection)
-        self._keep_small(key)
-        return pos
-
-    def _use(self, key: Key, connection: _Connection) -> None:
-        self._size_bytes -= connection.size_bytes
-        connection.measure()
-        self._size_bytes += connection.size_bytes
-        connection.used_at = self._seconds()
-        self._kept.move_to_end(key)
-
-    def _keep_small(self, newest: Key) -> None:
-        of_device = [key for key in self._kept if key[:2] == newest[:2]]
-        for key in of_device[: -self.MAX_OF_DEVICE]:
-            self._drop(key)
-        while self._size_bytes > self.MAX_BYTES and len(self._kept) > 1:
-            self._drop(next(iter(self._kept)))
-
-    def _drop_idle(self) -> None:
-        oldest = self._seconds() - self.IDLE_SECONDS
-        while self._kept:
-            key = next(iter(self._kept))
-            if self._kept[key].used_at > oldest:
-                return
-            self._drop(key)
-
-    def _drop(self, key: Key) -> None:
-        connection = self._kept.pop(key, None)
-        if connection is not None:
-            self._size_bytes -= connection.size_bytes
+RESUMED: Final = Told(is_resumed=True)
