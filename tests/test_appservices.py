@@ -148,6 +148,15 @@ def test_it_acts_as_the_users_whom_it_has_registered(irc: Irc) -> None:
     assert after.get_json()["user_id"] == GHOST
 
 
+def test_its_users_are_called_by_their_localparts_at_first(irc: Irc) -> None:
+    irc.get("account/whoami")  # makes its own user
+    irc.make_ghost()
+
+    names = [irc.get(f"profile/{user_id}").get_json() for user_id in (BOT, GHOST)]
+
+    assert names == [{"displayname": it[1:].partition(":")[0]} for it in (BOT, GHOST)]
+
+
 def test_it_may_act_as_nobody_else(irc: Irc, login: Login) -> None:
     login("alice")
 

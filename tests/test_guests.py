@@ -64,6 +64,8 @@ def test_a_guest_gets_a_name_and_a_session_whatever_else_they_ask_for(client: Fl
     }
     (device,) = person.get("devices").get_json()["devices"]
     assert device["display_name"] == "Library"
+    name = session["user_id"][1:].partition(":")[0]
+    assert client.get(f"{V3}profile/{session['user_id']}").get_json() == {"displayname": name}
 
 
 @pytest.mark.parametrize(

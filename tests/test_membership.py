@@ -30,7 +30,11 @@ def test_an_invite_is_accepted_by_joining(login: Login) -> None:
     invited = act(alice, room_id, "invite", user_id=BOB, reason="Welcome!")
 
     assert (invited.status_code, invited.get_json()) == (200, {})
-    assert membership(alice, room_id, BOB) == {"membership": "invite", "reason": "Welcome!"}
+    assert membership(alice, room_id, BOB) == {
+        "membership": "invite",
+        "displayname": "bob",
+        "reason": "Welcome!",
+    }
     joined = act(bob, room_id, "join")
     assert (joined.status_code, joined.get_json()) == (200, {"room_id": room_id})
     assert membership(bob, room_id, BOB)["membership"] == "join"
@@ -160,7 +164,11 @@ def test_one_knocks_and_is_let_in(login: Login) -> None:
     answer = bob.post("knock/%23door:localhost?via=x.example", json={"reason": "It is cold"})
 
     assert (answer.status_code, answer.get_json()) == (200, {"room_id": room_id})
-    assert membership(alice, room_id, BOB) == {"membership": "knock", "reason": "It is cold"}
+    assert membership(alice, room_id, BOB) == {
+        "membership": "knock",
+        "displayname": "bob",
+        "reason": "It is cold",
+    }
     assert refusal(act(bob, room_id, "join")) == (403, "M_FORBIDDEN")
     assert act(alice, room_id, "invite", user_id=BOB).status_code == 200
     assert act(bob, room_id, "join").status_code == 200
@@ -188,7 +196,11 @@ def test_members_of_an_allowed_room_may_join_a_restricted_one(login: Login, join
 
     assert answer.status_code == 200
     content = membership(bob, room_id, BOB)
-    assert content == {"membership": "join", "join_authorised_via_users_server": ALICE}
+    assert content == {
+        "membership": "join",
+        "displayname": "bob",
+        "join_authorised_via_users_server": ALICE,
+    }
 
 
 def test_only_who_could_invite_vouches_for_a_restricted_join(login: Login) -> None:
@@ -215,7 +227,7 @@ def test_who_is_invited_needs_nobody_to_vouch(login: Login) -> None:
     answer = act(bob, room_id, "join")
 
     assert answer.status_code == 200
-    assert membership(bob, room_id, BOB) == {"membership": "join"}
+    assert membership(bob, room_id, BOB) == {"membership": "join", "displayname": "bob"}
 
 
 def test_a_client_can_not_choose_who_vouches(app: Flask, login: Login) -> None:

@@ -138,6 +138,7 @@ def test_a_closed_account_is_not_found(login: Login, room: Room, alice: Person) 
 def test_the_best_come_first_and_the_limit_is_told(login: Login, room: Room, alice: Person) -> None:
     people = {who: login(who) for who in ("kim", "kimberley", "joachim", "hakim", "kimono")}
     name(people["kimono"], "Somebody")
+    name(people["kimberley"], "")
     room(alice, *people.values())
 
     in_order = found(alice, "kim")

@@ -257,7 +257,7 @@ def test_an_event_is_redacted(user: Asker) -> None:
 
 
 def test_a_profile_is_set_and_read(user: Asker, friend: Asker) -> None:
-    assert user.do(GET_PROFILE, userId=USER) == {}
+    assert user.do(GET_PROFILE, userId=USER) == {"displayname": "username"}
 
     assert user.do(PUT_DISPLAYNAME, userId=USER) == {}
 

@@ -142,7 +142,7 @@ def _make_sender(db: Database, service: Service) -> None:
     with db.write() as tx:
         if accounts.find(tx, service.sender) is None:
             tx.sql.execute(_KEEP, {"user_id": service.sender, "service_id": service.id})
-            accounts.create(tx, service.sender, None, is_bridged=True)
+            registration.create(tx, service.sender, None, is_bridged=True)
 
 
 def _has_device(tx: Reader, user_id: str, device_id: str) -> bool:

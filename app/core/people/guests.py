@@ -9,7 +9,7 @@ import secrets
 from typing import Final
 
 from app import errors
-from app.core.people import access_tokens, accounts, registration
+from app.core.people import access_tokens, registration
 from app.db import Database, Tx
 
 PREFIX: Final = "guest-"
@@ -20,7 +20,7 @@ def register(tx: Tx) -> str:
     if not tx.server.config.allow_guests:
         raise errors.guest_access_forbidden("This server has no guest accounts")
     user_id = registration.free_user_id(tx, PREFIX + secrets.token_hex(6))
-    accounts.create(tx, user_id, None, is_guest=True)
+    registration.create(tx, user_id, None, is_guest=True)
     return user_id
 
 
@@ -32,6 +32,6 @@ def by_token(db: Database, username: str | None, token: str) -> str:
     guest = access_tokens.authenticate(db, token)
     if not guest.is_guest:
         raise errors.forbidden("guest_access_token is no token of a guest")
-    if guest.user_id != f"@{username}:{db.server.name}":
+    if username is None or guest.user_id != f"@{registration.folded(username)}:{db.server.name}":
         raise errors.forbidden("username must be the one that the guest has")
     return guest.user_id

@@ -49,6 +49,16 @@ _DELETE = delete(ProfileField).where(
 _DELETE_ALL = delete(ProfileField).where(ProfileField.user_id == bindparam("of_user"))
 
 
+def begin(tx: Tx, user_id: str) -> None:
+    """Give a new account its localpart as a display name, until the user chooses another.
+
+    Clients show the whole user id of a user without a name, and other servers give one as well.
+    The user directory finds the user by the localpart anyway.
+    """
+    value = orjson.dumps(identifiers.localpart(user_id)).decode()
+    tx.sql.execute(_INSERT, {"user_id": user_id, "name": "displayname", "value": value})
+
+
 def of(tx: Reader, user_id: str) -> Json:
     """What a member event repeats: displayname and avatar_url, where the user has set them."""
     found = tx.sql.execute(_FOR_ROOMS, {"user_id": user_id})

@@ -16,7 +16,7 @@ from sqlalchemy import bindparam, delete, insert, or_, select, update
 
 from app import errors
 from app.config import Config
-from app.core.people import access_tokens, accounts, terms
+from app.core.people import access_tokens, accounts, profiles, terms
 from app.db import Reader, Tx
 from app.models.accounts import RegistrationToken
 from app.spec import identifiers
@@ -60,12 +60,12 @@ def flows(config: Config) -> list[list[str]]:
 
 
 def free_user_id(tx: Reader, username: str | None, service: Service | None = None) -> str:
-    """The user id that an account of this name would have; without a name, a random one.
+    """Return the user id that an account of this name would have; without a name, a random one.
 
     Raises M_INVALID_USERNAME, M_USER_IN_USE also for the names of deactivated accounts, and
     M_EXCLUSIVE for those of an application service other than the one that asks.
     """
-    name = _random_name() if username is None else username
+    name = _random_name() if username is None else folded(username, service)
     if not identifiers.is_valid_localpart_for_registration(name):
         raise errors.invalid_username(
             "A user name consists of a to z, 0 to 9 and the characters . _ = - / +"
@@ -79,6 +79,15 @@ def free_user_id(tx: Reader, username: str | None, service: Service | None = Non
     if name == tx.server.config.server_notices_user or accounts.find(tx, user_id) is not None:
         raise errors.user_in_use()
     return user_id
+
+
+def folded(username: str, service: Service | None = None) -> str:
+    """Return a user name as the account will have it: in small letters.
+
+    Telephones begin words with a capital letter, and accounts.find_by_name() takes that at a login
+    too. Application services mean the name as they write it.
+    """
+    return username.lower() if service is None and username.isascii() else username
 
 
 def register(
@@ -105,8 +114,29 @@ def register(
         _end_guest(tx, guest, password_hash)
         return guest
     is_bridged = service is not None
-    accounts.create(tx, user_id, password_hash, is_admin=is_admin, is_bridged=is_bridged)
+    create(tx, user_id, password_hash, is_admin=is_admin, is_bridged=is_bridged)
     return user_id
+
+
+def create(
+    tx: Tx,
+    user_id: str,
+    password_hash: str | None,
+    *,
+    is_admin: bool = False,
+    is_bridged: bool = False,
+    is_guest: bool = False,
+) -> None:
+    """Make an account with the profile that a new one has. Raises as accounts.create()."""
+    accounts.create(
+        tx,
+        user_id,
+        password_hash,
+        is_admin=is_admin,
+        is_bridged=is_bridged,
+        is_guest=is_guest,
+    )
+    profiles.begin(tx, user_id)
 
 
 def _end_guest(tx: Tx, user_id: str, password_hash: str | None) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import bindparam, delete, insert, select
 
 from app import errors
-from app.core.people import accounts
+from app.core.people import accounts, registration
 from app.core.rooms import creation, membership, state, timeline
 from app.core.sync import tags
 from app.db import Tx
@@ -61,7 +61,7 @@ def _sender(tx: Tx) -> str:
         raise errors.not_found("server_notices_user is not set: nobody could write the notice")
     user_id = f"@{localpart}:{tx.server.name}"
     if accounts.find(tx, user_id) is None:
-        accounts.create(tx, user_id, None)
+        registration.create(tx, user_id, None)
     return user_id
 
 
