@@ -47,12 +47,12 @@ def large(position: int, rooms: int) -> Told:
 
 def test_a_repeated_pos_gives_the_same_and_ends_only_what_is_older() -> None:
     connections = Connections()
-    oldest = connections.add(KEY, Told(position=1))
-    first = connections.add(KEY, Told(position=2))
-    lost = connections.add(KEY, Told(position=3))
+    oldest = connections.add(KEY, Told(position=1), after=None)
+    first = connections.add(KEY, Told(position=2), after=oldest)
+    lost = connections.add(KEY, Told(position=3), after=first)
 
     repeated = connections.get(KEY, first)
-    again = connections.add(KEY, Told(position=4))
+    again = connections.add(KEY, Told(position=4), after=first)
 
     assert repeated.position == 2
     assert not knows(connections, KEY, oldest)
@@ -62,8 +62,11 @@ def test_a_repeated_pos_gives_the_same_and_ends_only_what_is_older() -> None:
 
 def test_however_often_a_request_is_repeated_its_pos_and_the_newest_stay_known() -> None:
     connections = Connections()
-    shown = connections.add(KEY, Told(position=1))
-    newer = [connections.add(KEY, Told(position=number)) for number in range(Connections.KEPT + 10)]
+    shown = connections.add(KEY, Told(position=1), after=None)
+    newer = [
+        connections.add(KEY, Told(position=number), after=shown)
+        for number in range(Connections.KEPT + 10)
+    ]
 
     assert knows(connections, KEY, shown)
     assert not knows(connections, KEY, newer[0])
@@ -73,9 +76,9 @@ def test_however_often_a_request_is_repeated_its_pos_and_the_newest_stay_known()
 
 def test_a_connection_that_begins_anew_ends_the_old_when_it_goes_on() -> None:
     connections = Connections()
-    old = connections.add(KEY, NOTHING)
-    new = connections.add(KEY, NOTHING)
-    late = connections.add(KEY, NOTHING)
+    old = connections.add(KEY, NOTHING, after=None)
+    new = connections.add(KEY, NOTHING, after=None)
+    late = connections.add(KEY, NOTHING, after=None)
 
     assert knows(connections, KEY, old)
     assert knows(connections, KEY, new)
@@ -83,9 +86,18 @@ def test_a_connection_that_begins_anew_ends_the_old_when_it_goes_on() -> None:
     assert knows(connections, KEY, late)
 
 
+def test_a_client_that_begins_again_and_again_keeps_few_positions() -> None:
+    connections = Connections()
+    kept = [connections.add(KEY, Told(position=number), after=None) for number in range(20)]
+
+    known = [number for number, pos in enumerate(kept) if knows(connections, KEY, pos)]
+
+    assert known == [16, 17, 18, 19]
+
+
 def test_a_pos_is_good_for_its_own_connection_alone() -> None:
     connections = Connections()
-    pos = connections.add(KEY, NOTHING)
+    pos = connections.add(KEY, NOTHING, after=None)
 
     assert not knows(connections, (KEY[0], KEY[1], "other"), pos)
     assert not knows(connections, (KEY[0], "LAPTOP", ""), pos)
@@ -94,9 +106,9 @@ def test_a_pos_is_good_for_its_own_connection_alone() -> None:
 
 def test_a_device_has_few_connections_and_others_keep_theirs() -> None:
     connections = Connections()
-    other = connections.add(("@bob:localhost", "PHONE", ""), NOTHING)
+    other = connections.add(("@bob:localhost", "PHONE", ""), NOTHING, after=None)
     kept = [
-        connections.add((*KEY[:2], str(number)), NOTHING)
+        connections.add((*KEY[:2], str(number)), NOTHING, after=None)
         for number in range(Connections.MAX_OF_DEVICE + 1)
     ]
 
@@ -109,7 +121,7 @@ def test_the_bytes_of_all_connections_are_bounded(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Connections, "MAX_BYTES", 2_000_000)
     connections = Connections()
     keys = [(f"@user{number}:localhost", "PHONE", "") for number in range(20)]
-    kept = {key: connections.add(key, large(1, 1000)) for key in keys}
+    kept = {key: connections.add(key, large(1, 1000), after=None) for key in keys}
 
     known = [key for key in keys if knows(connections, key, kept[key])]
 
@@ -122,9 +134,10 @@ def test_the_bytes_of_all_connections_are_bounded(monkeypatch: pytest.MonkeyPatc
 def test_a_user_pushes_out_nobody_elses_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Connections, "MAX_BYTES_OF_USER", 2_000_000)
     connections = Connections()
-    other = connections.add(("@bob:localhost", "PHONE", ""), large(1, 1000))
+    other = connections.add(("@bob:localhost", "PHONE", ""), large(1, 1000), after=None)
     kept = {
-        device: connections.add((KEY[0], device, ""), large(1, 1000)) for device in "abcdefghijkl"
+        device: connections.add((KEY[0], device, ""), large(1, 1000), after=None)
+        for device in "abcdefghijkl"
     }
 
     known = [
@@ -141,10 +154,10 @@ def test_where_memory_is_short_those_who_have_most_lose_first(
 ) -> None:
     monkeypatch.setattr(Connections, "MAX_BYTES", 2_000_000)
     connections = Connections()
-    small = connections.add(("@bob:localhost", "PHONE", ""), large(1, 10))
+    small = connections.add(("@bob:localhost", "PHONE", ""), large(1, 10), after=None)
     for device in "abcdefghijkl":
-        connections.add((KEY[0], device, ""), large(1, 1000))
-    last = connections.add(("@carol:localhost", "PHONE", ""), large(1, 10))
+        connections.add((KEY[0], device, ""), large(1, 1000), after=None)
+    last = connections.add(("@carol:localhost", "PHONE", ""), large(1, 10), after=None)
 
     assert knows(connections, ("@bob:localhost", "PHONE", ""), small)
     assert knows(connections, ("@carol:localhost", "PHONE", ""), last)
@@ -156,10 +169,10 @@ def test_where_memory_is_short_idle_connections_go_before_those_in_use(
     monkeypatch.setattr(Connections, "MAX_BYTES", 2_000_000)
     seconds = Seconds()
     connections = Connections(seconds)
-    idle = connections.add(("@bob:localhost", "PHONE", ""), large(1, 1000))
+    idle = connections.add(("@bob:localhost", "PHONE", ""), large(1, 1000), after=None)
     seconds.now = Connections.WAITED_ON_SECONDS
-    large_one = connections.add(KEY, large(1, 4500))
-    connections.add(("@carol:localhost", "PHONE", ""), large(1, 1000))
+    large_one = connections.add(KEY, large(1, 4500), after=None)
+    connections.add(("@carol:localhost", "PHONE", ""), large(1, 1000), after=None)
 
     assert not knows(connections, ("@bob:localhost", "PHONE", ""), idle)
     assert knows(connections, KEY, large_one)
@@ -169,7 +182,7 @@ def test_a_single_position_that_is_too_large_is_not_kept(monkeypatch: pytest.Mon
     monkeypatch.setattr(Connections, "MAX_BYTES_OF_USER", 100_000)
     connections = Connections()
 
-    pos = connections.add(KEY, large(1, 1000))
+    pos = connections.add(KEY, large(1, 1000), after=None)
 
     assert not knows(connections, KEY, pos)
     assert (len(connections), connections.size_bytes) == (0, 0)
@@ -203,7 +216,7 @@ def test_the_bytes_reckoned_are_those_taken() -> None:
     gc.collect()
     tracemalloc.start()
     for number in range(4):
-        connections.add((*KEY[:2], str(number)), told(number))
+        connections.add((*KEY[:2], str(number)), told(number), after=None)
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
@@ -214,11 +227,11 @@ def test_the_bytes_reckoned_are_those_taken() -> None:
 def test_positions_that_share_what_they_know_count_it_once() -> None:
     connections = Connections()
     told = large(1, 1000)
-    connections.add(KEY, told)
+    first = connections.add(KEY, told, after=None)
     alone = connections.size_bytes
 
     for number in range(3):
-        connections.add(KEY, Told(position=number, order=told.order))
+        connections.add(KEY, Told(position=number, order=told.order), after=first)
 
     assert connections.size_bytes < alone + 10_000
 
@@ -226,9 +239,9 @@ def test_positions_that_share_what_they_know_count_it_once() -> None:
 def test_a_connection_that_nobody_uses_ends() -> None:
     seconds = Seconds()
     connections = Connections(seconds)
-    idle = connections.add(KEY, NOTHING)
+    idle = connections.add(KEY, NOTHING, after=None)
     seconds.now = Connections.IDLE_SECONDS / 2
-    busy = connections.add((*KEY[:2], "busy"), NOTHING)
+    busy = connections.add((*KEY[:2], "busy"), NOTHING, after=None)
     seconds.now = Connections.IDLE_SECONDS + 1
 
     assert not knows(connections, KEY, idle)

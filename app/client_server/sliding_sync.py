@@ -98,7 +98,7 @@ def sliding_sync() -> Json:
         body, _ = long_poll.first(
             me.user_id, timeout_ms if pos else 0, search.look, lambda found: found[1]
         )
-    body["pos"] = _connections().add(key, search.told)
+    body["pos"] = _connections().add(key, search.told, after=pos)
     # No `txn_id`, though some ask with one: Element X up to 2025 takes it for a promise that the
     # server remembers its room_subscriptions, and sends them no more
     return body

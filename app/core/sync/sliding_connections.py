@@ -39,13 +39,13 @@ class _Connection:
         self.told: OrderedDict[str, Told] = OrderedDict()
         self.size_bytes = 0
         self.used_at = 0.0
-        self._parts: dict[str, dict[int, int]] = {}
+        self._parts: dict[str, tuple[tuple[int, int], ...]] = {}
         self._refs: dict[int, int] = {}
         """How many positions share a part."""
 
     def add(self, pos: str, told: Told) -> None:
-        parts = told.parts()
-        for part, size in parts.items():
+        parts = tuple((part, size) for part, size in told.parts().items() if size)
+        for part, size in parts:
             if part not in self._refs:
                 self.size_bytes += size
             self._refs[part] = self._refs.get(part, 0) + 1
@@ -55,7 +55,7 @@ class _Connection:
     def drop(self, pos: str) -> None:
         del self.told[pos]
         self.size_bytes -= _OVERHEAD_BYTES
-        for part, size in self._parts.pop(pos).items():
+        for part, size in self._parts.pop(pos):
             self._refs[part] -= 1
             if not self._refs[part]:
                 del self._refs[part]
@@ -79,7 +79,9 @@ class Connections:
     WAITED_ON_SECONDS = 600.0
     """A client that is there asks more often."""
     KEPT = 100
-    """Positions of a connection, if its client shows none of them."""
+    """Positions of a connection, where its client repeats one and shows none that came after."""
+    KEPT_BEGINNINGS = 4
+    """Where a client begins again and again: it has given up all but the last few."""
     MAX_FORGOTTEN = 5000
     """Connections of which it is known that their clients have to begin anew."""
 
@@ -121,8 +123,8 @@ class Connections:
         self._use(key, connection, before)
         return connection.told[pos]
 
-    def add(self, key: Key, told: Told) -> str:
-        """Return a new `pos` for what an answer sends."""
+    def add(self, key: Key, told: Told, *, after: str | None) -> str:
+        """Return a new `pos` for what is sent to a client that has shown `after`; None: nothing."""
         self._drop_idle()
         connection = self._kept.get(key)
         if connection is None:
@@ -130,6 +132,8 @@ class Connections:
         before = connection.size_bytes
         pos = secrets.token_urlsafe(9)
         connection.add(pos, told)
+        while after is None and len(connection.told) > self.KEPT_BEGINNINGS:
+            connection.drop(next(iter(connection.told)))
         while len(connection.told) > 2 and (
             len(connection.told) > self.KEPT or connection.size_bytes > self.MAX_BYTES_OF_USER
         ):
