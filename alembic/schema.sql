@@ -58,7 +58,7 @@ CREATE TABLE events (
 	rel_type TEXT, 
 	thread_id TEXT, 
 	device_id TEXT, 
-	txn_id TEXT, 
+	txn_id TEXT, edit_of INTEGER, 
 	CONSTRAINT pk_events PRIMARY KEY (position), 
 	CONSTRAINT uq_events_event_id UNIQUE (event_id)
 );
@@ -533,6 +533,12 @@ CREATE TABLE shown_presence (
 
 ;
 
-INSERT INTO alembic_version VALUES ('0015');
+CREATE INDEX ix_events_edits ON events (edit_of, origin_server_ts, event_id) WHERE edit_of IS NOT NULL;
+
+CREATE INDEX ix_events_references ON events (relates_to, room_id) WHERE rel_type = 'm.reference';
+
+CREATE INDEX ix_events_replies ON events (thread_id, rel_type, sender) WHERE rel_type = 'm.thread';
+
+INSERT INTO alembic_version VALUES ('0016');
 
 INSERT INTO clock VALUES (1, 1);

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from flask import Flask
 
-from tests.conftest import Login, Person
+from app.core.rooms import aggregations
+from tests.conftest import PASSWORD, Login, Person
 
 Json = dict[str, Any]
 Room = Callable[..., str]
 
 V1 = "/_matrix/client/v1/rooms"
+JOINED_ONLY = {
+    "type": "m.room.history_visibility",
+    "content": {"history_visibility": "joined"},
+}
 
 
 @pytest.fixture
@@ -71,6 +78,7 @@ def test_the_last_edit_is_bundled_in_the_form_of_an_event(
     room_id = room(alice, bob)
     event_id = alice.send(room_id, "tyop")
     edit(alice, room_id, event_id, "type")
+    time.sleep(0.002)  # of two edits in one millisecond the ids decide
     last = edit(alice, room_id, event_id, "typo")
 
     replaced = bundle(bob, room_id, event_id)["m.replace"]
@@ -118,7 +126,9 @@ def test_state_events_have_no_bundles(alice: Person, room: Room) -> None:
 def test_a_redacted_edit_gives_way_to_the_one_before(alice: Person, room: Room) -> None:
     room_id = room(alice)
     event_id = alice.send(room_id)
-    first, second = edit(alice, room_id, event_id, "1"), edit(alice, room_id, event_id, "2")
+    first = edit(alice, room_id, event_id, "1")
+    time.sleep(0.002)
+    second = edit(alice, room_id, event_id, "2")
     assert bundle(alice, room_id, event_id)["m.replace"]["event_id"] == second
 
     redact(alice, room_id, second)
@@ -261,3 +271,98 @@ def test_bundles_come_wherever_events_come(alice: Person, room: Room, where: str
 
     found = {event["event_id"]: event["unsigned"].get("m.relations") for event in events}
     assert (found[event_id] or {})["m.replace"]["event_id"] == edited
+
+
+def steps(app: Flask, person: Person, path: str) -> int:
+    """About how much SQLite does for a request, whatever the machine: tens of its instructions."""
+    done = [0]
+
+    def count() -> int:
+        done[0] += 1
+        return 0  # go on
+
+    with app.extensions["db"].read() as tx:  # the next request reads by the same connection
+        tx.sql.raw.set_progress_handler(count, 10)
+    answer = person.get(path)
+    with app.extensions["db"].read() as tx:
+        tx.sql.raw.set_progress_handler(None, 0)
+    assert answer.status_code == 200, answer.get_json()
+    assert done[0] > 0
+    return done[0]
+
+
+@pytest.mark.parametrize("kind", ["invalid edits", "reactions", "references"])
+def test_nobody_makes_an_event_costly_to_read(
+    app: Flask, alice: Person, bob: Person, room: Room, kind: str
+) -> None:
+    room_id, other = room(alice, bob), room(bob)
+    event_id = alice.send(room_id)
+    path = f"rooms/{room_id}/event/{event_id}"
+    edit(alice, room_id, event_id, "valid")
+    before = steps(app, alice, path)
+
+    for number in range(300):
+        if kind == "invalid edits":
+            edit(bob, room_id, event_id, f"invalid {number}")
+        elif kind == "references":
+            refer(bob, other, event_id)
+        else:
+            key = {"rel_type": "m.annotation", "event_id": event_id, "key": str(number)}
+            bob.put(f"rooms/{room_id}/send/m.reaction/{number}", json={"m.relates_to": key})
+
+    assert steps(app, alice, path) < before + 30
+    assert bundle(alice, room_id, event_id)["m.replace"]["sender"] == alice.user_id
+
+
+def test_of_many_references_the_last_are_listed(alice: Person, bob: Person, room: Room) -> None:
+    room_id = room(alice, bob)
+    event_id = alice.send(room_id)
+    found = [refer(bob, room_id, event_id) for _ in range(aggregations.MAX_REFERENCES + 2)]
+
+    chunk = bundle(alice, room_id, event_id)["m.reference"]["chunk"]
+
+    assert chunk == [{"event_id": it} for it in found[2:]]
+
+
+def test_who_was_away_is_told_of_the_relations_of_their_own_time(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    room_id = room(alice, bob, initial_state=[JOINED_ONLY])
+    root = alice.send(room_id)
+    refer(alice, room_id, root)
+    first = edit(alice, room_id, root, "1")
+    early = reply(alice, room_id, root)
+    bob.post(f"rooms/{room_id}/leave")
+    reply(alice, room_id, root)
+    refer(alice, room_id, root)
+    edit(alice, room_id, root, "SECRET")
+    away = bundle(bob, room_id, root)
+    bob.post(f"rooms/{room_id}/join")
+    last = reply(bob, room_id, root)
+
+    back = bundle(bob, room_id, root)
+
+    assert [len(it["m.reference"]["chunk"]) for it in (away, back)] == [1, 1]
+    assert [it["m.replace"]["event_id"] for it in (away, back)] == [first, first]
+    assert (away["m.thread"]["count"], away["m.thread"]["latest_event"]["event_id"]) == (1, early)
+    assert (back["m.thread"]["count"], back["m.thread"]["latest_event"]["event_id"]) == (2, last)
+    assert bundle(alice, room_id, root)["m.thread"]["count"] == 3
+
+
+def test_newcomers_are_not_shown_the_edits_of_an_erased_user(
+    alice: Person, bob: Person, login: Login, room: Room
+) -> None:
+    room_id = room(bob, alice)
+    event_id = alice.send(room_id, "SECRET")
+    for number in range(2):
+        edit(alice, room_id, event_id, f"SECRET {number}")
+        time.sleep(0.002)
+    auth = {"type": "m.login.password", "password": PASSWORD}
+    assert alice.post("account/deactivate", json={"auth": auth, "erase": True}).status_code == 200
+    late = login("late")
+    late.post(f"rooms/{room_id}/join")
+
+    answer = late.get(f"rooms/{room_id}/event/{event_id}")
+
+    assert "SECRET" not in answer.get_data(as_text=True)
+    assert "SECRET 1" in str(bundle(bob, room_id, event_id))

@@ -255,6 +255,50 @@ def test_rooms_lose_their_numbers_and_keep_their_state(migrations: Migrations) -
     assert rows(migrations, "SELECT * FROM rooms ORDER BY rowid") == rooms
 
 
+def test_edits_get_their_column_and_redacted_events_lose_what_was_derived(
+    migrations: Migrations,
+) -> None:
+    migrations.up("0015")
+    event = (
+        "INSERT INTO events (position, event_id, room_id, type, sender, origin_server_ts, pdu,"
+        " redacted_by, relates_to, rel_type, thread_id)"
+        " VALUES (:at, '$' || :at, '!a', 'm.room.message', :sender, :at, :pdu, :by, :to, :type,"
+        " :thread)"
+    )
+    new = '{"content": {"m.new_content": {}}}'
+    names = ("at", "sender", "pdu", "by", "to", "type", "thread")
+    events = [
+        (1, "@a:x", "{}", None, None, None, None),
+        (2, "@a:x", new, None, "$1", "m.replace", None),
+        (3, "@b:x", new, None, "$1", "m.replace", None),
+        (4, "@a:x", new, None, "$2", "m.replace", None),
+        (5, "@a:x", "{}", None, "$1", "m.replace", None),
+        (6, "@a:x", "{}", 9, "$1", "m.thread", "$1"),
+        (7, "@b:x", "{}", None, "$6", "m.annotation", "$1"),
+        (8, "@b:x", "{}", None, "$1", "m.thread", "$1"),
+    ]
+    notified = "INSERT INTO notifications VALUES ('@c:x', '!a', :at, '$1', :is_loud, 0, '[]')"
+    with migrations.engine.begin() as connection:
+        connection.execute(text(event), [dict(zip(names, it, strict=True)) for it in events])
+        connection.execute(text(notified), [{"at": 6, "is_loud": 1}, {"at": 8, "is_loud": 0}])
+        connection.execute(text("INSERT INTO unread_counts VALUES ('@c:x', '!a', '$1', 2, 1)"))
+
+    migrations.up("0016")
+
+    assert rows(migrations, "SELECT position, edit_of FROM events WHERE edit_of NOT NULL") == [
+        (2, 1)
+    ]
+    relations = "SELECT relates_to, rel_type, thread_id FROM events WHERE position IN (6, 7, 8)"
+    assert rows(migrations, relations) == [
+        (None, None, None),
+        ("$6", "m.annotation", None),
+        ("$1", "m.thread", "$1"),
+    ]
+    assert rows(migrations, "SELECT * FROM unread_counts") == [("@c:x", "!a", "$1", 1, 0)]
+    unread = "SELECT event_position, is_highlight FROM notifications WHERE NOT is_read"
+    assert rows(migrations, unread) == [(8, 0)]
+
+
 def test_a_step_that_fails_changes_nothing(migrations: Migrations) -> None:
     migrations.up("0011")
     fill_rooms(migrations)

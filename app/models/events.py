@@ -9,7 +9,7 @@ from app.models.base import Base
 
 
 class StoredEvent(Base):
-    """One event of a room. Only core/rooms/timeline.py writes here.
+    """One event of a room. Only core/rooms/timeline.py and redactions.py write here.
 
     The columns beside `pdu` repeat parts of it, for look-ups.
     """
@@ -28,6 +28,7 @@ class StoredEvent(Base):
     relates_to: Mapped[str | None]  # m.relates_to.event_id
     rel_type: Mapped[str | None]
     thread_id: Mapped[str | None]  # root of the thread that the event belongs to, None: main
+    edit_of: Mapped[int | None]  # position of the event that this one validly replaces
     # Who sent it by which transaction id: the event and the memory of its request are one row, so
     # that no crash can part them. Spec: client-server-api#transaction-identifiers
     device_id: Mapped[str | None]
@@ -41,6 +42,28 @@ class StoredEvent(Base):
             "room_id",
             "position",
             sqlite_where=text("rel_type = 'm.thread'"),
+        ),
+        # For bundles. Each answers by itself, and holds one kind of relation only: nobody makes an
+        # event costly to read by relating thousands of others to it.
+        Index(
+            "ix_events_replies",
+            "thread_id",
+            "rel_type",  # else SQLite looks it up in the row
+            "sender",
+            sqlite_where=text("rel_type = 'm.thread'"),
+        ),
+        Index(
+            "ix_events_references",
+            "relates_to",
+            "room_id",
+            sqlite_where=text("rel_type = 'm.reference'"),
+        ),
+        Index(
+            "ix_events_edits",
+            "edit_of",
+            "origin_server_ts",
+            "event_id",
+            sqlite_where=text("edit_of IS NOT NULL"),
         ),
         Index(
             "ix_events_transaction",

@@ -17,7 +17,7 @@ Spec: client-server-api#receiving-notifications, client-server-api#threaded-read
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 from sqlalchemy import (
@@ -36,7 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert
 
 from app.core.push import pushers, rules
-from app.core.rooms import state
+from app.core.rooms import rows, state
 from app.core.sync.account_data import PushSettings
 from app.db import Reader, Tx
 from app.models.events import StoredEvent
@@ -129,6 +129,46 @@ _DROP_COUNTS = delete(UnreadCount).where(
     UnreadCount.user_id == bindparam("of_user"), UnreadCount.room_id == bindparam("in_room")
 )
 _DROP_COUNT = _DROP_COUNTS.where(UnreadCount.thread_id == bindparam("thread"))
+_COUNT_DOWN = (
+    update(UnreadCount)
+    .where(
+        UnreadCount.user_id == bindparam("of_user"),
+        UnreadCount.room_id == bindparam("in_room"),
+        UnreadCount.thread_id == bindparam("thread"),
+    )
+    .values(
+        notification_count=UnreadCount.notification_count - 1,
+        highlight_count=func.max(0, UnreadCount.highlight_count - bindparam("highlights")),
+    )
+)
+_DROP_EMPTY = _DROP_COUNT.where(UnreadCount.notification_count <= 0)
+_OF_EVENT = (
+    Notification.user_id.in_(select(_USERS.c.value)),
+    Notification.room_id == bindparam("in_room"),
+)
+_RETURNED = (
+    Notification.user_id,
+    Notification.thread_id,
+    Notification.is_highlight,
+    Notification.is_read,
+)
+_DROP_OF_EVENT = (
+    delete(Notification)
+    .where(*_OF_EVENT, Notification.event_position == bindparam("position"))
+    .returning(*_RETURNED)
+)
+_POSITIONS = func.json_each(bindparam("positions")).table_valued("value")
+_MOVE_TO_MAIN = (
+    update(Notification)
+    .where(*_OF_EVENT, Notification.event_position.in_(select(_POSITIONS.c.value)))
+    .values(thread_id=MAIN)
+    .returning(*_RETURNED)
+)
+_UNREAD_IN_THREAD = select(UnreadCount.user_id).where(
+    UnreadCount.user_id.in_(select(_USERS.c.value)),
+    UnreadCount.room_id == bindparam("room_id"),
+    UnreadCount.thread_id == bindparam("thread_id"),
+)
 _REMOVE_ROOM = (
     delete(Notification).where(Notification.room_id == bindparam("the_room")),
     delete(UnreadCount).where(UnreadCount.room_id == bindparam("the_room")),
@@ -140,6 +180,14 @@ _OLDEST_KEPT = (
     .offset(KEPT_EVENTS)
     .limit(1)
 )
+
+
+class _Counted(NamedTuple):
+    """A notification that is counted as unread."""
+
+    user_id: str
+    thread_id: str
+    is_highlight: bool
 
 
 def count(tx: Tx, event: Event, position: int, thread_id: str | None) -> None:
@@ -179,7 +227,7 @@ def mark_read(
     threads = [it for it in unread if thread_id in {None, it}]
     if not threads:
         return
-    pushers.queue(tx, [user_id], {})  # the number on the badge
+    _note_change(tx, [user_id])
     key = {"of_user": user_id, "in_room": room_id}
     read = {**key, "upto": upto_position, "threads": threads}
     tx.sql.execute(_DROP_READ, read)
@@ -200,10 +248,77 @@ def mark_read(
         tx.sql.execute(_SET, left)
 
 
+def forget(tx: Tx, event: Event, position: int) -> None:
+    """Let an event that has been redacted notify nobody any more.
+
+    Of users who have more than KEPT_EVENTS events to read, older ones stay counted: which of those
+    had notified them is not known any more.
+    """
+    asked = {
+        "users": orjson.dumps(_notified_by(tx, event)).decode(),
+        "in_room": event.room_id,
+        "position": position,
+    }
+    dropped = tx.sql.execute(_DROP_OF_EVENT, asked).all()
+    _take_out(tx, event.room_id, [row for row in dropped if not row.is_read])
+
+
+def move_to_main(tx: Tx, room_id: str, thread_id: str, positions: Collection[int]) -> None:
+    """Count events of a thread as of the main timeline, as what they relate to was redacted."""
+    if not positions:
+        return
+    members = [it for it in state.joined_users(tx, room_id) if _is_local(tx, it)]
+    asked = {"users": orjson.dumps(members).decode(), "room_id": room_id, "thread_id": thread_id}
+    unread = list(tx.sql.execute(_UNREAD_IN_THREAD, asked).scalars())
+    if not unread:
+        return
+    asked = {
+        "users": orjson.dumps(unread).decode(),
+        "in_room": room_id,
+        "positions": orjson.dumps(list(positions)).decode(),
+    }
+    moved = [row for row in tx.sql.execute(_MOVE_TO_MAIN, asked) if not row.is_read]
+    gone = [(row.user_id, thread_id, row.is_highlight) for row in moved]
+    _take_out(tx, room_id, [_Counted(*it) for it in gone])
+    for row in moved:
+        users = orjson.dumps([row.user_id]).decode()
+        added = {"room_id": room_id, "thread_id": MAIN, "is_highlight": row.is_highlight}
+        tx.sql.execute(_ADD, {"users": users, **added})
+
+
 def remove_room(tx: Tx, room_id: str) -> None:
     """Let nothing of a room be left here; called by rooms/purge.py alone."""
     for statement in _REMOVE_ROOM:
         tx.sql.execute(statement, {"the_room": room_id})
+
+
+def _notified_by(tx: Reader, event: Event) -> list[str]:
+    """Return the users of this server whom the event may have notified and who have not left."""
+    users = {*state.joined_users(tx, event.room_id), event.state_key or event.sender}
+    return [it for it in users if _is_local(tx, it)]
+
+
+def _take_out(tx: Tx, room_id: str, unread: Collection[_Counted | rows.AnyRow]) -> None:
+    """Count these notifications as unread no more."""
+    if not unread:
+        return
+    keys = [
+        {
+            "of_user": it.user_id,
+            "in_room": room_id,
+            "thread": it.thread_id,
+            "highlights": int(it.is_highlight),
+        }
+        for it in unread
+    ]
+    tx.sql.execute(_COUNT_DOWN, keys)
+    tx.sql.execute(_DROP_EMPTY, keys)
+    _note_change(tx, {it.user_id for it in unread})
+
+
+def _note_change(tx: Tx, user_ids: Collection[str]) -> None:
+    """Have the number on the badge of these users brought up to date."""
+    pushers.queue(tx, list(user_ids), {})
 
 
 def _forget_who_left(tx: Tx, event: Event) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, literal, select
 
 from app.caches import ClientEvent, Requester
 from app.core.people import ignored_users
-from app.core.rooms import aggregations, client_events, erasure, history, visibility
+from app.core.rooms import aggregations, client_events, erasure, history, relating, visibility
 from app.db import Reader
 from app.models.events import StoredEvent
 from app.spec.events import Json
@@ -33,7 +33,7 @@ _REPLIES = (
     .where(
         StoredEvent.room_id == bindparam("room_id"),
         # in words, so that SQLite knows this for the condition of its index
-        StoredEvent.rel_type == literal(aggregations.THREAD, literal_execute=True),
+        StoredEvent.rel_type == literal(relating.THREAD, literal_execute=True),
         StoredEvent.redacted_by.is_(None),
         StoredEvent.position <= bindparam("upto"),
     )
@@ -42,7 +42,7 @@ _REPLIES = (
 )
 _LATER = select(StoredEvent.relates_to).where(
     StoredEvent.relates_to.in_(bindparam("roots", expanding=True)),
-    StoredEvent.rel_type == aggregations.THREAD,
+    StoredEvent.rel_type == relating.THREAD,
     StoredEvent.redacted_by.is_(None),
     StoredEvent.sender.not_in(bindparam("ignored", expanding=True)),
     StoredEvent.position > bindparam("start"),
@@ -95,7 +95,7 @@ def threads(
         roots = _roots(tx, requester.user_id, room_id, latest)
         bundles = aggregations.bundles(tx, requester, roots)
         for root in roots:
-            told = bundles.get(root.event_id, {}).get(aggregations.THREAD)
+            told = bundles.get(root.event_id, {}).get(relating.THREAD)
             if told is None or (is_participated and not told["current_user_participated"]):
                 continue
             if len(page.roots) == limit:

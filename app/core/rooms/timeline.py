@@ -5,7 +5,8 @@ state that allows it, hashed and signed. `store` writes it together with everyth
 from it, in one transaction. Events of other servers will take the same door; after it nothing asks
 where an event came from.
 
-This module alone writes the table events, and rooms but for its column is_published.
+This module writes the table events, in which redactions.py empties what was redacted, and rooms but
+for its column is_published.
 Spec: client-server-api#sending-events-to-a-room, server-server-api#pdus
 """
 
@@ -22,17 +23,16 @@ from app import errors
 from app.caches import Requester
 from app.core.appservices import transactions
 from app.core.push import counts
-from app.core.rooms import client_events, rows, search_index, state
+from app.core.rooms import client_events, redactions, relating, rows, search_index, state
+from app.core.rooms.relating import Relation
 from app.db import Reader, Tx
 from app.models.events import StoredEvent
 from app.models.rooms import Room
-from app.models.state import StateInterval
 from app.spec import (
     canonical_json,
     event_auth,
     events,
     identifiers,
-    redaction,
     room_state,
     signing,
 )
@@ -58,11 +58,6 @@ _SENT = select(StoredEvent.event_id, StoredEvent.room_id, StoredEvent.type, Stor
     StoredEvent.device_id == bindparam("device_id"),
     StoredEvent.txn_id == bindparam("txn_id"),
 )
-_REDACT = (
-    update(StoredEvent)
-    .where(StoredEvent.position == bindparam("at"))
-    .values(pdu=bindparam("redacted"), redacted_by=bindparam("by"))
-)
 _REMOVE_ROOM = delete(Room).where(Room.room_id == bindparam("the_room"))
 _SOME_EVENTS = (
     select(StoredEvent.position)
@@ -71,14 +66,6 @@ _SOME_EVENTS = (
     .limit(bindparam("count"))
 )
 _REMOVE_EVENT = delete(StoredEvent).where(StoredEvent.position == bindparam("at"))
-_EVENTS_OF_ENTRY = select(StateInterval.event_position).where(
-    StateInterval.room_number == rows.ROOM_NUMBER,
-    StateInterval.type == bindparam("of_type"),
-    StateInterval.state_key == bindparam("with_key"),
-)
-_THREAD_OF = select(StoredEvent.thread_id, StoredEvent.room_id).where(
-    StoredEvent.event_id == bindparam("event_id")
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +154,14 @@ def store(tx: Tx, event: Event, draft: Draft) -> int:
     position = tx.next_position()
     joined_before = state.joined_users(tx, event.room_id)
     replaces = state.replace(tx, event, position) if event.state_key is not None else None
-    relation = _relation(tx, event)
+    relation = relating.of(tx, event)
     _insert(tx, event, draft, position, replaces, relation)
     tx.caches.lately.add(position, event.room_id)
     _advance(tx, event, position)
     _keep_client_form(tx, event, draft, position, replaces, relation)
     if event.type == REDACTION and event.redacts is not None:
-        _apply_redaction(tx, event, position)
-    counts.count(tx, event, position, relation[2])
+        redactions.apply(tx, event, position)
+    counts.count(tx, event, position, relation.thread_id)
     transactions.note(tx, event, position)
     search_index.follow(tx, position)
     tx.wake_all(state.joined_users(tx, event.room_id))
@@ -283,30 +270,13 @@ def _references(tx: Reader, version: RoomVersion, event_ids: list[str]) -> list[
     return [signing.reference(event.pdu, version) for _, event in filter(None, found)]
 
 
-def _relation(tx: Reader, event: Event) -> tuple[str | None, str | None, str | None]:
-    """(relates_to, rel_type, thread_id) of an event, as its content says.
-
-    Spec: client-server-api#forming-relationships-between-events
-    """
-    relation = event.content.get("m.relates_to")
-    if not isinstance(relation, dict):
-        return None, None, None
-    target, rel_type = relation.get("event_id"), relation.get("rel_type")
-    if not isinstance(target, str) or not isinstance(rel_type, str):
-        return None, None, None
-    row = tx.sql.execute(_THREAD_OF, {"event_id": target}).first()
-    if row is None or row.room_id != event.room_id:
-        return target, rel_type, None  # nobody could ever read a thread without a root
-    return target, rel_type, target if rel_type == "m.thread" else row.thread_id
-
-
 def _insert(
     tx: Tx,
     event: Event,
     draft: Draft,
     position: int,
     replaces: int | None,
-    relation: tuple[str | None, str | None, str | None],
+    relation: Relation,
 ) -> None:
     tx.sql.execute(
         _INSERT,
@@ -321,9 +291,10 @@ def _insert(
             "pdu": canonical_json.encode(event.pdu).decode(),
             "replaces": replaces,
             "redacted_by": None,
-            "relates_to": relation[0],
-            "rel_type": relation[1],
-            "thread_id": relation[2],
+            "relates_to": relation.relates_to,
+            "rel_type": relation.rel_type,
+            "thread_id": relation.thread_id,
+            "edit_of": relation.edit_of,
             "device_id": draft.device_id,
             "txn_id": draft.txn_id,
         },
@@ -353,7 +324,7 @@ def _keep_client_form(
     draft: Draft,
     position: int,
     replaces: int | None,
-    relation: tuple[str | None, str | None, str | None],
+    relation: Relation,
 ) -> None:
     """Put the event where all who wait for it will look first."""
     if replaces is not None:
@@ -363,33 +334,10 @@ def _keep_client_form(
         event.event_id,
         event.room_id,
         event.pdu,
-        relation=relation,
+        relation=relation[:3],
         transaction=(draft.device_id, draft.txn_id),
     )
     tx.remember(client_events.CLIENT_EVENTS, position, form)
-
-
-def _apply_redaction(tx: Tx, event: Event, position: int) -> None:
-    """Take out of the redacted event what redaction takes out, if this one may do that."""
-    found = rows.find(tx, event.redacts or "")
-    if found is None or found[1].room_id != event.room_id:
-        return
-    at, target = found
-    auth_state = state.current_many(tx, event.room_id, [room_state.CREATE, room_state.POWER_LEVELS])
-    if not event_auth.may_redact(event, target, room_state.power_levels(auth_state)):
-        return
-    left = redaction.redact(target.pdu, target.version)
-    tx.sql.execute(
-        _REDACT,
-        {"at": at, "redacted": canonical_json.encode(left).decode(), "by": position},
-    )
-    tx.forget(client_events.CLIENT_EVENTS, at)
-    search_index.forget(tx, at)
-    if target.state_key is not None:
-        tx.forget(state.STATE, (target.room_id, (target.type, target.state_key)))
-        entry = {"room_id": target.room_id, "of_type": target.type, "with_key": target.state_key}
-        for shown in tx.sql.execute(_EVENTS_OF_ENTRY, entry).scalars():
-            tx.forget(client_events.CLIENT_EVENTS, shown)  # one has the redacted as prev_content
 
 
 def _note_leave(tx: Tx, event: Event, joined_before: frozenset[str]) -> None:

@@ -180,6 +180,22 @@ class History:
         changes += [(at, self.setting.at(at), self.membership.at(at - 1)) for at in memberships]
         return _merged(found + [(it[0], it[0]) for it in changes if self._allows(*it)])
 
+    def ranges(self, first: int, last: int) -> list[tuple[int, int]]:
+        """Return the parts of a range of positions whose messages the user may see."""
+        changes = {*self.setting.starts_after(first), *self.membership.starts_after(first)}
+        starts = [first, *sorted(at for at in changes if at <= last)]
+        ends = [*(start - 1 for start in starts[1:]), last]
+        found: list[tuple[int, int]] = []
+        for start, end in zip(starts, ends, strict=True):
+            # "shared" lets former members see what was said before they left
+            cut = self.joined_until if start < self.joined_until <= end else end + 1
+            parts = ((start, cut - 1), (cut, end))
+            found += [part for part in parts if part[0] <= part[1] and self._sees(part[0])]
+        return found
+
+    def _sees(self, position: int) -> bool:
+        return self._allows(position, self.setting.at(position), self.membership.at(position))
+
     def _allows(self, position: int, setting: str | None, membership: str | None) -> bool:
         """The spec's five rules, in its order."""
         if setting == "world_readable" or membership == "join":

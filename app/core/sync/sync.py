@@ -25,7 +25,15 @@ import orjson
 from app.caches import ClientEvent, Requester
 from app.core.encryption import device_lists, one_time_keys
 from app.core.push import counts
-from app.core.rooms import aggregations, client_events, encoding, erasure, state, visibility
+from app.core.rooms import (
+    aggregations,
+    client_events,
+    encoding,
+    erasure,
+    state,
+    timeline,
+    visibility,
+)
 from app.core.sync import (
     account_data,
     memberships,
@@ -56,8 +64,8 @@ STRIPPED_STATE: list[StateKey] = [
     ("m.room.encryption", ""),
 ]
 """What somebody invited is told of a room. Spec: client-server-api#stripped-state"""
-NAMING = frozenset({state.MEMBER, "m.room.name", "m.room.canonical_alias"})
-"""What may change how a room is called."""
+NAMING = frozenset({state.MEMBER, "m.room.name", "m.room.canonical_alias", timeline.REDACTION})
+"""What may change how a room is called; a redaction may take its name away."""
 
 
 @dataclass(frozen=True, slots=True)

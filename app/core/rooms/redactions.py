@@ -1,0 +1,143 @@
+"""What a redaction undoes: everything that the server has derived from an event's content.
+
+`DERIVED` is the whole list. Whatever is newly kept beside the events (a column, a table, a cache)
+belongs into it, or it outlives the redaction. What is read from the redacted event whenever it is
+asked for needs no entry: name, topic and avatar of a room in the directory, spaces, summaries and
+pushes; names of members; permissions, server ACLs, pinned events; filters by content; rows of the
+outbox, which name an event by its position.
+
+What a redaction may not take away the specification decides (spec/redaction.py): memberships, join
+rules, most of the power levels. So the tables of state stay as they are.
+Spec: client-server-api#redactions
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from sqlalchemy import bindparam, select, update
+
+from app.core.push import counts
+from app.core.rooms import client_events, rows, search_index, state
+from app.db import Tx
+from app.models.events import StoredEvent
+from app.models.state import StateInterval
+from app.spec import canonical_json, event_auth, redaction, room_state
+from app.spec.events import Event
+
+_STRIP = (
+    update(StoredEvent)
+    .where(StoredEvent.position == bindparam("at"))
+    .values(
+        pdu=bindparam("redacted"),
+        redacted_by=bindparam("by"),
+        relates_to=None,
+        rel_type=None,
+        thread_id=None,
+        edit_of=None,
+    )
+)
+_LEAVE_THREAD = (
+    update(StoredEvent)
+    .where(
+        StoredEvent.relates_to == bindparam("target"),
+        StoredEvent.rel_type != "m.thread",
+        StoredEvent.thread_id.is_not(None),
+    )
+    .values(thread_id=None)
+    .returning(StoredEvent.position, StoredEvent.event_id)
+)
+_EVENTS_OF_ENTRY = select(StateInterval.event_position).where(
+    StateInterval.room_number == rows.ROOM_NUMBER,
+    StateInterval.type == bindparam("of_type"),
+    StateInterval.state_key == bindparam("with_key"),
+)
+_THREAD = select(StoredEvent.thread_id).where(StoredEvent.position == bindparam("position"))
+_MAX_DEPTH: Final = 10
+"""How far the chain of events is followed that relate to one another below a reply in a thread."""
+
+
+class Redaction(NamedTuple):
+    """A redaction that was allowed."""
+
+    target: Event
+    at: int
+    """The position of the redacted event."""
+    by: int
+    """The position of the redaction."""
+
+
+class Derived(NamedTuple):
+    """Something that follows from an event's content, and how a redaction undoes it."""
+
+    what: str
+    undo: Callable[[Tx, Redaction], None]
+
+
+def apply(tx: Tx, event: Event, position: int) -> None:
+    """Take out of the redacted event what redaction takes out, if this event may do that."""
+    found = rows.find(tx, event.redacts or "")
+    if found is None or found[1].room_id != event.room_id:
+        return
+    at, target = found
+    auth_state = state.current_many(tx, event.room_id, [room_state.CREATE, room_state.POWER_LEVELS])
+    if not event_auth.may_redact(event, target, room_state.power_levels(auth_state)):
+        return
+    for derived in DERIVED:
+        derived.undo(tx, Redaction(target, at, position))
+
+
+def _forget_notifications(tx: Tx, done: Redaction) -> None:
+    counts.forget(tx, done.target, done.at)
+
+
+def _forget_words(tx: Tx, done: Redaction) -> None:
+    search_index.forget(tx, done.at)
+
+
+def _leave_thread(tx: Tx, done: Redaction) -> None:
+    """Move what relates to a reply out of the reply's thread, as the reply itself."""
+    thread_id = tx.sql.execute(_THREAD, {"position": done.at}).scalar()
+    if thread_id is None:
+        return
+    parents = [done.target.event_id]
+    for _ in range(_MAX_DEPTH):
+        moved = [row for it in parents for row in tx.sql.execute(_LEAVE_THREAD, {"target": it})]
+        for position, _ in moved:
+            tx.forget(client_events.CLIENT_EVENTS, position)
+        counts.move_to_main(tx, done.target.room_id, thread_id, [row.position for row in moved])
+        parents = [row.event_id for row in moved]
+
+
+def _strip(tx: Tx, done: Redaction) -> None:
+    left = redaction.redact(done.target.pdu, done.target.version)
+    redacted = canonical_json.encode(left).decode()
+    tx.sql.execute(_STRIP, {"at": done.at, "redacted": redacted, "by": done.by})
+
+
+def _forget_forms(tx: Tx, done: Redaction) -> None:
+    """Forget the event as clients see it, and the state events that tell it as the one before."""
+    target = done.target
+    tx.forget(client_events.CLIENT_EVENTS, done.at)
+    if target.state_key is not None:
+        entry = {"room_id": target.room_id, "of_type": target.type, "with_key": target.state_key}
+        for shown in tx.sql.execute(_EVENTS_OF_ENTRY, entry).scalars():
+            tx.forget(client_events.CLIENT_EVENTS, shown)
+
+
+def _forget_state(tx: Tx, done: Redaction) -> None:
+    if done.target.state_key is not None:
+        key = (done.target.type, done.target.state_key)
+        tx.forget(state.STATE, (done.target.room_id, key))
+
+
+DERIVED: Final = (
+    Derived("notifications, and the counts of unread ones and highlights", _forget_notifications),
+    Derived("the words by which a search finds it", _forget_words),
+    Derived("the thread of events that relate to it", _leave_thread),
+    Derived("its relation, its thread, and which event it edits", _strip),
+    Derived("its form for clients, also as previous content of others", _forget_forms),
+    Derived("the room's current state in memory", _forget_state),
+)
+"""In this order: what is looked up by the event's columns comes before those are emptied."""
