@@ -350,6 +350,59 @@ def test_the_badge_counts_messages_and_follows_what_is_read(
     assert all("room_id" not in it for it in badges)
 
 
+def badges(told: list[Json]) -> list[Json]:
+    """The counts of those notifications that are about the badge alone."""
+    return [it["counts"] for it in told if "event_id" not in it]
+
+
+@pytest.mark.parametrize("how", ["leave", "kick", "ban"])
+def test_the_badge_follows_when_its_user_is_no_longer_in_the_room(
+    login: Login, room: Room, open_gateway: Gateway, how: str
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    one, other = room(alice, bob), room(alice, bob)
+    set_pusher(bob, open_gateway.url)
+    alice.send(one)
+    open_gateway.wait_for(alice.send(other))
+
+    if how == "leave":
+        bob.post(f"rooms/{one}/leave")
+    else:
+        alice.post(f"rooms/{one}/{how}", json={"user_id": bob.user_id})
+
+    told = open_gateway.wait(lambda all_: bool(badges(all_)))
+    assert badges(told) == [{"unread": 1}]
+
+
+def test_the_badge_follows_when_an_unread_message_is_redacted(
+    login: Login, room: Room, open_gateway: Gateway
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    set_pusher(bob, open_gateway.url)
+    first = alice.send(room_id)
+    open_gateway.wait_for(alice.send(room_id))
+
+    alice.put(f"rooms/{room_id}/redact/{first}/t1", json={})
+
+    told = open_gateway.wait(lambda all_: bool(badges(all_)))
+    assert badges(told) == [{"unread": 1}]
+
+
+def test_leaving_a_room_without_unread_messages_pushes_nothing(
+    login: Login, room: Room, open_gateway: Gateway
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    one, other = room(alice, bob), room(alice, bob)
+    set_pusher(bob, open_gateway.url)
+
+    bob.post(f"rooms/{one}/leave")
+    last = alice.send(other)
+
+    open_gateway.wait_for(last)
+    assert badges(open_gateway.told()) == []
+
+
 def test_the_badge_counts_rooms_where_the_owner_wants_that(
     make_app: MakeApp, open_gateway: Gateway, room: Room
 ) -> None:

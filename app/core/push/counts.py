@@ -326,7 +326,10 @@ def _forget_who_left(tx: Tx, event: Event) -> None:
     if event.content.get("membership") in {"leave", "ban"} and _is_local(tx, user_id):
         key = {"of_user": user_id, "in_room": event.room_id}
         tx.sql.execute(_DROP_ALL, key)
-        tx.sql.execute(_DROP_COUNTS, key)
+        asked = {"user_id": user_id, "room_id": event.room_id}
+        if tx.sql.execute(_UNREAD_IN_ROOM, asked).first() is not None:
+            tx.sql.execute(_DROP_COUNTS, key)
+            _note_change(tx, [user_id])
 
 
 def _local_recipients(tx: Reader, event: Event) -> list[str]:
