@@ -11,7 +11,7 @@ SPEC ?= ../shared/spec/client-server.json
 # without bytecode on the disk, each server and command that a test starts would compile all of app/
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run test check lint fmt types migrations spec clients fuzz faults bench traffic migration schema migrate clean
+.PHONY: help install run test check lint fmt types migrations spec clients fuzz courses faults bench traffic migration schema migrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,9 @@ fuzz: $(VENV)/.dev  ## up to half an hour of odd values, and requests by schemat
 	if $(BIN)/python -m pip install --quiet --only-binary atheris --editable '.[fuzz]'; \
 	then $(BIN)/python -m tests.fuzz.by_coverage 60; fi
 	$(BIN)/python -m tests.tools.fuzz_by_schema $(SPEC) --examples 25 --seconds 1500
+
+courses: $(VENV)/.dev  ## 1,000 random courses of events, each told to devices by /sync (a quarter of an hour)
+	$(BIN)/python -m pytest --timeout=3000 --hypothesis-profile=courses tests/fuzz/test_course_of_sync.py
 
 faults: $(VENV)/.dev  ## kills, full and damaged disks, hostile clients, in full size (as root, in ten minutes)
 	$(BIN)/python -m pytest -m "" tests/faults tests/faults_clients

@@ -33,6 +33,7 @@ PASSWORD = "correct horse battery staple"
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.register_profile("big", deadline=None, max_examples=1000, print_blob=True)
+settings.register_profile("courses", deadline=None, max_examples=10_000, print_blob=True)
 settings.load_profile("repeatable")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from tests.conftest import Person
+from tests.conftest import PASSWORD, Person
 
 Json = dict[str, Any]
 Key = tuple[str, str]
@@ -248,3 +248,9 @@ def counts(entry: Json) -> Json:
     """The unread counts of a room in an answer."""
     names = ("unread_notifications", "unread_thread_notifications")
     return {name: entry[name] for name in names if name in entry}
+
+
+def password_of(person: Person) -> Json:
+    """Return the `auth` by which a person proves their password."""
+    identifier = {"type": "m.id.user", "user": person.user_id}
+    return {"type": "m.login.password", "identifier": identifier, "password": PASSWORD}

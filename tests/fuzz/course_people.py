@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Callable
@@ -14,7 +15,8 @@ from werkzeug.test import TestResponse
 
 from tests.conftest import Person
 from tests.fuzz import course_client, course_truth
-from tests.fuzz.course_client import Device, Habits, Known
+from tests.fuzz.commits import Commits
+from tests.fuzz.course_client import MESSAGE, Device, Habits, Known
 from tests.fuzz.course_truth import MEMBER, Room
 
 Json = dict[str, Any]
@@ -23,6 +25,8 @@ RULES = ("public", "invite", "knock", "restricted")
 LIMITS = (1, 2, 3, 5, None)
 NAMES = ("alice", "bob", "carol")
 MAX_ROOMS = 6
+LOOKS = {"look", "lose", "look_for_all", "start_anew", "restart_server", "check", "peek"}
+"""Steps that change nothing, or have devices look by themselves."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class World:
     def __init__(self, app: Flask, restart: Callable[[], Flask]) -> None:
         self.app = app
         self._restart = restart
+        self._commits = Commits(app.extensions["db"])
+        self._peek_at: Step | None = None
         self.numbers = itertools.count()
         self.rooms: list[str] = []
         self.people: list[Person] = []
@@ -53,11 +59,20 @@ class World:
         """(who, path, event id) of the last message."""
         self.said: list[tuple[str, str]] = []
         """(room, event id)"""
+        self.dave: Person
+        self.erased_at: int | None = None
+        """The position at which Dave was erased."""
 
     def act(self, step: Step) -> None:
         """Do it, whether or not it is allowed: the server must not break."""
-        if step.what:
-            getattr(self, f"_{step.what}")(step)
+        if not step.what:
+            return
+        if self._peek_at is not None and step.what not in LOOKS:
+            look = functools.partial(self._look, self._peek_at)
+            self._commits.look_into_next(look, is_after=self._peek_at.value > 5)
+            self._peek_at = None
+        getattr(self, f"_{step.what}")(step)
+        self._commits.finish()
 
     def check(self) -> None:
         """Every device knows what is true, once it has asked for the news."""
@@ -98,10 +113,10 @@ class World:
 
     # what is said
 
-    def _say(self, step: Step, **content: Any) -> None:
+    def _say(self, step: Step, who: Person | None = None, **content: Any) -> None:
         number = next(self.numbers)
         path = f"{self.path(step)}/send/m.room.message/{number}"
-        who = self.person(step)
+        who = who or self.person(step)
         body = {"msgtype": "m.text", "body": f"number {number}", **content}
         answer = fine(who.put(path, json=body))
         if answer:
@@ -117,7 +132,7 @@ class World:
     def _answer(self, step: Step) -> None:
         root = self._chosen(step)
         relation = {"rel_type": "m.thread", "event_id": root}
-        self._say(step, **({"m.relates_to": relation} if root else {}))
+        self._say(step, None, **({"m.relates_to": relation} if root else {}))
 
     def _chosen(self, step: Step) -> str:
         """One of the last things said in a room; "": nothing was."""
@@ -128,6 +143,32 @@ class World:
         if target := self._chosen(step):
             path = f"{self.path(step)}/redact/{quote(target)}/{next(self.numbers)}"
             fine(self.owner(step).put(path, json={}))
+
+    def _redact_state(self, step: Step) -> None:
+        event_type = ("m.room.name", "m.room.topic")[step.value % 2]
+        self._redact_entry(step, event_type)
+
+    def _redact_member(self, step: Step) -> None:
+        self._redact_entry(step, f"{MEMBER}/{self.person(step).user_id}")
+
+    def _redact_entry(self, step: Step, entry: str) -> None:
+        """Redact an event of the room's current state, as far as its owner sees it."""
+        query = {"format": "event"}
+        owner = self.owner(step)
+        found = owner.get(f"{self.path(step)}/state/{entry}", query_string=query)
+        if fine(found):
+            event_id = quote(found.get_json()["event_id"])
+            fine(owner.put(f"{self.path(step)}/redact/{event_id}/{next(self.numbers)}", json={}))
+
+    def _dave_says(self, step: Step) -> None:
+        if self.erased_at is None:
+            self._say(step, self.dave)
+
+    def _erase_dave(self, _step: Step) -> None:
+        if self.erased_at is None:
+            body = {"erase": True, "auth": course_client.password_of(self.dave)}
+            assert fine(self.dave.post("account/deactivate", json=body)) is not None
+            self.erased_at = erased_position(self.app, self.dave)
 
     # state
 
@@ -256,8 +297,8 @@ class World:
             "keys": {f"ed25519:{who.device_id}": f"{number:043}"},
             "signatures": {who.user_id: {f"ed25519:{who.device_id}": "x"}},
         }
+        self.keys[who.user_id] = number + 1  # before: another device may look as it is written
         assert fine(who.post("keys/upload", json={"device_keys": keys})) is not None
-        self.keys[who.user_id] = number + 1
 
     # devices
 
@@ -268,6 +309,10 @@ class World:
         answer = device.ask(limit, is_full=is_full)
         user_id = device.person.user_id
         device.take(answer, self.keys, self.sharing(user_id))
+
+    def _peek(self, step: Step) -> None:
+        """A device will look while the COMMIT of the next change is under way."""
+        self._peek_at = step
 
     def _lose(self, step: Step) -> None:
         """An answer that never arrives: the device will ask again with the token that it has."""
@@ -282,9 +327,10 @@ class World:
 
     def _restart_server(self, _step: Step) -> None:
         self.app = self._restart()
-        client = self.app.test_client()
-        for person in (*self.people, *self.viewers.values(), *(it.person for it in self.devices)):
-            person.client = client
+        self._commits = Commits(self.app.extensions["db"])
+        devices = (device.person for device in self.devices)
+        for person in (*self.people, self.dave, *self.viewers.values(), *devices):
+            person.client = self.app.test_client()
 
     def _forget_caches(self, _step: Step) -> None:
         database = self.app.extensions["db"]
@@ -323,6 +369,8 @@ def check(device: Device, world: World, truth: dict[str, Room]) -> None:
     for room_id, room in truth.items():
         if room_id != device.not_room:
             check_room(device, room_id, room, fresh["rooms"])
+        if room_id in device.rooms and world.erased_at is not None:
+            check_erased(device, room_id, room, world)
 
 
 def check_room(device: Device, room_id: str, room: Room, fresh: Json) -> None:
@@ -346,6 +394,7 @@ def check_room(device: Device, room_id: str, room: Room, fresh: Json) -> None:
         check_events(device, room_id, room)
         check_state(device.habits, known, room.state_at(10**9))
         check_rest(known, fresh["join"][room_id])
+        check_contents(room, fresh["join"][room_id])
     elif known is not None and section == "leave" and room_id in fresh["leave"]:
         check_left(device, room_id, room)
 
@@ -364,6 +413,31 @@ def check_events(device: Device, room_id: str, room: Room) -> None:
     if not wanted:
         redacted = {it["event_id"] for it in there if "redacted_because" in it["unsigned"]}
         assert known.redacted() == redacted & set(known.ids)
+
+
+def check_erased(device: Device, room_id: str, room: Room, world: World) -> None:
+    """What Dave has said is read by those alone who were in the room before he was erased."""
+    user_id, upto = device.person.user_id, world.erased_at or 0
+    answer = device.person.get(
+        f"rooms/{quote(room_id)}/messages", query_string={"dir": "b", "limit": 1000}
+    )
+    chunk = answer.get_json()["chunk"] if answer.status_code == 200 else []
+    shown = {event["event_id"]: event for event in chunk if event["type"] == MESSAGE}
+    for event in room.events:
+        told = shown.get(event.event_id)
+        if told is None or told["sender"] != world.dave.user_id or not event.pdu["content"]:
+            continue
+        later = [it for it in room.events if event.position <= it.position < upto]
+        was_there = any(it.memberships.get(user_id) == "join" for it in later)
+        assert told["content"] == (event.pdu["content"] if was_there else {})
+
+
+def check_contents(room: Room, fresh: Json) -> None:
+    """State is shown as it is now: what was redacted is gone."""
+    for event in (*fresh["state"]["events"], *fresh["timeline"]["events"]):
+        if "state_key" in event:
+            stored = next(it for it in room.events if it.event_id == event["event_id"])
+            assert event["content"] == stored.pdu["content"]
 
 
 def check_state(habits: Habits, known: Known, state: dict[tuple[str, str], str]) -> None:
@@ -416,6 +490,13 @@ def check_left(device: Device, room_id: str, room: Room) -> None:
         if it.is_state and it.key == own and it.position >= until
     }
     check_state(device.habits, known, room.state_at(until) | {own: last})
+
+
+def erased_position(app: Flask, person: Person) -> int:
+    """The position since which a user is erased."""
+    with app.extensions["db"].read() as tx:
+        query = "SELECT erased_position FROM accounts WHERE user_id = ?"
+        return int(tx.sql.raw.execute(query, (person.user_id,)).fetchone()[0])
 
 
 def contents(section: Json) -> Json:

@@ -1,9 +1,10 @@
 """/sync over any course of events: what devices are told in pieces is what is true in the end.
 
 "Loses nothing" is the promise. People do whatever they can think of, their devices look at any
-moment, lose answers, ask with all kinds of filters, and start anew; the server forgets its caches
-and is started again. At any moment, and in the end, each device has to know what a new one would
-be told, what /messages says, and what follows from the list of events alone (course_truth.py).
+moment, also in the middle of a COMMIT, lose answers, ask with all kinds of filters, and start anew;
+the server forgets its caches and is started again. At any moment, and in the end, each device has
+to know what a new one would be told, what /messages says, and what follows from the list of events
+alone (course_truth.py).
 """
 
 from __future__ import annotations
@@ -39,14 +40,25 @@ HABITS = [
     Habits(not_room=2, include_leave=True),
     Habits(is_lazy=True, wants_only="m.room.message"),
 ]
-USUAL = ["", *["say"] * 8, *["look"] * 14, *["join"] * 5, "lose", "lose", "leave", "leave"]
+USUAL = [
+    "",
+    *["say"] * 8,
+    *["look"] * 14,
+    *["peek"] * 6,
+    *["join"] * 5,
+    "lose",
+    "lose",
+    "leave",
+    "leave",
+]
 OTHERS = [
     *("repeat", "answer", "redact", "topic", "entry", "name", "visibility", "join_rules"),
     *("invite", "invite", "kick", "ban", "unban", "forget", "knock", "displayname", "nick"),
     *("read", "read", "read_thread", "account_data", "room_data", "tag", "mute", "to_device"),
     *("to_device", "upload_keys", "upload_keys", "look_for_all", "start_anew", "forget_caches"),
+    *("redact_state", "redact_member", "dave_says", "dave_says"),
 ]
-RARE = ["upgrade", "restart_server", "check"]
+RARE = ["upgrade", "restart_server", "erase_dave", "check"]
 KINDS = [*USUAL, *OTHERS, *OTHERS, *RARE]
 
 steps = st.builds(
@@ -90,10 +102,14 @@ def log_in(client: FlaskClient, name: str) -> Session:
 
 
 class Beginning(NamedTuple):
-    """A server as all courses find it: Alice, Bob and Carol, each with two devices and a viewer."""
+    """A server as all courses find it: Alice, Bob and Carol, each with two devices and a viewer.
+
+    And Dave, who may be erased.
+    """
 
     folder: Path
     sessions: list[list[Session]]
+    dave: Session
     rooms: list[str]
 
 
@@ -105,16 +121,17 @@ def beginning(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) ->
     client = app.test_client()
     sessions = [[log_in(client, name) for _ in range(3)] for name in NAMES]
     alice, bob, carol = (Person(client, *own[0]) for own in sessions)
+    dave = log_in(client, "dave")
     levels = {"state_default": 0, "events": {}}
     rooms = [
         alice.create_room(preset="public_chat", name="Open"),
         bob.create_room(preset="public_chat", power_level_content_override=levels),
         alice.create_room(preset="private_chat", invite=[bob.user_id]),
     ]
-    for person, number in ((bob, 0), (carol, 0), (alice, 1)):
+    for person, number in ((bob, 0), (carol, 0), (alice, 1), (Person(client, *dave), 0)):
         person.post(f"rooms/{rooms[number]}/join")
     stop(app)
-    return Beginning(folder, sessions, rooms)
+    return Beginning(folder, sessions, dave, rooms)
 
 
 @contextmanager
@@ -140,14 +157,17 @@ def world(beginning: Beginning, chosen: list[Habits]) -> Iterator[World]:
 def people(beginning: Beginning, chosen: list[Habits], found: World) -> World:
     client = found.app.test_client()
     found.rooms += beginning.rooms
+    found.dave = Person(client, *beginning.dave)
+    found.keys[found.dave.user_id] = 0
     wanted = iter(chosen)
     for number, own in enumerate(beginning.sessions):
-        first, second, viewer = (Person(client, *session) for session in own)
+        first, _, viewer = (Person(client, *session) for session in own)
         found.people.append(first)
         found.viewers[first.user_id] = viewer
         found.keys[first.user_id] = 0
-        for person in (first, second) if number < 2 else (first,):
-            device = Device(person, next(wanted))
+        for session in own[:2] if number < 2 else own[:1]:
+            # a client of its own, as it may look while the person's is waiting for an answer
+            device = Device(Person(found.app.test_client(), *session), next(wanted))
             if device.habits.not_room is not None:
                 device.not_room = found.rooms[device.habits.not_room]
             found.devices.append(device)
@@ -179,6 +199,13 @@ MESSAGES = [Habits(wants_only="m.room.message", by_thread=True)] * 5
 @example([Step("look", 0, 0, 9), Step("ban", 1), Step("look_for_all", 1, 2, 1)], LAZY)
 @example([Step("check"), Step("ban", 1), Step("unban", 1), Step("invite", 1)], PLAIN)
 @example([], LAZY)
+@example(
+    [
+        *(Step("look", 0, 2), Step("say", 0, 0), Step("say", 0, 1)),
+        *(Step("peek", 0, 2, 4), Step("kick", 1, 0)),
+    ],
+    [Habits(include_leave=True)] * 5,
+)
 def test_every_device_knows_in_the_end_what_is_true(
     beginning: Beginning, course: list[Step], chosen: list[Habits]
 ) -> None:
