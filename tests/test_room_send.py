@@ -157,7 +157,7 @@ def test_what_no_event_can_hold_is_refused(
     [
         (f"m.room.message/{'t' * 256}", (400, "M_INVALID_PARAM")),
         (f"{'m' * 256}/t", (413, "M_TOO_LARGE")),
-        ("m.room.create/t", (403, "M_FORBIDDEN")),
+        ("m.room.create/t", (400, "M_BAD_JSON")),
         ("m.room.member/t", (403, "M_FORBIDDEN")),
         ("m.room.redaction/t", (400, "M_MISSING_PARAM")),
     ],

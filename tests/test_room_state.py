@@ -142,12 +142,12 @@ def test_a_world_readable_room_shows_its_state_to_all(login: Login) -> None:
 @pytest.mark.parametrize(
     ("event_type", "state_key", "content", "expected"),
     [
-        ("m.room.create", "", {"room_version": "1"}, (403, "M_FORBIDDEN")),
-        ("m.room.power_levels", "", {"users": {ALICE: "100"}}, (403, "M_FORBIDDEN")),
-        ("m.room.power_levels", "", {"users": [ALICE]}, (403, "M_FORBIDDEN")),
+        ("m.room.create", "", {"room_version": "1"}, (400, "M_BAD_JSON")),
+        ("m.room.power_levels", "", {"users": {ALICE: "100"}}, (400, "M_BAD_JSON")),
+        ("m.room.power_levels", "", {"users": [ALICE]}, (400, "M_BAD_JSON")),
         ("m.room.power_levels", "", {"users": {ALICE: 101}}, (403, "M_FORBIDDEN")),
-        ("m.room.power_levels", "", {"users": {"alice": 50}}, (403, "M_FORBIDDEN")),
-        ("m.room.power_levels", "", {"events": {"x": None}}, (403, "M_FORBIDDEN")),
+        ("m.room.power_levels", "", {"users": {"alice": 50}}, (400, "M_BAD_JSON")),
+        ("m.room.power_levels", "", {"events": {"x": None}}, (400, "M_BAD_JSON")),
         ("m.room.power_levels", "", {"ban": 1.5}, (400, "M_BAD_JSON")),
         ("m.room.member", ALICE, {}, (400, "M_BAD_JSON")),
         ("m.room.member", "", {"membership": "join"}, (400, "M_INVALID_PARAM")),

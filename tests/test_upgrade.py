@@ -469,7 +469,7 @@ def test_what_the_last_of_several_writes_refuses_leaves_the_old_room_as_it_was(
 
     answer = ask(alice, room_id)
 
-    assert refusal(answer) == (403, "M_FORBIDDEN")
+    assert refusal(answer) == (400, "M_BAD_JSON")
     assert len(commits) > 3
     assert state_of(alice, room_id) == before
     assert alice.get(ALIAS).get_json()["room_id"] == room_id

@@ -21,6 +21,7 @@ from app.spec.events import Event, Json, StateKey
 from app.spec.room_state import (
     CREATE,
     AuthError,
+    ContentError,
     PowerLevels,
     StateMap,
     creators,
@@ -33,6 +34,7 @@ from app.spec.room_versions import VERSIONS, RoomVersion
 # What the rules know of a state, the rest of the server asks here too: one door to the law.
 __all__ = [
     "AuthError",
+    "ContentError",
     "IsSignedBy",
     "PowerLevels",
     "StateMap",
@@ -154,19 +156,19 @@ def check(
 def _check_create(event: Event) -> None:
     version = event.version
     if event.prev_event_ids:
-        raise AuthError("A create event comes first in its room")
+        raise ContentError("A create event comes first in its room")
     if version.has_privileged_creators:
         if "room_id" in event.pdu:
-            raise AuthError("The create event makes the room's id and can't have one itself")
+            raise ContentError("The create event makes the room's id and can't have one itself")
     elif room_state.domain_of(event.room_id) != room_state.domain_of(event.sender):
-        raise AuthError("The room's id is not of the server of its creator")
+        raise ContentError("The room's id is not of the server of its creator")
     named = event.content.get("room_version", "1")
     if not isinstance(named, str) or named not in VERSIONS:
-        raise AuthError(f"There is no room version {named!r}")
+        raise ContentError(f"There is no room version {named!r}")
     if version.has_privileged_creators:
         _check_additional_creators(event)
     if not version.has_creator_in_sender and "creator" not in event.content:
-        raise AuthError("The create event names no creator")
+        raise ContentError("The create event names no creator")
 
 
 def _check_additional_creators(event: Event) -> None:
@@ -174,7 +176,7 @@ def _check_additional_creators(event: Event) -> None:
         return
     others = event.content["additional_creators"]
     if not isinstance(others, list) or not all(identifiers.is_user_id(user) for user in others):
-        raise AuthError("additional_creators is not a list of user ids")
+        raise ContentError("additional_creators is not a list of user ids")
 
 
 def _check_federation(event: Event, create: Event) -> None:

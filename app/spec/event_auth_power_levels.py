@@ -10,7 +10,7 @@ from typing import Any
 
 from app.spec import identifiers, room_state
 from app.spec.events import Event, Json
-from app.spec.room_state import AuthError, Level, StateMap
+from app.spec.room_state import AuthError, ContentError, Level, StateMap
 from app.spec.room_versions import RoomVersion
 
 
@@ -40,16 +40,16 @@ def _check_values(content: Json, version: RoomVersion) -> None:
     """
     for name in room_state.DEFAULTS:
         if name in content and not _is_level(content[name], version):
-            raise AuthError(f"The power level {name!r} is not an integer")
+            raise ContentError(f"The power level {name!r} is not an integer")
     for name in _properties_with_entries(version):
         entries = content.get(name, {})
         if entries is None and not version.has_integer_power_levels:
             continue
         if not isinstance(entries, dict):
-            raise AuthError(f"{name!r} in the power levels is not an object")
+            raise ContentError(f"{name!r} in the power levels is not an object")
         for key, value in entries.items():
             if not _is_level(value, version):
-                raise AuthError(f"The power level of {key!r} in {name!r} is not an integer")
+                raise ContentError(f"The power level of {key!r} in {name!r} is not an integer")
 
 
 def _properties_with_entries(version: RoomVersion) -> tuple[str, ...]:
@@ -65,18 +65,18 @@ def _is_level(value: Any, version: RoomVersion) -> bool:
 def _check_users(content: Json, version: RoomVersion) -> None:
     users = content.get("users", {})
     if not isinstance(users, dict):
-        raise AuthError("'users' in the power levels is not an object")
+        raise ContentError("'users' in the power levels is not an object")
     for user_id, value in users.items():
         if not identifiers.is_user_id(user_id):
-            raise AuthError(f"{user_id!r} in the power levels is no user id")
+            raise ContentError(f"{user_id!r} in the power levels is no user id")
         if value is None or not _is_level(value, version):
-            raise AuthError(f"The power level of {user_id} is not an integer")
+            raise ContentError(f"The power level of {user_id} is not an integer")
 
 
 def _check_creators_are_not_named(content: Json, create: Event) -> None:
     named = room_state.creators(create) & content.get("users", {}).keys()
     if named:
-        raise AuthError(f"{min(named)} made this room: nobody can set that power level")
+        raise ContentError(f"{min(named)} made this room: nobody can set that power level")
 
 
 def _check_named_levels(old: Json, new: Json, own: Level) -> None:

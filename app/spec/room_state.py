@@ -44,6 +44,10 @@ class AuthError(ValueError):
     """An event may not follow the state. The text says which rule refused, and is for people."""
 
 
+class ContentError(AuthError):
+    """An event that nobody may send, whatever their power: its own content is wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class PowerLevels:
     """Who may do what. Answers with the spec's defaults where the room's state says nothing."""

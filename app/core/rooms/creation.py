@@ -27,6 +27,9 @@ MAX_INVITES: Final = 200
 """Of one request: each is an event, and they are all made while nobody else can write."""
 MAX_STATE_EVENTS: Final = 500
 
+OF_THE_RULES: Final = frozenset({"m.room.create", "m.room.power_levels"})
+"""The types whose content the authorization rules look into."""
+
 CREATOR_LEVEL: Final = 100
 _JOIN_RULES: Final[dict[Preset, str]] = {
     "private_chat": "invite",
@@ -204,7 +207,8 @@ def _set(tx: Tx, room_id: str, creator: str, event: StateEvent) -> None:
     try:
         state_events.put(tx, room_id, creator, event_type, state_key, content)
     except MatrixError as refusal:
-        if refusal.errcode != "M_FORBIDDEN":
+        is_malformed = refusal.errcode == "M_BAD_JSON" and event_type in OF_THE_RULES
+        if refusal.errcode != "M_FORBIDDEN" and not is_malformed:
             raise
         raise errors.invalid_room_state(f"{event_type}: {refusal.message}") from None
 

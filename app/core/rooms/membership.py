@@ -66,6 +66,8 @@ def change(
         _check_may_be_invited(tx, target)
     if membership == "leave" and sender == target:
         _check_may_reject(tx, room_id, target)
+        if (known := _own_leave(tx, room_id, target)) is not None:
+            return known
     if membership == "join" and sender == target:
         guest_access.check_may_join(tx, room_id, target)
         content |= _authorisation(tx, room_id, target)
@@ -163,6 +165,17 @@ def _check_may_reject(tx: Reader, room_id: str, user_id: str) -> None:
         return
     if tx.sql.execute(_NOTICES, {"user_id": user_id}).scalar() == room_id:
         raise errors.cannot_leave_server_notice_room()
+
+
+def _own_leave(tx: Reader, room_id: str, user_id: str) -> str | None:
+    """Return the id of the event by which the user has left already, by their own will.
+
+    Whoever repeats the request has not heard the answer.
+    """
+    event = state.current(tx, room_id, state.MEMBER, user_id)
+    if event is None or event.sender != user_id or event.content.get("membership") != "leave":
+        return None
+    return event.event_id
 
 
 def _must_be_joined(tx: Reader, room_id: str, user_id: str) -> None:

@@ -11,11 +11,10 @@ from sqlalchemy import bindparam, select
 
 from app import errors
 from app.caches import Requester
-from app.core.rooms import guest_access, rows, state, timeline
+from app.core.rooms import guest_access, timeline
 from app.db import Reader, Tx
 from app.models.events import StoredEvent
-from app.spec import event_auth, room_state
-from app.spec.events import Event, Json
+from app.spec.events import Json
 
 ANNOTATION = "m.annotation"
 THREAD = "m.thread"
@@ -68,6 +67,7 @@ def send(
         device_id=requester.device_id,
         txn_id=txn_id,
         origin_server_ts=ts,
+        requester=requester,
     )
     if txn_id is not None:
         known = timeline.sent_before(tx, requester, draft)
@@ -75,8 +75,6 @@ def send(
             return known
     if redacts is None and requester.is_suspended:
         raise errors.user_suspended()
-    if redacts is not None:
-        _check_may_redact(tx, requester, room_id, redacts)
     _check_is_no_duplicate(tx, draft)
     _check_may_have_a_thread(tx, draft)
     had_guests = redacts is not None and guest_access.is_open(tx, room_id)
@@ -102,35 +100,6 @@ def _split_redaction(content: Json) -> tuple[Json, str]:
     if not isinstance(target, str):
         raise errors.missing_param("A redaction says in `redacts` which event it is about")
     return {key: value for key, value in content.items() if key != "redacts"}, target
-
-
-def _check_may_redact(tx: Reader, requester: Requester, room_id: str, event_id: str) -> None:
-    """Raises M_NOT_FOUND and M_FORBIDDEN.
-
-    Stricter than the rules between servers, by which a server's users may redact each other's
-    events: it is to the server to prevent that, and that is done here.
-    """
-    if not state.is_joined(tx, room_id, requester.user_id):
-        raise errors.forbidden("You are not in this room")
-    found = rows.find(tx, event_id)
-    if found is None or found[1].room_id != room_id:
-        raise errors.not_found("There is no such event in this room")
-    target = found[1]
-    if target.type == room_state.CREATE[0]:
-        raise errors.forbidden("Without its first event the room would be broken")
-    if target.sender != requester.user_id and requester.is_suspended:
-        raise errors.user_suspended()
-    if target.sender == requester.user_id or _rules_over(tx, requester, target):
-        return
-    known = state.current_many(tx, room_id, [room_state.CREATE, room_state.POWER_LEVELS])
-    levels = event_auth.power_levels(known)
-    if levels.of_user(requester.user_id) < levels.to_redact:
-        raise errors.forbidden(f"You need power level {levels.to_redact} to redact this event")
-
-
-def _rules_over(tx: Reader, requester: Requester, target: Event) -> bool:
-    """Administrators of the server may redact what its users have sent."""
-    return requester.is_admin and room_state.domain_of(target.sender) == tx.server.name
 
 
 def _check_is_no_duplicate(tx: Reader, draft: timeline.Draft) -> None:

@@ -23,7 +23,15 @@ from app import errors
 from app.caches import Requester
 from app.core.appservices import transactions
 from app.core.push import counts
-from app.core.rooms import client_events, redactions, relating, rows, search_index, state
+from app.core.rooms import (
+    client_events,
+    local_rules,
+    redactions,
+    relating,
+    rows,
+    search_index,
+    state,
+)
 from app.core.rooms.relating import Relation
 from app.db import Reader, Tx
 from app.models.events import StoredEvent
@@ -32,11 +40,10 @@ from app.spec import (
     canonical_json,
     event_auth,
     events,
-    identifiers,
     room_state,
     signing,
 )
-from app.spec.event_auth import AuthError
+from app.spec.event_auth import AuthError, ContentError
 from app.spec.events import Event, Json, StateKey
 from app.spec.room_versions import VERSIONS, RoomVersion
 
@@ -81,26 +88,33 @@ class Draft:
     device_id: str | None = None
     txn_id: str | None = None
     origin_server_ts: int | None = None  # ms; None: now. Application services may say otherwise
+    requester: Requester | None = None
+    """Whose request it is, where that may give more rights than the sender has in the room."""
 
 
 def send(tx: Tx, draft: Draft) -> str:
-    """The id of the event that says what the draft says, now in the room.
+    """Return the id of the event that says what the draft says, now in the room.
 
     A state event that repeats what its sender has set already is not sent again: the id of the
-    first one comes back.
+    first one comes back, to whoever could send it now.
     Raises M_FORBIDDEN when the room's rules refuse it, M_NOT_FOUND for an unknown room,
-    M_TOO_LARGE, M_BAD_JSON for what no event can hold.
+    M_TOO_LARGE, M_BAD_JSON for what no event can hold, and what local_rules.check raises.
     """
+    local_rules.check_form(draft)
     head = rows.head(tx, draft.room_id)
     version = VERSIONS[head.version]
     auth_state = _auth_state(tx, version, draft)
-    if (known := _unchanged(tx, draft)) is not None:
-        return known
-    event = _sign(tx, version, head, draft, auth_state)
-    try:
-        event_auth.check(event, auth_state)
+    pdu = _build(tx, version, head, draft, auth_state)
+    try:  # before hashing and signing, which take longest
+        event_auth.check(Event(pdu.get("event_id", ""), pdu, version), auth_state)
+    except ContentError as refusal:
+        raise errors.bad_json(str(refusal)) from None
     except AuthError as refusal:
         raise errors.forbidden(str(refusal)) from None
+    local_rules.check(tx, draft, auth_state)
+    if (known := _unchanged(tx, draft)) is not None:
+        return known
+    event = _sign(tx, version, pdu)
     store(tx, event, draft)
     return event.event_id
 
@@ -110,8 +124,9 @@ def create(tx: Tx, version: RoomVersion, draft: Draft) -> str:
 
     `draft.room_id` is what the room shall be called; since version 12 its create event says that.
     """
+    local_rules.check_form(draft)
     head = rows.RoomHead(version.name, [], 0)
-    event = _sign(tx, version, head, draft, {})
+    event = _sign(tx, version, _build(tx, version, head, draft, {}))
     try:
         event_auth.check(event, {})
     except AuthError as refusal:
@@ -207,14 +222,17 @@ def _unchanged(tx: Reader, draft: Draft) -> str | None:
     return event.event_id if is_same else None
 
 
-def _sign(
+def _build(
     tx: Reader,
     version: RoomVersion,
     head: rows.RoomHead,
     draft: Draft,
     auth_state: dict[StateKey, Event],
-) -> Event:
-    """The draft as a signed event that follows everything that the room has so far."""
+) -> Json:
+    """Return the draft as a PDU that follows everything that the room has so far.
+
+    Raises M_BAD_JSON for what no event can hold.
+    """
     if version.has_privileged_creators:  # every event cites the create event by its room's id
         auth_state = {key: event for key, event in auth_state.items() if key != room_state.CREATE}
     has_room_id = not (version.has_privileged_creators and draft.type == "m.room.create")
@@ -234,25 +252,26 @@ def _sign(
     )
     try:
         canonical_json.check(pdu["content"], is_strict=True)
+    except ValueError as problem:
+        raise errors.bad_json(str(problem)) from None
+    return pdu
+
+
+def _sign(tx: Reader, version: RoomVersion, pdu: Json) -> Event:
+    """Return the event that a PDU makes, once it is hashed and signed.
+
+    Raises M_TOO_LARGE: only now is its whole size known.
+    Spec: client-server-api#size-limits
+    """
+    try:
         event_id, pdu = signing.add_hashes_and_signatures(
             pdu, version, tx.server.name, tx.server.signing_key
         )
     except ValueError as problem:
         raise errors.bad_json(str(problem)) from None
-    _check_sizes(pdu)
-    return Event(event_id, pdu, version)
-
-
-def _check_sizes(pdu: Json) -> None:
-    """Raises M_TOO_LARGE. What else makes a PDU valid, `build` has seen to.
-
-    Spec: client-server-api#size-limits
-    """
     if len(canonical_json.encode(pdu)) > events.MAX_BYTES:
         raise errors.too_large(f"The event is larger than {events.MAX_BYTES} bytes")
-    for key in ("type", "state_key", "room_id"):
-        if len(pdu.get(key, "").encode()) > identifiers.MAX_BYTES:
-            raise errors.too_large(f"{key} is longer than {identifiers.MAX_BYTES} bytes")
+    return Event(event_id, pdu, version)
 
 
 def _given_event_id(tx: Reader, version: RoomVersion) -> str | None:

@@ -282,7 +282,7 @@ def _close(tx: Tx, user_id: str, room_id: str, levels: PowerLevels) -> None:
         _set(tx, user_id, room_id, (*room_state.POWER_LEVELS, {**levels.content, **closed}))
     except MatrixError as refusal:
         # "If possible, the power levels in the old room should also be modified"
-        if refusal.errcode != "M_FORBIDDEN":
+        if refusal.errcode not in {"M_FORBIDDEN", "M_BAD_JSON"}:
             raise
 
 
