@@ -102,7 +102,7 @@ def described(tx: Reader, found: Preview) -> Json:
             "start": str(SyncToken(found.start)),
             "end": str(SyncToken(found.end)),
         },
-        "state": encoding.encode_all(tx, me, found.state),
+        "state": encoding.encode_state(tx, me, found.state),
         "visibility": found.directory,
         "account_data": found.account_data,
     }

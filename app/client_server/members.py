@@ -34,7 +34,7 @@ def get_members_by_room(room_id: str) -> Json:
             membership=membership,
             not_membership=not_membership,
         )
-        return {"chunk": encoding.encode_all(tx, me, found)}
+        return {"chunk": encoding.encode_state(tx, me, found)}
 
 
 @bp.get("/rooms/<room_id>/joined_members")

@@ -41,7 +41,7 @@ def get_room_events(room_id: str) -> Json:
         chunk = client_view.encode_all(tx, me, page.events)
         members: list[orjson.Fragment] = []
         if wanted.lazy_load_members:
-            members = encoding.encode_all(
+            members = encoding.encode_state(
                 tx, me, history.senders_of(tx, me.user_id, room_id, page.events)
             )
     answer: Json = {
@@ -80,7 +80,7 @@ def get_event_context(room_id: str, event_id: str) -> Json:
         found = history.context(tx, me.user_id, room_id, event_id, limit, wanted)
         shown = [*found.before.events, found.event, *found.after.events]
         encoded = client_view.encode_all(tx, me, shown)
-        held = encoding.encode_all(tx, me, found.state)
+        held = encoding.encode_state(tx, me, found.state)
     centre = len(found.before.events)
     return {
         "start": str(SyncToken(found.before.end or 0)),

@@ -63,7 +63,7 @@ def get_room_state(room_id: str) -> list[orjson.Fragment]:
     """All of the state."""
     with context.db().read() as tx:
         events = state_events.get_all(tx, room_id, requester().user_id)
-        return encoding.encode_all(tx, requester(), events)
+        return encoding.encode_state(tx, requester(), events)
 
 
 def _is_to_leave(event_type: str, state_key: str, content: Json) -> bool:

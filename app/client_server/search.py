@@ -135,7 +135,7 @@ def _answer(tx: Reader, me: Requester, criteria: Criteria, asked: Asked, found: 
         answer["groups"] = _groups(criteria.groupings, found)
     if criteria.include_state:
         answer["state"] = {
-            room_id: encoding.encode_all(tx, me, search.state_of(tx, me.user_id, room_id))
+            room_id: encoding.encode_state(tx, me, search.state_of(tx, me.user_id, room_id))
             for room_id in sorted({event.room_id for event in events})
         }
     return answer

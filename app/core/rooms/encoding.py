@@ -56,14 +56,19 @@ def encode_all(
     *,
     with_room_id: bool = True,
     bundles: Mapping[str, Json] = NO_BUNDLES,
-    memberships: Mapping[int, str] = NO_MEMBERSHIPS,
+    memberships: Mapping[int, str] | None = None,
 ) -> list[orjson.Fragment]:
     """Return events as JSON for one device. /sync leaves out the room, as it stands above them.
 
-    `bundles` is what aggregations.bundles found, by event id, `memberships` what the reader was
-    just after each event, by position. Without a requester the reader is an application service,
-    which the administrator has let see all of the rooms that concern it.
+    `bundles` is what aggregations.bundles found, by event id, `memberships` what
+    visibility.memberships found, where an answer has asked for all of its rooms at once. Without a
+    requester the reader is an application service, which the administrator has let see all of the
+    rooms that concern it.
     """
+    if memberships is None:
+        memberships = NO_MEMBERSHIPS
+        if requester is not None:
+            memberships = visibility.memberships(tx, requester.user_id, events)
     hidden = _hidden_previous(tx, requester, events)
     redactions = _redactions(tx, requester, events)
     encoded = []
@@ -84,15 +89,27 @@ def encode_all(
     return encoded
 
 
+def encode_state(
+    tx: Reader, requester: Requester, events: Collection[ClientEvent], *, with_room_id: bool = True
+) -> list[orjson.Fragment]:
+    """Return the events of a section of state as JSON, without what the reader was at each.
+
+    "Homeservers … MAY omit it if necessary (for example, if calculating the value is expensive)":
+    such a section has what holds now, in a large room thousands of events from all of its history.
+    """
+    return encode_all(tx, requester, events, with_room_id=with_room_id, memberships=NO_MEMBERSHIPS)
+
+
 def encode(
     tx: Reader,
     requester: Requester | None,
     event: ClientEvent,
     *,
     bundles: Mapping[str, Json] = NO_BUNDLES,
+    memberships: Mapping[int, str] | None = None,
 ) -> orjson.Fragment:
     """Return one event as JSON."""
-    return encode_all(tx, requester, [event], bundles=bundles)[0]
+    return encode_all(tx, requester, [event], bundles=bundles, memberships=memberships)[0]
 
 
 def as_json(tx: Reader, requester: Requester | None, event: ClientEvent) -> Json:

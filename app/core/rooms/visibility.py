@@ -22,6 +22,7 @@ import orjson
 from sqlalchemy import bindparam, case, func, select, union_all
 
 from app import errors
+from app.caches import ClientEvent
 from app.core.rooms import rows, state
 from app.db import Reader
 from app.models.base import NOW_AND_LATER
@@ -235,23 +236,29 @@ def sees_all_since(tx: Reader, user_id: str, room_id: str, position: int) -> boo
     return since is not None and since <= position
 
 
-def memberships(
-    tx: Reader, user_id: str, room_id: str, events: Sequence[E], *, is_quick: bool = False
-) -> dict[int, str]:
-    """{position: what the user was in the room just after the event}, of one room's events.
+def memberships(tx: Reader, user_id: str, events: Iterable[ClientEvent]) -> dict[int, str]:
+    """Return {position: what the user was in the room just after the event}.
 
-    `is_quick` leaves out those for which the database would have to be asked.
+    The events may be of several rooms; at most one statement asks for what no cache knows.
     Spec: client-server-api#room-event-format (unsigned.membership)
     """
+    by_room: dict[str, list[ClientEvent]] = {}
+    for event in events:
+        by_room.setdefault(event.room_id, []).append(event)
+    found: dict[int, str] = {}
+    earlier: dict[str, list[int]] = {}
     own: StateKey = (state.MEMBER, user_id)
-    entry = state.entries(tx, room_id, [own])[own]
-    if entry.event is None:
-        return {event.position: "leave" for event in events}
-    now = str(entry.event.content["membership"])
-    found = {event.position: now for event in events if event.position >= entry.since}
-    if len(found) < len(events) and not is_quick:
-        course = history(tx, user_id, room_id).membership
-        found = {event.position: course.at(event.position) or "leave" for event in events}
+    for room_id, some in by_room.items():
+        entry = state.entries(tx, room_id, [own])[own]
+        now = "leave" if entry.event is None else str(entry.event.content["membership"])
+        since = 0 if entry.event is None else entry.since
+        found |= {event.position: now for event in some if event.position >= since}
+        if before := [event.position for event in some if event.position < since]:
+            earlier[room_id] = before
+    known = histories(tx, user_id, earlier) if earlier else {}
+    for room_id, positions in earlier.items():
+        course = known[room_id].membership
+        found |= {position: course.at(position) or "leave" for position in positions}
     return found
 
 

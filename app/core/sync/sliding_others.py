@@ -95,7 +95,7 @@ def _gone(tx: Reader, asker: Requester, span: Span, member: Event, positions: li
     return {
         "membership": member.content["membership"],
         "bump_stamp": span.upto,
-        "required_state": encoding.encode_all(tx, asker, held, with_room_id=False),
+        "required_state": encoding.encode_state(tx, asker, held, with_room_id=False),
         "timeline": encoding.encode_all(tx, asker, span.timeline, with_room_id=False),
         "prev_batch": str(SyncToken(span.boundary or span.upto)),
         "limited": span.is_limited,

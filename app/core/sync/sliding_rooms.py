@@ -111,16 +111,18 @@ def _entries(
     # where there is no gap, the timeline itself tells what relates to its events
     gappy = [one for one in shown if one.is_initial or one.has_gap]
     bundles = aggregations.bundles(tx, asker, [it for one in gappy for it in one.span.timeline])
+    own = visibility.memberships(
+        tx, asker.user_id, (it for one in shown for it in one.span.timeline)
+    )
     entries: dict[str, Json] = {}
     for one in shown:
         span = one.span
         entry: Json = {"initial": True} if one.is_initial else {}
         if one.is_expanded:
             entry["unstable_expanded_timeline"] = True
-        own = visibility.memberships(tx, asker.user_id, span.room_id, span.timeline, is_quick=True)
         entries[span.room_id] = entry | {
             "membership": "join",
-            "required_state": encoding.encode_all(
+            "required_state": encoding.encode_state(
                 tx, asker, held[span.room_id], with_room_id=False
             ),
             "timeline": encoding.encode_all(

@@ -182,7 +182,11 @@ def _rooms(
     gappy = (span for span in both if span.is_limited or span.is_filtered or span.is_new)
     some = [event for span in gappy for event in span.timeline]
     bundles = aggregations.bundles(tx, ask.requester, some)
-    entries = {span.room_id: _entry(tx, ask, span, states[span.room_id], bundles) for span in both}
+    shown_events = [event for span in both for event in span.timeline]
+    own = visibility.memberships(tx, ask.requester.user_id, shown_events)
+    entries = {
+        span.room_id: _entry(tx, ask, span, states[span.room_id], bundles, own) for span in both
+    }
     own_leaves = {room.room_id: room.member_position for room in mine.left}
     for span in left:
         leave = own_leaves[span.room_id]
@@ -226,11 +230,15 @@ def _account_data(
 
 
 def _entry(
-    tx: Reader, ask: Ask, span: Span, room_state: list[ClientEvent], bundles: Mapping[str, Json]
+    tx: Reader,
+    ask: Ask,
+    span: Span,
+    room_state: list[ClientEvent],
+    bundles: Mapping[str, Json],
+    own: Mapping[int, str],
 ) -> Json:
     """A room's own part of the answer: its timeline and the state before it."""
     user_id = ask.requester.user_id
-    own = visibility.memberships(tx, user_id, span.room_id, span.timeline, is_quick=True)
     return {
         "timeline": {
             "events": _shown(tx, ask, span.timeline, bundles, own),
