@@ -48,6 +48,8 @@ class Known:
     account_data: dict[str, Json] = field(default_factory=dict)
     counts: Json = field(default_factory=dict)
     summary: Json = field(default_factory=dict)
+    is_partial: bool = False
+    """It came up only when something happened to the user's membership after the leave."""
 
     @property
     def ids(self) -> list[str]:
@@ -154,7 +156,9 @@ class Device:
         known = self.rooms.get(room_id)
         is_other = known is None or known.section not in {"join", "leave"}
         if known is None or is_other or (known.section, section) == ("leave", "join"):
+            is_partial = section == "leave" and not entry["timeline"]["limited"]
             known = self.rooms[room_id] = Known(section)
+            known.is_partial = is_partial and self.token is not None
         known.section = section
         self._take_events(room_id, known, entry)
         for event in entry.get("ephemeral", EMPTY)["events"]:

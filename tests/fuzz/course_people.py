@@ -471,6 +471,9 @@ def check_left(device: Device, room_id: str, room: Room) -> None:
     known = device.rooms[room_id]
     until = room.joined_until(user_id)
     own = (MEMBER, user_id)
+    # also of an unban, or of a ban after the leave
+    last = room.state[own].event_id
+    assert known.state[own]["event_id"] == last, "does not know what the user is in the room"
     if not until:  # never was there
         return
     before = {it.event_id for it in room.visible(user_id) if it.position <= until}
@@ -482,14 +485,10 @@ def check_left(device: Device, room_id: str, room: Room) -> None:
     assert [
         it for it in device.complete(room_id) if it in there or (it in before and not wanted)
     ] == there
-    # a ban of who has left, and its end, changes nothing that a client would show
-    last = known.state.get(own, room.state[own].__dict__)["event_id"]
-    assert last in {
-        it.event_id
-        for it in room.events[-200:]
-        if it.is_state and it.key == own and it.position >= until
-    }
-    check_state(device.habits, known, room.state_at(until) | {own: last})
+    state = room.state_at(until) | {own: last}
+    if known.is_partial:
+        state = {key: event_id for key, event_id in state.items() if key in known.state}
+    check_state(device.habits, known, state)
 
 
 def erased_position(app: Flask, person: Person) -> int:

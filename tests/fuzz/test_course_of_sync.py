@@ -183,6 +183,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 PLAIN = [Habits()] * 5
 LAZY = [Habits(is_lazy=True, has_state_after=True, by_thread=True)] * 5
+LEAVING = [Habits(has_state_after=True, include_leave=True)] * 5
 MESSAGES = [Habits(wants_only="m.room.message", by_thread=True)] * 5
 
 
@@ -198,6 +199,9 @@ MESSAGES = [Habits(wants_only="m.room.message", by_thread=True)] * 5
 @example([Step("answer", 0, 0, 6), Step("nick", 1)], MESSAGES)
 @example([Step("look", 0, 0, 9), Step("ban", 1), Step("look_for_all", 1, 2, 1)], LAZY)
 @example([Step("check"), Step("ban", 1), Step("unban", 1), Step("invite", 1)], PLAIN)
+@example([Step("leave", 1), Step("check"), Step("ban", 1), Step("check"), Step("unban", 1)], PLAIN)
+@example([Step("leave", 1), Step("start_anew"), Step("look"), Step("ban", 1)], MESSAGES)
+@example([Step("invite", 2, 2), Step("check"), Step("ban", 2, 2), Step("unban", 2, 2)], LEAVING)
 @example([], LAZY)
 @example(
     [

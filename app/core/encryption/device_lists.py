@@ -165,7 +165,7 @@ def _compare(
     came, went = _came_and_went(tx, position, moves)
     for room_id in mine.newly_joined:
         came |= state.joined_users(tx, room_id)
-    left = {room.room_id for room in mine.left if room.since}  # else an invite without a join
+    left = {room.room_id for room in mine.left if room.was_joined}
     for room_id in left | mine.interrupted:
         asked = {"room_id": room_id, "since": position}
         went.update(tx.sql.execute(_JOINED_THEN, asked).scalars())

@@ -62,11 +62,12 @@ def since(tx: Reader, user_id: str, position: int, limit: int, wanted: RoomEvent
     """Up to `limit` events after a position: of the user's rooms, and what became of the user."""
     upto = tx.position
     mine = memberships.since(tx, user_id, position, filters.EVERYTHING.room)
-    reach = dict.fromkeys(memberships.with_events_since(tx, mine.joined, position, upto), upto)
-    reach |= {left.room_id: left.upto for left in mine.left}
+    busy = memberships.with_events_since(tx, mine.joined, position, upto)
+    reach = dict.fromkeys(busy, (position, upto))
+    reach |= {left.room_id: (max(position, left.since), left.upto) for left in mine.left}
     walks = (
-        Walk(room_id, user_id, position, end, is_backwards=False, limit=limit, wanted=wanted)
-        for room_id, end in reach.items()
+        Walk(room_id, user_id, start, end, is_backwards=False, limit=limit, wanted=wanted)
+        for room_id, (start, end) in reach.items()
     )
     pages = [history.page(tx, walk) for walk in walks]
     found = {event.position: event for page in pages for event in page.events}

@@ -5,7 +5,7 @@ Spec: client-server-api#syncing (join, invite, knock, leave)
 
 from __future__ import annotations
 
-from collections.abc import Collection, Set
+from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass, field
 
 from sqlalchemy import bindparam, select
@@ -62,7 +62,7 @@ _AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True)
 class LeftRoom:
-    """A room that the user has left: its events up to then are still to be told."""
+    """A room that the user has left: its events up to then are still to be sent."""
 
     room_id: str
     since: int
@@ -70,6 +70,8 @@ class LeftRoom:
     upto: int
     member_position: int
     """Where the event of the leave stands."""
+    was_joined: bool = False
+    """Whether the user was in the room when the client last looked."""
 
 
 @dataclass(slots=True)
@@ -179,6 +181,7 @@ def _sort_in(tx: Reader, user_id: str, position: int, changed: set[str], mine: M
     query = _OWN_CHANGED.where(Room.room_id.in_(changed))
     for row in tx.sql.execute(query, asked):
         course[row.room_id].append((row.membership, row.from_position, row.event_position))
+    forgotten = set(tx.sql.execute(_FORGOTTEN, {"user_id": user_id}).scalars())
     for room_id, steps in course.items():
         now, began, event_position = steps[-1]
         was_joined = steps[0][0] == "join" and steps[0][1] <= position
@@ -192,11 +195,22 @@ def _sort_in(tx: Reader, user_id: str, position: int, changed: set[str], mine: M
             mine.invited.append(room_id)
         elif now == "knock":
             mine.knocked.append(room_id)
-        elif steps[0][0] in {"leave", "ban"} and steps[0][1] <= position and len(steps) == 2:
-            pass  # an unban, or a ban after a leave: the client knows that it is not in the room
-        else:
+        elif not _was_outside(steps, position):
             seen = position if was_joined else 0
-            mine.left.append(LeftRoom(room_id, seen, began, event_position))
+            mine.left.append(LeftRoom(room_id, seen, began, event_position, was_joined))
+        elif room_id not in forgotten:
+            mine.left.append(LeftRoom(room_id, began - 1, began, event_position))
+
+
+def _was_outside(steps: Sequence[tuple[str, int, int]], position: int) -> bool:
+    """Whether the user had left before `position` and has not been in the room since.
+
+    Such a client has seen what there is to see. What is new is an unban, or a ban after a leave:
+    of the room's events only that one is sent.
+    """
+    first, began, _ = steps[0]
+    had_left = first in {"leave", "ban"} and began <= position
+    return had_left and all(membership != "join" for membership, _, _ in steps)
 
 
 def _is_wanted(room_filter: RoomFilter, room_id: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Final
 import orjson
 from sqlalchemy import text
 
-from app.core.rooms import membership, state
+from app.core.rooms import membership, state, visibility
 from app.core.sync import account_data, memberships
 from app.core.sync.memberships import Memberships
 from app.db import Reader
@@ -168,7 +168,7 @@ def _changed(
         found[room.room_id] = None
         if entry.event is not None and entry.event.sender != user_id:  # kicked or banned
             now = str(entry.event.content["membership"])
-            if room.since or room.room_id in before.joined:
+            if visibility.history(tx, user_id, room.room_id).joined_until:
                 found[room.room_id] = OwnRoom(now, room.upto)
     for name, ids in (("invite", mine.invited), ("knock", mine.knocked), ("join", joined)):
         for room_id in ids:

@@ -52,7 +52,7 @@ from app.core.sync.tokens import SyncToken
 from app.db import Reader
 from app.spec import filters
 from app.spec.events import Json, StateKey
-from app.spec.filters import EventFilter, Filter
+from app.spec.filters import EventFilter, Filter, RoomEventFilter
 
 STRIPPED_STATE: list[StateKey] = [
     ("m.room.create", ""),
@@ -189,9 +189,10 @@ def _rooms(
     }
     own_leaves = {room.room_id: room.member_position for room in mine.left}
     for span in left:
-        leave = own_leaves[span.room_id]
-        if all(event.position != leave for event in (*span.timeline, *states[span.room_id])):
-            _tell_own_leave(tx, ask, entries[span.room_id], leave)
+        entry, there = entries[span.room_id], states[span.room_id]
+        _add_own_leave(tx, ask, entry, span, there, own_leaves[span.room_id])
+        own_data = _admitted(data.get(span.room_id, []), ask.filter.room.account_data)
+        entry["account_data"] = {"events": own_data}
     shown = {span.room_id: entries[span.room_id] for span in joined}
     _add_what_is_no_event(tx, ask, mine, shown, data, ephemeral)
     _add_counts(tx, ask, shown, told)
@@ -224,8 +225,9 @@ def _account_data(
     """
     user_id = ask.requester.user_id
     found = account_data.since(tx, user_id, ask.position, upto)
-    if ask.since is not None and mine.newly_joined:
-        found |= account_data.of_rooms(tx, user_id, mine.newly_joined)
+    new = mine.newly_joined | {room.room_id for room in mine.left if not room.since}
+    if ask.since is not None and new:
+        found |= account_data.of_rooms(tx, user_id, new)
     return found
 
 
@@ -249,9 +251,31 @@ def _entry(
     }
 
 
-def _tell_own_leave(tx: Reader, ask: Ask, entry: Json, position: int) -> None:
-    """Somebody who was only invited may not see the room, but is told of the own leave."""
-    entry["timeline"]["events"] += _shown(tx, ask, client_events.load(tx, [position]))
+def _add_own_leave(
+    tx: Reader, ask: Ask, entry: Json, span: Span, there: list[ClientEvent], position: int
+) -> None:
+    """Add the event by which the user is not in the room, where the filter admits it.
+
+    Somebody who was only invited may not see the room, and somebody banned after a leave what came
+    after it, but all are told what they are in it themselves.
+    """
+    in_timeline = any(event.position == position for event in span.timeline)
+    in_state = any(event.position == position for event in there)
+    wanted = ask.filter.room
+    for event in client_events.load(tx, [position]):
+        shown = _shown(tx, ask, [event], own=None)
+        if not (in_timeline or in_state) and _admits(wanted.timeline, event):
+            entry["timeline"]["events"] += shown
+            in_timeline = True
+        is_to_be_in_state = ask.use_state_after or not in_timeline
+        if is_to_be_in_state and not in_state and _admits(wanted.state, event):
+            entry[ask.state_section]["events"] += shown
+
+
+def _admits(wanted: RoomEventFilter, event: ClientEvent) -> bool:
+    """Whether a filter admits the event, and any at all."""
+    is_match = filters.matches(wanted, event.type, event.sender, event.room_id, event.content)
+    return is_match and wanted.limit != 0
 
 
 def _add_what_is_no_event(
@@ -383,7 +407,7 @@ def _shown(
     ask: Ask,
     events: list[ClientEvent],
     bundles: Mapping[str, Json] = encoding.NO_BUNDLES,
-    own: Mapping[int, str] = encoding.NO_MEMBERSHIPS,
+    own: Mapping[int, str] | None = encoding.NO_MEMBERSHIPS,
 ) -> list[Any]:
     """Events in the form that the filter asks for."""
     if ask.filter.event_format == "federation":

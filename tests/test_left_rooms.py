@@ -1,0 +1,290 @@
+"""Rooms that users are not in any more: what they are still sent of them, and of their own part."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.conftest import Login, Person
+from tests.prehistoric import bodies, events
+from tests.rooms import act
+from tests.sliding import ask
+
+Json = dict[str, Any]
+Room = Callable[..., str]
+
+
+@pytest.fixture
+def alice(login: Login) -> Person:
+    return login("alice")
+
+
+@pytest.fixture
+def bob(login: Login) -> Person:
+    return login("bob")
+
+
+def filtered(**room: Any) -> Json:
+    """The query of a sync with a filter for rooms."""
+    return {"filter": json.dumps({"room": room})}
+
+
+def memberships(section: list[Json]) -> list[tuple[str, str]]:
+    """(user, membership) of the member events in a section."""
+    return [
+        (event["state_key"], event["content"]["membership"])
+        for event in section
+        if event["type"] == "m.room.member"
+    ]
+
+
+# --- the own leave, and the filter
+
+
+@pytest.mark.parametrize("section", ["state", "state_after"])
+def test_a_filter_keeps_the_own_leave_out_of_the_timeline_and_it_comes_as_state(
+    alice: Person, bob: Person, section: str
+) -> None:
+    room_id = alice.create_room(preset="private_chat", invite=[bob.user_id])
+    token = bob.sync()["next_batch"]
+    act(bob, room_id, "leave")
+    query: Json = {"use_state_after": "true"} if section == "state_after" else {}
+    messages = {"types": ["m.room.message"]}
+
+    for wanted in (messages, {"limit": 0}, {"not_senders": [bob.user_id]}):
+        entry = bob.sync(token, **filtered(timeline=wanted), **query)["rooms"]["leave"][room_id]
+        assert entry["timeline"]["events"] == []
+        assert memberships(entry[section]["events"]) == [(bob.user_id, "leave")]
+    both = filtered(timeline=messages, state={"not_types": ["m.room.member"]})
+    entry = bob.sync(token, **both, **query)["rooms"]["leave"][room_id]
+    assert (entry["timeline"]["events"], entry[section]["events"]) == ([], [])
+
+
+def test_the_own_leave_is_in_the_timeline_and_with_state_after_in_the_state_too(
+    alice: Person, bob: Person
+) -> None:
+    room_id = alice.create_room(preset="private_chat", invite=[bob.user_id])
+    token = bob.sync()["next_batch"]
+    act(bob, room_id, "leave")
+
+    plain = bob.sync(token)["rooms"]["leave"][room_id]
+    after = bob.sync(token, use_state_after="true")["rooms"]["leave"][room_id]
+
+    own = [(bob.user_id, "leave")]
+    assert memberships(plain["timeline"]["events"]) == own
+    assert plain["state"]["events"] == []
+    assert memberships(after["timeline"]["events"]) == own
+    assert memberships(after["state_after"]["events"]) == own
+
+
+# --- account data
+
+
+def test_rooms_that_were_left_come_with_their_account_data(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    room_id = room(alice, bob)
+    path = f"user/{bob.user_id}/rooms/{room_id}/account_data"
+    bob.put(f"{path}/org.example.old", json={"a": 1})
+    token = bob.sync()["next_batch"]
+    bob.put(f"{path}/org.example.new", json={"b": 2})
+    act(bob, room_id, "leave")
+    old, new = ("org.example.old", {"a": 1}), ("org.example.new", {"b": 2})
+
+    def told(since: str | None, **wanted: Any) -> list[tuple[str, Json]]:
+        query = filtered(include_leave=True, **wanted)
+        entry = bob.sync(since, **query)["rooms"]["leave"][room_id]
+        return [(it["type"], it["content"]) for it in entry["account_data"]["events"]]
+
+    assert told(token) == [new]
+    assert sorted(told(None)) == sorted([old, new])
+    assert told(None, account_data={"types": ["org.example.old"]}) == [old]
+
+
+def test_a_room_joined_and_left_since_comes_with_all_its_account_data(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    room_id = room(alice, bob)
+    bob.put(f"user/{bob.user_id}/rooms/{room_id}/account_data/org.example.a", json={"a": 1})
+    act(bob, room_id, "leave")
+    token = bob.sync()["next_batch"]
+    act(bob, room_id, "join")
+    act(bob, room_id, "leave")
+
+    entry = bob.sync(token)["rooms"]["leave"][room_id]
+
+    assert [it["type"] for it in entry["account_data"]["events"]] == ["org.example.a"]
+
+
+# --- what happens to the own membership after the leave
+
+
+def test_an_unban_and_a_ban_after_a_leave_are_told_and_nothing_else_of_the_room(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    room_id = room(alice, bob)
+    alice.send(room_id, "old")
+    act(bob, room_id, "leave")
+    tokens = [bob.sync()["next_batch"]]
+    alice.send(room_id, "not for bob")
+    told = []
+    for verb in ("ban", "unban"):
+        assert act(alice, room_id, verb, user_id=bob.user_id).status_code == 200
+        answer = bob.sync(tokens[-1])
+        tokens.append(answer["next_batch"])
+        told.append(answer["rooms"]["leave"][room_id])
+    both = bob.sync(tokens[0])["rooms"]["leave"][room_id]
+    nothing = bob.sync(tokens[-1])["rooms"]["leave"]
+
+    assert [memberships(it["timeline"]["events"]) for it in [*told, both]] == [
+        [(bob.user_id, "ban")],
+        [(bob.user_id, "leave")],
+        [(bob.user_id, "leave")],
+    ]
+    for entry in [*told, both]:
+        assert len(entry["timeline"]["events"]) == 1
+        assert entry["timeline"]["limited"] is False
+        assert entry["state"]["events"] == []
+    assert nothing == {}
+
+
+def test_the_token_before_such_an_event_goes_on_to_what_was_before_the_leave(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    room_id = room(alice, bob)
+    old = alice.send(room_id, "old")
+    act(bob, room_id, "leave")
+    token = bob.sync()["next_batch"]
+    act(alice, room_id, "ban", user_id=bob.user_id)
+
+    timeline = bob.sync(token)["rooms"]["leave"][room_id]["timeline"]
+    query = {"dir": "b", "from": timeline["prev_batch"], "limit": 2}
+    page = bob.get(f"rooms/{room_id}/messages", query_string=query).get_json()["chunk"]
+
+    assert memberships(page[:1]) == [(bob.user_id, "leave")]
+    assert page[1]["event_id"] == old
+
+
+def test_an_invite_that_is_rejected_at_once_does_not_send_the_room_again(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    room_id = room(alice, bob)
+    alice.send(room_id, "old")
+    act(bob, room_id, "leave")
+    token = bob.sync()["next_batch"]
+    act(alice, room_id, "invite", user_id=bob.user_id)
+    act(bob, room_id, "leave")
+
+    entry = bob.sync(token)["rooms"]["leave"][room_id]
+
+    assert memberships(entry["timeline"]["events"]) == [(bob.user_id, "leave")]
+    assert len(entry["timeline"]["events"]) == 1
+
+
+def test_what_others_do_in_a_room_that_all_may_read_is_not_sent_with_a_ban_after_a_leave(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    room_id = room(alice, bob)
+    alice.set_state(room_id, "m.room.history_visibility", {"history_visibility": "world_readable"})
+    act(bob, room_id, "leave")
+    token, start = bob.sync()["next_batch"], events(bob, "END")["end"]
+    alice.send(room_id, "after")
+    act(alice, room_id, "ban", user_id=bob.user_id)
+
+    entry = bob.sync(token)["rooms"]["leave"][room_id]
+    streamed = events(bob, start)["chunk"]
+
+    assert memberships(entry["timeline"]["events"]) == [(bob.user_id, "ban")]
+    assert len(entry["timeline"]["events"]) == 1
+    assert bodies(streamed) == ["@alice:localhost banned @bob:localhost."]
+
+
+def test_a_ban_after_a_leave_tells_nothing_of_who_is_in_the_room(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    room_id = room(alice, bob)
+    act(bob, room_id, "leave")
+    token = bob.sync()["next_batch"]
+    act(alice, room_id, "ban", user_id=bob.user_id)
+
+    answer = bob.sync(token)
+
+    assert room_id in answer["rooms"]["leave"]
+    assert answer["device_lists"] == {"changed": [], "left": []}
+
+
+def test_a_forgotten_room_stays_forgotten(alice: Person, bob: Person, room: Room) -> None:
+    room_id = room(alice, bob)
+    act(bob, room_id, "leave")
+    act(bob, room_id, "forget")
+    token, pos = bob.sync()["next_batch"], ask(bob)["pos"]
+    act(alice, room_id, "ban", user_id=bob.user_id)
+
+    assert bob.sync(token)["rooms"]["leave"] == {}
+    assert room_id not in ask(bob, pos)["rooms"]
+
+
+# --- the same by sliding sync
+
+
+def test_sliding_sync_tells_of_an_unban(alice: Person, bob: Person, room: Room) -> None:
+    room_id = room(alice, bob)
+    pos = ask(bob)["pos"]
+    act(alice, room_id, "ban", user_id=bob.user_id)
+    banned = ask(bob, pos)
+    act(alice, room_id, "unban", user_id=bob.user_id)
+    unbanned = ask(bob, banned["pos"])
+    nothing = ask(bob, unbanned["pos"])["rooms"]
+    anew = ask(bob)
+
+    assert banned["rooms"][room_id]["membership"] == "ban"
+    assert unbanned["rooms"][room_id]["membership"] == "leave"
+    own = memberships(unbanned["rooms"][room_id]["required_state"])
+    assert (bob.user_id, "leave") in own
+    assert anew["rooms"][room_id]["membership"] == "leave"
+    assert nothing == {}
+
+
+def test_sliding_sync_tells_of_a_ban_after_a_leave(alice: Person, bob: Person, room: Room) -> None:
+    room_id = room(alice, bob)
+    pos = ask(bob)["pos"]
+    act(bob, room_id, "leave")
+    left = ask(bob, pos)
+    alice.send(room_id, "not for bob")
+    act(alice, room_id, "ban", user_id=bob.user_id)
+    banned = ask(bob, left["pos"])
+
+    assert left["rooms"][room_id]["membership"] == "leave"
+    entry = banned["rooms"][room_id]
+    assert entry["membership"] == "ban"
+    assert (bob.user_id, "ban") in memberships(entry["required_state"])
+    said = [it["content"].get("body") for it in entry["timeline"]]
+    assert "not for bob" not in said
+
+
+def test_sliding_sync_shows_who_was_kicked_between_two_looks_the_room_as_it_would_anew(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    room_id = room(alice)
+    pos = ask(bob)["pos"]
+    act(bob, room_id, "join")
+    act(alice, room_id, "kick", user_id=bob.user_id)
+
+    assert ask(bob, pos)["rooms"][room_id]["membership"] == "leave"
+    assert ask(bob)["rooms"][room_id]["membership"] == "leave"
+
+
+def test_sliding_sync_tells_a_stranger_nothing_of_a_ban(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    room_id = room(alice)
+    pos = ask(bob)["pos"]
+    act(alice, room_id, "ban", user_id=bob.user_id)
+    banned = ask(bob, pos)
+    act(alice, room_id, "unban", user_id=bob.user_id)
+
+    assert room_id not in banned["rooms"]
+    assert room_id not in ask(bob, banned["pos"])["rooms"]
