@@ -106,10 +106,9 @@ def encode(
     event: ClientEvent,
     *,
     bundles: Mapping[str, Json] = NO_BUNDLES,
-    memberships: Mapping[int, str] | None = None,
 ) -> orjson.Fragment:
     """Return one event as JSON."""
-    return encode_all(tx, requester, [event], bundles=bundles, memberships=memberships)[0]
+    return encode_all(tx, requester, [event], bundles=bundles)[0]
 
 
 def as_json(tx: Reader, requester: Requester | None, event: ClientEvent) -> Json:
