@@ -93,6 +93,19 @@ def test_members_at_a_token_are_those_of_that_time(
     assert members(alice, room_id, at=now(alice, room_id))[carol.user_id] == "join"
 
 
+def test_members_at_the_first_prev_batch_of_a_room_are_its_creator(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    room_id = room(alice)
+    first = alice.sync()["rooms"]["join"][room_id]["timeline"]
+    assert first["events"][0]["type"] == "m.room.create"
+    bob.post(f"rooms/{room_id}/join")
+
+    for person in (alice, bob):
+        assert members(person, room_id, at=first["prev_batch"]) == {alice.user_id: "join"}
+    assert members(alice, room_id, at=first["prev_batch"], membership="leave") == {}
+
+
 def test_who_left_sees_the_members_of_their_leave(
     alice: Person, bob: Person, carol: Person, room: Room
 ) -> None:

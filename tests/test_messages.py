@@ -100,6 +100,25 @@ def test_pages_in_both_directions_hold_every_event_once(
     assert len(forwards) == len(set(forwards)) > 10
 
 
+def test_without_a_direction_it_goes_forwards(alice: Person, room: Room) -> None:
+    room_id = room(alice)
+    alice.send(room_id, "hello")
+
+    pages_of = [alice.get(f"rooms/{room_id}/messages{query}") for query in ("", "?dir=f")]
+
+    assert ids(pages_of[0].get_json()) == ids(pages_of[1].get_json()) != []
+
+
+def test_a_forgotten_room_is_closed_also_without_a_direction(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    room_id = room(alice, bob)
+    bob.post(f"rooms/{room_id}/leave")
+    bob.post(f"rooms/{room_id}/forget")
+
+    assert refusal(bob.get(f"rooms/{room_id}/messages")) == (403, "M_FORBIDDEN")
+
+
 def test_the_last_page_has_no_end_even_when_it_is_full(alice: Person, room: Room) -> None:
     room_id = room(alice)
     count = len(messages(alice, room_id, limit=100)["chunk"])
@@ -183,7 +202,6 @@ def test_only_the_sending_device_sees_the_transaction_id(
 @pytest.mark.parametrize(
     ("query", "errcode"),
     [
-        ({}, "M_MISSING_PARAM"),
         ({"dir": "x"}, "M_INVALID_PARAM"),
         ({"dir": "b", "from": "nonsense"}, "M_INVALID_PARAM"),
         ({"dir": "b", "from": "s" + "9" * 31}, "M_INVALID_PARAM"),
@@ -624,6 +642,15 @@ def test_the_event_nearest_to_a_time_is_found_in_both_directions(alice: Person, 
     assert [answer["event_id"] for answer in answers] == [first, second]
     assert answers[0]["origin_server_ts"] == at
     assert by_time(alice, room_id, at, "f").get_json()["event_id"] == first
+
+
+def test_without_a_direction_the_event_after_a_time_is_found(alice: Person, room: Room) -> None:
+    room_id = room(alice)
+    path = f"{V1}rooms/{room_id}/timestamp_to_event"
+
+    found = alice.get(path, query_string={"ts": 0}).get_json()
+
+    assert found == by_time(alice, room_id, 0, "f").get_json()
 
 
 def test_where_there_is_no_event_in_a_direction_none_is_found(alice: Person, room: Room) -> None:

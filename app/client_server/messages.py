@@ -8,7 +8,7 @@ from __future__ import annotations
 import orjson
 from flask import Blueprint, request
 
-from app import context, errors
+from app import context
 from app.client_server import event_stream, http
 from app.core.rooms import client_view, encoding, history, previews
 from app.core.sync import filters
@@ -128,7 +128,8 @@ def _one_event(event_id: str, room_id: str | None) -> Json:
 
 
 def _is_backwards() -> bool:
-    direction = http.query_required("dir")
-    if direction not in {"b", "f"}:
-        raise errors.invalid_param("dir must be b or f")
-    return direction == "b"
+    """Return the direction that is asked for. Raises M_INVALID_PARAM for any other than b and f.
+
+    Deviates: `dir` is required, but clients leave it out, and Synapse then goes forwards.
+    """
+    return http.query_choice("dir", {"b", "f"}, "f") == "b"

@@ -38,6 +38,12 @@ _OF_USERS = select(StateInterval.event_position).where(
     # the sum keeps SQLite from the index on to_position, by which it would read all members
     StateInterval.to_position + 0 > bindparam("position"),
 )
+_FIRST = (
+    select(StoredEvent.position)
+    .where(StoredEvent.room_id == bindparam("room_id"), StoredEvent.type == state.MEMBER)
+    .order_by(StoredEvent.position)
+    .limit(1)
+)
 _JOINED = (
     select(StateInterval.state_key, StoredEvent.pdu)
     .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
@@ -107,7 +113,10 @@ def _position(tx: Reader, user_id: str, room_id: str, at: int | None) -> int:
     seen = visibility.history(tx, user_id, room_id).first_seen(at)
     if seen is None:
         raise errors.forbidden("You may not know who was in the room then")
-    return min(seen, end)
+    # The first prev_batch of a room stands before its creation, when nobody was in it. Clients ask
+    # with it who is in what they show: then it is the creator, as in Synapse's answer.
+    first = tx.sql.execute(_FIRST, {"room_id": room_id}).scalar() or 0
+    return min(max(seen, first), end)
 
 
 def _profile(content: Json) -> Json:
