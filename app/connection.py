@@ -1,7 +1,8 @@
 """A client's connection: a socket that loses its patience.
 
 gunicorn reads and writes through it. What a client may do to us by being slow ends here:
-- a head may not be endless, as each piece of it makes the parser look at all of it again;
+- a head may not be endless, and its parser gets it whole, as it would look at all of it again for
+  each piece;
 - a body has to come: some bytes now and then, and on the whole a least number of them a second;
 - an answer has to be taken: slowly, but some of it now and then;
 - all the answers that wait to be taken have a limit together. Beyond it the client that has taken
@@ -23,7 +24,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gunicorn.http.errors import LimitRequestHeaders
+from gunicorn.http.errors import InvalidRequestMethod, LimitRequestHeaders
 
 LOG = logging.getLogger(__name__)
 
@@ -31,6 +32,10 @@ MAX_HEAD_BYTES: Final = 512 * 2**10
 """Request line and headers: a filter written out in the query can have 200 KiB."""
 HELD_BYTES: Final = 65_536
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
+_MOST_OF_AN_END: Final = 3
+"""Bytes of it that may have come with the piece before."""
+_NOT_HTTP: Final = re.compile(rb"[^\r\n!-~]")
+"""What no request begins with, but TLS does."""
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
 """SO_LINGER: what the client has not taken is dropped with the connection; the kernel would keep
 megabytes of it for many minutes."""
@@ -88,7 +93,9 @@ class Connection:
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._received = 0  # bytes of this head, or of this body
-        self._head: list[bytes] = []  # those of a head, and what came with them
+        self._head = bytearray()  # those of a head, and what came with them
+        self._has_line = False  # whether the first line of the head has come
+        self._is_new = True  # nothing has come at all
         self._body_began = 0.0
         self.is_idle = True
         """No request of it is under way."""
@@ -100,7 +107,8 @@ class Connection:
         """The head has come."""
         self.is_idle = False
         self._received = 0
-        self._head = []
+        self._head.clear()
+        self._has_line = False
         self._body_began = 0.0
 
     def end_request(self) -> None:
@@ -114,7 +122,7 @@ class Connection:
 
         0 within a request. Not all of them if the head came along with the request before it.
         """
-        return _END_OF_HEAD.split(b"".join(self._head), 1)[0].count(b"\n")
+        return _END_OF_HEAD.split(self._head, 1)[0].count(b"\n")
 
     def setblocking(self, flag: bool | int) -> None:  # noqa: FBT001 - a socket's method
         """Where gunicorn asks to wait for ever, wait as long as our patience."""
@@ -158,15 +166,32 @@ class Connection:
         return count
 
     def _recv_head(self, size: int) -> bytes:
-        try:
-            data = self._socket.recv(size)
-        except TimeoutError:
-            return b""  # as if it had hung up
-        self._received += len(data)
-        self._head.append(data)
-        if self._received > MAX_HEAD_BYTES:
-            raise LimitRequestHeaders(f"more than {MAX_HEAD_BYTES} bytes")
-        return data
+        """Return the first line of a head as soon as it has come, and then all the rest of it.
+
+        What follows a request in the same piece is left in the parser, and so may be the beginning
+        of this head: its first newline counts as the end of a line, though it may be the last one.
+        """
+        begins = len(self._head)
+        is_enough = False
+        while not is_enough:
+            try:
+                data = self._socket.recv(size)
+            except TimeoutError:
+                data = b""  # as if it had hung up
+            if not data:
+                return b""
+            if self._is_new and _NOT_HTTP.match(data):
+                raise InvalidRequestMethod("")  # TLS, for one, may go on without a line's end
+            self._is_new = False
+            unseen = max(0, len(self._head) - _MOST_OF_AN_END)
+            self._received += len(data)
+            self._head += data
+            if self._received > MAX_HEAD_BYTES:
+                raise LimitRequestHeaders(f"more than {MAX_HEAD_BYTES} bytes")
+            is_first_line = not self._has_line and b"\n" in data
+            self._has_line |= is_first_line
+            is_enough = is_first_line or _END_OF_HEAD.search(self._head, unseen) is not None
+        return bytes(self._head[begins:])
 
     def _check_pace(self) -> None:
         now = time.monotonic()

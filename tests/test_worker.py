@@ -12,9 +12,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+from gunicorn.http import errors as http_errors
 
+from app import connection as app_connection
 from tests import server as real_server
 from tests.server import RunningServer
 
@@ -23,9 +26,14 @@ LAST = "Connection: close"
 SECONDS = 10.0
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    running = real_server.start(tmp_path_factory.mktemp("worker"), log_level="INFO")
+@pytest.fixture(scope="module", params=["auto", "python"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    """A server with the HTTP parser that it takes by itself, and one with gunicorn's own."""
+    arguments = {"GUNICORN_CMD_ARGS": f"--http-parser {request.param}"}
+    with mock.patch.dict(os.environ, arguments):
+        running = real_server.start(tmp_path_factory.mktemp("worker"), log_level="INFO")
     yield running
     running.stop()
 
@@ -131,6 +139,63 @@ def test_what_is_no_http_gets_a_matrix_error(server: RunningServer, raw: bytes) 
         assert client.is_closed()
     line = f" - INFO - {headers['X-Request-Id']} - 127.0.0.1 - - - 400 "
     assert line in server.output()
+
+
+def test_a_request_may_have_a_hundred_headers_and_no_more(server: RunningServer) -> None:
+    many = [f"X-{number}: x" for number in range(99)]  # and Host
+    with connection(server) as client:
+        client.send(get("/_matrix/client/versions"), *many)
+        client.send(get("/_matrix/client/versions"), *many, "X-One-More: x")
+        client.send(get("/_matrix/client/versions"), *many * 3)
+
+        taken, refused = client.answer(), client.answer()
+
+    assert (taken[0], refused[0], refused[2]["errcode"]) == (200, 431, "M_TOO_LARGE")
+
+
+def test_a_head_may_come_byte_by_byte(server: RunningServer) -> None:
+    with connection(server) as client:
+        head = f"{get('/_matrix/client/versions')}\r\nHost: localhost\r\n\r\n".encode()
+        for request in (head, head):
+            for at in range(len(request)):
+                client.socket.sendall(request[at : at + 1])
+            assert client.answer()[0] == 200
+
+
+@pytest.mark.parametrize("at", range(1, 5))
+def test_the_next_head_may_be_cut_anywhere_in_its_end(server: RunningServer, at: int) -> None:
+    head = f"{get('/_matrix/client/versions')}\r\nHost: localhost\r\n\r\n".encode()
+    with connection(server) as client:
+        client.socket.sendall(head + head[:-at])  # the parser has the rest of the piece
+        assert client.answer()[0] == 200
+        client.socket.sendall(head[-at:])
+
+        assert client.answer()[0] == 200
+
+
+def test_a_parser_gets_a_head_in_two_pieces_however_it_comes() -> None:
+    ours, theirs = socket.socketpair()
+    backlog = app_connection.Backlog(2**20)
+    client = app_connection.Connection(ours, app_connection.Patience(), backlog)
+    head = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * 100 + b"\r\n\r\n"
+    with ours, theirs:
+        for at in range(len(head)):
+            theirs.send(head[at : at + 1])
+        pieces = [client.recv(1), client.recv(1)]
+
+    assert b"".join(pieces) == head
+    assert pieces[0] == b"GET / HTTP/1.1\r\n"
+
+
+def test_a_parser_never_sees_what_can_not_be_http() -> None:
+    ours, theirs = socket.socketpair()
+    backlog = app_connection.Backlog(2**20)
+    client = app_connection.Connection(ours, app_connection.Patience(), backlog)
+    with ours, theirs:
+        theirs.send(b"\x16\x03\x01\x02")
+
+        with pytest.raises(http_errors.ParseException):
+            client.recv(100)
 
 
 def test_a_body_too_large_is_refused_before_it_is_sent(server: RunningServer) -> None:
