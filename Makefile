@@ -2,10 +2,16 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# The extra `fast` has to be compiled; where that can't be done, the server runs without
+pip_install = $(PIP) --editable '.$(1)' 2>$(VENV)/pip.log || { \
+	echo "The HTTP parser in C can't be built here (see $(VENV)/pip.log): installing without it"; \
+	$(PIP) --editable '.$(2)'; }
 T ?= tests
 # in how many processes: a single file is done before a second one has started
 N ?= $(if $(filter tests,$(T)),2,0)
 m ?= change
+comma := ,
 SPEC ?= ../shared/spec/client-server.json
 
 # without bytecode on the disk, each server and command that a test starts would compile all of app/
@@ -18,15 +24,22 @@ help:  ## list the targets
 
 install: $(BIN)/homebody  ## create .venv with the server in it
 
-$(BIN)/homebody: setup.cfg pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+$(BIN)/homebody: setup.cfg pyproject.toml | $(BIN)/pip
+	@echo "Installing homebody and what it needs into $(VENV): this takes half a minute"
+	@$(call pip_install,[fast])
 	@touch $@
 
-$(VENV)/.dev: setup.cfg pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+$(VENV)/.dev: setup.cfg pyproject.toml | $(BIN)/pip
+	@echo "Installing homebody and the tools of its development into $(VENV): this takes a minute"
+	@$(call pip_install,[dev$(comma)fast],[dev])
 	@touch $@ $(BIN)/homebody
+
+$(BIN)/pip:
+	@echo "Making a virtual environment in $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "homebody needs Python 3.11 or newer; PYTHON=… names another one"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "Python has no venv module; Debian: apt install python3-venv"; exit 1; }
 
 run: install  ## serve on http://localhost:8008 (installs and migrates first)
 	$(BIN)/homebody serve
