@@ -330,6 +330,13 @@ class Config:
     )
     # Synapse has none of its own. Clients ask for the next page as one scrolls.
     rc_search: RateLimit = limit(1.0, 20, "Searches for words in messages, of one account.")
+    # Synapse has none. An app without an account shows a directory, and a name for each user in it.
+    rc_strangers: RateLimit = limit(
+        5.0,
+        100,
+        "Questions of one IP address without an account: profiles, published rooms, aliases,"
+        " summaries of rooms.",
+    )
     rc_login: LoginLimits = LoginLimits()
     rc_joins: JoinLimits = JoinLimits()
     rc_invites: InviteLimits = InviteLimits()

@@ -188,6 +188,35 @@ def test_what_takes_the_server_some_work_to_find_is_limited(
     assert answers == [False, False, True]
 
 
+PUBLIC = [
+    f"{V3}profile/@alice:localhost",
+    f"{V3}profile/@alice:localhost/displayname",
+    f"{V3}publicRooms",
+    f"{V3}directory/list/room/{{room}}",
+    f"{V3}directory/room/%23tea:localhost",
+    "/_matrix/client/v1/room_summary/{room}",
+]
+
+
+@pytest.mark.parametrize("path", PUBLIC)
+def test_what_needs_no_account_is_limited_by_address_for_those_without_one(
+    limited: Limited, path: str
+) -> None:
+    client = limited("rc_strangers")
+    alice = register(client)
+    path = path.format(room=quote(alice.create_room(preset="public_chat", room_alias_name="tea")))
+
+    strangers = [is_limited(client.get(path)) for _ in range(3)]
+    with_account = [is_limited(alice.get(path)) for _ in range(4)]
+    gone = client.get(path, headers={"Authorization": "Bearer made-up"}).status_code
+    elsewhere = client.get(path, environ_base={"REMOTE_ADDR": "198.51.100.7"})
+
+    assert strangers == [False, False, True]
+    assert with_account == [False] * 4
+    assert gone == (401 if "room_summary" in path else 429)
+    assert is_limited(elsewhere) is False
+
+
 def test_searching_for_words_has_a_limit_of_its_own(limited: Limited) -> None:
     alice = register(limited("rc_search"))
     body = {"search_categories": {"room_events": {"search_term": "tea"}}}

@@ -46,6 +46,7 @@ class PublicRooms(msgspec.Struct):
 @bp.get("/directory/list/room/<room_id>")
 def get_room_visibility_on_directory(room_id: str) -> Json:
     """Whether a room is in the directory; anybody may ask."""
+    http.limit_strangers()
     with context.db().read() as tx:
         return {"visibility": directory.visibility(tx, room_id)}
 
@@ -63,6 +64,7 @@ def set_room_visibility_on_directory(room_id: str) -> Json:
 @bp.get("/publicRooms")
 def get_public_rooms() -> Json:
     """A page of the directory; anybody may read it."""
+    http.limit_strangers()
     limit = http.query_integer("limit", MAX_LIMIT)
     return _page(directory.Query(_at_most(limit), request.args.get("since")))
 

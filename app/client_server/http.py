@@ -23,6 +23,7 @@ from app.core.appservices import identity
 from app.core.people import access_tokens
 from app.core.sync import tokens
 from app.db import Reader, Tx
+from app.errors import MatrixError
 from app.spec import canonical_json
 from app.spec.appservices import Service
 from app.spec.events import Json
@@ -163,6 +164,24 @@ def _service() -> Service | None:
     services = context.server().appservices
     token = access_token() if services else None
     return services.by_token(token) if token is not None else None
+
+
+def limit_strangers() -> None:
+    """Count a question that needs no account, unless somebody with an account asks it.
+
+    A token that is not valid any more counts as none: such a question needs no other answer.
+    Raises M_LIMIT_EXCEEDED.
+    """
+    if maybe_requester() is None and not _has_account():
+        context.rate_limits().check("rc_strangers", address_key())
+
+
+def _has_account() -> bool:
+    token = access_token()
+    try:
+        return token is not None and _who_has(token) is not None
+    except MatrixError:
+        return False
 
 
 def check_still_valid() -> None:

@@ -22,6 +22,7 @@ def get_user_profile(user_id: str) -> Json:
 
     Spec: client-server-api#get_matrixclientv3profileuserid
     """
+    http.limit_strangers()
     with context.db().read() as tx:
         return profiles.get(tx, user_id)
 
@@ -32,6 +33,7 @@ def get_profile_field(user_id: str, key_name: str) -> Json:
 
     Spec: client-server-api#get_matrixclientv3profileuseridkeyname
     """
+    http.limit_strangers()
     with context.db().read() as tx:
         return profiles.get_field(tx, user_id, key_name)
 

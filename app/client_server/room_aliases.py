@@ -46,6 +46,7 @@ def get_room_id_by_alias(room_alias: str) -> Json:
     def check_limit() -> None:
         context.rate_limits().check("rc_lookups", http.address_key())
 
+    http.limit_strangers()
     queries.ensure_alias(context.db(), room_alias, check_limit)
     with context.db().read() as tx:
         return {"room_id": aliases.room_of(tx, room_alias), "servers": [tx.server.name]}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from flask import Blueprint
 
 from app import context
+from app.client_server import http
 from app.client_server.http import maybe_requester, optionally_authenticated
 from app.core.rooms import aliases, summary
 from app.spec.events import Json
@@ -43,6 +44,7 @@ def get_room_summary_before_it_was_specified(room_id_or_alias: str) -> Json:
 
 
 def _summary(room_id_or_alias: str) -> Json:
+    http.limit_strangers()
     who = maybe_requester()
     with context.db().read() as tx:
         room_id = aliases.resolve(tx, room_id_or_alias)
