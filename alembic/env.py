@@ -18,6 +18,7 @@ def database_url() -> str:
         return given
     settings = config.load(None, os.environ)
     serving.lock_data_dir(settings.data_dir)
+    serving.check_whole(settings.data_dir)
     return settings.database_url
 
 

@@ -169,11 +169,19 @@ def open_database(config: Config) -> Iterator[Database]:
     Raises ConfigError, StartError, also when there is none, and MatrixError for what the database
     refuses.
     """
+    serving.check_whole(config.data_dir)
     serving.check_existence(config)
     if serving.current_migration(config.database_url) != serving.known_migrations()[-1]:
         lock = serving.lock_data_dir(config.data_dir)  # not under a server of another version
         serving.migrate(config)
         os.close(lock)
+    with open_migrated(config) as database:
+        yield database
+
+
+@contextmanager
+def open_migrated(config: Config) -> Iterator[Database]:
+    """The database of the configuration as it is. Raises as `open_database` does."""
     serving.check_server_name(config)
     server = db.Server(config.server_name, server_key.load_or_make(config), config)
     try:

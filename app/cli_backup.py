@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -12,16 +13,17 @@ from typing import Final
 
 import click
 
-from app import backup as copies
-from app import cli, serving
-from app.backup import BackupError, Copied, Progress
-from app.cli_accounts import as_json, open_database, print_json
+from app import backup as backups
+from app import cli, disk, serving
+from app import config as settings
+from app import restore as restoring
+from app.backup import Copied
+from app.cli_accounts import as_json, open_migrated, print_json
 from app.config import Config
+from app.copies import BackupError, Progress
 from app.core import outbox
 from app.core.encryption import one_time_keys
 
-SKIPPED: Final = 10**9
-"""Numbers that a restored server does not give out: the one that was lost may have."""
 POLITE: Final = 10
 """How far others come first at the processor: the server, above all."""
 
@@ -40,25 +42,81 @@ def backup(ctx: click.Context, folder: Path, *, is_json: bool) -> None:
     config = cli.load_config(ctx)
     os.nice(POLITE)
     with _failures(), _bar("Database") as on_pages, _bar("Media") as on_files:
-        copied = copies.make(config, folder, on_pages, on_files)
+        copied = backups.make(config, folder, on_pages, on_files)
     _tell(copied, f"Backed up to {folder}", is_json=is_json)
 
 
 @click.command()
 @folder
+@click.option(
+    "--skip-damaged-media",
+    "is_lossy",
+    is_flag=True,
+    help="Restore although files that users uploaded are missing or damaged.",
+)
 @as_json
 @click.pass_context
-def restore(ctx: click.Context, folder: Path, *, is_json: bool) -> None:
-    """Fill an empty data folder from a backup."""
-    config = cli.load_config(ctx)
+def restore(ctx: click.Context, folder: Path, *, is_lossy: bool, is_json: bool) -> None:
+    """Fill an empty data folder from a backup.
+
+    The backup is checked first; a restore that fails leaves the folder as it was. The configuration
+    in the backup is that of the restored server, unless there is another one.
+    """
+    with _failures(), contextlib.ExitStack() as stack:
+        stack.enter_context(_kept(folder))
+        config = _config_of_restored(ctx, folder)
+        if config.data_dir.exists():  # else it is made when everything is checked
+            stack.enter_context(_locked(config))
+        with _bar("Checking") as on_check:
+            plan = restoring.check(config, folder, on_check, is_lossy=is_lossy)
+        if not config.data_dir.exists():
+            stack.enter_context(_locked(config))
+        on_files = stack.enter_context(_bar("Media"))
+        on_pages = stack.enter_context(_bar("Database"))
+        with restoring.filling(plan, on_pages, on_files) as copied:
+            serving.migrate(config)
+            _leave_the_past(config)
+    _tell(copied, f"Restored from {folder}", is_json=is_json)
+
+
+def _config_of_restored(ctx: click.Context, folder: Path) -> Config:
+    """The settings that the restored server will have.
+
+    Those of the backup's configuration, if that is the one which the server will read.
+    """
+    before = cli.load_config(ctx)
+    read = ctx.obj or settings.file_in_force(os.environ)
+    file = restoring.configuration(before.data_dir, folder)
+    if file is None or (read is not None and read != before.data_dir / settings.FILE_NAME):
+        return before
+    config = settings.load(file, os.environ)
+    if config.data_dir != before.data_dir:
+        raise BackupError(
+            f"The configuration in {folder} is for the data folder {config.data_dir}, not for"
+            f" {before.data_dir}: set HOMEBODY_DATA_DIR to where the server is to be"
+        )
+    return config
+
+
+@contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """Keep a backup from being changed. Raises BackupError while it is."""
+    if not folder.is_dir():
+        yield
+        return
+    with disk.held(folder, is_shared=True) as is_free:
+        if not is_free:
+            raise BackupError(f"A backup into {folder} is under way")
+        yield
+
+
+@contextmanager
+def _locked(config: Config) -> Iterator[None]:
     lock = serving.lock_data_dir(config.data_dir)
     try:
-        with _failures(), _bar("Media") as on_files, _bar("Database") as on_pages:
-            copied = copies.restore(config, folder, on_pages, on_files)
+        yield
     finally:
         os.close(lock)
-    _leave_the_past(config)
-    _tell(copied, f"Restored from {folder}", is_json=is_json)
 
 
 def _leave_the_past(config: Config) -> None:
@@ -66,10 +124,12 @@ def _leave_the_past(config: Config) -> None:
 
     Clients show sync tokens of later than the backup; bridges know the numbers of transactions;
     and a one-time key that somebody has got must not be given out again: clients make new ones.
+    Each server that was restored earlier from the same backup has given out numbers as well. So
+    the time says how many are left out: no server uses one each millisecond.
     """
-    with open_database(config) as database, database.write() as tx:
-        tx.skip_positions(SKIPPED)
-        outbox.skip_ids(tx, SKIPPED)
+    with open_migrated(config) as database, database.write() as tx:
+        tx.skip_positions(tx.now_ms)
+        outbox.skip_ids(tx, tx.now_ms)
         one_time_keys.forget_all(tx)
 
 
@@ -94,6 +154,11 @@ def _bar(label: str) -> Iterator[Progress]:
 
 
 def _tell(copied: Copied, said: str, *, is_json: bool) -> None:
+    if copied.lost_files:
+        click.echo(
+            f"homebody: {copied.lost_files} files that users uploaded are missing or damaged",
+            err=True,
+        )
     if is_json:
         print_json(dataclasses.asdict(copied))
         return

@@ -380,6 +380,12 @@ def load(
     return config
 
 
+def file_in_force(environ: Mapping[str, str]) -> Path | None:
+    """The file that `load` reads without a path, if there is one. Raises ConfigError."""
+    environment = sources.from_environment(environ)
+    return _file_to_read(environ, sources.settle([environment], dict(_known(_DEFAULTS))))
+
+
 def describe(config: Config) -> str:
     """What is in force, as TOML with a comment per key; secrets are masked."""
     return "".join(_written(config, off="")).rstrip() + "\n"

@@ -28,6 +28,8 @@ LOG = logging.getLogger(__name__)
 ROOT = Path(__file__).parents[1]
 """The checkout: homebody is run from one; see docs/decisions/."""
 LOCK_NAME = "homebody.lock"
+RESTORING_NAME = "homebody.restoring"
+"""Lies in a data folder while it is being filled from a backup; see restore.py."""
 SQLITE = "sqlite:///"
 _ERROR = re.compile(r"(?m)^[\w.]+Error: (.+)$")
 
@@ -43,6 +45,7 @@ def prepare(config: Config) -> int:
     Raises StartError, and ConfigError for the signing key and for registrations of bridges.
     """
     lock = lock_data_dir(config.data_dir)
+    check_whole(config.data_dir)
     check_port(config.bind)
     registrations.load(config)
     check_pages(config)
@@ -60,12 +63,22 @@ def init(config: Config) -> None:
     """Make the database and the signing key of a new server. Raises StartError and ConfigError."""
     lock = lock_data_dir(config.data_dir)
     try:
+        check_whole(config.data_dir)
         if current_migration(config.database_url) is not None:
             raise StartError(f"There is a server in {config.data_dir} already")
         migrate(config)
         server_key.load_or_make(config)
     finally:
         os.close(lock)
+
+
+def check_whole(data_dir: Path) -> None:
+    """Raises StartError for a data folder that is half restored."""
+    if (data_dir / RESTORING_NAME).exists():
+        raise StartError(
+            f"The data folder {data_dir} is half restored from a backup: `homebody restore` has to"
+            " be done to the end first"
+        )
 
 
 def check_existence(config: Config) -> None:
@@ -134,17 +147,12 @@ def migrate(config: Config) -> None:
     folder = database_path(config.database_url).parent
     if not folder.is_dir():
         raise StartError(f"The database can't be made: there is no folder {folder}")
-    steps = known_migrations()
     at = current_migration(config.database_url)
-    if at == steps[-1]:
-        return
     if at is None:
         make(database_path(config.database_url))
         return
-    if at not in steps:
-        raise StartError(
-            f"The database is of a newer homebody (migration {at}; this one knows {steps[-1]})"
-        )
+    if not is_behind(at):
+        return
     command = [sys.executable, "-m", "alembic", "-c", "setup.cfg"]
     command += ["-x", f"url={config.database_url}", "upgrade", "head"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
@@ -171,12 +179,28 @@ def check_server_name(config: Config) -> None:
     ours.
     """
     with contextlib.closing(sqlite3.connect(database_path(config.database_url))) as connection:
-        row = connection.execute("SELECT user_id FROM accounts LIMIT 1").fetchone()
+        check_name(config, connection)
+
+
+def check_name(config: Config, connection: sqlite3.Connection) -> None:
+    """Do the same for a database that is open."""
+    row = connection.execute("SELECT user_id FROM accounts LIMIT 1").fetchone()
     if row is not None and (name := identifiers.server_name(row[0])) != config.server_name:
         raise StartError(
             f"server_name is {config.server_name}, but the accounts in the database are of {name}:"
             " it can't change once there are accounts"
         )
+
+
+def is_behind(migration: str) -> bool:
+    """Whether there are migrations after this one. Raises StartError for one that is not known."""
+    steps = known_migrations()
+    if migration not in steps:
+        raise StartError(
+            f"The database is of a newer homebody (migration {migration}; this one knows"
+            f" {steps[-1]})"
+        )
+    return migration != steps[-1]
 
 
 def known_migrations() -> list[str]:
@@ -194,14 +218,19 @@ def current_migration(database_url: str) -> str | None:
         return None
     try:
         with contextlib.closing(sqlite3.connect(path)) as connection:
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
-            if not tables:
-                return None
-            if "alembic_version" not in tables:
-                raise StartError(f"The database {path} is not one of homebody")
-            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            return migration_of(path, connection)
     except sqlite3.Error as error:
         raise StartError(f"The database {path} can't be read: {error}") from error
+
+
+def migration_of(path: Path, connection: sqlite3.Connection) -> str | None:
+    """Find the same in a database that is open. Raises sqlite3.Error as well."""
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
+    if not tables:
+        return None
+    if "alembic_version" not in tables:
+        raise StartError(f"The database {path} is not one of homebody")
+    row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     return None if row is None else str(row[0])
 
 

@@ -133,6 +133,22 @@ def signing_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / config.SIGNING_KEY_NAME
 
 
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """A new data folder."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def stopped(data_dir: Path, empty_database: Path) -> Path:
+    """The data folder of a server that does not run."""
+    shutil.copy(empty_database, data_dir / "homebody.db")
+    (data_dir / "signing.key").write_text("ed25519 a_0001 " + "A" * 43 + "\n")
+    return data_dir
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _routes() -> Iterator[None]:
     with routes.shared():

@@ -54,8 +54,12 @@ MAY_IMPORT = {
     "cli_accounts": {"caches", "cli", "config", "config_kinds", "core", "db", "errors", "serving"}
     | {"spec"},
     "cli_appservices": {"cli", "cli_accounts", "core", "spec"},
-    "backup": {"config", "disk", "serving"},
-    "cli_backup": {"backup", "cli", "cli_accounts", "config", "core", "serving"},
+    "manifest": set[str](),
+    "copies": {"config", "disk", "manifest"},
+    "backup": {"config", "copies", "disk", "manifest", "serving"},
+    "restore": {"backup", "config", "copies", "disk", "manifest", "serving", "spec"},
+    "cli_backup": {"backup", "cli", "cli_accounts", "config", "copies", "core", "disk", "restore"}
+    | {"serving"},
     "cli_owner": {"cli", "cli_accounts", "core", "spec"},
     "cli_rooms": {"cli", "cli_accounts", "core", "spec"},
     "app": {"background", "caches", "client_server", "config", "core", "db", "metrics", "outside"}
