@@ -138,7 +138,7 @@ class Worker(GeventWorker):
                 sock.flush()
                 raise
             sock.flush()
-            if not _drain(req):
+            if not _drain(req, sock):
                 raise StopIteration
         finally:
             sock.end_request()
@@ -234,14 +234,20 @@ def _request_of(frame: FrameType) -> str | None:
     return f"{req.method} {logs.masked_path(req.uri)}"
 
 
-def _drain(req: Any) -> bool:
-    """Whether what the view has not read of a body is out of the way now."""
-    if getattr(req.body.reader, "length", None) == 0:
+def _drain(req: Any, sock: Any) -> bool:
+    """Return whether what the view has not read of a body is out of the way now."""
+    length = getattr(req.body.reader, "length", None)
+    if length == 0:
         return True  # the usual case: a body of known length that was read, or none
+    piece = memoryview(bytearray(_PIECE_BYTES))
     try:
         with gevent.Timeout(SECONDS_TO_DRAIN):
             for _ in range(MAX_DRAINED_BYTES // _PIECE_BYTES):
-                if not req.body.read(_PIECE_BYTES):
+                if length is None:  # in chunks, whose end only gunicorn finds
+                    count = len(req.body.read(_PIECE_BYTES))
+                else:  # its own way copies each piece several times, and others wait meanwhile
+                    count = sock.read_body_into(req.body, piece)
+                if not count:
                     return True
     except (OSError, http_errors.ParseException, gevent.Timeout) as problem:
         LOG.debug("the rest of a body does not come: %s", problem)
