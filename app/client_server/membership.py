@@ -9,7 +9,7 @@ import msgspec
 from flask import Blueprint
 
 from app import context
-from app.client_server import http
+from app.client_server import http, room_send
 from app.client_server.http import authenticated, requester
 from app.core.appservices import queries
 from app.core.rooms import aliases, membership, state, third_party_invites
@@ -75,7 +75,7 @@ def join_room_by_id(room_id: str) -> Json:
 @authenticated
 def knock_room(room_id_or_alias: str) -> Json:
     """Ask to be let in."""
-    content = _reason(http.body_as(OwnChange, may_be_empty=True).reason)
+    content = _reason(_own_change().reason)
     user_id = requester().user_id
     check_limits("knock", room_id_or_alias, user_id)
     queries.ensure_alias(context.db(), room_id_or_alias)
@@ -89,7 +89,7 @@ def knock_room(room_id_or_alias: str) -> Json:
 @authenticated
 def leave_room(room_id: str) -> Json:
     """Leave, reject an invite, or take back a knock."""
-    content = _reason(http.body_as(OwnChange, may_be_empty=True).reason)
+    content = _reason(_own_change().reason)
     check_limits("leave", room_id, requester().user_id)
     with context.db().write() as tx:
         membership.leave(tx, room_id, requester().user_id, content)
@@ -104,7 +104,7 @@ def invite_user(room_id: str) -> Json:
     Spec: client-server-api#post_matrixclientv3roomsroomidinvite,
     client-server-api#third-party-invites
     """
-    content = http.json_object()
+    content = room_send.event_content()
     if content.get("user_id") is None and "medium" in content:
         http.convert(content, InviteAddress)
         raise third_party_invites.refused()
@@ -122,7 +122,7 @@ def invite_user(room_id: str) -> Json:
 @authenticated
 def kick(room_id: str) -> Json:
     """Make somebody leave."""
-    body = http.body_as(OthersChange)
+    body = http.convert(room_send.event_content(), OthersChange)
     check_limits("leave", room_id, body.user_id)
     with context.db().write() as tx:
         membership.kick(tx, room_id, requester().user_id, body.user_id, _reason(body.reason))
@@ -133,7 +133,7 @@ def kick(room_id: str) -> Json:
 @authenticated
 def ban(room_id: str) -> Json:
     """Make somebody leave, and keep them out."""
-    body = http.body_as(OthersChange)
+    body = http.convert(room_send.event_content(), OthersChange)
     check_limits("ban", room_id, body.user_id)
     with context.db().write() as tx:
         membership.change(
@@ -146,7 +146,7 @@ def ban(room_id: str) -> Json:
 @authenticated
 def unban(room_id: str) -> Json:
     """End a ban."""
-    body = http.body_as(OthersChange)
+    body = http.convert(room_send.event_content(), OthersChange)
     check_limits("leave", room_id, body.user_id)
     with context.db().write() as tx:
         membership.unban(tx, room_id, requester().user_id, body.user_id, _reason(body.reason))
@@ -188,7 +188,7 @@ def check_limits(kind: str, room_id: str, target: str) -> None:
 
 
 def _join(room_id_or_alias: str) -> Json:
-    body = http.body_as(OwnChange, may_be_empty=True)
+    body = _own_change()
     signed = body.third_party_signed
     if signed is not None:
         http.convert(signed, ThirdPartySigned)
@@ -200,6 +200,11 @@ def _join(room_id_or_alias: str) -> Json:
             third_party_invites.accept(tx, room_id, requester().user_id, signed)
         membership.join(tx, room_id, requester().user_id, _reason(body.reason))
     return {"room_id": room_id}
+
+
+def _own_change() -> OwnChange:
+    """Return the body of what one does oneself; clients may leave it out."""
+    return http.convert(room_send.event_content(may_be_empty=True), OwnChange)
 
 
 def _reason(reason: str | None) -> Json:

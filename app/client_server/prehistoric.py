@@ -86,7 +86,7 @@ def put_message(room_id: str, sender: str, msg_id: str) -> Json:
     draft = timeline.Draft(room_id, sender, prehistoric_events.MESSAGE, {}, txn_id=msg_id)
     if room_send.sent_before_or_limited("rc_message", draft) is not None:
         return {}
-    content = http.json_object()
+    content = room_send.event_content()
     http.convert(content, Message)
     if not identifiers.has_at_most_255_bytes(msg_id):
         raise errors.invalid_param("The message id is longer than 255 bytes")

@@ -13,7 +13,7 @@ from flask import Blueprint, request
 from app import context, errors
 from app.client_server import http
 from app.client_server.http import authenticated, requester
-from app.core.rooms import sending, timeline
+from app.core.rooms import local_rules, sending, timeline
 from app.core.sync import presence
 from app.errors import MatrixError
 from app.spec import identifiers
@@ -21,6 +21,9 @@ from app.spec.events import Json
 
 bp = Blueprint("room_send", __name__)
 
+MAX_BODY_BYTES: Final = 512 * 1024
+"""Of a body for an event, which may have 64 KiB: spaces and escapes make it longer on its way. What
+is larger still is not even read."""
 _DELAYS: Final = frozenset({"delay", "parent_delay_id", "delay_parent_id"})
 _UNSTABLE_DELAYS: Final = "org.matrix.msc4140."
 
@@ -41,7 +44,7 @@ def send_message(room_id: str, event_type: str, txn_id: str | None = None) -> Js
     known = sent_before_or_limited("rc_message", draft)
     if known is not None:
         return {"event_id": known}
-    return _send(room_id, event_type, http.json_object(), txn_id)
+    return _send(room_id, event_type, event_content(), txn_id)
 
 
 @bp.put("/rooms/<room_id>/redact/<event_id>/<txn_id>")
@@ -58,9 +61,19 @@ def redact_event(room_id: str, event_id: str, txn_id: str | None = None) -> Json
     known = sent_before_or_limited("rc_admin_redaction", draft)
     if known is not None:
         return {"event_id": known}
-    body = http.json_object(may_be_empty=True)  # without one, only the reason can be lost
+    body = event_content(may_be_empty=True)  # without one, only the reason can be lost
     http.convert(body, Redaction)
     return _send(room_id, timeline.REDACTION, {**body, "redacts": event_id}, txn_id)
+
+
+def event_content(*, may_be_empty: bool = False) -> Json:
+    """Return a body that becomes an event, or part of one, before anything is locked.
+
+    Raises M_TOO_LARGE for what fits into no event, and what http.json_object raises.
+    """
+    content = http.json_object(may_be_empty=may_be_empty, max_bytes=MAX_BODY_BYTES)
+    local_rules.check_size(content)
+    return content
 
 
 def refuse_delay() -> None:

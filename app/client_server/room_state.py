@@ -25,7 +25,7 @@ FORMATS = ("content", "event")
 def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") -> Json:
     """Set an entry of the state."""
     room_send.refuse_delay()
-    content = http.json_object()
+    content = room_send.event_content()
     if not _is_to_leave(event_type, state_key, content):
         http.must_not_be_suspended()
     if event_type == state.MEMBER:

@@ -6,7 +6,7 @@ Spec: client-server-api#creation
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 from flask import Blueprint
@@ -19,6 +19,9 @@ from app.core.rooms import creation, third_party_invites
 from app.spec.events import Json
 
 bp = Blueprint("rooms", __name__)
+
+MAX_BODY_BYTES: Final = 4 * creation.MAX_CONTENT_BYTES
+"""Spaces and escapes included."""
 
 
 class InitialState(msgspec.Struct):
@@ -59,7 +62,7 @@ class CreateRoom(msgspec.Struct):
 @authenticated
 def create_room() -> Json:
     """A new room with the requester in it."""
-    body = http.body_as(CreateRoom)
+    body = http.convert(http.json_object(max_bytes=MAX_BODY_BYTES), CreateRoom)
     if body.invite_3pid:
         raise third_party_invites.refused()
     _check_limits(body.invite or ())
@@ -84,6 +87,7 @@ def create_room() -> Json:
         ],
         power_levels=body.power_level_content_override or {},
     )
+    creation.check_sizes(wish)
     with context.db().write() as tx:
         room_id, alias = creation.create_room(tx, requester().user_id, wish)
     # room_alias: as the first version of the API answered, and its documents show

@@ -9,7 +9,7 @@ import msgspec
 from flask import Blueprint
 
 from app import context
-from app.client_server import http
+from app.client_server import http, room_send
 from app.client_server.http import authenticated, requester
 from app.core.rooms import creation, upgrade
 from app.spec.events import Json
@@ -31,7 +31,7 @@ def upgrade_room(room_id: str) -> Json:
 
     Spec: client-server-api#post_matrixclientv3roomsroomidupgrade
     """
-    body = http.body_as(Upgrade)
+    body = http.convert(room_send.event_content(), Upgrade)
     version = creation.version_named(body.new_version)
     user_id = requester().user_id
     context.rate_limits().check("rc_room_creation", user_id)

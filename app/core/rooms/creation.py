@@ -12,6 +12,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+import orjson
+
 from app import errors
 from app.core.rooms import aliases, directory, membership, state_events, timeline
 from app.db import Reader, Tx
@@ -26,6 +28,8 @@ StateEvent = tuple[str, str, Json]
 MAX_INVITES: Final = 200
 """Of one request: each is an event, and they are all made while nobody else can write."""
 MAX_STATE_EVENTS: Final = 500
+MAX_CONTENT_BYTES: Final = 256 * 1024
+"""Of all events of a new room together."""
 
 OF_THE_RULES: Final = frozenset({"m.room.create", "m.room.power_levels"})
 """The types whose content the authorization rules look into."""
@@ -66,7 +70,7 @@ def create_room(tx: Tx, creator: str, wish: Wish) -> tuple[str, str | None]:
     Raises M_INVALID_ROOM_STATE when its events contradict each other, M_ROOM_IN_USE for an alias
     that is taken, M_INVALID_PARAM, M_FORBIDDEN or M_INVITE_BLOCKED for who can't be invited.
     """
-    _check_sizes(wish)
+    check_sizes(wish)
     alias = _free_alias(tx, wish.alias_localpart)
     room_id = timeline.create(tx, wish.version, _create_event(tx, creator, wish))
     membership.join(tx, room_id, creator)
@@ -85,11 +89,20 @@ def create_room(tx: Tx, creator: str, wish: Wish) -> tuple[str, str | None]:
     return room_id, alias
 
 
-def _check_sizes(wish: Wish) -> None:
+def check_sizes(wish: Wish) -> None:
+    """Bound what a new room costs while nobody else can write; views ask before they write.
+
+    Raises M_INVALID_PARAM, M_TOO_LARGE.
+    """
     if len(wish.invite) > MAX_INVITES:
         raise errors.invalid_param(f"Not more than {MAX_INVITES} people can be invited at once")
     if len(wish.initial_state) > MAX_STATE_EVENTS:
         raise errors.invalid_param(f"initial_state has more than {MAX_STATE_EVENTS} events")
+    texts = [wish.name, wish.topic, wish.alias_localpart]
+    contents = [wish.creation_content, wish.power_levels]
+    parts = [texts, contents, [*wish.invite], [[*event] for event in wish.initial_state]]
+    if len(orjson.dumps(parts)) > MAX_CONTENT_BYTES:
+        raise errors.too_large(f"The new room's events have more than {MAX_CONTENT_BYTES} bytes")
 
 
 def _free_alias(tx: Reader, localpart: str | None) -> str | None:
