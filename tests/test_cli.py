@@ -228,19 +228,19 @@ def test_a_new_password_counts_at_once_and_ends_all_sessions(
     alice = login("alice")
     assert alice.get("account/whoami").status_code == 200
 
-    done = run("user", "passwd", "alice", "--password-stdin", stdin="another\n")
+    done = run("user", "passwd", "alice", "--password-stdin", stdin="another one\n")
     app.extensions["db"].notice_other_writers()  # as the server does twice a second
 
     assert done.stdout == "@alice:localhost has a new password\n"
     assert alice.get("account/whoami").status_code == 401
     assert log_in(client, "alice", PASSWORD) == 403
-    assert log_in(client, "alice", "another") == 200
+    assert log_in(client, "alice", "another one") == 200
 
 
 def test_sessions_may_outlive_the_password(app: Flask, login: Login, run: Run) -> None:
     alice = login("alice")
 
-    run("user", "passwd", "alice", "--keep-sessions", "--password-stdin", stdin="another\n")
+    run("user", "passwd", "alice", "--keep-sessions", "--password-stdin", stdin="another one\n")
     app.extensions["db"].notice_other_writers()
 
     assert alice.get("account/whoami").status_code == 200

@@ -106,7 +106,7 @@ def test_an_access_token_is_no_login_token(login: Login) -> None:
 
 @pytest.mark.parametrize(
     ("path", "body"),
-    [("account/password", {"new_password": "another"}), ("account/deactivate", {})],
+    [("account/password", {"new_password": "another one"}), ("account/deactivate", {})],
 )
 def test_a_token_ends_with_the_password_that_gave_it(
     login: Login, path: str, body: dict[str, Any]

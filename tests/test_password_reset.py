@@ -157,7 +157,9 @@ def test_a_session_of_one_request_sets_no_other_password(login: Login, mailbox: 
         "session": first.get_json()["session"],
     }
 
-    answer = alice.client.post(V3 + "account/password", json={"new_password": "x", "auth": auth})
+    answer = alice.client.post(
+        V3 + "account/password", json={"new_password": "x" * 12, "auth": auth}
+    )
 
     assert refusal(answer) == (403, "M_FORBIDDEN")
     assert can_log_in(alice.client, PASSWORD)
