@@ -85,6 +85,7 @@ def change_password(
             database.server, ask_password(is_stdin=password_stdin)
         )
         with database.write() as tx:
+            find_active_account(tx, found.user_id)  # typing a password takes its time
             accounts.set_password_hash(tx, found.user_id, password_hash)
             if not keep_sessions:
                 devices.remove_all(tx, found.user_id)

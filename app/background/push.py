@@ -45,5 +45,7 @@ def _deliver(db: Database, client: Client, destination: str, rows: Sequence[Row]
         return len(rows)
     if gateway.pushkey in push_gateway.notify(client, gateway.url, notification):
         with db.write() as writing:
-            pushers.remove(writing, gateway.user_id, gateway.app_id, gateway.pushkey)
+            # unless the client has set it anew meanwhile: that one was not rejected
+            if pushers.gateway(writing, destination) == gateway:
+                pushers.remove(writing, gateway.user_id, gateway.app_id, gateway.pushkey)
     return count

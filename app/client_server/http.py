@@ -20,7 +20,7 @@ from app.caches import Requester
 from app.client_server import guest_access, suspension
 from app.core import ratelimits
 from app.core.appservices import identity
-from app.core.people import access_tokens
+from app.core.people import access_tokens, accounts
 from app.core.sync import tokens
 from app.db import Reader, Tx
 from app.errors import MatrixError
@@ -203,6 +203,17 @@ def admit(tx: Tx) -> None:
     if who is not None:
         again = access_tokens.authenticate_again if who.service is None else identity.act_again
         _keep_requester(again(tx, who, may_be_locked=g.may_be_locked))
+        if "proved" in g:
+            accounts.must_still_have(tx, g.proved)
+
+
+def rely_on(proved: accounts.Known) -> None:
+    """Let the writes of this request happen only while the account has the password it had then.
+
+    A check takes its time, and hashing a new one again: whoever was under way with an old password
+    when the user set another one could take the account back.
+    """
+    g.proved = proved
 
 
 def _keep_requester(who: Requester) -> None:

@@ -32,7 +32,9 @@ def require_password(body: Json) -> None:
         if attempt.auth:  # the right password costs as much time to check as a wrong one
             limits.check("rc_login.account", account)
         with limits.check_failures("rc_login.failed_attempts", account):
-            uia.require(context.db(), [[uia.PASSWORD]], attempt)
+            proof = uia.require(context.db(), [[uia.PASSWORD]], attempt)
+    if proof.account is not None:
+        http.rely_on(proof.account)
 
 
 def require_any(body: Json, flows: uia.Flows) -> uia.Progress:

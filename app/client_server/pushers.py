@@ -74,9 +74,8 @@ def post_pusher() -> Json:
     )
     if key.kind == pushers.HTTP:
         pushers.check(context.outside(), wanted)  # before the write: it looks a name up
-    else:
-        with context.db().read() as reading:
-            wanted = pushers.check_mailbox(reading, who.user_id, wanted)
     with context.db().write() as tx:
+        if key.kind == pushers.EMAIL:
+            wanted = pushers.check_mailbox(tx, who.user_id, wanted)
         pushers.put(tx, who.user_id, who.device_id, wanted, append=bool(asked.append))
     return {}

@@ -11,7 +11,7 @@ from flask import Blueprint, request
 from app import context, errors
 from app.client_server import http, interactive
 from app.core.appservices import identity
-from app.core.people import accounts, guests, login, registration, terms, threepids
+from app.core.people import access_tokens, accounts, guests, login, registration, terms, threepids
 from app.spec.events import Json
 
 bp = Blueprint("registration", __name__)
@@ -72,8 +72,11 @@ def register_by(body: Json) -> Json:
     if wish.password is not None:
         password_hash = accounts.hash_password(server, wish.password)
     with context.db().write() as tx:
+        guest_id = None
+        if guest is not None:  # the guest may have logged out during the proof
+            guest_id = access_tokens.authenticate_again(tx, guest).user_id
         user_id = registration.register(
-            tx, wish.username, password_hash, token=proof.registration_token, guest=guest
+            tx, wish.username, password_hash, token=proof.registration_token, guest=guest_id
         )
         terms.accept(tx, user_id)
         if proof.email is not None:

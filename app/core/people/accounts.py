@@ -167,6 +167,13 @@ def set_password_hash(tx: Tx, user_id: str, password_hash: str) -> None:
     _change(tx, user_id, password_hash=password_hash)
 
 
+def must_still_have(tx: Reader, proved: Known) -> None:
+    """Raise M_FORBIDDEN when the account has another password than `proved`, as it was then."""
+    now = find(tx, proved.user_id)
+    if now is None or now.password_hash != proved.password_hash:
+        raise errors.forbidden("The password was changed meanwhile")
+
+
 def renew_hash(tx: Tx, account: Known, password_hash: str) -> None:
     """Keep the same password in another way, unless it was changed meanwhile."""
     same = (Account.user_id == account.user_id, Account.password_hash == account.password_hash)

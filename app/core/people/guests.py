@@ -9,6 +9,7 @@ import secrets
 from typing import Final
 
 from app import errors
+from app.caches import Requester
 from app.core.people import access_tokens, registration
 from app.db import Database, Tx
 
@@ -24,8 +25,8 @@ def register(tx: Tx) -> str:
     return user_id
 
 
-def by_token(db: Database, username: str | None, token: str) -> str:
-    """The user id of the guest who shows this token, to become a user under the same name.
+def by_token(db: Database, username: str | None, token: str) -> Requester:
+    """Return the guest who shows this token, to become a user under the same name.
 
     Raises M_UNKNOWN_TOKEN, M_FORBIDDEN for a token of who is no guest or of another name.
     """
@@ -34,4 +35,4 @@ def by_token(db: Database, username: str | None, token: str) -> str:
         raise errors.forbidden("guest_access_token is no token of a guest")
     if username is None or guest.user_id != f"@{registration.folded(username)}:{db.server.name}":
         raise errors.forbidden("username must be the one that the guest has")
-    return guest.user_id
+    return guest

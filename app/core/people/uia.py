@@ -23,7 +23,7 @@ from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from app import errors
 from app.core.people import accounts, login, registration, terms, validation
-from app.db import Database
+from app.db import Database, Reader
 from app.errors import MatrixError, UiaRequiredError
 from app.models.accounts import UiaSession
 from app.spec.events import Json
@@ -86,6 +86,8 @@ class Progress:
     registration_token: str | None = None
     email: validation.Validated | None = None
     """The address that was proved, if one was; its session can be used up."""
+    account: accounts.Known | None = None
+    """The account whose password was given in this request, as it was then."""
 
 
 def require(db: Database, flows: Flows, attempt: Attempt) -> Progress:
@@ -97,7 +99,8 @@ def require(db: Database, flows: Flows, attempt: Attempt) -> Progress:
     """
     auth = attempt.auth
     stage = _text(auth, "type")
-    progress, failure = _resume(db, attempt, _text(auth, "session"))
+    before, failure = _resume(db, attempt, _text(auth, "session"))
+    progress = before
     if failure is None and stage is not None and stage not in progress.completed:
         if stage == PASSWORD:
             _must_be_the_users_own(db, attempt)
@@ -108,9 +111,11 @@ def require(db: Database, flows: Flows, attempt: Attempt) -> Progress:
                 raise
             failure = error
     if failure is None and any(list(flow) == progress.completed for flow in flows):
-        _end(db, progress)
-        return progress
-    progress = _save(db, attempt, progress)
+        if _end(db, progress):
+            return progress
+        before = progress = Progress()
+        failure = _no_such_session()
+    progress = _save(db, attempt, before, progress)
     challenge: Json = {
         "session": progress.session_id,
         "flows": [{"stages": list(flow)} for flow in flows],
@@ -128,17 +133,19 @@ def complete(db: Database, session_id: str, stage: str, auth: Json) -> None:
     Raises M_UNRECOGNIZED for other stages, M_UNKNOWN for an unknown session, and as the stage does.
     Spec: client-server-api#fallback
     """
-    row = _find(db, session_id)
-    if row is None:
-        raise errors.unknown("This session is not known or has expired", 401)
-    if stage in row.completed:
+    with db.read() as tx:
+        before = _find(tx, session_id)
+    if before is None:
+        raise _no_such_session()
+    if stage in before.completed:
         return
-    token = row.registration_token
+    token = before.registration_token
     if stage == registration.TOKEN:
         token = _check_registration_token(db, auth)
     elif stage not in {registration.DUMMY, terms.STAGE}:
         raise errors.unrecognized(f"{stage} can't be completed on a page")
-    _keep(db, Progress(session_id, [*row.completed, stage], token, _email_of(row.threepid)))
+    completed = [*before.completed, stage]
+    _keep(db, before, replace(before, completed=completed, registration_token=token))
 
 
 def _params(db: Database, flows: Flows) -> Json:
@@ -148,12 +155,26 @@ def _params(db: Database, flows: Flows) -> Json:
     return {}
 
 
-def _find(db: Database, session_id: str) -> Row[Any] | None:
-    """A session that has not expired."""
-    with db.read() as tx:
-        key = {"session_hash": _hash_of(session_id), "born_after": tx.now_ms - LIFETIME_MS}
-        row: Row[Any] | None = tx.sql.execute(_FIND, key).first()
+def _no_such_session() -> MatrixError:
+    return errors.unknown("This session is not known or has expired", 401)
+
+
+def _row(tx: Reader, session_id: str) -> Row[Any] | None:
+    """Return a session that has not expired."""
+    key = {"session_hash": _hash_of(session_id), "born_after": tx.now_ms - LIFETIME_MS}
+    row: Row[Any] | None = tx.sql.execute(_FIND, key).first()
     return row
+
+
+def _find(tx: Reader, session_id: str) -> Progress | None:
+    """Return how far a session has come that has not expired."""
+    row = _row(tx, session_id)
+    return None if row is None else _progress(session_id, row)
+
+
+def _progress(session_id: str, row: Row[Any]) -> Progress:
+    email = None if row.threepid is None else validation.Validated(**row.threepid)
+    return Progress(session_id, row.completed, row.registration_token, email)
 
 
 def _resume(
@@ -162,17 +183,17 @@ def _resume(
     """Where the session of this id stands, or the beginning and why there is no such session."""
     if session_id is None:
         return Progress(), None
-    row = _find(db, session_id)
+    with db.read() as tx:
+        row = _row(tx, session_id)
     if row is None:
-        return Progress(), errors.unknown("This session is not known or has expired", 401)
+        return Progress(), _no_such_session()
     if (row.endpoint, row.user_id, row.params_mac) != (
         attempt.endpoint,
         attempt.user_id,
         attempt.params_mac(session_id),
     ):
         raise errors.forbidden("This session was begun for another request")
-    email = _email_of(row.threepid)
-    return Progress(session_id, row.completed, row.registration_token, email), None
+    return _progress(session_id, row), None
 
 
 def _try_stage(
@@ -187,7 +208,7 @@ def _try_stage(
     if stage not in turns:
         raise errors.unrecognized(f"{stage} is not a stage that comes next", 401)
     if stage == PASSWORD:
-        _check_password(db, attempt)
+        progress = replace(progress, account=_check_password(db, attempt))
     elif stage == registration.TOKEN:
         token = _check_registration_token(db, attempt.auth)
         progress = replace(progress, registration_token=token)
@@ -212,12 +233,12 @@ def _must_be_the_users_own(db: Database, attempt: Attempt) -> None:
         raise errors.forbidden("This is not your user name")
 
 
-def _check_password(db: Database, attempt: Attempt) -> None:
-    """Raises M_FORBIDDEN when it is wrong."""
+def _check_password(db: Database, attempt: Attempt) -> accounts.Known:
+    """Return the account that has this password. Raises M_FORBIDDEN when it is wrong."""
     password = _text(attempt.auth, "password")
     if password is None:
         raise errors.missing_param("auth has no password")
-    login.by_password(db, attempt.user_id or "", password)
+    return login.by_password(db, attempt.user_id or "", password)
 
 
 def _check_registration_token(db: Database, auth: Json) -> str:
@@ -245,19 +266,14 @@ def _check_email(db: Database, attempt: Attempt) -> validation.Validated:
         return validation.check(tx, attempt.purpose, sid, client_secret)
 
 
-def _email_of(kept: Json | None) -> validation.Validated | None:
-    return None if kept is None else validation.Validated(**kept)
-
-
 def _email_to_keep(progress: Progress) -> Json | None:
     return None if progress.email is None else asdict(progress.email)
 
 
-def _save(db: Database, attempt: Attempt, progress: Progress) -> Progress:
-    """The progress with its session, which is now kept. Sessions that are too old go."""
+def _save(db: Database, attempt: Attempt, before: Progress, progress: Progress) -> Progress:
+    """Return the progress with its session, which is now kept. Sessions that are too old go."""
     if progress.session_id is not None:
-        _keep(db, progress)
-        return progress
+        return progress if progress == before else _keep(db, before, progress)
     session_id = secrets.token_urlsafe(24)
     with db.write() as tx:
         tx.sql.execute(delete(UiaSession).where(UiaSession.created_ts <= tx.now_ms - LIFETIME_MS))
@@ -277,11 +293,18 @@ def _save(db: Database, attempt: Attempt, progress: Progress) -> Progress:
     return replace(progress, session_id=session_id)
 
 
-def _keep(db: Database, progress: Progress) -> None:
-    """Write down how far a session has come."""
-    kept = UiaSession.session_hash == _hash_of(progress.session_id or "")
-    change = update(UiaSession).where(kept)
+def _keep(db: Database, before: Progress, progress: Progress) -> Progress:
+    """Write down how far a session has come since `before`, and return what is kept now.
+
+    The page of a stage and the client use a session at the same time. If another request has come
+    further meanwhile, its progress stays, and the client of this one tries its stage again.
+    """
+    session_id = progress.session_id or ""
+    change = update(UiaSession).where(UiaSession.session_hash == _hash_of(session_id))
     with db.write() as tx:
+        now = _find(tx, session_id)
+        if now is not None and now.completed != before.completed:
+            return now
         tx.sql.execute(
             change.values(
                 completed=progress.completed,
@@ -289,14 +312,16 @@ def _keep(db: Database, progress: Progress) -> None:
                 threepid=_email_to_keep(progress),
             )
         )
+    return progress
 
 
-def _end(db: Database, progress: Progress) -> None:
+def _end(db: Database, progress: Progress) -> bool:
+    """End the session; return False when another request has done so: it is good for one."""
     if progress.session_id is None:
-        return
+        return True
+    kept = UiaSession.session_hash == _hash_of(progress.session_id)
     with db.write() as tx:
-        kept = UiaSession.session_hash == _hash_of(progress.session_id)
-        tx.sql.execute(delete(UiaSession).where(kept))
+        return bool(tx.sql.execute(delete(UiaSession).where(kept)).rowcount)
 
 
 def _hash_of(session_id: str) -> bytes:
