@@ -21,7 +21,7 @@ CREATE TABLE account_data (
 	room_id TEXT NOT NULL, 
 	type TEXT NOT NULL, 
 	content TEXT NOT NULL, 
-	position INTEGER NOT NULL, 
+	position INTEGER NOT NULL, size_bytes INTEGER DEFAULT '0' NOT NULL, 
 	CONSTRAINT pk_account_data PRIMARY KEY (user_id, room_id, type)
 );
 
@@ -293,7 +293,7 @@ CREATE TABLE key_backups (
 	auth_data TEXT NOT NULL, 
 	etag INTEGER NOT NULL, 
 	key_count INTEGER NOT NULL, 
-	is_deleted BOOLEAN NOT NULL, 
+	is_deleted BOOLEAN NOT NULL, size_bytes INTEGER DEFAULT '0' NOT NULL, 
 	CONSTRAINT pk_key_backups PRIMARY KEY (user_id, version)
 );
 
@@ -539,6 +539,8 @@ CREATE INDEX ix_events_references ON events (relates_to, room_id) WHERE rel_type
 
 CREATE INDEX ix_events_replies ON events (thread_id, rel_type, sender) WHERE rel_type = 'm.thread';
 
-INSERT INTO alembic_version VALUES ('0016');
+CREATE INDEX ix_account_data_user_id_size_bytes ON account_data (user_id, size_bytes);
+
+INSERT INTO alembic_version VALUES ('0017');
 
 INSERT INTO clock VALUES (1, 1);

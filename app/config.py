@@ -29,6 +29,7 @@ from app.config_limits import (
     JoinLimits,
     LoginLimits,
     PresenceLimits,
+    Quotas,
     RateLimit,
     limit,
     setting,
@@ -341,6 +342,7 @@ class Config:
     rc_joins: JoinLimits = JoinLimits()
     rc_invites: InviteLimits = InviteLimits()
     rc_presence: PresenceLimits = PresenceLimits()
+    quotas: Quotas = Quotas()
     push: Push = Push()
     smtp: Smtp = Smtp()
 

@@ -33,6 +33,25 @@ def limit(per_second: float, burst_count: int, meaning: str) -> RateLimit:
     return field(default=RateLimit(per_second, burst_count), metadata={"meaning": meaning})
 
 
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """How much of the server one account may fill."""
+
+    # All of it is in the answer to a first /sync. Clients that use it a lot come to some 100 KiB.
+    account_data_bytes: int = setting(
+        20 * 2**20,
+        kinds.size(2**16),
+        "Account data of one account: settings of clients, tags, push rules, over all rooms.",
+    )
+    account_data_objects: int = setting(
+        20_000, kinds.whole(100, 1_000_000), "How many objects of account data one account has."
+    )
+    # Ten years in large rooms make some 50,000 keys of 600 bytes.
+    key_backup_bytes: int = setting(
+        256 * 2**20, kinds.size(2**20), "Key backups of one account, all versions together."
+    )
+
+
 # Synapse's names, so that its owners find their way. The defaults differ where a family's ordinary
 # day would meet Synapse's: those are made for public servers, where a stranger is the normal case.
 

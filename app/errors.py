@@ -111,6 +111,11 @@ def too_large(message: str) -> MatrixError:
     return MatrixError(413, "M_TOO_LARGE", message)
 
 
+def user_limit_exceeded(message: str, info_uri: str) -> MatrixError:
+    """The account would store more than its quota; `info_uri` is a page about that for people."""
+    return MatrixError(403, "M_USER_LIMIT_EXCEEDED", message, info_uri=info_uri)
+
+
 def profile_too_large(message: str) -> MatrixError:
     """The profile with the new field would be over its limit."""
     return MatrixError(400, "M_PROFILE_TOO_LARGE", message)

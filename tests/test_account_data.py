@@ -10,10 +10,11 @@ import pytest
 from flask import Flask
 
 from app.core.sync import account_data
-from tests.conftest import Login, Person
+from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.rooms import Json, refusal, unchanged
 
 COLOUR = "user/@alice:localhost/account_data/org.example.colour"
+LARGE = {"kind": "event_match", "key": "content.body", "pattern": "x" * 255}
 ROOM = "user/@alice:localhost/rooms/{}/account_data/{}"
 
 
@@ -154,19 +155,74 @@ def test_the_room_must_be_a_room(app: Flask, login: Login) -> None:
     assert [refusal(answer) for answer in answers] == [(400, "M_INVALID_PARAM")] * 2
 
 
-def test_too_much_is_refused(app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_that_is_too_large_is_refused(app: Flask, login: Login) -> None:
     alice = login("alice")
-    monkeypatch.setattr(account_data, "MAX_OBJECTS", 1)
-    alice.put(COLOUR, json={"colour": "blue"})
+
+    with unchanged(app):
+        answer = alice.put(COLOUR, json={"colour": "x" * account_data.MAX_BYTES})
+
+    assert refusal(answer) == (413, "M_TOO_LARGE")
+
+
+def quota(make_app: MakeApp, **quotas: int) -> tuple[Flask, Person]:
+    """A server with these quotas, and Alice."""
+    app = make_app(**{f"quotas.{name}": str(value) for name, value in quotas.items()})
+    body = {"username": "alice", "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
+    session = app.test_client().post(V3 + "register", json=body).get_json()
+    names = ("user_id", "access_token", "device_id")
+    return app, Person(app.test_client(), *(session[name] for name in names))
+
+
+def test_an_account_has_only_so_many_bytes_of_account_data(make_app: MakeApp) -> None:
+    app, alice = quota(make_app, account_data_bytes=2**16)
+    room_id = alice.create_room()
+    tag = f"user/@alice:localhost/rooms/{quote(room_id)}/tags"
+    rule = "pushrules/global/override/{}"
+    actions = {"conditions": [], "actions": ["notify"]}
+    assert alice.put(COLOUR, json={"colour": "x" * 60_000}).status_code == 200
+    assert alice.put(rule.format("small"), json=actions).status_code == 200
 
     with unchanged(app):
         answers = [
-            alice.put(COLOUR, json={"colour": "x" * account_data.MAX_BYTES}),
-            alice.put(COLOUR + "2", json={}),
+            alice.put(COLOUR + "2", json={"colour": "x" * 6_000}),
+            alice.put(COLOUR, json={"colour": "x" * 66_000}),
+            alice.put(ROOM.format(room_id, "org.example.x"), json={"colour": "ü" * 3_000}),
+            alice.put(f"{tag}/u.x", json={"order": 0.5, "note": "x" * 6_000}),
+            alice.put(rule.format("large"), json=actions | {"conditions": [LARGE] * 20}),
         ]
 
-    assert [refusal(answer) for answer in answers] == [(413, "M_TOO_LARGE")] * 2
-    assert alice.put(COLOUR, json={"colour": "red"}).status_code == 200
+    assert [refusal(answer) for answer in answers] == [(403, "M_USER_LIMIT_EXCEEDED")] * 5
+    assert answers[0].get_json()["info_uri"] == app.extensions["db"].server.config.public_url
+    assert alice.put(COLOUR, json={"colour": "x" * 50_000}).status_code == 200
+    assert alice.put(COLOUR + "2", json={"colour": "x" * 6_000}).status_code == 200
+
+
+def test_an_account_over_its_quota_can_shrink_and_read_on(make_app: MakeApp) -> None:
+    _, alice = quota(make_app)
+    alice.put(COLOUR, json={"colour": "x" * 80_000})
+    server = make_app(**{"quotas.account_data_bytes": str(2**16)})
+    alice = Person(server.test_client(), alice.user_id, alice.access_token, alice.device_id)
+    room_id = alice.create_room()
+    event_id = alice.send(room_id)
+
+    answers = [
+        alice.put(COLOUR, json={"colour": "x" * 70_000}),
+        alice.post(f"rooms/{quote(room_id)}/read_markers", json={"m.fully_read": event_id}),
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
+def test_an_account_has_only_so_many_objects_of_account_data(make_app: MakeApp) -> None:
+    app, alice = quota(make_app, account_data_objects=100)
+    for number in range(100):
+        assert alice.put(f"{COLOUR}{number}", json={}).status_code == 200
+
+    with unchanged(app):
+        answer = alice.put(COLOUR, json={})
+
+    assert refusal(answer) == (403, "M_USER_LIMIT_EXCEEDED")
+    assert alice.put(f"{COLOUR}0", json={"colour": "red"}).status_code == 200
 
 
 def test_a_type_that_is_too_long_is_refused(app: Flask, login: Login) -> None:

@@ -8,10 +8,12 @@ from urllib.parse import quote
 
 import pytest
 from flask import Flask
+from sqlalchemy import func, select
 from werkzeug.test import TestResponse
 
 from app.core.encryption import backed_up_keys, key_backup
-from tests.conftest import PASSWORD, Login, Person
+from app.models.key_backup import BackedUpKey, KeyBackup
+from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.rooms import Json, everything, refusal, unchanged
 
 ALGORITHM = "m.megolm_backup.v1.curve25519-aes-sha2"
@@ -389,6 +391,39 @@ def test_too_much_is_refused(app: Flask, login: Login, monkeypatch: pytest.Monke
 
     assert {refusal(answer) for answer in answers} == {(413, "M_TOO_LARGE")}
     assert put(alice, version, "a").status_code == 200
+
+
+def test_an_account_has_only_so_many_bytes_of_key_backups(make_app: MakeApp) -> None:
+    app = make_app(**{"quotas.key_backup_bytes": str(2**20)})
+    body = {"username": "alice", "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
+    session = app.test_client().post(V3 + "register", json=body).get_json()
+    names = ("user_id", "access_token", "device_id")
+    alice = Person(app.test_client(), *(session[name] for name in names))
+    old, version = new_version(alice), new_version(alice)
+    for number in range(17):
+        put(alice, version, f"s{number}", index=5, text="x" * 60_000)
+    put(alice, version, "small", index=5)
+
+    with unchanged(app):
+        refused = [
+            put(alice, version, "another", text="x" * 60_000),
+            put(alice, version, "small", text="x" * 60_000),
+        ]
+    worse = put(alice, version, "s0", index=9, text="x" * 65_000)
+    removed = alice.delete(path(version, ROOM, "s1"))
+    smaller = [put(alice, version, "s2", text="x"), put(alice, version, "more", text="x" * 60_000)]
+    alice.delete(f"room_keys/version/{version}")
+    third = new_version(alice)
+
+    assert old != version
+    assert [refusal(answer) for answer in refused] == [(403, "M_USER_LIMIT_EXCEEDED")] * 2
+    answers = [worse, removed, *smaller]
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert put(alice, third, "again", text="x" * 60_000).status_code == 200
+    with app.extensions["db"].read() as tx:
+        kept = tx.sql.execute(select(func.sum(KeyBackup.size_bytes))).scalar_one()
+        data = tx.sql.execute(select(BackedUpKey.session_data)).scalars().all()
+    assert kept == sum(map(len, data))
 
 
 def test_of_too_many_versions_none_goes_by_itself(

@@ -299,6 +299,25 @@ def test_edits_get_their_column_and_redacted_events_lose_what_was_derived(
     assert rows(migrations, unread) == [(8, 0)]
 
 
+def test_what_accounts_have_stored_is_counted(migrations: Migrations) -> None:
+    migrations.up("0016")
+    with migrations.engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO account_data VALUES ('@a:x', '', 'x', '{\"a\": \"\u00fc\"}', 1)")
+        )
+        backup = "INSERT INTO key_backups VALUES ('@a:x', :version, 'x', '{}', 0, 0, :is_deleted)"
+        versions = [{"version": 1, "is_deleted": False}, {"version": 2, "is_deleted": True}]
+        connection.execute(text(backup), versions)
+        key = "INSERT INTO backed_up_keys VALUES ('@a:x', :version, '!a', :id, 0, 0, 0, '12345')"
+        keys = [(1, "s"), (1, "t"), (2, "s")]
+        connection.execute(text(key), [{"version": it[0], "id": it[1]} for it in keys])
+
+    migrations.up("0017")
+
+    assert rows(migrations, "SELECT size_bytes FROM account_data") == [(11,)]
+    assert rows(migrations, "SELECT size_bytes FROM key_backups ORDER BY version") == [(10,), (0,)]
+
+
 def test_a_step_that_fails_changes_nothing(migrations: Migrations) -> None:
     migrations.up("0011")
     fill_rooms(migrations)

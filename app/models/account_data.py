@@ -21,8 +21,12 @@ class AccountData(Base):
     type: Mapped[str] = mapped_column(primary_key=True)
     content: Mapped[str]  # JSON
     position: Mapped[int]
+    size_bytes: Mapped[int] = mapped_column(server_default="0")  # of the content
 
-    __table_args__ = (Index(None, "user_id", "position"),)
+    __table_args__ = (
+        Index(None, "user_id", "position"),
+        Index(None, "user_id", "size_bytes"),  # what a user has stored, without reading it
+    )
 
 
 class Filter(Base):

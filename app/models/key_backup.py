@@ -20,6 +20,7 @@ class KeyBackup(Base):
     auth_data: Mapped[str]  # JSON
     etag: Mapped[int]  # counts the changes of its keys
     key_count: Mapped[int]
+    size_bytes: Mapped[int] = mapped_column(server_default="0")  # of the session data of its keys
     is_deleted: Mapped[bool]
 
 

@@ -13,12 +13,22 @@ Spec: client-server-api#server-side-key-backups
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
 import orjson
-from sqlalchemy import ColumnElement, Row, delete, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    LargeBinary,
+    Row,
+    bindparam,
+    cast,
+    delete,
+    func,
+    select,
+    tuple_,
+)
 from sqlalchemy.dialects.sqlite import insert
 
 from app import errors, hub
@@ -60,6 +70,19 @@ _KEY = (
 _PRIMARY_KEY = tuple_(
     BackedUpKey.user_id, BackedUpKey.version, BackedUpKey.room_id, BackedUpKey.session_id
 )
+_SIZE = func.length(cast(BackedUpKey.session_data, LargeBinary))
+_SESSIONS = func.json_each(bindparam("sessions")).table_valued("value")
+_BYTES = (
+    select(func.coalesce(func.sum(_SIZE), 0))
+    .select_from(_SESSIONS)
+    .join(
+        BackedUpKey,
+        (BackedUpKey.user_id == bindparam("user_id"))
+        & (BackedUpKey.version == bindparam("version"))
+        & (BackedUpKey.room_id == func.json_extract(_SESSIONS.c.value, "$[0]"))
+        & (BackedUpKey.session_id == func.json_extract(_SESSIONS.c.value, "$[1]")),
+    )
+)
 _PUT = insert(BackedUpKey)
 _ADD = _PUT.on_conflict_do_nothing()
 _NEW = _PUT.excluded
@@ -94,7 +117,8 @@ def check(keys: Mapping[Session, Key]) -> None:
 def put(db: Database, user_id: str, version: str, keys: Mapping[Session, Key]) -> Json:
     """Add these keys to the current version, or replace worse ones; {etag, count} after it.
 
-    Raises M_NOT_FOUND or M_WRONG_ROOM_KEYS_VERSION for another version, and what `check` does.
+    Raises M_NOT_FOUND or M_WRONG_ROOM_KEYS_VERSION for another version, M_USER_LIMIT_EXCEEDED, and
+    what `check` does.
     """
     check(keys)
     sessions = list(keys)
@@ -145,9 +169,9 @@ def remove(
             found = key_backup.number(tx, user_id, version)
             removed = _remove_some(tx, _place(user_id, found, room_id, session_id))
             if removed:
-                key_backup.note_change(tx, user_id, found, -removed)
+                key_backup.note_change(tx, user_id, found, -len(removed), -sum(removed))
             size = key_backup.size(tx, user_id, found)
-        if removed < AT_ONCE:
+        if len(removed) < AT_ONCE:
             return size
 
 
@@ -173,12 +197,20 @@ def _put(tx: Tx, user_id: str, version: int, keys: Mapping[Session, Key]) -> Non
         return
     owner = {"user_id": user_id, "version": version}
     rows = [{**owner, **_row(*item)} for item in keys.items()]
+    before = _bytes_of(tx, owner, keys)
     added = tx.sql.execute(_ADD, rows).rowcount
     replaced = tx.sql.execute(_REPLACE_WORSE, rows).rowcount  # none of those just added
     if added or replaced:
-        key_backup.note_change(tx, user_id, version, added)
+        added_bytes = _bytes_of(tx, owner, keys) - before
+        key_backup.note_change(tx, user_id, version, added, added_bytes)
     if added and key_backup.size(tx, user_id, version)["count"] > MAX_KEYS:
         raise errors.too_large(f"A backup has at most {MAX_KEYS} keys")
+
+
+def _bytes_of(tx: Tx, owner: Json, sessions: Collection[Session]) -> int:
+    """How much the keys of these sessions take now."""
+    asked = {**owner, "sessions": orjson.dumps(list(sessions)).decode()}
+    return int(tx.sql.execute(_BYTES, asked).scalar_one())
 
 
 def _row(session: Session, key: Key) -> Json:
@@ -219,17 +251,18 @@ def _place(
     return place
 
 
-def _remove_some(tx: Tx, place: list[ColumnElement[bool]]) -> int:
+def _remove_some(tx: Tx, place: list[ColumnElement[bool]]) -> list[int]:
+    """Remove keys of a place, but not too many at once; how many bytes each of them took."""
     some = select(*_PRIMARY_KEY.clauses).where(*place).limit(AT_ONCE)
-    removed: int = tx.sql.execute(delete(BackedUpKey).where(_PRIMARY_KEY.in_(some))).rowcount
-    return removed
+    removed = tx.sql.execute(delete(BackedUpKey).where(_PRIMARY_KEY.in_(some)).returning(_SIZE))
+    return list(removed.scalars())
 
 
 def _remove_all(db: Database, place: list[ColumnElement[bool]]) -> None:
     removed = AT_ONCE
     while removed == AT_ONCE:
         with db.write() as tx:
-            removed = _remove_some(tx, place)
+            removed = len(_remove_some(tx, place))
 
 
 def _described(row: Row[*tuple[Any, ...]]) -> Json:

@@ -15,6 +15,7 @@ import orjson
 from sqlalchemy import Row, bindparam, delete, func, insert, select, update
 
 from app import errors
+from app.core import quotas
 from app.db import Reader, Tx
 from app.models.key_backup import KeyBackup
 from app.spec import identifiers
@@ -31,10 +32,12 @@ _ALL = select(
     KeyBackup.auth_data,
     KeyBackup.etag,
     KeyBackup.key_count,
+    KeyBackup.size_bytes,
     KeyBackup.is_deleted,
 ).where(KeyBackup.user_id == bindparam("user_id"))
 _ONE = _ALL.where(KeyBackup.version == bindparam("version"))
 _NEWEST = _ALL.where(KeyBackup.is_deleted.is_(False)).order_by(KeyBackup.version.desc()).limit(1)
+_USED = select(func.sum(KeyBackup.size_bytes)).where(KeyBackup.user_id == bindparam("user_id"))
 _NUMBERS = select(
     func.max(KeyBackup.version).label("last"),
     func.count().filter(KeyBackup.is_deleted.is_(False)).label("kept"),
@@ -62,6 +65,7 @@ def create(tx: Tx, user_id: str, algorithm: str, auth_data: Json) -> str:
         "auth_data": _text(auth_data),
         "etag": 0,
         "key_count": 0,
+        "size_bytes": 0,
         "is_deleted": False,
     }
     tx.sql.execute(insert(KeyBackup), row)
@@ -107,7 +111,7 @@ def mark_deleted(tx: Tx, user_id: str, version: str) -> int:
     tx.sql.execute(
         update(KeyBackup)
         .where(KeyBackup.user_id == user_id, KeyBackup.version == row.version)
-        .values(is_deleted=True, auth_data="{}", key_count=0)
+        .values(is_deleted=True, auth_data="{}", key_count=0, size_bytes=0)
     )
     found: int = row.version
     return found
@@ -133,13 +137,24 @@ def number_to_write(tx: Reader, user_id: str, version: str) -> int:
     raise errors.wrong_room_keys_version(newest)
 
 
-def note_change(tx: Tx, user_id: str, version: int, added: int) -> None:
-    """Count a change of a version's keys; so many were added, or taken away if it is negative."""
+def note_change(tx: Tx, user_id: str, version: int, added: int, added_bytes: int) -> None:
+    """Count a change of a version's keys; numbers are negative where something was taken away.
+
+    Raises M_USER_LIMIT_EXCEEDED for what goes beyond the user's quota.
+    """
     tx.sql.execute(
         update(KeyBackup)
         .where(KeyBackup.user_id == user_id, KeyBackup.version == version)
-        .values(etag=KeyBackup.etag + 1, key_count=KeyBackup.key_count + added)
+        .values(
+            etag=KeyBackup.etag + 1,
+            key_count=KeyBackup.key_count + added,
+            size_bytes=KeyBackup.size_bytes + added_bytes,
+        )
     )
+    if added_bytes > 0:
+        used = tx.sql.execute(_USED, {"user_id": user_id}).scalar_one()
+        limit = tx.server.config.quotas.key_backup_bytes
+        quotas.check(tx, "key backups", used=used, limit=limit)
 
 
 def size(tx: Reader, user_id: str, version: int) -> Json:

@@ -89,7 +89,7 @@ def _changes(tx: Reader, user_id: str) -> Json:
 
 
 def _store(tx: Tx, user_id: str, changes: Json) -> None:
-    account_data.store(tx, user_id, account_data.PUSH_RULES, changes)
+    account_data.store(tx, user_id, account_data.PUSH_RULES, changes, has_quota=True)
 
 
 def _asked(question: Callable[[], Json]) -> Json:

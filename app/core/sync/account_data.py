@@ -16,6 +16,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from app import errors
 from app.caches import CacheKind, declare
+from app.core import quotas
 from app.db import Reader, Tx
 from app.models.account_data import AccountData
 from app.spec import identifiers, push_rulesets
@@ -32,13 +33,11 @@ PUSH_SETTINGS: Final = (PUSH_RULES, IGNORED_USERS)
 
 MAX_BYTES: Final = 2**20
 """Of one object in JSON: m.direct of a bridge's user is long."""
-MAX_OBJECTS: Final = 20_000
-"""Of one user, over all rooms."""
 
 _UPSERT = insert(AccountData)
 _UPSERT = _UPSERT.on_conflict_do_update(
     index_elements=["user_id", "room_id", "type"],
-    set_={"content": _UPSERT.excluded.content, "position": _UPSERT.excluded.position},
+    set_={name: _UPSERT.excluded[name] for name in ("content", "position", "size_bytes")},
 )
 _CONTENT = select(AccountData.content).where(
     AccountData.user_id == bindparam("user_id"),
@@ -46,7 +45,9 @@ _CONTENT = select(AccountData.content).where(
     AccountData.type == bindparam("type"),
 )
 _REMOVE_ROOM = delete(AccountData).where(AccountData.room_id == bindparam("the_room"))
-_COUNT = select(func.count()).where(AccountData.user_id == bindparam("user_id"))
+_USED = select(func.count(), func.coalesce(func.sum(AccountData.size_bytes), 0)).where(
+    AccountData.user_id == bindparam("user_id")
+)
 _SINCE = (
     select(AccountData.room_id, AccountData.type, AccountData.content)
     .where(
@@ -116,7 +117,8 @@ def find(tx: Reader, user_id: str, event_type: str, room_id: str = "") -> Json |
 def put(tx: Tx, user_id: str, event_type: str, content: Json, room_id: str = "") -> None:
     """Replace the object of this type, and wake the user's other devices.
 
-    Raises M_BAD_JSON (405) for a type that the server manages, M_TOO_LARGE, M_INVALID_PARAM.
+    Raises M_BAD_JSON (405) for a type that the server manages, M_TOO_LARGE, M_INVALID_PARAM, and
+    M_USER_LIMIT_EXCEEDED for what goes beyond the user's quota.
     """
     if event_type in SERVER_MANAGED:
         raise errors.bad_json(f"{event_type} is set by an endpoint of its own", status=405)
@@ -124,20 +126,33 @@ def put(tx: Tx, user_id: str, event_type: str, content: Json, room_id: str = "")
         raise errors.invalid_param("The type is longer than 255 bytes")
     if len(orjson.dumps(content)) > MAX_BYTES:
         raise errors.too_large(f"Account data of one type has at most {MAX_BYTES} bytes")
-    store(tx, user_id, event_type, content, room_id)
+    store(tx, user_id, event_type, content, room_id, has_quota=True)
 
 
-def store(tx: Tx, user_id: str, event_type: str, content: Json, room_id: str = "") -> None:
-    """The same for the server's own types. What is as it was before wakes nobody."""
+def store(
+    tx: Tx,
+    user_id: str,
+    event_type: str,
+    content: Json,
+    room_id: str = "",
+    *,
+    has_quota: bool = False,
+) -> None:
+    """Replace the object of a type, also one of the server's own.
+
+    What is as it was before wakes nobody. With `has_quota` it raises M_USER_LIMIT_EXCEEDED; a read
+    marker, and what the server copies into an upgraded room, must not fail for that.
+    """
     key = {"user_id": user_id, "room_id": room_id, "type": event_type}
     text = orjson.dumps(content).decode()
     before = tx.sql.execute(_CONTENT, key).scalar()
     if before == text:
         return
-    if before is None:
-        _check_number(tx, user_id)
+    size = len(text.encode())
+    if has_quota:
+        _check_quota(tx, user_id, before, size)
     position = tx.caches.lately.account_data = tx.next_position()
-    tx.sql.execute(_UPSERT, {**key, "content": text, "position": position})
+    tx.sql.execute(_UPSERT, {**key, "content": text, "position": position, "size_bytes": size})
     if room_id == "" and event_type in PUSH_SETTINGS:
         tx.forget(COMPILED, user_id)
     tx.wake(user_id)
@@ -196,6 +211,14 @@ def push_settings(tx: Reader, user_ids: list[str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def _check_number(tx: Tx, user_id: str) -> None:
-    if tx.sql.execute(_COUNT, {"user_id": user_id}).scalar_one() >= MAX_OBJECTS:
-        raise errors.too_large(f"A user has at most {MAX_OBJECTS} objects of account data")
+def _check_quota(tx: Tx, user_id: str, before: str | None, size: int) -> None:
+    """Raise M_USER_LIMIT_EXCEEDED where this object is one too many, or too large beside others."""
+    size_before = 0 if before is None else len(before.encode())
+    if before is not None and size <= size_before:
+        return
+    number, used = tx.sql.execute(_USED, {"user_id": user_id}).one()
+    allowed, what = tx.server.config.quotas, "account data"
+    if before is None:
+        limit = allowed.account_data_objects
+        quotas.check(tx, what, used=number + 1, limit=limit, unit="objects")
+    quotas.check(tx, what, used=used - size_before + size, limit=allowed.account_data_bytes)
