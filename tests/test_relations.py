@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from tests.conftest import Login, Person
 from tests.rooms import ids
@@ -14,6 +15,14 @@ Json = dict[str, Any]
 Room = Callable[..., str]
 
 V1 = "/_matrix/client/v1/rooms"
+MANY_CHILDREN = """
+    WITH RECURSIVE numbers(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM numbers WHERE n < 2000)
+    INSERT INTO events (position, event_id, room_id, type, state_key, sender, origin_server_ts, pdu,
+        relates_to, rel_type)
+    SELECT (SELECT max(position) FROM events) + n, '$extra' || n, room_id, type, state_key, sender,
+        origin_server_ts, pdu, :root, rel_type
+    FROM numbers JOIN events ON event_id = :like
+"""
 
 
 @pytest.fixture
@@ -118,6 +127,44 @@ def test_recursion_finds_children_of_children(alice: Person, room: Room) -> None
     assert found["recursion_depth"] == 3
     assert ids(related(alice, room_id, root)) == [child]
     assert ids(related(alice, room_id, root, "/m.annotation", recurse="true")) == []
+
+
+@pytest.mark.parametrize("direction", ["b", "f"])
+def test_recursion_follows_every_child_however_many_there_are(
+    app: Flask, alice: Person, room: Room, direction: str
+) -> None:
+    room_id = room(alice)
+    root = alice.send(room_id)
+    children = [reply(alice, room_id, root, "m.reference") for _ in range(4)]
+    below = [reply(alice, room_id, child, "m.reference") for child in (children[0], children[-1])]
+    with app.extensions["db"].write() as tx:  # more children than anybody would send here
+        tx.sql.raw.execute(MANY_CHILDREN, {"root": root, "like": children[1]})
+        tx.skip_positions(2000)
+
+    query: Json = {"recurse": "true", "limit": 1000, "dir": direction}
+    page = related(alice, room_id, root, **query)
+    found = ids(page)
+    while "next_batch" in page:
+        page = related(alice, room_id, root, **query, **{"from": page["next_batch"]})
+        found += ids(page)
+
+    assert len(found) == len(set(found)) == 2006
+    assert {*children, *below} <= set(found)
+
+
+def test_recursion_stays_in_the_room_and_leaves_out_what_was_redacted(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    room_id, other = room(alice), room(bob)
+    root = alice.send(room_id)
+    elsewhere = reply(bob, other, root, "m.reference")
+    reply(alice, room_id, elsewhere, "m.reference")
+    gone = reply(alice, room_id, root, "m.reference")
+    reply(alice, room_id, gone, "m.reference")
+    kept = reply(alice, room_id, root, "m.reference")
+    alice.put(f"rooms/{room_id}/redact/{gone}/1", json={})
+
+    assert ids(related(alice, room_id, root, recurse="true")) == [kept]
 
 
 def test_a_redacted_child_is_related_no_more(alice: Person, room: Room) -> None:

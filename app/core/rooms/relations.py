@@ -7,10 +7,11 @@ Spec: client-server-api#forming-relationships-between-events, client-server-api#
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
-from sqlalchemy import Select, bindparam, select
+from sqlalchemy import bindparam, select
 
 from app.core.people import ignored_users
 from app.core.rooms import client_events, erasure, history, visibility
@@ -18,12 +19,8 @@ from app.core.rooms.history import Page, Place
 from app.db import Reader
 from app.models.events import StoredEvent
 
-_Children = Select[int, str, str | None, str, str, str]
-
-LEVELS = 3
+LEVELS: Final = 3
 """How far `recurse` goes: children, their children, and theirs."""
-MAX_PARENTS = 1000
-"""How many events `recurse` follows at most."""
 
 # The room is compared in Python: with it here, SQLite reads all of the room instead
 _CHILDREN = select(
@@ -31,12 +28,28 @@ _CHILDREN = select(
     StoredEvent.type,
     StoredEvent.state_key,
     StoredEvent.sender,
-    StoredEvent.event_id,
     StoredEvent.room_id,
 ).where(
-    StoredEvent.relates_to.in_(bindparam("parents", expanding=True)),
+    StoredEvent.relates_to == bindparam("parent"),
     StoredEvent.redacted_by.is_(None),
 )
+# "Events … whose only relation to the original given event is through a non-matching intermediate
+# event, will not be included." The plus sign keeps SQLite from reading all of the room instead.
+_BELOW = """
+    WITH RECURSIVE below(event_id, position, level) AS (
+        SELECT :parent, 0, 0
+        UNION
+        SELECT child.event_id, child.position, below.level + 1
+        FROM below JOIN events AS child ON child.relates_to = below.event_id
+        WHERE below.level < :levels AND child.redacted_by IS NULL AND +child.room_id = :room_id
+        AND (:rel_type IS NULL OR child.rel_type = :rel_type)
+        AND (:event_type IS NULL OR child.type = :event_type))
+    SELECT events.position, events.type, events.state_key, events.sender, events.room_id
+    FROM below CROSS JOIN events ON events.position = below.position
+    WHERE below.level > 0 AND below.position > :after AND below.position <= :upto
+    ORDER BY below.position {order} LIMIT :count
+"""
+_BELOW_FORWARDS, _BELOW_BACKWARDS = _BELOW.format(order="ASC"), _BELOW.format(order="DESC")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +75,9 @@ def related(tx: Reader, user_id: str, wanted: Wanted) -> Page:
     Raises M_NOT_FOUND for a parent that the user may not see.
     """
     history.seen(tx, user_id, wanted.event_id, wanted.room_id)  # who started it may be ignored
-    parents = [wanted.event_id]
-    if wanted.is_recursive:
-        parents = _descendants(tx, wanted)
     start, found = _start(tx, wanted), list[int]()
     end: int | None = None
-    for places, resume in _batches(tx, wanted, parents):
+    for places, resume in _batches(tx, wanted):
         seen = visibility.visible(tx, user_id, wanted.room_id, places)
         found += [it.position for it in ignored_users.without(tx, user_id, seen)]
         end = resume
@@ -78,61 +88,50 @@ def related(tx: Reader, user_id: str, wanted: Wanted) -> Page:
     return Page(erasure.hide(tx, user_id, client_events.load(tx, found)), start, end)
 
 
-def _batches(
-    tx: Reader, wanted: Wanted, parents: Collection[str]
-) -> Iterator[tuple[list[Place], int | None]]:
+def _batches(tx: Reader, wanted: Wanted) -> Iterator[tuple[list[Place], int | None]]:
     """The children by and by; with each batch where to go on, None: it was the last."""
-    newest = StoredEvent.position.desc() if wanted.is_backwards else StoredEvent.position
-    query = _matching(wanted).order_by(newest)
     at, count, scanned = _start(tx, wanted), wanted.limit + 1, 0
     while scanned < history.SCANNED_ROWS:
-        part = _between(query, wanted, at).limit(count)
-        rows = tx.sql.execute(part, {"parents": parents}).all()
+        rows = _rows(tx, wanted, at, count)
         places = [
-            Place(row.position, row.type, row.state_key, row.sender)
-            for row in rows
-            if row.room_id == wanted.room_id
+            Place(position, event_type, state_key, sender)
+            for position, event_type, state_key, sender, room_id in rows
+            if room_id == wanted.room_id
         ]
         if len(rows) < count:
             yield places, None
             return
-        at = _behind(wanted, rows[-1].position)
+        at = _behind(wanted, int(rows[-1][0]))
         yield places, at
         scanned += count
 
 
-def _descendants(tx: Reader, wanted: Wanted) -> list[str]:
-    """The event and those below it whose children are asked for.
-
-    "Events … whose only relation to the original given event is through a non-matching
-    intermediate event, will not be included."
-    """
-    known, last = [wanted.event_id], [wanted.event_id]
-    query = _matching(wanted).order_by(StoredEvent.position.desc()).limit(MAX_PARENTS)
-    for _ in range(LEVELS - 1):
-        rows = tx.sql.execute(query, {"parents": last})
-        last = [row.event_id for row in rows if row.event_id not in known]
-        last = last[: MAX_PARENTS - len(known)]
-        known += last
-    return known
-
-
-def _matching(wanted: Wanted) -> _Children:
-    query = _CHILDREN
+def _rows(tx: Reader, wanted: Wanted, at: int, count: int) -> Sequence[tuple[Any, ...]]:
+    """Return the next children, or what is below the event, behind a token."""
+    if wanted.is_backwards:
+        after, upto = wanted.stop or 0, at
+    else:
+        after, upto = at, tx.position if wanted.stop is None else wanted.stop
+    asked: dict[str, object] = {
+        "parent": wanted.event_id,
+        "after": after,
+        "upto": upto,
+        "count": count,
+    }
+    if wanted.is_recursive:  # all of it is read for each page, as a level has no order by time
+        asked |= {"room_id": wanted.room_id, "levels": LEVELS}
+        asked |= {"rel_type": wanted.rel_type, "event_type": wanted.event_type}
+        return tx.read_long(_BELOW_BACKWARDS if wanted.is_backwards else _BELOW_FORWARDS, asked)
+    query = _CHILDREN.where(
+        StoredEvent.position > bindparam("after"), StoredEvent.position <= bindparam("upto")
+    )
     if wanted.rel_type is not None:
         query = query.where(StoredEvent.rel_type == wanted.rel_type)
     if wanted.event_type is not None:
         query = query.where(StoredEvent.type == wanted.event_type)
-    return query
-
-
-def _between(query: _Children, wanted: Wanted, at: int) -> _Children:
-    """The query for what lies between a token and the one to stop at."""
-    if wanted.is_backwards:
-        after = wanted.stop or 0
-        return query.where(StoredEvent.position <= at, StoredEvent.position > after)
-    query = query.where(StoredEvent.position > at)
-    return query if wanted.stop is None else query.where(StoredEvent.position <= wanted.stop)
+    newest = StoredEvent.position.desc() if wanted.is_backwards else StoredEvent.position
+    found = tx.sql.execute(query.order_by(newest).limit(bindparam("count")), asked)
+    return [tuple(row) for row in found]
 
 
 def _start(tx: Reader, wanted: Wanted) -> int:
