@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
+from app.core.people import profiles
 from tests.conftest import PASSWORD, Login, Person
 from tests.rooms import refusal
 
@@ -229,6 +233,59 @@ def test_a_room_that_refuses_does_not_stop_the_others(login: Login, room: Rooms)
     assert answer.status_code == 200
     assert member_event_id(alice, full) == before
     assert member(alice, other)["displayname"] == "🍋" * 256
+
+
+def test_many_rooms_are_told_in_several_writes(app: Flask, login: Login, room: Rooms) -> None:
+    alice = login("alice")
+    rooms = [room(alice) for _ in range(25)]
+    after_each_commit: list[int] = []
+
+    def look(_writes: int, _seconds: float) -> None:
+        with app.extensions["db"].read() as tx:
+            count = "SELECT count(*) FROM events WHERE pdu LIKE '%Queen of Hearts%'"
+            after_each_commit.append(tx.sql.raw.execute(count).fetchone()[0])
+
+    app.extensions["db"].committed = look
+
+    alice.put(f"{ALICE}/displayname", json={"displayname": "Queen of Hearts"})
+
+    told = [later - before for before, later in itertools.pairwise([0, *after_each_commit])]
+    assert sum(told) == 25
+    assert max(told) <= 10
+    assert {member(alice, room_id)["displayname"] for room_id in rooms} == {"Queen of Hearts"}
+
+
+def test_of_several_changes_at_once_all_rooms_get_the_same(
+    app: Flask, login: Login, room: Rooms
+) -> None:
+    alice = login("alice")
+    rooms = [room(alice) for _ in range(30)]
+    names = ["White Rabbit", "March Hare", "Mad Hatter"]
+
+    def choose(name: str) -> int:
+        device = Person(app.test_client(), alice.user_id, alice.access_token, alice.device_id)
+        return device.put(f"{ALICE}/displayname", json={"displayname": name}).status_code
+
+    with ThreadPoolExecutor() as pool:
+        statuses = set(pool.map(choose, names))
+
+    assert statuses == {200}
+
+    chosen = alice.get(f"{ALICE}/displayname").get_json()["displayname"]
+    assert {member(alice, room_id)["displayname"] for room_id in rooms} == {chosen}
+
+
+def test_a_change_that_was_interrupted_is_finished_when_it_is_repeated(
+    app: Flask, login: Login, room: Rooms
+) -> None:
+    alice = login("alice")
+    rooms = [room(alice) for _ in range(3)]
+    with app.extensions["db"].write() as tx:  # as far as a server comes that ends then
+        profiles.put(tx, alice.user_id, "displayname", "Queen of Hearts")
+
+    alice.put(f"{ALICE}/displayname", json={"displayname": "Queen of Hearts"})
+
+    assert {member(alice, room_id)["displayname"] for room_id in rooms} == {"Queen of Hearts"}
 
 
 def test_who_joins_later_brings_the_profile_along(login: Login, room: Rooms) -> None:
