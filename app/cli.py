@@ -1,18 +1,23 @@
 """The command `homebody`.
 
 Commands work while the server runs: they write to its database themselves, and it notices.
-Whatever is wrong is one line on stderr; the exit code is 2 for the configuration or a wrong
-command, and 1 for the rest.
+Whatever is wrong is one line on stderr, with --json an object; the exit code is 2 for the
+configuration or a wrong command, and 1 for the rest.
 """
 
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+import orjson
 
 from app import config, serving
 from app.config import Config, ConfigError
@@ -31,6 +36,15 @@ ELSEWHERE = {
 }
 """Commands that need the database: imported when they run, so that the others start at once."""
 
+_IS_JSON = "homebody.is_json"
+
+as_json = click.option(
+    "--json",
+    "is_json",
+    is_flag=True,
+    help="For scripts; what goes wrong is JSON as well, on stderr.",
+)
+
 
 class Commands(click.Group):
     """The commands, those of ELSEWHERE among them."""
@@ -46,14 +60,18 @@ class Commands(click.Group):
         found: click.Command = getattr(importlib.import_module(ELSEWHERE[cmd_name]), cmd_name)
         return found
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the options of `homebody` itself, and note whether the output is for scripts."""
+        is_json = "--json" in itertools.takewhile(lambda it: it != "--", args)
+        with _failures(is_json=is_json):
+            found = super().parse_args(ctx, args)
+        ctx.meta[_IS_JSON] = is_json
+        return found
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command. What it raises for people becomes a line, not a stack trace."""
-        try:
+        with _failures(is_json=ctx.meta[_IS_JSON]):
             return super().invoke(ctx)
-        except (ConfigError, StartError) as error:
-            raise _CannotStart(str(error)) from error
-        except (MatrixError, OSError) as error:
-            raise Failure(str(error)) from error
 
 
 class Failure(click.ClickException):
@@ -66,6 +84,53 @@ class Failure(click.ClickException):
 
 class _CannotStart(Failure):
     exit_code = 2
+
+
+class _FailureForScripts(click.ClickException):
+    """Any failure of a command that was called with --json."""
+
+    def __init__(self, message: str, exit_code: int, cause: BaseException | None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc] # click reads it from the object
+        self.body = {"error": message}
+        if isinstance(cause, MatrixError):
+            self.body = {"errcode": cause.errcode, **self.body}
+
+    def show(self, file: Any = None) -> None:
+        """Print an object on stderr."""
+        click.echo(orjson.dumps(self.body), file=file, err=True)
+
+
+@contextmanager
+def _failures(*, is_json: bool) -> Iterator[None]:
+    """Turn what is raised for people into what click shows."""
+    try:
+        with _failures_for_people():
+            yield
+    except click.ClickException as error:
+        if not is_json:
+            raise
+        message = error.format_message()
+        raise _FailureForScripts(message, error.exit_code, error.__cause__) from error
+    except click.Abort as error:  # Ctrl-C, or the answer no
+        if not is_json:
+            raise
+        raise _FailureForScripts("Aborted", 1, None) from error
+
+
+@contextmanager
+def _failures_for_people() -> Iterator[None]:
+    try:
+        yield
+    except (ConfigError, StartError) as error:
+        raise _CannotStart(str(error)) from error
+    except (MatrixError, OSError) as error:
+        raise Failure(str(error)) from error
+
+
+def print_json(value: object) -> None:
+    """Print a value for scripts."""
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
 
 
 def load_config(ctx: click.Context) -> Config:
@@ -89,22 +154,31 @@ def main(ctx: click.Context, config_path: Path | None) -> None:
 
 
 @main.command("config")
+@as_json
 @click.pass_context
-def show_config(ctx: click.Context) -> None:
+def show_config(ctx: click.Context, *, is_json: bool) -> None:
     """Print the settings that are in force, without secrets."""
-    click.echo(config.describe(load_config(ctx)), nl=False)
+    described = config.describe(load_config(ctx))
+    if is_json:
+        print_json(tomllib.loads(described))
+    else:
+        click.echo(described, nl=False)
 
 
 @main.command()
+@as_json
 @click.pass_context
-def init(ctx: click.Context) -> None:
+def init(ctx: click.Context, *, is_json: bool) -> None:
     """Make a new server's database and signing key, without starting it.
 
     The name in the setting server_name can't change once there are accounts.
     """
     settings = load_config(ctx)
     serving.init(settings)
-    click.echo(f"A new server, {settings.server_name}, was made in {settings.data_dir}")
+    if is_json:
+        print_json({"server_name": settings.server_name, "data_dir": str(settings.data_dir)})
+    else:
+        click.echo(f"A new server, {settings.server_name}, was made in {settings.data_dir}")
 
 
 @main.command()

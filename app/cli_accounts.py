@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from datetime import datetime
 
 import click
-import orjson
 from sqlalchemy.exc import DBAPIError
 
 from app import cli, config_kinds, db, errors, serving
 from app.caches import Caches
+from app.cli import as_json, print_json
 from app.config import Config
 from app.core import server_key
 from app.core.people import accounts, deactivation, devices, registration
@@ -24,7 +24,6 @@ from app.spec.events import Json
 CACHE_BYTES = 8 * 2**20
 LIFETIME = config_kinds.duration(1)
 
-as_json = click.option("--json", "is_json", is_flag=True, help="For scripts.")
 password_stdin = click.option(
     "--password-stdin", is_flag=True, help="Read the password from standard input."
 )
@@ -53,6 +52,7 @@ def add_user(
 ) -> None:
     """Make an account. The first one of a server becomes its administrator."""
     with open_database(cli.load_config(ctx)) as database:
+        name = _localpart(name, database.server.name)
         with database.read() as tx:
             registration.free_user_id(tx, name)  # before somebody types a password in vain
         password_hash = None
@@ -63,19 +63,18 @@ def add_user(
         with database.write() as tx:
             user_id = registration.register(tx, name, password_hash, is_admin=is_admin)
             made = find_account(tx, user_id)
-    if is_json:
-        print_json(_described(made))
-    else:
-        click.echo(f"{user_id} was made{', an administrator' if made.is_admin else ''}")
+    is_made = f"{user_id} was made{', an administrator' if made.is_admin else ''}"
+    say(is_made, _described(made), is_json=is_json)
 
 
 @user.command("passwd")
 @click.argument("name")
 @click.option("--keep-sessions", is_flag=True, help="Leave the devices logged in.")
 @password_stdin
+@as_json
 @click.pass_context
 def change_password(
-    ctx: click.Context, name: str, *, keep_sessions: bool, password_stdin: bool
+    ctx: click.Context, name: str, *, keep_sessions: bool, password_stdin: bool, is_json: bool
 ) -> None:
     """Set a password, and log all devices out."""
     with open_database(cli.load_config(ctx)) as database:
@@ -89,7 +88,7 @@ def change_password(
             accounts.set_password_hash(tx, found.user_id, password_hash)
             if not keep_sessions:
                 devices.remove_all(tx, found.user_id)
-    click.echo(f"{found.user_id} has a new password")
+    say(f"{found.user_id} has a new password", {"user_id": found.user_id}, is_json=is_json)
 
 
 @user.command("list")
@@ -106,16 +105,19 @@ def list_users(ctx: click.Context, *, is_json: bool) -> None:
 @click.argument("name")
 @click.option("--erase", is_flag=True, help="Delete profile and account data as well.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json
 @click.pass_context
-def deactivate_user(ctx: click.Context, name: str, *, erase: bool, yes: bool) -> None:
+def deactivate_user(
+    ctx: click.Context, name: str, *, erase: bool, yes: bool, is_json: bool
+) -> None:
     """Close an account for ever: it leaves all rooms, and its name is never free again."""
     with open_database(cli.load_config(ctx)) as database:
         with database.read() as tx:
             found = find_active_account(tx, name)
         if not yes:
-            click.confirm(f"Close {found.user_id} for ever?", abort=True)
+            click.confirm(f"Close {found.user_id} for ever?", abort=True, err=True)
         deactivation.deactivate(database, found.user_id, erase=erase)
-    click.echo(f"{found.user_id} is closed")
+    say(f"{found.user_id} is closed", {"user_id": found.user_id}, is_json=is_json)
 
 
 @click.group()
@@ -137,10 +139,7 @@ def add_token(
     with open_database(cli.load_config(ctx)) as database, database.write() as tx:
         word = registration.add_token(tx, word, uses=uses, lifetime_ms=lifetime_ms)
         made = next(row for row in registration.all_tokens(tx) if row["token"] == word)
-    if is_json:
-        print_json(made)
-    else:
-        click.echo(word)
+    say(word, made, is_json=is_json)
 
 
 @token.command("list")
@@ -155,12 +154,13 @@ def list_tokens(ctx: click.Context, *, is_json: bool) -> None:
 
 @token.command("revoke")
 @click.argument("word", metavar="TOKEN")
+@as_json
 @click.pass_context
-def revoke_token(ctx: click.Context, word: str) -> None:
+def revoke_token(ctx: click.Context, word: str, *, is_json: bool) -> None:
     """Let nobody register with this token any more."""
     with open_database(cli.load_config(ctx)) as database, database.write() as tx:
         registration.revoke_token(tx, word)
-    click.echo(f"{word} is not valid any more")
+    say(f"{word} is not valid any more", {"token": word}, is_json=is_json)
 
 
 @contextmanager
@@ -221,9 +221,12 @@ def ask_password(*, is_stdin: bool) -> str:
     return password
 
 
-def print_json(value: Json | list[Json]) -> None:
-    """Print a value for scripts."""
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+def say(text: str, value: Json, *, is_json: bool) -> None:
+    """Print what was done, for people or for scripts."""
+    if is_json:
+        print_json(value)
+    else:
+        click.echo(text)
 
 
 def print_list(found: list[Json], line_of: Callable[[Json], str], *, is_json: bool) -> None:
@@ -238,6 +241,16 @@ def print_list(found: list[Json], line_of: Callable[[Json], str], *, is_json: bo
 def day(ts: int) -> str:
     """The date of a time in ms, where this machine is."""
     return f"{datetime.fromtimestamp(ts / 1000).astimezone():%Y-%m-%d}"
+
+
+def _localpart(name: str, server_name: str) -> str:
+    """Return the user name that a user id or a localpart means. Raises M_INVALID_USERNAME."""
+    if not name.startswith("@"):
+        return name
+    localpart, _, its_server = name.removeprefix("@").partition(":")
+    if its_server != server_name:
+        raise errors.invalid_username(f"{name} is not of this server, which is {server_name}")
+    return localpart
 
 
 def _described(account: accounts.Known) -> Json:

@@ -11,7 +11,8 @@ from datetime import datetime
 import click
 
 from app import cli
-from app.cli_accounts import as_json, open_database, print_json, print_list
+from app.cli import as_json, print_json
+from app.cli_accounts import open_database, print_list
 from app.core import outbox
 from app.core.appservices import files, transactions
 from app.core.outbox import Queue

@@ -18,7 +18,8 @@ from app import cli, disk, serving
 from app import config as settings
 from app import restore as restoring
 from app.backup import Copied
-from app.cli_accounts import as_json, open_migrated, print_json
+from app.cli import as_json, print_json
+from app.cli_accounts import open_migrated
 from app.config import Config
 from app.copies import BackupError, Progress
 from app.core import outbox

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from app import cli
-from app.cli_accounts import as_json, find_active_account, open_database, print_list
+from app.cli import as_json
+from app.cli_accounts import find_active_account, open_database, print_list, say
 from app.core.rooms import reports as reports_of_users
 from app.core.rooms import server_notices
 from app.spec.events import Json
@@ -28,24 +29,26 @@ def list_reports(ctx: click.Context, *, is_json: bool) -> None:
 
 @reports.command("remove")
 @click.argument("report_id", type=click.IntRange(1))
+@as_json
 @click.pass_context
-def remove_report(ctx: click.Context, report_id: int) -> None:
+def remove_report(ctx: click.Context, report_id: int, *, is_json: bool) -> None:
     """Forget a report that was dealt with."""
     with open_database(cli.load_config(ctx)) as database, database.write() as tx:
         reports_of_users.remove(tx, report_id)
-    click.echo(f"Report {report_id} is gone")
+    say(f"Report {report_id} is gone", {"id": report_id}, is_json=is_json)
 
 
 @click.command()
 @click.argument("name", metavar="USER")
 @click.argument("text")
+@as_json
 @click.pass_context
-def notice(ctx: click.Context, name: str, text: str) -> None:
+def notice(ctx: click.Context, name: str, text: str, *, is_json: bool) -> None:
     """Write to a user in the name of the server (server_notices_user)."""
     with open_database(cli.load_config(ctx)) as database, database.write() as tx:
         user_id = find_active_account(tx, name).user_id
         server_notices.send(tx, user_id, text)
-    click.echo(f"{user_id} was told")
+    say(f"{user_id} was told", {"user_id": user_id}, is_json=is_json)
 
 
 def _line(report: Json) -> str:

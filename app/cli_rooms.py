@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from app import cli
-from app.cli_accounts import as_json, day, open_database, print_json, print_list
+from app.cli import as_json, print_json
+from app.cli_accounts import day, open_database, print_list
 from app.core.rooms import purge
 from app.spec.events import Json
 

@@ -12,10 +12,11 @@ import pty
 import select
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 from flask import Flask
@@ -24,6 +25,7 @@ from flask.testing import FlaskClient
 from app import serving
 from app.cli import main
 from app.core import outbox
+from app.spec.events import Json
 from tests import bridge
 from tests.bridge import AS_TOKEN
 from tests.conftest import PASSWORD, V3, Login, MakeApp
@@ -360,6 +362,100 @@ def test_a_short_password_is_refused(app: Flask, run: Run, words: tuple[str, ...
     assert done.stderr == "homebody: The password has fewer than 8 characters\n"
     app.extensions["db"].notice_other_writers()
     assert log_in(app.test_client(), "alice", PASSWORD) == 200
+
+
+def commands(
+    group: click.Group, above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Each command, with the words that call it."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, (*above, name))
+        else:
+            yield (*above, name), command
+
+
+def test_every_command_but_serve_can_speak_json() -> None:
+    options = {words: {it.name for it in command.params} for words, command in commands(main)}
+
+    assert len(options) > 15
+    assert {words for words, names in options.items() if "is_json" not in names} == {("serve",)}
+
+
+@pytest.mark.usefixtures("app")
+@pytest.mark.parametrize(
+    ("words", "exit_code", "error"),
+    [
+        (
+            ("user", "passwd", "nobody", "--password-stdin"),
+            1,
+            {"errcode": "M_NOT_FOUND", "error": "There is no user nobody"},
+        ),
+        (
+            ("token", "revoke", "unknown"),
+            1,
+            {"errcode": "M_NOT_FOUND", "error": "There is no such registration token"},
+        ),
+        (("user", "add", "alice"), 1, {"error": "there is no terminal to ask at: use"}),
+        (("backup", "{data}"), 1, {"error": "{data} is the data folder itself"}),
+        (("restore", "{data}/no"), 1, {"error": "There is no backup in {data}/no"}),
+        (("--config", "{data}/no", "user", "list"), 2, {"error": "{data}/no: cannot be read"}),
+        (("user", "lst"), 2, {"error": "No such command 'lst'."}),
+        (("user", "list", "--all"), 2, {"error": "No such option '--all'."}),
+        (("--all", "user", "list"), 2, {"error": "No such option '--all'."}),
+        (("token", "add", "--lifetime", "long"), 2, {"error": "--lifetime must be"}),
+        (("user", "deactivate", "bob"), 1, {"error": "Aborted"}),
+    ],
+)
+def test_for_scripts_what_is_wrong_is_json_too(
+    tmp_path: Path, login: Login, run: Run, words: tuple[str, ...], exit_code: int, error: Json
+) -> None:
+    login("bob")
+
+    done = run(*(it.format(data=tmp_path) for it in words), "--json")
+
+    assert (done.returncode, done.stdout) == (exit_code, "")
+    found = json.loads(done.stderr.removeprefix("Close @bob:localhost for ever? [y/N]: "))
+    assert found.keys() == error.keys()
+    assert found.get("errcode") == error.get("errcode")
+    assert found["error"].startswith(error["error"].format(data=tmp_path))
+
+
+def test_what_is_done_is_said_to_scripts(app: Flask, login: Login, run: Run) -> None:
+    bob = login("bob")
+    run("token", "add", "--token", "kin")
+    app.extensions["db"].notice_other_writers()
+    room_id = bob.create_room()
+    bob.post(f"rooms/{room_id}/report", json={"reason": "noise"})
+
+    settings = said(run("config", "--json", HOMEBODY_REGISTRATION_SHARED_SECRET="s3cret"))
+    removed = said(run("reports", "remove", "1", "--json"))
+    revoked = said(run("token", "revoke", "kin", "--json"))
+    noticed = said(run("notice", "bob", "hi", "--json", HOMEBODY_SERVER_NOTICES_USER="server"))
+    changed = said(run("user", "passwd", "bob", "--password-stdin", "--json", stdin=PASSWORD))
+    closed = said(run("user", "deactivate", "bob", "--yes", "--json"))
+
+    assert settings["server_name"] == "localhost"
+    assert settings["rc_login"]["address"]["burst_count"] == 30
+    assert settings["registration_shared_secret"] == "(not shown)"
+    assert (removed, revoked) == ({"id": 1}, {"token": "kin"})
+    assert noticed == changed == closed == {"user_id": "@bob:localhost"}
+
+
+@pytest.mark.usefixtures("app")
+def test_a_new_user_may_be_named_by_a_user_id(run: Run) -> None:
+    made = run("user", "add", "@alice:localhost", "--no-password")
+    elsewhere = run("user", "add", "@bob:example.org", "--no-password")
+    without_server = run("user", "add", "@bob", "--no-password")
+
+    assert made.stdout == "@alice:localhost was made, an administrator\n"
+    assert (elsewhere.returncode, without_server.returncode) == (1, 1)
+    assert elsewhere.stderr == (
+        "homebody: @bob:example.org is not of this server, which is localhost\n"
+    )
 
 
 def test_the_settings_in_force_are_printed_without_secrets(run_apart: Run) -> None:
