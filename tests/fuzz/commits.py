@@ -22,9 +22,10 @@ class Commits:
         self._raw: sqlite3.Connection = database._raw  # noqa: SLF001 - nothing else sees a COMMIT
         self._look: Callable[[], None] | None = None
         self._is_after = False
+        self._lock = threading.Lock()
+        """Held while a look begins: a timer's write may be the one that is looked into."""
         self._threads: list[threading.Thread] = []
         self._problems: list[BaseException] = []
-        self.looks = 0
         database._raw = self  # type: ignore[assignment]  # noqa: SLF001 - as above
 
     def look_into_next(self, look: Callable[[], None], *, is_after: bool) -> None:
@@ -33,29 +34,31 @@ class Commits:
 
     def finish(self) -> None:
         """Wait for the looks that were begun, and raise what they have raised."""
-        self._look = None
-        while self._threads:
-            self._threads.pop().join()
+        with self._lock:
+            self._look = None
+            threads, self._threads = self._threads, []
+        for thread in threads:
+            thread.join()
         if self._problems:
             raise self._problems.pop()
 
     def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
         """Run a statement of the writer's."""
-        if sql != "COMMIT" or self._look is None:
+        if sql != "COMMIT":
             return self._raw.execute(sql, *args)
-        look, self._look = self._look, None
-        if not self._is_after:
-            self._begin(look)
-        done = self._raw.execute(sql, *args)
-        if self._is_after:
-            self._begin(look)
+        with self._lock:
+            look, self._look = self._look, None
+            if look is not None and not self._is_after:
+                self._begin(look)
+            done = self._raw.execute(sql, *args)
+            if look is not None and self._is_after:
+                self._begin(look)
         return done
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._raw, name)
 
     def _begin(self, look: Callable[[], None]) -> None:
-        self.looks += 1
         thread = threading.Thread(target=self._guarded, args=(look,))
         self._threads.append(thread)
         thread.start()
