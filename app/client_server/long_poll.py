@@ -42,10 +42,11 @@ def first(
     with wakeups.waiting(*keys) as waiter:
         while True:
             waiter.rest()
+            # After the waiter was registered: a logout just before that woke nobody
+            http.check_still_valid()
             found = look()
             left = until - time.monotonic()
             if is_news(found) or left <= 0 or wakeups.is_closing or waiter.is_gone:
                 return found
             waiter.wait(left, connection)
             g.waited = g.get("waited", 0.0) + left - (until - time.monotonic())
-            http.check_still_valid()

@@ -55,6 +55,7 @@ def start_session(
     key = {"user_id": user_id, "device_id": device_id}
     if tx.sql.execute(_FIND, key).first() is not None:
         access_tokens.supersede(tx, user_id, device_id)
+        tx.wake(user_id)  # a waiting /sync with one of the old tokens has to notice
         return device_id
     if cross_signing.is_public_key(tx, user_id, device_id):
         raise errors.invalid_param("One of your cross-signing keys is called like this device id")
