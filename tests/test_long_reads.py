@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,6 +15,7 @@ from flask import Flask
 from app import long_reads
 from app.errors import MatrixError
 from app.long_reads import Gate
+from tests.conftest import ROOT
 
 ENDLESS = """
     WITH RECURSIVE numbers(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM numbers)
@@ -90,3 +93,44 @@ def test_every_long_read_of_the_server_has_these_bounds(
 
     with app.extensions["db"].read() as tx, pytest.raises(MatrixError):
         tx.read_long(ENDLESS, {})
+
+
+IN_GREENLETS = """
+import gevent.monkey
+
+gevent.monkey.patch_all()
+import sqlite3
+import sys
+
+import gevent
+
+from app import long_reads
+from app.errors import MatrixError
+
+long_reads.MAX_SECONDS = 0.1
+
+
+def read():
+    try:
+        long_reads.fetch(sqlite3.connect(":memory:", check_same_thread=False), sys.argv[1], {})
+    except MatrixError as error:
+        return error.status
+
+
+reads = [gevent.spawn(read) for _ in range(long_reads.AT_ONCE + long_reads.MAX_WAITING + 5)]
+turns = 0
+while any(it.dead is False for it in reads):
+    gevent.sleep(0.01)
+    turns += 1
+print(sorted(it.value for it in reads), turns)
+"""
+
+
+def test_in_the_server_others_go_on_while_statements_run_and_all_of_them_end() -> None:
+    command = [sys.executable, "-c", IN_GREENLETS, ENDLESS]
+
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, timeout=60)
+
+    answers, _, turns = done.stdout.rpartition(" ")
+    assert answers == str([429] * 5 + [503] * 24)
+    assert int(turns) > 24, "everybody waited for the statements"

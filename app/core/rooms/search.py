@@ -52,6 +52,7 @@ COLUMNS: Final = {"content.body": "body", "content.name": "name", "content.topic
 MAX_WORDS: Final = 20
 AT_ONCE: Final = 1000
 """How many matches are looked at together. Of more results than these no more are counted."""
+_ROOMS_AT_ONCE: Final = 200
 _ROUNDS: Final = 10
 """How many times so many are looked at for one page."""
 _MAX_SECONDS: Final = 5.0
@@ -241,7 +242,11 @@ def surroundings(
 
 
 def state_of(tx: Reader, user_id: str, room_id: str) -> list[ClientEvent]:
-    """The state of a room as the user may see it: as it is now, or was when they left."""
+    """The state of a room as the user may see it: as it is now, or was when they left.
+
+    Other requests go on before it is read.
+    """
+    hub.breathe()
     left = visibility.upto(tx, user_id, room_id)
     position = tx.position if left is None else left
     return history.state_at(tx, user_id, room_id, position, filters.EVERY_ROOM_EVENT, ())
@@ -258,19 +263,24 @@ def _values(tx: Reader, user_id: str, asked: Asked) -> dict[str, object]:
     elif kind == "sender":
         senders = {str(one)} if senders is None else senders & {str(one)}
     words = " ".join(map(search_index.phrase, asked.words))
-    visible = [
-        (room_id, first, last)
-        for room_id, history_of in visibility.histories(tx, user_id, rooms).items()
-        for first, last in history_of.spans()
-    ]
     return {
         "words": f"{{{' '.join(asked.columns)}}} : ({words})",
-        "visible": orjson.dumps(visible).decode(),
+        "visible": orjson.dumps(_visible(tx, user_id, sorted(rooms))).decode(),
         "count": AT_ONCE,
         "senders": None if senders is None else orjson.dumps(sorted(senders)).decode(),
         "rank": after.rank if after else None,
         "position": after.position if after else None,
     }
+
+
+def _visible(tx: Reader, user_id: str, rooms: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Return where in these rooms the user may read: (room, first, last position) of each part."""
+    found: list[tuple[str, int, int]] = []
+    for at in range(0, len(rooms), _ROOMS_AT_ONCE):
+        hub.breathe()
+        known = visibility.histories(tx, user_id, rooms[at : at + _ROOMS_AT_ONCE])
+        found += [(room_id, *span) for room_id, it in known.items() for span in it.spans()]
+    return found
 
 
 def _rooms(tx: Reader, user_id: str) -> set[str]:
