@@ -331,6 +331,28 @@ def test_the_invites_of_a_new_room_count(limited: Limited) -> None:
     assert [is_limited(answer) for answer in (first, second)] == [False, True]
 
 
+@pytest.mark.parametrize(
+    ("limit", "guests"),
+    [("rc_invites.per_issuer", "abc"), ("rc_invites.per_user", "aaa")],
+)
+def test_the_invites_in_a_new_rooms_initial_state_count(
+    limited: Limited, limit: str, guests: str
+) -> None:
+    alice = register(limited(limit))
+    invites = [
+        {
+            "type": "m.room.member",
+            "state_key": f"@{guest}:localhost",
+            "content": {"membership": "invite"},
+        }
+        for guest in guests
+    ]
+
+    answers = [alice.post("createRoom", json={"initial_state": [it]}) for it in invites]
+
+    assert [is_limited(answer) for answer in answers] == [False, False, True]
+
+
 def test_changing_ones_presence_is_limited(limited: Limited) -> None:
     alice = register(limited("rc_presence.per_user"))
     path = f"presence/{alice.user_id}/status"

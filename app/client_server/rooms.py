@@ -15,7 +15,7 @@ from app import context
 from app.client_server import http
 from app.client_server.http import authenticated, requester
 from app.core.appservices import identity, queries
-from app.core.rooms import creation, third_party_invites
+from app.core.rooms import creation, state, third_party_invites
 from app.spec.events import Json
 
 bp = Blueprint("rooms", __name__)
@@ -65,11 +65,12 @@ def create_room() -> Json:
     body = http.convert(http.json_object(max_bytes=MAX_BODY_BYTES), CreateRoom)
     if body.invite_3pid:
         raise third_party_invites.refused()
-    _check_limits(body.invite or ())
+    invited = _invited(body)
+    _check_limits(invited)
     if body.room_alias_name is not None:
         wanted = f"#{body.room_alias_name}:{context.server().name}"
         identity.check_alias(context.server(), wanted, requester().service)
-    queries.ensure_users(context.db(), body.invite or ())
+    queries.ensure_users(context.db(), invited)
     version = body.room_version or context.server().config.default_room_version
     is_public = body.visibility == "public"
     wish = creation.Wish(
@@ -92,6 +93,16 @@ def create_room() -> Json:
         room_id, alias = creation.create_room(tx, requester().user_id, wish)
     # room_alias: as the first version of the API answered, and its documents show
     return {"room_id": room_id} | ({"room_alias": alias} if alias else {})
+
+
+def _invited(body: CreateRoom) -> list[str]:
+    """Return whom the new room invites, be it by a state event to start with."""
+    by_state = [
+        event.state_key
+        for event in body.initial_state or ()
+        if event.type == state.MEMBER and event.content.get("membership") == "invite"
+    ]
+    return list(dict.fromkeys([*(body.invite or ()), *by_state]))
 
 
 def _check_limits(invited: Collection[str]) -> None:
