@@ -163,6 +163,20 @@ def test_joined_members_come_with_name_and_avatar(alice: Person, bob: Person, ro
     assert joined[bob.user_id] == {"display_name": "Bob!", "avatar_url": "mxc://localhost/b"}
 
 
+@pytest.mark.parametrize("content", [{}, {"displayname": 5, "avatar_url": {}}])
+def test_a_joined_member_without_name_and_avatar_has_null_there(
+    alice: Person, room: Room, content: dict[str, Any]
+) -> None:
+    room_id = room(alice)
+    alice.delete(f"profile/{alice.user_id}/displayname")
+    own = {"membership": "join", **content}
+    assert alice.set_state(room_id, "m.room.member", own, alice.user_id).status_code == 200
+
+    joined = alice.get(f"rooms/{room_id}/joined_members").get_json()["joined"]
+
+    assert joined == {alice.user_id: {"display_name": None, "avatar_url": None}}
+
+
 @pytest.mark.parametrize("way", ["leave", "ban"])
 def test_who_left_may_not_ask_who_is_joined_now(
     alice: Person, bob: Person, room: Room, way: str
