@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from flask import Flask
@@ -50,6 +51,19 @@ def test_one_joins_by_alias_and_says_why(login: Login) -> None:
 
     assert answer.get_json() == {"room_id": room_id}
     assert membership(bob, room_id, BOB)["reason"] == "Looking for support"
+
+
+@pytest.mark.parametrize("path", ["join/{}", "rooms/{}/join", "join/%23attic:localhost"])
+def test_all_of_the_body_of_a_join_goes_into_the_event(login: Login, path: str) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = alice.create_room(preset="public_chat", room_alias_name="attic")
+    body = {"foo": "bar", "reason": "tea", "displayname": "Bobby", "membership": "ban"}
+    made_up = {"join_authorised_via_users_server": alice.user_id, "third_party_invite": {}}
+
+    answer = bob.post(path.format(quote(room_id)), json=body | made_up)
+
+    assert answer.status_code == 200
+    assert membership(alice, room_id, bob.user_id) == {**body, "membership": "join"}
 
 
 def test_joining_again_changes_nothing(app: Flask, login: Login) -> None:

@@ -5,6 +5,8 @@ Spec: client-server-api#room-membership
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 from flask import Blueprint
 
@@ -16,6 +18,9 @@ from app.core.rooms import aliases, membership, state, third_party_invites
 from app.spec.events import Json
 
 bp = Blueprint("membership", __name__)
+
+NO_CONTENT_OF_A_JOIN: Final = frozenset({"third_party_signed", "third_party_invite"})
+"""Parts of the body of /join that prove something, and would mean something else in the event."""
 
 
 class OwnChange(msgspec.Struct):
@@ -188,7 +193,13 @@ def check_limits(kind: str, room_id: str, target: str) -> None:
 
 
 def _join(room_id_or_alias: str) -> Json:
-    body = _own_change()
+    whole = room_send.event_content(may_be_empty=True)
+    body = http.convert(whole, OwnChange)
+    # Deviates: of the body, the specification knows only `reason` as a part of the event. Other
+    # servers put all of it there, as a client could by setting the state itself.
+    content = {key: value for key, value in whole.items() if key not in NO_CONTENT_OF_A_JOIN}
+    if body.reason is None:
+        content.pop("reason", None)
     signed = body.third_party_signed
     if signed is not None:
         http.convert(signed, ThirdPartySigned)
@@ -198,7 +209,7 @@ def _join(room_id_or_alias: str) -> Json:
         room_id = aliases.resolve(tx, room_id_or_alias)
         if signed is not None:
             third_party_invites.accept(tx, room_id, requester().user_id, signed)
-        membership.join(tx, room_id, requester().user_id, _reason(body.reason))
+        membership.join(tx, room_id, requester().user_id, content)
     return {"room_id": room_id}
 
 
