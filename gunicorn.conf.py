@@ -11,14 +11,15 @@ from pathlib import Path
 # Before the working folder, which gunicorn puts first: that may have an `app` or a wsgi.py as well
 sys.path.insert(0, str(Path(__file__).parent))
 
-from app import logs, serving
+from app import logs, privacy, serving
 from app.config import ConfigError, load  # `config` would be a setting of gunicorn
 
+privacy.close_new_files()
 try:
     settings = load(None, os.environ)
     logs.configure(settings)
     # kept open, and so locked, while the master or a worker lives
-    data_dir_lock = serving.prepare(settings)
+    data_dir_lock = serving.prepare(settings, os.environ)
 except (ConfigError, serving.StartError) as error:
     sys.stderr.write(f"homebody: {error}\n")
     sys.exit(2)
@@ -34,4 +35,5 @@ timeout = 120
 graceful_timeout = 4
 keepalive = 75
 loglevel = "warning"
+umask = privacy.UMASK
 forwarded_allow_ips = ""  # app/web/wsgi.py decides whom to believe

@@ -8,7 +8,7 @@ import sqlite3
 from alembic import context
 from sqlalchemy import Connection, create_engine, event, pool
 
-from app import config, serving
+from app import config, privacy, serving
 from app.models import all_tables
 
 
@@ -37,6 +37,7 @@ def begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
+privacy.close_new_files()
 url = database_url()
 engine = create_engine(url, poolclass=pool.NullPool)
 event.listen(engine, "connect", leave_transactions_alone)

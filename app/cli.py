@@ -19,7 +19,7 @@ from typing import Any
 import click
 import orjson
 
-from app import config, serving
+from app import config, privacy, serving
 from app.config import Config, ConfigError
 from app.errors import MatrixError
 from app.serving import StartError
@@ -151,6 +151,8 @@ def load_config(ctx: click.Context) -> Config:
 def main(ctx: click.Context, config_path: Path | None) -> None:
     """Homebody, a Matrix homeserver."""
     ctx.obj = config_path
+    umask = privacy.close_new_files()
+    ctx.call_on_close(lambda: os.umask(umask))
 
 
 @main.command("config")

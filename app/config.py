@@ -382,6 +382,11 @@ def load(
     return config
 
 
+def known() -> dict[KeyPath, Setting]:
+    """Return each key that may be written, and the setting that it means."""
+    return dict(_known(_DEFAULTS))
+
+
 def file_in_force(environ: Mapping[str, str]) -> Path | None:
     """The file that `load` reads without a path, if there is one. Raises ConfigError."""
     environment = sources.from_environment(environ)

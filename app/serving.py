@@ -15,9 +15,10 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from app import trouble
+from app import privacy, trouble
 from app.config import Config
 from app.core import server_key
 from app.core.appservices import files as registrations
@@ -38,7 +39,7 @@ class StartError(Exception):
     """Why the server can't start, as one line."""
 
 
-def prepare(config: Config) -> int:
+def prepare(config: Config, environ: Mapping[str, str]) -> int:
     """Check everything that can be checked before the start, and bring the database up to date.
 
     Returns the descriptor of the lock on the data folder; the folder is ours while it is open.
@@ -54,6 +55,7 @@ def prepare(config: Config) -> int:
     check_server_name(config)
     server_key.load_or_make(config)
     raise_descriptor_limit()
+    privacy.mend(config, database_path(config.database_url), environ)
     if is_new:
         LOG.info("%s is a new server, in %s", config.server_name, config.data_dir)
     return lock
@@ -166,9 +168,10 @@ def make(path: Path) -> None:
     """Make a new database, whole or not at all. Raises StartError."""
     statements = (ROOT / "alembic/schema.sql").read_text(encoding="utf-8")
     try:
+        path.touch(mode=0o600)
         with contextlib.closing(sqlite3.connect(path)) as connection:
             connection.executescript(f"BEGIN;{statements}COMMIT;")
-    except sqlite3.Error as error:
+    except (OSError, sqlite3.Error) as error:
         raise StartError(f"The database {path} can't be made: {error}") from error
 
 

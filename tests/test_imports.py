@@ -49,8 +49,9 @@ MAY_IMPORT = {
     "connection": set[str](),
     "worker": {"connection", "errors", "hub", "logs", "memory", "serving", "trouble", "watchdog"}
     | {"web"},
-    "serving": {"config", "core", "spec", "trouble"},
-    "cli": {"config", "errors", "serving"},
+    "privacy": {"config", "config_kinds", "config_sources", "core", "disk"},
+    "serving": {"config", "core", "privacy", "spec", "trouble"},
+    "cli": {"config", "errors", "privacy", "serving"},
     "cli_accounts": {"caches", "cli", "config", "config_kinds", "core", "db", "errors", "serving"}
     | {"spec"},
     "cli_appservices": {"cli", "cli_accounts", "core", "spec"},

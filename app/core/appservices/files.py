@@ -21,12 +21,16 @@ def load(config: Config) -> Services:
     """
     if not config.appservices:
         return Services()
-    paths = dict.fromkeys(path for text in config.appservices for path in _paths(text))
-    found = [_read(path, config.server_name) for path in paths]
+    found = [_read(path, config.server_name) for path in paths(config)]
     try:
         return Services(found, config.server_name)
     except ValueError as error:
         raise ConfigError(f"appservices: {error}") from None
+
+
+def paths(config: Config) -> list[Path]:
+    """Return the registration files that the setting `appservices` names."""
+    return [*dict.fromkeys(path for text in config.appservices for path in _paths(text))]
 
 
 def _paths(text: str) -> list[Path]:

@@ -117,7 +117,7 @@ def _incoming(data_dir: Path) -> Iterator[tuple[IO[bytes], Path]]:
     folder = data_dir / "media" / "incoming"
     path = folder / secrets.token_hex(16)
     with _disk_errors():
-        folder.mkdir(parents=True, exist_ok=True)
+        disk.make_folders(folder)
         file = path.open("xb")
     try:
         with file:
