@@ -7,10 +7,12 @@ import time
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from app.cli import main
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.rooms import refusal
 
@@ -115,6 +117,28 @@ def test_a_token_ends_with_the_password_that_gave_it(
     token = token_of(alice)
     assert alice.post(path, json={**body, "auth": PROOF}).status_code == 200
 
+    assert refusal(log_in(alice.client, token)) == (403, "M_FORBIDDEN")
+
+
+def test_a_token_ends_with_all_sessions(login: Login) -> None:
+    alice = login("alice")
+    token = token_of(alice)
+
+    alice.post("logout/all")
+
+    assert refusal(log_in(alice.client, token)) == (403, "M_FORBIDDEN")
+
+
+def test_a_token_ends_when_the_administrator_sets_a_password(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = login("alice")
+    token = token_of(alice)
+    monkeypatch.setenv("HOMEBODY_DATA_DIR", str(app.extensions["db"].server.config.data_dir))
+
+    done = CliRunner().invoke(main, ["user", "passwd", "alice", "--password-stdin"], "another one")
+
+    assert done.exit_code == 0
     assert refusal(log_in(alice.client, token)) == (403, "M_FORBIDDEN")
 
 

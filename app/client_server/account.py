@@ -14,7 +14,6 @@ from app.core.people import (
     accounts,
     deactivation,
     devices,
-    login_tokens,
     threepids,
     validation,
 )
@@ -72,7 +71,6 @@ def change_password() -> Json:
     with context.db().write() as tx:
         accounts.set_password_hash(tx, me.user_id, password_hash)
         if wish.logout_devices:
-            login_tokens.revoke_all(tx, me.user_id)
             devices.remove_all(tx, me.user_id, but=me.device_id)
     return {}
 
@@ -96,7 +94,6 @@ def _reset_password(body: Json, wish: ChangePassword) -> None:
             raise errors.user_locked()
         accounts.set_password_hash(tx, user_id, password_hash)
         if wish.logout_devices:
-            login_tokens.revoke_all(tx, user_id)
             devices.remove_all(tx, user_id)
 
 

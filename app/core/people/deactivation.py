@@ -10,7 +10,7 @@ import logging
 from sqlalchemy import bindparam, select
 
 from app.core.encryption import backed_up_keys, cross_signing, dehydrated_devices
-from app.core.people import accounts, devices, login_tokens, profiles, threepids
+from app.core.people import accounts, devices, profiles, threepids
 from app.core.rooms import state, timeline
 from app.core.sync import account_data
 from app.db import Database, Reader, Tx
@@ -54,7 +54,6 @@ def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
         _leave(tx, user_id, _rooms(tx, user_id))  # where a device has joined meanwhile
         cross_signing.erase(tx, user_id)
         dehydrated_devices.erase(tx, user_id)
-        login_tokens.revoke_all(tx, user_id)
         threepids.remove_all(tx, user_id)
         accounts.mark_deactivated(tx, user_id, erase=erase)
         if erase:

@@ -18,7 +18,7 @@ from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from app import errors
 from app.core.encryption import cross_signing, device_keys, key_signatures
-from app.core.people import access_tokens
+from app.core.people import access_tokens, login_tokens
 from app.core.people.last_seen import LastSeen
 from app.core.push import pushers
 from app.core.sync import to_device
@@ -113,7 +113,11 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
 
 
 def remove_all(tx: Tx, user_id: str, *, but: str | None = None) -> None:
-    """End all sessions of a user, but the one of the device `but`."""
+    """End all sessions of a user, except that of the device `but`.
+
+    Login tokens end as well: one of the sessions may have made one, to begin the next with it.
+    """
+    login_tokens.revoke_all(tx, user_id)
     remove(tx, user_id, [device_id for device_id in ids(tx, user_id) if device_id != but])
 
 
