@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import config
+from app.client_server import http
 from app.core import ratelimits
 from app.core.ratelimits import RateLimits
 from tests.conftest import PASSWORD, V3, MakeApp, Person
@@ -215,6 +216,52 @@ def test_what_needs_no_account_is_limited_by_address_for_those_without_one(
     assert with_account == [False] * 4
     assert gone == (401 if "room_summary" in path else 429)
     assert is_limited(elsewhere) is False
+
+
+CHEAP = {
+    "/",
+    "/.well-known/matrix/client",
+    "/.well-known/matrix/policy_server",
+    "/.well-known/matrix/support",
+    "/_matrix/client/v3/auth/<auth_type>/fallback/web",
+    "/_matrix/client/v3/login",
+    "/_matrix/client/v3/login/fallback",
+    "/_matrix/federation/v1/openid/userinfo",  # whoever asks has been given a token for it
+    "/_matrix/static/client/email",
+    "/_matrix/static/client/login",
+    "/_synapse/admin/v1/register",
+    "/health",
+    "/matrix/client/api/v1/login",
+    "/matrix/client/api/v1/login/fallback",
+    "/metrics",
+}
+"""What anybody may GET as often as they like: pages and settings, nothing of users and rooms."""
+LIMITED = {
+    "/_matrix/client/v1/register/m.login.registration_token/validity",
+    "/_matrix/client/v3/directory/list/room/<room_id>",
+    "/_matrix/client/v3/directory/room/<room_alias>",
+    "/_matrix/client/v3/profile/<user_id>",
+    "/_matrix/client/v3/profile/<user_id>/<key_name>",
+    "/_matrix/client/v3/publicRooms",
+    "/_matrix/client/v3/register/available",
+}
+"""What has a limit by address; the tests of this file meet each."""
+
+
+def test_every_question_that_needs_no_account_is_limited_or_costs_nothing(
+    make_app: MakeApp,
+) -> None:
+    app = make_app()
+    asking_for_a_token = http._authenticating  # noqa: SLF001 - there is no other list of them
+
+    anonymous = {
+        rule.rule
+        for rule in app.url_map.iter_rules()
+        if "GET" in (rule.methods or ())
+        and app.view_functions[rule.endpoint] not in asking_for_a_token
+    }
+
+    assert anonymous == CHEAP | LIMITED
 
 
 def test_searching_for_words_has_a_limit_of_its_own(limited: Limited) -> None:
