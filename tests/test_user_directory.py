@@ -158,6 +158,18 @@ def test_a_name_with_a_colon_is_found_by_it(login: Login, room: Room, alice: Per
     assert found(alice, "re:cycling") == ["bob"]
 
 
+@pytest.mark.parametrize("term", ["seventeenth", "eighteenth", "s the end", "longwordsend"])
+def test_every_part_of_a_long_name_is_found(
+    login: Login, room: Room, alice: Person, term: str
+) -> None:
+    bob = login("bob")
+    room(alice, bob)
+    short = " ".join(f"a{number}" for number in range(16))
+    name(bob, f"{short} seventeenth eighteenth {'very' * 10}longwordsend this is the end")
+
+    assert found(alice, term) == ["bob"]
+
+
 def test_an_answer_says_that_not_all_matches_were_looked_at(
     login: Login, room: Room, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,8 +38,12 @@ MAX_FOUND: Final = 20_000
 """Of the best matches it is asked whether the searcher may see them. With more, `limited` says that
 there may be others."""
 MAX_WORDS: Final = 16
+"""Of a search: the longest ones. That finds more than was asked for, never less."""
 MAX_LETTERS: Final = 32
-"""Of one word, in the index and in a search."""
+"""Of an entry of the index, and of a word in a search."""
+MAX_ENTRIES: Final = 600
+"""Of one user: more than the letters of a user name and a display name. Some signs stand for many
+letters."""
 _BATCH: Final = 200
 
 _WORD = re.compile(r"[^\W_]+")
@@ -68,9 +72,12 @@ def put(tx: Tx, user_id: str, displayname: str | None) -> None:
     remove(tx, user_id)
     localpart = user_id[1:].partition(":")[0]
     found: dict[str, bool] = {}
-    for word in words(f"{localpart} {displayname or ''}"):
-        for at in range(len(word)):
-            found[word[at:]] = found.get(word[at:], False) or at == 0
+    starts = (
+        (word, at) for word in words(f"{localpart} {displayname or ''}") for at in range(len(word))
+    )
+    for word, at in itertools.islice(starts, MAX_ENTRIES):
+        entry = word[at : at + MAX_LETTERS]
+        found[entry] = found.get(entry, False) or at == 0
     rows = [{"word": word, "user_id": user_id, "is_whole": is_so} for word, is_so in found.items()]
     if rows:  # a user name may consist of signs alone
         tx.sql.execute(_INSERT, rows)
@@ -86,7 +93,7 @@ def search(tx: Reader, searcher: str, term: str, limit: int) -> Json:
 
     Every word of the term has to be a part of a word of the user's. Nobody finds themselves.
     """
-    asked = words(_without_server(tx, term))
+    asked = [word[:MAX_LETTERS] for word in words(_without_server(tx, term))[:MAX_WORDS]]
     if not asked:
         return {"results": [], "limited": False}
     matching = _matching(tx, searcher, asked)
@@ -99,8 +106,7 @@ def words(text: str) -> list[str]:
     """The words of a text as they are compared: without capitals and accents, longest first."""
     plain = unicodedata.normalize("NFKD", text)
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).casefold()
-    found = {word[:MAX_LETTERS] for word in _WORD.findall(plain)[:MAX_WORDS]}
-    return sorted(found, key=lambda word: (-len(word), word))
+    return sorted(set(_WORD.findall(plain)), key=lambda word: (-len(word), word))
 
 
 def _without_server(tx: Reader, term: str) -> str:
