@@ -356,6 +356,131 @@ def test_who_follows_finds_tags_direct_chats_and_push_rules_there(
     assert muted["conditions"] == [{**about, "pattern": new_id}]
 
 
+def settle_in(person: Person, room_id: str) -> None:
+    """Keep something of each kind about a room."""
+    own = f"user/{person.user_id}"
+    person.put(f"{own}/rooms/{room_id}/tags/m.favourite", json={"order": 0.5})
+    person.put(f"{own}/account_data/m.direct", json={CAROL: [room_id]})
+    person.put(f"pushrules/global/room/{room_id}", json={"actions": []})
+
+
+def kept(person: Person, room_id: str) -> tuple[bool, bool, bool]:
+    """Whether the person has a tag, a direct chat and a push rule for a room."""
+    own = f"user/{person.user_id}"
+    return (
+        "m.favourite" in person.get(f"{own}/rooms/{room_id}/tags").get_json()["tags"],
+        room_id in person.get(f"{own}/account_data/m.direct").get_json()[CAROL],
+        person.get(f"pushrules/global/room/{room_id}").status_code == 200,
+    )
+
+
+def unsettle(person: Person, room_id: str, old_id: str) -> None:
+    """Take all of that away again."""
+    own = f"user/{person.user_id}"
+    person.delete(f"{own}/rooms/{room_id}/tags/m.favourite")
+    person.put(f"{own}/account_data/m.direct", json={CAROL: [old_id]})
+    person.delete(f"pushrules/global/room/{room_id}")
+
+
+def replacement(person: Person, room_id: str) -> str:
+    """The id of a room that says it replaces another, which does not say so yet."""
+    claim = {"predecessor": {"room_id": room_id}}
+    return person.create_room(creation_content=claim, preset="public_chat")
+
+
+def bury(person: Person, room_id: str, new_id: str, body: str = "moved") -> None:
+    content = {"body": body, "replacement_room": new_id}
+    assert person.set_state(room_id, "m.room.tombstone", content).status_code == 200
+
+
+NOTHING, ALL = (False, False, False), (True, True, True)
+
+
+def test_who_is_in_the_new_room_before_the_tombstone_gets_everything_with_it(
+    login: Login, room: Callable[..., str]
+) -> None:
+    alice, bob, carol = login("alice"), login("bob"), login("carol")
+    room_id = room(alice, bob)
+    for person in (alice, bob, carol):
+        settle_in(person, room_id)
+    new_id = replacement(alice, room_id)
+    for person in (bob, carol):
+        person.post(f"join/{quote(new_id)}")
+    assert kept(alice, new_id) == kept(bob, new_id) == NOTHING
+    since = bob.sync()["next_batch"]
+
+    bury(alice, room_id, new_id)
+
+    assert kept(alice, new_id) == kept(bob, new_id) == ALL
+    assert kept(carol, new_id) == NOTHING  # who never was in the old room
+    told = {event["type"] for event in bob.sync(since)["account_data"]["events"]}
+    assert told == {"m.push_rules", "m.direct"}
+
+
+def test_what_somebody_takes_away_in_the_new_room_does_not_come_again(
+    login: Login, room: Callable[..., str]
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    settle_in(bob, room_id)
+    new_id = upgraded(alice, room_id)
+    bob.post(f"join/{quote(new_id)}")
+    assert kept(bob, new_id) == ALL
+    unsettle(bob, new_id, room_id)
+
+    act(bob, new_id, "leave")
+    bob.post(f"join/{quote(new_id)}")
+
+    assert kept(bob, new_id) == NOTHING
+
+
+def test_a_tombstone_that_is_set_again_brings_nothing_again(
+    login: Login, room: Callable[..., str]
+) -> None:
+    alice = login("alice")
+    room_id = room(alice)
+    settle_in(alice, room_id)
+    new_id = replacement(alice, room_id)
+    bury(alice, room_id, new_id)
+    unsettle(alice, new_id, room_id)
+
+    bury(alice, room_id, new_id)
+    bury(alice, room_id, "!other:localhost")
+    bury(alice, room_id, new_id, "moved again")
+
+    assert kept(alice, new_id) == NOTHING
+
+
+def test_who_left_the_new_room_before_the_tombstone_gets_everything_at_the_next_join(
+    login: Login, room: Callable[..., str]
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    settle_in(bob, room_id)
+    new_id = replacement(alice, room_id)
+    bob.post(f"join/{quote(new_id)}")
+    act(bob, new_id, "leave")
+    bury(alice, room_id, new_id)
+
+    bob.post(f"join/{quote(new_id)}")
+
+    assert kept(bob, new_id) == ALL
+
+
+def test_a_rule_that_the_new_room_has_already_is_left_alone(
+    login: Login, room: Callable[..., str]
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    settle_in(bob, room_id)
+    new_id = upgraded(alice, room_id)
+    bob.put(f"pushrules/global/room/{new_id}", json={"actions": ["notify"]})
+
+    bob.post(f"join/{quote(new_id)}")
+
+    assert bob.get(f"pushrules/global/room/{new_id}").get_json()["actions"] == ["notify"]
+
+
 def test_a_room_that_only_claims_to_replace_another_gets_nothing(
     login: Login, room: Callable[..., str]
 ) -> None:

@@ -11,7 +11,7 @@ from flask import Blueprint, request
 from app import context, errors
 from app.client_server import http, membership, room_send
 from app.client_server.http import authenticated, requester
-from app.core.rooms import encoding, state, state_events
+from app.core.rooms import encoding, personal_settings, state, state_events
 from app.spec.events import Json
 
 bp = Blueprint("room_state", __name__)
@@ -34,9 +34,13 @@ def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") 
         context.rate_limits().check("rc_message", requester().user_id)
     ts = http.timestamp()
     with context.db().write() as tx:
+        before = tx.position
         event_id = state_events.put(
             tx, room_id, requester().user_id, event_type, state_key, content, ts
         )
+        is_tombstone = (event_type, state_key) == personal_settings.TOMBSTONE
+        waiting = personal_settings.waiting_for(tx, room_id, before) if is_tombstone else []
+    personal_settings.follow(context.db(), room_id, waiting)
     return {"event_id": event_id}
 
 

@@ -1,31 +1,97 @@
 """What a user keeps about a room goes along when they follow it to the room that replaces it.
 
-Tags, the list of direct chats and push rules of their own. The old room keeps them too.
+Tags, the list of direct chats and push rules of their own. The old room keeps them too. They go
+along once, when the user comes in or, where somebody made the new room before the tombstone, with
+that: who takes them away in the new room does not find them there again after the next join.
 Spec: client-server-api#room-upgrades
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from typing import Any, Final
 
+import orjson
+from sqlalchemy import bindparam, func, select
+
 from app.core.push import rules
-from app.core.rooms import state
+from app.core.rooms import rows, state
 from app.core.sync import account_data
-from app.db import Reader, Tx
+from app.db import Database, Reader, Tx
+from app.errors import MatrixError
+from app.models.base import NOW_AND_LATER
+from app.models.events import StoredEvent
+from app.models.state import StateInterval
 from app.spec import room_state
-from app.spec.events import Json
+from app.spec.events import Json, StateKey
+
+LOG = logging.getLogger(__name__)
 
 DIRECT: Final = "m.direct"
+TOMBSTONE: Final[StateKey] = ("m.room.tombstone", "")
+USERS_AT_ONCE: Final = 20
+"""Given their settings in one write; each takes about a millisecond."""
+
+_TOMBSTONES = (
+    select(StoredEvent.position, StoredEvent.pdu)
+    .join(StateInterval, StateInterval.event_position == StoredEvent.position)
+    .where(
+        StateInterval.room_number == rows.ROOM_NUMBER,
+        StateInterval.type == TOMBSTONE[0],
+        StateInterval.state_key == TOMBSTONE[1],
+    )
+    .order_by(StateInterval.from_position)
+)
+_LAST_LEFT = select(func.max(StateInterval.to_position)).where(
+    StateInterval.room_number == rows.ROOM_NUMBER,
+    StateInterval.type == state.MEMBER,
+    StateInterval.state_key == bindparam("user_id"),
+    StateInterval.membership == "join",
+    StateInterval.to_position < NOW_AND_LATER,
+)
+"""When the user was joined the last time before now."""
 
 
 def bring_along(tx: Tx, user_id: str, room_id: str) -> None:
-    """Give a room that the user has just joined what they keep about the one that it replaces."""
+    """Give a room that the user is in what they keep about the one that it replaces, if not yet."""
     old_id = replaced_by(tx, room_id)
     if old_id is None or state.membership_of(tx, old_id, user_id) is None:
         return
-    _copy_tags(tx, user_id, old_id, room_id)
-    _add_to_direct_chats(tx, user_id, old_id, room_id)
-    _copy_push_rules(tx, user_id, old_id, room_id)
+    if _was_there_before(tx, user_id, old_id, room_id):
+        return
+    for bring in (_copy_tags, _add_to_direct_chats, _copy_push_rules):
+        try:
+            bring(tx, user_id, old_id, room_id)
+        except MatrixError as refusal:  # no limit of these may keep anybody out of the room
+            LOG.warning("%s could not take all along to %s: %s", user_id, room_id, refusal)
+
+
+def waiting_for(tx: Reader, room_id: str, since: int) -> list[str]:
+    """Return who is already in the room that a tombstone set after the position `since` names.
+
+    `room_id` is the old room. Nobody waits for a tombstone that names a room which does not agree,
+    or which one has named before: then they have got everything.
+    """
+    tombstone = state.current(tx, room_id, *TOMBSTONE)
+    new_id = None if tombstone is None else tombstone.content.get("replacement_room")
+    if tombstone is None or not isinstance(new_id, str) or replaced_by(tx, new_id) != room_id:
+        return []
+    first = _first_tombstone(tx, room_id, new_id)
+    if first is None or first <= since:
+        return []
+    return sorted(state.joined_users(tx, new_id))
+
+
+def follow(db: Database, room_id: str, user_ids: Sequence[str]) -> None:
+    """Bring along what these users keep about a room to the one that its tombstone names."""
+    for at in range(0, len(user_ids), USERS_AT_ONCE):
+        with db.write() as tx:
+            tombstone = state.current(tx, room_id, *TOMBSTONE)
+            new_id = None if tombstone is None else tombstone.content.get("replacement_room")
+            for user_id in user_ids[at : at + USERS_AT_ONCE]:
+                if isinstance(new_id, str) and state.is_joined(tx, new_id, user_id):
+                    bring_along(tx, user_id, new_id)
 
 
 def replaced_by(tx: Reader, room_id: str) -> str | None:
@@ -38,10 +104,26 @@ def replaced_by(tx: Reader, room_id: str) -> str | None:
     old_id = predecessor.get("room_id") if isinstance(predecessor, dict) else None
     if not isinstance(old_id, str):
         return None
-    tombstone = state.current(tx, old_id, "m.room.tombstone")
+    tombstone = state.current(tx, old_id, *TOMBSTONE)
     if tombstone is None or tombstone.content.get("replacement_room") != room_id:
         return None
     return old_id
+
+
+def _first_tombstone(tx: Reader, old_id: str, room_id: str) -> int | None:
+    """Return the position at which the old room first named this one as its replacement."""
+    for row in tx.sql.execute(_TOMBSTONES, {"room_id": old_id}).all():
+        if orjson.loads(row.pdu)["content"].get("replacement_room") == room_id:
+            return int(row.position)
+    return None
+
+
+def _was_there_before(tx: Reader, user_id: str, old_id: str, room_id: str) -> bool:
+    """Return whether the user has been in the room since the tombstone, and has left it again."""
+    first = _first_tombstone(tx, old_id, room_id)
+    asked = {"room_id": room_id, "user_id": user_id}
+    last = tx.sql.execute(_LAST_LEFT, asked).scalar()
+    return first is not None and last is not None and last > first
 
 
 def _copy_tags(tx: Tx, user_id: str, old_id: str, room_id: str) -> None:
@@ -67,10 +149,12 @@ def _with_room(rooms: Any, old_id: str, room_id: str) -> Any:
 def _copy_push_rules(tx: Tx, user_id: str, old_id: str, room_id: str) -> None:
     """Rules of the kind `room`, and those by which clients silence a room: `override`."""
     for kind in ("room", "override"):
-        for rule in rules.all_rules(tx, user_id)["global"][kind]:
+        known = rules.all_rules(tx, user_id)["global"][kind]
+        taken = {rule["rule_id"] for rule in known}
+        for rule in known:
             if not rule["default"] and _is_about(rule, old_id):
                 new_id = rule["rule_id"].replace(old_id, room_id)
-                if new_id != rule["rule_id"]:
+                if new_id not in taken:  # a rule of the new room's own is newer
                     rules.put(tx, user_id, kind, new_id, _for_room(rule, old_id, room_id))
                     rules.set_enabled(tx, user_id, kind, new_id, rule["enabled"])
 
