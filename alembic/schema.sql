@@ -242,7 +242,7 @@ CREATE TABLE to_device_messages (
 	position INTEGER NOT NULL, 
 	user_id TEXT NOT NULL, 
 	device_id TEXT NOT NULL, 
-	event TEXT NOT NULL, 
+	event TEXT NOT NULL, source TEXT DEFAULT '' NOT NULL, 
 	CONSTRAINT pk_to_device_messages PRIMARY KEY (position)
 );
 
@@ -505,7 +505,7 @@ CREATE TABLE claimed_one_time_keys (
 	user_id TEXT NOT NULL, 
 	device_id TEXT NOT NULL, 
 	digest BLOB NOT NULL, 
-	claimed_ts INTEGER NOT NULL, 
+	claimed_ts INTEGER NOT NULL, claimer TEXT DEFAULT '' NOT NULL, 
 	CONSTRAINT pk_claimed_one_time_keys PRIMARY KEY (user_id, device_id, digest)
 )
  WITHOUT ROWID
@@ -541,6 +541,10 @@ CREATE INDEX ix_events_replies ON events (thread_id, rel_type, sender) WHERE rel
 
 CREATE INDEX ix_account_data_user_id_size_bytes ON account_data (user_id, size_bytes);
 
-INSERT INTO alembic_version VALUES ('0017');
+CREATE INDEX ix_claimed_one_time_keys_user_id_device_id_claimer_claimed_ts ON claimed_one_time_keys (user_id, device_id, claimer, claimed_ts);
+
+CREATE INDEX ix_to_device_messages_source ON to_device_messages (user_id, device_id, source, position);
+
+INSERT INTO alembic_version VALUES ('0018');
 
 INSERT INTO clock VALUES (1, 1);

@@ -329,6 +329,10 @@ class Config:
         50,
         "Searches for people, questions for free names, and the like, of one account or address.",
     )
+    # Synapse has none. A client that starts asks for everybody in its rooms, 250 at once.
+    rc_key_queries: RateLimit = limit(
+        10.0, 200, "Questions for the device keys of 250 users, of one account."
+    )
     # Synapse has none of its own. Clients ask for the next page as one scrolls.
     rc_search: RateLimit = limit(1.0, 20, "Searches for words in messages, of one account.")
     # Synapse has none. An app without an account shows a directory, and a name for each user in it.

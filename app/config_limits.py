@@ -46,6 +46,13 @@ class Quotas:
     account_data_objects: int = setting(
         20_000, kinds.whole(100, 1_000_000), "How many objects of account data one account has."
     )
+    # A session with a device takes one, and is made anew when it broke.
+    claimed_keys_per_day: int = setting(
+        20,
+        kinds.whole(1, 1_000_000),
+        "One-time keys of one device that another account may claim in a day, and that all may"
+        " claim together who share no room with its owner. Beyond that they get its fallback key.",
+    )
     # Ten years in large rooms make some 50,000 keys of 600 bytes.
     key_backup_bytes: int = setting(
         256 * 2**20, kinds.size(2**20), "Key backups of one account, all versions together."

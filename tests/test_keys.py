@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from app.client_server import keys
 from app.core.encryption import one_time_keys, signature_checks
 from tests import encryption
-from tests.conftest import Login, Person
+from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.rooms import Json, everything, refusal, unchanged
 
 CURVE = "signed_curve25519"
@@ -332,6 +333,90 @@ def test_only_the_last_claims_of_a_device_are_remembered(
 
     assert counts == {CURVE: 0}
     assert len(everything(app)["claimed_one_time_keys"]) <= 3
+
+
+def people(make_app: MakeApp, *names: str, **settings: str) -> list[Person]:
+    """Users of a server with these settings."""
+    client = make_app(**settings).test_client()
+    found = []
+    for name in names:
+        body = {"username": name, "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
+        session = client.post(V3 + "register", json=body).get_json()
+        ids = (session[part] for part in ("user_id", "access_token", "device_id"))
+        found.append(Person(client, *ids))
+    return found
+
+
+def test_strangers_together_get_few_keys_of_a_device_and_then_its_fallback_key(
+    make_app: MakeApp, room: Any
+) -> None:
+    settings = {"quotas.claimed_keys_per_day": "2"}
+    alice, bob, eve, mallory = people(make_app, "alice", "bob", "eve", "mallory", **settings)
+    room(alice, bob)
+    upload(alice, one_time_keys=one_time(alice, *"abcdef"), fallback_keys=fallback(alice, "z"))
+
+    by_strangers = [claim_one(it, alice) for it in (eve, mallory, eve, mallory)]
+    by_bob = [claim_one(bob, alice) for _ in range(3)]
+    own = [claim_one(alice, alice) for _ in range(2)]
+
+    last = fallback(alice, "z")
+    assert by_strangers == [one_time(alice, "a"), one_time(alice, "b"), last, last]
+    assert by_bob == [one_time(alice, "c"), one_time(alice, "d"), last]
+    assert own == [one_time(alice, "e"), one_time(alice, "f")]
+
+
+def test_somebody_who_is_invited_is_no_stranger(make_app: MakeApp) -> None:
+    settings = {"quotas.claimed_keys_per_day": "1"}
+    alice, bob, eve = people(make_app, "alice", "bob", "eve", **settings)
+    bob.create_room(invite=[alice.user_id])
+    upload(alice, one_time_keys=one_time(alice, *"abc"))
+
+    found = [claim_one(it, alice) for it in (eve, bob, eve, bob)]
+
+    assert found == [one_time(alice, "a"), one_time(alice, "b"), {}, {}]
+
+
+def test_what_may_be_claimed_is_for_each_device_and_comes_back_after_a_day(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (alice, eve) = people(make_app, "alice", "eve", **{"quotas.claimed_keys_per_day": "1"})
+    upload(alice, one_time_keys=one_time(alice, *"ab"))
+    first, refused = claim_one(eve, alice), claim_one(eve, alice)
+
+    monkeypatch.setattr(one_time_keys, "_DAY_MS", -1)
+    later = claim_one(eve, alice)
+
+    assert [first, refused, later] == [one_time(alice, "a"), {}, one_time(alice, "b")]
+
+
+def test_a_request_asks_for_only_so_many_users_or_devices(app: Flask, login: Login) -> None:
+    alice = login("alice")
+    users: Json = {f"@u{number}:localhost": [] for number in range(keys.MAX_QUERIED + 1)}
+    devices = {f"D{number}": CURVE for number in range(keys.MAX_CLAIMS + 1)}
+
+    with unchanged(app):
+        answers = [
+            alice.post("keys/query", json={"device_keys": users}),
+            alice.post("keys/claim", json={"one_time_keys": {alice.user_id: devices}}),
+        ]
+
+    assert [refusal(answer) for answer in answers] == [(413, "M_TOO_LARGE")] * 2
+
+
+@pytest.mark.parametrize("path", ["query", "claim"])
+def test_large_requests_for_keys_are_limited(make_app: MakeApp, path: str) -> None:
+    limit = "rc_key_queries" if path == "query" else "rc_writes"
+    settings = {f"{limit}.per_second": "0.001", f"{limit}.burst_count": "12"}
+    (alice,) = people(make_app, "alice", rate_limits="true", **settings)
+    asked: Json = {"device_keys": {f"@u{number}:localhost": [] for number in range(2000)}}
+    if path == "claim":
+        devices = {f"D{number}": CURVE for number in range(900)}
+        asked = {"one_time_keys": {alice.user_id: devices}}
+
+    answers = [alice.post(f"keys/{path}", json=asked) for _ in range(2)]
+
+    assert answers[0].status_code == 200
+    assert refusal(answers[1]) == (429, "M_LIMIT_EXCEEDED")
 
 
 def test_another_one_time_key_under_a_known_name_is_refused(app: Flask, login: Login) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from app.core.sync import to_device
 from app.models.to_device import CutAnswer, ToDeviceMessage, ToDeviceTransaction
-from tests.conftest import Login, Person
+from tests.conftest import V3, Login, Person
 from tests.rooms import Json, refusal, unchanged
 
 TYPE = "org.example.ping"
@@ -243,6 +243,53 @@ def test_of_too_many_that_wait_the_oldest_go(
 
     assert waiting(app) == 3
     assert pings(bob.sync()) == [2, 3, 4]
+
+
+def test_a_flood_pushes_out_nothing_but_itself(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_device, "MAX_FROM_ONE", 3)
+    alice, bob, mallory = login("alice"), login("bob"), login("mallory")
+    ping(alice, bob, 1)
+
+    for number in range(10, 20):
+        ping(mallory, bob, number)
+    ping(alice, bob, 2)
+
+    assert pings(bob.sync()) == [1, 17, 18, 19, 2]
+
+
+def test_guests_have_one_share_of_an_inbox_together(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_device, "MAX_FROM_ONE", 3)
+    alice, bob = login("alice"), login("bob")
+    ping(alice, bob, 1)
+
+    for number in range(10, 15):
+        session = app.test_client().post(f"{V3}register?kind=guest", json={}).get_json()
+        names = ("user_id", "access_token", "device_id")
+        guest = Person(app.test_client(), *(session[name] for name in names))
+        ping(guest, bob, number)
+    ping(alice, bob, 2)
+
+    assert pings(bob.sync()) == [1, 12, 13, 14, 2]
+
+
+def test_of_a_full_inbox_the_largest_sender_loses_the_oldest(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_device, "MAX_WAITING", 5)
+    monkeypatch.setattr(to_device, "MAX_FROM_ONE", 4)
+    alice, bob = login("alice"), login("bob")
+    ping(alice, bob, 1)
+    ping(login("mallory"), bob, 10)
+
+    for number in range(20, 24):
+        ping(login("eve"), bob, number)
+
+    assert pings(bob.sync()) == [1, 10, 21, 22, 23]
+    assert waiting(app) == 5
 
 
 def test_messages_survive_a_restart(login: Login, app: Flask) -> None:

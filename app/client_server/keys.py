@@ -22,6 +22,11 @@ bp = Blueprint("keys", __name__)
 
 MAX_CLAIMS = 10_000
 """Of one request: the devices in a large room."""
+MAX_QUERIED = 10_000
+"""Users of one request. Clients ask for 250 at once, or for those of a large room."""
+CLAIMS_IN_ONE = 100
+QUERIED_IN_ONE = 250
+"""How many users, or devices, count as one request where requests are limited."""
 
 
 class DeviceKeys(msgspec.Struct):
@@ -100,7 +105,11 @@ def query_keys() -> Json:
     Spec: client-server-api#post_matrixclientv3keysquery
     """
     wanted = http.body_as(QueryKeys).device_keys
+    if len(wanted) > MAX_QUERIED:
+        raise errors.too_large(f"A request asks for keys of at most {MAX_QUERIED} users")
     _check_users(wanted)
+    cost = 1 + len(wanted) // QUERIED_IN_ONE
+    context.rate_limits().check("rc_key_queries", http.requester().user_id, cost)
     with context.db().read() as tx:
         return device_keys.query(tx, http.requester().user_id, wanted)
 
@@ -121,8 +130,12 @@ def claim_keys() -> Json:
     ]
     if len(wanted) > MAX_CLAIMS:
         raise errors.too_large(f"A request claims keys of at most {MAX_CLAIMS} devices")
-    with context.db().write() as tx:
-        found = one_time_keys.claim(tx, wanted)
+    me = http.requester().user_id
+    context.rate_limits().check("rc_writes", me, len(wanted) // CLAIMS_IN_ONE)
+    with context.db().read() as tx:
+        claims = one_time_keys.claims(tx, me, wanted)
+    with context.db().write() as writing:
+        found = one_time_keys.claim(writing, claims)
     return {"failures": {}, "one_time_keys": found}
 
 

@@ -45,8 +45,12 @@ class ClaimedKey(Base):
     device_id: Mapped[str] = mapped_column(primary_key=True)
     digest: Mapped[bytes] = mapped_column(primary_key=True)  # of the key and its name
     claimed_ts: Mapped[int]  # ms
+    claimer: Mapped[str] = mapped_column(server_default="")  # user id; "": one who shares no room
 
-    __table_args__ = ({"sqlite_with_rowid": False},)
+    __table_args__ = (
+        Index(None, "user_id", "device_id", "claimer", "claimed_ts"),
+        {"sqlite_with_rowid": False},
+    )
 
 
 class FallbackKey(Base):

@@ -16,8 +16,12 @@ class ToDeviceMessage(Base):
     user_id: Mapped[str]
     device_id: Mapped[str]
     event: Mapped[str]  # JSON: type, sender and content, as /sync shows it
+    source: Mapped[str] = mapped_column(server_default="")  # the sender; "": one of the guests
 
-    __table_args__ = (Index(None, "user_id", "device_id", "position"),)
+    __table_args__ = (
+        Index(None, "user_id", "device_id", "position"),
+        Index("ix_to_device_messages_source", "user_id", "device_id", "source", "position"),
+    )
 
 
 class CutAnswer(Base):

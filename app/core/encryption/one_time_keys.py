@@ -7,6 +7,10 @@ So the claimed keys of a device are remembered by their digests, and an upload a
 A device has at most MAX_KEYS keys to be claimed between two uploads, so its last MAX_KEYS claims
 cover every upload that a client may still have to repeat; older ones are forgotten.
 
+Anybody may claim keys of anybody, and a device has 50 or 100 of them. So that nobody can take them
+all, each other user gets so many keys of a device in a day, and all users together who share no
+room with its owner; see the setting quotas.claimed_keys_per_day.
+
 Whose key was claimed is not woken for it. Every answer of /sync tells how many are left, and who
 claims one writes to that device a moment later.
 
@@ -23,11 +27,14 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import bindparam, delete, func, select, text, update
 from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.orm import aliased
 
-from app import errors
+from app import errors, hub
 from app.caches import CacheKind, declare
 from app.db import Reader, Tx
+from app.models.base import NOW_AND_LATER
 from app.models.device_keys import ClaimedKey, FallbackKey, OneTimeKey
+from app.models.state import StateInterval
 from app.spec import identifiers
 from app.spec.events import Json
 
@@ -40,6 +47,12 @@ MAX_BYTES: Final = 8192
 Key = str | Json
 Address = tuple[str, str, str]
 """(user_id, device_id, algorithm)"""
+Claim = tuple[str, str, str, str | None]
+"""The same, and from whose allowance it takes: the claimer, STRANGERS or, None, nobody."""
+STRANGERS: Final = ""
+"""Those together who share no room with the owner of the keys."""
+_DAY_MS: Final = 24 * 3_600_000
+_USERS_AT_ONCE: Final = 500
 
 
 class KeyCounts:
@@ -107,6 +120,30 @@ _OLDEST = text(
     "  AND oldest.device_id = json_extract(one.value, '$[1]')"
     "  AND oldest.algorithm = json_extract(one.value, '$[2]')"
     "  ORDER BY oldest.position, oldest.key_id LIMIT 1)"
+)
+_SPENT = text(
+    "SELECT json_extract(one.value, '$[0]'), json_extract(one.value, '$[1]')"
+    " FROM json_each(:wanted) AS one WHERE json_extract(one.value, '$[3]') IS NOT NULL AND ("
+    "  SELECT count(*) FROM (SELECT 1 FROM claimed_one_time_keys AS key"
+    "   WHERE key.user_id = json_extract(one.value, '$[0]')"
+    "   AND key.device_id = json_extract(one.value, '$[1]')"
+    "   AND key.claimer = json_extract(one.value, '$[3]')"
+    "   AND key.claimed_ts > :after LIMIT :most)) >= :most"
+)
+_Own, _Other = aliased(StateInterval), aliased(StateInterval)
+_ACQUAINTED = (
+    select(_Other.state_key)
+    .distinct()
+    .join(_Own, _Own.room_number == _Other.room_number)
+    .where(
+        _Other.state_key.in_(bindparam("user_ids", expanding=True)),
+        _Other.to_position == NOW_AND_LATER,
+        _Other.membership.in_(("join", "invite")),
+        _Own.type == "m.room.member",
+        _Own.state_key == bindparam("claimer"),
+        _Own.to_position == NOW_AND_LATER,
+        _Own.membership == "join",
+    )
 )
 _TAKE = delete(OneTimeKey).where(
     OneTimeKey.user_id == bindparam("of_user"),
@@ -199,21 +236,36 @@ def counts(tx: Reader, user_id: str, device_id: str) -> KeyCounts:
     return found
 
 
-def claim(tx: Tx, wanted: Collection[Address]) -> dict[str, dict[str, Json]]:
+def claims(tx: Reader, claimer: str, wanted: Collection[Address]) -> list[Claim]:
+    """Return these addresses with the user whose allowance each claim takes from."""
+    users = sorted({user_id for user_id, _, _ in wanted} - {claimer})
+    payers: dict[str, str | None] = dict.fromkeys(users, STRANGERS)
+    payers[claimer] = None
+    for at in range(0, len(users), _USERS_AT_ONCE):
+        asked = {"claimer": claimer, "user_ids": users[at : at + _USERS_AT_ONCE]}
+        payers |= dict.fromkeys(tx.sql.execute(_ACQUAINTED, asked).scalars(), claimer)
+        hub.breathe()
+    return [(*address, payers[address[0]]) for address in wanted]
+
+
+def claim(tx: Tx, wanted: Collection[Claim]) -> dict[str, dict[str, Json]]:
     """{user_id: {device_id: {"algorithm:id": key}}}: a key for each, as far as there are any.
 
     The oldest one-time key, which is gone with that, or the fallback key.
+
+    Deviates: a claimer with no allowance left gets the fallback key though one-time keys are left.
     """
-    asked = {"wanted": orjson.dumps(wanted).decode()}
-    taken = tx.sql.execute(_OLDEST, asked).all()
+    spent = _spent(tx, wanted)
+    allowed = [it for it in wanted if it[:2] not in spent]
+    taken = tx.sql.execute(_OLDEST, {"wanted": orjson.dumps(allowed).decode()}).all()
     found: dict[str, dict[str, Json]] = {}
     for row in taken:
         _hand_out(tx, found, row)
     if taken:
         tx.sql.execute(_TAKE, [{**_address(row), "with_id": row.key_id} for row in taken])
-        _remember(tx, taken)
+        _remember(tx, taken, {it[:2]: it[3] for it in allowed})
     served = {(row.user_id, row.device_id, row.algorithm) for row in taken}
-    rest = [address for address in wanted if address not in served]
+    rest = [it for it in wanted if it[:3] not in served]
     if not rest:
         return found
     stand_ins = tx.sql.execute(_STAND_INS, {"wanted": orjson.dumps(rest).decode()}).all()
@@ -254,6 +306,7 @@ def forget_all(tx: Tx) -> None:
                 **device,
                 "digest": _digest(row.algorithm, row.key_id, orjson.loads(row.key)),
                 "claimed_ts": tx.now_ms,
+                "claimer": user_id,
             }
             for row in tx.sql.execute(_ALL, device).all()
         ]
@@ -271,7 +324,18 @@ def _claimed(tx: Tx, user_id: str, device_id: str) -> frozenset[bytes]:
     return found
 
 
-def _remember(tx: Tx, taken: Collection[Any]) -> None:
+def _spent(tx: Tx, wanted: Collection[Claim]) -> set[tuple[str, str]]:
+    """Return the devices of which those who claim have got so many keys that they get no more."""
+    asked = {
+        "wanted": orjson.dumps(wanted).decode(),
+        "after": tx.now_ms - _DAY_MS,
+        "most": tx.server.config.quotas.claimed_keys_per_day,
+    }
+    return {(user_id, device_id) for user_id, device_id in tx.sql.execute(_SPENT, asked)}
+
+
+def _remember(tx: Tx, taken: Collection[Any], payers: Mapping[tuple[str, str], str | None]) -> None:
+    claimers = {it: it[0] if payer is None else payer for it, payer in payers.items()}
     tx.sql.execute(
         _REMEMBER_CLAIMED,
         [
@@ -280,6 +344,7 @@ def _remember(tx: Tx, taken: Collection[Any]) -> None:
                 "device_id": row.device_id,
                 "digest": _digest(row.algorithm, row.key_id, orjson.loads(row.key)),
                 "claimed_ts": tx.now_ms,
+                "claimer": claimers[row.user_id, row.device_id],
             }
             for row in taken
         ],

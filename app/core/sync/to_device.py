@@ -40,7 +40,11 @@ MAX_BYTES: Final = 65536
 MAX_MESSAGES: Final = 10_000
 """In one request: a key for all devices in a large room, as bridges send it."""
 MAX_WAITING: Final = 20_000
-"""For one device. The oldest go first: who comes back after a year wants to read the last weeks."""
+"""For one device."""
+MAX_FROM_ONE: Final = 2_000
+"""Of these from one sender, or from all guests together: keys of its rooms for a year or two. Of a
+sender with more the oldest go, so that a flood pushes out nothing but itself."""
+GUESTS: Final = ""
 AT_ONCE: Final = 100
 """In one answer, as the spec recommends."""
 REMEMBERED_MS: Final = 24 * 3_600_000
@@ -90,6 +94,22 @@ _INBOX = select(func.count(), func.coalesce(func.max(ToDeviceMessage.position), 
 _AFTER = (
     select(ToDeviceMessage.position, ToDeviceMessage.event)
     .where(*_OF_DEVICE, ToDeviceMessage.position > bindparam("seen"))
+    .order_by(ToDeviceMessage.position)
+    .limit(bindparam("count"))
+)
+_FROM_SOURCE = select(func.count()).where(
+    *_OF_DEVICE, ToDeviceMessage.source == bindparam("source")
+)
+_LARGEST_SOURCE = (
+    select(ToDeviceMessage.source, func.count())
+    .where(*_OF_DEVICE)
+    .group_by(ToDeviceMessage.source)
+    .order_by(func.count().desc())
+    .limit(1)
+)
+_OLDEST_OF_SOURCE = (
+    select(ToDeviceMessage.position)
+    .where(*_OF_DEVICE, ToDeviceMessage.source == bindparam("source"))
     .order_by(ToDeviceMessage.position)
     .limit(bindparam("count"))
 )
@@ -151,7 +171,7 @@ def send(
     if len(events) > MAX_MESSAGES:
         raise errors.too_large(f"A request has at most {MAX_MESSAGES} messages")
     if events:
-        _put(tx, events)
+        _put(tx, GUESTS if requester.is_guest else requester.user_id, events)
 
 
 def after(tx: Reader, user_id: str, device_id: str, token: int) -> Messages:
@@ -262,30 +282,44 @@ def _addressed(
                 yield (user_id, device_id), content
 
 
-def _put(tx: Tx, events: list[tuple[Address, str]]) -> None:
+def _put(tx: Tx, source: str, events: list[tuple[Address, str]]) -> None:
     rows = []
     inboxes = _inboxes(tx, [address for address, _ in events])
     for address, event in events:
         user_id, device_id = address
         row = {"position": tx.next_position(), "user_id": user_id, "device_id": device_id}
-        rows.append(row | {"event": event})
+        rows.append(row | {"event": event, "source": source})
         inboxes[address] = Inbox(inboxes[address].count + 1, tx.position)
     tx.sql.execute(_INSERT, rows)
     for address, inbox in inboxes.items():
-        _keep_small(tx, address, inbox)
+        _keep_small(tx, address, inbox, source)
     tx.wake(*{user_id for user_id, _ in inboxes})
 
 
-def _keep_small(tx: Tx, address: Address, inbox: Inbox) -> None:
-    """Remember how much waits for a device, once that is not too much."""
-    too_many = inbox.count - MAX_WAITING
-    if too_many > 0:
-        user_id, device_id = address
-        asked = {"user_id": user_id, "device_id": device_id, "seen": 0, "count": too_many}
-        oldest = [row.position for row in tx.sql.execute(_AFTER, asked)]
-        tx.sql.execute(delete(ToDeviceMessage).where(ToDeviceMessage.position.in_(oldest)))
-        inbox = Inbox(inbox.count - len(oldest), inbox.newest)
-    tx.remember(INBOXES, address, inbox)
+def _keep_small(tx: Tx, address: Address, inbox: Inbox, source: str) -> None:
+    """Remember how much waits for a device, once that is not too much.
+
+    Where the inbox is full all the same, the source that has most in it loses its oldest messages.
+    """
+    count = inbox.count
+    device = dict(zip(("user_id", "device_id"), address, strict=True))
+    if count > MAX_FROM_ONE:
+        own = tx.sql.execute(_FROM_SOURCE, {**device, "source": source}).scalar_one()
+        count -= _drop_oldest(tx, device, source, own - MAX_FROM_ONE)
+    while count > MAX_WAITING:
+        largest, number = tx.sql.execute(_LARGEST_SOURCE, device).one()
+        count -= _drop_oldest(tx, device, largest, min(count - MAX_WAITING, number))
+    tx.remember(INBOXES, address, Inbox(count, inbox.newest))
+
+
+def _drop_oldest(tx: Tx, device: Json, source: str, count: int) -> int:
+    """Drop so many messages of one source; how many that were."""
+    if count <= 0:
+        return 0
+    asked = {**device, "source": source, "count": count}
+    positions = list(tx.sql.execute(_OLDEST_OF_SOURCE, asked).scalars())
+    tx.sql.execute(delete(ToDeviceMessage).where(ToDeviceMessage.position.in_(positions)))
+    return len(positions)
 
 
 def _inboxes(tx: Reader, addresses: Collection[Address]) -> dict[Address, Inbox]:
