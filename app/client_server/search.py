@@ -17,9 +17,9 @@ from app.caches import Requester
 from app.client_server import http
 from app.core.rooms import client_view, encoding, search, search_index
 from app.core.rooms.search import After, Asked, Found, Hit
+from app.core.sync import filters
 from app.core.sync.tokens import SyncToken
 from app.db import Reader
-from app.spec import filters
 from app.spec.events import Json
 
 bp = Blueprint("search", __name__)

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from app.spec import globs, property_paths, push_rulesets
 from app.spec.events import Event, Json
+from app.spec.globs import Text
 from app.spec.predefined_push_rules import ME
 from app.spec.property_paths import Path
 from app.spec.room_state import PowerLevels
@@ -29,6 +30,9 @@ OPERATORS: Final[dict[str | None, Callable[[int, int], bool]]] = {
     "<=": operator.le,
     ">=": operator.ge,
 }
+
+MAX_NAME_LENGTH: Final = 255
+"""Of a display name that is looked for. Anybody can set longer ones in a room's state."""
 
 Scalar = tuple[type, object]
 """A value that compares exactly: to Python, True equals 1."""
@@ -64,7 +68,7 @@ class EventView:
         self.member_count: Final = member_count
         self.power_levels: Final = power_levels
         self._answers: dict[EventCondition, bool] = {}
-        self._texts: dict[Path, str | None] = {}
+        self._texts: dict[Path, Text | None] = {}
         self._words: frozenset[str] | None = None
         self._elements: dict[Path, frozenset[Scalar]] = {}
 
@@ -85,17 +89,18 @@ class EventView:
         """The value of a property, or `property_paths.MISSING`."""
         return property_paths.value_at(self._event, path)
 
-    def text(self, path: Path) -> str | None:
+    def text(self, path: Path) -> Text | None:
         """The value of a property in lower case if it is a string."""
         if path not in self._texts:
             value = self.value(path)
-            self._texts[path] = value.lower() if isinstance(value, str) else None
+            self._texts[path] = Text(value.lower()) if isinstance(value, str) else None
         return self._texts[path]
 
     def words(self) -> frozenset[str]:
         """The words of the body in lower case. Spares a search of the body for each keyword."""
         if self._words is None:
-            self._words = globs.words_of(self.text(BODY) or "")
+            body = self.text(BODY)
+            self._words = frozenset() if body is None else globs.words_of(body.text)
         return self._words
 
     def elements(self, path: Path) -> frozenset[Scalar]:
@@ -140,10 +145,13 @@ def _event_match(condition: Json) -> Condition:
     path, pattern = property_paths.parse(condition["key"]), condition["pattern"]
     if pattern is ME:
         # Not a glob: ids from before the rules for them may contain * and ?.
-        return Condition(
-            _is_text(path), lambda view, member: view.text(path) == member.user_id.lower()
-        )
+        return Condition(_is_text(path), functools.partial(_is_user_id, path))
     return Condition(_matches(path, pattern))
+
+
+def _is_user_id(path: Path, view: EventView, member: Recipient) -> bool:
+    text = view.text(path)
+    return text is not None and text.text == member.user_id.lower()
 
 
 def _event_property_is(condition: Json) -> Condition:
@@ -166,7 +174,7 @@ def _contains_display_name(_condition: Json) -> Condition:
 def _has_name_in_body(view: EventView, member: Recipient) -> bool:
     body = view.text(BODY)
     name = (member.display_name or "").lower()
-    return body is not None and name != "" and globs.has_words(name, body)
+    return body is not None and 0 < len(name) <= MAX_NAME_LENGTH and globs.has_words(name, body)
 
 
 def _room_member_count(condition: Json) -> Condition:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import time
 from typing import Any
 
 import msgspec
@@ -185,6 +187,29 @@ def test_an_answer_about_a_type_stays_the_same() -> None:
         assert not admits(it, f"x.{number}")
     assert admits(it, "m.0")
     assert not admits(it, "x.1199")
+
+
+def test_types_with_stars_anywhere_are_matched_together() -> None:
+    wanted = room_events(types=["m.room.*", "*.end", "org.*.poll*", "m.exact"])
+
+    admitted = ["m.room.", "m.room.x.y", ".end", "x.end", "org.matrix.poll.start", "m.exact"]
+    refused = ["m.roo", "m.rooms", "end", "x.ends", "org.poll", "m.exact.", ""]
+    assert [it for it in admitted + refused if admits(wanted, it)] == admitted
+
+
+def test_a_filter_with_many_wildcards_lets_others_go_on_between_types() -> None:
+    pauses: list[float] = []
+    stars = [f"*{'a*' * (100 - number % 20)}{'aa*' * (number % 20)}c*" for number in range(300)]
+    asked = {"room": {"timeline": {"types": stars}}}
+    wanted = filters.parse(asked, lambda: pauses.append(time.thread_time())).room.timeline
+    many = [f"c{'a' * 240}{number}" for number in range(490)]
+
+    pauses.append(time.thread_time())
+    admitted = [it for it in many if filters.matches(wanted, it, "@alice:example.org")]
+
+    assert admitted == []
+    assert len(pauses) == 1 + len(many)
+    assert max(b - a for a, b in itertools.pairwise(pauses)) < 0.1
 
 
 def test_what_is_excluded_wins() -> None:

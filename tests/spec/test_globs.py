@@ -87,6 +87,32 @@ def test_no_pattern_takes_long_on_any_text(pattern: str, text: str) -> None:
     assert not globs.Glob(pattern).matches_words_of(text)
 
 
+@given(
+    st.lists(st.text("abç*?", max_size=6), max_size=4),
+    st.text("abçd\n?", max_size=8),
+)
+def test_many_patterns_together_match_what_each_of_them_matches(
+    patterns: list[str], text: str
+) -> None:
+    expected = any(globs.Glob(pattern, "*").matches(text) for pattern in patterns)
+
+    assert globs.AnyOf(patterns).matches(text) == expected
+
+
+@given(st.text("aé ?", max_size=5), st.text("aéь ", max_size=10), st.booleans())
+def test_rare_and_frequent_characters_are_found_alike(
+    pattern: str,
+    text: str,
+    is_long: bool,
+) -> None:
+    many = "".join(chr(0x4E00 + number) for number in range(300))  # more than have a byte
+    one = globs.Text(f"{text} {many * 2} {text}" if is_long else text)
+
+    assert [one.places(it).bit_count() for it in "aéь丂"] == [one.text.count(it) for it in "aéь丂"]
+    words = globs.Glob(pattern or "x")
+    assert not words.matches_words_of(text) or words.matches_words_of(one)
+
+
 @pytest.mark.parametrize(
     ("text", "path"),
     [

@@ -11,7 +11,7 @@ from functools import lru_cache
 import orjson
 from sqlalchemy import bindparam, delete, insert, select
 
-from app import errors
+from app import errors, hub
 from app.db import Reader, Tx
 from app.models.account_data import Filter as StoredFilter
 from app.spec import filters
@@ -88,6 +88,14 @@ def resolve_room_event_filter(text: str | None) -> RoomEventFilter:
     return _parse_room_event_filter(text)
 
 
+def parse_room_event_filter(json: object) -> RoomEventFilter:
+    """Return a filter for events that stands in the body of a request.
+
+    Raises ValueError for what is no such filter.
+    """
+    return filters.parse_room_event_filter(json, hub.breathe)
+
+
 def _store(tx: Tx, user_id: str, text: str) -> str:
     ids = [int(it) for it in tx.sql.execute(_IDS, {"user_id": user_id}).scalars()]
     if len(ids) >= MAX_STORED:
@@ -106,14 +114,14 @@ def _stored(tx: Reader, user_id: str, filter_id: str) -> str | None:
 
 def _parse(text: str) -> Filter:
     try:
-        return filters.parse(_json(text))
+        return filters.parse(_json(text), hub.breathe)
     except ValueError as problem:
         raise errors.invalid_param(f"This is no filter: {problem}") from None
 
 
 def _parse_room_event_filter(text: str) -> RoomEventFilter:
     try:
-        return filters.parse_room_event_filter(_json(text))
+        return parse_room_event_filter(_json(text))
     except ValueError as problem:
         raise errors.invalid_param(f"This is no filter: {problem}") from None
 
