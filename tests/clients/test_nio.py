@@ -166,3 +166,24 @@ async def test_after_logout_the_access_token_is_refused(server: str) -> None:
         assert before.user_id == alice.user_id
         assert isinstance(after, nio.WhoamiError)
         assert after.status_code == "M_UNKNOWN_TOKEN"
+
+
+async def test_the_list_of_devices_is_understood(server: str) -> None:
+    # nio refuses the whole list when a device lacks one of the keys
+    async with nio_client.person(server, "alice") as alice:
+        phone = nio_client.client(server, alice.name)
+        try:
+            await phone.login(nio_client.PASSWORD)  # gives the device no name
+        finally:
+            await phone.close()
+
+        devices = {it.id: it for it in ok(await alice.nio.devices()).devices}
+
+        assert set(devices) == {alice.nio.device_id, phone.device_id}
+        assert all(it.last_seen_ip == "127.0.0.1" for it in devices.values())
+        assert all(it.last_seen_date is not None for it in devices.values())
+
+
+async def test_a_new_user_has_a_name_in_rooms(server: str) -> None:
+    async with two_in_a_room(server) as (alice, bob, room_id):
+        assert bob.nio.rooms[room_id].user_name(alice.user_id) == alice.name
