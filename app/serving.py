@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import resource
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -28,6 +29,7 @@ LOG = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[1]
 """The checkout: homebody is run from one; see docs/decisions/."""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 LOCK_NAME = "homebody.lock"
 RESTORING_NAME = "homebody.restoring"
 """Lies in a data folder while it is being filled from a backup; see restore.py."""

@@ -6,15 +6,32 @@ where that object's class really is, gevent and half of this server would stay i
 
 from __future__ import annotations
 
+import os
+import signal
+
 from gunicorn.workers.base_async import AsyncWorker
+
+from app.serving import STOP_SIGNALS
 
 
 class Starter(AsyncWorker):
     """Becomes app.worker.Worker in the process that the fork made."""
 
     def init_process(self) -> None:
-        """Set the process up and serve."""
+        """Set the process up and serve.
+
+        Ctrl-C sends SIGINT to this process and to the master, which sends SIGQUIT on. Before there
+        is a server to be stopped (Worker.run), either ends the process at once; after it has
+        stopped they are ignored, as Python gives up its handlers at its end and the signal would
+        kill what is about to end by itself.
+        """
+        for number in STOP_SIGNALS:
+            signal.signal(number, lambda *_: os._exit(0))
         from app.worker import Worker  # noqa: PLC0415 - see the module
 
         self.__class__ = Worker  # type: ignore[assignment] # gunicorn holds on to this object
-        self.init_process()
+        try:
+            self.init_process()
+        finally:
+            for number in STOP_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -65,8 +66,12 @@ class Worker(GeventWorker):
         with memory.made_to_last():
             super().load_wsgi()
 
+    def init_signals(self) -> None:
+        """Leave the handlers of Starter while the server is being made."""
+
     def run(self) -> None:
         """Serve until told to stop."""
+        self._begin_to_listen_to_signals()
         memory.give_back()
         LOG.info("homebody listens on %s", ", ".join(self.cfg.bind))
         gevent.spawn(self._look_for_other_writers)
@@ -81,6 +86,12 @@ class Worker(GeventWorker):
         self._app.extensions["delivery"].stop()
         self._app.extensions["last_seen"].write()
         self._app.extensions["db"].close()
+
+    def _begin_to_listen_to_signals(self) -> None:
+        """Set up gunicorn's handlers; while it does so, a signal would kill the process."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, serving.STOP_SIGNALS)
+        super().init_signals()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _serve(self) -> None:
         """What gunicorn's worker does in its `run`, but that looks for a stop once a second."""

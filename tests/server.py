@@ -63,6 +63,13 @@ def start(data_dir: Path, **settings: str) -> RunningServer:
 
 def start_in(cwd: Path, data_dir: Path, **settings: str) -> RunningServer:
     """Start a server as `start` does, with a working folder of its own."""
+    server = launch(data_dir, cwd, **settings)
+    wait_until_it_answers(server)
+    return server
+
+
+def launch(data_dir: Path, cwd: Path = ROOT, /, **settings: str) -> RunningServer:
+    """Begin to start a server, with the settings of `start`."""
     port = free_port()
     chosen = {
         "data_dir": str(data_dir),
@@ -86,9 +93,7 @@ def start_in(cwd: Path, data_dir: Path, **settings: str) -> RunningServer:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # so that kill() reaches its workers too
         )
-    server = RunningServer(process, f"http://127.0.0.1:{port}", log)
-    wait_until_it_answers(server)
-    return server
+    return RunningServer(process, f"http://127.0.0.1:{port}", log)
 
 
 def wait_until_it_answers(server: RunningServer) -> None:

@@ -65,7 +65,7 @@ MAY_IMPORT = {
     "cli_rooms": {"cli", "cli_accounts", "core", "spec"},
     "app": {"background", "caches", "client_server", "config", "core", "db", "metrics", "outside"}
     | {"web"},
-    "starter": {"worker"},
+    "starter": {"serving", "worker"},
 }
 """Which part of app/ may use which others; each may use itself. "app" is create_app()."""
 

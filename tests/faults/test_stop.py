@@ -8,12 +8,17 @@ and graceful_timeout in gunicorn.conf.py. What else could delay the end: idle co
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import signal
 import threading
 import time
 from pathlib import Path
 
+import pytest
+
+from tests import server
 from tests.faults import people
 from tests.faults.conftest import Start
 from tests.faults.people import Answer, Follower, Person, Sender
@@ -72,3 +77,45 @@ def test_everything_accepted_is_answered_when_the_server_is_told_to_stop(
     assert len(acknowledged) > SENDERS
     assert sorted(stored) == sorted(acknowledged.items())
     assert people.problems(tmp_path) == []
+
+
+def workers(master: int) -> list[int]:
+    """The processes that a master has forked and that live."""
+    children = Path(f"/proc/{master}/task/{master}/children")
+    return [int(number) for number in children.read_text("ascii").split()]
+
+
+def quit_until_it_is_gone(process: int) -> None:
+    """Send SIGQUIT to a process at each moment of its end, as its master does at one of them."""
+    until = time.monotonic() + people.SECONDS
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < until:
+            os.kill(process, signal.SIGQUIT)
+            time.sleep(0.001)
+
+
+def test_ctrl_c_ends_a_server_without_a_word(start: Start) -> None:
+    running = start()
+    (worker,) = workers(running.process.pid)
+
+    os.killpg(running.process.pid, signal.SIGINT)
+    quit_until_it_is_gone(worker)
+    running.process.wait(people.SECONDS)
+
+    assert running.process.returncode == 0
+    assert running.output() == ""
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02, 0.1, 0.3, 0.6])
+def test_ctrl_c_ends_a_server_that_is_about_to_start(tmp_path: Path, seconds: float) -> None:
+    running = server.launch(tmp_path)
+    people.wait_until(lambda: workers(running.process.pid), "no worker was forked")
+    time.sleep(seconds)
+
+    began = time.monotonic()
+    os.killpg(running.process.pid, signal.SIGINT)
+    running.process.wait(people.SECONDS)
+
+    assert running.process.returncode == 0
+    assert running.output() == ""
+    assert time.monotonic() - began < 3.5  # its master kills it after 4 s
