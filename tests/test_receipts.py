@@ -262,6 +262,58 @@ def test_who_may_not_see_an_event_cannot_learn_that_it_exists(
     assert refusal(answer) == (404, "M_NOT_FOUND")
 
 
+SETTINGS = [("joined", False), ("invited", False), ("shared", True), ("world_readable", True)]
+
+
+@pytest.mark.parametrize(("setting", "is_shown"), SETTINGS)
+def test_a_newcomer_sees_receipts_of_what_they_may_see(
+    login: Login, room: Room, setting: str, is_shown: bool
+) -> None:
+    alice, bob, carol = login("alice"), login("bob"), login("carol")
+    room_id = room(alice, bob)
+    alice.set_state(room_id, "m.room.history_visibility", {"history_visibility": setting})
+    before = alice.send(room_id)
+    read(bob, room_id, before)
+    token = carol.sync()["next_batch"]
+    carol.post(f"rooms/{room_id}/join")
+
+    first, next_ = seen(carol.sync(), room_id), carol.sync(token)
+    read(alice, room_id, before)
+    later = seen(carol.sync(next_["next_batch"]), room_id)
+
+    assert first == seen(next_, room_id)
+    assert first == ({before: {READ: {bob.user_id: ""}}} if is_shown else {})
+    assert later == ({before: {READ: {alice.user_id: ""}}} if is_shown else {})
+
+
+def test_a_newcomer_sees_receipts_of_what_came_after_the_join(login: Login, room: Room) -> None:
+    alice, bob, carol = login("alice"), login("bob"), login("carol")
+    room_id = room(alice, bob)
+    alice.set_state(room_id, "m.room.history_visibility", {"history_visibility": "joined"})
+    read(bob, room_id, alice.send(room_id))
+    carol.post(f"rooms/{room_id}/join")
+    after = alice.send(room_id)
+
+    read(alice, room_id, after)
+    read(carol, room_id, after)
+
+    assert seen(carol.sync(), room_id) == {after: {READ: {alice.user_id: "", carol.user_id: ""}}}
+
+
+def test_who_comes_back_still_sees_their_own_receipt(login: Login, room: Room) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    alice.set_state(room_id, "m.room.history_visibility", {"history_visibility": "joined"})
+    act(bob, room_id, "leave")
+    missed = alice.send(room_id)
+    read(alice, room_id, missed)
+    bob.post(f"rooms/{room_id}/join")
+    known = alice.send(room_id)
+    read(bob, room_id, known)
+
+    assert seen(bob.sync(), room_id) == {known: {READ: {bob.user_id: ""}}}
+
+
 def test_who_joins_sees_the_receipts_that_are_there(login: Login, room: Room) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice)

@@ -195,6 +195,22 @@ def test_receipts_of_a_new_room_are_those_of_what_is_shown_and_ones_own(
     assert readers(then, room_id) == {new: {bob.user_id}}
 
 
+def test_receipts_of_what_a_newcomer_may_not_see_are_not_sent(login: Login, room: MakeRoom) -> None:
+    alice, bob, carol = login("alice"), login("bob"), login("carol")
+    room_id = room(alice, bob)
+    hidden = {"history_visibility": "joined"}
+    alice.set_state(room_id, "m.room.history_visibility", hidden)
+    said = alice.send(room_id)
+    carol.post(f"rooms/{room_id}/join")
+    wanted = {"receipts": ON}
+    pos = ask(carol, lists=window(9, limit=2), extensions=wanted)["pos"]
+
+    reads(bob, room_id, said)
+    then = ask(carol, pos, lists=window(9, limit=2), extensions=wanted)
+
+    assert rooms_of(then, "receipts") == {}
+
+
 def test_private_receipts_stay_private(login: Login, room: MakeRoom) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)

@@ -25,8 +25,11 @@ from app.core.push import counts
 from app.core.rooms import client_events, state, visibility
 from app.core.sync import account_data
 from app.db import Reader, Tx
+from app.models.events import StoredEvent
 from app.models.receipts import Receipt
 from app.spec.events import Json
+
+AnyRow = Row[*tuple[Any, ...]]
 
 READ: Final = "m.read"
 PRIVATE: Final = "m.read.private"
@@ -54,12 +57,16 @@ _VISIBLE = (
         Receipt.thread_id,
         Receipt.event_id,
         Receipt.ts,
+        Receipt.event_position,
     )
     .where((Receipt.receipt_type != PRIVATE) | (Receipt.user_id == bindparam("reader")))
     .order_by(Receipt.position)
 )
 _SINCE = _VISIBLE.where(
     Receipt.position > bindparam("since"), Receipt.position <= bindparam("upto")
+)
+_PLACES = select(StoredEvent.position, StoredEvent.type, StoredEvent.state_key).where(
+    StoredEvent.position.in_(bindparam("positions", expanding=True))
 )
 _ROOMS = func.json_each(bindparam("room_ids")).table_valued("value")
 _IN_ROOMS = _VISIBLE.where(Receipt.room_id.in_(select(_ROOMS.c.value)))
@@ -113,10 +120,29 @@ def remove_room(tx: Tx, room_id: str) -> None:
     tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
 
 
-def _heard(tx: Reader, user_id: str, found: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
-    """The receipts without those of whom the user ignores."""
-    ignored = ignored_users.of(tx, user_id) if found else None
-    return [row for row in found if row.user_id not in ignored] if ignored else found
+def _heard(tx: Reader, user_id: str, found: Sequence[AnyRow]) -> list[AnyRow]:
+    """Return the receipts without those of ignored users, and of events that the user can't see.
+
+    Such a receipt would tell a newcomer the event's id, and who was there when.
+    """
+    ignored = ignored_users.of(tx, user_id) if found else ()
+    by_room: dict[str, list[AnyRow]] = {}
+    for row in found:
+        if row.user_id not in ignored:
+            by_room.setdefault(row.room_id, []).append(row)
+    return [row for rows in by_room.values() for row in _of_visible(tx, user_id, rows)]
+
+
+def _of_visible(tx: Reader, user_id: str, of_room: list[AnyRow]) -> list[AnyRow]:
+    """Return those of a room's receipts whose events the user may see; their own they know."""
+    room_id = of_room[0].room_id
+    first = min(row.event_position for row in of_room)
+    if visibility.sees_all_since(tx, user_id, room_id, first):
+        return of_room
+    positions = sorted({row.event_position for row in of_room})
+    places = tx.sql.execute(_PLACES, {"positions": positions}).all()
+    visible = {it.position for it in visibility.visible(tx, user_id, room_id, places)}
+    return [row for row in of_room if row.event_position in visible or row.user_id == user_id]
 
 
 def _event(tx: Reader, user_id: str, room_id: str, event_id: str) -> ClientEvent:
@@ -163,7 +189,7 @@ def _move(
         },
     )
     counts.mark_read(tx, user_id, event.room_id, thread_id, event.position)
-    row = (event.room_id, user_id, receipt_type, thread_id or "", event.event_id, tx.now_ms)
+    row = (event.room_id, user_id, receipt_type, thread_id or "", event.event_id, tx.now_ms, 0)
     told = _by_room([row])[event.room_id]["content"]
     is_private = receipt_type == PRIVATE
     transactions.note_receipt(tx, event.room_id, user_id, told, is_private=is_private)
@@ -188,7 +214,7 @@ def _by_room(receipts: Iterable[Sequence[Any]]) -> dict[str, Json]:
     thread goes in: it covers more than the other.
     """
     contents: dict[str, Json] = {}
-    for room_id, user_id, receipt_type, thread_id, event_id, ts in receipts:
+    for room_id, user_id, receipt_type, thread_id, event_id, ts, _ in receipts:
         event = contents.setdefault(room_id, {}).setdefault(event_id, {})
         users = event.setdefault(receipt_type, {})
         if thread_id == "":
