@@ -74,6 +74,27 @@ def test_a_filtered_timeline_of_which_not_all_was_looked_at_is_limited(
     assert ids(page) == [rare]
 
 
+def test_a_search_that_has_to_decode_events_looks_at_fewer(
+    alice: Person, bob: Person, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spans, "_SCANNED_AT_ONCE", 2)
+    monkeypatch.setattr(spans, "_MAX_SCANNED", 20)
+    room_id = room(alice, bob)
+    token = bob.sync()["next_batch"]
+    alice.send(room_id, "picture", url="mxc://localhost/a")
+    for number in range(6):
+        alice.send(room_id, str(number))
+
+    def limited(**timeline: Any) -> bool:
+        query: Json = {"filter": json.dumps({"room": {"timeline": timeline}})}
+        entry = bob.sync(token, **query)["rooms"]["join"][room_id]
+        return bool(entry["timeline"]["limited"])
+
+    assert limited(contains_url=True) is True
+    assert limited(contains_url=True, types=[ORDER]) is False
+    assert limited(types=[ORDER]) is False
+
+
 @pytest.mark.usefixtures("short_search")
 def test_what_was_found_before_the_search_ended_comes_with_the_way_to_the_rest(
     alice: Person, bob: Person, room: Room

@@ -34,6 +34,8 @@ _MAX_SCANNED: Final = 5000
 """How many events of a room are looked at to find those that a filter admits."""
 _MAX_SCANNED_IN_ALL: Final = 50_000
 """And of all rooms of an answer; each room gets one look, however many there are."""
+_DECODED: Final = 5
+"""For so many events one counts that has to be decoded, as the filter asks what is in it."""
 _ROOMS_BETWEEN_BREATHS = 50
 
 _NEWEST = text(
@@ -205,7 +207,7 @@ def _all_admitted(
 def _admitted(
     tx: Reader, span: Span, event_filter: RoomEventFilter, count: int, most: int
 ) -> tuple[list[int], int]:
-    """(positions of the newest events that a filter admits, how many events were looked at).
+    """(positions of the newest events that a filter admits, for how many events that counts).
 
     Sets `unread_upto` of a span of which `most` events were not all.
     """
@@ -224,8 +226,9 @@ def _admitted(
             "count": _SCANNED_AT_ONCE,
         }
         rows = tx.sql.execute(_DOWN_FROM, asked).all()
-        admitted += _admitted_of(tx, span.room_id, rows, event_filter)
-        scanned += len(rows)
+        some, cost = _admitted_of(tx, span.room_id, rows, event_filter)
+        admitted += some
+        scanned += cost
         if len(rows) < _SCANNED_AT_ONCE:
             break
         upto = rows[-1].position - 1
@@ -235,8 +238,8 @@ def _admitted(
 
 def _admitted_of(
     tx: Reader, room_id: str, rows: Sequence[Any], event_filter: RoomEventFilter
-) -> list[int]:
-    """The positions of those rows that a filter admits, in their order.
+) -> tuple[list[int], int]:
+    """(positions of the rows that a filter admits, for how many events the search counts).
 
     Only what the columns do not keep out is decoded.
     """
@@ -245,9 +248,10 @@ def _admitted_of(
         row.position for row in rows if filters.matches(by_columns, row.type, row.sender, room_id)
     ]
     if event_filter.contains_url is None:
-        return positions
-    return [
+        return positions, len(rows)
+    found = [
         event.position
         for event in client_events.load(tx, positions)
         if filters.matches(event_filter, event.type, event.sender, room_id, event.content)
     ]
+    return found, len(rows) + _DECODED * len(positions)
