@@ -273,6 +273,19 @@ def test_it_takes_an_address_of_ones_own(
     assert refusal(alice.post("pushers/set", json=pusher(**changes))) == expected
 
 
+def test_a_push_gateway_of_another_user_takes_no_mail_pusher_away(
+    alice: Person, bob: Person
+) -> None:
+    data = {"url": "https://push.example.org/_matrix/push/v1/notify"}
+
+    refused = bob.post("pushers/set", json=pusher(kind="http", data=data))
+    own = alice.post("pushers/set", json=pusher(kind="http", data=data))
+    bob.post("pushers/set", json={"app_id": "m.email", "pushkey": ADDRESS, "kind": None})
+
+    assert [refusal(it) for it in (refused, own)] == [(400, "M_INVALID_PARAM")] * 2
+    assert [it["kind"] for it in alice.get("pushers").get_json()["pushers"]] == ["email"]
+
+
 def test_the_address_may_be_written_in_capitals(alice: Person) -> None:
     assert alice.post("pushers/set", json=pusher(pushkey="Alice@Example.ORG")).status_code == 200
 

@@ -152,6 +152,7 @@ def test_a_private_gateway_is_refused_with_the_name_of_the_setting(login: Login,
         ({"lang": None}, "M_BAD_JSON"),
         ({"app_display_name": "x" * 2000}, "M_INVALID_PARAM"),
         ({"append": "yes"}, "M_BAD_JSON"),
+        ({"app_id": "m.email"}, "M_INVALID_PARAM"),
     ],
 )
 def test_what_makes_no_pusher_is_refused(login: Login, changes: Json, errcode: str) -> None:
@@ -176,10 +177,24 @@ def test_a_part_that_is_missing_is_named(login: Login, name: str) -> None:
 
 def test_nobody_collects_pushers(login: Login) -> None:
     alice = login("alice")
-    answers = [alice.post("pushers/set", json=pusher(PUBLIC, str(n))) for n in range(105)]
+    answers = [alice.post("pushers/set", json=pusher(PUBLIC, str(n))) for n in range(101)]
 
     assert answers[99].status_code == 200
-    assert refusal(answers[-1]) == (400, "M_INVALID_PARAM")
+    assert refusal(answers[100]) == (400, "M_INVALID_PARAM")
+    assert len(pushers_of(alice)) == 100
+
+
+def test_the_last_pusher_that_fits_can_still_be_changed_and_replaced(login: Login) -> None:
+    alice = login("alice")
+    for number in range(100):
+        set_pusher(alice, PUBLIC, str(number))
+
+    set_pusher(alice, PUBLIC, "7", lang="fr")
+    alice.post("pushers/set", json={"app_id": "org.example.app", "pushkey": "8", "kind": None})
+    set_pusher(alice, PUBLIC, "new")
+
+    langs = {it["pushkey"]: it["lang"] for it in pushers_of(alice)}
+    assert (len(langs), langs["7"], langs["new"]) == (100, "fr", "en")
 
 
 def test_a_pusher_goes_with_the_session_that_made_it(login: Login) -> None:

@@ -158,6 +158,8 @@ def check(client: Client, wanted: Wanted) -> None:
     M_MISSING_PARAM without a URL.
     """
     _check_sizes(wanted)
+    if wanted.app_id == MAIL_APP_ID:
+        raise errors.invalid_param(f"The app_id {MAIL_APP_ID} is for pushers of the kind email")
     if "url" not in wanted.data:
         raise errors.missing_param("data.url is missing: where is the push gateway?")
     _check_url(client, wanted.data["url"])
@@ -185,16 +187,16 @@ def put(tx: Tx, user_id: str, device_id: str, wanted: Wanted, *, append: bool) -
 
     Raises M_INVALID_PARAM when the user has too many.
     """
+    _check_number(tx, user_id, wanted)
     if not append:
         _remove(
             tx,
             Pusher.app_id == wanted.app_id,
             Pusher.pushkey == wanted.pushkey,
+            # whoever has a key of a gateway may take it over; nobody's mail goes that way
+            Pusher.kind == wanted.kind,
             Pusher.user_id != user_id,
         )
-    known = _by_user(tx).get(user_id)
-    if known is not None and known.count > MAX_PUSHERS:
-        raise errors.invalid_param(f"You have {MAX_PUSHERS} pushers: delete some of them first")
     row = {
         "user_id": user_id,
         "device_id": device_id,
@@ -210,6 +212,15 @@ def put(tx: Tx, user_id: str, device_id: str, wanted: Wanted, *, append: bool) -
     }
     tx.sql.execute(_SET, row)
     tx.forget(PUSHERS, _EVERYBODY)
+
+
+def _check_number(tx: Reader, user_id: str, wanted: Wanted) -> None:
+    places = _by_user(tx).get(user_id)
+    if places is None or places.count < MAX_PUSHERS:
+        return
+    same = _destination(user_id, wanted.app_id, wanted.pushkey)
+    if same not in (*places.gateways, *places.mailboxes):
+        raise errors.invalid_param(f"You have {MAX_PUSHERS} pushers: delete some of them first")
 
 
 def all_of(tx: Reader, user_id: str) -> list[Json]:
