@@ -126,6 +126,9 @@ def _edit_query(*conditions: ColumnElement[bool]) -> Select[int, int | None]:
     return select(_PARENTS.c.value, last)
 
 
+_WITH_CHILDREN = select(_PARENTS.c.value).where(
+    exists().where(_Child.relates_to == _PARENTS.c.value).correlate(_PARENTS)
+)
 _THREADS, _SEEN_OF_THREADS = _thread_query(), _thread_query(_IN_RANGES)
 _REFERENCES, _SEEN_REFERENCES = _reference_query(), _reference_query(_IN_RANGES)
 _EDITS, _SEEN_EDITS = _edit_query(), _edit_query(_IN_RANGES)
@@ -133,7 +136,7 @@ _EDITS, _SEEN_EDITS = _edit_query(), _edit_query(_IN_RANGES)
 
 def bundles(tx: Reader, requester: Requester, events: Collection[ClientEvent]) -> dict[str, Json]:
     """Return {event_id: its `m.relations`} of those events that have children to tell of."""
-    parents = [event for event in events if event.state_key is None]
+    parents = _with_children(tx, [event for event in events if event.state_key is None])
     if not parents:
         return {}
     threads: dict[str, _Thread] = {}
@@ -162,6 +165,15 @@ def bundles(tx: Reader, requester: Requester, events: Collection[ClientEvent]) -
         if relations:
             found[parent.event_id] = relations
     return found
+
+
+def _with_children(tx: Reader, events: list[ClientEvent]) -> list[ClientEvent]:
+    """Return the events to which others relate: few, so the rest is asked of those alone."""
+    if not events:
+        return []
+    asked = {"parents": orjson.dumps([event.event_id for event in events]).decode()}
+    found = set(tx.sql.execute(_WITH_CHILDREN, asked).scalars())
+    return [event for event in events if event.event_id in found]
 
 
 def _parts(tx: Reader, user_id: str, parents: Iterable[ClientEvent]) -> Iterator[_Part]:
