@@ -89,7 +89,7 @@ def test_an_account_is_made_while_the_server_runs(app: Flask, run_apart: Run) ->
     client = app.test_client()
 
     first = run_apart("user", "add", "alice", "--password-stdin", "--json", stdin=f"{PASSWORD}\n")
-    second = run_apart("user", "add", "bob", "--password-stdin", stdin=PASSWORD)
+    second = run_apart("user", "add", "Bob", "--password-stdin", stdin=PASSWORD)
 
     made = said(first)
     assert (made["user_id"], made["is_admin"]) == ("@alice:localhost", True)
@@ -97,6 +97,7 @@ def test_an_account_is_made_while_the_server_runs(app: Flask, run_apart: Run) ->
     assert PASSWORD not in first.stdout + second.stdout + first.stderr + second.stderr
     assert log_in(client, "alice", PASSWORD) == 200
     assert log_in(client, "bob", PASSWORD) == 200
+    assert client.get(V3 + "profile/@bob:localhost").get_json() == {"displayname": "bob"}
 
 
 def test_a_new_server_is_made_when_that_is_asked_for(tmp_path: Path, run_apart: Run) -> None:
