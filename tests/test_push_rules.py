@@ -122,6 +122,41 @@ def test_actions_of_predefined_rules_can_be_changed(login: Login) -> None:
     assert alice.get(actions).get_json() == {"actions": ["notify", {"set_tweak": "highlight"}]}
 
 
+@pytest.mark.parametrize(
+    "actions",
+    [
+        ["dont_notify"],
+        ["coalesce"],
+        ["notify", "coalesce", {"set_tweak": "sound", "value": "default"}],
+        ["dont_notify", {"set_tweak": "highlight", "value": False}],
+        [],
+    ],
+)
+def test_actions_come_back_as_they_were_stored(login: Login, actions: list[Any]) -> None:
+    alice, bob = login("alice"), login("bob")
+
+    alice.put(path("sender", bob.user_id), json={"actions": actions})
+    alice.put(path("underride", ".m.rule.message", "/actions"), json={"actions": actions})
+
+    assert rule(alice, "sender", bob.user_id)["actions"] == actions
+    assert rule(alice, "underride", ".m.rule.message")["actions"] == actions
+    assert alice.get(path("sender", bob.user_id, "/actions")).get_json() == {"actions": actions}
+    assert told(alice.sync())["global"]["sender"][0]["actions"] == actions
+
+
+def test_a_rule_with_the_action_dont_notify_does_not(login: Login) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = alice.create_room(preset="public_chat")
+    bob.post(f"rooms/{room_id}/join")
+    alice.put(path("sender", bob.user_id), json={"actions": ["dont_notify"]})
+
+    bob.send(room_id)
+
+    assert alice.get("notifications").get_json()["notifications"] == []
+    unread = alice.sync()["rooms"]["join"][room_id]["unread_notifications"]
+    assert unread == {"notification_count": 0, "highlight_count": 0}
+
+
 def test_one_users_rules_are_not_anothers(login: Login) -> None:
     alice, bob = login("alice"), login("bob")
 
@@ -152,13 +187,14 @@ def test_a_room_rule_is_named_after_its_room(login: Login) -> None:
         ("PUT", "/actions", NO_ACTIONS),
     ],
 )
+@pytest.mark.parametrize("kind", ["content", "sideride"])
 def test_what_does_not_exist_is_not_found(
-    app: Flask, login: Login, method: str, part: str, body: Json | None
+    app: Flask, login: Login, method: str, part: str, body: Json | None, kind: str
 ) -> None:
     alice = login("alice")
 
     with unchanged(app):
-        answer = alice.request(method, path("content", "cake", part), json=body)
+        answer = alice.request(method, path(kind, "cake", part), json=body)
 
     assert refusal(answer) == (404, "M_NOT_FOUND")
 

@@ -30,7 +30,7 @@ def all_rules(tx: Reader, user_id: str) -> Json:
 
 
 def get(tx: Reader, user_id: str, kind: str, rule_id: str) -> Json:
-    """One rule. Raises M_NOT_FOUND, and M_INVALID_PARAM for a kind that does not exist."""
+    """Return one rule. Raises M_NOT_FOUND."""
     changes = _changes(tx, user_id)
     return _asked(lambda: push_rulesets.find(user_id, changes, kind, rule_id))
 
