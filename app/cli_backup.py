@@ -23,7 +23,7 @@ from app.cli_accounts import open_migrated
 from app.config import Config
 from app.copies import BackupError, Progress
 from app.core import outbox
-from app.core.encryption import one_time_keys
+from app.core.encryption import key_backup, one_time_keys
 
 POLITE: Final = 10
 """How far others come first at the processor: the server, above all."""
@@ -123,8 +123,9 @@ def _locked(config: Config) -> Iterator[None]:
 def _leave_the_past(config: Config) -> None:
     """Let nothing that the lost server gave out after the backup be taken for something new.
 
-    Clients show sync tokens of later than the backup; bridges know the numbers of transactions;
-    and a one-time key that somebody has got must not be given out again: clients make new ones.
+    Clients show sync tokens of later than the backup, and know filters and versions of key backups
+    by numbers that follow the clock; bridges know the numbers of transactions; and a one-time key
+    that somebody has got must not be given out again: clients make new ones.
     Each server that was restored earlier from the same backup has given out numbers as well. So
     the time says how many are left out: no server uses one each millisecond.
     """
@@ -132,6 +133,7 @@ def _leave_the_past(config: Config) -> None:
         tx.skip_positions(tx.now_ms)
         outbox.skip_ids(tx, tx.now_ms)
         one_time_keys.forget_all(tx)
+        key_backup.skip_etags(tx, tx.now_ms)
 
 
 @contextmanager

@@ -79,6 +79,35 @@ def test_what_was_given_out_after_the_backup_is_not_given_out_again(
     assert again["one_time_key_counts"].get("curve25519", 0) == 0
 
 
+def test_filters_and_key_backups_of_the_lost_server_are_not_taken_for_new_ones(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    running = real_server.start(data_dir)
+    alice = Person(running, "alice")
+    other = {"room": {"timeline": {"limit": 1}}}
+    filters = f"/user/{alice.user_id}/filter"
+    algorithm = "m.megolm_backup.v1.curve25519-aes-sha2"
+    backup = {"algorithm": algorithm, "auth_data": {"public_key": "A" * 43}}
+    kept = alice.ask("POST", "/room_keys/version", backup)["version"]
+    done(data_dir, "backup", str(tmp_path / "backup"))
+    lost_filters = [
+        alice.ask("POST", filters, {"room": {"rooms": [it]}}) for it in ("!a:b", "!c:d")
+    ]
+    lost_versions = [alice.ask("POST", "/room_keys/version", backup) for _ in range(2)]
+
+    alice.server = lost_and_restored(running, data_dir, tmp_path / "backup")
+    new_filter = alice.ask("POST", filters, other)
+    current = alice.ask("GET", "/room_keys/version")
+    new_version = alice.ask("POST", "/room_keys/version", backup)
+    alice.close()
+    alice.server.stop()
+
+    assert new_filter not in lost_filters
+    assert new_version not in lost_versions
+    assert current["version"] == kept
+    assert int(current["etag"]) > 1_000_000_000
+
+
 def test_numbers_that_bridges_know_are_not_used_again(tmp_path: Path, stopped: Path) -> None:
     insert = (
         "INSERT INTO outbox (kind, destination, payload, created_ts, tries, next_try_ts)"

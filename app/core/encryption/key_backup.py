@@ -57,7 +57,9 @@ def create(tx: Tx, user_id: str, algorithm: str, auth_data: Json) -> str:
     numbers = tx.sql.execute(_NUMBERS, {"user_id": user_id}).one()
     if numbers.kept >= MAX_VERSIONS:
         raise errors.too_large(f"There are {numbers.kept} backups: delete one of them first")
-    version = (numbers.last or 0) + 1
+    # Not below the clock: a server that was restored leaves out what the lost one gave out, as
+    # clients would take another backup of the same number for theirs
+    version = max((numbers.last or 0) + 1, tx.position)
     row = {
         "user_id": user_id,
         "version": version,
@@ -201,3 +203,8 @@ def _text(auth_data: Json) -> str:
     if len(text) > MAX_AUTH_DATA_BYTES:
         raise errors.too_large(f"auth_data has at most {MAX_AUTH_DATA_BYTES} bytes")
     return text.decode()
+
+
+def skip_etags(tx: Tx, count: int) -> None:
+    """Leave out so many etags of each backup: the server that was lost may have given them out."""
+    tx.sql.execute(update(KeyBackup).values(etag=KeyBackup.etag + count))

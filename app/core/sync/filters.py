@@ -100,7 +100,8 @@ def _store(tx: Tx, user_id: str, text: str) -> str:
     ids = [int(it) for it in tx.sql.execute(_IDS, {"user_id": user_id}).scalars()]
     if len(ids) >= MAX_STORED:
         tx.sql.execute(_DROP, {"of_user": user_id, "with_id": str(min(ids))})
-    filter_id = str(max(ids, default=0) + 1)
+    # Not below the clock: a server that was restored leaves out what the lost one gave out
+    filter_id = str(max([*(it + 1 for it in ids), tx.position]))
     stored = {"user_id": user_id, "filter_id": filter_id, "definition": text}
     tx.sql.execute(insert(StoredFilter), stored)
     return filter_id
