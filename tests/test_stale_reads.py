@@ -6,6 +6,7 @@ import http.server
 import io
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,7 @@ from tests.deliveries import delivering, wait_until, waiting
 from tests.rooms import refusal
 
 ALICE = "@alice:localhost"
+SECONDS = 20.0
 NEW, NEWEST = "a new password", "the newest password"
 PROOF = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
 
@@ -48,13 +50,15 @@ class Late:
         """Start it, while the test holds the writer's turn; it may also need no write and end."""
         self._thread.start()
         queue = self._db._turn._queue  # noqa: SLF001 - the race can't be timed
+        end = time.monotonic() + SECONDS
         # the thread that commits queues as well
         while self._thread.is_alive() and len(queue) <= behind + 1:
+            assert time.monotonic() < end
             self._thread.join(0.01)
 
     def result(self) -> Any:
         """What it has got."""
-        self._thread.join(10)
+        self._thread.join(SECONDS)
         (result,) = self._result
         return result
 
