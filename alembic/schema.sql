@@ -545,6 +545,8 @@ CREATE INDEX ix_claimed_one_time_keys_user_id_device_id_claimer_claimed_ts ON cl
 
 CREATE INDEX ix_to_device_messages_source ON to_device_messages (user_id, device_id, source, position);
 
-INSERT INTO alembic_version VALUES ('0018');
+CREATE INDEX ix_events_relations ON events (relates_to, rel_type, sender) WHERE relates_to IS NOT NULL;
+
+INSERT INTO alembic_version VALUES ('0019');
 
 INSERT INTO clock VALUES (1, 1);

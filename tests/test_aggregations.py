@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from werkzeug.test import TestResponse
 
 from app.core.rooms import aggregations
 from tests.conftest import PASSWORD, Login, Person
+from tests.cost import steps
 
 Json = dict[str, Any]
 Room = Callable[..., str]
@@ -273,24 +275,6 @@ def test_bundles_come_wherever_events_come(alice: Person, room: Room, where: str
     assert (found[event_id] or {})["m.replace"]["event_id"] == edited
 
 
-def steps(app: Flask, person: Person, path: str) -> int:
-    """About how much SQLite does for a request, whatever the machine: tens of its instructions."""
-    done = [0]
-
-    def count() -> int:
-        done[0] += 1
-        return 0  # go on
-
-    with app.extensions["db"].read() as tx:  # the next request reads by the same connection
-        tx.sql.raw.set_progress_handler(count, 10)
-    answer = person.get(path)
-    with app.extensions["db"].read() as tx:
-        tx.sql.raw.set_progress_handler(None, 0)
-    assert answer.status_code == 200, answer.get_json()
-    assert done[0] > 0
-    return done[0]
-
-
 @pytest.mark.parametrize("kind", ["invalid edits", "reactions", "references"])
 def test_nobody_makes_an_event_costly_to_read(
     app: Flask, alice: Person, bob: Person, room: Room, kind: str
@@ -299,7 +283,7 @@ def test_nobody_makes_an_event_costly_to_read(
     event_id = alice.send(room_id)
     path = f"rooms/{room_id}/event/{event_id}"
     edit(alice, room_id, event_id, "valid")
-    before = steps(app, alice, path)
+    before = steps(app, lambda: alice.get(path))
 
     for number in range(300):
         if kind == "invalid edits":
@@ -310,8 +294,48 @@ def test_nobody_makes_an_event_costly_to_read(
             key = {"rel_type": "m.annotation", "event_id": event_id, "key": str(number)}
             bob.put(f"rooms/{room_id}/send/m.reaction/{number}", json={"m.relates_to": key})
 
-    assert steps(app, alice, path) < before + 30
+    assert steps(app, lambda: alice.get(path)) < before + 30
     assert bundle(alice, room_id, event_id)["m.replace"]["sender"] == alice.user_id
+
+
+def react(person: Person, room_id: str, event_id: str, key: str) -> TestResponse:
+    relation = {"rel_type": "m.annotation", "event_id": event_id, "key": key}
+    path = f"rooms/{room_id}/send/m.reaction/{key}"
+    return person.put(path, json={"m.relates_to": relation})
+
+
+def test_nobody_makes_an_event_costly_to_react_to(
+    app: Flask, alice: Person, bob: Person, room: Room
+) -> None:
+    room_id = room(alice, bob)
+    event_id = alice.send(room_id)
+    react(alice, room_id, event_id, "first")
+    before = steps(app, lambda: react(alice, room_id, event_id, "before"))
+
+    for number in range(300):
+        react(bob, room_id, event_id, str(number))
+
+    assert steps(app, lambda: react(alice, room_id, event_id, "after")) < before + 60
+
+
+@pytest.mark.parametrize("by_sender", [False, True])
+def test_nobody_makes_an_event_costly_to_find_by_its_relations(
+    app: Flask, alice: Person, bob: Person, room: Room, by_sender: bool
+) -> None:
+    room_id = room(alice, bob)
+    event_id = alice.send(room_id)
+    wanted: Json = {"related_by_rel_types": ["m.thread"], "limit": 1}
+    if by_sender:
+        wanted = {"related_by_rel_types": ["m.annotation"], "related_by_senders": [alice.user_id]}
+    position = alice.get(f"rooms/{room_id}/context/{event_id}?limit=0").get_json()["end"]
+    query = {"dir": "b", "limit": 1, "from": position, "filter": json.dumps(wanted)}
+    path = f"rooms/{room_id}/messages"
+    before = steps(app, lambda: alice.get(path, query_string=query))
+
+    for number in range(300):
+        react(bob, room_id, event_id, str(number))
+
+    assert steps(app, lambda: alice.get(path, query_string=query)) < before + 60
 
 
 def test_of_many_references_the_last_are_listed(alice: Person, bob: Person, room: Room) -> None:

@@ -43,6 +43,14 @@ class StoredEvent(Base):
             "position",
             sqlite_where=text("rel_type = 'm.thread'"),
         ),
+        # for what somebody has said about an event already, among all that others have
+        Index(
+            "ix_events_relations",
+            "relates_to",
+            "rel_type",
+            "sender",
+            sqlite_where=text("relates_to IS NOT NULL"),
+        ),
         # For bundles. Each answers by itself, and holds one kind of relation only: nobody makes an
         # event costly to read by relating thousands of others to it.
         Index(

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 import orjson
-from sqlalchemy import bindparam, select
+from sqlalchemy import ColumnElement, Select, bindparam, exists, func, select
 
 from app import errors
 from app.caches import ClientEvent
@@ -46,11 +46,31 @@ _ROWS = select(
 )
 _FORWARDS = _ROWS.order_by(StoredEvent.position).limit(bindparam("count"))
 _BACKWARDS = _ROWS.order_by(StoredEvent.position.desc()).limit(bindparam("count"))
-# The room is compared in Python: with it here, SQLite reads all of the room instead
-_RELATED = select(StoredEvent.relates_to, StoredEvent.room_id).where(
-    StoredEvent.relates_to.in_(bindparam("event_ids", expanding=True)),
-    StoredEvent.redacted_by.is_(None),  # what was redacted relates to nothing any more
-)
+_PARENTS = func.json_each(bindparam("event_ids")).table_valued("value")
+_TYPES = func.json_each(bindparam("types")).table_valued("value")
+_SENDERS = func.json_each(bindparam("senders")).table_valued("value")
+_OF_TYPES = StoredEvent.rel_type.in_(select(_TYPES.c.value))
+_BY_SENDERS = StoredEvent.sender.in_(select(_SENDERS.c.value))
+_OF_ANY_TYPE = StoredEvent.rel_type >= ""  # so that SQLite takes the index that has senders too
+
+
+def _related_query(*conditions: ColumnElement[bool]) -> Select[str]:
+    """A query for those of some events to which others relate: the first of these is enough."""
+    child = exists().where(
+        StoredEvent.relates_to == _PARENTS.c.value,
+        *conditions,
+        # with the bare column SQLite reads all of the room instead
+        StoredEvent.room_id.concat("") == bindparam("room_id"),
+    )
+    return select(_PARENTS.c.value).where(child.correlate(_PARENTS))
+
+
+_RELATED = {
+    (True, False): _related_query(_OF_TYPES),
+    (False, True): _related_query(_OF_ANY_TYPE, _BY_SENDERS),
+    (True, True): _related_query(_OF_TYPES, _BY_SENDERS),
+}
+"""By whether the filter names types of relations, and senders."""
 _STATE = select(StateInterval.event_position).where(
     StateInterval.room_number == rows.ROOM_NUMBER,
     StateInterval.from_position <= bindparam("position"),
@@ -339,13 +359,13 @@ def _with_relations(tx: Reader, walk: Walk, events: list[ClientEvent]) -> list[C
     types, senders = walk.wanted.related_by_rel_types, walk.wanted.related_by_senders
     if not events or (types is None and senders is None):
         return events
-    query = _RELATED
-    if types is not None:
-        query = query.where(StoredEvent.rel_type.in_(sorted(types)))
-    if senders is not None:
-        query = query.where(StoredEvent.sender.in_(sorted(senders)))
-    found = tx.sql.execute(query, {"event_ids": [it.event_id for it in events]})
-    related = {row.relates_to for row in found if row.room_id == walk.room_id}
+    asked = {
+        "event_ids": orjson.dumps([it.event_id for it in events]).decode(),
+        "types": orjson.dumps(sorted(types or ())).decode(),
+        "senders": orjson.dumps(sorted(senders or ())).decode(),
+        "room_id": walk.room_id,
+    }
+    related = set(tx.sql.execute(_RELATED[types is not None, senders is not None], asked).scalars())
     return [it for it in events if it.event_id in related]
 
 

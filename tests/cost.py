@@ -1,0 +1,29 @@
+"""What a request costs the database, counted so that it is the same on every machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flask import Flask
+from werkzeug.test import TestResponse
+
+
+def steps(app: Flask, request: Callable[[], TestResponse]) -> int:
+    """About how much SQLite does for a request: tens of the instructions of its virtual machine."""
+    done = [0]
+
+    def count() -> int:
+        done[0] += 1
+        return 0  # go on
+
+    database = app.extensions["db"]
+    with database.read() as tx:  # the next one who reads has the same connection
+        connections = (tx.sql.raw, database.writer.raw)
+    for connection in connections:
+        connection.set_progress_handler(count, 10)
+    answer = request()
+    for connection in connections:
+        connection.set_progress_handler(None, 0)
+    assert answer.status_code == 200, answer.get_json()
+    assert done[0] > 0
+    return done[0]
