@@ -218,6 +218,20 @@ def test_a_request_that_waits_for_its_turn_to_write_is_asked_again(
     assert refusal(answers[0]) == (401, "M_UNKNOWN_TOKEN")
 
 
+def test_a_file_that_comes_after_the_logout_is_not_kept(login: Login, tmp_path: Path) -> None:
+    alice = login("alice")
+
+    def files() -> set[Path]:
+        return {path for path in (tmp_path / "media").rglob("*") if path.is_file()}
+
+    before = files()
+    path = "/_matrix/media/v3/upload"
+    answer = late(alice, "POST", path, b"a file", lambda: alice.post("logout"))
+
+    assert refusal(answer) == (401, "M_UNKNOWN_TOKEN")
+    assert files() == before
+
+
 def test_a_locked_user_can_still_log_out_by_a_write(login: Login, app: Flask) -> None:
     alice = login("alice")
     with app.extensions["db"].write() as tx:

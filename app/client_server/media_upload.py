@@ -79,7 +79,10 @@ class _Body:
         self._input = request.environ["wsgi.input"]
 
     def read_into(self, buffer: memoryview) -> int:
-        """How many bytes came; 0 at the end. Raises M_UNKNOWN when the client hung up."""
+        """Return how many bytes came; 0 at the end.
+
+        Raises M_UNKNOWN when the client hung up, M_UNKNOWN_TOKEN when its session ended meanwhile.
+        """
         if self._missing is not None:
             buffer = buffer[: self._missing]
         try:
@@ -90,6 +93,8 @@ class _Body:
             self._missing -= count
             if not count and self._missing > 0:
                 raise errors.unknown("The body ended early")
+        if not count:
+            http.check_still_valid()  # now, as the file of a refused upload is not kept
         return count
 
     def _read_into(self, buffer: memoryview) -> int:
