@@ -223,9 +223,104 @@ def test_a_rule_about_the_display_name_knows_the_name_in_the_room(login: Login, 
     add_rule(bob, "override", "name", conditions=[condition], actions=actions)
 
     alice.send(room_id, "is bobby b in?")
-    alice.send(room_id, "is bob in?")
+    alice.send(room_id, "is bobby in?")
 
     assert unread(bob, room_id) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "highlights"),
+    [
+        ("Bobby B, are you there?", 1),
+        ("is bobby b in?", 1),
+        ("is bob in?", 1),
+        ("@bob:localhost: hello", 1),
+        ("is bobby in?", 0),
+        ("bobby bee", 0),
+        ("hello", 0),
+        ("x" * 4000 + " bob", 0),
+    ],
+)
+def test_a_client_without_mentions_mentions_by_names(
+    login: Login, room: Room, body: str, highlights: int
+) -> None:
+    alice, bob, carol = login("alice"), login("bob"), login("carol")
+    room_id = room(alice, bob, carol)
+    bob.put(f"profile/{bob.user_id}/displayname", json={"displayname": "Bobby B"})
+
+    alice.send(room_id, body)
+
+    assert unread(bob, room_id) == (1, highlights)
+    assert unread(carol, room_id) == (1, 0)
+
+
+def test_where_mentions_are_told_names_are_none(login: Login, room: Room) -> None:
+    alice, bob, carol = login("alice"), login("bob"), login("carol")
+    room_id = room(alice, bob, carol)
+
+    alice.send(room_id, "bob: see @room", **{"m.mentions": {}})
+    alice.send(room_id, "bob: hello", **{"m.mentions": {"user_ids": [carol.user_id]}})
+
+    assert unread(bob, room_id) == (2, 0)
+    assert unread(carol, room_id) == (2, 1)
+
+
+def test_mentions_by_name_follow_what_members_are_called(login: Login, room: Room) -> None:
+    alice, bob, carol = login("alice"), login("bob"), login("carol")
+    room_id = room(alice, bob, carol)
+
+    def highlighted(body: str) -> tuple[bool, bool]:
+        alice.send(room_id, body)
+        found = [unread(it, room_id)[1] > 0 for it in (bob, carol)]
+        for person in (bob, carol):
+            person.post(f"rooms/{room_id}/receipt/m.read/{quote(alice.send(room_id))}")
+        return found[0], found[1]
+
+    before = highlighted("Robert")
+    answer = bob.set_state(
+        room_id, "m.room.member", {"membership": "join", "displayname": "Robert"}, bob.user_id
+    )
+    named = highlighted("Robert")
+    event_id = answer.get_json()["event_id"]
+    bob.put(f"rooms/{room_id}/redact/{quote(event_id)}/t1", json={})
+    redacted = highlighted("Robert")
+    carol.set_state(
+        room_id, "m.room.member", {"membership": "join", "displayname": "Robert"}, carol.user_id
+    )
+    another = highlighted("Robert")
+
+    assert [before, named, redacted, another] == [
+        (False, False),
+        (True, False),
+        (False, False),
+        (False, True),
+    ]
+
+
+def test_only_who_may_mentions_the_room_in_a_text(login: Login, room: Room) -> None:
+    alice, bob, carol = login("alice"), login("bob"), login("carol")
+    room_id = room(alice, bob, carol)
+
+    bob.send(room_id, "@room please")
+    alice.send(room_id, "hello @room!")
+
+    assert unread(carol, room_id) == (2, 1)
+
+
+def test_mentions_by_name_can_be_switched_off(login: Login, room: Room) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    shown = bob.get("pushrules/global/content/.m.rule.contains_user_name").get_json()
+    for kind, rule_id in (
+        ("content", ".m.rule.contains_user_name"),
+        ("override", ".m.rule.contains_display_name"),
+    ):
+        bob.put(f"pushrules/global/{kind}/{rule_id}/enabled", json={"enabled": False})
+
+    alice.send(room_id, "bob?")
+
+    assert shown["pattern"] == "bob"
+    assert unread(bob, room_id) == (1, 0)
 
 
 def test_who_is_ignored_notifies_nobody_who_ignores_them(login: Login, room: Room) -> None:

@@ -13,7 +13,8 @@ KINDS: Final = ("override", "content", "room", "sender", "underride")
 """In the order in which they are checked."""
 
 ME: Final[Any] = object()
-"""Stands for the user's Matrix ID in the predefined rules. No JSON can contain it."""
+"""Stands for the user's Matrix ID in the predefined rules, as a `pattern` for the localpart of it.
+No JSON can contain it."""
 
 
 def _match(key: str, pattern: Any) -> Json:
@@ -37,6 +38,14 @@ _RING: Final = {"set_tweak": "sound", "value": "ring"}
 _HIGHLIGHT: Final = {"set_tweak": "highlight"}
 _TWO_MEMBERS: Final = {"kind": "room_member_count", "is": "2"}
 
+LEGACY: Final = frozenset(
+    {".m.rule.contains_display_name", ".m.rule.contains_user_name", ".m.rule.roomnotif"}
+)
+"""The rules that look for mentions in the text of events without m.mentions.
+
+Deviates: version 1.17 of the specification has removed them. Clients that know no m.mentions still
+write such messages, other clients show these rules in their settings, and Synapse serves them.
+"""
 MASTER: Final = _predefined(".m.rule.master", [], [], enabled=False)
 """The one predefined rule that goes before the user's own."""
 PREDEFINED: Final[dict[str, tuple[Json, ...]]] = {
@@ -64,9 +73,22 @@ PREDEFINED: Final[dict[str, tuple[Json, ...]]] = {
             ["notify", _SOUND, _HIGHLIGHT],
         ),
         _predefined(
+            ".m.rule.contains_display_name",
+            [{"kind": "contains_display_name"}],
+            ["notify", _SOUND, _HIGHLIGHT],
+        ),
+        _predefined(
             ".m.rule.is_room_mention",
             [
                 {"kind": "event_property_is", "key": r"content.m\.mentions.room", "value": True},
+                {"kind": "sender_notification_permission", "key": "room"},
+            ],
+            ["notify", _HIGHLIGHT],
+        ),
+        _predefined(
+            ".m.rule.roomnotif",
+            [
+                _match("content.body", "@room"),
                 {"kind": "sender_notification_permission", "key": "room"},
             ],
             ["notify", _HIGHLIGHT],
@@ -94,7 +116,15 @@ PREDEFINED: Final[dict[str, tuple[Json, ...]]] = {
             [],
         ),
     ),
-    "content": (),
+    "content": (
+        {
+            "rule_id": ".m.rule.contains_user_name",
+            "default": True,
+            "enabled": True,
+            "pattern": ME,
+            "actions": ["notify", _SOUND, _HIGHLIGHT],
+        },
+    ),
     "room": (),
     "sender": (),
     "underride": (

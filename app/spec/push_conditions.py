@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, NamedTuple
 
-from app.spec import globs, property_paths, push_rulesets
+from app.spec import globs, identifiers, property_paths, push_rulesets
 from app.spec.events import Event, Json
 from app.spec.globs import Text
 from app.spec.predefined_push_rules import ME
@@ -31,6 +31,7 @@ OPERATORS: Final[dict[str | None, Callable[[int, int], bool]]] = {
     ">=": operator.ge,
 }
 
+MAX_LEGACY_LENGTH: Final = 4000
 MAX_NAME_LENGTH: Final = 255
 """Of a display name that is looked for. Anybody can set longer ones in a room's state."""
 
@@ -53,9 +54,11 @@ class EventView:
         "_answers",
         "_elements",
         "_event",
+        "_legacy_body",
         "_texts",
         "_words",
         "member_count",
+        "named",
         "power_levels",
         "sender",
     )
@@ -67,6 +70,9 @@ class EventView:
         self.sender: Final = event.sender
         self.member_count: Final = member_count
         self.power_levels: Final = power_levels
+        self.named: Collection[str] | None = None
+        """The members whose name or localpart may stand in `legacy_body`; None: anybody's may."""
+        self._legacy_body: Text | None = None
         self._answers: dict[EventCondition, bool] = {}
         self._texts: dict[Path, Text | None] = {}
         self._words: frozenset[str] | None = None
@@ -95,6 +101,21 @@ class EventView:
             value = self.value(path)
             self._texts[path] = Text(value.lower()) if isinstance(value, str) else None
         return self._texts[path]
+
+    @property
+    def legacy_body(self) -> Text | None:
+        """The text in which mentions are looked for; None where m.mentions says what there are.
+
+        Only its beginning: the names of all members are looked for in it.
+        """
+        body = self.text(BODY)
+        if body is None or "m.mentions" in self._event["content"]:
+            return None
+        if len(body.text) <= MAX_LEGACY_LENGTH:
+            return body
+        if self._legacy_body is None:
+            self._legacy_body = Text(body.text[:MAX_LEGACY_LENGTH])
+        return self._legacy_body
 
     def words(self) -> frozenset[str]:
         """The words of the body in lower case. Spares a search of the body for each keyword."""
@@ -186,6 +207,29 @@ def _sender_notification_permission(condition: Json) -> Condition:
     return Condition(_may_notify(condition["key"]))
 
 
+def _may_name_somebody(view: EventView) -> bool:
+    return view.legacy_body is not None and (view.named is None or bool(view.named))
+
+
+def _is_named_by_display_name(view: EventView, member: Recipient) -> bool:
+    return _is_named(view, member, (member.display_name or "").lower())
+
+
+def _is_named_by_localpart(view: EventView, member: Recipient) -> bool:
+    return _is_named(view, member, identifiers.localpart(member.user_id).lower())
+
+
+def _is_named(view: EventView, member: Recipient, name: str) -> bool:
+    body = view.legacy_body
+    if body is None or not 0 < len(name) <= MAX_NAME_LENGTH:
+        return False
+    return (view.named is None or member.user_id in view.named) and globs.has_words(name, body)
+
+
+def _mentions_the_room(view: EventView) -> bool:
+    return view.legacy_body is not None and globs.has_words("@room", view.legacy_body)
+
+
 _KINDS: Final[dict[str, Callable[[Json], Condition]]] = {
     "event_match": _event_match,
     "event_property_is": _event_property_is,
@@ -252,3 +296,12 @@ def _may_notify(key: str) -> EventCondition:
         return levels.of_user(view.sender) >= levels.notification(key)
 
     return condition
+
+
+LEGACY_CONDITIONS: Final[dict[str, list[Condition]]] = {
+    ".m.rule.contains_display_name": [Condition(_may_name_somebody, _is_named_by_display_name)],
+    ".m.rule.contains_user_name": [Condition(_may_name_somebody, _is_named_by_localpart)],
+    ".m.rule.roomnotif": [Condition(_mentions_the_room), Condition(_may_notify("room"))],
+}
+"""By rule_id; see predefined_push_rules.LEGACY. What they show as their conditions says nothing of
+m.mentions."""

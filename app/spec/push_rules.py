@@ -171,15 +171,22 @@ def _compiled(changes: Json) -> Ruleset:
 
 def _compiled_rule(rule: Json) -> Rule:
     """For room and sender rules there is nothing to ask: they are found by their id."""
-    conditions = [push_conditions.compiled(condition) for condition in rule.get("conditions", ())]
-    if "pattern" in rule:
-        conditions.append(push_conditions.in_body(rule["pattern"]))
+    conditions = _compiled_conditions(rule)
     return Rule(
         tuple(condition.of_event for condition in conditions),
         tuple(condition.of_member for condition in conditions if condition.of_member is not None),
         _outcome(rule["actions"]),
         next(filter(None, map(_only_room_id, rule.get("conditions", ()))), None),
     )
+
+
+def _compiled_conditions(rule: Json) -> list[push_conditions.Condition]:
+    if rule["rule_id"] in push_conditions.LEGACY_CONDITIONS:  # no id of users begins with a dot
+        return push_conditions.LEGACY_CONDITIONS[rule["rule_id"]]
+    conditions = [push_conditions.compiled(condition) for condition in rule.get("conditions", ())]
+    if "pattern" in rule:
+        conditions.append(push_conditions.in_body(rule["pattern"]))
+    return conditions
 
 
 def _only_room_id(condition: Json) -> str | None:

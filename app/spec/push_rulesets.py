@@ -144,6 +144,8 @@ def _for_user(user_id: str, changes: Json) -> dict[str, list[Json]]:
 def _shown(rule: Json, user_id: str) -> Json:
     """The rule as JSON of its own, for this user."""
     shown = rule | {"actions": list(rule["actions"])}
+    if shown.get("pattern") is ME:
+        shown["pattern"] = identifiers.localpart(user_id)
     if "conditions" in rule:
         shown["conditions"] = [
             {name: user_id if value is ME else value for name, value in condition.items()}

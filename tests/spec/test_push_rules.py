@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from app.spec import push_rules, push_rulesets, room_versions
 from app.spec.events import Event, Json
+from app.spec.predefined_push_rules import LEGACY
 from app.spec.push_conditions import EventView, Recipient
 from app.spec.push_rules import DEFAULTS, NOTHING, Outcome
 from app.spec.room_state import PowerLevels
@@ -91,8 +92,66 @@ def test_the_predefined_rules_are_those_of_the_spec() -> None:
     text_ = json.dumps(published).replace("[the user's Matrix ID]", ALICE)
 
     rules = push_rulesets.default_rules(ALICE)
+    of_the_spec = {
+        kind: [rule for rule in of_kind if rule["rule_id"] not in LEGACY]
+        for kind, of_kind in rules.items()
+    }
 
-    assert rules == {"content": [], "room": [], "sender": [], **json.loads(text_)}
+    assert of_the_spec == {"content": [], "room": [], "sender": [], **json.loads(text_)}
+
+
+def test_the_legacy_rules_stand_behind_those_that_replace_them() -> None:
+    rules = push_rulesets.default_rules(ALICE)
+
+    override = [rule["rule_id"] for rule in rules["override"]]
+    assert override[4:8] == [
+        ".m.rule.is_user_mention",
+        ".m.rule.contains_display_name",
+        ".m.rule.is_room_mention",
+        ".m.rule.roomnotif",
+    ]
+    assert rules["content"] == [
+        {
+            "rule_id": ".m.rule.contains_user_name",
+            "default": True,
+            "enabled": True,
+            "pattern": "alice",
+            "actions": ["notify", SOUND, HIGHLIGHT],
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "name", "is_mention"),
+    [
+        ("alice: hello", None, True),
+        ("hello Alice!", None, True),
+        ("malice", None, False),
+        ("Ms. A, hello", "Ms. A", True),
+        ("Ms. And", "Ms. A", False),
+        ("Привет, Алиса!", "Алиса", True),
+        ("", "", False),
+    ],
+)
+def test_a_text_without_mentions_mentions_by_name(
+    body: str, name: str | None, is_mention: bool
+) -> None:
+    assert outcome(text(body), display_name=name).highlight == is_mention
+    assert not outcome(text(body, **{"m.mentions": {}}), display_name=name).highlight
+
+
+def test_a_text_without_mentions_mentions_the_room_with_the_power_to_do_so() -> None:
+    nobody = PowerLevels({"notifications": {"room": 50}}, frozenset(), 100)
+    bob = PowerLevels({"users": {BOB: 50}}, frozenset(), 100)
+
+    def mentions(body: str, levels: PowerLevels, **content: Any) -> bool:
+        return outcome(view(content={"body": body, **content}, levels=levels)).highlight
+
+    assert mentions("hi@room", bob)
+    assert not mentions("rooms", bob)
+    assert not mentions("@rooms", bob)
+    assert not mentions("@room", nobody)
+    assert not mentions("@room", bob, **{"m.mentions": {}})
 
 
 def test_the_master_rule_silences_everything_once_enabled() -> None:

@@ -36,7 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert
 
 from app.core.push import pushers, rules
-from app.core.rooms import rows, state
+from app.core.rooms import member_names, rows, state
 from app.core.sync.account_data import PushSettings
 from app.db import Reader, Tx
 from app.models.events import StoredEvent
@@ -350,7 +350,7 @@ def _evaluate(tx: Reader, event: Event, members: list[str]) -> dict[str, Outcome
     settings = rules.settings_of(tx, members)
     levels = room_state.power_levels(state.current_many(tx, event.room_id, _POWER))
     view = EventView(event, len(state.joined_users(tx, event.room_id)), levels)
-    names = _names(tx, event.room_id, settings)
+    names = _names(tx, view, settings)
     return push_rules.evaluate(
         view,
         [
@@ -362,16 +362,27 @@ def _evaluate(tx: Reader, event: Event, members: list[str]) -> dict[str, Outcome
     )
 
 
-def _names(tx: Reader, room_id: str, settings: dict[str, PushSettings]) -> dict[str, str]:
-    """The display names of those who have a rule about it; hardly anybody has."""
-    wanted = [(state.MEMBER, user_id) for user_id, it in settings.items() if it.has_name_rule]
-    if not wanted:
+def _names(tx: Reader, view: EventView, settings: dict[str, PushSettings]) -> dict[str, str]:
+    """Return the display names that rules may find in the event; sets `named` of the view.
+
+    A message without m.mentions may name anybody, so that for most members it is settled here that
+    it does not: in a large room nothing more is asked about them. Of other events hardly anybody
+    has a rule that looks for a name.
+    """
+    wanted = {user_id for user_id, it in settings.items() if it.has_name_rule}
+    body = view.legacy_body
+    if body is None and not wanted:
         return {}
-    found = {
-        user_id: event.content.get("displayname")
-        for (_, user_id), event in state.current_many(tx, room_id, wanted).items()
-    }
-    return {user_id: name for user_id, name in found.items() if isinstance(name, str)}
+    members = member_names.of(tx, view.room_id)
+    if body is not None:
+        text = body.text
+        view.named = {
+            user_id
+            for user_id, (name, localpart) in members.items()
+            if (name and name in text) or localpart in text
+        }
+        wanted |= view.named
+    return {user_id: members[user_id].display_name for user_id in wanted & members.keys()}
 
 
 def _write(tx: Tx, event: Event, position: int, thread: str, outcomes: dict[str, Outcome]) -> None:

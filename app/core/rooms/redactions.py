@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import bindparam, select, update
 
 from app.core.push import counts
-from app.core.rooms import client_events, rows, search_index, state
+from app.core.rooms import client_events, member_names, rows, search_index, state
 from app.db import Tx
 from app.models.events import StoredEvent
 from app.models.state import StateInterval
@@ -132,6 +132,11 @@ def _forget_state(tx: Tx, done: Redaction) -> None:
         tx.forget(state.STATE, (done.target.room_id, key))
 
 
+def _forget_names(tx: Tx, done: Redaction) -> None:
+    if done.target.type == state.MEMBER:
+        member_names.forget(tx, done.target.room_id)
+
+
 DERIVED: Final = (
     Derived("notifications, and the counts of unread ones and highlights", _forget_notifications),
     Derived("the words by which a search finds it", _forget_words),
@@ -139,5 +144,6 @@ DERIVED: Final = (
     Derived("its relation, its thread, and which event it edits", _strip),
     Derived("its form for clients, also as previous content of others", _forget_forms),
     Derived("the room's current state in memory", _forget_state),
+    Derived("the names by which messages mention members", _forget_names),
 )
 """In this order: what is looked up by the event's columns comes before those are emptied."""

@@ -56,7 +56,7 @@ STATE: CacheKind[tuple[str, StateKey], StateEntry] = declare(
 JOINED: CacheKind[str, frozenset[str]] = declare("joined", 10, lambda users: 120 * len(users))
 """The joined users by room_id."""
 JOINED_ROOMS: CacheKind[str, frozenset[str]] = declare(
-    "joined_rooms", 10, lambda rooms: 120 * len(rooms)
+    "joined_rooms", 6, lambda rooms: 120 * len(rooms)
 )
 """The rooms in which a user is joined, by user_id."""
 MEMBERS: CacheKind[str, MemberSummary] = declare("members", 2, lambda _: 1200)

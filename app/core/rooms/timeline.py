@@ -26,6 +26,7 @@ from app.core.push import counts
 from app.core.rooms import (
     client_events,
     local_rules,
+    member_names,
     redactions,
     relating,
     rows,
@@ -169,6 +170,8 @@ def store(tx: Tx, event: Event, draft: Draft) -> int:
     position = tx.next_position()
     joined_before = state.joined_users(tx, event.room_id)
     replaces = state.replace(tx, event, position) if event.state_key is not None else None
+    if event.type == state.MEMBER:
+        member_names.follow(tx, event)
     relation = relating.of(tx, event)
     _insert(tx, event, draft, position, replaces, relation)
     tx.caches.lately.add(position, event.room_id)
