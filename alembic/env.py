@@ -10,6 +10,7 @@ from sqlalchemy import Connection, create_engine, event, pool
 
 from app import config, privacy, serving
 from app.models import all_tables
+from app.statements import sqlite_url
 
 
 def database_url() -> str:
@@ -39,7 +40,7 @@ def begin(connection: Connection) -> None:
 
 privacy.close_new_files()
 url = database_url()
-engine = create_engine(url, poolclass=pool.NullPool)
+engine = create_engine(sqlite_url(url), poolclass=pool.NullPool)
 event.listen(engine, "connect", leave_transactions_alone)
 event.listen(engine, "begin", begin)
 

@@ -36,7 +36,7 @@ from sqlalchemy import Engine, create_engine, event, pool
 from app import errors, hub, long_reads, trouble
 from app.caches import NEWEST, Cache, CacheKind, Caches
 from app.spec.appservices import Services
-from app.statements import Sql, to_json
+from app.statements import Sql, sqlite_url, to_json
 
 if TYPE_CHECKING:
     from app.config import Config
@@ -492,7 +492,7 @@ EVERYBODY: Collection[str] = frozenset({"*"})
 def make_engine(url: str) -> Engine:
     """An engine whose connections are set up as the rules above need them."""
     engine = create_engine(
-        url,
+        sqlite_url(url),
         isolation_level="AUTOCOMMIT",  # transactions begin and end where this module says so
         poolclass=pool.NullPool,
         connect_args={"check_same_thread": False, "timeout": 0, "cached_statements": 512},

@@ -264,13 +264,14 @@ def _clear(data_dir: Path) -> None:
 
 
 def _remove(targets: list[Path]) -> None:
+    """Remove files that a restore has made, and media; what else lies among those stays."""
     for path in targets:
         if path.is_dir():
-            for folder in path.iterdir():
-                shutil.rmtree(folder)
-            with contextlib.suppress(OSError):  # a file system of its own, or other things in it
-                path.rmdir()
-                path.parent.rmdir()
+            for file in (*copies.media(path).values(), *path.glob(f"??/.*{NEW}")):
+                file.unlink()
+            for folder in (*path.glob("??"), path, path.parent):
+                with contextlib.suppress(OSError):  # other things are in it
+                    folder.rmdir()
             continue
         for suffix in ("", *SIDE_FILES):
             path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)

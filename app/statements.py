@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 import orjson
-from sqlalchemy import BindParameter, Connection, Executable, Integer, String, Text
+from sqlalchemy import URL, BindParameter, Connection, Executable, Integer, String, Text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
@@ -28,6 +28,14 @@ Values = Mapping[str, Any]
 Processor = Callable[[Any], Any]
 _IN_JSON: Final = (Text, String, Integer)
 """Types whose values JSON keeps as they are."""
+
+
+def sqlite_url(url: str) -> URL:
+    """Return the address of an SQLite database as SQLAlchemy takes it.
+
+    In a text it would take what follows a ? for options, and open another file than all others do.
+    """
+    return URL.create("sqlite", database=url.removeprefix("sqlite:///"))
 
 
 def to_json(value: object) -> str:

@@ -28,7 +28,7 @@ from app.core import outbox
 from app.spec.events import Json
 from tests import bridge
 from tests.bridge import AS_TOKEN
-from tests.conftest import PASSWORD, V3, Login, MakeApp
+from tests.conftest import PASSWORD, ROOT, V3, Login, MakeApp
 from tests.test_appservices import BOT, Irc
 
 HOMEBODY = str(Path(sys.executable).parent / "homebody")
@@ -152,6 +152,23 @@ def test_no_command_makes_a_server_where_it_finds_none(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_folder_may_have_any_name(tmp_path: Path, run: Run) -> None:
+    folder = tmp_path / "odd ?x=%41#b=ü"
+    url = f"sqlite:///{folder}/homebody.db"
+    folder.mkdir()
+    alembic = [sys.executable, "-m", "alembic", "-c", "setup.cfg", "-x", f"url={url}"]
+    subprocess.run([*alembic, "upgrade", serving.known_migrations()[-2]], cwd=ROOT, check=True)
+
+    made = run("user", "add", "bot", "--no-password", HOMEBODY_DATA_DIR=str(folder))
+    listed = run("user", "list", HOMEBODY_DATA_DIR=str(folder))
+
+    assert made.stdout == "@bot:localhost was made, an administrator\n"
+    assert listed.stdout.startswith("@bot:localhost ")
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"homebody.db", "homebody.lock", "signing.key"}
+
+
 def test_a_command_migrates_the_database_of_the_folder_in_which_it_is_typed(
     tmp_path: Path, environ: dict[str, str]
 ) -> None:
@@ -159,7 +176,7 @@ def test_a_command_migrates_the_database_of_the_folder_in_which_it_is_typed(
     steps = serving.known_migrations()
     alembic = [sys.executable, "-m", "alembic", "-c", "setup.cfg", "-x", f"url={url}"]
     (tmp_path / "data").mkdir()
-    subprocess.run([*alembic, "upgrade", steps[-2]], cwd=serving.ROOT, env=environ, check=True)
+    subprocess.run([*alembic, "upgrade", steps[-2]], cwd=ROOT, env=environ, check=True)
 
     done = subprocess.run(
         [HOMEBODY, "user", "list"],
@@ -181,7 +198,7 @@ def test_nobody_migrates_by_hand_under_a_running_server(
 
     done = subprocess.run(
         [sys.executable, "-m", "alembic", "-c", "setup.cfg", "upgrade", "head"],
-        cwd=serving.ROOT,
+        cwd=ROOT,
         env=environ,
         capture_output=True,
         text=True,
@@ -326,7 +343,7 @@ def test_the_owner_sees_how_a_bridge_is_and_skips_what_it_refuses(
 @pytest.mark.usefixtures("app")
 def test_without_bridges_there_is_nothing_to_list_or_to_skip(run: Run) -> None:
     listed = run("appservices", "list")
-    skipped = run("appservices", "skip", "irc", "--json")
+    skipped = run("appservices", "skip", "irc")
 
     assert (listed.returncode, listed.stdout) == (0, "")
     assert (skipped.returncode, skipped.stderr) == (1, "homebody: irc has refused nothing\n")
