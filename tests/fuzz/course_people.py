@@ -169,6 +169,7 @@ class World:
             body = {"erase": True, "auth": course_client.password_of(self.dave)}
             assert fine(self.dave.post("account/deactivate", json=body)) is not None
             self.erased_at = erased_position(self.app, self.dave)
+            self.last_sent = None  # it may be his, and he repeats nothing any more
 
     # state
 
