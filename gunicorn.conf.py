@@ -5,6 +5,7 @@ The checks that must pass before a server may start run here, so that they hold 
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from app import logs, privacy, serving
 from app.config import ConfigError, load  # `config` would be a setting of gunicorn
 
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the checks without a stack trace
 privacy.close_new_files()
 try:
     settings = load(None, os.environ)

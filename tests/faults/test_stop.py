@@ -119,3 +119,16 @@ def test_ctrl_c_ends_a_server_that_is_about_to_start(tmp_path: Path, seconds: fl
     assert running.process.returncode == 0
     assert running.output() == ""
     assert time.monotonic() - began < 3.5  # its master kills it after 4 s
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.15])
+def test_ctrl_c_ends_the_checks_before_a_start(tmp_path: Path, seconds: float) -> None:
+    running = server.launch(tmp_path)
+    people.wait_until((tmp_path / "homebody.lock").exists, "the checks did not begin")
+    time.sleep(seconds)
+
+    os.killpg(running.process.pid, signal.SIGINT)
+    running.process.wait(people.SECONDS)
+
+    assert running.process.returncode in {0, -signal.SIGINT}
+    assert running.output() == ""
