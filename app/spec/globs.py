@@ -137,7 +137,8 @@ class Glob:
         """`wildcards`: which characters are any, as `?` stands for itself in some of Matrix."""
         self.pattern: Final = pattern
         self._wildcards: Final = wildcards
-        literals = re.split(f"[{wildcards}]", pattern) if wildcards else [pattern]
+        is_literal = not any(it in pattern for it in wildcards)
+        literals = [pattern] if is_literal else re.split(f"[{wildcards}]", pattern)
         self._literal: Final = max(literals, key=len)
 
     @property

@@ -13,6 +13,8 @@ import operator
 from collections.abc import Callable, Collection
 from typing import Final, NamedTuple
 
+import orjson
+
 from app.spec import globs, identifiers, property_paths, push_rulesets
 from app.spec.events import Event, Json
 from app.spec.globs import Text
@@ -31,6 +33,8 @@ OPERATORS: Final[dict[str | None, Callable[[int, int], bool]]] = {
     ">=": operator.ge,
 }
 
+MAX_SIZE: Final = 65_536
+"""Of an event, in bytes."""
 MAX_LEGACY_LENGTH: Final = 4000
 MAX_NAME_LENGTH: Final = 255
 """Of a display name that is looked for. Anybody can set longer ones in a room's state."""
@@ -55,6 +59,7 @@ class EventView:
         "_elements",
         "_event",
         "_legacy_body",
+        "_size",
         "_texts",
         "_words",
         "member_count",
@@ -73,10 +78,21 @@ class EventView:
         self.named: Collection[str] | None = None
         """The members whose name or localpart may stand in `legacy_body`; None: anybody's may."""
         self._legacy_body: Text | None = None
+        self._size: int | None = None
         self._answers: dict[EventCondition, bool] = {}
         self._texts: dict[Path, Text | None] = {}
         self._words: frozenset[str] | None = None
         self._elements: dict[Path, frozenset[Scalar]] = {}
+
+    @property
+    def size(self) -> int:
+        """About how many characters of texts it has."""
+        if self._size is None:
+            try:
+                self._size = len(orjson.dumps(self._event["content"]))
+            except TypeError:  # an integer of more than 64 bits, as in rooms of old
+                self._size = MAX_SIZE
+        return self._size
 
     @property
     def room_id(self) -> str:

@@ -10,14 +10,18 @@ Spec: client-server-api#push-rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Set
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from app.spec import globs, push_conditions, push_rulesets
 from app.spec.events import Json
 from app.spec.push_conditions import EventCondition, EventView, MemberCondition, Recipient
 
+MAX_COST: Final = 150_000_000
+"""Of all users' own conditions for one event, in ns."""
+CHEAP_CONDITIONS: Final = 100
+"""They can't take long, so that it isn't reckoned how long."""
 MAX_ROOMS: Final = 1000
 """Of which a `Ruleset` remembers what rules there are for it."""
 
@@ -54,6 +58,8 @@ class Rule(NamedTuple):
     outcome: Outcome
     only_room_id: str | None = None
     """In lower case: for events of other rooms the rule needn't be looked at."""
+    is_own: bool = False
+    """It is the user's own, and has conditions: how many and which, only its user knows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +72,10 @@ class Ruleset:
     """By rule id, as only one of them can match; likewise `sender`."""
     sender: dict[str, Rule]
     underride: tuple[Rule, ...]
+    conditions: int = 0
+    """How many there are in the user's own rules."""
+    search_cost: int = 0
+    """For how many characters texts have to be looked through for them."""
     _override_by_room: dict[str, tuple[Rule, ...]] = field(default_factory=dict)
 
     def in_order(self, view: EventView) -> Iterator[Rule]:
@@ -97,20 +107,20 @@ def evaluate(
     Asks `ruleset_of` for each user; who has changed nothing must get the one `DEFAULTS`. That the
     sender is ignored by a member is for the caller to see.
     """
-    candidates: dict[Ruleset, list[Rule]] = {}
-    outcomes: dict[str, Outcome] = {}
+    groups: dict[Ruleset, list[Recipient]] = {}
     for member in members:
-        if member.user_id == view.sender:
-            continue
-        ruleset = ruleset_of(member.user_id)
-        rules = candidates.get(ruleset)
-        if rules is None:
-            rules = candidates[ruleset] = _candidates(view, ruleset)
-        for rule in rules:
-            if not rule.of_member or _holds_for(rule, view, member):
-                if rule.outcome.notify:
-                    outcomes[member.user_id] = rule.outcome
-                break
+        if member.user_id != view.sender:
+            groups.setdefault(ruleset_of(member.user_id), []).append(member)
+    too_costly = _too_costly(view, groups)
+    outcomes: dict[str, Outcome] = {}
+    for ruleset, group in groups.items():
+        rules = _candidates(view, ruleset, with_own=ruleset not in too_costly)
+        for member in group:
+            for rule in rules:
+                if not rule.of_member or _holds_for(rule, view, member):
+                    if rule.outcome.notify:
+                        outcomes[member.user_id] = rule.outcome
+                    break
     return outcomes
 
 
@@ -129,11 +139,37 @@ def compiled(changes: Json) -> Ruleset:
     return _compiled(changes) if changes else DEFAULTS
 
 
-def _candidates(view: EventView, ruleset: Ruleset) -> list[Rule]:
+def _too_costly(view: EventView, rulesets: Iterable[Ruleset]) -> Set[Ruleset]:
+    """Return the rulesets for whose own conditions there is no time left.
+
+    All of this happens while everybody's writes wait. What one user may have takes less than half
+    of MAX_COST; where many users have that much, the cheap ones are asked first, so that nobody
+    loses notifications by the rules of others, unless by those who collect them on purpose.
+    """
+    costly = [it for it in rulesets if it.conditions]
+    if sum(it.conditions for it in costly) <= CHEAP_CONDITIONS:
+        return frozenset()
+    costs = sorted((_cost(view, it), number) for number, it in enumerate(costly))
+    left = MAX_COST
+    skipped = set()
+    for cost, number in costs:
+        left -= cost
+        if left < 0:
+            skipped.add(costly[number])
+    return skipped
+
+
+def _cost(view: EventView, ruleset: Ruleset) -> int:
+    """About how long it takes to ask the user's own conditions, in ns."""
+    searches = ruleset.search_cost * (100 + view.size // 20) if ruleset.search_cost else 0
+    return 200 * ruleset.conditions + searches
+
+
+def _candidates(view: EventView, ruleset: Ruleset, *, with_own: bool) -> list[Rule]:
     """The rules that only depend on the member now, up to the first that matches for everybody."""
     candidates = []
     for rule in ruleset.in_order(view):
-        if _holds(rule, view):
+        if (with_own or not rule.is_own) and _holds(rule, view):
             candidates.append(rule)
             if not rule.of_member:
                 break
@@ -153,19 +189,24 @@ def _holds_for(rule: Rule, view: EventView, member: Recipient) -> bool:
 
 
 def _compiled(changes: Json) -> Ruleset:
-    def rules(kind: str) -> dict[str, Rule]:
-        return {
-            rule["rule_id"]: _compiled_rule(rule)
-            for rule in push_rulesets.in_order(changes, kind)
-            if rule["enabled"]
-        }
+    own: list[Json] = []
 
-    return Ruleset(
+    def rules(kind: str) -> dict[str, Rule]:
+        enabled = [rule for rule in push_rulesets.in_order(changes, kind) if rule["enabled"]]
+        own.extend(rule for rule in enabled if not rule["default"])
+        return {rule["rule_id"]: _compiled_rule(rule) for rule in enabled}
+
+    ruleset = Ruleset(
         override=tuple(rules("override").values()),
         content=tuple(rules("content").values()),
         room=rules("room"),
         sender=rules("sender"),
         underride=tuple(rules("underride").values()),
+    )
+    return replace(
+        ruleset,
+        conditions=sum(map(push_rulesets.conditions, own)),
+        search_cost=sum(map(push_rulesets.search_cost, own)),
     )
 
 
@@ -177,6 +218,7 @@ def _compiled_rule(rule: Json) -> Rule:
         tuple(condition.of_member for condition in conditions if condition.of_member is not None),
         _outcome(rule["actions"]),
         next(filter(None, map(_only_room_id, rule.get("conditions", ()))), None),
+        is_own=not rule["default"] and bool(conditions),
     )
 
 

@@ -229,6 +229,36 @@ def test_the_most_patterns_that_a_user_may_have_do_not_take_long_together(
     assert time.thread_time() - started < SLOWEST_SECONDS
 
 
+def greedy(number: int) -> Json:
+    """As many patterns as a user may have, each as slow as it can be."""
+    own = "c" + "?" * number + "d"  # equal patterns of several users are looked for once
+    patterns = [
+        WORST_KEYWORDS["wildcards"](at)[: 255 - len(own)] + own
+        for at in range(push_rulesets.MAX_SEARCHES)
+    ]
+    rules = [
+        {"rule_id": str(at), "enabled": True, "actions": [], "pattern": pattern}
+        for at, pattern in enumerate(patterns)
+    ]
+    return {"rules": {"content": rules}}
+
+
+def test_many_users_with_slow_rules_delay_nobody_and_cost_others_no_notification() -> None:
+    keyword = {"pattern": "ca*e", "actions": ["notify", {"set_tweak": "highlight"}]}
+    modest = push_rules.compiled(push_rulesets.with_rule({}, "content", "cake", keyword))
+    rulesets = {f"@greedy{n}:x.y": push_rules.compiled(greedy(n)) for n in range(20)}
+    rulesets["@modest:x.y"] = modest
+    members = [Recipient(user_id) for user_id in rulesets]
+    body = "a " * 30_000 + "b cake c" + "d" * 30
+
+    started = time.thread_time()
+    outcomes = push_rules.evaluate(view_of({"body": body}), members, rulesets.__getitem__)
+
+    assert time.thread_time() - started < SLOWEST_SECONDS
+    assert outcomes["@modest:x.y"].highlight
+    assert set(outcomes) == set(rulesets)
+
+
 @examples(60)
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_a_name_is_found_in_what_contains_it_as_a_word(name: str, around: str) -> None:

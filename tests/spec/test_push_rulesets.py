@@ -344,6 +344,39 @@ def test_patterns_that_cost_a_search_are_limited_and_words_are_not() -> None:
         push_rulesets.with_rule(changes, "override", "mute", mute)
 
 
+def with_conditions(changes: Json, rules: int, each: int, size: int = 0) -> Json:
+    for number in range(rules):
+        one = {"kind": "event_match", "key": "type", "pattern": "x"}
+        rule = {"actions": [{"set_tweak": "y" * size}], "conditions": [one] * each}
+        changes = push_rulesets.with_rule(changes, "override", str(number), rule)
+    return changes
+
+
+def test_the_conditions_of_all_rules_together_are_limited() -> None:
+    changes = with_conditions({}, rules=push_rulesets.MAX_ALL_CONDITIONS // 20, each=20)
+    one = [{"kind": "room_member_count", "is": "2"}]
+
+    more: list[tuple[str, Json]] = [
+        ("underride", {"actions": [], "conditions": one}),
+        ("content", {"actions": [], "pattern": "cake"}),
+    ]
+    for kind, rule in more:
+        with pytest.raises(InvalidRule):
+            push_rulesets.with_rule(changes, kind, "x", rule)
+    assert push_rulesets.with_rule(changes, "override", "x", SILENT)
+
+
+def test_the_bytes_of_all_rules_together_are_limited() -> None:
+    changes = with_conditions({}, rules=65, each=1, size=7900)
+    loud = [{"set_tweak": "y" * 8000}]
+
+    with pytest.raises(InvalidRule):
+        push_rulesets.with_rule(changes, "override", "x", {"actions": loud})
+    with pytest.raises(InvalidRule):
+        push_rulesets.with_actions(changes, "override", ".m.rule.master", loud)
+    assert push_rulesets.with_rule(changes, "override", "0", SILENT)
+
+
 # Properties
 
 
