@@ -78,22 +78,28 @@ def test_an_unknown_user_and_a_wrong_password_get_the_same_answer(
     assert wrong.get_json() == unknown.get_json() == elsewhere.get_json()
 
 
-def test_an_unknown_user_takes_as_long_as_a_wrong_password(make_app: MakeApp) -> None:
-    app = make_app(password_hashing="argon2id")
-    database: Database = app.extensions["db"]
+@pytest.mark.parametrize("name", ["nobody", "closed"])
+def test_an_unknown_or_closed_account_takes_as_long_as_a_wrong_password(
+    make_app: MakeApp, name: str
+) -> None:
+    database: Database = make_app(password_hashing="argon2id").extensions["db"]
     hashed = accounts.hash_password(database.server, PASSWORD)
-    known = accounts.Known("@a:localhost", hashed, 0, False, False, None)
+    with database.write() as tx:
+        for known in ("alice", "closed"):
+            accounts.create(tx, f"@{known}:localhost", hashed)
+        accounts.mark_deactivated(tx, "@closed:localhost", erase=False)
     accounts.has_password(database.server, None, "warm-up")
 
-    def seconds(account: accounts.Known | None) -> float:
+    def seconds(name: str) -> float:
         began = time.thread_time()
-        assert not accounts.has_password(database.server, account, "guess")
+        with pytest.raises(MatrixError, match=login_core.WRONG):
+            login_core.by_password(database, name, "guess")
         return time.thread_time() - began
 
-    for_known = min(seconds(known) for _ in range(3))
-    for_unknown = min(seconds(None) for _ in range(3))
+    for_known = min(seconds("alice") for _ in range(3))
+    for_other = min(seconds(name) for _ in range(3))
 
-    assert for_unknown > for_known / 3
+    assert for_other > for_known / 3
 
 
 @pytest.mark.parametrize(
