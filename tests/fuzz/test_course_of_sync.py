@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 
 from app import config, create_app
 from app.caches import Lately
-from app.core.sync import to_device
+from app.core.rooms import history
+from app.core.sync import spans, to_device
 from tests.conftest import PASSWORD, V3, Person
 from tests.fuzz import examples
 from tests.fuzz.course_client import Device, Habits
@@ -176,8 +177,13 @@ def people(beginning: Beginning, chosen: list[Habits], found: World) -> World:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server whose answers hold few messages to a device, and that soon forgets what was."""
+    """A server with small answers and short searches, which soon forgets what was."""
     monkeypatch.setattr(to_device, "AT_ONCE", 2)
+    monkeypatch.setattr(spans, "_SCANNED_AT_ONCE", 2)
+    monkeypatch.setattr(spans, "_MAX_SCANNED", 4)
+    monkeypatch.setattr(spans, "_MAX_SCANNED_IN_ALL", 8)
+    monkeypatch.setattr(history, "SCANNED_ROWS", 6)
+    monkeypatch.setattr(history, "_BATCH", 3)
     monkeypatch.setattr(Lately, "MAX_EVENTS", 8)
 
 
