@@ -225,6 +225,65 @@ def test_name_and_avatar_come_when_they_change_and_as_null_when_they_go(login: L
     assert (bare["rooms"][room_id]["avatar"], bare["rooms"][room_id]["name"]) == (None, None)
 
 
+@pytest.mark.parametrize("missed", [0, 20], ids=["in the timeline", "in a gap"])
+@pytest.mark.parametrize("version", ["10", "11"])
+def test_a_redacted_name_is_taken_back_and_gives_heroes(
+    login: Login, room: MakeRoom, version: str, missed: int
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob, room_version=version)
+    wanted = window(9, required_state=[["m.room.name", ""]])
+    sent = [
+        alice.set_state(room_id, "m.room.name", {"name": "Mad"}),
+        alice.set_state(room_id, "m.room.avatar", {"url": "mxc://localhost/mad"}),
+    ]
+    pos = ask(bob, lists=wanted)["pos"]
+
+    for number, answer in enumerate(sent):
+        event_id = quote(answer.get_json()["event_id"])
+        alice.put(f"rooms/{quote(room_id)}/redact/{event_id}/r{number}", json={})
+    for _ in range(missed):
+        alice.send(room_id)
+    answer = ask(bob, pos, lists=wanted)
+    alice.send(room_id)
+    then = ask(bob, answer["pos"], lists=wanted)["rooms"][room_id]
+
+    found = answer["rooms"][room_id]
+    assert (found["name"], found["avatar"]) == (None, None)
+    assert [hero["user_id"] for hero in found["heroes"]] == [alice.user_id]
+    assert state(answer, room_id) == {("m.room.name", ""): {}}
+    assert {"name", "avatar", "heroes"}.isdisjoint(then)
+
+
+def test_a_redacted_display_name_of_a_hero_follows(login: Login, room: MakeRoom) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(bob, alice)
+    named = {"membership": "join", "displayname": "Mad"}
+    event_id = alice.set_state(room_id, "m.room.member", named, alice.user_id).get_json()
+    first = ask(bob)
+    path = f"rooms/{quote(room_id)}/redact/{quote(event_id['event_id'])}/r"
+    bob.put(path, json={})
+
+    then = ask(bob, first["pos"])["rooms"][room_id]
+
+    assert first["rooms"][room_id]["heroes"] == [{"user_id": alice.user_id, "displayname": "Mad"}]
+    assert then["heroes"] == [{"user_id": alice.user_id}]
+
+
+def test_a_room_whose_alias_is_taken_away_has_heroes(login: Login, room: MakeRoom) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob, room_alias_name="tea")
+    alias = {"alias": "#tea:localhost"}
+    alice.set_state(room_id, "m.room.canonical_alias", alias)
+    first = ask(bob)
+
+    alice.set_state(room_id, "m.room.canonical_alias", {})
+    then = ask(bob, first["pos"])["rooms"][room_id]
+
+    assert "heroes" not in first["rooms"][room_id]
+    assert [hero["user_id"] for hero in then["heroes"]] == [alice.user_id]
+
+
 def test_a_room_without_a_name_has_heroes_that_follow(login: Login, room: MakeRoom) -> None:
     alice, bob, carol = login("alice"), login("bob"), login("carol")
     alice.put(f"profile/{alice.user_id}/displayname", json={"displayname": "Alice"})

@@ -15,7 +15,7 @@ import orjson
 from sqlalchemy import TextClause, text
 
 from app.caches import ClientEvent
-from app.core.rooms import client_events, erasure, state
+from app.core.rooms import client_events, erasure, state, timeline
 from app.core.sync.sliding_asks import Config
 from app.core.sync.sliding_told import ToldRoom
 from app.core.sync.spans import Span
@@ -35,6 +35,12 @@ _HELD = (
 )
 _HELD_BUT_MEMBERS: Final = text(_HELD + "IS NULL")
 _HELD_MEMBERS: Final = text(_HELD + "IN ('join', 'leave', 'ban', 'invite', 'knock')")
+_REDACTED: Final = text(
+    "SELECT position, redacted_by FROM events"
+    " WHERE position IN (SELECT value FROM json_each(:positions)) AND redacted_by IS NOT NULL"
+)
+NAME: Final[StateKey] = ("m.room.name", "")
+AVATAR: Final[StateKey] = ("m.room.avatar", "")
 
 
 @dataclass(slots=True)
@@ -70,10 +76,18 @@ class News:
         """There may be state that changed, and no event in the timeline that says so."""
         return self.span.is_limited or self.is_expanded
 
+    @property
+    def may_have_redactions(self) -> bool:
+        """State that the client knows may have been redacted since."""
+        if self.is_initial:
+            return False
+        return self.has_gap or any(it.type == timeline.REDACTION for it in self.span.timeline)
+
 
 def load(tx: Reader, user_id: str, news: Collection[News]) -> dict[str, list[ClientEvent]]:
     """{room_id: the state to tell}; fills `changed` and `members` of each room."""
     held = _held(tx, news)
+    redacted = _redacted(tx, news)
     found: dict[str, list[ClientEvent]] = {}
     for one in news:
         room_id = one.span.room_id
@@ -82,6 +96,9 @@ def load(tx: Reader, user_id: str, news: Collection[News]) -> dict[str, list[Cli
         one.changed = {key: at for key, at in entries.items() if at > one.since}
         due = {at for key, at in entries.items() if _is_due(one, key, at)}
         due |= _lazy(tx, one)
+        taken_back = redacted.get(room_id, {})
+        one.changed |= taken_back
+        due |= {at for key, at in taken_back.items() if one.config.wants(key)}
         events = client_events.load(tx, sorted(due))
         found[room_id] = erasure.hide(tx, user_id, events)
     return found
@@ -111,6 +128,26 @@ def _held(tx: Reader, news: Collection[News]) -> dict[str, dict[StateKey, int]]:
     _collect(tx, _HELD_BUT_MEMBERS, others, held)
     _collect(tx, _HELD_MEMBERS, members, held)
     return held
+
+
+def _redacted(tx: Reader, news: Collection[News]) -> dict[str, dict[StateKey, int]]:
+    """Return {room_id: {key: position}} of names and avatars that have been redacted since.
+
+    Their events are the same as before, so that no position tells that they changed.
+    """
+    places: dict[int, tuple[News, StateKey]] = {}
+    for one in news:
+        if one.may_have_redactions:
+            entries = _positions(tx, one.span.room_id, [NAME, AVATAR])
+            places |= {position: (one, key) for key, position in entries.items()}
+    found: dict[str, dict[StateKey, int]] = {}
+    if places:
+        asked = {"positions": orjson.dumps(list(places)).decode()}
+        for position, redacted_by in tx.sql.execute(_REDACTED, asked):
+            one, key = places[position]
+            if redacted_by > one.since:
+                found.setdefault(one.span.room_id, {})[key] = position
+    return found
 
 
 def _collect(

@@ -17,7 +17,7 @@ from app.core.push import counts
 from app.core.rooms import state
 from app.core.sync import summaries
 from app.core.sync.sliding_order import Order
-from app.core.sync.sliding_state import News
+from app.core.sync.sliding_state import AVATAR, NAME, News
 from app.db import Reader
 from app.spec.events import Json, StateKey
 
@@ -45,15 +45,14 @@ _BUMPS = text(
     "  ORDER BY position DESC LIMIT 1 OFFSET :most - 1),"
     " room.value) AS bump FROM json_each(:rooms) AS room"
 )
-_NAME: Final[StateKey] = ("m.room.name", "")
-_AVATAR: Final[StateKey] = ("m.room.avatar", "")
+_ALIAS: Final[StateKey] = ("m.room.canonical_alias", "")
 
 
 def names(tx: Reader, one: News) -> Json:
     """Name and avatar, where the client does not know them; None: it has been taken away."""
-    held = state.current_many(tx, one.span.room_id, [_NAME, _AVATAR])
+    held = state.current_many(tx, one.span.room_id, [NAME, AVATAR])
     found: Json = {}
-    for key, field, name in ((_NAME, "name", "name"), (_AVATAR, "url", "avatar")):
+    for key, field, name in ((NAME, "name", "name"), (AVATAR, "url", "avatar")):
         if not one.is_initial and key not in one.changed:
             continue
         value = held[key].content.get(field) if key in held else None
@@ -69,7 +68,9 @@ def add_members(tx: Reader, user_id: str, shown: Iterable[News], entries: dict[s
     changed = [
         one.span.room_id
         for one in shown
-        if one.is_initial or any(key[0] == state.MEMBER or key == _NAME for key in one.changed)
+        if one.is_initial
+        or one.may_have_redactions
+        or any(key[0] == state.MEMBER or key in {NAME, _ALIAS} for key in one.changed)
     ]
     for room_id, summary in summaries.load(tx, user_id, changed).items() if changed else ():
         entry = entries[room_id]
