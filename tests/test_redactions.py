@@ -204,7 +204,6 @@ def fill(alice: Person, bob: Person, room_id: str) -> list[str]:
         "m.room.avatar": {"url": "mxc://localhost/SECRET"},
         "m.room.canonical_alias": {"alias": "#tea:localhost", "org.example": "SECRET"},
         "m.room.pinned_events": {"pinned": ["$SECRET"]},
-        "m.room.server_acl": {"allow": ["*"], "deny": ["SECRET.example"]},
         "m.space.child": {"via": ["SECRET.example"]},
         "org.example.state": {"text": "SECRET"},
     }

@@ -16,8 +16,8 @@ Spec: client-server-api#receiving-notifications, client-server-api#threaded-read
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Final, NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
 
 import orjson
 from sqlalchemy import (
@@ -51,6 +51,8 @@ MAIN: Final = "main"
 KEPT_EVENTS: Final = 1000
 _PRUNED_EVERY: Final = 256
 """Events of a room."""
+_Kind = tuple[int, str, bool]
+"""Position of an event, thread, whether it is a highlight."""
 _POWER: Final[list[StateKey]] = [room_state.CREATE, room_state.POWER_LEVELS]
 
 _USERS = func.json_each(bindparam("users")).table_valued("value")  # as one value: no row each
@@ -129,25 +131,27 @@ _DROP_COUNTS = delete(UnreadCount).where(
     UnreadCount.user_id == bindparam("of_user"), UnreadCount.room_id == bindparam("in_room")
 )
 _DROP_COUNT = _DROP_COUNTS.where(UnreadCount.thread_id == bindparam("thread"))
+_COUNTED = (
+    UnreadCount.user_id.in_(select(_USERS.c.value)),
+    UnreadCount.room_id == bindparam("in_room"),
+    UnreadCount.thread_id == bindparam("thread"),
+)
 _COUNT_DOWN = (
     update(UnreadCount)
-    .where(
-        UnreadCount.user_id == bindparam("of_user"),
-        UnreadCount.room_id == bindparam("in_room"),
-        UnreadCount.thread_id == bindparam("thread"),
-    )
+    .where(*_COUNTED)
     .values(
         notification_count=UnreadCount.notification_count - 1,
         highlight_count=func.max(0, UnreadCount.highlight_count - bindparam("highlights")),
     )
 )
-_DROP_EMPTY = _DROP_COUNT.where(UnreadCount.notification_count <= 0)
+_DROP_EMPTY = delete(UnreadCount).where(*_COUNTED, UnreadCount.notification_count <= 0)
 _OF_EVENT = (
     Notification.user_id.in_(select(_USERS.c.value)),
     Notification.room_id == bindparam("in_room"),
 )
 _RETURNED = (
     Notification.user_id,
+    Notification.event_position,
     Notification.thread_id,
     Notification.is_highlight,
     Notification.is_read,
@@ -180,14 +184,6 @@ _OLDEST_KEPT = (
     .offset(KEPT_EVENTS)
     .limit(1)
 )
-
-
-class _Counted(NamedTuple):
-    """A notification that is counted as unread."""
-
-    user_id: str
-    thread_id: str
-    is_highlight: bool
 
 
 def count(tx: Tx, event: Event, position: int, thread_id: str | None) -> None:
@@ -259,8 +255,7 @@ def forget(tx: Tx, event: Event, position: int) -> None:
         "in_room": event.room_id,
         "position": position,
     }
-    dropped = tx.sql.execute(_DROP_OF_EVENT, asked).all()
-    _take_out(tx, event.room_id, [row for row in dropped if not row.is_read])
+    _take_out(tx, event.room_id, _alike(tx.sql.execute(_DROP_OF_EVENT, asked)))
 
 
 def move_to_main(tx: Tx, room_id: str, thread_id: str, positions: Collection[int]) -> None:
@@ -270,20 +265,20 @@ def move_to_main(tx: Tx, room_id: str, thread_id: str, positions: Collection[int
     members = [it for it in state.joined_users(tx, room_id) if _is_local(tx, it)]
     asked = {"users": orjson.dumps(members).decode(), "room_id": room_id, "thread_id": thread_id}
     unread = list(tx.sql.execute(_UNREAD_IN_THREAD, asked).scalars())
-    if not unread:
-        return
     asked = {
         "users": orjson.dumps(unread).decode(),
         "in_room": room_id,
         "positions": orjson.dumps(list(positions)).decode(),
     }
-    moved = [row for row in tx.sql.execute(_MOVE_TO_MAIN, asked) if not row.is_read]
-    gone = [(row.user_id, thread_id, row.is_highlight) for row in moved]
-    _take_out(tx, room_id, [_Counted(*it) for it in gone])
-    for row in moved:
-        users = orjson.dumps([row.user_id]).decode()
-        added = {"room_id": room_id, "thread_id": MAIN, "is_highlight": row.is_highlight}
-        tx.sql.execute(_ADD, {"users": users, **added})
+    moved = _alike(tx.sql.execute(_MOVE_TO_MAIN, asked)) if unread else {}
+    _take_out(
+        tx,
+        room_id,
+        {(position, thread_id, is_loud): it for (position, _, is_loud), it in moved.items()},
+    )
+    for (_, thread, is_highlight), users in moved.items():
+        row = {"room_id": room_id, "thread_id": thread, "is_highlight": is_highlight}
+        tx.sql.execute(_ADD, {"users": orjson.dumps(users).decode(), **row})
 
 
 def remove_room(tx: Tx, room_id: str) -> None:
@@ -294,26 +289,34 @@ def remove_room(tx: Tx, room_id: str) -> None:
 
 def _notified_by(tx: Reader, event: Event) -> list[str]:
     """Return the users of this server whom the event may have notified and who have not left."""
-    users = {*state.joined_users(tx, event.room_id), event.state_key or event.sender}
-    return [it for it in users if _is_local(tx, it)]
+    invited = {event.state_key or ""} if event.type == state.MEMBER else set()
+    return [it for it in state.joined_users(tx, event.room_id) | invited if _is_local(tx, it)]
 
 
-def _take_out(tx: Tx, room_id: str, unread: Collection[_Counted | rows.AnyRow]) -> None:
+def _alike(notifications: Iterable[rows.AnyRow]) -> dict[_Kind, list[str]]:
+    """Return the users of unread notifications that count alike."""
+    found: dict[_Kind, list[str]] = {}
+    for row in notifications:
+        if not row.is_read:
+            kind = (row.event_position, row.thread_id, row.is_highlight)
+            found.setdefault(kind, []).append(row.user_id)
+    return found
+
+
+def _take_out(tx: Tx, room_id: str, notifications: Mapping[_Kind, list[str]]) -> None:
     """Count these notifications as unread no more."""
-    if not unread:
-        return
-    keys = [
-        {
-            "of_user": it.user_id,
+    for (_, thread, is_highlight), users in notifications.items():
+        counted = {
+            "users": orjson.dumps(users).decode(),
             "in_room": room_id,
-            "thread": it.thread_id,
-            "highlights": int(it.is_highlight),
+            "thread": thread,
+            "highlights": int(is_highlight),
         }
-        for it in unread
-    ]
-    tx.sql.execute(_COUNT_DOWN, keys)
-    tx.sql.execute(_DROP_EMPTY, keys)
-    _note_change(tx, {it.user_id for it in unread})
+        tx.sql.execute(_COUNT_DOWN, counted)
+        tx.sql.execute(_DROP_EMPTY, counted)
+    concerned = {user for users in notifications.values() for user in users}
+    if concerned:
+        _note_change(tx, concerned)
 
 
 def _note_change(tx: Tx, user_ids: Collection[str]) -> None:

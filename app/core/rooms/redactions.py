@@ -3,7 +3,7 @@
 `DERIVED` is the whole list. Whatever is newly kept beside the events (a column, a table, a cache)
 belongs into it, or it outlives the redaction. What is read from the redacted event whenever it is
 asked for needs no entry: name, topic and avatar of a room in the directory, spaces, summaries and
-pushes; names of members; permissions, server ACLs, pinned events; filters by content; rows of the
+pushes; names of members; permissions, pinned events; filters by content; rows of the
 outbox, which name an event by its position.
 
 What a redaction may not take away the specification decides (spec/redaction.py): memberships, join
