@@ -244,14 +244,14 @@ def test_a_redacted_name_is_taken_back_and_gives_heroes(
         alice.put(f"rooms/{quote(room_id)}/redact/{event_id}/r{number}", json={})
     for _ in range(missed):
         alice.send(room_id)
-    answer = ask(bob, pos, lists=wanted)
+    news = ask(bob, pos, lists=wanted)
     alice.send(room_id)
-    then = ask(bob, answer["pos"], lists=wanted)["rooms"][room_id]
+    then = ask(bob, news["pos"], lists=wanted)["rooms"][room_id]
 
-    found = answer["rooms"][room_id]
+    found = news["rooms"][room_id]
     assert (found["name"], found["avatar"]) == (None, None)
     assert [hero["user_id"] for hero in found["heroes"]] == [alice.user_id]
-    assert state(answer, room_id) == {("m.room.name", ""): {}}
+    assert state(news, room_id) == {("m.room.name", ""): {}}
     assert {"name", "avatar", "heroes"}.isdisjoint(then)
 
 
