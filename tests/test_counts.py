@@ -441,3 +441,16 @@ def test_the_number_of_statements_does_not_grow_with_the_room(
     people[0].send(big)
 
     assert len(statements) - for_few == for_few
+
+
+def test_after_a_part_is_read_all_highlights_of_the_rest_count(login: Login, room: Room) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    first = mention(alice, room_id, bob.user_id)
+    for _ in range(3):
+        mention(alice, room_id, bob.user_id)
+    before = unread(bob, room_id)
+
+    read(bob, room_id, first)
+
+    assert (before, unread(bob, room_id)) == ((4, 4), (3, 3))

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from flask import Flask
-from sqlalchemy import select
+from sqlalchemy import Integer, cast, func, select
 
 from app.core.rooms import redactions
 from app.models.events import StoredEvent
+from app.models.push import Notification, UnreadCount
 from tests import reading
 from tests.conftest import Login, Person
 from tests.rooms import Json, act, everything, in_thread, read, refusal
 
 Room = Callable[..., str]
 BY_THREAD = json.dumps({"room": {"timeline": {"unread_thread_notifications": True, "limit": 50}}})
+
+COUNTED = select(
+    UnreadCount.user_id,
+    UnreadCount.thread_id,
+    UnreadCount.notification_count,
+    UnreadCount.highlight_count,
+)
+LISTED = (
+    select(
+        Notification.user_id,
+        Notification.thread_id,
+        func.count(),
+        func.sum(cast(Notification.is_highlight, Integer)),
+    )
+    .where(Notification.is_read.is_(False))
+    .group_by(Notification.user_id, Notification.thread_id)
+)
 
 
 @pytest.fixture
@@ -292,3 +311,35 @@ def test_a_redaction_without_the_power_undoes_nothing(
 
     assert refusal(answer) == (403, "M_FORBIDDEN")
     assert unread(carol, room_id) == {"main": (1, 1)}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_counts_agree_with_the_notifications_whatever_is_redacted(
+    app: Flask, alice: Person, bob: Person, room: Room, seed: int
+) -> None:
+    choose = random.Random(seed)  # noqa: S311 - the same course in every run
+    room_id = room(alice, bob)
+    sent = [alice.send(room_id)]
+    for _ in range(60):
+        target = choose.choice(sent)
+        kind = choose.choice(["say", "mention", "thread", "comment", "redact", "redact", "read"])
+        if kind == "redact":
+            redact(alice, room_id, target)
+        elif kind == "read":
+            path = f"rooms/{quote(room_id)}/receipt/m.read/{quote(target)}"
+            bob.post(path, json=choose.choice([{}, {"thread_id": "main"}]))
+        elif kind in {"thread", "comment"}:
+            rel_type = "m.thread" if kind == "thread" else "org.example.comment"
+            mentions = choose.choice([[], [bob.user_id]])
+            path = f"rooms/{quote(room_id)}/send/m.room.message/c{len(sent)}"
+            content = {"msgtype": "m.text", "body": "x", "m.mentions": {"user_ids": mentions}}
+            answer = alice.put(path, json=content | relation(rel_type, target))
+            if answer.status_code == 200:  # no thread begins at an event that relates to another
+                sent.append(answer.get_json()["event_id"])
+        else:
+            sent.append(mention(alice, room_id, bob) if kind == "mention" else alice.send(room_id))
+
+        with app.extensions["db"].read() as tx:
+            counted = set(map(tuple, tx.sql.execute(COUNTED)))
+            listed = set(map(tuple, tx.sql.execute(LISTED)))
+        assert counted == listed

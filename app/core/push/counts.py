@@ -25,6 +25,7 @@ from sqlalchemy import (
     Integer,
     Text,
     bindparam,
+    cast,
     delete,
     false,
     func,
@@ -102,7 +103,8 @@ _LEFT_UNREAD = (
     select(
         Notification.thread_id,
         func.count().label("notification_count"),
-        func.sum(Notification.is_highlight).label("highlight_count"),
+        # as a number: the sum of booleans would be taken for one, and 5 for true
+        func.sum(cast(Notification.is_highlight, Integer)).label("highlight_count"),
     )
     .where(
         Notification.user_id == bindparam("user_id"),
