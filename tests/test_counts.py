@@ -26,7 +26,7 @@ def unread(person: Person, room_id: str) -> tuple[int, int]:
 
 def unread_by_thread(person: Person, room_id: str) -> dict[str, tuple[int, int]]:
     room = person.sync(**BY_THREAD)["rooms"]["join"][room_id]
-    threads = {name: pair(it) for name, it in room["unread_thread_notifications"].items()}
+    threads = {name: pair(it) for name, it in room.get("unread_thread_notifications", {}).items()}
     return {"main": pair(room["unread_notifications"]), **threads}
 
 
@@ -188,6 +188,20 @@ def test_a_receipt_reads_its_thread_and_one_without_reads_all(login: Login, room
     assert in_one == {"main": (2, 0), root: (1, 0)}
     assert in_main == {"main": (0, 0), root: (1, 0)}
     assert unread_by_thread(bob, room_id) == {"main": (0, 0), root: (1, 0)}
+
+
+def test_counts_of_threads_are_left_out_where_there_are_none(login: Login, room: Room) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    in_thread(alice, room_id, alice.send(room_id))
+    before = bob.sync(**BY_THREAD)["rooms"]["join"][room_id]
+
+    bob.post(f"rooms/{room_id}/receipt/m.read/{quote(alice.send(room_id))}")
+    after = bob.sync(**BY_THREAD)["rooms"]["join"][room_id]
+
+    assert len(before["unread_thread_notifications"]) == 1
+    assert "unread_thread_notifications" not in after
+    assert after["unread_notifications"] == {"notification_count": 0, "highlight_count": 0}
 
 
 def test_who_answers_in_a_thread_has_read_that_thread(login: Login, room: Room) -> None:

@@ -149,6 +149,24 @@ def test_the_root_and_reactions_to_it_are_in_the_main_timeline(login: Login, roo
     assert [answer.status_code for answer in answers] == [200, 200, 200]
 
 
+def test_what_relates_to_a_root_may_be_read_in_its_thread(login: Login, room: Room) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    root = alice.send(room_id)
+    in_thread(alice, room_id, root)
+    said = alice.send(room_id, "by the way", **relating(root, "m.reference"))
+    last = alice.send(room_id, "so do I", **relating(said, "m.annotation"))
+
+    answers = [read(bob, room_id, last, thread_id=it) for it in (root, "main", said)]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 400]
+    assert set(seen(alice.sync(), room_id)) == {last}
+
+
+def relating(event_id: str, rel_type: str) -> Json:
+    return {"m.relates_to": {"event_id": event_id, "rel_type": rel_type}}
+
+
 @pytest.mark.parametrize("thread_id", ["", None, 5, ["main"], "$other"])
 def test_a_thread_must_be_the_events_own(
     app: Flask, login: Login, room: Room, thread_id: Any

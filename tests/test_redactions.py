@@ -70,7 +70,7 @@ def mention(person: Person, room_id: str, other: Person, **content: Any) -> str:
 def unread(person: Person, room_id: str) -> dict[str, tuple[int, int]]:
     """{thread: (notifications, highlights)}, "main" for what is in none, as a first sync tells."""
     entry = person.sync(filter=BY_THREAD)["rooms"]["join"][room_id]
-    counts = {"main": entry["unread_notifications"], **entry["unread_thread_notifications"]}
+    counts = {"main": entry["unread_notifications"], **entry.get("unread_thread_notifications", {})}
     return {
         name: (count["notification_count"], count["highlight_count"])
         for name, count in counts.items()

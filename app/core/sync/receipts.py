@@ -34,6 +34,8 @@ AnyRow = Row[*tuple[Any, ...]]
 READ: Final = "m.read"
 PRIVATE: Final = "m.read.private"
 TYPES: Final = (READ, PRIVATE, account_data.FULLY_READ)
+_MAX_DEPTH: Final = 10
+"""How far the chain of events is followed that relate to one another."""
 
 _UPSERT = insert(Receipt)
 _UPSERT = _UPSERT.on_conflict_do_update(
@@ -93,7 +95,7 @@ def send(
             raise errors.invalid_param(f"{receipt_type} has no threads")
         _move_read_marker(tx, user_id, event)
         return
-    _check_thread(event, thread_id)
+    _check_thread(tx, event, thread_id)
     _move(tx, user_id, receipt_type, event, thread_id)
 
 
@@ -155,14 +157,30 @@ def _event(tx: Reader, user_id: str, room_id: str, event_id: str) -> ClientEvent
     return event
 
 
-def _check_thread(event: ClientEvent, thread_id: str | None) -> None:
-    """The root of a thread is in the main timeline; a receipt for it may name either."""
+def _check_thread(tx: Reader, event: ClientEvent, thread_id: str | None) -> None:
+    """The root of a thread is in the main timeline; a receipt for it may name either.
+
+    Deviates: so may one for an event that relates to the root in another way, such as a reaction.
+    Clients show it in the thread, and Synapse takes it as read there.
+    """
     if thread_id is None:
         return
     if thread_id == "":
         raise errors.invalid_param("thread_id is empty")
-    if thread_id not in {event.thread_id or counts.MAIN, event.event_id}:
+    if thread_id in {event.thread_id or counts.MAIN, event.event_id}:
+        return
+    if event.thread_id is not None or _top(tx, event).event_id != thread_id:
         raise errors.invalid_param("The event does not belong to this thread")
+
+
+def _top(tx: Reader, event: ClientEvent) -> ClientEvent:
+    """Return the event at the end of the chain of those to which this one relates."""
+    for _ in range(_MAX_DEPTH):
+        above = client_events.find(tx, event.relates_to) if event.relates_to else None
+        if above is None or above.room_id != event.room_id:
+            break
+        event = above
+    return event
 
 
 def _move(

@@ -348,10 +348,9 @@ def _unread(by_thread: dict[str, tuple[int, int]], *, is_by_thread: bool) -> Jso
     if not is_by_thread:
         return {"unread_notifications": _count(by_thread.values())}
     threads = {thread: _count([count]) for thread, count in by_thread.items() if thread != "main"}
-    return {
-        "unread_notifications": _count([by_thread.get("main", (0, 0))]),
-        "unread_thread_notifications": threads,
-    }
+    counted = {"unread_notifications": _count([by_thread.get("main", (0, 0))])}
+    # left out where no thread has any: clients take that as nothing, and Complement asks for it
+    return counted | ({"unread_thread_notifications": threads} if threads else {})
 
 
 def _count(pairs: Collection[tuple[int, int]]) -> Json:
