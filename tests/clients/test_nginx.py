@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,11 +122,27 @@ def test_a_big_upload_comes_through_and_one_too_big_does_not(nginx: tuple[str, s
     connection.putheader("Authorization", f"Bearer {token}")
     connection.putheader("Content-Length", str(55 * 2**20))
     connection.endheaders()  # refused by this alone
-    refused = connection.getresponse().status
+    refused = connection.getresponse()
+    body = json.loads(refused.read())
     connection.close()
 
     assert kept["content_uri"].startswith("mxc://localhost/")
-    assert refused == 413
+    assert (refused.status, body["errcode"]) == (413, "M_TOO_LARGE")
+    assert refused.headers["Access-Control-Allow-Origin"] == "*"
+
+
+def test_a_web_client_can_read_that_the_server_is_away(
+    nginx: tuple[str, str], behind: RunningServer
+) -> None:
+    matrix, _ = nginx
+    behind.stop()
+
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        ask(f"{matrix}/_matrix/client/versions")
+
+    answer = raised.value
+    assert (answer.code, json.loads(answer.read())["errcode"]) == (502, "M_UNKNOWN")
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
 
 
 def test_the_client_is_known_by_its_own_address(
@@ -137,7 +154,7 @@ def test_the_client_is_known_by_its_own_address(
     devices = ask(f"{matrix}/_matrix/client/v3/devices", token=token)["devices"]
 
     assert devices[0]["last_seen_ip"] == "127.0.0.1"
-    assert "POST /_matrix/client/v3/register" in behind.output()
+    assert " - 127.0.0.1 POST /_matrix/client/v3/register" in behind.output()
 
 
 def test_the_domain_shows_clients_the_way(nginx: tuple[str, str]) -> None:
