@@ -4,16 +4,25 @@ The checks that must pass before a server may start run here, so that they hold 
 `homebody serve` and for `gunicorn -c gunicorn.conf.py wsgi:app` alike.
 """
 
+from __future__ import annotations
+
+import mmap
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 # Before the working folder, which gunicorn puts first: that may have an `app` or a wsgi.py as well
 sys.path.insert(0, str(Path(__file__).parent))
 
+from gunicorn.errors import HaltServer
+
 from app import logs, privacy, serving
 from app.config import ConfigError, load  # `config` would be a setting of gunicorn
+
+if TYPE_CHECKING:
+    from gunicorn.arbiter import Arbiter
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the checks without a stack trace
 privacy.close_new_files()
@@ -39,3 +48,15 @@ keepalive = 75
 loglevel = "warning"
 umask = privacy.UMASK
 forwarded_allow_ips = ""  # app/web/wsgi.py decides whom to believe
+
+
+def pre_fork(_arbiter: Arbiter, worker: Any) -> None:
+    """Share a byte with the worker, which sets it when it serves."""
+    worker.has_served = mmap.mmap(-1, 1)
+
+
+def child_exit(arbiter: Arbiter, worker: Any) -> None:
+    """Give up when a worker has ended before it served: gunicorn would start the next for ever."""
+    is_stopping = not arbiter.LISTENERS
+    if not worker.has_served[0] and not is_stopping:
+        raise HaltServer("the server can't start; the lines above say why", 1)

@@ -88,7 +88,8 @@ class Config:
     public_url: str = setting(
         "http://localhost:8008",
         kinds.URL,
-        "Where clients reach this server; told in /.well-known/matrix/client and at log-in.",
+        "Where clients reach this server, as /.well-known/matrix/client and the answer to a login"
+        " say. Default: https:// and server_name; where that is localhost, the listener's port.",
     )
     identity_server: str | None = setting(
         None,
@@ -471,12 +472,20 @@ def _derived(config: Config, given: Mapping[KeyPath, Given]) -> Config:
     changes: dict[str, Any] = {
         "database_url": f"sqlite:///{config.data_dir / DATABASE_NAME}",
         "signing_key_path": config.data_dir / SIGNING_KEY_NAME,
+        "public_url": _default_public_url(config),
         "registration": "open" if _is_this_machine(config.server_name) else "token",
     }
     config = replace(config, **{key: changes[key] for key in changes if (key,) not in given})
     if ("allow_guests",) in given:
         return config
     return replace(config, allow_guests=config.registration == "open")
+
+
+def _default_public_url(config: Config) -> str:
+    if not _is_this_machine(config.server_name):
+        return f"https://{config.server_name}"
+    port = config.bind.rpartition(":")[2]
+    return f"http://localhost:{port}" if int(port) else _DEFAULTS.public_url
 
 
 def _objections(config: Config) -> Iterator[tuple[str, str]]:

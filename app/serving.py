@@ -184,7 +184,11 @@ def check_server_name(config: Config) -> None:
     ours.
     """
     with contextlib.closing(sqlite3.connect(database_path(config.database_url))) as connection:
-        check_name(config, connection)
+        try:
+            check_name(config, connection)
+        except StartError as error:
+            hint = f"To begin anew without them, move the data folder {config.data_dir} away"
+            raise StartError(f"{error}. {hint}") from None
 
 
 def check_name(config: Config, connection: sqlite3.Connection) -> None:
@@ -195,6 +199,12 @@ def check_name(config: Config, connection: sqlite3.Connection) -> None:
             f"server_name is {config.server_name}, but the accounts in the database are of {name}:"
             " it can't change once there are accounts"
         )
+
+
+def has_accounts(config: Config) -> bool:
+    """Return whether anybody has registered yet."""
+    with contextlib.closing(sqlite3.connect(database_path(config.database_url))) as connection:
+        return connection.execute("SELECT 1 FROM accounts LIMIT 1").fetchone() is not None
 
 
 def is_behind(migration: str) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -24,12 +25,15 @@ from gevent.server import StreamServer
 from gunicorn import util
 from gunicorn.http import errors as http_errors
 from gunicorn.workers.ggevent import GeventWorker
+from sqlalchemy.exc import DBAPIError
 
 from app import errors, hub, logs, memory, serving, trouble
+from app.config import FILE_NAME, ConfigError
 from app.connection import Backlog, Connection, Patience
 from app.watchdog import Watchdog
 
 if TYPE_CHECKING:
+    import mmap
     import socket
     from types import FrameType
 
@@ -46,6 +50,8 @@ SECONDS_AFTER_THE_START = 5.0
 """Before a large database is looked through: first come those who wait for the server."""
 SECONDS_TO_DRAIN = 5.0
 MAX_DRAINED_BYTES = 32 * 2**20
+CANNOT_BOOT = 3
+"""The exit code by which gunicorn's master knows that another worker would do no better."""
 _PIECE_BYTES = 2**16
 
 
@@ -53,6 +59,8 @@ class Worker(GeventWorker):
     """One process that serves; see the module."""
 
     PATIENCE: ClassVar = Patience()
+    has_served: mmap.mmap
+    """One byte that the master shares; see gunicorn.conf.py."""
 
     def init_process(self) -> None:
         """Set the process up and serve."""
@@ -63,8 +71,12 @@ class Worker(GeventWorker):
 
     def load_wsgi(self) -> None:
         """Make the application."""
-        with memory.made_to_last():
-            super().load_wsgi()
+        try:
+            with memory.made_to_last():
+                super().load_wsgi()
+        except (ConfigError, DBAPIError) as error:
+            LOG.error("homebody can't start: %s", " ".join(str(error).split()))  # noqa: TRY400 - the sentence says it all
+            sys.exit(CANNOT_BOOT)
 
     def init_signals(self) -> None:
         """Leave the handlers of Starter while the server is being made."""
@@ -73,7 +85,7 @@ class Worker(GeventWorker):
         """Serve until told to stop."""
         self._begin_to_listen_to_signals()
         memory.give_back()
-        LOG.info("homebody listens on %s", ", ".join(self.cfg.bind))
+        self._say_where()
         gevent.spawn(self._look_for_other_writers)
         gevent.spawn(self._look_for_damage)
         gevent.spawn(self._trim)
@@ -93,6 +105,26 @@ class Worker(GeventWorker):
         super().init_signals()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
+    def _say_where(self) -> None:
+        """Log what an administrator needs now, or could not change later."""
+        config = self._app.extensions["db"].server.config
+        # not cfg.bind: the port may have been left to the system
+        listening = ", ".join(map(_place, self.sockets))
+        LOG.info(
+            "homebody serves %s on %s, and sends clients to %s (public_url)",
+            config.server_name,
+            listening,
+            config.public_url,
+        )
+        if not serving.has_accounts(config):
+            LOG.info(
+                "There are no accounts yet. Once there are, server_name can't change from %s: to"
+                " have another one, set it in %s/%s now",
+                config.server_name,
+                config.data_dir,
+                FILE_NAME,
+            )
+
     def _serve(self) -> None:
         """What gunicorn's worker does in its `run`, but that looks for a stop once a second."""
         handling = Pool(self.worker_connections)
@@ -102,6 +134,7 @@ class Worker(GeventWorker):
         ]
         for server in listening:
             server.start()
+        self.has_served[0] = True
         while self.alive:
             self.notify()
             self._is_told_to_stop.wait(SECONDS_BETWEEN_SIGNS_OF_LIFE)
@@ -235,6 +268,12 @@ class Worker(GeventWorker):
             LOG.error(
                 "the database is damaged (%s): stop the server, then %s", found, trouble.ADVICE
             )
+
+
+def _place(listener: socket.socket) -> str:
+    """Return address and port as they stand in URLs."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _request_of(frame: FrameType) -> str | None:

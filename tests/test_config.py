@@ -264,6 +264,23 @@ def test_every_key_is_described_with_its_meaning() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "http://localhost:8008"),
+        ({"bind": "0.0.0.0:9000"}, "http://localhost:9000"),
+        ({"bind": "[::1]:9000"}, "http://localhost:9000"),
+        ({"server_name": "example.org"}, "https://example.org"),
+        ({"server_name": "example.org", "bind": "127.0.0.1:9000"}, "https://example.org"),
+        ({"server_name": "example.org", "public_url": "http://a.example"}, "http://a.example"),
+    ],
+)
+def test_without_a_public_url_clients_are_sent_where_the_name_leads(
+    options: dict[str, str], expected: str
+) -> None:
+    assert config.load(None, {}, options).public_url == expected
+
+
 def test_the_example_in_the_documentation_is_the_one_that_the_code_writes() -> None:
     assert EXAMPLE.read_text() == config.example()
 

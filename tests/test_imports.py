@@ -47,7 +47,17 @@ MAY_IMPORT = {
     "web": {"caches", "client_server", "config", "context", "core", "db", "errors", "hub", "logs"}
     | {"metrics", "spec", "trouble"},
     "connection": set[str](),
-    "worker": {"connection", "errors", "hub", "logs", "memory", "serving", "trouble", "watchdog"}
+    "worker": {
+        "config",
+        "connection",
+        "errors",
+        "hub",
+        "logs",
+        "memory",
+        "serving",
+        "trouble",
+        "watchdog",
+    }
     | {"web"},
     "privacy": {"config", "config_kinds", "config_sources", "core", "disk"},
     "serving": {"config", "core", "privacy", "spec", "trouble"},

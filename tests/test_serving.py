@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from app import config
 from app.core import server_key
 from tests import bridge
 from tests import server as real_server
+from tests.live import Person
 
 HOMEBODY = Path(sys.executable).parent / "homebody"
 
@@ -197,6 +200,7 @@ def test_another_server_name_than_that_of_the_accounts(
     assert sentence.startswith(
         "server_name is example.org, but the accounts in the database are of"
     )
+    assert sentence.endswith(f"To begin anew without them, move the data folder {tmp_path} away")
 
 
 def test_a_signing_key_comes_whole_or_not_at_all(
@@ -232,3 +236,76 @@ def test_a_signing_key_that_is_none(tmp_path: Path, is_folder: bool) -> None:
         "can't be used: Is a directory" if is_folder else "is damaged: A signing key is written as"
     )
     assert sentence.startswith(f"The signing key {key} {reason}")
+
+
+def run_until_it_ends(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What gunicorn's master says and does with these arguments, which let it not serve."""
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("HOMEBODY_")}
+    environ |= {"HOMEBODY_DATA_DIR": str(data_dir), "HOMEBODY_BIND": "127.0.0.1:0"}
+    return subprocess.run(
+        [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", *arguments],
+        cwd=real_server.ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_worker_that_ends_before_it_serves_is_not_started_again(tmp_path: Path) -> None:
+    done = run_until_it_ends(tmp_path, "--worker-class", "tests.broken_worker.Worker", "wsgi:app")
+
+    assert done.returncode == 1
+    assert done.stderr.count("RuntimeError: can't start new thread\n") == 1
+    assert done.stderr.endswith("Reason: the server can't start; the lines above say why\n")
+
+
+def test_what_keeps_a_worker_from_loading_is_one_line(tmp_path: Path) -> None:
+    done = run_until_it_ends(tmp_path, "tests.broken_worker:make_app()")
+
+    assert done.returncode == 3
+    assert done.stderr.count("homebody can't start: The signing key has gone\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_the_log_says_where_the_server_is_before_anybody_registers(tmp_path: Path) -> None:
+    settings = {"bind": "127.0.0.1:0", "server_name": "example.org", "log_level": "INFO"}
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("HOMEBODY_")}
+    environ |= {f"HOMEBODY_{key.upper()}": value for key, value in settings.items()}
+    environ["HOMEBODY_DATA_DIR"] = str(tmp_path)
+    log = tmp_path / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen([HOMEBODY, "serve"], env=environ, stderr=output)
+    try:
+        until = time.monotonic() + real_server.START_SECONDS
+        while "no accounts yet" not in log.read_text() and time.monotonic() < until:
+            time.sleep(0.05)
+    finally:
+        process.terminate()
+        process.wait(real_server.STOP_SECONDS)
+    lines = log.read_text().splitlines()[1:]  # the first says that the server is new
+
+    found = re.search(
+        r"serves example\.org on 127\.0\.0\.1:(\d+), and sends clients to"
+        r" https://example\.org \(public_url\)$",
+        lines[0],
+    )
+    assert found is not None, lines
+    assert int(found[1]) > 0
+    assert "no accounts yet. Once there are, server_name can't change from example.org" in lines[1]
+    assert f"set it in {tmp_path}/homebody.toml now" in lines[1]
+
+
+def test_with_accounts_the_log_does_not_speak_of_the_name(tmp_path: Path) -> None:
+    real_server.start(tmp_path, log_level="INFO").stop()
+    first = (tmp_path / "server.log").read_text()
+    running = real_server.start(tmp_path, log_level="INFO")
+    Person(running, "alice").close()
+    running.stop()
+    (tmp_path / "server.log").unlink()
+
+    real_server.start(tmp_path, log_level="INFO").stop()
+
+    assert "There are no accounts yet" in first
+    assert "There are no accounts yet" not in (tmp_path / "server.log").read_text()
