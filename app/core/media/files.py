@@ -120,11 +120,14 @@ def _incoming(data_dir: Path) -> Iterator[tuple[IO[bytes], Path]]:
         disk.make_folders(folder)
         file = path.open("xb")
     try:
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield file, path
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file, path
     finally:
-        path.unlink(missing_ok=True)
+        try:
+            with _disk_errors():
+                file.close()  # writes what is still in its buffer
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _copy(read_into: ReadInto, file: IO[bytes], max_bytes: int) -> Content:
