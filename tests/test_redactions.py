@@ -17,6 +17,7 @@ from app.models.events import StoredEvent
 from app.models.push import Notification, UnreadCount
 from tests import reading
 from tests.conftest import Login, Person
+from tests.cost import steps
 from tests.rooms import Json, act, everything, in_thread, read, refusal
 
 Room = Callable[..., str]
@@ -311,6 +312,32 @@ def test_a_redaction_without_the_power_undoes_nothing(
 
     assert refusal(answer) == (403, "M_FORBIDDEN")
     assert unread(carol, room_id) == {"main": (1, 1)}
+
+
+@pytest.mark.parametrize("kind", ["reactions", "topics"])
+def test_a_redaction_costs_the_same_whatever_is_beside_the_event(
+    app: Flask, alice: Person, bob: Person, room: Room, kind: str
+) -> None:
+    room_id = room(alice, bob)
+    targets = [alice.send(room_id) for _ in range(3)]
+    if kind == "topics":
+        set_ = [alice.set_state(room_id, "m.room.topic", {"topic": f"{n}"}) for n in range(3)]
+        targets = [answer.get_json()["event_id"] for answer in set_]
+    redact(alice, room_id, targets[0])
+
+    def cost(event_id: str) -> int:
+        path = f"rooms/{quote(room_id)}/redact/{quote(event_id)}/r{event_id}"
+        return steps(app, lambda: alice.put(path, json={}))
+
+    before = cost(targets[1])
+    for number in range(200):
+        if kind == "topics":
+            alice.set_state(room_id, "m.room.topic", {"topic": f"more {number}"})
+        else:
+            key = f"k{number}"
+            send(bob, room_id, "m.reaction", **relation("m.annotation", targets[2], key=key))
+
+    assert cost(targets[2]) < before + 40
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from sqlalchemy import bindparam, select, update
+import orjson
+from sqlalchemy import bindparam, func, select, update
 
 from app.core.push import counts
 from app.core.rooms import client_events, member_names, rows, search_index, state
@@ -38,20 +39,27 @@ _STRIP = (
         edit_of=None,
     )
 )
+_TARGETS = func.json_each(bindparam("targets")).table_valued("value")
 _LEAVE_THREAD = (
     update(StoredEvent)
     .where(
-        StoredEvent.relates_to == bindparam("target"),
+        StoredEvent.relates_to.in_(select(_TARGETS.c.value)),
         StoredEvent.rel_type != "m.thread",
         StoredEvent.thread_id.is_not(None),
     )
     .values(thread_id=None)
     .returning(StoredEvent.position, StoredEvent.event_id)
 )
-_EVENTS_OF_ENTRY = select(StateInterval.event_position).where(
-    StateInterval.room_number == rows.ROOM_NUMBER,
-    StateInterval.type == bindparam("of_type"),
-    StateInterval.state_key == bindparam("with_key"),
+_REPLACED_BY = (
+    select(StateInterval.event_position)
+    .where(
+        StateInterval.room_number == rows.ROOM_NUMBER,
+        StateInterval.type == bindparam("of_type"),
+        StateInterval.state_key == bindparam("with_key"),
+        StateInterval.from_position > bindparam("at"),
+    )
+    .order_by(StateInterval.from_position)
+    .limit(1)
 )
 _THREAD = select(StoredEvent.thread_id).where(StoredEvent.position == bindparam("position"))
 _MAX_DEPTH: Final = 10
@@ -101,13 +109,16 @@ def _leave_thread(tx: Tx, done: Redaction) -> None:
     thread_id = tx.sql.execute(_THREAD, {"position": done.at}).scalar()
     if thread_id is None:
         return
-    parents = [done.target.event_id]
+    targets = [done.target.event_id]
     for _ in range(_MAX_DEPTH):
-        moved = [row for it in parents for row in tx.sql.execute(_LEAVE_THREAD, {"target": it})]
+        asked = {"targets": orjson.dumps(targets).decode()}
+        moved = tx.sql.execute(_LEAVE_THREAD, asked).all()
+        if not moved:
+            return
         for position, _ in moved:
             tx.forget(client_events.CLIENT_EVENTS, position)
         counts.move_to_main(tx, done.target.room_id, thread_id, [row.position for row in moved])
-        parents = [row.event_id for row in moved]
+        targets = [row.event_id for row in moved]
 
 
 def _strip(tx: Tx, done: Redaction) -> None:
@@ -117,12 +128,13 @@ def _strip(tx: Tx, done: Redaction) -> None:
 
 
 def _forget_forms(tx: Tx, done: Redaction) -> None:
-    """Forget the event as clients see it, and the state events that tell it as the one before."""
+    """Forget the event as clients see it, and the state event that tells it as the one before."""
     target = done.target
     tx.forget(client_events.CLIENT_EVENTS, done.at)
     if target.state_key is not None:
         entry = {"room_id": target.room_id, "of_type": target.type, "with_key": target.state_key}
-        for shown in tx.sql.execute(_EVENTS_OF_ENTRY, entry).scalars():
+        shown = tx.sql.execute(_REPLACED_BY, {**entry, "at": done.at}).scalar()
+        if shown is not None:
             tx.forget(client_events.CLIENT_EVENTS, shown)
 
 
