@@ -48,7 +48,7 @@ class Quotas:
     )
     # A session with a device takes one, and is made anew when it broke.
     claimed_keys_per_day: int = setting(
-        20,
+        10,
         kinds.whole(1, 1_000_000),
         "One-time keys of one device that another account may claim in a day, and that all may"
         " claim together who share no room with its owner. Beyond that they get its fallback key.",
