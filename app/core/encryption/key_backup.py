@@ -47,11 +47,11 @@ _NUMBERS = select(
 def create(tx: Tx, user_id: str, algorithm: str, auth_data: Json) -> str:
     """The number of a new version, which is the user's current one from now on.
 
-    Deviates: the specification enumerates the algorithms. The server only hands the name back, so
-    any name is accepted, as by Synapse: clients try out new algorithms before they are specified.
     Raises M_INVALID_PARAM for a name that is empty or too long, M_TOO_LARGE also for a user with
     too many versions.
     """
+    # Deviates: the specification enumerates the algorithms. The server only hands the name back, so
+    # any is accepted, as by Synapse: clients try out new algorithms before they are specified.
     if not (algorithm and identifiers.has_at_most_255_bytes(algorithm)):
         raise errors.invalid_param("An algorithm has a name of at most 255 bytes")
     numbers = tx.sql.execute(_NUMBERS, {"user_id": user_id}).one()

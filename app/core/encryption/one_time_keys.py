@@ -252,9 +252,9 @@ def claim(tx: Tx, wanted: Collection[Claim]) -> dict[str, dict[str, Json]]:
     """{user_id: {device_id: {"algorithm:id": key}}}: a key for each, as far as there are any.
 
     The oldest one-time key, which is gone with that, or the fallback key.
-
-    Deviates: a claimer with no allowance left gets the fallback key though one-time keys are left.
     """
+    # Deviates: a claimer whose allowance is spent gets the fallback key, or none, though there are
+    # one-time keys left. Otherwise anybody could take all keys of a device.
     spent = _spent(tx, wanted)
     allowed = [it for it in wanted if it[:2] not in spent]
     taken = tx.sql.execute(_OLDEST, {"wanted": orjson.dumps(allowed).decode()}).all()

@@ -27,12 +27,10 @@ from app.db import Reader
 from app.models.events import StoredEvent
 from app.spec.events import Json
 
+# Deviates: the specification lists all references. Anybody may make thousands of them, and
+# /relations gives them page by page.
 MAX_REFERENCES: Final = 100
-"""Of one event in a bundle, the last ones.
-
-Deviates: the specification lists all. Anybody may make thousands; /relations gives them page by
-page.
-"""
+"""Of one event in a bundle, the last ones."""
 
 Range = tuple[int, int]
 """From one position up to and with another."""
