@@ -74,6 +74,19 @@ def test_a_first_sync_tells_of_rooms_where_somebody_types(login: Login, room: Ro
     assert (typers(first, busy), typers(first, quiet)) == ([alice.user_id], None)
 
 
+def test_a_newcomer_learns_who_is_typing(login: Login, room: Room) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice)
+    say(alice, room_id, typing=True)
+    token = bob.sync()["next_batch"]
+
+    bob.post(f"rooms/{room_id}/join")
+    first = bob.sync(token)
+
+    assert typers(first, room_id) == [alice.user_id]
+    assert typers(bob.sync(first["next_batch"]), room_id) is None
+
+
 def test_typing_ends_by_itself_and_wakes_who_waits(login: Login, room: Room) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)

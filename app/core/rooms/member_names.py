@@ -31,7 +31,7 @@ class Names(NamedTuple):
     localpart: str
 
 
-NAMES: CacheKind[str, dict[str, Names]] = declare("member_names", 4, lambda names: 500 * len(names))
+NAMES: CacheKind[str, dict[str, Names]] = declare("member_names", 4, lambda names: 300 * len(names))
 """Of all joined members, by room_id."""
 
 _JOINED: Final = (

@@ -1,4 +1,4 @@
-"""Who is online. Kept in memory; see ephemeral.py.
+"""Who is online. Kept in memory (ephemeral.py), and for the next start in shown_presence.py.
 
 Each device says of its user `online` or `unavailable`, by /sync or by hand, and counts while it has
 a request for news open and for OFFLINE_AFTER_MS after. The user is online if one of the devices

@@ -4,7 +4,8 @@ As deployed for Element X (MSC4186's unstable form). A list is a window onto the
 are sorted by their last event. What a connection was told stands in its `Told`; an answer says what
 has happened since. Where nothing has, that costs a few statements and nothing for each room.
 
-    what is asked           sliding_asks.py      what was told      sliding_told.py
+    what is asked           sliding_asks.py      what was sent      sliding_told.py
+    the connections         sliding_connections.py
     the sorted rooms        sliding_order.py     filters of lists   sliding_filters.py
     joined rooms            sliding_rooms.py     their state        sliding_state.py
     names, counts, stamps   sliding_summaries.py

@@ -290,6 +290,8 @@ def _add_what_is_no_event(
     room_filter = ask.filter.room
     read = _receipts(tx, ask, mine)
     typers = typing.since(tx, ephemeral, ask.requester.user_id, mine.joined, ask.ephemeral)
+    if mine.newly_joined:  # also where nobody has begun since: the client knows of nobody
+        typers |= typing.since(tx, ephemeral, ask.requester.user_id, mine.newly_joined, 0)
     for room_id in mine.joined & (read.keys() | typers.keys() | data.keys()):
         events = [part[room_id] for part in (read, typers) if room_id in part]
         events = _admitted(events, room_filter.ephemeral)
