@@ -547,6 +547,8 @@ CREATE INDEX ix_to_device_messages_source ON to_device_messages (user_id, device
 
 CREATE INDEX ix_events_relations ON events (relates_to, rel_type, sender) WHERE relates_to IS NOT NULL;
 
-INSERT INTO alembic_version VALUES ('0019');
+CREATE INDEX ix_media_user_id_size_bytes ON media (user_id, size_bytes);
+
+INSERT INTO alembic_version VALUES ('0020');
 
 INSERT INTO clock VALUES (1, 1);

@@ -57,6 +57,13 @@ class Quotas:
     key_backup_bytes: int = setting(
         256 * 2**20, kinds.size(2**20), "Key backups of one account, all versions together."
     )
+    # Some 3,000 pictures of a telephone, or three hours of its videos.
+    media_bytes: int = setting(
+        10 * 2**30,
+        kinds.size(1),
+        "Files that one account has uploaded, and pictures in previews that it was the first to ask"
+        " for. What a bridge uploads is not counted.",
+    )
 
 
 # Synapse's names, so that its owners find their way. The defaults differ where a family's ordinary

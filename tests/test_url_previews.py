@@ -19,7 +19,7 @@ from PIL import Image
 
 from app.core.media import open_graph
 from app.core.media.url_previews import MAX_IMAGE_BYTES
-from tests.conftest import V3, Login, MakeApp, Person
+from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.rooms import refusal
 from tests.server import ROOT, free_port, start
 from tests.web_server import FILES
@@ -95,6 +95,24 @@ def test_a_page_tells_what_it_is_about(alice: Person, site: str) -> None:
     downloaded = alice.get(f"/_matrix/client/v1/media/download/{path}")
     assert downloaded.content_type == "image/png"
     assert downloaded.data == requests.get(f"{site}/cat.png", timeout=5).content
+
+
+def test_a_picture_counts_for_the_quota_of_whoever_asks_first(make_app: MakeApp, site: str) -> None:
+    app = make_app(outside_allowed="127.0.0.1", **{"quotas.media_bytes": "200"})
+    body = {"username": "alice", "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
+    session = app.test_client().post(f"{V3}register", json=body).get_json()
+    alice = Person(
+        app.test_client(), session["user_id"], session["access_token"], session["device_id"]
+    )
+    upload = "/_matrix/media/v3/upload"
+
+    found = preview(alice, f"{site}/page.html")
+
+    left = 200 - found["matrix:image:size"]
+    assert "og:image" in found
+    assert alice.post(upload, data=bytes(left), json=None).status_code == 200
+    assert refusal(alice.post(upload, data=b"x", json=None)) == (403, "M_USER_LIMIT_EXCEEDED")
+    assert "og:image" not in preview(alice, f"{site}/cat.png")
 
 
 def test_the_old_path_gives_the_same(alice: Person, site: str) -> None:

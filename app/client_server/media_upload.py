@@ -65,7 +65,13 @@ def _upload() -> store.Upload:
     if not _CONTENT_TYPE.fullmatch(content_type):
         content_type = "application/octet-stream"
     name = request.args.get("filename") or None
-    return store.Upload(_Body().read_into, content_type, name and name[:MAX_FILE_NAME])
+    return store.Upload(
+        _Body().read_into,
+        content_type,
+        name and name[:MAX_FILE_NAME],
+        request.content_length,
+        is_counted=http.requester().service is None,
+    )
 
 
 class _Body:

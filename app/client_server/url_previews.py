@@ -46,6 +46,7 @@ def _preview() -> Json:
     # Not looked at otherwise: "The server may return a newer version if it does not have the
     # requested version available"
     http.query_integer("ts", 0)
-    context.rate_limits().check("rc_lookups", http.requester().user_id)
+    user_id = http.requester().user_id
+    context.rate_limits().check("rc_lookups", user_id)
     repeats = cast(Repeats, current_app.extensions["repeats"])
-    return url_previews.get(context.db(), context.outside(), repeats, url)
+    return url_previews.get(context.db(), context.outside(), repeats, url, user_id)

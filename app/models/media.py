@@ -14,7 +14,7 @@ class Media(Base):
     __tablename__ = "media"
     origin: Mapped[str] = mapped_column(primary_key=True)  # server name
     media_id: Mapped[str] = mapped_column(primary_key=True)
-    user_id: Mapped[str | None]  # who uploaded it, where it was one of ours
+    user_id: Mapped[str | None]  # whose quota it counts for
     created_ts: Mapped[int]  # ms
     unused_expires_ts: Mapped[int | None]  # ms; for an id made before its content
     content_type: Mapped[str | None]
@@ -23,6 +23,7 @@ class Media(Base):
     sha256: Mapped[str | None]  # hex, names the file on the disk
 
     __table_args__ = (
+        Index(None, "user_id", "size_bytes"),
         Index(  # the ids that still wait for their content
             "ix_media_pending",
             "user_id",

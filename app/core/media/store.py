@@ -14,12 +14,16 @@ import logging
 import secrets
 import socket
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from app import errors
+from app.core import quotas
 from app.core.media import files
 from app.core.media.files import ReadInto
 from app.core.sync.wakeups import Waiter, Wakeups
@@ -53,6 +57,12 @@ _FILL = update(Media).where(
 _COUNT_PENDING = select(func.count()).where(
     Media.user_id == bindparam("user_id"), Media.sha256.is_(None)
 )
+_USED = select(func.coalesce(func.sum(Media.size_bytes), 0)).where(
+    Media.user_id == bindparam("user_id")
+)
+_under_way: Counter[tuple[int, str]] = Counter()
+"""{(database, user_id): bytes of uploads that have begun}"""
+FILES: Final = "files"
 _DELETE_EXPIRED = delete(Media).where(
     Media.user_id == bindparam("of_user"),
     Media.sha256.is_(None),
@@ -67,6 +77,10 @@ class Upload:
     read_into: ReadInto
     content_type: str
     file_name: str | None
+    size_bytes: int | None = None
+    """How long it is, where that is known before."""
+    is_counted: bool = True
+    """Whether it counts for the quota of the account that sends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +102,13 @@ class Found:
         return f"mxc://{self.origin}/{self.media_id}"
 
 
-def upload(db: Database, user_id: str | None, body: Upload) -> str:
-    """The mxc:// address of a new file; of nobody where the server has fetched it itself.
+def upload(db: Database, user_id: str, body: Upload) -> str:
+    """Store a new file for a user, and return its mxc:// address.
 
-    Raises M_TOO_LARGE.
+    Raises M_TOO_LARGE, M_USER_LIMIT_EXCEEDED.
     """
-    config = db.server.config
-    content = files.receive(config.data_dir, body.read_into, config.max_upload_bytes)
     media_id = _new_id()
-    with db.write() as tx:
+    with _received(db, user_id, body) as content, db.write() as tx:
         row = _row(tx, user_id, media_id) | {
             "content_type": body.content_type,
             "file_name": body.file_name,
@@ -125,13 +137,11 @@ def fill(db: Database, user_id: str, origin: str, media_id: str, body: Upload) -
     """Give an address that was made before its content, and wake who waits for it.
 
     Raises M_FORBIDDEN for who did not make it, M_NOT_FOUND when there is none or it has expired,
-    M_CANNOT_OVERWRITE_MEDIA, M_TOO_LARGE.
+    M_CANNOT_OVERWRITE_MEDIA, M_TOO_LARGE, M_USER_LIMIT_EXCEEDED.
     """
-    config = db.server.config
     with db.read() as reader:
         _must_be_fillable(reader, user_id, origin, media_id)
-    content = files.receive(config.data_dir, body.read_into, config.max_upload_bytes)
-    with db.write() as tx:
+    with _received(db, user_id, body) as content, db.write() as tx:
         found = _must_be_fillable(tx, user_id, origin, media_id)  # things change during an upload
         values = {
             "content_type": body.content_type,
@@ -141,6 +151,34 @@ def fill(db: Database, user_id: str, origin: str, media_id: str, body: Upload) -
         }
         tx.sql.execute(_FILL.values(values), {"its_origin": origin, "its_id": media_id})
         tx.wake(found.uri)
+
+
+@contextmanager
+def _received(db: Database, user_id: str, body: Upload) -> Iterator[files.Content]:
+    """Write a body to the disk; what may come of it is set aside until its row is written.
+
+    Otherwise many uploads at once would each find the room that is there for one of them. Raises
+    M_TOO_LARGE, M_USER_LIMIT_EXCEEDED, the latter before anything is read where the size is known.
+    """
+    config = db.server.config
+    if not body.is_counted:
+        yield files.receive(config.data_dir, body.read_into, config.max_upload_bytes)
+        return
+    limit, key = config.quotas.media_bytes, (id(db), user_id)
+    under_way = _under_way[
+        key
+    ]  # before the look at the rows: what is written meanwhile counts twice
+    with db.read() as tx:
+        used = under_way + tx.sql.execute(_USED, {"user_id": user_id}).scalar_one()
+        size = body.size_bytes or min(config.max_upload_bytes, max(1, limit - used))
+        quotas.check(tx, FILES, used=used + size, limit=limit)
+    _under_way[key] += size
+    try:
+        yield files.receive(config.data_dir, body.read_into, size)
+    finally:
+        _under_way[key] -= size
+        if not _under_way[key]:
+            del _under_way[key]
 
 
 def find(
@@ -220,7 +258,7 @@ def _must_be_fillable(tx: Reader, user_id: str, origin: str, media_id: str) -> F
     return found
 
 
-def _row(tx: Tx, user_id: str | None, media_id: str) -> dict[str, str | int | None]:
+def _row(tx: Tx, user_id: str, media_id: str) -> dict[str, str | int | None]:
     return {
         "origin": tx.server.name,
         "media_id": media_id,

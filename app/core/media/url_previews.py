@@ -67,9 +67,10 @@ class _Made:
         return KEPT_MS if self.problem is None else PROBLEM_KEPT_MS
 
 
-def get(db: Database, client: Client, repeats: Repeats, url: str) -> Json:
-    """The Open Graph properties of a page, which may be none.
+def get(db: Database, client: Client, repeats: Repeats, url: str, user_id: str) -> Json:
+    """Return the Open Graph properties of a page, which may be none.
 
+    The picture counts for the quota of the user who is the first to ask.
     Raises M_INVALID_PARAM for what is no link, M_FORBIDDEN where this server does not go,
     M_NOT_FOUND when nothing could be fetched.
     """
@@ -79,7 +80,7 @@ def get(db: Database, client: Client, repeats: Repeats, url: str) -> Json:
     if made is None:
 
         def make() -> Json:
-            again = _make_and_keep(db, client, url)
+            again = _make_and_keep(db, client, url, user_id)
             return {"preview": again.preview, "problem": again.problem}
 
         answer = repeats.once(("url_preview", url), make)
@@ -118,7 +119,7 @@ def _kept(tx: Reader, url: str) -> _Made | None:
     return made if row.fetched_ts > tx.now_ms - made.kept_ms else None
 
 
-def _make_and_keep(db: Database, client: Client, url: str) -> _Made:
+def _make_and_keep(db: Database, client: Client, url: str, user_id: str) -> _Made:
     with db.read() as tx:
         made = _kept(tx, url)  # who asked just before may have made it
         before = tx.sql.execute(_FIND, {"url": url}).first()
@@ -126,7 +127,7 @@ def _make_and_keep(db: Database, client: Client, url: str) -> _Made:
         return made
     earlier = None if before is None else _Made(before.preview, None, before.image_sha256)
     try:
-        made = _make(db, client, url, earlier)
+        made = _make(db, client, url, user_id, earlier)
     except RemoteError as error:
         if error.kind == "refused":
             raise errors.forbidden("This server does not fetch pages from there") from error
@@ -145,7 +146,7 @@ def _make_and_keep(db: Database, client: Client, url: str) -> _Made:
     return made
 
 
-def _make(db: Database, client: Client, url: str, earlier: _Made | None) -> _Made:
+def _make(db: Database, client: Client, url: str, user_id: str, earlier: _Made | None) -> _Made:
     """The preview. Raises RemoteError, M_FORBIDDEN."""
     answer = _fetch(db, client, url, MAX_PAGE_BYTES, may_cut=True)
     if not 200 <= answer.status < 300:
@@ -155,41 +156,51 @@ def _make(db: Database, client: Client, url: str, earlier: _Made | None) -> _Mad
     if kind.startswith("image/"):
         named = PurePosixPath(unquote(urlsplit(answer.url).path)).name
         told = {"og:title": named} if named else {}
-        return _with_image(db, client, told, answer.url, earlier)
+        return _with_image(db, client, user_id, told, answer.url, earlier)
     if kind not in {"text/html", "application/xhtml+xml"}:
         return _Made()
     told = hub.offload(open_graph.read, answer.body, content_type, answer.url)
-    return _with_image(db, client, told, told.pop("og:image", None), earlier)
+    return _with_image(db, client, user_id, told, told.pop("og:image", None), earlier)
 
 
 def _with_image(
-    db: Database, client: Client, told: dict[str, str], url: str | None, earlier: _Made | None
+    db: Database,
+    client: Client,
+    user_id: str,
+    told: dict[str, str],
+    url: str | None,
+    earlier: _Made | None,
 ) -> _Made:
-    """The preview with its picture, which is fetched; without one that can't be had."""
+    """Return the preview with its picture, which is fetched; without one that can't be had."""
     if url is None or len(url) > MAX_URL:
         return _Made(dict(told))
     try:
         most = min(MAX_IMAGE_BYTES, db.server.config.max_upload_bytes)
         answer = _fetch(db, client, url, most)
         measured = hub.offload(pictures.measure, answer.body)
+        sha256 = hashlib.sha256(answer.body).hexdigest()
+        is_known = earlier is not None and earlier.image_sha256 == sha256
+        uri = earlier.preview.get("og:image") if earlier is not None and is_known else None
+        uri = uri or store.upload(db, user_id, _upload(answer.body, measured.media_type))
     except (
         RemoteError,
-        errors.MatrixError,
+        errors.MatrixError,  # the user's quota is used up, for one
         pictures.NotAPictureError,
         pictures.PictureTooLargeError,
     ):
         return _Made(dict(told))
-    sha256 = hashlib.sha256(answer.body).hexdigest()
-    known = earlier.preview.get("og:image") if earlier and earlier.image_sha256 == sha256 else None
-    upload = store.Upload(io.BytesIO(answer.body).readinto, measured.media_type, None)
     image: Json = {
-        "og:image": known or store.upload(db, None, upload),
+        "og:image": uri,
         "og:image:type": measured.media_type,
         "og:image:width": measured.width,
         "og:image:height": measured.height,
         "matrix:image:size": len(answer.body),
     }
     return _Made({**told, **image}, image_sha256=sha256)
+
+
+def _upload(image: bytes, media_type: str) -> store.Upload:
+    return store.Upload(io.BytesIO(image).readinto, media_type, None, len(image))
 
 
 def _fetch(
