@@ -51,7 +51,8 @@ class Quotas:
         10,
         kinds.whole(1, 1_000_000),
         "One-time keys of one device that another account may claim in a day, and that all may"
-        " claim together who share no room with its owner. Beyond that they get its fallback key.",
+        " claim together who share no room with its owner, or are guests. Beyond that they get its"
+        " fallback key.",
     )
     # Ten years in large rooms make some 50,000 keys of 600 bytes.
     key_backup_bytes: int = setting(

@@ -365,6 +365,25 @@ def test_strangers_together_get_few_keys_of_a_device_and_then_its_fallback_key(
     assert own == [one_time(alice, "e"), one_time(alice, "f")]
 
 
+def test_guests_are_strangers_in_every_room(make_app: MakeApp, room: Any) -> None:
+    settings = {"quotas.claimed_keys_per_day": "1"}
+    alice, bob = people(make_app, "alice", "bob", **settings)
+    guest_access = {"type": "m.room.guest_access", "content": {"guest_access": "can_join"}}
+    room_id = room(alice, bob, initial_state=[guest_access])
+    upload(alice, one_time_keys=one_time(alice, *"abc"))
+    found = []
+    for _ in range(2):
+        session = alice.client.post(f"{V3}register?kind=guest", json={}).get_json()
+        ids = (session[part] for part in ("user_id", "access_token", "device_id"))
+        guest = Person(alice.client, *ids)
+        assert guest.post(f"rooms/{room_id}/join").status_code == 200
+        found.append(claim_one(guest, alice))
+
+    found.append(claim_one(bob, alice))
+
+    assert found == [one_time(alice, "a"), {}, one_time(alice, "b")]
+
+
 def test_somebody_who_is_invited_is_no_stranger(make_app: MakeApp) -> None:
     settings = {"quotas.claimed_keys_per_day": "1"}
     alice, bob, eve = people(make_app, "alice", "bob", "eve", **settings)

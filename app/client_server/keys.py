@@ -130,8 +130,8 @@ def claim_keys() -> Json:
     ]
     if len(wanted) > MAX_CLAIMS:
         raise errors.too_large(f"A request claims keys of at most {MAX_CLAIMS} devices")
-    me = http.requester().user_id
-    context.rate_limits().check("rc_writes", me, len(wanted) // CLAIMS_IN_ONE)
+    me = http.requester()
+    context.rate_limits().check("rc_writes", me.user_id, len(wanted) // CLAIMS_IN_ONE)
     with context.db().read() as tx:
         claims = one_time_keys.claims(tx, me, wanted)
     with context.db().write() as writing:

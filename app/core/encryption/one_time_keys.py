@@ -30,7 +30,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import aliased
 
 from app import errors, hub
-from app.caches import CacheKind, declare
+from app.caches import CacheKind, Requester, declare
 from app.db import Reader, Tx
 from app.models.base import NOW_AND_LATER
 from app.models.device_keys import ClaimedKey, FallbackKey, OneTimeKey
@@ -236,12 +236,16 @@ def counts(tx: Reader, user_id: str, device_id: str) -> KeyCounts:
     return found
 
 
-def claims(tx: Reader, claimer: str, wanted: Collection[Address]) -> list[Claim]:
-    """Return these addresses with the user whose allowance each claim takes from."""
+def claims(tx: Reader, requester: Requester, wanted: Collection[Address]) -> list[Claim]:
+    """Return these addresses with the user whose allowance each claim takes from.
+
+    Guests count as strangers in every room: anybody may be as many guests as they like.
+    """
+    claimer = requester.user_id
     users = sorted({user_id for user_id, _, _ in wanted} - {claimer})
     payers: dict[str, str | None] = dict.fromkeys(users, STRANGERS)
     payers[claimer] = None
-    for at in range(0, len(users), _USERS_AT_ONCE):
+    for at in range(0, 0 if requester.is_guest else len(users), _USERS_AT_ONCE):
         asked = {"claimer": claimer, "user_ids": users[at : at + _USERS_AT_ONCE]}
         payers |= dict.fromkeys(tx.sql.execute(_ACQUAINTED, asked).scalars(), claimer)
         hub.breathe()
