@@ -283,7 +283,10 @@ class Database:
         self.committed: Committed = _uncounted
         """What metrics.py wants to be told of each COMMIT: how many writes, how many seconds."""
         self.departed: Departed = _unheard
-        """Set by core/sync/lifetimes.py: (user_id, room_id left, ids of sessions that ended)."""
+        """Set by core/sync/lifetimes.py: (user_id, room_id left, ids of sessions that ended).
+
+        Without a user: another process has written, and anybody may have departed.
+        """
         self.admit: Admit = _anybody
         """Called first in each write: raises when the request may not write any more."""
         self._wake = wake
@@ -369,6 +372,7 @@ class Database:
         finally:
             self._turn.hand_on()
         if has_changed:
+            self.departed("", "", ())
             self._wake([EVERYBODY])
         return has_changed
 

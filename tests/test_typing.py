@@ -289,6 +289,24 @@ def test_typing_ends_when_the_account_is_closed_for_a_while(
     assert heard(bob, room_id, token) == []
 
 
+@pytest.mark.parametrize("what", ["leave", "logout"])
+def test_typing_ends_with_what_another_process_has_written(
+    app: Flask, make_app: MakeApp, login: Login, room: Room, what: str
+) -> None:
+    alice, carol, bob = login("alice"), login("carol"), login("bob")
+    room_id = room(bob, alice, carol)
+    for person in (alice, carol):
+        say(person, room_id, typing=True, timeout=120_000)
+    token = bob.sync()["next_batch"]
+    app.extensions["db"].notice_other_writers()
+
+    alice.client = make_app().test_client()
+    alice.post(f"rooms/{room_id}/leave" if what == "leave" else "logout")
+    app.extensions["db"].notice_other_writers()
+
+    assert typers(bob.sync(token), room_id) == [carol.user_id]
+
+
 def test_nobody_types_longer_than_the_access_token_is_good(make_app: MakeApp, room: Room) -> None:
     app = make_app(token_lifetime="1m")
     client = app.test_client()

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from app.core.people import devices
+from app.core.rooms import state
 from app.core.sync import presence, shown_presence, typing
 from app.core.sync.ephemeral import Ephemeral
 from app.db import Database, Wake
@@ -29,6 +31,9 @@ def follow(database: Database, ephemeral: Ephemeral) -> None:
     """Let typing and presence end with memberships and sessions from now on."""
 
     def departed(user_id: str, room_id: str, device_ids: Collection[str]) -> None:
+        if not user_id:
+            _look_for_departed(database, ephemeral)
+            return
         if room_id:
             typing.leave(ephemeral, room_id, user_id)
             return
@@ -36,3 +41,16 @@ def follow(database: Database, ephemeral: Ephemeral) -> None:
         presence.log_out(ephemeral, user_id, device_ids)
 
     database.departed = departed
+
+
+def _look_for_departed(database: Database, ephemeral: Ephemeral) -> None:
+    """Let typing end of users whom the command line has removed from a room, or logged out."""
+    with database.read() as tx:
+        gone = [
+            (room_id, user_id)
+            for room_id, user_id, device_id in typing.all_typing(ephemeral)
+            if not state.is_joined(tx, room_id, user_id)
+            or (device_id and device_id not in devices.ids(tx, user_id))
+        ]
+    for room_id, user_id in gone:
+        typing.stop(ephemeral, room_id, user_id)

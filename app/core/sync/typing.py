@@ -74,6 +74,16 @@ def log_out(ephemeral: Ephemeral, user_id: str, device_ids: Collection[str]) -> 
         leave(ephemeral, room_id, user_id)
 
 
+def all_typing(ephemeral: Ephemeral) -> list[tuple[str, str, str]]:
+    """Return (room_id, user_id, device_id) of everybody who is typing now."""
+    with ephemeral.lock:
+        return [
+            (room_id, user_id, room.device_ids.get(user_id, ""))
+            for room_id, room in ephemeral.typing.items()
+            for user_id in room.until_ms
+        ]
+
+
 def since(
     tx: Reader, ephemeral: Ephemeral, user_id: str, room_ids: Set[str], since: int
 ) -> dict[str, Json]:
