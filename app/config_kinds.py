@@ -39,13 +39,12 @@ _SIZES: Final = {
     "gb": 10**9,
 }
 _DURATIONS: Final = {
-    "": 1,
-    "ms": 1,
-    "s": 1_000,
-    **dict.fromkeys(("m", "min"), 60_000),
-    "h": 3_600_000,
-    "d": 86_400_000,
-    "w": 604_800_000,
+    **dict.fromkeys(("", "ms"), 1),
+    **dict.fromkeys(("s", "second", "seconds"), 1_000),
+    **dict.fromkeys(("m", "min", "minute", "minutes"), 60_000),
+    **dict.fromkeys(("h", "hour", "hours"), 3_600_000),
+    **dict.fromkeys(("d", "day", "days"), 86_400_000),
+    **dict.fromkeys(("w", "week", "weeks"), 604_800_000),
 }
 _FLAGS: Final = {
     **dict.fromkeys(("true", "on", "yes", "1"), True),
@@ -299,13 +298,17 @@ def _amount(minimum: int, units: dict[str, int], shown: tuple[str, ...], must: s
 
 def size(minimum: int) -> Kind[int]:
     """Bytes."""
-    must = f'must be bytes or such as "50 MiB", at least {minimum} bytes'
+    must = (
+        f'must be bytes or such as "50 MiB" (KiB, MiB, GiB, KB, MB or GB), at least {minimum} bytes'
+    )
     return _amount(minimum, _SIZES, ("GiB", "MiB", "KiB"), must)
 
 
 def duration(minimum_ms: int) -> Kind[int]:
     """Milliseconds."""
-    must = f'must be milliseconds or such as "1 h", at least {minimum_ms} ms'
+    must = (
+        f'must be milliseconds or such as "1 h" (ms, s, min, h, d or w), at least {minimum_ms} ms'
+    )
     return _amount(minimum_ms, _DURATIONS, ("d", "h", "min", "s"), must)
 
 

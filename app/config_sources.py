@@ -26,7 +26,12 @@ CONFIG_VARIABLE: Final = "HOMEBODY_CONFIG"
 # Kubernetes sets these in every container of a name space that has a Service named `homebody`.
 _NOT_OURS: Final = re.compile(r"HOMEBODY_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_[0-9]+_.*)?)")
 _AT_LINE: Final = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$")
+_BARE_TEXT: Final = re.compile(r"\s*([\w.-]+)\s*=\s*[^\s\"'\[{#=][^\"']*$", re.ASCII)
+"""A key and something without quotes, on a line that TOML can't read."""
 _SHOWN_CHARACTERS: Final = 60
+_LIKENESS: Final = 0.75
+"""Of a key that is meant and one that was written; below it two words only share some letters."""
+ALL_KEYS: Final = "docs/homebody.example.toml"
 
 
 class ConfigError(Exception):
@@ -148,7 +153,11 @@ def lines_of_keys(text: str) -> dict[KeyPath, int]:
 def _not_toml(path: Path, text: str, message: str) -> ConfigError:
     found = _AT_LINE.search(message)
     line = found[1] if found and found[1] else len(text.splitlines()) or 1
-    return ConfigError(f"{path}:{line}: is not TOML: {_AT_LINE.sub('', message)}")
+    written = text.splitlines()[int(line) - 1 : int(line)]
+    bare = _BARE_TEXT.match(written[0]) if written else None
+    # Without the text itself: it may be a secret
+    hint = f'; text has to be in quotes: {bare[1]} = "…"' if bare else ""
+    return ConfigError(f"{path}:{line}: is not TOML: {_AT_LINE.sub('', message)}{hint}")
 
 
 def _flattened(table: Mapping[str, Any], above: KeyPath = ()) -> Iterator[tuple[KeyPath, object]]:
@@ -226,8 +235,8 @@ def _hint(key: KeyPath, known: Iterable[KeyPath], spell: Callable[[KeyPath], str
         return f"; {spell(key[-1:])} belongs above the first [table] of the file"
     tables = {name[:length] for name in known for length in range(1, len(name) + 1)}
     names = {dotted(name): name for name in sorted(tables)}
-    nearest = difflib.get_close_matches(dotted(key).lower(), names, n=1)
-    return f"; did you mean {spell(names[nearest[0]])}?" if nearest else ""
+    nearest = difflib.get_close_matches(dotted(key).lower(), names, n=1, cutoff=_LIKENESS)
+    return f"; did you mean {spell(names[nearest[0]])}?" if nearest else f"; {ALL_KEYS} has all"
 
 
 def _shortened(text: str) -> str:

@@ -113,10 +113,28 @@ def test_sizes_are_bytes_or_have_a_unit(written: str, size_bytes: int) -> None:
 
 @pytest.mark.parametrize(
     ("written", "duration_ms"),
-    [("1500", 1_500), ("1 h", 3_600_000), ("0.5s", 500), ("15 min", 900_000), ("7d", 604_800_000)],
+    [
+        ("1500", 1_500),
+        ("1 h", 3_600_000),
+        ("0.5s", 500),
+        ("15 min", 900_000),
+        ("7d", 604_800_000),
+        ("7 days", 604_800_000),
+        ("1 week", 604_800_000),
+        ("2 Hours", 7_200_000),
+    ],
 )
 def test_durations_are_milliseconds_or_have_a_unit(written: str, duration_ms: int) -> None:
     assert options({"token_lifetime": written}).token_lifetime_ms == duration_ms
+
+
+@pytest.mark.parametrize(
+    ("key", "units"),
+    [("token_lifetime", "ms, s, min, h, d or w"), ("cache_bytes", "KiB, MiB, GiB, KB, MB or GB")],
+)
+def test_a_wrong_amount_is_answered_by_the_units(key: str, units: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"({units})")):
+        options({key: "3 moons"})
 
 
 def test_the_password_in_a_database_url_is_masked() -> None:

@@ -56,6 +56,11 @@ def test_an_unknown_key_is_refused_with_its_line_and_the_nearest_right_name(fold
             1,
             "rc_login.address.burst: no such key; did you mean rc_login.address.burst_count?",
         ),
+        (
+            "media_retention = 1",
+            1,
+            "media_retention: no such key; docs/homebody.example.toml has all",
+        ),
         ('server-name = "a"', 1, "server-name: no such key; did you mean server_name?"),
         ("xyzzy = 1", 1, "xyzzy: no such key"),
         (
@@ -105,6 +110,22 @@ def test_what_is_wrong_in_a_file_is_told_with_its_line(
     [
         ('server_name = "a"\nworkers = = 2\n', 2, "is not TOML: Invalid value"),
         ('workers = 1\nserver_name = "a', 2, "is not TOML"),
+        (
+            "workers = 1\nserver_name = example.org\n",
+            2,
+            'is not TOML: Invalid value; text has to be in quotes: server_name = "…"',
+        ),
+        (
+            "rc_login.address.x = 7 days # and more",
+            1,
+            "is not TOML: Expected newline or end of document after a statement;"
+            ' text has to be in quotes: rc_login.address.x = "…"',
+        ),
+        (
+            "metrics_token = hunter2",
+            1,
+            'is not TOML: Invalid value; text has to be in quotes: metrics_token = "…"',
+        ),
         ("workers = 1\nworkers = 2\n", 2, "is not TOML: Cannot overwrite a value"),
         ("workers = 1\n\nrc_message = [1,\n", 3, "is not TOML"),
         ("", None, None),
