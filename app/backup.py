@@ -71,7 +71,10 @@ def make(config: Config, target: Path, on_pages: Progress, on_files: Progress) -
 
 
 def _check_target(config: Config, target: Path) -> None:
-    """Raises BackupError for a folder where the backup would get among the server's own files."""
+    """Refuse a folder where the backup would get among the server's own files.
+
+    Raises BackupError.
+    """
     place, data_dir = target.resolve(), config.data_dir.resolve()
     if place == data_dir:
         raise BackupError(f"{target} is the data folder itself")
@@ -95,8 +98,8 @@ def _make(config: Config, target: Path, on_pages: Progress, on_files: Progress) 
         new[CONFIGURATION] = _copy_small(file, _new(target, CONFIGURATION))
     new_sizes = _copy_media(config.data_dir / FILES, target / FILES, on_files)
     media, lost = _check_media(target, copies.uploaded(fresh))
-    told = Manifest({**new, **media}, before, lost)
-    copies.write_file(target / manifest.NAME, manifest.encode(told))
+    written = Manifest({**new, **media}, before, lost)
+    copies.write_file(target / manifest.NAME, manifest.encode(written))
     for name in new:
         _new(target, name).replace(target / name)
     for name in before.keys() - new:
@@ -108,7 +111,7 @@ def _make(config: Config, target: Path, on_pages: Progress, on_files: Progress) 
 
 
 def _before(target: Path) -> dict[str, Entry]:
-    """What is there of an older backup, and stays until this one is complete."""
+    """Return what is there of an older backup, and stays until this one is complete."""
     found = [target / name for name in (DATABASE, SIGNING_KEY, CONFIGURATION)]
     return {path.name: manifest.entry_of(path) for path in found if path.exists()}
 
@@ -145,7 +148,7 @@ def _copy_media(source: Path, target: Path, progress: Progress) -> list[int]:
 
 
 def _check_media(target: Path, named: dict[str, int]) -> tuple[dict[str, Entry], list[str]]:
-    """What the manifest says of media: the files that are there, and the hashes of those lost."""
+    """Return what the manifest says of media: the files there are, and the hashes of those lost."""
     sizes = {sha256: path.stat().st_size for sha256, path in copies.media(target / FILES).items()}
     lost = sorted(sha256 for sha256, size in named.items() if sizes.get(sha256) != size)
     kept = sizes.keys() - lost

@@ -134,7 +134,7 @@ def print_json(value: object) -> None:
 
 
 def load_config(ctx: click.Context) -> Config:
-    """The configuration for a command. Raises ConfigError."""
+    """Return the configuration for a command. Raises ConfigError."""
     path: Path | None = ctx.obj
     return config.load(path, os.environ)
 

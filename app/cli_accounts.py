@@ -165,7 +165,7 @@ def revoke_token(ctx: click.Context, word: str, *, is_json: bool) -> None:
 
 @contextmanager
 def open_database(config: Config) -> Iterator[Database]:
-    """The database of the configuration, brought up to date where no server has done so.
+    """Open the database of the configuration, brought up to date where no server has done so.
 
     Raises ConfigError, StartError, also when there is none, and MatrixError for what the database
     refuses.
@@ -182,7 +182,7 @@ def open_database(config: Config) -> Iterator[Database]:
 
 @contextmanager
 def open_migrated(config: Config) -> Iterator[Database]:
-    """The database of the configuration as it is. Raises as `open_database` does."""
+    """Open the database of the configuration as it is. Raises as `open_database` does."""
     serving.check_server_name(config)
     server = db.Server(config.server_name, server_key.load_or_make(config), config)
     try:

@@ -81,9 +81,9 @@ def restore(ctx: click.Context, folder: Path, *, is_lossy: bool, is_json: bool) 
 
 
 def _config_of_restored(ctx: click.Context, folder: Path) -> Config:
-    """The settings that the restored server will have.
+    """Return the settings that the restored server will have.
 
-    Those of the backup's configuration, if that is the one which the server will read.
+    They are those of the backup's configuration, if that is the one which the server will read.
     """
     before = cli.load_config(ctx)
     read = ctx.obj or settings.file_in_force(os.environ)

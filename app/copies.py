@@ -102,7 +102,7 @@ def copy_database(
 
 
 def check_pages(database: Path) -> None:
-    """Raises sqlite3.Error for a file that is not a whole database."""
+    """Raise sqlite3.Error for a file that is not a whole database."""
     with opened(database) as connection:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
@@ -110,7 +110,7 @@ def check_pages(database: Path) -> None:
 
 
 def uploaded(database: Path) -> dict[str, int]:
-    """The media that a database names: {hash of the content: its size}. Raises sqlite3.Error."""
+    """Return the media that a database names, {hash: size}. Raises sqlite3.Error."""
     with opened(database) as connection:
         return dict(connection.execute(_UPLOADED).fetchall())
 
@@ -129,18 +129,18 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def media(folder: Path) -> dict[str, Path]:
-    """The files below a folder `media/files`, by the hashes that are their names."""
+    """Return the files below a folder `media/files`, by the hashes that are their names."""
     found = {f"{path.parent.name}{path.name}": path for path in folder.glob("??/*")}
     return {it: found[it] for it in sorted(found) if is_hash(it) and found[it].is_file()}
 
 
 def media_path(sha256: str) -> Path:
-    """Where the content of this hash lies, from the folder of a server or a backup."""
+    """Return where the content of this hash lies, from the folder of a server or a backup."""
     return FILES / sha256[:2] / sha256[2:]
 
 
 def is_hash(name: str) -> bool:
-    """Whether a file of this name can be one of media."""
+    """Return whether a file of this name can be one of media."""
     return len(name) == HASH_LETTERS and set(name) <= set("0123456789abcdef")
 
 

@@ -38,13 +38,13 @@ class Manifest(msgspec.Struct, frozen=True):
     format: int = FORMAT
 
     def allowed(self, path: str) -> list[Entry]:
-        """What the file of this path may be."""
+        """Return what the file of this path may be."""
         entries = (self.files.get(path), self.previous.get(path))
         return [it for it in entries if it is not None]
 
 
 def read(folder: Path) -> Manifest | None:
-    """The manifest of a backup; None for one made before there were manifests.
+    """Return the manifest of a backup; None for one made before there were manifests.
 
     Raises ValueError for one that is damaged, and OSError.
     """
@@ -63,18 +63,18 @@ def read(folder: Path) -> Manifest | None:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """What is written to the disk."""
+    """Return a manifest as it is written to the disk."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
 
 
 def pieces(file: IO[bytes]) -> Iterator[bytes]:
-    """A file's content, piece by piece."""
+    """Read a file piece by piece."""
     while piece := file.read(PIECE_BYTES):
         yield piece
 
 
 def entry_of(path: Path) -> Entry:
-    """What a file is; reads all of it."""
+    """Return what a file is; reads all of it."""
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
         for piece in pieces(file):

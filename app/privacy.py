@@ -42,7 +42,7 @@ def mend(config: Config, database: Path, environ: Mapping[str, str]) -> None:
 
 
 def _secrets(environ: Mapping[str, str]) -> Iterator[Path]:
-    """The configuration, if there are secrets in it, and the files that hold one each."""
+    """Find the configuration, if there are secrets in it, and the files that hold one each."""
     known = settings.known()
     given = [sources.from_environment(environ)]
     if (file := settings.file_in_force(environ)) is not None:

@@ -49,7 +49,7 @@ class Plan:
     config: Config
     has_configuration: bool
     """Whether the backup's configuration becomes that of the data folder."""
-    told: Manifest | None
+    manifest: Manifest | None
     database_sha256: str | None = None
     media: dict[str, int] = field(default_factory=dict)
     """{hash: size} of what is copied."""
@@ -63,7 +63,7 @@ class Plan:
 
 
 def configuration(data_dir: Path, source: Path) -> Path | None:
-    """The backup's configuration, if it is to become that of this data folder.
+    """Return the backup's configuration, if it is to become that of this data folder.
 
     One that is there stays: it may have been written for the new machine.
     """
@@ -86,10 +86,10 @@ def check(config: Config, source: Path, progress: Progress, *, is_lossy: bool) -
         )
     _check_place(config)
     try:
-        told = manifest.read(source)
+        described = manifest.read(source)
     except ValueError as error:
         raise BackupError(f"{source / manifest.NAME} is damaged: {error}") from error
-    plan = Plan(source, config, configuration(config.data_dir, source) is not None, told)
+    plan = Plan(source, config, configuration(config.data_dir, source) is not None, described)
     _check_small(plan)
     _check_database(plan)
     _check_media(plan, progress, is_lossy=is_lossy)
@@ -120,7 +120,7 @@ def filling(plan: Plan, on_pages: Progress, on_files: Progress) -> Iterator[Copi
 
 
 def _check_place(config: Config) -> None:
-    """Raises BackupError when something is in the way that an interrupted restore has not left."""
+    """Raise BackupError when something is in the way that no interrupted restore has left."""
     left = _left(config.data_dir)
     database = serving.database_path(config.database_url)
     beside = [database.with_name(f"{database.name}{suffix}") for suffix in SIDE_FILES]
@@ -134,7 +134,7 @@ def _check_place(config: Config) -> None:
 
 
 def _check_small(plan: Plan) -> None:
-    """Raises BackupError for a signing key or a configuration that is missing or damaged."""
+    """Raise BackupError for a signing key or a configuration that is missing or damaged."""
     key = plan.source / SIGNING_KEY
     try:
         SigningKey.from_text(key.read_text(encoding="utf-8"))
@@ -142,22 +142,22 @@ def _check_small(plan: Plan) -> None:
         raise BackupError(f"{key} is missing") from error
     except ValueError as error:
         raise BackupError(f"{key} is damaged: {error}") from error
-    if plan.told is None:
+    if plan.manifest is None:
         return
     for name in (SIGNING_KEY, CONFIGURATION):
-        file, allowed = plan.source / name, plan.told.allowed(name)
-        if name in plan.told.files and not file.exists():
+        file, allowed = plan.source / name, plan.manifest.allowed(name)
+        if name in plan.manifest.files and not file.exists():
             raise BackupError(f"{file} is missing")
         if file.exists() and manifest.entry_of(file) not in allowed:
             raise BackupError(f"{file} is damaged: it is not what {manifest.NAME} says")
 
 
 def _check_database(plan: Plan) -> None:
-    """Raises BackupError for a damaged database, StartError for one that can't be this server's."""
+    """Raise BackupError for a damaged database, StartError for one that can't be this server's."""
     database = plan.source / DATABASE
-    if plan.told is not None:
+    if plan.manifest is not None:
         found = manifest.entry_of(database)
-        if found not in plan.told.allowed(DATABASE):
+        if found not in plan.manifest.allowed(DATABASE):
             raise BackupError(f"{database} is damaged: it is not what {manifest.NAME} says")
         plan.database_sha256 = found.sha256
     try:
@@ -173,18 +173,18 @@ def _check_database(plan: Plan) -> None:
 
 
 def _check_media(plan: Plan, progress: Progress, *, is_lossy: bool) -> None:
-    """Raises BackupError for media that are missing or damaged, unless they were lost before."""
+    """Raise BackupError for media that are missing or damaged, unless they were lost before."""
     named = copies.uploaded(plan.source / DATABASE)
     files = copies.media(plan.source / FILES)
     sizes: dict[str, int | None] = {**named}
     known_to_be_lost = set[str]()
-    if plan.told is None:
+    if plan.manifest is None:
         sizes = {**dict.fromkeys(files), **sizes}
     else:
         sizes |= {
-            it.sha256: it.size_bytes for path, it in plan.told.files.items() if _is_media(path)
+            it.sha256: it.size_bytes for path, it in plan.manifest.files.items() if _is_media(path)
         }
-        known_to_be_lost = {*plan.told.lost_media}
+        known_to_be_lost = {*plan.manifest.lost_media}
     bad = []
     for number, (sha256, size) in enumerate(sorted(sizes.items()), start=1):
         found = manifest.entry_of(files[sha256]) if sha256 in files else None
@@ -204,7 +204,7 @@ def _check_media(plan: Plan, progress: Progress, *, is_lossy: bool) -> None:
 
 
 def _check_room(plan: Plan) -> None:
-    """Raises BackupError when the disk has not enough room."""
+    """Raise BackupError when the disk has not enough room."""
     needed = sum(plan.media.values()) + (plan.source / DATABASE).stat().st_size
     folder = plan.config.data_dir
     while not folder.exists():
@@ -242,14 +242,14 @@ def _copy(plan: Plan, on_pages: Progress, on_files: Progress) -> Copied:
 
 
 def _inside(data_dir: Path, paths: list[Path]) -> list[str]:
-    """Those of these paths that are in the data folder, as they are called from there."""
+    """Return those of these paths that are in the data folder, as they are called from there."""
     return [
         path.relative_to(data_dir).as_posix() for path in paths if path.is_relative_to(data_dir)
     ]
 
 
 def _left(data_dir: Path) -> set[str]:
-    """What an interrupted restore may have put into a data folder, as paths from there."""
+    """Return what an interrupted restore may have put into a data folder, as paths from there."""
     try:
         return {*orjson.loads((data_dir / serving.RESTORING_NAME).read_bytes())}
     except (FileNotFoundError, ValueError):

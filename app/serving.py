@@ -77,7 +77,7 @@ def init(config: Config) -> None:
 
 
 def check_whole(data_dir: Path) -> None:
-    """Raises StartError for a data folder that is half restored."""
+    """Raise StartError for a data folder that is half restored."""
     if (data_dir / RESTORING_NAME).exists():
         raise StartError(
             f"The data folder {data_dir} is half restored from a backup: `homebody restore` has to"
@@ -86,7 +86,7 @@ def check_whole(data_dir: Path) -> None:
 
 
 def check_existence(config: Config) -> None:
-    """Raises StartError when there is no database.
+    """Raise StartError when there is no database.
 
     A command that made one would make a new server, with an administrator of its own, wherever it
     is typed in another folder than the server's.
@@ -208,7 +208,7 @@ def has_accounts(config: Config) -> bool:
 
 
 def is_behind(migration: str) -> bool:
-    """Whether there are migrations after this one. Raises StartError for one that is not known."""
+    """Return whether there are migrations after this one. Raises StartError for an unknown one."""
     steps = known_migrations()
     if migration not in steps:
         raise StartError(
