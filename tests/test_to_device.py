@@ -276,6 +276,32 @@ def test_guests_have_one_share_of_an_inbox_together(
     assert pings(bob.sync()) == [1, 12, 13, 14, 2]
 
 
+def test_large_messages_have_a_smaller_share(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(to_device, "MAX_LARGE_FROM_ONE", 2)
+    alice, bob = login("alice"), login("bob")
+    large = {"pad": "x" * to_device.LARGE_BYTES}
+    ping(alice, bob, 1)
+
+    for number in range(10, 15):
+        send(alice, {bob.user_id: {bob.device_id: {"n": number, **large}}})
+    ping(alice, bob, 2)
+
+    assert pings(bob.sync()) == [1, 13, 14, 2]
+
+
+def test_a_request_has_only_so_many_bytes_for_all_devices_together(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_device, "MAX_TOTAL_BYTES", 3000)
+    alice, bob, _ = login("alice"), login("bob"), login("bob")
+    messages = {bob.user_id: {"*": {"pad": "x" * 2000}}}
+
+    with unchanged(app):
+        answer = alice.put(f"sendToDevice/{TYPE}/large", json={"messages": messages})
+
+    assert refusal(answer) == (413, "M_TOO_LARGE")
+
+
 def test_of_a_full_inbox_the_largest_sender_loses_the_oldest(
     app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:

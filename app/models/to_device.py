@@ -16,7 +16,9 @@ class ToDeviceMessage(Base):
     user_id: Mapped[str]
     device_id: Mapped[str]
     event: Mapped[str]  # JSON: type, sender and content, as /sync shows it
-    source: Mapped[str] = mapped_column(server_default="")  # the sender; "": one of the guests
+    source: Mapped[str] = mapped_column(
+        server_default=""
+    )  # whose share: the sender, "": guests; see there
 
     __table_args__ = (
         Index(None, "user_id", "device_id", "position"),

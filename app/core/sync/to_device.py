@@ -44,6 +44,11 @@ MAX_WAITING: Final = 20_000
 MAX_FROM_ONE: Final = 2_000
 """Of these from one sender, or from all guests together: keys of its rooms for a year or two. Of a
 sender with more the oldest go, so that a flood pushes out nothing but itself."""
+LARGE_BYTES: Final = 8192
+"""Messages with more are counted apart: what clients send has about 2 KiB."""
+MAX_LARGE_FROM_ONE: Final = 100
+MAX_TOTAL_BYTES: Final = 32 * 2**20
+"""Of one request, where "*" stands for many devices."""
 GUESTS: Final = ""
 AT_ONCE: Final = 100
 """In one answer, as the spec recommends."""
@@ -165,11 +170,15 @@ def send(
     if not _begin(tx, requester, event_type, txn_id):
         return
     events: list[tuple[Address, str]] = []
+    total = 0
     for address, content in _addressed(tx, messages):
         event = {"content": content, "sender": requester.user_id, "type": event_type}
         events.append((address, orjson.dumps(event).decode()))
-    if len(events) > MAX_MESSAGES:
-        raise errors.too_large(f"A request has at most {MAX_MESSAGES} messages")
+        total += len(events[-1][1])
+        if len(events) > MAX_MESSAGES:
+            raise errors.too_large(f"A request has at most {MAX_MESSAGES} messages")
+        if total > MAX_TOTAL_BYTES:
+            raise errors.too_large(f"A request has messages of at most {MAX_TOTAL_BYTES} bytes")
     if events:
         _put(tx, GUESTS if requester.is_guest else requester.user_id, events)
 
@@ -288,24 +297,30 @@ def _put(tx: Tx, source: str, events: list[tuple[Address, str]]) -> None:
     for address, event in events:
         user_id, device_id = address
         row = {"position": tx.next_position(), "user_id": user_id, "device_id": device_id}
-        rows.append(row | {"event": event, "source": source})
+        rows.append(row | {"event": event, "source": _share(source, event)})
         inboxes[address] = Inbox(inboxes[address].count + 1, tx.position)
     tx.sql.execute(_INSERT, rows)
-    for address, inbox in inboxes.items():
-        _keep_small(tx, address, inbox, source)
+    for address, event in events:
+        most = MAX_LARGE_FROM_ONE if len(event) > LARGE_BYTES else MAX_FROM_ONE
+        _keep_small(tx, address, inboxes[address], _share(source, event), most)
     tx.wake(*{user_id for user_id, _ in inboxes})
 
 
-def _keep_small(tx: Tx, address: Address, inbox: Inbox, source: str) -> None:
-    """Remember how much waits for a device, once that is not too much.
+def _share(source: str, event: str) -> str:
+    """Return from whose share of an inbox a message takes."""
+    return f"large {source}" if len(event) > LARGE_BYTES else source
+
+
+def _keep_small(tx: Tx, address: Address, inbox: Inbox, source: str, most: int) -> None:
+    """Remember how much waits for a device, once that is not too much, and `most` from the source.
 
     Where the inbox is full all the same, the source that has most in it loses its oldest messages.
     """
     count = inbox.count
     device = dict(zip(("user_id", "device_id"), address, strict=True))
-    if count > MAX_FROM_ONE:
+    if count > most:
         own = tx.sql.execute(_FROM_SOURCE, {**device, "source": source}).scalar_one()
-        count -= _drop_oldest(tx, device, source, own - MAX_FROM_ONE)
+        count -= _drop_oldest(tx, device, source, own - most)
     while count > MAX_WAITING:
         largest, number = tx.sql.execute(_LARGEST_SOURCE, device).one()
         count -= _drop_oldest(tx, device, largest, min(count - MAX_WAITING, number))
