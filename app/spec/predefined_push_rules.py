@@ -38,14 +38,13 @@ _RING: Final = {"set_tweak": "sound", "value": "ring"}
 _HIGHLIGHT: Final = {"set_tweak": "highlight"}
 _TWO_MEMBERS: Final = {"kind": "room_member_count", "is": "2"}
 
+# Deviates: version 1.17 of the specification has removed these rules. Clients that know no
+# m.mentions still write messages for which they were made, other clients show the rules in their
+# settings, and Synapse serves them.
 LEGACY: Final = frozenset(
     {".m.rule.contains_display_name", ".m.rule.contains_user_name", ".m.rule.roomnotif"}
 )
-"""The rules that look for mentions in the text of events without m.mentions.
-
-Deviates: version 1.17 of the specification has removed them. Clients that know no m.mentions still
-write such messages, other clients show these rules in their settings, and Synapse serves them.
-"""
+"""The rules that look for mentions in the text of events without m.mentions."""
 MASTER: Final = _predefined(".m.rule.master", [], [], enabled=False)
 """The one predefined rule that goes before the user's own."""
 PREDEFINED: Final[dict[str, tuple[Json, ...]]] = {

@@ -158,11 +158,9 @@ def _event(tx: Reader, user_id: str, room_id: str, event_id: str) -> ClientEvent
 
 
 def _check_thread(tx: Reader, event: ClientEvent, thread_id: str | None) -> None:
-    """The root of a thread is in the main timeline; a receipt for it may name either.
-
-    Deviates: so may one for an event that relates to the root in another way, such as a reaction.
-    Clients show it in the thread, and Synapse takes it as read there.
-    """
+    """The root of a thread is in the main timeline; a receipt for it may name either."""
+    # Deviates: so may one for an event that leads to the root by other relations, as a reaction
+    # does. Clients show it in the thread, and Synapse takes it as read there.
     if thread_id is None:
         return
     if thread_id == "":
