@@ -166,6 +166,7 @@ def test_nothing_of_it_is_left_in_memory(app: Flask, login: Login, room: MakeRoo
         "client_events",
         "joined",
         "joined_rooms",
+        "member_names",
         "members",
         "rooms",
         "state",

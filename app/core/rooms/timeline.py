@@ -195,6 +195,7 @@ def remove_room(tx: Tx, room_id: str) -> None:
     """Let nobody send anything to a room any more; called by purge.py alone."""
     tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
     tx.forget(rows.ROOMS, room_id)
+    member_names.forget(tx, room_id)
 
 
 def remove_events(tx: Tx, room_id: str, count: int) -> int:
