@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import Login, Person
 from tests.prehistoric import bodies, events
 from tests.rooms import act
-from tests.sliding import ask
+from tests.sliding import ask, state, window
 
 Json = dict[str, Any]
 Room = Callable[..., str]
@@ -288,3 +288,54 @@ def test_sliding_sync_tells_a_stranger_nothing_of_a_ban(
 
     assert room_id not in banned["rooms"]
     assert room_id not in ask(bob, banned["pos"])["rooms"]
+
+
+@pytest.mark.parametrize("setting", ["joined", "shared"])
+@pytest.mark.parametrize("verb", ["ban", "kick"])
+def test_sliding_sync_shows_a_room_as_it_was_left_however_late_a_ban_comes(
+    alice: Person, bob: Person, room: Room, setting: str, verb: str
+) -> None:
+    everything = window(9, required_state=[["*", "*"]])
+    room_id = room(alice, bob, name="Before")
+    alice.set_state(room_id, "m.room.history_visibility", {"history_visibility": setting})
+    said = alice.send(room_id, "your last")
+    act(bob, room_id, "leave")
+    pos = ask(bob)["pos"]
+    for event_type, key in (("m.room.name", "name"), ("m.room.topic", "topic")):
+        alice.set_state(room_id, event_type, {key: "not for bob"})
+    alice.send(room_id, "not for bob")
+    if verb == "kick":
+        act(alice, room_id, "invite", user_id=bob.user_id)
+    act(alice, room_id, verb, user_id=bob.user_id)
+
+    later, anew = ask(bob, pos, lists=everything), ask(bob, conn_id="new", lists=everything)
+
+    for found in (later, anew):
+        entry = found["rooms"][room_id]
+        assert entry["name"] == state(found, room_id)["m.room.name", ""]["name"] == "Before"
+        assert [it["event_id"] for it in entry["timeline"] if it["type"] == "m.room.message"] == [
+            said
+        ]
+        own = state(found, room_id)["m.room.member", bob.user_id]
+        assert own["membership"] == entry["membership"] == {"ban": "ban", "kick": "leave"}[verb]
+        assert "not for bob" not in json.dumps(found)
+    for name, count in (("not for bob", 0), ("before", 1)):
+        named = window(9, filters={"room_name_like": name})
+        assert ask(bob, conn_id=name, lists=named)["lists"]["all"]["count"] == count
+
+
+def test_sliding_sync_tells_all_up_to_a_leave_though_a_ban_came_before_the_next_look(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    room_id = room(alice, bob)
+    pos = ask(bob)["pos"]
+    alice.send(room_id, "your last")
+    act(bob, room_id, "leave")
+    alice.set_state(room_id, "m.room.topic", {"topic": "not for bob"})
+    act(alice, room_id, "ban", user_id=bob.user_id)
+
+    found = ask(bob, pos)
+
+    shown = [it["content"].get("body") for it in found["rooms"][room_id]["timeline"]]
+    assert "your last" in shown
+    assert "not for bob" not in json.dumps(found)

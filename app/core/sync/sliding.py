@@ -80,7 +80,7 @@ def rooms(tx: Reader, asker: Requester, asked: Windows, told: Told) -> Found:
         for_two = sliding_filters.direct(tx, user_id)
     kinds = told.kinds
     if sliding_filters.asks_for_kinds(asked.lists.values()):
-        kinds = sliding_filters.kinds(tx, changes.order, kinds, changes.busy)
+        kinds = sliding_filters.kinds(tx, user_id, changes.order, kinds, changes.busy)
     now = dataclasses.replace(now, direct=for_two, kinds=kinds)
     sight = _sight(tx, user_id, asked, now)
     regrouped = told.direct ^ for_two if told.position else frozenset[str]()

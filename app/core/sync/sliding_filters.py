@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import orjson
 from sqlalchemy import bindparam, select, text
 
+from app.core.rooms import visibility
 from app.core.sync import account_data
 from app.core.sync.sliding_asks import Filters, RoomList
 from app.core.sync.sliding_order import Order
@@ -22,7 +23,7 @@ from app.models.base import NOW_AND_LATER
 from app.spec import identifiers
 from app.spec.events import Json
 
-# As of a position: who was kicked shall not find out by a filter how the room is called now.
+# As of a position: nobody finds out by a filter what a room is called that they have left.
 # The sums keep SQLite from an index by which it would read all members of the room.
 _KINDS = text(
     "SELECT rooms.room_id, held.type, events.pdu FROM json_each(:rooms) AS one"
@@ -84,16 +85,21 @@ def asks_for_kinds(lists: Collection[RoomList]) -> bool:
 
 
 def kinds(
-    tx: Reader, order: Order, known: Mapping[str, Kind], busy: Set[str]
+    tx: Reader, user_id: str, order: Order, known: Mapping[str, Kind], busy: Set[str]
 ) -> Mapping[str, Kind]:
-    """{room_id: its kind} of all rooms; asks for those that are not known, or may have changed."""
+    """{room_id: its kind} of all rooms; asks for those that are not known, or may have changed.
+
+    Of rooms that the user has left, as they were then: a ban may come much later.
+    """
     asked = {
-        room_id: tx.position if room.membership not in {"leave", "ban"} else room.since
-        for room_id, room in order.rooms.items()
-        if room_id not in known or room_id in busy
+        room_id: tx.position for room_id in order.rooms if room_id not in known or room_id in busy
     }
     if not asked:
         return known
+    gone = [room_id for room_id in asked if order.rooms[room_id].membership in {"leave", "ban"}]
+    if gone:
+        histories = visibility.histories(tx, user_id, gone)
+        asked |= {room_id: history.joined_until for room_id, history in histories.items()}
     found = dict.fromkeys(asked, PLAIN)
     for room_id, event_type, pdu in tx.sql.execute(_KINDS, {"rooms": orjson.dumps(asked).decode()}):
         if event_type == "m.room.encryption":

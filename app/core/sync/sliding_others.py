@@ -57,6 +57,7 @@ def left(tx: Reader, asker: Requester, room_id: str, before: ToldRoom, told: Tol
         return None
     since = told.position if before.behind_since is None else before.behind_since
     span = Span(room_id, since, entry.since)
+    span.history = visibility.history(tx, asker.user_id, room_id)
     if before.membership == "join":
         filled = RoomEventFilter(limit=before.config.limit)
         spans.fill(tx, asker.user_id, [span], filled)
@@ -66,18 +67,21 @@ def left(tx: Reader, asker: Requester, room_id: str, before: ToldRoom, told: Tol
 def kicked(
     tx: Reader, asker: Requester, room_id: str, room: OwnRoom, config: Config
 ) -> Json | None:
-    """The room as it was when the user was thrown out, for a connection that knows nothing of it.
+    """The room as it was when the user left it, for a connection that knows nothing of it.
 
-    None where they have forgotten it, or are back.
+    A ban, or the end of an invite, may have come long after the leave: it shows nothing of what has
+    happened in between. None where they have forgotten the room, or are back.
     """
     own: StateKey = (state.MEMBER, asker.user_id)
     entry = state.entries(tx, room_id, [own])[own]
     is_gone = entry.event is not None and entry.event.content["membership"] in GONE
     if entry.event is None or not is_gone or visibility.has_forgotten(tx, asker.user_id, room_id):
         return None
-    span = Span(room_id, 0, room.since)
+    history = visibility.history(tx, asker.user_id, room_id)
+    span = Span(room_id, 0, min(room.since, history.joined_until), history=history)
     spans.fill(tx, asker.user_id, [span], RoomEventFilter(limit=config.limit))
-    held = state.at_position(tx, room_id, room.since)
+    held = state.at_position(tx, room_id, span.upto)
+    held.pop(own, None)  # it may be a leave before the ban
     lazy = {event.sender for event in span.timeline} if config.is_lazy else set()
     wanted = [
         event.event_id
@@ -87,7 +91,7 @@ def kicked(
     events = [client_events.find(tx, event_id) for event_id in wanted]
     positions = {event.position for event in events if event is not None} | {entry.position}
     shown = _gone(tx, asker, span, entry.event, sorted(positions))
-    return {"initial": True, **shown, **_named(held)}
+    return {"initial": True, **shown, "bump_stamp": room.since, **_named(held)}
 
 
 def _gone(tx: Reader, asker: Requester, span: Span, member: Event, positions: list[int]) -> Json:
