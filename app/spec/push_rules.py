@@ -146,6 +146,7 @@ def _too_costly(view: EventView, rulesets: Iterable[Ruleset]) -> Set[Ruleset]:
     of MAX_COST; where many users have that much, the cheap ones are asked first, so that nobody
     loses notifications by the rules of others, unless by those who collect them on purpose.
     """
+    # Deviates: all rules would have to be evaluated, however long that takes.
     costly = [it for it in rulesets if it.conditions]
     if sum(it.conditions for it in costly) <= CHEAP_CONDITIONS:
         return frozenset()
