@@ -4,8 +4,8 @@ What stood in `m.relations` was found among all events that relate to another, s
 reactions, or of replacements that do not count, were gone through at each read. Which event a valid
 replacement edits is now a column of it.
 
-Redacted events kept their place in threads, and stayed unread. Notifications of them are marked as
-read here; they go for good when their room is read.
+Redacted events kept their place in threads, stayed unread, and stood among the notifications: what
+a redaction undoes today is undone here for those of before.
 """
 
 import sqlalchemy as sa
@@ -48,14 +48,10 @@ def upgrade() -> None:
     )
     op.execute("DELETE FROM unread_counts WHERE notification_count <= 0")
     op.execute(
-        "UPDATE notifications SET is_read = true, is_highlight = false"
+        "DELETE FROM notifications"
         " WHERE event_position IN (SELECT position FROM events WHERE redacted_by IS NOT NULL)"
     )
-    op.execute(  # what relates to a redacted reply is in no thread any more, as that one
-        "UPDATE events SET thread_id = NULL WHERE thread_id IS NOT NULL AND rel_type <> 'm.thread'"
-        " AND relates_to IN (SELECT event_id FROM events"
-        "  WHERE redacted_by IS NOT NULL AND thread_id IS NOT NULL)"
-    )
+    _move_to_main()
     op.execute(
         "UPDATE events SET relates_to = NULL, rel_type = NULL, thread_id = NULL"
         " WHERE redacted_by IS NOT NULL AND relates_to IS NOT NULL"
@@ -77,6 +73,53 @@ def upgrade() -> None:
         "events",
         ["thread_id", "rel_type", "sender"],
         sqlite_where=sa.text("rel_type = 'm.thread'"),
+    )
+
+
+def _move_to_main() -> None:
+    """Take what relates to a redacted reply out of its thread, and what relates to that, and so on.
+
+    No event in the main timeline has notified anybody in a thread but these.
+    """
+    op.execute(
+        "UPDATE events SET thread_id = NULL WHERE position IN ("
+        " WITH RECURSIVE moved(event_id, position) AS ("
+        "  SELECT child.event_id, child.position FROM events AS reply"
+        "  JOIN events AS child ON child.relates_to = reply.event_id"
+        "  WHERE reply.redacted_by IS NOT NULL AND reply.thread_id IS NOT NULL"
+        "  AND child.rel_type <> 'm.thread' AND child.thread_id IS NOT NULL"
+        "  UNION"
+        "  SELECT child.event_id, child.position FROM moved"
+        "  JOIN events AS child ON child.relates_to = moved.event_id"
+        "  WHERE child.rel_type <> 'm.thread' AND child.thread_id IS NOT NULL)"
+        " SELECT position FROM moved)"
+    )
+    moved = (
+        " FROM notifications AS one JOIN events ON events.position = one.event_position"
+        " WHERE one.thread_id <> 'main' AND events.thread_id IS NULL AND NOT one.is_read"
+    )
+    of_thread = (
+        f"{moved} AND one.user_id = unread_counts.user_id"
+        " AND one.room_id = unread_counts.room_id AND one.thread_id = unread_counts.thread_id"
+    )
+    op.execute(
+        "UPDATE unread_counts SET"
+        f" notification_count = notification_count - (SELECT count(*){of_thread}),"
+        " highlight_count = max(0, highlight_count"
+        f"  - (SELECT count(*){of_thread} AND one.is_highlight))"
+        " WHERE thread_id <> 'main'"
+    )
+    op.execute("DELETE FROM unread_counts WHERE notification_count <= 0")
+    op.execute(
+        "INSERT INTO unread_counts"
+        " SELECT one.user_id, one.room_id, 'main', count(*), sum(one.is_highlight)"
+        f"{moved} GROUP BY one.user_id, one.room_id ON CONFLICT DO UPDATE SET"
+        " notification_count = notification_count + excluded.notification_count,"
+        " highlight_count = highlight_count + excluded.highlight_count"
+    )
+    op.execute(
+        "UPDATE notifications SET thread_id = 'main' WHERE thread_id <> 'main'"
+        " AND event_position IN (SELECT position FROM events WHERE thread_id IS NULL)"
     )
 
 
