@@ -21,7 +21,16 @@ from sqlalchemy.orm import aliased
 from app import errors, hub
 from app.core.appservices import directory as networks
 from app.core.push import counts
-from app.core.rooms import aliases, membership, reports, rows, server_notices, state, timeline
+from app.core.rooms import (
+    aliases,
+    member_names,
+    membership,
+    reports,
+    rows,
+    server_notices,
+    state,
+    timeline,
+)
 from app.core.sync import account_data, receipts
 from app.db import Database, Reader
 from app.errors import MatrixError
@@ -37,6 +46,7 @@ LOG = logging.getLogger(__name__)
 OWNERS: Final = (
     state,  # by the room's number, which goes with the next
     timeline,
+    member_names,
     aliases,
     membership,
     networks,
