@@ -124,6 +124,27 @@ def test_who_has_left_sees_the_threads_as_they_were(alice: Person, bob: Person, 
     assert ids(threads(bob, room_id)) == [before]
 
 
+def test_no_reply_that_the_reader_may_not_see_takes_a_thread_from_the_pages(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    room_id = room(alice, bob)
+    alice.set_state(room_id, "m.room.history_visibility", {"history_visibility": "joined"})
+    elsewhere, here, unseen = roots = [alice.send(room_id) for _ in range(3)]
+    for root in roots:
+        reply(alice, room_id, root)
+    bob.post(f"rooms/{room_id}/leave")
+    reply(alice, room_id, unseen)
+    bob.post(f"rooms/{room_id}/join")
+    reply(alice, room_id, here)
+    reply(bob, room(bob), elsewhere)
+
+    pages = [threads(bob, room_id, limit=1)]
+    while token := pages[-1].get("next_batch"):
+        pages.append(threads(bob, room_id, limit=1, **{"from": token}))
+
+    assert [root for page in pages for root in ids(page)] == [here, unseen, elsewhere]
+
+
 def test_strangers_are_told_of_no_threads(alice: Person, bob: Person, room: Room) -> None:
     room_id = room(alice)
     reply(alice, room_id, alice.send(room_id))

@@ -40,10 +40,13 @@ _REPLIES = (
     .order_by(StoredEvent.position.desc())
     .limit(_BATCH)
 )
-_LATER = select(StoredEvent.relates_to).where(
+_LATER = select(*_REPLIES.selected_columns).where(
     StoredEvent.relates_to.in_(bindparam("roots", expanding=True)),
     StoredEvent.rel_type == relating.THREAD,
     StoredEvent.redacted_by.is_(None),
+    # an event of another room may name the same root; with the bare column SQLite reads all of the
+    # room instead
+    StoredEvent.room_id.concat("") == bindparam("room_id"),
     StoredEvent.sender.not_in(bindparam("ignored", expanding=True)),
     StoredEvent.position > bindparam("start"),
     StoredEvent.position <= bindparam("end"),
@@ -128,14 +131,22 @@ def _batches(
                 latest.setdefault(reply.root, reply.position)
         known.update(latest)
         if latest and begin < end:
-            ignored = sorted(ignored_users.of(tx, user_id))
-            asked = {"roots": list(latest), "ignored": ignored, "start": begin, "end": end}
-            for root in tx.sql.execute(_LATER, asked).scalars():
-                latest.pop(str(root), None)
+            for root in _replied_later(tx, user_id, room_id, list(latest), begin, end):
+                latest.pop(root, None)
         is_last = len(replies) < _BATCH
         yield latest, None if is_last else upto
         if is_last:
             return
+
+
+def _replied_later(
+    tx: Reader, user_id: str, room_id: str, roots: list[str], begin: int, end: int
+) -> set[str]:
+    """Return those roots to which the user may see replies after the walk's begin."""
+    ignored = sorted(ignored_users.of(tx, user_id))
+    asked = {"room_id": room_id, "roots": roots, "ignored": ignored, "start": begin, "end": end}
+    later = [Reply._make(row) for row in tx.sql.execute(_LATER, asked)]
+    return {reply.root for reply in visibility.visible(tx, user_id, room_id, later)}
 
 
 def _roots(tx: Reader, user_id: str, room_id: str, latest: dict[str, int]) -> list[ClientEvent]:
