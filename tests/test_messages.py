@@ -11,7 +11,7 @@ import pytest
 
 from app.core.rooms import history
 from tests.conftest import Login, Person
-from tests.rooms import ids, refusal
+from tests.rooms import act, ids, refusal
 
 Json = dict[str, Any]
 Room = Callable[..., str]
@@ -310,6 +310,33 @@ def test_a_filter_by_relations_admits_what_others_relate_to(
 
     assert ids(by_type) == ids(by_sender) == [root]
     assert ids(messages(alice, room_id, filter=by_both)) == []
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"related_by_rel_types": ["m.reference"]},
+        {"related_by_senders": ["@alice:localhost"]},
+        {"related_by_rel_types": ["m.reference"], "related_by_senders": ["@alice:localhost"]},
+    ],
+)
+def test_a_filter_by_relations_tells_nothing_of_events_that_the_reader_may_not_see(
+    alice: Person, bob: Person, room: Room, wanted: Json
+) -> None:
+    room_id = room(alice, bob)
+    alice.set_state(room_id, "m.room.history_visibility", {"history_visibility": "joined"})
+    seen, unseen = alice.send(room_id, "seen"), alice.send(room_id, "unseen")
+    for event_id in (seen, unseen):
+        if event_id == unseen:
+            act(bob, room_id, "leave")
+        relation = {"rel_type": "m.reference", "event_id": event_id}
+        alice.send(room_id, "note", **{"m.relates_to": relation})
+
+    gone = messages(bob, room_id, filter=wanted)
+    act(bob, room_id, "join")
+
+    assert ids(gone) == ids(messages(bob, room_id, filter=wanted)) == [seen]
+    assert ids(messages(alice, room_id, filter=wanted)) == [unseen, seen]
 
 
 def test_the_limit_of_the_filter_counts_where_it_is_lower(alice: Person, room: Room) -> None:

@@ -52,13 +52,23 @@ _SENDERS = func.json_each(bindparam("senders")).table_valued("value")
 _OF_TYPES = StoredEvent.rel_type.in_(select(_TYPES.c.value))
 _BY_SENDERS = StoredEvent.sender.in_(select(_SENDERS.c.value))
 _OF_ANY_TYPE = StoredEvent.rel_type >= ""  # so that SQLite takes the index that has senders too
+_RANGES = func.json_each(bindparam("ranges")).table_valued("value")
+_IN_RANGES = exists().where(
+    StoredEvent.position.between(
+        func.json_extract(_RANGES.c.value, "$[0]"), func.json_extract(_RANGES.c.value, "$[1]")
+    )
+)
 
 
 def _related_query(*conditions: ColumnElement[bool]) -> Select[str]:
-    """A query for those of some events to which others relate: the first of these is enough."""
+    """A query for those of some events to which others relate: the first of these is enough.
+
+    It looks at what the reader may see of the room, or filters would tell of the rest.
+    """
     child = exists().where(
         StoredEvent.relates_to == _PARENTS.c.value,
         *conditions,
+        _IN_RANGES.correlate(StoredEvent),
         # with the bare column SQLite reads all of the room instead
         StoredEvent.room_id.concat("") == bindparam("room_id"),
     )
@@ -364,9 +374,17 @@ def _with_relations(tx: Reader, walk: Walk, events: list[ClientEvent]) -> list[C
         "types": orjson.dumps(sorted(types or ())).decode(),
         "senders": orjson.dumps(sorted(senders or ())).decode(),
         "room_id": walk.room_id,
+        "ranges": orjson.dumps(_ranges(tx, walk, min(it.position for it in events))).decode(),
     }
     related = set(tx.sql.execute(_RELATED[types is not None, senders is not None], asked).scalars())
     return [it for it in events if it.event_id in related]
+
+
+def _ranges(tx: Reader, walk: Walk, first: int) -> list[tuple[int, int]]:
+    """Return the parts of the room from a position on whose messages the user may see."""
+    if visibility.sees_all_since(tx, walk.user_id, walk.room_id, first):
+        return [(first, tx.position)]
+    return visibility.history(tx, walk.user_id, walk.room_id).ranges(first, tx.position)
 
 
 def _is_selective(wanted: RoomEventFilter) -> bool:
