@@ -103,7 +103,7 @@ def _move_to_main() -> None:
         " AND one.room_id = unread_counts.room_id AND one.thread_id = unread_counts.thread_id"
     )
     op.execute(
-        "UPDATE unread_counts SET"
+        "UPDATE unread_counts SET"  # noqa: S608 - from the two constants above
         f" notification_count = notification_count - (SELECT count(*){of_thread}),"
         " highlight_count = max(0, highlight_count"
         f"  - (SELECT count(*){of_thread} AND one.is_highlight))"
