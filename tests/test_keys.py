@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from flask.testing import FlaskClient
 
 from app.client_server import keys
 from app.core.encryption import one_time_keys, signature_checks
@@ -308,6 +309,44 @@ def test_an_upload_that_is_repeated_after_a_claim_does_not_bring_the_key_back(
     assert [claim_one(bob, alice), claim_one(bob, alice)] == [one_time(alice, "b"), {}]
 
 
+@pytest.mark.parametrize("has_keys", [True, False])
+def test_a_claimed_key_does_not_come_back_with_a_new_session_of_the_same_name(
+    client: FlaskClient, login: Login, *, has_keys: bool
+) -> None:
+    before, bob = login("alice"), login("bob")
+    if has_keys:
+        encryption.upload_device_keys(before)
+    keys = one_time(before, "a", "b")
+    upload(before, one_time_keys=keys)
+    assert claim_one(bob, before) == one_time(before, "a")
+
+    before.post("logout")
+    user = {"type": "m.id.user", "user": "alice"}
+    body = {"type": "m.login.password", "identifier": user, "password": PASSWORD}
+    body["device_id"] = before.device_id
+    token = client.post(V3 + "login", json=body).get_json()["access_token"]
+    again = Person(client, before.user_id, token, before.device_id)
+
+    assert upload(again, one_time_keys=keys) == {CURVE: 1}
+    assert [claim_one(bob, again), claim_one(bob, again)] == [one_time(again, "b"), {}]
+
+
+def test_claims_of_a_device_that_is_no_more_are_forgotten_in_the_end(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phone, laptop, bob = login("alice"), login("alice"), login("bob")
+    for device in (phone, laptop):
+        upload(device, one_time_keys=one_time(device, "a"))
+        claim_one(bob, device)
+    phone.post("logout")
+    monkeypatch.setattr(one_time_keys, "REMEMBERED_MS", -1)
+
+    login("alice").post("logout")
+
+    rows = everything(app)["claimed_one_time_keys"]
+    assert [row[1] for row in rows] == [laptop.device_id]
+
+
 def test_another_key_may_take_the_name_of_a_claimed_one(login: Login) -> None:
     alice, bob = login("alice"), login("bob")
     upload(alice, one_time_keys=one_time(alice, "a"))
@@ -532,10 +571,10 @@ def test_a_device_that_is_no_more_has_no_keys(app: Flask, login: Login) -> None:
     upload(phone, one_time_keys=one_time(phone, "a"), fallback_keys=fallback(phone, "f"))
     encryption.upload_device_keys(laptop)
 
-    claim_one(bob, phone)
     phone.post("logout")
 
-    assert everything(app)["claimed_one_time_keys"] == []
+    tables = everything(app)
+    assert [tables[name] for name in ("one_time_keys", "fallback_keys")] == [[], []]
     assert query(bob, phone)["device_keys"][phone.user_id].keys() == {laptop.device_id}
     assert claim_one(bob, phone) == {}
 

@@ -37,7 +37,8 @@ class OneTimeKey(Base):
 class ClaimedKey(Base):
     """A one-time key that was given out, so that a repeated upload does not bring it back.
 
-    Written by core/encryption/one_time_keys.py, which keeps the last of each device.
+    Written by core/encryption/one_time_keys.py, which keeps the last of each device, for some time
+    also of devices that were removed.
     """
 
     __tablename__ = "claimed_one_time_keys"

@@ -5,7 +5,9 @@ There is one writer, and claiming is a write: two who claim at the same time get
 A client that got no answer to its upload repeats it, maybe after some of those keys were claimed.
 So the claimed keys of a device are remembered by their digests, and an upload adds none of them.
 A device has at most MAX_KEYS keys to be claimed between two uploads, so its last MAX_KEYS claims
-cover every upload that a client may still have to repeat; older ones are forgotten.
+cover every upload that a client may still have to repeat; older ones are forgotten. Those of a
+device that was removed stay for REMEMBERED_MS, as a client may log in with the same device id again
+and still have the keys from before.
 
 Anybody may claim keys of anybody, and a device has 50 or 100 of them. So that nobody can take them
 all, each other user gets so many keys of a device in a day, and all users together who share no
@@ -34,6 +36,7 @@ from app.caches import CacheKind, Requester, declare
 from app.db import Reader, Tx
 from app.models.base import NOW_AND_LATER
 from app.models.device_keys import ClaimedKey, FallbackKey, OneTimeKey
+from app.models.devices import Device
 from app.models.state import StateInterval
 from app.spec import identifiers
 from app.spec.events import Json
@@ -43,6 +46,8 @@ MAX_KEYS: Final = 1000
 """Of one device. Clients keep 50 to 100 there."""
 MAX_BYTES: Final = 8192
 """Of one key in JSON."""
+REMEMBERED_MS: Final = 90 * 24 * 3_600_000
+"""How long a claim is remembered when its device is no more."""
 
 Key = str | Json
 Address = tuple[str, str, str]
@@ -103,6 +108,13 @@ _FORGET_CLAIMED = delete(ClaimedKey).where(
     .offset(bindparam("kept"))
     .limit(1)
     .scalar_subquery(),
+)
+_FORGET_REMOVED = delete(ClaimedKey).where(
+    ClaimedKey.user_id == bindparam("of_user"),
+    ClaimedKey.claimed_ts < bindparam("before"),
+    ClaimedKey.device_id.not_in(
+        select(Device.device_id).where(Device.user_id == bindparam("of_user"))
+    ),
 )
 _UPSERT_FALLBACK = insert(FallbackKey)
 _UPSERT_FALLBACK = _UPSERT_FALLBACK.on_conflict_do_update(
@@ -282,11 +294,12 @@ def claim(tx: Tx, wanted: Collection[Claim]) -> dict[str, dict[str, Json]]:
 
 
 def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
-    """Drop all keys of devices that are no more, or begin anew."""
-    for table in (OneTimeKey, ClaimedKey, FallbackKey):
+    """Drop all keys of devices that are no more, or begin anew; claims of them are remembered."""
+    for table in (OneTimeKey, FallbackKey):
         tx.sql.execute(
             delete(table).where(table.user_id == user_id, table.device_id.in_(device_ids))
         )
+    tx.sql.execute(_FORGET_REMOVED, {"of_user": user_id, "before": tx.now_ms - REMEMBERED_MS})
     for device_id in device_ids:
         tx.forget(KEY_COUNTS, (user_id, device_id))
 
