@@ -543,6 +543,8 @@ def test_a_new_fallback_key_takes_the_place_of_the_old_one(login: Login) -> None
     claim_one(bob, alice)
 
     upload(alice, fallback_keys=fallback(alice, "f"))
+    resigned = {**fallback(alice, "f")[f"{CURVE}:f"], "signatures": {alice.user_id: {"X": "new"}}}
+    upload(alice, fallback_keys={f"{CURVE}:f": resigned})
     after_the_same = alice.sync()["device_unused_fallback_key_types"]
     upload(alice, fallback_keys=fallback(alice, "g"))
 

@@ -218,15 +218,19 @@ def set_fallbacks(tx: Tx, user_id: str, device_id: str, keys: Mapping[str, Key])
     Raises M_INVALID_PARAM for a name that is none and for two keys of one algorithm, M_TOO_LARGE.
     """
     device = {"user_id": user_id, "device_id": device_id}
-    known = {row.algorithm: (row.key_id, row.key) for row in tx.sql.execute(_FALLBACKS, device)}
-    given: dict[str, tuple[str, str]] = {}
+    known = {
+        row.algorithm: (row.key_id, _unsigned(orjson.loads(row.key)))
+        for row in tx.sql.execute(_FALLBACKS, device)
+    }
+    given: dict[str, tuple[str, Key]] = {}
     for name, key in keys.items():
         algorithm, key_id = _split(name)
         if algorithm in given:
             raise errors.invalid_param(f"There can only be one fallback key for {algorithm}")
-        given[algorithm] = (key_id, _encoded(key))
-    for algorithm, (key_id, encoded) in given.items():
-        if known.get(algorithm) == (key_id, encoded):
+        given[algorithm] = (key_id, key)
+    for algorithm, (key_id, key) in given.items():
+        encoded = _encoded(key)
+        if known.get(algorithm) == (key_id, _unsigned(key)):
             continue  # a repeated request does not make a used key unused
         row = {"algorithm": algorithm, "key_id": key_id, "key": encoded, "is_used": False}
         tx.sql.execute(_UPSERT_FALLBACK, device | row)
