@@ -246,6 +246,40 @@ def test_an_invite_does_not_help_a_guest_into_a_room_without_guests(
     assert refusal(act(visitor, room_id, "join")) == (403, "M_GUEST_ACCESS_FORBIDDEN")
 
 
+@pytest.mark.parametrize(
+    ("user_id", "content"),
+    [
+        ("@bob:localhost", {"membership": "invite"}),
+        ("@bob:localhost", {"membership": "leave"}),
+        (None, {"membership": "knock"}),
+        (None, {"membership": "join", "avatar_url": "mxc://localhost/face"}),
+        (None, {"membership": ["join"]}),
+    ],
+)
+def test_guests_do_by_state_nothing_that_they_may_not_do_otherwise(
+    app: Flask, login: Login, guest: Guest, user_id: str | None, content: Json
+) -> None:
+    visitor = guest()
+    rule = {"type": "m.room.join_rules", "content": {"join_rule": "knock"}}
+    access = {"type": GUEST_ACCESS, "content": {"guest_access": "can_join"}}
+    room_id = login("alice").create_room(
+        initial_state=[rule, access],
+        power_level_content_override={"invite": 0, "kick": 0},
+        invite=["@bob:localhost"] if content["membership"] == "leave" else [],
+    )
+    if content["membership"] != "knock":
+        assert act(login("alice"), room_id, "invite", user_id=visitor.user_id).status_code == 200
+        assert act(visitor, room_id, "join").status_code == 200
+
+    with unchanged(app):
+        target = user_id or visitor.user_id
+        answers = [visitor.set_state(room_id, "m.room.member", content, target)]
+        if "avatar_url" in content:
+            answers.append(act(visitor, room_id, "join", **content))
+
+    assert {refusal(it) for it in answers} == {(403, "M_GUEST_ACCESS_FORBIDDEN")}
+
+
 def test_a_guest_reads_a_room_that_all_may_read(login: Login, guest: Guest) -> None:
     alice, visitor = login("alice"), guest()
     readable = {"type": SETTING, "content": {"history_visibility": "world_readable"}}

@@ -11,6 +11,7 @@ from typing import Final
 from flask import request
 
 from app import errors
+from app.spec.events import Json
 
 _V3: Final = "/_matrix/client/v3"
 _MEDIA: Final = "/_matrix/client/v1/media"
@@ -67,6 +68,17 @@ def check() -> None:
     """Raises M_GUEST_ACCESS_FORBIDDEN when the request is nothing that guests may ask."""
     if not _may():
         raise errors.guest_access_forbidden("Guests can't do this: register first")
+
+
+def check_member(content: Json, *, is_own: bool) -> None:
+    """Raise M_GUEST_ACCESS_FORBIDDEN for what guests may do by no endpoint made for it.
+
+    They may set state, as far as the room lets them, but not invite, knock, kick or ban by that;
+    nor show an avatar.
+    """
+    is_allowed = is_own and content.get("membership") in ("join", "leave")  # it may be any JSON
+    if not is_allowed or "avatar_url" in content:
+        raise errors.guest_access_forbidden("Guests only join, leave, and change their name")
 
 
 def _may() -> bool:

@@ -11,7 +11,7 @@ import msgspec
 from flask import Blueprint
 
 from app import context
-from app.client_server import http, room_send
+from app.client_server import guest_access, http, room_send
 from app.client_server.http import authenticated, requester
 from app.core.appservices import queries
 from app.core.rooms import aliases, membership, state, third_party_invites
@@ -200,6 +200,8 @@ def _join(room_id_or_alias: str) -> Json:
     content = {key: value for key, value in whole.items() if key not in NO_CONTENT_OF_A_JOIN}
     if body.reason is None:
         content.pop("reason", None)
+    if requester().is_guest:
+        guest_access.check_member({**content, "membership": "join"}, is_own=True)
     signed = body.third_party_signed
     if signed is not None:
         http.convert(signed, ThirdPartySigned)

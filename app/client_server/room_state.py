@@ -9,7 +9,7 @@ import orjson
 from flask import Blueprint, request
 
 from app import context, errors
-from app.client_server import http, membership, room_send
+from app.client_server import guest_access, http, membership, room_send
 from app.client_server.http import authenticated, requester
 from app.core.rooms import encoding, personal_settings, state, state_events
 from app.spec.events import Json
@@ -29,6 +29,8 @@ def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") 
     if not _is_to_leave(event_type, state_key, content):
         http.must_not_be_suspended()
     if event_type == state.MEMBER:
+        if requester().is_guest:
+            guest_access.check_member(content, is_own=state_key == requester().user_id)
         membership.check_limits(str(content.get("membership")), room_id, state_key)
     else:
         context.rate_limits().check("rc_message", requester().user_id)
