@@ -48,11 +48,11 @@ class Quotas:
     )
     # A session with a device takes one, and is made anew when it broke.
     claimed_keys_per_day: int = setting(
-        10,
+        20,
         kinds.whole(1, 1_000_000),
         "One-time keys of one device that another account may claim in a day, and that all may"
         " claim together who share no room with its owner, or are guests. Beyond that they get its"
-        " fallback key.",
+        " fallback key. Not in force without rate_limits.",
     )
     # Ten years in large rooms make some 50,000 keys of 600 bytes.
     key_backup_bytes: int = setting(

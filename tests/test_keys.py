@@ -375,8 +375,9 @@ def test_only_the_last_claims_of_a_device_are_remembered(
 
 
 def people(make_app: MakeApp, *names: str, **settings: str) -> list[Person]:
-    """Users of a server with these settings."""
-    client = make_app(**settings).test_client()
+    """Users of a server with these settings, and with rate limits."""
+    often = {"rate_limits": "true", "rc_registration.burst_count": "10"}
+    client = make_app(**(often | settings)).test_client()
     found = []
     for name in names:
         body = {"username": name, "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
@@ -432,6 +433,18 @@ def test_somebody_who_is_invited_is_no_stranger(make_app: MakeApp) -> None:
     found = [claim_one(it, alice) for it in (eve, bob, eve, bob)]
 
     assert found == [one_time(alice, "a"), one_time(alice, "b"), {}, {}]
+
+
+def test_without_rate_limits_all_keys_of_a_device_may_be_claimed(
+    make_app: MakeApp,
+) -> None:
+    settings = {"quotas.claimed_keys_per_day": "1", "rate_limits": "false"}
+    alice, eve = people(make_app, "alice", "eve", **settings)
+    upload(alice, one_time_keys=one_time(alice, *"ab"))
+
+    found = [claim_one(eve, alice) for _ in range(2)]
+
+    assert found == [one_time(alice, "a"), one_time(alice, "b")]
 
 
 def test_what_may_be_claimed_is_for_each_device_and_comes_back_after_a_day(
