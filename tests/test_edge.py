@@ -90,10 +90,42 @@ def test_cors_goes_with_every_status(app: Flask, method: str, path: str, expecte
 
 
 def test_a_body_too_large_is_refused_with_cors(client: FlaskClient) -> None:
-    answer = client.post(f"{V3}login", data=b" " * (8 * 2**20 + 1))
+    answer = client.post(f"{V3}login", data=b" " * (2**20 + 1))
 
     assert error_of(answer) == (413, "M_TOO_LARGE")
     assert has_cors(answer)
+
+
+def test_only_what_holds_much_by_its_nature_may_be_large(login: Login) -> None:
+    # nobody else is served while a body is parsed
+    alice = login("alice")
+    large = {"a": "x" * 2**20}
+    escaped = {"a": "é" * 2**18}  # half a mebibyte once it is read, three times as much before
+
+    refused = [
+        alice.put("pushrules/global/override/a", json=large),
+        alice.post(f"user/{alice.user_id}/filter", json=large),
+        alice.post("keys/upload", json=large),
+        alice.post("search", json=large),
+        alice.put(f"presence/{alice.user_id}/status", json=large),
+        alice.post("publicRooms", json=large),
+    ]
+    taken = [
+        alice.put("sendToDevice/m.a/1", json={**large, "messages": {}}),
+        alice.post("keys/query", json={**large, "device_keys": {}}),
+        alice.put(f"user/{alice.user_id}/account_data/org.example.a", json=escaped),
+    ]
+
+    assert {error_of(answer) for answer in refused} == {(413, "M_TOO_LARGE")}
+    assert {answer.status_code for answer in taken} == {200}
+
+
+def test_a_body_of_too_many_values_is_refused(login: Login) -> None:
+    alice = login("alice")
+
+    answer = alice.post("keys/query", json={"device_keys": {}, "a": [1] * 200_001})
+
+    assert error_of(answer) == (413, "M_TOO_LARGE")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])

@@ -495,7 +495,7 @@ def test_a_large_body_counts_as_several_changes(limited: Limited) -> None:
     path = f"user/{alice.user_id}/account_data/org.example."
 
     small = [is_limited(alice.put(f"{path}a", json={"a": "x" * 1000})) for _ in range(1)]
-    large = [alice.post("search", json={"a": "x" * 2 * 2**20}).status_code for _ in range(2)]
+    large = [alice.post("keys/query", json={"a": "x" * 2 * 2**20}).status_code for _ in range(2)]
     after = is_limited(alice.put(f"{path}b", json={}))
 
     assert small == [False]

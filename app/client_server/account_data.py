@@ -5,6 +5,8 @@ Spec: client-server-api#client-config, client-server-api#room-tagging
 
 from __future__ import annotations
 
+from typing import Final
+
 from flask import Blueprint
 
 from app import context, errors
@@ -16,13 +18,16 @@ from app.spec.events import Json
 
 bp = Blueprint("account_data", __name__)
 
+MAX_BODY_BYTES: Final = 4 * account_data.MAX_BYTES
+"""Spaces and escapes included."""
+
 
 @bp.put("/user/<user_id>/account_data/<event_type>")
 @authenticated
 def set_account_data(user_id: str, event_type: str) -> Json:
     """Keep a JSON object for all of the user's devices."""
     must_be_me(user_id)
-    content = http.json_object()
+    content = http.json_object(max_bytes=MAX_BODY_BYTES)
     with context.db().write() as tx:
         account_data.put(tx, user_id, event_type, content)
     return {}
@@ -42,7 +47,7 @@ def get_account_data(user_id: str, event_type: str) -> Json:
 def set_account_data_per_room(user_id: str, room_id: str, event_type: str) -> Json:
     """Keep a JSON object that is about a room."""
     _check(user_id, room_id)
-    content = http.json_object()
+    content = http.json_object(max_bytes=MAX_BODY_BYTES)
     with context.db().write() as tx:
         account_data.put(tx, user_id, event_type, content, room_id)
     return {}

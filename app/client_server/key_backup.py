@@ -107,7 +107,7 @@ def put_room_keys() -> Json:
 
     Spec: client-server-api#put_matrixclientv3room_keyskeys
     """
-    rooms = http.body_as(AllKeys).rooms
+    rooms = http.body_as(AllKeys, max_bytes=http.MAX_LARGE_BODY_BYTES).rooms
     return _put(
         {
             (room_id, session_id): key
@@ -124,7 +124,7 @@ def put_room_keys_by_room_id(room_id: str) -> Json:
 
     Spec: client-server-api#put_matrixclientv3room_keyskeysroomid
     """
-    sessions = http.body_as(RoomKeys).sessions
+    sessions = http.body_as(RoomKeys, max_bytes=http.MAX_LARGE_BODY_BYTES).sessions
     return _put({(room_id, session_id): key for session_id, key in sessions.items()})
 
 

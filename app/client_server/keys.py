@@ -104,7 +104,7 @@ def query_keys() -> Json:
 
     Spec: client-server-api#post_matrixclientv3keysquery
     """
-    wanted = http.body_as(QueryKeys).device_keys
+    wanted = http.body_as(QueryKeys, max_bytes=http.MAX_LARGE_BODY_BYTES).device_keys
     if len(wanted) > MAX_QUERIED:
         raise errors.too_large(f"A request asks for keys of at most {MAX_QUERIED} users")
     _check_users(wanted)
@@ -121,7 +121,7 @@ def claim_keys() -> Json:
 
     Spec: client-server-api#post_matrixclientv3keysclaim
     """
-    asked = http.body_as(ClaimKeys).one_time_keys
+    asked = http.body_as(ClaimKeys, max_bytes=http.MAX_LARGE_BODY_BYTES).one_time_keys
     _check_users(asked)
     wanted = [
         (user_id, device_id, algorithm)

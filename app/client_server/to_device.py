@@ -30,7 +30,7 @@ def send_to_device(event_type: str, txn_id: str) -> Json:
 
     Spec: client-server-api#put_matrixclientv3sendtodeviceeventtypetxnid
     """
-    messages = http.body_as(SendToDevice).messages
+    messages = http.body_as(SendToDevice, max_bytes=http.MAX_LARGE_BODY_BYTES).messages
     if not all(map(identifiers.is_user_id, messages)):
         raise errors.invalid_param("The keys of messages are user ids")
     to_device.check(messages)
