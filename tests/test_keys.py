@@ -177,6 +177,32 @@ def test_what_is_no_key_is_refused(
     assert refusal(answer) == (status, errcode)
 
 
+def test_too_many_one_time_keys_are_refused_before_any_is_looked_at(
+    app: Flask, login: Login
+) -> None:
+    # half a million of them kept everybody from writing for seconds
+    alice = login("alice")
+    names = [f"without a colon {number}" for number in range(one_time_keys.MAX_KEYS + 1)]
+
+    with unchanged(app):
+        answer = alice.post("keys/upload", json={"one_time_keys": dict.fromkeys(names, "k")})
+
+    assert refusal(answer) == (413, "M_TOO_LARGE")
+
+
+def test_a_device_has_fallback_keys_of_few_algorithms(app: Flask, login: Login) -> None:
+    alice = login("alice")
+    names = [f"algorithm{number}:a" for number in range(one_time_keys.MAX_FALLBACKS + 1)]
+    upload(alice, fallback_keys=dict.fromkeys(names[:-2], "k"))
+    upload(alice, fallback_keys=dict.fromkeys(names[1:-1], "k"))
+
+    with unchanged(app):
+        answer = alice.post("keys/upload", json={"fallback_keys": {names[-1]: "k"}})
+
+    assert refusal(answer) == (413, "M_TOO_LARGE")
+    assert len(alice.sync()["device_unused_fallback_key_types"]) == one_time_keys.MAX_FALLBACKS
+
+
 @pytest.mark.parametrize("missing", ["algorithms", "keys", "signatures", "user_id"])
 def test_device_keys_without_a_required_key_are_bad_json(
     app: Flask, login: Login, missing: str

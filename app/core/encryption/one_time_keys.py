@@ -44,6 +44,8 @@ from app.spec.events import Json
 SIGNED_CURVE25519: Final = "signed_curve25519"
 MAX_KEYS: Final = 1000
 """Of one device. Clients keep 50 to 100 there."""
+MAX_FALLBACKS: Final = 10
+"""Algorithms of one device's fallback keys. There is one in use; /sync lists them all."""
 MAX_BYTES: Final = 8192
 """Of one key in JSON."""
 REMEMBERED_MS: Final = 90 * 24 * 3_600_000
@@ -187,6 +189,8 @@ def add(tx: Tx, user_id: str, device_id: str, keys: Mapping[str, Key]) -> None:
     Raises M_INVALID_PARAM for a name that is none and for another key under a known name,
     M_TOO_LARGE.
     """
+    if len(keys) > MAX_KEYS:  # before each of them is looked at, while nobody else can write
+        raise errors.too_large(f"A device has at most {MAX_KEYS} one-time keys")
     device = {"user_id": user_id, "device_id": device_id}
     known = {(algorithm, key_id): key for algorithm, key_id, key in tx.sql.execute(_ALL, device)}
     claimed = _claimed(tx, user_id, device_id)
@@ -222,6 +226,8 @@ def set_fallbacks(tx: Tx, user_id: str, device_id: str, keys: Mapping[str, Key])
         row.algorithm: (row.key_id, _unsigned(orjson.loads(row.key)))
         for row in tx.sql.execute(_FALLBACKS, device)
     }
+    if len(known.keys() | {name.partition(":")[0] for name in keys}) > MAX_FALLBACKS:
+        raise errors.too_large(f"A device has fallback keys of at most {MAX_FALLBACKS} algorithms")
     given: dict[str, tuple[str, Key]] = {}
     for name, key in keys.items():
         algorithm, key_id = _split(name)
