@@ -216,11 +216,37 @@ def test_a_list_of_devices_is_a_list_of_strings(login: Login, devices: Any) -> N
 
 def test_more_devices_than_sql_takes_parameters_are_no_fault(login: Login) -> None:
     alice = login("alice")
-    many = [str(number) for number in range(300_000)]
+    many = [str(number) for number in range(60_000)]
 
     answer = alice.post("delete_devices", json={"devices": many, "auth": PROOF})
 
     assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "least"),
+    [("logout/all", 4), ("delete_devices", 4), ("account/password", 3), ("account/deactivate", 6)],
+)
+def test_many_sessions_end_in_several_writes(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch, path: str, least: int
+) -> None:
+    # each may have thousands of keys and messages, and others wait for the write that deletes them
+    monkeypatch.setattr(devices, "ENDED_AT_ONCE", 2)
+    sessions = [login("alice") for _ in range(7)]
+    alice = sessions[3]
+    ids = [it.device_id for it in sessions]
+    writes: list[int] = []
+    app.extensions["db"].committed = lambda number, _seconds: writes.append(number)
+
+    body = {"auth": PROOF, "devices": ids, "new_password": "another long one"}
+    answer = alice.post(path, json=body)
+
+    assert answer.status_code == 200, answer.get_json()
+    assert len(writes) >= least
+    ended = [it.get("account/whoami").status_code for it in sessions if it is not alice]
+    assert set(ended) == {401}
+    stays = path == "account/password"
+    assert alice.get("account/whoami").status_code == (200 if stays else 401)
 
 
 def test_a_device_id_may_hold_any_character(login: Login) -> None:

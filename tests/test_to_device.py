@@ -119,14 +119,25 @@ def test_transaction_ids_are_forgotten_after_a_day(
     app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice, bob = login("alice"), login("bob")
-    ping(alice, bob, 1, "old")
+    for name in ("a", "b", "c"):
+        ping(alice, bob, 1, name)
     monkeypatch.setattr(to_device, "REMEMBERED_MS", -60_000)
 
     ping(alice, bob, 2, "new")
+    after_one = transactions(app)
+    monkeypatch.undo()
+    ping(alice, bob, 2, "newer")
 
+    # two in each write: a flood's would otherwise all go in the same one, a day after it
+    assert after_one == ["c", "new"]
+    assert transactions(app) == ["c", "new", "newer"]
+
+
+def transactions(app: Flask) -> list[str]:
+    """Return the transaction ids that are remembered."""
     with app.extensions["db"].read() as tx:
-        left = tx.sql.execute(select(ToDeviceTransaction.txn_id)).scalars().all()
-    assert left == ["new"]
+        found = tx.sql.execute(select(ToDeviceTransaction.txn_id).order_by(ToDeviceTransaction.ts))
+        return [str(txn_id) for txn_id in found.scalars()]
 
 
 def piece_after(person: Person, token: str, timeout: int = 0) -> tuple[list[int], str]:
@@ -230,6 +241,46 @@ def test_a_device_that_is_no_more_loses_its_messages(app: Flask, login: Login) -
     with app.extensions["db"].read() as tx:
         left = tx.sql.execute(select(ToDeviceTransaction.device_id)).scalars().all()
     assert left == [alice.device_id]
+
+
+def commits(app: Flask) -> list[int]:
+    """Return a list to which every COMMIT from now on adds its number of writes."""
+    seen: list[int] = []
+    app.extensions["db"].committed = lambda writes, _seconds: seen.append(writes)
+    return seen
+
+
+def test_a_full_inbox_goes_with_its_device_in_several_writes(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 2,000 large messages kept everybody from writing for a second
+    monkeypatch.setattr(to_device, "DROPPED_AT_ONCE", 2)
+    alice, bob = login("alice"), login("bob")
+    for number in range(7):
+        ping(alice, bob, number)
+    seen = commits(app)
+
+    bob.post("logout")
+
+    assert waiting(app) == 0
+    assert len(seen) == 4
+
+
+def test_a_token_acknowledges_so_many_messages_in_one_write(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_device, "DROPPED_AT_ONCE", 2)
+    alice, bob = login("alice"), login("bob")
+    for number in range(5):
+        ping(alice, bob, number)
+    since = alice.sync()["next_batch"]  # acknowledges what bob has never asked for
+
+    left = []
+    for _ in range(3):
+        assert pings(bob.sync(since)) == []
+        left.append(waiting(app))
+
+    assert left == [3, 1, 0]
 
 
 def test_of_too_many_that_wait_the_oldest_go(
@@ -356,6 +407,20 @@ def test_long_names_are_refused(app: Flask, login: Login, path: str) -> None:
         answer = alice.put(f"sendToDevice/{path}", json={"messages": {}})
 
     assert refusal(answer) == (400, "M_INVALID_PARAM")
+
+
+def test_too_many_users_in_one_request_are_refused(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # each is looked for while nobody else can write, whether there is a message or not
+    monkeypatch.setattr(to_device, "MAX_MESSAGES", 2)
+    bob = login("bob")
+    messages: Json = {f"@user{number}:localhost": {} for number in range(3)}
+
+    with unchanged(app):
+        answer = bob.put(f"sendToDevice/{TYPE}/t", json={"messages": messages})
+
+    assert refusal(answer) == (413, "M_TOO_LARGE")
 
 
 @pytest.mark.parametrize("named", [("A", "B", "C"), ("*",)])

@@ -68,6 +68,8 @@ def change_password() -> Json:
         return {}
     interactive.require_password(body)
     password_hash = accounts.hash_password(context.server(), wish.new_password)
+    if wish.logout_devices:
+        devices.end_most(context.db(), me.user_id, but=me.device_id)
     with context.db().write() as tx:
         accounts.set_password_hash(tx, me.user_id, password_hash)
         if wish.logout_devices:
@@ -107,5 +109,7 @@ def deactivate_account() -> Json:
     body = http.json_object()
     wish = http.convert(body, Deactivate)
     interactive.require_password(body)
-    deactivation.deactivate(context.db(), http.requester().user_id, erase=wish.erase)
+    me = http.requester()
+    devices.end_most(context.db(), me.user_id, last=me.device_id)
+    deactivation.deactivate(context.db(), me.user_id, erase=wish.erase)
     return {"id_server_unbind_result": "success"}  # "if the homeserver has no identifiers"

@@ -76,8 +76,10 @@ def delete_device(device_id: str) -> Json:
     Spec: client-server-api#delete_matrixclientv3devicesdeviceid
     """
     interactive.require_password(http.json_object(may_be_empty=True))
+    me = http.requester()
+    devices.end_most(context.db(), me.user_id, [device_id])
     with context.db().write() as tx:
-        devices.remove(tx, http.requester().user_id, [device_id])
+        devices.remove(tx, me.user_id, [device_id])
     return {}
 
 
@@ -91,6 +93,8 @@ def delete_devices() -> Json:
     body = http.json_object()
     wish = http.convert(body, DeleteDevices)
     interactive.require_password(body)
+    me = http.requester()
+    devices.end_most(context.db(), me.user_id, wish.devices, last=me.device_id)
     with context.db().write() as tx:
-        devices.remove(tx, http.requester().user_id, wish.devices)
+        devices.remove(tx, me.user_id, wish.devices)
     return {}

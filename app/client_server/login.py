@@ -164,6 +164,7 @@ def logout() -> Json:
     Spec: client-server-api#post_matrixclientv3logout
     """
     me = http.requester()
+    devices.end_most(context.db(), me.user_id, [me.device_id])
     with context.db().write() as tx:
         devices.remove(tx, me.user_id, [me.device_id])
     return {}
@@ -176,7 +177,8 @@ def logout_all() -> Json:
 
     Spec: client-server-api#post_matrixclientv3logoutall
     """
-    user_id = http.requester().user_id
+    me = http.requester()
+    devices.end_most(context.db(), me.user_id, last=me.device_id)
     with context.db().write() as tx:
-        devices.remove_all(tx, user_id)
+        devices.remove_all(tx, me.user_id)
     return {}

@@ -22,12 +22,14 @@ from app.core.people import access_tokens, login_tokens
 from app.core.people.last_seen import LastSeen
 from app.core.push import pushers
 from app.core.sync import to_device
-from app.db import Reader, Tx
+from app.db import Database, Reader, Tx
 from app.models.devices import Device
 from app.spec import identifiers
 from app.spec.events import Json
 
 MAX_NAME_CHARACTERS = 255
+ENDED_AT_ONCE = 20
+"""In one write; each may have 2,000 rows of one-time keys."""
 
 _FIND = select(
     Device.device_id, Device.display_name, Device.last_seen_ts, Device.last_seen_ip
@@ -110,6 +112,32 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
     key_signatures.forget(tx, user_id, known)
     to_device.remove(tx, user_id, known)
     tx.wake(user_id)  # a waiting /sync of such a device has to notice
+
+
+def end_most(
+    db: Database,
+    user_id: str,
+    device_ids: Collection[str] | None = None,
+    *,
+    but: str | None = None,
+    last: str | None = None,
+) -> None:
+    """End most of these sessions of a user, some in each write, before a write that ends the rest.
+
+    Without ids: all, except that of the device `but`. Thousands of sessions, with the keys and the
+    messages of each, would keep others from writing for seconds. `last` is the device that asks for
+    it, as the request may write no longer than its session lasts.
+    """
+    with db.read() as reading:
+        known = [it for it in ids(reading, user_id) if it != but]
+    chosen = set(known) if device_ids is None else set(device_ids)
+    ending = sorted((it for it in known if it in chosen), key=lambda it: it == last)
+    for at in range(0, len(ending), ENDED_AT_ONCE):
+        some = ending[at : at + ENDED_AT_ONCE]
+        to_device.empty(db, user_id, some)
+        if at + ENDED_AT_ONCE < len(ending):
+            with db.write() as tx:
+                remove(tx, user_id, some)
 
 
 def remove_all(tx: Tx, user_id: str, *, but: str | None = None) -> None:

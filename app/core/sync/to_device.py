@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import orjson
-from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy import bindparam, delete, func, select, text
 from sqlalchemy.dialects.sqlite import insert
 
 from app import errors
@@ -52,6 +52,8 @@ MAX_TOTAL_BYTES: Final = 32 * 2**20
 GUESTS: Final = ""
 AT_ONCE: Final = 100
 """In one answer, as the spec recommends."""
+DROPPED_AT_ONCE: Final = 200
+"""In one write. SQLite takes half a millisecond for a large one."""
 REMEMBERED_MS: Final = 24 * 3_600_000
 """How long a transaction id is known. Clients repeat a request within minutes."""
 _USERS_AT_ONCE: Final = 500
@@ -78,7 +80,10 @@ _OF_DEVICE = (
     ToDeviceMessage.device_id == bindparam("device_id"),
 )
 _BEGIN = insert(ToDeviceTransaction).on_conflict_do_nothing()
-_FORGET = delete(ToDeviceTransaction).where(ToDeviceTransaction.ts < bindparam("before"))
+_FORGET = text(
+    "DELETE FROM to_device_transactions WHERE rowid IN (SELECT rowid FROM to_device_transactions"
+    " WHERE ts < :before LIMIT :count)"
+)
 _DEVICES = select(Device.user_id, Device.device_id).where(
     Device.user_id.in_(bindparam("user_ids", expanding=True))
 )
@@ -119,6 +124,12 @@ _OLDEST_OF_SOURCE = (
     .limit(bindparam("count"))
 )
 _FIRST = select(func.min(ToDeviceMessage.position)).where(*_OF_DEVICE)
+_OLDEST = (
+    select(ToDeviceMessage.position)
+    .where(*_OF_DEVICE, ToDeviceMessage.position <= bindparam("upto"))
+    .order_by(ToDeviceMessage.position)
+    .limit(bindparam("count"))
+)
 _CUT = select(CutAnswer.last_message).where(
     CutAnswer.user_id == bindparam("user_id"),
     CutAnswer.device_id == bindparam("device_id"),
@@ -147,7 +158,7 @@ NONE: Final = Messages([])
 def check(messages: Mapping[str, Mapping[str, Json]]) -> None:
     """Raises M_TOO_LARGE for a message over the limit, or too many."""
     contents = [content for of_user in messages.values() for content in of_user.values()]
-    if len(contents) > MAX_MESSAGES:
+    if max(len(contents), len(messages)) > MAX_MESSAGES:  # each user is looked for
         raise errors.too_large(f"A request has at most {MAX_MESSAGES} messages")
     if any(len(orjson.dumps(content)) > MAX_BYTES for content in contents):
         raise errors.too_large(f"A message has at most {MAX_BYTES} bytes")
@@ -226,23 +237,29 @@ def acknowledge_if_possible(db: Database, user_id: str, device_id: str, token: i
 
 
 def acknowledge(tx: Tx, user_id: str, device_id: str, token: int) -> None:
-    """Drop the messages that the device has received, as its token says."""
-    before = _inbox(tx, user_id, device_id)
-    gone = tx.sql.execute(
-        delete(ToDeviceMessage).where(
-            ToDeviceMessage.user_id == user_id,
-            ToDeviceMessage.device_id == device_id,
-            ToDeviceMessage.position <= _seen(tx, user_id, device_id, token),
-        )
-    )
-    left = before.count - gone.rowcount
-    inbox = Inbox(left, before.newest if left else 0)
-    tx.remember(INBOXES, (user_id, device_id), inbox)
+    """Drop the messages that the device has received, as its token says.
+
+    Of many the oldest: the others go when the device comes again.
+    """
+    _drop_first(tx, user_id, device_id, _seen(tx, user_id, device_id, token))
     tx.sql.execute(
         delete(CutAnswer).where(
             CutAnswer.user_id == user_id, CutAnswer.device_id == device_id, CutAnswer.token < token
         )
     )
+
+
+def empty(db: Database, user_id: str, device_ids: Collection[str]) -> None:
+    """Drop most of what waits for devices that are about to end, some in each write.
+
+    `remove` drops the rest. Of a full inbox it would take seconds, in which nobody else can write.
+    """
+    for device_id in device_ids:
+        with db.read() as reading:
+            waiting = _inbox(reading, user_id, device_id).count
+        for _ in range(waiting // DROPPED_AT_ONCE):
+            with db.write() as tx:
+                _drop_first(tx, user_id, device_id, tx.position)
 
 
 def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
@@ -273,7 +290,8 @@ def _begin(tx: Tx, requester: Requester, event_type: str, txn_id: str) -> bool:
         "txn_id": txn_id,
         "ts": tx.now_ms,
     }
-    tx.sql.execute(_FORGET, {"before": tx.now_ms - REMEMBERED_MS})
+    # two for each that comes, so that those of a flood don't all go in one write a day later
+    tx.sql.execute(_FORGET, {"before": tx.now_ms - REMEMBERED_MS, "count": 2})
     return tx.sql.execute(_BEGIN, row).rowcount == 1
 
 
@@ -325,6 +343,17 @@ def _keep_small(tx: Tx, address: Address, inbox: Inbox, source: str, most: int) 
         largest, number = tx.sql.execute(_LARGEST_SOURCE, device).one()
         count -= _drop_oldest(tx, device, largest, min(count - MAX_WAITING, number))
     tx.remember(INBOXES, address, Inbox(count, inbox.newest))
+
+
+def _drop_first(tx: Tx, user_id: str, device_id: str, upto: int) -> None:
+    """Drop the oldest messages for a device, up to a position."""
+    before = _inbox(tx, user_id, device_id)
+    device = {"user_id": user_id, "device_id": device_id}
+    asked = {**device, "upto": upto, "count": DROPPED_AT_ONCE}
+    positions = list(tx.sql.execute(_OLDEST, asked).scalars())
+    tx.sql.execute(delete(ToDeviceMessage).where(ToDeviceMessage.position.in_(positions)))
+    left = before.count - len(positions)
+    tx.remember(INBOXES, (user_id, device_id), Inbox(left, before.newest if left else 0))
 
 
 def _drop_oldest(tx: Tx, device: Json, source: str, count: int) -> int:
