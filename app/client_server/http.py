@@ -390,9 +390,7 @@ def raw_body(max_bytes: int) -> bytes:
     return body
 
 
-def body_as(
-    kind: type[S], *, may_be_empty: bool = False, max_bytes: int = MAX_BODY_BYTES
-) -> S:
+def body_as(kind: type[S], *, may_be_empty: bool = False, max_bytes: int = MAX_BODY_BYTES) -> S:
     """Return the request's body as a struct of this kind. Keys that it doesn't name are ignored.
 
     Raises M_MISSING_PARAM for a missing key, M_BAD_JSON for a wrong type, M_NOT_JSON, M_TOO_LARGE.

@@ -95,9 +95,10 @@ def of_users(
 def joined(tx: Reader, user_id: str, room_id: str) -> Json:
     """Return `{user_id: {display_name, avatar_url}}` of the members; null where one has none.
 
-    The specification lets them be left out, but matrix-nio up to 0.24 then takes nobody for joined.
     Raises M_FORBIDDEN unless the user is one of them.
     """
+    # Deviates: the specification leaves out what a member has not set, and has no null. matrix-nio up
+    # to 0.24 takes nobody for joined where a key is missing, and can't encrypt.
     if not state.is_joined(tx, room_id, user_id):
         raise errors.forbidden("You are not in this room")
     rows = tx.sql.execute(_JOINED, {"room_id": room_id})
