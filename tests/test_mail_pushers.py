@@ -219,6 +219,21 @@ def test_invites_and_encrypted_messages_are_told_without_what_they_say(
     assert "Bob invites you" in text
 
 
+def test_an_invite_tells_nobody_who_else_is_in_the_room(
+    login: Login, bob: Person, alice: Person, mailbox: Mailbox
+) -> None:
+    anna = login("anna")
+    room_id = bob.create_room(invite=[anna.user_id])
+    act(anna, room_id, "join")
+    act(bob, room_id, "invite", user_id=alice.user_id)
+
+    (mail,) = wait_for(mailbox, 1)
+
+    assert mail["Subject"] == "[Element] 1 unread message in a room"
+    assert "Bob invites you" in body_of(mail, "plain")
+    assert "anna" not in body_of(mail, "plain") + body_of(mail, "html")
+
+
 def test_an_owner_who_keeps_messages_in_keeps_them_out_of_mails(
     make_app: MakeApp,
     settings: dict[str, str],

@@ -111,8 +111,9 @@ def _room(tx: Reader, room_id: str, mailbox: Mailbox) -> str:
         text = known[key].content.get(part) if key in known else None
         if isinstance(text, str) and text.strip():
             return _one_line(text)
-    others = sorted(state.joined_users(tx, room_id) - {mailbox.user_id})
-    if not others:
+    joined = state.joined_users(tx, room_id)
+    others = sorted(joined - {mailbox.user_id})
+    if not others or mailbox.user_id not in joined:  # an invite does not tell who is in the room
         return "a room"
     first = _name(tx, room_id, others[0])
     return f"a conversation with {first}" + (" and others" if len(others) > 1 else "")
