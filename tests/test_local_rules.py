@@ -198,6 +198,24 @@ def test_an_invite_of_an_address_ends_with_the_power_to_invite(login: Login) -> 
     assert refusal(comes_in(carol, room_id, BOB)) == FORBIDDEN
 
 
+@pytest.mark.parametrize("verb", ["suspend", "lock"])
+def test_an_invite_of_an_address_waits_while_its_sender_may_do_nothing(
+    login: Login, verb: str
+) -> None:
+    alice, bob, carol = login("alice"), login("bob"), login("carol")  # the first is administrator
+    room_id = bob.create_room()
+    public_key = signing.verify_key_to_base64(KEY.verify_key)
+    invite = {"display_name": "c…", "key_validity_url": "https://x", "public_key": public_key}
+    assert bob.set_state(room_id, INVITE, invite, "token").status_code == 200
+    path = f"/_matrix/client/v1/admin/{verb}/{BOB}"
+    assert alice.put(path, json={f"{verb}ed": True}).status_code == 200
+    while_held_back = comes_in(carol, room_id, BOB)
+    assert alice.put(path, json={f"{verb}ed": False}).status_code == 200
+
+    assert refusal(while_held_back) == FORBIDDEN
+    assert comes_in(carol, room_id, BOB).status_code == 200
+
+
 # --- m.room.member
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 from app import errors
+from app.core.people import accounts
 from app.core.rooms import state, timeline
 from app.db import Tx
 from app.errors import MatrixError
@@ -33,7 +34,8 @@ def accept(tx: Tx, room_id: str, user_id: str, signed: Json) -> None:
     """Invite a user in the name of who invited the address. Who is invited or in already stays so.
 
     `signed` has sender, mxid, token and signatures. Raises M_FORBIDDEN when the room has no such
-    invite, when none of its keys has signed for this user, and for invites of other servers' users.
+    invite, when none of its keys has signed for this user, for invites of other servers' users, and
+    for those of users who are locked or suspended by now.
     """
     if state.membership_of(tx, room_id, user_id) in {"invite", "join"}:
         return
@@ -42,6 +44,9 @@ def accept(tx: Tx, room_id: str, user_id: str, signed: Json) -> None:
         raise errors.forbidden("The room has no such third-party invite")
     if room_state.domain_of(invite.sender) != tx.server.name:
         raise errors.forbidden("Only the server of who has invited can complete this invite")
+    account = accounts.find(tx, invite.sender)
+    if account is None or account.is_suspended or account.is_locked:
+        raise errors.forbidden(f"{invite.sender}, who sent the invite, can't invite any more")
     shown = invite.content.get("display_name")
     proof: Json = {"signed": signed} | ({"display_name": shown} if isinstance(shown, str) else {})
     content = {"membership": "invite", "third_party_invite": proof}
