@@ -219,6 +219,23 @@ def test_an_invite_of_an_address_waits_while_its_sender_may_do_nothing(
 # --- m.room.member
 
 
+@pytest.mark.parametrize("kind", ["leave", "ban", "invite"])
+def test_nobody_is_given_a_name_by_others(login: Login, room: Room, kind: str) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    if kind == "invite":
+        act(bob, room_id, "leave")
+    names = {"displayname": "Fool", "avatar_url": "mxc://localhost/fool"}
+
+    answer = alice.set_state(
+        room_id, "m.room.member", {"membership": kind, "reason": "x", **names}, BOB
+    )
+
+    shown = event(alice, room_id, answer.get_json()["event_id"])["content"]
+    own = {"displayname": "bob"} if kind == "invite" else {}
+    assert shown == {"membership": kind, "reason": "x", **own}
+
+
 @pytest.mark.parametrize(
     "content", [{"membership": "leave"}, {"membership": "leave", "reason": "x"}]
 )

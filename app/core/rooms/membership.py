@@ -187,15 +187,13 @@ def _must_be_joined(tx: Reader, room_id: str, user_id: str) -> None:
 def _with_profile(tx: Reader, sender: str, target: str, content: Json) -> Json:
     """The content with the target's name and avatar, where the membership shows them.
 
-    One may call oneself something else in a room, but not others.
+    One may call oneself something else in a room, but not others: also not by kicking them.
     """
+    if sender != target:
+        content = {key: it for key, it in content.items() if key not in profiles.IN_ROOMS}
     if content["membership"] not in {"join", "invite", "knock"}:
         return content
-    profile = profiles.of(tx, target)
-    if sender == target:
-        return {**profile, **content}
-    own = {key: value for key, value in content.items() if key not in profiles.IN_ROOMS}
-    return own | profile
+    return {**profiles.of(tx, target), **content}
 
 
 def _authorisation(tx: Reader, room_id: str, user_id: str) -> Json:
