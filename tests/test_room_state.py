@@ -181,6 +181,20 @@ def test_state_that_the_room_can_not_have_is_refused(
     assert refusal(answer) == expected
 
 
+def test_strangers_learn_nothing_of_a_rooms_aliases_by_setting_them(login: Login) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = alice.create_room(room_alias_name="here")
+    assert alice.delete("directory/room/%23here:localhost").status_code == 200
+    known, unknown = {"alias": "#here:localhost"}, {"alias": "#there:localhost"}
+
+    answers = [
+        bob.set_state(room_id, "m.room.canonical_alias", content)
+        for content in (known, unknown, {"alias": 5})
+    ]
+
+    assert [refusal(answer) for answer in answers] == [(403, "M_FORBIDDEN")] * 3
+
+
 def test_members_without_power_set_nothing(app: Flask, login: Login, room: Room) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)

@@ -62,7 +62,9 @@ def put(
         if not isinstance(kind, str):
             raise errors.bad_json("A member event needs a membership")
         return membership.change(tx, room_id, sender, state_key, kind, content, ts)
-    if event_type == aliases.CANONICAL_ALIAS and state_key == "":
+    is_canonical_alias = (event_type, state_key) == (aliases.CANONICAL_ALIAS, "")
+    # not for others, who are refused below: the answer depends on what the room's event says
+    if is_canonical_alias and aliases.may_manage(tx, room_id, sender):
         aliases.check_canonical(tx, room_id, content)
     draft = timeline.Draft(room_id, sender, event_type, content, state_key, origin_server_ts=ts)
     had_guests = event_type == guest_access.GUEST_ACCESS and guest_access.is_open(tx, room_id)
