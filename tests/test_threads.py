@@ -174,6 +174,19 @@ def test_no_thread_begins_at_an_event_that_is_related_itself(alice: Person, room
     assert refusal(answer) == (400, "M_UNKNOWN")
 
 
+def test_nobody_learns_how_an_event_of_another_room_is_related(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    hidden = room(alice)
+    child = reply(alice, hidden, alice.send(hidden))
+    room_id = room(bob)
+    relation = {"rel_type": "m.thread", "event_id": child}
+
+    answer = bob.put(f"rooms/{room_id}/send/m.room.message/1", json={"m.relates_to": relation})
+
+    assert answer.status_code == 200  # as with an event that nobody knows
+
+
 def test_a_thread_may_begin_at_a_reply(alice: Person, room: Room) -> None:
     room_id = room(alice)
     to = {"m.in_reply_to": {"event_id": alice.send(room_id)}}

@@ -28,7 +28,9 @@ _ANNOTATIONS = select(StoredEvent.pdu).where(
     StoredEvent.redacted_by.is_(None),
 )
 _REL_TYPE = select(StoredEvent.rel_type).where(
-    StoredEvent.event_id == bindparam("event_id"), StoredEvent.redacted_by.is_(None)
+    StoredEvent.event_id == bindparam("event_id"),
+    StoredEvent.room_id == bindparam("room_id"),
+    StoredEvent.redacted_by.is_(None),
 )
 # without the room, as SQLite would go through all of it instead of the index of transactions
 _SENT_AS = (
@@ -129,6 +131,6 @@ def _check_may_have_a_thread(tx: Reader, draft: timeline.Draft) -> None:
     relation = draft.content.get("m.relates_to")
     if not isinstance(relation, dict) or relation.get("rel_type") != THREAD:
         return
-    root = {"event_id": str(relation.get("event_id"))}
+    root = {"event_id": str(relation.get("event_id")), "room_id": draft.room_id}
     if tx.sql.execute(_REL_TYPE, root).scalar() is not None:
         raise errors.unknown("An event that is related to another can't begin a thread")
