@@ -97,8 +97,8 @@ def joined(tx: Reader, user_id: str, room_id: str) -> Json:
 
     Raises M_FORBIDDEN unless the user is one of them.
     """
-    # Deviates: the specification leaves out what a member has not set, and has no null. matrix-nio up
-    # to 0.24 takes nobody for joined where a key is missing, and can't encrypt.
+    # Deviates: the specification leaves out what a member has not set, and has no null. matrix-nio
+    # up to 0.24 takes nobody for joined where a key is missing, and can't encrypt.
     if not state.is_joined(tx, room_id, user_id):
         raise errors.forbidden("You are not in this room")
     rows = tx.sql.execute(_JOINED, {"room_id": room_id})
