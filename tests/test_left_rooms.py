@@ -184,6 +184,46 @@ def test_an_invite_that_is_rejected_at_once_does_not_send_the_room_again(
     assert len(entry["timeline"]["events"]) == 1
 
 
+@pytest.mark.parametrize("visibility", ["shared", "invited", "world_readable"])
+@pytest.mark.parametrize("verb", ["leave", "kick", "ban"])
+def test_an_invite_that_ends_after_a_look_does_not_send_the_room_again(
+    alice: Person, bob: Person, room: Room, verb: str, visibility: str
+) -> None:
+    room_id = room(alice, bob)
+    alice.set_state(room_id, "m.room.history_visibility", {"history_visibility": visibility})
+    alice.send(room_id, "old")
+    act(bob, room_id, "leave")
+    act(alice, room_id, "invite", user_id=bob.user_id)
+    token = bob.sync()["next_batch"]
+    if verb == "leave":
+        act(bob, room_id, "leave")
+    else:
+        act(alice, room_id, verb, user_id=bob.user_id)
+
+    entry = bob.sync(token)["rooms"]["leave"][room_id]
+
+    ended = "ban" if verb == "ban" else "leave"
+    assert memberships(entry["timeline"]["events"]) == [(bob.user_id, ended)]
+    assert len(entry["timeline"]["events"]) == 1
+    assert entry["timeline"]["limited"] is False
+    assert entry["state"]["events"] == []
+
+
+def test_a_room_forgotten_after_an_invite_that_a_device_has_seen_ends_there_too(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    room_id = room(alice, bob)
+    act(bob, room_id, "leave")
+    act(alice, room_id, "invite", user_id=bob.user_id)
+    token = bob.sync()["next_batch"]
+    act(bob, room_id, "leave")
+    act(bob, room_id, "forget")
+
+    entry = bob.sync(token)["rooms"]["leave"][room_id]
+
+    assert memberships(entry["timeline"]["events"]) == [(bob.user_id, "leave")]
+
+
 def test_what_others_do_in_a_room_that_all_may_read_is_not_sent_with_a_ban_after_a_leave(
     alice: Person, bob: Person, room: Room
 ) -> None:
