@@ -256,10 +256,15 @@ def test_the_first_account_is_the_administrator(make_app: MakeApp) -> None:
 
 
 def test_a_closed_server_gives_out_no_accounts(make_app: MakeApp) -> None:
+    with make_app().extensions["db"].write() as tx:
+        registration.create(tx, "@bob:localhost", None)
     client = make_app(registration="closed").test_client()
 
     assert refusal(register(client, username="alice")) == (403, "M_FORBIDDEN")
     assert refusal(client.get(VALIDITY + "?token=x")) == (403, "M_FORBIDDEN")
+    for name in ("alice", "bob"):  # strangers learn of no account by its name
+        available = client.get(V3 + "register/available", query_string={"username": name})
+        assert refusal(available) == (403, "M_FORBIDDEN")
 
 
 def with_token(make_app: MakeApp) -> FlaskClient:

@@ -92,10 +92,12 @@ def register_by(body: Json) -> Json:
 def check_username_availability() -> Json:
     """Whether somebody could register with this name.
 
+    Raises M_FORBIDDEN where nobody can register: then it would only tell which accounts exist.
     Spec: client-server-api#get_matrixclientv3registeravailable
     """
     username = http.query_required("username")
     context.rate_limits().check("rc_lookups", http.address_key())
+    registration.flows(context.server().config)
     with context.db().read() as tx:
         registration.free_user_id(tx, username)
     return {"available": True}
