@@ -58,7 +58,7 @@ CREATE TABLE events (
 	rel_type TEXT, 
 	thread_id TEXT, 
 	device_id TEXT, 
-	txn_id TEXT, edit_of INTEGER, 
+	txn_id TEXT, edit_of INTEGER, annotation_key BLOB, 
 	CONSTRAINT pk_events PRIMARY KEY (position), 
 	CONSTRAINT uq_events_event_id UNIQUE (event_id)
 );
@@ -549,6 +549,8 @@ CREATE INDEX ix_events_relations ON events (relates_to, rel_type, sender) WHERE 
 
 CREATE INDEX ix_media_user_id_size_bytes ON media (user_id, size_bytes);
 
-INSERT INTO alembic_version VALUES ('0020');
+CREATE INDEX ix_events_annotations ON events (relates_to, sender, type, annotation_key) WHERE annotation_key IS NOT NULL;
+
+INSERT INTO alembic_version VALUES ('0021');
 
 INSERT INTO clock VALUES (1, 1);

@@ -304,8 +304,9 @@ def react(person: Person, room_id: str, event_id: str, key: str) -> TestResponse
     return person.put(path, json={"m.relates_to": relation})
 
 
+@pytest.mark.parametrize("is_own", [False, True])
 def test_nobody_makes_an_event_costly_to_react_to(
-    app: Flask, alice: Person, bob: Person, room: Room
+    app: Flask, alice: Person, bob: Person, room: Room, is_own: bool
 ) -> None:
     room_id = room(alice, bob)
     event_id = alice.send(room_id)
@@ -313,9 +314,27 @@ def test_nobody_makes_an_event_costly_to_react_to(
     before = steps(app, lambda: react(alice, room_id, event_id, "before"))
 
     for number in range(300):
-        react(bob, room_id, event_id, str(number))
+        react(alice if is_own else bob, room_id, event_id, str(number))
 
     assert steps(app, lambda: react(alice, room_id, event_id, "after")) < before + 60
+
+
+def test_redactions_with_one_transaction_id_cost_no_more_than_others(
+    app: Flask, alice: Person, room: Room
+) -> None:
+    room_id = room(alice)
+    event_ids = [alice.send(room_id) for _ in range(100)]
+
+    def redact(event_id: str) -> TestResponse:
+        return alice.put(f"rooms/{room_id}/redact/{event_id}/again", json={})
+
+    before = steps(app, lambda: redact(event_ids[0]))
+
+    first = [redact(event_id).get_json() for event_id in event_ids[1:-1]]
+    second = [redact(event_id).get_json() for event_id in event_ids[-5:-1]]
+
+    assert steps(app, lambda: redact(event_ids[-1])) < before + 60
+    assert second == first[-4:]
 
 
 @pytest.mark.parametrize("by_sender", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from argparse import Namespace
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from sqlalchemy.engine.interfaces import ReflectedIndex
 from sqlalchemy.exc import OperationalError
 
 from app import serving
+from app.core.rooms import relating
 from app.models.base import NOW_AND_LATER
 
 ROOT = Path(__file__).parents[1]
@@ -323,6 +325,35 @@ def test_what_accounts_have_stored_is_counted(migrations: Migrations) -> None:
 
     assert rows(migrations, "SELECT size_bytes FROM account_data") == [(11,)]
     assert rows(migrations, "SELECT size_bytes FROM key_backups ORDER BY version") == [(10,), (0,)]
+
+
+def test_reactions_are_known_by_their_keys(migrations: Migrations) -> None:
+    migrations.up("0020")
+    event = (
+        "INSERT INTO events (position, event_id, room_id, type, sender, origin_server_ts, pdu,"
+        " relates_to, rel_type) VALUES (:at, :id, '!a', 'x', '@a:x', 0, :pdu, '$1', :type)"
+    )
+    about = [{"key": "👍", "rel_type": "m.annotation"}, {"rel_type": "m.annotation"}, {}]
+    rows_before = [
+        {
+            "at": at,
+            "id": f"${at}",
+            "pdu": json.dumps({"content": {"m.relates_to": relation}}),
+            "type": relation.get("rel_type", "m.reference"),
+        }
+        for at, relation in enumerate(about, start=2)
+    ]
+    with migrations.engine.begin() as connection:
+        connection.execute(text(event), rows_before)
+
+    migrations.up("0021")
+
+    digests = [("👍", 2), (None, 3)]
+    assert rows(
+        migrations,
+        "SELECT annotation_key, position FROM events WHERE annotation_key IS NOT NULL"
+        " ORDER BY position",
+    ) == [(relating.key_digest(key), at) for key, at in digests]
 
 
 def test_a_step_that_fails_changes_nothing(migrations: Migrations) -> None:

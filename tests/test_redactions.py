@@ -278,7 +278,7 @@ def test_nothing_that_was_derived_from_it_outlives_an_events_redaction(
     assert [name for name, text in told.items() if "SECRET" in text] == []
     assert [name for name, rows in everything(app).items() if "SECRET" in str(rows)] == []
     assert found["results"] == []
-    assert relations_of(app, sent) == {(None, None, None, None)}
+    assert relations_of(app, sent) == {(None, None, None, None, None)}
 
 
 def relations_of(app: Flask, event_ids: list[str]) -> set[tuple[Any, ...]]:
@@ -288,6 +288,7 @@ def relations_of(app: Flask, event_ids: list[str]) -> set[tuple[Any, ...]]:
         StoredEvent.rel_type,
         StoredEvent.thread_id,
         StoredEvent.edit_of,
+        StoredEvent.annotation_key,
     )
     with app.extensions["db"].read() as tx:
         rows = tx.sql.execute(select(*columns).where(StoredEvent.event_id.in_(event_ids)))

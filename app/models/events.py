@@ -29,6 +29,7 @@ class StoredEvent(Base):
     rel_type: Mapped[str | None]
     thread_id: Mapped[str | None]  # root of the thread that the event belongs to, None: main
     edit_of: Mapped[int | None]  # position of the event that this one validly replaces
+    annotation_key: Mapped[bytes | None]  # of a reaction: a digest of its key
     # Who sent it by which transaction id: the event and the memory of its request are one row, so
     # that no crash can part them. Spec: client-server-api#transaction-identifiers
     device_id: Mapped[str | None]
@@ -43,13 +44,22 @@ class StoredEvent(Base):
             "position",
             sqlite_where=text("rel_type = 'm.thread'"),
         ),
-        # for what somebody has said about an event already, among all that others have
+        # for what somebody has said about an event already, among all that others have …
         Index(
             "ix_events_relations",
             "relates_to",
             "rel_type",
             "sender",
             sqlite_where=text("relates_to IS NOT NULL"),
+        ),
+        # … and for the same reaction among all others of theirs
+        Index(
+            "ix_events_annotations",
+            "relates_to",
+            "sender",
+            "type",
+            "annotation_key",
+            sqlite_where=text("annotation_key IS NOT NULL"),
         ),
         # For bundles. Each answers by itself, and holds one kind of relation only: nobody makes an
         # event costly to read by relating thousands of others to it.

@@ -37,6 +37,7 @@ _STRIP = (
         rel_type=None,
         thread_id=None,
         edit_of=None,
+        annotation_key=None,
     )
 )
 _TARGETS = func.json_each(bindparam("targets")).table_valued("value")

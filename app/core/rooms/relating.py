@@ -6,17 +6,20 @@ client-server-api#validity-of-replacement-events
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final, NamedTuple
 
+import orjson
 from sqlalchemy import bindparam, select
 
 from app.core.rooms import rows
 from app.db import Reader
 from app.models.events import StoredEvent
-from app.spec.events import Event
+from app.spec.events import Event, Json
 
 REPLACE: Final = "m.replace"
 THREAD: Final = "m.thread"
+ANNOTATION: Final = "m.annotation"
 REFERENCE: Final = "m.reference"
 ENCRYPTED: Final = "m.room.encrypted"
 
@@ -41,6 +44,8 @@ class Relation(NamedTuple):
     """The root of the thread that the event belongs to; None: the main timeline."""
     edit_of: int | None
     """The position of the event that this one is a valid replacement of."""
+    annotation_key: bytes | None = None
+    """What tells the key of a reaction from others; see `key_digest`."""
 
 
 NONE: Final = Relation(None, None, None, None)
@@ -56,10 +61,21 @@ def of(tx: Reader, event: Event) -> Relation:
         return NONE
     target = tx.sql.execute(_TARGET, {"event_id": target_id}).first()
     if target is None or target.room_id != event.room_id:
-        return Relation(target_id, rel_type, None, None)  # a thread without a root is unreadable
+        # a thread without a root is unreadable
+        return Relation(target_id, rel_type, None, None, _annotation_key(relation))
     thread_id = target_id if rel_type == THREAD else target.thread_id
     is_edit = rel_type == REPLACE and _may_replace(event, target)
-    return Relation(target_id, rel_type, thread_id, target.position if is_edit else None)
+    edit_of = target.position if is_edit else None
+    return Relation(target_id, rel_type, thread_id, edit_of, _annotation_key(relation))
+
+
+def key_digest(key: object) -> bytes:
+    """Return what tells the key of a reaction from others, in few bytes however long it is."""
+    return hashlib.sha256(orjson.dumps(key, option=orjson.OPT_SORT_KEYS)).digest()[:16]
+
+
+def _annotation_key(relation: Json) -> bytes | None:
+    return key_digest(relation.get("key")) if relation["rel_type"] == ANNOTATION else None
 
 
 def _may_replace(event: Event, target: rows.AnyRow) -> bool:

@@ -6,26 +6,21 @@ client-server-api#transaction-identifiers
 
 from __future__ import annotations
 
-import orjson
 from sqlalchemy import bindparam, select
 
 from app import errors
 from app.caches import Requester
-from app.core.rooms import guest_access, timeline
+from app.core.rooms import guest_access, relating, timeline
 from app.db import Reader, Tx
 from app.models.events import StoredEvent
 from app.spec.events import Json
 
-ANNOTATION = "m.annotation"
-THREAD = "m.thread"
-
-_ANNOTATIONS = select(StoredEvent.pdu).where(
+# without the room, as SQLite would go through all of it instead of the index of reactions
+_ANNOTATIONS = select(StoredEvent.room_id).where(
     StoredEvent.relates_to == bindparam("relates_to"),
-    StoredEvent.rel_type == ANNOTATION,
-    StoredEvent.room_id == bindparam("room_id"),
     StoredEvent.sender == bindparam("sender"),
     StoredEvent.type == bindparam("event_type"),
-    StoredEvent.redacted_by.is_(None),
+    StoredEvent.annotation_key == bindparam("annotation_key"),
 )
 _REL_TYPE = select(StoredEvent.rel_type).where(
     StoredEvent.event_id == bindparam("event_id"),
@@ -110,17 +105,16 @@ def _check_is_no_duplicate(tx: Reader, draft: timeline.Draft) -> None:
     Spec: client-server-api#avoiding-duplicate-annotations
     """
     relation = draft.content.get("m.relates_to")
-    if not isinstance(relation, dict) or relation.get("rel_type") != ANNOTATION:
+    if not isinstance(relation, dict) or relation.get("rel_type") != relating.ANNOTATION:
         return
     asked = {
         "relates_to": str(relation.get("event_id")),
-        "room_id": draft.room_id,
         "sender": draft.sender,
         "event_type": draft.type,
+        "annotation_key": relating.key_digest(relation.get("key")),
     }
-    for pdu in tx.sql.execute(_ANNOTATIONS, asked).scalars():
-        if orjson.loads(pdu)["content"]["m.relates_to"].get("key") == relation.get("key"):
-            raise errors.duplicate_annotation()
+    if draft.room_id in tx.sql.execute(_ANNOTATIONS, asked).scalars():
+        raise errors.duplicate_annotation()
 
 
 def _check_may_have_a_thread(tx: Reader, draft: timeline.Draft) -> None:
@@ -129,7 +123,7 @@ def _check_may_have_a_thread(tx: Reader, draft: timeline.Draft) -> None:
     Spec: client-server-api#validation-of-mthread-relationships
     """
     relation = draft.content.get("m.relates_to")
-    if not isinstance(relation, dict) or relation.get("rel_type") != THREAD:
+    if not isinstance(relation, dict) or relation.get("rel_type") != relating.THREAD:
         return
     root = {"event_id": str(relation.get("event_id")), "room_id": draft.room_id}
     if tx.sql.execute(_REL_TYPE, root).scalar() is not None:

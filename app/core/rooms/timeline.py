@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, text, update
 
 from app import errors
 from app.caches import Requester
@@ -49,6 +49,8 @@ from app.spec.events import Event, Json, StateKey
 from app.spec.room_versions import VERSIONS, RoomVersion
 
 REDACTION = "m.room.redaction"
+MAX_REDACTIONS_ALIKE = 20
+"""Of one device with the same transaction id, among which a repeated one is looked for."""
 
 _INSERT = insert(StoredEvent)
 _NEW_ROOM = insert(Room)
@@ -61,10 +63,12 @@ _ADVANCE = (
         last_position=bindparam("position"),
     )
 )
-_SENT = select(StoredEvent.event_id, StoredEvent.room_id, StoredEvent.type, StoredEvent.pdu).where(
-    StoredEvent.sender == bindparam("sender"),
-    StoredEvent.device_id == bindparam("device_id"),
-    StoredEvent.txn_id == bindparam("txn_id"),
+# The plus signs keep SQLite from reading all of the room. A client may use a transaction id for
+# thousands of redactions, and their content is read: so only the newest are looked at.
+_SENT = text(
+    "SELECT event_id, pdu FROM events WHERE sender = :sender AND device_id = :device_id"
+    " AND txn_id = :txn_id AND +room_id = :room_id AND +type = :type"
+    " ORDER BY position DESC LIMIT :count"
 )
 _REMOVE_ROOM = delete(Room).where(Room.room_id == bindparam("the_room"))
 _SOME_EVENTS = (
@@ -153,13 +157,15 @@ def sent_before(tx: Reader, requester: Requester, draft: Draft) -> str | None:
 
     Spec: client-server-api#transaction-identifiers
     """
-    found = tx.sql.execute(
-        _SENT,
-        {"sender": draft.sender, "device_id": requester.device_id, "txn_id": draft.txn_id},
-    )
-    for row in found:
-        if (row.room_id, row.type) != (draft.room_id, draft.type):
-            continue
+    asked = {
+        "sender": draft.sender,
+        "device_id": requester.device_id,
+        "txn_id": draft.txn_id,
+        "room_id": draft.room_id,
+        "type": draft.type,
+        "count": 1 if draft.redacts is None else MAX_REDACTIONS_ALIKE,
+    }
+    for row in tx.sql.execute(_SENT, asked):
         if draft.redacts is None or draft.redacts in _redacts(orjson.loads(row.pdu)):
             return str(row.event_id)
     return None
@@ -318,6 +324,7 @@ def _insert(
             "rel_type": relation.rel_type,
             "thread_id": relation.thread_id,
             "edit_of": relation.edit_of,
+            "annotation_key": relation.annotation_key,
             "device_id": draft.device_id,
             "txn_id": draft.txn_id,
         },
