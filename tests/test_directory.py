@@ -331,3 +331,21 @@ def test_the_summary_of_a_closed_room_is_for_those_who_could_come_in(
     assert [refusal(answer) for answer in answers] == [(404, "M_NOT_FOUND")] * 4
     assert summary(carol, closed).status_code == 200
     assert refusal(summary(alice, "nowhere")) == (400, "M_INVALID_PARAM")
+
+
+def test_who_is_banned_from_a_closed_room_sees_no_summary_of_it(login: Login) -> None:
+    alice, bob = login("alice"), login("bob")
+    space = alice.create_room(preset="public_chat")
+    act(bob, space, "join")
+    closed, opened = alice.create_room(), alice.create_room(preset="public_chat")
+    allow = [{"type": "m.room_membership", "room_id": space}]
+    content = {"join_rule": "restricted", "allow": allow}
+    alice.set_state(closed, "m.room.join_rules", content)
+    before = summary(bob, closed)
+
+    for room_id in (closed, opened):
+        act(alice, room_id, "ban", user_id=bob.user_id)
+
+    assert before.status_code == 200
+    assert refusal(summary(bob, closed)) == (404, "M_NOT_FOUND")
+    assert summary(bob, opened).get_json()["membership"] == "ban"  # as anybody may see it

@@ -136,13 +136,14 @@ def _text(contents: dict[str, Json], event_type: str, key: str) -> str | None:
 def preview(tx: Reader, room_id: str, user_id: str | None) -> Json:
     """A room for somebody who thinks about joining it, with their membership; None: a nobody.
 
+    Somebody banned sees no more of it than strangers without an account do.
     Raises M_NOT_FOUND for an unknown room, and for one that they may know nothing about.
     """
     shown = full(tx, [room_id])
     own, joined = None, frozenset[str]()
     if user_id is not None:
         own = state.membership_of(tx, room_id, user_id)
-        joined = state.joined_rooms(tx, user_id)
+        joined = frozenset() if own == "ban" else state.joined_rooms(tx, user_id)
     if not shown or not (
         own in INSIDE or shown[0]["world_readable"] or is_open_to(shown[0], joined)
     ):
