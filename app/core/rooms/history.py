@@ -369,22 +369,17 @@ def _with_relations(tx: Reader, walk: Walk, events: list[ClientEvent]) -> list[C
     types, senders = walk.wanted.related_by_rel_types, walk.wanted.related_by_senders
     if not events or (types is None and senders is None):
         return events
+    first = min(it.position for it in events)
+    ranges = visibility.ranges(tx, walk.user_id, walk.room_id, first)
     asked = {
         "event_ids": orjson.dumps([it.event_id for it in events]).decode(),
         "types": orjson.dumps(sorted(types or ())).decode(),
         "senders": orjson.dumps(sorted(senders or ())).decode(),
         "room_id": walk.room_id,
-        "ranges": orjson.dumps(_ranges(tx, walk, min(it.position for it in events))).decode(),
+        "ranges": orjson.dumps(ranges).decode(),
     }
     related = set(tx.sql.execute(_RELATED[types is not None, senders is not None], asked).scalars())
     return [it for it in events if it.event_id in related]
-
-
-def _ranges(tx: Reader, walk: Walk, first: int) -> list[tuple[int, int]]:
-    """Return the parts of the room from a position on whose messages the user may see."""
-    if visibility.sees_all_since(tx, walk.user_id, walk.room_id, first):
-        return [(first, tx.position)]
-    return visibility.history(tx, walk.user_id, walk.room_id).ranges(first, tx.position)
 
 
 def _is_selective(wanted: RoomEventFilter) -> bool:

@@ -236,6 +236,13 @@ def sees_all_since(tx: Reader, user_id: str, room_id: str, position: int) -> boo
     return since is not None and since <= position
 
 
+def ranges(tx: Reader, user_id: str, room_id: str, first: int) -> list[tuple[int, int]]:
+    """Return the parts of the room from a position on whose messages the user may see."""
+    if sees_all_since(tx, user_id, room_id, first):
+        return [(first, tx.position)]
+    return history(tx, user_id, room_id).ranges(first, tx.position)
+
+
 def memberships(tx: Reader, user_id: str, events: Iterable[ClientEvent]) -> dict[int, str]:
     """Return {position: what the user was in the room just after the event}.
 
