@@ -362,6 +362,38 @@ def test_an_invite_notifies_who_is_invited(login: Login) -> None:
     assert unread(bob, room_id) == (0, 0)
 
 
+def test_an_accepted_invite_is_neither_listed_nor_counted(login: Login) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = alice.create_room()
+    old = alice.send(room_id)
+    act(alice, room_id, "invite", user_id=bob.user_id)
+    invite = notifications(bob)["notifications"][0]["event"]["event_id"]
+    act(bob, room_id, "join")
+    listed = notifications(bob)["notifications"]
+    alice.send(room_id)
+
+    read(bob, room_id, old)
+    after_reading = unread(bob, room_id)
+    alice.put(f"rooms/{room_id}/redact/{invite}/r", json={})
+
+    assert listed == []
+    assert after_reading == (1, 0)
+    assert unread(bob, room_id) == (1, 0)
+
+
+def test_a_change_of_the_own_name_leaves_all_notifications_as_they_are(
+    login: Login, room: Room
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    mention(alice, room_id, bob.user_id)
+
+    bob.set_state(room_id, "m.room.member", {"membership": "join", "displayname": "B"}, bob.user_id)
+
+    assert unread(bob, room_id) == (1, 1)
+    assert len(notifications(bob)["notifications"]) == 1
+
+
 def test_who_leaves_or_is_banned_has_nothing_unread(app: Flask, login: Login, room: Room) -> None:
     alice, bob, carol = login("alice"), login("bob"), login("carol")
     room_id = room(alice, bob, carol)

@@ -188,11 +188,14 @@ _OLDEST_KEPT = (
 )
 
 
-def count(tx: Tx, event: Event, position: int, thread_id: str | None) -> None:
+def count(
+    tx: Tx, event: Event, position: int, thread_id: str | None, joined_before: Collection[str]
+) -> None:
     """Note whom an event that has just been stored notifies."""
     thread = thread_id or MAIN
     if event.type == state.MEMBER:
         _forget_who_left(tx, event)
+        _forget_accepted_invite(tx, event, joined_before)
     elif event.state_key is None and _is_local(tx, event.sender):
         mark_read(tx, event.sender, event.room_id, thread, position)  # who answers has read
     members = _local_recipients(tx, event)
@@ -335,6 +338,14 @@ def _forget_who_left(tx: Tx, event: Event) -> None:
         if tx.sql.execute(_UNREAD_IN_ROOM, asked).first() is not None:
             tx.sql.execute(_DROP_COUNTS, key)
             _note_change(tx, [user_id])
+
+
+def _forget_accepted_invite(tx: Tx, event: Event, joined_before: Collection[str]) -> None:
+    """Drop the notification of an invite, which is in no count, before the room has counts."""
+    user_id = event.state_key or ""
+    is_new = event.content.get("membership") == "join" and user_id not in joined_before
+    if is_new and _is_local(tx, user_id):
+        tx.sql.execute(_DROP_ALL, {"of_user": user_id, "in_room": event.room_id})
 
 
 def _local_recipients(tx: Reader, event: Event) -> list[str]:

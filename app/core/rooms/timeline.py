@@ -185,7 +185,7 @@ def store(tx: Tx, event: Event, draft: Draft) -> int:
     _keep_client_form(tx, event, draft, position, replaces, relation)
     if event.type == REDACTION and event.redacts is not None:
         redactions.apply(tx, event, position)
-    counts.count(tx, event, position, relation.thread_id)
+    counts.count(tx, event, position, relation.thread_id, joined_before)
     transactions.note(tx, event, position)
     search_index.follow(tx, position)
     tx.wake_all(state.joined_users(tx, event.room_id))
