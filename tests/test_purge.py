@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -17,6 +19,8 @@ from app.cli import main
 from app.core.rooms import purge, search_index
 from app.errors import MatrixError
 from app.models.rooms import Room
+from tests import live, server
+from tests.backups import homebody_apart
 from tests.conftest import Login, Person
 from tests.rooms import act, everything, refusal
 
@@ -24,6 +28,12 @@ MakeRoom = Callable[..., str]
 Run = Callable[..., Result]
 OWN = {"backed_up_keys"}
 """Tables of what users keep for themselves: keys that only they can read."""
+
+
+@pytest.fixture(autouse=True)
+def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove rooms at once in this process, without the time for devices to hear of it."""
+    monkeypatch.setattr(purge, "wait_until_heard", lambda: None)
 
 
 @pytest.fixture
@@ -219,7 +229,7 @@ def test_while_people_are_in_it_a_room_stays(
     assert sum(left_of(app, room_id).values()) == 0
 
 
-def test_with_force_people_leave_and_who_waits_hears_of_it(
+def test_with_force_users_leave_before_the_room_is_gone(
     app: Flask, login: Login, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice, bob = login("alice"), login("bob")
@@ -227,17 +237,33 @@ def test_with_force_people_leave_and_who_waits_hears_of_it(
     act(alice, room_id, "invite", user_id=bob.user_id)
     token = alice.sync()["next_batch"]
     seen: list[Any] = []
-    away = purge._send_all_away  # noqa: SLF001 - to look between the two steps
 
-    def and_look(*args: Any) -> None:
-        away(*args)
+    def look() -> None:
         seen.append(alice.sync(token)["rooms"]["leave"])
         seen.append(bob.sync()["rooms"]["invite"])
 
-    monkeypatch.setattr(purge, "_send_all_away", and_look)
+    monkeypatch.setattr(purge, "wait_until_heard", look)
     purge.purge(app.extensions["db"], room_id, is_forced=True)
 
     assert [list(section) for section in seen] == [[room_id], []]
+
+
+def test_a_waiting_sync_hears_of_the_leave_before_the_room_is_gone(tmp_path: Path) -> None:
+    running = server.start(tmp_path)
+    try:
+        alice = live.Person(running, "alice")
+        room_id = alice.create_room(preset="public_chat")
+        since = alice.ask("GET", "/sync?set_presence=offline")["next_batch"]
+
+        alice.begin_to_ask("GET", f"/sync?timeout=30000&set_presence=offline&since={since}")
+        done = homebody_apart(tmp_path, "rooms", "purge", room_id, "--force", "--yes")
+        _, answer = alice.answer()
+
+        assert done.returncode == 0, done.stderr
+        assert list(json.loads(answer)["rooms"]["leave"]) == [room_id]
+        alice.close()
+    finally:
+        running.stop()
 
 
 def test_an_interrupted_purge_can_be_asked_for_again(

@@ -12,6 +12,7 @@ people's own backups; what other rooms say of this one.
 from __future__ import annotations
 
 import logging
+import time
 from typing import Final
 
 import orjson
@@ -60,6 +61,8 @@ OWNERS: Final = (
 EVENTS_AT_ONCE: Final = 500
 PEOPLE_AT_ONCE: Final = 20
 """In one write, so that other writers get their turn between."""
+HEARD_SECONDS: Final = 3.0
+"""Between the leave of a room's users and the end of the room."""
 
 _NAME, _ALIAS = aliased(StateInterval), aliased(StateInterval)
 _NAME_EVENT, _ALIAS_EVENT = aliased(StoredEvent), aliased(StoredEvent)
@@ -142,14 +145,14 @@ def purge(db: Database, room_id: str, *, is_forced: bool = False) -> int:
 
     Raises M_NOT_FOUND, and M_FORBIDDEN while users of this server are in the room; with
     `is_forced` they leave first. A device that does not ask for news between their leave and the
-    end of the room never hears of either, and goes on showing it.
+    end of the room, some seconds later, never hears of either, and goes on showing it.
     """
     with db.read() as tx:
         _check_is_there(tx, room_id)
         if not is_forced:
             _check_is_empty(tx, room_id)
-    if is_forced:
-        _send_all_away(db, room_id)
+    if is_forced and _send_all_away(db, room_id):
+        wait_until_heard()
     with db.write() as writing:
         if not is_forced:  # somebody may have come in meanwhile
             _check_is_empty(writing, room_id)
@@ -162,6 +165,15 @@ def purge(db: Database, room_id: str, *, is_forced: bool = False) -> int:
         removed += last
         hub.breathe()
     return removed
+
+
+def wait_until_heard() -> None:
+    """Let devices that wait for news hear that their users have left.
+
+    This is the command line, mostly: the server takes up to half a second to notice what another
+    process has written, and on a busy machine more.
+    """
+    time.sleep(HEARD_SECONDS)
 
 
 def _check_is_there(tx: Reader, room_id: str) -> None:
@@ -179,8 +191,11 @@ def _check_is_empty(tx: Reader, room_id: str) -> None:
         raise errors.forbidden(f"{', '.join(here[:3])}{others} would have to leave the room first")
 
 
-def _send_all_away(db: Database, room_id: str) -> None:
-    """Let all users of this server leave, and decline what they were invited to."""
+def _send_all_away(db: Database, room_id: str) -> bool:
+    """Let all users of this server leave, and decline what they were invited to.
+
+    Return whether there were any.
+    """
     with db.read() as tx:
         found = tx.sql.execute(_PEOPLE, {"room_id": room_id}).scalars().all()
         people = sorted(user for user in found if _is_local(tx, user))
@@ -193,6 +208,7 @@ def _send_all_away(db: Database, room_id: str) -> None:
                     timeline.send(writing, draft)
                 except MatrixError as error:  # all the more reason to remove a broken room
                     LOG.warning("%s could not leave %s: %s", user_id, room_id, error)
+    return bool(people)
 
 
 def _is_local(tx: Reader, user_id: str) -> bool:
