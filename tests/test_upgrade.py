@@ -20,6 +20,7 @@ from app.models.rooms import Room
 from app.models.state import StateInterval
 from app.spec.room_versions import VERSIONS
 from tests.conftest import Login, MakeApp, Person
+from tests.cost import steps
 from tests.rooms import Json, act, membership, refusal, state_of, unchanged
 
 ALICE, BOB, CAROL, MALLORY = (f"@{name}:localhost" for name in ("alice", "bob", "carol", "mallory"))
@@ -449,6 +450,22 @@ def test_a_tombstone_that_is_set_again_brings_nothing_again(
     bury(alice, room_id, new_id, "moved again")
 
     assert kept(alice, new_id) == NOTHING
+
+
+def test_nobody_makes_a_room_costly_to_join_by_many_tombstones(
+    app: Flask, login: Login, room: Callable[..., str]
+) -> None:
+    # each may have 64 KiB, and a join looks for the first of them while nobody else can write
+    alice, bob = login("alice"), login("bob")
+
+    def joining(tombstones: int) -> int:
+        room_id = room(alice, bob)
+        new_id = replacement(alice, room_id)
+        for number in range(tombstones):
+            bury(alice, room_id, new_id, f"moved {number}")
+        return steps(app, lambda: bob.post(f"join/{quote(new_id)}"))
+
+    assert joining(150) < joining(30) + 60
 
 
 def test_who_left_the_new_room_before_the_tombstone_gets_everything_at_the_next_join(

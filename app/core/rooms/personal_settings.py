@@ -32,6 +32,8 @@ DIRECT: Final = "m.direct"
 TOMBSTONE: Final[StateKey] = ("m.room.tombstone", "")
 USERS_AT_ONCE: Final = 20
 """Given their settings in one write; each takes about a millisecond."""
+MAX_TOMBSTONES: Final = 20
+"""Of a room, the first ones: each has up to 64 KiB, and all are read inside the write of a join."""
 
 _TOMBSTONES = (
     select(StoredEvent.position, StoredEvent.pdu)
@@ -42,6 +44,7 @@ _TOMBSTONES = (
         StateInterval.state_key == TOMBSTONE[1],
     )
     .order_by(StateInterval.from_position)
+    .limit(MAX_TOMBSTONES)
 )
 _LAST_LEFT = select(func.max(StateInterval.to_position)).where(
     StateInterval.room_number == rows.ROOM_NUMBER,
@@ -111,7 +114,10 @@ def replaced_by(tx: Reader, room_id: str) -> str | None:
 
 
 def _first_tombstone(tx: Reader, old_id: str, room_id: str) -> int | None:
-    """Return the position at which the old room first named this one as its replacement."""
+    """Return the position at which the old room first named this one as its replacement.
+
+    None where it had named others too often before that.
+    """
     for row in tx.sql.execute(_TOMBSTONES, {"room_id": old_id}).all():
         if orjson.loads(row.pdu)["content"].get("replacement_room") == room_id:
             return int(row.position)
