@@ -23,6 +23,7 @@ from tests.encryption import (
 from tests.rooms import Json, everything, refusal, unchanged
 
 UPLOAD = "keys/device_signing/upload"
+ALICE = "@alice:localhost"
 SIGNATURES = "keys/signatures/upload"
 NO_NEWS: Json = {"changed": [], "left": []}
 
@@ -484,14 +485,23 @@ def test_malformed_signatures_of_an_object_are_told(
     assert failures(answer) == {alice.user_id: {alice.device_id: "M_INVALID_SIGNATURE"}}
 
 
+@pytest.mark.parametrize(
+    "signed",
+    [
+        {ALICE: {"A": {}, "B": {}}},
+        {ALICE: {}, "@bob:localhost": {}},
+        {ALICE: {"A": {"signatures": {ALICE: {"ed25519:A": "x", "ed25519:B": "x"}}}}},
+    ],
+    ids=["objects", "users", "signatures"],
+)
 def test_too_many_signatures_are_refused(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch, signed: Json
 ) -> None:
     alice = login("alice")
     monkeypatch.setattr(signature_upload, "MAX_OBJECTS", 1)
 
     with unchanged(app):
-        answer = alice.post(SIGNATURES, json={alice.user_id: {"A": {}, "B": {}}})
+        answer = alice.post(SIGNATURES, json=signed)
 
     assert refusal(answer) == (413, "M_TOO_LARGE")
 

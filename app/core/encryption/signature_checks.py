@@ -57,14 +57,18 @@ def valid(signed: Json, user_id: str, signers: dict[str, VerifyKey]) -> dict[str
     Others are left out: the object may carry what it was given before, by whomever.
     Raises M_INVALID_SIGNATURE when one of these keys has signed something else.
     """
-    signatures = signed.get("signatures")
-    own = signatures.get(user_id) if isinstance(signatures, dict) else None
-    if not isinstance(own, dict):
-        return {}
+    own = signatures_of(signed, user_id)
     known = {key_id: own[key_id] for key_id in own if key_id in signers}
     for key_id in known:
         verify(signed, user_id, key_id, signers[key_id])
     return known
+
+
+def signatures_of(signed: Json, user_id: str) -> Json:
+    """Return what an object carries as the signatures of a user, {key_id: signature}."""
+    signatures = signed.get("signatures")
+    own = signatures.get(user_id) if isinstance(signatures, dict) else None
+    return own if isinstance(own, dict) else {}
 
 
 def devices(tx: Reader, user_id: str) -> dict[str, Json]:

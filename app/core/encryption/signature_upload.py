@@ -17,7 +17,8 @@ from app.spec.events import Json
 from app.spec.signing import VerifyKey
 
 MAX_OBJECTS: Final = 500
-"""In one request; each check takes 0.1 ms, in which nobody else can write."""
+"""In one request, or users, or signatures; each check takes 0.1 ms, in which nobody else can
+write."""
 
 Failures = dict[str, dict[str, Json]]
 """{user_id: {device id or public key: {errcode, error}}}"""
@@ -29,8 +30,10 @@ def upload(tx: Tx, user_id: str, signed: dict[str, dict[str, Json]]) -> Failures
     What can't be taken is told for each object, and keeps none of the others from being taken.
     Raises M_TOO_LARGE.
     """
-    if sum(map(len, signed.values())) > MAX_OBJECTS:
-        raise errors.too_large(f"At most {MAX_OBJECTS} objects at once")
+    objects = [one for of_owner in signed.values() for one in of_owner.values()]
+    signatures = sum(len(signature_checks.signatures_of(one, user_id)) for one in objects)
+    if max(len(signed), len(objects), signatures) > MAX_OBJECTS:
+        raise errors.too_large(f"At most {MAX_OBJECTS} users, objects and signatures at once")
     signable = _Signable(tx, user_id, list(signed))
     failures: Failures = {}
     for owner_id, objects in signed.items():
