@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import Integer, cast, func, select
 
-from app.core.rooms import redactions
+from app.core.rooms import leaving_threads, redactions
 from app.models.events import StoredEvent
 from app.models.push import Notification, UnreadCount
 from tests import reading
@@ -183,6 +183,32 @@ def test_what_relates_to_a_redacted_reply_is_unread_in_the_main_timeline(
 
     assert before == {root: (3, 2)}
     assert after == {"main": (2, 2)}
+    assert unread(bob, room_id) == {}
+
+
+def test_much_that_relates_to_a_redacted_reply_leaves_its_thread_in_several_writes(
+    app: Flask, alice: Person, bob: Person, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 10,000 reactions and edits kept everybody waiting for 300 ms
+    monkeypatch.setattr(leaving_threads, "MOVED_AT_ONCE", 3)
+    room_id = room(alice, bob)
+    root = alice.send(room_id)
+    read(bob, room_id, root)
+    reply, stays = in_thread(alice, room_id, root), in_thread(alice, room_id, root)
+    comment = relation("org.example.comment", reply)
+    below = [alice.send(room_id, **comment) for _ in range(8)]
+    deeper = [alice.send(room_id, **relation("org.example.comment", it)) for it in below]
+    last = alice.send(room_id, **relation("org.example.comment", deeper[-1]))
+    other = alice.send(room_id, **relation("org.example.comment", stays))
+    writes: list[int] = []
+    app.extensions["db"].committed = lambda number, _seconds: writes.append(number)
+
+    redact(alice, room_id, reply)
+
+    assert len(writes) >= 1 + (len(below) + len(deeper) + 1) // 3
+    assert unread(bob, room_id) == {root: (2, 0), "main": (len(below) + len(deeper) + 1, 0)}
+    assert receipt(bob, room_id, last, "main") == (200, {})
+    assert receipt(bob, room_id, other, root) == (200, {})
     assert unread(bob, room_id) == {}
 
 

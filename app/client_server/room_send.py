@@ -13,7 +13,7 @@ from flask import Blueprint, request
 from app import context, errors
 from app.client_server import http
 from app.client_server.http import authenticated, requester
-from app.core.rooms import local_rules, sending, timeline
+from app.core.rooms import leaving_threads, local_rules, sending, timeline
 from app.core.sync import presence
 from app.errors import MatrixError
 from app.spec import identifiers
@@ -110,7 +110,15 @@ def _send(room_id: str, event_type: str, content: Json, txn_id: str | None) -> J
     if txn_id is not None and not identifiers.has_at_most_255_bytes(txn_id):
         raise errors.invalid_param("The transaction id is longer than 255 bytes")
     ts = http.timestamp()
+    is_of_thread = event_type == timeline.REDACTION and _is_of_thread(str(content.get("redacts")))
     with context.db().write() as tx:
         event_id = sending.send(tx, requester(), room_id, event_type, content, txn_id, ts)
+    if is_of_thread:
+        leaving_threads.follow(context.db(), content["redacts"])
     presence.note_activity(context.ephemeral(), requester().user_id, requester().device_id)
     return {"event_id": event_id}
+
+
+def _is_of_thread(event_id: str) -> bool:
+    with context.db().read() as tx:
+        return leaving_threads.thread_of(tx, event_id) is not None

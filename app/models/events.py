@@ -9,7 +9,9 @@ from app.models.base import Base
 
 
 class StoredEvent(Base):
-    """One event of a room. Only core/rooms/timeline.py and redactions.py write here.
+    """One event of a room.
+
+    Only core/rooms/timeline.py, redactions.py and leaving_threads.py write here.
 
     The columns beside `pdu` repeat parts of it, for look-ups.
     """

@@ -30,9 +30,9 @@ def upload(tx: Tx, user_id: str, signed: dict[str, dict[str, Json]]) -> Failures
     What can't be taken is told for each object, and keeps none of the others from being taken.
     Raises M_TOO_LARGE.
     """
-    objects = [one for of_owner in signed.values() for one in of_owner.values()]
-    signatures = sum(len(signature_checks.signatures_of(one, user_id)) for one in objects)
-    if max(len(signed), len(objects), signatures) > MAX_OBJECTS:
+    every = [one for objects in signed.values() for one in objects.values()]
+    count = sum(len(signature_checks.signatures_of(one, user_id)) for one in every)
+    if max(len(signed), len(every), count) > MAX_OBJECTS:
         raise errors.too_large(f"At most {MAX_OBJECTS} users, objects and signatures at once")
     signable = _Signable(tx, user_id, list(signed))
     failures: Failures = {}

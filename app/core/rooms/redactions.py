@@ -16,11 +16,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-import orjson
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, select, update
 
 from app.core.push import counts
-from app.core.rooms import client_events, member_names, rows, search_index, state
+from app.core.rooms import (
+    client_events,
+    leaving_threads,
+    member_names,
+    rows,
+    search_index,
+    state,
+)
 from app.db import Tx
 from app.models.events import StoredEvent
 from app.models.state import StateInterval
@@ -40,17 +46,6 @@ _STRIP = (
         annotation_key=None,
     )
 )
-_TARGETS = func.json_each(bindparam("targets")).table_valued("value")
-_LEAVE_THREAD = (
-    update(StoredEvent)
-    .where(
-        StoredEvent.relates_to.in_(select(_TARGETS.c.value)),
-        StoredEvent.rel_type != "m.thread",
-        StoredEvent.thread_id.is_not(None),
-    )
-    .values(thread_id=None)
-    .returning(StoredEvent.position, StoredEvent.event_id)
-)
 _REPLACED_BY = (
     select(StateInterval.event_position)
     .where(
@@ -63,8 +58,6 @@ _REPLACED_BY = (
     .limit(1)
 )
 _THREAD = select(StoredEvent.thread_id).where(StoredEvent.position == bindparam("position"))
-_MAX_DEPTH: Final = 10
-"""How far the chain of events is followed that relate to one another below a reply in a thread."""
 
 
 class Redaction(NamedTuple):
@@ -106,20 +99,13 @@ def _forget_words(tx: Tx, done: Redaction) -> None:
 
 
 def _leave_thread(tx: Tx, done: Redaction) -> None:
-    """Move what relates to a reply out of the reply's thread, as the reply itself."""
+    """Move what relates to a reply out of the reply's thread, unless that is much.
+
+    What is left of it, leaving_threads.follow moves after the write.
+    """
     thread_id = tx.sql.execute(_THREAD, {"position": done.at}).scalar()
-    if thread_id is None:
-        return
-    targets = [done.target.event_id]
-    for _ in range(_MAX_DEPTH):
-        asked = {"targets": orjson.dumps(targets).decode()}
-        moved = tx.sql.execute(_LEAVE_THREAD, asked).all()
-        if not moved:
-            return
-        for position, _ in moved:
-            tx.forget(client_events.CLIENT_EVENTS, position)
-        counts.move_to_main(tx, done.target.room_id, thread_id, [row.position for row in moved])
-        targets = [row.event_id for row in moved]
+    if thread_id is not None:
+        leaving_threads.at_once(tx, done.target.room_id, done.target.event_id, thread_id)
 
 
 def _strip(tx: Tx, done: Redaction) -> None:

@@ -5,7 +5,8 @@ state that allows it, hashed and signed. `store` writes it together with everyth
 from it, in one transaction. Events of other servers will take the same door; after it nothing asks
 where an event came from.
 
-This module writes the table events, in which redactions.py empties what was redacted, and rooms but
+This module writes the table events, in which redactions.py empties what was redacted and
+leaving_threads.py takes events out of their threads, and rooms but
 for its column is_published.
 Spec: client-server-api#sending-events-to-a-room, server-server-api#pdus
 """
