@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import Login, Person
 from tests.rooms import act
+from tests.sliding import ask, window
 
 BOB = "@bob:localhost"
 SETTING = "m.room.history_visibility"
@@ -146,6 +147,24 @@ def by_sync(story: Story, token: str | None) -> set[str]:
     return story.seen(ids(room["timeline"]["events"]))
 
 
+def by_sliding_sync(story: Story) -> set[str]:
+    """What sliding sync shows of the room, which whoever has left by themselves sees no more."""
+    room = ask(story.bob, lists=window(9, limit=50))["rooms"].get(story.room_id, {})
+    return story.seen(ids(room.get("timeline", [])))
+
+
+def by_search(story: Story) -> set[str]:
+    """Each event by what it says; what is not found is not counted either."""
+    found: set[str] = set()
+    for stage in STAGES:
+        wanted = {"search_categories": {"room_events": {"search_term": stage}}}
+        answer = story.bob.post("search", json=wanted).get_json()["search_categories"]
+        results = answer["room_events"]["results"]
+        assert answer["room_events"]["count"] == len(results)
+        found |= story.seen(ids([it["result"] for it in results]))
+    return found
+
+
 @pytest.mark.parametrize(("course", "setting"), SEEN)
 def test_all_ways_to_read_keep_to_the_table(login: Login, course: str, setting: str) -> None:
     bob = login("bob")
@@ -166,6 +185,8 @@ def test_all_ways_to_read_keep_to_the_table(login: Login, course: str, setting: 
     assert by_sync(story, None) == synced
     if course != "forgotten":  # a device that knew the room is still told of the leave
         assert by_sync(story, token) == synced
+    assert by_sliding_sync(story) == (synced if course in {"joined", "banned"} else frozenset())
+    assert by_search(story) == (seen if is_or_was_there else frozenset())
     may_read = setting == "world_readable" or is_or_was_there
     statuses = {bob.get(f"{story.path}/{it}").status_code for it in ("state", "members")}
     assert statuses == {200 if may_read else 403}
