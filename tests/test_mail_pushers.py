@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 from flask import Flask
 
+from app.core.people import accounts
 from app.core.push import mail_notices
 from tests import mail_server
 from tests.conftest import PASSWORD, Login, MakeApp, Person
@@ -217,6 +218,18 @@ def test_invites_and_encrypted_messages_are_told_without_what_they_say(
     assert "Bob sent an encrypted message" in text
     assert "Den" in text
     assert "Bob invites you" in text
+
+
+def test_a_locked_account_gets_no_mail(
+    app: Flask, bob: Person, alice: Person, room: Room, mailbox: Mailbox
+) -> None:
+    room_id = room(bob, alice)
+    with app.extensions["db"].write() as tx:
+        accounts.set_locked(tx, alice.user_id, is_locked=True)
+    bob.send(room_id, "while she is locked out")
+    wait_until(lambda: not waiting(app))
+
+    assert mails(mailbox) == []
 
 
 def test_an_invite_tells_nobody_who_else_is_in_the_room(

@@ -521,6 +521,24 @@ def test_what_was_read_or_redacted_before_it_could_be_told_is_not_told(
     assert [it["event_id"] for it in gateway.told() if "event_id" in it] == [last]
 
 
+def test_a_locked_account_is_pushed_nothing(
+    app: Flask, login: Login, room: Room, open_gateway: Gateway
+) -> None:
+    alice, bob = login("alice"), login("bob")  # the first is administrator
+    room_id = room(alice, bob)
+    set_pusher(bob, open_gateway.url)
+    path = f"/_matrix/client/v1/admin/lock/{bob.user_id}"
+    assert alice.put(path, json={"locked": True}).status_code == 200
+
+    unsent = alice.send(room_id, "not for whoever has taken it over")
+    wait_until(lambda: not waiting(app))
+    assert alice.put(path, json={"locked": False}).status_code == 200
+    last = alice.send(room_id, "welcome back")
+    open_gateway.wait_for(last)
+
+    assert unsent not in [it.get("event_id") for it in open_gateway.told()]
+
+
 def test_without_pushers_nothing_is_queued(login: Login, room: Room, app: Flask) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)

@@ -29,6 +29,7 @@ from app.caches import CacheKind, declare
 from app.core import outbox
 from app.core.people import threepids
 from app.db import Reader, Tx
+from app.models.accounts import Account
 from app.models.pushers import Pusher
 from app.outside.client import Client
 from app.spec.events import Json
@@ -84,7 +85,12 @@ _COLUMNS = (
 )
 _KEYS = select(Pusher.user_id, Pusher.app_id, Pusher.pushkey, Pusher.kind)
 _OF_USER = select(*_COLUMNS).where(Pusher.user_id == bindparam("user_id"))
-_ONE = _OF_USER.where(Pusher.app_id == bindparam("app_id"), Pusher.pushkey == bindparam("pushkey"))
+# Locked accounts may do nothing but log out: whoever had taken one over is not sent its messages
+_ONE = _OF_USER.join(Account, Account.user_id == Pusher.user_id).where(
+    Pusher.app_id == bindparam("app_id"),
+    Pusher.pushkey == bindparam("pushkey"),
+    Account.is_locked.is_(False),
+)
 _INSERT = insert(Pusher)
 _SET = _INSERT.on_conflict_do_update(
     index_elements=["user_id", "app_id", "pushkey"],
@@ -246,7 +252,7 @@ def remove_of_devices(tx: Tx, user_id: str, device_ids: Collection[str]) -> None
 
 
 def gateway(tx: Reader, destination: str) -> Gateway | None:
-    """The pusher that a destination of the outbox means; None if it is no more."""
+    """The pusher that a destination of the outbox means; None if it is gone, or its user locked."""
     user_id, app_id, pushkey = orjson.loads(destination)
     key = {"user_id": user_id, "app_id": app_id, "pushkey": pushkey}
     row = tx.sql.execute(_ONE, key).first()
