@@ -235,6 +235,22 @@ def test_a_repeated_redaction_sends_nothing_new(app: Flask, login: Login, room: 
     assert other != first
 
 
+@pytest.mark.parametrize("version", ["10", "11"])
+def test_a_repeated_redaction_sends_nothing_new_though_it_was_redacted_itself(
+    login: Login, room: Room, version: str
+) -> None:
+    alice = login("alice")
+    room_id = room(alice, room_version=version)
+    event_id = alice.send(room_id)
+    path = f"rooms/{room_id}/redact/{event_id}/same"
+    first = alice.put(path, json={}).get_json()["event_id"]
+    redact(alice, room_id, first)
+
+    repeated = alice.put(path, json={}).get_json()["event_id"]
+
+    assert repeated == first
+
+
 def test_a_moderator_redacts_what_others_have_sent(app: Flask, login: Login, room: Room) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)

@@ -167,7 +167,9 @@ def sent_before(tx: Reader, requester: Requester, draft: Draft) -> str | None:
         "count": 1 if draft.redacts is None else MAX_REDACTIONS_ALIKE,
     }
     for row in tx.sql.execute(_SENT, asked):
-        if draft.redacts is None or draft.redacts in _redacts(orjson.loads(row.pdu)):
+        targets = _redacts(orjson.loads(row.pdu))
+        # before version 11, a redaction that was redacted itself does not name its target any more
+        if draft.redacts is None or draft.redacts in targets or targets == (None, None):
             return str(row.event_id)
     return None
 
