@@ -373,6 +373,19 @@ def test_claims_of_a_device_that_is_no_more_are_forgotten_in_the_end(
     assert [row[1] for row in rows] == [laptop.device_id]
 
 
+def test_claims_of_a_closed_account_are_forgotten_at_once(app: Flask, login: Login) -> None:
+    alice, bob = login("alice"), login("bob")
+    for person in (alice, bob):
+        upload(person, one_time_keys=one_time(person, "a"))
+        claim_one(bob, person)
+    proof = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
+
+    alice.post("account/deactivate", json={"auth": proof})
+
+    rows = everything(app)["claimed_one_time_keys"]
+    assert [row[0] for row in rows] == [bob.user_id]
+
+
 def test_another_key_may_take_the_name_of_a_claimed_one(login: Login) -> None:
     alice, bob = login("alice"), login("bob")
     upload(alice, one_time_keys=one_time(alice, "a"))

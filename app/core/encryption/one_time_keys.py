@@ -314,6 +314,14 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
         tx.forget(KEY_COUNTS, (user_id, device_id))
 
 
+def erase(tx: Tx, user_id: str) -> None:
+    """Forget what was claimed from an account that is closed; its keys have gone with its devices.
+
+    Nobody will ever log in to it again.
+    """
+    tx.sql.execute(delete(ClaimedKey).where(ClaimedKey.user_id == user_id))
+
+
 def _hand_out(tx: Tx, found: dict[str, dict[str, Json]], row: Any) -> None:
     keys = found.setdefault(row.user_id, {}).setdefault(row.device_id, {})
     keys[f"{row.algorithm}:{row.key_id}"] = orjson.Fragment(row.key)

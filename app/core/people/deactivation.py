@@ -9,7 +9,12 @@ import logging
 
 from sqlalchemy import bindparam, select
 
-from app.core.encryption import backed_up_keys, cross_signing, dehydrated_devices
+from app.core.encryption import (
+    backed_up_keys,
+    cross_signing,
+    dehydrated_devices,
+    one_time_keys,
+)
 from app.core.people import accounts, devices, profiles, threepids
 from app.core.rooms import state, timeline
 from app.core.sync import account_data
@@ -54,6 +59,7 @@ def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
         _leave(tx, user_id, _rooms(tx, user_id))  # where a device has joined meanwhile
         cross_signing.erase(tx, user_id)
         dehydrated_devices.erase(tx, user_id)
+        one_time_keys.erase(tx, user_id)
         threepids.remove_all(tx, user_id)
         accounts.mark_deactivated(tx, user_id, erase=erase)
         if erase:
