@@ -96,6 +96,16 @@ class Reader:
         """
         return long_reads.fetch(self.sql.raw, statement, values)
 
+    def breathing(self, items: Iterable[V], every: int) -> Iterator[V]:
+        """Yield the items, and let other requests go on after each so many of them.
+
+        Not in a write, where nothing may wait.
+        """
+        for number, item in enumerate(items):
+            if number and number % every == 0:
+                hub.breathe()
+            yield item
+
     @property
     def view(self) -> int:
         """The position by which the caches tell what this snapshot holds."""
@@ -129,6 +139,10 @@ class Tx(Reader):
         self._after_commit: list[Callable[[], None]] = []
         self._first_position = db.last_position
         self._since = db.caches.committed + 1  # no snapshot lies between this and the next COMMIT
+
+    def breathing(self, items: Iterable[V], every: int) -> Iterator[V]:
+        """Yield the items: nothing may wait in a write."""
+        yield from items
 
     @property
     def view(self) -> int:

@@ -31,6 +31,8 @@ from app.db import Reader
 from app.spec.events import Json
 
 NO_BUNDLES: Final[Mapping[str, Json]] = MappingProxyType({})
+_BETWEEN_BREATHS: Final = 200
+"""Events. In a large room the section of state has thousands."""
 NO_MEMBERSHIPS: Final[Mapping[int, str]] = MappingProxyType({})
 
 _MEMBERSHIPS: Final = {
@@ -72,7 +74,7 @@ def encode_all(
     hidden = _hidden_previous(tx, requester, events)
     redactions = _redactions(tx, requester, events)
     encoded = []
-    for event in events:
+    for event in tx.breathing(events, _BETWEEN_BREATHS):
         unsigned = b""
         if event.previous is not None and event.position not in hidden:
             unsigned = event.previous.body

@@ -40,6 +40,8 @@ MAX_DEPTH: Final = 20
 MAX_ROOMS: Final = 5000
 """Looked at before the first page, and again each time that the pages have shown all of them."""
 _AT_ONCE: Final = 500
+_CHILDREN_BETWEEN_BREATHS: Final = 100
+"""Each is an event, of up to 64 KiB."""
 
 _ORDER = re.compile(r"[ -~]{0,50}")
 _TOKEN = re.compile(r"([0-9]{1,9})-([01])-([0-9]{1,9})(?:-([0-9]{1,4}))?")
@@ -222,7 +224,7 @@ def _children(
     found: dict[str, list[Json]] = defaultdict(list)
     for at in range(0, len(spaces), _AT_ONCE):
         asked = {"room_ids": spaces[at : at + _AT_ONCE]}
-        for row in tx.sql.execute(_CHILDREN, asked):
+        for row in tx.breathing(tx.sql.execute(_CHILDREN, asked), _CHILDREN_BETWEEN_BREATHS):
             pdu = orjson.loads(row.pdu)
             if not _is_child(pdu["content"]):
                 continue

@@ -24,7 +24,7 @@ from app.spec.events import Json
 from app.spec.room_versions import VERSIONS
 
 INSIDE: Final = frozenset({"join", "invite", "knock"})
-_ASKED_AT_ONCE: Final = 500
+_ASKED_AT_ONCE: Final = 50
 
 _SHOWN_STATE = (
     select(Room.room_id, StateInterval.type, StoredEvent.pdu)
@@ -85,7 +85,7 @@ def _look_up(tx: Reader, room_ids: Sequence[str]) -> list[tuple[str, str, dict[s
     versions: dict[str, str] = {}
     members: dict[str, int] = {}
     contents: dict[str, dict[str, Json]] = defaultdict(dict)
-    for at in range(0, len(room_ids), _ASKED_AT_ONCE):
+    for at in tx.breathing(range(0, len(room_ids), _ASKED_AT_ONCE), every=1):
         asked = {"room_ids": list(room_ids[at : at + _ASKED_AT_ONCE])}
         versions |= {row.room_id: row.version for row in tx.sql.execute(_VERSIONS, asked)}
         members |= {row.room_id: row.members for row in tx.sql.execute(_MEMBERS, asked)}

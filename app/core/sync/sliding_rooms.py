@@ -17,7 +17,7 @@ from app.core.sync.sliding_asks import MAX_DIFFERENT_PATTERNS, Config, Configs
 from app.core.sync.sliding_order import Changes
 from app.core.sync.sliding_state import News
 from app.core.sync.sliding_told import Told, ToldRoom
-from app.core.sync.spans import Span
+from app.core.sync.spans import ROOMS_BETWEEN_BREATHS, Span
 from app.core.sync.tokens import SyncToken
 from app.db import Reader
 from app.spec.events import Json
@@ -115,7 +115,7 @@ def _entries(
         tx, asker.user_id, (it for one in shown for it in one.span.timeline)
     )
     entries: dict[str, Json] = {}
-    for one in shown:
+    for one in tx.breathing(shown, ROOMS_BETWEEN_BREATHS):
         span = one.span
         entry: Json = {"initial": True} if one.is_initial else {}
         if one.is_expanded:

@@ -36,7 +36,7 @@ _MAX_SCANNED_IN_ALL: Final = 50_000
 """And of all rooms of an answer; each room gets one look, however many there are."""
 _DECODED: Final = 5
 """For so many events one counts that has to be decoded, as the filter asks what is in it."""
-_ROOMS_BETWEEN_BREATHS = 50
+ROOMS_BETWEEN_BREATHS = 20
 
 _NEWEST = text(
     # json_each is SQLite's; PostgreSQL will say LATERAL
@@ -103,9 +103,7 @@ def fill(tx: Reader, user_id: str, spans: list[Span], event_filter: RoomEventFil
         found = _newest(tx, spans, limit + 1)
     positions = [position for room in found.values() for position in room[-limit:]] if limit else []
     events = {event.position: event for event in client_events.load(tx, positions)}
-    for number, span in enumerate(spans):
-        if number % _ROOMS_BETWEEN_BREATHS == _ROOMS_BETWEEN_BREATHS - 1:
-            hub.breathe()
+    for span in tx.breathing(spans, ROOMS_BETWEEN_BREATHS):
         shown = found.get(span.room_id, [])
         is_cut = len(shown) > limit
         shown = shown[len(shown) - limit :] if is_cut else shown

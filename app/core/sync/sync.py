@@ -16,7 +16,7 @@ Spec: client-server-api#syncing
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,7 +46,7 @@ from app.core.sync import (
 )
 from app.core.sync import state_sections as sections
 from app.core.sync.ephemeral import Ephemeral
-from app.core.sync.spans import Span
+from app.core.sync.spans import ROOMS_BETWEEN_BREATHS, Span
 from app.core.sync.state_sections import LazyMembers
 from app.core.sync.tokens import SyncToken
 from app.db import Reader
@@ -185,7 +185,8 @@ def _rooms(
     shown_events = [event for span in both for event in span.timeline]
     own = visibility.memberships(tx, ask.requester.user_id, shown_events)
     entries = {
-        span.room_id: _entry(tx, ask, span, states[span.room_id], bundles, own) for span in both
+        span.room_id: _entry(tx, ask, span, states[span.room_id], bundles, own)
+        for span in tx.breathing(both, ROOMS_BETWEEN_BREATHS)
     }
     own_leaves = {room.room_id: room.member_position for room in mine.left}
     for span in left:
@@ -198,8 +199,8 @@ def _rooms(
     _add_counts(tx, ask, shown, told)
     return {
         "join": shown,
-        "invite": {room_id: _preview(tx, room_id, ask, "invite_state") for room_id in mine.invited},
-        "knock": {room_id: _preview(tx, room_id, ask, "knock_state") for room_id in mine.knocked},
+        "invite": _previews(tx, ask, mine.invited, "invite_state"),
+        "knock": _previews(tx, ask, mine.knocked, "knock_state"),
         "leave": {span.room_id: entries[span.room_id] for span in left},
     }
 
@@ -359,6 +360,13 @@ def _count(pairs: Collection[tuple[int, int]]) -> Json:
     return {
         "notification_count": sum(pair[0] for pair in pairs),
         "highlight_count": sum(pair[1] for pair in pairs),
+    }
+
+
+def _previews(tx: Reader, ask: Ask, room_ids: Iterable[str], section: str) -> dict[str, Json]:
+    return {
+        room_id: _preview(tx, room_id, ask, section)
+        for room_id in tx.breathing(room_ids, ROOMS_BETWEEN_BREATHS)
     }
 
 
