@@ -16,7 +16,7 @@ from app.caches import Caches
 from app.cli import as_json, print_json
 from app.config import Config
 from app.core import server_key
-from app.core.people import accounts, deactivation, devices, registration
+from app.core.people import accounts, deactivation, devices, login, registration
 from app.db import Database, Reader
 from app.errors import MatrixError
 from app.spec.events import Json
@@ -85,7 +85,7 @@ def change_password(
         )
         with database.write() as tx:
             find_active_account(tx, found.user_id)  # typing a password takes its time
-            accounts.set_password_hash(tx, found.user_id, password_hash)
+            login.change_password(tx, found.user_id, password_hash)
             if not keep_sessions:
                 devices.remove_all(tx, found.user_id)
     say(f"{found.user_id} has a new password", {"user_id": found.user_id}, is_json=is_json)

@@ -108,7 +108,11 @@ def test_an_access_token_is_no_login_token(login: Login) -> None:
 
 @pytest.mark.parametrize(
     ("path", "body"),
-    [("account/password", {"new_password": "another one"}), ("account/deactivate", {})],
+    [
+        ("account/password", {"new_password": "another one"}),
+        ("account/password", {"new_password": "another one", "logout_devices": False}),
+        ("account/deactivate", {}),
+    ],
 )
 def test_a_token_ends_with_the_password_that_gave_it(
     login: Login, path: str, body: dict[str, Any]
@@ -129,14 +133,17 @@ def test_a_token_ends_with_all_sessions(login: Login) -> None:
     assert refusal(log_in(alice.client, token)) == (403, "M_FORBIDDEN")
 
 
+@pytest.mark.parametrize("options", [[], ["--keep-sessions"]])
 def test_a_token_ends_when_the_administrator_sets_a_password(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch, options: list[str]
 ) -> None:
     alice = login("alice")
     token = token_of(alice)
     monkeypatch.setenv("HOMEBODY_DATA_DIR", str(app.extensions["db"].server.config.data_dir))
 
-    done = CliRunner().invoke(main, ["user", "passwd", "alice", "--password-stdin"], "another one")
+    done = CliRunner().invoke(
+        main, ["user", "passwd", "alice", "--password-stdin", *options], "another one"
+    )
 
     assert done.exit_code == 0
     assert refusal(log_in(alice.client, token)) == (403, "M_FORBIDDEN")

@@ -14,6 +14,7 @@ from app.core.people import (
     accounts,
     deactivation,
     devices,
+    login,
     threepids,
     validation,
 )
@@ -71,7 +72,7 @@ def change_password() -> Json:
     if wish.logout_devices:
         devices.end_most(context.db(), me.user_id, but=me.device_id)
     with context.db().write() as tx:
-        accounts.set_password_hash(tx, me.user_id, password_hash)
+        login.change_password(tx, me.user_id, password_hash)
         if wish.logout_devices:
             devices.remove_all(tx, me.user_id, but=me.device_id)
     return {}
@@ -94,7 +95,7 @@ def _reset_password(body: Json, wish: ChangePassword) -> None:
         account = accounts.find(tx, user_id)
         if account is not None and account.is_locked:
             raise errors.user_locked()
-        accounts.set_password_hash(tx, user_id, password_hash)
+        login.change_password(tx, user_id, password_hash)
         if wish.logout_devices:
             devices.remove_all(tx, user_id)
 

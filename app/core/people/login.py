@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from app import errors
-from app.core.people import access_tokens, accounts, devices, threepids
+from app.core.people import access_tokens, accounts, devices, login_tokens, threepids
 from app.db import Database, Tx
 from app.spec.events import Json
 
@@ -101,6 +101,15 @@ def begin(tx: Tx, account: accounts.Known, wish: Wish) -> Json:
     if accounts.find(tx, account.user_id) != account:
         raise errors.forbidden(WRONG)
     return start_session(tx, account.user_id, wish)
+
+
+def change_password(tx: Tx, user_id: str, password_hash: str) -> None:
+    """Let the user log in with another password, and with nothing that the old one gave.
+
+    Whether sessions that have begun go on is for the caller to decide.
+    """
+    accounts.set_password_hash(tx, user_id, password_hash)
+    login_tokens.revoke_all(tx, user_id)
 
 
 def start_session(tx: Tx, user_id: str, wish: Wish) -> Json:
