@@ -27,6 +27,7 @@ from app.db import Reader
 from app.models.events import StoredEvent
 from app.spec.events import Json
 
+_ROOMS_BETWEEN_BREATHS: Final = 50
 # Deviates: the specification lists all references. Anybody may make thousands of them, and
 # /relations gives them page by page.
 MAX_REFERENCES: Final = 100
@@ -182,7 +183,7 @@ def _parts(tx: Reader, user_id: str, parents: Iterable[ClientEvent]) -> Iterator
     for event in parents:
         by_room.setdefault(event.room_id, []).append(event)
     whole: list[ClientEvent] = []
-    for room_id, some in by_room.items():
+    for room_id, some in tx.breathing(by_room.items(), _ROOMS_BETWEEN_BREATHS):
         first = min(event.position for event in some)
         if visibility.sees_all_since(tx, user_id, room_id, first):
             whole += some

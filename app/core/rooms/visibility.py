@@ -50,6 +50,8 @@ _OWN = (StateInterval.type == state.MEMBER, StateInterval.state_key == bindparam
 _CHANGES = (
     select(*_COLUMNS).join(StoredEvent, _EVENT).where(StateInterval.room_number == rows.ROOM_NUMBER)
 )
+_ROOMS_BETWEEN_BREATHS = 100
+
 _HISTORY = union_all(_CHANGES.where(*_SETTINGS), _CHANGES.where(*_OWN)).order_by("from_position")
 _ROOM_IDS = func.json_each(bindparam("room_ids")).table_valued("value")
 _CHANGES_OF_ROOMS = (
@@ -246,7 +248,7 @@ def ranges(tx: Reader, user_id: str, room_id: str, first: int) -> list[tuple[int
 def memberships(tx: Reader, user_id: str, events: Iterable[ClientEvent]) -> dict[int, str]:
     """Return {position: what the user was in the room just after the event}.
 
-    The events may be of several rooms; at most one statement asks for what no cache knows.
+    The events may be of several rooms; what no cache knows is asked for many of them at a time.
     Spec: client-server-api#room-event-format (unsigned.membership)
     """
     by_room: dict[str, list[ClientEvent]] = {}
@@ -255,7 +257,7 @@ def memberships(tx: Reader, user_id: str, events: Iterable[ClientEvent]) -> dict
     found: dict[int, str] = {}
     earlier: dict[str, list[int]] = {}
     own: StateKey = (state.MEMBER, user_id)
-    for room_id, some in by_room.items():
+    for room_id, some in tx.breathing(by_room.items(), _ROOMS_BETWEEN_BREATHS):
         entry = state.entries(tx, room_id, [own])[own]
         now = "leave" if entry.event is None else str(entry.event.content["membership"])
         since = 0 if entry.event is None else entry.since
@@ -276,11 +278,13 @@ def history(tx: Reader, user_id: str, room_id: str) -> History:
 
 
 def histories(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, History]:
-    """Return `history` for each of many rooms, by one statement."""
-    changes: dict[str, list[rows.AnyRow]] = {room_id: [] for room_id in room_ids}
-    asked = {"room_ids": orjson.dumps(list(room_ids)).decode(), "user_id": user_id}
-    for row in tx.sql.execute(_HISTORIES, asked):
-        changes[row.room_id].append(row)
+    """Return `history` for each of many rooms, with a statement for some of them at a time."""
+    every = list(room_ids)
+    changes: dict[str, list[rows.AnyRow]] = {room_id: [] for room_id in every}
+    for at in tx.breathing(range(0, len(every), _ROOMS_BETWEEN_BREATHS), every=1):
+        some = orjson.dumps(every[at : at + _ROOMS_BETWEEN_BREATHS]).decode()
+        for row in tx.sql.execute(_HISTORIES, {"room_ids": some, "user_id": user_id}):
+            changes[row.room_id].append(row)
     return {room_id: _history_of(user_id, some) for room_id, some in changes.items()}
 
 

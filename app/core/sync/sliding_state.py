@@ -18,7 +18,7 @@ from app.caches import ClientEvent
 from app.core.rooms import client_events, erasure, state, timeline
 from app.core.sync.sliding_asks import Config
 from app.core.sync.sliding_told import ToldRoom
-from app.core.sync.spans import Span
+from app.core.sync.spans import ROOMS_BETWEEN_BREATHS, Span
 from app.db import Reader
 from app.models.base import NOW_AND_LATER
 from app.spec.events import StateKey
@@ -89,7 +89,7 @@ def load(tx: Reader, user_id: str, news: Collection[News]) -> dict[str, list[Cli
     held = _held(tx, news)
     redacted = _redacted(tx, news)
     found: dict[str, list[ClientEvent]] = {}
-    for one in news:
+    for one in tx.breathing(news, ROOMS_BETWEEN_BREATHS):
         room_id = one.span.room_id
         entries = held[room_id]
         entries |= _positions(tx, room_id, _named(one))
@@ -156,8 +156,10 @@ def _collect(
     rooms: Mapping[str, int],
     held: dict[str, dict[StateKey, int]],
 ) -> None:
-    if rooms:
-        asked = {"rooms": orjson.dumps(rooms).decode(), "now": NOW_AND_LATER}
+    every = list(rooms.items())
+    for at in tx.breathing(range(0, len(every), ROOMS_BETWEEN_BREATHS), every=1):
+        some = dict(every[at : at + ROOMS_BETWEEN_BREATHS])
+        asked = {"rooms": orjson.dumps(some).decode(), "now": NOW_AND_LATER}
         for room_id, event_type, state_key, position in tx.sql.execute(query, asked):
             held[room_id][event_type, state_key] = position
 
