@@ -156,5 +156,5 @@ def test_lazy_members_are_bounded_for_all_devices_together(monkeypatch: pytest.M
     for device in devices:
         members.tell(device, 5, "!room", people)
 
-    unknown = [len(members.unknown(device, 5, "!room", people)) for device in devices]
+    unknown = [len(members.unknown(device, "!room", people)) for device in devices]
     assert unknown == [60, 60, 0]

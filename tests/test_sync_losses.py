@@ -130,6 +130,26 @@ def test_lazy_loading_tells_of_those_by_whom_the_room_is_called(
     assert {("m.room.member", it) for it in entry["summary"]["m.heroes"]} <= keys(entry)
 
 
+def test_lazy_loading_tells_again_of_a_member_whose_answer_was_lost(
+    login: Login, room: MakeRoom
+) -> None:
+    alice, bob, carol = login("alice"), login("bob"), login("carol")
+    room_id = room(alice, bob, carol, name="Garden")
+    alice.send(room_id)
+    token = alice.sync(**asking(1, is_lazy=True))["next_batch"]
+    bob.send(room_id)
+    lost = alice.sync(token, **asking(1, is_lazy=True))
+    carol.send(room_id)  # then there is nothing of Bob in the repeated answer
+    repeated = alice.sync(token, **asking(1, is_lazy=True))
+    bob.send(room_id)
+
+    entry = alice.sync(repeated["next_batch"], **asking(1, is_lazy=True))["rooms"]["join"][room_id]
+
+    assert keys(lost["rooms"]["join"][room_id]) == {("m.room.member", bob.user_id)}
+    assert keys(repeated["rooms"]["join"][room_id]) == {("m.room.member", carol.user_id)}
+    assert keys(entry) == {("m.room.member", bob.user_id)}
+
+
 def test_lazy_loading_takes_who_starts_anew_to_know_nobody(login: Login, room: MakeRoom) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob, name="Garden")

@@ -4,9 +4,9 @@ For a room that is new to the client, the state at the start of the timeline. Af
 changed in the gap. Else nothing: the timeline itself tells of every change. With `use_state_after`
 all is told as of the end of the timeline instead.
 
-Lazy loading leaves out the members who have nothing to do with the timeline. Which members a device
-has been told of is remembered by the token they came with, so a client that repeats a request gets
-them again.
+Lazy loading leaves out the members who have nothing to do with the timeline. Which members were
+sent to a device is remembered by the token they came with. A client that shows an older token has
+not got that answer, so the members in it count as not sent.
 Spec: client-server-api#syncing, client-server-api#lazy-loading-room-members
 """
 
@@ -46,8 +46,19 @@ _MEMBERS_AT_BOUNDARY = text(
 )
 
 
+class _SentMembers:
+    """The members that were sent to a device."""
+
+    __slots__ = ("members", "newest_token")
+
+    def __init__(self) -> None:
+        self.members: dict[tuple[str, str], int] = {}
+        """{(room_id, member): the token with which it was sent}"""
+        self.newest_token = 0
+
+
 class LazyMembers:
-    """Which members each device has been told of, and by which token: the newest devices only."""
+    """Which members were sent to each device, and with which token: the newest devices only."""
 
     MAX_DEVICES = 500
     MAX_MEMBERS = 5000
@@ -57,29 +68,35 @@ class LazyMembers:
 
     def __init__(self) -> None:
         self._in_all = 0
-        self._told: OrderedDict[tuple[str, str], dict[tuple[str, str], int]] = OrderedDict()
-        """{(user_id, device_id): {(room_id, member): the token with which it was told of}}"""
+        self._sent: OrderedDict[tuple[str, str], _SentMembers] = OrderedDict()
+        """By (user_id, device_id)."""
 
-    def unknown(
-        self, asker: Requester, since: int, room_id: str, user_ids: Iterable[str]
-    ) -> list[str]:
-        """Those of whom the device has not been told by a token up to `since`."""
-        told = self._told.get((asker.user_id, asker.device_id), {})
-        later = since + 1
-        return [user for user in user_ids if told.get((room_id, user), later) > since]
+    def forget_after(self, asker: Requester, token: int) -> None:
+        """Forget the answers that a device has not got, as it shows the token from before them."""
+        sent = self._sent.get((asker.user_id, asker.device_id))
+        if sent is not None and sent.newest_token > token:
+            self._drop(sent, [key for key, since in sent.members.items() if since > token])
+            sent.newest_token = token
+
+    def unknown(self, asker: Requester, room_id: str, user_ids: Iterable[str]) -> list[str]:
+        """Return those who were not sent to the device."""
+        sent = self._sent.get((asker.user_id, asker.device_id))
+        if sent is None:
+            return list(user_ids)
+        return [user for user in user_ids if (room_id, user) not in sent.members]
 
     def tell(self, asker: Requester, token: int, room_id: str, user_ids: Iterable[str]) -> None:
-        """Remember who is told of with this token."""
+        """Remember who is sent with this token."""
         device = (asker.user_id, asker.device_id)
-        told = self._told.setdefault(device, {})
-        self._told.move_to_end(device)
-        before = len(told)
-        if len(told) > self.MAX_MEMBERS:
-            told.clear()
+        sent = self._sent.setdefault(device, _SentMembers())
+        self._sent.move_to_end(device)
+        if len(sent.members) > self.MAX_MEMBERS:
+            self._drop(sent, list(sent.members))
+        before = len(sent.members)
         for user_id in user_ids:
-            told.setdefault((room_id, user_id), token)
-            told[room_id, user_id] = min(told[room_id, user_id], token)
-        self._in_all += len(told) - before
+            sent.members.setdefault((room_id, user_id), token)
+        sent.newest_token = max(sent.newest_token, token)
+        self._in_all += len(sent.members) - before
         self._keep_small()
 
     def begin_anew(self, asker: Requester, room_ids: Collection[str]) -> None:
@@ -87,19 +104,21 @@ class LazyMembers:
 
         So does who starts anew, or comes back into a room; and names have changed meanwhile.
         """
-        told = self._told.get((asker.user_id, asker.device_id))
-        if told and room_ids:
-            gone = [key for key in told if key[0] in room_ids]
-            for key in gone:
-                del told[key]
-            self._in_all -= len(gone)
+        sent = self._sent.get((asker.user_id, asker.device_id))
+        if sent is not None and room_ids:
+            self._drop(sent, [key for key in sent.members if key[0] in room_ids])
+
+    def _drop(self, sent: _SentMembers, gone: Collection[tuple[str, str]]) -> None:
+        for key in gone:
+            del sent.members[key]
+        self._in_all -= len(gone)
 
     def _keep_small(self) -> None:
-        while len(self._told) > self.MAX_DEVICES or (
-            self._in_all > self.MAX_IN_ALL and len(self._told) > 1
+        while len(self._sent) > self.MAX_DEVICES or (
+            self._in_all > self.MAX_IN_ALL and len(self._sent) > 1
         ):
-            _, gone = self._told.popitem(last=False)
-            self._in_all -= len(gone)
+            _, gone = self._sent.popitem(last=False)
+            self._in_all -= len(gone.members)
 
 
 def load(
@@ -123,6 +142,7 @@ def load(
     is_lazy = event_filter.lazy_load_members
     new = [span for span in spans if span.is_new or is_full]
     if is_lazy:
+        lazy_members.forget_after(asker, since)
         lazy_members.begin_anew(asker, {span.room_id for span in spans if span.is_new})
     # lazy loading: who comes back, or asks for all, is told also of members who have changed
     known = [
@@ -221,7 +241,7 @@ def _wanted_members(
         if event_filter.include_redundant_members or span.is_new or is_full:
             wanted[span.room_id] = list(users)
         else:
-            wanted[span.room_id] = lazy_members.unknown(asker, span.since, span.room_id, users)
+            wanted[span.room_id] = lazy_members.unknown(asker, span.room_id, users)
         if wanted[span.room_id]:
             lazy_members.tell(asker, tx.position, span.room_id, wanted[span.room_id])
     return wanted
