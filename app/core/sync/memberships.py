@@ -195,19 +195,22 @@ def _sort_in(tx: Reader, user_id: str, position: int, changed: set[str], mine: M
             mine.invited.append(room_id)
         elif now == "knock":
             mine.knocked.append(room_id)
-        elif any(membership == "join" for membership, _, _ in steps):
+        elif not _was_outside(steps, position):
             seen = position if was_joined else 0
             mine.left.append(LeftRoom(room_id, seen, began, event_position, was_joined))
-        elif room_id not in forgotten or not _had_left(steps, position):
-            # Not in the room since `position`: the client has seen what there is to see. New is
-            # only the event itself: an unban, a ban after a leave, the end of an invite or knock.
+        elif room_id not in forgotten:
             mine.left.append(LeftRoom(room_id, began - 1, began, event_position))
 
 
-def _had_left(steps: Sequence[tuple[str, int, int]], position: int) -> bool:
-    """Return whether the user had left the room, or was banned from it, at `position`."""
-    membership, began, _ = steps[0]
-    return membership in {"leave", "ban"} and began <= position
+def _was_outside(steps: Sequence[tuple[str, int, int]], position: int) -> bool:
+    """Whether the user had left before `position` and has not been in the room since.
+
+    Such a client has seen what there is to see. What is new is an unban, or a ban after a leave:
+    of the room's events only that one is sent.
+    """
+    first, began, _ = steps[0]
+    had_left = first in {"leave", "ban"} and began <= position
+    return had_left and all(membership != "join" for membership, _, _ in steps)
 
 
 def _is_wanted(room_filter: RoomFilter, room_id: str) -> bool:
