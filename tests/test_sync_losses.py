@@ -237,3 +237,43 @@ def test_a_room_whose_name_says_nothing_is_called_by_its_members(
     alice.set_state(room_id, "m.room.name", {"name": ""})
 
     assert alice.sync()["rooms"]["join"][room_id]["summary"]["m.heroes"] == [bob.user_id]
+
+
+def test_a_limit_of_account_data_loses_none(login: Login, room: MakeRoom) -> None:
+    alice = login("alice")
+    room_id = room(alice)
+    wanted = {"account_data": {"limit": 1}, "room": {"account_data": {"limit": 1}}}
+    query: Json = {"filter": json.dumps(wanted)}
+    token = alice.sync(**query)["next_batch"]
+    for name in ("a", "b"):
+        for part in ("", f"rooms/{quote(room_id)}/"):
+            alice.put(f"user/{alice.user_id}/{part}account_data/org.example.{name}", json={})
+
+    answer = alice.sync(token, **query)
+
+    found = [answer["account_data"], answer["rooms"]["join"][room_id]["account_data"]]
+    names = [{event["type"] for event in part["events"]} for part in found]
+    assert names == [{"org.example.a", "org.example.b"}] * 2
+
+
+def test_a_limit_of_presence_loses_nobody(login: Login, room: MakeRoom) -> None:
+    alice, bob, carol = login("alice"), login("bob"), login("carol")
+    room(alice, bob, carol)
+    query: Json = {"filter": json.dumps({"presence": {"limit": 1}}), "set_presence": "offline"}
+    token = alice.sync(**query)["next_batch"]
+    for person in (bob, carol):
+        path = f"presence/{person.user_id}/status"
+        assert person.put(path, json={"presence": "online"}).status_code == 200
+
+    events = alice.sync(token, **query)["presence"]["events"]
+
+    assert {event["sender"] for event in events} >= {bob.user_id, carol.user_id}
+
+
+def test_a_limit_of_zero_keeps_a_section_empty(login: Login) -> None:
+    alice = login("alice")
+    none = {"limit": 0}
+
+    answer = alice.sync(filter=json.dumps({"account_data": none, "presence": none}))
+
+    assert answer["account_data"] == answer["presence"] == {"events": []}

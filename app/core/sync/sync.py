@@ -390,7 +390,7 @@ def _presence(tx: Reader, ask: Ask, came: frozenset[str], ephemeral: Ephemeral) 
     wanted = ask.filter.presence
     found = presence.since(tx, ephemeral, ask.requester.user_id, ask.ephemeral, came)
     admitted = [event for event in found if filters.matches(wanted, event["type"], event["sender"])]
-    return admitted if wanted.limit is None else admitted[: wanted.limit]
+    return _all_or_none(admitted, wanted)
 
 
 def _device_lists(
@@ -408,7 +408,14 @@ def _device_lists(
 def _admitted(events: list[Json], wanted: EventFilter) -> list[Json]:
     """The events without a sender (account data, receipts, typing) that a filter admits."""
     admitted = [event for event in events if filters.matches(wanted, event["type"], None)]
-    return admitted if wanted.limit is None else admitted[: wanted.limit]
+    return _all_or_none(admitted, wanted)
+
+
+def _all_or_none(events: list[Json], wanted: EventFilter) -> list[Json]:
+    """Return the events of a section through which nobody can page, as far as a limit allows it."""
+    # Deviates: "the maximum number of events to return". Those left out would never come: the next
+    # token is behind them, and no request asks for them alone.
+    return [] if wanted.limit == 0 else events
 
 
 def _shown(
