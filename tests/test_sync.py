@@ -14,6 +14,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from tests.conftest import Login, Person
+from tests.sliding import ask
 
 MakeRoom = Callable[..., str]
 Json = dict[str, Any]
@@ -414,6 +415,21 @@ def test_a_room_without_a_name_has_heroes(login: Login, room: MakeRoom) -> None:
         "m.invited_member_count": 1,
     }
     assert "m.heroes" not in rooms[named]["summary"]
+
+
+@pytest.mark.parametrize("name", ["", None, 5, ["Garden"], {"name": "Garden"}, True])
+def test_a_room_whose_name_is_no_text_has_heroes(
+    login: Login, room: MakeRoom, name: object
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    alice.set_state(room_id, "m.room.name", {"name": name})
+
+    summary = bob.sync()["rooms"]["join"][room_id]["summary"]
+
+    assert summary["m.heroes"] == [alice.user_id]
+    shown = ask(bob)["rooms"][room_id]
+    assert [hero["user_id"] for hero in shown["heroes"]] == [alice.user_id]
 
 
 def test_only_the_sending_device_sees_its_transaction_id(login: Login, room: MakeRoom) -> None:

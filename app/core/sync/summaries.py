@@ -40,7 +40,9 @@ _NAMED = (
         StateInterval.type.in_(["m.room.name", "m.room.canonical_alias"]),
         StateInterval.state_key == "",
         StateInterval.to_position == NOW_AND_LATER,
-        func.coalesce(func.json_extract(StoredEvent.pdu, _SAYS), "") != "",  # a name taken back
+        # neither a name taken back, nor something that no client could show
+        func.json_type(StoredEvent.pdu, _SAYS) == "text",
+        func.json_extract(StoredEvent.pdu, _SAYS) != "",
     )
 )
 _FIRST = text(
