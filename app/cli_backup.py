@@ -28,6 +28,9 @@ from app.core.encryption import key_backup, one_time_keys
 POLITE: Final = 10
 """How far others come first at the processor: the server, above all."""
 
+LEAST_SKIPPED: Final = 10**12
+"""How many numbers are left out at least, as the clock of a new machine may not be set yet."""
+
 folder = click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
 
 
@@ -130,10 +133,11 @@ def _leave_the_past(config: Config) -> None:
     the time says how many are left out: no server uses one each millisecond.
     """
     with open_migrated(config) as database, database.write() as tx:
-        tx.skip_positions(tx.now_ms)
-        outbox.skip_ids(tx, tx.now_ms)
+        count = max(tx.now_ms, LEAST_SKIPPED)
+        tx.skip_positions(count)
+        outbox.skip_ids(tx, count)
         one_time_keys.forget_all(tx)
-        key_backup.skip_etags(tx, tx.now_ms)
+        key_backup.skip_etags(tx, count)
 
 
 @contextmanager

@@ -163,6 +163,17 @@ def test_a_server_that_is_restored_twice_gives_out_new_numbers(
     assert position(tmp_path / "second") > position(tmp_path / "first")
 
 
+def test_a_machine_whose_clock_is_not_set_leaves_as_much_out(
+    tmp_path: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done(stopped, "backup", str(tmp_path / "backup"))
+    monkeypatch.setattr("time.time", lambda: 5.0)  # 1970, as on a board without a battery
+
+    done(tmp_path / "new", "restore", str(tmp_path / "backup"))
+
+    assert position(tmp_path / "new") > position(stopped) + 1_000_000_000
+
+
 def truncate(path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
