@@ -26,8 +26,10 @@ CONFIG_VARIABLE: Final = "HOMEBODY_CONFIG"
 # Kubernetes sets these in every container of a name space that has a Service named `homebody`.
 _NOT_OURS: Final = re.compile(r"HOMEBODY_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_[0-9]+_.*)?)")
 _AT_LINE: Final = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$")
-_BARE_TEXT: Final = re.compile(r"\s*([\w.-]+)\s*=\s*[^\s\"'\[{#=][^\"']*$", re.ASCII)
-"""A key and something without quotes, on a line that TOML can't read."""
+_PAIR: Final = re.compile(r"\s*([\w.-]+)\s*=\s*([^\s#=].*)$", re.ASCII)
+_STRING: Final = re.compile(r"\"[^\"]*\"|'[^']*'")
+_FLAGS: Final = {"yes", "no", "on", "off", "true", "false"}
+"""What programs take for true or false; TOML knows the last two, in small letters."""
 _SHOWN_CHARACTERS: Final = 60
 _LIKENESS: Final = 0.75
 """Of a key that is meant and one that was written; below it two words only share some letters."""
@@ -154,10 +156,30 @@ def _not_toml(path: Path, text: str, message: str) -> ConfigError:
     found = _AT_LINE.search(message)
     line = found[1] if found and found[1] else len(text.splitlines()) or 1
     written = text.splitlines()[int(line) - 1 : int(line)]
-    bare = _BARE_TEXT.match(written[0]) if written else None
-    # Without the text itself: it may be a secret
-    hint = f'; text has to be in quotes: {bare[1]} = "…"' if bare else ""
+    hint = _hint_for(written[0]) if written else ""
     return ConfigError(f"{path}:{line}: is not TOML: {_AT_LINE.sub('', message)}{hint}")
+
+
+def _hint_for(line: str) -> str:
+    """Say what may be wrong with a line that TOML can't read.
+
+    The value is left out: it may be a secret.
+    """
+    pair = _PAIR.match(line)
+    if pair is None:
+        return ""
+    key, value = pair[1], pair[2].partition("#")[0].strip()
+    if value.lower() in _FLAGS:
+        return f"; write {key} = true or {key} = false"
+    rest = _STRING.sub("", value)
+    if rest[:1] == "[":
+        hint = f'; each text in a list has to be in quotes: {key} = ["…", "…"]'
+        return hint if rest.strip("[], ") else ""
+    if '"' in rest or "'" in rest:
+        return f'; a quote is missing: {key} = "…"'
+    if rest == value and value[0] not in "{=":
+        return f'; text has to be in quotes: {key} = "…"'
+    return ""
 
 
 def _flattened(table: Mapping[str, Any], above: KeyPath = ()) -> Iterator[tuple[KeyPath, object]]:

@@ -127,6 +127,14 @@ def test_what_is_wrong_in_a_file_is_told_with_its_line(
             'is not TOML: Invalid value; text has to be in quotes: metrics_token = "…"',
         ),
         ("workers = 1\nworkers = 2\n", 2, "is not TOML: Cannot overwrite a value"),
+        ('metrics_token = "hunter2', 1, '; a quote is missing: metrics_token = "…"'),
+        ("metrics_token = hunter2'", 1, '; a quote is missing: metrics_token = "…"'),
+        (
+            'trusted_proxies = ["127.0.0.1", 10.0.0.0/8]',
+            1,
+            '; each text in a list has to be in quotes: trusted_proxies = ["…", "…"]',
+        ),
+        ("presence = no # or yes", 1, "; write presence = true or presence = false"),
         ("workers = 1\n\nrc_message = [1,\n", 3, "is not TOML"),
         ("", None, None),
     ],
@@ -139,7 +147,9 @@ def test_a_syntax_error_is_told_with_its_line(
     if line is None:
         assert config.load(path, {}) == defaults_in(folder)
     else:
-        assert complaint(path).startswith(f"{path}:{line}: {part}")
+        found = complaint(path)
+        assert found.startswith(f"{path}:{line}: is not TOML")
+        assert part in found
 
 
 def test_files_of_windows_editors_are_read(folder: Path) -> None:
