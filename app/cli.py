@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import logging
 import os
+import sqlite3
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,10 @@ from app import config, privacy, serving
 from app.config import Config, ConfigError
 from app.errors import MatrixError
 from app.serving import StartError
+
+# What these log when the database refuses is in the line with which the command ends
+for _logger in ("app.trouble", "app.db"):
+    logging.getLogger(_logger).addHandler(logging.NullHandler())
 
 ELSEWHERE = {
     "appservices": "app.cli_appservices",
@@ -124,8 +130,16 @@ def _failures_for_people() -> Iterator[None]:
         yield
     except (ConfigError, StartError) as error:
         raise _CannotStart(str(error)) from error
-    except (MatrixError, OSError) as error:
-        raise Failure(str(error)) from error
+    except BrokenPipeError:
+        raise  # `homebody user list | head -1`: click ends quietly
+    except OSError as error:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        raise Failure(f"{where}{error.strerror or error}") from error
+    except MatrixError as error:
+        cause = error.__cause__  # where the database refuses, it says more than clients get
+        cause = getattr(cause, "orig", None) or cause
+        why = f": {cause}" if isinstance(cause, sqlite3.Error) else ""
+        raise Failure(f"{error}{why}") from error
 
 
 def print_json(value: object) -> None:

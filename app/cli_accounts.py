@@ -277,7 +277,9 @@ def _token_line(row: Json) -> str:
 
 
 def _parse_lifetime(text: str) -> int:
-    """Milliseconds."""
+    """Return a lifetime in milliseconds. One without a unit would be gone at once."""
+    if text.strip().isdecimal():
+        raise click.UsageError(f'--lifetime needs a unit, such as "{text.strip()} d"')
     try:
         return LIFETIME.parse(text)
     except ValueError:

@@ -10,6 +10,7 @@ import json
 import os
 import pty
 import select
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -425,6 +426,12 @@ def test_every_command_but_serve_can_speak_json() -> None:
         (("user", "list", "--all"), 2, {"error": "No such option '--all'."}),
         (("--all", "user", "list"), 2, {"error": "No such option '--all'."}),
         (("token", "add", "--lifetime", "long"), 2, {"error": "--lifetime must be"}),
+        (
+            ("token", "add", "--lifetime", "7"),
+            2,
+            {"error": '--lifetime needs a unit, such as "7 d"'},
+        ),
+        (("backup", "/dev/null/x"), 1, {"error": "/dev/null: File exists"}),
         (("user", "deactivate", "bob"), 1, {"error": "Aborted"}),
     ],
 )
@@ -440,6 +447,43 @@ def test_for_scripts_what_is_wrong_is_json_too(
     assert found.keys() == error.keys()
     assert found.get("errcode") == error.get("errcode")
     assert found["error"].startswith(error["error"].format(data=tmp_path))
+
+
+@pytest.mark.usefixtures("app")
+@pytest.mark.parametrize("is_json", [False, True])
+def test_what_the_database_refuses_is_said_in_one_line(
+    tmp_path: Path, run_apart: Run, is_json: bool
+) -> None:
+    run_apart("user", "add", "alice", "--no-password")
+    other = sqlite3.connect(tmp_path / "homebody.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    done = run_apart("user", "add", "bob", "--no-password", *(["--json"] if is_json else []))
+    other.close()
+
+    reason = "The server cannot write at the moment: database is locked"
+    assert (done.returncode, done.stdout) == (1, "")
+    if is_json:
+        assert json.loads(done.stderr) == {"errcode": "M_UNKNOWN", "error": reason}
+    else:
+        assert done.stderr == f"homebody: {reason}\n"
+
+
+def test_nobody_has_to_read_all_of_an_output(environ: dict[str, str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    done = subprocess.run(
+        [HOMEBODY, "config"],
+        env=environ,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 def test_what_is_done_is_said_to_scripts(app: Flask, login: Login, run: Run) -> None:
