@@ -51,10 +51,17 @@ def prepare(config: Config, environ: Mapping[str, str]) -> int:
     check_whole(config.data_dir)
     check_port(config.bind)
     registrations.load(config)
+    check_media(config.data_dir)
     check_pages(config)
     is_new = current_migration(config.database_url) is None
     migrate(config)
     check_server_name(config)
+    if not config.signing_key_path.exists() and has_accounts(config):
+        LOG.warning(
+            "There is no signing key %s although the server has accounts: a new one is made. If the"
+            " old one is elsewhere or in a backup, stop the server and put it there",
+            config.signing_key_path,
+        )
     server_key.load_or_make(config)
     raise_descriptor_limit()
     privacy.mend(config, database_path(config.database_url), environ)
@@ -126,6 +133,20 @@ def check_port(bind: str) -> None:
             probe.bind((host.strip("[]"), int(port)))
         except OSError as error:
             raise StartError(f"Can't listen on {bind}: {error.strerror}") from error
+
+
+def check_media(data_dir: Path) -> None:
+    """Raise StartError when this process can't write where uploads go."""
+    for folder in (data_dir / "media", data_dir / "media/incoming", data_dir / "media/files"):
+        try:
+            is_usable = folder.is_dir() and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+            if not is_usable and folder.exists():
+                raise StartError(
+                    f"The folder {folder} can't be used: it has to be a folder that this user may"
+                    " read and write"
+                )
+        except OSError as error:
+            raise StartError(f"The folder {folder} can't be used: {error.strerror}") from error
 
 
 def check_pages(config: Config) -> None:

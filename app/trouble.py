@@ -62,12 +62,12 @@ def damage(database: Path, is_over: Callable[[], bool]) -> str | None:
     Reads all of it: half a second for a gigabyte in memory, minutes for one on a slow disk. Stops
     when `is_over`, which SQLite asks within the tree of a table only from version 3.43 on.
     """
-    with closing(sqlite3.connect(database, check_same_thread=False)) as connection:
-        connection.set_progress_handler(is_over, _STEPS_BETWEEN_LOOKS)
-        try:
+    try:
+        with closing(sqlite3.connect(database, check_same_thread=False)) as connection:
+            connection.set_progress_handler(is_over, _STEPS_BETWEEN_LOOKS)
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        except sqlite3.Error as error:
-            return str(error) if _code(error) in _DAMAGE else None
+    except sqlite3.Error as error:  # also where it can't be opened: not damage
+        return str(error) if _code(error) in _DAMAGE else None
     return None if found == "ok" else str(found).splitlines()[-1]
 
 

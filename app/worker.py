@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from functools import partial
@@ -28,7 +29,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from sqlalchemy.exc import DBAPIError
 
 from app import errors, hub, logs, memory, serving, trouble
-from app.config import FILE_NAME, ConfigError
+from app.config import FILE_NAME, ConfigError, file_in_force
 from app.connection import Backlog, Connection, Patience
 from app.watchdog import Watchdog
 
@@ -119,10 +120,9 @@ class Worker(GeventWorker):
         if not serving.has_accounts(config):
             LOG.info(
                 "There are no accounts yet. Once there are, server_name can't change from %s: to"
-                " have another one, set it in %s/%s now",
+                " have another one, set it in %s now",
                 config.server_name,
-                config.data_dir,
-                FILE_NAME,
+                file_in_force(os.environ) or config.data_dir / FILE_NAME,
             )
 
     def _serve(self) -> None:

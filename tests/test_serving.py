@@ -176,6 +176,26 @@ def test_a_database_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert sentence == f"The database can't be made: there is no folder {tmp_path / 'elsewhere'}"
 
 
+def test_a_folder_in_place_of_the_database(tmp_path: Path) -> None:
+    (tmp_path / "homebody.db").mkdir()
+
+    sentence = complaint(tmp_path)
+
+    assert sentence.startswith(f"The database {tmp_path}/homebody.db can't be read: ")
+
+
+# to root, as in CI, no folder is forbidden: a file in its place is
+@pytest.mark.parametrize("name", ["media", "media/incoming", "media/files"])
+def test_a_folder_for_media_that_cannot_be_used(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("no folder")
+
+    sentence = complaint(tmp_path)
+
+    assert sentence.startswith(f"The folder {path} can't be used: ")
+
+
 def test_a_migration_that_fails(tmp_path: Path, empty_database: Path) -> None:
     put_database(tmp_path, empty_database, migration="0001")
 
@@ -295,6 +315,31 @@ def test_the_log_says_where_the_server_is_before_anybody_registers(tmp_path: Pat
     assert int(found[1]) > 0
     assert "no accounts yet. Once there are, server_name can't change from example.org" in lines[1]
     assert f"set it in {tmp_path}/homebody.toml now" in lines[1]
+
+
+def test_the_log_names_the_configuration_that_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("")
+    (tmp_path / "data").mkdir()
+
+    real_server.start(tmp_path / "data", config=str(file), log_level="INFO").stop()
+
+    assert f"set it in {file} now" in (tmp_path / "data" / "server.log").read_text()
+
+
+def test_a_signing_key_that_was_lost_is_in_the_log(tmp_path: Path) -> None:
+    running = real_server.start(tmp_path)
+    Person(running, "alice").close()
+    running.stop()
+    before = (tmp_path / "server.log").read_text()
+    (tmp_path / "signing.key").unlink()
+
+    real_server.start(tmp_path).stop()
+
+    assert "There is no signing key" not in before
+    assert f"There is no signing key {tmp_path}/signing.key although the server has accounts" in (
+        tmp_path / "server.log"
+    ).read_text().removeprefix(before)
 
 
 def test_with_accounts_the_log_does_not_speak_of_the_name(tmp_path: Path) -> None:
