@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import func, select
 
+from app.caches import Requester
 from app.core.sync import to_device
 from app.models.to_device import CutAnswer, ToDeviceMessage, ToDeviceTransaction
 from tests.conftest import V3, Login, Person
@@ -264,6 +265,39 @@ def test_a_full_inbox_goes_with_its_device_in_several_writes(
 
     assert waiting(app) == 0
     assert len(seen) == 4
+
+
+def test_a_message_to_many_devices_goes_out_in_several_writes(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # to 2,500 devices it kept everybody from writing for 280 ms
+    monkeypatch.setattr(to_device, "PUT_AT_ONCE", 2)
+    alice = login("alice")
+    devices = [login("bob") for _ in range(5)]
+    seen = commits(app)
+
+    for _ in range(2):  # the same request again sends nothing anew
+        send(alice, {devices[0].user_id: {"*": {"n": 1}}}, "many")
+
+    assert len(seen) == 6
+    assert [pings(it.sync()) for it in devices] == [[1]] * 5
+
+
+def test_a_message_of_a_request_that_a_crash_cut_short_arrives_when_it_is_repeated(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_device, "PUT_AT_ONCE", 1)
+    alice, phone, desk = login("alice"), login("bob"), login("bob")
+    message: Json = {phone.user_id: {"*": {"n": 1}}}
+    with app.extensions["db"].read() as tx:
+        me = Requester(alice.user_id, alice.device_id, b"")
+        first, _ = to_device.parts(tx, me, TYPE, message)
+    with app.extensions["db"].write() as writing:
+        to_device.send(writing, me, TYPE, "cut", first, is_last=False)
+
+    send(alice, message, "cut")
+
+    assert sorted(pings(phone.sync()) + pings(desk.sync())) == [1, 1, 1]
 
 
 def test_a_token_acknowledges_so_many_messages_in_one_write(

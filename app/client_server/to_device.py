@@ -34,6 +34,10 @@ def send_to_device(event_type: str, txn_id: str) -> Json:
     if not all(map(identifiers.is_user_id, messages)):
         raise errors.invalid_param("The keys of messages are user ids")
     to_device.check(messages)
-    with context.db().write() as tx:
-        to_device.send(tx, http.requester(), event_type, txn_id, messages)
+    me = http.requester()
+    with context.db().read() as reading:
+        parts = to_device.parts(reading, me, event_type, messages)
+    for number, part in enumerate(parts, start=1):
+        with context.db().write() as tx:
+            to_device.send(tx, me, event_type, txn_id, part, is_last=number == len(parts))
     return {}

@@ -52,6 +52,9 @@ MAX_TOTAL_BYTES: Final = 32 * 2**20
 GUESTS: Final = ""
 AT_ONCE: Final = 100
 """In one answer, as the spec recommends."""
+PUT_AT_ONCE: Final = 300
+PUT_BYTES_AT_ONCE: Final = 2 * 2**20
+"""In one write: for some 30 ms nobody else can write."""
 DROPPED_AT_ONCE: Final = 200
 """In one write. SQLite takes half a millisecond for a large one."""
 REMEMBERED_MS: Final = 24 * 3_600_000
@@ -60,6 +63,8 @@ _USERS_AT_ONCE: Final = 500
 
 Address = tuple[str, str]
 """(user_id, device_id)"""
+Sent = tuple[Address, str]
+"""A message for a device, encoded as /sync shows it."""
 
 
 class Inbox:
@@ -80,6 +85,12 @@ _OF_DEVICE = (
     ToDeviceMessage.device_id == bindparam("device_id"),
 )
 _BEGIN = insert(ToDeviceTransaction).on_conflict_do_nothing()
+_DONE = select(ToDeviceTransaction.ts).where(
+    ToDeviceTransaction.user_id == bindparam("user_id"),
+    ToDeviceTransaction.device_id == bindparam("device_id"),
+    ToDeviceTransaction.event_type == bindparam("event_type"),
+    ToDeviceTransaction.txn_id == bindparam("txn_id"),
+)
 _FORGET = text(
     "DELETE FROM to_device_transactions WHERE rowid IN (SELECT rowid FROM to_device_transactions"
     " WHERE ts < :before LIMIT :count)"
@@ -164,32 +175,48 @@ def check(messages: Mapping[str, Mapping[str, Json]]) -> None:
         raise errors.too_large(f"A message has at most {MAX_BYTES} bytes")
 
 
-def send(
-    tx: Tx,
-    requester: Requester,
-    event_type: str,
-    txn_id: str,
-    messages: Mapping[str, Mapping[str, Json]],
-) -> None:
-    """Put checked messages, {user_id: {device_id or "*": content}}, into the devices' inboxes.
+def parts(
+    tx: Reader, requester: Requester, event_type: str, messages: Mapping[str, Mapping[str, Json]]
+) -> list[list[Sent]]:
+    """Return checked messages, {user_id: {device_id or "*": content}}, in parts for one write each.
 
-    Does nothing when the device has made this request before. Devices that are unknown get nothing.
-    Raises M_INVALID_PARAM for a long type or transaction id, M_TOO_LARGE for too many devices.
+    There is at least one part. Devices that are unknown get nothing.
+    Raises M_TOO_LARGE for too many devices.
     """
-    if not all(map(identifiers.has_at_most_255_bytes, (event_type, txn_id))):
-        raise errors.invalid_param("The type and the transaction id have at most 255 bytes")
-    if not _begin(tx, requester, event_type, txn_id):
-        return
-    events: list[tuple[Address, str]] = []
-    total = 0
-    for address, content in _addressed(tx, messages):
+    found: list[list[Sent]] = [[]]
+    count = total = bytes_of_part = 0
+    for address, content in tx.breathing(_addressed(tx, messages), PUT_AT_ONCE):
         event = {"content": content, "sender": requester.user_id, "type": event_type}
-        events.append((address, orjson.dumps(event).decode()))
-        total += len(events[-1][1])
-        if len(events) > MAX_MESSAGES:
+        encoded = orjson.dumps(event).decode()
+        count, total = count + 1, total + len(encoded)
+        if count > MAX_MESSAGES:
             raise errors.too_large(f"A request has at most {MAX_MESSAGES} messages")
         if total > MAX_TOTAL_BYTES:
             raise errors.too_large(f"A request has messages of at most {MAX_TOTAL_BYTES} bytes")
+        if len(found[-1]) >= PUT_AT_ONCE or bytes_of_part > PUT_BYTES_AT_ONCE:
+            found.append([])
+            bytes_of_part = 0
+        found[-1].append((address, encoded))
+        bytes_of_part += len(encoded)
+    return found
+
+
+def send(
+    tx: Tx, requester: Requester, event_type: str, txn_id: str, part: list[Sent], *, is_last: bool
+) -> None:
+    """Put a part of the messages of a request into the devices' inboxes.
+
+    Does nothing when the device has made this request before: it has when the last part is written.
+    A client that repeats it after a crash in between has some messages arrive twice, but none lost.
+    Raises M_INVALID_PARAM for a long type or transaction id.
+    """
+    if not all(map(identifiers.has_at_most_255_bytes, (event_type, txn_id))):
+        raise errors.invalid_param("The type and the transaction id have at most 255 bytes")
+    is_new = _begin if is_last else _is_new
+    if not is_new(tx, requester, event_type, txn_id):
+        return
+    there = set(_devices(tx, {user_id for (user_id, _), _ in part}))  # some may have ended since
+    events = [it for it in part if it[0] in there]
     if events:
         _put(tx, GUESTS if requester.is_guest else requester.user_id, events)
 
@@ -295,21 +322,37 @@ def _begin(tx: Tx, requester: Requester, event_type: str, txn_id: str) -> bool:
     return tx.sql.execute(_BEGIN, row).rowcount == 1
 
 
+def _is_new(tx: Reader, requester: Requester, event_type: str, txn_id: str) -> bool:
+    """Return whether the device has not made this request yet."""
+    known = {
+        "user_id": requester.user_id,
+        "device_id": requester.device_id,
+        "event_type": event_type,
+        "txn_id": txn_id,
+    }
+    return tx.sql.execute(_DONE, known).first() is None
+
+
 def _addressed(
     tx: Reader, messages: Mapping[str, Mapping[str, Json]]
 ) -> Iterator[tuple[Address, Json]]:
     """Each message with one device that exists."""
-    users = list(messages)
+    for user_id, device_id in _devices(tx, messages):
+        of_user = messages[user_id]
+        content = of_user.get(device_id, of_user.get(ALL_DEVICES))
+        if content is not None:
+            yield (user_id, device_id), content
+
+
+def _devices(tx: Reader, user_ids: Collection[str]) -> Iterator[Address]:
+    """Yield the devices of these users."""
+    users = list(user_ids)
     for at in range(0, len(users), _USERS_AT_ONCE):
         asked = {"user_ids": users[at : at + _USERS_AT_ONCE]}
-        for user_id, device_id in tx.sql.execute(_DEVICES, asked):
-            of_user = messages[user_id]
-            content = of_user.get(device_id, of_user.get(ALL_DEVICES))
-            if content is not None:
-                yield (user_id, device_id), content
+        yield from map(tuple, tx.sql.execute(_DEVICES, asked))
 
 
-def _put(tx: Tx, source: str, events: list[tuple[Address, str]]) -> None:
+def _put(tx: Tx, source: str, events: list[Sent]) -> None:
     rows = []
     inboxes = _inboxes(tx, [address for address, _ in events])
     for address, event in events:
