@@ -499,6 +499,27 @@ def test_what_may_be_claimed_is_for_each_device_and_comes_back_after_a_day(
     assert [first, refused, later] == [one_time(alice, "a"), {}, one_time(alice, "b")]
 
 
+def test_keys_of_many_devices_are_claimed_in_several_writes(
+    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 10,000 claims kept everybody from writing for more than 100 ms
+    monkeypatch.setattr(keys, "CLAIMED_AT_ONCE", 2)
+    alice, bobs = login("alice"), [login("bob") for _ in range(5)]
+    for number, bob in enumerate(bobs):
+        upload(bob, one_time_keys=one_time(bob, "abcde"[number]))
+    writes: list[int] = []
+    app.extensions["db"].committed = lambda number, _seconds: writes.append(number)
+
+    found = claim(alice, *bobs)
+
+    assert len(writes) == 3
+    assert found == {
+        bobs[0].user_id: {
+            bob.device_id: one_time(bob, "abcde"[number]) for number, bob in enumerate(bobs)
+        }
+    }
+
+
 def test_a_request_asks_for_only_so_many_users_or_devices(app: Flask, login: Login) -> None:
     alice = login("alice")
     users: Json = {f"@u{number}:localhost": [] for number in range(keys.MAX_QUERIED + 1)}

@@ -24,6 +24,8 @@ MAX_CLAIMS = 10_000
 """Of one request: the devices in a large room."""
 MAX_QUERIED = 10_000
 """Users of one request. Clients ask for 250 at once, or for those of a large room."""
+CLAIMED_AT_ONCE = 500
+"""In one write, in which nobody else can write."""
 CLAIMS_IN_ONE = 100
 QUERIED_IN_ONE = 250
 """How many users, or devices, count as one request where requests are limited."""
@@ -134,8 +136,12 @@ def claim_keys() -> Json:
     context.rate_limits().check("rc_writes", me.user_id, len(wanted) // CLAIMS_IN_ONE)
     with context.db().read() as tx:
         claims = one_time_keys.claims(tx, me, wanted)
-    with context.db().write() as writing:
-        found = one_time_keys.claim(writing, claims)
+    found: dict[str, dict[str, Json]] = {}
+    for at in range(0, len(claims), CLAIMED_AT_ONCE):
+        with context.db().write() as writing:
+            some = one_time_keys.claim(writing, claims[at : at + CLAIMED_AT_ONCE])
+        for user_id, devices in some.items():
+            found.setdefault(user_id, {}).update(devices)
     return {"failures": {}, "one_time_keys": found}
 
 
