@@ -178,6 +178,17 @@ def test_a_guest_may_ask_what_clients_ask_at_every_start(guest: Guest) -> None:
     assert [answer.status_code for answer in answers] == [200] * len(answers)
 
 
+def test_a_guest_may_search_the_directory_that_anybody_may_list(login: Login, guest: Guest) -> None:
+    alice, visitor = login("alice"), guest()
+    found = alice.create_room(visibility="public", name="Garden")
+    alice.create_room(visibility="public", name="Kitchen")
+
+    answer = visitor.post("publicRooms", json={"filter": {"generic_search_term": "gard"}})
+
+    assert answer.status_code == 200
+    assert [room["room_id"] for room in answer.get_json()["chunk"]] == [found]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [

@@ -55,6 +55,9 @@ MAY: Final = frozenset(
         ("GET", f"{_V3}/capabilities"),
         ("GET", f"{_V3}/thirdparty/protocols"),
         ("GET", f"{_V3}/voip/turnServer"),
+        # Deviates: it is not in the list either, but a GET, which anybody may ask, answers the
+        # same. Clients search the directory by this one
+        ("POST", f"{_V3}/publicRooms"),
         # encryption
         ("POST", f"{_V3}/keys/upload"),
         ("POST", f"{_V3}/keys/query"),
