@@ -8,7 +8,9 @@ not.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar, cast
 
 from gevent import get_hub, monkey
@@ -19,6 +21,70 @@ R = TypeVar("R")
 
 HASHES_AT_ONCE = threading.BoundedSemaphore(2)
 """Each argon2 run takes 9 MiB and a core: more than two at once would only make all slower."""
+
+
+class FairTurns:
+    """Lets a few through at a time; of those who wait, each key in its turn.
+
+    So whoever asks for a hundred things at once lets others wait for one of them at most.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self._mutex = threading.Lock()
+        self._free = at_once
+        self._waiting: OrderedDict[str, deque[threading.Lock]] = OrderedDict()
+
+    @contextmanager
+    def turn(self, key: str) -> Iterator[None]:
+        """Wait for a turn, and run the block."""
+        ticket = self._queue(key)
+        if ticket is not None:
+            try:
+                ticket.acquire()  # released by whoever hands the turn on
+            except BaseException:
+                self._give_up(key, ticket)
+                raise
+        try:
+            yield
+        finally:
+            self._hand_on()
+
+    def waiting(self) -> int:
+        """Return how many wait."""
+        with self._mutex:
+            return sum(map(len, self._waiting.values()))
+
+    def _queue(self, key: str) -> threading.Lock | None:
+        with self._mutex:
+            if self._free:
+                self._free -= 1
+                return None
+            ticket = threading.Lock()
+            ticket.acquire()
+            self._waiting.setdefault(key, deque()).append(ticket)
+            return ticket
+
+    def _hand_on(self) -> None:
+        with self._mutex:
+            if not self._waiting:
+                self._free += 1
+                return
+            key, tickets = self._waiting.popitem(last=False)
+            tickets.popleft().release()
+            if tickets:
+                self._waiting[key] = tickets  # behind all others
+
+    def _give_up(self, key: str, ticket: threading.Lock) -> None:
+        """Leave the queue, or hand on the turn that has just come."""
+        with self._mutex:
+            tickets = self._waiting.get(key, deque())
+            is_queued = ticket in tickets
+            if is_queued:
+                tickets.remove(ticket)
+            if not tickets:
+                self._waiting.pop(key, None)
+        if not is_queued:
+            self._hand_on()
 
 
 def offload(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -193,7 +193,7 @@ def hashing(place: Place) -> Iterator[list[float]]:
 def shrinking(place: Place) -> Iterator[list[float]]:
     """Thumbnails of pictures of 12 megapixels, each some 200 ms of Pillow.
 
-    Protected by hub.offload in thumbnails.get, and by AT_ONCE.
+    Protected by hub.offload in thumbnails.get, and by TURNS.
     """
     whole = io.BytesIO()
     Image.linear_gradient("L").resize((4000, 3000)).convert("RGB").save(whole, "PNG")

@@ -88,7 +88,9 @@ def thumbnail(server_name: str, media_id: str, *, is_public: bool) -> Response:
         may_move=http.query_boolean("animated"),
     )
     found = _find(server_name, media_id)
-    made = thumbnails.get(context.server().config.data_dir, found.sha256, wish)
+    who = http.maybe_requester()
+    asker = http.address_key() if who is None else who.user_id
+    made = thumbnails.get(context.server().config.data_dir, found.sha256, wish, asker)
     return file_answers.send(
         file_answers.File(
             made.path,

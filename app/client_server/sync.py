@@ -5,24 +5,19 @@ Spec: client-server-api#syncing
 
 from __future__ import annotations
 
-import threading
 from typing import cast
 
 from flask import Blueprint, current_app, request
 
 from app import context
 from app.client_server import http, long_poll
-from app.core.sync import filters, presence, sync, to_device, tokens
+from app.core.sync import filters, presence, repeats, sync, to_device, tokens
 from app.core.sync.repeats import Repeats
 from app.core.sync.state_sections import LazyMembers
 from app.core.sync.sync import Answer, Ask
 from app.spec.events import Json
 
 bp = Blueprint("sync", __name__)
-
-FIRST_AT_ONCE = threading.BoundedSemaphore(2)
-"""First syncs can have tens of megabytes, and one thread makes them all: more at once would not be
-ready sooner, and only take more memory."""
 
 
 @bp.get("/sync", endpoint="sync")
@@ -37,9 +32,12 @@ def sync_() -> Json:
     with presence.syncing(context.ephemeral(), me.user_id, me.device_id, mood):
         if ask.since is None:  # clients repeat a long first sync: one request does the work for all
             key = (me.user_id, me.device_id, request.query_string)
-            with FIRST_AT_ONCE:
+            with repeats.TURNS.turn(me.user_id):
                 return _repeats().once(key, lambda: _look(ask).body)
-        if timeout_ms == 0 or ask.full_state:
+        if ask.full_state:
+            with repeats.TURNS.turn(me.user_id):
+                return _look(ask).body
+        if timeout_ms == 0:
             return _look(ask).body
         found = long_poll.first(
             me.user_id, timeout_ms, lambda: _look(ask), lambda found: not found.is_empty

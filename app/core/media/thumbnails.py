@@ -32,7 +32,7 @@ BOXES: Final = (
 )
 ORIGINAL: Final = ".original"
 
-AT_ONCE: Final = threading.BoundedSemaphore(2)
+TURNS: Final = hub.FairTurns(2)
 """A large picture takes 150 MB while it is made smaller, and a thread that COMMIT may need."""
 
 
@@ -55,9 +55,10 @@ class Thumbnail:
     name: str
 
 
-def get(data_dir: Path, sha256: str, wish: Wish) -> Thumbnail:
+def get(data_dir: Path, sha256: str, wish: Wish, asker: str) -> Thumbnail:
     """The smallest thumbnail that is not smaller than wished, made now unless it is there.
 
+    `asker` is the user or the address that waits for it: all who wait take turns.
     Raises M_UNKNOWN (400) when the file is no picture, M_TOO_LARGE when it has too many pixels.
     """
     box = _box(wish)
@@ -66,7 +67,7 @@ def get(data_dir: Path, sha256: str, wish: Wish) -> Thumbnail:
     original = files.content_path(data_dir, sha256)
     found = _find(folder, name, original)
     if found is None:
-        with _one_at_a_time(folder / name), AT_ONCE:
+        with _one_at_a_time(folder / name), TURNS.turn(asker):
             found = _find(folder, name, original)
             if found is None:  # nobody made it while we waited
                 found = hub.offload(_make, data_dir, folder, name, original, box, wish)
