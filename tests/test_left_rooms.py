@@ -360,3 +360,44 @@ def test_sliding_sync_tells_all_up_to_a_leave_though_a_ban_came_before_the_next_
     shown = [it["content"].get("body") for it in found["rooms"][room_id]["timeline"]]
     assert "your last" in shown
     assert "not for bob" not in json.dumps(found)
+
+
+@pytest.mark.parametrize("verb", ["leave", "kick", "ban"])
+def test_sliding_sync_hides_nothing_that_was_said_before_a_leave_and_an_invite(
+    alice: Person, bob: Person, room: Room, verb: str
+) -> None:
+    room_id = room(alice, bob)
+    pos = ask(bob, lists=window(9))["pos"]
+    unheard = alice.send(room_id, "new")
+    act(bob, room_id, "leave")
+    alice.send(room_id, "not for bob")
+    act(alice, room_id, "invite", user_id=bob.user_id)
+    invited = ask(bob, pos, lists=window(9))
+    if verb == "leave":
+        act(bob, room_id, verb)
+    else:
+        act(alice, room_id, verb, user_id=bob.user_id)
+
+    shown = ask(bob, invited["pos"], lists=window(9))["rooms"][room_id]
+
+    assert invited["rooms"][room_id]["membership"] == "invite"
+    assert shown["membership"] == ("ban" if verb == "ban" else "leave")
+    messages = [it for it in shown["timeline"] if it["type"] == "m.room.message"]
+    assert [it["event_id"] for it in messages] == [unheard]
+
+
+def test_sliding_sync_shows_the_end_of_an_invite_alone_where_all_was_heard_before(
+    alice: Person, bob: Person, room: Room
+) -> None:
+    room_id = room(alice, bob)
+    alice.send(room_id, "old")
+    pos = ask(bob, lists=window(9))["pos"]
+    act(bob, room_id, "leave")
+    left = ask(bob, pos, lists=window(9))
+    act(alice, room_id, "invite", user_id=bob.user_id)
+    invited = ask(bob, left["pos"], lists=window(9))
+    act(bob, room_id, "leave")
+
+    shown = ask(bob, invited["pos"], lists=window(9))["rooms"][room_id]
+
+    assert (shown["membership"], shown["timeline"]) == ("leave", [])

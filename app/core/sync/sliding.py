@@ -139,7 +139,8 @@ def _found(
             entry = _other(tx, asker, order, room_id, config)
             if entry is not None:
                 shown[room_id] = entry
-                known[room_id] = ToldRoom(config, room.membership, room.since)
+                behind = _behind_since(told, room_id)
+                known[room_id] = ToldRoom(config, room.membership, room.since, behind)
     mine = sliding_rooms.load(tx, asker, joined, told, changes, regrouped)
     return _Parts(shown | mine.entries, known | mine.told, gone - known.keys(), mine.events)
 
@@ -192,6 +193,18 @@ def _is_news_of_other(before: ToldRoom | None, order: Order, room_id: str) -> bo
     """Whether an invite, a knock or a kick is not known."""
     room = order.rooms[room_id]
     return before is None or (before.membership, before.bump) != (room.membership, room.since)
+
+
+def _behind_since(told: Told, room_id: str) -> int | None:
+    """Return since when the connection has not heard of a room that the user had joined.
+
+    Somebody may leave and be invited again between two looks: the invite alone is shown, and what
+    was said before the leave comes when the invite ends.
+    """
+    before = told.rooms.get(room_id)
+    if before is None or before.behind_since is not None:
+        return None if before is None else before.behind_since
+    return told.position if before.membership == "join" else None
 
 
 def _other(tx: Reader, asker: Requester, order: Order, room_id: str, config: Config) -> Json | None:

@@ -58,7 +58,7 @@ def left(tx: Reader, asker: Requester, room_id: str, before: ToldRoom, told: Tol
     since = told.position if before.behind_since is None else before.behind_since
     span = Span(room_id, since, entry.since)
     span.history = visibility.history(tx, asker.user_id, room_id)
-    if before.membership == "join":
+    if before.membership == "join" or before.behind_since is not None:
         filled = RoomEventFilter(limit=before.config.limit)
         spans.fill(tx, asker.user_id, [span], filled)
     return _gone(tx, asker, span, entry.event, [entry.position])

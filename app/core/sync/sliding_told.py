@@ -31,7 +31,9 @@ class ToldRoom:
     bump: int
     """The stamp by which the client sorts it."""
     behind_since: int | None = None
-    """It left the window, and has had news after this position; None: it knows all."""
+    """It left the window, or was left for an invite, and has had news after this position.
+
+    None: the connection knows all of it."""
     members: frozenset[str] = frozenset()
     """Of whom it was told lazily."""
 
