@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app import hub
+from tests import encryption
 from tests.conftest import Login, Person
 from tests.rooms import Json
 
@@ -56,4 +57,18 @@ def test_an_answer_with_much_state_lets_others_go_on(login: Login, breaths: list
     found = alice.get(f"rooms/{room_id}/state").get_json()
 
     assert len(found) > MANY_EVENTS
+    assert len(breaths) >= 2
+
+
+def test_the_keys_of_many_devices_let_others_go_on(login: Login, breaths: list[None]) -> None:
+    # nothing bounds how many devices a user has
+    alice = login("alice")
+    devices = [login("bob") for _ in range(120)]
+    for device in devices:
+        device.post("keys/upload", json={"device_keys": encryption.device_keys(device)})
+    breaths.clear()
+
+    answer = alice.post("keys/query", json={"device_keys": {devices[0].user_id: []}})
+
+    assert len(answer.get_json()["device_keys"][devices[0].user_id]) == len(devices)
     assert len(breaths) >= 2

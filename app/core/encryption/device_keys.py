@@ -30,7 +30,9 @@ from app.models.device_keys import DeviceKeys
 from app.models.devices import Device
 from app.spec.events import Json
 
-_USERS_AT_ONCE: Final = 500
+_USERS_AT_ONCE: Final = 100
+_DEVICES_BETWEEN_BREATHS: Final = 100
+"""Nothing bounds how many devices a user has, and each may have 64 KiB of keys."""
 
 _UPSERT = insert(DeviceKeys)
 _UPSERT = _UPSERT.on_conflict_do_update(
@@ -103,7 +105,8 @@ def query(tx: Reader, asker_id: str, wanted: Mapping[str, Collection[str]]) -> J
     signatures = cross_signing.signatures_on_devices(tx, wanted)
     users = list(wanted)
     for at in range(0, len(users), _USERS_AT_ONCE):
-        for row in tx.sql.execute(_OF_USERS, {"user_ids": users[at : at + _USERS_AT_ONCE]}):
+        rows = tx.sql.execute(_OF_USERS, {"user_ids": users[at : at + _USERS_AT_ONCE]})
+        for row in tx.breathing(rows, _DEVICES_BETWEEN_BREATHS):
             devices = found.setdefault(row.user_id, {})
             if row.device_id is not None and _is_wanted(wanted[row.user_id], row.device_id):
                 added = signatures.get(row.user_id, {}).get(row.device_id, {})
