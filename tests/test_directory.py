@@ -138,6 +138,15 @@ def test_the_fullest_rooms_come_first_and_empty_ones_not_at_all(login: Login) ->
     assert names(alice.get("publicRooms")) == ["three", "two", "one"]
 
 
+def test_an_empty_token_begins_at_the_first_page(login: Login) -> None:
+    alice = login("alice")
+    publish(alice, "Garden")
+
+    answers = [alice.get("publicRooms?since="), alice.post("publicRooms", json={"since": ""})]
+
+    assert [names(answer) for answer in answers] == [["Garden"], ["Garden"]]
+
+
 def test_pages_lead_forth_and_back(login: Login) -> None:
     alice = login("alice")
     for name in "abcde":

@@ -133,7 +133,7 @@ def _listed(tx: Reader, query: Query) -> list[str]:
 
 
 def _start(token: str | None) -> int:
-    if token is None:
+    if not token:  # clients send an empty one for the first page, as to /messages and /sync
         return 0
     if not (token.isascii() and token.isdecimal() and len(token) < 10):
         raise errors.invalid_param("since is no token of this server")
