@@ -30,7 +30,7 @@ try:
     settings = load(None, os.environ)
     logs.configure(settings)
     # kept open, and so locked, while the master or a worker lives
-    data_dir_lock = serving.prepare(settings, os.environ)
+    locks = serving.prepare(settings, os.environ)
 except (ConfigError, serving.StartError) as error:
     sys.stderr.write(f"homebody: {error}\n")
     sys.exit(2)

@@ -18,7 +18,7 @@ def database_url() -> str:
     if given := context.get_x_argument(as_dictionary=True).get("url"):
         return given
     settings = config.load(None, os.environ)
-    serving.lock_data_dir(settings.data_dir)
+    serving.lock(settings)
     serving.check_whole(settings.data_dir)
     return settings.database_url
 

@@ -173,9 +173,10 @@ def open_database(config: Config) -> Iterator[Database]:
     serving.check_whole(config.data_dir)
     serving.check_existence(config)
     if serving.current_migration(config.database_url) != serving.known_migrations()[-1]:
-        lock = serving.lock_data_dir(config.data_dir)  # not under a server of another version
+        locks = serving.lock(config)  # not under a server of another version
         serving.migrate(config)
-        os.close(lock)
+        for descriptor in locks:
+            os.close(descriptor)
     with open_migrated(config) as database:
         yield database
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from app import privacy, trouble
-from app.config import Config
+from app.config import DATABASE_NAME, Config
 from app.core import server_key
 from app.core.appservices import files as registrations
 from app.spec import identifiers
@@ -41,13 +41,14 @@ class StartError(Exception):
     """Why the server can't start, as one line."""
 
 
-def prepare(config: Config, environ: Mapping[str, str]) -> int:
+def prepare(config: Config, environ: Mapping[str, str]) -> list[int]:
     """Check everything that can be checked before the start, and bring the database up to date.
 
-    Returns the descriptor of the lock on the data folder; the folder is ours while it is open.
+    Returns the descriptors of the locks; the data folder and the database are ours while they are
+    open.
     Raises StartError, and ConfigError for the signing key and for registrations of bridges.
     """
-    lock = lock_data_dir(config.data_dir)
+    locks = lock(config)
     check_whole(config.data_dir)
     check_port(config.bind)
     registrations.load(config)
@@ -67,12 +68,12 @@ def prepare(config: Config, environ: Mapping[str, str]) -> int:
     privacy.mend(config, database_path(config.database_url), environ)
     if is_new:
         LOG.info("%s is a new server, in %s", config.server_name, config.data_dir)
-    return lock
+    return locks
 
 
 def init(config: Config) -> None:
     """Make the database and the signing key of a new server. Raises StartError and ConfigError."""
-    lock = lock_data_dir(config.data_dir)
+    locks = lock(config)
     try:
         check_whole(config.data_dir)
         if current_migration(config.database_url) is not None:
@@ -80,7 +81,8 @@ def init(config: Config) -> None:
         migrate(config)
         server_key.load_or_make(config)
     finally:
-        os.close(lock)
+        for descriptor in locks:
+            os.close(descriptor)
 
 
 def check_whole(data_dir: Path) -> None:
@@ -105,6 +107,29 @@ def check_existence(config: Config) -> None:
         )
 
 
+def lock(config: Config) -> list[int]:
+    """Lock the data folder, and the database where that is elsewhere; return the descriptors.
+
+    Otherwise two servers with data folders of their own could share a database, and neither would
+    know what the other writes. Raises StartError as `lock_data_dir` does.
+    """
+    locks = [lock_data_dir(config.data_dir)]
+    database = database_path(config.database_url).resolve()
+    folder = database.parent
+    if folder == config.data_dir.resolve() or not folder.is_dir():
+        return locks
+    name = LOCK_NAME if database.name == DATABASE_NAME else f"{database.name}.lock"
+    try:
+        locks.append(_locked(folder / name))
+    except OSError as error:
+        reason = (
+            "another homebody uses it" if isinstance(error, BlockingIOError) else error.strerror
+        )
+        os.close(locks[0])
+        raise StartError(f"The database {database} can't be used: {reason}") from error
+    return locks
+
+
 def lock_data_dir(data_dir: Path) -> int:
     """The descriptor of the lock that this process now holds on its data folder.
 
@@ -112,14 +137,20 @@ def lock_data_dir(data_dir: Path) -> int:
     """
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(data_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+        return _locked(data_dir / LOCK_NAME)
+    except BlockingIOError:
+        raise StartError(f"Another homebody is running on the data folder {data_dir}") from None
     except OSError as error:
         raise StartError(f"The data folder {data_dir} can't be used: {error.strerror}") from error
+
+
+def _locked(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:
         os.close(descriptor)
-        raise StartError(f"Another homebody is running on the data folder {data_dir}") from None
+        raise
     return descriptor
 
 

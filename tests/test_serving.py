@@ -79,6 +79,21 @@ def test_a_second_server_on_the_same_folder(tmp_path: Path) -> None:
     assert first.process.returncode == 0
 
 
+@pytest.mark.parametrize("name", ["homebody.db", "other.db"])
+def test_a_second_server_on_the_same_database(tmp_path: Path, name: str) -> None:
+    (tmp_path / "first").mkdir()
+    database = tmp_path / "first" / "homebody.db"
+    if name == "other.db":  # in a folder that is nobody's data folder
+        database = tmp_path / name
+    first = real_server.start(tmp_path / "first", database_url=f"sqlite:///{database}")
+    try:
+        sentence = complaint(tmp_path / "second", database_url=f"sqlite:///{database}")
+    finally:
+        first.stop()
+
+    assert sentence == f"The database {database} can't be used: another homebody uses it"
+
+
 def test_a_server_that_was_killed_does_not_keep_the_next_one_out(tmp_path: Path) -> None:
     first = real_server.start(tmp_path)
     first.kill()
