@@ -32,10 +32,10 @@ def sync_() -> Json:
     with presence.syncing(context.ephemeral(), me.user_id, me.device_id, mood):
         if ask.since is None:  # clients repeat a long first sync: one request does the work for all
             key = (me.user_id, me.device_id, request.query_string)
-            with repeats.TURNS.turn(me.user_id):
+            with repeats.LARGE_AT_ONCE:
                 return _repeats().once(key, lambda: _look(ask).body)
         if ask.full_state:
-            with repeats.TURNS.turn(me.user_id):
+            with repeats.LARGE_AT_ONCE:
                 return _look(ask).body
         if timeout_ms == 0:
             return _look(ask).body

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 
-from app.hub import FairTurns
 from app.spec.events import Json
 
 SLOW_SECONDS = 1.0
@@ -19,10 +18,9 @@ SLOW_SECONDS = 1.0
 KEPT_SECONDS = 60.0
 MAX_KEPT = 5
 """Of tens of megabytes each."""
-TURNS = FairTurns(2)
+LARGE_AT_ONCE = threading.BoundedSemaphore(2)
 """First syncs and others with all state can have tens of megabytes, and one thread makes them all:
-more at once would not be ready sooner, and only take more memory. Users take turns: a flood of one
-keeps nobody from logging in."""
+more at once would not be ready sooner, and only take more memory."""
 
 
 class _Work:
