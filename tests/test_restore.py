@@ -167,7 +167,7 @@ def test_a_machine_whose_clock_is_not_set_leaves_as_much_out(
     tmp_path: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done(stopped, "backup", str(tmp_path / "backup"))
-    monkeypatch.setattr("time.time", lambda: 5.0)  # 1970, as on a board without a battery
+    monkeypatch.setattr("time.time_ns", lambda: 5 * 10**9)  # 1970: a board without a battery
 
     done(tmp_path / "new", "restore", str(tmp_path / "backup"))
 
