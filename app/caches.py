@@ -326,8 +326,9 @@ class Caches:
 
     def of(self, kind: CacheKind[K, V]) -> Cache[K, V]:
         """Return the cache of a kind."""
-        cache = self._caches.get(kind)
-        if cache is None:
+        try:
+            cache = self._caches[kind]
+        except KeyError:  # asked for the first time
             cache = Cache(kind, self._total_bytes * kind.percent // 100)
             cache.clear(self.committed)
             self._caches[kind] = cache

@@ -193,6 +193,9 @@ def check_still_valid() -> None:
 
     Raises M_UNKNOWN_TOKEN when it was revoked meanwhile, M_USER_LOCKED, M_USER_SUSPENDED.
     """
+    who = requester()
+    if who.service is None and access_tokens.is_as_good(context.db(), who):
+        return
     _keep_requester(_who_has(access_token() or "", may_be_locked=g.may_be_locked))
 
 
@@ -385,7 +388,8 @@ def raw_body(max_bytes: int) -> bytes:
         raise errors.not_json("The body could not be read to its end") from error
     if len(body) >= MIB:  # parsing takes time on the event loop: so large bodies count as many
         _count_change(len(body) // MIB)
-    if "requester" in g and requester().service is None:  # a service's token ends with the server
+    who = maybe_requester()
+    if who is not None and who.service is None:  # a service's token ends with the server
         check_still_valid()  # the body may have come slowly, and not every view writes
     return body
 

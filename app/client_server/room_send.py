@@ -83,6 +83,8 @@ def refuse_delay() -> None:
     would end as it begins. Clients look for this errcode and then do without.
     Raises M_UNRECOGNIZED (400).
     """
+    if not request.query_string:
+        return
     if any(name in _DELAYS or name.startswith(_UNSTABLE_DELAYS) for name in request.args):
         raise errors.unrecognized("This server does not support delayed events", 400)
 

@@ -107,6 +107,14 @@ def authenticate(db: Database, token: str, *, may_be_locked: bool = False) -> Re
     return found
 
 
+def is_as_good(db: Database, who: Requester) -> bool:
+    """Return whether a token that was good when its request began certainly is so still.
+
+    Whatever ends or changes a session drops it from the cache, so the same object there is proof.
+    """
+    return db.cached(TOKENS, who.token_hash) is who and not _has_expired(who)
+
+
 def authenticate_again(tx: Reader, who: Requester, *, may_be_locked: bool = False) -> Requester:
     """Return who is behind a token by now, inside the write that acts on it.
 
@@ -218,8 +226,12 @@ def hash_of(token: str) -> bytes:
 
 def _check_time(who: Requester) -> None:
     """Raise M_UNKNOWN_TOKEN when the token has expired."""
-    if who.expires_ts is not None and who.expires_ts <= time.time_ns() // 1_000_000:
+    if _has_expired(who):
         raise errors.unknown_token("The access token has expired", soft_logout=True)
+
+
+def _has_expired(who: Requester) -> bool:
+    return who.expires_ts is not None and who.expires_ts <= time.time_ns() // 1_000_000
 
 
 def _look_up(db: Database, token_hash: bytes, *, may_be_locked: bool) -> Requester:
