@@ -207,11 +207,15 @@ def admit(tx: Tx) -> None:
     Raises as `check_still_valid` does.
     """
     who = maybe_requester() if has_request_context() else None
-    if who is not None:
-        again = access_tokens.authenticate_again if who.service is None else identity.act_again
-        _keep_requester(again(tx, who, may_be_locked=g.may_be_locked))
-        if "proved" in g:
-            accounts.must_still_have(tx, g.proved)
+    if who is None:
+        return
+    if who.service is not None:
+        _keep_requester(identity.act_again(tx, who, may_be_locked=g.may_be_locked))
+    elif not access_tokens.is_as_good(tx, who):
+        again = access_tokens.authenticate_again(tx, who, may_be_locked=g.may_be_locked)
+        _keep_requester(again)
+    if "proved" in g:
+        accounts.must_still_have(tx, g.proved)
 
 
 def rely_on(proved: accounts.Known) -> None:

@@ -183,6 +183,14 @@ def database(data_dir: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
+def waiting_devices(data_dir: Path, user_id: str) -> int:
+    """How many devices of a user have messages waiting."""
+    statement = "SELECT count(DISTINCT device_id) FROM to_device_messages WHERE user_id = ?"
+    with database(data_dir) as connection:
+        count: int = connection.execute(statement, (user_id,)).fetchone()[0]
+    return count
+
+
 def problems(data_dir: Path) -> list[str]:
     """What SQLite finds wrong with the database, and what of it contradicts itself."""
     with database(data_dir) as connection:

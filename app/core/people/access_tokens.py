@@ -107,12 +107,12 @@ def authenticate(db: Database, token: str, *, may_be_locked: bool = False) -> Re
     return found
 
 
-def is_as_good(db: Database, who: Requester) -> bool:
+def is_as_good(known: Database | Reader, who: Requester) -> bool:
     """Return whether a token that was good when its request began certainly is so still.
 
     Whatever ends or changes a session drops it from the cache, so the same object there is proof.
     """
-    return db.cached(TOKENS, who.token_hash) is who and not _has_expired(who)
+    return known.cached(TOKENS, who.token_hash) is who and not _has_expired(who)
 
 
 def authenticate_again(tx: Reader, who: Requester, *, may_be_locked: bool = False) -> Requester:

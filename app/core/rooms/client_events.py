@@ -54,6 +54,8 @@ _LOADED_AT_ONCE = 100
 
 def load(tx: Reader, positions: Sequence[int]) -> list[ClientEvent]:
     """The events at these positions, in this order; positions without an event are left out."""
+    if not positions:
+        return []
     found, missing = tx.cached_many(CLIENT_EVENTS, positions)
     for at in tx.breathing(range(0, len(missing), _LOADED_AT_ONCE), every=1):
         some = missing[at : at + _LOADED_AT_ONCE]
