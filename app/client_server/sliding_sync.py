@@ -83,7 +83,7 @@ class _Search:
 @http.only_reads
 def sliding_sync() -> Json:
     """What is new in the client's windows; waits up to `timeout` ms until something is."""
-    ask = http.body_as(Ask)
+    ask = http.body_as(Ask, max_bytes=http.MAX_LARGE_BODY_BYTES)
     if not identifiers.has_at_most_255_bytes(ask.conn_id):
         raise errors.invalid_param("conn_id has at most 255 bytes")
     windows = ask.windows()
