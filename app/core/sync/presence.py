@@ -156,11 +156,11 @@ def since(
     with ephemeral.lock:
         changed = _changed_since(ephemeral, since)
         wanted = [it for it in changed if it == user_id or _share_a_room(tx, user_id, it)]
-        if since:
-            known = set(wanted)
+        if since and came:
             people = ephemeral.people
-            new = came & people.keys() - known
-            wanted += sorted(it for it in new if people[it].presence != "offline")
+            there = came & people.keys()
+            new = (it for it in there.difference(wanted) if people[it].presence != "offline")
+            wanted += sorted(new)
         return [_event(ephemeral, it) for it in wanted]
 
 
