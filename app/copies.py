@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 
 
 class BackupError(Exception):
-    """Why there is no backup, or nothing was restored, as one line."""
+    """The reason why no backup was made, or nothing was restored, as one line."""
 
 
 class DamagedError(Exception):

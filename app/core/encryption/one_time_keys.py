@@ -49,7 +49,7 @@ MAX_FALLBACKS: Final = 10
 MAX_BYTES: Final = 8192
 """Of one key in JSON."""
 REMEMBERED_MS: Final = 90 * 24 * 3_600_000
-"""How long a claim is remembered when its device is no more."""
+"""How long a claim is remembered after its device was removed."""
 
 Key = str | Json
 Address = tuple[str, str, str]

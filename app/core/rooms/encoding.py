@@ -167,7 +167,7 @@ def _unseen(tx: Reader, user_id: str, events: list[ClientEvent]) -> Iterator[int
     known = visibility.history(tx, user_id, room_id)
     for event in events:
         if event.previous is None or (event.type, event.state_key) == (state.MEMBER, user_id):
-            continue  # each change of their own membership users are told of, even from outside
+            continue  # users hear of each change of their own membership, even from outside
         seen = known.first_seen(event.previous.position)
         if seen is None or seen >= event.position:
             yield event.position

@@ -32,7 +32,7 @@ class MemberSummary:
         self.joined = joined
         self.invited = invited
         self.first = first
-        """One more than are told of, as nobody is told of themselves: (user_id, is there)."""
+        """One more than an answer lists, as it leaves out its reader: (user_id, is there)."""
 
 
 class StateEntry:

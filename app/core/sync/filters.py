@@ -91,7 +91,7 @@ def resolve_room_event_filter(text: str | None) -> RoomEventFilter:
 def parse_room_event_filter(json: object) -> RoomEventFilter:
     """Return a filter for events that stands in the body of a request.
 
-    Raises ValueError for what is no such filter.
+    Raises ValueError for what is not such a filter.
     """
     return filters.parse_room_event_filter(json, hub.breathe)
 
