@@ -23,7 +23,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
     from app.spec.appservices import Service
@@ -312,6 +312,18 @@ class Lately:
         return zip(self._positions[first:last], self._room_ids[first:last], strict=True)
 
 
+class _CachesByKind(dict[CacheKind[Any, Any], Cache[Any, Any]]):
+    """The caches of a process, each made when it is first asked for."""
+
+    def __init__(self, caches: Caches) -> None:
+        super().__init__()
+        self._caches = caches
+
+    def __missing__(self, kind: CacheKind[Any, Any]) -> Cache[Any, Any]:
+        cache = self[kind] = self._caches.make(kind)
+        return cache
+
+
 class Caches:
     """All caches of a process, sharing `total_bytes`, and the COMMITs that decide who sees what."""
 
@@ -322,17 +334,17 @@ class Caches:
         self.committing: int | None = None
         """The position that the COMMIT under way will have; readers may see it at any moment."""
         self._total_bytes = total_bytes
-        self._caches: dict[CacheKind[Any, Any], Cache[Any, Any]] = {}
+        self.by_kind = _CachesByKind(self)
 
     def of(self, kind: CacheKind[K, V]) -> Cache[K, V]:
         """Return the cache of a kind."""
-        try:
-            cache = self._caches[kind]
-        except KeyError:  # asked for the first time
-            cache = Cache(kind, self._total_bytes * kind.percent // 100)
-            cache.clear(self.committed)
-            self._caches[kind] = cache
-        return cast("Cache[K, V]", cache)
+        return self.by_kind[kind]
+
+    def make(self, kind: CacheKind[K, V]) -> Cache[K, V]:
+        """Return a new cache of a kind, with its share of the memory."""
+        cache = Cache(kind, self._total_bytes * kind.percent // 100)
+        cache.clear(self.committed)
+        return cache
 
     def all(self) -> list[Cache[Hashable, object]]:
         """Return every cache, for /metrics."""
@@ -352,6 +364,6 @@ class Caches:
 
         `position` is the last one that was given out, whether or not it was committed.
         """
-        for cache in self._caches.values():
+        for cache in self.by_kind.values():
             cache.clear(self.committed)
         self.lately.begin_anew(position)

@@ -188,6 +188,9 @@ class Connection:
             self._head += data
             if self._received > MAX_HEAD_BYTES:
                 raise LimitRequestHeaders(f"more than {MAX_HEAD_BYTES} bytes")
+            if len(self._head) == len(data) and b"\r\n\r\n" in data:  # the usual case
+                self._has_line = True
+                return data
             is_first_line = not self._has_line and b"\n" in data
             self._has_line |= is_first_line
             is_enough = is_first_line or _END_OF_HEAD.search(self._head, unseen) is not None

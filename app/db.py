@@ -115,7 +115,8 @@ class Reader:
 
     def cached(self, kind: CacheKind[K, V], key: K) -> V | None:
         """Return what is known to be true in this snapshot, or None: read the database then."""
-        return self.caches.of(kind).get(key, self.view)
+        view = self._view
+        return self.caches.by_kind[kind].get(key, self.view if view is None else view)
 
     def cached_many(self, kind: CacheKind[K, V], keys: Iterable[K]) -> tuple[dict[K, V], list[K]]:
         """Return the known values by key, and the keys for which the database has to be read."""
@@ -138,16 +139,12 @@ class Tx(Reader):
         self._woken: list[Collection[str]] = []
         self._after_commit: list[Callable[[], None]] = []
         self._first_position = db.last_position
+        self._view = NEWEST  # a writer sees everything, also what those before it have done
         self._since = db.caches.committed + 1  # no snapshot lies between this and the next COMMIT
 
     def breathing(self, items: Iterable[V], every: int) -> Iterator[V]:
         """Yield the items: nothing may wait in a write."""
         yield from items
-
-    @property
-    def view(self) -> int:
-        """A writer sees everything, also what the writes before it in the same batch have done."""
-        return NEWEST
 
     @property
     def position(self) -> int:

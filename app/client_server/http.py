@@ -12,7 +12,8 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 
 import msgspec
 import orjson
-from flask import current_app, g, has_request_context, request
+from flask import g, has_request_context, request
+from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from app import context, errors
@@ -31,6 +32,7 @@ from app.spec.events import Json
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S", bound=msgspec.Struct)
+View = Callable[..., ResponseReturnValue]
 
 MAX_BODY_BYTES = 2**20
 """Of a JSON body; uploads have a limit of their own. While a body is parsed nobody else is served:
@@ -63,24 +65,30 @@ def only_reads(view: Callable[P, R]) -> Callable[P, R]:
     return view
 
 
-def limit_changes(view: Callable[..., object]) -> None:
-    """Count a request that may change something, for the user who asks or else the address.
+def limit_changes(view: Callable[..., object], who: Requester | None) -> None:
+    """Count a request that may change something, for its user if there is one, or its address.
 
     Raises M_LIMIT_EXCEEDED.
     """
     if request.method in CHANGING and view not in _only_reading:
-        _count_change(1)
+        _count_change(who, 1)
 
 
-def limit_anonymous_changes() -> None:
-    """Count a request in the same way when its view does not ask for an access token."""
-    view = current_app.view_functions.get(request.endpoint or "")
-    if view is not None and view not in _authenticating:
-        limit_changes(view)
+@functools.cache
+def limit_anonymous_changes(view: View) -> View:
+    """Return a view that counts its requests in the same way, if it asks for no access token."""
+    if view in _authenticating or view in _only_reading:
+        return view
+
+    @functools.wraps(view)
+    def wrapped(*args: Any, **kwargs: Any) -> ResponseReturnValue:
+        limit_changes(view, None)
+        return view(*args, **kwargs)
+
+    return wrapped
 
 
-def _count_change(cost: int) -> None:
-    who = maybe_requester()
+def _count_change(who: Requester | None, cost: int) -> None:
     if who is not None:
         context.rate_limits().check("rc_writes", who.user_id, cost)
     elif _service() is None:  # a bridge registers all its users at its first start
@@ -99,11 +107,11 @@ def authenticated(view: Callable[P, R]) -> Callable[P, R]:
         token = access_token()
         if token is None:
             raise errors.missing_token()
-        _recognise(token)
-        limit_changes(view)
-        if requester().is_guest:
+        who = _recognise(token)
+        limit_changes(view, who)
+        if who.is_guest:
             guest_access.check()
-        if requester().is_suspended:
+        if who.is_suspended:
             suspension.check()
         return view(*args, **kwargs)
 
@@ -122,8 +130,7 @@ def authenticated_if_locked(view: Callable[P, R]) -> Callable[P, R]:
         token = access_token()
         if token is None:
             raise errors.missing_token()
-        _recognise(token, may_be_locked=True)
-        limit_changes(view)
+        limit_changes(view, _recognise(token, may_be_locked=True))
         return view(*args, **kwargs)
 
     _authenticating.add(wrapped)
@@ -136,20 +143,19 @@ def optionally_authenticated(view: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(view)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         token = access_token()
-        if token is not None:
-            _recognise(token)
-        limit_changes(view)
+        limit_changes(view, None if token is None else _recognise(token))
         return view(*args, **kwargs)
 
     _authenticating.add(wrapped)
     return wrapped
 
 
-def _recognise(token: str, *, may_be_locked: bool = False) -> None:
-    """Let `requester()` tell who has this token, and remember that they were here."""
+def _recognise(token: str, *, may_be_locked: bool = False) -> Requester:
+    """Return who has this token, as `requester()` does from now on; note that they were here."""
     who = _who_has(token, may_be_locked=may_be_locked)
     note_seen(who.user_id, who.device_id)
     g.requester, g.may_be_locked = who, may_be_locked
+    return who
 
 
 def _who_has(token: str, *, may_be_locked: bool = False) -> Requester:
@@ -390,11 +396,12 @@ def raw_body(max_bytes: int) -> bytes:
         raise errors.not_json("The body ended early") from None
     except Exception as error:  # each HTTP server has its own for a bad chunk
         raise errors.not_json("The body could not be read to its end") from error
-    if len(body) >= MIB:  # parsing takes time on the event loop: so large bodies count as many
-        _count_change(len(body) // MIB)
     who = maybe_requester()
-    if who is not None and who.service is None:  # a service's token ends with the server
-        check_still_valid()  # the body may have come slowly, and not every view writes
+    if len(body) >= MIB:  # parsing takes time on the event loop: so large bodies count as many
+        _count_change(who, len(body) // MIB)
+    # The body may have come slowly, and not every view writes. A service's token can't end.
+    if who is not None and who.service is None and not access_tokens.is_as_good(context.db(), who):
+        check_still_valid()
     return body
 
 

@@ -113,11 +113,12 @@ def _send(room_id: str, event_type: str, content: Json, txn_id: str | None) -> J
         raise errors.invalid_param("The transaction id is longer than 255 bytes")
     ts = http.timestamp()
     is_of_thread = event_type == timeline.REDACTION and _is_of_thread(str(content.get("redacts")))
-    with context.db().write() as tx:
-        event_id = sending.send(tx, requester(), room_id, event_type, content, txn_id, ts)
+    who, database = requester(), context.db()
+    with database.write() as tx:
+        event_id = sending.send(tx, who, room_id, event_type, content, txn_id, ts)
     if is_of_thread:
-        leaving_threads.follow(context.db(), content["redacts"])
-    presence.note_activity(context.ephemeral(), requester().user_id, requester().device_id)
+        leaving_threads.follow(database, content["redacts"])
+    presence.note_activity(context.ephemeral(), who.user_id, who.device_id)
     return {"event_id": event_id}
 
 

@@ -239,11 +239,14 @@ def _is_named(view: EventView, member: Recipient, name: str) -> bool:
     body = view.legacy_body
     if body is None or not 0 < len(name) <= MAX_NAME_LENGTH:
         return False
-    return (view.named is None or member.user_id in view.named) and globs.has_words(name, body)
+    if view.named is not None and member.user_id not in view.named:
+        return False
+    return name in body.text and globs.has_words(name, body)
 
 
 def _mentions_the_room(view: EventView) -> bool:
-    return view.legacy_body is not None and globs.has_words("@room", view.legacy_body)
+    body = view.legacy_body
+    return body is not None and "@room" in body.text and globs.has_words("@room", body)
 
 
 _KINDS: Final[dict[str, Callable[[Json], Condition]]] = {

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, g, request
 from flask.json.provider import JSONProvider
+from flask.sessions import NullSession, SessionInterface, SessionMixin
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import MapAdapter
 
 from app import context, errors, logs, trouble
 from app.config import Config
@@ -36,11 +38,44 @@ class OrjsonProvider(JSONProvider):
         return Response(orjson.dumps(value), mimetype="application/json")
 
 
+class NoSessions(SessionInterface):
+    """Sessions in cookies, which nothing here uses."""
+
+    _SESSION = NullSession()
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:
+        """Return the same empty session each time."""
+        return self._SESSION
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """Save nothing; never called for this kind of session."""
+
+
 class Application(Flask):
     """Flask with our JSON and our routes."""
 
+    session_interface = NoSessions()
     json_provider_class = OrjsonProvider
     url_rule_class = wsgi.Route
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        """Return what matches the path of a request: by its method and path alone.
+
+        Werkzeug would go through the names of the host too, and no route depends on those.
+        """
+        if request is None:
+            return None
+        environ = request.environ
+        return MapAdapter(
+            self.url_map,
+            server_name="localhost",  # stands in redirects only, of which there are none
+            script_name="/",
+            subdomain="",
+            url_scheme=environ["wsgi.url_scheme"],
+            path_info=environ["PATH_INFO"].encode("latin-1").decode(errors="replace"),
+            default_method=environ["REQUEST_METHOD"],
+            query_args=None,
+        )
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """The function itself: none is a coroutine, and Flask would look at each request anew."""
@@ -55,7 +90,6 @@ def register(app: Flask, config: Config) -> None:
     for module in (email_page, health, metrics, pages, well_known):
         app.register_blueprint(module.bp)
     app.before_request(begin)
-    app.before_request(check_path)
     app.after_request(end)
     app.register_error_handler(errors.MatrixError, answer_error)
     app.register_error_handler(HTTPException, answer_http_error)
@@ -63,23 +97,19 @@ def register(app: Flask, config: Config) -> None:
     app.wsgi_app = wsgi.Edge(app.wsgi_app, config)  # type: ignore[method-assign]  # Flask's own way
 
 
-def begin() -> None:
-    """Note when the request came."""
-    g.began = time.monotonic()
-
-
 MAY_BE_EMPTY = frozenset({"state_key", "file_name"})
 """The parts of a path that may be empty. Most state has an empty key; a file that is downloaded
 without a name may have a slash after its id."""
 
 
-def check_path() -> None:
-    """Refuse a path with an empty part, whichever view it leads to.
+def begin() -> None:
+    """Note when the request came, and refuse a path with an empty part.
 
     An empty transaction id would be taken for the one of the request before, which swallows a
     message; an empty event type or tag would be stored, and no client could name it again.
     Raises M_INVALID_PARAM.
     """
+    g.began = time.monotonic()
     for name, value in (request.view_args or {}).items():
         if value == "" and name not in MAY_BE_EMPTY:
             raise errors.invalid_param(f"The path has nothing in the place of {name}")

@@ -395,7 +395,7 @@ def _names(tx: Reader, view: EventView, settings: dict[str, PushSettings]) -> di
         view.named = {
             user_id
             for user_id, (name, localpart) in members.items()
-            if (name and name in text) or localpart in text
+            if ((name and name in text) or localpart in text) and user_id != view.sender
         }
         wanted |= view.named
     return {user_id: members[user_id].display_name for user_id in wanted & members.keys()}

@@ -60,8 +60,11 @@ def check_form(draft: Draft) -> None:
     check_size(draft.content)
     if not draft.type:
         raise errors.invalid_param("The type of an event can't be empty")
-    parts = {"type": draft.type, "state_key": draft.state_key or "", "room_id": draft.room_id}
-    for name, value in parts.items():
+    for name, value in (
+        ("type", draft.type),
+        ("state_key", draft.state_key or ""),
+        ("room_id", draft.room_id),
+    ):
         if not identifiers.has_at_most_255_bytes(value):
             raise errors.too_large(f"{name} is longer than {identifiers.MAX_BYTES} bytes")
 

@@ -120,8 +120,8 @@ def send(tx: Tx, draft: Draft) -> str:
     local_rules.check(tx, draft, auth_state)
     if (known := _unchanged(tx, draft)) is not None:
         return known
-    event = _sign(tx, version, pdu)
-    store(tx, event, draft)
+    event, text = _sign(tx, version, pdu)
+    store(tx, event, text, draft)
     return event.event_id
 
 
@@ -132,7 +132,7 @@ def create(tx: Tx, version: RoomVersion, draft: Draft) -> str:
     """
     local_rules.check_form(draft)
     head = rows.RoomHead(version.name, [], 0)
-    event = _sign(tx, version, _build(tx, version, head, draft, {}))
+    event, text = _sign(tx, version, _build(tx, version, head, draft, {}))
     try:
         event_auth.check(event, {})
     except AuthError as refusal:
@@ -149,7 +149,7 @@ def create(tx: Tx, version: RoomVersion, draft: Draft) -> str:
         },
     )
     tx.remember(rows.ROOMS, event.room_id, head)
-    store(tx, event, draft)
+    store(tx, event, text, draft)
     return event.room_id
 
 
@@ -174,15 +174,18 @@ def sent_before(tx: Reader, requester: Requester, draft: Draft) -> str | None:
     return None
 
 
-def store(tx: Tx, event: Event, draft: Draft) -> int:
-    """The position of an allowed event, now written with all that follows from it."""
+def store(tx: Tx, event: Event, encoded: bytes, draft: Draft) -> int:
+    """Write an allowed event with all that follows from it; return its position.
+
+    `encoded` is its PDU in canonical JSON.
+    """
     position = tx.next_position()
     joined_before = state.joined_users(tx, event.room_id)
     replaces = state.replace(tx, event, position) if event.state_key is not None else None
     if event.type == state.MEMBER:
         member_names.follow(tx, event)
     relation = relating.of(tx, event)
-    _insert(tx, event, draft, position, replaces, relation)
+    _insert(tx, event, encoded, draft, position, replaces, relation)
     tx.caches.lately.add(position, event.room_id)
     _advance(tx, event, position)
     _keep_client_form(tx, event, draft, position, replaces, relation)
@@ -270,8 +273,8 @@ def _build(
     return pdu
 
 
-def _sign(tx: Reader, version: RoomVersion, pdu: Json) -> Event:
-    """Return the event that a PDU makes, once it is hashed and signed.
+def _sign(tx: Reader, version: RoomVersion, pdu: Json) -> tuple[Event, bytes]:
+    """Return the event that a PDU makes, once it is hashed and signed, and its canonical JSON.
 
     Raises M_TOO_LARGE: only now is its whole size known.
     Spec: client-server-api#size-limits
@@ -282,9 +285,10 @@ def _sign(tx: Reader, version: RoomVersion, pdu: Json) -> Event:
         )
     except ValueError as problem:
         raise errors.bad_json(str(problem)) from None
-    if len(canonical_json.encode(pdu)) > events.MAX_BYTES:
+    encoded = canonical_json.encode(pdu)
+    if len(encoded) > events.MAX_BYTES:
         raise errors.too_large(f"The event is larger than {events.MAX_BYTES} bytes")
-    return Event(event_id, pdu, version)
+    return Event(event_id, pdu, version), encoded
 
 
 def _given_event_id(tx: Reader, version: RoomVersion) -> str | None:
@@ -305,6 +309,7 @@ def _references(tx: Reader, version: RoomVersion, event_ids: list[str]) -> list[
 def _insert(
     tx: Tx,
     event: Event,
+    encoded: bytes,
     draft: Draft,
     position: int,
     replaces: int | None,
@@ -320,7 +325,7 @@ def _insert(
             "state_key": event.state_key,
             "sender": event.sender,
             "origin_server_ts": event.origin_server_ts,
-            "pdu": canonical_json.encode(event.pdu).decode(),
+            "pdu": encoded.decode(),
             "replaces": replaces,
             "redacted_by": None,
             "relates_to": relation.relates_to,
