@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from app.core.people import user_directory
+from app.core.people import directory_index, user_directory
 from tests.conftest import PASSWORD, ROOT, Login, MakeApp, Person
 from tests.rooms import act, refusal
 
@@ -220,7 +220,7 @@ def test_what_is_no_search_is_refused(
 def test_the_index_is_asked_and_not_everybody(app: Flask, alice: Person) -> None:
     with app.extensions["db"].write() as tx:
         for number in range(300):
-            user_directory.put(tx, f"@extra{number}:localhost", None)
+            directory_index.put(tx, f"@extra{number}:localhost", None)
     plans: list[str] = []
     with app.extensions["db"].read() as tx:
         raw = tx.sql.raw
@@ -249,7 +249,7 @@ def test_the_migration_makes_the_words_of_accounts_that_there_are(
         )
     migrate(path, "head")
     with make_app().extensions["db"].write() as tx:
-        user_directory.put(tx, "@bob_b:localhost", "Robert Ångström Bobby")
+        directory_index.put(tx, "@bob_b:localhost", "Robert Ångström Bobby")
 
     everything = "SELECT word, user_id, is_whole FROM directory_words ORDER BY word"
     found = []

@@ -70,8 +70,9 @@ class FallbackKey(Base):
 
 
 class DeviceListChange(Base):
-    """When anything of a user's keys changed last. Written by core/encryption/device_lists.py.
+    """When anything of a user's keys changed last.
 
+    Written by core/encryption/device_list_changes.py.
     The last change says all: a client that missed several asks once.
     """
 

@@ -11,7 +11,7 @@ from app.models.base import Base
 class DirectoryWord(Base):
     """A word by which a user is found, or the end of one, so that an index finds its middle too.
 
-    Written by core/people/user_directory.py.
+    Written by core/people/directory_index.py.
     """
 
     __tablename__ = "directory_words"

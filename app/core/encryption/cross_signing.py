@@ -21,7 +21,7 @@ from sqlalchemy import Row, bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from app import errors
-from app.core.encryption import device_lists, key_signatures, signature_checks
+from app.core.encryption import device_list_changes, key_signatures, signature_checks
 from app.core.encryption.key_signatures import PREFIX, Signatures
 from app.db import Reader, Tx
 from app.models.cross_signing import CrossSigningKey
@@ -107,7 +107,7 @@ def upload(tx: Tx, user_id: str, keys: dict[str, Json], *, is_proven: bool) -> N
         signatures = signature_checks.valid(keys[usage], user_id, signers)
         key_signatures.put(tx, (user_id, key.public_key), user_id, signatures)
     if any(stored.get(usage) != key for usage, key in given.items()):
-        device_lists.note_change(tx, user_id)
+        device_list_changes.note_change(tx, user_id)
 
 
 def keys_of(tx: Reader, asker_id: str, user_ids: Collection[str]) -> dict[str, dict[str, Json]]:

@@ -19,7 +19,7 @@ from sqlalchemy.dialects.sqlite import insert
 from app import errors, hub
 from app.core.encryption import (
     cross_signing,
-    device_lists,
+    device_list_changes,
     key_signatures,
     one_time_keys,
     signature_checks,
@@ -77,7 +77,7 @@ def put(tx: Tx, user_id: str, device_id: str, keys: Json) -> None:
         one_time_keys.remove(tx, user_id, [device_id])
         key_signatures.forget(tx, user_id, [device_id])
     tx.sql.execute(_UPSERT, {**device, "device_keys": orjson.dumps(keys).decode()})
-    device_lists.note_change(tx, user_id)
+    device_list_changes.note_change(tx, user_id)
 
 
 def check_exists(tx: Reader, user_id: str, device_id: str) -> None:
@@ -124,13 +124,13 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
     )
     one_time_keys.remove(tx, user_id, device_ids)
     if removed.rowcount:
-        device_lists.note_change(tx, user_id)
+        device_list_changes.note_change(tx, user_id)
 
 
 def note_rename(tx: Tx, user_id: str, device_id: str) -> None:
     """Tell everybody whom it concerns that a device is called otherwise: queries show its name."""
     if get(tx, user_id, device_id) is not None:
-        device_lists.note_change(tx, user_id)
+        device_list_changes.note_change(tx, user_id)
 
 
 def _check(user_id: str, device_id: str, keys: Json) -> None:

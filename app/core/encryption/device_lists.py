@@ -1,14 +1,11 @@
 """Whose keys a client should ask for anew, and whose are none of its business any more.
 
-The table holds for each user the position of their last change: of identity keys, of cross-signing
-keys, of devices that have keys. It concerns who shares a room with them now. A client also learns
-of those with whom it has come to share a room, as it may know old keys of theirs, and of those with
-whom it shares none any more. That is worked out from the memberships, and kept nowhere.
+A client hears of users who share a room with it and whose keys have changed
+(encryption/device_list_changes.py), of those with whom it has come to share a room, as it may know
+old keys of theirs, and of those with whom it shares none any more. That is worked out from the
+memberships, and kept nowhere: mostly, all joins and leaves are in the timelines that the response
+contains anyway.
 
-Every /sync asks, and mostly nothing has happened: the position of the last change of all is kept in
-memory, and who has come and gone is in the timelines that the answer shows anyway.
-
-This module alone writes the table device_list_changes.
 Spec: client-server-api#tracking-the-device-list-for-a-user,
 client-server-api#e2e-extensions-to-sync
 """
@@ -20,50 +17,22 @@ from dataclasses import dataclass
 from typing import Final
 
 import orjson
-from sqlalchemy import bindparam, func, or_, select, text
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import bindparam, select, text
 
-from app.caches import CacheKind, declare
-from app.core.encryption import key_signatures
+from app.core.encryption import device_list_changes
 from app.core.rooms import rows, state
 from app.core.sync import memberships
 from app.core.sync.memberships import Memberships
 from app.core.sync.spans import Span
-from app.db import Reader, Tx
+from app.db import Reader
 from app.models.base import NOW_AND_LATER
-from app.models.device_keys import DeviceListChange
 from app.models.rooms import Room
 from app.models.state import StateInterval
 from app.spec import filters
 
-LAST: Final = "last"
-"""The only key of the cache."""
-LAST_CHANGE: CacheKind[str, int] = declare("device_lists", 1, lambda _: 0)
-"""The position at which anybody's keys changed last."""
-
 Moves = set[tuple[str, str]]
 """(room_id, user_id) of who has come, gone or else changed their membership."""
 
-_UPSERT = insert(DeviceListChange)
-_UPSERT = _UPSERT.on_conflict_do_update(
-    index_elements=["user_id"], set_={"position": _UPSERT.excluded.position}
-)
-_LAST = select(func.coalesce(func.max(DeviceListChange.position), 0))
-_JOINED = select(StateInterval.room_number).where(
-    StateInterval.to_position == NOW_AND_LATER, StateInterval.membership == "join"
-)
-_CHANGED = select(DeviceListChange.user_id).where(
-    DeviceListChange.position > bindparam("since"),
-    or_(
-        DeviceListChange.user_id == bindparam("user_id"),
-        _JOINED.where(
-            StateInterval.state_key == DeviceListChange.user_id,
-            StateInterval.room_number.in_(
-                _JOINED.where(StateInterval.state_key == bindparam("user_id"))
-            ),
-        ).exists(),
-    ),
-)
 # all memberships by name, as the index has the position behind them
 _MOVED = (
     select(Room.room_id, StateInterval.state_key)
@@ -110,22 +79,6 @@ class DeviceLists:
 NOTHING: Final = DeviceLists([], [])
 
 
-def note_change(tx: Tx, user_id: str) -> None:
-    """Let the user's other devices, and all who share a room with the user, ask for the keys."""
-    position = tx.next_position()
-    tx.sql.execute(_UPSERT, {"user_id": user_id, "position": position})
-    tx.remember(LAST_CHANGE, LAST, position)
-    tx.wake(user_id)
-    for room_id in state.joined_rooms(tx, user_id):
-        tx.wake_all(state.joined_users(tx, room_id))
-
-
-def note_signature(tx: Tx, user_id: str) -> None:
-    """Let the user's other devices ask for keys of others which the user has just signed."""
-    tx.remember(LAST_CHANGE, LAST, tx.next_position())
-    tx.wake(user_id)
-
-
 def since(tx: Reader, user_id: str, position: int) -> DeviceLists:
     """What a client has missed that knows all up to `position`."""
     mine = memberships.since(tx, user_id, position, filters.EVERYTHING.room)
@@ -159,7 +112,7 @@ def in_answer(
 def _compare(
     tx: Reader, user_id: str, position: int, mine: Memberships, moves: Moves
 ) -> DeviceLists:
-    changed = _changed(tx, user_id, position)
+    changed = device_list_changes.since(tx, user_id, position)
     if not (changed or moves or mine.newly_joined or mine.left or mine.interrupted):
         return NOTHING
     came, went = _came_and_went(tx, position, moves)
@@ -206,18 +159,3 @@ def _moved(tx: Reader, room_ids: Collection[str], position: int) -> Moves:
         asked = {"room_ids": rooms[at : at + _ROOMS_AT_ONCE], "since": position}
         found |= {(row.room_id, row.state_key) for row in tx.sql.execute(_MOVED, asked)}
     return found
-
-
-def _changed(tx: Reader, user_id: str, position: int) -> set[str]:
-    """Whose keys have changed since, of the user and who shares a room with them.
-
-    Also whose keys the user has signed since: nobody else sees that.
-    """
-    last = tx.cached(LAST_CHANGE, LAST)
-    if last is None:
-        last = max(tx.sql.execute(_LAST).scalar_one(), key_signatures.last_position(tx))
-        tx.fill(LAST_CHANGE, LAST, last)
-    if last <= position:
-        return set()
-    changed = tx.sql.execute(_CHANGED, {"user_id": user_id, "since": position}).scalars()
-    return set(changed) | key_signatures.signed_since(tx, user_id, position)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from app import errors
-from app.core.encryption import cross_signing, device_lists, key_signatures, signature_checks
+from app.core.encryption import cross_signing, device_list_changes, key_signatures, signature_checks
 from app.core.encryption.cross_signing import MASTER, SELF_SIGNING, USER_SIGNING, PublicKey
 from app.db import Tx
 from app.spec.events import Json
@@ -90,6 +90,6 @@ def _tell(tx: Tx, user_id: str, signed: dict[str, dict[str, Json]], failures: Fa
     """Own keys look different to everybody now, those of others to the user's devices alone."""
     taken = {owner for owner in signed if len(failures.get(owner, {})) < len(signed[owner])}
     if user_id in taken:
-        device_lists.note_change(tx, user_id)
+        device_list_changes.note_change(tx, user_id)
     if taken - {user_id}:
-        device_lists.note_signature(tx, user_id)
+        device_list_changes.note_signature(tx, user_id)

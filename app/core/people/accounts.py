@@ -18,7 +18,7 @@ from sqlalchemy import bindparam, insert, select, update
 from app import errors, hub
 from app.caches import CacheKind, declare
 from app.config import Config
-from app.core.people import user_directory
+from app.core.people import directory_index
 from app.db import Reader, Server, Tx
 from app.models.accounts import Account
 from app.models.appservices import AppserviceUser
@@ -147,7 +147,7 @@ def create(
         },
     )
     if not is_guest:
-        user_directory.put(tx, user_id, None)
+        directory_index.put(tx, user_id, None)
 
 
 def is_guest(tx: Reader, user_id: str) -> bool:
@@ -159,7 +159,7 @@ def end_guest(tx: Tx, user_id: str, password_hash: str | None) -> None:
     """Make a guest's account one like others, also as to who becomes administrator."""
     is_first = tx.sql.execute(_ANYBODY).first() is None
     _change(tx, user_id, is_guest=False, is_admin=is_first, password_hash=password_hash)
-    user_directory.put(tx, user_id, None)
+    directory_index.put(tx, user_id, None)
 
 
 def set_password_hash(tx: Tx, user_id: str, password_hash: str) -> None:
@@ -186,7 +186,7 @@ def mark_deactivated(tx: Tx, user_id: str, *, erase: bool) -> None:
     values = {"deactivated_ts": tx.now_ms, "password_hash": None}
     _change(tx, user_id, **values, erased_position=erased_position)
     tx.forget(ERASED, _ALL_OF_THEM)
-    user_directory.remove(tx, user_id)
+    directory_index.remove(tx, user_id)
 
 
 def erased(tx: Reader) -> Mapping[str, int]:

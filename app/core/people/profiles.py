@@ -18,7 +18,7 @@ import orjson
 from sqlalchemy import bindparam, delete, insert, select
 
 from app import errors, hub
-from app.core.people import accounts, user_directory
+from app.core.people import accounts, directory_index
 from app.core.rooms import state, timeline
 from app.db import Database, Reader, Tx
 from app.errors import MatrixError
@@ -105,7 +105,7 @@ def put(tx: Tx, user_id: str, name: str, value: Any) -> None:
     tx.sql.execute(_DELETE, {"of_user": user_id, "the_name": name})
     tx.sql.execute(_INSERT, {"user_id": user_id, "name": name, "value": text.decode()})
     if name == "displayname":
-        user_directory.put(tx, user_id, value)
+        directory_index.put(tx, user_id, value)
 
 
 def remove(tx: Tx, user_id: str, name: str) -> None:
@@ -116,7 +116,7 @@ def remove(tx: Tx, user_id: str, name: str) -> None:
     check_name(name)
     gone = tx.sql.execute(_DELETE, {"of_user": user_id, "the_name": name})
     if gone.rowcount and name == "displayname":
-        user_directory.put(tx, user_id, None)
+        directory_index.put(tx, user_id, None)
 
 
 def tell_rooms(db: Database, user_id: str, name: str) -> None:

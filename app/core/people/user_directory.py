@@ -1,29 +1,26 @@
 """The user directory: finding people by parts of their user name or display name.
 
-Each account has its words in an index, and the ends of each word: "ice" finds alice as the start of
-an entry, without a look at everybody. Whom of those found the searcher may see is asked in batches,
-best first, until there are enough: who shares a room with them, and who is in a room that anybody
-may join or read.
+The index (accounts/directory_index.py) says which accounts match. Which of them the searcher may
+see is asked in batches, best first, until there are enough: those who share a room with the
+searcher, and those in a room that anybody may join or read.
 
-This module alone writes the table directory_words.
 Spec: client-server-api#user-directory
 """
 
 from __future__ import annotations
 
 import itertools
-import re
-import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Select, and_, bindparam, case, delete, func, insert, select
+from sqlalchemy import Select, and_, bindparam, case, func, select
 from sqlalchemy.orm import aliased
 
 from app import hub
+from app.core.people import directory_index
 from app.core.rooms import state
-from app.db import Reader, Tx
+from app.db import Reader
 from app.models.accounts import Account, ProfileField
 from app.models.base import NOW_AND_LATER
 from app.models.people import DirectoryWord
@@ -39,16 +36,8 @@ MAX_FOUND: Final = 20_000
 there may be others."""
 MAX_WORDS: Final = 16
 """Of a search: the longest ones. That finds more than was asked for, never less."""
-MAX_LETTERS: Final = 32
-"""Of an entry of the index, and of a word in a search."""
-MAX_ENTRIES: Final = 600
-"""Of one user: more than the letters of a user name and a display name. Some signs stand for many
-letters."""
 _BATCH: Final = 200
 
-_WORD = re.compile(r"[^\W_]+")
-_INSERT = insert(DirectoryWord)
-_DELETE = delete(DirectoryWord).where(DirectoryWord.user_id == bindparam("of_user"))
 _LAST: Final = "\U0010ffff"
 """No word has it, so `word < prefix + _LAST` ends the range of the prefix."""
 
@@ -67,46 +56,21 @@ _PROFILES = select(ProfileField.user_id, ProfileField.name, ProfileField.value).
 )
 
 
-def put(tx: Tx, user_id: str, displayname: str | None) -> None:
-    """Let the user be found by this name and by their user name, and by nothing else any more."""
-    remove(tx, user_id)
-    localpart = user_id[1:].partition(":")[0]
-    found: dict[str, bool] = {}
-    starts = (
-        (word, at) for word in words(f"{localpart} {displayname or ''}") for at in range(len(word))
-    )
-    for word, at in itertools.islice(starts, MAX_ENTRIES):
-        entry = word[at : at + MAX_LETTERS]
-        found[entry] = found.get(entry, False) or at == 0
-    rows = [{"word": word, "user_id": user_id, "is_whole": is_so} for word, is_so in found.items()]
-    if rows:  # a user name may consist of signs alone
-        tx.sql.execute(_INSERT, rows)
-
-
-def remove(tx: Tx, user_id: str) -> None:
-    """Let the user not be found any more."""
-    tx.sql.execute(_DELETE, {"of_user": user_id})
-
-
 def search(tx: Reader, searcher: str, term: str, limit: int) -> Json:
     """The answer to a search: `results`, the best first, and whether there were more (`limited`).
 
     Every word of the term has to be a part of a word of the user's. Nobody finds themselves.
     """
-    asked = [word[:MAX_LETTERS] for word in words(_without_server(tx, term))[:MAX_WORDS]]
+    asked = [
+        word[: directory_index.MAX_LETTERS]
+        for word in directory_index.words(_without_server(tx, term))[:MAX_WORDS]
+    ]
     if not asked:
         return {"results": [], "limited": False}
     matching = _matching(tx, searcher, asked)
-    found = list(itertools.islice(_visible(tx, searcher, matching), limit + 1))
-    is_limited = len(found) > limit or len(matching) == MAX_FOUND
-    return {"results": _described(tx, found[:limit]), "limited": is_limited}
-
-
-def words(text: str) -> list[str]:
-    """The words of a text as they are compared: without capitals and accents, longest first."""
-    plain = unicodedata.normalize("NFKD", text)
-    plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).casefold()
-    return sorted(set(_WORD.findall(plain)), key=lambda word: (-len(word), word))
+    visible = list(itertools.islice(_visible(tx, searcher, matching), limit + 1))
+    is_limited = len(visible) > limit or len(matching) == MAX_FOUND
+    return {"results": _described(tx, visible[:limit]), "limited": is_limited}
 
 
 def _without_server(tx: Reader, term: str) -> str:
