@@ -44,7 +44,7 @@ $(BIN)/pip:
 run: install  ## serve on http://localhost:8008 (installs and migrates first)
 	$(BIN)/homebody serve
 
-test: $(VENV)/.dev  ## run the tests, T=tests/test_sync.py for some of them
+test: $(VENV)/.dev  ## run the tests, T=tests/core/sync/test_sync.py for some of them
 	$(BIN)/python -m pytest -m "not clients and not big" -n $(N) --dist worksteal $(T)
 
 check: lint types migrations spec test  ## everything that a commit must pass

@@ -1,7 +1,5 @@
-"""What gunicorn runs: `gunicorn -c gunicorn.conf.py wsgi:app`."""
+"""What gunicorn runs from a checkout: `gunicorn -c gunicorn.conf.py wsgi:app`."""
 
-import os
+from homebody.server.wsgi import app
 
-from app import config, create_app
-
-app = create_app(config.load(None, os.environ))
+__all__ = ["app"]

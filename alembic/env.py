@@ -8,18 +8,21 @@ import sqlite3
 from alembic import context
 from sqlalchemy import Connection, create_engine, event, pool
 
-from app import config, privacy, serving
-from app.models import all_tables
-from app.statements import sqlite_url
+from homebody.config import settings as config
+from homebody.models import all_tables
+from homebody.server import privacy, startup
+from homebody.storage.statements import sqlite_url
 
 
 def database_url() -> str:
     """Which database to migrate; that of the configuration is kept from a server meanwhile."""
+    if given := context.config.attributes.get("url"):  # by homebody.storage.migrate
+        return str(given)
     if given := context.get_x_argument(as_dictionary=True).get("url"):
         return given
     settings = config.load(None, os.environ)
-    serving.lock(settings)
-    serving.check_whole(settings.data_dir)
+    startup.lock(settings)
+    startup.check_whole(settings.data_dir)
     return settings.database_url
 
 

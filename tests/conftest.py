@@ -18,10 +18,12 @@ from flask.testing import FlaskClient
 from hypothesis import settings
 from werkzeug.test import TestResponse
 
-from app import config, create_app, serving
-from app.core import server_key
-from app.statements import Result, Sql
-from tests import routes
+from homebody.application import create_app
+from homebody.config import settings as config
+from homebody.core import server_key
+from homebody.server import startup
+from homebody.storage.statements import Result, Sql
+from tests.helpers import routes
 
 ROOT = Path(__file__).parents[1]
 V3 = "/_matrix/client/v3/"
@@ -119,7 +121,7 @@ MakeApp = Callable[..., Flask]
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new database, to copy."""
     path = tmp_path_factory.mktemp("template") / "homebody.db"
-    serving.make(path)
+    startup.make(path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")  # as a server would, and wait for the disk
     return path

@@ -11,14 +11,15 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app import errors, logs
+from homebody import errors
+from homebody.runtime import logs
 from tests.conftest import V3, Login
-from tests.rooms import refusal
+from tests.helpers.rooms import refusal
 
 
 @pytest.fixture
 def restored_logging() -> Iterator[None]:
-    root, ours = logging.getLogger(), logging.getLogger("app")
+    root, ours = logging.getLogger(), logging.getLogger("homebody")
     before = (root.handlers[:], root.level, ours.level)
     yield
     root.handlers[:] = before[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from tests import routes
+from tests.helpers import routes
 
 OWN = {"extensions", "config"}
 

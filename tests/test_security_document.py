@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from app import config, config_kinds
-from app.core.ratelimits import RateLimits
+from homebody.config import settings, values
+from homebody.core.ratelimits import RateLimits
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "security.md"
@@ -32,19 +32,19 @@ BOUNDS = list(table("Fixed bounds"))
 def test_it_names_every_rate_limit() -> None:
     named = {name.strip("`") for name, *_ in table("Rate limits")}
 
-    assert named == set(RateLimits(config.load(None, {}, {})).names())
+    assert named == set(RateLimits(settings.load(None, {}, {})).names())
 
 
 def test_it_names_every_quota() -> None:
     named = {name.strip("`") for name, *_ in table("Quotas and switches")}
 
-    quotas = set(re.findall(r"^#(quotas\.\w+) = ", config.example(), re.MULTILINE))
+    quotas = set(re.findall(r"^#(quotas\.\w+) = ", settings.example(), re.MULTILINE))
     assert quotas
     assert quotas <= named
 
 
 def test_its_rate_limits_are_the_defaults() -> None:
-    example = config.example()
+    example = settings.example()
 
     for name, per_second, burst, _ in table("Rate limits"):
         numbers = f"per_second = {float(per_second)}, burst_count = {burst}"
@@ -52,7 +52,7 @@ def test_its_rate_limits_are_the_defaults() -> None:
 
 
 def test_its_settings_have_these_defaults() -> None:
-    example = config.example()
+    example = settings.example()
 
     for name, default, _ in table("Quotas and switches"):
         assert f"#{name.strip('`')} = {default.strip('`')}\n" in example
@@ -63,8 +63,8 @@ def test_its_fixed_bounds_are_in_the_source(most: str, _what: str, where: str) -
     found = re.fullmatch(r"`app/([a-z_/]+)\.py` ([A-Z_]+)", where)
     assert found is not None
 
-    module = importlib.import_module("app." + found[1].replace("/", "."))
+    module = importlib.import_module(found[1].replace("/", "."))
 
     number = most.replace(",", "")
-    expected = int(number) if number.isdecimal() else config_kinds.size(0).parse(number)
+    expected = int(number) if number.isdecimal() else values.size(0).parse(number)
     assert getattr(module, found[2]) == expected

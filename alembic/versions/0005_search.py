@@ -1,7 +1,7 @@
 """Full-text search, and an index by which a room's threads are listed.
 
 The index of words is a virtual table of SQLite's FTS5, which keeps what it needs in tables of its
-own. It begins empty: core/rooms/search_index.py fills it from the events that are there already.
+own. It begins empty: core/events/search_index.py fills it from the events that are there already.
 """
 
 import sqlalchemy as sa

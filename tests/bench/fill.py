@@ -15,11 +15,15 @@ from typing import TypeVar
 
 import click
 
-from app import config, create_app, serving
-from app.caches import Requester
-from app.core.people import access_tokens, accounts, devices
-from app.core.rooms import creation, membership, sending
-from app.db import Database, Tx
+from homebody.application import create_app
+from homebody.config import settings as config
+from homebody.core.accounts import access_tokens, accounts
+from homebody.core.rooms import creation, membership
+from homebody.core.sessions import devices
+from homebody.core.timeline import sending
+from homebody.server import startup
+from homebody.storage.caches import Requester
+from homebody.storage.database import Database, Tx
 from tests.bench import storage
 from tests.bench.storage import Used
 
@@ -116,7 +120,7 @@ class Step:
 def opened(data_dir: Path) -> Iterator[Database]:
     """The database of a server that isn't running, with all migrations."""
     settings = config.load(None, {}, {"data_dir": str(data_dir), "server_name": SERVER_NAME})
-    serving.migrate(settings)
+    startup.migrate(settings)
     app = create_app(settings)
     try:
         yield app.extensions["db"]

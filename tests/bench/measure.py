@@ -16,10 +16,10 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import click
 
-from tests import server
 from tests.bench import samples, storage
 from tests.bench.fill import SERVER_NAME, Home, Session, Step
-from tests.server import RunningServer
+from tests.helpers import server
+from tests.helpers.server import RunningServer
 
 S = TypeVar("S")
 

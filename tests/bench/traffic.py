@@ -20,13 +20,13 @@ from pathlib import Path
 
 import click
 
-from tests import server
 from tests.bench import habits, samples, town
 from tests.bench.habits import Habit
 from tests.bench.parked import Pockets
 from tests.bench.samples import Sample
 from tests.bench.town import Device, Faults, Person, Town, UnexpectedAnswerError
-from tests.server import RunningServer
+from tests.helpers import server
+from tests.helpers.server import RunningServer
 
 HOUR = 60
 USERS = 20

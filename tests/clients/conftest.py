@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.server import RunningServer, start
+from tests.helpers.server import RunningServer, start
 
 _HERE = Path(__file__).parent
 _LAST_OUTPUT = 20_000  # characters of it, in the report of a failure

@@ -11,9 +11,9 @@ from mautrix.appservice import AppService
 from mautrix.appservice.state_store import FileASStateStore
 from mautrix.types import Membership, PresenceState, UserID
 
-from tests import bridge
 from tests.clients import nio_client
-from tests.server import free_port, start
+from tests.helpers import bridge
+from tests.helpers.server import free_port, start
 
 SECONDS = 15.0
 GHOST = "@_irc_echo:localhost"

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests import server
-from tests.server import ROOT, RunningServer
+from tests.helpers import server
+from tests.helpers.server import ROOT, RunningServer
 
 START_SECONDS = 10.0
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import server
-from tests.server import RunningServer
+from tests.helpers import server
+from tests.helpers.server import RunningServer
 
 Start = Callable[..., RunningServer]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from tests.server import RunningServer
+from tests.helpers.server import RunningServer
 
 Json = dict[str, Any]
 V3 = "/_matrix/client/v3"

@@ -15,11 +15,11 @@ from urllib.parse import quote
 
 import pytest
 
-from tests import bridge
 from tests.faults import people
 from tests.faults.clock import Clock
 from tests.faults.conftest import Start
 from tests.faults.people import Follower, Person
+from tests.helpers import bridge
 
 LIMITS = {
     "rate_limits": "true",

@@ -19,12 +19,14 @@ from urllib.parse import quote
 
 import pytest
 
-from app import config, serving, trouble
-from tests import server
+from homebody.config import settings
+from homebody.server import startup
+from homebody.storage import disk_errors
 from tests.faults import people
 from tests.faults.conftest import Start
 from tests.faults.people import Person
-from tests.test_serving import complaint
+from tests.helpers import server
+from tests.server.test_startup import complaint
 
 GARBAGE = b"\xa5" * 4096
 
@@ -144,13 +146,13 @@ def test_a_large_database_starts_at_once_and_its_damage_is_told_soon(
     if is_full:
         fill_with_a_gigabyte(filled)
     else:  # there is nothing behind the pages of which its header tells
-        os.truncate(filled, trouble.LARGE_BYTES + 1)
+        os.truncate(filled, disk_errors.LARGE_BYTES + 1)
         monkeypatch.setenv(
             "GUNICORN_CMD_ARGS", "--worker-class tests.faults_clients.impatient.Worker"
         )
     overwrite(filled, leaf_of(filled, "zz_padding" if is_full else "events"))
     began = time.monotonic()
-    serving.check_pages(config.load(None, {}, {"data_dir": str(filled.parent)}))
+    startup.check_pages(settings.load(None, {}, {"data_dir": str(filled.parent)}))
     seconds = time.monotonic() - began
     running = start()
 

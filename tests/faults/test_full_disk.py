@@ -27,11 +27,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import bridge, server
 from tests.faults import people
 from tests.faults.people import Answer, Person, Sender
-from tests.server import RunningServer
-from tests.test_serving import complaint
+from tests.helpers import bridge, server
+from tests.helpers.server import RunningServer
+from tests.server.test_startup import complaint
 
 UNAVAILABLE = {"errcode": "M_UNKNOWN", "error": "The server cannot write at the moment"}
 MEDIA = "/_matrix/media/v3/upload"

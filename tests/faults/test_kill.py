@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from tests import bridge
-from tests.bridge import Bridge
 from tests.faults import people
 from tests.faults.conftest import Start
 from tests.faults.people import Follower, Person, Sender
-from tests.server import RunningServer
+from tests.helpers import bridge
+from tests.helpers.bridge import Bridge
+from tests.helpers.server import RunningServer
 
 SENDERS = 4
 

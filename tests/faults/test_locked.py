@@ -1,9 +1,9 @@
 """Another process holds the database: writes wait, and give up in time; reads never notice.
 
-Protects, in app/db.py: Database._begin (it tries again while the error says "locked", with a
-cooperative sleep, and gives up when `until` is over), Database.write (`until` counts from when a
-writer came, so that those who queue behind do not wait one after the other), and `"timeout": 0` in
-make_engine (SQLite's own wait would hold up everybody).
+Protects, in storage/database.py: Database._begin (it tries again while the error says "locked",
+with a cooperative sleep, and gives up when `until` is over), Database.write (`until` counts from
+when a writer came, so that those who queue behind do not wait one after the other), and
+`"timeout": 0` in make_engine (SQLite's own wait would hold up everybody).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.faults import people
 from tests.faults.conftest import Start
 from tests.faults.people import Answer, Person
-from tests.server import RunningServer
+from tests.helpers.server import RunningServer
 
 WRITERS = 6
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import server
 from tests.faults import people
 from tests.faults.conftest import Start
 from tests.faults.people import Answer, Follower, Person, Sender
+from tests.helpers import server
 
 SENDERS = 8
 PARKED = 50

@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any
 from unittest import mock
 
-from tests import server as real_server
-from tests.server import RunningServer
+from tests.helpers import server as real_server
+from tests.helpers.server import RunningServer
 
 V3 = "/_matrix/client/v3"
 HEAD_SECONDS = 2

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults_clients import clients
 from tests.faults_clients.clients import Person
-from tests.server import RunningServer
+from tests.helpers.server import RunningServer
 
 MAX_UPLOAD_BYTES = 60_000_000
 

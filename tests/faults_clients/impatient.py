@@ -1,15 +1,15 @@
 """The server's worker, with limits that tests can wait for.
 
-gunicorn takes it in place of app.worker.Worker; see `clients.start`.
+gunicorn takes it in place of homebody.server.worker.Worker; see `clients.start`.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from app import worker
-from app.connection import Patience
-from app.core import ratelimits
+from homebody.core import ratelimits
+from homebody.server import worker
+from homebody.server.connection import Patience
 
 SECONDS = 1.5
 MAX_UNTAKEN_BYTES = 16 * 2**20

@@ -19,7 +19,7 @@ from PIL import Image
 
 from tests.faults_clients import clients
 from tests.faults_clients.clients import Person, Process, Watch
-from tests.server import ROOT, free_port
+from tests.helpers.server import ROOT, free_port
 
 MEDIA: Final = "/_matrix/client/v1/media"
 SVG: Final = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script/></svg>'
@@ -165,7 +165,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for number, name in enumerate(NAMES):
         (folder / f"{number}.png").write_bytes(BOMBS[name][0]())
     port = free_port()
-    command = [sys.executable, "-m", "tests.web_server", str(port), str(folder)]
+    command = [sys.executable, "-m", "tests.helpers.web_server", str(port), str(folder)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:

@@ -14,7 +14,7 @@ import pytest
 from tests.faults_clients import clients
 from tests.faults_clients.clients import Person, Process
 from tests.faults_clients.impatient import MAX_BUCKETS
-from tests.server import RunningServer
+from tests.helpers.server import RunningServer
 
 VALIDITY = "/_matrix/client/v1/register/m.login.registration_token/validity?token=none"
 BURST = 5

@@ -13,7 +13,7 @@ import pytest
 from tests.faults_clients import clients
 from tests.faults_clients.clients import V3, Person, Process, Watch
 from tests.faults_clients.impatient import MAX_UNTAKEN_BYTES, SECONDS
-from tests.server import RunningServer
+from tests.helpers.server import RunningServer
 
 DOWNLOAD = "/_matrix/client/v1/media/download/localhost"
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults_clients import clients
 from tests.faults_clients.clients import V3, Person, Process, Watch
-from tests.server import RunningServer
+from tests.helpers.server import RunningServer
 
 DEPTH = 100_000
 LONG = "x" * 1_000_000

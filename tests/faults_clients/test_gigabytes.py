@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults_clients import clients
 from tests.faults_clients.clients import V3, Person, Process, Watch
-from tests.server import RunningServer
+from tests.helpers.server import RunningServer
 
 GIGABYTE = 10**9
 PIECE = b" " * 2**20

@@ -12,7 +12,7 @@ import pytest
 from tests.faults_clients import clients
 from tests.faults_clients.clients import V3, Process, Watch
 from tests.faults_clients.impatient import SECONDS
-from tests.server import RunningServer
+from tests.helpers.server import RunningServer
 
 BODY = clients.head("POST", f"{V3}/login", Content_Length=1000)
 CHUNKED = clients.head("POST", f"{V3}/login", Transfer_Encoding="chunked") + b"3E8\r\n"

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults_clients import clients
 from tests.faults_clients.clients import V3, Person, Process
-from tests.server import ROOT, RunningServer
+from tests.helpers.server import ROOT, RunningServer
 
 ABRUPTLY = struct.pack("ii", 1, 0)
 WAIT_OFTEN = """
@@ -22,7 +22,7 @@ monkey.patch_all()
 
 import socket
 from gevent import get_hub
-from app.core.sync.wakeups import Waiter
+from homebody.runtime.wakeups import Waiter
 
 connection, client = socket.socketpair()
 loop = get_hub().loop

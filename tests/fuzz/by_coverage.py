@@ -16,12 +16,19 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["app", "tomllib", "yaml"]):
-    from app import config_sources
-    from app.core.appservices import files
-    from app.core.media import open_graph
-    from app.spec import canonical_json, filters, globs, identifiers, property_paths, push_rulesets
-    from app.web import wsgi
+with atheris.instrument_imports(include=["homebody", "tomllib", "yaml"]):
+    from homebody.config import sources
+    from homebody.core.appservices import files
+    from homebody.core.media import open_graph
+    from homebody.spec import (
+        canonical_json,
+        filters,
+        globs,
+        identifiers,
+        property_paths,
+        push_rulesets,
+    )
+    from homebody.web import middleware
     from tests.fuzz import test_identifiers
 
 LONGEST_BYTES = 400
@@ -40,7 +47,7 @@ def configuration(data: bytes) -> None:
     with tempfile.NamedTemporaryFile(suffix=".toml") as file:
         file.write(data)
         file.flush()
-        config_sources.from_file(Path(file.name))
+        sources.from_file(Path(file.name))
 
 
 def identifier(data: bytes) -> None:
@@ -62,7 +69,7 @@ def push_rule(data: bytes) -> None:
 
 
 def path(data: bytes) -> None:
-    wsgi.routing_path({"RAW_URI": data.decode("latin-1"), "PATH_INFO": "/"})
+    middleware.routing_path({"RAW_URI": data.decode("latin-1"), "PATH_INFO": "/"})
 
 
 def glob(data: bytes) -> None:
@@ -92,7 +99,7 @@ def parse(data: bytes) -> None:
     parser, _good = PARSERS[data[0] % len(PARSERS)]
     try:
         parser(data[1:])
-    except (ValueError, config_sources.ConfigError):
+    except (ValueError, sources.ConfigError):
         return
 
 

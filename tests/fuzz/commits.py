@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from app.db import Database
+from homebody.storage.database import Database
 
 
 class Commits:

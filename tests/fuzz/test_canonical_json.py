@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.spec import canonical_json
+from homebody.spec import canonical_json
 from tests.fuzz import examples
 
 edges = st.sampled_from([2**31, 2**53 - 1, 2**53, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1, 2**64])

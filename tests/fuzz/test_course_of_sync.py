@@ -22,10 +22,12 @@ from flask.testing import FlaskClient
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app import config, create_app
-from app.caches import Lately
-from app.core.rooms import history
-from app.core.sync import spans, to_device
+from homebody.application import create_app
+from homebody.config import settings as config
+from homebody.core.encryption import to_device
+from homebody.core.events import history
+from homebody.core.sync import spans
+from homebody.storage.caches import Lately
 from tests.conftest import PASSWORD, V3, Person
 from tests.fuzz import examples
 from tests.fuzz.course_client import Device, Habits

@@ -11,10 +11,10 @@ from typing import Any
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from app.spec import event_auth, identifiers, room_state
-from app.spec.event_auth import AuthError
-from app.spec.events import Event, Json, StateKey
-from app.spec.room_versions import V1, V6, V9, V11, V12, RoomVersion
+from homebody.spec import event_auth, identifiers, room_state
+from homebody.spec.event_auth import AuthError
+from homebody.spec.events import Event, Json, StateKey
+from homebody.spec.room_versions import V1, V6, V9, V11, V12, RoomVersion
 from tests.fuzz import examples
 from tests.spec import dag
 from tests.spec.dag import ALICE, BOB, CAROL, DAVE

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.spec import filters, identifiers
-from app.spec.events import Json
+from homebody.spec import filters, identifiers
+from homebody.spec.events import Json
 from tests.fuzz import examples
 from tests.fuzz.test_canonical_json import decoded_values
 

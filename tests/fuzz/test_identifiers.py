@@ -10,8 +10,8 @@ from collections.abc import Callable
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.spec import identifiers
-from app.spec.room_versions import V1, V3, V4, V12
+from homebody.spec import identifiers
+from homebody.spec.room_versions import V1, V3, V4, V12
 from tests.fuzz import examples
 
 pieces = st.sampled_from(

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.core.media import pictures
-from app.core.media.pictures import Box, NotAPictureError, PictureTooLargeError
+from homebody.core.media import pictures
+from homebody.core.media.pictures import Box, NotAPictureError, PictureTooLargeError
 from tests.fuzz import examples
 
 SLOWEST_SECONDS = 10

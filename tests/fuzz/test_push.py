@@ -11,12 +11,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.spec import canonical_json, globs, push_conditions, push_rules, push_rulesets
-from app.spec.events import Json
-from app.spec.push_conditions import EventView, Recipient
-from app.spec.push_rulesets import InvalidRule, NoSuchRule
-from app.spec.room_state import PowerLevels
-from app.spec.room_versions import V11
+from homebody.spec import canonical_json, globs, push_conditions, push_rules, push_rulesets
+from homebody.spec.events import Json
+from homebody.spec.push_conditions import EventView, Recipient
+from homebody.spec.push_rulesets import InvalidRule, NoSuchRule
+from homebody.spec.room_state import PowerLevels
+from homebody.spec.room_versions import V11
 from tests.fuzz import examples
 from tests.fuzz.test_canonical_json import decoded_values
 from tests.spec import dag

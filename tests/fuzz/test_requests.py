@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
-from app.web import wsgi
+from homebody.web import middleware
 from tests.conftest import Login
 from tests.fuzz import LARGE, examples, requests
 from tests.fuzz.requests import GONE, JSON_TEXTS, URL_TEXTS, Good, Made, Place, World
@@ -52,7 +52,7 @@ def test_there_is_a_good_request_for_every_endpoint(app: Flask) -> None:
     matched = set()
     for good in GOOD:
         url = requests.made(good, {}, names).url
-        path = wsgi.routing_path({**edge, "RAW_URI": url}).encode("latin-1").decode()
+        path = middleware.routing_path({**edge, "RAW_URI": url}).encode("latin-1").decode()
         if adapter.test(path, good.method):
             rule, _values = adapter.match(path, good.method, return_rule=True)
             matched.add((rule.endpoint, good.method))

@@ -9,11 +9,11 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.spec import canonical_json, event_auth, events, redaction, signing, state_resolution
-from app.spec.event_auth import AuthError
-from app.spec.events import Event, Json, StateKey
-from app.spec.room_versions import V1, V2, V11, V12, RoomVersion
-from app.spec.signing import SignatureError
+from homebody.spec import canonical_json, event_auth, events, redaction, signing, state_resolution
+from homebody.spec.event_auth import AuthError
+from homebody.spec.events import Event, Json, StateKey
+from homebody.spec.room_versions import V1, V2, V11, V12, RoomVersion
+from homebody.spec.signing import SignatureError
 from tests.fuzz import examples
 from tests.fuzz.test_canonical_json import decoded_values, edges
 from tests.fuzz.test_event_auth import MEMBERSHIPS, PEOPLE, TYPES, contents

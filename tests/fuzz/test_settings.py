@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app import config, config_kinds
-from app.config import ConfigError
-from app.core.appservices import files
-from app.spec import appservices
-from app.spec.appservices import Services
+from homebody.config import settings, values
+from homebody.config.settings import ConfigError
+from homebody.core.appservices import files
+from homebody.spec import appservices
+from homebody.spec.appservices import Services
 from tests.fuzz import examples
 from tests.fuzz.test_canonical_json import decoded_values
 
@@ -127,7 +127,7 @@ def folder(tmp_path: Path) -> Path:
 def registered(path: Path) -> Services | None:
     """The services of a file; None where it is refused with a line."""
     try:
-        return files.load(config.load(None, {}, {"appservices": str(path)}))
+        return files.load(settings.load(None, {}, {"appservices": str(path)}))
     except ConfigError as error:
         line = str(error)
     assert "\n" not in line
@@ -193,9 +193,9 @@ def test_any_regular_expression_of_a_namespace_is_compiled_or_refused(text: str)
     Services([service], "localhost").of_user("@someone:localhost")
 
 
-def configured(path: Path | None, environ: dict[str, str]) -> config.Config | None:
+def configured(path: Path | None, environ: dict[str, str]) -> settings.Config | None:
     try:
-        return config.load(path, environ, {})
+        return settings.load(path, environ, {})
     except ConfigError as error:
         line = str(error)
     assert line
@@ -218,7 +218,7 @@ def test_any_configuration_file_is_read_or_refused(folder: Path, text: str | byt
 
 
 SETTINGS = [
-    line.split("=")[0].strip("# ") for line in config.example().splitlines() if " = " in line
+    line.split("=")[0].strip("# ") for line in settings.example().splitlines() if " = " in line
 ]
 odd_texts = st.sampled_from(
     [
@@ -280,14 +280,14 @@ def test_any_text_in_the_environment_is_a_setting_or_refused(key: str, text: str
     it = configured(None, {name: text})
 
     if it is not None:
-        assert config.describe(it)
+        assert settings.describe(it)
 
 
 @examples(150)
 @given(
     st.sampled_from(
-        [it for it in vars(config_kinds).values() if isinstance(it, config_kinds.Kind)]
-        + [config_kinds.whole(0, 9), config_kinds.size(1), config_kinds.duration(1)]
+        [it for it in vars(values).values() if isinstance(it, values.Kind)]
+        + [values.whole(0, 9), values.size(1), values.duration(1)]
     ),
     decoded_values | odd_texts,
 )

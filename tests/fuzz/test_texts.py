@@ -14,11 +14,11 @@ from flask import Flask
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.client_server import file_answers
-from app.core.media import open_graph
-from app.core.rooms import search_index
-from app.core.sync import tokens
-from app.errors import MatrixError
+from homebody.client_server import file_answers
+from homebody.core.events import search_index
+from homebody.core.media import open_graph
+from homebody.core.sync import tokens
+from homebody.errors import MatrixError
 from tests.conftest import Login, Person
 from tests.fuzz import examples
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.server import RunningServer, start
 from tests.seeds import test_seed_002 as r0
 from tests.seeds import test_seed_004 as prehistoric
 from tests.seeds.printed import ByCurl
-from tests.server import RunningServer, start
 
 pytestmark = pytest.mark.clients
 

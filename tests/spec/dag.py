@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from app.spec import event_auth, state_resolution
-from app.spec.event_auth import AuthError
-from app.spec.events import Event, Json, StateKey
-from app.spec.room_state import StateMap
-from app.spec.room_versions import RoomVersion
+from homebody.spec import event_auth, state_resolution
+from homebody.spec.event_auth import AuthError
+from homebody.spec.events import Event, Json, StateKey
+from homebody.spec.room_state import StateMap
+from homebody.spec.room_versions import RoomVersion
 
 ALICE = "@alice:one.example"
 BOB = "@bob:two.example"

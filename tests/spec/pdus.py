@@ -8,9 +8,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from app.spec import events, room_versions, signing
-from app.spec.events import Json
-from app.spec.room_versions import RoomVersion
+from homebody.spec import events, room_versions, signing
+from homebody.spec.events import Json
+from homebody.spec.room_versions import RoomVersion
 
 VECTORS = pathlib.Path(__file__).parent.parent / "vectors"
 KEY = signing.SigningKey.from_seed("a_test", b"0123456789abcdef" * 2)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.spec import canonical_json
+from homebody.spec import canonical_json
 from tests.spec import pdus
 
 VECTORS = pdus.pairs("canonical_json.md")

@@ -2,10 +2,10 @@ from typing import Any
 
 import pytest
 
-from app.spec import event_auth, room_state
-from app.spec.event_auth import AuthError
-from app.spec.events import Event, Json
-from app.spec.room_versions import V1, V2, V3, V5, V7, V11, V12, VERSIONS, RoomVersion
+from homebody.spec import event_auth, room_state
+from homebody.spec.event_auth import AuthError
+from homebody.spec.events import Event, Json
+from homebody.spec.room_versions import V1, V2, V3, V5, V7, V11, V12, VERSIONS, RoomVersion
 from tests.spec import dag, versions
 from tests.spec.dag import ALICE, BOB, CAROL
 

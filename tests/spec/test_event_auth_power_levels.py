@@ -2,10 +2,10 @@ import math
 
 import pytest
 
-from app.spec import event_auth
-from app.spec.event_auth import AuthError
-from app.spec.events import Json
-from app.spec.room_versions import V1, V5, V6, V9, V10, V11, V12, VERSIONS, RoomVersion
+from homebody.spec import event_auth
+from homebody.spec.event_auth import AuthError
+from homebody.spec.events import Json
+from homebody.spec.room_versions import V1, V5, V6, V9, V10, V11, V12, VERSIONS, RoomVersion
 from tests.spec import dag, versions
 from tests.spec.dag import ALICE, BOB, CAROL, DAVE
 

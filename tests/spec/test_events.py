@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.spec import canonical_json, events, room_versions, signing
-from app.spec.events import Json
-from app.spec.room_versions import V1, V2, V3, V4, V5, V6, V10, V11, V12, RoomVersion
+from homebody.spec import canonical_json, events, room_versions, signing
+from homebody.spec.events import Json
+from homebody.spec.room_versions import V1, V2, V3, V4, V5, V6, V10, V11, V12, RoomVersion
 from tests.spec import pdus, versions
 
 VERSIONS = [room_versions.VERSIONS[str(number)] for number in range(1, 13)]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.spec import filters
-from app.spec.events import Json
-from app.spec.filters import EVERYTHING, RoomEventFilter
+from homebody.spec import filters
+from homebody.spec.events import Json
+from homebody.spec.filters import EVERYTHING, RoomEventFilter
 from tests.spec import pdus
 
 BOB = "@bob:example.org"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.spec import globs, property_paths
+from homebody.spec import globs, property_paths
 
 
 @pytest.mark.parametrize(

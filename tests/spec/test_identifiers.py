@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.spec import identifiers
-from app.spec.room_versions import V2, V3, V4, V12
+from homebody.spec import identifiers
+from homebody.spec.room_versions import V2, V3, V4, V12
 
 SERVER_NAMES = [
     "matrix.org",

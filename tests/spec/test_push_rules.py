@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.spec import push_rules, push_rulesets, room_versions
-from app.spec.events import Event, Json
-from app.spec.predefined_push_rules import LEGACY
-from app.spec.push_conditions import EventView, Recipient
-from app.spec.push_rules import DEFAULTS, NOTHING, Outcome
-from app.spec.room_state import PowerLevels
+from homebody.spec import push_rules, push_rulesets, room_versions
+from homebody.spec.events import Event, Json
+from homebody.spec.predefined_push_rules import LEGACY
+from homebody.spec.push_conditions import EventView, Recipient
+from homebody.spec.push_rules import DEFAULTS, NOTHING, Outcome
+from homebody.spec.room_state import PowerLevels
 from tests.spec import pdus
 
 ALICE = "@alice:example.org"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.spec import push_rulesets
-from app.spec.events import Json
-from app.spec.push_rulesets import InvalidRule, NoSuchRule
+from homebody.spec import push_rulesets
+from homebody.spec.events import Json
+from homebody.spec.push_rulesets import InvalidRule, NoSuchRule
 from tests.spec import pdus
 
 ALICE = "@alice:example.org"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.spec import redaction, room_versions
-from app.spec.events import Json
-from app.spec.room_versions import V1, V10, V11, V12, RoomVersion
+from homebody.spec import redaction, room_versions
+from homebody.spec.events import Json
+from homebody.spec.room_versions import V1, V10, V11, V12, RoomVersion
 from tests.spec import pdus, versions
 
 VERSIONS = [room_versions.VERSIONS[str(number)] for number in range(1, 13)]

@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from app.spec import room_state
-from app.spec.events import Event, Json
-from app.spec.room_versions import V1, V10, V11, V12
+from homebody.spec import room_state
+from homebody.spec.events import Event, Json
+from homebody.spec.room_versions import V1, V10, V11, V12
 from tests.spec import dag
 from tests.spec.dag import ALICE, BOB, CAROL
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.spec import server_acl
+from homebody.spec import server_acl
 
 EVERYBODY = {"allow": ["*"]}
 

@@ -13,9 +13,9 @@ import signedjson.sign
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.spec import canonical_json, redaction, room_versions, signing
-from app.spec.events import Json
-from app.spec.room_versions import V1, V2, V3, V4, V5, V6, V11, RoomVersion
+from homebody.spec import canonical_json, redaction, room_versions, signing
+from homebody.spec.events import Json
+from homebody.spec.room_versions import V1, V2, V3, V4, V5, V6, V11, RoomVersion
 from tests.spec import pdus, versions
 
 FILE = "cryptographic_test_vectors.md"

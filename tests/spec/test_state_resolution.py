@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from app.spec import state_resolution
-from app.spec.events import Event, StateKey
-from app.spec.room_state import CREATE, JOIN_RULES, POWER_LEVELS
-from app.spec.room_versions import V1, V2, V11, V12, RoomVersion
+from homebody.spec import state_resolution
+from homebody.spec.events import Event, StateKey
+from homebody.spec.room_state import CREATE, JOIN_RULES, POWER_LEVELS
+from homebody.spec.room_versions import V1, V2, V11, V12, RoomVersion
 from tests.spec.dag import ALICE, BOB, CAROL, DAVE, Room
 
 TOPIC = ("m.room.topic", "")

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.spec import event_auth, state_resolution
-from app.spec.event_auth import AuthError
-from app.spec.events import Event, Json, StateKey
-from app.spec.room_state import CREATE, POWER_LEVELS
-from app.spec.room_versions import V1, V2, V11, V12, RoomVersion
+from homebody.spec import event_auth, state_resolution
+from homebody.spec.event_auth import AuthError
+from homebody.spec.events import Event, Json, StateKey
+from homebody.spec.room_state import CREATE, POWER_LEVELS
+from homebody.spec.room_versions import V1, V2, V11, V12, RoomVersion
 from tests.spec.dag import ALICE, BOB, CAROL, DAVE, Room
 
 PEOPLE = (ALICE, BOB, CAROL, DAVE)

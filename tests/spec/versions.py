@@ -7,7 +7,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable
 
-from app.spec.room_versions import RoomVersion
+from homebody.spec.room_versions import RoomVersion
 
 Test = Callable[..., None]
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests import server
+from tests.helpers import server
 
 LAST_LINES = 50
 

@@ -18,7 +18,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests import server
+from tests.helpers import server
 
 ENDS_THE_SESSION = (
     "logout",

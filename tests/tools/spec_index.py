@@ -22,7 +22,9 @@ from pathlib import Path
 from flask import Flask
 from werkzeug.exceptions import HTTPException
 
-from app import config, create_app, serving
+from homebody.application import create_app
+from homebody.config import settings
+from homebody.server import startup
 
 ROOT = Path(__file__).parents[2]
 PINNED = ROOT / "tests/vectors/spec"
@@ -149,7 +151,7 @@ def with_views(app: Flask, wanted: Iterable[Operation]) -> Iterator[Operation]:
 
 
 def view_of(app: Flask, endpoint: str) -> str:
-    """Where a view stands: `app/client_server/login.py:45 login`."""
+    """Where a view stands: `client_server/login.py:45 login`."""
     code = inspect.unwrap(app.view_functions[endpoint]).__code__
     path = Path(code.co_filename).relative_to(ROOT)
     return f"{path}:{code.co_firstlineno} {code.co_name}"
@@ -167,8 +169,8 @@ def is_named_otherwise(operation: Operation) -> bool:
 def server() -> Flask:
     """A server to ask for its routes, on a scratch database that is gone with the process."""
     with tempfile.TemporaryDirectory() as folder:
-        chosen = config.load(None, {}, {"data_dir": folder})
-        serving.migrate(chosen)
+        chosen = settings.load(None, {}, {"data_dir": folder})
+        startup.migrate(chosen)
         app = create_app(chosen)
         app.extensions["db"].close()
     return app

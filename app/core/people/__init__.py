@@ -1,1 +1,0 @@
-"""Accounts, their sessions and devices, and what they say of themselves."""

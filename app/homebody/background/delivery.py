@@ -1,0 +1,222 @@
+"""The outbox is emptied: one greenlet for each destination that has rows.
+
+Which function delivers is a matter of the row's kind. It is given the oldest rows of one
+destination and says how many of them are done with; when the destination can't take them now it
+raises `outside.RemoteError`, and the greenlet waits: one second, then two, four, up to the longest
+wait of the kind. Rows that are older than the kind keeps them are given up. Of a destination that
+is never given up, the owner reads in the log: each hour at least, and how much waits for it.
+
+Everything is delivered at least once: after a crash between the delivery and its note, again. As
+the rows are in the database, a restart changes nothing but the greenlets.
+
+A greenlet is a `threading.Thread` under gevent's patches; without them (tests) it is a real one.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from homebody import outside
+from homebody.core import outbox
+from homebody.core.outbox import Row
+from homebody.errors import MatrixError
+from homebody.storage.database import Database
+
+LOG = logging.getLogger(__name__)
+
+FIRST_WAIT_MS: Final = 1_000
+_SPREAD: Final = 1.2
+"""Waits are so many times as long, at most; they differ so that not all come back at once."""
+_SECONDS_TO_STOP: Final = 1.0
+_SECONDS_AFTER_A_FAULT: Final = 30.0
+_WARN_AT: Final = frozenset({5, 10, 20, 40})
+_WARN_EVERY: Final = 60
+"""Attempts; a bridge that is started again soon is none of the owner's business."""
+
+Deliver = Callable[[Database, str, Sequence[Row]], int]
+"""(db, destination, its oldest rows) → how many of them, from the first, are done with.
+
+At least one; raises outside.RemoteError when the first can't be delivered now.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How rows of one kind are delivered."""
+
+    deliver: Deliver
+    at_once: int = 1
+    """How many rows it is given, at most."""
+    longest_wait_ms: int = 3_600_000
+    """Between two attempts."""
+    kept_ms: int | None = None
+    """How old a row may get that can't be delivered; None: for ever."""
+
+
+class Delivery:
+    """The greenlets of one process. `start` after fork; `stop` before the database is closed."""
+
+    def __init__(self, db: Database, kinds: Mapping[str, Kind]) -> None:
+        self._db = db
+        self._kinds = kinds
+        self._is_running = False
+        self._stopping = threading.Event()
+        self._asked: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._at_work: dict[tuple[str, str], threading.Thread] = {}
+        self._rung: set[tuple[str, str]] = set()
+        """Destinations with rows that their greenlet may not have seen."""
+        self._looked = threading.Condition()
+        self._looks = 0
+        db.deliver = self.ring
+
+    def start(self) -> None:
+        """Deliver what is there already, and from now on what comes."""
+        self._is_running = True
+        threading.Thread(target=self._begin_all, daemon=True).start()
+        self.look()
+
+    def look(self) -> None:
+        """Find rows of which nobody has told: of the last run, or of the command line.
+
+        Who waits for the next attempt looks again as well: the owner may have skipped what failed.
+        """
+        with self._looked:
+            self._looks += 1
+            self._looked.notify_all()
+        with self._db.read() as tx:
+            waiting = outbox.destinations(tx)
+        for kind, destination in waiting:
+            self.ring(kind, destination)
+
+    def ring(self, kind: str, destination: str) -> None:
+        """There are rows for this destination.
+
+        Returns at once, as it is called between a COMMIT and the wake-ups that follow it.
+        """
+        if self._is_running and kind in self._kinds:
+            self._asked.put((kind, destination))
+
+    def stop(self) -> None:
+        """Start nothing new, and give those under way a moment to note what they have done."""
+        self._is_running = False
+        self._stopping.set()
+        self._asked.put(None)
+        with self._looked:
+            self._looked.notify_all()
+        until = time.monotonic() + _SECONDS_TO_STOP
+        with self._lock:
+            workers = list(self._at_work.values())
+        for worker in workers:
+            worker.join(max(until - time.monotonic(), 0))
+
+    def _begin_all(self) -> None:
+        """See that each destination with rows has its greenlet. Run by one greenlet."""
+        while (key := self._asked.get()) is not None:
+            with self._lock:
+                self._rung.add(key)
+                if key not in self._at_work:
+                    worker = threading.Thread(target=self._empty, args=key, daemon=True)
+                    self._at_work[key] = worker
+                    worker.start()
+
+    def _empty(self, kind: str, destination: str) -> None:
+        """Deliver until there is nothing left. Run by the destination's greenlet."""
+        while not self._stopping.is_set():
+            try:
+                if not self._deliver_first(kind, destination) and self._is_left(kind, destination):
+                    return
+            except MatrixError as problem:  # the disk is full, say; the rows are still there
+                LOG.warning("deliveries to %s pause: %s", destination, problem)
+                self._stopping.wait(_SECONDS_AFTER_A_FAULT)
+            except Exception:
+                LOG.exception("deliveries to %s pause", destination)
+                self._stopping.wait(_SECONDS_AFTER_A_FAULT)
+
+    def _deliver_first(self, kind: str, destination: str) -> bool:
+        """Whether there were rows; the oldest of them have had their attempt, when it was time."""
+        self._rung.discard((kind, destination))
+        looks = self._looks
+        with self._db.read() as tx:
+            rows = outbox.first(tx, kind, destination, self._kinds[kind].at_once)
+        if not rows:
+            return False
+        seconds = rows[0].next_try_ts / 1000 - time.time()
+        longest = self._kinds[kind].longest_wait_ms * _SPREAD / 1000
+        # A wait that nobody gave out: the clock went back, and then it is time as well.
+        # After a wait the rows are read again, as they may be others by then.
+        if 0 < seconds < longest:
+            with self._looked:
+                self._looked.wait_for(lambda: self._is_disturbed(looks), seconds)
+        else:
+            self._try(kind, destination, rows)
+        return True
+
+    def _is_disturbed(self, looks: int) -> bool:
+        """Whether a wait for the next attempt is to end early."""
+        return self._looks != looks or self._stopping.is_set()
+
+    def _is_left(self, kind: str, destination: str) -> bool:
+        """Whether a greenlet without rows may end: nobody has rung since it looked."""
+        with self._lock:
+            if (kind, destination) in self._rung:
+                return False
+            del self._at_work[kind, destination]
+            return True
+
+    def _try(self, kind: str, destination: str, rows: Sequence[Row]) -> None:
+        if self._stopping.is_set():
+            return
+        try:
+            count = self._kinds[kind].deliver(self._db, destination, rows)
+        except outside.RemoteError as problem:
+            self._postpone(kind, destination, rows, str(problem))
+        except Exception as problem:  # a fault of ours must not be tried in a busy loop
+            LOG.exception("a delivery to %s failed", destination)
+            self._postpone(kind, destination, rows, str(problem))
+        else:
+            with self._db.write() as tx:
+                outbox.done(tx, [row.id for row in rows[:count]])
+            if rows[0].tries >= min(_WARN_AT) and self._kinds[kind].kept_ms is None:
+                LOG.warning("%s %s takes what waits for it again", kind, destination)
+
+    def _postpone(self, name: str, destination: str, rows: Sequence[Row], problem: str) -> None:
+        oldest, kind = rows[0], self._kinds[name]
+        spread = random.uniform(2 - _SPREAD, _SPREAD)  # noqa: S311 - no secret
+        wait_ms = min(FIRST_WAIT_MS * 2 ** min(oldest.tries, 30), kind.longest_wait_ms)
+        wait_ms = round(wait_ms * spread)
+        with self._db.write() as tx:
+            if kind.kept_ms is not None and oldest.created_ts + kind.kept_ms < tx.now_ms:
+                LOG.warning("given up after %d attempts: %s", oldest.tries + 1, problem)
+                outbox.done(tx, [oldest.id])
+                return
+            LOG.info("attempt %d failed, next in %d ms: %s", oldest.tries + 1, wait_ms, problem)
+            outbox.failed(tx, rows, tx.now_ms + wait_ms, problem)
+        if kind.kept_ms is None and _is_worth_a_warning(oldest.tries + 1):
+            self._warn(name, destination, problem)
+
+    def _warn(self, kind: str, destination: str, problem: str) -> None:
+        with self._db.read() as tx:
+            found = [it for it in outbox.queues(tx, kind) if it.destination == destination]
+        for it in found:  # none when the owner has just skipped them
+            since_ts = it.first.failing_since_ts or it.first.created_ts
+            LOG.warning(
+                "%s %s has taken nothing for %d minutes (attempts: %d, waiting: %d): %s",
+                kind,
+                destination,
+                (time.time() - since_ts / 1000) / 60,
+                it.first.tries,
+                it.count,
+                problem,
+            )
+
+
+def _is_worth_a_warning(tries: int) -> bool:
+    return tries in _WARN_AT or tries % _WARN_EVERY == 0

@@ -1,0 +1,74 @@
+"""Rows of the outbox become mails about unread messages; core/push/mail_notices.py has the rules.
+
+Spec: client-server-api#post_matrixclientv3pushersset
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from homebody.background.delivery import Kind
+from homebody.core import outbox
+from homebody.core.outbox import Row
+from homebody.core.push import mail_notices, pushers
+from homebody.outside import RemoteError, mail
+from homebody.storage.database import Database
+
+LOG = logging.getLogger(__name__)
+
+KEPT_MS: Final = 24 * 3_600_000
+"""Nobody wants to be told of yesterday's messages when the mail server is back."""
+LONGEST_WAIT_MS: Final = 15 * 60_000
+
+
+def _deliver(db: Database, destination: str, rows: Sequence[Row]) -> int:
+    """Send a mail if it is time for one, and leave a row for the next look.
+
+    The row that was, and the one that comes, change places in one write: a message that comes
+    meanwhile finds one of them.
+    """
+    row = rows[0]
+    with db.read() as tx:
+        mailbox = pushers.mailbox(tx, destination)
+        news = None if mailbox is None else mail_notices.news(tx, mailbox, row.payload)
+    if mailbox is None or news is None:
+        _end(db, destination, row)
+        return 1
+    settings = db.server.config.push
+    if news.is_due:
+        _send(db, mailbox, news.message)
+        wait_ms, after = settings.mail_interval_ms, news.newest
+    else:
+        wait_ms, after = settings.mail_delay_ms, row.payload["after"]
+    with db.write() as writing:
+        look = {"after": after, "upto": news.newest}
+        at = writing.now_ms + wait_ms
+        outbox.instead(writing, pushers.MAIL_KIND, destination, row, look, at)
+    return 1
+
+
+KIND: Final = Kind(_deliver, longest_wait_ms=LONGEST_WAIT_MS, kept_ms=KEPT_MS)
+
+
+def _end(db: Database, destination: str, row: Row) -> None:
+    """Take the row away, unless something has become unread since it was looked at."""
+    with db.write() as tx:
+        mailbox = pushers.mailbox(tx, destination)
+        if mailbox is None or mail_notices.news(tx, mailbox, row.payload) is None:
+            outbox.done(tx, [row.id])
+            return
+        look = {"after": row.payload["after"], "upto": tx.position}
+        at = tx.now_ms + tx.server.config.push.mail_delay_ms
+        outbox.instead(tx, pushers.MAIL_KIND, destination, row, look, at)
+
+
+def _send(db: Database, mailbox: pushers.Mailbox, message: mail.Message) -> None:
+    """Raises RemoteError when the mail server can't take it now."""
+    try:
+        mail.send(db.server.config, mailbox.address, message)
+    except mail.RefusedError as error:  # not to be tried again before the next message
+        LOG.warning("no mail to %s: %s", mailbox.address, error)
+    except mail.MailError as error:
+        raise RemoteError("unreachable", f"the mail server: {error}") from error

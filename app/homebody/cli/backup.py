@@ -1,0 +1,181 @@
+"""The commands `homebody backup` and `homebody restore`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import click
+
+from homebody import cli
+from homebody.cli import as_json, print_json
+from homebody.cli.accounts import open_migrated
+from homebody.config import settings
+from homebody.config.settings import Config
+from homebody.core import outbox
+from homebody.core.encryption import key_backup, one_time_keys
+from homebody.server import backup as backups
+from homebody.server import restore as restoring
+from homebody.server import startup
+from homebody.server.backup import Copied
+from homebody.server.copies import BackupError, Progress
+from homebody.storage import fsync
+
+POLITE: Final = 10
+"""How far others come first at the processor: the server, above all."""
+
+LEAST_SKIPPED: Final = 10**12
+"""How many numbers are left out at least, as the clock of a new machine may not be set yet."""
+
+folder = click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
+
+
+@click.command()
+@folder
+@as_json
+@click.pass_context
+def backup(ctx: click.Context, folder: Path, *, is_json: bool) -> None:
+    """Copy database, signing key and media into a folder, also while the server runs.
+
+    Into the folder of an older backup only new media are copied. It holds all secrets.
+    """
+    config = cli.load_config(ctx)
+    os.nice(POLITE)
+    with _failures(), _bar("Database") as on_pages, _bar("Media") as on_files:
+        copied = backups.make(config, folder, on_pages, on_files)
+    _tell(copied, f"Backed up to {folder}", is_json=is_json)
+
+
+@click.command()
+@folder
+@click.option(
+    "--skip-damaged-media",
+    "is_lossy",
+    is_flag=True,
+    help="Restore although files that users uploaded are missing or damaged.",
+)
+@as_json
+@click.pass_context
+def restore(ctx: click.Context, folder: Path, *, is_lossy: bool, is_json: bool) -> None:
+    """Fill an empty data folder from a backup.
+
+    The backup is checked first; a restore that fails leaves the folder as it was. The configuration
+    in the backup is that of the restored server, unless there is another one.
+    """
+    with _failures(), contextlib.ExitStack() as stack:
+        stack.enter_context(_kept(folder))
+        config = _config_of_restored(ctx, folder)
+        if config.data_dir.exists():  # else it is made when everything is checked
+            stack.enter_context(_locked(config))
+        with _bar("Checking") as on_check:
+            plan = restoring.check(config, folder, on_check, is_lossy=is_lossy)
+        if not config.data_dir.exists():
+            stack.enter_context(_locked(config))
+        on_files = stack.enter_context(_bar("Media"))
+        on_pages = stack.enter_context(_bar("Database"))
+        with restoring.filling(plan, on_pages, on_files) as copied:
+            startup.migrate(config)
+            _leave_the_past(config)
+    _tell(copied, f"Restored from {folder}", is_json=is_json)
+
+
+def _config_of_restored(ctx: click.Context, folder: Path) -> Config:
+    """Return the settings that the restored server will have.
+
+    They are those of the backup's configuration, if that is the one which the server will read.
+    """
+    before = cli.load_config(ctx)
+    read = ctx.obj or settings.file_in_force(os.environ)
+    file = restoring.configuration(before.data_dir, folder)
+    if file is None or (read is not None and read != before.data_dir / settings.FILE_NAME):
+        return before
+    config = settings.load(file, os.environ)
+    if config.data_dir != before.data_dir:
+        raise BackupError(
+            f"The configuration in {folder} is for the data folder {config.data_dir}, not for"
+            f" {before.data_dir}: set HOMEBODY_DATA_DIR to where the server is to be"
+        )
+    return config
+
+
+@contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """Keep a backup from being changed. Raises BackupError while it is."""
+    if not folder.is_dir():
+        yield
+        return
+    with fsync.held(folder, is_shared=True) as is_free:
+        if not is_free:
+            raise BackupError(f"A backup into {folder} is under way")
+        yield
+
+
+@contextmanager
+def _locked(config: Config) -> Iterator[None]:
+    lock = startup.lock_data_dir(config.data_dir)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _leave_the_past(config: Config) -> None:
+    """Let nothing that the lost server gave out after the backup be taken for something new.
+
+    Clients show sync tokens of later than the backup, and know filters and versions of key backups
+    by numbers that follow the clock; bridges know the numbers of transactions; and a one-time key
+    that somebody has got must not be given out again: clients make new ones.
+    Each server that was restored earlier from the same backup has given out numbers as well. So
+    the time says how many are left out: no server uses one each millisecond.
+    """
+    with open_migrated(config) as database, database.write() as tx:
+        count = max(tx.now_ms, LEAST_SKIPPED)
+        tx.skip_positions(count)
+        outbox.skip_ids(tx, count)
+        one_time_keys.forget_all(tx)
+        key_backup.skip_etags(tx, count)
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    try:
+        yield
+    except BackupError as error:
+        raise cli.Failure(str(error)) from error
+
+
+@contextmanager
+def _bar(label: str) -> Iterator[Progress]:
+    """A progress bar on stderr, for people."""
+    with click.progressbar(length=1, label=label, file=sys.stderr, hidden=not os.isatty(2)) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        yield show
+
+
+def _tell(copied: Copied, said: str, *, is_json: bool) -> None:
+    if copied.lost_files:
+        click.echo(
+            f"homebody: {copied.lost_files} files that users uploaded are missing or damaged",
+            err=True,
+        )
+    if is_json:
+        print_json(dataclasses.asdict(copied))
+        return
+    megabytes = copied.database_bytes / 1e6
+    click.echo(f"{said}: a database of {megabytes:.1f} MB, {_files(copied)}")
+
+
+def _files(copied: Copied) -> str:
+    if not copied.new_files:
+        return f"{copied.files} files"
+    return f"{copied.files} files, {copied.new_files} of them new ({copied.new_bytes / 1e6:.1f} MB)"

@@ -1,0 +1,110 @@
+"""The account itself: whose it is, its password, its end.
+
+Spec: client-server-api#account-management, client-server-api#current-account-information
+"""
+
+from __future__ import annotations
+
+import msgspec
+from flask import Blueprint
+
+from homebody import context, errors
+from homebody.client_server import http, interactive
+from homebody.core.accounts import accounts, threepids, validation
+from homebody.core.sessions import deactivation, devices, login
+from homebody.spec.events import Json
+
+bp = Blueprint("account", __name__)
+
+
+class ChangePassword(msgspec.Struct):
+    """The body of a request for another password; `auth` is read by interactive.py."""
+
+    new_password: str
+    logout_devices: bool = True
+
+
+class Deactivate(msgspec.Struct):
+    """The body of a request to close the account."""
+
+    erase: bool = False
+
+
+@bp.get("/account/whoami")
+@http.authenticated
+def get_token_owner() -> Json:
+    """Who has the access token.
+
+    Spec: client-server-api#get_matrixclientv3accountwhoami
+    """
+    me = http.requester()
+    device = {"device_id": me.device_id} if me.device_id else {}  # a bridge may have none
+    return {"user_id": me.user_id, **device, "is_guest": me.is_guest}
+
+
+@bp.post("/account/password")
+@http.optionally_authenticated
+def change_password() -> Json:
+    """Take a new password, once the old one was given. This session goes on.
+
+    Who has forgotten it, and so has no token, opens a link in a mail instead.
+    Spec: client-server-api#post_matrixclientv3accountpassword
+    """
+    body = http.json_object()
+    me = http.maybe_requester()
+    if me is None and context.server().config.smtp.host is None:
+        raise errors.missing_token()
+    wish = http.convert(body, ChangePassword)
+    if me is not None and me.service is not None:
+        raise errors.forbidden("Users of application services have no password")
+    accounts.check_new_password(context.server().config, wish.new_password)
+    if me is None:
+        _reset_password(body, wish)
+        return {}
+    interactive.require_password(body)
+    password_hash = accounts.hash_password(context.server(), wish.new_password)
+    if wish.logout_devices:
+        devices.end_most(context.db(), me.user_id, but=me.device_id)
+    with context.db().write() as tx:
+        login.change_password(tx, me.user_id, password_hash)
+        if wish.logout_devices:
+            devices.remove_all(tx, me.user_id, but=me.device_id)
+    return {}
+
+
+def _reset_password(body: Json, wish: ChangePassword) -> None:
+    """Raises M_THREEPID_NOT_FOUND when the address has been taken from the account meanwhile.
+
+    M_USER_LOCKED: "on all but" logging out, also where nobody needs a token.
+    Spec: client-server-api#account-locking
+    """
+    context.rate_limits().check("rc_login.address", http.address_key())
+    proof = interactive.require_email(body)
+    password_hash = accounts.hash_password(context.server(), wish.new_password)
+    with context.db().write() as tx:
+        validation.use_up(tx, proof.sid)
+        user_id = threepids.owner(tx, proof.address)
+        if user_id is None:
+            raise errors.threepid_not_found("No account has this address any more")
+        account = accounts.find(tx, user_id)
+        if account is not None and account.is_locked:
+            raise errors.user_locked()
+        login.change_password(tx, user_id, password_hash)
+        if wish.logout_devices:
+            devices.remove_all(tx, user_id)
+
+
+@bp.post("/account/deactivate")
+@http.authenticated
+def deactivate_account() -> Json:
+    """Close the account for ever, once the password was given.
+
+    Spec: client-server-api#post_matrixclientv3accountdeactivate
+    """
+    body = http.json_object()
+    wish = http.convert(body, Deactivate)
+    interactive.require_password(body)
+    me = http.requester()
+    devices.end_most(context.db(), me.user_id, last=me.device_id)
+    deactivation.deactivate(context.db(), me.user_id, erase=wish.erase)
+    return {"id_server_unbind_result": "success"}  # "if the homeserver has no identifiers"

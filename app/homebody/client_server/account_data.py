@@ -1,0 +1,98 @@
+"""Account data and tags.
+
+Spec: client-server-api#client-config, client-server-api#room-tagging
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Blueprint
+
+from homebody import context, errors
+from homebody.client_server import http
+from homebody.client_server.http import authenticated, must_be_me
+from homebody.core.user_data import account_data, tags
+from homebody.spec import identifiers
+from homebody.spec.events import Json
+
+bp = Blueprint("account_data", __name__)
+
+MAX_BODY_BYTES: Final = 4 * account_data.MAX_BYTES
+"""Spaces and escapes included."""
+
+
+@bp.put("/user/<user_id>/account_data/<event_type>")
+@authenticated
+def set_account_data(user_id: str, event_type: str) -> Json:
+    """Keep a JSON object for all of the user's devices."""
+    must_be_me(user_id)
+    content = http.json_object(max_bytes=MAX_BODY_BYTES)
+    with context.db().write() as tx:
+        account_data.put(tx, user_id, event_type, content)
+    return {}
+
+
+@bp.get("/user/<user_id>/account_data/<event_type>")
+@authenticated
+def get_account_data(user_id: str, event_type: str) -> Json:
+    """What was kept under this type."""
+    must_be_me(user_id)
+    with context.db().read() as tx:
+        return account_data.get(tx, user_id, event_type)
+
+
+@bp.put("/user/<user_id>/rooms/<room_id>/account_data/<event_type>")
+@authenticated
+def set_account_data_per_room(user_id: str, room_id: str, event_type: str) -> Json:
+    """Keep a JSON object that is about a room."""
+    _check(user_id, room_id)
+    content = http.json_object(max_bytes=MAX_BODY_BYTES)
+    with context.db().write() as tx:
+        account_data.put(tx, user_id, event_type, content, room_id)
+    return {}
+
+
+@bp.get("/user/<user_id>/rooms/<room_id>/account_data/<event_type>")
+@authenticated
+def get_account_data_per_room(user_id: str, room_id: str, event_type: str) -> Json:
+    """What was kept about the room under this type."""
+    _check(user_id, room_id)
+    with context.db().read() as tx:
+        return account_data.get(tx, user_id, event_type, room_id)
+
+
+@bp.get("/user/<user_id>/rooms/<room_id>/tags")
+@authenticated
+def get_room_tags(user_id: str, room_id: str) -> Json:
+    """The tags that the user has given the room."""
+    _check(user_id, room_id)
+    with context.db().read() as tx:
+        return {"tags": tags.get(tx, user_id, room_id)}
+
+
+@bp.put("/user/<user_id>/rooms/<room_id>/tags/<tag>")
+@authenticated
+def set_room_tag(user_id: str, room_id: str, tag: str) -> Json:
+    """Give the room a tag."""
+    _check(user_id, room_id)
+    information = http.json_object()
+    with context.db().write() as tx:
+        tags.put(tx, user_id, room_id, tag, information)
+    return {}
+
+
+@bp.delete("/user/<user_id>/rooms/<room_id>/tags/<tag>")
+@authenticated
+def delete_room_tag(user_id: str, room_id: str, tag: str) -> Json:
+    """Take a tag from the room."""
+    _check(user_id, room_id)
+    with context.db().write() as tx:
+        tags.remove(tx, user_id, room_id, tag)
+    return {}
+
+
+def _check(user_id: str, room_id: str) -> None:
+    must_be_me(user_id)
+    if not identifiers.is_room_id(room_id):
+        raise errors.invalid_param("That is no room id")

@@ -1,0 +1,74 @@
+"""What administrators do with accounts of others.
+
+Spec: client-server-api#server-administration
+"""
+
+from __future__ import annotations
+
+import msgspec
+from flask import Blueprint
+
+from homebody import context
+from homebody.client_server import http
+from homebody.client_server.http import authenticated, requester
+from homebody.core.accounts import moderation
+from homebody.spec.events import Json
+
+bp = Blueprint("admin", __name__)
+bp_v1 = Blueprint("admin_v1", __name__, url_prefix="/_matrix/client/v1")
+
+
+class Lock(msgspec.Struct):
+    """The body of a request to lock or unlock."""
+
+    locked: bool
+
+
+class Suspend(msgspec.Struct):
+    """The body of a request to suspend, or not any more."""
+
+    suspended: bool
+
+
+@bp.get("/admin/whois/<user_id>")
+@authenticated
+def get_who_is(user_id: str) -> Json:
+    """From where a user's devices were last used."""
+    with context.db().read() as tx:
+        return moderation.whois(tx, requester(), user_id, context.last_seen())
+
+
+@bp_v1.get("/admin/lock/<user_id>")
+@authenticated
+def get_admin_lock_user(user_id: str) -> Json:
+    """Whether an account is locked."""
+    with context.db().read() as tx:
+        return {"locked": moderation.find(tx, requester(), user_id).is_locked}
+
+
+@bp_v1.put("/admin/lock/<user_id>")
+@authenticated
+def set_admin_lock_user(user_id: str) -> Json:
+    """Lock an account, or unlock it."""
+    body = http.body_as(Lock)
+    with context.db().write() as tx:
+        moderation.set_locked(tx, requester(), user_id, is_locked=body.locked)
+    return {"locked": body.locked}
+
+
+@bp_v1.get("/admin/suspend/<user_id>")
+@authenticated
+def get_admin_suspend_user(user_id: str) -> Json:
+    """Whether an account is suspended."""
+    with context.db().read() as tx:
+        return {"suspended": moderation.find(tx, requester(), user_id).is_suspended}
+
+
+@bp_v1.put("/admin/suspend/<user_id>")
+@authenticated
+def set_admin_suspend_user(user_id: str) -> Json:
+    """Suspend an account, or let it go on."""
+    body = http.body_as(Suspend)
+    with context.db().write() as tx:
+        moderation.set_suspended(tx, requester(), user_id, is_suspended=body.suspended)
+    return {"suspended": body.suspended}

@@ -1,0 +1,109 @@
+"""Dehydrated devices, at the paths that clients know; the Edge has put v3 for "unstable" in them.
+
+Deviates: the specification has none of this; it is the proposal MSC3814 as matrix-js-sdk and
+matrix-rust-sdk use it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import orjson
+from flask import Blueprint, request
+
+from homebody import context
+from homebody.client_server import http
+from homebody.client_server.keys import DeviceKeys, SignedKey
+from homebody.core.sessions import dehydrated_devices
+from homebody.core.sync import tokens
+from homebody.core.sync.tokens import SyncToken
+from homebody.spec.events import Json
+
+bp = Blueprint(
+    "dehydrated_devices", __name__, url_prefix="/_matrix/client/v3/org.matrix.msc3814.v1"
+)
+
+
+class DeviceData(msgspec.Struct):
+    """The private half; beside the algorithm it is nobody's business what is in it."""
+
+    algorithm: str
+
+
+class Upload(msgspec.Struct):
+    """The body of an upload."""
+
+    device_id: str
+    device_data: DeviceData
+    device_keys: DeviceKeys
+    initial_device_display_name: str | None = None
+    one_time_keys: dict[str, SignedKey | str] | None = None
+    fallback_keys: dict[str, SignedKey | str] | None = None
+
+
+class MoreEvents(msgspec.Struct):
+    """The body of a request for messages."""
+
+    next_batch: str | None = None
+
+
+@bp.put("/dehydrated_device")
+@http.authenticated
+def put_dehydrated_device() -> Json:
+    """Keep a new dehydrated device in place of the one before."""
+    body = http.json_object()
+    checked = http.convert(body, Upload)
+    wish = dehydrated_devices.Wish(
+        checked.device_id,
+        body["device_data"],
+        body["device_keys"],
+        body.get("one_time_keys") or {},
+        body.get("fallback_keys") or {},
+        checked.initial_device_display_name,
+    )
+    with context.db().write() as tx:
+        dehydrated_devices.put(tx, http.requester().user_id, wish)
+    return {"device_id": wish.device_id}
+
+
+@bp.get("/dehydrated_device")
+@http.authenticated
+def get_dehydrated_device() -> Json:
+    """The device to bring to life again."""
+    with context.db().read() as tx:
+        return dehydrated_devices.get(tx, http.requester().user_id)
+
+
+@bp.delete("/dehydrated_device")
+@http.authenticated
+def delete_dehydrated_device() -> Json:
+    """End it."""
+    with context.db().write() as tx:
+        return {"device_id": dehydrated_devices.remove(tx, http.requester().user_id)}
+
+
+@bp.get("/dehydrated_device/<device_id>/events")
+@http.authenticated
+def get_dehydrated_device_events(device_id: str) -> Json:
+    """What waits for the device, from `from` on; next_batch is there as long as there is more."""
+    events, token = _events(device_id, request.args.get("from"))
+    return {"events": events} if token is None else {"events": events, "next_batch": str(token)}
+
+
+@bp.post("/dehydrated_device/<device_id>/events")
+@http.authenticated
+def post_dehydrated_device_events(device_id: str) -> Json:
+    """The same for clients that ask by POST: they go on until there are no events in the answer."""
+    since = http.body_as(MoreEvents).next_batch
+    events, token = _events(device_id, since)
+    if token is None:
+        with context.db().read() as tx:
+            token = SyncToken(tx.position)
+    return {"events": events, "next_batch": str(token)}
+
+
+def _events(device_id: str, since: str | None) -> tuple[list[orjson.Fragment], SyncToken | None]:
+    """The messages after a token, and the next token if there are more."""
+    with context.db().read() as tx:
+        position = tokens.parse(since, tx.position).position if since else 0
+        found = dehydrated_devices.messages(tx, http.requester().user_id, device_id, position)
+    return found.events, None if found.cut_after is None else SyncToken(found.cut_after)

@@ -1,0 +1,99 @@
+"""The sessions of a user: see them, name them, end them.
+
+Spec: client-server-api#device-management
+"""
+
+from __future__ import annotations
+
+import msgspec
+from flask import Blueprint
+
+from homebody import context
+from homebody.client_server import http, interactive
+from homebody.core.sessions import devices, identity
+from homebody.spec.events import Json
+
+bp = Blueprint("devices", __name__)
+
+
+class Rename(msgspec.Struct):
+    """The body of a request to change a device."""
+
+    display_name: str | None = None
+
+
+class DeleteDevices(msgspec.Struct):
+    """The body of a request to end several sessions."""
+
+    devices: list[str]
+
+
+@bp.get("/devices")
+@http.authenticated
+def get_devices() -> Json:
+    """All devices of the user.
+
+    Spec: client-server-api#get_matrixclientv3devices
+    """
+    with context.db().read() as tx:
+        return {"devices": devices.all_of(tx, http.requester().user_id, context.last_seen())}
+
+
+@bp.get("/devices/<device_id>")
+@http.authenticated
+def get_device(device_id: str) -> Json:
+    """One device of the user.
+
+    Spec: client-server-api#get_matrixclientv3devicesdeviceid
+    """
+    with context.db().read() as tx:
+        return devices.get(tx, http.requester().user_id, device_id, context.last_seen())
+
+
+@bp.put("/devices/<device_id>")
+@http.authenticated
+def update_device(device_id: str) -> Json | tuple[Json, int]:
+    """Give a device another name; for application services, also make one (201).
+
+    Spec: client-server-api#put_matrixclientv3devicesdeviceid
+    """
+    body = http.body_as(Rename)
+    me = http.requester()
+    with context.db().write() as tx:
+        if me.service is None:
+            devices.rename(tx, me.user_id, device_id, body.display_name)
+            return {}
+        is_new = identity.put_device(tx, me.user_id, device_id, body.display_name)
+    return {}, 201 if is_new else 200
+
+
+@bp.delete("/devices/<device_id>")
+@http.authenticated
+def delete_device(device_id: str) -> Json:
+    """End a session, once the password was given.
+
+    Spec: client-server-api#delete_matrixclientv3devicesdeviceid
+    """
+    interactive.require_password(http.json_object(may_be_empty=True))
+    me = http.requester()
+    devices.end_most(context.db(), me.user_id, [device_id])
+    with context.db().write() as tx:
+        devices.remove(tx, me.user_id, [device_id])
+    return {}
+
+
+@bp.post("/delete_devices")
+@http.authenticated
+def delete_devices() -> Json:
+    """End several sessions, once the password was given.
+
+    Spec: client-server-api#post_matrixclientv3delete_devices
+    """
+    body = http.json_object()
+    wish = http.convert(body, DeleteDevices)
+    interactive.require_password(body)
+    me = http.requester()
+    devices.end_most(context.db(), me.user_id, wish.devices, last=me.device_id)
+    with context.db().write() as tx:
+        devices.remove(tx, me.user_id, wish.devices)
+    return {}

@@ -1,0 +1,111 @@
+"""How clients listened before /sync, and how who is in no room still looks into one.
+
+GET /events is deprecated, but for its form with a room: that one is how rooms are previewed.
+Spec: client-server-api#room-previews, client-server-api#get_matrixclientv3events,
+client-server-api#get_matrixclientv3initialsync
+"""
+
+from __future__ import annotations
+
+import orjson
+from flask import Blueprint, request
+
+from homebody import context
+from homebody.client_server import http, long_poll
+from homebody.core.ephemeral import presence
+from homebody.core.events import encoding
+from homebody.core.legacy import event_stream, initial_sync
+from homebody.core.legacy.event_stream import News
+from homebody.core.legacy.initial_sync import KnownRoom
+from homebody.core.rooms.previews import Preview
+from homebody.core.sync import tokens
+from homebody.core.sync.tokens import SyncToken
+from homebody.core.user_data import account_data
+from homebody.spec import filters
+from homebody.spec.events import Json
+from homebody.storage.database import Reader
+
+bp = Blueprint("event_stream", __name__)
+
+MAX_NEWS = 100
+"""Events in one answer of GET /events."""
+MAX_EVENTS = 100
+"""Of each room in an answer of GET /initialSync."""
+
+
+@bp.get("/events")
+@http.authenticated
+def get_events() -> Json:
+    """What has happened since a token, in all rooms of the user or in one that they look into.
+
+    Waits up to `timeout` ms until something has.
+    Spec: client-server-api#get_matrixclientv3events, client-server-api#room-previews
+    """
+    me, room_id = http.requester(), request.args.get("room_id")
+    timeout_ms = http.query_integer("timeout", 0, cap=long_poll.MAX_TIMEOUT_MS)
+    begin = request.args.get("from")
+    with context.db().read() as tx:
+        start = tokens.parse(begin, tx.position).position if begin else tx.position
+
+    def look() -> tuple[News, list[orjson.Fragment]]:
+        with context.db().read() as tx:
+            news = _news(tx, me.user_id, room_id, start)
+            return news, encoding.encode_all(tx, me, news.events)
+
+    with presence.syncing(context.ephemeral(), me.user_id, me.device_id):
+        news, encoded = long_poll.first(
+            me.user_id, timeout_ms, look, lambda found: bool(found[0].events), room_id=room_id
+        )
+    return {
+        "start": begin or str(SyncToken(start)),
+        "chunk": encoded,
+        "end": str(SyncToken(news.end)),
+    }
+
+
+@bp.get("/initialSync", endpoint="initial_sync")
+@http.authenticated
+def initial_sync_() -> Json:
+    """All rooms of the user with their state and last events, and whatever else is theirs.
+
+    Spec: client-server-api#get_matrixclientv3initialsync
+    """
+    user_id = http.requester().user_id
+    limit = http.query_integer("limit", 20, cap=MAX_EVENTS)
+    is_archived = http.query_boolean("archived")
+    with context.db().read() as tx:
+        rooms = initial_sync.rooms(tx, user_id, limit, with_left=is_archived)
+        return {
+            "end": str(SyncToken(tx.position)),
+            "presence": presence.since(tx, context.ephemeral(), user_id, 0),
+            "rooms": [_room(tx, room) for room in rooms],
+            "account_data": account_data.since(tx, user_id, 0, tx.position).get("", []),
+        }
+
+
+def _news(tx: Reader, user_id: str, room_id: str | None, start: int) -> News:
+    if room_id is None:
+        return event_stream.since(tx, user_id, start, MAX_NEWS, filters.EVERY_ROOM_EVENT)
+    return event_stream.peek(tx, user_id, room_id, start, MAX_NEWS)
+
+
+def _room(tx: Reader, room: KnownRoom) -> Json:
+    shown: Json = {"room_id": room.room_id, "membership": room.membership}
+    if room.invite is not None:
+        shown["invite"] = encoding.encode(tx, http.requester(), room.invite)
+    return shown | (described(tx, room.preview) if room.preview is not None else {})
+
+
+def described(tx: Reader, found: Preview) -> Json:
+    """What a room is like, in the words of both kinds of initialSync."""
+    me = http.requester()
+    return {
+        "messages": {
+            "chunk": encoding.encode_all(tx, me, found.events),
+            "start": str(SyncToken(found.start)),
+            "end": str(SyncToken(found.end)),
+        },
+        "state": encoding.encode_state(tx, me, found.state),
+        "visibility": found.directory,
+        "account_data": found.account_data,
+    }

@@ -1,0 +1,178 @@
+"""The keys of devices: published, asked for, claimed.
+
+Spec: client-server-api#key-management-api
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from flask import Blueprint
+
+from homebody import context, errors
+from homebody.client_server import http
+from homebody.core.encryption import device_keys, one_time_keys
+from homebody.core.encryption.one_time_keys import Key
+from homebody.core.sync import device_lists, tokens
+from homebody.spec import identifiers
+from homebody.spec.events import Json
+
+bp = Blueprint("keys", __name__)
+
+MAX_CLAIMS = 10_000
+"""Of one request: the devices in a large room."""
+MAX_QUERIED = 10_000
+"""Users of one request. Clients ask for 250 at once, or for those of a large room."""
+CLAIMED_AT_ONCE = 500
+"""In one write, in which nobody else can write."""
+CLAIMS_IN_ONE = 100
+QUERIED_IN_ONE = 250
+"""How many users, or devices, count as one request where requests are limited."""
+
+
+class DeviceKeys(msgspec.Struct):
+    """What a device publishes about itself; kept as it came."""
+
+    user_id: str
+    device_id: str
+    algorithms: list[str]
+    keys: dict[str, str]
+    signatures: dict[str, dict[str, str]]
+
+
+class SignedKey(msgspec.Struct):
+    """A one-time or fallback key that is no bare string; kept as it came."""
+
+    key: str
+    signatures: dict[str, dict[str, str]]
+
+
+class UploadKeys(msgspec.Struct):
+    """The body of /keys/upload. Clients send null for what they have not."""
+
+    device_keys: Json | None = None
+    one_time_keys: dict[str, Key] | None = None
+    fallback_keys: dict[str, Key] | None = None
+
+
+class QueryKeys(msgspec.Struct):
+    """The body of /keys/query."""
+
+    device_keys: dict[str, list[str]]
+    timeout: int = 0  # ms to wait for other servers; there are none
+
+
+class ClaimKeys(msgspec.Struct):
+    """The body of /keys/claim."""
+
+    one_time_keys: dict[str, dict[str, str]]
+    timeout: int = 0  # as above
+
+
+@bp.post("/keys/upload")
+@http.authenticated
+def upload_keys() -> Json:
+    """Publish keys of the device, and hear how many one-time keys it has.
+
+    Spec: client-server-api#post_matrixclientv3keysupload
+    """
+    body = http.body_as(UploadKeys)
+    if body.device_keys is not None:
+        http.convert_part(body.device_keys, DeviceKeys)
+    _check_keys(body.one_time_keys or {})
+    _check_keys(body.fallback_keys or {})
+    me = http.requester()
+    if not (body.device_keys or body.one_time_keys or body.fallback_keys):
+        with context.db().read() as tx:
+            return _counts(one_time_keys.counts(tx, me.user_id, me.device_id).one_time_keys)
+    with context.db().write() as tx:
+        device_keys.check_exists(tx, me.user_id, me.device_id)
+        if body.device_keys is not None:
+            device_keys.put(tx, me.user_id, me.device_id, body.device_keys)
+        if body.one_time_keys:
+            one_time_keys.add(tx, me.user_id, me.device_id, body.one_time_keys)
+        if body.fallback_keys:
+            one_time_keys.set_fallbacks(tx, me.user_id, me.device_id, body.fallback_keys)
+        counts = one_time_keys.counts(tx, me.user_id, me.device_id).one_time_keys
+    return _counts(counts)
+
+
+@bp.post("/keys/query")
+@http.authenticated
+@http.only_reads
+def query_keys() -> Json:
+    """The keys by which to recognise users and their devices.
+
+    Spec: client-server-api#post_matrixclientv3keysquery
+    """
+    wanted = http.body_as(QueryKeys, max_bytes=http.MAX_LARGE_BODY_BYTES).device_keys
+    if len(wanted) > MAX_QUERIED:
+        raise errors.too_large(f"A request asks for keys of at most {MAX_QUERIED} users")
+    _check_users(wanted)
+    cost = 1 + len(wanted) // QUERIED_IN_ONE
+    context.rate_limits().check("rc_key_queries", http.requester().user_id, cost)
+    with context.db().read() as tx:
+        return device_keys.query(tx, http.requester().user_id, wanted)
+
+
+@bp.post("/keys/claim")
+@http.authenticated
+def claim_keys() -> Json:
+    """A key for each of these devices, by which to begin a session with it.
+
+    Spec: client-server-api#post_matrixclientv3keysclaim
+    """
+    asked = http.body_as(ClaimKeys, max_bytes=http.MAX_LARGE_BODY_BYTES).one_time_keys
+    _check_users(asked)
+    wanted = [
+        (user_id, device_id, algorithm)
+        for user_id, devices in asked.items()
+        for device_id, algorithm in devices.items()
+    ]
+    if len(wanted) > MAX_CLAIMS:
+        raise errors.too_large(f"A request claims keys of at most {MAX_CLAIMS} devices")
+    me = http.requester()
+    context.rate_limits().check("rc_writes", me.user_id, len(wanted) // CLAIMS_IN_ONE)
+    with context.db().read() as tx:
+        claims = one_time_keys.claims(tx, me, wanted)
+    found: dict[str, dict[str, Json]] = {}
+    for at in range(0, len(claims), CLAIMED_AT_ONCE):
+        with context.db().write() as writing:
+            some = one_time_keys.claim(writing, claims[at : at + CLAIMED_AT_ONCE])
+        for user_id, devices in some.items():
+            found.setdefault(user_id, {}).update(devices)
+    return {"failures": {}, "one_time_keys": found}
+
+
+@bp.get("/keys/changes")
+@http.authenticated
+def get_keys_changes() -> Json:
+    """Whose keys have changed, and with whom no room is shared any more, since a token.
+
+    `to` is taken as a hint only, as the spec allows: what changed after it is told too.
+
+    Spec: client-server-api#get_matrixclientv3keyschanges
+    """
+    since, upto = http.query_required("from"), http.query_required("to")
+    with context.db().read() as tx:
+        position = tokens.parse(since, tx.position).position
+        tokens.parse(upto, None)
+        found = device_lists.since(tx, http.requester().user_id, position)
+    return {"changed": found.changed, "left": found.left}
+
+
+def _counts(by_algorithm: dict[str, int]) -> Json:
+    return {"one_time_key_counts": by_algorithm}
+
+
+def _check_keys(keys: Mapping[str, Key]) -> None:
+    """Raises M_BAD_JSON for a key that is neither a string nor a signed key."""
+    for key in keys.values():
+        if not isinstance(key, str):
+            http.convert_part(key, SignedKey)
+
+
+def _check_users(users: Mapping[str, object]) -> None:
+    if not all(map(identifiers.is_user_id, users)):
+        raise errors.invalid_param("Keys are asked for by user id")

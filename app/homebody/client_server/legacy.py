@@ -1,0 +1,214 @@
+"""The API of 2014, before Matrix had a version: /matrix/client/api/v1, without an underscore.
+
+It knows the same accounts and rooms as the API of today, and everything here is a translation:
+other paths and words for what other views do, other forms of what the core finds. A token is a
+position on the clock as a bare number (`215` for today's `s215`), or START or END.
+
+The page for /login/fallback is in web/pages.py, with the other paths of that page.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from flask import Blueprint, request
+
+from homebody import context, errors
+from homebody.client_server import (
+    http,
+    legacy_events,
+    login,
+    long_poll,
+    membership,
+    registration,
+    room_send,
+    room_state,
+    rooms,
+)
+from homebody.client_server.http import authenticated, must_be_me, requester
+from homebody.core.ephemeral import presence
+from homebody.core.events import history, members, state
+from homebody.core.events.history import Page
+from homebody.core.legacy import event_stream
+from homebody.core.legacy.event_stream import KnownRoom, Stretch
+from homebody.core.rooms import state_events
+from homebody.core.sessions import registration as registration_rules
+from homebody.core.sync import tokens
+from homebody.core.timeline import sending, store
+from homebody.spec import identifiers
+from homebody.spec.events import Json
+from homebody.storage.database import Reader
+
+bp = Blueprint("prehistoric", __name__, url_prefix="/matrix/client/api/v1")
+
+WAIT_MS = 5000
+"""How long GET /events waits unless told otherwise."""
+MAX_NEWS = 100
+"""Events in one answer of GET /events."""
+START, END = "START", "END"
+
+
+class Register(msgspec.Struct):
+    """The body of a request to register; `user_id` is only the part before the colon."""
+
+    user_id: str | None = None
+    password: str | None = None
+
+
+class Message(msgspec.Struct):
+    """What a message must have; it may have anything else as well."""
+
+    msgtype: str
+
+
+@bp.post("/register")
+def register() -> Json:
+    """Make an account. Where that takes more than asking, the answer says what, as today."""
+    body = http.json_object()
+    wish = http.convert(body, Register)
+    dummy = {"type": registration_rules.DUMMY}
+    return registration.register_by(
+        {"username": wish.user_id, "password": wish.password, "auth": body.get("auth", dummy)}
+    )
+
+
+@bp.get("/login")
+def get_login() -> Json:
+    """The way to log in."""
+    return {"type": login.PASSWORD}
+
+
+bp.post("/login")(login.log_in)
+bp.post("/rooms")(rooms.create_room)
+bp.put("/join/<room_id_or_alias>")(membership.join_room)
+
+
+@bp.put("/rooms/<room_id>/messages/<sender>/<msg_id>")
+@authenticated
+def put_message(room_id: str, sender: str, msg_id: str) -> Json:
+    """Send a message under an id of one's own; the same request again sends nothing."""
+    must_be_me(sender)
+    draft = store.Draft(room_id, sender, legacy_events.MESSAGE, {}, txn_id=msg_id)
+    if room_send.sent_before_or_limited("rc_message", draft) is not None:
+        return {}
+    content = room_send.event_content()
+    http.convert(content, Message)
+    if not identifiers.has_at_most_255_bytes(msg_id):
+        raise errors.invalid_param("The message id is longer than 255 bytes")
+    with context.db().write() as tx:
+        sending.send(tx, requester(), room_id, legacy_events.MESSAGE, content, msg_id)
+    return {}
+
+
+@bp.get("/rooms/<room_id>/messages/<sender>/<msg_id>")
+@authenticated
+def get_message(room_id: str, sender: str, msg_id: str) -> Json:
+    """What was put there, with the time at which it came."""
+    with context.db().read() as tx:
+        event_id = sending.sent_as(tx, room_id, sender, legacy_events.MESSAGE, msg_id)
+        found = history.event(tx, requester().user_id, event_id or msg_id, room_id)
+    if (found.type, found.sender) != (legacy_events.MESSAGE, sender):
+        raise errors.not_found("There is no such message")
+    content: Json = legacy_events.event(found)["content"]
+    return content
+
+
+@bp.get("/rooms/<room_id>/messages/list")
+@authenticated
+def get_messages(room_id: str) -> Json:
+    """Messages of a room: all or, with from, to and limit, a page of them."""
+    user_id = requester().user_id
+    with context.db().read() as tx:
+        page = event_stream.read(tx, user_id, room_id, _stretch(tx), legacy_events.KNOWN)
+        return _chunk(tx, page)
+
+
+@bp.get("/rooms/<room_id>/members/list")
+@authenticated
+def get_members(room_id: str) -> Json:
+    """Who is in a room, was, or is to be."""
+    with context.db().read() as tx:
+        found = members.members(tx, requester().user_id, room_id)
+    return {"chunk": [legacy_events.member(it) for it in found]}
+
+
+@bp.put("/rooms/<room_id>/members/<user_id>/state")
+@authenticated
+def put_member(room_id: str, user_id: str) -> Json:
+    """Invite, join, leave, kick, ban."""
+    room_state.set_room_state_with_key(room_id, state.MEMBER, user_id)
+    return {}
+
+
+@bp.get("/rooms/<room_id>/members/<user_id>/state")
+@authenticated
+def get_member(room_id: str, user_id: str) -> Json:
+    """What somebody is in a room."""
+    with context.db().read() as tx:
+        return state_events.get(tx, room_id, requester().user_id, state.MEMBER, user_id).content
+
+
+@bp.get("/im/sync")
+@authenticated
+def im_sync() -> list[Json]:
+    """All rooms of the user with their messages or, with from, to and limit, a page of each."""
+    user_id = requester().user_id
+    with context.db().read() as tx:
+        known = event_stream.rooms(tx, user_id, _stretch(tx), legacy_events.KNOWN)
+        return [_room(tx, room) for room in known]
+
+
+@bp.get("/events")
+@authenticated
+def get_events() -> Json:
+    """What has happened since a token; waits up to `timeout` ms until something has."""
+    me = requester()
+    timeout_ms = http.query_integer("timeout", WAIT_MS, cap=long_poll.MAX_TIMEOUT_MS)
+    limit = http.query_integer("limit", MAX_NEWS, cap=MAX_NEWS) or MAX_NEWS
+    with context.db().read() as tx:
+        start = _position(tx, request.args.get("from", END))
+
+    def look() -> Json:
+        with context.db().read() as tx:
+            news = event_stream.since(tx, me.user_id, start, limit, legacy_events.KNOWN)
+            return _chunk(tx, Page(news.events, start, news.end))
+
+    with presence.syncing(context.ephemeral(), me.user_id, me.device_id, "online"):
+        return long_poll.first(me.user_id, timeout_ms, look, lambda found: bool(found["chunk"]))
+
+
+def _room(tx: Reader, room: KnownRoom) -> Json:
+    shown: Json = {"membership": room.membership, "room_id": room.room_id}
+    if room.inviter is not None:
+        shown["inviter"] = room.inviter
+    if room.page is not None:
+        shown["messages"] = _chunk(tx, room.page)
+    return shown
+
+
+def _chunk(tx: Reader, page: Page) -> Json:
+    """Events between two tokens."""
+    return {
+        "chunk": legacy_events.events(tx, requester(), page.events),
+        "start": str(page.start),
+        "end": str(page.end),
+    }
+
+
+def _stretch(tx: Reader) -> Stretch:
+    """What from, to and limit ask for: unless they say otherwise the newest, in order of time."""
+    limit = http.query_integer("limit", 0, cap=history.MAX_LIMIT) or history.MAX_LIMIT
+    begin = request.args.get("from")
+    if begin is None and "to" not in request.args:
+        return Stretch(tx.position, 0, limit, is_turned=True)
+    start = _position(tx, START if begin is None else begin)
+    stop = _position(tx, request.args.get("to", START if begin == END else END))
+    return Stretch(start, stop, limit)
+
+
+def _position(tx: Reader, text: str) -> int:
+    """The position that a token of 2014 stands for. Raises M_INVALID_PARAM."""
+    if text == START:
+        return 0
+    if text == END:
+        return tx.position
+    return tokens.parse(f"s{text}", tx.position).position

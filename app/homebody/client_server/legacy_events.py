@@ -1,0 +1,105 @@
+"""Events in the form of 2014.
+
+A message carries its time in its content, and the id that its sender made up for it beside its own.
+That people come and go is told by messages as well, in words and as if the server had sent them.
+Topic and name of a room keep their types. There was nothing else then; what came later (power
+levels, join rules, reactions, encryption …) is left out of all answers, as no client of the time
+would know what to do with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+import orjson
+
+from homebody.core.events import encoding, state
+from homebody.spec.events import Json
+from homebody.spec.filters import RoomEventFilter, Types
+from homebody.storage.caches import ClientEvent, Requester
+from homebody.storage.database import Reader
+
+MESSAGE: Final = "m.room.message"
+KNOWN: Final = RoomEventFilter(types=Types((MESSAGE, state.MEMBER, "m.room.topic", "m.room.name")))
+"""The events that have a form of 2014."""
+SERVER: Final = "_homeserver_"
+"""Who tells that somebody has joined."""
+
+
+def events(tx: Reader, requester: Requester, some: Collection[ClientEvent]) -> list[Json]:
+    """Return events as clients of 2014 know them."""
+    notices = [it for it in some if it.type == state.MEMBER]
+    encoded = encoding.encode_all(tx, requester, notices)
+    unsigned = {
+        it.event_id: orjson.loads(orjson.dumps(one))["unsigned"]
+        for it, one in zip(notices, encoded, strict=True)
+    }
+    return [
+        _notice(it, unsigned[it.event_id]) if it.type == state.MEMBER else event(it) for it in some
+    ]
+
+
+def event(it: ClientEvent) -> Json:
+    """Return an event that is not about a membership as clients of 2014 know it."""
+    shown: Json = {
+        "content": {**it.content, "hsob_ts": it.origin_server_ts},
+        "event_id": it.event_id,
+        # of all events that were sent with one, by whichever API and to whomever they are shown:
+        # a message had no other address in 2014 than room, sender and this
+        "msg_id": it.txn_id or it.event_id,
+        "room_id": it.room_id,
+        "type": it.type,
+        "user_id": it.sender,
+    }
+    return shown if it.state_key is None else {**shown, "state_key": it.state_key}
+
+
+def member(it: ClientEvent) -> Json:
+    """An entry of the list of members."""
+    return {
+        "content": it.content,
+        "event_id": it.event_id,
+        "room_id": it.room_id,
+        "state_key": it.state_key,
+        "target_user_id": it.state_key,
+        "type": it.type,
+        "user_id": it.sender,
+    }
+
+
+def _notice(it: ClientEvent, unsigned: Json) -> Json:
+    """Return a change of membership as a message."""
+    before = unsigned.get("prev_content", {}).get("membership")
+    membership, target = str(it.content["membership"]), str(it.state_key)
+    return {
+        "content": {
+            "body": _sentence(before, membership, it.sender, target),
+            "hsob_ts": it.origin_server_ts,
+            "membership": membership,
+            "membership_source": it.sender,
+            "membership_target": target,
+            "msgtype": "m.text",
+        },
+        "event_id": it.event_id,
+        "msg_id": f"m{it.origin_server_ts}",
+        "room_id": it.room_id,
+        "type": MESSAGE,
+        "user_id": SERVER,
+    }
+
+
+def _sentence(before: str | None, membership: str, sender: str, target: str) -> str:
+    """What has happened, in words."""
+    if before == membership == "join":
+        return f"{target} changed their name or picture."
+    if membership == "join":
+        return f"{target} joined the room."
+    if membership == "knock":
+        return f"{target} would like to come in."
+    if membership == "leave" and sender == target:
+        return f"{target} left the room."
+    verb = {"invite": "invited", "ban": "banned"}.get(membership)
+    if verb is None:
+        verb = "unbanned" if before == "ban" else "removed"
+    return f"{sender} {verb} {target}."

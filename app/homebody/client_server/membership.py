@@ -1,0 +1,224 @@
+"""Joining, inviting, leaving, kicking, banning, knocking, forgetting.
+
+Spec: client-server-api#room-membership
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from flask import Blueprint
+
+from homebody import context
+from homebody.client_server import guest_access, http, room_send
+from homebody.client_server.http import authenticated, requester
+from homebody.core.events import state
+from homebody.core.rooms import aliases, appservice_queries, membership, third_party_invites
+from homebody.spec.events import Json
+
+bp = Blueprint("membership", __name__)
+
+NO_CONTENT_OF_A_JOIN: Final = frozenset({"third_party_signed", "third_party_invite"})
+"""Parts of the body of /join that prove something, and would mean something else in the event."""
+
+
+class OwnChange(msgspec.Struct):
+    """The body of what one does oneself: /join, /leave, /knock."""
+
+    reason: str | None = None
+    third_party_signed: Json | None = None
+
+
+class ThirdPartySigned(msgspec.Struct):
+    """The proof that somebody has the address to which an invite was sent."""
+
+    sender: str
+    mxid: str
+    token: str
+    signatures: dict[str, dict[str, str]]
+
+
+class OthersChange(msgspec.Struct):
+    """The body of what one does to others: /kick, /ban, /unban."""
+
+    user_id: str
+    reason: str | None = None
+
+
+class Invite(msgspec.Struct):
+    """The body of /invite by user id."""
+
+    user_id: str
+    reason: str | None = None
+
+
+class InviteAddress(msgspec.Struct):
+    """The body of /invite by an address that only an identity server could resolve."""
+
+    medium: str
+    address: str
+    id_server: str
+    id_access_token: str | None = None  # required today, unknown to clients of old
+
+
+@bp.post("/join/<room_id_or_alias>")
+@authenticated
+def join_room(room_id_or_alias: str) -> Json:
+    """Join by id or alias; `via` and `server_name` name other servers, and are not needed here."""
+    return _join(room_id_or_alias)
+
+
+@bp.post("/rooms/<room_id>/join")
+@authenticated
+def join_room_by_id(room_id: str) -> Json:
+    """Join by id."""
+    return _join(room_id)
+
+
+@bp.post("/knock/<room_id_or_alias>")
+@authenticated
+def knock_room(room_id_or_alias: str) -> Json:
+    """Ask to be let in."""
+    content = _reason(_own_change().reason)
+    user_id = requester().user_id
+    check_limits("knock", room_id_or_alias, user_id)
+    appservice_queries.ensure_alias(context.db(), room_id_or_alias)
+    with context.db().write() as tx:
+        room_id = aliases.resolve(tx, room_id_or_alias)
+        membership.change(tx, room_id, user_id, user_id, "knock", content)
+    return {"room_id": room_id}
+
+
+@bp.post("/rooms/<room_id>/leave")
+@authenticated
+def leave_room(room_id: str) -> Json:
+    """Leave, reject an invite, or take back a knock."""
+    content = _reason(_own_change().reason)
+    check_limits("leave", room_id, requester().user_id)
+    with context.db().write() as tx:
+        membership.leave(tx, room_id, requester().user_id, content)
+    return {}
+
+
+@bp.post("/rooms/<room_id>/invite")
+@authenticated
+def invite_user(room_id: str) -> Json:
+    """Invite somebody. Raises M_SERVER_NOT_TRUSTED for who is named by an address.
+
+    Spec: client-server-api#post_matrixclientv3roomsroomidinvite,
+    client-server-api#third-party-invites
+    """
+    content = room_send.event_content()
+    if content.get("user_id") is None and "medium" in content:
+        http.convert(content, InviteAddress)
+        raise third_party_invites.refused()
+    body = http.convert(content, Invite)
+    check_limits("invite", room_id, body.user_id)
+    appservice_queries.ensure_users(context.db(), [body.user_id])
+    with context.db().write() as tx:
+        membership.change(
+            tx, room_id, requester().user_id, body.user_id, "invite", _reason(body.reason)
+        )
+    return {}
+
+
+@bp.post("/rooms/<room_id>/kick")
+@authenticated
+def kick(room_id: str) -> Json:
+    """Make somebody leave."""
+    body = http.convert(room_send.event_content(), OthersChange)
+    check_limits("leave", room_id, body.user_id)
+    with context.db().write() as tx:
+        membership.kick(tx, room_id, requester().user_id, body.user_id, _reason(body.reason))
+    return {}
+
+
+@bp.post("/rooms/<room_id>/ban")
+@authenticated
+def ban(room_id: str) -> Json:
+    """Make somebody leave, and keep them out."""
+    body = http.convert(room_send.event_content(), OthersChange)
+    check_limits("ban", room_id, body.user_id)
+    with context.db().write() as tx:
+        membership.change(
+            tx, room_id, requester().user_id, body.user_id, "ban", _reason(body.reason)
+        )
+    return {}
+
+
+@bp.post("/rooms/<room_id>/unban")
+@authenticated
+def unban(room_id: str) -> Json:
+    """End a ban."""
+    body = http.convert(room_send.event_content(), OthersChange)
+    check_limits("leave", room_id, body.user_id)
+    with context.db().write() as tx:
+        membership.unban(tx, room_id, requester().user_id, body.user_id, _reason(body.reason))
+    return {}
+
+
+@bp.post("/rooms/<room_id>/forget")
+@authenticated
+def forget_room(room_id: str) -> Json:
+    """Hide a room that one has left."""
+    with context.db().write() as tx:
+        membership.forget(tx, room_id, requester().user_id)
+    return {}
+
+
+@bp.get("/joined_rooms")
+@authenticated
+def get_joined_rooms() -> Json:
+    """Where one is joined."""
+    with context.db().read() as tx:
+        return {"joined_rooms": sorted(state.joined_rooms(tx, requester().user_id))}
+
+
+def check_limits(kind: str, room_id: str, target: str) -> None:
+    """Ask the limits for a change to this membership.
+
+    Raises M_LIMIT_EXCEEDED.
+    """
+    limits, user_id = context.rate_limits(), requester().user_id
+    if kind in {"join", "knock"}:
+        limits.check("rc_joins.local", user_id)
+    elif kind == "invite":
+        # the issuer's first: who has used that up can't use up the limits of others
+        limits.check("rc_invites.per_issuer", user_id)
+        limits.check("rc_invites.per_room", room_id)
+        limits.check("rc_invites.per_user", target)
+    else:
+        limits.check("rc_message", user_id)
+
+
+def _join(room_id_or_alias: str) -> Json:
+    whole = room_send.event_content(may_be_empty=True)
+    body = http.convert(whole, OwnChange)
+    # Deviates: of the body, the specification knows only `reason` as a part of the event. Other
+    # servers put all of it there, as a client could by setting the state itself.
+    content = {key: value for key, value in whole.items() if key not in NO_CONTENT_OF_A_JOIN}
+    if body.reason is None:
+        content.pop("reason", None)
+    if requester().is_guest:
+        guest_access.check_member({**content, "membership": "join"}, is_own=True)
+    signed = body.third_party_signed
+    if signed is not None:
+        http.convert(signed, ThirdPartySigned)
+    check_limits("join", room_id_or_alias, requester().user_id)
+    appservice_queries.ensure_alias(context.db(), room_id_or_alias)
+    with context.db().write() as tx:
+        room_id = aliases.resolve(tx, room_id_or_alias)
+        if signed is not None:
+            third_party_invites.accept(tx, room_id, requester().user_id, signed)
+        membership.join(tx, room_id, requester().user_id, content)
+    return {"room_id": room_id}
+
+
+def _own_change() -> OwnChange:
+    """Return the body of what one does oneself; clients may leave it out."""
+    return http.convert(room_send.event_content(may_be_empty=True), OwnChange)
+
+
+def _reason(reason: str | None) -> Json:
+    return {} if reason is None else {"reason": reason}

@@ -1,0 +1,136 @@
+"""What was said in a room: pages of it, single events, and what stands around them.
+
+Spec: client-server-api#getting-events-for-a-room, client-server-api#event-context
+"""
+
+from __future__ import annotations
+
+import orjson
+from flask import Blueprint, request
+
+from homebody import context
+from homebody.client_server import event_stream, http
+from homebody.core.events import client_view, encoding, history
+from homebody.core.rooms import previews
+from homebody.core.sync.tokens import SyncToken
+from homebody.core.user_data import filters
+from homebody.spec.events import Json
+
+bp = Blueprint("messages", __name__)
+bp_v1 = Blueprint("messages_v1", __name__, url_prefix="/_matrix/client/v1")
+
+
+@bp.get("/rooms/<room_id>/messages")
+@http.authenticated
+def get_room_events(room_id: str) -> Json:
+    """A page of the room's events, forwards or backwards."""
+    me = http.requester()
+    is_backwards = _is_backwards()
+    limit = http.query_integer("limit", 10, cap=history.MAX_LIMIT)
+    wanted = filters.resolve_room_event_filter(request.args.get("filter"))
+    with context.db().read() as tx:
+        page = history.messages(
+            tx,
+            me.user_id,
+            room_id,
+            start=http.query_position(tx, "from"),
+            stop=http.query_position(tx, "to"),
+            is_backwards=is_backwards,
+            limit=limit,
+            wanted=wanted,
+        )
+        chunk = client_view.encode_all(tx, me, page.events)
+        members: list[orjson.Fragment] = []
+        if wanted.lazy_load_members:
+            members = encoding.encode_state(
+                tx, me, history.senders_of(tx, me.user_id, room_id, page.events)
+            )
+    answer: Json = {
+        "chunk": chunk,
+        "start": request.args.get("from") or str(SyncToken(page.start)),
+    }
+    if page.end is not None:
+        answer["end"] = str(SyncToken(page.end))
+    if members:
+        answer["state"] = members
+    return answer
+
+
+@bp.get("/rooms/<room_id>/event/<event_id>")
+@http.authenticated
+def get_one_room_event(room_id: str, event_id: str) -> Json:
+    """One event of a room."""
+    return _one_event(event_id, room_id)
+
+
+@bp.get("/events/<event_id>")
+@http.authenticated
+def get_one_event(event_id: str) -> Json:
+    """One event of whatever room; deprecated."""
+    return _one_event(event_id, None)
+
+
+@bp.get("/rooms/<room_id>/context/<event_id>")
+@http.authenticated
+def get_event_context(room_id: str, event_id: str) -> Json:
+    """An event, some before and after it, and the room's state at the last of them."""
+    me = http.requester()
+    limit = http.query_integer("limit", 10, cap=history.MAX_LIMIT)
+    wanted = filters.resolve_room_event_filter(request.args.get("filter"))
+    with context.db().read() as tx:
+        found = history.context(tx, me.user_id, room_id, event_id, limit, wanted)
+        shown = [*found.before.events, found.event, *found.after.events]
+        encoded = client_view.encode_all(tx, me, shown)
+        held = encoding.encode_state(tx, me, found.state)
+    centre = len(found.before.events)
+    return {
+        "start": str(SyncToken(found.before.end or 0)),
+        "end": str(SyncToken(found.after.end or 0)),
+        "events_before": encoded[:centre],
+        "event": encoded[centre],
+        "events_after": encoded[centre + 1 :],
+        "state": held,
+    }
+
+
+@bp_v1.get("/rooms/<room_id>/timestamp_to_event")
+@http.authenticated
+def get_event_by_timestamp(room_id: str) -> Json:
+    """The event nearest to a time."""
+    http.query_required("ts")
+    ts = http.query_integer("ts", 0)
+    is_backwards = _is_backwards()
+    user_id = http.requester().user_id
+    with context.db().read() as tx:
+        found = history.near(tx, user_id, room_id, ts, is_backwards=is_backwards)
+    event_id, origin_server_ts = found
+    return {"event_id": event_id, "origin_server_ts": origin_server_ts}
+
+
+@bp.get("/rooms/<room_id>/initialSync")
+@http.authenticated
+def room_initial_sync(room_id: str) -> Json:
+    """What a room is like, for who looks at it without being in it."""
+    limit = http.query_integer("limit", 10, cap=history.MAX_LIMIT)
+    with context.db().read() as tx:
+        found = previews.preview(tx, http.requester().user_id, room_id, limit)
+        answer = {"room_id": room_id, **event_stream.described(tx, found)}
+    # the answer is older than knocking, and has no word for it
+    if found.membership not in {None, "knock"}:
+        answer["membership"] = found.membership
+    return answer
+
+
+def _one_event(event_id: str, room_id: str | None) -> Json:
+    me = http.requester()
+    with context.db().read() as tx:
+        event = history.event(tx, me.user_id, event_id, room_id)
+        return client_view.as_json(tx, me, event)
+
+
+def _is_backwards() -> bool:
+    """Return the direction that is asked for. Raises M_INVALID_PARAM for any other than b and f.
+
+    Deviates: `dir` is required, but clients leave it out, and Synapse then goes forwards.
+    """
+    return http.query_choice("dir", {"b", "f"}, "f") == "b"

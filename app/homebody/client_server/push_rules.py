@@ -1,0 +1,126 @@
+"""Push rules, and the list of what they notified of.
+
+Spec: client-server-api#push-rules-api, client-server-api#listing-notifications
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from flask import Blueprint, request
+
+from homebody import context
+from homebody.client_server import http
+from homebody.client_server.http import authenticated, requester
+from homebody.core.push import notifications
+from homebody.core.user_data import push_rules
+from homebody.spec.events import Json
+
+bp = Blueprint("push_rules", __name__)
+
+DEFAULT_LIMIT = 20
+MAX_LIMIT = 100
+
+
+class Enabled(msgspec.Struct):
+    """The body of /enabled."""
+
+    enabled: bool
+
+
+class Actions(msgspec.Struct):
+    """The body of /actions, and the part of a rule that must be there."""
+
+    actions: list[Any]
+
+
+@bp.get("/pushrules/")
+@authenticated
+def get_push_rules() -> Json:
+    """All rules."""
+    with context.db().read() as tx:
+        return push_rules.all_rules(tx, requester().user_id)
+
+
+@bp.get("/pushrules/global/")
+@authenticated
+def get_push_rules_global() -> Json:
+    """All rules of the one set that there is."""
+    with context.db().read() as tx:
+        shown: Json = push_rules.all_rules(tx, requester().user_id)["global"]
+    return shown
+
+
+@bp.get("/pushrules/global/<kind>/<rule_id>")
+@authenticated
+def get_push_rule(kind: str, rule_id: str) -> Json:
+    """One rule."""
+    with context.db().read() as tx:
+        return push_rules.get(tx, requester().user_id, kind, rule_id)
+
+
+@bp.put("/pushrules/global/<kind>/<rule_id>")
+@authenticated
+def set_push_rule(kind: str, rule_id: str) -> Json:
+    """Add a rule, or change one."""
+    rule = http.json_object()
+    http.convert(rule, Actions)
+    before, after = request.args.get("before"), request.args.get("after")
+    with context.db().write() as tx:
+        push_rules.put(tx, requester().user_id, kind, rule_id, rule, before, after)
+    return {}
+
+
+@bp.delete("/pushrules/global/<kind>/<rule_id>")
+@authenticated
+def delete_push_rule(kind: str, rule_id: str) -> Json:
+    """Delete a rule of the user's own."""
+    with context.db().write() as tx:
+        push_rules.remove(tx, requester().user_id, kind, rule_id)
+    return {}
+
+
+@bp.get("/pushrules/global/<kind>/<rule_id>/enabled")
+@authenticated
+def is_push_rule_enabled(kind: str, rule_id: str) -> Json:
+    """Whether a rule is switched on."""
+    return {"enabled": get_push_rule(kind, rule_id)["enabled"]}
+
+
+@bp.put("/pushrules/global/<kind>/<rule_id>/enabled")
+@authenticated
+def set_push_rule_enabled(kind: str, rule_id: str) -> Json:
+    """Switch a rule on or off."""
+    enabled = http.body_as(Enabled).enabled
+    with context.db().write() as tx:
+        push_rules.set_enabled(tx, requester().user_id, kind, rule_id, enabled)
+    return {}
+
+
+@bp.get("/pushrules/global/<kind>/<rule_id>/actions")
+@authenticated
+def get_push_rule_actions(kind: str, rule_id: str) -> Json:
+    """What a rule does."""
+    return {"actions": get_push_rule(kind, rule_id)["actions"]}
+
+
+@bp.put("/pushrules/global/<kind>/<rule_id>/actions")
+@authenticated
+def set_push_rule_actions(kind: str, rule_id: str) -> Json:
+    """Let a rule do something else."""
+    actions = http.body_as(Actions).actions
+    with context.db().write() as tx:
+        push_rules.set_actions(tx, requester().user_id, kind, rule_id, actions)
+    return {}
+
+
+@bp.get("/notifications")
+@authenticated
+def get_notifications() -> Json:
+    """What the user was, or would have been, notified of; the newest first."""
+    limit = http.query_integer("limit", DEFAULT_LIMIT, least=1, cap=MAX_LIMIT)
+    before = http.query_integer("from", http.MAX_INTEGER)
+    only_highlights = request.args.get("only") == "highlight"
+    with context.db().read() as tx:
+        return notifications.page(tx, requester(), before, limit, only_highlights=only_highlights)

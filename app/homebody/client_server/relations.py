@@ -1,0 +1,96 @@
+"""The events that relate to another, and the threads that such events form.
+
+Spec: client-server-api#relationships-api, client-server-api#querying-threads-in-a-room
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint, request
+
+from homebody import context, errors
+from homebody.client_server import http
+from homebody.core.events import client_view, history, relations, threads
+from homebody.core.sync.tokens import SyncToken
+from homebody.spec.events import Json
+from homebody.storage.database import Reader
+
+bp = Blueprint("relations", __name__, url_prefix="/_matrix/client/v1")
+
+
+@bp.get("/rooms/<room_id>/relations/<event_id>")
+@http.authenticated
+def get_relating_events(room_id: str, event_id: str) -> Json:
+    """The children of an event."""
+    return _page(room_id, event_id, None, None)
+
+
+@bp.get("/rooms/<room_id>/relations/<event_id>/<rel_type>")
+@http.authenticated
+def get_relating_events_with_rel_type(room_id: str, event_id: str, rel_type: str) -> Json:
+    """The children that relate to an event in one way."""
+    return _page(room_id, event_id, rel_type, None)
+
+
+@bp.get("/rooms/<room_id>/relations/<event_id>/<rel_type>/<event_type>")
+@http.authenticated
+def get_relating_events_with_rel_type_and_event_type(
+    room_id: str, event_id: str, rel_type: str, event_type: str
+) -> Json:
+    """The same, of one event type."""
+    return _page(room_id, event_id, rel_type, event_type)
+
+
+@bp.get("/rooms/<room_id>/threads")
+@http.authenticated
+def get_thread_roots(room_id: str) -> Json:
+    """The threads of a room, those with the latest replies first."""
+    me = http.requester()
+    include = http.query_choice("include", {"all", "participated"}, "all")
+    limit = http.query_integer("limit", 20, least=1, cap=threads.MAX_LIMIT)
+    with context.db().read() as tx:
+        page = threads.threads(
+            tx,
+            me,
+            room_id,
+            start=http.query_position(tx, "from"),
+            limit=limit,
+            is_participated=include == "participated",
+        )
+        answer: Json = {"chunk": client_view.encode_all(tx, me, page.roots, page.bundles)}
+    if page.end is not None:
+        answer["next_batch"] = str(SyncToken(page.end))
+    return answer
+
+
+def _page(room_id: str, event_id: str, rel_type: str | None, event_type: str | None) -> Json:
+    me = http.requester()
+    with context.db().read() as tx:
+        wanted = _wanted(tx, room_id, event_id, rel_type, event_type)
+        page = relations.related(tx, me.user_id, wanted)
+        answer: Json = {"chunk": client_view.encode_all(tx, me, page.events)}
+    if page.end is not None:
+        answer["next_batch"] = str(SyncToken(page.end))
+    if request.args.get("from"):
+        answer["prev_batch"] = request.args["from"]
+    if wanted.is_recursive:
+        answer["recursion_depth"] = relations.LEVELS
+    return answer
+
+
+def _wanted(
+    tx: Reader, room_id: str, event_id: str, rel_type: str | None, event_type: str | None
+) -> relations.Wanted:
+    direction = request.args.get("dir", "b")
+    if direction not in {"b", "f"}:
+        raise errors.invalid_param("dir must be b or f")
+    return relations.Wanted(
+        room_id=room_id,
+        event_id=event_id,
+        rel_type=rel_type,
+        event_type=event_type,
+        start=http.query_position(tx, "from"),
+        stop=http.query_position(tx, "to"),
+        is_backwards=direction == "b",
+        is_recursive=http.query_boolean("recurse"),
+        limit=http.query_integer("limit", 50, cap=history.MAX_LIMIT),
+    )

@@ -1,0 +1,125 @@
+"""Sending message events, and redacting.
+
+Spec: client-server-api#sending-events-to-a-room, client-server-api#redactions
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from flask import Blueprint, request
+
+from homebody import context, errors
+from homebody.client_server import http
+from homebody.client_server.http import authenticated, requester
+from homebody.core.ephemeral import presence
+from homebody.core.timeline import leaving_threads, local_rules, sending, store
+from homebody.errors import MatrixError
+from homebody.spec import identifiers
+from homebody.spec.events import Json
+
+bp = Blueprint("room_send", __name__)
+
+MAX_BODY_BYTES: Final = 512 * 1024
+"""Of a body for an event, which may have 64 KiB: spaces and escapes make it longer on its way. What
+is larger still is not even read."""
+_DELAYS: Final = frozenset({"delay", "parent_delay_id", "delay_parent_id"})
+_UNSTABLE_DELAYS: Final = "org.matrix.msc4140."
+
+
+class Redaction(msgspec.Struct):
+    """The body of /redact."""
+
+    reason: str | None = None
+
+
+@bp.put("/rooms/<room_id>/send/<event_type>/<txn_id>")
+@bp.post("/rooms/<room_id>/send/<event_type>")
+@authenticated
+def send_message(room_id: str, event_type: str, txn_id: str | None = None) -> Json:
+    """Send a message event; POST without a transaction id is how it was done in 2016."""
+    refuse_delay()
+    draft = store.Draft(room_id, requester().user_id, event_type, {}, txn_id=txn_id)
+    known = sent_before_or_limited("rc_message", draft)
+    if known is not None:
+        return {"event_id": known}
+    return _send(room_id, event_type, event_content(), txn_id)
+
+
+@bp.put("/rooms/<room_id>/redact/<event_id>/<txn_id>")
+@bp.post("/rooms/<room_id>/redact/<event_id>")
+@authenticated
+def redact_event(room_id: str, event_id: str, txn_id: str | None = None) -> Json:
+    """Take everything out of an event that its room can do without."""
+    refuse_delay()
+    user_id = requester().user_id
+    draft = store.Draft(room_id, user_id, store.REDACTION, {}, redacts=event_id, txn_id=txn_id)
+    # not rc_message: who cleans up after a spammer sends hundreds at once
+    known = sent_before_or_limited("rc_admin_redaction", draft)
+    if known is not None:
+        return {"event_id": known}
+    body = event_content(may_be_empty=True)  # without one, only the reason can be lost
+    http.convert(body, Redaction)
+    return _send(room_id, store.REDACTION, {**body, "redacts": event_id}, txn_id)
+
+
+def event_content(*, may_be_empty: bool = False) -> Json:
+    """Return a body that becomes an event, or part of one, before anything is locked.
+
+    Raises M_TOO_LARGE for what fits into no event, and what http.json_object raises.
+    """
+    content = http.json_object(may_be_empty=may_be_empty, max_bytes=MAX_BODY_BYTES)
+    local_rules.check_size(content)
+    return content
+
+
+def refuse_delay() -> None:
+    """Refuse to send an event later, or when another delayed event is sent (MSC4140).
+
+    Ignoring the parameter would send the event at once, and a call that schedules its own end
+    would end as it begins. Clients look for this errcode and then do without.
+    Raises M_UNRECOGNIZED (400).
+    """
+    if not request.query_string:
+        return
+    if any(name in _DELAYS or name.startswith(_UNSTABLE_DELAYS) for name in request.args):
+        raise errors.unrecognized("This server does not support delayed events", 400)
+
+
+def sent_before_or_limited(limit: str, draft: store.Draft) -> str | None:
+    """None when the limit lets the request pass, else the id of the event that it has sent before.
+
+    Who repeats a request has not heard the answer, and shall not wait for it any longer.
+    Raises M_LIMIT_EXCEEDED for a request that was not made before.
+    """
+    try:
+        context.rate_limits().check(limit, draft.sender)
+    except MatrixError:
+        if draft.txn_id is None:
+            raise
+        with context.db().read() as tx:
+            known = store.sent_before(tx, requester(), draft)
+        if known is None:
+            raise
+        return known
+    return None
+
+
+def _send(room_id: str, event_type: str, content: Json, txn_id: str | None) -> Json:
+    if txn_id is not None and not identifiers.has_at_most_255_bytes(txn_id):
+        raise errors.invalid_param("The transaction id is longer than 255 bytes")
+    ts = http.timestamp()
+    is_of_thread = event_type == store.REDACTION and _is_of_thread(str(content.get("redacts")))
+    who, database = requester(), context.db()
+    with database.write() as tx:
+        event_id = sending.send(tx, who, room_id, event_type, content, txn_id, ts)
+    if is_of_thread:
+        leaving_threads.follow(database, content["redacts"])
+    presence.note_activity(context.ephemeral(), who.user_id, who.device_id)
+    return {"event_id": event_id}
+
+
+def _is_of_thread(event_id: str) -> bool:
+    with context.db().read() as tx:
+        return leaving_threads.thread_of(tx, event_id) is not None

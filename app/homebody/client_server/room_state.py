@@ -1,0 +1,79 @@
+"""The state of a room: setting an entry, reading one or all.
+
+Spec: client-server-api#getting-events-for-a-room, client-server-api#sending-events-to-a-room
+"""
+
+from __future__ import annotations
+
+import orjson
+from flask import Blueprint, request
+
+from homebody import context, errors
+from homebody.client_server import guest_access, http, membership, room_send
+from homebody.client_server.http import authenticated, requester
+from homebody.core.events import encoding, state
+from homebody.core.rooms import personal_settings, state_events
+from homebody.spec.events import Json
+
+bp = Blueprint("room_state", __name__)
+
+FORMATS = ("content", "event")
+
+
+@bp.put("/rooms/<room_id>/state/<event_type>")
+@bp.put("/rooms/<room_id>/state/<event_type>/<state_key>")
+@authenticated
+def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") -> Json:
+    """Set an entry of the state."""
+    room_send.refuse_delay()
+    content = room_send.event_content()
+    if not _is_to_leave(event_type, state_key, content):
+        http.must_not_be_suspended()
+    if event_type == state.MEMBER:
+        if requester().is_guest:
+            guest_access.check_member(content, is_own=state_key == requester().user_id)
+        membership.check_limits(str(content.get("membership")), room_id, state_key)
+    else:
+        context.rate_limits().check("rc_message", requester().user_id)
+    ts = http.timestamp()
+    with context.db().write() as tx:
+        before = tx.position
+        event_id = state_events.put(
+            tx, room_id, requester().user_id, event_type, state_key, content, ts
+        )
+        is_tombstone = (event_type, state_key) == personal_settings.TOMBSTONE
+        waiting = personal_settings.waiting_for(tx, room_id, before) if is_tombstone else []
+    personal_settings.follow(context.db(), room_id, waiting)
+    return {"event_id": event_id}
+
+
+@bp.get("/rooms/<room_id>/state/<event_type>")
+@bp.get("/rooms/<room_id>/state/<event_type>/<state_key>")
+@authenticated
+def get_room_state_with_key(
+    room_id: str, event_type: str, state_key: str = ""
+) -> Json | orjson.Fragment:
+    """One entry of the state: its content or, with ?format=event, all of the event."""
+    shape = request.args.get("format", "content")
+    if shape not in FORMATS:
+        raise errors.invalid_param("format must be content or event")
+    with context.db().read() as tx:
+        event = state_events.get(tx, room_id, requester().user_id, event_type, state_key)
+        if shape == "content":
+            return event.content
+        return encoding.as_json(tx, requester(), event)
+
+
+@bp.get("/rooms/<room_id>/state")
+@authenticated
+def get_room_state(room_id: str) -> list[orjson.Fragment]:
+    """All of the state."""
+    with context.db().read() as tx:
+        events = state_events.get_all(tx, room_id, requester().user_id)
+        return encoding.encode_state(tx, requester(), events)
+
+
+def _is_to_leave(event_type: str, state_key: str, content: Json) -> bool:
+    """Whether the entry says that the user is not in the room any more."""
+    is_own = (event_type, state_key) == (state.MEMBER, requester().user_id)
+    return is_own and content.get("membership") == "leave"

@@ -1,0 +1,202 @@
+"""Searching for words in rooms.
+
+Spec: client-server-api#server-side-search
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Final, Literal
+
+import msgspec
+import orjson
+from flask import Blueprint, request
+
+from homebody import context, errors
+from homebody.client_server import http
+from homebody.core.events import client_view, encoding, search, search_index
+from homebody.core.events.search import After, Asked, Found, Hit
+from homebody.core.sync.tokens import SyncToken
+from homebody.core.user_data import filters
+from homebody.spec.events import Json
+from homebody.storage.caches import Requester
+from homebody.storage.database import Reader
+
+bp = Blueprint("search", __name__)
+
+DEFAULT_LIMIT: Final = 10
+MAX_LIMIT: Final = 100
+MAX_CONTEXT: Final = 50
+MAX_TERM: Final = 1000
+"""Characters of a search term."""
+
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+GroupKey = Literal["room_id", "sender"]
+
+
+class EventContext(msgspec.Struct):
+    """How much of what stands around a result is wanted."""
+
+    before_limit: Natural = 5
+    after_limit: Natural = 5
+    include_profile: bool = False
+
+
+class Group(msgspec.Struct):
+    """By what results are grouped."""
+
+    key: GroupKey | None = None
+
+
+class Groupings(msgspec.Struct):
+    """By which things they are grouped."""
+
+    group_by: list[Group] = []
+
+
+class Criteria(msgspec.Struct):
+    """What is searched for in rooms."""
+
+    search_term: Annotated[str, msgspec.Meta(max_length=MAX_TERM)]
+    keys: list[Literal["content.body", "content.name", "content.topic"]] | None = None
+    filter: Json = {}
+    order_by: search.Order = "rank"
+    event_context: EventContext | None = None
+    include_state: bool = False
+    groupings: Groupings | None = None
+
+
+class Categories(msgspec.Struct):
+    """In which categories."""
+
+    room_events: Criteria | None = None
+
+
+class Search(msgspec.Struct):
+    """The body of /search."""
+
+    search_categories: Categories
+
+
+@bp.post("/search", endpoint="search")
+@http.authenticated
+@http.only_reads
+def search_() -> Json:
+    """The events that the user may see in which some words are."""
+    criteria = http.body_as(Search).search_categories.room_events
+    if criteria is None:
+        return {"search_categories": {}}
+    asked = _asked(criteria)
+    user_id = http.requester().user_id
+    context.rate_limits().check("rc_search", user_id)
+    with search.turn(user_id):  # before the snapshot: waiting must not hold one
+        search_index.catch_up(context.db())
+        with context.db().read() as tx:
+            found = search.find(tx, user_id, asked)
+            answer = _answer(tx, http.requester(), criteria, asked, found)
+    return {"search_categories": {"room_events": answer}}
+
+
+def _asked(criteria: Criteria) -> Asked:
+    try:
+        wanted = filters.parse_room_event_filter(criteria.filter)
+    except ValueError as error:
+        raise errors.bad_json(f"filter: {error}") from None
+    keys = search.COLUMNS if criteria.keys is None else criteria.keys
+    limit = DEFAULT_LIMIT if wanted.limit is None else max(1, wanted.limit)
+    text = request.args.get("next_batch")
+    return Asked(
+        words=search_index.words(criteria.search_term)[: search.MAX_WORDS],
+        columns=sorted({search.COLUMNS[key] for key in keys}),
+        order=criteria.order_by,
+        limit=min(limit, MAX_LIMIT),
+        wanted=wanted,
+        after=_parse(text) if text else None,
+    )
+
+
+def _answer(tx: Reader, me: Requester, criteria: Criteria, asked: Asked, found: Found) -> Json:
+    events = [hit.event for hit in found.hits]
+    shown = client_view.encode_all(tx, me, events)
+    results: list[Json] = [
+        {"rank": hit.rank, "result": event} for hit, event in zip(found.hits, shown, strict=True)
+    ]
+    if criteria.event_context is not None:
+        for hit, result in zip(found.hits, results, strict=True):
+            result["context"] = _context(tx, me, hit, criteria.event_context)
+    answer: Json = {
+        "count": max(found.total, len(results)),
+        "highlights": list(asked.words),
+        "results": results,
+    }
+    if found.end is not None:
+        answer["next_batch"] = _token(found.end)
+    if criteria.groupings is not None:
+        answer["groups"] = _groups(criteria.groupings, found)
+    if criteria.include_state:
+        answer["state"] = {
+            room_id: encoding.encode_state(tx, me, search.state_of(tx, me.user_id, room_id))
+            for room_id in sorted({event.room_id for event in events})
+        }
+    return answer
+
+
+def _context(tx: Reader, me: Requester, hit: Hit, wanted: EventContext) -> Json:
+    """What stands around a result."""
+    found = search.surroundings(
+        tx,
+        me.user_id,
+        hit.event,
+        min(wanted.before_limit, MAX_CONTEXT),
+        min(wanted.after_limit, MAX_CONTEXT),
+        with_profiles=wanted.include_profile,
+    )
+    older = found.before.events
+    at = hit.event.position
+    end = found.after.events[-1].position if found.after.events else at
+    told: Json = {
+        "start": str(SyncToken((older[-1].position if older else at) - 1)),
+        "end": str(SyncToken(end)),
+        "events_before": client_view.encode_all(tx, me, older, {}),
+        "events_after": client_view.encode_all(tx, me, found.after.events, {}),
+    }
+    if wanted.include_profile:
+        told["profile_info"] = found.profiles
+    return told
+
+
+def _groups(groupings: Groupings, found: Found) -> Json:
+    """{key: {room or user id: its results}}, in the order in which they have results."""
+    groups: Json = {}
+    for key in sorted({group.key for group in groupings.group_by if group.key is not None}):
+        members: dict[str, list[Hit]] = {}
+        for hit in found.hits:
+            members.setdefault(getattr(hit.event, key), []).append(hit)
+        groups[key] = {
+            name: _group(order, (key, name), hits, found)
+            for order, (name, hits) in enumerate(members.items())
+        }
+    return groups
+
+
+def _group(order: int, group: tuple[str, str], hits: list[Hit], found: Found) -> Json:
+    told: Json = {"order": order, "results": [hit.event.event_id for hit in hits]}
+    if found.end is not None:  # perhaps of this group as well
+        told["next_batch"] = _token(found.end._replace(group=group))
+    return told
+
+
+def _token(after: After) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(after)).decode().rstrip("=")
+
+
+def _parse(token: str) -> After:
+    """Raises M_INVALID_PARAM for what no answer had as `next_batch`."""
+    try:
+        padded = token.encode("ascii") + b"=" * (-len(token) % 4)
+        after = msgspec.json.decode(base64.urlsafe_b64decode(padded), type=After)
+    except (ValueError, orjson.JSONDecodeError):
+        raise errors.invalid_param("next_batch is none that this server gave") from None
+    if not all(0 <= number <= http.MAX_INTEGER for number in (after.position, after.total)):
+        raise errors.invalid_param("next_batch is none that this server gave")
+    return after

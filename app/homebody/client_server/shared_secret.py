@@ -1,0 +1,60 @@
+"""POST /_synapse/admin/v1/register: accounts for tools that know the server's secret.
+
+See core/accounts/shared_secret.py.
+"""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+from flask import Blueprint
+
+from homebody import context, errors
+from homebody.client_server import http
+from homebody.core.accounts import accounts, shared_secret
+from homebody.core.sessions import login, registration
+from homebody.spec.events import Json
+
+bp = Blueprint("shared_secret", __name__, url_prefix="/_synapse/admin/v1")
+
+
+class Register(msgspec.Struct):
+    """The body of a request to register."""
+
+    nonce: str
+    username: str
+    password: str
+    mac: str
+    admin: bool = False
+    user_type: str | None = None
+
+
+@bp.get("/register")
+def get_nonce() -> Json:
+    """A nonce to put into the HMAC."""
+    return {"nonce": shared_secret.new_nonce(_secret(), time.time_ns() // 1_000_000)}
+
+
+@bp.post("/register")
+def register() -> Json:
+    """Make an account and log in to it. Raises M_FORBIDDEN for a wrong HMAC."""
+    secret = _secret()
+    body = http.body_as(Register)
+    application = shared_secret.Application(
+        body.nonce, body.username, body.password, body.mac, body.admin, body.user_type
+    )
+    with http.logging_refusals(body.username):
+        shared_secret.check(secret, application, time.time_ns() // 1_000_000)
+    password_hash = accounts.hash_password(context.server(), body.password)
+    with context.db().write() as tx:
+        user_id = registration.register(tx, body.username, password_hash, is_admin=body.admin)
+        answer = login.start_session(tx, user_id, login.Wish())
+    return http.logged_in(answer)
+
+
+def _secret() -> str:
+    secret = context.server().config.registration_shared_secret
+    if secret is None:
+        raise errors.unrecognized("registration_shared_secret is not set on this server")
+    return secret

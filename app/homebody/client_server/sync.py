@@ -1,0 +1,110 @@
+"""GET /sync: answer at once when something is new, else wait for it.
+
+Spec: client-server-api#syncing
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from flask import Blueprint, current_app, request
+
+from homebody import context
+from homebody.client_server import http, long_poll
+from homebody.core.encryption import to_device
+from homebody.core.ephemeral import presence
+from homebody.core.sync import sync, tokens
+from homebody.core.sync.state_sections import LazyMembers
+from homebody.core.sync.sync import Answer, Ask
+from homebody.core.user_data import filters
+from homebody.runtime import single_flight
+from homebody.runtime.single_flight import Repeats
+from homebody.spec.events import Json
+
+bp = Blueprint("sync", __name__)
+
+
+@bp.get("/sync", endpoint="sync")
+@http.authenticated
+def sync_() -> Json:
+    """What is new for the device since its token; waits up to `timeout` ms until something is."""
+    timeout_ms = http.query_integer("timeout", 0, cap=long_poll.MAX_TIMEOUT_MS)
+    since = request.args.get("since")
+    ask = _ask(since)
+    mood = http.query_choice("set_presence", presence.STATES, "online")
+    me = ask.requester
+    with presence.syncing(context.ephemeral(), me.user_id, me.device_id, mood):
+        if ask.since is None:  # clients repeat a long first sync: one request does the work for all
+            key = (me.user_id, me.device_id, request.query_string)
+            with single_flight.LARGE_AT_ONCE:
+                return _repeats().once(key, lambda: _look(ask).body)
+        if ask.full_state:
+            with single_flight.LARGE_AT_ONCE:
+                return _look(ask).body
+        if timeout_ms == 0:
+            return _look(ask).body
+        found = long_poll.first(
+            me.user_id, timeout_ms, lambda: _look(ask), lambda found: not found.is_empty
+        )
+        return found.body
+
+
+def _ask(since: str | None) -> Ask:
+    """What is asked for. By the token the device says also which messages it has got: they go."""
+    requester = http.requester()
+    with context.db().read() as tx:
+        ask = Ask(
+            requester,
+            filters.resolve(tx, requester.user_id, request.args.get("filter")),
+            tokens.parse(since, tx.position) if since else None,
+            full_state=http.query_boolean("full_state"),
+            state_section=_state_section(),
+        )
+        device = (requester.user_id, requester.device_id, ask.position)
+        is_to_acknowledge = to_device.is_to_acknowledge(tx, *device)
+    if is_to_acknowledge:
+        to_device.acknowledge_if_possible(context.db(), *device)
+    return ask
+
+
+def _state_section() -> str:
+    """By which name the client wants the state, which says also as of when it wants it."""
+    if http.query_boolean("use_state_after"):
+        return "state_after"
+    # Deviates: matrix-js-sdk still asks with the names that the proposal had
+    if http.query_boolean("org.matrix.msc4222.use_state_after"):
+        return "org.matrix.msc4222.state_after"
+    return "state"
+
+
+def _look(ask: Ask) -> Answer:
+    with context.db().read() as tx:
+        found = sync.answer(tx, ask, context.ephemeral(), _lazy_members())
+    if found.cut_after is None and not found.needs_new_token:
+        return found
+    return _mark_off(ask, found)
+
+
+def _mark_off(ask: Ask, found: Answer) -> Answer:
+    """The answer, once its token tells which messages to the device it held.
+
+    Those of a cut answer are remembered by its token. On a quiet server the clock may not have
+    moved since the one before: then it does now, or both would be the same.
+    """
+    me = ask.requester
+    with context.db().write() as tx:
+        is_late = found.needs_new_token and tx.position != ask.position
+        if not is_late:
+            found = found.at(tx.next_position()) if found.needs_new_token else found
+            if found.cut_after is not None:
+                position = found.token.position
+                to_device.note_cut(tx, me.user_id, me.device_id, position, found.cut_after)
+    return _look(ask) if is_late else found
+
+
+def _lazy_members() -> LazyMembers:
+    return cast(LazyMembers, current_app.extensions["lazy_members"])
+
+
+def _repeats() -> Repeats:
+    return cast(Repeats, current_app.extensions["repeats"])

@@ -1,0 +1,60 @@
+"""What this server can do: versions of the API, and capabilities.
+
+Spec: client-server-api#api-versions, client-server-api#capabilities-negotiation
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint
+
+from homebody import context
+from homebody.client_server import http
+from homebody.spec.events import Json
+from homebody.spec.room_versions import VERSIONS
+
+bp = Blueprint("versions", __name__, url_prefix="/_matrix/client")
+
+SPEC_VERSIONS = [
+    *("r0.0.1", "r0.1.0", "r0.2.0", "r0.3.0", "r0.4.0", "r0.5.0", "r0.6.0", "r0.6.1"),
+    *(f"v1.{minor}" for minor in range(1, 20)),
+]
+UNSTABLE_FEATURES = {
+    "org.matrix.e2e_cross_signing": True,  # seed 001 shows it; older clients ask
+    "org.matrix.msc2285.stable": True,  # private read receipts
+    "org.matrix.msc3771": True,  # threaded read receipts
+    "org.matrix.msc3773": True,  # notification counts by thread
+    "org.matrix.msc3814": True,  # dehydrated devices; stable nowhere yet
+    "org.matrix.msc3916.stable": True,  # authenticated media
+    "org.matrix.simplified_msc3575": True,  # sliding sync; Element X needs it
+    "uk.half-shot.msc2666.query_mutual_rooms": True,  # mutual rooms, for matrix-js-sdk
+    "uk.half-shot.msc2666.query_mutual_rooms.stable": True,
+}
+
+
+@bp.get("/versions")
+@http.optionally_authenticated
+def get_versions() -> Json:
+    """The versions of the specification that clients may rely on."""
+    return {"versions": SPEC_VERSIONS, "unstable_features": UNSTABLE_FEATURES}
+
+
+@bp.get("/v3/capabilities")
+@http.authenticated
+def get_capabilities() -> Json:
+    """What the account may do, and the room versions that it can create."""
+    moderation = {"suspend": True, "lock": True}
+    return {
+        "capabilities": {
+            **({"m.account_moderation": moderation} if http.requester().is_admin else {}),
+            "m.change_password": {"enabled": True},
+            "m.3pid_changes": {"enabled": context.server().config.smtp.host is not None},
+            "m.get_login_token": {"enabled": True},
+            "m.set_avatar_url": {"enabled": True},
+            "m.set_displayname": {"enabled": True},
+            "m.profile_fields": {"enabled": True},
+            "m.room_versions": {
+                "default": context.server().config.default_room_version,
+                "available": dict.fromkeys(VERSIONS, "stable"),
+            },
+        }
+    }

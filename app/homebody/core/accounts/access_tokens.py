@@ -1,0 +1,284 @@
+"""Access and refresh tokens: the right to act as a device.
+
+The database holds hashes only, so a stolen backup opens no session. This module alone writes the
+tables access_tokens, refresh_tokens and superseded_tokens, and the cache of who is behind a token.
+
+A refresh token is exchanged for a new pair of tokens. The answer may get lost on its way, so the
+old pair stays good until one of the new pair is used for the first time: "The old refresh token
+remains valid until the new access token or refresh token is used".
+
+A token that ended because there is a newer one is remembered as superseded for as long as its
+device exists: a request that was under way with it is answered by a soft logout. Otherwise its
+client, or another process of the same app, would believe that the session was destroyed, and throw
+its keys away.
+
+Spec: client-server-api#client-authentication, client-server-api#refreshing-access-tokens,
+client-server-api#soft-logout
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy.orm import aliased
+
+from homebody import errors
+from homebody.models.accounts import Account
+from homebody.models.devices import AccessToken, RefreshToken, SupersededToken
+from homebody.spec.events import Json
+from homebody.storage.caches import CacheKind, Requester, declare
+from homebody.storage.database import Database, Reader, Tx
+
+TOKENS: CacheKind[bytes, Requester] = declare("tokens", 5, lambda _: 200)
+"""The sessions behind access tokens, by the token's hash."""
+
+MAX_SUPERSEDED = 200
+"""Tokens that are remembered of each device, the newest: of four days, with the usual lifetime."""
+
+_OLDER, _MINE = aliased(RefreshToken), aliased(RefreshToken)
+_FIND = (
+    select(
+        AccessToken.user_id,
+        AccessToken.device_id,
+        AccessToken.expires_ts,
+        Account.is_guest,
+        Account.is_admin,
+        Account.is_suspended,
+        Account.is_locked,
+        Account.deactivated_ts,
+        # Whether an older pair waits for the first use of this one
+        select(_OLDER.token_hash)
+        .join(_MINE, _MINE.token_hash == _OLDER.replaced_by)
+        .where(
+            _OLDER.user_id == AccessToken.user_id,
+            _OLDER.device_id == AccessToken.device_id,
+            _MINE.access_token_hash == AccessToken.token_hash,
+        )
+        .exists()
+        .label("has_older"),
+    )
+    .join(Account, Account.user_id == AccessToken.user_id)
+    .where(AccessToken.token_hash == bindparam("token_hash"))
+)
+_OF_USER = select(AccessToken.token_hash).where(AccessToken.user_id == bindparam("user_id"))
+_FIND_REFRESH = (
+    select(
+        RefreshToken.user_id,
+        RefreshToken.device_id,
+        RefreshToken.access_token_hash,
+        Account.is_locked,
+    )
+    .join(Account, Account.user_id == RefreshToken.user_id)
+    .where(RefreshToken.token_hash == bindparam("token_hash"))
+)
+
+_IS_SUPERSEDED = select(SupersededToken.token_hash).where(
+    SupersededToken.token_hash == bindparam("token_hash")
+)
+_OF_ONE_DEVICE = (
+    SupersededToken.user_id == bindparam("of_user"),
+    SupersededToken.device_id == bindparam("of_device"),
+)
+_FORGET_OLDEST = delete(SupersededToken).where(
+    SupersededToken.token_hash.in_(
+        select(SupersededToken.token_hash)
+        .where(*_OF_ONE_DEVICE)
+        .order_by(SupersededToken.superseded_ts.desc())
+        .offset(MAX_SUPERSEDED)
+    )
+)
+
+
+def authenticate(db: Database, token: str, *, may_be_locked: bool = False) -> Requester:
+    """Who is behind an access token.
+
+    Raises M_UNKNOWN_TOKEN, and M_USER_LOCKED where that matters.
+    """
+    token_hash = hash_of(token)
+    found = db.cached(TOKENS, token_hash)
+    if found is None:
+        found = _look_up(db, token_hash, may_be_locked=may_be_locked)
+    _check_time(found)
+    return found
+
+
+def is_as_good(known: Database | Reader, who: Requester) -> bool:
+    """Return whether a token that was good when its request began certainly is so still.
+
+    Whatever ends or changes a session drops it from the cache, so the same object there is proof.
+    """
+    return known.cached(TOKENS, who.token_hash) is who and not _has_expired(who)
+
+
+def authenticate_again(tx: Reader, who: Requester, *, may_be_locked: bool = False) -> Requester:
+    """Return who is behind a token by now, inside the write that acts on it.
+
+    Much may have happened since a request was authenticated: its body may have come slowly. A token
+    that is in the cache still is as good as it was, as whatever ends one drops it from there.
+    Raises as `authenticate` does.
+    """
+    found = tx.cached(TOKENS, who.token_hash)
+    if found is None:
+        row = _row(tx, who.token_hash, may_be_locked=may_be_locked)
+        found = _keep(tx, who.token_hash, row)
+    _check_time(found)
+    return found
+
+
+def issue(tx: Tx, user_id: str, device_id: str, *, with_refresh_token: bool = False) -> Json:
+    """`access_token` for a device, with a refresh token also `refresh_token`, `expires_in_ms`."""
+    lifetime_ms = tx.server.config.token_lifetime_ms if with_refresh_token else None
+    of_device = {"user_id": user_id, "device_id": device_id}
+    access_token = f"hb_{secrets.token_urlsafe(32)}"
+    expires_ts = None if lifetime_ms is None else tx.now_ms + lifetime_ms
+    access = {**of_device, "token_hash": hash_of(access_token), "expires_ts": expires_ts}
+    tx.sql.execute(insert(AccessToken), access)
+    if lifetime_ms is None:
+        return {"access_token": access_token}
+    refresh_token = f"hbr_{secrets.token_urlsafe(32)}"
+    refresh = {**of_device, "token_hash": hash_of(refresh_token)}
+    tx.sql.execute(insert(RefreshToken), {**refresh, "access_token_hash": access["token_hash"]})
+    return {
+        "access_token": access_token,
+        "refresh_token": refresh_token,
+        "expires_in_ms": lifetime_ms,
+    }
+
+
+def exchange(tx: Tx, refresh_token: str) -> Json:
+    """A new pair of tokens for the device that has this refresh token, as `issue` gives it.
+
+    Raises M_UNKNOWN_TOKEN for one that was never issued, was revoked or has served its purpose,
+    M_USER_LOCKED.
+    """
+    token_hash = hash_of(refresh_token)
+    row = tx.sql.execute(_FIND_REFRESH, {"token_hash": token_hash}).first()
+    if row is None:
+        is_soft = _is_superseded(tx, token_hash)
+        raise errors.unknown_token(
+            "The refresh token is not known, or was used before", soft_logout=is_soft
+        )
+    if row.is_locked:
+        raise errors.user_locked()
+    # A client that shows the device's newest token has received it, so the pair before it goes. One
+    # that shows the token before has not received the newest, so that one goes. Either way this
+    # pair stays for now.
+    supersede(tx, row.user_id, row.device_id, but=row.access_token_hash)
+    pair = issue(tx, row.user_id, row.device_id, with_refresh_token=True)
+    tx.sql.execute(
+        update(RefreshToken)
+        .where(RefreshToken.token_hash == token_hash)
+        .values(replaced_by=hash_of(pair["refresh_token"]))
+    )
+    return pair
+
+
+def revoke(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
+    """Make all tokens of these devices worthless, from the very next request on."""
+    access = delete(AccessToken).where(
+        AccessToken.user_id == user_id, AccessToken.device_id.in_(device_ids)
+    )
+    _forget(tx, tx.sql.execute(access.returning(AccessToken.token_hash)).scalars())
+    for table in (RefreshToken, SupersededToken):
+        of_devices = (table.user_id == user_id, table.device_id.in_(device_ids))
+        tx.sql.execute(delete(table).where(*of_devices))
+    tx.note_departure(user_id, device_ids=frozenset(device_ids))
+
+
+def supersede(tx: Tx, user_id: str, device_id: str, *, but: bytes = b"") -> None:
+    """End the tokens of a device that goes on, except the pair of the access token `but`.
+
+    A client that still shows one of them is asked for a soft logout.
+    """
+    access = delete(AccessToken).where(
+        AccessToken.user_id == user_id,
+        AccessToken.device_id == device_id,
+        AccessToken.token_hash != but,
+    )
+    ended = list(tx.sql.execute(access.returning(AccessToken.token_hash)).scalars())
+    _forget(tx, ended)
+    refresh = delete(RefreshToken).where(
+        RefreshToken.user_id == user_id,
+        RefreshToken.device_id == device_id,
+        RefreshToken.access_token_hash != but,
+    )
+    ended += tx.sql.execute(refresh.returning(RefreshToken.token_hash)).scalars()
+    row = {"user_id": user_id, "device_id": device_id, "superseded_ts": tx.now_ms}
+    if ended:
+        tx.sql.execute(insert(SupersededToken), [{**row, "token_hash": it} for it in ended])
+        tx.sql.execute(_FORGET_OLDEST, {"of_user": user_id, "of_device": device_id})
+
+
+def forget_all(tx: Tx, user_id: str) -> None:
+    """Let the next request of each of the user's tokens look at the account again."""
+    _forget(tx, tx.sql.execute(_OF_USER, {"user_id": user_id}).scalars())
+
+
+def hash_of(token: str) -> bytes:
+    """What the database keeps of a token; it has 256 random bits, so no salt is needed."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def _check_time(who: Requester) -> None:
+    """Raise M_UNKNOWN_TOKEN when the token has expired."""
+    if _has_expired(who):
+        raise errors.unknown_token("The access token has expired", soft_logout=True)
+
+
+def _has_expired(who: Requester) -> bool:
+    return who.expires_ts is not None and who.expires_ts <= time.time_ns() // 1_000_000
+
+
+def _look_up(db: Database, token_hash: bytes, *, may_be_locked: bool) -> Requester:
+    """Return the same from the database. The first use of a new pair ends the one before it."""
+    with db.read() as tx:
+        row = _row(tx, token_hash, may_be_locked=may_be_locked)
+        if not row.has_older:
+            return _keep(tx, token_hash, row)
+    with db.write() as tx:
+        # Look again: this pair may have been refreshed in between, and then the device has a
+        # newer one, which is all that its client keeps.
+        row = _row(tx, token_hash, may_be_locked=may_be_locked)
+        if row.has_older:
+            supersede(tx, row.user_id, row.device_id, but=token_hash)
+        return _keep(tx, token_hash, row)
+
+
+def _row(tx: Reader, token_hash: bytes, *, may_be_locked: bool = False) -> Row[*tuple[Any, ...]]:
+    row: Row[*tuple[Any, ...]] | None
+    row = tx.sql.execute(_FIND, {"token_hash": token_hash}).first()
+    if row is None or row.deactivated_ts is not None:
+        raise errors.unknown_token(soft_logout=_is_superseded(tx, token_hash))
+    if row.is_locked and not may_be_locked:
+        raise errors.user_locked()
+    return row
+
+
+def _keep(tx: Reader, token_hash: bytes, row: Row[*tuple[Any, ...]]) -> Requester:
+    found = Requester(
+        row.user_id,
+        row.device_id,
+        token_hash,
+        is_guest=row.is_guest,
+        is_admin=row.is_admin,
+        is_suspended=row.is_suspended,
+        expires_ts=row.expires_ts,
+    )
+    if not row.is_locked:  # what is kept opens everything
+        tx.fill(TOKENS, token_hash, found)
+    return found
+
+
+def _is_superseded(tx: Reader, token_hash: bytes) -> bool:
+    """Return whether this token has ended while its device goes on."""
+    return tx.sql.execute(_IS_SUPERSEDED, {"token_hash": token_hash}).first() is not None
+
+
+def _forget(tx: Tx, token_hashes: Iterable[bytes]) -> None:
+    for token_hash in token_hashes:
+        tx.forget(TOKENS, token_hash)

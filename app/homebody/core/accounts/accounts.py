@@ -1,0 +1,272 @@
+"""Accounts: who has one, and by which password they prove it.
+
+This module alone writes the table accounts. Passwords are kept as argon2id hashes. Hashing takes
+its time on purpose, so it is never done inside a write: hash first, then write.
+
+Spec: client-server-api#password-based, appendices#user-identifiers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from passlib.context import CryptContext
+from sqlalchemy import bindparam, insert, select, update
+
+from homebody import errors
+from homebody.config.settings import Config
+from homebody.core.accounts import directory_index
+from homebody.models.accounts import Account
+from homebody.models.appservices import AppserviceUser
+from homebody.runtime import event_loop
+from homebody.spec import identifiers
+from homebody.storage.caches import CacheKind, declare
+from homebody.storage.database import Reader, Server, Tx
+
+R = TypeVar("R")
+
+MAX_PASSWORD_BYTES = 512
+
+
+def _context(memory_kib: int, passes: int) -> CryptContext:
+    return CryptContext(
+        schemes=["argon2", "bcrypt"],  # bcrypt: accounts that came from another server
+        argon2__type="ID",
+        argon2__memory_cost=memory_kib,
+        argon2__rounds=passes,
+        argon2__parallelism=1,
+    )
+
+
+# docs/decisions/0009: as hard to guess as with 19 MiB and two passes, and quicker
+_CONTEXTS = {"argon2id": _context(9 * 1024, 4), "cheap": _context(8, 1)}
+_PARAMETERS = {
+    "argon2id": "$argon2id$v=19$m=9216,t=4,p=1$",
+    "cheap": "$argon2id$v=19$m=8,t=1,p=1$",
+}
+
+_FIND = select(
+    Account.user_id,
+    Account.password_hash,
+    Account.created_ts,
+    Account.is_admin,
+    Account.is_locked,
+    Account.deactivated_ts,
+    Account.is_suspended,
+).where(Account.user_id == bindparam("user_id"))
+_ALL = select(*_FIND.selected_columns).order_by(Account.user_id)
+# not counting bridges and guests, who may be there before the owner is
+_ANYBODY = (
+    select(Account.user_id)
+    .where(~Account.is_guest, Account.user_id.not_in(select(AppserviceUser.user_id)))
+    .limit(1)
+)
+_ERASED = select(Account.user_id, Account.erased_position).where(
+    Account.erased_position.is_not(None)
+)
+ERASED: CacheKind[str, dict[str, int]] = declare("erased", 1, lambda users: 200 * len(users))
+"""The position since which each erased user is erased, as one value."""
+_ALL_OF_THEM = ""
+"""The one key of the cache."""
+_IS_GUEST = select(Account.is_guest).where(Account.user_id == bindparam("user_id"))
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An account as it is kept."""
+
+    user_id: str
+    password_hash: str | None
+    created_ts: int  # ms
+    is_admin: bool
+    is_locked: bool
+    deactivated_ts: int | None  # ms
+    is_suspended: bool = False
+
+
+def find(tx: Reader, user_id: str) -> Known | None:
+    """The account with this user id, deactivated or not; None where there never was one."""
+    row = tx.sql.execute(_FIND, {"user_id": user_id}).first()
+    return None if row is None else Known(*row)
+
+
+def find_by_name(tx: Reader, name: str) -> Known | None:
+    """The account that somebody means who types a user id or only its localpart.
+
+    Accounts have names in small letters, and telephones begin words with a capital one; so what
+    does not exist as typed is looked for in small letters.
+    """
+    for spelling in dict.fromkeys((name, name.lower())):
+        user_id = spelling if spelling.startswith("@") else f"@{spelling}:{tx.server.name}"
+        if identifiers.is_user_id(user_id) and (known := find(tx, user_id)) is not None:
+            return known
+    return None
+
+
+def must_be_open(account: Known) -> None:
+    """Raises M_USER_DEACTIVATED or M_USER_LOCKED when nobody may act as this user now."""
+    if account.deactivated_ts is not None:
+        raise errors.user_deactivated()
+    if account.is_locked:
+        raise errors.user_locked()
+
+
+def all_accounts(tx: Reader) -> list[Known]:
+    """Every account there is or was, by user id."""
+    return [Known(*row) for row in tx.sql.execute(_ALL)]
+
+
+def create(
+    tx: Tx,
+    user_id: str,
+    password_hash: str | None,
+    *,
+    is_admin: bool = False,
+    is_bridged: bool = False,
+    is_guest: bool = False,
+) -> None:
+    """Make an account. The first one of a server becomes its administrator.
+
+    Not so one that an application service makes (`is_bridged`), nor a guest.
+
+    Raises M_USER_IN_USE when somebody has, or had, this user id.
+    """
+    if find(tx, user_id) is not None:
+        raise errors.user_in_use()
+    is_first = not (is_bridged or is_guest) and tx.sql.execute(_ANYBODY).first() is None
+    tx.sql.execute(
+        insert(Account),
+        {
+            "user_id": user_id,
+            "password_hash": password_hash,
+            "created_ts": tx.now_ms,
+            "is_admin": is_admin or is_first,
+            "is_guest": is_guest,
+            "deactivated_ts": None,
+        },
+    )
+    if not is_guest:
+        directory_index.put(tx, user_id, None)
+
+
+def is_guest(tx: Reader, user_id: str) -> bool:
+    """Whether this is the account of a guest."""
+    return bool(tx.sql.execute(_IS_GUEST, {"user_id": user_id}).scalar())
+
+
+def end_guest(tx: Tx, user_id: str, password_hash: str | None) -> None:
+    """Make a guest's account one like others, also as to who becomes administrator."""
+    is_first = tx.sql.execute(_ANYBODY).first() is None
+    _change(tx, user_id, is_guest=False, is_admin=is_first, password_hash=password_hash)
+    directory_index.put(tx, user_id, None)
+
+
+def set_password_hash(tx: Tx, user_id: str, password_hash: str) -> None:
+    """Let the user log in with another password from now on."""
+    _change(tx, user_id, password_hash=password_hash)
+
+
+def must_still_have(tx: Reader, proved: Known) -> None:
+    """Raise M_FORBIDDEN when the account has another password than `proved`, as it was then."""
+    now = find(tx, proved.user_id)
+    if now is None or now.password_hash != proved.password_hash:
+        raise errors.forbidden("The password was changed meanwhile")
+
+
+def renew_hash(tx: Tx, account: Known, password_hash: str) -> None:
+    """Keep the same password in another way, unless it was changed meanwhile."""
+    same = (Account.user_id == account.user_id, Account.password_hash == account.password_hash)
+    tx.sql.execute(update(Account).where(*same).values(password_hash=password_hash))
+
+
+def mark_deactivated(tx: Tx, user_id: str, *, erase: bool) -> None:
+    """Close an account; deactivation.py does what has to happen besides."""
+    erased_position = tx.next_position() if erase else None
+    values = {"deactivated_ts": tx.now_ms, "password_hash": None}
+    _change(tx, user_id, **values, erased_position=erased_position)
+    tx.forget(ERASED, _ALL_OF_THEM)
+    directory_index.remove(tx, user_id)
+
+
+def erased(tx: Reader) -> Mapping[str, int]:
+    """{user_id: the position since which they are erased} of all who are."""
+    known = tx.cached(ERASED, _ALL_OF_THEM)
+    if known is None:
+        known = {row.user_id: int(row.erased_position) for row in tx.sql.execute(_ERASED)}
+        tx.fill(ERASED, _ALL_OF_THEM, known)
+    return known
+
+
+def set_locked(tx: Tx, user_id: str, *, is_locked: bool) -> None:
+    """Close an account for a while, or open it again; moderation.py lets it take effect."""
+    _change(tx, user_id, is_locked=is_locked)
+
+
+def set_suspended(tx: Tx, user_id: str, *, is_suspended: bool) -> None:
+    """Leave an account only what harms nobody, or all again; likewise."""
+    _change(tx, user_id, is_suspended=is_suspended)
+
+
+def check_new_password(config: Config, password: str) -> None:
+    """Raises M_WEAK_PASSWORD for one that is too short, M_INVALID_PARAM for one that is too long.
+
+    Nothing else is asked of a password: signs and digits that have to be in it make it no better.
+    """
+    if not password:
+        raise errors.weak_password("The password is empty")
+    if len(password) < config.min_password_length:
+        raise errors.weak_password(
+            f"The password has fewer than {config.min_password_length} characters"
+        )
+    if len(password.encode()) > MAX_PASSWORD_BYTES:
+        raise errors.invalid_param(f"The password is longer than {MAX_PASSWORD_BYTES} bytes")
+
+
+def hash_password(server: Server, password: str) -> str:
+    """Return what is kept of a new password. Waits, so it has no place inside a write.
+
+    Raises as `check_new_password` does.
+    """
+    check_new_password(server.config, password)
+    return hash_again(server, password)
+
+
+def hash_again(server: Server, password: str) -> str:
+    """Return the same for a password that an account has already: no rule applies to it."""
+    return _in_pool(lambda: str(_CONTEXTS[server.config.password_hashing].hash(password)))
+
+
+def has_password(server: Server, account: Known | None, password: str) -> bool:
+    """Whether this is the account's password. Waits as long where there is no such account.
+
+    So nobody learns from the time that an answer takes which accounts exist.
+    """
+    context = _CONTEXTS[server.config.password_hashing]
+    if account is None or account.password_hash is None:
+        return _in_pool(lambda: bool(context.dummy_verify()))
+    kept = account.password_hash
+    return _in_pool(lambda: _verify(context, password, kept))
+
+
+def wants_rehash(server: Server, account: Known) -> bool:
+    """Whether the password should be hashed anew, as its hash is of another kind than today's."""
+    today = _PARAMETERS[server.config.password_hashing]
+    return account.password_hash is not None and not account.password_hash.startswith(today)
+
+
+def _verify(context: CryptContext, password: str, kept: str) -> bool:
+    try:
+        return bool(context.verify(password, kept))
+    except ValueError:  # bcrypt takes no more than 72 bytes and no NUL, argon2 no more than 4096
+        return False
+
+
+def _in_pool(work: Callable[[], R]) -> R:
+    with event_loop.HASHES_AT_ONCE:
+        return event_loop.offload(work)
+
+
+def _change(tx: Tx, user_id: str, **values: object) -> None:
+    tx.sql.execute(update(Account).where(Account.user_id == user_id).values(**values))

@@ -1,0 +1,105 @@
+"""What administrators do with accounts: look where they are used, lock them, suspend them.
+
+Who is locked can do nothing but log out, and keeps the sessions; who is suspended can read on, and
+say nothing. Both take effect with the next request: the cache of tokens forgets the user's.
+Spec: client-server-api#server-administration, client-server-api#account-moderation
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Row, bindparam, select
+
+from homebody import errors
+from homebody.core.accounts import access_tokens, accounts
+from homebody.core.accounts.last_seen import LastSeen
+from homebody.models.devices import Device
+from homebody.spec import identifiers
+from homebody.spec.events import Json
+from homebody.storage.caches import Requester
+from homebody.storage.database import Reader, Tx
+
+_DEVICES = select(
+    Device.device_id, Device.last_seen_ts, Device.last_seen_ip, Device.last_seen_user_agent
+).where(Device.user_id == bindparam("user_id"))
+
+
+def whois(tx: Reader, requester: Requester, user_id: str, seen: LastSeen) -> Json:
+    """From where the user's devices were last used: for themselves and for administrators.
+
+    Raises M_FORBIDDEN, M_NOT_FOUND.
+    """
+    if user_id != requester.user_id:
+        _must_be_admin(requester)
+    if accounts.find(tx, user_id) is None:
+        raise errors.not_found("This server knows no such user")
+    devices = {
+        row.device_id: {"sessions": [{"connections": [_connection(user_id, row, seen)]}]}
+        for row in tx.sql.execute(_DEVICES, {"user_id": user_id})
+    }
+    return {"user_id": user_id, "devices": devices}
+
+
+def find(tx: Reader, requester: Requester, user_id: str) -> accounts.Known:
+    """The account that an administrator asks about.
+
+    Raises M_FORBIDDEN for others before it looks for the account, and about other administrators;
+    M_INVALID_PARAM for users of other servers, M_NOT_FOUND.
+    """
+    _must_be_admin(requester)
+    if not identifiers.is_user_id(user_id):
+        raise errors.invalid_param("That is no user id")
+    if identifiers.server_name(user_id) != tx.server.name:
+        raise errors.invalid_param("That is a user of another server")
+    account = accounts.find(tx, user_id)
+    if account is None or account.deactivated_ts is not None:
+        raise errors.not_found("This server has no such user")
+    if account.is_admin and user_id != requester.user_id:
+        raise errors.forbidden("That is an administrator, too")
+    return account
+
+
+def set_locked(tx: Tx, requester: Requester, user_id: str, *, is_locked: bool) -> None:
+    """Lock an account, or unlock it. Raises as `find`; M_FORBIDDEN for one's own."""
+    _must_be_another(requester, user_id)
+    find(tx, requester, user_id)
+    accounts.set_locked(tx, user_id, is_locked=is_locked)
+    _take_effect(tx, user_id)
+
+
+def set_suspended(tx: Tx, requester: Requester, user_id: str, *, is_suspended: bool) -> None:
+    """Suspend an account, or let it go on. Raises as `set_locked`."""
+    _must_be_another(requester, user_id)
+    find(tx, requester, user_id)
+    accounts.set_suspended(tx, user_id, is_suspended=is_suspended)
+    _take_effect(tx, user_id)
+
+
+def _take_effect(tx: Tx, user_id: str) -> None:
+    """From the very next request on, and on those that wait."""
+    access_tokens.forget_all(tx, user_id)
+    devices = tx.sql.execute(_DEVICES, {"user_id": user_id})
+    tx.note_departure(user_id, device_ids={row.device_id for row in devices})  # types no more
+    tx.wake(user_id)
+
+
+def _must_be_admin(requester: Requester) -> None:
+    if not requester.is_admin:
+        raise errors.forbidden("Only administrators of the server may do this")
+
+
+def _must_be_another(requester: Requester, user_id: str) -> None:
+    _must_be_admin(requester)
+    if user_id == requester.user_id:
+        raise errors.forbidden("You can't do this to yourself")
+
+
+def _connection(user_id: str, row: Row[*tuple[Any, ...]], seen: LastSeen) -> Json:
+    now = seen.of(user_id, row.device_id)
+    found = {
+        "ip": row.last_seen_ip if now is None else now.ip,
+        "last_seen": row.last_seen_ts if now is None else now.ts,
+        "user_agent": row.last_seen_user_agent if now is None else now.user_agent,
+    }
+    return {key: value for key, value in found.items() if value is not None}

@@ -1,0 +1,29 @@
+"""Passwords for the TURN servers that carry calls through firewalls.
+
+The TURN server knows the same secret and checks them by itself: the user name says until when it is
+good, and the password is its HMAC. SHA-1 is what such servers have agreed on.
+Spec: client-server-api#voice-over-ip
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+
+from homebody.config.settings import Config
+from homebody.spec.events import Json
+
+
+def credentials(config: Config, user_id: str, now_ms: int) -> Json | None:
+    """`username`, `password`, `uris` and `ttl` in seconds; None where no TURN server is set."""
+    if not config.turn_uris or config.turn_shared_secret is None:
+        return None
+    ttl = config.turn_user_lifetime_ms // 1000
+    username = f"{now_ms // 1000 + ttl}:{user_id}"
+    mac = hmac.digest(config.turn_shared_secret.encode(), username.encode(), "sha1")
+    return {
+        "username": username,
+        "password": base64.b64encode(mac).decode(),
+        "uris": list(config.turn_uris),
+        "ttl": ttl,
+    }

@@ -1,0 +1,222 @@
+"""Whether an e-mail address is somebody's own: a mail goes there, and the link in it is opened.
+
+A client begins a session with a secret of its own (`client_secret`); the mail brings a second one
+(`token`), which only who reads the mail can show. A session whose link was opened proves the
+address to whoever knows the client's secret, once, and for the one purpose that it was begun for:
+a mail about a new account shall not give out the password of an old one.
+
+This module alone writes the table validation_sessions.
+Spec: client-server-api#post_matrixclientv3registeremailrequesttoken
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from sqlalchemy import bindparam, delete, insert, select, update
+
+from homebody import errors
+from homebody.core.accounts import access_tokens
+from homebody.models.sign_in import ValidationSession
+from homebody.outside import mail
+from homebody.storage.database import Database, Reader, Tx
+
+LOG = logging.getLogger(__name__)
+
+Purpose = Literal["register", "add", "reset"]
+
+LIFETIME_MS: Final = 24 * 3_600_000
+MAX_LINK: Final = 2048
+
+_CLIENT_SECRET: Final = re.compile(r"[0-9a-zA-Z.=_-]{1,255}")
+
+_BY_SID = select(
+    ValidationSession.sid,
+    ValidationSession.purpose,
+    ValidationSession.address,
+    ValidationSession.client_secret_hash,
+    ValidationSession.token_hash,
+    ValidationSession.next_link,
+    ValidationSession.validated_ts,
+).where(
+    ValidationSession.sid == bindparam("sid"),
+    ValidationSession.created_ts > bindparam("born_after"),
+)
+_BY_ADDRESS = select(
+    ValidationSession.sid,
+    ValidationSession.send_attempt,
+    ValidationSession.validated_ts,
+    ValidationSession.token_hash,
+).where(
+    ValidationSession.purpose == bindparam("purpose"),
+    ValidationSession.address == bindparam("address"),
+    ValidationSession.client_secret_hash == bindparam("client_secret_hash"),
+)
+_DELETE = delete(ValidationSession).where(ValidationSession.sid == bindparam("its_sid"))
+_DELETE_OLD = delete(ValidationSession).where(
+    ValidationSession.created_ts <= bindparam("born_until")
+)
+_CHANGE = update(ValidationSession).where(ValidationSession.sid == bindparam("its_sid"))
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a client asks for; `checked` makes one."""
+
+    purpose: Purpose
+    address: str  # as threepids.canonical() makes it
+    client_secret: str
+    send_attempt: int
+    next_link: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """An address that was proved."""
+
+    sid: str
+    address: str
+    validated_ts: int  # ms
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What the link in a mail leads to."""
+
+    address: str
+    next_link: str | None
+
+
+Message = mail.Message
+Compose = Callable[[str, str], Message]
+"""Makes the mail from the session's id and token."""
+
+
+def checked(wish: Wish) -> Wish:
+    """The same wish. Raises M_INVALID_PARAM for a secret or a link that break their grammar."""
+    if not _CLIENT_SECRET.fullmatch(wish.client_secret):
+        raise errors.invalid_param("client_secret has 1 to 255 letters, digits and . = _ -")
+    if wish.next_link is not None and not _is_page(wish.next_link):
+        raise errors.invalid_param("next_link must be the address of a page, https or http")
+    return wish
+
+
+def request(db: Database, wish: Wish, compose: Compose, *, is_good: bool) -> str:
+    """The id of a session, whose mail the mail server has taken. It is sent outside of any write.
+
+    A request that is repeated with no larger `send_attempt` sends nothing. Where the address is
+    not `is_good` for the purpose, the session looks alike but can't be validated: the mail says
+    why, so that only who reads it learns whether the address has an account.
+    Raises M_INVALID_PARAM when there is no such mailbox, 503 when there is no mail server.
+    """
+    token = secrets.token_urlsafe(32)
+    with db.write() as tx:
+        sid, must_send = _begin(tx, wish, token if is_good else None)
+    if not must_send:
+        return sid
+    try:
+        mail.send(db.server.config, wish.address, compose(sid, token))
+    except mail.RefusedError as error:
+        raise errors.invalid_param("The mail server takes no mail for this address") from error
+    except mail.MailError as error:
+        LOG.error("no mail to %s: %s", wish.address, error)  # noqa: TRY400 - the sentence says it
+        raise errors.unavailable("The server cannot send mail at the moment") from error
+    with db.write() as tx:
+        tx.sql.execute(_CHANGE.values(send_attempt=wish.send_attempt), {"its_sid": sid})
+    return sid
+
+
+def look_at(tx: Reader, sid: str, token: str) -> Opened:
+    """What a link is about, before anything is confirmed: programs that scan mail open links too.
+
+    Raises M_NOT_FOUND when it is not the link of the newest mail, or too old.
+    """
+    row = tx.sql.execute(_BY_SID, _key(tx, sid)).first()
+    is_right = row is not None and _is_same(row.token_hash, token)
+    if row is None or not is_right:
+        raise errors.not_found("This link is too old, or a newer mail has a newer one")
+    return Opened(row.address, row.next_link)
+
+
+def confirm(tx: Tx, sid: str, token: str) -> Opened:
+    """The address is proved by this. Raises M_NOT_FOUND as `look_at` does."""
+    opened = look_at(tx, sid, token)
+    change = _CHANGE.where(ValidationSession.validated_ts.is_(None))
+    tx.sql.execute(change.values(validated_ts=tx.now_ms), {"its_sid": sid})
+    return opened
+
+
+def check(tx: Reader, purpose: Purpose, sid: str, client_secret: str) -> Validated:
+    """The address that a session has proved for this purpose.
+
+    Raises M_THREEPID_AUTH_FAILED while the link was not opened, and for any other session.
+    """
+    row = tx.sql.execute(_BY_SID, _key(tx, sid)).first()
+    if (
+        row is None
+        or row.purpose != purpose
+        or not _is_same(row.client_secret_hash, client_secret)
+        or row.validated_ts is None
+    ):
+        raise errors.threepid_auth_failed("Open the link in the mail first")
+    return Validated(row.sid, row.address, row.validated_ts)
+
+
+def use_up(tx: Tx, sid: str) -> None:
+    """End a session that has served its purpose.
+
+    Raises M_THREEPID_AUTH_FAILED when somebody was faster.
+    """
+    if not tx.sql.execute(_DELETE, {"its_sid": sid}).rowcount:
+        raise errors.threepid_auth_failed("This session was used before")
+
+
+def _begin(tx: Tx, wish: Wish, token: str | None) -> tuple[str, bool]:
+    """The session of this wish, and whether a mail has to go out."""
+    tx.sql.execute(_DELETE_OLD, {"born_until": tx.now_ms - LIFETIME_MS})
+    key = {
+        "purpose": wish.purpose,
+        "address": wish.address,
+        "client_secret_hash": access_tokens.hash_of(wish.client_secret),
+    }
+    token_hash = None if token is None else access_tokens.hash_of(token)
+    row = tx.sql.execute(_BY_ADDRESS, key).first()
+    if row is None:
+        sid = secrets.token_urlsafe(18)
+        more = {"token_hash": token_hash, "next_link": wish.next_link, "created_ts": tx.now_ms}
+        values = {**key, **more, "sid": sid, "send_attempt": -1, "validated_ts": None}
+        tx.sql.execute(insert(ValidationSession), values)
+        return sid, True
+    if row.validated_ts is not None or wish.send_attempt <= row.send_attempt:
+        return row.sid, False
+    change = _CHANGE.values(token_hash=token_hash, next_link=wish.next_link)
+    tx.sql.execute(change, {"its_sid": row.sid})
+    return row.sid, True
+
+
+def _key(tx: Reader, sid: str) -> dict[str, str | int]:
+    return {"sid": sid, "born_after": tx.now_ms - LIFETIME_MS}
+
+
+def _is_same(kept: bytes | None, secret: str) -> bool:
+    return kept is not None and hmac.compare_digest(kept, access_tokens.hash_of(secret))
+
+
+def _is_page(link: str) -> bool:
+    try:
+        parts = urlsplit(link)
+    except ValueError:
+        return False
+    return (
+        len(link) <= MAX_LINK
+        and link.isprintable()
+        and parts.scheme in {"http", "https"}
+        and bool(parts.hostname)
+    )

@@ -1,0 +1,221 @@
+"""Cross-signing keys: by them users vouch for their devices, and for other users.
+
+A user has three. The master key is who they are; it signs the other two. The self-signing key signs
+the user's devices, the user-signing key the master keys of others: only its owner sees that one.
+
+Whoever uploads a first set needs nothing but a session; to put others in its place they have to
+prove who they are, lest somebody with a stolen token make friends trust another device.
+
+This module alone writes the table cross_signing_keys.
+Spec: client-server-api#cross-signing
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import Row, bindparam, delete, select
+from sqlalchemy.dialects.sqlite import insert
+
+from homebody import errors
+from homebody.core.encryption import device_list_changes, key_signatures, signature_checks
+from homebody.core.encryption.key_signatures import PREFIX, Signatures
+from homebody.models.cross_signing import CrossSigningKey
+from homebody.models.devices import Device
+from homebody.spec import signing
+from homebody.spec.events import Json
+from homebody.storage.database import Reader, Tx
+
+MASTER: Final = "master"
+SELF_SIGNING: Final = "self_signing"
+USER_SIGNING: Final = "user_signing"
+USAGES: Final = (MASTER, SELF_SIGNING, USER_SIGNING)
+
+_UPSERT = insert(CrossSigningKey)
+_UPSERT = _UPSERT.on_conflict_do_update(
+    index_elements=["user_id", "usage"],
+    set_={"public_key": _UPSERT.excluded.public_key, "key": _UPSERT.excluded.key},
+)
+_OF_USERS = select(
+    CrossSigningKey.user_id, CrossSigningKey.usage, CrossSigningKey.public_key, CrossSigningKey.key
+).where(CrossSigningKey.user_id.in_(bindparam("user_ids", expanding=True)))
+_IS_KEY = select(CrossSigningKey.usage).where(
+    CrossSigningKey.user_id == bindparam("user_id"),
+    CrossSigningKey.public_key == bindparam("public_key"),
+)
+_DEVICES_NAMED = select(Device.device_id).where(
+    Device.user_id == bindparam("user_id"),
+    Device.device_id.in_(bindparam("device_ids", expanding=True)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A cross-signing key: what names it and checks its signatures, and the object around it."""
+
+    public_key: str
+    """Unpadded base64."""
+    bare: Json
+    """The object as it was uploaded, without signatures."""
+
+    @property
+    def key_id(self) -> str:
+        """The name under which its signatures are filed."""
+        return PREFIX + self.public_key
+
+    @property
+    def verify_key(self) -> signing.VerifyKey:
+        """What checks its signatures."""
+        return signing.verify_key_from_base64(self.public_key)
+
+
+def is_proof_needed(tx: Reader, user_id: str, keys: dict[str, Json]) -> bool:
+    """Whether these keys, {usage: object}, are new beside others that the user has already.
+
+    Raises M_INVALID_PARAM or M_BAD_JSON for a key that is none, M_MISSING_PARAM without a master
+    key, M_INVALID_SIGNATURE for a key that the master key has not signed, M_FORBIDDEN for one that
+    is called like a device.
+    """
+    stored = _stored(tx, user_id)
+    given = _check(tx, user_id, keys, stored)
+    return MASTER in stored and any(stored.get(usage) != key for usage, key in given.items())
+
+
+def upload(tx: Tx, user_id: str, keys: dict[str, Json], *, is_proven: bool) -> None:
+    """Make these the user's keys, {usage: object}; signatures that come with them are kept.
+
+    Raises as `is_proof_needed` does, and M_FORBIDDEN when that would now ask for a proof which was
+    not given: somebody has uploaded other keys at the same moment.
+    """
+    if is_proof_needed(tx, user_id, keys) and not is_proven:
+        raise errors.forbidden("Other cross-signing keys were uploaded at the same moment")
+    stored = _stored(tx, user_id)
+    given = _check(tx, user_id, keys, stored)
+    _drop(tx, user_id, _replaced(stored, given))
+    for usage, key in given.items():
+        text = orjson.dumps(key.bare).decode()
+        row = {"user_id": user_id, "usage": usage, "public_key": key.public_key, "key": text}
+        tx.sql.execute(_UPSERT, row)
+    master = given.get(MASTER) or stored[MASTER]
+    for usage, key in given.items():
+        signers = {master.key_id: master.verify_key}
+        if usage == MASTER:  # devices may vouch for it; others than the user's own have no say
+            signers = signature_checks.signing_keys(signature_checks.devices(tx, user_id))
+        signatures = signature_checks.valid(keys[usage], user_id, signers)
+        key_signatures.put(tx, (user_id, key.public_key), user_id, signatures)
+    if any(stored.get(usage) != key for usage, key in given.items()):
+        device_list_changes.note_change(tx, user_id)
+
+
+def keys_of(tx: Reader, asker_id: str, user_ids: Collection[str]) -> dict[str, dict[str, Json]]:
+    """{"master_keys": {user_id: key}, "self_signing_keys": …, "user_signing_keys": …}.
+
+    With the signatures that the asker may see; of user-signing keys the asker's own only.
+    """
+    signatures = key_signatures.visible(tx, asker_id, user_ids)
+    found: dict[str, dict[str, Json]] = {f"{usage}_keys": {} for usage in USAGES}
+    for row in _rows(tx, user_ids):
+        if row.usage == USER_SIGNING and row.user_id != asker_id:
+            continue
+        key = orjson.loads(row.key)
+        on_key = signatures.get(row.user_id, {}).get(row.public_key)
+        found[f"{row.usage}_keys"][row.user_id] = key | ({"signatures": on_key} if on_key else {})
+    return found
+
+
+def signatures_on_devices(
+    tx: Reader, user_ids: Collection[str]
+) -> dict[str, dict[str, Signatures]]:
+    """{user_id: {device_id: signatures}} by the users' own self-signing keys.
+
+    Those on a user's cross-signing keys are in it as well, by public key; no device is called so.
+    """
+    return key_signatures.visible(tx, "", user_ids)
+
+
+def all_of(tx: Reader, user_ids: Collection[str]) -> dict[str, dict[str, PublicKey]]:
+    """{user_id: {usage: key}}, for who checks signatures."""
+    found: dict[str, dict[str, PublicKey]] = {}
+    for row in _rows(tx, user_ids):
+        found.setdefault(row.user_id, {})[row.usage] = PublicKey(
+            row.public_key, orjson.loads(row.key)
+        )
+    return found
+
+
+def is_public_key(tx: Reader, user_id: str, text: str) -> bool:
+    """Whether a cross-signing key of the user is this: no device may be called like it."""
+    key = {"user_id": user_id, "public_key": text}
+    return tx.sql.execute(_IS_KEY, key).first() is not None
+
+
+def erase(tx: Tx, user_id: str) -> None:
+    """Drop keys and signatures of an account that closes."""
+    key_signatures.erase(tx, user_id)
+    tx.sql.execute(delete(CrossSigningKey).where(CrossSigningKey.user_id == user_id))
+
+
+def _rows(tx: Reader, user_ids: Collection[str]) -> list[Row[*tuple[Any, ...]]]:
+    parts = key_signatures.in_parts(user_ids)
+    return [row for some in parts for row in tx.sql.execute(_OF_USERS, {"user_ids": some})]
+
+
+def _stored(tx: Reader, user_id: str) -> dict[str, PublicKey]:
+    return all_of(tx, [user_id]).get(user_id, {})
+
+
+def _check(
+    tx: Reader, user_id: str, keys: dict[str, Json], stored: dict[str, PublicKey]
+) -> dict[str, PublicKey]:
+    given = {usage: _public_key(user_id, usage, key) for usage, key in keys.items()}
+    master = given.get(MASTER) or stored.get(MASTER)
+    if master is None:
+        raise errors.missing_param("There is no master key")
+    for usage in given.keys() - {MASTER}:
+        signature_checks.verify(keys[usage], user_id, master.key_id, master.verify_key)
+    names = {"user_id": user_id, "device_ids": [key.public_key for key in given.values()]}
+    if tx.sql.execute(_DEVICES_NAMED, names).first() is not None:
+        raise errors.forbidden("One of your devices is called like one of these keys")
+    return given
+
+
+def _public_key(user_id: str, usage: str, key: Json) -> PublicKey:
+    """The key in an object of the right shape, once all in it is right too."""
+    if key["user_id"] != user_id:
+        raise errors.invalid_param(f"The {usage} key is not yours")
+    if usage not in key["usage"]:
+        raise errors.invalid_param(f"The {usage} key is for another usage")
+    if len(key["keys"]) != 1:
+        raise errors.invalid_param(f"Under keys of the {usage} key must be one key")
+    ((key_id, public_key),) = key["keys"].items()
+    try:
+        verify_key = signing.verify_key_from_base64(public_key)
+    except ValueError:
+        raise errors.invalid_param(f"The {usage} key is no ed25519 key in base64") from None
+    # one key shall have one name: base64 has several spellings of some
+    if signing.verify_key_to_base64(verify_key) != public_key or key_id != PREFIX + public_key:
+        raise errors.invalid_param(f"The id of the {usage} key must be ed25519: and itself")
+    signature_checks.check_form(key)
+    return PublicKey(public_key, signature_checks.bare(key))
+
+
+def _replaced(stored: dict[str, PublicKey], given: dict[str, PublicKey]) -> dict[str, PublicKey]:
+    """The keys that are no more once these are given; what the old master key signed goes too."""
+    new_master = given.get(MASTER, stored.get(MASTER))
+    if stored.get(MASTER) not in (None, new_master):
+        return {usage: key for usage, key in stored.items() if given.get(usage) != key}
+    return {usage: key for usage, key in stored.items() if given.get(usage, key) != key}
+
+
+def _drop(tx: Tx, user_id: str, keys: dict[str, PublicKey]) -> None:
+    if not keys:
+        return
+    key_signatures.forget(tx, user_id, [key.public_key for key in keys.values()])
+    tx.sql.execute(
+        delete(CrossSigningKey).where(
+            CrossSigningKey.user_id == user_id, CrossSigningKey.usage.in_(keys)
+        )
+    )

@@ -1,0 +1,158 @@
+"""The identity keys of devices: what a device publishes about itself, and who asks for it.
+
+The server keeps the object as the device has signed it. It does not check that signature: clients
+do, as they have to trust no server, and a device with a wrong one harms nobody but itself.
+
+This module alone writes the table device_keys.
+Spec: client-server-api#device-keys, client-server-api#key-management-api
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import bindparam, delete, select
+from sqlalchemy.dialects.sqlite import insert
+
+from homebody import errors
+from homebody.core.encryption import (
+    cross_signing,
+    device_list_changes,
+    key_signatures,
+    one_time_keys,
+    signature_checks,
+)
+from homebody.models.accounts import Account
+from homebody.models.device_keys import DeviceKeys
+from homebody.models.devices import Device
+from homebody.runtime import event_loop
+from homebody.spec.events import Json
+from homebody.storage.database import Reader, Tx
+
+_USERS_AT_ONCE: Final = 100
+_DEVICES_BETWEEN_BREATHS: Final = 100
+"""Nothing bounds how many devices a user has, and each may have 64 KiB of keys."""
+
+_UPSERT = insert(DeviceKeys)
+_UPSERT = _UPSERT.on_conflict_do_update(
+    index_elements=["user_id", "device_id"], set_={"device_keys": _UPSERT.excluded.device_keys}
+)
+_KEYS = select(DeviceKeys.device_keys).where(
+    DeviceKeys.user_id == bindparam("user_id"), DeviceKeys.device_id == bindparam("device_id")
+)
+_DEVICE = select(Device.device_id).where(
+    Device.user_id == bindparam("user_id"), Device.device_id == bindparam("device_id")
+)
+# the accounts too: of a user without devices the answer says just that, and clients forget theirs
+_OF_USERS = (
+    select(Account.user_id, DeviceKeys.device_id, DeviceKeys.device_keys, Device.display_name)
+    .join(DeviceKeys, DeviceKeys.user_id == Account.user_id, isouter=True)
+    .join(
+        Device,
+        (Device.user_id == DeviceKeys.user_id) & (Device.device_id == DeviceKeys.device_id),
+        isouter=True,
+    )
+    .where(Account.user_id.in_(bindparam("user_ids", expanding=True)))
+)
+
+
+def put(tx: Tx, user_id: str, device_id: str, keys: Json) -> None:
+    """Make this signed object the keys of a device, and tell everybody whom it concerns.
+
+    A device that comes with other keys than before has lost the old ones, so its one-time keys are
+    worth nothing: they go, and the device may use their names again. So do signatures on the old.
+    Raises M_INVALID_PARAM for the keys of another device, M_FORBIDDEN for a device that is called
+    like a cross-signing key, M_BAD_JSON, M_TOO_LARGE.
+    """
+    keys = {name: value for name, value in keys.items() if name != "unsigned"}
+    _check(user_id, device_id, keys)
+    device = {"user_id": user_id, "device_id": device_id}
+    if cross_signing.is_public_key(tx, user_id, device_id):
+        raise errors.forbidden("The device is called like one of your cross-signing keys")
+    before = get(tx, user_id, device_id)
+    if before == keys:
+        return
+    if before is not None and before["keys"] != keys["keys"]:
+        one_time_keys.remove(tx, user_id, [device_id])
+        key_signatures.forget(tx, user_id, [device_id])
+    tx.sql.execute(_UPSERT, {**device, "device_keys": orjson.dumps(keys).decode()})
+    device_list_changes.note_change(tx, user_id)
+
+
+def check_exists(tx: Reader, user_id: str, device_id: str) -> None:
+    """Raises M_UNKNOWN_TOKEN for a device that has just been removed: it shall leave no keys."""
+    device = {"user_id": user_id, "device_id": device_id}
+    if tx.sql.execute(_DEVICE, device).first() is None:
+        raise errors.unknown_token("This session was ended")
+
+
+def get(tx: Reader, user_id: str, device_id: str) -> Json | None:
+    """The keys as the device has signed them, or None where it has none."""
+    found = tx.sql.execute(_KEYS, {"user_id": user_id, "device_id": device_id}).scalar()
+    if found is None:
+        return None
+    keys: Json = orjson.loads(found)
+    return keys
+
+
+def query(tx: Reader, asker_id: str, wanted: Mapping[str, Collection[str]]) -> Json:
+    """The answer to /keys/query: keys of devices, {user_id: [device_id]}; without ids all of them.
+
+    Users of whom the server knows nothing are missing.
+    """
+    found: dict[str, dict[str, Json]] = {}
+    signatures = cross_signing.signatures_on_devices(tx, wanted)
+    users = list(wanted)
+    for at in range(0, len(users), _USERS_AT_ONCE):
+        rows = tx.sql.execute(_OF_USERS, {"user_ids": users[at : at + _USERS_AT_ONCE]})
+        for row in tx.breathing(rows, _DEVICES_BETWEEN_BREATHS):
+            devices = found.setdefault(row.user_id, {})
+            if row.device_id is not None and _is_wanted(wanted[row.user_id], row.device_id):
+                added = signatures.get(row.user_id, {}).get(row.device_id, {})
+                devices[row.device_id] = _shown(row, added)
+        event_loop.breathe()
+    return {"failures": {}, "device_keys": found, **cross_signing.keys_of(tx, asker_id, wanted)}
+
+
+def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
+    """Drop all keys of devices that are no more, and tell everybody whom it concerns."""
+    removed = tx.sql.execute(
+        delete(DeviceKeys).where(
+            DeviceKeys.user_id == user_id, DeviceKeys.device_id.in_(device_ids)
+        )
+    )
+    one_time_keys.remove(tx, user_id, device_ids)
+    if removed.rowcount:
+        device_list_changes.note_change(tx, user_id)
+
+
+def note_rename(tx: Tx, user_id: str, device_id: str) -> None:
+    """Tell everybody whom it concerns that a device is called otherwise: queries show its name."""
+    if get(tx, user_id, device_id) is not None:
+        device_list_changes.note_change(tx, user_id)
+
+
+def _check(user_id: str, device_id: str, keys: Json) -> None:
+    if keys["user_id"] != user_id or keys["device_id"] != device_id:
+        raise errors.invalid_param("These are the keys of another device")
+    for name in keys["keys"]:
+        algorithm, _, of_device = name.partition(":")
+        if not algorithm or of_device != device_id:
+            raise errors.invalid_param("The keys are named algorithm:device_id")
+    signature_checks.check_form(keys)
+
+
+def _is_wanted(device_ids: Collection[str], device_id: str) -> bool:
+    return not device_ids or device_id in device_ids
+
+
+def _shown(row: Any, added: dict[str, dict[str, str]]) -> Json:
+    """The keys with the signatures that were added to the device's own, and its name."""
+    keys: Json = orjson.loads(row.device_keys)
+    signatures = keys["signatures"]
+    for signer, by_key in added.items():
+        signatures[signer] = signatures.get(signer, {}) | by_key
+    named = {} if row.display_name is None else {"device_display_name": row.display_name}
+    return keys | {"unsigned": named}

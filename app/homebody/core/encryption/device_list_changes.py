@@ -1,0 +1,81 @@
+"""Whose keys have changed, and when: what lets clients ask for keys again.
+
+The table holds for each user the position of the last change: of identity keys, of cross-signing
+keys, of devices that have keys. It concerns the users who share a room with them now. Every /sync
+asks, and mostly nothing has happened: the position of the last change of all is kept in memory.
+
+This module alone writes the table device_list_changes.
+Spec: client-server-api#tracking-the-device-list-for-a-user
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import bindparam, func, or_, select
+from sqlalchemy.dialects.sqlite import insert
+
+from homebody.core.encryption import key_signatures
+from homebody.core.events import state
+from homebody.models.base import NOW_AND_LATER
+from homebody.models.device_keys import DeviceListChange
+from homebody.models.state import StateInterval
+from homebody.storage.caches import CacheKind, declare
+from homebody.storage.database import Reader, Tx
+
+LAST: Final = "last"
+"""The only key of the cache."""
+LAST_CHANGE: CacheKind[str, int] = declare("device_lists", 1, lambda _: 0)
+"""The position at which anybody's keys changed last."""
+
+_UPSERT = insert(DeviceListChange)
+_UPSERT = _UPSERT.on_conflict_do_update(
+    index_elements=["user_id"], set_={"position": _UPSERT.excluded.position}
+)
+_LAST = select(func.coalesce(func.max(DeviceListChange.position), 0))
+_JOINED = select(StateInterval.room_number).where(
+    StateInterval.to_position == NOW_AND_LATER, StateInterval.membership == "join"
+)
+_CHANGED = select(DeviceListChange.user_id).where(
+    DeviceListChange.position > bindparam("since"),
+    or_(
+        DeviceListChange.user_id == bindparam("user_id"),
+        _JOINED.where(
+            StateInterval.state_key == DeviceListChange.user_id,
+            StateInterval.room_number.in_(
+                _JOINED.where(StateInterval.state_key == bindparam("user_id"))
+            ),
+        ).exists(),
+    ),
+)
+
+
+def note_change(tx: Tx, user_id: str) -> None:
+    """Have the keys asked for again: by the user's other devices and all who share a room."""
+    position = tx.next_position()
+    tx.sql.execute(_UPSERT, {"user_id": user_id, "position": position})
+    tx.remember(LAST_CHANGE, LAST, position)
+    tx.wake(user_id)
+    for room_id in state.joined_rooms(tx, user_id):
+        tx.wake_all(state.joined_users(tx, room_id))
+
+
+def note_signature(tx: Tx, user_id: str) -> None:
+    """Have the user's other devices ask again for keys of others that the user has signed."""
+    tx.remember(LAST_CHANGE, LAST, tx.next_position())
+    tx.wake(user_id)
+
+
+def since(tx: Reader, user_id: str, position: int) -> set[str]:
+    """Return the users whose keys have changed since: the user, and those who share a room.
+
+    Also those whose keys the user has signed since, which nobody else sees.
+    """
+    last = tx.cached(LAST_CHANGE, LAST)
+    if last is None:
+        last = max(tx.sql.execute(_LAST).scalar_one(), key_signatures.last_position(tx))
+        tx.fill(LAST_CHANGE, LAST, last)
+    if last <= position:
+        return set()
+    changed = tx.sql.execute(_CHANGED, {"user_id": user_id, "since": position}).scalars()
+    return set(changed) | key_signatures.signed_since(tx, user_id, position)

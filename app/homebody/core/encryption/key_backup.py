@@ -1,0 +1,210 @@
+"""The versions of a user's key backup: how the keys in it are encrypted, and how many there are.
+
+A user writes to the newest version only; older ones can still be read until they are deleted. What
+is in a version is the business of backed_up_keys.py, which tells `note_change` of every change.
+
+This module alone writes the table key_backups.
+Spec: client-server-api#server-side-key-backups
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import Row, bindparam, delete, func, insert, select, update
+
+from homebody import errors
+from homebody.core import quotas
+from homebody.models.key_backup import KeyBackup
+from homebody.spec import identifiers
+from homebody.spec.events import Json
+from homebody.storage.database import Reader, Tx
+
+MAX_AUTH_DATA_BYTES: Final = 65536
+MAX_VERSIONS: Final = 50
+"""Of one user. Most have one or two, and clients delete the old one. None is deleted for a newer:
+it may hold the only keys to years of messages, and its owner may find its recovery key yet."""
+
+_ALL = select(
+    KeyBackup.version,
+    KeyBackup.algorithm,
+    KeyBackup.auth_data,
+    KeyBackup.etag,
+    KeyBackup.key_count,
+    KeyBackup.size_bytes,
+    KeyBackup.is_deleted,
+).where(KeyBackup.user_id == bindparam("user_id"))
+_ONE = _ALL.where(KeyBackup.version == bindparam("version"))
+_NEWEST = _ALL.where(KeyBackup.is_deleted.is_(False)).order_by(KeyBackup.version.desc()).limit(1)
+_USED = select(func.sum(KeyBackup.size_bytes)).where(KeyBackup.user_id == bindparam("user_id"))
+_NUMBERS = select(
+    func.max(KeyBackup.version).label("last"),
+    func.count().filter(KeyBackup.is_deleted.is_(False)).label("kept"),
+).where(KeyBackup.user_id == bindparam("user_id"))
+
+
+def create(tx: Tx, user_id: str, algorithm: str, auth_data: Json) -> str:
+    """The number of a new version, which is the user's current one from now on.
+
+    Raises M_INVALID_PARAM for a name that is empty or too long, M_TOO_LARGE also for a user with
+    too many versions.
+    """
+    # Deviates: the specification enumerates the algorithms. The server only hands the name back, so
+    # any is accepted, as by Synapse: clients try out new algorithms before they are specified.
+    if not (algorithm and identifiers.has_at_most_255_bytes(algorithm)):
+        raise errors.invalid_param("An algorithm has a name of at most 255 bytes")
+    numbers = tx.sql.execute(_NUMBERS, {"user_id": user_id}).one()
+    if numbers.kept >= MAX_VERSIONS:
+        raise errors.too_large(f"There are {numbers.kept} backups: delete one of them first")
+    # Not below the clock: a server that was restored leaves out what the lost one gave out, as
+    # clients would take another backup of the same number for theirs
+    version = max((numbers.last or 0) + 1, tx.position)
+    row = {
+        "user_id": user_id,
+        "version": version,
+        "algorithm": algorithm,
+        "auth_data": _text(auth_data),
+        "etag": 0,
+        "key_count": 0,
+        "size_bytes": 0,
+        "is_deleted": False,
+    }
+    tx.sql.execute(insert(KeyBackup), row)
+    return str(version)
+
+
+def current(tx: Reader, user_id: str) -> Json:
+    """The newest version, as GET /room_keys/version shows it. Raises M_NOT_FOUND."""
+    row = tx.sql.execute(_NEWEST, {"user_id": user_id}).first()
+    if row is None:
+        raise errors.not_found("There is no backup")
+    return _described(row)
+
+
+def get(tx: Reader, user_id: str, version: str) -> Json:
+    """One version, likewise. Raises M_NOT_FOUND, also where it was deleted."""
+    return _described(_existing(tx, user_id, version))
+
+
+def change(tx: Tx, user_id: str, version: str, algorithm: str, auth_data: Json) -> None:
+    """Replace what a version says of its encryption, which can't become another algorithm.
+
+    Raises M_NOT_FOUND, M_INVALID_PARAM for another algorithm, M_TOO_LARGE.
+    """
+    row = _existing(tx, user_id, version)
+    if row.algorithm != algorithm:
+        raise errors.invalid_param(f"This backup is of the algorithm {row.algorithm}")
+    tx.sql.execute(
+        update(KeyBackup)
+        .where(KeyBackup.user_id == user_id, KeyBackup.version == row.version)
+        .values(auth_data=_text(auth_data))
+    )
+
+
+def mark_deleted(tx: Tx, user_id: str, version: str) -> int:
+    """Take a version away for ever, and tell under which number its keys are filed.
+
+    Doing it once more changes nothing. Raises M_NOT_FOUND if there never was such a version.
+    """
+    row = _find(tx, user_id, version)
+    if row is None:
+        raise errors.not_found("There was never such a backup")
+    tx.sql.execute(
+        update(KeyBackup)
+        .where(KeyBackup.user_id == user_id, KeyBackup.version == row.version)
+        .values(is_deleted=True, auth_data="{}", key_count=0, size_bytes=0)
+    )
+    found: int = row.version
+    return found
+
+
+def number(tx: Reader, user_id: str, version: str) -> int:
+    """The version as its keys are filed under it. Raises M_NOT_FOUND where there is none."""
+    found: int = _existing(tx, user_id, version).version
+    return found
+
+
+def number_to_write(tx: Reader, user_id: str, version: str) -> int:
+    """The same, for who adds keys.
+
+    Raises M_NOT_FOUND for what never was a version, M_WRONG_ROOM_KEYS_VERSION for one that is not
+    the current one any more.
+    """
+    newest = current(tx, user_id)["version"]
+    if version == newest:
+        return int(newest)
+    if _find(tx, user_id, version) is None:
+        raise errors.not_found("There was never such a backup")
+    raise errors.wrong_room_keys_version(newest)
+
+
+def note_change(tx: Tx, user_id: str, version: int, added: int, added_bytes: int) -> None:
+    """Count a change of a version's keys; numbers are negative where something was taken away.
+
+    Raises M_USER_LIMIT_EXCEEDED for what goes beyond the user's quota.
+    """
+    tx.sql.execute(
+        update(KeyBackup)
+        .where(KeyBackup.user_id == user_id, KeyBackup.version == version)
+        .values(
+            etag=KeyBackup.etag + 1,
+            key_count=KeyBackup.key_count + added,
+            size_bytes=KeyBackup.size_bytes + added_bytes,
+        )
+    )
+    if added_bytes > 0:
+        used = tx.sql.execute(_USED, {"user_id": user_id}).scalar_one()
+        limit = tx.server.config.quotas.key_backup_bytes
+        quotas.check(tx, "key backups", used=used, limit=limit)
+
+
+def size(tx: Reader, user_id: str, version: int) -> Json:
+    """{etag, count}: what every change of keys is answered with."""
+    row = tx.sql.execute(_ONE, {"user_id": user_id, "version": version}).one()
+    return {"etag": str(row.etag), "count": row.key_count}
+
+
+def erase(tx: Tx, user_id: str) -> None:
+    """Drop all versions of an account that closes."""
+    tx.sql.execute(delete(KeyBackup).where(KeyBackup.user_id == user_id))
+
+
+def _find(tx: Reader, user_id: str, version: str) -> Row[*tuple[Any, ...]] | None:
+    # only as this module writes numbers: "01" is none, nor is what SQLite could not hold
+    if not (version.isascii() and version.isdecimal() and len(version) < 19):
+        return None
+    if str(int(version)) != version:
+        return None
+    asked = {"user_id": user_id, "version": int(version)}
+    row: Row[*tuple[Any, ...]] | None = tx.sql.execute(_ONE, asked).first()
+    return row
+
+
+def _existing(tx: Reader, user_id: str, version: str) -> Row[*tuple[Any, ...]]:
+    row = _find(tx, user_id, version)
+    if row is None or row.is_deleted:
+        raise errors.not_found("There is no such backup")
+    return row
+
+
+def _described(row: Row[*tuple[Any, ...]]) -> Json:
+    return {
+        "algorithm": row.algorithm,
+        "auth_data": orjson.loads(row.auth_data),
+        "version": str(row.version),
+        "etag": str(row.etag),
+        "count": row.key_count,
+    }
+
+
+def _text(auth_data: Json) -> str:
+    text = orjson.dumps(auth_data)
+    if len(text) > MAX_AUTH_DATA_BYTES:
+        raise errors.too_large(f"auth_data has at most {MAX_AUTH_DATA_BYTES} bytes")
+    return text.decode()
+
+
+def skip_etags(tx: Tx, count: int) -> None:
+    """Leave out so many etags of each backup: the server that was lost may have given them out."""
+    tx.sql.execute(update(KeyBackup).values(etag=KeyBackup.etag + count))

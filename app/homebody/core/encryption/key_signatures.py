@@ -1,0 +1,127 @@
+"""Signatures on devices and on cross-signing keys: who vouches for what, and who may see it.
+
+They are kept apart from the keys, as others add theirs. `signed_key` and the part of a key's id
+behind `ed25519:` are a device id or the public key itself, by which the spec names both.
+
+To whom a signature is shown keeps secret who has verified whom: one that a user made on something
+of their own is for everybody who sees that, one on something of another's for its maker only.
+
+This module alone writes the table key_signatures.
+Spec: client-server-api#key-and-signature-security
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Final
+
+from sqlalchemy import bindparam, delete, func, or_, select
+from sqlalchemy.dialects.sqlite import insert
+
+from homebody.models.cross_signing import KeySignature
+from homebody.storage.database import Reader, Tx
+
+Signatures = dict[str, dict[str, str]]
+"""{user_id: {key_id: signature}}, as under `signatures` in a signed object."""
+
+PREFIX: Final = "ed25519:"
+IDS_AT_ONCE: Final = 10_000
+"""In one statement; SQLite takes 32,766 values."""
+
+_PUT = insert(KeySignature)
+_PUT = _PUT.on_conflict_do_update(
+    index_elements=["signed_user_id", "signer_user_id", "signed_key", "signer_key_id"],
+    set_={"signature": _PUT.excluded.signature, "position": _PUT.excluded.position},
+)
+_VISIBLE = select(
+    KeySignature.signed_user_id,
+    KeySignature.signed_key,
+    KeySignature.signer_user_id,
+    KeySignature.signer_key_id,
+    KeySignature.signature,
+).where(
+    KeySignature.signed_user_id.in_(bindparam("user_ids", expanding=True)),
+    or_(
+        KeySignature.signer_user_id == KeySignature.signed_user_id,
+        KeySignature.signer_user_id == bindparam("asker_id"),
+    ),
+)
+_LAST = select(func.coalesce(func.max(KeySignature.position), 0))
+_SIGNED_SINCE = (
+    select(KeySignature.signed_user_id)
+    .where(
+        KeySignature.signer_user_id == bindparam("signer_id"),
+        KeySignature.signed_user_id != bindparam("signer_id"),
+        KeySignature.position > bindparam("since"),
+    )
+    .distinct()
+)
+
+
+def put(tx: Tx, signed: tuple[str, str], signer_id: str, signatures: dict[str, str]) -> None:
+    """Keep what a user has signed: (user id, device id or public key), {key_id: signature}."""
+    signed_user_id, signed_key = signed
+    position = tx.next_position()
+    rows = [
+        {
+            "signed_user_id": signed_user_id,
+            "signed_key": signed_key,
+            "signer_user_id": signer_id,
+            "signer_key_id": key_id,
+            "signature": signature,
+            "position": position,
+        }
+        for key_id, signature in signatures.items()
+    ]
+    if rows:
+        tx.sql.execute(_PUT, rows)
+
+
+def visible(
+    tx: Reader, asker_id: str, user_ids: Collection[str]
+) -> dict[str, dict[str, Signatures]]:
+    """{user_id: {device id or public key: signatures}}, as far as the asker may see them."""
+    found: dict[str, dict[str, Signatures]] = {}
+    for some in in_parts(user_ids):
+        asked = {"user_ids": some, "asker_id": asker_id}
+        for user_id, key, signer_id, key_id, signature in tx.sql.execute(_VISIBLE, asked):
+            signatures = found.setdefault(user_id, {}).setdefault(key, {})
+            signatures.setdefault(signer_id, {})[key_id] = signature
+    return found
+
+
+def signed_since(tx: Reader, signer_id: str, since: int) -> set[str]:
+    """The other users whose keys a user has signed: the user's other devices have to learn of it.
+
+    Nobody else is told, so this is no change of those users' keys.
+    """
+    asked = {"signer_id": signer_id, "since": since}
+    return set(tx.sql.execute(_SIGNED_SINCE, asked).scalars())
+
+
+def last_position(tx: Reader) -> int:
+    """When anybody signed anything last."""
+    found: int = tx.sql.execute(_LAST).scalar_one()
+    return found
+
+
+def forget(tx: Tx, user_id: str, keys: Collection[str]) -> None:
+    """Drop what is signed on, and by, devices (by id) or public keys of a user that are no more."""
+    signed = (KeySignature.signed_user_id == user_id, KeySignature.signed_key.in_(keys))
+    key_ids = [PREFIX + key for key in keys]
+    signer = (KeySignature.signer_user_id == user_id, KeySignature.signer_key_id.in_(key_ids))
+    tx.sql.execute(delete(KeySignature).where(*signed))
+    tx.sql.execute(delete(KeySignature).where(*signer))
+
+
+def erase(tx: Tx, user_id: str) -> None:
+    """Drop all that is signed by a user, or on anything of theirs."""
+    tx.sql.execute(delete(KeySignature).where(KeySignature.signed_user_id == user_id))
+    tx.sql.execute(delete(KeySignature).where(KeySignature.signer_user_id == user_id))
+
+
+def in_parts(user_ids: Collection[str]) -> Iterator[list[str]]:
+    """The ids in lists of which each fits into one statement."""
+    every = list(user_ids)
+    for at in range(0, len(every), IDS_AT_ONCE):
+        yield every[at : at + IDS_AT_ONCE]

@@ -1,0 +1,428 @@
+"""One-time keys, each given out once, and the fallback keys that stand in when none is left.
+
+There is one writer, and claiming is a write: two who claim at the same time get different keys.
+
+A client that got no answer to its upload repeats it, maybe after some of those keys were claimed.
+So the claimed keys of a device are remembered by their digests, and an upload adds none of them.
+A device has at most MAX_KEYS keys to be claimed between two uploads, so its last MAX_KEYS claims
+cover every upload that a client may still have to repeat; older ones are forgotten. Those of a
+device that was removed stay for REMEMBERED_MS, as a client may log in with the same device id again
+and still have the keys from before.
+
+Anybody may claim keys of anybody, and a device has 50 or 100 of them. So that nobody can take them
+all, each other user gets so many keys of a device in a day, and all users together who share no
+room with its owner; see the setting quotas.claimed_keys_per_day.
+
+Whose key was claimed is not woken for it. Every answer of /sync tells how many are left, and who
+claims one writes to that device a moment later.
+
+This module alone writes the tables one_time_keys, claimed_one_time_keys and fallback_keys.
+Spec: client-server-api#one-time-and-fallback-keys
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import bindparam, delete, func, select, text, update
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.orm import aliased
+
+from homebody import errors
+from homebody.models.base import NOW_AND_LATER
+from homebody.models.device_keys import ClaimedKey, FallbackKey, OneTimeKey
+from homebody.models.devices import Device
+from homebody.models.state import StateInterval
+from homebody.runtime import event_loop
+from homebody.spec import identifiers
+from homebody.spec.events import Json
+from homebody.storage.caches import CacheKind, Requester, declare
+from homebody.storage.database import Reader, Tx
+
+SIGNED_CURVE25519: Final = "signed_curve25519"
+MAX_KEYS: Final = 1000
+"""Of one device. Clients keep 50 to 100 there."""
+MAX_FALLBACKS: Final = 10
+"""Algorithms of one device's fallback keys. There is one in use; /sync lists them all."""
+MAX_BYTES: Final = 8192
+"""Of one key in JSON."""
+REMEMBERED_MS: Final = 90 * 24 * 3_600_000
+"""How long a claim is remembered after its device was removed."""
+
+Key = str | Json
+Address = tuple[str, str, str]
+"""(user_id, device_id, algorithm)"""
+Claim = tuple[str, str, str, str | None]
+"""The same, and from whose allowance it takes: the claimer, STRANGERS or, None, nobody."""
+STRANGERS: Final = ""
+"""Those together who share no room with the owner of the keys."""
+_DAY_MS: Final = 24 * 3_600_000
+_USERS_AT_ONCE: Final = 500
+
+
+class KeyCounts:
+    """What of a device's keys is left to be given out."""
+
+    __slots__ = ("one_time_keys", "unused_fallback_types")
+
+    def __init__(self, one_time_keys: dict[str, int], unused_fallback_types: list[str]) -> None:
+        self.one_time_keys = one_time_keys
+        """How many there are, by algorithm."""
+        self.unused_fallback_types = unused_fallback_types
+
+
+KEY_COUNTS: CacheKind[tuple[str, str], KeyCounts] = declare("key_counts", 1, lambda _: 400)
+"""By (user_id, device_id)."""
+
+_OF_DEVICE = (
+    OneTimeKey.user_id == bindparam("user_id"),
+    OneTimeKey.device_id == bindparam("device_id"),
+)
+_FALLBACK_OF_DEVICE = (
+    FallbackKey.user_id == bindparam("user_id"),
+    FallbackKey.device_id == bindparam("device_id"),
+)
+_ALL = select(OneTimeKey.algorithm, OneTimeKey.key_id, OneTimeKey.key).where(*_OF_DEVICE)
+_COUNTS = (
+    select(OneTimeKey.algorithm, func.count()).where(*_OF_DEVICE).group_by(OneTimeKey.algorithm)
+)
+_FALLBACKS = select(
+    FallbackKey.algorithm, FallbackKey.key_id, FallbackKey.key, FallbackKey.is_used
+).where(*_FALLBACK_OF_DEVICE)
+_INSERT = insert(OneTimeKey)
+_DELETE_ALL = delete(OneTimeKey)
+_DEVICES = select(OneTimeKey.user_id, OneTimeKey.device_id).distinct()
+_CLAIMED_OF_DEVICE = (
+    ClaimedKey.user_id == bindparam("user_id"),
+    ClaimedKey.device_id == bindparam("device_id"),
+)
+_CLAIMED = select(ClaimedKey.digest).where(*_CLAIMED_OF_DEVICE)
+_REMEMBER_CLAIMED = insert(ClaimedKey).on_conflict_do_nothing()
+_FORGET_CLAIMED = delete(ClaimedKey).where(
+    ClaimedKey.user_id == bindparam("of_user"),
+    ClaimedKey.device_id == bindparam("of_device"),
+    ClaimedKey.claimed_ts
+    < select(ClaimedKey.claimed_ts)
+    .where(*_CLAIMED_OF_DEVICE)
+    .order_by(ClaimedKey.claimed_ts.desc())
+    .offset(bindparam("kept"))
+    .limit(1)
+    .scalar_subquery(),
+)
+_FORGET_REMOVED = delete(ClaimedKey).where(
+    ClaimedKey.user_id == bindparam("of_user"),
+    ClaimedKey.claimed_ts < bindparam("before"),
+    ClaimedKey.device_id.not_in(
+        select(Device.device_id).where(Device.user_id == bindparam("of_user"))
+    ),
+)
+_UPSERT_FALLBACK = insert(FallbackKey)
+_UPSERT_FALLBACK = _UPSERT_FALLBACK.on_conflict_do_update(
+    index_elements=["user_id", "device_id", "algorithm"],
+    set_={name: _UPSERT_FALLBACK.excluded[name] for name in ("key_id", "key", "is_used")},
+)
+_OLDEST = text(
+    "SELECT key.user_id, key.device_id, key.algorithm, key.key_id, key.key"
+    " FROM json_each(:wanted) AS one JOIN one_time_keys AS key"
+    " ON key.user_id = json_extract(one.value, '$[0]')"
+    " AND key.device_id = json_extract(one.value, '$[1]')"
+    " AND key.algorithm = json_extract(one.value, '$[2]')"
+    " AND key.key_id = (SELECT oldest.key_id FROM one_time_keys AS oldest"
+    "  WHERE oldest.user_id = json_extract(one.value, '$[0]')"
+    "  AND oldest.device_id = json_extract(one.value, '$[1]')"
+    "  AND oldest.algorithm = json_extract(one.value, '$[2]')"
+    "  ORDER BY oldest.position, oldest.key_id LIMIT 1)"
+)
+_SPENT = text(
+    "SELECT json_extract(one.value, '$[0]'), json_extract(one.value, '$[1]')"
+    " FROM json_each(:wanted) AS one WHERE json_extract(one.value, '$[3]') IS NOT NULL AND ("
+    "  SELECT count(*) FROM (SELECT 1 FROM claimed_one_time_keys AS key"
+    "   WHERE key.user_id = json_extract(one.value, '$[0]')"
+    "   AND key.device_id = json_extract(one.value, '$[1]')"
+    "   AND key.claimer = json_extract(one.value, '$[3]')"
+    "   AND key.claimed_ts > :after LIMIT :most)) >= :most"
+)
+_Own, _Other = aliased(StateInterval), aliased(StateInterval)
+_ACQUAINTED = (
+    select(_Other.state_key)
+    .distinct()
+    .join(_Own, _Own.room_number == _Other.room_number)
+    .where(
+        _Other.state_key.in_(bindparam("user_ids", expanding=True)),
+        _Other.to_position == NOW_AND_LATER,
+        _Other.membership.in_(("join", "invite")),
+        _Own.type == "m.room.member",
+        _Own.state_key == bindparam("claimer"),
+        _Own.to_position == NOW_AND_LATER,
+        _Own.membership == "join",
+    )
+)
+_TAKE = delete(OneTimeKey).where(
+    OneTimeKey.user_id == bindparam("of_user"),
+    OneTimeKey.device_id == bindparam("of_device"),
+    OneTimeKey.algorithm == bindparam("of_algorithm"),
+    OneTimeKey.key_id == bindparam("with_id"),
+)
+_STAND_INS = text(
+    "SELECT key.user_id, key.device_id, key.algorithm, key.key_id, key.key, key.is_used"
+    " FROM json_each(:wanted) AS one JOIN fallback_keys AS key"
+    " ON key.user_id = json_extract(one.value, '$[0]')"
+    " AND key.device_id = json_extract(one.value, '$[1]')"
+    " AND key.algorithm = json_extract(one.value, '$[2]')"
+)
+_MARK_USED = (
+    update(FallbackKey)
+    .where(
+        FallbackKey.user_id == bindparam("of_user"),
+        FallbackKey.device_id == bindparam("of_device"),
+        FallbackKey.algorithm == bindparam("of_algorithm"),
+    )
+    .values(is_used=True)
+)
+
+
+def add(tx: Tx, user_id: str, device_id: str, keys: Mapping[str, Key]) -> None:
+    """Add one-time keys, {"algorithm:id": key}, but those that are there or have been claimed.
+
+    Raises M_INVALID_PARAM for a name that is none and for another key under a known name,
+    M_TOO_LARGE.
+    """
+    if len(keys) > MAX_KEYS:  # before each of them is looked at, while nobody else can write
+        raise errors.too_large(f"A device has at most {MAX_KEYS} one-time keys")
+    device = {"user_id": user_id, "device_id": device_id}
+    known = {(algorithm, key_id): key for algorithm, key_id, key in tx.sql.execute(_ALL, device)}
+    claimed = _claimed(tx, user_id, device_id)
+    position = tx.next_position()
+    added = []
+    for name, key in keys.items():
+        algorithm, key_id = _split(name)
+        encoded = _encoded(key)
+        before = known.get((algorithm, key_id))
+        if before is None and _digest(algorithm, key_id, key) in claimed:
+            continue
+        if before is None:
+            row = {"algorithm": algorithm, "key_id": key_id, "key": encoded, "position": position}
+            added.append(device | row)
+        elif _unsigned(orjson.loads(before)) != _unsigned(key):
+            # Clients know this refusal by its words, those of Synapse, and show or mend it
+            message = f"One time key {name} already exists. Old key: {before}; new key: {encoded}"
+            raise errors.invalid_param(message)
+    if len(known) + len(added) > MAX_KEYS:
+        raise errors.too_large(f"A device has at most {MAX_KEYS} one-time keys")
+    if added:
+        tx.sql.execute(_INSERT, added)
+        tx.forget(KEY_COUNTS, (user_id, device_id))
+
+
+def set_fallbacks(tx: Tx, user_id: str, device_id: str, keys: Mapping[str, Key]) -> None:
+    """Replace the fallback keys of these algorithms, {"algorithm:id": key}.
+
+    Raises M_INVALID_PARAM for a name that is none and for two keys of one algorithm, M_TOO_LARGE.
+    """
+    device = {"user_id": user_id, "device_id": device_id}
+    known = {
+        row.algorithm: (row.key_id, _unsigned(orjson.loads(row.key)))
+        for row in tx.sql.execute(_FALLBACKS, device)
+    }
+    if len(known.keys() | {name.partition(":")[0] for name in keys}) > MAX_FALLBACKS:
+        raise errors.too_large(f"A device has fallback keys of at most {MAX_FALLBACKS} algorithms")
+    given: dict[str, tuple[str, Key]] = {}
+    for name, key in keys.items():
+        algorithm, key_id = _split(name)
+        if algorithm in given:
+            raise errors.invalid_param(f"There can only be one fallback key for {algorithm}")
+        given[algorithm] = (key_id, key)
+    for algorithm, (key_id, key) in given.items():
+        encoded = _encoded(key)
+        if known.get(algorithm) == (key_id, _unsigned(key)):
+            continue  # a repeated request does not make a used key unused
+        row = {"algorithm": algorithm, "key_id": key_id, "key": encoded, "is_used": False}
+        tx.sql.execute(_UPSERT_FALLBACK, device | row)
+    tx.forget(KEY_COUNTS, (user_id, device_id))
+
+
+def counts(tx: Reader, user_id: str, device_id: str) -> KeyCounts:
+    """How many one-time keys a device has left, and which fallback keys were not used yet."""
+    found = tx.cached(KEY_COUNTS, (user_id, device_id))
+    if found is None:
+        device = {"user_id": user_id, "device_id": device_id}
+        # 0 might be left out, but older clients upload keys only when they are told a number
+        left = {SIGNED_CURVE25519: 0}
+        left.update((row[0], row[1]) for row in tx.sql.execute(_COUNTS, device))
+        fallbacks = tx.sql.execute(_FALLBACKS, device)
+        unused = sorted(row.algorithm for row in fallbacks if not row.is_used)
+        found = KeyCounts(left, unused)
+        tx.fill(KEY_COUNTS, (user_id, device_id), found)
+    return found
+
+
+def claims(tx: Reader, requester: Requester, wanted: Collection[Address]) -> list[Claim]:
+    """Return these addresses with the user whose allowance each claim takes from.
+
+    Guests count as strangers in every room: anybody may be as many guests as they like.
+    """
+    claimer = requester.user_id
+    users = sorted({user_id for user_id, _, _ in wanted} - {claimer})
+    payers: dict[str, str | None] = dict.fromkeys(users, STRANGERS)
+    payers[claimer] = None
+    for at in range(0, 0 if requester.is_guest else len(users), _USERS_AT_ONCE):
+        asked = {"claimer": claimer, "user_ids": users[at : at + _USERS_AT_ONCE]}
+        payers |= dict.fromkeys(tx.sql.execute(_ACQUAINTED, asked).scalars(), claimer)
+        event_loop.breathe()
+    return [(*address, payers[address[0]]) for address in wanted]
+
+
+def claim(tx: Tx, wanted: Collection[Claim]) -> dict[str, dict[str, Json]]:
+    """{user_id: {device_id: {"algorithm:id": key}}}: a key for each, as far as there are any.
+
+    The oldest one-time key, which is gone with that, or the fallback key.
+    """
+    # Deviates: a claimer whose allowance is spent gets the fallback key, or none, though there are
+    # one-time keys left. Otherwise anybody could take all keys of a device.
+    spent = _spent(tx, wanted)
+    allowed = [it for it in wanted if it[:2] not in spent]
+    taken = tx.sql.execute(_OLDEST, {"wanted": orjson.dumps(allowed).decode()}).all()
+    found: dict[str, dict[str, Json]] = {}
+    for row in taken:
+        _hand_out(tx, found, row)
+    if taken:
+        tx.sql.execute(_TAKE, [{**_address(row), "with_id": row.key_id} for row in taken])
+        _remember(tx, taken, {it[:2]: it[3] for it in allowed})
+    served = {(row.user_id, row.device_id, row.algorithm) for row in taken}
+    rest = [it for it in wanted if it[:3] not in served]
+    if not rest:
+        return found
+    stand_ins = tx.sql.execute(_STAND_INS, {"wanted": orjson.dumps(rest).decode()}).all()
+    for row in stand_ins:
+        _hand_out(tx, found, row)
+    newly_used = [_address(row) for row in stand_ins if not row.is_used]
+    if newly_used:
+        tx.sql.execute(_MARK_USED, newly_used)
+    return found
+
+
+def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
+    """Drop all keys of devices that are no more, or begin anew; claims of them are remembered."""
+    for table in (OneTimeKey, FallbackKey):
+        tx.sql.execute(
+            delete(table).where(table.user_id == user_id, table.device_id.in_(device_ids))
+        )
+    tx.sql.execute(_FORGET_REMOVED, {"of_user": user_id, "before": tx.now_ms - REMEMBERED_MS})
+    for device_id in device_ids:
+        tx.forget(KEY_COUNTS, (user_id, device_id))
+
+
+def erase(tx: Tx, user_id: str) -> None:
+    """Forget what was claimed from an account that is closed; its keys have gone with its devices.
+
+    Nobody will ever log in to it again.
+    """
+    tx.sql.execute(delete(ClaimedKey).where(ClaimedKey.user_id == user_id))
+
+
+def _hand_out(tx: Tx, found: dict[str, dict[str, Json]], row: Any) -> None:
+    keys = found.setdefault(row.user_id, {}).setdefault(row.device_id, {})
+    keys[f"{row.algorithm}:{row.key_id}"] = orjson.Fragment(row.key)
+    tx.forget(KEY_COUNTS, (row.user_id, row.device_id))
+
+
+def forget_all(tx: Tx) -> None:
+    """Take away all one-time keys, after a backup was restored: clients upload new ones.
+
+    Some were given out since the backup, and a message encrypted with a key that was given out
+    twice can't be read. So they count as claimed.
+    """
+    for user_id, device_id in tx.sql.execute(_DEVICES).all():
+        device = {"user_id": user_id, "device_id": device_id}
+        claimed = [
+            {
+                **device,
+                "digest": _digest(row.algorithm, row.key_id, orjson.loads(row.key)),
+                "claimed_ts": tx.now_ms,
+                "claimer": user_id,
+            }
+            for row in tx.sql.execute(_ALL, device).all()
+        ]
+        tx.sql.execute(_REMEMBER_CLAIMED, claimed)
+    tx.sql.execute(_DELETE_ALL)
+
+
+def _claimed(tx: Tx, user_id: str, device_id: str) -> frozenset[bytes]:
+    """The digests of the keys of a device that were claimed last; older ones are forgotten."""
+    device = {"user_id": user_id, "device_id": device_id}
+    found = frozenset(tx.sql.execute(_CLAIMED, device).scalars())
+    if len(found) > MAX_KEYS:
+        which = {"of_user": user_id, "of_device": device_id, "kept": MAX_KEYS - 1}
+        tx.sql.execute(_FORGET_CLAIMED, device | which)
+    return found
+
+
+def _spent(tx: Tx, wanted: Collection[Claim]) -> set[tuple[str, str]]:
+    """Return the devices of which those who claim have got so many keys that they get no more.
+
+    It is a rate limit in what it does: tests of clients claim many keys of one device in a day.
+    """
+    if not tx.server.config.rate_limits:
+        return set()
+    asked = {
+        "wanted": orjson.dumps(wanted).decode(),
+        "after": tx.now_ms - _DAY_MS,
+        "most": tx.server.config.quotas.claimed_keys_per_day,
+    }
+    return {(user_id, device_id) for user_id, device_id in tx.sql.execute(_SPENT, asked)}
+
+
+def _remember(tx: Tx, taken: Collection[Any], payers: Mapping[tuple[str, str], str | None]) -> None:
+    claimers = {it: it[0] if payer is None else payer for it, payer in payers.items()}
+    tx.sql.execute(
+        _REMEMBER_CLAIMED,
+        [
+            {
+                "user_id": row.user_id,
+                "device_id": row.device_id,
+                "digest": _digest(row.algorithm, row.key_id, orjson.loads(row.key)),
+                "claimed_ts": tx.now_ms,
+                "claimer": claimers[row.user_id, row.device_id],
+            }
+            for row in taken
+        ],
+    )
+
+
+def _digest(algorithm: str, key_id: str, key: Key) -> bytes:
+    """What tells a key from all others of its device, in few bytes."""
+    named = orjson.dumps([algorithm, key_id, _unsigned(key)], option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(named).digest()[:16]
+
+
+def _address(row: Any) -> Json:
+    return {
+        "of_user": row.user_id,
+        "of_device": row.device_id,
+        "of_algorithm": row.algorithm,
+    }
+
+
+def _split(name: str) -> tuple[str, str]:
+    """(algorithm, id) of a key's name. Raises M_INVALID_PARAM."""
+    algorithm, _, key_id = name.partition(":")
+    if not (algorithm and key_id and identifiers.has_at_most_255_bytes(name)):
+        raise errors.invalid_param("A key is named algorithm:id, in at most 255 bytes")
+    return algorithm, key_id
+
+
+def _encoded(key: Key) -> str:
+    encoded = orjson.dumps(key).decode()
+    if len(encoded) > MAX_BYTES:
+        raise errors.too_large(f"A key has at most {MAX_BYTES} bytes")
+    return encoded
+
+
+def _unsigned(key: Key) -> Key:
+    """What counts of a key: who signs it anew has not changed it."""
+    if isinstance(key, str):
+        return key
+    return {name: value for name, value in key.items() if name != "signatures"}

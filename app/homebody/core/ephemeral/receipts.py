@@ -1,0 +1,241 @@
+"""Receipts: how far users have read.
+
+A receipt stands for everything up to its event: in the whole room or, with a thread id, in one
+thread or the main timeline. For each user, kind and thread there is one, and it only moves forward.
+`m.fully_read` is no receipt but account data, which this module keeps for the read marker.
+
+This module alone writes the table receipts.
+Spec: client-server-api#receipts, client-server-api#read-and-unread-markers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import Row, bindparam, delete, func, select
+from sqlalchemy.dialects.sqlite import insert
+
+from homebody import errors
+from homebody.core.appservices import transactions
+from homebody.core.events import client_events, state, visibility
+from homebody.core.push import counts
+from homebody.core.user_data import account_data, ignored_users
+from homebody.models.events import StoredEvent
+from homebody.models.receipts import Receipt
+from homebody.spec.events import Json
+from homebody.storage.caches import ClientEvent
+from homebody.storage.database import Reader, Tx
+
+AnyRow = Row[*tuple[Any, ...]]
+
+READ: Final = "m.read"
+PRIVATE: Final = "m.read.private"
+TYPES: Final = (READ, PRIVATE, account_data.FULLY_READ)
+_MAX_DEPTH: Final = 10
+"""How far the chain of events is followed that relate to one another."""
+
+_UPSERT = insert(Receipt)
+_UPSERT = _UPSERT.on_conflict_do_update(
+    index_elements=["room_id", "user_id", "receipt_type", "thread_id"],
+    set_={
+        name: _UPSERT.excluded[name] for name in ("event_id", "event_position", "ts", "position")
+    },
+)
+_REMOVE_ROOM = delete(Receipt).where(Receipt.room_id == bindparam("the_room"))
+_EVENT_POSITION = select(Receipt.event_position).where(
+    Receipt.room_id == bindparam("room_id"),
+    Receipt.user_id == bindparam("user_id"),
+    Receipt.receipt_type == bindparam("receipt_type"),
+    Receipt.thread_id == bindparam("thread_id"),
+)
+_VISIBLE = (
+    select(
+        Receipt.room_id,
+        Receipt.user_id,
+        Receipt.receipt_type,
+        Receipt.thread_id,
+        Receipt.event_id,
+        Receipt.ts,
+        Receipt.event_position,
+    )
+    .where((Receipt.receipt_type != PRIVATE) | (Receipt.user_id == bindparam("reader")))
+    .order_by(Receipt.position)
+)
+_SINCE = _VISIBLE.where(
+    Receipt.position > bindparam("since"), Receipt.position <= bindparam("upto")
+)
+_PLACES = select(StoredEvent.position, StoredEvent.type, StoredEvent.state_key).where(
+    StoredEvent.position.in_(bindparam("positions", expanding=True))
+)
+_ROOMS = func.json_each(bindparam("room_ids")).table_valued("value")
+_IN_ROOMS = _VISIBLE.where(Receipt.room_id.in_(select(_ROOMS.c.value)))
+
+
+def send(
+    tx: Tx,
+    user_id: str,
+    room_id: str,
+    receipt_type: str,
+    event_id: str,
+    thread_id: str | None = None,
+) -> None:
+    """Note that a user has read up to an event; nothing happens if they had read further.
+
+    Raises M_FORBIDDEN for who is not in the room, M_NOT_FOUND for an event that is not there or
+    that the user may not see, M_INVALID_PARAM for a thread that it does not belong to.
+    """
+    if receipt_type not in TYPES:
+        raise errors.invalid_param(f"The type of a receipt is one of {', '.join(TYPES)}")
+    event = _event(tx, user_id, room_id, event_id)
+    if receipt_type == account_data.FULLY_READ:
+        if thread_id is not None:
+            raise errors.invalid_param(f"{receipt_type} has no threads")
+        _move_read_marker(tx, user_id, event)
+        return
+    _check_thread(tx, event, thread_id)
+    _move(tx, user_id, receipt_type, event, thread_id)
+
+
+def since(
+    tx: Reader, user_id: str, room_ids: Collection[str], since: int, upto: int
+) -> dict[str, Json]:
+    """{room_id: m.receipt} of those of these rooms where receipts were sent meanwhile."""
+    lately = tx.caches.lately
+    if lately.knows(since, upto) and lately.receipts <= since:
+        return {}
+    asked = {"reader": user_id, "since": since, "upto": upto}
+    found = tx.sql.execute(_SINCE, asked)
+    return _by_room(_heard(tx, user_id, [row for row in found if row.room_id in room_ids]))
+
+
+def in_rooms(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, Json]:
+    """{room_id: m.receipt} with all receipts of these rooms."""
+    asked = {"reader": user_id, "room_ids": orjson.dumps(list(room_ids)).decode()}
+    return _by_room(_heard(tx, user_id, tx.sql.execute(_IN_ROOMS, asked).all()))
+
+
+def remove_room(tx: Tx, room_id: str) -> None:
+    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
+
+
+def _heard(tx: Reader, user_id: str, found: Sequence[AnyRow]) -> list[AnyRow]:
+    """Return the receipts without those of ignored users, and of events that the user can't see.
+
+    Such a receipt would tell a newcomer the event's id, and who was there when.
+    """
+    ignored = ignored_users.of(tx, user_id) if found else ()
+    by_room: dict[str, list[AnyRow]] = {}
+    for row in found:
+        if row.user_id not in ignored:
+            by_room.setdefault(row.room_id, []).append(row)
+    return [row for rows in by_room.values() for row in _of_visible(tx, user_id, rows)]
+
+
+def _of_visible(tx: Reader, user_id: str, of_room: list[AnyRow]) -> list[AnyRow]:
+    """Return those of a room's receipts whose events the user may see; their own they know."""
+    room_id = of_room[0].room_id
+    first = min(row.event_position for row in of_room)
+    if visibility.sees_all_since(tx, user_id, room_id, first):
+        return of_room
+    positions = sorted({row.event_position for row in of_room})
+    places = tx.sql.execute(_PLACES, {"positions": positions}).all()
+    visible = {it.position for it in visibility.visible(tx, user_id, room_id, places)}
+    return [row for row in of_room if row.event_position in visible or row.user_id == user_id]
+
+
+def _event(tx: Reader, user_id: str, room_id: str, event_id: str) -> ClientEvent:
+    if not state.is_joined(tx, room_id, user_id):
+        raise errors.forbidden("You are not in this room")
+    event = client_events.find(tx, event_id)
+    is_there = event is not None and event.room_id == room_id
+    if event is None or not is_there or not visibility.visible(tx, user_id, room_id, [event]):
+        raise errors.not_found("There is no such event in this room")
+    return event
+
+
+def _check_thread(tx: Reader, event: ClientEvent, thread_id: str | None) -> None:
+    """The root of a thread is in the main timeline; a receipt for it may name either."""
+    # Deviates: so may one for an event that leads to the root by other relations, as a reaction
+    # does. Clients show it in the thread, and Synapse takes it as read there.
+    if thread_id is None:
+        return
+    if thread_id == "":
+        raise errors.invalid_param("thread_id is empty")
+    if thread_id in {event.thread_id or counts.MAIN, event.event_id}:
+        return
+    if event.thread_id is not None or _top(tx, event).event_id != thread_id:
+        raise errors.invalid_param("The event does not belong to this thread")
+
+
+def _top(tx: Reader, event: ClientEvent) -> ClientEvent:
+    """Return the event at the end of the chain of those to which this one relates."""
+    for _ in range(_MAX_DEPTH):
+        above = client_events.find(tx, event.relates_to) if event.relates_to else None
+        if above is None or above.room_id != event.room_id:
+            break
+        event = above
+    return event
+
+
+def _move(
+    tx: Tx, user_id: str, receipt_type: str, event: ClientEvent, thread_id: str | None
+) -> None:
+    key = {
+        "room_id": event.room_id,
+        "user_id": user_id,
+        "receipt_type": receipt_type,
+        "thread_id": thread_id or "",
+    }
+    before = tx.sql.execute(_EVENT_POSITION, key).scalar()
+    if before is not None and before >= event.position:
+        return
+    position = tx.caches.lately.receipts = tx.next_position()
+    tx.sql.execute(
+        _UPSERT,
+        {
+            **key,
+            "event_id": event.event_id,
+            "event_position": event.position,
+            "ts": tx.now_ms,
+            "position": position,
+        },
+    )
+    counts.mark_read(tx, user_id, event.room_id, thread_id, event.position)
+    row = (event.room_id, user_id, receipt_type, thread_id or "", event.event_id, tx.now_ms, 0)
+    told = _by_room([row])[event.room_id]["content"]
+    is_private = receipt_type == PRIVATE
+    transactions.note_receipt(tx, event.room_id, user_id, told, is_private=is_private)
+    if is_private:
+        tx.wake(user_id)
+    else:
+        tx.wake_all(state.joined_users(tx, event.room_id))
+
+
+def _move_read_marker(tx: Tx, user_id: str, event: ClientEvent) -> None:
+    marker = account_data.find(tx, user_id, account_data.FULLY_READ, event.room_id)
+    before = None if marker is None else client_events.find(tx, marker["event_id"])
+    if before is None or before.position < event.position:
+        content = {"event_id": event.event_id}
+        account_data.store(tx, user_id, account_data.FULLY_READ, content, event.room_id)
+
+
+def _by_room(receipts: Iterable[Sequence[Any]]) -> dict[str, Json]:
+    """One m.receipt for each room.
+
+    It has one place for a user's receipts of one event. Where there are two, the one without a
+    thread goes in: it covers more than the other.
+    """
+    contents: dict[str, Json] = {}
+    for room_id, user_id, receipt_type, thread_id, event_id, ts, _ in receipts:
+        event = contents.setdefault(room_id, {}).setdefault(event_id, {})
+        users = event.setdefault(receipt_type, {})
+        if thread_id == "":
+            users[user_id] = {"ts": ts}
+        elif user_id not in users:
+            users[user_id] = {"ts": ts, "thread_id": thread_id}
+    return {
+        room_id: {"type": "m.receipt", "content": content} for room_id, content in contents.items()
+    }

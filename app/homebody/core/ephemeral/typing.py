@@ -1,0 +1,181 @@
+"""Who is typing where. Kept in memory; see ephemeral.py.
+
+Who says that they are typing, and then nothing more, is taken to have stopped after the time they
+named: one timer for each room where somebody types.
+Spec: client-server-api#typing-notifications
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Set
+
+from homebody import errors
+from homebody.core.ephemeral.ephemeral import Ephemeral, TypingRoom
+from homebody.core.events import state
+from homebody.core.user_data import ignored_users
+from homebody.spec.events import Json
+from homebody.storage.database import Reader
+
+DEFAULT_MS = 30_000
+MAX_MS = 120_000
+"""Longer than any client says: who vanishes shall not type for hours."""
+MAX_ROOMS = 10_000
+"""In which somebody typed lately."""
+_NOBODY = TypingRoom()
+
+
+def may_type(tx: Reader, room_id: str, user_id: str) -> None:
+    """Raises M_FORBIDDEN unless the user is in the room."""
+    if not state.is_joined(tx, room_id, user_id):
+        raise errors.forbidden("You are not in this room")
+
+
+def start(
+    ephemeral: Ephemeral,
+    room_id: str,
+    user_id: str,
+    timeout_ms: int = DEFAULT_MS,
+    device_id: str = "",
+) -> None:
+    """Let the user type for so long from now on; other members hear of it unless they know."""
+    with ephemeral.lock:
+        room = ephemeral.typing.setdefault(room_id, TypingRoom())
+        is_news = user_id not in room.until_ms
+        room.until_ms[user_id] = ephemeral.now_ms + max(0, min(timeout_ms, MAX_MS))
+        room.device_ids[user_id] = device_id
+        _look_later(ephemeral, room_id, room)
+        if is_news:
+            _note_change(ephemeral, room_id, room, [user_id])
+    if is_news:
+        ephemeral.wake_room(room_id)
+
+
+def stop(ephemeral: Ephemeral, room_id: str, user_id: str) -> None:
+    """End the user's typing, if they were."""
+    if _end(ephemeral, room_id, user_id):
+        ephemeral.wake_room(room_id)
+
+
+def leave(ephemeral: Ephemeral, room_id: str, user_id: str) -> None:
+    """End the typing of a user who is no longer in the room; called inside a COMMIT's follow-up."""
+    if _end(ephemeral, room_id, user_id):
+        ephemeral.wake_room(room_id, may_write=False)
+
+
+def log_out(ephemeral: Ephemeral, user_id: str, device_ids: Collection[str]) -> None:
+    """End in all rooms what the user types on these devices; called likewise."""
+    with ephemeral.lock:
+        room_ids = [
+            room_id
+            for room_id, room in ephemeral.typing.items()
+            if user_id in room.until_ms and room.device_ids.get(user_id) in device_ids
+        ]
+    for room_id in room_ids:
+        leave(ephemeral, room_id, user_id)
+
+
+def all_typing(ephemeral: Ephemeral) -> list[tuple[str, str, str]]:
+    """Return (room_id, user_id, device_id) of everybody who is typing now."""
+    with ephemeral.lock:
+        return [
+            (room_id, user_id, room.device_ids.get(user_id, ""))
+            for room_id, room in ephemeral.typing.items()
+            for user_id in room.until_ms
+        ]
+
+
+def since(
+    tx: Reader, ephemeral: Ephemeral, user_id: str, room_ids: Set[str], since: int
+) -> dict[str, Json]:
+    """Return {room_id: m.typing} of those rooms in which that changed; since 0: of busy ones.
+
+    For a client that was there before a restart: of all rooms, as it may still show users of whom
+    nothing is known any more. Users whom the user ignores type for others only.
+    """
+    if ephemeral.is_of_earlier_run(since):
+        return in_rooms(tx, ephemeral, user_id, room_ids)
+    with ephemeral.lock:
+        if next(reversed(ephemeral.typing.values()), _NOBODY).position <= since:
+            return {}
+    ignored = ignored_users.of(tx, user_id)
+    found: dict[str, Json] = {}
+    with ephemeral.lock:
+        for room_id, room in reversed(ephemeral.typing.items()):
+            if room.position <= since:
+                break
+            if room_id in room_ids and _is_news(room, since, ignored):
+                found[room_id] = _event(room, ignored)
+    return found
+
+
+def in_rooms(
+    tx: Reader, ephemeral: Ephemeral, user_id: str, room_ids: Iterable[str]
+) -> dict[str, Json]:
+    """Return {room_id: m.typing} of all these rooms, also where nobody types."""
+    ignored = ignored_users.of(tx, user_id)
+    with ephemeral.lock:
+        return {
+            room_id: _event(ephemeral.typing.get(room_id, _NOBODY), ignored) for room_id in room_ids
+        }
+
+
+def _event(room: TypingRoom, ignored: Set[str]) -> Json:
+    user_ids = [user_id for user_id in room.until_ms if user_id not in ignored]
+    return {"type": "m.typing", "content": {"user_ids": user_ids}}
+
+
+def _end(ephemeral: Ephemeral, room_id: str, user_id: str) -> bool:
+    """Whether the user was typing there, and now is not."""
+    with ephemeral.lock:
+        room = ephemeral.typing.get(room_id)
+        if room is None or user_id not in room.until_ms:
+            return False
+        _drop(room, [user_id])
+        _note_change(ephemeral, room_id, room, [user_id])
+    return True
+
+
+def _drop(room: TypingRoom, user_ids: Iterable[str]) -> None:
+    for user_id in user_ids:
+        del room.until_ms[user_id]
+        room.device_ids.pop(user_id, None)
+
+
+def _is_news(room: TypingRoom, since: int, ignored: Set[str]) -> bool:
+    if since == 0:
+        return bool(room.until_ms.keys() - ignored)
+    return not ignored or any(
+        at > since and who not in ignored for who, at in room.changed_at.items()
+    )
+
+
+def _note_change(ephemeral: Ephemeral, room_id: str, room: TypingRoom, who: Iterable[str]) -> None:
+    room.position = ephemeral.next_position()
+    room.changed_at.update(dict.fromkeys(who, room.position))
+    ephemeral.typing.move_to_end(room_id)
+    if len(ephemeral.typing) > MAX_ROOMS:
+        ephemeral.typing.popitem(last=False)
+
+
+def _look_later(ephemeral: Ephemeral, room_id: str, room: TypingRoom) -> None:
+    """Have a timer look when the first of the room will have stopped."""
+    due_ms = min(room.until_ms.values())
+    if room.looked_at_ms is None or due_ms < room.looked_at_ms:
+        room.looked_at_ms = due_ms
+        ephemeral.timers.call_at(due_ms, lambda: _look(ephemeral, room_id, room))
+
+
+def _look(ephemeral: Ephemeral, room_id: str, room: TypingRoom) -> None:
+    """Take out who has not typed for long."""
+    with ephemeral.lock:
+        now_ms = ephemeral.now_ms
+        room.looked_at_ms = None
+        over = [user_id for user_id, until_ms in room.until_ms.items() if until_ms <= now_ms]
+        _drop(room, over)
+        if room.until_ms:
+            _look_later(ephemeral, room_id, room)
+        is_news = bool(over) and ephemeral.typing.get(room_id) is room
+        if is_news:
+            _note_change(ephemeral, room_id, room, over)
+    if is_news:
+        ephemeral.wake_room(room_id)

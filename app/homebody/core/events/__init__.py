@@ -1,0 +1,1 @@
+"""Reading events and state: who may see what, and in which form."""

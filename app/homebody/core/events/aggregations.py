@@ -1,0 +1,245 @@
+"""What is told with an event about the events that relate to it: its edit, thread and references.
+
+`bundles` asks for each of the three kinds once for all events of an answer, by an index that holds
+nothing else. So an event costs the same to read however many reactions or invalid edits it has; a
+thread is one row however long it is. It says nothing of redacted children, of those that the user
+may not see, and of what ignored users have said. State events have no bundles.
+Spec: client-server-api#aggregations-of-child-events,
+client-server-api#server-side-aggregation-of-mreplace-relationships,
+client-server-api#server-side-aggregation-of-mthread-relationships,
+client-server-api#server-side-aggregation-of-mreference
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+import orjson
+from sqlalchemy import ColumnElement, Select, bindparam, case, exists, func, literal_column, select
+from sqlalchemy.orm import aliased
+
+from homebody.core.events import client_events, encoding, erasure, visibility
+from homebody.core.events.relating import REFERENCE, REPLACE, THREAD
+from homebody.core.user_data import ignored_users
+from homebody.models.events import StoredEvent
+from homebody.spec.events import Json
+from homebody.storage.caches import ClientEvent, Requester
+from homebody.storage.database import Reader
+
+_ROOMS_BETWEEN_BREATHS: Final = 50
+# Deviates: the specification lists all references. Anybody may make thousands of them, and
+# /relations gives them page by page.
+MAX_REFERENCES: Final = 100
+"""Of one event in a bundle, the last ones."""
+
+Range = tuple[int, int]
+"""From one position up to and with another."""
+
+_PARENTS = func.json_each(bindparam("parents")).table_valued("value")
+_IGNORED = func.json_each(bindparam("ignored")).table_valued("value")
+_RANGES = func.json_each(bindparam("ranges")).table_valued("value")
+
+_Child = aliased(StoredEvent)
+_IN_RANGES = exists().where(
+    _Child.position.between(
+        func.json_extract(_RANGES.c.value, "$[0]"), func.json_extract(_RANGES.c.value, "$[1]")
+    )
+)
+_NOT_IGNORED = _Child.sender.not_in(select(_IGNORED.c.value))
+
+
+class _Thread(NamedTuple):
+    """What there is of a thread for a reader."""
+
+    number: int
+    latest: int
+    """The position of the last event."""
+    is_own: bool
+    """The reader has said something in it."""
+
+
+class _Part(NamedTuple):
+    """Some of the events, and what is asked of all of them at once."""
+
+    parents: list[ClientEvent]
+    ranges: list[Range] | None
+    """The positions that the reader may see; None: all."""
+    asked: Json
+
+
+def _of_kind(rel_type: str) -> ColumnElement[bool]:
+    # in words, so that SQLite knows this for the condition of its index
+    return _Child.rel_type == literal_column(f"'{rel_type}'")
+
+
+def _thread_query(*conditions: ColumnElement[bool]) -> Select[str | None, int, int, Any]:
+    return (
+        select(
+            _Child.thread_id,
+            func.count(),
+            func.max(_Child.position),
+            func.max(case((_Child.sender == bindparam("reader"), 1), else_=0)),
+        )
+        .where(
+            _Child.thread_id.in_(select(_PARENTS.c.value)),
+            _of_kind(THREAD),
+            _NOT_IGNORED,
+            *conditions,
+        )
+        .group_by(_Child.thread_id)
+    )
+
+
+def _reference_query(*conditions: ColumnElement[bool]) -> Select[str | None, str]:
+    newest = (
+        select(_Child.position)
+        .where(
+            _Child.relates_to == func.json_extract(_PARENTS.c.value, "$[0]"),
+            _Child.room_id == func.json_extract(_PARENTS.c.value, "$[1]"),
+            _of_kind(REFERENCE),
+            _NOT_IGNORED,
+            *conditions,
+        )
+        .order_by(_Child.position.desc())
+        .limit(MAX_REFERENCES)
+        .correlate(_PARENTS)
+    )
+    return (
+        select(StoredEvent.relates_to, StoredEvent.event_id)
+        .select_from(_PARENTS)
+        .join(StoredEvent, StoredEvent.position.in_(newest))
+        .order_by(StoredEvent.position)
+    )
+
+
+def _edit_query(*conditions: ColumnElement[bool]) -> Select[int, int | None]:
+    last = (
+        select(_Child.position)
+        .where(_Child.edit_of == _PARENTS.c.value, *conditions)
+        .order_by(_Child.origin_server_ts.desc(), _Child.event_id.desc())
+        .limit(1)
+        .correlate(_PARENTS)
+        .scalar_subquery()
+    )
+    return select(_PARENTS.c.value, last)
+
+
+_WITH_CHILDREN = select(_PARENTS.c.value).where(
+    exists().where(_Child.relates_to == _PARENTS.c.value).correlate(_PARENTS)
+)
+_THREADS, _SEEN_OF_THREADS = _thread_query(), _thread_query(_IN_RANGES)
+_REFERENCES, _SEEN_REFERENCES = _reference_query(), _reference_query(_IN_RANGES)
+_EDITS, _SEEN_EDITS = _edit_query(), _edit_query(_IN_RANGES)
+
+
+def bundles(tx: Reader, requester: Requester, events: Collection[ClientEvent]) -> dict[str, Json]:
+    """Return {event_id: its `m.relations`} of those events that have children to tell of."""
+    parents = _with_children(tx, [event for event in events if event.state_key is None])
+    if not parents:
+        return {}
+    threads: dict[str, _Thread] = {}
+    references: dict[str, list[str]] = {}
+    edits: dict[str, int] = {}
+    for part in _parts(tx, requester.user_id, parents):
+        threads |= _threads(tx, part)
+        references |= _references(tx, part)
+        edits |= _edits(tx, part)
+    if not (threads or references or edits):
+        return {}
+    shown = _shown(tx, requester, threads, edits)
+    found: dict[str, Json] = {}
+    for parent in parents:
+        relations: Json = {}
+        if (at := edits.get(parent.event_id)) in shown:
+            relations[REPLACE] = shown[at]
+        if (thread := threads.get(parent.event_id)) and thread.latest in shown:
+            relations[THREAD] = {
+                "latest_event": shown[thread.latest],
+                "count": thread.number,
+                "current_user_participated": thread.is_own or parent.sender == requester.user_id,
+            }
+        if ids := references.get(parent.event_id):
+            relations[REFERENCE] = {"chunk": [{"event_id": it} for it in ids]}
+        if relations:
+            found[parent.event_id] = relations
+    return found
+
+
+def _with_children(tx: Reader, events: list[ClientEvent]) -> list[ClientEvent]:
+    """Return the events to which others relate: few, so the rest is asked of those alone."""
+    if not events:
+        return []
+    asked = {"parents": orjson.dumps([event.event_id for event in events]).decode()}
+    found = set(tx.sql.execute(_WITH_CHILDREN, asked).scalars())
+    return [event for event in events if event.event_id in found]
+
+
+def _parts(tx: Reader, user_id: str, parents: Iterable[ClientEvent]) -> Iterator[_Part]:
+    """Yield the events of all rooms where the user may see whatever came later, then each other."""
+    ignored = sorted(ignored_users.of(tx, user_id))
+    asked: Json = {"reader": user_id, "ignored": orjson.dumps(ignored).decode()}
+    by_room: dict[str, list[ClientEvent]] = {}
+    for event in parents:
+        by_room.setdefault(event.room_id, []).append(event)
+    whole: list[ClientEvent] = []
+    for room_id, some in tx.breathing(by_room.items(), _ROOMS_BETWEEN_BREATHS):
+        first = min(event.position for event in some)
+        if visibility.sees_all_since(tx, user_id, room_id, first):
+            whole += some
+            continue
+        ranges = visibility.history(tx, user_id, room_id).ranges(first, tx.position)
+        yield _Part(some, ranges, asked | {"ranges": orjson.dumps(ranges).decode()})
+    if whole:
+        yield _Part(whole, None, asked)
+
+
+def _threads(tx: Reader, part: _Part) -> dict[str, _Thread]:
+    # what relates to another event can't be the root of a thread
+    roots = [event.event_id for event in part.parents if event.rel_type is None]
+    query = _THREADS if part.ranges is None else _SEEN_OF_THREADS
+    found = tx.sql.execute(query, {**part.asked, "parents": orjson.dumps(roots).decode()})
+    return {root: _Thread(number, latest, bool(is_own)) for root, number, latest, is_own in found}
+
+
+def _references(tx: Reader, part: _Part) -> dict[str, list[str]]:
+    """Return {event_id: ids of the events that refer to it, in their order}."""
+    parents = [(event.event_id, event.room_id) for event in part.parents]
+    query = _REFERENCES if part.ranges is None else _SEEN_REFERENCES
+    found: dict[str, list[str]] = {}
+    asked = {**part.asked, "parents": orjson.dumps(parents).decode()}
+    for event_id, reference in tx.sql.execute(query, asked):
+        found.setdefault(event_id, []).append(reference)
+    return found
+
+
+def _edits(tx: Reader, part: _Part) -> dict[str, int]:
+    """Return {event_id: position of its last valid replacement}."""
+    ignored = orjson.loads(part.asked["ignored"])
+    parents = {
+        event.position: event.event_id
+        for event in part.parents
+        if not client_events.is_redacted(event) and event.sender not in ignored
+    }
+    query = _EDITS if part.ranges is None else _SEEN_EDITS
+    asked = {**part.asked, "parents": orjson.dumps(list(parents)).decode()}
+    found = tx.sql.execute(query, asked)
+    return {parents[of]: position for of, position in found if position is not None}
+
+
+def _shown(
+    tx: Reader, requester: Requester, threads: Mapping[str, _Thread], edits: Mapping[str, int]
+) -> dict[int | None, orjson.Fragment]:
+    """Return the events that go into the bundles as this reader sees them, by position.
+
+    All are loaded at once. The last events of threads have bundles of their own, which goes down by
+    one step, as no thread is below them. Edits by erased users are left out.
+    """
+    latest = {thread.latest for thread in threads.values()}
+    loaded = client_events.load(tx, sorted(latest | set(edits.values())))
+    hidden = erasure.hidden(tx, requester.user_id, loaded)
+    seen = [it for it in loaded if it.position in latest or it.position not in hidden]
+    events = erasure.hide(tx, requester.user_id, seen)
+    below = bundles(tx, requester, [it for it in events if it.position in latest])
+    encoded = encoding.encode_all(tx, requester, events, bundles=below)
+    return {event.position: one for event, one in zip(events, encoded, strict=True)}

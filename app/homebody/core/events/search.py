@@ -1,0 +1,323 @@
+"""Full-text search over what a user may read.
+
+The words are looked up by FTS5 in a thread of the pool, as a common word in a long history takes
+its time. The statement itself looks only where the user may: in rooms that they have been in and
+that are not encrypted, at what their history shows. What it finds is then judged by the filter and
+by whom the user ignores. A page goes on from the last result of the one before.
+
+Nothing in an answer may depend on messages that the user can't read, or words could be guessed
+letter by letter. So `count` is of visible results, and the rank is worked out from the event alone:
+FTS5's own measure weighs each word by how many messages on the whole server have it.
+Spec: client-server-api#server-side-search
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+import orjson
+from sqlalchemy import bindparam, func, select
+
+from homebody import errors
+from homebody.core.events import (
+    client_events,
+    erasure,
+    history,
+    members,
+    search_index,
+    state,
+    visibility,
+)
+from homebody.core.events.history import Page, Walk
+from homebody.core.user_data import ignored_users
+from homebody.models.base import NOW_AND_LATER
+from homebody.models.rooms import ForgottenRoom, Room
+from homebody.models.state import StateInterval
+from homebody.runtime import event_loop
+from homebody.spec import filters
+from homebody.spec.events import Json
+from homebody.spec.filters import RoomEventFilter
+from homebody.storage import long_reads
+from homebody.storage.caches import ClientEvent
+from homebody.storage.database import Reader
+from homebody.storage.long_reads import Gate
+
+Order = Literal["rank", "recent"]
+COLUMNS: Final = {"content.body": "body", "content.name": "name", "content.topic": "topic"}
+"""What can be searched, by the names that clients use."""
+MAX_WORDS: Final = 20
+AT_ONCE: Final = 1000
+"""How many matches are looked at together. Of more results than these no more are counted."""
+_ROOMS_AT_ONCE: Final = 200
+_ROUNDS: Final = 10
+"""How many times so many are looked at for one page."""
+_MAX_SECONDS: Final = 5.0
+"""After which no further look is begun for a page."""
+SEARCHES: Final = Gate(at_once=2, waiting=20)
+MAX_OF_USER: Final = 2
+"""Searches of one user that run or wait."""
+
+# CROSS JOIN: the words first, then the events, then what is visible, whatever SQLite thinks of it.
+# Only with the CAST it makes an index of what is visible, by room.
+_MATCHES = """
+    WITH visible(room_id, first, last) AS MATERIALIZED (
+        SELECT CAST(json_extract(value, '$[0]') AS TEXT),
+            json_extract(value, '$[1]'), json_extract(value, '$[2]') FROM json_each(:visible))
+    SELECT events.position, events.type, events.state_key, events.sender, events.room_id,
+    1000.0 / (1000 + length(search_index.body) + length(search_index.name)
+        + length(search_index.topic)) AS rank
+    FROM search_index CROSS JOIN events ON events.position = search_index.rowid
+    CROSS JOIN visible ON visible.room_id = events.room_id
+        AND events.position BETWEEN visible.first AND visible.last
+    WHERE search_index MATCH :words
+    AND (:senders IS NULL OR events.sender IN (SELECT value FROM json_each(:senders)))
+"""
+_BY_RANK = f"""
+    SELECT * FROM ({_MATCHES})
+    WHERE :rank IS NULL OR rank < :rank OR (rank = :rank AND position < :position)
+    ORDER BY rank DESC, position DESC LIMIT :count
+"""  # noqa: S608 - made of constants
+_BY_TIME = f"""
+    {_MATCHES} AND (:position IS NULL OR search_index.rowid < :position)
+    ORDER BY search_index.rowid DESC LIMIT :count
+"""
+
+_EVER_JOINED = (
+    select(Room.room_id)
+    .distinct()
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .where(StateInterval.state_key == bindparam("user_id"), StateInterval.membership == "join")
+)
+_FORGOTTEN = select(ForgottenRoom.room_id).where(ForgottenRoom.user_id == bindparam("user_id"))
+_ROOMS = func.json_each(bindparam("room_ids")).table_valued("value")
+_ENCRYPTED = (
+    select(Room.room_id)
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .where(
+        Room.room_id.in_(select(_ROOMS.c.value)),
+        StateInterval.type == "m.room.encryption",
+        StateInterval.state_key == "",
+        StateInterval.to_position == NOW_AND_LATER,
+    )
+)
+
+
+class After(NamedTuple):
+    """The last result of the page before, and the group to which the page is limited."""
+
+    rank: float
+    position: int
+    group: tuple[str, str] | None = None
+    """("room_id" or "sender", the room's or user's id)."""
+    total: int = 0
+    """What the first page had as `count`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is searched for, where, and in which order."""
+
+    words: Sequence[str]
+    columns: Sequence[str]
+    order: Order
+    limit: int
+    wanted: RoomEventFilter = filters.EVERY_ROOM_EVENT
+    after: After | None = None
+
+
+class Match(NamedTuple):
+    """An event in which the words are, as columns tell."""
+
+    position: int
+    type: str
+    state_key: str | None
+    sender: str
+    room_id: str
+    rank: float
+
+
+class Hit(NamedTuple):
+    """A result."""
+
+    event: ClientEvent
+    rank: float
+    """The higher, the closer: the less there is besides the words."""
+
+
+class Found(NamedTuple):
+    """A page of results."""
+
+    hits: list[Hit]
+    total: int
+    """About how many there are in all."""
+    end: After | None
+    """From where to go on; None: there are no more."""
+
+
+class Surroundings(NamedTuple):
+    """What stands around a result."""
+
+    before: Page
+    after: Page
+    profiles: dict[str, Json]
+    """{user_id: {displayname, avatar_url}} of who speaks in them, as they were then."""
+
+
+@contextmanager
+def turn(user_id: str) -> Iterator[None]:
+    """Let the block search for a user, when its turn has come.
+
+    Raises M_LIMIT_EXCEEDED when too many wait already, or the user searches too much at once.
+    """
+    if _of_users[user_id] >= MAX_OF_USER:
+        raise errors.limit_exceeded(long_reads.RETRY_AFTER_MS)
+    _of_users[user_id] += 1
+    try:
+        with SEARCHES.turn():
+            yield
+    finally:
+        _of_users[user_id] -= 1
+        if not _of_users[user_id]:
+            del _of_users[user_id]
+
+
+_of_users: Counter[str] = Counter()
+"""How many searches of each user run or wait."""
+
+
+def find(tx: Reader, user_id: str, asked: Asked) -> Found:
+    """The next results of a search.
+
+    A full page always has an `end`, though there may be nothing after it.
+    """
+    asked_of = _values(tx, user_id, asked)
+    hits: list[Hit] = []
+    group, total = (asked.after.group, asked.after.total) if asked.after else (None, 0)
+    if not asked.words or not asked.columns or asked_of["visible"] == "[]":
+        return Found(hits, total, None)
+    query = _BY_TIME if asked.order == "recent" else _BY_RANK
+    end: After | None = None
+    until = time.monotonic() + _MAX_SECONDS
+    for number in range(_ROUNDS):
+        matches = [Match(*row) for row in tx.read_long(query, asked_of)]
+        wanted = _wanted(tx, user_id, asked, matches)
+        if number == 0 and asked.after is None:
+            total = len(wanted)
+        hits += _loaded(tx, asked, wanted, asked.limit - len(hits))
+        if len(hits) == asked.limit:
+            last = hits[-1]
+            return Found(hits, total, After(last.rank, last.event.position, group, total))
+        if len(matches) < AT_ONCE:
+            return Found(hits, total, None)
+        end = After(matches[-1].rank, matches[-1].position, group, total)
+        asked_of |= {"rank": end.rank, "position": end.position}
+        if time.monotonic() > until:
+            break
+    return Found(hits, total, end)
+
+
+def surroundings(
+    tx: Reader, user_id: str, event: ClientEvent, before: int, after: int, *, with_profiles: bool
+) -> Surroundings:
+    """Up to so many events before and after a result; other requests go on before it is read."""
+    event_loop.breathe()
+    at = event.position
+    back = Walk(event.room_id, user_id, 0, at - 1, is_backwards=True, limit=before)
+    forth = Walk(event.room_id, user_id, at, tx.position, is_backwards=False, limit=after)
+    older, newer = history.page(tx, back), history.page(tx, forth)
+    profiles: dict[str, Json] = {}
+    if with_profiles:
+        senders = {it.sender for it in (*older.events, event, *newer.events)}
+        found = members.of_users(tx, event.room_id, senders, at)
+        for member in erasure.hide(tx, user_id, found):
+            names = ("displayname", "avatar_url")
+            told = {name: member.content.get(name) for name in names}
+            shown = {name: value for name, value in told.items() if isinstance(value, str)}
+            profiles[member.state_key or ""] = shown
+    return Surroundings(older, newer, profiles)
+
+
+def state_of(tx: Reader, user_id: str, room_id: str) -> list[ClientEvent]:
+    """The state of a room as the user may see it: as it is now, or was when they left.
+
+    Other requests go on before it is read.
+    """
+    event_loop.breathe()
+    left = visibility.upto(tx, user_id, room_id)
+    position = tx.position if left is None else left
+    return history.state_at(tx, user_id, room_id, position, filters.EVERY_ROOM_EVENT, ())
+
+
+def _values(tx: Reader, user_id: str, asked: Asked) -> dict[str, object]:
+    """What the statements above have to be given."""
+    wanted, after = asked.wanted, asked.after
+    senders = None if wanted.senders is None else set(map(str, wanted.senders))
+    rooms = {it for it in _rooms(tx, user_id) if filters.admits_room(wanted, it)}
+    kind, one = (after.group if after else None) or (None, None)
+    if kind == "room_id":
+        rooms &= {str(one)}
+    elif kind == "sender":
+        senders = {str(one)} if senders is None else senders & {str(one)}
+    words = " ".join(map(search_index.phrase, asked.words))
+    return {
+        "words": f"{{{' '.join(asked.columns)}}} : ({words})",
+        "visible": orjson.dumps(_visible(tx, user_id, sorted(rooms))).decode(),
+        "count": AT_ONCE,
+        "senders": None if senders is None else orjson.dumps(sorted(senders)).decode(),
+        "rank": after.rank if after else None,
+        "position": after.position if after else None,
+    }
+
+
+def _visible(tx: Reader, user_id: str, rooms: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Return where in these rooms the user may read: (room, first, last position) of each part."""
+    found: list[tuple[str, int, int]] = []
+    for at in range(0, len(rooms), _ROOMS_AT_ONCE):
+        event_loop.breathe()
+        known = visibility.histories(tx, user_id, rooms[at : at + _ROOMS_AT_ONCE])
+        found += [(room_id, *span) for room_id, it in known.items() for span in it.spans()]
+    return found
+
+
+def _rooms(tx: Reader, user_id: str) -> set[str]:
+    """The rooms that are searched: all that the user has been in and remembers, and can be read."""
+    me = {"user_id": user_id}
+    rooms = set(tx.sql.execute(_EVER_JOINED, me).scalars())
+    rooms -= set(tx.sql.execute(_FORGOTTEN, me).scalars()) - state.joined_rooms(tx, user_id)
+    asked = {"room_ids": orjson.dumps(list(rooms)).decode()}
+    return rooms - set(tx.sql.execute(_ENCRYPTED, asked).scalars())
+
+
+def _wanted(tx: Reader, user_id: str, asked: Asked, matches: Sequence[Match]) -> list[Match]:
+    """Those that the filter admits, as far as columns tell, and that the user wants to see.
+
+    The words of erased users are no longer found by those who may not see them any more.
+    """
+    by_columns = msgspec.structs.replace(asked.wanted, contains_url=None)
+    some = [
+        match
+        for match in ignored_users.without(tx, user_id, matches)
+        if filters.matches(by_columns, match.type, match.sender, match.room_id)
+    ]
+    hidden = erasure.hidden(tx, user_id, some)
+    return [match for match in some if match.position not in hidden]
+
+
+def _loaded(tx: Reader, asked: Asked, matches: Sequence[Match], limit: int) -> list[Hit]:
+    """The first `limit` of these that the filter admits."""
+    hits: list[Hit] = []
+    for at in range(0, len(matches), limit):
+        some = matches[at : at + limit]
+        ranks = {it.position: it.rank for it in some}
+        events = client_events.load(tx, list(ranks))
+        wanted = (it for it in events if history.matches(it, asked.wanted))
+        hits += [Hit(event, ranks[event.position]) for event in wanted]
+        if len(hits) >= limit:
+            break
+    return hits[:limit]

@@ -1,0 +1,150 @@
+"""The full-text index: names and topics of rooms, and the messages in them.
+
+It follows the events by some hundred positions. FTS5 writes a segment for every SAVEPOINT, which
+would cost each message 30 µs; of a hundred at once each costs 6. What is younger, and after an
+upgrade what was there before, is indexed by who searches next. What is redacted leaves the index
+with its redaction.
+
+This module alone writes the tables search_index and search_progress.
+Spec: client-server-api#server-side-search
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import bindparam, func, select, text
+from sqlalchemy.dialects.sqlite import insert
+
+from homebody.models.events import StoredEvent
+from homebody.models.search import SearchProgress
+from homebody.runtime import event_loop
+from homebody.spec.events import Json
+from homebody.storage.caches import CacheKind, declare
+from homebody.storage.database import Database, Reader, Tx
+
+MESSAGE: Final = "m.room.message"
+NAME: Final = "m.room.name"
+TOPIC: Final = "m.room.topic"
+EVERY: Final = 128
+"""Positions by which the index may be behind."""
+_AT_ONCE: Final = 500
+_ONLY_ONE: Final = 1
+PROGRESS: CacheKind[int, int] = declare("search_progress", 1, lambda _: 8)
+"""The one row of its table."""
+
+_UNSPACED = re.compile(
+    "([\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
+)
+"""Scripts that put no spaces between words: each letter is taken for a word."""
+
+_PROGRESS = select(SearchProgress.position)
+_ADVANCE = insert(SearchProgress)
+_ADVANCE = _ADVANCE.on_conflict_do_update(
+    index_elements=["id"], set_={"position": _ADVANCE.excluded.position}
+)
+_LAST = select(func.max(StoredEvent.position))
+_NEXT = (
+    select(StoredEvent.position, StoredEvent.type, StoredEvent.pdu)
+    .where(
+        StoredEvent.position > bindparam("after"),
+        StoredEvent.position <= bindparam("upto"),
+        StoredEvent.type.in_((MESSAGE, NAME, TOPIC)),
+    )
+    .order_by(StoredEvent.position)
+    .limit(_AT_ONCE)
+)
+_INSERT = text(
+    "INSERT INTO search_index (rowid, body, name, topic) VALUES (:position, :body, :name, :topic)"
+)
+_DELETE = text("DELETE FROM search_index WHERE rowid = :position")
+
+
+def follow(tx: Tx, position: int) -> None:
+    """Index what was said lately, if it is enough; called for every event that is stored."""
+    if position - _progress(tx) >= EVERY:
+        _extend(tx, position)
+
+
+def forget(tx: Tx, position: int) -> None:
+    """Take out an event that has been redacted."""
+    tx.sql.execute(_DELETE, {"position": position})
+
+
+def catch_up(db: Database) -> None:
+    """Index all that is not yet; takes short turns at writing."""
+    with db.read() as tx:
+        upto = tx.sql.execute(_LAST).scalar() or 0
+        is_behind = _progress(tx) < upto
+    while is_behind:
+        with db.write() as writing:
+            is_behind = _extend(writing, upto)
+        event_loop.breathe()
+
+
+def words(searched: str) -> list[str]:
+    """The words to look for, each without what is no letter or digit around it."""
+    found = searched.replace("\0", " ").split()
+    return [word for word in found if any(map(str.isalnum, word))]
+
+
+def phrase(word: str) -> str:
+    """A word in the language of FTS5: it, or what begins with it."""
+    quoted = spaced(word).replace('"', '""').strip()
+    return f'"{quoted}" *'
+
+
+def spaced(said: str) -> str:
+    """A text in which all words are apart."""
+    return said if said.isascii() else _UNSPACED.sub(r" \1 ", said)
+
+
+def _progress(tx: Reader) -> int:
+    known = tx.cached(PROGRESS, _ONLY_ONE)
+    if known is None:
+        known = tx.sql.execute(_PROGRESS).scalar() or 0
+        tx.fill(PROGRESS, _ONLY_ONE, known)
+    return known
+
+
+def _extend(tx: Tx, upto: int) -> bool:
+    """Index the next events up to a position; whether there are more of them."""
+    found = tx.sql.execute(_NEXT, {"after": _progress(tx), "upto": upto}).all()
+    is_all = len(found) < _AT_ONCE
+    entries = [_entry(row.position, row.type, orjson.loads(row.pdu)["content"]) for row in found]
+    entries = [entry for entry in entries if len(entry) > 1]
+    if entries:
+        tx.sql.execute(_INSERT, [{"body": "", "name": "", "topic": "", **it} for it in entries])
+    reached = max(_progress(tx), upto) if is_all else int(found[-1].position)
+    tx.sql.execute(_ADVANCE, {"id": _ONLY_ONE, "position": reached})
+    tx.remember(PROGRESS, _ONLY_ONE, reached)
+    return not is_all
+
+
+def _entry(position: int, event_type: str, content: Json) -> dict[str, Any]:
+    """The position, and the text of an event under the name of its column."""
+    if event_type == MESSAGE:
+        column, texts = "body", [content.get("body")]
+    elif event_type == NAME:
+        column, texts = "name", [content.get("name")]
+    else:
+        column, texts = "topic", _topics(content)
+    said = " ".join(dict.fromkeys(it for it in texts if isinstance(it, str) and it))
+    return {"position": position, column: spaced(said)} if said else {"position": position}
+
+
+def _topics(content: Json) -> list[object]:
+    """The topic, and what m.topic has as plain text.
+
+    Spec: client-server-api#mroomtopic
+    """
+    topic = content.get("m.topic")
+    parts = topic.get("m.text") if isinstance(topic, dict) else None
+    plain = [
+        part.get("body")
+        for part in (parts if isinstance(parts, list) else [])
+        if isinstance(part, dict) and part.get("mimetype", "text/plain") == "text/plain"
+    ]
+    return [content.get("topic"), *plain]

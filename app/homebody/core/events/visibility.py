@@ -1,0 +1,359 @@
+"""Who may see which events of a room: its history visibility, asked on every path that reads.
+
+Two entries of the room's state decide, m.room.history_visibility and the user's own membership, as
+they were at each event. Both are kept as intervals, so all changes of the two are read once for a
+whole page and looked up in memory. Mostly not even that is needed: who is joined and has been since
+before the first event, or may see all since then, is told from the cache of current state.
+
+What a user wants to ignore is no matter of permission, and not filtered here but by
+user_data/ignored_users.py.
+Spec: client-server-api#room-history-visibility
+"""
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import orjson
+from sqlalchemy import bindparam, case, func, select, union_all
+
+from homebody import errors
+from homebody.core.events import rows, state
+from homebody.models.base import NOW_AND_LATER
+from homebody.models.events import StoredEvent
+from homebody.models.rooms import ForgottenRoom, Room
+from homebody.models.state import StateInterval
+from homebody.spec.events import Json, StateKey
+from homebody.storage.caches import ClientEvent
+from homebody.storage.database import Reader
+
+VISIBILITY: StateKey = ("m.room.history_visibility", "")
+SETTINGS = frozenset({"invited", "joined", "shared", "world_readable"})
+DEFAULT = "shared"
+"""Where the room does not say, or says what nobody understands."""
+
+_COLUMNS = (
+    StateInterval.type,
+    StateInterval.from_position,
+    StateInterval.to_position,
+    StateInterval.membership,
+    # only what is looked at: a member's events are not even read
+    case((StateInterval.type == VISIBILITY[0], StoredEvent.pdu)).label("pdu"),
+)
+_EVENT = StoredEvent.position == StateInterval.event_position
+_SETTINGS = (StateInterval.type == VISIBILITY[0], StateInterval.state_key == VISIBILITY[1])
+_OWN = (StateInterval.type == state.MEMBER, StateInterval.state_key == bindparam("user_id"))
+_CHANGES = (
+    select(*_COLUMNS).join(StoredEvent, _EVENT).where(StateInterval.room_number == rows.ROOM_NUMBER)
+)
+_ROOMS_BETWEEN_BREATHS = 100
+
+_HISTORY = union_all(_CHANGES.where(*_SETTINGS), _CHANGES.where(*_OWN)).order_by("from_position")
+_ROOM_IDS = func.json_each(bindparam("room_ids")).table_valued("value")
+_CHANGES_OF_ROOMS = (
+    select(Room.room_id, *_COLUMNS)
+    .select_from(_ROOM_IDS)
+    .join(Room, Room.room_id == _ROOM_IDS.c.value)
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .join(StoredEvent, _EVENT)
+)
+_HISTORIES = union_all(
+    _CHANGES_OF_ROOMS.where(*_SETTINGS), _CHANGES_OF_ROOMS.where(*_OWN)
+).order_by("from_position")
+_FORGOTTEN = select(ForgottenRoom.room_id).where(
+    ForgottenRoom.user_id == bindparam("user_id"), ForgottenRoom.room_id == bindparam("room_id")
+)
+
+
+class Placed(Protocol):
+    """What has to be known of an event: a ClientEvent, or a row with these columns."""
+
+    @property
+    def position(self) -> int:
+        """Where it stands."""
+
+    @property
+    def type(self) -> str:
+        """Its type."""
+
+    @property
+    def state_key(self) -> str | None:
+        """Its state key, None: it is no state event."""
+
+
+E = TypeVar("E", bound=Placed)
+
+
+class Course:
+    """What one value was when: it changes at some positions, and is None before the first."""
+
+    def __init__(self, intervals: Iterable[tuple[int, int, str]]) -> None:
+        self._starts: list[int] = []
+        self._values: list[str | None] = []
+        end = 0
+        for start, until, value in intervals:
+            if start > end:  # for a while the room had none
+                self._change(end, None)
+            self._change(start, value)
+            end = until
+        if end != NOW_AND_LATER:
+            self._change(end, None)
+
+    def at(self, position: int) -> str | None:
+        """The value after this position."""
+        index = bisect_right(self._starts, position) - 1
+        return self._values[index] if index >= 0 else None
+
+    @property
+    def now(self) -> str | None:
+        """The value at the end."""
+        return self._values[-1] if self._values else None
+
+    def starts_after(self, position: int) -> list[int]:
+        """Where it changes after this position."""
+        return self._starts[bisect_right(self._starts, position) :]
+
+    def _change(self, start: int, value: str | None) -> None:
+        self._starts.append(start)
+        self._values.append(value)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What one user may see of one room."""
+
+    user_id: str
+    setting: Course
+    """m.room.history_visibility."""
+    membership: Course
+    joined_until: int
+    """Where the user last ceased to be joined; NOW_AND_LATER: is joined, 0: never was."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody may read the room as it is now."""
+        return self.setting.now == "world_readable"
+
+    def shows(self, event: Placed) -> bool:
+        """Whether the user may see an event of the room.
+
+        What changes the setting, or the user's own membership, is judged by the state before it
+        as well as by the state after it.
+        """
+        at = event.position
+        setting, membership = self.setting.at(at), self.membership.at(at)
+        if self._allows(at, setting, membership):
+            return True
+        if (event.type, event.state_key) == VISIBILITY:
+            return self._allows(at, self.setting.at(at - 1), membership)
+        if (event.type, event.state_key) == (state.MEMBER, self.user_id):
+            return self._allows(at, setting, self.membership.at(at - 1))
+        return False
+
+    def first_seen(self, position: int) -> int | None:
+        """The first position from this one on of which the user may know the room's state.
+
+        A token from /sync may stand just before the user's own join.
+        """
+        changes = self.setting.starts_after(position) + self.membership.starts_after(position)
+        for at in (position, *sorted(changes)):
+            if self._allows(at, self.setting.at(at), self.membership.at(at)):
+                return at
+        return None
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Return where the events stand that the user may see: (first, last position) of each part.
+
+        For searches in SQL. They say the same as `shows` does event by event. No two overlap.
+        """
+        starts = {0, *self.setting.starts_after(0), *self.membership.starts_after(0)}
+        starts |= {self.joined_until} - {NOW_AND_LATER}
+        edges = [*sorted(starts), NOW_AND_LATER + 1]
+        found = [
+            (first, after - 1)
+            for first, after in itertools.pairwise(edges)
+            if self._allows(first, self.setting.at(first), self.membership.at(first))
+        ]
+        settings, memberships = self.setting.starts_after(0), self.membership.starts_after(0)
+        changes = [(at, self.setting.at(at - 1), self.membership.at(at)) for at in settings]
+        changes += [(at, self.setting.at(at), self.membership.at(at - 1)) for at in memberships]
+        return _merged(found + [(it[0], it[0]) for it in changes if self._allows(*it)])
+
+    def ranges(self, first: int, last: int) -> list[tuple[int, int]]:
+        """Return the parts of a range of positions whose messages the user may see."""
+        changes = {*self.setting.starts_after(first), *self.membership.starts_after(first)}
+        starts = [first, *sorted(at for at in changes if at <= last)]
+        ends = [*(start - 1 for start in starts[1:]), last]
+        found: list[tuple[int, int]] = []
+        for start, end in zip(starts, ends, strict=True):
+            # "shared" lets former members see what was said before they left
+            cut = self.joined_until if start < self.joined_until <= end else end + 1
+            parts = ((start, cut - 1), (cut, end))
+            found += [part for part in parts if part[0] <= part[1] and self._sees(part[0])]
+        return found
+
+    def _sees(self, position: int) -> bool:
+        return self._allows(position, self.setting.at(position), self.membership.at(position))
+
+    def _allows(self, position: int, setting: str | None, membership: str | None) -> bool:
+        """The spec's five rules, in its order."""
+        if setting == "world_readable" or membership == "join":
+            return True
+        if setting not in SETTINGS:
+            setting = DEFAULT
+        if setting == "shared" and position < self.joined_until:
+            return True
+        return setting == "invited" and membership == "invite"
+
+
+def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return spans that cover the same positions, in their order, with a gap between any two."""
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return merged
+
+
+def visible(tx: Reader, user_id: str | None, room_id: str, events: Sequence[E]) -> list[E]:
+    """Those of the room's events that the user may see, in their order; None: a nobody."""
+    if not events:
+        return []
+    since = _sees_all_since(tx, user_id or "", room_id)
+    if since is not None and since <= min(event.position for event in events):
+        return list(events)
+    known = history(tx, user_id or "", room_id)
+    return [event for event in events if known.shows(event)]
+
+
+def sees_all_since(tx: Reader, user_id: str, room_id: str, position: int) -> bool:
+    """Whether current state alone tells that the user may see all events from this one on."""
+    since = _sees_all_since(tx, user_id, room_id)
+    return since is not None and since <= position
+
+
+def ranges(tx: Reader, user_id: str, room_id: str, first: int) -> list[tuple[int, int]]:
+    """Return the parts of the room from a position on whose messages the user may see."""
+    if sees_all_since(tx, user_id, room_id, first):
+        return [(first, tx.position)]
+    return history(tx, user_id, room_id).ranges(first, tx.position)
+
+
+def memberships(tx: Reader, user_id: str, events: Iterable[ClientEvent]) -> dict[int, str]:
+    """Return {position: what the user was in the room just after the event}.
+
+    The events may be of several rooms; what no cache knows is asked for many of them at a time.
+    Spec: client-server-api#room-event-format (unsigned.membership)
+    """
+    by_room: dict[str, list[ClientEvent]] = {}
+    for event in events:
+        by_room.setdefault(event.room_id, []).append(event)
+    found: dict[int, str] = {}
+    earlier: dict[str, list[int]] = {}
+    own: StateKey = (state.MEMBER, user_id)
+    for room_id, some in tx.breathing(by_room.items(), _ROOMS_BETWEEN_BREATHS):
+        entry = state.entries(tx, room_id, [own])[own]
+        now = "leave" if entry.event is None else str(entry.event.content["membership"])
+        since = 0 if entry.event is None else entry.since
+        found |= {event.position: now for event in some if event.position >= since}
+        if before := [event.position for event in some if event.position < since]:
+            earlier[room_id] = before
+    known = histories(tx, user_id, earlier) if earlier else {}
+    for room_id, positions in earlier.items():
+        course = known[room_id].membership
+        found |= {position: course.at(position) or "leave" for position in positions}
+    return found
+
+
+def history(tx: Reader, user_id: str, room_id: str) -> History:
+    """All that decides about what this user may see of the room."""
+    found = tx.sql.execute(_HISTORY, {"room_id": room_id, "user_id": user_id})
+    return _history_of(user_id, found)
+
+
+def histories(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, History]:
+    """Return `history` for each of many rooms, with a statement for some of them at a time."""
+    every = list(room_ids)
+    changes: dict[str, list[rows.AnyRow]] = {room_id: [] for room_id in every}
+    for at in tx.breathing(range(0, len(every), _ROOMS_BETWEEN_BREATHS), every=1):
+        some = orjson.dumps(every[at : at + _ROOMS_BETWEEN_BREATHS]).decode()
+        for row in tx.sql.execute(_HISTORIES, {"room_ids": some, "user_id": user_id}):
+            changes[row.room_id].append(row)
+    return {room_id: _history_of(user_id, some) for room_id, some in changes.items()}
+
+
+def _history_of(user_id: str, changes: Iterable[rows.AnyRow]) -> History:
+    settings: list[tuple[int, int, str]] = []
+    memberships: list[tuple[int, int, str]] = []
+    for row in changes:
+        if row.type == VISIBILITY[0]:
+            setting = orjson.loads(row.pdu)["content"].get("history_visibility")
+            settings.append((row.from_position, row.to_position, str(setting)))
+        else:
+            memberships.append((row.from_position, row.to_position, row.membership))
+    joined = [until for _, until, membership in memberships if membership == "join"]
+    return History(user_id, Course(settings), Course(memberships), joined[-1] if joined else 0)
+
+
+def may_read(tx: Reader, user_id: str, room_id: str) -> None:
+    """Let pass who is or was in the room, and everybody where it is world-readable now.
+
+    Raises M_FORBIDDEN for others, among them who was only invited, and who has left and forgotten
+    the room; for a room that does not exist as well.
+    """
+    upto(tx, user_id, room_id)
+
+
+def upto(tx: Reader, user_id: str, room_id: str) -> int | None:
+    """The position of a user's leave: they may see the room's state as it was after it.
+
+    None for who may see what it is now. Raises M_FORBIDDEN as `may_read` does.
+    """
+    if state.is_joined(tx, room_id, user_id):
+        return None
+    known = history(tx, user_id, room_id)
+    if known.is_open:
+        return None
+    if known.joined_until == 0:
+        raise errors.forbidden("You are not in this room, and never were")
+    if has_forgotten(tx, user_id, room_id):
+        raise errors.forbidden("You have left this room and forgotten it")
+    return known.joined_until
+
+
+def has_forgotten(tx: Reader, user_id: str, room_id: str) -> bool:
+    """Whether the user has left the room and wants to know it no more."""
+    key = {"user_id": user_id, "room_id": room_id}
+    return tx.sql.execute(_FORGOTTEN, key).first() is not None
+
+
+def is_closed_by_forgetting(tx: Reader, user_id: str, room_id: str) -> bool:
+    """Whether the user may read nothing of the room as they have left and forgotten it.
+
+    What everybody may read, they still may.
+    """
+    if state.is_joined(tx, room_id, user_id) or not has_forgotten(tx, user_id, room_id):
+        return False
+    return not history(tx, user_id, room_id).is_open
+
+
+def _sees_all_since(tx: Reader, user_id: str, room_id: str) -> int | None:
+    """The position from which on the user may see everything, as far as current state tells."""
+    own: StateKey = (state.MEMBER, user_id)
+    entries = state.entries(tx, room_id, [VISIBILITY, own])
+    member, setting = entries[own], entries[VISIBILITY]
+    if member.event is None or member.event.content["membership"] != "join":
+        return None
+    if setting.event is not None and _seen_by_all_members(setting.event.content):
+        return min(member.since, setting.since)
+    return member.since
+
+
+def _seen_by_all_members(content: Json) -> bool:
+    return str(content.get("history_visibility")) in {"shared", "world_readable"}

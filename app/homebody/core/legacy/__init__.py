@@ -1,0 +1,1 @@
+"""The event stream and initial sync of the API of 2014."""

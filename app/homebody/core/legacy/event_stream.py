@@ -1,0 +1,146 @@
+"""One chronological stream of events from all the rooms of a user: how /sync's forerunners worked.
+
+Spec: client-server-api#get_matrixclientv3events
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from homebody.core.events import client_events, history, state
+from homebody.core.events.history import Page, Walk
+from homebody.core.sync import memberships
+from homebody.core.sync.memberships import Memberships
+from homebody.runtime import event_loop
+from homebody.spec import filters
+from homebody.spec.filters import RoomEventFilter
+from homebody.storage.caches import ClientEvent
+from homebody.storage.database import Reader
+
+MAX_EVENTS = 5000
+"""Of all rooms together in one look at them; a room has its share of them, or LEAST_EVENTS."""
+LEAST_EVENTS = 10
+
+
+class News(NamedTuple):
+    """The next events of the stream, oldest first."""
+
+    events: list[ClientEvent]
+    end: int
+    """Position from which to go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of the stream, and the direction in which it is read."""
+
+    start: int
+    stop: int
+    limit: int
+    """Events of one room."""
+    is_turned: bool = False
+    """Read from its end, the newest events, but told in the order of time."""
+
+    @property
+    def is_backwards(self) -> bool:
+        """Whether the newest events come first."""
+        return self.start > self.stop
+
+
+class KnownRoom(NamedTuple):
+    """A room as its people see it, or those who could come in."""
+
+    room_id: str
+    membership: str
+    inviter: str | None
+    page: Page | None
+    """None where the user is not in it."""
+
+
+def since(tx: Reader, user_id: str, position: int, limit: int, wanted: RoomEventFilter) -> News:
+    """Up to `limit` events after a position: of the user's rooms, and what became of the user."""
+    upto = tx.position
+    mine = memberships.since(tx, user_id, position, filters.EVERYTHING.room)
+    busy = memberships.with_events_since(tx, mine.joined, position, upto)
+    reach = dict.fromkeys(busy, (position, upto))
+    reach |= {left.room_id: (max(position, left.since), left.upto) for left in mine.left}
+    walks = (
+        Walk(room_id, user_id, start, end, is_backwards=False, limit=limit, wanted=wanted)
+        for room_id, (start, end) in reach.items()
+    )
+    pages = [history.page(tx, walk) for walk in walks]
+    found = {event.position: event for page in pages for event in page.events}
+    for event in client_events.load(tx, _own_changes(tx, user_id, mine)):
+        if event.position > position and history.matches(event, wanted):
+            found[event.position] = event
+    # where a page ends early, later events of other rooms have to wait for the next request
+    end = min((page.end for page in pages if page.end is not None), default=upto)
+    events = sorted((it for it in found.values() if it.position <= end), key=_position)
+    if len(events) > limit:
+        return News(events[:limit], events[limit - 1].position)
+    return News(events, end)
+
+
+def peek(tx: Reader, user_id: str, room_id: str, position: int, limit: int) -> News:
+    """Up to `limit` events of one room after a position, for whoever may read it.
+
+    Raises M_FORBIDDEN as visibility.may_read does.
+    """
+    page = history.messages(
+        tx, user_id, room_id, start=position, stop=None, is_backwards=False, limit=limit
+    )
+    return News(page.events, tx.position if page.end is None else page.end)
+
+
+def read(tx: Reader, user_id: str, room_id: str, stretch: Stretch, wanted: RoomEventFilter) -> Page:
+    """A stretch of one room. Its `end` is always there.
+
+    Raises M_FORBIDDEN as visibility.may_read does.
+    """
+    page = history.messages(
+        tx,
+        user_id,
+        room_id,
+        start=stretch.start,
+        stop=stretch.stop,
+        is_backwards=stretch.is_backwards,
+        limit=stretch.limit,
+        wanted=wanted,
+    )
+    end = stretch.stop if page.end is None else page.end
+    if stretch.is_turned:
+        return Page(page.events[::-1], end, page.start)
+    return Page(page.events, page.start, end)
+
+
+def rooms(tx: Reader, user_id: str, stretch: Stretch, wanted: RoomEventFilter) -> list[KnownRoom]:
+    """All rooms that the user is in, is invited to or wants to be let in to, each with a stretch.
+
+    With many rooms less is told of each; its page says where to go on.
+    """
+    mine = memberships.since(tx, user_id, 0, filters.EVERYTHING.room)
+    share = max(LEAST_EVENTS, MAX_EVENTS // max(1, len(mine.joined)))
+    part = Stretch(stretch.start, stretch.stop, min(stretch.limit, share), stretch.is_turned)
+    known: list[KnownRoom] = []
+    for room_id in sorted(mine.joined):
+        event_loop.breathe()
+        page = read(tx, user_id, room_id, part, wanted)
+        known.append(KnownRoom(room_id, "join", None, page))
+    for room_id in sorted(mine.invited):
+        member = state.current(tx, room_id, state.MEMBER, user_id)
+        known.append(KnownRoom(room_id, "invite", member.sender if member else None, None))
+    known += [KnownRoom(room_id, "knock", None, None) for room_id in sorted(mine.knocked)]
+    return known
+
+
+def _own_changes(tx: Reader, user_id: str, mine: Memberships) -> list[int]:
+    """Positions of the user's own member events in rooms that they can't read (any more)."""
+    own = (state.MEMBER, user_id)
+    outside = (*mine.invited, *mine.knocked)
+    entries = (state.entries(tx, room_id, [own])[own] for room_id in outside)
+    return [left.member_position for left in mine.left] + [it.position for it in entries]
+
+
+def _position(event: ClientEvent) -> int:
+    return event.position

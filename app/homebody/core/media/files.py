@@ -1,0 +1,201 @@
+"""The files on the disk, each named by the SHA-256 of its content and never changed.
+
+    data_dir/media/
+      files/3f/9a01…            what users uploaded. The same content is there once, however many
+                                mxc:// addresses it has; the table `media` says which and whose
+      thumbnails/3f/9a01…/      of that file, made when first asked for. Can be deleted at any time
+      incoming/                 what is being written now. What a crash left is swept at the start
+
+To back it up, copy the database first and `files/` after it: a row is written when its file is on
+the disk, so every row of the copy then has its file. A second copy takes only the new names.
+
+This module alone writes below data_dir/media.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from homebody import errors
+from homebody.runtime import event_loop
+from homebody.storage import fsync
+
+LOG = logging.getLogger(__name__)
+
+PIECE_BYTES: Final = 2**19
+"""Of an upload: what is hashed and written in one go, while the next piece comes."""
+WRITTEN_BYTES: Final = 2**16
+"""By one call: the kernel takes memory for more in large blocks, which can be ten times as slow."""
+SENT_PIECE_BYTES: Final = 2**18
+"""Of a download: its memory while a slow client takes it."""
+
+ReadInto = Callable[[memoryview], int]
+"""Puts the next bytes of a body into memory that is there; how many they are, 0 at its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What names a file on the disk, and how large it is."""
+
+    sha256: str
+    size_bytes: int
+
+
+def content_path(data_dir: Path, sha256: str) -> Path:
+    """Where the content with this hash lies."""
+    return data_dir / "media" / "files" / sha256[:2] / sha256[2:]
+
+
+def thumbnails_folder(data_dir: Path, sha256: str) -> Path:
+    """Where the thumbnails of that content lie."""
+    return data_dir / "media" / "thumbnails" / sha256[:2] / sha256[2:]
+
+
+def receive(data_dir: Path, read_into: ReadInto, max_bytes: int) -> Content:
+    """Write a body to the disk as it comes; when this returns, it survives a loss of power.
+
+    Raises M_TOO_LARGE as soon as more than `max_bytes` have come, and 503 when the disk is full.
+    """
+    with _incoming(data_dir) as (file, path):
+        content = _copy(read_into, file, max_bytes)
+        target = content_path(data_dir, content.sha256)
+        with _disk_errors():
+            event_loop.offload(_keep, file, path, target)
+    return content
+
+
+def keep(data_dir: Path, data: bytes, target: Path) -> None:
+    """Write a small file of our own. Blocks: to be called in the pool."""
+    with _incoming(data_dir) as (file, path), _disk_errors():
+        file.write(data)
+        _keep(file, path, target)
+
+
+def pieces(path: Path, start: int, length: int) -> Iterator[bytes]:
+    """`length` bytes of a file from `start`, read in the pool while other requests go on.
+
+    Faster than gunicorn's own way to send a file: under gevent that is 8 KiB at a time.
+    """
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        while length > 0:
+            piece = event_loop.offload(file.read, min(length, SENT_PIECE_BYTES))
+            if not piece:
+                LOG.error("%s is shorter than it was", path)
+                return
+            length -= len(piece)
+            yield piece
+
+
+def sweep(data_dir: Path) -> int:
+    """Delete what a crash left half written; how many files that were.
+
+    A file that is being written is locked by its process, so this may run at any time.
+    """
+    left = 0
+    for path in (data_dir / "media" / "incoming").glob("*"):
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            path.unlink(missing_ok=True)
+            left += 1
+    return left
+
+
+@contextmanager
+def _incoming(data_dir: Path) -> Iterator[tuple[IO[bytes], Path]]:
+    """A new file that is gone afterwards, unless it was moved to its place."""
+    folder = data_dir / "media" / "incoming"
+    path = folder / secrets.token_hex(16)
+    with _disk_errors():
+        fsync.make_folders(folder)
+        file = path.open("xb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file, path
+    finally:
+        try:
+            with _disk_errors():
+                file.close()  # writes what is still in its buffer
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _copy(read_into: ReadInto, file: IO[bytes], max_bytes: int) -> Content:
+    """Write and hash one piece in the pool while the next one is being read beside it."""
+    digest = hashlib.sha256()
+    size = 0
+
+    def take(piece: memoryview) -> None:
+        for start in range(0, len(piece), WRITTEN_BYTES):
+            file.write(piece[start : start + WRITTEN_BYTES])
+        if len(piece) == PIECE_BYTES:
+            _begin_write_back(file)
+        digest.update(piece)
+
+    one, other = (memoryview(bytearray(PIECE_BYTES)) for _ in range(2))
+    wait = event_loop.begin(take, one[:0])
+    try:
+        while filled := _fill(one, read_into):
+            size += filled
+            if size > max_bytes:
+                raise errors.too_large(f"The file is larger than {max_bytes} bytes")
+            with _disk_errors():
+                wait()
+                wait = event_loop.begin(take, one[:filled])
+            one, other = other, one
+    finally:
+        with _disk_errors():
+            wait()
+    return Content(digest.hexdigest(), size)
+
+
+def _begin_write_back(file: IO[bytes]) -> None:
+    """Have the disk begin with what is written, as it else would at the fsync, and all would wait.
+
+    The advice drops what is on the disk already: of a file that is only written, that is nothing.
+    """
+    if hasattr(os, "posix_fadvise"):
+        upto = file.tell()
+        os.posix_fadvise(file.fileno(), upto - PIECE_BYTES, PIECE_BYTES, os.POSIX_FADV_DONTNEED)
+
+
+def _fill(piece: memoryview, read_into: ReadInto) -> int:
+    """How many bytes of a piece are filled now: all, but at the end of the body."""
+    filled = 0
+    while filled < len(piece) and (count := read_into(piece[filled:])):
+        filled += count
+    return filled
+
+
+def _keep(file: IO[bytes], path: Path, target: Path) -> None:
+    """Move a file to its place so that it is there whole or not at all, whatever happens."""
+    if target.exists():
+        return  # the same content
+    file.flush()
+    os.fsync(file.fileno())
+    made = fsync.make_folders(target.parent)
+    path.rename(target)
+    for folder in made:
+        fsync.sync_folder(folder)
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Full, read-only or broken: the client hears that it may try later, the log why."""
+    try:
+        yield
+    except OSError as error:
+        LOG.error("cannot write media: %s", error)  # noqa: TRY400 - the sentence says it all
+        raise errors.unavailable("The server cannot store files at the moment") from error

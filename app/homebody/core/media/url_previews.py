@@ -1,0 +1,222 @@
+"""Previews of links: a page is fetched, asked what it says of itself, and remembered for an hour.
+
+The fetching is done by the guarded client: no private addresses, limits in time and size. A picture
+becomes a file of this server, so that clients do not show themselves to whoever made the page. Many
+clients ask for the same link at once, as a message with it arrives; one fetch answers them all.
+
+This module alone writes the table url_previews.
+Spec: client-server-api#get_matrixclientv1mediapreview_url
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Final
+from urllib.parse import unquote, urldefrag, urlsplit
+
+from sqlalchemy import bindparam, delete, insert, select
+
+from homebody import errors
+from homebody.config.settings import Config
+from homebody.core.media import open_graph, pictures, store
+from homebody.models.url_previews import UrlPreview
+from homebody.outside import RemoteError
+from homebody.outside.client import Answer, Client
+from homebody.runtime import event_loop
+from homebody.runtime.single_flight import Repeats
+from homebody.spec.events import Json
+from homebody.storage.database import Database, Reader
+
+KEPT_MS: Final = 3_600_000
+PROBLEM_KEPT_MS: Final = 300_000
+"""A page that could not be fetched may soon be there."""
+FORGOTTEN_MS: Final = 30 * 24 * 3_600_000
+MAX_URL: Final = 2048
+MAX_PAGE_BYTES: Final = 512 * 2**10
+"""What is said about a page stands at its beginning; the rest is not read."""
+MAX_IMAGE_BYTES: Final = 8 * 2**20
+TIMEOUT_SECONDS: Final = 10.0
+"""For the page, and again for the picture."""
+MAX_REDIRECTS: Final = 5
+
+_HEADERS: Final = {
+    # Some pages show what they say of themselves only to what looks like a browser or a bot
+    "User-Agent": "Mozilla/5.0 (compatible; homebody; bot for previews of links)",
+    "Accept": "text/html,application/xhtml+xml,image/*;q=0.8,*/*;q=0.1",
+}
+_FIND = select(
+    UrlPreview.fetched_ts, UrlPreview.preview, UrlPreview.problem, UrlPreview.image_sha256
+).where(UrlPreview.url == bindparam("url"))
+_DELETE = delete(UrlPreview).where(UrlPreview.url == bindparam("its_url"))
+_DELETE_OLD = delete(UrlPreview).where(UrlPreview.fetched_ts <= bindparam("until"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A preview, or why there is none."""
+
+    preview: Json = field(default_factory=dict)
+    problem: str | None = None
+    image_sha256: str | None = None
+    fetched_ts: int = 0
+
+    @property
+    def kept_ms(self) -> int:
+        return KEPT_MS if self.problem is None else PROBLEM_KEPT_MS
+
+
+def get(db: Database, client: Client, repeats: Repeats, url: str, user_id: str) -> Json:
+    """Return the Open Graph properties of a page, which may be none.
+
+    The picture counts for the quota of the user who is the first to ask.
+    Raises M_INVALID_PARAM for what is no link, M_FORBIDDEN where this server does not go,
+    M_NOT_FOUND when nothing could be fetched.
+    """
+    url = _checked(db.server.config, url)
+    with db.read() as tx:
+        made = _kept(tx, url)
+    if made is None:
+
+        def make() -> Json:
+            again = _make_and_keep(db, client, url, user_id)
+            return {"preview": again.preview, "problem": again.problem}
+
+        answer = repeats.once(("url_preview", url), make)
+        made = _Made(answer["preview"], answer["problem"])
+    if made.problem is not None:
+        raise errors.not_found(made.problem)
+    return made.preview
+
+
+def _checked(config: Config, url: str) -> str:
+    """The link without its fragment. Raises M_INVALID_PARAM, M_FORBIDDEN."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        host = None
+    if host is None or len(url) > MAX_URL or parts.scheme not in {"http", "https"}:
+        raise errors.invalid_param("url must be a link that begins with https:// or http://")
+    _check_host(config, url)
+    return urldefrag(url).url
+
+
+def _check_host(config: Config, url: str) -> None:
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    for name in config.url_preview_blacklist:
+        if host == name.lower() or host.endswith(f".{name.lower()}"):
+            raise errors.forbidden("This server makes no previews of this site")
+
+
+def _kept(tx: Reader, url: str) -> _Made | None:
+    """What is remembered of a link, unless it is too old."""
+    row = tx.sql.execute(_FIND, {"url": url}).first()
+    if row is None:
+        return None
+    made = _Made(row.preview, row.problem, row.image_sha256, row.fetched_ts)
+    return made if row.fetched_ts > tx.now_ms - made.kept_ms else None
+
+
+def _make_and_keep(db: Database, client: Client, url: str, user_id: str) -> _Made:
+    with db.read() as tx:
+        made = _kept(tx, url)  # who asked just before may have made it
+        before = tx.sql.execute(_FIND, {"url": url}).first()
+    if made is not None:
+        return made
+    earlier = None if before is None else _Made(before.preview, None, before.image_sha256)
+    try:
+        made = _make(db, client, url, user_id, earlier)
+    except RemoteError as error:
+        if error.kind == "refused":
+            raise errors.forbidden("This server does not fetch pages from there") from error
+        made = _Made(problem="The page could not be fetched")
+    with db.write() as tx:
+        tx.sql.execute(_DELETE, {"its_url": url})
+        tx.sql.execute(_DELETE_OLD, {"until": tx.now_ms - FORGOTTEN_MS})
+        row = {
+            "url": url,
+            "fetched_ts": tx.now_ms,
+            "preview": made.preview,
+            "problem": made.problem,
+            "image_sha256": made.image_sha256,
+        }
+        tx.sql.execute(insert(UrlPreview), row)
+    return made
+
+
+def _make(db: Database, client: Client, url: str, user_id: str, earlier: _Made | None) -> _Made:
+    """The preview. Raises RemoteError, M_FORBIDDEN."""
+    answer = _fetch(db, client, url, MAX_PAGE_BYTES, may_cut=True)
+    if not 200 <= answer.status < 300:
+        return _Made(problem=f"The page answers with status {answer.status}")
+    content_type = answer.headers.get("Content-Type", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind.startswith("image/"):
+        named = PurePosixPath(unquote(urlsplit(answer.url).path)).name
+        told = {"og:title": named} if named else {}
+        return _with_image(db, client, user_id, told, answer.url, earlier)
+    if kind not in {"text/html", "application/xhtml+xml"}:
+        return _Made()
+    told = event_loop.offload(open_graph.read, answer.body, content_type, answer.url)
+    return _with_image(db, client, user_id, told, told.pop("og:image", None), earlier)
+
+
+def _with_image(
+    db: Database,
+    client: Client,
+    user_id: str,
+    told: dict[str, str],
+    url: str | None,
+    earlier: _Made | None,
+) -> _Made:
+    """Return the preview with its picture, which is fetched; without one that can't be had."""
+    if url is None or len(url) > MAX_URL:
+        return _Made(dict(told))
+    try:
+        most = min(MAX_IMAGE_BYTES, db.server.config.max_upload_bytes)
+        answer = _fetch(db, client, url, most)
+        measured = event_loop.offload(pictures.measure, answer.body)
+        sha256 = hashlib.sha256(answer.body).hexdigest()
+        is_known = earlier is not None and earlier.image_sha256 == sha256
+        uri = earlier.preview.get("og:image") if earlier is not None and is_known else None
+        uri = uri or store.upload(db, user_id, _upload(answer.body, measured.media_type))
+    except (
+        RemoteError,
+        errors.MatrixError,  # the user's quota is used up, for one
+        pictures.NotAPictureError,
+        pictures.PictureTooLargeError,
+    ):
+        return _Made(dict(told))
+    image: Json = {
+        "og:image": uri,
+        "og:image:type": measured.media_type,
+        "og:image:width": measured.width,
+        "og:image:height": measured.height,
+        "matrix:image:size": len(answer.body),
+    }
+    return _Made({**told, **image}, image_sha256=sha256)
+
+
+def _upload(image: bytes, media_type: str) -> store.Upload:
+    return store.Upload(io.BytesIO(image).readinto, media_type, None, len(image))
+
+
+def _fetch(
+    db: Database, client: Client, url: str, max_bytes: int, *, may_cut: bool = False
+) -> Answer:
+    """Raises RemoteError, and M_FORBIDDEN when the way leads to where no previews are made of."""
+    _check_host(db.server.config, url)
+    answer = client.request(
+        "GET",
+        url,
+        headers=_HEADERS,
+        timeout_s=TIMEOUT_SECONDS,
+        max_bytes=max_bytes,
+        redirects=MAX_REDIRECTS,
+        may_cut=may_cut,
+    )
+    _check_host(db.server.config, answer.url)
+    return answer

@@ -1,0 +1,268 @@
+"""Rows still to be delivered: to push gateways, to application services.
+
+What must follow an event is a row here, written in the transaction of the event. So a crash loses
+nothing, and no queue lives in memory only. `background/delivery.py` empties the table, one
+destination at a time and in the order of the rows; a row that can't be delivered holds back the
+later ones of its destination.
+
+This module alone writes the table outbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Integer,
+    Select,
+    Text,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    update,
+)
+
+from homebody.models.outbox import OutboxRow
+from homebody.spec.events import Json
+from homebody.storage.database import Reader, Tx
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thing to deliver."""
+
+    id: int
+    """Grows from row to row, and is never given to another one."""
+    payload: Json
+    created_ts: int
+    tries: int
+    """How often that has failed."""
+    next_try_ts: int
+
+    @property
+    def failing_since_ts(self) -> int | None:
+        """When the first of these failures was noted; None before, and behind the first row."""
+        since_ts: int | None = self.payload.get(_FAILURE, {}).get("since_ts")
+        return since_ts
+
+    @property
+    def problem(self) -> str | None:
+        """What came of the last attempt, in words for the owner."""
+        problem: str | None = self.payload.get(_FAILURE, {}).get("problem")
+        return problem
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What waits for one destination."""
+
+    destination: str
+    count: int
+    first: Row
+
+
+_FAILURE: Final = "failure"
+"""A key of the first row's payload that is this module's own: what an owner wants to know of it."""
+
+_ADD = insert(OutboxRow)
+_PLACES = func.json_each(bindparam("places")).table_valued("value")  # as one value: no row each
+_COLUMNS = ["kind", "destination", "payload", "created_ts", "tries", "next_try_ts"]
+
+
+def _for_each_place(next_try_ts: ColumnElement[int]) -> Select[tuple[Any, ...]]:
+    """The rows to add, one for each destination, in the order of _COLUMNS."""
+    return select(
+        bindparam("of_kind", type_=Text),
+        _PLACES.c.value,
+        bindparam("payload", type_=JSON),
+        bindparam("now_ms", type_=Integer),
+        literal(0),
+        next_try_ts,
+    )
+
+
+_ADD_FOR = insert(OutboxRow).from_select(_COLUMNS, _for_each_place(literal(0)))
+_ADD_ONCE = insert(OutboxRow).from_select(
+    _COLUMNS,
+    _for_each_place(bindparam("at", type_=Integer)).where(
+        ~select(OutboxRow.id)
+        .where(
+            OutboxRow.kind == bindparam("of_kind", type_=Text),
+            OutboxRow.destination == _PLACES.c.value,
+        )
+        .exists()
+    ),
+)
+_DESTINATIONS = select(OutboxRow.kind, OutboxRow.destination).distinct()
+_ROW = (
+    OutboxRow.id,
+    OutboxRow.payload,
+    OutboxRow.created_ts,
+    OutboxRow.tries,
+    OutboxRow.next_try_ts,
+)
+_FIRST = (
+    select(*_ROW)
+    .where(
+        OutboxRow.kind == bindparam("of_kind"),
+        OutboxRow.destination == bindparam("to_destination"),
+    )
+    .order_by(OutboxRow.id)
+    .limit(bindparam("count"))
+)
+_DONE = delete(OutboxRow).where(OutboxRow.id == bindparam("row_id"))
+_WAITING = (
+    select(
+        OutboxRow.destination, func.count().label("count"), func.min(OutboxRow.id).label("first_id")
+    )
+    .where(OutboxRow.kind == bindparam("of_kind"))
+    .group_by(OutboxRow.destination)
+    .subquery()
+)
+_QUEUES = (
+    select(_WAITING.c.destination, _WAITING.c.count, *_ROW)
+    .join(OutboxRow, OutboxRow.id == _WAITING.c.first_id)
+    .order_by(_WAITING.c.destination)
+)
+_FAILED = (
+    update(OutboxRow)
+    .where(OutboxRow.id == bindparam("row_id"))
+    .values(tries=OutboxRow.tries + 1, next_try_ts=bindparam("at"))
+)
+_TELL = update(OutboxRow).where(OutboxRow.id == bindparam("row_id")).values(payload=bindparam("it"))
+_HURRY = (
+    update(OutboxRow)
+    .where(
+        OutboxRow.kind == bindparam("of_kind"),
+        OutboxRow.destination == bindparam("to_destination"),
+        OutboxRow.tries > 0,
+    )
+    .values(next_try_ts=0)
+)
+_DROP = delete(OutboxRow).where(
+    OutboxRow.kind == bindparam("of_kind"), OutboxRow.destination == bindparam("to_destination")
+)
+_SKIP = text(
+    "INSERT OR REPLACE INTO sqlite_sequence (rowid, name, seq)"
+    " SELECT max(rowid), 'outbox', coalesce(max(seq), 0) + :count"
+    " FROM sqlite_sequence WHERE name = 'outbox'"
+)
+# Of an index alone, but for one row of each kind: there may be many, and each has a payload
+_BACKLOG = (
+    "SELECT waiting.kind, waiting.count, outbox.created_ts FROM"
+    " (SELECT kind, count(*) AS count, min(id) AS oldest FROM outbox GROUP BY kind) AS waiting"
+    " JOIN outbox ON outbox.id = waiting.oldest"
+)
+
+
+def add(tx: Tx, kind: str, destination: str, payload: Json) -> None:
+    """Have this delivered once the transaction is on the disk."""
+    add_all(tx, kind, [(destination, payload)])
+
+
+def add_all(tx: Tx, kind: str, things: Iterable[tuple[str, Json]]) -> None:
+    """The same for several (destination, payload), by one statement."""
+    rows: list[dict[str, Any]] = [
+        {
+            "kind": kind,
+            "destination": destination,
+            "payload": payload,
+            "created_ts": tx.now_ms,
+            "tries": 0,
+            "next_try_ts": 0,
+        }
+        for destination, payload in things
+    ]
+    if rows:
+        tx.sql.execute(_ADD, rows)
+        for destination in {row["destination"] for row in rows}:
+            tx.deliver(kind, destination)
+
+
+def add_for(tx: Tx, kind: str, places: Collection[str], payload: Json) -> None:
+    """The same payload for many destinations: a message in a room of 200 phones."""
+    if places:
+        row = {"of_kind": kind, "payload": payload, "now_ms": tx.now_ms}
+        tx.sql.execute(_ADD_FOR, {**row, "places": orjson.dumps(list(places)).decode()})
+        for destination in places:
+            tx.deliver(kind, destination)
+
+
+def add_once(tx: Tx, kind: str, places: Collection[str], payload: Json, at: int) -> None:
+    """The same for those for which nothing waits yet, and not to be delivered before `at` (ms)."""
+    if places:
+        row = {"of_kind": kind, "payload": payload, "now_ms": tx.now_ms, "at": at}
+        tx.sql.execute(_ADD_ONCE, {**row, "places": orjson.dumps(list(places)).decode()})
+        for destination in places:
+            tx.deliver(kind, destination)
+
+
+def destinations(tx: Reader) -> list[tuple[str, str]]:
+    """Each (kind, destination) for which there are rows."""
+    return [(row.kind, row.destination) for row in tx.sql.execute(_DESTINATIONS)]
+
+
+def first(tx: Reader, kind: str, destination: str, count: int) -> list[Row]:
+    """The oldest rows of a destination, in their order."""
+    asked = {"of_kind": kind, "to_destination": destination, "count": count}
+    return [Row(*row) for row in tx.sql.execute(_FIRST, asked)]
+
+
+def done(tx: Tx, ids: Collection[int]) -> None:
+    """These rows have been delivered, or need not be any more."""
+    if ids:
+        tx.sql.execute(_DONE, [{"row_id": row_id} for row_id in ids])
+
+
+def failed(tx: Tx, rows: Sequence[Row], next_try_ts: int, problem: str) -> None:
+    """These rows could not be delivered; `next_try_ts` (ms) is when to try again."""
+    if rows:
+        tx.sql.execute(_FAILED, [{"row_id": row.id, "at": next_try_ts} for row in rows])
+        first = rows[0]
+        failure = {"since_ts": first.failing_since_ts or tx.now_ms, "problem": problem}
+        tx.sql.execute(_TELL, {"row_id": first.id, "it": {**first.payload, _FAILURE: failure}})
+
+
+def instead(tx: Tx, kind: str, destination: str, row: Row, payload: Json, at: int) -> None:
+    """Have something else delivered instead of this row, not before `at` (ms)."""
+    done(tx, [row.id])
+    add_once(tx, kind, [destination], payload, at)
+
+
+def hurry(tx: Tx, kind: str, destination: str) -> None:
+    """The destination is there again: its rows need not wait for their next attempt."""
+    tx.sql.execute(_HURRY, {"of_kind": kind, "to_destination": destination})
+
+
+def queues(tx: Reader, kind: str) -> list[Queue]:
+    """What waits for each destination of a kind that has rows, by their names."""
+    found = tx.sql.execute(_QUEUES, {"of_kind": kind})
+    return [Queue(destination, count, Row(*row)) for destination, count, *row in found]
+
+
+def drop(tx: Tx, kind: str, destination: str) -> None:
+    """The destination is no more: nothing is delivered to it."""
+    tx.sql.execute(_DROP, {"of_kind": kind, "to_destination": destination})
+
+
+def skip_ids(tx: Tx, count: int) -> None:
+    """Give out no ids of the next so many: a server that was lost may have.
+
+    Application services know transactions by them, and take the same one twice for a repetition.
+    """
+    tx.sql.execute(_SKIP, {"count": count})
+
+
+def backlog(tx: Reader) -> list[tuple[str, int, int]]:
+    """(kind, how many rows wait, when the oldest was added in ms) of each kind that has rows."""
+    found = tx.read_long(_BACKLOG, {})
+    return [(str(kind), int(count), int(created_ts)) for kind, count, created_ts in found]

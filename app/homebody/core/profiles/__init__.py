@@ -1,0 +1,1 @@
+"""Profiles of users, and the directory in which they are found."""

@@ -1,0 +1,440 @@
+"""Which events notify whom, and how many of those are unread.
+
+`count` runs inside the write of every event, so it asks for all local members at once: their
+compiled rules come from a cache, and those whom the event notifies get rows by two statements.
+
+    notifications    one row for each event that notifies a user: unread ones, and of read ones the
+                     highlights, as GET /notifications shows them
+    unread_counts    how many unread ones there are by room and thread, for /sync
+
+Both stay bounded: reading deletes, leaving the room deletes, and who never reads (most bots) keeps
+the notifications of a room's newest KEPT_EVENTS events only, while the counter goes on.
+
+This module alone writes the two tables.
+Spec: client-server-api#receiving-notifications, client-server-api#threaded-read-receipts
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
+
+import orjson
+from sqlalchemy import (
+    Boolean,
+    Integer,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    false,
+    func,
+    literal,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects.sqlite import insert
+
+from homebody.core.events import member_names, rows, state
+from homebody.core.push import pushers
+from homebody.core.user_data import push_rules as rules
+from homebody.core.user_data.account_data import PushSettings
+from homebody.models.events import StoredEvent
+from homebody.models.push import Notification, UnreadCount
+from homebody.spec import push_rules, room_state
+from homebody.spec.events import Event, StateKey
+from homebody.spec.push_conditions import EventView, Recipient
+from homebody.spec.push_rules import Outcome
+from homebody.storage.database import Reader, Tx
+
+MAIN: Final = "main"
+"""What receipts and counts call the part of a room that is in no thread."""
+KEPT_EVENTS: Final = 1000
+_PRUNED_EVERY: Final = 256
+"""Events of a room."""
+_Kind = tuple[int, str, bool]
+"""Position of an event, thread, whether it is a highlight."""
+_POWER: Final[list[StateKey]] = [room_state.CREATE, room_state.POWER_LEVELS]
+
+_USERS = func.json_each(bindparam("users")).table_valued("value")  # as one value: no row each
+_NOTIFY = insert(Notification).from_select(
+    ["user_id", "room_id", "event_position", "thread_id", "is_highlight", "is_read", "actions"],
+    select(
+        _USERS.c.value,
+        bindparam("room_id", type_=Text),
+        bindparam("position", type_=Integer),
+        bindparam("thread_id", type_=Text),
+        bindparam("is_highlight", type_=Boolean),
+        false(),
+        bindparam("actions", type_=Text),
+    ),
+)
+_ADD = insert(UnreadCount).from_select(
+    ["user_id", "room_id", "thread_id", "notification_count", "highlight_count"],
+    select(
+        _USERS.c.value,
+        bindparam("room_id", type_=Text),
+        bindparam("thread_id", type_=Text),
+        literal(1),
+        bindparam("is_highlight", type_=Integer),
+    ).where(true()),  # SQLite takes the ON of ON CONFLICT for that of a join without it
+)
+_ADD = _ADD.on_conflict_do_update(
+    index_elements=["user_id", "room_id", "thread_id"],
+    set_={
+        "notification_count": UnreadCount.notification_count + 1,
+        "highlight_count": UnreadCount.highlight_count + _ADD.excluded.highlight_count,
+    },
+)
+_SET = insert(UnreadCount)
+_UNREAD = select(
+    UnreadCount.room_id,
+    UnreadCount.thread_id,
+    UnreadCount.notification_count,
+    UnreadCount.highlight_count,
+).where(
+    UnreadCount.user_id == bindparam("user_id"),
+    UnreadCount.room_id.in_(bindparam("room_ids", expanding=True)),
+)
+_UNREAD_IN_ROOM = select(UnreadCount.thread_id).where(
+    UnreadCount.user_id == bindparam("user_id"), UnreadCount.room_id == bindparam("room_id")
+)
+_LEFT_UNREAD = (
+    select(
+        Notification.thread_id,
+        func.count().label("notification_count"),
+        # as a number: the sum of booleans would be taken for one, and 5 for true
+        func.sum(cast(Notification.is_highlight, Integer)).label("highlight_count"),
+    )
+    .where(
+        Notification.user_id == bindparam("user_id"),
+        Notification.room_id == bindparam("room_id"),
+        Notification.thread_id.in_(bindparam("threads", expanding=True)),
+        Notification.is_read.is_(False),
+    )
+    .group_by(Notification.thread_id)
+)
+_OF_USER_IN_ROOM = (
+    Notification.user_id == bindparam("of_user"),
+    Notification.room_id == bindparam("in_room"),
+)
+_READ_UPTO = (
+    *_OF_USER_IN_ROOM,
+    Notification.event_position <= bindparam("upto"),
+    Notification.thread_id.in_(bindparam("threads", expanding=True)),
+)
+_DROP_READ = delete(Notification).where(*_READ_UPTO, Notification.is_highlight.is_(False))
+_MARK_READ = update(Notification).where(*_READ_UPTO).values(is_read=True)
+_DROP_OLD = delete(Notification).where(
+    *_OF_USER_IN_ROOM, Notification.event_position < bindparam("oldest")
+)
+_DROP_ALL = delete(Notification).where(*_OF_USER_IN_ROOM)
+_DROP_COUNTS = delete(UnreadCount).where(
+    UnreadCount.user_id == bindparam("of_user"), UnreadCount.room_id == bindparam("in_room")
+)
+_DROP_COUNT = _DROP_COUNTS.where(UnreadCount.thread_id == bindparam("thread"))
+_COUNTED = (
+    UnreadCount.user_id.in_(select(_USERS.c.value)),
+    UnreadCount.room_id == bindparam("in_room"),
+    UnreadCount.thread_id == bindparam("thread"),
+)
+_COUNT_DOWN = (
+    update(UnreadCount)
+    .where(*_COUNTED)
+    .values(
+        notification_count=UnreadCount.notification_count - 1,
+        highlight_count=func.max(0, UnreadCount.highlight_count - bindparam("highlights")),
+    )
+)
+_DROP_EMPTY = delete(UnreadCount).where(*_COUNTED, UnreadCount.notification_count <= 0)
+_OF_EVENT = (
+    Notification.user_id.in_(select(_USERS.c.value)),
+    Notification.room_id == bindparam("in_room"),
+)
+_RETURNED = (
+    Notification.user_id,
+    Notification.event_position,
+    Notification.thread_id,
+    Notification.is_highlight,
+    Notification.is_read,
+)
+_DROP_OF_EVENT = (
+    delete(Notification)
+    .where(*_OF_EVENT, Notification.event_position == bindparam("position"))
+    .returning(*_RETURNED)
+)
+_POSITIONS = func.json_each(bindparam("positions")).table_valued("value")
+_MOVE_TO_MAIN = (
+    update(Notification)
+    .where(*_OF_EVENT, Notification.event_position.in_(select(_POSITIONS.c.value)))
+    .values(thread_id=MAIN)
+    .returning(*_RETURNED)
+)
+_UNREAD_IN_THREAD = select(UnreadCount.user_id).where(
+    UnreadCount.user_id.in_(select(_USERS.c.value)),
+    UnreadCount.room_id == bindparam("room_id"),
+    UnreadCount.thread_id == bindparam("thread_id"),
+)
+_REMOVE_ROOM = (
+    delete(Notification).where(Notification.room_id == bindparam("the_room")),
+    delete(UnreadCount).where(UnreadCount.room_id == bindparam("the_room")),
+)
+_OLDEST_KEPT = (
+    select(StoredEvent.position)
+    .where(StoredEvent.room_id == bindparam("room_id"))
+    .order_by(StoredEvent.position.desc())
+    .offset(KEPT_EVENTS)
+    .limit(1)
+)
+
+
+def count(
+    tx: Tx, event: Event, position: int, thread_id: str | None, joined_before: Collection[str]
+) -> None:
+    """Note whom an event that has just been stored notifies."""
+    thread = thread_id or MAIN
+    if event.type == state.MEMBER:
+        _forget_who_left(tx, event)
+        _forget_accepted_invite(tx, event, joined_before)
+    elif event.state_key is None and _is_local(tx, event.sender):
+        mark_read(tx, event.sender, event.room_id, thread, position)  # who answers has read
+    members = _local_recipients(tx, event)
+    if members:
+        outcomes = _evaluate(tx, event, members)
+        if outcomes:
+            _write(tx, event, position, thread, outcomes)
+        if event.depth % _PRUNED_EVERY == 0:
+            _prune(tx, event.room_id, members)
+
+
+def unread_in(
+    tx: Reader, user_id: str, room_ids: Collection[str]
+) -> dict[str, dict[str, tuple[int, int]]]:
+    """{room_id: {thread_id or "main": (notifications, highlights)}}, of what is not read."""
+    if not room_ids:
+        return {}
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    asked = {"user_id": user_id, "room_ids": room_ids}
+    for room_id, thread_id, notified, highlighted in tx.sql.execute(_UNREAD, asked):
+        found.setdefault(room_id, {})[thread_id] = (notified, highlighted)
+    return found
+
+
+def mark_read(
+    tx: Tx, user_id: str, room_id: str, thread_id: str | None, upto_position: int
+) -> None:
+    """Take what a user has read out of the counts; thread None: all of the room up to there."""
+    unread = tx.sql.execute(_UNREAD_IN_ROOM, {"user_id": user_id, "room_id": room_id}).scalars()
+    threads = [it for it in unread if thread_id in {None, it}]
+    if not threads:
+        return
+    _note_change(tx, [user_id])
+    key = {"of_user": user_id, "in_room": room_id}
+    read = {**key, "upto": upto_position, "threads": threads}
+    tx.sql.execute(_DROP_READ, read)
+    tx.sql.execute(_MARK_READ, read)
+    tx.sql.execute(_DROP_COUNT, [{**key, "thread": thread} for thread in threads])
+    asked = {"user_id": user_id, "room_id": room_id, "threads": threads}
+    left = [
+        {
+            "user_id": user_id,
+            "room_id": room_id,
+            "thread_id": row.thread_id,
+            "notification_count": row.notification_count,
+            "highlight_count": row.highlight_count,
+        }
+        for row in tx.sql.execute(_LEFT_UNREAD, asked)
+    ]
+    if left:
+        tx.sql.execute(_SET, left)
+
+
+def forget(tx: Tx, event: Event, position: int) -> None:
+    """Let an event that has been redacted notify nobody any more.
+
+    Of users who have more than KEPT_EVENTS events to read, older ones stay counted: which of those
+    had notified them is not known any more.
+    """
+    asked = {
+        "users": orjson.dumps(_notified_by(tx, event)).decode(),
+        "in_room": event.room_id,
+        "position": position,
+    }
+    _take_out(tx, event.room_id, _alike(tx.sql.execute(_DROP_OF_EVENT, asked)))
+
+
+def move_to_main(tx: Tx, room_id: str, thread_id: str, positions: Collection[int]) -> None:
+    """Count events of a thread as of the main timeline, as what they relate to was redacted."""
+    if not positions:
+        return
+    members = [it for it in state.joined_users(tx, room_id) if _is_local(tx, it)]
+    asked = {"users": orjson.dumps(members).decode(), "room_id": room_id, "thread_id": thread_id}
+    unread = list(tx.sql.execute(_UNREAD_IN_THREAD, asked).scalars())
+    asked = {
+        "users": orjson.dumps(unread).decode(),
+        "in_room": room_id,
+        "positions": orjson.dumps(list(positions)).decode(),
+    }
+    moved = _alike(tx.sql.execute(_MOVE_TO_MAIN, asked)) if unread else {}
+    _take_out(
+        tx,
+        room_id,
+        {(position, thread_id, is_loud): it for (position, _, is_loud), it in moved.items()},
+    )
+    for (_, thread, is_highlight), users in moved.items():
+        row = {"room_id": room_id, "thread_id": thread, "is_highlight": is_highlight}
+        tx.sql.execute(_ADD, {"users": orjson.dumps(users).decode(), **row})
+
+
+def remove_room(tx: Tx, room_id: str) -> None:
+    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    for statement in _REMOVE_ROOM:
+        tx.sql.execute(statement, {"the_room": room_id})
+
+
+def _notified_by(tx: Reader, event: Event) -> list[str]:
+    """Return the users of this server whom the event may have notified and who have not left."""
+    invited = {event.state_key or ""} if event.type == state.MEMBER else set()
+    return [it for it in state.joined_users(tx, event.room_id) | invited if _is_local(tx, it)]
+
+
+def _alike(notifications: Iterable[rows.AnyRow]) -> dict[_Kind, list[str]]:
+    """Return the users of unread notifications that count alike."""
+    found: dict[_Kind, list[str]] = {}
+    for row in notifications:
+        if not row.is_read:
+            kind = (row.event_position, row.thread_id, row.is_highlight)
+            found.setdefault(kind, []).append(row.user_id)
+    return found
+
+
+def _take_out(tx: Tx, room_id: str, notifications: Mapping[_Kind, list[str]]) -> None:
+    """Count these notifications as unread no more."""
+    for (_, thread, is_highlight), users in notifications.items():
+        counted = {
+            "users": orjson.dumps(users).decode(),
+            "in_room": room_id,
+            "thread": thread,
+            "highlights": int(is_highlight),
+        }
+        tx.sql.execute(_COUNT_DOWN, counted)
+        tx.sql.execute(_DROP_EMPTY, counted)
+    concerned = {user for users in notifications.values() for user in users}
+    if concerned:
+        _note_change(tx, concerned)
+
+
+def _note_change(tx: Tx, user_ids: Collection[str]) -> None:
+    """Have the number on the badge of these users brought up to date."""
+    pushers.queue(tx, list(user_ids), {})
+
+
+def _forget_who_left(tx: Tx, event: Event) -> None:
+    user_id = event.state_key or ""
+    if event.content.get("membership") in {"leave", "ban"} and _is_local(tx, user_id):
+        key = {"of_user": user_id, "in_room": event.room_id}
+        tx.sql.execute(_DROP_ALL, key)
+        asked = {"user_id": user_id, "room_id": event.room_id}
+        if tx.sql.execute(_UNREAD_IN_ROOM, asked).first() is not None:
+            tx.sql.execute(_DROP_COUNTS, key)
+            _note_change(tx, [user_id])
+
+
+def _forget_accepted_invite(tx: Tx, event: Event, joined_before: Collection[str]) -> None:
+    """Drop the notification of an invite, which is in no count, before the room has counts."""
+    user_id = event.state_key or ""
+    is_new = event.content.get("membership") == "join" and user_id not in joined_before
+    if is_new and _is_local(tx, user_id):
+        tx.sql.execute(_DROP_ALL, {"of_user": user_id, "in_room": event.room_id})
+
+
+def _local_recipients(tx: Reader, event: Event) -> list[str]:
+    """The users of this server whom the event might notify: members, and who it invites."""
+    joined = state.joined_users(tx, event.room_id)
+    members = [it for it in joined if it != event.sender and _is_local(tx, it)]
+    if event.type == state.MEMBER and event.content.get("membership") == "invite":
+        invited = event.state_key or ""
+        if _is_local(tx, invited):
+            members.append(invited)
+    services = tx.server.appservices
+    if services:  # nobody reads what bridges would be notified of
+        members = [it for it in members if services.owner_of_user(it) is None]
+    return members
+
+
+def _evaluate(tx: Reader, event: Event, members: list[str]) -> dict[str, Outcome]:
+    settings = rules.settings_of(tx, members)
+    levels = room_state.power_levels(state.current_many(tx, event.room_id, _POWER))
+    view = EventView(event, len(state.joined_users(tx, event.room_id)), levels)
+    names = _names(tx, view, settings)
+    return push_rules.evaluate(
+        view,
+        [
+            Recipient(user_id, names.get(user_id))
+            for user_id in members
+            if event.sender not in settings[user_id].ignored
+        ],
+        lambda user_id: settings[user_id].ruleset,
+    )
+
+
+def _names(tx: Reader, view: EventView, settings: dict[str, PushSettings]) -> dict[str, str]:
+    """Return the display names that rules may find in the event; sets `named` of the view.
+
+    A message without m.mentions may name anybody, so that for most members it is settled here that
+    it does not: in a large room nothing more is asked about them. Of other events hardly anybody
+    has a rule that looks for a name.
+    """
+    wanted = {user_id for user_id, it in settings.items() if it.has_name_rule}
+    body = view.legacy_body
+    if body is None and not wanted:
+        return {}
+    members = member_names.of(tx, view.room_id)
+    if body is not None:
+        text = body.text
+        view.named = {
+            user_id
+            for user_id, (name, localpart) in members.items()
+            if ((name and name in text) or localpart in text) and user_id != view.sender
+        }
+        wanted |= view.named
+    return {user_id: members[user_id].display_name for user_id in wanted & members.keys()}
+
+
+def _write(tx: Tx, event: Event, position: int, thread: str, outcomes: dict[str, Outcome]) -> None:
+    """Store who is notified, and have their pushers told.
+
+    Of an invite there is a note only: the room has no counts yet.
+    """
+    users: dict[int, list[str]] = {}
+    kinds: dict[int, Outcome] = {}
+    for user_id, outcome in outcomes.items():  # most have the same outcome, by the same rule
+        kinds[id(outcome)] = outcome
+        users.setdefault(id(outcome), []).append(user_id)
+    is_invite = event.type == state.MEMBER and event.content.get("membership") == "invite"
+    for kind, outcome in kinds.items():
+        row = {
+            "users": orjson.dumps(users[kind]).decode(),
+            "room_id": event.room_id,
+            "position": position,
+            "thread_id": thread,
+            "is_highlight": outcome.highlight,
+            "actions": orjson.dumps(outcome.actions).decode(),
+        }
+        tx.sql.execute(_NOTIFY, row)
+        told = {"room_id": event.room_id, "position": position, "tweaks": outcome.tweaks}
+        pushers.queue(tx, users[kind], told)
+        if not is_invite:
+            tx.sql.execute(_ADD, row)
+
+
+def _prune(tx: Tx, room_id: str, members: list[str]) -> None:
+    oldest = tx.sql.execute(_OLDEST_KEPT, {"room_id": room_id}).scalar()
+    if oldest is not None:
+        rows = [{"of_user": it, "in_room": room_id, "oldest": oldest} for it in members]
+        tx.sql.execute(_DROP_OLD, rows)
+
+
+def _is_local(tx: Reader, user_id: str) -> bool:
+    return room_state.domain_of(user_id) == tx.server.name

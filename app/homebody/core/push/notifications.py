@@ -1,0 +1,62 @@
+"""The list of what notified a user.
+
+Spec: client-server-api#listing-notifications
+"""
+
+from __future__ import annotations
+
+import orjson
+from sqlalchemy import bindparam, select
+
+from homebody.core.events import client_events, encoding, erasure
+from homebody.models.push import Notification
+from homebody.spec.events import Json
+from homebody.storage.caches import Requester
+from homebody.storage.database import Reader
+
+_PAGE = (
+    select(
+        Notification.event_position,
+        Notification.room_id,
+        Notification.actions,
+        Notification.is_read,
+    )
+    .where(
+        Notification.user_id == bindparam("user_id"),
+        Notification.event_position < bindparam("before"),
+    )
+    .order_by(Notification.event_position.desc())
+    .limit(bindparam("count"))
+)
+_HIGHLIGHTS = _PAGE.where(Notification.is_highlight.is_(True))
+
+
+def page(
+    tx: Reader, requester: Requester, before: int, limit: int, *, only_highlights: bool
+) -> Json:
+    """The newest `limit` notifications before a position, as GET /notifications answers.
+
+    Unread ones, and highlights that were read; `next_token` is there if there are more.
+    """
+    query = _HIGHLIGHTS if only_highlights else _PAGE
+    asked = {"user_id": requester.user_id, "before": before, "count": limit + 1}
+    found = tx.sql.execute(query, asked).all()
+    shown = found[:limit]
+    loaded = client_events.load(tx, [row.event_position for row in shown])
+    loaded = erasure.hide(tx, requester.user_id, loaded)
+    events = {event.position: event for event in loaded}
+    shown_events = encoding.encode_all(tx, requester, loaded, with_room_id=False)
+    encoded = dict(zip(events, shown_events, strict=True))
+    notifications = [
+        {
+            "actions": orjson.Fragment(row.actions),
+            "event": encoded[row.event_position],
+            "read": row.is_read,
+            "room_id": row.room_id,
+            "ts": events[row.event_position].origin_server_ts,
+        }
+        for row in shown
+        if row.event_position in events
+    ]
+    more = {"next_token": str(shown[-1].event_position)} if len(found) > limit else {}
+    return {"notifications": notifications, **more}

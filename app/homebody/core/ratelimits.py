@@ -1,0 +1,140 @@
+"""How often somebody may do something: a bucket of tokens for each user or address.
+
+A bucket holds `burst_count` tokens and fills again at `per_second`. It is kept as one number, the
+moment at which it will be full again: each token taken moves that moment on by the time that a
+token needs to come back, and a bucket that would need longer than a whole filling is empty.
+
+Views ask before they do anything: `context.rate_limits().check("rc_message", user_id)`.
+
+Spec: client-server-api#rate-limiting
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+from typing import Final
+
+from homebody import errors
+from homebody.config.settings import Config, RateLimit
+from homebody.errors import MatrixError
+
+MAX_BUCKETS: Final = 20_000
+"""Of one limit; about 4 MB. Beyond it those go that were asked for the longest ago."""
+MAX_KEY: Final = 255
+"""Characters of a key that count: nobody shall fill the memory with names of megabytes."""
+
+
+class RateLimits:
+    """The buckets of this process.
+
+    `clock` gives seconds that never go back.
+    """
+
+    def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
+        self._config = config
+        self._without: RateLimits | None = None
+        self._is_on = config.rate_limits
+        self._clock = clock
+        self._buckets = {name: _Buckets(limit) for name, limit in _limits(config)}
+
+    def without(self) -> RateLimits:
+        """The same limits for somebody who is not held to them."""
+        if self._without is None:
+            config = replace(self._config, rate_limits=False)
+            self._without = RateLimits(config, self._clock)
+        return self._without
+
+    def names(self) -> list[str]:
+        """Every limit there is."""
+        return list(self._buckets)
+
+    def check(self, name: str, key: str, cost: int = 1) -> None:
+        """Take as many tokens as this costs from the bucket of a limit in config.py.
+
+        What costs more than a whole bucket is done when the bucket is full.
+        Raises M_LIMIT_EXCEEDED, and takes nothing, when there are too few.
+        """
+        buckets = self._buckets[name]
+        if not self._is_on:
+            return
+        wait = buckets.take(key[:MAX_KEY], cost, self._clock())
+        if wait > 0:
+            raise errors.limit_exceeded(int(wait * 1000) + 1)
+
+    @contextmanager
+    def check_failures(self, name: str, key: str) -> Iterator[None]:
+        """The same for what costs nothing unless the block ends with M_FORBIDDEN: wrong passwords.
+
+        The token is taken before, so that a thousand guesses at once don't all find the bucket
+        full, and put back after.
+        """
+        self.check(name, key)
+        try:
+            yield
+        except MatrixError as error:
+            if error.errcode != "M_FORBIDDEN":
+                self._give_back(name, key)
+            raise
+        self._give_back(name, key)
+
+    def _give_back(self, name: str, key: str) -> None:
+        if self._is_on:
+            self._buckets[name].give_back(key[:MAX_KEY])
+
+
+class _Buckets:
+    """All buckets of one limit."""
+
+    def __init__(self, limit: RateLimit) -> None:
+        self._burst_count = limit.burst_count
+        self._seconds_per_token = 1 / limit.per_second
+        self._full_at: OrderedDict[str, float] = OrderedDict()
+
+    def take(self, key: str, cost: int, now: float) -> float:
+        """0 when the tokens were there, and are taken now; else the seconds until they are."""
+        before = max(self._full_at.get(key, now), now)
+        after = before + min(cost, self._burst_count) * self._seconds_per_token
+        wait = after - now - self._burst_count * self._seconds_per_token
+        is_refused = wait > 1e-6  # not 0: adding up fractions leaves something
+        self._full_at[key] = before if is_refused else after
+        self._full_at.move_to_end(key)  # a refused one too: it is the last that may be forgotten
+        if is_refused:
+            return wait
+        if len(self._full_at) > MAX_BUCKETS:
+            self._full_at.popitem(last=False)
+        return 0
+
+    def give_back(self, key: str) -> None:
+        """Put one token back."""
+        if key in self._full_at:
+            self._full_at[key] -= self._seconds_per_token
+
+
+def network_of(address: str) -> str:
+    """What stands for the household behind an IP address: of IPv6, each has 2^64 of them."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return address  # a Unix socket
+    if isinstance(ip, ipaddress.IPv4Address):
+        return address
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(ip) >> 64 << 64, 64)))
+
+
+def _limits(config: object, above: str = "") -> Iterator[tuple[str, RateLimit]]:
+    """Every limit of the configuration, with its name there: "rc_login.address"."""
+    if not is_dataclass(config):
+        return
+    for part in fields(config):
+        value = getattr(config, part.name)
+        if isinstance(value, RateLimit):
+            yield above + part.name, value
+        elif is_dataclass(value):
+            yield from _limits(value, f"{above}{part.name}.")

@@ -1,0 +1,205 @@
+"""Names of rooms: `#cats:example.org` instead of `!BYnRKZwmtvOsaCgxAe:example.org`.
+
+This module alone writes the table room_aliases.
+Spec: client-server-api#room-aliases, client-server-api#mroomcanonical_alias
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import Row, bindparam, delete, insert, select, update
+
+from homebody import errors
+from homebody.core.events import state, visibility
+from homebody.core.timeline import store
+from homebody.errors import MatrixError
+from homebody.models.rooms import RoomAlias
+from homebody.spec import event_auth, identifiers, room_state
+from homebody.spec.events import Json
+from homebody.storage.caches import Requester
+from homebody.storage.database import Reader, Tx
+
+CANONICAL_ALIAS = "m.room.canonical_alias"
+
+_ADD = insert(RoomAlias)
+_FIND = select(RoomAlias.alias, RoomAlias.room_id, RoomAlias.creator).where(
+    RoomAlias.alias.in_(bindparam("aliases", expanding=True))
+)
+_OF_ROOM = (
+    select(RoomAlias.alias)
+    .where(RoomAlias.room_id == bindparam("room_id"))
+    .order_by(RoomAlias.alias)
+)
+_REMOVE = delete(RoomAlias).where(RoomAlias.alias == bindparam("the_alias"))
+_REMOVE_ROOM = delete(RoomAlias).where(RoomAlias.room_id == bindparam("the_room"))
+_MOVE = (
+    update(RoomAlias)
+    .where(RoomAlias.room_id == bindparam("old_room"))
+    .values(room_id=bindparam("new_room"))
+)
+
+
+def resolve(tx: Reader, text: str) -> str:
+    """The room id that a room id or alias stands for; whether the room exists is not looked at.
+
+    Raises M_INVALID_PARAM for neither, M_NOT_FOUND for an alias that nobody has set.
+    """
+    return text if identifiers.is_room_id(text) else room_of(tx, text)
+
+
+def room_of(tx: Reader, alias: str) -> str:
+    """The id of the room with this alias. Raises as `resolve` does."""
+    return str(_find(tx, alias).room_id)
+
+
+def check(alias: object) -> None:
+    """Raises M_INVALID_PARAM for what is no alias."""
+    if not identifiers.is_room_alias(alias):
+        raise errors.invalid_param(f"{alias!r} is no room alias")
+
+
+def create(tx: Tx, alias: str, room_id: str, user_id: str) -> None:
+    """Let an alias of this server name a room that the user is in.
+
+    Raises M_INVALID_PARAM for an alias of another form or server, 409 M_UNKNOWN for one that is
+    taken, M_FORBIDDEN for who is not in the room.
+    """
+    check(alias)
+    if identifiers.server_name(alias) != tx.server.name:
+        raise errors.invalid_param(f"Aliases here end in :{tx.server.name}")
+    if not state.is_joined(tx, room_id, user_id):
+        raise errors.forbidden("You are not in this room")
+    if is_taken(tx, alias):
+        raise errors.alias_in_use(f"{alias} names a room already")
+    tx.sql.execute(_ADD, {"alias": alias, "room_id": room_id, "creator": user_id})
+
+
+def is_taken(tx: Reader, alias: str) -> bool:
+    """Whether the alias names a room."""
+    return tx.sql.execute(_FIND, {"aliases": [alias]}).first() is not None
+
+
+def remove(tx: Tx, alias: str, requester: Requester) -> None:
+    """Take an alias away, from m.room.canonical_alias too if the user may change that.
+
+    Raises M_NOT_FOUND, and M_FORBIDDEN unless it is the user's own, or they are an administrator
+    or have the power to set the room's canonical alias.
+    """
+    row = _find(tx, alias)
+    if (
+        row.creator != requester.user_id
+        and not requester.is_admin
+        and requester.service is None  # the view has looked whether it is in its namespace
+        and not may_manage(tx, row.room_id, requester.user_id)
+    ):
+        raise errors.forbidden(f"{alias} is not yours to remove")
+    tx.sql.execute(_REMOVE, {"the_alias": alias})
+    _remove_from_state(tx, row.room_id, [alias], requester.user_id)
+
+
+def move(tx: Tx, old_room: str, new_room: str, user_id: str) -> None:
+    """Let the aliases of a room name the one that replaces it, in m.room.canonical_alias as well.
+
+    The user has just made the new room. In the old one that event stays as it is unless they have
+    the power to change it. Raises M_FORBIDDEN when they may not set it in the new room.
+    """
+    moved = list(tx.sql.execute(_OF_ROOM, {"room_id": old_room}).scalars())
+    tx.sql.execute(_MOVE, {"old_room": old_room, "new_room": new_room})
+    event = state.current(tx, old_room, CANONICAL_ALIAS)
+    named = [alias for alias in _named(event.content) if alias in moved] if event else []
+    if event is None or not named:
+        return
+    taken: Json = {"alias": named[0]} if event.content.get("alias") == named[0] else {}
+    alternatives = list(dict.fromkeys(alias for alias in named if alias != taken.get("alias")))
+    if alternatives:
+        taken["alt_aliases"] = alternatives
+    store.send(tx, store.Draft(new_room, user_id, CANONICAL_ALIAS, taken, ""))
+    _remove_from_state(tx, old_room, named, user_id)
+
+
+def remove_room(tx: Tx, room_id: str) -> None:
+    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
+
+
+def may_manage(tx: Reader, room_id: str, user_id: str) -> bool:
+    """Whether the user is in the room, with the power to set its canonical alias."""
+    if not state.is_joined(tx, room_id, user_id):
+        return False
+    known = state.current_many(tx, room_id, [room_state.CREATE, room_state.POWER_LEVELS])
+    levels = event_auth.power_levels(known)
+    return levels.of_user(user_id) >= levels.to_send(CANONICAL_ALIAS, is_state=True)
+
+
+def of_room(tx: Reader, room_id: str, user_id: str) -> list[str]:
+    """The aliases of a room on this server.
+
+    Raises M_FORBIDDEN for who is not in it, unless it is world-readable.
+    """
+    if not state.is_joined(tx, room_id, user_id):
+        setting = state.current(tx, room_id, *visibility.VISIBILITY)
+        if setting is None or setting.content.get("history_visibility") != "world_readable":
+            raise errors.forbidden("You are not in this room")
+    return list(tx.sql.execute(_OF_ROOM, {"room_id": room_id}).scalars())
+
+
+def check_canonical(tx: Reader, room_id: str, content: Json) -> None:
+    """Check the content of a new m.room.canonical_alias; what it keeps or removes is not looked at.
+
+    Raises M_INVALID_PARAM for what is no alias, M_BAD_ALIAS for one that names another room.
+    """
+    alias, alternatives = content.get("alias"), content.get("alt_aliases")
+    if not isinstance(alias, str | None) or not isinstance(alternatives, list | None):
+        raise errors.bad_json("alias must be a string, and alt_aliases a list of strings")
+    before = state.current(tx, room_id, CANONICAL_ALIAS)
+    known = _named(before.content) if before is not None else []
+    added = [named for named in _named(content) if named not in known]
+    for named in added:
+        check(named)
+    found = {row.alias: row.room_id for row in tx.sql.execute(_FIND, {"aliases": added})}
+    for named in added:
+        if found.get(named) != room_id:
+            raise errors.bad_alias(f"{named} does not point to this room")
+
+
+def _find(tx: Reader, alias: str) -> Row[Any]:
+    """The row of an alias. Raises as `resolve` does."""
+    check(alias)
+    row: Row[Any] | None = tx.sql.execute(_FIND, {"aliases": [alias]}).first()
+    if row is None:
+        raise errors.not_found(f"There is no room {alias}")
+    return row
+
+
+def _named(content: Json) -> list[Any]:
+    """Everything in the place of an alias in the content of m.room.canonical_alias."""
+    alias, alternatives = content.get("alias"), content.get("alt_aliases")
+    places = alternatives if isinstance(alternatives, list) else []
+    return [alias, *places] if alias else places
+
+
+def _remove_from_state(tx: Tx, room_id: str, gone: Collection[str], user_id: str) -> None:
+    event = state.current(tx, room_id, CANONICAL_ALIAS)
+    if event is None:
+        return
+    content = _without(event.content, gone)
+    if content == event.content:
+        return
+    try:
+        store.send(tx, store.Draft(room_id, user_id, CANONICAL_ALIAS, content, ""))
+    except MatrixError as refusal:
+        # "delete the alias and return a successful response even if the user does not have
+        # permission to update the m.room.canonical_alias event"
+        if refusal.errcode != "M_FORBIDDEN":
+            raise
+
+
+def _without(content: Json, gone: Collection[str]) -> Json:
+    """The content of m.room.canonical_alias without these aliases."""
+    left = {key: value for key, value in content.items() if key != "alias" or value not in gone}
+    alternatives = content.get("alt_aliases")
+    if isinstance(alternatives, list):
+        left["alt_aliases"] = [alias for alias in alternatives if alias not in gone]
+    return left

@@ -1,0 +1,235 @@
+"""How a room begins: its first events, in the order that the spec gives them.
+
+All of them are sent in the caller's transaction, so a refusal anywhere leaves nothing behind.
+Spec: client-server-api#creation, client-server-api#post_matrixclientv3createroom
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import orjson
+
+from homebody import errors
+from homebody.core.rooms import aliases, directory, membership, state_events
+from homebody.core.timeline import store
+from homebody.errors import MatrixError
+from homebody.spec.events import Json
+from homebody.spec.room_versions import VERSIONS, RoomVersion
+from homebody.storage.database import Reader, Tx
+
+Preset = Literal["private_chat", "trusted_private_chat", "public_chat"]
+StateEvent = tuple[str, str, Json]
+"""(type, state_key, content)."""
+
+MAX_INVITES: Final = 200
+"""Of one request: each is an event, and they are all made while nobody else can write."""
+MAX_STATE_EVENTS: Final = 500
+MAX_CONTENT_BYTES: Final = 256 * 1024
+"""Of all events of a new room together."""
+
+OF_THE_RULES: Final = frozenset({"m.room.create", "m.room.power_levels"})
+"""The types whose content the authorization rules look into."""
+
+CREATOR_LEVEL: Final = 100
+_JOIN_RULES: Final[dict[Preset, str]] = {
+    "private_chat": "invite",
+    "trusted_private_chat": "invite",
+    "public_chat": "public",
+}
+_GUEST_ACCESS: Final[dict[Preset, str]] = {
+    "private_chat": "can_join",
+    "trusted_private_chat": "can_join",
+    "public_chat": "forbidden",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What somebody wants their new room to be like."""
+
+    preset: Preset
+    version: RoomVersion
+    alias_localpart: str | None = None
+    name: str | None = None
+    topic: str | None = None
+    invite: Collection[str] = ()
+    is_direct: bool = False
+    is_published: bool = False
+    creation_content: Json = field(default_factory=dict)
+    initial_state: Collection[StateEvent] = ()
+    power_levels: Json = field(default_factory=dict)
+
+
+def create_room(tx: Tx, creator: str, wish: Wish) -> tuple[str, str | None]:
+    """(room id, alias or None) of a new room.
+
+    Raises M_INVALID_ROOM_STATE when its events contradict each other, M_ROOM_IN_USE for an alias
+    that is taken, M_INVALID_PARAM, M_FORBIDDEN or M_INVITE_BLOCKED for who can't be invited.
+    """
+    check_sizes(wish)
+    alias = _free_alias(tx, wish.alias_localpart)
+    room_id = store.create(tx, wish.version, _create_event(tx, creator, wish))
+    membership.join(tx, room_id, creator)
+    levels = {**_default_power_levels(creator, wish), **wish.power_levels}
+    _set(tx, room_id, creator, ("m.room.power_levels", "", levels))
+    if alias is not None:
+        aliases.create(tx, alias, room_id, creator)
+        _set(tx, room_id, creator, (aliases.CANONICAL_ALIAS, "", {"alias": alias}))
+    for event in _further_state(wish):
+        _set(tx, room_id, creator, event)
+    for user_id in wish.invite:
+        content = {"is_direct": True} if wish.is_direct else {}
+        membership.change(tx, room_id, creator, user_id, "invite", content)
+    if wish.is_published:
+        directory.publish(tx, room_id, is_published=True)
+    return room_id, alias
+
+
+def check_sizes(wish: Wish) -> None:
+    """Bound what a new room costs while nobody else can write; views ask before they write.
+
+    Raises M_INVALID_PARAM, M_TOO_LARGE.
+    """
+    if len(wish.invite) > MAX_INVITES:
+        raise errors.invalid_param(f"Not more than {MAX_INVITES} people can be invited at once")
+    if len(wish.initial_state) > MAX_STATE_EVENTS:
+        raise errors.invalid_param(f"initial_state has more than {MAX_STATE_EVENTS} events")
+    texts = [wish.name, wish.topic, wish.alias_localpart]
+    contents = [wish.creation_content, wish.power_levels]
+    parts = [texts, contents, [*wish.invite], [[*event] for event in wish.initial_state]]
+    if len(orjson.dumps(parts)) > MAX_CONTENT_BYTES:
+        raise errors.too_large(f"The new room's events have more than {MAX_CONTENT_BYTES} bytes")
+
+
+def _free_alias(tx: Reader, localpart: str | None) -> str | None:
+    """The alias of the new room. Raises M_INVALID_PARAM, M_ROOM_IN_USE."""
+    if localpart is None:
+        return None
+    alias = f"#{localpart}:{tx.server.name}"
+    if ":" in localpart or any(character.isspace() for character in localpart):
+        raise errors.invalid_param("room_alias_name is the part between # and :, without spaces")
+    aliases.check(alias)
+    if aliases.is_taken(tx, alias):
+        raise errors.room_in_use(f"{alias} names a room already")
+    return alias
+
+
+def _create_event(tx: Reader, creator: str, wish: Wish) -> store.Draft:
+    version = wish.version
+    content = dict(wish.creation_content)
+    if not isinstance(content.get("type", ""), str):
+        raise errors.bad_json("The type of a room is a string")
+    if not isinstance(content.get("m.federate", True), bool):
+        raise errors.bad_json("m.federate is true or false")
+    if version.has_privileged_creators and wish.preset == "trusted_private_chat":
+        others = content.get("additional_creators", [])
+        if not isinstance(others, list):
+            raise errors.bad_json("additional_creators is a list of user ids")
+        others = [*others, *(user_id for user_id in wish.invite if user_id not in others)]
+        if others:
+            content["additional_creators"] = others
+    return first_event(creator, version, content, new_room_id(tx))
+
+
+def first_event(creator: str, version: RoomVersion, content: Json, room_id: str) -> store.Draft:
+    """The m.room.create of a room with this content besides what the server says.
+
+    Since version 12 the event makes the room's id; `room_id` is not used then.
+    """
+    content = {**content, "room_version": version.name}
+    content.pop("creator", None)
+    # Deviates: version 11 has no use for `creator`, but clients of its time look for it there
+    if not version.has_privileged_creators:
+        content["creator"] = creator
+    return store.Draft(room_id, creator, "m.room.create", content, "")
+
+
+def new_room_id(tx: Reader) -> str:
+    """An id for a room whose version lets it be chosen."""
+    letters = "".join(secrets.choice(string.ascii_letters) for _ in range(18))
+    return f"!{letters}:{tx.server.name}"
+
+
+def _default_power_levels(creator: str, wish: Wish) -> Json:
+    """Members talk, moderators (50) keep order and name things, creators (100) do the rest."""
+    users = {}
+    if not wish.version.has_privileged_creators:
+        trusted = wish.invite if wish.preset == "trusted_private_chat" else ()
+        users = dict.fromkeys([creator, *trusted], CREATOR_LEVEL)
+    return {
+        "users": users,
+        "users_default": 0,
+        "events": {
+            "m.room.avatar": 50,
+            "m.room.canonical_alias": 50,
+            "m.room.encryption": 100,
+            "m.room.history_visibility": 100,
+            "m.room.name": 50,
+            "m.room.power_levels": 100,
+            "m.room.server_acl": 100,
+            # "MUST explicitly be higher than state_default" since version 12
+            "m.room.tombstone": 150 if wish.version.has_privileged_creators else 100,
+        },
+        "events_default": 0,
+        "state_default": 50,
+        "ban": 50,
+        "kick": 50,
+        "redact": 50,
+        # who is in a private room brings friends along; in a public one that is how spam comes
+        "invite": 50 if wish.preset == "public_chat" else 0,
+    }
+
+
+def _further_state(wish: Wish) -> list[StateEvent]:
+    """The events of the preset, then initial_state, then name and topic.
+
+    Each key once: what a later one would overwrite is not sent at all.
+    """
+    events: dict[tuple[str, str], Json] = {
+        ("m.room.join_rules", ""): {"join_rule": _JOIN_RULES[wish.preset]},
+        ("m.room.history_visibility", ""): {"history_visibility": "shared"},
+        ("m.room.guest_access", ""): {"guest_access": _GUEST_ACCESS[wish.preset]},
+    }
+    for event_type, state_key, content in wish.initial_state:
+        events.pop((event_type, state_key), None)  # takes its place in the order anew
+        events[event_type, state_key] = content
+    for event_type, content in _named(wish).items():
+        events.pop((event_type, ""), None)
+        events[event_type, ""] = content
+    return [(*key, content) for key, content in events.items()]
+
+
+def _named(wish: Wish) -> dict[str, Json]:
+    """m.room.name and m.room.topic, where they are wished for."""
+    named: dict[str, Json] = {}
+    if wish.name is not None:
+        named["m.room.name"] = {"name": wish.name}
+    if wish.topic is not None:
+        text = [{"body": wish.topic, "mimetype": "text/plain"}]
+        named["m.room.topic"] = {"topic": wish.topic, "m.topic": {"m.text": text}}
+    return named
+
+
+def _set(tx: Tx, room_id: str, creator: str, event: StateEvent) -> None:
+    """Send one of the first events. Raises M_INVALID_ROOM_STATE when the others don't allow it."""
+    event_type, state_key, content = event
+    try:
+        state_events.put(tx, room_id, creator, event_type, state_key, content)
+    except MatrixError as refusal:
+        is_malformed = refusal.errcode == "M_BAD_JSON" and event_type in OF_THE_RULES
+        if refusal.errcode != "M_FORBIDDEN" and not is_malformed:
+            raise
+        raise errors.invalid_room_state(f"{event_type}: {refusal.message}") from None
+
+
+def version_named(name: str) -> RoomVersion:
+    """The room version of this name. Raises M_UNSUPPORTED_ROOM_VERSION."""
+    version = VERSIONS.get(name)
+    if version is None:
+        raise errors.unsupported_room_version(name)
+    return version

@@ -1,0 +1,148 @@
+"""The directory of rooms that this server publishes: who may put one in, and what is listed.
+
+This module alone writes the column is_published of the table rooms.
+Spec: client-server-api#published-room-directory
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+from sqlalchemy import bindparam, func, select, update
+
+from homebody import errors
+from homebody.core.appservices import directory as networks
+from homebody.core.events import rows
+from homebody.core.rooms import aliases, summary
+from homebody.models.base import NOW_AND_LATER
+from homebody.models.rooms import Room
+from homebody.models.state import StateInterval
+from homebody.spec.events import Json
+from homebody.storage.caches import Requester
+from homebody.storage.database import Reader, Tx
+
+MAX_LIMIT: Final = 500
+"""Of rooms in one answer; also how many a request without a limit gets."""
+SEARCHED: Final = ("name", "topic", "canonical_alias")
+
+_PUBLISH = (
+    update(Room)
+    .where(Room.room_id == bindparam("the_room"))
+    .values(is_published=bindparam("is_so"))
+)
+_IS_PUBLISHED = select(Room.is_published).where(Room.room_id == bindparam("room_id"))
+_PUBLISHED = (
+    select(Room.room_id)
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .where(
+        Room.is_published,
+        StateInterval.membership == "join",
+        StateInterval.to_position == NOW_AND_LATER,
+    )
+    .group_by(Room.room_id)
+    .order_by(func.count().desc(), Room.room_id)
+)
+_ROOM_IDS = func.json_each(bindparam("room_ids")).table_valued("value")
+_AMONG = (
+    select(Room.room_id)
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .where(
+        Room.room_id.in_(select(_ROOM_IDS.c.value))
+        | (Room.is_published & bindparam("with_published")),
+        StateInterval.membership == "join",
+        StateInterval.to_position == NOW_AND_LATER,
+    )
+    .group_by(Room.room_id)
+    .order_by(func.count().desc(), Room.room_id)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which rooms are asked for."""
+
+    limit: int = MAX_LIMIT
+    since: str | None = None
+    search_term: str = ""
+    room_types: Collection[str | None] | None = None  # None in it: rooms without a type
+    network: str | None = None  # the instance id of a network beyond a bridge
+    has_all_networks: bool = False
+
+
+def publish(tx: Tx, room_id: str, *, is_published: bool) -> None:
+    """Put a room into the directory, or take it out."""
+    tx.sql.execute(_PUBLISH, {"the_room": room_id, "is_so": is_published})
+
+
+def set_visibility(tx: Tx, room_id: str, requester: Requester, *, is_published: bool) -> None:
+    """The same for somebody who asks for it.
+
+    Raises M_NOT_FOUND for an unknown room, M_FORBIDDEN unless they have the power to set the
+    room's canonical alias, or are an administrator.
+    """
+    rows.head(tx, room_id)
+    if not requester.is_admin and not aliases.may_manage(tx, room_id, requester.user_id):
+        raise errors.forbidden("Publishing a room needs the power to set its canonical alias")
+    publish(tx, room_id, is_published=is_published)
+
+
+def visibility(tx: Reader, room_id: str) -> str:
+    """`public` or `private`. Raises M_NOT_FOUND for an unknown room."""
+    is_published = tx.sql.execute(_IS_PUBLISHED, {"room_id": room_id}).scalar()
+    if is_published is None:
+        raise errors.not_found("This server does not know the room")
+    return "public" if is_published else "private"
+
+
+def public_rooms(tx: Reader, query: Query) -> Json:
+    """A page of the directory, as /publicRooms answers it: rooms with most members first.
+
+    Tokens count rooms from the beginning. Raises M_INVALID_PARAM for what is none.
+    """
+    start = _start(query.since)
+    end = start + query.limit
+    room_ids = _listed(tx, query)
+    if not query.search_term and query.room_types is None:
+        total = len(room_ids)
+        chunk = summary.public_chunks(tx, room_ids[start:end])
+    else:
+        found = [room for room in summary.public_chunks(tx, room_ids) if _matches(room, query)]
+        total = len(found)
+        chunk = found[start:end]
+    answer: Json = {"chunk": chunk, "total_room_count_estimate": total}
+    if end < total:
+        answer["next_batch"] = str(end)
+    if start > 0:
+        answer["prev_batch"] = str(max(0, start - query.limit))
+    return answer
+
+
+def _listed(tx: Reader, query: Query) -> list[str]:
+    """The rooms of the directory that is asked for: of this server, of a network, or of all."""
+    if query.network is None and not (query.has_all_networks and tx.server.appservices):
+        return list(tx.sql.execute(_PUBLISHED).scalars())
+    network = query.network
+    bridged = networks.all_rooms(tx) if network is None else networks.rooms(tx, network)
+    asked = {
+        "room_ids": orjson.dumps(list(bridged)).decode(),
+        "with_published": query.network is None,
+    }
+    return list(tx.sql.execute(_AMONG, asked).scalars())
+
+
+def _start(token: str | None) -> int:
+    if not token:  # clients send an empty one for the first page, as to /messages and /sync
+        return 0
+    if not (token.isascii() and token.isdecimal() and len(token) < 10):
+        raise errors.invalid_param("since is no token of this server")
+    return int(token)
+
+
+def _matches(room: Json, query: Query) -> bool:
+    if query.room_types is not None and room.get("room_type") not in query.room_types:
+        return False
+    term = query.search_term.casefold()
+    return not term or any(term in room.get(key, "").casefold() for key in SEARCHED)

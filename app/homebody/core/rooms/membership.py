@@ -1,0 +1,243 @@
+"""Who is in a room: joins, invites, leaves, kicks, bans, knocks.
+
+`change` is the one function by which a membership changes, whichever endpoint asks for it; whether
+it may, the authorization rules say. This module alone writes the table forgotten_rooms.
+Spec: client-server-api#room-membership, client-server-api#restricted-rooms
+"""
+
+from __future__ import annotations
+
+import orjson
+from sqlalchemy import bindparam, delete, insert, select
+
+from homebody import errors
+from homebody.core.events import state
+from homebody.core.profiles import profiles
+from homebody.core.rooms import personal_settings
+from homebody.core.timeline import guest_access, store
+from homebody.models.account_data import AccountData
+from homebody.models.moderation import ServerNoticeRoom
+from homebody.models.rooms import ForgottenRoom
+from homebody.spec import event_auth, identifiers, room_state
+from homebody.spec.events import Json, StateKey
+from homebody.storage.database import Reader, Tx
+
+MEMBERSHIPS = frozenset({"join", "invite", "leave", "ban", "knock"})
+RESTRICTED = frozenset({"restricted", "knock_restricted"})
+INVITE_PERMISSION_CONFIG = "m.invite_permission_config"
+AUTHORISER = "join_authorised_via_users_server"
+
+_FORGET = insert(ForgottenRoom)
+_REMEMBER = delete(ForgottenRoom).where(
+    ForgottenRoom.user_id == bindparam("of_user"), ForgottenRoom.room_id == bindparam("the_room")
+)
+_REMOVE_ROOM = delete(ForgottenRoom).where(ForgottenRoom.room_id == bindparam("the_room"))
+_INVITE_PERMISSION = select(AccountData.content).where(
+    AccountData.user_id == bindparam("user_id"),
+    AccountData.room_id == "",
+    AccountData.type == INVITE_PERMISSION_CONFIG,
+)
+
+_NOTICES = select(ServerNoticeRoom.room_id).where(ServerNoticeRoom.user_id == bindparam("user_id"))
+
+
+def change(
+    tx: Tx,
+    room_id: str,
+    sender: str,
+    target: str,
+    membership: str,
+    content: Json | None = None,
+    ts: int | None = None,
+) -> str:
+    """The id of the event that gives the target this membership, sent now or the one in force.
+
+    `content` has the event's further keys: reason, is_direct … `ts` is when it shall have been sent
+    (ms), where an application service says so.
+    Raises M_FORBIDDEN when the rules of the room refuse it, M_INVITE_BLOCKED,
+    M_GUEST_ACCESS_FORBIDDEN for guests where they can't join, M_NOT_FOUND for an unknown room,
+    M_INVALID_PARAM for what is no user id, M_BAD_JSON for what is no membership.
+    """
+    if membership not in MEMBERSHIPS:
+        raise errors.bad_json(f"{membership!r} is no membership")
+    if not identifiers.is_user_id(target):
+        raise errors.invalid_param(f"{target!r} is no user id")
+    content = {**(content or {}), "membership": membership}
+    content.pop(AUTHORISER, None)  # who vouches for a join, this server says, not the client
+    if membership == "invite":
+        _check_may_be_invited(tx, target)
+    if membership == "leave" and sender == target:
+        _check_may_reject(tx, room_id, target)
+        if (known := _own_leave(tx, room_id, target)) is not None:
+            return known
+    if membership == "join" and sender == target:
+        guest_access.check_may_join(tx, room_id, target)
+        content |= _authorisation(tx, room_id, target)
+    content = _with_profile(tx, sender, target, content)
+    is_new = membership == "join" and not state.is_joined(tx, room_id, target)
+    draft = store.Draft(room_id, sender, state.MEMBER, content, target, origin_server_ts=ts)
+    event_id = store.send(tx, draft)
+    if membership in {"join", "invite", "knock"}:
+        tx.sql.execute(_REMEMBER, {"of_user": target, "the_room": room_id})
+    if is_new:
+        personal_settings.bring_along(tx, target, room_id)
+    return event_id
+
+
+def join(tx: Tx, room_id: str, user_id: str, content: Json | None = None) -> None:
+    """Bring a user into a room; who is in already changes nothing. Raises as `change` does."""
+    if not state.is_joined(tx, room_id, user_id):
+        change(tx, room_id, user_id, user_id, "join", content)
+
+
+def leave(tx: Tx, room_id: str, user_id: str, content: Json | None = None) -> None:
+    """Leave, reject an invite, or take back a knock; who has left already changes nothing.
+
+    Raises as `change` does.
+    """
+    if state.membership_of(tx, room_id, user_id) != "leave":
+        change(tx, room_id, user_id, user_id, "leave", content)
+
+
+def kick(tx: Tx, room_id: str, sender: str, target: str, content: Json | None = None) -> None:
+    """Make somebody else leave: also ends an invite or a knock. Raises as `change` does."""
+    if state.membership_of(tx, room_id, target) not in {"join", "invite", "knock"}:
+        _must_be_joined(tx, room_id, sender)
+        raise errors.forbidden(f"{target} is not in this room")
+    change(tx, room_id, sender, target, "leave", content)
+
+
+def unban(tx: Tx, room_id: str, sender: str, target: str, content: Json | None = None) -> None:
+    """End a ban: the user may be invited again, and join. Raises as `change` does."""
+    if state.membership_of(tx, room_id, target) != "ban":
+        _must_be_joined(tx, room_id, sender)
+        raise errors.forbidden(f"{target} is not banned from this room")
+    change(tx, room_id, sender, target, "leave", content)
+
+
+def forget(tx: Tx, room_id: str, user_id: str) -> None:
+    """Hide a room that the user has left, with its history, until they come back or are invited.
+
+    Raises M_UNKNOWN for who has not left it, M_FORBIDDEN for who never was there.
+    """
+    membership = state.membership_of(tx, room_id, user_id)
+    if membership is None:
+        raise errors.forbidden("You never were in this room")
+    if membership not in {"leave", "ban"}:
+        raise errors.unknown(f"Leave the room first: your membership is {membership!r}")
+    tx.sql.execute(_REMEMBER, {"of_user": user_id, "the_room": room_id})
+    tx.sql.execute(_FORGET, {"user_id": user_id, "room_id": room_id})
+
+
+def has_blocked_invites(tx: Reader, user_id: str) -> bool:
+    """Whether the user wants no invites; /sync then shows none either.
+
+    Spec: client-server-api#invite-permission
+    """
+    config = tx.sql.execute(_INVITE_PERMISSION, {"user_id": user_id}).scalar()
+    return config is not None and orjson.loads(config).get("default_action") == "block"
+
+
+def _check_may_be_invited(tx: Reader, user_id: str) -> None:
+    """Raises M_FORBIDDEN for users of other servers, M_INVITE_BLOCKED.
+
+    Users of this server need no account yet: who registers later finds the invite. And nobody
+    finds out by invites who has an account.
+    """
+    if identifiers.server_name(user_id) != tx.server.name:
+        raise errors.forbidden(
+            f"{user_id} can't be invited: this server does not talk to other servers"
+        )
+    if has_blocked_invites(tx, user_id):
+        raise errors.invite_blocked(user_id)
+
+
+def remove_room(tx: Tx, room_id: str) -> None:
+    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
+
+
+def _check_may_reject(tx: Reader, room_id: str, user_id: str) -> None:
+    """Raises M_CANNOT_LEAVE_SERVER_NOTICE_ROOM.
+
+    "Attempting to reject the invite must result in a M_CANNOT_LEAVE_SERVER_NOTICE_ROOM error."
+    Spec: client-server-api#server-notices
+    """
+    if state.membership_of(tx, room_id, user_id) != "invite":
+        return
+    if tx.sql.execute(_NOTICES, {"user_id": user_id}).scalar() == room_id:
+        raise errors.cannot_leave_server_notice_room()
+
+
+def _own_leave(tx: Reader, room_id: str, user_id: str) -> str | None:
+    """Return the id of the event by which the user has left already, by their own will.
+
+    Whoever repeats the request has not heard the answer.
+    """
+    event = state.current(tx, room_id, state.MEMBER, user_id)
+    if event is None or event.sender != user_id or event.content.get("membership") != "leave":
+        return None
+    return event.event_id
+
+
+def _must_be_joined(tx: Reader, room_id: str, user_id: str) -> None:
+    """So that strangers don't learn who is, or is not, in a room."""
+    if not state.is_joined(tx, room_id, user_id):
+        raise errors.forbidden("You are not in this room")
+
+
+def _with_profile(tx: Reader, sender: str, target: str, content: Json) -> Json:
+    """The content with the target's name and avatar, where the membership shows them.
+
+    One may call oneself something else in a room, but not others: also not by kicking them.
+    """
+    if sender != target:
+        content = {key: it for key, it in content.items() if key not in profiles.IN_ROOMS}
+    if content["membership"] not in {"join", "invite", "knock"}:
+        return content
+    return {**profiles.of(tx, target), **content}
+
+
+def _authorisation(tx: Reader, room_id: str, user_id: str) -> Json:
+    """What a restricted join has to say besides: who vouches for it. Empty where none is needed.
+
+    Raises M_FORBIDDEN for who fulfils no condition of the room.
+    """
+    member: StateKey = (state.MEMBER, user_id)
+    keys = [room_state.JOIN_RULES, room_state.CREATE, room_state.POWER_LEVELS, member]
+    known = state.current_many(tx, room_id, keys)
+    if event_auth.join_rule(known) not in RESTRICTED:
+        return {}
+    if event_auth.membership(known, user_id) in {"join", "invite", "ban"}:
+        return {}  # needs nobody, or is refused anyway
+    allowed = allowed_rooms(known[room_state.JOIN_RULES].content)
+    if not state.joined_rooms(tx, user_id).intersection(allowed):
+        raise errors.forbidden(
+            "Only invited people and members of certain rooms can join this room"
+        )
+    levels = event_auth.power_levels(known)
+    vouching = (
+        local
+        for local in state.joined_users(tx, room_id)
+        if room_state.domain_of(local) == tx.server.name
+        and levels.of_user(local) >= levels.to_invite
+    )
+    voucher = max(vouching, key=lambda local: (levels.of_user(local), local), default=None)
+    if voucher is None:
+        raise errors.forbidden("Nobody in this room has the power to let you in")
+    return {AUTHORISER: voucher}
+
+
+def allowed_rooms(join_rules: Json) -> list[str]:
+    """The rooms whose members may join a restricted room, by the content of its m.room.join_rules.
+
+    Conditions that nobody knows yet let nobody in.
+    """
+    allow = join_rules.get("allow")
+    return [
+        condition["room_id"]
+        for condition in (allow if isinstance(allow, list) else [])
+        if isinstance(condition, dict)
+        and condition.get("type") == "m.room_membership"
+        and isinstance(condition.get("room_id"), str)
+    ]

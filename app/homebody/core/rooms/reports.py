@@ -1,0 +1,110 @@
+"""What users report: rooms, events and other users. The owner reads it by `homebody reports`.
+
+This module alone writes the table reports.
+Spec: client-server-api#reporting-content
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import orjson
+from sqlalchemy import bindparam, delete, insert, select
+
+from homebody import errors
+from homebody.core.accounts import accounts
+from homebody.core.events import history, rows, state
+from homebody.models.events import StoredEvent
+from homebody.models.moderation import Report
+from homebody.spec.events import Json
+from homebody.storage.database import Reader, Tx
+
+MAX_REASON: Final = 5000
+"""Characters."""
+
+_ADD = insert(Report)
+_ALL = (
+    select(
+        Report.id,
+        Report.created_ts,
+        Report.reporter,
+        Report.reason,
+        Report.room_id,
+        Report.event_id,
+        Report.user_id,
+        StoredEvent.pdu,
+    )
+    .outerjoin(StoredEvent, StoredEvent.event_id == Report.event_id)
+    .order_by(Report.id)
+)
+_REMOVE = delete(Report).where(Report.id == bindparam("the_id"))
+_REMOVE_ROOM = delete(Report).where(Report.room_id == bindparam("the_room"))
+
+
+def report_room(tx: Tx, reporter: str, room_id: str, reason: str) -> None:
+    """Keep a report about a room, in which the reporter need not be. Raises M_NOT_FOUND."""
+    rows.head(tx, room_id)
+    _add(tx, reporter, reason, room_id=room_id)
+
+
+def report_event(tx: Tx, reporter: str, room_id: str, event_id: str, reason: str) -> None:
+    """Keep a report about an event.
+
+    Raises M_NOT_FOUND for an event that the reporter can't see, and for who is not in the room:
+    "servers MUST verify that the reporting user is currently joined to the room".
+    """
+    if not state.is_joined(tx, room_id, reporter):
+        raise errors.not_found("You are not in this room")
+    found = history.event(tx, reporter, event_id, room_id)
+    _add(tx, reporter, reason, room_id=room_id, event_id=event_id, user_id=found.sender)
+
+
+def report_user(tx: Tx, reporter: str, user_id: str, reason: str) -> None:
+    """Keep a report about a user. Raises M_NOT_FOUND for one whom this server never had."""
+    if accounts.find(tx, user_id) is None:
+        raise errors.not_found("This server knows no such user")
+    _add(tx, reporter, reason, user_id=user_id)
+
+
+def all_reports(tx: Reader) -> list[Json]:
+    """Every report, oldest first: id, created_ts (ms), reporter, reason, and what it is about.
+
+    `event` is the reported event as it is now, where the server still has it.
+    """
+    return [_described(dict(row)) for row in tx.sql.execute(_ALL).mappings()]
+
+
+def remove(tx: Tx, report_id: int) -> None:
+    """Forget a report that was dealt with. Raises M_NOT_FOUND."""
+    if not tx.sql.execute(_REMOVE, {"the_id": report_id}).rowcount:
+        raise errors.not_found(f"There is no report {report_id}")
+
+
+def remove_room(tx: Tx, room_id: str) -> None:
+    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
+
+
+def _add(
+    tx: Tx,
+    reporter: str,
+    reason: str,
+    *,
+    room_id: str | None = None,
+    event_id: str | None = None,
+    user_id: str | None = None,
+) -> None:
+    if len(reason) > MAX_REASON:
+        raise errors.invalid_param(f"The reason is longer than {MAX_REASON} characters")
+    row = {"room_id": room_id, "event_id": event_id, "user_id": user_id}
+    said = {"created_ts": tx.now_ms, "reporter": reporter, "reason": reason}
+    tx.sql.execute(_ADD, {**row, **said})
+
+
+def _described(report: Json) -> Json:
+    pdu = report.pop("pdu")
+    report = {key: value for key, value in report.items() if value is not None}
+    if pdu is not None:
+        event = orjson.loads(pdu)
+        report["event"] = {"type": event["type"], "content": event["content"]}
+    return report

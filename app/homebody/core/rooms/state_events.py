@@ -1,0 +1,92 @@
+"""State of a room as its people set it and read it.
+
+Spec: client-server-api#put_matrixclientv3roomsroomidstateeventtypestatekey,
+client-server-api#get_matrixclientv3roomsroomidstate
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import bindparam, select
+
+from homebody import errors
+from homebody.core.events import client_events, erasure, rows, state, visibility
+from homebody.core.rooms import aliases, membership
+from homebody.core.timeline import guest_access, store
+from homebody.models.base import NOW_AND_LATER
+from homebody.models.state import StateInterval
+from homebody.spec.events import Json
+from homebody.storage.caches import ClientEvent
+from homebody.storage.database import Reader, Tx
+
+_POSITIONS = (
+    select(StateInterval.event_position)
+    .where(
+        StateInterval.room_number == rows.ROOM_NUMBER,
+        StateInterval.from_position <= bindparam("position"),
+        StateInterval.to_position > bindparam("position"),
+    )
+    .order_by(StateInterval.event_position)
+)
+_POSITION = _POSITIONS.where(
+    StateInterval.type == bindparam("event_type"), StateInterval.state_key == bindparam("state_key")
+)
+_LAST = NOW_AND_LATER - 1
+"""A position at which the current state holds."""
+
+
+def put(
+    tx: Tx,
+    room_id: str,
+    sender: str,
+    event_type: str,
+    state_key: str,
+    content: Json,
+    ts: int | None = None,
+) -> str:
+    """The id of the event that makes this the room's state: a new one, or the one in force.
+
+    `ts` is when it shall have been sent (ms), where an application service says so.
+    Raises M_FORBIDDEN when the rules of the room refuse it, M_NOT_FOUND for an unknown room, and
+    what membership.change() and aliases.check_canonical() raise for contents of theirs.
+    """
+    if event_type == state.MEMBER:
+        kind = content.get("membership")
+        if not isinstance(kind, str):
+            raise errors.bad_json("A member event needs a membership")
+        return membership.change(tx, room_id, sender, state_key, kind, content, ts)
+    is_canonical_alias = (event_type, state_key) == (aliases.CANONICAL_ALIAS, "")
+    # not for others, who are refused below: the answer depends on what the room's event says
+    if is_canonical_alias and aliases.may_manage(tx, room_id, sender):
+        aliases.check_canonical(tx, room_id, content)
+    draft = store.Draft(room_id, sender, event_type, content, state_key, origin_server_ts=ts)
+    had_guests = event_type == guest_access.GUEST_ACCESS and guest_access.is_open(tx, room_id)
+    event_id = store.send(tx, draft)
+    if had_guests:
+        guest_access.send_away(tx, room_id)
+    return event_id
+
+
+def get(tx: Reader, room_id: str, user_id: str, event_type: str, state_key: str) -> ClientEvent:
+    """One entry of the state: what it is now or, for who has left, what it was then.
+
+    Raises M_FORBIDDEN for who never was in the room, M_NOT_FOUND for an entry that isn't there.
+    """
+    at = visibility.upto(tx, user_id, room_id)
+    entry = {
+        "room_id": room_id,
+        "position": _LAST if at is None else at,
+        "event_type": event_type,
+        "state_key": state_key,
+    }
+    found = client_events.load(tx, list(tx.sql.execute(_POSITION, entry).scalars()))
+    if not found:
+        raise errors.not_found("The room has no state of this type and key")
+    return erasure.hide(tx, user_id, found)[0]
+
+
+def get_all(tx: Reader, room_id: str, user_id: str) -> list[ClientEvent]:
+    """The whole state, by the same rules, oldest event first. Raises M_FORBIDDEN as `get` does."""
+    at = visibility.upto(tx, user_id, room_id)
+    query = {"room_id": room_id, "position": _LAST if at is None else at}
+    events = client_events.load(tx, list(tx.sql.execute(_POSITIONS, query).scalars()))
+    return erasure.hide(tx, user_id, events)

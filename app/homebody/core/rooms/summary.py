@@ -1,0 +1,168 @@
+"""Rooms as they are shown to who is not in them: in the room directory, in spaces, before a join.
+
+One batch of queries for all rooms of an answer, however many they are.
+Spec: client-server-api#published-room-directory, client-server-api#room-summaries
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence, Set
+from typing import Final
+
+import orjson
+from sqlalchemy import bindparam, func, select
+
+from homebody import errors
+from homebody.core.events import state
+from homebody.core.rooms import membership
+from homebody.models.base import NOW_AND_LATER
+from homebody.models.events import StoredEvent
+from homebody.models.rooms import Room
+from homebody.models.state import StateInterval
+from homebody.spec.events import Json
+from homebody.spec.room_versions import VERSIONS
+from homebody.storage.database import Reader
+
+INSIDE: Final = frozenset({"join", "invite", "knock"})
+_ASKED_AT_ONCE: Final = 50
+
+_SHOWN_STATE = (
+    select(Room.room_id, StateInterval.type, StoredEvent.pdu)
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
+    .where(
+        Room.room_id.in_(bindparam("room_ids", expanding=True)),
+        StateInterval.type.in_(
+            (
+                "m.room.avatar",
+                "m.room.canonical_alias",
+                "m.room.create",
+                "m.room.encryption",
+                "m.room.guest_access",
+                "m.room.history_visibility",
+                "m.room.join_rules",
+                "m.room.name",
+                "m.room.topic",
+            )
+        ),
+        StateInterval.state_key == "",
+        StateInterval.to_position == NOW_AND_LATER,
+    )
+)
+_MEMBERS = (
+    select(Room.room_id, func.count().label("members"))
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .where(
+        Room.room_id.in_(bindparam("room_ids", expanding=True)),
+        StateInterval.membership == "join",
+        StateInterval.to_position == NOW_AND_LATER,
+    )
+    .group_by(Room.room_id)
+)
+_VERSIONS = select(Room.room_id, Room.version).where(
+    Room.room_id.in_(bindparam("room_ids", expanding=True))
+)
+
+
+def public_chunks(tx: Reader, room_ids: Sequence[str]) -> list[Json]:
+    """The rooms as the directory lists them, in this order; unknown ones are left out."""
+    return [
+        _public(room_id, contents, members)
+        for room_id, _, contents, members in _look_up(tx, room_ids)
+    ]
+
+
+def full(tx: Reader, room_ids: Sequence[str]) -> list[Json]:
+    """The same with what spaces and previews show besides: version, encryption, allowed rooms."""
+    return [
+        _public(room_id, contents, members) | _more(version, contents)
+        for room_id, version, contents, members in _look_up(tx, room_ids)
+    ]
+
+
+def _look_up(tx: Reader, room_ids: Sequence[str]) -> list[tuple[str, str, dict[str, Json], int]]:
+    """(room id, version, {type: content}, joined members) of each room that is known."""
+    versions: dict[str, str] = {}
+    members: dict[str, int] = {}
+    contents: dict[str, dict[str, Json]] = defaultdict(dict)
+    for at in tx.breathing(range(0, len(room_ids), _ASKED_AT_ONCE), every=1):
+        asked = {"room_ids": list(room_ids[at : at + _ASKED_AT_ONCE])}
+        versions |= {row.room_id: row.version for row in tx.sql.execute(_VERSIONS, asked)}
+        members |= {row.room_id: row.members for row in tx.sql.execute(_MEMBERS, asked)}
+        for row in tx.sql.execute(_SHOWN_STATE, asked):
+            contents[row.room_id][row.type] = orjson.loads(row.pdu)["content"]
+    return [
+        (room_id, versions[room_id], contents[room_id], members.get(room_id, 0))
+        for room_id in room_ids
+        if room_id in versions
+    ]
+
+
+def _public(room_id: str, contents: dict[str, Json], members: int) -> Json:
+    shown = {
+        "avatar_url": _text(contents, "m.room.avatar", "url"),
+        "canonical_alias": _text(contents, "m.room.canonical_alias", "alias"),
+        "join_rule": _text(contents, "m.room.join_rules", "join_rule") or "invite",
+        "name": _text(contents, "m.room.name", "name"),
+        "room_type": _text(contents, "m.room.create", "type"),
+        "topic": _text(contents, "m.room.topic", "topic"),
+    }
+    visibility = _text(contents, "m.room.history_visibility", "history_visibility")
+    return {
+        "room_id": room_id,
+        "num_joined_members": members,
+        "world_readable": visibility == "world_readable",
+        "guest_can_join": _text(contents, "m.room.guest_access", "guest_access") == "can_join",
+        **{key: value for key, value in shown.items() if value is not None},
+    }
+
+
+def _more(version: str, contents: dict[str, Json]) -> Json:
+    more: Json = {"room_version": version}
+    encryption = _text(contents, "m.room.encryption", "algorithm")
+    if encryption is not None:
+        more["encryption"] = encryption
+    if _text(contents, "m.room.join_rules", "join_rule") in membership.RESTRICTED:
+        more["allowed_room_ids"] = membership.allowed_rooms(contents["m.room.join_rules"])
+    return more
+
+
+def _text(contents: dict[str, Json], event_type: str, key: str) -> str | None:
+    """A text from the state that is one and not empty: contents are whatever people sent."""
+    value = contents.get(event_type, {}).get(key)
+    return value if isinstance(value, str) and value else None
+
+
+def preview(tx: Reader, room_id: str, user_id: str | None) -> Json:
+    """A room for somebody who thinks about joining it, with their membership; None: a nobody.
+
+    Somebody banned sees no more of it than strangers without an account do.
+    Raises M_NOT_FOUND for an unknown room, and for one that they may know nothing about.
+    """
+    shown = full(tx, [room_id])
+    own, joined = None, frozenset[str]()
+    if user_id is not None:
+        own = state.membership_of(tx, room_id, user_id)
+        joined = frozenset() if own == "ban" else state.joined_rooms(tx, user_id)
+    if not shown or not (
+        own in INSIDE or shown[0]["world_readable"] or is_open_to(shown[0], joined)
+    ):
+        raise errors.not_found("There is no such room that you could join")
+    return shown[0] | ({} if own is None else {"membership": own})
+
+
+def is_open_to(room: Json, joined: Set[str]) -> bool:
+    """Whether somebody who is in these other rooms could come in, or knock, without an invite.
+
+    `room` is a summary as `full` gives it.
+    """
+    rule, version = room["join_rule"], VERSIONS[room["room_version"]]
+    is_open = {
+        "public": True,
+        "knock": version.may_knock,
+        "knock_restricted": version.may_knock_restricted,
+    }
+    if is_open.get(rule, False):
+        return True
+    return version.may_restrict_joins and not joined.isdisjoint(room.get("allowed_room_ids", ()))

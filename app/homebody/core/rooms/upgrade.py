@@ -1,0 +1,284 @@
+"""A room's move to another version: a new room takes its place, with what the old one had.
+
+It happens in one write, unless there is more state to copy than others should wait for: thousands
+of bans, say. Then the new room comes first, and stays closed while it is filled, write by write. No
+door leads to it and the old room is as it was until the last write, which does the rest of the
+spec's list at once: join rules, aliases, tombstone, power levels. So nobody slips in before their
+ban, and what a crash interrupts has not happened: whoever asked finds, besides, a room of which
+they are the only member, and asks again.
+
+People are not moved, as nobody can join in the name of others: their clients follow the tombstone,
+and personal_settings.py then brings along what they keep about the room.
+Spec: client-server-api#room-upgrades
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Set
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import Row, bindparam, or_, select
+
+from homebody import errors
+from homebody.core.events import rows, state
+from homebody.core.rooms import aliases, creation, directory, membership, personal_settings
+from homebody.core.timeline import store
+from homebody.errors import MatrixError
+from homebody.models.base import NOW_AND_LATER
+from homebody.models.events import StoredEvent
+from homebody.models.state import StateInterval
+from homebody.spec import identifiers, room_state
+from homebody.spec.events import Json
+from homebody.spec.room_state import PowerLevels
+from homebody.spec.room_versions import RoomVersion
+from homebody.storage.database import Database, Reader, Tx
+
+TOMBSTONE: Final = "m.room.tombstone"
+BODY: Final = "This room has been replaced"
+
+COPIED: Final = (
+    "m.room.server_acl",
+    "m.room.encryption",
+    "m.room.name",
+    "m.room.avatar",
+    "m.room.topic",
+    "m.room.guest_access",
+    "m.room.history_visibility",
+)
+"""What the spec recommends, in its order, but for join rules, which open the room, and power
+levels, which end the creator's power to set all else: those come last."""
+COPIED_BY_KEY: Final = ("m.space.child", "m.room.image_pack")
+"""Besides: a space would be empty without its rooms, and the room's own stickers would be gone."""
+COPIED_OF_CREATE: Final = ("type", "m.federate")
+CLOSED_LEVEL: Final = 50
+TOMBSTONE_LEVEL: Final = 150
+AT_ONCE: Final = 50
+"""So many entries of state are copied in one write; most rooms have fewer."""
+
+_KEPT = (
+    select(
+        StateInterval.type, StateInterval.state_key, StateInterval.event_position, StoredEvent.pdu
+    )
+    .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
+    .where(
+        StateInterval.room_number == rows.ROOM_NUMBER,
+        StateInterval.to_position == NOW_AND_LATER,
+        StateInterval.event_position > bindparam("after"),
+        or_(
+            StateInterval.type.in_((*COPIED, *COPIED_BY_KEY)),
+            StateInterval.membership == "ban",
+        ),
+    )
+    .order_by(StateInterval.event_position)
+    .limit(bindparam("count"))
+)
+
+
+Kept = Row[*tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Who wants which room to become one of which version.
+
+    `creators` are those besides the user; versions before 12 know none.
+    """
+
+    user_id: str
+    room_id: str
+    version: RoomVersion
+    creators: Collection[str] = ()
+
+
+def upgrade(db: Database, wish: Wish) -> str:
+    """The id of the room that takes the place of an old one.
+
+    Raises M_FORBIDDEN for who may not send m.room.tombstone in the old room, M_INVALID_PARAM for a
+    creator that is no user id.
+    """
+    new_id, copied_upto, is_done = "", 0, False
+    try:
+        while not is_done:
+            with db.write() as tx:
+                some = _some_kept(tx, wish.room_id, copied_upto)
+                is_done = len(some) < AT_ONCE
+                new_id = new_id or _begin(tx, wish, is_whole=is_done)
+                _copy_state(tx, wish, new_id, some)
+                if is_done:
+                    _finish(tx, wish, new_id)
+            copied_upto = some[-1].event_position if some else 0
+    except MatrixError:
+        if copied_upto:
+            with db.write() as tx:
+                membership.leave(tx, new_id, wish.user_id)
+        raise
+    return new_id
+
+
+def _begin(tx: Tx, wish: Wish, *, is_whole: bool) -> str:
+    """The id of the new room, with the user in it. `is_whole`: the same write does the rest."""
+    if not state.is_joined(tx, wish.room_id, wish.user_id):
+        raise errors.forbidden("You are not in this room")
+    known = state.current_many(tx, wish.room_id, [room_state.CREATE, room_state.POWER_LEVELS])
+    levels = room_state.power_levels(known)
+    if levels.of_user(wish.user_id) < levels.to_send(TOMBSTONE, is_state=True):
+        raise errors.forbidden("You may not send m.room.tombstone in this room")
+    content = _content_of_create(known[room_state.CREATE].content, wish)
+    new_id = _create(tx, wish, content, is_whole=is_whole)
+    membership.join(tx, new_id, wish.user_id)
+    return new_id
+
+
+def _finish(tx: Tx, wish: Wish, new_id: str) -> None:
+    """Open the new room, and lead everybody from the old one to it."""
+    user_id, room_id = wish.user_id, wish.room_id
+    keys = [room_state.CREATE, room_state.JOIN_RULES, room_state.POWER_LEVELS]
+    known = state.current_many(tx, room_id, keys)
+    rules = known.get(room_state.JOIN_RULES)
+    if rules is not None and rules.content:
+        understood = _understood(rules.content, wish.version)
+        _set(tx, user_id, new_id, (*room_state.JOIN_RULES, understood))
+    aliases.move(tx, room_id, new_id, user_id)
+    _move_in_directory(tx, room_id, new_id)
+    _bury(tx, user_id, room_id, new_id)  # changes nothing where the first write did it
+    personal_settings.bring_along(tx, user_id, new_id)
+    if room_state.POWER_LEVELS in known:
+        levels = room_state.power_levels(known)
+        create = state.current_many(tx, new_id, [room_state.CREATE])[room_state.CREATE]
+        copied = _power_levels(levels, wish.version, room_state.creators(create))
+        _set(tx, user_id, new_id, (*room_state.POWER_LEVELS, copied))
+        _close(tx, user_id, room_id, levels)
+
+
+def _content_of_create(old: Json, wish: Wish) -> Json:
+    content = {key: value for key, value in old.items() if key in COPIED_OF_CREATE}
+    if wish.version.has_privileged_creators:
+        content |= _additional_creators(wish.creators)
+    return content
+
+
+def _additional_creators(creators: Collection[str]) -> Json:
+    for user_id in creators:
+        if not identifiers.is_user_id(user_id):
+            raise errors.invalid_param(f"additional_creators: {user_id!r} is no user id")
+    return {"additional_creators": list(dict.fromkeys(creators))} if creators else {}
+
+
+def _create(tx: Tx, wish: Wish, content: Json, *, is_whole: bool) -> str:
+    """The id of the new room, which names the old one and an event of it.
+
+    That is the tombstone, where it can be: up to version 11 the new room's id is free to choose, so
+    that the tombstone can come first, if it does not come too early. Else it is the last event.
+    """
+    user_id, room_id, version = wish.user_id, wish.room_id, wish.version
+    new_id = "" if version.has_privileged_creators else creation.new_room_id(tx)
+    if new_id and is_whole:
+        known = _bury(tx, user_id, room_id, new_id)
+    else:
+        known = rows.head(tx, room_id).forward_extremities[-1]
+    content["predecessor"] = {"room_id": room_id, "event_id": known}
+    return store.create(tx, version, creation.first_event(user_id, version, content, new_id))
+
+
+def _bury(tx: Tx, user_id: str, room_id: str, new_id: str) -> str:
+    """The id of the old room's tombstone. Raises M_FORBIDDEN for who may not send one."""
+    return _set(tx, user_id, room_id, (TOMBSTONE, "", {"body": BODY, "replacement_room": new_id}))
+
+
+def _copy_state(tx: Tx, wish: Wish, new_id: str, some: Iterable[Kept]) -> None:
+    for event in _copied(some):
+        _set(tx, wish.user_id, new_id, event)
+
+
+def _some_kept(tx: Reader, room_id: str, after: int) -> list[Kept]:
+    """The next entries of the state that goes along, in the order in which they were set."""
+    asked = {"room_id": room_id, "after": after, "count": AT_ONCE}
+    return list(tx.sql.execute(_KEPT, asked))
+
+
+def _copied(some: Iterable[Kept]) -> Iterator[creation.StateEvent]:
+    """Those of the entries that still say something, as the new room shall have them."""
+    for row in some:
+        content = orjson.loads(row.pdu)["content"]
+        is_single = row.type in COPIED
+        if is_single and row.state_key != "":
+            continue  # some other event, that happens to have the type
+        if not content or (row.type == "m.space.child" and "via" not in content):
+            continue  # was redacted, or taken back
+        if row.type == state.MEMBER:
+            content = {key: content[key] for key in ("membership", "reason") if key in content}
+        yield row.type, row.state_key, content
+
+
+def _understood(content: Json, version: RoomVersion) -> Json:
+    """Join rules as the version knows them: one that it does not would let in nobody, ever."""
+    rule = content.get("join_rule")
+    is_known = {
+        "knock": version.may_knock,
+        "restricted": version.may_restrict_joins,
+        "knock_restricted": version.may_knock_restricted,
+    }
+    return content if is_known.get(str(rule), True) else {"join_rule": "invite"}
+
+
+def _move_in_directory(tx: Tx, room_id: str, new_id: str) -> None:
+    if directory.visibility(tx, room_id) == "public":
+        directory.publish(tx, room_id, is_published=False)
+        directory.publish(tx, new_id, is_published=True)
+
+
+def _power_levels(old: PowerLevels, version: RoomVersion, creators: Set[str]) -> Json:
+    """The old room's power levels in a form that the new version takes.
+
+    Who made the old room and does not count as a creator of the new one keeps the highest level
+    that there is: nobody shall lose a room by an upgrade.
+    """
+    content: Json = {}
+    for key, value in old.content.items():
+        if isinstance(value, dict):
+            content[key] = _levels(value)
+        elif key not in room_state.DEFAULTS:
+            content[key] = value
+        elif (level := room_state.read_level(value)) is not None:
+            content[key] = level
+    users = content.get("users", {})
+    highest = max([creation.CREATOR_LEVEL, *users.values()])
+    users |= dict.fromkeys(sorted(old.creators), highest)
+    content["users"] = users
+    if version.has_privileged_creators:
+        content["users"] = {user: users[user] for user in users if user not in creators}
+        content["events"] = _with_tombstone(content.get("events", {}), old)
+    return content
+
+
+def _with_tombstone(events: dict[str, int], old: PowerLevels) -> dict[str, int]:
+    """The levels of events; what a tombstone takes is above state_default, as since version 12."""
+    least = old.named("state_default") + 1
+    if events.get(TOMBSTONE, 0) >= least:
+        return events
+    return {**events, TOMBSTONE: max(TOMBSTONE_LEVEL, int(least))}
+
+
+def _levels(entries: dict[str, Any]) -> dict[str, int]:
+    """Integers alone: up to version 9 a level could be a text."""
+    read = {key: room_state.read_level(value) for key, value in entries.items()}
+    return {key: level for key, level in read.items() if level is not None}
+
+
+def _close(tx: Tx, user_id: str, room_id: str, levels: PowerLevels) -> None:
+    """Let only moderators talk and invite in the old room, as far as the user has that power."""
+    least = max(CLOSED_LEVEL, int(levels.named("users_default")) + 1)
+    closed = {name: max(least, int(levels.named(name))) for name in ("events_default", "invite")}
+    try:
+        _set(tx, user_id, room_id, (*room_state.POWER_LEVELS, {**levels.content, **closed}))
+    except MatrixError as refusal:
+        # "If possible, the power levels in the old room should also be modified"
+        if refusal.errcode not in {"M_FORBIDDEN", "M_BAD_JSON"}:
+            raise
+
+
+def _set(tx: Tx, user_id: str, room_id: str, event: creation.StateEvent) -> str:
+    event_type, state_key, content = event
+    return store.send(tx, store.Draft(room_id, user_id, event_type, content, state_key))

@@ -1,0 +1,80 @@
+"""Closing an account for ever.
+
+Spec: client-server-api#account-deactivation
+"""
+
+from __future__ import annotations
+
+import logging
+
+from sqlalchemy import bindparam, select
+
+from homebody.core.accounts import accounts, threepids
+from homebody.core.encryption import backed_up_keys, cross_signing, one_time_keys
+from homebody.core.events import state
+from homebody.core.profiles import profiles
+from homebody.core.sessions import dehydrated_devices, devices
+from homebody.core.timeline import store
+from homebody.core.user_data import account_data
+from homebody.errors import MatrixError
+from homebody.models.base import NOW_AND_LATER
+from homebody.models.rooms import Room
+from homebody.models.state import StateInterval
+from homebody.storage.database import Database, Reader, Tx
+
+LOG = logging.getLogger(__name__)
+
+ROOMS_AT_ONCE = 20
+"""Left in one write, so that other writers get their turn between."""
+
+_ROOMS = (
+    select(Room.room_id)
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .where(
+        StateInterval.state_key == bindparam("user_id"),
+        StateInterval.to_position == NOW_AND_LATER,
+        StateInterval.membership.in_(("join", "invite", "knock")),
+    )
+)
+
+
+def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
+    """Leave all rooms, end all sessions, and let nobody ever log in to the account again.
+
+    Takes several writes and marks the account last: what a crash interrupts can be repeated.
+    What the server kept for encryption goes: nobody will ever decrypt anything with it.
+    With `erase`, profile and account data go as well, and events/erasure.py shows to newcomers
+    nothing of what the user said.
+    """
+    with db.read() as tx:
+        rooms = _rooms(tx, user_id)
+    for at in range(0, len(rooms), ROOMS_AT_ONCE):
+        with db.write() as tx:
+            _leave(tx, user_id, rooms[at : at + ROOMS_AT_ONCE])
+    backed_up_keys.erase(db, user_id)
+    with db.write() as tx:
+        devices.remove_all(tx, user_id)
+        _leave(tx, user_id, _rooms(tx, user_id))  # where a device has joined meanwhile
+        cross_signing.erase(tx, user_id)
+        dehydrated_devices.erase(tx, user_id)
+        one_time_keys.erase(tx, user_id)
+        threepids.remove_all(tx, user_id)
+        accounts.mark_deactivated(tx, user_id, erase=erase)
+        if erase:
+            profiles.erase(tx, user_id)
+            account_data.erase(tx, user_id)
+
+
+def _rooms(tx: Reader, user_id: str) -> list[str]:
+    """Where the user is, is invited or asks to be let in."""
+    return list(tx.sql.execute(_ROOMS, {"user_id": user_id}).scalars())
+
+
+def _leave(tx: Tx, user_id: str, room_ids: list[str]) -> None:
+    content = {"membership": "leave"}
+    for room_id in room_ids:
+        draft = store.Draft(room_id, user_id, state.MEMBER, content, user_id)
+        try:
+            store.send(tx, draft)
+        except MatrixError as error:  # a broken room must not keep the account open
+            LOG.warning("%s could not leave %s: %s", user_id, room_id, error)

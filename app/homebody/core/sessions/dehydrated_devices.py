@@ -1,0 +1,124 @@
+"""Dehydrated devices: devices whose private half lies here, encrypted, until a login picks it up.
+
+Others encrypt for such a device as for any; what they send waits in its inbox. So a user without
+any session still gets the keys to what is said meanwhile. Nobody is logged in on it, no token
+belongs to it. A user has one at most.
+
+The specification does not have them yet; clients use the proposal MSC3814.
+
+This module alone writes the table dehydrated_devices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import orjson
+from sqlalchemy import bindparam, delete, select
+from sqlalchemy.dialects.sqlite import insert
+
+from homebody import errors
+from homebody.core.encryption import device_keys, one_time_keys, to_device
+from homebody.core.encryption.to_device import Messages
+from homebody.core.sessions import devices
+from homebody.models.dehydrated_devices import DehydratedDevice
+from homebody.models.devices import Device
+from homebody.spec.events import Json
+from homebody.storage.database import Reader, Tx
+
+MAX_DATA_BYTES: Final = 65536
+
+_UPSERT = insert(DehydratedDevice)
+_UPSERT = _UPSERT.on_conflict_do_update(
+    index_elements=["user_id"],
+    set_={name: _UPSERT.excluded[name] for name in ("device_id", "device_data")},
+)
+# the device may have been ended like any other, in the list of a user's sessions
+_FIND = (
+    select(DehydratedDevice.device_id, DehydratedDevice.device_data)
+    .join(
+        Device,
+        (Device.user_id == DehydratedDevice.user_id)
+        & (Device.device_id == DehydratedDevice.device_id),
+    )
+    .where(DehydratedDevice.user_id == bindparam("user_id"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A dehydrated device as a client uploads it."""
+
+    device_id: str
+    device_data: Json
+    device_keys: Json
+    one_time_keys: dict[str, Json | str] = field(default_factory=dict)
+    fallback_keys: dict[str, Json | str] = field(default_factory=dict)
+    display_name: str | None = None
+
+
+def put(tx: Tx, user_id: str, wish: Wish) -> None:
+    """Make this the user's dehydrated device, in place of the one before.
+
+    Raises M_INVALID_PARAM for the id of a session, M_TOO_LARGE, and what keys are refused with.
+    """
+    data = orjson.dumps(wish.device_data)
+    if len(data) > MAX_DATA_BYTES:
+        raise errors.too_large(f"A dehydrated device has at most {MAX_DATA_BYTES} bytes")
+    row = tx.sql.execute(_FIND, {"user_id": user_id}).first()
+    is_repeated = row is not None and _is_same(tx, user_id, row.device_id, wish)
+    if row is not None and not is_repeated:
+        devices.remove(tx, user_id, [row.device_id])
+    if not is_repeated:
+        if wish.device_id in devices.ids(tx, user_id):
+            raise errors.invalid_param("You have a session with this device id")
+        devices.start_session(tx, user_id, wish.device_id, wish.display_name)
+    device_keys.put(tx, user_id, wish.device_id, wish.device_keys)
+    one_time_keys.add(tx, user_id, wish.device_id, wish.one_time_keys)
+    one_time_keys.set_fallbacks(tx, user_id, wish.device_id, wish.fallback_keys)
+    values = {"user_id": user_id, "device_id": wish.device_id, "device_data": data.decode()}
+    tx.sql.execute(_UPSERT, values)
+
+
+def _is_same(tx: Reader, user_id: str, device_id: str, wish: Wish) -> bool:
+    """Whether the user has this device already, because an upload is repeated.
+
+    Then its inbox stays, and one-time keys that were claimed meanwhile stay claimed.
+    """
+    if device_id != wish.device_id:
+        return False
+    known = device_keys.get(tx, user_id, device_id)
+    return known is not None and known["keys"] == wish.device_keys["keys"]
+
+
+def get(tx: Reader, user_id: str) -> Json:
+    """{device_id, device_data} of the user's dehydrated device. Raises M_NOT_FOUND."""
+    row = tx.sql.execute(_FIND, {"user_id": user_id}).first()
+    if row is None:
+        raise errors.not_found("You have no dehydrated device")
+    return {"device_id": row.device_id, "device_data": orjson.loads(row.device_data)}
+
+
+def remove(tx: Tx, user_id: str) -> str:
+    """End the user's dehydrated device, and tell its id. Raises M_NOT_FOUND."""
+    device_id: str = get(tx, user_id)["device_id"]
+    devices.remove(tx, user_id, [device_id])
+    erase(tx, user_id)
+    return device_id
+
+
+def messages(tx: Reader, user_id: str, device_id: str, position: int) -> Messages:
+    """The next messages that wait for the dehydrated device, after those up to a position.
+
+    They stay until the device goes: a login that is interrupted begins again.
+    Raises M_FORBIDDEN for any other device.
+    """
+    if get(tx, user_id)["device_id"] != device_id:
+        raise errors.forbidden("That is not your dehydrated device")
+    return to_device.after(tx, user_id, device_id, position)
+
+
+def erase(tx: Tx, user_id: str) -> None:
+    """Forget the dehydrated device of an account; its device is ended like all others."""
+    tx.sql.execute(delete(DehydratedDevice).where(DehydratedDevice.user_id == user_id))

@@ -1,0 +1,151 @@
+"""As whom an application service acts, and the users whom it makes.
+
+This module alone writes the table appservice_users.
+Spec: application-service-api#identity-assertion,
+application-service-api#server-admin-style-permissions
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import bindparam, insert, select
+
+from homebody import errors
+from homebody.core.accounts import accounts
+from homebody.core.sessions import devices, login, registration
+from homebody.models.appservices import AppserviceUser
+from homebody.models.devices import Device
+from homebody.spec import appservices, identifiers
+from homebody.spec.appservices import Service
+from homebody.spec.events import Json
+from homebody.storage.caches import Requester
+from homebody.storage.database import Database, Reader, Server, Tx
+
+TYPE = "m.login.application_service"
+
+_DEVICE = select(Device.device_id).where(
+    Device.user_id == bindparam("user_id"), Device.device_id == bindparam("device_id")
+)
+_KEEP = insert(AppserviceUser)
+
+
+def act_as(
+    db: Database,
+    service: Service,
+    user_id: str | None = None,
+    device_id: str | None = None,
+    *,
+    may_be_locked: bool = False,
+) -> Requester:
+    """Who asks, when a service does: the user that it names, or its own, which is made if need be.
+
+    Without a device id the request comes from no device; it is then "".
+    Raises M_FORBIDDEN for a user of others or one whom the service has not registered,
+    M_USER_DEACTIVATED, M_USER_LOCKED, M_UNKNOWN_DEVICE.
+    """
+    user_id = user_id or service.sender
+    if not db.server.appservices.has_user(service, user_id):
+        raise errors.forbidden(f"{user_id} is not in the namespace of this application service")
+    with db.read() as tx:
+        account = accounts.find(tx, user_id)
+        if device_id and not _has_device(tx, user_id, device_id):
+            raise errors.unknown_device(f"{user_id} has no device {device_id}")
+    if account is None:
+        if user_id != service.sender:
+            raise errors.forbidden(f"{user_id} has not been registered yet")
+        _make_sender(db, service)
+    elif not may_be_locked or account.deactivated_ts is not None:
+        accounts.must_be_open(account)
+    return Requester(
+        user_id,
+        device_id or "",
+        appservices.hash_of(service.as_token),
+        is_suspended=account is not None and account.is_suspended,
+        service=service,
+    )
+
+
+def act_again(tx: Reader, who: Requester, *, may_be_locked: bool = False) -> Requester:
+    """Return as whom a service acts by now, inside the write that acts on it.
+
+    Raises M_USER_DEACTIVATED, M_USER_LOCKED.
+    """
+    account = accounts.find(tx, who.user_id)
+    if account is None:
+        return who
+    if not may_be_locked or account.deactivated_ts is not None:
+        accounts.must_be_open(account)
+    if account.is_suspended == who.is_suspended:
+        return who
+    return Requester(
+        who.user_id,
+        who.device_id,
+        who.token_hash,
+        is_suspended=account.is_suspended,
+        service=who.service,
+    )
+
+
+def register(tx: Tx, service: Service, username: str) -> str:
+    """The user id of a new account in the namespace of a service; nobody can log in to it.
+
+    Raises M_EXCLUSIVE outside of the namespace, and what registration.free_user_id raises.
+    """
+    user_id = f"@{username}:{tx.server.name}"
+    if not tx.server.appservices.has_user(service, user_id):
+        raise errors.exclusive(f"{user_id} is not in the namespace of this application service")
+    registration.register(tx, username, None, service=service)
+    tx.sql.execute(_KEEP, {"user_id": user_id, "service_id": service.id})
+    return user_id
+
+
+def log_in(tx: Tx, service: Service, name: str, wish: login.Wish) -> Json:
+    """A new session of a user of the service, as login.start_session gives it.
+
+    Raises M_EXCLUSIVE for a user outside of its namespace, M_FORBIDDEN for an unknown one,
+    M_USER_DEACTIVATED, M_USER_LOCKED.
+    """
+    user_id = name if name.startswith("@") else identifiers.user_id(name, tx.server.name)
+    if not tx.server.appservices.has_user(service, user_id):
+        raise errors.exclusive(f"{user_id} is not in the namespace of this application service")
+    account = accounts.find(tx, user_id)
+    if account is None:
+        raise errors.forbidden(f"{user_id} has not been registered yet")
+    accounts.must_be_open(account)
+    return login.start_session(tx, user_id, wish)
+
+
+def put_device(tx: Tx, user_id: str, device_id: str, display_name: str | None) -> bool:
+    """Make a device of a user, or give it another name; whether it was made.
+
+    Raises M_INVALID_PARAM for an id or a name that is too long.
+    """
+    is_new = not _has_device(tx, user_id, device_id)
+    if is_new:
+        devices.start_session(tx, user_id, device_id)
+    devices.rename(tx, user_id, device_id, display_name)
+    return is_new
+
+
+def check_alias(server: Server, alias: str, service: Service | None) -> None:
+    """Raises M_EXCLUSIVE when an alias is not to be set or removed by who asks.
+
+    Not by others where a service has it for itself, nor by a service outside of its namespace.
+    """
+    owner = server.appservices.owner_of_alias(alias)
+    if owner is not None and owner is not service:
+        raise errors.exclusive(f"{alias} belongs to the application service {owner.id}")
+    if service is not None and not any(it.has(alias) for it in service.aliases):
+        raise errors.exclusive(f"{alias} is not in the namespace of this application service")
+
+
+def _make_sender(db: Database, service: Service) -> None:
+    """The service's own account; bridges expect it to be there, or register it themselves."""
+    with db.write() as tx:
+        if accounts.find(tx, service.sender) is None:
+            tx.sql.execute(_KEEP, {"user_id": service.sender, "service_id": service.id})
+            registration.create(tx, service.sender, None, is_bridged=True)
+
+
+def _has_device(tx: Reader, user_id: str, device_id: str) -> bool:
+    key = {"user_id": user_id, "device_id": device_id}
+    return tx.sql.execute(_DEVICE, key).first() is not None

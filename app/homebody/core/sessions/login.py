@@ -1,0 +1,132 @@
+"""Logging in: from a user's name and password to a session.
+
+Spec: client-server-api#login
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from homebody import errors
+from homebody.core.accounts import access_tokens, accounts, login_tokens, threepids
+from homebody.core.sessions import devices
+from homebody.spec.events import Json
+from homebody.storage.database import Database, Tx
+
+WRONG = "Unknown user name or wrong password"
+NO_TELEPHONES = "Nobody logs in with a telephone number here"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a client says about the session that it wants."""
+
+    device_id: str | None = None
+    display_name: str | None = None
+    refresh_token: bool = False
+
+
+def name_of(db: Database, body: Json) -> str | None:
+    """The user whom an `identifier`, or the older key `user`, names; None where both are missing.
+
+    Raises M_FORBIDDEN for telephone numbers, as nobody can register them here; M_UNKNOWN for other
+    types; M_BAD_JSON, M_MISSING_PARAM.
+    """
+    identifier = body.get("identifier")
+    if identifier is None:
+        is_address = body.get("user") is None and body.get("address") is not None
+        return _name_of_address(db, body) if is_address else _text(body, "user")
+    if not isinstance(identifier, dict):
+        raise errors.bad_json("identifier must be an object")
+    kind = _text(identifier, "type")
+    # an example of the specification leaves the type out
+    if kind == "m.id.thirdparty" or (kind is None and "medium" in identifier):
+        return _name_of_address(db, identifier)
+    if kind == "m.id.phone":
+        raise errors.forbidden(NO_TELEPHONES)
+    if kind != "m.id.user":
+        raise errors.unknown(f"Unknown type of identifier: {kind}")
+    name = _text(identifier, "user")
+    if name is None:
+        raise errors.missing_param("identifier has no user")
+    return name
+
+
+def _name_of_address(db: Database, identifier: Json) -> str:
+    """The user whose address this is; else the address itself, which is the name of nobody.
+
+    So who asks learns as little from a wrong address, and as slowly, as from a wrong name.
+    """
+    medium, address = _text(identifier, "medium"), _text(identifier, "address")
+    if medium is None or address is None:
+        raise errors.missing_param("identifier needs medium and address")
+    if medium != threepids.EMAIL:
+        raise errors.forbidden(NO_TELEPHONES)
+    with db.read() as tx:
+        return threepids.owner(tx, address) or address
+
+
+def account_key(server_name: str, name: str) -> str:
+    """What rate limits know an account by, in whichever way somebody has typed its name."""
+    return (name if name.startswith("@") else f"@{name}:{server_name}").lower()
+
+
+def by_password(db: Database, name: str, password: str) -> accounts.Known:
+    """Return the account with this name (a user id or its localpart) and password.
+
+    Raises M_FORBIDDEN for a wrong one, M_USER_LOCKED. A deactivated account has no password any
+    more, so that each is wrong: nobody learns who has left from guesses. M_USER_DEACTIVATED is for
+    those who have proved by something else that the account was theirs.
+    """
+    with db.read() as tx:
+        account = accounts.find_by_name(tx, name)
+    is_right = accounts.has_password(db.server, account, password)
+    if account is None or account.deactivated_ts is not None or not is_right:
+        raise errors.forbidden(WRONG)
+    if account.is_locked:
+        raise errors.user_locked()
+    if accounts.wants_rehash(db.server, account):
+        new_hash = accounts.hash_again(db.server, password)
+        with db.write() as tx:
+            accounts.renew_hash(tx, account, new_hash)
+        return replace(account, password_hash=new_hash)
+    return account
+
+
+def begin(tx: Tx, account: accounts.Known, wish: Wish) -> Json:
+    """A new session of who has just given the password, as `start_session` gives it.
+
+    Raises M_FORBIDDEN when the account was changed since: the check of a password takes its time,
+    and a new password must keep out whoever was under way with the old one.
+    """
+    if accounts.find(tx, account.user_id) != account:
+        raise errors.forbidden(WRONG)
+    return start_session(tx, account.user_id, wish)
+
+
+def change_password(tx: Tx, user_id: str, password_hash: str) -> None:
+    """Let the user log in with another password, and with nothing that the old one gave.
+
+    Whether sessions that have begun go on is for the caller to decide.
+    """
+    accounts.set_password_hash(tx, user_id, password_hash)
+    login_tokens.revoke_all(tx, user_id)
+
+
+def start_session(tx: Tx, user_id: str, wish: Wish) -> Json:
+    """A new session of the user, in the words of the answers to /login and /register."""
+    device_id = devices.start_session(tx, user_id, wish.device_id, wish.display_name)
+    tokens = access_tokens.issue(tx, user_id, device_id, with_refresh_token=wish.refresh_token)
+    return {
+        "user_id": user_id,
+        "device_id": device_id,
+        "home_server": tx.server.name,
+        **tokens,
+    }
+
+
+def _text(body: Json, key: str) -> str | None:
+    value = body.get(key)
+    if value is not None and not isinstance(value, str):
+        raise errors.bad_json(f"{key} must be a string")
+    return value

@@ -1,0 +1,207 @@
+"""Getting an account: who may, and under which name.
+
+This module alone writes the table registration_tokens.
+
+Spec: client-server-api#account-registration, client-server-api#token-authenticated-registration,
+appendices#user-identifiers
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import string
+
+from sqlalchemy import bindparam, delete, insert, or_, select, update
+
+from homebody import errors
+from homebody.config.settings import Config
+from homebody.core.accounts import access_tokens, accounts, terms
+from homebody.core.profiles import profiles
+from homebody.models.accounts import RegistrationToken
+from homebody.spec import identifiers
+from homebody.spec.appservices import Service
+from homebody.spec.events import Json
+from homebody.storage.database import Reader, Tx
+
+DUMMY = "m.login.dummy"
+EMAIL = "m.login.email.identity"
+TOKEN = "m.login.registration_token"  # noqa: S105 - the name of a stage
+
+_EASY_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that look like another
+_TOKEN = re.compile(r"[A-Za-z0-9._~-]{1,64}")
+_TOKENS = select(
+    RegistrationToken.token,
+    RegistrationToken.uses,
+    RegistrationToken.uses_allowed,
+    RegistrationToken.expires_ts,
+    RegistrationToken.created_ts,
+).order_by(RegistrationToken.created_ts, RegistrationToken.token)
+_VALID = select(RegistrationToken.token).where(
+    RegistrationToken.token == bindparam("token"),
+    or_(
+        RegistrationToken.uses_allowed.is_(None),
+        RegistrationToken.uses < RegistrationToken.uses_allowed,
+    ),
+    or_(RegistrationToken.expires_ts.is_(None), RegistrationToken.expires_ts > bindparam("now")),
+)
+
+
+def flows(config: Config) -> list[list[str]]:
+    """The ways in which somebody proves that they may have an account.
+
+    Raises M_FORBIDDEN when nobody may.
+    """
+    if config.registration == "closed":
+        raise errors.forbidden("This server gives out no accounts")
+    stage = DUMMY if config.registration == "open" else TOKEN
+    # Who likes gives an address as well, and first: a flow is complete with its last stage
+    found = [[stage]] if config.smtp.host is None else [[stage], [EMAIL, stage]]
+    return [[*flow, terms.STAGE] for flow in found] if config.terms else found
+
+
+def free_user_id(tx: Reader, username: str | None, service: Service | None = None) -> str:
+    """Return the user id that an account of this name would have; without a name, a random one.
+
+    Raises M_INVALID_USERNAME, M_USER_IN_USE also for the names of deactivated accounts, and
+    M_EXCLUSIVE for those of an application service other than the one that asks.
+    """
+    name = _random_name() if username is None else folded(username, service)
+    if not identifiers.is_valid_localpart_for_registration(name):
+        raise errors.invalid_username(
+            "A user name consists of a to z, 0 to 9 and the characters . _ = - / +"
+        )
+    user_id = f"@{name}:{tx.server.name}"
+    if not identifiers.has_at_most_255_bytes(user_id):
+        raise errors.invalid_username("The user name is too long")
+    owner = tx.server.appservices.owner_of_user(user_id)
+    if owner is not None and owner != service:
+        raise errors.exclusive(f"The name {name} belongs to the application service {owner.id}")
+    if name == tx.server.config.server_notices_user or accounts.find(tx, user_id) is not None:
+        raise errors.user_in_use()
+    return user_id
+
+
+def folded(username: str, service: Service | None = None) -> str:
+    """Return a user name as the account will have it: in small letters.
+
+    Telephones begin words with a capital letter, and accounts.find_by_name() takes that at a login
+    too. Application services mean the name as they write it.
+    """
+    return username.lower() if service is None and username.isascii() else username
+
+
+def register(
+    tx: Tx,
+    username: str | None,
+    password_hash: str | None,
+    *,
+    token: str | None = None,
+    is_admin: bool = False,
+    service: Service | None = None,
+    guest: str | None = None,
+) -> str:
+    """The user id of a new account. Without a password nobody can log in to it later.
+
+    `token` is the registration token that was shown for it; it is used up by one. `service` is the
+    application service that makes the account. `guest` is the user id of who was a guest until now:
+    their sessions go on, and may do more.
+    Raises as `free_user_id`, and M_FORBIDDEN when the token has been used up meanwhile.
+    """
+    user_id = free_user_id(tx, username, service) if guest is None else guest
+    if token is not None:
+        _use_up(tx, token)
+    if guest is not None:
+        _end_guest(tx, guest, password_hash)
+        return guest
+    is_bridged = service is not None
+    create(tx, user_id, password_hash, is_admin=is_admin, is_bridged=is_bridged)
+    return user_id
+
+
+def create(
+    tx: Tx,
+    user_id: str,
+    password_hash: str | None,
+    *,
+    is_admin: bool = False,
+    is_bridged: bool = False,
+    is_guest: bool = False,
+) -> None:
+    """Make an account with the profile that a new one has. Raises as accounts.create()."""
+    accounts.create(
+        tx,
+        user_id,
+        password_hash,
+        is_admin=is_admin,
+        is_bridged=is_bridged,
+        is_guest=is_guest,
+    )
+    profiles.begin(tx, user_id)
+
+
+def _end_guest(tx: Tx, user_id: str, password_hash: str | None) -> None:
+    if not accounts.is_guest(tx, user_id):  # has asked twice at once
+        raise errors.user_in_use()
+    accounts.end_guest(tx, user_id, password_hash)
+    access_tokens.forget_all(tx, user_id)
+
+
+def is_valid_token(tx: Reader, token: str) -> bool:
+    """Whether this registration token lets somebody register now."""
+    return tx.sql.execute(_VALID, {"token": token, "now": tx.now_ms}).first() is not None
+
+
+def add_token(
+    tx: Tx, token: str | None = None, *, uses: int | None = None, lifetime_ms: int | None = None
+) -> str:
+    """A new registration token, random unless given; without limits where none are.
+
+    Raises M_INVALID_PARAM for one that breaks the grammar or exists.
+    """
+    token = _random_word() if token is None else token
+    if not _TOKEN.fullmatch(token):
+        raise errors.invalid_param(
+            "A registration token has 1 to 64 letters, digits and characters . _ ~ -"
+        )
+    if any(known["token"] == token for known in all_tokens(tx)):
+        raise errors.invalid_param("There is such a registration token")
+    row = {
+        "token": token,
+        "uses_allowed": uses,
+        "expires_ts": None if lifetime_ms is None else tx.now_ms + lifetime_ms,
+        "created_ts": tx.now_ms,
+    }
+    tx.sql.execute(insert(RegistrationToken), row)
+    return token
+
+
+def _random_word() -> str:
+    """People read it out and type it in; and a `-` in front would be an option to the shell."""
+    return "".join(secrets.choice(_EASY_LETTERS) for _ in range(16))
+
+
+def all_tokens(tx: Reader) -> list[Json]:
+    """Every registration token: token, uses, uses_allowed, expires_ts, created_ts (ms)."""
+    return [dict(row) for row in tx.sql.execute(_TOKENS).mappings()]
+
+
+def revoke_token(tx: Tx, token: str) -> None:
+    """Let nobody register with this token any more. Raises M_NOT_FOUND for an unknown one."""
+    gone = delete(RegistrationToken).where(RegistrationToken.token == token)
+    if not tx.sql.execute(gone).rowcount:
+        raise errors.not_found("There is no such registration token")
+
+
+def _use_up(tx: Tx, token: str) -> None:
+    if not is_valid_token(tx, token):
+        raise errors.forbidden("The registration token is not valid any more")
+    tx.sql.execute(
+        update(RegistrationToken)
+        .where(RegistrationToken.token == token)
+        .values(uses=RegistrationToken.uses + 1)
+    )
+
+
+def _random_name() -> str:
+    return "".join(secrets.choice(string.ascii_lowercase) for _ in range(12))

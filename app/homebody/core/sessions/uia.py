@@ -1,0 +1,336 @@
+"""User-interactive authentication: proving once more who one is before something grave happens.
+
+A request without proof is answered by 401 with the possible ways (`flows` of `stages`) and a
+session; the client repeats it with the key `auth`. A session is good for one request: method,
+path, the user who asks and the rest of the body have to stay what they were when it began, so that
+nobody can make a person confirm one thing and do another. This module alone writes the table
+uia_sessions.
+
+Spec: client-server-api#user-interactive-authentication-api
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import orjson
+from sqlalchemy import Row, bindparam, delete, insert, select, update
+
+from homebody import errors
+from homebody.core.accounts import accounts, terms, validation
+from homebody.core.sessions import login, registration
+from homebody.errors import MatrixError, UiaRequiredError
+from homebody.models.accounts import UiaSession
+from homebody.spec.events import Json
+from homebody.storage.database import Database, Reader
+
+PASSWORD = "m.login.password"  # noqa: S105 - the name of a stage
+LIFETIME_MS = 3_600_000
+
+Flows = Sequence[Sequence[str]]
+
+_FIND = select(
+    UiaSession.endpoint,
+    UiaSession.user_id,
+    UiaSession.params_mac,
+    UiaSession.completed,
+    UiaSession.registration_token,
+    UiaSession.threepid,
+).where(
+    UiaSession.session_hash == bindparam("session_hash"),
+    UiaSession.created_ts > bindparam("born_after"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A request that wants proof."""
+
+    endpoint: str  # method and path
+    body: Json
+    user_id: str | None = None
+    may_change: bool = False
+    """Whether the body may differ between the requests of a session: whoever registers often asks
+    for the flows first, and for a name and a password afterwards."""
+
+    purpose: validation.Purpose | None = None
+    """What the address is for that the stage m.login.email.identity proves."""
+
+    @property
+    def auth(self) -> Json:
+        """The proof. Raises M_BAD_JSON when it is not an object."""
+        auth = self.body.get("auth")
+        if auth is not None and not isinstance(auth, dict):
+            raise errors.bad_json("auth must be an object")
+        return auth or {}
+
+    def params_mac(self, session_id: str) -> bytes | None:
+        """What a session keeps of the body, to recognise it."""
+        if self.may_change:
+            return None
+        params = {key: value for key, value in self.body.items() if key != "auth"}
+        text = orjson.dumps(params, option=orjson.OPT_SORT_KEYS)
+        return hmac.digest(session_id.encode(), text, "sha256")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far somebody has come."""
+
+    session_id: str | None = None
+    completed: list[str] = field(default_factory=list)
+    registration_token: str | None = None
+    email: validation.Validated | None = None
+    """The address that was proved, if one was; its session can be used up."""
+    account: accounts.Known | None = None
+    """The account whose password was given in this request, as it was then."""
+
+
+def require(db: Database, flows: Flows, attempt: Attempt) -> Progress:
+    """What was proved, once one of the flows is complete; the session is over then.
+
+    Waits for password hashes, so it has no place inside a write.
+    Raises the 401 that asks for (more) proof, M_FORBIDDEN for a session of another request or for
+    the password of another user.
+    """
+    auth = attempt.auth
+    stage = _text(auth, "type")
+    before, failure = _resume(db, attempt, _text(auth, "session"))
+    progress = before
+    if failure is None and stage is not None and stage not in progress.completed:
+        if stage == PASSWORD:
+            _must_be_the_users_own(db, attempt)
+        try:
+            progress = _try_stage(db, flows, attempt, progress, stage)
+        except MatrixError as error:
+            if error.status not in {401, 403}:
+                raise
+            failure = error
+    if failure is None and any(list(flow) == progress.completed for flow in flows):
+        if _end(db, progress):
+            return progress
+        before = progress = Progress()
+        failure = _no_such_session()
+    progress = _save(db, attempt, before, progress)
+    challenge: Json = {
+        "session": progress.session_id,
+        "flows": [{"stages": list(flow)} for flow in flows],
+        "params": _params(db, flows),
+        "completed": progress.completed,
+    }
+    raise UiaRequiredError(challenge, failure)
+
+
+def complete(db: Database, session_id: str, stage: str, auth: Json) -> None:
+    """Complete a stage on a page of ours; the client then repeats its request with the session.
+
+    For stages that ask nothing of an account: m.login.dummy, m.login.registration_token,
+    m.login.terms.
+    Raises M_UNRECOGNIZED for other stages, M_UNKNOWN for an unknown session, and as the stage does.
+    Spec: client-server-api#fallback
+    """
+    with db.read() as tx:
+        before = _find(tx, session_id)
+    if before is None:
+        raise _no_such_session()
+    if stage in before.completed:
+        return
+    token = before.registration_token
+    if stage == registration.TOKEN:
+        token = _check_registration_token(db, auth)
+    elif stage not in {registration.DUMMY, terms.STAGE}:
+        raise errors.unrecognized(f"{stage} can't be completed on a page")
+    completed = [*before.completed, stage]
+    _keep(db, before, replace(before, completed=completed, registration_token=token))
+
+
+def _params(db: Database, flows: Flows) -> Json:
+    """What clients have to show for the stages of these flows."""
+    if any(terms.STAGE in flow for flow in flows):
+        return {terms.STAGE: terms.params(db.server.config)}
+    return {}
+
+
+def _no_such_session() -> MatrixError:
+    return errors.unknown("This session is not known or has expired", 401)
+
+
+def _row(tx: Reader, session_id: str) -> Row[Any] | None:
+    """Return a session that has not expired."""
+    key = {"session_hash": _hash_of(session_id), "born_after": tx.now_ms - LIFETIME_MS}
+    row: Row[Any] | None = tx.sql.execute(_FIND, key).first()
+    return row
+
+
+def _find(tx: Reader, session_id: str) -> Progress | None:
+    """Return how far a session has come that has not expired."""
+    row = _row(tx, session_id)
+    return None if row is None else _progress(session_id, row)
+
+
+def _progress(session_id: str, row: Row[Any]) -> Progress:
+    email = None if row.threepid is None else validation.Validated(**row.threepid)
+    return Progress(session_id, row.completed, row.registration_token, email)
+
+
+def _resume(
+    db: Database, attempt: Attempt, session_id: str | None
+) -> tuple[Progress, MatrixError | None]:
+    """Where the session of this id stands, or the beginning and why there is no such session."""
+    if session_id is None:
+        return Progress(), None
+    with db.read() as tx:
+        row = _row(tx, session_id)
+    if row is None:
+        return Progress(), _no_such_session()
+    if (row.endpoint, row.user_id, row.params_mac) != (
+        attempt.endpoint,
+        attempt.user_id,
+        attempt.params_mac(session_id),
+    ):
+        raise errors.forbidden("This session was begun for another request")
+    return _progress(session_id, row), None
+
+
+def _try_stage(
+    db: Database, flows: Flows, attempt: Attempt, progress: Progress, stage: str
+) -> Progress:
+    """The progress with this stage completed.
+
+    Raises M_UNRECOGNIZED (401) when it is not the turn of this stage, or as the stage does.
+    """
+    done = len(progress.completed)
+    turns = {flow[done] for flow in flows if list(flow[:done]) == progress.completed}
+    if stage not in turns:
+        raise errors.unrecognized(f"{stage} is not a stage that comes next", 401)
+    if stage == PASSWORD:
+        progress = replace(progress, account=_check_password(db, attempt))
+    elif stage == registration.TOKEN:
+        token = _check_registration_token(db, attempt.auth)
+        progress = replace(progress, registration_token=token)
+    elif stage == registration.EMAIL:
+        progress = replace(progress, email=_check_email(db, attempt))
+    return replace(progress, completed=[*progress.completed, stage])
+
+
+def _must_be_the_users_own(db: Database, attempt: Attempt) -> None:
+    """Raises M_FORBIDDEN for a proof that names another user than the one who asks.
+
+    A 403 and not a new challenge, as other servers do and clients expect: to ask for another
+    password would not help. Whether the password is right is not looked at, nor whether there is
+    such a user.
+    """
+    name = login.name_of(db, attempt.auth)
+    if name is None:
+        return
+    with db.read() as tx:
+        account = accounts.find_by_name(tx, name)
+    if account is None or account.user_id != attempt.user_id:
+        raise errors.forbidden("This is not your user name")
+
+
+def _check_password(db: Database, attempt: Attempt) -> accounts.Known:
+    """Return the account that has this password. Raises M_FORBIDDEN when it is wrong."""
+    password = _text(attempt.auth, "password")
+    if password is None:
+        raise errors.missing_param("auth has no password")
+    return login.by_password(db, attempt.user_id or "", password)
+
+
+def _check_registration_token(db: Database, auth: Json) -> str:
+    token = _text(auth, "token")
+    if token is None:
+        raise errors.missing_param("auth has no token")
+    with db.read() as tx:
+        if not registration.is_valid_token(tx, token):
+            raise errors.forbidden("This registration token is not valid")
+    return token
+
+
+def _check_email(db: Database, attempt: Attempt) -> validation.Validated:
+    """Raises M_THREEPID_AUTH_FAILED until the link in the mail was opened."""
+    auth = attempt.auth
+    credentials = auth.get("threepid_creds") or auth.get("threepidCreds")  # as r0 had it first
+    if not isinstance(credentials, dict):
+        raise errors.missing_param("auth has no threepid_creds")
+    sid, client_secret = credentials.get("sid"), credentials.get("client_secret")
+    if not isinstance(sid, str) or not isinstance(client_secret, str):
+        raise errors.bad_json("threepid_creds must have the texts sid and client_secret")
+    if attempt.purpose is None:
+        raise errors.unrecognized("An e-mail address is no proof for this", 401)
+    with db.read() as tx:
+        return validation.check(tx, attempt.purpose, sid, client_secret)
+
+
+def _email_to_keep(progress: Progress) -> Json | None:
+    return None if progress.email is None else asdict(progress.email)
+
+
+def _save(db: Database, attempt: Attempt, before: Progress, progress: Progress) -> Progress:
+    """Return the progress with its session, which is now kept. Sessions that are too old go."""
+    if progress.session_id is not None:
+        return progress if progress == before else _keep(db, before, progress)
+    session_id = secrets.token_urlsafe(24)
+    with db.write() as tx:
+        tx.sql.execute(delete(UiaSession).where(UiaSession.created_ts <= tx.now_ms - LIFETIME_MS))
+        tx.sql.execute(
+            insert(UiaSession),
+            {
+                "session_hash": _hash_of(session_id),
+                "created_ts": tx.now_ms,
+                "endpoint": attempt.endpoint,
+                "user_id": attempt.user_id,
+                "params_mac": attempt.params_mac(session_id),
+                "completed": progress.completed,
+                "registration_token": progress.registration_token,
+                "threepid": _email_to_keep(progress),
+            },
+        )
+    return replace(progress, session_id=session_id)
+
+
+def _keep(db: Database, before: Progress, progress: Progress) -> Progress:
+    """Write down how far a session has come since `before`, and return what is kept now.
+
+    The page of a stage and the client use a session at the same time. If another request has come
+    further meanwhile, its progress stays, and the client of this one tries its stage again.
+    """
+    session_id = progress.session_id or ""
+    change = update(UiaSession).where(UiaSession.session_hash == _hash_of(session_id))
+    with db.write() as tx:
+        now = _find(tx, session_id)
+        if now is not None and now.completed != before.completed:
+            return now
+        tx.sql.execute(
+            change.values(
+                completed=progress.completed,
+                registration_token=progress.registration_token,
+                threepid=_email_to_keep(progress),
+            )
+        )
+    return progress
+
+
+def _end(db: Database, progress: Progress) -> bool:
+    """End the session; return False when another request has done so: it is good for one."""
+    if progress.session_id is None:
+        return True
+    kept = UiaSession.session_hash == _hash_of(progress.session_id)
+    with db.write() as tx:
+        return bool(tx.sql.execute(delete(UiaSession).where(kept)).rowcount)
+
+
+def _hash_of(session_id: str) -> bytes:
+    return hashlib.sha256(session_id.encode()).digest()
+
+
+def _text(auth: Json, key: str) -> str | None:
+    value = auth.get(key)
+    if value is not None and not isinstance(value, str):
+        raise errors.bad_json(f"auth.{key} must be a string")
+    return value

@@ -1,0 +1,161 @@
+"""Whose keys a client should ask for anew, and whose are none of its business any more.
+
+A client hears of users who share a room with it and whose keys have changed
+(encryption/device_list_changes.py), of those with whom it has come to share a room, as it may know
+old keys of theirs, and of those with whom it shares none any more. That is worked out from the
+memberships, and kept nowhere: mostly, all joins and leaves are in the timelines that the response
+contains anyway.
+
+Spec: client-server-api#tracking-the-device-list-for-a-user,
+client-server-api#e2e-extensions-to-sync
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+from sqlalchemy import bindparam, select, text
+
+from homebody.core.encryption import device_list_changes
+from homebody.core.events import rows, state
+from homebody.core.sync import memberships
+from homebody.core.sync.memberships import Memberships
+from homebody.core.sync.spans import Span
+from homebody.models.base import NOW_AND_LATER
+from homebody.models.rooms import Room
+from homebody.models.state import StateInterval
+from homebody.spec import filters
+from homebody.storage.database import Reader
+
+Moves = set[tuple[str, str]]
+"""(room_id, user_id) of who has come, gone or else changed their membership."""
+
+# all memberships by name, as the index has the position behind them
+_MOVED = (
+    select(Room.room_id, StateInterval.state_key)
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .where(
+        Room.room_id.in_(bindparam("room_ids", expanding=True)),
+        StateInterval.to_position == NOW_AND_LATER,
+        StateInterval.membership.in_(("join", "leave", "ban", "invite", "knock")),
+        StateInterval.event_position > bindparam("since"),
+    )
+)
+_WERE_JOINED = text(
+    "SELECT rooms.room_id, state_intervals.state_key FROM json_each(:moves) AS one"
+    " JOIN rooms ON rooms.room_id = json_extract(one.value, '$[0]')"
+    " JOIN state_intervals ON state_intervals.room_number = rooms.number"
+    " AND state_intervals.type = 'm.room.member'"
+    " AND state_intervals.state_key = json_extract(one.value, '$[1]')"
+    " AND state_intervals.from_position <= :since AND state_intervals.to_position > :since"
+    " AND state_intervals.membership = 'join'"
+)
+_JOINED_THEN = select(StateInterval.state_key).where(
+    StateInterval.room_number == rows.ROOM_NUMBER,
+    StateInterval.type == state.MEMBER,
+    StateInterval.from_position <= bindparam("since"),
+    StateInterval.to_position > bindparam("since"),
+    StateInterval.membership == "join",
+)
+_ROOMS_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLists:
+    """Users whose keys a client should ask for (again), and users whom it should forget."""
+
+    changed: list[str]
+    left: list[str]
+    came: frozenset[str] = frozenset()
+    """Users who have joined a room of the user since, or are in one that the user has joined."""
+
+    def __bool__(self) -> bool:
+        return bool(self.changed or self.left)
+
+
+NOTHING: Final = DeviceLists([], [])
+
+
+def since(tx: Reader, user_id: str, position: int) -> DeviceLists:
+    """What a client has missed that knows all up to `position`."""
+    mine = memberships.since(tx, user_id, position, filters.EVERYTHING.room)
+    known = mine.joined - mine.newly_joined
+    busy = memberships.with_events_since(tx, known, position, tx.position)
+    return _compare(tx, user_id, position, mine, _moved(tx, busy, position))
+
+
+def in_answer(
+    tx: Reader, user_id: str, position: int, mine: Memberships, spans: Collection[Span]
+) -> DeviceLists:
+    """The same for an answer of /sync about all rooms, whose timelines have been read."""
+    moves: Moves = set()
+    gaps: list[str] = []
+    for span in spans:
+        if span.is_new:
+            continue
+        if span.is_limited or span.is_filtered:
+            gaps.append(span.room_id)
+        else:
+            moves |= {
+                (span.room_id, event.state_key)
+                for event in span.timeline
+                if event.type == state.MEMBER and event.state_key is not None
+            }
+    if gaps:
+        moves |= _moved(tx, gaps, position)
+    return _compare(tx, user_id, position, mine, moves)
+
+
+def _compare(
+    tx: Reader, user_id: str, position: int, mine: Memberships, moves: Moves
+) -> DeviceLists:
+    changed = device_list_changes.since(tx, user_id, position)
+    if not (changed or moves or mine.newly_joined or mine.left or mine.interrupted):
+        return NOTHING
+    came, went = _came_and_went(tx, position, moves)
+    for room_id in mine.newly_joined:
+        came |= state.joined_users(tx, room_id)
+    left = {room.room_id for room in mine.left if room.was_joined}
+    for room_id in left | mine.interrupted:
+        asked = {"room_id": room_id, "since": position}
+        went.update(tx.sql.execute(_JOINED_THEN, asked).scalars())
+    for room_id in state.joined_rooms(tx, user_id):
+        if not went:
+            break
+        went -= state.joined_users(tx, room_id)
+    me = {user_id}
+    return DeviceLists(sorted(changed | (came - me)), sorted(went - me), frozenset(came - me))
+
+
+def _came_and_went(tx: Reader, position: int, moves: Moves) -> tuple[set[str], set[str]]:
+    """(who is in a room in which they were not, who is not in a room in which they were).
+
+    Most changes are neither, but new names and pictures.
+    """
+    came: set[str] = set()
+    went: set[str] = set()
+    if not moves:
+        return came, went
+    asked = {"moves": orjson.dumps(list(moves)).decode(), "since": position}
+    were_joined = {(row.room_id, row.state_key) for row in tx.sql.execute(_WERE_JOINED, asked)}
+    for move in moves:
+        room_id, other = move
+        is_joined = other in state.joined_users(tx, room_id)
+        if is_joined and move not in were_joined:
+            came.add(other)
+        elif not is_joined and move in were_joined:
+            went.add(other)
+    return came, went
+
+
+def _moved(tx: Reader, room_ids: Collection[str], position: int) -> Moves:
+    """Whose membership of these rooms has changed since."""
+    found: Moves = set()
+    rooms = list(room_ids)
+    for at in range(0, len(rooms), _ROOMS_AT_ONCE):
+        asked = {"room_ids": rooms[at : at + _ROOMS_AT_ONCE], "since": position}
+        found |= {(row.room_id, row.state_key) for row in tx.sql.execute(_MOVED, asked)}
+    return found

@@ -1,0 +1,218 @@
+"""The rooms that an answer of /sync is about: where the user is, was, or could be.
+
+Spec: client-server-api#syncing (join, invite, knock, leave)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence, Set
+from dataclasses import dataclass, field
+
+from sqlalchemy import bindparam, select
+
+from homebody.core.events import state
+from homebody.core.rooms import membership
+from homebody.core.user_data import ignored_users
+from homebody.models.base import NOW_AND_LATER
+from homebody.models.events import StoredEvent
+from homebody.models.rooms import ForgottenRoom, Room
+from homebody.models.state import StateInterval
+from homebody.spec import filters
+from homebody.spec.filters import RoomFilter
+from homebody.storage.database import Reader
+
+_OWN = (
+    select(
+        Room.room_id,
+        StateInterval.membership,
+        StateInterval.from_position,
+        StateInterval.to_position,
+        StateInterval.event_position,
+    )
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .where(StateInterval.state_key == bindparam("user_id"), StateInterval.membership.is_not(None))
+)
+_OWN_NOW = _OWN.where(StateInterval.to_position == NOW_AND_LATER)
+_OWN_CHANGED = _OWN.where(StateInterval.to_position > bindparam("since")).order_by(
+    StateInterval.from_position
+)
+_CHANGED_ROOMS = (
+    select(Room.room_id)
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .where(
+        StateInterval.state_key == bindparam("user_id"),
+        StateInterval.membership.is_not(None),
+        StateInterval.to_position == NOW_AND_LATER,
+        StateInterval.from_position > bindparam("since"),
+    )
+)
+_FORGOTTEN = select(ForgottenRoom.room_id).where(ForgottenRoom.user_id == bindparam("user_id"))
+_BUSY_IN_RANGE = (
+    select(StoredEvent.room_id)
+    .distinct()
+    .where(StoredEvent.position > bindparam("since"), StoredEvent.position <= bindparam("upto"))
+)
+_BUSY_OF_ROOMS = select(Room.room_id).where(
+    Room.room_id.in_(bindparam("room_ids", expanding=True)),
+    Room.last_position > bindparam("since"),
+)
+_SHORT_RANGE = 1000
+"""Positions that are cheaper to walk through than to ask each room for its last one."""
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class LeftRoom:
+    """A room that the user has left: its events up to then are still to be sent."""
+
+    room_id: str
+    since: int
+    """What the client has seen of it; 0: nothing."""
+    upto: int
+    member_position: int
+    """Where the event of the leave stands."""
+    was_joined: bool = False
+    """Whether the user was in the room when the client last looked."""
+
+
+@dataclass(slots=True)
+class Memberships:
+    """The rooms of an answer, by what the user is in them."""
+
+    joined: Set[str]
+    """All rooms that the user is in, with or without news."""
+    newly_joined: set[str] = field(default_factory=set)
+    """Those of them that the client does not know yet."""
+    left: list[LeftRoom] = field(default_factory=list)
+    invited: list[str] = field(default_factory=list)
+    knocked: list[str] = field(default_factory=list)
+    interrupted: set[str] = field(default_factory=set)
+    """Rooms left since, in which the user is again, or to which they may come back."""
+
+
+def since(tx: Reader, user_id: str, position: int, room_filter: RoomFilter) -> Memberships:
+    """The rooms of an answer for a client that has seen all up to `position`; 0: nothing."""
+    mine = _since(tx, user_id, position, room_filter)
+    if mine.invited:
+        mine.invited = _welcome(tx, user_id, mine.invited)
+    return mine
+
+
+def _since(tx: Reader, user_id: str, position: int, room_filter: RoomFilter) -> Memberships:
+    if position == 0:
+        return _at_first(tx, user_id, room_filter)
+    joined = state.joined_rooms(tx, user_id)
+    mine = Memberships(joined)
+    changed = _changed(tx, user_id, position)
+    if changed:
+        _sort_in(
+            tx, user_id, position, {one for one in changed if _is_wanted(room_filter, one)}, mine
+        )
+    if room_filter.rooms is not None or room_filter.not_rooms:
+        mine.joined = {room for room in joined if _is_wanted(room_filter, room)}
+    return mine
+
+
+def _changed(tx: Reader, user_id: str, position: int) -> set[str]:
+    """The rooms in which the user's membership has changed."""
+    lately = tx.caches.lately
+    if lately.knows(position, tx.position) and lately.memberships <= position:
+        return set()
+    asked = {"user_id": user_id, "since": position}
+    return set(tx.sql.execute(_CHANGED_ROOMS, asked).scalars())
+
+
+def with_events_since(tx: Reader, room_ids: Collection[str], position: int, upto: int) -> list[str]:
+    """Those of the rooms that have events after `position`."""
+    lately = tx.caches.lately
+    if lately.knows(position, upto):
+        return list(
+            {room_id for _, room_id in lately.events(position, upto)}.intersection(room_ids)
+        )
+    if upto - position <= _SHORT_RANGE:
+        busy = tx.sql.execute(_BUSY_IN_RANGE, {"since": position, "upto": upto}).scalars()
+        return [room_id for room_id in busy if room_id in room_ids]
+    found: list[str] = []
+    asked = list(room_ids)
+    for at in range(0, len(asked), _AT_ONCE):
+        some = {"room_ids": asked[at : at + _AT_ONCE], "since": position}
+        found += tx.sql.execute(_BUSY_OF_ROOMS, some).scalars()
+    return found
+
+
+def _welcome(tx: Reader, user_id: str, room_ids: list[str]) -> list[str]:
+    """The rooms without those to which somebody invites whom the user ignores; none if they block.
+
+    Spec: client-server-api#ignoring-users, client-server-api#invite-permission
+    """
+    if membership.has_blocked_invites(tx, user_id):
+        return []
+    ignored = ignored_users.of(tx, user_id)
+    if not ignored:
+        return room_ids
+    own = {room_id: state.current(tx, room_id, state.MEMBER, user_id) for room_id in room_ids}
+    return [room_id for room_id, invite in own.items() if invite and invite.sender not in ignored]
+
+
+def _at_first(tx: Reader, user_id: str, room_filter: RoomFilter) -> Memberships:
+    """All rooms, for a client that knows none."""
+    own = [
+        row
+        for row in tx.sql.execute(_OWN_NOW, {"user_id": user_id})
+        if _is_wanted(room_filter, row.room_id)
+    ]
+    joined = {row.room_id for row in own if row.membership == "join"}
+    mine = Memberships(joined, newly_joined=set(joined))
+    mine.invited = [row.room_id for row in own if row.membership == "invite"]
+    mine.knocked = [row.room_id for row in own if row.membership == "knock"]
+    if room_filter.include_leave:
+        forgotten = set(tx.sql.execute(_FORGOTTEN, {"user_id": user_id}).scalars())
+        mine.left = [
+            LeftRoom(row.room_id, 0, row.from_position, row.event_position)
+            for row in own
+            if row.membership in {"leave", "ban"} and row.room_id not in forgotten
+        ]
+    return mine
+
+
+def _sort_in(tx: Reader, user_id: str, position: int, changed: set[str], mine: Memberships) -> None:
+    """Find for each room in which the user's membership has changed what to tell of it."""
+    course: dict[str, list[tuple[str, int, int]]] = {room_id: [] for room_id in changed}
+    asked = {"user_id": user_id, "since": position}
+    query = _OWN_CHANGED.where(Room.room_id.in_(changed))
+    for row in tx.sql.execute(query, asked):
+        course[row.room_id].append((row.membership, row.from_position, row.event_position))
+    forgotten = set(tx.sql.execute(_FORGOTTEN, {"user_id": user_id}).scalars())
+    for room_id, steps in course.items():
+        now, began, event_position = steps[-1]
+        was_joined = steps[0][0] == "join" and steps[0][1] <= position
+        is_left = any(membership != "join" for membership, _, _ in steps)
+        if was_joined and is_left and now in {"join", "invite", "knock"}:
+            mine.interrupted.add(room_id)
+        if now == "join":
+            if not was_joined or is_left:
+                mine.newly_joined.add(room_id)
+        elif now == "invite":
+            mine.invited.append(room_id)
+        elif now == "knock":
+            mine.knocked.append(room_id)
+        elif not _was_outside(steps, position):
+            seen = position if was_joined else 0
+            mine.left.append(LeftRoom(room_id, seen, began, event_position, was_joined))
+        elif room_id not in forgotten:
+            mine.left.append(LeftRoom(room_id, began - 1, began, event_position))
+
+
+def _was_outside(steps: Sequence[tuple[str, int, int]], position: int) -> bool:
+    """Whether the user had left before `position` and has not been in the room since.
+
+    Such a client has seen what there is to see. What is new is an unban, or a ban after a leave:
+    of the room's events only that one is sent.
+    """
+    first, began, _ = steps[0]
+    had_left = first in {"leave", "ban"} and began <= position
+    return had_left and all(membership != "join" for membership, _, _ in steps)
+
+
+def _is_wanted(room_filter: RoomFilter, room_id: str) -> bool:
+    return filters.admits_room(room_filter, room_id)

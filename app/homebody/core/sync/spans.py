@@ -1,0 +1,255 @@
+"""Which part of a room's history an answer covers, and the events of it that are shown.
+
+All rooms of an answer are asked for at once: their spans go into the statement as one JSON object,
+and the database looks each of them up by its index. No query per room.
+
+Only a filter needs a search of each room. It looks at a bounded number of events; where it stops
+before the beginning of the span, the timeline is limited and its token goes on from there.
+Spec: client-server-api#syncing (timeline, limited, prev_batch)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+import orjson
+from sqlalchemy import bindparam, select, text
+
+from homebody.core.events import client_events, erasure, visibility
+from homebody.core.user_data import ignored_users
+from homebody.models.events import StoredEvent
+from homebody.runtime import event_loop
+from homebody.spec import filters
+from homebody.spec.filters import RoomEventFilter
+from homebody.storage.caches import ClientEvent
+from homebody.storage.database import Reader
+
+DEFAULT_LIMIT = 10
+MAX_LIMIT = 500
+_SCANNED_AT_ONCE: Final = 200
+_MAX_SCANNED: Final = 5000
+"""How many events of a room are looked at to find those that a filter admits."""
+_MAX_SCANNED_IN_ALL: Final = 50_000
+"""And of all rooms of an answer; each room gets one look, however many there are."""
+_DECODED: Final = 5
+"""For so many events one counts that has to be decoded, as the filter asks what is in it."""
+ROOMS_BETWEEN_BREATHS = 20
+
+_NEWEST = text(
+    # json_each is SQLite's; PostgreSQL will say LATERAL
+    "SELECT events.room_id, events.position FROM json_each(:spans) AS span"
+    " JOIN events ON events.position IN ("
+    "  SELECT position FROM events WHERE room_id = span.key"
+    "  AND position > json_extract(span.value, '$[0]')"
+    "  AND position <= json_extract(span.value, '$[1]')"
+    "  ORDER BY position DESC LIMIT :count)"
+    " ORDER BY events.position"
+)
+_DOWN_FROM = (
+    select(StoredEvent.position, StoredEvent.type, StoredEvent.sender)
+    .where(
+        StoredEvent.room_id == bindparam("room_id"),
+        StoredEvent.position > bindparam("since"),
+        StoredEvent.position <= bindparam("upto"),
+    )
+    .order_by(StoredEvent.position.desc())
+    .limit(bindparam("count"))
+)
+
+
+@dataclass(slots=True)
+class Span:
+    """One room of an answer: the events after `since`, up to `upto`."""
+
+    room_id: str
+    since: int
+    """What the client has seen; 0: nothing of this room."""
+    upto: int
+    timeline: list[ClientEvent] = field(default_factory=list)
+    is_limited: bool = False
+    """There are older events in the span than those of the timeline."""
+    is_filtered: bool = False
+    """There may be events between those of the timeline that a filter kept back."""
+    unread_upto: int = 0
+    """Where the search for what a filter admits has stopped; 0: it has seen the whole span."""
+    is_ignored: bool = False
+    """There is nothing but what ignored users have said."""
+    boundary: int = 0
+    """The timeline begins after this position; the state section tells the state at it."""
+    history: visibility.History | None = None
+    """What the user may see of a room that they have left."""
+
+    @property
+    def state_upto(self) -> int | None:
+        """The last position whose state the user may know, if they are not in the room."""
+        return None if self.history is None else self.history.joined_until
+
+    @property
+    def is_new(self) -> bool:
+        """The client knows nothing of the room yet."""
+        return self.since == 0
+
+
+def fill(tx: Reader, user_id: str, spans: list[Span], event_filter: RoomEventFilter) -> None:
+    """Find the timeline of each span."""
+    limit = min(DEFAULT_LIMIT if event_filter.limit is None else event_filter.limit, MAX_LIMIT)
+    is_filtered = event_filter != _only_limited(event_filter)
+    if is_filtered:
+        found = _all_admitted(tx, spans, event_filter, limit + 1)
+    else:
+        found = _newest(tx, spans, limit + 1)
+    positions = [position for room in found.values() for position in room[-limit:]] if limit else []
+    events = {event.position: event for event in client_events.load(tx, positions)}
+    for span in tx.breathing(spans, ROOMS_BETWEEN_BREATHS):
+        shown = found.get(span.room_id, [])
+        is_cut = len(shown) > limit
+        shown = shown[len(shown) - limit :] if is_cut else shown
+        span.is_limited = is_cut or span.unread_upto > 0
+        span.is_filtered = is_filtered
+        span.boundary = shown[0] - 1 if shown else span.upto
+        if span.unread_upto and not is_cut:
+            span.boundary = span.unread_upto
+        there = [events[position] for position in shown if position in events]
+        if span.history is None:
+            seen = visibility.visible(tx, user_id, span.room_id, there)
+        else:
+            seen = [event for event in there if span.history.shows(event)]
+        if len(seen) < len(there):
+            seen = _after_hidden_state(span, there, seen)
+        span.timeline = erasure.hide(tx, user_id, ignored_users.without(tx, user_id, seen))
+        span.is_ignored = bool(seen) and not (span.timeline or span.is_limited or span.is_filtered)
+
+
+def _after_hidden_state(
+    span: Span, there: list[ClientEvent], seen: list[ClientEvent]
+) -> list[ClientEvent]:
+    """The visible events behind the last hidden one that has set state: the timeline begins there.
+
+    Who may not see how the state came about may know it all the same, and from its section.
+    """
+    upto = span.upto if span.state_upto is None else span.state_upto
+    shown = {event.position for event in seen}
+    hidden = [
+        event.position
+        for event in there
+        if event.state_key is not None and event.position not in shown and event.position <= upto
+    ]
+    if not hidden:
+        return seen
+    span.boundary = hidden[-1]
+    span.is_limited |= seen[:1] != [] and seen[0].position < span.boundary
+    return [event for event in seen if event.position > span.boundary]
+
+
+def _only_limited(event_filter: RoomEventFilter) -> RoomEventFilter:
+    """A filter that differs from this one in nothing that leaves events out."""
+    return RoomEventFilter(
+        limit=event_filter.limit,
+        lazy_load_members=event_filter.lazy_load_members,
+        include_redundant_members=event_filter.include_redundant_members,
+        unread_thread_notifications=event_filter.unread_thread_notifications,
+    )
+
+
+def _newest(tx: Reader, spans: Iterable[Span], count: int) -> dict[str, list[int]]:
+    """{room_id: positions of its newest events, oldest first}."""
+    found: dict[str, list[int]] = {}
+    recent, others = _of_late(tx, spans)
+    if recent:
+        first, last = (
+            min(span.since for span in recent.values()),
+            max(s.upto for s in recent.values()),
+        )
+        for position, room_id in tx.caches.lately.events(first, last):
+            span = recent.get(room_id)
+            if span is not None and span.since < position <= span.upto:
+                found.setdefault(room_id, []).append(position)
+        found = {room_id: positions[-count:] for room_id, positions in found.items()}
+    if others:
+        asked = orjson.dumps({span.room_id: (span.since, span.upto) for span in others}).decode()
+        for room_id, position in tx.sql.execute(_NEWEST, {"spans": asked, "count": count}):
+            found.setdefault(room_id, []).append(position)
+    return found
+
+
+def _of_late(tx: Reader, spans: Iterable[Span]) -> tuple[dict[str, Span], list[Span]]:
+    """The spans of which all is in memory, by room, and the others."""
+    lately = tx.caches.lately
+    recent: dict[str, Span] = {}
+    others: list[Span] = []
+    for span in spans:
+        if lately.knows(span.since, span.upto):
+            recent[span.room_id] = span
+        else:
+            others.append(span)
+    return recent, others
+
+
+def _all_admitted(
+    tx: Reader, spans: Iterable[Span], event_filter: RoomEventFilter, count: int
+) -> dict[str, list[int]]:
+    """{room_id: positions of the newest events that a filter admits, oldest first}."""
+    left = _MAX_SCANNED_IN_ALL
+    found: dict[str, list[int]] = {}
+    for span in spans:
+        found[span.room_id], scanned = _admitted(
+            tx, span, event_filter, count, min(_MAX_SCANNED, left)
+        )
+        left -= scanned
+    return found
+
+
+def _admitted(
+    tx: Reader, span: Span, event_filter: RoomEventFilter, count: int, most: int
+) -> tuple[list[int], int]:
+    """(positions of the newest events that a filter admits, for how many events that counts).
+
+    Sets `unread_upto` of a span of which `most` events were not all.
+    """
+    admitted: list[int] = []
+    upto, scanned = span.upto, 0
+    if not filters.admits_room(event_filter, span.room_id):
+        return admitted, scanned
+    while len(admitted) < count:
+        if scanned and scanned >= most:
+            span.unread_upto = upto
+            break
+        asked = {
+            "room_id": span.room_id,
+            "since": span.since,
+            "upto": upto,
+            "count": _SCANNED_AT_ONCE,
+        }
+        rows = tx.sql.execute(_DOWN_FROM, asked).all()
+        some, cost = _admitted_of(tx, span.room_id, rows, event_filter)
+        admitted += some
+        scanned += cost
+        if len(rows) < _SCANNED_AT_ONCE:
+            break
+        upto = rows[-1].position - 1
+        event_loop.breathe()
+    return sorted(admitted[:count]), scanned
+
+
+def _admitted_of(
+    tx: Reader, room_id: str, rows: Sequence[Any], event_filter: RoomEventFilter
+) -> tuple[list[int], int]:
+    """(positions of the rows that a filter admits, for how many events the search counts).
+
+    Only what the columns do not keep out is decoded.
+    """
+    by_columns = msgspec.structs.replace(event_filter, contains_url=None)
+    positions = [
+        row.position for row in rows if filters.matches(by_columns, row.type, row.sender, room_id)
+    ]
+    if event_filter.contains_url is None:
+        return positions, len(rows)
+    found = [
+        event.position
+        for event in client_events.load(tx, positions)
+        if filters.matches(event_filter, event.type, event.sender, room_id, event.content)
+    ]
+    return found, len(rows) + _DECODED * len(positions)

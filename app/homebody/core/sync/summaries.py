@@ -1,0 +1,120 @@
+"""What a room is called by who is in it: heroes and counts of members.
+
+Spec: client-server-api#calculating-the-display-name-for-a-room
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import orjson
+from sqlalchemy import bindparam, case, func, select, text
+
+from homebody.core.events import state
+from homebody.core.events.state import MemberSummary
+from homebody.models.base import NOW_AND_LATER
+from homebody.models.events import StoredEvent
+from homebody.models.rooms import Room
+from homebody.models.state import StateInterval
+from homebody.spec.events import Json
+from homebody.storage.database import Reader
+
+MAX_HEROES = 5
+_COUNTS = (
+    select(Room.room_id, StateInterval.membership, func.count())
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .where(
+        Room.room_id.in_(bindparam("room_ids", expanding=True)),
+        StateInterval.to_position == NOW_AND_LATER,
+        StateInterval.membership.in_(["join", "invite"]),
+    )
+    .group_by(Room.room_id, StateInterval.membership)
+)
+_SAYS = case((StateInterval.type == "m.room.name", "$.content.name"), else_="$.content.alias")
+_NAMED = (
+    select(Room.room_id)
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
+    .where(
+        Room.room_id.in_(bindparam("room_ids", expanding=True)),
+        StateInterval.type.in_(["m.room.name", "m.room.canonical_alias"]),
+        StateInterval.state_key == "",
+        StateInterval.to_position == NOW_AND_LATER,
+        # neither a name taken back, nor something that no client could show
+        func.json_type(StoredEvent.pdu, _SAYS) == "text",
+        func.json_extract(StoredEvent.pdu, _SAYS) != "",
+    )
+)
+_FIRST = text(
+    "SELECT rooms.room_id, state_intervals.state_key, state_intervals.membership"
+    " FROM json_each(:room_ids) AS one JOIN rooms ON rooms.room_id = one.value"
+    " JOIN state_intervals ON state_intervals.room_number = rooms.number"
+    " AND state_intervals.type = 'm.room.member'"
+    " AND state_intervals.state_key IN ("
+    "  SELECT state_key FROM state_intervals AS member WHERE member.room_number = rooms.number"
+    "  AND member.to_position = :now AND member.membership IS NOT NULL"
+    "  ORDER BY member.membership IN ('join', 'invite') DESC, member.from_position LIMIT :most)"
+    " AND state_intervals.to_position = :now ORDER BY state_intervals.from_position"
+)
+_AT_ONCE = 500
+
+
+def load(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, Json]:
+    """{room_id: its summary as it is now}, heroes only where the room has no name of its own."""
+    summaries: dict[str, Json] = {}
+    for some in _pieces(list(room_ids)):
+        named = set(tx.sql.execute(_NAMED, {"room_ids": some}).scalars())
+        for room_id, members in _members(tx, some).items():
+            summaries[room_id] = {
+                "m.joined_member_count": members.joined,
+                "m.invited_member_count": members.invited,
+            }
+            if room_id not in named:
+                summaries[room_id]["m.heroes"] = _heroes(members, user_id)
+    return summaries
+
+
+def _heroes(members: MemberSummary, user_id: str) -> list[str]:
+    """The first members but for the user, of those who are there or at least were."""
+    others = [(member, is_there) for member, is_there in members.first if member != user_id]
+    present = [member for member, is_there in others if is_there]
+    return (present or [member for member, _ in others])[:MAX_HEROES]
+
+
+def _members(tx: Reader, room_ids: list[str]) -> dict[str, MemberSummary]:
+    found: dict[str, MemberSummary] = {}
+    missing: list[str] = []
+    for room_id in room_ids:
+        known = tx.cached(state.MEMBERS, room_id)
+        if known is None:
+            missing.append(room_id)
+        else:
+            found[room_id] = known
+    if missing:
+        read = _read_members(tx, missing)
+        for room_id, members in read.items():
+            tx.fill(state.MEMBERS, room_id, members)
+        found |= read
+    return found
+
+
+def _read_members(tx: Reader, room_ids: list[str]) -> dict[str, MemberSummary]:
+    members = {room_id: MemberSummary(0, 0, []) for room_id in room_ids}
+    for room_id, membership, count in tx.sql.execute(_COUNTS, {"room_ids": room_ids}):
+        if membership == "join":
+            members[room_id].joined = count
+        else:
+            members[room_id].invited = count
+    asked = {
+        "room_ids": orjson.dumps(room_ids).decode(),
+        "now": NOW_AND_LATER,
+        "most": MAX_HEROES + 1,
+    }
+    for room_id, user_id, membership in tx.sql.execute(_FIRST, asked):
+        members[room_id].first.append((user_id, membership in {"join", "invite"}))
+    return members
+
+
+def _pieces(room_ids: list[str]) -> Iterable[list[str]]:
+    for at in range(0, len(room_ids), _AT_ONCE):
+        yield room_ids[at : at + _AT_ONCE]

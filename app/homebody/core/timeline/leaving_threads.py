@@ -1,0 +1,125 @@
+"""What relates to a reply in a thread leaves the thread once the reply is redacted.
+
+Reactions to a reply, say, then belong to the main timeline as the reply itself. A few of them leave
+in the write of the redaction. Where there are thousands, `follow` moves some in each write, as
+others would have to wait for all of them. If the server is killed meanwhile, the rest stays in the
+thread.
+Spec: client-server-api#redactions, client-server-api#threading
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Final
+
+import orjson
+from sqlalchemy import Row, bindparam, exists, func, select, text, update
+
+from homebody.core.events import client_events, relating
+from homebody.core.push import counts
+from homebody.models.events import StoredEvent
+from homebody.runtime import event_loop
+from homebody.storage.database import Database, Reader, Tx
+
+MOVED_AT_ONCE: Final = 300
+"""In one write; each takes some 30 µs."""
+_MAX_DEPTH: Final = 10
+"""How far the chain of events is followed that relate to one another below a reply in a thread."""
+
+_TARGETS = func.json_each(bindparam("targets")).table_valued("value")
+_POSITIONS = func.json_each(bindparam("positions")).table_valued("value")
+_THREAD = select(StoredEvent.thread_id).where(StoredEvent.event_id == bindparam("event_id"))
+_BELOW = text(
+    "WITH RECURSIVE below(event_id, position, level) AS ("
+    " SELECT :event_id, 0, 0 UNION ALL"
+    " SELECT child.event_id, child.position, below.level + 1"
+    " FROM below JOIN events AS child ON child.relates_to = below.event_id"
+    " WHERE below.level < :depth AND child.rel_type <> 'm.thread'"
+    " AND child.thread_id IS NOT NULL)"
+    " SELECT position FROM below WHERE level > 0 LIMIT :count"
+)
+_LEAVE = (
+    update(StoredEvent)
+    .where(StoredEvent.position.in_(select(_POSITIONS.c.value)), StoredEvent.thread_id.is_not(None))
+    .values(thread_id=None)
+)
+_ROOM_IF_REDACTED = select(StoredEvent.room_id).where(
+    StoredEvent.event_id == bindparam("event_id"), StoredEvent.redacted_by.is_not(None)
+)
+_WITH_CHILDREN = select(_TARGETS.c.value).where(
+    exists().where(StoredEvent.relates_to == _TARGETS.c.value).correlate(_TARGETS)
+)
+_CHILDREN = (
+    select(StoredEvent.position, StoredEvent.event_id, StoredEvent.thread_id)
+    .where(
+        StoredEvent.relates_to == bindparam("target"),
+        StoredEvent.position > bindparam("after"),
+        StoredEvent.rel_type != relating.THREAD,
+    )
+    .order_by(StoredEvent.position)
+    .limit(bindparam("count"))
+)
+_Child = Row[int, str, str | None]
+
+
+def thread_of(tx: Reader, event_id: str) -> str | None:
+    """Return the thread to which an event belongs; None: the main timeline, or it was redacted."""
+    thread_id: str | None = tx.sql.execute(_THREAD, {"event_id": event_id}).scalar()
+    return thread_id
+
+
+def at_once(tx: Tx, room_id: str, event_id: str, thread_id: str) -> None:
+    """Move what relates to an event of a thread out of it, unless that is much: see `follow`."""
+    asked = {"event_id": event_id, "depth": _MAX_DEPTH, "count": MOVED_AT_ONCE + 1}
+    found = list(tx.sql.execute(_BELOW, asked).scalars())
+    if len(found) <= MOVED_AT_ONCE:
+        _move(tx, room_id, thread_id, found)
+
+
+def follow(db: Database, event_id: str) -> None:
+    """Move what still relates to a redacted event of a thread out of it, some in each write.
+
+    Does nothing for an event that was not redacted.
+    """
+    with db.read() as tx:
+        room_id = tx.sql.execute(_ROOM_IF_REDACTED, {"event_id": event_id}).scalar()
+    level = [event_id] if room_id is not None else []
+    for _ in range(_MAX_DEPTH):
+        below: list[str] = []
+        for page in _pages(db, level):
+            threads = {it.thread_id for it in page if it.thread_id is not None}
+            for thread_id in threads:
+                positions = [it.position for it in page if it.thread_id == thread_id]
+                with db.write() as writing:
+                    _move(writing, str(room_id), thread_id, positions)
+            below += [it.event_id for it in page]
+        level = below
+
+
+def _pages(db: Database, targets: list[str]) -> Iterator[list[_Child]]:
+    """Yield what relates to these events, so many at a time."""
+    for at in range(0, len(targets), MOVED_AT_ONCE):
+        asked = {"targets": orjson.dumps(targets[at : at + MOVED_AT_ONCE]).decode()}
+        with db.read() as tx:
+            parents = list(tx.sql.execute(_WITH_CHILDREN, asked).scalars())
+        for parent in parents:
+            after = 0
+            while page := _page(db, parent, after):
+                yield page
+                after = page[-1].position
+
+
+def _page(db: Database, target: str, after: int) -> list[_Child]:
+    event_loop.breathe()
+    asked = {"target": target, "after": after, "count": MOVED_AT_ONCE}
+    with db.read() as tx:
+        return list(tx.sql.execute(_CHILDREN, asked))
+
+
+def _move(tx: Tx, room_id: str, thread_id: str, positions: Collection[int]) -> None:
+    if not positions:
+        return
+    tx.sql.execute(_LEAVE, {"positions": orjson.dumps(list(positions)).decode()})
+    for position in positions:
+        tx.forget(client_events.CLIENT_EVENTS, position)
+    counts.move_to_main(tx, room_id, thread_id, positions)

@@ -1,0 +1,178 @@
+"""What a local user may do in a room, beyond what the rules between servers ask.
+
+The authorization rules say which events a server must accept from others; they leave to each
+server to keep its own users from the rest: redacting each other's messages, speaking in the name of
+somebody who was banned, locking out the whole server. `timeline.send` asks here for every event
+that a local user sends, whichever endpoint it came by, so that what may be done is the stricter of
+both.
+
+Spec: client-server-api#room-events, client-server-api#size-limits
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from homebody import errors
+from homebody.core.events import rows, state
+from homebody.spec import event_auth, events, identifiers, room_state, server_acl
+from homebody.spec.events import Event, Json, StateKey
+
+if TYPE_CHECKING:
+    from homebody.core.timeline.store import Draft
+    from homebody.storage.database import Reader
+
+REDACTION: Final = "m.room.redaction"
+SERVER_ACL: Final = "m.room.server_acl"
+ENCRYPTION: StateKey = ("m.room.encryption", "")
+THIRD_PARTY_INVITE: Final = "third_party_invite"
+"""The key in a member event by which the owner of an invited address comes in."""
+KICKABLE: Final = frozenset({"join", "invite", "knock", "ban"})
+"""What somebody can be made to leave; the end of a ban is a leave as well."""
+NEVER_REDACTED: Final = {
+    room_state.CREATE[0]: "Without its first event the room would be broken",
+    SERVER_ACL: "An access control list without its content denies every server",
+    ENCRYPTION[0]: "Encryption can't be turned off again",
+}
+
+State = dict[StateKey, Event]
+"""The entries of the room's state that the authorization rules ask for."""
+
+
+def check_size(content: Json) -> None:
+    """Raise M_TOO_LARGE for content that fits into no event.
+
+    Hashing and signing go through every value, while nobody else can write. This takes a hundredth
+    of their time; views ask it before they write.
+    """
+    if len(orjson.dumps(content)) > events.MAX_BYTES:
+        raise errors.too_large(f"The event is larger than {events.MAX_BYTES} bytes")
+
+
+def check_form(draft: Draft) -> None:
+    """Check what costs nothing to check, before the room's state is looked at.
+
+    Raises M_TOO_LARGE, M_INVALID_PARAM for an event without a type.
+    """
+    check_size(draft.content)
+    if not draft.type:
+        raise errors.invalid_param("The type of an event can't be empty")
+    for name, value in (
+        ("type", draft.type),
+        ("state_key", draft.state_key or ""),
+        ("room_id", draft.room_id),
+    ):
+        if not identifiers.has_at_most_255_bytes(value):
+            raise errors.too_large(f"{name} is longer than {identifiers.MAX_BYTES} bytes")
+
+
+def check(tx: Reader, draft: Draft, known: State) -> None:
+    """Check an event that the authorization rules allow; `known` is the state that they asked for.
+
+    Raises M_FORBIDDEN, M_NOT_FOUND for a redaction of what is not there, M_USER_SUSPENDED,
+    M_MISSING_PARAM and M_BAD_JSON for content that makes no sense.
+    """
+    rule = _RULES.get(draft.type)
+    if rule is not None:
+        rule(tx, draft, known)
+
+
+def _check_redaction(tx: Reader, draft: Draft, known: State) -> None:
+    """Check that a redaction is of one's own event, or that the sender has the power for others.
+
+    By the rules between servers, the users of one server may redact each other's events, and since
+    version 11 a state event can look like a redaction.
+    """
+    if draft.state_key is not None:
+        raise errors.forbidden("A redaction is not a state event")
+    if draft.redacts is None:
+        raise errors.missing_param("A redaction says in `redacts` which event it is about")
+    found = rows.find(tx, draft.redacts)
+    if found is None or found[1].room_id != draft.room_id:
+        raise errors.not_found("There is no such event in this room")
+    target, requester = found[1], draft.requester
+    if target.state_key is not None and target.type in NEVER_REDACTED:
+        raise errors.forbidden(NEVER_REDACTED[target.type])
+    if target.sender == draft.sender:
+        return
+    if requester is not None and requester.is_suspended:
+        raise errors.user_suspended()
+    is_admin = requester is not None and requester.is_admin
+    if is_admin and room_state.domain_of(target.sender) == tx.server.name:
+        return  # administrators of the server may redact what its users have sent
+    levels = event_auth.power_levels(known)
+    if levels.of_user(draft.sender) < levels.to_redact:
+        raise errors.forbidden(f"You need power level {levels.to_redact} to redact this event")
+
+
+def _check_aliases(_tx: Reader, draft: Draft, known: State) -> None:
+    """Check m.room.aliases as any other state.
+
+    Up to version 5 the rules let any user of a server list its aliases, even from outside the room.
+    Servers did that for their users; there is nothing left for which clients would have to.
+    """
+    if event_auth.membership(known, draft.sender) != "join":
+        raise errors.forbidden("You are not in this room")
+    levels = event_auth.power_levels(known)
+    required = levels.to_send(draft.type, is_state=draft.state_key is not None)
+    if levels.of_user(draft.sender) < required:
+        raise errors.forbidden(f"You need power level {required} for {draft.type}")
+
+
+def _check_member(_tx: Reader, draft: Draft, known: State) -> None:
+    membership, target = draft.content.get("membership"), draft.state_key or ""
+    if membership == "invite" and THIRD_PARTY_INVITE in draft.content:
+        _check_may_invite_now(draft, known)
+    is_kick = membership == "leave" and target != draft.sender
+    # the rules let a member with the power kick anybody, also those who never were there
+    if is_kick and event_auth.membership(known, target) not in KICKABLE:
+        raise errors.forbidden(f"{target} is not in this room")
+
+
+def _check_may_invite_now(draft: Draft, known: State) -> None:
+    """Check that whoever invited an address could still invite its owner.
+
+    The rules ask that only when the address is invited: a member could prepare an invite, be
+    banned, and let a second account in by it.
+    """
+    levels = event_auth.power_levels(known)
+    if event_auth.membership(known, draft.sender) != "join":
+        raise errors.forbidden(f"{draft.sender}, who sent the invite, is not in this room any more")
+    if levels.of_user(draft.sender) < levels.to_invite:
+        raise errors.forbidden(f"{draft.sender}, who sent the invite, may not invite any more")
+
+
+def _check_server_acl(tx: Reader, draft: Draft, _known: State) -> None:
+    if draft.state_key == "" and not server_acl.allows(draft.content, tx.server.name):
+        raise errors.bad_json(f"This would lock out {tx.server.name}, which is this server")
+
+
+def _check_encryption(tx: Reader, draft: Draft, _known: State) -> None:
+    """Check that encryption is not turned off: clients that forget would send in the clear."""
+    before = state.current(tx, draft.room_id, *ENCRYPTION)
+    if draft.state_key != "" or before is None:
+        return
+    was_on = isinstance(before.content.get("algorithm"), str)
+    if was_on and not isinstance(draft.content.get("algorithm"), str):
+        raise errors.forbidden(NEVER_REDACTED[draft.type])
+
+
+def _check_tombstone(_tx: Reader, draft: Draft, _known: State) -> None:
+    if draft.content.get("replacement_room") == draft.room_id:
+        raise errors.bad_json("A room can't be replaced by itself")
+
+
+_RULES: Final[dict[str, Callable[[Reader, Draft, State], None]]] = {
+    REDACTION: _check_redaction,
+    "m.room.aliases": _check_aliases,
+    state.MEMBER: _check_member,
+    SERVER_ACL: _check_server_acl,
+    ENCRYPTION[0]: _check_encryption,
+    "m.room.tombstone": _check_tombstone,
+}
+"""By event type. Of the other types, the rules between servers are strict enough for a client:
+m.room.create comes once, m.room.power_levels needs at least the power that it changes,
+m.room.third_party_invite the power to invite, and everything else a level of its own."""

@@ -1,0 +1,142 @@
+"""What a redaction undoes: everything that the server has derived from an event's content.
+
+`DERIVED` is the whole list. Whatever is newly kept beside the events (a column, a table, a cache)
+belongs into it, or it outlives the redaction. What is read from the redacted event whenever it is
+asked for needs no entry: name, topic and avatar of a room in the directory, spaces, summaries and
+pushes; names of members; permissions, pinned events; filters by content; rows of the
+outbox, which name an event by its position.
+
+What a redaction may not take away the specification decides (spec/redaction.py): memberships, join
+rules, most of the power levels. So the tables of state stay as they are.
+Spec: client-server-api#redactions
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from sqlalchemy import bindparam, select, update
+
+from homebody.core.events import client_events, member_names, rows, search_index, state
+from homebody.core.push import counts
+from homebody.core.timeline import leaving_threads
+from homebody.models.events import StoredEvent
+from homebody.models.state import StateInterval
+from homebody.spec import canonical_json, event_auth, redaction, room_state
+from homebody.spec.events import Event
+from homebody.storage.database import Tx
+
+_STRIP = (
+    update(StoredEvent)
+    .where(StoredEvent.position == bindparam("at"))
+    .values(
+        pdu=bindparam("redacted"),
+        redacted_by=bindparam("by"),
+        relates_to=None,
+        rel_type=None,
+        thread_id=None,
+        edit_of=None,
+        annotation_key=None,
+    )
+)
+_REPLACED_BY = (
+    select(StateInterval.event_position)
+    .where(
+        StateInterval.room_number == rows.ROOM_NUMBER,
+        StateInterval.type == bindparam("of_type"),
+        StateInterval.state_key == bindparam("with_key"),
+        StateInterval.from_position > bindparam("at"),
+    )
+    .order_by(StateInterval.from_position)
+    .limit(1)
+)
+_THREAD = select(StoredEvent.thread_id).where(StoredEvent.position == bindparam("position"))
+
+
+class Redaction(NamedTuple):
+    """A redaction that was allowed."""
+
+    target: Event
+    at: int
+    """The position of the redacted event."""
+    by: int
+    """The position of the redaction."""
+
+
+class Derived(NamedTuple):
+    """Something that follows from an event's content, and how a redaction undoes it."""
+
+    what: str
+    undo: Callable[[Tx, Redaction], None]
+
+
+def apply(tx: Tx, event: Event, position: int) -> None:
+    """Take out of the redacted event what redaction takes out, if this event may do that."""
+    found = rows.find(tx, event.redacts or "")
+    if found is None or found[1].room_id != event.room_id:
+        return
+    at, target = found
+    auth_state = state.current_many(tx, event.room_id, [room_state.CREATE, room_state.POWER_LEVELS])
+    if not event_auth.may_redact(event, target, room_state.power_levels(auth_state)):
+        return
+    for derived in DERIVED:
+        derived.undo(tx, Redaction(target, at, position))
+
+
+def _forget_notifications(tx: Tx, done: Redaction) -> None:
+    counts.forget(tx, done.target, done.at)
+
+
+def _forget_words(tx: Tx, done: Redaction) -> None:
+    search_index.forget(tx, done.at)
+
+
+def _leave_thread(tx: Tx, done: Redaction) -> None:
+    """Move what relates to a reply out of the reply's thread, unless that is much.
+
+    What is left of it, leaving_threads.follow moves after the write.
+    """
+    thread_id = tx.sql.execute(_THREAD, {"position": done.at}).scalar()
+    if thread_id is not None:
+        leaving_threads.at_once(tx, done.target.room_id, done.target.event_id, thread_id)
+
+
+def _strip(tx: Tx, done: Redaction) -> None:
+    left = redaction.redact(done.target.pdu, done.target.version)
+    redacted = canonical_json.encode(left).decode()
+    tx.sql.execute(_STRIP, {"at": done.at, "redacted": redacted, "by": done.by})
+
+
+def _forget_forms(tx: Tx, done: Redaction) -> None:
+    """Forget the event as clients see it, and the state event that tells it as the one before."""
+    target = done.target
+    tx.forget(client_events.CLIENT_EVENTS, done.at)
+    if target.state_key is not None:
+        entry = {"room_id": target.room_id, "of_type": target.type, "with_key": target.state_key}
+        shown = tx.sql.execute(_REPLACED_BY, {**entry, "at": done.at}).scalar()
+        if shown is not None:
+            tx.forget(client_events.CLIENT_EVENTS, shown)
+
+
+def _forget_state(tx: Tx, done: Redaction) -> None:
+    if done.target.state_key is not None:
+        key = (done.target.type, done.target.state_key)
+        tx.forget(state.STATE, (done.target.room_id, key))
+
+
+def _forget_names(tx: Tx, done: Redaction) -> None:
+    if done.target.type == state.MEMBER:
+        member_names.forget(tx, done.target.room_id)
+
+
+DERIVED: Final = (
+    Derived("notifications, and the counts of unread ones and highlights", _forget_notifications),
+    Derived("the words by which a search finds it", _forget_words),
+    Derived("the thread of events that relate to it", _leave_thread),
+    Derived("its relation, its thread, and which event it edits", _strip),
+    Derived("its form for clients, also as previous content of others", _forget_forms),
+    Derived("the room's current state in memory", _forget_state),
+    Derived("the names by which messages mention members", _forget_names),
+)
+"""In this order: what is looked up by the event's columns comes before those are emptied."""

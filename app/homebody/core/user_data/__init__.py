@@ -1,0 +1,1 @@
+"""What belongs to one user alone: account data, tags, push rules, filters."""

@@ -1,0 +1,224 @@
+"""What clients keep on the server for their user: settings, tags of rooms, who is ignored.
+
+This module alone writes the table account_data. `put` is for what clients may set; the parts of the
+server that keep something of their own here (the read marker, push rules) call `store`.
+Spec: client-server-api#client-config, client-server-api#room-tagging
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+import orjson
+from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy.dialects.sqlite import insert
+
+from homebody import errors
+from homebody.core import quotas
+from homebody.models.account_data import AccountData
+from homebody.spec import identifiers, push_rulesets
+from homebody.spec.events import Json
+from homebody.spec.push_rules import Ruleset
+from homebody.storage.caches import CacheKind, declare
+from homebody.storage.database import Reader, Tx
+
+PUSH_RULES: Final = "m.push_rules"
+FULLY_READ: Final = "m.fully_read"
+IGNORED_USERS: Final = "m.ignored_user_list"
+TAGS: Final = "m.tag"
+SERVER_MANAGED: Final = frozenset({PUSH_RULES, FULLY_READ})
+PUSH_SETTINGS: Final = (PUSH_RULES, IGNORED_USERS)
+"""What user_data/push_rules.py keeps compiled."""
+
+MAX_BYTES: Final = 2**20
+"""Of one object in JSON: m.direct of a bridge's user is long."""
+
+_UPSERT = insert(AccountData)
+_UPSERT = _UPSERT.on_conflict_do_update(
+    index_elements=["user_id", "room_id", "type"],
+    set_={name: _UPSERT.excluded[name] for name in ("content", "position", "size_bytes")},
+)
+_CONTENT = select(AccountData.content).where(
+    AccountData.user_id == bindparam("user_id"),
+    AccountData.room_id == bindparam("room_id"),
+    AccountData.type == bindparam("type"),
+)
+_REMOVE_ROOM = delete(AccountData).where(AccountData.room_id == bindparam("the_room"))
+_USED = select(func.count(), func.coalesce(func.sum(AccountData.size_bytes), 0)).where(
+    AccountData.user_id == bindparam("user_id")
+)
+_SINCE = (
+    select(AccountData.room_id, AccountData.type, AccountData.content)
+    .where(
+        AccountData.user_id == bindparam("user_id"),
+        AccountData.position > bindparam("since"),
+        AccountData.position <= bindparam("upto"),
+    )
+    .order_by(AccountData.position)
+)
+_OF_ROOMS = (
+    select(AccountData.room_id, AccountData.type, AccountData.content)
+    .where(
+        AccountData.user_id == bindparam("user_id"),
+        AccountData.room_id.in_(bindparam("room_ids", expanding=True)),
+    )
+    .order_by(AccountData.position)
+)
+_OF_USERS = select(AccountData.user_id, AccountData.type, AccountData.content).where(
+    AccountData.user_id.in_(bindparam("user_ids", expanding=True)),
+    AccountData.room_id == "",
+    AccountData.type.in_(PUSH_SETTINGS),
+)
+
+
+class PushSettings:
+    """What of a user's account data decides whom an event notifies."""
+
+    __slots__ = ("has_name_rule", "ignored", "ruleset", "size_bytes")
+
+    def __init__(
+        self, ruleset: Ruleset, ignored: frozenset[str], size_bytes: int, *, has_name_rule: bool
+    ) -> None:
+        self.ruleset = ruleset
+        self.ignored = ignored
+        """The users whose events never notify."""
+        self.has_name_rule = has_name_rule
+        """A rule looks for the user's display name, which is therefore wanted."""
+        self.size_bytes = size_bytes
+
+
+COMPILED: CacheKind[str, PushSettings] = declare(
+    "push_settings", 10, lambda settings: settings.size_bytes
+)
+"""Compiled push rules and ignored users, by user_id; filled by user_data/push_rules.py."""
+
+
+def get(tx: Reader, user_id: str, event_type: str, room_id: str = "") -> Json:
+    """The object of this type. Raises M_NOT_FOUND when there is none."""
+    content = find(tx, user_id, event_type, room_id)
+    if (event_type, room_id) == (PUSH_RULES, ""):
+        return push_rulesets.full(user_id, content or {})
+    if content is None:
+        raise errors.not_found("There is no account data of this type")
+    return content
+
+
+def find(tx: Reader, user_id: str, event_type: str, room_id: str = "") -> Json | None:
+    """What is stored under this type, or None; of m.push_rules that is the user's changes."""
+    key = {"user_id": user_id, "room_id": room_id, "type": event_type}
+    text = tx.sql.execute(_CONTENT, key).scalar()
+    if text is None:
+        return None
+    content: Json = orjson.loads(text)
+    return content
+
+
+def put(tx: Tx, user_id: str, event_type: str, content: Json, room_id: str = "") -> None:
+    """Replace the object of this type, and wake the user's other devices.
+
+    Raises M_BAD_JSON (405) for a type that the server manages, M_TOO_LARGE, M_INVALID_PARAM, and
+    M_USER_LIMIT_EXCEEDED for what goes beyond the user's quota.
+    """
+    if event_type in SERVER_MANAGED:
+        raise errors.bad_json(f"{event_type} is set by an endpoint of its own", status=405)
+    if not identifiers.has_at_most_255_bytes(event_type):
+        raise errors.invalid_param("The type is longer than 255 bytes")
+    if len(orjson.dumps(content)) > MAX_BYTES:
+        raise errors.too_large(f"Account data of one type has at most {MAX_BYTES} bytes")
+    store(tx, user_id, event_type, content, room_id, has_quota=True)
+
+
+def store(
+    tx: Tx,
+    user_id: str,
+    event_type: str,
+    content: Json,
+    room_id: str = "",
+    *,
+    has_quota: bool = False,
+) -> None:
+    """Replace the object of a type, also one of the server's own.
+
+    What is as it was before wakes nobody. With `has_quota` it raises M_USER_LIMIT_EXCEEDED; a read
+    marker, and what the server copies into an upgraded room, must not fail for that.
+    """
+    key = {"user_id": user_id, "room_id": room_id, "type": event_type}
+    text = orjson.dumps(content).decode()
+    before = tx.sql.execute(_CONTENT, key).scalar()
+    if before == text:
+        return
+    size = len(text.encode())
+    if has_quota:
+        _check_quota(tx, user_id, before, size)
+    position = tx.caches.lately.account_data = tx.next_position()
+    tx.sql.execute(_UPSERT, {**key, "content": text, "position": position, "size_bytes": size})
+    if room_id == "" and event_type in PUSH_SETTINGS:
+        tx.forget(COMPILED, user_id)
+    tx.wake(user_id)
+
+
+def erase(tx: Tx, user_id: str) -> None:
+    """Take everything away, for an account that closes."""
+    tx.sql.execute(delete(AccountData).where(AccountData.user_id == user_id))
+    tx.forget(COMPILED, user_id)
+
+
+def remove_room(tx: Tx, room_id: str) -> None:
+    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
+
+
+def since(tx: Reader, user_id: str, since: int, upto: int) -> dict[str, list[Json]]:
+    """{room_id: its events {type, content}} that changed; "" is global, since 0 gives all.
+
+    Push rules are shown in full, and from the start even where the user has changed none.
+    """
+    found: dict[str, list[Json]] = {}
+    lately = tx.caches.lately
+    if since and lately.knows(since, upto) and lately.account_data <= since:
+        return found
+    changes: Json | None = {} if since == 0 else None
+    asked = {"user_id": user_id, "since": since, "upto": upto}
+    event: Json
+    for room_id, event_type, content in tx.sql.execute(_SINCE, asked):
+        if (event_type, room_id) == (PUSH_RULES, ""):
+            changes = orjson.loads(content)
+            continue
+        event = {"type": event_type, "content": orjson.Fragment(content)}
+        found.setdefault(room_id, []).append(event)
+    if changes is not None:
+        event = {"type": PUSH_RULES, "content": push_rulesets.full(user_id, changes)}
+        found.setdefault("", []).append(event)
+    return found
+
+
+def of_rooms(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, list[Json]]:
+    """{room_id: its events {type, content}}, all that there are."""
+    found: dict[str, list[Json]] = {}
+    asked = {"user_id": user_id, "room_ids": sorted(room_ids)}
+    for room_id, event_type, content in tx.sql.execute(_OF_ROOMS, asked):
+        event = {"type": event_type, "content": orjson.Fragment(content)}
+        found.setdefault(room_id, []).append(event)
+    return found
+
+
+def push_settings(tx: Reader, user_ids: list[str]) -> dict[str, dict[str, str]]:
+    """{user_id: {type: JSON}} of the types PUSH_SETTINGS; users without any aren't in it."""
+    found: dict[str, dict[str, str]] = {}
+    for user_id, event_type, content in tx.sql.execute(_OF_USERS, {"user_ids": user_ids}):
+        found.setdefault(user_id, {})[event_type] = content
+    return found
+
+
+def _check_quota(tx: Tx, user_id: str, before: str | None, size: int) -> None:
+    """Raise M_USER_LIMIT_EXCEEDED where this object is one too many, or too large beside others."""
+    size_before = 0 if before is None else len(before.encode())
+    if before is not None and size <= size_before:
+        return
+    number, used = tx.sql.execute(_USED, {"user_id": user_id}).one()
+    allowed, what = tx.server.config.quotas, "account data"
+    if before is None:
+        limit = allowed.account_data_objects
+        quotas.check(tx, what, used=number + 1, limit=limit, unit="objects")
+    quotas.check(tx, what, used=used - size_before + size, limit=allowed.account_data_bytes)

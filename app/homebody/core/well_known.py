@@ -1,0 +1,40 @@
+"""What the configuration tells under /.well-known/matrix; /login repeats where the server is.
+
+Spec: client-server-api#getwell-knownmatrixclient,
+client-server-api#getwell-knownmatrixsupport, client-server-api#getwell-knownmatrixpolicy_server
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from homebody.config.settings import Config
+from homebody.spec.events import Json
+
+
+def client(config: Config) -> Json:
+    """The object of both. Base URLs stand without a slash at the end: clients add paths to them."""
+    found: Json = {"m.homeserver": {"base_url": config.public_url.rstrip("/")}}
+    if config.identity_server is not None:
+        found["m.identity_server"] = {"base_url": config.identity_server.rstrip("/")}
+    return found
+
+
+def support(config: Config) -> Json | None:
+    """`contacts` and `support_page`, as far as they are set; None where nobody is named."""
+    found: Json = {}
+    if config.support_contacts:
+        found["contacts"] = [
+            {key: value for key, value in asdict(contact).items() if value is not None}
+            for contact in config.support_contacts
+        ]
+    if config.support_page is not None:
+        found["support_page"] = config.support_page
+    return found or None
+
+
+def policy_server(config: Config) -> Json | None:
+    """The keys of the policy server of this name; None where there is none."""
+    if config.policy_server_public_key is None:
+        return None
+    return {"public_keys": {"ed25519": config.policy_server_public_key}}

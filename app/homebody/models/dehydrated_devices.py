@@ -1,0 +1,19 @@
+"""Devices that nobody is logged in on: they receive keys while their user has no session."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import Mapped, mapped_column
+
+from homebody.models.base import Base
+
+
+class DehydratedDevice(Base):
+    """The dehydrated device of a user. Written by core/sessions/dehydrated_devices.py.
+
+    It is one of the user's devices as well; where it is none any more, this row says nothing.
+    """
+
+    __tablename__ = "dehydrated_devices"
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    device_id: Mapped[str]
+    device_data: Mapped[str]  # JSON, encrypted by the client

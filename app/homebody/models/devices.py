@@ -1,0 +1,59 @@
+"""Devices, and the tokens by which they are recognised."""
+
+from __future__ import annotations
+
+from sqlalchemy import Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from homebody.models.base import Base
+
+
+class Device(Base):
+    """A session of a user. Written by core/sessions/devices.py and core/accounts/last_seen.py."""
+
+    __tablename__ = "devices"
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    device_id: Mapped[str] = mapped_column(primary_key=True)
+    display_name: Mapped[str | None]
+    last_seen_ts: Mapped[int | None]  # ms
+    last_seen_ip: Mapped[str | None]
+    last_seen_user_agent: Mapped[str | None]
+
+
+class AccessToken(Base):
+    """The right to act as a device. Written by core/accounts/access_tokens.py."""
+
+    __tablename__ = "access_tokens"
+    token_hash: Mapped[bytes] = mapped_column(
+        primary_key=True
+    )  # SHA-256; the token itself is nowhere
+    user_id: Mapped[str]
+    device_id: Mapped[str]
+    expires_ts: Mapped[int | None]  # ms; None: until logout
+
+    __table_args__ = (Index(None, "user_id", "device_id"),)
+
+
+class RefreshToken(Base):
+    """The right to a new access token. Written by core/accounts/access_tokens.py."""
+
+    __tablename__ = "refresh_tokens"
+    token_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    user_id: Mapped[str]
+    device_id: Mapped[str]
+    access_token_hash: Mapped[bytes]  # the access token that came with it
+    replaced_by: Mapped[bytes | None]  # hash of the refresh token that it was exchanged for
+
+    __table_args__ = (Index(None, "user_id", "device_id"),)
+
+
+class SupersededToken(Base):
+    """A token that ended while its device goes on. Written by core/accounts/access_tokens.py."""
+
+    __tablename__ = "superseded_tokens"
+    token_hash: Mapped[bytes] = mapped_column(primary_key=True)  # of an access or a refresh token
+    user_id: Mapped[str]
+    device_id: Mapped[str]
+    superseded_ts: Mapped[int]  # ms
+
+    __table_args__ = (Index(None, "user_id", "device_id", "superseded_ts"),)

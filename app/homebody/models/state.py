@@ -1,0 +1,48 @@
+"""The state of rooms, as intervals on the server's clock."""
+
+from __future__ import annotations
+
+from sqlalchemy import Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from homebody.models.base import NOW_AND_LATER, Base
+
+
+class StateInterval(Base):
+    """An event was a room's state of its type and key from one position up to another.
+
+    One row for each change of a room's resolved state: the rows with `to_position` NOW_AND_LATER
+    are the current state, those with from_position <= p < to_position the state after position p.
+    The room is named by its number: its id would stand in three trees, and double a row's size.
+    Only core/events/state.py writes here.
+    """
+
+    __tablename__ = "state_intervals"
+    room_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    type: Mapped[str] = mapped_column(primary_key=True)
+    state_key: Mapped[str] = mapped_column(primary_key=True)
+    from_position: Mapped[int] = mapped_column(primary_key=True)
+    to_position: Mapped[int] = mapped_column(default=NOW_AND_LATER)
+    event_position: Mapped[int]  # where the event stands in the table events
+    membership: Mapped[str | None]  # content.membership, for m.room.member alone
+
+    __table_args__ = (
+        # Current state of a room. With the two last columns it answers by itself who is there and
+        # which events hold; without them SQLite goes through all that ever held in the room.
+        Index(
+            "ix_state_intervals_current",
+            "room_number",
+            "to_position",
+            "membership",
+            "event_position",
+        ),
+        # the rooms of a user, and where that changed lately
+        Index(
+            "ix_state_intervals_member",
+            "state_key",
+            "to_position",
+            "from_position",
+            sqlite_where=text("membership IS NOT NULL"),
+        ),
+        {"sqlite_with_rowid": False},
+    )

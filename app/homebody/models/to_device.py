@@ -1,0 +1,55 @@
+"""Messages from device to device."""
+
+from __future__ import annotations
+
+from sqlalchemy import Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from homebody.models.base import Base
+
+
+class ToDeviceMessage(Base):
+    """A message that its device has not received for certain.
+
+    Written by core/encryption/to_device.py.
+    """
+
+    __tablename__ = "to_device_messages"
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    user_id: Mapped[str]
+    device_id: Mapped[str]
+    event: Mapped[str]  # JSON: type, sender and content, as /sync shows it
+    source: Mapped[str] = mapped_column(
+        server_default=""
+    )  # whose share: the sender, "": guests; see there
+
+    __table_args__ = (
+        Index(None, "user_id", "device_id", "position"),
+        Index("ix_to_device_messages_source", "user_id", "device_id", "source", "position"),
+    )
+
+
+class CutAnswer(Base):
+    """An answer of /sync that did not hold all messages. Written by core/encryption/to_device.py.
+
+    Its token acknowledges less than other tokens do.
+    """
+
+    __tablename__ = "to_device_cut_answers"
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    device_id: Mapped[str] = mapped_column(primary_key=True)
+    token: Mapped[int] = mapped_column(primary_key=True)  # its position
+    last_message: Mapped[int]  # position of the last message in it
+
+
+class ToDeviceTransaction(Base):
+    """A request that was done, and shall not be again. Written by core/encryption/to_device.py."""
+
+    __tablename__ = "to_device_transactions"
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    device_id: Mapped[str] = mapped_column(primary_key=True)
+    event_type: Mapped[str] = mapped_column(primary_key=True)
+    txn_id: Mapped[str] = mapped_column(primary_key=True)
+    ts: Mapped[int]  # ms
+
+    __table_args__ = (Index(None, "ts"),)

@@ -1,0 +1,1 @@
+"""What keeps a process running and observable; knows nothing of Matrix."""

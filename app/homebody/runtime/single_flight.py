@@ -1,0 +1,76 @@
+"""A request that is repeated while its answer is being made, or just after.
+
+A client whose first sync takes longer than its patience hangs up and asks again. Doing the same
+work anew would never end; so the second request gets the first one's answer.
+Spec: client-server-api#syncing
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable
+
+from homebody.spec.events import Json
+
+SLOW_SECONDS = 1.0
+"""An answer that took longer may have come too late, and is kept for a repetition."""
+KEPT_SECONDS = 60.0
+MAX_KEPT = 5
+"""Of tens of megabytes each."""
+LARGE_AT_ONCE = threading.BoundedSemaphore(2)
+"""First syncs and others with all state can have tens of megabytes, and one thread makes them all:
+more at once would not be ready sooner, and only take more memory."""
+
+
+class _Work:
+    """One answer, under way or done."""
+
+    def __init__(self) -> None:
+        self.is_done = threading.Event()
+        self.answer: Json | None = None
+        self.good_until = 0.0
+
+
+class Repeats:
+    """The answers that are being made, and the slow ones of the last minute."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._works: dict[Hashable, _Work] = {}
+
+    def once(self, key: Hashable, make: Callable[[], Json]) -> Json:
+        """What `make` returns, called once for all who ask with this key at the same time."""
+        while True:
+            with self._lock:
+                self._forget_old()
+                work = self._works.get(key)
+                is_mine = work is None
+                if work is None:
+                    work = self._works[key] = _Work()
+            if is_mine:
+                return self._make(key, work, make)
+            work.is_done.wait()
+            if work.answer is not None:
+                return work.answer
+
+    def _make(self, key: Hashable, work: _Work, make: Callable[[], Json]) -> Json:
+        began = time.monotonic()
+        try:
+            work.answer = make()
+        finally:
+            now = time.monotonic()
+            with self._lock:
+                if work.answer is None or now - began < SLOW_SECONDS:
+                    del self._works[key]
+                else:
+                    work.good_until = now + KEPT_SECONDS
+            work.is_done.set()
+        return work.answer
+
+    def _forget_old(self) -> None:
+        now = time.monotonic()
+        done = [key for key, work in self._works.items() if work.is_done.is_set()]
+        for number, key in enumerate(reversed(done)):
+            if self._works[key].good_until < now or number >= MAX_KEPT:
+                del self._works[key]

@@ -1,0 +1,163 @@
+"""A copy of all that a server has, made while it runs. The way back is in restore.py.
+
+    the backup/
+      manifest.json    the size and the hash of each file; see manifest.py
+      homebody.db      as it was at one moment, checked
+      signing.key      without it the server's name is worth nothing
+      homebody.toml    if there is one in the data folder
+      media/files/     what users uploaded; a second backup into the same folder takes the new ones
+
+The database is copied first and the files after it: a row is written when its file is on the disk,
+so every row of the copy has its file. Thumbnails are made again when somebody wants them.
+
+This runs in a process of its own. SQLite copies one snapshot, page by page: writers go on
+meanwhile, and what they write waits in the WAL. The copies are moved to their places at the end, so
+an older backup in the folder is whole until the new one is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from homebody.config.settings import Config
+from homebody.server import copies, manifest, startup
+from homebody.server.copies import (
+    CONFIGURATION,
+    DATABASE,
+    FILES,
+    NEW,
+    SIGNING_KEY,
+    BackupError,
+    DamagedError,
+    Progress,
+)
+from homebody.server.manifest import Entry, Manifest
+from homebody.storage import fsync
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What a backup or a restored server has."""
+
+    database_bytes: int
+    files: int
+    new_files: int
+    new_bytes: int
+    """Of files that were not there yet."""
+    lost_files: int
+    """That the database names, and that are missing or damaged."""
+
+
+def make(config: Config, target: Path, on_pages: Progress, on_files: Progress) -> Copied:
+    """Copy the server of this configuration into a folder, which may have an older backup.
+
+    Raises BackupError, StartError and OSError; an older backup is then still whole.
+    """
+    startup.check_whole(config.data_dir)
+    database = startup.database_path(config.database_url)
+    if not database.exists() or not database.stat().st_size:
+        raise BackupError(f"There is no database {database}")
+    _check_target(config, target)
+    for folder in fsync.make_folders(target):
+        fsync.sync_folder(folder)
+    with fsync.held(target) as is_free:
+        if not is_free:
+            raise BackupError(f"Another backup into {target} is under way")
+        try:
+            return _make(config, target, on_pages, on_files)
+        finally:
+            _sweep(target)
+
+
+def _check_target(config: Config, target: Path) -> None:
+    """Refuse a folder where the backup would get among the server's own files.
+
+    Raises BackupError.
+    """
+    place, data_dir = target.resolve(), config.data_dir.resolve()
+    if place == data_dir:
+        raise BackupError(f"{target} is the data folder itself")
+    if place.is_relative_to(data_dir):
+        raise BackupError(f"{target} is inside the data folder {config.data_dir}")
+    written = {(place / name).resolve() for name in (DATABASE, SIGNING_KEY, CONFIGURATION, FILES)}
+    database = startup.database_path(config.database_url)
+    for path in (database, config.signing_key_path, data_dir / FILES):
+        if path.resolve() in written:
+            raise BackupError(f"{target} has the server's own {path.name} in it")
+
+
+def _make(config: Config, target: Path, on_pages: Progress, on_files: Progress) -> Copied:
+    before = _before(target)
+    _sweep(target)
+    fresh = _new(target, DATABASE)
+    copies.copy_database(startup.database_path(config.database_url), fresh, on_pages)
+    new = {DATABASE: manifest.entry_of(fresh)}
+    new[SIGNING_KEY] = _copy_small(config.signing_key_path, _new(target, SIGNING_KEY))
+    if (file := config.data_dir / CONFIGURATION).exists():
+        new[CONFIGURATION] = _copy_small(file, _new(target, CONFIGURATION))
+    new_sizes = _copy_media(config.data_dir / FILES, target / FILES, on_files)
+    media, lost = _check_media(target, copies.uploaded(fresh))
+    written = Manifest({**new, **media}, before, lost)
+    copies.write_file(target / manifest.NAME, manifest.encode(written))
+    for name in new:
+        _new(target, name).replace(target / name)
+    for name in before.keys() - new:
+        (target / name).unlink()
+    fsync.sync_folder(target)
+    fsync.make_private(target / "media")
+    size = new[DATABASE].size_bytes
+    return Copied(size, len(media), len(new_sizes), sum(new_sizes), len(lost))
+
+
+def _before(target: Path) -> dict[str, Entry]:
+    """Return what is there of an older backup, and stays until this one is complete."""
+    found = [target / name for name in (DATABASE, SIGNING_KEY, CONFIGURATION)]
+    return {path.name: manifest.entry_of(path) for path in found if path.exists()}
+
+
+def _new(target: Path, name: str) -> Path:
+    return target / f"{name}{NEW}"
+
+
+def _copy_small(source: Path, target: Path) -> Entry:
+    try:
+        return copies.copy_file(source, target)
+    except FileNotFoundError as error:
+        raise BackupError(f"{source} is missing") from error
+
+
+def _copy_media(source: Path, target: Path, progress: Progress) -> list[int]:
+    """Copy the media that the target lacks, and return the sizes of what was copied.
+
+    A file is named by its content, and never changes. One that is damaged does not replace a copy
+    made before it was.
+    """
+    found = copies.media(source)
+    sizes = []
+    for number, (sha256, path) in enumerate(found.items(), start=1):
+        copy = target / sha256[:2] / sha256[2:]
+        if not copy.exists() or copy.stat().st_size != path.stat().st_size:
+            made = fsync.make_folders(copy.parent)
+            with contextlib.suppress(DamagedError):
+                sizes.append(copies.copy_file(path, copy, sha256).size_bytes)
+            for folder in made:
+                fsync.sync_folder(folder)
+        progress(number, len(found))
+    return sizes
+
+
+def _check_media(target: Path, named: dict[str, int]) -> tuple[dict[str, Entry], list[str]]:
+    """Return what the manifest says of media: the files there are, and the hashes of those lost."""
+    sizes = {sha256: path.stat().st_size for sha256, path in copies.media(target / FILES).items()}
+    lost = sorted(sha256 for sha256, size in named.items() if sizes.get(sha256) != size)
+    kept = sizes.keys() - lost
+    return {copies.media_path(it).as_posix(): Entry(sizes[it], it) for it in sorted(kept)}, lost
+
+
+def _sweep(target: Path) -> None:
+    """Remove what an interrupted backup has left half copied."""
+    patterns = (f"*{NEW}", f"{FILES}/*/.*{NEW}")
+    for path in {path for pattern in patterns for path in target.glob(pattern)}:
+        path.unlink()

@@ -1,0 +1,59 @@
+"""How gunicorn runs homebody: one process of greenlets, on the address of the configuration.
+
+The checks that must pass before a server may start run here, so that they hold for
+`homebody serve` and for `gunicorn -c gunicorn.conf.py wsgi:app` alike.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.errors import HaltServer
+
+from homebody.config.settings import ConfigError, load
+from homebody.runtime import logs
+from homebody.server import privacy, startup
+
+if TYPE_CHECKING:
+    from gunicorn.arbiter import Arbiter
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the checks without a stack trace
+privacy.close_new_files()
+try:
+    settings = load(None, os.environ)
+    logs.configure(settings)
+    # kept open, and so locked, while the master or a worker lives
+    locks = startup.prepare(settings, os.environ)
+except (ConfigError, startup.StartError) as error:
+    sys.stderr.write(f"homebody: {error}\n")
+    sys.exit(2)
+
+bind = settings.bind
+workers = settings.workers
+worker_class = "homebody.server.starter.Starter"
+worker_connections = 20_000  # the descriptor limit is the real one; beyond 1,000 nobody gets in
+http_parser = "auto"  # that in C where it is installed: it has to be compiled
+limit_request_line = 0  # server/connection.py has a limit. Inline filters exceed the 4,094 bytes
+limit_request_field_size = 65_536  # for tokens and cookies of proxies; "0" would mean 8,190
+timeout = 120
+graceful_timeout = 4
+keepalive = 75
+loglevel = "warning"
+umask = privacy.UMASK
+forwarded_allow_ips = ""  # web/middleware.py decides whom to believe
+
+
+def pre_fork(_arbiter: Arbiter, worker: Any) -> None:
+    """Share a byte with the worker, which sets it when it serves."""
+    worker.has_served = mmap.mmap(-1, 1)
+
+
+def child_exit(arbiter: Arbiter, worker: Any) -> None:
+    """Give up when a worker has ended before it served: gunicorn would start the next for ever."""
+    is_stopping = not arbiter.LISTENERS
+    if not worker.has_served[0] and not is_stopping:
+        raise HaltServer("the server can't start; the lines above say why", 1)

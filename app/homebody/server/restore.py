@@ -1,0 +1,291 @@
+"""The way back from a backup: everything is checked first, and then it is all or nothing.
+
+While the data folder is being filled, a marker lies in it (`serving.RESTORING_NAME`): no server and
+no command uses a folder that has one, and its removal is what makes the restored server valid. What
+fails is removed again; what a kill or a power cut has left, the next restore clears away.
+
+A backup with a manifest is checked against it. Without one (made before there were manifests, or a
+plain copy of a data folder) the database's table of media says which files there have to be, and
+the name of each says its content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from homebody.config.settings import Config
+from homebody.server import copies, manifest, startup
+from homebody.server.backup import Copied
+from homebody.server.copies import (
+    CONFIGURATION,
+    DATABASE,
+    FILES,
+    NEW,
+    SIGNING_KEY,
+    BackupError,
+    DamagedError,
+    Progress,
+)
+from homebody.server.manifest import Manifest
+from homebody.spec.signing import SigningKey
+from homebody.storage import fsync
+
+SIDE_FILES: Final = ("-wal", "-shm", "-journal")
+_SHOWN: Final = 3
+
+
+@dataclass(slots=True)
+class Plan:
+    """A backup that was checked, and what of it goes where."""
+
+    source: Path
+    config: Config
+    has_configuration: bool
+    """Whether the backup's configuration becomes that of the data folder."""
+    manifest: Manifest | None
+    database_sha256: str | None = None
+    media: dict[str, int] = field(default_factory=dict)
+    """{hash: size} of what is copied."""
+    lost: int = 0
+    """Files of media that are named and not there, which somebody has agreed to."""
+
+    @property
+    def database(self) -> Path:
+        """Where the database goes."""
+        return startup.database_path(self.config.database_url)
+
+
+def configuration(data_dir: Path, source: Path) -> Path | None:
+    """Return the backup's configuration, if it is to become that of this data folder.
+
+    One that is there stays: it may have been written for the new machine.
+    """
+    file = source / CONFIGURATION
+    stays = (data_dir / CONFIGURATION).exists() and CONFIGURATION not in _left(data_dir)
+    return file if file.exists() and not stays else None
+
+
+def check(config: Config, source: Path, progress: Progress, *, is_lossy: bool) -> Plan:
+    """Check a backup, and that a data folder is free for it, without changing anything.
+
+    With `is_lossy`, media that are missing or damaged are left out. Raises BackupError, StartError
+    and OSError.
+    """
+    if not (source / DATABASE).exists():
+        raise BackupError(f"There is no backup in {source}: {DATABASE} is missing")
+    if source.resolve().is_relative_to(config.data_dir.resolve()):
+        raise BackupError(
+            f"{source} is inside the data folder {config.data_dir}: move it out first"
+        )
+    _check_place(config)
+    try:
+        described = manifest.read(source)
+    except ValueError as error:
+        raise BackupError(f"{source / manifest.NAME} is damaged: {error}") from error
+    plan = Plan(source, config, configuration(config.data_dir, source) is not None, described)
+    _check_small(plan)
+    _check_database(plan)
+    _check_media(plan, progress, is_lossy=is_lossy)
+    _check_room(plan)
+    return plan
+
+
+@contextlib.contextmanager
+def filling(plan: Plan, on_pages: Progress, on_files: Progress) -> Iterator[Copied]:
+    """Fill the data folder, whose lock is held; inside, do what is left to be done with it.
+
+    Whatever is raised, here or inside, empties the folder again. Raises BackupError and OSError.
+    """
+    marker = plan.config.data_dir / startup.RESTORING_NAME
+    _clear(plan.config.data_dir)
+    targets = [plan.database, plan.config.signing_key_path]
+    targets.append(plan.config.data_dir / FILES)
+    if plan.has_configuration:
+        targets.append(plan.config.data_dir / CONFIGURATION)
+    try:
+        copies.write_file(marker, orjson.dumps(_inside(plan.config.data_dir, targets)))
+        yield _copy(plan, on_pages, on_files)
+    except BaseException:
+        _remove(targets)
+        _finish(marker)
+        raise
+    _finish(marker)
+
+
+def _check_place(config: Config) -> None:
+    """Raise BackupError when something is in the way that no interrupted restore has left."""
+    left = _left(config.data_dir)
+    database = startup.database_path(config.database_url)
+    beside = [database.with_name(f"{database.name}{suffix}") for suffix in SIDE_FILES]
+    for path in (database, *beside, config.signing_key_path):
+        owner = database if path in beside else path
+        if path.exists() and not set(_inside(config.data_dir, [owner])) & left:
+            raise BackupError(f"{path} is there already: move it away first")
+    files = config.data_dir / FILES
+    if FILES.as_posix() not in left and any(copies.media(files)):
+        raise BackupError(f"There are files in {files} already: move them away first")
+
+
+def _check_small(plan: Plan) -> None:
+    """Raise BackupError for a signing key or a configuration that is missing or damaged."""
+    key = plan.source / SIGNING_KEY
+    try:
+        SigningKey.from_text(key.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BackupError(f"{key} is missing") from error
+    except ValueError as error:
+        raise BackupError(f"{key} is damaged: {error}") from error
+    if plan.manifest is None:
+        return
+    for name in (SIGNING_KEY, CONFIGURATION):
+        file, allowed = plan.source / name, plan.manifest.allowed(name)
+        if name in plan.manifest.files and not file.exists():
+            raise BackupError(f"{file} is missing")
+        if file.exists() and manifest.entry_of(file) not in allowed:
+            raise BackupError(f"{file} is damaged: it is not what {manifest.NAME} says")
+
+
+def _check_database(plan: Plan) -> None:
+    """Raise BackupError for a damaged database, StartError for one that can't be this server's."""
+    database = plan.source / DATABASE
+    if plan.manifest is not None:
+        found = manifest.entry_of(database)
+        if found not in plan.manifest.allowed(DATABASE):
+            raise BackupError(f"{database} is damaged: it is not what {manifest.NAME} says")
+        plan.database_sha256 = found.sha256
+    try:
+        copies.check_pages(database)
+        with copies.opened(database) as connection:
+            migration = startup.migration_of(database, connection)
+            if migration is None:
+                raise BackupError(f"The database {database} is empty")
+            startup.is_behind(migration)
+            startup.check_name(plan.config, connection)
+    except sqlite3.Error as error:
+        raise BackupError(f"The database {database} can't be copied: {error}") from error
+
+
+def _check_media(plan: Plan, progress: Progress, *, is_lossy: bool) -> None:
+    """Raise BackupError for media that are missing or damaged, unless they were lost before."""
+    named = copies.uploaded(plan.source / DATABASE)
+    files = copies.media(plan.source / FILES)
+    sizes: dict[str, int | None] = {**named}
+    known_to_be_lost = set[str]()
+    if plan.manifest is None:
+        sizes = {**dict.fromkeys(files), **sizes}
+    else:
+        sizes |= {
+            it.sha256: it.size_bytes for path, it in plan.manifest.files.items() if _is_media(path)
+        }
+        known_to_be_lost = {*plan.manifest.lost_media}
+    bad = []
+    for number, (sha256, size) in enumerate(sorted(sizes.items()), start=1):
+        found = manifest.entry_of(files[sha256]) if sha256 in files else None
+        if found is not None and found.sha256 == sha256 and size in {None, found.size_bytes}:
+            plan.media[sha256] = found.size_bytes
+        elif sha256 in known_to_be_lost or is_lossy:
+            plan.lost += 1
+        else:
+            bad.append(f"{copies.media_path(sha256)} is {'damaged' if found else 'missing'}")
+        progress(number, len(sizes))
+    if bad:
+        more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+        raise BackupError(
+            f"The backup is not whole: {', '.join(bad[:_SHOWN])}{more}. With --skip-damaged-media"
+            " everything else is restored"
+        )
+
+
+def _check_room(plan: Plan) -> None:
+    """Raise BackupError when the disk has not enough room."""
+    needed = sum(plan.media.values()) + (plan.source / DATABASE).stat().st_size
+    folder = plan.config.data_dir
+    while not folder.exists():
+        folder = folder.parent
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise BackupError(
+            f"The disk of {plan.config.data_dir} has {free // 10**6} MB free, and the backup takes"
+            f" {needed // 10**6} MB"
+        )
+
+
+def _copy(plan: Plan, on_pages: Progress, on_files: Progress) -> Copied:
+    """Copy everything that was checked. Raises BackupError when it is not what it was."""
+    config, source = plan.config, plan.source
+    try:
+        for number, sha256 in enumerate(plan.media, start=1):
+            copy = config.data_dir / copies.media_path(sha256)
+            made = fsync.make_folders(copy.parent)
+            copies.copy_file(source / copies.media_path(sha256), copy, sha256)
+            for folder in made:
+                fsync.sync_folder(folder)
+            on_files(number, len(plan.media))
+        copies.copy_file(source / SIGNING_KEY, config.signing_key_path)
+        if plan.has_configuration:
+            copies.copy_file(source / CONFIGURATION, config.data_dir / CONFIGURATION)
+        if plan.database_sha256 is None:
+            copies.copy_database(source / DATABASE, plan.database, on_pages, is_in_use=False)
+            fsync.sync_folder(plan.database.parent)
+        else:
+            copies.copy_file(source / DATABASE, plan.database, plan.database_sha256)
+    except DamagedError as error:
+        raise BackupError(f"{error} has changed meanwhile") from error
+    size = plan.database.stat().st_size
+    return Copied(size, len(plan.media), len(plan.media), sum(plan.media.values()), plan.lost)
+
+
+def _inside(data_dir: Path, paths: list[Path]) -> list[str]:
+    """Return those of these paths that are in the data folder, as they are called from there."""
+    return [
+        path.relative_to(data_dir).as_posix() for path in paths if path.is_relative_to(data_dir)
+    ]
+
+
+def _left(data_dir: Path) -> set[str]:
+    """Return what an interrupted restore may have put into a data folder, as paths from there."""
+    try:
+        return {*orjson.loads((data_dir / startup.RESTORING_NAME).read_bytes())}
+    except (FileNotFoundError, ValueError):
+        return set()
+
+
+def _clear(data_dir: Path) -> None:
+    """Remove what an interrupted restore has left, but for its marker."""
+    for half in data_dir.glob(f".{startup.RESTORING_NAME}.*{NEW}"):
+        half.unlink()
+    _remove([data_dir / name for name in _left(data_dir) if ".." not in Path(name).parts])
+
+
+def _remove(targets: list[Path]) -> None:
+    """Remove files that a restore has made, and media; what else lies among those stays."""
+    for path in targets:
+        if path.is_dir():
+            for file in (*copies.media(path).values(), *path.glob(f"??/.*{NEW}")):
+                file.unlink()
+            for folder in (*path.glob("??"), path, path.parent):
+                with contextlib.suppress(OSError):  # other things are in it
+                    folder.rmdir()
+            continue
+        for suffix in ("", *SIDE_FILES):
+            path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+        for half in path.parent.glob(f".{path.name}.*{NEW}"):
+            half.unlink()
+
+
+def _finish(marker: Path) -> None:
+    """Make the data folder valid, or as empty as it was, now that all else is on the disk."""
+    fsync.sync_folder(marker.parent)
+    marker.unlink(missing_ok=True)
+    fsync.sync_folder(marker.parent)
+
+
+def _is_media(path: str) -> bool:
+    return path.startswith(f"{FILES.as_posix()}/")

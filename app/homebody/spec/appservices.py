@@ -1,0 +1,237 @@
+"""Registrations of application services: what their files say, and what belongs to whom.
+
+A service shares its users and aliases with nobody where its namespace is exclusive. Regular
+expressions are tried from the beginning of a name and need not reach its end: so bridges of today
+expect it.
+
+Spec: application-service-api#registration
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from homebody.spec import identifiers
+
+MAX_REMEMBERED: Final = 20_000
+"""Users whose services are kept in memory; a message in a room of 200 asks 200 times."""
+
+_POSIX_CLASSES: Final = {
+    "[:alnum:]": "a-zA-Z0-9",
+    "[:alpha:]": "a-zA-Z",
+    "[:blank:]": r" \t",
+    "[:digit:]": "0-9",
+    "[:lower:]": "a-z",
+    "[:punct:]": r"!-/:-@\[-`{-~",
+    "[:space:]": r"\s",
+    "[:upper:]": "A-Z",
+    "[:word:]": r"\w",
+    "[:xdigit:]": "0-9A-Fa-f",
+}
+
+
+class NamespaceFile(msgspec.Struct):
+    """A namespace as it stands in a file."""
+
+    regex: str
+    exclusive: bool
+
+
+class NamespacesFile(msgspec.Struct):
+    """The three kinds of them."""
+
+    users: list[NamespaceFile] | None = None
+    aliases: list[NamespaceFile] | None = None
+    rooms: list[NamespaceFile] | None = None
+
+
+class RegistrationFile(msgspec.Struct):
+    """A registration as it stands in a file; keys that nobody knows are let through."""
+
+    id: str
+    url: str | None
+    as_token: str
+    hs_token: str
+    sender_localpart: str
+    namespaces: NamespacesFile
+    rate_limited: bool = True
+    receive_ephemeral: bool = False
+    # as bridges wrote it before version 1.13
+    push_ephemeral: bool = msgspec.field(default=False, name="de.sorunome.msc2409.push_ephemeral")
+    protocols: list[str] | None = None
+    use_legacy_authorization: bool = False
+    """Our own key, named after Synapse's setting: put the hs_token into the URL as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """Some names, and whether nobody else may use them."""
+
+    pattern: re.Pattern[str]
+    is_exclusive: bool
+
+    def has(self, name: str) -> bool:
+        """Whether this is one of them."""
+        return self.pattern.match(name) is not None
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # there is one object for each
+class Service:
+    """An application service: a bridge or a bot that the owner has registered."""
+
+    id: str
+    url: str | None
+    """Without a slash at the end; None: it wants no traffic."""
+    as_token: str
+    hs_token: str
+    sender: str
+    """The user id of the service itself."""
+    users: tuple[Namespace, ...]
+    aliases: tuple[Namespace, ...]
+    rooms: tuple[Namespace, ...]
+    is_rate_limited: bool
+    wants_ephemeral: bool
+    protocols: tuple[str, ...]
+    wants_token_in_query: bool
+    """It was written before version 1.4 and looks for its hs_token in the URL."""
+
+
+def parse(raw: Any, server_name: str) -> Service:
+    """The service that a registration file describes. Raises ValueError with a sentence."""
+    try:
+        file = msgspec.convert(raw, RegistrationFile)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
+    for key in ("id", "as_token", "hs_token", "sender_localpart"):
+        value = getattr(file, key)
+        if not value or not value.isprintable() or not value.isascii():
+            raise ValueError(f"{key} must be printable ASCII text, and not empty")
+    sender = f"@{file.sender_localpart}:{server_name}"
+    if not identifiers.is_user_id(sender):
+        raise ValueError("sender_localpart must be the localpart of a user id")
+    return Service(
+        file.id,
+        _url(file.url),
+        file.as_token,
+        file.hs_token,
+        sender,
+        _namespaces("users", file.namespaces.users),
+        _namespaces("aliases", file.namespaces.aliases),
+        _namespaces("rooms", file.namespaces.rooms),
+        file.rate_limited,
+        file.receive_ephemeral or file.push_ephemeral,
+        tuple(file.protocols or ()),
+        file.use_legacy_authorization,
+    )
+
+
+class Services:
+    """All application services of a server, and which of them have to do with a name."""
+
+    def __init__(self, services: Iterable[Service] = (), server_name: str = "") -> None:
+        """Raises ValueError when two share an id or a token."""
+        self._all = tuple(services)
+        self._domain = f":{server_name}"
+        self._by_token = {hash_of(service.as_token): service for service in self._all}
+        self._by_id = {service.id: service for service in self._all}
+        if len(self._by_id) < len(self._all):
+            raise ValueError("two application services have the same id")
+        if len(self._by_token) < len(self._all):
+            raise ValueError("two application services have the same as_token")
+        self._of_user: dict[str, tuple[Service, ...]] = {}
+        self._owners: dict[str, Service | None] = {}
+        self.wants_ephemeral = any(service.wants_ephemeral for service in self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Service]:
+        return iter(self._all)
+
+    def by_id(self, service_id: str) -> Service | None:
+        """The service of this id."""
+        return self._by_id.get(service_id)
+
+    def by_token(self, token: str) -> Service | None:
+        """The service that has this as_token. By hashes, so the time tells nothing of the token."""
+        return self._by_token.get(hash_of(token))
+
+    def of_user(self, user_id: str) -> tuple[Service, ...]:
+        """The services in whose namespace a user of this server is, or whose own user it is."""
+        if not self._all:
+            return ()
+        known = self._of_user.get(user_id)
+        if known is None:
+            known = tuple(it for it in self._all if self.has_user(it, user_id))
+            _make_room(self._of_user)
+            self._of_user[user_id] = known
+        return known
+
+    def has_user(self, service: Service, user_id: str) -> bool:
+        """Whether a service may act as a user: one of its namespace, or its own."""
+        if not user_id.endswith(self._domain):
+            return False  # "application services can only register interest in local users"
+        return user_id == service.sender or any(it.has(user_id) for it in service.users)
+
+    def owner_of_user(self, user_id: str) -> Service | None:
+        """The service that has this user for itself."""
+        if not self._all:
+            return None
+        if user_id not in self._owners:
+            owners = (
+                service
+                for service in self.of_user(user_id)
+                if user_id == service.sender or _has_alone(service.users, user_id)
+            )
+            _make_room(self._owners)
+            self._owners[user_id] = next(owners, None)
+        return self._owners[user_id]
+
+    def owner_of_alias(self, alias: str) -> Service | None:
+        """The service that has this alias for itself."""
+        return next((it for it in self._all if _has_alone(it.aliases, alias)), None)
+
+
+def hash_of(token: str) -> bytes:
+    """What stands for a token in tables."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def _make_room(remembered: dict[str, Any]) -> None:
+    if len(remembered) >= MAX_REMEMBERED:
+        remembered.clear()
+
+
+def _has_alone(namespaces: tuple[Namespace, ...], name: str) -> bool:
+    return any(it.is_exclusive and it.has(name) for it in namespaces)
+
+
+def _url(url: str | None) -> str | None:
+    if url is None or not url:
+        return None
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:
+        raise ValueError("url must begin with http:// or https://, or be null")
+    if parts.port == 0:  # and beyond 65535 it raises ValueError itself
+        raise ValueError("url must have a port from 1 to 65535")
+    return url.rstrip("/")
+
+
+def _namespaces(kind: str, given: list[NamespaceFile] | None) -> tuple[Namespace, ...]:
+    found = []
+    for namespace in given or ():
+        regex = namespace.regex
+        for name, characters in _POSIX_CLASSES.items():
+            regex = regex.replace(name, characters)
+        try:
+            found.append(Namespace(re.compile(regex), namespace.exclusive))
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"namespaces.{kind}: {namespace.regex!r}: {error}") from None
+    return tuple(found)

@@ -1,0 +1,248 @@
+"""The authorization rules, which say whether an event may follow a state.
+
+The rules of all room versions, in the spec's order; where versions differ, a field of RoomVersion
+says how. Here are the rules for every event and the smaller ones; event_auth_members.py and
+event_auth_power_levels.py have one long rule each. They see an event, the state before it, and
+nothing else, so the same function serves a client's request, an event from another server, and
+state resolution. Not here, but with the caller: signatures and hashes of events.
+
+A rule that refuses raises AuthError; a rule that returns has nothing against the event.
+Spec: rooms/v12#authorisation-rules, rooms/v1#authorisation-rules,
+server-server-api#authorisation-rules
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from homebody.spec import event_auth_members, event_auth_power_levels, identifiers, room_state
+from homebody.spec.event_auth_members import IsSignedBy
+from homebody.spec.events import Event, Json, StateKey
+from homebody.spec.room_state import (
+    CREATE,
+    AuthError,
+    ContentError,
+    PowerLevels,
+    StateMap,
+    creators,
+    join_rule,
+    membership,
+    power_levels,
+)
+from homebody.spec.room_versions import VERSIONS, RoomVersion
+
+# What the rules know of a state, the rest of the server asks here too: one door to the law.
+__all__ = [
+    "AuthError",
+    "ContentError",
+    "IsSignedBy",
+    "PowerLevels",
+    "StateMap",
+    "auth_types",
+    "check",
+    "check_auth_events",
+    "creators",
+    "join_rule",
+    "may_redact",
+    "membership",
+    "power_levels",
+]
+
+
+def auth_types(
+    version: RoomVersion, event_type: str, state_key: str | None, sender: str, content: Json
+) -> list[StateKey]:
+    """The entries of the room's state that belong into an event's `auth_events`, each once.
+
+    Spec: server-server-api#auth-events-selection
+    """
+    if event_type == "m.room.create":
+        return []
+    types = [room_state.POWER_LEVELS, ("m.room.member", sender)]
+    if not version.has_privileged_creators:
+        types.append(CREATE)
+    if event_type == "m.room.member" and state_key is not None:
+        types += _auth_types_of_member(version, state_key, sender, content)
+    return types
+
+
+def _auth_types_of_member(
+    version: RoomVersion, target: str, sender: str, content: Json
+) -> list[StateKey]:
+    users = {target}
+    types = []
+    membership = content.get("membership")
+    if membership in ("join", "invite", "knock"):  # no set: it may be any JSON, and not hashable
+        types.append(room_state.JOIN_RULES)
+    if membership == "invite" and (token := _third_party_token(content)) is not None:
+        types.append(("m.room.third_party_invite", token))
+    if membership == "join" and version.may_restrict_joins:
+        authoriser = content.get("join_authorised_via_users_server")
+        if isinstance(authoriser, str):
+            users.add(authoriser)
+    types += [("m.room.member", user_id) for user_id in sorted(users - {sender})]
+    return types
+
+
+def _third_party_token(content: Json) -> str | None:
+    place = content.get("third_party_invite")
+    signed = place.get("signed") if isinstance(place, dict) else None
+    token = signed.get("token") if isinstance(signed, dict) else None
+    return token if isinstance(token, str) else None
+
+
+def check_auth_events(
+    event: Event, auth_events: Iterable[Event], rejected: Collection[str] = ()
+) -> None:
+    """Raise AuthError unless the event cites the right kind of events to justify itself.
+
+    `rejected` has the ids of those among them that were rejected themselves. Whether they do
+    justify it, `check` says, with these events as its state.
+    """
+    if event.type == "m.room.create":
+        return
+    expected = set(
+        auth_types(event.version, event.type, event.state_key, event.sender, event.content)
+    )
+    found: set[StateKey] = set()
+    for cited in auth_events:
+        key = (cited.type, cited.state_key or "")
+        if key in found:
+            raise AuthError(f"auth_events has {key} twice")
+        if key not in expected or cited.state_key is None:
+            raise AuthError(f"auth_events has {key}, which is no matter of this event")
+        if cited.event_id in rejected:
+            raise AuthError(f"auth_events has {cited.event_id}, which was rejected")
+        if cited.room_id != event.room_id:
+            raise AuthError(f"auth_events has {cited.event_id} of another room")
+        found.add(key)
+    if CREATE in expected - found:
+        raise AuthError("auth_events lacks the create event of the room")
+
+
+def check(
+    event: Event,
+    state: StateMap,
+    create: Event | None = None,
+    *,
+    is_signed_by: IsSignedBy | None = None,
+) -> None:
+    """Raise AuthError unless the event is allowed when the room's state is this.
+
+    `state` needs no more than the entries of `auth_types`, and the create event, which may come in
+    `create` instead. That one must be accepted, not rejected. `is_signed_by`: see
+    event_auth_members.check().
+    """
+    if event.type == "m.room.create":
+        return _check_create(event)
+    create = create or state.get(CREATE)
+    if create is None or create.room_id != event.room_id:
+        raise AuthError("This room has no create event")
+    _check_federation(event, create)
+    if event.type == "m.room.aliases" and event.version.has_alias_events_rule:
+        return _check_aliases(event)
+    if event.type == "m.room.member":
+        return event_auth_members.check(event, state, create, is_signed_by)
+    if room_state.membership(state, event.sender) != "join":
+        raise AuthError(f"{event.sender} is not in this room")
+    levels = room_state.power_levels(state, create)
+    if event.type == "m.room.third_party_invite":
+        return _check_third_party_invite(event, levels)
+    _check_required_level(event, levels)
+    _check_state_key(event)
+    return _check_content(event, state, create, levels)
+
+
+def _check_create(event: Event) -> None:
+    version = event.version
+    if event.prev_event_ids:
+        raise ContentError("A create event comes first in its room")
+    if version.has_privileged_creators:
+        if "room_id" in event.pdu:
+            raise ContentError("The create event makes the room's id and can't have one itself")
+    elif room_state.domain_of(event.room_id) != room_state.domain_of(event.sender):
+        raise ContentError("The room's id is not of the server of its creator")
+    named = event.content.get("room_version", "1")
+    if not isinstance(named, str) or named not in VERSIONS:
+        raise ContentError(f"There is no room version {named!r}")
+    if version.has_privileged_creators:
+        _check_additional_creators(event)
+    if not version.has_creator_in_sender and "creator" not in event.content:
+        raise ContentError("The create event names no creator")
+
+
+def _check_additional_creators(event: Event) -> None:
+    if "additional_creators" not in event.content:
+        return
+    others = event.content["additional_creators"]
+    if not isinstance(others, list) or not all(identifiers.is_user_id(user) for user in others):
+        raise ContentError("additional_creators is not a list of user ids")
+
+
+def _check_federation(event: Event, create: Event) -> None:
+    if create.content.get("m.federate") is not False:
+        return
+    if room_state.domain_of(event.sender) != room_state.domain_of(create.sender):
+        raise AuthError("This room is only for users of the server that made it")
+
+
+def _check_aliases(event: Event) -> None:
+    if event.state_key is None or event.state_key != room_state.domain_of(event.sender):
+        raise AuthError("Only a server's own users may list its aliases")
+
+
+def _check_third_party_invite(event: Event, levels: PowerLevels) -> None:
+    if levels.of_user(event.sender) < levels.to_invite:
+        raise AuthError(f"{event.sender} needs power level {levels.to_invite} to invite")
+
+
+def _check_required_level(event: Event, levels: PowerLevels) -> None:
+    required = levels.to_send(event.type, is_state=event.state_key is not None)
+    own = levels.of_user(event.sender)
+    if required > own:
+        raise AuthError(f"{event.sender} needs power level {required} for {event.type}, has {own}")
+
+
+def _check_state_key(event: Event) -> None:
+    state_key = event.state_key
+    if state_key is not None and state_key.startswith("@") and state_key != event.sender:
+        raise AuthError(f"Only {state_key} may set this state")
+
+
+def _check_content(event: Event, state: StateMap, create: Event, levels: PowerLevels) -> None:
+    """The two types with a rule about what they do."""
+    if event.type == "m.room.power_levels":
+        event_auth_power_levels.check(event, state, create)
+    elif event.type == "m.room.redaction" and event.version.event_ids == "given":
+        _check_redaction(event, levels)
+
+
+def _check_redaction(event: Event, levels: PowerLevels) -> None:
+    """Until version 2: the power to redact, or an event of the same server, as its id tells."""
+    if not _may_redact_by_power(event, levels) and (
+        event.redacts is None
+        or room_state.domain_of(event.redacts) != room_state.domain_of(event.event_id)
+    ):
+        raise AuthError(f"{event.sender} needs power level {levels.to_redact} to redact this")
+
+
+def _may_redact_by_power(redaction: Event, levels: PowerLevels) -> bool:
+    return levels.of_user(redaction.sender) >= levels.to_redact
+
+
+def may_redact(redaction: Event, target: Event, levels: PowerLevels) -> bool:
+    """Whether an allowed redaction takes effect on this event of the room.
+
+    Until version 2 the rules above have judged that already. Since version 3 they allow the event
+    `m.room.redaction`, and it counts if this says so; ask again when the target arrives later.
+    Spec: rooms/v3#handling-redactions
+    """
+    if redaction.redacts != target.event_id or redaction.room_id != target.room_id:
+        return False
+    if redaction.version.event_ids == "given":
+        places = (redaction.event_id, target.event_id)
+    else:
+        places = (redaction.sender, target.sender)
+    return _may_redact_by_power(redaction, levels) or (
+        room_state.domain_of(places[0]) == room_state.domain_of(places[1])
+    )

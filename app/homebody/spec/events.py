@@ -1,0 +1,235 @@
+"""An event as servers exchange it (a PDU), with its id and the rules of its room.
+
+`check_format` stands between a PDU from outside and all other code: what it lets pass has the
+keys, types and limits of its room version, and nothing after it asks again. `Event` reads the parts
+of a PDU that the law needs once; the PDU itself stays as it was signed.
+
+Spec: server-server-api#pdus, client-server-api#size-limits, and the "Event format" of each room
+version
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from homebody.spec import canonical_json, identifiers
+from homebody.spec.room_versions import RoomVersion
+
+Json = dict[str, Any]
+"""A JSON object. What came from outside has been checked before code relies on its shape."""
+StateKey = tuple[str, str]
+"""(type, state_key): what identifies one entry of a room's state."""
+
+MAX_BYTES: Final = 65536
+"""Of a PDU in canonical JSON, signatures included."""
+MAX_PREV_EVENTS: Final = 20
+MAX_AUTH_EVENTS: Final = 10
+
+
+class Event:
+    """One event of a room. Never changed after it was made.
+
+    `auth_event_ids` and `prev_event_ids` are plain lists of ids in every room version, although
+    versions 1 and 2 write them as pairs of id and hash.
+    """
+
+    __slots__ = (
+        "auth_event_ids",
+        "content",
+        "depth",
+        "event_id",
+        "origin_server_ts",
+        "pdu",
+        "prev_event_ids",
+        "room_id",
+        "sender",
+        "state_key",
+        "type",
+        "version",
+    )
+
+    def __init__(self, event_id: str, pdu: Json, version: RoomVersion) -> None:
+        self.event_id: Final = event_id
+        self.pdu: Final = pdu
+        self.version: Final = version
+        self.type: Final[str] = pdu["type"]
+        self.sender: Final[str] = pdu["sender"]
+        self.content: Final[Json] = pdu["content"]
+        self.state_key: Final[str | None] = pdu.get("state_key")
+        self.depth: Final[int] = pdu["depth"]
+        self.origin_server_ts: Final[int] = pdu["origin_server_ts"]
+        self.room_id: Final[str] = room_id_of(event_id, pdu, version)
+        self.auth_event_ids: Final = _ids(pdu["auth_events"], version)
+        self.prev_event_ids: Final = _ids(pdu["prev_events"], version)
+
+    def __repr__(self) -> str:
+        return f"<Event {self.event_id} {self.type} {self.state_key!r}>"
+
+    @property
+    def redacts(self) -> str | None:
+        """The id of the event that this redaction is about, wherever the room version keeps it."""
+        place = self.content if self.version.has_redacts_in_content else self.pdu
+        target = place.get("redacts")
+        return target if isinstance(target, str) else None
+
+
+def build(
+    version: RoomVersion,
+    *,
+    room_id: str | None,
+    sender: str,
+    event_type: str,
+    content: Json,
+    auth_events: list[Any],
+    prev_events: list[Any],
+    depth: int,
+    origin_server_ts: int,
+    state_key: str | None = None,
+    redacts: str | None = None,
+    event_id: str | None = None,
+) -> Json:
+    """A new PDU, still without hashes and signatures.
+
+    `auth_events` and `prev_events` in the form of the version (`signing.reference`). `room_id` is
+    None for the create event of version 12, and `event_id` for all but versions 1 and 2. `redacts`
+    goes where the version keeps it.
+    """
+    optional = {"room_id": room_id, "state_key": state_key, "event_id": event_id}
+    if redacts is not None and version.has_redacts_in_content:
+        content = {**content, "redacts": redacts}
+    else:
+        optional["redacts"] = redacts
+    return {
+        "type": event_type,
+        "sender": sender,
+        "content": content,
+        "auth_events": auth_events,
+        "prev_events": prev_events,
+        "depth": min(depth, _max_integer(version)),
+        "origin_server_ts": origin_server_ts,
+        **{key: value for key, value in optional.items() if value is not None},
+    }
+
+
+def check_format(pdu: Any, version: RoomVersion) -> None:
+    """Raise ValueError, saying what is wrong, unless this is a PDU of the room version.
+
+    Signatures, hashes and authorization are other questions. A PDU that fails is dropped.
+    """
+    _require(isinstance(pdu, dict), "An event is a JSON object")
+    canonical_json.check(pdu, is_strict=version.is_canonical_json_strict)
+    _require(len(canonical_json.encode(pdu)) <= MAX_BYTES, f"Event larger than {MAX_BYTES} bytes")
+    for key, is_valid in _REQUIRED.items():
+        _require(key in pdu, f"Event without {key}")
+        _require(is_valid(pdu[key]), f"Event with invalid {key}")
+    for key, is_valid in _OPTIONAL.items():
+        _require(key not in pdu or is_valid(pdu[key]), f"Event with invalid {key}")
+    _check_depth(pdu["depth"], version)
+    _check_ids(pdu, version)
+    _check_references(pdu["prev_events"], "prev_events", MAX_PREV_EVENTS, version)
+    _check_references(pdu["auth_events"], "auth_events", MAX_AUTH_EVENTS, version)
+
+
+def room_id_of(event_id: str, pdu: Json, version: RoomVersion) -> str:
+    """The room of a PDU: since version 12 a create event has none, as its hash names the room."""
+    if version.has_privileged_creators and pdu["type"] == "m.room.create":
+        return "!" + event_id[1:]
+    room_id: str = pdu["room_id"]
+    return room_id
+
+
+def _ids(references: list[Any], version: RoomVersion) -> list[str]:
+    if version.event_ids == "given":
+        return [event_id for event_id, _hashes in references]
+    return references
+
+
+def _require(is_fine: bool, sentence: str) -> None:  # noqa: FBT001 - reads like an assertion
+    if not is_fine:
+        raise ValueError(sentence)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_integer(value: Any) -> bool:
+    return type(value) is int  # not isinstance: True is an int for Python, not for JSON
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_short_text(value: Any) -> bool:
+    return isinstance(value, str) and identifiers.has_at_most_255_bytes(value)
+
+
+def _are_hashes(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("sha256"), str)
+
+
+def _are_signatures(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(by_key, dict) and all(isinstance(text, str) for text in by_key.values())
+        for by_key in value.values()
+    )
+
+
+_REQUIRED: Final[dict[str, Callable[[Any], bool]]] = {
+    "type": _is_short_text,
+    "sender": identifiers.is_user_id,
+    "content": _is_object,
+    "depth": _is_integer,
+    "origin_server_ts": _is_integer,
+    "hashes": _are_hashes,
+    "signatures": _are_signatures,
+    "prev_events": lambda value: isinstance(value, list),
+    "auth_events": lambda value: isinstance(value, list),
+}
+_OPTIONAL: Final[dict[str, Callable[[Any], bool]]] = {
+    "state_key": _is_short_text,
+    "event_id": _is_short_text,  # versions since 3 ask for none, but hash what is there
+    "redacts": _is_text,
+    "unsigned": _is_object,
+}
+
+
+def _max_integer(version: RoomVersion) -> int:
+    if version.is_canonical_json_strict:
+        return canonical_json.MAX_INTEGER
+    return canonical_json.MAX_HISTORICAL_INTEGER
+
+
+def _check_depth(depth: int, version: RoomVersion) -> None:
+    limit = _max_integer(version)
+    _require(0 <= depth <= limit, f"Event whose depth is not between 0 and {limit}")
+
+
+def _check_ids(pdu: Json, version: RoomVersion) -> None:
+    if version.event_ids == "given":
+        is_valid = identifiers.is_event_id_of(pdu.get("event_id"), version)
+        _require(is_valid, "Event without a valid event_id, as its room version needs")
+    if version.has_privileged_creators and pdu["type"] == "m.room.create":
+        _require("room_id" not in pdu, "Create event with a room_id, which is its own id")
+        return
+    names_server = not version.has_privileged_creators
+    is_valid = identifiers.is_room_id_of(pdu.get("room_id"), names_server=names_server)
+    _require(is_valid, "Event without a valid room_id of its room version")
+
+
+def _check_references(references: list[Any], key: str, limit: int, version: RoomVersion) -> None:
+    _require(len(references) <= limit, f"Event with more than {limit} {key}")
+    for reference in references:
+        _require(_is_reference(reference, version), f"Event with invalid {key}")
+
+
+def _is_reference(reference: Any, version: RoomVersion) -> bool:
+    """Whether it cites an event: by its id, or in versions 1 and 2 a pair of id and hashes."""
+    if version.event_ids != "given":
+        return identifiers.is_event_id_of(reference, version)
+    if not isinstance(reference, list) or len(reference) != 2:
+        return False
+    event_id, hashes = reference
+    return identifiers.is_event_id_of(event_id, version) and _is_object(hashes)

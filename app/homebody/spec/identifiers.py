@@ -1,0 +1,200 @@
+"""Whether something is a user id, room id, alias, server name …, and which parts it has.
+
+The predicates (`is_…`) take any JSON value and never raise, so that they may stand directly behind
+a decoder. The functions that return a part check the whole identifier first, so that nothing
+unchecked becomes a server to connect to; they raise ValueError.
+
+All patterns are linear in the length of the text: an identifier is the attacker's choice.
+
+Spec: appendices#identifier-grammar, client-server-api#matrix-content-mxc-uris
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final, TypeGuard
+
+from homebody.spec.room_versions import EventIds, RoomVersion
+
+MAX_BYTES: Final = 255
+"""Of every identifier, sigil and server name included, in UTF-8."""
+
+_HOST_AND_PORT: Final = re.compile(
+    r"(?:(?P<name>[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)|\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\])"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+)
+_FOUR_NUMBERS: Final = re.compile(r"[0-9]+(?:\.[0-9]+){3}")
+# Any Unicode but NUL, lone surrogates and the colon: what localparts may hold. Python's str can
+# carry surrogates (from "\ud800" in JSON read leniently), UTF-8 can't.
+_WITH_SERVER: Final = re.compile(r"([@!#$])([^:\0\ud800-\udfff]*):([0-9A-Za-z\[\].:-]+)")
+_LOCALPART: Final = re.compile(r"[a-z0-9._=/+-]{1,255}")
+_COMPLIANT_LOCALPART: Final = re.compile(r"[!-9;-~]+")
+_OPAQUE: Final = re.compile(r"[^\0\ud800-\udfff]+")
+_MXC: Final = re.compile(r"mxc://([0-9A-Za-z\[\].:-]+)/([0-9A-Za-z_-]+)")
+# 32 bytes of SHA-256 are 43 characters of base64
+_URL_SAFE_HASH: Final = re.compile(r"[0-9A-Za-z_-]{43}")
+_HASH: Final = re.compile(r"[0-9A-Za-z+/]{43}")
+
+
+def is_server_name(text: object) -> TypeGuard[str]:
+    """Whether this is a host name, IPv4 address or [IPv6 address], with or without a port."""
+    if not isinstance(text, str) or len(text) > MAX_BYTES:
+        return False
+    parts = _HOST_AND_PORT.fullmatch(text)
+    if parts is None or int(parts["port"] or 0) > 65535:
+        return False
+    if parts["ipv6"]:
+        return _is_address(ipaddress.IPv6Address, parts["ipv6"])
+    if _FOUR_NUMBERS.fullmatch(parts["name"]):
+        return _is_address(ipaddress.IPv4Address, parts["name"])
+    return True
+
+
+def is_user_id(text: object) -> TypeGuard[str]:
+    """Whether this is a user id, today's or historical: servers must accept both in events."""
+    return _split("@", text) is not None
+
+
+def is_historical_user_id(text: object) -> TypeGuard[str]:
+    """Whether this is a user id that nobody could register today."""
+    parts = _split("@", text)
+    return parts is not None and not is_valid_localpart_for_registration(parts[0])
+
+
+def is_compliant_user_id(text: object) -> TypeGuard[str]:
+    """Whether clients may be told of this user outside an event: printable ASCII, not empty."""
+    parts = _split("@", text)
+    return parts is not None and _COMPLIANT_LOCALPART.fullmatch(parts[0]) is not None
+
+
+def is_valid_localpart_for_registration(text: object) -> TypeGuard[str]:
+    """Whether a new account may have this localpart, if the whole user id is not too long."""
+    return isinstance(text, str) and _LOCALPART.fullmatch(text) is not None
+
+
+def is_room_alias(text: object) -> TypeGuard[str]:
+    """Whether this is an alias such as `#cats:example.org`."""
+    return _has_localpart("#", text)
+
+
+def is_room_id(text: object) -> TypeGuard[str]:
+    """Whether this is `!opaque:server`, or `!hash` as since room version 12."""
+    return is_room_id_of(text, names_server=True) or is_room_id_of(text, names_server=False)
+
+
+def is_room_id_of(text: object, *, names_server: bool) -> TypeGuard[str]:
+    """Whether this is a room id of the older form, or (not `names_server`) of version 12's."""
+    if names_server:
+        return _has_localpart("!", text)
+    return (
+        isinstance(text, str) and text[:1] == "!" and _URL_SAFE_HASH.fullmatch(text, 1) is not None
+    )
+
+
+def is_event_id(text: object) -> TypeGuard[str]:
+    """Whether this may be an event id of some room version; for the rest they are opaque."""
+    return (
+        isinstance(text, str)
+        and text[:1] == "$"
+        and _OPAQUE.fullmatch(text, 1) is not None
+        and has_at_most_255_bytes(text)
+    )
+
+
+def is_event_id_of(text: object, version: RoomVersion) -> TypeGuard[str]:
+    """Whether this is an event id in the form of this room version."""
+    if version.event_ids == "given":
+        return _has_localpart("$", text)
+    hashed = _EVENT_ID_HASHES[version.event_ids]
+    return isinstance(text, str) and text[:1] == "$" and hashed.fullmatch(text, 1) is not None
+
+
+def is_mxc_uri(text: object) -> TypeGuard[str]:
+    """Whether this is the address of a file: `mxc://server/media_id`."""
+    return _split_mxc(text) is not None
+
+
+def localpart(identifier: str) -> str:
+    """The part between sigil and colon. Raises ValueError if there is none."""
+    return _parts(identifier)[0]
+
+
+def server_name(identifier: str) -> str:
+    """The server named by a user id, alias, or an older room or event id.
+
+    Raises ValueError for anything else, also for the ids of room version 12, which name no server.
+    """
+    return _parts(identifier)[1]
+
+
+def user_id(localpart: str, server_name: str) -> str:
+    """The user id of a localpart on a server. Raises ValueError if that makes none."""
+    text = f"@{localpart}:{server_name}"
+    if not is_user_id(text):
+        raise ValueError("This makes no valid user id, or one longer than 255 bytes")
+    return text
+
+
+def parse_mxc_uri(text: str) -> tuple[str, str]:
+    """(server name, media id) of an MXC URI. Raises ValueError."""
+    parts = _split_mxc(text)
+    if parts is None:
+        raise ValueError("Not an MXC URI")
+    return parts
+
+
+def has_at_most_255_bytes(text: str) -> bool:
+    """Whether the text fits the limit of ids, event types and state keys.
+
+    A lone surrogate counts as three bytes here; refusing it is another check's business.
+    """
+    if len(text) > MAX_BYTES:
+        return False
+    return text.isascii() or len(text.encode(errors="surrogatepass")) <= MAX_BYTES
+
+
+def _is_address(kind: type[ipaddress.IPv4Address | ipaddress.IPv6Address], text: str) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _split(sigil: str, text: object) -> tuple[str, str] | None:
+    """(localpart, server name) of an identifier with this sigil, or None."""
+    if not isinstance(text, str) or text[:1] != sigil or not has_at_most_255_bytes(text):
+        return None
+    parts = _WITH_SERVER.fullmatch(text)
+    if parts is None or not is_server_name(parts[3]):
+        return None
+    return parts[2], parts[3]
+
+
+def _has_localpart(sigil: str, text: object) -> bool:
+    """Whether it is an identifier with a localpart that isn't empty, as only user ids' may be."""
+    parts = _split(sigil, text)
+    return parts is not None and parts[0] != ""
+
+
+def _split_mxc(text: object) -> tuple[str, str] | None:
+    if not isinstance(text, str) or len(text) > len("mxc://") + 2 * MAX_BYTES:
+        return None
+    parts = _MXC.fullmatch(text)
+    if parts is None or not is_server_name(parts[1]):
+        return None
+    return parts[1], parts[2]
+
+
+def _parts(identifier: str) -> tuple[str, str]:
+    parts = _split(identifier[:1], identifier)
+    if parts is None:
+        raise ValueError("Not an identifier that names a server")
+    return parts
+
+
+_EVENT_ID_HASHES: Final[dict[EventIds, re.Pattern[str]]] = {
+    "reference_hash": _HASH,
+    "url_safe_reference_hash": _URL_SAFE_HASH,
+}

@@ -1,0 +1,228 @@
+"""Ed25519 signatures over JSON, and the two hashes that make an event what it is.
+
+The *content hash* covers all of an event and stands in it, under `hashes`. The *reference hash*
+covers the redacted event, that is the content hash but not the content; so does the signature. Both
+are made of the same bytes (redacted, without `signatures` and `unsigned`), and since room version 3
+the event's id is the reference hash. Hence a new event is encoded twice, and the ed25519 operation
+is most of what making an event costs.
+
+Spec: appendices#signing-json, server-server-api#signing-events
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import nacl.exceptions
+import nacl.signing
+
+from homebody.spec import canonical_json, redaction
+from homebody.spec.events import Json
+from homebody.spec.room_versions import RoomVersion
+
+VerifyKey = nacl.signing.VerifyKey
+
+ALGORITHM: Final = "ed25519"
+_KEY_VERSION: Final = re.compile(r"[0-9A-Za-z_]+")
+_NOT_SIGNED: Final = ("signatures", "unsigned")
+
+
+class SignatureError(ValueError):
+    """A signature that is missing, malformed or wrong. Its text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A private key and its name. Made from a seed of 32 random bytes, or from the key file."""
+
+    key_id: str
+    """`ed25519:` and the key's version, under which signatures are filed."""
+    _key: nacl.signing.SigningKey = field(repr=False)
+
+    @classmethod
+    def from_seed(cls, key_version: str, seed: bytes) -> SigningKey:
+        """The key of a seed of 32 bytes. Raises ValueError for a bad version or length."""
+        if not _KEY_VERSION.fullmatch(key_version):
+            raise ValueError("The version of a signing key consists of letters, digits and _")
+        return cls(f"{ALGORITHM}:{key_version}", nacl.signing.SigningKey(seed))
+
+    @classmethod
+    def from_text(cls, text: str) -> SigningKey:
+        """The key of a key file's line, `ed25519 a_abcd <unpadded base64 of the seed>`.
+
+        Raises ValueError, whose text doesn't contain the seed.
+        """
+        parts = text.split()
+        if len(parts) != 3 or parts[0] != ALGORITHM:
+            raise ValueError(f"A signing key is written as: {ALGORITHM} version seed")
+        return cls.from_seed(parts[1], canonical_json.decode_base64(parts[2]))
+
+    def to_text(self) -> str:
+        """The line of a key file, as other servers and tools write it too. Secret."""
+        algorithm, key_version = self.key_id.split(":")
+        return f"{algorithm} {key_version} {canonical_json.encode_base64(bytes(self._key))}"
+
+    @property
+    def verify_key(self) -> VerifyKey:
+        """The public half."""
+        return self._key.verify_key
+
+    def sign(self, message: bytes) -> str:
+        """The signature of these bytes, in unpadded base64."""
+        return canonical_json.encode_base64(self._key.sign(message).signature)
+
+
+def verify_key_from_base64(text: str) -> VerifyKey:
+    """The public key that a server or device publishes. Raises ValueError."""
+    return VerifyKey(canonical_json.decode_base64(text))
+
+
+def verify_key_to_base64(key: VerifyKey) -> str:
+    """A public key as it is published."""
+    return canonical_json.encode_base64(bytes(key))
+
+
+def sign_json(value: Json, server_name: str, key: SigningKey) -> Json:
+    """A copy with the signature of `server_name` added to those that are there.
+
+    Raises ValueError for what can't be encoded or has malformed `signatures`.
+    """
+    message = canonical_json.encode(_without(value, _NOT_SIGNED))
+    return _with_signature(value, server_name, key.key_id, key.sign(message))
+
+
+def verify_json(value: Json, entity: str, key_id: str, verify_key: VerifyKey) -> None:
+    """Raise SignatureError unless `entity` (a server or user) signed this with that key."""
+    signature = _signature(value, entity, key_id)
+    try:
+        message = canonical_json.encode(_without(value, _NOT_SIGNED))
+    except ValueError as problem:
+        raise SignatureError(str(problem)) from problem
+    _verify(message, signature, verify_key)
+
+
+def add_hashes_and_signatures(
+    pdu: Json, version: RoomVersion, server_name: str, key: SigningKey
+) -> tuple[str, Json]:
+    """(event id, PDU with its content hash and our signature) of a new event.
+
+    The PDU must have passed `canonical_json.check`. In room versions 1 and 2 it already has its id.
+    """
+    digest = content_hash(pdu, version)
+    hashed = {**pdu, "hashes": {"sha256": canonical_json.encode_base64(digest)}}
+    message = _redacted_bytes(hashed, version)
+    event_id = _event_id(hashed, version, message)
+    return event_id, _with_signature(hashed, server_name, key.key_id, key.sign(message))
+
+
+def sign_event(pdu: Json, version: RoomVersion, server_name: str, key: SigningKey) -> Json:
+    """A copy of another server's event with our signature beside its own.
+
+    For invites and restricted joins, that two servers sign. `hashes` stay as the first wrote them.
+    """
+    signature = key.sign(_redacted_bytes(pdu, version))
+    return _with_signature(pdu, server_name, key.key_id, signature)
+
+
+def verify_event(
+    pdu: Json, version: RoomVersion, server_name: str, key_id: str, verify_key: VerifyKey
+) -> None:
+    """Raise SignatureError unless the server signed this event, redacted or not, with that key."""
+    signature = _signature(pdu, server_name, key_id)
+    _verify(_redacted_bytes(pdu, version), signature, verify_key)
+
+
+def content_hash(pdu: Json, version: RoomVersion) -> bytes:
+    """SHA-256 of the event without `unsigned`, `signatures` and `hashes`."""
+    covered = _without(pdu, ("hashes", *_NOT_SIGNED))
+    return hashlib.sha256(_encode(covered, version)).digest()
+
+
+def has_valid_content_hash(pdu: Json, version: RoomVersion) -> bool:
+    """Whether the event is complete and unchanged; if not, only its redacted form may be used."""
+    try:
+        claimed = canonical_json.decode_base64(pdu["hashes"]["sha256"])
+    except ValueError:
+        return False
+    return claimed == content_hash(pdu, version)
+
+
+def reference_hash(pdu: Json, version: RoomVersion) -> bytes:
+    """SHA-256 of the redacted event without its signatures: what other events cite it by."""
+    return hashlib.sha256(_redacted_bytes(pdu, version)).digest()
+
+
+def event_id_of(pdu: Json, version: RoomVersion) -> str:
+    """The event's id: its reference hash, or in room versions 1 and 2 what it says itself."""
+    if version.event_ids == "given":
+        return _event_id(pdu, version, b"")
+    return _event_id(pdu, version, _redacted_bytes(pdu, version))
+
+
+def reference(pdu: Json, version: RoomVersion) -> str | list[Any]:
+    """How `prev_events` and `auth_events` of this room version cite an event.
+
+    Its id; in versions 1 and 2 a pair of id and `{"sha256": reference hash}`.
+    """
+    event_id = event_id_of(pdu, version)
+    if version.event_ids != "given":
+        return event_id
+    return [event_id, {"sha256": canonical_json.encode_base64(reference_hash(pdu, version))}]
+
+
+def _event_id(pdu: Json, version: RoomVersion, redacted_bytes: bytes) -> str:
+    if version.event_ids == "given":
+        event_id: str = pdu["event_id"]
+        return event_id
+    digest = hashlib.sha256(redacted_bytes).digest()
+    if version.event_ids == "reference_hash":
+        return "$" + canonical_json.encode_base64(digest)
+    return "$" + canonical_json.encode_url_safe_base64(digest)
+
+
+def _redacted_bytes(pdu: Json, version: RoomVersion) -> bytes:
+    """What is signed, and hashed for the reference hash."""
+    redacted = redaction.redact(pdu, version)
+    redacted.pop("signatures", None)  # redaction has taken `unsigned` away, and made a copy
+    return _encode(redacted, version)
+
+
+def _encode(value: Json, version: RoomVersion) -> bytes:
+    if version.is_canonical_json_strict:
+        return canonical_json.encode(value)
+    return canonical_json.encode_historical(value)
+
+
+def _without(value: Json, keys: tuple[str, ...]) -> Json:
+    return {key: member for key, member in value.items() if key not in keys}
+
+
+def _with_signature(value: Json, server_name: str, key_id: str, signature: str) -> Json:
+    signatures = value.get("signatures", {})
+    own = signatures.get(server_name, {}) if isinstance(signatures, dict) else None
+    if not isinstance(own, dict):
+        raise ValueError("Malformed signatures")  # noqa: TRY004 - callers await one kind of error
+    return {**value, "signatures": {**signatures, server_name: {**own, key_id: signature}}}
+
+
+def _signature(value: Json, entity: str, key_id: str) -> bytes:
+    """The bytes of a signature, from an object that may be malformed. Raises SignatureError."""
+    found: Any = value
+    for key in ("signatures", entity, key_id):
+        found = found.get(key) if isinstance(found, dict) else None
+    if not isinstance(found, str):
+        raise SignatureError(f"No signature of {entity} with key {key_id}")
+    try:
+        return canonical_json.decode_base64(found)
+    except ValueError as problem:
+        raise SignatureError(f"The signature of {entity} is not base64") from problem
+
+
+def _verify(message: bytes, signature: bytes, verify_key: VerifyKey) -> None:
+    try:
+        verify_key.verify(message, signature)
+    except (nacl.exceptions.BadSignatureError, nacl.exceptions.ValueError) as problem:
+        raise SignatureError("The signature does not match") from problem

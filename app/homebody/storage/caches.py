@@ -1,0 +1,369 @@
+"""The few things kept in memory, each bounded in bytes, and which snapshot may see them.
+
+A wrong cache is a security hole, and one that runs ahead of its reader loses events. One rule
+prevents both: a reader gets from a cache only what its own snapshot of the database holds.
+
+- Every COMMIT moves the clock (storage/database.py), so a position names one state of the whole
+  database. A snapshot knows its position.
+- Each entry knows since which position it is true. A reader whose snapshot is older finds nothing,
+  and reads the database. What the writer puts into a cache is true from the COMMIT under way on:
+  only the writers of the same batch see it before that COMMIT is done.
+- A reader may offer what it read, unless the cache has been changed after its snapshot: what it
+  read may be outdated by now.
+- What a write has touched is dropped when the write is undone. A COMMIT that fails empties
+  everything, and so does a change by another process (the command line). A snapshot that holds such
+  a change before this process has noticed it uses no cache at all.
+
+Each module declares the caches that it alone changes, with `declare()`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from homebody.spec.appservices import Service
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+ENTRY_OVERHEAD_BYTES = 200
+"""What a key, a slot in the table and the bookkeeping cost besides the value."""
+
+NEWEST: Final = 2**63
+"""The view of a writer, which sees everything; larger than every position."""
+NOTHING: Final = -1
+"""The view of a snapshot to which no cache applies."""
+
+
+@dataclass(frozen=True, eq=False)
+class CacheKind(Generic[K, V]):
+    """A cache as its module declares it."""
+
+    name: str
+    percent: int
+    """Its share of the memory that the setting `cache_bytes` allows for all caches."""
+    bytes_of: Callable[[V], int]
+    """Return about what a value takes, without its key."""
+
+
+_KINDS: list[CacheKind[Any, Any]] = []
+
+
+def declare(name: str, percent: int, bytes_of: Callable[[V], int]) -> CacheKind[K, V]:
+    """Return a new kind of cache; called by the module that alone changes it, when it is imported.
+
+    Raises ValueError where the name is taken, or all kinds together would exceed 100 percent.
+    """
+    kind: CacheKind[K, V] = CacheKind(name, percent, bytes_of)
+    if any(known.name == name for known in _KINDS):
+        raise ValueError(f"There is already a cache called {name}")
+    if sum(known.percent for known in _KINDS) + percent > 100:
+        raise ValueError(f"The caches would exceed 100 percent with {name}")
+    _KINDS.append(kind)
+    return kind
+
+
+class Cache(Generic[K, V]):
+    """At most `max_bytes` of values by key; the least recently used go first."""
+
+    def __init__(self, kind: CacheKind[K, V], max_bytes: int) -> None:
+        self.name = kind.name
+        self.max_bytes = max_bytes
+        self.used_bytes = 0
+        self.changed_at = 0
+        """The position since which everything in here is as the writer left it."""
+        self.hits = 0
+        self.misses = 0
+        self._bytes_of = kind.bytes_of
+        self._entries: OrderedDict[K, tuple[V, int, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: K, view: int) -> V | None:
+        """Return the value that is true in a view (the position of a snapshot), or None."""
+        entry = self._entries.get(key)
+        if entry is None or entry[2] > view:
+            self.misses += 1
+            return None
+        self._entries.move_to_end(key)
+        self.hits += 1
+        return entry[0]
+
+    def get_many(self, keys: Iterable[K], view: int) -> tuple[dict[K, V], list[K]]:
+        """Return the known values by key, and the keys without one."""
+        found: dict[K, V] = {}
+        missing: list[K] = []
+        for key in keys:
+            value = self.get(key, view)
+            if value is None:
+                missing.append(key)
+            else:
+                found[key] = value
+        return found, missing
+
+    def put(self, key: K, value: V, since: int) -> None:
+        """Set a value that is true from a position on; for the writer alone."""
+        self.changed_at = since
+        self._set(key, value, since)
+
+    def drop(self, key: K, since: int) -> None:
+        """Forget a value that is wrong from a position on; for the writer alone."""
+        self.changed_at = since
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self.used_bytes -= entry[1]
+
+    def offer(self, key: K, value: V, view: int) -> None:
+        """Keep what was read in a view, unless the writer has changed this cache after it.
+
+        Nothing in here has changed since `changed_at`, so the value has been true since then.
+        """
+        if self.changed_at <= view:
+            self._set(key, value, self.changed_at)
+
+    def clear(self, position: int) -> None:
+        """Forget everything; `position` is that of the database as it is now."""
+        self.changed_at = position
+        self.used_bytes = 0
+        self._entries.clear()
+
+    def entries(self) -> list[tuple[K, V]]:
+        """Return all that is kept, whatever view it belongs to; for tests and inspection."""
+        return [(key, value) for key, (value, _, _) in self._entries.items()]
+
+    def _set(self, key: K, value: V, since: int) -> None:
+        size = self._bytes_of(value) + ENTRY_OVERHEAD_BYTES
+        old = self._entries.pop(key, None)
+        self.used_bytes += size - (old[1] if old else 0)
+        self._entries[key] = (value, size, since)
+        while self.used_bytes > self.max_bytes and self._entries:
+            _, (_, dropped, _) = self._entries.popitem(last=False)
+            self.used_bytes -= dropped
+
+
+class Requester:
+    """Who asks: the account and session behind an access token."""
+
+    __slots__ = (
+        "device_id",
+        "expires_ts",
+        "is_admin",
+        "is_guest",
+        "is_suspended",
+        "service",
+        "token_hash",
+        "user_id",
+    )
+
+    def __init__(
+        self,
+        user_id: str,
+        device_id: str,
+        token_hash: bytes,
+        *,
+        is_guest: bool = False,
+        is_admin: bool = False,
+        is_suspended: bool = False,
+        expires_ts: int | None = None,
+        service: Service | None = None,
+    ) -> None:
+        self.user_id = user_id
+        self.device_id = device_id
+        self.token_hash = token_hash
+        self.is_guest = is_guest
+        self.is_admin = is_admin
+        self.is_suspended = is_suspended
+        self.expires_ts = expires_ts
+        self.service = service
+        """The application service that acts as the user; `device_id` may be "" then."""
+
+
+class PreviousState:
+    """What a state event says of the one that it replaced, for readers who may see that one."""
+
+    __slots__ = ("body", "position", "sender")
+
+    def __init__(self, position: int, sender: str, body: bytes) -> None:
+        self.position = position
+        self.sender = sender
+        self.body = body
+        """JSON members of `unsigned`, each with a comma before it."""
+
+
+class ClientEvent:
+    """An event in the form for clients; see core/events/client_events.py."""
+
+    __slots__ = (
+        "body",
+        "content",
+        "device_id",
+        "event_id",
+        "origin_server_ts",
+        "position",
+        "previous",
+        "redacted_by",
+        "rel_type",
+        "relates_to",
+        "room_id",
+        "sender",
+        "state_key",
+        "thread_id",
+        "txn_id",
+        "type",
+        "unsigned",
+    )
+
+    def __init__(
+        self,
+        *,
+        position: int,
+        event_id: str,
+        room_id: str,
+        type: str,  # noqa: A002 - the event's own word
+        state_key: str | None,
+        sender: str,
+        origin_server_ts: int,
+        content: dict[str, Any],
+        body: bytes,
+        unsigned: bytes,
+        relation: tuple[str | None, str | None, str | None],
+        transaction: tuple[str | None, str | None],
+        previous: PreviousState | None,
+        redacted_by: int | None,
+    ) -> None:
+        self.position = position
+        self.event_id = event_id
+        self.room_id = room_id
+        self.type = type
+        self.state_key = state_key
+        self.sender = sender
+        self.origin_server_ts = origin_server_ts
+        self.content = content
+        """As in the PDU; filters look into it."""
+        self.body = body
+        """JSON of what everybody sees, without `unsigned` and the closing brace."""
+        self.unsigned = unsigned
+        """JSON members of `unsigned` that everybody sees, each with a comma before it."""
+        self.relates_to, self.rel_type, self.thread_id = relation
+        self.device_id, self.txn_id = transaction
+        self.previous = previous
+        self.redacted_by = redacted_by
+        """The position of the redaction; shown as far as the reader may see that event."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in memory."""
+        previous = 0 if self.previous is None else len(self.previous.body)
+        return 800 + 4 * len(self.body) + previous
+
+
+class Lately:
+    """What has changed lately: who asks for news need not look in the database where none can be.
+
+    Kept by the writer inside its transactions. What it says of positions beyond a reader's own may
+    never become true; up to there all is committed, as positions become visible in their order.
+    A reader may also see positions that another process gave out: of those this knows nothing.
+    """
+
+    MAX_EVENTS: ClassVar[int] = 2000
+
+    def __init__(self) -> None:
+        self.begin_anew(0)
+
+    def begin_anew(self, position: int) -> None:
+        """Know nothing of what happened up to this position."""
+        self._since = position
+        self.upto = position
+        """The last position that this process knows to be given out."""
+        self._positions: list[int] = []
+        self._room_ids: list[str] = []
+        self.account_data = position
+        """No account data has changed after this position; likewise the next two."""
+        self.receipts = position
+        self.memberships = position
+
+    def add(self, position: int, room_id: str) -> None:
+        """Note an event."""
+        self._positions.append(position)
+        self._room_ids.append(room_id)
+        if len(self._positions) > 2 * self.MAX_EVENTS:
+            self._since = self._positions[self.MAX_EVENTS - 1]
+            del self._positions[: self.MAX_EVENTS], self._room_ids[: self.MAX_EVENTS]
+
+    def drop_after(self, position: int) -> None:
+        """Forget the events of a write that was undone."""
+        kept = bisect_right(self._positions, position)
+        del self._positions[kept:], self._room_ids[kept:]
+
+    def knows(self, since: int, upto: int) -> bool:
+        """Whether all that happened in this range is known."""
+        return self._since <= since and upto <= self.upto
+
+    def events(self, after: int, upto: int) -> Iterator[tuple[int, str]]:
+        """(position, room_id) of the events in a range that this knows, the oldest first."""
+        first = bisect_right(self._positions, after)
+        last = bisect_right(self._positions, upto)
+        return zip(self._positions[first:last], self._room_ids[first:last], strict=True)
+
+
+class _CachesByKind(dict[CacheKind[Any, Any], Cache[Any, Any]]):
+    """The caches of a process, each made when it is first asked for."""
+
+    def __init__(self, caches: Caches) -> None:
+        super().__init__()
+        self._caches = caches
+
+    def __missing__(self, kind: CacheKind[Any, Any]) -> Cache[Any, Any]:
+        cache = self[kind] = self._caches.make(kind)
+        return cache
+
+
+class Caches:
+    """All caches of a process, sharing `total_bytes`, and the COMMITs that decide who sees what."""
+
+    def __init__(self, total_bytes: int) -> None:
+        self.lately = Lately()
+        self.committed = 0
+        """The position of the last COMMIT that this process knows of."""
+        self.committing: int | None = None
+        """The position that the COMMIT under way will have; readers may see it at any moment."""
+        self._total_bytes = total_bytes
+        self.by_kind = _CachesByKind(self)
+
+    def of(self, kind: CacheKind[K, V]) -> Cache[K, V]:
+        """Return the cache of a kind."""
+        return self.by_kind[kind]
+
+    def make(self, kind: CacheKind[K, V]) -> Cache[K, V]:
+        """Return a new cache of a kind, with its share of the memory."""
+        cache = Cache(kind, self._total_bytes * kind.percent // 100)
+        cache.clear(self.committed)
+        return cache
+
+    def all(self) -> list[Cache[Hashable, object]]:
+        """Return every cache, for /metrics."""
+        return [self.of(kind) for kind in _KINDS]
+
+    def view_at(self, position: int) -> int:
+        """Return what a snapshot at this position sees of the caches.
+
+        That is nothing where another process has written what this one has not noticed yet.
+        """
+        if position <= self.committed or position == self.committing:
+            return position
+        return NOTHING
+
+    def clear(self, position: int) -> None:
+        """Forget everything: the next look-ups read the database.
+
+        `position` is the last one that was given out, whether or not it was committed.
+        """
+        for cache in self.by_kind.values():
+            cache.clear(self.committed)
+        self.lately.begin_anew(position)

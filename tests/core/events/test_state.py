@@ -1,0 +1,113 @@
+"""The state of a room, now and at a position.
+
+The room's story: Alice makes it, Bob joins, its name changes, Bob leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+from flask import Flask
+
+from homebody.core.events import state
+from homebody.core.timeline import store
+from homebody.core.timeline.store import Draft
+from homebody.spec.events import StateKey
+from homebody.spec.room_versions import VERSIONS
+from homebody.storage.database import Database, Reader
+
+ALICE, BOB = "@alice:localhost", "@bob:localhost"
+ROOM = "!room:localhost"
+NAME = ("m.room.name", "")
+KEYS: list[StateKey] = [("m.room.create", ""), NAME, (state.MEMBER, BOB), ("m.room.name", BOB)]
+
+
+def happens(db: Database, sender: str, kind: str, key: str, **content: Any) -> int:
+    """Set an entry of the state; the position after it."""
+    with db.write() as tx:
+        store.send(tx, Draft(ROOM, sender, kind, content, state_key=key))
+        return tx.position
+
+
+@pytest.fixture
+def positions(app: Flask) -> list[int]:
+    """Where Bob has joined, the room has its second name, Bob has left."""
+    db = app.extensions["db"]
+    with db.write() as tx:
+        store.create(tx, VERSIONS["11"], Draft(ROOM, ALICE, "m.room.create", {}, state_key=""))
+    happens(db, ALICE, state.MEMBER, ALICE, membership="join")
+    happens(db, ALICE, "m.room.join_rules", "", join_rule="public")
+    happens(db, ALICE, *NAME, name="first")
+    return [
+        happens(db, BOB, state.MEMBER, BOB, membership="join"),
+        happens(db, ALICE, *NAME, name="second"),
+        happens(db, BOB, state.MEMBER, BOB, membership="leave"),
+    ]
+
+
+@pytest.fixture
+def tx(app: Flask, positions: list[int]) -> Iterator[Reader]:
+    """A look at the room when all has happened, which finds nothing in the caches."""
+    assert positions
+    app.extensions["db"].caches.clear(app.extensions["db"].last_position)
+    with app.extensions["db"].read() as reader:
+        yield reader
+
+
+def test_asked_for_some_keys_it_gives_those_that_the_room_has_and_no_others(tx: Reader) -> None:
+    found = state.current_many(tx, ROOM, KEYS)
+
+    assert list(found) == KEYS[:3]
+    assert found[NAME].content == {"name": "second"}
+    assert found[state.MEMBER, BOB].content == {"membership": "leave"}
+
+
+@pytest.mark.parametrize(
+    ("after", "name", "membership"),
+    [(0, "first", "join"), (1, "second", "join"), (2, "second", "leave")],
+)
+def test_the_state_at_a_position_is_what_it_was_then(
+    tx: Reader, positions: list[int], after: int, name: str, membership: str
+) -> None:
+    whole = state.at_position(tx, ROOM, positions[after])
+    some = state.at_position(tx, ROOM, positions[after], KEYS)
+
+    assert len(whole) == 5
+    assert list(some) == KEYS[:3]
+    assert all(some[key].event_id == whole[key].event_id for key in some)
+    assert some[NAME].content == {"name": name}
+    assert some[state.MEMBER, BOB].content == {"membership": membership}
+
+
+def test_an_entry_knows_since_when_it_is_in_force(tx: Reader, positions: list[int]) -> None:
+    found = state.entries(tx, ROOM, [NAME, ("m.room.topic", "")])
+
+    assert (found[NAME].since, found[NAME].position) == (positions[1], positions[1])
+    assert found["m.room.topic", ""].event is None
+
+
+def test_cached_and_read_state_are_the_same(tx: Reader, app: Flask) -> None:
+    read = state.current_many(tx, ROOM, KEYS)
+    with app.extensions["db"].read() as later:
+        state.current_many(later, ROOM, KEYS)
+        cached = state.current_many(later, ROOM, reversed(KEYS))
+
+    assert {key: event.event_id for key, event in cached.items()} == {
+        key: event.event_id for key, event in read.items()
+    }
+    assert app.extensions["db"].caches.of(state.STATE).hits > 0
+
+
+def test_an_entry_is_found_by_its_key_alone(app: Flask) -> None:
+    asked = {"room_id": ROOM, "position": 1, "keys": orjson.dumps(KEYS).decode()}
+
+    with app.extensions["db"].read() as tx:
+        statement = f"EXPLAIN QUERY PLAN {state._ENTRIES_AT_POSITION}"  # noqa: SLF001 - its plan is the subject
+        plan = [row[3] for row in tx.sql.raw.execute(statement, asked)]
+
+    whole_key = "(room_number=? AND type=? AND state_key=? AND from_position=?)"
+    assert plan[2] == f"SEARCH held USING PRIMARY KEY {whole_key}"
+    assert not [step for step in plan if "ix_state_intervals_current" in step]

@@ -1,0 +1,330 @@
+"""Rooms as their owner sees them, and how one is removed for good."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+import pytest
+from click.testing import CliRunner, Result
+from flask import Flask
+from sqlalchemy import select
+
+from homebody import models
+from homebody.cli import main
+from homebody.core.events import search_index
+from homebody.core.rooms import purge
+from homebody.errors import MatrixError
+from homebody.models.rooms import Room
+from homebody.runtime import event_loop
+from tests.conftest import Login, Person
+from tests.helpers import live, server
+from tests.helpers.backups import homebody_apart
+from tests.helpers.rooms import act, everything, refusal
+
+MakeRoom = Callable[..., str]
+Run = Callable[..., Result]
+OWN = {"backed_up_keys"}
+"""Tables of what users keep for themselves: keys that only they can read."""
+
+
+@pytest.fixture(autouse=True)
+def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove rooms at once in this process, without the time for devices to hear of it."""
+    monkeypatch.setattr(purge, "wait_until_heard", lambda: None)
+
+
+@pytest.fixture
+def run(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`run("list")`: `homebody rooms list` beside the server of the test."""
+    monkeypatch.setenv("HOMEBODY_DATA_DIR", str(app.extensions["db"].server.config.data_dir))
+
+    def start(*words: str) -> Result:
+        result = CliRunner().invoke(main, ["rooms", *words])
+        app.extensions["db"].notice_other_writers()
+        return result
+
+    return start
+
+
+def full_room(app: Flask, alice: Person, bob: Person, room: MakeRoom) -> str:
+    """A room that has left something in every table that knows rooms."""
+    room_id: str = room(alice, bob, room_alias_name="tea", name="Tea party")
+    at = f"rooms/{quote(room_id)}"
+    said = alice.send(room_id, "needle in the hay")
+    bob.post(f"{at}/receipt/m.read/{quote(said)}")
+    alice.send(room_id, f"{bob.user_id} bob: unread")
+    alice.put(f"directory/list/room/{quote(room_id)}", json={"visibility": "public"})
+    bob.put(f"user/{bob.user_id}/rooms/{quote(room_id)}/tags/u.tea", json={})
+    bob.post(f"{at}/report/{quote(said)}", json={"reason": "cold"})
+    alice.send(alice.create_room(), "needle elsewhere")
+    with app.extensions["db"].write() as tx:
+        for statement in (
+            "INSERT INTO server_notice_rooms (user_id, room_id) VALUES ('@bob:localhost', ?)",
+            "INSERT INTO forgotten_rooms (user_id, room_id) VALUES ('@gone:localhost', ?)",
+            "INSERT INTO network_rooms (service_id, network_id, room_id) VALUES ('i', 'n', ?)",
+        ):
+            tx.sql.raw.execute(statement, (room_id,))
+    search_index.catch_up(app.extensions["db"])
+    return room_id
+
+
+def left_of(app: Flask, room_id: str) -> dict[str, int]:
+    """{table: how many of its rows name the room}, of all tables that can name one.
+
+    Where it is named by its number, those that are of no other room.
+    """
+    others = select(Room.number).where(Room.room_id != room_id)
+    queries = {
+        table.name: select(table).where(
+            table.c.room_id == room_id
+            if "room_id" in table.columns
+            else table.c.room_number.not_in(others)
+        )
+        for table in models.all_tables().sorted_tables
+        if {"room_id", "room_number"} & {*table.columns.keys()} and table.name not in OWN
+    }
+    with app.extensions["db"].read() as tx:
+        return {name: len(tx.sql.execute(query).all()) for name, query in queries.items()}
+
+
+def positions_of(app: Flask, room_id: str) -> list[int]:
+    with app.extensions["db"].read() as tx:
+        found = tx.sql.raw.execute("SELECT position FROM events WHERE room_id = ?", (room_id,))
+        return [position for (position,) in found]
+
+
+def test_nothing_is_left_of_a_purged_room_in_any_table(
+    app: Flask, login: Login, room: MakeRoom
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = full_room(app, alice, bob, room)
+    before, positions = left_of(app, room_id), positions_of(app, room_id)
+
+    removed = purge.purge(app.extensions["db"], room_id, is_forced=True)
+
+    assert {name for name, count in before.items() if count == 0} == set()
+    assert left_of(app, room_id) == dict.fromkeys(before, 0)
+    assert removed == len(positions) + 2  # two people left
+    with app.extensions["db"].read() as tx:
+        indexed = tx.sql.raw.execute("SELECT rowid FROM search_index").fetchall()
+    assert not {rowid for (rowid,) in indexed} & set(positions)
+    assert indexed != []
+
+
+def test_a_room_with_the_number_of_a_purged_one_has_nothing_else_of_it(
+    app: Flask, login: Login, room: MakeRoom
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    purged = room(alice, bob, name="Tea party")
+    numbers = "SELECT room_id, number FROM rooms"
+    with app.extensions["db"].read() as tx:
+        before = dict(tx.sql.raw.execute(numbers).fetchall())
+
+    purge.purge(app.extensions["db"], purged, is_forced=True)
+    new = room(alice)
+
+    with app.extensions["db"].read() as tx:
+        assert dict(tx.sql.raw.execute(numbers).fetchall()) == {new: before[purged]}
+    # neither its name nor who had been there
+    assert alice.sync()["rooms"]["join"][new]["summary"]["m.heroes"] == []
+
+
+def test_no_cache_knows_a_purged_room(app: Flask, login: Login, room: MakeRoom) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = full_room(app, alice, bob, room)
+    at = f"rooms/{quote(room_id)}"
+    event_id = alice.send(room_id)
+    token = alice.sync()["next_batch"]
+
+    purge.purge(app.extensions["db"], room_id, is_forced=True)
+
+    sync = alice.sync(token)
+    assert sync["rooms"]["join"] == {}
+    assert room_id not in alice.get("joined_rooms").get_json()["joined_rooms"]
+    assert refusal(alice.get(f"{at}/state")) == (403, "M_FORBIDDEN")
+    assert refusal(alice.get(f"{at}/messages?dir=b")) == (403, "M_FORBIDDEN")
+    assert refusal(alice.get(f"{at}/event/{quote(event_id)}")) == (404, "M_NOT_FOUND")
+    assert refusal(act(bob, room_id, "join")) == (404, "M_NOT_FOUND")
+    assert refusal(alice.get("directory/room/%23tea:localhost")) == (404, "M_NOT_FOUND")
+    listed = alice.get("publicRooms").get_json()["chunk"]
+    assert room_id not in [entry["room_id"] for entry in listed]
+
+
+def test_nothing_of_it_is_left_in_memory(app: Flask, login: Login, room: MakeRoom) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = full_room(app, alice, bob, room)
+    for person in (alice, bob):
+        person.sync()
+        person.get(f"rooms/{quote(room_id)}/messages?dir=b")
+    before, positions = cached(app), positions_of(app, room_id)
+
+    purge.purge(app.extensions["db"], room_id, is_forced=True)
+
+    def knows(entry: tuple[str, Any, Any]) -> bool:
+        name, key, value = entry
+        if name == "state" and value.event is None:  # that the room has no such state is still so
+            return False
+        told = value if isinstance(value, frozenset) else ()
+        return room_id in (key if isinstance(key, tuple) else (key, *told)) or (
+            name == "client_events" and key in positions
+        )
+
+    assert {entry[0] for entry in before if knows(entry)} == {
+        "client_events",
+        "joined",
+        "joined_rooms",
+        "member_names",
+        "members",
+        "rooms",
+        "state",
+    }
+    assert [entry[:2] for entry in cached(app) if knows(entry)] == []
+
+
+def cached(app: Flask) -> list[tuple[str, Any, Any]]:
+    """(cache, key, value) of everything that is kept in memory."""
+    return [
+        (cache.name, key, value)
+        for cache in app.extensions["db"].caches.all()
+        for key, value in cache.entries()
+    ]
+
+
+def test_the_alias_is_free_and_other_rooms_are_as_they_were(
+    app: Flask, login: Login, room: MakeRoom
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    other = room(bob, alice)
+    said = bob.send(other, "needle")
+    room_id = full_room(app, alice, bob, room)
+
+    purge.purge(app.extensions["db"], room_id, is_forced=True)
+
+    room(alice, room_alias_name="tea")
+    body = {"search_categories": {"room_events": {"search_term": "needle"}}}
+    found = bob.post("search", json=body).get_json()["search_categories"]["room_events"]
+    assert [hit["result"]["event_id"] for hit in found["results"]] == [said]
+
+
+def test_while_people_are_in_it_a_room_stays(
+    app: Flask, login: Login, room: MakeRoom, run: Run
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob)
+    before = everything(app)
+
+    refused = run("purge", room_id, "--yes")
+    kept = everything(app)
+    act(alice, room_id, "leave")
+    act(bob, room_id, "leave")
+    done = run("purge", room_id, "--yes")
+
+    assert refused.exit_code == 1
+    assert "@alice:localhost, @bob:localhost would have to leave the room first" in refused.output
+    assert kept == before
+    assert done.exit_code == 0, done.output
+    assert sum(left_of(app, room_id).values()) == 0
+
+
+def test_with_force_users_leave_before_the_room_is_gone(
+    app: Flask, login: Login, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice)
+    act(alice, room_id, "invite", user_id=bob.user_id)
+    token = alice.sync()["next_batch"]
+    seen: list[Any] = []
+
+    def look() -> None:
+        seen.append(alice.sync(token)["rooms"]["leave"])
+        seen.append(bob.sync()["rooms"]["invite"])
+
+    monkeypatch.setattr(purge, "wait_until_heard", look)
+    purge.purge(app.extensions["db"], room_id, is_forced=True)
+
+    assert [list(section) for section in seen] == [[room_id], []]
+
+
+def test_a_waiting_sync_hears_of_the_leave_before_the_room_is_gone(tmp_path: Path) -> None:
+    running = server.start(tmp_path)
+    try:
+        alice = live.Person(running, "alice")
+        room_id = alice.create_room(preset="public_chat")
+        since = alice.ask("GET", "/sync?set_presence=offline")["next_batch"]
+
+        alice.begin_to_ask("GET", f"/sync?timeout=30000&set_presence=offline&since={since}")
+        done = homebody_apart(tmp_path, "rooms", "purge", room_id, "--force", "--yes")
+        _, answer = alice.answer()
+
+        assert done.returncode == 0, done.stderr
+        assert list(json.loads(answer)["rooms"]["leave"]) == [room_id]
+        alice.close()
+    finally:
+        running.stop()
+
+
+def test_an_interrupted_purge_can_be_asked_for_again(
+    app: Flask, login: Login, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = login("alice")
+    room_id = room(alice)
+    for number in range(3):
+        alice.send(room_id, f"message {number}")
+    act(alice, room_id, "leave")
+    monkeypatch.setattr(purge, "EVENTS_AT_ONCE", 4)
+    database = app.extensions["db"]
+    breathe = event_loop.breathe
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(event_loop, "breathe", die)
+    with pytest.raises(KeyboardInterrupt):
+        purge.purge(database, room_id)
+    monkeypatch.setattr(event_loop, "breathe", breathe)
+    halfway = left_of(app, room_id)
+    purge.purge(database, room_id)
+
+    assert {name for name, count in halfway.items() if count} == {"events"}
+    assert sum(left_of(app, room_id).values()) == 0
+    with pytest.raises(MatrixError, match="There is no room"):
+        purge.purge(database, room_id)
+
+
+def test_the_list_shows_what_an_owner_wants_to_know(login: Login, room: MakeRoom, run: Run) -> None:
+    alice, bob = login("alice"), login("bob")
+    first = room(alice, bob, name="Tea party", room_alias_name="tea")
+    second = room(bob)
+    bob.send(first)
+
+    told = orjson.loads(run("list", "--json").stdout)
+    lines = run("list").stdout.splitlines()
+
+    assert [entry["room_id"] for entry in told] == [first, second]
+    tea, other = told
+    assert (tea["name"], tea["canonical_alias"]) == ("Tea party", "#tea:localhost")
+    assert (other["name"], other["canonical_alias"]) == (None, None)
+    assert (tea["joined_members"], other["joined_members"]) == (2, 1)
+    assert tea["events"] > other["events"] > 5
+    assert tea["last_event_ts"] >= other["last_event_ts"] > 0
+    assert len(lines) == 2
+    assert lines[0].startswith(f"{first}  Tea party  2 people, {tea['events']} events, last ")
+
+
+def test_the_command_asks_and_tells(login: Login, room: MakeRoom, run: Run) -> None:
+    alice = login("alice")
+    room_id = room(alice)
+
+    asked = run("purge", room_id)
+    forced = run("purge", room_id, "--force", "--yes", "--json")
+    again = run("purge", room_id, "--yes")
+
+    assert asked.exit_code == 1
+    assert orjson.loads(forced.stdout)["room_id"] == room_id
+    assert orjson.loads(forced.stdout)["events"] > 5
+    assert (again.exit_code, "There is no room" in again.output) == (1, True)

@@ -1,0 +1,130 @@
+"""Sliding sync over a long course of events: whatever the windows show, nothing is missed or twice.
+
+Bob's client asks with windows of all sizes, loses some answers and asks again, and keeps what it is
+told. In the end it has to know what the server knows.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from urllib.parse import quote
+
+import pytest
+
+from tests.conftest import Login, Person
+from tests.helpers.sliding import Json, ask, window
+
+MakeRoom = Callable[..., str]
+STEPS = 70
+REQUIRED = [["m.room.topic", ""], ["m.room.member", "$ME"]]
+
+
+@dataclass
+class Known:
+    """What the client knows of a room."""
+
+    timeline: list[str] = field(default_factory=list)
+    """Ids of events without a gap between them."""
+    state: dict[str, Json] = field(default_factory=dict)
+    """By type."""
+    rest: Json = field(default_factory=dict)
+
+    def hear(self, entry: Json) -> None:
+        """Take in what an answer says of the room."""
+        if entry.get("initial"):
+            self.timeline, self.state, self.rest = [], {}, {}
+        said = [event["event_id"] for event in entry.get("timeline", ())]
+        assert len(set(said)) == len(said)
+        if entry.get("limited"):
+            self.timeline = []
+        assert not set(said) & set(self.timeline)
+        self.timeline += said
+        for event in entry.get("required_state", ()):
+            self.state[event["type"]] = event["content"]
+        names = ("name", "joined_count", "membership", "notification_count", "bump_stamp")
+        before = self.rest.get("bump_stamp", 0)
+        self.rest |= {name: entry[name] for name in names if name in entry}
+        if self.rest["membership"] == "join":
+            assert self.rest["bump_stamp"] >= before
+
+
+class Client:
+    """Bob's client."""
+
+    def __init__(self, person: Person, chance: random.Random) -> None:
+        self.person = person
+        self.chance = chance
+        self.pos: str | None = None
+        self.rooms: dict[str, Known] = {}
+
+    def look(self, last: int, limit: int) -> None:
+        """Ask once, and take in the answer unless it gets lost."""
+        lists = window(last, limit=limit, required_state=REQUIRED)
+        answer = ask(self.person, self.pos, lists=lists)
+        if self.chance.random() < 0.2:
+            return
+        self.pos = answer["pos"]
+        for room_id, entry in answer["rooms"].items():
+            self.rooms.setdefault(room_id, Known()).hear(entry)
+
+
+def act(chance: random.Random, alice: Person, bob: Person, room_id: str) -> None:
+    """One thing that happens in a room."""
+    path = f"rooms/{quote(room_id)}"
+    what = chance.choice(["say"] * 4 + ["answer", "topic", "name", "kick", "leave", "join", "read"])
+    if what == "say":
+        alice.send(room_id)
+    elif what == "answer":
+        bob.put(f"{path}/send/m.room.message/{chance.random()}", json={"body": "yes"})
+    elif what in {"topic", "name"}:
+        alice.set_state(room_id, f"m.room.{what}", {what: str(chance.random())})
+    elif what == "kick":
+        alice.post(f"{path}/kick", json={"user_id": bob.user_id})
+    elif what == "read":
+        events = visible(bob, room_id)
+        bob.post(f"{path}/receipt/m.read/{quote(events[-1])}" if events else "sync")
+    else:
+        bob.post(f"{path}/{what}")
+
+
+def visible(person: Person, room_id: str) -> list[str]:
+    """Ids of all events that the person may see, oldest first; none for who is not there."""
+    query = {"dir": "b", "limit": 500}
+    answer = person.get(f"rooms/{quote(room_id)}/messages", query_string=query)
+    chunk = answer.get_json()["chunk"] if answer.status_code == 200 else []
+    return [event["event_id"] for event in reversed(chunk)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_client_knows_in_the_end_what_the_server_knows(
+    login: Login, room: MakeRoom, seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311 - the same course in every run
+    alice, bob = login("alice"), login("bob")
+    rooms = [room(alice, bob, name=f"Room {number}") for number in range(5)]
+    client = Client(bob, chance)
+    for _ in range(STEPS):
+        act(chance, alice, bob, chance.choice(rooms))
+        if chance.random() < 0.5:
+            client.look(chance.randrange(5), chance.choice([1, 2, 5]))
+    for room_id in rooms:
+        bob.post(f"rooms/{quote(room_id)}/join")
+    for _ in range(12):  # some of them get lost
+        client.look(9, 5)
+
+    first = bob.sync()["rooms"]["join"]
+    for room_id in rooms:
+        known, events = client.rooms[room_id], visible(bob, room_id)
+        assert known.timeline == events[-len(known.timeline) :]
+        assert len(known.timeline) >= min(5, len(events))
+        state = {
+            it["type"]: it["content"] for it in bob.get(f"rooms/{quote(room_id)}/state").get_json()
+        }
+        assert known.state.get("m.room.topic") == state.get("m.room.topic")
+        assert known.state["m.room.member"]["membership"] == known.rest["membership"] == "join"
+        assert known.rest["name"] == state["m.room.name"]["name"]
+        assert known.rest["joined_count"] == 2
+        unread = first[room_id]["unread_notifications"]["notification_count"]
+        assert known.rest["notification_count"] == unread

@@ -1,0 +1,85 @@
+"""What tests of rooms have in common: looking at a refusal, and at what it has left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+from flask import Flask
+from sqlalchemy import select
+from werkzeug.test import TestResponse
+
+from homebody import models
+from tests.conftest import Person
+
+Json = dict[str, Any]
+WHOLE_TABLES = {
+    table.name: select(table)
+    for table in models.all_tables().sorted_tables
+    # a refused write may use up positions, and presence is written by a timer
+    if table.name not in {"clock", "shown_presence"}
+}
+
+
+def refusal(answer: TestResponse) -> tuple[int, str]:
+    """(status, errcode) of an answer, whose sentence is there too."""
+    body = answer.get_json()
+    assert isinstance(body["error"], str), body
+    assert body["error"], body
+    return answer.status_code, body["errcode"]
+
+
+@contextmanager
+def unchanged(app: Flask) -> Iterator[None]:
+    """Fail when the block has changed anything in the database."""
+    before = everything(app)
+    yield
+    assert everything(app) == before
+
+
+def everything(app: Flask) -> dict[str, list[Any]]:
+    """All rows of all tables."""
+    with app.extensions["db"].read() as tx:
+        return {
+            name: [tuple(row) for row in tx.sql.execute(whole_table)]
+            for name, whole_table in WHOLE_TABLES.items()
+        }
+
+
+def state_of(person: Person, room_id: str) -> dict[tuple[str, str], Json]:
+    """{(type, state_key): content} as the person sees it, oldest event first."""
+    answer = person.get(f"rooms/{quote(room_id)}/state")
+    assert answer.status_code == 200, answer.get_json()
+    return {(event["type"], event["state_key"]): event["content"] for event in answer.get_json()}
+
+
+def membership(person: Person, room_id: str, user_id: str) -> Json:
+    """The content of a user's member event, as the person sees it."""
+    answer = person.get(f"rooms/{quote(room_id)}/state/m.room.member/{user_id}")
+    assert answer.status_code == 200, answer.get_json()
+    content: Json = answer.get_json()
+    return content
+
+
+def ids(page: Json) -> list[str]:
+    """The ids of the events in the chunk of an answer, in their order."""
+    return [event["event_id"] for event in page["chunk"]]
+
+
+def read(person: Person, room_id: str, event_id: str) -> None:
+    """Tell all that the person has read up to there."""
+    path = f"rooms/{quote(room_id)}/receipt/m.read/{quote(event_id)}"
+    assert person.post(path).status_code == 200
+
+
+def in_thread(person: Person, room_id: str, root: str) -> str:
+    """The id of a message that was sent in the thread below an event."""
+    content: Json = {"m.relates_to": {"rel_type": "m.thread", "event_id": root}}
+    return person.send(room_id, **content)
+
+
+def act(person: Person, room_id: str, verb: str, **body: Any) -> TestResponse:
+    """`act(alice, room_id, "invite", user_id=…)`: one of the POSTs below /rooms/{roomId}."""
+    return person.post(f"rooms/{quote(room_id)}/{verb}", json=body)

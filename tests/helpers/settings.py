@@ -1,0 +1,36 @@
+"""What tests of the settings have in common: files to read, and what is said of wrong ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from homebody.config import settings
+from homebody.config.settings import Config, ConfigError
+
+
+def write(folder: Path, text: str) -> Path:
+    """A file of settings in this folder."""
+    path = folder / "homebody.toml"
+    path.write_text(text)
+    return path
+
+
+def defaults_in(folder: Path) -> Config:
+    """The settings of a server for which nothing is set, started in this folder."""
+    data_dir = folder / "data"
+    return Config(
+        data_dir=data_dir,
+        database_url=f"sqlite:///{data_dir}/homebody.db",
+        signing_key_path=data_dir / "signing.key",
+    )
+
+
+def complaint(path: Path | None = None, environ: Mapping[str, str] | None = None) -> str:
+    """What is said of settings that are refused, in one line."""
+    with pytest.raises(ConfigError) as raised:
+        settings.load(path, environ or {})
+    assert "\n" not in str(raised.value)
+    return str(raised.value)

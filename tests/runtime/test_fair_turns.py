@@ -1,0 +1,90 @@
+"""Turns: a few at a time, and nobody waits for more than one of each other user."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from homebody.runtime import event_loop, single_flight
+from tests.conftest import Login
+
+SECONDS = 10.0
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_users_who_wait_take_turns() -> None:
+    turns, served = event_loop.FairTurns(1), list[str]()
+
+    def ask(user: str) -> None:
+        with turns.turn(user):
+            served.append(user)
+
+    threads = []
+    with turns.turn("mallory"):
+        for number, user in enumerate(["mallory"] * 4 + ["alice", "bob", "alice"], start=1):
+            threads.append(threading.Thread(target=ask, args=(user,)))
+            threads[-1].start()
+            until(lambda number=number: turns.waiting() == number)  # type: ignore[misc]
+    for thread in threads:
+        thread.join(SECONDS)
+
+    assert served == ["mallory", "alice", "bob", "mallory", "alice", "mallory", "mallory"]
+    assert turns.waiting() == 0
+
+
+def test_so_many_go_on_at_once() -> None:
+    turns, inside, most = event_loop.FairTurns(2), list[int](), list[int]()
+    two = threading.Barrier(2, timeout=SECONDS)
+
+    def ask() -> None:
+        with turns.turn("alice"):
+            inside.append(1)
+            most.append(len(inside))
+            two.wait()
+            inside.pop()
+            two.wait()
+
+    threads = [threading.Thread(target=ask) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+
+    assert len(most) == 10
+    assert max(most) == 2
+
+
+def test_what_fails_hands_its_turn_on() -> None:
+    turns = event_loop.FairTurns(1)
+
+    with pytest.raises(ValueError, match="broken"), turns.turn("alice"):
+        raise ValueError("broken")
+
+    with turns.turn("bob"):
+        assert turns.waiting() == 0
+
+
+@pytest.mark.parametrize("query", ["", "?since={}&full_state=true"])
+def test_large_answers_of_sync_wait_for_their_turn(login: Login, query: str) -> None:
+    # each has megabytes in memory while it is made
+    alice = login("alice")
+    path = "sync" + query.format(alice.sync()["next_batch"])
+    found: list[int] = []
+    request = threading.Thread(target=lambda: found.append(alice.get(path).status_code))
+
+    with single_flight.LARGE_AT_ONCE, single_flight.LARGE_AT_ONCE:
+        request.start()
+        request.join(0.2)  # longer than it takes otherwise; a slow machine lets a fault pass
+        assert found == []
+    request.join(SECONDS)
+
+    assert found == [200]
