@@ -11,6 +11,7 @@ from contextlib import closing
 
 import pytest
 from flask import Flask
+from sqlalchemy import text
 
 from homebody.errors import MatrixError
 from homebody.storage import long_reads
@@ -92,7 +93,7 @@ def test_every_long_read_of_the_server_has_these_bounds(
     monkeypatch.setattr(long_reads, "MAX_SECONDS", 0.05)
 
     with app.extensions["db"].read() as tx, pytest.raises(MatrixError):
-        tx.read_long(ENDLESS, {})
+        tx.read_long(text(ENDLESS), {})
 
 
 IN_GREENLETS = """

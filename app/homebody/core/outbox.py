@@ -14,7 +14,6 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
 from sqlalchemy import (
     JSON,
     ColumnElement,
@@ -34,6 +33,7 @@ from sqlalchemy import (
 from homebody.models.outbox import OutboxRow
 from homebody.spec.events import Json
 from homebody.storage.database import Reader, Tx
+from homebody.storage.expressions import listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ _FAILURE: Final = "failure"
 """A key of the first row's payload that is this module's own: what an owner wants to know of it."""
 
 _ADD = insert(OutboxRow)
-_PLACES = func.json_each(bindparam("places")).table_valued("value")  # as one value: no row each
+_PLACES = listed("places")
 _COLUMNS = ["kind", "destination", "payload", "created_ts", "tries", "next_try_ts"]
 
 
@@ -157,10 +157,13 @@ _SKIP = text(
     " FROM sqlite_sequence WHERE name = 'outbox'"
 )
 # Of an index alone, but for one row of each kind: there may be many, and each has a payload
-_BACKLOG = (
-    "SELECT waiting.kind, waiting.count, outbox.created_ts FROM"
-    " (SELECT kind, count(*) AS count, min(id) AS oldest FROM outbox GROUP BY kind) AS waiting"
-    " JOIN outbox ON outbox.id = waiting.oldest"
+_WAITING = (
+    select(OutboxRow.kind, func.count().label("count"), func.min(OutboxRow.id).label("oldest"))
+    .group_by(OutboxRow.kind)
+    .subquery()
+)
+_BACKLOG = select(_WAITING.c.kind, _WAITING.c.count, OutboxRow.created_ts).join(
+    OutboxRow, OutboxRow.id == _WAITING.c.oldest
 )
 
 
@@ -192,7 +195,7 @@ def add_for(tx: Tx, kind: str, places: Collection[str], payload: Json) -> None:
     """The same payload for many destinations: a message in a room of 200 phones."""
     if places:
         row = {"of_kind": kind, "payload": payload, "now_ms": tx.now_ms}
-        tx.sql.execute(_ADD_FOR, {**row, "places": orjson.dumps(list(places)).decode()})
+        tx.sql.execute(_ADD_FOR, {**row, "places": places})
         for destination in places:
             tx.deliver(kind, destination)
 
@@ -201,7 +204,7 @@ def add_once(tx: Tx, kind: str, places: Collection[str], payload: Json, at: int)
     """The same for those for which nothing waits yet, and not to be delivered before `at` (ms)."""
     if places:
         row = {"of_kind": kind, "payload": payload, "now_ms": tx.now_ms, "at": at}
-        tx.sql.execute(_ADD_ONCE, {**row, "places": orjson.dumps(list(places)).decode()})
+        tx.sql.execute(_ADD_ONCE, {**row, "places": places})
         for destination in places:
             tx.deliver(kind, destination)
 

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
-from sqlalchemy import Engine, create_engine, event, pool
+from sqlalchemy import Engine, Executable, create_engine, event, pool
 
 from homebody import errors
 from homebody.runtime import event_loop
@@ -91,12 +91,14 @@ class Reader:
             self._position = self.sql.raw.execute(_READ_CLOCK_SQL).fetchone()[0]
         return self._position
 
-    def read_long(self, statement: str, values: Mapping[str, object]) -> list[tuple[Any, ...]]:
+    def read_long(
+        self, statement: Executable, values: Mapping[str, object]
+    ) -> list[tuple[Any, ...]]:
         """Return the rows of a statement that takes its time; other requests go on meanwhile.
 
         Not for a write, in which nothing may wait. Raises as long_reads.fetch does.
         """
-        return long_reads.fetch(self.sql.raw, statement, values)
+        return long_reads.fetch(self.sql.raw, *self.sql.prepare(statement, values))
 
     def breathing(self, items: Iterable[V], every: int) -> Iterator[V]:
         """Yield the items, and let other requests go on after each so many of them.

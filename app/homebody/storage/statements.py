@@ -43,7 +43,8 @@ def to_json(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
-def _list_to_json(values: Iterable[object]) -> str:
+def list_to_json(values: Iterable[object]) -> str:
+    """Return a list as one value, for json_each."""
     return to_json([*values])
 
 
@@ -149,6 +150,14 @@ class Sql:
             return Result([], cursor.rowcount)
         return Result(compiled.rows(cursor))
 
+    def prepare(self, statement: Executable, values: Values) -> tuple[str, dict[str, Any]]:
+        """Return a query and its values as SQLite takes them, to be run on `raw`."""
+        known = _compiled.setdefault(statement, {})
+        compiled = known.get(())
+        if compiled is None:
+            compiled = known[()] = Compiled(statement, ())
+        return compiled.sql, compiled.bind(values)
+
     def _by_sqlalchemy(self, statement: Executable, values: Values | list[Any] | None) -> Result:
         done = self.connection.execute(statement, cast("Any", values))
         if not done.returns_rows:
@@ -206,7 +215,7 @@ class Compiled:
                 self._fixed |= parts
                 self.sql = self.sql.replace(place, ", ".join(f":{part}" for part in parts))
         elif isinstance(bind.type, _IN_JSON):
-            self._bound[name] = _list_to_json
+            self._bound[name] = list_to_json
             listed = f"SELECT value FROM json_each(:{name})"  # noqa: S608 - the name is our own
             self.sql = self.sql.replace(place, listed)
 

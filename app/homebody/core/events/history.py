@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 import orjson
-from sqlalchemy import ColumnElement, Select, bindparam, exists, func, select
+from sqlalchemy import ColumnElement, Select, bindparam, exists, func, select, text
 
 from homebody import errors
 from homebody.core.events import client_events, erasure, members, rows, state, visibility
@@ -112,8 +112,8 @@ _FIRST_VISIBLE = """
     AND EXISTS (SELECT 1 FROM visible WHERE events.position BETWEEN first AND last)
     ORDER BY origin_server_ts {order}, position {order} LIMIT 1
 """
-_FIRST_VISIBLE_FORWARDS = _FIRST_VISIBLE.format(comparison=">=", order="ASC")
-_FIRST_VISIBLE_BACKWARDS = _FIRST_VISIBLE.format(comparison="<=", order="DESC")
+_FIRST_VISIBLE_FORWARDS = text(_FIRST_VISIBLE.format(comparison=">=", order="ASC"))
+_FIRST_VISIBLE_BACKWARDS = text(_FIRST_VISIBLE.format(comparison="<=", order="DESC"))
 
 
 class Place(NamedTuple):

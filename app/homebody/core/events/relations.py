@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, select, text
 
 from homebody.core.events import client_events, erasure, history, visibility
 from homebody.core.events.history import Page, Place
@@ -49,7 +49,10 @@ _BELOW = """
     WHERE below.level > 0 AND below.position > :after AND below.position <= :upto
     ORDER BY below.position {order} LIMIT :count
 """
-_BELOW_FORWARDS, _BELOW_BACKWARDS = _BELOW.format(order="ASC"), _BELOW.format(order="DESC")
+_BELOW_FORWARDS, _BELOW_BACKWARDS = (
+    text(_BELOW.format(order="ASC")),
+    text(_BELOW.format(order="DESC")),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 import orjson
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, func, select, text
 
 from homebody import errors
 from homebody.core.events import (
@@ -205,7 +205,7 @@ def find(tx: Reader, user_id: str, asked: Asked) -> Found:
     end: After | None = None
     until = time.monotonic() + _MAX_SECONDS
     for number in range(_ROUNDS):
-        matches = [Match(*row) for row in tx.read_long(query, asked_of)]
+        matches = [Match(*row) for row in tx.read_long(text(query), asked_of)]
         wanted = _wanted(tx, user_id, asked, matches)
         if number == 0 and asked.after is None:
             total = len(wanted)

@@ -1,0 +1,79 @@
+"""What statements need beyond SQLAlchemy Core: lists as one parameter, and joins in a fixed order.
+
+These are the only places that know how SQLite spells them; PostgreSQL has its own spelling of each
+(jsonb_array_elements, LATERAL joins, plain columns).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+from sqlalchemy import (
+    ColumnElement,
+    ColumnExpressionArgument,
+    Dialect,
+    FromClause,
+    Join,
+    TableValuedAlias,
+    bindparam,
+    func,
+    literal_column,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import UnaryExpression
+from sqlalchemy.sql.operators import custom_op
+from sqlalchemy.types import UserDefinedType
+
+from homebody.models.base import Base
+from homebody.storage.statements import list_to_json
+
+
+def listed(name: str) -> TableValuedAlias:
+    """Return the elements of the list parameter `name` as rows with the column `value`.
+
+    The parameter takes any iterable. It is one value for the database, however long the list is,
+    so the statement is compiled once.
+    """
+    return func.json_each(bindparam(name, type_=_List())).table_valued("value")
+
+
+def item(rows: TableValuedAlias, index: int) -> ColumnElement[Any]:
+    """Return one element of each row of `listed`, where the list is one of lists."""
+    return func.json_extract(rows.c.value, literal_column(f"'$[{index}]'"))
+
+
+def in_order(
+    first: FromClause | type[Base],
+    second: FromClause | type[Base],
+    on: ColumnExpressionArgument[bool],
+) -> FromClause:
+    """Join two tables, and keep SQLite from reading the second one first."""
+    return _CrossJoin(first, second, on)
+
+
+def unindexed(column: ColumnExpressionArgument[Any]) -> ColumnElement[Any]:
+    """Return a column by which SQLite shall not choose an index."""
+    return UnaryExpression(column, operator=custom_op("+"))  # type: ignore[arg-type]
+
+
+class _List(UserDefinedType[Iterable[object]]):
+    """A list, sent to the database as one JSON array."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Any:
+        return list_to_json
+
+
+class _CrossJoin(Join):
+    inherit_cache = True
+
+
+@compiles(_CrossJoin)
+def _compile_cross_join(join: _CrossJoin, compiler: SQLCompiler, **options: Any) -> str:
+    options["asfrom"] = True
+    parts = (compiler.process(part, **options) for part in (join.left, join.right))
+    condition = cast("ColumnElement[bool]", join.onclause)
+    return f"{' CROSS JOIN '.join(parts)} ON {compiler.process(condition, **options)}"
