@@ -17,7 +17,7 @@ SPEC ?= ../shared/spec/client-server.json
 # without bytecode on the disk, each server and command that a test starts would compile all of app/
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run test check lint fmt types migrations spec clients fuzz courses faults bench traffic migration schema migrate clean
+.PHONY: help install run test check lint fmt types migrations spec wording clients fuzz courses faults bench traffic migration schema migrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,6 +67,9 @@ migrations: $(VENV)/.dev  ## models and migrations must not part
 spec: $(VENV)/.dev  ## which operation of the specification is served by which view
 	$(BIN)/python -m tests.tools.spec_index
 
+wording: $(BIN)/homebody  ## phrases to avoid in docstrings, comments, messages and documents
+	$(BIN)/python -m tests.tools.wording $(W)
+
 clients: $(VENV)/.dev  ## real clients against a real server (installs what they need)
 	bash tests/clients/install $(BIN)/python
 	$(BIN)/python -m pytest -m clients
@@ -77,7 +80,7 @@ fuzz: $(VENV)/.dev  ## up to half an hour of odd values, and requests by schemat
 	then $(BIN)/python -m tests.fuzz.by_coverage 60; fi
 	$(BIN)/python -m tests.tools.fuzz_by_schema $(SPEC) --examples 25 --seconds 1500
 
-courses: $(VENV)/.dev  ## 1,000 random courses of events, each told to devices by /sync (a quarter of an hour)
+courses: $(VENV)/.dev  ## 1,000 random courses of events, each sent to devices by /sync (a quarter of an hour)
 	$(BIN)/python -m pytest --timeout=3000 --hypothesis-profile=courses tests/fuzz/test_course_of_sync.py
 
 faults: $(VENV)/.dev  ## kills, full and damaged disks, hostile clients, in full size (as root, in ten minutes)

@@ -1,0 +1,87 @@
+"""The check of the words finds what it is for, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tools import wording
+
+PLAIN = [
+    "Return the room's current state.",
+    "Who may join? Users with an invite.",
+    "Clients who retry get the same response.",
+    "There is no limit, and it is no longer counted.",
+    "There are none yet.",
+    "Raises M_FORBIDDEN when the user has left.",
+    "GitHub hosts it; gevent's hub runs the event loop.",
+    "Scale the avatar of the room, and wake waiting requests.",
+    "Never decode an image on the event loop.",
+]
+
+
+@pytest.mark.parametrize("pattern", wording.PATTERNS, ids=lambda pattern: str(pattern.instead))
+def test_each_pattern_finds_its_example(pattern: wording.Pattern) -> None:
+    passage = wording.Passage(Path("example.py"), 1, pattern.example)
+
+    found = list(wording.findings(passage))
+
+    assert pattern.instead in [finding.instead for finding in found]
+
+
+@pytest.mark.parametrize("sentence", PLAIN)
+def test_a_plain_sentence_passes(sentence: str) -> None:
+    assert not list(wording.findings(wording.Passage(Path("example.py"), 1, sentence)))
+
+
+def found_in(path: Path, source: str) -> list[tuple[int, str]]:
+    path.write_text(source, encoding="utf-8")
+    return [
+        (finding.line, finding.phrase)
+        for passage in wording.passages(path)
+        for finding in wording.findings(passage)
+    ]
+
+
+def test_it_reads_docstrings_comments_and_messages(tmp_path: Path) -> None:
+    source = '''"""Return the room.
+
+Who has left it gets nothing.
+"""
+
+# A comment for
+# who reads slowly.
+told = f"Nobody {1} was told of it"  # anew
+'''
+
+    found = found_in(tmp_path / "example.py", source)
+
+    assert sorted(found) == [(3, "Who"), (6, "for who"), (8, "anew"), (8, "told")]
+
+
+def test_it_leaves_code_alone(tmp_path: Path) -> None:
+    assert found_in(tmp_path / "example.py", 'told = hub.people["parked"]\n') == []
+    assert found_in(tmp_path / "example.md", "```\nmake parked\n```\n") == []
+
+
+def test_it_reads_documents_by_paragraph(tmp_path: Path) -> None:
+    text = "# Title\n\nThe request is\nparked.\n\n| a | Who asks |\n\n- Who has left\n"
+
+    found = found_in(tmp_path / "example.md", text)
+
+    assert sorted(found) == [(4, "parked"), (6, "Who"), (6, "Who asks"), (8, "Who")]
+
+
+def test_a_wrong_phrase_ends_it_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(wording, "ROOT", tmp_path)
+    (tmp_path / "README.md").write_text("Serves people.\n", encoding="utf-8")
+
+    assert wording.main(["README.md"]) == 1
+    assert 'README.md:1: "people": write users' in capsys.readouterr().out
+
+    (tmp_path / "README.md").write_text("Serves users.\n", encoding="utf-8")
+
+    assert wording.main(["README.md"]) == 0
