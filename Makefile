@@ -64,7 +64,7 @@ migrations: $(VENV)/.dev  ## models and migrations must not part
 	$(BIN)/python -m tests.tools.next_migration --check
 	$(BIN)/python -m tests.tools.schema --check
 
-spec: $(VENV)/.dev  ## which operation of the specification is served by which view
+spec: $(BIN)/homebody  ## which operation of the specification is served by which view
 	$(BIN)/python -m tests.tools.spec_index
 
 wording: $(BIN)/homebody  ## phrases to avoid in docstrings, comments, messages and documents
