@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import settings
 from werkzeug.test import TestResponse
@@ -23,6 +22,7 @@ from homebody.config import settings as config
 from homebody.core import server_key
 from homebody.server import startup
 from homebody.storage.statements import Result, Sql
+from homebody.web import Application
 from tests.helpers import routes
 
 ROOT = Path(__file__).parents[1]
@@ -114,7 +114,7 @@ class Person:
 
 
 Login = Callable[[str], Person]
-MakeApp = Callable[..., Flask]
+MakeApp = Callable[..., Application]
 
 
 @pytest.fixture(scope="session")
@@ -160,9 +160,9 @@ def _routes() -> Iterator[None]:
 @pytest.fixture
 def make_app(tmp_path: Path, empty_database: Path, signing_key: Path) -> Iterator[MakeApp]:
     """Start a server with other settings, `make_app(registration="token")`, in the same folder."""
-    started: list[Flask] = []
+    started: list[Application] = []
 
-    def make(**settings: str) -> Flask:
+    def make(**settings: str) -> Application:
         database = tmp_path / "homebody.db"
         if not database.exists():
             shutil.copy(empty_database, database)
@@ -175,24 +175,24 @@ def make_app(tmp_path: Path, empty_database: Path, signing_key: Path) -> Iterato
         }
         app = create_app(config.load(None, {}, options))
         # No test pulls the plug, and each COMMIT would wait some milliseconds for the disk
-        app.extensions["db"].writer.raw.execute("PRAGMA synchronous = OFF")
+        app.homeserver.database.writer.raw.execute("PRAGMA synchronous = OFF")
         started.append(app)
         return app
 
     yield make
     for app in started:
-        app.extensions["ephemeral"].close()
-        app.extensions["db"].close()
+        app.homeserver.ephemeral.close()
+        app.homeserver.database.close()
 
 
 @pytest.fixture
-def app(make_app: MakeApp) -> Flask:
+def app(make_app: MakeApp) -> Application:
     """A server as it comes, but without rate limits and with quick password hashes."""
     return make_app()
 
 
 @pytest.fixture
-def client(app: Flask) -> FlaskClient:
+def client(app: Application) -> FlaskClient:
     """Somebody without an account."""
     return app.test_client()
 

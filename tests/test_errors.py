@@ -8,11 +8,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
 from homebody import errors
 from homebody.runtime import logs
+from homebody.web import Application
 from tests.conftest import V3, Login
 from tests.helpers.rooms import refusal
 
@@ -132,7 +132,7 @@ def test_a_number_in_the_query_has_to_be_one(login: Login, limit: str) -> None:
 
 
 def test_a_fault_tells_the_log_all_and_the_client_nothing(
-    app: Flask, caplog: pytest.LogCaptureFixture
+    app: Application, caplog: pytest.LogCaptureFixture
 ) -> None:
     def view() -> str:
         raise RuntimeError("the secret of the house")
@@ -151,9 +151,9 @@ def test_a_fault_tells_the_log_all_and_the_client_nothing(
 
 @pytest.mark.usefixtures("restored_logging")
 def test_the_lines_of_a_request_carry_its_id(
-    app: Flask, capsys: pytest.CaptureFixture[str]
+    app: Application, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logs.configure(app.extensions["db"].server.config)
+    logs.configure(app.homeserver.database.server.config)
     app.view_functions["versions.get_capabilities"] = lambda: str(1 // 0)
     client = app.test_client()
 
@@ -167,7 +167,7 @@ def test_the_lines_of_a_request_carry_its_id(
     assert "-" not in ids
 
 
-def test_an_error_says_when_to_come_again(app: Flask) -> None:
+def test_an_error_says_when_to_come_again(app: Application) -> None:
     def view() -> str:
         raise errors.limit_exceeded(1001)
 

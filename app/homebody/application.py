@@ -6,13 +6,12 @@ function of `core/` and its SQL; the law of Matrix that it asks is in `spec/`.
 
 from __future__ import annotations
 
-from flask import Flask
-
 from homebody import client_server, web
 from homebody.background import appservices as bridges
 from homebody.background import delivery, mail, push
 from homebody.client_server import http
 from homebody.config.settings import Config
+from homebody.context import Homeserver
 from homebody.core import server_key
 from homebody.core.accounts.last_seen import LastSeen
 from homebody.core.appservices import files as registrations
@@ -29,31 +28,32 @@ from homebody.storage import database as db
 from homebody.storage.caches import Caches
 
 
-def create_app(config: Config) -> Flask:
-    """The server for this configuration, on the database of its data folder (migrated before).
+def create_app(config: Config) -> web.Application:
+    """Return the server for this configuration, on the migrated database of its data folder.
 
     Raises ConfigError when the folder or the database can't be used.
     """
-    app = web.Application(__name__, static_folder=None, template_folder="web/templates")
-    wakeups, metrics = Wakeups(), Metrics()
     key, services = server_key.load_or_make(config), registrations.load(config)
     server = db.Server(config.server_name, key, config, services)
+    wakeups, metrics, outside = Wakeups(), Metrics(), Client(config)
     database = db.Database(config.database_url, server, Caches(config.cache_bytes), wakeups.wake)
     database.committed, database.admit = metrics.note_commit, http.admit
     files.sweep(config.data_dir)
-    outside = Client(config)
-    app.extensions["db"] = database
-    app.extensions["outside"] = outside
-    app.extensions["metrics"] = metrics
     kinds = {"push": push.kind(outside), "mail": mail.KIND, "appservice": bridges.KIND}
-    app.extensions["delivery"] = delivery.Delivery(database, kinds)  # the worker starts it
-    app.extensions["wakeups"] = wakeups
-    app.extensions["ephemeral"] = lifetimes.start(database, wakeups.wake)
-    app.extensions["last_seen"] = LastSeen(database)
-    app.extensions["lazy_members"] = LazyMembers()
-    app.extensions["repeats"] = Repeats()
-    app.extensions["sliding_connections"] = Connections()
-    app.extensions["rate_limits"] = RateLimits(config)
+    app = web.Application(__name__, static_folder=None, template_folder="web/templates")
+    app.homeserver = Homeserver(
+        database=database,
+        outside=outside,
+        metrics=metrics,
+        delivery=delivery.Delivery(database, kinds),  # the worker starts it
+        wakeups=wakeups,
+        ephemeral=lifetimes.start(database, wakeups.wake),
+        last_seen=LastSeen(database),
+        lazy_members=LazyMembers(),
+        repeats=Repeats(),
+        sliding_connections=Connections(),
+        rate_limits=RateLimits(config),
+    )
     web.register(app, config)
     client_server.register(app)
     return app

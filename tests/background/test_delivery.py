@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 import pytest
 import requests
-from flask import Flask
 
 from homebody.background.delivery import Delivery, Kind
 from homebody.core import outbox
@@ -17,6 +16,7 @@ from homebody.core.outbox import Row
 from homebody.outside import RemoteError
 from homebody.storage.caches import Caches
 from homebody.storage.database import Database
+from homebody.web import Application
 from tests.helpers import server
 from tests.helpers.gateway import Gateway, running
 from tests.helpers.server import RunningServer
@@ -46,8 +46,8 @@ class Recorder:
 
 
 @pytest.fixture
-def db(app: Flask) -> Database:
-    database: Database = app.extensions["db"]
+def db(app: Application) -> Database:
+    database: Database = app.homeserver.database
     return database
 
 

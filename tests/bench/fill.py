@@ -123,10 +123,10 @@ def opened(data_dir: Path) -> Iterator[Database]:
     startup.migrate(settings)
     app = create_app(settings)
     try:
-        yield app.extensions["db"]
+        yield app.homeserver.database
     finally:
-        app.extensions["ephemeral"].close()
-        app.extensions["db"].close()
+        app.homeserver.ephemeral.close()
+        app.homeserver.database.close()
 
 
 def move_in(db: Database, sizes: Sizes) -> Home:

@@ -20,13 +20,13 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from flask import Flask
 from flask.testing import FlaskClient
 
 from homebody.cli import main
 from homebody.core import outbox
 from homebody.server import startup
 from homebody.spec.events import Json
+from homebody.web import Application
 from tests.client_server.test_appservices import BOT, Irc
 from tests.conftest import PASSWORD, ROOT, V3, Login, MakeApp
 from tests.helpers import bridge
@@ -86,7 +86,7 @@ def log_in(client: FlaskClient, name: str, password: str) -> int:
     return client.post(V3 + "login", json=body).status_code
 
 
-def test_an_account_is_made_while_the_server_runs(app: Flask, run_apart: Run) -> None:
+def test_an_account_is_made_while_the_server_runs(app: Application, run_apart: Run) -> None:
     client = app.test_client()
 
     first = run_apart("user", "add", "alice", "--password-stdin", "--json", stdin=f"{PASSWORD}\n")
@@ -244,13 +244,13 @@ def test_a_password_is_asked_for_twice_and_never_shown(environ: dict[str, str]) 
 
 
 def test_a_new_password_counts_at_once_and_ends_all_sessions(
-    app: Flask, client: FlaskClient, login: Login, run: Run
+    app: Application, client: FlaskClient, login: Login, run: Run
 ) -> None:
     alice = login("alice")
     assert alice.get("account/whoami").status_code == 200
 
     done = run("user", "passwd", "alice", "--password-stdin", stdin="another one\n")
-    app.extensions["db"].notice_other_writers()  # as the server does twice a second
+    app.homeserver.database.notice_other_writers()  # as the server does twice a second
 
     assert done.stdout == "@alice:localhost has a new password\n"
     assert alice.get("account/whoami").status_code == 401
@@ -258,17 +258,17 @@ def test_a_new_password_counts_at_once_and_ends_all_sessions(
     assert log_in(client, "alice", "another one") == 200
 
 
-def test_sessions_may_outlive_the_password(app: Flask, login: Login, run: Run) -> None:
+def test_sessions_may_outlive_the_password(app: Application, login: Login, run: Run) -> None:
     alice = login("alice")
 
     run("user", "passwd", "alice", "--keep-sessions", "--password-stdin", stdin="another one\n")
-    app.extensions["db"].notice_other_writers()
+    app.homeserver.database.notice_other_writers()
 
     assert alice.get("account/whoami").status_code == 200
 
 
 def test_a_deactivated_account_is_closed_and_says_so_in_the_list(
-    app: Flask, client: FlaskClient, login: Login, run: Run
+    app: Application, client: FlaskClient, login: Login, run: Run
 ) -> None:
     alice = login("alice")
     login("bob")
@@ -278,7 +278,7 @@ def test_a_deactivated_account_is_closed_and_says_so_in_the_list(
     again = run("user", "deactivate", "bob", "--yes")
     listed = run("user", "list")
 
-    app.extensions["db"].notice_other_writers()
+    app.homeserver.database.notice_other_writers()
     assert unsure.returncode == 1
     assert done.stdout == "@bob:localhost is closed\n"
     assert (again.returncode, again.stderr) == (1, "homebody: This account has been deactivated\n")
@@ -291,7 +291,7 @@ def test_a_deactivated_account_is_closed_and_says_so_in_the_list(
     ]
 
 
-def test_a_registration_token_is_made_listed_and_revoked(app: Flask, run: Run) -> None:
+def test_a_registration_token_is_made_listed_and_revoked(app: Application, run: Run) -> None:
     validity = "/_matrix/client/v1/register/m.login.registration_token/validity?token="
     client = app.test_client()
 
@@ -319,7 +319,7 @@ def test_the_owner_sees_how_a_bridge_is_and_skips_what_it_refuses(
     irc = Irc(app.test_client(), BOT, AS_TOKEN, "")
     room_id = irc.create_room()
     of_room = said(run("appservices", "list", "--json", HOMEBODY_APPSERVICES=files))[0]["waiting"]
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         outbox.failed(tx, outbox.first(tx, "appservice", "irc", 50), 0, "irc answers with 400")
     message = irc.send(room_id)
 
@@ -372,14 +372,14 @@ def test_what_is_wrong_is_one_line(run: Run, words: tuple[str, ...], line: str) 
 
 
 @pytest.mark.parametrize("words", [("add", "bob"), ("passwd", "alice")])
-def test_a_short_password_is_refused(app: Flask, run: Run, words: tuple[str, ...]) -> None:
+def test_a_short_password_is_refused(app: Application, run: Run, words: tuple[str, ...]) -> None:
     run("user", "add", "alice", "--password-stdin", stdin=PASSWORD)
 
     done = run("user", *words, "--password-stdin", stdin="1234567\n")
 
     assert done.returncode == 1
     assert done.stderr == "homebody: The password has fewer than 8 characters\n"
-    app.extensions["db"].notice_other_writers()
+    app.homeserver.database.notice_other_writers()
     assert log_in(app.test_client(), "alice", PASSWORD) == 200
 
 
@@ -486,10 +486,10 @@ def test_nobody_has_to_read_all_of_an_output(environ: dict[str, str]) -> None:
     assert (done.returncode, done.stderr) == (1, b"")
 
 
-def test_what_is_done_is_said_to_scripts(app: Flask, login: Login, run: Run) -> None:
+def test_what_is_done_is_said_to_scripts(app: Application, login: Login, run: Run) -> None:
     bob = login("bob")
     run("token", "add", "--token", "kin")
-    app.extensions["db"].notice_other_writers()
+    app.homeserver.database.notice_other_writers()
     room_id = bob.create_room()
     bob.post(f"rooms/{room_id}/report", json={"reason": "noise"})
 

@@ -7,12 +7,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
 from homebody.core.events import state
 from homebody.core.rooms import membership as rooms
 from homebody.core.sessions import deactivation
+from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, Person
 from tests.helpers.rooms import refusal
 
@@ -111,13 +111,13 @@ def test_without_the_password_the_account_stays(login: Login) -> None:
     assert alice.get("account/whoami").status_code == 200
 
 
-def membership(app: Flask, room_id: str, person: Person) -> str | None:
-    with app.extensions["db"].read() as tx:
+def membership(app: Application, room_id: str, person: Person) -> str | None:
+    with app.homeserver.database.read() as tx:
         return state.membership_of(tx, room_id, person.user_id)
 
 
 def test_a_deactivated_user_has_left_every_room(
-    app: Flask, login: Login, room: Any, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, room: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deactivation, "ROOMS_AT_ONCE", 2)
     alice, bob = login("alice"), login("bob")
@@ -134,13 +134,13 @@ def test_a_deactivated_user_has_left_every_room(
 
 
 def test_a_deactivated_user_has_also_left_a_room_that_another_device_joined_meanwhile(
-    app: Flask, login: Login, room: Any, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, room: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deactivation, "ROOMS_AT_ONCE", 1)
     alice, bob = login("alice"), login("bob")
     joined = [room(bob, alice) for _ in range(20)]
     late = room(bob)
-    db = app.extensions["db"]
+    db = app.homeserver.database
 
     def join_once_it_has_begun() -> None:
         while True:
@@ -162,25 +162,25 @@ def test_a_deactivated_user_has_also_left_a_room_that_another_device_joined_mean
     ("body", "is_erased"), [({}, 0), ({"erase": False}, 0), ({"erase": True}, 1)]
 )
 def test_who_wants_to_be_erased_is_remembered_so(
-    app: Flask, login: Login, body: dict[str, Any], is_erased: int
+    app: Application, login: Login, body: dict[str, Any], is_erased: int
 ) -> None:
     login("alice").post("account/deactivate", json={"auth": PROOF, **body})
 
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         row = tx.sql.connection.exec_driver_sql(
             "SELECT erased_position IS NOT NULL, password_hash FROM accounts"
         ).one()
     assert tuple(row) == (is_erased, None)
 
 
-def test_erasing_takes_profile_and_account_data_along(app: Flask, login: Login) -> None:
+def test_erasing_takes_profile_and_account_data_along(app: Application, login: Login) -> None:
     alice = login("alice")
     alice.put(f"profile/{alice.user_id}/displayname", json={"displayname": "Alice"})
     alice.put(f"user/{alice.user_id}/account_data/org.example.colour", json={"colour": "blue"})
 
     alice.post("account/deactivate", json={"auth": PROOF, "erase": True})
 
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         for table in ("profile_fields", "account_data"):
             query = f"SELECT count(*) FROM {table}"  # noqa: S608 - the two names above
             assert tx.sql.connection.exec_driver_sql(query).scalar_one() == 0

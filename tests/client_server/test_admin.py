@@ -101,7 +101,7 @@ def test_administrators_do_not_lock_out_each_other(
     admin: Person, login: Login, app: Any, verb: str
 ) -> None:
     other = login("other")
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         tx.sql.connection.exec_driver_sql("UPDATE accounts SET is_admin = 1")
 
     answer = admin.put(f"{V1}/{verb}/{other.user_id}", json={"locked": True, "suspended": True})

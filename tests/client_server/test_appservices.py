@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 from nacl.signing import SigningKey
 from werkzeug.test import TestResponse
 
@@ -17,6 +16,7 @@ from homebody.config import settings as config
 from homebody.config.settings import ConfigError
 from homebody.core.accounts import accounts
 from homebody.core.appservices import files
+from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers import bridge
 from tests.helpers.bridge import AS_TOKEN, Bridge
@@ -45,13 +45,13 @@ def irc_server() -> Iterator[Bridge]:
 
 
 @pytest.fixture
-def irc_app(make_app: MakeApp, tmp_path: Path, irc_server: Bridge) -> Flask:
+def irc_app(make_app: MakeApp, tmp_path: Path, irc_server: Bridge) -> Application:
     path = bridge.write(tmp_path, bridge.registration(irc_server.url))
     return make_app(appservices=f'["{path}"]')
 
 
 @pytest.fixture
-def client(irc_app: Flask) -> Any:
+def client(irc_app: Application) -> Any:
     return irc_app.test_client()
 
 
@@ -166,13 +166,13 @@ def test_it_may_act_as_nobody_else(irc: Irc, login: Login) -> None:
 
 
 def test_bridges_do_not_become_administrators_and_the_first_person_does(
-    irc: Irc, irc_app: Flask, login: Login
+    irc: Irc, irc_app: Application, login: Login
 ) -> None:
     irc.get("account/whoami")
     irc.make_ghost()
     login("alice")
 
-    with irc_app.extensions["db"].read() as tx:
+    with irc_app.homeserver.database.read() as tx:
         found = tx.sql.connection.exec_driver_sql(
             "SELECT user_id FROM accounts WHERE is_admin"
         ).scalars()
@@ -252,11 +252,11 @@ def test_other_people_still_need_their_password_and_make_no_devices(login: Login
     assert alice.delete(f"devices/{alice.device_id}", json={}).status_code == 401
 
 
-def test_a_suspended_ghost_says_nothing(irc: Irc, irc_app: Flask) -> None:
+def test_a_suspended_ghost_says_nothing(irc: Irc, irc_app: Application) -> None:
     irc.make_ghost()
     room_id = irc.create_room(preset="public_chat")
     irc.as_user(GHOST, "POST", f"rooms/{quote(room_id)}/join", json={})
-    with irc_app.extensions["db"].write() as tx:
+    with irc_app.homeserver.database.write() as tx:
         accounts.set_suspended(tx, GHOST, is_suspended=True)
     path = f"rooms/{quote(room_id)}/send/m.room.message/1"
 
@@ -266,10 +266,10 @@ def test_a_suspended_ghost_says_nothing(irc: Irc, irc_app: Flask) -> None:
     assert refusal(said) == refusal(uploaded) == (403, "M_USER_SUSPENDED")
 
 
-def test_a_locked_ghost_may_only_be_logged_out(irc: Irc, irc_app: Flask) -> None:
+def test_a_locked_ghost_may_only_be_logged_out(irc: Irc, irc_app: Application) -> None:
     irc.make_ghost()
     irc.as_user(GHOST, "PUT", "devices/D1", json={})
-    with irc_app.extensions["db"].write() as tx:
+    with irc_app.homeserver.database.write() as tx:
         accounts.set_locked(tx, GHOST, is_locked=True)
     on_device = {"query_string": {"device_id": "D1"}}
 
@@ -331,7 +331,7 @@ def test_its_aliases_are_its_own(irc: Irc, login: Login) -> None:
     assert refusal(named) == (400, "M_EXCLUSIVE")
 
 
-def rooms_sent_to(irc: Irc, irc_app: Flask, user_id: str) -> list[int]:
+def rooms_sent_to(irc: Irc, irc_app: Application, user_id: str) -> list[int]:
     room_id = irc.create_room(preset="public_chat")
     irc.as_user(user_id, "POST", f"rooms/{quote(room_id)}/join", json={})
     path = f"rooms/{quote(room_id)}/send/m.room.message/"
@@ -372,7 +372,7 @@ def test_a_bridge_registers_all_its_users_at_once(make_app: MakeApp, tmp_path: P
 
 
 def test_its_users_get_no_notifications(
-    irc: Irc, irc_app: Flask, login: Login, room: Callable[..., str]
+    irc: Irc, irc_app: Application, login: Login, room: Callable[..., str]
 ) -> None:
     alice, bob = login("alice"), login("bob")
     irc.make_ghost()
@@ -381,7 +381,7 @@ def test_its_users_get_no_notifications(
 
     alice.send(room_id)
 
-    with irc_app.extensions["db"].read() as tx:
+    with irc_app.homeserver.database.read() as tx:
         found = tx.sql.connection.exec_driver_sql(
             "SELECT DISTINCT user_id FROM notifications"
         ).scalars()

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask
 
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.rooms import Json, act, refusal, unchanged
 
@@ -28,7 +28,7 @@ def summary(person: Person, room_id_or_alias: str) -> Any:
     return person.get(f"/_matrix/client/v1/room_summary/{room_id_or_alias}")
 
 
-def test_a_room_is_published_and_withdrawn(app: Flask, login: Login) -> None:
+def test_a_room_is_published_and_withdrawn(app: Application, login: Login) -> None:
     alice = login("alice")
     room_id = alice.create_room(name="x")
     path = f"directory/list/room/{room_id}"
@@ -43,7 +43,7 @@ def test_a_room_is_published_and_withdrawn(app: Flask, login: Login) -> None:
     assert before == {"visibility": "private"}
 
 
-def test_only_who_manages_the_room_publishes_it(app: Flask, login: Login, room: Room) -> None:
+def test_only_who_manages_the_room_publishes_it(app: Application, login: Login, room: Room) -> None:
     admin, alice, bob = login("admin"), login("alice"), login("bob")
     room_id = room(alice, bob)
     path = f"directory/list/room/{room_id}"
@@ -65,7 +65,7 @@ def test_only_who_manages_the_room_publishes_it(app: Flask, login: Login, room: 
     assert admin.put(path, json={}).status_code == 200
 
 
-def test_a_published_room_shows_what_it_is(app: Flask, login: Login) -> None:
+def test_a_published_room_shows_what_it_is(app: Application, login: Login) -> None:
     alice = login("alice")
     room_id = publish(
         alice,
@@ -284,7 +284,7 @@ def test_a_summary_tells_more_than_the_directory(login: Login) -> None:
     }
 
 
-def test_anybody_may_see_the_summary_of_an_open_room(app: Flask, login: Login) -> None:
+def test_anybody_may_see_the_summary_of_an_open_room(app: Application, login: Login) -> None:
     alice = login("alice")
     room_id = alice.create_room(preset="public_chat", room_alias_name="cats")
 
@@ -297,7 +297,7 @@ def test_anybody_may_see_the_summary_of_an_open_room(app: Flask, login: Login) -
 
 @pytest.mark.parametrize("path", ["summary/{}", "rooms/{}/summary"])
 def test_the_paths_of_the_proposal_give_the_summary_with_its_names(
-    app: Flask, login: Login, path: str
+    app: Application, login: Login, path: str
 ) -> None:
     alice = login("alice")
     encryption = {"type": "m.room.encryption", "content": {"algorithm": "m.megolm.v1.aes-sha2"}}
@@ -320,7 +320,7 @@ def test_the_paths_of_the_proposal_give_the_summary_with_its_names(
 
 
 def test_the_summary_of_a_closed_room_is_for_those_who_could_come_in(
-    app: Flask, login: Login
+    app: Application, login: Login
 ) -> None:
     alice, bob, carol = login("alice"), login("bob"), login("carol")
     space = alice.create_room(preset="public_chat")

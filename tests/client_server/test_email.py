@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import requests
-from flask import Flask
 from flask.testing import FlaskClient
 
 from homebody.config import settings
+from homebody.web import Application
 from tests.conftest import Login, MakeApp
 from tests.core.accounts.test_threepids import ADD, REGISTER, add, ask, press_the_button
 from tests.helpers import mail_server
@@ -31,7 +31,7 @@ def mailbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailbox]:
 
 
 @pytest.fixture
-def app(make_app: MakeApp, mailbox: Mailbox) -> Flask:
+def app(make_app: MakeApp, mailbox: Mailbox) -> Application:
     mailbox.empty()
     return make_app(**mailbox.settings)
 

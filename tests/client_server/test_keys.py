@@ -7,11 +7,11 @@ import time
 from typing import Any
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
 from homebody.client_server import keys
 from homebody.core.encryption import one_time_keys, signature_checks
+from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.helpers import encryption
 from tests.helpers.rooms import Json, everything, refusal, unchanged
@@ -136,7 +136,7 @@ def test_a_query_brings_cross_signing_keys_and_their_signatures(login: Login) ->
 
 
 @pytest.mark.parametrize("other", ["user", "device", "key name"])
-def test_a_device_publishes_only_its_own_keys(app: Flask, login: Login, other: str) -> None:
+def test_a_device_publishes_only_its_own_keys(app: Application, login: Login, other: str) -> None:
     alice, bob = login("alice"), login("alice2")
     keys = encryption.device_keys(alice)
     if other == "user":
@@ -167,7 +167,7 @@ def test_a_device_publishes_only_its_own_keys(app: Flask, login: Login, other: s
     ],
 )
 def test_what_is_no_key_is_refused(
-    app: Flask, login: Login, body: Json, status: int, errcode: str
+    app: Application, login: Login, body: Json, status: int, errcode: str
 ) -> None:
     alice = login("alice")
 
@@ -178,7 +178,7 @@ def test_what_is_no_key_is_refused(
 
 
 def test_too_many_one_time_keys_are_refused_before_any_is_looked_at(
-    app: Flask, login: Login
+    app: Application, login: Login
 ) -> None:
     # half a million of them kept everybody from writing for seconds
     alice = login("alice")
@@ -190,7 +190,7 @@ def test_too_many_one_time_keys_are_refused_before_any_is_looked_at(
     assert refusal(answer) == (413, "M_TOO_LARGE")
 
 
-def test_a_device_has_fallback_keys_of_few_algorithms(app: Flask, login: Login) -> None:
+def test_a_device_has_fallback_keys_of_few_algorithms(app: Application, login: Login) -> None:
     alice = login("alice")
     names = [f"algorithm{number}:a" for number in range(one_time_keys.MAX_FALLBACKS + 1)]
     upload(alice, fallback_keys=dict.fromkeys(names[:-2], "k"))
@@ -205,7 +205,7 @@ def test_a_device_has_fallback_keys_of_few_algorithms(app: Flask, login: Login) 
 
 @pytest.mark.parametrize("missing", ["algorithms", "keys", "signatures", "user_id"])
 def test_device_keys_without_a_required_key_are_bad_json(
-    app: Flask, login: Login, missing: str
+    app: Application, login: Login, missing: str
 ) -> None:
     alice = login("alice")
     keys = encryption.device_keys(alice)
@@ -218,7 +218,7 @@ def test_device_keys_without_a_required_key_are_bad_json(
 
 
 def test_device_keys_that_are_too_large_or_not_canonical_are_refused(
-    app: Flask, login: Login
+    app: Application, login: Login
 ) -> None:
     alice = login("alice")
     keys = encryption.device_keys(alice)
@@ -358,7 +358,7 @@ def test_a_claimed_key_does_not_come_back_with_a_new_session_of_the_same_name(
 
 
 def test_claims_of_a_device_that_is_no_more_are_forgotten_in_the_end(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     phone, laptop, bob = login("alice"), login("alice"), login("bob")
     for device in (phone, laptop):
@@ -373,7 +373,7 @@ def test_claims_of_a_device_that_is_no_more_are_forgotten_in_the_end(
     assert [row[1] for row in rows] == [laptop.device_id]
 
 
-def test_claims_of_a_closed_account_are_forgotten_at_once(app: Flask, login: Login) -> None:
+def test_claims_of_a_closed_account_are_forgotten_at_once(app: Application, login: Login) -> None:
     alice, bob = login("alice"), login("bob")
     for person in (alice, bob):
         upload(person, one_time_keys=one_time(person, "a"))
@@ -398,7 +398,7 @@ def test_another_key_may_take_the_name_of_a_claimed_one(login: Login) -> None:
 
 
 def test_only_the_last_claims_of_a_device_are_remembered(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(one_time_keys, "MAX_KEYS", 2)
     alice, bob = login("alice"), login("bob")
@@ -500,7 +500,7 @@ def test_what_may_be_claimed_is_for_each_device_and_comes_back_after_a_day(
 
 
 def test_keys_of_many_devices_are_claimed_in_several_writes(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 10,000 claims kept everybody from writing for more than 100 ms
     monkeypatch.setattr(keys, "CLAIMED_AT_ONCE", 2)
@@ -508,7 +508,7 @@ def test_keys_of_many_devices_are_claimed_in_several_writes(
     for number, bob in enumerate(bobs):
         upload(bob, one_time_keys=one_time(bob, "abcde"[number]))
     writes: list[int] = []
-    app.extensions["db"].committed = lambda number, _seconds: writes.append(number)
+    app.homeserver.database.committed = lambda number, _seconds: writes.append(number)
 
     found = claim(alice, *bobs)
 
@@ -520,7 +520,7 @@ def test_keys_of_many_devices_are_claimed_in_several_writes(
     }
 
 
-def test_a_request_asks_for_only_so_many_users_or_devices(app: Flask, login: Login) -> None:
+def test_a_request_asks_for_only_so_many_users_or_devices(app: Application, login: Login) -> None:
     alice = login("alice")
     users: Json = {f"@u{number}:localhost": [] for number in range(keys.MAX_QUERIED + 1)}
     devices = {f"D{number}": CURVE for number in range(keys.MAX_CLAIMS + 1)}
@@ -550,7 +550,7 @@ def test_large_requests_for_keys_are_limited(make_app: MakeApp, path: str) -> No
     assert refusal(answers[1]) == (429, "M_LIMIT_EXCEEDED")
 
 
-def test_another_one_time_key_under_a_known_name_is_refused(app: Flask, login: Login) -> None:
+def test_another_one_time_key_under_a_known_name_is_refused(app: Application, login: Login) -> None:
     alice = login("alice")
     upload(alice, one_time_keys=one_time(alice, "a"))
     other = {f"{CURVE}:a": signed_key(alice, "b")}
@@ -565,7 +565,7 @@ def test_another_one_time_key_under_a_known_name_is_refused(app: Flask, login: L
 
 
 def test_a_device_keeps_only_so_many_one_time_keys(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(one_time_keys, "MAX_KEYS", 2)
     alice = login("alice")
@@ -577,7 +577,7 @@ def test_a_device_keeps_only_so_many_one_time_keys(
     assert refusal(answer) == (413, "M_TOO_LARGE")
 
 
-def test_claims_at_the_same_time_get_different_keys(app: Flask, login: Login) -> None:
+def test_claims_at_the_same_time_get_different_keys(app: Application, login: Login) -> None:
     alice, bob = login("alice"), login("bob")
     upload(alice, one_time_keys=one_time(alice, *"abcdefgh"))
     found: list[Json] = []
@@ -640,7 +640,7 @@ def test_a_device_that_begins_anew_may_use_its_names_again(login: Login) -> None
     assert claim_one(bob, alice) == {}
 
 
-def test_a_device_that_is_no_more_has_no_keys(app: Flask, login: Login) -> None:
+def test_a_device_that_is_no_more_has_no_keys(app: Application, login: Login) -> None:
     phone, laptop, bob = login("alice"), login("alice"), login("bob")
     encryption.upload_device_keys(phone)
     upload(phone, one_time_keys=one_time(phone, "a"), fallback_keys=fallback(phone, "f"))

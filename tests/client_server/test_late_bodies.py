@@ -12,13 +12,13 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 from sqlalchemy import update
 from werkzeug.test import TestResponse
 
 from homebody.core.accounts import access_tokens, accounts
 from homebody.models.devices import AccessToken
 from homebody.storage.database import Tx
+from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers import bridge, routes
 from tests.helpers.rooms import everything, refusal, unchanged
@@ -120,7 +120,7 @@ def parts(login: Login) -> dict[str, str]:
 
 
 def test_no_body_that_comes_after_the_logout_does_anything(
-    app: Flask, login: Login, parts: dict[str, str]
+    app: Application, login: Login, parts: dict[str, str]
 ) -> None:
     asked = with_a_body()
     answers = {}
@@ -160,13 +160,18 @@ MESSAGE: Final = "rooms/{room_id}/send/m.room.message/late"
 )
 @pytest.mark.parametrize("path", [MESSAGE, "rooms/{room_id}/state/m.room.topic"])
 def test_whatever_ends_a_session_ends_its_requests_too(
-    app: Flask, parts: dict[str, str], login: Login, end: Ends, expected: tuple[int, str], path: str
+    app: Application,
+    parts: dict[str, str],
+    login: Login,
+    end: Ends,
+    expected: tuple[int, str],
+    path: str,
 ) -> None:
     alice = login("alice")
     after: list[Any] = []
 
     def happen() -> None:
-        with app.extensions["db"].write() as tx:
+        with app.homeserver.database.write() as tx:
             end(tx, alice)
         after.append(everything(app))
 
@@ -198,7 +203,7 @@ def test_whatever_ends_a_session_ends_its_requests_too(
     ],
 )
 def test_a_request_that_waits_for_its_turn_to_write_is_asked_again(
-    app: Flask, login: Login, parts: dict[str, str], method: str, path: str, content: Any
+    app: Application, login: Login, parts: dict[str, str], method: str, path: str, content: Any
 ) -> None:
     alice = login("alice")
     body = {key: parts.get(str(value).strip("{}"), value) for key, value in content.items()}
@@ -208,7 +213,7 @@ def test_a_request_that_waits_for_its_turn_to_write_is_asked_again(
         answers.append(alice.request(method, path.format(**parts), json=body))
 
     waiting = threading.Thread(target=ask)
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         waiting.start()
         time.sleep(0.2)  # one that is slower finds no session in the first place
         logged_out(tx, alice)
@@ -232,9 +237,9 @@ def test_a_file_that_comes_after_the_logout_is_not_kept(login: Login, tmp_path: 
     assert files() == before
 
 
-def test_a_locked_user_can_still_log_out_by_a_write(login: Login, app: Flask) -> None:
+def test_a_locked_user_can_still_log_out_by_a_write(login: Login, app: Application) -> None:
     alice = login("alice")
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         locked(tx, alice)
 
     assert alice.post("logout").status_code == 200
@@ -264,7 +269,7 @@ def test_what_a_bridge_says_late_for_a_locked_user_is_not_said(
     after: list[Any] = []
 
     def lock() -> None:
-        with app.extensions["db"].write() as tx:
+        with app.homeserver.database.write() as tx:
             locked(tx, bot)
         after.append(everything(app))
 

@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
+from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers.legacy import (
     ALICE,
@@ -83,7 +83,7 @@ def test_where_a_token_is_needed_the_answer_says_so(make_app: MakeApp) -> None:
     ],
 )
 def test_a_bad_registration_is_refused(
-    app: Flask, alice: Person, body: Json, expected: tuple[int, str]
+    app: Application, alice: Person, body: Json, expected: tuple[int, str]
 ) -> None:
     assert alice.user_id == ALICE
 
@@ -111,7 +111,7 @@ def test_the_limits_of_today_hold(make_app: MakeApp) -> None:
 # --- messages
 
 
-def test_nobody_speaks_for_another(app: Flask, bob: Person, room_id: str) -> None:
+def test_nobody_speaks_for_another(app: Application, bob: Person, room_id: str) -> None:
     with unchanged(app):
         answer = bob.put(message(room_id, "1", sender=ALICE), json=HELLO)
 
@@ -131,7 +131,7 @@ def test_nobody_speaks_for_another(app: Flask, bob: Person, room_id: str) -> Non
     ],
 )
 def test_what_is_no_message_is_refused(
-    app: Flask, alice: Person, room_id: str, body: bytes, expected: tuple[int, str]
+    app: Application, alice: Person, room_id: str, body: bytes, expected: tuple[int, str]
 ) -> None:
     with unchanged(app):
         answer = alice.put(message(room_id, "1"), data=body)
@@ -139,14 +139,16 @@ def test_what_is_no_message_is_refused(
     assert refusal(answer) == expected
 
 
-def test_a_message_id_has_a_limit(app: Flask, alice: Person, room_id: str) -> None:
+def test_a_message_id_has_a_limit(app: Application, alice: Person, room_id: str) -> None:
     with unchanged(app):
         answer = alice.put(message(room_id, "x" * 256), json=HELLO)
 
     assert refusal(answer) == (400, "M_INVALID_PARAM")
 
 
-def test_who_is_not_in_the_room_does_not_speak(app: Flask, login: Login, room_id: str) -> None:
+def test_who_is_not_in_the_room_does_not_speak(
+    app: Application, login: Login, room_id: str
+) -> None:
     mallory = login("mallory")
 
     with unchanged(app):
@@ -368,7 +370,7 @@ def test_who_is_unknown_in_the_room_is_not_found(alice: Person, room_id: str) ->
     ],
 )
 def test_a_change_that_is_none_of_the_users_business_is_refused(
-    app: Flask, bob: Person, room_id: str, user_id: str, body: Json, expected: tuple[int, str]
+    app: Application, bob: Person, room_id: str, user_id: str, body: Json, expected: tuple[int, str]
 ) -> None:
     with unchanged(app):
         answer = bob.put(member(room_id, user_id), json=body)

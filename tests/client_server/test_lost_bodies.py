@@ -7,8 +7,8 @@ from typing import Final
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers import routes
 from tests.helpers.rooms import refusal, unchanged
@@ -54,7 +54,7 @@ def alice(login: Login) -> Person:
 
 @pytest.mark.parametrize("lost", [b"", b" \n"])
 def test_no_endpoint_takes_a_lost_body_for_an_empty_object(
-    app: Flask, alice: Person, lost: bytes
+    app: Application, alice: Person, lost: bytes
 ) -> None:
     room_id = alice.create_room(name="Kitchen")
     parts = {
@@ -101,7 +101,7 @@ def test_no_endpoint_takes_a_lost_body_for_an_empty_object(
     ],
 )
 def test_a_lost_body_empties_nothing(
-    app: Flask, alice: Person, path: str, stored: dict[str, object]
+    app: Application, alice: Person, path: str, stored: dict[str, object]
 ) -> None:
     room_id = alice.create_room(room_version="11")
     whole = path.format(room=quote(room_id), me=quote(alice.user_id))

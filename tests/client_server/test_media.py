@@ -10,11 +10,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from homebody.client_server import file_answers
+from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers.rooms import refusal
 
@@ -400,7 +400,7 @@ def test_wrong_methods_are_refused_as_such(login: Login) -> None:
     assert refusal(alice.delete(f"{MEDIA}/config")) == (405, "M_UNRECOGNIZED")
 
 
-def _alice(app: Flask) -> Person:
+def _alice(app: Application) -> Person:
     """Alice on a server with settings of its own."""
     body = {"username": "alice", "password": "x" * 20, "auth": {"type": "m.login.dummy"}}
     client = app.test_client()

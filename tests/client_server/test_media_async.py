@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from flask import Flask
 from werkzeug.test import TestResponse
 
 from homebody.core.media import files, store
 from homebody.storage.database import Reader
+from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers.rooms import refusal
 
@@ -55,9 +55,9 @@ def download(person: Person, media: str, timeout_ms: int = 0) -> TestResponse:
     return person.get(f"{MEDIA}/download/{media}?timeout_ms={timeout_ms}")
 
 
-def wait_for_waiters(app: Flask, count: int) -> None:
+def wait_for_waiters(app: Application, count: int) -> None:
     until = time.monotonic() + 10
-    while len(app.extensions["wakeups"]) != count:
+    while len(app.homeserver.wakeups) != count:
         assert time.monotonic() < until
         time.sleep(0.005)
 
@@ -88,7 +88,7 @@ def test_without_content_there_is_no_download_yet(login: Login) -> None:
 
 
 def test_a_download_waits_for_the_content(
-    app: Flask, login: Login, elsewhere: ThreadPoolExecutor
+    app: Application, login: Login, elsewhere: ThreadPoolExecutor
 ) -> None:
     alice, bob = login("alice"), login("bob")
     media = create(alice)
@@ -102,10 +102,10 @@ def test_a_download_waits_for_the_content(
 
     assert [answer.data for answer in answers] == [TEXT, TEXT]
     assert time.monotonic() - began < 5
-    assert len(app.extensions["wakeups"]) == 0
+    assert len(app.homeserver.wakeups) == 0
 
 
-def test_a_download_waits_no_longer_than_asked(app: Flask, login: Login) -> None:
+def test_a_download_waits_no_longer_than_asked(app: Application, login: Login) -> None:
     alice = login("alice")
     media = create(alice)
     began = time.monotonic()
@@ -114,15 +114,15 @@ def test_a_download_waits_no_longer_than_asked(app: Flask, login: Login) -> None
 
     assert refusal(answer) == (504, "M_NOT_YET_UPLOADED")
     assert 0.2 <= time.monotonic() - began < 3
-    assert len(app.extensions["wakeups"]) == 0
+    assert len(app.homeserver.wakeups) == 0
 
 
 def test_waiting_holds_no_connection_to_the_database(
-    app: Flask, login: Login, elsewhere: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, elsewhere: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice = login("alice")
     media = create(alice)
-    database = app.extensions["db"]
+    database = app.homeserver.database
     read, reading = database.read, list[None]()
 
     @contextmanager
@@ -146,13 +146,13 @@ def test_waiting_holds_no_connection_to_the_database(
 
 
 def test_a_server_that_stops_lets_waiting_downloads_go(
-    app: Flask, login: Login, elsewhere: ThreadPoolExecutor
+    app: Application, login: Login, elsewhere: ThreadPoolExecutor
 ) -> None:
     alice = login("alice")
     waiting = elsewhere.submit(download, alice, create(alice), 60_000)
     wait_for_waiters(app, 1)
 
-    app.extensions["wakeups"].close()
+    app.homeserver.wakeups.close()
 
     assert refusal(waiting.result(5)) == (504, "M_NOT_YET_UPLOADED")
 

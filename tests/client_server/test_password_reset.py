@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from homebody.core.accounts import accounts
+from homebody.web import Application
 from tests.client_server.test_account import can_log_in
 from tests.conftest import PASSWORD, V3, Login, MakeApp
 from tests.core.accounts.test_threepids import add, ask, press_the_button, validated
@@ -30,7 +30,7 @@ def mailbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailbox]:
 
 
 @pytest.fixture
-def app(make_app: MakeApp, mailbox: Mailbox) -> Flask:
+def app(make_app: MakeApp, mailbox: Mailbox) -> Application:
     mailbox.empty()
     return make_app(**mailbox.settings)
 
@@ -53,15 +53,17 @@ def test_a_mail_brings_a_new_password(login: Login, mailbox: Mailbox) -> None:
     assert refusal(alice.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
 
 
-def test_a_locked_account_gets_no_new_password(app: Flask, login: Login, mailbox: Mailbox) -> None:
+def test_a_locked_account_gets_no_new_password(
+    app: Application, login: Login, mailbox: Mailbox
+) -> None:
     alice = login("alice")
     add(alice, mailbox, ADDRESS)
     credentials = validated(alice.client, mailbox, FORGOTTEN, ADDRESS)
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         accounts.set_locked(tx, alice.user_id, is_locked=True)
 
     answer = reset(alice.client, credentials)
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         accounts.set_locked(tx, alice.user_id, is_locked=False)
 
     assert refusal(answer) == (401, "M_USER_LOCKED")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flask import Flask
 
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.rooms import Json, refusal, unchanged
 
@@ -189,7 +189,7 @@ def test_a_room_rule_is_named_after_its_room(login: Login) -> None:
 )
 @pytest.mark.parametrize("kind", ["content", "sideride"])
 def test_what_does_not_exist_is_not_found(
-    app: Flask, login: Login, method: str, part: str, body: Json | None, kind: str
+    app: Application, login: Login, method: str, part: str, body: Json | None, kind: str
 ) -> None:
     alice = login("alice")
 
@@ -215,7 +215,7 @@ def test_what_does_not_exist_is_not_found(
     ],
 )
 def test_a_wrong_rule_is_refused(
-    app: Flask, login: Login, kind: str, rule_id: str, body: Json, errcode: str
+    app: Application, login: Login, kind: str, rule_id: str, body: Json, errcode: str
 ) -> None:
     alice = login("alice")
 
@@ -227,7 +227,7 @@ def test_a_wrong_rule_is_refused(
 
 @pytest.mark.parametrize("place", [{"before": "x"}, {"after": ".m.rule.master"}])
 def test_a_place_beside_what_is_no_rule_of_the_users_is_refused(
-    app: Flask, login: Login, place: Json
+    app: Application, login: Login, place: Json
 ) -> None:
     alice = login("alice")
 
@@ -237,7 +237,7 @@ def test_a_place_beside_what_is_no_rule_of_the_users_is_refused(
     assert refusal(answer) == (400, "M_INVALID_PARAM")
 
 
-def test_predefined_rules_cannot_be_deleted(app: Flask, login: Login) -> None:
+def test_predefined_rules_cannot_be_deleted(app: Application, login: Login) -> None:
     alice = login("alice")
 
     with unchanged(app):
@@ -247,7 +247,7 @@ def test_predefined_rules_cannot_be_deleted(app: Flask, login: Login) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"enabled": "yes"}, {"enabled": None}])
-def test_enabled_is_true_or_false(app: Flask, login: Login, body: Json) -> None:
+def test_enabled_is_true_or_false(app: Application, login: Login, body: Json) -> None:
     alice = login("alice")
 
     with unchanged(app):

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 import pytest
-from flask import Flask
 
+from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers.rooms import Json, act, refusal, unchanged
 
@@ -26,14 +26,14 @@ def redact(person: Person, room_id: str, event_id: str, txn_id: str = "r", **bod
     return person.put(f"rooms/{room_id}/redact/{event_id}/{txn_id}", json=body)
 
 
-def count_events(app: Flask) -> int:
-    with app.extensions["db"].read() as tx:
+def count_events(app: Application) -> int:
+    with app.homeserver.database.read() as tx:
         return int(tx.sql.connection.exec_driver_sql("SELECT count(*) FROM events").scalar_one())
 
 
-def stored_content(app: Flask, event_id: str) -> Json:
+def stored_content(app: Application, event_id: str) -> Json:
     """The content of an event as it is in the database."""
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         query = "SELECT json_extract(pdu, '$.content') FROM events WHERE event_id = ?"
         content: Json = orjson.loads(
             tx.sql.connection.exec_driver_sql(query, (event_id,)).scalar_one()
@@ -41,7 +41,7 @@ def stored_content(app: Flask, event_id: str) -> Json:
         return content
 
 
-def test_a_message_is_sent_and_named(app: Flask, login: Login, room: Room) -> None:
+def test_a_message_is_sent_and_named(app: Application, login: Login, room: Room) -> None:
     alice = login("alice")
     room_id = room(alice)
 
@@ -54,7 +54,7 @@ def test_a_message_is_sent_and_named(app: Flask, login: Login, room: Room) -> No
     assert stored_content(app, event_id) == HELLO
 
 
-def test_a_repeated_request_sends_nothing_new(app: Flask, login: Login, room: Room) -> None:
+def test_a_repeated_request_sends_nothing_new(app: Application, login: Login, room: Room) -> None:
     alice = login("alice")
     room_id = room(alice)
     first = send(alice, room_id, HELLO).get_json()
@@ -66,13 +66,14 @@ def test_a_repeated_request_sends_nothing_new(app: Flask, login: Login, room: Ro
 
 
 def test_a_request_repeated_after_a_restart_sends_nothing_new(make_app: MakeApp) -> None:
-    client = make_app().test_client()
+    app = make_app()
+    client = app.test_client()
     body = {"username": "alice", "auth": {"type": "m.login.dummy"}}
     session = client.post("/_matrix/client/v3/register", json=body).get_json()
     alice = Person(client, ALICE, session["access_token"], session["device_id"])
     room_id = alice.create_room()
     first = send(alice, room_id, HELLO).get_json()
-    client.application.extensions["db"].close()
+    app.homeserver.database.close()
 
     restarted = make_app()
     alice.client = restarted.test_client()
@@ -118,7 +119,7 @@ def test_contents_of_any_shape_are_accepted(login: Login, room: Room, content: J
 
 
 def test_only_application_services_may_choose_the_time(
-    app: Flask, login: Login, room: Room
+    app: Application, login: Login, room: Room
 ) -> None:
     alice = login("alice")
     room_id = room(alice)
@@ -126,7 +127,7 @@ def test_only_application_services_may_choose_the_time(
     path = f"rooms/{room_id}/send/m.room.message/t?ts=1000"
     event_id = alice.put(path, json=HELLO).get_json()["event_id"]
 
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         query = "SELECT origin_server_ts FROM events WHERE event_id = ?"
         assert tx.sql.connection.exec_driver_sql(query, (event_id,)).scalar_one() > 1_000_000
 
@@ -141,7 +142,7 @@ def test_only_application_services_may_choose_the_time(
     ],
 )
 def test_what_no_event_can_hold_is_refused(
-    app: Flask, login: Login, room: Room, content: object, expected: tuple[int, str]
+    app: Application, login: Login, room: Room, content: object, expected: tuple[int, str]
 ) -> None:
     alice = login("alice")
     room_id = room(alice)
@@ -163,7 +164,7 @@ def test_what_no_event_can_hold_is_refused(
     ],
 )
 def test_paths_that_make_no_message_are_refused(
-    app: Flask, login: Login, room: Room, path: str, expected: tuple[int, str]
+    app: Application, login: Login, room: Room, path: str, expected: tuple[int, str]
 ) -> None:
     alice = login("alice")
     room_id = room(alice)
@@ -174,7 +175,7 @@ def test_paths_that_make_no_message_are_refused(
     assert refusal(answer) == expected
 
 
-def test_a_body_that_is_no_json_is_refused(app: Flask, login: Login, room: Room) -> None:
+def test_a_body_that_is_no_json_is_refused(app: Application, login: Login, room: Room) -> None:
     alice = login("alice")
     room_id = room(alice)
 
@@ -184,7 +185,7 @@ def test_a_body_that_is_no_json_is_refused(app: Flask, login: Login, room: Room)
     assert refusal(answer) == (400, "M_NOT_JSON")
 
 
-def test_only_who_is_in_the_room_may_send(app: Flask, login: Login) -> None:
+def test_only_who_is_in_the_room_may_send(app: Application, login: Login) -> None:
     alice, bob, carol = login("alice"), login("bob"), login("carol")
     room_id = alice.create_room(invite=["@bob:localhost"])
 
@@ -196,7 +197,7 @@ def test_only_who_is_in_the_room_may_send(app: Flask, login: Login) -> None:
     assert refusal(nowhere) == (404, "M_NOT_FOUND")
 
 
-def test_who_was_kicked_may_send_no_more(app: Flask, login: Login, room: Room) -> None:
+def test_who_was_kicked_may_send_no_more(app: Application, login: Login, room: Room) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
     bob.send(room_id)
@@ -208,7 +209,7 @@ def test_who_was_kicked_may_send_no_more(app: Flask, login: Login, room: Room) -
     assert refusal(answer) == (403, "M_FORBIDDEN")
 
 
-def test_one_redacts_what_one_has_sent(app: Flask, login: Login, room: Room) -> None:
+def test_one_redacts_what_one_has_sent(app: Application, login: Login, room: Room) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
     event_id = bob.send(room_id)
@@ -221,7 +222,7 @@ def test_one_redacts_what_one_has_sent(app: Flask, login: Login, room: Room) -> 
     assert stored_content(app, event_id) == {}
 
 
-def test_a_repeated_redaction_sends_nothing_new(app: Flask, login: Login, room: Room) -> None:
+def test_a_repeated_redaction_sends_nothing_new(app: Application, login: Login, room: Room) -> None:
     alice = login("alice")
     room_id = room(alice)
     event_id, other_id = alice.send(room_id), alice.send(room_id)
@@ -251,7 +252,9 @@ def test_a_repeated_redaction_sends_nothing_new_though_it_was_redacted_itself(
     assert repeated == first
 
 
-def test_a_moderator_redacts_what_others_have_sent(app: Flask, login: Login, room: Room) -> None:
+def test_a_moderator_redacts_what_others_have_sent(
+    app: Application, login: Login, room: Room
+) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
     event_id = bob.send(room_id)
@@ -264,7 +267,7 @@ def test_a_moderator_redacts_what_others_have_sent(app: Flask, login: Login, roo
 @pytest.mark.parametrize("version", ["1", "10", "11"])
 @pytest.mark.parametrize("by", ["redact", "send"])
 def test_others_may_not_redact_it_although_they_are_of_the_same_server(
-    app: Flask, login: Login, room: Room, version: str, by: str
+    app: Application, login: Login, room: Room, version: str, by: str
 ) -> None:
     login("admin")  # the first account may redact everything
     alice, bob = login("alice"), login("bob")
@@ -283,7 +286,7 @@ def test_others_may_not_redact_it_although_they_are_of_the_same_server(
 
 @pytest.mark.parametrize("version", ["10", "11"])
 def test_a_redaction_sent_as_an_event_works_in_every_room_version(
-    app: Flask, login: Login, room: Room, version: str
+    app: Application, login: Login, room: Room, version: str
 ) -> None:
     alice = login("alice")
     room_id = room(alice, room_version=version)
@@ -296,7 +299,7 @@ def test_a_redaction_sent_as_an_event_works_in_every_room_version(
 
 
 def test_an_administrator_redacts_what_people_of_the_server_have_sent(
-    app: Flask, login: Login, room: Room
+    app: Application, login: Login, room: Room
 ) -> None:
     admin, bob = login("admin"), login("bob")
     room_id = room(bob, admin)
@@ -307,7 +310,7 @@ def test_an_administrator_redacts_what_people_of_the_server_have_sent(
     assert stored_content(app, event_id) == {}
 
 
-def test_old_clients_redact_by_post(app: Flask, login: Login, room: Room) -> None:
+def test_old_clients_redact_by_post(app: Application, login: Login, room: Room) -> None:
     alice = login("alice")
     room_id = room(alice)
     event_id = alice.send(room_id)
@@ -318,7 +321,7 @@ def test_old_clients_redact_by_post(app: Flask, login: Login, room: Room) -> Non
     assert stored_content(app, event_id) == {}
 
 
-def test_a_redaction_of_nothing_is_refused(app: Flask, login: Login, room: Room) -> None:
+def test_a_redaction_of_nothing_is_refused(app: Application, login: Login, room: Room) -> None:
     alice, bob = login("alice"), login("bob")
     room_id, other = room(alice), room(alice)
     elsewhere = alice.send(other)
@@ -360,7 +363,7 @@ def reaction(event_id: str, key: str = "👍") -> Json:
     return {"m.relates_to": {"rel_type": "m.annotation", "event_id": event_id, "key": key}}
 
 
-def test_one_reacts_once_with_the_same_key(app: Flask, login: Login, room: Room) -> None:
+def test_one_reacts_once_with_the_same_key(app: Application, login: Login, room: Room) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
     event_id = alice.send(room_id)
@@ -433,7 +436,7 @@ DELAYS = [
     ],
 )
 def test_an_event_that_shall_be_sent_later_is_refused_and_not_sent_at_once(
-    app: Flask, login: Login, room: Room, method: str, path: str, query: str
+    app: Application, login: Login, room: Room, method: str, path: str, query: str
 ) -> None:
     alice = login("alice")
     room_id = room(alice)

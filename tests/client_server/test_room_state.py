@@ -7,8 +7,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 
+from homebody.web import Application
 from tests.conftest import Login
 from tests.helpers.rooms import Json, act, refusal, state_of, unchanged
 
@@ -69,7 +69,7 @@ def test_the_whole_event_can_be_asked_for(login: Login, room: Room) -> None:
     assert refusal(wrong) == (400, "M_INVALID_PARAM")
 
 
-def test_setting_the_same_again_changes_nothing(app: Flask, login: Login, room: Room) -> None:
+def test_setting_the_same_again_changes_nothing(app: Application, login: Login, room: Room) -> None:
     alice = login("alice")
     room_id = room(alice)
     first = alice.set_state(room_id, "m.room.name", {"name": "x"}).get_json()
@@ -164,7 +164,7 @@ def test_a_world_readable_room_shows_its_state_to_all(login: Login) -> None:
     ],
 )
 def test_state_that_the_room_can_not_have_is_refused(
-    app: Flask,
+    app: Application,
     login: Login,
     event_type: str,
     state_key: str,
@@ -195,7 +195,7 @@ def test_strangers_learn_nothing_of_a_rooms_aliases_by_setting_them(login: Login
     assert [refusal(answer) for answer in answers] == [(403, "M_FORBIDDEN")] * 3
 
 
-def test_members_without_power_set_nothing(app: Flask, login: Login, room: Room) -> None:
+def test_members_without_power_set_nothing(app: Application, login: Login, room: Room) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
 
@@ -208,7 +208,9 @@ def test_members_without_power_set_nothing(app: Flask, login: Login, room: Room)
     assert [refusal(answer) for answer in answers] == [(403, "M_FORBIDDEN")] * 2
 
 
-def test_a_ban_takes_effect_on_the_very_next_request(app: Flask, login: Login, room: Room) -> None:
+def test_a_ban_takes_effect_on_the_very_next_request(
+    app: Application, login: Login, room: Room
+) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
     levels = state_of(alice, room_id)["m.room.power_levels", ""]
@@ -226,7 +228,7 @@ def test_a_ban_takes_effect_on_the_very_next_request(app: Flask, login: Login, r
     assert [refusal(answer) for answer in (demoted, banned)] == [(403, "M_FORBIDDEN")] * 2
 
 
-def test_state_paths_take_no_post(app: Flask, login: Login, room: Room) -> None:
+def test_state_paths_take_no_post(app: Application, login: Login, room: Room) -> None:
     alice = login("alice")
     room_id = room(alice)
 

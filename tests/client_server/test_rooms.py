@@ -7,9 +7,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 
 from homebody.spec.room_versions import VERSIONS
+from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers.rooms import refusal, state_of, unchanged
 
@@ -310,7 +310,7 @@ def test_a_public_room_stands_in_the_directory_and_others_do_not(login: Login) -
     ],
 )
 def test_a_bad_wish_is_refused_and_leaves_nothing(
-    app: Flask, login: Login, body: dict[str, Any], expected: tuple[int, str]
+    app: Application, login: Login, body: dict[str, Any], expected: tuple[int, str]
 ) -> None:
     alice = login("alice")
     alice.create_room(room_alias_name="taken")
@@ -331,7 +331,7 @@ def test_after_a_refusal_the_same_alias_is_free(login: Login) -> None:
     assert answer.get_json()["room_alias"] == "#pub:localhost"
 
 
-def test_one_needs_a_token(app: Flask) -> None:
+def test_one_needs_a_token(app: Application) -> None:
     with unchanged(app):
         answer = app.test_client().post("/_matrix/client/v3/createRoom", json={})
 

@@ -9,10 +9,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 
 from homebody.storage.database import Database
 from homebody.storage.statements import Sql
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.sliding import Json, ask, bodies, request, window
 
@@ -195,7 +195,7 @@ def test_subscriptions_are_not_remembered_and_no_transaction_id_says_so(login: L
 
 
 def statements_of_a_look(
-    app: Flask, monkeypatch: pytest.MonkeyPatch, person: Person, pos: str
+    app: Application, monkeypatch: pytest.MonkeyPatch, person: Person, pos: str
 ) -> int:
     """How many statements a request takes that finds nothing new."""
     asked: list[object] = []
@@ -209,7 +209,7 @@ def statements_of_a_look(
     names = ("to_device", "e2ee", "account_data", "receipts", "typing")
     extensions = dict.fromkeys(names, everything)
     again = ask(person, pos, extensions=extensions)["pos"]
-    database: Database = app.extensions["db"]
+    database: Database = app.homeserver.database
     with database.write() as tx:  # the clock goes on, for something that is none of theirs
         tx.next_position()
     with monkeypatch.context() as patch:
@@ -220,7 +220,7 @@ def statements_of_a_look(
 
 
 def test_a_look_with_nothing_new_costs_the_same_for_any_number_of_rooms(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice, bob = login("alice"), login("bob")
     alice.create_room()
@@ -235,13 +235,13 @@ def test_a_look_with_nothing_new_costs_the_same_for_any_number_of_rooms(
 
 
 def test_after_a_long_time_only_rooms_with_news_are_told(
-    app: Flask, login: Login, room: MakeRoom
+    app: Application, login: Login, room: MakeRoom
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
     room(alice, bob)
     pos = ask(bob)["pos"]
-    database: Database = app.extensions["db"]
+    database: Database = app.homeserver.database
     with database.write() as tx:
         for _ in range(2000):
             tx.next_position()

@@ -7,9 +7,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 
 from homebody.client_server import suspension
+from homebody.web import Application
 from tests.conftest import PASSWORD, Login, Person
 from tests.helpers.rooms import act, membership, refusal
 
@@ -46,7 +46,7 @@ def suspended(login: Login) -> Any:
     return suspend
 
 
-def changing(app: Flask) -> set[tuple[str, str]]:
+def changing(app: Application) -> set[tuple[str, str]]:
     """(method, path) of all operations that change something."""
     return {
         (method, re.sub("<[^>]*>", "{}", rule.rule))
@@ -55,7 +55,9 @@ def changing(app: Flask) -> set[tuple[str, str]]:
     }
 
 
-def test_whatever_is_not_on_the_list_is_refused(app: Flask, login: Login, suspended: Any) -> None:
+def test_whatever_is_not_on_the_list_is_refused(
+    app: Application, login: Login, suspended: Any
+) -> None:
     bob = login("bob")
     suspended(bob)
     refused = changing(app) - suspension.MAY - suspension.DEPENDS
@@ -70,7 +72,7 @@ def test_whatever_is_not_on_the_list_is_refused(app: Flask, login: Login, suspen
     assert {it: refusal(answers[it]) for it in asked} == dict.fromkeys(asked, SUSPENDED)
 
 
-def test_the_lists_name_only_what_there_is(app: Flask) -> None:
+def test_the_lists_name_only_what_there_is(app: Application) -> None:
     operations = changing(app)
 
     assert operations >= suspension.MAY | suspension.DEPENDS

@@ -9,21 +9,21 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 
 from homebody.core.ephemeral import presence
 from homebody.core.sync.state_sections import LazyMembers
 from homebody.spec import property_paths
 from homebody.storage import database as db
 from homebody.storage.caches import Caches, Requester
+from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 
 LAZY = '{"room":{"state":{"lazy_load_members":true}}}'
 CONTAINERS = (dict, list, set, deque, OrderedDict)
 
 
-def bounded(app: Flask) -> tuple[Caches, int]:
-    database = app.extensions["db"]
+def bounded(app: Application) -> tuple[Caches, int]:
+    database = app.homeserver.database
     return database.caches, database.server.config.cache_bytes
 
 
@@ -55,9 +55,9 @@ def is_full(cache: Any) -> bool:
     return bool(cache.used_bytes > 0.8 * cache.max_bytes)
 
 
-def sizes(app: Flask) -> dict[str, int]:
+def sizes(app: Application) -> dict[str, int]:
     """How much every container holds that the running server keeps, the caches' own apart."""
-    return dict(_sizes("", app.extensions, set()))
+    return dict(_sizes("", app.homeserver, set()))
 
 
 def _sizes(path: str, value: Any, seen: set[int]) -> Iterator[tuple[str, int]]:
@@ -93,7 +93,7 @@ def live_a_little(alice: Person, bob: Person, room_id: str) -> None:
     alice.get("nowhere")
 
 
-def test_what_people_do_all_day_leaves_nothing_behind(app: Flask, login: Login) -> None:
+def test_what_people_do_all_day_leaves_nothing_behind(app: Application, login: Login) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = alice.create_room(preset="public_chat")
     bob.post(f"rooms/{quote(room_id)}/join")
@@ -112,10 +112,10 @@ def test_what_people_do_all_day_leaves_nothing_behind(app: Flask, login: Login) 
 
 
 def test_who_goes_offline_is_forgotten_when_there_are_too_many(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(presence, "MAX_PEOPLE", 3)
-    ephemeral = app.extensions["ephemeral"]
+    ephemeral = app.homeserver.ephemeral
     alice = login("alice")
     alice.sync()
 
@@ -127,14 +127,14 @@ def test_who_goes_offline_is_forgotten_when_there_are_too_many(
     assert alice.user_id in ephemeral.people
 
 
-def test_the_connections_of_a_rush_are_closed(app: Flask) -> None:
-    database = app.extensions["db"]
+def test_the_connections_of_a_rush_are_closed(app: Application) -> None:
+    database = app.homeserver.database
 
     with ExitStack() as rush:
         for _ in range(3 * db.MAX_IDLE_READERS):
             rush.enter_context(database.read())
 
-    assert sizes(app)["[db]._idle_readers"] == db.MAX_IDLE_READERS
+    assert sizes(app)[".database._idle_readers"] == db.MAX_IDLE_READERS
 
 
 @pytest.mark.parametrize(("length", "is_kept"), [(250, True), (60_000, False)])

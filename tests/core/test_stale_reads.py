@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
@@ -22,6 +21,7 @@ from homebody.core.accounts import accounts
 from homebody.core.sessions import deactivation, devices, registration, uia
 from homebody.errors import UiaRequiredError
 from homebody.storage.database import Database
+from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.helpers.deliveries import delivering, wait_until, waiting
 from tests.helpers.rooms import refusal
@@ -33,8 +33,8 @@ PROOF = {"type": "m.login.password", "user": "alice", "password": PASSWORD}
 
 
 @pytest.fixture
-def db(app: Flask) -> Database:
-    database: Database = app.extensions["db"]
+def db(app: Application) -> Database:
+    database: Database = app.homeserver.database
     return database
 
 
@@ -106,7 +106,7 @@ def test_an_old_password_ends_no_session_after_a_new_one_was_set(
 
 
 def test_a_session_of_proofs_serves_one_of_two_requests_at_once(
-    app: Flask, db: Database, client: FlaskClient
+    app: Application, db: Database, client: FlaskClient
 ) -> None:
     session = client.post(V3 + "register", json={}).get_json()["session"]
     auth = {"type": "m.login.dummy", "session": session}
@@ -153,7 +153,7 @@ def test_a_client_that_asks_does_not_undo_what_a_page_has_completed(db: Database
 
 
 def test_a_guest_who_has_logged_out_meanwhile_becomes_no_user(
-    app: Flask, db: Database, client: FlaskClient
+    app: Application, db: Database, client: FlaskClient
 ) -> None:
     guest = client.post(V3 + "register?kind=guest", json={}).get_json()
     body = {

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from flask import Flask
 from werkzeug.test import TestResponse
 
+from homebody.web import Application
 from tests.conftest import Person
 from tests.fuzz import course_client, course_truth
 from tests.fuzz.commits import Commits
@@ -42,10 +42,10 @@ class Step:
 class World:
     """A server, its people, their devices, and for each person a session that looks anew."""
 
-    def __init__(self, app: Flask, restart: Callable[[], Flask]) -> None:
+    def __init__(self, app: Application, restart: Callable[[], Application]) -> None:
         self.app = app
         self._restart = restart
-        self._commits = Commits(app.extensions["db"])
+        self._commits = Commits(app.homeserver.database)
         self._peek_at: Step | None = None
         self.numbers = itertools.count()
         self.rooms: list[str] = []
@@ -328,13 +328,13 @@ class World:
 
     def _restart_server(self, _step: Step) -> None:
         self.app = self._restart()
-        self._commits = Commits(self.app.extensions["db"])
+        self._commits = Commits(self.app.homeserver.database)
         devices = (device.person for device in self.devices)
         for person in (*self.people, self.dave, *self.viewers.values(), *devices):
             person.client = self.app.test_client()
 
     def _forget_caches(self, _step: Step) -> None:
-        database = self.app.extensions["db"]
+        database = self.app.homeserver.database
         with database.write():
             database.caches.clear(database.last_position)
 
@@ -495,9 +495,9 @@ def check_left(device: Device, room_id: str, room: Room) -> None:
     check_state(device.habits, known, state)
 
 
-def erased_position(app: Flask, person: Person) -> int:
+def erased_position(app: Application, person: Person) -> int:
     """The position since which a user is erased."""
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         query = "SELECT erased_position FROM accounts WHERE user_id = ?"
         return int(tx.sql.raw.execute(query, (person.user_id,)).fetchone()[0])
 

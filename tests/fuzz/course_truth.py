@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from flask import Flask
+from homebody.web import Application
 
 Json = dict[str, Any]
 Key = tuple[str, str]
@@ -107,10 +107,10 @@ def _is_visible(event: Event, user_id: str, joined_until: int) -> bool:
     )
 
 
-def read(app: Flask) -> dict[str, Room]:
+def read(app: Application) -> dict[str, Room]:
     """All rooms of a server."""
     rooms: dict[str, Room] = {}
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         query = "SELECT position, event_id, room_id, pdu FROM events ORDER BY position"
         for position, event_id, room_id, pdu in tx.sql.raw.execute(query).fetchall():
             rooms.setdefault(room_id, Room()).add(position, event_id, json.loads(pdu))

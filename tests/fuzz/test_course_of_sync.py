@@ -17,7 +17,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -28,6 +27,7 @@ from homebody.core.encryption import to_device
 from homebody.core.events import history
 from homebody.core.sync import spans
 from homebody.storage.caches import Lately
+from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Person
 from tests.fuzz import examples
 from tests.fuzz.course_client import Device, Habits
@@ -79,14 +79,14 @@ class Session(NamedTuple):
     device_id: str
 
 
-def start(folder: Path) -> Flask:
+def start(folder: Path) -> Application:
     settings = {"data_dir": str(folder), "password_hashing": "cheap", "rate_limits": "false"}
     return create_app(config.load(None, {}, settings))
 
 
-def stop(app: Flask) -> None:
-    app.extensions["ephemeral"].close()
-    app.extensions["db"].close()
+def stop(app: Application) -> None:
+    app.homeserver.ephemeral.close()
+    app.homeserver.database.close()
 
 
 def log_in(client: FlaskClient, name: str) -> Session:
@@ -140,12 +140,12 @@ def beginning(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @contextmanager
 def world(beginning: Beginning, chosen: list[Habits]) -> Iterator[World]:
     """The people of the beginning, on a server of their own."""
-    running: list[Flask] = []
+    running: list[Application] = []
     with TemporaryDirectory() as name:
         folder = Path(name) / "data"
         shutil.copytree(beginning.folder, folder)
 
-        def restart() -> Flask:
+        def restart() -> Application:
             while running:
                 stop(running.pop())
             running.append(start(folder))

@@ -6,13 +6,12 @@ import itertools
 import json
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.test import EnvironBuilder
 
-from homebody.web import middleware
+from homebody.web import Application, middleware
 from tests.conftest import Login
 from tests.fuzz import LARGE, examples, requests
 from tests.fuzz.requests import GONE, JSON_TEXTS, URL_TEXTS, Good, Made, Place, World
@@ -45,7 +44,7 @@ def single_changes() -> list[tuple[Good, Place, str | bytes]]:
     ]
 
 
-def test_there_is_a_good_request_for_every_endpoint(app: Flask) -> None:
+def test_there_is_a_good_request_for_every_endpoint(app: Application) -> None:
     edge = EnvironBuilder(path="/").get_environ()
     adapter = app.url_map.bind("localhost")
     names = {"user": "@a:b", "room": "!a:b"}
@@ -109,7 +108,7 @@ def test_no_request_with_some_odd_values_is_a_fault(
     world.ask(good, changes, with_token=with_token)
 
 
-def test_no_path_is_a_fault(app: Flask, world: World) -> None:
+def test_no_path_is_a_fault(app: Application, world: World) -> None:
     """Of any endpoint: every part of it is odd, and its body is none that it wants."""
     texts = itertools.cycle(text for text in URL_TEXTS if len(text) < 1000)
     bodies = itertools.cycle([b"", b"{}", b"[]", b"null", b"\xff", b"{" * 200, b'{"timeout": 0}'])

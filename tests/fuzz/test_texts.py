@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from homebody.core.events import search_index
 from homebody.core.media import open_graph
 from homebody.core.sync import tokens
 from homebody.errors import MatrixError
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.fuzz import examples
 
@@ -424,7 +424,7 @@ def test_any_place_from_which_to_go_on_is_taken_or_refused(
         assert answer.get_json()["errcode"] in errcodes
 
 
-def test_paths_that_were_paged_are_served(app: Flask, alice: Person) -> None:
+def test_paths_that_were_paged_are_served(app: Application, alice: Person) -> None:
     """What stands in PAGED has not been renamed: without a token each is no unknown endpoint."""
     assert app is not None
     for method, path, _body in PAGED:

@@ -6,6 +6,9 @@ gunicorn takes it in place of homebody.server.worker.Worker.
 from __future__ import annotations
 
 import time
+from typing import cast
+
+from flask import Flask
 
 from homebody.server import worker
 
@@ -18,7 +21,7 @@ class Worker(worker.Worker):
     def load_wsgi(self) -> None:
         """Load the server, and replace one of its views."""
         super().load_wsgi()
-        self._app.view_functions["rooms.create_room"] = stand_still
+        cast("Flask", self.wsgi).view_functions["rooms.create_room"] = stand_still
 
 
 def stand_still() -> dict[str, str]:

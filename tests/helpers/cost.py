@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flask import Flask
 from werkzeug.test import TestResponse
 
+from homebody.web import Application
 
-def steps(app: Flask, request: Callable[[], TestResponse]) -> int:
+
+def steps(app: Application, request: Callable[[], TestResponse]) -> int:
     """About how much SQLite does for a request: tens of the instructions of its virtual machine."""
     done = [0]
 
@@ -16,7 +17,7 @@ def steps(app: Flask, request: Callable[[], TestResponse]) -> int:
         done[0] += 1
         return 0  # go on
 
-    database = app.extensions["db"]
+    database = app.homeserver.database
     with database.read() as tx:  # the next one who reads has the same connection
         connections = (tx.sql.raw, database.writer.raw)
     for connection in connections:

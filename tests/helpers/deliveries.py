@@ -6,32 +6,31 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from flask import Flask
-
 from homebody.core import outbox
+from homebody.web import Application
 
 SECONDS = 10.0
 
 
 @contextmanager
-def delivering(app: Flask) -> Iterator[Flask]:
+def delivering(app: Application) -> Iterator[Application]:
     """A server that delivers what waits while the block runs."""
-    app.extensions["delivery"].start()
+    app.homeserver.delivery.start()
     try:
         yield app
     finally:
-        app.extensions["delivery"].stop()
+        app.homeserver.delivery.stop()
 
 
-def waiting(app: Flask) -> list[tuple[str, str]]:
+def waiting(app: Application) -> list[tuple[str, str]]:
     """For whom something waits: (kind, destination)."""
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         return outbox.destinations(tx)
 
 
-def tries(app: Flask) -> int:
+def tries(app: Application) -> int:
     """How often the delivery of the oldest row has failed."""
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         (kind, destination), *_ = outbox.destinations(tx)
         return outbox.first(tx, kind, destination, 1)[0].tries
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
-from flask import Flask
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 from homebody import models
+from homebody.web import Application
 from tests.conftest import Person
 
 Json = dict[str, Any]
@@ -32,16 +32,16 @@ def refusal(answer: TestResponse) -> tuple[int, str]:
 
 
 @contextmanager
-def unchanged(app: Flask) -> Iterator[None]:
+def unchanged(app: Application) -> Iterator[None]:
     """Fail when the block has changed anything in the database."""
     before = everything(app)
     yield
     assert everything(app) == before
 
 
-def everything(app: Flask) -> dict[str, list[Any]]:
+def everything(app: Application) -> dict[str, list[Any]]:
     """All rows of all tables."""
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         return {
             name: [tuple(row) for row in tx.sql.execute(whole_table)]
             for name, whole_table in WHOLE_TABLES.items()

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError
 
@@ -22,12 +21,13 @@ from homebody.core.events.state import JOINED_ROOMS
 from homebody.models.account_data import AccountData
 from homebody.server import startup
 from homebody.storage.database import Database, Tx
+from homebody.web import Application
 from tests.conftest import ROOT
 
 
 @pytest.fixture
-def db(app: Flask) -> Database:
-    database: Database = app.extensions["db"]
+def db(app: Application) -> Database:
+    database: Database = app.homeserver.database
     return database
 
 
@@ -356,7 +356,7 @@ from homebody.runtime import event_loop
 from homebody.server import startup
 config = settings.load(None, {}, {"data_dir": sys.argv[1]})
 startup.migrate(config)
-database = create_app(config).extensions["db"]
+database = create_app(config).homeserver.database
 may_end = [gevent.monkey.get_original("threading", "Event")() for _ in range(20)]
 for one in may_end:
     event_loop.begin(one.wait, 20)
@@ -385,7 +385,7 @@ def test_positions_go_on_after_a_restart(db: Database, make_app: Any) -> None:
         last = note(tx, "one")
     db.close()
 
-    again: Database = make_app().extensions["db"]
+    again: Database = make_app().homeserver.database
     with again.write() as tx:
         next_one = note(tx, "two")
 
@@ -463,7 +463,7 @@ def test_a_locked_database_is_a_503_and_not_for_ever(
 def test_every_commit_waits_for_the_disk(tmp_path: Path) -> None:
     settings = config.load(None, {}, {"data_dir": str(tmp_path)})
     startup.migrate(settings)
-    database: Database = create_app(settings).extensions["db"]  # those of the other tests don't
+    database: Database = create_app(settings).homeserver.database  # those of the other tests don't
 
     with database.write() as tx:
         journal = tx.sql.execute(text("PRAGMA journal_mode")).scalar_one()

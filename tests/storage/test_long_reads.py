@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from flask import Flask
 from sqlalchemy import text
 
 from homebody.errors import MatrixError
 from homebody.storage import long_reads
 from homebody.storage.long_reads import Gate
+from homebody.web import Application
 from tests.conftest import ROOT
 
 ENDLESS = """
@@ -88,11 +88,11 @@ def test_what_is_wrong_with_a_statement_is_told_as_ever(connection: sqlite3.Conn
 
 
 def test_every_long_read_of_the_server_has_these_bounds(
-    app: Flask, monkeypatch: pytest.MonkeyPatch
+    app: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(long_reads, "MAX_SECONDS", 0.05)
 
-    with app.extensions["db"].read() as tx, pytest.raises(MatrixError):
+    with app.homeserver.database.read() as tx, pytest.raises(MatrixError):
         tx.read_long(text(ENDLESS), {})
 
 

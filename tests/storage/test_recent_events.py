@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from flask import Flask
-
 from homebody.core.sync import memberships
 from homebody.storage.caches import Lately
+from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 
 Room = Callable[..., str]
@@ -79,7 +78,7 @@ def test_it_is_asked_instead_of_the_database(
 
 
 def test_what_another_process_has_written_is_seen_at_once(
-    make_app: MakeApp, app: Flask, login: Login, room: Room
+    make_app: MakeApp, app: Application, login: Login, room: Room
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
@@ -111,13 +110,13 @@ def test_a_refused_write_hides_nothing(login: Login, room: Room) -> None:
     assert texts(bob.sync(since), room_id) == [str(it) for it in range(3)]
 
 
-def test_both_ways_find_the_same_rooms(app: Flask, login: Login, room: Room) -> None:
+def test_both_ways_find_the_same_rooms(app: Application, login: Login, room: Room) -> None:
     alice = login("alice")
     rooms = [room(alice) for _ in range(4)]
-    begin = app.extensions["db"].last_position
+    begin = app.homeserver.database.last_position
     for number in range(12):
         alice.send(rooms[number % 3])
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         remembered = memberships.with_events_since(tx, rooms, begin, tx.position)
         tx.caches.lately.begin_anew(tx.position)
         read = memberships.with_events_since(tx, rooms, begin, tx.position)

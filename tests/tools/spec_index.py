@@ -172,7 +172,7 @@ def server() -> Flask:
         chosen = settings.load(None, {}, {"data_dir": folder})
         startup.migrate(chosen)
         app = create_app(chosen)
-        app.extensions["db"].close()
+        app.homeserver.database.close()
     return app
 
 

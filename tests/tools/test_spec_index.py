@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from flask import Flask
 
+from homebody.web import Application
 from tests.tools import pin_spec, spec_index
 
 KNOWN = {"client-server-api#login", "rooms/v12#authorisation-rules"}
@@ -68,7 +68,7 @@ def test_no_reference_of_the_server_is_wrong() -> None:
     assert sum("Spec: " in line.text for line in lines) > 50
 
 
-def test_operations_are_tied_to_the_views_that_serve_them(app: Flask) -> None:
+def test_operations_are_tied_to_the_views_that_serve_them(app: Application) -> None:
     found = {
         operation.names: operation
         for operation in spec_index.with_views(app, spec_index.operations())

@@ -10,12 +10,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from homebody.core import outbox
 from homebody.runtime.metrics import Histogram
+from homebody.web import Application
 from tests.conftest import ROOT, Login, MakeApp
 from tests.helpers import server as real_server
 
@@ -103,8 +103,8 @@ def test_commits_caches_and_the_clock_are_shown(client: FlaskClient, login: Logi
     assert value(found, "uptime_seconds") > 0
 
 
-def test_what_waits_to_be_delivered_is_shown_by_kind(app: Flask, client: FlaskClient) -> None:
-    with app.extensions["db"].write() as tx:
+def test_what_waits_to_be_delivered_is_shown_by_kind(app: Application, client: FlaskClient) -> None:
+    with app.homeserver.database.write() as tx:
         tx.now_ms -= 90_000
         outbox.add_all(tx, "push", [("one", {}), ("other", {})])
         tx.now_ms += 60_000
@@ -202,8 +202,8 @@ assert not threads, "loaded at the start"
 assert app.test_client().get("/metrics").status_code == 200
 assert threads, "not loaded"
 assert threading.get_native_id() not in threads, "loaded on the hub"
-app.extensions["ephemeral"].close()
-app.extensions["db"].close()
+app.homeserver.ephemeral.close()
+app.homeserver.database.close()
 """
 
 

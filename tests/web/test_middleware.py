@@ -7,13 +7,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import EnvironBuilder, TestResponse
 from werkzeug.wrappers import Request
 
 from homebody.config import settings as config
-from homebody.web import middleware
+from homebody.web import Application, middleware
 from tests.conftest import V3, Login, MakeApp, Person
 
 ALLOWED_HEADERS = {"X-Requested-With", "Content-Type", "Authorization"}
@@ -80,7 +79,9 @@ def test_every_answer_may_be_read_by_any_page(client: FlaskClient, path: str) ->
         ("GET", f"{V3}capabilities", 500),
     ],
 )
-def test_cors_goes_with_every_status(app: Flask, method: str, path: str, expected: int) -> None:
+def test_cors_goes_with_every_status(
+    app: Application, method: str, path: str, expected: int
+) -> None:
     app.view_functions["versions.get_capabilities"] = lambda: str(1 // 0)
 
     answer = app.test_client().open(path, method=method)

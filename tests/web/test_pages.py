@@ -120,7 +120,7 @@ def test_every_field_has_its_label(client: FlaskClient) -> None:
 
 def test_a_registration_token_can_be_given_on_a_page(make_app: MakeApp) -> None:
     app = make_app(registration="token")
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         registration.add_token(tx, "open-sesame")
     client = app.test_client()
     session = begin(client, username="alice")

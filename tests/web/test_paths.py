@@ -6,8 +6,8 @@ import re
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 
+from homebody.web import Application
 from tests.conftest import Login
 from tests.helpers import routes
 from tests.helpers.rooms import Json, refusal, unchanged
@@ -26,7 +26,7 @@ def paths_with_an_empty_part() -> list[tuple[str, str]]:
     return found
 
 
-def test_no_route_takes_an_empty_part_of_its_path(app: Flask, login: Login) -> None:
+def test_no_route_takes_an_empty_part_of_its_path(app: Application, login: Login) -> None:
     alice = login("alice")
     paths = paths_with_an_empty_part()
 
@@ -51,7 +51,7 @@ def test_no_route_takes_an_empty_part_of_its_path(app: Flask, login: Login) -> N
     ],
 )
 def test_what_a_path_does_not_name_is_not_stored(
-    app: Flask, login: Login, path: str, body: Json
+    app: Application, login: Login, path: str, body: Json
 ) -> None:
     alice = login("alice")
     room_id = alice.create_room()

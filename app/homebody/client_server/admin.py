@@ -35,7 +35,7 @@ class Suspend(msgspec.Struct):
 def get_who_is(user_id: str) -> Json:
     """From where a user's devices were last used."""
     with context.db().read() as tx:
-        return moderation.whois(tx, requester(), user_id, context.last_seen())
+        return moderation.whois(tx, requester(), user_id, context.homeserver().last_seen)
 
 
 @bp_v1.get("/admin/lock/<user_id>")

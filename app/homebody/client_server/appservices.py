@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
-from flask import Blueprint, current_app
+from flask import Blueprint
 
 from homebody import context, errors
 from homebody.client_server import http
@@ -46,7 +46,7 @@ def ping_appservice(appservice_id: str) -> Json:
     body = http.body_as(Ping)
     duration_ms = pings.ping(context.server(), service, msgspec.to_builtins(body))
     if transactions.hurry(context.db(), service.id):
-        current_app.extensions["delivery"].look()
+        context.homeserver().delivery.look()
     return {"duration_ms": duration_ms}
 
 

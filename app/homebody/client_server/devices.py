@@ -35,8 +35,9 @@ def get_devices() -> Json:
 
     Spec: client-server-api#get_matrixclientv3devices
     """
+    last_seen = context.homeserver().last_seen
     with context.db().read() as tx:
-        return {"devices": devices.all_of(tx, http.requester().user_id, context.last_seen())}
+        return {"devices": devices.all_of(tx, http.requester().user_id, last_seen)}
 
 
 @bp.get("/devices/<device_id>")
@@ -47,7 +48,7 @@ def get_device(device_id: str) -> Json:
     Spec: client-server-api#get_matrixclientv3devicesdeviceid
     """
     with context.db().read() as tx:
-        return devices.get(tx, http.requester().user_id, device_id, context.last_seen())
+        return devices.get(tx, http.requester().user_id, device_id, context.homeserver().last_seen)
 
 
 @bp.put("/devices/<device_id>")

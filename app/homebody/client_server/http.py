@@ -242,7 +242,7 @@ def _keep_requester(who: Requester) -> None:
 
 def note_seen(user_id: str, device_id: str) -> None:
     """Remember when and from where this device was last used: now, by this request."""
-    context.last_seen().note(user_id, device_id, client_address(), user_agent())
+    context.homeserver().last_seen.note(user_id, device_id, client_address(), user_agent())
 
 
 def logged_in(session: Json) -> Json:

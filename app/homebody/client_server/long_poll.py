@@ -35,7 +35,7 @@ def first(
     and gives back whatever it reads with: nothing is held while the request waits.
     Raises M_UNKNOWN_TOKEN when the session was ended meanwhile.
     """
-    wakeups = context.wakeups()
+    wakeups = context.homeserver().wakeups
     connection = cast("socket.socket | None", request.environ.get("gunicorn.socket"))
     until = time.monotonic() + timeout_ms / 1000
     keys = (user_id,) if room_id is None else (user_id, room_id)

@@ -107,7 +107,7 @@ def _find(server_name: str, media_id: str) -> store.Found:
     timeout_ms = http.query_integer("timeout_ms", TIMEOUT_MS, cap=MAX_TIMEOUT_MS)
     connection = request.environ.get("gunicorn.socket")
     return store.find(
-        context.db(), context.wakeups(), server_name, media_id, timeout_ms, connection
+        context.db(), context.homeserver().wakeups, server_name, media_id, timeout_ms, connection
     )
 
 

@@ -73,7 +73,7 @@ def post_pusher() -> Json:
         key.kind,
     )
     if key.kind == pushers.HTTP:
-        pushers.check(context.outside(), wanted)  # before the write: it looks a name up
+        pushers.check(context.homeserver().outside, wanted)  # before the write: it looks a name up
     with context.db().write() as tx:
         if key.kind == pushers.EMAIL:
             wanted = pushers.check_mailbox(tx, who.user_id, wanted)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated
 
 import msgspec
-from flask import Blueprint, current_app, request
+from flask import Blueprint, request
 
 from homebody import context, errors
 from homebody.client_server import http, long_poll
@@ -19,7 +19,6 @@ from homebody.core.encryption import to_device
 from homebody.core.ephemeral import presence
 from homebody.core.sliding_sync import extensions as sliding_extensions
 from homebody.core.sliding_sync import requests, response
-from homebody.core.sliding_sync.connections import Connections
 from homebody.core.sliding_sync.requests import Extensions, RoomList, Subscription, Windows
 from homebody.core.sliding_sync.sent import Told
 from homebody.core.sync import tokens
@@ -89,13 +88,14 @@ def sliding_sync() -> Json:
     me = http.requester()
     key = (me.user_id, me.device_id, ask.conn_id)
     pos = request.args.get("pos")
-    told = _connections().get(key, pos) if pos else _connections().begin(key)
+    connections = context.homeserver().sliding_connections
+    told = connections.get(key, pos) if pos else connections.begin(key)
     search = _Search(me, windows, ask.extensions, _acknowledge(me, ask.extensions), told)
     with presence.syncing(context.ephemeral(), me.user_id, me.device_id, mood):
         body, _ = long_poll.first(
             me.user_id, timeout_ms if pos else 0, search.look, lambda found: found[1]
         )
-    body["pos"] = _connections().add(key, search.told, after=pos)
+    body["pos"] = connections.add(key, search.told, after=pos)
     # No `txn_id`, though some ask with one: Element X up to 2025 takes it for a promise that the
     # server remembers its room_subscriptions, and sends them no more
     return body
@@ -112,7 +112,3 @@ def _acknowledge(me: Requester, wanted: Extensions) -> int:
     if is_due:
         to_device.acknowledge_if_possible(context.db(), me.user_id, me.device_id, position)
     return position
-
-
-def _connections() -> Connections:
-    return cast(Connections, current_app.extensions["sliding_connections"])

@@ -5,20 +5,16 @@ Spec: client-server-api#syncing
 
 from __future__ import annotations
 
-from typing import cast
-
-from flask import Blueprint, current_app, request
+from flask import Blueprint, request
 
 from homebody import context
 from homebody.client_server import http, long_poll
 from homebody.core.encryption import to_device
 from homebody.core.ephemeral import presence
 from homebody.core.sync import sync, tokens
-from homebody.core.sync.state_sections import LazyMembers
 from homebody.core.sync.sync import Answer, Ask
 from homebody.core.user_data import filters
 from homebody.runtime import single_flight
-from homebody.runtime.single_flight import Repeats
 from homebody.spec.events import Json
 
 bp = Blueprint("sync", __name__)
@@ -37,7 +33,7 @@ def sync_() -> Json:
         if ask.since is None:  # clients repeat a long first sync: one request does the work for all
             key = (me.user_id, me.device_id, request.query_string)
             with single_flight.LARGE_AT_ONCE:
-                return _repeats().once(key, lambda: _look(ask).body)
+                return context.homeserver().repeats.once(key, lambda: _look(ask).body)
         if ask.full_state:
             with single_flight.LARGE_AT_ONCE:
                 return _look(ask).body
@@ -79,7 +75,7 @@ def _state_section() -> str:
 
 def _look(ask: Ask) -> Answer:
     with context.db().read() as tx:
-        found = sync.answer(tx, ask, context.ephemeral(), _lazy_members())
+        found = sync.answer(tx, ask, context.ephemeral(), context.homeserver().lazy_members)
     if found.cut_after is None and not found.needs_new_token:
         return found
     return _mark_off(ask, found)
@@ -100,11 +96,3 @@ def _mark_off(ask: Ask, found: Answer) -> Answer:
                 position = found.token.position
                 to_device.note_cut(tx, me.user_id, me.device_id, position, found.cut_after)
     return _look(ask) if is_late else found
-
-
-def _lazy_members() -> LazyMembers:
-    return cast(LazyMembers, current_app.extensions["lazy_members"])
-
-
-def _repeats() -> Repeats:
-    return cast(Repeats, current_app.extensions["repeats"])

@@ -5,14 +5,11 @@ Spec: client-server-api#content-repository
 
 from __future__ import annotations
 
-from typing import cast
-
-from flask import Blueprint, current_app
+from flask import Blueprint
 
 from homebody import context, errors
 from homebody.client_server import http
 from homebody.core.media import url_previews
-from homebody.runtime.single_flight import Repeats
 from homebody.spec.events import Json
 
 bp = Blueprint("url_previews", __name__, url_prefix="/_matrix/client/v1/media")
@@ -48,5 +45,5 @@ def _preview() -> Json:
     http.query_integer("ts", 0)
     user_id = http.requester().user_id
     context.rate_limits().check("rc_lookups", user_id)
-    repeats = cast(Repeats, current_app.extensions["repeats"])
-    return url_previews.get(context.db(), context.outside(), repeats, url, user_id)
+    here = context.homeserver()
+    return url_previews.get(here.database, here.outside, here.repeats, url, user_id)

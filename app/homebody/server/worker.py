@@ -41,8 +41,10 @@ if TYPE_CHECKING:
     import socket
     from types import FrameType
 
-    from flask import Flask
     from gunicorn.config import Config
+
+    from homebody.context import Homeserver
+    from homebody.web import Application
 
 LOG = logging.getLogger(__name__)
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -95,15 +97,15 @@ class Worker(GeventWorker):
         gevent.spawn(self._look_for_other_writers)
         gevent.spawn(self._look_for_damage)
         gevent.spawn(self._trim)
-        self._app.extensions["delivery"].start()
+        self._homeserver.delivery.start()
         watchdog = self._watchdog()
         watchdog.start()
         self._serve()
         watchdog.stop()
-        self._app.extensions["ephemeral"].close()  # its timers read the database
-        self._app.extensions["delivery"].stop()
-        self._app.extensions["last_seen"].write()
-        self._app.extensions["db"].close()
+        self._homeserver.ephemeral.close()  # its timers read the database
+        self._homeserver.delivery.stop()
+        self._homeserver.last_seen.write()
+        self._homeserver.database.close()
 
     def _begin_to_listen_to_signals(self) -> None:
         """Set up gunicorn's handlers; while it does so, a signal would kill the process."""
@@ -113,7 +115,7 @@ class Worker(GeventWorker):
 
     def _say_where(self) -> None:
         """Log what an administrator needs now, or could not change later."""
-        config = self._app.extensions["db"].server.config
+        config = self._homeserver.database.server.config
         # not cfg.bind: the port may have been left to the system
         listening = ", ".join(map(_place, self.sockets))
         LOG.info(
@@ -150,14 +152,14 @@ class Worker(GeventWorker):
             handling.kill(timeout=1)
 
     def _watchdog(self) -> Watchdog:
-        metrics = self._app.extensions["metrics"]
+        metrics = self._homeserver.metrics
         metrics.connections = self._connections
-        limit_ms = self._app.extensions["db"].server.config.hub_stall_ms
+        limit_ms = self._homeserver.database.server.config.hub_stall_ms
         return Watchdog(limit_ms, metrics.stalls, _request_of)
 
     @property
-    def _app(self) -> Flask:
-        return cast("Flask", self.wsgi)
+    def _homeserver(self) -> Homeserver:
+        return cast("Application", self.wsgi).homeserver
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM: take no new requests, and finish those under way."""
@@ -232,7 +234,7 @@ class Worker(GeventWorker):
     def _let_go(self) -> None:
         """At a stop: parked requests answer, idle clients are hung up on; later whoever is left."""
         self._is_told_to_stop.set()
-        self._app.extensions["wakeups"].close()
+        self._homeserver.wakeups.close()
         for connection in list(self._connections):
             if connection.is_idle:
                 connection.hang_up()
@@ -241,7 +243,7 @@ class Worker(GeventWorker):
             connection.cut()
 
     def _look_for_other_writers(self) -> None:
-        database, delivery = self._app.extensions["db"], self._app.extensions["delivery"]
+        database, delivery = self._homeserver.database, self._homeserver.delivery
         are_there_rows = False
         """In the outbox, possibly; it stays true until a look at them has succeeded."""
         while self.alive:
@@ -264,7 +266,7 @@ class Worker(GeventWorker):
 
     def _look_for_damage(self) -> None:
         """Read a large database once; the start had no time for it."""
-        path = startup.database_path(self._app.extensions["db"].server.config.database_url)
+        path = startup.database_path(self._homeserver.database.server.config.database_url)
         if path.stat().st_size <= disk_errors.LARGE_BYTES:
             return
         gevent.sleep(SECONDS_AFTER_THE_START)

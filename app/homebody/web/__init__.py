@@ -54,8 +54,9 @@ class NoSessions(SessionInterface):
 
 
 class Application(Flask):
-    """Flask with our JSON and our routes."""
+    """Flask with our JSON and our routes, and the server that answers them."""
 
+    homeserver: context.Homeserver
     session_interface = NoSessions()
     json_provider_class = OrjsonProvider
     url_rule_class = middleware.Route
@@ -120,8 +121,8 @@ def begin() -> None:
 def end(answer: Response) -> Response:
     """Count the request, and write its line into the log."""
     seconds = time.monotonic() - g.began
-    waited = g.get("waited", 0.0)
-    context.metrics().note_request(request.endpoint, answer.status_code, seconds - waited)
+    busy = seconds - g.get("waited", 0.0)
+    context.homeserver().metrics.note_request(request.endpoint, answer.status_code, busy)
     asker, address = g.get("requester"), request.remote_addr or ""
     if "refused_login" in g:
         logs.log_refused_login(address, g.refused_login)

@@ -12,7 +12,7 @@ import importlib
 import ipaddress
 from typing import Final
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 
 from homebody import context, errors
 from homebody.client_server import http
@@ -33,7 +33,7 @@ def metrics() -> Response:
     event_loop.offload(importlib.import_module, "homebody.web.prometheus")
     from homebody.web import prometheus  # noqa: PLC0415 - see above
 
-    families = prometheus.families(current_app)
+    families = prometheus.families(context.homeserver())
     text = event_loop.offload(prometheus.text, families)
     return Response(text, content_type=prometheus.CONTENT_TYPE)
 

@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from flask import Flask
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -24,6 +23,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from prometheus_client.registry import Collector
 
+from homebody.context import Homeserver
 from homebody.core import outbox
 from homebody.runtime.metrics import Histogram, Metrics
 from homebody.storage.caches import Caches
@@ -45,15 +45,14 @@ class _Found(Collector):
         return self._found
 
 
-def families(app: Flask) -> list[Metric]:
+def families(homeserver: Homeserver) -> list[Metric]:
     """All metrics with their values of now."""
-    metrics: Metrics = app.extensions["metrics"]
-    database: Database = app.extensions["db"]
+    metrics, database = homeserver.metrics, homeserver.database
     return [
         *_about(metrics),
         *_requests(metrics),
         _gauge("connections", "Open connections of clients.", len(metrics.connections)),
-        _gauge("waiting_requests", "Requests that wait.", len(app.extensions["wakeups"])),
+        _gauge("waiting_requests", "Requests that wait.", len(homeserver.wakeups)),
         _histogram("hub_stall_seconds", "Moments in which nobody was served.", metrics.stalls),
         _histogram("commit_seconds", "How long a COMMIT took.", metrics.commits),
         _histogram("commit_writes", "How many writes shared a COMMIT.", metrics.writes),

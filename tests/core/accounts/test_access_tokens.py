@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import requests
-from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import text
 from werkzeug.test import TestResponse
@@ -20,6 +19,7 @@ from homebody import errors
 from homebody.core.accounts import access_tokens
 from homebody.core.sessions import devices
 from homebody.storage.database import Database
+from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp
 from tests.helpers import server
 from tests.helpers.rooms import refusal
@@ -123,10 +123,10 @@ def test_using_the_new_refresh_token_ends_the_old_pair_as_well(
 
 
 def test_a_pair_that_is_refreshed_during_its_first_use_does_not_end_the_newest(
-    app: Flask, client: FlaskClient, login: Login
+    app: Application, client: FlaskClient, login: Login
 ) -> None:
     login("alice")
-    database: Database = app.extensions["db"]
+    database: Database = app.homeserver.database
     second = refresh(client, log_in(client)).get_json()
     first_use = threading.Thread(target=use, args=(app.test_client(), second))
 
@@ -239,14 +239,14 @@ def test_a_superseded_token_of_a_device_that_is_gone_is_unknown(
 
 
 def test_no_more_superseded_tokens_are_kept_than_the_newest(
-    client: FlaskClient, login: Login, app: Flask
+    client: FlaskClient, login: Login, app: Application
 ) -> None:
     login("alice")
     pairs = [log_in(client)]
     for _ in range(access_tokens.MAX_SUPERSEDED // 2 + 2):  # of each refresh, an access token too
         pairs.append(refresh(client, pairs[-1]).get_json())
 
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         kept = tx.sql.execute(text("SELECT count(*) FROM superseded_tokens")).scalar_one()
 
     assert kept == access_tokens.MAX_SUPERSEDED
@@ -302,10 +302,10 @@ def test_an_access_token_is_no_refresh_token(client: FlaskClient, login: Login) 
     assert refusal(use(client, {"access_token": pair["refresh_token"]})) == (401, "M_UNKNOWN_TOKEN")
 
 
-def test_a_removal_that_is_rolled_back_ends_no_session(app: Flask, login: Login) -> None:
+def test_a_removal_that_is_rolled_back_ends_no_session(app: Application, login: Login) -> None:
     alice = login("alice")
     alice.get("account/whoami")
-    database: Database = app.extensions["db"]
+    database: Database = app.homeserver.database
 
     def remove_and_fail() -> None:
         with database.write() as tx:
@@ -318,10 +318,12 @@ def test_a_removal_that_is_rolled_back_ends_no_session(app: Flask, login: Login)
     assert alice.get("account/whoami").status_code == 200
 
 
-def test_a_removal_counts_for_the_next_writer_of_the_same_commit(app: Flask, login: Login) -> None:
+def test_a_removal_counts_for_the_next_writer_of_the_same_commit(
+    app: Application, login: Login
+) -> None:
     alice = login("alice")
     alice.get("account/whoami")
-    database: Database = app.extensions["db"]
+    database: Database = app.homeserver.database
 
     with database.write() as tx:
         devices.remove_all(tx, alice.user_id)
@@ -330,10 +332,10 @@ def test_a_removal_counts_for_the_next_writer_of_the_same_commit(app: Flask, log
 
 
 def test_a_reader_from_before_the_removal_does_not_bring_a_token_back(
-    app: Flask, login: Login
+    app: Application, login: Login
 ) -> None:
     alice = login("alice")
-    database: Database = app.extensions["db"]
+    database: Database = app.homeserver.database
     token_hash = access_tokens.hash_of(alice.access_token)
 
     with database.read() as old:
@@ -346,7 +348,7 @@ def test_a_reader_from_before_the_removal_does_not_bring_a_token_back(
 
 
 def test_a_session_that_another_process_ends_is_refused(
-    app: Flask, login: Login, tmp_path: Path
+    app: Application, login: Login, tmp_path: Path
 ) -> None:
     alice = login("alice")
     alice.get("account/whoami")
@@ -354,6 +356,6 @@ def test_a_session_that_another_process_ends_is_refused(
         other.execute("DELETE FROM access_tokens")
     other.close()
 
-    app.extensions["db"].notice_other_writers()
+    app.homeserver.database.notice_other_writers()
 
     assert refusal(alice.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from homebody.cli import main
+from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.helpers.rooms import refusal
 
@@ -135,11 +135,11 @@ def test_a_token_ends_with_all_sessions(login: Login) -> None:
 
 @pytest.mark.parametrize("options", [[], ["--keep-sessions"]])
 def test_a_token_ends_when_the_administrator_sets_a_password(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch, options: list[str]
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch, options: list[str]
 ) -> None:
     alice = login("alice")
     token = token_of(alice)
-    monkeypatch.setenv("HOMEBODY_DATA_DIR", str(app.extensions["db"].server.config.data_dir))
+    monkeypatch.setenv("HOMEBODY_DATA_DIR", str(app.homeserver.database.server.config.data_dir))
 
     done = CliRunner().invoke(
         main, ["user", "passwd", "alice", "--password-stdin", *options], "another one"
@@ -160,10 +160,10 @@ def test_tokens_are_not_made_by_the_dozen(make_app: MakeApp) -> None:
     assert refusal(alice.post(GET_TOKEN, json={"auth": PROOF})) == (429, "M_LIMIT_EXCEEDED")
 
 
-def test_a_token_is_nowhere_in_the_database(app: Flask, login: Login) -> None:
+def test_a_token_is_nowhere_in_the_database(app: Application, login: Login) -> None:
     token = token_of(login("alice"))
 
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         dump = "\n".join(tx.sql.raw.iterdump())
 
     assert 'INTO "login_tokens"' in dump

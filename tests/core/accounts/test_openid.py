@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from homebody.core.accounts import accounts, openid
+from homebody.web import Application
 from tests.conftest import PASSWORD, Login, Person
 from tests.helpers.rooms import refusal
 
@@ -53,7 +53,7 @@ def test_an_access_token_proves_nothing_to_others(client: FlaskClient, login: Lo
 
 
 def test_it_is_good_for_an_hour(
-    app: Flask, client: FlaskClient, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, client: FlaskClient, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice = login("alice")
     monkeypatch.setattr(openid, "LIFETIME_MS", -1)
@@ -73,13 +73,13 @@ def test_nobody_gets_one_for_somebody_else(login: Login) -> None:
 
 
 def test_a_closed_or_locked_account_is_nobody(
-    app: Flask, client: FlaskClient, login: Login
+    app: Application, client: FlaskClient, login: Login
 ) -> None:
     alice, bob = login("alice"), login("bob")
     tokens = [proof(alice), proof(bob)]
     auth = {"type": "m.login.password", "password": PASSWORD}
     alice.post("account/deactivate", json={"auth": auth})
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         accounts.set_locked(tx, bob.user_id, is_locked=True)
 
     answers = [refusal(ask(client, token)) for token in tokens]

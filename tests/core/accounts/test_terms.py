@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from homebody.models.people import AcceptedTerms
+from homebody.web import Application
 from tests.conftest import PASSWORD, V3, MakeApp
 
 TERMS = """[
@@ -23,7 +23,7 @@ FALLBACK = V3 + "auth/m.login.terms/fallback/web"
 
 
 @pytest.fixture
-def app(make_app: MakeApp) -> Flask:
+def app(make_app: MakeApp) -> Application:
     return make_app(terms=TERMS)
 
 
@@ -40,8 +40,8 @@ def finish(client: FlaskClient, auth: dict[str, str]) -> int:
     return client.post(V3 + "register", json=body).status_code
 
 
-def accepted(app: Flask) -> list[tuple[str, str, str]]:
-    with app.extensions["db"].read() as tx:
+def accepted(app: Application) -> list[tuple[str, str, str]]:
+    with app.homeserver.database.read() as tx:
         columns = (AcceptedTerms.user_id, AcceptedTerms.document_id, AcceptedTerms.version)
         return sorted(tuple(row) for row in tx.sql.execute(select(*columns)))
 
@@ -64,7 +64,7 @@ def test_the_challenge_shows_the_documents(client: FlaskClient) -> None:
 
 
 def test_who_agrees_gets_an_account_and_the_versions_are_kept(
-    app: Flask, client: FlaskClient
+    app: Application, client: FlaskClient
 ) -> None:
     session = begin(client)
 
@@ -77,7 +77,7 @@ def test_who_agrees_gets_an_account_and_the_versions_are_kept(
     ]
 
 
-def test_nobody_gets_an_account_without(app: Flask, client: FlaskClient) -> None:
+def test_nobody_gets_an_account_without(app: Application, client: FlaskClient) -> None:
     session = begin(client)
 
     status = finish(client, {"type": "m.login.dummy", "session": session})

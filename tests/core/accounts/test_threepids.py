@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.helpers import mail_server
 from tests.helpers.mail_server import Mailbox
@@ -28,7 +28,7 @@ def mailbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailbox]:
 
 
 @pytest.fixture
-def app(make_app: MakeApp, mailbox: Mailbox) -> Flask:
+def app(make_app: MakeApp, mailbox: Mailbox) -> Application:
     mailbox.empty()
     return make_app(**mailbox.settings)
 

@@ -8,10 +8,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 
 from homebody.core import outbox
 from homebody.core.appservices import transactions
+from homebody.web import Application
 from tests.client_server.test_appservices import BOT, GHOST, Irc
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers import bridge
@@ -29,24 +29,26 @@ def irc_server() -> Iterator[Bridge]:
 
 
 @pytest.fixture
-def start(make_app: MakeApp, tmp_path: Path) -> Iterator[Callable[..., Flask]]:
+def start(make_app: MakeApp, tmp_path: Path) -> Iterator[Callable[..., Application]]:
     """A server that knows a bridge at this address, and delivers what there is for it."""
-    started: list[Flask] = []
+    started: list[Application] = []
 
-    def begin(url: str | None, settings: dict[str, str] | None = None, /, **changes: Any) -> Flask:
+    def begin(
+        url: str | None, settings: dict[str, str] | None = None, /, **changes: Any
+    ) -> Application:
         path = bridge.write(tmp_path, bridge.registration(url, receive_ephemeral=True, **changes))
         app = make_app(appservices=f'["{path}"]', **(settings or {}))
-        app.extensions["delivery"].start()
+        app.homeserver.delivery.start()
         started.append(app)
         return app
 
     yield begin
     for app in started:
-        app.extensions["delivery"].stop()
+        app.homeserver.delivery.stop()
 
 
 @pytest.fixture
-def client(start: Callable[..., Flask], irc_server: Bridge) -> Any:
+def client(start: Callable[..., Application], irc_server: Bridge) -> Any:
     return start(irc_server.url).test_client()
 
 
@@ -105,7 +107,7 @@ def test_an_invite_and_a_kick_are_told_as_their_target_is_its_user(
 
 
 def test_rooms_and_aliases_of_its_namespaces_are_told_too(
-    start: Callable[..., Flask], irc_server: Bridge
+    start: Callable[..., Application], irc_server: Bridge
 ) -> None:
     namespaces = {"aliases": [{"regex": "#cats:", "exclusive": False}], "rooms": []}
     app = start(irc_server.url, namespaces=namespaces)
@@ -143,14 +145,14 @@ def test_what_could_not_be_delivered_comes_again_as_it_was(
 
 
 def test_a_bridge_that_pings_gets_at_once_what_it_has_refused(
-    start: Callable[..., Flask], irc_server: Bridge
+    start: Callable[..., Application], irc_server: Bridge
 ) -> None:
     app = start(irc_server.url)
     irc = Irc(app.test_client(), BOT, AS_TOKEN, "")
     irc_server.answers["transactions"] = (500, {})
     event_id = irc.send(irc.create_room())
     irc_server.wait_until(lambda: irc_server.asked("/transactions/"))
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         rows = outbox.first(tx, "appservice", "irc", 50)
         outbox.failed(tx, transactions.first_of(rows), tx.now_ms + 60_000, "it is off")
     irc_server.calls.clear()
@@ -163,14 +165,14 @@ def test_a_bridge_that_pings_gets_at_once_what_it_has_refused(
 
 
 def test_what_waits_when_the_server_stops_comes_after_its_next_start(
-    start: Callable[..., Flask], make_app: MakeApp, tmp_path: Path
+    start: Callable[..., Application], make_app: MakeApp, tmp_path: Path
 ) -> None:
     with bridge.running() as stopped:
         port = stopped.port
     app = start(f"http://127.0.0.1:{port}")
     irc = Irc(app.test_client(), BOT, AS_TOKEN, "")
     event_id = irc.send(irc.create_room())
-    app.extensions["delivery"].stop()
+    app.homeserver.delivery.stop()
     with bridge.running(port) as revived:
         start(f"http://127.0.0.1:{port}")
         revived.wait_until(revived.events)
@@ -294,7 +296,7 @@ def test_a_bridge_that_is_silent_is_asked_for_one_of_the_invited_only(
 
 
 def test_nobody_lets_a_bridge_make_one_room_after_the_other(
-    start: Callable[..., Flask], irc_server: Bridge
+    start: Callable[..., Application], irc_server: Bridge
 ) -> None:
     limits = {"rc_lookups.burst_count": "2", "rc_lookups.per_second": "0.01"}
     client = start(irc_server.url, {"rate_limits": "true", **limits}).test_client()
@@ -344,7 +346,7 @@ def test_a_ping_tells_what_is_wrong(irc: Irc, irc_server: Bridge) -> None:
     assert refusal(unreachable) == (502, "M_CONNECTION_FAILED")
 
 
-def test_a_ping_of_a_service_without_address_is_refused(start: Callable[..., Flask]) -> None:
+def test_a_ping_of_a_service_without_address_is_refused(start: Callable[..., Application]) -> None:
     irc = Irc(start(None).test_client(), BOT, AS_TOKEN, "")
     irc.send(irc.create_room())  # is not kept for anybody
 
@@ -425,7 +427,7 @@ def test_where_no_bridge_has_the_protocol_a_search_finds_nothing(irc: Irc) -> No
 
 
 def test_a_registration_may_ask_for_the_token_in_the_url(
-    start: Callable[..., Flask], irc_server: Bridge
+    start: Callable[..., Application], irc_server: Bridge
 ) -> None:
     client = start(irc_server.url, use_legacy_authorization=True).test_client()
     irc_server.answers["/_matrix/app/v1/thirdparty/user/irc"] = (200, [NEIL])

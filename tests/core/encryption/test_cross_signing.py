@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flask import Flask
 from werkzeug.test import TestResponse
 
 from homebody.core.encryption import key_signatures, signature_upload
+from homebody.web import Application
 from tests.conftest import V3, Login, Person
 from tests.helpers.encryption import (
     Identity,
@@ -36,7 +36,7 @@ def with_keys(person: Person, generation: str = "") -> Identity:
     return identity
 
 
-def stored(app: Flask) -> list[Any]:
+def stored(app: Application) -> list[Any]:
     """The keys of all users."""
     return everything(app)["cross_signing_keys"]
 
@@ -77,7 +77,9 @@ def test_the_first_keys_need_no_password_and_are_seen(login: Login) -> None:
     assert theirs.get("user_signing_keys", {}) == {}
 
 
-def test_the_same_keys_may_be_uploaded_again_without_password(app: Flask, login: Login) -> None:
+def test_the_same_keys_may_be_uploaded_again_without_password(
+    app: Application, login: Login
+) -> None:
     alice = login("alice")
     identity = with_keys(alice)
     before = stored(app)
@@ -93,7 +95,7 @@ def test_the_same_keys_may_be_uploaded_again_without_password(app: Flask, login:
 
 
 @pytest.mark.parametrize("usage", ["master", "self_signing", "user_signing"])
-def test_other_keys_need_the_password(app: Flask, login: Login, usage: str) -> None:
+def test_other_keys_need_the_password(app: Application, login: Login, usage: str) -> None:
     alice = login("alice")
     old, new = with_keys(alice), Identity(alice.user_id, "new")
     new.keys = {**old.keys, usage: new.keys[usage]}
@@ -109,7 +111,7 @@ def test_other_keys_need_the_password(app: Flask, login: Login, usage: str) -> N
     assert query(alice)[f"{usage}_keys"] == {alice.user_id: new.key(usage)}
 
 
-def test_a_key_added_to_a_set_needs_the_password(app: Flask, login: Login) -> None:
+def test_a_key_added_to_a_set_needs_the_password(app: Application, login: Login) -> None:
     alice = login("alice")
     identity = Identity(alice.user_id)
     alice.post(UPLOAD, json={"master_key": identity.key("master")})
@@ -122,7 +124,7 @@ def test_a_key_added_to_a_set_needs_the_password(app: Flask, login: Login) -> No
     assert query(alice)["self_signing_keys"] == {alice.user_id: identity.key("self_signing")}
 
 
-def test_the_wrong_password_replaces_nothing(app: Flask, login: Login) -> None:
+def test_the_wrong_password_replaces_nothing(app: Application, login: Login) -> None:
     alice = login("alice")
     with_keys(alice)
     auth = {**password_of(alice), "password": "guess"}
@@ -134,7 +136,7 @@ def test_the_wrong_password_replaces_nothing(app: Flask, login: Login) -> None:
     assert (answer.status_code, answer.get_json()["errcode"]) == (401, "M_FORBIDDEN")
 
 
-def test_a_new_master_key_ends_what_the_old_one_signed(app: Flask, login: Login) -> None:
+def test_a_new_master_key_ends_what_the_old_one_signed(app: Application, login: Login) -> None:
     alice, bob = login("alice"), login("bob")
     upload_device_keys(alice)
     old, bobs = with_keys(alice), with_keys(bob)
@@ -164,7 +166,7 @@ def test_a_new_master_key_ends_what_the_old_one_signed(app: Flask, login: Login)
     assert signers == {bob.user_id}
 
 
-def test_there_must_be_a_master_key(app: Flask, login: Login) -> None:
+def test_there_must_be_a_master_key(app: Application, login: Login) -> None:
     alice = login("alice")
     identity = Identity(alice.user_id)
 
@@ -174,7 +176,9 @@ def test_there_must_be_a_master_key(app: Flask, login: Login) -> None:
     assert refusal(answer) == (400, "M_MISSING_PARAM")
 
 
-def test_an_upload_of_no_keys_is_accepted_and_changes_nothing(app: Flask, login: Login) -> None:
+def test_an_upload_of_no_keys_is_accepted_and_changes_nothing(
+    app: Application, login: Login
+) -> None:
     alice, bob = login("alice"), login("bob")
     bob.post(UPLOAD, json=Identity(bob.user_id).upload())
 
@@ -186,7 +190,7 @@ def test_an_upload_of_no_keys_is_accepted_and_changes_nothing(app: Flask, login:
 
 @pytest.mark.parametrize("usage", ["self_signing", "user_signing"])
 def test_what_the_master_key_has_not_signed_is_refused(
-    app: Flask, login: Login, usage: str
+    app: Application, login: Login, usage: str
 ) -> None:
     alice = login("alice")
     identity, other = Identity(alice.user_id), Identity(alice.user_id, "other")
@@ -237,7 +241,7 @@ def test_what_the_master_key_has_not_signed_is_refused(
     ],
 )
 def test_a_key_that_is_none_is_refused(
-    app: Flask, login: Login, change: Json, errcode: str
+    app: Application, login: Login, change: Json, errcode: str
 ) -> None:
     alice = login("alice")
     key = {**Identity(alice.user_id).key("master"), **change}
@@ -249,7 +253,7 @@ def test_a_key_that_is_none_is_refused(
 
 
 @pytest.mark.parametrize("missing", ["user_id", "usage", "keys"])
-def test_an_incomplete_key_is_refused(app: Flask, login: Login, missing: str) -> None:
+def test_an_incomplete_key_is_refused(app: Application, login: Login, missing: str) -> None:
     alice = login("alice")
     key = Identity(alice.user_id).key("master")
     del key[missing]
@@ -260,7 +264,7 @@ def test_an_incomplete_key_is_refused(app: Flask, login: Login, missing: str) ->
     assert refusal(answer) == (400, "M_MISSING_PARAM")
 
 
-def test_a_very_long_key_is_refused(app: Flask, login: Login) -> None:
+def test_a_very_long_key_is_refused(app: Application, login: Login) -> None:
     alice = login("alice")
     key = {**Identity(alice.user_id).key("master"), "org.example.long": "x" * 70_000}
 
@@ -276,7 +280,7 @@ def login_on(person: Person, device_id: str) -> TestResponse:
     return person.client.post(V3 + "login", json=body)
 
 
-def test_no_key_is_called_like_a_device(app: Flask, login: Login) -> None:
+def test_no_key_is_called_like_a_device(app: Application, login: Login) -> None:
     alice = login("alice")
     identity = Identity(alice.user_id)
     assert login_on(alice, identity.public("self_signing")).status_code == 200
@@ -287,7 +291,7 @@ def test_no_key_is_called_like_a_device(app: Flask, login: Login) -> None:
     assert refusal(answer) == (403, "M_FORBIDDEN")
 
 
-def test_no_device_is_called_like_a_key(app: Flask, login: Login) -> None:
+def test_no_device_is_called_like_a_key(app: Application, login: Login) -> None:
     alice = login("alice")
     identity = with_keys(alice)
 
@@ -298,18 +302,18 @@ def test_no_device_is_called_like_a_key(app: Flask, login: Login) -> None:
 
 
 def test_two_first_uploads_at_once_do_not_replace_each_other(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice = login("alice")
     first, second = Identity(alice.user_id, "first"), Identity(alice.user_id, "second")
-    write = app.extensions["db"].write
+    write = app.homeserver.database.write
 
     def write_after_the_first() -> Any:
         monkeypatch.undo()
         assert alice.post(UPLOAD, json=first.upload()).status_code == 200
         return write()
 
-    monkeypatch.setattr(app.extensions["db"], "write", write_after_the_first)
+    monkeypatch.setattr(app.homeserver.database, "write", write_after_the_first)
     answer = alice.post(UPLOAD, json=second.upload())
 
     assert refusal(answer) == (403, "M_FORBIDDEN")
@@ -357,7 +361,7 @@ def test_a_master_key_may_bring_the_signature_of_a_device(login: Login) -> None:
 
 
 def test_a_master_key_with_a_false_signature_of_a_device_is_refused(
-    app: Flask, login: Login
+    app: Application, login: Login
 ) -> None:
     alice = login("alice")
     upload_device_keys(alice)
@@ -423,7 +427,7 @@ def test_each_bad_signature_is_told_and_the_good_ones_are_kept(login: Login) -> 
 
 @pytest.mark.parametrize("signer", ["master", "user_signing"])
 def test_a_device_is_signed_by_the_self_signing_key_only(
-    app: Flask, login: Login, signer: str
+    app: Application, login: Login, signer: str
 ) -> None:
     alice = login("alice")
     upload_device_keys(alice)
@@ -436,7 +440,7 @@ def test_a_device_is_signed_by_the_self_signing_key_only(
     assert failures(answer) == {alice.user_id: {alice.device_id: "M_INVALID_SIGNATURE"}}
 
 
-def test_a_false_signature_is_refused(app: Flask, login: Login) -> None:
+def test_a_false_signature_is_refused(app: Application, login: Login) -> None:
     alice, bob = login("alice"), login("bob")
     upload_device_keys(alice)
     alices, bobs = with_keys(alice), with_keys(bob)
@@ -461,7 +465,9 @@ def test_a_false_signature_is_refused(app: Flask, login: Login) -> None:
 
 
 @pytest.mark.parametrize("body", [{"@alice:localhost": []}, {"@alice:localhost": {"X": 1}}])
-def test_signatures_of_another_shape_are_refused(app: Flask, login: Login, body: Json) -> None:
+def test_signatures_of_another_shape_are_refused(
+    app: Application, login: Login, body: Json
+) -> None:
     alice = login("alice")
 
     with unchanged(app):
@@ -472,7 +478,7 @@ def test_signatures_of_another_shape_are_refused(app: Flask, login: Login, body:
 
 @pytest.mark.parametrize("signatures", [1, [], {"@alice:localhost": 1}])
 def test_malformed_signatures_of_an_object_are_told(
-    app: Flask, login: Login, signatures: Any
+    app: Application, login: Login, signatures: Any
 ) -> None:
     alice = login("alice")
     upload_device_keys(alice)
@@ -495,7 +501,7 @@ def test_malformed_signatures_of_an_object_are_told(
     ids=["objects", "users", "signatures"],
 )
 def test_too_many_signatures_are_refused(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch, signed: Json
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch, signed: Json
 ) -> None:
     alice = login("alice")
     monkeypatch.setattr(signature_upload, "MAX_OBJECTS", 1)
@@ -549,7 +555,7 @@ def test_the_same_keys_again_are_no_news(login: Login, room: Any) -> None:
     assert bob.sync(token)["device_lists"] == NO_NEWS
 
 
-def test_a_device_that_ends_takes_its_signatures_with_it(app: Flask, login: Login) -> None:
+def test_a_device_that_ends_takes_its_signatures_with_it(app: Application, login: Login) -> None:
     alice = login("alice")
     keys = upload_device_keys(alice)
     identity = with_keys(alice)
@@ -586,7 +592,7 @@ def test_a_device_with_other_keys_than_before_has_to_be_signed_anew(login: Login
     assert device["signatures"] == other["signatures"]
 
 
-def test_keys_and_signatures_go_with_the_account(app: Flask, login: Login) -> None:
+def test_keys_and_signatures_go_with_the_account(app: Application, login: Login) -> None:
     alice, bob = login("alice"), login("bob")
     alices, bobs = with_keys(alice), with_keys(bob)
     for person, mine, other, theirs in ((alice, alices, bob, bobs), (bob, bobs, alice, alices)):

@@ -7,12 +7,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 from sqlalchemy import func, select
 from werkzeug.test import TestResponse
 
 from homebody.core.encryption import backed_up_keys, key_backup
 from homebody.models.key_backup import BackedUpKey, KeyBackup
+from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.helpers.rooms import Json, everything, refusal, unchanged
 
@@ -125,7 +125,7 @@ def test_what_a_version_says_of_itself_can_be_changed(login: Login) -> None:
 
 @pytest.mark.parametrize("change", [{"algorithm": "org.example.rot13"}, {"version": "7"}])
 def test_neither_algorithm_nor_number_of_a_version_change(
-    app: Flask, login: Login, change: Json
+    app: Application, login: Login, change: Json
 ) -> None:
     alice = login("alice")
     version = new_version(alice)
@@ -152,7 +152,7 @@ def test_a_backup_may_be_of_an_algorithm_that_the_specification_does_not_name(
 
 @pytest.mark.parametrize("algorithm", ["", "x" * 256])
 def test_an_algorithm_has_a_name_of_ordinary_length(
-    app: Flask, login: Login, algorithm: str
+    app: Application, login: Login, algorithm: str
 ) -> None:
     alice = login("alice")
 
@@ -162,7 +162,7 @@ def test_an_algorithm_has_a_name_of_ordinary_length(
     assert refusal(answer) == (400, "M_INVALID_PARAM")
 
 
-def test_a_deleted_version_is_gone_with_its_keys(app: Flask, login: Login) -> None:
+def test_a_deleted_version_is_gone_with_its_keys(app: Application, login: Login) -> None:
     alice = login("alice")
     first, second = new_version(alice), new_version(alice)
     put(alice, second)
@@ -280,7 +280,7 @@ def test_of_two_equal_keys_the_first_stays(login: Login) -> None:
     assert alice.get(path(version, ROOM, "s1")).get_json() == key(text="first")
 
 
-def test_keys_can_only_be_added_to_the_current_version(app: Flask, login: Login) -> None:
+def test_keys_can_only_be_added_to_the_current_version(app: Application, login: Login) -> None:
     alice = login("alice")
     old = new_version(alice)
     put(alice, old)
@@ -336,7 +336,9 @@ def test_the_version_must_be_named(login: Login, method: str, where: str) -> Non
         ({"session_data": None}, "M_BAD_JSON"),
     ],
 )
-def test_a_malformed_key_is_refused(app: Flask, login: Login, change: Json, errcode: str) -> None:
+def test_a_malformed_key_is_refused(
+    app: Application, login: Login, change: Json, errcode: str
+) -> None:
     alice = login("alice")
     version = new_version(alice)
 
@@ -346,7 +348,7 @@ def test_a_malformed_key_is_refused(app: Flask, login: Login, change: Json, errc
     assert refusal(answer) == (400, errcode)
 
 
-def test_an_incomplete_key_is_refused(app: Flask, login: Login) -> None:
+def test_an_incomplete_key_is_refused(app: Application, login: Login) -> None:
     alice = login("alice")
     version = new_version(alice)
 
@@ -359,7 +361,7 @@ def test_an_incomplete_key_is_refused(app: Flask, login: Login) -> None:
     assert {refusal(answer) for answer in answers} == {(400, "M_MISSING_PARAM")}
 
 
-def test_what_names_no_session_is_refused(app: Flask, login: Login) -> None:
+def test_what_names_no_session_is_refused(app: Application, login: Login) -> None:
     alice = login("alice")
     version = new_version(alice)
 
@@ -373,7 +375,9 @@ def test_what_names_no_session_is_refused(app: Flask, login: Login) -> None:
     assert {refusal(answer) for answer in answers} == {(400, "M_INVALID_PARAM")}
 
 
-def test_too_much_is_refused(app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_much_is_refused(
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alice = login("alice")
     version = new_version(alice)
     monkeypatch.setattr(backed_up_keys, "MAX_KEYS", 1)
@@ -420,14 +424,14 @@ def test_an_account_has_only_so_many_bytes_of_key_backups(make_app: MakeApp) -> 
     answers = [worse, removed, *smaller]
     assert [answer.status_code for answer in answers] == [200] * 4
     assert put(alice, third, "again", text="x" * 60_000).status_code == 200
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         kept = tx.sql.execute(select(func.sum(KeyBackup.size_bytes))).scalar_one()
         data = tx.sql.execute(select(BackedUpKey.session_data)).scalars().all()
     assert kept == sum(map(len, data))
 
 
 def test_of_too_many_versions_none_goes_by_itself(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(key_backup, "MAX_VERSIONS", 2)
     alice, bob = login("alice"), login("bob")
@@ -460,7 +464,7 @@ def test_many_keys_need_few_statements(login: Login, statements: list[str]) -> N
     assert len(statements) < 50
 
 
-def test_a_backup_goes_with_the_account(app: Flask, login: Login) -> None:
+def test_a_backup_goes_with_the_account(app: Application, login: Login) -> None:
     alice, bob = login("alice"), login("bob")
     for person in (alice, bob):
         put(person, new_version(person))

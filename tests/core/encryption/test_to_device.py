@@ -7,12 +7,12 @@ import threading
 from typing import Any
 
 import pytest
-from flask import Flask
 from sqlalchemy import func, select
 
 from homebody.core.encryption import to_device
 from homebody.models.to_device import CutAnswer, ToDeviceMessage, ToDeviceTransaction
 from homebody.storage.caches import Requester
+from homebody.web import Application
 from tests.conftest import V3, Login, Person
 from tests.helpers.rooms import Json, refusal, unchanged
 
@@ -36,9 +36,9 @@ def pings(answer: Json) -> list[int]:
     return [event["content"]["n"] for event in answer["to_device"]["events"]]
 
 
-def waiting(app: Flask) -> int:
+def waiting(app: Application) -> int:
     """How many messages are in the database."""
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         count: int = tx.sql.execute(select(func.count()).select_from(ToDeviceMessage)).scalar_one()
         return count
 
@@ -55,7 +55,7 @@ def test_a_message_arrives_with_its_sender(login: Login) -> None:
 
 
 def test_it_comes_again_until_the_next_token_is_shown_and_then_never(
-    app: Flask, login: Login
+    app: Application, login: Login
 ) -> None:
     alice, bob = login("alice"), login("bob")
     since = bob.sync()["next_batch"]
@@ -93,7 +93,7 @@ def test_a_star_stands_for_all_devices_that_are_not_named(login: Login) -> None:
     assert (pings(phone.sync()), pings(laptop.sync()), pings(alice.sync())) == ([1], [2], [])
 
 
-def test_a_message_to_nobody_is_ignored(app: Flask, login: Login) -> None:
+def test_a_message_to_nobody_is_ignored(app: Application, login: Login) -> None:
     alice, bob = login("alice"), login("bob")
 
     send(alice, {bob.user_id: {"UNKNOWN": {}}, "@nobody:localhost": {"*": {}}, "@a:b.c": {"X": {}}})
@@ -117,7 +117,7 @@ def test_a_repeated_request_sends_nothing_anew(login: Login) -> None:
 
 
 def test_transaction_ids_are_forgotten_after_a_day(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice, bob = login("alice"), login("bob")
     for name in ("a", "b", "c"):
@@ -134,9 +134,9 @@ def test_transaction_ids_are_forgotten_after_a_day(
     assert transactions(app) == ["c", "new", "newer"]
 
 
-def transactions(app: Flask) -> list[str]:
+def transactions(app: Application) -> list[str]:
     """Return the transaction ids that are remembered."""
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         found = tx.sql.execute(select(ToDeviceTransaction.txn_id).order_by(ToDeviceTransaction.ts))
         return [str(txn_id) for txn_id in found.scalars()]
 
@@ -150,7 +150,7 @@ def piece_after(person: Person, token: str, timeout: int = 0) -> tuple[list[int]
 
 
 def test_an_answer_holds_so_many_and_the_rest_comes_in_order(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(to_device, "AT_ONCE", 3)
     alice, bob = login("alice"), login("bob")
@@ -167,12 +167,12 @@ def test_an_answer_holds_so_many_and_the_rest_comes_in_order(
 
     assert got == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10], []]
     assert waiting(app) == 0
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         assert tx.sql.execute(select(CutAnswer.token)).all() == []
 
 
 def test_what_waits_comes_in_pieces_and_once_where_nothing_else_happens(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(to_device, "AT_ONCE", 3)
     alice, bob = login("alice"), login("bob")
@@ -190,38 +190,38 @@ def test_what_waits_comes_in_pieces_and_once_where_nothing_else_happens(
 
 
 def test_of_two_cut_answers_with_one_token_the_shorter_counts(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Two requests at once can have the same snapshot, and with it the same token.
     monkeypatch.setattr(to_device, "AT_ONCE", 2)
     alice, bob = login("alice"), login("bob")
     bob_device = (bob.user_id, bob.device_id)
-    start = app.extensions["db"].last_position
+    start = app.homeserver.database.last_position
     ping(alice, bob, 0)
-    later = app.extensions["db"].last_position
+    later = app.homeserver.database.last_position
     for number in range(1, 5):
         ping(alice, bob, number)
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         token = tx.position
         shorter = to_device.after(tx, *bob_device, start)
         longer = to_device.after(tx, *bob_device, later)
 
     for messages in (shorter, longer):
         assert messages.cut_after is not None
-        with app.extensions["db"].write() as tx:
+        with app.homeserver.database.write() as tx:
             to_device.note_cut(tx, *bob_device, token, messages.cut_after)
 
     assert pings(bob.sync(f"s{token}")) == [2, 3]
 
 
-def test_a_waiting_sync_ends_when_a_message_comes(app: Flask, login: Login) -> None:
+def test_a_waiting_sync_ends_when_a_message_comes(app: Application, login: Login) -> None:
     alice, bob = login("alice"), login("bob")
     since = bob.sync()["next_batch"]
     answers: list[Json] = []
     parked = Person(app.test_client(), bob.user_id, bob.access_token, bob.device_id)
     thread = threading.Thread(target=lambda: answers.append(parked.sync(since, timeout=20_000)))
     thread.start()
-    wakeups = app.extensions["wakeups"]
+    wakeups = app.homeserver.wakeups
     while not len(wakeups):
         thread.join(0.01)
 
@@ -231,7 +231,7 @@ def test_a_waiting_sync_ends_when_a_message_comes(app: Flask, login: Login) -> N
     assert [pings(it) for it in answers] == [[1]]
 
 
-def test_a_device_that_is_no_more_loses_its_messages(app: Flask, login: Login) -> None:
+def test_a_device_that_is_no_more_loses_its_messages(app: Application, login: Login) -> None:
     alice, bob = login("alice"), login("bob")
     ping(alice, bob, 1)
     ping(bob, alice, 2)
@@ -239,20 +239,20 @@ def test_a_device_that_is_no_more_loses_its_messages(app: Flask, login: Login) -
     bob.post("logout")
 
     assert waiting(app) == 1
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         left = tx.sql.execute(select(ToDeviceTransaction.device_id)).scalars().all()
     assert left == [alice.device_id]
 
 
-def commits(app: Flask) -> list[int]:
+def commits(app: Application) -> list[int]:
     """Return a list to which every COMMIT from now on adds its number of writes."""
     seen: list[int] = []
-    app.extensions["db"].committed = lambda writes, _seconds: seen.append(writes)
+    app.homeserver.database.committed = lambda writes, _seconds: seen.append(writes)
     return seen
 
 
 def test_a_full_inbox_goes_with_its_device_in_several_writes(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 2,000 large messages kept everybody from writing for a second
     monkeypatch.setattr(to_device, "DROPPED_AT_ONCE", 2)
@@ -268,7 +268,7 @@ def test_a_full_inbox_goes_with_its_device_in_several_writes(
 
 
 def test_a_message_to_many_devices_goes_out_in_several_writes(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # to 2,500 devices it kept everybody from writing for 280 ms
     monkeypatch.setattr(to_device, "PUT_AT_ONCE", 2)
@@ -284,15 +284,15 @@ def test_a_message_to_many_devices_goes_out_in_several_writes(
 
 
 def test_a_message_of_a_request_that_a_crash_cut_short_arrives_when_it_is_repeated(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(to_device, "PUT_AT_ONCE", 1)
     alice, phone, desk = login("alice"), login("bob"), login("bob")
     message: Json = {phone.user_id: {"*": {"n": 1}}}
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         me = Requester(alice.user_id, alice.device_id, b"")
         first, _ = to_device.parts(tx, me, TYPE, message)
-    with app.extensions["db"].write() as writing:
+    with app.homeserver.database.write() as writing:
         to_device.send(writing, me, TYPE, "cut", first, is_last=False)
 
     send(alice, message, "cut")
@@ -301,7 +301,7 @@ def test_a_message_of_a_request_that_a_crash_cut_short_arrives_when_it_is_repeat
 
 
 def test_a_token_acknowledges_so_many_messages_in_one_write(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(to_device, "DROPPED_AT_ONCE", 2)
     alice, bob = login("alice"), login("bob")
@@ -318,7 +318,7 @@ def test_a_token_acknowledges_so_many_messages_in_one_write(
 
 
 def test_of_too_many_that_wait_the_oldest_go(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(to_device, "MAX_WAITING", 3)
     alice, bob = login("alice"), login("bob")
@@ -331,7 +331,7 @@ def test_of_too_many_that_wait_the_oldest_go(
 
 
 def test_a_flood_pushes_out_nothing_but_itself(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(to_device, "MAX_FROM_ONE", 3)
     alice, bob, mallory = login("alice"), login("bob"), login("mallory")
@@ -345,7 +345,7 @@ def test_a_flood_pushes_out_nothing_but_itself(
 
 
 def test_guests_have_one_share_of_an_inbox_together(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(to_device, "MAX_FROM_ONE", 3)
     alice, bob = login("alice"), login("bob")
@@ -375,7 +375,7 @@ def test_large_messages_have_a_smaller_share(login: Login, monkeypatch: pytest.M
 
 
 def test_a_request_has_only_so_many_bytes_for_all_devices_together(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(to_device, "MAX_TOTAL_BYTES", 3000)
     alice, bob, _ = login("alice"), login("bob"), login("bob")
@@ -388,7 +388,7 @@ def test_a_request_has_only_so_many_bytes_for_all_devices_together(
 
 
 def test_of_a_full_inbox_the_largest_sender_loses_the_oldest(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(to_device, "MAX_WAITING", 5)
     monkeypatch.setattr(to_device, "MAX_FROM_ONE", 4)
@@ -403,11 +403,11 @@ def test_of_a_full_inbox_the_largest_sender_loses_the_oldest(
     assert waiting(app) == 5
 
 
-def test_messages_survive_a_restart(login: Login, app: Flask) -> None:
+def test_messages_survive_a_restart(login: Login, app: Application) -> None:
     alice, bob = login("alice"), login("bob")
     since = bob.sync()["next_batch"]
     ping(alice, bob, 1)
-    app.extensions["db"].caches.clear(app.extensions["db"].last_position)
+    app.homeserver.database.caches.clear(app.homeserver.database.last_position)
 
     assert pings(bob.sync(since)) == [1]
 
@@ -423,7 +423,7 @@ def test_messages_survive_a_restart(login: Login, app: Flask) -> None:
     ],
 )
 def test_what_is_no_message_is_refused(
-    app: Flask, login: Login, body: Any, status: int, errcode: str
+    app: Application, login: Login, body: Any, status: int, errcode: str
 ) -> None:
     alice = login("alice")
 
@@ -434,7 +434,7 @@ def test_what_is_no_message_is_refused(
 
 
 @pytest.mark.parametrize("path", [f"{TYPE}/{'t' * 256}", f"{'t' * 256}/t"])
-def test_long_names_are_refused(app: Flask, login: Login, path: str) -> None:
+def test_long_names_are_refused(app: Application, login: Login, path: str) -> None:
     alice = login("alice")
 
     with unchanged(app):
@@ -444,7 +444,7 @@ def test_long_names_are_refused(app: Flask, login: Login, path: str) -> None:
 
 
 def test_too_many_users_in_one_request_are_refused(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # each is looked for while nobody else can write, whether there is a message or not
     monkeypatch.setattr(to_device, "MAX_MESSAGES", 2)
@@ -459,7 +459,7 @@ def test_too_many_users_in_one_request_are_refused(
 
 @pytest.mark.parametrize("named", [("A", "B", "C"), ("*",)])
 def test_too_many_messages_in_one_request_are_refused(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch, named: tuple[str, ...]
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch, named: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(to_device, "MAX_MESSAGES", 2)
     bob, _, _ = login("bob"), login("bob"), login("bob")

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from flask import Flask
 from sqlalchemy import select
 
 from homebody.core.ephemeral import presence, shown_presence
 from homebody.core.ephemeral.ephemeral import Ephemeral
 from homebody.core.sessions import lifetimes
 from homebody.models.presence import ShownPresence
+from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers.rooms import Json, refusal
 
@@ -24,9 +25,9 @@ Room = Callable[..., str]
 class Clock:
     """Moves by hand, and makes the calls that are due then."""
 
-    def __init__(self, app: Flask) -> None:
+    def __init__(self, app: Application) -> None:
         self.now_ms = 1_000_000
-        database, wakeups = app.extensions["db"], app.extensions["wakeups"]
+        database, wakeups = app.homeserver.database, app.homeserver.wakeups
         self.ephemeral = Ephemeral(database, wakeups.wake, lambda: self.now_ms)
 
     def advance(self, ms: int) -> None:
@@ -35,11 +36,11 @@ class Clock:
 
 
 @pytest.fixture
-def clock(app: Flask) -> Iterator[Clock]:
+def clock(app: Application) -> Iterator[Clock]:
     clock = Clock(app)
-    app.extensions["ephemeral"].close()
-    app.extensions["ephemeral"] = clock.ephemeral
-    lifetimes.follow(app.extensions["db"], clock.ephemeral)
+    app.homeserver.ephemeral.close()
+    app.homeserver = replace(app.homeserver, ephemeral=clock.ephemeral)
+    lifetimes.follow(app.homeserver.database, clock.ephemeral)
     yield clock
     clock.ephemeral.close()
 
@@ -85,16 +86,18 @@ def test_who_syncs_is_online_to_who_shares_a_room(login: Login, room: Room) -> N
     }
 
 
-def test_the_next_sync_of_an_online_user_is_no_news(app: Flask, clock: Clock, login: Login) -> None:
+def test_the_next_sync_of_an_online_user_is_no_news(
+    app: Application, clock: Clock, login: Login
+) -> None:
     alice = login("alice")
     token = alice.sync()["next_batch"]
-    position = app.extensions["ephemeral"].position
+    position = app.homeserver.ephemeral.position
 
     for _ in range(5):
         clock.advance(20_000)
         token = alice.sync(token)["next_batch"]
 
-    assert app.extensions["ephemeral"].position == position
+    assert app.homeserver.ephemeral.position == position
 
 
 def test_who_does_not_come_back_is_offline_after_half_a_minute(
@@ -295,29 +298,29 @@ def test_a_new_name_of_somebody_online_is_no_news_of_presence(login: Login, room
     assert told(quiet(alice, token)) == {}
 
 
-def restarted(make_app: MakeApp, old: Flask, *people: Person, is_killed: bool) -> Clock:
+def restarted(make_app: MakeApp, old: Application, *people: Person, is_killed: bool) -> Clock:
     """The clock of a server that has taken the place of the old one; it has begun anew, too."""
     if not is_killed:
-        old.extensions["ephemeral"].close()
+        old.homeserver.ephemeral.close()
     app = make_app()
     clock = Clock(app)
-    app.extensions["ephemeral"].close()
-    app.extensions["ephemeral"] = clock.ephemeral
-    shown_presence.restore(app.extensions["db"], clock.ephemeral)
+    app.homeserver.ephemeral.close()
+    app.homeserver = replace(app.homeserver, ephemeral=clock.ephemeral)
+    shown_presence.restore(app.homeserver.database, clock.ephemeral)
     for person in people:
         person.client = app.test_client()
     return clock
 
 
-def saved(app: Flask) -> set[str]:
+def saved(app: Application) -> set[str]:
     """The users whose presence would outlive a crash."""
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         return set(tx.sql.execute(select(ShownPresence.user_id)).scalars())
 
 
 @pytest.mark.parametrize("is_killed", [False, True], ids=["stopped", "killed"])
 def test_who_does_not_come_back_after_a_restart_is_offline(
-    app: Flask, make_app: MakeApp, login: Login, room: Room, *, is_killed: bool
+    app: Application, make_app: MakeApp, login: Login, room: Room, *, is_killed: bool
 ) -> None:
     alice, bob, carol = login("alice"), login("bob"), login("carol")
     room(alice, bob, carol)
@@ -342,7 +345,7 @@ def test_who_does_not_come_back_after_a_restart_is_offline(
 
 
 def test_who_was_offline_before_a_restart_stays_so(
-    app: Flask, make_app: MakeApp, login: Login, room: Room
+    app: Application, make_app: MakeApp, login: Login, room: Room
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room(alice, bob)
@@ -405,7 +408,7 @@ def test_a_server_may_do_without_presence(make_app: MakeApp) -> None:
     assert status(alice, alice.user_id) == {"presence": "offline"}
 
 
-def test_thousands_who_wait_need_few_timers_and_no_new_ones(app: Flask, clock: Clock) -> None:
+def test_thousands_who_wait_need_few_timers_and_no_new_ones(app: Application, clock: Clock) -> None:
     users = [f"@u{number}:localhost" for number in range(2000)]
     for _ in range(12):
         waiting = [presence.syncing(clock.ephemeral, user_id, "D") for user_id in users]
@@ -416,4 +419,4 @@ def test_thousands_who_wait_need_few_timers_and_no_new_ones(app: Flask, clock: C
             one.__exit__(None, None, None)
 
     assert len(clock.ephemeral.timers) <= 2 * len(users)
-    assert len(app.extensions["wakeups"]) == 0
+    assert len(app.homeserver.wakeups) == 0

@@ -7,8 +7,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.rooms import Json, act, in_thread, refusal, unchanged
 
@@ -169,7 +169,7 @@ def relating(event_id: str, rel_type: str) -> Json:
 
 @pytest.mark.parametrize("thread_id", ["", None, 5, ["main"], "$other"])
 def test_a_thread_must_be_the_events_own(
-    app: Flask, login: Login, room: Room, thread_id: Any
+    app: Application, login: Login, room: Room, thread_id: Any
 ) -> None:
     alice = login("alice")
     room_id = room(alice)
@@ -182,7 +182,7 @@ def test_a_thread_must_be_the_events_own(
 
 
 def test_a_reply_in_a_thread_is_not_in_the_main_timeline(
-    app: Flask, login: Login, room: Room
+    app: Application, login: Login, room: Room
 ) -> None:
     alice = login("alice")
     room_id = room(alice)
@@ -227,7 +227,7 @@ def test_read_markers_sets_all_three_at_once(login: Login, room: Room) -> None:
 
 
 def test_read_markers_takes_any_of_them_and_all_or_nothing(
-    app: Flask, login: Login, room: Room
+    app: Application, login: Login, room: Room
 ) -> None:
     alice = login("alice")
     room_id = room(alice)
@@ -243,7 +243,7 @@ def test_read_markers_takes_any_of_them_and_all_or_nothing(
     assert refusal(wrong) == (400, "M_BAD_JSON")
 
 
-def test_what_does_not_exist_or_fit_is_refused(app: Flask, login: Login, room: Room) -> None:
+def test_what_does_not_exist_or_fit_is_refused(app: Application, login: Login, room: Room) -> None:
     alice, bob = login("alice"), login("bob")
     here, elsewhere = room(alice), room(alice)
     event_id, other = alice.send(here), alice.send(elsewhere)
@@ -266,7 +266,7 @@ def test_what_does_not_exist_or_fit_is_refused(app: Flask, login: Login, room: R
 
 
 def test_who_may_not_see_an_event_cannot_learn_that_it_exists(
-    app: Flask, login: Login, room: Room
+    app: Application, login: Login, room: Room
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from homebody.core.ephemeral import typing
+from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.helpers.rooms import Json, refusal
 
@@ -100,40 +100,42 @@ def test_typing_ends_by_itself_and_wakes_who_waits(login: Login, room: Room) -> 
     assert typers(news, room_id) == []
 
 
-def test_saying_it_again_is_no_news_but_lasts_longer(app: Flask, login: Login, room: Room) -> None:
+def test_saying_it_again_is_no_news_but_lasts_longer(
+    app: Application, login: Login, room: Room
+) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
     say(alice, room_id, typing=True, timeout=60_000)
-    before = app.extensions["ephemeral"].position
+    before = app.homeserver.ephemeral.position
 
     say(alice, room_id, typing=True, timeout=90_000)
     say(bob, room_id, typing=False)
 
-    ephemeral = app.extensions["ephemeral"]
+    ephemeral = app.homeserver.ephemeral
     assert ephemeral.position == before
     left_ms = ephemeral.typing[room_id].until_ms[alice.user_id] - ephemeral.now_ms
     assert 80_000 < left_ms <= 90_000
 
 
-def test_no_timeout_is_longer_than_two_minutes(app: Flask, login: Login, room: Room) -> None:
+def test_no_timeout_is_longer_than_two_minutes(app: Application, login: Login, room: Room) -> None:
     alice = login("alice")
     room_id = room(alice)
 
     say(alice, room_id, typing=True, timeout=2**53)
 
-    ephemeral = app.extensions["ephemeral"]
+    ephemeral = app.homeserver.ephemeral
     until_ms = ephemeral.typing[room_id].until_ms[alice.user_id]
     assert until_ms - ephemeral.now_ms <= typing.MAX_MS
 
 
-def test_a_waiting_sync_hears_of_it_at_once(app: Flask, login: Login, room: Room) -> None:
+def test_a_waiting_sync_hears_of_it_at_once(app: Application, login: Login, room: Room) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
     token = bob.sync(bob.sync()["next_batch"])["next_batch"]
     heard: list[Json] = []
     waiting = threading.Thread(target=lambda: heard.append(bob.sync(token, timeout=20_000)))
     waiting.start()
-    while not len(app.extensions["wakeups"]):
+    while not len(app.homeserver.wakeups):
         time.sleep(0.01)
 
     say(alice, room_id, typing=True)
@@ -142,16 +144,18 @@ def test_a_waiting_sync_hears_of_it_at_once(app: Flask, login: Login, room: Room
     assert [typers(it, room_id) for it in heard] == [[alice.user_id]]
 
 
-def test_one_timer_serves_all_who_type_in_a_room(app: Flask, login: Login, room: Room) -> None:
+def test_one_timer_serves_all_who_type_in_a_room(
+    app: Application, login: Login, room: Room
+) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
-    before = len(app.extensions["ephemeral"].timers)
+    before = len(app.homeserver.ephemeral.timers)
 
     for _ in range(5):
         say(alice, room_id, typing=True)
         say(bob, room_id, typing=True)
 
-    assert len(app.extensions["ephemeral"].timers) == before + 1
+    assert len(app.homeserver.ephemeral.timers) == before + 1
 
 
 def test_one_types_for_oneself_and_in_rooms_one_is_in(login: Login, room: Room) -> None:
@@ -291,18 +295,18 @@ def test_typing_ends_when_the_account_is_closed_for_a_while(
 
 @pytest.mark.parametrize("what", ["leave", "logout"])
 def test_typing_ends_with_what_another_process_has_written(
-    app: Flask, make_app: MakeApp, login: Login, room: Room, what: str
+    app: Application, make_app: MakeApp, login: Login, room: Room, what: str
 ) -> None:
     alice, carol, bob = login("alice"), login("carol"), login("bob")
     room_id = room(bob, alice, carol)
     for person in (alice, carol):
         say(person, room_id, typing=True, timeout=120_000)
     token = bob.sync()["next_batch"]
-    app.extensions["db"].notice_other_writers()
+    app.homeserver.database.notice_other_writers()
 
     alice.client = make_app().test_client()
     alice.post(f"rooms/{room_id}/leave" if what == "leave" else "logout")
-    app.extensions["db"].notice_other_writers()
+    app.homeserver.database.notice_other_writers()
 
     assert typers(bob.sync(token), room_id) == [carol.user_id]
 
@@ -317,14 +321,14 @@ def test_nobody_types_longer_than_the_access_token_is_good(make_app: MakeApp, ro
 
     say(alice, room_id, typing=True, timeout=120_000)
 
-    ephemeral = app.extensions["ephemeral"]
+    ephemeral = app.homeserver.ephemeral
     left_ms = ephemeral.typing[room_id].until_ms[alice.user_id] - ephemeral.now_ms
     assert session["expires_in_ms"] == 60_000
     assert 0 < left_ms <= 60_000
 
 
 def test_who_typed_before_a_restart_types_no_more(
-    app: Flask, make_app: MakeApp, login: Login, room: Room
+    app: Application, make_app: MakeApp, login: Login, room: Room
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id, quiet = room(alice, bob), room(alice, bob)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask
 from werkzeug.test import TestResponse
 
 from homebody.core.events import aggregations
+from homebody.web import Application
 from tests.conftest import PASSWORD, Login, Person
 from tests.helpers.cost import steps
 
@@ -277,7 +277,7 @@ def test_bundles_come_wherever_events_come(alice: Person, room: Room, where: str
 
 @pytest.mark.parametrize("kind", ["invalid edits", "reactions", "references"])
 def test_nobody_makes_an_event_costly_to_read(
-    app: Flask, alice: Person, bob: Person, room: Room, kind: str
+    app: Application, alice: Person, bob: Person, room: Room, kind: str
 ) -> None:
     room_id, other = room(alice, bob), room(bob)
     event_id = alice.send(room_id)
@@ -306,7 +306,7 @@ def react(person: Person, room_id: str, event_id: str, key: str) -> TestResponse
 
 @pytest.mark.parametrize("is_own", [False, True])
 def test_nobody_makes_an_event_costly_to_react_to(
-    app: Flask, alice: Person, bob: Person, room: Room, is_own: bool
+    app: Application, alice: Person, bob: Person, room: Room, is_own: bool
 ) -> None:
     room_id = room(alice, bob)
     event_id = alice.send(room_id)
@@ -320,7 +320,7 @@ def test_nobody_makes_an_event_costly_to_react_to(
 
 
 def test_redactions_with_one_transaction_id_cost_no_more_than_others(
-    app: Flask, alice: Person, room: Room
+    app: Application, alice: Person, room: Room
 ) -> None:
     room_id = room(alice)
     event_ids = [alice.send(room_id) for _ in range(100)]
@@ -339,7 +339,7 @@ def test_redactions_with_one_transaction_id_cost_no_more_than_others(
 
 @pytest.mark.parametrize("by_sender", [False, True])
 def test_nobody_makes_an_event_costly_to_find_by_its_relations(
-    app: Flask, alice: Person, bob: Person, room: Room, by_sender: bool
+    app: Application, alice: Person, bob: Person, room: Room, by_sender: bool
 ) -> None:
     room_id = room(alice, bob)
     event_id = alice.send(room_id)

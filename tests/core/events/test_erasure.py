@@ -7,9 +7,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 
 from homebody.core.accounts import accounts
+from homebody.web import Application
 from tests.conftest import PASSWORD, Login, Person
 from tests.helpers import reading
 from tests.helpers.rooms import Json, act
@@ -144,9 +144,9 @@ def test_the_room_keeps_the_name_that_an_erased_user_gave_it(
 
 
 def test_who_is_erased_is_known_after_a_rollback_and_a_restart(
-    app: Flask, make_app: Any, login: Login, alice: Person
+    app: Application, make_app: Any, login: Login, alice: Person
 ) -> None:
-    database = app.extensions["db"]
+    database = app.homeserver.database
     with pytest.raises(ZeroDivisionError), database.write() as tx:
         accounts.mark_deactivated(tx, alice.user_id, erase=True)
         assert alice.user_id in accounts.erased(tx)
@@ -155,7 +155,7 @@ def test_who_is_erased_is_known_after_a_rollback_and_a_restart(
         rolled_back = accounts.erased(tx)
     erase(alice)
 
-    with make_app().extensions["db"].read() as tx:
+    with make_app().homeserver.database.read() as tx:
         after_a_restart = accounts.erased(tx)
 
     assert rolled_back == {}

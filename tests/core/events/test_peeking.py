@@ -9,9 +9,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 from werkzeug.test import TestResponse
 
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.rooms import Json, act, refusal
 
@@ -151,7 +151,7 @@ def test_who_has_knocked_at_an_open_room_looks_in_like_a_stranger(login: Login) 
 
 
 def waiting(
-    app: Flask, person: Person, answers: list[TestResponse], **query: Any
+    app: Application, person: Person, answers: list[TestResponse], **query: Any
 ) -> threading.Thread:
     """A request of the person that waits for events."""
 
@@ -161,12 +161,12 @@ def waiting(
     thread = threading.Thread(target=ask)
     thread.start()
     until = time.monotonic() + 5
-    while len(app.extensions["wakeups"]) == 0 and time.monotonic() < until:
+    while len(app.homeserver.wakeups) == 0 and time.monotonic() < until:
         time.sleep(0.01)
     return thread
 
 
-def test_who_looks_in_waits_for_the_next_event(app: Flask, login: Login) -> None:
+def test_who_looks_in_waits_for_the_next_event(app: Application, login: Login) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = open_room(alice)
     token = room_sync(bob, room_id)["messages"]["end"]
@@ -177,10 +177,10 @@ def test_who_looks_in_waits_for_the_next_event(app: Flask, login: Login) -> None
 
     thread.join(10)
     assert ids(answers[0].get_json()) == [event_id]
-    assert len(app.extensions["wakeups"]) == 0
+    assert len(app.homeserver.wakeups) == 0
 
 
-def test_who_looks_in_when_the_room_closes_is_sent_away(app: Flask, login: Login) -> None:
+def test_who_looks_in_when_the_room_closes_is_sent_away(app: Application, login: Login) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = open_room(alice)
     token = room_sync(bob, room_id)["messages"]["end"]

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask
 
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.rooms import ids
 
@@ -131,13 +131,13 @@ def test_recursion_finds_children_of_children(alice: Person, room: Room) -> None
 
 @pytest.mark.parametrize("direction", ["b", "f"])
 def test_recursion_follows_every_child_however_many_there_are(
-    app: Flask, alice: Person, room: Room, direction: str
+    app: Application, alice: Person, room: Room, direction: str
 ) -> None:
     room_id = room(alice)
     root = alice.send(room_id)
     children = [reply(alice, room_id, root, "m.reference") for _ in range(4)]
     below = [reply(alice, room_id, child, "m.reference") for child in (children[0], children[-1])]
-    with app.extensions["db"].write() as tx:  # more children than anybody would send here
+    with app.homeserver.database.write() as tx:  # more children than anybody would send here
         tx.sql.raw.execute(MANY_CHILDREN, {"root": root, "like": children[1]})
         tx.skip_positions(2000)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from flask import Flask
 from sqlalchemy import text
 
 from homebody.core.events import search, search_index
+from homebody.web import Application
 from tests.conftest import PASSWORD, Login, Person
 from tests.helpers.rooms import Json, refusal
 
@@ -39,9 +39,9 @@ def ids(found: Json) -> list[str]:
     return [result["result"]["event_id"] for result in found["results"]]
 
 
-def indexed(app: Flask) -> int:
+def indexed(app: Application) -> int:
     """How many events are in the index."""
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         return int(tx.sql.execute(text("SELECT count(*) FROM search_index")).scalar_one())
 
 
@@ -148,7 +148,7 @@ def test_encrypted_rooms_are_not_searched(alice: Person, room: Room) -> None:
 
 @pytest.mark.parametrize("is_indexed", [True, False])
 def test_what_is_redacted_is_found_no_more(
-    app: Flask, alice: Person, room: Room, *, is_indexed: bool
+    app: Application, alice: Person, room: Room, *, is_indexed: bool
 ) -> None:
     room_id = room(alice)
     said = alice.send(room_id, "needle")
@@ -288,14 +288,14 @@ def test_results_come_with_their_bundles(alice: Person, room: Room) -> None:
 
 
 def test_the_index_follows_by_itself_and_an_old_database_is_indexed_at_the_first_search(
-    app: Flask, alice: Person, room: Room, monkeypatch: pytest.MonkeyPatch
+    app: Application, alice: Person, room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search_index, "EVERY", 10)
     room_id = room(alice)
     for _ in range(20):
         alice.send(room_id, "hay")
     assert indexed(app) >= 10
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         tx.sql.execute(text("DELETE FROM search_index"))
         tx.sql.execute(text("DELETE FROM search_progress"))
         tx.forget(search_index.PROGRESS, 1)
@@ -385,11 +385,11 @@ def test_thousands_of_hidden_matches_are_told_by_nothing(
     assert look(bob, "needle") == {"count": 0, "highlights": ["needle"], "results": []}
 
 
-def test_what_is_visible_is_looked_up_by_an_index(app: Flask) -> None:
+def test_what_is_visible_is_looked_up_by_an_index(app: Application) -> None:
     values: Json = {"words": "body : x", "visible": "[]", "senders": None, "rank": None}
     values |= {"position": None, "count": 1}
 
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         for query in (search._BY_RANK, search._BY_TIME):  # noqa: SLF001 - it is about the statement
             plan = tx.sql.raw.execute(f"EXPLAIN QUERY PLAN {query}", values).fetchall()
             assert any("SEARCH visible" in row[3] for row in plan), plan

@@ -10,7 +10,6 @@ from typing import Any
 
 import orjson
 import pytest
-from flask import Flask
 
 from homebody.core.events import state
 from homebody.core.timeline import store
@@ -18,6 +17,7 @@ from homebody.core.timeline.store import Draft
 from homebody.spec.events import StateKey
 from homebody.spec.room_versions import VERSIONS
 from homebody.storage.database import Database, Reader
+from homebody.web import Application
 
 ALICE, BOB = "@alice:localhost", "@bob:localhost"
 ROOM = "!room:localhost"
@@ -33,9 +33,9 @@ def happens(db: Database, sender: str, kind: str, key: str, **content: Any) -> i
 
 
 @pytest.fixture
-def positions(app: Flask) -> list[int]:
+def positions(app: Application) -> list[int]:
     """Where Bob has joined, the room has its second name, Bob has left."""
-    db = app.extensions["db"]
+    db = app.homeserver.database
     with db.write() as tx:
         store.create(tx, VERSIONS["11"], Draft(ROOM, ALICE, "m.room.create", {}, state_key=""))
     happens(db, ALICE, state.MEMBER, ALICE, membership="join")
@@ -49,11 +49,11 @@ def positions(app: Flask) -> list[int]:
 
 
 @pytest.fixture
-def tx(app: Flask, positions: list[int]) -> Iterator[Reader]:
+def tx(app: Application, positions: list[int]) -> Iterator[Reader]:
     """A look at the room when all has happened, which finds nothing in the caches."""
     assert positions
-    app.extensions["db"].caches.clear(app.extensions["db"].last_position)
-    with app.extensions["db"].read() as reader:
+    app.homeserver.database.caches.clear(app.homeserver.database.last_position)
+    with app.homeserver.database.read() as reader:
         yield reader
 
 
@@ -89,22 +89,22 @@ def test_an_entry_knows_since_when_it_is_in_force(tx: Reader, positions: list[in
     assert found["m.room.topic", ""].event is None
 
 
-def test_cached_and_read_state_are_the_same(tx: Reader, app: Flask) -> None:
+def test_cached_and_read_state_are_the_same(tx: Reader, app: Application) -> None:
     read = state.current_many(tx, ROOM, KEYS)
-    with app.extensions["db"].read() as later:
+    with app.homeserver.database.read() as later:
         state.current_many(later, ROOM, KEYS)
         cached = state.current_many(later, ROOM, reversed(KEYS))
 
     assert {key: event.event_id for key, event in cached.items()} == {
         key: event.event_id for key, event in read.items()
     }
-    assert app.extensions["db"].caches.of(state.STATE).hits > 0
+    assert app.homeserver.database.caches.of(state.STATE).hits > 0
 
 
-def test_an_entry_is_found_by_its_key_alone(app: Flask) -> None:
+def test_an_entry_is_found_by_its_key_alone(app: Application) -> None:
     asked = {"room_id": ROOM, "position": 1, "keys": orjson.dumps(KEYS).decode()}
 
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         statement = f"EXPLAIN QUERY PLAN {state._ENTRIES_AT_POSITION}"  # noqa: SLF001 - its plan is the subject
         plan = [row[3] for row in tx.sql.raw.execute(statement, asked)]
 

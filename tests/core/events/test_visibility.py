@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from flask import Flask
 from sqlalchemy import insert
 
 from homebody.core.events import client_events, visibility
@@ -19,6 +18,7 @@ from homebody.errors import MatrixError
 from homebody.models.rooms import ForgottenRoom
 from homebody.spec.room_versions import VERSIONS
 from homebody.storage.database import Database, Reader
+from homebody.web import Application
 
 ALICE, BOB, CAROL = "@alice:localhost", "@bob:localhost", "@carol:localhost"
 ROOM = "!room:localhost"
@@ -73,8 +73,8 @@ class Story:
 
 
 @pytest.fixture
-def db(app: Flask) -> Database:
-    database: Database = app.extensions["db"]
+def db(app: Application) -> Database:
+    database: Database = app.homeserver.database
     return database
 
 

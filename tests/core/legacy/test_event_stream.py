@@ -8,8 +8,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.legacy import BOB, become, bodies, events, got, in_room, say
 
@@ -81,7 +81,7 @@ def test_events_of_all_rooms_come_in_the_order_of_time_and_in_pages(alice: Perso
 
 
 def test_a_waiting_request_hears_of_an_invite_at_once(
-    app: Flask, alice: Person, bob: Person
+    app: Application, alice: Person, bob: Person
 ) -> None:
     room_id = alice.create_room()
     answers: list[Json] = []
@@ -90,7 +90,7 @@ def test_a_waiting_request_hears_of_an_invite_at_once(
     )
     waiting.start()
     until = time.monotonic() + 5
-    while len(app.extensions["wakeups"]) == 0 and time.monotonic() < until:
+    while len(app.homeserver.wakeups) == 0 and time.monotonic() < until:
         time.sleep(0.01)
     began = time.monotonic()
 
@@ -101,16 +101,16 @@ def test_a_waiting_request_hears_of_an_invite_at_once(
     assert bodies(answers[0]["chunk"]) == ["@alice:localhost invited @bob:localhost."]
 
 
-def test_a_server_that_stops_answers_who_waits(app: Flask, alice: Person) -> None:
+def test_a_server_that_stops_answers_who_waits(app: Application, alice: Person) -> None:
     answers: list[Json] = []
     waiting = threading.Thread(target=lambda: answers.append(got(alice, "events", timeout=20_000)))
     waiting.start()
     until = time.monotonic() + 5
-    while len(app.extensions["wakeups"]) == 0 and time.monotonic() < until:
+    while len(app.homeserver.wakeups) == 0 and time.monotonic() < until:
         time.sleep(0.01)
     began = time.monotonic()
 
-    app.extensions["wakeups"].close()
+    app.homeserver.wakeups.close()
     waiting.join()
 
     assert time.monotonic() - began < 5

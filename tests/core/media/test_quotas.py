@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
 from werkzeug.test import TestResponse
 
 from homebody.core.media import store
 from homebody.errors import MatrixError
+from homebody.web import Application
 from tests.client_server.test_appservices import BOT, Irc
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers import bridge
@@ -23,7 +23,7 @@ FULL = (403, "M_USER_LIMIT_EXCEEDED")
 
 
 @pytest.fixture
-def app(make_app: MakeApp) -> Flask:
+def app(make_app: MakeApp) -> Application:
     return make_app(**{"quotas.media_bytes": "1000"})
 
 
@@ -64,7 +64,7 @@ def test_a_file_for_an_address_made_before_counts_as_well(login: Login) -> None:
 
 
 def test_a_body_without_a_length_is_cut_where_the_quota_ends(
-    app: Flask, login: Login, tmp_path: Path
+    app: Application, login: Login, tmp_path: Path
 ) -> None:
     alice = login("alice")
     upload(alice, 600)
@@ -72,13 +72,13 @@ def test_a_body_without_a_length_is_cut_where_the_quota_ends(
     body = store.Upload(io.BytesIO(bytes(401)).readinto, "text/plain", None)
 
     with pytest.raises(MatrixError, match="larger than 400 bytes"):
-        store.upload(app.extensions["db"], alice.user_id, body)
+        store.upload(app.homeserver.database, alice.user_id, body)
 
     assert files_on_disk(tmp_path) == before
     assert upload(alice, 400).status_code == 200
 
 
-def test_uploads_at_the_same_time_do_not_share_what_is_left(app: Flask, login: Login) -> None:
+def test_uploads_at_the_same_time_do_not_share_what_is_left(app: Application, login: Login) -> None:
     alice = login("alice")
     begun, go_on = threading.Event(), threading.Event()
 
@@ -88,7 +88,9 @@ def test_uploads_at_the_same_time_do_not_share_what_is_left(app: Flask, login: L
         return 0
 
     body = store.Upload(slowly, "text/plain", None, 800)
-    slow = threading.Thread(target=store.upload, args=(app.extensions["db"], alice.user_id, body))
+    slow = threading.Thread(
+        target=store.upload, args=(app.homeserver.database, alice.user_id, body)
+    )
     slow.start()
     begun.wait(10)
 

@@ -14,11 +14,11 @@ from typing import Any
 import orjson
 import pytest
 import requests
-from flask import Flask
 from PIL import Image
 
 from homebody.core.media import open_graph
 from homebody.core.media.url_previews import MAX_IMAGE_BYTES
+from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.helpers.rooms import refusal
 from tests.helpers.server import ROOT, free_port, start
@@ -56,7 +56,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def app(make_app: MakeApp, site: str) -> Flask:
+def app(make_app: MakeApp, site: str) -> Application:
     requests.get(f"{site}/forget", timeout=5)
     return make_app(outside_allowed="127.0.0.1")
 

@@ -9,10 +9,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
 from homebody.core.profiles import profiles
+from homebody.web import Application
 from tests.conftest import PASSWORD, Login, Person
 from tests.helpers.rooms import refusal
 
@@ -246,17 +246,17 @@ def test_a_room_that_refuses_does_not_stop_the_others(login: Login, room: Rooms)
     assert member(alice, other)["displayname"] == "🍋" * 256
 
 
-def test_many_rooms_are_told_in_several_writes(app: Flask, login: Login, room: Rooms) -> None:
+def test_many_rooms_are_told_in_several_writes(app: Application, login: Login, room: Rooms) -> None:
     alice = login("alice")
     rooms = [room(alice) for _ in range(25)]
     after_each_commit: list[int] = []
 
     def look(_writes: int, _seconds: float) -> None:
-        with app.extensions["db"].read() as tx:
+        with app.homeserver.database.read() as tx:
             count = "SELECT count(*) FROM events WHERE pdu LIKE '%Queen of Hearts%'"
             after_each_commit.append(tx.sql.raw.execute(count).fetchone()[0])
 
-    app.extensions["db"].committed = look
+    app.homeserver.database.committed = look
 
     alice.put(f"{ALICE}/displayname", json={"displayname": "Queen of Hearts"})
 
@@ -267,7 +267,7 @@ def test_many_rooms_are_told_in_several_writes(app: Flask, login: Login, room: R
 
 
 def test_of_several_changes_at_once_all_rooms_get_the_same(
-    app: Flask, login: Login, room: Rooms
+    app: Application, login: Login, room: Rooms
 ) -> None:
     alice = login("alice")
     rooms = [room(alice) for _ in range(30)]
@@ -287,11 +287,11 @@ def test_of_several_changes_at_once_all_rooms_get_the_same(
 
 
 def test_a_change_that_was_interrupted_is_finished_when_it_is_repeated(
-    app: Flask, login: Login, room: Rooms
+    app: Application, login: Login, room: Rooms
 ) -> None:
     alice = login("alice")
     rooms = [room(alice) for _ in range(3)]
-    with app.extensions["db"].write() as tx:  # as far as a server comes that ends then
+    with app.homeserver.database.write() as tx:  # as far as a server comes that ends then
         profiles.put(tx, alice.user_id, "displayname", "Queen of Hearts")
 
     alice.put(f"{ALICE}/displayname", json={"displayname": "Queen of Hearts"})

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from homebody.core.accounts import directory_index
 from homebody.core.profiles import user_directory
+from homebody.web import Application
 from tests.conftest import PASSWORD, ROOT, Login, MakeApp, Person
 from tests.helpers.rooms import act, refusal
 
@@ -218,12 +218,12 @@ def test_what_is_no_search_is_refused(
     assert refusal(alice.post("user_directory/search", json=body)) == expected
 
 
-def test_the_index_is_asked_and_not_everybody(app: Flask, alice: Person) -> None:
-    with app.extensions["db"].write() as tx:
+def test_the_index_is_asked_and_not_everybody(app: Application, alice: Person) -> None:
+    with app.homeserver.database.write() as tx:
         for number in range(300):
             directory_index.put(tx, f"@extra{number}:localhost", None)
     plans: list[str] = []
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         raw = tx.sql.raw
         raw.set_trace_callback(plans.append)
         user_directory.search(tx, alice.user_id, "nobody at", 10)
@@ -249,7 +249,7 @@ def test_the_migration_makes_the_words_of_accounts_that_there_are(
             ('"Robert Ångström Bobby"',),
         )
     migrate(path, "head")
-    with make_app().extensions["db"].write() as tx:
+    with make_app().homeserver.database.write() as tx:
         directory_index.put(tx, "@bob_b:localhost", "Robert Ångström Bobby")
 
     everything = "SELECT word, user_id, is_whole FROM directory_words ORDER BY word"

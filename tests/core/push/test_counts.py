@@ -7,11 +7,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 from sqlalchemy import func, select
 
 from homebody.core.push import counts
 from homebody.models.push import Notification, UnreadCount
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.rooms import Json, act, in_thread, refusal
 
@@ -50,8 +50,8 @@ def add_rule(person: Person, kind: str, rule_id: str, **rule: Any) -> None:
     assert answer.status_code == 200, answer.get_json()
 
 
-def rows(app: Flask, table: Any) -> int:
-    with app.extensions["db"].read() as tx:
+def rows(app: Application, table: Any) -> int:
+    with app.homeserver.database.read() as tx:
         return int(tx.sql.execute(select(func.count()).select_from(table)).scalar_one())
 
 
@@ -394,7 +394,9 @@ def test_a_change_of_the_own_name_leaves_all_notifications_as_they_are(
     assert len(notifications(bob)["notifications"]) == 1
 
 
-def test_who_leaves_or_is_banned_has_nothing_unread(app: Flask, login: Login, room: Room) -> None:
+def test_who_leaves_or_is_banned_has_nothing_unread(
+    app: Application, login: Login, room: Room
+) -> None:
     alice, bob, carol = login("alice"), login("bob"), login("carol")
     room_id = room(alice, bob, carol)
     mention(alice, room_id, bob.user_id, carol.user_id)
@@ -405,7 +407,9 @@ def test_who_leaves_or_is_banned_has_nothing_unread(app: Flask, login: Login, ro
     assert (rows(app, Notification), rows(app, UnreadCount)) == (0, 0)
 
 
-def test_reading_keeps_highlights_and_nothing_else(app: Flask, login: Login, room: Room) -> None:
+def test_reading_keeps_highlights_and_nothing_else(
+    app: Application, login: Login, room: Room
+) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
     highlight = mention(alice, room_id, bob.user_id)
@@ -419,7 +423,7 @@ def test_reading_keeps_highlights_and_nothing_else(app: Flask, login: Login, roo
 
 
 def test_who_never_reads_fills_no_disk(
-    app: Flask, login: Login, room: Room, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)

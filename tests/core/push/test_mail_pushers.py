@@ -9,10 +9,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 
 from homebody.core.accounts import accounts
 from homebody.core.push import mail_notices
+from homebody.web import Application
 from tests.conftest import PASSWORD, Login, MakeApp, Person
 from tests.core.accounts.test_threepids import add
 from tests.helpers import mail_server
@@ -41,7 +41,7 @@ def settings(mailbox: Mailbox) -> dict[str, str]:
 
 
 @pytest.fixture
-def app(make_app: MakeApp, settings: dict[str, str]) -> Iterator[Flask]:
+def app(make_app: MakeApp, settings: dict[str, str]) -> Iterator[Application]:
     with delivering(make_app(**settings)) as app:
         yield app
 
@@ -111,7 +111,7 @@ def test_a_mail_tells_of_all_that_is_unread_after_a_while(
 
 
 def test_the_next_mail_comes_not_too_soon_and_tells_what_is_new(
-    app: Flask, bob: Person, alice: Person, room: Room, mailbox: Mailbox
+    app: Application, bob: Person, alice: Person, room: Room, mailbox: Mailbox
 ) -> None:
     room_id = room(bob, alice)
     bob.send(room_id, "first")
@@ -132,7 +132,7 @@ def test_the_next_mail_comes_not_too_soon_and_tells_what_is_new(
 
 
 def test_who_has_read_it_in_time_gets_no_mail(
-    app: Flask, bob: Person, alice: Person, room: Room, mailbox: Mailbox
+    app: Application, bob: Person, alice: Person, room: Room, mailbox: Mailbox
 ) -> None:
     room_id = room(bob, alice)
     read(alice, room_id, bob.send(room_id))
@@ -144,7 +144,7 @@ def test_who_has_read_it_in_time_gets_no_mail(
 
 
 def test_what_came_after_the_reading_has_its_own_time(
-    app: Flask, bob: Person, alice: Person, room: Room, mailbox: Mailbox
+    app: Application, bob: Person, alice: Person, room: Room, mailbox: Mailbox
 ) -> None:
     room_id = room(bob, alice)
     read(alice, room_id, bob.send(room_id, "was read"))
@@ -162,14 +162,14 @@ def test_what_came_after_the_reading_has_its_own_time(
 def test_a_restart_changes_nothing(
     make_app: MakeApp,
     settings: dict[str, str],
-    app: Flask,
+    app: Application,
     bob: Person,
     alice: Person,
     room: Room,
     mailbox: Mailbox,
 ) -> None:
     room_id = room(bob, alice)
-    app.extensions["delivery"].stop()
+    app.homeserver.delivery.stop()
     bob.send(room_id, "before the restart")
     assert waiting(app) == [("mail", f'["{alice.user_id}","m.email","{ADDRESS}"]')]
 
@@ -183,14 +183,14 @@ def test_a_restart_changes_nothing(
 def test_the_mail_waits_for_a_mail_server_that_is_away(
     make_app: MakeApp,
     settings: dict[str, str],
-    app: Flask,
+    app: Application,
     bob: Person,
     alice: Person,
     room: Room,
     mailbox: Mailbox,
 ) -> None:
     room_id = room(bob, alice)
-    app.extensions["delivery"].stop()
+    app.homeserver.delivery.stop()
     bob.send(room_id, "wait for it")
     with delivering(make_app(**{**settings, "smtp.port": str(free_port())})) as away:
         wait_until(lambda: tries(away) > 0)
@@ -221,10 +221,10 @@ def test_invites_and_encrypted_messages_are_told_without_what_they_say(
 
 
 def test_a_locked_account_gets_no_mail(
-    app: Flask, bob: Person, alice: Person, room: Room, mailbox: Mailbox
+    app: Application, bob: Person, alice: Person, room: Room, mailbox: Mailbox
 ) -> None:
     room_id = room(bob, alice)
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         accounts.set_locked(tx, alice.user_id, is_locked=True)
     bob.send(room_id, "while she is locked out")
     wait_until(lambda: not waiting(app))
@@ -250,14 +250,14 @@ def test_an_invite_tells_nobody_who_else_is_in_the_room(
 def test_an_owner_who_keeps_messages_in_keeps_them_out_of_mails(
     make_app: MakeApp,
     settings: dict[str, str],
-    app: Flask,
+    app: Application,
     bob: Person,
     alice: Person,
     room: Room,
     mailbox: Mailbox,
 ) -> None:
     room_id = room(bob, alice)
-    app.extensions["delivery"].stop()
+    app.homeserver.delivery.stop()
     bob.send(room_id, "between us")
 
     with delivering(make_app(**settings, **{"push.include_content": "false"})):
@@ -268,7 +268,7 @@ def test_an_owner_who_keeps_messages_in_keeps_them_out_of_mails(
 
 
 def test_it_is_listed_deleted_and_gone_with_its_address(
-    bob: Person, alice: Person, room: Room, app: Flask, mailbox: Mailbox
+    bob: Person, alice: Person, room: Room, app: Application, mailbox: Mailbox
 ) -> None:
     listed = alice.get("pushers").get_json()["pushers"]
     room_id = room(bob, alice)
@@ -330,7 +330,7 @@ def test_without_a_mail_server_it_is_refused(make_app: MakeApp, tmp_path: Path) 
 
 
 def test_what_becomes_unread_during_the_last_look_is_not_forgotten(
-    app: Flask,
+    app: Application,
     bob: Person,
     alice: Person,
     room: Room,
@@ -357,10 +357,10 @@ def test_what_becomes_unread_during_the_last_look_is_not_forgotten(
 
 
 def test_an_address_that_takes_no_mail_is_not_pestered(
-    app: Flask, bob: Person, alice: Person, room: Room, mailbox: Mailbox
+    app: Application, bob: Person, alice: Person, room: Room, mailbox: Mailbox
 ) -> None:
     nobody = "nobody@example.org"
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         tx.sql.raw.execute("UPDATE threepids SET address = ?", (nobody,))
     assert alice.post("pushers/set", json=pusher(pushkey=nobody)).status_code == 200
     room_id = room(bob, alice)

@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import jsonschema  # type: ignore[import-untyped]  # it has no types of its own
 import pytest
-from flask import Flask
 
+from homebody.web import Application
 from tests.conftest import PASSWORD, Login, MakeApp, Person
 from tests.helpers.deliveries import delivering, tries, wait_until, waiting
 from tests.helpers.gateway import Gateway, running
@@ -23,7 +23,7 @@ PUBLIC = "https://8.8.8.8/_matrix/push/v1/notify"
 
 
 @pytest.fixture
-def app(make_app: MakeApp) -> Iterator[Flask]:
+def app(make_app: MakeApp) -> Iterator[Application]:
     with delivering(make_app(outside_allowed="127.0.0.1")) as app:
         yield app
 
@@ -304,7 +304,7 @@ def test_without_include_content_the_message_stays_here(
     assert told["sender"] == alice.user_id
 
 
-def person(app: Flask, name: str) -> Person:
+def person(app: Application, name: str) -> Person:
     client = app.test_client()
     body = {"username": name, "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
     session = client.post("/_matrix/client/v3/register", json=body).get_json()
@@ -435,7 +435,7 @@ def test_the_badge_counts_rooms_where_the_owner_wants_that(
 
 
 def test_a_rejected_key_loses_its_pusher(
-    login: Login, room: Room, open_gateway: Gateway, app: Flask
+    login: Login, room: Room, open_gateway: Gateway, app: Application
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
@@ -447,7 +447,7 @@ def test_a_rejected_key_loses_its_pusher(
     keys = open_gateway.wait(
         lambda all_: [it["devices"][0]["pushkey"] for it in all_].count("good") == 3
     )
-    app.extensions["delivery"].stop()
+    app.homeserver.delivery.stop()
 
     assert [it["pushkey"] for it in pushers_of(bob)] == ["good"]
     assert [it["devices"][0]["pushkey"] for it in keys].count("gone-1") == 1
@@ -456,7 +456,7 @@ def test_a_rejected_key_loses_its_pusher(
 
 
 def test_a_gateway_that_was_down_is_told_in_order_when_it_is_back(
-    login: Login, room: Room, gateway: Gateway, app: Flask
+    login: Login, room: Room, gateway: Gateway, app: Application
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
@@ -466,7 +466,7 @@ def test_a_gateway_that_was_down_is_told_in_order_when_it_is_back(
 
     with running(gateway):
         told = gateway.wait(lambda all_: len(all_) >= 3)
-    app.extensions["delivery"].stop()
+    app.homeserver.delivery.stop()
 
     assert [it["event_id"] for it in told] == sent
     assert waiting(app) == []
@@ -480,7 +480,7 @@ def test_a_restart_loses_nothing_that_waits(
         room_id = room(alice, bob)
         set_pusher(bob, gateway.url)
         event_id = alice.send(room_id)
-    app.extensions["db"].close()
+    app.homeserver.database.close()
 
     with running(gateway), delivering(make_app(outside_allowed="127.0.0.1")):
         told = gateway.wait_for(event_id)
@@ -489,7 +489,7 @@ def test_a_restart_loses_nothing_that_waits(
 
 
 def test_what_waits_for_a_pusher_goes_with_it(
-    login: Login, room: Room, gateway: Gateway, app: Flask
+    login: Login, room: Room, gateway: Gateway, app: Application
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
@@ -522,7 +522,7 @@ def test_what_was_read_or_redacted_before_it_could_be_told_is_not_told(
 
 
 def test_a_locked_account_is_pushed_nothing(
-    app: Flask, login: Login, room: Room, open_gateway: Gateway
+    app: Application, login: Login, room: Room, open_gateway: Gateway
 ) -> None:
     alice, bob = login("alice"), login("bob")  # the first is administrator
     room_id = room(alice, bob)
@@ -539,10 +539,10 @@ def test_a_locked_account_is_pushed_nothing(
     assert unsent not in [it.get("event_id") for it in open_gateway.told()]
 
 
-def test_without_pushers_nothing_is_queued(login: Login, room: Room, app: Flask) -> None:
+def test_without_pushers_nothing_is_queued(login: Login, room: Room, app: Application) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
-    app.extensions["delivery"].stop()
+    app.homeserver.delivery.stop()
 
     alice.send(room_id)
 

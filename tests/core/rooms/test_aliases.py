@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from flask import Flask
 
+from homebody.web import Application
 from tests.conftest import Login
 from tests.helpers.rooms import act, refusal, state_of, unchanged
 
@@ -14,7 +14,7 @@ Room = Callable[..., str]
 CATS = "directory/room/%23cats:localhost"
 
 
-def test_an_alias_is_set_resolved_by_anybody_and_removed(app: Flask, login: Login) -> None:
+def test_an_alias_is_set_resolved_by_anybody_and_removed(app: Application, login: Login) -> None:
     alice = login("alice")
     room_id = alice.create_room()
 
@@ -87,7 +87,7 @@ def test_an_administrator_removes_any_alias(login: Login) -> None:
     assert admin.delete(CATS).status_code == 200
 
 
-def test_others_may_not_remove_it(app: Flask, login: Login, room: Room) -> None:
+def test_others_may_not_remove_it(app: Application, login: Login, room: Room) -> None:
     login("admin")
     alice, bob, carol = login("alice"), login("bob"), login("carol")
     room(alice, bob, room_alias_name="cats")
@@ -110,7 +110,7 @@ def test_others_may_not_remove_it(app: Flask, login: Login, room: Room) -> None:
     ],
 )
 def test_an_alias_that_can_not_be_is_refused(
-    app: Flask, login: Login, alias: str, expected: tuple[int, str]
+    app: Application, login: Login, alias: str, expected: tuple[int, str]
 ) -> None:
     alice = login("alice")
     room_id = alice.create_room(room_alias_name="taken")
@@ -121,7 +121,7 @@ def test_an_alias_that_can_not_be_is_refused(
     assert refusal(answer) == expected
 
 
-def test_only_members_name_a_room(app: Flask, login: Login, room: Room) -> None:
+def test_only_members_name_a_room(app: Application, login: Login, room: Room) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice)
 

@@ -6,8 +6,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 
+from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers.rooms import Json, act, membership, refusal, state_of, unchanged
 
@@ -66,7 +66,7 @@ def test_all_of_the_body_of_a_join_goes_into_the_event(login: Login, path: str) 
     assert membership(alice, room_id, bob.user_id) == {**body, "membership": "join"}
 
 
-def test_joining_again_changes_nothing(app: Flask, login: Login) -> None:
+def test_joining_again_changes_nothing(app: Application, login: Login) -> None:
     alice = login("alice")
     room_id = alice.create_room()
 
@@ -76,7 +76,7 @@ def test_joining_again_changes_nothing(app: Flask, login: Login) -> None:
     assert answer.get_json() == {"room_id": room_id}
 
 
-def test_inviting_again_changes_nothing(app: Flask, login: Login) -> None:
+def test_inviting_again_changes_nothing(app: Application, login: Login) -> None:
     alice = login("alice")
     room_id = alice.create_room(invite=[BOB])
 
@@ -109,7 +109,7 @@ def test_one_leaves_or_rejects_an_invite(login: Login, before: str) -> None:
     assert bob.get("joined_rooms").get_json() == {"joined_rooms": []}
 
 
-def test_leaving_twice_changes_nothing(app: Flask, login: Login) -> None:
+def test_leaving_twice_changes_nothing(app: Application, login: Login) -> None:
     alice = login("alice")
     room_id = alice.create_room()
     assert act(alice, room_id, "leave").status_code == 200
@@ -244,7 +244,7 @@ def test_who_is_invited_needs_nobody_to_vouch(login: Login) -> None:
     assert membership(bob, room_id, BOB) == {"membership": "join", "displayname": "bob"}
 
 
-def test_a_client_can_not_choose_who_vouches(app: Flask, login: Login) -> None:
+def test_a_client_can_not_choose_who_vouches(app: Application, login: Login) -> None:
     alice, bob = login("alice"), login("bob")
     space = alice.create_room()
     room_id = room_with_rule(alice, "restricted", space)
@@ -261,7 +261,7 @@ def test_a_client_can_not_choose_who_vouches(app: Flask, login: Login) -> None:
     [None, "x", [None], [{"type": "org.example"}], [{"type": "m.room_membership", "room_id": 5}]],
 )
 def test_conditions_that_nobody_understands_let_nobody_in(
-    app: Flask, login: Login, allow: object
+    app: Application, login: Login, allow: object
 ) -> None:
     alice, bob = login("alice"), login("bob")
     content = {"join_rule": "restricted", "allow": allow}
@@ -319,7 +319,7 @@ def test_member_events_set_as_state_obey_the_same_rules(login: Login) -> None:
     assert membership(alice, room_id, BOB) == {"membership": "leave"}
 
 
-def test_who_blocks_invites_gets_none(app: Flask, login: Login) -> None:
+def test_who_blocks_invites_gets_none(app: Application, login: Login) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = alice.create_room()
     path = f"user/{BOB}/account_data/m.invite_permission_config"
@@ -354,7 +354,7 @@ def test_a_forgotten_room_shows_its_past_no_more(login: Login, room: Any) -> Non
 
 
 @pytest.mark.parametrize("before", ["join", "invite"])
-def test_one_has_to_leave_before_forgetting(app: Flask, login: Login, before: str) -> None:
+def test_one_has_to_leave_before_forgetting(app: Application, login: Login, before: str) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = alice.create_room(invite=[BOB])
     if before == "join":
@@ -388,7 +388,7 @@ def test_one_has_to_leave_before_forgetting(app: Flask, login: Login, before: st
     ],
 )
 def test_an_outsider_changes_nothing(
-    app: Flask, login: Login, verb: str, body: Json, expected: tuple[int, str]
+    app: Application, login: Login, verb: str, body: Json, expected: tuple[int, str]
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = alice.create_room()
@@ -414,7 +414,7 @@ def test_an_outsider_changes_nothing(
     ],
 )
 def test_even_the_creator_can_not_do_this(
-    app: Flask, login: Login, room: Any, verb: str, body: Json, expected: tuple[int, str]
+    app: Application, login: Login, room: Any, verb: str, body: Json, expected: tuple[int, str]
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
@@ -427,7 +427,7 @@ def test_even_the_creator_can_not_do_this(
 
 @pytest.mark.parametrize("verb", ["invite", "kick", "ban", "unban"])
 def test_members_without_power_change_nobody(
-    app: Flask, login: Login, room: Any, verb: str
+    app: Application, login: Login, room: Any, verb: str
 ) -> None:
     alice, bob, carol = login("alice"), login("bob"), login("carol")
     room_id = room(alice, bob, carol)
@@ -453,7 +453,7 @@ def test_members_without_power_change_nobody(
     ],
 )
 def test_a_room_that_is_not_there_is_told_so(
-    app: Flask, login: Login, path: str, expected: tuple[int, str]
+    app: Application, login: Login, path: str, expected: tuple[int, str]
 ) -> None:
     alice = login("alice")
 
@@ -463,7 +463,7 @@ def test_a_room_that_is_not_there_is_told_so(
     assert refusal(answer) == expected
 
 
-def test_one_knocks_only_where_that_is_allowed(app: Flask, login: Login, room: Any) -> None:
+def test_one_knocks_only_where_that_is_allowed(app: Application, login: Login, room: Any) -> None:
     alice, bob = login("alice"), login("bob")
     public, old = room(alice), alice.create_room(room_version="6")
 
@@ -474,7 +474,7 @@ def test_one_knocks_only_where_that_is_allowed(app: Flask, login: Login, room: A
 
 
 @pytest.mark.parametrize("kind", ["joined", "", "JOIN", None, 5, ["join"]])
-def test_an_unknown_membership_is_refused(app: Flask, login: Login, kind: object) -> None:
+def test_an_unknown_membership_is_refused(app: Application, login: Login, kind: object) -> None:
     alice = login("alice")
     room_id = alice.create_room()
 

@@ -11,7 +11,6 @@ from urllib.parse import quote
 import orjson
 import pytest
 from click.testing import CliRunner, Result
-from flask import Flask
 from sqlalchemy import select
 
 from homebody import models
@@ -21,6 +20,7 @@ from homebody.core.rooms import purge
 from homebody.errors import MatrixError
 from homebody.models.rooms import Room
 from homebody.runtime import event_loop
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers import live, server
 from tests.helpers.backups import homebody_apart
@@ -39,19 +39,19 @@ def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def run(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(app: Application, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`run("list")`: `homebody rooms list` beside the server of the test."""
-    monkeypatch.setenv("HOMEBODY_DATA_DIR", str(app.extensions["db"].server.config.data_dir))
+    monkeypatch.setenv("HOMEBODY_DATA_DIR", str(app.homeserver.database.server.config.data_dir))
 
     def start(*words: str) -> Result:
         result = CliRunner().invoke(main, ["rooms", *words])
-        app.extensions["db"].notice_other_writers()
+        app.homeserver.database.notice_other_writers()
         return result
 
     return start
 
 
-def full_room(app: Flask, alice: Person, bob: Person, room: MakeRoom) -> str:
+def full_room(app: Application, alice: Person, bob: Person, room: MakeRoom) -> str:
     """A room that has left something in every table that knows rooms."""
     room_id: str = room(alice, bob, room_alias_name="tea", name="Tea party")
     at = f"rooms/{quote(room_id)}"
@@ -62,18 +62,18 @@ def full_room(app: Flask, alice: Person, bob: Person, room: MakeRoom) -> str:
     bob.put(f"user/{bob.user_id}/rooms/{quote(room_id)}/tags/u.tea", json={})
     bob.post(f"{at}/report/{quote(said)}", json={"reason": "cold"})
     alice.send(alice.create_room(), "needle elsewhere")
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         for statement in (
             "INSERT INTO server_notice_rooms (user_id, room_id) VALUES ('@bob:localhost', ?)",
             "INSERT INTO forgotten_rooms (user_id, room_id) VALUES ('@gone:localhost', ?)",
             "INSERT INTO network_rooms (service_id, network_id, room_id) VALUES ('i', 'n', ?)",
         ):
             tx.sql.raw.execute(statement, (room_id,))
-    search_index.catch_up(app.extensions["db"])
+    search_index.catch_up(app.homeserver.database)
     return room_id
 
 
-def left_of(app: Flask, room_id: str) -> dict[str, int]:
+def left_of(app: Application, room_id: str) -> dict[str, int]:
     """{table: how many of its rows name the room}, of all tables that can name one.
 
     Where it is named by its number, those that are of no other room.
@@ -88,60 +88,60 @@ def left_of(app: Flask, room_id: str) -> dict[str, int]:
         for table in models.all_tables().sorted_tables
         if {"room_id", "room_number"} & {*table.columns.keys()} and table.name not in OWN
     }
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         return {name: len(tx.sql.execute(query).all()) for name, query in queries.items()}
 
 
-def positions_of(app: Flask, room_id: str) -> list[int]:
-    with app.extensions["db"].read() as tx:
+def positions_of(app: Application, room_id: str) -> list[int]:
+    with app.homeserver.database.read() as tx:
         found = tx.sql.raw.execute("SELECT position FROM events WHERE room_id = ?", (room_id,))
         return [position for (position,) in found]
 
 
 def test_nothing_is_left_of_a_purged_room_in_any_table(
-    app: Flask, login: Login, room: MakeRoom
+    app: Application, login: Login, room: MakeRoom
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = full_room(app, alice, bob, room)
     before, positions = left_of(app, room_id), positions_of(app, room_id)
 
-    removed = purge.purge(app.extensions["db"], room_id, is_forced=True)
+    removed = purge.purge(app.homeserver.database, room_id, is_forced=True)
 
     assert {name for name, count in before.items() if count == 0} == set()
     assert left_of(app, room_id) == dict.fromkeys(before, 0)
     assert removed == len(positions) + 2  # two people left
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         indexed = tx.sql.raw.execute("SELECT rowid FROM search_index").fetchall()
     assert not {rowid for (rowid,) in indexed} & set(positions)
     assert indexed != []
 
 
 def test_a_room_with_the_number_of_a_purged_one_has_nothing_else_of_it(
-    app: Flask, login: Login, room: MakeRoom
+    app: Application, login: Login, room: MakeRoom
 ) -> None:
     alice, bob = login("alice"), login("bob")
     purged = room(alice, bob, name="Tea party")
     numbers = "SELECT room_id, number FROM rooms"
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         before = dict(tx.sql.raw.execute(numbers).fetchall())
 
-    purge.purge(app.extensions["db"], purged, is_forced=True)
+    purge.purge(app.homeserver.database, purged, is_forced=True)
     new = room(alice)
 
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         assert dict(tx.sql.raw.execute(numbers).fetchall()) == {new: before[purged]}
     # neither its name nor who had been there
     assert alice.sync()["rooms"]["join"][new]["summary"]["m.heroes"] == []
 
 
-def test_no_cache_knows_a_purged_room(app: Flask, login: Login, room: MakeRoom) -> None:
+def test_no_cache_knows_a_purged_room(app: Application, login: Login, room: MakeRoom) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = full_room(app, alice, bob, room)
     at = f"rooms/{quote(room_id)}"
     event_id = alice.send(room_id)
     token = alice.sync()["next_batch"]
 
-    purge.purge(app.extensions["db"], room_id, is_forced=True)
+    purge.purge(app.homeserver.database, room_id, is_forced=True)
 
     sync = alice.sync(token)
     assert sync["rooms"]["join"] == {}
@@ -155,7 +155,7 @@ def test_no_cache_knows_a_purged_room(app: Flask, login: Login, room: MakeRoom) 
     assert room_id not in [entry["room_id"] for entry in listed]
 
 
-def test_nothing_of_it_is_left_in_memory(app: Flask, login: Login, room: MakeRoom) -> None:
+def test_nothing_of_it_is_left_in_memory(app: Application, login: Login, room: MakeRoom) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = full_room(app, alice, bob, room)
     for person in (alice, bob):
@@ -163,7 +163,7 @@ def test_nothing_of_it_is_left_in_memory(app: Flask, login: Login, room: MakeRoo
         person.get(f"rooms/{quote(room_id)}/messages?dir=b")
     before, positions = cached(app), positions_of(app, room_id)
 
-    purge.purge(app.extensions["db"], room_id, is_forced=True)
+    purge.purge(app.homeserver.database, room_id, is_forced=True)
 
     def knows(entry: tuple[str, Any, Any]) -> bool:
         name, key, value = entry
@@ -186,24 +186,24 @@ def test_nothing_of_it_is_left_in_memory(app: Flask, login: Login, room: MakeRoo
     assert [entry[:2] for entry in cached(app) if knows(entry)] == []
 
 
-def cached(app: Flask) -> list[tuple[str, Any, Any]]:
+def cached(app: Application) -> list[tuple[str, Any, Any]]:
     """(cache, key, value) of everything that is kept in memory."""
     return [
         (cache.name, key, value)
-        for cache in app.extensions["db"].caches.all()
+        for cache in app.homeserver.database.caches.all()
         for key, value in cache.entries()
     ]
 
 
 def test_the_alias_is_free_and_other_rooms_are_as_they_were(
-    app: Flask, login: Login, room: MakeRoom
+    app: Application, login: Login, room: MakeRoom
 ) -> None:
     alice, bob = login("alice"), login("bob")
     other = room(bob, alice)
     said = bob.send(other, "needle")
     room_id = full_room(app, alice, bob, room)
 
-    purge.purge(app.extensions["db"], room_id, is_forced=True)
+    purge.purge(app.homeserver.database, room_id, is_forced=True)
 
     room(alice, room_alias_name="tea")
     body = {"search_categories": {"room_events": {"search_term": "needle"}}}
@@ -212,7 +212,7 @@ def test_the_alias_is_free_and_other_rooms_are_as_they_were(
 
 
 def test_while_people_are_in_it_a_room_stays(
-    app: Flask, login: Login, room: MakeRoom, run: Run
+    app: Application, login: Login, room: MakeRoom, run: Run
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
@@ -232,7 +232,7 @@ def test_while_people_are_in_it_a_room_stays(
 
 
 def test_with_force_users_leave_before_the_room_is_gone(
-    app: Flask, login: Login, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice)
@@ -245,7 +245,7 @@ def test_with_force_users_leave_before_the_room_is_gone(
         seen.append(bob.sync()["rooms"]["invite"])
 
     monkeypatch.setattr(purge, "wait_until_heard", look)
-    purge.purge(app.extensions["db"], room_id, is_forced=True)
+    purge.purge(app.homeserver.database, room_id, is_forced=True)
 
     assert [list(section) for section in seen] == [[room_id], []]
 
@@ -269,7 +269,7 @@ def test_a_waiting_sync_hears_of_the_leave_before_the_room_is_gone(tmp_path: Pat
 
 
 def test_an_interrupted_purge_can_be_asked_for_again(
-    app: Flask, login: Login, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice = login("alice")
     room_id = room(alice)
@@ -277,7 +277,7 @@ def test_an_interrupted_purge_can_be_asked_for_again(
         alice.send(room_id, f"message {number}")
     act(alice, room_id, "leave")
     monkeypatch.setattr(purge, "EVENTS_AT_ONCE", 4)
-    database = app.extensions["db"]
+    database = app.homeserver.database
     breathe = event_loop.breathe
 
     def die() -> None:

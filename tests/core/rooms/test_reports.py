@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 import pytest
 from click.testing import CliRunner, Result
-from flask import Flask
 
 from homebody.cli import main
+from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers.rooms import act, refusal
 
@@ -19,9 +19,9 @@ Room = Callable[..., str]
 
 
 @pytest.fixture
-def command(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def command(app: Application, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """`command("list")`: `homebody reports list` on the server of the test."""
-    monkeypatch.setenv("HOMEBODY_DATA_DIR", str(app.extensions["db"].server.config.data_dir))
+    monkeypatch.setenv("HOMEBODY_DATA_DIR", str(app.homeserver.database.server.config.data_dir))
 
     def run(*arguments: str) -> Result:
         return CliRunner().invoke(main, ["reports", *arguments], catch_exceptions=False)

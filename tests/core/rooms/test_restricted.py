@@ -7,8 +7,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.rooms import Json, act, membership, refusal, state_of, unchanged
 
@@ -33,7 +33,7 @@ def status(person: Person, room_id: str) -> int:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_in_each_version_a_member_of_the_other_room_comes_in(
-    app: Flask, login: Login, room: MakeRoom, version: str
+    app: Application, login: Login, room: MakeRoom, version: str
 ) -> None:
     alice, bob, carol = login("alice"), login("bob"), login("carol")
     room_id = restricted(alice, room(alice, bob), room_version=version)

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from flask import Flask
 
 from homebody.cli import main
+from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.helpers import live, server
 from tests.helpers.gateway import Gateway, running
@@ -27,19 +27,19 @@ Notify = Callable[..., Result]
 
 
 @pytest.fixture
-def app(make_app: MakeApp) -> Flask:
+def app(make_app: MakeApp) -> Application:
     return make_app(server_notices_user="server")
 
 
 @pytest.fixture
-def notify(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Notify:
+def notify(app: Application, monkeypatch: pytest.MonkeyPatch) -> Notify:
     """`notify("alice", "text")`: `homebody notice alice text` beside the server of the test."""
-    monkeypatch.setenv("HOMEBODY_DATA_DIR", str(app.extensions["db"].server.config.data_dir))
+    monkeypatch.setenv("HOMEBODY_DATA_DIR", str(app.homeserver.database.server.config.data_dir))
     monkeypatch.setenv("HOMEBODY_SERVER_NOTICES_USER", "server")
 
     def run(name: str, text: str) -> Result:
         result = CliRunner().invoke(main, ["notice", name, text], catch_exceptions=False)
-        app.extensions["db"].notice_other_writers()
+        app.homeserver.database.notice_other_writers()
         return result
 
     return run

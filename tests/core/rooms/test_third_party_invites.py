@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flask import Flask
 from sqlalchemy import insert
 
 from homebody.models.sign_in import ThreePid
 from homebody.spec import signing
 from homebody.spec.signing import SigningKey
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.rooms import Json, act, membership, refusal, unchanged
 
@@ -90,7 +90,7 @@ def test_who_is_in_already_needs_no_proof(login: Login) -> None:
     ],
     ids=["another key", "another user", "unknown", "another sender", "unsigned", "forged"],
 )
-def test_what_proves_nothing_lets_nobody_in(app: Flask, login: Login, signed: Json) -> None:
+def test_what_proves_nothing_lets_nobody_in(app: Application, login: Login, signed: Json) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = alice.create_room()
     invited_address(alice, room_id)
@@ -139,12 +139,12 @@ def test_a_proof_of_another_shape_is_bad(login: Login, signed: Any) -> None:
 
 
 def test_an_address_is_looked_up_nowhere_not_even_among_those_of_our_own_accounts(
-    app: Flask, login: Login
+    app: Application, login: Login
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = alice.create_room()
     known = {"address": "bob@example.org", "medium": "email", "validated_ts": 1, "added_ts": 1}
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         tx.sql.execute(insert(ThreePid), {**known, "user_id": bob.user_id})
     address = {"id_server": "id.example.org", "id_access_token": "abc", "medium": "email"}
 

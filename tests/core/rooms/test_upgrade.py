@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
@@ -19,6 +18,7 @@ from homebody.models.base import NOW_AND_LATER
 from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
 from homebody.spec.room_versions import VERSIONS
+from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers.cost import steps
 from tests.helpers.rooms import Json, act, membership, refusal, state_of, unchanged
@@ -289,7 +289,7 @@ def test_a_join_rule_that_the_version_does_not_know_becomes_invite(
 
 
 def test_who_may_not_send_a_tombstone_changes_nothing(
-    app: Flask, login: Login, room: Callable[..., str]
+    app: Application, login: Login, room: Callable[..., str]
 ) -> None:
     alice, bob, stranger = login("alice"), login("bob"), login("stranger")
     room_id = room(alice, bob)
@@ -311,7 +311,9 @@ def test_who_may_not_send_a_tombstone_changes_nothing(
         ({"new_version": "12", "additional_creators": ["bob"]}, "M_INVALID_PARAM"),
     ],
 )
-def test_what_makes_no_sense_is_refused(app: Flask, login: Login, body: Json, errcode: str) -> None:
+def test_what_makes_no_sense_is_refused(
+    app: Application, login: Login, body: Json, errcode: str
+) -> None:
     alice = login("alice")
     room_id = alice.create_room()
 
@@ -453,7 +455,7 @@ def test_a_tombstone_that_is_set_again_brings_nothing_again(
 
 
 def test_nobody_makes_a_room_costly_to_join_by_many_tombstones(
-    app: Flask, login: Login, room: Callable[..., str]
+    app: Application, login: Login, room: Callable[..., str]
 ) -> None:
     # each may have 64 KiB, and a join looks for the first of them while nobody else can write
     alice, bob = login("alice"), login("bob")
@@ -526,13 +528,13 @@ def test_the_new_room_comes_by_sync_with_all_it_has(login: Login) -> None:
 
 
 @pytest.fixture
-def commits(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, set[Kept]]]:
+def commits(app: Application, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, set[Kept]]]:
     """{room_id: its state} after each COMMIT: what a crash at that moment would leave."""
     seen: list[dict[str, set[Kept]]] = []
 
     def look(_writes: int, _seconds: float) -> None:
         found: dict[str, set[Kept]] = {}
-        with app.extensions["db"].read() as tx:
+        with app.homeserver.database.read() as tx:
             current = (
                 select(Room.room_id, StateInterval)
                 .join(StateInterval, StateInterval.room_number == Room.number)
@@ -543,7 +545,7 @@ def commits(app: Flask, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, set[K
         seen.append(found)
 
     monkeypatch.setattr(upgrade, "AT_ONCE", 4)
-    app.extensions["db"].committed = look
+    app.homeserver.database.committed = look
     return seen
 
 
@@ -601,7 +603,7 @@ def test_who_upgrades_a_room_with_many_bans_finds_their_own_settings_in_the_new_
 
 
 def test_what_the_last_of_several_writes_refuses_leaves_the_old_room_as_it_was(
-    app: Flask, commits: list[dict[str, set[Kept]]], login: Login
+    app: Application, commits: list[dict[str, set[Kept]]], login: Login
 ) -> None:
     alice = login("alice")
     odd = {"notifications": "none"}  # which new versions don't take
@@ -619,7 +621,7 @@ def test_what_the_last_of_several_writes_refuses_leaves_the_old_room_as_it_was(
 
 
 def test_what_a_crash_interrupts_can_be_asked_for_again(
-    app: Flask,
+    app: Application,
     make_app: MakeApp,
     login: Login,
     tmp_path: Path,
@@ -635,7 +637,7 @@ def test_what_a_crash_interrupts_can_be_asked_for_again(
         shutil.copytree(tmp_path, disks[-1])
 
     monkeypatch.setattr(upgrade, "AT_ONCE", 4)
-    app.extensions["db"].committed = copy
+    app.homeserver.database.committed = copy
     upgraded(alice, room_id)
 
     for disk in disks[:-1]:

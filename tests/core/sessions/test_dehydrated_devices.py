@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flask import Flask
 from werkzeug.test import TestResponse
 
 from homebody.core.encryption import to_device
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.encryption import device_keys, password_of
 from tests.helpers.rooms import Json, everything, refusal, unchanged
@@ -120,7 +120,7 @@ def test_messages_can_be_read_again_until_the_device_goes(login: Login) -> None:
     assert [numbers(answer) for answer in answers] == [[7], [7]]
 
 
-def test_a_new_one_takes_the_place_of_the_old(app: Flask, login: Login) -> None:
+def test_a_new_one_takes_the_place_of_the_old(app: Application, login: Login) -> None:
     alice, bob = login("alice"), login("bob")
     upload(alice, "OLD")
     write(bob, alice, 7, "OLD")
@@ -157,7 +157,7 @@ def test_it_can_be_uploaded_again(login: Login) -> None:
     assert alice.get(DEVICE).get_json()["device_id"] == "DRY"
 
 
-def test_it_ends(app: Flask, login: Login) -> None:
+def test_it_ends(app: Application, login: Login) -> None:
     alice, bob = login("alice"), login("bob")
     upload(alice)
     write(bob, alice, 7)
@@ -180,7 +180,7 @@ def test_it_may_be_ended_like_any_session(login: Login) -> None:
     assert refusal(alice.get(f"{DEVICE}/DRY/events")) == (404, "M_NOT_FOUND")
 
 
-def test_it_takes_no_sessions_place(app: Flask, login: Login) -> None:
+def test_it_takes_no_sessions_place(app: Application, login: Login) -> None:
     alice = login("alice")
 
     with unchanged(app):
@@ -203,7 +203,9 @@ def test_it_takes_no_sessions_place(app: Flask, login: Login) -> None:
         ({"fallback_keys": []}, "M_BAD_JSON"),
     ],
 )
-def test_a_malformed_one_is_refused(app: Flask, login: Login, change: Json, errcode: str) -> None:
+def test_a_malformed_one_is_refused(
+    app: Application, login: Login, change: Json, errcode: str
+) -> None:
     alice = login("alice")
 
     with unchanged(app):
@@ -212,7 +214,7 @@ def test_a_malformed_one_is_refused(app: Flask, login: Login, change: Json, errc
     assert refusal(answer) == (400, errcode)
 
 
-def test_a_very_long_one_is_refused(app: Flask, login: Login) -> None:
+def test_a_very_long_one_is_refused(app: Application, login: Login) -> None:
     alice = login("alice")
     data = {**DATA, "device_pickle": "x" * 70_000}
 
@@ -234,7 +236,7 @@ def test_a_foreign_token_is_refused(login: Login) -> None:
     assert {refusal(answer) for answer in answers} == {(400, "M_INVALID_PARAM")}
 
 
-def test_it_goes_with_the_account(app: Flask, login: Login) -> None:
+def test_it_goes_with_the_account(app: Application, login: Login) -> None:
     alice = login("alice")
     upload(alice)
 

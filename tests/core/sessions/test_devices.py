@@ -7,11 +7,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
 from homebody.core.accounts import last_seen
 from homebody.core.sessions import devices
+from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, Person
 from tests.helpers.rooms import refusal
 
@@ -39,7 +39,7 @@ def test_a_device_tells_when_and_from_where_it_was_last_seen(login: Login) -> No
     assert device["display_name"] is None
 
 
-def test_a_device_that_has_just_logged_in_was_seen(app: Flask, client: FlaskClient) -> None:
+def test_a_device_that_has_just_logged_in_was_seen(app: Application, client: FlaskClient) -> None:
     before = time.time_ns() // 1_000_000
     headers = {"User-Agent": "phone"}
     registered = {"username": "alice", "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
@@ -48,10 +48,11 @@ def test_a_device_that_has_just_logged_in_was_seen(app: Flask, client: FlaskClie
     client.post(V3 + "login", json=login_again, headers=headers)
     alice = Person(client, at_once["user_id"], at_once["access_token"], at_once["device_id"])
 
-    seen = [app.extensions["last_seen"].of(alice.user_id, at_once["device_id"])]
+    seen = app.homeserver.last_seen.of(alice.user_id, at_once["device_id"])
     listed = {it["device_id"]: it for it in alice.get("devices").get_json()["devices"]}
 
-    assert [(it.ip, it.user_agent) for it in seen] == [("127.0.0.1", "phone")]
+    assert seen is not None
+    assert (seen.ip, seen.user_agent) == ("127.0.0.1", "phone")
     assert set(listed) == {at_once["device_id"], "LAPTOP"}
     assert listed["LAPTOP"]["last_seen_ip"] == "127.0.0.1"
     assert before <= listed["LAPTOP"]["last_seen_ts"] <= before + 60_000
@@ -59,18 +60,18 @@ def test_a_device_that_has_just_logged_in_was_seen(app: Flask, client: FlaskClie
 
 @pytest.mark.parametrize("kind", ["user", "guest"])
 def test_a_guest_and_whoever_registers_were_seen(
-    app: Flask, client: FlaskClient, kind: str
+    app: Application, client: FlaskClient, kind: str
 ) -> None:
     body = {"auth": {"type": "m.login.dummy"}}
 
     session = client.post(V3 + f"register?kind={kind}", json=body).get_json()
 
-    assert app.extensions["last_seen"].of(session["user_id"], session["device_id"])
+    assert app.homeserver.last_seen.of(session["user_id"], session["device_id"])
 
 
-def test_what_is_not_known_of_a_device_is_null(app: Flask, login: Login) -> None:
+def test_what_is_not_known_of_a_device_is_null(app: Application, login: Login) -> None:
     alice = login("alice")
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         devices.start_session(tx, alice.user_id, "UNUSED")
 
     (unused,) = (
@@ -86,12 +87,12 @@ def test_what_is_not_known_of_a_device_is_null(app: Flask, login: Login) -> None
     assert alice.get("devices/UNUSED").get_json() == unused
 
 
-def test_being_seen_costs_no_write_but_survives_a_restart(app: Flask, login: Login) -> None:
+def test_being_seen_costs_no_write_but_survives_a_restart(app: Application, login: Login) -> None:
     alice = login("alice")
-    seen: last_seen.LastSeen = app.extensions["last_seen"]
+    seen: last_seen.LastSeen = app.homeserver.last_seen
 
     def written() -> Any:
-        with app.extensions["db"].read() as tx:
+        with app.homeserver.database.read() as tx:
             query = "SELECT last_seen_ip, last_seen_ts FROM devices"
             return tuple(tx.sql.connection.exec_driver_sql(query).one())
 
@@ -105,7 +106,7 @@ def test_being_seen_costs_no_write_but_survives_a_restart(app: Flask, login: Log
 
 
 def test_now_and_then_a_request_starts_the_writing(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice = login("alice")
     later = time.monotonic() + last_seen.WRITE_EVERY_SECONDS
@@ -118,7 +119,7 @@ def test_now_and_then_a_request_starts_the_writing(
     query = "SELECT last_seen_ts FROM devices"
     seen = None
     while seen is None and time.monotonic() < until:
-        with app.extensions["db"].read() as tx:
+        with app.homeserver.database.read() as tx:
             seen = tx.sql.connection.exec_driver_sql(query).scalar_one()
         time.sleep(0.01)
     assert seen is not None
@@ -229,7 +230,7 @@ def test_more_devices_than_sql_takes_parameters_are_no_fault(login: Login) -> No
     [("logout/all", 4), ("delete_devices", 4), ("account/password", 3), ("account/deactivate", 6)],
 )
 def test_many_sessions_end_in_several_writes(
-    app: Flask, login: Login, monkeypatch: pytest.MonkeyPatch, path: str, least: int
+    app: Application, login: Login, monkeypatch: pytest.MonkeyPatch, path: str, least: int
 ) -> None:
     # each may have thousands of keys and messages, and others wait for the write that deletes them
     monkeypatch.setattr(devices, "ENDED_AT_ONCE", 2)
@@ -237,7 +238,7 @@ def test_many_sessions_end_in_several_writes(
     alice = sessions[3]
     ids = [it.device_id for it in sessions]
     writes: list[int] = []
-    app.extensions["db"].committed = lambda number, _seconds: writes.append(number)
+    app.homeserver.database.committed = lambda number, _seconds: writes.append(number)
 
     body = {"auth": PROOF, "devices": ids, "new_password": "another long one"}
     answer = alice.post(path, json=body)

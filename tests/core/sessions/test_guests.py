@@ -7,10 +7,10 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
 from homebody.client_server import guest_access
+from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.helpers.rooms import Json, act, membership, refusal, unchanged
 
@@ -91,13 +91,13 @@ def test_guests_come_where_registration_is_open_or_the_owner_wants_them(
 
 
 def test_the_first_user_becomes_administrator_although_a_guest_was_there_before(
-    app: Flask, guest: Guest, login: Login
+    app: Application, guest: Guest, login: Login
 ) -> None:
     guest()
     alice = login("alice")
     bob = login("bob")
 
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         rows = tx.sql.connection.exec_driver_sql(
             "SELECT user_id FROM accounts WHERE is_admin"
         ).scalars()
@@ -113,7 +113,7 @@ def test_nobody_logs_in_as_a_guest(client: FlaskClient, guest: Guest) -> None:
     assert refusal(answer) == (403, "M_FORBIDDEN")
 
 
-def test_every_path_on_the_list_is_one_of_the_server(app: Flask) -> None:
+def test_every_path_on_the_list_is_one_of_the_server(app: Application) -> None:
     known = set()
     for rule in app.url_map.iter_rules():
         path = "".join("{}" if is_dynamic else part for is_dynamic, part in rule._trace)  # noqa: SLF001 - Werkzeug has no other way to tell the parts
@@ -214,7 +214,7 @@ def test_a_guest_may_search_the_directory_that_anybody_may_list(login: Login, gu
     ],
 )
 def test_everything_else_is_for_users(
-    app: Flask, login: Login, guest: Guest, method: str, path: str, body: Json | None
+    app: Application, login: Login, guest: Guest, method: str, path: str, body: Json | None
 ) -> None:
     alice, visitor = login("alice"), guest()
     room_id = open_room(alice)
@@ -230,7 +230,7 @@ def test_everything_else_is_for_users(
 
 @pytest.mark.parametrize("setting", [None, {"guest_access": "forbidden"}, {}, {"guest_access": 1}])
 def test_a_guest_can_not_join_a_room_that_does_not_say_so(
-    app: Flask, login: Login, guest: Guest, setting: Json | None
+    app: Application, login: Login, guest: Guest, setting: Json | None
 ) -> None:
     alice, visitor = login("alice"), guest()
     state = [] if setting is None else [{"type": GUEST_ACCESS, "content": setting}]
@@ -268,7 +268,7 @@ def test_an_invite_does_not_help_a_guest_into_a_room_without_guests(
     ],
 )
 def test_guests_do_by_state_nothing_that_they_may_not_do_otherwise(
-    app: Flask, login: Login, guest: Guest, user_id: str | None, content: Json
+    app: Application, login: Login, guest: Guest, user_id: str | None, content: Json
 ) -> None:
     visitor = guest()
     rule = {"type": "m.room.join_rules", "content": {"join_rule": "knock"}}
@@ -366,7 +366,7 @@ def test_a_guest_becomes_a_user_and_stays_in_their_rooms(login: Login, guest: Gu
 
 
 def test_one_becomes_a_user_only_once_and_under_ones_own_name(
-    app: Flask, login: Login, guest: Guest
+    app: Application, login: Login, guest: Guest
 ) -> None:
     alice, visitor = login("alice"), guest()
     visitor.get("account/whoami")

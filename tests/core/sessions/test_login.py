@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 from passlib.hash import argon2, bcrypt
 from werkzeug.test import TestResponse
@@ -16,6 +15,7 @@ from homebody.core.sessions import devices
 from homebody.core.sessions import login as login_core
 from homebody.errors import MatrixError
 from homebody.storage.database import Database
+from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp
 from tests.helpers.rooms import refusal
 
@@ -83,7 +83,7 @@ def test_an_unknown_user_and_a_wrong_password_get_the_same_answer(
 def test_an_unknown_or_closed_account_takes_as_long_as_a_wrong_password(
     make_app: MakeApp, name: str
 ) -> None:
-    database: Database = make_app(password_hashing="argon2id").extensions["db"]
+    database: Database = make_app(password_hashing="argon2id").homeserver.database
     hashed = accounts.hash_password(database.server, PASSWORD)
     with database.write() as tx:
         for known in ("alice", "closed"):
@@ -211,10 +211,10 @@ def test_a_deactivated_account_is_refused_as_one_that_never_was(
 
 
 def test_a_locked_user_is_told_so_who_knows_the_password(
-    app: Flask, client: FlaskClient, login: Login
+    app: Application, client: FlaskClient, login: Login
 ) -> None:
     alice = login("alice")
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         tx.sql.connection.exec_driver_sql("UPDATE accounts SET is_locked = 1")
         tx.caches.clear(tx.position)
 
@@ -224,8 +224,8 @@ def test_a_locked_user_is_told_so_who_knows_the_password(
     assert (answer.status_code, answer.get_json()["soft_logout"]) == (401, True)
 
 
-def stored_hash(app: Flask) -> str:
-    with app.extensions["db"].read() as tx:
+def stored_hash(app: Application) -> str:
+    with app.homeserver.database.read() as tx:
         return str(
             tx.sql.connection.exec_driver_sql("SELECT password_hash FROM accounts").scalar_one()
         )
@@ -233,7 +233,7 @@ def stored_hash(app: Flask) -> str:
 
 def test_a_password_hash_of_another_kind_is_renewed_at_login(make_app: MakeApp) -> None:
     app = make_app(password_hashing="argon2id")
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         accounts.create(tx, "@alice:localhost", bcrypt.using(rounds=4).hash(PASSWORD))
 
     assert log_in(app.test_client(), "alice", "guess").status_code == 403
@@ -245,9 +245,9 @@ def test_a_password_hash_of_another_kind_is_renewed_at_login(make_app: MakeApp) 
 
 
 def test_a_short_password_from_before_there_was_a_rule_stays_good(
-    app: Flask, client: FlaskClient
+    app: Application, client: FlaskClient
 ) -> None:
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         accounts.create(tx, "@alice:localhost", bcrypt.using(rounds=4).hash("tea"))
 
     answers = [log_in(client, "alice", "tea") for _ in range(2)]  # the first renews the hash
@@ -257,15 +257,15 @@ def test_a_short_password_from_before_there_was_a_rule_stays_good(
 
 def test_a_long_password_is_wrong_for_a_bcrypt_hash_and_no_fault(make_app: MakeApp) -> None:
     app = make_app()
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         accounts.create(tx, "@alice:localhost", bcrypt.using(rounds=4).hash(PASSWORD))
 
     assert refusal(log_in(app.test_client(), "alice", "x" * 80)) == (403, "M_FORBIDDEN")
 
 
-def test_a_renewed_hash_does_not_bring_an_old_password_back(app: Flask, login: Login) -> None:
+def test_a_renewed_hash_does_not_bring_an_old_password_back(app: Application, login: Login) -> None:
     login("alice")
-    database: Database = app.extensions["db"]
+    database: Database = app.homeserver.database
     with database.read() as tx:
         before = accounts.find(tx, "@alice:localhost")
     assert before is not None
@@ -279,10 +279,10 @@ def test_a_renewed_hash_does_not_bring_an_old_password_back(app: Flask, login: L
 
 
 def test_a_new_password_keeps_out_who_was_under_way_with_the_old_one(
-    app: Flask, login: Login
+    app: Application, login: Login
 ) -> None:
     login("alice")
-    database: Database = app.extensions["db"]
+    database: Database = app.homeserver.database
     proved = login_core.by_password(database, "alice", PASSWORD)
     with database.write() as tx:
         accounts.set_password_hash(tx, "@alice:localhost", "changed meanwhile")

@@ -246,7 +246,7 @@ def test_the_first_account_is_the_administrator(make_app: MakeApp) -> None:
     first = register(client, username="alice").get_json()
     second = register(client, username="bob").get_json()
 
-    admins = app.extensions["db"]
+    admins = app.homeserver.database
     with admins.read() as tx:
         from_tx = tx.sql.connection.exec_driver_sql(
             "SELECT user_id FROM accounts WHERE is_admin"
@@ -256,7 +256,7 @@ def test_the_first_account_is_the_administrator(make_app: MakeApp) -> None:
 
 
 def test_a_closed_server_gives_out_no_accounts(make_app: MakeApp) -> None:
-    with make_app().extensions["db"].write() as tx:
+    with make_app().homeserver.database.write() as tx:
         registration.create(tx, "@bob:localhost", None)
     client = make_app(registration="closed").test_client()
 
@@ -270,7 +270,7 @@ def test_a_closed_server_gives_out_no_accounts(make_app: MakeApp) -> None:
 def with_token(make_app: MakeApp) -> FlaskClient:
     """A server that lets one person in, who has the word."""
     app = make_app(registration="token")
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         registration.add_token(tx, PROOF["token"], uses=1)
     return app.test_client()
 
@@ -301,7 +301,7 @@ def test_a_registration_that_fails_uses_no_token_up(make_app: MakeApp) -> None:
 def test_validity_tells_which_tokens_would_be_taken(make_app: MakeApp) -> None:
     app = make_app(registration="token")
     client = app.test_client()
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         registration.add_token(tx, "good")
         registration.add_token(tx, "old", lifetime_ms=-1)
         registration.add_token(tx, "spent", uses=0)
@@ -426,7 +426,7 @@ def test_tokens_and_passwords_are_nowhere_in_the_database(make_app: MakeApp) -> 
         app.test_client(), username="alice", password=PASSWORD, refresh_token=True
     ).get_json()
 
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         dump = "\n".join(tx.sql.raw.iterdump())
 
     assert "@alice:localhost" in dump

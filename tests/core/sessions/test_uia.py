@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flask import Flask
 from flask.testing import FlaskClient
 
 from homebody.core.sessions import registration, uia
 from homebody.errors import MatrixError, UiaRequiredError
+from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, Person
 from tests.helpers.rooms import refusal
 
@@ -169,10 +169,10 @@ def test_a_session_is_good_for_the_same_user_only(login: Login) -> None:
     assert refusal(answer) == (403, "M_FORBIDDEN")
 
 
-def test_a_session_that_is_too_old_is_not_known(app: Flask, login: Login) -> None:
+def test_a_session_that_is_too_old_is_not_known(app: Application, login: Login) -> None:
     alice = login("alice")
     session = begin(alice)
-    with app.extensions["db"].write() as tx:
+    with app.homeserver.database.write() as tx:
         tx.sql.connection.exec_driver_sql(
             "UPDATE uia_sessions SET created_ts = created_ts - 3600000"
         )
@@ -183,7 +183,7 @@ def test_a_session_that_is_too_old_is_not_known(app: Flask, login: Login) -> Non
     assert rows(app) == 1  # the new one: the old one is gone
 
 
-def test_a_session_ends_with_its_purpose(app: Flask, login: Login) -> None:
+def test_a_session_ends_with_its_purpose(app: Application, login: Login) -> None:
     alice = login("alice")
     session = begin(alice)
 
@@ -192,12 +192,12 @@ def test_a_session_ends_with_its_purpose(app: Flask, login: Login) -> None:
     assert rows(app) == 0
 
 
-def test_nothing_kept_of_a_session_opens_it(app: Flask, login: Login) -> None:
+def test_nothing_kept_of_a_session_opens_it(app: Application, login: Login) -> None:
     alice = login("alice")
     answer = alice.post("account/password", json={"new_password": "tomorrow's secret"})
     session = answer.get_json()["session"]
 
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         dump = "\n".join(tx.sql.raw.iterdump())
 
     assert "POST /_matrix/client/v3/account/password" in dump
@@ -206,9 +206,9 @@ def test_nothing_kept_of_a_session_opens_it(app: Flask, login: Login) -> None:
 
 
 def test_stages_of_a_flow_are_completed_one_after_the_other(
-    app: Flask, client: FlaskClient
+    app: Application, client: FlaskClient
 ) -> None:
-    database = app.extensions["db"]
+    database = app.homeserver.database
     with database.write() as tx:
         registration.add_token(tx, "family")
     token = {"type": registration.TOKEN, "token": "family"}
@@ -236,11 +236,11 @@ def test_stages_of_a_flow_are_completed_one_after_the_other(
     assert done.registration_token == "family"
 
 
-def test_a_fault_that_is_no_wrong_proof_is_told_as_it_is(app: Flask) -> None:
+def test_a_fault_that_is_no_wrong_proof_is_told_as_it_is(app: Application) -> None:
     request = uia.Attempt("POST /x", {"auth": {"type": registration.TOKEN}})
 
     with pytest.raises(MatrixError) as told:
-        uia.require(app.extensions["db"], TWO_STAGES, request)
+        uia.require(app.homeserver.database, TWO_STAGES, request)
 
     assert (told.value.status, told.value.errcode) == (400, "M_MISSING_PARAM")
 
@@ -251,8 +251,8 @@ def test_a_request_without_a_token_is_asked_for_one_first(client: FlaskClient) -
     assert refusal(answer) == (401, "M_MISSING_TOKEN")
 
 
-def rows(app: Flask) -> int:
-    with app.extensions["db"].read() as tx:
+def rows(app: Application) -> int:
+    with app.homeserver.database.read() as tx:
         return int(
             tx.sql.connection.exec_driver_sql("SELECT count(*) FROM uia_sessions").scalar_one()
         )

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 
 from homebody.core.sliding_sync import summaries
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.sliding import Json, ask, bodies, members, state, window
 
@@ -557,7 +557,7 @@ def test_invites_of_ignored_users_are_not_shown_and_go_when_they_are_ignored(log
     assert (later["rooms"], later["lists"]["all"]["count"]) == ({}, 0)
 
 
-def test_relations_are_bundled_where_the_timeline_has_a_gap(app: Flask, login: Login) -> None:
+def test_relations_are_bundled_where_the_timeline_has_a_gap(app: Application, login: Login) -> None:
     alice = login("alice")
     room_id = alice.create_room()
     said = alice.send(room_id, "first draft")

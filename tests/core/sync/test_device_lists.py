@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 import pytest
-from flask import Flask
 
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers import encryption
 from tests.helpers.rooms import Json, act, refusal
@@ -212,7 +212,7 @@ def test_who_comes_and_goes_between_two_answers_is_no_news(login: Login, room: R
     assert news(alice, since) == ([], [])
 
 
-def test_a_waiting_sync_ends_when_keys_change(app: Flask, login: Login, room: Room) -> None:
+def test_a_waiting_sync_ends_when_keys_change(app: Application, login: Login, room: Room) -> None:
     alice, bob = login("alice"), login("bob")
     room(alice, bob)
     since = bob.sync()["next_batch"]
@@ -221,7 +221,7 @@ def test_a_waiting_sync_ends_when_keys_change(app: Flask, login: Login, room: Ro
     answer = bob.sync(since, timeout=20_000)
 
     assert lists(answer) == (names(alice), [])
-    with app.extensions["wakeups"].waiting(bob.user_id) as waiter:
+    with app.homeserver.wakeups.waiting(bob.user_id) as waiter:
         alice.put(f"devices/{alice.device_id}", json={"display_name": "Phone"})
         assert waiter._event.is_set()  # noqa: SLF001 - it has no public look without waiting
 

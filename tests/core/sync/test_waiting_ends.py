@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from flask import Flask
 from werkzeug.test import TestResponse
 
 from homebody.client_server import http, long_poll
 from homebody.errors import MatrixError
+from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, Person
 from tests.helpers.rooms import refusal
 
@@ -79,7 +79,7 @@ def test_what_ends_a_session_ends_its_waiting_request(
 
 
 def test_a_session_that_ends_just_before_the_wait_is_not_waited_for(
-    app: Flask, login: Login
+    app: Application, login: Login
 ) -> None:
     alice = login("alice")
     headers = {"Authorization": f"Bearer {alice.access_token}"}

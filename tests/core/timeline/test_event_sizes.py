@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 import orjson
 import pytest
-from flask import Flask
 from werkzeug.test import TestResponse
 
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.rooms import Json, refusal, unchanged
 
@@ -20,11 +20,13 @@ BOB = "@bob:localhost"
 TOO_LARGE = (413, "M_TOO_LARGE")
 
 
-def while_another_writes(app: Flask, person: Person, *asked: Any, **kwargs: Any) -> TestResponse:
+def while_another_writes(
+    app: Application, person: Person, *asked: Any, **kwargs: Any
+) -> TestResponse:
     """The answer to a request, which must come although nobody else can write."""
     answers: list[TestResponse] = []
     asking = threading.Thread(target=lambda: answers.append(person.request(*asked, **kwargs)))
-    with app.extensions["db"].write():
+    with app.homeserver.database.write():
         asking.start()
         asking.join(10)
         has_waited = asking.is_alive()
@@ -73,7 +75,7 @@ def while_another_writes(app: Flask, person: Person, *asked: Any, **kwargs: Any)
     ],
 )
 def test_what_fits_into_no_event_does_not_wait_for_its_turn(
-    app: Flask, login: Login, method: str, path: str, body: Json
+    app: Application, login: Login, method: str, path: str, body: Json
 ) -> None:
     alice = login("alice")
     room_id = alice.create_room()
@@ -87,7 +89,7 @@ def test_what_fits_into_no_event_does_not_wait_for_its_turn(
     assert refusal(answer) == TOO_LARGE
 
 
-def test_a_body_that_is_larger_still_is_not_even_read(app: Flask, login: Login) -> None:
+def test_a_body_that_is_larger_still_is_not_even_read(app: Application, login: Login) -> None:
     alice = login("alice")
     room_id = quote(alice.create_room())
     path = f"rooms/{room_id}/send/m.room.message/1"

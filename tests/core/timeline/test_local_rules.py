@@ -7,11 +7,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 
 from homebody.spec import signing
 from homebody.spec.room_versions import VERSIONS
 from homebody.spec.signing import SigningKey
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.rooms import Json, act, membership, refusal, state_of, unchanged
 
@@ -43,7 +43,7 @@ def redact(person: Person, room_id: str, event_id: str) -> Any:
 @pytest.mark.parametrize("version", ["10", "11", "12"])
 @pytest.mark.parametrize("state_key", ["", "x", BOB])
 def test_a_state_event_is_no_way_to_redact(
-    app: Flask, login: Login, room: Room, version: str, state_key: str
+    app: Application, login: Login, room: Room, version: str, state_key: str
 ) -> None:
     alice, bob = login("alice"), login("bob")
     levels = ALL_MAY_SET_STATE
@@ -62,7 +62,9 @@ def test_a_state_event_is_no_way_to_redact(
     assert event(alice, room_id, said)["content"]["body"] == "dinner at seven"
 
 
-def test_a_new_room_can_not_begin_with_a_redaction(app: Flask, login: Login, room: Room) -> None:
+def test_a_new_room_can_not_begin_with_a_redaction(
+    app: Application, login: Login, room: Room
+) -> None:
     alice = login("alice")
     said = alice.send(room(alice), "dinner at seven")
     redaction = {"type": "m.room.redaction", "content": {"redacts": said}}
@@ -81,7 +83,7 @@ def test_a_new_room_can_not_begin_with_a_redaction(app: Flask, login: Login, roo
     ],
 )
 def test_what_protects_a_room_is_not_redacted_away(
-    app: Flask, login: Login, event_type: str, content: Json
+    app: Application, login: Login, event_type: str, content: Json
 ) -> None:
     alice = login("alice")
     room_id = alice.create_room()
@@ -97,7 +99,7 @@ def test_what_protects_a_room_is_not_redacted_away(
 
 
 @pytest.mark.parametrize("version", sorted(VERSIONS))
-def test_a_second_create_event_is_bad(app: Flask, login: Login, version: str) -> None:
+def test_a_second_create_event_is_bad(app: Application, login: Login, version: str) -> None:
     alice = login("alice")
     room_id = alice.create_room(room_version=version)
 
@@ -107,7 +109,7 @@ def test_a_second_create_event_is_bad(app: Flask, login: Login, version: str) ->
     assert refusal(answer) == BAD_JSON
 
 
-def test_power_levels_that_name_a_creator_are_bad(app: Flask, login: Login) -> None:
+def test_power_levels_that_name_a_creator_are_bad(app: Application, login: Login) -> None:
     alice = login("alice")
     creators = {"additional_creators": [BOB]}
     room_id = alice.create_room(room_version="12", creation_content=creators)
@@ -135,7 +137,7 @@ def test_who_has_no_power_is_told_so_whatever_they_say(login: Login, room: Room)
 
 @pytest.mark.parametrize("version", ["1", "2", "3", "4", "5"])
 def test_strangers_and_members_without_power_list_no_aliases(
-    app: Flask, login: Login, room: Room, version: str
+    app: Application, login: Login, room: Room, version: str
 ) -> None:
     alice, bob, carol = login("alice"), login("bob"), login("carol")
     room_id = room(alice, bob, room_version=version)
@@ -240,7 +242,7 @@ def test_nobody_is_given_a_name_by_others(login: Login, room: Room, kind: str) -
     "content", [{"membership": "leave"}, {"membership": "leave", "reason": "x"}]
 )
 def test_who_never_was_there_is_not_kicked_by_any_way(
-    app: Flask, login: Login, room: Room, content: Json
+    app: Application, login: Login, room: Room, content: Json
 ) -> None:
     alice, bob, carol = login("alice"), login("bob"), login("carol")
     room_id = room(alice, bob)
@@ -269,7 +271,9 @@ def test_a_ban_is_ended_by_state_too(login: Login, room: Room) -> None:
 # --- what repeats the state
 
 
-def test_who_has_left_does_not_set_the_same_again(app: Flask, login: Login, room: Room) -> None:
+def test_who_has_left_does_not_set_the_same_again(
+    app: Application, login: Login, room: Room
+) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob, power_level_content_override=ALL_MAY_SET_STATE)
     bob.set_state(room_id, "m.room.topic", {"topic": "tea"})
@@ -294,7 +298,9 @@ def test_who_lost_the_power_does_not_set_the_same_again(login: Login, room: Room
     assert refusal(bob.set_state(room_id, "m.room.topic", {"topic": "tea"})) == FORBIDDEN
 
 
-def test_a_leave_that_is_repeated_is_the_same_leave(app: Flask, login: Login, room: Room) -> None:
+def test_a_leave_that_is_repeated_is_the_same_leave(
+    app: Application, login: Login, room: Room
+) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
     leave = {"membership": "leave"}
@@ -324,7 +330,7 @@ def test_a_leave_that_is_repeated_is_the_same_leave(app: Flask, login: Login, ro
     ],
 )
 def test_an_access_control_list_does_not_lock_out_its_own_server(
-    app: Flask, login: Login, content: Json, is_refused: bool
+    app: Application, login: Login, content: Json, is_refused: bool
 ) -> None:
     alice = login("alice")
     room_id = alice.create_room()
@@ -338,7 +344,7 @@ def test_an_access_control_list_does_not_lock_out_its_own_server(
 
 
 @pytest.mark.parametrize("content", [{}, {"algorithm": None}, {"algorithm": 1}, {"a": "b"}])
-def test_encryption_is_not_turned_off(app: Flask, login: Login, content: Json) -> None:
+def test_encryption_is_not_turned_off(app: Application, login: Login, content: Json) -> None:
     alice = login("alice")
     room_id = alice.create_room()
     on = {"algorithm": "m.megolm.v1.aes-sha2"}
@@ -361,7 +367,7 @@ def test_a_room_is_not_replaced_by_itself(login: Login) -> None:
     assert refusal(answer) == BAD_JSON
 
 
-def test_an_event_has_a_type(app: Flask, login: Login) -> None:
+def test_an_event_has_a_type(app: Application, login: Login) -> None:
     alice = login("alice")
 
     with unchanged(app):

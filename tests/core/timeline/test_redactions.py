@@ -9,12 +9,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 from sqlalchemy import Integer, cast, func, select
 
 from homebody.core.timeline import leaving_threads, redactions
 from homebody.models.events import StoredEvent
 from homebody.models.push import Notification, UnreadCount
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers import reading
 from tests.helpers.cost import steps
@@ -187,7 +187,7 @@ def test_what_relates_to_a_redacted_reply_is_unread_in_the_main_timeline(
 
 
 def test_much_that_relates_to_a_redacted_reply_leaves_its_thread_in_several_writes(
-    app: Flask, alice: Person, bob: Person, room: Room, monkeypatch: pytest.MonkeyPatch
+    app: Application, alice: Person, bob: Person, room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 10,000 reactions and edits kept everybody waiting for 300 ms
     monkeypatch.setattr(leaving_threads, "MOVED_AT_ONCE", 3)
@@ -201,7 +201,7 @@ def test_much_that_relates_to_a_redacted_reply_leaves_its_thread_in_several_writ
     last = alice.send(room_id, **relation("org.example.comment", deeper[-1]))
     other = alice.send(room_id, **relation("org.example.comment", stays))
     writes: list[int] = []
-    app.extensions["db"].committed = lambda number, _seconds: writes.append(number)
+    app.homeserver.database.committed = lambda number, _seconds: writes.append(number)
 
     redact(alice, room_id, reply)
 
@@ -279,7 +279,7 @@ def fill(alice: Person, bob: Person, room_id: str) -> list[str]:
 
 @pytest.mark.parametrize("version", ["6", "11", "12"])
 def test_nothing_that_was_derived_from_it_outlives_an_events_redaction(
-    app: Flask, alice: Person, bob: Person, room: Room, version: str
+    app: Application, alice: Person, bob: Person, room: Room, version: str
 ) -> None:
     room_id = room(alice, bob, room_version=version, room_alias_name="mad")
     alice.put(f"directory/list/room/{quote(room_id)}", json={"visibility": "public"})
@@ -307,7 +307,7 @@ def test_nothing_that_was_derived_from_it_outlives_an_events_redaction(
     assert relations_of(app, sent) == {(None, None, None, None, None)}
 
 
-def relations_of(app: Flask, event_ids: list[str]) -> set[tuple[Any, ...]]:
+def relations_of(app: Application, event_ids: list[str]) -> set[tuple[Any, ...]]:
     """What the columns say of how these events relate to others."""
     columns = (
         StoredEvent.relates_to,
@@ -316,7 +316,7 @@ def relations_of(app: Flask, event_ids: list[str]) -> set[tuple[Any, ...]]:
         StoredEvent.edit_of,
         StoredEvent.annotation_key,
     )
-    with app.extensions["db"].read() as tx:
+    with app.homeserver.database.read() as tx:
         rows = tx.sql.execute(select(*columns).where(StoredEvent.event_id.in_(event_ids)))
         return {tuple(row) for row in rows}
 
@@ -343,7 +343,7 @@ def test_a_redaction_without_the_power_undoes_nothing(
 
 @pytest.mark.parametrize("kind", ["reactions", "topics"])
 def test_a_redaction_costs_the_same_whatever_is_beside_the_event(
-    app: Flask, alice: Person, bob: Person, room: Room, kind: str
+    app: Application, alice: Person, bob: Person, room: Room, kind: str
 ) -> None:
     room_id = room(alice, bob)
     targets = [alice.send(room_id) for _ in range(3)]
@@ -369,7 +369,7 @@ def test_a_redaction_costs_the_same_whatever_is_beside_the_event(
 
 @pytest.mark.parametrize("seed", range(5))
 def test_counts_agree_with_the_notifications_whatever_is_redacted(
-    app: Flask, alice: Person, bob: Person, room: Room, seed: int
+    app: Application, alice: Person, bob: Person, room: Room, seed: int
 ) -> None:
     choose = random.Random(seed)  # noqa: S311 - the same course in every run
     room_id = room(alice, bob)
@@ -393,7 +393,7 @@ def test_counts_agree_with_the_notifications_whatever_is_redacted(
         else:
             sent.append(mention(alice, room_id, bob) if kind == "mention" else alice.send(room_id))
 
-        with app.extensions["db"].read() as tx:
+        with app.homeserver.database.read() as tx:
             counted = set(map(tuple, tx.sql.execute(COUNTED)))
             listed = set(map(tuple, tx.sql.execute(LISTED)))
         assert counted == listed

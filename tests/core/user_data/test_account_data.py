@@ -7,9 +7,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 
 from homebody.core.user_data import account_data
+from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.helpers.rooms import Json, refusal, unchanged
 
@@ -38,7 +38,7 @@ def test_what_one_device_keeps_the_other_reads(login: Login) -> None:
     assert laptop.get(COLOUR).get_json() == {"colour": "blue"}
 
 
-def test_another_user_may_neither_read_nor_write_it(app: Flask, login: Login) -> None:
+def test_another_user_may_neither_read_nor_write_it(app: Application, login: Login) -> None:
     login("alice").put(COLOUR, json={"colour": "blue"})
     mallory = login("mallory")
 
@@ -110,7 +110,7 @@ def test_nobody_else_is_told(login: Login, room: Callable[..., str]) -> None:
 
 @pytest.mark.parametrize("event_type", ["m.push_rules", "m.fully_read"])
 def test_what_the_server_manages_cannot_be_set(
-    app: Flask, login: Login, room: Callable[..., str], event_type: str
+    app: Application, login: Login, room: Callable[..., str], event_type: str
 ) -> None:
     alice = login("alice")
     room_id = room(alice)
@@ -136,7 +136,9 @@ def test_push_rules_can_be_read_as_account_data(login: Login) -> None:
     ("body", "errcode"),
     [(b"[]", "M_BAD_JSON"), (b'"blue"', "M_BAD_JSON"), (b"{", "M_NOT_JSON")],
 )
-def test_only_json_objects_are_kept(app: Flask, login: Login, body: bytes, errcode: str) -> None:
+def test_only_json_objects_are_kept(
+    app: Application, login: Login, body: bytes, errcode: str
+) -> None:
     alice = login("alice")
 
     with unchanged(app):
@@ -145,7 +147,7 @@ def test_only_json_objects_are_kept(app: Flask, login: Login, body: bytes, errco
     assert refusal(answer) == (400, errcode)
 
 
-def test_the_room_must_be_a_room(app: Flask, login: Login) -> None:
+def test_the_room_must_be_a_room(app: Application, login: Login) -> None:
     alice = login("alice")
     path = ROOM.format("@bob:localhost", "org.example.x")
 
@@ -155,7 +157,7 @@ def test_the_room_must_be_a_room(app: Flask, login: Login) -> None:
     assert [refusal(answer) for answer in answers] == [(400, "M_INVALID_PARAM")] * 2
 
 
-def test_an_object_that_is_too_large_is_refused(app: Flask, login: Login) -> None:
+def test_an_object_that_is_too_large_is_refused(app: Application, login: Login) -> None:
     alice = login("alice")
 
     with unchanged(app):
@@ -164,7 +166,7 @@ def test_an_object_that_is_too_large_is_refused(app: Flask, login: Login) -> Non
     assert refusal(answer) == (413, "M_TOO_LARGE")
 
 
-def quota(make_app: MakeApp, **quotas: int) -> tuple[Flask, Person]:
+def quota(make_app: MakeApp, **quotas: int) -> tuple[Application, Person]:
     """A server with these quotas, and Alice."""
     app = make_app(**{f"quotas.{name}": str(value) for name, value in quotas.items()})
     body = {"username": "alice", "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
@@ -192,7 +194,7 @@ def test_an_account_has_only_so_many_bytes_of_account_data(make_app: MakeApp) ->
         ]
 
     assert [refusal(answer) for answer in answers] == [(403, "M_USER_LIMIT_EXCEEDED")] * 5
-    assert answers[0].get_json()["info_uri"] == app.extensions["db"].server.config.public_url
+    assert answers[0].get_json()["info_uri"] == app.homeserver.database.server.config.public_url
     assert alice.put(COLOUR, json={"colour": "x" * 50_000}).status_code == 200
     assert alice.put(COLOUR + "2", json={"colour": "x" * 6_000}).status_code == 200
 
@@ -225,7 +227,7 @@ def test_an_account_has_only_so_many_objects_of_account_data(make_app: MakeApp) 
     assert alice.put(f"{COLOUR}0", json={"colour": "red"}).status_code == 200
 
 
-def test_a_type_that_is_too_long_is_refused(app: Flask, login: Login) -> None:
+def test_a_type_that_is_too_long_is_refused(app: Application, login: Login) -> None:
     alice = login("alice")
 
     with unchanged(app):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flask import Flask
 
 from homebody.core.user_data import filters
 from homebody.errors import MatrixError
 from homebody.spec.filters import EVERYTHING
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.rooms import refusal
 
@@ -22,8 +22,8 @@ def alice(login: Login) -> Person:
     return login("alice")
 
 
-def resolve(app: Flask, text: str | None) -> Any:
-    with app.extensions["db"].read() as tx:
+def resolve(app: Application, text: str | None) -> Any:
+    with app.homeserver.database.read() as tx:
         return filters.resolve(tx, "@alice:localhost", text)
 
 
@@ -102,7 +102,9 @@ def test_the_oldest_filter_goes_when_there_are_too_many(
     assert known == [404, 404, 200, 200, 200]
 
 
-def test_a_request_names_a_filter_by_its_id_or_writes_it_out(alice: Person, app: Flask) -> None:
+def test_a_request_names_a_filter_by_its_id_or_writes_it_out(
+    alice: Person, app: Application
+) -> None:
     filter_id = alice.post(ALICE, json=TIMELINE).get_json()["filter_id"]
 
     stored = resolve(app, filter_id)
@@ -113,7 +115,7 @@ def test_a_request_names_a_filter_by_its_id_or_writes_it_out(alice: Person, app:
 
 
 @pytest.mark.parametrize("text", [None, ""])
-def test_a_request_without_a_filter_asks_for_everything(app: Flask, text: str | None) -> None:
+def test_a_request_without_a_filter_asks_for_everything(app: Application, text: str | None) -> None:
     assert resolve(app, text) is EVERYTHING
 
 
@@ -125,7 +127,7 @@ def test_a_request_without_a_filter_asks_for_everything(app: Flask, text: str | 
     ],
     ids=lambda text: ascii(text[:16]),
 )
-def test_a_request_with_what_is_no_filter_is_refused(app: Flask, text: str) -> None:
+def test_a_request_with_what_is_no_filter_is_refused(app: Application, text: str) -> None:
     with pytest.raises(MatrixError) as refused:
         resolve(app, text)
 

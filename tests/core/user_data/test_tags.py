@@ -7,8 +7,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from flask import Flask
 
+from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.rooms import Json, refusal, unchanged
 
@@ -67,7 +67,7 @@ def test_sync_tells_all_tags_of_the_room_that_changed(login: Login, room: Room) 
 
 
 def test_taking_away_what_is_not_there_changes_nothing(
-    app: Flask, login: Login, room: Room
+    app: Application, login: Login, room: Room
 ) -> None:
     alice = login("alice")
     room_id = room(alice)
@@ -79,7 +79,9 @@ def test_taking_away_what_is_not_there_changes_nothing(
 
 
 @pytest.mark.parametrize("order", [1.1, -0.1, "0.5", True, None, [0.5]])
-def test_an_order_is_a_number_from_0_to_1(app: Flask, login: Login, room: Room, order: Any) -> None:
+def test_an_order_is_a_number_from_0_to_1(
+    app: Application, login: Login, room: Room, order: Any
+) -> None:
     alice = login("alice")
     room_id = room(alice)
 
@@ -90,7 +92,7 @@ def test_an_order_is_a_number_from_0_to_1(app: Flask, login: Login, room: Room, 
 
 
 def test_a_long_tag_a_wrong_room_and_another_user_are_refused(
-    app: Flask, login: Login, room: Room
+    app: Application, login: Login, room: Room
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)
