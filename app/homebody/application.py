@@ -15,9 +15,9 @@ from homebody.context import Homeserver
 from homebody.core import server_key
 from homebody.core.accounts.last_seen import LastSeen
 from homebody.core.appservices import files as registrations
+from homebody.core.ephemeral import lifetimes
 from homebody.core.media import files
 from homebody.core.ratelimits import RateLimits
-from homebody.core.sessions import lifetimes
 from homebody.core.sliding_sync.connections import Connections
 from homebody.core.sync.state_sections import LazyMembers
 from homebody.outside.client import Client

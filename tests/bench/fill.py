@@ -217,7 +217,7 @@ def _session(tx: Tx, name: str) -> Session:
 
 def _new_room(tx: Tx, creator: str, name: str) -> str:
     version = creation.version_named(tx.server.config.default_room_version)
-    wish = creation.Wish("public_chat", version, name=name)
+    wish = creation.RoomOptions("public_chat", version, name=name)
     return creation.create_room(tx, creator, wish)[0]
 
 

@@ -79,7 +79,7 @@ def logged_out(tx: Tx, person: Person) -> None:
 
 def locked(tx: Tx, person: Person) -> None:
     accounts.set_locked(tx, person.user_id, is_locked=True)
-    access_tokens.forget_all(tx, person.user_id)
+    access_tokens.drop_cached(tx, person.user_id)
 
 
 def deactivated(tx: Tx, person: Person) -> None:
@@ -89,12 +89,12 @@ def deactivated(tx: Tx, person: Person) -> None:
 
 def suspended(tx: Tx, person: Person) -> None:
     accounts.set_suspended(tx, person.user_id, is_suspended=True)
-    access_tokens.forget_all(tx, person.user_id)
+    access_tokens.drop_cached(tx, person.user_id)
 
 
 def expired(tx: Tx, person: Person) -> None:
     tx.sql.execute(update(AccessToken).values(expires_ts=1))
-    access_tokens.forget_all(tx, person.user_id)
+    access_tokens.drop_cached(tx, person.user_id)
 
 
 @pytest.fixture

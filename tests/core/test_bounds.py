@@ -114,7 +114,7 @@ def test_what_people_do_all_day_leaves_nothing_behind(app: Application, login: L
 def test_who_goes_offline_is_forgotten_when_there_are_too_many(
     app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence, "MAX_PEOPLE", 3)
+    monkeypatch.setattr(presence, "MAX_USERS", 3)
     ephemeral = app.homeserver.ephemeral
     alice = login("alice")
     alice.sync()
@@ -123,8 +123,8 @@ def test_who_goes_offline_is_forgotten_when_there_are_too_many(
         person = login(name)
         person.put(f"presence/{person.user_id}/status", json={"presence": "offline"})
 
-    assert len(ephemeral.people) == 3
-    assert alice.user_id in ephemeral.people
+    assert len(ephemeral.presences) == 3
+    assert alice.user_id in ephemeral.presences
 
 
 def test_the_connections_of_a_rush_are_closed(app: Application) -> None:

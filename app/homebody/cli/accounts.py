@@ -200,7 +200,7 @@ def open_migrated(config: Config) -> Iterator[Database]:
         raise MatrixError(503, "M_UNKNOWN", f"The database can't be used: {error.orig}") from error
 
 
-def find_account(tx: Reader, name: str) -> accounts.Known:
+def find_account(tx: Reader, name: str) -> accounts.AccountInfo:
     """The account that somebody means by a user id or localpart. Raises M_NOT_FOUND."""
     found = accounts.find_by_name(tx, name)
     if found is None:
@@ -208,7 +208,7 @@ def find_account(tx: Reader, name: str) -> accounts.Known:
     return found
 
 
-def find_active_account(tx: Reader, name: str) -> accounts.Known:
+def find_active_account(tx: Reader, name: str) -> accounts.AccountInfo:
     """The same; raises M_USER_DEACTIVATED as well."""
     found = find_account(tx, name)
     if found.deactivated_ts is not None:
@@ -258,7 +258,7 @@ def _localpart(name: str, server_name: str) -> str:
     return localpart
 
 
-def _described(account: accounts.Known) -> Json:
+def _described(account: accounts.AccountInfo) -> Json:
     return {
         "user_id": account.user_id,
         "created_ts": account.created_ts,

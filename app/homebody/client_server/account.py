@@ -82,7 +82,7 @@ def _reset_password(body: Json, wish: ChangePassword) -> None:
     proof = interactive.require_email(body)
     password_hash = accounts.hash_password(context.server(), wish.new_password)
     with context.db().write() as tx:
-        validation.use_up(tx, proof.sid)
+        validation.consume(tx, proof.sid)
         user_id = threepids.owner(tx, proof.address)
         if user_id is None:
             raise errors.threepid_not_found("No account has this address any more")

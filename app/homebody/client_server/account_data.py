@@ -12,7 +12,7 @@ from flask import Blueprint
 from homebody import context, errors
 from homebody.client_server import http
 from homebody.client_server.http import authenticated, must_be_me
-from homebody.core.user_data import account_data, tags
+from homebody.core.user_data import account_data
 from homebody.spec import identifiers
 from homebody.spec.events import Json
 
@@ -68,7 +68,7 @@ def get_room_tags(user_id: str, room_id: str) -> Json:
     """The tags that the user has given the room."""
     _check(user_id, room_id)
     with context.db().read() as tx:
-        return {"tags": tags.get(tx, user_id, room_id)}
+        return {"tags": account_data.tags(tx, user_id, room_id)}
 
 
 @bp.put("/user/<user_id>/rooms/<room_id>/tags/<tag>")
@@ -78,7 +78,7 @@ def set_room_tag(user_id: str, room_id: str, tag: str) -> Json:
     _check(user_id, room_id)
     information = http.json_object()
     with context.db().write() as tx:
-        tags.put(tx, user_id, room_id, tag, information)
+        account_data.put_tag(tx, user_id, room_id, tag, information)
     return {}
 
 
@@ -88,7 +88,7 @@ def delete_room_tag(user_id: str, room_id: str, tag: str) -> Json:
     """Take a tag from the room."""
     _check(user_id, room_id)
     with context.db().write() as tx:
-        tags.remove(tx, user_id, room_id, tag)
+        account_data.remove_tag(tx, user_id, room_id, tag)
     return {}
 
 

@@ -52,7 +52,7 @@ def put_dehydrated_device() -> Json:
     """Keep a new dehydrated device in place of the one before."""
     body = http.json_object()
     checked = http.convert(body, Upload)
-    wish = dehydrated_devices.Wish(
+    wish = dehydrated_devices.Upload(
         checked.device_id,
         body["device_data"],
         body["device_keys"],

@@ -10,7 +10,7 @@ from flask import Blueprint
 
 from homebody import context
 from homebody.client_server import http, interactive
-from homebody.core.sessions import devices, identity
+from homebody.core.sessions import appservice_users, devices
 from homebody.spec.events import Json
 
 bp = Blueprint("devices", __name__)
@@ -64,7 +64,7 @@ def update_device(device_id: str) -> Json | tuple[Json, int]:
         if me.service is None:
             devices.rename(tx, me.user_id, device_id, body.display_name)
             return {}
-        is_new = identity.put_device(tx, me.user_id, device_id, body.display_name)
+        is_new = appservice_users.put_device(tx, me.user_id, device_id, body.display_name)
     return {}, 201 if is_new else 200
 
 

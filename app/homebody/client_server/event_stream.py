@@ -15,9 +15,8 @@ from homebody.client_server import http, long_poll
 from homebody.core.ephemeral import presence
 from homebody.core.events import encoding
 from homebody.core.legacy import event_stream, initial_sync
-from homebody.core.legacy.event_stream import News
-from homebody.core.legacy.initial_sync import KnownRoom
-from homebody.core.rooms.previews import Preview
+from homebody.core.legacy.event_stream import Chunk
+from homebody.core.legacy.initial_sync import Preview, RoomInfo
 from homebody.core.sync import tokens
 from homebody.core.sync.tokens import SyncToken
 from homebody.core.user_data import account_data
@@ -47,7 +46,7 @@ def get_events() -> Json:
     with context.db().read() as tx:
         start = tokens.parse(begin, tx.position).position if begin else tx.position
 
-    def look() -> tuple[News, list[orjson.Fragment]]:
+    def look() -> tuple[Chunk, list[orjson.Fragment]]:
         with context.db().read() as tx:
             news = _news(tx, me.user_id, room_id, start)
             return news, encoding.encode_all(tx, me, news.events)
@@ -83,13 +82,13 @@ def initial_sync_() -> Json:
         }
 
 
-def _news(tx: Reader, user_id: str, room_id: str | None, start: int) -> News:
+def _news(tx: Reader, user_id: str, room_id: str | None, start: int) -> Chunk:
     if room_id is None:
         return event_stream.since(tx, user_id, start, MAX_NEWS, filters.EVERY_ROOM_EVENT)
     return event_stream.peek(tx, user_id, room_id, start, MAX_NEWS)
 
 
-def _room(tx: Reader, room: KnownRoom) -> Json:
+def _room(tx: Reader, room: RoomInfo) -> Json:
     shown: Json = {"room_id": room.room_id, "membership": room.membership}
     if room.invite is not None:
         shown["invite"] = encoding.encode(tx, http.requester(), room.invite)

@@ -20,7 +20,7 @@ from homebody import context, errors
 from homebody.client_server import guest_access, suspension
 from homebody.core import ratelimits
 from homebody.core.accounts import access_tokens, accounts
-from homebody.core.sessions import identity
+from homebody.core.sessions import appservice_users
 from homebody.core.sync import tokens
 from homebody.errors import MatrixError
 from homebody.spec import canonical_json
@@ -166,7 +166,9 @@ def _who_has(token: str, *, may_be_locked: bool = False) -> Requester:
     # its name before version 1.17, which bridges still send
     device_id = query.get("device_id") or query.get("org.matrix.msc3202.device_id")
     user_id = query.get("user_id")
-    return identity.act_as(context.db(), service, user_id, device_id, may_be_locked=may_be_locked)
+    return appservice_users.act_as(
+        context.db(), service, user_id, device_id, may_be_locked=may_be_locked
+    )
 
 
 def _service() -> Service | None:
@@ -200,7 +202,7 @@ def check_still_valid() -> None:
     Raises M_UNKNOWN_TOKEN when it was revoked meanwhile, M_USER_LOCKED, M_USER_SUSPENDED.
     """
     who = requester()
-    if who.service is None and access_tokens.is_as_good(context.db(), who):
+    if who.service is None and access_tokens.is_still_valid(context.db(), who):
         return
     _keep_requester(_who_has(access_token() or "", may_be_locked=g.may_be_locked))
 
@@ -216,15 +218,15 @@ def admit(tx: Tx) -> None:
     if who is None:
         return
     if who.service is not None:
-        _keep_requester(identity.act_again(tx, who, may_be_locked=g.may_be_locked))
-    elif not access_tokens.is_as_good(tx, who):
-        again = access_tokens.authenticate_again(tx, who, may_be_locked=g.may_be_locked)
+        _keep_requester(appservice_users.refresh_requester(tx, who, may_be_locked=g.may_be_locked))
+    elif not access_tokens.is_still_valid(tx, who):
+        again = access_tokens.reauthenticate(tx, who, may_be_locked=g.may_be_locked)
         _keep_requester(again)
     if "proved" in g:
-        accounts.must_still_have(tx, g.proved)
+        accounts.check_password_unchanged(tx, g.proved)
 
 
-def rely_on(proved: accounts.Known) -> None:
+def rely_on(proved: accounts.AccountInfo) -> None:
     """Let the writes of this request happen only while the account has the password it had then.
 
     A check takes its time, and hashing a new one again: whoever was under way with an old password
@@ -400,7 +402,11 @@ def raw_body(max_bytes: int) -> bytes:
     if len(body) >= MIB:  # parsing takes time on the event loop: so large bodies count as many
         _count_change(who, len(body) // MIB)
     # The body may have come slowly, and not every view writes. A service's token can't end.
-    if who is not None and who.service is None and not access_tokens.is_as_good(context.db(), who):
+    if (
+        who is not None
+        and who.service is None
+        and not access_tokens.is_still_valid(context.db(), who)
+    ):
         check_still_valid()
     return body
 

@@ -29,7 +29,7 @@ from homebody.core.ephemeral import presence
 from homebody.core.events import history, members, state
 from homebody.core.events.history import Page
 from homebody.core.legacy import event_stream
-from homebody.core.legacy.event_stream import KnownRoom, Stretch
+from homebody.core.legacy.event_stream import PageRange, RoomInfo
 from homebody.core.rooms import state_events
 from homebody.core.sessions import registration as registration_rules
 from homebody.core.sync import tokens
@@ -176,7 +176,7 @@ def get_events() -> Json:
         return long_poll.first(me.user_id, timeout_ms, look, lambda found: bool(found["chunk"]))
 
 
-def _room(tx: Reader, room: KnownRoom) -> Json:
+def _room(tx: Reader, room: RoomInfo) -> Json:
     shown: Json = {"membership": room.membership, "room_id": room.room_id}
     if room.inviter is not None:
         shown["inviter"] = room.inviter
@@ -194,15 +194,15 @@ def _chunk(tx: Reader, page: Page) -> Json:
     }
 
 
-def _stretch(tx: Reader) -> Stretch:
+def _stretch(tx: Reader) -> PageRange:
     """What from, to and limit ask for: unless they say otherwise the newest, in order of time."""
     limit = http.query_integer("limit", 0, cap=history.MAX_LIMIT) or history.MAX_LIMIT
     begin = request.args.get("from")
     if begin is None and "to" not in request.args:
-        return Stretch(tx.position, 0, limit, is_turned=True)
+        return PageRange(tx.position, 0, limit, is_turned=True)
     start = _position(tx, START if begin is None else begin)
     stop = _position(tx, request.args.get("to", START if begin == END else END))
-    return Stretch(start, stop, limit)
+    return PageRange(start, stop, limit)
 
 
 def _position(tx: Reader, text: str) -> int:

@@ -12,7 +12,7 @@ from homebody import context, errors
 from homebody.client_server import http, interactive
 from homebody.core import well_known
 from homebody.core.accounts import access_tokens, accounts, login_tokens
-from homebody.core.sessions import devices, identity, login
+from homebody.core.sessions import appservice_users, devices, login
 from homebody.spec.events import Json
 
 bp = Blueprint("login", __name__)
@@ -52,7 +52,7 @@ def get_login_flows() -> Json:
     if "/client/r0/" not in (request.environ.get("RAW_URI") or request.environ["REQUEST_URI"]):
         flows.append({"type": TOKEN, "get_login_token": True})
     if context.server().appservices:
-        flows.append({"type": identity.TYPE})
+        flows.append({"type": appservice_users.TYPE})
     return {"flows": flows}
 
 
@@ -66,9 +66,11 @@ def log_in() -> Json:
     """
     body = http.json_object()
     wish = http.convert(body, Login)
-    if wish.type == identity.TYPE:
+    if wish.type == appservice_users.TYPE:
         return _log_in_for_service(body, wish)
-    session = login.Wish(wish.device_id, wish.initial_device_display_name, wish.refresh_token)
+    session = login.SessionRequest(
+        wish.device_id, wish.initial_device_display_name, wish.refresh_token
+    )
     if wish.type == PASSWORD:
         answer = _by_password(body, wish, session)
     elif wish.type == TOKEN:
@@ -83,7 +85,7 @@ def _complete(session: Json) -> Json:
     return {**http.logged_in(session), "well_known": well_known.client(context.server().config)}
 
 
-def _by_password(body: Json, wish: Login, session: login.Wish) -> Json:
+def _by_password(body: Json, wish: Login, session: login.SessionRequest) -> Json:
     name = login.name_of(context.db(), body)
     if name is None or wish.password is None:
         raise errors.missing_param("identifier and password are needed")
@@ -92,7 +94,7 @@ def _by_password(body: Json, wish: Login, session: login.Wish) -> Json:
         return login.begin(tx, proved, session)
 
 
-def _by_token(wish: Login, session: login.Wish) -> Json:
+def _by_token(wish: Login, session: login.SessionRequest) -> Json:
     """A session by a token that another device of the user has asked for.
 
     Spec: client-server-api#post_matrixclientv1loginget_token
@@ -114,13 +116,15 @@ def _log_in_for_service(body: Json, wish: Login) -> Json:
     service, name = http.appservice(), login.name_of(context.db(), body)
     if name is None:
         raise errors.missing_param("identifier is missing")
-    session = login.Wish(wish.device_id, wish.initial_device_display_name, wish.refresh_token)
+    session = login.SessionRequest(
+        wish.device_id, wish.initial_device_display_name, wish.refresh_token
+    )
     with context.db().write() as tx:
-        answer = identity.log_in(tx, service, name, session)
+        answer = appservice_users.log_in(tx, service, name, session)
     return _complete(answer)
 
 
-def _prove(name: str, password: str) -> accounts.Known:
+def _prove(name: str, password: str) -> accounts.AccountInfo:
     """The account of who gave the right password. Raises M_LIMIT_EXCEEDED, and as by_password()."""
     limits, account = context.rate_limits(), login.account_key(context.server().name, name)
     with http.logging_refusals(account):

@@ -11,7 +11,7 @@ from flask import Blueprint, request
 from homebody import context
 from homebody.client_server import event_stream, http
 from homebody.core.events import client_view, encoding, history
-from homebody.core.rooms import previews
+from homebody.core.legacy import initial_sync
 from homebody.core.sync.tokens import SyncToken
 from homebody.core.user_data import filters
 from homebody.spec.events import Json
@@ -113,7 +113,7 @@ def room_initial_sync(room_id: str) -> Json:
     """What a room is like, for who looks at it without being in it."""
     limit = http.query_integer("limit", 10, cap=history.MAX_LIMIT)
     with context.db().read() as tx:
-        found = previews.preview(tx, http.requester().user_id, room_id, limit)
+        found = initial_sync.preview(tx, http.requester().user_id, room_id, limit)
         answer = {"room_id": room_id, **event_stream.described(tx, found)}
     # the answer is older than knocking, and has no word for it
     if found.membership not in {None, "knock"}:

@@ -10,8 +10,8 @@ from flask import Blueprint, request
 
 from homebody import context, errors
 from homebody.client_server import http, interactive
-from homebody.core.accounts import access_tokens, accounts, terms, threepids
-from homebody.core.sessions import guests, identity, login, registration
+from homebody.core.accounts import access_tokens, accounts, threepids
+from homebody.core.sessions import appservice_users, login, registration
 from homebody.spec.events import Json
 
 bp = Blueprint("registration", __name__)
@@ -43,7 +43,7 @@ def register() -> Json:
     Spec: client-server-api#post_matrixclientv3register
     """
     body = http.json_object()
-    if body.get("type") == identity.TYPE:
+    if body.get("type") == appservice_users.TYPE:
         return _register_for_service(body)
     if _is_for_guest():
         return _register_guest(body)
@@ -61,7 +61,7 @@ def register_by(body: Json) -> Json:
     flows = registration.flows(server.config)
     guest = None
     if wish.guest_access_token is not None:
-        guest = guests.by_token(context.db(), wish.username, wish.guest_access_token)
+        guest = registration.guest_by_token(context.db(), wish.username, wish.guest_access_token)
     else:
         with context.db().read() as tx:
             registration.free_user_id(tx, wish.username)  # before the proof, as the spec wants it
@@ -74,16 +74,18 @@ def register_by(body: Json) -> Json:
     with context.db().write() as tx:
         guest_id = None
         if guest is not None:  # the guest may have logged out during the proof
-            guest_id = access_tokens.authenticate_again(tx, guest).user_id
+            guest_id = access_tokens.reauthenticate(tx, guest).user_id
         user_id = registration.register(
             tx, wish.username, password_hash, token=proof.registration_token, guest=guest_id
         )
-        terms.accept(tx, user_id)
+        registration.accept_terms(tx, user_id)
         if proof.email is not None:
             threepids.add(tx, user_id, proof.email)
         if wish.inhibit_login:
             return {"user_id": user_id, "home_server": server.name}
-        session = login.Wish(wish.device_id, wish.initial_device_display_name, wish.refresh_token)
+        session = login.SessionRequest(
+            wish.device_id, wish.initial_device_display_name, wish.refresh_token
+        )
         answer = login.start_session(tx, user_id, session)
     return http.logged_in(answer)
 
@@ -126,10 +128,12 @@ def _register_for_service(body: Json) -> Json:
     if wish.username is None:
         raise errors.missing_param("username is missing")
     with context.db().write() as tx:
-        user_id = identity.register(tx, service, wish.username)
+        user_id = appservice_users.register(tx, service, wish.username)
         if wish.inhibit_login:
             return {"user_id": user_id, "home_server": tx.server.name}
-        session = login.Wish(wish.device_id, wish.initial_device_display_name, wish.refresh_token)
+        session = login.SessionRequest(
+            wish.device_id, wish.initial_device_display_name, wish.refresh_token
+        )
         answer = login.start_session(tx, user_id, session)
     return http.logged_in(answer)
 
@@ -149,7 +153,7 @@ def _register_guest(body: Json) -> Json:
     context.rate_limits().check("rc_registration", http.address_key())
     wish = http.convert(body, RegisterGuest)
     with context.db().write() as tx:
-        user_id = guests.register(tx)
-        session = login.Wish(display_name=wish.initial_device_display_name)
+        user_id = registration.register_guest(tx)
+        session = login.SessionRequest(display_name=wish.initial_device_display_name)
         answer = login.start_session(tx, user_id, session)
     return http.logged_in(answer)

@@ -12,7 +12,7 @@ from homebody import context
 from homebody.client_server import http
 from homebody.client_server.http import authenticated, requester
 from homebody.core.rooms import aliases, appservice_queries
-from homebody.core.sessions import identity
+from homebody.core.sessions import appservice_users
 from homebody.spec.events import Json
 
 bp = Blueprint("room_aliases", __name__)
@@ -30,7 +30,7 @@ def set_room_alias(room_alias: str) -> Json:
     """Let an alias name a room."""
     context.rate_limits().check("rc_message", requester().user_id)
     body = http.body_as(Target)
-    identity.check_alias(context.server(), room_alias, requester().service)
+    appservice_users.check_alias(context.server(), room_alias, requester().service)
     with context.db().write() as tx:
         aliases.create(tx, room_alias, body.room_id, requester().user_id)
     return {}
@@ -56,7 +56,7 @@ def get_room_id_by_alias(room_alias: str) -> Json:
 @authenticated
 def delete_room_alias(room_alias: str) -> Json:
     """Take an alias away."""
-    identity.check_alias(context.server(), room_alias, requester().service)
+    appservice_users.check_alias(context.server(), room_alias, requester().service)
     with context.db().write() as tx:
         aliases.remove(tx, room_alias, requester())
     return {}

@@ -42,8 +42,10 @@ def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") 
             tx, room_id, requester().user_id, event_type, state_key, content, ts
         )
         is_tombstone = (event_type, state_key) == personal_settings.TOMBSTONE
-        waiting = personal_settings.waiting_for(tx, room_id, before) if is_tombstone else []
-    personal_settings.follow(context.db(), room_id, waiting)
+        waiting = (
+            personal_settings.members_of_replacement(tx, room_id, before) if is_tombstone else []
+        )
+    personal_settings.copy_for_users(context.db(), room_id, waiting)
     return {"event_id": event_id}
 
 

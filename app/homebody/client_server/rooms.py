@@ -16,7 +16,7 @@ from homebody.client_server import http
 from homebody.client_server.http import authenticated, requester
 from homebody.core.events import state
 from homebody.core.rooms import appservice_queries, creation, third_party_invites
-from homebody.core.sessions import identity
+from homebody.core.sessions import appservice_users
 from homebody.spec.events import Json
 
 bp = Blueprint("rooms", __name__)
@@ -70,11 +70,11 @@ def create_room() -> Json:
     _check_limits(invited)
     if body.room_alias_name is not None:
         wanted = f"#{body.room_alias_name}:{context.server().name}"
-        identity.check_alias(context.server(), wanted, requester().service)
+        appservice_users.check_alias(context.server(), wanted, requester().service)
     appservice_queries.ensure_users(context.db(), invited)
     version = body.room_version or context.server().config.default_room_version
     is_public = body.visibility == "public"
-    wish = creation.Wish(
+    wish = creation.RoomOptions(
         preset=body.preset or ("public_chat" if is_public else "private_chat"),
         version=creation.version_named(version),
         alias_localpart=body.room_alias_name,

@@ -1,6 +1,6 @@
 """POST /_synapse/admin/v1/register: accounts for tools that know the server's secret.
 
-See core/accounts/shared_secret.py.
+See core/sessions/shared_secret.py.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from flask import Blueprint
 
 from homebody import context, errors
 from homebody.client_server import http
-from homebody.core.accounts import accounts, shared_secret
-from homebody.core.sessions import login, registration
+from homebody.core.accounts import accounts
+from homebody.core.sessions import login, registration, shared_secret
 from homebody.spec.events import Json
 
 bp = Blueprint("shared_secret", __name__, url_prefix="/_synapse/admin/v1")
@@ -41,7 +41,7 @@ def register() -> Json:
     """Make an account and log in to it. Raises M_FORBIDDEN for a wrong HMAC."""
     secret = _secret()
     body = http.body_as(Register)
-    application = shared_secret.Application(
+    application = shared_secret.RegistrationRequest(
         body.nonce, body.username, body.password, body.mac, body.admin, body.user_type
     )
     with http.logging_refusals(body.username):
@@ -49,7 +49,7 @@ def register() -> Json:
     password_hash = accounts.hash_password(context.server(), body.password)
     with context.db().write() as tx:
         user_id = registration.register(tx, body.username, password_hash, is_admin=body.admin)
-        answer = login.start_session(tx, user_id, login.Wish())
+        answer = login.start_session(tx, user_id, login.SessionRequest())
     return http.logged_in(answer)
 
 

@@ -218,7 +218,9 @@ def _request_token(purpose: validation.Purpose, body: RequestToken) -> Json:
     """`sid`, once the mail is on its way. Raises M_THREEPID_IN_USE, M_THREEPID_NOT_FOUND."""
     address = threepids.canonical(body.email)
     wish = validation.checked(
-        validation.Wish(purpose, address, body.client_secret, body.send_attempt, body.next_link)
+        validation.TokenRequest(
+            purpose, address, body.client_secret, body.send_attempt, body.next_link
+        )
     )
     context.rate_limits().check("rc_3pid_validation", http.address_key())
     context.rate_limits().check("rc_3pid_validation", address)
@@ -231,7 +233,7 @@ def _request_token(purpose: validation.Purpose, body: RequestToken) -> Json:
             raise errors.threepid_not_found("No account has this address")
         raise errors.threepid_in_use()
     compose = _Mail(purpose, address, owner, is_good=is_good)
-    return {"sid": validation.request(context.db(), wish, compose, is_good=is_good)}
+    return {"sid": validation.send_token(context.db(), wish, compose, can_validate=is_good)}
 
 
 def _add(body: Json, credentials: Credentials) -> Json:

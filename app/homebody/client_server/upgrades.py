@@ -35,5 +35,5 @@ def upgrade_room(room_id: str) -> Json:
     version = creation.version_named(body.new_version)
     user_id = requester().user_id
     context.rate_limits().check("rc_room_creation", user_id)
-    wish = upgrade.Wish(user_id, room_id, version, body.additional_creators or ())
+    wish = upgrade.UpgradeRequest(user_id, room_id, version, body.additional_creators or ())
     return {"replacement_room": upgrade.upgrade(context.db(), wish)}

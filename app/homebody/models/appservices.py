@@ -10,7 +10,7 @@ from homebody.models.base import Base
 class AppserviceUser(Base):
     """A user whom a service has made: nobody's own account.
 
-    Written by core/sessions/identity.py.
+    Written by core/sessions/appservice_users.py.
     """
 
     __tablename__ = "appservice_users"

@@ -23,7 +23,7 @@ class DirectoryWord(Base):
 
 
 class AcceptedTerms(Base):
-    """A document that somebody has agreed to. Written by core/accounts/terms.py."""
+    """A document that somebody has agreed to. Written by core/sessions/registration.py."""
 
     __tablename__ = "accepted_terms"
     user_id: Mapped[str] = mapped_column(primary_key=True)

@@ -298,7 +298,7 @@ class Database:
         self.committed: Committed = _uncounted
         """What metrics.py wants to be told of each COMMIT: how many writes, how many seconds."""
         self.departed: Departed = _unheard
-        """Set by core/sessions/lifetimes.py: (user_id, room_id left, ids of sessions that ended).
+        """Set by core/ephemeral/lifetimes.py: (user_id, room_id left, ids of sessions that ended).
 
         Without a user: another process has written, and anybody may have departed.
         """

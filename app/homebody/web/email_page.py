@@ -25,7 +25,7 @@ def show() -> Response:
     sid, token = request.args.get("sid", ""), request.args.get("token", "")
     try:
         with context.db().read() as tx:
-            opened = validation.look_at(tx, sid, token)
+            opened = validation.open_link(tx, sid, token)
     except MatrixError as error:
         return _problem(error)
     return pages.page("email.html", address=opened.address, sid=sid, token=token)

@@ -16,13 +16,12 @@ from flask import Blueprint, Response, render_template, request
 
 from homebody import context
 from homebody.client_server import http
-from homebody.core.accounts import terms
 from homebody.core.sessions import registration, uia
 from homebody.errors import MatrixError
 
 bp = Blueprint("pages", __name__)
 
-STAGES = {registration.DUMMY, registration.TOKEN, terms.STAGE}
+STAGES = {registration.DUMMY, registration.TOKEN, registration.TERMS}
 """What can be proved on a page: the stages that need no account."""
 
 
@@ -76,7 +75,7 @@ def complete_stage(auth_type: str) -> Response:
 
 def _shown(auth_type: str) -> dict[str, Any]:
     """What the page of a stage asks for, or shows."""
-    documents = context.server().config.terms if auth_type == terms.STAGE else ()
+    documents = context.server().config.terms if auth_type == registration.TERMS else ()
     return {"is_token": auth_type == registration.TOKEN, "documents": documents}
 
 

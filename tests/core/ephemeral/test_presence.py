@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from homebody.core.ephemeral import presence, shown_presence
+from homebody.core.ephemeral import lifetimes, presence, shown_presence
 from homebody.core.ephemeral.ephemeral import Ephemeral
-from homebody.core.sessions import lifetimes
 from homebody.models.presence import ShownPresence
 from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person

@@ -35,7 +35,7 @@ OWN = {"backed_up_keys"}
 @pytest.fixture(autouse=True)
 def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove rooms at once in this process, without the time for devices to hear of it."""
-    monkeypatch.setattr(purge, "wait_until_heard", lambda: None)
+    monkeypatch.setattr(purge, "wait_for_clients", lambda: None)
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ def test_with_force_users_leave_before_the_room_is_gone(
         seen.append(alice.sync(token)["rooms"]["leave"])
         seen.append(bob.sync()["rooms"]["invite"])
 
-    monkeypatch.setattr(purge, "wait_until_heard", look)
+    monkeypatch.setattr(purge, "wait_for_clients", look)
     purge.purge(app.homeserver.database, room_id, is_forced=True)
 
     assert [list(section) for section in seen] == [[room_id], []]

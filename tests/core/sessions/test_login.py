@@ -289,7 +289,7 @@ def test_a_new_password_keeps_out_who_was_under_way_with_the_old_one(
 
     def begin() -> None:
         with database.write() as tx:
-            login_core.begin(tx, proved, login_core.Wish(device_id="LATE"))
+            login_core.begin(tx, proved, login_core.SessionRequest(device_id="LATE"))
 
     with pytest.raises(MatrixError, match="wrong password"):
         begin()

@@ -107,7 +107,7 @@ def authenticate(db: Database, token: str, *, may_be_locked: bool = False) -> Re
     return found
 
 
-def is_as_good(known: Database | Reader, who: Requester) -> bool:
+def is_still_valid(known: Database | Reader, who: Requester) -> bool:
     """Return whether a token that was good when its request began certainly is so still.
 
     Whatever ends or changes a session drops it from the cache, so the same object there is proof.
@@ -115,7 +115,7 @@ def is_as_good(known: Database | Reader, who: Requester) -> bool:
     return known.cached(TOKENS, who.token_hash) is who and not _has_expired(who)
 
 
-def authenticate_again(tx: Reader, who: Requester, *, may_be_locked: bool = False) -> Requester:
+def reauthenticate(tx: Reader, who: Requester, *, may_be_locked: bool = False) -> Requester:
     """Return who is behind a token by now, inside the write that acts on it.
 
     Much may have happened since a request was authenticated: its body may have come slowly. A token
@@ -214,7 +214,7 @@ def supersede(tx: Tx, user_id: str, device_id: str, *, but: bytes = b"") -> None
         tx.sql.execute(_FORGET_OLDEST, {"of_user": user_id, "of_device": device_id})
 
 
-def forget_all(tx: Tx, user_id: str) -> None:
+def drop_cached(tx: Tx, user_id: str) -> None:
     """Let the next request of each of the user's tokens look at the account again."""
     _forget(tx, tx.sql.execute(_OF_USER, {"user_id": user_id}).scalars())
 

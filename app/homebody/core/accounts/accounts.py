@@ -74,7 +74,7 @@ _IS_GUEST = select(Account.is_guest).where(Account.user_id == bindparam("user_id
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class AccountInfo:
     """An account as it is kept."""
 
     user_id: str
@@ -86,13 +86,13 @@ class Known:
     is_suspended: bool = False
 
 
-def find(tx: Reader, user_id: str) -> Known | None:
+def find(tx: Reader, user_id: str) -> AccountInfo | None:
     """The account with this user id, deactivated or not; None where there never was one."""
     row = tx.sql.execute(_FIND, {"user_id": user_id}).first()
-    return None if row is None else Known(*row)
+    return None if row is None else AccountInfo(*row)
 
 
-def find_by_name(tx: Reader, name: str) -> Known | None:
+def find_by_name(tx: Reader, name: str) -> AccountInfo | None:
     """The account that somebody means who types a user id or only its localpart.
 
     Accounts have names in small letters, and telephones begin words with a capital one; so what
@@ -105,7 +105,7 @@ def find_by_name(tx: Reader, name: str) -> Known | None:
     return None
 
 
-def must_be_open(account: Known) -> None:
+def check_active(account: AccountInfo) -> None:
     """Raises M_USER_DEACTIVATED or M_USER_LOCKED when nobody may act as this user now."""
     if account.deactivated_ts is not None:
         raise errors.user_deactivated()
@@ -113,9 +113,9 @@ def must_be_open(account: Known) -> None:
         raise errors.user_locked()
 
 
-def all_accounts(tx: Reader) -> list[Known]:
+def all_accounts(tx: Reader) -> list[AccountInfo]:
     """Every account there is or was, by user id."""
-    return [Known(*row) for row in tx.sql.execute(_ALL)]
+    return [AccountInfo(*row) for row in tx.sql.execute(_ALL)]
 
 
 def create(
@@ -156,7 +156,7 @@ def is_guest(tx: Reader, user_id: str) -> bool:
     return bool(tx.sql.execute(_IS_GUEST, {"user_id": user_id}).scalar())
 
 
-def end_guest(tx: Tx, user_id: str, password_hash: str | None) -> None:
+def upgrade_guest(tx: Tx, user_id: str, password_hash: str | None) -> None:
     """Make a guest's account one like others, also as to who becomes administrator."""
     is_first = tx.sql.execute(_ANYBODY).first() is None
     _change(tx, user_id, is_guest=False, is_admin=is_first, password_hash=password_hash)
@@ -168,14 +168,14 @@ def set_password_hash(tx: Tx, user_id: str, password_hash: str) -> None:
     _change(tx, user_id, password_hash=password_hash)
 
 
-def must_still_have(tx: Reader, proved: Known) -> None:
+def check_password_unchanged(tx: Reader, proved: AccountInfo) -> None:
     """Raise M_FORBIDDEN when the account has another password than `proved`, as it was then."""
     now = find(tx, proved.user_id)
     if now is None or now.password_hash != proved.password_hash:
         raise errors.forbidden("The password was changed meanwhile")
 
 
-def renew_hash(tx: Tx, account: Known, password_hash: str) -> None:
+def renew_hash(tx: Tx, account: AccountInfo, password_hash: str) -> None:
     """Keep the same password in another way, unless it was changed meanwhile."""
     same = (Account.user_id == account.user_id, Account.password_hash == account.password_hash)
     tx.sql.execute(update(Account).where(*same).values(password_hash=password_hash))
@@ -230,15 +230,15 @@ def hash_password(server: Server, password: str) -> str:
     Raises as `check_new_password` does.
     """
     check_new_password(server.config, password)
-    return hash_again(server, password)
+    return rehash_password(server, password)
 
 
-def hash_again(server: Server, password: str) -> str:
+def rehash_password(server: Server, password: str) -> str:
     """Return the same for a password that an account has already: no rule applies to it."""
     return _in_pool(lambda: str(_CONTEXTS[server.config.password_hashing].hash(password)))
 
 
-def has_password(server: Server, account: Known | None, password: str) -> bool:
+def has_password(server: Server, account: AccountInfo | None, password: str) -> bool:
     """Whether this is the account's password. Waits as long where there is no such account.
 
     So nobody learns from the time that an answer takes which accounts exist.
@@ -250,7 +250,7 @@ def has_password(server: Server, account: Known | None, password: str) -> bool:
     return _in_pool(lambda: _verify(context, password, kept))
 
 
-def wants_rehash(server: Server, account: Known) -> bool:
+def wants_rehash(server: Server, account: AccountInfo) -> bool:
     """Whether the password should be hashed anew, as its hash is of another kind than today's."""
     today = _PARAMETERS[server.config.password_hashing]
     return account.password_hash is not None and not account.password_hash.startswith(today)

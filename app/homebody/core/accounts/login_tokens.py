@@ -56,7 +56,7 @@ def redeem(tx: Tx, token: str) -> str:
     account = accounts.find(tx, row.user_id)
     if account is None:
         raise errors.user_deactivated()
-    accounts.must_be_open(account)
+    accounts.check_active(account)
     return account.user_id
 
 

@@ -41,7 +41,7 @@ def whois(tx: Reader, requester: Requester, user_id: str, seen: LastSeen) -> Jso
     return {"user_id": user_id, "devices": devices}
 
 
-def find(tx: Reader, requester: Requester, user_id: str) -> accounts.Known:
+def find(tx: Reader, requester: Requester, user_id: str) -> accounts.AccountInfo:
     """The account that an administrator asks about.
 
     Raises M_FORBIDDEN for others before it looks for the account, and about other administrators;
@@ -78,7 +78,7 @@ def set_suspended(tx: Tx, requester: Requester, user_id: str, *, is_suspended: b
 
 def _take_effect(tx: Tx, user_id: str) -> None:
     """From the very next request on, and on those that wait."""
-    access_tokens.forget_all(tx, user_id)
+    access_tokens.drop_cached(tx, user_id)
     devices = tx.sql.execute(_DEVICES, {"user_id": user_id})
     tx.note_departure(user_id, device_ids={row.device_id for row in devices})  # types no more
     tx.wake(user_id)

@@ -88,7 +88,7 @@ def add(tx: Tx, user_id: str, proof: validation.Validated) -> None:
     Raises M_THREEPID_IN_USE when it is another user's, M_THREEPID_DENIED when they have too many,
     M_THREEPID_AUTH_FAILED when the session was used meanwhile.
     """
-    validation.use_up(tx, proof.sid)
+    validation.consume(tx, proof.sid)
     its_owner = owner(tx, proof.address)
     if its_owner == user_id:
         return

@@ -67,7 +67,7 @@ _CHANGE = update(ValidationSession).where(ValidationSession.sid == bindparam("it
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class TokenRequest:
     """What a client asks for; `checked` makes one."""
 
     purpose: Purpose
@@ -87,7 +87,7 @@ class Validated:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class LinkTarget:
     """What the link in a mail leads to."""
 
     address: str
@@ -99,41 +99,41 @@ Compose = Callable[[str, str], Message]
 """Makes the mail from the session's id and token."""
 
 
-def checked(wish: Wish) -> Wish:
-    """The same wish. Raises M_INVALID_PARAM for a secret or a link that break their grammar."""
-    if not _CLIENT_SECRET.fullmatch(wish.client_secret):
+def checked(request: TokenRequest) -> TokenRequest:
+    """The same request. Raises M_INVALID_PARAM for a secret or a link that break their grammar."""
+    if not _CLIENT_SECRET.fullmatch(request.client_secret):
         raise errors.invalid_param("client_secret has 1 to 255 letters, digits and . = _ -")
-    if wish.next_link is not None and not _is_page(wish.next_link):
+    if request.next_link is not None and not _is_page(request.next_link):
         raise errors.invalid_param("next_link must be the address of a page, https or http")
-    return wish
+    return request
 
 
-def request(db: Database, wish: Wish, compose: Compose, *, is_good: bool) -> str:
-    """The id of a session, whose mail the mail server has taken. It is sent outside of any write.
+def send_token(db: Database, request: TokenRequest, compose: Compose, *, can_validate: bool) -> str:
+    """Begin or continue a session, send its mail, and return the session's id.
 
-    A request that is repeated with no larger `send_attempt` sends nothing. Where the address is
-    not `is_good` for the purpose, the session looks alike but can't be validated: the mail says
-    why, so that only who reads it learns whether the address has an account.
-    Raises M_INVALID_PARAM when there is no such mailbox, 503 when there is no mail server.
+    The mail is sent outside of any transaction. A repeated request whose `send_attempt` is not
+    larger sends nothing. Without `can_validate` the session looks the same, but can't be validated:
+    the mail says why, so that only its reader learns whether the address has an account.
+    Raises M_INVALID_PARAM when the mailbox does not exist, 503 when the mail server fails.
     """
     token = secrets.token_urlsafe(32)
     with db.write() as tx:
-        sid, must_send = _begin(tx, wish, token if is_good else None)
+        sid, must_send = _begin(tx, request, token if can_validate else None)
     if not must_send:
         return sid
     try:
-        mail.send(db.server.config, wish.address, compose(sid, token))
+        mail.send(db.server.config, request.address, compose(sid, token))
     except mail.RefusedError as error:
         raise errors.invalid_param("The mail server takes no mail for this address") from error
     except mail.MailError as error:
-        LOG.error("no mail to %s: %s", wish.address, error)  # noqa: TRY400 - the sentence says it
+        LOG.error("no mail to %s: %s", request.address, error)  # noqa: TRY400 - the sentence says it
         raise errors.unavailable("The server cannot send mail at the moment") from error
     with db.write() as tx:
-        tx.sql.execute(_CHANGE.values(send_attempt=wish.send_attempt), {"its_sid": sid})
+        tx.sql.execute(_CHANGE.values(send_attempt=request.send_attempt), {"its_sid": sid})
     return sid
 
 
-def look_at(tx: Reader, sid: str, token: str) -> Opened:
+def open_link(tx: Reader, sid: str, token: str) -> LinkTarget:
     """What a link is about, before anything is confirmed: programs that scan mail open links too.
 
     Raises M_NOT_FOUND when it is not the link of the newest mail, or too old.
@@ -142,12 +142,12 @@ def look_at(tx: Reader, sid: str, token: str) -> Opened:
     is_right = row is not None and _is_same(row.token_hash, token)
     if row is None or not is_right:
         raise errors.not_found("This link is too old, or a newer mail has a newer one")
-    return Opened(row.address, row.next_link)
+    return LinkTarget(row.address, row.next_link)
 
 
-def confirm(tx: Tx, sid: str, token: str) -> Opened:
-    """The address is proved by this. Raises M_NOT_FOUND as `look_at` does."""
-    opened = look_at(tx, sid, token)
+def confirm(tx: Tx, sid: str, token: str) -> LinkTarget:
+    """The address is proved by this. Raises M_NOT_FOUND as `open_link` does."""
+    opened = open_link(tx, sid, token)
     change = _CHANGE.where(ValidationSession.validated_ts.is_(None))
     tx.sql.execute(change.values(validated_ts=tx.now_ms), {"its_sid": sid})
     return opened
@@ -169,7 +169,7 @@ def check(tx: Reader, purpose: Purpose, sid: str, client_secret: str) -> Validat
     return Validated(row.sid, row.address, row.validated_ts)
 
 
-def use_up(tx: Tx, sid: str) -> None:
+def consume(tx: Tx, sid: str) -> None:
     """End a session that has served its purpose.
 
     Raises M_THREEPID_AUTH_FAILED when somebody was faster.
@@ -178,25 +178,25 @@ def use_up(tx: Tx, sid: str) -> None:
         raise errors.threepid_auth_failed("This session was used before")
 
 
-def _begin(tx: Tx, wish: Wish, token: str | None) -> tuple[str, bool]:
-    """The session of this wish, and whether a mail has to go out."""
+def _begin(tx: Tx, request: TokenRequest, token: str | None) -> tuple[str, bool]:
+    """The session of this request, and whether a mail has to go out."""
     tx.sql.execute(_DELETE_OLD, {"born_until": tx.now_ms - LIFETIME_MS})
     key = {
-        "purpose": wish.purpose,
-        "address": wish.address,
-        "client_secret_hash": access_tokens.hash_of(wish.client_secret),
+        "purpose": request.purpose,
+        "address": request.address,
+        "client_secret_hash": access_tokens.hash_of(request.client_secret),
     }
     token_hash = None if token is None else access_tokens.hash_of(token)
     row = tx.sql.execute(_BY_ADDRESS, key).first()
     if row is None:
         sid = secrets.token_urlsafe(18)
-        more = {"token_hash": token_hash, "next_link": wish.next_link, "created_ts": tx.now_ms}
+        more = {"token_hash": token_hash, "next_link": request.next_link, "created_ts": tx.now_ms}
         values = {**key, **more, "sid": sid, "send_attempt": -1, "validated_ts": None}
         tx.sql.execute(insert(ValidationSession), values)
         return sid, True
-    if row.validated_ts is not None or wish.send_attempt <= row.send_attempt:
+    if row.validated_ts is not None or request.send_attempt <= row.send_attempt:
         return row.sid, False
-    change = _CHANGE.values(token_hash=token_hash, next_link=wish.next_link)
+    change = _CHANGE.values(token_hash=token_hash, next_link=request.next_link)
     tx.sql.execute(change, {"its_sid": row.sid})
     return row.sid, True
 

@@ -50,7 +50,7 @@ class PresentDevice:
 
 
 @dataclass(slots=True)
-class Person:
+class UserPresence:
     """A user's presence."""
 
     position: int = 0
@@ -79,7 +79,7 @@ class Ephemeral:
         self.lock = threading.RLock()
         # Both with the last changed at the end, so that what is new is found without a search
         self.typing: OrderedDict[str, TypingRoom] = OrderedDict()
-        self.people: OrderedDict[str, Person] = OrderedDict()
+        self.presences: OrderedDict[str, UserPresence] = OrderedDict()
         self.unsaved: set[str] = set()
         """Users whose presence is not yet in the database as others were shown it."""
         self.save: Callable[[], None] = _nothing

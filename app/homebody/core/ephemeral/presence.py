@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator, Set
 from contextlib import contextmanager
 
 from homebody import errors
-from homebody.core.ephemeral.ephemeral import Ephemeral, Person, PresentDevice
+from homebody.core.ephemeral.ephemeral import Ephemeral, PresentDevice, UserPresence
 from homebody.core.events import state
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
@@ -30,7 +30,7 @@ IDLE_AFTER_MS = 300_000
 """After the user last did something."""
 STATES = ("online", "unavailable", "offline")
 MAX_STATUS_LENGTH = 1000
-MAX_PEOPLE = 20_000
+MAX_USERS = 20_000
 """Of whom something is known, about 20 MB. Beyond it, who was offline for longest is forgotten."""
 _BEFORE = "devices before the restart" * 10
 """Stands for them until one of them comes back; too long to be the id of a device."""
@@ -56,20 +56,20 @@ def syncing(
 
 def log_out(ephemeral: Ephemeral, user_id: str, device_ids: Collection[str]) -> None:
     """Let sessions that have ended count no longer, a little later: called inside a COMMIT."""
-    if user_id in ephemeral.people:
+    if user_id in ephemeral.presences:
         ephemeral.timers.call_at(ephemeral.now_ms, lambda: _drop(ephemeral, user_id, device_ids))
 
 
 def _drop(ephemeral: Ephemeral, user_id: str, device_ids: Collection[str]) -> None:
     with ephemeral.lock:
-        person = ephemeral.people.get(user_id)
-        if person is None:
+        entry = ephemeral.presences.get(user_id)
+        if entry is None:
             return
         for device_id in device_ids:
-            person.devices.pop(device_id, None)
-        is_news = _settle(ephemeral, user_id, person)
+            entry.devices.pop(device_id, None)
+        is_news = _settle(ephemeral, user_id, entry)
     if is_news:
-        ephemeral.wake_contacts(user_id, _content(ephemeral, person))
+        ephemeral.wake_contacts(user_id, _content(ephemeral, entry))
 
 
 def set_status(
@@ -86,14 +86,14 @@ def set_status(
     if not ephemeral.has_presence:
         return
     with ephemeral.lock:
-        person, device = _device(ephemeral, user_id, device_id)
+        entry, device = _device(ephemeral, user_id, device_id)
         device.presence = presence
-        device.seen_ms = person.active_ms = ephemeral.now_ms
-        is_new_status = person.status_msg != status_msg
-        person.status_msg = status_msg
-        is_news = _settle(ephemeral, user_id, person, is_news=is_new_status)
+        device.seen_ms = entry.active_ms = ephemeral.now_ms
+        is_new_status = entry.status_msg != status_msg
+        entry.status_msg = status_msg
+        is_news = _settle(ephemeral, user_id, entry, is_news=is_new_status)
     if is_news:
-        ephemeral.wake_contacts(user_id, _content(ephemeral, person))
+        ephemeral.wake_contacts(user_id, _content(ephemeral, entry))
 
 
 def note_activity(ephemeral: Ephemeral, user_id: str, device_id: str) -> None:
@@ -101,19 +101,19 @@ def note_activity(ephemeral: Ephemeral, user_id: str, device_id: str) -> None:
 
     Who is offline stays so: the user may have chosen that.
     """
-    if user_id not in ephemeral.people:
+    if user_id not in ephemeral.presences:
         return
     with ephemeral.lock:
-        person = ephemeral.people[user_id]
-        if person.presence == "offline":
+        entry = ephemeral.presences[user_id]
+        if entry.presence == "offline":
             return
-        person.active_ms = ephemeral.now_ms
-        device = person.devices.get(device_id)
+        entry.active_ms = ephemeral.now_ms
+        device = entry.devices.get(device_id)
         if device is not None and device.presence == "unavailable":
             device.presence = "online"
-        is_news = _settle(ephemeral, user_id, person)
+        is_news = _settle(ephemeral, user_id, entry)
     if is_news:
-        ephemeral.wake_contacts(user_id, _content(ephemeral, person))
+        ephemeral.wake_contacts(user_id, _content(ephemeral, entry))
 
 
 def restore(
@@ -125,19 +125,19 @@ def restore(
     """
     now_ms = ephemeral.now_ms
     with ephemeral.lock:
-        person = Person(ephemeral.position, presence, status_msg)
-        person.active_ms = None if ago_ms is None else now_ms - ago_ms
-        person.devices[_BEFORE] = PresentDevice(presence, seen_ms=now_ms)
-        ephemeral.people[user_id] = person
-        _look_later(ephemeral, user_id, person)
+        entry = UserPresence(ephemeral.position, presence, status_msg)
+        entry.active_ms = None if ago_ms is None else now_ms - ago_ms
+        entry.devices[_BEFORE] = PresentDevice(presence, seen_ms=now_ms)
+        ephemeral.presences[user_id] = entry
+        _look_later(ephemeral, user_id, entry)
 
 
-def get(tx: Reader, ephemeral: Ephemeral, asker_id: str, user_id: str) -> Json:
+def get(tx: Reader, ephemeral: Ephemeral, requester_id: str, user_id: str) -> Json:
     """How a user is, as GET shows it. Raises M_FORBIDDEN unless the two share a room."""
-    if user_id != asker_id and not _share_a_room(tx, asker_id, user_id):
+    if user_id != requester_id and not _share_a_room(tx, requester_id, user_id):
         raise errors.forbidden("You share no room with this user")
     with ephemeral.lock:
-        return _content(ephemeral, ephemeral.people.get(user_id, Person()))
+        return _content(ephemeral, ephemeral.presences.get(user_id, UserPresence()))
 
 
 def since(
@@ -157,19 +157,19 @@ def since(
         changed = _changed_since(ephemeral, since)
         wanted = [it for it in changed if it == user_id or _share_a_room(tx, user_id, it)]
         if since and came:
-            people = ephemeral.people
-            there = came & people.keys()
-            new = (it for it in there.difference(wanted) if people[it].presence != "offline")
+            presences = ephemeral.presences
+            there = came & presences.keys()
+            new = (it for it in there.difference(wanted) if presences[it].presence != "offline")
             wanted += sorted(new)
         return [_event(ephemeral, it) for it in wanted]
 
 
 def _changed_since(ephemeral: Ephemeral, since: int) -> list[str]:
     changed: list[str] = []
-    for user_id, person in reversed(ephemeral.people.items()):
-        if person.position <= since:
+    for user_id, entry in reversed(ephemeral.presences.items()):
+        if entry.position <= since:
             break
-        if since or person.presence != "offline":
+        if since or entry.presence != "offline":
             changed.append(user_id)
     return changed
 
@@ -179,33 +179,33 @@ def _share_a_room(tx: Reader, one: str, other: str) -> bool:
 
 
 def _event(ephemeral: Ephemeral, user_id: str) -> Json:
-    content = _content(ephemeral, ephemeral.people[user_id])
+    content = _content(ephemeral, ephemeral.presences[user_id])
     return {"type": "m.presence", "sender": user_id, "content": content}
 
 
-def _content(ephemeral: Ephemeral, person: Person) -> Json:
-    content: Json = {"presence": person.presence}
-    if person.active_ms is not None:
-        content["last_active_ago"] = ephemeral.now_ms - person.active_ms
-    if person.presence == "online":
+def _content(ephemeral: Ephemeral, entry: UserPresence) -> Json:
+    content: Json = {"presence": entry.presence}
+    if entry.active_ms is not None:
+        content["last_active_ago"] = ephemeral.now_ms - entry.active_ms
+    if entry.presence == "online":
         content["currently_active"] = True
-    if person.status_msg is not None:
-        content["status_msg"] = person.status_msg
+    if entry.status_msg is not None:
+        content["status_msg"] = entry.status_msg
     return content
 
 
 def _begin_sync(ephemeral: Ephemeral, user_id: str, device_id: str, presence: str) -> PresentDevice:
     with ephemeral.lock:
-        person, device = _device(ephemeral, user_id, device_id)
+        entry, device = _device(ephemeral, user_id, device_id)
         if presence == "online" and not (
             device.presence == "online" and _counts(ephemeral, device)
         ):
-            person.active_ms = ephemeral.now_ms  # "changing presence state to online"
+            entry.active_ms = ephemeral.now_ms  # "changing presence state to online"
         device.presence = presence
         device.syncs += 1
-        is_news = _settle(ephemeral, user_id, person)
+        is_news = _settle(ephemeral, user_id, entry)
     if is_news:
-        ephemeral.wake_contacts(user_id, _content(ephemeral, person))
+        ephemeral.wake_contacts(user_id, _content(ephemeral, entry))
     return device
 
 
@@ -214,28 +214,30 @@ def _end_sync(ephemeral: Ephemeral, user_id: str, device: PresentDevice) -> None
     with ephemeral.lock:
         device.syncs -= 1
         device.seen_ms = ephemeral.now_ms
-        person = ephemeral.people.get(user_id)
-        if person is not None:
-            _look_later(ephemeral, user_id, person)
+        entry = ephemeral.presences.get(user_id)
+        if entry is not None:
+            _look_later(ephemeral, user_id, entry)
 
 
-def _device(ephemeral: Ephemeral, user_id: str, device_id: str) -> tuple[Person, PresentDevice]:
-    person = ephemeral.people.get(user_id)
-    if person is None:
+def _device(
+    ephemeral: Ephemeral, user_id: str, device_id: str
+) -> tuple[UserPresence, PresentDevice]:
+    entry = ephemeral.presences.get(user_id)
+    if entry is None:
         _make_room(ephemeral)
-        person = ephemeral.people[user_id] = Person()
-        ephemeral.people.move_to_end(user_id, last=False)  # it has changed nothing yet
-    person.devices.pop(_BEFORE, None)
-    return person, person.devices.setdefault(device_id, PresentDevice("offline"))
+        entry = ephemeral.presences[user_id] = UserPresence()
+        ephemeral.presences.move_to_end(user_id, last=False)  # it has changed nothing yet
+    entry.devices.pop(_BEFORE, None)
+    return entry, entry.devices.setdefault(device_id, PresentDevice("offline"))
 
 
 def _make_room(ephemeral: Ephemeral) -> None:
     """Guests come and go, and each would stay."""
-    if len(ephemeral.people) < MAX_PEOPLE:
+    if len(ephemeral.presences) < MAX_USERS:
         return
-    for user_id, person in ephemeral.people.items():
-        if person.presence == "offline" and not any(it.syncs for it in person.devices.values()):
-            del ephemeral.people[user_id]
+    for user_id, entry in ephemeral.presences.items():
+        if entry.presence == "offline" and not any(it.syncs for it in entry.devices.values()):
+            del ephemeral.presences[user_id]
             return
 
 
@@ -243,45 +245,47 @@ def _counts(ephemeral: Ephemeral, device: PresentDevice) -> bool:
     return device.syncs > 0 or ephemeral.now_ms - device.seen_ms < OFFLINE_AFTER_MS
 
 
-def _presence_now(ephemeral: Ephemeral, person: Person) -> str:
-    said = {it.presence for it in person.devices.values() if _counts(ephemeral, it)}
+def _presence_now(ephemeral: Ephemeral, entry: UserPresence) -> str:
+    said = {it.presence for it in entry.devices.values() if _counts(ephemeral, it)}
     if "online" in said:
-        is_idle = ephemeral.now_ms - (person.active_ms or 0) >= IDLE_AFTER_MS
+        is_idle = ephemeral.now_ms - (entry.active_ms or 0) >= IDLE_AFTER_MS
         return "unavailable" if is_idle else "online"
     return "unavailable" if "unavailable" in said else "offline"
 
 
-def _settle(ephemeral: Ephemeral, user_id: str, person: Person, *, is_news: bool = False) -> bool:
+def _settle(
+    ephemeral: Ephemeral, user_id: str, entry: UserPresence, *, is_news: bool = False
+) -> bool:
     """Whether there is something to tell others, after what may have changed."""
-    presence = _presence_now(ephemeral, person)
-    is_news = is_news or presence != person.presence
+    presence = _presence_now(ephemeral, entry)
+    is_news = is_news or presence != entry.presence
     if is_news:
-        person.presence = presence
-        person.position = ephemeral.next_position()
+        entry.presence = presence
+        entry.position = ephemeral.next_position()
         ephemeral.note_unsaved(user_id)
-        ephemeral.people.move_to_end(user_id)
-    _look_later(ephemeral, user_id, person)
+        ephemeral.presences.move_to_end(user_id)
+    _look_later(ephemeral, user_id, entry)
     return is_news
 
 
-def _look_later(ephemeral: Ephemeral, user_id: str, person: Person) -> None:
+def _look_later(ephemeral: Ephemeral, user_id: str, entry: UserPresence) -> None:
     """Have a timer look when silence would next change something."""
-    silent = [it for it in person.devices.values() if not it.syncs and it.presence != "offline"]
+    silent = [it for it in entry.devices.values() if not it.syncs and it.presence != "offline"]
     due = [it.seen_ms + OFFLINE_AFTER_MS for it in silent if _counts(ephemeral, it)]
-    if person.presence == "online":
-        due.append((person.active_ms or 0) + IDLE_AFTER_MS)
-    if not due or any(looked_at <= min(due) for looked_at in person.looked_at_ms):
+    if entry.presence == "online":
+        due.append((entry.active_ms or 0) + IDLE_AFTER_MS)
+    if not due or any(looked_at <= min(due) for looked_at in entry.looked_at_ms):
         return
     due_ms = min(due)
-    person.looked_at_ms.add(due_ms)
-    ephemeral.timers.call_at(due_ms, lambda: _look(ephemeral, user_id, person, due_ms))
+    entry.looked_at_ms.add(due_ms)
+    ephemeral.timers.call_at(due_ms, lambda: _look(ephemeral, user_id, entry, due_ms))
 
 
-def _look(ephemeral: Ephemeral, user_id: str, person: Person, due_ms: int) -> None:
+def _look(ephemeral: Ephemeral, user_id: str, entry: UserPresence, due_ms: int) -> None:
     with ephemeral.lock:
-        person.looked_at_ms.discard(due_ms)
-        devices = person.devices
-        person.devices = {name: it for name, it in devices.items() if _counts(ephemeral, it)}
-        is_news = _settle(ephemeral, user_id, person)
+        entry.looked_at_ms.discard(due_ms)
+        devices = entry.devices
+        entry.devices = {name: it for name, it in devices.items() if _counts(ephemeral, it)}
+        is_news = _settle(ephemeral, user_id, entry)
     if is_news:
-        ephemeral.wake_contacts(user_id, _content(ephemeral, person))
+        ephemeral.wake_contacts(user_id, _content(ephemeral, entry))

@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
-import orjson
-from sqlalchemy import Row, bindparam, delete, func, select
+from sqlalchemy import Row, bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from homebody import errors
@@ -27,6 +26,7 @@ from homebody.models.receipts import Receipt
 from homebody.spec.events import Json
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Reader, Tx
+from homebody.storage.expressions import listed
 
 AnyRow = Row[*tuple[Any, ...]]
 
@@ -69,8 +69,7 @@ _SINCE = _VISIBLE.where(
 _PLACES = select(StoredEvent.position, StoredEvent.type, StoredEvent.state_key).where(
     StoredEvent.position.in_(bindparam("positions", expanding=True))
 )
-_ROOMS = func.json_each(bindparam("room_ids")).table_valued("value")
-_IN_ROOMS = _VISIBLE.where(Receipt.room_id.in_(select(_ROOMS.c.value)))
+_IN_ROOMS = _VISIBLE.where(Receipt.room_id.in_(select(listed("room_ids").c.value)))
 
 
 def send(
@@ -112,7 +111,7 @@ def since(
 
 def in_rooms(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, Json]:
     """{room_id: m.receipt} with all receipts of these rooms."""
-    asked = {"reader": user_id, "room_ids": orjson.dumps(list(room_ids)).decode()}
+    asked = {"reader": user_id, "room_ids": room_ids}
     return _by_room(_heard(tx, user_id, tx.sql.execute(_IN_ROOMS, asked).all()))
 
 

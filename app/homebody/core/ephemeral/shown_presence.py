@@ -19,7 +19,7 @@ from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from homebody.core.ephemeral import presence
-from homebody.core.ephemeral.ephemeral import Ephemeral, Person
+from homebody.core.ephemeral.ephemeral import Ephemeral, UserPresence
 from homebody.errors import MatrixError
 from homebody.models.presence import ShownPresence
 from homebody.storage.database import Database
@@ -33,7 +33,7 @@ _ALL = select(
     ShownPresence.presence,
     ShownPresence.status_msg,
     ShownPresence.active_ts,
-).limit(presence.MAX_PEOPLE)
+).limit(presence.MAX_USERS)
 _INSERT = insert(ShownPresence)
 _SET = _INSERT.on_conflict_do_update(
     index_elements=["user_id"],
@@ -67,9 +67,9 @@ def _save(database: Database, ephemeral: Ephemeral) -> None:
     with ephemeral.lock:
         user_ids, ephemeral.unsaved = ephemeral.unsaved, set()
         shown = [
-            _row(ephemeral, user_id, ephemeral.people[user_id])
-            for user_id in user_ids & ephemeral.people.keys()
-            if ephemeral.people[user_id].presence != "offline"
+            _row(ephemeral, user_id, ephemeral.presences[user_id])
+            for user_id in user_ids & ephemeral.presences.keys()
+            if ephemeral.presences[user_id].presence != "offline"
         ]
     if not user_ids:
         return
@@ -86,12 +86,12 @@ def _save(database: Database, ephemeral: Ephemeral) -> None:
             ephemeral.unsaved |= user_ids
 
 
-def _row(ephemeral: Ephemeral, user_id: str, person: Person) -> dict[str, str | int | None]:
-    active_ms = person.active_ms
+def _row(ephemeral: Ephemeral, user_id: str, entry: UserPresence) -> dict[str, str | int | None]:
+    active_ms = entry.active_ms
     return {
         "user_id": user_id,
-        "presence": person.presence,
-        "status_msg": person.status_msg,
+        "presence": entry.presence,
+        "status_msg": entry.status_msg,
         "active_ts": None if active_ms is None else _wall_ms() - (ephemeral.now_ms - active_ms),
     }
 

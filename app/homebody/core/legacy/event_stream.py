@@ -23,7 +23,7 @@ MAX_EVENTS = 5000
 LEAST_EVENTS = 10
 
 
-class News(NamedTuple):
+class Chunk(NamedTuple):
     """The next events of the stream, oldest first."""
 
     events: list[ClientEvent]
@@ -32,7 +32,7 @@ class News(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class PageRange:
     """A part of the stream, and the direction in which it is read."""
 
     start: int
@@ -48,7 +48,7 @@ class Stretch:
         return self.start > self.stop
 
 
-class KnownRoom(NamedTuple):
+class RoomInfo(NamedTuple):
     """A room as its people see it, or those who could come in."""
 
     room_id: str
@@ -58,7 +58,7 @@ class KnownRoom(NamedTuple):
     """None where the user is not in it."""
 
 
-def since(tx: Reader, user_id: str, position: int, limit: int, wanted: RoomEventFilter) -> News:
+def since(tx: Reader, user_id: str, position: int, limit: int, wanted: RoomEventFilter) -> Chunk:
     """Up to `limit` events after a position: of the user's rooms, and what became of the user."""
     upto = tx.position
     mine = memberships.since(tx, user_id, position, filters.EVERYTHING.room)
@@ -78,11 +78,11 @@ def since(tx: Reader, user_id: str, position: int, limit: int, wanted: RoomEvent
     end = min((page.end for page in pages if page.end is not None), default=upto)
     events = sorted((it for it in found.values() if it.position <= end), key=_position)
     if len(events) > limit:
-        return News(events[:limit], events[limit - 1].position)
-    return News(events, end)
+        return Chunk(events[:limit], events[limit - 1].position)
+    return Chunk(events, end)
 
 
-def peek(tx: Reader, user_id: str, room_id: str, position: int, limit: int) -> News:
+def peek(tx: Reader, user_id: str, room_id: str, position: int, limit: int) -> Chunk:
     """Up to `limit` events of one room after a position, for whoever may read it.
 
     Raises M_FORBIDDEN as visibility.may_read does.
@@ -90,11 +90,13 @@ def peek(tx: Reader, user_id: str, room_id: str, position: int, limit: int) -> N
     page = history.messages(
         tx, user_id, room_id, start=position, stop=None, is_backwards=False, limit=limit
     )
-    return News(page.events, tx.position if page.end is None else page.end)
+    return Chunk(page.events, tx.position if page.end is None else page.end)
 
 
-def read(tx: Reader, user_id: str, room_id: str, stretch: Stretch, wanted: RoomEventFilter) -> Page:
-    """A stretch of one room. Its `end` is always there.
+def read(
+    tx: Reader, user_id: str, room_id: str, page_range: PageRange, wanted: RoomEventFilter
+) -> Page:
+    """A page of one room. Its `end` is always there.
 
     Raises M_FORBIDDEN as visibility.may_read does.
     """
@@ -102,35 +104,39 @@ def read(tx: Reader, user_id: str, room_id: str, stretch: Stretch, wanted: RoomE
         tx,
         user_id,
         room_id,
-        start=stretch.start,
-        stop=stretch.stop,
-        is_backwards=stretch.is_backwards,
-        limit=stretch.limit,
+        start=page_range.start,
+        stop=page_range.stop,
+        is_backwards=page_range.is_backwards,
+        limit=page_range.limit,
         wanted=wanted,
     )
-    end = stretch.stop if page.end is None else page.end
-    if stretch.is_turned:
+    end = page_range.stop if page.end is None else page.end
+    if page_range.is_turned:
         return Page(page.events[::-1], end, page.start)
     return Page(page.events, page.start, end)
 
 
-def rooms(tx: Reader, user_id: str, stretch: Stretch, wanted: RoomEventFilter) -> list[KnownRoom]:
-    """All rooms that the user is in, is invited to or wants to be let in to, each with a stretch.
+def rooms(
+    tx: Reader, user_id: str, page_range: PageRange, wanted: RoomEventFilter
+) -> list[RoomInfo]:
+    """All rooms that the user is in, is invited to or wants to be let in to, each with a page.
 
     With many rooms less is told of each; its page says where to go on.
     """
     mine = memberships.since(tx, user_id, 0, filters.EVERYTHING.room)
     share = max(LEAST_EVENTS, MAX_EVENTS // max(1, len(mine.joined)))
-    part = Stretch(stretch.start, stretch.stop, min(stretch.limit, share), stretch.is_turned)
-    known: list[KnownRoom] = []
+    part = PageRange(
+        page_range.start, page_range.stop, min(page_range.limit, share), page_range.is_turned
+    )
+    known: list[RoomInfo] = []
     for room_id in sorted(mine.joined):
         event_loop.breathe()
         page = read(tx, user_id, room_id, part, wanted)
-        known.append(KnownRoom(room_id, "join", None, page))
+        known.append(RoomInfo(room_id, "join", None, page))
     for room_id in sorted(mine.invited):
         member = state.current(tx, room_id, state.MEMBER, user_id)
-        known.append(KnownRoom(room_id, "invite", member.sender if member else None, None))
-    known += [KnownRoom(room_id, "knock", None, None) for room_id in sorted(mine.knocked)]
+        known.append(RoomInfo(room_id, "invite", member.sender if member else None, None))
+    known += [RoomInfo(room_id, "knock", None, None) for room_id in sorted(mine.knocked)]
     return known
 
 

@@ -1,25 +1,51 @@
-"""Everything that a user has, in one answer: how clients began before /sync.
+"""GET /initialSync: everything that a client showed at its start before /sync existed.
 
-Spec: client-server-api#get_matrixclientv3initialsync
+Spec: client-server-api#get_matrixclientv3initialsync, client-server-api#room-previews
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from homebody.core.events import client_events, state
-from homebody.core.rooms import previews
-from homebody.core.rooms.previews import Preview
+import orjson
+from sqlalchemy import bindparam, select
+
+from homebody.core.events import client_events, history, state, visibility
+from homebody.core.rooms import directory
 from homebody.core.sync import memberships
 from homebody.errors import MatrixError
+from homebody.models.account_data import AccountData
 from homebody.runtime import event_loop
 from homebody.spec import filters
+from homebody.spec.events import Json
 from homebody.spec.filters import RoomFilter
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Reader
 
+_ACCOUNT_DATA = select(AccountData.type, AccountData.content).where(
+    AccountData.user_id == bindparam("user_id"), AccountData.room_id == bindparam("room_id")
+)
 
-class KnownRoom(NamedTuple):
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A room as a user may see it: as it is now, or was when they left."""
+
+    membership: str | None
+    events: list[ClientEvent]
+    """The last ones, in chronological order."""
+    start: int
+    """Position from which to go backwards."""
+    end: int
+    """Position from which to go forwards."""
+    state: list[ClientEvent]
+    directory: str
+    """Whether it stands in the room directory: "public" or "private"."""
+    account_data: list[Json]
+
+
+class RoomInfo(NamedTuple):
     """A room that the user is in, was in, or could come into."""
 
     room_id: str
@@ -30,18 +56,17 @@ class KnownRoom(NamedTuple):
     """Where the user is or was in it."""
 
 
-def rooms(tx: Reader, user_id: str, limit: int, *, with_left: bool) -> list[KnownRoom]:
+def rooms(tx: Reader, user_id: str, limit: int, *, with_left: bool) -> list[RoomInfo]:
     """The user's rooms, each with its state and its last `limit` events.
 
     Rooms at which the user has knocked have no place in this answer.
     """
     wanted = RoomFilter(include_leave=True) if with_left else filters.EVERYTHING.room
     mine = memberships.since(tx, user_id, 0, wanted)
-    known: list[KnownRoom] = []
+    known: list[RoomInfo] = []
     for room_id in sorted(mine.joined):
         event_loop.breathe()
-        preview = previews.preview(tx, user_id, room_id, limit)
-        known.append(KnownRoom(room_id, "join", None, preview))
+        known.append(RoomInfo(room_id, "join", None, preview(tx, user_id, room_id, limit)))
     known += [_invited(tx, user_id, room_id) for room_id in sorted(mine.invited)]
     for left in mine.left:
         event_loop.breathe()
@@ -49,19 +74,38 @@ def rooms(tx: Reader, user_id: str, limit: int, *, with_left: bool) -> list[Know
     return known
 
 
-def _invited(tx: Reader, user_id: str, room_id: str) -> KnownRoom:
+def _invited(tx: Reader, user_id: str, room_id: str) -> RoomInfo:
     own = (state.MEMBER, user_id)
     entry = state.entries(tx, room_id, [own])[own]
     (invite,) = client_events.load(tx, [entry.position])
-    return KnownRoom(room_id, "invite", invite, None)
+    return RoomInfo(room_id, "invite", invite, None)
 
 
-def _left(tx: Reader, user_id: str, room_id: str, limit: int) -> KnownRoom:
+def _left(tx: Reader, user_id: str, room_id: str, limit: int) -> RoomInfo:
     membership = state.membership_of(tx, room_id, user_id) or "leave"
     try:
-        preview = previews.preview(tx, user_id, room_id, limit)
+        shown: Preview | None = preview(tx, user_id, room_id, limit)
     except MatrixError as refusal:
         if refusal.errcode != "M_FORBIDDEN":
             raise
-        preview = None  # was only invited, and declined
-    return KnownRoom(room_id, membership, None, preview)
+        shown = None  # the user was only invited, and rejected the invite
+    return RoomInfo(room_id, membership, None, shown)
+
+
+def preview(tx: Reader, user_id: str, room_id: str, limit: int) -> Preview:
+    """A room with its last `limit` events. Raises M_FORBIDDEN as visibility.may_read does."""
+    left = visibility.upto(tx, user_id, room_id)
+    end = tx.position if left is None else left
+    page = history.messages(
+        tx, user_id, room_id, start=end, stop=None, is_backwards=True, limit=limit
+    )
+    kept = tx.sql.execute(_ACCOUNT_DATA, {"user_id": user_id, "room_id": room_id})
+    return Preview(
+        membership=state.membership_of(tx, room_id, user_id),
+        events=page.events[::-1],
+        start=page.end or 0,
+        end=end,
+        state=history.state_at(tx, user_id, room_id, end, filters.EVERY_ROOM_EVENT, ()),
+        directory=directory.visibility(tx, room_id),
+        account_data=[{"type": row.type, "content": orjson.loads(row.content)} for row in kept],
+    )

@@ -49,7 +49,7 @@ _GUEST_ACCESS: Final[dict[Preset, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RoomOptions:
     """What somebody wants their new room to be like."""
 
     preset: Preset
@@ -65,43 +65,43 @@ class Wish:
     power_levels: Json = field(default_factory=dict)
 
 
-def create_room(tx: Tx, creator: str, wish: Wish) -> tuple[str, str | None]:
+def create_room(tx: Tx, creator: str, options: RoomOptions) -> tuple[str, str | None]:
     """(room id, alias or None) of a new room.
 
     Raises M_INVALID_ROOM_STATE when its events contradict each other, M_ROOM_IN_USE for an alias
     that is taken, M_INVALID_PARAM, M_FORBIDDEN or M_INVITE_BLOCKED for who can't be invited.
     """
-    check_sizes(wish)
-    alias = _free_alias(tx, wish.alias_localpart)
-    room_id = store.create(tx, wish.version, _create_event(tx, creator, wish))
+    check_sizes(options)
+    alias = _free_alias(tx, options.alias_localpart)
+    room_id = store.create(tx, options.version, _create_event(tx, creator, options))
     membership.join(tx, room_id, creator)
-    levels = {**_default_power_levels(creator, wish), **wish.power_levels}
+    levels = {**_default_power_levels(creator, options), **options.power_levels}
     _set(tx, room_id, creator, ("m.room.power_levels", "", levels))
     if alias is not None:
         aliases.create(tx, alias, room_id, creator)
         _set(tx, room_id, creator, (aliases.CANONICAL_ALIAS, "", {"alias": alias}))
-    for event in _further_state(wish):
+    for event in _further_state(options):
         _set(tx, room_id, creator, event)
-    for user_id in wish.invite:
-        content = {"is_direct": True} if wish.is_direct else {}
+    for user_id in options.invite:
+        content = {"is_direct": True} if options.is_direct else {}
         membership.change(tx, room_id, creator, user_id, "invite", content)
-    if wish.is_published:
+    if options.is_published:
         directory.publish(tx, room_id, is_published=True)
     return room_id, alias
 
 
-def check_sizes(wish: Wish) -> None:
+def check_sizes(options: RoomOptions) -> None:
     """Bound what a new room costs while nobody else can write; views ask before they write.
 
     Raises M_INVALID_PARAM, M_TOO_LARGE.
     """
-    if len(wish.invite) > MAX_INVITES:
+    if len(options.invite) > MAX_INVITES:
         raise errors.invalid_param(f"Not more than {MAX_INVITES} people can be invited at once")
-    if len(wish.initial_state) > MAX_STATE_EVENTS:
+    if len(options.initial_state) > MAX_STATE_EVENTS:
         raise errors.invalid_param(f"initial_state has more than {MAX_STATE_EVENTS} events")
-    texts = [wish.name, wish.topic, wish.alias_localpart]
-    contents = [wish.creation_content, wish.power_levels]
-    parts = [texts, contents, [*wish.invite], [[*event] for event in wish.initial_state]]
+    texts = [options.name, options.topic, options.alias_localpart]
+    contents = [options.creation_content, options.power_levels]
+    parts = [texts, contents, [*options.invite], [[*event] for event in options.initial_state]]
     if len(orjson.dumps(parts)) > MAX_CONTENT_BYTES:
         raise errors.too_large(f"The new room's events have more than {MAX_CONTENT_BYTES} bytes")
 
@@ -119,18 +119,18 @@ def _free_alias(tx: Reader, localpart: str | None) -> str | None:
     return alias
 
 
-def _create_event(tx: Reader, creator: str, wish: Wish) -> store.Draft:
-    version = wish.version
-    content = dict(wish.creation_content)
+def _create_event(tx: Reader, creator: str, options: RoomOptions) -> store.Draft:
+    version = options.version
+    content = dict(options.creation_content)
     if not isinstance(content.get("type", ""), str):
         raise errors.bad_json("The type of a room is a string")
     if not isinstance(content.get("m.federate", True), bool):
         raise errors.bad_json("m.federate is true or false")
-    if version.has_privileged_creators and wish.preset == "trusted_private_chat":
+    if version.has_privileged_creators and options.preset == "trusted_private_chat":
         others = content.get("additional_creators", [])
         if not isinstance(others, list):
             raise errors.bad_json("additional_creators is a list of user ids")
-        others = [*others, *(user_id for user_id in wish.invite if user_id not in others)]
+        others = [*others, *(user_id for user_id in options.invite if user_id not in others)]
         if others:
             content["additional_creators"] = others
     return first_event(creator, version, content, new_room_id(tx))
@@ -155,11 +155,11 @@ def new_room_id(tx: Reader) -> str:
     return f"!{letters}:{tx.server.name}"
 
 
-def _default_power_levels(creator: str, wish: Wish) -> Json:
+def _default_power_levels(creator: str, options: RoomOptions) -> Json:
     """Members talk, moderators (50) keep order and name things, creators (100) do the rest."""
     users = {}
-    if not wish.version.has_privileged_creators:
-        trusted = wish.invite if wish.preset == "trusted_private_chat" else ()
+    if not options.version.has_privileged_creators:
+        trusted = options.invite if options.preset == "trusted_private_chat" else ()
         users = dict.fromkeys([creator, *trusted], CREATOR_LEVEL)
     return {
         "users": users,
@@ -173,7 +173,7 @@ def _default_power_levels(creator: str, wish: Wish) -> Json:
             "m.room.power_levels": 100,
             "m.room.server_acl": 100,
             # "MUST explicitly be higher than state_default" since version 12
-            "m.room.tombstone": 150 if wish.version.has_privileged_creators else 100,
+            "m.room.tombstone": 150 if options.version.has_privileged_creators else 100,
         },
         "events_default": 0,
         "state_default": 50,
@@ -181,37 +181,37 @@ def _default_power_levels(creator: str, wish: Wish) -> Json:
         "kick": 50,
         "redact": 50,
         # who is in a private room brings friends along; in a public one that is how spam comes
-        "invite": 50 if wish.preset == "public_chat" else 0,
+        "invite": 50 if options.preset == "public_chat" else 0,
     }
 
 
-def _further_state(wish: Wish) -> list[StateEvent]:
+def _further_state(options: RoomOptions) -> list[StateEvent]:
     """The events of the preset, then initial_state, then name and topic.
 
     Each key once: what a later one would overwrite is not sent at all.
     """
     events: dict[tuple[str, str], Json] = {
-        ("m.room.join_rules", ""): {"join_rule": _JOIN_RULES[wish.preset]},
+        ("m.room.join_rules", ""): {"join_rule": _JOIN_RULES[options.preset]},
         ("m.room.history_visibility", ""): {"history_visibility": "shared"},
-        ("m.room.guest_access", ""): {"guest_access": _GUEST_ACCESS[wish.preset]},
+        ("m.room.guest_access", ""): {"guest_access": _GUEST_ACCESS[options.preset]},
     }
-    for event_type, state_key, content in wish.initial_state:
+    for event_type, state_key, content in options.initial_state:
         events.pop((event_type, state_key), None)  # takes its place in the order anew
         events[event_type, state_key] = content
-    for event_type, content in _named(wish).items():
+    for event_type, content in _named(options).items():
         events.pop((event_type, ""), None)
         events[event_type, ""] = content
     return [(*key, content) for key, content in events.items()]
 
 
-def _named(wish: Wish) -> dict[str, Json]:
+def _named(options: RoomOptions) -> dict[str, Json]:
     """m.room.name and m.room.topic, where they are wished for."""
     named: dict[str, Json] = {}
-    if wish.name is not None:
-        named["m.room.name"] = {"name": wish.name}
-    if wish.topic is not None:
-        text = [{"body": wish.topic, "mimetype": "text/plain"}]
-        named["m.room.topic"] = {"topic": wish.topic, "m.topic": {"m.text": text}}
+    if options.name is not None:
+        named["m.room.name"] = {"name": options.name}
+    if options.topic is not None:
+        text = [{"body": options.topic, "mimetype": "text/plain"}]
+        named["m.room.topic"] = {"topic": options.topic, "m.topic": {"m.text": text}}
     return named
 
 

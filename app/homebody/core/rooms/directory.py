@@ -10,7 +10,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-import orjson
 from sqlalchemy import bindparam, func, select, update
 
 from homebody import errors
@@ -23,6 +22,7 @@ from homebody.models.state import StateInterval
 from homebody.spec.events import Json
 from homebody.storage.caches import Requester
 from homebody.storage.database import Reader, Tx
+from homebody.storage.expressions import listed
 
 MAX_LIMIT: Final = 500
 """Of rooms in one answer; also how many a request without a limit gets."""
@@ -45,12 +45,11 @@ _PUBLISHED = (
     .group_by(Room.room_id)
     .order_by(func.count().desc(), Room.room_id)
 )
-_ROOM_IDS = func.json_each(bindparam("room_ids")).table_valued("value")
 _AMONG = (
     select(Room.room_id)
     .join(StateInterval, StateInterval.room_number == Room.number)
     .where(
-        Room.room_id.in_(select(_ROOM_IDS.c.value))
+        Room.room_id.in_(select(listed("room_ids").c.value))
         | (Room.is_published & bindparam("with_published")),
         StateInterval.membership == "join",
         StateInterval.to_position == NOW_AND_LATER,
@@ -126,10 +125,7 @@ def _listed(tx: Reader, query: Query) -> list[str]:
         return list(tx.sql.execute(_PUBLISHED).scalars())
     network = query.network
     bridged = networks.all_rooms(tx) if network is None else networks.rooms(tx, network)
-    asked = {
-        "room_ids": orjson.dumps(list(bridged)).decode(),
-        "with_published": query.network is None,
-    }
+    asked = {"room_ids": bridged, "with_published": query.network is None}
     return list(tx.sql.execute(_AMONG, asked).scalars())
 
 

@@ -80,7 +80,7 @@ def change(
     if membership in {"join", "invite", "knock"}:
         tx.sql.execute(_REMEMBER, {"of_user": target, "the_room": room_id})
     if is_new:
-        personal_settings.bring_along(tx, target, room_id)
+        personal_settings.copy_to_replacement(tx, target, room_id)
     return event_id
 
 

@@ -55,9 +55,9 @@ _LAST_LEFT = select(func.max(StateInterval.to_position)).where(
 """When the user was joined the last time before now."""
 
 
-def bring_along(tx: Tx, user_id: str, room_id: str) -> None:
+def copy_to_replacement(tx: Tx, user_id: str, room_id: str) -> None:
     """Give a room that the user is in what they keep about the one that it replaces, if not yet."""
-    old_id = replaced_by(tx, room_id)
+    old_id = predecessor_of(tx, room_id)
     if old_id is None or state.membership_of(tx, old_id, user_id) is None:
         return
     if _was_there_before(tx, user_id, old_id, room_id):
@@ -69,7 +69,7 @@ def bring_along(tx: Tx, user_id: str, room_id: str) -> None:
             LOG.warning("%s could not take all along to %s: %s", user_id, room_id, refusal)
 
 
-def waiting_for(tx: Reader, room_id: str, since: int) -> list[str]:
+def members_of_replacement(tx: Reader, room_id: str, since: int) -> list[str]:
     """Return who is already in the room that a tombstone set after the position `since` names.
 
     `room_id` is the old room. Nobody waits for a tombstone that names a room which does not agree,
@@ -77,7 +77,7 @@ def waiting_for(tx: Reader, room_id: str, since: int) -> list[str]:
     """
     tombstone = state.current(tx, room_id, *TOMBSTONE)
     new_id = None if tombstone is None else tombstone.content.get("replacement_room")
-    if tombstone is None or not isinstance(new_id, str) or replaced_by(tx, new_id) != room_id:
+    if tombstone is None or not isinstance(new_id, str) or predecessor_of(tx, new_id) != room_id:
         return []
     first = _first_tombstone(tx, room_id, new_id)
     if first is None or first <= since:
@@ -85,7 +85,7 @@ def waiting_for(tx: Reader, room_id: str, since: int) -> list[str]:
     return sorted(state.joined_users(tx, new_id))
 
 
-def follow(db: Database, room_id: str, user_ids: Sequence[str]) -> None:
+def copy_for_users(db: Database, room_id: str, user_ids: Sequence[str]) -> None:
     """Bring along what these users keep about a room to the one that its tombstone names."""
     for at in range(0, len(user_ids), USERS_AT_ONCE):
         with db.write() as tx:
@@ -93,10 +93,10 @@ def follow(db: Database, room_id: str, user_ids: Sequence[str]) -> None:
             new_id = None if tombstone is None else tombstone.content.get("replacement_room")
             for user_id in user_ids[at : at + USERS_AT_ONCE]:
                 if isinstance(new_id, str) and state.is_joined(tx, new_id, user_id):
-                    bring_along(tx, user_id, new_id)
+                    copy_to_replacement(tx, user_id, new_id)
 
 
-def replaced_by(tx: Reader, room_id: str) -> str | None:
+def predecessor_of(tx: Reader, room_id: str) -> str | None:
     """The id of the room that this one replaces, where that room agrees; else None.
 
     Anybody could make a room and say that it replaces another one.

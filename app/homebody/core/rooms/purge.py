@@ -54,9 +54,9 @@ OWNERS: Final = (
 )
 """The modules that have tables with rooms in them."""
 EVENTS_AT_ONCE: Final = 500
-PEOPLE_AT_ONCE: Final = 20
+USERS_AT_ONCE: Final = 20
 """In one write, so that other writers get their turn between."""
-HEARD_SECONDS: Final = 3.0
+NOTICE_SECONDS: Final = 3.0
 """Between the leave of a room's users and the end of the room."""
 
 _NAME, _ALIAS = aliased(StateInterval), aliased(StateInterval)
@@ -147,7 +147,7 @@ def purge(db: Database, room_id: str, *, is_forced: bool = False) -> int:
         if not is_forced:
             _check_is_empty(tx, room_id)
     if is_forced and _send_all_away(db, room_id):
-        wait_until_heard()
+        wait_for_clients()
     with db.write() as writing:
         if not is_forced:  # somebody may have come in meanwhile
             _check_is_empty(writing, room_id)
@@ -162,13 +162,13 @@ def purge(db: Database, room_id: str, *, is_forced: bool = False) -> int:
     return removed
 
 
-def wait_until_heard() -> None:
+def wait_for_clients() -> None:
     """Let devices that wait for news hear that their users have left.
 
     This is the command line, mostly: the server takes up to half a second to notice what another
     process has written, and on a busy machine more.
     """
-    time.sleep(HEARD_SECONDS)
+    time.sleep(NOTICE_SECONDS)
 
 
 def _check_is_there(tx: Reader, room_id: str) -> None:
@@ -194,9 +194,9 @@ def _send_all_away(db: Database, room_id: str) -> bool:
     with db.read() as tx:
         found = tx.sql.execute(_PEOPLE, {"room_id": room_id}).scalars().all()
         people = sorted(user for user in found if _is_local(tx, user))
-    for at in range(0, len(people), PEOPLE_AT_ONCE):
+    for at in range(0, len(people), USERS_AT_ONCE):
         with db.write() as writing:
-            for user_id in people[at : at + PEOPLE_AT_ONCE]:
+            for user_id in people[at : at + USERS_AT_ONCE]:
                 content = {"membership": "leave"}
                 draft = store.Draft(room_id, user_id, state.MEMBER, content, user_id)
                 try:

@@ -18,7 +18,7 @@ from homebody.core.events import state
 from homebody.core.rooms import creation, membership
 from homebody.core.sessions import registration
 from homebody.core.timeline import store
-from homebody.core.user_data import tags
+from homebody.core.user_data import account_data
 from homebody.models.moderation import ServerNoticeRoom
 from homebody.spec.events import Json
 from homebody.storage.database import Tx
@@ -79,7 +79,7 @@ def _room(tx: Tx, sender: str, user_id: str) -> str:
 
 
 def _make(tx: Tx, sender: str, user_id: str) -> str:
-    wish = creation.Wish(
+    options = creation.RoomOptions(
         preset="private_chat",
         version=creation.version_named(tx.server.config.default_room_version),
         name=NAME,
@@ -87,10 +87,10 @@ def _make(tx: Tx, sender: str, user_id: str) -> str:
         invite=[user_id],
         power_levels=_power_levels(),
     )
-    room_id, _ = creation.create_room(tx, sender, wish)
+    room_id, _ = creation.create_room(tx, sender, options)
     tx.sql.execute(_FORGET, {"of_user": user_id})
     tx.sql.execute(_KEEP, {"user_id": user_id, "room_id": room_id})
-    tags.put(tx, user_id, room_id, TAG, {})
+    account_data.put_tag(tx, user_id, room_id, TAG, {})
     return room_id
 
 

@@ -80,7 +80,7 @@ Kept = Row[*tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class UpgradeRequest:
     """Who wants which room to become one of which version.
 
     `creators` are those besides the user; versions before 12 know none.
@@ -92,7 +92,7 @@ class Wish:
     creators: Collection[str] = ()
 
 
-def upgrade(db: Database, wish: Wish) -> str:
+def upgrade(db: Database, request: UpgradeRequest) -> str:
     """The id of the room that takes the place of an old one.
 
     Raises M_FORBIDDEN for who may not send m.room.tombstone in the old room, M_INVALID_PARAM for a
@@ -102,60 +102,60 @@ def upgrade(db: Database, wish: Wish) -> str:
     try:
         while not is_done:
             with db.write() as tx:
-                some = _some_kept(tx, wish.room_id, copied_upto)
+                some = _some_kept(tx, request.room_id, copied_upto)
                 is_done = len(some) < AT_ONCE
-                new_id = new_id or _begin(tx, wish, is_whole=is_done)
-                _copy_state(tx, wish, new_id, some)
+                new_id = new_id or _begin(tx, request, is_whole=is_done)
+                _copy_state(tx, request, new_id, some)
                 if is_done:
-                    _finish(tx, wish, new_id)
+                    _finish(tx, request, new_id)
             copied_upto = some[-1].event_position if some else 0
     except MatrixError:
         if copied_upto:
             with db.write() as tx:
-                membership.leave(tx, new_id, wish.user_id)
+                membership.leave(tx, new_id, request.user_id)
         raise
     return new_id
 
 
-def _begin(tx: Tx, wish: Wish, *, is_whole: bool) -> str:
+def _begin(tx: Tx, request: UpgradeRequest, *, is_whole: bool) -> str:
     """The id of the new room, with the user in it. `is_whole`: the same write does the rest."""
-    if not state.is_joined(tx, wish.room_id, wish.user_id):
+    if not state.is_joined(tx, request.room_id, request.user_id):
         raise errors.forbidden("You are not in this room")
-    known = state.current_many(tx, wish.room_id, [room_state.CREATE, room_state.POWER_LEVELS])
+    known = state.current_many(tx, request.room_id, [room_state.CREATE, room_state.POWER_LEVELS])
     levels = room_state.power_levels(known)
-    if levels.of_user(wish.user_id) < levels.to_send(TOMBSTONE, is_state=True):
+    if levels.of_user(request.user_id) < levels.to_send(TOMBSTONE, is_state=True):
         raise errors.forbidden("You may not send m.room.tombstone in this room")
-    content = _content_of_create(known[room_state.CREATE].content, wish)
-    new_id = _create(tx, wish, content, is_whole=is_whole)
-    membership.join(tx, new_id, wish.user_id)
+    content = _content_of_create(known[room_state.CREATE].content, request)
+    new_id = _create(tx, request, content, is_whole=is_whole)
+    membership.join(tx, new_id, request.user_id)
     return new_id
 
 
-def _finish(tx: Tx, wish: Wish, new_id: str) -> None:
+def _finish(tx: Tx, request: UpgradeRequest, new_id: str) -> None:
     """Open the new room, and lead everybody from the old one to it."""
-    user_id, room_id = wish.user_id, wish.room_id
+    user_id, room_id = request.user_id, request.room_id
     keys = [room_state.CREATE, room_state.JOIN_RULES, room_state.POWER_LEVELS]
     known = state.current_many(tx, room_id, keys)
     rules = known.get(room_state.JOIN_RULES)
     if rules is not None and rules.content:
-        understood = _understood(rules.content, wish.version)
+        understood = _understood(rules.content, request.version)
         _set(tx, user_id, new_id, (*room_state.JOIN_RULES, understood))
     aliases.move(tx, room_id, new_id, user_id)
     _move_in_directory(tx, room_id, new_id)
     _bury(tx, user_id, room_id, new_id)  # changes nothing where the first write did it
-    personal_settings.bring_along(tx, user_id, new_id)
+    personal_settings.copy_to_replacement(tx, user_id, new_id)
     if room_state.POWER_LEVELS in known:
         levels = room_state.power_levels(known)
         create = state.current_many(tx, new_id, [room_state.CREATE])[room_state.CREATE]
-        copied = _power_levels(levels, wish.version, room_state.creators(create))
+        copied = _power_levels(levels, request.version, room_state.creators(create))
         _set(tx, user_id, new_id, (*room_state.POWER_LEVELS, copied))
         _close(tx, user_id, room_id, levels)
 
 
-def _content_of_create(old: Json, wish: Wish) -> Json:
+def _content_of_create(old: Json, request: UpgradeRequest) -> Json:
     content = {key: value for key, value in old.items() if key in COPIED_OF_CREATE}
-    if wish.version.has_privileged_creators:
-        content |= _additional_creators(wish.creators)
+    if request.version.has_privileged_creators:
+        content |= _additional_creators(request.creators)
     return content
 
 
@@ -166,13 +166,13 @@ def _additional_creators(creators: Collection[str]) -> Json:
     return {"additional_creators": list(dict.fromkeys(creators))} if creators else {}
 
 
-def _create(tx: Tx, wish: Wish, content: Json, *, is_whole: bool) -> str:
+def _create(tx: Tx, request: UpgradeRequest, content: Json, *, is_whole: bool) -> str:
     """The id of the new room, which names the old one and an event of it.
 
     That is the tombstone, where it can be: up to version 11 the new room's id is free to choose, so
     that the tombstone can come first, if it does not come too early. Else it is the last event.
     """
-    user_id, room_id, version = wish.user_id, wish.room_id, wish.version
+    user_id, room_id, version = request.user_id, request.room_id, request.version
     new_id = "" if version.has_privileged_creators else creation.new_room_id(tx)
     if new_id and is_whole:
         known = _bury(tx, user_id, room_id, new_id)
@@ -187,9 +187,9 @@ def _bury(tx: Tx, user_id: str, room_id: str, new_id: str) -> str:
     return _set(tx, user_id, room_id, (TOMBSTONE, "", {"body": BODY, "replacement_room": new_id}))
 
 
-def _copy_state(tx: Tx, wish: Wish, new_id: str, some: Iterable[Kept]) -> None:
+def _copy_state(tx: Tx, request: UpgradeRequest, new_id: str, some: Iterable[Kept]) -> None:
     for event in _copied(some):
-        _set(tx, wish.user_id, new_id, event)
+        _set(tx, request.user_id, new_id, event)
 
 
 def _some_kept(tx: Reader, room_id: str, after: int) -> list[Kept]:

@@ -47,7 +47,7 @@ _FIND = (
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Upload:
     """A dehydrated device as a client uploads it."""
 
     device_id: str
@@ -58,38 +58,38 @@ class Wish:
     display_name: str | None = None
 
 
-def put(tx: Tx, user_id: str, wish: Wish) -> None:
+def put(tx: Tx, user_id: str, upload: Upload) -> None:
     """Make this the user's dehydrated device, in place of the one before.
 
     Raises M_INVALID_PARAM for the id of a session, M_TOO_LARGE, and what keys are refused with.
     """
-    data = orjson.dumps(wish.device_data)
+    data = orjson.dumps(upload.device_data)
     if len(data) > MAX_DATA_BYTES:
         raise errors.too_large(f"A dehydrated device has at most {MAX_DATA_BYTES} bytes")
     row = tx.sql.execute(_FIND, {"user_id": user_id}).first()
-    is_repeated = row is not None and _is_same(tx, user_id, row.device_id, wish)
+    is_repeated = row is not None and _is_same(tx, user_id, row.device_id, upload)
     if row is not None and not is_repeated:
         devices.remove(tx, user_id, [row.device_id])
     if not is_repeated:
-        if wish.device_id in devices.ids(tx, user_id):
+        if upload.device_id in devices.ids(tx, user_id):
             raise errors.invalid_param("You have a session with this device id")
-        devices.start_session(tx, user_id, wish.device_id, wish.display_name)
-    device_keys.put(tx, user_id, wish.device_id, wish.device_keys)
-    one_time_keys.add(tx, user_id, wish.device_id, wish.one_time_keys)
-    one_time_keys.set_fallbacks(tx, user_id, wish.device_id, wish.fallback_keys)
-    values = {"user_id": user_id, "device_id": wish.device_id, "device_data": data.decode()}
+        devices.start_session(tx, user_id, upload.device_id, upload.display_name)
+    device_keys.put(tx, user_id, upload.device_id, upload.device_keys)
+    one_time_keys.add(tx, user_id, upload.device_id, upload.one_time_keys)
+    one_time_keys.set_fallbacks(tx, user_id, upload.device_id, upload.fallback_keys)
+    values = {"user_id": user_id, "device_id": upload.device_id, "device_data": data.decode()}
     tx.sql.execute(_UPSERT, values)
 
 
-def _is_same(tx: Reader, user_id: str, device_id: str, wish: Wish) -> bool:
+def _is_same(tx: Reader, user_id: str, device_id: str, upload: Upload) -> bool:
     """Whether the user has this device already, because an upload is repeated.
 
     Then its inbox stays, and one-time keys that were claimed meanwhile stay claimed.
     """
-    if device_id != wish.device_id:
+    if device_id != upload.device_id:
         return False
     known = device_keys.get(tx, user_id, device_id)
-    return known is not None and known["keys"] == wish.device_keys["keys"]
+    return known is not None and known["keys"] == upload.device_keys["keys"]
 
 
 def get(tx: Reader, user_id: str) -> Json:

@@ -18,7 +18,7 @@ NO_TELEPHONES = "Nobody logs in with a telephone number here"
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SessionRequest:
     """What a client says about the session that it wants."""
 
     device_id: str | None = None
@@ -71,7 +71,7 @@ def account_key(server_name: str, name: str) -> str:
     return (name if name.startswith("@") else f"@{name}:{server_name}").lower()
 
 
-def by_password(db: Database, name: str, password: str) -> accounts.Known:
+def by_password(db: Database, name: str, password: str) -> accounts.AccountInfo:
     """Return the account with this name (a user id or its localpart) and password.
 
     Raises M_FORBIDDEN for a wrong one, M_USER_LOCKED. A deactivated account has no password any
@@ -86,14 +86,14 @@ def by_password(db: Database, name: str, password: str) -> accounts.Known:
     if account.is_locked:
         raise errors.user_locked()
     if accounts.wants_rehash(db.server, account):
-        new_hash = accounts.hash_again(db.server, password)
+        new_hash = accounts.rehash_password(db.server, password)
         with db.write() as tx:
             accounts.renew_hash(tx, account, new_hash)
         return replace(account, password_hash=new_hash)
     return account
 
 
-def begin(tx: Tx, account: accounts.Known, wish: Wish) -> Json:
+def begin(tx: Tx, account: accounts.AccountInfo, request: SessionRequest) -> Json:
     """A new session of who has just given the password, as `start_session` gives it.
 
     Raises M_FORBIDDEN when the account was changed since: the check of a password takes its time,
@@ -101,7 +101,7 @@ def begin(tx: Tx, account: accounts.Known, wish: Wish) -> Json:
     """
     if accounts.find(tx, account.user_id) != account:
         raise errors.forbidden(WRONG)
-    return start_session(tx, account.user_id, wish)
+    return start_session(tx, account.user_id, request)
 
 
 def change_password(tx: Tx, user_id: str, password_hash: str) -> None:
@@ -113,10 +113,10 @@ def change_password(tx: Tx, user_id: str, password_hash: str) -> None:
     login_tokens.revoke_all(tx, user_id)
 
 
-def start_session(tx: Tx, user_id: str, wish: Wish) -> Json:
+def start_session(tx: Tx, user_id: str, request: SessionRequest) -> Json:
     """A new session of the user, in the words of the answers to /login and /register."""
-    device_id = devices.start_session(tx, user_id, wish.device_id, wish.display_name)
-    tokens = access_tokens.issue(tx, user_id, device_id, with_refresh_token=wish.refresh_token)
+    device_id = devices.start_session(tx, user_id, request.device_id, request.display_name)
+    tokens = access_tokens.issue(tx, user_id, device_id, with_refresh_token=request.refresh_token)
     return {
         "user_id": user_id,
         "device_id": device_id,

@@ -1,8 +1,9 @@
-"""Getting an account: who may, and under which name.
+"""Registration: the stages to pass, the user id, registration tokens, terms of service, guests.
 
-This module alone writes the table registration_tokens.
+This module alone writes the tables registration_tokens and accepted_terms.
 
 Spec: client-server-api#account-registration, client-server-api#token-authenticated-registration,
+client-server-api#terms-of-service-at-registration, client-server-api#guest-access,
 appendices#user-identifiers
 """
 
@@ -16,17 +17,21 @@ from sqlalchemy import bindparam, delete, insert, or_, select, update
 
 from homebody import errors
 from homebody.config.settings import Config
-from homebody.core.accounts import access_tokens, accounts, terms
+from homebody.core.accounts import access_tokens, accounts
 from homebody.core.profiles import profiles
 from homebody.models.accounts import RegistrationToken
+from homebody.models.people import AcceptedTerms
 from homebody.spec import identifiers
 from homebody.spec.appservices import Service
 from homebody.spec.events import Json
-from homebody.storage.database import Reader, Tx
+from homebody.storage.caches import Requester
+from homebody.storage.database import Database, Reader, Tx
 
 DUMMY = "m.login.dummy"
 EMAIL = "m.login.email.identity"
+TERMS = "m.login.terms"
 TOKEN = "m.login.registration_token"  # noqa: S105 - the name of a stage
+GUEST_PREFIX = "guest-"
 
 _EASY_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that look like another
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{1,64}")
@@ -57,7 +62,7 @@ def flows(config: Config) -> list[list[str]]:
     stage = DUMMY if config.registration == "open" else TOKEN
     # Who likes gives an address as well, and first: a flow is complete with its last stage
     found = [[stage]] if config.smtp.host is None else [[stage], [EMAIL, stage]]
-    return [[*flow, terms.STAGE] for flow in found] if config.terms else found
+    return [[*flow, TERMS] for flow in found] if config.terms else found
 
 
 def free_user_id(tx: Reader, username: str | None, service: Service | None = None) -> str:
@@ -143,8 +148,60 @@ def create(
 def _end_guest(tx: Tx, user_id: str, password_hash: str | None) -> None:
     if not accounts.is_guest(tx, user_id):  # has asked twice at once
         raise errors.user_in_use()
-    accounts.end_guest(tx, user_id, password_hash)
-    access_tokens.forget_all(tx, user_id)
+    accounts.upgrade_guest(tx, user_id, password_hash)
+    access_tokens.drop_cached(tx, user_id)
+
+
+def register_guest(tx: Tx) -> str:
+    """Create a guest account and return its user id.
+
+    Raises M_GUEST_ACCESS_FORBIDDEN where the configuration allows no guests.
+    """
+    if not tx.server.config.allow_guests:
+        raise errors.guest_access_forbidden("This server has no guest accounts")
+    user_id = free_user_id(tx, GUEST_PREFIX + secrets.token_hex(6))
+    create(tx, user_id, None, is_guest=True)
+    return user_id
+
+
+def guest_by_token(db: Database, username: str | None, token: str) -> Requester:
+    """Return the guest with this access token, who is to become a user of the same name.
+
+    Raises M_UNKNOWN_TOKEN, M_FORBIDDEN for the token of another kind of user or of another name.
+    """
+    guest = access_tokens.authenticate(db, token)
+    if not guest.is_guest:
+        raise errors.forbidden("guest_access_token does not belong to a guest")
+    if username is None or guest.user_id != f"@{folded(username)}:{db.server.name}":
+        raise errors.forbidden("username must be the guest's name")
+    return guest
+
+
+def terms(config: Config) -> Json:
+    """Return the parameters of the stage m.login.terms.
+
+    `policies`: {id: {version, language: {name, url}}}.
+    """
+    policies: dict[str, Json] = {}
+    for document in config.terms:
+        policy = policies.setdefault(document.id, {"version": document.version})
+        policy[document.language] = {"name": document.name, "url": document.url}
+    return {"policies": policies}
+
+
+def accept_terms(tx: Tx, user_id: str) -> None:
+    """Record that a new user has accepted the current version of every document."""
+    rows = [
+        {
+            "user_id": user_id,
+            "document_id": document_id,
+            "version": policy["version"],
+            "accepted_ts": tx.now_ms,
+        }
+        for document_id, policy in terms(tx.server.config)["policies"].items()
+    ]
+    if rows:
+        tx.sql.execute(insert(AcceptedTerms), rows)
 
 
 def is_valid_token(tx: Reader, token: str) -> bool:

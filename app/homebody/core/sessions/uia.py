@@ -22,7 +22,7 @@ import orjson
 from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from homebody import errors
-from homebody.core.accounts import accounts, terms, validation
+from homebody.core.accounts import accounts, validation
 from homebody.core.sessions import login, registration
 from homebody.errors import MatrixError, UiaRequiredError
 from homebody.models.accounts import UiaSession
@@ -87,7 +87,7 @@ class Progress:
     registration_token: str | None = None
     email: validation.Validated | None = None
     """The address that was proved, if one was; its session can be used up."""
-    account: accounts.Known | None = None
+    account: accounts.AccountInfo | None = None
     """The account whose password was given in this request, as it was then."""
 
 
@@ -143,7 +143,7 @@ def complete(db: Database, session_id: str, stage: str, auth: Json) -> None:
     token = before.registration_token
     if stage == registration.TOKEN:
         token = _check_registration_token(db, auth)
-    elif stage not in {registration.DUMMY, terms.STAGE}:
+    elif stage not in {registration.DUMMY, registration.TERMS}:
         raise errors.unrecognized(f"{stage} can't be completed on a page")
     completed = [*before.completed, stage]
     _keep(db, before, replace(before, completed=completed, registration_token=token))
@@ -151,8 +151,8 @@ def complete(db: Database, session_id: str, stage: str, auth: Json) -> None:
 
 def _params(db: Database, flows: Flows) -> Json:
     """What clients have to show for the stages of these flows."""
-    if any(terms.STAGE in flow for flow in flows):
-        return {terms.STAGE: terms.params(db.server.config)}
+    if any(registration.TERMS in flow for flow in flows):
+        return {registration.TERMS: registration.terms(db.server.config)}
     return {}
 
 
@@ -234,7 +234,7 @@ def _must_be_the_users_own(db: Database, attempt: Attempt) -> None:
         raise errors.forbidden("This is not your user name")
 
 
-def _check_password(db: Database, attempt: Attempt) -> accounts.Known:
+def _check_password(db: Database, attempt: Attempt) -> accounts.AccountInfo:
     """Return the account that has this password. Raises M_FORBIDDEN when it is wrong."""
     password = _text(attempt.auth, "password")
     if password is None:

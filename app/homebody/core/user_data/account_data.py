@@ -158,6 +158,31 @@ def store(
     tx.wake(user_id)
 
 
+def tags(tx: Reader, user_id: str, room_id: str) -> Json:
+    """Return {tag: its information} of a room, including tags that the server has not checked."""
+    content = find(tx, user_id, TAGS, room_id) or {}
+    kept = content.get("tags")  # clients may also write m.tag as a whole, with any content
+    return kept if isinstance(kept, dict) else {}
+
+
+def put_tag(tx: Tx, user_id: str, room_id: str, tag: str, information: Json) -> None:
+    """Add a tag to the room, or replace its information. Raises M_INVALID_PARAM, M_BAD_JSON."""
+    if not identifiers.has_at_most_255_bytes(tag):
+        raise errors.invalid_param("A tag has at most 255 bytes")
+    order = information.get("order", 0)
+    if not isinstance(order, int | float) or isinstance(order, bool) or not 0 <= order <= 1:
+        raise errors.bad_json("order is a number from 0 to 1")
+    put(tx, user_id, TAGS, {"tags": tags(tx, user_id, room_id) | {tag: information}}, room_id)
+
+
+def remove_tag(tx: Tx, user_id: str, room_id: str, tag: str) -> None:
+    """Remove a tag from the room, if it has it."""
+    left = tags(tx, user_id, room_id)
+    if tag in left:
+        del left[tag]
+        put(tx, user_id, TAGS, {"tags": left}, room_id)
+
+
 def erase(tx: Tx, user_id: str) -> None:
     """Take everything away, for an account that closes."""
     tx.sql.execute(delete(AccountData).where(AccountData.user_id == user_id))

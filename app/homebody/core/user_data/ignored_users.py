@@ -13,7 +13,7 @@ from homebody.core.user_data import push_rules
 from homebody.storage.database import Reader
 
 
-class Said(Protocol):
+class SentEvent(Protocol):
     """What has to be known of an event: a ClientEvent, or a row with these columns."""
 
     @property
@@ -25,7 +25,7 @@ class Said(Protocol):
         """Who said it."""
 
 
-E = TypeVar("E", bound=Said)
+E = TypeVar("E", bound=SentEvent)
 
 
 def of(tx: Reader, user_id: str) -> frozenset[str]:

@@ -54,7 +54,7 @@ def act_as(
             raise errors.forbidden(f"{user_id} has not been registered yet")
         _make_sender(db, service)
     elif not may_be_locked or account.deactivated_ts is not None:
-        accounts.must_be_open(account)
+        accounts.check_active(account)
     return Requester(
         user_id,
         device_id or "",
@@ -64,7 +64,7 @@ def act_as(
     )
 
 
-def act_again(tx: Reader, who: Requester, *, may_be_locked: bool = False) -> Requester:
+def refresh_requester(tx: Reader, who: Requester, *, may_be_locked: bool = False) -> Requester:
     """Return as whom a service acts by now, inside the write that acts on it.
 
     Raises M_USER_DEACTIVATED, M_USER_LOCKED.
@@ -73,7 +73,7 @@ def act_again(tx: Reader, who: Requester, *, may_be_locked: bool = False) -> Req
     if account is None:
         return who
     if not may_be_locked or account.deactivated_ts is not None:
-        accounts.must_be_open(account)
+        accounts.check_active(account)
     if account.is_suspended == who.is_suspended:
         return who
     return Requester(
@@ -98,7 +98,7 @@ def register(tx: Tx, service: Service, username: str) -> str:
     return user_id
 
 
-def log_in(tx: Tx, service: Service, name: str, wish: login.Wish) -> Json:
+def log_in(tx: Tx, service: Service, name: str, request: login.SessionRequest) -> Json:
     """A new session of a user of the service, as login.start_session gives it.
 
     Raises M_EXCLUSIVE for a user outside of its namespace, M_FORBIDDEN for an unknown one,
@@ -110,8 +110,8 @@ def log_in(tx: Tx, service: Service, name: str, wish: login.Wish) -> Json:
     account = accounts.find(tx, user_id)
     if account is None:
         raise errors.forbidden(f"{user_id} has not been registered yet")
-    accounts.must_be_open(account)
-    return login.start_session(tx, user_id, wish)
+    accounts.check_active(account)
+    return login.start_session(tx, user_id, request)
 
 
 def put_device(tx: Tx, user_id: str, device_id: str, display_name: str | None) -> bool:

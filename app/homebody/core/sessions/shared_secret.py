@@ -19,7 +19,7 @@ LIFETIME_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True)
-class Application:
+class RegistrationRequest:
     """What somebody asks for, and their proof `mac`, in hexadecimal digits."""
 
     nonce: str
@@ -36,24 +36,24 @@ def new_nonce(secret: str, now_ms: int) -> str:
     return f"{text}.{_seal(secret, text)}"
 
 
-def check(secret: str, application: Application, now_ms: int) -> None:
+def check(secret: str, request: RegistrationRequest, now_ms: int) -> None:
     """Raises M_UNKNOWN for a nonce that is not ours or too old, M_FORBIDDEN for a wrong mac."""
-    text, _, seal = application.nonce.rpartition(".")
+    text, _, seal = request.nonce.rpartition(".")
     if not _is_same(seal, _seal(secret, text)) or int(text.partition(".")[0], 16) < now_ms:
         raise errors.unknown("The nonce is not known or too old")
-    if not _is_same(application.mac.lower(), _mac(secret, application)):
+    if not _is_same(request.mac.lower(), _mac(secret, request)):
         raise errors.forbidden("The mac is wrong")
 
 
-def _mac(secret: str, application: Application) -> str:
+def _mac(secret: str, request: RegistrationRequest) -> str:
     parts = [
-        application.nonce,
-        application.username,
-        application.password,
-        "admin" if application.is_admin else "notadmin",
+        request.nonce,
+        request.username,
+        request.password,
+        "admin" if request.is_admin else "notadmin",
     ]
-    if application.user_type is not None:
-        parts.append(application.user_type)
+    if request.user_type is not None:
+        parts.append(request.user_type)
     # SHA-1, as the tools do it; for an HMAC that is no weakness
     return hmac.digest(secret.encode(), "\0".join(parts).encode(), "sha1").hex()
 
