@@ -160,7 +160,7 @@ def test_the_lines_of_a_request_carry_its_id(
     client.get(f"{V3}capabilities")
     client.get(f"{V3}capabilities")
 
-    lines = [line for line in capsys.readouterr().err.splitlines() if " - app." in line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if " - homebody." in line]
     ids = [line.split(" - ")[4] for line in lines]
     assert ["fault in a request" in line for line in lines] == [True, False, True, False]
     assert ids[0] == ids[1] != ids[2] == ids[3]
