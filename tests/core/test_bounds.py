@@ -138,7 +138,7 @@ def test_the_connections_of_a_rush_are_closed(app: Application) -> None:
 
 
 @pytest.mark.parametrize(("length", "is_kept"), [(250, True), (60_000, False)])
-def test_only_short_paths_are_remembered(length: int, is_kept: bool) -> None:
+def test_only_short_paths_are_cached(length: int, is_kept: bool) -> None:
     path = "x." * (length // 2)
 
     first, second = property_paths.parse(path), property_paths.parse(path)

@@ -150,12 +150,12 @@ def test_auth_events_may_not_have_an_entry_twice() -> None:
 def test_auth_events_may_not_have_what_is_no_matter_of_the_event(stray: Event) -> None:
     cited = [dag.create(V11), stray]
 
-    with pytest.raises(AuthError, match="no matter of this event"):
+    with pytest.raises(AuthError, match="does not belong there"):
         event_auth.check_auth_events(dag.event(V11, "m.room.message", ALICE), cited)
 
 
 def test_since_version_12_auth_events_do_not_have_the_create_event() -> None:
-    with pytest.raises(AuthError, match="no matter of this event"):
+    with pytest.raises(AuthError, match="does not belong there"):
         event_auth.check_auth_events(dag.event(V12, "m.room.message", ALICE), [dag.create(V12)])
 
 
@@ -199,13 +199,13 @@ def test_a_create_event_begins_a_room(version: RoomVersion) -> None:
 def test_a_create_event_may_follow_nothing(version: RoomVersion) -> None:
     late = dag.event(version, "m.room.create", ALICE, dag.create(version).content, "")
 
-    with pytest.raises(AuthError, match="comes first"):
+    with pytest.raises(AuthError, match="must not have prev_events"):
         event_auth.check(late, {})
 
 
 @versions.of_each(ALL[:-1])
 def test_until_version_11_the_room_id_is_of_the_creators_server(version: RoomVersion) -> None:
-    with pytest.raises(AuthError, match="not of the server of its creator"):
+    with pytest.raises(AuthError, match="does not belong to the creator's server"):
         event_auth.check(dag.create(version, BOB), {})
 
 
@@ -213,7 +213,7 @@ def test_since_version_12_the_room_id_is_not_in_the_create_event() -> None:
     create = dag.create(V12)
     create.pdu["room_id"] = "!room:one.example"
 
-    with pytest.raises(AuthError, match="can't have one itself"):
+    with pytest.raises(AuthError, match="must not have a room_id"):
         event_auth.check(create, {})
 
 
@@ -224,7 +224,7 @@ def test_since_version_12_anybodys_server_may_create() -> None:
 @every_version
 @pytest.mark.parametrize("named", ["0", "org.example.mine", 5, None, ["1"]])
 def test_an_unknown_room_version_is_refused(version: RoomVersion, named: object) -> None:
-    with pytest.raises(AuthError, match="There is no room version"):
+    with pytest.raises(AuthError, match="Unknown room version"):
         event_auth.check(dag.create(version, content={"room_version": named}), {})
 
 
@@ -239,7 +239,7 @@ def test_until_version_10_the_create_event_names_a_creator(version: RoomVersion)
     create = dag.create(version)
     del create.content["creator"]
 
-    with pytest.raises(AuthError, match="names no creator"):
+    with pytest.raises(AuthError, match="has no creator"):
         event_auth.check(create, {})
 
 
@@ -285,7 +285,7 @@ def test_a_room_that_does_not_federate_is_closed_to_other_servers(version: RoomV
     state = dag.room(version, {BOB: "join"}, created_with={"m.federate": False})
 
     event_auth.check(dag.event(version, "m.room.message", ALICE), state)
-    with pytest.raises(AuthError, match="only for users of the server"):
+    with pytest.raises(AuthError, match="restricted to users"):
         event_auth.check(dag.event(version, "m.room.message", BOB), state)
 
 

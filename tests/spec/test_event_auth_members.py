@@ -41,7 +41,7 @@ def test_a_member_event_names_a_user_and_a_membership(version: RoomVersion) -> N
         ({"membership": 1}, ALICE),
     ]
     for content, state_key in malformed:
-        with pytest.raises(AuthError, match="names a user"):
+        with pytest.raises(AuthError, match="needs a state_key"):
             event_auth.check(dag.event(version, "m.room.member", ALICE, content, state_key), state)
 
 
@@ -98,7 +98,7 @@ def test_who_may_join_depends_on_the_join_rule(
 
 @every_version
 def test_nobody_joins_in_the_name_of_another(version: RoomVersion) -> None:
-    with pytest.raises(AuthError, match="in the name of"):
+    with pytest.raises(AuthError, match="on behalf of"):
         event_auth.check(
             dag.member(version, BOB, "join", ALICE), dag.room(version, join_rule="public")
         )
@@ -146,7 +146,7 @@ def test_since_version_11_the_creator_is_the_sender(version: RoomVersion, is_bob
     [
         ({BOB: "join"}, {}, None),
         ({BOB: "join"}, {"invite": 50, "users": {BOB: 50}}, None),
-        ({BOB: "join"}, {"invite": 51, "users": {BOB: 50}}, "could not invite"),
+        ({BOB: "join"}, {"invite": 51, "users": {BOB: 50}}, "may not invite"),
         ({BOB: "invite"}, {}, "is not in this room"),
         ({}, {}, "is not in this room"),
         ({CAROL: "ban", BOB: "join"}, {}, "banned"),
@@ -201,7 +201,7 @@ def test_since_version_8_who_vouches_is_a_user(version: RoomVersion, is_allowed:
         ({BOB: "join", CAROL: "leave"}, {}, None),
         ({BOB: "join", CAROL: "invite"}, {}, None),
         ({BOB: "join", CAROL: "knock"}, {}, None),
-        ({BOB: "join", CAROL: "join"}, {}, "in this room already"),
+        ({BOB: "join", CAROL: "join"}, {}, "already in this room"),
         ({BOB: "join", CAROL: "ban"}, {}, "banned"),
         ({BOB: "invite"}, {}, "is not in this room"),
         ({}, {}, "is not in this room"),
@@ -276,15 +276,15 @@ def test_who_owns_the_address_is_invited_by_a_signature(
         ({"signed": signed(mxid=BOB)}, f"not for {CAROL}"),
         ({"signed": signed(token="xyz")}, "no third-party invite with that token"),
         ({"signed": signed(token=["abc"])}, "no third-party invite with that token"),
-        ({"signed": signed(OTHER_KEY)}, "No key"),
-        ({"signed": {**signed(), "extra": 1}}, "No key"),
-        ({"signed": {**signed(), "extra": "\ud800"}}, "No key"),
-        ({"signed": {"mxid": CAROL, "token": "abc"}}, "No key"),
-        ({"signed": {**signed(), "signatures": []}}, "No key"),
-        ({"signed": {**signed(), "signatures": {"id.example": 5}}}, "No key"),
-        ({"signed": {**signed(), "signatures": {"id.example": {"ed25519:0": 5}}}}, "No key"),
-        ({"signed": {**signed(), "signatures": {"id.example": {"ed25519:0": "?"}}}}, "No key"),
-        ({"signed": {**signed(), "signatures": {"id.example": {"ed25519:0": "AA"}}}}, "No key"),
+        ({"signed": signed(OTHER_KEY)}, "no valid signature"),
+        ({"signed": {**signed(), "extra": 1}}, "no valid signature"),
+        ({"signed": {**signed(), "extra": "\ud800"}}, "no valid signature"),
+        ({"signed": {"mxid": CAROL, "token": "abc"}}, "no valid signature"),
+        ({"signed": {**signed(), "signatures": []}}, "no valid signature"),
+        ({"signed": {**signed(), "signatures": {"id.example": 5}}}, "no valid signature"),
+        ({"signed": {**signed(), "signatures": {"id.example": {"ed25519:0": 5}}}}, "no valid signature"),
+        ({"signed": {**signed(), "signatures": {"id.example": {"ed25519:0": "?"}}}}, "no valid signature"),
+        ({"signed": {**signed(), "signatures": {"id.example": {"ed25519:0": "AA"}}}}, "no valid signature"),
     ],
 )
 def test_a_bad_third_party_invite_is_refused(third_party_invite: object, refusal: str) -> None:
@@ -299,7 +299,7 @@ def test_only_ed25519_signatures_count() -> None:
     state = invited_by_mail(V11, {"public_key": PUBLIC})
     renamed = {**signed(), "signatures": {"id.example": {"rot13:0": signature}}}
 
-    with pytest.raises(AuthError, match="No key"):
+    with pytest.raises(AuthError, match="no valid signature"):
         check_third_party_invite(state, {"signed": renamed})
 
 
@@ -326,7 +326,7 @@ def test_a_thousand_keys_and_signatures_do_not_stall_the_server() -> None:
         "signatures": {f"{n}.example": {"ed25519:0": signature} for n in range(500)},
     }
 
-    with pytest.raises(AuthError, match="No key"):
+    with pytest.raises(AuthError, match="no valid signature"):
         check_third_party_invite(state, {"signed": many})  # the right key would come too late
 
 
@@ -354,7 +354,7 @@ def test_one_leaves_what_one_is_in(version: RoomVersion, before: str | None, sin
         ({BOB: "join", CAROL: "join"}, {BOB: 49}, {}, "needs power level 50 to kick"),
         ({BOB: "join", CAROL: "join"}, {BOB: 49}, {"kick": 49}, None),
         ({BOB: "join", CAROL: "join"}, {BOB: 50, CAROL: 49}, {}, None),
-        ({BOB: "join", CAROL: "join"}, {BOB: 50, CAROL: 50}, {}, "as much power"),
+        ({BOB: "join", CAROL: "join"}, {BOB: 50, CAROL: 50}, {}, "not lower"),
         ({CAROL: "join"}, {BOB: 50}, {}, "is not in this room"),
         ({BOB: "join", CAROL: "ban"}, {BOB: 50}, {}, None),
         ({BOB: "join", CAROL: "ban"}, {BOB: 50}, {"ban": 51}, "to end a ban"),
@@ -386,7 +386,7 @@ def test_who_may_kick_and_end_bans(
         ({BOB: "join", CAROL: "join"}, {BOB: 49}, {}, "needs power level 50 to ban"),
         ({BOB: "join", CAROL: "join"}, {BOB: 49}, {"ban": 49}, None),
         ({BOB: "join", CAROL: "join"}, {BOB: 50, CAROL: 49}, {}, None),
-        ({BOB: "join", CAROL: "join"}, {BOB: 50, CAROL: 50}, {}, "as much power"),
+        ({BOB: "join", CAROL: "join"}, {BOB: 50, CAROL: 50}, {}, "not lower"),
         ({BOB: "leave", CAROL: "join"}, {BOB: 50}, {}, "is not in this room"),
     ],
 )
@@ -446,7 +446,7 @@ def test_who_may_knock(
 
 
 def test_nobody_knocks_in_the_name_of_another() -> None:
-    with pytest.raises(AuthError, match="in the name of"):
+    with pytest.raises(AuthError, match="on behalf of"):
         event_auth.check(dag.member(V7, BOB, "knock", ALICE), dag.room(V7, join_rule="knock"))
 
 

@@ -102,10 +102,10 @@ def test_since_version_6_notifications_are_levels_too(
         (5, "not an object"),
         (None, "not an object"),
         ([CAROL], "not an object"),
-        ({"carol": 0}, "no user id"),
-        ({"@carol": 0}, "no user id"),
-        ({"#carol:three.example": 0}, "no user id"),
-        ({"@" + "c" * 300 + ":three.example": 0}, "no user id"),
+        ({"carol": 0}, "not a user id"),
+        ({"@carol": 0}, "not a user id"),
+        ({"#carol:three.example": 0}, "not a user id"),
+        ({"@" + "c" * 300 + ":three.example": 0}, "not a user id"),
         ({CAROL: "many"}, "not an integer"),
         ({CAROL: None}, "not an integer"),
         ({CAROL: True}, "not an integer"),
@@ -149,7 +149,7 @@ def test_since_version_12_creators_are_not_named() -> None:
 
     for users in ({ALICE: 100}, {CAROL: 0}):
         levels = dag.event(V12, "m.room.power_levels", ALICE, {"users": users}, "")
-        with pytest.raises(AuthError, match="made this room"):
+        with pytest.raises(AuthError, match="a creator, can.t be set"):
             event_auth.check(levels, state)
 
 

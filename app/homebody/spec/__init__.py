@@ -1,4 +1,4 @@
-"""The law of Matrix: pure functions without Flask, SQL, clock, network or randomness.
+"""The protocol rules of Matrix: pure functions without Flask, SQL, clock, network or randomness.
 
-Everything here follows from the specification alone, and takes all it needs as arguments.
+Everything here follows from the specification and takes what it needs as arguments.
 """

@@ -1,8 +1,7 @@
-"""Registrations of application services: what their files say, and what belongs to whom.
+"""Registration files of application services, and the namespaces they claim.
 
-A service shares its users and aliases with nobody where its namespace is exclusive. Regular
-expressions are tried from the beginning of a name and need not reach its end: so bridges of today
-expect it.
+In an exclusive namespace only the service itself may create users and aliases. Regular expressions
+are anchored at the start of a name but not at its end, as existing bridges expect.
 
 Spec: application-service-api#registration
 """
@@ -20,8 +19,8 @@ import msgspec
 
 from homebody.spec import identifiers
 
-MAX_REMEMBERED: Final = 20_000
-"""Users whose services are kept in memory; a message in a room of 200 asks 200 times."""
+MAX_CACHED: Final = 20_000
+"""Users whose services are cached: a message in a room of 200 looks up 200 users."""
 
 _POSIX_CLASSES: Final = {
     "[:alnum:]": "a-zA-Z0-9",
@@ -38,14 +37,14 @@ _POSIX_CLASSES: Final = {
 
 
 class NamespaceFile(msgspec.Struct):
-    """A namespace as it stands in a file."""
+    """A namespace in a registration file."""
 
     regex: str
     exclusive: bool
 
 
 class NamespacesFile(msgspec.Struct):
-    """The three kinds of them."""
+    """The `namespaces` of a registration file."""
 
     users: list[NamespaceFile] | None = None
     aliases: list[NamespaceFile] | None = None
@@ -53,7 +52,7 @@ class NamespacesFile(msgspec.Struct):
 
 
 class RegistrationFile(msgspec.Struct):
-    """A registration as it stands in a file; keys that nobody knows are let through."""
+    """The contents of a registration file; unknown keys are ignored."""
 
     id: str
     url: str | None
@@ -63,36 +62,36 @@ class RegistrationFile(msgspec.Struct):
     namespaces: NamespacesFile
     rate_limited: bool = True
     receive_ephemeral: bool = False
-    # as bridges wrote it before version 1.13
+    # the name used by bridges before version 1.13 of the specification
     push_ephemeral: bool = msgspec.field(default=False, name="de.sorunome.msc2409.push_ephemeral")
     protocols: list[str] | None = None
     use_legacy_authorization: bool = False
-    """Our own key, named after Synapse's setting: put the hs_token into the URL as well."""
+    """An extension, named after Synapse's setting: also send the hs_token in the URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """Some names, and whether nobody else may use them."""
+    """A pattern of user ids, aliases or room ids."""
 
     pattern: re.Pattern[str]
     is_exclusive: bool
 
     def has(self, name: str) -> bool:
-        """Whether this is one of them."""
+        """Return whether the name is in the namespace."""
         return self.pattern.match(name) is not None
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # there is one object for each
+@dataclass(frozen=True, slots=True, eq=False)  # there is one object per service
 class Service:
-    """An application service: a bridge or a bot that the owner has registered."""
+    """An application service: a bridge or bot that the administrator has registered."""
 
     id: str
     url: str | None
-    """Without a slash at the end; None: it wants no traffic."""
+    """Without a trailing slash. None if the service wants no traffic."""
     as_token: str
     hs_token: str
     sender: str
-    """The user id of the service itself."""
+    """The user id of the service's own user."""
     users: tuple[Namespace, ...]
     aliases: tuple[Namespace, ...]
     rooms: tuple[Namespace, ...]
@@ -100,11 +99,11 @@ class Service:
     wants_ephemeral: bool
     protocols: tuple[str, ...]
     wants_token_in_query: bool
-    """It was written before version 1.4 and looks for its hs_token in the URL."""
+    """It predates version 1.4 of the specification and expects its hs_token in the URL."""
 
 
 def parse(raw: Any, server_name: str) -> Service:
-    """The service that a registration file describes. Raises ValueError with a sentence."""
+    """Return the service that a registration file describes. Raises ValueError with a message."""
     try:
         file = msgspec.convert(raw, RegistrationFile)
     except msgspec.ValidationError as error:
@@ -133,10 +132,10 @@ def parse(raw: Any, server_name: str) -> Service:
 
 
 class Services:
-    """All application services of a server, and which of them have to do with a name."""
+    """All application services of a server, with look-ups by token and by name."""
 
     def __init__(self, services: Iterable[Service] = (), server_name: str = "") -> None:
-        """Raises ValueError when two share an id or a token."""
+        """Index the services. Raises ValueError when two share an id or a token."""
         self._all = tuple(services)
         self._domain = f":{server_name}"
         self._by_token = {hash_of(service.as_token): service for service in self._all}
@@ -156,15 +155,15 @@ class Services:
         return iter(self._all)
 
     def by_id(self, service_id: str) -> Service | None:
-        """The service of this id."""
+        """Return the service with this id."""
         return self._by_id.get(service_id)
 
     def by_token(self, token: str) -> Service | None:
-        """The service that has this as_token. By hashes, so the time tells nothing of the token."""
+        """Return the service with this as_token; compares hashes, so timing reveals nothing."""
         return self._by_token.get(hash_of(token))
 
     def of_user(self, user_id: str) -> tuple[Service, ...]:
-        """The services in whose namespace a user of this server is, or whose own user it is."""
+        """Return the services interested in a local user or whose own user it is."""
         if not self._all:
             return ()
         known = self._of_user.get(user_id)
@@ -175,41 +174,41 @@ class Services:
         return known
 
     def has_user(self, service: Service, user_id: str) -> bool:
-        """Whether a service may act as a user: one of its namespace, or its own."""
+        """Return whether a service may act as a user: its own user, or one in its namespaces."""
         if not user_id.endswith(self._domain):
             return False  # "application services can only register interest in local users"
         return user_id == service.sender or any(it.has(user_id) for it in service.users)
 
     def owner_of_user(self, user_id: str) -> Service | None:
-        """The service that has this user for itself."""
+        """Return the service that claims this user exclusively."""
         if not self._all:
             return None
         if user_id not in self._owners:
             owners = (
                 service
                 for service in self.of_user(user_id)
-                if user_id == service.sender or _has_alone(service.users, user_id)
+                if user_id == service.sender or _claims_exclusively(service.users, user_id)
             )
             _make_room(self._owners)
             self._owners[user_id] = next(owners, None)
         return self._owners[user_id]
 
     def owner_of_alias(self, alias: str) -> Service | None:
-        """The service that has this alias for itself."""
-        return next((it for it in self._all if _has_alone(it.aliases, alias)), None)
+        """Return the service that claims this alias exclusively."""
+        return next((it for it in self._all if _claims_exclusively(it.aliases, alias)), None)
 
 
 def hash_of(token: str) -> bytes:
-    """What stands for a token in tables."""
+    """Return the hash under which a token is stored."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-def _make_room(remembered: dict[str, Any]) -> None:
-    if len(remembered) >= MAX_REMEMBERED:
-        remembered.clear()
+def _make_room(cache: dict[str, Any]) -> None:
+    if len(cache) >= MAX_CACHED:
+        cache.clear()
 
 
-def _has_alone(namespaces: tuple[Namespace, ...], name: str) -> bool:
+def _claims_exclusively(namespaces: tuple[Namespace, ...], name: str) -> bool:
     return any(it.is_exclusive and it.has(name) for it in namespaces)
 
 
@@ -219,7 +218,7 @@ def _url(url: str | None) -> str | None:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:
         raise ValueError("url must begin with http:// or https://, or be null")
-    if parts.port == 0:  # and beyond 65535 it raises ValueError itself
+    if parts.port == 0:  # above 65535, `port` itself raises ValueError
         raise ValueError("url must have a port from 1 to 65535")
     return url.rstrip("/")
 

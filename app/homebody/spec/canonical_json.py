@@ -1,15 +1,15 @@
-"""Canonical JSON, the one way to write a JSON value as bytes, so that it can be hashed and signed.
+"""Canonical JSON: the unique encoding of a JSON value as bytes, for hashes and signatures.
 
 Keys are sorted by code point, there is no white space, and numbers are integers that a double can
 hold. orjson writes exactly that, ten times faster than Python could: it sorts by UTF-8 bytes,
-whose order is that of the code points, also beyond the BMP. What it lets pass, floats and integers
-beyond 2^53 - 1, `check` finds.
+whose order is that of the code points, also beyond the BMP. orjson also accepts floats and integers
+beyond 2^53 - 1; `check` rejects those.
 
-Room versions 1 to 5 set numbers no such limits, and servers there hash what Python's json module
-writes. `encode_historical` writes that: `1e-05`, where orjson has `0.00001`. Integers beyond 64
-bits are lost before: `decode` makes floats of them, so that the hash of such an event won't match.
+Room versions 1 to 5 have no such limits, and servers hash what Python's json module writes in those
+rooms. `encode_historical` does the same: `1e-05`, where orjson has `0.00001`. Integers beyond 64
+bits are not supported: `decode` turns them into floats, so the hash of such an event won't match.
 
-Also here: unpadded base64, in which Matrix writes bytes inside JSON.
+Also here: unpadded base64, the encoding of bytes inside JSON.
 
 Spec: appendices#canonical-json, appendices#unpadded-base64
 """
@@ -25,9 +25,9 @@ import orjson
 
 MAX_INTEGER: Final = 2**53 - 1
 MAX_HISTORICAL_INTEGER: Final = 2**63 - 1
-"""The limit of room versions 1 to 5 for `depth`, and of what a database column holds."""
+"""The limit for `depth` in room versions 1 to 5, and of an integer column in the database."""
 MAX_DEPTH: Final = 100
-"""Objects and arrays within each other. Real events stay below 10; orjson writes up to 254."""
+"""Nesting of objects and arrays. Real events stay below 10; orjson writes up to 254."""
 
 _OPTIONS: Final = (
     orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
@@ -35,9 +35,10 @@ _OPTIONS: Final = (
 
 
 def encode(value: Any) -> bytes:
-    """The canonical bytes of a JSON value that passes `check`.
+    """Return the canonical bytes of a JSON value that passes `check`.
 
-    Raises ValueError for what JSON can't say: lone surrogates, keys that aren't text, other types.
+    Raises ValueError for values JSON can't represent: lone surrogates, keys that aren't strings,
+    other types.
     """
     try:
         return orjson.dumps(value, option=_OPTIONS)
@@ -46,9 +47,10 @@ def encode(value: Any) -> bytes:
 
 
 def encode_historical(value: Any) -> bytes:
-    """The bytes that are hashed and signed in room versions 1 to 5.
+    """Return the bytes that are hashed and signed in room versions 1 to 5.
 
-    The same as `encode`'s wherever that is defined. Raises ValueError like it, and for NaN.
+    They equal those of `encode` wherever that is defined. Raises ValueError as `encode` does, and
+    for NaN.
     """
     try:
         text = json.dumps(
@@ -60,28 +62,28 @@ def encode_historical(value: Any) -> bytes:
 
 
 def decode(text: bytes | str) -> Any:
-    """The value of a JSON text. Raises ValueError.
+    """Return the value of a JSON text. Raises ValueError.
 
-    Strict UTF-8; NaN, infinities (also as 1e999), lone surrogates and more than 1,024 levels are
-    refused. Of equal keys in an object the last counts, as in every parser that servers use.
+    Rejects invalid UTF-8, NaN, infinities (also as 1e999), lone surrogates and more than 1,024
+    levels. Of duplicate keys in an object the last one counts, as in the parsers of other servers.
     """
     return orjson.loads(text)
 
 
 def check(value: Any, *, is_strict: bool = True) -> None:
-    """Raise ValueError, naming the place, for a number or a depth that an event may not have.
+    """Raise ValueError, naming the path, for a number or a depth that is not allowed in an event.
 
-    For values as `decode` gives them. `is_strict` as since room version 6: neither floats nor
-    integers beyond 2^53 - 1; else floats pass, and integers of 64 bits.
+    Takes values returned by `decode`. `is_strict` applies the rules of room version 6 and later:
+    neither floats nor integers beyond 2^53 - 1. Otherwise floats and 64-bit integers are allowed.
     """
     limit = MAX_INTEGER if is_strict else MAX_HISTORICAL_INTEGER
     _check(value, limit, is_strict=is_strict)
 
 
 def check_depth(value: Any) -> None:
-    """Raise ValueError, naming the place, for more than `MAX_DEPTH` levels, in JSON of any kind."""
+    """Raise ValueError, naming the path, for any JSON nested deeper than `MAX_DEPTH` levels."""
     level = [value] if isinstance(value, dict | list) else []
-    for _ in range(MAX_DEPTH):  # twenty times as fast as `_check`, which is for few values
+    for _ in range(MAX_DEPTH):  # twenty times as fast as `_check`
         level = [
             member
             for container in level
@@ -94,33 +96,33 @@ def check_depth(value: Any) -> None:
 
 
 def encode_base64(data: bytes) -> str:
-    """Unpadded base64 in the standard alphabet: keys, signatures, hashes."""
+    """Encode as unpadded base64 in the standard alphabet: keys, signatures, hashes."""
     return base64.b64encode(data).rstrip(b"=").decode()
 
 
 def encode_url_safe_base64(data: bytes) -> str:
-    """Unpadded base64 with `-` and `_`: event ids since room version 4."""
+    """Encode as unpadded base64 with `-` and `_`: event ids since room version 4."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def decode_base64(text: str) -> bytes:
-    """The bytes of base64 in the standard alphabet, padded or not. Raises ValueError."""
+    """Decode base64 in the standard alphabet, padded or not. Raises ValueError."""
     unpadded = text.rstrip("=")
     return base64.b64decode(unpadded + "=" * (-len(unpadded) % 4), validate=True)
 
 
 def decode_url_safe_base64(text: str) -> bytes:
-    """The bytes of base64 in the URL-safe alphabet, padded or not. Raises ValueError."""
+    """Decode base64 in the URL-safe alphabet, padded or not. Raises ValueError."""
     if "+" in text or "/" in text:
         raise ValueError("Not in the URL-safe alphabet of base64")
     return decode_base64(text.replace("-", "+").replace("_", "/"))
 
 
 class _Node:
-    """An object or array met by `check`, and how it was reached.
+    """An object or array visited by `check`, with its parent.
 
-    Links instead of ready-made paths: a key of 30,000 bytes above 10,000 small objects would
-    make a path of that length for each.
+    Paths are built only for the error: with a key of 30,000 bytes above 10,000 small objects, a
+    path for each would take 300 MB.
     """
 
     __slots__ = ("key", "parent", "value")
@@ -131,7 +133,7 @@ class _Node:
         self.parent = parent
 
     def path(self) -> str:
-        """Keys and indexes from the outermost value to this one, each cut where it gets long."""
+        """Return keys and indexes from the outermost value to this one, long ones truncated."""
         node, keys = self, []
         while node.parent is not None:
             keys.append(str(node.key)[:40])
@@ -140,7 +142,7 @@ class _Node:
 
 
 def _check(value: Any, limit: float, *, is_strict: bool) -> None:
-    """Go through a value level by level, so that no nesting can exhaust the stack."""
+    """Visit a value level by level, so that deep nesting can't exhaust the stack."""
     level = [_Node(value if isinstance(value, dict | list) else [value])]
     for _ in range(MAX_DEPTH):
         deeper: list[_Node] = []
@@ -153,10 +155,10 @@ def _check(value: Any, limit: float, *, is_strict: bool) -> None:
 
 
 def _check_members(node: _Node, limit: float, deeper: list[_Node], *, is_strict: bool) -> None:
-    """Check the numbers in a container, and note the containers in it in `deeper`."""
+    """Check the numbers in a container, and append nested containers to `deeper`."""
     value = node.value
     for key, member in value.items() if type(value) is dict else enumerate(value):
-        kind = type(member)  # not isinstance: True is an int, but no number of JSON's
+        kind = type(member)  # not isinstance: bool is a subclass of int
         if kind is dict or kind is list:
             deeper.append(_Node(member, key, node))
         elif kind is int and not -limit <= member <= limit:

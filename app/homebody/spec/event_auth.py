@@ -1,12 +1,11 @@
-"""The authorization rules, which say whether an event may follow a state.
+"""The authorization rules: whether an event is allowed, given the state before it.
 
-The rules of all room versions, in the spec's order; where versions differ, a field of RoomVersion
-says how. Here are the rules for every event and the smaller ones; event_auth_members.py and
-event_auth_power_levels.py have one long rule each. They see an event, the state before it, and
-nothing else, so the same function serves a client's request, an event from another server, and
-state resolution. Not here, but with the caller: signatures and hashes of events.
+The rules of all room versions, in the spec's order; where versions differ, the rules read a field
+of RoomVersion. The two long rules are in event_auth_members.py and event_auth_power_levels.py. The
+rules see only an event and the state before it, so the same function serves a client's request, an
+event from another server, and state resolution. The caller checks signatures and hashes.
 
-A rule that refuses raises AuthError; a rule that returns has nothing against the event.
+A rule that rejects the event raises AuthError.
 Spec: rooms/v12#authorisation-rules, rooms/v1#authorisation-rules,
 server-server-api#authorisation-rules
 """
@@ -31,7 +30,7 @@ from homebody.spec.room_state import (
 )
 from homebody.spec.room_versions import VERSIONS, RoomVersion
 
-# What the rules know of a state, the rest of the server asks here too: one door to the law.
+# The rest of the server reads a room's state with the same functions as the rules.
 __all__ = [
     "AuthError",
     "ContentError",
@@ -52,7 +51,7 @@ __all__ = [
 def auth_types(
     version: RoomVersion, event_type: str, state_key: str | None, sender: str, content: Json
 ) -> list[StateKey]:
-    """The entries of the room's state that belong into an event's `auth_events`, each once.
+    """Return the keys of the state events that belong in an event's `auth_events`, each once.
 
     Spec: server-server-api#auth-events-selection
     """
@@ -72,7 +71,7 @@ def _auth_types_of_member(
     users = {target}
     types = []
     membership = content.get("membership")
-    if membership in ("join", "invite", "knock"):  # no set: it may be any JSON, and not hashable
+    if membership in ("join", "invite", "knock"):  # a tuple, as unhashable JSON may come here
         types.append(room_state.JOIN_RULES)
     if membership == "invite" and (token := _third_party_token(content)) is not None:
         types.append(("m.room.third_party_invite", token))
@@ -94,10 +93,10 @@ def _third_party_token(content: Json) -> str | None:
 def check_auth_events(
     event: Event, auth_events: Iterable[Event], rejected: Collection[str] = ()
 ) -> None:
-    """Raise AuthError unless the event cites the right kind of events to justify itself.
+    """Raise AuthError unless the event's `auth_events` have the right types and room.
 
-    `rejected` has the ids of those among them that were rejected themselves. Whether they do
-    justify it, `check` says, with these events as its state.
+    `rejected` has the ids of those auth events that were rejected. Whether they allow the event is
+    decided by `check`, with these events as its state.
     """
     if event.type == "m.room.create":
         return
@@ -110,7 +109,7 @@ def check_auth_events(
         if key in found:
             raise AuthError(f"auth_events has {key} twice")
         if key not in expected or cited.state_key is None:
-            raise AuthError(f"auth_events has {key}, which is no matter of this event")
+            raise AuthError(f"auth_events has {key}, which does not belong there")
         if cited.event_id in rejected:
             raise AuthError(f"auth_events has {cited.event_id}, which was rejected")
         if cited.room_id != event.room_id:
@@ -127,11 +126,10 @@ def check(
     *,
     is_signed_by: IsSignedBy | None = None,
 ) -> None:
-    """Raise AuthError unless the event is allowed when the room's state is this.
+    """Raise AuthError unless the event is allowed in this state of the room.
 
-    `state` needs no more than the entries of `auth_types`, and the create event, which may come in
-    `create` instead. That one must be accepted, not rejected. `is_signed_by`: see
-    event_auth_members.check().
+    `state` needs only the entries named by `auth_types` and the create event, which may be passed
+    as `create` instead and must not be rejected. For `is_signed_by` see event_auth_members.check().
     """
     if event.type == "m.room.create":
         return _check_create(event)
@@ -156,19 +154,19 @@ def check(
 def _check_create(event: Event) -> None:
     version = event.version
     if event.prev_event_ids:
-        raise ContentError("A create event comes first in its room")
+        raise ContentError("A create event must not have prev_events")
     if version.has_privileged_creators:
         if "room_id" in event.pdu:
-            raise ContentError("The create event makes the room's id and can't have one itself")
+            raise ContentError("The create event must not have a room_id: its hash is the room id")
     elif room_state.domain_of(event.room_id) != room_state.domain_of(event.sender):
-        raise ContentError("The room's id is not of the server of its creator")
+        raise ContentError("The room id does not belong to the creator's server")
     named = event.content.get("room_version", "1")
     if not isinstance(named, str) or named not in VERSIONS:
-        raise ContentError(f"There is no room version {named!r}")
+        raise ContentError(f"Unknown room version {named!r}")
     if version.has_privileged_creators:
         _check_additional_creators(event)
     if not version.has_creator_in_sender and "creator" not in event.content:
-        raise ContentError("The create event names no creator")
+        raise ContentError("The create event has no creator")
 
 
 def _check_additional_creators(event: Event) -> None:
@@ -183,12 +181,12 @@ def _check_federation(event: Event, create: Event) -> None:
     if create.content.get("m.federate") is not False:
         return
     if room_state.domain_of(event.sender) != room_state.domain_of(create.sender):
-        raise AuthError("This room is only for users of the server that made it")
+        raise AuthError("This room is restricted to users of its creator's server")
 
 
 def _check_aliases(event: Event) -> None:
     if event.state_key is None or event.state_key != room_state.domain_of(event.sender):
-        raise AuthError("Only a server's own users may list its aliases")
+        raise AuthError("The state_key of m.room.aliases must be the sender's server")
 
 
 def _check_third_party_invite(event: Event, levels: PowerLevels) -> None:
@@ -210,7 +208,7 @@ def _check_state_key(event: Event) -> None:
 
 
 def _check_content(event: Event, state: StateMap, create: Event, levels: PowerLevels) -> None:
-    """The two types with a rule about what they do."""
+    """Apply the rules about the content of power levels and redactions."""
     if event.type == "m.room.power_levels":
         event_auth_power_levels.check(event, state, create)
     elif event.type == "m.room.redaction" and event.version.event_ids == "given":
@@ -218,7 +216,7 @@ def _check_content(event: Event, state: StateMap, create: Event, levels: PowerLe
 
 
 def _check_redaction(event: Event, levels: PowerLevels) -> None:
-    """Until version 2: the power to redact, or an event of the same server, as its id tells."""
+    """Require the power to redact, or in versions 1 and 2 an event of the same server."""
     if not _may_redact_by_power(event, levels) and (
         event.redacts is None
         or room_state.domain_of(event.redacts) != room_state.domain_of(event.event_id)
@@ -231,10 +229,11 @@ def _may_redact_by_power(redaction: Event, levels: PowerLevels) -> bool:
 
 
 def may_redact(redaction: Event, target: Event, levels: PowerLevels) -> bool:
-    """Whether an allowed redaction takes effect on this event of the room.
+    """Return whether an allowed redaction takes effect on this event of the room.
 
-    Until version 2 the rules above have judged that already. Since version 3 they allow the event
-    `m.room.redaction`, and it counts if this says so; ask again when the target arrives later.
+    In versions 1 and 2 the rules above have already decided this. Since version 3 they allow any
+    `m.room.redaction`, and this decides whether it applies; call it again if the target arrives
+    later.
     Spec: rooms/v3#handling-redactions
     """
     if redaction.redacts != target.event_id or redaction.room_id != target.room_id:

@@ -1,7 +1,7 @@
 """The authorization rules of `m.room.member`: join, invite, leave (and kick), ban, knock.
 
-One function per membership, its steps in the spec's order. event_auth.check() has already found
-the create event and the federation of the room in order.
+One function per membership, its steps in the spec's order. event_auth.check() has already checked
+the create event and whether the room is federated.
 Spec: rooms/v12#authorisation-rules (rule 5), rooms/v1#authorisation-rules (rule 5)
 """
 
@@ -17,28 +17,28 @@ from homebody.spec.room_state import AuthError, StateMap
 from homebody.spec.room_versions import RoomVersion
 
 IsSignedBy = Callable[[str], bool]
-"""Whether the event in question carries a valid signature of this server."""
+"""Whether the event carries a valid signature of this server."""
 
 MAX_VERIFICATIONS: Final = 100
-"""Of one third-party invite. Honest ones have two keys and a signature or two; an attacker's could
-have a thousand of each, which is a minute of a CPU for every server in the room."""
+"""Per third-party invite. Honest ones have two keys and a signature or two; an attacker's could
+have a thousand of each, which would cost every server in the room a minute of CPU time."""
 
 
 def check(
     event: Event, state: StateMap, create: Event, is_signed_by: IsSignedBy | None = None
 ) -> None:
-    """Raise AuthError unless the membership may change like this.
+    """Raise AuthError unless this change of membership is allowed.
 
-    `is_signed_by` answers for the server that let a user in by a restricted join; without it that
-    signature counts as verified, as it is for every event that was accepted once.
+    `is_signed_by` verifies the signature of the server that authorised a restricted join. Without
+    it the signature counts as valid, as for events that have been accepted before.
     """
     membership = event.content.get("membership")
     if event.state_key is None or not isinstance(membership, str):
-        raise AuthError("A member event names a user in state_key and has a membership")
+        raise AuthError("A member event needs a state_key and a membership")
     _check_signature_of_authoriser(event, is_signed_by)
     rule = RULES.get(membership)
     if rule is None or (membership == "knock" and not event.version.may_knock):
-        raise AuthError(f"This room knows no membership {membership!r}")
+        raise AuthError(f"This room version has no membership {membership!r}")
     rule(event, event.state_key, state, create)
 
 
@@ -49,7 +49,7 @@ def _check_signature_of_authoriser(event: Event, is_signed_by: IsSignedBy | None
         return
     authoriser = event.content["join_authorised_via_users_server"]
     if not isinstance(authoriser, str):
-        raise AuthError("join_authorised_via_users_server is no user id")
+        raise AuthError("join_authorised_via_users_server is not a user id")
     if is_signed_by is not None and not is_signed_by(room_state.domain_of(authoriser)):
         raise AuthError(f"The server of {authoriser} has not signed this join")
 
@@ -58,7 +58,7 @@ def _check_join(event: Event, target: str, state: StateMap, create: Event) -> No
     if event.prev_event_ids == [create.event_id] and target == _first_member(create):
         return
     if event.sender != target:
-        raise AuthError(f"{event.sender} can't join in the name of {target}")
+        raise AuthError(f"{event.sender} can't join on behalf of {target}")
     membership = room_state.membership(state, target)
     if membership == "ban":
         raise AuthError(f"{target} is banned from this room")
@@ -75,7 +75,7 @@ def _check_join(event: Event, target: str, state: StateMap, create: Event) -> No
 
 
 def _first_member(create: Event) -> object:
-    """Who may join when nothing but the create event is there."""
+    """Return the user who may join when the room has only its create event."""
     if create.version.has_creator_in_sender:
         return create.sender
     return create.content.get("creator")
@@ -94,15 +94,15 @@ def _is_restricted(join_rule: str, version: RoomVersion) -> bool:
 
 
 def _check_authoriser(event: Event, target: str, state: StateMap, create: Event) -> None:
-    """Somebody in the room, who could have invited, must answer for a restricted join."""
+    """Check that a member with the power to invite has authorised a restricted join."""
     authoriser = event.content.get("join_authorised_via_users_server")
     if not isinstance(authoriser, str):
-        raise AuthError(f"{target} is not invited, and nobody in this room vouches for the join")
+        raise AuthError(f"{target} is not invited, and no member authorised the join")
     if room_state.membership(state, authoriser) != "join":
-        raise AuthError(f"{authoriser} vouches for the join, but is not in this room")
+        raise AuthError(f"{authoriser}, who authorised the join, is not in this room")
     levels = room_state.power_levels(state, create)
     if levels.of_user(authoriser) < levels.to_invite:
-        raise AuthError(f"{authoriser} vouches for the join, but could not invite {target}")
+        raise AuthError(f"{authoriser}, who authorised the join, may not invite {target}")
 
 
 def _check_invite(event: Event, target: str, state: StateMap, create: Event) -> None:
@@ -111,7 +111,7 @@ def _check_invite(event: Event, target: str, state: StateMap, create: Event) -> 
     _check_sender_is_joined(event, state)
     membership = room_state.membership(state, target)
     if membership == "join":
-        raise AuthError(f"{target} is in this room already")
+        raise AuthError(f"{target} is already in this room")
     if membership == "ban":
         raise AuthError(f"{target} is banned from this room")
     levels = room_state.power_levels(state, create)
@@ -121,7 +121,7 @@ def _check_invite(event: Event, target: str, state: StateMap, create: Event) -> 
 
 
 def _check_third_party_invite(event: Event, target: str, state: StateMap) -> None:
-    """The invite of an e-mail address or the like, now that its owner's user id is known."""
+    """Check the invite that follows a third-party invite once the user id is known."""
     if room_state.membership(state, target) == "ban":
         raise AuthError(f"{target} is banned from this room")
     third_party_invite = event.content["third_party_invite"]
@@ -136,17 +136,17 @@ def _check_third_party_invite(event: Event, target: str, state: StateMap) -> Non
         raise AuthError("This room has no third-party invite with that token")
     if invite.sender != event.sender:
         raise AuthError(f"The third-party invite is not by {event.sender}")
-    # Deviates: the spec names no limit to what is tried.
+    # Deviates: the spec sets no limit to the number of verifications.
     tries = itertools.product(_public_keys(invite.content), _signatures(signed))
     if not any(
         _is_valid(signed, server_name, key_id, public_key)
         for public_key, (server_name, key_id) in itertools.islice(tries, MAX_VERIFICATIONS)
     ):
-        raise AuthError("No key of the third-party invite has signed for this user")
+        raise AuthError("The third-party invite has no valid signature for this user")
 
 
 def _public_keys(content: Json) -> Iterator[str]:
-    """The keys of the older property and of the newer one."""
+    """Yield the keys of both properties, `public_key` and `public_keys`."""
     others = content.get("public_keys")
     for place in [content, *(others if isinstance(others, list) else [])]:
         key = place.get("public_key") if isinstance(place, dict) else None
@@ -155,7 +155,7 @@ def _public_keys(content: Json) -> Iterator[str]:
 
 
 def _signatures(signed: Json) -> Iterator[tuple[str, str]]:
-    """(server name, key id) of each signature that is there, whosever it is."""
+    """Yield (server name, key id) of each signature."""
     by_server = signed.get("signatures")
     for server_name, by_key_id in by_server.items() if isinstance(by_server, dict) else []:
         for key_id in by_key_id if isinstance(by_key_id, dict) else []:
@@ -164,12 +164,12 @@ def _signatures(signed: Json) -> Iterator[tuple[str, str]]:
 
 
 def _is_valid(signed: Json, server_name: str, key_id: str, public_key: str) -> bool:
-    # both alphabets of base64: the schema of m.room.third_party_invite allows either for keys
+    # the schema of m.room.third_party_invite allows both alphabets of base64 for keys
     standard = public_key.replace("-", "+").replace("_", "/")
     try:
         key = signing.verify_key_from_base64(standard)
         signing.verify_json(signed, server_name, key_id, key)
-    except ValueError:  # no key at all, or a SignatureError
+    except ValueError:  # not a key, or a SignatureError
         return False
     return True
 
@@ -188,7 +188,7 @@ def _check_leave(event: Event, target: str, state: StateMap, create: Event) -> N
     if own < levels.to_kick:
         raise AuthError(f"{event.sender} needs power level {levels.to_kick} to kick")
     if levels.of_user(target) >= own:
-        raise AuthError(f"{event.sender} can't kick {target}, who has as much power")
+        raise AuthError(f"{event.sender} can't kick {target}, whose power level is not lower")
 
 
 def _check_ban(event: Event, target: str, state: StateMap, create: Event) -> None:
@@ -198,7 +198,7 @@ def _check_ban(event: Event, target: str, state: StateMap, create: Event) -> Non
     if own < levels.to_ban:
         raise AuthError(f"{event.sender} needs power level {levels.to_ban} to ban")
     if levels.of_user(target) >= own:
-        raise AuthError(f"{event.sender} can't ban {target}, who has as much power")
+        raise AuthError(f"{event.sender} can't ban {target}, whose power level is not lower")
 
 
 def _check_knock(event: Event, target: str, state: StateMap, _create: Event) -> None:
@@ -206,12 +206,12 @@ def _check_knock(event: Event, target: str, state: StateMap, _create: Event) -> 
     if join_rule != "knock" and not (
         join_rule == "knock_restricted" and event.version.may_knock_restricted
     ):
-        raise AuthError("One can't knock at this room")
+        raise AuthError("The join rules of this room don't allow knocking")
     if event.sender != target:
-        raise AuthError(f"{event.sender} can't knock in the name of {target}")
+        raise AuthError(f"{event.sender} can't knock on behalf of {target}")
     membership = room_state.membership(state, target)
     if membership in {"ban", "invite", "join"}:
-        raise AuthError(f"{target} can't knock: the membership is {membership!r} already")
+        raise AuthError(f"{target} can't knock: their membership is {membership!r}")
 
 
 def _check_sender_is_joined(event: Event, state: StateMap) -> None:

@@ -1,4 +1,4 @@
-"""The authorization rules of `m.room.power_levels`: nobody gives or takes more than they have.
+"""The authorization rules of `m.room.power_levels`: users can't set more than they have.
 
 Spec: rooms/v12#authorisation-rules (rule 10), rooms/v1#authorisation-rules (rule 10)
 """
@@ -15,7 +15,7 @@ from homebody.spec.room_versions import RoomVersion
 
 
 def check(event: Event, state: StateMap, create: Event) -> None:
-    """Raise AuthError unless the sender may change the power levels to these."""
+    """Raise AuthError unless the sender may set these power levels."""
     _check_values(event.content, event.version)
     _check_users(event.content, event.version)
     if event.version.has_privileged_creators:
@@ -32,11 +32,11 @@ def check(event: Event, state: StateMap, create: Event) -> None:
 
 
 def _check_values(content: Json, version: RoomVersion) -> None:
-    """Every level must be one.
+    """Check that every level is an integer.
 
-    Before version 10 the rules ask this of `users` alone, but say elsewhere that strings "must be
-    the following format" and that what is out of range makes "the powerlevel event to be rejected".
-    There null counts as not given, which is how rooms of that age have been read all along.
+    Before version 10 the rules require this of `users` alone, but the spec says elsewhere that
+    strings "must be the following format" and that a level out of range causes "the powerlevel
+    event to be rejected". In those versions null counts as absent, as in other servers.
     """
     for name in room_state.DEFAULTS:
         if name in content and not _is_level(content[name], version):
@@ -68,7 +68,7 @@ def _check_users(content: Json, version: RoomVersion) -> None:
         raise ContentError("'users' in the power levels is not an object")
     for user_id, value in users.items():
         if not identifiers.is_user_id(user_id):
-            raise ContentError(f"{user_id!r} in the power levels is no user id")
+            raise ContentError(f"{user_id!r} in the power levels is not a user id")
         if value is None or not _is_level(value, version):
             raise ContentError(f"The power level of {user_id} is not an integer")
 
@@ -76,7 +76,7 @@ def _check_users(content: Json, version: RoomVersion) -> None:
 def _check_creators_are_not_named(content: Json, create: Event) -> None:
     named = room_state.creators(create) & content.get("users", {}).keys()
     if named:
-        raise ContentError(f"{min(named)} made this room: nobody can set that power level")
+        raise ContentError(f"The power level of {min(named)}, a creator, can't be set")
 
 
 def _check_named_levels(old: Json, new: Json, own: Level) -> None:
@@ -94,13 +94,13 @@ def _check_entries(name: str, old: Json, new: Json, own: Level) -> None:
 def _check_changes_of_users(event: Event, old: Json, own: Level) -> None:
     for user_id, before, after in _changes(old, event.content, "users"):
         if user_id != event.sender and before is not None and before >= own:
-            raise AuthError(f"You can't change the power level of {user_id}, who has as much power")
+            raise AuthError(f"You can't change the power level of {user_id}: it is not lower")
         if after is not None and after > own:
             raise AuthError(f"You can't give {user_id} power level {after}: your own is {own}")
 
 
 def _changes(old: Json, new: Json, name: str) -> Iterator[tuple[str, int | None, int | None]]:
-    """(key, level before, level after) of each entry added, changed or removed."""
+    """Yield (key, level before, level after) for each entry added, changed or removed."""
     olds, news = _entries(old, name), _entries(new, name)
     for key in olds.keys() | news.keys():
         before, after = room_state.read_level(olds.get(key)), room_state.read_level(news.get(key))
@@ -110,7 +110,7 @@ def _changes(old: Json, new: Json, name: str) -> Iterator[tuple[str, int | None,
 
 def _entries(content: Json, name: str) -> Json:
     entries = content.get(name)
-    return entries if isinstance(entries, dict) else {}  # a state may come from another server
+    return entries if isinstance(entries, dict) else {}  # state from other servers may be malformed
 
 
 def _check_within(own: Level, before: int | None, after: int | None, what: str) -> None:

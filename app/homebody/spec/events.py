@@ -1,8 +1,8 @@
 """An event as servers exchange it (a PDU), with its id and the rules of its room.
 
-`check_format` stands between a PDU from outside and all other code: what it lets pass has the
-keys, types and limits of its room version, and nothing after it asks again. `Event` reads the parts
-of a PDU that the law needs once; the PDU itself stays as it was signed.
+Every PDU from outside passes `check_format` first: a PDU that passes has the keys, types and limits
+of its room version, and later code relies on that. `Event` extracts the parts that the protocol
+rules need; the PDU itself is kept as it was signed.
 
 Spec: server-server-api#pdus, client-server-api#size-limits, and the "Event format" of each room
 version
@@ -17,18 +17,18 @@ from homebody.spec import canonical_json, identifiers
 from homebody.spec.room_versions import RoomVersion
 
 Json = dict[str, Any]
-"""A JSON object. What came from outside has been checked before code relies on its shape."""
+"""A JSON object. Objects from outside are checked before code relies on their shape."""
 StateKey = tuple[str, str]
-"""(type, state_key): what identifies one entry of a room's state."""
+"""(type, state_key): the key of an entry in a room's state."""
 
 MAX_BYTES: Final = 65536
-"""Of a PDU in canonical JSON, signatures included."""
+"""Of a PDU in canonical JSON, including signatures."""
 MAX_PREV_EVENTS: Final = 20
 MAX_AUTH_EVENTS: Final = 10
 
 
 class Event:
-    """One event of a room. Never changed after it was made.
+    """One event of a room. Immutable.
 
     `auth_event_ids` and `prev_event_ids` are plain lists of ids in every room version, although
     versions 1 and 2 write them as pairs of id and hash.
@@ -68,7 +68,7 @@ class Event:
 
     @property
     def redacts(self) -> str | None:
-        """The id of the event that this redaction is about, wherever the room version keeps it."""
+        """The id of the event to redact, from the place where the room version keeps it."""
         place = self.content if self.version.has_redacts_in_content else self.pdu
         target = place.get("redacts")
         return target if isinstance(target, str) else None
@@ -89,11 +89,10 @@ def build(
     redacts: str | None = None,
     event_id: str | None = None,
 ) -> Json:
-    """A new PDU, still without hashes and signatures.
+    """Return a new PDU without hashes and signatures.
 
-    `auth_events` and `prev_events` in the form of the version (`signing.reference`). `room_id` is
-    None for the create event of version 12, and `event_id` for all but versions 1 and 2. `redacts`
-    goes where the version keeps it.
+    `auth_events` and `prev_events` have the form of the room version (see `signing.reference`).
+    `room_id` is None for the create event of version 12, `event_id` in all versions but 1 and 2.
     """
     optional = {"room_id": room_id, "state_key": state_key, "event_id": event_id}
     if redacts is not None and version.has_redacts_in_content:
@@ -113,11 +112,11 @@ def build(
 
 
 def check_format(pdu: Any, version: RoomVersion) -> None:
-    """Raise ValueError, saying what is wrong, unless this is a PDU of the room version.
+    """Raise ValueError with a message unless this is a valid PDU of the room version.
 
-    Signatures, hashes and authorization are other questions. A PDU that fails is dropped.
+    Does not check signatures, hashes and authorization. The caller drops a PDU that fails.
     """
-    _require(isinstance(pdu, dict), "An event is a JSON object")
+    _require(isinstance(pdu, dict), "An event must be a JSON object")
     canonical_json.check(pdu, is_strict=version.is_canonical_json_strict)
     _require(len(canonical_json.encode(pdu)) <= MAX_BYTES, f"Event larger than {MAX_BYTES} bytes")
     for key, is_valid in _REQUIRED.items():
@@ -132,7 +131,7 @@ def check_format(pdu: Any, version: RoomVersion) -> None:
 
 
 def room_id_of(event_id: str, pdu: Json, version: RoomVersion) -> str:
-    """The room of a PDU: since version 12 a create event has none, as its hash names the room."""
+    """Return the room id of a PDU; since version 12 create events have it in their hash."""
     if version.has_privileged_creators and pdu["type"] == "m.room.create":
         return "!" + event_id[1:]
     room_id: str = pdu["room_id"]
@@ -155,7 +154,7 @@ def _is_object(value: Any) -> bool:
 
 
 def _is_integer(value: Any) -> bool:
-    return type(value) is int  # not isinstance: True is an int for Python, not for JSON
+    return type(value) is int  # not isinstance: bool is a subclass of int
 
 
 def _is_text(value: Any) -> bool:
@@ -190,7 +189,7 @@ _REQUIRED: Final[dict[str, Callable[[Any], bool]]] = {
 }
 _OPTIONAL: Final[dict[str, Callable[[Any], bool]]] = {
     "state_key": _is_short_text,
-    "event_id": _is_short_text,  # versions since 3 ask for none, but hash what is there
+    "event_id": _is_short_text,  # not used since version 3, but covered by the hash if present
     "redacts": _is_text,
     "unsigned": _is_object,
 }
@@ -210,13 +209,13 @@ def _check_depth(depth: int, version: RoomVersion) -> None:
 def _check_ids(pdu: Json, version: RoomVersion) -> None:
     if version.event_ids == "given":
         is_valid = identifiers.is_event_id_of(pdu.get("event_id"), version)
-        _require(is_valid, "Event without a valid event_id, as its room version needs")
+        _require(is_valid, "Event without a valid event_id, which its room version requires")
     if version.has_privileged_creators and pdu["type"] == "m.room.create":
-        _require("room_id" not in pdu, "Create event with a room_id, which is its own id")
+        _require("room_id" not in pdu, "Create event with a room_id, which is derived from its id")
         return
     names_server = not version.has_privileged_creators
     is_valid = identifiers.is_room_id_of(pdu.get("room_id"), names_server=names_server)
-    _require(is_valid, "Event without a valid room_id of its room version")
+    _require(is_valid, "Event without a room_id that is valid in its room version")
 
 
 def _check_references(references: list[Any], key: str, limit: int, version: RoomVersion) -> None:
@@ -226,7 +225,7 @@ def _check_references(references: list[Any], key: str, limit: int, version: Room
 
 
 def _is_reference(reference: Any, version: RoomVersion) -> bool:
-    """Whether it cites an event: by its id, or in versions 1 and 2 a pair of id and hashes."""
+    """Return whether this is an event id, or [event id, hashes] in versions 1 and 2."""
     if version.event_ids != "given":
         return identifiers.is_event_id_of(reference, version)
     if not isinstance(reference, list) or len(reference) != 2:

@@ -1,9 +1,9 @@
-"""Filters: which events, of which rooms, with which of their fields a client wants.
+"""Filters: which events of which rooms a client wants, and with which fields.
 
-`parse` checks a filter once and compiles it; `matches` then asks it for every event of an answer.
-What is stored, and given back by GET /filter, is the JSON that the client sent: keys that nobody
-knows yet are kept there and ignored here. Everywhere an absent list admits all, an empty one of
-what to include admits nothing, and a `not_…` list wins over its positive.
+`parse` validates and compiles a filter once; `matches` then applies it to every event of a
+response. The server stores and returns (GET /filter) the JSON that the client sent, so unknown keys
+are kept there and ignored here. An absent list matches everything, an empty list of what to include
+matches nothing, and a `not_…` list takes precedence over its counterpart.
 Spec: client-server-api#filtering
 """
 
@@ -19,73 +19,73 @@ from homebody.spec import globs, identifiers, property_paths
 from homebody.spec.events import Json
 
 MAX_IDS: Final = 10_000
-"""In a list of rooms or users. Clients name all the rooms that they show."""
+"""In a list of rooms or users. Some clients list all the rooms that they show."""
 MAX_NAMES: Final = 1000
 """In a list of event types, relation types or event fields."""
 MAX_NAME_LENGTH: Final = 255
-_MAX_REMEMBERED_TYPES: Final = 500
+_MAX_CACHED_TYPES: Final = 500
 _SLOW: Final = 4000
-"""Characters of patterns with which a type is matched: it takes 0.1 ms with 10,000 of them."""
+"""Total characters of patterns above which `pause` is called: matching 10,000 takes 0.1 ms."""
 
 
 class UserId(str):
-    """An element of a list of senders."""
+    """A validated element of a list of senders."""
 
     __slots__ = ()
 
 
 class RoomId(str):
-    """An element of a list of rooms."""
+    """A validated element of a list of rooms."""
 
     __slots__ = ()
 
 
 Pause = Callable[[], None]
-"""Called between pieces of work that take long together, so that others can go on meanwhile."""
+"""Called during long computations so that other greenlets can run."""
 
 
-def _go_on() -> None:
-    """Where nobody waits."""
+def _no_pause() -> None:
+    """Do nothing: the default `Pause`."""
 
 
 class Types:
-    """Patterns of event types, in which `*` is the only wildcard."""
+    """A set of patterns of event types; `*` is the only wildcard."""
 
-    def __init__(self, patterns: Iterable[str], pause: Pause = _go_on) -> None:
+    def __init__(self, patterns: Iterable[str], pause: Pause = _no_pause) -> None:
         patterns = frozenset(patterns)
         self.exact: Final = frozenset(pattern for pattern in patterns if "*" not in pattern)
-        """For SQL: with no `globs`, these are all that can match."""
+        """Types without wildcards, for use in SQL if `globs` is empty."""
         wild = sorted(patterns - self.exact)
         self.globs: Final = tuple(wild)
         self._prefixes: Final = tuple(it[:-1] for it in wild if it.index("*") == len(it) - 1)
-        """Nearly all patterns are such as `m.room.*`, and one step sees whether any fits."""
+        """Nearly all patterns look like `m.room.*`, which one `startswith` can test together."""
         inner = [it for it in wild if it.index("*") < len(it) - 1]
         self._inner: Final = globs.AnyOf(inner)
         self._is_slow: Final = sum(map(len, inner)) > _SLOW
         self._pause: Final = pause
-        self._remembered: dict[str, bool] = {}
+        self._cached: dict[str, bool] = {}
 
     def __contains__(self, event_type: str) -> bool:
         if not self.globs:
             return event_type in self.exact
-        answer = self._remembered.get(event_type)
-        if answer is None:
-            answer = event_type in self.exact or self._matches(event_type)
-            if len(self._remembered) < _MAX_REMEMBERED_TYPES:  # anybody may send any type
-                self._remembered[event_type] = answer
-        return answer
+        is_match = self._cached.get(event_type)
+        if is_match is None:
+            is_match = event_type in self.exact or self._matches(event_type)
+            if len(self._cached) < _MAX_CACHED_TYPES:  # clients choose event types freely
+                self._cached[event_type] = is_match
+        return is_match
 
     def _matches(self, event_type: str) -> bool:
         if event_type.startswith(self._prefixes):
             return True
-        answer = bool(self._inner) and self._inner.matches(event_type)
+        is_match = bool(self._inner) and self._inner.matches(event_type)
         if self._is_slow:
             self._pause()
-        return answer
+        return is_match
 
 
 Tree = dict[str, "Tree | None"]
-"""Names of properties, and under each what is wanted of its value: None for all of it."""
+"""{property name: the wanted properties of its value, or None for all}."""
 
 
 class Fields:
@@ -93,7 +93,7 @@ class Fields:
 
     def __init__(self, paths: Iterable[property_paths.Path]) -> None:
         self.tree: Final[Tree] = {}
-        for path in sorted(paths):  # `content` before `content.body`, which adds nothing to it
+        for path in sorted(paths):  # `content` comes before `content.body`, which is then redundant
             node = self.tree
             for name in path[:-1]:
                 below = node.setdefault(name, {})
@@ -105,7 +105,7 @@ class Fields:
 
 
 Limit = Annotated[int, msgspec.Meta(ge=0)]
-"""The spec wants 1 or more, clients that want no timeline send 0. The caller caps it."""
+"""The spec requires at least 1, but clients that want no timeline send 0. The caller caps it."""
 Users = Annotated[frozenset[UserId], msgspec.Meta(max_length=MAX_IDS)]
 Rooms = Annotated[frozenset[RoomId], msgspec.Meta(max_length=MAX_IDS)]
 Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME_LENGTH)]
@@ -113,7 +113,7 @@ Names = Annotated[frozenset[Name], msgspec.Meta(max_length=MAX_NAMES)]
 
 
 class EventFilter(msgspec.Struct, frozen=True):
-    """Of events outside rooms: presence and account data."""
+    """A filter of events outside rooms: presence and account data."""
 
     limit: Limit | None = None
     types: Types | None = None
@@ -123,7 +123,7 @@ class EventFilter(msgspec.Struct, frozen=True):
 
 
 class RoomEventFilter(EventFilter, frozen=True):
-    """Of events in rooms. Relations and lazy loading are the caller's, who has the other events."""
+    """A filter of events in rooms. The caller applies the keys about relations and lazy loading."""
 
     rooms: Rooms | None = None
     not_rooms: Rooms = frozenset()
@@ -136,7 +136,7 @@ class RoomEventFilter(EventFilter, frozen=True):
 
 
 class RoomFilter(msgspec.Struct, frozen=True):
-    """Of rooms, and for each part of what /sync tells about them."""
+    """A filter of rooms, and of the sections of a room in /sync."""
 
     rooms: Rooms | None = None
     not_rooms: Rooms = frozenset()
@@ -158,21 +158,21 @@ class Filter(msgspec.Struct, frozen=True):
 
 
 EVERYTHING: Final = Filter()
-"""What a request without a filter asks for."""
+"""The filter of requests that have none."""
 EVERY_ROOM_EVENT: Final = RoomEventFilter()
 
 
-def parse(json: object, pause: Pause = _go_on) -> Filter:
-    """Return the filter that this JSON describes. Raises ValueError, which names the wrong key.
+def parse(json: object, pause: Pause = _no_pause) -> Filter:
+    """Return the filter that this JSON describes. Raises ValueError, which names the invalid key.
 
-    A filter may have thousands of wildcards, and an answer hundreds of types to match with them:
-    `pause` is called in between.
+    A filter may have thousands of wildcards and a response hundreds of event types: `pause` is
+    called while they are matched.
     """
     return msgspec.convert(json, Filter, dec_hook=functools.partial(_decoded, pause))
 
 
-def parse_room_event_filter(json: object, pause: Pause = _go_on) -> RoomEventFilter:
-    """Return the bare filter that /messages and /context take. Like `parse`."""
+def parse_room_event_filter(json: object, pause: Pause = _no_pause) -> RoomEventFilter:
+    """Return the room event filter of /messages and /context. Raises ValueError as `parse` does."""
     return msgspec.convert(json, RoomEventFilter, dec_hook=functools.partial(_decoded, pause))
 
 
@@ -183,10 +183,10 @@ def matches(
     room_id: str = "",
     content: object = None,
 ) -> bool:
-    """Whether the filter admits an event.
+    """Return whether an event matches the filter.
 
-    Without a sender (typing, receipts, account data) no list of `senders` admits it, and
-    `not_senders` doesn't concern it.
+    An event without a sender (typing, receipts, account data) never matches a list of `senders` and
+    is never excluded by `not_senders`.
     """
     it = event_filter
     if it.types is not None and event_type not in it.types:
@@ -201,14 +201,14 @@ def matches(
 
 
 def admits_room(room_filter: RoomFilter | RoomEventFilter, room_id: str) -> bool:
-    """Whether anything of this room is wanted."""
+    """Return whether the filter includes this room."""
     if room_id in room_filter.not_rooms:
         return False
     return room_filter.rooms is None or room_id in room_filter.rooms
 
 
 def pick(event: Json, fields: Fields | None) -> Json:
-    """The event with just these fields; those that it lacks are left out. None: all of them."""
+    """Return a copy of the event with only these fields; None: the event itself."""
     return event if fields is None else _picked(event, fields.tree)
 
 
@@ -231,7 +231,7 @@ def _picked(json: Json, tree: Tree) -> Json:
 
 
 def _decoded(pause: Pause, wanted: type, value: object) -> object:
-    """What msgspec can't make by itself. Raises ValueError, to which msgspec adds the key."""
+    """Decode the types unknown to msgspec. Raises ValueError, to which msgspec adds the key."""
     if wanted is Types:
         return Types(_names(value), pause)
     if wanted is Fields:

@@ -1,14 +1,15 @@
 """Glob-style matching: `*` is any number of characters, `?` exactly one.
 
-Patterns come from users and texts from anybody, so no pair of them may cost much. Regular
-expressions do: `a?a?a?b` compares up to 255 characters at each place of a text of 62,000. Here a
-pattern is cut at its `*`, and each part takes the leftmost place that it can have and never gives
-it back; that finds a match whenever there is one, as all parts have a fixed length. Parts without
-`?` are found by str.find, which is linear. For the others a text is seen as numbers: one for each
-character, in which the bit of each of its places is set. Shifting and intersecting them finds all
-places of a part at once, with one step for each of its characters that is not `?`.
+Patterns and texts are untrusted, so the worst case must be cheap. With regular expressions it
+isn't: `a?a?a?b` compares up to 255 characters at each position of a text of 62,000. Here a pattern
+is split at its `*`, and each part is matched at its leftmost possible position, without
+backtracking; that finds a match whenever there is one, as all parts have a fixed length. Parts
+without `?` are found by str.find, which is linear. For the others a text is represented as bit
+sets: an integer for each character, with a bit set at each of its positions. Shifting and
+intersecting them finds all positions of a part at once, with one step for each of its characters
+other than `?`.
 
-Nothing here folds case: the caller lowers pattern and text if it wants that.
+Matching is case-sensitive: callers lower pattern and text where case doesn't matter.
 Spec: appendices#glob-style-matching
 """
 
@@ -21,18 +22,18 @@ from collections.abc import Iterable
 from typing import Final, Literal
 
 _WORD: Final = re.compile(r"\w+", re.ASCII)
-"""ASCII makes `\\w` the characters that the push rules name: letters, digits and `_`, of ASCII."""
+"""With ASCII, `\\w` are the word characters of push rules: ASCII letters, digits and `_`."""
 _WORD_CHARACTERS: Final = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 )
 _FREQUENT: Final = 255
-"""Characters of a text that get a byte of their own; each other one is rare in it."""
-_FOLLOWED: Final = 64
-"""Characters for which many patterns remember what they do; event types have no more."""
+"""Distinct characters of a text that get a byte code; all others are rare in it."""
+_MAX_TRANSITIONS: Final = 64
+"""Characters for which `AnyOf` caches the transitions; event types have no more."""
 
 
 class Text:
-    """A text in which patterns are looked for; remembers what several of them need."""
+    """A text to match patterns against; caches what several of them need."""
 
     __slots__ = ("_boundaries", "_codes", "_encoded", "_places", "text")
 
@@ -44,7 +45,7 @@ class Text:
         self._boundaries: int | None = None
 
     def places(self, character: str) -> int:
-        """Return a number in which the bit of each place of the character is set."""
+        """Return the bit set of the character's positions."""
         found = self._places.get(character)
         if found is None:
             code = self._encode().get(character)
@@ -54,7 +55,7 @@ class Text:
 
     @property
     def boundaries(self) -> int:
-        """The same for the places that aren't inside a word, so that `@room` is in `hi@room`."""
+        """The bit set of word boundaries, so that `@room` matches in `hi@room`."""
         if self._boundaries is None:
             codes = self._encode()
             words = self._bits([code for it, code in codes.items() if it in _WORD_CHARACTERS])
@@ -65,7 +66,7 @@ class Text:
         return self._boundaries
 
     def _encode(self) -> dict[str, int]:
-        """Return the bytes of the frequent characters; `_encoded` is the text in them, reversed."""
+        """Return {frequent character: byte code}, and set `_encoded` to the reversed text."""
         if self._codes is None:
             text = self.text
             if text.isascii():
@@ -94,7 +95,7 @@ class Text:
 
 
 class _Part:
-    """What stands between two `*`."""
+    """The part of a pattern between two `*`."""
 
     __slots__ = ("has_wildcards", "length", "literal", "places")
 
@@ -102,17 +103,17 @@ class _Part:
         self.literal = part
         self.length = len(part)
         self.places = [(at, it) for at, it in enumerate(part) if it != wildcard]
-        """Where its characters are, but for wildcards."""
+        """(offset, character) of the characters other than `?`."""
         self.has_wildcards = len(self.places) < self.length
 
     def is_at(self, text: str, start: int) -> bool:
-        """Whether it is at this place of a text, which is long enough for it."""
+        """Return whether the part matches at this position; the text must be long enough."""
         if not self.has_wildcards:
             return text.startswith(self.literal, start)
         return all(text[start + at] == it for at, it in self.places)
 
     def find(self, text: Text, start: int, end: int) -> int:
-        """Return its leftmost place between two others, or -1."""
+        """Return its leftmost position between `start` and `end`, or -1."""
         if not self.has_wildcards:
             return text.text.find(self.literal, start, end)
         found = self.starts(text) >> start
@@ -120,7 +121,7 @@ class _Part:
         return place if found and place + self.length <= end else -1
 
     def starts(self, text: Text) -> int:
-        """Return a number in which the bit of each of its places is set."""
+        """Return the bit set of all positions where it matches."""
         last = len(text.text) - self.length
         found = (1 << last + 1) - 1 if last >= 0 else 0
         for at, character in self.places:
@@ -131,10 +132,10 @@ class _Part:
 
 
 class Glob:
-    """A pattern, taken apart when it is first needed: most keywords of most users never are."""
+    """A pattern, split when it is first needed, which most users' keywords never are."""
 
     def __init__(self, pattern: str, wildcards: Literal["*?", "*", ""] = "*?") -> None:
-        """`wildcards`: which characters are any, as `?` stands for itself in some of Matrix."""
+        """Accept other wildcards than `*?`, as `?` is literal in some parts of Matrix."""
         self.pattern: Final = pattern
         self._wildcards: Final = wildcards
         is_literal = not any(it in pattern for it in wildcards)
@@ -143,11 +144,11 @@ class Glob:
 
     @property
     def cost(self) -> int:
-        """How many of its characters a text has to be looked through for."""
+        """The number of its characters other than wildcards: each may scan the whole text."""
         return len(self.pattern) - sum(self.pattern.count(it) for it in self._wildcards)
 
     def matches(self, text: str | Text) -> bool:
-        """Whether the pattern matches the text as a whole."""
+        """Return whether the pattern matches the text as a whole."""
         it = text if isinstance(text, Text) else Text(text)
         if self._literal == self.pattern:
             return it.text == self.pattern
@@ -163,12 +164,12 @@ class Glob:
         return _end_of(middle, it, head.length, end) is not None
 
     def matches_words_of(self, text: str | Text) -> bool:
-        """Whether the pattern matches a part of the text that starts and ends at a word boundary.
+        """Return whether the pattern matches some part of the text between word boundaries.
 
         Spec: client-server-api#conditions-1, on `content.body`
         """
         it = text if isinstance(text, Text) else Text(text)
-        if not self.pattern:  # nothing is found in everything: mention nobody for it
+        if not self.pattern:  # the empty pattern would match every text and mention everybody
             return not it.text
         if self._literal not in it.text:
             return False
@@ -185,7 +186,7 @@ class Glob:
 
     @functools.cached_property
     def _parts(self) -> list[_Part]:
-        """What stands between the `*`; nothing stands between two that follow each other."""
+        """The parts between the `*`, without the empty ones in the middle."""
         wildcard = "?" if "?" in self._wildcards else ""
         parts = self.pattern.split("*") if "*" in self._wildcards else [self.pattern]
         inner = [part for part in parts[1:-1] if part]
@@ -194,11 +195,11 @@ class Glob:
 
 
 class AnyOf:
-    """Many patterns, of which any shall match a short text; `*` is their only wildcard.
+    """Many patterns matched against a short text together; `*` is their only wildcard.
 
-    All of them are followed at once. How much of each the text has matched so far is a bit of one
-    number: bit i of a pattern stands for its first i characters, stars left out. A character of the
-    text moves each bit on that it fits; those of which a star follows stay as well.
+    This simulates one NFA whose states are the bits of an integer: bit i of a pattern is set if the
+    text so far matches its first i characters, stars not counted. A character of the text advances
+    the bits that it matches; bits followed by a star stay set as well.
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
@@ -209,7 +210,7 @@ class AnyOf:
         return bool(self._patterns)
 
     def matches(self, text: str) -> bool:
-        """Whether any of the patterns matches the text as a whole."""
+        """Return whether any of the patterns matches the text as a whole."""
         begin, stay, end = self._compiled
         found = begin
         for character in text:
@@ -219,11 +220,13 @@ class AnyOf:
         return bool(found & end)
 
     def _move(self, character: str) -> int:
-        """Return the bits that a character moves on."""
+        """Return the bits reached by a character."""
         found = self._moves.get(character)
         if found is None:
             found = _with_bits(self._places.get(character, ()), self._size)
-            if len(self._moves) < _FOLLOWED:  # each is as long as all patterns together
+            if (
+                len(self._moves) < _MAX_TRANSITIONS
+            ):  # each value is as long as all patterns together
                 self._moves[character] = found
         return found
 
@@ -247,7 +250,7 @@ class AnyOf:
 
     @functools.cached_property
     def _places(self) -> dict[str, list[int]]:
-        """The bits that each character moves on."""
+        """{character: the bits reached by it}."""
         found: dict[str, list[int]] = {}
         place = 0
         for pattern in self._patterns:
@@ -270,7 +273,7 @@ def _with_bits(places: Iterable[int], size: int) -> int:
 
 
 def _end_of(parts: list[_Part], text: Text, start: int, end: int) -> int | None:
-    """Return where the last of these parts ends that follow each other, each as early as it can."""
+    """Return the end of the leftmost match of these parts in order, or None."""
     for part in parts:
         place = part.find(text, start, end)
         if place < 0:
@@ -281,27 +284,27 @@ def _end_of(parts: list[_Part], text: Text, start: int, end: int) -> int | None:
 
 @functools.lru_cache(maxsize=8192)
 def compiled(pattern: str) -> Glob:
-    """The same `Glob` for the same pattern, as long as it is in use."""
+    """Return the cached `Glob` of a pattern."""
     return Glob(pattern)
 
 
 def words_of(text: str) -> frozenset[str]:
-    """Every run of the characters between which there is no word boundary."""
+    """Return the words of a text: its runs of ASCII letters, digits and `_`."""
     return frozenset(_WORD.findall(text))
 
 
 def is_word(pattern: str) -> bool:
-    """Whether the pattern matches in exactly those texts of which it is one of the words."""
+    """Return whether the pattern is a single word, which `words_of` finds without a search."""
     return _WORD.fullmatch(pattern) is not None
 
 
 def has_wildcards(pattern: str) -> bool:
-    """Whether the pattern may match more than one text."""
+    """Return whether the pattern may match more than one text."""
     return "*" in pattern or "?" in pattern
 
 
 def has_words(words: str, text: str | Text) -> bool:
-    """Whether the text contains these words, in which nothing is a wildcard, between boundaries."""
+    """Return whether the text contains these words between word boundaries; no wildcards."""
     return _literal_words(words).matches_words_of(text)
 
 

@@ -1,10 +1,10 @@
-"""Whether something is a user id, room id, alias, server name …, and which parts it has.
+"""Validate and split user ids, room ids, aliases, server names and other identifiers.
 
-The predicates (`is_…`) take any JSON value and never raise, so that they may stand directly behind
-a decoder. The functions that return a part check the whole identifier first, so that nothing
-unchecked becomes a server to connect to; they raise ValueError.
+The predicates (`is_…`) take any JSON value and never raise, so they can be applied to decoded JSON
+directly. The functions that return a part validate the whole identifier first, so that no unchecked
+string becomes a server to connect to; they raise ValueError.
 
-All patterns are linear in the length of the text: an identifier is the attacker's choice.
+All patterns take time linear in the length of the text, as identifiers are untrusted.
 
 Spec: appendices#identifier-grammar, client-server-api#matrix-content-mxc-uris
 """
@@ -18,15 +18,15 @@ from typing import Final, TypeGuard
 from homebody.spec.room_versions import EventIds, RoomVersion
 
 MAX_BYTES: Final = 255
-"""Of every identifier, sigil and server name included, in UTF-8."""
+"""Of every identifier in UTF-8, including sigil and server name."""
 
 _HOST_AND_PORT: Final = re.compile(
     r"(?:(?P<name>[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)|\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\])"
     r"(?::(?P<port>[0-9]{1,5}))?"
 )
 _FOUR_NUMBERS: Final = re.compile(r"[0-9]+(?:\.[0-9]+){3}")
-# Any Unicode but NUL, lone surrogates and the colon: what localparts may hold. Python's str can
-# carry surrogates (from "\ud800" in JSON read leniently), UTF-8 can't.
+# Localparts may hold any Unicode but NUL, lone surrogates and the colon. A Python str can contain
+# # surrogates (from "\ud800" in JSON parsed leniently), UTF-8 can't.
 _WITH_SERVER: Final = re.compile(r"([@!#$])([^:\0\ud800-\udfff]*):([0-9A-Za-z\[\].:-]+)")
 _LOCALPART: Final = re.compile(r"[a-z0-9._=/+-]{1,255}")
 _COMPLIANT_LOCALPART: Final = re.compile(r"[!-9;-~]+")
@@ -38,7 +38,7 @@ _HASH: Final = re.compile(r"[0-9A-Za-z+/]{43}")
 
 
 def is_server_name(text: object) -> TypeGuard[str]:
-    """Whether this is a host name, IPv4 address or [IPv6 address], with or without a port."""
+    """Return whether this is a host name, IPv4 address or [IPv6 address], with an optional port."""
     if not isinstance(text, str) or len(text) > MAX_BYTES:
         return False
     parts = _HOST_AND_PORT.fullmatch(text)
@@ -52,39 +52,39 @@ def is_server_name(text: object) -> TypeGuard[str]:
 
 
 def is_user_id(text: object) -> TypeGuard[str]:
-    """Whether this is a user id, today's or historical: servers must accept both in events."""
+    """Return whether this is a user id, historical ones included (valid in events)."""
     return _split("@", text) is not None
 
 
 def is_historical_user_id(text: object) -> TypeGuard[str]:
-    """Whether this is a user id that nobody could register today."""
+    """Return whether this is a user id that could not be registered today."""
     parts = _split("@", text)
     return parts is not None and not is_valid_localpart_for_registration(parts[0])
 
 
 def is_compliant_user_id(text: object) -> TypeGuard[str]:
-    """Whether clients may be told of this user outside an event: printable ASCII, not empty."""
+    """Return whether the localpart is not empty and printable ASCII, as clients require."""
     parts = _split("@", text)
     return parts is not None and _COMPLIANT_LOCALPART.fullmatch(parts[0]) is not None
 
 
 def is_valid_localpart_for_registration(text: object) -> TypeGuard[str]:
-    """Whether a new account may have this localpart, if the whole user id is not too long."""
+    """Return whether a new account may have this localpart. Does not check the user id's length."""
     return isinstance(text, str) and _LOCALPART.fullmatch(text) is not None
 
 
 def is_room_alias(text: object) -> TypeGuard[str]:
-    """Whether this is an alias such as `#cats:example.org`."""
+    """Return whether this is an alias such as `#cats:example.org`."""
     return _has_localpart("#", text)
 
 
 def is_room_id(text: object) -> TypeGuard[str]:
-    """Whether this is `!opaque:server`, or `!hash` as since room version 12."""
+    """Return whether this is a room id: `!opaque:server`, or `!hash` since room version 12."""
     return is_room_id_of(text, names_server=True) or is_room_id_of(text, names_server=False)
 
 
 def is_room_id_of(text: object, *, names_server: bool) -> TypeGuard[str]:
-    """Whether this is a room id of the older form, or (not `names_server`) of version 12's."""
+    """Return whether this is a room id with a server name, or one of room version 12 without."""
     if names_server:
         return _has_localpart("!", text)
     return (
@@ -93,7 +93,7 @@ def is_room_id_of(text: object, *, names_server: bool) -> TypeGuard[str]:
 
 
 def is_event_id(text: object) -> TypeGuard[str]:
-    """Whether this may be an event id of some room version; for the rest they are opaque."""
+    """Return whether this may be an event id of some room version."""
     return (
         isinstance(text, str)
         and text[:1] == "$"
@@ -103,7 +103,7 @@ def is_event_id(text: object) -> TypeGuard[str]:
 
 
 def is_event_id_of(text: object, version: RoomVersion) -> TypeGuard[str]:
-    """Whether this is an event id in the form of this room version."""
+    """Return whether this is a valid event id of this room version."""
     if version.event_ids == "given":
         return _has_localpart("$", text)
     hashed = _EVENT_ID_HASHES[version.event_ids]
@@ -111,33 +111,33 @@ def is_event_id_of(text: object, version: RoomVersion) -> TypeGuard[str]:
 
 
 def is_mxc_uri(text: object) -> TypeGuard[str]:
-    """Whether this is the address of a file: `mxc://server/media_id`."""
+    """Return whether this is an MXC URI, `mxc://server/media_id`."""
     return _split_mxc(text) is not None
 
 
 def localpart(identifier: str) -> str:
-    """The part between sigil and colon. Raises ValueError if there is none."""
+    """Return the part between sigil and colon. Raises ValueError if there is none."""
     return _parts(identifier)[0]
 
 
 def server_name(identifier: str) -> str:
-    """The server named by a user id, alias, or an older room or event id.
+    """Return the server named by a user id, alias, or an older room or event id.
 
-    Raises ValueError for anything else, also for the ids of room version 12, which name no server.
+    Raises ValueError for anything else, including the room ids of version 12, which have no server.
     """
     return _parts(identifier)[1]
 
 
 def user_id(localpart: str, server_name: str) -> str:
-    """The user id of a localpart on a server. Raises ValueError if that makes none."""
+    """Return the user id of a localpart on a server. Raises ValueError if it is not valid."""
     text = f"@{localpart}:{server_name}"
     if not is_user_id(text):
-        raise ValueError("This makes no valid user id, or one longer than 255 bytes")
+        raise ValueError("Not a valid user id, or longer than 255 bytes")
     return text
 
 
 def parse_mxc_uri(text: str) -> tuple[str, str]:
-    """(server name, media id) of an MXC URI. Raises ValueError."""
+    """Return (server name, media id) of an MXC URI. Raises ValueError."""
     parts = _split_mxc(text)
     if parts is None:
         raise ValueError("Not an MXC URI")
@@ -145,9 +145,9 @@ def parse_mxc_uri(text: str) -> tuple[str, str]:
 
 
 def has_at_most_255_bytes(text: str) -> bool:
-    """Whether the text fits the limit of ids, event types and state keys.
+    """Return whether the text fits the limit of ids, event types and state keys.
 
-    A lone surrogate counts as three bytes here; refusing it is another check's business.
+    A lone surrogate counts as three bytes here; other checks reject it.
     """
     if len(text) > MAX_BYTES:
         return False
@@ -163,7 +163,7 @@ def _is_address(kind: type[ipaddress.IPv4Address | ipaddress.IPv6Address], text:
 
 
 def _split(sigil: str, text: object) -> tuple[str, str] | None:
-    """(localpart, server name) of an identifier with this sigil, or None."""
+    """Return (localpart, server name) of an identifier with this sigil, or None."""
     if not isinstance(text, str) or text[:1] != sigil or not has_at_most_255_bytes(text):
         return None
     parts = _WITH_SERVER.fullmatch(text)
@@ -173,7 +173,7 @@ def _split(sigil: str, text: object) -> tuple[str, str] | None:
 
 
 def _has_localpart(sigil: str, text: object) -> bool:
-    """Whether it is an identifier with a localpart that isn't empty, as only user ids' may be."""
+    """Return whether the localpart is not empty; only user ids allow that."""
     parts = _split(sigil, text)
     return parts is not None and parts[0] != ""
 

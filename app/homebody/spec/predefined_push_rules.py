@@ -1,4 +1,4 @@
-"""The push rules that every user has, as a table. It is in the spec's order and changes with it.
+"""The table of predefined push rules, in the spec's order.
 
 Spec: client-server-api#predefined-rules
 """
@@ -10,11 +10,10 @@ from typing import Any, Final
 from homebody.spec.events import Json
 
 KINDS: Final = ("override", "content", "room", "sender", "underride")
-"""In the order in which they are checked."""
+"""In order of evaluation."""
 
 ME: Final[Any] = object()
-"""Stands for the user's Matrix ID in the predefined rules, as a `pattern` for the localpart of it.
-No JSON can contain it."""
+"""A placeholder for the user's id in the predefined rules, or for its localpart as a `pattern`."""
 
 
 def _match(key: str, pattern: Any) -> Json:
@@ -38,15 +37,15 @@ _RING: Final = {"set_tweak": "sound", "value": "ring"}
 _HIGHLIGHT: Final = {"set_tweak": "highlight"}
 _TWO_MEMBERS: Final = {"kind": "room_member_count", "is": "2"}
 
-# Deviates: version 1.17 of the specification has removed these rules. Clients that know no
-# m.mentions still write messages for which they were made, other clients show the rules in their
-# settings, and Synapse serves them.
+# Deviates: version 1.17 of the specification removed these rules. Clients without support for
+# # m.mentions still send messages that depend on them, other clients show the rules in their
+# settings, # and Synapse serves them.
 LEGACY: Final = frozenset(
     {".m.rule.contains_display_name", ".m.rule.contains_user_name", ".m.rule.roomnotif"}
 )
 """The rules that look for mentions in the text of events without m.mentions."""
 MASTER: Final = _predefined(".m.rule.master", [], [], enabled=False)
-"""The one predefined rule that goes before the user's own."""
+"""The only predefined rule with a higher priority than the user's own rules."""
 PREDEFINED: Final[dict[str, tuple[Json, ...]]] = {
     "override": (
         _predefined(".m.rule.suppress_notices", [_match("content.msgtype", "m.notice")], []),

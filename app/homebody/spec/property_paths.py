@@ -1,4 +1,4 @@
-r"""Dot-separated property paths: how push rules and filters name a place inside an event.
+r"""Dot-separated property paths, with which push rules and filters refer to properties of events.
 
 `content.m\.relates_to.rel_type` is the property `rel_type` of `m.relates_to` of `content`.
 Spec: appendices#dot-separated-property-paths
@@ -11,20 +11,20 @@ import re
 from typing import Final
 
 Path = tuple[str, ...]
-"""The names of the properties, from the outermost on, without escapes."""
+"""The names of the properties, outermost first, unescaped."""
 
 MISSING: Final = object()
-"""What stands where the event has no such property, as null is a value."""
+"""The value of a property that does not exist; None is a JSON value (null)."""
 _PART: Final = re.compile(r"\\[.\\]|.", re.DOTALL)
 
 
-MAX_REMEMBERED_LENGTH: Final = 255
-"""Longer ones nobody needs, and thousands of them would fill the memory."""
+MAX_CACHED_LENGTH: Final = 255
+"""Longer paths are not cached, as thousands of them would fill the memory."""
 
 
 def parse(text: str) -> Path:
-    r"""The names in a path. Only `\.` and `\\` are escapes; other backslashes stay."""
-    return _remembered(text) if len(text) <= MAX_REMEMBERED_LENGTH else _names(text)
+    r"""Return the names in a path. Only `\.` and `\\` are escapes."""
+    return _cached(text) if len(text) <= MAX_CACHED_LENGTH else _names(text)
 
 
 def _names(text: str) -> Path:
@@ -37,11 +37,11 @@ def _names(text: str) -> Path:
     return tuple(names)
 
 
-_remembered = functools.lru_cache(maxsize=4096)(_names)
+_cached = functools.lru_cache(maxsize=4096)(_names)
 
 
 def value_at(json: object, path: Path) -> object:
-    """The value at the end of the path, or MISSING. Arrays have no properties."""
+    """Return the value at the end of the path, or MISSING. Arrays have no properties."""
     for name in path:
         if not isinstance(json, dict) or name not in json:
             return MISSING

@@ -1,8 +1,8 @@
-"""What push rules may ask about an event, and about the member whom it might notify.
+"""Conditions of push rules, compiled to functions.
 
-Each condition is compiled into a question to an `EventView` and, if it is about the member, one to
-a `Recipient` too. Values in the event may be anything: a condition that can't be compared with them
-doesn't hold.
+Each condition is compiled to a function of an `EventView` and, if it concerns the member, a second
+one that also takes the `Recipient`. Events may hold any JSON: a condition that can't be compared
+with a value doesn't match.
 Spec: client-server-api#conditions-1
 """
 
@@ -23,7 +23,7 @@ from homebody.spec.property_paths import Path
 from homebody.spec.room_state import PowerLevels
 
 BODY: Final = property_paths.parse("content.body")
-"""The one property in which `event_match` looks for words, not for the whole value."""
+"""The only property in which `event_match` looks for words instead of the whole value."""
 OPERATORS: Final[dict[str | None, Callable[[int, int], bool]]] = {
     None: operator.eq,
     "==": operator.eq,
@@ -34,31 +34,31 @@ OPERATORS: Final[dict[str | None, Callable[[int, int], bool]]] = {
 }
 
 MAX_SIZE: Final = 65_536
-"""Of an event, in bytes."""
+"""Maximum size of an event in bytes."""
 MAX_LEGACY_LENGTH: Final = 4000
 MAX_NAME_LENGTH: Final = 255
-"""Of a display name that is looked for. Anybody can set longer ones in a room's state."""
+"""Longer display names, which clients can set in a room's state, never match."""
 
 Scalar = tuple[type, object]
-"""A value that compares exactly: to Python, True equals 1."""
+"""A value with its type, as True equals 1 in Python."""
 
 
 class Recipient(NamedTuple):
-    """A local member of the room, who might be notified."""
+    """A local member of the room who might be notified."""
 
     user_id: str
     display_name: str | None = None
-    """As the member's `m.room.member` event in this room says."""
+    """From the `m.room.member` event in this room."""
 
 
 class EventView:
-    """An event and what rules ask about its room. Answers a question once and remembers it."""
+    """An event with the facts about its room that rules need. Caches evaluated conditions."""
 
     __slots__ = (
-        "_answers",
         "_elements",
         "_event",
         "_legacy_body",
+        "_results",
         "_size",
         "_texts",
         "_words",
@@ -69,28 +69,28 @@ class EventView:
     )
 
     def __init__(self, event: Event, member_count: int, power_levels: PowerLevels) -> None:
-        """`member_count`: joined members, remote ones too. Both as they are after the event."""
+        """Take the number of joined local and remote members and the levels after the event."""
         ids = {"event_id": event.event_id, "room_id": event.room_id}
-        self._event: Final = event.pdu | ids  # PDUs lack the one, and sometimes the other
+        self._event: Final = event.pdu | ids  # PDUs lack event_id, and room_id in some cases
         self.sender: Final = event.sender
         self.member_count: Final = member_count
         self.power_levels: Final = power_levels
         self.named: Collection[str] | None = None
-        """The members whose name or localpart may stand in `legacy_body`; None: anybody's may."""
+        """The members whose name or localpart may occur in `legacy_body`. None: any member's."""
         self._legacy_body: Text | None = None
         self._size: int | None = None
-        self._answers: dict[EventCondition, bool] = {}
+        self._results: dict[EventCondition, bool] = {}
         self._texts: dict[Path, Text | None] = {}
         self._words: frozenset[str] | None = None
         self._elements: dict[Path, frozenset[Scalar]] = {}
 
     @property
     def size(self) -> int:
-        """About how many characters of texts it has."""
+        """The approximate number of characters in its content."""
         if self._size is None:
             try:
                 self._size = len(orjson.dumps(self._event["content"]))
-            except TypeError:  # an integer of more than 64 bits, as in rooms of old
+            except TypeError:  # an integer of more than 64 bits, in old room versions
                 self._size = MAX_SIZE
         return self._size
 
@@ -101,18 +101,18 @@ class EventView:
         return room_id
 
     def holds(self, condition: EventCondition) -> bool:
-        """Whether the condition holds."""
-        answer = self._answers.get(condition)
-        if answer is None:
-            answer = self._answers[condition] = condition(self)
-        return answer
+        """Return whether the condition matches."""
+        result = self._results.get(condition)
+        if result is None:
+            result = self._results[condition] = condition(self)
+        return result
 
     def value(self, path: Path) -> object:
-        """The value of a property, or `property_paths.MISSING`."""
+        """Return the value of a property, or `property_paths.MISSING`."""
         return property_paths.value_at(self._event, path)
 
     def text(self, path: Path) -> Text | None:
-        """The value of a property in lower case if it is a string."""
+        """Return the value of a property in lower case, or None if it is not a string."""
         if path not in self._texts:
             value = self.value(path)
             self._texts[path] = Text(value.lower()) if isinstance(value, str) else None
@@ -120,9 +120,9 @@ class EventView:
 
     @property
     def legacy_body(self) -> Text | None:
-        """The text in which mentions are looked for; None where m.mentions says what there are.
+        """The text searched for mentions; None if the event has m.mentions.
 
-        Only its beginning: the names of all members are looked for in it.
+        Only its beginning, as the names of all members are searched for in it.
         """
         body = self.text(BODY)
         if body is None or "m.mentions" in self._event["content"]:
@@ -134,14 +134,14 @@ class EventView:
         return self._legacy_body
 
     def words(self) -> frozenset[str]:
-        """The words of the body in lower case. Spares a search of the body for each keyword."""
+        """Return the words of the body in lower case, for looking up keywords."""
         if self._words is None:
             body = self.text(BODY)
             self._words = frozenset() if body is None else globs.words_of(body.text)
         return self._words
 
     def elements(self, path: Path) -> frozenset[Scalar]:
-        """The elements of an array that conditions may compare with."""
+        """Return the elements of an array that conditions can be compared with."""
         if path not in self._elements:
             value = self.value(path)
             array = value if isinstance(value, list) else ()
@@ -152,25 +152,25 @@ class EventView:
 
 
 EventCondition = Callable[[EventView], bool]
-"""The same object for equal conditions, so that an `EventView` can remember its answer."""
+"""Equal conditions are the same object, so that an `EventView` can cache their results."""
 MemberCondition = Callable[[EventView, Recipient], bool]
 
 
 class Condition(NamedTuple):
-    """Both must hold. With a condition on the member, the one on the event spares us asking it."""
+    """Both must match. `of_event` is evaluated first, once for all members."""
 
     of_event: EventCondition
     of_member: MemberCondition | None = None
 
 
 def compiled(condition: Json) -> Condition:
-    """The compiled condition. "Unrecognised conditions MUST NOT match any events"."""
+    """Return the compiled condition. "Unrecognised conditions MUST NOT match any events"."""
     compile_kind = _KINDS.get(condition["kind"])
     return Condition(_never) if compile_kind is None else compile_kind(condition)
 
 
 def in_body(pattern: str) -> Condition:
-    """The predefined condition of content rules."""
+    """Return the condition of content rules: the pattern matches words of the body."""
     return Condition(_matches(BODY, pattern))
 
 
@@ -181,7 +181,7 @@ def _never(view: EventView) -> bool:
 def _event_match(condition: Json) -> Condition:
     path, pattern = property_paths.parse(condition["key"]), condition["pattern"]
     if pattern is ME:
-        # Not a glob: ids from before the rules for them may contain * and ?.
+        # Not a glob: historical user ids may contain * and ?.
         return Condition(_is_text(path), functools.partial(_is_user_id, path))
     return Condition(_matches(path, pattern))
 
@@ -258,8 +258,8 @@ _KINDS: Final[dict[str, Callable[[Json], Condition]]] = {
     "sender_notification_permission": _sender_notification_permission,
 }
 
-# The conditions on the event. Remembered, so that equal ones of many users are the same object;
-# typed, as True and 1 are different values of an event.
+# Conditions on the event. Cached, so that equal conditions of many users are the same object;
+# # typed, as True and 1 are different JSON values.
 _shared = functools.lru_cache(maxsize=8192, typed=True)
 
 
@@ -322,5 +322,5 @@ LEGACY_CONDITIONS: Final[dict[str, list[Condition]]] = {
     ".m.rule.contains_user_name": [Condition(_may_name_somebody, _is_named_by_localpart)],
     ".m.rule.roomnotif": [Condition(_mentions_the_room), Condition(_may_notify("room"))],
 }
-"""By rule_id; see predefined_push_rules.LEGACY. What they show as their conditions says nothing of
-m.mentions."""
+"""By rule_id; see predefined_push_rules.LEGACY. Unlike the conditions that clients see, they check
+for m.mentions."""

@@ -1,9 +1,9 @@
-"""Whom an event notifies, and how: push rules evaluated for all local members of a room at once.
+"""Evaluate push rules for all local members of a room at once.
 
-An event in a room of 200 must not ask 200 times 15 rules. So a rule is compiled into two lists:
-conditions on the event alone, which an `EventView` answers once for everybody, and conditions on
-the member (is my name, my id in it?). Members with the same `Ruleset` object, and that is everybody
-who changed nothing, share one list of the rules that the first kind of conditions leaves over. For
+Evaluating 15 rules for each of 200 members would be too slow. So a rule is compiled into two lists:
+conditions on the event alone, which an `EventView` evaluates once for all members, and conditions
+on the member (does it contain the member's name or id?). Members with the same `Ruleset` object,
+such as all who have changed no rule, share one list of the rules whose event conditions match. For
 a plain message that list is one rule without any condition on the member.
 Spec: client-server-api#push-rules
 """
@@ -19,20 +19,20 @@ from homebody.spec.events import Json
 from homebody.spec.push_conditions import EventCondition, EventView, MemberCondition, Recipient
 
 MAX_COST: Final = 150_000_000
-"""Of all users' own conditions for one event, in ns."""
+"""Time for all users' own conditions per event, in ns."""
 CHEAP_CONDITIONS: Final = 100
-"""They can't take long, so that it isn't reckoned how long."""
+"""Up to this number of conditions, their cost is not estimated."""
 MAX_ROOMS: Final = 1000
-"""Of which a `Ruleset` remembers what rules there are for it."""
+"""Rooms per `Ruleset` whose override rules are cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the first matching rule asks for. Shared by many: never change `actions`."""
+    """The result of the first matching rule. Shared by many users: never change `actions`."""
 
     notify: bool
     highlight: bool
-    """Only with `notify`, as a highlight is a property of a notification."""
+    """Implies `notify`."""
     sound: str | None
     actions: list[Any]
     """As GET /notifications shows them, without the historical ones."""
@@ -57,29 +57,29 @@ class Rule(NamedTuple):
     of_member: tuple[MemberCondition, ...]
     outcome: Outcome
     only_room_id: str | None = None
-    """In lower case: for events of other rooms the rule needn't be looked at."""
+    """In lower case. If set, the rule can't match events of other rooms."""
     is_own: bool = False
-    """It is the user's own, and has conditions: how many and which, only its user knows."""
+    """Whether it is a rule of the user with conditions, whose cost is not bounded."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ruleset:
-    """The enabled rules of users with the same changes. Worth keeping: made in 0.1 ms."""
+    """The enabled rules of users with the same changes. Cached: compiling takes 0.1 ms."""
 
     override: tuple[Rule, ...]
     content: tuple[Rule, ...]
     room: dict[str, Rule]
-    """By rule id, as only one of them can match; likewise `sender`."""
+    """By rule id, as only one of them can match; the same applies to `sender`."""
     sender: dict[str, Rule]
     underride: tuple[Rule, ...]
     conditions: int = 0
-    """How many there are in the user's own rules."""
+    """The number of conditions in the user's own rules."""
     search_cost: int = 0
-    """For how many characters texts have to be looked through for them."""
+    """The number of characters that a text must be searched for by these conditions."""
     _override_by_room: dict[str, tuple[Rule, ...]] = field(default_factory=dict)
 
     def in_order(self, view: EventView) -> Iterator[Rule]:
-        """The rules that may match the event, the most important first."""
+        """Yield the rules that may match the event in order of priority."""
         yield from self._override_in(view)
         yield from self.content
         if (rule := self.room.get(view.room_id)) is not None:
@@ -89,7 +89,7 @@ class Ruleset:
         yield from self.underride
 
     def _override_in(self, view: EventView) -> tuple[Rule, ...]:
-        """The override rules less those for other rooms: some clients mute each room by one."""
+        """Return the override rules without those for other rooms: clients mute rooms with them."""
         known = self._override_by_room.get(view.room_id)
         if known is None:
             lowered = view.room_id.lower()
@@ -102,10 +102,10 @@ class Ruleset:
 def evaluate(
     view: EventView, members: Iterable[Recipient], ruleset_of: Callable[[str], Ruleset]
 ) -> dict[str, Outcome]:
-    """Who is notified of the event, and how: {user_id: outcome}. Others aren't in it.
+    """Return {user_id: outcome} of the members who are notified of the event.
 
-    Asks `ruleset_of` for each user; who has changed nothing must get the one `DEFAULTS`. That the
-    sender is ignored by a member is for the caller to see.
+    `ruleset_of` must return the object `DEFAULTS` for users who have changed no rule. The caller
+    excludes members who ignore the sender.
     """
     groups: dict[Ruleset, list[Recipient]] = {}
     for member in members:
@@ -125,7 +125,7 @@ def evaluate(
 
 
 def evaluate_one(view: EventView, member: Recipient, ruleset: Ruleset) -> Outcome:
-    """How the event notifies this member: the spec's rule in so many words."""
+    """Return the outcome for one member, following the spec literally."""
     if member.user_id == view.sender:
         return NOTHING  # "MUST NOT notify ... for events that the user has sent themselves"
     for rule in ruleset.in_order(view):
@@ -135,18 +135,18 @@ def evaluate_one(view: EventView, member: Recipient, ruleset: Ruleset) -> Outcom
 
 
 def compiled(changes: Json) -> Ruleset:
-    """The rules of a user with these changes (see push_rulesets), ready to be evaluated."""
+    """Return the compiled rules of a user with these changes (see push_rulesets)."""
     return _compiled(changes) if changes else DEFAULTS
 
 
 def _too_costly(view: EventView, rulesets: Iterable[Ruleset]) -> Set[Ruleset]:
-    """Return the rulesets for whose own conditions there is no time left.
+    """Return the rulesets whose own conditions are skipped because they exceed MAX_COST.
 
-    All of this happens while everybody's writes wait. What one user may have takes less than half
-    of MAX_COST; where many users have that much, the cheap ones are asked first, so that nobody
-    loses notifications by the rules of others, unless by those who collect them on purpose.
+    All of this runs inside the write transaction. The rules that one user may have take less than
+    half of MAX_COST. If many users have that many, the cheap ones are evaluated first, so that only
+    users with extremely many rules lose notifications.
     """
-    # Deviates: all rules would have to be evaluated, however long that takes.
+    # Deviates: the spec requires all rules to be evaluated, however long that takes.
     costly = [it for it in rulesets if it.conditions]
     if sum(it.conditions for it in costly) <= CHEAP_CONDITIONS:
         return frozenset()
@@ -161,13 +161,13 @@ def _too_costly(view: EventView, rulesets: Iterable[Ruleset]) -> Set[Ruleset]:
 
 
 def _cost(view: EventView, ruleset: Ruleset) -> int:
-    """About how long it takes to ask the user's own conditions, in ns."""
+    """Estimate the time for the user's own conditions in ns."""
     searches = ruleset.search_cost * (100 + view.size // 20) if ruleset.search_cost else 0
     return 200 * ruleset.conditions + searches
 
 
 def _candidates(view: EventView, ruleset: Ruleset, *, with_own: bool) -> list[Rule]:
-    """The rules that only depend on the member now, up to the first that matches for everybody."""
+    """Return the rules whose event conditions match, up to the first that matches all members."""
     candidates = []
     for rule in ruleset.in_order(view):
         if (with_own or not rule.is_own) and _holds(rule, view):
@@ -179,7 +179,7 @@ def _candidates(view: EventView, ruleset: Ruleset, *, with_own: bool) -> list[Ru
 
 def _holds(rule: Rule, view: EventView) -> bool:
     holds = view.holds
-    for condition in rule.of_event:  # noqa: SIM110 - all() takes twice as long, and this runs most
+    for condition in rule.of_event:  # noqa: SIM110 - hot, and all() takes twice as long
         if not holds(condition):
             return False
     return True
@@ -212,7 +212,7 @@ def _compiled(changes: Json) -> Ruleset:
 
 
 def _compiled_rule(rule: Json) -> Rule:
-    """For room and sender rules there is nothing to ask: they are found by their id."""
+    """Compile a rule. Room and sender rules have no conditions: they are found by their id."""
     conditions = _compiled_conditions(rule)
     return Rule(
         tuple(condition.of_event for condition in conditions),
@@ -224,7 +224,7 @@ def _compiled_rule(rule: Json) -> Rule:
 
 
 def _compiled_conditions(rule: Json) -> list[push_conditions.Condition]:
-    if rule["rule_id"] in push_conditions.LEGACY_CONDITIONS:  # no id of users begins with a dot
+    if rule["rule_id"] in push_conditions.LEGACY_CONDITIONS:  # users' own ids have no leading dot
         return push_conditions.LEGACY_CONDITIONS[rule["rule_id"]]
     conditions = [push_conditions.compiled(condition) for condition in rule.get("conditions", ())]
     if "pattern" in rule:
@@ -253,4 +253,4 @@ def _outcome(actions: list[Any]) -> Outcome:
 
 
 DEFAULTS: Final = _compiled({})
-"""The rules of everybody who has changed nothing."""
+"""The rules of all users who have changed none."""

@@ -1,13 +1,12 @@
-"""A user's push rules: the predefined ones, and what the user changed.
+"""A user's push rules: the predefined ones and the user's changes to them.
 
-What the server stores of a user is only the *changes*, one JSON object, `{}` for most users:
+The server stores only the *changes* of a user, a JSON object that is `{}` for most users:
 
     {"rules": {kind: [rule, ...]}, "predefined": {rule_id: {"enabled": ..., "actions": [...]}}}
 
-`rules` are the user's own in the order of their priority, each as the API shows it, but for
-`default`. So predefined rules that a later version of the spec adds or mends reach everybody.
-The functions `with_…` and `without_rule` return the changes after an edit; they leave the given
-ones alone.
+`rules` are the user's own in order of priority, each as in the API but without `default`. So
+predefined rules that a later version of the spec adds or changes apply to all users. The functions
+`with_…` and `without_rule` return changed copies and don't modify their arguments.
 Spec: client-server-api#predefined-rules, client-server-api#push-rules-api
 """
 
@@ -26,52 +25,52 @@ from homebody.spec.predefined_push_rules import KINDS, MASTER, ME, PREDEFINED
 
 CONDITIONAL_KINDS: Final = frozenset({"override", "underride"})
 HISTORICAL_ACTIONS: Final = frozenset({"dont_notify", "coalesce"})
-"""Kept, as clients compare what they get with what they have set, but without effect: "a rule with
+"""Stored but without effect, as clients compare the rules with what they set: "a rule with
 ["dont_notify"] actions MUST be equivalent to" one with none."""
 MEMBER_COUNT: Final = re.compile(r"(==|<=|>=|<|>)?([0-9]{1,15})", re.ASCII)
 MAX_INTEGER: Final = 2**53 - 1
 
 MAX_RULES: Final = 2000
-"""Of a user's own, over all kinds. Who mutes every room by a rule of its own still fits."""
+"""A user's own rules of all kinds. Enough to mute every room by a rule."""
 MAX_RULE_BYTES: Final = 8192
 MAX_CONDITIONS: Final = 20
 MAX_PATTERN_LENGTH: Final = 255
 MAX_ALL_CONDITIONS: Final = 4000
-"""Of all rules of a user: each may be asked for each event, for 0.2 µs."""
+"""Of all rules of a user. Evaluating a condition takes 0.2 µs per event."""
 MAX_ALL_BYTES: Final = 512 * 1024
-"""Of all of them as JSON: they are compiled when they are first needed, and kept."""
+"""Of all rules of a user as JSON, as the compiled rules are cached."""
 MAX_SEARCHES: Final = 200
-"""Patterns of one user for which a text must be searched: 0.3 ms each in a body of 60 KB."""
+"""Patterns of one user that need a search of the text: 0.3 ms each in a body of 60 KB."""
 
 
-class NoSuchRule(LookupError):  # noqa: N818 - not an error in itself: the answer is a 404
+class NoSuchRule(LookupError):  # noqa: N818 - named like the spec's terms; becomes a 404
     """The user has no rule of this kind with this id."""
 
 
-class InvalidRule(ValueError):  # noqa: N818 - as the spec says: a problem configuring the rule
-    """The rule, or its place, can't be as asked. The sentence is for the client's developer."""
+class InvalidRule(ValueError):  # noqa: N818 - the spec: "a problem configuring the rule"
+    """The rule or its position is not valid. The message is for the client's developer."""
 
 
 def default_rules(user_id: str) -> dict[str, list[Json]]:
-    """The predefined rules of a user who has changed none: {kind: [rule, ...]}."""
+    """Return {kind: [rule, ...]} of a user who has changed no rule."""
     return _for_user(user_id, {})
 
 
 def full(user_id: str, changes: Json) -> Json:
-    """What GET /pushrules/ answers, and what account data `m.push_rules` holds."""
+    """Return the response of GET /pushrules/ and the content of account data `m.push_rules`."""
     return {"global": _for_user(user_id, changes)}
 
 
 def find(user_id: str, changes: Json, kind: str, rule_id: str) -> Json:
-    """Return one rule as GET shows it. Raises NoSuchRule."""
+    """Return one rule as shown to clients. Raises NoSuchRule."""
     for rule in in_order(changes, kind) if kind in KINDS else ():
         if rule["rule_id"] == rule_id:
             return _shown(rule, user_id)
-    raise NoSuchRule(f"There is no {kind} rule of this id")
+    raise NoSuchRule(f"There is no {kind} rule with this id")
 
 
 def in_order(changes: Json, kind: str) -> Iterator[Json]:
-    """The rules of a kind, the most important first, with ME where the user's id belongs."""
+    """Yield the rules of a kind in order of priority, with ME as a placeholder of the user's id."""
     edited: dict[str, Json] = changes.get("predefined", {})
     if kind == "override":
         yield MASTER | edited.get(MASTER["rule_id"], {})
@@ -89,11 +88,11 @@ def with_rule(
     before: str | None = None,
     after: str | None = None,
 ) -> Json:
-    """The changes with a rule of the user's own, new or in place of the one with the same id.
+    """Return the changes with a user's rule added, or replaced if the id exists.
 
-    A new one is enabled and the most important of the user's; one that exists stays where and as
-    enabled as it is. `before` and `after` name another of the user's rules to stand right above or
-    below; if both are given, `before` counts. Raises InvalidRule.
+    A new rule is enabled and has the highest priority of the user's rules; a replaced one keeps its
+    position and whether it is enabled. `before` and `after` are ids of other rules of the user to
+    place it next to; `before` takes precedence. Raises InvalidRule.
     """
     _check_kind(kind)
     _check_own_id(kind, rule_id)
@@ -116,28 +115,28 @@ def with_rule(
 
 
 def without_rule(changes: Json, kind: str, rule_id: str) -> Json:
-    """The changes without a rule of the user's own.
+    """Return the changes without one of the user's own rules.
 
-    Raises NoSuchRule, and InvalidRule for predefined ones: they can only be disabled.
+    Raises NoSuchRule, and InvalidRule for predefined rules, which can only be disabled.
     """
     if _is_predefined(kind, rule_id):
         raise InvalidRule("Predefined rules can be disabled, but not deleted")
     own = _own(changes, kind)
     left = [rule for rule in own if rule["rule_id"] != rule_id]
     if len(left) == len(own):
-        raise NoSuchRule(f"There is no {kind} rule of this id")
+        raise NoSuchRule(f"There is no {kind} rule with this id")
     return _with_own(changes, kind, left)
 
 
 def with_enabled(changes: Json, kind: str, rule_id: str, enabled: object) -> Json:
-    """The changes with a rule switched on or off. Raises NoSuchRule, InvalidRule."""
+    """Return the changes with a rule enabled or disabled. Raises NoSuchRule, InvalidRule."""
     if not isinstance(enabled, bool):
         raise InvalidRule("enabled must be a boolean")
     return _edited(changes, kind, rule_id, {"enabled": enabled})
 
 
 def with_actions(changes: Json, kind: str, rule_id: str, actions: object) -> Json:
-    """The changes with other actions for a rule. Raises NoSuchRule, InvalidRule."""
+    """Return the changes with new actions for a rule. Raises NoSuchRule, InvalidRule."""
     edit = {"actions": _checked_actions(actions)}
     _check_size(edit)
     edited = _edited(changes, kind, rule_id, edit)
@@ -150,7 +149,7 @@ def _for_user(user_id: str, changes: Json) -> dict[str, list[Json]]:
 
 
 def _shown(rule: Json, user_id: str) -> Json:
-    """The rule as JSON of its own, for this user."""
+    """Return a copy of the rule with the user's id filled in."""
     shown = rule | {"actions": list(rule["actions"])}
     if shown.get("pattern") is ME:
         shown["pattern"] = identifiers.localpart(user_id)
@@ -183,7 +182,7 @@ def _edited(changes: Json, kind: str, rule_id: str, edit: Json) -> Json:
         return changes | {"predefined": edited | {rule_id: edited.get(rule_id, {}) | edit}}
     own = _own(changes, kind)
     if all(rule["rule_id"] != rule_id for rule in own):
-        raise NoSuchRule(f"There is no {kind} rule of this id")
+        raise NoSuchRule(f"There is no {kind} rule with this id")
     return _with_own(
         changes, kind, [rule | edit if rule["rule_id"] == rule_id else rule for rule in own]
     )
@@ -207,17 +206,17 @@ def _check_room_for_another(changes: Json) -> None:
 
 
 def conditions(rule: Json) -> int:
-    """Return how many conditions a rule has."""
+    """Return the number of conditions of a rule."""
     return len(rule.get("conditions", ())) + ("pattern" in rule)
 
 
 def search_cost(rule: Json) -> int:
-    """Return for how many characters a text has to be looked through to evaluate the rule."""
+    """Return the number of characters that a text must be searched for to evaluate the rule."""
     return sum(globs.Glob(pattern).cost for pattern in _searches(rule))
 
 
 def _check_totals(changes: Json) -> None:
-    """Raise InvalidRule where all rules of a user together would cost too much with each event."""
+    """Raise InvalidRule if all rules of a user together cost too much to evaluate."""
     rules = [rule for rules in changes.get("rules", {}).values() for rule in rules]
     if sum(len(_searches(rule)) for rule in rules) > MAX_SEARCHES:
         raise InvalidRule(f"A user may have {MAX_SEARCHES} patterns with wildcards or two words")
@@ -228,7 +227,7 @@ def _check_totals(changes: Json) -> None:
 
 
 def _searches(rule: Json) -> list[str]:
-    """Return the patterns that need a search: words are looked up, and ids compared."""
+    """Return the patterns that need a search. Single words are looked up, ids compared."""
     patterns = [("content.body", rule["pattern"])] if "pattern" in rule else []
     patterns += [
         (condition["key"], condition["pattern"])
@@ -244,19 +243,19 @@ def _searches(rule: Json) -> list[str]:
 
 def _check_own_id(kind: str, rule_id: str) -> None:
     if rule_id.startswith("."):
-        raise InvalidRule("Rule ids that start with a dot are the server's")
+        raise InvalidRule("Rule ids that start with a dot are reserved for the server")
     if "/" in rule_id or "\\" in rule_id:
-        raise InvalidRule("Rule ids hold no slashes and no backslashes")
+        raise InvalidRule("Rule ids must not contain slashes or backslashes")
     if not rule_id or not identifiers.has_at_most_255_bytes(rule_id):
-        raise InvalidRule("Rule ids have 1 to 255 bytes")
+        raise InvalidRule("Rule ids must have 1 to 255 bytes")
     if kind == "room" and not identifiers.is_room_id(rule_id):
-        raise InvalidRule("The id of a room rule is that of the room")
+        raise InvalidRule("The id of a room rule must be a room id")
     if kind == "sender" and not identifiers.is_user_id(rule_id):
-        raise InvalidRule("The id of a sender rule is that of the user")
+        raise InvalidRule("The id of a sender rule must be a user id")
 
 
 def _checked(kind: str, rule: Json) -> Json:
-    """What is kept of a rule that a client sent."""
+    """Validate a rule from a client and return the properties to store."""
     kept: Json = {"actions": _checked_actions(rule.get("actions"))}
     if kind == "content":
         kept["pattern"] = _checked_pattern(rule.get("pattern"))
@@ -277,7 +276,7 @@ def _checked_actions(actions: object) -> list[Any]:
     if not isinstance(actions, list):
         raise InvalidRule("actions must be an array")
     if not all(map(_is_action, actions)):
-        raise InvalidRule('An action is "notify" or an object with a string set_tweak')
+        raise InvalidRule('An action must be "notify" or an object with a string set_tweak')
     return actions
 
 
@@ -294,9 +293,9 @@ def _checked_pattern(pattern: object) -> str:
 
 
 def _check_condition(condition: object) -> None:
-    """Raise InvalidRule for what could never hold. Kinds of later versions of the spec are kept."""
+    """Raise InvalidRule for a malformed condition. Kinds of later versions of the spec pass."""
     if not isinstance(condition, dict) or not isinstance(condition.get("kind"), str):
-        raise InvalidRule("A condition is an object with a string kind")
+        raise InvalidRule("A condition must be an object with a string kind")
     kind = condition["kind"]
     if kind in _KINDS_WITH_KEY and not isinstance(condition.get("key"), str):
         raise InvalidRule(f"{kind} needs a string key")
@@ -315,7 +314,7 @@ _KINDS_WITH_KEY: Final = _KINDS_WITH_VALUE | {"event_match", "sender_notificatio
 
 
 def is_exact(value: object) -> bool:
-    """Whether conditions can compare with it: "non-compound canonical JSON"."""
+    """Return whether conditions can be compared with it: "non-compound canonical JSON"."""
     if type(value) is int:
         return -MAX_INTEGER <= value <= MAX_INTEGER
     return value is None or isinstance(value, str | bool)
@@ -329,7 +328,7 @@ def _check_size(kept: Json) -> None:
 def _quick_size_bytes(changes: Json) -> int:
     try:
         return len(orjson.dumps(changes))
-    except TypeError:  # what canonical JSON could not hold either
+    except TypeError:  # not representable in canonical JSON either
         return _size_bytes(changes)
 
 

@@ -1,8 +1,8 @@
-"""What is left of an event when it is redacted.
+"""Redaction: the keys of an event that remain.
 
-Redaction is more than moderation: event ids and signatures cover the redacted form only, so that an
-event can lose its content and yet be proved. A key too many or too few here gives every event of
-that kind a wrong id. The rules are made from the room version's fields, once for each version.
+Redaction is more than moderation: event ids and signatures cover the redacted form only, so that
+they remain valid when the content is removed. A key too many or too few here gives every event of
+that type a wrong id. The rules are derived from the room version's fields, once for each version.
 
 Spec: client-server-api#redactions, and "Redactions" in each room version
 """
@@ -21,16 +21,16 @@ from homebody.spec.room_versions import RoomVersion
 class _Rules:
     top_level: frozenset[str]
     content: dict[str, frozenset[str]]
-    """Event type -> keys of its content that stay. Types not named keep nothing."""
+    """{event type: keys of its content that are kept}. Other types keep none."""
     keeps_all_of_create: bool
     keeps_signed_of_third_party_invite: bool
 
 
 def redact(pdu: Json, version: RoomVersion) -> Json:
-    """A copy of an event that passed `events.check_format`, with only what must stay.
+    """Return a redacted copy of an event that passed `events.check_format`.
 
-    Shallow: the values that stay are those of the original. `unsigned` goes; who serves a redacted
-    event to clients adds `redacted_because` there.
+    The copy is shallow. `unsigned` is removed; `redacted_because` is added when a redacted event is
+    sent to clients.
     """
     rules = _RULES[version.name]
     redacted = {key: value for key, value in pdu.items() if key in rules.top_level}
@@ -51,10 +51,10 @@ def _content(event_type: str, content: Json, rules: _Rules) -> Json:
 
 
 def _third_party_invite(content: Json) -> Json:
-    """`third_party_invite` with only its key `signed`; {} if there is no such object.
+    """Return `third_party_invite` with only its key `signed`; {} if it is not an object.
 
-    The spec is silent on an invite without `signed`. Most servers leave an empty object there, and
-    as ids depend on it, so must we.
+    The spec does not define this for an invite without `signed`. Most servers keep an empty object,
+    and as event ids depend on it, so must we.
     """
     invite = content.get("third_party_invite")
     if not isinstance(invite, dict):
@@ -91,7 +91,7 @@ def _rules_of(version: RoomVersion) -> _Rules:
 def _content_keys(version: RoomVersion) -> dict[str, set[str]]:
     keys = {
         "m.room.member": {"membership"},
-        "m.room.create": {"creator"},  # until version 11, since when all of it stays
+        "m.room.create": {"creator"},  # since version 11 all keys are kept
         "m.room.join_rules": {"join_rule"},
         "m.room.power_levels": {
             "ban",

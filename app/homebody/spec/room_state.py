@@ -1,7 +1,6 @@
-"""What a room's state says about its people: creators, memberships, join rule, power levels.
+"""Read a room's state: creators, memberships, join rule, power levels.
 
-The authorization rules are written in these terms, and the rest of the server asks the same
-questions. Everything here reads the contents of events in place and copies nothing.
+Used by the authorization rules and by the rest of the server. Nothing is copied from the events.
 Spec: client-server-api#mroompower_levels, client-server-api#mroommember
 """
 
@@ -16,7 +15,7 @@ from typing import Final
 from homebody.spec.events import Event, Json, StateKey
 
 StateMap = Mapping[StateKey, Event]
-"""(type, state_key) -> event: a room's state, or the part of it that a question needs."""
+"""{(type, state_key): event}: a room's state, or the part of it that is needed."""
 Level = float
 """A power level: an int, or `math.inf` for the creators of a version 12 room."""
 
@@ -35,54 +34,54 @@ DEFAULTS: Final[Mapping[str, int]] = {
     "state_default": 50,
     "users_default": 0,
 }
-"""What a named level is when `m.room.power_levels`, or its property, is missing."""
+"""Levels that apply when `m.room.power_levels`, or its property, is missing."""
 
 INTEGER_IN_STRING: Final = re.compile(r"\s*[+-]?[0-9]+\s*", re.ASCII)
 
 
 class AuthError(ValueError):
-    """An event may not follow the state. The text says which rule refused, and is for people."""
+    """The event is not allowed in this state. The message says which rule rejected it."""
 
 
 class ContentError(AuthError):
-    """An event that nobody may send, whatever their power: its own content is wrong."""
+    """The event's content is not valid, whoever sends it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PowerLevels:
-    """Who may do what. Answers with the spec's defaults where the room's state says nothing."""
+    """The power levels of a room, with the spec's defaults for whatever is not set."""
 
     content: Json
     """The content of `m.room.power_levels`, or an empty object."""
     creators: Set[str]
-    """Those whose level is `creator_level` whatever the content says."""
+    """Users whose level is always `creator_level`."""
     creator_level: Level
 
     def of_user(self, user_id: str) -> Level:
-        """The user's level; `math.inf` for a creator since version 12."""
+        """Return the user's level; `math.inf` for a creator since version 12."""
         if user_id in self.creators:
             return self.creator_level
         own = _entry(self.content, "users", user_id)
         return self.named("users_default") if own is None else own
 
     def to_send(self, event_type: str, *, is_state: bool) -> Level:
-        """The *required power level* of an event type."""
+        """Return the *required power level* of an event type."""
         own = _entry(self.content, "events", event_type)
         return self.named("state_default" if is_state else "events_default") if own is None else own
 
     def named(self, name: str) -> Level:
-        """The level of one of the names in `DEFAULTS`."""
+        """Return the level with one of the names in `DEFAULTS`."""
         level = read_level(self.content.get(name))
         return DEFAULTS[name] if level is None else level
 
     def notification(self, key: str) -> Level:
-        """What it takes to notify by this key ("room" for @room)."""
+        """Return the level required to notify by this key ("room" for @room)."""
         own = _entry(self.content, "notifications", key)
         return 50 if own is None else own
 
     @property
     def to_redact(self) -> Level:
-        """What it takes to redact the events of others."""
+        """The level required to redact other users' events."""
         return self.named("redact")
 
     @property
@@ -102,13 +101,13 @@ class PowerLevels:
 
 
 def read_level(value: object) -> int | None:
-    """The power level that a JSON value stands for; None if it stands for none.
+    """Return the power level represented by a JSON value, or None if it is not valid.
 
-    Until version 9 strings with an integer count too and, where canonical JSON is not enforced
-    (until version 5), floats. Since version 10 the rules keep both out of the state.
+    Up to version 9, strings with an integer are valid as well and, where canonical JSON is not
+    enforced (up to version 5), floats. Since version 10 the authorization rules reject both.
     Spec: rooms/v1#mroompower_levels-events-accept-values-as-strings
     """
-    if type(value) is int:  # a bool is an int to isinstance(), and no level to Matrix
+    if type(value) is int:  # not isinstance(): bool is a subclass of int
         return value
     try:
         if isinstance(value, float):
@@ -121,13 +120,13 @@ def read_level(value: object) -> int | None:
 
 
 def power_levels(state: StateMap, create: Event | None = None) -> PowerLevels:
-    """The power levels in force; `create` if the create event isn't in `state` itself."""
+    """Return the current power levels. `create` is needed if `state` lacks the create event."""
     levels = state.get(POWER_LEVELS)
     return levels_after(levels, create or state.get(CREATE))
 
 
 def levels_after(levels: Event | None, create: Event | None) -> PowerLevels:
-    """The power levels that these two events make, either of which may be missing."""
+    """Return the power levels defined by these two events, either of which may be missing."""
     content = {} if levels is None else levels.content
     if create is not None and create.version.has_privileged_creators:
         return PowerLevels(content, creators(create), math.inf)
@@ -137,19 +136,19 @@ def levels_after(levels: Event | None, create: Event | None) -> PowerLevels:
 
 
 def creators(create: Event) -> Set[str]:
-    """The user ids of those who made the room, by its version's idea of that."""
+    """Return the user ids of the creators as defined by the room version."""
     version = create.version
     if version.has_privileged_creators:
         others = create.content.get("additional_creators")
         return {create.sender, *others} if others else {create.sender}
     if version.has_creator_in_sender:
         return {create.sender}
-    creator = create.content.get("creator")  # any JSON, as the rules only ask that it is there
+    creator = create.content.get("creator")  # may be any JSON: the rules only require the key
     return {creator} if isinstance(creator, str) else NOBODY
 
 
 def membership(state: StateMap, user_id: str) -> str:
-    """The user's membership, "leave" for somebody who never was here."""
+    """Return the user's membership; "leave" if they have never been in the room."""
     member = state.get(("m.room.member", user_id))
     if member is None:
         return "leave"
@@ -158,18 +157,18 @@ def membership(state: StateMap, user_id: str) -> str:
 
 
 def join_rule(state: StateMap) -> str:
-    """The room's join rule, "invite" where it has none: what is not opened stays closed."""
+    """Return the room's join rule, which defaults to "invite"."""
     rules = state.get(JOIN_RULES)
     value = None if rules is None else rules.content.get("join_rule")
     return value if isinstance(value, str) else "invite"
 
 
 def domain_of(identifier: str) -> str:
-    """The server name in a user, room or event id, "" where there is none."""
+    """Return the server name in a user, room or event id, or "" if there is none."""
     return identifier.partition(":")[2]
 
 
 def _entry(content: Json, name: str, key: str) -> int | None:
-    """The level of one key in `users`, `events` or `notifications`; None where it has none."""
+    """Return the level of a key in `users`, `events` or `notifications`, or None."""
     entries = content.get(name)
     return read_level(entries.get(key)) if isinstance(entries, dict) else None

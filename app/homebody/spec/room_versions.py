@@ -1,8 +1,8 @@
-"""One table: room version -> its rules.
+"""The table of room versions and their rules.
 
-A room version is fixed when a room is created. It says how events are written, named, redacted,
-allowed and how contradicting states are resolved. Code elsewhere never compares version numbers: it
-asks a field of `RoomVersion`, so that this table is the only place to look at.
+A room version is fixed when a room is created. It defines the format and ids of events, redaction,
+authorization and state resolution. Other code never compares version numbers but reads the fields
+of `RoomVersion`, so that all differences between versions are in this table.
 
 Spec: rooms#feature-matrix, and the pages rooms/v1 to rooms/v12
 """
@@ -18,20 +18,20 @@ StateResolution = Literal["v1", "v2", "v2.1"]
 
 @dataclass(frozen=True, slots=True)
 class RoomVersion:
-    """The rules of one room version. Each field names the version that brought the change."""
+    """The rules of one room version. Each field says which version introduced it."""
 
     name: str
     event_ids: EventIds = "given"
-    """v1: the sender writes `event_id` into the event; v3: the hash of the event; v4: URL-safe."""
+    """v1: the sender sets `event_id` in the event; v3: the hash of the event; v4: URL-safe."""
     state_resolution: StateResolution = "v1"
     enforces_key_validity: bool = False
     """v5: a signature counts only if made within the key's `valid_until_ts`."""
     is_canonical_json_strict: bool = False
     """v6: integers beyond 2^53 - 1 and floats are refused everywhere in an event."""
     has_alias_events_rule: bool = True
-    """Until v5 `m.room.aliases` has rules of its own for authorization and redaction."""
+    """Up to v5 `m.room.aliases` has special rules for authorization and redaction."""
     checks_notification_levels: bool = False
-    """v6: changes of `notifications` in power levels need the power that they name."""
+    """v6: changing a level in `notifications` requires that level."""
     may_knock: bool = False
     """v7: `knock` as membership and join rule."""
     may_restrict_joins: bool = False

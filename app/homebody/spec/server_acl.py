@@ -1,4 +1,4 @@
-"""Server access control lists: which servers may take part in a room.
+"""Server access control lists: which servers may participate in a room.
 
 Spec: client-server-api#server-access-control-lists-acls-for-rooms
 """
@@ -13,9 +13,9 @@ from homebody.spec.globs import Glob
 
 
 def allows(content: Json, server_name: str) -> bool:
-    """Return whether the content of an m.room.server_acl lets this server take part.
+    """Return whether an m.room.server_acl event with this content allows the server.
 
-    What is malformed counts as not given, by which an empty `allow` denies everybody.
+    Malformed properties count as absent; without `allow`, all servers are denied.
     """
     host = _host(server_name)
     if content.get("allow_ip_literals", True) is False and _is_ip_literal(host):
@@ -32,7 +32,7 @@ def _globs(patterns: object) -> Iterator[Glob]:
 
 
 def _host(server_name: str) -> str:
-    """Return a server name in small letters and without its port."""
+    """Return a server name in lower case without its port."""
     if server_name.startswith("["):
         return server_name.partition("]")[0].lower() + "]"
     return server_name.partition(":")[0].lower()

@@ -1,10 +1,10 @@
-"""Ed25519 signatures over JSON, and the two hashes that make an event what it is.
+"""Ed25519 signatures of JSON, and the content hash and reference hash of events.
 
-The *content hash* covers all of an event and stands in it, under `hashes`. The *reference hash*
-covers the redacted event, that is the content hash but not the content; so does the signature. Both
-are made of the same bytes (redacted, without `signatures` and `unsigned`), and since room version 3
-the event's id is the reference hash. Hence a new event is encoded twice, and the ed25519 operation
-is most of what making an event costs.
+The *content hash* covers the whole event and is stored in it, under `hashes`. The *reference hash*
+and the signature cover the redacted event, which includes the content hash but not the content.
+Both are computed from the same bytes (redacted, without `signatures` and `unsigned`), and since
+room version 3 the event's id is the reference hash. So a new event is encoded twice; most of the
+time goes into the ed25519 operation.
 
 Spec: appendices#signing-json, server-server-api#signing-events
 """
@@ -31,29 +31,29 @@ _NOT_SIGNED: Final = ("signatures", "unsigned")
 
 
 class SignatureError(ValueError):
-    """A signature that is missing, malformed or wrong. Its text says which."""
+    """A signature is missing, malformed or wrong, as the message says."""
 
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A private key and its name. Made from a seed of 32 random bytes, or from the key file."""
+    """A private key and its id, from a seed of 32 random bytes or a line of the key file."""
 
     key_id: str
-    """`ed25519:` and the key's version, under which signatures are filed."""
+    """`ed25519:` and the key's version: the key of its signatures in JSON."""
     _key: nacl.signing.SigningKey = field(repr=False)
 
     @classmethod
     def from_seed(cls, key_version: str, seed: bytes) -> SigningKey:
-        """The key of a seed of 32 bytes. Raises ValueError for a bad version or length."""
+        """Create a key from a seed of 32 bytes. Raises ValueError for a bad version or length."""
         if not _KEY_VERSION.fullmatch(key_version):
             raise ValueError("The version of a signing key consists of letters, digits and _")
         return cls(f"{ALGORITHM}:{key_version}", nacl.signing.SigningKey(seed))
 
     @classmethod
     def from_text(cls, text: str) -> SigningKey:
-        """The key of a key file's line, `ed25519 a_abcd <unpadded base64 of the seed>`.
+        """Parse a line of a key file, `ed25519 a_abcd <unpadded base64 of the seed>`.
 
-        Raises ValueError, whose text doesn't contain the seed.
+        Raises ValueError with a message that doesn't contain the seed.
         """
         parts = text.split()
         if len(parts) != 3 or parts[0] != ALGORITHM:
@@ -61,34 +61,34 @@ class SigningKey:
         return cls.from_seed(parts[1], canonical_json.decode_base64(parts[2]))
 
     def to_text(self) -> str:
-        """The line of a key file, as other servers and tools write it too. Secret."""
+        """Return the line for a key file, in the format of other servers. It is secret."""
         algorithm, key_version = self.key_id.split(":")
         return f"{algorithm} {key_version} {canonical_json.encode_base64(bytes(self._key))}"
 
     @property
     def verify_key(self) -> VerifyKey:
-        """The public half."""
+        """The public key."""
         return self._key.verify_key
 
     def sign(self, message: bytes) -> str:
-        """The signature of these bytes, in unpadded base64."""
+        """Return the signature of these bytes, in unpadded base64."""
         return canonical_json.encode_base64(self._key.sign(message).signature)
 
 
 def verify_key_from_base64(text: str) -> VerifyKey:
-    """The public key that a server or device publishes. Raises ValueError."""
+    """Decode a published public key. Raises ValueError."""
     return VerifyKey(canonical_json.decode_base64(text))
 
 
 def verify_key_to_base64(key: VerifyKey) -> str:
-    """A public key as it is published."""
+    """Encode a public key for publication."""
     return canonical_json.encode_base64(bytes(key))
 
 
 def sign_json(value: Json, server_name: str, key: SigningKey) -> Json:
-    """A copy with the signature of `server_name` added to those that are there.
+    """Return a copy with the signature of `server_name` added to the existing ones.
 
-    Raises ValueError for what can't be encoded or has malformed `signatures`.
+    Raises ValueError for values that can't be encoded or have malformed `signatures`.
     """
     message = canonical_json.encode(_without(value, _NOT_SIGNED))
     return _with_signature(value, server_name, key.key_id, key.sign(message))
@@ -107,9 +107,9 @@ def verify_json(value: Json, entity: str, key_id: str, verify_key: VerifyKey) ->
 def add_hashes_and_signatures(
     pdu: Json, version: RoomVersion, server_name: str, key: SigningKey
 ) -> tuple[str, Json]:
-    """(event id, PDU with its content hash and our signature) of a new event.
+    """Return (event id, PDU with content hash and our signature) of a new event.
 
-    The PDU must have passed `canonical_json.check`. In room versions 1 and 2 it already has its id.
+    The PDU must have passed `canonical_json.check`. In room versions 1 and 2 it must have its id.
     """
     digest = content_hash(pdu, version)
     hashed = {**pdu, "hashes": {"sha256": canonical_json.encode_base64(digest)}}
@@ -119,9 +119,9 @@ def add_hashes_and_signatures(
 
 
 def sign_event(pdu: Json, version: RoomVersion, server_name: str, key: SigningKey) -> Json:
-    """A copy of another server's event with our signature beside its own.
+    """Return a copy of another server's event with our signature added.
 
-    For invites and restricted joins, that two servers sign. `hashes` stay as the first wrote them.
+    Used for invites and restricted joins, which two servers sign. `hashes` are left unchanged.
     """
     signature = key.sign(_redacted_bytes(pdu, version))
     return _with_signature(pdu, server_name, key.key_id, signature)
@@ -136,13 +136,13 @@ def verify_event(
 
 
 def content_hash(pdu: Json, version: RoomVersion) -> bytes:
-    """SHA-256 of the event without `unsigned`, `signatures` and `hashes`."""
+    """Return the SHA-256 of the event without `unsigned`, `signatures` and `hashes`."""
     covered = _without(pdu, ("hashes", *_NOT_SIGNED))
     return hashlib.sha256(_encode(covered, version)).digest()
 
 
 def has_valid_content_hash(pdu: Json, version: RoomVersion) -> bool:
-    """Whether the event is complete and unchanged; if not, only its redacted form may be used."""
+    """Return whether the content hash matches; if not, only the redacted event may be used."""
     try:
         claimed = canonical_json.decode_base64(pdu["hashes"]["sha256"])
     except ValueError:
@@ -151,21 +151,21 @@ def has_valid_content_hash(pdu: Json, version: RoomVersion) -> bool:
 
 
 def reference_hash(pdu: Json, version: RoomVersion) -> bytes:
-    """SHA-256 of the redacted event without its signatures: what other events cite it by."""
+    """Return the SHA-256 of the redacted event without signatures, used to refer to the event."""
     return hashlib.sha256(_redacted_bytes(pdu, version)).digest()
 
 
 def event_id_of(pdu: Json, version: RoomVersion) -> str:
-    """The event's id: its reference hash, or in room versions 1 and 2 what it says itself."""
+    """Return the event's id: its reference hash, or `event_id` in room versions 1 and 2."""
     if version.event_ids == "given":
         return _event_id(pdu, version, b"")
     return _event_id(pdu, version, _redacted_bytes(pdu, version))
 
 
 def reference(pdu: Json, version: RoomVersion) -> str | list[Any]:
-    """How `prev_events` and `auth_events` of this room version cite an event.
+    """Return the reference to an event for `prev_events` and `auth_events`.
 
-    Its id; in versions 1 and 2 a pair of id and `{"sha256": reference hash}`.
+    It is the event id, or in versions 1 and 2 [event id, {"sha256": reference hash}].
     """
     event_id = event_id_of(pdu, version)
     if version.event_ids != "given":
@@ -184,9 +184,9 @@ def _event_id(pdu: Json, version: RoomVersion, redacted_bytes: bytes) -> str:
 
 
 def _redacted_bytes(pdu: Json, version: RoomVersion) -> bytes:
-    """What is signed, and hashed for the reference hash."""
+    """Return the bytes covered by signatures and the reference hash."""
     redacted = redaction.redact(pdu, version)
-    redacted.pop("signatures", None)  # redaction has taken `unsigned` away, and made a copy
+    redacted.pop("signatures", None)  # redaction has removed `unsigned` and copied the event
     return _encode(redacted, version)
 
 
@@ -204,12 +204,12 @@ def _with_signature(value: Json, server_name: str, key_id: str, signature: str) 
     signatures = value.get("signatures", {})
     own = signatures.get(server_name, {}) if isinstance(signatures, dict) else None
     if not isinstance(own, dict):
-        raise ValueError("Malformed signatures")  # noqa: TRY004 - callers await one kind of error
+        raise ValueError("Malformed signatures")  # noqa: TRY004 - callers expect ValueError
     return {**value, "signatures": {**signatures, server_name: {**own, key_id: signature}}}
 
 
 def _signature(value: Json, entity: str, key_id: str) -> bytes:
-    """The bytes of a signature, from an object that may be malformed. Raises SignatureError."""
+    """Return the bytes of a signature of a possibly malformed object. Raises SignatureError."""
     found: Any = value
     for key in ("signatures", entity, key_id):
         found = found.get(key) if isinstance(found, dict) else None

@@ -1,14 +1,14 @@
-"""State resolution: one state of a room from the contradicting states of its forks.
+"""State resolution: merge the conflicting states of a room's forks into one.
 
-When an event has several `prev_events`, each of them has left a state behind, and all servers must
-agree on what they make together, without talking to each other. Version 1 plays the conflicting
-events again by depth. Version 2 first settles the events that take power away, oldest and mightiest
-first, then the rest along the history of the power levels (the mainline), and lets each through
-only if the authorization rules allow it on top of what was settled before. Version 2.1 starts
-that from nothing, instead of from what is undisputed, as the undisputed may be much newer and
-forbid what was right in its time; and it plays the events between the conflicting ones too.
+When an event has several `prev_events`, each of them has its own state, and all servers must arrive
+at the same merged state without talking to each other. Version 1 replays the conflicting events by
+depth. Version 2 first replays the events that remove power, oldest and most powerful sender first,
+then the rest along the history of the power levels (the mainline), and applies each only if the
+authorization rules allow it in the state built so far. Version 2.1 starts with an empty state
+instead of the unconflicted one, which may be much newer and forbid what was allowed at the time,
+and also replays the events between the conflicting ones.
 
-Everything here works with ids and asks `load` for events when their content is needed.
+The functions work with event ids and call `load` for events whose content is needed.
 Spec: rooms/v1#state-resolution, rooms/v2#state-resolution, rooms/v12#state-resolution
 """
 
@@ -27,10 +27,10 @@ from homebody.spec.room_state import CREATE, JOIN_RULES, POWER_LEVELS, AuthError
 from homebody.spec.room_versions import RoomVersion
 
 StateIds = Mapping[StateKey, str]
-"""(type, state_key) -> event id."""
+"""{(type, state_key): event id}"""
 Load = Callable[[Collection[str]], Mapping[str, Event]]
-"""The events with these ids, by id. It may return more, such as the whole auth chain of those asked
-for, fetched by one recursive query: what it returns is not asked for again."""
+"""Returns {id: event} of these ids. It may return more events, such as the whole auth chain fetched
+by one recursive query; those are not requested again."""
 
 
 def resolve(
@@ -39,11 +39,10 @@ def resolve(
     load: Load,
     rejected: Collection[str] = (),
 ) -> dict[StateKey, str]:
-    """The state that these states make together.
+    """Return the resolved state of these states.
 
-    `rejected` has the ids of rejected events, which count for nothing as auth events. Raises
-    LookupError when `load` lacks an event of the states or of their auth chains (version 1 needs
-    no chains).
+    `rejected` has the ids of rejected events, which are ignored as auth events. Raises LookupError
+    when `load` lacks an event of the states or of their auth chains (version 1 needs no chains).
     """
     unconflicted, conflicted = split(state_sets)
     if not conflicted:
@@ -66,7 +65,7 @@ def resolve(
 
 
 def split(state_sets: Sequence[StateIds]) -> tuple[dict[StateKey, str], set[str]]:
-    """(unconflicted state map, conflicted state set): what all states agree on, and the rest."""
+    """Return (unconflicted state map, conflicted state set)."""
     unconflicted = {}
     conflicted = set()
     for key in {key for state in state_sets for key in state}:
@@ -80,7 +79,7 @@ def split(state_sets: Sequence[StateIds]) -> tuple[dict[StateKey, str], set[str]
 
 
 class Events:
-    """The events met so far, loaded in batches as wide as the question allows."""
+    """A cache of the events, loaded in batches as large as possible."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -91,7 +90,7 @@ class Events:
         return self.get([event_id])[0] if event is None else event
 
     def get(self, event_ids: Iterable[str]) -> list[Event]:
-        """These events, in this order. Raises LookupError if one is not there."""
+        """Return these events in this order. Raises LookupError if one is missing."""
         wanted = list(event_ids)
         unknown = {event_id for event_id in wanted if event_id not in self._known}
         if unknown:
@@ -102,12 +101,12 @@ class Events:
         return [self._known[event_id] for event_id in wanted]
 
     def of_state(self, state: StateIds, keys: Iterable[StateKey]) -> dict[StateKey, Event]:
-        """The events of a state with these keys, as far as it has them."""
+        """Return {key: event} of those keys that the state has."""
         found = [key for key in keys if key in state]
         return dict(zip(found, self.get(state[key] for key in found), strict=True))
 
     def auth_chain(self, event_ids: Iterable[str]) -> set[str]:
-        """The auth events of these events, theirs, and so on to the start of the room."""
+        """Return the ids of the full auth chain of these events."""
         chain: set[str] = set()
         level = set(event_ids)
         while level:
@@ -116,7 +115,7 @@ class Events:
         return chain
 
     def auth_event(self, event: Event, key: StateKey) -> Event | None:
-        """The entry of this type and state_key among the auth events of an event."""
+        """Return the auth event with this type and state_key."""
         for cited in self.get(event.auth_event_ids):
             if (cited.type, cited.state_key) == key:
                 return cited
@@ -126,10 +125,10 @@ class Events:
 def _auth_difference(
     events: Events, state_sets: Sequence[StateIds], unconflicted: StateIds
 ) -> set[str]:
-    """The events that are in the auth chains of some states, but not of all.
+    """Return the auth difference: events in the auth chains of some but not all states.
 
-    What is undisputed has the same chain in every state, so that chain is walked once only, and
-    not at all when the disputed events have all of their chains in common.
+    Unconflicted events have the same chain in every state, so it is walked only once, and not at
+    all if the chains of the conflicted events are equal.
     """
     chains = [
         events.auth_chain(id_ for key, id_ in state.items() if key not in unconflicted)
@@ -140,12 +139,12 @@ def _auth_difference(
 
 
 def _conflicted_subgraph(events: Events, conflicted: set[str]) -> set[str]:
-    """All events on the paths, along auth events, from one conflicting event to another."""
+    """Return the events on paths along auth events from one conflicted event to another."""
     citing = defaultdict(set)
     for event in events.get(events.auth_chain(conflicted) | conflicted):
         for cited in event.auth_event_ids:
             citing[cited].add(event.event_id)
-    # Going forward from the conflicting events within the chain that leads back from them
+    # Walk forward from the conflicted events within their auth chain.
     subgraph = set(conflicted)
     level = set(conflicted)
     while level:
@@ -155,7 +154,7 @@ def _conflicted_subgraph(events: Events, conflicted: set[str]) -> set[str]:
 
 
 def _is_power_event(event: Event) -> bool:
-    """Whether this event might take away somebody's ability to do something in the room."""
+    """Return whether this is a power event, which may remove a user's ability to do something."""
     if event.type == "m.room.member":
         has_gone = event.content.get("membership") in {"leave", "ban"}
         return has_gone and event.sender != event.state_key
@@ -166,10 +165,9 @@ def _is_power_event(event: Event) -> bool:
 def _power_events_and_their_chains(
     events: Events, full_conflicted: set[str]
 ) -> dict[str, set[str]]:
-    """{event: what it builds on}, of the set's power events and its members in their auth chains.
+    """Return {event: auth events} of the set's power events and the set's events in their chains.
 
-    The values have the nearest such events of the auth chain: those found on some path
-    without another one before them.
+    The values have the nearest such events of the auth chain, with no other one on the path.
     """
     graph: dict[str, set[str]] = {}
     nearest = NearestInChain(events, full_conflicted)
@@ -183,15 +181,15 @@ def _power_events_and_their_chains(
 
 
 class NearestInChain:
-    """Answers which events of a set an event builds on, also by way of events outside the set."""
+    """Finds the nearest events of a set in the auth chain of an event."""
 
     def __init__(self, events: Events, chosen: set[str]) -> None:
         self._events = events
         self._chosen = chosen
-        self._answers: dict[str, set[str]] = {}
+        self._nearest: dict[str, set[str]] = {}
 
     def of(self, event_id: str) -> set[str]:
-        """The members of the set met first when walking back; every event is walked once."""
+        """Return the first events of the set on each path back; every event is visited once."""
         path = [event_id]
         begun = set()
         while path:
@@ -200,18 +198,18 @@ class NearestInChain:
             between = [c for c in cited if c not in self._chosen]
             if here not in begun:
                 begun.add(here)
-                path += [c for c in between if c not in self._answers and c not in begun]
+                path += [c for c in between if c not in self._nearest and c not in begun]
                 continue
             path.pop()
             found = {c for c in cited if c in self._chosen}
-            self._answers[here] = found.union(*(self._answers.get(c, ()) for c in between))
-        return self._answers[event_id]
+            self._nearest[here] = found.union(*(self._nearest.get(c, ()) for c in between))
+        return self._nearest[event_id]
 
 
 def _by_reverse_topological_power(
     events: Events, graph: Mapping[str, set[str]], create: Event | None
 ) -> list[Event]:
-    """The events of the graph, each after those it builds on, else the mightiest senders first.
+    """Return the events in reverse topological order, then by the sender's power.
 
     Kahn's algorithm with a heap of the candidates.
     """
@@ -239,13 +237,13 @@ def _by_reverse_topological_power(
 
 
 def _level_of_sender(events: Events, event: Event, create: Event | None) -> float:
-    """The sender's power level by the event's own auth events."""
+    """Return the sender's power level by the event's own auth events."""
     levels = events.auth_event(event, POWER_LEVELS)
     return room_state.levels_after(levels, create).of_user(event.sender)
 
 
 def _by_mainline(events: Events, event_ids: Iterable[str], power_levels: str | None) -> list[Event]:
-    """The events ordered by how old the power levels are that they go back to, then by time."""
+    """Return the events in mainline order, then by time."""
     mainline: dict[str, float] = {}
     current = None if power_levels is None else events[power_levels]
     while current is not None and current.event_id not in mainline:
@@ -253,12 +251,12 @@ def _by_mainline(events: Events, event_ids: Iterable[str], power_levels: str | N
         current = events.auth_event(current, POWER_LEVELS)
 
     def position(event: Event) -> float:
-        """Index of the first power levels in the mainline that the event leads back to."""
+        """Return the index of the first mainline event in the chain of power levels."""
         passed = []
         earlier = events.auth_event(event, POWER_LEVELS)
         while earlier is not None and earlier.event_id not in mainline:
             passed.append(earlier.event_id)
-            mainline[earlier.event_id] = math.inf  # ends a walk in circles; the true one follows
+            mainline[earlier.event_id] = math.inf  # ends a cycle; overwritten below
             earlier = events.auth_event(earlier, POWER_LEVELS)
         found = math.inf if earlier is None else mainline[earlier.event_id]
         mainline.update(dict.fromkeys(passed, found))
@@ -270,7 +268,7 @@ def _by_mainline(events: Events, event_ids: Iterable[str], power_levels: str | N
 
 
 class IterativeAuthChecks:
-    """A state that grows by those events that the authorization rules allow on top of it."""
+    """A state to which events are applied if the authorization rules allow them."""
 
     def __init__(
         self,
@@ -285,7 +283,7 @@ class IterativeAuthChecks:
         self._rejected = rejected
 
     def apply(self, ordered: Iterable[Event]) -> None:
-        """Let each event, in this order, into the state if it is allowed then."""
+        """Apply each event in this order if the state so far allows it."""
         for event in ordered:
             if event.state_key is None:
                 continue
@@ -293,9 +291,9 @@ class IterativeAuthChecks:
                 self.state[event.type, event.state_key] = event.event_id
 
     def _state_for(self, event: Event) -> dict[StateKey, Event]:
-        """What the rules look at: the state so far and, where it has nothing, the auth events.
+        """Return the state for the rules: the state so far, completed from the auth events.
 
-        Rejected ones are left out, as auth events are not checked again here.
+        Rejected auth events are left out, as they are not checked again here.
         """
         keys = _auth_types(event)
         found = {
@@ -321,7 +319,7 @@ def _is_allowed(event: Event, state: StateMap, create: Event | None) -> bool:
 
 
 def _resolve_v1(state_sets: Sequence[StateIds], events: Events) -> dict[StateKey, str]:
-    """The state by the rules of room version 1, where only different events for a key conflict."""
+    """Resolve state by version 1, where a key only conflicts if states have different events."""
     candidates: dict[StateKey, set[str]] = defaultdict(set)
     for state in state_sets:
         for key, event_id in state.items():
@@ -333,7 +331,7 @@ def _resolve_v1(state_sets: Sequence[StateIds], events: Events) -> dict[StateKey
         if len(ids) > 1
     }
     for event_type in ("m.room.power_levels", "m.room.join_rules", "m.room.member"):
-        # Those of one type don't see each other, so that their order makes no difference
+        # Events of one type are not applied to each other, so their order doesn't matter.
         keys = [key for key in conflicts if key[0] == event_type]
         resolved |= {k: _last_of_allowed_run(conflicts.pop(k), resolved, events) for k in keys}
     others = {}
@@ -344,13 +342,13 @@ def _resolve_v1(state_sets: Sequence[StateIds], events: Events) -> dict[StateKey
 
 
 def _v1_place(event: Event) -> tuple[int, int]:
-    """Ascending depth, then descending sha1 of the id."""
+    """Return the sort key: ascending depth, then descending SHA-1 of the id."""
     digest = hashlib.sha1(event.event_id.encode(), usedforsecurity=False).digest()
     return event.depth, -int.from_bytes(digest)
 
 
 def _last_of_allowed_run(ordered: Sequence[Event], resolved: StateIds, events: Events) -> str:
-    """The first event, or the last of those that each are allowed after the one before."""
+    """Return the last event of the initial run in which each is allowed after the one before."""
     current = ordered[0]
     key = (current.type, current.state_key or "")
     for event in ordered[1:]:
@@ -362,7 +360,7 @@ def _last_of_allowed_run(ordered: Sequence[Event], resolved: StateIds, events: E
 
 
 def _last_allowed(ordered: Sequence[Event], resolved: StateIds, events: Events) -> str | None:
-    """The last of the events that is allowed in this state; None leaves the key without one."""
+    """Return the last of the events that is allowed in this state, or None."""
     for event in reversed(ordered):
         if _is_allowed(event, events.of_state(resolved, _auth_types(event)), None):
             return event.event_id
