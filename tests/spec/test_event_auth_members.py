@@ -282,9 +282,18 @@ def test_who_owns_the_address_is_invited_by_a_signature(
         ({"signed": {"mxid": CAROL, "token": "abc"}}, "no valid signature"),
         ({"signed": {**signed(), "signatures": []}}, "no valid signature"),
         ({"signed": {**signed(), "signatures": {"id.example": 5}}}, "no valid signature"),
-        ({"signed": {**signed(), "signatures": {"id.example": {"ed25519:0": 5}}}}, "no valid signature"),
-        ({"signed": {**signed(), "signatures": {"id.example": {"ed25519:0": "?"}}}}, "no valid signature"),
-        ({"signed": {**signed(), "signatures": {"id.example": {"ed25519:0": "AA"}}}}, "no valid signature"),
+        (
+            {"signed": {**signed(), "signatures": {"id.example": {"ed25519:0": 5}}}},
+            "no valid signature",
+        ),
+        (
+            {"signed": {**signed(), "signatures": {"id.example": {"ed25519:0": "?"}}}},
+            "no valid signature",
+        ),
+        (
+            {"signed": {**signed(), "signatures": {"id.example": {"ed25519:0": "AA"}}}},
+            "no valid signature",
+        ),
     ],
 )
 def test_a_bad_third_party_invite_is_refused(third_party_invite: object, refusal: str) -> None:

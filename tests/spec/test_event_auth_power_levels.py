@@ -149,7 +149,7 @@ def test_since_version_12_creators_are_not_named() -> None:
 
     for users in ({ALICE: 100}, {CAROL: 0}):
         levels = dag.event(V12, "m.room.power_levels", ALICE, {"users": users}, "")
-        with pytest.raises(AuthError, match="a creator, can.t be set"):
+        with pytest.raises(AuthError, match="a creator, can't be set"):
             event_auth.check(levels, state)
 
 
