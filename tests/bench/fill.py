@@ -226,7 +226,7 @@ def _talk(tx: Tx, home: Home, room_id: str, speaker: Session, times: int) -> Non
         content = {"msgtype": "m.text", "body": home.words()}
         txn_id = f"m{tx.position}.{tx.now_ms}"
         requester = speaker.requester
-        event_id = sending.send(tx, requester, room_id, "m.room.message", content, txn_id)
+        event_id = sending.send_message(tx, requester, room_id, "m.room.message", content, txn_id)
         if room_id == home.rooms[0]:
             home.said.append(event_id)
 

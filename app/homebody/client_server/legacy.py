@@ -33,7 +33,7 @@ from homebody.core.legacy.event_stream import PageRange, RoomInfo
 from homebody.core.rooms import state_events
 from homebody.core.sessions import registration as registration_rules
 from homebody.core.sync import tokens
-from homebody.core.timeline import sending, store
+from homebody.core.timeline import sending
 from homebody.spec import identifiers
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
@@ -87,7 +87,7 @@ bp.put("/join/<room_id_or_alias>")(membership.join_room)
 def put_message(room_id: str, sender: str, msg_id: str) -> Json:
     """Send a message under an id of one's own; the same request again sends nothing."""
     must_be_me(sender)
-    draft = store.Draft(room_id, sender, legacy_events.MESSAGE, {}, txn_id=msg_id)
+    draft = sending.Draft(room_id, sender, legacy_events.MESSAGE, {}, txn_id=msg_id)
     if room_send.sent_before_or_limited("rc_message", draft) is not None:
         return {}
     content = room_send.event_content()
@@ -95,7 +95,7 @@ def put_message(room_id: str, sender: str, msg_id: str) -> Json:
     if not identifiers.has_at_most_255_bytes(msg_id):
         raise errors.invalid_param("The message id is longer than 255 bytes")
     with context.db().write() as tx:
-        sending.send(tx, requester(), room_id, legacy_events.MESSAGE, content, msg_id)
+        sending.send_message(tx, requester(), room_id, legacy_events.MESSAGE, content, msg_id)
     return {}
 
 

@@ -14,7 +14,7 @@ from homebody import context, errors
 from homebody.client_server import http
 from homebody.client_server.http import authenticated, requester
 from homebody.core.ephemeral import presence
-from homebody.core.timeline import leaving_threads, local_rules, sending, store
+from homebody.core.timeline import leaving_threads, sending, store
 from homebody.errors import MatrixError
 from homebody.spec import identifiers
 from homebody.spec.events import Json
@@ -40,7 +40,7 @@ class Redaction(msgspec.Struct):
 def send_message(room_id: str, event_type: str, txn_id: str | None = None) -> Json:
     """Send a message event; POST without a transaction id is how it was done in 2016."""
     refuse_delay()
-    draft = store.Draft(room_id, requester().user_id, event_type, {}, txn_id=txn_id)
+    draft = sending.Draft(room_id, requester().user_id, event_type, {}, txn_id=txn_id)
     known = sent_before_or_limited("rc_message", draft)
     if known is not None:
         return {"event_id": known}
@@ -54,7 +54,7 @@ def redact_event(room_id: str, event_id: str, txn_id: str | None = None) -> Json
     """Take everything out of an event that its room can do without."""
     refuse_delay()
     user_id = requester().user_id
-    draft = store.Draft(room_id, user_id, store.REDACTION, {}, redacts=event_id, txn_id=txn_id)
+    draft = sending.Draft(room_id, user_id, store.REDACTION, {}, redacts=event_id, txn_id=txn_id)
     # not rc_message: who cleans up after a spammer sends hundreds at once
     known = sent_before_or_limited("rc_admin_redaction", draft)
     if known is not None:
@@ -70,7 +70,7 @@ def event_content(*, may_be_empty: bool = False) -> Json:
     Raises M_TOO_LARGE for what fits into no event, and what http.json_object raises.
     """
     content = http.json_object(may_be_empty=may_be_empty, max_bytes=MAX_BODY_BYTES)
-    local_rules.check_size(content)
+    sending.check_size(content)
     return content
 
 
@@ -87,7 +87,7 @@ def refuse_delay() -> None:
         raise errors.unrecognized("This server does not support delayed events", 400)
 
 
-def sent_before_or_limited(limit: str, draft: store.Draft) -> str | None:
+def sent_before_or_limited(limit: str, draft: sending.Draft) -> str | None:
     """None when the limit lets the request pass, else the id of the event that it has sent before.
 
     Who repeats a request has not heard the answer, and shall not wait for it any longer.
@@ -99,7 +99,7 @@ def sent_before_or_limited(limit: str, draft: store.Draft) -> str | None:
         if draft.txn_id is None:
             raise
         with context.db().read() as tx:
-            known = store.sent_before(tx, requester(), draft)
+            known = sending.sent_before(tx, requester(), draft)
         if known is None:
             raise
         return known
@@ -113,7 +113,7 @@ def _send(room_id: str, event_type: str, content: Json, txn_id: str | None) -> J
     is_of_thread = event_type == store.REDACTION and _is_of_thread(str(content.get("redacts")))
     who, database = requester(), context.db()
     with database.write() as tx:
-        event_id = sending.send(tx, who, room_id, event_type, content, txn_id, ts)
+        event_id = sending.send_message(tx, who, room_id, event_type, content, txn_id, ts)
     if is_of_thread:
         leaving_threads.follow(database, content["redacts"])
     presence.note_activity(context.ephemeral(), who.user_id, who.device_id)

@@ -12,8 +12,8 @@ import orjson
 import pytest
 
 from homebody.core.events import state
-from homebody.core.timeline import store
-from homebody.core.timeline.store import Draft
+from homebody.core.timeline import sending
+from homebody.core.timeline.sending import Draft
 from homebody.spec.events import StateKey
 from homebody.spec.room_versions import VERSIONS
 from homebody.storage.database import Database, Reader
@@ -28,7 +28,7 @@ KEYS: list[StateKey] = [("m.room.create", ""), NAME, (state.MEMBER, BOB), ("m.ro
 def happens(db: Database, sender: str, kind: str, key: str, **content: Any) -> int:
     """Set an entry of the state; the position after it."""
     with db.write() as tx:
-        store.send(tx, Draft(ROOM, sender, kind, content, state_key=key))
+        sending.send(tx, Draft(ROOM, sender, kind, content, state_key=key))
         return tx.position
 
 
@@ -37,7 +37,7 @@ def positions(app: Application) -> list[int]:
     """Where Bob has joined, the room has its second name, Bob has left."""
     db = app.homeserver.database
     with db.write() as tx:
-        store.create(tx, VERSIONS["11"], Draft(ROOM, ALICE, "m.room.create", {}, state_key=""))
+        sending.create(tx, VERSIONS["11"], Draft(ROOM, ALICE, "m.room.create", {}, state_key=""))
     happens(db, ALICE, state.MEMBER, ALICE, membership="join")
     happens(db, ALICE, "m.room.join_rules", "", join_rule="public")
     happens(db, ALICE, *NAME, name="first")

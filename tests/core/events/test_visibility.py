@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import insert
 
 from homebody.core.events import client_events, visibility
-from homebody.core.timeline import store
-from homebody.core.timeline.store import Draft
+from homebody.core.timeline import sending
+from homebody.core.timeline.sending import Draft
 from homebody.errors import MatrixError
 from homebody.models.rooms import ForgottenRoom
 from homebody.spec.room_versions import VERSIONS
@@ -33,7 +33,7 @@ class Story:
         self.named: dict[str, int] = {}
         with db.write() as tx:
             create = Draft(ROOM, ALICE, "m.room.create", {"creator": ALICE}, state_key="")
-            store.create(tx, VERSIONS["11"], create)
+            sending.create(tx, VERSIONS["11"], create)
         self.member("join", ALICE)
         self.state("m.room.join_rules", {"join_rule": "public"})
 
@@ -68,7 +68,7 @@ class Story:
 
     def _send(self, draft: Draft) -> int:
         with self.db.write() as tx:
-            store.send(tx, draft)
+            sending.send(tx, draft)
             return tx.position
 
 

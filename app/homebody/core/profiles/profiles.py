@@ -20,7 +20,7 @@ from sqlalchemy import bindparam, delete, insert, select
 from homebody import errors
 from homebody.core.accounts import accounts, directory_index
 from homebody.core.events import state
-from homebody.core.timeline import store
+from homebody.core.timeline import sending
 from homebody.errors import MatrixError
 from homebody.models.accounts import ProfileField
 from homebody.runtime import event_loop
@@ -212,6 +212,6 @@ def _tell(tx: Tx, user_id: str, name: str, room_id: str) -> None:
     if value is not None:
         content[name] = value
     try:
-        store.send(tx, store.Draft(room_id, user_id, state.MEMBER, content, user_id))
+        sending.send(tx, sending.Draft(room_id, user_id, state.MEMBER, content, user_id))
     except MatrixError as refusal:  # one broken room must not keep the others from the news
         LOG.warning("%s could not tell %s about a new %s: %s", user_id, room_id, name, refusal)

@@ -13,7 +13,7 @@ from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from homebody import errors
 from homebody.core.events import state, visibility
-from homebody.core.timeline import store
+from homebody.core.timeline import sending
 from homebody.errors import MatrixError
 from homebody.models.rooms import RoomAlias
 from homebody.spec import event_auth, identifiers, room_state
@@ -115,7 +115,7 @@ def move(tx: Tx, old_room: str, new_room: str, user_id: str) -> None:
     alternatives = list(dict.fromkeys(alias for alias in named if alias != taken.get("alias")))
     if alternatives:
         taken["alt_aliases"] = alternatives
-    store.send(tx, store.Draft(new_room, user_id, CANONICAL_ALIAS, taken, ""))
+    sending.send(tx, sending.Draft(new_room, user_id, CANONICAL_ALIAS, taken, ""))
     _remove_from_state(tx, old_room, named, user_id)
 
 
@@ -188,7 +188,7 @@ def _remove_from_state(tx: Tx, room_id: str, gone: Collection[str], user_id: str
     if content == event.content:
         return
     try:
-        store.send(tx, store.Draft(room_id, user_id, CANONICAL_ALIAS, content, ""))
+        sending.send(tx, sending.Draft(room_id, user_id, CANONICAL_ALIAS, content, ""))
     except MatrixError as refusal:
         # "delete the alias and return a successful response even if the user does not have
         # permission to update the m.room.canonical_alias event"

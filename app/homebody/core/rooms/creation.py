@@ -16,7 +16,7 @@ import orjson
 
 from homebody import errors
 from homebody.core.rooms import aliases, directory, membership, state_events
-from homebody.core.timeline import store
+from homebody.core.timeline import sending
 from homebody.errors import MatrixError
 from homebody.spec.events import Json
 from homebody.spec.room_versions import VERSIONS, RoomVersion
@@ -73,7 +73,7 @@ def create_room(tx: Tx, creator: str, options: RoomOptions) -> tuple[str, str | 
     """
     check_sizes(options)
     alias = _free_alias(tx, options.alias_localpart)
-    room_id = store.create(tx, options.version, _create_event(tx, creator, options))
+    room_id = sending.create(tx, options.version, _create_event(tx, creator, options))
     membership.join(tx, room_id, creator)
     levels = {**_default_power_levels(creator, options), **options.power_levels}
     _set(tx, room_id, creator, ("m.room.power_levels", "", levels))
@@ -119,7 +119,7 @@ def _free_alias(tx: Reader, localpart: str | None) -> str | None:
     return alias
 
 
-def _create_event(tx: Reader, creator: str, options: RoomOptions) -> store.Draft:
+def _create_event(tx: Reader, creator: str, options: RoomOptions) -> sending.Draft:
     version = options.version
     content = dict(options.creation_content)
     if not isinstance(content.get("type", ""), str):
@@ -136,7 +136,7 @@ def _create_event(tx: Reader, creator: str, options: RoomOptions) -> store.Draft
     return first_event(creator, version, content, new_room_id(tx))
 
 
-def first_event(creator: str, version: RoomVersion, content: Json, room_id: str) -> store.Draft:
+def first_event(creator: str, version: RoomVersion, content: Json, room_id: str) -> sending.Draft:
     """The m.room.create of a room with this content besides what the server says.
 
     Since version 12 the event makes the room's id; `room_id` is not used then.
@@ -146,7 +146,7 @@ def first_event(creator: str, version: RoomVersion, content: Json, room_id: str)
     # Deviates: version 11 has no use for `creator`, but clients of its time look for it there
     if not version.has_privileged_creators:
         content["creator"] = creator
-    return store.Draft(room_id, creator, "m.room.create", content, "")
+    return sending.Draft(room_id, creator, "m.room.create", content, "")
 
 
 def new_room_id(tx: Reader) -> str:

@@ -14,7 +14,7 @@ from homebody import errors
 from homebody.core.events import state
 from homebody.core.profiles import profiles
 from homebody.core.rooms import personal_settings
-from homebody.core.timeline import guest_access, store
+from homebody.core.timeline import guest_access, sending
 from homebody.models.account_data import AccountData
 from homebody.models.moderation import ServerNoticeRoom
 from homebody.models.rooms import ForgottenRoom
@@ -75,8 +75,8 @@ def change(
         content |= _authorisation(tx, room_id, target)
     content = _with_profile(tx, sender, target, content)
     is_new = membership == "join" and not state.is_joined(tx, room_id, target)
-    draft = store.Draft(room_id, sender, state.MEMBER, content, target, origin_server_ts=ts)
-    event_id = store.send(tx, draft)
+    draft = sending.Draft(room_id, sender, state.MEMBER, content, target, origin_server_ts=ts)
+    event_id = sending.send(tx, draft)
     if membership in {"join", "invite", "knock"}:
         tx.sql.execute(_REMEMBER, {"of_user": target, "the_room": room_id})
     if is_new:

@@ -25,7 +25,7 @@ from homebody.core.ephemeral import receipts
 from homebody.core.events import member_names, rows, state
 from homebody.core.push import counts
 from homebody.core.rooms import aliases, membership, reports, server_notices
-from homebody.core.timeline import store
+from homebody.core.timeline import sending, store
 from homebody.core.user_data import account_data
 from homebody.errors import MatrixError
 from homebody.models.base import NOW_AND_LATER
@@ -198,9 +198,9 @@ def _send_all_away(db: Database, room_id: str) -> bool:
         with db.write() as writing:
             for user_id in people[at : at + USERS_AT_ONCE]:
                 content = {"membership": "leave"}
-                draft = store.Draft(room_id, user_id, state.MEMBER, content, user_id)
+                draft = sending.Draft(room_id, user_id, state.MEMBER, content, user_id)
                 try:
-                    store.send(writing, draft)
+                    sending.send(writing, draft)
                 except MatrixError as error:  # all the more reason to remove a broken room
                     LOG.warning("%s could not leave %s: %s", user_id, room_id, error)
     return bool(people)

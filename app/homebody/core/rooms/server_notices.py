@@ -17,7 +17,7 @@ from homebody.core.accounts import accounts
 from homebody.core.events import state
 from homebody.core.rooms import creation, membership
 from homebody.core.sessions import registration
-from homebody.core.timeline import store
+from homebody.core.timeline import sending
 from homebody.core.user_data import account_data
 from homebody.models.moderation import ServerNoticeRoom
 from homebody.spec.events import Json
@@ -49,7 +49,7 @@ def send(tx: Tx, user_id: str, text: str) -> str:
         # "required", but the only type that the specification knows is about limits
         "server_notice_type": "homebody.notice",
     }
-    return store.send(tx, store.Draft(room_id, sender, "m.room.message", content))
+    return sending.send(tx, sending.Draft(room_id, sender, "m.room.message", content))
 
 
 def remove_room(tx: Tx, room_id: str) -> None:

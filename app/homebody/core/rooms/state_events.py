@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, select
 from homebody import errors
 from homebody.core.events import client_events, erasure, rows, state, visibility
 from homebody.core.rooms import aliases, membership
-from homebody.core.timeline import guest_access, store
+from homebody.core.timeline import guest_access, sending
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.state import StateInterval
 from homebody.spec.events import Json
@@ -58,11 +58,11 @@ def put(
     # not for others, who are refused below: the answer depends on what the room's event says
     if is_canonical_alias and aliases.may_manage(tx, room_id, sender):
         aliases.check_canonical(tx, room_id, content)
-    draft = store.Draft(room_id, sender, event_type, content, state_key, origin_server_ts=ts)
+    draft = sending.Draft(room_id, sender, event_type, content, state_key, origin_server_ts=ts)
     had_guests = event_type == guest_access.GUEST_ACCESS and guest_access.is_open(tx, room_id)
-    event_id = store.send(tx, draft)
+    event_id = sending.send(tx, draft)
     if had_guests:
-        guest_access.send_away(tx, room_id)
+        sending.send_guests_away(tx, room_id)
     return event_id
 
 

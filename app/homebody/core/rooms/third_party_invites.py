@@ -16,7 +16,7 @@ from typing import Final
 from homebody import errors
 from homebody.core.accounts import accounts
 from homebody.core.events import state
-from homebody.core.timeline import store
+from homebody.core.timeline import sending
 from homebody.errors import MatrixError
 from homebody.spec import room_state
 from homebody.spec.events import Json
@@ -51,4 +51,4 @@ def accept(tx: Tx, room_id: str, user_id: str, signed: Json) -> None:
     shown = invite.content.get("display_name")
     proof: Json = {"signed": signed} | ({"display_name": shown} if isinstance(shown, str) else {})
     content = {"membership": "invite", "third_party_invite": proof}
-    store.send(tx, store.Draft(room_id, invite.sender, state.MEMBER, content, user_id))
+    sending.send(tx, sending.Draft(room_id, invite.sender, state.MEMBER, content, user_id))

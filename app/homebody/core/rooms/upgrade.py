@@ -24,7 +24,7 @@ from sqlalchemy import Row, bindparam, or_, select
 from homebody import errors
 from homebody.core.events import rows, state
 from homebody.core.rooms import aliases, creation, directory, membership, personal_settings
-from homebody.core.timeline import store
+from homebody.core.timeline import sending
 from homebody.errors import MatrixError
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
@@ -179,7 +179,7 @@ def _create(tx: Tx, request: UpgradeRequest, content: Json, *, is_whole: bool) -
     else:
         known = rows.head(tx, room_id).forward_extremities[-1]
     content["predecessor"] = {"room_id": room_id, "event_id": known}
-    return store.create(tx, version, creation.first_event(user_id, version, content, new_id))
+    return sending.create(tx, version, creation.first_event(user_id, version, content, new_id))
 
 
 def _bury(tx: Tx, user_id: str, room_id: str, new_id: str) -> str:
@@ -281,4 +281,4 @@ def _close(tx: Tx, user_id: str, room_id: str, levels: PowerLevels) -> None:
 
 def _set(tx: Tx, user_id: str, room_id: str, event: creation.StateEvent) -> str:
     event_type, state_key, content = event
-    return store.send(tx, store.Draft(room_id, user_id, event_type, content, state_key))
+    return sending.send(tx, sending.Draft(room_id, user_id, event_type, content, state_key))

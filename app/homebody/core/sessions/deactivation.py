@@ -14,7 +14,7 @@ from homebody.core.encryption import backed_up_keys, cross_signing, one_time_key
 from homebody.core.events import state
 from homebody.core.profiles import profiles
 from homebody.core.sessions import dehydrated_devices, devices
-from homebody.core.timeline import store
+from homebody.core.timeline import sending
 from homebody.core.user_data import account_data
 from homebody.errors import MatrixError
 from homebody.models.base import NOW_AND_LATER
@@ -73,8 +73,8 @@ def _rooms(tx: Reader, user_id: str) -> list[str]:
 def _leave(tx: Tx, user_id: str, room_ids: list[str]) -> None:
     content = {"membership": "leave"}
     for room_id in room_ids:
-        draft = store.Draft(room_id, user_id, state.MEMBER, content, user_id)
+        draft = sending.Draft(room_id, user_id, state.MEMBER, content, user_id)
         try:
-            store.send(tx, draft)
+            sending.send(tx, draft)
         except MatrixError as error:  # a broken room must not keep the account open
             LOG.warning("%s could not leave %s: %s", user_id, room_id, error)

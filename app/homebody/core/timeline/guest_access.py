@@ -5,7 +5,6 @@ Spec: client-server-api#guest-access
 
 from __future__ import annotations
 
-import logging
 from typing import Final
 
 from sqlalchemy import select
@@ -13,14 +12,10 @@ from sqlalchemy import select
 from homebody import errors
 from homebody.core.accounts import accounts
 from homebody.core.events import rows, state
-from homebody.core.timeline import store
-from homebody.errors import MatrixError
 from homebody.models.accounts import Account
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.state import StateInterval
-from homebody.storage.database import Reader, Tx
-
-LOG = logging.getLogger(__name__)
+from homebody.storage.database import Reader
 
 GUEST_ACCESS: Final = "m.room.guest_access"
 
@@ -51,17 +46,6 @@ def check_may_join(tx: Reader, room_id: str, user_id: str) -> None:
         raise errors.guest_access_forbidden("Guests can't join this room")
 
 
-def send_away(tx: Tx, room_id: str) -> None:
-    """Make all guests leave a room that wants none any more; in others nothing happens.
-
-    "the server MUST set those users' m.room.member state to leave."
-    """
-    if is_open(tx, room_id):
-        return
-    content = {"membership": "leave"}
-    for user_id in list(tx.sql.execute(_JOINED_GUESTS, {"room_id": room_id}).scalars()):
-        draft = store.Draft(room_id, user_id, state.MEMBER, content, user_id)
-        try:
-            store.send(tx, draft)
-        except MatrixError as refusal:  # nobody's guest shall keep a room from closing
-            LOG.warning("%s could not leave %s: %s", user_id, room_id, refusal)
+def joined_guests(tx: Reader, room_id: str) -> list[str]:
+    """Return the guests who are in the room."""
+    return tx.sql.execute(_JOINED_GUESTS, {"room_id": room_id}).scalars()

@@ -2,9 +2,12 @@
 
 The authorization rules say which events a server must accept from others; they leave to each
 server to keep its own users from the rest: redacting each other's messages, speaking in the name of
-somebody who was banned, locking out the whole server. `timeline.send` asks here for every event
-that a local user sends, whichever endpoint it came by, so that what may be done is the stricter of
-both.
+somebody who was banned, locking out the whole server. `sending.send` applies these rules to every
+event that a local user sends, whichever endpoint it came by, so that the stricter of both decides.
+
+A rule checks an event that the authorization rules allow; it gets the state that they asked for.
+It raises M_FORBIDDEN, M_NOT_FOUND for a redaction of what is not there, M_USER_SUSPENDED,
+M_MISSING_PARAM and M_BAD_JSON for content that makes no sense.
 
 Spec: client-server-api#room-events, client-server-api#size-limits
 """
@@ -14,15 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-import orjson
-
 from homebody import errors
 from homebody.core.events import rows, state
-from homebody.spec import event_auth, events, identifiers, room_state, server_acl
-from homebody.spec.events import Event, Json, StateKey
+from homebody.spec import event_auth, room_state, server_acl
+from homebody.spec.events import Event, StateKey
 
 if TYPE_CHECKING:
-    from homebody.core.timeline.store import Draft
+    from homebody.core.timeline.sending import Draft
     from homebody.storage.database import Reader
 
 REDACTION: Final = "m.room.redaction"
@@ -40,44 +41,6 @@ NEVER_REDACTED: Final = {
 
 State = dict[StateKey, Event]
 """The entries of the room's state that the authorization rules ask for."""
-
-
-def check_size(content: Json) -> None:
-    """Raise M_TOO_LARGE for content that fits into no event.
-
-    Hashing and signing go through every value, while nobody else can write. This takes a hundredth
-    of their time; views ask it before they write.
-    """
-    if len(orjson.dumps(content)) > events.MAX_BYTES:
-        raise errors.too_large(f"The event is larger than {events.MAX_BYTES} bytes")
-
-
-def check_form(draft: Draft) -> None:
-    """Check what costs nothing to check, before the room's state is looked at.
-
-    Raises M_TOO_LARGE, M_INVALID_PARAM for an event without a type.
-    """
-    check_size(draft.content)
-    if not draft.type:
-        raise errors.invalid_param("The type of an event can't be empty")
-    for name, value in (
-        ("type", draft.type),
-        ("state_key", draft.state_key or ""),
-        ("room_id", draft.room_id),
-    ):
-        if not identifiers.has_at_most_255_bytes(value):
-            raise errors.too_large(f"{name} is longer than {identifiers.MAX_BYTES} bytes")
-
-
-def check(tx: Reader, draft: Draft, known: State) -> None:
-    """Check an event that the authorization rules allow; `known` is the state that they asked for.
-
-    Raises M_FORBIDDEN, M_NOT_FOUND for a redaction of what is not there, M_USER_SUSPENDED,
-    M_MISSING_PARAM and M_BAD_JSON for content that makes no sense.
-    """
-    rule = _RULES.get(draft.type)
-    if rule is not None:
-        rule(tx, draft, known)
 
 
 def _check_redaction(tx: Reader, draft: Draft, known: State) -> None:
@@ -165,7 +128,7 @@ def _check_tombstone(_tx: Reader, draft: Draft, _known: State) -> None:
         raise errors.bad_json("A room can't be replaced by itself")
 
 
-_RULES: Final[dict[str, Callable[[Reader, Draft, State], None]]] = {
+RULES: Final[dict[str, Callable[[Reader, Draft, State], None]]] = {
     REDACTION: _check_redaction,
     "m.room.aliases": _check_aliases,
     state.MEMBER: _check_member,

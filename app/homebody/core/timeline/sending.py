@@ -1,4 +1,8 @@
-"""What clients send into rooms: each request once, reactions once, redactions where allowed.
+"""How a local user's event is made: drafted, checked, signed, and stored.
+
+`send_message` serves a client's request: it is sent once however often it is repeated. `send` makes
+a PDU of a draft that names its predecessors and the state that allows it, hashed and signed, and
+hands it to `store.store`.
 
 Spec: client-server-api#sending-events-to-a-room, client-server-api#redactions,
 client-server-api#transaction-identifiers
@@ -6,16 +10,44 @@ client-server-api#transaction-identifiers
 
 from __future__ import annotations
 
-from sqlalchemy import bindparam, select
+import logging
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import bindparam, select, text
 
 from homebody import errors
-from homebody.core.events import relating
-from homebody.core.timeline import guest_access, store
+from homebody.core.events import relating, rows, state
+from homebody.core.timeline import guest_access, local_rules, store
+from homebody.errors import MatrixError
 from homebody.models.events import StoredEvent
-from homebody.spec.events import Json
+from homebody.spec import canonical_json, event_auth, events, identifiers, room_state, signing
+from homebody.spec.event_auth import AuthError, ContentError
+from homebody.spec.events import Event, Json, StateKey
+from homebody.spec.room_versions import VERSIONS, RoomVersion
 from homebody.storage.caches import Requester
 from homebody.storage.database import Reader, Tx
 
+LOG = logging.getLogger(__name__)
+
+MAX_REDACTIONS_ALIKE = 20
+"""Of one device with the same transaction id, among which a repeated one is looked for."""
+
+# The plus signs keep SQLite from reading all of the room. A client may use a transaction id for
+# thousands of redactions, and their content is read: so only the newest are looked at.
+_SENT = text(
+    "SELECT event_id, pdu FROM events WHERE sender = :sender AND device_id = :device_id"
+    " AND txn_id = :txn_id AND +room_id = :room_id AND +type = :type"
+    " ORDER BY position DESC LIMIT :count"
+)
+# without the room, as SQLite would go through all of it instead of the index of transactions
+_SENT_AS = (
+    select(StoredEvent.event_id, StoredEvent.room_id, StoredEvent.type)
+    .where(StoredEvent.sender == bindparam("sender"), StoredEvent.txn_id == bindparam("txn_id"))
+    .order_by(StoredEvent.position)
+)
 # without the room, as SQLite would go through all of it instead of the index of reactions
 _ANNOTATIONS = select(StoredEvent.room_id).where(
     StoredEvent.relates_to == bindparam("relates_to"),
@@ -28,15 +60,26 @@ _REL_TYPE = select(StoredEvent.rel_type).where(
     StoredEvent.room_id == bindparam("room_id"),
     StoredEvent.redacted_by.is_(None),
 )
-# without the room, as SQLite would go through all of it instead of the index of transactions
-_SENT_AS = (
-    select(StoredEvent.event_id, StoredEvent.room_id, StoredEvent.type)
-    .where(StoredEvent.sender == bindparam("sender"), StoredEvent.txn_id == bindparam("txn_id"))
-    .order_by(StoredEvent.position)
-)
 
 
-def send(
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The parts of an event that its sender chooses."""
+
+    room_id: str
+    sender: str
+    type: str
+    content: Json
+    state_key: str | None = None
+    redacts: str | None = None
+    device_id: str | None = None
+    txn_id: str | None = None
+    origin_server_ts: int | None = None  # ms; None: now. Application services may say otherwise
+    requester: Requester | None = None
+    """Who made the request, where that may give more rights than the sender has in the room."""
+
+
+def send_message(
     tx: Tx,
     requester: Requester,
     room_id: str,
@@ -45,9 +88,9 @@ def send(
     txn_id: str | None = None,
     ts: int | None = None,
 ) -> str:
-    """The id of the event that was sent by this request, now or when it was made before.
+    """Send a client's message event; return its id, also if the request was made before.
 
-    `ts` is when it shall have been sent (ms), where an application service says so.
+    `ts` is the time in ms at which an application service wants it to have been sent.
 
     Raises M_FORBIDDEN when the rules of the room refuse it, M_NOT_FOUND for an unknown room,
     M_DUPLICATE_ANNOTATION for a second reaction with the same key, M_UNKNOWN (400) for a thread
@@ -56,7 +99,7 @@ def send(
     redacts = None
     if event_type == store.REDACTION:
         content, redacts = _split_redaction(content)
-    draft = store.Draft(
+    draft = Draft(
         room_id,
         requester.user_id,
         event_type,
@@ -68,64 +111,239 @@ def send(
         requester=requester,
     )
     if txn_id is not None:
-        known = store.sent_before(tx, requester, draft)
+        known = sent_before(tx, requester, draft)
         if known is not None:
             return known
     if redacts is None and requester.is_suspended:
         raise errors.user_suspended()
-    _check_is_no_duplicate(tx, draft)
-    _check_may_have_a_thread(tx, draft)
+    if isinstance(relation := content.get("m.relates_to"), dict):
+        _check_relation(tx, draft, relation)
     had_guests = redacts is not None and guest_access.is_open(tx, room_id)
-    event_id = store.send(tx, draft)
+    event_id = send(tx, draft)
     if had_guests:
-        guest_access.send_away(tx, room_id)
+        send_guests_away(tx, room_id)
     return event_id
 
 
+def send(tx: Tx, draft: Draft) -> str:
+    """Send an event to a room; return its id.
+
+    A state event that repeats what its sender has already set is not sent again: the id of the
+    first one is returned, if the sender could send it now.
+    Raises M_FORBIDDEN when the room's rules refuse it, M_NOT_FOUND for an unknown room,
+    M_TOO_LARGE, M_BAD_JSON for what no event can hold, and what local_rules.check raises.
+    """
+    check_form(draft)
+    head = rows.head(tx, draft.room_id)
+    version = VERSIONS[head.version]
+    keys = event_auth.auth_types(version, draft.type, draft.state_key, draft.sender, draft.content)
+    auth_state = state.current_many(tx, draft.room_id, {room_state.CREATE, *keys})
+    pdu = _build(tx, version, head, draft, auth_state)
+    try:  # before hashing and signing, which take longest
+        event_auth.check(Event(pdu.get("event_id", ""), pdu, version), auth_state)
+    except ContentError as refusal:
+        raise errors.bad_json(str(refusal)) from None
+    except AuthError as refusal:
+        raise errors.forbidden(str(refusal)) from None
+    if (rule := local_rules.RULES.get(draft.type)) is not None:
+        rule(tx, draft, auth_state)
+    if draft.state_key is not None and (known := _unchanged(tx, draft)) is not None:
+        return known
+    event, encoded = _sign(tx, version, pdu)
+    store.store(tx, event, encoded, (draft.device_id, draft.txn_id))
+    return event.event_id
+
+
+def create(tx: Tx, version: RoomVersion, draft: Draft) -> str:
+    """Create a room by its first event; return the room's id.
+
+    `draft.room_id` is the id that the room gets in versions before 12, where its create event
+    makes the id.
+    """
+    check_form(draft)
+    head = rows.RoomHead(version.name, [], 0)
+    event, encoded = _sign(tx, version, _build(tx, version, head, draft, {}))
+    try:
+        event_auth.check(event, {})
+    except AuthError as refusal:
+        raise errors.invalid_room_state(str(refusal)) from None
+    store.add_room(tx, event.room_id, head)
+    store.store(tx, event, encoded, (draft.device_id, draft.txn_id))
+    return event.room_id
+
+
+def send_guests_away(tx: Tx, room_id: str) -> None:
+    """Make all guests leave a room that does not allow guests any more.
+
+    "the server MUST set those users' m.room.member state to leave."
+    """
+    if guest_access.is_open(tx, room_id):
+        return
+    for user_id in guest_access.joined_guests(tx, room_id):
+        draft = Draft(room_id, user_id, state.MEMBER, {"membership": "leave"}, user_id)
+        try:
+            send(tx, draft)
+        except MatrixError as refusal:  # no guest shall keep a room from closing
+            LOG.warning("%s could not leave %s: %s", user_id, room_id, refusal)
+
+
+def sent_before(tx: Reader, requester: Requester, draft: Draft) -> str | None:
+    """Return the id of the event that this device sent to the same path by this transaction id.
+
+    Spec: client-server-api#transaction-identifiers
+    """
+    asked = {
+        "sender": draft.sender,
+        "device_id": requester.device_id,
+        "txn_id": draft.txn_id,
+        "room_id": draft.room_id,
+        "type": draft.type,
+        "count": 1 if draft.redacts is None else MAX_REDACTIONS_ALIKE,
+    }
+    for row in tx.sql.execute(_SENT, asked):
+        pdu = orjson.loads(row.pdu)
+        targets = (pdu.get("redacts"), pdu["content"].get("redacts"))
+        # before version 11, a redaction that was redacted itself does not name its target any more
+        if draft.redacts is None or draft.redacts in targets or targets == (None, None):
+            return str(row.event_id)
+    return None
+
+
 def sent_as(tx: Reader, room_id: str, sender: str, event_type: str, txn_id: str) -> str | None:
-    """The id of the last event that a user sent with this transaction id, from any device.
+    """Return the id of the last event that a user sent by this transaction id, from any device.
 
     Devices may use the same ids; only the API of 2014 takes them for addresses of messages.
     """
-    rows = tx.sql.execute(_SENT_AS, {"sender": sender, "txn_id": txn_id})
-    found = [it.event_id for it in rows if (it.room_id, it.type) == (room_id, event_type)]
-    return found[-1] if found else None
+    found = tx.sql.execute(_SENT_AS, {"sender": sender, "txn_id": txn_id})
+    ids = [it.event_id for it in found if (it.room_id, it.type) == (room_id, event_type)]
+    return ids[-1] if ids else None
+
+
+def check_size(content: Json) -> None:
+    """Raise M_TOO_LARGE for content that fits into no event.
+
+    Hashing and signing go through every value, while nobody else can write. This takes a hundredth
+    of their time; views call it before they write.
+    """
+    if len(orjson.dumps(content)) > events.MAX_BYTES:
+        raise errors.too_large(f"The event is larger than {events.MAX_BYTES} bytes")
+
+
+def check_form(draft: Draft) -> None:
+    """Check what can be checked cheaply, before the room's state is read.
+
+    Raises M_TOO_LARGE, M_INVALID_PARAM for an event without a type.
+    """
+    check_size(draft.content)
+    if not draft.type:
+        raise errors.invalid_param("The type of an event can't be empty")
+    for name in ("type", "state_key", "room_id"):
+        if len((getattr(draft, name) or "").encode()) > identifiers.MAX_BYTES:
+            raise errors.too_large(f"{name} is longer than {identifiers.MAX_BYTES} bytes")
 
 
 def _split_redaction(content: Json) -> tuple[Json, str]:
-    """The content of a redaction without its target, whose place depends on the room version."""
+    """Return a redaction's content without its target, whose place depends on the room version."""
     target = content.get("redacts")
     if not isinstance(target, str):
         raise errors.missing_param("A redaction says in `redacts` which event it is about")
     return {key: value for key, value in content.items() if key != "redacts"}, target
 
 
-def _check_is_no_duplicate(tx: Reader, draft: store.Draft) -> None:
-    """Raises M_DUPLICATE_ANNOTATION.
+def _check_relation(tx: Reader, draft: Draft, relation: Json) -> None:
+    """Check that a reaction is the first of its kind, and that a thread may begin at its root.
 
-    Spec: client-server-api#avoiding-duplicate-annotations
+    Raises M_DUPLICATE_ANNOTATION, M_UNKNOWN (400) for a root that is related to an event itself.
+    Spec: client-server-api#avoiding-duplicate-annotations,
+    client-server-api#validation-of-mthread-relationships
     """
-    relation = draft.content.get("m.relates_to")
-    if not isinstance(relation, dict) or relation.get("rel_type") != relating.ANNOTATION:
-        return
-    asked = {
-        "relates_to": str(relation.get("event_id")),
-        "sender": draft.sender,
-        "event_type": draft.type,
-        "annotation_key": relating.key_digest(relation.get("key")),
-    }
-    if draft.room_id in tx.sql.execute(_ANNOTATIONS, asked).scalars():
-        raise errors.duplicate_annotation()
+    target_id, rel_type = str(relation.get("event_id")), relation.get("rel_type")
+    if rel_type == relating.ANNOTATION:
+        asked = {
+            "relates_to": target_id,
+            "sender": draft.sender,
+            "event_type": draft.type,
+            "annotation_key": relating.key_digest(relation.get("key")),
+        }
+        if draft.room_id in tx.sql.execute(_ANNOTATIONS, asked).scalars():
+            raise errors.duplicate_annotation()
+    elif rel_type == relating.THREAD:
+        root = {"event_id": target_id, "room_id": draft.room_id}
+        if tx.sql.execute(_REL_TYPE, root).scalar() is not None:
+            raise errors.unknown("An event that is related to another can't begin a thread")
 
 
-def _check_may_have_a_thread(tx: Reader, draft: store.Draft) -> None:
-    """Raises M_UNKNOWN (400) for a reply in a thread whose root is related to an event itself.
+def _unchanged(tx: Reader, draft: Draft) -> str | None:
+    """Return the id of the current state event if it has the same content and sender."""
+    event = state.current(tx, draft.room_id, draft.type, draft.state_key or "")
+    if event is None or event.sender != draft.sender or event.content != draft.content:
+        return None
+    # 1 == True == 1.0 to Python, but not to JSON
+    is_same = orjson.dumps(event.content) == orjson.dumps(draft.content)
+    return event.event_id if is_same else None
 
-    Spec: client-server-api#validation-of-mthread-relationships
+
+def _build(
+    tx: Reader,
+    version: RoomVersion,
+    head: rows.RoomHead,
+    draft: Draft,
+    auth_state: dict[StateKey, Event],
+) -> Json:
+    """Return the draft as a PDU that follows everything that the room has so far.
+
+    Raises M_BAD_JSON for what no event can hold.
     """
-    relation = draft.content.get("m.relates_to")
-    if not isinstance(relation, dict) or relation.get("rel_type") != relating.THREAD:
-        return
-    root = {"event_id": str(relation.get("event_id")), "room_id": draft.room_id}
-    if tx.sql.execute(_REL_TYPE, root).scalar() is not None:
-        raise errors.unknown("An event that is related to another can't begin a thread")
+    if version.has_privileged_creators:  # every event cites the create event by its room's id
+        auth_state = {key: event for key, event in auth_state.items() if key != room_state.CREATE}
+    has_room_id = not (version.has_privileged_creators and draft.type == "m.room.create")
+    auth_events: list[Any] = [event.event_id for event in auth_state.values()]
+    prev_events: list[Any] = head.forward_extremities
+    event_id = None
+    if version.event_ids == "given":  # versions 1 and 2: the sender invents ids, and cites by pairs
+        auth_events = _references(tx, version, auth_events)
+        prev_events = _references(tx, version, prev_events)
+        event_id = f"${secrets.token_urlsafe(18)}:{tx.server.name}"
+    pdu = events.build(
+        version,
+        room_id=draft.room_id if has_room_id else None,
+        sender=draft.sender,
+        event_type=draft.type,
+        content=draft.content,
+        auth_events=auth_events,
+        prev_events=prev_events,
+        depth=head.depth + 1,
+        origin_server_ts=tx.now_ms if draft.origin_server_ts is None else draft.origin_server_ts,
+        state_key=draft.state_key,
+        redacts=draft.redacts,
+        event_id=event_id,
+    )
+    try:
+        canonical_json.check(pdu["content"], is_strict=True)
+    except ValueError as problem:
+        raise errors.bad_json(str(problem)) from None
+    return pdu
+
+
+def _references(tx: Reader, version: RoomVersion, event_ids: list[str]) -> list[Any]:
+    """Return ids as events of room versions 1 and 2 cite them, with the hash of the event."""
+    found = (rows.find(tx, event_id) for event_id in event_ids)
+    return [signing.reference(event.pdu, version) for _, event in filter(None, found)]
+
+
+def _sign(tx: Reader, version: RoomVersion, pdu: Json) -> tuple[Event, bytes]:
+    """Return the event that a PDU makes, once it is hashed and signed, and its canonical JSON.
+
+    Raises M_TOO_LARGE: only now is its whole size known.
+    Spec: client-server-api#size-limits
+    """
+    try:
+        event_id, pdu = signing.add_hashes_and_signatures(
+            pdu, version, tx.server.name, tx.server.signing_key
+        )
+    except ValueError as problem:
+        raise errors.bad_json(str(problem)) from None
+    encoded = canonical_json.encode(pdu)
+    if len(encoded) > events.MAX_BYTES:
+        raise errors.too_large(f"The event is larger than {events.MAX_BYTES} bytes")
+    return Event(event_id, pdu, version), encoded
