@@ -1,1 +1,1 @@
-"""Accounts and what proves who somebody is: access tokens, login tokens, e-mail addresses."""
+"""Accounts and their credentials: passwords, access tokens, login tokens, e-mail addresses."""

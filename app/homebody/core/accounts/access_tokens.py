@@ -1,16 +1,15 @@
-"""Access and refresh tokens: the right to act as a device.
+"""Access and refresh tokens, which authenticate a device.
 
-The database holds hashes only, so a stolen backup opens no session. This module alone writes the
-tables access_tokens, refresh_tokens and superseded_tokens, and the cache of who is behind a token.
+The database holds hashes only, so a stolen backup gives access to no session. This module alone
+writes the tables access_tokens, refresh_tokens and superseded_tokens, and the cache of requesters.
 
-A refresh token is exchanged for a new pair of tokens. The answer may get lost on its way, so the
-old pair stays good until one of the new pair is used for the first time: "The old refresh token
-remains valid until the new access token or refresh token is used".
+A refresh token is exchanged for a new pair of tokens. The response may get lost, so the old pair
+stays valid until one of the new pair is used for the first time: "The old refresh token remains
+valid until the new access token or refresh token is used".
 
-A token that ended because there is a newer one is remembered as superseded for as long as its
-device exists: a request that was under way with it is answered by a soft logout. Otherwise its
-client, or another process of the same app, would believe that the session was destroyed, and throw
-its keys away.
+A token that was replaced by a newer one is kept as superseded for as long as its device exists: a
+request that still uses it gets a soft logout. Otherwise its client, or another process of the same
+app, would conclude that the session was destroyed, and discard its keys.
 
 Spec: client-server-api#client-authentication, client-server-api#refreshing-access-tokens,
 client-server-api#soft-logout
@@ -35,10 +34,10 @@ from homebody.storage.caches import CacheKind, Requester, declare
 from homebody.storage.database import Database, Reader, Tx
 
 TOKENS: CacheKind[bytes, Requester] = declare("tokens", 5, lambda _: 200)
-"""The sessions behind access tokens, by the token's hash."""
+"""The requester of each access token, by the token's hash."""
 
 MAX_SUPERSEDED = 200
-"""Tokens that are remembered of each device, the newest: of four days, with the usual lifetime."""
+"""Superseded tokens kept per device, the newest: four days with the default lifetime."""
 
 _OLDER, _MINE = aliased(RefreshToken), aliased(RefreshToken)
 _FIND = (
@@ -51,7 +50,7 @@ _FIND = (
         Account.is_suspended,
         Account.is_locked,
         Account.deactivated_ts,
-        # Whether an older pair waits for the first use of this one
+        # Whether an older pair stays valid until the first use of this one
         select(_OLDER.token_hash)
         .join(_MINE, _MINE.token_hash == _OLDER.replaced_by)
         .where(
@@ -95,9 +94,9 @@ _FORGET_OLDEST = delete(SupersededToken).where(
 
 
 def authenticate(db: Database, token: str, *, may_be_locked: bool = False) -> Requester:
-    """Who is behind an access token.
+    """Return the requester who has this access token.
 
-    Raises M_UNKNOWN_TOKEN, and M_USER_LOCKED where that matters.
+    Raises M_UNKNOWN_TOKEN, and M_USER_LOCKED unless `may_be_locked`.
     """
     token_hash = hash_of(token)
     found = db.cached(TOKENS, token_hash)
@@ -108,19 +107,18 @@ def authenticate(db: Database, token: str, *, may_be_locked: bool = False) -> Re
 
 
 def is_still_valid(known: Database | Reader, who: Requester) -> bool:
-    """Return whether a token that was good when its request began certainly is so still.
+    """Return whether a requester's token is known to be valid still.
 
-    Whatever ends or changes a session drops it from the cache, so the same object there is proof.
+    Every change of a session removes it from the cache, so finding the same object there is proof.
     """
     return known.cached(TOKENS, who.token_hash) is who and not _has_expired(who)
 
 
 def reauthenticate(tx: Reader, who: Requester, *, may_be_locked: bool = False) -> Requester:
-    """Return who is behind a token by now, inside the write that acts on it.
+    """Return the requester as they are now, inside the write transaction of their request.
 
-    Much may have happened since a request was authenticated: its body may have come slowly. A token
-    that is in the cache still is as good as it was, as whatever ends one drops it from there.
-    Raises as `authenticate` does.
+    The session may have ended since the request was authenticated, as its body may have come
+    slowly. Raises as `authenticate` does.
     """
     found = tx.cached(TOKENS, who.token_hash)
     if found is None:
@@ -131,7 +129,10 @@ def reauthenticate(tx: Reader, who: Requester, *, may_be_locked: bool = False) -
 
 
 def issue(tx: Tx, user_id: str, device_id: str, *, with_refresh_token: bool = False) -> Json:
-    """`access_token` for a device, with a refresh token also `refresh_token`, `expires_in_ms`."""
+    """Issue an access token for a device, and return it as `access_token`.
+
+    With a refresh token the result also has `refresh_token` and `expires_in_ms`.
+    """
     lifetime_ms = tx.server.config.token_lifetime_ms if with_refresh_token else None
     of_device = {"user_id": user_id, "device_id": device_id}
     access_token = f"hb_{secrets.token_urlsafe(32)}"
@@ -151,10 +152,9 @@ def issue(tx: Tx, user_id: str, device_id: str, *, with_refresh_token: bool = Fa
 
 
 def exchange(tx: Tx, refresh_token: str) -> Json:
-    """A new pair of tokens for the device that has this refresh token, as `issue` gives it.
+    """Return a new pair of tokens for the device that has this refresh token, as `issue` does.
 
-    Raises M_UNKNOWN_TOKEN for one that was never issued, was revoked or has served its purpose,
-    M_USER_LOCKED.
+    Raises M_UNKNOWN_TOKEN for a token that was never issued, was revoked or used, M_USER_LOCKED.
     """
     token_hash = hash_of(refresh_token)
     row = tx.sql.execute(_FIND_REFRESH, {"token_hash": token_hash}).first()
@@ -165,9 +165,9 @@ def exchange(tx: Tx, refresh_token: str) -> Json:
         )
     if row.is_locked:
         raise errors.user_locked()
-    # A client that shows the device's newest token has received it, so the pair before it goes. One
-    # that shows the token before has not received the newest, so that one goes. Either way this
-    # pair stays for now.
+    # A client that uses the device's newest token has received it, so the pair before it ends. One
+    # that uses the token before has not received the newest, so that pair ends. Either way this
+    # pair stays valid for now.
     supersede(tx, row.user_id, row.device_id, but=row.access_token_hash)
     pair = issue(tx, row.user_id, row.device_id, with_refresh_token=True)
     tx.sql.execute(
@@ -179,7 +179,7 @@ def exchange(tx: Tx, refresh_token: str) -> Json:
 
 
 def revoke(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
-    """Make all tokens of these devices worthless, from the very next request on."""
+    """Revoke all tokens of these devices, effective with the next request."""
     access = delete(AccessToken).where(
         AccessToken.user_id == user_id, AccessToken.device_id.in_(device_ids)
     )
@@ -191,9 +191,9 @@ def revoke(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
 
 
 def supersede(tx: Tx, user_id: str, device_id: str, *, but: bytes = b"") -> None:
-    """End the tokens of a device that goes on, except the pair of the access token `but`.
+    """Revoke the tokens of a device that continues, except the pair of the access token `but`.
 
-    A client that still shows one of them is asked for a soft logout.
+    A client that still uses one of them gets a soft logout.
     """
     access = delete(AccessToken).where(
         AccessToken.user_id == user_id,
@@ -215,12 +215,12 @@ def supersede(tx: Tx, user_id: str, device_id: str, *, but: bytes = b"") -> None
 
 
 def drop_cached(tx: Tx, user_id: str) -> None:
-    """Let the next request of each of the user's tokens look at the account again."""
+    """Make the next request with any of the user's tokens read the account again."""
     _forget(tx, tx.sql.execute(_OF_USER, {"user_id": user_id}).scalars())
 
 
 def hash_of(token: str) -> bytes:
-    """What the database keeps of a token; it has 256 random bits, so no salt is needed."""
+    """Return what the database keeps of a token, whose 256 random bits need no salt."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
@@ -235,14 +235,14 @@ def _has_expired(who: Requester) -> bool:
 
 
 def _look_up(db: Database, token_hash: bytes, *, may_be_locked: bool) -> Requester:
-    """Return the same from the database. The first use of a new pair ends the one before it."""
+    """Read the requester from the database. The first use of a new pair ends the one before it."""
     with db.read() as tx:
         row = _row(tx, token_hash, may_be_locked=may_be_locked)
         if not row.has_older:
             return _keep(tx, token_hash, row)
     with db.write() as tx:
-        # Look again: this pair may have been refreshed in between, and then the device has a
-        # newer one, which is all that its client keeps.
+        # Read again: this pair may have been refreshed in between, and the client then keeps
+        # nothing but the newer one.
         row = _row(tx, token_hash, may_be_locked=may_be_locked)
         if row.has_older:
             supersede(tx, row.user_id, row.device_id, but=token_hash)
@@ -269,13 +269,13 @@ def _keep(tx: Reader, token_hash: bytes, row: Row[*tuple[Any, ...]]) -> Requeste
         is_suspended=row.is_suspended,
         expires_ts=row.expires_ts,
     )
-    if not row.is_locked:  # what is kept opens everything
+    if not row.is_locked:  # a cached requester passes every check
         tx.fill(TOKENS, token_hash, found)
     return found
 
 
 def _is_superseded(tx: Reader, token_hash: bytes) -> bool:
-    """Return whether this token has ended while its device goes on."""
+    """Return whether this token was replaced while its device continues."""
     return tx.sql.execute(_IS_SUPERSEDED, {"token_hash": token_hash}).first() is not None
 
 

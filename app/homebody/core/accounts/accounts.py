@@ -1,7 +1,7 @@
-"""Accounts: who has one, and by which password they prove it.
+"""Accounts and their passwords.
 
-This module alone writes the table accounts. Passwords are kept as argon2id hashes. Hashing takes
-its time on purpose, so it is never done inside a write: hash first, then write.
+This module alone writes the table accounts. Passwords are kept as argon2id hashes. Hashing is slow
+on purpose, so it never happens inside a write transaction: hash first, then write.
 
 Spec: client-server-api#password-based, appendices#user-identifiers
 """
@@ -32,7 +32,7 @@ MAX_PASSWORD_BYTES = 512
 
 def _context(memory_kib: int, passes: int) -> CryptContext:
     return CryptContext(
-        schemes=["argon2", "bcrypt"],  # bcrypt: accounts that came from another server
+        schemes=["argon2", "bcrypt"],  # bcrypt: accounts imported from another server
         argon2__type="ID",
         argon2__memory_cost=memory_kib,
         argon2__rounds=passes,
@@ -40,7 +40,7 @@ def _context(memory_kib: int, passes: int) -> CryptContext:
     )
 
 
-# docs/decisions/0009: as hard to guess as with 19 MiB and two passes, and quicker
+# docs/decisions/0009: as strong as 19 MiB and two passes, and faster
 _CONTEXTS = {"argon2id": _context(9 * 1024, 4), "cheap": _context(8, 1)}
 _PARAMETERS = {
     "argon2id": "$argon2id$v=19$m=9216,t=4,p=1$",
@@ -57,7 +57,7 @@ _FIND = select(
     Account.is_suspended,
 ).where(Account.user_id == bindparam("user_id"))
 _ALL = select(*_FIND.selected_columns).order_by(Account.user_id)
-# not counting bridges and guests, who may be there before the owner is
+# without users of bridges and guests, who may exist before the administrator
 _ANYBODY = (
     select(Account.user_id)
     .where(~Account.is_guest, Account.user_id.not_in(select(AppserviceUser.user_id)))
@@ -67,15 +67,15 @@ _ERASED = select(Account.user_id, Account.erased_position).where(
     Account.erased_position.is_not(None)
 )
 ERASED: CacheKind[str, dict[str, int]] = declare("erased", 1, lambda users: 200 * len(users))
-"""The position since which each erased user is erased, as one value."""
+"""{user_id: position since which the user is erased}, as one cached value."""
 _ALL_OF_THEM = ""
-"""The one key of the cache."""
+"""The only key of the cache ERASED."""
 _IS_GUEST = select(Account.is_guest).where(Account.user_id == bindparam("user_id"))
 
 
 @dataclass(frozen=True, slots=True)
 class AccountInfo:
-    """An account as it is kept."""
+    """A row of the table accounts."""
 
     user_id: str
     password_hash: str | None
@@ -87,16 +87,16 @@ class AccountInfo:
 
 
 def find(tx: Reader, user_id: str) -> AccountInfo | None:
-    """The account with this user id, deactivated or not; None where there never was one."""
+    """Return the account with this user id, active or deactivated, or None."""
     row = tx.sql.execute(_FIND, {"user_id": user_id}).first()
     return None if row is None else AccountInfo(*row)
 
 
 def find_by_name(tx: Reader, name: str) -> AccountInfo | None:
-    """The account that somebody means who types a user id or only its localpart.
+    """Return the account for a user id or localpart as a user types it, or None.
 
-    Accounts have names in small letters, and telephones begin words with a capital one; so what
-    does not exist as typed is looked for in small letters.
+    Localparts are lowercase and phones capitalize the first letter, so a name that does not exist
+    as typed is looked up in lowercase.
     """
     for spelling in dict.fromkeys((name, name.lower())):
         user_id = spelling if spelling.startswith("@") else f"@{spelling}:{tx.server.name}"
@@ -106,7 +106,7 @@ def find_by_name(tx: Reader, name: str) -> AccountInfo | None:
 
 
 def check_active(account: AccountInfo) -> None:
-    """Raises M_USER_DEACTIVATED or M_USER_LOCKED when nobody may act as this user now."""
+    """Raise M_USER_DEACTIVATED or M_USER_LOCKED unless the account may be used now."""
     if account.deactivated_ts is not None:
         raise errors.user_deactivated()
     if account.is_locked:
@@ -114,7 +114,7 @@ def check_active(account: AccountInfo) -> None:
 
 
 def all_accounts(tx: Reader) -> list[AccountInfo]:
-    """Every account there is or was, by user id."""
+    """Return every account, deactivated ones too, ordered by user id."""
     return [AccountInfo(*row) for row in tx.sql.execute(_ALL)]
 
 
@@ -127,11 +127,10 @@ def create(
     is_bridged: bool = False,
     is_guest: bool = False,
 ) -> None:
-    """Make an account. The first one of a server becomes its administrator.
+    """Create an account. The first one on a server becomes its administrator.
 
-    Not so one that an application service makes (`is_bridged`), nor a guest.
-
-    Raises M_USER_IN_USE when somebody has, or had, this user id.
+    Accounts created by application services (`is_bridged`) and guests are excepted.
+    Raises M_USER_IN_USE when the user id exists, even if it was deactivated.
     """
     if find(tx, user_id) is not None:
         raise errors.user_in_use()
@@ -152,37 +151,37 @@ def create(
 
 
 def is_guest(tx: Reader, user_id: str) -> bool:
-    """Whether this is the account of a guest."""
+    """Return whether this is a guest account."""
     return bool(tx.sql.execute(_IS_GUEST, {"user_id": user_id}).scalar())
 
 
 def upgrade_guest(tx: Tx, user_id: str, password_hash: str | None) -> None:
-    """Make a guest's account one like others, also as to who becomes administrator."""
+    """Turn a guest account into a full one, which may be the first and become administrator."""
     is_first = tx.sql.execute(_ANYBODY).first() is None
     _change(tx, user_id, is_guest=False, is_admin=is_first, password_hash=password_hash)
     directory_index.put(tx, user_id, None)
 
 
 def set_password_hash(tx: Tx, user_id: str, password_hash: str) -> None:
-    """Let the user log in with another password from now on."""
+    """Replace the user's password."""
     _change(tx, user_id, password_hash=password_hash)
 
 
 def check_password_unchanged(tx: Reader, proved: AccountInfo) -> None:
-    """Raise M_FORBIDDEN when the account has another password than `proved`, as it was then."""
+    """Raise M_FORBIDDEN when the password was changed since the account `proved` was read."""
     now = find(tx, proved.user_id)
     if now is None or now.password_hash != proved.password_hash:
         raise errors.forbidden("The password was changed meanwhile")
 
 
 def renew_hash(tx: Tx, account: AccountInfo, password_hash: str) -> None:
-    """Keep the same password in another way, unless it was changed meanwhile."""
+    """Store a new hash of the same password, unless the password was changed meanwhile."""
     same = (Account.user_id == account.user_id, Account.password_hash == account.password_hash)
     tx.sql.execute(update(Account).where(*same).values(password_hash=password_hash))
 
 
 def mark_deactivated(tx: Tx, user_id: str, *, erase: bool) -> None:
-    """Close an account; deactivation.py does what has to happen besides."""
+    """Mark an account as deactivated; sessions/deactivation.py does the rest."""
     erased_position = tx.next_position() if erase else None
     values = {"deactivated_ts": tx.now_ms, "password_hash": None}
     _change(tx, user_id, **values, erased_position=erased_position)
@@ -191,7 +190,7 @@ def mark_deactivated(tx: Tx, user_id: str, *, erase: bool) -> None:
 
 
 def erased(tx: Reader) -> Mapping[str, int]:
-    """{user_id: the position since which they are erased} of all who are."""
+    """Return {user_id: position since which the user is erased} of all erased users."""
     known = tx.cached(ERASED, _ALL_OF_THEM)
     if known is None:
         known = {row.user_id: int(row.erased_position) for row in tx.sql.execute(_ERASED)}
@@ -200,19 +199,19 @@ def erased(tx: Reader) -> Mapping[str, int]:
 
 
 def set_locked(tx: Tx, user_id: str, *, is_locked: bool) -> None:
-    """Close an account for a while, or open it again; moderation.py lets it take effect."""
+    """Lock or unlock an account; moderation.py makes it take effect."""
     _change(tx, user_id, is_locked=is_locked)
 
 
 def set_suspended(tx: Tx, user_id: str, *, is_suspended: bool) -> None:
-    """Leave an account only what harms nobody, or all again; likewise."""
+    """Suspend or unsuspend an account; moderation.py makes it take effect."""
     _change(tx, user_id, is_suspended=is_suspended)
 
 
 def check_new_password(config: Config, password: str) -> None:
-    """Raises M_WEAK_PASSWORD for one that is too short, M_INVALID_PARAM for one that is too long.
+    """Raise M_WEAK_PASSWORD for a short password, M_INVALID_PARAM for one that is too long.
 
-    Nothing else is asked of a password: signs and digits that have to be in it make it no better.
+    There are no other rules: required symbols and digits do not make passwords stronger.
     """
     if not password:
         raise errors.weak_password("The password is empty")
@@ -225,7 +224,7 @@ def check_new_password(config: Config, password: str) -> None:
 
 
 def hash_password(server: Server, password: str) -> str:
-    """Return what is kept of a new password. Waits, so it has no place inside a write.
+    """Check a new password and return its hash. Must not be called inside a write transaction.
 
     Raises as `check_new_password` does.
     """
@@ -234,14 +233,14 @@ def hash_password(server: Server, password: str) -> str:
 
 
 def rehash_password(server: Server, password: str) -> str:
-    """Return the same for a password that an account has already: no rule applies to it."""
+    """Return the hash of a password that an account has already, without checking its strength."""
     return _in_pool(lambda: str(_CONTEXTS[server.config.password_hashing].hash(password)))
 
 
 def has_password(server: Server, account: AccountInfo | None, password: str) -> bool:
-    """Whether this is the account's password. Waits as long where there is no such account.
+    """Return whether this is the account's password.
 
-    So nobody learns from the time that an answer takes which accounts exist.
+    Takes the same time where there is no account, so that timing does not reveal which exist.
     """
     context = _CONTEXTS[server.config.password_hashing]
     if account is None or account.password_hash is None:
@@ -251,7 +250,7 @@ def has_password(server: Server, account: AccountInfo | None, password: str) -> 
 
 
 def wants_rehash(server: Server, account: AccountInfo) -> bool:
-    """Whether the password should be hashed anew, as its hash is of another kind than today's."""
+    """Return whether the password's hash has other parameters than the current ones."""
     today = _PARAMETERS[server.config.password_hashing]
     return account.password_hash is not None and not account.password_hash.startswith(today)
 
@@ -259,7 +258,7 @@ def wants_rehash(server: Server, account: AccountInfo) -> bool:
 def _verify(context: CryptContext, password: str, kept: str) -> bool:
     try:
         return bool(context.verify(password, kept))
-    except ValueError:  # bcrypt takes no more than 72 bytes and no NUL, argon2 no more than 4096
+    except ValueError:  # bcrypt accepts up to 72 bytes and no NUL, argon2 up to 4096
         return False
 
 

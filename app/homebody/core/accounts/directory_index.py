@@ -1,7 +1,7 @@
-"""The words by which the user directory finds each account.
+"""The search index of the user directory.
 
-Each account has its words in an index, and the ends of each word: "ice" finds alice as the start of
-an entry, without a look at every account.
+The index has the words of each account's names, and every suffix of each word: "ice" finds alice
+as the prefix of an entry, without a scan of all accounts.
 
 This module alone writes the table directory_words.
 Spec: client-server-api#user-directory
@@ -20,17 +20,17 @@ from homebody.models.people import DirectoryWord
 from homebody.storage.database import Tx
 
 MAX_LETTERS: Final = 32
-"""Of an entry of the index, and of a word in a search."""
+"""Characters of an index entry, and of a word in a search."""
 MAX_ENTRIES: Final = 600
-"""Of one user: more than the letters of a user name and a display name. Some signs stand for many
-letters."""
+"""Per user: more than the letters of a user name and a display name. Some characters expand to
+many letters."""
 _WORD = re.compile(r"[^\W_]+")
 _INSERT = insert(DirectoryWord)
 _DELETE = delete(DirectoryWord).where(DirectoryWord.user_id == bindparam("of_user"))
 
 
 def put(tx: Tx, user_id: str, displayname: str | None) -> None:
-    """Let the user be found by this name and by their user name, and by nothing else any more."""
+    """Index the user under this display name and their localpart, replacing earlier entries."""
     remove(tx, user_id)
     localpart = user_id[1:].partition(":")[0]
     found: dict[str, bool] = {}
@@ -41,17 +41,17 @@ def put(tx: Tx, user_id: str, displayname: str | None) -> None:
         entry = word[at : at + MAX_LETTERS]
         found[entry] = found.get(entry, False) or at == 0
     rows = [{"word": word, "user_id": user_id, "is_whole": is_so} for word, is_so in found.items()]
-    if rows:  # a user name may consist of signs alone
+    if rows:  # a localpart may consist of punctuation alone
         tx.sql.execute(_INSERT, rows)
 
 
 def remove(tx: Tx, user_id: str) -> None:
-    """Let the user not be found any more."""
+    """Remove the user from the index."""
     tx.sql.execute(_DELETE, {"of_user": user_id})
 
 
 def words(text: str) -> list[str]:
-    """The words of a text as they are compared: without capitals and accents, longest first."""
+    """Return the words of a text, case-folded and without accents, longest first."""
     plain = unicodedata.normalize("NFKD", text)
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).casefold()
     return sorted(set(_WORD.findall(plain)), key=lambda word: (-len(word), word))

@@ -1,7 +1,7 @@
-"""When and from where each device was last seen.
+"""When and from which address each device was last seen.
 
-Every request changes that, and none may wait for the disk because of it. So it is kept in memory,
-and all that is new is written together every few minutes; a crash loses those minutes.
+Every request changes this and must not wait for the disk, so changes are kept in memory and
+written together every few minutes; a crash loses those minutes.
 
 Spec: client-server-api#device-management
 """
@@ -43,7 +43,7 @@ class Seen(NamedTuple):
 
 
 class LastSeen:
-    """What is not in the database yet."""
+    """Requests that are not in the database yet."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -52,19 +52,19 @@ class LastSeen:
         self._write_at = time.monotonic() + WRITE_EVERY_SECONDS
 
     def note(self, user_id: str, device_id: str, ip: str, user_agent: str) -> None:
-        """Remember a request. Now and then start to write, without waiting for it."""
+        """Record a request, and every WRITE_EVERY_SECONDS start writing in the background."""
         self._new[user_id, device_id] = Seen(time.time_ns() // 1_000_000, ip, user_agent)
         if time.monotonic() >= self._write_at:
             self._write_at = time.monotonic() + WRITE_EVERY_SECONDS
             threading.Thread(target=self.write, daemon=True).start()
 
     def of(self, user_id: str, device_id: str) -> Seen | None:
-        """The last request of a device, if it is not in the database yet."""
+        """Return the last request of a device, if it is not in the database yet."""
         key = (user_id, device_id)
         return self._new.get(key) or self._being_written.get(key)
 
     def write(self) -> None:
-        """Bring the database up to date; also to be called when the server stops."""
+        """Write what is new to the database; also called when the server stops."""
         if not self._new:
             return
         self._being_written, self._new = self._new, {}
@@ -75,6 +75,6 @@ class LastSeen:
         try:
             with self._database.write() as tx:
                 tx.sql.execute(_WRITE, values)
-        except MatrixError as error:  # a full disk: nobody's request should fail for this
-            LOG.warning("when devices were last seen could not be written: %s", error)
+        except MatrixError as error:  # a full disk: no request should fail because of this
+            LOG.warning("could not write when devices were last seen: %s", error)
         self._being_written = {}

@@ -1,6 +1,6 @@
-"""Login tokens: how somebody who is logged in lets another of their devices in.
+"""Login tokens, with which a session logs in another device of the same user.
 
-A token is good once, and for two minutes: it is shown as a QR code, or sent from one window to
+A token can be used once, within two minutes: it is shown as a QR code, or passed from one window to
 another. The database holds hashes only. This module alone writes the table login_tokens.
 
 Spec: client-server-api#post_matrixclientv1loginget_token
@@ -30,7 +30,7 @@ _DELETE_ALL = delete(LoginToken).where(LoginToken.user_id == bindparam("of_user"
 
 
 def issue(tx: Tx, user_id: str) -> str:
-    """A token with which one session of this user can be begun within LIFETIME_MS."""
+    """Return a new token with which the user can log in once within LIFETIME_MS."""
     tx.sql.execute(_DELETE_EXPIRED, {"now_ms": tx.now_ms})
     token = f"hbl_{secrets.token_urlsafe(32)}"
     tx.sql.execute(
@@ -45,14 +45,14 @@ def issue(tx: Tx, user_id: str) -> str:
 
 
 def redeem(tx: Tx, token: str) -> str:
-    """The user whom this token lets in; it is used up.
+    """Consume the token and return its user.
 
-    Raises M_FORBIDDEN for one that was used, has expired or never was, M_USER_DEACTIVATED,
+    Raises M_FORBIDDEN for a token that was used, has expired or never existed, M_USER_DEACTIVATED,
     M_USER_LOCKED.
     """
     row = tx.sql.execute(_TAKE, {"hash_of_it": access_tokens.hash_of(token)}).first()
     if row is None or row.expires_ts <= tx.now_ms:
-        raise errors.forbidden("This login token is not valid, or not any more")
+        raise errors.forbidden("The login token is not valid, or has expired")
     account = accounts.find(tx, row.user_id)
     if account is None:
         raise errors.user_deactivated()
@@ -61,5 +61,5 @@ def redeem(tx: Tx, token: str) -> str:
 
 
 def revoke_all(tx: Tx, user_id: str) -> None:
-    """Make the user's tokens worthless: whoever made one may have been somebody else."""
+    """Revoke the user's login tokens, which an intruder may have created."""
     tx.sql.execute(_DELETE_ALL, {"of_user": user_id})

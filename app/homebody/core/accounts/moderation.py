@@ -1,7 +1,7 @@
-"""What administrators do with accounts: look where they are used, lock them, suspend them.
+"""Account moderation by administrators: whois, locking, suspending.
 
-Who is locked can do nothing but log out, and keeps the sessions; who is suspended can read on, and
-say nothing. Both take effect with the next request: the cache of tokens forgets the user's.
+A locked user can only log out, but keeps their sessions; a suspended user can read, but not send.
+Both take effect with the next request, as the user's tokens are dropped from the cache.
 Spec: client-server-api#server-administration, client-server-api#account-moderation
 """
 
@@ -26,14 +26,14 @@ _DEVICES = select(
 
 
 def whois(tx: Reader, requester: Requester, user_id: str, seen: LastSeen) -> Json:
-    """From where the user's devices were last used: for themselves and for administrators.
+    """Return from where the user's devices were last used.
 
-    Raises M_FORBIDDEN, M_NOT_FOUND.
+    Users may ask about themselves, administrators about everybody. Raises M_FORBIDDEN, M_NOT_FOUND.
     """
     if user_id != requester.user_id:
         _must_be_admin(requester)
     if accounts.find(tx, user_id) is None:
-        raise errors.not_found("This server knows no such user")
+        raise errors.not_found("This server has no such user")
     devices = {
         row.device_id: {"sessions": [{"connections": [_connection(user_id, row, seen)]}]}
         for row in tx.sql.execute(_DEVICES, {"user_id": user_id})
@@ -42,26 +42,27 @@ def whois(tx: Reader, requester: Requester, user_id: str, seen: LastSeen) -> Jso
 
 
 def find(tx: Reader, requester: Requester, user_id: str) -> accounts.AccountInfo:
-    """The account that an administrator asks about.
+    """Return the account that an administrator asks about.
 
-    Raises M_FORBIDDEN for others before it looks for the account, and about other administrators;
-    M_INVALID_PARAM for users of other servers, M_NOT_FOUND.
+    Raises M_FORBIDDEN for requesters who are not administrators, before the account is looked up,
+    and for accounts of other administrators; M_INVALID_PARAM for users of other servers;
+    M_NOT_FOUND.
     """
     _must_be_admin(requester)
     if not identifiers.is_user_id(user_id):
-        raise errors.invalid_param("That is no user id")
+        raise errors.invalid_param("This is not a user id")
     if identifiers.server_name(user_id) != tx.server.name:
-        raise errors.invalid_param("That is a user of another server")
+        raise errors.invalid_param("This is a user of another server")
     account = accounts.find(tx, user_id)
     if account is None or account.deactivated_ts is not None:
         raise errors.not_found("This server has no such user")
     if account.is_admin and user_id != requester.user_id:
-        raise errors.forbidden("That is an administrator, too")
+        raise errors.forbidden("This user is an administrator, too")
     return account
 
 
 def set_locked(tx: Tx, requester: Requester, user_id: str, *, is_locked: bool) -> None:
-    """Lock an account, or unlock it. Raises as `find`; M_FORBIDDEN for one's own."""
+    """Lock or unlock an account. Raises as `find` does; M_FORBIDDEN for one's own."""
     _must_be_another(requester, user_id)
     find(tx, requester, user_id)
     accounts.set_locked(tx, user_id, is_locked=is_locked)
@@ -69,7 +70,7 @@ def set_locked(tx: Tx, requester: Requester, user_id: str, *, is_locked: bool) -
 
 
 def set_suspended(tx: Tx, requester: Requester, user_id: str, *, is_suspended: bool) -> None:
-    """Suspend an account, or let it go on. Raises as `set_locked`."""
+    """Suspend or unsuspend an account. Raises as `set_locked` does."""
     _must_be_another(requester, user_id)
     find(tx, requester, user_id)
     accounts.set_suspended(tx, user_id, is_suspended=is_suspended)
@@ -77,10 +78,10 @@ def set_suspended(tx: Tx, requester: Requester, user_id: str, *, is_suspended: b
 
 
 def _take_effect(tx: Tx, user_id: str) -> None:
-    """From the very next request on, and on those that wait."""
+    """Apply a change to the next request, and to those that are waiting."""
     access_tokens.drop_cached(tx, user_id)
     devices = tx.sql.execute(_DEVICES, {"user_id": user_id})
-    tx.note_departure(user_id, device_ids={row.device_id for row in devices})  # types no more
+    tx.note_departure(user_id, device_ids={row.device_id for row in devices})  # ends their typing
     tx.wake(user_id)
 
 

@@ -1,6 +1,6 @@
-"""OpenID tokens: with one, somebody outside may ask this server who its bearer is.
+"""OpenID tokens, with which a third party can ask this server who a user is.
 
-The database holds hashes only, as of access tokens. This module alone writes the table
+The database holds hashes only. This module alone writes the table
 openid_tokens.
 Spec: client-server-api#openid, server-server-api#openid
 """
@@ -36,7 +36,7 @@ _BEARER = (
 
 
 def issue(tx: Tx, user_id: str) -> Json:
-    """A new token with all that others need to ask about it. Those that have expired go."""
+    """Return a new token, with what third parties need to verify it; delete expired ones."""
     tx.sql.execute(_EXPIRED, {"now": tx.now_ms})
     token = f"hbo_{secrets.token_urlsafe(32)}"
     row = {"user_id": user_id, "expires_ts": tx.now_ms + LIFETIME_MS}
@@ -50,7 +50,7 @@ def issue(tx: Tx, user_id: str) -> Json:
 
 
 def bearer(tx: Reader, token: str) -> str:
-    """The user id of who was given this token. Raises M_UNKNOWN_TOKEN."""
+    """Return the user id that this token was issued to. Raises M_UNKNOWN_TOKEN."""
     key = {"token_hash": access_tokens.hash_of(token), "now": tx.now_ms}
     user_id = tx.sql.execute(_BEARER, key).scalar()
     if user_id is None:

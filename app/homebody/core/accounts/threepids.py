@@ -1,7 +1,7 @@
 """Third-party identifiers: the e-mail addresses of accounts.
 
-With one of them people log in, and get a new password when they have forgotten theirs. An address
-belongs to one account at most. This module alone writes the table threepids.
+Users log in with them, and reset a forgotten password. An address belongs to one account at most.
+This module alone writes the table threepids.
 
 Spec: client-server-api#adding-account-administrative-contact-information, appendices#3pid-types
 """
@@ -21,10 +21,10 @@ from homebody.storage.database import Reader, Tx
 
 EMAIL: Final = "email"
 MAX_ADDRESSES: Final = 20
-"""Of one account."""
+"""Per account."""
 
-# What mail servers take everywhere. No quotes, comments or letters beyond ASCII; those few who have
-# such an address can use another one, and nothing that looks like an address hides a second one.
+# What all mail servers accept: no quotes, comments or letters beyond ASCII. The few users with such
+# an address can use another one, and nothing that looks like one address hides a second one.
 _ADDRESS: Final = re.compile(
     r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
     r"@(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
@@ -49,28 +49,28 @@ _DELETE_ALL = delete(ThreePid).where(ThreePid.user_id == bindparam("of_user"))
 
 
 def canonical(address: str) -> str:
-    """An e-mail address as it is kept: in small letters. Raises M_INVALID_PARAM for none.
+    """Return an e-mail address in lowercase. Raises M_INVALID_PARAM for an invalid one.
 
     Spec: appendices#e-mail
     """
-    # Deviates: "with the domain in lowercase", and what is before the @ as it was typed. Telephones
-    # begin with a capital letter, and no mail server in use gives Bob@ and bob@ to two people.
+    # Deviates: "with the domain in lowercase", and the local part as typed. Phones capitalize the
+    # first letter, and no mail server in use gives Bob@ and bob@ to two users.
     small = address.strip().lower()
     is_short = len(small) <= MAX_ADDRESS and small.find("@") <= MAX_LOCAL_PART
     if not is_short or not _ADDRESS.fullmatch(small):
-        raise errors.invalid_param("This is no e-mail address that mail can be sent to")
+        raise errors.invalid_param("This is not an e-mail address that mail can be sent to")
     return small
 
 
 def owner(tx: Reader, address: str) -> str | None:
-    """The user whose address this is; in any spelling, and None for what is no address."""
+    """Return the user with this address in any capitalization, or None."""
     user_id: str | None
     user_id = tx.sql.execute(_OWNER, {"address": address.strip().lower()}).scalar()
     return user_id
 
 
 def of_user(tx: Reader, user_id: str) -> list[Json]:
-    """The addresses of a user, in the words of the answer to GET /account/3pid."""
+    """Return the addresses of a user, as in the response to GET /account/3pid."""
     return [
         {
             "medium": row.medium,
@@ -83,10 +83,10 @@ def of_user(tx: Reader, user_id: str) -> list[Json]:
 
 
 def add(tx: Tx, user_id: str, proof: validation.Validated) -> None:
-    """Make a validated address one of the user's; its session is used up by that.
+    """Add a validated address to the account, and consume its validation session.
 
-    Raises M_THREEPID_IN_USE when it is another user's, M_THREEPID_DENIED when they have too many,
-    M_THREEPID_AUTH_FAILED when the session was used meanwhile.
+    Raises M_THREEPID_IN_USE when it is another user's, M_THREEPID_DENIED when the account has too
+    many, M_THREEPID_AUTH_FAILED when the session was used meanwhile.
     """
     validation.consume(tx, proof.sid)
     its_owner = owner(tx, proof.address)
@@ -109,12 +109,12 @@ def add(tx: Tx, user_id: str, proof: validation.Validated) -> None:
 
 
 def remove(tx: Tx, user_id: str, medium: str, address: str) -> None:
-    """Take an address from the user. Raises M_THREEPID_NOT_FOUND when it is not theirs."""
+    """Remove an address of the user. Raises M_THREEPID_NOT_FOUND when it is not theirs."""
     key = {"its_address": address.strip().lower(), "of_user": user_id}
     if medium != EMAIL or not tx.sql.execute(_DELETE, key).rowcount:
-        raise errors.threepid_not_found("This is no address of your account")
+        raise errors.threepid_not_found("Your account does not have this address")
 
 
 def remove_all(tx: Tx, user_id: str) -> None:
-    """Take all addresses from the user, so that somebody else can have them."""
+    """Remove all addresses of the user, so that other accounts can have them."""
     tx.sql.execute(_DELETE_ALL, {"of_user": user_id})

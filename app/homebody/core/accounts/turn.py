@@ -1,7 +1,7 @@
-"""Passwords for the TURN servers that carry calls through firewalls.
+"""Credentials for the TURN servers that relay calls through firewalls.
 
-The TURN server knows the same secret and checks them by itself: the user name says until when it is
-good, and the password is its HMAC. SHA-1 is what such servers have agreed on.
+The TURN server has the same secret and verifies them itself: the user name contains the expiry
+time, and the password is its HMAC. TURN servers expect SHA-1.
 Spec: client-server-api#voice-over-ip
 """
 
@@ -15,7 +15,7 @@ from homebody.spec.events import Json
 
 
 def credentials(config: Config, user_id: str, now_ms: int) -> Json | None:
-    """`username`, `password`, `uris` and `ttl` in seconds; None where no TURN server is set."""
+    """Return `username`, `password`, `uris` and `ttl` (seconds); None where none is configured."""
     if not config.turn_uris or config.turn_shared_secret is None:
         return None
     ttl = config.turn_user_lifetime_ms // 1000

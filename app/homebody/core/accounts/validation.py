@@ -1,9 +1,9 @@
-"""Whether an e-mail address is somebody's own: a mail goes there, and the link in it is opened.
+"""Validation of e-mail addresses: a mail is sent to the address, and the link in it is opened.
 
-A client begins a session with a secret of its own (`client_secret`); the mail brings a second one
-(`token`), which only who reads the mail can show. A session whose link was opened proves the
-address to whoever knows the client's secret, once, and for the one purpose that it was begun for:
-a mail about a new account shall not give out the password of an old one.
+A client begins a session with a secret of its own (`client_secret`); the mail contains a second one
+(`token`), which only its reader knows. A session whose link was opened proves the address to the
+client that has the secret, once, and only for the purpose that it was begun for: a mail about a new
+account must not allow to reset the password of an existing one.
 
 This module alone writes the table validation_sessions.
 Spec: client-server-api#post_matrixclientv3registeremailrequesttoken
@@ -68,10 +68,10 @@ _CHANGE = update(ValidationSession).where(ValidationSession.sid == bindparam("it
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """What a client asks for; `checked` makes one."""
+    """A client's request for a validation mail; `checked` verifies it."""
 
     purpose: Purpose
-    address: str  # as threepids.canonical() makes it
+    address: str  # as threepids.canonical() returns it
     client_secret: str
     send_attempt: int
     next_link: str | None = None
@@ -79,7 +79,7 @@ class TokenRequest:
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """An address that was proved."""
+    """An address that was validated."""
 
     sid: str
     address: str
@@ -88,7 +88,7 @@ class Validated:
 
 @dataclass(frozen=True, slots=True)
 class LinkTarget:
-    """What the link in a mail leads to."""
+    """The session that the link in a mail belongs to."""
 
     address: str
     next_link: str | None
@@ -96,15 +96,15 @@ class LinkTarget:
 
 Message = mail.Message
 Compose = Callable[[str, str], Message]
-"""Makes the mail from the session's id and token."""
+"""Composes the mail from the session's id and token."""
 
 
 def checked(request: TokenRequest) -> TokenRequest:
-    """The same request. Raises M_INVALID_PARAM for a secret or a link that break their grammar."""
+    """Return the request. Raises M_INVALID_PARAM for an invalid secret or link."""
     if not _CLIENT_SECRET.fullmatch(request.client_secret):
-        raise errors.invalid_param("client_secret has 1 to 255 letters, digits and . = _ -")
+        raise errors.invalid_param("client_secret must have 1 to 255 letters, digits and . = _ -")
     if request.next_link is not None and not _is_page(request.next_link):
-        raise errors.invalid_param("next_link must be the address of a page, https or http")
+        raise errors.invalid_param("next_link must be an https or http URL")
     return request
 
 
@@ -124,9 +124,9 @@ def send_token(db: Database, request: TokenRequest, compose: Compose, *, can_val
     try:
         mail.send(db.server.config, request.address, compose(sid, token))
     except mail.RefusedError as error:
-        raise errors.invalid_param("The mail server takes no mail for this address") from error
+        raise errors.invalid_param("The mail server accepts no mail for this address") from error
     except mail.MailError as error:
-        LOG.error("no mail to %s: %s", request.address, error)  # noqa: TRY400 - the sentence says it
+        LOG.error("could not send mail to %s: %s", request.address, error)  # noqa: TRY400 - the message is enough
         raise errors.unavailable("The server cannot send mail at the moment") from error
     with db.write() as tx:
         tx.sql.execute(_CHANGE.values(send_attempt=request.send_attempt), {"its_sid": sid})
@@ -134,19 +134,19 @@ def send_token(db: Database, request: TokenRequest, compose: Compose, *, can_val
 
 
 def open_link(tx: Reader, sid: str, token: str) -> LinkTarget:
-    """What a link is about, before anything is confirmed: programs that scan mail open links too.
+    """Return the session of a link without confirming it, as mail scanners open links too.
 
-    Raises M_NOT_FOUND when it is not the link of the newest mail, or too old.
+    Raises M_NOT_FOUND when it is not the link of the newest mail, or has expired.
     """
     row = tx.sql.execute(_BY_SID, _key(tx, sid)).first()
     is_right = row is not None and _is_same(row.token_hash, token)
     if row is None or not is_right:
-        raise errors.not_found("This link is too old, or a newer mail has a newer one")
+        raise errors.not_found("This link has expired, or a newer mail has replaced it")
     return LinkTarget(row.address, row.next_link)
 
 
 def confirm(tx: Tx, sid: str, token: str) -> LinkTarget:
-    """The address is proved by this. Raises M_NOT_FOUND as `open_link` does."""
+    """Mark the session's address as validated. Raises M_NOT_FOUND as `open_link` does."""
     opened = open_link(tx, sid, token)
     change = _CHANGE.where(ValidationSession.validated_ts.is_(None))
     tx.sql.execute(change.values(validated_ts=tx.now_ms), {"its_sid": sid})
@@ -154,9 +154,9 @@ def confirm(tx: Tx, sid: str, token: str) -> LinkTarget:
 
 
 def check(tx: Reader, purpose: Purpose, sid: str, client_secret: str) -> Validated:
-    """The address that a session has proved for this purpose.
+    """Return the address that a session has validated for this purpose.
 
-    Raises M_THREEPID_AUTH_FAILED while the link was not opened, and for any other session.
+    Raises M_THREEPID_AUTH_FAILED until the link was opened, and for any other session.
     """
     row = tx.sql.execute(_BY_SID, _key(tx, sid)).first()
     if (
@@ -170,16 +170,16 @@ def check(tx: Reader, purpose: Purpose, sid: str, client_secret: str) -> Validat
 
 
 def consume(tx: Tx, sid: str) -> None:
-    """End a session that has served its purpose.
+    """Delete a session, as it proves an address only once.
 
-    Raises M_THREEPID_AUTH_FAILED when somebody was faster.
+    Raises M_THREEPID_AUTH_FAILED when another request has used it.
     """
     if not tx.sql.execute(_DELETE, {"its_sid": sid}).rowcount:
-        raise errors.threepid_auth_failed("This session was used before")
+        raise errors.threepid_auth_failed("This session was used already")
 
 
 def _begin(tx: Tx, request: TokenRequest, token: str | None) -> tuple[str, bool]:
-    """The session of this request, and whether a mail has to go out."""
+    """Return the session of this request, and whether a mail must be sent."""
     tx.sql.execute(_DELETE_OLD, {"born_until": tx.now_ms - LIFETIME_MS})
     key = {
         "purpose": request.purpose,
