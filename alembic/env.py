@@ -10,19 +10,18 @@ from sqlalchemy import Connection, create_engine, event, pool
 
 from homebody.config import settings as config
 from homebody.models import all_tables
-from homebody.server import privacy, startup
+from homebody.server import privacy
+from homebody.storage import data_folder
 from homebody.storage.statements import sqlite_url
 
 
 def database_url() -> str:
     """Which database to migrate; that of the configuration is kept from a server meanwhile."""
-    if given := context.config.attributes.get("url"):  # by homebody.storage.migrate
-        return str(given)
     if given := context.get_x_argument(as_dictionary=True).get("url"):
         return given
     settings = config.load(None, os.environ)
-    startup.lock(settings)
-    startup.check_whole(settings.data_dir)
+    data_folder.lock(settings)
+    data_folder.check_restored(settings.data_dir)
     return settings.database_url
 
 

@@ -20,7 +20,7 @@ from werkzeug.test import TestResponse
 from homebody.application import create_app
 from homebody.config import settings as config
 from homebody.core import server_key
-from homebody.server import startup
+from homebody.storage import migrations
 from homebody.storage.statements import Result, Sql
 from homebody.web import Application
 from tests.helpers import routes
@@ -121,7 +121,7 @@ MakeApp = Callable[..., Application]
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new database, to copy."""
     path = tmp_path_factory.mktemp("template") / "homebody.db"
-    startup.make(path)
+    migrations.create(path)
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")  # as a server would, and wait for the disk
     return path

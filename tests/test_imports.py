@@ -46,6 +46,7 @@ ORDER = [
     "application",
     "server",
     "cli",
+    "__main__",
 ]
 """All folders and modules of the package from bottom to top: each may import itself and those above
 it in this list. `core` stands for the modules that lie in it directly."""

@@ -21,7 +21,7 @@ from homebody.core.accounts import access_tokens, accounts
 from homebody.core.rooms import creation, membership
 from homebody.core.sessions import devices
 from homebody.core.timeline import sending
-from homebody.server import startup
+from homebody.storage import migrations
 from homebody.storage.caches import Requester
 from homebody.storage.database import Database, Tx
 from tests.bench import storage
@@ -120,7 +120,7 @@ class Step:
 def opened(data_dir: Path) -> Iterator[Database]:
     """The database of a server that isn't running, with all migrations."""
     settings = config.load(None, {}, {"data_dir": str(data_dir), "server_name": SERVER_NAME})
-    startup.migrate(settings)
+    migrations.upgrade(settings)
     app = create_app(settings)
     try:
         yield app.homeserver.database

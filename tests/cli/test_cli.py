@@ -24,8 +24,8 @@ from flask.testing import FlaskClient
 
 from homebody.cli import main
 from homebody.core import outbox
-from homebody.server import startup
 from homebody.spec.events import Json
+from homebody.storage import data_folder, migrations
 from homebody.web import Application
 from tests.client_server.test_appservices import BOT, Irc
 from tests.conftest import PASSWORD, ROOT, V3, Login, MakeApp
@@ -157,8 +157,8 @@ def test_a_folder_may_have_any_name(tmp_path: Path, run: Run) -> None:
     folder = tmp_path / "odd ?x=%41#b=ü"
     url = f"sqlite:///{folder}/homebody.db"
     folder.mkdir()
-    alembic = [sys.executable, "-m", "alembic", "-c", "setup.cfg", "-x", f"url={url}"]
-    subprocess.run([*alembic, "upgrade", startup.known_migrations()[-2]], cwd=ROOT, check=True)
+    alembic = [sys.executable, "-m", "alembic", "-c", "alembic/alembic.ini", "-x", f"url={url}"]
+    subprocess.run([*alembic, "upgrade", migrations.known()[-2]], cwd=ROOT, check=True)
 
     made = run("user", "add", "bot", "--no-password", HOMEBODY_DATA_DIR=str(folder))
     listed = run("user", "list", HOMEBODY_DATA_DIR=str(folder))
@@ -174,8 +174,8 @@ def test_a_command_migrates_the_database_of_the_folder_in_which_it_is_typed(
     tmp_path: Path, environ: dict[str, str]
 ) -> None:
     url = f"sqlite:///{tmp_path}/data/homebody.db"
-    steps = startup.known_migrations()
-    alembic = [sys.executable, "-m", "alembic", "-c", "setup.cfg", "-x", f"url={url}"]
+    steps = migrations.known()
+    alembic = [sys.executable, "-m", "alembic", "-c", "alembic/alembic.ini", "-x", f"url={url}"]
     (tmp_path / "data").mkdir()
     subprocess.run([*alembic, "upgrade", steps[-2]], cwd=ROOT, env=environ, check=True)
 
@@ -189,16 +189,16 @@ def test_a_command_migrates_the_database_of_the_folder_in_which_it_is_typed(
     )
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert startup.current_migration(url) == steps[-1]
+    assert migrations.current(url) == steps[-1]
 
 
 def test_nobody_migrates_by_hand_under_a_running_server(
     tmp_path: Path, environ: dict[str, str]
 ) -> None:
-    lock = startup.lock_data_dir(tmp_path)  # as a server does that runs
+    lock = data_folder.lock_data_dir(tmp_path)  # as a server does that runs
 
     done = subprocess.run(
-        [sys.executable, "-m", "alembic", "-c", "setup.cfg", "upgrade", "head"],
+        [sys.executable, "-m", "alembic", "-c", "alembic/alembic.ini", "upgrade", "head"],
         cwd=ROOT,
         env=environ,
         capture_output=True,

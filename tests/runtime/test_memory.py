@@ -87,8 +87,8 @@ def test_the_process_that_only_forks_loads_no_more_than_it_takes(tmp_path: Path)
 
 def test_what_pictures_and_links_need_is_loaded_with_the_first_of_them(tmp_path: Path) -> None:
     loaded = modules_of(
-        "from homebody.server import startup\nfrom homebody.config import settings\nimport os\n"
-        "startup.migrate(settings.load(None, os.environ))\nimport wsgi",
+        "from homebody.storage import migrations\nfrom homebody.config import settings\nimport os\n"
+        "migrations.upgrade(settings.load(None, os.environ))\nimport wsgi",
         tmp_path,
     )
 

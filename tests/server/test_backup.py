@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from homebody.server import startup
-from homebody.storage import fsync
+from homebody.storage import data_folder, fsync
 from tests.helpers import killing
 from tests.helpers import server as real_server
 from tests.helpers.backups import (
@@ -189,7 +188,7 @@ def test_what_cannot_be_is_refused_in_a_line(tmp_path: Path, stopped: Path) -> N
     to_itself = homebody(stopped, "backup", str(stopped))
     done(stopped, "backup", str(tmp_path / "backup"))
     over_another = homebody(stopped, "restore", str(tmp_path / "backup"))
-    lock = startup.lock_data_dir(stopped)  # as a server does that runs
+    lock = data_folder.lock_data_dir(stopped)  # as a server does that runs
     under_a_server = homebody(stopped, "restore", str(tmp_path / "backup"))
     os.close(lock)
 

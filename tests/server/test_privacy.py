@@ -52,7 +52,7 @@ def test_a_server_makes_nothing_that_others_read(data_dir: Path) -> None:
     "words",
     [
         [HOMEBODY, "init"],
-        [sys.executable, "-m", "alembic", "-c", "setup.cfg", "upgrade", "head"],
+        [sys.executable, "-m", "alembic", "-c", "alembic/alembic.ini", "upgrade", "head"],
     ],
 )
 def test_commands_make_nothing_that_others_read(data_dir: Path, words: list[str]) -> None:

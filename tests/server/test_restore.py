@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from homebody.server import startup
+from homebody.storage import migrations
 from tests.helpers import killing
 from tests.helpers import server as real_server
 from tests.helpers.backups import (
@@ -393,7 +393,7 @@ def test_what_was_killed_can_not_be_used_and_is_done_again(
             asked.append(homebody(other, "backup", str(tmp_path / "second")))
 
             assert (served.returncode, served.stderr.count("\n")) == (2, 1)
-            assert "is half restored from a backup" in served.stderr
+            assert "is only partly restored from a backup" in served.stderr
             assert [it.exit_code for it in asked] == [2, 2, 2]
             assert tree(other) == before
         if MARKER in before or "homebody.db" not in before:
@@ -431,7 +431,7 @@ def test_a_backup_of_a_newer_homebody_is_refused(tmp_path: Path, stopped: Path) 
 
 
 def test_a_backup_of_an_older_homebody_is_brought_up_to_date(tmp_path: Path, stopped: Path) -> None:
-    steps = startup.known_migrations()
+    steps = migrations.known()
     (stopped / "homebody.db").unlink()
     url = f"sqlite:///{stopped}/homebody.db"
     alembic(url, steps[-2])
@@ -440,9 +440,9 @@ def test_a_backup_of_an_older_homebody_is_brought_up_to_date(tmp_path: Path, sto
     done(tmp_path / "other", "restore", str(tmp_path / "backup"))
 
     restored = f"sqlite:///{tmp_path}/other/homebody.db"
-    assert [startup.current_migration(it) for it in (url, restored)] == [steps[-2], steps[-1]]
+    assert [migrations.current(it) for it in (url, restored)] == [steps[-2], steps[-1]]
 
 
 def alembic(url: str, step: str) -> None:
-    command = [sys.executable, "-m", "alembic", "-c", "setup.cfg", "-x", f"url={url}"]
+    command = [sys.executable, "-m", "alembic", "-c", "alembic/alembic.ini", "-x", f"url={url}"]
     subprocess.run([*command, "upgrade", step], cwd=ROOT, check=True, capture_output=True)

@@ -19,7 +19,7 @@ from homebody.application import create_app
 from homebody.config import settings as config
 from homebody.core.events.state import JOINED_ROOMS
 from homebody.models.account_data import AccountData
-from homebody.server import startup
+from homebody.storage import migrations
 from homebody.storage.database import Database, Tx
 from homebody.web import Application
 from tests.conftest import ROOT
@@ -353,9 +353,9 @@ import gevent
 from homebody.application import create_app
 from homebody.config import settings
 from homebody.runtime import event_loop
-from homebody.server import startup
+from homebody.storage import migrations
 config = settings.load(None, {}, {"data_dir": sys.argv[1]})
-startup.migrate(config)
+migrations.upgrade(config)
 database = create_app(config).homeserver.database
 may_end = [gevent.monkey.get_original("threading", "Event")() for _ in range(20)]
 for one in may_end:
@@ -462,7 +462,7 @@ def test_a_locked_database_is_a_503_and_not_for_ever(
 
 def test_every_commit_waits_for_the_disk(tmp_path: Path) -> None:
     settings = config.load(None, {}, {"data_dir": str(tmp_path)})
-    startup.migrate(settings)
+    migrations.upgrade(settings)
     database: Database = create_app(settings).homeserver.database  # those of the other tests don't
 
     with database.write() as tx:

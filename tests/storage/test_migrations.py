@@ -19,9 +19,8 @@ from sqlalchemy.exc import OperationalError
 
 from homebody.core.events import relating
 from homebody.models.base import NOW_AND_LATER
-from homebody.server import startup
+from homebody.storage.migrations import FOLDER, current, known
 
-ROOT = Path(__file__).parents[2]
 ROWS = 3
 INTERVALS = [  # room, type, state key, from, to, event, membership
     ("!b", "m.room.create", "", 1, NOW_AND_LATER, 1, None),
@@ -42,7 +41,7 @@ class Migrations:
     def __init__(self, folder: Path) -> None:
         self.file = folder / "homebody.db"
         self.url = f"sqlite:///{self.file}"
-        self.config = Config("setup.cfg", cmd_opts=Namespace(x=[f"url={self.url}"]))
+        self.config = Config(FOLDER / "alembic.ini", cmd_opts=Namespace(x=[f"url={self.url}"]))
         self.engine = create_engine(self.url)
 
     def up(self, revision: str) -> None:
@@ -115,7 +114,7 @@ def value_of(kind: Any, number: int) -> Any:
 
 def revisions() -> list[str]:
     """The numbers of all migrations as Alembic orders them."""
-    scripts = ScriptDirectory(str(ROOT / "alembic"))
+    scripts = ScriptDirectory(str(FOLDER))
     return [script.revision for script in scripts.walk_revisions()][::-1]
 
 
@@ -129,21 +128,18 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("stages")
     found = {"base": folder / "base.db"}
     found["base"].touch()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        database = Migrations(folder)
-        for revision in REVISIONS:
-            database.up(revision)
-            found[revision] = folder / f"{revision}.db"
-            shutil.copy(database.file, found[revision])
-        database.engine.dispose()
+    database = Migrations(folder)
+    for revision in REVISIONS:
+        database.up(revision)
+        found[revision] = folder / f"{revision}.db"
+        shutil.copy(database.file, found[revision])
+    database.engine.dispose()
     return found
 
 
 @pytest.fixture
-def migrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Migrations]:
+def migrations(tmp_path: Path) -> Iterator[Migrations]:
     """An empty database, and the migrations to go through."""
-    monkeypatch.chdir(ROOT)
     found = Migrations(tmp_path)
     yield found
     found.engine.dispose()
@@ -177,7 +173,7 @@ def test_a_step_keeps_the_rows(
 
     migrations.up(after)
 
-    assert startup.current_migration(migrations.url) == after
+    assert current(migrations.url) == after
     now = migrations.counts()
     assert {table: now[table] for table in counts if table in now} == {
         table: count for table, count in counts.items() if table in now
@@ -367,13 +363,13 @@ def test_a_step_that_fails_changes_nothing(migrations: Migrations) -> None:
     with pytest.raises(OperationalError, match="already exists"):
         migrations.up("0012")
 
-    assert startup.current_migration(migrations.url) == "0011"
+    assert current(migrations.url) == "0011"
     assert migrations.schema() == schema
     assert rows(migrations, "SELECT * FROM state_intervals ORDER BY from_position") == INTERVALS
 
 
 def test_the_server_knows_the_migrations_that_alembic_knows() -> None:
-    scripts = ScriptDirectory(str(ROOT / "alembic"))
+    scripts = ScriptDirectory(str(FOLDER))
 
-    assert startup.known_migrations() == REVISIONS
+    assert known() == REVISIONS
     assert scripts.get_heads() == [REVISIONS[-1]]

@@ -16,7 +16,7 @@ BIN = Path(sys.executable).parent
 
 def alembic(url: str, *arguments: str) -> int:
     """Run alembic on a scratch database; its exit code."""
-    command = [str(BIN / "alembic"), "-c", "setup.cfg", "-x", f"url={url}", *arguments]
+    command = [str(BIN / "alembic"), "-c", "alembic/alembic.ini", "-x", f"url={url}", *arguments]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 

@@ -24,7 +24,7 @@ from werkzeug.exceptions import HTTPException
 
 from homebody.application import create_app
 from homebody.config import settings
-from homebody.server import startup
+from homebody.storage import migrations
 
 ROOT = Path(__file__).parents[2]
 PINNED = ROOT / "tests/vectors/spec"
@@ -170,7 +170,7 @@ def server() -> Flask:
     """A server to ask for its routes, on a scratch database that is gone with the process."""
     with tempfile.TemporaryDirectory() as folder:
         chosen = settings.load(None, {}, {"data_dir": folder})
-        startup.migrate(chosen)
+        migrations.upgrade(chosen)
         app = create_app(chosen)
         app.homeserver.database.close()
     return app

@@ -25,7 +25,7 @@ from homebody.config import settings as config
 from homebody.config.settings import Config, ConfigError
 from homebody.errors import MatrixError
 from homebody.server import privacy, startup
-from homebody.server.startup import StartError
+from homebody.storage.data_folder import StartError
 
 # What these log when the database refuses is in the line with which the command ends
 for _logger in ("homebody.storage.disk_errors", "homebody.storage.database"):

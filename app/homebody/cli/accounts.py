@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from homebody.core.sessions import deactivation, devices, login, registration
 from homebody.errors import MatrixError
 from homebody.server import startup
 from homebody.spec.events import Json
+from homebody.storage import data_folder, migrations
 from homebody.storage import database as db
 from homebody.storage.caches import Caches
 from homebody.storage.database import Database, Reader
@@ -174,13 +174,11 @@ def open_database(config: Config) -> Iterator[Database]:
     Raises ConfigError, StartError, also when there is none, and MatrixError for what the database
     refuses.
     """
-    startup.check_whole(config.data_dir)
-    startup.check_existence(config)
-    if startup.current_migration(config.database_url) != startup.known_migrations()[-1]:
-        locks = startup.lock(config)  # not under a server of another version
-        startup.migrate(config)
-        for descriptor in locks:
-            os.close(descriptor)
+    data_folder.check_restored(config.data_dir)
+    migrations.check_existence(config)
+    if migrations.current(config.database_url) != migrations.known()[-1]:
+        with data_folder.locked(config):  # not under a running server of another version
+            migrations.upgrade(config)
     with open_migrated(config) as database:
         yield database
 

@@ -22,10 +22,9 @@ from homebody.core import outbox
 from homebody.core.encryption import key_backup, one_time_keys
 from homebody.server import backup as backups
 from homebody.server import restore as restoring
-from homebody.server import startup
 from homebody.server.backup import Copied
 from homebody.server.copies import BackupError, Progress
-from homebody.storage import fsync
+from homebody.storage import data_folder, fsync, migrations
 
 POLITE: Final = 10
 """How far others come first at the processor: the server, above all."""
@@ -80,7 +79,7 @@ def restore(ctx: click.Context, folder: Path, *, is_lossy: bool, is_json: bool) 
         on_files = stack.enter_context(_bar("Media"))
         on_pages = stack.enter_context(_bar("Database"))
         with restoring.filling(plan, on_pages, on_files) as copied:
-            startup.migrate(config)
+            migrations.upgrade(config)
             _leave_the_past(config)
     _tell(copied, f"Restored from {folder}", is_json=is_json)
 
@@ -118,7 +117,7 @@ def _kept(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(config: Config) -> Iterator[None]:
-    lock = startup.lock_data_dir(config.data_dir)
+    lock = data_folder.lock_data_dir(config.data_dir)
     try:
         yield
     finally:

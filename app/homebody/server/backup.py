@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from homebody.config.settings import Config
-from homebody.server import copies, manifest, startup
+from homebody.server import copies, manifest
 from homebody.server.copies import (
     CONFIGURATION,
     DATABASE,
@@ -34,7 +34,7 @@ from homebody.server.copies import (
     Progress,
 )
 from homebody.server.manifest import Entry, Manifest
-from homebody.storage import fsync
+from homebody.storage import data_folder, fsync
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,8 @@ def make(config: Config, target: Path, on_pages: Progress, on_files: Progress) -
 
     Raises BackupError, StartError and OSError; an older backup is then still whole.
     """
-    startup.check_whole(config.data_dir)
-    database = startup.database_path(config.database_url)
+    data_folder.check_restored(config.data_dir)
+    database = data_folder.database_path(config.database_url)
     if not database.exists() or not database.stat().st_size:
         raise BackupError(f"There is no database {database}")
     _check_target(config, target)
@@ -82,7 +82,7 @@ def _check_target(config: Config, target: Path) -> None:
     if place.is_relative_to(data_dir):
         raise BackupError(f"{target} is inside the data folder {config.data_dir}")
     written = {(place / name).resolve() for name in (DATABASE, SIGNING_KEY, CONFIGURATION, FILES)}
-    database = startup.database_path(config.database_url)
+    database = data_folder.database_path(config.database_url)
     for path in (database, config.signing_key_path, data_dir / FILES):
         if path.resolve() in written:
             raise BackupError(f"{target} has the server's own {path.name} in it")
@@ -92,7 +92,7 @@ def _make(config: Config, target: Path, on_pages: Progress, on_files: Progress) 
     before = _before(target)
     _sweep(target)
     fresh = _new(target, DATABASE)
-    copies.copy_database(startup.database_path(config.database_url), fresh, on_pages)
+    copies.copy_database(data_folder.database_path(config.database_url), fresh, on_pages)
     new = {DATABASE: manifest.entry_of(fresh)}
     new[SIGNING_KEY] = _copy_small(config.signing_key_path, _new(target, SIGNING_KEY))
     if (file := config.data_dir / CONFIGURATION).exists():

@@ -17,6 +17,7 @@ from gunicorn.errors import HaltServer
 from homebody.config.settings import ConfigError, load
 from homebody.runtime import logs
 from homebody.server import privacy, startup
+from homebody.storage.data_folder import StartError
 
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
@@ -28,7 +29,7 @@ try:
     logs.configure(settings)
     # kept open, and so locked, while the master or a worker lives
     locks = startup.prepare(settings, os.environ)
-except (ConfigError, startup.StartError) as error:
+except (ConfigError, StartError) as error:
     sys.stderr.write(f"homebody: {error}\n")
     sys.exit(2)
 

@@ -1,8 +1,8 @@
 """The way back from a backup: everything is checked first, and then it is all or nothing.
 
-While the data folder is being filled, a marker lies in it (`serving.RESTORING_NAME`): no server and
-no command uses a folder that has one, and its removal is what makes the restored server valid. What
-fails is removed again; what a kill or a power cut has left, the next restore clears away.
+While the data folder is being filled, it has a marker (`data_folder.RESTORING_NAME`): no server
+and no command uses such a folder, and removing the marker is what makes the restored server valid.
+A restore that fails removes its files; what a kill or a power cut left, the next restore removes.
 
 A backup with a manifest is checked against it. Without one (made before there were manifests, or a
 plain copy of a data folder) the database's table of media says which files there have to be, and
@@ -36,7 +36,7 @@ from homebody.server.copies import (
 )
 from homebody.server.manifest import Manifest
 from homebody.spec.signing import SigningKey
-from homebody.storage import fsync
+from homebody.storage import data_folder, fsync, migrations
 
 SIDE_FILES: Final = ("-wal", "-shm", "-journal")
 _SHOWN: Final = 3
@@ -60,7 +60,7 @@ class Plan:
     @property
     def database(self) -> Path:
         """Where the database goes."""
-        return startup.database_path(self.config.database_url)
+        return data_folder.database_path(self.config.database_url)
 
 
 def configuration(data_dir: Path, source: Path) -> Path | None:
@@ -104,7 +104,7 @@ def filling(plan: Plan, on_pages: Progress, on_files: Progress) -> Iterator[Copi
 
     Whatever is raised, here or inside, empties the folder again. Raises BackupError and OSError.
     """
-    marker = plan.config.data_dir / startup.RESTORING_NAME
+    marker = plan.config.data_dir / data_folder.RESTORING_NAME
     _clear(plan.config.data_dir)
     targets = [plan.database, plan.config.signing_key_path]
     targets.append(plan.config.data_dir / FILES)
@@ -123,7 +123,7 @@ def filling(plan: Plan, on_pages: Progress, on_files: Progress) -> Iterator[Copi
 def _check_place(config: Config) -> None:
     """Raise BackupError when something is in the way that no interrupted restore has left."""
     left = _left(config.data_dir)
-    database = startup.database_path(config.database_url)
+    database = data_folder.database_path(config.database_url)
     beside = [database.with_name(f"{database.name}{suffix}") for suffix in SIDE_FILES]
     for path in (database, *beside, config.signing_key_path):
         owner = database if path in beside else path
@@ -164,10 +164,10 @@ def _check_database(plan: Plan) -> None:
     try:
         copies.check_pages(database)
         with copies.opened(database) as connection:
-            migration = startup.migration_of(database, connection)
+            migration = migrations.current_of(database, connection)
             if migration is None:
                 raise BackupError(f"The database {database} is empty")
-            startup.is_behind(migration)
+            migrations.is_behind(migration)
             startup.check_name(plan.config, connection)
     except sqlite3.Error as error:
         raise BackupError(f"The database {database} can't be copied: {error}") from error
@@ -252,14 +252,14 @@ def _inside(data_dir: Path, paths: list[Path]) -> list[str]:
 def _left(data_dir: Path) -> set[str]:
     """Return what an interrupted restore may have put into a data folder, as paths from there."""
     try:
-        return {*orjson.loads((data_dir / startup.RESTORING_NAME).read_bytes())}
+        return {*orjson.loads((data_dir / data_folder.RESTORING_NAME).read_bytes())}
     except (FileNotFoundError, ValueError):
         return set()
 
 
 def _clear(data_dir: Path) -> None:
     """Remove what an interrupted restore has left, but for its marker."""
-    for half in data_dir.glob(f".{startup.RESTORING_NAME}.*{NEW}"):
+    for half in data_dir.glob(f".{data_folder.RESTORING_NAME}.*{NEW}"):
         half.unlink()
     _remove([data_dir / name for name in _left(data_dir) if ".." not in Path(name).parts])
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Final
 
 from gunicorn.workers.base_async import AsyncWorker
 
-from homebody.server.startup import STOP_SIGNALS
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
 class Starter(AsyncWorker):

@@ -34,7 +34,8 @@ from homebody.runtime import event_loop, logs, memory
 from homebody.runtime.watchdog import Watchdog
 from homebody.server import startup
 from homebody.server.connection import Backlog, Connection, Patience
-from homebody.storage import disk_errors
+from homebody.server.starter import STOP_SIGNALS
+from homebody.storage import data_folder, disk_errors
 
 if TYPE_CHECKING:
     import mmap
@@ -109,7 +110,7 @@ class Worker(GeventWorker):
 
     def _begin_to_listen_to_signals(self) -> None:
         """Set up gunicorn's handlers; while it does so, a signal would kill the process."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, startup.STOP_SIGNALS)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         super().init_signals()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -266,7 +267,7 @@ class Worker(GeventWorker):
 
     def _look_for_damage(self) -> None:
         """Read a large database once; the start had no time for it."""
-        path = startup.database_path(self._homeserver.database.server.config.database_url)
+        path = data_folder.database_path(self._homeserver.database.server.config.database_url)
         if path.stat().st_size <= disk_errors.LARGE_BYTES:
             return
         gevent.sleep(SECONDS_AFTER_THE_START)

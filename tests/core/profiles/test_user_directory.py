@@ -262,6 +262,6 @@ def test_the_migration_makes_the_words_of_accounts_that_there_are(
 
 
 def migrate(path: Path, revision: str) -> None:
-    command = [str(Path(sys.executable).parent / "alembic"), "-c", "setup.cfg"]
+    command = [str(Path(sys.executable).parent / "alembic"), "-c", "alembic/alembic.ini"]
     command += ["-x", f"url=sqlite:///{path}", "upgrade", revision]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

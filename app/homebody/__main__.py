@@ -1,0 +1,5 @@
+"""The command `homebody`, as `python -m homebody`."""
+
+from homebody.cli import main
+
+main(prog_name="homebody")

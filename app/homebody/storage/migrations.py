@@ -1,0 +1,111 @@
+"""Creating the database and bringing it up to date.
+
+The migrations are the folder alembic/ of the source, which the package contains as `migrations`.
+Alembic takes half a second and 40 MB to import, so it runs in a process of its own, and only for a
+database that is behind; a new database is created from schema.sql.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from homebody.config.settings import Config
+from homebody.storage.data_folder import StartError, database_path
+
+FOLDER: Final = Path(__file__).parents[1] / "migrations"
+_ERROR: Final = re.compile(r"(?m)^[\w.]+Error: (.+)$")
+
+
+def upgrade(config: Config) -> None:
+    """Create the database, or run the migrations that it lacks. Raises StartError."""
+    path = database_path(config.database_url)
+    if not path.parent.is_dir():
+        raise StartError(f"The database can't be made: there is no folder {path.parent}")
+    revision = current(config.database_url)
+    if revision is None:
+        create(path)
+    elif is_behind(revision):
+        _run_alembic(config.database_url)
+
+
+def create(path: Path) -> None:
+    """Create a new database with all tables, or none at all. Raises StartError."""
+    statements = (FOLDER / "schema.sql").read_text(encoding="utf-8")
+    try:
+        path.touch(mode=0o600)
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.executescript(f"BEGIN;{statements}COMMIT;")
+    except (OSError, sqlite3.Error) as error:
+        raise StartError(f"The database {path} can't be made: {error}") from error
+
+
+def _run_alembic(database_url: str) -> None:
+    # -P: modules in the working folder must not hide ours
+    command = [sys.executable, "-P", "-m", "alembic", "-c", str(FOLDER / "alembic.ini")]
+    command += ["-x", f"url={database_url}", "upgrade", "head"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
+    if done.returncode:
+        # SQLAlchemy prints more after the line with the error: the statement, and a link
+        lines = _ERROR.findall(done.stderr) or done.stderr.splitlines() or ["no reason given"]
+        raise StartError(f"The database could not be brought up to date: {lines[-1]}")
+
+
+def check_existence(config: Config) -> None:
+    """Raise StartError when there is no database.
+
+    A command that created one would make a new server, with an administrator of its own, when it is
+    run in another folder than the server's.
+    """
+    if current(config.database_url) is None:
+        raise StartError(
+            f"There is no database {database_path(config.database_url)}: set data_dir if the server"
+            " is elsewhere; `homebody init` makes a new one here"
+        )
+
+
+def known() -> list[str]:
+    """Return the numbers of all migrations, in order."""
+    return sorted(path.name[:4] for path in (FOLDER / "versions").glob("[0-9]*.py"))
+
+
+def is_behind(revision: str) -> bool:
+    """Return whether there are migrations after this one. Raises StartError for an unknown one."""
+    numbers = known()
+    if revision not in numbers:
+        raise StartError(
+            f"The database is of a newer homebody (migration {revision}; this one knows"
+            f" {numbers[-1]})"
+        )
+    return revision != numbers[-1]
+
+
+def current(database_url: str) -> str | None:
+    """Return the number of the database's last migration; None for a new or missing one.
+
+    Raises StartError when it can't be read.
+    """
+    path = database_path(database_url)
+    if not path.exists():
+        return None
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            return current_of(path, connection)
+    except sqlite3.Error as error:
+        raise StartError(f"The database {path} can't be read: {error}") from error
+
+
+def current_of(path: Path, connection: sqlite3.Connection) -> str | None:
+    """Return the same for an open database. Raises StartError and sqlite3.Error."""
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
+    if not tables:
+        return None
+    if "alembic_version" not in tables:
+        raise StartError(f"The database {path} is not one of homebody")
+    row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return None if row is None else str(row[0])
