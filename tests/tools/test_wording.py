@@ -62,7 +62,7 @@ told = f"Nobody {1} was told of it"  # anew
 
 def test_it_leaves_code_alone(tmp_path: Path) -> None:
     assert found_in(tmp_path / "example.py", 'told = hub.people["parked"]\n') == []
-    assert found_in(tmp_path / "example.md", "```\nmake parked\n```\n") == []
+    assert found_in(tmp_path / "example.md", "```\nmake parked\n```\nIn `people.py`.") == []
 
 
 def test_it_reads_documents_by_paragraph(tmp_path: Path) -> None:

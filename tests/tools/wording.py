@@ -25,6 +25,7 @@ TEXTS = {".md", ".toml", ".cfg", ".html", ".txt", ""}
 """Suffixes of files that are read paragraph by paragraph."""
 
 
+CODE = re.compile(r"`[^`]+`")
 BETWEEN_SENTENCES = " .:;!?*|-"
 
 
@@ -114,9 +115,9 @@ class Finding:
 
 
 def findings(passage: Passage) -> Iterator[Finding]:
-    """Yield what a passage should not say; phrases are found across line breaks."""
+    """Yield what a passage should not say outside of `code`; phrases may go across line breaks."""
     lines = [" ".join(line.strip().lstrip("#").split()) for line in passage.text.splitlines()]
-    text = " ".join(lines)
+    text = CODE.sub(lambda code: "`" * len(code.group()), " ".join(lines))
     for pattern in PATTERNS:
         for match in re.finditer(pattern.wrong, text):
             phrase = match.group().lstrip(BETWEEN_SENTENCES)
@@ -167,13 +168,13 @@ def _paragraphs(path: Path, source: str) -> Iterator[Passage]:
     first, is_code = 1, False
     lines: list[str] = []
     for number, line in enumerate([*source.splitlines(), ""], 1):
-        if line.strip().startswith("```"):
-            is_code = not is_code
+        is_fence = line.strip().startswith("```")
+        is_code ^= is_fence
         begins = re.match(r"\s*(?:$|\||[-*] |\d+\. |#|```)", line)
         if begins or is_code:
             yield Passage(path, first, "\n".join(lines))
             first, lines = number, []
-        if not is_code:
+        if not is_code and not is_fence:
             lines.append(line)
 
 
