@@ -17,7 +17,7 @@ SPEC ?= ../shared/spec/client-server.json
 # without bytecode on the disk, each server and command that a test starts would compile all of app/
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run test check lint fmt types migrations spec wording clients fuzz courses faults bench traffic migration schema migrate clean
+.PHONY: help install run test check lint fmt types migrations spec wording clients fuzz courses faults bench traffic migration schema example migrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -98,6 +98,9 @@ migration: $(VENV)/.dev  ## write the next migration from what changed in the mo
 
 schema: $(VENV)/.dev  ## write alembic/schema.sql anew, after a migration was edited
 	$(BIN)/python -m tests.tools.schema
+
+example: $(BIN)/homebody  ## write docs/homebody.example.toml again, after a setting was changed
+	$(BIN)/python -c 'from homebody.config import settings; print(settings.example(), end="")' >docs/homebody.example.toml
 
 migrate: install  ## bring the database up to date
 	$(BIN)/alembic -c setup.cfg upgrade head
