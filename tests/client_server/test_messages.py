@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from homebody.core.events import history
+from homebody.core.events import paging
 from tests.conftest import Login, Person
 from tests.helpers.rooms import act, ids, refusal
 
@@ -179,7 +179,7 @@ def test_events_of_other_rooms_are_in_no_page(alice: Person, room: Room) -> None
 def test_a_limit_far_too_large_is_capped(
     alice: Person, room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history, "MAX_LIMIT", 3)
+    monkeypatch.setattr(paging, "MAX_LIMIT", 3)
 
     page = messages(alice, room(alice), limit=10**12)
 
@@ -360,8 +360,8 @@ def test_a_search_for_what_is_rare_stops_and_tells_where_to_go_on(
     needle = alice.send(room_id, "needle", url="mxc://localhost/x")
     for number in range(12):
         alice.send(room_id, str(number))
-    monkeypatch.setattr(history, "LOADED_EVENTS", 4)
-    monkeypatch.setattr(history, "_BATCH", 4)
+    monkeypatch.setattr(paging, "LOADED_EVENTS", 4)
+    monkeypatch.setattr(paging, "_BATCH", 4)
 
     query: Json = {"filter": {"contains_url": True}, "limit": 1}
     answers = [messages(alice, room_id, **query)]

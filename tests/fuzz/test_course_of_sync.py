@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from homebody.application import create_app
 from homebody.config import settings as config
 from homebody.core.encryption import to_device
-from homebody.core.events import history
+from homebody.core.events import paging
 from homebody.core.sync import spans
 from homebody.storage.caches import Lately
 from homebody.web import Application
@@ -184,8 +184,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spans, "_SCANNED_AT_ONCE", 2)
     monkeypatch.setattr(spans, "_MAX_SCANNED", 4)
     monkeypatch.setattr(spans, "_MAX_SCANNED_IN_ALL", 8)
-    monkeypatch.setattr(history, "SCANNED_ROWS", 6)
-    monkeypatch.setattr(history, "_BATCH", 3)
+    monkeypatch.setattr(paging, "SCANNED_ROWS", 6)
+    monkeypatch.setattr(paging, "_BATCH", 3)
     monkeypatch.setattr(Lately, "MAX_EVENTS", 8)
 
 

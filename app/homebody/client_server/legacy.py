@@ -26,8 +26,8 @@ from homebody.client_server import (
 )
 from homebody.client_server.http import authenticated, must_be_me, requester
 from homebody.core.ephemeral import presence
-from homebody.core.events import history, members, state
-from homebody.core.events.history import Page
+from homebody.core.events import history, members, paging, state
+from homebody.core.events.paging import Page
 from homebody.core.legacy import event_stream
 from homebody.core.legacy.event_stream import PageRange, RoomInfo
 from homebody.core.rooms import state_events
@@ -196,7 +196,7 @@ def _chunk(tx: Reader, page: Page) -> Json:
 
 def _stretch(tx: Reader) -> PageRange:
     """What from, to and limit ask for: unless they say otherwise the newest, in order of time."""
-    limit = http.query_integer("limit", 0, cap=history.MAX_LIMIT) or history.MAX_LIMIT
+    limit = http.query_integer("limit", 0, cap=paging.MAX_LIMIT) or paging.MAX_LIMIT
     begin = request.args.get("from")
     if begin is None and "to" not in request.args:
         return PageRange(tx.position, 0, limit, is_turned=True)

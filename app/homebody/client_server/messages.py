@@ -10,7 +10,7 @@ from flask import Blueprint, request
 
 from homebody import context
 from homebody.client_server import event_stream, http
-from homebody.core.events import client_view, encoding, history
+from homebody.core.events import client_view, encoding, history, paging
 from homebody.core.legacy import initial_sync
 from homebody.core.sync.tokens import SyncToken
 from homebody.core.user_data import filters
@@ -26,7 +26,7 @@ def get_room_events(room_id: str) -> Json:
     """A page of the room's events, forwards or backwards."""
     me = http.requester()
     is_backwards = _is_backwards()
-    limit = http.query_integer("limit", 10, cap=history.MAX_LIMIT)
+    limit = http.query_integer("limit", 10, cap=paging.MAX_LIMIT)
     wanted = filters.resolve_room_event_filter(request.args.get("filter"))
     with context.db().read() as tx:
         page = history.messages(
@@ -75,7 +75,7 @@ def get_one_event(event_id: str) -> Json:
 def get_event_context(room_id: str, event_id: str) -> Json:
     """An event, some before and after it, and the room's state at the last of them."""
     me = http.requester()
-    limit = http.query_integer("limit", 10, cap=history.MAX_LIMIT)
+    limit = http.query_integer("limit", 10, cap=paging.MAX_LIMIT)
     wanted = filters.resolve_room_event_filter(request.args.get("filter"))
     with context.db().read() as tx:
         found = history.context(tx, me.user_id, room_id, event_id, limit, wanted)
@@ -111,7 +111,7 @@ def get_event_by_timestamp(room_id: str) -> Json:
 @http.authenticated
 def room_initial_sync(room_id: str) -> Json:
     """What a room is like, for who looks at it without being in it."""
-    limit = http.query_integer("limit", 10, cap=history.MAX_LIMIT)
+    limit = http.query_integer("limit", 10, cap=paging.MAX_LIMIT)
     with context.db().read() as tx:
         found = initial_sync.preview(tx, http.requester().user_id, room_id, limit)
         answer = {"room_id": room_id, **event_stream.described(tx, found)}

@@ -9,7 +9,7 @@ from flask import Blueprint, request
 
 from homebody import context, errors
 from homebody.client_server import http
-from homebody.core.events import client_view, history, relations, threads
+from homebody.core.events import client_view, paging, relations, threads
 from homebody.core.sync.tokens import SyncToken
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
@@ -48,7 +48,7 @@ def get_thread_roots(room_id: str) -> Json:
     include = http.query_choice("include", {"all", "participated"}, "all")
     limit = http.query_integer("limit", 20, least=1, cap=threads.MAX_LIMIT)
     with context.db().read() as tx:
-        page = threads.threads(
+        found, end = threads.threads(
             tx,
             me,
             room_id,
@@ -56,9 +56,11 @@ def get_thread_roots(room_id: str) -> Json:
             limit=limit,
             is_participated=include == "participated",
         )
-        answer: Json = {"chunk": client_view.encode_all(tx, me, page.roots, page.bundles)}
-    if page.end is not None:
-        answer["next_batch"] = str(SyncToken(page.end))
+        roots = [thread.root for thread in found]
+        bundles = {thread.root.event_id: thread.bundle for thread in found}
+        answer: Json = {"chunk": client_view.encode_all(tx, me, roots, bundles)}
+    if end is not None:
+        answer["next_batch"] = str(SyncToken(end))
     return answer
 
 
@@ -79,11 +81,11 @@ def _page(room_id: str, event_id: str, rel_type: str | None, event_type: str | N
 
 def _wanted(
     tx: Reader, room_id: str, event_id: str, rel_type: str | None, event_type: str | None
-) -> relations.Wanted:
+) -> relations.RelationsRequest:
     direction = request.args.get("dir", "b")
     if direction not in {"b", "f"}:
         raise errors.invalid_param("dir must be b or f")
-    return relations.Wanted(
+    return relations.RelationsRequest(
         room_id=room_id,
         event_id=event_id,
         rel_type=rel_type,
@@ -92,5 +94,5 @@ def _wanted(
         stop=http.query_position(tx, "to"),
         is_backwards=direction == "b",
         is_recursive=http.query_boolean("recurse"),
-        limit=http.query_integer("limit", 50, cap=history.MAX_LIMIT),
+        limit=http.query_integer("limit", 50, cap=paging.MAX_LIMIT),
     )

@@ -91,14 +91,13 @@ class Reader:
             self._position = self.sql.raw.execute(_READ_CLOCK_SQL).fetchone()[0]
         return self._position
 
-    def read_long(
-        self, statement: Executable, values: Mapping[str, object]
-    ) -> list[tuple[Any, ...]]:
+    def read_long(self, statement: Executable, values: Mapping[str, object]) -> list[Any]:
         """Return the rows of a statement that takes its time; other requests go on meanwhile.
 
         Not for a write, in which nothing may wait. Raises as long_reads.fetch does.
         """
-        return long_reads.fetch(self.sql.raw, *self.sql.prepare(statement, values))
+        compiled = self.sql.compiled(statement)
+        return long_reads.fetch(self.sql.raw, compiled.sql, compiled.bind(values), compiled.rows)
 
     def breathing(self, items: Iterable[V], every: int) -> Iterator[V]:
         """Yield the items, and let other requests go on after each so many of them.

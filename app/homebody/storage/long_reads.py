@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -52,15 +52,18 @@ _GATE = Gate(AT_ONCE, MAX_WAITING)
 
 
 def fetch(
-    connection: sqlite3.Connection, statement: str, values: Mapping[str, object]
-) -> list[tuple[Any, ...]]:
-    """Return the rows of a statement.
+    connection: sqlite3.Connection,
+    statement: str,
+    values: Mapping[str, object],
+    rows: Callable[[sqlite3.Cursor], list[Any]] = sqlite3.Cursor.fetchall,
+) -> list[Any]:
+    """Return the rows of a statement, as `rows` reads them from its cursor.
 
     Raises M_LIMIT_EXCEEDED when too many statements wait already, 503 M_UNKNOWN for one that takes
     too long.
     """
     with _GATE.turn(), _time_limit(connection):
-        return event_loop.offload(lambda: connection.execute(statement, values).fetchall())
+        return event_loop.offload(lambda: rows(connection.execute(statement, values)))
 
 
 @contextmanager

@@ -150,13 +150,12 @@ class Sql:
             return Result([], cursor.rowcount)
         return Result(compiled.rows(cursor))
 
-    def prepare(self, statement: Executable, values: Values) -> tuple[str, dict[str, Any]]:
-        """Return a query and its values as SQLite takes them, to be run on `raw`."""
-        known = _compiled.setdefault(statement, {})
-        compiled = known.get(())
-        if compiled is None:
-            compiled = known[()] = Compiled(statement, ())
-        return compiled.sql, compiled.bind(values)
+    def compiled(self, query: Executable) -> Compiled:
+        """Return a query in the form in which it can be run on `raw`."""
+        known = _compiled.setdefault(query, {})
+        if () not in known:
+            known[()] = Compiled(query, ())
+        return known[()]
 
     def _by_sqlalchemy(self, statement: Executable, values: Values | list[Any] | None) -> Result:
         done = self.connection.execute(statement, cast("Any", values))

@@ -386,12 +386,15 @@ def test_thousands_of_hidden_matches_are_told_by_nothing(
 
 
 def test_what_is_visible_is_looked_up_by_an_index(app: Application) -> None:
-    values: Json = {"words": "body : x", "visible": "[]", "senders": None, "rank": None}
-    values |= {"position": None, "count": 1}
+    values: Json = {"words": "body : x", "visible": [], "is_any_sender": True, "senders": []}
+    values |= {"rank": None, "position": None, "count": 1}
 
     with app.homeserver.database.read() as tx:
         for query in (search._BY_RANK, search._BY_TIME):  # noqa: SLF001 - it is about the statement
-            plan = tx.sql.raw.execute(f"EXPLAIN QUERY PLAN {query}", values).fetchall()
+            found = tx.sql.compiled(query)
+            plan = tx.sql.raw.execute(
+                f"EXPLAIN QUERY PLAN {found.sql}", found.bind(values)
+            ).fetchall()
             assert any("SEARCH visible" in row[3] for row in plan), plan
 
 

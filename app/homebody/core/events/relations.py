@@ -7,57 +7,67 @@ Spec: client-server-api#forming-relationships-between-events, client-server-api#
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import Select, Text, bindparam, literal, or_, select
+from sqlalchemy.orm import aliased
 
-from homebody.core.events import client_events, erasure, history, visibility
-from homebody.core.events.history import Page, Place
-from homebody.core.user_data import ignored_users
+from homebody.core.events import history, paging
+from homebody.core.events.paging import Page, PageRequest
 from homebody.models.events import StoredEvent
 from homebody.storage.database import Reader
+from homebody.storage.expressions import in_order, unindexed
 
 LEVELS: Final = 3
 """How far `recurse` goes: children, their children, and theirs."""
 
-# The room is compared in Python: with it here, SQLite reads all of the room instead
-_CHILDREN = select(
-    StoredEvent.position,
-    StoredEvent.type,
-    StoredEvent.state_key,
-    StoredEvent.sender,
-    StoredEvent.room_id,
-).where(
+# The pager compares the room: with it here, SQLite reads all of the room instead
+_CHILDREN = select(*paging.COLUMNS).where(
     StoredEvent.relates_to == bindparam("parent"),
     StoredEvent.redacted_by.is_(None),
+    *paging.IN_RANGE,
 )
-# "Events … whose only relation to the original given event is through a non-matching intermediate
-# event, will not be included." The plus sign keeps SQLite from reading all of the room instead.
-_BELOW = """
-    WITH RECURSIVE below(event_id, position, level) AS (
-        SELECT :parent, 0, 0
-        UNION
-        SELECT child.event_id, child.position, below.level + 1
-        FROM below JOIN events AS child ON child.relates_to = below.event_id
-        WHERE below.level < :levels AND child.redacted_by IS NULL AND +child.room_id = :room_id
-        AND (:rel_type IS NULL OR child.rel_type = :rel_type)
-        AND (:event_type IS NULL OR child.type = :event_type))
-    SELECT events.position, events.type, events.state_key, events.sender, events.room_id
-    FROM below CROSS JOIN events ON events.position = below.position
-    WHERE below.level > 0 AND below.position > :after AND below.position <= :upto
-    ORDER BY below.position {order} LIMIT :count
-"""
-_BELOW_FORWARDS, _BELOW_BACKWARDS = (
-    text(_BELOW.format(order="ASC")),
-    text(_BELOW.format(order="DESC")),
-)
+
+
+def _descendants() -> Select[*tuple[Any, ...]]:
+    """Return a query for the children of an event, their children, and theirs.
+
+    "Events … whose only relation to the original given event is through a non-matching
+    intermediate event, will not be included."
+    """
+    child = aliased(StoredEvent, name="child")
+    rel_type, event_type = bindparam("rel_type", type_=Text), bindparam("event_type", type_=Text)
+    below = select(
+        bindparam("parent", type_=Text).label("event_id"),
+        literal(0).label("position"),
+        literal(0).label("level"),
+    ).cte("below", recursive=True)
+    below = below.union(
+        select(child.event_id, child.position, below.c.level + 1)
+        .join(below, child.relates_to == below.c.event_id)
+        .where(
+            below.c.level < LEVELS,
+            child.redacted_by.is_(None),
+            unindexed(child.room_id) == bindparam("room_id"),  # else all of the room is read
+            or_(rel_type.is_(None), child.rel_type == rel_type),
+            or_(event_type.is_(None), child.type == event_type),
+        )
+    )
+    return (
+        select(*paging.COLUMNS)
+        .select_from(in_order(below, StoredEvent, StoredEvent.position == below.c.position))
+        .where(below.c.level > 0, *paging.IN_RANGE)
+    )
+
+
+_BELOW = {it: paging.ordered(_descendants(), is_backwards=it) for it in (False, True)}
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which children, from where, and in which direction."""
+class RelationsRequest:
+    """Which children of an event are asked for, from where, and in which direction."""
 
     room_id: str
     event_id: str
@@ -72,76 +82,42 @@ class Wanted:
     limit: int
 
 
-def related(tx: Reader, user_id: str, wanted: Wanted) -> Page:
-    """A page of an event's children, as far as the user may see them and wants to.
+def related(tx: Reader, user_id: str, wanted: RelationsRequest) -> Page:
+    """Return a page of an event's children, without those of ignored users.
 
     Raises M_NOT_FOUND for a parent that the user may not see.
     """
-    history.seen(tx, user_id, wanted.event_id, wanted.room_id)  # who started it may be ignored
-    start, found = _start(tx, wanted), list[int]()
-    end: int | None = None
-    for places, resume in _batches(tx, wanted):
-        seen = visibility.visible(tx, user_id, wanted.room_id, places)
-        found += [it.position for it in ignored_users.without(tx, user_id, seen)]
-        end = resume
-        if len(found) > wanted.limit:
-            found = found[: wanted.limit]
-            end = _behind(wanted, found[-1]) if found else start
-            break
-    return Page(erasure.hide(tx, user_id, client_events.load(tx, found)), start, end)
-
-
-def _batches(tx: Reader, wanted: Wanted) -> Iterator[tuple[list[Place], int | None]]:
-    """The children by and by; with each batch where to go on, None: it was the last."""
-    at, count, scanned = _start(tx, wanted), wanted.limit + 1, 0
-    while scanned < history.SCANNED_ROWS:
-        rows = _rows(tx, wanted, at, count)
-        places = [
-            Place(position, event_type, state_key, sender)
-            for position, event_type, state_key, sender, room_id in rows
-            if room_id == wanted.room_id
-        ]
-        if len(rows) < count:
-            yield places, None
-            return
-        at = _behind(wanted, int(rows[-1][0]))
-        yield places, at
-        scanned += count
-
-
-def _rows(tx: Reader, wanted: Wanted, at: int, count: int) -> Sequence[tuple[Any, ...]]:
-    """Return the next children, or what is below the event, behind a token."""
-    if wanted.is_backwards:
-        after, upto = wanted.stop or 0, at
-    else:
-        after, upto = at, tx.position if wanted.stop is None else wanted.stop
-    asked: dict[str, object] = {
-        "parent": wanted.event_id,
-        "after": after,
-        "upto": upto,
-        "count": count,
-    }
-    if wanted.is_recursive:  # all of it is read for each page, as a level has no order by time
-        asked |= {"room_id": wanted.room_id, "levels": LEVELS}
-        asked |= {"rel_type": wanted.rel_type, "event_type": wanted.event_type}
-        return tx.read_long(_BELOW_BACKWARDS if wanted.is_backwards else _BELOW_FORWARDS, asked)
-    query = _CHILDREN.where(
-        StoredEvent.position > bindparam("after"), StoredEvent.position <= bindparam("upto")
+    history.seen(tx, user_id, wanted.event_id, wanted.room_id)  # its sender may be ignored
+    after, upto = paging.bounds(
+        wanted.start, wanted.stop, tx.position, is_backwards=wanted.is_backwards
     )
+    request = PageRequest(
+        wanted.room_id, user_id, after, upto, wanted.is_backwards, limit=wanted.limit
+    )
+    read = _descendants_reader if wanted.is_recursive else _children_reader
+    return paging.page(tx, request, read(tx, wanted))
+
+
+def _children_reader(tx: Reader, wanted: RelationsRequest) -> paging.Read:
+    query = _CHILDREN
     if wanted.rel_type is not None:
         query = query.where(StoredEvent.rel_type == wanted.rel_type)
     if wanted.event_type is not None:
         query = query.where(StoredEvent.type == wanted.event_type)
-    newest = StoredEvent.position.desc() if wanted.is_backwards else StoredEvent.position
-    found = tx.sql.execute(query.order_by(newest).limit(bindparam("count")), asked)
-    return [tuple(row) for row in found]
+    query = paging.ordered(query, is_backwards=wanted.is_backwards)
+
+    def read(part: dict[str, object]) -> Sequence[Any]:
+        return tx.sql.execute(query, {"parent": wanted.event_id, **part}).all()
+
+    return read
 
 
-def _start(tx: Reader, wanted: Wanted) -> int:
-    if wanted.start is not None:
-        return wanted.start
-    return tx.position if wanted.is_backwards else 0
+def _descendants_reader(tx: Reader, wanted: RelationsRequest) -> paging.Read:
+    values = {"parent": wanted.event_id, "room_id": wanted.room_id}
+    kinds = {"rel_type": wanted.rel_type, "event_type": wanted.event_type}
 
+    def read(part: dict[str, object]) -> Sequence[Any]:
+        # all are read for each page, as a level has no order by time
+        return tx.read_long(_BELOW[wanted.is_backwards], {**values, **kinds, **part})
 
-def _behind(wanted: Wanted, position: int) -> int:
-    return position - 1 if wanted.is_backwards else position
+    return read

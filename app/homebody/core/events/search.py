@@ -18,11 +18,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
-import msgspec
-import orjson
-from sqlalchemy import bindparam, func, select, text
+from sqlalchemy import Boolean, Float, Integer, Text, and_, bindparam, cast, func, or_, select
 
 from homebody import errors
 from homebody.core.events import (
@@ -30,13 +28,14 @@ from homebody.core.events import (
     erasure,
     history,
     members,
+    paging,
     search_index,
     state,
     visibility,
 )
-from homebody.core.events.history import Page, Walk
-from homebody.core.user_data import ignored_users
+from homebody.core.events.paging import Page, PageRequest
 from homebody.models.base import NOW_AND_LATER
+from homebody.models.events import StoredEvent
 from homebody.models.rooms import ForgottenRoom, Room
 from homebody.models.state import StateInterval
 from homebody.runtime import event_loop
@@ -46,6 +45,7 @@ from homebody.spec.filters import RoomEventFilter
 from homebody.storage import long_reads
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Reader
+from homebody.storage.expressions import in_order, item, listed
 from homebody.storage.long_reads import Gate
 
 Order = Literal["rank", "recent"]
@@ -63,30 +63,60 @@ SEARCHES: Final = Gate(at_once=2, waiting=20)
 MAX_OF_USER: Final = 2
 """Searches of one user that run or wait."""
 
-# CROSS JOIN: the words first, then the events, then what is visible, whatever SQLite thinks of it.
-# Only with the CAST it makes an index of what is visible, by room.
-_MATCHES = """
-    WITH visible(room_id, first, last) AS MATERIALIZED (
-        SELECT CAST(json_extract(value, '$[0]') AS TEXT),
-            json_extract(value, '$[1]'), json_extract(value, '$[2]') FROM json_each(:visible))
-    SELECT events.position, events.type, events.state_key, events.sender, events.room_id,
-    1000.0 / (1000 + length(search_index.body) + length(search_index.name)
-        + length(search_index.topic)) AS rank
-    FROM search_index CROSS JOIN events ON events.position = search_index.rowid
-    CROSS JOIN visible ON visible.room_id = events.room_id
-        AND events.position BETWEEN visible.first AND visible.last
-    WHERE search_index MATCH :words
-    AND (:senders IS NULL OR events.sender IN (SELECT value FROM json_each(:senders)))
-"""
-_BY_RANK = f"""
-    SELECT * FROM ({_MATCHES})
-    WHERE :rank IS NULL OR rank < :rank OR (rank = :rank AND position < :position)
-    ORDER BY rank DESC, position DESC LIMIT :count
-"""  # noqa: S608 - made of constants
-_BY_TIME = f"""
-    {_MATCHES} AND (:position IS NULL OR search_index.rowid < :position)
-    ORDER BY search_index.rowid DESC LIMIT :count
-"""
+_SPANS = listed("visible")
+_VISIBLE = (
+    select(
+        cast(item(_SPANS, 0), Text).label("room_id"),  # else SQLite makes no index of this
+        item(_SPANS, 1).label("first"),
+        item(_SPANS, 2).label("last"),
+    )
+    .cte("visible")
+    .prefix_with("MATERIALIZED")
+)
+_INDEX = search_index.INDEX
+_RANK = 1000.0 / (
+    1000 + func.length(_INDEX.c.body) + func.length(_INDEX.c.name) + func.length(_INDEX.c.topic)
+)
+_BELOW_RANK = bindparam("rank", type_=Float)
+_BELOW_POSITION = bindparam("position", type_=Integer)
+# In this order: the words, the events, what is visible
+_FOUND = in_order(
+    in_order(_INDEX, StoredEvent, StoredEvent.position == _INDEX.c.rowid),
+    _VISIBLE,
+    and_(
+        _VISIBLE.c.room_id == StoredEvent.room_id,
+        StoredEvent.position.between(_VISIBLE.c.first, _VISIBLE.c.last),
+    ),
+)
+_MATCHES = (
+    select(*paging.COLUMNS, _RANK.label("rank"))
+    .select_from(_FOUND)
+    .where(
+        _INDEX.c.search_index.match(bindparam("words")),
+        or_(
+            bindparam("is_any_sender", type_=Boolean),
+            StoredEvent.sender.in_(bindparam("senders", expanding=True)),
+        ),
+    )
+)
+_RANKED = _MATCHES.subquery()
+_BY_RANK = (
+    select(_RANKED)
+    .where(
+        or_(
+            _BELOW_RANK.is_(None),
+            _RANKED.c.rank < _BELOW_RANK,
+            and_(_RANKED.c.rank == _BELOW_RANK, _RANKED.c.position < _BELOW_POSITION),
+        )
+    )
+    .order_by(_RANKED.c.rank.desc(), _RANKED.c.position.desc())
+    .limit(bindparam("count"))
+)
+_BY_TIME = (
+    _MATCHES.where(or_(_BELOW_POSITION.is_(None), _INDEX.c.rowid < _BELOW_POSITION))
+    .order_by(_INDEX.c.rowid.desc())
+    .limit(bindparam("count"))
+)
 
 _EVER_JOINED = (
     select(Room.room_id)
@@ -95,12 +125,11 @@ _EVER_JOINED = (
     .where(StateInterval.state_key == bindparam("user_id"), StateInterval.membership == "join")
 )
 _FORGOTTEN = select(ForgottenRoom.room_id).where(ForgottenRoom.user_id == bindparam("user_id"))
-_ROOMS = func.json_each(bindparam("room_ids")).table_valued("value")
 _ENCRYPTED = (
     select(Room.room_id)
     .join(StateInterval, StateInterval.room_number == Room.number)
     .where(
-        Room.room_id.in_(select(_ROOMS.c.value)),
+        Room.room_id.in_(bindparam("room_ids", expanding=True)),
         StateInterval.type == "m.room.encryption",
         StateInterval.state_key == "",
         StateInterval.to_position == NOW_AND_LATER,
@@ -129,17 +158,6 @@ class Asked:
     limit: int
     wanted: RoomEventFilter = filters.EVERY_ROOM_EVENT
     after: After | None = None
-
-
-class Match(NamedTuple):
-    """An event in which the words are, as columns tell."""
-
-    position: int
-    type: str
-    state_key: str | None
-    sender: str
-    room_id: str
-    rank: float
 
 
 class Hit(NamedTuple):
@@ -192,34 +210,38 @@ _of_users: Counter[str] = Counter()
 
 
 def find(tx: Reader, user_id: str, asked: Asked) -> Found:
-    """The next results of a search.
+    """Return the next results of a search.
 
     A full page always has an `end`, though there may be nothing after it.
     """
-    asked_of = _values(tx, user_id, asked)
-    hits: list[Hit] = []
+    values = _values(tx, user_id, asked)
     group, total = (asked.after.group, asked.after.total) if asked.after else (None, 0)
-    if not asked.words or not asked.columns or asked_of["visible"] == "[]":
-        return Found(hits, total, None)
-    query = _BY_TIME if asked.order == "recent" else _BY_RANK
-    end: After | None = None
-    until = time.monotonic() + _MAX_SECONDS
-    for number in range(_ROUNDS):
-        matches = [Match(*row) for row in tx.read_long(text(query), asked_of)]
-        wanted = _wanted(tx, user_id, asked, matches)
-        if number == 0 and asked.after is None:
-            total = len(wanted)
-        hits += _loaded(tx, asked, wanted, asked.limit - len(hits))
-        if len(hits) == asked.limit:
-            last = hits[-1]
-            return Found(hits, total, After(last.rank, last.event.position, group, total))
-        if len(matches) < AT_ONCE:
-            return Found(hits, total, None)
-        end = After(matches[-1].rank, matches[-1].position, group, total)
-        asked_of |= {"rank": end.rank, "position": end.position}
-        if time.monotonic() > until:
-            break
-    return Found(hits, total, end)
+    if not asked.words or not asked.columns or not values["visible"]:
+        return Found([], total, None)
+
+    def batches() -> Iterator[tuple[Iterator[Hit], After | None]]:
+        nonlocal total
+        query = _BY_TIME if asked.order == "recent" else _BY_RANK
+        until = time.monotonic() + _MAX_SECONDS
+        for number in range(_ROUNDS):
+            matches = tx.read_long(query, values)
+            wanted = _wanted(tx, user_id, asked, matches)
+            if number == 0 and asked.after is None:
+                total = len(wanted)
+            is_last = len(matches) < AT_ONCE
+            end = None if is_last else After(matches[-1].rank, matches[-1].position)
+            yield _hits(tx, asked, wanted), end
+            if end is None or time.monotonic() > until:
+                return
+            values.update(rank=end.rank, position=end.position)
+
+    hits, end = paging.take(
+        batches(),
+        asked.limit,
+        lambda hits: After(hits[-1].rank, hits[-1].event.position),
+        looks_ahead=False,
+    )
+    return Found(hits, total, end and end._replace(group=group, total=total))
 
 
 def surroundings(
@@ -228,9 +250,9 @@ def surroundings(
     """Up to so many events before and after a result; other requests go on before it is read."""
     event_loop.breathe()
     at = event.position
-    back = Walk(event.room_id, user_id, 0, at - 1, is_backwards=True, limit=before)
-    forth = Walk(event.room_id, user_id, at, tx.position, is_backwards=False, limit=after)
-    older, newer = history.page(tx, back), history.page(tx, forth)
+    back = PageRequest(event.room_id, user_id, 0, at - 1, is_backwards=True, limit=before)
+    forth = PageRequest(event.room_id, user_id, at, tx.position, is_backwards=False, limit=after)
+    older, newer = paging.page(tx, back), paging.page(tx, forth)
     profiles: dict[str, Json] = {}
     if with_profiles:
         senders = {it.sender for it in (*older.events, event, *newer.events)}
@@ -267,9 +289,10 @@ def _values(tx: Reader, user_id: str, asked: Asked) -> dict[str, object]:
     words = " ".join(map(search_index.phrase, asked.words))
     return {
         "words": f"{{{' '.join(asked.columns)}}} : ({words})",
-        "visible": orjson.dumps(_visible(tx, user_id, sorted(rooms))).decode(),
+        "visible": _visible(tx, user_id, sorted(rooms)),
         "count": AT_ONCE,
-        "senders": None if senders is None else orjson.dumps(sorted(senders)).decode(),
+        "is_any_sender": senders is None,
+        "senders": senders or (),
         "rank": after.rank if after else None,
         "position": after.position if after else None,
     }
@@ -290,34 +313,23 @@ def _rooms(tx: Reader, user_id: str) -> set[str]:
     me = {"user_id": user_id}
     rooms = set(tx.sql.execute(_EVER_JOINED, me).scalars())
     rooms -= set(tx.sql.execute(_FORGOTTEN, me).scalars()) - state.joined_rooms(tx, user_id)
-    asked = {"room_ids": orjson.dumps(list(rooms)).decode()}
-    return rooms - set(tx.sql.execute(_ENCRYPTED, asked).scalars())
+    return rooms - set(tx.sql.execute(_ENCRYPTED, {"room_ids": rooms}).scalars())
 
 
-def _wanted(tx: Reader, user_id: str, asked: Asked, matches: Sequence[Match]) -> list[Match]:
-    """Those that the filter admits, as far as columns tell, and that the user wants to see.
+def _wanted(tx: Reader, user_id: str, asked: Asked, matches: Sequence[Any]) -> list[Any]:
+    """Return the matches that the filter admits and that the user may see.
 
-    The words of erased users are no longer found by those who may not see them any more.
+    The words of erased users are not found by those who may not see them any more.
     """
-    by_columns = msgspec.structs.replace(asked.wanted, contains_url=None)
-    some = [
-        match
-        for match in ignored_users.without(tx, user_id, matches)
-        if filters.matches(by_columns, match.type, match.sender, match.room_id)
-    ]
+    some = paging.admitted(tx, user_id, asked.wanted, matches)
     hidden = erasure.hidden(tx, user_id, some)
     return [match for match in some if match.position not in hidden]
 
 
-def _loaded(tx: Reader, asked: Asked, matches: Sequence[Match], limit: int) -> list[Hit]:
-    """The first `limit` of these that the filter admits."""
-    hits: list[Hit] = []
-    for at in range(0, len(matches), limit):
-        some = matches[at : at + limit]
-        ranks = {it.position: it.rank for it in some}
-        events = client_events.load(tx, list(ranks))
-        wanted = (it for it in events if history.matches(it, asked.wanted))
-        hits += [Hit(event, ranks[event.position]) for event in wanted]
-        if len(hits) >= limit:
-            break
-    return hits[:limit]
+def _hits(tx: Reader, asked: Asked, matches: Sequence[Any]) -> Iterator[Hit]:
+    """Yield the matches that the filter admits, with their events."""
+    for at in range(0, len(matches), asked.limit):
+        ranks = {it.position: it.rank for it in matches[at : at + asked.limit]}
+        for event in client_events.load(tx, list(ranks)):
+            if paging.matches(event, asked.wanted):
+                yield Hit(event, ranks[event.position])

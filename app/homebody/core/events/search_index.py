@@ -15,7 +15,7 @@ import re
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import bindparam, func, select, text
+from sqlalchemy import Integer, Text, bindparam, column, delete, func, select, table
 from sqlalchemy.dialects.sqlite import insert
 
 from homebody.models.events import StoredEvent
@@ -56,10 +56,14 @@ _NEXT = (
     .order_by(StoredEvent.position)
     .limit(_AT_ONCE)
 )
-_INSERT = text(
-    "INSERT INTO search_index (rowid, body, name, topic) VALUES (:position, :body, :name, :topic)"
+INDEX: Final = table(
+    "search_index",
+    *(column(name, Text) for name in ("body", "name", "topic", "search_index")),
+    column("rowid", Integer),
 )
-_DELETE = text("DELETE FROM search_index WHERE rowid = :position")
+"""The virtual table, with the hidden column by which FTS5 looks for words in all others."""
+_INSERT = insert(INDEX)
+_DELETE = delete(INDEX).where(INDEX.c.rowid == bindparam("position"))
 
 
 def follow(tx: Tx, position: int) -> None:
@@ -132,7 +136,7 @@ def _entry(position: int, event_type: str, content: Json) -> dict[str, Any]:
     else:
         column, texts = "topic", _topics(content)
     said = " ".join(dict.fromkeys(it for it in texts if isinstance(it, str) and it))
-    return {"position": position, column: spaced(said)} if said else {"position": position}
+    return {"rowid": position, column: spaced(said)} if said else {"rowid": position}
 
 
 def _topics(content: Json) -> list[object]:

@@ -19,7 +19,16 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import orjson
-from sqlalchemy import bindparam, case, func, select, union_all
+from sqlalchemy import (
+    ColumnExpressionArgument,
+    Exists,
+    between,
+    bindparam,
+    case,
+    exists,
+    select,
+    union_all,
+)
 
 from homebody import errors
 from homebody.core.events import rows, state
@@ -30,6 +39,7 @@ from homebody.models.state import StateInterval
 from homebody.spec.events import Json, StateKey
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Reader
+from homebody.storage.expressions import item, listed
 
 VISIBILITY: StateKey = ("m.room.history_visibility", "")
 SETTINGS = frozenset({"invited", "joined", "shared", "world_readable"})
@@ -53,7 +63,7 @@ _CHANGES = (
 _ROOMS_BETWEEN_BREATHS = 100
 
 _HISTORY = union_all(_CHANGES.where(*_SETTINGS), _CHANGES.where(*_OWN)).order_by("from_position")
-_ROOM_IDS = func.json_each(bindparam("room_ids")).table_valued("value")
+_ROOM_IDS = listed("room_ids")
 _CHANGES_OF_ROOMS = (
     select(Room.room_id, *_COLUMNS)
     .select_from(_ROOM_IDS)
@@ -245,6 +255,12 @@ def ranges(tx: Reader, user_id: str, room_id: str, first: int) -> list[tuple[int
     return history(tx, user_id, room_id).ranges(first, tx.position)
 
 
+def within(position: ColumnExpressionArgument[int]) -> Exists:
+    """Return the condition that a position lies in one of the list parameter `ranges`."""
+    some = listed("ranges")
+    return exists().where(between(position, item(some, 0), item(some, 1)))
+
+
 def memberships(tx: Reader, user_id: str, events: Iterable[ClientEvent]) -> dict[int, str]:
     """Return {position: what the user was in the room just after the event}.
 
@@ -282,7 +298,7 @@ def histories(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, 
     every = list(room_ids)
     changes: dict[str, list[rows.AnyRow]] = {room_id: [] for room_id in every}
     for at in tx.breathing(range(0, len(every), _ROOMS_BETWEEN_BREATHS), every=1):
-        some = orjson.dumps(every[at : at + _ROOMS_BETWEEN_BREATHS]).decode()
+        some = every[at : at + _ROOMS_BETWEEN_BREATHS]
         for row in tx.sql.execute(_HISTORIES, {"room_ids": some, "user_id": user_id}):
             changes[row.room_id].append(row)
     return {room_id: _history_of(user_id, some) for room_id, some in changes.items()}

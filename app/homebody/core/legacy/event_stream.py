@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from homebody.core.events import client_events, history, state
-from homebody.core.events.history import Page, Walk
+from homebody.core.events import client_events, history, paging, state
+from homebody.core.events.paging import Page, PageRequest
 from homebody.core.sync import memberships
 from homebody.core.sync.memberships import Memberships
 from homebody.runtime import event_loop
@@ -65,14 +65,14 @@ def since(tx: Reader, user_id: str, position: int, limit: int, wanted: RoomEvent
     busy = memberships.with_events_since(tx, mine.joined, position, upto)
     reach = dict.fromkeys(busy, (position, upto))
     reach |= {left.room_id: (max(position, left.since), left.upto) for left in mine.left}
-    walks = (
-        Walk(room_id, user_id, start, end, is_backwards=False, limit=limit, wanted=wanted)
+    requests = (
+        PageRequest(room_id, user_id, start, end, is_backwards=False, limit=limit, wanted=wanted)
         for room_id, (start, end) in reach.items()
     )
-    pages = [history.page(tx, walk) for walk in walks]
+    pages = [paging.page(tx, request) for request in requests]
     found = {event.position: event for page in pages for event in page.events}
     for event in client_events.load(tx, _own_changes(tx, user_id, mine)):
-        if event.position > position and history.matches(event, wanted):
+        if event.position > position and paging.matches(event, wanted):
             found[event.position] = event
     # where a page ends early, later events of other rooms have to wait for the next request
     end = min((page.end for page in pages if page.end is not None), default=upto)
