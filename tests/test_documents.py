@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_imports import ORDER
+
 ROOT = Path(__file__).parents[1]
 NAMES = ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"]
 DOCUMENTS = [
@@ -82,6 +84,12 @@ def test_the_targets_of_make_that_it_names_exist(document: Path) -> None:
     named = re.findall(r"(?:`|^ {4})make ([a-z]+)", document.read_text("utf-8"), re.MULTILINE)
 
     assert set(named) <= targets
+
+
+def test_the_architecture_lists_all_folders_in_their_order() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+    assert re.findall(r"^\| `([\w.]+)` \|", text, re.MULTILINE) == ORDER
 
 
 def test_what_is_missing_is_seen() -> None:
