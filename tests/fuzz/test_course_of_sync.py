@@ -26,7 +26,7 @@ from homebody.config import settings as config
 from homebody.core.encryption import to_device
 from homebody.core.events import paging
 from homebody.core.sync import spans
-from homebody.storage.caches import Lately
+from homebody.storage.caches import RecentEvents
 from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Person
 from tests.fuzz import examples
@@ -186,7 +186,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spans, "_MAX_SCANNED_IN_ALL", 8)
     monkeypatch.setattr(paging, "SCANNED_ROWS", 6)
     monkeypatch.setattr(paging, "_BATCH", 3)
-    monkeypatch.setattr(Lately, "MAX_EVENTS", 8)
+    monkeypatch.setattr(RecentEvents, "MAX_EVENTS", 8)
 
 
 PLAIN = [Habits()] * 5

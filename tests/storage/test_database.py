@@ -195,7 +195,7 @@ def test_a_disk_that_is_full_before_the_commit_is_a_503_as_well(
 
 
 def test_what_is_written_is_in_no_error(db: Database) -> None:
-    # Protects: hide_parameters in db.make_engine: a trace of the error stands in the log.
+    # Protects: hide_parameters in engine.make_engine: a trace of the error stands in the log.
     with pytest.raises(IntegrityError) as problem, db.write() as tx:
         for _ in range(2):
             note(tx, "secret")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from homebody.core.sync import memberships
-from homebody.storage.caches import Lately
+from homebody.storage.caches import RecentEvents
 from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 
@@ -19,45 +19,45 @@ def texts(answer: dict[str, Any], room_id: str) -> list[str]:
 
 
 def test_the_events_of_a_range() -> None:
-    lately = Lately()
-    lately.begin_anew(10)
+    recent = RecentEvents()
+    recent.begin_anew(10)
     for position in range(11, 20):
-        lately.add(position, f"!{position % 2}")
+        recent.add(position, f"!{position % 2}")
 
-    assert list(lately.events(16, 18)) == [(17, "!1"), (18, "!0")]
-    assert list(lately.events(18, 18)) == []
+    assert list(recent.events(16, 18)) == [(17, "!1"), (18, "!0")]
+    assert list(recent.events(18, 18)) == []
 
 
 def test_it_knows_what_it_has_seen_alone() -> None:
-    lately = Lately()
-    lately.begin_anew(10)
-    lately.upto = 19
+    recent = RecentEvents()
+    recent.begin_anew(10)
+    recent.upto = 19
 
-    assert lately.knows(10, 19)
-    assert not lately.knows(9, 19)
-    assert not lately.knows(10, 20)
+    assert recent.knows(10, 19)
+    assert not recent.knows(9, 19)
+    assert not recent.knows(10, 20)
 
 
 def test_it_stays_small() -> None:
-    lately = Lately()
-    count = 5 * Lately.MAX_EVENTS
+    recent = RecentEvents()
+    count = 5 * RecentEvents.MAX_EVENTS
     for position in range(1, count + 1):
-        lately.add(position, "!room")
-        lately.upto = position
+        recent.add(position, "!room")
+        recent.upto = position
 
-    known = [since for since in range(count) if lately.knows(since, count)]
-    assert Lately.MAX_EVENTS <= len(known) <= 2 * Lately.MAX_EVENTS + 1
-    assert len(list(lately.events(known[0], count))) == count - known[0]
+    known = [since for since in range(count) if recent.knows(since, count)]
+    assert RecentEvents.MAX_EVENTS <= len(known) <= 2 * RecentEvents.MAX_EVENTS + 1
+    assert len(list(recent.events(known[0], count))) == count - known[0]
 
 
 def test_a_write_that_was_undone_is_forgotten() -> None:
-    lately = Lately()
-    lately.add(1, "!kept")
-    lately.add(2, "!undone")
+    recent = RecentEvents()
+    recent.add(1, "!kept")
+    recent.add(2, "!undone")
 
-    lately.drop_after(1)
+    recent.drop_after(1)
 
-    assert list(lately.events(0, 5)) == [(1, "!kept")]
+    assert list(recent.events(0, 5)) == [(1, "!kept")]
 
 
 def test_it_is_asked_instead_of_the_database(
@@ -118,7 +118,7 @@ def test_both_ways_find_the_same_rooms(app: Application, login: Login, room: Roo
         alice.send(rooms[number % 3])
     with app.homeserver.database.read() as tx:
         remembered = memberships.with_events_since(tx, rooms, begin, tx.position)
-        tx.caches.lately.begin_anew(tx.position)
+        tx.caches.recent.begin_anew(tx.position)
         read = memberships.with_events_since(tx, rooms, begin, tx.position)
 
     assert sorted(remembered) == sorted(read) == sorted(rooms[:3])

@@ -23,6 +23,34 @@ HASHES_AT_ONCE = threading.BoundedSemaphore(2)
 """Each argon2 run takes 9 MiB and a core: more than two at once would only make all slower."""
 
 
+class Turn:
+    """A lock that is handed on in the order of arrival, so that no writer starves."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._is_taken = False
+        self._queue: deque[threading.Lock] = deque()
+
+    def take(self) -> None:
+        """Wait for the turn."""
+        with self._mutex:
+            if not self._is_taken:
+                self._is_taken = True
+                return
+            ticket = threading.Lock()
+            ticket.acquire()
+            self._queue.append(ticket)
+        ticket.acquire()  # released by who hands the turn on
+
+    def hand_on(self) -> None:
+        """Give the turn to the next in the queue, or to whoever comes."""
+        with self._mutex:
+            if self._queue:
+                self._queue.popleft().release()
+            else:
+                self._is_taken = False
+
+
 class FairTurns:
     """Lets a few through at a time; of those who wait, each key in its turn.
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
@@ -94,18 +94,6 @@ class Cache(Generic[K, V]):
         self._entries.move_to_end(key)
         self.hits += 1
         return entry[0]
-
-    def get_many(self, keys: Iterable[K], view: int) -> tuple[dict[K, V], list[K]]:
-        """Return the known values by key, and the keys without one."""
-        found: dict[K, V] = {}
-        missing: list[K] = []
-        for key in keys:
-            value = self.get(key, view)
-            if value is None:
-                missing.append(key)
-            else:
-                found[key] = value
-        return found, missing
 
     def put(self, key: K, value: V, since: int) -> None:
         """Set a value that is true from a position on; for the writer alone."""
@@ -263,8 +251,8 @@ class ClientEvent:
         return 800 + 4 * len(self.body) + previous
 
 
-class Lately:
-    """What has changed lately: who asks for news need not look in the database where none can be.
+class RecentEvents:
+    """What has changed recently, so that a /sync without news need not read the database.
 
     Kept by the writer inside its transactions. What it says of positions beyond a reader's own may
     never become true; up to there all is committed, as positions become visible in their order.
@@ -277,10 +265,10 @@ class Lately:
         self.begin_anew(0)
 
     def begin_anew(self, position: int) -> None:
-        """Know nothing of what happened up to this position."""
+        """Forget everything; nothing is known of what happened up to this position."""
         self._since = position
         self.upto = position
-        """The last position that this process knows to be given out."""
+        """The position of the last COMMIT of this process."""
         self._positions: list[int] = []
         self._room_ids: list[str] = []
         self.account_data = position
@@ -289,7 +277,7 @@ class Lately:
         self.memberships = position
 
     def add(self, position: int, room_id: str) -> None:
-        """Note an event."""
+        """Record an event."""
         self._positions.append(position)
         self._room_ids.append(room_id)
         if len(self._positions) > 2 * self.MAX_EVENTS:
@@ -302,11 +290,11 @@ class Lately:
         del self._positions[kept:], self._room_ids[kept:]
 
     def knows(self, since: int, upto: int) -> bool:
-        """Whether all that happened in this range is known."""
+        """Return whether everything that happened in this range is known."""
         return self._since <= since and upto <= self.upto
 
     def events(self, after: int, upto: int) -> Iterator[tuple[int, str]]:
-        """(position, room_id) of the events in a range that this knows, the oldest first."""
+        """Yield (position, room_id) of the known events in a range, the oldest first."""
         first = bisect_right(self._positions, after)
         last = bisect_right(self._positions, upto)
         return zip(self._positions[first:last], self._room_ids[first:last], strict=True)
@@ -328,17 +316,13 @@ class Caches:
     """All caches of a process, sharing `total_bytes`, and the COMMITs that decide who sees what."""
 
     def __init__(self, total_bytes: int) -> None:
-        self.lately = Lately()
+        self.recent = RecentEvents()
         self.committed = 0
         """The position of the last COMMIT that this process knows of."""
         self.committing: int | None = None
         """The position that the COMMIT under way will have; readers may see it at any moment."""
         self._total_bytes = total_bytes
         self.by_kind = _CachesByKind(self)
-
-    def of(self, kind: CacheKind[K, V]) -> Cache[K, V]:
-        """Return the cache of a kind."""
-        return self.by_kind[kind]
 
     def make(self, kind: CacheKind[K, V]) -> Cache[K, V]:
         """Return a new cache of a kind, with its share of the memory."""
@@ -348,7 +332,7 @@ class Caches:
 
     def all(self) -> list[Cache[Hashable, object]]:
         """Return every cache, for /metrics."""
-        return [self.of(kind) for kind in _KINDS]
+        return [self.by_kind[kind] for kind in _KINDS]
 
     def view_at(self, position: int) -> int:
         """Return what a snapshot at this position sees of the caches.
@@ -366,4 +350,4 @@ class Caches:
         """
         for cache in self.by_kind.values():
             cache.clear(self.committed)
-        self.lately.begin_anew(position)
+        self.recent.begin_anew(position)

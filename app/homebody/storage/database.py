@@ -24,21 +24,19 @@ import queue
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import orjson
-from sqlalchemy import Engine, Executable, create_engine, event, pool
+from sqlalchemy import Executable
 
 from homebody import errors
 from homebody.runtime import event_loop
 from homebody.spec.appservices import Services
-from homebody.storage import disk_errors, long_reads
+from homebody.storage import disk_errors, engine, long_reads
 from homebody.storage.caches import NEWEST, Cache, CacheKind, Caches
-from homebody.storage.statements import Sql, sqlite_url, to_json
+from homebody.storage.statements import Sql
 
 if TYPE_CHECKING:
     from homebody.config.settings import Config
@@ -123,11 +121,21 @@ class Reader:
 
     def cached_many(self, kind: CacheKind[K, V], keys: Iterable[K]) -> tuple[dict[K, V], list[K]]:
         """Return the known values by key, and the keys for which the database has to be read."""
-        return self.caches.of(kind).get_many(keys, self.view)
+        view = self._view if self._view is not None else self.view
+        cache = self.caches.by_kind[kind]
+        found: dict[K, V] = {}
+        missing: list[K] = []
+        for key in keys:
+            value = cache.get(key, view)
+            if value is None:
+                missing.append(key)
+            else:
+                found[key] = value
+        return found, missing
 
     def fill(self, kind: CacheKind[K, V], key: K, value: V) -> None:
         """Keep what was just read, if it is still what is true."""
-        self.caches.of(kind).offer(key, value, self.view)
+        self.caches.by_kind[kind].offer(key, value, self.view)
 
 
 class Tx(Reader):
@@ -156,7 +164,8 @@ class Tx(Reader):
 
     def next_position(self) -> int:
         """The next number of the clock, for a change that /sync shows."""
-        return self._db.advance()
+        self._db.last_position += 1
+        return self._db.last_position
 
     def skip_positions(self, count: int) -> None:
         """Give out no numbers of the next so many: a server that was lost may have."""
@@ -166,9 +175,9 @@ class Tx(Reader):
         """Let the waiting requests of these users look again, once this write is on the disk."""
         self._woken.append(user_ids)
 
-    def wake_all(self, user_ids: Collection[str]) -> None:
-        """The same for many users; the collection is not copied."""
-        self._woken.append(user_ids)
+    def wake_all(self, *user_ids: Collection[str]) -> None:
+        """Wake as `wake` does, by collections of any size, which are not copied."""
+        self._woken += user_ids
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Do something that is not in the database, once this write is on the disk."""
@@ -187,19 +196,19 @@ class Tx(Reader):
 
     def remember(self, kind: CacheKind[K, V], key: K, value: V) -> None:
         """Set a cache to what this write makes true. Readers see it after the COMMIT."""
-        cache = self.caches.of(kind)
+        cache = self.caches.by_kind[kind]
         self._touched.append((cache, key))
         cache.put(key, value, self._since)
 
     def forget(self, kind: CacheKind[K, V], key: K) -> None:
         """Drop from a cache what this write makes wrong."""
-        cache = self.caches.of(kind)
+        cache = self.caches.by_kind[kind]
         self._touched.append((cache, key))
         cache.drop(key, self._since)
 
     def fill(self, kind: CacheKind[K, V], key: K, value: V) -> None:
         """Keep what was just read: a writer's view is always the newest."""
-        cache = self.caches.of(kind)
+        cache = self.caches.by_kind[kind]
         self._touched.append((cache, key))
         cache.offer(key, value, NEWEST)
 
@@ -207,7 +216,7 @@ class Tx(Reader):
         """Drop whatever this write put into caches: it may never become true."""
         for cache, key in self._touched:
             cache.drop(key, self._since)
-        self.caches.lately.drop_after(self._first_position)
+        self.caches.recent.drop_after(self._first_position)
 
 
 class Batch:
@@ -234,48 +243,8 @@ class Batch:
         self._done.set()
 
 
-class Turn:
-    """A lock that is handed on in the order of arrival, so that no writer starves."""
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._is_taken = False
-        self._queue: deque[threading.Lock] = deque()
-
-    def take(self) -> None:
-        """Wait for the turn."""
-        with self._mutex:
-            if not self._is_taken:
-                self._is_taken = True
-                return
-            ticket = threading.Lock()
-            ticket.acquire()
-            self._queue.append(ticket)
-        ticket.acquire()  # released by who hands the turn on
-
-    def hand_on(self) -> None:
-        """Give the turn to the next in the queue, or to whoever comes."""
-        with self._mutex:
-            if self._queue:
-                self._queue.popleft().release()
-            else:
-                self._is_taken = False
-
-
-def _later(_kind: str, _destination: str) -> None:
-    """In a process that delivers nothing (command line): the server finds the rows at its start."""
-
-
-def _anybody(_tx: Tx) -> None:
-    """Admit every write, in a process that answers no requests."""
-
-
-def _uncounted(_writes: int, _seconds: float) -> None:
-    """In a process that shows no metrics."""
-
-
-def _unheard(_user_id: str, _room_id: str, _device_ids: Collection[str]) -> None:
-    """In a process in which nobody types (command line)."""
+def _ignore(*_args: object) -> None:
+    """Stand in for callbacks where no server runs (the command line)."""
 
 
 _READ_CLOCK_SQL = "SELECT position FROM clock"
@@ -292,22 +261,22 @@ class Database:
         self.server = server
         self.caches = caches
         self.last_position = 0
-        self.deliver: Deliver = _later
+        self.deliver: Deliver = _ignore
         """What background/delivery.py wants to be told: (kind, destination) of new rows."""
-        self.committed: Committed = _uncounted
+        self.committed: Committed = _ignore
         """What metrics.py wants to be told of each COMMIT: how many writes, how many seconds."""
-        self.departed: Departed = _unheard
+        self.departed: Departed = _ignore
         """Set by core/ephemeral/lifetimes.py: (user_id, room_id left, ids of sessions that ended).
 
         Without a user: another process has written, and anybody may have departed.
         """
-        self.admit: Admit = _anybody
+        self.admit: Admit = _ignore
         """Called first in each write: raises when the request may not write any more."""
         self._wake = wake
-        self._engine = make_engine(url)
+        self._engine = engine.make_engine(url)
         self.writer = Sql(self._engine.connect())
         self._raw = self.writer.raw
-        self._turn = Turn()
+        self._turn = event_loop.Turn()
         self._batch: Batch | None = None
         self._to_commit: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._committer: threading.Thread | None = None
@@ -363,13 +332,7 @@ class Database:
 
     def cached(self, kind: CacheKind[K, V], key: K) -> V | None:
         """Return what a cache says of the last COMMIT, without a snapshot of the database."""
-        return self.caches.of(kind).get(key, self.caches.committed)
-
-    def advance(self) -> int:
-        """Return the next number of the clock; for a write in its turn."""
-        self.last_position += 1
-        self.caches.lately.upto = self.last_position
-        return self.last_position
+        return self.caches.by_kind[kind].get(key, self.caches.committed)
 
     def notice_other_writers(self) -> bool:
         """Return whether another process has written since the last call; then wake everybody.
@@ -469,8 +432,8 @@ class Database:
 
     def _commit(self) -> Exception | None:
         if self.last_position == self.caches.committed:
-            self.advance()  # a position names one state of the database
-        self.caches.committing = self.last_position
+            self.last_position += 1  # a position names one state of the database
+        self.caches.committing = self.caches.recent.upto = self.last_position
         try:
             self._raw.execute(_SET_CLOCK_SQL, (self.last_position,))
             self._commit_lane.offload(self._raw.execute, "COMMIT")
@@ -505,30 +468,3 @@ class Database:
 
 EVERYBODY: Collection[str] = frozenset({"*"})
 """Passed to `wake` when every waiting request has to look again."""
-
-
-def make_engine(url: str) -> Engine:
-    """An engine whose connections are set up as the rules above need them."""
-    engine = create_engine(
-        sqlite_url(url),
-        isolation_level="AUTOCOMMIT",  # transactions begin and end where this module says so
-        poolclass=pool.NullPool,
-        connect_args={"check_same_thread": False, "timeout": 0, "cached_statements": 512},
-        json_serializer=to_json,
-        json_deserializer=orjson.loads,
-        hide_parameters=True,  # what people write and do has no place in a log
-    )
-    event.listen(engine, "connect", _set_up)
-    return engine
-
-
-def _set_up(connection: sqlite3.Connection, _record: object) -> None:
-    for pragma in (
-        "journal_mode = WAL",
-        "synchronous = FULL",  # an acknowledged write survives a loss of power
-        "foreign_keys = ON",
-        "cache_size = -8192",  # KiB
-        "temp_store = MEMORY",
-        "journal_size_limit = 67108864",
-    ):
-        connection.execute(f"PRAGMA {pragma}")

@@ -65,51 +65,45 @@ class Scalars(list[Any]):
         return self[0] if self else None
 
 
-class Result:
-    """The rows that a statement found, as tuples with names; or how many it changed."""
+class Result(list[Any]):
+    """The rows of a statement, as tuples with names; of one that returns none, how many changed."""
 
-    __slots__ = ("_rows", "rowcount")
-
-    def __init__(self, rows: list[Any], rowcount: int | None = None) -> None:
-        self._rows = rows
-        self.rowcount = len(rows) if rowcount is None else rowcount
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._rows)
+    __slots__ = ("rowcount",)
+    rowcount: int
 
     def all(self) -> list[Any]:
-        """All rows."""
-        return self._rows
+        """Return all rows."""
+        return self
 
     def first(self) -> Any:
-        """The first row, or None."""
-        return self._rows[0] if self._rows else None
+        """Return the first row, or None."""
+        return self[0] if self else None
 
     def one(self) -> Any:
-        """The row; ValueError where there is not just one."""
-        (row,) = self._rows
+        """Return the row; ValueError where there is not just one."""
+        (row,) = self
         return row
 
     def scalar(self) -> Any:
-        """What the first row has in its first column, or None."""
-        return self._rows[0][0] if self._rows else None
+        """Return the first column of the first row, or None."""
+        return self[0][0] if self else None
 
     def scalar_one(self) -> Any:
-        """The same; ValueError where there is not just one row."""
+        """Return the first column of the row; ValueError where there is not just one row."""
         return self.one()[0]
 
     def scalars(self) -> Scalars:
-        """What each row has in its first column."""
-        return Scalars([row[0] for row in self._rows])
+        """Return the first column of each row."""
+        return Scalars([row[0] for row in self])
 
     def mappings(self) -> list[dict[str, Any]]:
-        """The rows as {column: value}."""
-        return [row._asdict() for row in self._rows]
+        """Return the rows as {column: value}."""
+        return [row._asdict() for row in self]
 
     def partitions(self, size: int) -> Iterator[list[Any]]:
-        """The rows in lists of at most `size`."""
-        for at in range(0, len(self._rows), size):
-            yield self._rows[at : at + size]
+        """Yield the rows in lists of at most `size`."""
+        for at in range(0, len(self), size):
+            yield self[at : at + size]
 
 
 class Sql:
@@ -128,7 +122,9 @@ class Sql:
         """
         if isinstance(values, list):
             if not values:
-                return Result([])
+                nothing = Result()
+                nothing.rowcount = 0
+                return nothing
             first, many = values[0], values
         else:
             first, many = values or {}, None
@@ -146,9 +142,9 @@ class Sql:
             cursor = self.raw.executemany(compiled.sql, map(compiled.bind, many))
         else:
             cursor = self.raw.execute(compiled.sql, compiled.bind(first))
-        if cursor.description is None:
-            return Result([], cursor.rowcount)
-        return Result(compiled.rows(cursor))
+        result = Result(compiled.rows(cursor) if cursor.description else ())
+        result.rowcount = len(result) if cursor.description else cursor.rowcount
+        return result
 
     def compiled(self, query: Executable) -> Compiled:
         """Return a query in the form in which it can be run on `raw`."""
@@ -159,10 +155,10 @@ class Sql:
 
     def _by_sqlalchemy(self, statement: Executable, values: Values | list[Any] | None) -> Result:
         done = self.connection.execute(statement, cast("Any", values))
-        if not done.returns_rows:
-            return Result([], done.rowcount)
-        names = _row_class(list(done.keys()))
-        return Result([names(row) for row in done])
+        names = _row_class(list(done.keys())) if done.returns_rows else None
+        result = Result([names(row) for row in done] if names is not None else ())
+        result.rowcount = len(result) if done.returns_rows else done.rowcount
+        return result
 
 
 class Compiled:

@@ -98,7 +98,7 @@ def test_cached_and_read_state_are_the_same(tx: Reader, app: Application) -> Non
     assert {key: event.event_id for key, event in cached.items()} == {
         key: event.event_id for key, event in read.items()
     }
-    assert app.homeserver.database.caches.of(state.STATE).hits > 0
+    assert app.homeserver.database.caches.by_kind[state.STATE].hits > 0
 
 
 def test_an_entry_is_found_by_its_key_alone(app: Application) -> None:

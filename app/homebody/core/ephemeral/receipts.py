@@ -101,8 +101,8 @@ def since(
     tx: Reader, user_id: str, room_ids: Collection[str], since: int, upto: int
 ) -> dict[str, Json]:
     """{room_id: m.receipt} of those of these rooms where receipts were sent meanwhile."""
-    lately = tx.caches.lately
-    if lately.knows(since, upto) and lately.receipts <= since:
+    recent = tx.caches.recent
+    if recent.knows(since, upto) and recent.receipts <= since:
         return {}
     asked = {"reader": user_id, "since": since, "upto": upto}
     found = tx.sql.execute(_SINCE, asked)
@@ -191,7 +191,7 @@ def _move(
     before = tx.sql.execute(_EVENT_POSITION, key).scalar()
     if before is not None and before >= event.position:
         return
-    position = tx.caches.lately.receipts = tx.next_position()
+    position = tx.caches.recent.receipts = tx.next_position()
     tx.sql.execute(
         _UPSERT,
         {

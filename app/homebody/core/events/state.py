@@ -253,7 +253,7 @@ def remove_room(tx: Tx, room_id: str) -> None:
 def _keep_joined(tx: Tx, event: Event, position: int, before: Event | None) -> None:
     """Carry a membership over into the caches of who is joined where."""
     tx.forget(MEMBERS, event.room_id)
-    tx.caches.lately.memberships = position
+    tx.caches.recent.memberships = position
     was_joined = before is not None and before.content.get("membership") == "join"
     is_now_joined = event.content["membership"] == "join"
     if was_joined == is_now_joined:

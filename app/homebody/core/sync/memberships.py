@@ -115,8 +115,8 @@ def _since(tx: Reader, user_id: str, position: int, room_filter: RoomFilter) -> 
 
 def _changed(tx: Reader, user_id: str, position: int) -> set[str]:
     """The rooms in which the user's membership has changed."""
-    lately = tx.caches.lately
-    if lately.knows(position, tx.position) and lately.memberships <= position:
+    recent = tx.caches.recent
+    if recent.knows(position, tx.position) and recent.memberships <= position:
         return set()
     asked = {"user_id": user_id, "since": position}
     return set(tx.sql.execute(_CHANGED_ROOMS, asked).scalars())
@@ -124,10 +124,10 @@ def _changed(tx: Reader, user_id: str, position: int) -> set[str]:
 
 def with_events_since(tx: Reader, room_ids: Collection[str], position: int, upto: int) -> list[str]:
     """Those of the rooms that have events after `position`."""
-    lately = tx.caches.lately
-    if lately.knows(position, upto):
+    recent = tx.caches.recent
+    if recent.knows(position, upto):
         return list(
-            {room_id for _, room_id in lately.events(position, upto)}.intersection(room_ids)
+            {room_id for _, room_id in recent.events(position, upto)}.intersection(room_ids)
         )
     if upto - position <= _SHORT_RANGE:
         busy = tx.sql.execute(_BUSY_IN_RANGE, {"since": position, "upto": upto}).scalars()

@@ -155,37 +155,29 @@ def _only_limited(event_filter: RoomEventFilter) -> RoomEventFilter:
 
 
 def _newest(tx: Reader, spans: Iterable[Span], count: int) -> dict[str, list[int]]:
-    """{room_id: positions of its newest events, oldest first}."""
+    """Return {room_id: positions of its newest events, oldest first}."""
     found: dict[str, list[int]] = {}
-    recent, others = _of_late(tx, spans)
-    if recent:
-        first, last = (
-            min(span.since for span in recent.values()),
-            max(s.upto for s in recent.values()),
-        )
-        for position, room_id in tx.caches.lately.events(first, last):
-            span = recent.get(room_id)
-            if span is not None and span.since < position <= span.upto:
+    recent = tx.caches.recent
+    in_memory: dict[str, Span] = {}
+    others: dict[str, tuple[int, int]] = {}
+    for span in spans:
+        if recent.knows(span.since, span.upto):
+            in_memory[span.room_id] = span
+        else:
+            others[span.room_id] = (span.since, span.upto)
+    if in_memory:
+        first = min(span.since for span in in_memory.values())
+        last = max(span.upto for span in in_memory.values())
+        for position, room_id in recent.events(first, last):
+            known = in_memory.get(room_id)
+            if known is not None and known.since < position <= known.upto:
                 found.setdefault(room_id, []).append(position)
         found = {room_id: positions[-count:] for room_id, positions in found.items()}
     if others:
-        asked = orjson.dumps({span.room_id: (span.since, span.upto) for span in others}).decode()
-        for room_id, position in tx.sql.execute(_NEWEST, {"spans": asked, "count": count}):
+        asked = {"spans": orjson.dumps(others).decode(), "count": count}
+        for room_id, position in tx.sql.execute(_NEWEST, asked):
             found.setdefault(room_id, []).append(position)
     return found
-
-
-def _of_late(tx: Reader, spans: Iterable[Span]) -> tuple[dict[str, Span], list[Span]]:
-    """The spans of which all is in memory, by room, and the others."""
-    lately = tx.caches.lately
-    recent: dict[str, Span] = {}
-    others: list[Span] = []
-    for span in spans:
-        if lately.knows(span.since, span.upto):
-            recent[span.room_id] = span
-        else:
-            others.append(span)
-    return recent, others
 
 
 def _all_admitted(

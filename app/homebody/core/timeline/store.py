@@ -64,7 +64,7 @@ def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int
     has_relation = "m.relates_to" in event.content
     relation = relating.of(tx, event) if has_relation else relating.NONE
     _insert(tx, event, encoded, transaction, position, replaces, relation)
-    tx.caches.lately.add(position, event.room_id)
+    tx.caches.recent.add(position, event.room_id)
     _advance(tx, event, position)
     if replaces is None:  # else it tells about that event too, and is built when somebody reads it
         _keep_client_form(tx, event, transaction, position, relation)
@@ -73,11 +73,10 @@ def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int
     counts.count(tx, event, position, relation.thread_id, joined_before)
     transactions.note(tx, event, position)
     search_index.follow(tx, position)
-    tx.wake_all(state.joined_users(tx, event.room_id))
-    tx.wake(event.room_id)  # those who look into the room without being in it
+    # by the room's id wait those who look into the room without being in it
+    tx.wake_all(state.joined_users(tx, event.room_id), (event.room_id,))
     if event.type == state.MEMBER:
-        tx.wake_all(joined_before)
-        tx.wake(event.state_key or "")
+        tx.wake_all(joined_before, (event.state_key or "",))
         _note_leave(tx, event, joined_before)
     return position
 

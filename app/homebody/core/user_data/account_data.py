@@ -151,7 +151,7 @@ def store(
     size = len(text.encode())
     if has_quota:
         _check_quota(tx, user_id, before, size)
-    position = tx.caches.lately.account_data = tx.next_position()
+    position = tx.caches.recent.account_data = tx.next_position()
     tx.sql.execute(_UPSERT, {**key, "content": text, "position": position, "size_bytes": size})
     if room_id == "" and event_type in PUSH_SETTINGS:
         tx.forget(COMPILED, user_id)
@@ -200,8 +200,8 @@ def since(tx: Reader, user_id: str, since: int, upto: int) -> dict[str, list[Jso
     Push rules are shown in full, and from the start even where the user has changed none.
     """
     found: dict[str, list[Json]] = {}
-    lately = tx.caches.lately
-    if since and lately.knows(since, upto) and lately.account_data <= since:
+    recent = tx.caches.recent
+    if since and recent.knows(since, upto) and recent.account_data <= since:
         return found
     changes: Json | None = {} if since == 0 else None
     asked = {"user_id": user_id, "since": since, "upto": upto}
