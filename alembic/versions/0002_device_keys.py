@@ -1,4 +1,4 @@
-"""The keys of devices, and messages to devices."""
+"""Device keys, and to-device messages."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Cross-signing keys and what was signed with them, key backups, dehydrated devices."""
+"""Cross-signing keys and signatures, key backups, dehydrated devices."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,7 +1,7 @@
-"""Pushers, and the outbox of what is still to be delivered.
+"""Pushers, and the outbox of pending deliveries.
 
-Notifications for push gateways wait in the outbox from the transaction of their event on, so that
-neither a crash nor a gateway that is down loses them. Its ids are never used twice, as they name
+Notifications for push gateways are added to the outbox in the transaction of their event, so that
+neither a crash nor an unreachable gateway loses them. Its ids are never reused, as they identify
 the transactions of application services.
 """
 

@@ -1,7 +1,7 @@
-"""Full-text search, and an index by which a room's threads are listed.
+"""Full-text search, and an index for listing a room's threads.
 
-The index of words is a virtual table of SQLite's FTS5, which keeps what it needs in tables of its
-own. It begins empty: core/events/search_index.py fills it from the events that are there already.
+The index of words is a virtual table of SQLite's FTS5, which keeps its data in tables of its own.
+It is empty at first: core/events/search_index.py fills it from the existing events.
 """
 
 import sqlalchemy as sa

@@ -1,6 +1,6 @@
-"""Reports, notices of the server, accepted terms, OpenID tokens, the index of the user directory.
+"""Reports, server notices, accepted terms, OpenID tokens, the index of the user directory.
 
-The words by which accounts are found are made here for those that there are.
+The index of the user directory is filled here for existing accounts.
 """
 
 import json
@@ -83,7 +83,7 @@ def downgrade() -> None:
 
 
 def _rows(user_id: str, name: str) -> list[dict[str, object]]:
-    """What user_directory.put() writes, as it was when this migration was made."""
+    """Return the rows that user_directory.put() wrote when this migration was released."""
     text = unicodedata.normalize("NFKD", f"{user_id[1:].partition(':')[0]} {name}")
     text = "".join(letter for letter in text if not unicodedata.combining(letter)).casefold()
     found: dict[str, bool] = {}

@@ -1,8 +1,9 @@
 """Login tokens and third-party identifiers.
 
-Somebody who is logged in lets another device in by a login token (`login_tokens`). People validate
-their e-mail address (`validation_sessions`), which is then theirs (`threepids`); a
-user-interactive authentication remembers the address that it has seen (`uia_sessions.threepid`).
+A user who is logged in can log in another device with a login token (`login_tokens`). Users
+validate their e-mail address (`validation_sessions`), which is then added to their account
+(`threepids`). A user-interactive authentication session remembers the address that was validated
+in it (`uia_sessions.threepid`).
 """
 
 import sqlalchemy as sa

@@ -1,4 +1,4 @@
-"""Application services: the users that they have made, and rooms in directories of networks."""
+"""Application services: the users they have registered, and rooms in network directories."""
 
 import sqlalchemy as sa
 from alembic import op

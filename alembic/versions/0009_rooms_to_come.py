@@ -1,4 +1,4 @@
-"""Nothing: upgrades, spaces, guests and peeking found their tables there already."""
+"""No change: upgrades, spaces, guests and peeking use tables that exist already."""
 
 revision = "0009"
 down_revision = "0008"

@@ -1,6 +1,6 @@
-"""Previews of links.
+"""URL previews.
 
-What a page said of itself is kept for an hour, so that a link in a busy room is fetched once.
+The preview of a page is kept for an hour, so that a link in a busy room is fetched once.
 """
 
 import sqlalchemy as sa

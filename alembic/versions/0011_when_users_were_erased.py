@@ -1,7 +1,8 @@
-"""When a user was erased.
+"""The position at which a user was erased.
 
-What they said is shown redacted to who came after that, so the wish alone is not enough to know.
-For who was erased before, it is now: nobody loses what they could read.
+Messages of erased users are shown redacted to users who joined later, so a flag is not enough. For
+users erased before this migration it is the current position: nobody loses access to what they
+could read.
 """
 
 import sqlalchemy as sa

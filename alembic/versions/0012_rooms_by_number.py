@@ -1,8 +1,8 @@
-"""Rooms by number in the intervals of their state.
+"""Rooms are referenced by number in state intervals.
 
-A room's id stood in each interval and in both of its indexes, which was nearly half of what a
-change of state took. Intervals of a room that is no more are not carried over; there should be
-none, as a purge removes them in the write that removes the room.
+The room's ID was repeated in each interval and in both of its indexes, which was nearly half of
+the size of a state change. Intervals of rooms that no longer exist are not copied; there should not
+be any, as a purge removes them together with the room.
 """
 
 import sqlalchemy as sa
@@ -34,7 +34,7 @@ def upgrade() -> None:
     )
     op.drop_table("old_rooms")
     _make_intervals(sa.Column("room_number", INTEGER, nullable=False))
-    # CROSS JOIN: room by room, in the order of the new key, so that the tree only grows at its end
+    # CROSS JOIN: room by room, in the order of the new key, so that rows are appended to the tree
     op.execute(
         "INSERT INTO state_intervals (room_number, type, state_key,"
         " from_position, to_position, event_position, membership)"
@@ -83,7 +83,7 @@ def _rest_of_room() -> list[sa.Column]:
 
 
 def _make_intervals(room: sa.Column) -> None:
-    """The table anew, with this column for the room, and still without rows and indexes."""
+    """Create the table again, with this column for the room, without rows and indexes."""
     op.rename_table("state_intervals", "old_intervals")
     op.create_table(
         "state_intervals",

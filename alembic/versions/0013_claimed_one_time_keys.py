@@ -1,7 +1,7 @@
-"""One-time keys that were claimed.
+"""Claimed one-time keys.
 
-A client that repeats an upload after one of its keys was claimed put the key back, and somebody
-else got it a second time. Keys claimed before this migration are not known.
+A client that repeated an upload after one of its keys had been claimed stored the key again, and it
+was given to a second user. Keys claimed before this migration are not known.
 """
 
 import sqlalchemy as sa

@@ -1,7 +1,7 @@
-"""Tokens that ended while their device goes on.
+"""Access and refresh tokens that were replaced while their device stayed logged in.
 
-A client that shows one of them is asked for a soft logout, so that it keeps its keys. Tokens that
-ended before this migration are not known any more.
+A client that uses one of them gets a soft logout, so that it keeps its keys. Tokens replaced before
+this migration are not known.
 """
 
 import sqlalchemy as sa

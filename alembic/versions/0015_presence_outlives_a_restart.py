@@ -1,6 +1,7 @@
-"""Presence outlives a restart.
+"""Presence survives a restart.
 
-Clients still show everybody as they were, and have to hear of those who do not come back.
+After a restart, clients still show the previous presence of all users and must be sent "offline"
+for those who do not return.
 """
 
 import sqlalchemy as sa

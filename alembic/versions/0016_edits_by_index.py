@@ -1,11 +1,11 @@
-"""Edits, threads and references each by an index of their own; redacted events relate to nothing.
+"""Separate indexes for edits, threads and references; redacted events have no relations.
 
-What stood in `m.relations` was found among all events that relate to another, so thousands of
-reactions, or of replacements that do not count, were gone through at each read. Which event a valid
-replacement edits is now a column of it.
+`m.relations` was built from all events that relate to another one, so each read went through
+thousands of reactions, or of replacements that are not valid. The event that a valid replacement
+edits now has a column of its own.
 
-Redacted events kept their place in threads, stayed unread, and stood among the notifications: what
-a redaction undoes today is undone here for those of before.
+Redacted events remained in threads, in unread counts and in notifications. What a redaction now
+removes is removed here for earlier redactions.
 """
 
 import sqlalchemy as sa
@@ -77,9 +77,9 @@ def upgrade() -> None:
 
 
 def _move_to_main() -> None:
-    """Take what relates to a redacted reply out of its thread, and what relates to that, and so on.
+    """Move events that relate to a redacted reply out of its thread, and so on recursively.
 
-    No event in the main timeline has notified anybody in a thread but these.
+    No other events of the main timeline have notifications in a thread.
     """
     op.execute(
         "UPDATE events SET thread_id = NULL WHERE position IN ("

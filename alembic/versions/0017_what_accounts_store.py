@@ -1,6 +1,6 @@
-"""How many bytes of account data and key backups accounts have stored, for their quotas.
+"""The size of each account's account data and key backups, for quotas.
 
-Kept beside the rows, as adding up what is stored means to read all of it.
+The size is stored with each row, because otherwise a sum would have to read all contents.
 """
 
 import sqlalchemy as sa

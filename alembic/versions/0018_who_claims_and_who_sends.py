@@ -1,7 +1,6 @@
-"""Whose claims of one-time keys count together, and who sent a message that waits for a device.
+"""Which claims of one-time keys count together, and the sender of each waiting to-device message.
 
-By these one account can be held to a share: it can neither take all keys of a device nor fill its
-inbox.
+This limits one account to a share: it can neither claim all keys of a device nor fill its inbox.
 """
 
 import sqlalchemy as sa

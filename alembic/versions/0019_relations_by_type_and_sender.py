@@ -1,7 +1,7 @@
-"""Relations by type and sender, as anybody may send thousands of others to the same event.
+"""Relations by type and sender, because a user may send thousands of them to one event.
 
-A reaction is refused where its sender has made the same already; without this index that means to
-go through all reactions to the event while nobody else can write.
+A reaction is refused if its sender has already sent the same; without this index, that check reads
+all reactions to the event while other writers wait.
 """
 
 import sqlalchemy as sa

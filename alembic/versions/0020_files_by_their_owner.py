@@ -1,4 +1,4 @@
-"""Files by the account for whose quota they count, so that adding them up reads an index alone."""
+"""Files by the account for whose quota they count, so that a sum reads only an index."""
 
 from alembic import op
 

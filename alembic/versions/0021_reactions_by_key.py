@@ -1,7 +1,7 @@
-"""Reactions by a digest of their key, as anybody may send thousands of their own to the same event.
+"""Reactions by a digest of their key, because a user may send thousands of them to one event.
 
-A reaction was compared with the content of all others that its sender has made to the event, while
-nobody else could write.
+A reaction was compared with the content of all others by its sender to the event while other
+writers waited.
 """
 
 import hashlib
