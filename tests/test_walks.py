@@ -27,8 +27,8 @@ from flask import Flask
 import homebody
 from tests.conftest import Login, MakeApp
 
-SEND_FILES, SEND_FUNCTIONS = 38, 178
-SYNC_FILES, SYNC_FUNCTIONS = 42, 150
+SEND_FILES, SEND_FUNCTIONS = 35, 175
+SYNC_FILES, SYNC_FUNCTIONS = 40, 148
 
 PACKAGE = str(Path(homebody.__file__).parent)
 PARTS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>"}

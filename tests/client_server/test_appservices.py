@@ -117,7 +117,7 @@ def test_a_pattern_names_all_files_of_a_folder_and_unknown_keys_are_let_through(
     settings = config.load(None, {}, {"appservices": f'["{tmp_path}/*.yaml"]'})
     services = files.load(settings)
 
-    assert [(it.id, it.url) for it in services] == [("irc", None), ("b", "http://x")]
+    assert [(it.id, it.url) for it in services.all] == [("irc", None), ("b", "http://x")]
 
 
 def test_regular_expressions_may_have_the_classes_of_posix(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def list_appservices(ctx: click.Context, *, is_json: bool) -> None:
     config = cli.load_config(ctx)
     with open_database(config) as database, database.read() as tx:
         queues = {queue.destination: queue for queue in outbox.queues(tx, transactions.KIND)}
-    found = [_described(service, queues.get(service.id)) for service in files.load(config)]
+    found = [_described(service, queues.get(service.id)) for service in files.load(config).all]
     print_list(found, _line, is_json=is_json)
 
 

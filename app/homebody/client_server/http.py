@@ -174,7 +174,7 @@ def _who_has(token: str, *, may_be_locked: bool = False) -> Requester:
 def _service() -> Service | None:
     """Return the application service whose token the request shows, if it is one."""
     services = context.server().appservices
-    token = access_token() if services else None
+    token = access_token() if services.all else None
     return services.by_token(token) if token is not None else None
 
 

@@ -51,7 +51,7 @@ def get_login_flows() -> Json:
     # type means the end of a single sign-on, and this server has none.
     if "/client/r0/" not in (request.environ.get("RAW_URI") or request.environ["REQUEST_URI"]):
         flows.append({"type": TOKEN, "get_login_token": True})
-    if context.server().appservices:
+    if context.server().appservices.all:
         flows.append({"type": appservice_users.TYPE})
     return {"flows": flows}
 

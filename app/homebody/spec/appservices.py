@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -136,23 +136,17 @@ class Services:
 
     def __init__(self, services: Iterable[Service] = (), server_name: str = "") -> None:
         """Index the services. Raises ValueError when two share an id or a token."""
-        self._all = tuple(services)
+        self.all: Final = tuple(services)
         self._domain = f":{server_name}"
-        self._by_token = {hash_of(service.as_token): service for service in self._all}
-        self._by_id = {service.id: service for service in self._all}
-        if len(self._by_id) < len(self._all):
+        self._by_token = {hash_of(service.as_token): service for service in self.all}
+        self._by_id = {service.id: service for service in self.all}
+        if len(self._by_id) < len(self.all):
             raise ValueError("two application services have the same id")
-        if len(self._by_token) < len(self._all):
+        if len(self._by_token) < len(self.all):
             raise ValueError("two application services have the same as_token")
         self._of_user: dict[str, tuple[Service, ...]] = {}
         self._owners: dict[str, Service | None] = {}
-        self.wants_ephemeral = any(service.wants_ephemeral for service in self._all)
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def __iter__(self) -> Iterator[Service]:
-        return iter(self._all)
+        self.wants_ephemeral = any(service.wants_ephemeral for service in self.all)
 
     def by_id(self, service_id: str) -> Service | None:
         """Return the service with this id."""
@@ -164,11 +158,11 @@ class Services:
 
     def of_user(self, user_id: str) -> tuple[Service, ...]:
         """Return the services interested in a local user or whose own user it is."""
-        if not self._all:
+        if not self.all:
             return ()
         known = self._of_user.get(user_id)
         if known is None:
-            known = tuple(it for it in self._all if self.has_user(it, user_id))
+            known = tuple(it for it in self.all if self.has_user(it, user_id))
             _make_room(self._of_user)
             self._of_user[user_id] = known
         return known
@@ -181,7 +175,7 @@ class Services:
 
     def owner_of_user(self, user_id: str) -> Service | None:
         """Return the service that claims this user exclusively."""
-        if not self._all:
+        if not self.all:
             return None
         if user_id not in self._owners:
             owners = (
@@ -195,7 +189,7 @@ class Services:
 
     def owner_of_alias(self, alias: str) -> Service | None:
         """Return the service that claims this alias exclusively."""
-        return next((it for it in self._all if _claims_exclusively(it.aliases, alias)), None)
+        return next((it for it in self.all if _claims_exclusively(it.aliases, alias)), None)
 
 
 def hash_of(token: str) -> bytes:

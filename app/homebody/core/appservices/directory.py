@@ -48,7 +48,7 @@ def set_visibility(
 def rooms(tx: Reader, instance: str) -> frozenset[str]:
     """The rooms of a network, by its instance id; none for one that nobody knows."""
     found: set[str] = set()
-    for service in tx.server.appservices:  # either part of the id may have a | in it
+    for service in tx.server.appservices.all:  # either part of the id may have a | in it
         if instance.startswith(prefix := instance_id(service, "")):
             key = {"service_id": service.id, "network_id": instance.removeprefix(prefix)}
             found.update(tx.sql.execute(_OF_NETWORK, key).scalars())

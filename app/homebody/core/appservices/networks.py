@@ -76,7 +76,7 @@ _KINDS: dict[Kind, type[list[Location]] | type[list[User]]] = {
 
 def protocols(server: Server) -> Json:
     """{protocol: what the services tell of it}, of all protocols."""
-    names = dict.fromkeys(name for service in server.appservices for name in service.protocols)
+    names = dict.fromkeys(name for service in server.appservices.all for name in service.protocols)
     found = {name: _metadata(server, name) for name in names}
     return {name: metadata for name, metadata in found.items() if metadata is not None}
 
@@ -102,12 +102,12 @@ def reverse(server: Server, kind: Kind, query: Mapping[str, str]) -> list[Json]:
 
     None where no bridge serves any protocol. Raises M_NOT_FOUND when those that do know none.
     """
-    serving = [service for service in server.appservices if service.protocols]
+    serving = [service for service in server.appservices.all if service.protocols]
     return _all(server, kind, serving, kind, query)
 
 
 def _with(server: Server, name: str) -> list[Service]:
-    return [service for service in server.appservices if name in service.protocols]
+    return [service for service in server.appservices.all if name in service.protocols]
 
 
 def _metadata(server: Server, name: str) -> Json | None:

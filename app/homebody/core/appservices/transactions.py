@@ -38,16 +38,10 @@ _ALIASES = select(RoomAlias.alias).where(RoomAlias.room_id == bindparam("room_id
 
 
 def note(tx: Tx, event: Event, position: int) -> None:
-    """Tell the services whom an event concerns that has just been stored.
-
-    Called in every send: costs nothing where there are no services.
-    """
-    services = tx.server.appservices
-    if not services:
-        return
+    """Queue an event that has just been stored for the services that it concerns."""
     target = (event.state_key or "",) if event.type == state.MEMBER else ()
     payload: Json = {"position": position}
-    concerned = _concerned(tx, list(services), event.room_id, target)
+    concerned = _concerned(tx, list(tx.server.appservices.all), event.room_id, target)
     outbox.add_all(tx, KIND, [(service.id, payload) for service in concerned])
 
 
@@ -161,7 +155,7 @@ def _add(tx: Tx, services: Iterable[Service], event: Json, *, is_moment: bool = 
 def _wanting(tx: Reader) -> list[Service]:
     """The services that want to know what is no event."""
     services = tx.server.appservices
-    return [it for it in services if it.wants_ephemeral] if services.wants_ephemeral else []
+    return [it for it in services.all if it.wants_ephemeral] if services.wants_ephemeral else []
 
 
 def _concerned(

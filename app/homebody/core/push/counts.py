@@ -38,6 +38,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from homebody.core.events import member_names, rows, state
 from homebody.core.push import pushers
+from homebody.core.user_data import account_data
 from homebody.core.user_data import push_rules as rules
 from homebody.core.user_data.account_data import PushSettings
 from homebody.models.events import StoredEvent
@@ -358,13 +359,15 @@ def _local_recipients(tx: Reader, event: Event) -> list[str]:
         if _is_local(tx, invited):
             members.append(invited)
     services = tx.server.appservices
-    if services:  # nobody reads what bridges would be notified of
+    if services.all:  # nobody reads what bridges would be notified of
         members = [it for it in members if services.owner_of_user(it) is None]
     return members
 
 
 def _evaluate(tx: Reader, event: Event, members: list[str]) -> dict[str, Outcome]:
-    settings = rules.settings_of(tx, members)
+    settings, unknown = tx.cached_many(account_data.COMPILED, members)
+    if unknown:
+        settings |= rules.settings_of(tx, unknown)
     levels = room_state.power_levels(state.current_many(tx, event.room_id, _POWER))
     view = EventView(event, len(state.joined_users(tx, event.room_id)), levels)
     names = _names(tx, view, settings)

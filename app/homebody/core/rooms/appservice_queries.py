@@ -43,7 +43,7 @@ def ensure_alias(db: Database, alias: str, may_ask: Callable[[], None] = _always
     """
     services = [
         it
-        for it in db.server.appservices
+        for it in db.server.appservices.all
         if it.url is not None and any(namespace.has(alias) for namespace in it.aliases)
     ]
     if not services or not _is_ours(db, alias):

@@ -121,7 +121,7 @@ def public_rooms(tx: Reader, query: Query) -> Json:
 
 def _listed(tx: Reader, query: Query) -> list[str]:
     """The rooms of the directory that is asked for: of this server, of a network, or of all."""
-    if query.network is None and not (query.has_all_networks and tx.server.appservices):
+    if query.network is None and not (query.has_all_networks and tx.server.appservices.all):
         return list(tx.sql.execute(_PUBLISHED).scalars())
     network = query.network
     bridged = networks.all_rooms(tx) if network is None else networks.rooms(tx, network)

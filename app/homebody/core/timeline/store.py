@@ -71,7 +71,8 @@ def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int
     if event.type == REDACTION and event.redacts is not None:
         redactions.apply(tx, event, position)
     counts.count(tx, event, position, relation.thread_id, joined_before)
-    transactions.note(tx, event, position)
+    if tx.server.appservices.all:
+        transactions.note(tx, event, position)
     search_index.follow(tx, position)
     # by the room's id wait those who look into the room without being in it
     tx.wake_all(state.joined_users(tx, event.room_id), (event.room_id,))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from homebody.core.user_data import push_rules
+from homebody.core.user_data import account_data, push_rules
 from homebody.storage.database import Reader
 
 
@@ -30,7 +30,10 @@ E = TypeVar("E", bound=SentEvent)
 
 def of(tx: Reader, user_id: str) -> frozenset[str]:
     """The users whom this one ignores; who names themselves is heard all the same."""
-    ignored = push_rules.settings_of(tx, [user_id])[user_id].ignored
+    settings = tx.cached(account_data.COMPILED, user_id)
+    if settings is None:
+        settings = push_rules.settings_of(tx, [user_id])[user_id]
+    ignored = settings.ignored
     return ignored - {user_id} if user_id in ignored else ignored
 
 
