@@ -358,7 +358,7 @@ def test_without_bridges_there_is_nothing_to_list_or_to_skip(run: Run) -> None:
         (("user", "add", "alice"), "homebody: there is no terminal to ask at"),
         (("user", "add", "alice", "--password-stdin"), "homebody: The password is empty"),
         (("user", "passwd", "nobody"), "homebody: There is no user nobody"),
-        (("token", "add", "--token", "two words"), "homebody: A registration token has"),
+        (("token", "add", "--token", "two words"), "homebody: A registration token must have"),
         (("token", "revoke", "unknown"), "homebody: There is no such registration token"),
     ],
 )

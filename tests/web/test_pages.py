@@ -173,7 +173,7 @@ def test_the_page_of_an_unknown_session_or_stage_says_so(client: FlaskClient) ->
     posted = client.post("/_matrix/client/v3/auth/m.login.sso/fallback/web", data={"session": "x"})
 
     assert (forged.status_code, unknown.status_code, posted.status_code) == (401, 404, 404)
-    assert "This session is not known or has expired." in visible(forged)
+    assert "This session is unknown or has expired." in visible(forged)
     assert "<script>alert" not in forged.get_data(as_text=True)
     for answer in (forged, unknown, posted):
         assert answer.content_type == "text/html; charset=utf-8"

@@ -53,7 +53,7 @@ def set_profile_field(user_id: str, key_name: str) -> Json:
     context.rate_limits().check("rc_message", user_id)  # it sends events into rooms
     with context.db().write() as tx:
         profiles.put(tx, user_id, key_name, body[key_name])
-    profiles.tell_rooms(context.db(), user_id, key_name)
+    profiles.update_rooms(context.db(), user_id, key_name)
     return {}
 
 
@@ -68,5 +68,5 @@ def delete_profile_field(user_id: str, key_name: str) -> Json:
     context.rate_limits().check("rc_message", user_id)
     with context.db().write() as tx:
         profiles.remove(tx, user_id, key_name)
-    profiles.tell_rooms(context.db(), user_id, key_name)
+    profiles.update_rooms(context.db(), user_id, key_name)
     return {}

@@ -1,9 +1,9 @@
-"""What users say of themselves: a name, an avatar, a time zone, and fields of their own.
+"""Profiles: display name, avatar, time zone, and custom fields.
 
-Name and avatar are repeated in the user's member event of every room, so that clients have them at
-hand. A change of these two is carried into all joined rooms before the request is answered, some
-rooms in each write, as others would have to wait for all of them. What a crash interrupts is done
-when the client repeats its request. This module alone writes the table profile_fields.
+Display name and avatar are repeated in the user's member event of every room. A change of either
+is sent to all joined rooms before the request is answered, some rooms per transaction, so that
+other writers get their turn. After a crash the client's repeated request does the rest. This module
+alone writes the table profile_fields.
 
 Spec: client-server-api#profiles, client-server-api#events-on-change-of-profile-information
 """
@@ -33,12 +33,12 @@ LOG = logging.getLogger(__name__)
 IN_ROOMS: Final = ("displayname", "avatar_url")
 """The fields that member events repeat."""
 MAX_BYTES: Final = 65_536
-"""Of all names and values of a profile together, as JSON."""
+"""All names and values of a profile together, as JSON."""
 MAX_DISPLAYNAME: Final = 256
-"""Characters. It goes into member events, which have a limit as well, and onto small screens."""
+"""Characters; member events, which repeat it, have a limit of their own."""
 MAX_AVATAR_URL: Final = 1000
 ROOMS_AT_ONCE: Final = 10
-"""Told of a change in one write; each takes 1 to 3 ms."""
+"""Updated in one transaction; each takes 1 to 3 ms."""
 AUTHORISER: Final = "join_authorised_via_users_server"
 
 _NAME = re.compile(r"[a-z][a-z0-9._-]*")
@@ -57,7 +57,7 @@ _DELETE_ALL = delete(ProfileField).where(ProfileField.user_id == bindparam("of_u
 def begin(tx: Tx, user_id: str) -> None:
     """Give a new account its localpart as a display name, until the user chooses another.
 
-    Clients show the whole user id of a user without a name, and other servers give one as well.
+    Clients show the whole user id of a user without a name, and other servers do the same.
     The user directory finds the user by the localpart anyway.
     """
     value = orjson.dumps(identifiers.localpart(user_id)).decode()
@@ -65,21 +65,21 @@ def begin(tx: Tx, user_id: str) -> None:
 
 
 def of(tx: Reader, user_id: str) -> Json:
-    """What a member event repeats: displayname and avatar_url, where the user has set them."""
+    """Return the fields that member events repeat, where the user has set them."""
     found = tx.sql.execute(_FOR_ROOMS, {"user_id": user_id})
     return {row.name: orjson.loads(row.value) for row in found}
 
 
 def get(tx: Reader, user_id: str) -> Json:
-    """The whole profile. Raises M_NOT_FOUND for a user whom this server does not have."""
-    _must_be_here(tx, user_id)
+    """Return the whole profile. Raises M_NOT_FOUND for an unknown or deactivated user."""
+    _check_exists(tx, user_id)
     found = tx.sql.execute(_ALL, {"user_id": user_id})
     return {row.name: orjson.loads(row.value) for row in found}
 
 
 def get_field(tx: Reader, user_id: str, name: str) -> Json:
-    """An object with this one field. Raises M_NOT_FOUND where the user has not set it."""
-    _must_be_here(tx, user_id)
+    """Return an object with this one field. Raises M_NOT_FOUND where the user has not set it."""
+    _check_exists(tx, user_id)
     row = tx.sql.execute(_FIELD, {"user_id": user_id, "name": name}).first()
     if row is None:
         raise errors.not_found("The profile has no such field")
@@ -87,14 +87,14 @@ def get_field(tx: Reader, user_id: str, name: str) -> Json:
 
 
 def put(tx: Tx, user_id: str, name: str, value: Any) -> None:
-    """Set a field; `tell_rooms` carries it into the user's rooms.
+    """Set a field; `update_rooms` sends it to the user's rooms.
 
     Raises M_INVALID_PARAM and M_KEY_TOO_LARGE for the name, M_BAD_JSON and M_INVALID_PARAM for the
     value, M_PROFILE_TOO_LARGE.
     """
     check_name(name)
     # Deviates: "" would be a name like any other. Clients older than DELETE (v1.16) have no other
-    # way to take back a name or an avatar.
+    # way to remove a name or an avatar.
     if name in IN_ROOMS and value == "":
         remove(tx, user_id, name)
         return
@@ -111,7 +111,7 @@ def put(tx: Tx, user_id: str, name: str, value: Any) -> None:
 
 
 def remove(tx: Tx, user_id: str, name: str) -> None:
-    """Take a field away; `tell_rooms` does so in the user's rooms. It need not be there.
+    """Remove a field, if it is set; `update_rooms` does so in the user's rooms.
 
     Raises M_INVALID_PARAM and M_KEY_TOO_LARGE for a name that no field can have.
     """
@@ -121,71 +121,71 @@ def remove(tx: Tx, user_id: str, name: str) -> None:
         directory_index.put(tx, user_id, None)
 
 
-def tell_rooms(db: Database, user_id: str, name: str) -> None:
-    """Carry a field that has changed into the user's rooms, where rooms show it.
+def update_rooms(db: Database, user_id: str, name: str) -> None:
+    """Send a changed field to the user's rooms, if it is one that member events repeat.
 
-    400 rooms take more than a second: each write has a few of them, and others write in between.
-    Where two changes meet, each room gets the newer one. A room that shows the value already is
-    left alone.
+    400 rooms take more than a second, so each transaction has a few of them. With concurrent
+    changes each room gets the newer one. A room that has the value already is skipped.
     """
     if name not in IN_ROOMS:
         return
     with db.read() as reading:
-        room_ids = _others_shown(reading, user_id, name, _value(reading, user_id, name))
+        room_ids = _outdated_rooms(reading, user_id, name, _value(reading, user_id, name))
     for at in range(0, len(room_ids), ROOMS_AT_ONCE):
         with db.write() as tx:
             for room_id in room_ids[at : at + ROOMS_AT_ONCE]:
-                _tell(tx, user_id, name, room_id)
+                _update_room(tx, user_id, name, room_id)
 
 
 def erase(tx: Tx, user_id: str) -> None:
-    """Take everything away, for an account that closes; its rooms are left before."""
+    """Delete the profile of an account that is deactivated and has left its rooms."""
     tx.sql.execute(_DELETE_ALL, {"of_user": user_id})
 
 
 def check_name(name: str) -> None:
-    """Raises M_INVALID_PARAM, or M_KEY_TOO_LARGE over 255 bytes.
+    """Raise M_INVALID_PARAM for an invalid name, M_KEY_TOO_LARGE above 255 bytes.
 
-    Names in the specification's own space (`m.`) are taken: it may have given them a meaning since.
+    Unknown names in the specification's own namespace (`m.`) are accepted, as it may have defined
+    them since.
     Spec: appendices#common-namespaced-identifier-grammar
     """
     if not identifiers.has_at_most_255_bytes(name):
         raise errors.key_too_large("The name of the field is longer than 255 bytes")
     if not _NAME.fullmatch(name):
         raise errors.invalid_param(
-            "The name of a field begins with a to z and consists of a to z, 0 to 9 and . _ -"
+            "The name of a field must begin with a to z and consist of a to z, 0 to 9 and . _ -"
         )
 
 
-def _must_be_here(tx: Reader, user_id: str) -> None:
+def _check_exists(tx: Reader, user_id: str) -> None:
     account = accounts.find(tx, user_id)
     if account is None or account.deactivated_ts is not None:
-        raise errors.not_found("This server knows no such user")
+        raise errors.not_found("This server has no such user")
 
 
 def _check_value(name: str, value: Any) -> None:
-    """Raises M_BAD_JSON for a wrong type, M_INVALID_PARAM for a wrong text."""
+    """Raise M_BAD_JSON for a wrong type, M_INVALID_PARAM for a string that is too long."""
     if name not in {*IN_ROOMS, "m.tz"}:
         return
     if not isinstance(value, str):
         raise errors.bad_json(f"{name} must be a string")
-    # Deviates: avatar_url is taken for what it is, though it "must be an mxc:// URI". Other servers
-    # never looked, tests of clients rely on it, and clients show no avatar of another kind.
+    # Deviates: avatar_url is not checked, though it "must be an mxc:// URI". Other servers do not
+    # check it either, tests of clients rely on that, and clients show no other kind of avatar.
     longest = MAX_AVATAR_URL if name == "avatar_url" else MAX_DISPLAYNAME
     if len(value) > longest:
         raise errors.invalid_param(f"{name} is longer than {longest} characters")
 
 
 def _check_size(profile: dict[str, bytes]) -> None:
-    """Raises M_PROFILE_TOO_LARGE. Values are JSON already."""
-    # {"name":value,…}: quotes and colon, then the comma or the brackets
+    """Raise M_PROFILE_TOO_LARGE. The values are encoded JSON."""
+    # {"name":value,…}: quotes and colon, then the comma or a brace
     size = 1 + sum(len(name) + len(value) + 4 for name, value in profile.items())
     if size > MAX_BYTES:
         raise errors.profile_too_large(f"The profile would be larger than {MAX_BYTES} bytes")
 
 
-def _others_shown(tx: Reader, user_id: str, name: str, value: str | None) -> list[str]:
-    """Return the joined rooms in which the user's member event shows another value, or none."""
+def _outdated_rooms(tx: Reader, user_id: str, name: str, value: str | None) -> list[str]:
+    """Return the joined rooms in which the user's member event has another value, or none."""
     found = []
     for room_id in sorted(state.joined_rooms(tx, user_id)):
         member = state.current(tx, room_id, state.MEMBER, user_id)
@@ -200,12 +200,12 @@ def _value(tx: Reader, user_id: str, name: str) -> str | None:
     return None if row is None else str(orjson.loads(row.value))
 
 
-def _tell(tx: Tx, user_id: str, name: str, room_id: str) -> None:
-    """Carry the field, as it is by now, into the member event of a room."""
+def _update_room(tx: Tx, user_id: str, name: str, room_id: str) -> None:
+    """Send a member event with the current value of the field to a room."""
     member = state.current(tx, room_id, state.MEMBER, user_id)
     if member is None or member.content.get("membership") != "join":
         return  # the user has left meanwhile
-    # The authoriser vouched for a join that is over, and another server would have to sign it
+    # The authoriser is of an earlier join, and another server would have to sign it again
     content = {key: kept for key, kept in member.content.items() if key != AUTHORISER}
     content.pop(name, None)
     value = _value(tx, user_id, name)
@@ -213,5 +213,5 @@ def _tell(tx: Tx, user_id: str, name: str, room_id: str) -> None:
         content[name] = value
     try:
         sending.send(tx, sending.Draft(room_id, user_id, state.MEMBER, content, user_id))
-    except MatrixError as refusal:  # one broken room must not keep the others from the news
-        LOG.warning("%s could not tell %s about a new %s: %s", user_id, room_id, name, refusal)
+    except MatrixError as refusal:  # one broken room must not prevent the update of the others
+        LOG.warning("could not update %s of %s in %s: %s", name, user_id, room_id, refusal)

@@ -1,8 +1,8 @@
-"""The user directory: finding people by parts of their user name or display name.
+"""The user directory: searching for users by parts of their user name or display name.
 
-The index (accounts/directory_index.py) says which accounts match. Which of them the searcher may
-see is asked in batches, best first, until there are enough: those who share a room with the
-searcher, and those in a room that anybody may join or read.
+The index (accounts/directory_index.py) yields the matching accounts. Which of them the requester
+may see is read in batches, best match first, until there are enough: users who share a room with
+the requester, and members of rooms that anybody may join or read.
 
 Spec: client-server-api#user-directory
 """
@@ -32,14 +32,13 @@ from homebody.storage.database import Reader
 VISIBILITY: Final = ("m.room.history_visibility", "")
 MAX_LIMIT: Final = 50
 MAX_FOUND: Final = 20_000
-"""Of the best matches it is asked whether the searcher may see them. With more, `limited` says that
-there may be others."""
+"""Best matches whose visibility is checked. With more, `limited` says that there may be others."""
 MAX_WORDS: Final = 16
-"""Of a search: the longest ones. That finds more than was asked for, never less."""
+"""Words of a search that are used, the longest ones. The others would only narrow the result."""
 _BATCH: Final = 200
 
 _LAST: Final = "\U0010ffff"
-"""No word has it, so `word < prefix + _LAST` ends the range of the prefix."""
+"""Not part of any word, so `word < prefix + _LAST` ends the range of the prefix."""
 
 _ROOMS = (
     select(StateInterval.state_key, Room.room_id)
@@ -57,28 +56,28 @@ _PROFILES = select(ProfileField.user_id, ProfileField.name, ProfileField.value).
 
 
 def search(tx: Reader, searcher: str, term: str, limit: int) -> Json:
-    """The answer to a search: `results`, the best first, and whether there were more (`limited`).
+    """Return the response to a search: `results`, best match first, and `limited`.
 
-    Every word of the term has to be a part of a word of the user's. Nobody finds themselves.
+    Every word of the term must be a part of a word of the user's names. The searcher is not found.
     """
-    asked = [
+    searched = [
         word[: directory_index.MAX_LETTERS]
         for word in directory_index.words(_without_server(tx, term))[:MAX_WORDS]
     ]
-    if not asked:
+    if not searched:
         return {"results": [], "limited": False}
-    matching = _matching(tx, searcher, asked)
+    matching = _matching(tx, searcher, searched)
     visible = list(itertools.islice(_visible(tx, searcher, matching), limit + 1))
     is_limited = len(visible) > limit or len(matching) == MAX_FOUND
     return {"results": _described(tx, visible[:limit]), "limited": is_limited}
 
 
 def _without_server(tx: Reader, term: str) -> str:
-    """Return what is searched for by a term that is a user id, or a part of one: its localpart.
+    """Reduce a term that is a user id, or the beginning of one, to its localpart.
 
-    Clients leave out the `@`, phones write the first letter as a capital, and the server may not be
-    typed to its end. "" for a user of another server, as none is known; without the `@` such a term
-    may still be a part of a name.
+    Clients omit the `@`, phones capitalize the first letter, and the server may be incomplete. ""
+    for a user of another server, as none is known; without the `@` such a term may still be a part
+    of a name.
     """
     stripped = term.strip()
     localpart, colon, server = stripped.removeprefix("@").partition(":")
@@ -90,8 +89,8 @@ def _without_server(tx: Reader, term: str) -> str:
     return "" if is_user_id else term
 
 
-def _matching(tx: Reader, searcher: str, asked: Sequence[str]) -> list[str]:
-    """The users whom every word fits: whole words first, then beginnings, then what is inside."""
+def _matching(tx: Reader, searcher: str, searched: Sequence[str]) -> list[str]:
+    """Return users who match every word: whole words first, then prefixes, then other parts."""
     values: dict[str, Any] = {"searcher": searcher}
     rank = case(
         (and_(DirectoryWord.is_whole, DirectoryWord.word == bindparam("from_0")), 0),
@@ -113,10 +112,10 @@ def _matching(tx: Reader, searcher: str, asked: Sequence[str]) -> list[str]:
         .order_by(func.min(rank), func.max(ProfileField.value).is_(None), DirectoryWord.user_id)
         .limit(MAX_FOUND)
     )
-    for number, word in enumerate(asked):
+    for number, word in enumerate(searched):
         one = DirectoryWord if number == 0 else aliased(DirectoryWord)
         fits = [one.word >= bindparam(f"from_{number}"), one.word < bindparam(f"to_{number}")]
-        if len(word) == 1:  # a letter is somewhere in nearly every name
+        if len(word) == 1:  # nearly every name contains a given letter
             fits.append(one.is_whole.is_(True))
         if number == 0:
             query = query.where(*fits)
@@ -129,7 +128,7 @@ def _matching(tx: Reader, searcher: str, asked: Sequence[str]) -> list[str]:
 
 
 def _visible(tx: Reader, searcher: str, user_ids: Sequence[str]) -> Iterator[str]:
-    """Those whom the searcher may see, in their order."""
+    """Yield the users whom the searcher may see, in the given order."""
     mine = state.joined_rooms(tx, searcher)
     is_open: dict[str, bool] = {}
     for at in range(0, len(user_ids), _BATCH):
@@ -145,7 +144,7 @@ def _visible(tx: Reader, searcher: str, user_ids: Sequence[str]) -> Iterator[str
 
 
 def _any_open(tx: Reader, room_ids: Collection[str], known: dict[str, bool]) -> bool:
-    """Whether anybody may join or read one of the rooms; `known` remembers the answers."""
+    """Return whether anybody may join or read one of the rooms; `known` caches the results."""
     for room_id in room_ids:
         if room_id not in known:
             known[room_id] = _is_open(tx, room_id)
@@ -164,7 +163,7 @@ def _is_open(tx: Reader, room_id: str) -> bool:
 
 
 def _described(tx: Reader, user_ids: Sequence[str]) -> list[Json]:
-    """The users in the words of the answer."""
+    """Return the users as the response lists them."""
     found: dict[str, Json] = {user_id: {"user_id": user_id} for user_id in user_ids}
     for user_id, name, value in tx.sql.execute(_PROFILES, {"user_ids": user_ids}):
         found[user_id]["display_name" if name == "displayname" else name] = orjson.loads(value)

@@ -1,1 +1,1 @@
-"""How accounts and sessions begin and end: registration, login, devices, deactivation."""
+"""Registration, login, devices, user-interactive authentication, deactivation."""

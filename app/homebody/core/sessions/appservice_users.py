@@ -1,4 +1,4 @@
-"""As whom an application service acts, and the users whom it makes.
+"""The users of application services: identity assertion, registration, login, devices.
 
 This module alone writes the table appservice_users.
 Spec: application-service-api#identity-assertion,
@@ -25,7 +25,7 @@ TYPE = "m.login.application_service"
 _DEVICE = select(Device.device_id).where(
     Device.user_id == bindparam("user_id"), Device.device_id == bindparam("device_id")
 )
-_KEEP = insert(AppserviceUser)
+_INSERT = insert(AppserviceUser)
 
 
 def act_as(
@@ -36,10 +36,10 @@ def act_as(
     *,
     may_be_locked: bool = False,
 ) -> Requester:
-    """Who asks, when a service does: the user that it names, or its own, which is made if need be.
+    """Return the requester as whom a service acts: the user that it names, or its own.
 
-    Without a device id the request comes from no device; it is then "".
-    Raises M_FORBIDDEN for a user of others or one whom the service has not registered,
+    The service's own account is created if necessary. Without a device id it is "".
+    Raises M_FORBIDDEN for a user outside of its namespaces or one that is not registered,
     M_USER_DEACTIVATED, M_USER_LOCKED, M_UNKNOWN_DEVICE.
     """
     user_id = user_id or service.sender
@@ -65,7 +65,7 @@ def act_as(
 
 
 def refresh_requester(tx: Reader, who: Requester, *, may_be_locked: bool = False) -> Requester:
-    """Return as whom a service acts by now, inside the write that acts on it.
+    """Return a service's requester as it is now, inside the write transaction of its request.
 
     Raises M_USER_DEACTIVATED, M_USER_LOCKED.
     """
@@ -86,20 +86,20 @@ def refresh_requester(tx: Reader, who: Requester, *, may_be_locked: bool = False
 
 
 def register(tx: Tx, service: Service, username: str) -> str:
-    """The user id of a new account in the namespace of a service; nobody can log in to it.
+    """Create an account without a password in a service's namespace, and return its user id.
 
-    Raises M_EXCLUSIVE outside of the namespace, and what registration.free_user_id raises.
+    Raises M_EXCLUSIVE outside of the namespace, and as registration.free_user_id() does.
     """
     user_id = f"@{username}:{tx.server.name}"
     if not tx.server.appservices.has_user(service, user_id):
         raise errors.exclusive(f"{user_id} is not in the namespace of this application service")
     registration.register(tx, username, None, service=service)
-    tx.sql.execute(_KEEP, {"user_id": user_id, "service_id": service.id})
+    tx.sql.execute(_INSERT, {"user_id": user_id, "service_id": service.id})
     return user_id
 
 
 def log_in(tx: Tx, service: Service, name: str, request: login.SessionRequest) -> Json:
-    """A new session of a user of the service, as login.start_session gives it.
+    """Start a session of a user of the service, and return what login.start_session() does.
 
     Raises M_EXCLUSIVE for a user outside of its namespace, M_FORBIDDEN for an unknown one,
     M_USER_DEACTIVATED, M_USER_LOCKED.
@@ -115,7 +115,7 @@ def log_in(tx: Tx, service: Service, name: str, request: login.SessionRequest) -
 
 
 def put_device(tx: Tx, user_id: str, device_id: str, display_name: str | None) -> bool:
-    """Make a device of a user, or give it another name; whether it was made.
+    """Create or rename a device of a user, and return whether it was created.
 
     Raises M_INVALID_PARAM for an id or a name that is too long.
     """
@@ -127,9 +127,9 @@ def put_device(tx: Tx, user_id: str, device_id: str, display_name: str | None) -
 
 
 def check_alias(server: Server, alias: str, service: Service | None) -> None:
-    """Raises M_EXCLUSIVE when an alias is not to be set or removed by who asks.
+    """Raise M_EXCLUSIVE unless the requester (`service` or a user) may set or remove an alias.
 
-    Not by others where a service has it for itself, nor by a service outside of its namespace.
+    An exclusive alias belongs to its service, and a service has only aliases of its namespace.
     """
     owner = server.appservices.owner_of_alias(alias)
     if owner is not None and owner is not service:
@@ -139,10 +139,10 @@ def check_alias(server: Server, alias: str, service: Service | None) -> None:
 
 
 def _make_sender(db: Database, service: Service) -> None:
-    """The service's own account; bridges expect it to be there, or register it themselves."""
+    """Create the service's own account; bridges expect it to exist, or register it themselves."""
     with db.write() as tx:
         if accounts.find(tx, service.sender) is None:
-            tx.sql.execute(_KEEP, {"user_id": service.sender, "service_id": service.id})
+            tx.sql.execute(_INSERT, {"user_id": service.sender, "service_id": service.id})
             registration.create(tx, service.sender, None, is_bridged=True)
 
 

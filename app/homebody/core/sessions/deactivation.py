@@ -1,4 +1,4 @@
-"""Closing an account for ever.
+"""Deactivation of accounts.
 
 Spec: client-server-api#account-deactivation
 """
@@ -25,7 +25,7 @@ from homebody.storage.database import Database, Reader, Tx
 LOG = logging.getLogger(__name__)
 
 ROOMS_AT_ONCE = 20
-"""Left in one write, so that other writers get their turn between."""
+"""Left in one transaction, so that other writers get their turn in between."""
 
 _ROOMS = (
     select(Room.room_id)
@@ -39,12 +39,11 @@ _ROOMS = (
 
 
 def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
-    """Leave all rooms, end all sessions, and let nobody ever log in to the account again.
+    """Leave all rooms, end all sessions, delete the user's keys, and close the account for good.
 
-    Takes several writes and marks the account last: what a crash interrupts can be repeated.
-    What the server kept for encryption goes: nobody will ever decrypt anything with it.
-    With `erase`, profile and account data go as well, and events/erasure.py shows to newcomers
-    nothing of what the user said.
+    Uses several transactions and marks the account last, so an interrupted request can be repeated.
+    With `erase`, profile and account data are deleted as well, and events/erasure.py hides the
+    user's messages from users who join later.
     """
     with db.read() as tx:
         rooms = _rooms(tx, user_id)
@@ -54,7 +53,7 @@ def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
     backed_up_keys.erase(db, user_id)
     with db.write() as tx:
         devices.remove_all(tx, user_id)
-        _leave(tx, user_id, _rooms(tx, user_id))  # where a device has joined meanwhile
+        _leave(tx, user_id, _rooms(tx, user_id))  # rooms that a device has joined meanwhile
         cross_signing.erase(tx, user_id)
         dehydrated_devices.erase(tx, user_id)
         one_time_keys.erase(tx, user_id)
@@ -66,7 +65,7 @@ def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
 
 
 def _rooms(tx: Reader, user_id: str) -> list[str]:
-    """Where the user is, is invited or asks to be let in."""
+    """Return the rooms that the user has joined, is invited to or has knocked on."""
     return list(tx.sql.execute(_ROOMS, {"user_id": user_id}).scalars())
 
 

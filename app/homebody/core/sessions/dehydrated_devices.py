@@ -1,10 +1,10 @@
-"""Dehydrated devices: devices whose private half lies here, encrypted, until a login picks it up.
+"""Dehydrated devices: devices whose private keys are stored here, encrypted, until a login.
 
-Others encrypt for such a device as for any; what they send waits in its inbox. So a user without
-any session still gets the keys to what is said meanwhile. Nobody is logged in on it, no token
-belongs to it. A user has one at most.
+Other users encrypt for such a device as for any other, and their messages wait in its inbox. So a
+user without any session still gets the keys of messages sent meanwhile. It has no access token, and
+a user has at most one.
 
-The specification does not have them yet; clients use the proposal MSC3814.
+They are not part of the specification yet; clients use the proposal MSC3814.
 
 This module alone writes the table dehydrated_devices.
 """
@@ -34,7 +34,7 @@ _UPSERT = _UPSERT.on_conflict_do_update(
     index_elements=["user_id"],
     set_={name: _UPSERT.excluded[name] for name in ("device_id", "device_data")},
 )
-# the device may have been ended like any other, in the list of a user's sessions
+# the user may have removed the device from the list of sessions
 _FIND = (
     select(DehydratedDevice.device_id, DehydratedDevice.device_data)
     .join(
@@ -59,9 +59,9 @@ class Upload:
 
 
 def put(tx: Tx, user_id: str, upload: Upload) -> None:
-    """Make this the user's dehydrated device, in place of the one before.
+    """Store the user's dehydrated device, replacing the previous one.
 
-    Raises M_INVALID_PARAM for the id of a session, M_TOO_LARGE, and what keys are refused with.
+    Raises M_INVALID_PARAM for the device id of a session, M_TOO_LARGE, and as uploads of keys do.
     """
     data = orjson.dumps(upload.device_data)
     if len(data) > MAX_DATA_BYTES:
@@ -82,9 +82,9 @@ def put(tx: Tx, user_id: str, upload: Upload) -> None:
 
 
 def _is_same(tx: Reader, user_id: str, device_id: str, upload: Upload) -> bool:
-    """Whether the user has this device already, because an upload is repeated.
+    """Return whether a repeated upload has the device that the user has already.
 
-    Then its inbox stays, and one-time keys that were claimed meanwhile stay claimed.
+    Then its inbox is kept, and one-time keys that were claimed meanwhile stay claimed.
     """
     if device_id != upload.device_id:
         return False
@@ -93,7 +93,7 @@ def _is_same(tx: Reader, user_id: str, device_id: str, upload: Upload) -> bool:
 
 
 def get(tx: Reader, user_id: str) -> Json:
-    """{device_id, device_data} of the user's dehydrated device. Raises M_NOT_FOUND."""
+    """Return {device_id, device_data} of the user's dehydrated device. Raises M_NOT_FOUND."""
     row = tx.sql.execute(_FIND, {"user_id": user_id}).first()
     if row is None:
         raise errors.not_found("You have no dehydrated device")
@@ -101,7 +101,7 @@ def get(tx: Reader, user_id: str) -> Json:
 
 
 def remove(tx: Tx, user_id: str) -> str:
-    """End the user's dehydrated device, and tell its id. Raises M_NOT_FOUND."""
+    """Remove the user's dehydrated device and return its id. Raises M_NOT_FOUND."""
     device_id: str = get(tx, user_id)["device_id"]
     devices.remove(tx, user_id, [device_id])
     erase(tx, user_id)
@@ -109,16 +109,16 @@ def remove(tx: Tx, user_id: str) -> str:
 
 
 def messages(tx: Reader, user_id: str, device_id: str, position: int) -> Messages:
-    """The next messages that wait for the dehydrated device, after those up to a position.
+    """Return the next to-device messages of the dehydrated device after a position.
 
-    They stay until the device goes: a login that is interrupted begins again.
+    They are kept until the device is removed, so that an interrupted login can begin again.
     Raises M_FORBIDDEN for any other device.
     """
     if get(tx, user_id)["device_id"] != device_id:
-        raise errors.forbidden("That is not your dehydrated device")
+        raise errors.forbidden("This is not your dehydrated device")
     return to_device.after(tx, user_id, device_id, position)
 
 
 def erase(tx: Tx, user_id: str) -> None:
-    """Forget the dehydrated device of an account; its device is ended like all others."""
+    """Delete the record of a dehydrated device; devices.remove_all() removes the device itself."""
     tx.sql.execute(delete(DehydratedDevice).where(DehydratedDevice.user_id == user_id))

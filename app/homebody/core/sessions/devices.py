@@ -1,7 +1,7 @@
 """Devices: the sessions of a user.
 
-This module alone writes the table devices. `remove` is the one way in which a session ends: what
-belongs to a device (its tokens, its keys, messages for it) goes with it there.
+This module alone writes the table devices. Every session ends in `remove`, which also removes what
+belongs to a device: its tokens, its keys, messages to it.
 
 Spec: client-server-api#device-management,
 client-server-api#relationship-between-access-tokens-and-devices
@@ -28,7 +28,7 @@ from homebody.storage.database import Database, Reader, Tx
 
 MAX_NAME_CHARACTERS = 255
 ENDED_AT_ONCE = 20
-"""In one write; each may have 2,000 rows of one-time keys."""
+"""Removed in one transaction; each may have 2,000 rows of one-time keys."""
 
 _FIND = select(
     Device.device_id, Device.display_name, Device.last_seen_ts, Device.last_seen_ip
@@ -44,41 +44,41 @@ _IDS = select(Device.device_id).where(Device.user_id == bindparam("user_id"))
 def start_session(
     tx: Tx, user_id: str, device_id: str | None = None, display_name: str | None = None
 ) -> str:
-    """The id of the device that a user logs in with: a new one, or the one that the client names.
+    """Create a device, or reuse the one that the client names, and return its id.
 
-    A device that exists keeps its name and loses its old tokens.
-    Raises M_INVALID_PARAM for an id that is too long, or is a cross-signing key of the user.
+    An existing device keeps its name; its old tokens are revoked.
+    Raises M_INVALID_PARAM for an id that is too long, or equals a cross-signing key of the user.
     """
-    if not device_id:  # some clients send an empty one for "none"
+    if not device_id:  # some clients send an empty one
         device_id = "".join(secrets.choice(string.ascii_uppercase) for _ in range(10))
     if not identifiers.has_at_most_255_bytes(device_id):
         raise errors.invalid_param("The device id is longer than 255 bytes")
     key = {"user_id": user_id, "device_id": device_id}
     if tx.sql.execute(_FIND, key).first() is not None:
         access_tokens.supersede(tx, user_id, device_id)
-        tx.wake(user_id)  # a waiting /sync with one of the old tokens has to notice
+        tx.wake(user_id)  # a waiting /sync with one of the old tokens must end
         return device_id
     if cross_signing.is_public_key(tx, user_id, device_id):
-        raise errors.invalid_param("One of your cross-signing keys is called like this device id")
-    # Cut rather than refused: nobody should be unable to log in as the browser has a long name
+        raise errors.invalid_param("One of your cross-signing keys has this id")
+    # Cut rather than refused: a browser with a long name must not prevent a login
     name = None if display_name is None else display_name[:MAX_NAME_CHARACTERS]
     tx.sql.execute(insert(Device), {**key, "display_name": name})
     return device_id
 
 
 def ids(tx: Reader, user_id: str) -> list[str]:
-    """The ids of all devices of a user."""
+    """Return the ids of all devices of a user."""
     return list(tx.sql.execute(_IDS, {"user_id": user_id}).scalars())
 
 
 def all_of(tx: Reader, user_id: str, seen: LastSeen) -> list[Json]:
-    """All devices of a user, in the words of the answer to GET /devices."""
+    """Return all devices of a user, as in the response to GET /devices."""
     rows = tx.sql.execute(_ALL, {"user_id": user_id})
     return [_described(user_id, row, seen) for row in rows]
 
 
 def get(tx: Reader, user_id: str, device_id: str, seen: LastSeen) -> Json:
-    """One device of a user, likewise. Raises M_NOT_FOUND."""
+    """Return one device of a user, as in the response to GET /devices. Raises M_NOT_FOUND."""
     row = tx.sql.execute(_FIND, {"user_id": user_id, "device_id": device_id}).first()
     if row is None:
         raise errors.not_found("You have no such device")
@@ -86,7 +86,7 @@ def get(tx: Reader, user_id: str, device_id: str, seen: LastSeen) -> Json:
 
 
 def rename(tx: Tx, user_id: str, device_id: str, display_name: str | None) -> None:
-    """Give a device another name; None changes nothing.
+    """Rename a device; None keeps its name.
 
     Raises M_NOT_FOUND for an unknown device, M_INVALID_PARAM for a name that is too long.
     """
@@ -102,7 +102,7 @@ def rename(tx: Tx, user_id: str, device_id: str, display_name: str | None) -> No
 
 
 def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
-    """End these sessions of a user; ids that are unknown (any more) change nothing."""
+    """Remove these devices of a user, with all that belongs to them; ignore unknown ids."""
     known = set(device_ids).intersection(ids(tx, user_id))
     access_tokens.revoke(tx, user_id, known)
     pushers.remove_of_devices(tx, user_id, known)
@@ -110,7 +110,7 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
     device_keys.remove(tx, user_id, known)
     key_signatures.forget(tx, user_id, known)
     to_device.remove(tx, user_id, known)
-    tx.wake(user_id)  # a waiting /sync of such a device has to notice
+    tx.wake(user_id)  # a waiting /sync of such a device must end
 
 
 def end_most(
@@ -121,11 +121,11 @@ def end_most(
     but: str | None = None,
     last: str | None = None,
 ) -> None:
-    """End most of these sessions of a user, some in each write, before a write that ends the rest.
+    """Remove most of these devices in several transactions, before the caller removes the rest.
 
-    Without ids: all, except that of the device `but`. Thousands of sessions, with the keys and the
-    messages of each, would keep others from writing for seconds. `last` is the device that asks for
-    it, as the request may write no longer than its session lasts.
+    Without ids: all devices except `but`. Removing thousands of devices, with the keys and messages
+    of each, in one transaction would block other writers for seconds. `last` is the requesting
+    device, as a request can only write while its session exists.
     """
     with db.read() as reading:
         known = [it for it in ids(reading, user_id) if it != but]
@@ -140,9 +140,9 @@ def end_most(
 
 
 def remove_all(tx: Tx, user_id: str, *, but: str | None = None) -> None:
-    """End all sessions of a user, except that of the device `but`.
+    """Remove all devices of a user except `but`, and revoke the user's login tokens.
 
-    Login tokens end as well: one of the sessions may have made one, to begin the next with it.
+    Otherwise a session that ends here could have issued a login token for a new one.
     """
     login_tokens.revoke_all(tx, user_id)
     remove(tx, user_id, [device_id for device_id in ids(tx, user_id) if device_id != but])
@@ -150,8 +150,8 @@ def remove_all(tx: Tx, user_id: str, *, but: str | None = None) -> None:
 
 def _described(user_id: str, row: Row[*tuple[Any, ...]], seen: LastSeen) -> Json:
     now = seen.of(user_id, row.device_id)
-    # Deviates: what is not known is null, where the specification leaves the key out. matrix-nio
-    # (0.26) refuses the whole list if a key is missing; clients take null, as Synapse sends it.
+    # Deviates: an unknown value is null, where the specification omits the key. matrix-nio (0.26)
+    # rejects the whole list if a key is missing; clients accept null, as Synapse sends it.
     return {
         "device_id": row.device_id,
         "display_name": row.display_name,

@@ -1,4 +1,4 @@
-"""Logging in: from a user's name and password to a session.
+"""Login: from a user's name and password to a session.
 
 Spec: client-server-api#login
 """
@@ -14,12 +14,12 @@ from homebody.spec.events import Json
 from homebody.storage.database import Database, Tx
 
 WRONG = "Unknown user name or wrong password"
-NO_TELEPHONES = "Nobody logs in with a telephone number here"
+NO_TELEPHONES = "This server does not support login by telephone number"
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRequest:
-    """What a client says about the session that it wants."""
+    """A client's wishes for a new session."""
 
     device_id: str | None = None
     display_name: str | None = None
@@ -27,9 +27,9 @@ class SessionRequest:
 
 
 def name_of(db: Database, body: Json) -> str | None:
-    """The user whom an `identifier`, or the older key `user`, names; None where both are missing.
+    """Return the user id or localpart in `identifier`, or in the older key `user`, or None.
 
-    Raises M_FORBIDDEN for telephone numbers, as nobody can register them here; M_UNKNOWN for other
+    Raises M_FORBIDDEN for telephone numbers, which can't be registered here; M_UNKNOWN for other
     types; M_BAD_JSON, M_MISSING_PARAM.
     """
     identifier = body.get("identifier")
@@ -39,7 +39,7 @@ def name_of(db: Database, body: Json) -> str | None:
     if not isinstance(identifier, dict):
         raise errors.bad_json("identifier must be an object")
     kind = _text(identifier, "type")
-    # an example of the specification leaves the type out
+    # an example of the specification omits the type
     if kind == "m.id.thirdparty" or (kind is None and "medium" in identifier):
         return _name_of_address(db, identifier)
     if kind == "m.id.phone":
@@ -53,9 +53,9 @@ def name_of(db: Database, body: Json) -> str | None:
 
 
 def _name_of_address(db: Database, identifier: Json) -> str:
-    """The user whose address this is; else the address itself, which is the name of nobody.
+    """Return the user with this address; else the address itself, which no account is named.
 
-    So who asks learns as little from a wrong address, and as slowly, as from a wrong name.
+    So a wrong address reveals as little, and takes as much time, as a wrong name.
     """
     medium, address = _text(identifier, "medium"), _text(identifier, "address")
     if medium is None or address is None:
@@ -67,16 +67,16 @@ def _name_of_address(db: Database, identifier: Json) -> str:
 
 
 def account_key(server_name: str, name: str) -> str:
-    """What rate limits know an account by, in whichever way somebody has typed its name."""
+    """Return the key of an account for rate limits, however its name was typed."""
     return (name if name.startswith("@") else f"@{name}:{server_name}").lower()
 
 
 def by_password(db: Database, name: str, password: str) -> accounts.AccountInfo:
     """Return the account with this name (a user id or its localpart) and password.
 
-    Raises M_FORBIDDEN for a wrong one, M_USER_LOCKED. A deactivated account has no password any
-    more, so that each is wrong: nobody learns who has left from guesses. M_USER_DEACTIVATED is for
-    those who have proved by something else that the account was theirs.
+    Raises M_FORBIDDEN for a wrong one, M_USER_LOCKED. A deactivated account has no password, so all
+    are wrong: guesses do not reveal who has left. M_USER_DEACTIVATED is for users who have proved
+    by other means that the account was theirs.
     """
     with db.read() as tx:
         account = accounts.find_by_name(tx, name)
@@ -94,10 +94,10 @@ def by_password(db: Database, name: str, password: str) -> accounts.AccountInfo:
 
 
 def begin(tx: Tx, account: accounts.AccountInfo, request: SessionRequest) -> Json:
-    """A new session of who has just given the password, as `start_session` gives it.
+    """Start a session after a password was verified, and return what `start_session` does.
 
-    Raises M_FORBIDDEN when the account was changed since: the check of a password takes its time,
-    and a new password must keep out whoever was under way with the old one.
+    Raises M_FORBIDDEN when the account was changed since: verifying a password is slow, and a new
+    password must also keep out logins that began with the old one.
     """
     if accounts.find(tx, account.user_id) != account:
         raise errors.forbidden(WRONG)
@@ -105,16 +105,16 @@ def begin(tx: Tx, account: accounts.AccountInfo, request: SessionRequest) -> Jso
 
 
 def change_password(tx: Tx, user_id: str, password_hash: str) -> None:
-    """Let the user log in with another password, and with nothing that the old one gave.
+    """Replace the user's password, and revoke login tokens.
 
-    Whether sessions that have begun go on is for the caller to decide.
+    The caller decides whether existing sessions end.
     """
     accounts.set_password_hash(tx, user_id, password_hash)
     login_tokens.revoke_all(tx, user_id)
 
 
 def start_session(tx: Tx, user_id: str, request: SessionRequest) -> Json:
-    """A new session of the user, in the words of the answers to /login and /register."""
+    """Start a session and return its tokens, as in the responses to /login and /register."""
     device_id = devices.start_session(tx, user_id, request.device_id, request.display_name)
     tokens = access_tokens.issue(tx, user_id, device_id, with_refresh_token=request.refresh_token)
     return {

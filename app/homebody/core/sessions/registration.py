@@ -33,7 +33,7 @@ TERMS = "m.login.terms"
 TOKEN = "m.login.registration_token"  # noqa: S105 - the name of a stage
 GUEST_PREFIX = "guest-"
 
-_EASY_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # none that look like another
+_EASY_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # without letters that look alike
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{1,64}")
 _TOKENS = select(
     RegistrationToken.token,
@@ -53,14 +53,14 @@ _VALID = select(RegistrationToken.token).where(
 
 
 def flows(config: Config) -> list[list[str]]:
-    """The ways in which somebody proves that they may have an account.
+    """Return the flows (lists of stages) by which a user may register.
 
-    Raises M_FORBIDDEN when nobody may.
+    Raises M_FORBIDDEN when registration is closed.
     """
     if config.registration == "closed":
-        raise errors.forbidden("This server gives out no accounts")
+        raise errors.forbidden("Registration is closed on this server")
     stage = DUMMY if config.registration == "open" else TOKEN
-    # Who likes gives an address as well, and first: a flow is complete with its last stage
+    # The address is optional, and comes first: a flow is complete with its last stage
     found = [[stage]] if config.smtp.host is None else [[stage], [EMAIL, stage]]
     return [[*flow, TERMS] for flow in found] if config.terms else found
 
@@ -69,7 +69,7 @@ def free_user_id(tx: Reader, username: str | None, service: Service | None = Non
     """Return the user id that an account of this name would have; without a name, a random one.
 
     Raises M_INVALID_USERNAME, M_USER_IN_USE also for the names of deactivated accounts, and
-    M_EXCLUSIVE for those of an application service other than the one that asks.
+    M_EXCLUSIVE for the names of an application service other than `service`.
     """
     name = _random_name() if username is None else folded(username, service)
     if not identifiers.is_valid_localpart_for_registration(name):
@@ -88,10 +88,9 @@ def free_user_id(tx: Reader, username: str | None, service: Service | None = Non
 
 
 def folded(username: str, service: Service | None = None) -> str:
-    """Return a user name as the account will have it: in small letters.
+    """Return a user name in lowercase, unless it comes from an application service.
 
-    Telephones begin words with a capital letter, and accounts.find_by_name() takes that at a login
-    too. Application services mean the name as they write it.
+    Phones capitalize the first letter, and accounts.find_by_name() ignores that at logins, too.
     """
     return username.lower() if service is None and username.isascii() else username
 
@@ -106,18 +105,18 @@ def register(
     service: Service | None = None,
     guest: str | None = None,
 ) -> str:
-    """The user id of a new account. Without a password nobody can log in to it later.
+    """Create an account and return its user id. Without a password nobody can log in to it later.
 
-    `token` is the registration token that was shown for it; it is used up by one. `service` is the
-    application service that makes the account. `guest` is the user id of who was a guest until now:
-    their sessions go on, and may do more.
-    Raises as `free_user_id`, and M_FORBIDDEN when the token has been used up meanwhile.
+    `token` is the registration token that was used for it. `service` is the application service
+    that creates the account. `guest` is the user id of a guest who registers: their sessions
+    continue, with the rights of a user.
+    Raises as `free_user_id`, and M_FORBIDDEN when the token has become invalid meanwhile.
     """
     user_id = free_user_id(tx, username, service) if guest is None else guest
     if token is not None:
         _use_up(tx, token)
     if guest is not None:
-        _end_guest(tx, guest, password_hash)
+        _upgrade_guest(tx, guest, password_hash)
         return guest
     is_bridged = service is not None
     create(tx, user_id, password_hash, is_admin=is_admin, is_bridged=is_bridged)
@@ -133,7 +132,7 @@ def create(
     is_bridged: bool = False,
     is_guest: bool = False,
 ) -> None:
-    """Make an account with the profile that a new one has. Raises as accounts.create()."""
+    """Create an account with an initial profile. Raises as accounts.create() does."""
     accounts.create(
         tx,
         user_id,
@@ -145,8 +144,8 @@ def create(
     profiles.begin(tx, user_id)
 
 
-def _end_guest(tx: Tx, user_id: str, password_hash: str | None) -> None:
-    if not accounts.is_guest(tx, user_id):  # has asked twice at once
+def _upgrade_guest(tx: Tx, user_id: str, password_hash: str | None) -> None:
+    if not accounts.is_guest(tx, user_id):  # a concurrent request has upgraded it
         raise errors.user_in_use()
     accounts.upgrade_guest(tx, user_id, password_hash)
     access_tokens.drop_cached(tx, user_id)
@@ -205,24 +204,25 @@ def accept_terms(tx: Tx, user_id: str) -> None:
 
 
 def is_valid_token(tx: Reader, token: str) -> bool:
-    """Whether this registration token lets somebody register now."""
+    """Return whether this registration token can be used now."""
     return tx.sql.execute(_VALID, {"token": token, "now": tx.now_ms}).first() is not None
 
 
 def add_token(
     tx: Tx, token: str | None = None, *, uses: int | None = None, lifetime_ms: int | None = None
 ) -> str:
-    """A new registration token, random unless given; without limits where none are.
+    """Add a registration token, random unless given, and return it.
 
-    Raises M_INVALID_PARAM for one that breaks the grammar or exists.
+    `uses` and `lifetime_ms` limit it; None: without a limit.
+    Raises M_INVALID_PARAM for an invalid token, or one that exists.
     """
-    token = _random_word() if token is None else token
+    token = _random_token() if token is None else token
     if not _TOKEN.fullmatch(token):
         raise errors.invalid_param(
-            "A registration token has 1 to 64 letters, digits and characters . _ ~ -"
+            "A registration token must have 1 to 64 letters, digits and characters . _ ~ -"
         )
     if any(known["token"] == token for known in all_tokens(tx)):
-        raise errors.invalid_param("There is such a registration token")
+        raise errors.invalid_param("This registration token exists already")
     row = {
         "token": token,
         "uses_allowed": uses,
@@ -233,18 +233,18 @@ def add_token(
     return token
 
 
-def _random_word() -> str:
-    """People read it out and type it in; and a `-` in front would be an option to the shell."""
+def _random_token() -> str:
+    """Return a token that is easy to dictate and type; a leading `-` would be a shell option."""
     return "".join(secrets.choice(_EASY_LETTERS) for _ in range(16))
 
 
 def all_tokens(tx: Reader) -> list[Json]:
-    """Every registration token: token, uses, uses_allowed, expires_ts, created_ts (ms)."""
+    """Return every registration token: token, uses, uses_allowed, expires_ts, created_ts (ms)."""
     return [dict(row) for row in tx.sql.execute(_TOKENS).mappings()]
 
 
 def revoke_token(tx: Tx, token: str) -> None:
-    """Let nobody register with this token any more. Raises M_NOT_FOUND for an unknown one."""
+    """Delete a registration token. Raises M_NOT_FOUND for an unknown one."""
     gone = delete(RegistrationToken).where(RegistrationToken.token == token)
     if not tx.sql.execute(gone).rowcount:
         raise errors.not_found("There is no such registration token")

@@ -1,10 +1,10 @@
-"""Accounts for who knows the server's secret: scripts, bridges, test tools.
+"""Shared-secret registration: accounts for scripts, bridges and test tools.
 
 They prove that they know `registration_shared_secret` without sending it, by an HMAC over a nonce
-of ours and what they ask for. The nonce says itself until when it is good, so nothing is kept of
-it; who repeats a request within that time is told that the name is taken.
+of the server and their request. The nonce contains its own expiry time, so nothing is stored; a
+request that is repeated within that time fails as the name is taken.
 
-This is no part of the specification: Synapse has it, and the tools were written for Synapse.
+This is an API of Synapse, for tools written for Synapse; the specification does not have it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LIFETIME_MS = 60_000
 
 @dataclass(frozen=True, slots=True)
 class RegistrationRequest:
-    """What somebody asks for, and their proof `mac`, in hexadecimal digits."""
+    """The account to create, and the proof `mac` in hexadecimal digits."""
 
     nonce: str
     username: str
@@ -31,16 +31,16 @@ class RegistrationRequest:
 
 
 def new_nonce(secret: str, now_ms: int) -> str:
-    """A nonce that is good for a minute."""
+    """Return a nonce that is valid for a minute."""
     text = f"{now_ms + LIFETIME_MS:x}.{secrets.token_hex(8)}"
     return f"{text}.{_seal(secret, text)}"
 
 
 def check(secret: str, request: RegistrationRequest, now_ms: int) -> None:
-    """Raises M_UNKNOWN for a nonce that is not ours or too old, M_FORBIDDEN for a wrong mac."""
+    """Raise M_UNKNOWN for a nonce that is unknown or has expired, M_FORBIDDEN for a wrong mac."""
     text, _, seal = request.nonce.rpartition(".")
     if not _is_same(seal, _seal(secret, text)) or int(text.partition(".")[0], 16) < now_ms:
-        raise errors.unknown("The nonce is not known or too old")
+        raise errors.unknown("The nonce is unknown or has expired")
     if not _is_same(request.mac.lower(), _mac(secret, request)):
         raise errors.forbidden("The mac is wrong")
 
@@ -54,7 +54,7 @@ def _mac(secret: str, request: RegistrationRequest) -> str:
     ]
     if request.user_type is not None:
         parts.append(request.user_type)
-    # SHA-1, as the tools do it; for an HMAC that is no weakness
+    # SHA-1, as the tools use it; an HMAC with it is not weak
     return hmac.digest(secret.encode(), "\0".join(parts).encode(), "sha1").hex()
 
 

@@ -1,10 +1,9 @@
-"""User-interactive authentication: proving once more who one is before something grave happens.
+"""User-interactive authentication: confirming the user's identity before sensitive requests.
 
-A request without proof is answered by 401 with the possible ways (`flows` of `stages`) and a
-session; the client repeats it with the key `auth`. A session is good for one request: method,
-path, the user who asks and the rest of the body have to stay what they were when it began, so that
-nobody can make a person confirm one thing and do another. This module alone writes the table
-uia_sessions.
+A request without `auth` gets a 401 response with a session and the possible `flows` of stages; the
+client repeats it with the key `auth`. A session is bound to one request: method, path, requester
+and the rest of the body must stay what they were when it began, so that nobody can make a user
+confirm one thing and do another. This module alone writes the table uia_sessions.
 
 Spec: client-server-api#user-interactive-authentication-api
 """
@@ -49,28 +48,28 @@ _FIND = select(
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A request that wants proof."""
+    """A request that requires authentication."""
 
     endpoint: str  # method and path
     body: Json
     user_id: str | None = None
     may_change: bool = False
-    """Whether the body may differ between the requests of a session: whoever registers often asks
-    for the flows first, and for a name and a password afterwards."""
+    """Whether the body may differ between the requests of a session: clients often ask for the
+    flows of registration first, and send a name and a password afterwards."""
 
     purpose: validation.Purpose | None = None
-    """What the address is for that the stage m.login.email.identity proves."""
+    """The purpose of an address that the stage m.login.email.identity validates."""
 
     @property
     def auth(self) -> Json:
-        """The proof. Raises M_BAD_JSON when it is not an object."""
+        """The request's `auth` object. Raises M_BAD_JSON when it is not an object."""
         auth = self.body.get("auth")
         if auth is not None and not isinstance(auth, dict):
             raise errors.bad_json("auth must be an object")
         return auth or {}
 
     def params_mac(self, session_id: str) -> bytes | None:
-        """What a session keeps of the body, to recognise it."""
+        """Return the MAC by which a session recognises the body."""
         if self.may_change:
             return None
         params = {key: value for key, value in self.body.items() if key != "auth"}
@@ -80,23 +79,23 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far somebody has come."""
+    """The stages that a session has completed."""
 
     session_id: str | None = None
     completed: list[str] = field(default_factory=list)
     registration_token: str | None = None
     email: validation.Validated | None = None
-    """The address that was proved, if one was; its session can be used up."""
+    """The address that was validated, if any, with its validation session."""
     account: accounts.AccountInfo | None = None
-    """The account whose password was given in this request, as it was then."""
+    """The account whose password was verified in this request, as it was then."""
 
 
 def require(db: Database, flows: Flows, attempt: Attempt) -> Progress:
-    """What was proved, once one of the flows is complete; the session is over then.
+    """Return what was completed once one of the flows is, and end the session.
 
-    Waits for password hashes, so it has no place inside a write.
-    Raises the 401 that asks for (more) proof, M_FORBIDDEN for a session of another request or for
-    the password of another user.
+    Waits for password hashing, so it must not be called inside a write transaction.
+    Raises UiaRequiredError (401) until a flow is complete, M_FORBIDDEN for a session of another
+    request or for the password of another user.
     """
     auth = attempt.auth
     stage = _text(auth, "type")
@@ -104,7 +103,7 @@ def require(db: Database, flows: Flows, attempt: Attempt) -> Progress:
     progress = before
     if failure is None and stage is not None and stage not in progress.completed:
         if stage == PASSWORD:
-            _must_be_the_users_own(db, attempt)
+            _check_same_user(db, attempt)
         try:
             progress = _try_stage(db, flows, attempt, progress, stage)
         except MatrixError as error:
@@ -127,10 +126,9 @@ def require(db: Database, flows: Flows, attempt: Attempt) -> Progress:
 
 
 def complete(db: Database, session_id: str, stage: str, auth: Json) -> None:
-    """Complete a stage on a page of ours; the client then repeats its request with the session.
+    """Complete a stage on a fallback page; the client then repeats its request with the session.
 
-    For stages that ask nothing of an account: m.login.dummy, m.login.registration_token,
-    m.login.terms.
+    For stages that need no account: m.login.dummy, m.login.registration_token, m.login.terms.
     Raises M_UNRECOGNIZED for other stages, M_UNKNOWN for an unknown session, and as the stage does.
     Spec: client-server-api#fallback
     """
@@ -150,25 +148,25 @@ def complete(db: Database, session_id: str, stage: str, auth: Json) -> None:
 
 
 def _params(db: Database, flows: Flows) -> Json:
-    """What clients have to show for the stages of these flows."""
+    """Return the parameters of the stages of these flows."""
     if any(registration.TERMS in flow for flow in flows):
         return {registration.TERMS: registration.terms(db.server.config)}
     return {}
 
 
 def _no_such_session() -> MatrixError:
-    return errors.unknown("This session is not known or has expired", 401)
+    return errors.unknown("This session is unknown or has expired", 401)
 
 
 def _row(tx: Reader, session_id: str) -> Row[Any] | None:
-    """Return a session that has not expired."""
+    """Return a session that has not expired, or None."""
     key = {"session_hash": _hash_of(session_id), "born_after": tx.now_ms - LIFETIME_MS}
     row: Row[Any] | None = tx.sql.execute(_FIND, key).first()
     return row
 
 
 def _find(tx: Reader, session_id: str) -> Progress | None:
-    """Return how far a session has come that has not expired."""
+    """Return the progress of a session that has not expired, or None."""
     row = _row(tx, session_id)
     return None if row is None else _progress(session_id, row)
 
@@ -181,7 +179,7 @@ def _progress(session_id: str, row: Row[Any]) -> Progress:
 def _resume(
     db: Database, attempt: Attempt, session_id: str | None
 ) -> tuple[Progress, MatrixError | None]:
-    """Where the session of this id stands, or the beginning and why there is no such session."""
+    """Return the session's progress; or an empty one, and why the session can't be used."""
     if session_id is None:
         return Progress(), None
     with db.read() as tx:
@@ -200,9 +198,9 @@ def _resume(
 def _try_stage(
     db: Database, flows: Flows, attempt: Attempt, progress: Progress, stage: str
 ) -> Progress:
-    """The progress with this stage completed.
+    """Return the progress with this stage completed.
 
-    Raises M_UNRECOGNIZED (401) when it is not the turn of this stage, or as the stage does.
+    Raises M_UNRECOGNIZED (401) when another stage comes next, and as the stage itself does.
     """
     done = len(progress.completed)
     turns = {flow[done] for flow in flows if list(flow[:done]) == progress.completed}
@@ -218,12 +216,11 @@ def _try_stage(
     return replace(progress, completed=[*progress.completed, stage])
 
 
-def _must_be_the_users_own(db: Database, attempt: Attempt) -> None:
-    """Raises M_FORBIDDEN for a proof that names another user than the one who asks.
+def _check_same_user(db: Database, attempt: Attempt) -> None:
+    """Raise M_FORBIDDEN when `auth` names another user than the requester.
 
-    A 403 and not a new challenge, as other servers do and clients expect: to ask for another
-    password would not help. Whether the password is right is not looked at, nor whether there is
-    such a user.
+    A 403 and not a new challenge, as other servers do and clients expect: another password would
+    not help. Neither the password nor the existence of the user is checked.
     """
     name = login.name_of(db, attempt.auth)
     if name is None:
@@ -253,16 +250,17 @@ def _check_registration_token(db: Database, auth: Json) -> str:
 
 
 def _check_email(db: Database, attempt: Attempt) -> validation.Validated:
-    """Raises M_THREEPID_AUTH_FAILED until the link in the mail was opened."""
+    """Return the validated address. Raises M_THREEPID_AUTH_FAILED until the link was opened."""
     auth = attempt.auth
-    credentials = auth.get("threepid_creds") or auth.get("threepidCreds")  # as r0 had it first
+    # early versions of r0 had the second name
+    credentials = auth.get("threepid_creds") or auth.get("threepidCreds")
     if not isinstance(credentials, dict):
         raise errors.missing_param("auth has no threepid_creds")
     sid, client_secret = credentials.get("sid"), credentials.get("client_secret")
     if not isinstance(sid, str) or not isinstance(client_secret, str):
-        raise errors.bad_json("threepid_creds must have the texts sid and client_secret")
+        raise errors.bad_json("threepid_creds must have the strings sid and client_secret")
     if attempt.purpose is None:
-        raise errors.unrecognized("An e-mail address is no proof for this", 401)
+        raise errors.unrecognized("An e-mail address is not accepted here", 401)
     with db.read() as tx:
         return validation.check(tx, attempt.purpose, sid, client_secret)
 
@@ -272,7 +270,7 @@ def _email_to_keep(progress: Progress) -> Json | None:
 
 
 def _save(db: Database, attempt: Attempt, before: Progress, progress: Progress) -> Progress:
-    """Return the progress with its session, which is now kept. Sessions that are too old go."""
+    """Store the progress, in a new session if there is none; delete expired sessions."""
     if progress.session_id is not None:
         return progress if progress == before else _keep(db, before, progress)
     session_id = secrets.token_urlsafe(24)
@@ -295,10 +293,10 @@ def _save(db: Database, attempt: Attempt, before: Progress, progress: Progress) 
 
 
 def _keep(db: Database, before: Progress, progress: Progress) -> Progress:
-    """Write down how far a session has come since `before`, and return what is kept now.
+    """Store the progress that a session has made since `before`, and return what is stored now.
 
-    The page of a stage and the client use a session at the same time. If another request has come
-    further meanwhile, its progress stays, and the client of this one tries its stage again.
+    A fallback page and the client use a session concurrently. If another request has changed it
+    meanwhile, that progress is kept, and the client of this one tries its stage again.
     """
     session_id = progress.session_id or ""
     change = update(UiaSession).where(UiaSession.session_hash == _hash_of(session_id))
@@ -317,7 +315,7 @@ def _keep(db: Database, before: Progress, progress: Progress) -> Progress:
 
 
 def _end(db: Database, progress: Progress) -> bool:
-    """End the session; return False when another request has done so: it is good for one."""
+    """Delete the session; return False when another request has done so and used it."""
     if progress.session_id is None:
         return True
     kept = UiaSession.session_hash == _hash_of(progress.session_id)
