@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
 import pytest
 
 from homebody.core.events import state
@@ -102,12 +101,11 @@ def test_cached_and_read_state_are_the_same(tx: Reader, app: Application) -> Non
 
 
 def test_an_entry_is_found_by_its_key_alone(app: Application) -> None:
-    asked = {"room_id": ROOM, "position": 1, "keys": orjson.dumps(KEYS).decode()}
-
     with app.homeserver.database.read() as tx:
-        statement = f"EXPLAIN QUERY PLAN {state._ENTRIES_AT_POSITION}"  # noqa: SLF001 - its plan is the subject
-        plan = [row[3] for row in tx.sql.raw.execute(statement, asked)]
+        query = tx.sql.compiled(state._ENTRIES_AT_POSITION)  # noqa: SLF001 - its plan is the subject
+        values = query.bind({"room_id": ROOM, "position": 1, "keys": KEYS})
+        plan = [row[3] for row in tx.sql.raw.execute(f"EXPLAIN QUERY PLAN {query.sql}", values)]
 
     whole_key = "(room_number=? AND type=? AND state_key=? AND from_position=?)"
-    assert plan[2] == f"SEARCH held USING PRIMARY KEY {whole_key}"
+    assert plan[2] == f"SEARCH state_intervals USING PRIMARY KEY {whole_key}"
     assert not [step for step in plan if "ix_state_intervals_current" in step]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from sqlalchemy import bindparam, delete, insert, select
 
-from homebody.core.events import rows
+from homebody.core.events import state
 from homebody.models.appservices import NetworkRoom
 from homebody.spec.appservices import Service
 from homebody.storage.database import Reader, Tx
@@ -37,7 +37,7 @@ def set_visibility(
     tx: Tx, service: Service, network_id: str, room_id: str, *, is_published: bool
 ) -> None:
     """Put a room into the directory of a network, or take it out. Raises M_NOT_FOUND."""
-    rows.head(tx, room_id)
+    state.head(tx, room_id)
     key = {"of_service": service.id, "of_network": network_id, "the_room": room_id}
     tx.sql.execute(_REMOVE, key)
     if is_published:

@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import aliased
 
-from homebody.core.events import rows
+from homebody.core.events import state
 from homebody.models.events import StoredEvent
 from homebody.spec.events import Json
 from homebody.storage.caches import CacheKind, ClientEvent, PreviousState, declare
@@ -158,7 +158,7 @@ def build(
     )
 
 
-def _previous(row: rows.AnyRow) -> PreviousState | None:
+def _previous(row: state.AnyRow) -> PreviousState | None:
     if row.replaces is None or row.replaced_pdu is None:
         return None
     pdu = orjson.loads(row.replaced_pdu)
@@ -166,7 +166,7 @@ def _previous(row: rows.AnyRow) -> PreviousState | None:
     return PreviousState(row.replaces, pdu["sender"], b"," + told[1:-1])
 
 
-def _from_row(row: rows.AnyRow) -> ClientEvent:
+def _from_row(row: state.AnyRow) -> ClientEvent:
     return build(
         row.position,
         row.event_id,

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from homebody.core.accounts import accounts
-from homebody.core.events import client_events, rows, state, visibility
+from homebody.core.events import client_events, state, visibility
 from homebody.spec import redaction
 from homebody.spec.events import Json
 from homebody.storage.caches import ClientEvent
@@ -72,16 +72,16 @@ def hidden(tx: Reader, user_id: str, events: Collection[Sent]) -> set[int]:
 
 def redacted(tx: Reader, event: ClientEvent) -> ClientEvent:
     """What a redaction leaves of an event, without one."""
-    pdu = redaction.redact(rows.pdus(tx, [event.position])[0], rows.version(tx, event.room_id))
+    pdu = redaction.redact(state.pdus(tx, [event.position])[0], state.version(tx, event.room_id))
     return client_events.build(event.position, event.event_id, event.room_id, pdu)
 
 
 def pdus(tx: Reader, user_id: str, events: Sequence[ClientEvent]) -> list[Json]:
     """The events as servers exchange them, in their order, hidden as far."""
     positions = hidden(tx, user_id, events)
-    found = zip(events, rows.pdus(tx, [event.position for event in events]), strict=True)
+    found = zip(events, state.pdus(tx, [event.position for event in events]), strict=True)
     return [
-        redaction.redact(pdu, rows.version(tx, event.room_id))
+        redaction.redact(pdu, state.version(tx, event.room_id))
         if event.position in positions
         else pdu
         for event, pdu in found

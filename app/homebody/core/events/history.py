@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import Select, bindparam, exists, select
 
 from homebody import errors
-from homebody.core.events import client_events, erasure, members, paging, rows, state, visibility
+from homebody.core.events import client_events, erasure, members, paging, state, visibility
 from homebody.core.events.paging import Page, PageRequest
 from homebody.core.user_data import ignored_users
 from homebody.models.events import StoredEvent
@@ -28,7 +28,7 @@ NEAR_EVENTS = 10
 """Read to find the one nearest to a time; mostly the first is visible. Else the database looks."""
 
 _STATE = select(StateInterval.event_position).where(
-    StateInterval.room_number == rows.ROOM_NUMBER,
+    StateInterval.room_number == state.ROOM_NUMBER,
     StateInterval.from_position <= bindparam("position"),
     StateInterval.to_position > bindparam("position"),
 )

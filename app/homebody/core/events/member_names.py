@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import func, select
 
-from homebody.core.events import rows
+from homebody.core.events import state
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
 from homebody.models.state import StateInterval
@@ -41,7 +41,7 @@ _JOINED: Final = (
     )
     .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
     .where(
-        StateInterval.room_number == rows.ROOM_NUMBER,
+        StateInterval.room_number == state.ROOM_NUMBER,
         StateInterval.to_position == NOW_AND_LATER,
         StateInterval.membership == "join",
     )

@@ -12,7 +12,7 @@ import orjson
 from sqlalchemy import bindparam, or_, select
 
 from homebody import errors
-from homebody.core.events import client_events, erasure, rows, state, visibility
+from homebody.core.events import client_events, erasure, state, visibility
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
 from homebody.models.state import StateInterval
@@ -23,7 +23,7 @@ from homebody.storage.database import Reader
 _MEMBERS = (
     select(StateInterval.event_position)
     .where(
-        StateInterval.room_number == rows.ROOM_NUMBER,
+        StateInterval.room_number == state.ROOM_NUMBER,
         StateInterval.type == state.MEMBER,
         StateInterval.from_position <= bindparam("position"),
         StateInterval.to_position > bindparam("position"),
@@ -31,7 +31,7 @@ _MEMBERS = (
     .order_by(StateInterval.event_position)
 )
 _OF_USERS = select(StateInterval.event_position).where(
-    StateInterval.room_number == rows.ROOM_NUMBER,
+    StateInterval.room_number == state.ROOM_NUMBER,
     StateInterval.type == state.MEMBER,
     StateInterval.state_key.in_(bindparam("user_ids", expanding=True)),
     StateInterval.from_position <= bindparam("position"),
@@ -48,7 +48,7 @@ _JOINED = (
     select(StateInterval.state_key, StoredEvent.pdu)
     .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
     .where(
-        StateInterval.room_number == rows.ROOM_NUMBER,
+        StateInterval.room_number == state.ROOM_NUMBER,
         StateInterval.to_position == NOW_AND_LATER,
         StateInterval.membership == "join",
     )

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import orjson
 from sqlalchemy import bindparam, select
 
-from homebody.core.events import rows
+from homebody.core.events import state
 from homebody.models.events import StoredEvent
 from homebody.spec.events import Event, Json
 from homebody.storage.database import Reader
@@ -78,7 +78,7 @@ def _annotation_key(relation: Json) -> bytes | None:
     return key_digest(relation.get("key")) if relation["rel_type"] == ANNOTATION else None
 
 
-def _may_replace(event: Event, target: rows.AnyRow) -> bool:
+def _may_replace(event: Event, target: state.AnyRow) -> bool:
     """Return whether an event is a valid replacement of another event of its room.
 
     That is decided here and not when the other one is read: anybody may send thousands of invalid

@@ -1,4 +1,4 @@
-"""The state of rooms: now, at any position, and who was here when.
+"""The state of rooms, now and at any position, and the head of each room's event graph.
 
 State is kept as intervals on the server's clock; see models/state.py. This module alone writes the
 table state_intervals, and the caches of current state and of who is joined where.
@@ -7,20 +7,35 @@ table state_intervals, and the caches of current state and of who is joined wher
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import Any
 
 import orjson
-from sqlalchemy import bindparam, delete, insert, select, text, update
+from sqlalchemy import Row, and_, bindparam, delete, func, insert, select, true, update
+from sqlalchemy.orm import aliased
 
-from homebody.core.events import rows
+from homebody import errors
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
 from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
-from homebody.spec.events import Event, StateKey
+from homebody.spec.events import Event, Json, StateKey
+from homebody.spec.room_versions import VERSIONS, RoomVersion
 from homebody.storage.caches import CacheKind, declare
 from homebody.storage.database import Reader, Tx
+from homebody.storage.expressions import in_order, item, listed, unindexed
 
 MEMBER = "m.room.member"
+
+
+class RoomHead:
+    """Where a room stands: its version, and what the next event has to name as its predecessors."""
+
+    __slots__ = ("depth", "forward_extremities", "version")
+
+    def __init__(self, version: str, forward_extremities: list[str], depth: int) -> None:
+        self.version = version
+        self.forward_extremities = forward_extremities
+        self.depth = depth
 
 
 class MemberSummary:
@@ -49,6 +64,9 @@ class StateEntry:
         self.size_bytes = size_bytes
 
 
+ROOMS: CacheKind[str, RoomHead] = declare("rooms", 5, lambda _: 200)
+"""Where each room stands, by room_id; written by timeline.py."""
+
 STATE: CacheKind[tuple[str, StateKey], StateEntry] = declare(
     "state", 30, lambda entry: entry.size_bytes
 )
@@ -62,9 +80,28 @@ JOINED_ROOMS: CacheKind[str, frozenset[str]] = declare(
 MEMBERS: CacheKind[str, MemberSummary] = declare("members", 2, lambda _: 1200)
 """How many are in a room and who was first, by room_id; read by sync/summaries.py."""
 
+AnyRow = Row[*tuple[Any, ...]]
+EVENT_COLUMNS = (
+    StoredEvent.position,
+    StoredEvent.event_id,
+    StoredEvent.room_id,
+    StoredEvent.pdu,
+)
+"""What `event_of` needs of a row."""
+
+ROOM_NUMBER = select(Room.number).where(Room.room_id == bindparam("room_id")).scalar_subquery()
+"""By which the table state_intervals names the room `room_id`."""
+
+_HEAD = select(Room.version, Room.forward_extremities, Room.depth).where(
+    Room.room_id == bindparam("room_id")
+)
+_PDUS = select(StoredEvent.position, StoredEvent.pdu).where(
+    StoredEvent.position.in_(bindparam("positions", expanding=True))
+)
+_BY_ID = select(*EVENT_COLUMNS).where(StoredEvent.event_id == bindparam("event_id"))
 _CURRENT = (
     select(
-        *rows.EVENT_COLUMNS,
+        *EVENT_COLUMNS,
         StateInterval.type,
         StateInterval.state_key,
         StateInterval.from_position,
@@ -72,32 +109,52 @@ _CURRENT = (
     .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
     .where(StateInterval.to_position == NOW_AND_LATER)
 )
-_CURRENT_OF_ROOM = _CURRENT.where(StateInterval.room_number == rows.ROOM_NUMBER)
+_CURRENT_OF_ROOM = _CURRENT.where(StateInterval.room_number == ROOM_NUMBER)
 _HELD_AT_POSITION = (
-    select(*rows.EVENT_COLUMNS)
+    select(*EVENT_COLUMNS)
     .join(StateInterval, StoredEvent.position == StateInterval.event_position)
     .where(
-        StateInterval.room_number == rows.ROOM_NUMBER,
+        StateInterval.room_number == ROOM_NUMBER,
         StateInterval.from_position <= bindparam("position"),
         StateInterval.to_position > bindparam("position"),
     )
 )
-_ENTRIES_AT_POSITION = text(
-    # By the last interval of each key, however often the key has changed. CROSS JOIN and the plus
-    # keep SQLite from reading all of the room. json_each is its own; PostgreSQL will say LATERAL
-    "SELECT events.position, events.event_id, events.room_id, events.pdu, held.type,"
-    " held.state_key, held.from_position FROM rooms CROSS JOIN json_each(:keys) AS key"
-    " CROSS JOIN state_intervals AS held CROSS JOIN events WHERE rooms.room_id = :room_id"
-    " AND held.room_number = rooms.number AND held.type = json_extract(key.value, '$[0]')"
-    " AND held.state_key = json_extract(key.value, '$[1]') AND held.from_position = ("
-    "  SELECT max(from_position) FROM state_intervals AS begun"
-    "  WHERE begun.room_number = rooms.number AND begun.type = json_extract(key.value, '$[0]')"
-    "  AND begun.state_key = json_extract(key.value, '$[1]')"
-    "  AND begun.from_position <= :position)"
-    " AND +held.to_position > :position AND events.position = held.event_position"
+_KEYS = listed("keys")
+_Begun = aliased(StateInterval, name="begun")
+# By the last interval of each key, however often the key has changed
+_LAST_INTERVAL = (
+    select(func.max(_Begun.from_position))
+    .where(
+        _Begun.room_number == Room.number,
+        _Begun.type == item(_KEYS, 0),
+        _Begun.state_key == item(_KEYS, 1),
+        _Begun.from_position <= bindparam("position"),
+    )
+    .correlate(Room, _KEYS)
+    .scalar_subquery()
+)
+_INTERVAL_OF_KEY = and_(
+    StateInterval.room_number == Room.number,
+    StateInterval.type == item(_KEYS, 0),
+    StateInterval.state_key == item(_KEYS, 1),
+)
+_ENTRIES_AT_POSITION = (
+    select(*EVENT_COLUMNS, StateInterval.type, StateInterval.state_key, StateInterval.from_position)
+    .select_from(
+        in_order(
+            in_order(in_order(Room, _KEYS, true()), StateInterval, _INTERVAL_OF_KEY),
+            StoredEvent,
+            StoredEvent.position == StateInterval.event_position,
+        )
+    )
+    .where(
+        Room.room_id == bindparam("room_id"),
+        StateInterval.from_position == _LAST_INTERVAL,
+        unindexed(StateInterval.to_position) > bindparam("position"),
+    )
 )
 _JOINED_USERS = select(StateInterval.state_key).where(
-    StateInterval.room_number == rows.ROOM_NUMBER,
+    StateInterval.room_number == ROOM_NUMBER,
     StateInterval.to_position == NOW_AND_LATER,
     StateInterval.membership == "join",
 )
@@ -113,7 +170,7 @@ _JOINED_ROOMS = (
 _END = (
     update(StateInterval)
     .where(
-        StateInterval.room_number == rows.ROOM_NUMBER,
+        StateInterval.room_number == ROOM_NUMBER,
         StateInterval.type == bindparam("of_type"),
         StateInterval.state_key == bindparam("with_key"),
         StateInterval.from_position == bindparam("begun"),
@@ -124,7 +181,7 @@ _BEGIN = (
     insert(StateInterval)
     .inline()  # else it asks for the room's number back
     .values(
-        room_number=rows.ROOM_NUMBER,
+        room_number=ROOM_NUMBER,
         type=bindparam("of_type"),
         state_key=bindparam("with_key"),
         from_position=bindparam("position"),
@@ -135,9 +192,49 @@ _BEGIN = (
 )
 _REMOVE_ROOM = (
     delete(StateInterval)
-    .where(StateInterval.room_number == rows.ROOM_NUMBER)
+    .where(StateInterval.room_number == ROOM_NUMBER)
     .returning(StateInterval.type, StateInterval.state_key)
 )
+
+
+def event_of(tx: Reader, row: AnyRow) -> Event:
+    """The event of a row that has EVENT_COLUMNS."""
+    return Event(row.event_id, orjson.loads(row.pdu), version(tx, row.room_id))
+
+
+def find_event(tx: Reader, event_id: str) -> tuple[int, Event] | None:
+    """(position, event) of this id, or None."""
+    row = tx.sql.execute(_BY_ID, {"event_id": event_id}).first()
+    return None if row is None else (row.position, event_of(tx, row))
+
+
+def head(tx: Reader, room_id: str) -> RoomHead:
+    """Where the room stands. Raises M_NOT_FOUND for a room that the server does not know."""
+    cached = tx.cached(ROOMS, room_id)
+    if cached is None:
+        row = tx.sql.execute(_HEAD, {"room_id": room_id}).first()
+        if row is None:
+            raise errors.not_found("This server does not know the room")
+        cached = RoomHead(row.version, row.forward_extremities, row.depth)
+        tx.fill(ROOMS, room_id, cached)
+    return cached
+
+
+def version(tx: Reader, room_id: str) -> RoomVersion:
+    """The rules of the room. Raises M_NOT_FOUND for a room that the server does not know."""
+    return VERSIONS[head(tx, room_id).version]
+
+
+def _memory_bytes(event: Event) -> int:
+    """About what an event takes in memory, for the bounds of caches."""
+    return 1500 + 4 * len(str(event.content))
+
+
+def pdus(tx: Reader, positions: list[int]) -> list[Json]:
+    """The events at these positions as servers exchange them, in their order."""
+    result = tx.sql.execute(_PDUS, {"positions": positions})
+    found = {position: pdu for position, pdu in result}  # noqa: C416 - a Row is no pair to mypy
+    return [orjson.loads(found[position]) for position in positions if position in found]
 
 
 def current(tx: Reader, room_id: str, event_type: str, state_key: str = "") -> Event | None:
@@ -172,7 +269,7 @@ def entries(tx: Reader, room_id: str, keys: Iterable[StateKey]) -> dict[StateKey
 def all_current(tx: Reader, room_id: str) -> dict[StateKey, Event]:
     """The whole current state of a room."""
     result = tx.sql.execute(_CURRENT_OF_ROOM, {"room_id": room_id})
-    return {(row.type, row.state_key): rows.event(tx, row) for row in result}
+    return {(row.type, row.state_key): event_of(tx, row) for row in result}
 
 
 def at_position(
@@ -181,10 +278,10 @@ def at_position(
     """The state of a room as it was after `position`; of all keys, or of these."""
     if keys is None:
         held = tx.sql.execute(_HELD_AT_POSITION, {"room_id": room_id, "position": position})
-        events = [rows.event(tx, row) for row in held]
+        events = [event_of(tx, row) for row in held]
         return {(event.type, event.state_key or ""): event for event in events}
     found = {
-        (row.type, row.state_key): rows.event(tx, row)
+        (row.type, row.state_key): event_of(tx, row)
         for row in _read(tx, room_id, position, list(keys))
     }
     return {key: found[key] for key in keys if key in found}
@@ -231,7 +328,7 @@ def replace(tx: Tx, event: Event, position: int) -> int | None:
         tx.sql.execute(_END, {**of_entry, "begun": before.since, "end": position})
     membership = str(event.content["membership"]) if event.type == MEMBER else None
     tx.sql.execute(_BEGIN, {**of_entry, "position": position, "as_member": membership})
-    size = rows.memory_bytes(event)
+    size = _memory_bytes(event)
     entry = StateEntry(event, position, position, size)
     tx.remember(STATE, (event.room_id, key), entry)
     if event.type == MEMBER:
@@ -273,8 +370,8 @@ def _keep_joined(tx: Tx, event: Event, position: int, before: Event | None) -> N
 def _read_entries(tx: Reader, room_id: str, keys: list[StateKey]) -> dict[StateKey, StateEntry]:
     found = {key: StateEntry(None, 0, 0, 0) for key in keys}
     for row in _read(tx, room_id, NOW_AND_LATER - 1, keys):
-        event = rows.event(tx, row)
-        size = rows.memory_bytes(event)
+        event = event_of(tx, row)
+        size = _memory_bytes(event)
         entry = StateEntry(event, row.position, row.from_position, size)
         found[row.type, row.state_key] = entry
     for key, entry in found.items():
@@ -282,7 +379,7 @@ def _read_entries(tx: Reader, room_id: str, keys: list[StateKey]) -> dict[StateK
     return found
 
 
-def _read(tx: Reader, room_id: str, position: int, keys: list[StateKey]) -> list[rows.AnyRow]:
+def _read(tx: Reader, room_id: str, position: int, keys: list[StateKey]) -> list[AnyRow]:
     """What these entries of the state were at a position: rows of _ENTRIES_AT_POSITION."""
-    asked = {"room_id": room_id, "position": position, "keys": orjson.dumps(keys).decode()}
+    asked = {"room_id": room_id, "position": position, "keys": keys}
     return tx.sql.execute(_ENTRIES_AT_POSITION, asked).all()

@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 
 from homebody import errors
-from homebody.core.events import rows, state
+from homebody.core.events import state
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
 from homebody.models.rooms import ForgottenRoom, Room
@@ -58,7 +58,9 @@ _EVENT = StoredEvent.position == StateInterval.event_position
 _SETTINGS = (StateInterval.type == VISIBILITY[0], StateInterval.state_key == VISIBILITY[1])
 _OWN = (StateInterval.type == state.MEMBER, StateInterval.state_key == bindparam("user_id"))
 _CHANGES = (
-    select(*_COLUMNS).join(StoredEvent, _EVENT).where(StateInterval.room_number == rows.ROOM_NUMBER)
+    select(*_COLUMNS)
+    .join(StoredEvent, _EVENT)
+    .where(StateInterval.room_number == state.ROOM_NUMBER)
 )
 _ROOMS_BETWEEN_BREATHS = 100
 
@@ -296,7 +298,7 @@ def history(tx: Reader, user_id: str, room_id: str) -> History:
 def histories(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, History]:
     """Return `history` for each of many rooms, with a statement for some of them at a time."""
     every = list(room_ids)
-    changes: dict[str, list[rows.AnyRow]] = {room_id: [] for room_id in every}
+    changes: dict[str, list[state.AnyRow]] = {room_id: [] for room_id in every}
     for at in tx.breathing(range(0, len(every), _ROOMS_BETWEEN_BREATHS), every=1):
         some = every[at : at + _ROOMS_BETWEEN_BREATHS]
         for row in tx.sql.execute(_HISTORIES, {"room_ids": some, "user_id": user_id}):
@@ -304,7 +306,7 @@ def histories(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, 
     return {room_id: _history_of(user_id, some) for room_id, some in changes.items()}
 
 
-def _history_of(user_id: str, changes: Iterable[rows.AnyRow]) -> History:
+def _history_of(user_id: str, changes: Iterable[state.AnyRow]) -> History:
     settings: list[tuple[int, int, str]] = []
     memberships: list[tuple[int, int, str]] = []
     for row in changes:

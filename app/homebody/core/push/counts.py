@@ -36,7 +36,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 
-from homebody.core.events import member_names, rows, state
+from homebody.core.events import member_names, state
 from homebody.core.push import pushers
 from homebody.core.user_data import account_data
 from homebody.core.user_data import push_rules as rules
@@ -300,7 +300,7 @@ def _notified_by(tx: Reader, event: Event) -> list[str]:
     return [it for it in state.joined_users(tx, event.room_id) | invited if _is_local(tx, it)]
 
 
-def _alike(notifications: Iterable[rows.AnyRow]) -> dict[_Kind, list[str]]:
+def _alike(notifications: Iterable[state.AnyRow]) -> dict[_Kind, list[str]]:
     """Return the users of unread notifications that count alike."""
     found: dict[_Kind, list[str]] = {}
     for row in notifications:

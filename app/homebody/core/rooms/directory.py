@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, func, select, update
 
 from homebody import errors
 from homebody.core.appservices import directory as networks
-from homebody.core.events import rows
+from homebody.core.events import state
 from homebody.core.rooms import aliases, summary
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.rooms import Room
@@ -82,7 +82,7 @@ def set_visibility(tx: Tx, room_id: str, requester: Requester, *, is_published: 
     Raises M_NOT_FOUND for an unknown room, M_FORBIDDEN unless they have the power to set the
     room's canonical alias, or are an administrator.
     """
-    rows.head(tx, room_id)
+    state.head(tx, room_id)
     if not requester.is_admin and not aliases.may_manage(tx, room_id, requester.user_id):
         raise errors.forbidden("Publishing a room needs the power to set its canonical alias")
     publish(tx, room_id, is_published=is_published)

@@ -15,7 +15,7 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import bindparam, func, select
 
-from homebody.core.events import rows, state
+from homebody.core.events import state
 from homebody.core.user_data import account_data, push_rules
 from homebody.errors import MatrixError
 from homebody.models.base import NOW_AND_LATER
@@ -38,7 +38,7 @@ _TOMBSTONES = (
     select(StoredEvent.position, StoredEvent.pdu)
     .join(StateInterval, StateInterval.event_position == StoredEvent.position)
     .where(
-        StateInterval.room_number == rows.ROOM_NUMBER,
+        StateInterval.room_number == state.ROOM_NUMBER,
         StateInterval.type == TOMBSTONE[0],
         StateInterval.state_key == TOMBSTONE[1],
     )
@@ -46,7 +46,7 @@ _TOMBSTONES = (
     .limit(MAX_TOMBSTONES)
 )
 _LAST_LEFT = select(func.max(StateInterval.to_position)).where(
-    StateInterval.room_number == rows.ROOM_NUMBER,
+    StateInterval.room_number == state.ROOM_NUMBER,
     StateInterval.type == state.MEMBER,
     StateInterval.state_key == bindparam("user_id"),
     StateInterval.membership == "join",

@@ -22,7 +22,7 @@ from sqlalchemy.orm import aliased
 from homebody import errors
 from homebody.core.appservices import directory as networks
 from homebody.core.ephemeral import receipts
-from homebody.core.events import member_names, rows, state
+from homebody.core.events import member_names, state
 from homebody.core.push import counts
 from homebody.core.rooms import aliases, membership, reports, server_notices
 from homebody.core.timeline import sending, store
@@ -108,7 +108,7 @@ _ALL = (
 _IS_THERE = select(Room.room_id).where(Room.room_id == bindparam("room_id"))
 _HAS_EVENTS = select(StoredEvent.position).where(StoredEvent.room_id == bindparam("room_id"))
 _PEOPLE = select(StateInterval.state_key).where(
-    StateInterval.room_number == rows.ROOM_NUMBER,
+    StateInterval.room_number == state.ROOM_NUMBER,
     StateInterval.to_position == NOW_AND_LATER,
     StateInterval.membership.in_(("join", "invite", "knock")),
 )

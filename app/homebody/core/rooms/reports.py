@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, delete, insert, select
 
 from homebody import errors
 from homebody.core.accounts import accounts
-from homebody.core.events import history, rows, state
+from homebody.core.events import history, state
 from homebody.models.events import StoredEvent
 from homebody.models.moderation import Report
 from homebody.spec.events import Json
@@ -43,7 +43,7 @@ _REMOVE_ROOM = delete(Report).where(Report.room_id == bindparam("the_room"))
 
 def report_room(tx: Tx, reporter: str, room_id: str, reason: str) -> None:
     """Keep a report about a room, in which the reporter need not be. Raises M_NOT_FOUND."""
-    rows.head(tx, room_id)
+    state.head(tx, room_id)
     _add(tx, reporter, reason, room_id=room_id)
 
 

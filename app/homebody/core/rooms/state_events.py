@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import bindparam, select
 
 from homebody import errors
-from homebody.core.events import client_events, erasure, rows, state, visibility
+from homebody.core.events import client_events, erasure, state, visibility
 from homebody.core.rooms import aliases, membership
 from homebody.core.timeline import guest_access, sending
 from homebody.models.base import NOW_AND_LATER
@@ -21,7 +21,7 @@ from homebody.storage.database import Reader, Tx
 _POSITIONS = (
     select(StateInterval.event_position)
     .where(
-        StateInterval.room_number == rows.ROOM_NUMBER,
+        StateInterval.room_number == state.ROOM_NUMBER,
         StateInterval.from_position <= bindparam("position"),
         StateInterval.to_position > bindparam("position"),
     )

@@ -22,7 +22,7 @@ import orjson
 from sqlalchemy import Row, bindparam, or_, select
 
 from homebody import errors
-from homebody.core.events import rows, state
+from homebody.core.events import state
 from homebody.core.rooms import aliases, creation, directory, membership, personal_settings
 from homebody.core.timeline import sending
 from homebody.errors import MatrixError
@@ -63,7 +63,7 @@ _KEPT = (
     )
     .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
     .where(
-        StateInterval.room_number == rows.ROOM_NUMBER,
+        StateInterval.room_number == state.ROOM_NUMBER,
         StateInterval.to_position == NOW_AND_LATER,
         StateInterval.event_position > bindparam("after"),
         or_(
@@ -177,7 +177,7 @@ def _create(tx: Tx, request: UpgradeRequest, content: Json, *, is_whole: bool) -
     if new_id and is_whole:
         known = _bury(tx, user_id, room_id, new_id)
     else:
-        known = rows.head(tx, room_id).forward_extremities[-1]
+        known = state.head(tx, room_id).forward_extremities[-1]
     content["predecessor"] = {"room_id": room_id, "event_id": known}
     return sending.create(tx, version, creation.first_event(user_id, version, content, new_id))
 

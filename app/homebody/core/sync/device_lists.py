@@ -20,7 +20,7 @@ import orjson
 from sqlalchemy import bindparam, select, text
 
 from homebody.core.encryption import device_list_changes
-from homebody.core.events import rows, state
+from homebody.core.events import state
 from homebody.core.sync import memberships
 from homebody.core.sync.memberships import Memberships
 from homebody.core.sync.spans import Span
@@ -54,7 +54,7 @@ _WERE_JOINED = text(
     " AND state_intervals.membership = 'join'"
 )
 _JOINED_THEN = select(StateInterval.state_key).where(
-    StateInterval.room_number == rows.ROOM_NUMBER,
+    StateInterval.room_number == state.ROOM_NUMBER,
     StateInterval.type == state.MEMBER,
     StateInterval.from_position <= bindparam("since"),
     StateInterval.to_position > bindparam("since"),

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from homebody import errors
 from homebody.core.accounts import accounts
-from homebody.core.events import rows, state
+from homebody.core.events import state
 from homebody.models.accounts import Account
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.state import StateInterval
@@ -24,7 +24,7 @@ _JOINED_GUESTS = (
     select(StateInterval.state_key)
     .join(Account, Account.user_id == StateInterval.state_key)
     .where(
-        StateInterval.room_number == rows.ROOM_NUMBER,
+        StateInterval.room_number == state.ROOM_NUMBER,
         StateInterval.to_position == NOW_AND_LATER,
         StateInterval.membership == "join",
         Account.is_guest,

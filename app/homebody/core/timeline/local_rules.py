@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from homebody import errors
-from homebody.core.events import rows, state
+from homebody.core.events import state
 from homebody.spec import event_auth, room_state, server_acl
 from homebody.spec.events import Event, StateKey
 
@@ -53,7 +53,7 @@ def _check_redaction(tx: Reader, draft: Draft, known: State) -> None:
         raise errors.forbidden("A redaction is not a state event")
     if draft.redacts is None:
         raise errors.missing_param("A redaction says in `redacts` which event it is about")
-    found = rows.find(tx, draft.redacts)
+    found = state.find_event(tx, draft.redacts)
     if found is None or found[1].room_id != draft.room_id:
         raise errors.not_found("There is no such event in this room")
     target, requester = found[1], draft.requester

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import bindparam, select, update
 
-from homebody.core.events import client_events, member_names, rows, search_index, state
+from homebody.core.events import client_events, member_names, search_index, state
 from homebody.core.push import counts
 from homebody.core.timeline import leaving_threads
 from homebody.models.events import StoredEvent
@@ -43,7 +43,7 @@ _STRIP = (
 _REPLACED_BY = (
     select(StateInterval.event_position)
     .where(
-        StateInterval.room_number == rows.ROOM_NUMBER,
+        StateInterval.room_number == state.ROOM_NUMBER,
         StateInterval.type == bindparam("of_type"),
         StateInterval.state_key == bindparam("with_key"),
         StateInterval.from_position > bindparam("at"),
@@ -73,7 +73,7 @@ class Derived(NamedTuple):
 
 def apply(tx: Tx, event: Event, position: int) -> None:
     """Take out of the redacted event what redaction takes out, if this event may do that."""
-    found = rows.find(tx, event.redacts or "")
+    found = state.find_event(tx, event.redacts or "")
     if found is None or found[1].room_id != event.room_id:
         return
     at, target = found

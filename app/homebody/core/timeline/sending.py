@@ -19,7 +19,7 @@ import orjson
 from sqlalchemy import bindparam, select, text
 
 from homebody import errors
-from homebody.core.events import relating, rows, state
+from homebody.core.events import relating, state
 from homebody.core.timeline import guest_access, local_rules, store
 from homebody.errors import MatrixError
 from homebody.models.events import StoredEvent
@@ -134,7 +134,7 @@ def send(tx: Tx, draft: Draft) -> str:
     M_TOO_LARGE, M_BAD_JSON for what no event can hold, and what local_rules.check raises.
     """
     check_form(draft)
-    head = rows.head(tx, draft.room_id)
+    head = state.head(tx, draft.room_id)
     version = VERSIONS[head.version]
     keys = event_auth.auth_types(version, draft.type, draft.state_key, draft.sender, draft.content)
     auth_state = state.current_many(tx, draft.room_id, {room_state.CREATE, *keys})
@@ -161,7 +161,7 @@ def create(tx: Tx, version: RoomVersion, draft: Draft) -> str:
     makes the id.
     """
     check_form(draft)
-    head = rows.RoomHead(version.name, [], 0)
+    head = state.RoomHead(version.name, [], 0)
     event, encoded = _sign(tx, version, _build(tx, version, head, draft, {}))
     try:
         event_auth.check(event, {})
@@ -286,7 +286,7 @@ def _unchanged(tx: Reader, draft: Draft) -> str | None:
 def _build(
     tx: Reader,
     version: RoomVersion,
-    head: rows.RoomHead,
+    head: state.RoomHead,
     draft: Draft,
     auth_state: dict[StateKey, Event],
 ) -> Json:
@@ -327,7 +327,7 @@ def _build(
 
 def _references(tx: Reader, version: RoomVersion, event_ids: list[str]) -> list[Any]:
     """Return ids as events of room versions 1 and 2 cite them, with the hash of the event."""
-    found = (rows.find(tx, event_id) for event_id in event_ids)
+    found = (state.find_event(tx, event_id) for event_id in event_ids)
     return [signing.reference(event.pdu, version) for _, event in filter(None, found)]
 
 

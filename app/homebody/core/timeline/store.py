@@ -17,7 +17,7 @@ from typing import Final
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from homebody.core.appservices import transactions
-from homebody.core.events import client_events, member_names, relating, rows, search_index, state
+from homebody.core.events import client_events, member_names, relating, search_index, state
 from homebody.core.events.relating import Relation
 from homebody.core.push import counts
 from homebody.core.timeline import redactions
@@ -82,7 +82,7 @@ def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int
     return position
 
 
-def add_room(tx: Tx, room_id: str, head: rows.RoomHead) -> None:
+def add_room(tx: Tx, room_id: str, head: state.RoomHead) -> None:
     """Make a room that has no events yet."""
     tx.sql.execute(
         _NEW_ROOM,
@@ -95,13 +95,13 @@ def add_room(tx: Tx, room_id: str, head: rows.RoomHead) -> None:
             "is_published": False,
         },
     )
-    tx.remember(rows.ROOMS, room_id, head)
+    tx.remember(state.ROOMS, room_id, head)
 
 
 def remove_room(tx: Tx, room_id: str) -> None:
     """Make a room unknown, so that nothing can be sent to it; called by purge.py alone."""
     tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
-    tx.forget(rows.ROOMS, room_id)
+    tx.forget(state.ROOMS, room_id)
     member_names.forget(tx, room_id)
 
 
@@ -151,9 +151,9 @@ def _insert(
 
 def _advance(tx: Tx, event: Event, position: int) -> None:
     """Make the event an end of the room's graph, in place of those that it names before it."""
-    head = rows.head(tx, event.room_id)
+    head = state.head(tx, event.room_id)
     left = [known for known in head.forward_extremities if known not in event.prev_event_ids]
-    new_head = rows.RoomHead(head.version, [*left, event.event_id], max(head.depth, event.depth))
+    new_head = state.RoomHead(head.version, [*left, event.event_id], max(head.depth, event.depth))
     tx.sql.execute(
         _ADVANCE,
         {
@@ -163,7 +163,7 @@ def _advance(tx: Tx, event: Event, position: int) -> None:
             "position": position,
         },
     )
-    tx.remember(rows.ROOMS, event.room_id, new_head)
+    tx.remember(state.ROOMS, event.room_id, new_head)
 
 
 def _keep_client_form(
