@@ -60,7 +60,8 @@ def test_a_file_sets_what_it_names_and_leaves_the_rest(folder: Path) -> None:
 
 def test_the_environment_wins_over_the_file_and_options_over_both(folder: Path) -> None:
     path = write(
-        folder, 'workers = 1\nlog_level = "ERROR"\ncache_bytes = "1 MiB"\nlog_format = "json"'
+        folder,
+        'min_password_length = 9\nlog_level = "ERROR"\ncache_bytes = "1 MiB"\nlog_format = "json"',
     )
     environ = {"HOMEBODY_LOG_LEVEL": "debug", "HOMEBODY_CACHE_BYTES": "2 MiB", "PATH": "/bin"}
 
@@ -72,7 +73,7 @@ def test_the_environment_wins_over_the_file_and_options_over_both(folder: Path) 
 
 
 def test_the_file_is_looked_for_in_the_order_that_is_documented(folder: Path) -> None:
-    named = write(folder, "workers = 1\nmax_upload_bytes = 1")
+    named = write(folder, "min_password_length = 9\nmax_upload_bytes = 1")
     in_environment = folder / "other.toml"
     in_environment.write_text("max_upload_bytes = 2")
     in_data_dir = folder / "srv" / "homebody.toml"
@@ -156,28 +157,6 @@ def test_cheap_password_hashing_is_for_loopback_addresses() -> None:
             options({"password_hashing": "cheap", "bind": bind})
 
 
-def test_several_workers_are_refused_with_the_reason(folder: Path) -> None:
-    path = write(folder, "\n\nworkers = 2\n[push]\n")
-
-    assert complaint(path).startswith(
-        f"{path}:3: workers: more than one needs PostgreSQL (database_url): SQLite has a single"
-    )
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("federation", "true"),
-        ("database_url", "postgresql+psycopg://homebody:hunter2@localhost/homebody"),
-    ],
-)
-def test_what_has_not_landed_is_refused_and_says_so(key: str, value: str) -> None:
-    with pytest.raises(ConfigError, match=f"^option {key}: .*not landed yet") as raised:
-        options({key: value})
-
-    assert "hunter2" not in str(raised.value)
-
-
 def test_a_secret_may_stand_in_a_file_of_its_own(folder: Path) -> None:
     (folder / "secret").write_text("correct horse\n")
     path = write(folder, 'registration_shared_secret_file = "secret"')
@@ -217,6 +196,7 @@ def test_no_error_and_no_text_shows_a_secret() -> None:
         secrets,
         {"registration_shared_secret": "hunter2\n"},
         {"database_url": "hunter2"},
+        {"database_url": "postgresql+psycopg://homebody:hunter2@localhost/homebody"},
     ):
         with pytest.raises(ConfigError) as raised:
             options(given)

@@ -64,12 +64,23 @@ def test_an_unknown_key_is_refused_with_its_line_and_the_nearest_right_name(fold
         ),
         ('server-name = "a"', 1, "server-name: no such key; did you mean server_name?"),
         ("xyzzy = 1", 1, "xyzzy: no such key"),
+        ("workers = 1", 1, "workers: no such key any more, as it had no effect; leave it out"),
         (
-            "[push]\ninclude_content = false\nworkers = 1",
-            3,
-            "push.workers: no such key; workers belongs above the first [table] of the file",
+            "[rc_joins.remote]\nper_second = 1",
+            1,
+            "rc_joins.remote: no such key any more, as it had no effect; leave it out",
         ),
-        ("workers.count = 1", 1, "workers: must be a whole number from 1 to 64, not a table"),
+        (
+            "[push]\ninclude_content = false\nmin_password_length = 1",
+            3,
+            "push.min_password_length: no such key;"
+            " min_password_length belongs above the first [table] of the file",
+        ),
+        (
+            "min_password_length.a = 1",
+            1,
+            "min_password_length: must be a whole number from 1 to 128, not a table",
+        ),
         (
             "\nrc_message = 5",
             2,
@@ -87,12 +98,12 @@ def test_an_unknown_key_is_refused_with_its_line_and_the_nearest_right_name(fold
             "rc_joins.local.per_second: must be a number above 0 and up to 1000000, not 'fast'",
         ),
         (
-            'trusted_proxies = [\n  "127.0.0.1",\n  "10.0.0.1/8",\n]\nworkers = 1',
+            'trusted_proxies = [\n  "127.0.0.1",\n  "10.0.0.1/8",\n]\nmin_password_length = 1',
             1,
             "trusted_proxies: must be a list of IP addresses or networks",
         ),
         (
-            'log_format = "text"\nappservices = [\n"""\nworkers = 2\n""",\n]\nworkers = 2',
+            'log_format = "text"\nappservices = [\n"""\nlog_level = 2\n""",\n]\nlog_level = 2',
             2,
             "appservices: must be a list of paths in quotes",
         ),
@@ -109,10 +120,10 @@ def test_what_is_wrong_in_a_file_is_told_with_its_line(
 @pytest.mark.parametrize(
     ("text", "line", "part"),
     [
-        ('server_name = "a"\nworkers = = 2\n', 2, "is not TOML: Invalid value"),
-        ('workers = 1\nserver_name = "a', 2, "is not TOML"),
+        ('server_name = "a"\nmin_password_length = = 2\n', 2, "is not TOML: Invalid value"),
+        ('min_password_length = 1\nserver_name = "a', 2, "is not TOML"),
         (
-            "workers = 1\nserver_name = example.org\n",
+            "min_password_length = 1\nserver_name = example.org\n",
             2,
             'is not TOML: Invalid value; text has to be in quotes: server_name = "…"',
         ),
@@ -127,7 +138,11 @@ def test_what_is_wrong_in_a_file_is_told_with_its_line(
             1,
             'is not TOML: Invalid value; text has to be in quotes: metrics_token = "…"',
         ),
-        ("workers = 1\nworkers = 2\n", 2, "is not TOML: Cannot overwrite a value"),
+        (
+            "min_password_length = 1\nmin_password_length = 2\n",
+            2,
+            "is not TOML: Cannot overwrite a value",
+        ),
         ('metrics_token = "hunter2', 1, '; a quote is missing: metrics_token = "…"'),
         ("metrics_token = hunter2'", 1, '; a quote is missing: metrics_token = "…"'),
         (
@@ -136,7 +151,7 @@ def test_what_is_wrong_in_a_file_is_told_with_its_line(
             '; each text in a list has to be in quotes: trusted_proxies = ["…", "…"]',
         ),
         ("presence = no # or yes", 1, "; write presence = true or presence = false"),
-        ("workers = 1\n\nrc_message = [1,\n", 3, "is not TOML"),
+        ("min_password_length = 1\n\nrc_message = [1,\n", 3, "is not TOML"),
         ("", None, None),
     ],
 )
@@ -155,14 +170,14 @@ def test_a_syntax_error_is_told_with_its_line(
 
 def test_files_of_windows_editors_are_read(folder: Path) -> None:
     path = folder / "homebody.toml"
-    path.write_bytes(b'\xef\xbb\xbfserver_name = "localhost"\r\n\r\nworkers = 0\r\n')
+    path.write_bytes(b'\xef\xbb\xbfserver_name = "localhost"\r\n\r\nmin_password_length = 0\r\n')
 
-    assert complaint(path).startswith(f"{path}:3: workers: must be")
+    assert complaint(path).startswith(f"{path}:3: min_password_length: must be")
 
 
 def test_a_file_that_cannot_be_read_is_one_line(folder: Path) -> None:
     latin = write(folder, "")
-    latin.write_bytes(b"workers = 1\n# caf\xe9\n")
+    latin.write_bytes(b"min_password_length = 1\n# caf\xe9\n")
 
     assert complaint(latin) == f"{latin}:2: is not UTF-8 text"
     assert complaint(folder / "no.toml").endswith(

@@ -286,4 +286,4 @@ def _parse_lifetime(text: str) -> int:
     try:
         return LIFETIME.parse(text)
     except ValueError:
-        raise click.UsageError(f"--lifetime {LIFETIME.must}") from None
+        raise click.UsageError(f"--lifetime must be {LIFETIME.what}") from None

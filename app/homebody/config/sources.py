@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from homebody.config import values as config_kinds
-from homebody.config.values import Kind
+from homebody.config import values
 
 KeyPath = tuple[str, ...]
 
@@ -30,6 +29,7 @@ _PAIR: Final = re.compile(r"\s*([\w.-]+)\s*=\s*([^\s#=].*)$", re.ASCII)
 _STRING: Final = re.compile(r"\"[^\"]*\"|'[^']*'")
 _FLAGS: Final = {"yes", "no", "on", "off", "true", "false"}
 """What programs take for true or false; TOML knows the last two, in small letters."""
+_REMOVED: Final = {("workers",), ("federation",), ("rc_joins", "remote")}
 _SHOWN_CHARACTERS: Final = 60
 _LIKENESS: Final = 0.75
 """Of a key that is meant and one that was written; below it two words only share some letters."""
@@ -44,8 +44,9 @@ class ConfigError(Exception):
 class Setting:
     """A key that the server knows."""
 
-    key: KeyPath
-    kind: Kind[Any]
+    fields: KeyPath
+    """The names of the fields that lead to it."""
+    kind: values.Kind[Any]
     is_file: bool = False
     """Its value is the path of a file that holds the secret."""
 
@@ -119,14 +120,6 @@ def from_options(options: Mapping[str, str]) -> Source:
     return Source({**values}, dotted, lambda _: "option ")
 
 
-def settle(sources: Iterable[Source], known: Mapping[KeyPath, Setting]) -> dict[KeyPath, Given]:
-    """What is set, by key; later sources win. Raises ConfigError for the first thing wrong."""
-    given: dict[KeyPath, Given] = {}
-    for source in sources:
-        given |= _settle_one(source, known)
-    return given
-
-
 def lines_of_keys(text: str) -> dict[KeyPath, int]:
     """The line on which each key and table of a valid TOML text first stands.
 
@@ -191,7 +184,8 @@ def _flattened(table: Mapping[str, Any], above: KeyPath = ()) -> Iterator[tuple[
             yield key, value
 
 
-def _settle_one(source: Source, known: Mapping[KeyPath, Setting]) -> dict[KeyPath, Given]:
+def settle(source: Source, known: Mapping[KeyPath, Setting]) -> dict[KeyPath, Given]:
+    """Return what a source sets, by fields. Raises ConfigError for the first thing wrong."""
     given: dict[KeyPath, Given] = {}
     for key, raw in source.values.items():
         if raw == {} and _is_table(key, known):
@@ -199,10 +193,10 @@ def _settle_one(source: Source, known: Mapping[KeyPath, Setting]) -> dict[KeyPat
         setting = known.get(key)
         if setting is None:
             raise source.error(*_what_is_wrong(key, known, source.spell))
-        if setting.key in given:
-            other = source.spell(given[setting.key].written)
+        if setting.fields in given:
+            other = source.spell(given[setting.fields].written)
             raise source.error(key, f"says the same as {other}; leave one of them out")
-        given[setting.key] = Given(_value(source, key, raw, setting), source, key)
+        given[setting.fields] = Given(_value(source, key, raw, setting), source, key)
     return given
 
 
@@ -218,19 +212,21 @@ def _value(source: Source, key: KeyPath, raw: object, setting: Setting) -> objec
     except ValueError as error:
         shown = "" if kind.is_secret else f", not {_shortened(repr(raw))}"
         # "from None" for secrets: the chained error carries the value
-        raise source.error(key, kind.must + shown) from None if kind.is_secret else error
+        raise source.error(key, f"must be {kind.what}{shown}") from (
+            None if kind.is_secret else error
+        )
 
 
 def _first_line(source: Source, key: KeyPath, path: object) -> str:
     """The secret in a file, without the line break that editors and `echo` leave behind."""
     try:
-        return config_kinds.PATH.parse(path).read_text("utf-8").strip()
+        return values.PATH.parse(path).read_text("utf-8").strip()
     except OSError as error:
         raise source.error(key, f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
         raise source.error(key, f"{path} is not UTF-8 text") from None
     except ValueError as error:
-        raise source.error(key, config_kinds.PATH.must) from error
+        raise source.error(key, f"must be {values.PATH.what}") from error
 
 
 def _is_table(key: KeyPath, known: Iterable[KeyPath]) -> bool:
@@ -246,13 +242,15 @@ def _what_is_wrong(
         if _is_table(part, known):
             continue
         if part in known:
-            return part, f"{known[part].kind.must}, not a table"
+            return part, f"must be {known[part].kind.what}, not a table"
         return part, f"no such key{_hint(part, known, spell)}"
     inside = [spell(name) for name in known if name[: len(key)] == key]
     return key, f"is a table, to be set by {' and '.join(inside)}"
 
 
 def _hint(key: KeyPath, known: Iterable[KeyPath], spell: Callable[[KeyPath], str]) -> str:
+    if key in _REMOVED:
+        return " any more, as it had no effect; leave it out"
     if len(key) > 1 and key[-1:] in known:
         return f"; {spell(key[-1:])} belongs above the first [table] of the file"
     tables = {name[:length] for name in known for length in range(1, len(name) + 1)}

@@ -6,7 +6,7 @@ client-server-api#getwell-knownmatrixsupport, client-server-api#getwell-knownmat
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import msgspec
 
 from homebody.config.settings import Config
 from homebody.spec.events import Json
@@ -24,10 +24,7 @@ def support(config: Config) -> Json | None:
     """`contacts` and `support_page`, as far as they are set; None where nobody is named."""
     found: Json = {}
     if config.support_contacts:
-        found["contacts"] = [
-            {key: value for key, value in asdict(contact).items() if value is not None}
-            for contact in config.support_contacts
-        ]
+        found["contacts"] = msgspec.to_builtins(config.support_contacts)
     if config.support_page is not None:
         found["support_page"] = config.support_page
     return found or None

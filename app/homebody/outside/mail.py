@@ -18,8 +18,8 @@ from email.utils import localtime, make_msgid, parseaddr
 from typing import Final
 from urllib.parse import urlsplit
 
-from homebody.config.mail import Smtp
 from homebody.config.settings import Config
+from homebody.config.tables import Smtp
 
 TIMEOUT_SECONDS: Final = 20.0
 """For each answer of the mail server."""

@@ -34,7 +34,7 @@ except (ConfigError, StartError) as error:
     sys.exit(2)
 
 bind = settings.bind
-workers = settings.workers
+workers = 1
 worker_class = "homebody.server.starter.Starter"
 worker_connections = 20_000  # the descriptor limit is the real one; beyond 1,000 nobody gets in
 http_parser = "auto"  # that in C where it is installed: it has to be compiled
