@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homebody.spec import globs, property_paths
+from homebody.spec import globs, property_paths, push_conditions
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,6 @@ def test_only_dots_and_backslashes_are_escaped_in_paths(text: str, path: tuple[s
 def test_a_path_ends_where_there_is_no_object() -> None:
     event = {"content": {"a": None, "list": ["x"]}}
 
-    assert property_paths.value_at(event, ("content", "a")) is None
-    assert property_paths.value_at(event, ("content", "a", "b")) is property_paths.MISSING
-    assert property_paths.value_at(event, ("content", "list", "0")) is property_paths.MISSING
+    assert push_conditions.value_at(event, ("content", "a")) is None
+    assert push_conditions.value_at(event, ("content", "a", "b")) is push_conditions.MISSING
+    assert push_conditions.value_at(event, ("content", "list", "0")) is push_conditions.MISSING

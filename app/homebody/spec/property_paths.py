@@ -13,8 +13,6 @@ from typing import Final
 Path = tuple[str, ...]
 """The names of the properties, outermost first, unescaped."""
 
-MISSING: Final = object()
-"""The value of a property that does not exist; None is a JSON value (null)."""
 _PART: Final = re.compile(r"\\[.\\]|.", re.DOTALL)
 
 
@@ -38,12 +36,3 @@ def _names(text: str) -> Path:
 
 
 _cached = functools.lru_cache(maxsize=4096)(_names)
-
-
-def value_at(json: object, path: Path) -> object:
-    """Return the value at the end of the path, or MISSING. Arrays have no properties."""
-    for name in path:
-        if not isinstance(json, dict) or name not in json:
-            return MISSING
-        json = json[name]
-    return json

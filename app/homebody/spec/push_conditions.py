@@ -39,6 +39,8 @@ MAX_LEGACY_LENGTH: Final = 4000
 MAX_NAME_LENGTH: Final = 255
 """Longer display names, which clients can set in a room's state, never match."""
 
+MISSING: Final = object()
+"""Stands for a property that the event lacks, as null is a value."""
 Scalar = tuple[type, object]
 """A value with its type, as True equals 1 in Python."""
 
@@ -56,30 +58,38 @@ class EventView:
 
     __slots__ = (
         "_elements",
-        "_event",
-        "_legacy_body",
+        "_lowered",
         "_results",
         "_size",
         "_texts",
         "_words",
+        "legacy_body",
         "member_count",
         "named",
+        "pdu",
         "power_levels",
+        "room_id",
         "sender",
     )
 
     def __init__(self, event: Event, member_count: int, power_levels: PowerLevels) -> None:
         """Take the number of joined local and remote members and the levels after the event."""
         ids = {"event_id": event.event_id, "room_id": event.room_id}
-        self._event: Final = event.pdu | ids  # PDUs lack event_id, and room_id in some cases
+        self.pdu: Final = event.pdu | ids  # PDUs lack event_id, and room_id in some cases
+        self.room_id: Final = event.room_id
         self.sender: Final = event.sender
         self.member_count: Final = member_count
         self.power_levels: Final = power_levels
         self.named: Collection[str] | None = None
         """The members whose name or localpart may occur in `legacy_body`. None: any member's."""
-        self._legacy_body: Text | None = None
+        self.legacy_body: Text | None = None
+        """The beginning of the body, searched for mentions. None if the event has m.mentions."""
+        body = event.content.get("body")
+        if isinstance(body, str) and "m.mentions" not in event.content:
+            self.legacy_body = Text(body.lower()[:MAX_LEGACY_LENGTH])
         self._size: int | None = None
         self._results: dict[EventCondition, bool] = {}
+        self._lowered: dict[Path, str | None] = {}
         self._texts: dict[Path, Text | None] = {}
         self._words: frozenset[str] | None = None
         self._elements: dict[Path, frozenset[Scalar]] = {}
@@ -89,16 +99,10 @@ class EventView:
         """The approximate number of characters in its content."""
         if self._size is None:
             try:
-                self._size = len(orjson.dumps(self._event["content"]))
+                self._size = len(orjson.dumps(self.pdu["content"]))
             except TypeError:  # an integer of more than 64 bits, in old room versions
                 self._size = MAX_SIZE
         return self._size
-
-    @property
-    def room_id(self) -> str:
-        """The room of the event."""
-        room_id: str = self._event["room_id"]
-        return room_id
 
     def holds(self, condition: EventCondition) -> bool:
         """Return whether the condition matches."""
@@ -107,48 +111,45 @@ class EventView:
             result = self._results[condition] = condition(self)
         return result
 
-    def value(self, path: Path) -> object:
-        """Return the value of a property, or `property_paths.MISSING`."""
-        return property_paths.value_at(self._event, path)
+    def lowered(self, path: Path) -> str | None:
+        """Return the value of a property in lower case, or None if it is not a string."""
+        if path not in self._lowered:
+            value = value_at(self.pdu, path)
+            self._lowered[path] = value.lower() if isinstance(value, str) else None
+        return self._lowered[path]
 
     def text(self, path: Path) -> Text | None:
-        """Return the value of a property in lower case, or None if it is not a string."""
+        """Return `lowered` as a text to match patterns against."""
         if path not in self._texts:
-            value = self.value(path)
-            self._texts[path] = Text(value.lower()) if isinstance(value, str) else None
+            lowered = self.lowered(path)
+            self._texts[path] = None if lowered is None else Text(lowered)
         return self._texts[path]
-
-    @property
-    def legacy_body(self) -> Text | None:
-        """The text searched for mentions; None if the event has m.mentions.
-
-        Only its beginning, as the names of all members are searched for in it.
-        """
-        body = self.text(BODY)
-        if body is None or "m.mentions" in self._event["content"]:
-            return None
-        if len(body.text) <= MAX_LEGACY_LENGTH:
-            return body
-        if self._legacy_body is None:
-            self._legacy_body = Text(body.text[:MAX_LEGACY_LENGTH])
-        return self._legacy_body
 
     def words(self) -> frozenset[str]:
         """Return the words of the body in lower case, for looking up keywords."""
         if self._words is None:
-            body = self.text(BODY)
-            self._words = frozenset() if body is None else globs.words_of(body.text)
+            body = self.lowered(BODY)
+            self._words = frozenset() if body is None else globs.words_of(body)
         return self._words
 
     def elements(self, path: Path) -> frozenset[Scalar]:
         """Return the elements of an array that conditions can be compared with."""
         if path not in self._elements:
-            value = self.value(path)
+            value = value_at(self.pdu, path)
             array = value if isinstance(value, list) else ()
             self._elements[path] = frozenset(
                 (type(element), element) for element in array if push_rulesets.is_exact(element)
             )
         return self._elements[path]
+
+
+def value_at(json: object, path: Path) -> object:
+    """Return the value at the end of the path, or MISSING. Arrays have no properties."""
+    for name in path:
+        if not isinstance(json, dict) or name not in json:
+            return MISSING
+        json = json[name]
+    return json
 
 
 EventCondition = Callable[[EventView], bool]
@@ -187,8 +188,7 @@ def _event_match(condition: Json) -> Condition:
 
 
 def _is_user_id(path: Path, view: EventView, member: Recipient) -> bool:
-    text = view.text(path)
-    return text is not None and text.text == member.user_id.lower()
+    return view.lowered(path) == member.user_id.lower()
 
 
 def _event_property_is(condition: Json) -> Condition:
@@ -268,6 +268,8 @@ def _matches(path: Path, pattern: str) -> EventCondition:
     lowered = pattern.lower()
     if path == BODY and globs.is_word(lowered):
         return lambda view: lowered in view.words()
+    if path != BODY and not globs.has_wildcards(lowered):
+        return lambda view: view.lowered(path) == lowered
     glob = globs.compiled(lowered)
     matches = glob.matches_words_of if path == BODY else glob.matches
 
@@ -280,13 +282,13 @@ def _matches(path: Path, pattern: str) -> EventCondition:
 
 @_shared
 def _is_text(path: Path) -> EventCondition:
-    return lambda view: view.text(path) is not None
+    return lambda view: view.lowered(path) is not None
 
 
 @_shared
 def _equals(path: Path, expected: object) -> EventCondition:
     def condition(view: EventView) -> bool:
-        value = view.value(path)
+        value = value_at(view.pdu, path)
         return type(value) is type(expected) and value == expected
 
     return condition

@@ -10,7 +10,7 @@ Spec: client-server-api#push-rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
@@ -37,14 +37,8 @@ class Outcome:
     actions: list[Any]
     """As GET /notifications shows them, without the historical ones."""
 
-    @property
-    def tweaks(self) -> Json:
-        """`{name: value}` as the push gateway gets them."""
-        return {
-            action["set_tweak"]: action.get("value", True)
-            for action in self.actions
-            if isinstance(action, dict)
-        }
+    tweaks: Json = field(default_factory=dict, compare=False)
+    """`{name: value}` of these actions, as the push gateway gets them."""
 
 
 NOTHING: Final = Outcome(notify=False, highlight=False, sound=None, actions=[])
@@ -80,7 +74,8 @@ class Ruleset:
 
     def in_order(self, view: EventView) -> Iterator[Rule]:
         """Yield the rules that may match the event in order of priority."""
-        yield from self._override_in(view)
+        override = self._override_by_room.get(view.room_id)
+        yield from self._override_in(view.room_id) if override is None else override
         yield from self.content
         if (rule := self.room.get(view.room_id)) is not None:
             yield rule
@@ -88,14 +83,12 @@ class Ruleset:
             yield rule
         yield from self.underride
 
-    def _override_in(self, view: EventView) -> tuple[Rule, ...]:
+    def _override_in(self, room_id: str) -> tuple[Rule, ...]:
         """Return the override rules without those for other rooms: clients mute rooms with them."""
-        known = self._override_by_room.get(view.room_id)
-        if known is None:
-            lowered = view.room_id.lower()
-            known = tuple(it for it in self.override if it.only_room_id in {None, lowered})
-            if len(self._override_by_room) < MAX_ROOMS:
-                self._override_by_room[view.room_id] = known
+        lowered = room_id.lower()
+        known = tuple(it for it in self.override if it.only_room_id in {None, lowered})
+        if len(self._override_by_room) < MAX_ROOMS:
+            self._override_by_room[room_id] = known
         return known
 
 
@@ -111,7 +104,8 @@ def evaluate(
     for member in members:
         if member.user_id != view.sender:
             groups.setdefault(ruleset_of(member.user_id), []).append(member)
-    too_costly = _too_costly(view, groups)
+    costly = [ruleset for ruleset in groups if ruleset.conditions]
+    too_costly = _too_costly(view, costly) if costly else frozenset()
     outcomes: dict[str, Outcome] = {}
     for ruleset, group in groups.items():
         rules = _candidates(view, ruleset, with_own=ruleset not in too_costly)
@@ -139,7 +133,7 @@ def compiled(changes: Json) -> Ruleset:
     return _compiled(changes) if changes else DEFAULTS
 
 
-def _too_costly(view: EventView, rulesets: Iterable[Ruleset]) -> Set[Ruleset]:
+def _too_costly(view: EventView, costly: Sequence[Ruleset]) -> Set[Ruleset]:
     """Return the rulesets whose own conditions are skipped because they exceed MAX_COST.
 
     All of this runs inside the write transaction. The rules that one user may have take less than
@@ -147,7 +141,6 @@ def _too_costly(view: EventView, rulesets: Iterable[Ruleset]) -> Set[Ruleset]:
     users with extremely many rules lose notifications.
     """
     # Deviates: the spec requires all rules to be evaluated, however long that takes.
-    costly = [it for it in rulesets if it.conditions]
     if sum(it.conditions for it in costly) <= CHEAP_CONDITIONS:
         return frozenset()
     costs = sorted((_cost(view, it), number) for number, it in enumerate(costly))
@@ -241,14 +234,15 @@ def _only_room_id(condition: Json) -> str | None:
 
 def _outcome(actions: list[Any]) -> Outcome:
     kept = [action for action in actions if action == "notify" or isinstance(action, dict)]
-    outcome = Outcome("notify" in kept, highlight=False, sound=None, actions=kept)
-    tweaks = outcome.tweaks if outcome.notify else {}
+    is_notified = "notify" in kept
+    tweaks = {it["set_tweak"]: it.get("value", True) for it in kept if isinstance(it, dict)}
     sound = tweaks.get("sound")
     return Outcome(
-        outcome.notify,
-        highlight=tweaks.get("highlight") is True,
-        sound=sound if isinstance(sound, str) else None,
+        is_notified,
+        highlight=is_notified and tweaks.get("highlight") is True,
+        sound=sound if is_notified and isinstance(sound, str) else None,
         actions=kept,
+        tweaks=tweaks,
     )
 
 
