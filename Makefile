@@ -17,7 +17,7 @@ SPEC ?= ../shared/spec/client-server.json
 # without bytecode on the disk, each server and command that a test starts would compile all of app/
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run test check lint fmt types migrations spec wording clients fuzz courses faults bench traffic migration schema example migrate clean
+.PHONY: help install run test check lint fmt types migrations spec routes wording clients fuzz courses faults bench traffic migration schema example migrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,9 @@ types: $(VENV)/.dev  ## mypy --strict
 migrations: $(VENV)/.dev  ## models and migrations must not part
 	$(BIN)/python -m tests.tools.next_migration --check
 	$(BIN)/python -m tests.tools.schema --check
+
+routes: $(BIN)/homebody  ## all routes: who may use them, their limits, their place in the specification
+	$(BIN)/python -m tests.tools.routes
 
 spec: $(BIN)/homebody  ## which operation of the specification is served by which view
 	$(BIN)/python -m tests.tools.spec_index

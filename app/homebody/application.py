@@ -9,7 +9,7 @@ from __future__ import annotations
 from homebody import client_server, web
 from homebody.background import appservices as bridges
 from homebody.background import delivery, mail, push
-from homebody.client_server import http
+from homebody.client_server import authentication
 from homebody.config.settings import Config
 from homebody.context import Homeserver
 from homebody.core import server_key
@@ -37,7 +37,7 @@ def create_app(config: Config) -> web.Application:
     server = db.Server(config.server_name, key, config, services)
     wakeups, metrics, outside = Wakeups(), Metrics(), Client(config)
     database = db.Database(config.database_url, server, Caches(config.cache_bytes), wakeups.wake)
-    database.committed, database.admit = metrics.note_commit, http.admit
+    database.committed, database.admit = metrics.note_commit, authentication.admit
     files.sweep(config.data_dir)
     kinds = {"push": push.kind(outside), "mail": mail.KIND, "appservice": bridges.KIND}
     app = web.Application(__name__, static_folder=None, template_folder="web/templates")

@@ -20,8 +20,9 @@ from homebody.models.devices import AccessToken
 from homebody.storage.database import Tx
 from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
-from tests.helpers import bridge, routes
+from tests.helpers import bridge
 from tests.helpers.rooms import everything, refusal, unchanged
+from tests.tools import spec_index
 
 OF_OTHERS: Final = re.compile(
     "appservice|^/_matrix/static/|^/_synapse/|/fallback/web$|requestToken$"
@@ -67,7 +68,7 @@ def with_a_body() -> list[tuple[str, str]]:
     """(method, route) of everything for which users send a body."""
     return sorted(
         (method, rule.rule)
-        for rule in routes.anew().url_map.iter_rules()
+        for rule in spec_index.server().url_map.iter_rules()
         for method in {"PUT", "POST"} & (rule.methods or set())
         if (method, rule.rule) not in WITHOUT_BODY and not OF_OTHERS.search(rule.rule)
     )

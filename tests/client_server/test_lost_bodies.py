@@ -10,8 +10,8 @@ import pytest
 
 from homebody.web import Application
 from tests.conftest import Login, Person
-from tests.helpers import routes
 from tests.helpers.rooms import refusal, unchanged
+from tests.tools import spec_index
 
 CALLED_WITHOUT: Final = {
     ("POST", "/_matrix/client/v3/join/<room_id_or_alias>"),
@@ -41,7 +41,7 @@ def with_a_body() -> list[tuple[str, str]]:
     """(method, route) of everything that takes a JSON object."""
     return sorted(
         (method, rule.rule)
-        for rule in routes.anew().url_map.iter_rules()
+        for rule in spec_index.server().url_map.iter_rules()
         for method in {"PUT", "POST"} & (rule.methods or set())
         if (method, rule.rule) not in CALLED_WITHOUT and not OF_OTHERS.search(rule.rule)
     )

@@ -13,11 +13,11 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from homebody.client_server import http
 from homebody.config import settings as config
 from homebody.core import ratelimits
 from homebody.core.ratelimits import RateLimits
 from tests.conftest import PASSWORD, V3, MakeApp, Person
+from tests.tools import routes
 
 APP = Path(ratelimits.__file__).parents[1]
 ONLY_READ = {
@@ -250,14 +250,10 @@ LIMITED = {
 def test_every_question_that_needs_no_account_is_limited_or_costs_nothing(
     make_app: MakeApp,
 ) -> None:
-    app = make_app()
-    asking_for_a_token = http._authenticating  # noqa: SLF001 - there is no other list of them
-
     anonymous = {
-        rule.rule
-        for rule in app.url_map.iter_rules()
-        if "GET" in (rule.methods or ())
-        and app.view_functions[rule.endpoint] not in asking_for_a_token
+        route.path
+        for route in routes.routes(make_app())
+        if route.method == "GET" and route.access.authentication == "none"
     }
 
     assert anonymous == CHEAP | LIMITED

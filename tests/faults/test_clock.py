@@ -1,7 +1,7 @@
 """A clock that jumps back an hour: order, tokens, limits, timers and deliveries do not mind.
 
 Protects, in app/: db.Tx.next_position (the order of things is no matter of time), time.monotonic in
-core/ratelimits.RateLimits, core/sync/timers.monotonic_ms and client_server/long_poll.first (`until`
+core/ratelimits.RateLimits, core/sync/timers.monotonic_ms and client_server/sync.wait_for (`until`
 and `left`), background/delivery.Delivery._deliver_first (`seconds < longest`),
 core/sync/ephemeral.Ephemeral.seen (a token of a run whose clock was ahead).
 """

@@ -1,7 +1,7 @@
 """SIGTERM under load: what was accepted is answered, and the server ends within moments.
 
 Protects, in app/: worker.Worker.handle_exit (it spawns _let_go), worker.Worker._let_go
-(`wakeups.close()` lets parked requests go), client_server/long_poll.first (`wakeups.is_closing`);
+(`wakeups.close()` lets parked requests go), client_server/sync.wait_for (`wakeups.is_closing`);
 and graceful_timeout in gunicorn.conf.py. What else could delay the end: idle connections
 (test_worker.py) and answers that nobody takes (faults_clients/test_deaf.py).
 """

@@ -52,7 +52,7 @@ def park(process: Process, alice: Person, count: int) -> None:
 )
 def test_nothing_is_left_of_clients_that_vanish(server: RunningServer, count: int) -> None:
     # Protects: core/sync/wakeups.Waiter.wait, the watcher on the connection; `waiter.is_gone` in
-    # client_server/long_poll.first; Wakeups.waiting, which calls _leave; the discard() in
+    # client_server/sync.wait_for; Wakeups.waiting, which calls _leave; the discard() in
     # worker.Worker.handle. The large size alone: serving.raise_descriptor_limit.
     clients.raise_descriptor_limit()
     alice = Person(server, f"alice{count}")

@@ -13,10 +13,9 @@ from typing import Any, NoReturn
 import pytest
 from flask import Flask
 
-from homebody import client_server, web
-from homebody.config import settings
+from homebody import client_server
+from tests.tools import spec_index
 
-_register = client_server.register
 OF_BLUEPRINTS = (
     "view_functions",
     "error_handler_spec",
@@ -34,18 +33,10 @@ OF_BLUEPRINTS = (
 def shared() -> Iterator[None]:
     """Inside, `create_app` takes its routes from here; they are those that it would make."""
     with pytest.MonkeyPatch.context() as patch:
-        made = anew()
+        made = spec_index.server()
         patch.setattr(made.url_map, "add", _refuse)  # every later test would have it
         patch.setattr(client_server, "register", _sharer_of(made))
         yield
-
-
-def anew() -> Flask:
-    """A server that has its routes from nobody, and nothing but routes."""
-    app = web.Application("homebody", static_folder=None)
-    web.register(app, settings.load(None, {}, {}))
-    _register(app)
-    return app
 
 
 def _refuse(_route: object) -> NoReturn:

@@ -9,11 +9,11 @@ that is none of LATER.
 from __future__ import annotations
 
 import csv
+import functools
 import inspect
 import io
 import re
 import sys
-import tempfile
 import tokenize
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -21,10 +21,12 @@ from pathlib import Path
 
 from flask import Flask
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import MapAdapter, Rule
 
-from homebody.application import create_app
+from homebody import web
+from homebody.client_server import register
 from homebody.config import settings
-from homebody.storage import migrations
+from homebody.web import Application
 
 ROOT = Path(__file__).parents[2]
 PINNED = ROOT / "tests/vectors/spec"
@@ -83,6 +85,7 @@ def all_prose(root: Path = ROOT) -> Iterator[Line]:
         yield from prose(path, root)
 
 
+@functools.cache
 def anchors() -> set[str]:
     """All that code can cite: `document#anchor`."""
     return set((PINNED / "anchors.txt").read_text(encoding="utf-8").split())
@@ -137,17 +140,22 @@ def operations() -> list[Operation]:
     return list(found.values())
 
 
+def rule_of(adapter: MapAdapter, operation: Operation) -> Rule | None:
+    """Return the rule that serves an operation, if there is one."""
+    sample = re.sub(r"\{(\w+)\}", r"\1", operation.path)
+    try:
+        rule, _ = adapter.match(sample, operation.method, return_rule=True)
+    except HTTPException:
+        return None
+    return rule
+
+
 def with_views(app: Flask, wanted: Iterable[Operation]) -> Iterator[Operation]:
     """The operations, with the views that serve them."""
-    routes = app.url_map.bind("localhost")
+    adapter = app.url_map.bind("localhost")
     for operation in wanted:
-        sample = re.sub(r"\{(\w+)\}", r"\1", operation.path)
-        try:
-            endpoint, _ = routes.match(sample, operation.method)
-        except HTTPException:
-            yield operation
-        else:
-            yield replace(operation, view=view_of(app, endpoint))
+        rule = rule_of(adapter, operation)
+        yield operation if rule is None else replace(operation, view=view_of(app, rule.endpoint))
 
 
 def view_of(app: Flask, endpoint: str) -> str:
@@ -166,13 +174,11 @@ def is_named_otherwise(operation: Operation) -> bool:
     return bool(view) and view not in operation.names.replace("_", "").lower().split(", ")
 
 
-def server() -> Flask:
-    """A server to ask for its routes, on a scratch database that is gone with the process."""
-    with tempfile.TemporaryDirectory() as folder:
-        chosen = settings.load(None, {}, {"data_dir": folder})
-        migrations.upgrade(chosen)
-        app = create_app(chosen)
-        app.homeserver.database.close()
+def server() -> Application:
+    """Return an application that has routes and nothing else."""
+    app = web.Application("homebody", static_folder=None)
+    web.register(app, settings.load(None, {}, {}))
+    register(app)  # by this name, as tests replace the module's
     return app
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from homebody.web import Application
 from tests.conftest import Login
-from tests.helpers import routes
 from tests.helpers.rooms import Json, refusal, unchanged
+from tests.tools import spec_index
 
 MAY_BE_EMPTY = {"state_key", "file_name"}
 
@@ -18,7 +18,7 @@ MAY_BE_EMPTY = {"state_key", "file_name"}
 def paths_with_an_empty_part() -> list[tuple[str, str]]:
     """(method, path) of every route, once for each of its parts that is left empty."""
     found = []
-    for rule in routes.anew().url_map.iter_rules():
+    for rule in spec_index.server().url_map.iter_rules():
         for name in sorted(rule.arguments - MAY_BE_EMPTY):
             path = re.sub("<([^>]*)>", lambda part, it=name: "x" * (part[1] != it), rule.rule)  # type: ignore[misc]
             methods = (rule.methods or set()) - {"HEAD", "OPTIONS"}

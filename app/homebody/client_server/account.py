@@ -10,6 +10,12 @@ from flask import Blueprint
 
 from homebody import context, errors
 from homebody.client_server import http, interactive
+from homebody.client_server.authentication import (
+    address_key,
+    authenticated,
+    maybe_requester,
+    requester,
+)
 from homebody.core.accounts import accounts, threepids, validation
 from homebody.core.sessions import deactivation, devices, login
 from homebody.spec.events import Json
@@ -31,19 +37,19 @@ class Deactivate(msgspec.Struct):
 
 
 @bp.get("/account/whoami")
-@http.authenticated
+@authenticated(guests=True)
 def get_token_owner() -> Json:
     """Who has the access token.
 
     Spec: client-server-api#get_matrixclientv3accountwhoami
     """
-    me = http.requester()
+    me = requester()
     device = {"device_id": me.device_id} if me.device_id else {}  # a bridge may have none
     return {"user_id": me.user_id, **device, "is_guest": me.is_guest}
 
 
 @bp.post("/account/password")
-@http.optionally_authenticated
+@authenticated(optional=True, guests=True, suspended=True)
 def change_password() -> Json:
     """Take a new password, once the old one was given. This session goes on.
 
@@ -51,7 +57,7 @@ def change_password() -> Json:
     Spec: client-server-api#post_matrixclientv3accountpassword
     """
     body = http.json_object()
-    me = http.maybe_requester()
+    me = maybe_requester()
     if me is None and context.server().config.smtp.host is None:
         raise errors.missing_token()
     wish = http.convert(body, ChangePassword)
@@ -78,7 +84,7 @@ def _reset_password(body: Json, wish: ChangePassword) -> None:
     M_USER_LOCKED: "on all but" logging out, also where nobody needs a token.
     Spec: client-server-api#account-locking
     """
-    context.rate_limits().check("rc_login.address", http.address_key())
+    context.rate_limits().check("rc_login.address", address_key())
     proof = interactive.require_email(body)
     password_hash = accounts.hash_password(context.server(), wish.new_password)
     with context.db().write() as tx:
@@ -95,7 +101,7 @@ def _reset_password(body: Json, wish: ChangePassword) -> None:
 
 
 @bp.post("/account/deactivate")
-@http.authenticated
+@authenticated(suspended=True)
 def deactivate_account() -> Json:
     """Close the account for ever, once the password was given.
 
@@ -104,7 +110,7 @@ def deactivate_account() -> Json:
     body = http.json_object()
     wish = http.convert(body, Deactivate)
     interactive.require_password(body)
-    me = http.requester()
+    me = requester()
     devices.end_most(context.db(), me.user_id, last=me.device_id)
     deactivation.deactivate(context.db(), me.user_id, erase=wish.erase)
     return {"id_server_unbind_result": "success"}  # "if the homeserver has no identifiers"

@@ -11,7 +11,7 @@ from flask import Blueprint
 
 from homebody import context, errors
 from homebody.client_server import http
-from homebody.client_server.http import authenticated, must_be_me
+from homebody.client_server.authentication import authenticated, must_be_me
 from homebody.core.user_data import account_data
 from homebody.spec import identifiers
 from homebody.spec.events import Json
@@ -23,7 +23,7 @@ MAX_BODY_BYTES: Final = 4 * account_data.MAX_BYTES
 
 
 @bp.put("/user/<user_id>/account_data/<event_type>")
-@authenticated
+@authenticated(suspended=True)
 def set_account_data(user_id: str, event_type: str) -> Json:
     """Keep a JSON object for all of the user's devices."""
     must_be_me(user_id)
@@ -34,7 +34,7 @@ def set_account_data(user_id: str, event_type: str) -> Json:
 
 
 @bp.get("/user/<user_id>/account_data/<event_type>")
-@authenticated
+@authenticated()
 def get_account_data(user_id: str, event_type: str) -> Json:
     """What was kept under this type."""
     must_be_me(user_id)
@@ -43,7 +43,7 @@ def get_account_data(user_id: str, event_type: str) -> Json:
 
 
 @bp.put("/user/<user_id>/rooms/<room_id>/account_data/<event_type>")
-@authenticated
+@authenticated(suspended=True)
 def set_account_data_per_room(user_id: str, room_id: str, event_type: str) -> Json:
     """Keep a JSON object that is about a room."""
     _check(user_id, room_id)
@@ -54,7 +54,7 @@ def set_account_data_per_room(user_id: str, room_id: str, event_type: str) -> Js
 
 
 @bp.get("/user/<user_id>/rooms/<room_id>/account_data/<event_type>")
-@authenticated
+@authenticated()
 def get_account_data_per_room(user_id: str, room_id: str, event_type: str) -> Json:
     """What was kept about the room under this type."""
     _check(user_id, room_id)
@@ -63,7 +63,7 @@ def get_account_data_per_room(user_id: str, room_id: str, event_type: str) -> Js
 
 
 @bp.get("/user/<user_id>/rooms/<room_id>/tags")
-@authenticated
+@authenticated()
 def get_room_tags(user_id: str, room_id: str) -> Json:
     """The tags that the user has given the room."""
     _check(user_id, room_id)
@@ -72,7 +72,7 @@ def get_room_tags(user_id: str, room_id: str) -> Json:
 
 
 @bp.put("/user/<user_id>/rooms/<room_id>/tags/<tag>")
-@authenticated
+@authenticated(suspended=True)
 def set_room_tag(user_id: str, room_id: str, tag: str) -> Json:
     """Give the room a tag."""
     _check(user_id, room_id)
@@ -83,7 +83,7 @@ def set_room_tag(user_id: str, room_id: str, tag: str) -> Json:
 
 
 @bp.delete("/user/<user_id>/rooms/<room_id>/tags/<tag>")
-@authenticated
+@authenticated(suspended=True)
 def delete_room_tag(user_id: str, room_id: str, tag: str) -> Json:
     """Take a tag from the room."""
     _check(user_id, room_id)

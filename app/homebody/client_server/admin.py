@@ -10,7 +10,7 @@ from flask import Blueprint
 
 from homebody import context
 from homebody.client_server import http
-from homebody.client_server.http import authenticated, requester
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.accounts import moderation
 from homebody.spec.events import Json
 
@@ -31,7 +31,7 @@ class Suspend(msgspec.Struct):
 
 
 @bp.get("/admin/whois/<user_id>")
-@authenticated
+@authenticated()
 def get_who_is(user_id: str) -> Json:
     """From where a user's devices were last used."""
     with context.db().read() as tx:
@@ -39,7 +39,7 @@ def get_who_is(user_id: str) -> Json:
 
 
 @bp_v1.get("/admin/lock/<user_id>")
-@authenticated
+@authenticated()
 def get_admin_lock_user(user_id: str) -> Json:
     """Whether an account is locked."""
     with context.db().read() as tx:
@@ -47,7 +47,7 @@ def get_admin_lock_user(user_id: str) -> Json:
 
 
 @bp_v1.put("/admin/lock/<user_id>")
-@authenticated
+@authenticated()
 def set_admin_lock_user(user_id: str) -> Json:
     """Lock an account, or unlock it."""
     body = http.body_as(Lock)
@@ -57,7 +57,7 @@ def set_admin_lock_user(user_id: str) -> Json:
 
 
 @bp_v1.get("/admin/suspend/<user_id>")
-@authenticated
+@authenticated()
 def get_admin_suspend_user(user_id: str) -> Json:
     """Whether an account is suspended."""
     with context.db().read() as tx:
@@ -65,7 +65,7 @@ def get_admin_suspend_user(user_id: str) -> Json:
 
 
 @bp_v1.put("/admin/suspend/<user_id>")
-@authenticated
+@authenticated()
 def set_admin_suspend_user(user_id: str) -> Json:
     """Suspend an account, or let it go on."""
     body = http.body_as(Suspend)

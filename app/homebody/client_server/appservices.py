@@ -11,10 +11,9 @@ import msgspec
 from flask import Blueprint
 
 from homebody import context, errors
-from homebody.client_server import http
-from homebody.client_server.http import authenticated
+from homebody.client_server import authentication, http
+from homebody.client_server.authentication import authenticated
 from homebody.core.appservices import directory, pings, transactions
-from homebody.spec.appservices import Service
 from homebody.spec.events import Json
 
 bp = Blueprint("appservices", __name__)
@@ -34,13 +33,13 @@ class Visibility(msgspec.Struct):
 
 
 @bp_v1.post("/appservice/<appservice_id>/ping")
-@authenticated
+@authenticated(services_only=True)
 def ping_appservice(appservice_id: str) -> Json:
     """How long a service takes to answer, which proves that this server reaches it.
 
     Bridges ask when they start. What they have missed comes now, not after the next wait.
     """
-    service = _service()
+    service = authentication.service()
     if service.id != appservice_id:
         raise errors.forbidden("This is the id of another application service")
     body = http.body_as(Ping)
@@ -51,19 +50,11 @@ def ping_appservice(appservice_id: str) -> Json:
 
 
 @bp.put("/directory/list/appservice/<network_id>/<room_id>")
-@authenticated
+@authenticated(services_only=True)
 def update_appservice_room_directory_visibility(network_id: str, room_id: str) -> Json:
     """Put a room into the directory of a network, or take it out."""
-    service = _service()
+    service = authentication.service()
     is_published = http.body_as(Visibility).visibility == "public"
     with context.db().write() as tx:
         directory.set_visibility(tx, service, network_id, room_id, is_published=is_published)
     return {}
-
-
-def _service() -> Service:
-    """The service that asks. Raises M_FORBIDDEN for anybody else."""
-    service = http.requester().service
-    if service is None:
-        raise errors.forbidden("Only application services may do this")
-    return service

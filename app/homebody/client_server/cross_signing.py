@@ -10,6 +10,7 @@ from flask import Blueprint
 
 from homebody import context
 from homebody.client_server import http, interactive
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.encryption import cross_signing, signature_upload
 from homebody.spec.events import Json
 
@@ -40,7 +41,7 @@ class Signed(msgspec.Struct):
 
 
 @bp.post("/keys/device_signing/upload")
-@http.authenticated
+@authenticated(suspended=True)
 def upload_cross_signing_keys() -> Json:
     """Take the user's cross-signing keys; the password is asked for where they replace others.
 
@@ -52,10 +53,10 @@ def upload_cross_signing_keys() -> Json:
     keys = {usage: key for usage, key in named.items() if key is not None}
     if not keys:  # all three are optional; Element Web asks so whether the server would take some
         return {}
-    user_id = http.requester().user_id
+    user_id = requester().user_id
     with context.db().read() as tx:
         is_proof_needed = cross_signing.is_proof_needed(tx, user_id, keys)
-    if is_proof_needed and http.requester().service is None:
+    if is_proof_needed and requester().service is None:
         interactive.require_password(body)
     with context.db().write() as tx:
         cross_signing.upload(tx, user_id, keys, is_proven=is_proof_needed)
@@ -63,7 +64,7 @@ def upload_cross_signing_keys() -> Json:
 
 
 @bp.post("/keys/signatures/upload")
-@http.authenticated
+@authenticated(suspended=True)
 def upload_cross_signing_signatures() -> Json:
     """Take signatures on the user's own keys, and the user's signatures on the keys of others.
 
@@ -71,4 +72,4 @@ def upload_cross_signing_signatures() -> Json:
     """
     signed = http.convert({"objects": http.json_object()}, Signed).objects
     with context.db().write() as tx:
-        return {"failures": signature_upload.upload(tx, http.requester().user_id, signed)}
+        return {"failures": signature_upload.upload(tx, requester().user_id, signed)}

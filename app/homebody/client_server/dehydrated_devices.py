@@ -12,6 +12,7 @@ from flask import Blueprint, request
 
 from homebody import context
 from homebody.client_server import http
+from homebody.client_server.authentication import authenticated, requester
 from homebody.client_server.keys import DeviceKeys, SignedKey
 from homebody.core.sessions import dehydrated_devices
 from homebody.core.sync import tokens
@@ -47,7 +48,7 @@ class MoreEvents(msgspec.Struct):
 
 
 @bp.put("/dehydrated_device")
-@http.authenticated
+@authenticated(suspended=True)
 def put_dehydrated_device() -> Json:
     """Keep a new dehydrated device in place of the one before."""
     body = http.json_object()
@@ -61,28 +62,28 @@ def put_dehydrated_device() -> Json:
         checked.initial_device_display_name,
     )
     with context.db().write() as tx:
-        dehydrated_devices.put(tx, http.requester().user_id, wish)
+        dehydrated_devices.put(tx, requester().user_id, wish)
     return {"device_id": wish.device_id}
 
 
 @bp.get("/dehydrated_device")
-@http.authenticated
+@authenticated()
 def get_dehydrated_device() -> Json:
     """The device to bring to life again."""
     with context.db().read() as tx:
-        return dehydrated_devices.get(tx, http.requester().user_id)
+        return dehydrated_devices.get(tx, requester().user_id)
 
 
 @bp.delete("/dehydrated_device")
-@http.authenticated
+@authenticated(suspended=True)
 def delete_dehydrated_device() -> Json:
     """End it."""
     with context.db().write() as tx:
-        return {"device_id": dehydrated_devices.remove(tx, http.requester().user_id)}
+        return {"device_id": dehydrated_devices.remove(tx, requester().user_id)}
 
 
 @bp.get("/dehydrated_device/<device_id>/events")
-@http.authenticated
+@authenticated()
 def get_dehydrated_device_events(device_id: str) -> Json:
     """What waits for the device, from `from` on; next_batch is there as long as there is more."""
     events, token = _events(device_id, request.args.get("from"))
@@ -90,7 +91,7 @@ def get_dehydrated_device_events(device_id: str) -> Json:
 
 
 @bp.post("/dehydrated_device/<device_id>/events")
-@http.authenticated
+@authenticated(suspended=True)
 def post_dehydrated_device_events(device_id: str) -> Json:
     """The same for clients that ask by POST: they go on until there are no events in the answer."""
     since = http.body_as(MoreEvents).next_batch
@@ -105,5 +106,5 @@ def _events(device_id: str, since: str | None) -> tuple[list[orjson.Fragment], S
     """The messages after a token, and the next token if there are more."""
     with context.db().read() as tx:
         position = tokens.parse(since, tx.position).position if since else 0
-        found = dehydrated_devices.messages(tx, http.requester().user_id, device_id, position)
+        found = dehydrated_devices.messages(tx, requester().user_id, device_id, position)
     return found.events, None if found.cut_after is None else SyncToken(found.cut_after)

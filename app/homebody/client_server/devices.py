@@ -10,6 +10,7 @@ from flask import Blueprint
 
 from homebody import context
 from homebody.client_server import http, interactive
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.sessions import appservice_users, devices
 from homebody.spec.events import Json
 
@@ -29,7 +30,7 @@ class DeleteDevices(msgspec.Struct):
 
 
 @bp.get("/devices")
-@http.authenticated
+@authenticated(guests=True)
 def get_devices() -> Json:
     """All devices of the user.
 
@@ -37,29 +38,29 @@ def get_devices() -> Json:
     """
     last_seen = context.homeserver().last_seen
     with context.db().read() as tx:
-        return {"devices": devices.all_of(tx, http.requester().user_id, last_seen)}
+        return {"devices": devices.all_of(tx, requester().user_id, last_seen)}
 
 
 @bp.get("/devices/<device_id>")
-@http.authenticated
+@authenticated(guests=True)
 def get_device(device_id: str) -> Json:
     """One device of the user.
 
     Spec: client-server-api#get_matrixclientv3devicesdeviceid
     """
     with context.db().read() as tx:
-        return devices.get(tx, http.requester().user_id, device_id, context.homeserver().last_seen)
+        return devices.get(tx, requester().user_id, device_id, context.homeserver().last_seen)
 
 
 @bp.put("/devices/<device_id>")
-@http.authenticated
+@authenticated(guests=True, suspended=True)
 def update_device(device_id: str) -> Json | tuple[Json, int]:
     """Give a device another name; for application services, also make one (201).
 
     Spec: client-server-api#put_matrixclientv3devicesdeviceid
     """
     body = http.body_as(Rename)
-    me = http.requester()
+    me = requester()
     with context.db().write() as tx:
         if me.service is None:
             devices.rename(tx, me.user_id, device_id, body.display_name)
@@ -69,14 +70,14 @@ def update_device(device_id: str) -> Json | tuple[Json, int]:
 
 
 @bp.delete("/devices/<device_id>")
-@http.authenticated
+@authenticated(suspended=True)
 def delete_device(device_id: str) -> Json:
     """End a session, once the password was given.
 
     Spec: client-server-api#delete_matrixclientv3devicesdeviceid
     """
     interactive.require_password(http.json_object(may_be_empty=True))
-    me = http.requester()
+    me = requester()
     devices.end_most(context.db(), me.user_id, [device_id])
     with context.db().write() as tx:
         devices.remove(tx, me.user_id, [device_id])
@@ -84,7 +85,7 @@ def delete_device(device_id: str) -> Json:
 
 
 @bp.post("/delete_devices")
-@http.authenticated
+@authenticated(suspended=True)
 def delete_devices() -> Json:
     """End several sessions, once the password was given.
 
@@ -93,7 +94,7 @@ def delete_devices() -> Json:
     body = http.json_object()
     wish = http.convert(body, DeleteDevices)
     interactive.require_password(body)
-    me = http.requester()
+    me = requester()
     devices.end_most(context.db(), me.user_id, wish.devices, last=me.device_id)
     with context.db().write() as tx:
         devices.remove(tx, me.user_id, wish.devices)

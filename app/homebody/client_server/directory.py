@@ -12,7 +12,12 @@ from flask import Blueprint, request
 
 from homebody import context, errors
 from homebody.client_server import http
-from homebody.client_server.http import authenticated, requester
+from homebody.client_server.authentication import (
+    authenticated,
+    limit_strangers,
+    requester,
+    unauthenticated,
+)
 from homebody.core.rooms import directory
 from homebody.core.rooms.directory import MAX_LIMIT
 from homebody.spec.events import Json
@@ -44,15 +49,16 @@ class PublicRooms(msgspec.Struct):
 
 
 @bp.get("/directory/list/room/<room_id>")
+@unauthenticated
 def get_room_visibility_on_directory(room_id: str) -> Json:
     """Whether a room is in the directory; anybody may ask."""
-    http.limit_strangers()
+    limit_strangers()
     with context.db().read() as tx:
         return {"visibility": directory.visibility(tx, room_id)}
 
 
 @bp.put("/directory/list/room/<room_id>")
-@authenticated
+@authenticated()
 def set_room_visibility_on_directory(room_id: str) -> Json:
     """Put a room into the directory, or take it out."""
     is_published = http.body_as(Visibility).visibility == "public"
@@ -62,16 +68,16 @@ def set_room_visibility_on_directory(room_id: str) -> Json:
 
 
 @bp.get("/publicRooms")
+@unauthenticated
 def get_public_rooms() -> Json:
     """A page of the directory; anybody may read it."""
-    http.limit_strangers()
+    limit_strangers()
     limit = http.query_integer("limit", MAX_LIMIT)
     return _page(directory.Query(_at_most(limit), request.args.get("since")))
 
 
 @bp.post("/publicRooms")
-@authenticated
-@http.only_reads
+@authenticated(guests=True, suspended=True, only_reads=True)
 def query_public_rooms() -> Json:
     """The same for some of the rooms."""
     body = http.body_as(PublicRooms)

@@ -11,7 +11,8 @@ import orjson
 from flask import Blueprint, request
 
 from homebody import context
-from homebody.client_server import http, long_poll
+from homebody.client_server import http, sync
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.ephemeral import presence
 from homebody.core.events import encoding
 from homebody.core.legacy import event_stream, initial_sync
@@ -33,15 +34,15 @@ MAX_EVENTS = 100
 
 
 @bp.get("/events")
-@http.authenticated
+@authenticated(guests=True)
 def get_events() -> Json:
     """What has happened since a token, in all rooms of the user or in one that they look into.
 
     Waits up to `timeout` ms until something has.
     Spec: client-server-api#get_matrixclientv3events, client-server-api#room-previews
     """
-    me, room_id = http.requester(), request.args.get("room_id")
-    timeout_ms = http.query_integer("timeout", 0, cap=long_poll.MAX_TIMEOUT_MS)
+    me, room_id = requester(), request.args.get("room_id")
+    timeout_ms = http.query_integer("timeout", 0, cap=sync.MAX_TIMEOUT_MS)
     begin = request.args.get("from")
     with context.db().read() as tx:
         start = tokens.parse(begin, tx.position).position if begin else tx.position
@@ -52,7 +53,7 @@ def get_events() -> Json:
             return news, encoding.encode_all(tx, me, news.events)
 
     with presence.syncing(context.ephemeral(), me.user_id, me.device_id):
-        news, encoded = long_poll.first(
+        news, encoded = sync.wait_for(
             me.user_id, timeout_ms, look, lambda found: bool(found[0].events), room_id=room_id
         )
     return {
@@ -63,13 +64,13 @@ def get_events() -> Json:
 
 
 @bp.get("/initialSync", endpoint="initial_sync")
-@http.authenticated
+@authenticated()
 def initial_sync_() -> Json:
     """All rooms of the user with their state and last events, and whatever else is theirs.
 
     Spec: client-server-api#get_matrixclientv3initialsync
     """
-    user_id = http.requester().user_id
+    user_id = requester().user_id
     limit = http.query_integer("limit", 20, cap=MAX_EVENTS)
     is_archived = http.query_boolean("archived")
     with context.db().read() as tx:
@@ -91,13 +92,13 @@ def _news(tx: Reader, user_id: str, room_id: str | None, start: int) -> Chunk:
 def _room(tx: Reader, room: RoomInfo) -> Json:
     shown: Json = {"room_id": room.room_id, "membership": room.membership}
     if room.invite is not None:
-        shown["invite"] = encoding.encode(tx, http.requester(), room.invite)
+        shown["invite"] = encoding.encode(tx, requester(), room.invite)
     return shown | (described(tx, room.preview) if room.preview is not None else {})
 
 
 def described(tx: Reader, found: Preview) -> Json:
     """What a room is like, in the words of both kinds of initialSync."""
-    me = http.requester()
+    me = requester()
     return {
         "messages": {
             "chunk": encoding.encode_all(tx, me, found.events),

@@ -10,6 +10,7 @@ from flask import Blueprint
 
 from homebody import context, errors
 from homebody.client_server import http
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.encryption import backed_up_keys, key_backup
 from homebody.core.encryption.backed_up_keys import Key
 from homebody.spec.events import Json
@@ -38,43 +39,43 @@ class AllKeys(msgspec.Struct):
 
 
 @bp.post("/room_keys/version")
-@http.authenticated
+@authenticated(suspended=True)
 def post_room_keys_version() -> Json:
     """Begin a new version, to which all devices write from now on.
 
     Spec: client-server-api#post_matrixclientv3room_keysversion
     """
     body = http.body_as(Version)
-    user_id = http.requester().user_id
+    user_id = requester().user_id
     context.rate_limits().check("rc_key_backup", user_id)
     with context.db().write() as tx:
         return {"version": key_backup.create(tx, user_id, body.algorithm, body.auth_data)}
 
 
 @bp.get("/room_keys/version")
-@http.authenticated
+@authenticated()
 def get_room_keys_version_current() -> Json:
     """The newest version.
 
     Spec: client-server-api#get_matrixclientv3room_keysversion
     """
     with context.db().read() as tx:
-        return key_backup.current(tx, http.requester().user_id)
+        return key_backup.current(tx, requester().user_id)
 
 
 @bp.get("/room_keys/version/<version>")
-@http.authenticated
+@authenticated()
 def get_room_keys_version(version: str) -> Json:
     """One version.
 
     Spec: client-server-api#get_matrixclientv3room_keysversionversion
     """
     with context.db().read() as tx:
-        return key_backup.get(tx, http.requester().user_id, version)
+        return key_backup.get(tx, requester().user_id, version)
 
 
 @bp.put("/room_keys/version/<version>")
-@http.authenticated
+@authenticated(suspended=True)
 def put_room_keys_version(version: str) -> Json:
     """Change what a version says of its encryption: clients add signatures to it.
 
@@ -83,25 +84,25 @@ def put_room_keys_version(version: str) -> Json:
     body = http.body_as(Version)
     if body.version not in (None, version):
         raise errors.invalid_param("The body names another version than the path")
-    user_id = http.requester().user_id
+    user_id = requester().user_id
     with context.db().write() as tx:
         key_backup.change(tx, user_id, version, body.algorithm, body.auth_data)
     return {}
 
 
 @bp.delete("/room_keys/version/<version>")
-@http.authenticated
+@authenticated(suspended=True)
 def delete_room_keys_version(version: str) -> Json:
     """Delete a version and all keys in it.
 
     Spec: client-server-api#delete_matrixclientv3room_keysversionversion
     """
-    backed_up_keys.remove_version(context.db(), http.requester().user_id, version)
+    backed_up_keys.remove_version(context.db(), requester().user_id, version)
     return {}
 
 
 @bp.put("/room_keys/keys")
-@http.authenticated
+@authenticated(suspended=True)
 def put_room_keys() -> Json:
     """Store keys of several rooms.
 
@@ -118,7 +119,7 @@ def put_room_keys() -> Json:
 
 
 @bp.put("/room_keys/keys/<room_id>")
-@http.authenticated
+@authenticated(suspended=True)
 def put_room_keys_by_room_id(room_id: str) -> Json:
     """Store keys of one room.
 
@@ -129,7 +130,7 @@ def put_room_keys_by_room_id(room_id: str) -> Json:
 
 
 @bp.put("/room_keys/keys/<room_id>/<session_id>")
-@http.authenticated
+@authenticated(suspended=True)
 def put_room_key_by_session_id(room_id: str, session_id: str) -> Json:
     """Store one key.
 
@@ -139,72 +140,72 @@ def put_room_key_by_session_id(room_id: str, session_id: str) -> Json:
 
 
 @bp.get("/room_keys/keys")
-@http.authenticated
+@authenticated()
 def get_room_keys() -> Json:
     """All keys of a version.
 
     Spec: client-server-api#get_matrixclientv3room_keyskeys
     """
     with context.db().read() as tx:
-        return backed_up_keys.of_version(tx, http.requester().user_id, _version())
+        return backed_up_keys.of_version(tx, requester().user_id, _version())
 
 
 @bp.get("/room_keys/keys/<room_id>")
-@http.authenticated
+@authenticated()
 def get_room_keys_by_room_id(room_id: str) -> Json:
     """The keys of a room.
 
     Spec: client-server-api#get_matrixclientv3room_keyskeysroomid
     """
     with context.db().read() as tx:
-        return backed_up_keys.of_room(tx, http.requester().user_id, _version(), room_id)
+        return backed_up_keys.of_room(tx, requester().user_id, _version(), room_id)
 
 
 @bp.get("/room_keys/keys/<room_id>/<session_id>")
-@http.authenticated
+@authenticated()
 def get_room_key_by_session_id(room_id: str, session_id: str) -> Json:
     """The key of a session.
 
     Spec: client-server-api#get_matrixclientv3room_keyskeysroomidsessionid
     """
-    user_id = http.requester().user_id
+    user_id = requester().user_id
     with context.db().read() as tx:
         return backed_up_keys.of_session(tx, user_id, _version(), room_id, session_id)
 
 
 @bp.delete("/room_keys/keys")
-@http.authenticated
+@authenticated(suspended=True)
 def delete_room_keys() -> Json:
     """Delete all keys of a version.
 
     Spec: client-server-api#delete_matrixclientv3room_keyskeys
     """
-    return backed_up_keys.remove(context.db(), http.requester().user_id, _version())
+    return backed_up_keys.remove(context.db(), requester().user_id, _version())
 
 
 @bp.delete("/room_keys/keys/<room_id>")
-@http.authenticated
+@authenticated(suspended=True)
 def delete_room_keys_by_room_id(room_id: str) -> Json:
     """Delete the keys of a room.
 
     Spec: client-server-api#delete_matrixclientv3room_keyskeysroomid
     """
-    return backed_up_keys.remove(context.db(), http.requester().user_id, _version(), room_id)
+    return backed_up_keys.remove(context.db(), requester().user_id, _version(), room_id)
 
 
 @bp.delete("/room_keys/keys/<room_id>/<session_id>")
-@http.authenticated
+@authenticated(suspended=True)
 def delete_room_key_by_session_id(room_id: str, session_id: str) -> Json:
     """Delete the key of a session.
 
     Spec: client-server-api#delete_matrixclientv3room_keyskeysroomidsessionid
     """
-    user_id = http.requester().user_id
+    user_id = requester().user_id
     return backed_up_keys.remove(context.db(), user_id, _version(), room_id, session_id)
 
 
 def _put(keys: dict[tuple[str, str], Key]) -> Json:
-    return backed_up_keys.put(context.db(), http.requester().user_id, _version(), keys)
+    return backed_up_keys.put(context.db(), requester().user_id, _version(), keys)
 
 
 def _version() -> str:

@@ -12,6 +12,7 @@ from flask import Blueprint
 
 from homebody import context, errors
 from homebody.client_server import http
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.encryption import device_keys, one_time_keys
 from homebody.core.encryption.one_time_keys import Key
 from homebody.core.sync import device_lists, tokens
@@ -71,7 +72,7 @@ class ClaimKeys(msgspec.Struct):
 
 
 @bp.post("/keys/upload")
-@http.authenticated
+@authenticated(guests=True, suspended=True)
 def upload_keys() -> Json:
     """Publish keys of the device, and hear how many one-time keys it has.
 
@@ -82,7 +83,7 @@ def upload_keys() -> Json:
         http.convert_part(body.device_keys, DeviceKeys)
     _check_keys(body.one_time_keys or {})
     _check_keys(body.fallback_keys or {})
-    me = http.requester()
+    me = requester()
     if not (body.device_keys or body.one_time_keys or body.fallback_keys):
         with context.db().read() as tx:
             return _counts(one_time_keys.counts(tx, me.user_id, me.device_id).one_time_keys)
@@ -99,8 +100,7 @@ def upload_keys() -> Json:
 
 
 @bp.post("/keys/query")
-@http.authenticated
-@http.only_reads
+@authenticated(guests=True, suspended=True, only_reads=True)
 def query_keys() -> Json:
     """The keys by which to recognise users and their devices.
 
@@ -111,13 +111,13 @@ def query_keys() -> Json:
         raise errors.too_large(f"A request asks for keys of at most {MAX_QUERIED} users")
     _check_users(wanted)
     cost = 1 + len(wanted) // QUERIED_IN_ONE
-    context.rate_limits().check("rc_key_queries", http.requester().user_id, cost)
+    context.rate_limits().check("rc_key_queries", requester().user_id, cost)
     with context.db().read() as tx:
-        return device_keys.query(tx, http.requester().user_id, wanted)
+        return device_keys.query(tx, requester().user_id, wanted)
 
 
 @bp.post("/keys/claim")
-@http.authenticated
+@authenticated(guests=True, suspended=True)
 def claim_keys() -> Json:
     """A key for each of these devices, by which to begin a session with it.
 
@@ -132,7 +132,7 @@ def claim_keys() -> Json:
     ]
     if len(wanted) > MAX_CLAIMS:
         raise errors.too_large(f"A request claims keys of at most {MAX_CLAIMS} devices")
-    me = http.requester()
+    me = requester()
     context.rate_limits().check("rc_writes", me.user_id, len(wanted) // CLAIMS_IN_ONE)
     with context.db().read() as tx:
         claims = one_time_keys.claims(tx, me, wanted)
@@ -146,7 +146,7 @@ def claim_keys() -> Json:
 
 
 @bp.get("/keys/changes")
-@http.authenticated
+@authenticated()
 def get_keys_changes() -> Json:
     """Whose keys have changed, and with whom no room is shared any more, since a token.
 
@@ -158,7 +158,7 @@ def get_keys_changes() -> Json:
     with context.db().read() as tx:
         position = tokens.parse(since, tx.position).position
         tokens.parse(upto, None)
-        found = device_lists.since(tx, http.requester().user_id, position)
+        found = device_lists.since(tx, requester().user_id, position)
     return {"changed": found.changed, "left": found.left}
 
 

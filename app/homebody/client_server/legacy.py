@@ -17,14 +17,19 @@ from homebody.client_server import (
     http,
     legacy_events,
     login,
-    long_poll,
     membership,
     registration,
     room_send,
     room_state,
     rooms,
+    sync,
 )
-from homebody.client_server.http import authenticated, must_be_me, requester
+from homebody.client_server.authentication import (
+    authenticated,
+    must_be_me,
+    requester,
+    unauthenticated,
+)
 from homebody.core.ephemeral import presence
 from homebody.core.events import history, members, paging, state
 from homebody.core.events.paging import Page
@@ -38,7 +43,7 @@ from homebody.spec import identifiers
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
 
-bp = Blueprint("prehistoric", __name__, url_prefix="/matrix/client/api/v1")
+bp = Blueprint("legacy", __name__, url_prefix="/matrix/client/api/v1")
 
 WAIT_MS = 5000
 """How long GET /events waits unless told otherwise."""
@@ -61,6 +66,7 @@ class Message(msgspec.Struct):
 
 
 @bp.post("/register")
+@unauthenticated
 def register() -> Json:
     """Make an account. Where that takes more than asking, the answer says what, as today."""
     body = http.json_object()
@@ -72,6 +78,7 @@ def register() -> Json:
 
 
 @bp.get("/login")
+@unauthenticated
 def get_login() -> Json:
     """The way to log in."""
     return {"type": login.PASSWORD}
@@ -79,11 +86,17 @@ def get_login() -> Json:
 
 bp.post("/login")(login.log_in)
 bp.post("/rooms")(rooms.create_room)
-bp.put("/join/<room_id_or_alias>")(membership.join_room)
+
+
+@bp.put("/join/<room_id_or_alias>")
+@authenticated()
+def join_room(room_id_or_alias: str) -> Json:
+    """Join by id or alias."""
+    return membership.join(room_id_or_alias)
 
 
 @bp.put("/rooms/<room_id>/messages/<sender>/<msg_id>")
-@authenticated
+@authenticated(suspended="partly")
 def put_message(room_id: str, sender: str, msg_id: str) -> Json:
     """Send a message under an id of one's own; the same request again sends nothing."""
     must_be_me(sender)
@@ -100,7 +113,7 @@ def put_message(room_id: str, sender: str, msg_id: str) -> Json:
 
 
 @bp.get("/rooms/<room_id>/messages/<sender>/<msg_id>")
-@authenticated
+@authenticated()
 def get_message(room_id: str, sender: str, msg_id: str) -> Json:
     """What was put there, with the time at which it came."""
     with context.db().read() as tx:
@@ -113,7 +126,7 @@ def get_message(room_id: str, sender: str, msg_id: str) -> Json:
 
 
 @bp.get("/rooms/<room_id>/messages/list")
-@authenticated
+@authenticated()
 def get_messages(room_id: str) -> Json:
     """Messages of a room: all or, with from, to and limit, a page of them."""
     user_id = requester().user_id
@@ -123,7 +136,7 @@ def get_messages(room_id: str) -> Json:
 
 
 @bp.get("/rooms/<room_id>/members/list")
-@authenticated
+@authenticated()
 def get_members(room_id: str) -> Json:
     """Who is in a room, was, or is to be."""
     with context.db().read() as tx:
@@ -132,7 +145,7 @@ def get_members(room_id: str) -> Json:
 
 
 @bp.put("/rooms/<room_id>/members/<user_id>/state")
-@authenticated
+@authenticated(suspended="partly")
 def put_member(room_id: str, user_id: str) -> Json:
     """Invite, join, leave, kick, ban."""
     room_state.set_room_state_with_key(room_id, state.MEMBER, user_id)
@@ -140,7 +153,7 @@ def put_member(room_id: str, user_id: str) -> Json:
 
 
 @bp.get("/rooms/<room_id>/members/<user_id>/state")
-@authenticated
+@authenticated()
 def get_member(room_id: str, user_id: str) -> Json:
     """What somebody is in a room."""
     with context.db().read() as tx:
@@ -148,7 +161,7 @@ def get_member(room_id: str, user_id: str) -> Json:
 
 
 @bp.get("/im/sync")
-@authenticated
+@authenticated()
 def im_sync() -> list[Json]:
     """All rooms of the user with their messages or, with from, to and limit, a page of each."""
     user_id = requester().user_id
@@ -158,11 +171,11 @@ def im_sync() -> list[Json]:
 
 
 @bp.get("/events")
-@authenticated
+@authenticated()
 def get_events() -> Json:
     """What has happened since a token; waits up to `timeout` ms until something has."""
     me = requester()
-    timeout_ms = http.query_integer("timeout", WAIT_MS, cap=long_poll.MAX_TIMEOUT_MS)
+    timeout_ms = http.query_integer("timeout", WAIT_MS, cap=sync.MAX_TIMEOUT_MS)
     limit = http.query_integer("limit", MAX_NEWS, cap=MAX_NEWS) or MAX_NEWS
     with context.db().read() as tx:
         start = _position(tx, request.args.get("from", END))
@@ -173,7 +186,7 @@ def get_events() -> Json:
             return _chunk(tx, Page(news.events, start, news.end))
 
     with presence.syncing(context.ephemeral(), me.user_id, me.device_id, "online"):
-        return long_poll.first(me.user_id, timeout_ms, look, lambda found: bool(found["chunk"]))
+        return sync.wait_for(me.user_id, timeout_ms, look, lambda found: bool(found["chunk"]))
 
 
 def _room(tx: Reader, room: RoomInfo) -> Json:

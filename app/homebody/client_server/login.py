@@ -9,7 +9,14 @@ import msgspec
 from flask import Blueprint, request
 
 from homebody import context, errors
-from homebody.client_server import http, interactive
+from homebody.client_server import authentication, http, interactive
+from homebody.client_server.authentication import (
+    address_key,
+    authenticated,
+    logged_in,
+    requester,
+    unauthenticated,
+)
 from homebody.core import well_known
 from homebody.core.accounts import access_tokens, accounts, login_tokens
 from homebody.core.sessions import appservice_users, devices, login
@@ -41,6 +48,7 @@ class Refresh(msgspec.Struct):
 
 
 @bp.get("/login")
+@unauthenticated
 def get_login_flows() -> Json:
     """The ways to log in.
 
@@ -57,6 +65,7 @@ def get_login_flows() -> Json:
 
 
 @bp.post("/login", endpoint="login")
+@unauthenticated
 def log_in() -> Json:
     """Begin a session: an access token for a new device, or for one that the client names.
 
@@ -82,7 +91,7 @@ def log_in() -> Json:
 
 def _complete(session: Json) -> Json:
     """Return the answer to a login that has succeeded."""
-    return {**http.logged_in(session), "well_known": well_known.client(context.server().config)}
+    return {**logged_in(session), "well_known": well_known.client(context.server().config)}
 
 
 def _by_password(body: Json, wish: Login, session: login.SessionRequest) -> Json:
@@ -101,8 +110,8 @@ def _by_token(wish: Login, session: login.SessionRequest) -> Json:
     """
     if wish.token is None:
         raise errors.missing_param("token is missing")
-    with http.logging_refusals(None):
-        context.rate_limits().check("rc_login.address", http.address_key())
+    with interactive.logging_refusals(None):
+        context.rate_limits().check("rc_login.address", address_key())
         with context.db().write() as tx:
             user_id = login_tokens.redeem(tx, wish.token)
             return login.start_session(tx, user_id, session)
@@ -113,7 +122,7 @@ def _log_in_for_service(body: Json, wish: Login) -> Json:
 
     Spec: application-service-api#server-admin-style-permissions
     """
-    service, name = http.appservice(), login.name_of(context.db(), body)
+    service, name = authentication.appservice(), login.name_of(context.db(), body)
     if name is None:
         raise errors.missing_param("identifier is missing")
     session = login.SessionRequest(
@@ -127,22 +136,22 @@ def _log_in_for_service(body: Json, wish: Login) -> Json:
 def _prove(name: str, password: str) -> accounts.AccountInfo:
     """The account of who gave the right password. Raises M_LIMIT_EXCEEDED, and as by_password()."""
     limits, account = context.rate_limits(), login.account_key(context.server().name, name)
-    with http.logging_refusals(account):
-        limits.check("rc_login.address", http.address_key())
+    with interactive.logging_refusals(account):
+        limits.check("rc_login.address", address_key())
         limits.check("rc_login.account", account)
         with limits.check_failures("rc_login.failed_attempts", account):
             return login.by_password(context.db(), name, password)
 
 
 @bp_v1.post("/login/get_token")
-@http.authenticated
+@authenticated(suspended=True)
 def generate_login_token() -> Json:
     """A token with which another device of the user can log in once, after the password was given.
 
     Spec: client-server-api#post_matrixclientv1loginget_token
     """
     interactive.require_password(http.json_object())
-    user_id = http.requester().user_id
+    user_id = requester().user_id
     context.rate_limits().check("rc_get_login_token", user_id)
     with context.db().write() as tx:
         token = login_tokens.issue(tx, user_id)
@@ -150,6 +159,7 @@ def generate_login_token() -> Json:
 
 
 @bp.post("/refresh")
+@unauthenticated
 def refresh() -> Json:
     """New tokens for the bearer of a refresh token.
 
@@ -161,13 +171,13 @@ def refresh() -> Json:
 
 
 @bp.post("/logout")
-@http.authenticated_if_locked
+@authenticated(guests=True, suspended=True, locked=True)
 def logout() -> Json:
     """End the session that asks for it.
 
     Spec: client-server-api#post_matrixclientv3logout
     """
-    me = http.requester()
+    me = requester()
     devices.end_most(context.db(), me.user_id, [me.device_id])
     with context.db().write() as tx:
         devices.remove(tx, me.user_id, [me.device_id])
@@ -175,13 +185,13 @@ def logout() -> Json:
 
 
 @bp.post("/logout/all")
-@http.authenticated_if_locked
+@authenticated(guests=True, suspended=True, locked=True)
 def logout_all() -> Json:
     """End all sessions of the user.
 
     Spec: client-server-api#post_matrixclientv3logoutall
     """
-    me = http.requester()
+    me = requester()
     devices.end_most(context.db(), me.user_id, last=me.device_id)
     with context.db().write() as tx:
         devices.remove_all(tx, me.user_id)

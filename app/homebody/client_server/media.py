@@ -11,6 +11,7 @@ from flask import Blueprint, Response, request
 
 from homebody import context, errors
 from homebody.client_server import file_answers, http
+from homebody.client_server.authentication import address_key, authenticated, maybe_requester
 from homebody.core.media import files, store, thumbnails
 from homebody.spec.events import Json
 
@@ -22,7 +23,7 @@ MAX_TIMEOUT_MS: Final = 60_000
 
 
 @bp.get("/config")
-@http.authenticated
+@authenticated()
 def get_config_authed() -> Json:
     """How large a file may be.
 
@@ -32,7 +33,7 @@ def get_config_authed() -> Json:
 
 
 @bp.get("/download/<server_name>/<media_id>")
-@http.authenticated
+@authenticated(guests=True)
 def get_content_authed(server_name: str, media_id: str) -> Response:
     """A file.
 
@@ -42,7 +43,7 @@ def get_content_authed(server_name: str, media_id: str) -> Response:
 
 
 @bp.get("/download/<server_name>/<media_id>/<file_name>")
-@http.authenticated
+@authenticated(guests=True)
 def get_content_override_name_authed(server_name: str, media_id: str, file_name: str) -> Response:
     """A file under another name.
 
@@ -52,7 +53,7 @@ def get_content_override_name_authed(server_name: str, media_id: str, file_name:
 
 
 @bp.get("/thumbnail/<server_name>/<media_id>")
-@http.authenticated
+@authenticated(guests=True)
 def get_content_thumbnail_authed(server_name: str, media_id: str) -> Response:
     """A picture, smaller.
 
@@ -88,8 +89,8 @@ def thumbnail(server_name: str, media_id: str, *, is_public: bool) -> Response:
         may_move=http.query_boolean("animated"),
     )
     found = _find(server_name, media_id)
-    who = http.maybe_requester()
-    asker = http.address_key() if who is None else who.user_id
+    who = maybe_requester()
+    asker = address_key() if who is None else who.user_id
     made = thumbnails.get(context.server().config.data_dir, found.sha256, wish, asker)
     return file_answers.send(
         file_answers.File(

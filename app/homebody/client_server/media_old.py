@@ -8,7 +8,8 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from homebody import context, errors
-from homebody.client_server import http, media
+from homebody.client_server import media
+from homebody.client_server.authentication import authenticated, maybe_requester
 from homebody.spec.events import Json
 
 bp = Blueprint("media_old", __name__, url_prefix="/_matrix/media/v3")
@@ -18,7 +19,7 @@ bp = Blueprint("media_old", __name__, url_prefix="/_matrix/media/v3")
 
 
 @bp.get("/config")
-@http.authenticated
+@authenticated()
 def get_config() -> Json:
     """How large a file may be.
 
@@ -28,7 +29,7 @@ def get_config() -> Json:
 
 
 @bp.get("/download/<server_name>/<media_id>")
-@http.optionally_authenticated
+@authenticated(optional=True, guests=True)
 def get_content(server_name: str, media_id: str) -> Response:
     """A file.
 
@@ -38,7 +39,7 @@ def get_content(server_name: str, media_id: str) -> Response:
 
 
 @bp.get("/download/<server_name>/<media_id>/<file_name>")
-@http.optionally_authenticated
+@authenticated(optional=True, guests=True)
 def get_content_override_name(server_name: str, media_id: str, file_name: str) -> Response:
     """A file under another name.
 
@@ -48,7 +49,7 @@ def get_content_override_name(server_name: str, media_id: str, file_name: str) -
 
 
 @bp.get("/thumbnail/<server_name>/<media_id>")
-@http.optionally_authenticated
+@authenticated(optional=True, guests=True)
 def get_content_thumbnail(server_name: str, media_id: str) -> Response:
     """A picture, smaller.
 
@@ -62,7 +63,7 @@ def _is_public() -> bool:
 
     Spec: client-server-api#content-repo-client-behaviour ("freeze")
     """
-    if http.maybe_requester() is not None:
+    if maybe_requester() is not None:
         return False
     if not context.server().config.media_without_token:
         raise errors.not_found("Files are only given to who shows an access token")

@@ -11,7 +11,8 @@ from typing import Final
 from flask import Blueprint, request
 
 from homebody import context, errors
-from homebody.client_server import http
+from homebody.client_server import authentication
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.media import store
 from homebody.spec.events import Json
 
@@ -22,34 +23,34 @@ _CONTENT_TYPE: Final = re.compile(r"[!-~][ -~]{0,254}")
 
 
 @bp.post("/v3/upload")
-@http.authenticated
+@authenticated()
 def upload_content() -> Json:
     """Take a file.
 
     Spec: client-server-api#post_matrixmediav3upload
     """
-    return {"content_uri": store.upload(context.db(), http.requester().user_id, _upload())}
+    return {"content_uri": store.upload(context.db(), requester().user_id, _upload())}
 
 
 @bp.put("/v3/upload/<server_name>/<media_id>")
-@http.authenticated
+@authenticated()
 def upload_content_to_mxc(server_name: str, media_id: str) -> Json:
     """Take the file for an address that was made before.
 
     Spec: client-server-api#put_matrixmediav3uploadservernamemediaid
     """
-    store.fill(context.db(), http.requester().user_id, server_name, media_id, _upload())
+    store.fill(context.db(), requester().user_id, server_name, media_id, _upload())
     return {}
 
 
 @bp.post("/v1/create")
-@http.authenticated
+@authenticated()
 def create_content() -> Json:
     """Make an address whose content comes later.
 
     Spec: client-server-api#post_matrixmediav1create
     """
-    user_id = http.requester().user_id
+    user_id = requester().user_id
     context.rate_limits().check("rc_media_create", user_id)
     with context.db().write() as tx:
         uri, expires_ts = store.create(tx, user_id)
@@ -70,7 +71,7 @@ def _upload() -> store.Upload:
         content_type,
         name and name[:MAX_FILE_NAME],
         request.content_length,
-        is_counted=http.requester().service is None,
+        is_counted=requester().service is None,
     )
 
 
@@ -100,7 +101,7 @@ class _Body:
             if not count and self._missing > 0:
                 raise errors.unknown("The body ended early")
         if not count:
-            http.check_still_valid()  # now, as the file of a refused upload is not kept
+            authentication.check_still_valid()  # now, as the file of a refused upload is not kept
         return count
 
     def _read_into(self, buffer: memoryview) -> int:

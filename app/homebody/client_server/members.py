@@ -8,7 +8,7 @@ from __future__ import annotations
 from flask import Blueprint, request
 
 from homebody import context, errors
-from homebody.client_server import http
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.events import encoding, members
 from homebody.core.sync import tokens
 from homebody.spec.events import Json
@@ -19,10 +19,10 @@ MEMBERSHIPS = ("ban", "invite", "join", "knock", "leave")
 
 
 @bp.get("/rooms/<room_id>/members")
-@http.authenticated
+@authenticated(guests=True)
 def get_members_by_room(room_id: str) -> Json:
     """The member events of a room, now or at the time of a token."""
-    me = http.requester()
+    me = requester()
     at = request.args.get("at")
     membership, not_membership = _membership("membership"), _membership("not_membership")
     with context.db().read() as tx:
@@ -38,11 +38,11 @@ def get_members_by_room(room_id: str) -> Json:
 
 
 @bp.get("/rooms/<room_id>/joined_members")
-@http.authenticated
+@authenticated()
 def get_joined_members_by_room(room_id: str) -> Json:
     """Names and avatars of who is in the room now."""
     with context.db().read() as tx:
-        return {"joined": members.joined(tx, http.requester().user_id, room_id)}
+        return {"joined": members.joined(tx, requester().user_id, room_id)}
 
 
 def _membership(name: str) -> str | None:

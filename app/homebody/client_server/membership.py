@@ -10,9 +10,9 @@ from typing import Final
 import msgspec
 from flask import Blueprint
 
-from homebody import context
-from homebody.client_server import guest_access, http, room_send
-from homebody.client_server.http import authenticated, requester
+from homebody import context, errors
+from homebody.client_server import http, room_send
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.events import state
 from homebody.core.rooms import aliases, appservice_queries, membership, third_party_invites
 from homebody.spec.events import Json
@@ -63,21 +63,21 @@ class InviteAddress(msgspec.Struct):
 
 
 @bp.post("/join/<room_id_or_alias>")
-@authenticated
+@authenticated(guests="partly")
 def join_room(room_id_or_alias: str) -> Json:
     """Join by id or alias; `via` and `server_name` name other servers, and are not needed here."""
-    return _join(room_id_or_alias)
+    return join(room_id_or_alias)
 
 
 @bp.post("/rooms/<room_id>/join")
-@authenticated
+@authenticated(guests="partly")
 def join_room_by_id(room_id: str) -> Json:
     """Join by id."""
-    return _join(room_id)
+    return join(room_id)
 
 
 @bp.post("/knock/<room_id_or_alias>")
-@authenticated
+@authenticated()
 def knock_room(room_id_or_alias: str) -> Json:
     """Ask to be let in."""
     content = _reason(_own_change().reason)
@@ -91,7 +91,7 @@ def knock_room(room_id_or_alias: str) -> Json:
 
 
 @bp.post("/rooms/<room_id>/leave")
-@authenticated
+@authenticated(guests=True, suspended=True)
 def leave_room(room_id: str) -> Json:
     """Leave, reject an invite, or take back a knock."""
     content = _reason(_own_change().reason)
@@ -102,7 +102,7 @@ def leave_room(room_id: str) -> Json:
 
 
 @bp.post("/rooms/<room_id>/invite")
-@authenticated
+@authenticated()
 def invite_user(room_id: str) -> Json:
     """Invite somebody. Raises M_SERVER_NOT_TRUSTED for who is named by an address.
 
@@ -124,7 +124,7 @@ def invite_user(room_id: str) -> Json:
 
 
 @bp.post("/rooms/<room_id>/kick")
-@authenticated
+@authenticated()
 def kick(room_id: str) -> Json:
     """Make somebody leave."""
     body = http.convert(room_send.event_content(), OthersChange)
@@ -135,7 +135,7 @@ def kick(room_id: str) -> Json:
 
 
 @bp.post("/rooms/<room_id>/ban")
-@authenticated
+@authenticated()
 def ban(room_id: str) -> Json:
     """Make somebody leave, and keep them out."""
     body = http.convert(room_send.event_content(), OthersChange)
@@ -148,7 +148,7 @@ def ban(room_id: str) -> Json:
 
 
 @bp.post("/rooms/<room_id>/unban")
-@authenticated
+@authenticated()
 def unban(room_id: str) -> Json:
     """End a ban."""
     body = http.convert(room_send.event_content(), OthersChange)
@@ -159,7 +159,7 @@ def unban(room_id: str) -> Json:
 
 
 @bp.post("/rooms/<room_id>/forget")
-@authenticated
+@authenticated(suspended=True)
 def forget_room(room_id: str) -> Json:
     """Hide a room that one has left."""
     with context.db().write() as tx:
@@ -168,7 +168,7 @@ def forget_room(room_id: str) -> Json:
 
 
 @bp.get("/joined_rooms")
-@authenticated
+@authenticated()
 def get_joined_rooms() -> Json:
     """Where one is joined."""
     with context.db().read() as tx:
@@ -192,7 +192,19 @@ def check_limits(kind: str, room_id: str, target: str) -> None:
         limits.check("rc_message", user_id)
 
 
-def _join(room_id_or_alias: str) -> Json:
+def check_guest(content: Json, *, is_own: bool) -> None:
+    """Check a membership that a guest wants to set.
+
+    Guests may set state as far as the room lets them, but not invite, knock, kick or ban that way,
+    nor show an avatar. Raises M_GUEST_ACCESS_FORBIDDEN.
+    """
+    is_allowed = is_own and content.get("membership") in ("join", "leave")  # it may be any JSON
+    if not is_allowed or "avatar_url" in content:
+        raise errors.guest_access_forbidden("Guests only join, leave, and change their name")
+
+
+def join(room_id_or_alias: str) -> Json:
+    """Join by id or alias, on any of the paths for it."""
     whole = room_send.event_content(may_be_empty=True)
     body = http.convert(whole, OwnChange)
     # Deviates: of the body, the specification knows only `reason` as a part of the event. Other
@@ -201,7 +213,7 @@ def _join(room_id_or_alias: str) -> Json:
     if body.reason is None:
         content.pop("reason", None)
     if requester().is_guest:
-        guest_access.check_member({**content, "membership": "join"}, is_own=True)
+        check_guest({**content, "membership": "join"}, is_own=True)
     signed = body.third_party_signed
     if signed is not None:
         http.convert(signed, ThirdPartySigned)

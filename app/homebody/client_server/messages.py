@@ -10,6 +10,7 @@ from flask import Blueprint, request
 
 from homebody import context
 from homebody.client_server import event_stream, http
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.events import client_view, encoding, history, paging
 from homebody.core.legacy import initial_sync
 from homebody.core.sync.tokens import SyncToken
@@ -21,10 +22,10 @@ bp_v1 = Blueprint("messages_v1", __name__, url_prefix="/_matrix/client/v1")
 
 
 @bp.get("/rooms/<room_id>/messages")
-@http.authenticated
+@authenticated(guests=True)
 def get_room_events(room_id: str) -> Json:
     """A page of the room's events, forwards or backwards."""
-    me = http.requester()
+    me = requester()
     is_backwards = _is_backwards()
     limit = http.query_integer("limit", 10, cap=paging.MAX_LIMIT)
     wanted = filters.resolve_room_event_filter(request.args.get("filter"))
@@ -57,24 +58,24 @@ def get_room_events(room_id: str) -> Json:
 
 
 @bp.get("/rooms/<room_id>/event/<event_id>")
-@http.authenticated
+@authenticated(guests=True)
 def get_one_room_event(room_id: str, event_id: str) -> Json:
     """One event of a room."""
     return _one_event(event_id, room_id)
 
 
 @bp.get("/events/<event_id>")
-@http.authenticated
+@authenticated()
 def get_one_event(event_id: str) -> Json:
     """One event of whatever room; deprecated."""
     return _one_event(event_id, None)
 
 
 @bp.get("/rooms/<room_id>/context/<event_id>")
-@http.authenticated
+@authenticated(guests=True)
 def get_event_context(room_id: str, event_id: str) -> Json:
     """An event, some before and after it, and the room's state at the last of them."""
-    me = http.requester()
+    me = requester()
     limit = http.query_integer("limit", 10, cap=paging.MAX_LIMIT)
     wanted = filters.resolve_room_event_filter(request.args.get("filter"))
     with context.db().read() as tx:
@@ -94,13 +95,13 @@ def get_event_context(room_id: str, event_id: str) -> Json:
 
 
 @bp_v1.get("/rooms/<room_id>/timestamp_to_event")
-@http.authenticated
+@authenticated()
 def get_event_by_timestamp(room_id: str) -> Json:
     """The event nearest to a time."""
     http.query_required("ts")
     ts = http.query_integer("ts", 0)
     is_backwards = _is_backwards()
-    user_id = http.requester().user_id
+    user_id = requester().user_id
     with context.db().read() as tx:
         found = history.near(tx, user_id, room_id, ts, is_backwards=is_backwards)
     event_id, origin_server_ts = found
@@ -108,12 +109,12 @@ def get_event_by_timestamp(room_id: str) -> Json:
 
 
 @bp.get("/rooms/<room_id>/initialSync")
-@http.authenticated
+@authenticated(guests=True)
 def room_initial_sync(room_id: str) -> Json:
     """What a room is like, for who looks at it without being in it."""
     limit = http.query_integer("limit", 10, cap=paging.MAX_LIMIT)
     with context.db().read() as tx:
-        found = initial_sync.preview(tx, http.requester().user_id, room_id, limit)
+        found = initial_sync.preview(tx, requester().user_id, room_id, limit)
         answer = {"room_id": room_id, **event_stream.described(tx, found)}
     # the answer is older than knocking, and has no word for it
     if found.membership not in {None, "knock"}:
@@ -122,7 +123,7 @@ def room_initial_sync(room_id: str) -> Json:
 
 
 def _one_event(event_id: str, room_id: str | None) -> Json:
-    me = http.requester()
+    me = requester()
     with context.db().read() as tx:
         event = history.event(tx, me.user_id, event_id, room_id)
         return client_view.as_json(tx, me, event)

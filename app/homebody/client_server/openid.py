@@ -11,7 +11,7 @@ from flask import Blueprint, request
 
 from homebody import context, errors
 from homebody.client_server import http
-from homebody.client_server.http import authenticated, must_be_me
+from homebody.client_server.authentication import authenticated, must_be_me, unauthenticated
 from homebody.core.accounts import openid
 from homebody.spec.events import Json
 
@@ -20,7 +20,7 @@ bp_federation = Blueprint("openid_userinfo", __name__, url_prefix="/_matrix/fede
 
 
 @bp.post("/user/<user_id>/openid/request_token")
-@authenticated
+@authenticated()
 def request_open_id_token(user_id: str) -> Json:
     """A token to hand to somebody else; it opens nothing here."""
     must_be_me(user_id)
@@ -31,6 +31,7 @@ def request_open_id_token(user_id: str) -> Json:
 
 
 @bp_federation.get("/openid/userinfo")
+@unauthenticated
 def exchange_open_id_token() -> Json:
     """Who was given a token.
 

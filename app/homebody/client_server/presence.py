@@ -10,7 +10,7 @@ from flask import Blueprint
 
 from homebody import context
 from homebody.client_server import http
-from homebody.client_server.http import authenticated, must_be_me, requester
+from homebody.client_server.authentication import authenticated, must_be_me, requester
 from homebody.core.ephemeral import presence
 from homebody.spec.events import Json
 
@@ -25,7 +25,7 @@ class Status(msgspec.Struct):
 
 
 @bp.put("/presence/<user_id>/status")
-@authenticated
+@authenticated()
 def set_presence(user_id: str) -> Json:
     """Say how the user is."""
     must_be_me(user_id)
@@ -38,7 +38,7 @@ def set_presence(user_id: str) -> Json:
 
 
 @bp.get("/presence/<user_id>/status")
-@authenticated
+@authenticated()
 def get_presence(user_id: str) -> Json:
     """How a user is."""
     with context.db().read() as tx:

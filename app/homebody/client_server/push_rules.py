@@ -12,7 +12,7 @@ from flask import Blueprint, request
 
 from homebody import context
 from homebody.client_server import http
-from homebody.client_server.http import authenticated, requester
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.push import notifications
 from homebody.core.user_data import push_rules
 from homebody.spec.events import Json
@@ -36,7 +36,7 @@ class Actions(msgspec.Struct):
 
 
 @bp.get("/pushrules/")
-@authenticated
+@authenticated()
 def get_push_rules() -> Json:
     """All rules."""
     with context.db().read() as tx:
@@ -44,7 +44,7 @@ def get_push_rules() -> Json:
 
 
 @bp.get("/pushrules/global/")
-@authenticated
+@authenticated()
 def get_push_rules_global() -> Json:
     """All rules of the one set that there is."""
     with context.db().read() as tx:
@@ -53,7 +53,7 @@ def get_push_rules_global() -> Json:
 
 
 @bp.get("/pushrules/global/<kind>/<rule_id>")
-@authenticated
+@authenticated()
 def get_push_rule(kind: str, rule_id: str) -> Json:
     """One rule."""
     with context.db().read() as tx:
@@ -61,7 +61,7 @@ def get_push_rule(kind: str, rule_id: str) -> Json:
 
 
 @bp.put("/pushrules/global/<kind>/<rule_id>")
-@authenticated
+@authenticated(suspended=True)
 def set_push_rule(kind: str, rule_id: str) -> Json:
     """Add a rule, or change one."""
     rule = http.json_object()
@@ -73,7 +73,7 @@ def set_push_rule(kind: str, rule_id: str) -> Json:
 
 
 @bp.delete("/pushrules/global/<kind>/<rule_id>")
-@authenticated
+@authenticated(suspended=True)
 def delete_push_rule(kind: str, rule_id: str) -> Json:
     """Delete a rule of the user's own."""
     with context.db().write() as tx:
@@ -82,14 +82,14 @@ def delete_push_rule(kind: str, rule_id: str) -> Json:
 
 
 @bp.get("/pushrules/global/<kind>/<rule_id>/enabled")
-@authenticated
+@authenticated()
 def is_push_rule_enabled(kind: str, rule_id: str) -> Json:
     """Whether a rule is switched on."""
     return {"enabled": get_push_rule(kind, rule_id)["enabled"]}
 
 
 @bp.put("/pushrules/global/<kind>/<rule_id>/enabled")
-@authenticated
+@authenticated(suspended=True)
 def set_push_rule_enabled(kind: str, rule_id: str) -> Json:
     """Switch a rule on or off."""
     enabled = http.body_as(Enabled).enabled
@@ -99,14 +99,14 @@ def set_push_rule_enabled(kind: str, rule_id: str) -> Json:
 
 
 @bp.get("/pushrules/global/<kind>/<rule_id>/actions")
-@authenticated
+@authenticated()
 def get_push_rule_actions(kind: str, rule_id: str) -> Json:
     """What a rule does."""
     return {"actions": get_push_rule(kind, rule_id)["actions"]}
 
 
 @bp.put("/pushrules/global/<kind>/<rule_id>/actions")
-@authenticated
+@authenticated(suspended=True)
 def set_push_rule_actions(kind: str, rule_id: str) -> Json:
     """Let a rule do something else."""
     actions = http.body_as(Actions).actions
@@ -116,7 +116,7 @@ def set_push_rule_actions(kind: str, rule_id: str) -> Json:
 
 
 @bp.get("/notifications")
-@authenticated
+@authenticated()
 def get_notifications() -> Json:
     """What the user was, or would have been, notified of; the newest first."""
     limit = http.query_integer("limit", DEFAULT_LIMIT, least=1, cap=MAX_LIMIT)

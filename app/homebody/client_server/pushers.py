@@ -12,7 +12,7 @@ from flask import Blueprint
 
 from homebody import context, errors
 from homebody.client_server import http
-from homebody.client_server.http import authenticated, requester
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.push import pushers
 from homebody.spec.events import Json
 
@@ -41,7 +41,7 @@ class Set(msgspec.Struct):
 
 
 @bp.get("/pushers")
-@authenticated
+@authenticated()
 def get_pushers() -> Json:
     """The user's pushers, of all devices."""
     with context.db().read() as tx:
@@ -49,7 +49,7 @@ def get_pushers() -> Json:
 
 
 @bp.post("/pushers/set")
-@authenticated
+@authenticated(suspended=True)
 def post_pusher() -> Json:
     """Make, change or delete a pusher."""
     who, body = requester(), http.json_object()

@@ -10,7 +10,7 @@ from flask import Blueprint
 
 from homebody import context, errors
 from homebody.client_server import http
-from homebody.client_server.http import authenticated, requester
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.ephemeral import presence, receipts
 from homebody.spec.events import Json
 
@@ -26,7 +26,7 @@ class Markers(msgspec.Struct):
 
 
 @bp.post("/rooms/<room_id>/receipt/<receipt_type>/<event_id>")
-@authenticated
+@authenticated(suspended=True)
 def post_receipt(room_id: str, receipt_type: str, event_id: str) -> Json:
     """Move a receipt forward."""
     body = http.json_object(may_be_empty=True)
@@ -40,7 +40,7 @@ def post_receipt(room_id: str, receipt_type: str, event_id: str) -> Json:
 
 
 @bp.post("/rooms/<room_id>/read_markers")
-@authenticated
+@authenticated(suspended=True)
 def set_read_marker(room_id: str) -> Json:
     """Move the read marker, and receipts, forward."""
     markers = http.body_as(Markers)

@@ -9,7 +9,8 @@ import msgspec
 from flask import Blueprint, request
 
 from homebody import context, errors
-from homebody.client_server import http, interactive
+from homebody.client_server import authentication, http, interactive
+from homebody.client_server.authentication import address_key, logged_in, unauthenticated
 from homebody.core.accounts import access_tokens, accounts, threepids
 from homebody.core.sessions import appservice_users, login, registration
 from homebody.spec.events import Json
@@ -37,6 +38,7 @@ class RegisterGuest(msgspec.Struct):
 
 
 @bp.post("/register")
+@unauthenticated
 def register() -> Json:
     """Make an account, and log in to it unless that is not wanted.
 
@@ -55,7 +57,7 @@ def register_by(body: Json) -> Json:
 
     Raises M_LIMIT_EXCEEDED when too many come from one address.
     """
-    context.rate_limits().check("rc_registration", http.address_key())
+    context.rate_limits().check("rc_registration", address_key())
     wish = http.convert(body, Register)
     server = context.server()
     flows = registration.flows(server.config)
@@ -87,10 +89,11 @@ def register_by(body: Json) -> Json:
             wish.device_id, wish.initial_device_display_name, wish.refresh_token
         )
         answer = login.start_session(tx, user_id, session)
-    return http.logged_in(answer)
+    return logged_in(answer)
 
 
 @bp.get("/register/available")
+@unauthenticated
 def check_username_availability() -> Json:
     """Whether somebody could register with this name.
 
@@ -98,7 +101,7 @@ def check_username_availability() -> Json:
     Spec: client-server-api#get_matrixclientv3registeravailable
     """
     username = http.query_required("username")
-    context.rate_limits().check("rc_lookups", http.address_key())
+    context.rate_limits().check("rc_lookups", address_key())
     registration.flows(context.server().config)
     with context.db().read() as tx:
         registration.free_user_id(tx, username)
@@ -106,12 +109,13 @@ def check_username_availability() -> Json:
 
 
 @bp_v1.get("/register/m.login.registration_token/validity")
+@unauthenticated
 def registration_token_validity() -> Json:
     """Whether a registration token would be taken now.
 
     Spec: client-server-api#get_matrixclientv1registermloginregistration_tokenvalidity
     """
-    context.rate_limits().check("rc_registration_token_validity", http.address_key())
+    context.rate_limits().check("rc_registration_token_validity", address_key())
     token = http.query_required("token")
     registration.flows(context.server().config)
     with context.db().read() as tx:
@@ -123,7 +127,7 @@ def _register_for_service(body: Json) -> Json:
 
     Spec: application-service-api#server-admin-style-permissions
     """
-    service = http.appservice()
+    service = authentication.appservice()
     wish = http.convert(body, Register)
     if wish.username is None:
         raise errors.missing_param("username is missing")
@@ -135,7 +139,7 @@ def _register_for_service(body: Json) -> Json:
             wish.device_id, wish.initial_device_display_name, wish.refresh_token
         )
         answer = login.start_session(tx, user_id, session)
-    return http.logged_in(answer)
+    return logged_in(answer)
 
 
 def _is_for_guest() -> bool:
@@ -150,10 +154,10 @@ def _register_guest(body: Json) -> Json:
 
     Spec: client-server-api#guest-access
     """
-    context.rate_limits().check("rc_registration", http.address_key())
+    context.rate_limits().check("rc_registration", address_key())
     wish = http.convert(body, RegisterGuest)
     with context.db().write() as tx:
         user_id = registration.register_guest(tx)
         session = login.SessionRequest(display_name=wish.initial_device_display_name)
         answer = login.start_session(tx, user_id, session)
-    return http.logged_in(answer)
+    return logged_in(answer)

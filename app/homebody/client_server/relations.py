@@ -9,6 +9,7 @@ from flask import Blueprint, request
 
 from homebody import context, errors
 from homebody.client_server import http
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.events import client_view, paging, relations, threads
 from homebody.core.sync.tokens import SyncToken
 from homebody.spec.events import Json
@@ -18,21 +19,21 @@ bp = Blueprint("relations", __name__, url_prefix="/_matrix/client/v1")
 
 
 @bp.get("/rooms/<room_id>/relations/<event_id>")
-@http.authenticated
+@authenticated()
 def get_relating_events(room_id: str, event_id: str) -> Json:
     """The children of an event."""
     return _page(room_id, event_id, None, None)
 
 
 @bp.get("/rooms/<room_id>/relations/<event_id>/<rel_type>")
-@http.authenticated
+@authenticated()
 def get_relating_events_with_rel_type(room_id: str, event_id: str, rel_type: str) -> Json:
     """The children that relate to an event in one way."""
     return _page(room_id, event_id, rel_type, None)
 
 
 @bp.get("/rooms/<room_id>/relations/<event_id>/<rel_type>/<event_type>")
-@http.authenticated
+@authenticated()
 def get_relating_events_with_rel_type_and_event_type(
     room_id: str, event_id: str, rel_type: str, event_type: str
 ) -> Json:
@@ -41,10 +42,10 @@ def get_relating_events_with_rel_type_and_event_type(
 
 
 @bp.get("/rooms/<room_id>/threads")
-@http.authenticated
+@authenticated()
 def get_thread_roots(room_id: str) -> Json:
     """The threads of a room, those with the latest replies first."""
-    me = http.requester()
+    me = requester()
     include = http.query_choice("include", {"all", "participated"}, "all")
     limit = http.query_integer("limit", 20, least=1, cap=threads.MAX_LIMIT)
     with context.db().read() as tx:
@@ -65,7 +66,7 @@ def get_thread_roots(room_id: str) -> Json:
 
 
 def _page(room_id: str, event_id: str, rel_type: str | None, event_type: str | None) -> Json:
-    me = http.requester()
+    me = requester()
     with context.db().read() as tx:
         wanted = _wanted(tx, room_id, event_id, rel_type, event_type)
         page = relations.related(tx, me.user_id, wanted)

@@ -10,7 +10,7 @@ from flask import Blueprint
 
 from homebody import context
 from homebody.client_server import http
-from homebody.client_server.http import authenticated, requester
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.rooms import reports
 from homebody.spec.events import Json
 
@@ -30,7 +30,7 @@ class EventReason(msgspec.Struct):
 
 
 @bp.post("/rooms/<room_id>/report")
-@authenticated
+@authenticated(suspended=True)
 def report_room(room_id: str) -> Json:
     """Report a room."""
     body = http.body_as(Reason)
@@ -41,7 +41,7 @@ def report_room(room_id: str) -> Json:
 
 
 @bp.post("/rooms/<room_id>/report/<event_id>")
-@authenticated
+@authenticated(suspended=True)
 def report_event(room_id: str, event_id: str) -> Json:
     """Report an event."""
     body = http.body_as(EventReason)
@@ -52,7 +52,7 @@ def report_event(room_id: str, event_id: str) -> Json:
 
 
 @bp.post("/users/<user_id>/report")
-@authenticated
+@authenticated(suspended=True)
 def report_user(user_id: str) -> Json:
     """Report a user."""
     body = http.body_as(Reason)

@@ -10,7 +10,13 @@ from flask import Blueprint
 
 from homebody import context
 from homebody.client_server import http
-from homebody.client_server.http import authenticated, requester
+from homebody.client_server.authentication import (
+    address_key,
+    authenticated,
+    limit_strangers,
+    requester,
+    unauthenticated,
+)
 from homebody.core.rooms import aliases, appservice_queries
 from homebody.core.sessions import appservice_users
 from homebody.spec.events import Json
@@ -25,7 +31,7 @@ class Target(msgspec.Struct):
 
 
 @bp.put("/directory/room/<room_alias>")
-@authenticated
+@authenticated()
 def set_room_alias(room_alias: str) -> Json:
     """Let an alias name a room."""
     context.rate_limits().check("rc_message", requester().user_id)
@@ -37,6 +43,7 @@ def set_room_alias(room_alias: str) -> Json:
 
 
 @bp.get("/directory/room/<room_alias>")
+@unauthenticated
 def get_room_id_by_alias(room_alias: str) -> Json:
     """The room that an alias names; anybody may ask.
 
@@ -44,16 +51,16 @@ def get_room_id_by_alias(room_alias: str) -> Json:
     """
 
     def check_limit() -> None:
-        context.rate_limits().check("rc_lookups", http.address_key())
+        context.rate_limits().check("rc_lookups", address_key())
 
-    http.limit_strangers()
+    limit_strangers()
     appservice_queries.ensure_alias(context.db(), room_alias, check_limit)
     with context.db().read() as tx:
         return {"room_id": aliases.room_of(tx, room_alias), "servers": [tx.server.name]}
 
 
 @bp.delete("/directory/room/<room_alias>")
-@authenticated
+@authenticated()
 def delete_room_alias(room_alias: str) -> Json:
     """Take an alias away."""
     appservice_users.check_alias(context.server(), room_alias, requester().service)
@@ -63,7 +70,7 @@ def delete_room_alias(room_alias: str) -> Json:
 
 
 @bp.get("/rooms/<room_id>/aliases")
-@authenticated
+@authenticated()
 def get_local_aliases(room_id: str) -> Json:
     """The aliases of a room."""
     with context.db().read() as tx:

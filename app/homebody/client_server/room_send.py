@@ -12,7 +12,7 @@ from flask import Blueprint, request
 
 from homebody import context, errors
 from homebody.client_server import http
-from homebody.client_server.http import authenticated, requester
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.ephemeral import presence
 from homebody.core.timeline import leaving_threads, sending, store
 from homebody.errors import MatrixError
@@ -35,21 +35,22 @@ class Redaction(msgspec.Struct):
 
 
 @bp.put("/rooms/<room_id>/send/<event_type>/<txn_id>")
+@authenticated(guests=True, suspended="partly")
+def send_message(room_id: str, event_type: str, txn_id: str) -> Json:
+    """Send a message event."""
+    return _send_message(room_id, event_type, txn_id)
+
+
 @bp.post("/rooms/<room_id>/send/<event_type>")
-@authenticated
-def send_message(room_id: str, event_type: str, txn_id: str | None = None) -> Json:
-    """Send a message event; POST without a transaction id is how it was done in 2016."""
-    refuse_delay()
-    draft = sending.Draft(room_id, requester().user_id, event_type, {}, txn_id=txn_id)
-    known = sent_before_or_limited("rc_message", draft)
-    if known is not None:
-        return {"event_id": known}
-    return _send(room_id, event_type, event_content(), txn_id)
+@authenticated(suspended="partly")
+def send_message_without_transaction_id(room_id: str, event_type: str) -> Json:
+    """Send a message event as clients did in 2016."""
+    return _send_message(room_id, event_type, None)
 
 
 @bp.put("/rooms/<room_id>/redact/<event_id>/<txn_id>")
 @bp.post("/rooms/<room_id>/redact/<event_id>")
-@authenticated
+@authenticated(suspended="partly")
 def redact_event(room_id: str, event_id: str, txn_id: str | None = None) -> Json:
     """Take everything out of an event that its room can do without."""
     refuse_delay()
@@ -104,6 +105,15 @@ def sent_before_or_limited(limit: str, draft: sending.Draft) -> str | None:
             raise
         return known
     return None
+
+
+def _send_message(room_id: str, event_type: str, txn_id: str | None) -> Json:
+    refuse_delay()
+    draft = sending.Draft(room_id, requester().user_id, event_type, {}, txn_id=txn_id)
+    known = sent_before_or_limited("rc_message", draft)
+    if known is not None:
+        return {"event_id": known}
+    return _send(room_id, event_type, event_content(), txn_id)
 
 
 def _send(room_id: str, event_type: str, content: Json, txn_id: str | None) -> Json:

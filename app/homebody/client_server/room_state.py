@@ -9,8 +9,8 @@ import orjson
 from flask import Blueprint, request
 
 from homebody import context, errors
-from homebody.client_server import guest_access, http, membership, room_send
-from homebody.client_server.http import authenticated, requester
+from homebody.client_server import authentication, http, membership, room_send
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.events import encoding, state
 from homebody.core.rooms import personal_settings, state_events
 from homebody.spec.events import Json
@@ -22,16 +22,16 @@ FORMATS = ("content", "event")
 
 @bp.put("/rooms/<room_id>/state/<event_type>")
 @bp.put("/rooms/<room_id>/state/<event_type>/<state_key>")
-@authenticated
+@authenticated(guests="partly", suspended="partly")
 def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") -> Json:
     """Set an entry of the state."""
     room_send.refuse_delay()
     content = room_send.event_content()
     if not _is_to_leave(event_type, state_key, content):
-        http.must_not_be_suspended()
+        authentication.must_not_be_suspended()
     if event_type == state.MEMBER:
         if requester().is_guest:
-            guest_access.check_member(content, is_own=state_key == requester().user_id)
+            membership.check_guest(content, is_own=state_key == requester().user_id)
         membership.check_limits(str(content.get("membership")), room_id, state_key)
     else:
         context.rate_limits().check("rc_message", requester().user_id)
@@ -51,7 +51,7 @@ def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") 
 
 @bp.get("/rooms/<room_id>/state/<event_type>")
 @bp.get("/rooms/<room_id>/state/<event_type>/<state_key>")
-@authenticated
+@authenticated(guests=True)
 def get_room_state_with_key(
     room_id: str, event_type: str, state_key: str = ""
 ) -> Json | orjson.Fragment:
@@ -67,7 +67,7 @@ def get_room_state_with_key(
 
 
 @bp.get("/rooms/<room_id>/state")
-@authenticated
+@authenticated(guests=True)
 def get_room_state(room_id: str) -> list[orjson.Fragment]:
     """All of the state."""
     with context.db().read() as tx:

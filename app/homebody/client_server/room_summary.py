@@ -8,8 +8,7 @@ from __future__ import annotations
 from flask import Blueprint
 
 from homebody import context
-from homebody.client_server import http
-from homebody.client_server.http import maybe_requester, optionally_authenticated
+from homebody.client_server.authentication import authenticated, limit_strangers, maybe_requester
 from homebody.core.rooms import aliases, summary
 from homebody.spec.events import Json
 
@@ -24,7 +23,7 @@ UNSTABLE_KEYS = {
 
 
 @bp.get("/room_summary/<room_id_or_alias>")
-@optionally_authenticated
+@authenticated(optional=True, guests=True)
 def get_room_summary(room_id_or_alias: str) -> Json:
     """Return a summary of a room; anybody may ask about rooms that anybody may enter."""
     return _summary(room_id_or_alias)
@@ -32,7 +31,7 @@ def get_room_summary(room_id_or_alias: str) -> Json:
 
 @bp_unstable.get("/summary/<room_id_or_alias>")
 @bp_unstable.get("/rooms/<room_id_or_alias>/summary")
-@optionally_authenticated
+@authenticated(optional=True, guests=True)
 def get_room_summary_before_it_was_specified(room_id_or_alias: str) -> Json:
     """Return a summary with the names of MSC3266, on both paths that it has had.
 
@@ -44,7 +43,7 @@ def get_room_summary_before_it_was_specified(room_id_or_alias: str) -> Json:
 
 
 def _summary(room_id_or_alias: str) -> Json:
-    http.limit_strangers()
+    limit_strangers()
     who = maybe_requester()
     with context.db().read() as tx:
         room_id = aliases.resolve(tx, room_id_or_alias)

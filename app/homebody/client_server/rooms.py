@@ -13,7 +13,7 @@ from flask import Blueprint
 
 from homebody import context
 from homebody.client_server import http
-from homebody.client_server.http import authenticated, requester
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.events import state
 from homebody.core.rooms import appservice_queries, creation, third_party_invites
 from homebody.core.sessions import appservice_users
@@ -60,7 +60,7 @@ class CreateRoom(msgspec.Struct):
 
 
 @bp.post("/createRoom")
-@authenticated
+@authenticated()
 def create_room() -> Json:
     """A new room with the requester in it."""
     body = http.convert(http.json_object(max_bytes=MAX_BODY_BYTES), CreateRoom)

@@ -14,6 +14,7 @@ from flask import Blueprint, request
 
 from homebody import context, errors
 from homebody.client_server import http
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.events import client_view, encoding, search, search_index
 from homebody.core.events.search import After, Asked, Found, Hit
 from homebody.core.sync.tokens import SyncToken
@@ -79,21 +80,20 @@ class Search(msgspec.Struct):
 
 
 @bp.post("/search", endpoint="search")
-@http.authenticated
-@http.only_reads
+@authenticated(suspended=True, only_reads=True)
 def search_() -> Json:
     """The events that the user may see in which some words are."""
     criteria = http.body_as(Search).search_categories.room_events
     if criteria is None:
         return {"search_categories": {}}
     asked = _asked(criteria)
-    user_id = http.requester().user_id
+    user_id = requester().user_id
     context.rate_limits().check("rc_search", user_id)
     with search.turn(user_id):  # before the snapshot: waiting must not hold one
         search_index.catch_up(context.db())
         with context.db().read() as tx:
             found = search.find(tx, user_id, asked)
-            answer = _answer(tx, http.requester(), criteria, asked, found)
+            answer = _answer(tx, requester(), criteria, asked, found)
     return {"search_categories": {"room_events": answer}}
 
 

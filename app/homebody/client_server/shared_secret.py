@@ -11,7 +11,8 @@ import msgspec
 from flask import Blueprint
 
 from homebody import context, errors
-from homebody.client_server import http
+from homebody.client_server import http, interactive
+from homebody.client_server.authentication import logged_in, unauthenticated
 from homebody.core.accounts import accounts
 from homebody.core.sessions import login, registration, shared_secret
 from homebody.spec.events import Json
@@ -31,12 +32,14 @@ class Register(msgspec.Struct):
 
 
 @bp.get("/register")
+@unauthenticated
 def get_nonce() -> Json:
     """A nonce to put into the HMAC."""
     return {"nonce": shared_secret.new_nonce(_secret(), time.time_ns() // 1_000_000)}
 
 
 @bp.post("/register")
+@unauthenticated
 def register() -> Json:
     """Make an account and log in to it. Raises M_FORBIDDEN for a wrong HMAC."""
     secret = _secret()
@@ -44,13 +47,13 @@ def register() -> Json:
     application = shared_secret.RegistrationRequest(
         body.nonce, body.username, body.password, body.mac, body.admin, body.user_type
     )
-    with http.logging_refusals(body.username):
+    with interactive.logging_refusals(body.username):
         shared_secret.check(secret, application, time.time_ns() // 1_000_000)
     password_hash = accounts.hash_password(context.server(), body.password)
     with context.db().write() as tx:
         user_id = registration.register(tx, body.username, password_hash, is_admin=body.admin)
         answer = login.start_session(tx, user_id, login.SessionRequest())
-    return http.logged_in(answer)
+    return logged_in(answer)
 
 
 def _secret() -> str:

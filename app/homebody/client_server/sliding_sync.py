@@ -14,7 +14,8 @@ import msgspec
 from flask import Blueprint, request
 
 from homebody import context, errors
-from homebody.client_server import http, long_poll
+from homebody.client_server import http, sync
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.encryption import to_device
 from homebody.core.ephemeral import presence
 from homebody.core.sliding_sync import extensions as sliding_extensions
@@ -75,24 +76,23 @@ class _Search:
 
 
 @bp.post("/org.matrix.simplified_msc3575/sync")
-@http.authenticated
-@http.only_reads
+@authenticated(suspended=True, only_reads=True)
 def sliding_sync() -> Json:
     """What is new in the client's windows; waits up to `timeout` ms until something is."""
     ask = http.body_as(Ask, max_bytes=http.MAX_LARGE_BODY_BYTES)
     if not identifiers.has_at_most_255_bytes(ask.conn_id):
         raise errors.invalid_param("conn_id has at most 255 bytes")
     windows = ask.windows()
-    timeout_ms = http.query_integer("timeout", 0, cap=long_poll.MAX_TIMEOUT_MS)
+    timeout_ms = http.query_integer("timeout", 0, cap=sync.MAX_TIMEOUT_MS)
     mood = http.query_choice("set_presence", presence.STATES, "online")
-    me = http.requester()
+    me = requester()
     key = (me.user_id, me.device_id, ask.conn_id)
     pos = request.args.get("pos")
     connections = context.homeserver().sliding_connections
     told = connections.get(key, pos) if pos else connections.begin(key)
     search = _Search(me, windows, ask.extensions, _acknowledge(me, ask.extensions), told)
     with presence.syncing(context.ephemeral(), me.user_id, me.device_id, mood):
-        body, _ = long_poll.first(
+        body, _ = sync.wait_for(
             me.user_id, timeout_ms if pos else 0, search.look, lambda found: found[1]
         )
     body["pos"] = connections.add(key, search.told, after=pos)

@@ -9,6 +9,7 @@ from flask import Blueprint, request
 
 from homebody import context
 from homebody.client_server import http
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.rooms import spaces
 from homebody.spec.events import Json
 
@@ -16,7 +17,7 @@ bp = Blueprint("spaces", __name__, url_prefix="/_matrix/client/v1")
 
 
 @bp.get("/rooms/<room_id>/hierarchy")
-@http.authenticated
+@authenticated()
 def get_space_hierarchy(room_id: str) -> Json:
     """The rooms of a space, of the spaces in it, and so on.
 
@@ -28,6 +29,6 @@ def get_space_hierarchy(room_id: str) -> Json:
         is_suggested_only=http.query_boolean("suggested_only"),
         since=request.args.get("from") or None,
     )
-    context.rate_limits().check("rc_lookups", http.requester().user_id)
+    context.rate_limits().check("rc_lookups", requester().user_id)
     with context.db().read() as tx:
-        return spaces.hierarchy(tx, http.requester().user_id, room_id, query)
+        return spaces.hierarchy(tx, requester().user_id, room_id, query)

@@ -5,10 +5,16 @@ Spec: client-server-api#syncing
 
 from __future__ import annotations
 
-from flask import Blueprint, request
+import socket
+import time
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+from flask import Blueprint, g, request
 
 from homebody import context
-from homebody.client_server import http, long_poll
+from homebody.client_server import authentication, http
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.encryption import to_device
 from homebody.core.ephemeral import presence
 from homebody.core.sync import sync, tokens
@@ -18,13 +24,17 @@ from homebody.runtime import single_flight
 from homebody.spec.events import Json
 
 bp = Blueprint("sync", __name__)
+R = TypeVar("R")
+
+MAX_TIMEOUT_MS = 600_000
+"""Ten minutes; longer waits end early, as connections rarely last."""
 
 
 @bp.get("/sync", endpoint="sync")
-@http.authenticated
+@authenticated(guests=True)
 def sync_() -> Json:
     """What is new for the device since its token; waits up to `timeout` ms until something is."""
-    timeout_ms = http.query_integer("timeout", 0, cap=long_poll.MAX_TIMEOUT_MS)
+    timeout_ms = http.query_integer("timeout", 0, cap=MAX_TIMEOUT_MS)
     since = request.args.get("since")
     ask = _ask(since)
     mood = http.query_choice("set_presence", presence.STATES, "online")
@@ -39,7 +49,7 @@ def sync_() -> Json:
                 return _look(ask).body
         if timeout_ms == 0:
             return _look(ask).body
-        found = long_poll.first(
+        found = wait_for(
             me.user_id, timeout_ms, lambda: _look(ask), lambda found: not found.is_empty
         )
         return found.body
@@ -47,16 +57,16 @@ def sync_() -> Json:
 
 def _ask(since: str | None) -> Ask:
     """What is asked for. By the token the device says also which messages it has got: they go."""
-    requester = http.requester()
+    me = requester()
     with context.db().read() as tx:
         ask = Ask(
-            requester,
-            filters.resolve(tx, requester.user_id, request.args.get("filter")),
+            me,
+            filters.resolve(tx, me.user_id, request.args.get("filter")),
             tokens.parse(since, tx.position) if since else None,
             full_state=http.query_boolean("full_state"),
             state_section=_state_section(),
         )
-        device = (requester.user_id, requester.device_id, ask.position)
+        device = (me.user_id, me.device_id, ask.position)
         is_to_acknowledge = to_device.is_to_acknowledge(tx, *device)
     if is_to_acknowledge:
         to_device.acknowledge_if_possible(context.db(), *device)
@@ -96,3 +106,34 @@ def _mark_off(ask: Ask, found: Answer) -> Answer:
                 position = found.token.position
                 to_device.note_cut(tx, me.user_id, me.device_id, position, found.cut_after)
     return _look(ask) if is_late else found
+
+
+def wait_for(
+    user_id: str,
+    timeout_ms: int,
+    look: Callable[[], R],
+    is_news: Callable[[R], bool],
+    *,
+    room_id: str | None = None,
+) -> R:
+    """Return the result of `look` as soon as it is news, or when the time is over.
+
+    It is called again whenever something concerns the user, or the room if one is named. It opens
+    and ends its own transactions: none is open while the request waits.
+    Raises M_UNKNOWN_TOKEN when the session was ended meanwhile.
+    """
+    wakeups = context.homeserver().wakeups
+    connection = cast("socket.socket | None", request.environ.get("gunicorn.socket"))
+    until = time.monotonic() + timeout_ms / 1000
+    keys = (user_id,) if room_id is None else (user_id, room_id)
+    with wakeups.waiting(*keys) as waiter:
+        while True:
+            waiter.rest()
+            # After the waiter was registered: a logout just before that woke nobody
+            authentication.check_still_valid()
+            result = look()
+            left = until - time.monotonic()
+            if is_news(result) or left <= 0 or wakeups.is_closing or waiter.is_gone:
+                return result
+            waiter.wait(left, connection)
+            g.waited = g.get("waited", 0.0) + left - (until - time.monotonic())

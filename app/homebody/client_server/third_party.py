@@ -9,7 +9,7 @@ from flask import Blueprint, request
 
 from homebody import context
 from homebody.client_server import http
-from homebody.client_server.http import authenticated
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.appservices import networks
 from homebody.spec.events import Json
 
@@ -17,7 +17,7 @@ bp = Blueprint("third_party", __name__)
 
 
 @bp.get("/thirdparty/protocols")
-@authenticated
+@authenticated(guests=True)
 def get_protocols() -> Json:
     """All protocols of all bridges."""
     _check_limit()
@@ -25,7 +25,7 @@ def get_protocols() -> Json:
 
 
 @bp.get("/thirdparty/protocol/<protocol>")
-@authenticated
+@authenticated()
 def get_protocol_metadata(protocol: str) -> Json:
     """One protocol."""
     _check_limit()
@@ -33,7 +33,7 @@ def get_protocol_metadata(protocol: str) -> Json:
 
 
 @bp.get("/thirdparty/location/<protocol>")
-@authenticated
+@authenticated()
 def query_location_by_protocol(protocol: str) -> list[Json]:
     """The rooms that lead to a place beyond a bridge."""
     _check_limit()
@@ -41,7 +41,7 @@ def query_location_by_protocol(protocol: str) -> list[Json]:
 
 
 @bp.get("/thirdparty/user/<protocol>")
-@authenticated
+@authenticated()
 def query_user_by_protocol(protocol: str) -> list[Json]:
     """The users who stand for somebody beyond a bridge."""
     _check_limit()
@@ -49,7 +49,7 @@ def query_user_by_protocol(protocol: str) -> list[Json]:
 
 
 @bp.get("/thirdparty/location")
-@authenticated
+@authenticated()
 def query_location_by_alias() -> list[Json]:
     """The places to which an alias leads."""
     _check_limit()
@@ -58,7 +58,7 @@ def query_location_by_alias() -> list[Json]:
 
 
 @bp.get("/thirdparty/user")
-@authenticated
+@authenticated()
 def query_user_by_id() -> list[Json]:
     """For whom a user stands."""
     _check_limit()
@@ -68,7 +68,7 @@ def query_user_by_id() -> list[Json]:
 
 def _check_limit() -> None:
     """Raises M_LIMIT_EXCEEDED: each question goes on to bridges, and through them to others."""
-    context.rate_limits().check("rc_lookups", http.requester().user_id)
+    context.rate_limits().check("rc_lookups", requester().user_id)
 
 
 def _fields() -> dict[str, str]:

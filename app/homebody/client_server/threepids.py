@@ -19,6 +19,13 @@ from flask import Blueprint, render_template
 
 from homebody import context, errors
 from homebody.client_server import http, interactive
+from homebody.client_server.authentication import (
+    address_key,
+    authenticated,
+    maybe_requester,
+    requester,
+    unauthenticated,
+)
 from homebody.core.accounts import threepids, validation
 from homebody.core.push import pushers
 from homebody.spec.events import Json
@@ -82,17 +89,18 @@ class ThreePid(msgspec.Struct):
 
 
 @bp.get("/account/3pid")
-@http.authenticated
+@authenticated()
 def get_account_3pids() -> Json:
     """The e-mail addresses of the account.
 
     Spec: client-server-api#get_matrixclientv3account3pid
     """
     with context.db().read() as tx:
-        return {"threepids": threepids.of_user(tx, http.requester().user_id)}
+        return {"threepids": threepids.of_user(tx, requester().user_id)}
 
 
 @bp.post("/register/email/requestToken")
+@unauthenticated
 def request_token_to_register_email() -> Json:
     """Send a mail to somebody who wants to register.
 
@@ -103,7 +111,7 @@ def request_token_to_register_email() -> Json:
 
 
 @bp.post("/account/3pid/email/requestToken")
-@http.optionally_authenticated
+@authenticated(optional=True, guests=True, suspended=True)
 def request_token_to_3pid_email() -> Json:
     """Send a mail to somebody who wants to add the address to the account.
 
@@ -114,7 +122,7 @@ def request_token_to_3pid_email() -> Json:
 
 
 @bp.post("/account/password/email/requestToken")
-@http.optionally_authenticated
+@authenticated(optional=True, guests=True, suspended="partly")
 def request_token_to_reset_password_email() -> Json:
     """Send a mail to somebody who has forgotten the password.
 
@@ -128,6 +136,7 @@ def request_token_to_reset_password_email() -> Json:
 
 @bp.post("/register/msisdn/requestToken")
 @bp.post("/account/3pid/msisdn/requestToken")
+@unauthenticated
 def request_token_msisdn() -> NoReturn:
     """Raises M_THREEPID_DENIED: no message is sent to a telephone.
 
@@ -138,6 +147,7 @@ def request_token_msisdn() -> NoReturn:
 
 
 @bp.post("/account/password/msisdn/requestToken")
+@unauthenticated
 def request_token_to_reset_password_msisdn() -> NoReturn:
     """Raises M_THREEPID_NOT_FOUND, likewise.
 
@@ -147,7 +157,7 @@ def request_token_to_reset_password_msisdn() -> NoReturn:
 
 
 @bp.post("/account/3pid/add")
-@http.authenticated
+@authenticated(suspended=True)
 def add_3pid() -> Json:
     """Add an address, once its link was opened and the password given.
 
@@ -159,7 +169,7 @@ def add_3pid() -> Json:
 
 
 @bp.post("/account/3pid")
-@http.authenticated
+@authenticated(suspended=True)
 def post_3pids() -> Json:
     """The same as clients of r0 ask for it.
 
@@ -174,7 +184,7 @@ def post_3pids() -> Json:
 
 
 @bp.post("/account/3pid/bind")
-@http.authenticated
+@authenticated()
 def bind_3pid() -> NoReturn:
     """Raises M_SERVER_NOT_TRUSTED: this server tells no identity server of anybody's address.
 
@@ -185,13 +195,13 @@ def bind_3pid() -> NoReturn:
 
 
 @bp.post("/account/3pid/delete")
-@http.authenticated
+@authenticated()
 def delete_3pid_from_account() -> Json:
     """Take an address from the account. Raises M_THREEPID_NOT_FOUND.
 
     Spec: client-server-api#post_matrixclientv3account3piddelete
     """
-    wish, user_id = http.body_as(ThreePid), http.requester().user_id
+    wish, user_id = http.body_as(ThreePid), requester().user_id
     with context.db().write() as tx:
         threepids.remove(tx, user_id, wish.medium, wish.address)
         pushers.remove_mailbox(tx, user_id, wish.address)
@@ -199,7 +209,7 @@ def delete_3pid_from_account() -> Json:
 
 
 @bp.post("/account/3pid/unbind")
-@http.authenticated
+@authenticated()
 def unbind_3pid_from_account() -> Json:
     """Nothing to do: this server has told no identity server of the address.
 
@@ -222,12 +232,12 @@ def _request_token(purpose: validation.Purpose, body: RequestToken) -> Json:
             purpose, address, body.client_secret, body.send_attempt, body.next_link
         )
     )
-    context.rate_limits().check("rc_3pid_validation", http.address_key())
+    context.rate_limits().check("rc_3pid_validation", address_key())
     context.rate_limits().check("rc_3pid_validation", address)
     with context.db().read() as tx:
         owner = threepids.owner(tx, address)
     is_good = (owner is not None) == (purpose == "reset")
-    who = http.maybe_requester()
+    who = maybe_requester()
     if not is_good and who is not None and not who.is_guest:  # a guest is a stranger with a token
         if owner is None:
             raise errors.threepid_not_found("No account has this address")
@@ -242,7 +252,7 @@ def _add(body: Json, credentials: Credentials) -> Json:
         proof = validation.check(tx, "add", credentials.sid, credentials.client_secret)
     interactive.require_password(body)
     with context.db().write() as tx:
-        threepids.add(tx, http.requester().user_id, proof)
+        threepids.add(tx, requester().user_id, proof)
     return {}
 
 

@@ -10,6 +10,7 @@ from flask import Blueprint
 
 from homebody import context, errors
 from homebody.client_server import http
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.encryption import to_device
 from homebody.spec import identifiers
 from homebody.spec.events import Json
@@ -24,7 +25,7 @@ class SendToDevice(msgspec.Struct):
 
 
 @bp.put("/sendToDevice/<event_type>/<txn_id>")
-@http.authenticated
+@authenticated(guests=True, suspended=True)
 def send_to_device(event_type: str, txn_id: str) -> Json:
     """Send each of these devices its message.
 
@@ -34,7 +35,7 @@ def send_to_device(event_type: str, txn_id: str) -> Json:
     if not all(map(identifiers.is_user_id, messages)):
         raise errors.invalid_param("The keys of messages are user ids")
     to_device.check(messages)
-    me = http.requester()
+    me = requester()
     with context.db().read() as reading:
         parts = to_device.parts(reading, me, event_type, messages)
     for number, part in enumerate(parts, start=1):

@@ -10,7 +10,7 @@ import time
 from flask import Blueprint
 
 from homebody import context
-from homebody.client_server.http import authenticated, requester
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.accounts import turn
 from homebody.spec.events import Json
 
@@ -18,7 +18,7 @@ bp = Blueprint("turn", __name__)
 
 
 @bp.get("/voip/turnServer")
-@authenticated
+@authenticated(guests=True)
 def get_turn_server() -> Json:
     """Return a password for the TURN servers of the configuration, good for a while."""
     config, user_id = context.server().config, requester().user_id

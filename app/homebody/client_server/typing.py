@@ -12,7 +12,7 @@ from flask import Blueprint
 
 from homebody import context
 from homebody.client_server import http
-from homebody.client_server.http import authenticated, must_be_me, requester
+from homebody.client_server.authentication import authenticated, must_be_me, requester
 from homebody.core.ephemeral import presence, typing
 from homebody.core.events import state
 from homebody.spec.events import Json
@@ -28,7 +28,7 @@ class Body(msgspec.Struct):
 
 
 @bp.put("/rooms/<room_id>/typing/<user_id>")
-@authenticated
+@authenticated()
 def set_typing(room_id: str, user_id: str) -> Json:
     """Tell the room that the user types for a while, or has stopped."""
     must_be_me(user_id)

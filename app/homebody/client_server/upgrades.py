@@ -10,7 +10,7 @@ from flask import Blueprint
 
 from homebody import context
 from homebody.client_server import http, room_send
-from homebody.client_server.http import authenticated, requester
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.rooms import creation, upgrade
 from homebody.spec.events import Json
 
@@ -25,7 +25,7 @@ class Upgrade(msgspec.Struct):
 
 
 @bp.post("/rooms/<room_id>/upgrade")
-@authenticated
+@authenticated()
 def upgrade_room(room_id: str) -> Json:
     """The room that takes the place of an old one.
 

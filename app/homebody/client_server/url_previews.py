@@ -9,6 +9,7 @@ from flask import Blueprint
 
 from homebody import context, errors
 from homebody.client_server import http
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.media import url_previews
 from homebody.spec.events import Json
 
@@ -17,7 +18,7 @@ bp_old = Blueprint("url_previews_old", __name__, url_prefix="/_matrix/media/v3")
 
 
 @bp.get("/preview_url")
-@http.authenticated
+@authenticated()
 def get_url_preview_authed() -> Json:
     """What a page says of itself.
 
@@ -27,7 +28,7 @@ def get_url_preview_authed() -> Json:
 
 
 @bp_old.get("/preview_url")
-@http.authenticated
+@authenticated()
 def get_url_preview() -> Json:
     """The same on its old path.
 
@@ -43,7 +44,7 @@ def _preview() -> Json:
     # Not looked at otherwise: "The server may return a newer version if it does not have the
     # requested version available"
     http.query_integer("ts", 0)
-    user_id = http.requester().user_id
+    user_id = requester().user_id
     context.rate_limits().check("rc_lookups", user_id)
     here = context.homeserver()
     return url_previews.get(here.database, here.outside, here.repeats, url, user_id)

@@ -12,7 +12,7 @@ from flask import Blueprint, request
 
 from homebody import context, errors
 from homebody.client_server import http
-from homebody.client_server.http import authenticated, requester
+from homebody.client_server.authentication import authenticated, requester
 from homebody.core.profiles import user_directory
 from homebody.core.rooms import mutual_rooms
 from homebody.spec.events import Json
@@ -29,8 +29,7 @@ class Search(msgspec.Struct):
 
 
 @bp.post("/user_directory/search")
-@authenticated
-@http.only_reads
+@authenticated(suspended=True, only_reads=True)
 def search_user_directory() -> Json:
     """People whom one may see, by their name."""
     wish = http.body_as(Search)
@@ -43,7 +42,7 @@ def search_user_directory() -> Json:
 
 
 @bp_v1.get("/mutual_rooms")
-@authenticated
+@authenticated()
 def get_mutual_rooms() -> Json:
     """The rooms where oneself and another are both joined."""
     other = http.query_required("user_id")
@@ -53,7 +52,7 @@ def get_mutual_rooms() -> Json:
 
 
 @bp.get("/uk.half-shot.msc2666/user/mutual_rooms")  # below /unstable, as wsgi.py reads that
-@authenticated
+@authenticated()
 def get_mutual_rooms_before_they_were_specified() -> Json:
     """The same, as matrix-js-sdk still asks for it."""
     other = http.query_required("user_id")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from flask import Blueprint
 
 from homebody import context
-from homebody.client_server import http
+from homebody.client_server.authentication import authenticated, requester
 from homebody.spec.events import Json
 from homebody.spec.room_versions import VERSIONS
 
@@ -32,20 +32,20 @@ UNSTABLE_FEATURES = {
 
 
 @bp.get("/versions")
-@http.optionally_authenticated
+@authenticated(optional=True, guests=True)
 def get_versions() -> Json:
     """The versions of the specification that clients may rely on."""
     return {"versions": SPEC_VERSIONS, "unstable_features": UNSTABLE_FEATURES}
 
 
 @bp.get("/v3/capabilities")
-@http.authenticated
+@authenticated(guests=True)
 def get_capabilities() -> Json:
     """What the account may do, and the room versions that it can create."""
     moderation = {"suspend": True, "lock": True}
     return {
         "capabilities": {
-            **({"m.account_moderation": moderation} if http.requester().is_admin else {}),
+            **({"m.account_moderation": moderation} if requester().is_admin else {}),
             "m.change_password": {"enabled": True},
             "m.3pid_changes": {"enabled": context.server().config.smtp.host is not None},
             "m.get_login_token": {"enabled": True},

@@ -11,7 +11,8 @@ from __future__ import annotations
 from flask import Blueprint, Response, request
 
 from homebody import context
-from homebody.client_server import http, threepids
+from homebody.client_server import threepids
+from homebody.client_server.authentication import address_key, unauthenticated
 from homebody.core.accounts import validation
 from homebody.errors import MatrixError
 from homebody.web import pages
@@ -20,6 +21,7 @@ bp = Blueprint("email_page", __name__)
 
 
 @bp.get(threepids.PAGE)
+@unauthenticated
 def show() -> Response:
     """Ask whether the address is the reader's own."""
     sid, token = request.args.get("sid", ""), request.args.get("token", "")
@@ -32,9 +34,10 @@ def show() -> Response:
 
 
 @bp.post(threepids.PAGE)
+@unauthenticated
 def confirm() -> Response:
     """The form of that page."""
-    context.rate_limits().check("rc_registration", http.address_key())
+    context.rate_limits().check("rc_registration", address_key())
     request.max_content_length = 10_000  # before Flask reads the form
     sid, token = request.form.get("sid", ""), request.form.get("token", "")
     try:

@@ -15,7 +15,7 @@ from typing import Final
 from flask import Blueprint, Response, request
 
 from homebody import context, errors
-from homebody.client_server import http
+from homebody.client_server.authentication import access_token, unauthenticated
 from homebody.runtime import event_loop
 
 bp = Blueprint("metrics", __name__)
@@ -25,6 +25,7 @@ PROXY_HEADERS: Final = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Real-IP", "Fo
 
 
 @bp.get("/metrics")
+@unauthenticated
 def metrics() -> Response:
     """All numbers, in Prometheus' text form. Raises M_FORBIDDEN."""
     if not _may_read():
@@ -41,9 +42,7 @@ def metrics() -> Response:
 def _may_read() -> bool:
     config = context.server().config
     token = config.metrics_token
-    if token is not None and hmac.compare_digest(
-        (http.access_token() or "").encode(), token.encode()
-    ):
+    if token is not None and hmac.compare_digest((access_token() or "").encode(), token.encode()):
         return True
     if not config.metrics_without_token:
         return False
@@ -52,7 +51,7 @@ def _may_read() -> bool:
 
 def _is_this_machine() -> bool:
     try:
-        ip = ipaddress.ip_address(http.client_address())
+        ip = ipaddress.ip_address(request.remote_addr or "")
     except ValueError:
         return False  # a Unix socket: who is behind it, we can't know
     mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None

@@ -15,7 +15,7 @@ from typing import Any
 from flask import Blueprint, Response, render_template, request
 
 from homebody import context
-from homebody.client_server import http
+from homebody.client_server.authentication import address_key, unauthenticated
 from homebody.core.sessions import registration, uia
 from homebody.errors import MatrixError
 
@@ -26,6 +26,7 @@ STAGES = {registration.DUMMY, registration.TOKEN, registration.TERMS}
 
 
 @bp.get("/")
+@unauthenticated
 def landing() -> Response:
     """What this is, for whoever opens the server's address in a browser."""
     return page("landing.html", config=context.server().config)
@@ -34,6 +35,7 @@ def landing() -> Response:
 @bp.get("/_matrix/static/client/login")
 @bp.get("/_matrix/client/v3/login/fallback")
 @bp.get("/matrix/client/api/v1/login/fallback")  # as documents of 2014 have it
+@unauthenticated
 def login_fallback() -> Response:
     """Log in with a browser.
 
@@ -43,6 +45,7 @@ def login_fallback() -> Response:
 
 
 @bp.get("/_matrix/client/v3/auth/<auth_type>/fallback/web")
+@unauthenticated
 def stage_fallback(auth_type: str) -> Response:
     """Complete a stage of user-interactive authentication with a browser.
 
@@ -54,6 +57,7 @@ def stage_fallback(auth_type: str) -> Response:
 
 
 @bp.post("/_matrix/client/v3/auth/<auth_type>/fallback/web")
+@unauthenticated
 def complete_stage(auth_type: str) -> Response:
     """The form of that page.
 
@@ -61,7 +65,7 @@ def complete_stage(auth_type: str) -> Response:
     """
     if auth_type not in STAGES:
         return _no_such_page()
-    context.rate_limits().check("rc_registration", http.address_key())
+    context.rate_limits().check("rc_registration", address_key())
     request.max_content_length = 10_000  # before Flask reads the form
     session, token = request.form.get("session", ""), request.form.get("token", "").strip()
     auth = {"token": token} if auth_type == registration.TOKEN else {}

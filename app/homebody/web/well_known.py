@@ -8,6 +8,7 @@ from __future__ import annotations
 from flask import Blueprint
 
 from homebody import context, errors
+from homebody.client_server.authentication import unauthenticated
 from homebody.core import well_known
 from homebody.spec.events import Json
 
@@ -15,6 +16,7 @@ bp = Blueprint("well_known", __name__, url_prefix="/.well-known/matrix")
 
 
 @bp.get("/client")
+@unauthenticated
 def get_wellknown() -> Json:
     """Where clients find the server.
 
@@ -24,6 +26,7 @@ def get_wellknown() -> Json:
 
 
 @bp.get("/support")
+@unauthenticated
 def get_wellknown_support() -> Json:
     """Whom to write to. Raises M_NOT_FOUND where nobody is named.
 
@@ -36,6 +39,7 @@ def get_wellknown_support() -> Json:
 
 
 @bp.get("/policy_server")
+@unauthenticated
 def get_wellknown_policy() -> Json:
     """The keys of the policy server of this name. Raises M_NOT_FOUND where there is none.
 

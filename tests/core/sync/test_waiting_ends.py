@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from homebody.client_server import http, long_poll
+from homebody.client_server import sync as sync_views
+from homebody.client_server.authentication import authenticated
 from homebody.errors import MatrixError
 from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, Person
@@ -85,12 +86,14 @@ def test_a_session_that_ends_just_before_the_wait_is_not_waited_for(
     headers = {"Authorization": f"Bearer {alice.access_token}"}
     looks: list[None] = []
 
-    with app.test_request_context("/", headers=headers):
-        http._recognise(alice.access_token)  # noqa: SLF001 - the race can't be timed
+    @authenticated()
+    def view() -> None:
         alice.post("logout")
+        sync_views.wait_for(alice.user_id, TIMEOUT_MS, lambda: looks.append(None), bool)
+
+    with app.test_request_context("/", headers=headers), pytest.raises(MatrixError) as refused:
         began = time.monotonic()
-        with pytest.raises(MatrixError) as refused:
-            long_poll.first(alice.user_id, TIMEOUT_MS, lambda: looks.append(None), bool)
+        view()
 
     assert (refused.value.status, refused.value.errcode) == (401, "M_UNKNOWN_TOKEN")
     assert time.monotonic() - began < TIMEOUT_MS / 2000

@@ -1,0 +1,298 @@
+"""Who makes a request, and whether they may: access tokens, guests, suspended and locked accounts.
+
+Each view declares what it needs with `authenticated` or `unauthenticated`, and in doing so counts
+its requests under the rate limit for changes. `make routes` prints what all of them declare.
+
+Spec: client-server-api#client-authentication, client-server-api#guest-access
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal, ParamSpec, TypeVar, cast
+
+from flask import g, has_request_context, request
+
+from homebody import context, errors
+from homebody.core import ratelimits
+from homebody.core.accounts import access_tokens, accounts
+from homebody.core.sessions import appservice_users
+from homebody.spec.appservices import Service
+from homebody.spec.events import Json
+from homebody.storage.caches import Requester
+from homebody.storage.database import Tx
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Allowed = bool | Literal["partly"]
+"""Whether a kind of account may use a view; "partly" when the view or the core looks closer."""
+
+READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a view declares: whether it needs a token, who may use it, whether it changes anything.
+
+    `suspended` concerns requests that are not GET: suspended users may read whatever they could.
+    `locked`: also users whose account is locked. `services_only`: application services alone.
+    `only_reads`: its requests are not counted as changes, though clients POST them.
+    """
+
+    authentication: Literal["required", "optional", "none"] = "required"
+    guests: Allowed = False
+    suspended: Allowed = False
+    locked: bool = False
+    services_only: bool = False
+    only_reads: bool = False
+
+
+declared: Final[dict[Callable[..., object], Access]] = {}
+"""What each view has declared."""
+
+
+def authenticated(
+    *,
+    optional: bool = False,
+    guests: Allowed = False,
+    suspended: Allowed = False,
+    locked: bool = False,
+    services_only: bool = False,
+    only_reads: bool = False,
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Run a view only for requests with a valid access token; `requester()` is then its user.
+
+    The keywords are those of Access; `optional` also lets requests without a token pass, but not
+    those with one that is not valid. A view that `only_reads` needs a rate limit of its own, or
+    answers long polls, which limit themselves.
+    Raises M_MISSING_TOKEN and M_UNKNOWN_TOKEN (401), M_USER_LOCKED, M_LIMIT_EXCEEDED,
+    M_GUEST_ACCESS_FORBIDDEN, M_USER_SUSPENDED, and M_FORBIDDEN when only services may do this.
+    """
+    authentication: Literal["required", "optional"] = "optional" if optional else "required"
+    access = Access(authentication, guests, suspended, locked, services_only, only_reads)
+
+    def decorate(view: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(view)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            token = access_token()
+            if token is None and not optional:
+                raise errors.missing_token()
+            who = None if token is None else _recognise(token, access)
+            is_change = request.method not in READING
+            if is_change and not only_reads:
+                count_change(who)
+            if who is not None:
+                _check_may(who, access, is_change=is_change)
+            return view(*args, **kwargs)
+
+        declared[checked] = access
+        return checked
+
+    return decorate
+
+
+def unauthenticated(view: Callable[P, R]) -> Callable[P, R]:
+    """Run a view for everyone, without a look at the access token.
+
+    Raises M_LIMIT_EXCEEDED for too many changes from one address.
+    """
+
+    @functools.wraps(view)
+    def counted(*args: P.args, **kwargs: P.kwargs) -> R:
+        if request.method not in READING:
+            count_change(None)
+        return view(*args, **kwargs)
+
+    declared[counted] = Access("none", guests=True, suspended=True, locked=True)
+    return counted
+
+
+def count_change(who: Requester | None, cost: int = 1) -> None:
+    """Count a request that may change something, for its user if there is one, or its address.
+
+    Raises M_LIMIT_EXCEEDED.
+    """
+    if who is not None:
+        context.rate_limits().check("rc_writes", who.user_id, cost)
+    elif _service() is None:  # a bridge registers all its users at its first start
+        context.rate_limits().check("rc_writes", address_key(), cost)
+
+
+def _check_may(who: Requester, access: Access, *, is_change: bool) -> None:
+    if who.is_guest and not access.guests:
+        raise errors.guest_access_forbidden("Guests can't do this: register first")
+    if who.is_suspended and is_change and not access.suspended:
+        raise errors.user_suspended()
+    if access.services_only and who.service is None:
+        raise errors.forbidden("Only application services may do this")
+
+
+def _recognise(token: str, access: Access) -> Requester:
+    """Return the user of this token, as `requester()` does from now on, and note the visit."""
+    who = _user_of(token, may_be_locked=access.locked)
+    note_seen(who.user_id, who.device_id)
+    g.requester, g.access = who, access
+    return who
+
+
+def _user_of(token: str, *, may_be_locked: bool = False) -> Requester:
+    service = _service()
+    if service is None:
+        return access_tokens.authenticate(context.db(), token, may_be_locked=may_be_locked)
+    query = request.args
+    # its name before version 1.17, which bridges still send
+    device_id = query.get("device_id") or query.get("org.matrix.msc3202.device_id")
+    user_id = query.get("user_id")
+    return appservice_users.act_as(
+        context.db(), service, user_id, device_id, may_be_locked=may_be_locked
+    )
+
+
+def _service() -> Service | None:
+    """Return the application service whose token the request has, if it is one."""
+    services = context.server().appservices
+    token = access_token() if services.all else None
+    return services.by_token(token) if token is not None else None
+
+
+def limit_strangers() -> None:
+    """Count a request that needs no account, unless it has the token of one.
+
+    An invalid token counts as none: such a request needs no other response.
+    Raises M_LIMIT_EXCEEDED.
+    """
+    if maybe_requester() is None and not _has_account():
+        context.rate_limits().check("rc_strangers", address_key())
+
+
+def _has_account() -> bool:
+    token = access_token()
+    try:
+        return token is not None and _user_of(token) is not None
+    except errors.MatrixError:
+        return False
+
+
+def check_still_valid() -> None:
+    """Check the token again, after its request has waited.
+
+    Raises M_UNKNOWN_TOKEN when it was revoked meanwhile, M_USER_LOCKED, M_USER_SUSPENDED.
+    """
+    who = requester()
+    if who.service is None and access_tokens.is_still_valid(context.db(), who):
+        return
+    _keep_requester(_user_of(access_token() or "", may_be_locked=g.access.locked))
+
+
+def admit(tx: Tx) -> None:
+    """Check the token again inside each write transaction of its request.
+
+    A request may have waited for its body, for a password hash or for its turn, and the session may
+    be over by now: the server would do what the user may not request any more. See Database.admit.
+    Raises as `check_still_valid` does.
+    """
+    who = maybe_requester() if has_request_context() else None
+    if who is None:
+        return
+    if who.service is not None:
+        _keep_requester(appservice_users.refresh_requester(tx, who, may_be_locked=g.access.locked))
+    elif not access_tokens.is_still_valid(tx, who):
+        again = access_tokens.reauthenticate(tx, who, may_be_locked=g.access.locked)
+        _keep_requester(again)
+    if "proved" in g:
+        accounts.check_password_unchanged(tx, g.proved)
+
+
+def rely_on(proved: accounts.AccountInfo) -> None:
+    """Allow the writes of this request only while the account has the password that was proved.
+
+    Checking a password takes time, and so does hashing a new one: a request that began with an old
+    password could otherwise take the account back after the user has set another one.
+    """
+    g.proved = proved
+
+
+def _keep_requester(who: Requester) -> None:
+    """Make `requester()` return what is known now.
+
+    Raises M_USER_SUSPENDED for an account that was suspended meanwhile, also where the view would
+    have looked closer: that look may be over.
+    """
+    is_newly_suspended = who.is_suspended and not requester().is_suspended
+    if is_newly_suspended and request.method not in READING and g.access.suspended is not True:
+        raise errors.user_suspended()
+    g.requester = who
+
+
+def note_seen(user_id: str, device_id: str) -> None:
+    """Remember when and from where this device was last used: now, by this request."""
+    user_agent = request.headers.get("User-Agent", "")[:255]
+    context.homeserver().last_seen.note(user_id, device_id, request.remote_addr or "", user_agent)
+
+
+def logged_in(session: Json) -> Json:
+    """Return the response with a new session as it is, and count its device as seen.
+
+    The newest device would otherwise be listed as never used.
+    """
+    note_seen(session["user_id"], session["device_id"])
+    return session
+
+
+def requester() -> Requester:
+    """Return the user who makes the request, in an authenticated view."""
+    return cast(Requester, g.requester)
+
+
+def service() -> Service:
+    """Return the application service that makes the request, in a view for services only."""
+    return cast(Service, requester().service)
+
+
+def maybe_requester() -> Requester | None:
+    """Return the user who makes the request, or None where it needs no token and has none."""
+    return cast("Requester | None", g.get("requester"))
+
+
+def must_be_me(user_id: str) -> None:
+    """Raise M_FORBIDDEN when a path names another user than the requester."""
+    if user_id != requester().user_id:
+        raise errors.forbidden("You can only do this for yourself")
+
+
+def must_not_be_suspended() -> None:
+    """Raise M_USER_SUSPENDED, in a view that suspended users may use partly.
+
+    Spec: client-server-api#account-suspension
+    """
+    if requester().is_suspended:
+        raise errors.user_suspended()
+
+
+def appservice() -> Service:
+    """Return the application service that makes the request, in a view without authentication.
+
+    Raises M_MISSING_TOKEN and M_UNKNOWN_TOKEN (401).
+    """
+    token = access_token()
+    if token is None:
+        raise errors.missing_token()
+    service = context.server().appservices.by_token(token)
+    if service is None:
+        raise errors.unknown_token("This is not a token of an application service")
+    return service
+
+
+def access_token() -> str | None:
+    """Return the token from the Authorization header or, as older clients do, from the query."""
+    header = request.headers.get("Authorization", "")
+    if header[:7].lower() == "bearer ":
+        return header[7:].strip()
+    return request.args.get("access_token")
+
+
+def address_key() -> str:
+    """Return the key of clients without an account in rate limits: IPv4 address or IPv6 network."""
+    return ratelimits.network_of(request.remote_addr or "")
