@@ -26,7 +26,7 @@ _HOST_AND_PORT: Final = re.compile(
 )
 _FOUR_NUMBERS: Final = re.compile(r"[0-9]+(?:\.[0-9]+){3}")
 # Localparts may hold any Unicode but NUL, lone surrogates and the colon. A Python str can contain
-# # surrogates (from "\ud800" in JSON parsed leniently), UTF-8 can't.
+# surrogates (from "\ud800" in JSON parsed leniently), UTF-8 can't.
 _WITH_SERVER: Final = re.compile(r"([@!#$])([^:\0\ud800-\udfff]*):([0-9A-Za-z\[\].:-]+)")
 _LOCALPART: Final = re.compile(r"[a-z0-9._=/+-]{1,255}")
 _COMPLIANT_LOCALPART: Final = re.compile(r"[!-9;-~]+")

@@ -38,8 +38,8 @@ _HIGHLIGHT: Final = {"set_tweak": "highlight"}
 _TWO_MEMBERS: Final = {"kind": "room_member_count", "is": "2"}
 
 # Deviates: version 1.17 of the specification removed these rules. Clients without support for
-# # m.mentions still send messages that depend on them, other clients show the rules in their
-# settings, # and Synapse serves them.
+# m.mentions still send messages that depend on them, other clients show the rules in their
+# settings, and Synapse serves them.
 LEGACY: Final = frozenset(
     {".m.rule.contains_display_name", ".m.rule.contains_user_name", ".m.rule.roomnotif"}
 )

@@ -259,7 +259,7 @@ _KINDS: Final[dict[str, Callable[[Json], Condition]]] = {
 }
 
 # Conditions on the event. Cached, so that equal conditions of many users are the same object;
-# # typed, as True and 1 are different JSON values.
+# typed, as True and 1 are different JSON values.
 _shared = functools.lru_cache(maxsize=8192, typed=True)
 
 

@@ -1,11 +1,11 @@
-"""The keys in a backup: put in many at once, read, taken away, by room or by session or all.
+"""The room keys in a key backup: store, read and delete them by session, by room or all.
 
-The server cannot read them. All it knows is what decides which of two keys for the same session is
-the better one, and it keeps that one whatever the order in which devices upload.
+The server cannot read the keys. It only knows the properties that decide which of two keys for the
+same session is the better one, and keeps that one regardless of the order of uploads.
 
-A backup may hold many thousand keys, so nothing here asks the database key by key, and what changes
-very many takes several writes, so that others get their turn between. If one of them fails, the
-client repeats the request, and finds the same end.
+A backup may hold many thousand keys, so there are no queries for single keys, and changes of very
+many are split into several transactions, so that other writers get their turn in between. If one
+fails, the client repeats the request with the same result.
 
 This module alone writes the table backed_up_keys.
 Spec: client-server-api#server-side-key-backups
@@ -42,9 +42,9 @@ from homebody.storage.database import Database, Reader, Tx
 MAX_INTEGER: Final = 2**53 - 1
 MAX_SESSION_DATA_BYTES: Final = 65536
 MAX_KEYS: Final = 500_000
-"""Of one version: about 300 MB. Ten years in large rooms make some 50,000."""
+"""Of one version: about 300 MB. Ten years in large rooms produce some 50,000."""
 AT_ONCE: Final = 1_000
-"""Keys in one write, and between two breaths of a long answer."""
+"""Keys per transaction, and per page when reading before yielding to the event loop."""
 
 Session = tuple[str, str]
 """(room_id, session_id)"""
@@ -52,7 +52,7 @@ Number = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
 
 
 class Key(msgspec.Struct, frozen=True):
-    """What a client uploads for one session."""
+    """A key as uploaded by a client for one session."""
 
     first_message_index: Number
     forwarded_count: Number
@@ -89,7 +89,7 @@ _ADD = _PUT.on_conflict_do_nothing()
 _NEW = _PUT.excluded
 # "If the keys have different values for is_verified, then it will keep the key that has is_verified
 # set to true; if they have the same values […] the key with a lower first_message_index; and
-# finally […] the key with a lower forwarded_count". Compared from left to right, as tuples are.
+# finally […] the key with a lower forwarded_count". A comparison of tuples, left to right.
 _REPLACE_WORSE = _PUT.on_conflict_do_update(
     index_elements=["user_id", "version", "room_id", "session_id"],
     set_={
@@ -104,22 +104,22 @@ _REPLACE_WORSE = _PUT.on_conflict_do_update(
 
 
 def check(keys: Mapping[Session, Key]) -> None:
-    """Raises M_INVALID_PARAM for a room that is none or a long session id, M_TOO_LARGE."""
+    """Raise M_INVALID_PARAM for an invalid room id or a long session id, or M_TOO_LARGE."""
     for room_id in {room_id for room_id, _ in keys}:
         if not identifiers.is_room_id(room_id):
-            raise errors.invalid_param(f"{room_id[:50]!r} is no room id")
+            raise errors.invalid_param(f"{room_id[:50]!r} is not a room id")
     for (_, session_id), key in keys.items():
         if not identifiers.has_at_most_255_bytes(session_id):
             raise errors.invalid_param("A session id is longer than 255 bytes")
         if len(orjson.dumps(key.session_data)) > MAX_SESSION_DATA_BYTES:
-            raise errors.too_large(f"session_data has at most {MAX_SESSION_DATA_BYTES} bytes")
+            raise errors.too_large(f"session_data may have at most {MAX_SESSION_DATA_BYTES} bytes")
 
 
 def put(db: Database, user_id: str, version: str, keys: Mapping[Session, Key]) -> Json:
-    """Add these keys to the current version, or replace worse ones; {etag, count} after it.
+    """Add keys to the current version or replace worse ones; return the new {etag, count}.
 
     Raises M_NOT_FOUND or M_WRONG_ROOM_KEYS_VERSION for another version, M_USER_LIMIT_EXCEEDED, and
-    what `check` does.
+    the errors of `check`.
     """
     check(keys)
     sessions = list(keys)
@@ -133,7 +133,7 @@ def put(db: Database, user_id: str, version: str, keys: Mapping[Session, Key]) -
 
 
 def of_version(tx: Reader, user_id: str, version: str) -> Json:
-    """{"rooms": {room_id: {"sessions": {session_id: key}}}} of a version. Raises M_NOT_FOUND."""
+    """Return {"rooms": {room_id: {"sessions": {session_id: key}}}}. Raises M_NOT_FOUND."""
     rooms: Json = {}
     for row in _rows(tx, user_id, version):
         room = rooms.setdefault(row.room_id, {"sessions": {}})
@@ -142,16 +142,16 @@ def of_version(tx: Reader, user_id: str, version: str) -> Json:
 
 
 def of_room(tx: Reader, user_id: str, version: str, room_id: str) -> Json:
-    """{"sessions": {session_id: key}} of one room. Raises M_NOT_FOUND without the version."""
+    """Return {"sessions": {session_id: key}} of a room. Raises M_NOT_FOUND for the version."""
     rows = _rows(tx, user_id, version, room_id)
     return {"sessions": {row.session_id: _described(row) for row in rows}}
 
 
 def of_session(tx: Reader, user_id: str, version: str, room_id: str, session_id: str) -> Json:
-    """The key of one session. Raises M_NOT_FOUND."""
+    """Return the key of one session. Raises M_NOT_FOUND."""
     for row in _rows(tx, user_id, version, room_id, session_id):
         return _described(row)
-    raise errors.not_found("There is no such key in this backup")
+    raise errors.not_found("This backup has no such key")
 
 
 def remove(
@@ -161,9 +161,9 @@ def remove(
     room_id: str | None = None,
     session_id: str | None = None,
 ) -> Json:
-    """Take the keys of a session, a room or the whole version away; {etag, count} after it.
+    """Delete the keys of a session, a room or the whole version; return the new {etag, count}.
 
-    Raises M_NOT_FOUND without the version.
+    Raises M_NOT_FOUND if the version does not exist.
     """
     while True:
         with db.write() as tx:
@@ -177,9 +177,9 @@ def remove(
 
 
 def remove_version(db: Database, user_id: str, version: str) -> None:
-    """Delete a version and its keys. Raises M_NOT_FOUND if there never was such a version.
+    """Delete a version and its keys. Raises M_NOT_FOUND if the version never existed.
 
-    The version goes first: a crash leaves keys that nobody finds, until it is deleted once more.
+    The version is deleted first: a crash leaves unreachable keys until it is deleted again.
     """
     with db.write() as tx:
         found = key_backup.mark_deleted(tx, user_id, version)
@@ -187,7 +187,7 @@ def remove_version(db: Database, user_id: str, version: str) -> None:
 
 
 def erase(db: Database, user_id: str) -> None:
-    """Drop all backups of an account that closes."""
+    """Delete all backups of an account that is being deactivated."""
     with db.write() as tx:
         key_backup.erase(tx, user_id)
     _remove_all(db, [BackedUpKey.user_id == user_id])
@@ -200,16 +200,16 @@ def _put(tx: Tx, user_id: str, version: int, keys: Mapping[Session, Key]) -> Non
     rows = [{**owner, **_row(*item)} for item in keys.items()]
     before = _bytes_of(tx, owner, keys)
     added = tx.sql.execute(_ADD, rows).rowcount
-    replaced = tx.sql.execute(_REPLACE_WORSE, rows).rowcount  # none of those just added
+    replaced = tx.sql.execute(_REPLACE_WORSE, rows).rowcount  # never the rows just added
     if added or replaced:
         added_bytes = _bytes_of(tx, owner, keys) - before
         key_backup.note_change(tx, user_id, version, added, added_bytes)
     if added and key_backup.size(tx, user_id, version)["count"] > MAX_KEYS:
-        raise errors.too_large(f"A backup has at most {MAX_KEYS} keys")
+        raise errors.too_large(f"A backup may have at most {MAX_KEYS} keys")
 
 
 def _bytes_of(tx: Tx, owner: Json, sessions: Collection[Session]) -> int:
-    """How much the keys of these sessions take now."""
+    """Return the current size of the keys of these sessions."""
     asked = {**owner, "sessions": orjson.dumps(list(sessions)).decode()}
     return int(tx.sql.execute(_BYTES, asked).scalar_one())
 
@@ -233,7 +233,7 @@ def _rows(
     room_id: str | None = None,
     session_id: str | None = None,
 ) -> Iterator[Row[*tuple[Any, ...]]]:
-    """The keys of a place in a version, and breaths between them. Raises M_NOT_FOUND."""
+    """Yield keys of a version, yielding to the event loop as well. Raises M_NOT_FOUND."""
     number = key_backup.number(tx, user_id, version)
     place = _place(user_id, number, room_id, session_id)
     for page in tx.sql.execute(select(*_KEY).where(*place)).partitions(AT_ONCE):
@@ -253,7 +253,7 @@ def _place(
 
 
 def _remove_some(tx: Tx, place: list[ColumnElement[bool]]) -> list[int]:
-    """Remove keys of a place, but not too many at once; how many bytes each of them took."""
+    """Delete up to AT_ONCE keys and return their sizes in bytes."""
     some = select(*_PRIMARY_KEY.clauses).where(*place).limit(AT_ONCE)
     removed = tx.sql.execute(delete(BackedUpKey).where(_PRIMARY_KEY.in_(some)).returning(_SIZE))
     return list(removed.scalars())

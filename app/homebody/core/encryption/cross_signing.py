@@ -1,10 +1,11 @@
-"""Cross-signing keys: by them users vouch for their devices, and for other users.
+"""Cross-signing keys, with which users verify their own devices and other users.
 
-A user has three. The master key is who they are; it signs the other two. The self-signing key signs
-the user's devices, the user-signing key the master keys of others: only its owner sees that one.
+A user has three. The master key is the user's identity and signs the other two. The self-signing
+key signs the user's devices; the user-signing key, which only its user can see, signs other users'
+master keys. Devices may sign their own user's master key.
 
-Whoever uploads a first set needs nothing but a session; to put others in its place they have to
-prove who they are, lest somebody with a stolen token make friends trust another device.
+Uploading the first set needs only a session. Replacing it requires user-interactive authentication,
+so that a stolen access token can't make other users trust another device.
 
 This module alone writes the table cross_signing_keys.
 Spec: client-server-api#cross-signing
@@ -54,30 +55,30 @@ _DEVICES_NAMED = select(Device.device_id).where(
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A cross-signing key: what names it and checks its signatures, and the object around it."""
+    """A cross-signing key with its JSON object."""
 
     public_key: str
     """Unpadded base64."""
     bare: Json
-    """The object as it was uploaded, without signatures."""
+    """The uploaded object without signatures."""
 
     @property
     def key_id(self) -> str:
-        """The name under which its signatures are filed."""
+        """The key id of its signatures."""
         return PREFIX + self.public_key
 
     @property
     def verify_key(self) -> signing.VerifyKey:
-        """What checks its signatures."""
+        """The key that verifies its signatures."""
         return signing.verify_key_from_base64(self.public_key)
 
 
 def is_proof_needed(tx: Reader, user_id: str, keys: dict[str, Json]) -> bool:
-    """Whether these keys, {usage: object}, are new beside others that the user has already.
+    """Return whether uploading these keys, {usage: object}, needs authentication.
 
-    Raises M_INVALID_PARAM or M_BAD_JSON for a key that is none, M_MISSING_PARAM without a master
-    key, M_INVALID_SIGNATURE for a key that the master key has not signed, M_FORBIDDEN for one that
-    is called like a device.
+    It does if they replace existing keys. Raises M_INVALID_PARAM or M_BAD_JSON for an invalid key,
+    M_MISSING_PARAM without a master key, M_INVALID_SIGNATURE for a key that is not signed by the
+    master key, M_FORBIDDEN for a key that equals the id of a device.
     """
     stored = _stored(tx, user_id)
     given = _check(tx, user_id, keys, stored)
@@ -85,13 +86,13 @@ def is_proof_needed(tx: Reader, user_id: str, keys: dict[str, Json]) -> bool:
 
 
 def upload(tx: Tx, user_id: str, keys: dict[str, Json], *, is_proven: bool) -> None:
-    """Make these the user's keys, {usage: object}; signatures that come with them are kept.
+    """Store the user's keys, {usage: object}, with their signatures.
 
-    Raises as `is_proof_needed` does, and M_FORBIDDEN when that would now ask for a proof which was
-    not given: somebody has uploaded other keys at the same moment.
+    Raises the errors of `is_proof_needed`, and M_FORBIDDEN if authentication has become necessary
+    because other keys were uploaded at the same time.
     """
     if is_proof_needed(tx, user_id, keys) and not is_proven:
-        raise errors.forbidden("Other cross-signing keys were uploaded at the same moment")
+        raise errors.forbidden("Other cross-signing keys were uploaded at the same time")
     stored = _stored(tx, user_id)
     given = _check(tx, user_id, keys, stored)
     _drop(tx, user_id, _replaced(stored, given))
@@ -102,7 +103,7 @@ def upload(tx: Tx, user_id: str, keys: dict[str, Json], *, is_proven: bool) -> N
     master = given.get(MASTER) or stored[MASTER]
     for usage, key in given.items():
         signers = {master.key_id: master.verify_key}
-        if usage == MASTER:  # devices may vouch for it; others than the user's own have no say
+        if usage == MASTER:  # may be signed by the user's own devices
             signers = signature_checks.signing_keys(signature_checks.devices(tx, user_id))
         signatures = signature_checks.valid(keys[usage], user_id, signers)
         key_signatures.put(tx, (user_id, key.public_key), user_id, signatures)
@@ -111,9 +112,9 @@ def upload(tx: Tx, user_id: str, keys: dict[str, Json], *, is_proven: bool) -> N
 
 
 def keys_of(tx: Reader, asker_id: str, user_ids: Collection[str]) -> dict[str, dict[str, Json]]:
-    """{"master_keys": {user_id: key}, "self_signing_keys": …, "user_signing_keys": …}.
+    """Return {"master_keys": {user_id: key}, "self_signing_keys": …, "user_signing_keys": …}.
 
-    With the signatures that the asker may see; of user-signing keys the asker's own only.
+    Only with signatures visible to the requester, and only the requester's own user-signing key.
     """
     signatures = key_signatures.visible(tx, asker_id, user_ids)
     found: dict[str, dict[str, Json]] = {f"{usage}_keys": {} for usage in USAGES}
@@ -129,15 +130,15 @@ def keys_of(tx: Reader, asker_id: str, user_ids: Collection[str]) -> dict[str, d
 def signatures_on_devices(
     tx: Reader, user_ids: Collection[str]
 ) -> dict[str, dict[str, Signatures]]:
-    """{user_id: {device_id: signatures}} by the users' own self-signing keys.
+    """Return {user_id: {device_id: signatures}} made by the users' own self-signing keys.
 
-    Those on a user's cross-signing keys are in it as well, by public key; no device is called so.
+    It also has the signatures of cross-signing keys by public key, which is never a device id.
     """
     return key_signatures.visible(tx, "", user_ids)
 
 
 def all_of(tx: Reader, user_ids: Collection[str]) -> dict[str, dict[str, PublicKey]]:
-    """{user_id: {usage: key}}, for who checks signatures."""
+    """Return {user_id: {usage: key}}."""
     found: dict[str, dict[str, PublicKey]] = {}
     for row in _rows(tx, user_ids):
         found.setdefault(row.user_id, {})[row.usage] = PublicKey(
@@ -147,13 +148,13 @@ def all_of(tx: Reader, user_ids: Collection[str]) -> dict[str, dict[str, PublicK
 
 
 def is_public_key(tx: Reader, user_id: str, text: str) -> bool:
-    """Whether a cross-signing key of the user is this: no device may be called like it."""
+    """Return whether the user has this public key, which then can't be a device id."""
     key = {"user_id": user_id, "public_key": text}
     return tx.sql.execute(_IS_KEY, key).first() is not None
 
 
 def erase(tx: Tx, user_id: str) -> None:
-    """Drop keys and signatures of an account that closes."""
+    """Delete keys and signatures of an account that is being deactivated."""
     key_signatures.erase(tx, user_id)
     tx.sql.execute(delete(CrossSigningKey).where(CrossSigningKey.user_id == user_id))
 
@@ -178,32 +179,32 @@ def _check(
         signature_checks.verify(keys[usage], user_id, master.key_id, master.verify_key)
     names = {"user_id": user_id, "device_ids": [key.public_key for key in given.values()]}
     if tx.sql.execute(_DEVICES_NAMED, names).first() is not None:
-        raise errors.forbidden("One of your devices is called like one of these keys")
+        raise errors.forbidden("One of these keys equals the id of one of your devices")
     return given
 
 
 def _public_key(user_id: str, usage: str, key: Json) -> PublicKey:
-    """The key in an object of the right shape, once all in it is right too."""
+    """Validate the contents of a key object and return its key."""
     if key["user_id"] != user_id:
         raise errors.invalid_param(f"The {usage} key is not yours")
     if usage not in key["usage"]:
         raise errors.invalid_param(f"The {usage} key is for another usage")
     if len(key["keys"]) != 1:
-        raise errors.invalid_param(f"Under keys of the {usage} key must be one key")
+        raise errors.invalid_param(f"The keys of the {usage} key must have one entry")
     ((key_id, public_key),) = key["keys"].items()
     try:
         verify_key = signing.verify_key_from_base64(public_key)
     except ValueError:
-        raise errors.invalid_param(f"The {usage} key is no ed25519 key in base64") from None
-    # one key shall have one name: base64 has several spellings of some
+        raise errors.invalid_param(f"The {usage} key is not an ed25519 key in base64") from None
+    # base64 may encode the same key in several ways, but a key must have one id
     if signing.verify_key_to_base64(verify_key) != public_key or key_id != PREFIX + public_key:
-        raise errors.invalid_param(f"The id of the {usage} key must be ed25519: and itself")
+        raise errors.invalid_param(f"The id of the {usage} key must be ed25519:<the key>")
     signature_checks.check_form(key)
     return PublicKey(public_key, signature_checks.bare(key))
 
 
 def _replaced(stored: dict[str, PublicKey], given: dict[str, PublicKey]) -> dict[str, PublicKey]:
-    """The keys that are no more once these are given; what the old master key signed goes too."""
+    """Return the stored keys to delete; a new master key invalidates the others too."""
     new_master = given.get(MASTER, stored.get(MASTER))
     if stored.get(MASTER) not in (None, new_master):
         return {usage: key for usage, key in stored.items() if given.get(usage) != key}

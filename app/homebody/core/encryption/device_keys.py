@@ -1,7 +1,7 @@
-"""The identity keys of devices: what a device publishes about itself, and who asks for it.
+"""The identity keys of devices.
 
-The server keeps the object as the device has signed it. It does not check that signature: clients
-do, as they have to trust no server, and a device with a wrong one harms nobody but itself.
+The server stores the object as signed by the device. It does not verify the signature: clients do,
+as they don't trust the server, and a device with an invalid signature only harms itself.
 
 This module alone writes the table device_keys.
 Spec: client-server-api#device-keys, client-server-api#key-management-api
@@ -33,7 +33,7 @@ from homebody.storage.database import Reader, Tx
 
 _USERS_AT_ONCE: Final = 100
 _DEVICES_BETWEEN_BREATHS: Final = 100
-"""Nothing bounds how many devices a user has, and each may have 64 KiB of keys."""
+"""The number of a user's devices is not limited, and each may have 64 KiB of keys."""
 
 _UPSERT = insert(DeviceKeys)
 _UPSERT = _UPSERT.on_conflict_do_update(
@@ -45,7 +45,7 @@ _KEYS = select(DeviceKeys.device_keys).where(
 _DEVICE = select(Device.device_id).where(
     Device.user_id == bindparam("user_id"), Device.device_id == bindparam("device_id")
 )
-# the accounts too: of a user without devices the answer says just that, and clients forget theirs
+# Outer joins: the response includes users without devices, so that clients forget old ones.
 _OF_USERS = (
     select(Account.user_id, DeviceKeys.device_id, DeviceKeys.device_keys, Device.display_name)
     .join(DeviceKeys, DeviceKeys.user_id == Account.user_id, isouter=True)
@@ -59,18 +59,18 @@ _OF_USERS = (
 
 
 def put(tx: Tx, user_id: str, device_id: str, keys: Json) -> None:
-    """Make this signed object the keys of a device, and tell everybody whom it concerns.
+    """Store the signed object with a device's keys and update the device lists.
 
-    A device that comes with other keys than before has lost the old ones, so its one-time keys are
-    worth nothing: they go, and the device may use their names again. So do signatures on the old.
-    Raises M_INVALID_PARAM for the keys of another device, M_FORBIDDEN for a device that is called
-    like a cross-signing key, M_BAD_JSON, M_TOO_LARGE.
+    A device that uploads different keys has lost the old ones. Its one-time keys are useless then
+    and are deleted, so that their ids can be used again, as are signatures of the old keys. Raises
+    M_INVALID_PARAM for the keys of another device, M_FORBIDDEN for a device id that equals a
+    cross-signing key, M_BAD_JSON, M_TOO_LARGE.
     """
     keys = {name: value for name, value in keys.items() if name != "unsigned"}
     _check(user_id, device_id, keys)
     device = {"user_id": user_id, "device_id": device_id}
     if cross_signing.is_public_key(tx, user_id, device_id):
-        raise errors.forbidden("The device is called like one of your cross-signing keys")
+        raise errors.forbidden("The device id equals one of your cross-signing keys")
     before = get(tx, user_id, device_id)
     if before == keys:
         return
@@ -82,14 +82,14 @@ def put(tx: Tx, user_id: str, device_id: str, keys: Json) -> None:
 
 
 def check_exists(tx: Reader, user_id: str, device_id: str) -> None:
-    """Raises M_UNKNOWN_TOKEN for a device that has just been removed: it shall leave no keys."""
+    """Raise M_UNKNOWN_TOKEN for a device that was just removed, as it must not leave keys."""
     device = {"user_id": user_id, "device_id": device_id}
     if tx.sql.execute(_DEVICE, device).first() is None:
-        raise errors.unknown_token("This session was ended")
+        raise errors.unknown_token("This session has ended")
 
 
 def get(tx: Reader, user_id: str, device_id: str) -> Json | None:
-    """The keys as the device has signed them, or None where it has none."""
+    """Return the keys as signed by the device, or None."""
     found = tx.sql.execute(_KEYS, {"user_id": user_id, "device_id": device_id}).scalar()
     if found is None:
         return None
@@ -98,9 +98,9 @@ def get(tx: Reader, user_id: str, device_id: str) -> Json | None:
 
 
 def query(tx: Reader, asker_id: str, wanted: Mapping[str, Collection[str]]) -> Json:
-    """The answer to /keys/query: keys of devices, {user_id: [device_id]}; without ids all of them.
+    """Return the response of /keys/query for {user_id: [device_id]}; an empty list means all.
 
-    Users of whom the server knows nothing are missing.
+    Unknown users are left out.
     """
     found: dict[str, dict[str, Json]] = {}
     signatures = cross_signing.signatures_on_devices(tx, wanted)
@@ -117,7 +117,7 @@ def query(tx: Reader, asker_id: str, wanted: Mapping[str, Collection[str]]) -> J
 
 
 def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
-    """Drop all keys of devices that are no more, and tell everybody whom it concerns."""
+    """Delete all keys of removed devices and update the device lists."""
     removed = tx.sql.execute(
         delete(DeviceKeys).where(
             DeviceKeys.user_id == user_id, DeviceKeys.device_id.in_(device_ids)
@@ -129,7 +129,7 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
 
 
 def note_rename(tx: Tx, user_id: str, device_id: str) -> None:
-    """Tell everybody whom it concerns that a device is called otherwise: queries show its name."""
+    """Update the device lists after a device was renamed, as queries include its name."""
     if get(tx, user_id, device_id) is not None:
         device_list_changes.note_change(tx, user_id)
 
@@ -140,7 +140,7 @@ def _check(user_id: str, device_id: str, keys: Json) -> None:
     for name in keys["keys"]:
         algorithm, _, of_device = name.partition(":")
         if not algorithm or of_device != device_id:
-            raise errors.invalid_param("The keys are named algorithm:device_id")
+            raise errors.invalid_param("The ids of the keys must be algorithm:device_id")
     signature_checks.check_form(keys)
 
 
@@ -149,7 +149,7 @@ def _is_wanted(device_ids: Collection[str], device_id: str) -> bool:
 
 
 def _shown(row: Any, added: dict[str, dict[str, str]]) -> Json:
-    """The keys with the signatures that were added to the device's own, and its name."""
+    """Return the keys with the device's name and the signatures added by others."""
     keys: Json = orjson.loads(row.device_keys)
     signatures = keys["signatures"]
     for signer, by_key in added.items():

@@ -1,8 +1,8 @@
-"""Whose keys have changed, and when: what lets clients ask for keys again.
+"""Which users' device lists have changed, so that clients query their keys again.
 
-The table holds for each user the position of the last change: of identity keys, of cross-signing
-keys, of devices that have keys. It concerns the users who share a room with them now. Every /sync
-asks, and mostly nothing has happened: the position of the last change of all is kept in memory.
+The table has the position of each user's last change of identity keys, cross-signing keys or
+devices with keys. Users who share a room with them are notified. As every /sync checks this and
+mostly nothing has changed, the position of the last change of any user is cached.
 
 This module alone writes the table device_list_changes.
 Spec: client-server-api#tracking-the-device-list-for-a-user
@@ -26,7 +26,7 @@ from homebody.storage.database import Reader, Tx
 LAST: Final = "last"
 """The only key of the cache."""
 LAST_CHANGE: CacheKind[str, int] = declare("device_lists", 1, lambda _: 0)
-"""The position at which anybody's keys changed last."""
+"""The position of the last change of any user's keys."""
 
 _UPSERT = insert(DeviceListChange)
 _UPSERT = _UPSERT.on_conflict_do_update(
@@ -51,7 +51,7 @@ _CHANGED = select(DeviceListChange.user_id).where(
 
 
 def note_change(tx: Tx, user_id: str) -> None:
-    """Have the keys asked for again: by the user's other devices and all who share a room."""
+    """Record a change for the user's own devices and all users who share a room."""
     position = tx.next_position()
     tx.sql.execute(_UPSERT, {"user_id": user_id, "position": position})
     tx.remember(LAST_CHANGE, LAST, position)
@@ -61,15 +61,15 @@ def note_change(tx: Tx, user_id: str) -> None:
 
 
 def note_signature(tx: Tx, user_id: str) -> None:
-    """Have the user's other devices ask again for keys of others that the user has signed."""
+    """Record that the user signed another user's keys, which only their own devices see."""
     tx.remember(LAST_CHANGE, LAST, tx.next_position())
     tx.wake(user_id)
 
 
 def since(tx: Reader, user_id: str, position: int) -> set[str]:
-    """Return the users whose keys have changed since: the user, and those who share a room.
+    """Return the users whose keys have changed: the user and users who share a room.
 
-    Also those whose keys the user has signed since, which nobody else sees.
+    This includes users whose keys the user has signed since `position`.
     """
     last = tx.cached(LAST_CHANGE, LAST)
     if last is None:

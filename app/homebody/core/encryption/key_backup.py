@@ -1,7 +1,7 @@
-"""The versions of a user's key backup: how the keys in it are encrypted, and how many there are.
+"""The versions of a user's key backup, with their algorithm, number of keys and size.
 
-A user writes to the newest version only; older ones can still be read until they are deleted. What
-is in a version is the business of backed_up_keys.py, which tells `note_change` of every change.
+Only the newest version can be written; older ones remain readable until they are deleted. The keys
+are in backed_up_keys.py, which calls `note_change` for every change.
 
 This module alone writes the table key_backups.
 Spec: client-server-api#server-side-key-backups
@@ -23,8 +23,8 @@ from homebody.storage.database import Reader, Tx
 
 MAX_AUTH_DATA_BYTES: Final = 65536
 MAX_VERSIONS: Final = 50
-"""Of one user. Most have one or two, and clients delete the old one. None is deleted for a newer:
-it may hold the only keys to years of messages, and its owner may find its recovery key yet."""
+"""Of one user. Most have one or two, and clients delete the old one. The server never deletes one
+to make room, as it may hold the only keys to years of messages."""
 
 _ALL = select(
     KeyBackup.version,
@@ -45,20 +45,20 @@ _NUMBERS = select(
 
 
 def create(tx: Tx, user_id: str, algorithm: str, auth_data: Json) -> str:
-    """The number of a new version, which is the user's current one from now on.
+    """Create a version, which becomes the current one, and return its number.
 
-    Raises M_INVALID_PARAM for a name that is empty or too long, M_TOO_LARGE also for a user with
+    Raises M_INVALID_PARAM for an empty or long algorithm, M_TOO_LARGE for too much `auth_data` or
     too many versions.
     """
-    # Deviates: the specification enumerates the algorithms. The server only hands the name back, so
-    # any is accepted, as by Synapse: clients try out new algorithms before they are specified.
+    # Deviates: the specification enumerates the algorithms. The server only returns the name, so
+    # any is accepted, as by Synapse: clients use new algorithms before they are specified.
     if not (algorithm and identifiers.has_at_most_255_bytes(algorithm)):
-        raise errors.invalid_param("An algorithm has a name of at most 255 bytes")
+        raise errors.invalid_param("The algorithm must be a string of 1 to 255 bytes")
     numbers = tx.sql.execute(_NUMBERS, {"user_id": user_id}).one()
     if numbers.kept >= MAX_VERSIONS:
-        raise errors.too_large(f"There are {numbers.kept} backups: delete one of them first")
-    # Not below the clock: a server that was restored leaves out what the lost one gave out, as
-    # clients would take another backup of the same number for theirs
+        raise errors.too_large(f"You have {numbers.kept} backups: delete one of them first")
+    # Not below the clock: after a restore, numbers given out by the lost server must not be reused,
+    # as clients would take another backup with the same number for theirs
     version = max((numbers.last or 0) + 1, tx.position)
     row = {
         "user_id": user_id,
@@ -75,7 +75,7 @@ def create(tx: Tx, user_id: str, algorithm: str, auth_data: Json) -> str:
 
 
 def current(tx: Reader, user_id: str) -> Json:
-    """The newest version, as GET /room_keys/version shows it. Raises M_NOT_FOUND."""
+    """Return the newest version in the form of GET /room_keys/version. Raises M_NOT_FOUND."""
     row = tx.sql.execute(_NEWEST, {"user_id": user_id}).first()
     if row is None:
         raise errors.not_found("There is no backup")
@@ -83,18 +83,18 @@ def current(tx: Reader, user_id: str) -> Json:
 
 
 def get(tx: Reader, user_id: str, version: str) -> Json:
-    """One version, likewise. Raises M_NOT_FOUND, also where it was deleted."""
+    """Return one version. Raises M_NOT_FOUND, also for a deleted one."""
     return _described(_existing(tx, user_id, version))
 
 
 def change(tx: Tx, user_id: str, version: str, algorithm: str, auth_data: Json) -> None:
-    """Replace what a version says of its encryption, which can't become another algorithm.
+    """Replace the `auth_data` of a version; the algorithm can't be changed.
 
     Raises M_NOT_FOUND, M_INVALID_PARAM for another algorithm, M_TOO_LARGE.
     """
     row = _existing(tx, user_id, version)
     if row.algorithm != algorithm:
-        raise errors.invalid_param(f"This backup is of the algorithm {row.algorithm}")
+        raise errors.invalid_param(f"The algorithm of this backup is {row.algorithm}")
     tx.sql.execute(
         update(KeyBackup)
         .where(KeyBackup.user_id == user_id, KeyBackup.version == row.version)
@@ -103,9 +103,9 @@ def change(tx: Tx, user_id: str, version: str, algorithm: str, auth_data: Json) 
 
 
 def mark_deleted(tx: Tx, user_id: str, version: str) -> int:
-    """Take a version away for ever, and tell under which number its keys are filed.
+    """Mark a version as deleted and return its number.
 
-    Doing it once more changes nothing. Raises M_NOT_FOUND if there never was such a version.
+    This is idempotent. Raises M_NOT_FOUND if the version never existed.
     """
     row = _find(tx, user_id, version)
     if row is None:
@@ -120,16 +120,16 @@ def mark_deleted(tx: Tx, user_id: str, version: str) -> int:
 
 
 def number(tx: Reader, user_id: str, version: str) -> int:
-    """The version as its keys are filed under it. Raises M_NOT_FOUND where there is none."""
+    """Return the number of an existing version. Raises M_NOT_FOUND."""
     found: int = _existing(tx, user_id, version).version
     return found
 
 
 def number_to_write(tx: Reader, user_id: str, version: str) -> int:
-    """The same, for who adds keys.
+    """Return the number of the current version, for adding keys.
 
-    Raises M_NOT_FOUND for what never was a version, M_WRONG_ROOM_KEYS_VERSION for one that is not
-    the current one any more.
+    Raises M_NOT_FOUND if the version never existed, M_WRONG_ROOM_KEYS_VERSION if it is not the
+    current one.
     """
     newest = current(tx, user_id)["version"]
     if version == newest:
@@ -140,9 +140,9 @@ def number_to_write(tx: Reader, user_id: str, version: str) -> int:
 
 
 def note_change(tx: Tx, user_id: str, version: int, added: int, added_bytes: int) -> None:
-    """Count a change of a version's keys; numbers are negative where something was taken away.
+    """Update etag, count and size of a version. The numbers are negative for deletions.
 
-    Raises M_USER_LIMIT_EXCEEDED for what goes beyond the user's quota.
+    Raises M_USER_LIMIT_EXCEEDED if the user's quota is exceeded.
     """
     tx.sql.execute(
         update(KeyBackup)
@@ -160,18 +160,18 @@ def note_change(tx: Tx, user_id: str, version: int, added: int, added_bytes: int
 
 
 def size(tx: Reader, user_id: str, version: int) -> Json:
-    """{etag, count}: what every change of keys is answered with."""
+    """Return {etag, count}, the response to every change of keys."""
     row = tx.sql.execute(_ONE, {"user_id": user_id, "version": version}).one()
     return {"etag": str(row.etag), "count": row.key_count}
 
 
 def erase(tx: Tx, user_id: str) -> None:
-    """Drop all versions of an account that closes."""
+    """Delete all versions of an account that is being deactivated."""
     tx.sql.execute(delete(KeyBackup).where(KeyBackup.user_id == user_id))
 
 
 def _find(tx: Reader, user_id: str, version: str) -> Row[*tuple[Any, ...]] | None:
-    # only as this module writes numbers: "01" is none, nor is what SQLite could not hold
+    # only numbers written by this module: not "01", nor numbers too large for SQLite
     if not (version.isascii() and version.isdecimal() and len(version) < 19):
         return None
     if str(int(version)) != version:
@@ -201,10 +201,10 @@ def _described(row: Row[*tuple[Any, ...]]) -> Json:
 def _text(auth_data: Json) -> str:
     text = orjson.dumps(auth_data)
     if len(text) > MAX_AUTH_DATA_BYTES:
-        raise errors.too_large(f"auth_data has at most {MAX_AUTH_DATA_BYTES} bytes")
+        raise errors.too_large(f"auth_data may have at most {MAX_AUTH_DATA_BYTES} bytes")
     return text.decode()
 
 
 def skip_etags(tx: Tx, count: int) -> None:
-    """Leave out so many etags of each backup: the server that was lost may have given them out."""
+    """Increase all etags after a restore, as the lost server may have given out later ones."""
     tx.sql.execute(update(KeyBackup).values(etag=KeyBackup.etag + count))

@@ -1,10 +1,10 @@
-"""Signatures on devices and on cross-signing keys: who vouches for what, and who may see it.
+"""Signatures of device keys and cross-signing keys: verify, store and read them.
 
-They are kept apart from the keys, as others add theirs. `signed_key` and the part of a key's id
-behind `ed25519:` are a device id or the public key itself, by which the spec names both.
+They are stored apart from the keys, as other users add theirs. `signed_key` and the part of a key
+id after `ed25519:` are a device id or a public key, as in the spec.
 
-To whom a signature is shown keeps secret who has verified whom: one that a user made on something
-of their own is for everybody who sees that, one on something of another's for its maker only.
+Signatures must not reveal which users have verified each other: signatures by a user of their own
+keys are visible to all, signatures of another user's keys only to the signer.
 
 This module alone writes the table key_signatures.
 Spec: client-server-api#key-and-signature-security
@@ -22,11 +22,11 @@ from homebody.models.cross_signing import KeySignature
 from homebody.storage.database import Reader, Tx
 
 Signatures = dict[str, dict[str, str]]
-"""{user_id: {key_id: signature}}, as under `signatures` in a signed object."""
+"""{user_id: {key_id: signature}}, the format of `signatures` in a signed object."""
 
 PREFIX: Final = "ed25519:"
 IDS_AT_ONCE: Final = 10_000
-"""In one statement; SQLite takes 32,766 values."""
+"""Per statement; SQLite allows 32,766 values."""
 
 _PUT = insert(KeySignature)
 _PUT = _PUT.on_conflict_do_update(
@@ -59,7 +59,7 @@ _SIGNED_SINCE = (
 
 
 def put(tx: Tx, signed: tuple[str, str], signer_id: str, signatures: dict[str, str]) -> None:
-    """Keep what a user has signed: (user id, device id or public key), {key_id: signature}."""
+    """Store {key_id: signature} of a key (user id, device id or public key)."""
     signed_user_id, signed_key = signed
     position = tx.next_position()
     rows = [
@@ -80,7 +80,7 @@ def put(tx: Tx, signed: tuple[str, str], signer_id: str, signatures: dict[str, s
 def visible(
     tx: Reader, asker_id: str, user_ids: Collection[str]
 ) -> dict[str, dict[str, Signatures]]:
-    """{user_id: {device id or public key: signatures}}, as far as the asker may see them."""
+    """Return {user_id: {device id or public key: signatures}} visible to the requester."""
     found: dict[str, dict[str, Signatures]] = {}
     for some in in_parts(user_ids):
         asked = {"user_ids": some, "asker_id": asker_id}
@@ -91,22 +91,22 @@ def visible(
 
 
 def signed_since(tx: Reader, signer_id: str, since: int) -> set[str]:
-    """The other users whose keys a user has signed: the user's other devices have to learn of it.
+    """Return the other users whose keys a user has signed, for the user's other devices.
 
-    Nobody else is told, so this is no change of those users' keys.
+    For everybody else this is not a change of those users' keys.
     """
     asked = {"signer_id": signer_id, "since": since}
     return set(tx.sql.execute(_SIGNED_SINCE, asked).scalars())
 
 
 def last_position(tx: Reader) -> int:
-    """When anybody signed anything last."""
+    """Return the position of the last signature of any user."""
     found: int = tx.sql.execute(_LAST).scalar_one()
     return found
 
 
 def forget(tx: Tx, user_id: str, keys: Collection[str]) -> None:
-    """Drop what is signed on, and by, devices (by id) or public keys of a user that are no more."""
+    """Delete signatures of, and by, removed devices (by id) or public keys of a user."""
     signed = (KeySignature.signed_user_id == user_id, KeySignature.signed_key.in_(keys))
     key_ids = [PREFIX + key for key in keys]
     signer = (KeySignature.signer_user_id == user_id, KeySignature.signer_key_id.in_(key_ids))
@@ -115,13 +115,13 @@ def forget(tx: Tx, user_id: str, keys: Collection[str]) -> None:
 
 
 def erase(tx: Tx, user_id: str) -> None:
-    """Drop all that is signed by a user, or on anything of theirs."""
+    """Delete all signatures by a user or of their keys."""
     tx.sql.execute(delete(KeySignature).where(KeySignature.signed_user_id == user_id))
     tx.sql.execute(delete(KeySignature).where(KeySignature.signer_user_id == user_id))
 
 
 def in_parts(user_ids: Collection[str]) -> Iterator[list[str]]:
-    """The ids in lists of which each fits into one statement."""
+    """Yield the ids in lists that fit into one statement."""
     every = list(user_ids)
     for at in range(0, len(every), IDS_AT_ONCE):
         yield every[at : at + IDS_AT_ONCE]

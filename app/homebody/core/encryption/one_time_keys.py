@@ -1,20 +1,19 @@
-"""One-time keys, each given out once, and the fallback keys that stand in when none is left.
+"""One-time keys, each of which is given out once, and fallback keys for when none is left.
 
-There is one writer, and claiming is a write: two who claim at the same time get different keys.
+Claims are serialized by the single writer, so that concurrent claims get different keys.
 
-A client that got no answer to its upload repeats it, maybe after some of those keys were claimed.
-So the claimed keys of a device are remembered by their digests, and an upload adds none of them.
-A device has at most MAX_KEYS keys to be claimed between two uploads, so its last MAX_KEYS claims
-cover every upload that a client may still have to repeat; older ones are forgotten. Those of a
-device that was removed stay for REMEMBERED_MS, as a client may log in with the same device id again
-and still have the keys from before.
+A client that got no response to an upload repeats it, possibly after some of the keys were claimed.
+So digests of a device's claimed keys are stored, and an upload never adds these keys again. At most
+MAX_KEYS keys can be claimed between two uploads, so the last MAX_KEYS claims cover every upload
+that may still be repeated; older ones are deleted. Claims of a removed device are kept for
+CLAIMS_KEPT_MS, as a client may log in with the same device id and still have the old keys.
 
-Anybody may claim keys of anybody, and a device has 50 or 100 of them. So that nobody can take them
-all, each other user gets so many keys of a device in a day, and all users together who share no
-room with its owner; see the setting quotas.claimed_keys_per_day.
+Any user may claim keys of any other user, and a device has 50 or 100 of them. To keep a user from
+claiming them all, the setting quotas.claimed_keys_per_day limits how many keys of a device each
+user gets per day; all users who share no room with its owner are counted together.
 
-Whose key was claimed is not woken for it. Every answer of /sync tells how many are left, and who
-claims one writes to that device a moment later.
+A claim does not wake the owner's /sync: every response has the number of remaining keys, and a
+claim is usually followed by a message to the device.
 
 This module alone writes the tables one_time_keys, claimed_one_time_keys and fallback_keys.
 Spec: client-server-api#one-time-and-fallback-keys
@@ -44,33 +43,33 @@ from homebody.storage.database import Reader, Tx
 
 SIGNED_CURVE25519: Final = "signed_curve25519"
 MAX_KEYS: Final = 1000
-"""Of one device. Clients keep 50 to 100 there."""
+"""Of one device. Clients maintain 50 to 100."""
 MAX_FALLBACKS: Final = 10
-"""Algorithms of one device's fallback keys. There is one in use; /sync lists them all."""
+"""Algorithms per device. In practice there is one; /sync lists them all."""
 MAX_BYTES: Final = 8192
-"""Of one key in JSON."""
+"""Of a key in JSON."""
 REMEMBERED_MS: Final = 90 * 24 * 3_600_000
-"""How long a claim is remembered after its device was removed."""
+"""How long claims are kept after their device was removed."""
 
 Key = str | Json
 Address = tuple[str, str, str]
 """(user_id, device_id, algorithm)"""
 Claim = tuple[str, str, str, str | None]
-"""The same, and from whose allowance it takes: the claimer, STRANGERS or, None, nobody."""
+"""A `DeviceAlgorithm` and whose limit applies: the claimer's, STRANGERS, or None for no limit."""
 STRANGERS: Final = ""
-"""Those together who share no room with the owner of the keys."""
+"""All users who share no room with the owner of the keys."""
 _DAY_MS: Final = 24 * 3_600_000
 _USERS_AT_ONCE: Final = 500
 
 
 class KeyCounts:
-    """What of a device's keys is left to be given out."""
+    """How many keys of a device are left to claim."""
 
     __slots__ = ("one_time_keys", "unused_fallback_types")
 
     def __init__(self, one_time_keys: dict[str, int], unused_fallback_types: list[str]) -> None:
         self.one_time_keys = one_time_keys
-        """How many there are, by algorithm."""
+        """{algorithm: count}"""
         self.unused_fallback_types = unused_fallback_types
 
 
@@ -185,13 +184,12 @@ _MARK_USED = (
 
 
 def add(tx: Tx, user_id: str, device_id: str, keys: Mapping[str, Key]) -> None:
-    """Add one-time keys, {"algorithm:id": key}, but those that are there or have been claimed.
+    """Add one-time keys, {"algorithm:id": key}, except existing and claimed ones.
 
-    Raises M_INVALID_PARAM for a name that is none and for another key under a known name,
-    M_TOO_LARGE.
+    Raises M_INVALID_PARAM for an invalid id or a different key with an existing id, M_TOO_LARGE.
     """
-    if len(keys) > MAX_KEYS:  # before each of them is looked at, while nobody else can write
-        raise errors.too_large(f"A device has at most {MAX_KEYS} one-time keys")
+    if len(keys) > MAX_KEYS:  # before processing them, which blocks all other writers
+        raise errors.too_large(f"A device may have at most {MAX_KEYS} one-time keys")
     device = {"user_id": user_id, "device_id": device_id}
     known = {(algorithm, key_id): key for algorithm, key_id, key in tx.sql.execute(_ALL, device)}
     claimed = _claimed(tx, user_id, device_id)
@@ -207,11 +205,11 @@ def add(tx: Tx, user_id: str, device_id: str, keys: Mapping[str, Key]) -> None:
             row = {"algorithm": algorithm, "key_id": key_id, "key": encoded, "position": position}
             added.append(device | row)
         elif _unsigned(orjson.loads(before)) != _unsigned(key):
-            # Clients know this refusal by its words, those of Synapse, and show or mend it
+            # Clients recognise this error by Synapse's text
             message = f"One time key {name} already exists. Old key: {before}; new key: {encoded}"
             raise errors.invalid_param(message)
     if len(known) + len(added) > MAX_KEYS:
-        raise errors.too_large(f"A device has at most {MAX_KEYS} one-time keys")
+        raise errors.too_large(f"A device may have at most {MAX_KEYS} one-time keys")
     if added:
         tx.sql.execute(_INSERT, added)
         tx.forget(KEY_COUNTS, (user_id, device_id))
@@ -220,7 +218,7 @@ def add(tx: Tx, user_id: str, device_id: str, keys: Mapping[str, Key]) -> None:
 def set_fallbacks(tx: Tx, user_id: str, device_id: str, keys: Mapping[str, Key]) -> None:
     """Replace the fallback keys of these algorithms, {"algorithm:id": key}.
 
-    Raises M_INVALID_PARAM for a name that is none and for two keys of one algorithm, M_TOO_LARGE.
+    Raises M_INVALID_PARAM for an invalid id or two keys of one algorithm, M_TOO_LARGE.
     """
     device = {"user_id": user_id, "device_id": device_id}
     known = {
@@ -228,7 +226,7 @@ def set_fallbacks(tx: Tx, user_id: str, device_id: str, keys: Mapping[str, Key])
         for row in tx.sql.execute(_FALLBACKS, device)
     }
     if len(known.keys() | {name.partition(":")[0] for name in keys}) > MAX_FALLBACKS:
-        raise errors.too_large(f"A device has fallback keys of at most {MAX_FALLBACKS} algorithms")
+        raise errors.too_large(f"At most {MAX_FALLBACKS} algorithms of fallback keys per device")
     given: dict[str, tuple[str, Key]] = {}
     for name, key in keys.items():
         algorithm, key_id = _split(name)
@@ -238,18 +236,18 @@ def set_fallbacks(tx: Tx, user_id: str, device_id: str, keys: Mapping[str, Key])
     for algorithm, (key_id, key) in given.items():
         encoded = _encoded(key)
         if known.get(algorithm) == (key_id, _unsigned(key)):
-            continue  # a repeated request does not make a used key unused
+            continue  # a repeated request must not reset `is_used`
         row = {"algorithm": algorithm, "key_id": key_id, "key": encoded, "is_used": False}
         tx.sql.execute(_UPSERT_FALLBACK, device | row)
     tx.forget(KEY_COUNTS, (user_id, device_id))
 
 
 def counts(tx: Reader, user_id: str, device_id: str) -> KeyCounts:
-    """How many one-time keys a device has left, and which fallback keys were not used yet."""
+    """Return the counts of a device's one-time keys and its unused fallback keys."""
     found = tx.cached(KEY_COUNTS, (user_id, device_id))
     if found is None:
         device = {"user_id": user_id, "device_id": device_id}
-        # 0 might be left out, but older clients upload keys only when they are told a number
+        # Zero could be omitted, but older clients only upload keys if there is a number
         left = {SIGNED_CURVE25519: 0}
         left.update((row[0], row[1]) for row in tx.sql.execute(_COUNTS, device))
         fallbacks = tx.sql.execute(_FALLBACKS, device)
@@ -260,9 +258,9 @@ def counts(tx: Reader, user_id: str, device_id: str) -> KeyCounts:
 
 
 def claims(tx: Reader, requester: Requester, wanted: Collection[Address]) -> list[Claim]:
-    """Return these addresses with the user whose allowance each claim takes from.
+    """Return the claims with the user whose limit applies to each.
 
-    Guests count as strangers in every room: anybody may be as many guests as they like.
+    Guests always count as strangers, as anyone can create any number of guests.
     """
     claimer = requester.user_id
     users = sorted({user_id for user_id, _, _ in wanted} - {claimer})
@@ -276,12 +274,12 @@ def claims(tx: Reader, requester: Requester, wanted: Collection[Address]) -> lis
 
 
 def claim(tx: Tx, wanted: Collection[Claim]) -> dict[str, dict[str, Json]]:
-    """{user_id: {device_id: {"algorithm:id": key}}}: a key for each, as far as there are any.
+    """Return {user_id: {device_id: {"algorithm:id": key}}} with at most one key per claim.
 
-    The oldest one-time key, which is gone with that, or the fallback key.
+    This is the oldest one-time key, which is deleted, or the fallback key.
     """
-    # Deviates: a claimer whose allowance is spent gets the fallback key, or none, though there are
-    # one-time keys left. Otherwise anybody could take all keys of a device.
+    # Deviates: a claimer over the limit gets the fallback key, or none, although one-time keys are
+    # left. Otherwise any user could exhaust the keys of a device.
     spent = _spent(tx, wanted)
     allowed = [it for it in wanted if it[:2] not in spent]
     taken = tx.sql.execute(_OLDEST, {"wanted": orjson.dumps(allowed).decode()}).all()
@@ -305,7 +303,7 @@ def claim(tx: Tx, wanted: Collection[Claim]) -> dict[str, dict[str, Json]]:
 
 
 def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
-    """Drop all keys of devices that are no more, or begin anew; claims of them are remembered."""
+    """Delete all keys of removed or reset devices; the digests of claimed ones are kept."""
     for table in (OneTimeKey, FallbackKey):
         tx.sql.execute(
             delete(table).where(table.user_id == user_id, table.device_id.in_(device_ids))
@@ -316,9 +314,9 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
 
 
 def erase(tx: Tx, user_id: str) -> None:
-    """Forget what was claimed from an account that is closed; its keys have gone with its devices.
+    """Delete the claims of a deactivated account, whose keys were deleted with its devices.
 
-    Nobody will ever log in to it again.
+    Nobody can log in to it again.
     """
     tx.sql.execute(delete(ClaimedKey).where(ClaimedKey.user_id == user_id))
 
@@ -330,10 +328,10 @@ def _hand_out(tx: Tx, found: dict[str, dict[str, Json]], row: Any) -> None:
 
 
 def forget_all(tx: Tx) -> None:
-    """Take away all one-time keys, after a backup was restored: clients upload new ones.
+    """Delete all one-time keys after a backup was restored, so that clients upload new ones.
 
-    Some were given out since the backup, and a message encrypted with a key that was given out
-    twice can't be read. So they count as claimed.
+    Some were claimed since the backup, and a message encrypted with a key that was claimed twice
+    can't be decrypted. So all of them count as claimed.
     """
     for user_id, device_id in tx.sql.execute(_DEVICES).all():
         device = {"user_id": user_id, "device_id": device_id}
@@ -351,7 +349,7 @@ def forget_all(tx: Tx) -> None:
 
 
 def _claimed(tx: Tx, user_id: str, device_id: str) -> frozenset[bytes]:
-    """The digests of the keys of a device that were claimed last; older ones are forgotten."""
+    """Return the digests of a device's claimed keys, and delete old ones."""
     device = {"user_id": user_id, "device_id": device_id}
     found = frozenset(tx.sql.execute(_CLAIMED, device).scalars())
     if len(found) > MAX_KEYS:
@@ -361,9 +359,9 @@ def _claimed(tx: Tx, user_id: str, device_id: str) -> frozenset[bytes]:
 
 
 def _spent(tx: Tx, wanted: Collection[Claim]) -> set[tuple[str, str]]:
-    """Return the devices of which those who claim have got so many keys that they get no more.
+    """Return the (user_id, device_id) whose daily limit the claimer has reached.
 
-    It is a rate limit in what it does: tests of clients claim many keys of one device in a day.
+    Disabled together with rate limits, as tests of clients claim many keys of one device per day.
     """
     if not tx.server.config.rate_limits:
         return set()
@@ -393,7 +391,7 @@ def _remember(tx: Tx, taken: Collection[Any], payers: Mapping[tuple[str, str], s
 
 
 def _digest(algorithm: str, key_id: str, key: Key) -> bytes:
-    """What tells a key from all others of its device, in few bytes."""
+    """Return a short digest that identifies a key among those of its device."""
     named = orjson.dumps([algorithm, key_id, _unsigned(key)], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(named).digest()[:16]
 
@@ -407,22 +405,22 @@ def _address(row: Any) -> Json:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """(algorithm, id) of a key's name. Raises M_INVALID_PARAM."""
+    """Split "algorithm:id". Raises M_INVALID_PARAM."""
     algorithm, _, key_id = name.partition(":")
     if not (algorithm and key_id and identifiers.has_at_most_255_bytes(name)):
-        raise errors.invalid_param("A key is named algorithm:id, in at most 255 bytes")
+        raise errors.invalid_param("The id of a key must be algorithm:id with at most 255 bytes")
     return algorithm, key_id
 
 
 def _encoded(key: Key) -> str:
     encoded = orjson.dumps(key).decode()
     if len(encoded) > MAX_BYTES:
-        raise errors.too_large(f"A key has at most {MAX_BYTES} bytes")
+        raise errors.too_large(f"A key may have at most {MAX_BYTES} bytes")
     return encoded
 
 
 def _unsigned(key: Key) -> Key:
-    """What counts of a key: who signs it anew has not changed it."""
+    """Return a key without signatures, as signing it again is not a change."""
     if isinstance(key, str):
         return key
     return {name: value for name, value in key.items() if name != "signatures"}

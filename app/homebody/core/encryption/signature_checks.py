@@ -1,7 +1,7 @@
-"""Whether an uploaded object was signed by a key that the server knows.
+"""Verify signatures of uploaded objects.
 
-Clients check every signature again, and must: the server only keeps out what is broken, so that
-nobody's list of keys fills with rubbish.
+Clients must verify every signature themselves. The server rejects invalid ones so that lists of
+keys don't fill up with them.
 Spec: appendices#signing-json, client-server-api#key-and-signature-security
 """
 
@@ -21,7 +21,7 @@ from homebody.spec.signing import VerifyKey
 from homebody.storage.database import Reader
 
 MAX_BYTES: Final = 65536
-"""Of an object with its signatures."""
+"""Of an object including its signatures."""
 
 _OF_DEVICES = select(DeviceKeys.device_id, DeviceKeys.device_keys).where(
     DeviceKeys.user_id == bindparam("user_id")
@@ -29,22 +29,22 @@ _OF_DEVICES = select(DeviceKeys.device_id, DeviceKeys.device_keys).where(
 
 
 def check_form(signed: Json) -> None:
-    """Raises M_BAD_JSON for what has no canonical form to be signed, M_TOO_LARGE."""
+    """Raise M_BAD_JSON for an object without a canonical JSON form, or M_TOO_LARGE."""
     try:
         canonical_json.check(signed)
     except ValueError as error:
         raise errors.bad_json(str(error)) from None
     if len(canonical_json.encode(signed)) > MAX_BYTES:
-        raise errors.too_large(f"The keys have at most {MAX_BYTES} bytes")
+        raise errors.too_large(f"The keys may have at most {MAX_BYTES} bytes")
 
 
 def bare(signed: Json) -> Json:
-    """What of an object is signed."""
+    """Return the signed part of an object."""
     return {name: value for name, value in signed.items() if name not in ("signatures", "unsigned")}
 
 
 def verify(signed: Json, user_id: str, key_id: str, verify_key: VerifyKey) -> None:
-    """Raises M_INVALID_SIGNATURE unless the user has signed this object with that key."""
+    """Raise M_INVALID_SIGNATURE unless the user has signed this object with this key."""
     try:
         signing.verify_json(signed, user_id, key_id, verify_key)
     except signing.SignatureError as error:
@@ -52,10 +52,10 @@ def verify(signed: Json, user_id: str, key_id: str, verify_key: VerifyKey) -> No
 
 
 def valid(signed: Json, user_id: str, signers: dict[str, VerifyKey]) -> dict[str, str]:
-    """{key_id: signature} of those signatures that a user has made with these keys, {key_id: key}.
+    """Return {key_id: signature} of the user's signatures made with these keys, {key_id: key}.
 
-    Others are left out: the object may carry what it was given before, by whomever.
-    Raises M_INVALID_SIGNATURE when one of these keys has signed something else.
+    Other signatures on the object are ignored. Raises M_INVALID_SIGNATURE if a signature by one of
+    these keys is invalid.
     """
     own = signatures_of(signed, user_id)
     known = {key_id: own[key_id] for key_id in own if key_id in signers}
@@ -65,20 +65,20 @@ def valid(signed: Json, user_id: str, signers: dict[str, VerifyKey]) -> dict[str
 
 
 def signatures_of(signed: Json, user_id: str) -> Json:
-    """Return what an object carries as the signatures of a user, {key_id: signature}."""
+    """Return the unverified signatures of a user, {key_id: signature}."""
     signatures = signed.get("signatures")
     own = signatures.get(user_id) if isinstance(signatures, dict) else None
     return own if isinstance(own, dict) else {}
 
 
 def devices(tx: Reader, user_id: str) -> dict[str, Json]:
-    """{device_id: its keys, without signatures} of a user."""
+    """Return {device_id: keys without signatures} of a user."""
     rows = tx.sql.execute(_OF_DEVICES, {"user_id": user_id})
     return {device_id: bare(orjson.loads(keys)) for device_id, keys in rows}
 
 
 def signing_keys(devices: dict[str, Json]) -> dict[str, VerifyKey]:
-    """{key_id: key} by which these devices sign; a device whose key is none signs nothing."""
+    """Return {key_id: key} of these devices, without those whose key is invalid."""
     found = {}
     for device_id, keys in devices.items():
         key_id = PREFIX + device_id

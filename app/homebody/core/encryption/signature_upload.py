@@ -1,7 +1,7 @@
-"""Signatures that a client adds to keys: its user's devices, master key, and those of others.
+"""Uploaded signatures of the user's devices and master key, and of other users' master keys.
 
-Who may sign what: the self-signing key a device of the same user, a device its user's master key,
-the user-signing key the master key of another.
+The self-signing key may sign devices of the same user, a device its user's master key, and the
+user-signing key other users' master keys.
 Spec: client-server-api#cross-signing
 """
 
@@ -22,18 +22,17 @@ from homebody.spec.signing import VerifyKey
 from homebody.storage.database import Tx
 
 MAX_OBJECTS: Final = 500
-"""In one request, or users, or signatures; each check takes 0.1 ms, in which nobody else can
-write."""
+"""Objects, users or signatures in one request. Verifying takes 0.1 ms each, while all other writers
+wait."""
 
 Failures = dict[str, dict[str, Json]]
 """{user_id: {device id or public key: {errcode, error}}}"""
 
 
 def upload(tx: Tx, user_id: str, signed: dict[str, dict[str, Json]]) -> Failures:
-    """Keep the signatures on these objects, {user_id: {device id or public key: object}}.
+    """Store the signatures of these objects, {user_id: {device id or public key: object}}.
 
-    What can't be taken is told for each object, and keeps none of the others from being taken.
-    Raises M_TOO_LARGE.
+    Returns failures per object; the other objects are stored. Raises M_TOO_LARGE.
     """
     every = [one for objects in signed.values() for one in objects.values()]
     count = sum(len(signature_checks.signatures_of(one, user_id)) for one in every)
@@ -54,7 +53,7 @@ def upload(tx: Tx, user_id: str, signed: dict[str, dict[str, Json]]) -> Failures
 
 
 class _Signable:
-    """What the user may sign: objects as the server has them, and the keys that sign them."""
+    """The objects that the user may sign, and the keys that may sign them."""
 
     def __init__(self, tx: Tx, user_id: str, owner_ids: list[str]) -> None:
         self.user_id = user_id
@@ -62,7 +61,7 @@ class _Signable:
         self._devices = signature_checks.devices(tx, user_id)
 
     def find(self, owner_id: str, name: str) -> tuple[Json, dict[str, VerifyKey]]:
-        """(object without signatures, {key_id: key} that may sign it). Raises M_NOT_FOUND."""
+        """Return (bare object, {key_id: key that may sign it}). Raises M_NOT_FOUND."""
         master = self._key(owner_id, MASTER)
         if master is not None and name == master.public_key:
             if owner_id == self.user_id:
@@ -70,7 +69,7 @@ class _Signable:
             return master.bare, self._own(USER_SIGNING)
         if owner_id == self.user_id and name in self._devices:
             return self._devices[name], self._own(SELF_SIGNING)
-        raise errors.not_found("There is no such key, or it is not yours to sign")
+        raise errors.not_found("There is no such key, or you may not sign it")
 
     def _own(self, usage: str) -> dict[str, VerifyKey]:
         key = self._key(self.user_id, usage)
@@ -81,18 +80,18 @@ class _Signable:
 
 
 def _signatures(signable: _Signable, owner_id: str, name: str, claimed: Json) -> dict[str, str]:
-    """The new signatures on an object, {key_id: signature}, once they are checked."""
+    """Return the verified signatures of an uploaded object, {key_id: signature}."""
     known, signers = signable.find(owner_id, name)
     if signature_checks.bare(claimed) != known:
-        raise errors.invalid_param("The signed object is not the one that the server has")
+        raise errors.invalid_param("The signed object differs from the one on the server")
     signatures = signature_checks.valid(claimed, signable.user_id, signers)
     if not signatures:
-        raise errors.invalid_signature("None of your keys that may sign this has signed it")
+        raise errors.invalid_signature("The object has no signature by a key that may sign it")
     return signatures
 
 
 def _tell(tx: Tx, user_id: str, signed: dict[str, dict[str, Json]], failures: Failures) -> None:
-    """Own keys look different to everybody now, those of others to the user's devices alone."""
+    """Update the device lists: of all users for own keys, else of the user's devices only."""
     taken = {owner for owner in signed if len(failures.get(owner, {})) < len(signed[owner])}
     if user_id in taken:
         device_list_changes.note_change(tx, user_id)

@@ -1,11 +1,10 @@
-"""Messages from device to device: kept until the device has them, then gone.
+"""Send-to-device messages, stored until the device has received them.
 
-A token acknowledges all messages up to its position, as /sync showed them with it or before. Only
-an answer that could not hold all of them tells less than its position says; of such an answer the
-table to_device_cut_answers notes up to which message it went.
+A sync token acknowledges all messages up to its position. For a response that had no room for all
+messages, the table to_device_cut_answers has the position of its last message.
 
-Most devices have nothing waiting. How much there is, is kept in memory, so that a /sync asks the
-database only for a device that has messages.
+Most devices have no messages. The number of messages is cached, so that /sync only queries the
+database for devices that have some.
 
 This module alone writes the tables to_device_messages, to_device_cut_answers and
 to_device_transactions.
@@ -36,46 +35,46 @@ LOG = logging.getLogger(__name__)
 
 ALL_DEVICES: Final = "*"
 MAX_BYTES: Final = 65536
-"""Of the content of a message, as of an event."""
+"""Of the content of a message, like that of an event."""
 MAX_MESSAGES: Final = 10_000
-"""In one request: a key for all devices in a large room, as bridges send it."""
+"""In one request. Bridges send a key to all devices in a large room."""
 MAX_WAITING: Final = 20_000
-"""For one device."""
+"""Undelivered messages per device."""
 MAX_FROM_ONE: Final = 2_000
-"""Of these from one sender, or from all guests together: keys of its rooms for a year or two. Of a
-sender with more the oldest go, so that a flood pushes out nothing but itself."""
+"""Of these from one sender, or from all guests together: enough room keys for a year or two. Beyond
+that the sender's oldest are dropped, so that a flood only displaces its own messages."""
 LARGE_BYTES: Final = 8192
-"""Messages with more are counted apart: what clients send has about 2 KiB."""
+"""Larger messages have a limit of their own; clients' messages have about 2 KiB."""
 MAX_LARGE_FROM_ONE: Final = 100
 MAX_TOTAL_BYTES: Final = 32 * 2**20
-"""Of one request, where "*" stands for many devices."""
+"""Of one request, after expanding "*" to all devices."""
 GUESTS: Final = ""
 AT_ONCE: Final = 100
-"""In one answer, as the spec recommends."""
+"""Messages per response, as the spec recommends."""
 PUT_AT_ONCE: Final = 300
 PUT_BYTES_AT_ONCE: Final = 2 * 2**20
-"""In one write: for some 30 ms nobody else can write."""
+"""Per transaction, which blocks other writers for some 30 ms."""
 DROPPED_AT_ONCE: Final = 200
-"""In one write. SQLite takes half a millisecond for a large one."""
+"""Per transaction. SQLite takes 0.5 ms for a large message."""
 REMEMBERED_MS: Final = 24 * 3_600_000
-"""How long a transaction id is known. Clients repeat a request within minutes."""
+"""How long transaction ids are kept. Clients repeat requests within minutes."""
 _USERS_AT_ONCE: Final = 500
 
 Address = tuple[str, str]
 """(user_id, device_id)"""
 Sent = tuple[Address, str]
-"""A message for a device, encoded as /sync shows it."""
+"""A message to a device: its JSON as sent in /sync."""
 
 
 class Inbox:
-    """What waits for a device."""
+    """The undelivered messages of a device."""
 
     __slots__ = ("count", "newest")
 
     def __init__(self, count: int, newest: int) -> None:
         self.count = count
         self.newest = newest
-        """The position of the last message; 0 where there is none."""
+        """The position of the last message, or 0."""
 
 
 INBOXES: CacheKind[Address, Inbox] = declare("inboxes", 1, lambda _: 100)
@@ -147,7 +146,8 @@ _CUT = select(CutAnswer.last_message).where(
     CutAnswer.token == bindparam("token"),
 )
 _NOTE_CUT = insert(CutAnswer)
-# Of two answers with the same token the one that went less far counts: better twice than never
+# Of two responses with the same token the shorter one counts: a message may arrive twice, but must
+# not be lost
 _NOTE_CUT = _NOTE_CUT.on_conflict_do_update(
     index_elements=["user_id", "device_id", "token"],
     set_={"last_message": func.min(CutAnswer.last_message, _NOTE_CUT.excluded.last_message)},
@@ -156,32 +156,32 @@ _NOTE_CUT = _NOTE_CUT.on_conflict_do_update(
 
 @dataclass(frozen=True, slots=True)
 class Messages:
-    """What an answer of /sync brings to a device."""
+    """The messages of a /sync response."""
 
     events: list[orjson.Fragment]
     cut_after: int | None = None
-    """The position of the last one, if there are more."""
+    """The position of the last message in the response, if there are more."""
 
 
 NONE: Final = Messages([])
 
 
 def check(messages: Mapping[str, Mapping[str, Json]]) -> None:
-    """Raises M_TOO_LARGE for a message over the limit, or too many."""
+    """Raise M_TOO_LARGE for a message over the limit or too many."""
     contents = [content for of_user in messages.values() for content in of_user.values()]
-    if max(len(contents), len(messages)) > MAX_MESSAGES:  # each user is looked for
+    if max(len(contents), len(messages)) > MAX_MESSAGES:  # each user is looked up
         raise errors.too_large(f"A request has at most {MAX_MESSAGES} messages")
     if any(len(orjson.dumps(content)) > MAX_BYTES for content in contents):
-        raise errors.too_large(f"A message has at most {MAX_BYTES} bytes")
+        raise errors.too_large(f"A message may have at most {MAX_BYTES} bytes")
 
 
 def parts(
     tx: Reader, requester: Requester, event_type: str, messages: Mapping[str, Mapping[str, Json]]
 ) -> list[list[Sent]]:
-    """Return checked messages, {user_id: {device_id or "*": content}}, in parts for one write each.
+    """Split messages, {user_id: {device_id or "*": content}}, into parts for one transaction each.
 
-    There is at least one part. Devices that are unknown get nothing.
-    Raises M_TOO_LARGE for too many devices.
+    There is at least one part. Unknown devices are ignored. Raises M_TOO_LARGE for too many
+    devices.
     """
     found: list[list[Sent]] = [[]]
     count = total = bytes_of_part = 0
@@ -192,7 +192,7 @@ def parts(
         if count > MAX_MESSAGES:
             raise errors.too_large(f"A request has at most {MAX_MESSAGES} messages")
         if total > MAX_TOTAL_BYTES:
-            raise errors.too_large(f"A request has messages of at most {MAX_TOTAL_BYTES} bytes")
+            raise errors.too_large(f"Messages may have at most {MAX_TOTAL_BYTES} bytes")
         if len(found[-1]) >= PUT_AT_ONCE or bytes_of_part > PUT_BYTES_AT_ONCE:
             found.append([])
             bytes_of_part = 0
@@ -204,25 +204,25 @@ def parts(
 def send(
     tx: Tx, requester: Requester, event_type: str, txn_id: str, part: list[Sent], *, is_last: bool
 ) -> None:
-    """Put a part of the messages of a request into the devices' inboxes.
+    """Store one part of the messages of a request.
 
-    Does nothing when the device has made this request before: it has when the last part is written.
-    A client that repeats it after a crash in between has some messages arrive twice, but none lost.
-    Raises M_INVALID_PARAM for a long type or transaction id.
+    Does nothing if the request was completed before, which is recorded with the last part. If a
+    client repeats it after a crash in between, some messages arrive twice, but none is lost. Raises
+    M_INVALID_PARAM for a long type or transaction id.
     """
     if not all(map(identifiers.has_at_most_255_bytes, (event_type, txn_id))):
-        raise errors.invalid_param("The type and the transaction id have at most 255 bytes")
+        raise errors.invalid_param("Event type and transaction id may have at most 255 bytes")
     is_new = _begin if is_last else _is_new
     if not is_new(tx, requester, event_type, txn_id):
         return
-    there = set(_devices(tx, {user_id for (user_id, _), _ in part}))  # some may have ended since
+    there = set(_devices(tx, {user_id for (user_id, _), _ in part}))  # some may have been removed
     events = [it for it in part if it[0] in there]
     if events:
         _put(tx, GUESTS if requester.is_guest else requester.user_id, events)
 
 
 def after(tx: Reader, user_id: str, device_id: str, token: int) -> Messages:
-    """The oldest messages that a device does not have, which shows a token; 0: it has none."""
+    """Return the oldest messages that a device with this token has not received."""
     if _inbox(tx, user_id, device_id).count == 0:
         return NONE
     asked = {
@@ -238,13 +238,13 @@ def after(tx: Reader, user_id: str, device_id: str, token: int) -> Messages:
 
 
 def note_cut(tx: Tx, user_id: str, device_id: str, token: int, last_message: int) -> None:
-    """Remember that the answer with this token ended with that message, and did not hold all."""
+    """Record that the response with this token only had messages up to `last_message`."""
     row = {"user_id": user_id, "device_id": device_id, "token": token}
     tx.sql.execute(_NOTE_CUT, {**row, "last_message": last_message})
 
 
 def is_to_acknowledge(tx: Reader, user_id: str, device_id: str, token: int) -> bool:
-    """Whether messages are kept that the device has received, as its token says."""
+    """Return whether there are stored messages that the device has received."""
     if token == 0 or _inbox(tx, user_id, device_id).count == 0:
         return False
     first = tx.sql.execute(_FIRST, {"user_id": user_id, "device_id": device_id}).scalar()
@@ -252,21 +252,21 @@ def is_to_acknowledge(tx: Reader, user_id: str, device_id: str, token: int) -> b
 
 
 def acknowledge_if_possible(db: Database, user_id: str, device_id: str, token: int) -> None:
-    """The same as below, unless nothing can be written now: /sync works on a full disk too.
+    """Delete received messages if the database is writable, as /sync must work on a full disk.
 
-    The messages don't come again, as the token is behind them, and go with a later one.
+    Otherwise they are deleted with a later token; the device does not receive them again.
     """
     try:
         with db.write() as tx:
             acknowledge(tx, user_id, device_id, token)
     except MatrixError as problem:
-        LOG.warning("messages that %s has got are kept for now: %s", device_id, problem)
+        LOG.warning("could not delete the messages received by device %s: %s", device_id, problem)
 
 
 def acknowledge(tx: Tx, user_id: str, device_id: str, token: int) -> None:
-    """Drop the messages that the device has received, as its token says.
+    """Delete messages that the device has received.
 
-    Of many the oldest: the others go when the device comes again.
+    At most DROPPED_AT_ONCE are deleted; the rest follow with the next requests.
     """
     _drop_first(tx, user_id, device_id, _seen(tx, user_id, device_id, token))
     tx.sql.execute(
@@ -277,9 +277,9 @@ def acknowledge(tx: Tx, user_id: str, device_id: str, token: int) -> None:
 
 
 def empty(db: Database, user_id: str, device_ids: Collection[str]) -> None:
-    """Drop most of what waits for devices that are about to end, some in each write.
+    """Delete most messages of devices that are about to be removed, in several transactions.
 
-    `remove` drops the rest. Of a full inbox it would take seconds, in which nobody else can write.
+    `remove` deletes the rest. For a full inbox it alone would block other writers for seconds.
     """
     for device_id in device_ids:
         with db.read() as reading:
@@ -290,7 +290,7 @@ def empty(db: Database, user_id: str, device_ids: Collection[str]) -> None:
 
 
 def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
-    """Drop what waits for devices that are no more, and what they have sent as what."""
+    """Delete the messages and transaction ids of removed devices."""
     tx.sql.execute(
         delete(ToDeviceMessage).where(
             ToDeviceMessage.user_id == user_id, ToDeviceMessage.device_id.in_(device_ids)
@@ -309,7 +309,7 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
 
 
 def _begin(tx: Tx, requester: Requester, event_type: str, txn_id: str) -> bool:
-    """Whether the device makes this request for the first time."""
+    """Record the request; return False if it was recorded before."""
     row = {
         "user_id": requester.user_id,
         "device_id": requester.device_id,
@@ -317,13 +317,13 @@ def _begin(tx: Tx, requester: Requester, event_type: str, txn_id: str) -> bool:
         "txn_id": txn_id,
         "ts": tx.now_ms,
     }
-    # two for each that comes, so that those of a flood don't all go in one write a day later
+    # two for each new one, so that those of a flood aren't deleted in one transaction a day later
     tx.sql.execute(_FORGET, {"before": tx.now_ms - REMEMBERED_MS, "count": 2})
     return tx.sql.execute(_BEGIN, row).rowcount == 1
 
 
 def _is_new(tx: Reader, requester: Requester, event_type: str, txn_id: str) -> bool:
-    """Return whether the device has not made this request yet."""
+    """Return whether the request has not been recorded yet."""
     known = {
         "user_id": requester.user_id,
         "device_id": requester.device_id,
@@ -336,7 +336,7 @@ def _is_new(tx: Reader, requester: Requester, event_type: str, txn_id: str) -> b
 def _addressed(
     tx: Reader, messages: Mapping[str, Mapping[str, Json]]
 ) -> Iterator[tuple[Address, Json]]:
-    """Each message with one device that exists."""
+    """Yield each message with an existing device."""
     for user_id, device_id in _devices(tx, messages):
         of_user = messages[user_id]
         content = of_user.get(device_id, of_user.get(ALL_DEVICES))
@@ -368,14 +368,15 @@ def _put(tx: Tx, source: str, events: list[Sent]) -> None:
 
 
 def _share(source: str, event: str) -> str:
-    """Return from whose share of an inbox a message takes."""
+    """Return the source whose limit applies to a message."""
     return f"large {source}" if len(event) > LARGE_BYTES else source
 
 
 def _keep_small(tx: Tx, address: Address, inbox: Inbox, source: str, most: int) -> None:
-    """Remember how much waits for a device, once that is not too much, and `most` from the source.
+    """Drop messages over the limits and cache the number of messages.
 
-    Where the inbox is full all the same, the source that has most in it loses its oldest messages.
+    At most `most` are kept from the source. If the inbox is still full, the oldest messages of the
+    source with the most messages are dropped.
     """
     count = inbox.count
     device = dict(zip(("user_id", "device_id"), address, strict=True))
@@ -389,7 +390,7 @@ def _keep_small(tx: Tx, address: Address, inbox: Inbox, source: str, most: int) 
 
 
 def _drop_first(tx: Tx, user_id: str, device_id: str, upto: int) -> None:
-    """Drop the oldest messages for a device, up to a position."""
+    """Delete the oldest messages of a device up to a position."""
     before = _inbox(tx, user_id, device_id)
     device = {"user_id": user_id, "device_id": device_id}
     asked = {**device, "upto": upto, "count": DROPPED_AT_ONCE}
@@ -400,7 +401,7 @@ def _drop_first(tx: Tx, user_id: str, device_id: str, upto: int) -> None:
 
 
 def _drop_oldest(tx: Tx, device: Json, source: str, count: int) -> int:
-    """Drop so many messages of one source; how many that were."""
+    """Delete the oldest `count` messages of a source and return how many were deleted."""
     if count <= 0:
         return 0
     asked = {**device, "source": source, "count": count}
@@ -410,7 +411,7 @@ def _drop_oldest(tx: Tx, device: Json, source: str, count: int) -> int:
 
 
 def _inboxes(tx: Reader, addresses: Collection[Address]) -> dict[Address, Inbox]:
-    """How much waits for each of these devices."""
+    """Return the inboxes of these devices."""
     known = {address: tx.cached(INBOXES, address) for address in addresses}
     asked = list({user_id for (user_id, _), inbox in known.items() if inbox is None})
     found: dict[Address, Inbox] = {}
@@ -422,7 +423,7 @@ def _inboxes(tx: Reader, addresses: Collection[Address]) -> dict[Address, Inbox]
 
 
 def _inbox(tx: Reader, user_id: str, device_id: str) -> Inbox:
-    """How much waits for a device."""
+    """Return the inbox of a device."""
     found = tx.cached(INBOXES, (user_id, device_id))
     if found is None:
         device = {"user_id": user_id, "device_id": device_id}
@@ -432,7 +433,7 @@ def _inbox(tx: Reader, user_id: str, device_id: str) -> Inbox:
 
 
 def _seen(tx: Reader, user_id: str, device_id: str, token: int) -> int:
-    """Up to which message the device has got all, as its token says."""
+    """Return the position of the last message acknowledged by a token."""
     asked = {"user_id": user_id, "device_id": device_id, "token": token}
     cut: int | None = tx.sql.execute(_CUT, asked).scalar()
     return token if cut is None else cut
