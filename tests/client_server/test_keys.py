@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from homebody.client_server import keys
-from homebody.core.encryption import one_time_keys, signature_checks
+from homebody.core.encryption import key_signatures, one_time_keys
 from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.helpers import encryption
@@ -227,7 +227,7 @@ def test_device_keys_that_are_too_large_or_not_canonical_are_refused(
         answers = [
             alice.post("keys/upload", json={"device_keys": keys | {"x": 1.5}}),
             alice.post(
-                "keys/upload", json={"device_keys": keys | {"x": "y" * signature_checks.MAX_BYTES}}
+                "keys/upload", json={"device_keys": keys | {"x": "y" * key_signatures.MAX_BYTES}}
             ),
         ]
 
@@ -365,7 +365,7 @@ def test_claims_of_a_device_that_is_no_more_are_forgotten_in_the_end(
         upload(device, one_time_keys=one_time(device, "a"))
         claim_one(bob, device)
     phone.post("logout")
-    monkeypatch.setattr(one_time_keys, "REMEMBERED_MS", -1)
+    monkeypatch.setattr(one_time_keys, "CLAIMS_KEPT_MS", -1)
 
     login("alice").post("logout")
 

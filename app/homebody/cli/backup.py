@@ -137,7 +137,7 @@ def _leave_the_past(config: Config) -> None:
         count = max(tx.now_ms, LEAST_SKIPPED)
         tx.skip_positions(count)
         outbox.skip_ids(tx, count)
-        one_time_keys.forget_all(tx)
+        one_time_keys.remove_all(tx)
         key_backup.skip_etags(tx, count)
 
 

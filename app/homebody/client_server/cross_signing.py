@@ -11,7 +11,7 @@ from flask import Blueprint
 from homebody import context
 from homebody.client_server import http, interactive
 from homebody.client_server.authentication import authenticated, requester
-from homebody.core.encryption import cross_signing, signature_upload
+from homebody.core.encryption import cross_signing
 from homebody.spec.events import Json
 
 bp = Blueprint("cross_signing", __name__)
@@ -55,11 +55,11 @@ def upload_cross_signing_keys() -> Json:
         return {}
     user_id = requester().user_id
     with context.db().read() as tx:
-        is_proof_needed = cross_signing.is_proof_needed(tx, user_id, keys)
-    if is_proof_needed and requester().service is None:
+        needs_authentication = cross_signing.needs_authentication(tx, user_id, keys)
+    if needs_authentication and requester().service is None:
         interactive.require_password(body)
     with context.db().write() as tx:
-        cross_signing.upload(tx, user_id, keys, is_proven=is_proof_needed)
+        cross_signing.upload(tx, user_id, keys, is_authenticated=needs_authentication)
     return {}
 
 
@@ -72,4 +72,4 @@ def upload_cross_signing_signatures() -> Json:
     """
     signed = http.convert({"objects": http.json_object()}, Signed).objects
     with context.db().write() as tx:
-        return {"failures": signature_upload.upload(tx, requester().user_id, signed)}
+        return {"failures": cross_signing.upload_signatures(tx, requester().user_id, signed)}

@@ -107,4 +107,4 @@ def _events(device_id: str, since: str | None) -> tuple[list[orjson.Fragment], S
     with context.db().read() as tx:
         position = tokens.parse(since, tx.position).position if since else 0
         found = dehydrated_devices.messages(tx, requester().user_id, device_id, position)
-    return found.events, None if found.cut_after is None else SyncToken(found.cut_after)
+    return found.events, None if found.truncated_after is None else SyncToken(found.truncated_after)

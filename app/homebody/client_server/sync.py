@@ -86,7 +86,7 @@ def _state_section() -> str:
 def _look(ask: Ask) -> Answer:
     with context.db().read() as tx:
         found = sync.answer(tx, ask, context.ephemeral(), context.homeserver().lazy_members)
-    if found.cut_after is None and not found.needs_new_token:
+    if found.truncated_after is None and not found.needs_new_token:
         return found
     return _mark_off(ask, found)
 
@@ -102,9 +102,11 @@ def _mark_off(ask: Ask, found: Answer) -> Answer:
         is_late = found.needs_new_token and tx.position != ask.position
         if not is_late:
             found = found.at(tx.next_position()) if found.needs_new_token else found
-            if found.cut_after is not None:
+            if found.truncated_after is not None:
                 position = found.token.position
-                to_device.note_cut(tx, me.user_id, me.device_id, position, found.cut_after)
+                to_device.note_truncated(
+                    tx, me.user_id, me.device_id, position, found.truncated_after
+                )
     return _look(ask) if is_late else found
 
 

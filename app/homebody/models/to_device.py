@@ -29,7 +29,7 @@ class ToDeviceMessage(Base):
     )
 
 
-class CutAnswer(Base):
+class PartialSync(Base):
     """An answer of /sync that did not hold all messages. Written by core/encryption/to_device.py.
 
     Its token acknowledges less than other tokens do.

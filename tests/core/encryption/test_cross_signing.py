@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from homebody.core.encryption import key_signatures, signature_upload
+from homebody.core.encryption import cross_signing, key_signatures
 from homebody.web import Application
 from tests.conftest import V3, Login, Person
 from tests.helpers.encryption import (
@@ -504,7 +504,7 @@ def test_too_many_signatures_are_refused(
     app: Application, login: Login, monkeypatch: pytest.MonkeyPatch, signed: Json
 ) -> None:
     alice = login("alice")
-    monkeypatch.setattr(signature_upload, "MAX_OBJECTS", 1)
+    monkeypatch.setattr(cross_signing, "MAX_OBJECTS", 1)
 
     with unchanged(app):
         answer = alice.post(SIGNATURES, json=signed)

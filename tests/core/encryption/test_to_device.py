@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select
 
 from homebody.core.encryption import to_device
-from homebody.models.to_device import CutAnswer, ToDeviceMessage, ToDeviceTransaction
+from homebody.models.to_device import PartialSync, ToDeviceMessage, ToDeviceTransaction
 from homebody.storage.caches import Requester
 from homebody.web import Application
 from tests.conftest import V3, Login, Person
@@ -122,7 +122,7 @@ def test_transaction_ids_are_forgotten_after_a_day(
     alice, bob = login("alice"), login("bob")
     for name in ("a", "b", "c"):
         ping(alice, bob, 1, name)
-    monkeypatch.setattr(to_device, "REMEMBERED_MS", -60_000)
+    monkeypatch.setattr(to_device, "TRANSACTIONS_KEPT_MS", -60_000)
 
     ping(alice, bob, 2, "new")
     after_one = transactions(app)
@@ -168,7 +168,7 @@ def test_an_answer_holds_so_many_and_the_rest_comes_in_order(
     assert got == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10], []]
     assert waiting(app) == 0
     with app.homeserver.database.read() as tx:
-        assert tx.sql.execute(select(CutAnswer.token)).all() == []
+        assert tx.sql.execute(select(PartialSync.token)).all() == []
 
 
 def test_what_waits_comes_in_pieces_and_once_where_nothing_else_happens(
@@ -207,9 +207,9 @@ def test_of_two_cut_answers_with_one_token_the_shorter_counts(
         longer = to_device.after(tx, *bob_device, later)
 
     for messages in (shorter, longer):
-        assert messages.cut_after is not None
+        assert messages.truncated_after is not None
         with app.homeserver.database.write() as tx:
-            to_device.note_cut(tx, *bob_device, token, messages.cut_after)
+            to_device.note_truncated(tx, *bob_device, token, messages.truncated_after)
 
     assert pings(bob.sync(f"s{token}")) == [2, 3]
 

@@ -38,6 +38,7 @@ from homebody.runtime import event_loop
 from homebody.spec import identifiers
 from homebody.spec.events import Json
 from homebody.storage.database import Database, Reader, Tx
+from homebody.storage.expressions import item, listed
 
 MAX_INTEGER: Final = 2**53 - 1
 MAX_SESSION_DATA_BYTES: Final = 65536
@@ -68,11 +69,9 @@ _KEY = (
     BackedUpKey.is_verified,
     BackedUpKey.session_data,
 )
-_PRIMARY_KEY = tuple_(
-    BackedUpKey.user_id, BackedUpKey.version, BackedUpKey.room_id, BackedUpKey.session_id
-)
+_PRIMARY_KEY = tuple_(*BackedUpKey.__table__.primary_key)
 _SIZE = func.length(cast(BackedUpKey.session_data, LargeBinary))
-_SESSIONS = func.json_each(bindparam("sessions")).table_valued("value")
+_SESSIONS = listed("sessions")
 _BYTES = (
     select(func.coalesce(func.sum(_SIZE), 0))
     .select_from(_SESSIONS)
@@ -80,8 +79,8 @@ _BYTES = (
         BackedUpKey,
         (BackedUpKey.user_id == bindparam("user_id"))
         & (BackedUpKey.version == bindparam("version"))
-        & (BackedUpKey.room_id == func.json_extract(_SESSIONS.c.value, "$[0]"))
-        & (BackedUpKey.session_id == func.json_extract(_SESSIONS.c.value, "$[1]")),
+        & (BackedUpKey.room_id == item(_SESSIONS, 0))
+        & (BackedUpKey.session_id == item(_SESSIONS, 1)),
     )
 )
 _PUT = insert(BackedUpKey)
@@ -210,8 +209,7 @@ def _put(tx: Tx, user_id: str, version: int, keys: Mapping[Session, Key]) -> Non
 
 def _bytes_of(tx: Tx, owner: Json, sessions: Collection[Session]) -> int:
     """Return the current size of the keys of these sessions."""
-    asked = {**owner, "sessions": orjson.dumps(list(sessions)).decode()}
-    return int(tx.sql.execute(_BYTES, asked).scalar_one())
+    return int(tx.sql.execute(_BYTES, {**owner, "sessions": sessions}).scalar_one())
 
 
 def _row(session: Session, key: Key) -> Json:

@@ -22,7 +22,6 @@ from homebody.core.encryption import (
     device_list_changes,
     key_signatures,
     one_time_keys,
-    signature_checks,
 )
 from homebody.models.accounts import Account
 from homebody.models.device_keys import DeviceKeys
@@ -76,7 +75,7 @@ def put(tx: Tx, user_id: str, device_id: str, keys: Json) -> None:
         return
     if before is not None and before["keys"] != keys["keys"]:
         one_time_keys.remove(tx, user_id, [device_id])
-        key_signatures.forget(tx, user_id, [device_id])
+        key_signatures.remove(tx, user_id, [device_id])
     tx.sql.execute(_UPSERT, {**device, "device_keys": orjson.dumps(keys).decode()})
     device_list_changes.note_change(tx, user_id)
 
@@ -97,7 +96,7 @@ def get(tx: Reader, user_id: str, device_id: str) -> Json | None:
     return keys
 
 
-def query(tx: Reader, asker_id: str, wanted: Mapping[str, Collection[str]]) -> Json:
+def query(tx: Reader, requester_id: str, wanted: Mapping[str, Collection[str]]) -> Json:
     """Return the response of /keys/query for {user_id: [device_id]}; an empty list means all.
 
     Unknown users are left out.
@@ -113,7 +112,7 @@ def query(tx: Reader, asker_id: str, wanted: Mapping[str, Collection[str]]) -> J
                 added = signatures.get(row.user_id, {}).get(row.device_id, {})
                 devices[row.device_id] = _shown(row, added)
         event_loop.breathe()
-    return {"failures": {}, "device_keys": found, **cross_signing.keys_of(tx, asker_id, wanted)}
+    return {"failures": {}, "device_keys": found, **cross_signing.keys_of(tx, requester_id, wanted)}
 
 
 def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
@@ -141,7 +140,7 @@ def _check(user_id: str, device_id: str, keys: Json) -> None:
         algorithm, _, of_device = name.partition(":")
         if not algorithm or of_device != device_id:
             raise errors.invalid_param("The ids of the keys must be algorithm:device_id")
-    signature_checks.check_form(keys)
+    key_signatures.check_form(keys)
 
 
 def _is_wanted(device_ids: Collection[str], device_id: str) -> bool:

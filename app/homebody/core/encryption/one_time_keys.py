@@ -23,10 +23,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
-from sqlalchemy import bindparam, delete, func, select, text, update
+from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import aliased
 
@@ -40,6 +40,7 @@ from homebody.spec import identifiers
 from homebody.spec.events import Json
 from homebody.storage.caches import CacheKind, Requester, declare
 from homebody.storage.database import Reader, Tx
+from homebody.storage.expressions import item, listed
 
 SIGNED_CURVE25519: Final = "signed_curve25519"
 MAX_KEYS: Final = 1000
@@ -48,11 +49,11 @@ MAX_FALLBACKS: Final = 10
 """Algorithms per device. In practice there is one; /sync lists them all."""
 MAX_BYTES: Final = 8192
 """Of a key in JSON."""
-REMEMBERED_MS: Final = 90 * 24 * 3_600_000
+CLAIMS_KEPT_MS: Final = 90 * 24 * 3_600_000
 """How long claims are kept after their device was removed."""
 
 Key = str | Json
-Address = tuple[str, str, str]
+DeviceAlgorithm = tuple[str, str, str]
 """(user_id, device_id, algorithm)"""
 Claim = tuple[str, str, str, str | None]
 """A `DeviceAlgorithm` and whose limit applies: the claimer's, STRANGERS, or None for no limit."""
@@ -62,15 +63,12 @@ _DAY_MS: Final = 24 * 3_600_000
 _USERS_AT_ONCE: Final = 500
 
 
-class KeyCounts:
+class KeyCounts(NamedTuple):
     """How many keys of a device are left to claim."""
 
-    __slots__ = ("one_time_keys", "unused_fallback_types")
-
-    def __init__(self, one_time_keys: dict[str, int], unused_fallback_types: list[str]) -> None:
-        self.one_time_keys = one_time_keys
-        """{algorithm: count}"""
-        self.unused_fallback_types = unused_fallback_types
+    one_time_keys: dict[str, int]
+    """{algorithm: count}"""
+    unused_fallback_types: list[str]
 
 
 KEY_COUNTS: CacheKind[tuple[str, str], KeyCounts] = declare("key_counts", 1, lambda _: 400)
@@ -99,8 +97,8 @@ _CLAIMED_OF_DEVICE = (
     ClaimedKey.device_id == bindparam("device_id"),
 )
 _CLAIMED = select(ClaimedKey.digest).where(*_CLAIMED_OF_DEVICE)
-_REMEMBER_CLAIMED = insert(ClaimedKey).on_conflict_do_nothing()
-_FORGET_CLAIMED = delete(ClaimedKey).where(
+_INSERT_CLAIMED = insert(ClaimedKey).on_conflict_do_nothing()
+_DELETE_OLD_CLAIMED = delete(ClaimedKey).where(
     ClaimedKey.user_id == bindparam("of_user"),
     ClaimedKey.device_id == bindparam("of_device"),
     ClaimedKey.claimed_ts
@@ -111,7 +109,7 @@ _FORGET_CLAIMED = delete(ClaimedKey).where(
     .limit(1)
     .scalar_subquery(),
 )
-_FORGET_REMOVED = delete(ClaimedKey).where(
+_DELETE_CLAIMED_OF_REMOVED = delete(ClaimedKey).where(
     ClaimedKey.user_id == bindparam("of_user"),
     ClaimedKey.claimed_ts < bindparam("before"),
     ClaimedKey.device_id.not_in(
@@ -123,29 +121,49 @@ _UPSERT_FALLBACK = _UPSERT_FALLBACK.on_conflict_do_update(
     index_elements=["user_id", "device_id", "algorithm"],
     set_={name: _UPSERT_FALLBACK.excluded[name] for name in ("key_id", "key", "is_used")},
 )
-_OLDEST = text(
-    "SELECT key.user_id, key.device_id, key.algorithm, key.key_id, key.key"
-    " FROM json_each(:wanted) AS one JOIN one_time_keys AS key"
-    " ON key.user_id = json_extract(one.value, '$[0]')"
-    " AND key.device_id = json_extract(one.value, '$[1]')"
-    " AND key.algorithm = json_extract(one.value, '$[2]')"
-    " AND key.key_id = (SELECT oldest.key_id FROM one_time_keys AS oldest"
-    "  WHERE oldest.user_id = json_extract(one.value, '$[0]')"
-    "  AND oldest.device_id = json_extract(one.value, '$[1]')"
-    "  AND oldest.algorithm = json_extract(one.value, '$[2]')"
-    "  ORDER BY oldest.position, oldest.key_id LIMIT 1)"
+_WANTED = listed("wanted")  # [user_id, device_id, algorithm, claimer or null]
+_Oldest = aliased(OneTimeKey)
+_OLDEST = (
+    select(OneTimeKey.__table__)
+    .select_from(_WANTED)
+    .join(
+        OneTimeKey,
+        (OneTimeKey.user_id == item(_WANTED, 0))
+        & (OneTimeKey.device_id == item(_WANTED, 1))
+        & (OneTimeKey.algorithm == item(_WANTED, 2)),
+    )
+    .where(
+        OneTimeKey.key_id
+        == select(_Oldest.key_id)
+        .where(
+            _Oldest.user_id == item(_WANTED, 0),
+            _Oldest.device_id == item(_WANTED, 1),
+            _Oldest.algorithm == item(_WANTED, 2),
+        )
+        .order_by(_Oldest.position, _Oldest.key_id)
+        .limit(1)
+        .correlate(_WANTED)
+        .scalar_subquery()
+    )
 )
-_SPENT = text(
-    "SELECT json_extract(one.value, '$[0]'), json_extract(one.value, '$[1]')"
-    " FROM json_each(:wanted) AS one WHERE json_extract(one.value, '$[3]') IS NOT NULL AND ("
-    "  SELECT count(*) FROM (SELECT 1 FROM claimed_one_time_keys AS key"
-    "   WHERE key.user_id = json_extract(one.value, '$[0]')"
-    "   AND key.device_id = json_extract(one.value, '$[1]')"
-    "   AND key.claimer = json_extract(one.value, '$[3]')"
-    "   AND key.claimed_ts > :after LIMIT :most)) >= :most"
+_RECENT_CLAIMS = (
+    select(ClaimedKey.claimer)
+    .where(
+        ClaimedKey.user_id == item(_WANTED, 0),
+        ClaimedKey.device_id == item(_WANTED, 1),
+        ClaimedKey.claimer == item(_WANTED, 3),
+        ClaimedKey.claimed_ts > bindparam("after"),
+    )
+    .limit(bindparam("most"))
+    .correlate(_WANTED)
+    .subquery()
+)
+_OVER_LIMIT = select(item(_WANTED, 0), item(_WANTED, 1)).where(
+    item(_WANTED, 3).is_not(None),
+    select(func.count()).select_from(_RECENT_CLAIMS).scalar_subquery() >= bindparam("most"),
 )
 _Own, _Other = aliased(StateInterval), aliased(StateInterval)
-_ACQUAINTED = (
+_SHARING_A_ROOM = (
     select(_Other.state_key)
     .distinct()
     .join(_Own, _Own.room_number == _Other.room_number)
@@ -159,18 +177,21 @@ _ACQUAINTED = (
         _Own.membership == "join",
     )
 )
-_TAKE = delete(OneTimeKey).where(
+_DELETE_ONE = delete(OneTimeKey).where(
     OneTimeKey.user_id == bindparam("of_user"),
     OneTimeKey.device_id == bindparam("of_device"),
     OneTimeKey.algorithm == bindparam("of_algorithm"),
     OneTimeKey.key_id == bindparam("with_id"),
 )
-_STAND_INS = text(
-    "SELECT key.user_id, key.device_id, key.algorithm, key.key_id, key.key, key.is_used"
-    " FROM json_each(:wanted) AS one JOIN fallback_keys AS key"
-    " ON key.user_id = json_extract(one.value, '$[0]')"
-    " AND key.device_id = json_extract(one.value, '$[1]')"
-    " AND key.algorithm = json_extract(one.value, '$[2]')"
+_FALLBACKS_FOR = (
+    select(FallbackKey.__table__)
+    .select_from(_WANTED)
+    .join(
+        FallbackKey,
+        (FallbackKey.user_id == item(_WANTED, 0))
+        & (FallbackKey.device_id == item(_WANTED, 1))
+        & (FallbackKey.algorithm == item(_WANTED, 2)),
+    )
 )
 _MARK_USED = (
     update(FallbackKey)
@@ -257,20 +278,20 @@ def counts(tx: Reader, user_id: str, device_id: str) -> KeyCounts:
     return found
 
 
-def claims(tx: Reader, requester: Requester, wanted: Collection[Address]) -> list[Claim]:
+def claims(tx: Reader, requester: Requester, wanted: Collection[DeviceAlgorithm]) -> list[Claim]:
     """Return the claims with the user whose limit applies to each.
 
     Guests always count as strangers, as anyone can create any number of guests.
     """
     claimer = requester.user_id
     users = sorted({user_id for user_id, _, _ in wanted} - {claimer})
-    payers: dict[str, str | None] = dict.fromkeys(users, STRANGERS)
-    payers[claimer] = None
+    limits: dict[str, str | None] = dict.fromkeys(users, STRANGERS)
+    limits[claimer] = None
     for at in range(0, 0 if requester.is_guest else len(users), _USERS_AT_ONCE):
         asked = {"claimer": claimer, "user_ids": users[at : at + _USERS_AT_ONCE]}
-        payers |= dict.fromkeys(tx.sql.execute(_ACQUAINTED, asked).scalars(), claimer)
+        limits |= dict.fromkeys(tx.sql.execute(_SHARING_A_ROOM, asked).scalars(), claimer)
         event_loop.breathe()
-    return [(*address, payers[address[0]]) for address in wanted]
+    return [(*key_type, limits[key_type[0]]) for key_type in wanted]
 
 
 def claim(tx: Tx, wanted: Collection[Claim]) -> dict[str, dict[str, Json]]:
@@ -280,23 +301,23 @@ def claim(tx: Tx, wanted: Collection[Claim]) -> dict[str, dict[str, Json]]:
     """
     # Deviates: a claimer over the limit gets the fallback key, or none, although one-time keys are
     # left. Otherwise any user could exhaust the keys of a device.
-    spent = _spent(tx, wanted)
-    allowed = [it for it in wanted if it[:2] not in spent]
-    taken = tx.sql.execute(_OLDEST, {"wanted": orjson.dumps(allowed).decode()}).all()
+    over_limit = _over_limit(tx, wanted)
+    allowed = [it for it in wanted if it[:2] not in over_limit]
+    taken = tx.sql.execute(_OLDEST, {"wanted": allowed}).all()
     found: dict[str, dict[str, Json]] = {}
     for row in taken:
         _hand_out(tx, found, row)
     if taken:
-        tx.sql.execute(_TAKE, [{**_address(row), "with_id": row.key_id} for row in taken])
-        _remember(tx, taken, {it[:2]: it[3] for it in allowed})
+        tx.sql.execute(_DELETE_ONE, [{**_parameters(row), "with_id": row.key_id} for row in taken])
+        _record_claims(tx, taken, {it[:2]: it[3] for it in allowed})
     served = {(row.user_id, row.device_id, row.algorithm) for row in taken}
     rest = [it for it in wanted if it[:3] not in served]
     if not rest:
         return found
-    stand_ins = tx.sql.execute(_STAND_INS, {"wanted": orjson.dumps(rest).decode()}).all()
-    for row in stand_ins:
+    fallbacks = tx.sql.execute(_FALLBACKS_FOR, {"wanted": rest}).all()
+    for row in fallbacks:
         _hand_out(tx, found, row)
-    newly_used = [_address(row) for row in stand_ins if not row.is_used]
+    newly_used = [_parameters(row) for row in fallbacks if not row.is_used]
     if newly_used:
         tx.sql.execute(_MARK_USED, newly_used)
     return found
@@ -308,7 +329,9 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
         tx.sql.execute(
             delete(table).where(table.user_id == user_id, table.device_id.in_(device_ids))
         )
-    tx.sql.execute(_FORGET_REMOVED, {"of_user": user_id, "before": tx.now_ms - REMEMBERED_MS})
+    tx.sql.execute(
+        _DELETE_CLAIMED_OF_REMOVED, {"of_user": user_id, "before": tx.now_ms - CLAIMS_KEPT_MS}
+    )
     for device_id in device_ids:
         tx.forget(KEY_COUNTS, (user_id, device_id))
 
@@ -327,7 +350,7 @@ def _hand_out(tx: Tx, found: dict[str, dict[str, Json]], row: Any) -> None:
     tx.forget(KEY_COUNTS, (row.user_id, row.device_id))
 
 
-def forget_all(tx: Tx) -> None:
+def remove_all(tx: Tx) -> None:
     """Delete all one-time keys after a backup was restored, so that clients upload new ones.
 
     Some were claimed since the backup, and a message encrypted with a key that was claimed twice
@@ -344,7 +367,7 @@ def forget_all(tx: Tx) -> None:
             }
             for row in tx.sql.execute(_ALL, device).all()
         ]
-        tx.sql.execute(_REMEMBER_CLAIMED, claimed)
+        tx.sql.execute(_INSERT_CLAIMED, claimed)
     tx.sql.execute(_DELETE_ALL)
 
 
@@ -354,11 +377,11 @@ def _claimed(tx: Tx, user_id: str, device_id: str) -> frozenset[bytes]:
     found = frozenset(tx.sql.execute(_CLAIMED, device).scalars())
     if len(found) > MAX_KEYS:
         which = {"of_user": user_id, "of_device": device_id, "kept": MAX_KEYS - 1}
-        tx.sql.execute(_FORGET_CLAIMED, device | which)
+        tx.sql.execute(_DELETE_OLD_CLAIMED, device | which)
     return found
 
 
-def _spent(tx: Tx, wanted: Collection[Claim]) -> set[tuple[str, str]]:
+def _over_limit(tx: Tx, wanted: Collection[Claim]) -> set[tuple[str, str]]:
     """Return the (user_id, device_id) whose daily limit the claimer has reached.
 
     Disabled together with rate limits, as tests of clients claim many keys of one device per day.
@@ -366,17 +389,19 @@ def _spent(tx: Tx, wanted: Collection[Claim]) -> set[tuple[str, str]]:
     if not tx.server.config.rate_limits:
         return set()
     asked = {
-        "wanted": orjson.dumps(wanted).decode(),
+        "wanted": wanted,
         "after": tx.now_ms - _DAY_MS,
         "most": tx.server.config.quotas.claimed_keys_per_day,
     }
-    return {(user_id, device_id) for user_id, device_id in tx.sql.execute(_SPENT, asked)}
+    return {(user_id, device_id) for user_id, device_id in tx.sql.execute(_OVER_LIMIT, asked)}
 
 
-def _remember(tx: Tx, taken: Collection[Any], payers: Mapping[tuple[str, str], str | None]) -> None:
-    claimers = {it: it[0] if payer is None else payer for it, payer in payers.items()}
+def _record_claims(
+    tx: Tx, taken: Collection[Any], limits: Mapping[tuple[str, str], str | None]
+) -> None:
+    claimers = {it: it[0] if limit is None else limit for it, limit in limits.items()}
     tx.sql.execute(
-        _REMEMBER_CLAIMED,
+        _INSERT_CLAIMED,
         [
             {
                 "user_id": row.user_id,
@@ -396,12 +421,8 @@ def _digest(algorithm: str, key_id: str, key: Key) -> bytes:
     return hashlib.sha256(named).digest()[:16]
 
 
-def _address(row: Any) -> Json:
-    return {
-        "of_user": row.user_id,
-        "of_device": row.device_id,
-        "of_algorithm": row.algorithm,
-    }
+def _parameters(row: Any) -> Json:
+    return {"of_user": row.user_id, "of_device": row.device_id, "of_algorithm": row.algorithm}
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import orjson
-from sqlalchemy import bindparam, delete, func, select, text
+from sqlalchemy import bindparam, delete, func, select, tuple_
 from sqlalchemy.dialects.sqlite import insert
 
 from homebody import errors
 from homebody.errors import MatrixError
 from homebody.models.devices import Device
-from homebody.models.to_device import CutAnswer, ToDeviceMessage, ToDeviceTransaction
+from homebody.models.to_device import PartialSync, ToDeviceMessage, ToDeviceTransaction
 from homebody.spec import identifiers
 from homebody.spec.events import Json
 from homebody.storage.caches import CacheKind, Requester, declare
@@ -56,28 +56,26 @@ PUT_BYTES_AT_ONCE: Final = 2 * 2**20
 """Per transaction, which blocks other writers for some 30 ms."""
 DROPPED_AT_ONCE: Final = 200
 """Per transaction. SQLite takes 0.5 ms for a large message."""
-REMEMBERED_MS: Final = 24 * 3_600_000
+TRANSACTIONS_KEPT_MS: Final = 24 * 3_600_000
 """How long transaction ids are kept. Clients repeat requests within minutes."""
 _USERS_AT_ONCE: Final = 500
 
-Address = tuple[str, str]
+Recipient = tuple[str, str]
 """(user_id, device_id)"""
-Sent = tuple[Address, str]
+Message = tuple[Recipient, str]
 """A message to a device: its JSON as sent in /sync."""
 
 
+@dataclass(frozen=True, slots=True)
 class Inbox:
     """The undelivered messages of a device."""
 
-    __slots__ = ("count", "newest")
-
-    def __init__(self, count: int, newest: int) -> None:
-        self.count = count
-        self.newest = newest
-        """The position of the last message, or 0."""
+    count: int
+    newest: int
+    """The position of the last message, or 0."""
 
 
-INBOXES: CacheKind[Address, Inbox] = declare("inboxes", 1, lambda _: 100)
+INBOXES: CacheKind[Recipient, Inbox] = declare("inboxes", 1, lambda _: 100)
 
 _OF_DEVICE = (
     ToDeviceMessage.user_id == bindparam("user_id"),
@@ -90,9 +88,13 @@ _DONE = select(ToDeviceTransaction.ts).where(
     ToDeviceTransaction.event_type == bindparam("event_type"),
     ToDeviceTransaction.txn_id == bindparam("txn_id"),
 )
-_FORGET = text(
-    "DELETE FROM to_device_transactions WHERE rowid IN (SELECT rowid FROM to_device_transactions"
-    " WHERE ts < :before LIMIT :count)"
+_TRANSACTION = tuple_(*ToDeviceTransaction.__table__.primary_key)
+_DELETE_OLD = delete(ToDeviceTransaction).where(
+    _TRANSACTION.in_(
+        select(*_TRANSACTION.clauses)
+        .where(ToDeviceTransaction.ts < bindparam("before"))
+        .limit(bindparam("count"))
+    )
 )
 _DEVICES = select(Device.user_id, Device.device_id).where(
     Device.user_id.in_(bindparam("user_ids", expanding=True))
@@ -140,17 +142,19 @@ _OLDEST = (
     .order_by(ToDeviceMessage.position)
     .limit(bindparam("count"))
 )
-_CUT = select(CutAnswer.last_message).where(
-    CutAnswer.user_id == bindparam("user_id"),
-    CutAnswer.device_id == bindparam("device_id"),
-    CutAnswer.token == bindparam("token"),
+_TRUNCATED = select(PartialSync.last_message).where(
+    PartialSync.user_id == bindparam("user_id"),
+    PartialSync.device_id == bindparam("device_id"),
+    PartialSync.token == bindparam("token"),
 )
-_NOTE_CUT = insert(CutAnswer)
+_NOTE_TRUNCATED = insert(PartialSync)
 # Of two responses with the same token the shorter one counts: a message may arrive twice, but must
 # not be lost
-_NOTE_CUT = _NOTE_CUT.on_conflict_do_update(
+_NOTE_TRUNCATED = _NOTE_TRUNCATED.on_conflict_do_update(
     index_elements=["user_id", "device_id", "token"],
-    set_={"last_message": func.min(CutAnswer.last_message, _NOTE_CUT.excluded.last_message)},
+    set_={
+        "last_message": func.min(PartialSync.last_message, _NOTE_TRUNCATED.excluded.last_message)
+    },
 )
 
 
@@ -159,7 +163,7 @@ class Messages:
     """The messages of a /sync response."""
 
     events: list[orjson.Fragment]
-    cut_after: int | None = None
+    truncated_after: int | None = None
     """The position of the last message in the response, if there are more."""
 
 
@@ -177,15 +181,15 @@ def check(messages: Mapping[str, Mapping[str, Json]]) -> None:
 
 def parts(
     tx: Reader, requester: Requester, event_type: str, messages: Mapping[str, Mapping[str, Json]]
-) -> list[list[Sent]]:
+) -> list[list[Message]]:
     """Split messages, {user_id: {device_id or "*": content}}, into parts for one transaction each.
 
     There is at least one part. Unknown devices are ignored. Raises M_TOO_LARGE for too many
     devices.
     """
-    found: list[list[Sent]] = [[]]
+    found: list[list[Message]] = [[]]
     count = total = bytes_of_part = 0
-    for address, content in tx.breathing(_addressed(tx, messages), PUT_AT_ONCE):
+    for recipient, content in tx.breathing(_by_recipient(tx, messages), PUT_AT_ONCE):
         event = {"content": content, "sender": requester.user_id, "type": event_type}
         encoded = orjson.dumps(event).decode()
         count, total = count + 1, total + len(encoded)
@@ -196,13 +200,19 @@ def parts(
         if len(found[-1]) >= PUT_AT_ONCE or bytes_of_part > PUT_BYTES_AT_ONCE:
             found.append([])
             bytes_of_part = 0
-        found[-1].append((address, encoded))
+        found[-1].append((recipient, encoded))
         bytes_of_part += len(encoded)
     return found
 
 
 def send(
-    tx: Tx, requester: Requester, event_type: str, txn_id: str, part: list[Sent], *, is_last: bool
+    tx: Tx,
+    requester: Requester,
+    event_type: str,
+    txn_id: str,
+    part: list[Message],
+    *,
+    is_last: bool,
 ) -> None:
     """Store one part of the messages of a request.
 
@@ -212,11 +222,18 @@ def send(
     """
     if not all(map(identifiers.has_at_most_255_bytes, (event_type, txn_id))):
         raise errors.invalid_param("Event type and transaction id may have at most 255 bytes")
-    is_new = _begin if is_last else _is_new
-    if not is_new(tx, requester, event_type, txn_id):
+    transaction = {
+        "user_id": requester.user_id,
+        "device_id": requester.device_id,
+        "event_type": event_type,
+        "txn_id": txn_id,
+    }
+    if is_last and not _begin(tx, transaction):
         return
-    there = set(_devices(tx, {user_id for (user_id, _), _ in part}))  # some may have been removed
-    events = [it for it in part if it[0] in there]
+    if not is_last and tx.sql.execute(_DONE, transaction).first() is not None:
+        return
+    existing = set(_devices(tx, {user_id for (user_id, _), _ in part}))  # not removed
+    events = [it for it in part if it[0] in existing]
     if events:
         _put(tx, GUESTS if requester.is_guest else requester.user_id, events)
 
@@ -237,10 +254,10 @@ def after(tx: Reader, user_id: str, device_id: str, token: int) -> Messages:
     return Messages(events, shown[-1].position if len(rows) > AT_ONCE else None)
 
 
-def note_cut(tx: Tx, user_id: str, device_id: str, token: int, last_message: int) -> None:
+def note_truncated(tx: Tx, user_id: str, device_id: str, token: int, last_message: int) -> None:
     """Record that the response with this token only had messages up to `last_message`."""
     row = {"user_id": user_id, "device_id": device_id, "token": token}
-    tx.sql.execute(_NOTE_CUT, {**row, "last_message": last_message})
+    tx.sql.execute(_NOTE_TRUNCATED, {**row, "last_message": last_message})
 
 
 def is_to_acknowledge(tx: Reader, user_id: str, device_id: str, token: int) -> bool:
@@ -270,8 +287,10 @@ def acknowledge(tx: Tx, user_id: str, device_id: str, token: int) -> None:
     """
     _drop_first(tx, user_id, device_id, _seen(tx, user_id, device_id, token))
     tx.sql.execute(
-        delete(CutAnswer).where(
-            CutAnswer.user_id == user_id, CutAnswer.device_id == device_id, CutAnswer.token < token
+        delete(PartialSync).where(
+            PartialSync.user_id == user_id,
+            PartialSync.device_id == device_id,
+            PartialSync.token < token,
         )
     )
 
@@ -297,7 +316,9 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
         )
     )
     tx.sql.execute(
-        delete(CutAnswer).where(CutAnswer.user_id == user_id, CutAnswer.device_id.in_(device_ids))
+        delete(PartialSync).where(
+            PartialSync.user_id == user_id, PartialSync.device_id.in_(device_ids)
+        )
     )
     tx.sql.execute(
         delete(ToDeviceTransaction).where(
@@ -308,34 +329,16 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
         tx.forget(INBOXES, (user_id, device_id))
 
 
-def _begin(tx: Tx, requester: Requester, event_type: str, txn_id: str) -> bool:
+def _begin(tx: Tx, transaction: Json) -> bool:
     """Record the request; return False if it was recorded before."""
-    row = {
-        "user_id": requester.user_id,
-        "device_id": requester.device_id,
-        "event_type": event_type,
-        "txn_id": txn_id,
-        "ts": tx.now_ms,
-    }
     # two for each new one, so that those of a flood aren't deleted in one transaction a day later
-    tx.sql.execute(_FORGET, {"before": tx.now_ms - REMEMBERED_MS, "count": 2})
-    return tx.sql.execute(_BEGIN, row).rowcount == 1
+    tx.sql.execute(_DELETE_OLD, {"before": tx.now_ms - TRANSACTIONS_KEPT_MS, "count": 2})
+    return tx.sql.execute(_BEGIN, transaction | {"ts": tx.now_ms}).rowcount == 1
 
 
-def _is_new(tx: Reader, requester: Requester, event_type: str, txn_id: str) -> bool:
-    """Return whether the request has not been recorded yet."""
-    known = {
-        "user_id": requester.user_id,
-        "device_id": requester.device_id,
-        "event_type": event_type,
-        "txn_id": txn_id,
-    }
-    return tx.sql.execute(_DONE, known).first() is None
-
-
-def _addressed(
+def _by_recipient(
     tx: Reader, messages: Mapping[str, Mapping[str, Json]]
-) -> Iterator[tuple[Address, Json]]:
+) -> Iterator[tuple[Recipient, Json]]:
     """Yield each message with an existing device."""
     for user_id, device_id in _devices(tx, messages):
         of_user = messages[user_id]
@@ -344,7 +347,7 @@ def _addressed(
             yield (user_id, device_id), content
 
 
-def _devices(tx: Reader, user_ids: Collection[str]) -> Iterator[Address]:
+def _devices(tx: Reader, user_ids: Collection[str]) -> Iterator[Recipient]:
     """Yield the devices of these users."""
     users = list(user_ids)
     for at in range(0, len(users), _USERS_AT_ONCE):
@@ -352,41 +355,41 @@ def _devices(tx: Reader, user_ids: Collection[str]) -> Iterator[Address]:
         yield from map(tuple, tx.sql.execute(_DEVICES, asked))
 
 
-def _put(tx: Tx, source: str, events: list[Sent]) -> None:
+def _put(tx: Tx, source: str, events: list[Message]) -> None:
     rows = []
-    inboxes = _inboxes(tx, [address for address, _ in events])
-    for address, event in events:
-        user_id, device_id = address
+    inboxes = _inboxes(tx, [recipient for recipient, _ in events])
+    for recipient, event in events:
+        user_id, device_id = recipient
         row = {"position": tx.next_position(), "user_id": user_id, "device_id": device_id}
-        rows.append(row | {"event": event, "source": _share(source, event)})
-        inboxes[address] = Inbox(inboxes[address].count + 1, tx.position)
+        rows.append(row | {"event": event, "source": _source_of(source, event)})
+        inboxes[recipient] = Inbox(inboxes[recipient].count + 1, tx.position)
     tx.sql.execute(_INSERT, rows)
-    for address, event in events:
+    for recipient, event in events:
         most = MAX_LARGE_FROM_ONE if len(event) > LARGE_BYTES else MAX_FROM_ONE
-        _keep_small(tx, address, inboxes[address], _share(source, event), most)
+        _enforce_limits(tx, recipient, inboxes[recipient], _source_of(source, event), most)
     tx.wake(*{user_id for user_id, _ in inboxes})
 
 
-def _share(source: str, event: str) -> str:
+def _source_of(source: str, event: str) -> str:
     """Return the source whose limit applies to a message."""
     return f"large {source}" if len(event) > LARGE_BYTES else source
 
 
-def _keep_small(tx: Tx, address: Address, inbox: Inbox, source: str, most: int) -> None:
+def _enforce_limits(tx: Tx, recipient: Recipient, inbox: Inbox, source: str, most: int) -> None:
     """Drop messages over the limits and cache the number of messages.
 
     At most `most` are kept from the source. If the inbox is still full, the oldest messages of the
     source with the most messages are dropped.
     """
     count = inbox.count
-    device = dict(zip(("user_id", "device_id"), address, strict=True))
+    device = dict(zip(("user_id", "device_id"), recipient, strict=True))
     if count > most:
         own = tx.sql.execute(_FROM_SOURCE, {**device, "source": source}).scalar_one()
         count -= _drop_oldest(tx, device, source, own - most)
     while count > MAX_WAITING:
         largest, number = tx.sql.execute(_LARGEST_SOURCE, device).one()
         count -= _drop_oldest(tx, device, largest, min(count - MAX_WAITING, number))
-    tx.remember(INBOXES, address, Inbox(count, inbox.newest))
+    tx.remember(INBOXES, recipient, Inbox(count, inbox.newest))
 
 
 def _drop_first(tx: Tx, user_id: str, device_id: str, upto: int) -> None:
@@ -410,16 +413,19 @@ def _drop_oldest(tx: Tx, device: Json, source: str, count: int) -> int:
     return len(positions)
 
 
-def _inboxes(tx: Reader, addresses: Collection[Address]) -> dict[Address, Inbox]:
+def _inboxes(tx: Reader, recipients: Collection[Recipient]) -> dict[Recipient, Inbox]:
     """Return the inboxes of these devices."""
-    known = {address: tx.cached(INBOXES, address) for address in addresses}
+    known = {recipient: tx.cached(INBOXES, recipient) for recipient in recipients}
     asked = list({user_id for (user_id, _), inbox in known.items() if inbox is None})
-    found: dict[Address, Inbox] = {}
+    found: dict[Recipient, Inbox] = {}
     for at in range(0, len(asked), _USERS_AT_ONCE):
         some = {"user_ids": asked[at : at + _USERS_AT_ONCE]}
         for user_id, device_id, count, newest in tx.sql.execute(_INBOXES, some):
             found[user_id, device_id] = Inbox(count, newest)
-    return {address: inbox or found.get(address) or Inbox(0, 0) for address, inbox in known.items()}
+    return {
+        recipient: inbox or found.get(recipient) or Inbox(0, 0)
+        for recipient, inbox in known.items()
+    }
 
 
 def _inbox(tx: Reader, user_id: str, device_id: str) -> Inbox:
@@ -435,5 +441,5 @@ def _inbox(tx: Reader, user_id: str, device_id: str) -> Inbox:
 def _seen(tx: Reader, user_id: str, device_id: str, token: int) -> int:
     """Return the position of the last message acknowledged by a token."""
     asked = {"user_id": user_id, "device_id": device_id, "token": token}
-    cut: int | None = tx.sql.execute(_CUT, asked).scalar()
+    cut: int | None = tx.sql.execute(_TRUNCATED, asked).scalar()
     return token if cut is None else cut

@@ -108,7 +108,7 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
     pushers.remove_of_devices(tx, user_id, known)
     tx.sql.execute(delete(Device).where(Device.user_id == user_id, Device.device_id.in_(known)))
     device_keys.remove(tx, user_id, known)
-    key_signatures.forget(tx, user_id, known)
+    key_signatures.remove(tx, user_id, known)
     to_device.remove(tx, user_id, known)
     tx.wake(user_id)  # a waiting /sync of such a device must end
 

@@ -64,7 +64,7 @@ def load(
     is_news = False
     if wanted.to_device.enabled:
         messages = to_device.after(tx, asker.user_id, asker.device_id, inbox_token)
-        upto = tx.position if messages.cut_after is None else messages.cut_after
+        upto = tx.position if messages.truncated_after is None else messages.truncated_after
         body["to_device"] = {"next_batch": str(SyncToken(upto)), "events": messages.events}
         is_news = bool(messages.events)
     if wanted.e2ee.enabled:
@@ -84,7 +84,7 @@ def load(
 
 
 def _keys(tx: Reader, asker: Requester, told: Told, inbox_token: int) -> tuple[Json, bool]:
-    """(whose keys to ask for and how many of one's own are left, whether anybody's have changed).
+    """Return (whose keys to ask for and how many of one's own are left, whether anybody's have changed).
 
     A connection that begins anew (a restart, M_UNKNOWN_POS) knows no position, but the client kept
     its keys and the token of its messages: what has changed since may not be lost.
@@ -116,7 +116,7 @@ def _rooms(name: str, wanted: Extension, told: Told, found: Found) -> _Rooms:
 
 
 def _scope(wanted: Extension, found: Found) -> set[str]:
-    """The rooms in the windows and of the subscriptions that an extension names."""
+    """Return the rooms in the windows and of the subscriptions that an extension names."""
     seen: set[str] = set()
     for name, rooms in found.windows.items():
         if wanted.lists is None or "*" in wanted.lists or name in wanted.lists:
@@ -173,7 +173,7 @@ def _receipts(tx: Reader, user_id: str, rooms: _Rooms, told: Told, found: Found)
 
 
 def _of(user_id: str, content: Json, event_ids: Set[str]) -> Json:
-    """The receipts of these events, and the user's own wherever they stand."""
+    """Return the receipts of these events, and the user's own wherever they stand."""
     found: Json = {}
     for event_id, by_type in content.items():
         if event_id in event_ids:

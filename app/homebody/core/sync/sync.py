@@ -91,7 +91,7 @@ class Answer:
     """Nothing is new: a request that may wait waits on."""
     token: SyncToken
     """The one that it gives."""
-    cut_after: int | None
+    truncated_after: int | None
     """Not all messages to the device are in it: the position of the last that is."""
     needs_new_token: bool
     """It has messages to the device, those that an earlier answer did not hold, and nothing has
@@ -129,7 +129,7 @@ def answer(tx: Reader, ask: Ask, ephemeral: Ephemeral, lazy_members: LazyMembers
     }
     is_empty = not (own_data or online or any(rooms.values()) or messages.events or lists)
     is_same_token = bool(messages.events) and token.position == ask.position
-    return Answer(body, is_empty, token, messages.cut_after, needs_new_token=is_same_token)
+    return Answer(body, is_empty, token, messages.truncated_after, needs_new_token=is_same_token)
 
 
 def _rooms(
