@@ -129,7 +129,7 @@ def findings(passage: Passage) -> Iterator[Finding]:
 
 def passages(path: Path) -> Iterator[Passage]:
     """Yield the prose of a file."""
-    source = path.read_text(encoding="utf-8")
+    source = path.read_text(encoding="utf-8", errors="replace")
     if path.suffix == ".py":
         yield from _strings(path, source)
         yield from _comments(path, source)
