@@ -1,9 +1,9 @@
-"""How much of the specification a server of ours answers, by the project's measuring tool:
+"""Measure how much of the specification the server implements:
 
     python -m tests.tools.coverage_of_spec TOOL [options of TOOL]
 
-TOOL is `spec_coverage.py`, which the shared folder has beside a checkout. It gets the address of a
-fresh `homebody serve`, and its exit code is ours. The server's output is shown when that isn't 0.
+TOOL is a script `spec_coverage.py`, which gets the URL of a new `homebody serve` and sends requests
+to it. Exits with the tool's exit code, after the last lines of the server's log if that isn't 0.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ LAST_LINES = 50
 
 
 def main(tool: str, options: list[str]) -> int:
-    """Start a server, measure it and stop it; the exit code of the tool."""
-    # A SIGTERM is to stop the server too: it is in a process group of its own
+    """Start a server, measure it and stop it; return the exit code of the tool."""
+    # SIGTERM must also stop the server, which is in a process group of its own
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as folder:
         running = server.start(

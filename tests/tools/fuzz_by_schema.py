@@ -2,9 +2,9 @@
 
     python -m tests.tools.fuzz_by_schema client-server.json [--examples 3] [--seconds 600]
 
-schemathesis makes the requests of the OpenAPI document, the same ones in every run. An answer with
-a status of 5xx, or one that breaks the schema of its status, is a failure; so is a stack trace in
-the server's log.
+schemathesis generates requests from the OpenAPI document, the same ones in every run. A response
+with a 5xx status or one that doesn't match its schema is a failure, and so is a stack trace in the
+server's log.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ ENDS_THE_SESSION = (
     "deleteDevice",
     "deleteDevices",
 )
-"""Operations that would leave the rest of the run without a token; their own tests break them."""
+"""Operations that would leave the rest of the run without a token."""
 
 NULL_FOR_UNKNOWN = {
     "Device": ("display_name", "last_seen_ip", "last_seen_ts"),
     "RoomMember": ("display_name", "avatar_url"),
 }
-"""Properties by the title of their schema that are null where the document has no key at all: some
+"""Properties, by the title of their schema, that are null where the document has no key: some
 clients need the key. The code marks these as deviations, and the next two as well."""
 ALGORITHMS = ["m.megolm_backup.v1.curve25519-aes-sha2"]
-"""The values of an enumeration that answers go beyond: clients back up keys as they like."""
+"""An enumeration that is not enforced: clients use other algorithms for key backups as well."""
 MAY_BE_EMPTY = "getTurnServer"
-"""An operation whose answer is {} where the server has nothing to offer."""
+"""An operation with the response {} if there is no TURN server."""
 
 
 def with_deviations(document: Any) -> Any:
-    """Return the document, or a part of it, so that it allows where our answers deviate."""
+    """Return the document, or a part of it, changed to allow the deviations of the server."""
     if isinstance(document, list):
         return [with_deviations(part) for part in document]
     if not isinstance(document, dict):
@@ -61,7 +61,7 @@ def with_deviations(document: Any) -> Any:
 
 
 def register(url: str) -> str:
-    """The access token of a new account."""
+    """Register an account and return its access token."""
     body = {"username": "fuzz", "password": "x" * 12, "auth": {"type": "m.login.dummy"}}
     asked = urllib.request.Request(  # noqa: S310 - loopback
         f"{url}/_matrix/client/v3/register", json.dumps(body).encode()
@@ -71,13 +71,13 @@ def register(url: str) -> str:
 
 
 def fuzz(url: str, document: Path, examples: int, seconds: int) -> int:
-    """The exit code of schemathesis."""
+    """Run schemathesis and return its exit code."""
     command = [str(Path(sys.executable).parent / "schemathesis"), "run", str(document)]
     command += ["--url", url, "--header", f"Authorization: Bearer {register(url)}"]
     command += ["--checks", "not_a_server_error,response_schema_conformance"]
     command += ["--phases", "examples,coverage,fuzzing", "--max-examples", str(examples)]
     command += ["--seed", "1", "--warnings", "off", "--continue-on-failure"]
-    # The document's own example of a long poll waits for 35 seconds
+    # The document's example of a long poll waits for 35 seconds
     command += ["--request-timeout", "60", "--suppress-health-check", "all", "--no-color"]
     for operation in ENDS_THE_SESSION:
         command += ["--exclude-operation-id", operation]
@@ -85,7 +85,7 @@ def fuzz(url: str, document: Path, examples: int, seconds: int) -> int:
 
 
 def main() -> int:
-    """Exit code 1 when something was found."""
+    """Start a server and fuzz it; return 1 if a failure was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("document", type=Path)
     parser.add_argument("--examples", type=int, default=3)

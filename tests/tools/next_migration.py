@@ -1,6 +1,6 @@
-"""Write the next numbered migration from what changed in the models: `make migration m="why"`.
+"""Write the next numbered migration from changes of the models: `make migration m="why"`.
 
-With `--check`: exit 1 when models and migrations have parted.
+With `--check`: exit with 1 if models and migrations differ.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ BIN = Path(sys.executable).parent
 
 
 def alembic(url: str, *arguments: str) -> int:
-    """Run alembic on a scratch database; its exit code."""
+    """Run alembic on a temporary database; return its exit code."""
     command = [str(BIN / "alembic"), "-c", "alembic/alembic.ini", "-x", f"url={url}", *arguments]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
 def main(message: str) -> int:
-    """Upgrade a scratch database, compare it with the models, and write the difference."""
+    """Upgrade a temporary database, compare it with the models, and write the difference."""
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/scratch.db"
         number = f"{len(list((ROOT / 'alembic/versions').glob('0*.py'))) + 1:04d}"

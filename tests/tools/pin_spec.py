@@ -3,19 +3,18 @@
     python -m tests.tools.pin_spec FOLDER
 
 `anchors.txt` has one `document#anchor` a line, as code cites them; `endpoints.tsv` is copied. The
-folder has `prose/`, `rooms/` and `endpoints.tsv`; its README says how they came about.
+folder contains `prose/`, `rooms/` and `endpoints.tsv`.
 
-An anchor is made as the specification's website makes it:
+An anchor is derived as on the specification's website:
 
-- of a heading by its text: small letters, digits, `_` and `-`, with `-` for a space; the second
+- of a heading from its text: small letters, digits, `_` and `-`, with `-` for a space; the second
   heading of a page with the same text gets `-1`. `{id="…"}` after a heading names the anchor.
-- of an endpoint, `post_matrixclientv3login`: the method and the path, with no slashes and braces.
-- of an event type, `mroommember`: the type, with no dots. `m.room.message` with a msgtype has the
-  msgtype's also, `mtext`.
+- of an endpoint, `post_matrixclientv3login`: the method and the path, without slashes and braces.
+- of an event type, `mroommember`: the type, without dots. `m.room.message` with a msgtype also has
+  that of the msgtype, `mtext`.
 - of a named object in a schema, `definition-encryptedfile`.
 
-That these are the rules is proved by the links of the prose itself: those with no anchor to lead
-to are printed.
+Links in the prose to anchors that were not found are printed.
 """
 
 from __future__ import annotations
@@ -40,13 +39,13 @@ LINK = re.compile(r"\]\((?:https://spec\.matrix\.org/v[\d.]+/)?([\w/-]*?)/?#([\w
 
 
 def slug(text: str) -> str:
-    """The anchor of a heading."""
+    """Return the anchor of a heading."""
     plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", html.unescape(text))
     return re.sub(r"[^\w -]", "", plain.lower()).replace(" ", "-")
 
 
 def documents(folder: Path) -> Iterator[tuple[str, Path]]:
-    """(name as code cites it, file) of each page."""
+    """Yield (name as code cites it, file) of each page."""
     for page in sorted((folder / "prose").glob("*.md")):
         yield page.stem, page
     for page in sorted((folder / "rooms").glob("*.md")):
@@ -54,7 +53,7 @@ def documents(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def lines_of(page: Path) -> Iterator[str]:
-    """The lines of a page without its code blocks, its modules put in where it names them."""
+    """Yield the lines of a page without code blocks, with its modules inserted."""
     is_code = False
     for line in page.read_text(encoding="utf-8").splitlines():
         if FENCE.match(line):
@@ -68,7 +67,7 @@ def lines_of(page: Path) -> Iterator[str]:
 
 
 def anchors_of(page: Path) -> list[str]:
-    """The anchors of a page, in its order."""
+    """Return the anchors of a page, in their order."""
     found: dict[str, int] = {}
     for line in lines_of(page):
         for anchor in HTML_ANCHOR.findall(line):
@@ -98,7 +97,7 @@ def add_heading(found: dict[str, int], heading: str) -> None:
 
 
 def broken_links(folder: Path, pinned: set[str]) -> Iterator[str]:
-    """The links of the prose to anchors that are not pinned, `document → document#anchor`."""
+    """Yield links in the prose to anchors that are not pinned, `document → document#anchor`."""
     names = dict(documents(folder))
     for document, page in names.items():
         for line in lines_of(page):
@@ -109,7 +108,7 @@ def broken_links(folder: Path, pinned: set[str]) -> Iterator[str]:
 
 
 def main(folder: Path) -> int:
-    """Write the files; the exit code."""
+    """Write the files; return the exit code."""
     anchors = [
         f"{document}#{anchor}"
         for document, page in documents(folder)
@@ -119,7 +118,7 @@ def main(folder: Path) -> int:
     (PINNED / "anchors.txt").write_text("\n".join(anchors) + "\n", encoding="utf-8")
     shutil.copyfile(folder / "endpoints.tsv", PINNED / "endpoints.tsv")
     broken = sorted(set(broken_links(folder, set(anchors))))
-    print(f"{len(anchors)} anchors; {len(broken)} links of the prose lead to none of them")
+    print(f"{len(anchors)} anchors; {len(broken)} links lead to none of them")
     for link in broken:
         print(f"  {link}")
     return 0

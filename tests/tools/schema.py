@@ -1,6 +1,6 @@
-"""Write alembic/schema.sql, with which new databases begin: what all migrations together make.
+"""Write alembic/schema.sql, the schema after all migrations, from which new databases are created.
 
-With `--check`: exit 1 when it is not that.
+With `--check`: exit with 1 if the file is outdated.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _HEAD = """\
 _STATEMENTS = """\
 SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL
 AND name NOT GLOB 'search_index_*' AND name NOT GLOB 'sqlite_*' ORDER BY rowid"""
-"""FTS5 and SQLite make their own tables themselves."""
+"""FTS5 and SQLite create their internal tables themselves."""
 _TABLES = """\
 SELECT name FROM sqlite_schema WHERE type = 'table'
 AND name NOT GLOB 'search_index*' AND name NOT GLOB 'sqlite_*'"""
 
 
 def main(mode: str) -> int:
-    """Write the file or compare it; the exit code."""
+    """Write the file or compare it; return the exit code."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "new.db"
         if failed := alembic(f"sqlite:///{path}", "upgrade", "head"):
@@ -44,7 +44,7 @@ def main(mode: str) -> int:
 
 
 def script(path: Path) -> str:
-    """The statements that make such a database: its tables, indexes and first rows."""
+    """Return the statements that create such a database: tables, indexes and initial rows."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         made = [sql for (sql,) in connection.execute(_STATEMENTS)]
         for (table,) in connection.execute(_TABLES).fetchall():

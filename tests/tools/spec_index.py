@@ -1,9 +1,9 @@
 """The index from the specification to the code: `make spec`.
 
-Prints which view serves each operation of the Client-Server API and which have none yet, and every
-deviation (`# Deviates:`) and gap (`# Todo:`) that the code admits. Exits with 1 when a docstring or
-a comment cites an anchor that the pinned specification lacks, and when an operation has no view
-that is none of LATER.
+Prints the view that implements each operation of the Client-Server API, the operations without a
+view, and all deviations (`# Deviates:`) and gaps (`# Todo:`) marked in the code. Exits with 1 if a
+docstring or comment cites an anchor that the pinned specification lacks, or if an operation has no
+view and is not listed in LATER.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PINNED = ROOT / "tests/vectors/spec"
 API = "client-server"
 REFERENCE = re.compile(r"(?<![\w./#-])([a-z][\w./-]*)#([\w.-]*\w)")
 LATER = frozenset({"getAuthMetadata", "redirectToSSO", "redirectToIdP"})
-"""Single sign-on and the OAuth 2.0 API, which come with a later chapter."""
+"""Single sign-on and the OAuth 2.0 API, which are not supported yet."""
 MARK = re.compile(r"#\s*(Deviates|Todo):\s*(.+)")
 BEFORE_A_DOCSTRING = {
     *(tokenize.NEWLINE, tokenize.NL, tokenize.COMMENT),
@@ -68,7 +68,7 @@ class Operation:
 
 
 def prose(path: Path, root: Path = ROOT) -> Iterator[Line]:
-    """The docstrings and comments of a module, line by line."""
+    """Yield the docstrings and comments of a module, line by line."""
     before = tokenize.ENCODING
     readline = io.BytesIO(path.read_bytes()).readline
     for token in tokenize.tokenize(readline):
@@ -80,19 +80,19 @@ def prose(path: Path, root: Path = ROOT) -> Iterator[Line]:
 
 
 def all_prose(root: Path = ROOT) -> Iterator[Line]:
-    """The docstrings and comments of the server."""
+    """Yield the docstrings and comments of the server."""
     for path in sorted((root / "app").rglob("*.py")):
         yield from prose(path, root)
 
 
 @functools.cache
 def anchors() -> set[str]:
-    """All that code can cite: `document#anchor`."""
+    """Return all anchors that code can cite, as `document#anchor`."""
     return set((PINNED / "anchors.txt").read_text(encoding="utf-8").split())
 
 
 def wrong_references(lines: Iterable[Line], known: set[str]) -> Iterator[str]:
-    """A sentence for each citation that leads nowhere."""
+    """Yield a message for each citation of an anchor that doesn't exist."""
     documents = {anchor.split("#")[0] for anchor in known}
     for line in lines:
         found = REFERENCE.findall(line.text)
@@ -106,7 +106,7 @@ def wrong_references(lines: Iterable[Line], known: set[str]) -> Iterator[str]:
 
 
 def marks(lines: Iterable[Line]) -> Iterator[Line]:
-    """The comments that admit a deviation or a gap, each with the lines that it goes on in."""
+    """Yield the comments that mark a deviation or a gap, each with its continuation lines."""
     said: Line | None = None
     last = Line(Path(), 0, "")
     for line in lines:
@@ -127,7 +127,7 @@ def marks(lines: Iterable[Line]) -> Iterator[Line]:
 
 
 def operations() -> list[Operation]:
-    """The operations of the API, without their views; one that is published twice stands once."""
+    """Return the operations of the API, without their views; one published twice is listed once."""
     found: dict[tuple[str, str], Operation] = {}
     with (PINNED / "endpoints.tsv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
@@ -151,7 +151,7 @@ def rule_of(adapter: MapAdapter, operation: Operation) -> Rule | None:
 
 
 def with_views(app: Flask, wanted: Iterable[Operation]) -> Iterator[Operation]:
-    """The operations, with the views that serve them."""
+    """Yield the operations, with the views that implement them."""
     adapter = app.url_map.bind("localhost")
     for operation in wanted:
         rule = rule_of(adapter, operation)
@@ -159,14 +159,14 @@ def with_views(app: Flask, wanted: Iterable[Operation]) -> Iterator[Operation]:
 
 
 def view_of(app: Flask, endpoint: str) -> str:
-    """Where a view stands: `client_server/login.py:45 login`."""
+    """Return the location of a view, `client_server/login.py:45 login`."""
     code = inspect.unwrap(app.view_functions[endpoint]).__code__
     path = Path(code.co_filename).relative_to(ROOT)
     return f"{path}:{code.co_firstlineno} {code.co_name}"
 
 
 def is_named_otherwise(operation: Operation) -> bool:
-    """Whether a view's name is not the operationId in snake_case.
+    """Return whether a view's name differs from the operationId in snake_case.
 
     Where a word ends is a matter of taste: `get_account_3pids` is getAccount3PIDs, `sync_` is sync.
     """
@@ -183,13 +183,13 @@ def server() -> Application:
 
 
 def print_index(found: list[Operation], admitted: list[Line]) -> None:
-    """The index itself."""
+    """Print the index."""
     for operation in found:
         if operation.view:
-            note = "  (serves it under another name)" if is_named_otherwise(operation) else ""
+            note = "  (under another name)" if is_named_otherwise(operation) else ""
             print(f"{operation}\n        {operation.view}{note}")
     missing = [operation for operation in found if not operation.view]
-    print(f"\nNot yet, {len(missing)} of {len(found)} operations:")
+    print(f"\nNot supported yet, {len(missing)} of {len(found)} operations:")
     for operation in missing:
         print(f"  {operation}  ({operation.area})")
     print(f"\nDeviations and gaps, {len(admitted)}:")
@@ -198,7 +198,7 @@ def print_index(found: list[Operation], admitted: list[Line]) -> None:
 
 
 def main() -> int:
-    """Print the index; the exit code."""
+    """Print the index; return the exit code."""
     lines = list(all_prose())
     found = list(with_views(server(), operations()))
     print_index(found, list(marks(lines)))
@@ -207,7 +207,7 @@ def main() -> int:
     for sentence in wrong:
         print(f"  {sentence}")
     missing = [one for one in found if not one.view and one.names not in LATER]
-    print(f"\nOperations that have lost their view, {len(missing)}:")
+    print(f"\nOperations without a view, {len(missing)}:")
     for operation in missing:
         print(f"  {operation}")
     return 1 if wrong or missing else 0
