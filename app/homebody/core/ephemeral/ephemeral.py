@@ -1,10 +1,10 @@
-"""What is true for moments only, and kept in memory: who is typing, who is online.
+"""Ephemeral data, which is kept in memory: typing and presence.
 
-These changes have a counter of their own, the second part of a sync token. It starts at the time of
-the start in milliseconds, so that tokens from before a restart are older than anything after it.
+These changes have their own counter, the second part of a sync token. It starts at the time of the
+start in milliseconds, so that tokens from before a restart are older than any change after it.
 
-This is the data; `typing` and `presence` are the two modules that work on it, and they hold `lock`
-while they do. Who is woken is told by rooms: the people in them may see both.
+This module has the data; `typing` and `presence` work on it while they hold `lock`. Changes wake
+the members of rooms, who may see both.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from homebody.storage.database import Database, Wake
 
 @dataclass(slots=True)
 class TypingRoom:
-    """Who is typing in a room."""
+    """The users who are typing in a room."""
 
     position: int = 0
-    """Of the last change."""
+    """Position of the last change."""
     until_ms: dict[str, int] = field(default_factory=dict)
-    """When each of them will be taken to have stopped."""
-    looked_at_ms: int | None = None
-    """When a timer will look whether somebody has."""
+    """{user_id: when their typing times out}."""
+    timer_ms: int | None = None
+    """When a timer will check for timeouts."""
     changed_at: dict[str, int] = field(default_factory=dict)
-    """The position at which each of them last began or stopped."""
+    """{user_id: position at which they last began or stopped}."""
     device_ids: dict[str, str] = field(default_factory=dict)
-    """On which device each of them typed last."""
+    """{user_id: the device on which they typed last}."""
 
 
 @dataclass(slots=True)
 class PresentDevice:
-    """What a session says of its user."""
+    """The presence that a device has set for its user."""
 
     presence: str
     syncs: int = 0
-    """How many requests for news it has open."""
+    """Number of open /sync requests."""
     seen_ms: int = 0
-    """When it last had one, or spoke up."""
+    """When it last had an open request, or set its presence."""
 
 
 @dataclass(slots=True)
@@ -54,34 +54,34 @@ class UserPresence:
     """A user's presence."""
 
     position: int = 0
-    """Of the last change that others were told of."""
+    """Position of the last change that was sent to others."""
     presence: str = "offline"
-    """As others were told."""
+    """As last sent to others."""
     status_msg: str | None = None
     active_ms: int | None = None
-    """When the user last did something."""
+    """When the user was last active."""
     devices: dict[str, PresentDevice] = field(default_factory=dict)
-    looked_at_ms: set[int] = field(default_factory=set)
-    """When timers will look whether the user has become idle or gone."""
+    timers_ms: set[int] = field(default_factory=set)
+    """When timers will check whether the user has become idle or offline."""
 
 
 def _nothing() -> None:
-    """Where nothing is kept for the next start."""
+    """Save nothing: the default of Ephemeral.save."""
 
 
 class Ephemeral:
-    """The counter, and what changed when. Of all this only presence outlives a restart."""
+    """Typing and presence with their counter. Only presence is kept over a restart."""
 
     def __init__(self, db: Database, wake: Wake, now_ms: Clock = monotonic_ms) -> None:
         self.position = self._began = time.time_ns() // 1_000_000
         self.has_presence = db.server.config.presence
         self.timers = Timers(now_ms)
         self.lock = threading.RLock()
-        # Both with the last changed at the end, so that what is new is found without a search
+        # Both ordered by their last change, so that recent changes are found without a search
         self.typing: OrderedDict[str, TypingRoom] = OrderedDict()
         self.presences: OrderedDict[str, UserPresence] = OrderedDict()
         self.unsaved: set[str] = set()
-        """Users whose presence is not yet in the database as others were shown it."""
+        """Users whose presence was sent to others, but not saved yet."""
         self.save: Callable[[], None] = _nothing
         self.saved_after_ms = 0
         """Both set by shown_presence.py."""
@@ -91,27 +91,27 @@ class Ephemeral:
 
     @property
     def now_ms(self) -> int:
-        """The time of the clock that all in here is measured by; not the time of day."""
+        """The time of the monotonic clock that all times in here refer to, not the time of day."""
         return self.timers.now_ms()
 
     def next_position(self) -> int:
-        """The next number, for a change that /sync shows."""
+        """Return the next position, for a change that /sync returns."""
         self.position += 1
         return self.position
 
     def seen(self, since: int) -> int:
-        """Up to where the client of a token has seen, by the token's second part.
+        """Return the position that a token's second part stands for.
 
-        A number that was not given out yet is of an earlier run, when the clock was ahead of ours.
+        A number that was not assigned yet is from an earlier run, when the clock was ahead.
         """
         return since if since <= self.position else self._began
 
     def is_of_earlier_run(self, since: int) -> bool:
-        """Whether a token is from before the server's start, when this knew other things."""
+        """Return whether a token is from before the server's start."""
         return since != 0 and not self._began <= since <= self.position
 
     def note_unsaved(self, user_id: str) -> None:
-        """Have a user's presence written soon, together with that of others."""
+        """Schedule a user's presence to be saved soon, together with that of others."""
         self.unsaved.add(user_id)
         if not self._is_save_due and self.saved_after_ms:
             self._is_save_due = True
@@ -122,9 +122,9 @@ class Ephemeral:
         self.save()
 
     def wake_room(self, room_id: str, *, may_write: bool = True) -> None:
-        """Let the requests of the room's members look again, as somebody types or has stopped.
+        """Wake the requests of the room's members after a change of typing.
 
-        Application services hear of it by a write, and where none may be made, a little later.
+        Application services are notified by a write, and by a timer unless `may_write`.
         """
         with self._db.read() as tx:
             self._wake([state.joined_users(tx, room_id)])
@@ -138,9 +138,9 @@ class Ephemeral:
         transactions.note_typing(self._db, room_id, [*room.until_ms] if room else [])
 
     def wake_contacts(self, user_id: str, content: Json) -> None:
-        """Let the requests of the user, and of who shares a room with them, look again.
+        """Wake the requests of the user, and of users who share a room with them.
 
-        `content` is how the user is now, as m.presence tells it.
+        `content` is the content of m.presence.
         """
         with self._db.read() as tx:
             rooms: Iterable[str] = state.joined_rooms(tx, user_id)
@@ -148,6 +148,6 @@ class Ephemeral:
         transactions.note_presence(self._db, user_id, content)
 
     def close(self) -> None:
-        """Let no timer run any more, and write what is to outlive the process."""
+        """Stop the timers, and save presence for the next start."""
         self.timers.close()
         self.save()

@@ -1,9 +1,8 @@
-"""How long typing and presence last: no longer than the membership or the session behind them.
+"""The end of typing and presence when a user leaves a room or a device logs out.
 
-Both live in memory and would otherwise go on until their time is over. The database calls
-`departed` after the COMMIT of a leave, a kick, a ban or a logout, and before it wakes the waiting
-requests, so that those see the change. It is called where nothing may wait for another write: what
-application services hear of it is left to a timer.
+Otherwise they would last until they time out. The database calls `departed` after the COMMIT of a
+leave, a kick, a ban or a logout, and before it wakes waiting requests, so that those see the
+change. No write is possible there: a timer notifies application services.
 Spec: client-server-api#typing-notifications, client-server-api#presence
 """
 
@@ -19,7 +18,7 @@ from homebody.storage.database import Database, Wake
 
 
 def start(database: Database, wake: Wake) -> Ephemeral:
-    """Return what is kept in memory of typing and presence, for a server that starts."""
+    """Return the ephemeral data of a server that starts."""
     ephemeral = Ephemeral(database, wake)
     shown_presence.restore(database, ephemeral)
     shown_presence.keep(database, ephemeral)
@@ -28,11 +27,11 @@ def start(database: Database, wake: Wake) -> Ephemeral:
 
 
 def follow(database: Database, ephemeral: Ephemeral) -> None:
-    """Let typing and presence end with memberships and sessions from now on."""
+    """End typing and presence with memberships and sessions from now on."""
 
     def departed(user_id: str, room_id: str, device_ids: Collection[str]) -> None:
         if not user_id:
-            _look_for_departed(database, ephemeral)
+            _check_typing(database, ephemeral)
             return
         if room_id:
             typing.leave(ephemeral, room_id, user_id)
@@ -43,8 +42,8 @@ def follow(database: Database, ephemeral: Ephemeral) -> None:
     database.departed = departed
 
 
-def _look_for_departed(database: Database, ephemeral: Ephemeral) -> None:
-    """Let typing end of users whom the command line has removed from a room, or logged out."""
+def _check_typing(database: Database, ephemeral: Ephemeral) -> None:
+    """End the typing of users whom the command line has removed from a room, or logged out."""
     with database.read() as tx:
         gone = [
             (room_id, user_id)

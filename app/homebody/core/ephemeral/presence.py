@@ -1,15 +1,15 @@
-"""Who is online. Kept in memory (ephemeral.py), and for the next start in shown_presence.py.
+"""Presence, kept in memory (ephemeral.py) and saved for the next start (shown_presence.py).
 
-Each device says of its user `online` or `unavailable`, by /sync or by hand, and counts while it has
-a request for news open and for OFFLINE_AFTER_MS after. The user is online if one of the devices
-says so and the user did something within IDLE_AFTER_MS, else unavailable, without devices offline.
+Each device sets `online` or `unavailable` for its user, by /sync or explicitly, and counts while it
+has an open request and for OFFLINE_AFTER_MS after. The user is online if one of the devices is and
+the user was active within IDLE_AFTER_MS, else unavailable; without devices they are offline.
 
-Nothing of this is looked at in intervals: a change is worked out when a device says something, and
-by a timer at the next moment at which silence would change it. Thousands of parked requests need no
-timer at all, and a device that comes back for more news changes nothing, so nobody is woken.
-`currently_active` is true as long as a user is online: what ends both is the idle timeout.
+Nothing is polled: presence is computed when a device sets it, and by a timer when inactivity would
+next change it. Thousands of waiting requests need no timer at all, and a device that repeats its
+/sync changes nothing, so no request is woken. `currently_active` is true while a user is online, as
+the idle timeout ends both.
 
-Presence is shown to who shares a room with the user.
+Presence is sent to users who share a room with the user.
 Spec: client-server-api#presence
 """
 
@@ -25,24 +25,24 @@ from homebody.spec.events import Json
 from homebody.storage.database import Reader
 
 OFFLINE_AFTER_MS = 30_000
-"""After the last request of the last device."""
+"""Since the last request of the last device."""
 IDLE_AFTER_MS = 300_000
-"""After the user last did something."""
+"""Since the user was last active."""
 STATES = ("online", "unavailable", "offline")
 MAX_STATUS_LENGTH = 1000
 MAX_USERS = 20_000
-"""Of whom something is known, about 20 MB. Beyond it, who was offline for longest is forgotten."""
+"""In memory, about 20 MB. Beyond it, the user who was offline for longest is removed."""
 _BEFORE = "devices before the restart" * 10
-"""Stands for them until one of them comes back; too long to be the id of a device."""
+"""Stands for them until one of them returns; too long for a device id."""
 
 
 @contextmanager
 def syncing(
     ephemeral: Ephemeral, user_id: str, device_id: str, set_presence: str = "online"
 ) -> Iterator[None]:
-    """Count the device as present while the block runs, which answers its request for news.
+    """Count the device as present while the block runs, which answers its /sync.
 
-    With `set_presence` "offline" the request says nothing about its user.
+    With `set_presence` "offline" the request does not affect presence.
     """
     if set_presence == "offline" or not ephemeral.has_presence:
         yield
@@ -55,27 +55,27 @@ def syncing(
 
 
 def log_out(ephemeral: Ephemeral, user_id: str, device_ids: Collection[str]) -> None:
-    """Let sessions that have ended count no longer, a little later: called inside a COMMIT."""
+    """Remove devices that have logged out, by a timer, as this is called during a COMMIT."""
     if user_id in ephemeral.presences:
-        ephemeral.timers.call_at(ephemeral.now_ms, lambda: _drop(ephemeral, user_id, device_ids))
+        ephemeral.timers.call_at(ephemeral.now_ms, lambda: _log_out(ephemeral, user_id, device_ids))
 
 
-def _drop(ephemeral: Ephemeral, user_id: str, device_ids: Collection[str]) -> None:
+def _log_out(ephemeral: Ephemeral, user_id: str, device_ids: Collection[str]) -> None:
     with ephemeral.lock:
         entry = ephemeral.presences.get(user_id)
         if entry is None:
             return
         for device_id in device_ids:
             entry.devices.pop(device_id, None)
-        is_news = _settle(ephemeral, user_id, entry)
-    if is_news:
+        has_changed = _update(ephemeral, user_id, entry)
+    if has_changed:
         ephemeral.wake_contacts(user_id, _content(ephemeral, entry))
 
 
 def set_status(
     ephemeral: Ephemeral, user_id: str, device_id: str, presence: str, status_msg: str | None
 ) -> None:
-    """Let a device say how its user is, from now until it says otherwise.
+    """Set the presence and status message of a user on one device.
 
     Raises M_INVALID_PARAM for an unknown state and a status that is too long.
     """
@@ -91,15 +91,15 @@ def set_status(
         device.seen_ms = entry.active_ms = ephemeral.now_ms
         is_new_status = entry.status_msg != status_msg
         entry.status_msg = status_msg
-        is_news = _settle(ephemeral, user_id, entry, is_news=is_new_status)
-    if is_news:
+        has_changed = _update(ephemeral, user_id, entry, has_changed=is_new_status)
+    if has_changed:
         ephemeral.wake_contacts(user_id, _content(ephemeral, entry))
 
 
 def note_activity(ephemeral: Ephemeral, user_id: str, device_id: str) -> None:
-    """Note that a user has just done something; brings who was idle online again.
+    """Record that a user was active; a user who was idle becomes online.
 
-    Who is offline stays so: the user may have chosen that.
+    An offline user stays offline, as they may have chosen it.
     """
     if user_id not in ephemeral.presences:
         return
@@ -111,17 +111,17 @@ def note_activity(ephemeral: Ephemeral, user_id: str, device_id: str) -> None:
         device = entry.devices.get(device_id)
         if device is not None and device.presence == "unavailable":
             device.presence = "online"
-        is_news = _settle(ephemeral, user_id, entry)
-    if is_news:
+        has_changed = _update(ephemeral, user_id, entry)
+    if has_changed:
         ephemeral.wake_contacts(user_id, _content(ephemeral, entry))
 
 
 def restore(
     ephemeral: Ephemeral, user_id: str, presence: str, status_msg: str | None, ago_ms: int | None
 ) -> None:
-    """Take a user up again as others were shown them before a restart, for as long as usual.
+    """Restore the presence of a user after a restart, with the usual timeouts.
 
-    `ago_ms` is how long ago the user did something.
+    `ago_ms` is how long ago the user was active.
     """
     now_ms = ephemeral.now_ms
     with ephemeral.lock:
@@ -129,11 +129,11 @@ def restore(
         entry.active_ms = None if ago_ms is None else now_ms - ago_ms
         entry.devices[_BEFORE] = PresentDevice(presence, seen_ms=now_ms)
         ephemeral.presences[user_id] = entry
-        _look_later(ephemeral, user_id, entry)
+        _schedule(ephemeral, user_id, entry)
 
 
 def get(tx: Reader, ephemeral: Ephemeral, requester_id: str, user_id: str) -> Json:
-    """How a user is, as GET shows it. Raises M_FORBIDDEN unless the two share a room."""
+    """Return the presence of a user. Raises M_FORBIDDEN unless the two users share a room."""
     if user_id != requester_id and not _share_a_room(tx, requester_id, user_id):
         raise errors.forbidden("You share no room with this user")
     with ephemeral.lock:
@@ -147,10 +147,10 @@ def since(
     since: int,
     came: Set[str] = frozenset(),
 ) -> list[Json]:
-    """Return m.presence of the user and of everybody who shares a room with them, where it changed.
+    """Return changed m.presence events of the user and of users who share a room with them.
 
-    Also of `came`, with whom the user has only now come to share a room, unless they are offline:
-    their presence has not changed, but is new to this client. Since 0: of all who aren't offline.
+    Also of `came`, who share a room with the user only since then, unless they are offline: their
+    presence has not changed, but is new to this client. Since 0: of all who are not offline.
     """
     since = ephemeral.seen(since)
     with ephemeral.lock:
@@ -203,20 +203,20 @@ def _begin_sync(ephemeral: Ephemeral, user_id: str, device_id: str, presence: st
             entry.active_ms = ephemeral.now_ms  # "changing presence state to online"
         device.presence = presence
         device.syncs += 1
-        is_news = _settle(ephemeral, user_id, entry)
-    if is_news:
+        has_changed = _update(ephemeral, user_id, entry)
+    if has_changed:
         ephemeral.wake_contacts(user_id, _content(ephemeral, entry))
     return device
 
 
 def _end_sync(ephemeral: Ephemeral, user_id: str, device: PresentDevice) -> None:
-    """Takes the device itself: its session may have ended meanwhile, and the name be another's."""
+    """End a request of a device, whose id may belong to another session by now."""
     with ephemeral.lock:
         device.syncs -= 1
         device.seen_ms = ephemeral.now_ms
         entry = ephemeral.presences.get(user_id)
         if entry is not None:
-            _look_later(ephemeral, user_id, entry)
+            _schedule(ephemeral, user_id, entry)
 
 
 def _device(
@@ -232,7 +232,7 @@ def _device(
 
 
 def _make_room(ephemeral: Ephemeral) -> None:
-    """Guests come and go, and each would stay."""
+    """Remove the entry that is offline for longest, if there are too many, as of guests."""
     if len(ephemeral.presences) < MAX_USERS:
         return
     for user_id, entry in ephemeral.presences.items():
@@ -253,39 +253,39 @@ def _presence_now(ephemeral: Ephemeral, entry: UserPresence) -> str:
     return "unavailable" if "unavailable" in said else "offline"
 
 
-def _settle(
-    ephemeral: Ephemeral, user_id: str, entry: UserPresence, *, is_news: bool = False
+def _update(
+    ephemeral: Ephemeral, user_id: str, entry: UserPresence, *, has_changed: bool = False
 ) -> bool:
-    """Whether there is something to tell others, after what may have changed."""
+    """Recompute the presence, and return whether it changed for others."""
     presence = _presence_now(ephemeral, entry)
-    is_news = is_news or presence != entry.presence
-    if is_news:
+    has_changed = has_changed or presence != entry.presence
+    if has_changed:
         entry.presence = presence
         entry.position = ephemeral.next_position()
         ephemeral.note_unsaved(user_id)
         ephemeral.presences.move_to_end(user_id)
-    _look_later(ephemeral, user_id, entry)
-    return is_news
+    _schedule(ephemeral, user_id, entry)
+    return has_changed
 
 
-def _look_later(ephemeral: Ephemeral, user_id: str, entry: UserPresence) -> None:
-    """Have a timer look when silence would next change something."""
+def _schedule(ephemeral: Ephemeral, user_id: str, entry: UserPresence) -> None:
+    """Schedule a timer for the time when inactivity would next change the presence."""
     silent = [it for it in entry.devices.values() if not it.syncs and it.presence != "offline"]
     due = [it.seen_ms + OFFLINE_AFTER_MS for it in silent if _counts(ephemeral, it)]
     if entry.presence == "online":
         due.append((entry.active_ms or 0) + IDLE_AFTER_MS)
-    if not due or any(looked_at <= min(due) for looked_at in entry.looked_at_ms):
+    if not due or any(timer_ms <= min(due) for timer_ms in entry.timers_ms):
         return
     due_ms = min(due)
-    entry.looked_at_ms.add(due_ms)
-    ephemeral.timers.call_at(due_ms, lambda: _look(ephemeral, user_id, entry, due_ms))
+    entry.timers_ms.add(due_ms)
+    ephemeral.timers.call_at(due_ms, lambda: _check_due(ephemeral, user_id, entry, due_ms))
 
 
-def _look(ephemeral: Ephemeral, user_id: str, entry: UserPresence, due_ms: int) -> None:
+def _check_due(ephemeral: Ephemeral, user_id: str, entry: UserPresence, due_ms: int) -> None:
     with ephemeral.lock:
-        entry.looked_at_ms.discard(due_ms)
+        entry.timers_ms.discard(due_ms)
         devices = entry.devices
         entry.devices = {name: it for name, it in devices.items() if _counts(ephemeral, it)}
-        is_news = _settle(ephemeral, user_id, entry)
-    if is_news:
+        has_changed = _update(ephemeral, user_id, entry)
+    if has_changed:
         ephemeral.wake_contacts(user_id, _content(ephemeral, entry))

@@ -1,8 +1,8 @@
 """Receipts: how far users have read.
 
-A receipt stands for everything up to its event: in the whole room or, with a thread id, in one
-thread or the main timeline. For each user, kind and thread there is one, and it only moves forward.
-`m.fully_read` is no receipt but account data, which this module keeps for the read marker.
+A receipt covers everything up to its event: in the whole room or, with a thread id, in one thread
+or the main timeline. There is one for each user, type and thread, and it only moves forward.
+`m.fully_read` is not a receipt but account data, which this module writes for the read marker.
 
 This module alone writes the table receipts.
 Spec: client-server-api#receipts, client-server-api#read-and-unread-markers
@@ -34,7 +34,7 @@ READ: Final = "m.read"
 PRIVATE: Final = "m.read.private"
 TYPES: Final = (READ, PRIVATE, account_data.FULLY_READ)
 _MAX_DEPTH: Final = 10
-"""How far the chain of events is followed that relate to one another."""
+"""Relations that are followed from an event to the root of a thread."""
 
 _UPSERT = insert(Receipt)
 _UPSERT = _UPSERT.on_conflict_do_update(
@@ -80,17 +80,17 @@ def send(
     event_id: str,
     thread_id: str | None = None,
 ) -> None:
-    """Note that a user has read up to an event; nothing happens if they had read further.
+    """Record that a user has read up to an event, unless they had read further.
 
-    Raises M_FORBIDDEN for who is not in the room, M_NOT_FOUND for an event that is not there or
-    that the user may not see, M_INVALID_PARAM for a thread that it does not belong to.
+    Raises M_FORBIDDEN for users who are not in the room, M_NOT_FOUND for an event that does not
+    exist or that the user may not see, M_INVALID_PARAM for a thread that it does not belong to.
     """
     if receipt_type not in TYPES:
-        raise errors.invalid_param(f"The type of a receipt is one of {', '.join(TYPES)}")
+        raise errors.invalid_param(f"The type of a receipt must be one of {', '.join(TYPES)}")
     event = _event(tx, user_id, room_id, event_id)
     if receipt_type == account_data.FULLY_READ:
         if thread_id is not None:
-            raise errors.invalid_param(f"{receipt_type} has no threads")
+            raise errors.invalid_param(f"{receipt_type} does not support threads")
         _move_read_marker(tx, user_id, event)
         return
     _check_thread(tx, event, thread_id)
@@ -100,30 +100,30 @@ def send(
 def since(
     tx: Reader, user_id: str, room_ids: Collection[str], since: int, upto: int
 ) -> dict[str, Json]:
-    """{room_id: m.receipt} of those of these rooms where receipts were sent meanwhile."""
+    """Return {room_id: m.receipt} with the receipts sent in these rooms between two positions."""
     recent = tx.caches.recent
     if recent.knows(since, upto) and recent.receipts <= since:
         return {}
     asked = {"reader": user_id, "since": since, "upto": upto}
     found = tx.sql.execute(_SINCE, asked)
-    return _by_room(_heard(tx, user_id, [row for row in found if row.room_id in room_ids]))
+    return _by_room(_permitted(tx, user_id, [row for row in found if row.room_id in room_ids]))
 
 
 def in_rooms(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, Json]:
-    """{room_id: m.receipt} with all receipts of these rooms."""
+    """Return {room_id: m.receipt} with all receipts of these rooms."""
     asked = {"reader": user_id, "room_ids": room_ids}
-    return _by_room(_heard(tx, user_id, tx.sql.execute(_IN_ROOMS, asked).all()))
+    return _by_room(_permitted(tx, user_id, tx.sql.execute(_IN_ROOMS, asked).all()))
 
 
 def remove_room(tx: Tx, room_id: str) -> None:
-    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    """Delete all receipts of a room; called by rooms/purge.py alone."""
     tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
 
 
-def _heard(tx: Reader, user_id: str, found: Sequence[AnyRow]) -> list[AnyRow]:
+def _permitted(tx: Reader, user_id: str, found: Sequence[AnyRow]) -> list[AnyRow]:
     """Return the receipts without those of ignored users, and of events that the user can't see.
 
-    Such a receipt would tell a newcomer the event's id, and who was there when.
+    The latter would reveal the event's id, and which members were active when.
     """
     ignored = ignored_users.of(tx, user_id) if found else ()
     by_room: dict[str, list[AnyRow]] = {}
@@ -134,7 +134,7 @@ def _heard(tx: Reader, user_id: str, found: Sequence[AnyRow]) -> list[AnyRow]:
 
 
 def _of_visible(tx: Reader, user_id: str, of_room: list[AnyRow]) -> list[AnyRow]:
-    """Return those of a room's receipts whose events the user may see; their own they know."""
+    """Return those of a room's receipts whose events the user may see, and the user's own."""
     room_id = of_room[0].room_id
     first = min(row.event_position for row in of_room)
     if visibility.sees_all_since(tx, user_id, room_id, first):
@@ -156,9 +156,10 @@ def _event(tx: Reader, user_id: str, room_id: str, event_id: str) -> ClientEvent
 
 
 def _check_thread(tx: Reader, event: ClientEvent, thread_id: str | None) -> None:
-    """The root of a thread is in the main timeline; a receipt for it may name either."""
+    """Raise M_INVALID_PARAM unless a receipt of this thread may be sent for the event."""
+    # The root of a thread is in the main timeline; a receipt for it may name either.
     # Deviates: so may one for an event that leads to the root by other relations, as a reaction
-    # does. Clients show it in the thread, and Synapse takes it as read there.
+    # does. Clients show it in the thread, and Synapse counts it as read there.
     if thread_id is None:
         return
     if thread_id == "":
@@ -170,7 +171,7 @@ def _check_thread(tx: Reader, event: ClientEvent, thread_id: str | None) -> None
 
 
 def _top(tx: Reader, event: ClientEvent) -> ClientEvent:
-    """Return the event at the end of the chain of those to which this one relates."""
+    """Follow the relations of an event up to the last one."""
     for _ in range(_MAX_DEPTH):
         above = client_events.find(tx, event.relates_to) if event.relates_to else None
         if above is None or above.room_id != event.room_id:
@@ -204,9 +205,9 @@ def _move(
     )
     counts.mark_read(tx, user_id, event.room_id, thread_id, event.position)
     row = (event.room_id, user_id, receipt_type, thread_id or "", event.event_id, tx.now_ms, 0)
-    told = _by_room([row])[event.room_id]["content"]
+    content = _by_room([row])[event.room_id]["content"]
     is_private = receipt_type == PRIVATE
-    transactions.note_receipt(tx, event.room_id, user_id, told, is_private=is_private)
+    transactions.note_receipt(tx, event.room_id, user_id, content, is_private=is_private)
     if is_private:
         tx.wake(user_id)
     else:
@@ -222,10 +223,10 @@ def _move_read_marker(tx: Tx, user_id: str, event: ClientEvent) -> None:
 
 
 def _by_room(receipts: Iterable[Sequence[Any]]) -> dict[str, Json]:
-    """One m.receipt for each room.
+    """Return {room_id: m.receipt}.
 
-    It has one place for a user's receipts of one event. Where there are two, the one without a
-    thread goes in: it covers more than the other.
+    The event has one place for a user's receipts of one event. Where there are two, the one without
+    a thread is used, as it covers more than the other.
     """
     contents: dict[str, Json] = {}
     for room_id, user_id, receipt_type, thread_id, event_id, ts, _ in receipts:

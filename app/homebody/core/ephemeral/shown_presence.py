@@ -1,9 +1,9 @@
-"""The presence that others were shown, kept for the next start of the server.
+"""The presence that was sent to others, saved for the next start of the server.
 
-Clients go on from their tokens after a restart, and still show everybody as they were. So whoever
-was not offline is taken up again as they were, and goes offline by the same timer as anybody whose
-client does not come back. Changes are written together a moment later, as nobody's request shall
-wait for the disk because of them; a crash loses that moment.
+After a restart clients continue from their tokens, and still show the last presence of each user.
+So users who were not offline are restored, and go offline by the usual timer unless their client
+returns. Changes are written together SAVED_AFTER_MS later, as no request should wait for the disk
+because of them; a crash loses those of that time.
 
 This module alone writes the table shown_presence.
 Spec: client-server-api#presence
@@ -43,7 +43,7 @@ _DROP = delete(ShownPresence).where(ShownPresence.user_id == bindparam("of_user"
 
 
 def restore(database: Database, ephemeral: Ephemeral) -> None:
-    """Take up again whoever was shown as online or unavailable when the server stopped."""
+    """Restore users who were online or unavailable when the server stopped."""
     if not ephemeral.has_presence:
         return
     with database.read() as tx:
@@ -54,7 +54,7 @@ def restore(database: Database, ephemeral: Ephemeral) -> None:
 
 
 def keep(database: Database, ephemeral: Ephemeral) -> None:
-    """Write changes of presence from now on, and what is left of them when the server stops."""
+    """Save changes of presence from now on, and pending ones when the server stops."""
 
     def save() -> None:
         _save(database, ephemeral)
@@ -80,8 +80,8 @@ def _save(database: Database, ephemeral: Ephemeral) -> None:
                 tx.sql.execute(_SET, shown)
             if gone:
                 tx.sql.execute(_DROP, [{"of_user": user_id} for user_id in gone])
-    except MatrixError as error:  # a full disk: it is written with the next change
-        LOG.warning("who is online could not be written: %s", error)
+    except MatrixError as error:  # a full disk: saved with the next change
+        LOG.warning("could not save presence: %s", error)
         with ephemeral.lock:
             ephemeral.unsaved |= user_ids
 

@@ -1,7 +1,7 @@
-"""Calls that are made later: typing that times out, people who go offline.
+"""Timers: calls that are made later, for timeouts of typing and presence.
 
-One thread for all of them (under gevent a greenlet) sleeps until the next is due; it is started
-with the first. So a timer costs an entry in a heap, and nobody looks at what isn't due.
+One thread for all of them (under gevent a greenlet) sleeps until the next call is due; the first
+call starts it. So a timer costs an entry in a heap, and nothing is polled.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ Clock = Callable[[], int]
 
 
 def monotonic_ms() -> int:
-    """Milliseconds that never go back, whatever happens to the time of day."""
+    """Return the time of the monotonic clock in milliseconds."""
     return time.monotonic_ns() // 1_000_000
 
 
 class Timers:
-    """The calls that are to be made, by the time of a clock in ms."""
+    """Scheduled calls, by the time of a clock in ms."""
 
     def __init__(self, now_ms: Clock = monotonic_ms) -> None:
         self.now_ms = now_ms
         self._calls: list[tuple[int, int, Callable[[], None]]] = []
-        self._numbers = itertools.count()  # calls due at once are made in their order
+        self._numbers = itertools.count()  # keeps the order of calls with the same time
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._is_closed = False
@@ -38,7 +38,7 @@ class Timers:
         return len(self._calls)
 
     def call_at(self, due_ms: int, call: Callable[[], None]) -> None:
-        """Make this call when the clock says `due_ms`, or as soon as possible after."""
+        """Schedule a call for `due_ms`, or as soon as possible after."""
         with self._changed:
             entry = (due_ms, next(self._numbers), call)
             heapq.heappush(self._calls, entry)
@@ -54,9 +54,9 @@ class Timers:
             call()
 
     def close(self) -> None:
-        """Make no more calls, even of those that are due; the one under way is waited for.
+        """Cancel all calls, and wait for one that is running.
 
-        What calls use (the database) may be closed afterwards.
+        Afterwards the database, which calls use, may be closed.
         """
         with self._changed:
             self._is_closed = True
@@ -81,7 +81,7 @@ class Timers:
             try:
                 self.run_due()
             except Exception:
-                LOG.exception("a timer's call failed")  # the others are still to be made
+                LOG.exception("a timer failed")  # the other timers must still run
 
     def _seconds_until_next(self) -> float | None:
         return (self._calls[0][0] - self.now_ms()) / 1000 if self._calls else None

@@ -1,7 +1,6 @@
-"""Who is typing where. Kept in memory; see ephemeral.py.
+"""Typing notifications, kept in memory; see ephemeral.py.
 
-Who says that they are typing, and then nothing more, is taken to have stopped after the time they
-named: one timer for each room where somebody types.
+Typing times out after the time that the client gives, by one timer for each room.
 Spec: client-server-api#typing-notifications
 """
 
@@ -18,14 +17,14 @@ from homebody.storage.database import Reader
 
 DEFAULT_MS = 30_000
 MAX_MS = 120_000
-"""Longer than any client says: who vanishes shall not type for hours."""
+"""More than any client uses: a client that disappears must not type for hours."""
 MAX_ROOMS = 10_000
-"""In which somebody typed lately."""
+"""Kept in memory, those where somebody typed last."""
 _NOBODY = TypingRoom()
 
 
 def may_type(tx: Reader, room_id: str, user_id: str) -> None:
-    """Raises M_FORBIDDEN unless the user is in the room."""
+    """Raise M_FORBIDDEN unless the user is in the room."""
     if not state.is_joined(tx, room_id, user_id):
         raise errors.forbidden("You are not in this room")
 
@@ -37,33 +36,33 @@ def start(
     timeout_ms: int = DEFAULT_MS,
     device_id: str = "",
 ) -> None:
-    """Let the user type for so long from now on; other members hear of it unless they know."""
+    """Set the user as typing for this time, and notify other members if that is new."""
     with ephemeral.lock:
         room = ephemeral.typing.setdefault(room_id, TypingRoom())
-        is_news = user_id not in room.until_ms
+        has_changed = user_id not in room.until_ms
         room.until_ms[user_id] = ephemeral.now_ms + max(0, min(timeout_ms, MAX_MS))
         room.device_ids[user_id] = device_id
-        _look_later(ephemeral, room_id, room)
-        if is_news:
+        _schedule(ephemeral, room_id, room)
+        if has_changed:
             _note_change(ephemeral, room_id, room, [user_id])
-    if is_news:
+    if has_changed:
         ephemeral.wake_room(room_id)
 
 
 def stop(ephemeral: Ephemeral, room_id: str, user_id: str) -> None:
-    """End the user's typing, if they were."""
+    """Set the user as no longer typing."""
     if _end(ephemeral, room_id, user_id):
         ephemeral.wake_room(room_id)
 
 
 def leave(ephemeral: Ephemeral, room_id: str, user_id: str) -> None:
-    """End the typing of a user who is no longer in the room; called inside a COMMIT's follow-up."""
+    """End the typing of a user who has left the room; called during a COMMIT."""
     if _end(ephemeral, room_id, user_id):
         ephemeral.wake_room(room_id, may_write=False)
 
 
 def log_out(ephemeral: Ephemeral, user_id: str, device_ids: Collection[str]) -> None:
-    """End in all rooms what the user types on these devices; called likewise."""
+    """End typing on devices that have logged out, in all rooms; called during a COMMIT."""
     with ephemeral.lock:
         room_ids = [
             room_id
@@ -75,7 +74,7 @@ def log_out(ephemeral: Ephemeral, user_id: str, device_ids: Collection[str]) -> 
 
 
 def all_typing(ephemeral: Ephemeral) -> list[tuple[str, str, str]]:
-    """Return (room_id, user_id, device_id) of everybody who is typing now."""
+    """Return (room_id, user_id, device_id) of all users who are typing."""
     with ephemeral.lock:
         return [
             (room_id, user_id, room.device_ids.get(user_id, ""))
@@ -87,10 +86,10 @@ def all_typing(ephemeral: Ephemeral) -> list[tuple[str, str, str]]:
 def since(
     tx: Reader, ephemeral: Ephemeral, user_id: str, room_ids: Set[str], since: int
 ) -> dict[str, Json]:
-    """Return {room_id: m.typing} of those rooms in which that changed; since 0: of busy ones.
+    """Return {room_id: m.typing} of rooms where typing changed; since 0: where somebody types.
 
-    For a client that was there before a restart: of all rooms, as it may still show users of whom
-    nothing is known any more. Users whom the user ignores type for others only.
+    With a token from before a restart: of all rooms, as the client may still show users whose
+    typing is lost. Ignored users are omitted.
     """
     if ephemeral.is_of_earlier_run(since):
         return in_rooms(tx, ephemeral, user_id, room_ids)
@@ -103,7 +102,7 @@ def since(
         for room_id, room in reversed(ephemeral.typing.items()):
             if room.position <= since:
                 break
-            if room_id in room_ids and _is_news(room, since, ignored):
+            if room_id in room_ids and _has_changed(room, since, ignored):
                 found[room_id] = _event(room, ignored)
     return found
 
@@ -111,7 +110,7 @@ def since(
 def in_rooms(
     tx: Reader, ephemeral: Ephemeral, user_id: str, room_ids: Iterable[str]
 ) -> dict[str, Json]:
-    """Return {room_id: m.typing} of all these rooms, also where nobody types."""
+    """Return {room_id: m.typing} of all these rooms, even where nobody types."""
     ignored = ignored_users.of(tx, user_id)
     with ephemeral.lock:
         return {
@@ -125,7 +124,7 @@ def _event(room: TypingRoom, ignored: Set[str]) -> Json:
 
 
 def _end(ephemeral: Ephemeral, room_id: str, user_id: str) -> bool:
-    """Whether the user was typing there, and now is not."""
+    """End the user's typing, and return whether they were typing."""
     with ephemeral.lock:
         room = ephemeral.typing.get(room_id)
         if room is None or user_id not in room.until_ms:
@@ -141,41 +140,43 @@ def _drop(room: TypingRoom, user_ids: Iterable[str]) -> None:
         room.device_ids.pop(user_id, None)
 
 
-def _is_news(room: TypingRoom, since: int, ignored: Set[str]) -> bool:
+def _has_changed(room: TypingRoom, since: int, ignored: Set[str]) -> bool:
     if since == 0:
         return bool(room.until_ms.keys() - ignored)
     return not ignored or any(
-        at > since and who not in ignored for who, at in room.changed_at.items()
+        at > since and user_id not in ignored for user_id, at in room.changed_at.items()
     )
 
 
-def _note_change(ephemeral: Ephemeral, room_id: str, room: TypingRoom, who: Iterable[str]) -> None:
+def _note_change(
+    ephemeral: Ephemeral, room_id: str, room: TypingRoom, user_ids: Iterable[str]
+) -> None:
     room.position = ephemeral.next_position()
-    room.changed_at.update(dict.fromkeys(who, room.position))
+    room.changed_at.update(dict.fromkeys(user_ids, room.position))
     ephemeral.typing.move_to_end(room_id)
     if len(ephemeral.typing) > MAX_ROOMS:
         ephemeral.typing.popitem(last=False)
 
 
-def _look_later(ephemeral: Ephemeral, room_id: str, room: TypingRoom) -> None:
-    """Have a timer look when the first of the room will have stopped."""
+def _schedule(ephemeral: Ephemeral, room_id: str, room: TypingRoom) -> None:
+    """Schedule a timer for the first timeout in the room."""
     due_ms = min(room.until_ms.values())
-    if room.looked_at_ms is None or due_ms < room.looked_at_ms:
-        room.looked_at_ms = due_ms
-        ephemeral.timers.call_at(due_ms, lambda: _look(ephemeral, room_id, room))
+    if room.timer_ms is None or due_ms < room.timer_ms:
+        room.timer_ms = due_ms
+        ephemeral.timers.call_at(due_ms, lambda: _check_timeouts(ephemeral, room_id, room))
 
 
-def _look(ephemeral: Ephemeral, room_id: str, room: TypingRoom) -> None:
-    """Take out who has not typed for long."""
+def _check_timeouts(ephemeral: Ephemeral, room_id: str, room: TypingRoom) -> None:
+    """Remove users whose typing has timed out."""
     with ephemeral.lock:
         now_ms = ephemeral.now_ms
-        room.looked_at_ms = None
+        room.timer_ms = None
         over = [user_id for user_id, until_ms in room.until_ms.items() if until_ms <= now_ms]
         _drop(room, over)
         if room.until_ms:
-            _look_later(ephemeral, room_id, room)
-        is_news = bool(over) and ephemeral.typing.get(room_id) is room
-        if is_news:
+            _schedule(ephemeral, room_id, room)
+        has_changed = bool(over) and ephemeral.typing.get(room_id) is room
+        if has_changed:
             _note_change(ephemeral, room_id, room, over)
-    if is_news:
+    if has_changed:
         ephemeral.wake_room(room_id)

@@ -1,1 +1,1 @@
-"""What belongs to one user alone: account data, tags, push rules, filters."""
+"""Data that belongs to one user: account data, tags, push rules, ignored users, filters."""

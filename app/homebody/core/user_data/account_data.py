@@ -1,7 +1,7 @@
-"""What clients keep on the server for their user: settings, tags of rooms, who is ignored.
+"""Account data, which clients keep on the server for their user, and the tags of rooms in it.
 
-This module alone writes the table account_data. `put` is for what clients may set; the parts of the
-server that keep something of their own here (the read marker, push rules) call `store`.
+This module alone writes the table account_data. `put` is for types that clients may set; the
+modules of server-managed types (the read marker, push rules) call `store`.
 Spec: client-server-api#client-config, client-server-api#room-tagging
 """
 
@@ -29,10 +29,10 @@ IGNORED_USERS: Final = "m.ignored_user_list"
 TAGS: Final = "m.tag"
 SERVER_MANAGED: Final = frozenset({PUSH_RULES, FULLY_READ})
 PUSH_SETTINGS: Final = (PUSH_RULES, IGNORED_USERS)
-"""What user_data/push_rules.py keeps compiled."""
+"""The types that user_data/push_rules.py compiles."""
 
 MAX_BYTES: Final = 2**20
-"""Of one object in JSON: m.direct of a bridge's user is long."""
+"""Per object, as JSON: m.direct of a bridge's user is long."""
 
 _UPSERT = insert(AccountData)
 _UPSERT = _UPSERT.on_conflict_do_update(
@@ -73,7 +73,7 @@ _OF_USERS = select(AccountData.user_id, AccountData.type, AccountData.content).w
 
 
 class PushSettings:
-    """What of a user's account data decides whom an event notifies."""
+    """The part of a user's account data that decides which events notify them."""
 
     __slots__ = ("has_name_rule", "ignored", "ruleset", "size_bytes")
 
@@ -84,7 +84,7 @@ class PushSettings:
         self.ignored = ignored
         """The users whose events never notify."""
         self.has_name_rule = has_name_rule
-        """A rule looks for the user's display name, which is therefore wanted."""
+        """Whether a rule needs the user's display name."""
         self.size_bytes = size_bytes
 
 
@@ -95,7 +95,7 @@ COMPILED: CacheKind[str, PushSettings] = declare(
 
 
 def get(tx: Reader, user_id: str, event_type: str, room_id: str = "") -> Json:
-    """The object of this type. Raises M_NOT_FOUND when there is none."""
+    """Return the object of this type. Raises M_NOT_FOUND when there is none."""
     content = find(tx, user_id, event_type, room_id)
     if (event_type, room_id) == (PUSH_RULES, ""):
         return push_rulesets.full(user_id, content or {})
@@ -105,7 +105,7 @@ def get(tx: Reader, user_id: str, event_type: str, room_id: str = "") -> Json:
 
 
 def find(tx: Reader, user_id: str, event_type: str, room_id: str = "") -> Json | None:
-    """What is stored under this type, or None; of m.push_rules that is the user's changes."""
+    """Return the stored object or None; of m.push_rules these are the user's changes."""
     key = {"user_id": user_id, "room_id": room_id, "type": event_type}
     text = tx.sql.execute(_CONTENT, key).scalar()
     if text is None:
@@ -118,10 +118,10 @@ def put(tx: Tx, user_id: str, event_type: str, content: Json, room_id: str = "")
     """Replace the object of this type, and wake the user's other devices.
 
     Raises M_BAD_JSON (405) for a type that the server manages, M_TOO_LARGE, M_INVALID_PARAM, and
-    M_USER_LIMIT_EXCEEDED for what goes beyond the user's quota.
+    M_USER_LIMIT_EXCEEDED above the user's quota.
     """
     if event_type in SERVER_MANAGED:
-        raise errors.bad_json(f"{event_type} is set by an endpoint of its own", status=405)
+        raise errors.bad_json(f"{event_type} has its own endpoint", status=405)
     if not identifiers.has_at_most_255_bytes(event_type):
         raise errors.invalid_param("The type is longer than 255 bytes")
     if len(orjson.dumps(content)) > MAX_BYTES:
@@ -138,10 +138,10 @@ def store(
     *,
     has_quota: bool = False,
 ) -> None:
-    """Replace the object of a type, also one of the server's own.
+    """Replace the object of a type, including server-managed ones.
 
-    What is as it was before wakes nobody. With `has_quota` it raises M_USER_LIMIT_EXCEEDED; a read
-    marker, and what the server copies into an upgraded room, must not fail for that.
+    An unchanged object wakes no device. Raises M_USER_LIMIT_EXCEEDED with `has_quota`; a read
+    marker, and data that the server copies to an upgraded room, must not fail because of a quota.
     """
     key = {"user_id": user_id, "room_id": room_id, "type": event_type}
     text = orjson.dumps(content).decode()
@@ -184,20 +184,20 @@ def remove_tag(tx: Tx, user_id: str, room_id: str, tag: str) -> None:
 
 
 def erase(tx: Tx, user_id: str) -> None:
-    """Take everything away, for an account that closes."""
+    """Delete all account data of a user who is deactivated."""
     tx.sql.execute(delete(AccountData).where(AccountData.user_id == user_id))
     tx.forget(COMPILED, user_id)
 
 
 def remove_room(tx: Tx, room_id: str) -> None:
-    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    """Delete all account data of a room; called by rooms/purge.py alone."""
     tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
 
 
 def since(tx: Reader, user_id: str, since: int, upto: int) -> dict[str, list[Json]]:
-    """{room_id: its events {type, content}} that changed; "" is global, since 0 gives all.
+    """Return {room_id: events {type, content}} that changed; "" is global, since 0 gives all.
 
-    Push rules are shown in full, and from the start even where the user has changed none.
+    Push rules are complete, and included in the first sync even where the user has changed none.
     """
     found: dict[str, list[Json]] = {}
     recent = tx.caches.recent
@@ -219,7 +219,7 @@ def since(tx: Reader, user_id: str, since: int, upto: int) -> dict[str, list[Jso
 
 
 def of_rooms(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, list[Json]]:
-    """{room_id: its events {type, content}}, all that there are."""
+    """Return {room_id: events {type, content}} with all account data of these rooms."""
     found: dict[str, list[Json]] = {}
     asked = {"user_id": user_id, "room_ids": sorted(room_ids)}
     for room_id, event_type, content in tx.sql.execute(_OF_ROOMS, asked):
@@ -229,7 +229,7 @@ def of_rooms(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, l
 
 
 def push_settings(tx: Reader, user_ids: list[str]) -> dict[str, dict[str, str]]:
-    """{user_id: {type: JSON}} of the types PUSH_SETTINGS; users without any aren't in it."""
+    """Return {user_id: {type: JSON}} of the types PUSH_SETTINGS, for users who have any."""
     found: dict[str, dict[str, str]] = {}
     for user_id, event_type, content in tx.sql.execute(_OF_USERS, {"user_ids": user_ids}):
         found.setdefault(user_id, {})[event_type] = content
@@ -237,7 +237,7 @@ def push_settings(tx: Reader, user_ids: list[str]) -> dict[str, dict[str, str]]:
 
 
 def _check_quota(tx: Tx, user_id: str, before: str | None, size: int) -> None:
-    """Raise M_USER_LIMIT_EXCEEDED where this object is one too many, or too large beside others."""
+    """Raise M_USER_LIMIT_EXCEEDED when this object exceeds the user's number or size limit."""
     size_before = 0 if before is None else len(before.encode())
     if before is not None and size <= size_before:
         return

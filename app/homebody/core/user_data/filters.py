@@ -1,6 +1,6 @@
-"""Filters as clients give them: stored under an id, or written into the query of a request.
+"""Filters that clients store under an id, or send in the query of a request.
 
-What a filter means is in spec/filters.py. This module alone writes the table filters.
+Their semantics are in spec/filters.py. This module alone writes the table filters.
 Spec: client-server-api#filtering
 """
 
@@ -20,11 +20,11 @@ from homebody.spec.filters import Filter, RoomEventFilter
 from homebody.storage.database import Reader, Tx
 
 MAX_BYTES = 65536
-"""Of one definition in JSON."""
+"""Per definition, as JSON."""
 MAX_STORED = 200
-"""For one user. Clients that make up a new filter at each start would fill the disk."""
-_REMEMBERED_BYTES = 8192
-"""Of a definition that is kept compiled."""
+"""Per user. Clients that create a new filter at each start would fill the disk."""
+_CACHED_BYTES = 8192
+"""Largest definition that is cached."""
 
 _IDS = select(StoredFilter.filter_id).where(StoredFilter.user_id == bindparam("user_id"))
 _SAME = _IDS.where(StoredFilter.definition == bindparam("definition"))
@@ -37,10 +37,10 @@ _DROP = delete(StoredFilter).where(
 
 
 def define(tx: Tx, user_id: str, definition: Json) -> str:
-    """The id of a filter, now stored; the same definition gets the same id again.
+    """Store a filter and return its id; the same definition gets the same id.
 
-    The user's oldest one goes when there are too many.
-    Raises M_BAD_JSON for what is no filter, M_TOO_LARGE.
+    The user's oldest filter is deleted when there are too many.
+    Raises M_BAD_JSON for an invalid filter, M_TOO_LARGE.
     """
     text = orjson.dumps(definition, option=orjson.OPT_SORT_KEYS).decode()
     if len(text) > MAX_BYTES:
@@ -48,13 +48,13 @@ def define(tx: Tx, user_id: str, definition: Json) -> str:
     try:
         filters.parse(definition)
     except ValueError as problem:
-        raise errors.bad_json(f"This is no filter: {problem}") from None
+        raise errors.bad_json(f"This is not a valid filter: {problem}") from None
     same: str | None = tx.sql.execute(_SAME, {"user_id": user_id, "definition": text}).scalar()
     return same or _store(tx, user_id, text)
 
 
 def definition(tx: Reader, user_id: str, filter_id: str) -> Json:
-    """What the user has stored under an id. Raises M_NOT_FOUND."""
+    """Return the filter that the user has stored under an id. Raises M_NOT_FOUND."""
     text = _stored(tx, user_id, filter_id)
     if text is None:
         raise errors.not_found("There is no such filter")
@@ -63,37 +63,34 @@ def definition(tx: Reader, user_id: str, filter_id: str) -> Json:
 
 
 def resolve(tx: Reader, user_id: str, text: str | None) -> Filter:
-    """The filter that the parameter `filter` of a request names: by its id, or written out.
+    """Return the filter in the query parameter `filter`: an id or a definition.
 
-    None or nothing: everything. Raises M_INVALID_PARAM for what is no filter and for unknown ids.
+    None or "": everything. Raises M_INVALID_PARAM for invalid filters and unknown ids.
     """
     if not text:
         return filters.EVERYTHING
     if not text.startswith("{"):
         stored = _stored(tx, user_id, text)
         if stored is None:
-            raise errors.invalid_param("There is no filter of this id")
+            raise errors.invalid_param("There is no filter with this id")
         text = stored
-    return _remembered(text) if len(text) <= _REMEMBERED_BYTES else _parse(text)
+    return _cached(text) if len(text) <= _CACHED_BYTES else _parse(text)
 
 
 def resolve_room_event_filter(text: str | None) -> RoomEventFilter:
-    """The bare filter for events that /messages and its like take, always written out.
+    """Return the RoomEventFilter in the query parameter `filter` of /messages and /context.
 
-    Raises M_INVALID_PARAM for what is no such filter.
+    Raises M_INVALID_PARAM for an invalid one.
     """
     if not text:
         return filters.EVERY_ROOM_EVENT
-    if len(text) <= _REMEMBERED_BYTES:
-        return _remembered_room_event_filter(text)
+    if len(text) <= _CACHED_BYTES:
+        return _cached_room_event_filter(text)
     return _parse_room_event_filter(text)
 
 
 def parse_room_event_filter(json: object) -> RoomEventFilter:
-    """Return a filter for events that stands in the body of a request.
-
-    Raises ValueError for what is not such a filter.
-    """
+    """Return the RoomEventFilter in the body of a request. Raises ValueError for an invalid one."""
     return filters.parse_room_event_filter(json, event_loop.breathe)
 
 
@@ -101,7 +98,7 @@ def _store(tx: Tx, user_id: str, text: str) -> str:
     ids = [int(it) for it in tx.sql.execute(_IDS, {"user_id": user_id}).scalars()]
     if len(ids) >= MAX_STORED:
         tx.sql.execute(_DROP, {"of_user": user_id, "with_id": str(min(ids))})
-    # Not below the clock: a server that was restored leaves out what the lost one gave out
+    # Not below the clock, so that a restored server does not reuse ids of the lost one
     filter_id = str(max([*(it + 1 for it in ids), tx.position]))
     stored = {"user_id": user_id, "filter_id": filter_id, "definition": text}
     tx.sql.execute(insert(StoredFilter), stored)
@@ -118,18 +115,18 @@ def _parse(text: str) -> Filter:
     try:
         return filters.parse(_json(text), event_loop.breathe)
     except ValueError as problem:
-        raise errors.invalid_param(f"This is no filter: {problem}") from None
+        raise errors.invalid_param(f"This is not a valid filter: {problem}") from None
 
 
 def _parse_room_event_filter(text: str) -> RoomEventFilter:
     try:
         return parse_room_event_filter(_json(text))
     except ValueError as problem:
-        raise errors.invalid_param(f"This is no filter: {problem}") from None
+        raise errors.invalid_param(f"This is not a valid filter: {problem}") from None
 
 
-_remembered = lru_cache(maxsize=128)(_parse)
-_remembered_room_event_filter = lru_cache(maxsize=128)(_parse_room_event_filter)
+_cached = lru_cache(maxsize=128)(_parse)
+_cached_room_event_filter = lru_cache(maxsize=128)(_parse_room_event_filter)
 
 
 def _json(text: str) -> object:

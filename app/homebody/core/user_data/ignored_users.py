@@ -1,6 +1,6 @@
-"""Whom a user wants to hear nothing of: what these say is left out, the state of rooms is not.
+"""Ignored users: their messages are omitted, the state events that they send are not.
 
-The list is account data of the client's; it is cached, compiled together with the push rules.
+The list is account data, which is compiled and cached together with the push rules.
 Spec: client-server-api#ignoring-users
 """
 
@@ -14,22 +14,22 @@ from homebody.storage.database import Reader
 
 
 class SentEvent(Protocol):
-    """What has to be known of an event: a ClientEvent, or a row with these columns."""
+    """An event whose sender may be ignored: a ClientEvent, or a row with these columns."""
 
     @property
     def state_key(self) -> str | None:
-        """Its state key, None: it is no state event."""
+        """Its state key, or None for a message event."""
 
     @property
     def sender(self) -> str:
-        """Who said it."""
+        """The user who sent it."""
 
 
 E = TypeVar("E", bound=SentEvent)
 
 
 def of(tx: Reader, user_id: str) -> frozenset[str]:
-    """The users whom this one ignores; who names themselves is heard all the same."""
+    """Return the users whom this user ignores; users can't ignore themselves."""
     settings = tx.cached(account_data.COMPILED, user_id)
     if settings is None:
         settings = push_rules.settings_of(tx, [user_id])[user_id]
@@ -38,7 +38,7 @@ def of(tx: Reader, user_id: str) -> frozenset[str]:
 
 
 def without(tx: Reader, user_id: str, events: Sequence[E]) -> list[E]:
-    """The events without what ignored users have said, in their order.
+    """Return the events without messages of ignored users, in the same order.
 
     "State events will still be sent to the client, even if the user is ignored."
     """

@@ -1,7 +1,7 @@
-"""Users' push rules: what they changed, and the compiled form that `counts` asks for every event.
+"""Users' push rules: their changes, and the compiled form that push/counts.py evaluates.
 
-Only the changes are stored, as account data m.push_rules; spec/push_rulesets.py says how. Compiled
-rules of users are cached together with whom they ignore; who has changed nothing shares one object.
+Only the changes are stored, as account data m.push_rules, in the form of spec/push_rulesets.py.
+Compiled rules are cached together with ignored users; users without changes share one object.
 Spec: client-server-api#push-rules, client-server-api#ignoring-users
 """
 
@@ -20,19 +20,19 @@ from homebody.spec.events import Json
 from homebody.storage.database import Reader, Tx
 
 DEFAULT_SETTINGS: Final = PushSettings(push_rules.DEFAULTS, frozenset(), 0, has_name_rule=False)
-"""Of everybody who has changed nothing."""
+"""Settings of users who have changed nothing."""
 _READ_AT_ONCE: Final = 500
 
 
 def all_rules(tx: Reader, user_id: str) -> Json:
-    """`{"global": {kind: [rule, …]}}`, in the order of their importance."""
+    """Return `{"global": {kind: [rule, …]}}`, by priority."""
     return push_rulesets.full(user_id, _changes(tx, user_id))
 
 
 def get(tx: Reader, user_id: str, kind: str, rule_id: str) -> Json:
     """Return one rule. Raises M_NOT_FOUND."""
     changes = _changes(tx, user_id)
-    return _asked(lambda: push_rulesets.find(user_id, changes, kind, rule_id))
+    return _call(lambda: push_rulesets.find(user_id, changes, kind, rule_id))
 
 
 def put(
@@ -46,33 +46,33 @@ def put(
 ) -> None:
     """Add a rule, or change the one with this id. Raises M_INVALID_PARAM.
 
-    `before` and `after` name the rule of the user's own next to which it shall stand.
+    `before` and `after` name the user's own rule next to which it is placed.
     """
     changes, place = _changes(tx, user_id), (before, after)
-    edited = _asked(lambda: push_rulesets.with_rule(changes, kind, rule_id, rule, *place))
+    edited = _call(lambda: push_rulesets.with_rule(changes, kind, rule_id, rule, *place))
     _store(tx, user_id, edited)
 
 
 def remove(tx: Tx, user_id: str, kind: str, rule_id: str) -> None:
     """Delete a rule of the user's own. Raises M_NOT_FOUND, M_INVALID_PARAM."""
     changes = _changes(tx, user_id)
-    _store(tx, user_id, _asked(lambda: push_rulesets.without_rule(changes, kind, rule_id)))
+    _store(tx, user_id, _call(lambda: push_rulesets.without_rule(changes, kind, rule_id)))
 
 
 def set_enabled(tx: Tx, user_id: str, kind: str, rule_id: str, enabled: object) -> None:
     """Switch a rule on or off. Raises M_NOT_FOUND, M_INVALID_PARAM."""
     changes = _changes(tx, user_id)
-    _store(tx, user_id, _asked(lambda: push_rulesets.with_enabled(changes, kind, rule_id, enabled)))
+    _store(tx, user_id, _call(lambda: push_rulesets.with_enabled(changes, kind, rule_id, enabled)))
 
 
 def set_actions(tx: Tx, user_id: str, kind: str, rule_id: str, actions: object) -> None:
     """Give a rule other actions. Raises M_NOT_FOUND, M_INVALID_PARAM."""
     changes = _changes(tx, user_id)
-    _store(tx, user_id, _asked(lambda: push_rulesets.with_actions(changes, kind, rule_id, actions)))
+    _store(tx, user_id, _call(lambda: push_rulesets.with_actions(changes, kind, rule_id, actions)))
 
 
 def settings_of(tx: Reader, user_ids: Collection[str]) -> dict[str, PushSettings]:
-    """{user_id: what decides about their notifications}, of all of them by one query at most."""
+    """Return {user_id: settings} of all these users, with a query for those not cached."""
     found, missing = tx.cached_many(account_data.COMPILED, user_ids)
     for at in range(0, len(missing), _READ_AT_ONCE):
         some = missing[at : at + _READ_AT_ONCE]
@@ -92,10 +92,10 @@ def _store(tx: Tx, user_id: str, changes: Json) -> None:
     account_data.store(tx, user_id, account_data.PUSH_RULES, changes, has_quota=True)
 
 
-def _asked(question: Callable[[], Json]) -> Json:
-    """What the law answers, or its refusal as the client gets it."""
+def _call(function: Callable[[], Json]) -> Json:
+    """Return the result of a function of spec/push_rulesets.py; convert its errors."""
     try:
-        return question()
+        return function()
     except push_rulesets.NoSuchRule as problem:
         raise errors.not_found(str(problem)) from None
     except push_rulesets.InvalidRule as problem:
