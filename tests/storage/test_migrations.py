@@ -17,7 +17,7 @@ from sqlalchemy import MetaData, Table, create_engine, func, insert, inspect, se
 from sqlalchemy.engine.interfaces import ReflectedIndex
 from sqlalchemy.exc import OperationalError
 
-from homebody.core.events import relating
+from homebody.core.events import relations
 from homebody.models.base import NOW_AND_LATER
 from homebody.storage.migrations import FOLDER, current, known
 
@@ -349,7 +349,7 @@ def test_reactions_are_known_by_their_keys(migrations: Migrations) -> None:
         migrations,
         "SELECT annotation_key, position FROM events WHERE annotation_key IS NOT NULL"
         " ORDER BY position",
-    ) == [(relating.key_digest(key), at) for key, at in digests]
+    ) == [(relations.key_digest(key), at) for key, at in digests]
 
 
 def test_a_step_that_fails_changes_nothing(migrations: Migrations) -> None:

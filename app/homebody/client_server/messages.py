@@ -11,7 +11,7 @@ from flask import Blueprint, request
 from homebody import context
 from homebody.client_server import event_stream, http
 from homebody.client_server.authentication import authenticated, requester
-from homebody.core.events import client_view, encoding, history, paging
+from homebody.core.events import aggregations, encoding, history, paging
 from homebody.core.legacy import initial_sync
 from homebody.core.sync.tokens import SyncToken
 from homebody.core.user_data import filters
@@ -40,7 +40,7 @@ def get_room_events(room_id: str) -> Json:
             limit=limit,
             wanted=wanted,
         )
-        chunk = client_view.encode_all(tx, me, page.events)
+        chunk = aggregations.encode_all(tx, me, page.events)
         members: list[orjson.Fragment] = []
         if wanted.lazy_load_members:
             members = encoding.encode_state(
@@ -81,7 +81,7 @@ def get_event_context(room_id: str, event_id: str) -> Json:
     with context.db().read() as tx:
         found = history.context(tx, me.user_id, room_id, event_id, limit, wanted)
         shown = [*found.before.events, found.event, *found.after.events]
-        encoded = client_view.encode_all(tx, me, shown)
+        encoded = aggregations.encode_all(tx, me, shown)
         held = encoding.encode_state(tx, me, found.state)
     centre = len(found.before.events)
     return {
@@ -126,7 +126,7 @@ def _one_event(event_id: str, room_id: str | None) -> Json:
     me = requester()
     with context.db().read() as tx:
         event = history.event(tx, me.user_id, event_id, room_id)
-        return client_view.as_json(tx, me, event)
+        return aggregations.as_json(tx, me, event)
 
 
 def _is_backwards() -> bool:

@@ -10,7 +10,7 @@ from flask import Blueprint, request
 from homebody import context, errors
 from homebody.client_server import http
 from homebody.client_server.authentication import authenticated, requester
-from homebody.core.events import client_view, paging, relations, threads
+from homebody.core.events import aggregations, paging, relations, threads
 from homebody.core.sync.tokens import SyncToken
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
@@ -59,7 +59,7 @@ def get_thread_roots(room_id: str) -> Json:
         )
         roots = [thread.root for thread in found]
         bundles = {thread.root.event_id: thread.bundle for thread in found}
-        answer: Json = {"chunk": client_view.encode_all(tx, me, roots, bundles)}
+        answer: Json = {"chunk": aggregations.encode_all(tx, me, roots, bundles)}
     if end is not None:
         answer["next_batch"] = str(SyncToken(end))
     return answer
@@ -70,7 +70,7 @@ def _page(room_id: str, event_id: str, rel_type: str | None, event_type: str | N
     with context.db().read() as tx:
         wanted = _wanted(tx, room_id, event_id, rel_type, event_type)
         page = relations.related(tx, me.user_id, wanted)
-        answer: Json = {"chunk": client_view.encode_all(tx, me, page.events)}
+        answer: Json = {"chunk": aggregations.encode_all(tx, me, page.events)}
     if page.end is not None:
         answer["next_batch"] = str(SyncToken(page.end))
     if request.args.get("from"):

@@ -15,7 +15,7 @@ from flask import Blueprint, request
 from homebody import context, errors
 from homebody.client_server import http
 from homebody.client_server.authentication import authenticated, requester
-from homebody.core.events import client_view, encoding, search, search_index
+from homebody.core.events import aggregations, encoding, search, search_index
 from homebody.core.events.search import After, Asked, Found, Hit
 from homebody.core.sync.tokens import SyncToken
 from homebody.core.user_data import filters
@@ -117,7 +117,7 @@ def _asked(criteria: Criteria) -> Asked:
 
 def _answer(tx: Reader, me: Requester, criteria: Criteria, asked: Asked, found: Found) -> Json:
     events = [hit.event for hit in found.hits]
-    shown = client_view.encode_all(tx, me, events)
+    shown = aggregations.encode_all(tx, me, events)
     results: list[Json] = [
         {"rank": hit.rank, "result": event} for hit, event in zip(found.hits, shown, strict=True)
     ]
@@ -157,8 +157,8 @@ def _context(tx: Reader, me: Requester, hit: Hit, wanted: EventContext) -> Json:
     told: Json = {
         "start": str(SyncToken((older[-1].position if older else at) - 1)),
         "end": str(SyncToken(end)),
-        "events_before": client_view.encode_all(tx, me, older, {}),
-        "events_after": client_view.encode_all(tx, me, found.after.events, {}),
+        "events_before": aggregations.encode_all(tx, me, older, {}),
+        "events_after": aggregations.encode_all(tx, me, found.after.events, {}),
     }
     if wanted.include_profile:
         told["profile_info"] = found.profiles

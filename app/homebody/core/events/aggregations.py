@@ -12,7 +12,7 @@ client-server-api#server-side-aggregation-of-mreference
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, Select, bindparam, case, exists, func, lit
 from sqlalchemy.orm import aliased
 
 from homebody.core.events import client_events, encoding, erasure, visibility
-from homebody.core.events.relating import REFERENCE, REPLACE, THREAD
+from homebody.core.events.relations import REFERENCE, REPLACE, THREAD
 from homebody.core.user_data import ignored_users
 from homebody.models.events import StoredEvent
 from homebody.spec.events import Json
@@ -164,6 +164,24 @@ def bundles(tx: Reader, requester: Requester, events: Collection[ClientEvent]) -
         if relations:
             found[parent.event_id] = relations
     return found
+
+
+def encode_all(
+    tx: Reader,
+    requester: Requester,
+    events: Sequence[ClientEvent],
+    known: Mapping[str, Json] | None = None,
+) -> list[orjson.Fragment]:
+    """Return events with their bundles as JSON for one device; `known` are bundles made before."""
+    if known is None:
+        known = bundles(tx, requester, events)
+    return encoding.encode_all(tx, requester, events, bundles=known)
+
+
+def as_json(tx: Reader, requester: Requester, event: ClientEvent) -> Json:
+    """Return an event with its bundles as an object."""
+    decoded: Json = orjson.loads(orjson.dumps(encode_all(tx, requester, [event])[0]))
+    return decoded
 
 
 def _with_children(tx: Reader, events: list[ClientEvent]) -> list[ClientEvent]:

@@ -1,24 +1,41 @@
-"""Who is, was or is to be in a room, now or at a position: from the state's intervals.
+"""The members of a room, now or at a position: from the intervals of its state.
 
+Messages of clients that know no `m.mentions` may mention members by their names, so the names of a
+room's members are kept in memory together. This module alone changes that cache.
 Spec: client-server-api#get_matrixclientv3roomsroomidmembers,
 client-server-api#lazy-loading-room-members
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 import orjson
-from sqlalchemy import bindparam, or_, select
+from sqlalchemy import bindparam, func, or_, select
 
 from homebody import errors
 from homebody.core.events import client_events, erasure, state, visibility
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
 from homebody.models.state import StateInterval
-from homebody.spec.events import Json
-from homebody.storage.caches import ClientEvent
-from homebody.storage.database import Reader
+from homebody.spec import identifiers
+from homebody.spec.events import Event, Json
+from homebody.spec.push_conditions import MAX_NAME_LENGTH
+from homebody.storage.caches import CacheKind, ClientEvent, declare
+from homebody.storage.database import Reader, Tx
+
+
+class Names(NamedTuple):
+    """What a member may be called, in lower case."""
+
+    display_name: str
+    """"" where there is none."""
+    localpart: str
+
+
+NAMES: CacheKind[str, dict[str, Names]] = declare("member_names", 4, lambda names: 300 * len(names))
+"""Of all joined members, by room_id."""
 
 _MEMBERS = (
     select(StateInterval.event_position)
@@ -52,6 +69,10 @@ _JOINED = (
         StateInterval.to_position == NOW_AND_LATER,
         StateInterval.membership == "join",
     )
+)
+_JOINED_NAMES = _JOINED.with_only_columns(
+    StateInterval.state_key,
+    func.json_extract(StoredEvent.pdu, "$.content.displayname").label("display_name"),
 )
 
 
@@ -105,6 +126,39 @@ def joined(tx: Reader, user_id: str, room_id: str) -> Json:
     return {row.state_key: _profile(orjson.loads(row.pdu)["content"]) for row in rows}
 
 
+def names(tx: Reader, room_id: str) -> Mapping[str, Names]:
+    """Return {user_id: names} of the joined members."""
+    known = tx.cached(NAMES, room_id)
+    if known is None:
+        found = tx.sql.execute(_JOINED_NAMES, {"room_id": room_id})
+        known = {row.state_key: _names(row.state_key, row.display_name) for row in found}
+        tx.fill(NAMES, room_id, known)
+    return known
+
+
+def follow(tx: Tx, event: Event) -> None:
+    """Note what a member is called now; called by timeline.store alone, for each m.room.member."""
+    known = tx.cached(NAMES, event.room_id)
+    if known is None:
+        tx.forget(NAMES, event.room_id)
+        return
+    user_id = event.state_key or ""
+    others = {other: names for other, names in known.items() if other != user_id}
+    if event.content.get("membership") == "join":
+        others[user_id] = _names(user_id, event.content.get("displayname"))
+    tx.remember(NAMES, event.room_id, others)
+
+
+def forget_names(tx: Tx, room_id: str) -> None:
+    """Read the names anew when they are next needed."""
+    tx.forget(NAMES, room_id)
+
+
+def remove_room(tx: Tx, room_id: str) -> None:
+    """Remove what is kept of a room; called by rooms/purge.py alone."""
+    forget_names(tx, room_id)
+
+
 def _position(tx: Reader, user_id: str, room_id: str, at: int | None) -> int:
     """The position whose members are shown."""
     end = visibility.upto(tx, user_id, room_id)
@@ -124,3 +178,10 @@ def _position(tx: Reader, user_id: str, room_id: str, at: int | None) -> int:
 def _profile(content: Json) -> Json:
     fields = {"display_name": content.get("displayname"), "avatar_url": content.get("avatar_url")}
     return {name: value if isinstance(value, str) else None for name, value in fields.items()}
+
+
+def _names(user_id: str, display_name: object) -> Names:
+    name = display_name.lower() if isinstance(display_name, str) else ""
+    if len(name) > MAX_NAME_LENGTH:
+        name = ""
+    return Names(name, identifiers.localpart(user_id).lower())

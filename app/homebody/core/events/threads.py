@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, literal_column, select
 
-from homebody.core.events import aggregations, client_events, erasure, paging, relating, visibility
+from homebody.core.events import aggregations, client_events, erasure, paging, relations, visibility
 from homebody.core.events.paging import PageRequest
 from homebody.core.user_data import ignored_users
 from homebody.models.events import StoredEvent
@@ -26,7 +26,7 @@ _BATCH = 200
 
 _REPLIES = select(*paging.COLUMNS, StoredEvent.relates_to).where(
     # not as a parameter, so that SQLite knows this for the condition of its index
-    StoredEvent.rel_type == literal_column(f"'{relating.THREAD}'"),
+    StoredEvent.rel_type == literal_column(f"'{relations.THREAD}'"),
     StoredEvent.redacted_by.is_(None),
     *paging.IN_RANGE,
 )
@@ -82,7 +82,7 @@ def threads(
     def found_in(replies: Sequence[Any]) -> Iterator[Thread]:
         latest = _latest(tx, request, replies, known, last)
         for thread in _threads(tx, requester, room_id, latest):
-            if thread.bundle[relating.THREAD]["current_user_participated"] or not is_participated:
+            if thread.bundle[relations.THREAD]["current_user_participated"] or not is_participated:
                 yield thread
 
     batches = paging.in_batches(request, read, _BATCH)
@@ -120,7 +120,7 @@ def _threads(
     bundles = aggregations.bundles(tx, requester, roots)
     for root in roots:
         bundle = bundles.get(root.event_id, {})
-        if relating.THREAD in bundle:
+        if relations.THREAD in bundle:
             yield Thread(root, bundle, latest[root.event_id])
 
 

@@ -36,7 +36,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 
-from homebody.core.events import member_names, state
+from homebody.core.events import members, state
 from homebody.core.push import pushers
 from homebody.core.user_data import account_data
 from homebody.core.user_data import push_rules as rules
@@ -393,16 +393,16 @@ def _names(tx: Reader, view: EventView, settings: dict[str, PushSettings]) -> di
     body = view.legacy_body
     if body is None and not wanted:
         return {}
-    members = member_names.of(tx, view.room_id)
+    names = members.names(tx, view.room_id)
     if body is not None:
         text = body.text
         view.named = {
             user_id
-            for user_id, (name, localpart) in members.items()
+            for user_id, (name, localpart) in names.items()
             if ((name and name in text) or localpart in text) and user_id != view.sender
         }
         wanted |= view.named
-    return {user_id: members[user_id].display_name for user_id in wanted & members.keys()}
+    return {user_id: names[user_id].display_name for user_id in wanted & names.keys()}
 
 
 def _write(tx: Tx, event: Event, position: int, thread: str, outcomes: dict[str, Outcome]) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy.orm import aliased
 from homebody import errors
 from homebody.core.appservices import directory as networks
 from homebody.core.ephemeral import receipts
-from homebody.core.events import member_names, state
+from homebody.core.events import members, state
 from homebody.core.push import counts
 from homebody.core.rooms import aliases, membership, reports, server_notices
 from homebody.core.timeline import sending, store
@@ -42,7 +42,7 @@ LOG = logging.getLogger(__name__)
 OWNERS: Final = (
     state,  # by the room's number, which goes with the next
     store,
-    member_names,
+    members,
     aliases,
     membership,
     networks,

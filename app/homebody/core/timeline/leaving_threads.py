@@ -15,7 +15,7 @@ from typing import Final
 import orjson
 from sqlalchemy import Row, bindparam, exists, func, select, text, update
 
-from homebody.core.events import client_events, relating
+from homebody.core.events import client_events, relations
 from homebody.core.push import counts
 from homebody.models.events import StoredEvent
 from homebody.runtime import event_loop
@@ -54,7 +54,7 @@ _CHILDREN = (
     .where(
         StoredEvent.relates_to == bindparam("target"),
         StoredEvent.position > bindparam("after"),
-        StoredEvent.rel_type != relating.THREAD,
+        StoredEvent.rel_type != relations.THREAD,
     )
     .order_by(StoredEvent.position)
     .limit(bindparam("count"))

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import bindparam, select, update
 
-from homebody.core.events import client_events, member_names, search_index, state
+from homebody.core.events import client_events, members, search_index, state
 from homebody.core.push import counts
 from homebody.core.timeline import leaving_threads
 from homebody.models.events import StoredEvent
@@ -127,7 +127,7 @@ def _forget_state(tx: Tx, done: Redaction) -> None:
 
 def _forget_names(tx: Tx, done: Redaction) -> None:
     if done.target.type == state.MEMBER:
-        member_names.forget(tx, done.target.room_id)
+        members.forget_names(tx, done.target.room_id)
 
 
 DERIVED: Final = (

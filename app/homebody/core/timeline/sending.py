@@ -19,7 +19,7 @@ import orjson
 from sqlalchemy import bindparam, select, text
 
 from homebody import errors
-from homebody.core.events import relating, state
+from homebody.core.events import relations, state
 from homebody.core.timeline import guest_access, local_rules, store
 from homebody.errors import MatrixError
 from homebody.models.events import StoredEvent
@@ -258,16 +258,16 @@ def _check_relation(tx: Reader, draft: Draft, relation: Json) -> None:
     client-server-api#validation-of-mthread-relationships
     """
     target_id, rel_type = str(relation.get("event_id")), relation.get("rel_type")
-    if rel_type == relating.ANNOTATION:
+    if rel_type == relations.ANNOTATION:
         asked = {
             "relates_to": target_id,
             "sender": draft.sender,
             "event_type": draft.type,
-            "annotation_key": relating.key_digest(relation.get("key")),
+            "annotation_key": relations.key_digest(relation.get("key")),
         }
         if draft.room_id in tx.sql.execute(_ANNOTATIONS, asked).scalars():
             raise errors.duplicate_annotation()
-    elif rel_type == relating.THREAD:
+    elif rel_type == relations.THREAD:
         root = {"event_id": target_id, "room_id": draft.room_id}
         if tx.sql.execute(_REL_TYPE, root).scalar() is not None:
             raise errors.unknown("An event that is related to another can't begin a thread")

@@ -17,8 +17,8 @@ from typing import Final
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from homebody.core.appservices import transactions
-from homebody.core.events import client_events, member_names, relating, search_index, state
-from homebody.core.events.relating import Relation
+from homebody.core.events import client_events, members, relations, search_index, state
+from homebody.core.events.relations import Relation
 from homebody.core.push import counts
 from homebody.core.timeline import redactions
 from homebody.models.events import StoredEvent
@@ -60,9 +60,9 @@ def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int
     joined_before = state.joined_users(tx, event.room_id)
     replaces = state.replace(tx, event, position) if event.state_key is not None else None
     if event.type == state.MEMBER:
-        member_names.follow(tx, event)
+        members.follow(tx, event)
     has_relation = "m.relates_to" in event.content
-    relation = relating.of(tx, event) if has_relation else relating.NONE
+    relation = relations.of(tx, event) if has_relation else relations.NONE
     _insert(tx, event, encoded, transaction, position, replaces, relation)
     tx.caches.recent.add(position, event.room_id)
     _advance(tx, event, position)
@@ -102,7 +102,7 @@ def remove_room(tx: Tx, room_id: str) -> None:
     """Make a room unknown, so that nothing can be sent to it; called by purge.py alone."""
     tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
     tx.forget(state.ROOMS, room_id)
-    member_names.forget(tx, room_id)
+    members.forget_names(tx, room_id)
 
 
 def remove_events(tx: Tx, room_id: str, count: int) -> int:
