@@ -1,7 +1,7 @@
-"""What the server counts while it runs: for /metrics, which web/prometheus.py writes.
+"""What the server counts while it runs, for web/prometheus.py to show at /metrics.
 
-Counting is part of every request, so it is a dictionary and a list and no more (about 1 µs); what
-takes its time is done for who asks.
+Plain numbers, as each request is counted: that takes 0.5 µs, where Counter and Histogram of
+prometheus_client, with their labels bound before, took 1.5 to 2.3 µs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NO_ENDPOINT: Final = "none"
 
 
 class Histogram:
-    """How many values there were up to each bound, and their sum."""
+    """Numbers of values up to each bound, and their sum."""
 
     __slots__ = ("_counts", "bounds", "sum")
 
@@ -35,7 +35,7 @@ class Histogram:
         self.sum += value
 
     def cumulated(self) -> list[int]:
-        """How many values are not above each bound; the last is the number of all."""
+        """Return how many values are not above each bound; the last is the number of all."""
         return list(accumulate(self._counts))
 
 
@@ -44,23 +44,23 @@ class Metrics:
 
     def __init__(self) -> None:
         self.started_at = time.time()
-        self.answers: dict[tuple[str, int], int] = {}
+        self.responses: dict[tuple[str, int], int] = {}
         """How many requests, by endpoint and status."""
         self.seconds: dict[str, Histogram] = {}
         """How long they took, by endpoint; without the time in which a long poll waited."""
         self.stalls = Histogram(STALL_SECONDS)
-        """How long the hub stood still; see watchdog.py."""
+        """How long the event loop was blocked; see watchdog.py."""
         self.commits = Histogram(SECONDS)
         self.writes = Histogram(WRITES)
         """How many writes shared a COMMIT."""
         self.connections: Sized = ()
-        """Open ones, of clients; each has a greenlet. The worker puts its own here."""
+        """The open connections of clients; set by the worker."""
 
     def note_request(self, endpoint: str | None, status: int, seconds: float) -> None:
-        """Count an answer. An endpoint is one of Flask's names, so there are only so many."""
+        """Count a response. `endpoint` is a name of Flask's, so their number is limited."""
         name = endpoint or NO_ENDPOINT
         key = (name, status)
-        self.answers[key] = self.answers.get(key, 0) + 1
+        self.responses[key] = self.responses.get(key, 0) + 1
         times = self.seconds.get(name)
         if times is None:
             times = self.seconds[name] = Histogram(SECONDS)

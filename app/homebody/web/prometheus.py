@@ -1,17 +1,18 @@
-"""The numbers of /metrics under their names, as prometheus_client writes them.
+"""The numbers of /metrics under their names, for prometheus_client to write.
 
-What is counted stands in metrics.py; the rest is looked up when somebody asks. `process_…` are the
-names that Prometheus' own libraries have for memory, CPU and descriptors.
+What is counted stands in runtime/metrics.py; the rest is looked up at each scrape. `process_…` are
+the names that Prometheus' own libraries have for memory, CPU and descriptors.
 """
 
 from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
@@ -29,52 +30,47 @@ from homebody.runtime.metrics import Histogram, Metrics
 from homebody.storage.caches import Caches
 from homebody.storage.database import Database
 
-__all__ = ["CONTENT_TYPE", "families", "text"]
+__all__ = ["CONTENT_TYPE", "Snapshot"]
 
 _SQLITE: Final = "sqlite:///"
 _VERSION: Final = version("homebody")
 
 
-class _Found(Collector):
-    """Families that have been collected already."""
+class Snapshot(Collector):
+    """The metrics of a homeserver as they are now, except those about the process."""
 
-    def __init__(self, found: list[Metric]) -> None:
-        self._found = found
+    def __init__(self, homeserver: Homeserver) -> None:
+        metrics, database = homeserver.metrics, homeserver.database
+        self._families = [
+            *_about(metrics),
+            *_requests(metrics),
+            _gauge("connections", "Open connections of clients.", len(metrics.connections)),
+            _gauge("waiting_requests", "Requests that wait.", len(homeserver.wakeups)),
+            _histogram("hub_stall_seconds", "Blocks of the event loop.", metrics.stalls),
+            _histogram("commit_seconds", "How long a COMMIT took.", metrics.commits),
+            _histogram("commit_writes", "How many writes shared a COMMIT.", metrics.writes),
+            *_caches(database.caches),
+            *_database(database),
+        ]
 
     def collect(self) -> list[Metric]:
-        return self._found
+        """Return the metrics; see prometheus_client."""
+        return self._families
 
-
-def families(homeserver: Homeserver) -> list[Metric]:
-    """All metrics with their values of now."""
-    metrics, database = homeserver.metrics, homeserver.database
-    return [
-        *_about(metrics),
-        *_requests(metrics),
-        _gauge("connections", "Open connections of clients.", len(metrics.connections)),
-        _gauge("waiting_requests", "Requests that wait.", len(homeserver.wakeups)),
-        _histogram("hub_stall_seconds", "Moments in which nobody was served.", metrics.stalls),
-        _histogram("commit_seconds", "How long a COMMIT took.", metrics.commits),
-        _histogram("commit_writes", "How many writes shared a COMMIT.", metrics.writes),
-        *_caches(database.caches),
-        *_database(database),
-    ]
-
-
-def text(found: list[Metric]) -> bytes:
-    """The families, and those about the process, as Prometheus reads them."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Found(found))
-    ProcessCollector(registry=registry)
-    return generate_latest(registry)
+    def text(self) -> bytes:
+        """Write the metrics, and those about the process, as Prometheus reads them."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        ProcessCollector(registry=registry)
+        return generate_latest(registry)
 
 
 def _about(metrics: Metrics) -> Iterator[Metric]:
-    info = GaugeMetricFamily("homebody_info", "What runs.", labels=["version", "python"])
+    info = GaugeMetricFamily("homebody_info", "Versions.", labels=["version", "python"])
     info.add_metric([_VERSION, platform.python_version()], 1)
     yield info
-    yield _gauge("uptime_seconds", "Since the start.", time.time() - metrics.started_at)
-    yield _gauge("threads", "Of the operating system.", _threads())
+    yield _gauge("uptime_seconds", "Time since the start.", time.time() - metrics.started_at)
+    yield _gauge("threads", "Threads of the operating system.", _threads())
 
 
 def _threads() -> int:
@@ -83,35 +79,34 @@ def _threads() -> int:
 
 
 def _requests(metrics: Metrics) -> Iterator[Metric]:
-    answers = CounterMetricFamily(
-        "homebody_requests", "Answers, by view and status.", labels=["endpoint", "status"]
+    responses = CounterMetricFamily(
+        "homebody_requests", "Responses, by view and status.", labels=["endpoint", "status"]
     )
-    for (endpoint, status), count in metrics.answers.items():
-        answers.add_metric([endpoint, str(status)], count)
-    yield answers
-    yield _histograms(
-        "request_seconds",
+    for (endpoint, status), count in metrics.responses.items():
+        responses.add_metric([endpoint, str(status)], count)
+    yield responses
+    seconds = HistogramMetricFamily(
+        "homebody_request_seconds",
         "How long requests took, without the time in which a long poll waited.",
-        "endpoint",
-        metrics.seconds,
+        labels=["endpoint"],
     )
+    for endpoint, histogram in metrics.seconds.items():
+        seconds.add_metric([endpoint], _buckets(histogram), histogram.sum)
+    yield seconds
 
 
 def _caches(caches: Caches) -> Iterator[Metric]:
-    every = caches.all()
-    used = {cache.name: cache.used_bytes for cache in every}
-    most = {cache.name: cache.max_bytes for cache in every}
-    yield _gauges("cache_bytes", "What a cache takes, about.", "cache", used)
-    yield _gauges("cache_max_bytes", "What it may take.", "cache", most)
-    entries = {cache.name: len(cache) for cache in every}
-    yield _gauges("cache_entries", "Entries of a cache.", "cache", entries)
-    for name, counts in (
-        ("hits", {cache.name: cache.hits for cache in every}),
-        ("misses", {cache.name: cache.misses for cache in every}),
-    ):
-        family = CounterMetricFamily(f"homebody_cache_{name}", "Looks into it.", labels=["cache"])
-        for cache_name, count in counts.items():
-            family.add_metric([cache_name], count)
+    values: list[tuple[Callable[..., Any], str, str, Callable[[Any], int]]] = [
+        (GaugeMetricFamily, "bytes", "Approximate size of a cache.", attrgetter("used_bytes")),
+        (GaugeMetricFamily, "max_bytes", "Largest size of a cache.", attrgetter("max_bytes")),
+        (GaugeMetricFamily, "entries", "Entries of a cache.", len),
+        (CounterMetricFamily, "hits", "Lookups that found an entry.", attrgetter("hits")),
+        (CounterMetricFamily, "misses", "Lookups that found none.", attrgetter("misses")),
+    ]
+    for make, name, meaning, value_of in values:
+        family = make(f"homebody_cache_{name}", meaning, labels=["cache"])
+        for cache in caches.all():
+            family.add_metric([cache.name], value_of(cache))
         yield family
 
 
@@ -119,11 +114,11 @@ def _database(database: Database) -> Iterator[Metric]:
     with database.read() as tx:
         position, now_ms = tx.position, tx.now_ms
         waiting = outbox.backlog(tx)
-    yield _gauge("position", "The server's clock: the changes so far.", position)
+    yield _gauge("position", "Position of the last change.", position)
     rows = {kind: count for kind, count, _ in waiting}
     ages = {kind: max(now_ms - created_ts, 0) / 1000 for kind, _, created_ts in waiting}
-    yield _gauges("outbox_rows", "What is still to be delivered.", "kind", rows)
-    yield _gauges("outbox_oldest_seconds", "How old the oldest of it is.", "kind", ages)
+    yield _gauges("outbox_rows", "Rows that wait for delivery.", "kind", rows)
+    yield _gauges("outbox_oldest_seconds", "Age of the oldest such row.", "kind", ages)
     path = Path(database.server.config.database_url.removeprefix(_SQLITE))
     files = {"database": path, "wal": path.with_name(f"{path.name}-wal")}
     sizes = {name: file.stat().st_size for name, file in files.items() if file.exists()}
@@ -145,13 +140,6 @@ def _histogram(name: str, meaning: str, values: Histogram) -> Metric:
     return HistogramMetricFamily(
         f"homebody_{name}", meaning, buckets=_buckets(values), sum_value=values.sum
     )
-
-
-def _histograms(name: str, meaning: str, label: str, values: Mapping[str, Histogram]) -> Metric:
-    family = HistogramMetricFamily(f"homebody_{name}", meaning, labels=[label])
-    for key, histogram in values.items():
-        family.add_metric([key], _buckets(histogram), histogram.sum)
-    return family
 
 
 def _buckets(values: Histogram) -> list[tuple[str, float]]:
