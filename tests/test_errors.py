@@ -153,7 +153,7 @@ def test_a_fault_tells_the_log_all_and_the_client_nothing(
 def test_the_lines_of_a_request_carry_its_id(
     app: Application, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logs.configure(app.homeserver.database.server.config)
+    logs.configure("INFO", "text")
     app.view_functions["versions.get_capabilities"] = lambda: str(1 // 0)
     client = app.test_client()
 

@@ -30,7 +30,8 @@ def restored_logging() -> Iterator[None]:
 
 
 def configure(**options: str) -> None:
-    logs.configure(config.load(None, {}, options))
+    settings = config.load(None, {}, options)
+    logs.configure(settings.log_level, settings.log_format)
 
 
 def json_lines(captured: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:

@@ -15,11 +15,8 @@ import secrets
 import sys
 import time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from typing import Final, Literal
 from urllib.parse import unquote_plus
-
-if TYPE_CHECKING:
-    from homebody.config.settings import Config
 
 ACCESS: Final = logging.getLogger("homebody.access")
 TEXT_FORMAT: Final = (
@@ -47,15 +44,15 @@ _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 
 }
 
 
-def configure(config: Config) -> None:
-    """Log to stderr from here on, as the settings say; replaces what was set up before."""
+def configure(level: str, style: Literal["text", "json"]) -> None:
+    """Log to stderr from here on, in place of what was set up before."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_add_request_id)
-    handler.setFormatter(_Json() if config.log_format == "json" else _Text(TEXT_FORMAT))
+    handler.setFormatter(_Json() if style == "json" else _Text(TEXT_FORMAT))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.getLogger("homebody").setLevel(config.log_level)
+    logging.getLogger("homebody").setLevel(level)
 
 
 def begin_request() -> str:

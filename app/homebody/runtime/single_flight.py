@@ -1,8 +1,7 @@
-"""A request that is repeated while its answer is being made, or just after.
+"""Share one result between a slow request and its repetitions.
 
 A client whose first sync takes longer than its patience hangs up and asks again. Doing the same
-work anew would never end; so the second request gets the first one's answer.
-Spec: client-server-api#syncing
+work anew would never end; so the second request gets the first one's result.
 """
 
 from __future__ import annotations
@@ -10,37 +9,41 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
-from homebody.spec.events import Json
+T = TypeVar("T")
 
 SLOW_SECONDS = 1.0
-"""An answer that took longer may have come too late, and is kept for a repetition."""
+"""A result that took longer may have come too late, and is kept for a repetition."""
 KEPT_SECONDS = 60.0
 MAX_KEPT = 5
-"""Of tens of megabytes each."""
+"""Results of tens of megabytes each."""
 LARGE_AT_ONCE = threading.BoundedSemaphore(2)
 """First syncs and others with all state can have tens of megabytes, and one thread makes them all:
 more at once would not be ready sooner, and only take more memory."""
 
 
 class _Work:
-    """One answer, under way or done."""
+    """One result, under way or done."""
 
     def __init__(self) -> None:
         self.is_done = threading.Event()
-        self.answer: Json | None = None
+        self.result: Any = None
         self.good_until = 0.0
 
 
 class Repeats:
-    """The answers that are being made, and the slow ones of the last minute."""
+    """The results that are being made, and the slow ones of the last minute."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._works: dict[Hashable, _Work] = {}
 
-    def once(self, key: Hashable, make: Callable[[], Json]) -> Json:
-        """What `make` returns, called once for all who ask with this key at the same time."""
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what `make` returns, called once for all that use this key at the same time.
+
+        A call that raises, or returns None, is repeated by the next caller that waits for it.
+        """
         while True:
             with self._lock:
                 self._forget_old()
@@ -51,22 +54,24 @@ class Repeats:
             if is_mine:
                 return self._make(key, work, make)
             work.is_done.wait()
-            if work.answer is not None:
-                return work.answer
+            if work.result is not None:
+                result: T = work.result
+                return result
 
-    def _make(self, key: Hashable, work: _Work, make: Callable[[], Json]) -> Json:
+    def _make(self, key: Hashable, work: _Work, make: Callable[[], T]) -> T:
         began = time.monotonic()
+        result = None
         try:
-            work.answer = make()
+            work.result = result = make()
         finally:
             now = time.monotonic()
             with self._lock:
-                if work.answer is None or now - began < SLOW_SECONDS:
+                if result is None or now - began < SLOW_SECONDS:
                     del self._works[key]
                 else:
                     work.good_until = now + KEPT_SECONDS
             work.is_done.set()
-        return work.answer
+        return result
 
     def _forget_old(self) -> None:
         now = time.monotonic()

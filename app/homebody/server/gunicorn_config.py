@@ -26,7 +26,7 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the checks without a
 privacy.close_new_files()
 try:
     settings = load(None, os.environ)
-    logs.configure(settings)
+    logs.configure(settings.log_level, settings.log_format)
     # kept open, and so locked, while the master or a worker lives
     locks = startup.prepare(settings, os.environ)
 except (ConfigError, StartError) as error:
