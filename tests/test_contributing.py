@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 STEP = re.compile(r"^\*\*\d\. [^`]*`(\S+\.py)`:\n\n```python\n(.*?)```$", re.DOTALL | re.MULTILINE)
 NEEDED = [
-    *("app/homebody", "tests/helpers", "tests/core/user_data", "setup.cfg"),
+    *("app/homebody", "tests/helpers", "tests/tools", "tests/core/user_data", "setup.cfg"),
     *("tests/__init__.py", "tests/conftest.py", "tests/core/__init__.py"),
 ]
 
@@ -24,7 +24,7 @@ def run(folder: Path, test: str) -> str:
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    return done.stdout.splitlines()[-1]
+    return (done.stdout or done.stderr).splitlines()[-1]
 
 
 def test_the_endpoint_can_be_added_step_by_step(tmp_path: Path) -> None:
