@@ -13,7 +13,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from homebody.client_server import file_answers
+from homebody.client_server import file_responses
 from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers.rooms import refusal
@@ -238,7 +238,7 @@ def test_a_browser_is_told_to_run_nothing(login: Login) -> None:
     ],
 )  # fmt: skip
 def test_file_names_can_be_written_in_a_header(name: str, expected: str) -> None:
-    assert file_answers.disposition(name, is_inline=True) == expected
+    assert file_responses.disposition(name, is_inline=True) == expected
 
 
 def test_the_name_in_the_path_replaces_that_of_the_upload(login: Login) -> None:

@@ -25,7 +25,7 @@ ONLY_READ = {
     "keys.query_keys",
     "search.search",
     "sliding_sync.sliding_sync",
-    "user_directory.search_user_directory",
+    "profile.search_user_directory",
 }
 """What clients POST only to ask: limited by other means."""
 ALICE = {"type": "m.id.user", "user": "alice"}

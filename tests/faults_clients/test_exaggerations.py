@@ -183,7 +183,7 @@ BODIES: list[tuple[str, str, dict[str, Any], int]] = [
     # events.MAX_BYTES in core/rooms/timeline._check_sizes
     ("POST", "/createRoom", {"initial_state": [{"type": LONG, "content": {}}]}, 413),
     ("PUT", "/rooms/{room}/send/m.room.message/t3", {"body": LONG}, 413),
-    # is_user_id in client_server/to_device.send_to_device
+    # is_user_id in client_server/keys.send_to_device
     ("PUT", "/sendToDevice/m.x/t1", {"messages": {f"@{LONG}:localhost": {"*": {}}}}, 400),
     # MAX_BYTES in core/sync/to_device.check
     ("PUT", "/sendToDevice/m.x/t2", {"messages": {ALICE: {"*": {"a": LONG}}}}, 413),
@@ -191,7 +191,7 @@ BODIES: list[tuple[str, str, dict[str, Any], int]] = [
     ("POST", "/keys/query", {"device_keys": {f"@{LONG}:localhost": []}}, 400),
     # core/encryption/one_time_keys._split
     ("POST", "/keys/upload", {"fallback_keys": {f"{LONG}:a": "key"}}, 400),
-    # the length of the search term in client_server/user_directory
+    # the length of the search term in client_server/profile
     ("POST", "/user_directory/search", {"search_term": "a b " * 250_000}, 400),
     # MAX_BYTES in core/sync/filters.define
     ("POST", f"/user/{ALICE}/filter", {"room": {"rooms": [f"!{LONG}"]}}, 413),

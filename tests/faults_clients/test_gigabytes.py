@@ -59,7 +59,7 @@ def test_a_body_that_says_how_large_it_is_is_refused_before_it_comes(
     server: RunningServer, alice: Person, method: str, path: str
 ) -> None:
     # Protects: max_content_length in client_server/http.raw_body (its own look at Content-Length
-    # only says so earlier), and the look in client_server/media_upload._upload.
+    # only says so earlier), and the look in client_server/media._upload.
     with clients.connect(server) as client:
         client.sendall(clients.head(method, path, alice.token, Content_Length=GIGABYTE))
 

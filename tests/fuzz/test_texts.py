@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from homebody.client_server import file_answers
+from homebody.client_server import file_responses
 from homebody.core.events import search_index
 from homebody.core.media import open_graph
 from homebody.core.sync import tokens
@@ -299,7 +299,7 @@ def test_no_page_takes_long(page: bytes) -> None:
 @example(name="\ud800", is_inline=False)
 @example(name="..\\..\\%2e", is_inline=True)
 def test_any_file_name_makes_one_header_that_says_it(name: str, *, is_inline: bool) -> None:
-    header = file_answers.disposition(name, is_inline=is_inline)
+    header = file_responses.disposition(name, is_inline=is_inline)
 
     assert re.fullmatch(
         r"(inline|attachment)"

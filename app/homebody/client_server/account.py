@@ -1,12 +1,15 @@
-"""The account itself: whose it is, its password, its end.
+"""The account itself: whose it is, its password, its end; OpenID tokens.
 
-Spec: client-server-api#account-management, client-server-api#current-account-information
+A proof of identity is checked with an endpoint of the Server-Server API, which widgets and video
+conferences also use on a server without federation.
+Spec: client-server-api#account-management, client-server-api#current-account-information,
+client-server-api#openid, server-server-api#openid
 """
 
 from __future__ import annotations
 
 import msgspec
-from flask import Blueprint
+from flask import Blueprint, request
 
 from homebody import context, errors
 from homebody.client_server import http, interactive
@@ -14,13 +17,16 @@ from homebody.client_server.authentication import (
     address_key,
     authenticated,
     maybe_requester,
+    must_be_me,
     requester,
+    unauthenticated,
 )
-from homebody.core.accounts import accounts, threepids, validation
+from homebody.core.accounts import accounts, openid, threepids, validation
 from homebody.core.sessions import deactivation, devices, login
 from homebody.spec.events import Json
 
 bp = Blueprint("account", __name__)
+bp_federation = Blueprint("openid_userinfo", __name__, url_prefix="/_matrix/federation/v1")
 
 
 class ChangePassword(msgspec.Struct):
@@ -114,3 +120,28 @@ def deactivate_account() -> Json:
     devices.end_most(context.db(), me.user_id, last=me.device_id)
     deactivation.deactivate(context.db(), me.user_id, erase=wish.erase)
     return {"id_server_unbind_result": "success"}  # "if the homeserver has no identifiers"
+
+
+@bp.post("/user/<user_id>/openid/request_token")
+@authenticated()
+def request_open_id_token(user_id: str) -> Json:
+    """A token to hand to somebody else; it opens nothing here."""
+    must_be_me(user_id)
+    http.json_object(may_be_empty=True)
+    context.rate_limits().check("rc_lookups", user_id)
+    with context.db().write() as tx:
+        return openid.issue(tx, user_id)
+
+
+@bp_federation.get("/openid/userinfo")
+@unauthenticated
+def exchange_open_id_token() -> Json:
+    """Who was given a token.
+
+    Spec: server-server-api#get_matrixfederationv1openiduserinfo
+    """
+    token = request.args.get("access_token")
+    if token is None:
+        raise errors.missing_token()
+    with context.db().read() as tx:
+        return {"sub": openid.bearer(tx, token)}

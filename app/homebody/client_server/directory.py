@@ -1,6 +1,6 @@
-"""The directory of published rooms.
+"""The room directory, and room aliases.
 
-Spec: client-server-api#published-room-directory
+Spec: client-server-api#published-room-directory, client-server-api#room-aliases
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from flask import Blueprint, request
 from homebody import context, errors
 from homebody.client_server import http
 from homebody.client_server.authentication import (
+    address_key,
     authenticated,
     limit_strangers,
     requester,
     unauthenticated,
 )
-from homebody.core.rooms import directory
+from homebody.core.rooms import aliases, appservice_queries, directory
 from homebody.core.rooms.directory import MAX_LIMIT
+from homebody.core.sessions import appservice_users
 from homebody.spec.events import Json
 
 bp = Blueprint("directory", __name__)
@@ -109,3 +111,56 @@ def _page(query: directory.Query) -> Json:
 def _at_most(limit: int | None) -> int:
     """The limit in force; 0 is how older clients say that they want no limit."""
     return min(limit or MAX_LIMIT, MAX_LIMIT)
+
+
+class Target(msgspec.Struct):
+    """The body of a new alias."""
+
+    room_id: str
+
+
+@bp.put("/directory/room/<room_alias>")
+@authenticated()
+def set_room_alias(room_alias: str) -> Json:
+    """Let an alias name a room."""
+    context.rate_limits().check("rc_message", requester().user_id)
+    body = http.body_as(Target)
+    appservice_users.check_alias(context.server(), room_alias, requester().service)
+    with context.db().write() as tx:
+        aliases.create(tx, room_alias, body.room_id, requester().user_id)
+    return {}
+
+
+@bp.get("/directory/room/<room_alias>")
+@unauthenticated
+def get_room_id_by_alias(room_alias: str) -> Json:
+    """The room that an alias names; anybody may ask.
+
+    But not let a bridge make one room after the other. Raises M_LIMIT_EXCEEDED.
+    """
+
+    def check_limit() -> None:
+        context.rate_limits().check("rc_lookups", address_key())
+
+    limit_strangers()
+    appservice_queries.ensure_alias(context.db(), room_alias, check_limit)
+    with context.db().read() as tx:
+        return {"room_id": aliases.room_of(tx, room_alias), "servers": [tx.server.name]}
+
+
+@bp.delete("/directory/room/<room_alias>")
+@authenticated()
+def delete_room_alias(room_alias: str) -> Json:
+    """Take an alias away."""
+    appservice_users.check_alias(context.server(), room_alias, requester().service)
+    with context.db().write() as tx:
+        aliases.remove(tx, room_alias, requester())
+    return {}
+
+
+@bp.get("/rooms/<room_id>/aliases")
+@authenticated()
+def get_local_aliases(room_id: str) -> Json:
+    """The aliases of a room."""
+    with context.db().read() as tx:
+        return {"aliases": aliases.of_room(tx, room_id, requester().user_id)}

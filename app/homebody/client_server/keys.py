@@ -1,6 +1,7 @@
-"""The keys of devices: published, asked for, claimed.
+"""Device keys, one-time keys and cross-signing keys; messages to devices.
 
-Spec: client-server-api#key-management-api
+Spec: client-server-api#key-management-api, client-server-api#cross-signing,
+client-server-api#send-to-device-messaging
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import msgspec
 from flask import Blueprint
 
 from homebody import context, errors
-from homebody.client_server import http
+from homebody.client_server import http, interactive
 from homebody.client_server.authentication import authenticated, requester
-from homebody.core.encryption import device_keys, one_time_keys
+from homebody.core.encryption import cross_signing, device_keys, one_time_keys, to_device
 from homebody.core.encryption.one_time_keys import Key
 from homebody.core.sync import device_lists, tokens
 from homebody.spec import identifiers
@@ -176,3 +177,87 @@ def _check_keys(keys: Mapping[str, Key]) -> None:
 def _check_users(users: Mapping[str, object]) -> None:
     if not all(map(identifiers.is_user_id, users)):
         raise errors.invalid_param("Keys are asked for by user id")
+
+
+class CrossSigningKey(msgspec.Struct):
+    """The shape of a key; what is signed is the object itself, with whatever else is in it."""
+
+    user_id: str
+    usage: list[str]
+    keys: dict[str, str]
+    signatures: dict[str, dict[str, str]] | None = None
+
+
+class Keys(msgspec.Struct):
+    """The body of an upload of keys."""
+
+    master_key: CrossSigningKey | None = None
+    self_signing_key: CrossSigningKey | None = None
+    user_signing_key: CrossSigningKey | None = None
+
+
+class Signed(msgspec.Struct):
+    """The body of an upload of signatures, under a name."""
+
+    objects: dict[str, dict[str, Json]]
+
+
+@bp.post("/keys/device_signing/upload")
+@authenticated(suspended=True)
+def upload_cross_signing_keys() -> Json:
+    """Take the user's cross-signing keys; the password is asked for where they replace others.
+
+    Spec: client-server-api#post_matrixclientv3keysdevice_signingupload
+    """
+    body = http.json_object()
+    http.convert(body, Keys)
+    named = {usage: body.get(f"{usage}_key") for usage in cross_signing.USAGES}
+    keys = {usage: key for usage, key in named.items() if key is not None}
+    if not keys:  # all three are optional; Element Web asks so whether the server would take some
+        return {}
+    user_id = requester().user_id
+    with context.db().read() as tx:
+        needs_authentication = cross_signing.needs_authentication(tx, user_id, keys)
+    if needs_authentication and requester().service is None:
+        interactive.require_password(body)
+    with context.db().write() as tx:
+        cross_signing.upload(tx, user_id, keys, is_authenticated=needs_authentication)
+    return {}
+
+
+@bp.post("/keys/signatures/upload")
+@authenticated(suspended=True)
+def upload_cross_signing_signatures() -> Json:
+    """Take signatures on the user's own keys, and the user's signatures on the keys of others.
+
+    Spec: client-server-api#post_matrixclientv3keyssignaturesupload
+    """
+    signed = http.convert({"objects": http.json_object()}, Signed).objects
+    with context.db().write() as tx:
+        return {"failures": cross_signing.upload_signatures(tx, requester().user_id, signed)}
+
+
+class SendToDevice(msgspec.Struct):
+    """The body of /sendToDevice."""
+
+    messages: dict[str, dict[str, Json]]
+
+
+@bp.put("/sendToDevice/<event_type>/<txn_id>")
+@authenticated(guests=True, suspended=True)
+def send_to_device(event_type: str, txn_id: str) -> Json:
+    """Send each of these devices its message.
+
+    Spec: client-server-api#put_matrixclientv3sendtodeviceeventtypetxnid
+    """
+    messages = http.body_as(SendToDevice, max_bytes=http.MAX_LARGE_BODY_BYTES).messages
+    if not all(map(identifiers.is_user_id, messages)):
+        raise errors.invalid_param("The keys of messages are user ids")
+    to_device.check(messages)
+    me = requester()
+    with context.db().read() as reading:
+        parts = to_device.parts(reading, me, event_type, messages)
+    for number, part in enumerate(parts, start=1):
+        with context.db().write() as tx:
+            to_device.send(tx, me, event_type, txn_id, part, is_last=number == len(parts))
+    return {}

@@ -1,21 +1,29 @@
-"""Files and thumbnails, for users of this server.
+"""Files, thumbnails, and previews of links.
 
-Spec: client-server-api#content-repository
+Spec: client-server-api#content-repository, client-server-api#content-repo-client-behaviour
 """
 
 from __future__ import annotations
 
+import re
 from typing import Final, Literal, cast
 
 from flask import Blueprint, Response, request
 
 from homebody import context, errors
-from homebody.client_server import file_answers, http
-from homebody.client_server.authentication import address_key, authenticated, maybe_requester
-from homebody.core.media import files, store, thumbnails
+from homebody.client_server import authentication, file_responses, http
+from homebody.client_server.authentication import (
+    address_key,
+    authenticated,
+    maybe_requester,
+    requester,
+)
+from homebody.core.media import files, store, thumbnails, url_previews
 from homebody.spec.events import Json
 
 bp = Blueprint("media", __name__, url_prefix="/_matrix/client/v1/media")
+bp_old = Blueprint("media_old", __name__, url_prefix="/_matrix/media/v3")
+bp_upload = Blueprint("media_upload", __name__, url_prefix="/_matrix/media")
 
 TIMEOUT_MS: Final = 20_000
 MAX_TIMEOUT_MS: Final = 60_000
@@ -68,8 +76,8 @@ def download(
     """The answer to a download on the new path or an old one."""
     found = _find(server_name, media_id)
     path = files.content_path(context.server().config.data_dir, found.sha256)
-    return file_answers.send(
-        file_answers.File(
+    return file_responses.send(
+        file_responses.File(
             path,
             found.size_bytes,
             found.content_type,
@@ -92,8 +100,8 @@ def thumbnail(server_name: str, media_id: str, *, is_public: bool) -> Response:
     who = maybe_requester()
     asker = address_key() if who is None else who.user_id
     made = thumbnails.get(context.server().config.data_dir, found.sha256, wish, asker)
-    return file_answers.send(
-        file_answers.File(
+    return file_responses.send(
+        file_responses.File(
             made.path,
             made.path.stat().st_size,
             made.media_type,
@@ -123,3 +131,186 @@ def _method() -> Literal["crop", "scale"]:
     if method not in {"crop", "scale"}:
         raise errors.invalid_param("method must be crop or scale")
     return cast('Literal["crop", "scale"]', method)
+
+
+# Deviates: a token counts here too, although these paths never asked for one: clients from before
+# authenticated media, and the documents this server was made after, download from here.
+
+
+@bp_old.get("/config")
+@authenticated()
+def get_config() -> Json:
+    """How large a file may be.
+
+    Spec: client-server-api#get_matrixmediav3config
+    """
+    return {"m.upload.size": context.server().config.max_upload_bytes}
+
+
+@bp_old.get("/download/<server_name>/<media_id>")
+@authenticated(optional=True, guests=True)
+def get_content(server_name: str, media_id: str) -> Response:
+    """A file.
+
+    Spec: client-server-api#get_matrixmediav3downloadservernamemediaid
+    """
+    return download(server_name, media_id, is_public=_is_public())
+
+
+@bp_old.get("/download/<server_name>/<media_id>/<file_name>")
+@authenticated(optional=True, guests=True)
+def get_content_override_name(server_name: str, media_id: str, file_name: str) -> Response:
+    """A file under another name.
+
+    Spec: client-server-api#get_matrixmediav3downloadservernamemediaidfilename
+    """
+    return download(server_name, media_id, file_name, is_public=_is_public())
+
+
+@bp_old.get("/thumbnail/<server_name>/<media_id>")
+@authenticated(optional=True, guests=True)
+def get_content_thumbnail(server_name: str, media_id: str) -> Response:
+    """A picture, smaller.
+
+    Spec: client-server-api#get_matrixmediav3thumbnailservernamemediaid
+    """
+    return thumbnail(server_name, media_id, is_public=_is_public())
+
+
+def _is_public() -> bool:
+    """Whether anybody may have the file. Raises M_NOT_FOUND for who shows no token, unless so set.
+
+    Spec: client-server-api#content-repo-client-behaviour ("freeze")
+    """
+    if maybe_requester() is not None:
+        return False
+    if not context.server().config.media_without_token:
+        raise errors.not_found("Files are only given to who shows an access token")
+    return True
+
+
+MAX_FILE_NAME: Final = 255
+_CONTENT_TYPE: Final = re.compile(r"[!-~][ -~]{0,254}")
+
+
+@bp_upload.post("/v3/upload")
+@authenticated()
+def upload_content() -> Json:
+    """Take a file.
+
+    Spec: client-server-api#post_matrixmediav3upload
+    """
+    return {"content_uri": store.upload(context.db(), requester().user_id, _upload())}
+
+
+@bp_upload.put("/v3/upload/<server_name>/<media_id>")
+@authenticated()
+def upload_content_to_mxc(server_name: str, media_id: str) -> Json:
+    """Take the file for an address that was made before.
+
+    Spec: client-server-api#put_matrixmediav3uploadservernamemediaid
+    """
+    store.fill(context.db(), requester().user_id, server_name, media_id, _upload())
+    return {}
+
+
+@bp_upload.post("/v1/create")
+@authenticated()
+def create_content() -> Json:
+    """Make an address whose content comes later.
+
+    Spec: client-server-api#post_matrixmediav1create
+    """
+    user_id = requester().user_id
+    context.rate_limits().check("rc_media_create", user_id)
+    with context.db().write() as tx:
+        uri, expires_ts = store.create(tx, user_id)
+    return {"content_uri": uri, "unused_expires_at": expires_ts}
+
+
+def _upload() -> store.Upload:
+    """What the request brings, with its body unread. Raises M_TOO_LARGE where it says so itself."""
+    max_bytes = context.server().config.max_upload_bytes
+    if (request.content_length or 0) > max_bytes:
+        raise errors.too_large(f"The file is larger than {max_bytes} bytes")
+    content_type = request.headers.get("Content-Type", "")
+    if not _CONTENT_TYPE.fullmatch(content_type):
+        content_type = "application/octet-stream"
+    name = request.args.get("filename") or None
+    return store.Upload(
+        _Body().read_into,
+        content_type,
+        name and name[:MAX_FILE_NAME],
+        request.content_length,
+        is_counted=requester().service is None,
+    )
+
+
+class _Body:
+    """The body of this request, which is at its end only when all that was announced has come."""
+
+    def __init__(self) -> None:
+        self._stream = request.stream
+        self._missing = request.content_length
+        connection = request.environ.get("gunicorn.socket")
+        self._from_socket = getattr(connection, "read_body_into", None)
+        self._input = request.environ["wsgi.input"]
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Return how many bytes came; 0 at the end.
+
+        Raises M_UNKNOWN when the client hung up, M_UNKNOWN_TOKEN when its session ended meanwhile.
+        """
+        if self._missing is not None:
+            buffer = buffer[: self._missing]
+        try:
+            count = self._read_into(buffer)
+        except Exception as error:  # each HTTP server has its own for a bad chunk
+            raise errors.unknown("The body could not be read to its end") from error
+        if self._missing is not None:
+            self._missing -= count
+            if not count and self._missing > 0:
+                raise errors.unknown("The body ended early")
+        if not count:
+            authentication.check_still_valid()  # now, as the file of a refused upload is not kept
+        return count
+
+    def _read_into(self, buffer: memoryview) -> int:
+        if self._missing is not None and self._from_socket is not None:
+            return int(self._from_socket(self._input, buffer))
+        piece = self._stream.read(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+@bp.get("/preview_url")
+@authenticated()
+def get_url_preview_authed() -> Json:
+    """What a page says of itself.
+
+    Spec: client-server-api#get_matrixclientv1mediapreview_url
+    """
+    return _preview()
+
+
+@bp_old.get("/preview_url")
+@authenticated()
+def get_url_preview() -> Json:
+    """The same on its old path.
+
+    Spec: client-server-api#get_matrixmediav3preview_url
+    """
+    return _preview()
+
+
+def _preview() -> Json:
+    if not context.server().config.url_previews:
+        raise errors.unrecognized("This server makes no previews of links")
+    url = http.query_required("url")
+    # Not looked at otherwise: "The server may return a newer version if it does not have the
+    # requested version available"
+    http.query_integer("ts", 0)
+    user_id = requester().user_id
+    context.rate_limits().check("rc_lookups", user_id)
+    here = context.homeserver()
+    return url_previews.get(here.database, here.outside, here.repeats, url, user_id)

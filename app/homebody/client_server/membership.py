@@ -1,6 +1,6 @@
-"""Joining, inviting, leaving, kicking, banning, knocking, forgetting.
+"""Joining, inviting, leaving, kicking, banning, knocking, forgetting; and the members of a room.
 
-Spec: client-server-api#room-membership
+Spec: client-server-api#room-membership, client-server-api#get_matrixclientv3roomsroomidmembers
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-from flask import Blueprint
+from flask import Blueprint, request
 
 from homebody import context, errors
 from homebody.client_server import http, room_send
 from homebody.client_server.authentication import authenticated, requester
-from homebody.core.events import state
+from homebody.core.events import encoding, members, state
 from homebody.core.rooms import aliases, appservice_queries, membership, third_party_invites
+from homebody.core.sync import tokens
 from homebody.spec.events import Json
 
 bp = Blueprint("membership", __name__)
@@ -234,3 +235,40 @@ def _own_change() -> OwnChange:
 
 def _reason(reason: str | None) -> Json:
     return {} if reason is None else {"reason": reason}
+
+
+MEMBERSHIPS = ("ban", "invite", "join", "knock", "leave")
+
+
+@bp.get("/rooms/<room_id>/members")
+@authenticated(guests=True)
+def get_members_by_room(room_id: str) -> Json:
+    """The member events of a room, now or at the time of a token."""
+    me = requester()
+    at = request.args.get("at")
+    membership, not_membership = _membership("membership"), _membership("not_membership")
+    with context.db().read() as tx:
+        found = members.members(
+            tx,
+            me.user_id,
+            room_id,
+            at=tokens.parse(at, tx.position).position if at else None,
+            membership=membership,
+            not_membership=not_membership,
+        )
+        return {"chunk": encoding.encode_state(tx, me, found)}
+
+
+@bp.get("/rooms/<room_id>/joined_members")
+@authenticated()
+def get_joined_members_by_room(room_id: str) -> Json:
+    """Names and avatars of who is in the room now."""
+    with context.db().read() as tx:
+        return {"joined": members.joined(tx, requester().user_id, room_id)}
+
+
+def _membership(name: str) -> str | None:
+    value = request.args.get(name)
+    if value is not None and value not in MEMBERSHIPS:
+        raise errors.invalid_param(f"{name} must be one of {', '.join(MEMBERSHIPS)}")
+    return value

@@ -1,6 +1,7 @@
-"""Making a room.
+"""Creating, upgrading and summarizing rooms; the rooms of a space.
 
-Spec: client-server-api#creation
+Spec: client-server-api#creation, client-server-api#room-upgrades,
+client-server-api#room-summaries, client-server-api#spaces
 """
 
 from __future__ import annotations
@@ -9,17 +10,34 @@ from collections.abc import Collection
 from typing import Final, Literal
 
 import msgspec
-from flask import Blueprint
+from flask import Blueprint, request
 
 from homebody import context
-from homebody.client_server import http
-from homebody.client_server.authentication import authenticated, requester
+from homebody.client_server import http, room_send
+from homebody.client_server.authentication import (
+    authenticated,
+    limit_strangers,
+    maybe_requester,
+    requester,
+)
 from homebody.core.events import state
-from homebody.core.rooms import appservice_queries, creation, third_party_invites
+from homebody.core.rooms import (
+    aliases,
+    appservice_queries,
+    creation,
+    spaces,
+    summary,
+    third_party_invites,
+    upgrade,
+)
 from homebody.core.sessions import appservice_users
 from homebody.spec.events import Json
 
 bp = Blueprint("rooms", __name__)
+bp_v1 = Blueprint("rooms_v1", __name__, url_prefix="/_matrix/client/v1")
+bp_unstable = Blueprint(  # below /unstable, which web/middleware.py reads as /v3
+    "room_summary_unstable", __name__, url_prefix="/_matrix/client/v3/im.nheko.summary"
+)
 
 MAX_BODY_BYTES: Final = 4 * creation.MAX_CONTENT_BYTES
 """Spaces and escapes included."""
@@ -113,3 +131,77 @@ def _check_limits(invited: Collection[str]) -> None:
     limits.check("rc_invites.per_issuer", user_id, len(invited))
     for target in invited:
         limits.check("rc_invites.per_user", target)
+
+
+class Upgrade(msgspec.Struct):
+    """The body of /upgrade."""
+
+    new_version: str
+    additional_creators: list[str] | None = None
+
+
+@bp.post("/rooms/<room_id>/upgrade")
+@authenticated()
+def upgrade_room(room_id: str) -> Json:
+    """The room that takes the place of an old one.
+
+    Spec: client-server-api#post_matrixclientv3roomsroomidupgrade
+    """
+    body = http.convert(room_send.event_content(), Upgrade)
+    version = creation.version_named(body.new_version)
+    user_id = requester().user_id
+    context.rate_limits().check("rc_room_creation", user_id)
+    wish = upgrade.UpgradeRequest(user_id, room_id, version, body.additional_creators or ())
+    return {"replacement_room": upgrade.upgrade(context.db(), wish)}
+
+
+UNSTABLE_KEYS = {
+    "room_version": "im.nheko.summary.room_version",
+    "encryption": "im.nheko.summary.encryption",
+}
+
+
+@bp_v1.get("/room_summary/<room_id_or_alias>")
+@authenticated(optional=True, guests=True)
+def get_room_summary(room_id_or_alias: str) -> Json:
+    """Return a summary of a room; anybody may ask about rooms that anybody may enter."""
+    return _summary(room_id_or_alias)
+
+
+@bp_unstable.get("/summary/<room_id_or_alias>")
+@bp_unstable.get("/rooms/<room_id_or_alias>/summary")
+@authenticated(optional=True, guests=True)
+def get_room_summary_before_it_was_specified(room_id_or_alias: str) -> Json:
+    """Return a summary with the names of MSC3266, on both paths that it has had.
+
+    Never with both names of a key: clients in Rust take that for a key that is there twice, and
+    refuse the answer.
+    """
+    found = _summary(room_id_or_alias)
+    return {UNSTABLE_KEYS.get(key, key): value for key, value in found.items()}
+
+
+def _summary(room_id_or_alias: str) -> Json:
+    limit_strangers()
+    who = maybe_requester()
+    with context.db().read() as tx:
+        room_id = aliases.resolve(tx, room_id_or_alias)
+        return summary.preview(tx, room_id, who.user_id if who else None)
+
+
+@bp_v1.get("/rooms/<room_id>/hierarchy")
+@authenticated()
+def get_space_hierarchy(room_id: str) -> Json:
+    """The rooms of a space, of the spaces in it, and so on.
+
+    Spec: client-server-api#get_matrixclientv1roomsroomidhierarchy
+    """
+    query = spaces.Query(
+        limit=http.query_integer("limit", spaces.DEFAULT_LIMIT, least=1, cap=spaces.MAX_LIMIT),
+        max_depth=http.query_integer("max_depth", spaces.MAX_DEPTH, cap=spaces.MAX_DEPTH),
+        is_suggested_only=http.query_boolean("suggested_only"),
+        since=request.args.get("from") or None,
+    )
+    context.rate_limits().check("rc_lookups", requester().user_id)
+    with context.db().read() as tx:
+        return spaces.hierarchy(tx, requester().user_id, room_id, query)

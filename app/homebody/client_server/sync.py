@@ -1,6 +1,6 @@
-"""GET /sync: answer at once when something is new, else wait for it.
+"""GET /sync and its long poll, and the filters that clients store.
 
-Spec: client-server-api#syncing
+Spec: client-server-api#syncing, client-server-api#filtering
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from flask import Blueprint, g, request
 
 from homebody import context
 from homebody.client_server import authentication, http
-from homebody.client_server.authentication import authenticated, requester
+from homebody.client_server.authentication import authenticated, must_be_me, requester
 from homebody.core.encryption import to_device
 from homebody.core.ephemeral import presence
 from homebody.core.sync import sync, tokens
@@ -24,6 +24,7 @@ from homebody.runtime import single_flight
 from homebody.spec.events import Json
 
 bp = Blueprint("sync", __name__)
+
 R = TypeVar("R")
 
 MAX_TIMEOUT_MS = 600_000
@@ -139,3 +140,22 @@ def wait_for(
                 return result
             waiter.wait(left, connection)
             g.waited = g.get("waited", 0.0) + left - (until - time.monotonic())
+
+
+@bp.post("/user/<user_id>/filter")
+@authenticated(suspended=True)
+def define_filter(user_id: str) -> Json:
+    """Store a filter; answers its id."""
+    must_be_me(user_id)
+    definition = http.json_object()
+    with context.db().write() as tx:
+        return {"filter_id": filters.define(tx, user_id, definition)}
+
+
+@bp.get("/user/<user_id>/filter/<filter_id>")
+@authenticated()
+def get_filter(user_id: str, filter_id: str) -> Json:
+    """A stored filter, as the client sent it."""
+    must_be_me(user_id)
+    with context.db().read() as tx:
+        return filters.definition(tx, user_id, filter_id)

@@ -1,0 +1,125 @@
+"""Typing notifications, receipts and the read marker, presence.
+
+Spec: client-server-api#typing-notifications, client-server-api#receipts,
+client-server-api#read-and-unread-markers, client-server-api#presence
+"""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+from flask import Blueprint
+
+from homebody import context, errors
+from homebody.client_server import http
+from homebody.client_server.authentication import authenticated, must_be_me, requester
+from homebody.core.ephemeral import presence, receipts, typing
+from homebody.core.events import state
+from homebody.spec.events import Json
+
+bp = Blueprint("ephemeral", __name__)
+
+
+class Body(msgspec.Struct):
+    """What a client says of its user."""
+
+    is_typing: bool = msgspec.field(name="typing")
+    timeout_ms: int = msgspec.field(default=typing.DEFAULT_MS, name="timeout")
+
+
+@bp.put("/rooms/<room_id>/typing/<user_id>")
+@authenticated()
+def set_typing(room_id: str, user_id: str) -> Json:
+    """Tell the room that the user types for a while, or has stopped."""
+    must_be_me(user_id)
+    context.rate_limits().check("rc_typing", user_id)
+    body = http.body_as(Body)
+    with context.db().read() as tx:
+        typing.may_type(tx, room_id, user_id)
+    if not body.is_typing:
+        typing.stop(context.ephemeral(), room_id, user_id)
+        return {}
+    device_id = requester().device_id
+    timeout_ms = min(body.timeout_ms, _session_left_ms())
+    typing.start(context.ephemeral(), room_id, user_id, timeout_ms, device_id)
+    with context.db().read() as tx:  # looked at again: a leave in between has ended nothing yet
+        is_gone = not state.is_joined(tx, room_id, user_id)
+    if is_gone:
+        typing.stop(context.ephemeral(), room_id, user_id)
+    presence.note_activity(context.ephemeral(), user_id, device_id)
+    return {}
+
+
+def _session_left_ms() -> int:
+    """How long the access token is still good: nobody types longer than that."""
+    expires_ts = requester().expires_ts
+    return typing.MAX_MS if expires_ts is None else expires_ts - time.time_ns() // 1_000_000
+
+
+class Markers(msgspec.Struct):
+    """The body of /read_markers: ids of events."""
+
+    fully_read: str | None = msgspec.field(default=None, name="m.fully_read")
+    read: str | None = msgspec.field(default=None, name="m.read")
+    private: str | None = msgspec.field(default=None, name="m.read.private")
+
+
+@bp.post("/rooms/<room_id>/receipt/<receipt_type>/<event_id>")
+@authenticated(suspended=True)
+def post_receipt(room_id: str, receipt_type: str, event_id: str) -> Json:
+    """Move a receipt forward."""
+    body = http.json_object(may_be_empty=True)
+    thread_id = body.get("thread_id")
+    if "thread_id" in body and not isinstance(thread_id, str):
+        raise errors.invalid_param("thread_id must be a string")
+    with context.db().write() as tx:
+        receipts.send(tx, requester().user_id, room_id, receipt_type, event_id, thread_id)
+    _note_activity()
+    return {}
+
+
+@bp.post("/rooms/<room_id>/read_markers")
+@authenticated(suspended=True)
+def set_read_marker(room_id: str) -> Json:
+    """Move the read marker, and receipts, forward."""
+    markers = http.body_as(Markers)
+    events = zip(receipts.TYPES, (markers.read, markers.private, markers.fully_read), strict=True)
+    with context.db().write() as tx:
+        for receipt_type, event_id in events:
+            if event_id is not None:
+                receipts.send(tx, requester().user_id, room_id, receipt_type, event_id)
+    _note_activity()
+    return {}
+
+
+def _note_activity() -> None:
+    presence.note_activity(context.ephemeral(), requester().user_id, requester().device_id)
+
+
+class Status(msgspec.Struct):
+    """The body of PUT."""
+
+    presence: str
+    status_msg: str | None = None
+
+
+@bp.put("/presence/<user_id>/status")
+@authenticated()
+def set_presence(user_id: str) -> Json:
+    """Say how the user is."""
+    must_be_me(user_id)
+    context.rate_limits().check("rc_presence.per_user", user_id)
+    status = http.body_as(Status)
+    presence.set_status(
+        context.ephemeral(), user_id, requester().device_id, status.presence, status.status_msg
+    )
+    return {}
+
+
+@bp.get("/presence/<user_id>/status")
+@authenticated()
+def get_presence(user_id: str) -> Json:
+    """How a user is."""
+    with context.db().read() as tx:
+        return presence.get(tx, context.ephemeral(), requester().user_id, user_id)
