@@ -27,7 +27,7 @@ from flask import Flask
 import homebody
 from tests.conftest import Login, MakeApp
 
-SEND_FILES, SEND_FUNCTIONS = 33, 166
+SEND_FILES, SEND_FUNCTIONS = 31, 159
 SYNC_FILES, SYNC_FUNCTIONS = 40, 148
 
 PACKAGE = str(Path(homebody.__file__).parent)

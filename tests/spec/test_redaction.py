@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homebody.spec import redaction, room_versions
+from homebody.spec import events, room_versions
 from homebody.spec.events import Json
 from homebody.spec.room_versions import V1, V10, V11, V12, RoomVersion
 from tests.spec import pdus, versions
@@ -80,7 +80,7 @@ def test_what_stays_is_what_the_page_of_the_room_version_lists(
     event = full_event(event_type)
     keys, content_keys = kept_keys(page(version)), kept_content_keys(page(version))
 
-    redacted = redaction.redact(event, version)
+    redacted = events.redact(event, version)
 
     content = redacted.pop("content")
     assert redacted == {key: event[key] for key in keys - {"content"}}
@@ -110,7 +110,7 @@ def test_of_a_third_party_invite_only_signed_stays(
     content = {"membership": "invite", "displayname": "Bob", "third_party_invite": invite}
     event = pdus.message(version, type="m.room.member", state_key="@bob:b", content=content)
 
-    redacted = redaction.redact(event, version)
+    redacted = events.redact(event, version)
 
     kept = {} if expected is None else {"third_party_invite": expected}
     assert redacted["content"] == {"membership": "invite", **kept}
@@ -127,9 +127,9 @@ def test_redacting_twice_is_redacting_once(
 ) -> None:
     event = {**others, **pdus.signed(version, type=event_type, content=content)}
 
-    once = redaction.redact(event, version)
+    once = events.redact(event, version)
 
-    assert redaction.redact(once, version) == once
+    assert events.redact(once, version) == once
 
 
 @given(pdus.versions, st.sampled_from(TYPES), contents)
@@ -139,6 +139,6 @@ def test_redacting_leaves_the_original_alone(
     event = pdus.signed(version, type=event_type, content=content)
     before = copy.deepcopy(event)
 
-    redaction.redact(event, version)
+    events.redact(event, version)
 
     assert event == before

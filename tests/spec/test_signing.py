@@ -13,7 +13,7 @@ import signedjson.sign
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homebody.spec import canonical_json, redaction, room_versions, signing
+from homebody.spec import canonical_json, events, room_versions, signing
 from homebody.spec.events import Json
 from homebody.spec.room_versions import V1, V2, V3, V4, V5, V6, V11, RoomVersion
 from tests.spec import pdus, versions
@@ -238,13 +238,13 @@ def test_a_new_event_has_a_hash_a_signature_and_an_id(version: RoomVersion) -> N
     assert signing.event_id_of(signed, version) == event_id
     assert signing.has_valid_content_hash(signed, version)
     verify_event(signed, version)
-    verify_event(redaction.redact(signed, version), version)
+    verify_event(events.redact(signed, version), version)
 
 
 @every_version
 def test_hashes_are_those_of_the_specification_step_by_step(version: RoomVersion) -> None:
     signed = pdus.signed(version, unsigned={"age": 1})
-    kept = redaction.redact(signed, version)
+    kept = events.redact(signed, version)
     del kept["signatures"]
     covered = {k: v for k, v in signed.items() if k not in {"hashes", "signatures", "unsigned"}}
 
@@ -294,7 +294,7 @@ def test_an_id_depends_neither_on_unsigned_nor_on_signatures_nor_on_redaction(
         {**pdu, "signatures": {}},
         {key: value for key, value in pdu.items() if key != "signatures"},
         cosigned,
-        redaction.redact(pdu, version),
+        events.redact(pdu, version),
     ]
 
     assert {signing.event_id_of(other, version) for other in others} == {event_id}
@@ -308,7 +308,7 @@ def test_an_event_does_not_verify_after_a_change_of_what_redaction_keeps(
     version: RoomVersion, data: st.DataObject
 ) -> None:
     pdu = pdus.signed(version, state_key="")
-    kept = sorted(set(redaction.redact(pdu, version)) - {"content", "signatures", "type"})
+    kept = sorted(set(events.redact(pdu, version)) - {"content", "signatures", "type"})
     key = data.draw(st.sampled_from(kept))
 
     changed = {**pdu, key: "changed"}

@@ -143,7 +143,7 @@ def check(
         return event_auth_members.check(event, state, create, is_signed_by)
     if room_state.membership(state, event.sender) != "join":
         raise AuthError(f"{event.sender} is not in this room")
-    levels = room_state.power_levels(state, create)
+    levels = room_state.levels_after(state.get(room_state.POWER_LEVELS), create)
     if event.type == "m.room.third_party_invite":
         return _check_third_party_invite(event, levels)
     _check_required_level(event, levels)

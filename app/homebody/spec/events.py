@@ -4,17 +4,22 @@ Every PDU from outside passes `check_format` first: a PDU that passes has the ke
 of its room version, and later code relies on that. `Event` extracts the parts that the protocol
 rules need; the PDU itself is kept as it was signed.
 
-Spec: server-server-api#pdus, client-server-api#size-limits, and the "Event format" of each room
-version
+Redaction is more than moderation: event ids and signatures cover the redacted form only, so that
+they remain valid when the content is removed. A key too many or too few here gives every event of
+that type a wrong id.
+
+Spec: server-server-api#pdus, client-server-api#size-limits, client-server-api#redactions, and
+"Event format" and "Redactions" in each room version
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from homebody.spec import canonical_json, identifiers
-from homebody.spec.room_versions import RoomVersion
+from homebody.spec.room_versions import VERSIONS, RoomVersion
 
 Json = dict[str, Any]
 """A JSON object. Objects from outside are checked before code relies on their shape."""
@@ -60,8 +65,10 @@ class Event:
         self.depth: Final[int] = pdu["depth"]
         self.origin_server_ts: Final[int] = pdu["origin_server_ts"]
         self.room_id: Final[str] = room_id_of(event_id, pdu, version)
-        self.auth_event_ids: Final = _ids(pdu["auth_events"], version)
-        self.prev_event_ids: Final = _ids(pdu["prev_events"], version)
+        has_pairs = version.event_ids == "given"
+        auth_events, prev_events = pdu["auth_events"], pdu["prev_events"]
+        self.auth_event_ids: Final[list[str]] = _ids(auth_events) if has_pairs else auth_events
+        self.prev_event_ids: Final[list[str]] = _ids(prev_events) if has_pairs else prev_events
 
     def __repr__(self) -> str:
         return f"<Event {self.event_id} {self.type} {self.state_key!r}>"
@@ -138,10 +145,21 @@ def room_id_of(event_id: str, pdu: Json, version: RoomVersion) -> str:
     return room_id
 
 
-def _ids(references: list[Any], version: RoomVersion) -> list[str]:
-    if version.event_ids == "given":
-        return [event_id for event_id, _hashes in references]
-    return references
+def redact(pdu: Json, version: RoomVersion) -> Json:
+    """Return a redacted copy of an event that passed `check_format`.
+
+    The copy is shallow. `unsigned` is removed; `redacted_because` is added when a redacted event is
+    sent to clients.
+    """
+    rules = _REDACTIONS[version.name]
+    redacted = {key: value for key, value in pdu.items() if key in rules.top_level}
+    is_emptied = pdu["type"] not in rules.content
+    redacted["content"] = {} if is_emptied else _kept(pdu["type"], pdu["content"], rules)
+    return redacted
+
+
+def _ids(references: list[Any]) -> list[str]:
+    return [event_id for event_id, _hashes in references]
 
 
 def _require(is_fine: bool, sentence: str) -> None:  # noqa: FBT001 - reads like an assertion
@@ -232,3 +250,92 @@ def _is_reference(reference: Any, version: RoomVersion) -> bool:
         return False
     event_id, hashes = reference
     return identifiers.is_event_id_of(event_id, version) and _is_object(hashes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Redaction:
+    top_level: frozenset[str]
+    content: dict[str, frozenset[str]]
+    """{event type: keys of its content that are kept}. Other types keep none."""
+    keeps_all_of_create: bool
+    keeps_signed_of_third_party_invite: bool
+
+
+def _kept(event_type: str, content: Json, rules: _Redaction) -> Json:
+    if event_type == "m.room.create" and rules.keeps_all_of_create:
+        return content
+    kept = {key: value for key, value in content.items() if key in rules.content[event_type]}
+    if event_type == "m.room.member" and rules.keeps_signed_of_third_party_invite:
+        kept |= _third_party_invite(content)
+    return kept
+
+
+def _third_party_invite(content: Json) -> Json:
+    """Return `third_party_invite` with only its key `signed`; {} if it is not an object.
+
+    The spec does not define this for an invite without `signed`. Most servers keep an empty object,
+    and as event ids depend on it, so must we.
+    """
+    invite = content.get("third_party_invite")
+    if not isinstance(invite, dict):
+        return {}
+    signed: dict[str, Any] = {key: value for key, value in invite.items() if key == "signed"}
+    return {"third_party_invite": signed}
+
+
+def _redaction_of(version: RoomVersion) -> _Redaction:
+    top_level = {
+        "event_id",
+        "type",
+        "room_id",
+        "sender",
+        "state_key",
+        "content",
+        "hashes",
+        "signatures",
+        "depth",
+        "prev_events",
+        "auth_events",
+        "origin_server_ts",
+    }
+    if not version.has_new_redaction_rules:
+        top_level |= {"prev_state", "origin", "membership"}
+    return _Redaction(
+        top_level=frozenset(top_level),
+        content={kind: frozenset(keys) for kind, keys in _content_keys(version).items()},
+        keeps_all_of_create=version.has_new_redaction_rules,
+        keeps_signed_of_third_party_invite=version.has_new_redaction_rules,
+    )
+
+
+def _content_keys(version: RoomVersion) -> dict[str, set[str]]:
+    keys = {
+        "m.room.member": {"membership"},
+        "m.room.create": {"creator"},  # since version 11 all keys are kept
+        "m.room.join_rules": {"join_rule"},
+        "m.room.power_levels": {
+            "ban",
+            "events",
+            "events_default",
+            "kick",
+            "redact",
+            "state_default",
+            "users",
+            "users_default",
+        },
+        "m.room.history_visibility": {"history_visibility"},
+    }
+    if version.has_alias_events_rule:
+        keys["m.room.aliases"] = {"aliases"}
+    if version.may_restrict_joins:
+        keys["m.room.join_rules"].add("allow")
+    if version.redaction_keeps_join_authorised:
+        keys["m.room.member"].add("join_authorised_via_users_server")
+    if version.has_new_redaction_rules:
+        keys["m.room.power_levels"].add("invite")
+    if version.has_redacts_in_content:
+        keys["m.room.redaction"] = {"redacts"}
+    return keys
+
+
+_REDACTIONS: Final = {name: _redaction_of(version) for name, version in VERSIONS.items()}

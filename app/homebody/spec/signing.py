@@ -19,7 +19,7 @@ from typing import Any, Final
 import nacl.exceptions
 import nacl.signing
 
-from homebody.spec import canonical_json, redaction
+from homebody.spec import canonical_json, events
 from homebody.spec.events import Json
 from homebody.spec.room_versions import RoomVersion
 
@@ -28,6 +28,7 @@ VerifyKey = nacl.signing.VerifyKey
 ALGORITHM: Final = "ed25519"
 _KEY_VERSION: Final = re.compile(r"[0-9A-Za-z_]+")
 _NOT_SIGNED: Final = ("signatures", "unsigned")
+_NOT_HASHED: Final = ("hashes", *_NOT_SIGNED)
 
 
 class SignatureError(ValueError):
@@ -137,7 +138,7 @@ def verify_event(
 
 def content_hash(pdu: Json, version: RoomVersion) -> bytes:
     """Return the SHA-256 of the event without `unsigned`, `signatures` and `hashes`."""
-    covered = _without(pdu, ("hashes", *_NOT_SIGNED))
+    covered = {key: member for key, member in pdu.items() if key not in _NOT_HASHED}
     return hashlib.sha256(_encode(covered, version)).digest()
 
 
@@ -185,7 +186,7 @@ def _event_id(pdu: Json, version: RoomVersion, redacted_bytes: bytes) -> str:
 
 def _redacted_bytes(pdu: Json, version: RoomVersion) -> bytes:
     """Return the bytes covered by signatures and the reference hash."""
-    redacted = redaction.redact(pdu, version)
+    redacted = events.redact(pdu, version)
     redacted.pop("signatures", None)  # redaction has removed `unsigned` and copied the event
     return _encode(redacted, version)
 

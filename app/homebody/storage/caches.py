@@ -200,6 +200,7 @@ class ClientEvent:
         "relates_to",
         "room_id",
         "sender",
+        "size_bytes",
         "state_key",
         "thread_id",
         "txn_id",
@@ -243,12 +244,8 @@ class ClientEvent:
         self.previous = previous
         self.redacted_by = redacted_by
         """The position of the redaction; shown as far as the reader may see that event."""
-
-    @property
-    def size_bytes(self) -> int:
+        self.size_bytes = 800 + 4 * len(body) + (0 if previous is None else len(previous.body))
         """About what it takes in memory."""
-        previous = 0 if self.previous is None else len(self.previous.body)
-        return 800 + 4 * len(self.body) + previous
 
 
 class RecentEvents:

@@ -68,6 +68,10 @@ class Server:
     config: Config
     appservices: Services = field(default_factory=Services)
 
+    def is_local(self, user_id: str) -> bool:
+        """Return whether the user has an account on this server."""
+        return user_id.partition(":")[2] == self.name
+
 
 class Reader:
     """A snapshot of the database. What core functions that only read take as `tx`."""

@@ -16,8 +16,7 @@ from typing import Protocol
 
 from homebody.core.accounts import accounts
 from homebody.core.events import client_events, state, visibility
-from homebody.spec import redaction
-from homebody.spec.events import Json
+from homebody.spec.events import Json, redact
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Reader
 
@@ -72,7 +71,7 @@ def hidden(tx: Reader, user_id: str, events: Collection[Sent]) -> set[int]:
 
 def redacted(tx: Reader, event: ClientEvent) -> ClientEvent:
     """What a redaction leaves of an event, without one."""
-    pdu = redaction.redact(state.pdus(tx, [event.position])[0], state.version(tx, event.room_id))
+    pdu = redact(state.pdus(tx, [event.position])[0], state.version(tx, event.room_id))
     return client_events.build(event.position, event.event_id, event.room_id, pdu)
 
 
@@ -81,9 +80,7 @@ def pdus(tx: Reader, user_id: str, events: Sequence[ClientEvent]) -> list[Json]:
     positions = hidden(tx, user_id, events)
     found = zip(events, state.pdus(tx, [event.position for event in events]), strict=True)
     return [
-        redaction.redact(pdu, state.version(tx, event.room_id))
-        if event.position in positions
-        else pdu
+        redact(pdu, state.version(tx, event.room_id)) if event.position in positions else pdu
         for event, pdu in found
     ]
 

@@ -44,7 +44,7 @@ from homebody.core.user_data.account_data import PushSettings
 from homebody.models.events import StoredEvent
 from homebody.models.push import Notification, UnreadCount
 from homebody.spec import push_rules, room_state
-from homebody.spec.events import Event, StateKey
+from homebody.spec.events import Event
 from homebody.spec.push_conditions import EventView, Recipient
 from homebody.spec.push_rules import Outcome
 from homebody.storage.database import Reader, Tx
@@ -56,7 +56,6 @@ _PRUNED_EVERY: Final = 256
 """Events of a room."""
 _Kind = tuple[int, str, bool]
 """Position of an event, thread, whether it is a highlight."""
-_POWER: Final[list[StateKey]] = [room_state.CREATE, room_state.POWER_LEVELS]
 
 _USERS = func.json_each(bindparam("users")).table_valued("value")  # as one value: no row each
 _NOTIFY = insert(Notification).from_select(
@@ -198,7 +197,7 @@ def count(
     if event.type == state.MEMBER:
         _forget_who_left(tx, event)
         _forget_accepted_invite(tx, event, joined_before)
-    elif event.state_key is None and _is_local(tx, event.sender):
+    elif event.state_key is None and tx.server.is_local(event.sender):
         mark_read(tx, event.sender, event.room_id, thread, position)  # who answers has read
     members = _local_recipients(tx, event)
     if members:
@@ -269,7 +268,7 @@ def move_to_main(tx: Tx, room_id: str, thread_id: str, positions: Collection[int
     """Count events of a thread as of the main timeline, as what they relate to was redacted."""
     if not positions:
         return
-    members = [it for it in state.joined_users(tx, room_id) if _is_local(tx, it)]
+    members = [it for it in state.joined_users(tx, room_id) if tx.server.is_local(it)]
     asked = {"users": orjson.dumps(members).decode(), "room_id": room_id, "thread_id": thread_id}
     unread = list(tx.sql.execute(_UNREAD_IN_THREAD, asked).scalars())
     asked = {
@@ -297,7 +296,7 @@ def remove_room(tx: Tx, room_id: str) -> None:
 def _notified_by(tx: Reader, event: Event) -> list[str]:
     """Return the users of this server whom the event may have notified and who have not left."""
     invited = {event.state_key or ""} if event.type == state.MEMBER else set()
-    return [it for it in state.joined_users(tx, event.room_id) | invited if _is_local(tx, it)]
+    return [it for it in state.joined_users(tx, event.room_id) | invited if tx.server.is_local(it)]
 
 
 def _alike(notifications: Iterable[state.AnyRow]) -> dict[_Kind, list[str]]:
@@ -333,7 +332,7 @@ def _note_change(tx: Tx, user_ids: Collection[str]) -> None:
 
 def _forget_who_left(tx: Tx, event: Event) -> None:
     user_id = event.state_key or ""
-    if event.content.get("membership") in {"leave", "ban"} and _is_local(tx, user_id):
+    if event.content.get("membership") in {"leave", "ban"} and tx.server.is_local(user_id):
         key = {"of_user": user_id, "in_room": event.room_id}
         tx.sql.execute(_DROP_ALL, key)
         asked = {"user_id": user_id, "room_id": event.room_id}
@@ -346,17 +345,17 @@ def _forget_accepted_invite(tx: Tx, event: Event, joined_before: Collection[str]
     """Drop the notification of an invite, which is in no count, before the room has counts."""
     user_id = event.state_key or ""
     is_new = event.content.get("membership") == "join" and user_id not in joined_before
-    if is_new and _is_local(tx, user_id):
+    if is_new and tx.server.is_local(user_id):
         tx.sql.execute(_DROP_ALL, {"of_user": user_id, "in_room": event.room_id})
 
 
 def _local_recipients(tx: Reader, event: Event) -> list[str]:
     """The users of this server whom the event might notify: members, and who it invites."""
     joined = state.joined_users(tx, event.room_id)
-    members = [it for it in joined if it != event.sender and _is_local(tx, it)]
+    members = [it for it in joined if it != event.sender and tx.server.is_local(it)]
     if event.type == state.MEMBER and event.content.get("membership") == "invite":
         invited = event.state_key or ""
-        if _is_local(tx, invited):
+        if tx.server.is_local(invited):
             members.append(invited)
     services = tx.server.appservices
     if services.all:  # nobody reads what bridges would be notified of
@@ -368,7 +367,10 @@ def _evaluate(tx: Reader, event: Event, members: list[str]) -> dict[str, Outcome
     settings, unknown = tx.cached_many(account_data.COMPILED, members)
     if unknown:
         settings |= rules.settings_of(tx, unknown)
-    levels = room_state.power_levels(state.current_many(tx, event.room_id, _POWER))
+    known = state.current_many(tx, event.room_id, (room_state.CREATE, room_state.POWER_LEVELS))
+    levels = room_state.levels_after(
+        known.get(room_state.POWER_LEVELS), known.get(room_state.CREATE)
+    )
     view = EventView(event, len(state.joined_users(tx, event.room_id)), levels)
     names = _names(tx, view, settings)
     return push_rules.evaluate(
@@ -437,7 +439,3 @@ def _prune(tx: Tx, room_id: str, members: list[str]) -> None:
     if oldest is not None:
         rows = [{"of_user": it, "in_room": room_id, "oldest": oldest} for it in members]
         tx.sql.execute(_DROP_OLD, rows)
-
-
-def _is_local(tx: Reader, user_id: str) -> bool:
-    return room_state.domain_of(user_id) == tx.server.name

@@ -219,8 +219,7 @@ def _authorisation(tx: Reader, room_id: str, user_id: str) -> Json:
     vouching = (
         local
         for local in state.joined_users(tx, room_id)
-        if room_state.domain_of(local) == tx.server.name
-        and levels.of_user(local) >= levels.to_invite
+        if tx.server.is_local(local) and levels.of_user(local) >= levels.to_invite
     )
     voucher = max(vouching, key=lambda local: (levels.of_user(local), local), default=None)
     if voucher is None:

@@ -33,7 +33,6 @@ from homebody.models.events import StoredEvent
 from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
 from homebody.runtime import event_loop
-from homebody.spec import room_state
 from homebody.spec.events import Json
 from homebody.storage.database import Database, Reader
 
@@ -180,7 +179,7 @@ def _check_is_there(tx: Reader, room_id: str) -> None:
 
 
 def _check_is_empty(tx: Reader, room_id: str) -> None:
-    here = sorted(user for user in state.joined_users(tx, room_id) if _is_local(tx, user))
+    here = sorted(user for user in state.joined_users(tx, room_id) if tx.server.is_local(user))
     if here:
         others = f" and {len(here) - 3} others" if len(here) > 3 else ""
         raise errors.forbidden(f"{', '.join(here[:3])}{others} would have to leave the room first")
@@ -193,7 +192,7 @@ def _send_all_away(db: Database, room_id: str) -> bool:
     """
     with db.read() as tx:
         found = tx.sql.execute(_PEOPLE, {"room_id": room_id}).scalars().all()
-        people = sorted(user for user in found if _is_local(tx, user))
+        people = sorted(user for user in found if tx.server.is_local(user))
     for at in range(0, len(people), USERS_AT_ONCE):
         with db.write() as writing:
             for user_id in people[at : at + USERS_AT_ONCE]:
@@ -204,10 +203,6 @@ def _send_all_away(db: Database, room_id: str) -> bool:
                 except MatrixError as error:  # all the more reason to remove a broken room
                     LOG.warning("%s could not leave %s: %s", user_id, room_id, error)
     return bool(people)
-
-
-def _is_local(tx: Reader, user_id: str) -> bool:
-    return room_state.domain_of(user_id) == tx.server.name
 
 
 def _said(pdu: str | None, key: str) -> str | None:

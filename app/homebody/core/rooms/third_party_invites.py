@@ -18,7 +18,6 @@ from homebody.core.accounts import accounts
 from homebody.core.events import state
 from homebody.core.timeline import sending
 from homebody.errors import MatrixError
-from homebody.spec import room_state
 from homebody.spec.events import Json
 from homebody.storage.database import Tx
 
@@ -43,7 +42,7 @@ def accept(tx: Tx, room_id: str, user_id: str, signed: Json) -> None:
     invite = state.current(tx, room_id, THIRD_PARTY_INVITE, signed["token"])
     if invite is None or invite.sender != signed["sender"]:
         raise errors.forbidden("The room has no such third-party invite")
-    if room_state.domain_of(invite.sender) != tx.server.name:
+    if not tx.server.is_local(invite.sender):
         raise errors.forbidden("Only the server of who has invited can complete this invite")
     account = accounts.find(tx, invite.sender)
     if account is None or account.is_suspended or account.is_locked:

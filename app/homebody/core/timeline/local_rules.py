@@ -64,7 +64,7 @@ def _check_redaction(tx: Reader, draft: Draft, known: State) -> None:
     if requester is not None and requester.is_suspended:
         raise errors.user_suspended()
     is_admin = requester is not None and requester.is_admin
-    if is_admin and room_state.domain_of(target.sender) == tx.server.name:
+    if is_admin and tx.server.is_local(target.sender):
         return  # administrators of the server may redact what its users have sent
     levels = event_auth.power_levels(known)
     if levels.of_user(draft.sender) < levels.to_redact:

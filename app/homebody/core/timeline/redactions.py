@@ -6,7 +6,7 @@ asked for needs no entry: name, topic and avatar of a room in the directory, spa
 pushes; names of members; permissions, pinned events; filters by content; rows of the
 outbox, which name an event by its position.
 
-What a redaction may not take away the specification decides (spec/redaction.py): memberships, join
+What a redaction may not take away the specification decides (spec/events.py): memberships, join
 rules, most of the power levels. So the tables of state stay as they are.
 Spec: client-server-api#redactions
 """
@@ -23,7 +23,7 @@ from homebody.core.push import counts
 from homebody.core.timeline import leaving_threads
 from homebody.models.events import StoredEvent
 from homebody.models.state import StateInterval
-from homebody.spec import canonical_json, event_auth, redaction, room_state
+from homebody.spec import canonical_json, event_auth, events, room_state
 from homebody.spec.events import Event
 from homebody.storage.database import Tx
 
@@ -103,7 +103,7 @@ def _leave_thread(tx: Tx, done: Redaction) -> None:
 
 
 def _strip(tx: Tx, done: Redaction) -> None:
-    left = redaction.redact(done.target.pdu, done.target.version)
+    left = events.redact(done.target.pdu, done.target.version)
     redacted = canonical_json.encode(left).decode()
     tx.sql.execute(_STRIP, {"at": done.at, "redacted": redacted, "by": done.by})
 
