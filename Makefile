@@ -14,6 +14,10 @@ m ?= change
 comma := ,
 SPEC ?= ../shared/spec/client-server.json
 
+# The versions that are installed, also by tests/clients/install; the second is for what builds them
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+
 # without bytecode on the disk, each server and command that a test starts would compile all of app/
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -24,12 +28,12 @@ help:  ## list the targets
 
 install: $(BIN)/homebody  ## create .venv with the server in it
 
-$(BIN)/homebody: setup.cfg pyproject.toml | $(BIN)/pip
+$(BIN)/homebody: setup.cfg pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing homebody and what it needs into $(VENV): this takes half a minute"
 	@$(call pip_install,[fast])
 	@touch $@
 
-$(VENV)/.dev: setup.cfg pyproject.toml | $(BIN)/pip
+$(VENV)/.dev: setup.cfg pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing homebody and the tools of its development into $(VENV): this takes a minute"
 	@$(call pip_install,[dev$(comma)fast],[dev])
 	@touch $@ $(BIN)/homebody
@@ -45,7 +49,7 @@ run: install  ## serve on http://localhost:8008 (installs and migrates first)
 	$(BIN)/homebody serve
 
 test: $(VENV)/.dev  ## run the tests, T=tests/core/sync/test_sync.py for some of them
-	$(BIN)/python -m pytest -m "not clients and not big" -n $(N) --dist worksteal $(T)
+	$(BIN)/python -m pytest -m "not clients and not big and not wheel" -n $(N) --dist worksteal $(T)
 
 check: lint types migrations spec test  ## everything that a commit must pass
 
@@ -77,6 +81,22 @@ clients: $(VENV)/.dev  ## real clients against a real server (installs what they
 	bash tests/clients/install $(BIN)/python
 	$(BIN)/python -m pytest -m clients
 
+dist: $(VENV)/.dev  ## build the wheel and the sdist into dist/
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist >$(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
+	ls dist
+
+wheel: dist  ## install both into empty environments, and test what they can do
+	$(BIN)/python -m pytest -m wheel tests/wheel
+
+update:  ## renew constraints.txt: the newest versions of everything (needs a compiler)
+	rm -rf build/update && $(PYTHON) -m venv build/update
+	env -u PIP_CONSTRAINT -u PIP_BUILD_CONSTRAINT build/update/bin/python -m pip install --quiet \
+		--disable-pip-version-check --upgrade setuptools --editable '.[dev,fast,clients]'
+	{ echo '# The versions that the Makefile and CI install; make update renews them'; \
+		build/update/bin/python -m pip freeze --all --exclude-editable --exclude pip; } >constraints.txt
+	rm -rf build/update
+
 fuzz: $(VENV)/.dev  ## up to half an hour of odd values, and requests by schemathesis (SPEC=client-server.json)
 	timeout 600 $(BIN)/python -m pytest -n 2 --timeout=500 --hypothesis-profile=big tests/fuzz
 	if $(BIN)/python -m pip install --quiet --only-binary atheris --editable '.[fuzz]'; \
@@ -106,8 +126,8 @@ example: $(BIN)/homebody  ## write docs/homebody.example.toml again, after a set
 	$(BIN)/python -c 'from homebody.config import settings; print(settings.example(), end="")' >docs/homebody.example.toml
 
 migrate: install  ## bring the database up to date
-	$(BIN)/alembic -c setup.cfg upgrade head
+	$(BIN)/alembic -c alembic/alembic.ini upgrade head
 
 clean:  ## remove what was installed and built, but no data
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist app/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find app tests alembic -name __pycache__ -type d -exec rm -rf {} +
