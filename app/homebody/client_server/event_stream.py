@@ -14,7 +14,7 @@ from homebody import context
 from homebody.client_server import http, sync
 from homebody.client_server.authentication import authenticated, requester
 from homebody.core.ephemeral import presence
-from homebody.core.events import encoding
+from homebody.core.events import client_events
 from homebody.core.legacy import event_stream, initial_sync
 from homebody.core.legacy.event_stream import Chunk
 from homebody.core.legacy.initial_sync import Preview, RoomInfo
@@ -50,7 +50,7 @@ def get_events() -> Json:
     def look() -> tuple[Chunk, list[orjson.Fragment]]:
         with context.db().read() as tx:
             news = _news(tx, me.user_id, room_id, start)
-            return news, encoding.encode_all(tx, me, news.events)
+            return news, client_events.encode_all(tx, me, news.events)
 
     with presence.syncing(context.ephemeral(), me.user_id, me.device_id):
         news, encoded = sync.wait_for(
@@ -92,7 +92,7 @@ def _news(tx: Reader, user_id: str, room_id: str | None, start: int) -> Chunk:
 def _room(tx: Reader, room: RoomInfo) -> Json:
     shown: Json = {"room_id": room.room_id, "membership": room.membership}
     if room.invite is not None:
-        shown["invite"] = encoding.encode(tx, requester(), room.invite)
+        shown["invite"] = client_events.encode(tx, requester(), room.invite)
     return shown | (described(tx, room.preview) if room.preview is not None else {})
 
 
@@ -101,11 +101,11 @@ def described(tx: Reader, found: Preview) -> Json:
     me = requester()
     return {
         "messages": {
-            "chunk": encoding.encode_all(tx, me, found.events),
+            "chunk": client_events.encode_all(tx, me, found.events),
             "start": str(SyncToken(found.start)),
             "end": str(SyncToken(found.end)),
         },
-        "state": encoding.encode_state(tx, me, found.state),
+        "state": client_events.encode_state(tx, me, found.state),
         "visibility": found.directory,
         "account_data": found.account_data,
     }

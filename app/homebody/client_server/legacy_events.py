@@ -14,7 +14,7 @@ from typing import Final
 
 import orjson
 
-from homebody.core.events import encoding, state
+from homebody.core.events import client_events, state
 from homebody.spec.events import Json
 from homebody.spec.filters import RoomEventFilter, Types
 from homebody.storage.caches import ClientEvent, Requester
@@ -30,7 +30,7 @@ SERVER: Final = "_homeserver_"
 def events(tx: Reader, requester: Requester, some: Collection[ClientEvent]) -> list[Json]:
     """Return events as clients of 2014 know them."""
     notices = [it for it in some if it.type == state.MEMBER]
-    encoded = encoding.encode_all(tx, requester, notices)
+    encoded = client_events.encode_all(tx, requester, notices)
     unsigned = {
         it.event_id: orjson.loads(orjson.dumps(one))["unsigned"]
         for it, one in zip(notices, encoded, strict=True)

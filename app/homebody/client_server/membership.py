@@ -13,7 +13,7 @@ from flask import Blueprint, request
 from homebody import context, errors
 from homebody.client_server import http, room_send
 from homebody.client_server.authentication import authenticated, requester
-from homebody.core.events import encoding, members, state
+from homebody.core.events import client_events, members, state
 from homebody.core.rooms import aliases, appservice_queries, membership, third_party_invites
 from homebody.core.sync import tokens
 from homebody.spec.events import Json
@@ -256,7 +256,7 @@ def get_members_by_room(room_id: str) -> Json:
             membership=membership,
             not_membership=not_membership,
         )
-        return {"chunk": encoding.encode_state(tx, me, found)}
+        return {"chunk": client_events.encode_state(tx, me, found)}
 
 
 @bp.get("/rooms/<room_id>/joined_members")

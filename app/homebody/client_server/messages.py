@@ -11,7 +11,7 @@ from flask import Blueprint, request
 from homebody import context
 from homebody.client_server import event_stream, http
 from homebody.client_server.authentication import authenticated, requester
-from homebody.core.events import aggregations, encoding, history, paging
+from homebody.core.events import aggregations, client_events, history, paging
 from homebody.core.legacy import initial_sync
 from homebody.core.sync.tokens import SyncToken
 from homebody.core.user_data import filters
@@ -43,7 +43,7 @@ def get_room_events(room_id: str) -> Json:
         chunk = aggregations.encode_all(tx, me, page.events)
         members: list[orjson.Fragment] = []
         if wanted.lazy_load_members:
-            members = encoding.encode_state(
+            members = client_events.encode_state(
                 tx, me, history.senders_of(tx, me.user_id, room_id, page.events)
             )
     answer: Json = {
@@ -82,7 +82,7 @@ def get_event_context(room_id: str, event_id: str) -> Json:
         found = history.context(tx, me.user_id, room_id, event_id, limit, wanted)
         shown = [*found.before.events, found.event, *found.after.events]
         encoded = aggregations.encode_all(tx, me, shown)
-        held = encoding.encode_state(tx, me, found.state)
+        held = client_events.encode_state(tx, me, found.state)
     centre = len(found.before.events)
     return {
         "start": str(SyncToken(found.before.end or 0)),

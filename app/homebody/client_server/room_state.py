@@ -11,7 +11,7 @@ from flask import Blueprint, request
 from homebody import context, errors
 from homebody.client_server import authentication, http, membership, room_send
 from homebody.client_server.authentication import authenticated, requester
-from homebody.core.events import encoding, state
+from homebody.core.events import client_events, state
 from homebody.core.rooms import personal_settings, state_events
 from homebody.spec.events import Json
 
@@ -63,7 +63,7 @@ def get_room_state_with_key(
         event = state_events.get(tx, room_id, requester().user_id, event_type, state_key)
         if shape == "content":
             return event.content
-        return encoding.as_json(tx, requester(), event)
+        return client_events.as_json(tx, requester(), event)
 
 
 @bp.get("/rooms/<room_id>/state")
@@ -72,7 +72,7 @@ def get_room_state(room_id: str) -> list[orjson.Fragment]:
     """All of the state."""
     with context.db().read() as tx:
         events = state_events.get_all(tx, room_id, requester().user_id)
-        return encoding.encode_state(tx, requester(), events)
+        return client_events.encode_state(tx, requester(), events)
 
 
 def _is_to_leave(event_type: str, state_key: str, content: Json) -> bool:

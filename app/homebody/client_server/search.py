@@ -15,7 +15,7 @@ from flask import Blueprint, request
 from homebody import context, errors
 from homebody.client_server import http
 from homebody.client_server.authentication import authenticated, requester
-from homebody.core.events import aggregations, encoding, search, search_index
+from homebody.core.events import aggregations, client_events, search, search_index
 from homebody.core.events.search import After, Asked, Found, Hit
 from homebody.core.sync.tokens import SyncToken
 from homebody.core.user_data import filters
@@ -135,7 +135,7 @@ def _answer(tx: Reader, me: Requester, criteria: Criteria, asked: Asked, found: 
         answer["groups"] = _groups(criteria.groupings, found)
     if criteria.include_state:
         answer["state"] = {
-            room_id: encoding.encode_state(tx, me, search.state_of(tx, me.user_id, room_id))
+            room_id: client_events.encode_state(tx, me, search.state_of(tx, me.user_id, room_id))
             for room_id in sorted({event.room_id for event in events})
         }
     return answer

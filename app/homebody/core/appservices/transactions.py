@@ -18,7 +18,7 @@ from sqlalchemy import bindparam, select
 
 from homebody import errors
 from homebody.core import outbox
-from homebody.core.events import client_events, encoding, state
+from homebody.core.events import client_events, state
 from homebody.core.outbox import Row
 from homebody.errors import MatrixError
 from homebody.models.rooms import RoomAlias
@@ -88,7 +88,7 @@ def body(tx: Reader, rows: Sequence[Row]) -> Json | None:
     ]
     if not events and not ephemeral:
         return None
-    told: Json = {"events": encoding.encode_all(tx, None, events)}
+    told: Json = {"events": client_events.encode_all(tx, None, events)}
     if ephemeral:  # bridges from before version 1.13 look under the older name
         told |= {"ephemeral": ephemeral, "de.sorunome.msc2409.ephemeral": ephemeral}
     return told

@@ -19,7 +19,7 @@ import orjson
 from sqlalchemy import ColumnElement, Select, bindparam, case, exists, func, literal_column, select
 from sqlalchemy.orm import aliased
 
-from homebody.core.events import client_events, encoding, erasure, visibility
+from homebody.core.events import client_events, visibility
 from homebody.core.events.relations import REFERENCE, REPLACE, THREAD
 from homebody.core.user_data import ignored_users
 from homebody.models.events import StoredEvent
@@ -175,7 +175,7 @@ def encode_all(
     """Return events with their bundles as JSON for one device; `known` are bundles made before."""
     if known is None:
         known = bundles(tx, requester, events)
-    return encoding.encode_all(tx, requester, events, bundles=known)
+    return client_events.encode_all(tx, requester, events, bundles=known)
 
 
 def as_json(tx: Reader, requester: Requester, event: ClientEvent) -> Json:
@@ -255,9 +255,9 @@ def _shown(
     """
     latest = {thread.latest for thread in threads.values()}
     loaded = client_events.load(tx, sorted(latest | set(edits.values())))
-    hidden = erasure.hidden(tx, requester.user_id, loaded)
+    hidden = visibility.hidden_by_erasure(tx, requester.user_id, loaded)
     seen = [it for it in loaded if it.position in latest or it.position not in hidden]
-    events = erasure.hide(tx, requester.user_id, seen)
+    events = client_events.hide(tx, requester.user_id, seen)
     below = bundles(tx, requester, [it for it in events if it.position in latest])
-    encoded = encoding.encode_all(tx, requester, events, bundles=below)
+    encoded = client_events.encode_all(tx, requester, events, bundles=below)
     return {event.position: one for event, one in zip(events, encoded, strict=True)}

@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import Select, bindparam, exists, select
 
 from homebody import errors
-from homebody.core.events import client_events, erasure, members, paging, state, visibility
+from homebody.core.events import client_events, members, paging, state, visibility
 from homebody.core.events.paging import Page, PageRequest
 from homebody.core.user_data import ignored_users
 from homebody.models.events import StoredEvent
@@ -116,7 +116,7 @@ def seen(tx: Reader, user_id: str, event_id: str, room_id: str | None = None) ->
         or visibility.is_closed_by_forgetting(tx, user_id, found.room_id)
     ):
         raise errors.not_found("There is no such event, or you may not see it")
-    return erasure.hide(tx, user_id, [found])[0]
+    return client_events.hide(tx, user_id, [found])[0]
 
 
 def context(
@@ -167,7 +167,7 @@ def state_at(
     events = client_events.load(tx, sorted(found))
     if wanted.lazy_load_members:
         events += members.of_users(tx, room_id, frozenset(senders), position)
-    return erasure.hide(tx, user_id, [it for it in events if paging.matches(it, wanted)])
+    return client_events.hide(tx, user_id, [it for it in events if paging.matches(it, wanted)])
 
 
 def senders_of(
@@ -178,7 +178,7 @@ def senders_of(
         return []
     newest = max(it.position for it in events)
     found = members.of_users(tx, room_id, {it.sender for it in events}, newest)
-    return erasure.hide(tx, user_id, found)
+    return client_events.hide(tx, user_id, found)
 
 
 def near(tx: Reader, user_id: str, room_id: str, ts: int, *, is_backwards: bool) -> tuple[str, int]:

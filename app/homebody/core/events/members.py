@@ -15,7 +15,7 @@ import orjson
 from sqlalchemy import bindparam, func, or_, select
 
 from homebody import errors
-from homebody.core.events import client_events, erasure, state, visibility
+from homebody.core.events import client_events, state, visibility
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
 from homebody.models.state import StateInterval
@@ -100,7 +100,7 @@ def members(
         query = query.where(or_(*wanted))
     position = _position(tx, user_id, room_id, at)
     found = tx.sql.execute(query, {"room_id": room_id, "position": position}).scalars()
-    return erasure.hide(tx, user_id, client_events.load(tx, found.all()))
+    return client_events.hide(tx, user_id, client_events.load(tx, found.all()))
 
 
 def of_users(

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import msgspec
 from sqlalchemy import ColumnElement, Select, bindparam, exists, select
 
-from homebody.core.events import client_events, erasure, visibility
+from homebody.core.events import client_events, visibility
 from homebody.core.user_data import ignored_users
 from homebody.models.events import StoredEvent
 from homebody.spec import filters
@@ -224,7 +224,7 @@ def events_of(tx: Reader, request: PageRequest, rows: Sequence[Any]) -> Iterator
         if request.looks_inside():
             events = [it for it in events if matches(it, request.wanted)]
             events = _with_relations(tx, request, events)
-        yield from erasure.hide(tx, request.user_id, events)
+        yield from client_events.hide(tx, request.user_id, events)
 
 
 def admitted(tx: Reader, user_id: str, wanted: RoomEventFilter, rows: Sequence[Any]) -> list[Any]:

@@ -25,7 +25,6 @@ from sqlalchemy import Boolean, Float, Integer, Text, and_, bindparam, cast, fun
 from homebody import errors
 from homebody.core.events import (
     client_events,
-    erasure,
     history,
     members,
     paging,
@@ -257,7 +256,7 @@ def surroundings(
     if with_profiles:
         senders = {it.sender for it in (*older.events, event, *newer.events)}
         found = members.of_users(tx, event.room_id, senders, at)
-        for member in erasure.hide(tx, user_id, found):
+        for member in client_events.hide(tx, user_id, found):
             names = ("displayname", "avatar_url")
             told = {name: member.content.get(name) for name in names}
             shown = {name: value for name, value in told.items() if isinstance(value, str)}
@@ -322,7 +321,7 @@ def _wanted(tx: Reader, user_id: str, asked: Asked, matches: Sequence[Any]) -> l
     The words of erased users are not found by those who may not see them any more.
     """
     some = paging.admitted(tx, user_id, asked.wanted, matches)
-    hidden = erasure.hidden(tx, user_id, some)
+    hidden = visibility.hidden_by_erasure(tx, user_id, some)
     return [match for match in some if match.position not in hidden]
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, literal_column, select
 
-from homebody.core.events import aggregations, client_events, erasure, paging, relations, visibility
+from homebody.core.events import aggregations, client_events, paging, relations, visibility
 from homebody.core.events.paging import PageRequest
 from homebody.core.user_data import ignored_users
 from homebody.models.events import StoredEvent
@@ -134,5 +134,5 @@ def _roots(tx: Reader, user_id: str, room_id: str, latest: dict[str, int]) -> li
     roots = visibility.visible(tx, user_id, room_id, client_events.load(tx, some))
     ignored = ignored_users.of(tx, user_id)
     # the spec wants the roots of ignored users, "redacted to the caller"
-    roots = [erasure.redacted(tx, root) if root.sender in ignored else root for root in roots]
-    return erasure.hide(tx, user_id, roots)
+    roots = [client_events.redacted(tx, root) if root.sender in ignored else root for root in roots]
+    return client_events.hide(tx, user_id, roots)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -31,6 +31,7 @@ from sqlalchemy import (
 )
 
 from homebody import errors
+from homebody.core.accounts import accounts
 from homebody.core.events import state
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
@@ -98,6 +99,18 @@ class Placed(Protocol):
 
 
 E = TypeVar("E", bound=Placed)
+
+
+class Sent(Placed, Protocol):
+    """What has to be known to hide what erased users have sent."""
+
+    @property
+    def room_id(self) -> str:
+        """Its room."""
+
+    @property
+    def sender(self) -> str:
+        """Its sender."""
 
 
 class Course:
@@ -263,6 +276,22 @@ def within(position: ColumnExpressionArgument[int]) -> Exists:
     return exists().where(between(position, item(some, 0), item(some, 1)))
 
 
+def hidden_by_erasure(tx: Reader, user_id: str, events: Collection[Sent]) -> set[int]:
+    """The positions of those events of which this user sees only what a redaction leaves."""
+    erased = accounts.erased(tx)
+    if not erased:
+        return set()
+    by_room: dict[str, list[Sent]] = {}
+    for event in events:
+        if event.sender in erased and _is_personal(event):
+            by_room.setdefault(event.room_id, []).append(event)
+    return {
+        position
+        for room_id, some in by_room.items()
+        for position in _hidden_in(tx, user_id, room_id, some, erased)
+    }
+
+
 def memberships(tx: Reader, user_id: str, events: Iterable[ClientEvent]) -> dict[int, str]:
     """Return {position: what the user was in the room just after the event}.
 
@@ -375,3 +404,35 @@ def _sees_all_since(tx: Reader, user_id: str, room_id: str) -> int | None:
 
 def _seen_by_all_members(content: Json) -> bool:
     return str(content.get("history_visibility")) in {"shared", "world_readable"}
+
+
+def _is_personal(event: Sent) -> bool:
+    """Whether it is a message, or tells who somebody is.
+
+    Deviates: "the events sent by this account" are others as well. But a room keeps its name and
+    topic for newcomers whoever set them: they are the room's.
+    """
+    return event.state_key is None or (event.type, event.state_key) == (state.MEMBER, event.sender)
+
+
+def _hidden_in(
+    tx: Reader,
+    user_id: str,
+    room_id: str,
+    events: Sequence[Sent],
+    erased: Mapping[str, int],
+) -> list[int]:
+    own = (state.MEMBER, user_id)
+    entry = state.entries(tx, room_id, [own])[own]
+    is_joined = entry.event is not None and entry.event.content["membership"] == "join"
+    if is_joined and entry.since <= min(event.position for event in events):
+        return []
+    course = history(tx, user_id, room_id).membership
+
+    def was_there(event: Sent) -> bool:
+        until = erased[event.sender]
+        changes = course.starts_after(event.position)
+        times = [event.position, *(at for at in changes if at < until)]
+        return any(course.at(at) == "join" for at in times)
+
+    return [event.position for event in events if not was_there(event)]

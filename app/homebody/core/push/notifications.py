@@ -8,7 +8,7 @@ from __future__ import annotations
 import orjson
 from sqlalchemy import bindparam, select
 
-from homebody.core.events import client_events, encoding, erasure
+from homebody.core.events import client_events
 from homebody.models.push import Notification
 from homebody.spec.events import Json
 from homebody.storage.caches import Requester
@@ -43,9 +43,9 @@ def page(
     found = tx.sql.execute(query, asked).all()
     shown = found[:limit]
     loaded = client_events.load(tx, [row.event_position for row in shown])
-    loaded = erasure.hide(tx, requester.user_id, loaded)
+    loaded = client_events.hide(tx, requester.user_id, loaded)
     events = {event.position: event for event in loaded}
-    shown_events = encoding.encode_all(tx, requester, loaded, with_room_id=False)
+    shown_events = client_events.encode_all(tx, requester, loaded, with_room_id=False)
     encoded = dict(zip(events, shown_events, strict=True))
     notifications = [
         {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import bindparam, select
 
 from homebody import errors
-from homebody.core.events import client_events, erasure, state, visibility
+from homebody.core.events import client_events, state, visibility
 from homebody.core.rooms import aliases, membership
 from homebody.core.timeline import guest_access, sending
 from homebody.models.base import NOW_AND_LATER
@@ -81,7 +81,7 @@ def get(tx: Reader, room_id: str, user_id: str, event_type: str, state_key: str)
     found = client_events.load(tx, list(tx.sql.execute(_POSITION, entry).scalars()))
     if not found:
         raise errors.not_found("The room has no state of this type and key")
-    return erasure.hide(tx, user_id, found)[0]
+    return client_events.hide(tx, user_id, found)[0]
 
 
 def get_all(tx: Reader, room_id: str, user_id: str) -> list[ClientEvent]:
@@ -89,4 +89,4 @@ def get_all(tx: Reader, room_id: str, user_id: str) -> list[ClientEvent]:
     at = visibility.upto(tx, user_id, room_id)
     query = {"room_id": room_id, "position": _LAST if at is None else at}
     events = client_events.load(tx, list(tx.sql.execute(_POSITIONS, query).scalars()))
-    return erasure.hide(tx, user_id, events)
+    return client_events.hide(tx, user_id, events)

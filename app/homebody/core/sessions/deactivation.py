@@ -42,7 +42,7 @@ def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
     """Leave all rooms, end all sessions, delete the user's keys, and close the account for good.
 
     Uses several transactions and marks the account last, so an interrupted request can be repeated.
-    With `erase`, profile and account data are deleted as well, and events/erasure.py hides the
+    With `erase`, profile and account data are deleted as well, and events/visibility.py hides the
     user's messages from users who join later.
     """
     with db.read() as tx:

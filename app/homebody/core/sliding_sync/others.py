@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from homebody.core.events import client_events, encoding, erasure, state, visibility
+from homebody.core.events import client_events, state, visibility
 from homebody.core.sliding_sync.order import OwnRoom
 from homebody.core.sliding_sync.requests import Config
 from homebody.core.sliding_sync.sent import Told, ToldRoom
@@ -95,12 +95,12 @@ def kicked(
 
 
 def _gone(tx: Reader, asker: Requester, span: Span, member: Event, positions: list[int]) -> Json:
-    held = erasure.hide(tx, asker.user_id, client_events.load(tx, positions))
+    held = client_events.hide(tx, asker.user_id, client_events.load(tx, positions))
     return {
         "membership": member.content["membership"],
         "bump_stamp": span.upto,
-        "required_state": encoding.encode_state(tx, asker, held, with_room_id=False),
-        "timeline": encoding.encode_all(tx, asker, span.timeline, with_room_id=False),
+        "required_state": client_events.encode_state(tx, asker, held, with_room_id=False),
+        "timeline": client_events.encode_all(tx, asker, span.timeline, with_room_id=False),
         "prev_batch": str(SyncToken(span.boundary or span.upto)),
         "limited": span.is_limited,
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
 
-from homebody.core.events import aggregations, encoding, visibility
+from homebody.core.events import aggregations, client_events, visibility
 from homebody.core.sliding_sync import state, summaries
 from homebody.core.sliding_sync.order import Changes
 from homebody.core.sliding_sync.requests import MAX_DIFFERENT_PATTERNS, Config, Configs
@@ -123,10 +123,10 @@ def _entries(
             entry["unstable_expanded_timeline"] = True
         entries[span.room_id] = entry | {
             "membership": "join",
-            "required_state": encoding.encode_state(
+            "required_state": client_events.encode_state(
                 tx, asker, held[span.room_id], with_room_id=False
             ),
-            "timeline": encoding.encode_all(
+            "timeline": client_events.encode_all(
                 tx,
                 asker,
                 span.timeline,

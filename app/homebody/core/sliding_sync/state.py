@@ -14,7 +14,7 @@ from typing import Final
 import orjson
 from sqlalchemy import TextClause, text
 
-from homebody.core.events import client_events, erasure, state
+from homebody.core.events import client_events, state
 from homebody.core.sliding_sync.requests import Config
 from homebody.core.sliding_sync.sent import ToldRoom
 from homebody.core.sync.spans import ROOMS_BETWEEN_BREATHS, Span
@@ -101,7 +101,7 @@ def load(tx: Reader, user_id: str, news: Collection[News]) -> dict[str, list[Cli
         one.changed |= taken_back
         due |= {at for key, at in taken_back.items() if one.config.wants(key)}
         events = client_events.load(tx, sorted(due))
-        found[room_id] = erasure.hide(tx, user_id, events)
+        found[room_id] = client_events.hide(tx, user_id, events)
     return found
 
 

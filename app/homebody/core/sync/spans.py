@@ -18,7 +18,7 @@ import msgspec
 import orjson
 from sqlalchemy import bindparam, select, text
 
-from homebody.core.events import client_events, erasure, visibility
+from homebody.core.events import client_events, visibility
 from homebody.core.user_data import ignored_users
 from homebody.models.events import StoredEvent
 from homebody.runtime import event_loop
@@ -119,7 +119,7 @@ def fill(tx: Reader, user_id: str, spans: list[Span], event_filter: RoomEventFil
             seen = [event for event in there if span.history.shows(event)]
         if len(seen) < len(there):
             seen = _after_hidden_state(span, there, seen)
-        span.timeline = erasure.hide(tx, user_id, ignored_users.without(tx, user_id, seen))
+        span.timeline = client_events.hide(tx, user_id, ignored_users.without(tx, user_id, seen))
         span.is_ignored = bool(seen) and not (span.timeline or span.is_limited or span.is_filtered)
 
 

@@ -25,7 +25,7 @@ import orjson
 from homebody.core.encryption import one_time_keys, to_device
 from homebody.core.ephemeral import presence, receipts, typing
 from homebody.core.ephemeral.ephemeral import Ephemeral
-from homebody.core.events import aggregations, client_events, encoding, erasure, state, visibility
+from homebody.core.events import aggregations, client_events, state, visibility
 from homebody.core.push import counts
 from homebody.core.sync import device_lists, memberships, spans, summaries
 from homebody.core.sync import state_sections as sections
@@ -234,7 +234,7 @@ def _entry(
             "limited": span.is_limited,
             "prev_batch": str(SyncToken(span.boundary)),
         },
-        ask.state_section: {"events": _shown(tx, ask, erasure.hide(tx, user_id, room_state))},
+        ask.state_section: {"events": _shown(tx, ask, client_events.hide(tx, user_id, room_state))},
     }
 
 
@@ -408,13 +408,13 @@ def _shown(
     tx: Reader,
     ask: Ask,
     events: list[ClientEvent],
-    bundles: Mapping[str, Json] = encoding.NO_BUNDLES,
-    own: Mapping[int, str] | None = encoding.NO_MEMBERSHIPS,
+    bundles: Mapping[str, Json] = client_events.NO_BUNDLES,
+    own: Mapping[int, str] | None = client_events.NO_MEMBERSHIPS,
 ) -> list[Any]:
     """Events in the form that the filter asks for."""
     if ask.filter.event_format == "federation":
-        return list(erasure.pdus(tx, ask.requester.user_id, events))
-    encoded = encoding.encode_all(
+        return list(client_events.pdus(tx, ask.requester.user_id, events))
+    encoded = client_events.encode_all(
         tx, ask.requester, events, with_room_id=False, bundles=bundles, memberships=own
     )
     if ask.filter.event_fields is None:
