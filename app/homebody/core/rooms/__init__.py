@@ -1,1 +1,1 @@
-"""Rooms: how events come into being, who takes part, what may be read."""
+"""Rooms: creation, membership, state, aliases, directory, spaces, upgrades, reports, purging."""

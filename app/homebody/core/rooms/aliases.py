@@ -1,4 +1,4 @@
-"""Names of rooms: `#cats:example.org` instead of `!BYnRKZwmtvOsaCgxAe:example.org`.
+"""Room aliases: `#cats:example.org` instead of `!BYnRKZwmtvOsaCgxAe:example.org`.
 
 This module alone writes the table room_aliases.
 Spec: client-server-api#room-aliases, client-server-api#mroomcanonical_alias
@@ -42,68 +42,68 @@ _MOVE = (
 
 
 def resolve(tx: Reader, text: str) -> str:
-    """The room id that a room id or alias stands for; whether the room exists is not looked at.
+    """Return the room id for a room id or alias, without checking that the room exists.
 
-    Raises M_INVALID_PARAM for neither, M_NOT_FOUND for an alias that nobody has set.
+    Raises M_INVALID_PARAM for anything else, M_NOT_FOUND for an unknown alias.
     """
     return text if identifiers.is_room_id(text) else room_of(tx, text)
 
 
 def room_of(tx: Reader, alias: str) -> str:
-    """The id of the room with this alias. Raises as `resolve` does."""
+    """Return the id of the room with this alias. Raises as `resolve` does."""
     return str(_find(tx, alias).room_id)
 
 
 def check(alias: object) -> None:
-    """Raises M_INVALID_PARAM for what is no alias."""
+    """Raise M_INVALID_PARAM unless this is a room alias."""
     if not identifiers.is_room_alias(alias):
-        raise errors.invalid_param(f"{alias!r} is no room alias")
+        raise errors.invalid_param(f"{alias!r} is not a room alias")
 
 
 def create(tx: Tx, alias: str, room_id: str, user_id: str) -> None:
-    """Let an alias of this server name a room that the user is in.
+    """Add an alias of this server to a room that the user is in.
 
-    Raises M_INVALID_PARAM for an alias of another form or server, 409 M_UNKNOWN for one that is
-    taken, M_FORBIDDEN for who is not in the room.
+    Raises M_INVALID_PARAM for an invalid alias or one of another server, 409 M_UNKNOWN for one that
+    is taken, M_FORBIDDEN for users who are not in the room.
     """
     check(alias)
     if identifiers.server_name(alias) != tx.server.name:
-        raise errors.invalid_param(f"Aliases here end in :{tx.server.name}")
+        raise errors.invalid_param(f"Aliases on this server end in :{tx.server.name}")
     if not state.is_joined(tx, room_id, user_id):
         raise errors.forbidden("You are not in this room")
     if is_taken(tx, alias):
-        raise errors.alias_in_use(f"{alias} names a room already")
+        raise errors.alias_in_use(f"{alias} is in use already")
     tx.sql.execute(_ADD, {"alias": alias, "room_id": room_id, "creator": user_id})
 
 
 def is_taken(tx: Reader, alias: str) -> bool:
-    """Whether the alias names a room."""
+    """Return whether the alias exists."""
     return tx.sql.execute(_FIND, {"aliases": [alias]}).first() is not None
 
 
 def remove(tx: Tx, alias: str, requester: Requester) -> None:
-    """Take an alias away, from m.room.canonical_alias too if the user may change that.
+    """Remove an alias, from m.room.canonical_alias too if the user may change that.
 
-    Raises M_NOT_FOUND, and M_FORBIDDEN unless it is the user's own, or they are an administrator
-    or have the power to set the room's canonical alias.
+    Raises M_NOT_FOUND, and M_FORBIDDEN unless the user created it, is an administrator or has the
+    power to set the room's canonical alias.
     """
     row = _find(tx, alias)
     if (
         row.creator != requester.user_id
         and not requester.is_admin
-        and requester.service is None  # the view has looked whether it is in its namespace
+        and requester.service is None  # the view has checked its namespace
         and not may_manage(tx, row.room_id, requester.user_id)
     ):
-        raise errors.forbidden(f"{alias} is not yours to remove")
+        raise errors.forbidden(f"You may not remove {alias}")
     tx.sql.execute(_REMOVE, {"the_alias": alias})
     _remove_from_state(tx, row.room_id, [alias], requester.user_id)
 
 
 def move(tx: Tx, old_room: str, new_room: str, user_id: str) -> None:
-    """Let the aliases of a room name the one that replaces it, in m.room.canonical_alias as well.
+    """Move the aliases of a room to the one that replaces it, with m.room.canonical_alias.
 
-    The user has just made the new room. In the old one that event stays as it is unless they have
-    the power to change it. Raises M_FORBIDDEN when they may not set it in the new room.
+    The user has just created the new room. In the old one that event is only changed if they have
+    the power to. Raises M_FORBIDDEN when they may not set it in the new room.
     """
     moved = list(tx.sql.execute(_OF_ROOM, {"room_id": old_room}).scalars())
     tx.sql.execute(_MOVE, {"old_room": old_room, "new_room": new_room})
@@ -120,12 +120,12 @@ def move(tx: Tx, old_room: str, new_room: str, user_id: str) -> None:
 
 
 def remove_room(tx: Tx, room_id: str) -> None:
-    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    """Delete all aliases of a room; called by rooms/purge.py alone."""
     tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
 
 
 def may_manage(tx: Reader, room_id: str, user_id: str) -> bool:
-    """Whether the user is in the room, with the power to set its canonical alias."""
+    """Return whether the user is in the room, with the power to set its canonical alias."""
     if not state.is_joined(tx, room_id, user_id):
         return False
     known = state.current_many(tx, room_id, [room_state.CREATE, room_state.POWER_LEVELS])
@@ -134,9 +134,9 @@ def may_manage(tx: Reader, room_id: str, user_id: str) -> bool:
 
 
 def of_room(tx: Reader, room_id: str, user_id: str) -> list[str]:
-    """The aliases of a room on this server.
+    """Return the aliases of a room on this server.
 
-    Raises M_FORBIDDEN for who is not in it, unless it is world-readable.
+    Raises M_FORBIDDEN for users who are not in it, unless it is world-readable.
     """
     if not state.is_joined(tx, room_id, user_id):
         setting = state.current(tx, room_id, *visibility.VISIBILITY)
@@ -146,9 +146,9 @@ def of_room(tx: Reader, room_id: str, user_id: str) -> list[str]:
 
 
 def check_canonical(tx: Reader, room_id: str, content: Json) -> None:
-    """Check the content of a new m.room.canonical_alias; what it keeps or removes is not looked at.
+    """Check the aliases that a new m.room.canonical_alias adds.
 
-    Raises M_INVALID_PARAM for what is no alias, M_BAD_ALIAS for one that names another room.
+    Raises M_INVALID_PARAM for an invalid alias, M_BAD_ALIAS for one of another room.
     """
     alias, alternatives = content.get("alias"), content.get("alt_aliases")
     if not isinstance(alias, str | None) or not isinstance(alternatives, list | None):
@@ -165,16 +165,16 @@ def check_canonical(tx: Reader, room_id: str, content: Json) -> None:
 
 
 def _find(tx: Reader, alias: str) -> Row[Any]:
-    """The row of an alias. Raises as `resolve` does."""
+    """Return the row of an alias. Raises as `resolve` does."""
     check(alias)
     row: Row[Any] | None = tx.sql.execute(_FIND, {"aliases": [alias]}).first()
     if row is None:
-        raise errors.not_found(f"There is no room {alias}")
+        raise errors.not_found(f"There is no room with the alias {alias}")
     return row
 
 
 def _named(content: Json) -> list[Any]:
-    """Everything in the place of an alias in the content of m.room.canonical_alias."""
+    """Return the values in the places of aliases in the content of m.room.canonical_alias."""
     alias, alternatives = content.get("alias"), content.get("alt_aliases")
     places = alternatives if isinstance(alternatives, list) else []
     return [alias, *places] if alias else places
@@ -197,7 +197,7 @@ def _remove_from_state(tx: Tx, room_id: str, gone: Collection[str], user_id: str
 
 
 def _without(content: Json, gone: Collection[str]) -> Json:
-    """The content of m.room.canonical_alias without these aliases."""
+    """Return the content of m.room.canonical_alias without these aliases."""
     left = {key: value for key, value in content.items() if key != "alias" or value not in gone}
     alternatives = content.get("alt_aliases")
     if isinstance(alternatives, list):

@@ -1,6 +1,6 @@
-"""Asking application services for users and rooms that this server does not know yet.
+"""Queries to application services for users and aliases that do not exist yet.
 
-Whoever needs one waits meanwhile: the service makes the user or the room before it answers.
+The request that needs one waits, as the service creates the user or room before it answers.
 Spec: application-service-api#querying
 """
 
@@ -21,14 +21,14 @@ LOG = logging.getLogger(__name__)
 
 
 def _always() -> None:
-    """Nobody is kept from asking."""
+    """Allow every query: the default of `may_ask`."""
 
 
 def ensure_users(db: Database, user_ids: Collection[str]) -> None:
-    """Let services make the users of their namespaces who are about to be invited, if they want to.
+    """Let services create users of their namespaces who are about to be invited.
 
-    What they answer changes nothing: who has no account may be invited, as any unknown name. Who
-    invites waits for each answer, so a service that gave none is not asked for the others.
+    The result does not matter: users without an account may be invited, too. As the invite waits
+    for each response, a service that did not respond is not asked about the other users.
     """
     silent: set[Service] = set()
     for user_id in dict.fromkeys(user_ids):
@@ -36,10 +36,10 @@ def ensure_users(db: Database, user_ids: Collection[str]) -> None:
 
 
 def ensure_alias(db: Database, alias: str, may_ask: Callable[[], None] = _always) -> None:
-    """Let a service make the room of an alias in its namespace that somebody wants to resolve.
+    """Let a service create the room of an alias in its namespace before the alias is resolved.
 
-    `may_ask` is called before a service is asked, to raise what keeps people from asking too often.
-    Raises 408 M_UNKNOWN when it does not answer in time.
+    `may_ask` is called before a service is asked, to raise the error of a rate limit.
+    Raises 408 M_UNKNOWN when the service does not respond in time.
     """
     services = [
         it
@@ -58,8 +58,15 @@ def ensure_alias(db: Database, alias: str, may_ask: Callable[[], None] = _always
                 return
         except RemoteError as error:
             if error.kind == "timeout":
-                raise errors.unknown("The bridge did not answer in time", 408) from error
-            LOG.warning("%s does not say whether it has %s: %s", service.id, alias, error)
+                raise errors.unknown(
+                    "The application service did not respond in time", 408
+                ) from error
+            LOG.warning(
+                "application service %s failed to answer whether %s exists: %s",
+                service.id,
+                alias,
+                error,
+            )
 
 
 def _ensure_user(db: Database, user_id: str, silent: set[Service]) -> None:
@@ -76,7 +83,12 @@ def _ensure_user(db: Database, user_id: str, silent: set[Service]) -> None:
             if appservice.has_user(db.server.config, service, user_id):
                 return
         except RemoteError as error:
-            LOG.warning("%s does not say whether it has %s: %s", service.id, user_id, error)
+            LOG.warning(
+                "application service %s failed to answer whether %s exists: %s",
+                service.id,
+                user_id,
+                error,
+            )
             silent.add(service)
 
 

@@ -1,6 +1,6 @@
-"""How a room begins: its first events, in the order that the spec gives them.
+"""Room creation: the first events of a room, in the order of the specification.
 
-All of them are sent in the caller's transaction, so a refusal anywhere leaves nothing behind.
+All of them are sent in the caller's transaction, so a failure leaves nothing behind.
 Spec: client-server-api#creation, client-server-api#post_matrixclientv3createroom
 """
 
@@ -27,13 +27,13 @@ StateEvent = tuple[str, str, Json]
 """(type, state_key, content)."""
 
 MAX_INVITES: Final = 200
-"""Of one request: each is an event, and they are all made while nobody else can write."""
+"""Per request: each is an event, and all are created in one transaction."""
 MAX_STATE_EVENTS: Final = 500
 MAX_CONTENT_BYTES: Final = 256 * 1024
-"""Of all events of a new room together."""
+"""All events of a new room together."""
 
-OF_THE_RULES: Final = frozenset({"m.room.create", "m.room.power_levels"})
-"""The types whose content the authorization rules look into."""
+CHECKED_BY_RULES: Final = frozenset({"m.room.create", "m.room.power_levels"})
+"""The types whose content the authorization rules check."""
 
 CREATOR_LEVEL: Final = 100
 _JOIN_RULES: Final[dict[Preset, str]] = {
@@ -50,7 +50,7 @@ _GUEST_ACCESS: Final[dict[Preset, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class RoomOptions:
-    """What somebody wants their new room to be like."""
+    """Options of a new room, as in POST /createRoom."""
 
     preset: Preset
     version: RoomVersion
@@ -66,10 +66,10 @@ class RoomOptions:
 
 
 def create_room(tx: Tx, creator: str, options: RoomOptions) -> tuple[str, str | None]:
-    """(room id, alias or None) of a new room.
+    """Create a room, and return (room id, alias or None).
 
     Raises M_INVALID_ROOM_STATE when its events contradict each other, M_ROOM_IN_USE for an alias
-    that is taken, M_INVALID_PARAM, M_FORBIDDEN or M_INVITE_BLOCKED for who can't be invited.
+    that is taken, M_INVALID_PARAM, M_FORBIDDEN or M_INVITE_BLOCKED for users who can't be invited.
     """
     check_sizes(options)
     alias = _free_alias(tx, options.alias_localpart)
@@ -91,12 +91,12 @@ def create_room(tx: Tx, creator: str, options: RoomOptions) -> tuple[str, str | 
 
 
 def check_sizes(options: RoomOptions) -> None:
-    """Bound what a new room costs while nobody else can write; views ask before they write.
+    """Raise M_INVALID_PARAM or M_TOO_LARGE for a room that takes too long to create.
 
-    Raises M_INVALID_PARAM, M_TOO_LARGE.
+    Views call it before their transaction as well.
     """
     if len(options.invite) > MAX_INVITES:
-        raise errors.invalid_param(f"Not more than {MAX_INVITES} people can be invited at once")
+        raise errors.invalid_param(f"At most {MAX_INVITES} users can be invited at once")
     if len(options.initial_state) > MAX_STATE_EVENTS:
         raise errors.invalid_param(f"initial_state has more than {MAX_STATE_EVENTS} events")
     texts = [options.name, options.topic, options.alias_localpart]
@@ -107,7 +107,7 @@ def check_sizes(options: RoomOptions) -> None:
 
 
 def _free_alias(tx: Reader, localpart: str | None) -> str | None:
-    """The alias of the new room. Raises M_INVALID_PARAM, M_ROOM_IN_USE."""
+    """Return the alias of the new room. Raises M_INVALID_PARAM, M_ROOM_IN_USE."""
     if localpart is None:
         return None
     alias = f"#{localpart}:{tx.server.name}"
@@ -115,7 +115,7 @@ def _free_alias(tx: Reader, localpart: str | None) -> str | None:
         raise errors.invalid_param("room_alias_name is the part between # and :, without spaces")
     aliases.check(alias)
     if aliases.is_taken(tx, alias):
-        raise errors.room_in_use(f"{alias} names a room already")
+        raise errors.room_in_use(f"{alias} is in use already")
     return alias
 
 
@@ -123,13 +123,13 @@ def _create_event(tx: Reader, creator: str, options: RoomOptions) -> sending.Dra
     version = options.version
     content = dict(options.creation_content)
     if not isinstance(content.get("type", ""), str):
-        raise errors.bad_json("The type of a room is a string")
+        raise errors.bad_json("The type of a room must be a string")
     if not isinstance(content.get("m.federate", True), bool):
-        raise errors.bad_json("m.federate is true or false")
+        raise errors.bad_json("m.federate must be true or false")
     if version.has_privileged_creators and options.preset == "trusted_private_chat":
         others = content.get("additional_creators", [])
         if not isinstance(others, list):
-            raise errors.bad_json("additional_creators is a list of user ids")
+            raise errors.bad_json("additional_creators must be a list of user ids")
         others = [*others, *(user_id for user_id in options.invite if user_id not in others)]
         if others:
             content["additional_creators"] = others
@@ -137,26 +137,26 @@ def _create_event(tx: Reader, creator: str, options: RoomOptions) -> sending.Dra
 
 
 def first_event(creator: str, version: RoomVersion, content: Json, room_id: str) -> sending.Draft:
-    """The m.room.create of a room with this content besides what the server says.
+    """Return the m.room.create of a room, adding the server's keys to the content.
 
-    Since version 12 the event makes the room's id; `room_id` is not used then.
+    Since version 12 the room id is derived from the event; `room_id` is then not used.
     """
     content = {**content, "room_version": version.name}
     content.pop("creator", None)
-    # Deviates: version 11 has no use for `creator`, but clients of its time look for it there
+    # Deviates: version 11 does not use `creator`, but clients of its time read it
     if not version.has_privileged_creators:
         content["creator"] = creator
     return sending.Draft(room_id, creator, "m.room.create", content, "")
 
 
 def new_room_id(tx: Reader) -> str:
-    """An id for a room whose version lets it be chosen."""
+    """Return a random room id, for versions before 12."""
     letters = "".join(secrets.choice(string.ascii_letters) for _ in range(18))
     return f"!{letters}:{tx.server.name}"
 
 
 def _default_power_levels(creator: str, options: RoomOptions) -> Json:
-    """Members talk, moderators (50) keep order and name things, creators (100) do the rest."""
+    """Return the default levels: members send messages, 50 moderates, 100 does everything."""
     users = {}
     if not options.version.has_privileged_creators:
         trusted = options.invite if options.preset == "trusted_private_chat" else ()
@@ -180,15 +180,15 @@ def _default_power_levels(creator: str, options: RoomOptions) -> Json:
         "ban": 50,
         "kick": 50,
         "redact": 50,
-        # who is in a private room brings friends along; in a public one that is how spam comes
+        # in private rooms members invite friends; in public ones that would be used for spam
         "invite": 50 if options.preset == "public_chat" else 0,
     }
 
 
 def _further_state(options: RoomOptions) -> list[StateEvent]:
-    """The events of the preset, then initial_state, then name and topic.
+    """Return the events of the preset, then initial_state, then name and topic.
 
-    Each key once: what a later one would overwrite is not sent at all.
+    Each key once: an event that a later one would overwrite is not sent.
     """
     events: dict[tuple[str, str], Json] = {
         ("m.room.join_rules", ""): {"join_rule": _JOIN_RULES[options.preset]},
@@ -196,7 +196,7 @@ def _further_state(options: RoomOptions) -> list[StateEvent]:
         ("m.room.guest_access", ""): {"guest_access": _GUEST_ACCESS[options.preset]},
     }
     for event_type, state_key, content in options.initial_state:
-        events.pop((event_type, state_key), None)  # takes its place in the order anew
+        events.pop((event_type, state_key), None)  # moves it to the end of the order
         events[event_type, state_key] = content
     for event_type, content in _named(options).items():
         events.pop((event_type, ""), None)
@@ -205,7 +205,7 @@ def _further_state(options: RoomOptions) -> list[StateEvent]:
 
 
 def _named(options: RoomOptions) -> dict[str, Json]:
-    """m.room.name and m.room.topic, where they are wished for."""
+    """Return the contents of m.room.name and m.room.topic, where requested."""
     named: dict[str, Json] = {}
     if options.name is not None:
         named["m.room.name"] = {"name": options.name}
@@ -221,14 +221,14 @@ def _set(tx: Tx, room_id: str, creator: str, event: StateEvent) -> None:
     try:
         state_events.put(tx, room_id, creator, event_type, state_key, content)
     except MatrixError as refusal:
-        is_malformed = refusal.errcode == "M_BAD_JSON" and event_type in OF_THE_RULES
+        is_malformed = refusal.errcode == "M_BAD_JSON" and event_type in CHECKED_BY_RULES
         if refusal.errcode != "M_FORBIDDEN" and not is_malformed:
             raise
         raise errors.invalid_room_state(f"{event_type}: {refusal.message}") from None
 
 
 def version_named(name: str) -> RoomVersion:
-    """The room version of this name. Raises M_UNSUPPORTED_ROOM_VERSION."""
+    """Return the room version of this name. Raises M_UNSUPPORTED_ROOM_VERSION."""
     version = VERSIONS.get(name)
     if version is None:
         raise errors.unsupported_room_version(name)

@@ -1,4 +1,4 @@
-"""The directory of rooms that this server publishes: who may put one in, and what is listed.
+"""The directory of published rooms.
 
 This module alone writes the column is_published of the table rooms.
 Spec: client-server-api#published-room-directory
@@ -25,7 +25,7 @@ from homebody.storage.database import Reader, Tx
 from homebody.storage.expressions import listed
 
 MAX_LIMIT: Final = 500
-"""Of rooms in one answer; also how many a request without a limit gets."""
+"""Rooms per response, and the default limit."""
 SEARCHED: Final = ("name", "topic", "canonical_alias")
 
 _PUBLISH = (
@@ -61,35 +61,35 @@ _AMONG = (
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which rooms are asked for."""
+    """The parameters of a request for the directory."""
 
     limit: int = MAX_LIMIT
     since: str | None = None
     search_term: str = ""
     room_types: Collection[str | None] | None = None  # None in it: rooms without a type
-    network: str | None = None  # the instance id of a network beyond a bridge
+    network: str | None = None  # the instance id of a bridged network
     has_all_networks: bool = False
 
 
 def publish(tx: Tx, room_id: str, *, is_published: bool) -> None:
-    """Put a room into the directory, or take it out."""
+    """Publish a room in the directory, or remove it."""
     tx.sql.execute(_PUBLISH, {"the_room": room_id, "is_so": is_published})
 
 
 def set_visibility(tx: Tx, room_id: str, requester: Requester, *, is_published: bool) -> None:
-    """The same for somebody who asks for it.
+    """Publish a room or remove it, if the requester may do so.
 
     Raises M_NOT_FOUND for an unknown room, M_FORBIDDEN unless they have the power to set the
     room's canonical alias, or are an administrator.
     """
     state.head(tx, room_id)
     if not requester.is_admin and not aliases.may_manage(tx, room_id, requester.user_id):
-        raise errors.forbidden("Publishing a room needs the power to set its canonical alias")
+        raise errors.forbidden("Publishing a room requires the power to set its canonical alias")
     publish(tx, room_id, is_published=is_published)
 
 
 def visibility(tx: Reader, room_id: str) -> str:
-    """`public` or `private`. Raises M_NOT_FOUND for an unknown room."""
+    """Return "public" or "private". Raises M_NOT_FOUND for an unknown room."""
     is_published = tx.sql.execute(_IS_PUBLISHED, {"room_id": room_id}).scalar()
     if is_published is None:
         raise errors.not_found("This server does not know the room")
@@ -97,9 +97,9 @@ def visibility(tx: Reader, room_id: str) -> str:
 
 
 def public_rooms(tx: Reader, query: Query) -> Json:
-    """A page of the directory, as /publicRooms answers it: rooms with most members first.
+    """Return a page of the directory, as the response of /publicRooms: largest rooms first.
 
-    Tokens count rooms from the beginning. Raises M_INVALID_PARAM for what is none.
+    Tokens are offsets. Raises M_INVALID_PARAM for an invalid one.
     """
     start = _start(query.since)
     end = start + query.limit
@@ -111,16 +111,16 @@ def public_rooms(tx: Reader, query: Query) -> Json:
         found = [room for room in summary.public_chunks(tx, room_ids) if _matches(room, query)]
         total = len(found)
         chunk = found[start:end]
-    answer: Json = {"chunk": chunk, "total_room_count_estimate": total}
+    page: Json = {"chunk": chunk, "total_room_count_estimate": total}
     if end < total:
-        answer["next_batch"] = str(end)
+        page["next_batch"] = str(end)
     if start > 0:
-        answer["prev_batch"] = str(max(0, start - query.limit))
-    return answer
+        page["prev_batch"] = str(max(0, start - query.limit))
+    return page
 
 
 def _listed(tx: Reader, query: Query) -> list[str]:
-    """The rooms of the directory that is asked for: of this server, of a network, or of all."""
+    """Return the rooms of the requested directory: this server's, a network's, or all."""
     if query.network is None and not (query.has_all_networks and tx.server.appservices.all):
         return list(tx.sql.execute(_PUBLISHED).scalars())
     network = query.network
@@ -130,10 +130,10 @@ def _listed(tx: Reader, query: Query) -> list[str]:
 
 
 def _start(token: str | None) -> int:
-    if not token:  # clients send an empty one for the first page, as to /messages and /sync
+    if not token:  # clients send an empty one for the first page
         return 0
     if not (token.isascii() and token.isdecimal() and len(token) < 10):
-        raise errors.invalid_param("since is no token of this server")
+        raise errors.invalid_param("since is not a token of this server")
     return int(token)
 
 

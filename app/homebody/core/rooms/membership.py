@@ -1,7 +1,7 @@
-"""Who is in a room: joins, invites, leaves, kicks, bans, knocks.
+"""Membership: joins, invites, leaves, kicks, bans, knocks.
 
-`change` is the one function by which a membership changes, whichever endpoint asks for it; whether
-it may, the authorization rules say. This module alone writes the table forgotten_rooms.
+All endpoints change memberships by `change`; the authorization rules decide whether they may. This
+module alone writes the table forgotten_rooms.
 Spec: client-server-api#room-membership, client-server-api#restricted-rooms
 """
 
@@ -50,20 +50,20 @@ def change(
     content: Json | None = None,
     ts: int | None = None,
 ) -> str:
-    """The id of the event that gives the target this membership, sent now or the one in force.
+    """Change a membership, and return the id of the member event: a new or an equal current one.
 
-    `content` has the event's further keys: reason, is_direct … `ts` is when it shall have been sent
-    (ms), where an application service says so.
-    Raises M_FORBIDDEN when the rules of the room refuse it, M_INVITE_BLOCKED,
+    `content` has further keys of the event: reason, is_direct … `ts` is its origin_server_ts (ms),
+    which application services may set.
+    Raises M_FORBIDDEN when the authorization rules reject it, M_INVITE_BLOCKED,
     M_GUEST_ACCESS_FORBIDDEN for guests where they can't join, M_NOT_FOUND for an unknown room,
-    M_INVALID_PARAM for what is no user id, M_BAD_JSON for what is no membership.
+    M_INVALID_PARAM for an invalid user id, M_BAD_JSON for an invalid membership.
     """
     if membership not in MEMBERSHIPS:
-        raise errors.bad_json(f"{membership!r} is no membership")
+        raise errors.bad_json(f"{membership!r} is not a membership")
     if not identifiers.is_user_id(target):
-        raise errors.invalid_param(f"{target!r} is no user id")
+        raise errors.invalid_param(f"{target!r} is not a user id")
     content = {**(content or {}), "membership": membership}
-    content.pop(AUTHORISER, None)  # who vouches for a join, this server says, not the client
+    content.pop(AUTHORISER, None)  # chosen by the server, not by the client
     if membership == "invite":
         _check_may_be_invited(tx, target)
     if membership == "leave" and sender == target:
@@ -85,13 +85,13 @@ def change(
 
 
 def join(tx: Tx, room_id: str, user_id: str, content: Json | None = None) -> None:
-    """Bring a user into a room; who is in already changes nothing. Raises as `change` does."""
+    """Join a room, unless the user is in it already. Raises as `change` does."""
     if not state.is_joined(tx, room_id, user_id):
         change(tx, room_id, user_id, user_id, "join", content)
 
 
 def leave(tx: Tx, room_id: str, user_id: str, content: Json | None = None) -> None:
-    """Leave, reject an invite, or take back a knock; who has left already changes nothing.
+    """Leave, reject an invite, or retract a knock, unless the user has left already.
 
     Raises as `change` does.
     """
@@ -100,7 +100,7 @@ def leave(tx: Tx, room_id: str, user_id: str, content: Json | None = None) -> No
 
 
 def kick(tx: Tx, room_id: str, sender: str, target: str, content: Json | None = None) -> None:
-    """Make somebody else leave: also ends an invite or a knock. Raises as `change` does."""
+    """Remove another user, or their invite or knock. Raises as `change` does."""
     if state.membership_of(tx, room_id, target) not in {"join", "invite", "knock"}:
         _must_be_joined(tx, room_id, sender)
         raise errors.forbidden(f"{target} is not in this room")
@@ -108,7 +108,7 @@ def kick(tx: Tx, room_id: str, sender: str, target: str, content: Json | None = 
 
 
 def unban(tx: Tx, room_id: str, sender: str, target: str, content: Json | None = None) -> None:
-    """End a ban: the user may be invited again, and join. Raises as `change` does."""
+    """Lift a ban. Raises as `change` does."""
     if state.membership_of(tx, room_id, target) != "ban":
         _must_be_joined(tx, room_id, sender)
         raise errors.forbidden(f"{target} is not banned from this room")
@@ -116,9 +116,9 @@ def unban(tx: Tx, room_id: str, sender: str, target: str, content: Json | None =
 
 
 def forget(tx: Tx, room_id: str, user_id: str) -> None:
-    """Hide a room that the user has left, with its history, until they come back or are invited.
+    """Hide a room that the user has left, with its history, until they return or are invited.
 
-    Raises M_UNKNOWN for who has not left it, M_FORBIDDEN for who never was there.
+    Raises M_UNKNOWN for a room that they have not left, M_FORBIDDEN for one they never were in.
     """
     membership = state.membership_of(tx, room_id, user_id)
     if membership is None:
@@ -130,7 +130,7 @@ def forget(tx: Tx, room_id: str, user_id: str) -> None:
 
 
 def has_blocked_invites(tx: Reader, user_id: str) -> bool:
-    """Whether the user wants no invites; /sync then shows none either.
+    """Return whether the user blocks invites; /sync then omits invites, too.
 
     Spec: client-server-api#invite-permission
     """
@@ -139,26 +139,24 @@ def has_blocked_invites(tx: Reader, user_id: str) -> bool:
 
 
 def _check_may_be_invited(tx: Reader, user_id: str) -> None:
-    """Raises M_FORBIDDEN for users of other servers, M_INVITE_BLOCKED.
+    """Raise M_FORBIDDEN for users of other servers, M_INVITE_BLOCKED.
 
-    Users of this server need no account yet: who registers later finds the invite. And nobody
-    finds out by invites who has an account.
+    Users of this server need not be registered yet, and find the invite when they are. So invites
+    do not reveal which accounts exist.
     """
     if identifiers.server_name(user_id) != tx.server.name:
-        raise errors.forbidden(
-            f"{user_id} can't be invited: this server does not talk to other servers"
-        )
+        raise errors.forbidden(f"{user_id} can't be invited: federation is not supported yet")
     if has_blocked_invites(tx, user_id):
         raise errors.invite_blocked(user_id)
 
 
 def remove_room(tx: Tx, room_id: str) -> None:
-    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    """Delete all records of a room; called by rooms/purge.py alone."""
     tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
 
 
 def _check_may_reject(tx: Reader, room_id: str, user_id: str) -> None:
-    """Raises M_CANNOT_LEAVE_SERVER_NOTICE_ROOM.
+    """Raise M_CANNOT_LEAVE_SERVER_NOTICE_ROOM for an invite to one.
 
     "Attempting to reject the invite must result in a M_CANNOT_LEAVE_SERVER_NOTICE_ROOM error."
     Spec: client-server-api#server-notices
@@ -170,9 +168,9 @@ def _check_may_reject(tx: Reader, room_id: str, user_id: str) -> None:
 
 
 def _own_leave(tx: Reader, room_id: str, user_id: str) -> str | None:
-    """Return the id of the event by which the user has left already, by their own will.
+    """Return the id of the current member event if the user has left by themselves, or None.
 
-    Whoever repeats the request has not heard the answer.
+    A client repeats the request when it did not get the response.
     """
     event = state.current(tx, room_id, state.MEMBER, user_id)
     if event is None or event.sender != user_id or event.content.get("membership") != "leave":
@@ -181,15 +179,15 @@ def _own_leave(tx: Reader, room_id: str, user_id: str) -> str | None:
 
 
 def _must_be_joined(tx: Reader, room_id: str, user_id: str) -> None:
-    """So that strangers don't learn who is, or is not, in a room."""
+    """Raise M_FORBIDDEN for outsiders, who must not learn who is in a room."""
     if not state.is_joined(tx, room_id, user_id):
         raise errors.forbidden("You are not in this room")
 
 
 def _with_profile(tx: Reader, sender: str, target: str, content: Json) -> Json:
-    """The content with the target's name and avatar, where the membership shows them.
+    """Return the content with the target's name and avatar, where the membership has them.
 
-    One may call oneself something else in a room, but not others: also not by kicking them.
+    Users may set another name for themselves in a room, but not for others, even in kicks.
     """
     if sender != target:
         content = {key: it for key, it in content.items() if key not in profiles.IN_ROOMS}
@@ -199,9 +197,9 @@ def _with_profile(tx: Reader, sender: str, target: str, content: Json) -> Json:
 
 
 def _authorisation(tx: Reader, room_id: str, user_id: str) -> Json:
-    """What a restricted join has to say besides: who vouches for it. Empty where none is needed.
+    """Return the authorising user of a restricted join as content, or {} if none is needed.
 
-    Raises M_FORBIDDEN for who fulfils no condition of the room.
+    Raises M_FORBIDDEN for users who fulfil no condition of the room.
     """
     member: StateKey = (state.MEMBER, user_id)
     keys = [room_state.JOIN_RULES, room_state.CREATE, room_state.POWER_LEVELS, member]
@@ -209,28 +207,26 @@ def _authorisation(tx: Reader, room_id: str, user_id: str) -> Json:
     if event_auth.join_rule(known) not in RESTRICTED:
         return {}
     if event_auth.membership(known, user_id) in {"join", "invite", "ban"}:
-        return {}  # needs nobody, or is refused anyway
+        return {}  # needs no authorisation, or is rejected anyway
     allowed = allowed_rooms(known[room_state.JOIN_RULES].content)
     if not state.joined_rooms(tx, user_id).intersection(allowed):
-        raise errors.forbidden(
-            "Only invited people and members of certain rooms can join this room"
-        )
+        raise errors.forbidden("Only invited users and members of certain rooms can join this room")
     levels = event_auth.power_levels(known)
-    vouching = (
+    candidates = (
         local
         for local in state.joined_users(tx, room_id)
         if tx.server.is_local(local) and levels.of_user(local) >= levels.to_invite
     )
-    voucher = max(vouching, key=lambda local: (levels.of_user(local), local), default=None)
-    if voucher is None:
-        raise errors.forbidden("Nobody in this room has the power to let you in")
-    return {AUTHORISER: voucher}
+    authoriser = max(candidates, key=lambda local: (levels.of_user(local), local), default=None)
+    if authoriser is None:
+        raise errors.forbidden("No member of this room has the power to authorise your join")
+    return {AUTHORISER: authoriser}
 
 
 def allowed_rooms(join_rules: Json) -> list[str]:
-    """The rooms whose members may join a restricted room, by the content of its m.room.join_rules.
+    """Return the rooms whose members may join, by the content of m.room.join_rules.
 
-    Conditions that nobody knows yet let nobody in.
+    Unknown conditions are ignored.
     """
     allow = join_rules.get("allow")
     return [

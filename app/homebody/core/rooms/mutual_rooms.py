@@ -1,4 +1,4 @@
-"""The rooms that two users share.
+"""Mutual rooms: rooms that two users share.
 
 Spec: client-server-api#mutual-rooms
 """
@@ -17,27 +17,27 @@ from homebody.spec.events import Json
 from homebody.storage.database import Reader
 
 MAX_ROOMS: Final = 100
-"""In one answer."""
+"""Per response."""
 
 
 def shared(tx: Reader, user_id: str, other: str, start: str | None) -> Json:
-    """A page of the rooms where both are joined, and how many there are.
+    """Return a page of the rooms that both users have joined, and their number.
 
-    Pages follow the ids of rooms, and a token is the last id of the page before: so it never
-    expires, and what changes meanwhile moves no room to another page.
-    Raises M_INVALID_PARAM for what is no token, for no user id, and for one's own.
+    Rooms are ordered by id, and a token is the last id of the page before: it never expires, and
+    changes between two requests do not move other rooms to another page.
+    Raises M_INVALID_PARAM for an invalid token or user id, and for one's own.
     """
     if not identifiers.is_user_id(other):
-        raise errors.invalid_param("user_id is no user id")
+        raise errors.invalid_param("user_id is not a user id")
     if other == user_id:
         raise errors.invalid_param("You share all your rooms with yourself")
     rooms = sorted(state.joined_rooms(tx, user_id) & state.joined_rooms(tx, other))
     first = 0 if start is None else bisect_right(rooms, _room_of(start))
     page = rooms[first : first + MAX_ROOMS]
-    answer: Json = {"joined": page, "count": len(rooms)}
+    response: Json = {"joined": page, "count": len(rooms)}
     if first + MAX_ROOMS < len(rooms):
-        answer["next_batch"] = _token(page[-1])
-    return answer
+        response["next_batch"] = _token(page[-1])
+    return response
 
 
 def _token(room_id: str) -> str:
@@ -45,11 +45,11 @@ def _token(room_id: str) -> str:
 
 
 def _room_of(token: str) -> str:
-    """Raises M_INVALID_PARAM."""
+    """Decode a token. Raises M_INVALID_PARAM."""
     try:
         room_id = base64.urlsafe_b64decode(token.encode() + b"=" * (-len(token) % 4)).decode()
     except (binascii.Error, ValueError):
         room_id = ""
     if not identifiers.is_room_id(room_id):
-        raise errors.invalid_param("from is no token of this server")
+        raise errors.invalid_param("from is not a token of this server")
     return room_id

@@ -1,8 +1,8 @@
-"""What a user keeps about a room goes along when they follow it to the room that replaces it.
+"""Copies a user's settings of a room to the room that replaces it: tags, m.direct, push rules.
 
-Tags, the list of direct chats and push rules of their own. The old room keeps them too. They go
-along once, when the user comes in or, where somebody made the new room before the tombstone, with
-that: who takes them away in the new room does not find them there again after the next join.
+The old room keeps them. They are copied once: when the user joins or, where the new room was
+created before the tombstone, with the tombstone. So a setting that the user removes in the new room
+does not return with the next join.
 Spec: client-server-api#room-upgrades
 """
 
@@ -30,9 +30,9 @@ LOG = logging.getLogger(__name__)
 DIRECT: Final = "m.direct"
 TOMBSTONE: Final[StateKey] = ("m.room.tombstone", "")
 USERS_AT_ONCE: Final = 20
-"""Given their settings in one write; each takes about a millisecond."""
+"""Per transaction; each takes about a millisecond."""
 MAX_TOMBSTONES: Final = 20
-"""Of a room, the first ones: each has up to 64 KiB, and all are read inside the write of a join."""
+"""Per room, the first ones: each has up to 64 KiB, and all are read during a join."""
 
 _TOMBSTONES = (
     select(StoredEvent.position, StoredEvent.pdu)
@@ -52,11 +52,11 @@ _LAST_LEFT = select(func.max(StateInterval.to_position)).where(
     StateInterval.membership == "join",
     StateInterval.to_position < NOW_AND_LATER,
 )
-"""When the user was joined the last time before now."""
+"""The end of the last time that the user was joined."""
 
 
 def copy_to_replacement(tx: Tx, user_id: str, room_id: str) -> None:
-    """Give a room that the user is in what they keep about the one that it replaces, if not yet."""
+    """Copy the user's settings of the room that this one replaces, unless that was done."""
     old_id = predecessor_of(tx, room_id)
     if old_id is None or state.membership_of(tx, old_id, user_id) is None:
         return
@@ -65,15 +65,15 @@ def copy_to_replacement(tx: Tx, user_id: str, room_id: str) -> None:
     for bring in (_copy_tags, _add_to_direct_chats, _copy_push_rules):
         try:
             bring(tx, user_id, old_id, room_id)
-        except MatrixError as refusal:  # no limit of these may keep anybody out of the room
-            LOG.warning("%s could not take all along to %s: %s", user_id, room_id, refusal)
+        except MatrixError as refusal:  # a limit of these must not prevent the join
+            LOG.warning("could not copy settings of %s to %s: %s", user_id, room_id, refusal)
 
 
 def members_of_replacement(tx: Reader, room_id: str, since: int) -> list[str]:
-    """Return who is already in the room that a tombstone set after the position `since` names.
+    """Return the members of the room that a tombstone set after the position `since` names.
 
-    `room_id` is the old room. Nobody waits for a tombstone that names a room which does not agree,
-    or which one has named before: then they have got everything.
+    `room_id` is the old room. Empty when the new room does not name the old one as its predecessor,
+    or when an earlier tombstone named it: then the settings were copied.
     """
     tombstone = state.current(tx, room_id, *TOMBSTONE)
     new_id = None if tombstone is None else tombstone.content.get("replacement_room")
@@ -86,7 +86,7 @@ def members_of_replacement(tx: Reader, room_id: str, since: int) -> list[str]:
 
 
 def copy_for_users(db: Database, room_id: str, user_ids: Sequence[str]) -> None:
-    """Bring along what these users keep about a room to the one that its tombstone names."""
+    """Copy the settings of these users to the room that the tombstone of `room_id` names."""
     for at in range(0, len(user_ids), USERS_AT_ONCE):
         with db.write() as tx:
             tombstone = state.current(tx, room_id, *TOMBSTONE)
@@ -97,9 +97,9 @@ def copy_for_users(db: Database, room_id: str, user_ids: Sequence[str]) -> None:
 
 
 def predecessor_of(tx: Reader, room_id: str) -> str | None:
-    """The id of the room that this one replaces, where that room agrees; else None.
+    """Return the id of the room that this one replaces, or None unless both rooms say so.
 
-    Anybody could make a room and say that it replaces another one.
+    Anybody could create a room that claims to replace another one.
     """
     create = state.current(tx, room_id, *room_state.CREATE)
     predecessor = None if create is None else create.content.get("predecessor")
@@ -115,7 +115,7 @@ def predecessor_of(tx: Reader, room_id: str) -> str | None:
 def _first_tombstone(tx: Reader, old_id: str, room_id: str) -> int | None:
     """Return the position at which the old room first named this one as its replacement.
 
-    None where it had named others too often before that.
+    None where it had named other rooms MAX_TOMBSTONES times before.
     """
     for row in tx.sql.execute(_TOMBSTONES, {"room_id": old_id}).all():
         if orjson.loads(row.pdu)["content"].get("replacement_room") == room_id:
@@ -145,21 +145,21 @@ def _add_to_direct_chats(tx: Tx, user_id: str, old_id: str, room_id: str) -> Non
 
 
 def _with_room(rooms: Any, old_id: str, room_id: str) -> Any:
-    """A list of rooms, with the new one if the old one is in it; clients may write anything."""
+    """Add the new room to a list with the old one; clients may store anything in m.direct."""
     if not isinstance(rooms, list) or old_id not in rooms or room_id in rooms:
         return rooms
     return [*rooms, room_id]
 
 
 def _copy_push_rules(tx: Tx, user_id: str, old_id: str, room_id: str) -> None:
-    """Rules of the kind `room`, and those by which clients silence a room: `override`."""
+    """Copy rules of the kind `room`, and of `override`, with which clients mute rooms."""
     for kind in ("room", "override"):
         known = push_rules.all_rules(tx, user_id)["global"][kind]
         taken = {rule["rule_id"] for rule in known}
         for rule in known:
             if not rule["default"] and _is_about(rule, old_id):
                 new_id = rule["rule_id"].replace(old_id, room_id)
-                if new_id not in taken:  # a rule of the new room's own is newer
+                if new_id not in taken:  # an existing rule of the new room is newer
                     push_rules.put(tx, user_id, kind, new_id, _for_room(rule, old_id, room_id))
                     push_rules.set_enabled(tx, user_id, kind, new_id, rule["enabled"])
 
@@ -175,7 +175,7 @@ def _names(condition: Json, room_id: str) -> bool:
 
 
 def _for_room(rule: Json, old_id: str, room_id: str) -> Json:
-    """The rule as a client would put it for the new room."""
+    """Return the rule as a client would set it for the new room."""
     copied = {"actions": rule["actions"]}
     if "conditions" in rule:
         copied["conditions"] = [

@@ -1,12 +1,11 @@
-"""What the owner does with rooms: see which there are, and remove one for good.
+"""Rooms for administrators: listing all, and purging one from the database.
 
-Each table has one module that writes it, so each of them removes its own part; this module says in
-which order. First goes what makes the room a room, in one write, so that nobody can send to it or
-read it any more; then its events by and by, as there may be a million. What a crash interrupts can
-be asked for again.
+Each table is written by one module, which deletes its own part; this module gives the order. First
+everything but the events is deleted in one transaction, so that nobody can send to or read the room
+any more; then the events in many, as there may be a million. An interrupted purge can be repeated.
 
-What stays: files, as they belong to who uploaded them and not to rooms; the encrypted keys in
-people's own backups; what other rooms say of this one.
+Kept are media, which belong to their uploaders; encrypted keys in users' key backups; and events of
+other rooms that refer to this one.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ from homebody.storage.database import Database, Reader
 
 LOG = logging.getLogger(__name__)
 
-OWNERS: Final = (
-    state,  # by the room's number, which goes with the next
+WRITERS: Final = (
+    state,  # uses the room's number, which the next one deletes
     store,
     members,
     aliases,
@@ -51,12 +50,12 @@ OWNERS: Final = (
     reports,
     server_notices,
 )
-"""The modules that have tables with rooms in them."""
+"""The modules whose tables have rows of rooms."""
 EVENTS_AT_ONCE: Final = 500
 USERS_AT_ONCE: Final = 20
-"""In one write, so that other writers get their turn between."""
+"""Per transaction, so that other writers get their turn in between."""
 NOTICE_SECONDS: Final = 3.0
-"""Between the leave of a room's users and the end of the room."""
+"""Between the leaves of a room's users and its deletion."""
 
 _NAME, _ALIAS = aliased(StateInterval), aliased(StateInterval)
 _NAME_EVENT, _ALIAS_EVENT = aliased(StoredEvent), aliased(StoredEvent)
@@ -106,7 +105,7 @@ _ALL = (
 )
 _IS_THERE = select(Room.room_id).where(Room.room_id == bindparam("room_id"))
 _HAS_EVENTS = select(StoredEvent.position).where(StoredEvent.room_id == bindparam("room_id"))
-_PEOPLE = select(StateInterval.state_key).where(
+_USERS = select(StateInterval.state_key).where(
     StateInterval.room_number == state.ROOM_NUMBER,
     StateInterval.to_position == NOW_AND_LATER,
     StateInterval.membership.in_(("join", "invite", "knock")),
@@ -114,17 +113,17 @@ _PEOPLE = select(StateInterval.state_key).where(
 
 
 def all_rooms(tx: Reader) -> list[Json]:
-    """Every room, the one in which something happened last first.
+    """Return all rooms, most recently active first.
 
-    Each has room_id, version, name and canonical_alias (None: it has none), joined_members, events
-    (how many), last_event_ts (ms) and is_published.
+    Each has room_id, version, name and canonical_alias (or None), joined_members, events (their
+    number), last_event_ts (ms) and is_published.
     """
     return [
         {
             "room_id": row.room_id,
             "version": row.version,
-            "name": _said(row.name, "name"),
-            "canonical_alias": _said(row.alias, "alias"),
+            "name": _text(row.name, "name"),
+            "canonical_alias": _text(row.alias, "alias"),
             "joined_members": row.joined_members,
             "events": row.events,
             "last_event_ts": row.last_event_ts,
@@ -135,23 +134,23 @@ def all_rooms(tx: Reader) -> list[Json]:
 
 
 def purge(db: Database, room_id: str, *, is_forced: bool = False) -> int:
-    """Remove a room with everything that is known of it; how many events it had.
+    """Delete a room with everything that belongs to it, and return its number of events.
 
     Raises M_NOT_FOUND, and M_FORBIDDEN while users of this server are in the room; with
-    `is_forced` they leave first. A device that does not ask for news between their leave and the
-    end of the room, some seconds later, never hears of either, and goes on showing it.
+    `is_forced` they leave first. A device that does not sync between that and the deletion, some
+    seconds later, does not notice either, and continues to show the room.
     """
     with db.read() as tx:
         _check_is_there(tx, room_id)
         if not is_forced:
             _check_is_empty(tx, room_id)
-    if is_forced and _send_all_away(db, room_id):
+    if is_forced and _make_all_leave(db, room_id):
         wait_for_clients()
     with db.write() as writing:
-        if not is_forced:  # somebody may have come in meanwhile
+        if not is_forced:  # users may have joined meanwhile
             _check_is_empty(writing, room_id)
-        for owner in OWNERS:
-            owner.remove_room(writing, room_id)
+        for writer in WRITERS:
+            writer.remove_room(writing, room_id)
     removed, last = 0, EVENTS_AT_ONCE
     while last == EVENTS_AT_ONCE:
         with db.write() as writing:
@@ -162,17 +161,17 @@ def purge(db: Database, room_id: str, *, is_forced: bool = False) -> int:
 
 
 def wait_for_clients() -> None:
-    """Let devices that wait for news hear that their users have left.
+    """Give waiting /sync requests time to return the leaves.
 
-    This is the command line, mostly: the server takes up to half a second to notice what another
-    process has written, and on a busy machine more.
+    Mostly the command line calls this, and the server takes up to half a second to notice what
+    another process has written, or more on a busy machine.
     """
     time.sleep(NOTICE_SECONDS)
 
 
 def _check_is_there(tx: Reader, room_id: str) -> None:
     asked = {"room_id": room_id}
-    for query in (_IS_THERE, _HAS_EVENTS):  # events alone: a crash has interrupted a purge
+    for query in (_IS_THERE, _HAS_EVENTS):  # only events: a crash has interrupted a purge
         if tx.sql.execute(query, asked).first() is not None:
             return
     raise errors.not_found(f"There is no room {room_id}")
@@ -185,27 +184,24 @@ def _check_is_empty(tx: Reader, room_id: str) -> None:
         raise errors.forbidden(f"{', '.join(here[:3])}{others} would have to leave the room first")
 
 
-def _send_all_away(db: Database, room_id: str) -> bool:
-    """Let all users of this server leave, and decline what they were invited to.
-
-    Return whether there were any.
-    """
+def _make_all_leave(db: Database, room_id: str) -> bool:
+    """Make all users of this server leave, and return whether there were any."""
     with db.read() as tx:
-        found = tx.sql.execute(_PEOPLE, {"room_id": room_id}).scalars().all()
-        people = sorted(user for user in found if tx.server.is_local(user))
-    for at in range(0, len(people), USERS_AT_ONCE):
+        found = tx.sql.execute(_USERS, {"room_id": room_id}).scalars().all()
+        users = sorted(user for user in found if tx.server.is_local(user))
+    for at in range(0, len(users), USERS_AT_ONCE):
         with db.write() as writing:
-            for user_id in people[at : at + USERS_AT_ONCE]:
+            for user_id in users[at : at + USERS_AT_ONCE]:
                 content = {"membership": "leave"}
                 draft = sending.Draft(room_id, user_id, state.MEMBER, content, user_id)
                 try:
                     sending.send(writing, draft)
-                except MatrixError as error:  # all the more reason to remove a broken room
-                    LOG.warning("%s could not leave %s: %s", user_id, room_id, error)
-    return bool(people)
+                except MatrixError as error:  # a broken room is purged nevertheless
+                    LOG.warning("could not make %s leave %s: %s", user_id, room_id, error)
+    return bool(users)
 
 
-def _said(pdu: str | None, key: str) -> str | None:
-    """A text in the content of a state event."""
+def _text(pdu: str | None, key: str) -> str | None:
+    """Return a string in the content of a state event, or None."""
     text = None if pdu is None else orjson.loads(pdu)["content"].get(key)
     return text if isinstance(text, str) and text else None

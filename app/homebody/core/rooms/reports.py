@@ -1,4 +1,4 @@
-"""What users report: rooms, events and other users. The owner reads it by `homebody reports`.
+"""Reports about rooms, events and users; administrators read them with `homebody reports`.
 
 This module alone writes the table reports.
 Spec: client-server-api#reporting-content
@@ -42,15 +42,15 @@ _REMOVE_ROOM = delete(Report).where(Report.room_id == bindparam("the_room"))
 
 
 def report_room(tx: Tx, reporter: str, room_id: str, reason: str) -> None:
-    """Keep a report about a room, in which the reporter need not be. Raises M_NOT_FOUND."""
+    """Add a report about a room, which the reporter need not be in. Raises M_NOT_FOUND."""
     state.head(tx, room_id)
     _add(tx, reporter, reason, room_id=room_id)
 
 
 def report_event(tx: Tx, reporter: str, room_id: str, event_id: str, reason: str) -> None:
-    """Keep a report about an event.
+    """Add a report about an event.
 
-    Raises M_NOT_FOUND for an event that the reporter can't see, and for who is not in the room:
+    Raises M_NOT_FOUND for an event that the reporter can't see, and unless they are in the room:
     "servers MUST verify that the reporting user is currently joined to the room".
     """
     if not state.is_joined(tx, room_id, reporter):
@@ -60,28 +60,28 @@ def report_event(tx: Tx, reporter: str, room_id: str, event_id: str, reason: str
 
 
 def report_user(tx: Tx, reporter: str, user_id: str, reason: str) -> None:
-    """Keep a report about a user. Raises M_NOT_FOUND for one whom this server never had."""
+    """Add a report about a user. Raises M_NOT_FOUND for an unknown one."""
     if accounts.find(tx, user_id) is None:
-        raise errors.not_found("This server knows no such user")
+        raise errors.not_found("This server has no such user")
     _add(tx, reporter, reason, user_id=user_id)
 
 
 def all_reports(tx: Reader) -> list[Json]:
-    """Every report, oldest first: id, created_ts (ms), reporter, reason, and what it is about.
+    """Return all reports, oldest first: id, created_ts (ms), reporter, reason and the subject.
 
-    `event` is the reported event as it is now, where the server still has it.
+    `event` is the current content of the reported event, where the server still has it.
     """
     return [_described(dict(row)) for row in tx.sql.execute(_ALL).mappings()]
 
 
 def remove(tx: Tx, report_id: int) -> None:
-    """Forget a report that was dealt with. Raises M_NOT_FOUND."""
+    """Delete a report. Raises M_NOT_FOUND."""
     if not tx.sql.execute(_REMOVE, {"the_id": report_id}).rowcount:
         raise errors.not_found(f"There is no report {report_id}")
 
 
 def remove_room(tx: Tx, room_id: str) -> None:
-    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    """Delete all reports about a room; called by rooms/purge.py alone."""
     tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
 
 

@@ -1,8 +1,8 @@
-"""Messages of the server to its users, each in a room of its own.
+"""Server notices: messages of the server to its users, in a room for each user.
 
-The sender is an account of which nobody knows a password; the configuration names it. A user is
-invited, and comes in or not; but the invite can't be rejected (membership.py sees to that).
-This module alone writes the table server_notice_rooms.
+The sender is an account without a password, which the configuration names. Users are invited and
+need not join, but can't reject the invite, which membership.py prevents. This module alone writes
+the table server_notice_rooms.
 Spec: client-server-api#server-notices
 """
 
@@ -25,7 +25,7 @@ from homebody.storage.database import Tx
 
 TAG: Final = "m.server_notice"
 NAME: Final = "Server notices"
-TOPIC: Final = "Messages from who runs this server"
+TOPIC: Final = "Messages from the administrators of this server"
 
 _FIND = select(ServerNoticeRoom.room_id).where(ServerNoticeRoom.user_id == bindparam("user_id"))
 _FORGET = delete(ServerNoticeRoom).where(ServerNoticeRoom.user_id == bindparam("of_user"))
@@ -34,9 +34,9 @@ _REMOVE_ROOM = delete(ServerNoticeRoom).where(ServerNoticeRoom.room_id == bindpa
 
 
 def send(tx: Tx, user_id: str, text: str) -> str:
-    """The id of the event by which the server tells a user something.
+    """Send a notice to a user, and return the event id.
 
-    Raises M_NOT_FOUND where the configuration names no sender, and for who has no account here.
+    Raises M_NOT_FOUND where the configuration names no sender, and for unknown users.
     """
     sender = _sender(tx)
     account = accounts.find(tx, user_id)
@@ -46,22 +46,22 @@ def send(tx: Tx, user_id: str, text: str) -> str:
     content = {
         "msgtype": "m.server_notice",
         "body": text,
-        # "required", but the only type that the specification knows is about limits
+        # "required", but the only type in the specification is for usage limits
         "server_notice_type": "homebody.notice",
     }
     return sending.send(tx, sending.Draft(room_id, sender, "m.room.message", content))
 
 
 def remove_room(tx: Tx, room_id: str) -> None:
-    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    """Delete the record of a room; called by rooms/purge.py alone."""
     tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
 
 
 def _sender(tx: Tx) -> str:
-    """The user id of who writes notices; makes the account where there is none yet."""
+    """Return the user id of the sender, whose account is created if necessary."""
     localpart = tx.server.config.server_notices_user
     if localpart is None:
-        raise errors.not_found("server_notices_user is not set: nobody could write the notice")
+        raise errors.not_found("server_notices_user is not set in the configuration")
     user_id = f"@{localpart}:{tx.server.name}"
     if accounts.find(tx, user_id) is None:
         registration.create(tx, user_id, None)
@@ -69,7 +69,7 @@ def _sender(tx: Tx) -> str:
 
 
 def _room(tx: Tx, sender: str, user_id: str) -> str:
-    """The room for the user's notices, to which they are invited or in which they are."""
+    """Return the room for the user's notices, which they have joined or are invited to."""
     known = tx.sql.execute(_FIND, {"user_id": user_id}).scalar()
     if known is None or not state.is_joined(tx, known, sender):
         return _make(tx, sender, user_id)
@@ -95,5 +95,5 @@ def _make(tx: Tx, sender: str, user_id: str) -> str:
 
 
 def _power_levels() -> Json:
-    """Nobody would read an answer, and nobody else shall come in."""
+    """Return levels with which users can neither reply, as nobody reads it, nor invite."""
     return {"events_default": 50, "invite": 50}

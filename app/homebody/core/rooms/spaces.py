@@ -1,12 +1,12 @@
-"""The tree of rooms below a space, as far as a user may know of it.
+"""Space hierarchies: the tree of rooms below a space, as far as a user may see it.
 
-The tree is read level by level, each with one batch of queries for all of its rooms, and then told
-depth first: a space is followed by what is in it. A room is told once, wherever it stands first; so
-a loop ends by itself. How deep a room counts is the shortest way to it.
+The tree is read level by level, each with one batch of queries for all of its rooms, and then
+listed depth first: a space is followed by its children. A room is listed once, at its first place,
+so loops end. Its depth is the length of the shortest path to it.
 
-A page is a part of that list, which is made anew for each: what has changed between two pages can
-make a room appear twice or not at all. Of a large tree only so many rooms are looked at; when all
-of those have been shown, the token of the last page has the next one look at as many more.
+A page is a part of that list, which is computed for each request: changes between two pages can
+make a room appear twice or not at all. Of a large tree only MAX_ROOMS rooms are read; when all of
+those have been returned, the token of the last page makes the next request read as many more.
 Spec: client-server-api#spaces, client-server-api#get_matrixclientv1roomsroomidhierarchy
 """
 
@@ -38,12 +38,12 @@ SPACE: Final = "m.space"
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 500
 MAX_DEPTH: Final = 20
-"""Also for who asks for no depth."""
+"""Also the default."""
 MAX_ROOMS: Final = 5000
-"""Looked at before the first page, and again each time that the pages have shown all of them."""
+"""Read for the first page, and added each time that the pages have returned all of them."""
 _AT_ONCE: Final = 500
 _CHILDREN_BETWEEN_BREATHS: Final = 100
-"""Each is an event, of up to 64 KiB."""
+"""Each is an event of up to 64 KiB."""
 
 _ORDER = re.compile(r"[ -~]{0,50}")
 _TOKEN = re.compile(r"([0-9]{1,9})-([01])-([0-9]{1,9})(?:-([0-9]{1,4}))?")
@@ -71,14 +71,14 @@ _OWN_MEMBERSHIPS = (
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which part of the tree is asked for."""
+    """The parameters of a request for a page of the tree."""
 
     limit: int = DEFAULT_LIMIT
     max_depth: int = MAX_DEPTH
-    """Steps down from the space; 0: only the space itself."""
+    """Levels below the space; 0: only the space itself."""
     is_suggested_only: bool = False
     since: str | None = None
-    """The token of the page before."""
+    """The token of the previous page."""
 
 
 class Node(NamedTuple):
@@ -86,47 +86,47 @@ class Node(NamedTuple):
 
     summary: Json
     children: list[Json]
-    """Its m.space.child events, stripped, in the order in which they are to be shown."""
+    """Its m.space.child events, stripped, in the order of the specification."""
     depth: int
-    look: int
-    """In which look at the tree it was found; see MAX_ROOMS."""
+    batch: int
+    """The batch of MAX_ROOMS rooms in which it was found, from 1."""
 
 
 class Start(NamedTuple):
-    """Where a page begins."""
+    """The position of a page."""
 
     shown: int = 0
-    """How many rooms the pages before it had."""
-    looks: int = 1
-    """How many times MAX_ROOMS rooms may be looked at."""
+    """Number of rooms on the pages before it."""
+    batches: int = 1
+    """Batches of MAX_ROOMS rooms that may be read."""
 
 
 def hierarchy(tx: Reader, user_id: str, room_id: str, query: Query) -> Json:
-    """A page of the tree, as /hierarchy answers it.
+    """Return a page of the tree, as the response of /hierarchy.
 
-    Raises M_FORBIDDEN for a space that the user may not know of, M_INVALID_PARAM for a token that
-    is none, or belongs to another query.
+    Raises M_FORBIDDEN for a space that the user may not see, M_INVALID_PARAM for a token that is
+    invalid, or belongs to another query.
     """
     start = _start(query)
-    nodes, is_whole = _read(tx, user_id, room_id, query, start.looks)
+    nodes, is_whole = _read(tx, user_id, room_id, query, start.batches)
     if room_id not in nodes:
-        raise errors.forbidden("There is no such space, or you may not see it")
-    rooms = _in_order(nodes, room_id, query.max_depth, start.looks)
+        raise errors.forbidden("This space does not exist, or you may not see it")
+    rooms = _in_order(nodes, room_id, query.max_depth, start.batches)
     end = start.shown + query.limit
     page = rooms[start.shown : end]
-    answer: Json = {
+    response: Json = {
         "rooms": [{**nodes[it].summary, "children_state": nodes[it].children} for it in page]
     }
     if end < len(rooms):
-        answer["next_batch"] = _token(query, Start(end, start.looks))
+        response["next_batch"] = _token(query, Start(end, start.batches))
     elif not is_whole:
-        answer["next_batch"] = _token(query, Start(len(rooms), start.looks + 1))
-    return answer
+        response["next_batch"] = _token(query, Start(len(rooms), start.batches + 1))
+    return response
 
 
 def _token(query: Query, start: Start) -> str:
     is_suggested_only = int(query.is_suggested_only)
-    return f"{query.max_depth}-{is_suggested_only}-{start.shown}-{start.looks}"
+    return f"{query.max_depth}-{is_suggested_only}-{start.shown}-{start.batches}"
 
 
 def _start(query: Query) -> Start:
@@ -134,17 +134,17 @@ def _start(query: Query) -> Start:
         return Start()
     match = _TOKEN.fullmatch(query.since)
     if match is None:
-        raise errors.invalid_param("from is no token of this server")
-    max_depth, is_suggested_only, shown, looks = (int(part or 1) for part in match.groups())
+        raise errors.invalid_param("from is not a token of this server")
+    max_depth, is_suggested_only, shown, batches = (int(part or 1) for part in match.groups())
     if (max_depth, bool(is_suggested_only)) != (query.max_depth, query.is_suggested_only):
-        raise errors.invalid_param("max_depth and suggested_only must stay as they were")
-    return Start(shown, max(1, looks))
+        raise errors.invalid_param("max_depth and suggested_only must be those of the first page")
+    return Start(shown, max(1, batches))
 
 
 def _read(
-    tx: Reader, user_id: str, room_id: str, query: Query, looks: int
+    tx: Reader, user_id: str, room_id: str, query: Query, batches: int
 ) -> tuple[dict[str, Node], bool]:
-    """(the rooms of the tree that the user may know of, whether these are all)."""
+    """Return ({room id: node} of the rooms that the user may see, whether these are all)."""
     nodes: dict[str, Node] = {}
     places = {room_id: 0}
     level, is_whole = [room_id], True
@@ -154,11 +154,11 @@ def _read(
         children = _children(tx, spaces, is_suggested_only=query.is_suggested_only)
         for room in rooms:
             one = room["room_id"]
-            look = places[one] // MAX_ROOMS + 1
-            nodes[one] = Node(room, children.get(one, []), depth, look)
+            batch = places[one] // MAX_ROOMS + 1
+            nodes[one] = Node(room, children.get(one, []), depth, batch)
         below = (child["state_key"] for space in spaces for child in children.get(space, ()))
         level = list(dict.fromkeys(child for child in below if child not in places))
-        left = looks * MAX_ROOMS - len(places)
+        left = batches * MAX_ROOMS - len(places)
         if depth < query.max_depth and len(level) > left:
             is_whole = False
         level = level[:left]
@@ -168,14 +168,14 @@ def _read(
     return nodes, is_whole
 
 
-def _in_order(nodes: dict[str, Node], room_id: str, max_depth: int, looks: int) -> list[str]:
-    """Return the rooms as pages show them: depth first, those of each look after the one before.
+def _in_order(nodes: dict[str, Node], room_id: str, max_depth: int, batches: int) -> list[str]:
+    """Return the rooms in the order of pages: depth first, each batch after the one before.
 
-    So a larger tree does not move the rooms that earlier pages have shown.
+    So reading another batch does not move the rooms that earlier pages have returned.
     """
     found: dict[str, None] = {}
-    for look in range(1, looks + 1):
-        known = {one: node for one, node in nodes.items() if node.look <= look}
+    for batch in range(1, batches + 1):
+        known = {one: node for one, node in nodes.items() if node.batch <= batch}
         found.update(dict.fromkeys(_depth_first(known, room_id, max_depth)))
         if len(found) == len(nodes):
             break
@@ -183,20 +183,20 @@ def _in_order(nodes: dict[str, Node], room_id: str, max_depth: int, looks: int) 
 
 
 def _depth_first(nodes: dict[str, Node], room_id: str, max_depth: int) -> Iterator[str]:
-    told: set[str] = set()
+    listed: set[str] = set()
     ahead = [room_id]
     while ahead:
         one = ahead.pop()
-        if one in told or one not in nodes:
+        if one in listed or one not in nodes:
             continue
-        told.add(one)
+        listed.add(one)
         yield one
         if nodes[one].depth < max_depth:
             ahead += [child["state_key"] for child in reversed(nodes[one].children)]
 
 
 def _allowed(tx: Reader, user_id: str, room_ids: Sequence[str]) -> list[Json]:
-    """The summaries of those rooms that the user may know of."""
+    """Return the summaries of those rooms that the user may see."""
     joined = state.joined_rooms(tx, user_id)
     allowed: list[Json] = []
     for at in range(0, len(room_ids), _AT_ONCE):
@@ -207,13 +207,13 @@ def _allowed(tx: Reader, user_id: str, room_ids: Sequence[str]) -> list[Json]:
         allowed += [
             room
             for room in summary.full(tx, some)
-            if _may_know(room, memberships.get(room["room_id"]), joined)
+            if _may_see(room, memberships.get(room["room_id"]), joined)
         ]
     return allowed
 
 
-def _may_know(room: Json, membership: str | None, joined: Set[str]) -> bool:
-    """The spec's conditions for a room to be told: the user is in it, could join, or read it."""
+def _may_see(room: Json, membership: str | None, joined: Set[str]) -> bool:
+    """Return whether the user has joined the room, is invited, could join, or read it."""
     if membership in {"join", "invite"} or room["world_readable"]:
         return True
     return membership != "ban" and summary.is_open_to(room, joined)
@@ -222,7 +222,7 @@ def _may_know(room: Json, membership: str | None, joined: Set[str]) -> bool:
 def _children(
     tx: Reader, spaces: Sequence[str], *, is_suggested_only: bool
 ) -> dict[str, list[Json]]:
-    """{space: its children as they are shown, in their order}."""
+    """Return {space: its stripped m.space.child events, in the order of the specification}."""
     found: dict[str, list[Json]] = defaultdict(list)
     for at in range(0, len(spaces), _AT_ONCE):
         asked = {"room_ids": spaces[at : at + _AT_ONCE]}
@@ -238,13 +238,13 @@ def _children(
 
 
 def _is_child(content: Json) -> bool:
-    """Without servers to join through, a child has been taken out of the space."""
+    """Return whether the event adds a child; without `via` it removes one."""
     via = content.get("via")
     return isinstance(via, list) and bool(via) and all(isinstance(it, str) for it in via)
 
 
 def _place(child: Json) -> tuple[bool, str, int, str]:
-    """Children with a valid `order` come first, by that; the others by time; then by room id.
+    """Return a sort key: children with a valid `order` first, by that; others by time; then by id.
 
     Spec: client-server-api#ordering-of-children-within-a-space
     """

@@ -1,4 +1,4 @@
-"""State of a room as its people set it and read it.
+"""Room state as its members set and read it.
 
 Spec: client-server-api#put_matrixclientv3roomsroomidstateeventtypestatekey,
 client-server-api#get_matrixclientv3roomsroomidstate
@@ -43,11 +43,11 @@ def put(
     content: Json,
     ts: int | None = None,
 ) -> str:
-    """The id of the event that makes this the room's state: a new one, or the one in force.
+    """Set an entry of the state, and return the event id: of a new event or an equal current one.
 
-    `ts` is when it shall have been sent (ms), where an application service says so.
-    Raises M_FORBIDDEN when the rules of the room refuse it, M_NOT_FOUND for an unknown room, and
-    what membership.change() and aliases.check_canonical() raise for contents of theirs.
+    `ts` is its origin_server_ts (ms), which application services may set.
+    Raises M_FORBIDDEN when the authorization rules reject it, M_NOT_FOUND for an unknown room, and
+    as membership.change() and aliases.check_canonical() do.
     """
     if event_type == state.MEMBER:
         kind = content.get("membership")
@@ -55,7 +55,7 @@ def put(
             raise errors.bad_json("A member event needs a membership")
         return membership.change(tx, room_id, sender, state_key, kind, content, ts)
     is_canonical_alias = (event_type, state_key) == (aliases.CANONICAL_ALIAS, "")
-    # not for others, who are refused below: the answer depends on what the room's event says
+    # not for others, who are rejected below: the error would depend on the current event
     if is_canonical_alias and aliases.may_manage(tx, room_id, sender):
         aliases.check_canonical(tx, room_id, content)
     draft = sending.Draft(room_id, sender, event_type, content, state_key, origin_server_ts=ts)
@@ -67,9 +67,9 @@ def put(
 
 
 def get(tx: Reader, room_id: str, user_id: str, event_type: str, state_key: str) -> ClientEvent:
-    """One entry of the state: what it is now or, for who has left, what it was then.
+    """Return one entry of the state: as it is or, for users who have left, as it was then.
 
-    Raises M_FORBIDDEN for who never was in the room, M_NOT_FOUND for an entry that isn't there.
+    Raises M_FORBIDDEN for users who never were in the room, M_NOT_FOUND for a missing entry.
     """
     at = visibility.upto(tx, user_id, room_id)
     entry = {
@@ -85,7 +85,7 @@ def get(tx: Reader, room_id: str, user_id: str, event_type: str, state_key: str)
 
 
 def get_all(tx: Reader, room_id: str, user_id: str) -> list[ClientEvent]:
-    """The whole state, by the same rules, oldest event first. Raises M_FORBIDDEN as `get` does."""
+    """Return the whole state as `get` does, oldest event first. Raises M_FORBIDDEN likewise."""
     at = visibility.upto(tx, user_id, room_id)
     query = {"room_id": room_id, "position": _LAST if at is None else at}
     events = client_events.load(tx, list(tx.sql.execute(_POSITIONS, query).scalars()))

@@ -1,6 +1,6 @@
-"""Rooms as they are shown to who is not in them: in the room directory, in spaces, before a join.
+"""Room summaries: rooms as shown to outsiders in the directory, in spaces and before a join.
 
-One batch of queries for all rooms of an answer, however many they are.
+All rooms of a response are read by one batch of queries.
 Spec: client-server-api#published-room-directory, client-server-api#room-summaries
 """
 
@@ -25,7 +25,7 @@ from homebody.spec.room_versions import VERSIONS
 from homebody.storage.database import Reader
 
 INSIDE: Final = frozenset({"join", "invite", "knock"})
-_ASKED_AT_ONCE: Final = 50
+_ROOMS_AT_ONCE: Final = 50
 
 _SHOWN_STATE = (
     select(Room.room_id, StateInterval.type, StoredEvent.pdu)
@@ -66,7 +66,7 @@ _VERSIONS = select(Room.room_id, Room.version).where(
 
 
 def public_chunks(tx: Reader, room_ids: Sequence[str]) -> list[Json]:
-    """The rooms as the directory lists them, in this order; unknown ones are left out."""
+    """Return the known ones of these rooms as the directory lists them, in the same order."""
     return [
         _public(room_id, contents, members)
         for room_id, _, contents, members in _look_up(tx, room_ids)
@@ -74,7 +74,7 @@ def public_chunks(tx: Reader, room_ids: Sequence[str]) -> list[Json]:
 
 
 def full(tx: Reader, room_ids: Sequence[str]) -> list[Json]:
-    """The same with what spaces and previews show besides: version, encryption, allowed rooms."""
+    """Return `public_chunks` with the version, encryption and allowed rooms of each."""
     return [
         _public(room_id, contents, members) | _more(version, contents)
         for room_id, version, contents, members in _look_up(tx, room_ids)
@@ -82,12 +82,12 @@ def full(tx: Reader, room_ids: Sequence[str]) -> list[Json]:
 
 
 def _look_up(tx: Reader, room_ids: Sequence[str]) -> list[tuple[str, str, dict[str, Json], int]]:
-    """(room id, version, {type: content}, joined members) of each room that is known."""
+    """Return (room id, version, {type: content}, joined members) of each known room."""
     versions: dict[str, str] = {}
     members: dict[str, int] = {}
     contents: dict[str, dict[str, Json]] = defaultdict(dict)
-    for at in tx.breathing(range(0, len(room_ids), _ASKED_AT_ONCE), every=1):
-        asked = {"room_ids": list(room_ids[at : at + _ASKED_AT_ONCE])}
+    for at in tx.breathing(range(0, len(room_ids), _ROOMS_AT_ONCE), every=1):
+        asked = {"room_ids": list(room_ids[at : at + _ROOMS_AT_ONCE])}
         versions |= {row.room_id: row.version for row in tx.sql.execute(_VERSIONS, asked)}
         members |= {row.room_id: row.members for row in tx.sql.execute(_MEMBERS, asked)}
         for row in tx.sql.execute(_SHOWN_STATE, asked):
@@ -129,16 +129,16 @@ def _more(version: str, contents: dict[str, Json]) -> Json:
 
 
 def _text(contents: dict[str, Json], event_type: str, key: str) -> str | None:
-    """A text from the state that is one and not empty: contents are whatever people sent."""
+    """Return a string from the state, or None: clients may send any content."""
     value = contents.get(event_type, {}).get(key)
     return value if isinstance(value, str) and value else None
 
 
 def preview(tx: Reader, room_id: str, user_id: str | None) -> Json:
-    """A room for somebody who thinks about joining it, with their membership; None: a nobody.
+    """Return a room's summary with the user's membership, if any. user_id None: no account.
 
-    Somebody banned sees no more of it than strangers without an account do.
-    Raises M_NOT_FOUND for an unknown room, and for one that they may know nothing about.
+    Banned users see no more than users without an account.
+    Raises M_NOT_FOUND for a room that is unknown or that the user may not see.
     """
     shown = full(tx, [room_id])
     own, joined = None, frozenset[str]()
@@ -148,14 +148,14 @@ def preview(tx: Reader, room_id: str, user_id: str | None) -> Json:
     if not shown or not (
         own in INSIDE or shown[0]["world_readable"] or is_open_to(shown[0], joined)
     ):
-        raise errors.not_found("There is no such room that you could join")
+        raise errors.not_found("This room does not exist, or you may not join it")
     return shown[0] | ({} if own is None else {"membership": own})
 
 
 def is_open_to(room: Json, joined: Set[str]) -> bool:
-    """Whether somebody who is in these other rooms could come in, or knock, without an invite.
+    """Return whether a user who has joined these rooms may join or knock without an invite.
 
-    `room` is a summary as `full` gives it.
+    `room` is a summary as `full` returns it.
     """
     rule, version = room["join_rule"], VERSIONS[room["room_version"]]
     is_open = {

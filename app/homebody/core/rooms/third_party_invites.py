@@ -1,11 +1,11 @@
-"""Invites of an address (m.room.third_party_invite): coming in by proving that it is one's own.
+"""Third-party invites (m.room.third_party_invite): invites of an e-mail address.
 
-The proof is a signature by a key that the invite names. The authorization rules check it, as every
-server in the room would; here it only becomes the invite of a user.
+The address is proved by a signature with a key that the invite names. The authorization rules check
+it, as every server in the room would; this module turns it into the invite of a user.
 
-An address is not looked up here, not even where it belongs to an account of this server: people
-give theirs to get a new password by it, not to be found, and an invite would tell whose it is.
-Finding people by addresses is what identity servers are for, and this server asks none.
+Addresses are not looked up, even where they belong to an account of this server: users add them to
+reset passwords, not to be found, and an invite would reveal whose address it is. Identity servers
+are for looking up users by address, and this server uses none.
 Spec: client-server-api#third-party-invites
 """
 
@@ -25,17 +25,17 @@ THIRD_PARTY_INVITE: Final = "m.room.third_party_invite"
 
 
 def refused() -> MatrixError:
-    """What who wants to invite an address gets to hear."""
+    """Return the error for invites by address."""
     # Deviates: "The homeserver uses an identity server to perform the mapping".
-    return errors.server_not_trusted("This server asks no identity server: invite by user id")
+    return errors.server_not_trusted("This server uses no identity server: invite by user id")
 
 
 def accept(tx: Tx, room_id: str, user_id: str, signed: Json) -> None:
-    """Invite a user in the name of who invited the address. Who is invited or in already stays so.
+    """Invite a user on behalf of the inviter of an address, unless they are invited or joined.
 
     `signed` has sender, mxid, token and signatures. Raises M_FORBIDDEN when the room has no such
-    invite, when none of its keys has signed for this user, for invites of other servers' users, and
-    for those of users who are locked or suspended by now.
+    invite, when none of its keys has signed for this user, for invites by users of other servers,
+    and by users who have been locked or suspended.
     """
     if state.membership_of(tx, room_id, user_id) in {"invite", "join"}:
         return
@@ -43,10 +43,10 @@ def accept(tx: Tx, room_id: str, user_id: str, signed: Json) -> None:
     if invite is None or invite.sender != signed["sender"]:
         raise errors.forbidden("The room has no such third-party invite")
     if not tx.server.is_local(invite.sender):
-        raise errors.forbidden("Only the server of who has invited can complete this invite")
+        raise errors.forbidden("Only the inviter's server can complete this invite")
     account = accounts.find(tx, invite.sender)
     if account is None or account.is_suspended or account.is_locked:
-        raise errors.forbidden(f"{invite.sender}, who sent the invite, can't invite any more")
+        raise errors.forbidden(f"{invite.sender}, who sent the invite, may no longer invite users")
     shown = invite.content.get("display_name")
     proof: Json = {"signed": signed} | ({"display_name": shown} if isinstance(shown, str) else {})
     content = {"membership": "invite", "third_party_invite": proof}

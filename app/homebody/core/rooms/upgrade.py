@@ -1,14 +1,14 @@
-"""A room's move to another version: a new room takes its place, with what the old one had.
+"""Room upgrades: a new room of another version replaces the old one, with a copy of its state.
 
-It happens in one write, unless there is more state to copy than others should wait for: thousands
-of bans, say. Then the new room comes first, and stays closed while it is filled, write by write. No
-door leads to it and the old room is as it was until the last write, which does the rest of the
-spec's list at once: join rules, aliases, tombstone, power levels. So nobody slips in before their
-ban, and what a crash interrupts has not happened: whoever asked finds, besides, a room of which
-they are the only member, and asks again.
+This is one transaction, unless there is so much state (thousands of bans, say) that other writers
+would have to wait. Then the new room is created first and filled by several transactions, during
+which nobody can join it and the old room is unchanged. The last one does the rest of the
+specification's list at once: join rules, aliases, tombstone, power levels. So no banned user joins
+before their ban is copied, and after a crash the user finds a room of which they are the only
+member, and repeats the request.
 
-People are not moved, as nobody can join in the name of others: their clients follow the tombstone,
-and personal_settings.py then brings along what they keep about the room.
+Members are not moved, as nobody can join on behalf of others: their clients follow the tombstone,
+and personal_settings.py then copies their settings of the room.
 Spec: client-server-api#room-upgrades
 """
 
@@ -47,15 +47,15 @@ COPIED: Final = (
     "m.room.guest_access",
     "m.room.history_visibility",
 )
-"""What the spec recommends, in its order, but for join rules, which open the room, and power
-levels, which end the creator's power to set all else: those come last."""
+"""The types that the specification recommends, in its order. Join rules, which open the room, and
+power levels, which end the creator's power to set the rest, come last."""
 COPIED_BY_KEY: Final = ("m.space.child", "m.room.image_pack")
-"""Besides: a space would be empty without its rooms, and the room's own stickers would be gone."""
+"""In addition: the rooms of a space, and a room's own stickers."""
 COPIED_OF_CREATE: Final = ("type", "m.federate")
 CLOSED_LEVEL: Final = 50
 TOMBSTONE_LEVEL: Final = 150
 AT_ONCE: Final = 50
-"""So many entries of state are copied in one write; most rooms have fewer."""
+"""State entries copied in one transaction; most rooms have fewer."""
 
 _KEPT = (
     select(
@@ -81,9 +81,9 @@ Kept = Row[*tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True)
 class UpgradeRequest:
-    """Who wants which room to become one of which version.
+    """A user's request to upgrade a room.
 
-    `creators` are those besides the user; versions before 12 know none.
+    `creators` are additional creators, for versions since 12.
     """
 
     user_id: str
@@ -93,22 +93,22 @@ class UpgradeRequest:
 
 
 def upgrade(db: Database, request: UpgradeRequest) -> str:
-    """The id of the room that takes the place of an old one.
+    """Replace a room by one of another version, and return the new room's id.
 
-    Raises M_FORBIDDEN for who may not send m.room.tombstone in the old room, M_INVALID_PARAM for a
-    creator that is no user id.
+    Raises M_FORBIDDEN for users who may not send m.room.tombstone in the old room, M_INVALID_PARAM
+    for a creator that is not a user id.
     """
     new_id, copied_upto, is_done = "", 0, False
     try:
         while not is_done:
             with db.write() as tx:
-                some = _some_kept(tx, request.room_id, copied_upto)
-                is_done = len(some) < AT_ONCE
+                entries = _next_kept(tx, request.room_id, copied_upto)
+                is_done = len(entries) < AT_ONCE
                 new_id = new_id or _begin(tx, request, is_whole=is_done)
-                _copy_state(tx, request, new_id, some)
+                _copy_state(tx, request, new_id, entries)
                 if is_done:
                     _finish(tx, request, new_id)
-            copied_upto = some[-1].event_position if some else 0
+            copied_upto = entries[-1].event_position if entries else 0
     except MatrixError:
         if copied_upto:
             with db.write() as tx:
@@ -118,7 +118,7 @@ def upgrade(db: Database, request: UpgradeRequest) -> str:
 
 
 def _begin(tx: Tx, request: UpgradeRequest, *, is_whole: bool) -> str:
-    """The id of the new room, with the user in it. `is_whole`: the same write does the rest."""
+    """Create the new room, join it, and return its id. `is_whole`: the caller does the rest now."""
     if not state.is_joined(tx, request.room_id, request.user_id):
         raise errors.forbidden("You are not in this room")
     known = state.current_many(tx, request.room_id, [room_state.CREATE, room_state.POWER_LEVELS])
@@ -132,17 +132,17 @@ def _begin(tx: Tx, request: UpgradeRequest, *, is_whole: bool) -> str:
 
 
 def _finish(tx: Tx, request: UpgradeRequest, new_id: str) -> None:
-    """Open the new room, and lead everybody from the old one to it."""
+    """Open the new room, and close the old one with a tombstone that points to it."""
     user_id, room_id = request.user_id, request.room_id
     keys = [room_state.CREATE, room_state.JOIN_RULES, room_state.POWER_LEVELS]
     known = state.current_many(tx, room_id, keys)
     rules = known.get(room_state.JOIN_RULES)
     if rules is not None and rules.content:
-        understood = _understood(rules.content, request.version)
-        _set(tx, user_id, new_id, (*room_state.JOIN_RULES, understood))
+        supported = _supported(rules.content, request.version)
+        _set(tx, user_id, new_id, (*room_state.JOIN_RULES, supported))
     aliases.move(tx, room_id, new_id, user_id)
     _move_in_directory(tx, room_id, new_id)
-    _bury(tx, user_id, room_id, new_id)  # changes nothing where the first write did it
+    _send_tombstone(tx, user_id, room_id, new_id)  # no change where the first transaction sent it
     personal_settings.copy_to_replacement(tx, user_id, new_id)
     if room_state.POWER_LEVELS in known:
         levels = room_state.power_levels(known)
@@ -162,58 +162,58 @@ def _content_of_create(old: Json, request: UpgradeRequest) -> Json:
 def _additional_creators(creators: Collection[str]) -> Json:
     for user_id in creators:
         if not identifiers.is_user_id(user_id):
-            raise errors.invalid_param(f"additional_creators: {user_id!r} is no user id")
+            raise errors.invalid_param(f"additional_creators: {user_id!r} is not a user id")
     return {"additional_creators": list(dict.fromkeys(creators))} if creators else {}
 
 
 def _create(tx: Tx, request: UpgradeRequest, content: Json, *, is_whole: bool) -> str:
-    """The id of the new room, which names the old one and an event of it.
+    """Create the new room, whose predecessor has an event id of the old one, and return its id.
 
-    That is the tombstone, where it can be: up to version 11 the new room's id is free to choose, so
-    that the tombstone can come first, if it does not come too early. Else it is the last event.
+    That is the tombstone where possible: up to version 11 the new room's id can be chosen before
+    the room exists, so the tombstone can come first. Otherwise it is the last event.
     """
     user_id, room_id, version = request.user_id, request.room_id, request.version
     new_id = "" if version.has_privileged_creators else creation.new_room_id(tx)
     if new_id and is_whole:
-        known = _bury(tx, user_id, room_id, new_id)
+        known = _send_tombstone(tx, user_id, room_id, new_id)
     else:
         known = state.head(tx, room_id).forward_extremities[-1]
     content["predecessor"] = {"room_id": room_id, "event_id": known}
     return sending.create(tx, version, creation.first_event(user_id, version, content, new_id))
 
 
-def _bury(tx: Tx, user_id: str, room_id: str, new_id: str) -> str:
-    """The id of the old room's tombstone. Raises M_FORBIDDEN for who may not send one."""
+def _send_tombstone(tx: Tx, user_id: str, room_id: str, new_id: str) -> str:
+    """Send the tombstone and return its id. Raises M_FORBIDDEN for users who may not send it."""
     return _set(tx, user_id, room_id, (TOMBSTONE, "", {"body": BODY, "replacement_room": new_id}))
 
 
-def _copy_state(tx: Tx, request: UpgradeRequest, new_id: str, some: Iterable[Kept]) -> None:
-    for event in _copied(some):
+def _copy_state(tx: Tx, request: UpgradeRequest, new_id: str, entries: Iterable[Kept]) -> None:
+    for event in _copied(entries):
         _set(tx, request.user_id, new_id, event)
 
 
-def _some_kept(tx: Reader, room_id: str, after: int) -> list[Kept]:
-    """The next entries of the state that goes along, in the order in which they were set."""
+def _next_kept(tx: Reader, room_id: str, after: int) -> list[Kept]:
+    """Return the next state entries to copy, in the order in which they were set."""
     asked = {"room_id": room_id, "after": after, "count": AT_ONCE}
     return list(tx.sql.execute(_KEPT, asked))
 
 
-def _copied(some: Iterable[Kept]) -> Iterator[creation.StateEvent]:
-    """Those of the entries that still say something, as the new room shall have them."""
-    for row in some:
+def _copied(entries: Iterable[Kept]) -> Iterator[creation.StateEvent]:
+    """Yield the entries that are not redacted or removed, as the new room gets them."""
+    for row in entries:
         content = orjson.loads(row.pdu)["content"]
         is_single = row.type in COPIED
         if is_single and row.state_key != "":
-            continue  # some other event, that happens to have the type
+            continue  # the specification gives these types no other state key
         if not content or (row.type == "m.space.child" and "via" not in content):
-            continue  # was redacted, or taken back
+            continue  # redacted or removed
         if row.type == state.MEMBER:
             content = {key: content[key] for key in ("membership", "reason") if key in content}
         yield row.type, row.state_key, content
 
 
-def _understood(content: Json, version: RoomVersion) -> Json:
-    """Join rules as the version knows them: one that it does not would let in nobody, ever."""
+def _supported(content: Json, version: RoomVersion) -> Json:
+    """Return join rules of the version; with an unknown one nobody could ever join."""
     rule = content.get("join_rule")
     is_known = {
         "knock": version.may_knock,
@@ -230,10 +230,10 @@ def _move_in_directory(tx: Tx, room_id: str, new_id: str) -> None:
 
 
 def _power_levels(old: PowerLevels, version: RoomVersion, creators: Set[str]) -> Json:
-    """The old room's power levels in a form that the new version takes.
+    """Return the old room's power levels in a form that the new version accepts.
 
-    Who made the old room and does not count as a creator of the new one keeps the highest level
-    that there is: nobody shall lose a room by an upgrade.
+    A creator of the old room who is not a creator of the new one gets the highest level, so that an
+    upgrade takes the room from nobody.
     """
     content: Json = {}
     for key, value in old.content.items():
@@ -254,7 +254,7 @@ def _power_levels(old: PowerLevels, version: RoomVersion, creators: Set[str]) ->
 
 
 def _with_tombstone(events: dict[str, int], old: PowerLevels) -> dict[str, int]:
-    """The levels of events; what a tombstone takes is above state_default, as since version 12."""
+    """Return the levels of events, with a tombstone above state_default, as version 12 requires."""
     least = old.named("state_default") + 1
     if events.get(TOMBSTONE, 0) >= least:
         return events
@@ -262,13 +262,13 @@ def _with_tombstone(events: dict[str, int], old: PowerLevels) -> dict[str, int]:
 
 
 def _levels(entries: dict[str, Any]) -> dict[str, int]:
-    """Integers alone: up to version 9 a level could be a text."""
+    """Return the levels as integers; up to version 9 they could be strings."""
     read = {key: room_state.read_level(value) for key, value in entries.items()}
     return {key: level for key, level in read.items() if level is not None}
 
 
 def _close(tx: Tx, user_id: str, room_id: str, levels: PowerLevels) -> None:
-    """Let only moderators talk and invite in the old room, as far as the user has that power."""
+    """Let only moderators send messages and invite in the old room, if the user may do that."""
     least = max(CLOSED_LEVEL, int(levels.named("users_default")) + 1)
     closed = {name: max(least, int(levels.named(name))) for name in ("events_default", "invite")}
     try:
