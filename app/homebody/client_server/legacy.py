@@ -212,7 +212,7 @@ def _stretch(tx: Reader) -> PageRange:
     limit = http.query_integer("limit", 0, cap=paging.MAX_LIMIT) or paging.MAX_LIMIT
     begin = request.args.get("from")
     if begin is None and "to" not in request.args:
-        return PageRange(tx.position, 0, limit, is_turned=True)
+        return PageRange(tx.position, 0, limit, is_reversed=True)
     start = _position(tx, START if begin is None else begin)
     stop = _position(tx, request.args.get("to", START if begin == END else END))
     return PageRange(start, stop, limit)

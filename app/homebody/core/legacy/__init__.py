@@ -1,1 +1,1 @@
-"""The event stream and initial sync of the API of 2014."""
+"""Endpoints that /sync has replaced: the event stream and the initial sync."""

@@ -1,4 +1,4 @@
-"""One chronological stream of events from all the rooms of a user: how /sync's forerunners worked.
+"""GET /events: the events of all rooms of a user in one chronological stream.
 
 Spec: client-server-api#get_matrixclientv3events
 """
@@ -19,7 +19,7 @@ from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Reader
 
 MAX_EVENTS = 5000
-"""Of all rooms together in one look at them; a room has its share of them, or LEAST_EVENTS."""
+"""Events of all rooms together in `rooms`; each room has an equal share, or LEAST_EVENTS."""
 LEAST_EVENTS = 10
 
 
@@ -28,19 +28,19 @@ class Chunk(NamedTuple):
 
     events: list[ClientEvent]
     end: int
-    """Position from which to go on."""
+    """Position from which to continue."""
 
 
 @dataclass(frozen=True, slots=True)
 class PageRange:
-    """A part of the stream, and the direction in which it is read."""
+    """A range of the stream, and the direction in which it is read."""
 
     start: int
     stop: int
     limit: int
-    """Events of one room."""
-    is_turned: bool = False
-    """Read from its end, the newest events, but told in the order of time."""
+    """Events per room."""
+    is_reversed: bool = False
+    """Read from the newest events, but returned in chronological order."""
 
     @property
     def is_backwards(self) -> bool:
@@ -49,7 +49,7 @@ class PageRange:
 
 
 class RoomInfo(NamedTuple):
-    """A room as its people see it, or those who could come in."""
+    """A room that the user has joined, is invited to or has knocked on."""
 
     room_id: str
     membership: str
@@ -59,7 +59,7 @@ class RoomInfo(NamedTuple):
 
 
 def since(tx: Reader, user_id: str, position: int, limit: int, wanted: RoomEventFilter) -> Chunk:
-    """Up to `limit` events after a position: of the user's rooms, and what became of the user."""
+    """Return up to `limit` events after a position: of joined rooms, and the user's own changes."""
     upto = tx.position
     mine = memberships.since(tx, user_id, position, filters.EVERYTHING.room)
     busy = memberships.with_events_since(tx, mine.joined, position, upto)
@@ -74,7 +74,7 @@ def since(tx: Reader, user_id: str, position: int, limit: int, wanted: RoomEvent
     for event in client_events.load(tx, _own_changes(tx, user_id, mine)):
         if event.position > position and paging.matches(event, wanted):
             found[event.position] = event
-    # where a page ends early, later events of other rooms have to wait for the next request
+    # where a page ends early, later events of other rooms are left for the next request
     end = min((page.end for page in pages if page.end is not None), default=upto)
     events = sorted((it for it in found.values() if it.position <= end), key=_position)
     if len(events) > limit:
@@ -83,7 +83,7 @@ def since(tx: Reader, user_id: str, position: int, limit: int, wanted: RoomEvent
 
 
 def peek(tx: Reader, user_id: str, room_id: str, position: int, limit: int) -> Chunk:
-    """Up to `limit` events of one room after a position, for whoever may read it.
+    """Return up to `limit` events of one room after a position, for users who may read it.
 
     Raises M_FORBIDDEN as visibility.may_read does.
     """
@@ -96,7 +96,7 @@ def peek(tx: Reader, user_id: str, room_id: str, position: int, limit: int) -> C
 def read(
     tx: Reader, user_id: str, room_id: str, page_range: PageRange, wanted: RoomEventFilter
 ) -> Page:
-    """A page of one room. Its `end` is always there.
+    """Return a page of one room, whose `end` is never None.
 
     Raises M_FORBIDDEN as visibility.may_read does.
     """
@@ -111,7 +111,7 @@ def read(
         wanted=wanted,
     )
     end = page_range.stop if page.end is None else page.end
-    if page_range.is_turned:
+    if page_range.is_reversed:
         return Page(page.events[::-1], end, page.start)
     return Page(page.events, page.start, end)
 
@@ -119,14 +119,14 @@ def read(
 def rooms(
     tx: Reader, user_id: str, page_range: PageRange, wanted: RoomEventFilter
 ) -> list[RoomInfo]:
-    """All rooms that the user is in, is invited to or wants to be let in to, each with a page.
+    """Return all rooms that the user has joined, is invited to or has knocked on.
 
-    With many rooms less is told of each; its page says where to go on.
+    Joined ones have a page of events, which is shorter with many rooms.
     """
     mine = memberships.since(tx, user_id, 0, filters.EVERYTHING.room)
     share = max(LEAST_EVENTS, MAX_EVENTS // max(1, len(mine.joined)))
     part = PageRange(
-        page_range.start, page_range.stop, min(page_range.limit, share), page_range.is_turned
+        page_range.start, page_range.stop, min(page_range.limit, share), page_range.is_reversed
     )
     known: list[RoomInfo] = []
     for room_id in sorted(mine.joined):
@@ -141,7 +141,7 @@ def rooms(
 
 
 def _own_changes(tx: Reader, user_id: str, mine: Memberships) -> list[int]:
-    """Positions of the user's own member events in rooms that they can't read (any more)."""
+    """Return the positions of the user's member events in rooms that they can't read now."""
     own = (state.MEMBER, user_id)
     outside = (*mine.invited, *mine.knocked)
     entries = (state.entries(tx, room_id, [own])[own] for room_id in outside)

@@ -1,4 +1,4 @@
-"""GET /initialSync: everything that a client showed at its start before /sync existed.
+"""GET /initialSync: the state that clients load at their start, before /sync existed.
 
 Spec: client-server-api#get_matrixclientv3initialsync, client-server-api#room-previews
 """
@@ -30,36 +30,36 @@ _ACCOUNT_DATA = select(AccountData.type, AccountData.content).where(
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A room as a user may see it: as it is now, or was when they left."""
+    """A room as the user sees it: as it is, or was when they left."""
 
     membership: str | None
     events: list[ClientEvent]
-    """The last ones, in chronological order."""
+    """The most recent ones, in chronological order."""
     start: int
-    """Position from which to go backwards."""
+    """Position from which to page backwards."""
     end: int
-    """Position from which to go forwards."""
+    """Position from which to page forwards."""
     state: list[ClientEvent]
     directory: str
-    """Whether it stands in the room directory: "public" or "private"."""
+    """Its visibility in the room directory: "public" or "private"."""
     account_data: list[Json]
 
 
 class RoomInfo(NamedTuple):
-    """A room that the user is in, was in, or could come into."""
+    """A room that the user has joined, has left or is invited to."""
 
     room_id: str
     membership: str
     invite: ClientEvent | None
-    """Where the user is invited."""
+    """The member event of an invite."""
     preview: Preview | None
-    """Where the user is or was in it."""
+    """None where the user was never in the room."""
 
 
 def rooms(tx: Reader, user_id: str, limit: int, *, with_left: bool) -> list[RoomInfo]:
-    """The user's rooms, each with its state and its last `limit` events.
+    """Return the user's rooms, each with its state and its last `limit` events.
 
-    Rooms at which the user has knocked have no place in this answer.
+    Rooms on which the user has knocked are not part of this response.
     """
     wanted = RoomFilter(include_leave=True) if with_left else filters.EVERYTHING.room
     mine = memberships.since(tx, user_id, 0, wanted)
@@ -93,7 +93,7 @@ def _left(tx: Reader, user_id: str, room_id: str, limit: int) -> RoomInfo:
 
 
 def preview(tx: Reader, user_id: str, room_id: str, limit: int) -> Preview:
-    """A room with its last `limit` events. Raises M_FORBIDDEN as visibility.may_read does."""
+    """Return a room with its last `limit` events. Raises M_FORBIDDEN as visibility.may_read()."""
     left = visibility.upto(tx, user_id, room_id)
     end = tx.position if left is None else left
     page = history.messages(
