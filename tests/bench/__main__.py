@@ -1,4 +1,4 @@
-"""`make bench`: fill, measure, print the table. Exit code 1 when something grows that must not."""
+"""`make bench`: fill a database, measure it, print a table; exit with 1 on growth beyond limits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ SMALL = Sizes(rooms=60, events=12_000, members=300, steps=(10, 100))
 @click.option("--members", type=click.IntRange(100), help="Of the big room.")
 @click.option("--steps", help="Percentages of the history, from small to 100: 1,10,100")
 @click.option("--json", "is_json", is_flag=True, help="Print JSON instead of the table.")
-@click.option("--folder", type=click.Path(path_type=Path), help="Where to leave the databases.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="Keep the databases in this folder."
+)
 def main(
     *,
     small: bool,
@@ -76,7 +78,7 @@ def _rows(sizes: Sizes, folder: Path) -> list[table.Row]:
 
 
 def _fill(sizes: Sizes, folder: Path) -> tuple[Home, list[tuple[Path, Step]]]:
-    """Who lives there, and (data folder, step) of each step."""
+    """Fill a database; return its users and rooms, and (data folder, step) of each step."""
     data_dir = folder / "filled"
     data_dir.mkdir(parents=True)
     with fill.opened(data_dir) as db:
@@ -92,7 +94,7 @@ def _fill(sizes: Sizes, folder: Path) -> tuple[Home, list[tuple[Path, Step]]]:
 
 
 def percents(text: str) -> tuple[int, ...]:
-    """Raises UsageError unless they rise to 100."""
+    """Parse the percentages. Raises UsageError unless they rise to 100."""
     parts = text.split(",")
     found = tuple(int(part) for part in parts if part.isdecimal())
     if len(found) != len(parts) or len(found) < 2:

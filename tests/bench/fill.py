@@ -30,14 +30,14 @@ from tests.bench.storage import Used
 T = TypeVar("T")
 
 SERVER_NAME = "matrix.example.org"
-"""It is in every id: a letter more makes a change of state about four bytes larger."""
+"""Part of every ID: one letter more makes a state change about four bytes larger."""
 AT_ONCE = 50
 """Rooms, bursts or changes of membership in one transaction."""
 BURST = 10
-"""Messages that one says in a room before the other one speaks, there or elsewhere."""
+"""Messages that one user sends in a room before the other one does, there or elsewhere."""
 SAID_AT_FIRST = 12
-"""Messages in each room before any history: more than an initial /sync shows, or its answer would
-be longer with more history."""
+"""Messages in each room before any history: more than an initial /sync returns, or its response
+would grow with the history."""
 NARROW_ROOMS = 10
 _VOCABULARY = 5000
 _WORDS = 12
@@ -45,20 +45,20 @@ _WORDS = 12
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much there is to fill in."""
+    """The amount of data to create."""
 
     rooms: int
     events: int
     """In all rooms together, at the last step."""
     members: int
-    """Of the big room. All of them join; every second one leaves, and comes back."""
+    """Of the big room. All of them join; every second one leaves and rejoins."""
     steps: tuple[int, ...]
     """In percent of the history; the last one is 100."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Somebody who is logged in."""
+    """A user who is logged in."""
 
     user_id: str
     device_id: str
@@ -66,13 +66,13 @@ class Session:
 
     @property
     def requester(self) -> Requester:
-        """What a view makes of the token."""
+        """Return what a view finds by the token."""
         return Requester(self.user_id, self.device_id, access_tokens.hash_of(self.token))
 
 
 @dataclass(slots=True)
 class Home:
-    """Who and what is in the database."""
+    """The users and rooms in the database."""
 
     wide: Session
     """In all rooms but the big one."""
@@ -83,7 +83,7 @@ class Home:
     host: Session
     """Of the big room."""
     guest: Session
-    """In no room; will come into the big one."""
+    """In no room; will join the big one."""
     rooms: list[str] = field(default_factory=list)
     """Half of all messages are in the first of them."""
     big_room: str = ""
@@ -94,18 +94,18 @@ class Home:
     random: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311 - no secret
 
     def words(self) -> str:
-        """Something to say: the full-text index sees many words, some of them often."""
+        """Return a text with many words for the full-text index, some of them frequent."""
         ranks = (int(_VOCABULARY ** self.random.random()) for _ in range(_WORDS))
         return " ".join(f"word{rank}" for rank in ranks)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step of the history has added."""
+    """The data added by one step of the history."""
 
     percent: int
     said: int
-    """Messages in the first room until now."""
+    """Messages in the first room so far."""
     messages: int
     """Added by this step, in all rooms."""
     changes: int
@@ -118,7 +118,7 @@ class Step:
 
 @contextmanager
 def opened(data_dir: Path) -> Iterator[Database]:
-    """The database of a server that isn't running, with all migrations."""
+    """Open the database of a stopped server, with all migrations."""
     settings = config.load(None, {}, {"data_dir": str(data_dir), "server_name": SERVER_NAME})
     migrations.upgrade(settings)
     app = create_app(settings)
@@ -130,7 +130,7 @@ def opened(data_dir: Path) -> Iterator[Database]:
 
 
 def move_in(db: Database, sizes: Sizes) -> Home:
-    """Accounts and rooms, with everybody in them: what is there before any history."""
+    """Create accounts and rooms with their members, before any history."""
     with db.write() as tx:
         home = Home(
             wide=_session(tx, "wide"),
@@ -156,16 +156,16 @@ def move_in(db: Database, sizes: Sizes) -> Home:
         home.members.append(user_id)
 
     _write_all(db, "rooms", range(sizes.rooms), make_room)
-    # not in their order: a tree that is filled in order is fuller than one that lives
+    # not in order: a B-tree that is filled in order is denser than one in real use
     numbers = home.random.sample(range(sizes.members - 1), sizes.members - 1)
     _write_all(db, "members", numbers, add_member)
     return home
 
 
 def live(db: Database, database: Path, home: Home, sizes: Sizes, at: int) -> Step:
-    """Add what happens from the step before up to the step with this number.
+    """Add the history from the previous step up to the one with this number.
 
-    Raises UsageError when the rooms alone have as many events as all shall have.
+    Raises UsageError if the rooms alone have more events than requested.
     """
     begin, end = (sizes.steps[at - 1] if at else 0), sizes.steps[at]
     before = storage.look(database)
@@ -232,6 +232,6 @@ def _talk(tx: Tx, home: Home, room_id: str, speaker: Session, times: int) -> Non
 
 
 def _share(members: list[str], begin: int, end: int) -> list[str]:
-    """Who leaves and comes back between two percentages of the history."""
+    """Return the members that leave and rejoin between two percentages of the history."""
     restless = members[::2]
     return restless[len(restless) * begin // 100 : len(restless) * end // 100]

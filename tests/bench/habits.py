@@ -1,4 +1,4 @@
-"""What people do in an hour, one function per habit, and how often they do it."""
+"""What users do in an hour: one function per action, and how often they do it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.bench.town import Device, Person, Room, Town
 V1 = "/_matrix/client/v1"
 COMMAND = "!do "
 STAYS = 3
-"""In how many rooms somebody is besides those that last."""
+"""How many rooms a user is in besides the permanent ones."""
 KEYS = 20
 """One-time keys of a device."""
 PICTURE = (400, 300)
@@ -26,24 +26,24 @@ Habit = Callable[[Town, Person], None]
 
 
 def say(_: Town, me: Person) -> None:
-    """A plain message."""
+    """Send a plain message."""
     room = me.room()
     room.said.append((me.say(room, me.words()), me.user_id))
 
 
 def say_secretly(_: Town, me: Person) -> None:
-    """An encrypted one."""
+    """Send an encrypted message."""
     secret = {"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "c" * 600, "session_id": "s" * 43}
     me.send(me.room(), "m.room.encrypted", secret)
 
 
 def say_to_bot(_: Town, me: Person) -> None:
-    """A message that the bot answers."""
+    """Send a message to which the bot replies."""
     me.say(me.room(), COMMAND + me.words())
 
 
 def reply(_: Town, me: Person) -> None:
-    """An answer to somebody."""
+    """Reply to a message."""
     room = me.room()
     event_id, user_id = me.random.choice(list(room.said))
     to = {"m.in_reply_to": {"event_id": event_id}}
@@ -51,14 +51,14 @@ def reply(_: Town, me: Person) -> None:
 
 
 def reply_in_thread(_: Town, me: Person) -> None:
-    """The next message of a thread."""
+    """Send a message in a thread."""
     room = me.room()
     event_id, _user_id = me.random.choice(list(room.said))
     me.say(room, me.words(), **{"m.relates_to": {"rel_type": "m.thread", "event_id": event_id}})
 
 
 def react(town: Town, me: Person) -> None:
-    """A reaction, unless there is one already."""
+    """Send a reaction, unless there is one already."""
     room = me.room()
     event_id, _user_id = me.random.choice(list(room.said))
     if event_id in me.reacted:
@@ -71,7 +71,7 @@ def react(town: Town, me: Person) -> None:
 
 
 def edit(_: Town, me: Person) -> None:
-    """Another wording of what was just said."""
+    """Send a message and edit it."""
     room = me.room()
     event_id = me.say(room, me.words())
     new = {"msgtype": "m.text", "body": me.words()}
@@ -80,7 +80,7 @@ def edit(_: Town, me: Person) -> None:
 
 
 def redact(_: Town, me: Person) -> None:
-    """Something is taken back."""
+    """Send a message and redact it."""
     room = me.room()
     event_id = me.say(room, me.words())
     path = f"{room.path}/redact/{quote(event_id)}/r{next(me.numbers)}"
@@ -88,7 +88,7 @@ def redact(_: Town, me: Person) -> None:
 
 
 def read(_: Town, me: Person) -> None:
-    """A receipt, and at times the marker with it."""
+    """Send a receipt, sometimes with the read marker."""
     room = me.room()
     event_id, _user_id = room.said[-1]
     if me.random.random() < 0.2:
@@ -99,7 +99,7 @@ def read(_: Town, me: Person) -> None:
 
 
 def type_(_: Town, me: Person) -> None:
-    """Begin to type; mostly it ends with a message, and else by itself."""
+    """Start typing; it mostly stops explicitly, otherwise by timeout."""
     room = me.room()
     path = f"{room.path}/typing/{quote(me.user_id)}"
     me.desk.ask("PUT", path, {"typing": True, "timeout": 20_000})
@@ -108,25 +108,25 @@ def type_(_: Town, me: Person) -> None:
 
 
 def appear(_: Town, me: Person) -> None:
-    """A change of presence."""
+    """Change the presence."""
     state = me.random.choice(["online", "unavailable", "offline"])
     body = {"presence": state, "status_msg": me.words()[:80]}
     me.desk.ask("PUT", f"presence/{quote(me.user_id)}/status", body)
 
 
 def receive(_: Town, me: Person) -> None:
-    """A /sync of what is new."""
+    """Sync."""
     me.desk.sync()
 
 
 def start_client(_: Town, me: Person) -> None:
-    """A client that has forgotten everything."""
+    """Do an initial sync."""
     me.desk.since = ""
     me.desk.sync(filter=json.dumps(_FILTER), set_presence="offline")
 
 
 def scroll_back(_: Town, me: Person) -> None:
-    """The next page of the past, from the end again when that was the last."""
+    """Read the next page of the history, from the end again after the last."""
     room = me.room()
     start: dict[str, Any] = {"from": me.back[room.room_id]} if room.room_id in me.back else {}
     page = me.desk.ask("GET", f"{room.path}/messages", dir="b", limit=30, **start)
@@ -136,13 +136,13 @@ def scroll_back(_: Town, me: Person) -> None:
 
 
 def search(_: Town, me: Person) -> None:
-    """A search of all messages."""
+    """Search all messages."""
     wanted = {"search_term": me.words().split()[0], "order_by": "recent"}
     me.desk.ask("POST", "search", {"search_categories": {"room_events": wanted}})
 
 
 def look_around(_: Town, me: Person) -> None:
-    """One of the things that clients look up."""
+    """Request one of the things that clients look up."""
     room = me.room()
     event_id, user_id = me.random.choice(list(room.said))
     path = me.random.choice(
@@ -168,12 +168,12 @@ def look_around(_: Town, me: Person) -> None:
 
 
 def find_people(_: Town, me: Person) -> None:
-    """A look into the user directory."""
+    """Search the user directory."""
     me.desk.ask("POST", "user_directory/search", {"search_term": f"p{me.random.randrange(9)}"})
 
 
 def upload(_: Town, me: Person) -> None:
-    """A picture, and a message that shows it."""
+    """Upload an image and send it."""
     noise = Image.frombytes("L", PICTURE, me.random.randbytes(PICTURE[0] * PICTURE[1]))
     data = io.BytesIO()
     noise.convert("RGB").save(data, "JPEG")
@@ -185,7 +185,7 @@ def upload(_: Town, me: Person) -> None:
 
 
 def look_at_picture(town: Town, me: Person) -> None:
-    """Somebody's picture, whole or small."""
+    """Download an image of some user, or its thumbnail."""
     files = list(me.random.choice(town.people).files)
     if not files:
         upload(town, me)
@@ -198,7 +198,7 @@ def look_at_picture(town: Town, me: Person) -> None:
 
 
 def visit(town: Town, me: Person) -> None:
-    """A short time in a public room of others."""
+    """Join a public room for a short time."""
     if not me.elsewhere:
         receive(town, me)
         return
@@ -210,7 +210,7 @@ def visit(town: Town, me: Person) -> None:
 
 
 def meet(town: Town, me: Person) -> None:
-    """A new room, and somebody who is asked in."""
+    """Create a room and invite a user."""
     other = me.random.choice([it for it in town.people if it is not me])
     wishes = {"preset": "private_chat", "invite": [other.user_id], "topic": me.words()}
     room_id = str(me.desk.ask("POST", "createRoom", wishes)["room_id"])
@@ -219,7 +219,7 @@ def meet(town: Town, me: Person) -> None:
 
 
 def answer_invite(town: Town, me: Person) -> None:
-    """Go where one was asked in, or decline."""
+    """Accept or reject an invite."""
     if not me.invites:
         meet(town, me)
         return
@@ -234,7 +234,7 @@ def answer_invite(town: Town, me: Person) -> None:
 
 
 def change_room(_: Town, me: Person) -> None:
-    """The topic, by who made the room; others say something."""
+    """Change the topic as the creator of the room; other members send a message."""
     room = me.room()
     if room.members[0] == me.user_id:
         me.desk.ask("PUT", f"{room.path}/state/m.room.topic/", {"topic": me.words()})
@@ -243,7 +243,7 @@ def change_room(_: Town, me: Person) -> None:
 
 
 def ban(town: Town, me: Person) -> None:
-    """Who made the room keeps somebody out, and lets them in again; others look around."""
+    """Ban and unban a user as the creator of the room; other members look around."""
     room = me.room()
     if room.members[0] != me.user_id:
         look_around(town, me)
@@ -253,7 +253,7 @@ def ban(town: Town, me: Person) -> None:
 
 
 def use_new_device(_: Town, me: Person) -> None:
-    """A log-in as a new client does it, and out again."""
+    """Log in as a new client does, and log out again."""
     device = towns.log_in(me.desk.url, me.user_id)
     upload_keys(device)
     me_path = f"user/{quote(me.user_id)}"
@@ -265,7 +265,7 @@ def use_new_device(_: Town, me: Person) -> None:
 
 
 def upload_keys(device: Device) -> None:
-    """Device keys and one-time keys."""
+    """Upload device keys and one-time keys."""
     signed = {"signatures": {device.user_id: {f"ed25519:{device.device_id}": "s" * 86}}}
     keys = {f"{kind}:{device.device_id}": "c" * 43 for kind in ("ed25519", "curve25519")}
     device_keys = {
@@ -280,7 +280,7 @@ def upload_keys(device: Device) -> None:
 
 
 def renew_keys(_: Town, me: Person) -> None:
-    """Upload one-time keys where some are gone."""
+    """Upload one-time keys to replace claimed ones."""
     counts = me.desk.ask("POST", "keys/upload")["one_time_key_counts"]
     gone = range(max(KEYS - counts.get("signed_curve25519", 0), 0))
     numbers = [KEYS + next(me.numbers) for _ in gone]
@@ -288,12 +288,12 @@ def renew_keys(_: Town, me: Person) -> None:
 
 
 def query_keys(_: Town, me: Person) -> None:
-    """The devices of all in a room."""
+    """Query the device keys of all members of a room."""
     me.desk.ask("POST", "keys/query", {"device_keys": {it: [] for it in me.room().members}})
 
 
 def share_key(town: Town, me: Person) -> None:
-    """Claim a key of somebody's device, and send to it."""
+    """Claim a one-time key of another user's device, and send it a message."""
     other = town.by_id[me.random.choice(me.room().members)]
     wanted = {other.user_id: {other.desk.device_id: "signed_curve25519"}}
     me.desk.ask("POST", "keys/claim", {"one_time_keys": wanted})
@@ -304,7 +304,7 @@ def share_key(town: Town, me: Person) -> None:
 
 
 def back_up_key(_: Town, me: Person) -> None:
-    """The key of a room, into a backup that is made for the first one."""
+    """Back up the key of a room; create the backup before the first one."""
     if not me.backup:
         algorithm = "m.megolm_backup.v1.curve25519-aes-sha2"
         info = {"algorithm": algorithm, "auth_data": {"public_key": "c" * 43}}
@@ -316,7 +316,7 @@ def back_up_key(_: Town, me: Person) -> None:
 
 
 def note(_: Town, me: Person) -> None:
-    """Account data, of all or of a room, and tags."""
+    """Set global account data, that of a room, or a tag."""
     mine, room = f"user/{quote(me.user_id)}", me.room()
     path = me.random.choice(
         [
@@ -329,7 +329,7 @@ def note(_: Town, me: Person) -> None:
 
 
 def tell_apart(_: Town, me: Person) -> None:
-    """A push rule for a room, which may be there already, and at times goes."""
+    """Set a push rule for a room, and sometimes delete it."""
     path = f"pushrules/global/room/{quote(me.room().room_id)}"
     me.desk.ask("PUT", path, {"actions": ["notify"]})
     if me.random.random() < 0.5:
@@ -337,13 +337,13 @@ def tell_apart(_: Town, me: Person) -> None:
 
 
 def rename(_: Town, me: Person) -> None:
-    """Another display name: an event in each room of the person."""
+    """Change the display name, which sends an event to each room of the user."""
     path = f"profile/{quote(me.user_id)}/displayname"
     me.desk.ask("PUT", path, {"displayname": me.words()[:30]})
 
 
 def err(_: Town, me: Person) -> None:
-    """What is refused, and is meant to be."""
+    """Send a request that must be refused."""
     wrong = {"type": "m.login.password", "password": "wrong", "user": me.user_id}
     nowhere = "rooms/!nowhere:localhost"
     stranger = Device(me.desk.url, token="nobody's")
@@ -394,7 +394,7 @@ OFTEN: dict[Habit, int] = {
     rename: 1,
     err: 6,
 }
-"""How often each is done, compared with the others."""
+"""The relative frequency of each action."""
 
 
 def _stay(me: Person, room_id: str) -> None:

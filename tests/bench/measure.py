@@ -1,4 +1,4 @@
-"""Measure one thing after the other on servers that differ in their history only."""
+"""Take measurements on servers that differ only in their history."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Subject:
     running: RunningServer
     connection: http.client.HTTPConnection
     since: dict[str, str] = field(default_factory=dict)
-    """Sync tokens by user id."""
+    """Sync tokens by user ID."""
 
     def ask(
         self, who: Session, method: str, path: str, body: object = None, **query: object
     ) -> tuple[Any, float]:
-        """(answer, ms until all of it was there). Raises AssertionError when it is no 200."""
+        """Return (response, ms until it was complete). Raises AssertionError unless it is 200."""
         headers = {"Authorization": f"Bearer {who.token}"}
         url = f"{V3}/{path}?{urlencode(query)}"
         sent = None if method == "GET" else json.dumps(body or {}).encode()
@@ -58,19 +58,19 @@ class Subject:
         return json.loads(found), took
 
     def say(self, who: Session, room_id: str) -> float:
-        """The ms of sending a message."""
+        """Return the ms for sending a message."""
         path = f"rooms/{quote(room_id)}/send/m.room.message/b{next(_NUMBERS)}"
         body = {"msgtype": "m.text", "body": self.home.words()}
         return self.ask(who, "PUT", path, body)[1]
 
     def sync(self, who: Session) -> float:
-        """The ms of the next /sync of somebody, who has seen all before."""
+        """Return the ms for the next /sync of a user who is up to date."""
         answer, took = self.ask(who, "GET", "sync", since=self.since[who.user_id], timeout=0)
         self.since[who.user_id] = answer["next_batch"]
         return took
 
     def forget(self) -> None:
-        """Empty the server's caches: it does so when it sees that another process has written."""
+        """Clear the server's caches, which it does when another process has written."""
         database = sqlite3.connect(self.data_dir / storage.NAME, timeout=10)
         database.execute("PRAGMA user_version = 0")
         database.close()
@@ -78,63 +78,63 @@ class Subject:
 
 
 def send(subject: Subject) -> float:
-    """A message to a room of two."""
+    """Send a message to a room of two."""
     return subject.say(subject.home.talker, subject.home.rooms[-1])
 
 
 def send_to_deep_room(subject: Subject) -> float:
-    """A message to the room with most of the history."""
+    """Send a message to the room with most of the history."""
     return subject.say(subject.home.talker, subject.home.rooms[0])
 
 
 def send_to_big_room(subject: Subject) -> float:
-    """A message that thousands are notified of."""
+    """Send a message that notifies thousands."""
     return subject.say(subject.home.host, subject.home.big_room)
 
 
 def nothing_new_wide(subject: Subject) -> float:
-    """A /sync of who is in all rooms."""
+    """Sync a user who is in all rooms."""
     subject.sync(subject.home.wide)
     return subject.sync(subject.home.wide)
 
 
 def nothing_new_narrow(subject: Subject) -> float:
-    """A /sync of who is in ten rooms."""
+    """Sync a user who is in ten rooms."""
     subject.sync(subject.home.narrow)
     return subject.sync(subject.home.narrow)
 
 
 def one_event_wide(subject: Subject) -> float:
-    """The same after one message."""
+    """Sync a user who is in all rooms, after one message."""
     subject.sync(subject.home.wide)
     subject.say(subject.home.talker, subject.home.rooms[1])
     return subject.sync(subject.home.wide)
 
 
 def one_event_narrow(subject: Subject) -> float:
-    """The same after one message."""
+    """Sync a user who is in ten rooms, after one message."""
     subject.sync(subject.home.narrow)
     subject.say(subject.home.talker, subject.home.rooms[1])
     return subject.sync(subject.home.narrow)
 
 
 def newest_page(subject: Subject) -> float:
-    """A page of the first room, from its end."""
+    """Read the latest page of the first room."""
     return _page(subject, {})
 
 
 def middle_page(subject: Subject) -> float:
-    """A page from the middle of the first room."""
+    """Read a page from the middle of the first room."""
     return _page(subject, {"from": _before(subject, subject.step.said // 2)})
 
 
 def oldest_page(subject: Subject) -> float:
-    """The last page that a client scrolls back to."""
+    """Read the oldest page of the first room."""
     return _page(subject, {"from": _before(subject, PAGE)})
 
 
 def members(subject: Subject) -> float:
-    """The members of the big room."""
+    """List the members of the big room."""
     path = f"rooms/{quote(subject.home.big_room)}/members"
     answer, took = subject.ask(subject.home.host, "GET", path)
     assert len(answer["chunk"]) >= len(subject.home.members)
@@ -142,7 +142,7 @@ def members(subject: Subject) -> float:
 
 
 def join(subject: Subject) -> float:
-    """A join of the big room."""
+    """Join the big room."""
     path = f"rooms/{quote(subject.home.big_room)}"
     _, took = subject.ask(subject.home.guest, "POST", f"{path}/join")
     subject.ask(subject.home.guest, "POST", f"{path}/leave")
@@ -150,8 +150,8 @@ def join(subject: Subject) -> float:
 
 
 def initial_sync(subject: Subject) -> float:
-    """All rooms at once."""
-    # never twice the same request: the server would give a repetition the answer that it has
+    """Sync a user in all rooms without a token."""
+    # a different request each time: the server would repeat its response
     answer, took = subject.ask(subject.home.wide, "GET", "sync", number=next(_NUMBERS))
     assert len(answer["rooms"]["join"]) == len(subject.home.rooms)
     subject.since[subject.home.wide.user_id] = answer["next_batch"]
@@ -168,7 +168,7 @@ class Measure:
 
 
 def measures(home: Home) -> list[Measure]:
-    """What is measured on running servers."""
+    """Return all measures of running servers."""
     rooms, people = len(home.rooms), len(home.members) + 1
     return [
         Measure("send, room of 2", send, 41),
@@ -188,14 +188,14 @@ def measures(home: Home) -> list[Measure]:
 
 
 def take_turns(subjects: Sequence[S], take: Callable[[S], float], times: int) -> list[float]:
-    """The lower quartile of one measure, by subject. Each round asks all, in changing order.
+    """Return the lower quartile of one measure, by subject. Each round has another order.
 
-    Not the median: where others use the machine, half of all times may be those of waiting.
+    Not the median: under other load, half of all times may include waiting.
     """
     found: list[list[float]] = [[] for _ in subjects]
     order = list(range(len(subjects)))
     for it in subjects:
-        take(it)  # not counted: what the first time costs
+        take(it)  # warm up, not counted
     for _ in range(times):
         order.reverse()
         for at in order:
@@ -206,9 +206,9 @@ def take_turns(subjects: Sequence[S], take: Callable[[S], float], times: int) ->
 def without_noise(
     subjects: Sequence[S], take: Callable[[S], float], times: int, limit: float
 ) -> list[float]:
-    """The same. What seems to grow beyond the limit is measured again: noise passes, growth stays.
+    """Take a measure, and repeat it if it seems to grow beyond the limit, which may be noise.
 
-    What is given back is the look at which it grew least.
+    Returns the repetition in which it grew least.
     """
     looks = [take_turns(subjects, take, times)]
     while looks[-1][-1] > limit * looks[-1][0] and len(looks) <= SECOND_LOOKS:
@@ -217,7 +217,7 @@ def without_noise(
 
 
 def start_all(folders: list[tuple[Path, Step]], home: Home) -> tuple[list[Subject], list[float]]:
-    """(running servers, ms of their quickest start up to the first answer)."""
+    """Start all servers; return them, and the ms of their fastest start to the first response."""
     times: list[list[float]] = [[] for _ in folders]
     subjects = []
     for number in range(STARTS):
@@ -234,19 +234,19 @@ def start_all(folders: list[tuple[Path, Step]], home: Home) -> tuple[list[Subjec
 
 
 def get_up(subject: Subject) -> None:
-    """Have the first token of those who sync."""
+    """Get the first sync tokens."""
     for who in (subject.home.wide, subject.home.narrow):
         answer, _ = subject.ask(who, "GET", "sync")
         subject.since[who.user_id] = answer["next_batch"]
 
 
 def memory_mb(running: RunningServer) -> float:
-    """The memory of a server's processes, what they share counted once (PSS); 0 without /proc."""
+    """Return the memory of a server's processes as PSS; 0 without /proc."""
     return sum(pss for pss, _ in samples.memory_kb(running.process.pid)) / 1024
 
 
 def run(subjects: list[Subject], home: Home, limit: float) -> list[tuple[str, list[float]]]:
-    """(name, times by subject in ms) of all measures."""
+    """Take all measures; return (name, times by subject in ms) of each."""
     for it in subjects:
         get_up(it)
     with click.progressbar(measures(home), label="measuring", file=sys.stderr) as bar:
@@ -262,7 +262,7 @@ def _page(subject: Subject, start: dict[str, str]) -> float:
 
 
 def _before(subject: Subject, number: int) -> str:
-    """The token of the place before a message of the first room."""
+    """Return the token of the position before a message of the first room."""
     path = f"rooms/{quote(subject.home.rooms[0])}/context/{quote(subject.home.said[number])}"
     answer, _ = subject.ask(subject.home.wide, "GET", path, limit=0)
     return str(answer["start"])

@@ -1,4 +1,4 @@
-"""What the server holds at a moment, the table of these moments, and the verdict on them."""
+"""Samples of what a server holds, their table, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from prometheus_client import parser
 from tests.bench.town import Device, Faults
 
 COUNT = 12
-"""Samples of a run, so that each quarter has three."""
+"""Samples of a run: three for each quarter."""
 MORE = 0.08
 MORE_MB = 6.0
-"""What memory may grow by: the larger of the two."""
+"""How much memory may grow: the larger of the two."""
 MORE_OPEN = 3
-"""A connection that is opened again may be there twice for a moment."""
+"""A connection that is reopened may exist twice for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One moment, in which nobody asks and the phones wait."""
+    """A moment without requests other than the waiting long polls."""
 
     minute: float
     requests: int
     pss_mb: float
-    """Of all processes of the server, what they share counted once."""
+    """Of all processes of the server, with shared memory counted once."""
     rss_mb: float
     caches_mb: float
     waiting: int
-    """Parked requests."""
+    """Waiting requests."""
     connections: int
     """Of clients; each has a greenlet."""
     threads: int
     fds: int
     database_mb: float
     failures: int
-    """Answers of 500 and more, so far."""
+    """Responses with status 500 and above so far."""
 
 
 HEADS = {
@@ -48,7 +48,7 @@ HEADS = {
     "pss_mb": "PSS MB",
     "rss_mb": "RSS MB",
     "caches_mb": "caches MB",
-    "waiting": "parked",
+    "waiting": "waiting",
     "connections": "connections",
     "threads": "threads",
     "fds": "fds",
@@ -57,7 +57,7 @@ HEADS = {
 
 
 def take(minute: float, device: Device, group: int) -> Sample:
-    """What /metrics and /proc show now."""
+    """Return the current values of /metrics and /proc."""
     found = _metrics(device.raw("GET", "/metrics").decode())
     memory = list(memory_kb(group))
     answers = [(labels["status"], value) for labels, value in found["homebody_requests_total"]]
@@ -81,18 +81,18 @@ def take(minute: float, device: Device, group: int) -> Sample:
 
 
 def memory_kb(group: int) -> Iterator[tuple[int, int]]:
-    """(PSS, RSS) of each process of a group; nothing without /proc."""
+    """Yield (PSS, RSS) of each process of a group; nothing without /proc."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             if int(stat.read_text().rpartition(")")[2].split()[2]) == group:
                 rollup = (stat.parent / "smaps_rollup").read_text()
                 yield _field(rollup, "Pss"), _field(rollup, "Rss")
         except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # another process, which has ended meanwhile or is not ours
+            continue  # a process that has ended meanwhile or is not ours
 
 
 def faults(samples: Sequence[Sample], failed: Faults) -> list[str]:
-    """What is wrong, in sentences; of the last quarter, compared with the second."""
+    """Return what is wrong with the last quarter, compared with the second, as messages."""
     found = [f"{failed.count} requests failed: {told}" for told in failed.told[:1]]
     found += [f"and: {told}" for told in failed.told[1:]]
     if samples[-1].failures:
@@ -103,7 +103,7 @@ def faults(samples: Sequence[Sample], failed: Faults) -> list[str]:
     if after - before > max(MORE * before, MORE_MB):
         found.append(f"memory besides the caches: {before:.1f} MB, and then {after:.1f} MB")
     kept: dict[str, Callable[[Sample], int]] = {
-        "parked requests": lambda it: it.waiting,
+        "waiting requests": lambda it: it.waiting,
         "connections": lambda it: it.connections,
         "threads": lambda it: it.threads,
         "descriptors": lambda it: it.fds,
@@ -116,19 +116,19 @@ def faults(samples: Sequence[Sample], failed: Faults) -> list[str]:
 
 
 def unexplained_mb(sample: Sample) -> float:
-    """Memory without what the caches hold: they are bounded by a setting, and may fill up."""
+    """Return the memory without the caches, which a setting bounds and which may fill up."""
     return sample.pss_mb - sample.caches_mb
 
 
 def markdown(samples: Sequence[Sample]) -> str:
-    """The table for docs/performance.md."""
+    """Return the table for docs/performance.md."""
     lines = [list(HEADS.values()), ["---:"] * len(HEADS)]
     lines += [[_shown(getattr(it, name)) for name in HEADS] for it in samples]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def as_json(samples: Sequence[Sample], failed: Faults) -> dict[str, Any]:
-    """The same for scripts."""
+    """Return the table for scripts."""
     rounded = [
         {name: round(value, 3) for name, value in asdict(sample).items()} for sample in samples
     ]
@@ -136,7 +136,7 @@ def as_json(samples: Sequence[Sample], failed: Faults) -> dict[str, Any]:
 
 
 def _metrics(text: str) -> dict[str, list[tuple[dict[str, str], float]]]:
-    """[(labels, value)] by name."""
+    """Return [(labels, value)] by name."""
     found: dict[str, list[tuple[dict[str, str], float]]] = {}
     for family in parser.text_string_to_metric_families(text):
         for sample in family.samples:

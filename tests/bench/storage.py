@@ -1,4 +1,4 @@
-"""What takes how much of a database, by its pages."""
+"""Measure the size of the parts of a database, by its pages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 NAME = "homebody.db"
 """Of the database in a data folder."""
 STATE_TABLES = ("state_intervals",)
-"""Where the history of rooms' state is kept."""
+"""The tables with the history of room state."""
 
 _PAGES = "SELECT (SELECT * FROM pragma_page_count) - (SELECT * FROM pragma_freelist_count)"
 _PAGE_BYTES = "SELECT page_size FROM pragma_page_size"
@@ -22,7 +22,7 @@ _TREE_BYTES = "SELECT pgsize FROM dbstat WHERE name = ? AND aggregate = 1"
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """A database at one moment."""
+    """The size of a database at one moment."""
 
     events: int
     bytes: int
@@ -33,7 +33,7 @@ class Used:
 
 
 def look(database: Path) -> Used:
-    """What is used now. Raises ClickException where SQLite can't tell."""
+    """Return the current sizes. Raises ClickException if SQLite was built without dbstat."""
     with contextlib.closing(sqlite3.connect(database)) as sql:
         try:
             state_bytes = sum(_bytes_of_table(sql, table) for table in STATE_TABLES)

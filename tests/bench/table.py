@@ -1,4 +1,4 @@
-"""The table of what was measured, and the verdict on it."""
+"""The table of the measurements, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from tests.bench.fill import Step
 
 FOR_NOISE = 0.25
 FOR_EACH_TENFOLD = 0.25
-"""Ten times the history makes a B-tree half a level deeper, of three or four; a row that grew with
-the history itself would take ten times as long."""
+"""With ten times the history, a B-tree of three or four levels gets half a level deeper; a row that
+grew with the history itself would take ten times as long."""
 MOST_STATE_BYTES = 400
-"""What a change of state may take of storage for state."""
+"""The limit for the size of a state change in the storage for state."""
 MOST_CHANGE_BYTES = 2000
-"""What it may take of everything, its event and the event's indexes included."""
+"""The limit for its total size, including the event and its indexes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One thing that was measured at each step."""
+    """One measure, with its value at each step."""
 
     name: str
     unit: str
     values: Sequence[float]
     may_grow_to: float | None = None
-    """How many times the first value the last one may be; None: it tells, and is not judged."""
+    """The limit of last value / first value; None: for information only."""
     most: float | None = None
-    """What the last value may not exceed."""
+    """The limit of the last value."""
 
     @property
     def growth(self) -> float:
-        """The last value as a multiple of the first."""
+        """Return the last value as a multiple of the first."""
         return self.values[-1] / self.values[0] if self.values[0] else math.inf
 
     def fault(self) -> str | None:
-        """What is wrong, as a sentence; None where all is well."""
+        """Return what is wrong, as a message, or None."""
         if self.may_grow_to is not None and self.growth > self.may_grow_to:
             limit = times(self.may_grow_to)
             return f"{self.name}: grows to {times(self.growth)}, and may to {limit}"
@@ -48,20 +48,20 @@ class Row:
 
 
 def times(factor: float) -> str:
-    """A factor as the table shows it."""
+    """Format a factor."""
     return f"\N{MULTIPLICATION SIGN}{factor:.2f}"
 
 
 def may_grow_to(percents: Sequence[int]) -> float:
-    """The limit of growth from the first of these steps to the last."""
+    """Return the limit of growth from the first of these steps to the last."""
     return 1 + FOR_NOISE + FOR_EACH_TENFOLD * math.log10(percents[-1] / percents[0])
 
 
 def storage_rows(steps: Sequence[Step]) -> list[Row]:
-    """What the database takes.
+    """Return the rows about the size of the database.
 
-    Of changes of membership there are few at first, and each page is counted whole: so they are
-    counted from the first step on, and judged by the sum at the last.
+    There are few membership changes at first, and whole pages are counted: so they are counted from
+    the first step on, and checked by the sum at the last.
     """
     limit = may_grow_to([step.percent for step in steps])
     message = [(it.between.bytes - it.before.bytes) / it.messages for it in steps]
@@ -82,7 +82,7 @@ def storage_rows(steps: Sequence[Step]) -> list[Row]:
 
 
 def markdown(rows: Sequence[Row], percents: Sequence[int]) -> str:
-    """The table for docs/performance.md."""
+    """Return the table for docs/performance.md."""
     heads = ["row", "unit", *(f"{percent} %" for percent in percents), "growth", "at most"]
     lines = [heads, ["---"] * len(heads)]
     for row in rows:
@@ -94,7 +94,7 @@ def markdown(rows: Sequence[Row], percents: Sequence[int]) -> str:
 
 
 def as_json(rows: Sequence[Row], percents: Sequence[int]) -> dict[str, Any]:
-    """The same for scripts."""
+    """Return the table for scripts."""
     return {
         "percents": list(percents),
         "rows": [
@@ -113,12 +113,12 @@ def as_json(rows: Sequence[Row], percents: Sequence[int]) -> dict[str, Any]:
 
 
 def faults(rows: Sequence[Row]) -> list[str]:
-    """Everything that is wrong, in sentences."""
+    """Return everything that is wrong, as messages."""
     return [fault for row in rows if (fault := row.fault()) is not None]
 
 
 def _rounded(value: float) -> str:
-    """Three digits that count."""
+    """Round to three significant digits."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 

@@ -1,4 +1,4 @@
-"""The mixed traffic: what is taken for growth, and that nothing people do in it is refused."""
+"""The mixed traffic: what counts as growth, and that no action of its users is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.bench import habits, samples, town, traffic
-from tests.bench.parked import Pockets
+from tests.bench.phones import Phones
 from tests.bench.samples import Sample
 from tests.bench.town import Device, Faults, Person, Town
 from tests.helpers import server
@@ -22,7 +22,7 @@ from tests.helpers.server import RunningServer
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server for all tests of this module."""
+    """Start a server for all tests of this module."""
     started = server.start(tmp_path_factory.mktemp("data"))
     yield started
     started.stop()
@@ -82,7 +82,7 @@ def test_a_single_moment_of_much_memory_is_no_fault() -> None:
 @pytest.mark.parametrize(
     ("field", "sentence"),
     [
-        ("waiting", "parked requests: 16, and then 20"),
+        ("waiting", "waiting requests: 16, and then 20"),
         ("connections", "connections: 41, and then 45"),
         ("threads", "threads: 5, and then 9"),
         ("fds", "descriptors: 60, and then 64"),
@@ -157,7 +157,7 @@ def test_the_same_seed_has_the_same_said() -> None:
 
 def test_nothing_that_people_do_is_refused(running: RunningServer) -> None:
     people = town.settle(running.url, users=5, seed=1, rooms=6)
-    pockets = Pockets(people)
+    pockets = Phones(people)
     pockets.start()
 
     for habit in habits.OFTEN:

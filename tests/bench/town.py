@@ -1,4 +1,4 @@
-"""The people of the mixed traffic: their devices and rooms, and how they move in."""
+"""The users of the mixed traffic, with their devices and rooms, and how they are created."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ PASSWORD = "correct horse battery staple"
 ROOMS = 40
 MOST_MEMBERS = 15
 HISTORY = 10
-"""Messages of each room before it begins."""
+"""Messages in each room before the traffic starts."""
 REMEMBERED = 30
-"""How many messages of a room people still talk about."""
+"""How many recent messages of a room users reply to."""
 MOST_FAULTS = 20
-"""How many are kept to be told."""
+"""How many are kept for the report."""
 _VOCABULARY = 3000
 
 
 class UnexpectedAnswerError(Exception):
-    """An answer that was not meant."""
+    """An unexpected response."""
 
 
 class Faults:
-    """What went wrong, counted by all threads."""
+    """Failures, counted by all threads."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -40,7 +40,7 @@ class Faults:
         self._lock = threading.Lock()
 
     def note(self, fault: str) -> None:
-        """Count it, and keep the first of them."""
+        """Count a failure; keep the first ones."""
         with self._lock:
             self.count += 1
             if len(self.told) < MOST_FAULTS:
@@ -48,7 +48,7 @@ class Faults:
 
 
 class Device:
-    """An access token, and a connection that is kept open. For one thread at a time."""
+    """An access token and a persistent connection, for one thread at a time."""
 
     def __init__(self, url: str, user_id: str = "", token: str = "", device_id: str = "") -> None:
         self.url = url
@@ -57,15 +57,15 @@ class Device:
         self.device_id = device_id
         self.since = ""
         self.inbox = ""
-        """How far sliding sync has told of messages to the device."""
+        """The position of to-device messages in sliding sync."""
         self.connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=SECONDS)
 
     def again(self) -> Device:
-        """The same on another connection."""
+        """Return the same device with a connection of its own."""
         return Device(self.url, self.user_id, self.token, self.device_id)
 
     def raw(self, method: str, path: str, body: bytes | None = None, *, expect: int = 200) -> bytes:
-        """The answer's body. Raises UnexpectedAnswerError unless the answer has that status."""
+        """Return the response's body. Raises UnexpectedAnswerError for any other status."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         url = path if path.startswith("/") else f"{V3}/{path}"
         self.connection.request(method, url, body, headers)
@@ -78,13 +78,13 @@ class Device:
     def ask(
         self, method: str, path: str, body: object = None, *, expect: int = 200, **query: Any
     ) -> Any:
-        """The same for JSON."""
+        """Send JSON and return the JSON of the response."""
         asked = f"{path}?{urlencode(query)}" if query else path
         sent = None if method in ("GET", "DELETE") else json.dumps(body or {}).encode()
         return json.loads(self.raw(method, asked, sent, expect=expect))
 
     def sync(self, timeout_ms: int = 0, **query: Any) -> Any:
-        """What is new since the last time."""
+        """Return what is new since the last call."""
         query |= {"since": self.since} if self.since else {}
         answer = self.ask("GET", "sync", timeout=timeout_ms, **query)
         self.since = answer["next_batch"]
@@ -97,7 +97,7 @@ class Device:
 
 @dataclass(slots=True)
 class Room:
-    """A room that lasts, with the people who stay in it."""
+    """A permanent room, with its members."""
 
     room_id: str
     members: list[str]
@@ -107,13 +107,13 @@ class Room:
 
     @property
     def path(self) -> str:
-        """Where it is."""
+        """The start of its paths."""
         return f"rooms/{quote(self.room_id)}"
 
 
 @dataclass(slots=True)
 class Person:
-    """Who acts, in one thread; `desk` is for that, the phone for what waits in another."""
+    """A user, acting in one thread with `desk`, and waiting in another one with `phone`."""
 
     user_id: str
     phone: Device
@@ -121,43 +121,43 @@ class Person:
     random: Random
     rooms: list[Room] = field(default_factory=list)
     elsewhere: list[Room] = field(default_factory=list)
-    """Public rooms of others."""
+    """Public rooms of other users."""
     invites: deque[str] = field(default_factory=deque)
-    """Rooms that others have asked the person into, by id."""
+    """Rooms to which the user is invited, by ID."""
     stays: deque[str] = field(default_factory=deque)
-    """Rooms in which the person is for some time."""
+    """Rooms in which the user stays for a while."""
     reacted: deque[str] = field(default_factory=lambda: deque(maxlen=2 * ROOMS * REMEMBERED))
     files: deque[str] = field(default_factory=lambda: deque(maxlen=10))
-    """What was uploaded: server name and media id."""
+    """Uploaded files: server name and media ID."""
     back: dict[str, str] = field(default_factory=dict)
-    """How far the person has scrolled back, by room id."""
+    """How far the user has scrolled back, by room ID."""
     backup: str = ""
-    """The version of the person's backup of keys."""
+    """The version of the user's key backup."""
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def words(self) -> str:
-        """Something to say; short as a rule."""
+        """Return a message text; most are short."""
         count = 2 + int(38 * self.random.random() ** 3)
         ranks = (int(_VOCABULARY ** self.random.random()) for _ in range(count))
         return " ".join(f"word{rank}" for rank in ranks)
 
     def room(self) -> Room:
-        """One of the person's rooms; some are livelier than others."""
+        """Return one of the user's rooms; some are busier than others."""
         return self.rooms[int(len(self.rooms) * self.random.random() ** 2)]
 
     def send(self, room: Room, event_type: str, content: object) -> str:
-        """The id of an event that was sent."""
+        """Send an event and return its ID."""
         path = f"{room.path}/send/{event_type}/t{next(self.numbers)}"
         return str(self.desk.ask("PUT", path, content)["event_id"])
 
     def say(self, room: Room, text: str, **more: object) -> str:
-        """The id of a message."""
+        """Send a message and return its ID."""
         return self.send(room, "m.room.message", {"msgtype": "m.text", "body": text, **more})
 
 
 @dataclass(slots=True)
 class Town:
-    """Everybody, and the rooms that last."""
+    """All users, and the permanent rooms."""
 
     people: list[Person]
     rooms: list[Room]
@@ -172,7 +172,7 @@ class Town:
 
 
 def settle(url: str, users: int, seed: int, rooms: int = ROOMS) -> Town:
-    """Accounts with two devices each, rooms of 2 to 15 people, and something said in them."""
+    """Create accounts with two devices each, and rooms of 2 to 15 users with some messages."""
     random = Random(seed)  # noqa: S311 - choices that are the same in every run
     people = [_arrive(url, at, Random(f"{seed} {at}")) for at in range(users)]  # noqa: S311 - as above
     town = Town(people, [], by_id={it.user_id: it for it in people})
@@ -190,7 +190,7 @@ def settle(url: str, users: int, seed: int, rooms: int = ROOMS) -> Town:
 
 
 def log_in(url: str, user_id: str) -> Device:
-    """A new device."""
+    """Log in with a new device."""
     device = Device(url)
     login = {
         "type": "m.login.password",
@@ -213,7 +213,7 @@ def _arrive(url: str, at: int, random: Random) -> Person:
 
 
 def _found(people: Sequence[Person], at: int) -> Room:
-    """A room of these; the first makes it."""
+    """Create a room with these members; the first one is its creator."""
     is_public = len(people) > 4
     wishes = {
         "name": f"Room {at}",
@@ -230,7 +230,7 @@ def _found(people: Sequence[Person], at: int) -> Room:
 
 def _know(person: Person, town: Town, random: Random) -> None:
     person.rooms = [it for it in town.rooms if person.user_id in it.members]
-    if not person.rooms:  # nobody has nobody
+    if not person.rooms:  # every user is in a room
         other = random.choice([it for it in town.people if it is not person])
         town.rooms.append(_found([person, other], len(town.rooms)))
         person.rooms = [town.rooms[-1]]

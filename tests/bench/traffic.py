@@ -1,10 +1,10 @@
-"""`make traffic`: an hour of mixed traffic without its pauses. Does the server grow?
+"""`make traffic`: an hour of mixed traffic without its pauses, to see whether the server grows.
 
-Some twenty people in forty rooms do to a real server, over HTTP, what people, bots and phones do,
-from a fixed seed. Twelve times, every five minutes of the hour, all rest for a moment, only the
-phones go on waiting, and the server's memory is taken. Exit code 1 when a request failed that
-should not, or when the last quarter of the hour has more than the second: memory besides the
-caches, which a setting bounds, parked requests, connections, threads or descriptors.
+Some twenty users in forty rooms send a real server the requests of clients, bots and phones, from a
+fixed seed. Twelve times, every five minutes of the hour, they pause while the phones keep waiting,
+and the server's memory is measured. Exits with 1 if a request failed unexpectedly, or if there was
+more in the last quarter of the hour than in the second: memory except caches (which a setting
+bounds), waiting requests, connections, threads or descriptors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import click
 
 from tests.bench import habits, samples, town
 from tests.bench.habits import Habit
-from tests.bench.parked import Pockets
+from tests.bench.phones import Phones
 from tests.bench.samples import Sample
 from tests.bench.town import Device, Faults, Person, Town, UnexpectedAnswerError
 from tests.helpers import server
@@ -32,14 +32,16 @@ HOUR = 60
 USERS = 20
 SEED = 5
 A_MINUTE = 20
-"""How many things each does in a minute."""
+"""Actions of each user per minute."""
 REST_SECONDS = 0.3
-"""In which answers end, and phones wait again."""
+"""In which responses end and phones wait again."""
 
 
 @click.command(help=__doc__)
 @click.option("--minutes", type=click.IntRange(1), default=HOUR, help="Of traffic; usual: 60.")
-@click.option("--users", type=click.IntRange(5), default=USERS, help="How many people; usual: 20.")
+@click.option(
+    "--users", type=click.IntRange(5), default=USERS, help="The number of users; default: 20."
+)
 @click.option("--seed", type=int, default=SEED, help="Of all choices.")
 @click.option("--cache-bytes", help="The server's setting.")
 @click.option("--json", "is_json", is_flag=True, help="Print JSON instead of the table.")
@@ -59,11 +61,11 @@ def main(*, minutes: int, users: int, seed: int, cache_bytes: str | None, is_jso
 def run(
     folder: Path, minutes: int, users: int, seed: int, **settings: str
 ) -> tuple[list[Sample], Faults]:
-    """The samples, and what failed."""
+    """Run the traffic; return the samples and the failures."""
     running = server.start(folder, **settings)
     try:
         people = town.settle(running.url, users, seed)
-        pockets = Pockets(people)
+        pockets = Phones(people)
         pockets.start()
         for person in people.people:
             habits.upload_keys(person.desk)
@@ -79,7 +81,7 @@ def run(
 
 
 def _live(running: RunningServer, people: Town, minutes: int) -> Iterator[Sample]:
-    """A sample after each twelfth of the time."""
+    """Yield a sample after each twelfth of the time."""
     observer = Device(running.url)
     stretch = minutes / samples.COUNT
     with ThreadPoolExecutor(len(people.people)) as threads:
@@ -94,14 +96,14 @@ def _live(running: RunningServer, people: Town, minutes: int) -> Iterator[Sample
 
 
 def _act(people: Town, person: Person, times: int) -> None:
-    """Do so many things, one after the other."""
+    """Perform a number of random actions, one after the other."""
     often = habits.OFTEN
     for habit in person.random.choices(list(often), weights=list(often.values()), k=times):
         do(people, person, habit)
 
 
 def do(people: Town, person: Person, habit: Habit) -> None:
-    """Do one thing, and note when it fails."""
+    """Perform one action, and note a failure."""
     try:
         habit(people, person)
     except (UnexpectedAnswerError, OSError, http.client.HTTPException) as error:

@@ -46,7 +46,7 @@ class Route:
         return f"{self.view.__module__.rpartition('.')[2]}.{self.view.__name__}"
 
     def cells(self) -> list[str]:
-        """The line of the table."""
+        """Return the line of the table."""
         access = self.access
         who = "service" if access.services_only else access.authentication
         code = inspect.unwrap(self.view).__code__

@@ -31,7 +31,7 @@ def login() -> None:
 
 @pytest.fixture
 def lines(tmp_path: Path) -> list[spec_index.Line]:
-    """The prose of a small server."""
+    """Return the prose of a small server."""
     (tmp_path / "app").mkdir()
     (tmp_path / "app/login.py").write_text(MODULE, encoding="utf-8")
     return list(spec_index.all_prose(tmp_path))

@@ -1,4 +1,4 @@
-"""Phones in pockets: requests that wait all the time, each in a thread of its own."""
+"""Phones: long polls that wait all the time, each in a thread of its own."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _LIST = {"ranges": [[0, 19]], "timeline_limit": 10, "required_state": _STATE}
 _EXTENSIONS = ("e2ee", "account_data", "receipts", "typing")
 
 
-class Pockets:
-    """Everybody's waiting requests: `start`, and `stop` when all is done."""
+class Phones:
+    """The long polls of all users: `start`, and `stop` at the end."""
 
     def __init__(self, town: Town) -> None:
         self._town = town
@@ -32,7 +32,7 @@ class Pockets:
         return len(self._threads)
 
     def start(self) -> None:
-        """Most have a client with a long poll, one of five with sliding sync, one has none."""
+        """Start them: most users have a long poll, every fifth uses sliding sync, one has none."""
         self._park(self._town.people[0], self._answer)
         for at, person in enumerate(self._town.people[1:], 1):
             if at % 5 == 3:
@@ -41,11 +41,11 @@ class Pockets:
                 self._park(person, self._poll)
 
     def stop(self) -> None:
-        """Hang up. Raises AssertionError when a thread is left."""
+        """Disconnect. Raises AssertionError if a thread is left."""
         self._is_over = True
         for device in self._open:
             if device.connection.sock is not None:
-                with contextlib.suppress(OSError):  # the server has hung up before
+                with contextlib.suppress(OSError):  # the server has disconnected before
                     device.connection.sock.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(10)
@@ -65,14 +65,14 @@ class Pockets:
             while not self._is_over:
                 wait(person, device)
         except (OSError, http.client.HTTPException, UnexpectedAnswerError) as error:
-            if not self._is_over:  # else it is we who hung up
+            if not self._is_over:  # otherwise it was this side that disconnected
                 self._town.faults.note(f"parked: {error!r}")
 
     def _poll(self, _: Person, device: Device) -> None:
         device.sync(WAIT_MS)
 
     def _answer(self, bot: Person, device: Device) -> None:
-        """The first of the people is a bot."""
+        """Respond to commands: the first user is a bot."""
         found = device.sync(WAIT_MS)
         for room_id, news in found.get("rooms", {}).get("join", {}).items():
             for event in news["timeline"]["events"]:
@@ -88,7 +88,7 @@ class Pockets:
 
     def _slide(self, _: Person, device: Device) -> None:
         query = f"?timeout={WAIT_MS}&pos={device.since}" if device.since else ""
-        # who does not say which messages have come gets them again, at once
+        # without acknowledgement, the server sends the messages again at once
         to_device = {"enabled": True} | ({"since": device.inbox} if device.inbox else {})
         extensions = {name: {"enabled": True} for name in _EXTENSIONS} | {"to_device": to_device}
         body = {"conn_id": "main", "lists": {"all": _LIST}, "extensions": extensions}
