@@ -172,8 +172,8 @@ def test_a_secret_is_given_once_and_must_be_there(folder: Path) -> None:
     name = "HOMEBODY_REGISTRATION_SHARED_SECRET_FILE"
 
     assert complaint(twice) == (
-        f"{twice}:2: registration_shared_secret_file: says the same as registration_shared_secret;"
-        " leave one of them out"
+        f"{twice}:2: registration_shared_secret_file: is the same setting as"
+        " registration_shared_secret; remove one of them"
     )
     assert complaint(None, {name: "no"}) == (
         f"environment {name}: no cannot be read: No such file or directory"

@@ -60,15 +60,15 @@ def test_an_unknown_key_is_refused_with_its_line_and_the_nearest_right_name(fold
         (
             "media_retention = 1",
             1,
-            "media_retention: no such key; docs/homebody.example.toml has all",
+            "media_retention: no such key; docs/homebody.example.toml lists all keys",
         ),
         ('server-name = "a"', 1, "server-name: no such key; did you mean server_name?"),
         ("xyzzy = 1", 1, "xyzzy: no such key"),
-        ("workers = 1", 1, "workers: no such key any more, as it had no effect; leave it out"),
+        ("workers = 1", 1, "workers: no such key any more, as it had no effect; remove it"),
         (
             "[rc_joins.remote]\nper_second = 1",
             1,
-            "rc_joins.remote: no such key any more, as it had no effect; leave it out",
+            "rc_joins.remote: no such key any more, as it had no effect; remove it",
         ),
         (
             "[push]\ninclude_content = false\nmin_password_length = 1",
@@ -84,14 +84,14 @@ def test_an_unknown_key_is_refused_with_its_line_and_the_nearest_right_name(fold
         (
             "\nrc_message = 5",
             2,
-            "rc_message: is a table, to be set by rc_message.per_second and rc_message.burst_count",
+            "rc_message: is a table; set rc_message.per_second and rc_message.burst_count",
         ),
         (
             "presence = { enable = true }",
             1,
             "presence.enable: no such key; did you mean presence.enabled?",
         ),
-        ("[[push]]\nx = 1", 1, "push: is a table, to be set by push.include_content and"),
+        ("[[push]]\nx = 1", 1, "push: is a table; set push.include_content and"),
         (
             '[rc_joins]\nlocal = { per_second = "fast" }',
             2,
@@ -196,7 +196,7 @@ def test_unknown_names_in_the_environment_are_refused() -> None:
         == "environment HOMEBODY_SERVERNAME: no such key; did you mean HOMEBODY_SERVER_NAME?"
     )
     assert complaint(None, {"HOMEBODY_RC_MESSAGE": "5"}) == (
-        "environment HOMEBODY_RC_MESSAGE: is a table, to be set by"
+        "environment HOMEBODY_RC_MESSAGE: is a table; set"
         " HOMEBODY_RC_MESSAGE__PER_SECOND and HOMEBODY_RC_MESSAGE__BURST_COUNT"
     )
     with pytest.raises(ConfigError, match=r"^option bnd: no such key; did you mean bind\?$"):
@@ -219,7 +219,7 @@ def test_lines_are_found_for_every_way_to_write_a_key() -> None:
         'a = """\n[x]\nb = 1\n"""\n\n[t."q.r"] # c\nd . e = [\n  [1],\n]\n[[u]]\nf = {g = 1}\n[v]'
     )
 
-    assert sources.lines_of_keys(text) == {
+    lines = {
         ("a",): 1,
         ("t",): 6,
         ("t", "q.r"): 6,
@@ -228,3 +228,4 @@ def test_lines_are_found_for_every_way_to_write_a_key() -> None:
         ("u",): 10,
         ("v",): 12,
     }
+    assert {key: sources.line_of(text, key) for key in lines} == lines

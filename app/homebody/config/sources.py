@@ -1,7 +1,7 @@
-"""Where settings come from: one TOML file, the environment, options of the command line.
+"""The sources of settings: one TOML file, the environment, options of the command line.
 
-Each source is flattened to `{("rc_login", "address", "burst_count"): value}` and knows how a key is
-spelled in it and where it stands, so that an error can tell: file, line, key, nearest right name.
+Each source is flattened to `{("rc_login", "address", "burst_count"): value}`. It knows how a key is
+spelled in it and where it is, so that errors can name file, line, key and the most similar key.
 """
 
 from __future__ import annotations
@@ -20,24 +20,21 @@ KeyPath = tuple[str, ...]
 
 PREFIX: Final = "HOMEBODY_"
 CONFIG_VARIABLE: Final = "HOMEBODY_CONFIG"
-"""Where the file is; not a setting."""
+"""The path of the file; not a setting."""
 
 # Kubernetes sets these in every container of a name space that has a Service named `homebody`.
 _NOT_OURS: Final = re.compile(r"HOMEBODY_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_[0-9]+_.*)?)")
 _AT_LINE: Final = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$")
 _PAIR: Final = re.compile(r"\s*([\w.-]+)\s*=\s*([^\s#=].*)$", re.ASCII)
 _STRING: Final = re.compile(r"\"[^\"]*\"|'[^']*'")
-_FLAGS: Final = {"yes", "no", "on", "off", "true", "false"}
-"""What programs take for true or false; TOML knows the last two, in small letters."""
 _REMOVED: Final = {("workers",), ("federation",), ("rc_joins", "remote")}
-_SHOWN_CHARACTERS: Final = 60
 _LIKENESS: Final = 0.75
-"""Of a key that is meant and one that was written; below it two words only share some letters."""
+"""The least similarity of a suggested key; below it, two words only share some letters."""
 ALL_KEYS: Final = "docs/homebody.example.toml"
 
 
 class ConfigError(Exception):
-    """A setting that can't be used. The text is one line, meant for the owner."""
+    """A setting that can't be used. The text is one line, for the administrator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +42,7 @@ class Setting:
     """A key that the server knows."""
 
     fields: KeyPath
-    """The names of the fields that lead to it."""
+    """The name of its field, after those of the tables it is in."""
     kind: values.Kind[Any]
     is_file: bool = False
     """Its value is the path of a file that holds the secret."""
@@ -53,39 +50,39 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What one source says, by key."""
+    """The values of one source, by key."""
 
-    values: dict[KeyPath, object]
+    values: Mapping[KeyPath, object]
     spell: Callable[[KeyPath], str]
     place: Callable[[KeyPath], str]
     is_text: bool = True
     """Values are bare text, to be read as TOML would."""
 
     def error(self, key: KeyPath, sentence: str) -> ConfigError:
-        """An error that says where this key stands."""
+        """Return an error that says where this key is."""
         return ConfigError(f"{self.place(key)}{self.spell(key)}: {sentence}")
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A value that was given, and by whom."""
+    """A value and where it comes from."""
 
     value: Any
     source: Source
     written: KeyPath
 
     def error(self, sentence: str) -> ConfigError:
-        """An error about this value."""
+        """Return an error about this value."""
         return self.source.error(self.written, sentence)
 
 
 def dotted(key: KeyPath) -> str:
-    """The key as TOML and options have it."""
+    """Return the key as TOML and options spell it."""
     return ".".join(key)
 
 
 def from_file(path: Path) -> Source:
-    """The settings of a TOML file. Raises ConfigError when it can't be read or is not TOML."""
+    """Read a TOML file. Raises ConfigError when it can't be read or is not TOML."""
     try:
         # Editors on Windows begin files with a byte order mark and end lines with \r\n.
         text = path.read_text("utf-8-sig")
@@ -98,51 +95,41 @@ def from_file(path: Path) -> Source:
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also for 5,000 digits or brackets
         raise _not_toml(path, text, str(error)) from error
-    lines = lines_of_keys(text)
-    return Source(
-        dict(_flattened(table)), dotted, lambda key: f"{path}:{lines[key]}: ", is_text=False
-    )
+    found = dict(_flattened(table))
+    return Source(found, dotted, lambda key: f"{path}:{line_of(text, key)}: ", is_text=False)
 
 
 def from_environment(environ: Mapping[str, str]) -> Source:
-    """The settings among the environment variables: `HOMEBODY_RC_LOGIN__ADDRESS__BURST_COUNT`."""
-    values = {
+    """Read environment variables such as `HOMEBODY_RC_LOGIN__ADDRESS__BURST_COUNT`."""
+    found = {
         tuple(name.removeprefix(PREFIX).lower().split("__")): value
         for name, value in environ.items()
         if name.startswith(PREFIX) and name != CONFIG_VARIABLE and not _NOT_OURS.fullmatch(name)
     }
-    return Source({**values}, lambda key: PREFIX + "__".join(key).upper(), lambda _: "environment ")
+    return Source(found, lambda key: PREFIX + "__".join(key).upper(), lambda _: "environment ")
 
 
 def from_options(options: Mapping[str, str]) -> Source:
-    """The settings of the command line, by dotted name."""
-    values = {tuple(name.split(".")): value for name, value in options.items()}
-    return Source({**values}, dotted, lambda _: "option ")
+    """Read options of the command line, by dotted key."""
+    found = {tuple(name.split(".")): value for name, value in options.items()}
+    return Source(found, dotted, lambda _: "option ")
 
 
-def lines_of_keys(text: str) -> dict[KeyPath, int]:
-    """The line on which each key and table of a valid TOML text first stands.
+def line_of(text: str, key: KeyPath) -> int:
+    """Return the line on which a key or table of a valid TOML text is first set.
 
-    tomllib keeps no lines. So the text is cut into statements, each the fewest lines that are valid
-    below the header of their table, and tomllib is asked which keys a statement sets.
+    tomllib reports no lines. So this finds the first lines that, without the rest, set the key.
     """
-    lines: dict[KeyPath, int] = {}
-    header, statement, begins = "", "", 1
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
-        if not statement:
-            begins = number
-        is_header = not statement and line.lstrip().startswith("[")
-        statement += line + "\n"
+    lines, begins = text.split("\n"), 1
+    for number in range(1, len(lines) + 1):
         try:
-            table = tomllib.loads(statement if is_header else f"{header}\n{statement}")
+            table = tomllib.loads("\n".join(lines[:number]))
         except tomllib.TOMLDecodeError:
-            continue  # goes on in the next line
-        for key, _ in _flattened(table):
-            for length in range(1, len(key) + 1):
-                lines.setdefault(key[:length], begins)
-        header = line if is_header else header
-        statement = ""
-    return lines
+            continue  # the statement goes on in the next line
+        if any(found[: len(key)] == key for found, _ in _flattened(table)):
+            break
+        begins = number + 1
+    return begins
 
 
 def _not_toml(path: Path, text: str, message: str) -> ConfigError:
@@ -154,15 +141,12 @@ def _not_toml(path: Path, text: str, message: str) -> ConfigError:
 
 
 def _hint_for(line: str) -> str:
-    """Say what may be wrong with a line that TOML can't read.
-
-    The value is left out: it may be a secret.
-    """
+    """Suggest what is wrong with a line that is not TOML, without its value: it may be secret."""
     pair = _PAIR.match(line)
     if pair is None:
         return ""
     key, value = pair[1], pair[2].partition("#")[0].strip()
-    if value.lower() in _FLAGS:
+    if value.lower() in values.FLAGS:
         return f"; write {key} = true or {key} = false"
     rest = _STRING.sub("", value)
     if rest[:1] == "[":
@@ -195,30 +179,31 @@ def settle(source: Source, known: Mapping[KeyPath, Setting]) -> dict[KeyPath, Gi
             raise source.error(*_what_is_wrong(key, known, source.spell))
         if setting.fields in given:
             other = source.spell(given[setting.fields].written)
-            raise source.error(key, f"says the same as {other}; leave one of them out")
+            raise source.error(key, f"is the same setting as {other}; remove one of them")
         given[setting.fields] = Given(_value(source, key, raw, setting), source, key)
     return given
 
 
 def _value(source: Source, key: KeyPath, raw: object, setting: Setting) -> object:
-    """The value itself, in the type that Config has for it."""
+    """Return the value in the type that Config has for it."""
     kind = setting.kind
     if setting.is_file:
         raw = _first_line(source, key, raw)
     elif source.is_text and isinstance(raw, str):
         raw = kind.from_text(raw)
+    if kind.is_optional and raw == "":
+        return None
     try:
         return kind.parse(raw)
-    except ValueError as error:
-        shown = "" if kind.is_secret else f", not {_shortened(repr(raw))}"
-        # "from None" for secrets: the chained error carries the value
-        raise source.error(key, f"must be {kind.what}{shown}") from (
-            None if kind.is_secret else error
-        )
+    except ValueError:
+        none = ' (or "" for none)' if kind.is_optional else ""
+        shown = "" if kind.is_secret else f", not {raw!r:.60}"
+        # "from None", as the other error has the value, which may be a secret
+        raise source.error(key, f"must be {kind.what}{none}{shown}") from None
 
 
 def _first_line(source: Source, key: KeyPath, path: object) -> str:
-    """The secret in a file, without the line break that editors and `echo` leave behind."""
+    """Return the secret in a file, without the line break that editors and `echo` append."""
     try:
         return values.PATH.parse(path).read_text("utf-8").strip()
     except OSError as error:
@@ -236,7 +221,7 @@ def _is_table(key: KeyPath, known: Iterable[KeyPath]) -> bool:
 def _what_is_wrong(
     key: KeyPath, known: Mapping[KeyPath, Setting], spell: Callable[[KeyPath], str]
 ) -> tuple[KeyPath, str]:
-    """The first part of the key that can't be, and why."""
+    """Return the first part of a key that is wrong, and why."""
     for length in range(1, len(key) + 1):
         part = key[:length]
         if _is_table(part, known):
@@ -245,19 +230,16 @@ def _what_is_wrong(
             return part, f"must be {known[part].kind.what}, not a table"
         return part, f"no such key{_hint(part, known, spell)}"
     inside = [spell(name) for name in known if name[: len(key)] == key]
-    return key, f"is a table, to be set by {' and '.join(inside)}"
+    return key, f"is a table; set {' and '.join(inside)}"
 
 
 def _hint(key: KeyPath, known: Iterable[KeyPath], spell: Callable[[KeyPath], str]) -> str:
     if key in _REMOVED:
-        return " any more, as it had no effect; leave it out"
+        return " any more, as it had no effect; remove it"
     if len(key) > 1 and key[-1:] in known:
         return f"; {spell(key[-1:])} belongs above the first [table] of the file"
-    tables = {name[:length] for name in known for length in range(1, len(name) + 1)}
-    names = {dotted(name): name for name in sorted(tables)}
-    nearest = difflib.get_close_matches(dotted(key).lower(), names, n=1, cutoff=_LIKENESS)
-    return f"; did you mean {spell(names[nearest[0]])}?" if nearest else f"; {ALL_KEYS} has all"
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+    names = {name[:length] for name in known for length in range(1, len(name) + 1)}
+    texts = sorted(map(dotted, names))
+    for nearest in difflib.get_close_matches(dotted(key).lower(), texts, n=1, cutoff=_LIKENESS):
+        return f"; did you mean {spell(tuple(nearest.split('.')))}?"
+    return f"; {ALL_KEYS} lists all keys"

@@ -19,44 +19,43 @@ class RateLimit:
     burst_count: Annotated[int, values.whole(1, 1_000_000)] = 10
 
 
-# Synapse's names, so that its administrators find their way. The defaults differ where a family's
-# ordinary day would meet Synapse's: those are made for public servers, full of strangers.
+# The names are Synapse's. The defaults differ where a family would run into Synapse's limits on an
+# ordinary day, as those are made for public servers.
 
 
 @dataclass(frozen=True, slots=True)
 class LoginLimits:
-    """Against guessing passwords."""
+    """Limits against guessing passwords."""
 
-    # Synapse 0.003 and 5: the sixth device behind the family's router would wait five minutes, and
-    # so would a bot that logs in at each start. What stops guessing is failed_attempts.
+    # Synapse 0.003 and 5: the sixth device behind a router would wait five minutes, and so would a
+    # bot that logs in at each start. failed_attempts stops guessing.
     address: RateLimit = RateLimit(0.17, 30)
-    """Log-ins from one IP address; each log-in must pass all three limits."""
+    """Logins from one IP address; each login must pass all three limits."""
     # Synapse 0.003 and 5; as above.
     account: RateLimit = RateLimit(0.17, 30)
-    """Log-ins to one account."""
-    # Synapse 0.17 and 3: kinder to who has forgotten a password, harder on who tries a list of them
-    # (4,300 instead of 14,700 a day).
+    """Logins to one account."""
+    # Synapse 0.17 and 3. This one allows more typing errors, but 4,300 guesses a day, not 14,700.
     failed_attempts: RateLimit = RateLimit(0.05, 10)
     """Wrong passwords for one account."""
 
 
 @dataclass(frozen=True, slots=True)
 class JoinLimits:
-    """Against filling rooms."""
+    """Limits against filling rooms."""
 
-    # Synapse 0.1 and 10: a newcomer to a family's space joins all its rooms in one go.
+    # Synapse 0.1 and 10: a new member of a space joins all its rooms at once.
     local: RateLimit = RateLimit(1.0, 50)
     """Joins of one account to rooms of this server."""
 
 
 @dataclass(frozen=True, slots=True)
 class InviteLimits:
-    """Against spam by invites."""
+    """Limits against invite spam."""
 
-    # Synapse 0.3 and 10: inviting the relatives into a new room is one click for all of them.
+    # Synapse 0.3 and 10: inviting all relatives into a new room is one click.
     per_room: RateLimit = RateLimit(1.0, 50)
     """Invites into one room."""
-    # Synapse 0.003 and 5: a newcomer is invited into all the rooms that the others share.
+    # Synapse 0.003 and 5: a new user is invited into all rooms that the others share.
     per_user: RateLimit = RateLimit(0.05, 30)
     """Invites that one account receives."""
     # Synapse 0.3 and 10; as per_room.
@@ -66,71 +65,71 @@ class InviteLimits:
 
 @dataclass(frozen=True, slots=True)
 class PresenceLimits:
-    """Against busy presence."""
+    """Limits against busy presence."""
 
-    # Synapse 0.1 and 1: a bot that reports every five seconds would see every other report refused.
+    # Synapse 0.1 and 1, which refuses every other update of a bot that sends one in 5 seconds.
     per_user: RateLimit = RateLimit(0.5, 10)
     """Changes of one account's presence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """How much of the server one account may fill."""
+    """How much one account may store."""
 
-    # All of it is in the answer to a first /sync. Clients that use it a lot come to some 100 KiB.
+    # All of it is in the response to a first /sync. Heavy use comes to some 100 KiB.
     account_data_bytes: Annotated[int, values.size(2**16)] = 20 * 2**20
-    """Account data of one account: settings of clients, tags, push rules, over all rooms."""
+    """Account data of one account, including tags and push rules."""
     account_data_objects: Annotated[int, values.whole(100, 1_000_000)] = 20_000
-    """How many objects of account data one account has."""
-    # A session with a device takes one, and is made anew when it broke.
+    """The number of account data objects of one account."""
+    # A session with a device takes one, and another when it broke.
     claimed_keys_per_day: Annotated[int, values.whole(1, 1_000_000)] = 20
-    """One-time keys of one device that another account may claim in a day, and that all may claim
-    together who share no room with its owner, or are guests. Beyond that they get its fallback
-    key. Not in force without rate_limits."""
-    # Ten years in large rooms make some 50,000 keys of 600 bytes.
+    """One-time keys of one device that another account may claim per day, or all guests and users
+    who share no room with its owner together. Beyond that they get its fallback key. Not in effect
+    without rate_limits."""
+    # Ten years in large rooms come to 50,000 keys of 600 bytes.
     key_backup_bytes: Annotated[int, values.size(2**20)] = 256 * 2**20
     """Key backups of one account, all versions together."""
-    # Some 3,000 pictures of a telephone, or three hours of its videos.
+    # Some 3,000 photos of a phone, or three hours of its videos.
     media_bytes: Annotated[int, values.size(1)] = 10 * 2**30
-    """Files that one account has uploaded, and pictures in previews that it was the first to ask
-    for. What a bridge uploads is not counted."""
+    """Files that one account uploaded, and images of URL previews that it was the first to request.
+    Uploads of bridges are not counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """What push gateways get to know, and when mails come."""
+    """What push gateways receive, and when mail notifications are sent."""
 
     include_content: bool = True
-    """Whether notifications carry the message; Apple, Google and the gateway can then read it."""
+    """Whether push gateways, and Apple and Google behind them, receive the text of messages."""
     group_unread_count_by_room: bool = False
-    """Whether the badge counts rooms with something unread, not messages."""
+    """Whether the badge counts unread rooms instead of unread messages."""
     mail_delay_ms: values.Duration = 600_000
-    """How long a message is unread before a mail tells of it, to who asked for mails."""
+    """How long a message is unread before a user with mail notifications gets a mail."""
     mail_interval_ms: values.Duration = 1_800_000
-    """How long after a mail the next one comes at the earliest."""
+    """The minimum time between two mails to a user."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)  # there is a password in it
 class Smtp:
-    """Through whom mail goes out."""
+    """The mail server."""
 
     host: values.Host | None = None
-    """The mail server. With one, people can add e-mail addresses to their accounts, log in with
-    them, and get a new password when they have forgotten theirs."""
+    """A mail server. With one, users can add e-mail addresses to their accounts, log in with them,
+    and reset forgotten passwords."""
     port: Annotated[int, values.whole(1, 65535)] = 587
     """587 with starttls, 465 with implicit TLS."""
     tls: Literal["starttls", "implicit", "none"] = "starttls"
-    """How the connection is encrypted. none is for a mail server on the same machine."""
+    """The encryption of the connection. none is for a mail server on the same machine."""
     user: values.Text | None = None
-    """The name to log in with at the mail server, if it asks."""
+    """The user name for the mail server, if it needs a login."""
     password: values.Secret | None = None
-    """The password for that."""
+    """The password for the mail server."""
     from_address: values.Sender | None = None
-    """The sender of the mail. Default: no-reply@ and the server name."""
+    """The sender address. Default: no-reply@ and the server name."""
 
 
 class Contact(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Somebody to write to about this server; has at least one of the two addresses."""
+    """A contact for this server, with at least one of the two addresses."""
 
     role: Annotated[
         str,
@@ -140,7 +139,7 @@ class Contact(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     email_address: Annotated[str, msgspec.Meta(pattern=r"^[^@\s]+@[^@\s]+\Z")] | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what no pattern says."""
+        """Raise ValueError for what no pattern can check."""
         if self.matrix_id is None and self.email_address is None:
             raise ValueError("no address")
         if self.matrix_id is not None and not identifiers.is_user_id(self.matrix_id):
@@ -152,7 +151,7 @@ _OPAQUE: Final = msgspec.Meta(pattern=r"^[A-Za-z0-9._~-]{1,255}\Z")
 
 
 class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A text that people agree to when they register, in one language."""
+    """A document that users accept at registration, in one language."""
 
     id: Annotated[str, _OPAQUE]
     version: Annotated[str, _OPAQUE]

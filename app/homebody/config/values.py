@@ -1,8 +1,8 @@
-"""The types of settings: how each is read, written and explained.
+"""The types of settings: how each is read, written and described.
 
-The type of a field decides: `bool`, a `Literal`, or one of those below, each with `| None` or
-without. Its kind reads what TOML gives (`parse`) and what an environment variable gives
-(`from_text`, to what TOML would have given), and writes it back as TOML (`show`).
+A field is a `bool`, a `Literal` or one of the types at the end of this module, with `| None` or
+without. The type's `Kind` reads what is in a TOML file (`parse`) or in an environment variable
+(`from_text`, then `parse`), and writes it as TOML (`show`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LARGEST: Final = 2**53
-"""Sizes and durations beyond this cannot be meant, and JSON could not carry them."""
+"""The limit of sizes and durations: JSON numbers are exact up to it."""
 
 _AMOUNT: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?([A-Za-z]*)")
 # M is what Synapse calls a MiB ("max_upload_size: 50M"); MB is the million of the disk makers.
@@ -47,7 +47,7 @@ _DURATIONS: Final = {
     **dict.fromkeys(("d", "day", "days"), 86_400_000),
     **dict.fromkeys(("w", "week", "weeks"), 604_800_000),
 }
-_FLAGS: Final = {
+FLAGS: Final = {
     **dict.fromkeys(("true", "on", "yes", "1"), True),
     **dict.fromkeys(("false", "off", "no", "0"), False),
 }
@@ -93,6 +93,8 @@ class Kind(Generic[T]):
     show: Callable[[T], str] = to_toml
     is_secret: bool = False
     """Errors don't show it, and it may be read from a file of its own."""
+    is_optional: bool = False
+    """"" stands for None: TOML has no null, and environments can't unset."""
 
 
 def kind_of(hint: Any) -> Kind[Any]:
@@ -101,7 +103,7 @@ def kind_of(hint: Any) -> Kind[Any]:
     if get_origin(hint) is Literal:
         return _choice(arguments)
     if NoneType in arguments:
-        return _optional(kind_of(arguments[0]))
+        return replace(kind_of(arguments[0]), is_optional=True)
     kind: Kind[Any] = _FLAG if hint is bool else arguments[1]
     return kind
 
@@ -152,7 +154,7 @@ def _amount(minimum: int, units: dict[str, int], shown: tuple[str, ...], what: s
 
 
 def _choice(names: tuple[str, ...]) -> Kind[str]:
-    """Return the kind of these words, however capitals are used."""
+    """Return the kind of these words, in any case. A number is taken for its digits."""
 
     def parse(raw: object) -> str:
         for name in names:
@@ -162,18 +164,6 @@ def _choice(names: tuple[str, ...]) -> Kind[str]:
 
     words = [to_toml(name) for name in names]
     return Kind(f"{', '.join(words[:-1])} or {words[-1]}", parse)
-
-
-def _optional(kind: Kind[T]) -> Kind[T | None]:
-    """Take "" for none as well: TOML has no null, and environments can't unset."""
-
-    def parse(raw: object) -> T | None:
-        return None if raw == "" else kind.parse(raw)
-
-    def show(value: T | None) -> str:
-        return to_toml(value) if value is None else kind.show(value)
-
-    return Kind(f'{kind.what} (or "" for none)', parse, kind.from_text, show, kind.is_secret)
 
 
 def _texts(what: str, is_good: Callable[[str], object]) -> Kind[str]:
@@ -239,13 +229,6 @@ def _destination(text: str) -> str | Network:
         return text.lower()
 
 
-def _room_version(raw: object) -> str:
-    name = str(raw) if type(raw) is int else raw  # 11 without quotes is what people write
-    if not isinstance(name, str) or name not in room_versions.VERSIONS:
-        raise ValueError(raw)
-    return name
-
-
 def _url(raw: object) -> str:
     """Leave out the slash at the end, so that paths can be appended."""
     parts = urlsplit(_text(raw))
@@ -260,7 +243,7 @@ def _url(raw: object) -> str:
 _TEXT: Final = _texts("text in quotes, on one line", bool)
 _text: Final = _TEXT.parse
 _FLAG: Final = replace(
-    converted("true or false", bool), from_text=lambda text: _FLAGS.get(text.lower(), text)
+    converted("true or false", bool), from_text=lambda text: FLAGS.get(text.lower(), text)
 )
 PATH: Final = Kind("a path", _path)
 
@@ -294,9 +277,7 @@ Ed25519Key = Annotated[
 Sender = Annotated[str, _texts("an address such as Example <no-reply@example.org>", _is_sender)]
 # A secret, as somebody may write the URL of another database, with its password
 DatabaseUrl = Annotated[str, Kind("sqlite:/// and a path", _database_url, is_secret=True)]
-RoomVersion = Annotated[
-    str, Kind(f"one of the room versions {', '.join(room_versions.VERSIONS)}", _room_version)
-]
+RoomVersion = Annotated[str, _choice(tuple(room_versions.VERSIONS))]
 Texts = Annotated[tuple[str, ...], _lists("a list of texts in quotes", str)]
 # As text, since patterns such as bridges/*.yaml are among them
 Paths = Annotated[
