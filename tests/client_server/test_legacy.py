@@ -395,7 +395,7 @@ def test_every_change_is_told_in_words(alice: Person, bob: Person, room_id: str)
     chunk = events(alice, start)["chunk"]
 
     assert bodies(chunk) == [
-        "@bob:localhost changed their name or picture.",
+        "@bob:localhost changed their name or avatar.",
         "@alice:localhost removed @bob:localhost.",
         "@alice:localhost invited @bob:localhost.",
         "@bob:localhost left the room.",

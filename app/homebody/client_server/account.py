@@ -1,6 +1,6 @@
-"""The account itself: whose it is, its password, its end; OpenID tokens.
+"""Account management: whoami, changing the password, deactivation, OpenID tokens.
 
-A proof of identity is checked with an endpoint of the Server-Server API, which widgets and video
+OpenID tokens are checked with an endpoint of the Server-Server API, which widgets and video
 conferences also use on a server without federation.
 Spec: client-server-api#account-management, client-server-api#current-account-information,
 client-server-api#openid, server-server-api#openid
@@ -30,14 +30,14 @@ bp_federation = Blueprint("openid_userinfo", __name__, url_prefix="/_matrix/fede
 
 
 class ChangePassword(msgspec.Struct):
-    """The body of a request for another password; `auth` is read by interactive.py."""
+    """The body of POST /account/password; `auth` is read by interactive.py."""
 
     new_password: str
     logout_devices: bool = True
 
 
 class Deactivate(msgspec.Struct):
-    """The body of a request to close the account."""
+    """The body of POST /account/deactivate."""
 
     erase: bool = False
 
@@ -45,7 +45,7 @@ class Deactivate(msgspec.Struct):
 @bp.get("/account/whoami")
 @authenticated(guests=True)
 def get_token_owner() -> Json:
-    """Who has the access token.
+    """Return the user and the device of the access token.
 
     Spec: client-server-api#get_matrixclientv3accountwhoami
     """
@@ -57,42 +57,43 @@ def get_token_owner() -> Json:
 @bp.post("/account/password")
 @authenticated(optional=True, guests=True, suspended=True)
 def change_password() -> Json:
-    """Take a new password, once the old one was given. This session goes on.
+    """Set a new password after the old one was proved. The session of the request stays.
 
-    Who has forgotten it, and so has no token, opens a link in a mail instead.
+    Users who have forgotten it, and so have no token, open a link in an e-mail instead.
     Spec: client-server-api#post_matrixclientv3accountpassword
     """
     body = http.json_object()
     me = maybe_requester()
     if me is None and context.server().config.smtp.host is None:
         raise errors.missing_token()
-    wish = http.convert(body, ChangePassword)
+    wanted = http.convert(body, ChangePassword)
     if me is not None and me.service is not None:
         raise errors.forbidden("Users of application services have no password")
-    accounts.check_new_password(context.server().config, wish.new_password)
+    accounts.check_new_password(context.server().config, wanted.new_password)
     if me is None:
-        _reset_password(body, wish)
+        _reset_password(body, wanted)
         return {}
     interactive.require_password(body)
-    password_hash = accounts.hash_password(context.server(), wish.new_password)
-    if wish.logout_devices:
+    password_hash = accounts.hash_password(context.server(), wanted.new_password)
+    if wanted.logout_devices:
         devices.end_most(context.db(), me.user_id, but=me.device_id)
     with context.db().write() as tx:
         login.change_password(tx, me.user_id, password_hash)
-        if wish.logout_devices:
+        if wanted.logout_devices:
             devices.remove_all(tx, me.user_id, but=me.device_id)
     return {}
 
 
-def _reset_password(body: Json, wish: ChangePassword) -> None:
-    """Raises M_THREEPID_NOT_FOUND when the address has been taken from the account meanwhile.
+def _reset_password(body: Json, wanted: ChangePassword) -> None:
+    """Set a new password after the e-mail address of the account was proved.
 
-    M_USER_LOCKED: "on all but" logging out, also where nobody needs a token.
+    Raises M_THREEPID_NOT_FOUND when the address was removed from the account meanwhile, and
+    M_USER_LOCKED: a lock holds "on all but" logging out, also on endpoints without a token.
     Spec: client-server-api#account-locking
     """
     context.rate_limits().check("rc_login.address", address_key())
     proof = interactive.require_email(body)
-    password_hash = accounts.hash_password(context.server(), wish.new_password)
+    password_hash = accounts.hash_password(context.server(), wanted.new_password)
     with context.db().write() as tx:
         validation.consume(tx, proof.sid)
         user_id = threepids.owner(tx, proof.address)
@@ -102,30 +103,30 @@ def _reset_password(body: Json, wish: ChangePassword) -> None:
         if account is not None and account.is_locked:
             raise errors.user_locked()
         login.change_password(tx, user_id, password_hash)
-        if wish.logout_devices:
+        if wanted.logout_devices:
             devices.remove_all(tx, user_id)
 
 
 @bp.post("/account/deactivate")
 @authenticated(suspended=True)
 def deactivate_account() -> Json:
-    """Close the account for ever, once the password was given.
+    """Deactivate the account after the password was proved.
 
     Spec: client-server-api#post_matrixclientv3accountdeactivate
     """
     body = http.json_object()
-    wish = http.convert(body, Deactivate)
+    wanted = http.convert(body, Deactivate)
     interactive.require_password(body)
     me = requester()
     devices.end_most(context.db(), me.user_id, last=me.device_id)
-    deactivation.deactivate(context.db(), me.user_id, erase=wish.erase)
+    deactivation.deactivate(context.db(), me.user_id, erase=wanted.erase)
     return {"id_server_unbind_result": "success"}  # "if the homeserver has no identifiers"
 
 
 @bp.post("/user/<user_id>/openid/request_token")
 @authenticated()
 def request_open_id_token(user_id: str) -> Json:
-    """A token to hand to somebody else; it opens nothing here."""
+    """Issue a token that proves the user's identity to others; it gives no access here."""
     must_be_me(user_id)
     http.json_object(may_be_empty=True)
     context.rate_limits().check("rc_lookups", user_id)
@@ -136,7 +137,7 @@ def request_open_id_token(user_id: str) -> Json:
 @bp_federation.get("/openid/userinfo")
 @unauthenticated
 def exchange_open_id_token() -> Json:
-    """Who was given a token.
+    """Return the user for whom an OpenID token was issued.
 
     Spec: server-server-api#get_matrixfederationv1openiduserinfo
     """

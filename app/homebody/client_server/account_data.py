@@ -19,13 +19,13 @@ from homebody.spec.events import Json
 bp = Blueprint("account_data", __name__)
 
 MAX_BODY_BYTES: Final = 4 * account_data.MAX_BYTES
-"""Spaces and escapes included."""
+"""Includes white space and escapes."""
 
 
 @bp.put("/user/<user_id>/account_data/<event_type>")
 @authenticated(suspended=True)
 def set_account_data(user_id: str, event_type: str) -> Json:
-    """Keep a JSON object for all of the user's devices."""
+    """Store a JSON object for all of the user's devices."""
     must_be_me(user_id)
     content = http.json_object(max_bytes=MAX_BODY_BYTES)
     with context.db().write() as tx:
@@ -36,7 +36,7 @@ def set_account_data(user_id: str, event_type: str) -> Json:
 @bp.get("/user/<user_id>/account_data/<event_type>")
 @authenticated()
 def get_account_data(user_id: str, event_type: str) -> Json:
-    """What was kept under this type."""
+    """Return the global account data of this type."""
     must_be_me(user_id)
     with context.db().read() as tx:
         return account_data.get(tx, user_id, event_type)
@@ -45,7 +45,7 @@ def get_account_data(user_id: str, event_type: str) -> Json:
 @bp.put("/user/<user_id>/rooms/<room_id>/account_data/<event_type>")
 @authenticated(suspended=True)
 def set_account_data_per_room(user_id: str, room_id: str, event_type: str) -> Json:
-    """Keep a JSON object that is about a room."""
+    """Store a JSON object about a room for all of the user's devices."""
     _check(user_id, room_id)
     content = http.json_object(max_bytes=MAX_BODY_BYTES)
     with context.db().write() as tx:
@@ -56,7 +56,7 @@ def set_account_data_per_room(user_id: str, room_id: str, event_type: str) -> Js
 @bp.get("/user/<user_id>/rooms/<room_id>/account_data/<event_type>")
 @authenticated()
 def get_account_data_per_room(user_id: str, room_id: str, event_type: str) -> Json:
-    """What was kept about the room under this type."""
+    """Return the account data of this type about a room."""
     _check(user_id, room_id)
     with context.db().read() as tx:
         return account_data.get(tx, user_id, event_type, room_id)
@@ -65,7 +65,7 @@ def get_account_data_per_room(user_id: str, room_id: str, event_type: str) -> Js
 @bp.get("/user/<user_id>/rooms/<room_id>/tags")
 @authenticated()
 def get_room_tags(user_id: str, room_id: str) -> Json:
-    """The tags that the user has given the room."""
+    """Return the user's tags of the room."""
     _check(user_id, room_id)
     with context.db().read() as tx:
         return {"tags": account_data.tags(tx, user_id, room_id)}
@@ -74,7 +74,7 @@ def get_room_tags(user_id: str, room_id: str) -> Json:
 @bp.put("/user/<user_id>/rooms/<room_id>/tags/<tag>")
 @authenticated(suspended=True)
 def set_room_tag(user_id: str, room_id: str, tag: str) -> Json:
-    """Give the room a tag."""
+    """Add a tag to the room, or replace it."""
     _check(user_id, room_id)
     information = http.json_object()
     with context.db().write() as tx:
@@ -85,7 +85,7 @@ def set_room_tag(user_id: str, room_id: str, tag: str) -> Json:
 @bp.delete("/user/<user_id>/rooms/<room_id>/tags/<tag>")
 @authenticated(suspended=True)
 def delete_room_tag(user_id: str, room_id: str, tag: str) -> Json:
-    """Take a tag from the room."""
+    """Remove a tag from the room."""
     _check(user_id, room_id)
     with context.db().write() as tx:
         account_data.remove_tag(tx, user_id, room_id, tag)
@@ -95,4 +95,4 @@ def delete_room_tag(user_id: str, room_id: str, tag: str) -> Json:
 def _check(user_id: str, room_id: str) -> None:
     must_be_me(user_id)
     if not identifiers.is_room_id(room_id):
-        raise errors.invalid_param("That is no room id")
+        raise errors.invalid_param("The room id is not valid")

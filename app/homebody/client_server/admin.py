@@ -1,4 +1,4 @@
-"""What administrators do with accounts of others, and reports of content to them.
+"""Administration of other users' accounts, and reports of content to administrators.
 
 Spec: client-server-api#server-administration, client-server-api#reporting-content
 """
@@ -20,13 +20,13 @@ bp_v1 = Blueprint("admin_v1", __name__, url_prefix="/_matrix/client/v1")
 
 
 class Lock(msgspec.Struct):
-    """The body of a request to lock or unlock."""
+    """The body of a request to lock or unlock an account."""
 
     locked: bool
 
 
 class Suspend(msgspec.Struct):
-    """The body of a request to suspend, or not any more."""
+    """The body of a request to suspend an account, or to end that."""
 
     suspended: bool
 
@@ -34,7 +34,7 @@ class Suspend(msgspec.Struct):
 @bp.get("/admin/whois/<user_id>")
 @authenticated()
 def get_who_is(user_id: str) -> Json:
-    """From where a user's devices were last used."""
+    """Return when and from which addresses a user's devices were last used."""
     with context.db().read() as tx:
         return moderation.whois(tx, requester(), user_id, context.homeserver().last_seen)
 
@@ -42,7 +42,7 @@ def get_who_is(user_id: str) -> Json:
 @bp_v1.get("/admin/lock/<user_id>")
 @authenticated()
 def get_admin_lock_user(user_id: str) -> Json:
-    """Whether an account is locked."""
+    """Return whether an account is locked."""
     with context.db().read() as tx:
         return {"locked": moderation.find(tx, requester(), user_id).is_locked}
 
@@ -60,7 +60,7 @@ def set_admin_lock_user(user_id: str) -> Json:
 @bp_v1.get("/admin/suspend/<user_id>")
 @authenticated()
 def get_admin_suspend_user(user_id: str) -> Json:
-    """Whether an account is suspended."""
+    """Return whether an account is suspended."""
     with context.db().read() as tx:
         return {"suspended": moderation.find(tx, requester(), user_id).is_suspended}
 
@@ -68,7 +68,7 @@ def get_admin_suspend_user(user_id: str) -> Json:
 @bp_v1.put("/admin/suspend/<user_id>")
 @authenticated()
 def set_admin_suspend_user(user_id: str) -> Json:
-    """Suspend an account, or let it go on."""
+    """Suspend an account, or end its suspension."""
     body = http.body_as(Suspend)
     with context.db().write() as tx:
         moderation.set_suspended(tx, requester(), user_id, is_suspended=body.suspended)

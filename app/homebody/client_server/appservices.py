@@ -28,7 +28,7 @@ class Ping(msgspec.Struct, omit_defaults=True):
 
 
 class Visibility(msgspec.Struct):
-    """Whether a room is in the directory of a network."""
+    """The body of a request to publish a room in the directory of a network."""
 
     visibility: Literal["public", "private"]
 
@@ -36,9 +36,10 @@ class Visibility(msgspec.Struct):
 @bp_v1.post("/appservice/<appservice_id>/ping")
 @authenticated(services_only=True)
 def ping_appservice(appservice_id: str) -> Json:
-    """How long a service takes to answer, which proves that this server reaches it.
+    """Ping a service, and return how long it took to respond.
 
-    Bridges ask when they start. What they have missed comes now, not after the next wait.
+    Bridges request this when they start. They then get what they have missed at once, instead of
+    after the next retry delay.
     """
     service = authentication.service()
     if service.id != appservice_id:
@@ -53,7 +54,7 @@ def ping_appservice(appservice_id: str) -> Json:
 @bp.put("/directory/list/appservice/<network_id>/<room_id>")
 @authenticated(services_only=True)
 def update_appservice_room_directory_visibility(network_id: str, room_id: str) -> Json:
-    """Put a room into the directory of a network, or take it out."""
+    """Publish a room in the directory of a network, or remove it from there."""
     service = authentication.service()
     is_published = http.body_as(Visibility).visibility == "public"
     with context.db().write() as tx:
@@ -64,7 +65,7 @@ def update_appservice_room_directory_visibility(network_id: str, room_id: str) -
 @bp.get("/thirdparty/protocols")
 @authenticated(guests=True)
 def get_protocols() -> Json:
-    """All protocols of all bridges."""
+    """Return the protocols of all bridges."""
     _check_limit()
     return networks.protocols(context.server())
 
@@ -72,7 +73,7 @@ def get_protocols() -> Json:
 @bp.get("/thirdparty/protocol/<protocol>")
 @authenticated()
 def get_protocol_metadata(protocol: str) -> Json:
-    """One protocol."""
+    """Return one protocol."""
     _check_limit()
     return networks.protocol(context.server(), protocol)
 
@@ -80,7 +81,7 @@ def get_protocol_metadata(protocol: str) -> Json:
 @bp.get("/thirdparty/location/<protocol>")
 @authenticated()
 def query_location_by_protocol(protocol: str) -> list[Json]:
-    """The rooms that lead to a place beyond a bridge."""
+    """Return the rooms that are portals to a location of a third-party network."""
     _check_limit()
     return networks.search(context.server(), "location", protocol, _fields())
 
@@ -88,7 +89,7 @@ def query_location_by_protocol(protocol: str) -> list[Json]:
 @bp.get("/thirdparty/user/<protocol>")
 @authenticated()
 def query_user_by_protocol(protocol: str) -> list[Json]:
-    """The users who stand for somebody beyond a bridge."""
+    """Return the Matrix users that represent a user of a third-party network."""
     _check_limit()
     return networks.search(context.server(), "user", protocol, _fields())
 
@@ -96,7 +97,7 @@ def query_user_by_protocol(protocol: str) -> list[Json]:
 @bp.get("/thirdparty/location")
 @authenticated()
 def query_location_by_alias() -> list[Json]:
-    """The places to which an alias leads."""
+    """Return the locations of third-party networks for which an alias is a portal."""
     _check_limit()
     alias = http.query_required("alias")
     return networks.reverse(context.server(), "location", {"alias": alias})
@@ -105,18 +106,18 @@ def query_location_by_alias() -> list[Json]:
 @bp.get("/thirdparty/user")
 @authenticated()
 def query_user_by_id() -> list[Json]:
-    """For whom a user stands."""
+    """Return the users of third-party networks that a Matrix user represents."""
     _check_limit()
     user_id = http.query_required("userid")
     return networks.reverse(context.server(), "user", {"userid": user_id})
 
 
 def _check_limit() -> None:
-    """Raises M_LIMIT_EXCEEDED: each question goes on to bridges, and through them to others."""
+    """Raise M_LIMIT_EXCEEDED: each request is passed on to bridges, and through them to others."""
     context.rate_limits().check("rc_lookups", requester().user_id)
 
 
 def _fields() -> dict[str, str]:
-    """What is to be looked for; not what says who asks."""
+    """Return the fields to search for: the query without what identifies the requester."""
     own = {"access_token", "user_id", "device_id", "org.matrix.msc3202.device_id"}
     return {key: value for key, value in request.args.items() if key not in own}

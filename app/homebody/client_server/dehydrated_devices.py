@@ -1,6 +1,6 @@
-"""Dehydrated devices, at the paths that clients know; the Edge has put v3 for "unstable" in them.
+"""Dehydrated devices. Clients use the paths with "unstable", which web/middleware.py makes v3.
 
-Deviates: the specification has none of this; it is the proposal MSC3814 as matrix-js-sdk and
+Deviates: this is not in the specification; it is the proposal MSC3814 as matrix-js-sdk and
 matrix-rust-sdk use it.
 """
 
@@ -25,7 +25,7 @@ bp = Blueprint(
 
 
 class DeviceData(msgspec.Struct):
-    """The private half; beside the algorithm it is nobody's business what is in it."""
+    """The encrypted private keys, of which the server reads only the algorithm."""
 
     algorithm: str
 
@@ -50,10 +50,10 @@ class MoreEvents(msgspec.Struct):
 @bp.put("/dehydrated_device")
 @authenticated(suspended=True)
 def put_dehydrated_device() -> Json:
-    """Keep a new dehydrated device in place of the one before."""
+    """Store a dehydrated device in place of the previous one."""
     body = http.json_object()
     checked = http.convert(body, Upload)
-    wish = dehydrated_devices.Upload(
+    upload = dehydrated_devices.Upload(
         checked.device_id,
         body["device_data"],
         body["device_keys"],
@@ -62,14 +62,14 @@ def put_dehydrated_device() -> Json:
         checked.initial_device_display_name,
     )
     with context.db().write() as tx:
-        dehydrated_devices.put(tx, requester().user_id, wish)
-    return {"device_id": wish.device_id}
+        dehydrated_devices.put(tx, requester().user_id, upload)
+    return {"device_id": upload.device_id}
 
 
 @bp.get("/dehydrated_device")
 @authenticated()
 def get_dehydrated_device() -> Json:
-    """The device to bring to life again."""
+    """Return the dehydrated device."""
     with context.db().read() as tx:
         return dehydrated_devices.get(tx, requester().user_id)
 
@@ -77,7 +77,7 @@ def get_dehydrated_device() -> Json:
 @bp.delete("/dehydrated_device")
 @authenticated(suspended=True)
 def delete_dehydrated_device() -> Json:
-    """End it."""
+    """Delete the dehydrated device."""
     with context.db().write() as tx:
         return {"device_id": dehydrated_devices.remove(tx, requester().user_id)}
 
@@ -85,7 +85,7 @@ def delete_dehydrated_device() -> Json:
 @bp.get("/dehydrated_device/<device_id>/events")
 @authenticated()
 def get_dehydrated_device_events(device_id: str) -> Json:
-    """What waits for the device, from `from` on; next_batch is there as long as there is more."""
+    """Return messages to the device after `from`; next_batch is present while there are more."""
     events, token = _events(device_id, request.args.get("from"))
     return {"events": events} if token is None else {"events": events, "next_batch": str(token)}
 
@@ -93,7 +93,7 @@ def get_dehydrated_device_events(device_id: str) -> Json:
 @bp.post("/dehydrated_device/<device_id>/events")
 @authenticated(suspended=True)
 def post_dehydrated_device_events(device_id: str) -> Json:
-    """The same for clients that ask by POST: they go on until there are no events in the answer."""
+    """Return messages to the device, for clients that POST until a response has no events."""
     since = http.body_as(MoreEvents).next_batch
     events, token = _events(device_id, since)
     if token is None:
@@ -103,7 +103,7 @@ def post_dehydrated_device_events(device_id: str) -> Json:
 
 
 def _events(device_id: str, since: str | None) -> tuple[list[orjson.Fragment], SyncToken | None]:
-    """The messages after a token, and the next token if there are more."""
+    """Return the messages after a token, and the next token if there are more."""
     with context.db().read() as tx:
         position = tokens.parse(since, tx.position).position if since else 0
         found = dehydrated_devices.messages(tx, requester().user_id, device_id, position)

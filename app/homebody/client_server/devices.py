@@ -1,4 +1,4 @@
-"""The sessions of a user: see them, name them, end them.
+"""The devices of a user: listing, renaming and deleting them.
 
 Spec: client-server-api#device-management
 """
@@ -18,13 +18,13 @@ bp = Blueprint("devices", __name__)
 
 
 class Rename(msgspec.Struct):
-    """The body of a request to change a device."""
+    """The body of PUT /devices/{deviceId}."""
 
     display_name: str | None = None
 
 
 class DeleteDevices(msgspec.Struct):
-    """The body of a request to end several sessions."""
+    """The body of POST /delete_devices."""
 
     devices: list[str]
 
@@ -32,7 +32,7 @@ class DeleteDevices(msgspec.Struct):
 @bp.get("/devices")
 @authenticated(guests=True)
 def get_devices() -> Json:
-    """All devices of the user.
+    """Return all devices of the user.
 
     Spec: client-server-api#get_matrixclientv3devices
     """
@@ -44,7 +44,7 @@ def get_devices() -> Json:
 @bp.get("/devices/<device_id>")
 @authenticated(guests=True)
 def get_device(device_id: str) -> Json:
-    """One device of the user.
+    """Return one device of the user.
 
     Spec: client-server-api#get_matrixclientv3devicesdeviceid
     """
@@ -55,7 +55,7 @@ def get_device(device_id: str) -> Json:
 @bp.put("/devices/<device_id>")
 @authenticated(guests=True, suspended=True)
 def update_device(device_id: str) -> Json | tuple[Json, int]:
-    """Give a device another name; for application services, also make one (201).
+    """Rename a device; application services also create one (201).
 
     Spec: client-server-api#put_matrixclientv3devicesdeviceid
     """
@@ -72,7 +72,7 @@ def update_device(device_id: str) -> Json | tuple[Json, int]:
 @bp.delete("/devices/<device_id>")
 @authenticated(suspended=True)
 def delete_device(device_id: str) -> Json:
-    """End a session, once the password was given.
+    """Delete a device and end its session, after the password was proved.
 
     Spec: client-server-api#delete_matrixclientv3devicesdeviceid
     """
@@ -87,15 +87,15 @@ def delete_device(device_id: str) -> Json:
 @bp.post("/delete_devices")
 @authenticated(suspended=True)
 def delete_devices() -> Json:
-    """End several sessions, once the password was given.
+    """Delete several devices and end their sessions, after the password was proved.
 
     Spec: client-server-api#post_matrixclientv3delete_devices
     """
     body = http.json_object()
-    wish = http.convert(body, DeleteDevices)
+    wanted = http.convert(body, DeleteDevices)
     interactive.require_password(body)
     me = requester()
-    devices.end_most(context.db(), me.user_id, wish.devices, last=me.device_id)
+    devices.end_most(context.db(), me.user_id, wanted.devices, last=me.device_id)
     with context.db().write() as tx:
-        devices.remove(tx, me.user_id, wish.devices)
+        devices.remove(tx, me.user_id, wanted.devices)
     return {}

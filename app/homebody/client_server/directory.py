@@ -28,13 +28,13 @@ bp = Blueprint("directory", __name__)
 
 
 class Visibility(msgspec.Struct):
-    """Whether a room is in the directory."""
+    """The body of a request to publish a room."""
 
     visibility: Literal["public", "private"] = "public"
 
 
 class Filter(msgspec.Struct):
-    """Which rooms to list."""
+    """The filter of a search in the directory."""
 
     generic_search_term: str | None = None
     room_types: list[str | None] | None = None
@@ -53,7 +53,7 @@ class PublicRooms(msgspec.Struct):
 @bp.get("/directory/list/room/<room_id>")
 @unauthenticated
 def get_room_visibility_on_directory(room_id: str) -> Json:
-    """Whether a room is in the directory; anybody may ask."""
+    """Return whether a room is in the directory. Needs no account."""
     limit_strangers()
     with context.db().read() as tx:
         return {"visibility": directory.visibility(tx, room_id)}
@@ -62,7 +62,7 @@ def get_room_visibility_on_directory(room_id: str) -> Json:
 @bp.put("/directory/list/room/<room_id>")
 @authenticated()
 def set_room_visibility_on_directory(room_id: str) -> Json:
-    """Put a room into the directory, or take it out."""
+    """Publish a room in the directory, or remove it from there."""
     is_published = http.body_as(Visibility).visibility == "public"
     with context.db().write() as tx:
         directory.set_visibility(tx, room_id, requester(), is_published=is_published)
@@ -72,7 +72,7 @@ def set_room_visibility_on_directory(room_id: str) -> Json:
 @bp.get("/publicRooms")
 @unauthenticated
 def get_public_rooms() -> Json:
-    """A page of the directory; anybody may read it."""
+    """Return a page of the directory. Needs no account."""
     limit_strangers()
     limit = http.query_integer("limit", MAX_LIMIT)
     return _page(directory.Query(_at_most(limit), request.args.get("since")))
@@ -81,13 +81,15 @@ def get_public_rooms() -> Json:
 @bp.post("/publicRooms")
 @authenticated(guests=True, suspended=True, only_reads=True)
 def query_public_rooms() -> Json:
-    """The same for some of the rooms."""
+    """Return a page of the rooms in the directory that match a filter."""
     body = http.body_as(PublicRooms)
     wanted = body.filter or Filter()
     if body.limit is not None and body.limit < 0:
         raise errors.invalid_param("limit can't be negative")
     if body.include_all_networks and body.third_party_instance_id is not None:
-        raise errors.invalid_param("All networks and one network can't be asked for at once")
+        raise errors.invalid_param(
+            "include_all_networks and third_party_instance_id exclude each other"
+        )
     return _page(
         directory.Query(
             limit=_at_most(body.limit),
@@ -103,18 +105,18 @@ def query_public_rooms() -> Json:
 def _page(query: directory.Query) -> Json:
     server = request.args.get("server")
     if server is not None and server != context.server().name:
-        raise errors.forbidden("This server does not talk to other servers")
+        raise errors.forbidden("This server does not federate")
     with context.db().read() as tx:
         return directory.public_rooms(tx, query)
 
 
 def _at_most(limit: int | None) -> int:
-    """The limit in force; 0 is how older clients say that they want no limit."""
+    """Return the limit in force; older clients send 0 when they want no limit."""
     return min(limit or MAX_LIMIT, MAX_LIMIT)
 
 
 class Target(msgspec.Struct):
-    """The body of a new alias."""
+    """The body of a request to create an alias."""
 
     room_id: str
 
@@ -122,7 +124,7 @@ class Target(msgspec.Struct):
 @bp.put("/directory/room/<room_alias>")
 @authenticated()
 def set_room_alias(room_alias: str) -> Json:
-    """Let an alias name a room."""
+    """Create an alias of a room."""
     context.rate_limits().check("rc_message", requester().user_id)
     body = http.body_as(Target)
     appservice_users.check_alias(context.server(), room_alias, requester().service)
@@ -134,9 +136,9 @@ def set_room_alias(room_alias: str) -> Json:
 @bp.get("/directory/room/<room_alias>")
 @unauthenticated
 def get_room_id_by_alias(room_alias: str) -> Json:
-    """The room that an alias names; anybody may ask.
+    """Return the room of an alias. Needs no account.
 
-    But not let a bridge make one room after the other. Raises M_LIMIT_EXCEEDED.
+    Raises M_LIMIT_EXCEEDED, also for too many requests by which bridges would create rooms.
     """
 
     def check_limit() -> None:
@@ -151,7 +153,7 @@ def get_room_id_by_alias(room_alias: str) -> Json:
 @bp.delete("/directory/room/<room_alias>")
 @authenticated()
 def delete_room_alias(room_alias: str) -> Json:
-    """Take an alias away."""
+    """Remove an alias."""
     appservice_users.check_alias(context.server(), room_alias, requester().service)
     with context.db().write() as tx:
         aliases.remove(tx, room_alias, requester())
@@ -161,6 +163,6 @@ def delete_room_alias(room_alias: str) -> Json:
 @bp.get("/rooms/<room_id>/aliases")
 @authenticated()
 def get_local_aliases(room_id: str) -> Json:
-    """The aliases of a room."""
+    """Return the aliases of a room."""
     with context.db().read() as tx:
         return {"aliases": aliases.of_room(tx, room_id, requester().user_id)}

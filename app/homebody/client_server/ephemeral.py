@@ -21,8 +21,8 @@ from homebody.spec.events import Json
 bp = Blueprint("ephemeral", __name__)
 
 
-class Body(msgspec.Struct):
-    """What a client says of its user."""
+class Typing(msgspec.Struct):
+    """The body of PUT /typing."""
 
     is_typing: bool = msgspec.field(name="typing")
     timeout_ms: int = msgspec.field(default=typing.DEFAULT_MS, name="timeout")
@@ -31,10 +31,10 @@ class Body(msgspec.Struct):
 @bp.put("/rooms/<room_id>/typing/<user_id>")
 @authenticated()
 def set_typing(room_id: str, user_id: str) -> Json:
-    """Tell the room that the user types for a while, or has stopped."""
+    """Show the room that the user is typing for a while, or has stopped."""
     must_be_me(user_id)
     context.rate_limits().check("rc_typing", user_id)
-    body = http.body_as(Body)
+    body = http.body_as(Typing)
     with context.db().read() as tx:
         typing.may_type(tx, room_id, user_id)
     if not body.is_typing:
@@ -43,7 +43,7 @@ def set_typing(room_id: str, user_id: str) -> Json:
     device_id = requester().device_id
     timeout_ms = min(body.timeout_ms, _session_left_ms())
     typing.start(context.ephemeral(), room_id, user_id, timeout_ms, device_id)
-    with context.db().read() as tx:  # looked at again: a leave in between has ended nothing yet
+    with context.db().read() as tx:  # again: a leave in between had nothing to end yet
         is_gone = not state.is_joined(tx, room_id, user_id)
     if is_gone:
         typing.stop(context.ephemeral(), room_id, user_id)
@@ -52,13 +52,13 @@ def set_typing(room_id: str, user_id: str) -> Json:
 
 
 def _session_left_ms() -> int:
-    """How long the access token is still good: nobody types longer than that."""
+    """Return how long the access token is still valid: typing ends with the session."""
     expires_ts = requester().expires_ts
     return typing.MAX_MS if expires_ts is None else expires_ts - time.time_ns() // 1_000_000
 
 
 class Markers(msgspec.Struct):
-    """The body of /read_markers: ids of events."""
+    """The body of POST /read_markers: event ids."""
 
     fully_read: str | None = msgspec.field(default=None, name="m.fully_read")
     read: str | None = msgspec.field(default=None, name="m.read")
@@ -68,7 +68,7 @@ class Markers(msgspec.Struct):
 @bp.post("/rooms/<room_id>/receipt/<receipt_type>/<event_id>")
 @authenticated(suspended=True)
 def post_receipt(room_id: str, receipt_type: str, event_id: str) -> Json:
-    """Move a receipt forward."""
+    """Move a receipt forward to an event."""
     body = http.json_object(may_be_empty=True)
     thread_id = body.get("thread_id")
     if "thread_id" in body and not isinstance(thread_id, str):
@@ -82,7 +82,7 @@ def post_receipt(room_id: str, receipt_type: str, event_id: str) -> Json:
 @bp.post("/rooms/<room_id>/read_markers")
 @authenticated(suspended=True)
 def set_read_marker(room_id: str) -> Json:
-    """Move the read marker, and receipts, forward."""
+    """Move the read marker and receipts forward."""
     markers = http.body_as(Markers)
     events = zip(receipts.TYPES, (markers.read, markers.private, markers.fully_read), strict=True)
     with context.db().write() as tx:
@@ -98,7 +98,7 @@ def _note_activity() -> None:
 
 
 class Status(msgspec.Struct):
-    """The body of PUT."""
+    """The body of PUT /presence/{userId}/status."""
 
     presence: str
     status_msg: str | None = None
@@ -107,7 +107,7 @@ class Status(msgspec.Struct):
 @bp.put("/presence/<user_id>/status")
 @authenticated()
 def set_presence(user_id: str) -> Json:
-    """Say how the user is."""
+    """Set the presence of the user."""
     must_be_me(user_id)
     context.rate_limits().check("rc_presence.per_user", user_id)
     status = http.body_as(Status)
@@ -120,6 +120,6 @@ def set_presence(user_id: str) -> Json:
 @bp.get("/presence/<user_id>/status")
 @authenticated()
 def get_presence(user_id: str) -> Json:
-    """How a user is."""
+    """Return the presence of a user."""
     with context.db().read() as tx:
         return presence.get(tx, context.ephemeral(), requester().user_id, user_id)

@@ -1,6 +1,6 @@
-"""How clients listened before /sync, and how who is in no room still looks into one.
+"""GET /events and GET /initialSync, which older clients use in place of /sync.
 
-GET /events is deprecated, but for its form with a room: that one is how rooms are previewed.
+GET /events is deprecated except with a room: that form is how clients preview a room.
 Spec: client-server-api#room-previews, client-server-api#get_matrixclientv3events,
 client-server-api#get_matrixclientv3initialsync
 """
@@ -28,17 +28,17 @@ from homebody.storage.database import Reader
 bp = Blueprint("event_stream", __name__)
 
 MAX_NEWS = 100
-"""Events in one answer of GET /events."""
+"""Events in one response to GET /events."""
 MAX_EVENTS = 100
-"""Of each room in an answer of GET /initialSync."""
+"""Events of each room in a response to GET /initialSync."""
 
 
 @bp.get("/events")
 @authenticated(guests=True)
 def get_events() -> Json:
-    """What has happened since a token, in all rooms of the user or in one that they look into.
+    """Return new events since a token, of all joined rooms or of one that the user previews.
 
-    Waits up to `timeout` ms until something has.
+    Waits up to `timeout` ms for the first.
     Spec: client-server-api#get_matrixclientv3events, client-server-api#room-previews
     """
     me, room_id = requester(), request.args.get("room_id")
@@ -66,7 +66,7 @@ def get_events() -> Json:
 @bp.get("/initialSync", endpoint="initial_sync")
 @authenticated()
 def initial_sync_() -> Json:
-    """All rooms of the user with their state and last events, and whatever else is theirs.
+    """Return all rooms of the user with state and last events, presence, and account data.
 
     Spec: client-server-api#get_matrixclientv3initialsync
     """
@@ -96,16 +96,16 @@ def _room(tx: Reader, room: RoomInfo) -> Json:
     return shown | (described(tx, room.preview) if room.preview is not None else {})
 
 
-def described(tx: Reader, found: Preview) -> Json:
-    """What a room is like, in the words of both kinds of initialSync."""
+def described(tx: Reader, preview: Preview) -> Json:
+    """Return a room's preview in the form of both kinds of initialSync."""
     me = requester()
     return {
         "messages": {
-            "chunk": client_events.encode_all(tx, me, found.events),
-            "start": str(SyncToken(found.start)),
-            "end": str(SyncToken(found.end)),
+            "chunk": client_events.encode_all(tx, me, preview.events),
+            "start": str(SyncToken(preview.start)),
+            "end": str(SyncToken(preview.end)),
         },
-        "state": client_events.encode_state(tx, me, found.state),
-        "visibility": found.directory,
-        "account_data": found.account_data,
+        "state": client_events.encode_state(tx, me, preview.state),
+        "visibility": preview.directory,
+        "account_data": preview.account_data,
     }

@@ -1,7 +1,7 @@
-"""Sending a file: what a browser may do with it, how long it may keep it, which part it wants.
+"""Responses with a file: headers for browsers and caches, ranges, and 304.
 
-Files come from strangers, and are served from the address of the homeserver. So a browser is told
-to run nothing in them, and shows only those types itself that can't contain a script.
+Files come from strangers, and are served from the homeserver's own address. So the headers keep
+browsers from running anything in them, and only types without scripts are shown inline.
 
 Spec: client-server-api#serving-inline-content, client-server-api#content-repository
 """
@@ -35,8 +35,8 @@ _NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _MEDIA_TYPE: Final = re.compile(
     rf"({_NAME})/({_NAME})(?:[ \t]*;[ \t]*{_NAME}=(?:{_NAME}|\"[^\",;\\]*\"))*", re.ASCII
 )
-"""One media type with whole parameters. Browsers read a list of types in this header, and take the
-last one that they understand: `image/png;, text/html` is a page to them."""
+"""One media type with complete parameters. Browsers accept a list of types in this header, and use
+the last one that they know: they render `image/png;, text/html` as a page."""
 SAFETY_HEADERS: Final = {
     "Content-Security-Policy": "sandbox; default-src 'none'; script-src 'none';"
     " plugin-types application/pdf; style-src 'unsafe-inline'; object-src 'self';",
@@ -45,39 +45,39 @@ SAFETY_HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
 }
 IMMUTABLE: Final = "max-age=31536000, immutable"
-"""A year: an mxc:// address never gets another content."""
+"""A year: the content of an mxc URI never changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """What to send. `tag` differs wherever the bytes differ."""
+    """The file to send. `tag` differs wherever the bytes differ."""
 
     path: Path
     size_bytes: int
     content_type: str
     file_name: str | None
     tag: str
-    is_public: bool  # whether a cache between us and the client may keep it for others
+    is_public: bool  # whether shared caches may keep it
 
 
 def send(file: File) -> Response:
-    """All of a file, the range of it that is asked for, or 304 when the client has it already."""
-    answer = Response(headers=_headers(file), direct_passthrough=True)
-    answer.set_etag(file.tag)
+    """Return a response with the file or the requested range, or 304 when the client has it."""
+    response = Response(headers=_headers(file), direct_passthrough=True)
+    response.set_etag(file.tag)
     if request.if_none_match.contains_weak(file.tag):
-        answer.status_code = 304
-        return answer
+        response.status_code = 304
+        return response
     start, stop = 0, file.size_bytes
     if (wanted := _range(file)) is not None:
         if wanted.stop <= wanted.start:
             return _unsatisfiable(file)
         start, stop = wanted.start, wanted.stop
-        answer.status_code = 206
-        answer.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.size_bytes}"
-    answer.headers["Accept-Ranges"] = "bytes"
-    answer.headers["Content-Length"] = str(stop - start)
-    answer.response = files.pieces(file.path, start, stop - start)
-    return answer
+        response.status_code = 206
+        response.headers["Content-Range"] = f"bytes {start}-{stop - 1}/{file.size_bytes}"
+    response.headers["Accept-Ranges"] = "bytes"
+    response.headers["Content-Length"] = str(stop - start)
+    response.response = files.pieces(file.path, start, stop - start)
+    return response
 
 
 def _headers(file: File) -> dict[str, str]:
@@ -90,16 +90,16 @@ def _headers(file: File) -> dict[str, str]:
 
 
 def _is_safe(content_type: str) -> bool:
-    """Return whether a browser that shows this type itself runs nothing in it, however it reads it.
+    """Return whether no browser runs scripts in a file of this type, however it parses the type.
 
-    The header is what the sender of the file wrote: whatever is not exactly one known type is not.
+    The uploader chose the type: anything but exactly one type of the list is unsafe.
     """
     parts = _MEDIA_TYPE.fullmatch(content_type)
     return parts is not None and parts[2].lower() in SAFE_INLINE.get(parts[1].lower(), ())
 
 
 def disposition(file_name: str | None, *, is_inline: bool) -> str:
-    """The header's value: the name for who knows RFC 5987, and its ASCII for who does not."""
+    """Return the value of Content-Disposition, with the name also in ASCII beside RFC 5987."""
     kind = "inline" if is_inline else "attachment"
     if not file_name:
         return kind
@@ -111,24 +111,26 @@ def disposition(file_name: str | None, *, is_inline: bool) -> str:
 
 
 def _range(file: File) -> range | None:
-    """The bytes that are asked for; empty when there are none such, None when all are.
+    """Return the requested bytes: an empty range if it is not satisfiable, None for the whole file.
 
-    Several ranges at once, other units and what can't be parsed count as all, as RFC 9110 allows.
+    Several ranges, other units and malformed headers get the whole file, as RFC 9110 allows.
     """
-    asked = request.range
-    if asked is None or asked.units != "bytes" or len(asked.ranges) != 1 or request.method != "GET":
+    header = request.range
+    if header is None or header.units != "bytes" or len(header.ranges) != 1:
+        return None
+    if request.method != "GET":
         return None
     if "If-Range" in request.headers and request.if_range.etag != file.tag:
         return None
-    start, stop = asked.ranges[0]
-    if start < 0:  # the last so many
+    start, stop = header.ranges[0]
+    if start < 0:  # the last bytes
         start = max(0, file.size_bytes + start)
     return range(start, file.size_bytes if stop is None else min(stop, file.size_bytes))
 
 
 def _unsatisfiable(file: File) -> Response:
-    """416, which has to say how large the file is."""
-    error = errors.unknown("The file has no such range", 416)
+    """Return a 416, which states the size of the file."""
+    error = errors.unknown("The range is not within the file", 416)
     return Response(
         orjson.dumps(error.body),
         error.status,

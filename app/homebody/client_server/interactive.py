@@ -23,22 +23,22 @@ _REFUSED: Final = frozenset({"M_FORBIDDEN", "M_USER_DEACTIVATED", "M_LIMIT_EXCEE
 
 @contextmanager
 def logging_refusals(name: str | None) -> Iterator[None]:
-    """Have each failed proof of identity logged, with the address that it came from."""
+    """Have each failed authentication logged with the address that it came from."""
     try:
         yield
     except errors.MatrixError as error:
         if error.errcode in _REFUSED:
-            g.refused_login = name  # web/ writes the log
+            g.refused_login = name  # web/middleware.py logs it
         raise
 
 
 def require_password(body: Json) -> None:
-    """Let the request with this body go on only when its sender proves to be the token's owner.
+    """Require the password of the requester, in `auth` of the body.
 
-    Raises the 401 that asks for the password, M_LIMIT_EXCEEDED after many wrong ones: whoever has
-    found an unlocked telephone shall not guess faster than others.
+    Raises the 401 that asks for it, and M_LIMIT_EXCEEDED after many wrong ones: somebody who has
+    found an unlocked telephone must not guess faster than others.
 
-    Application services prove it by their token.
+    Application services authenticate with their token alone.
     Spec: application-service-api#device-management, application-service-api#cross-signing
     """
     if requester().service is not None:
@@ -57,17 +57,17 @@ def require_password(body: Json) -> None:
 
 
 def require_any(body: Json, flows: uia.Flows) -> uia.Progress:
-    """What was proved by somebody without an account. Raises the 401 that asks for it."""
+    """Require one of the flows for a registration. Raises the 401 that asks for its stages."""
     attempt = uia.Attempt(_endpoint(), body, may_change=True, purpose="register")
     return uia.require(context.db(), flows, attempt)
 
 
 def require_email(body: Json) -> validation.Validated:
-    """The address of somebody who has forgotten the password. Raises the 401 that asks for it."""
+    """Require a validated e-mail address for a password reset. Raises the 401 that asks for it."""
     attempt = uia.Attempt(_endpoint(), body, purpose="reset")
     proof = uia.require(context.db(), [[registration.EMAIL]], attempt)
     if proof.email is None:
-        raise errors.threepid_auth_failed("No address was proved")
+        raise errors.threepid_auth_failed("No e-mail address was validated")
     return proof.email
 
 

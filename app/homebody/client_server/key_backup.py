@@ -1,4 +1,4 @@
-"""Room keys that clients keep on the server, encrypted.
+"""Server-side key backups: room keys that clients encrypt and store on the server.
 
 Spec: client-server-api#server-side-key-backups
 """
@@ -19,7 +19,7 @@ bp = Blueprint("key_backup", __name__)
 
 
 class Version(msgspec.Struct):
-    """The body of a request to make or change a version."""
+    """The body of a request to create or update a backup version."""
 
     algorithm: str
     auth_data: Json
@@ -41,7 +41,7 @@ class AllKeys(msgspec.Struct):
 @bp.post("/room_keys/version")
 @authenticated(suspended=True)
 def post_room_keys_version() -> Json:
-    """Begin a new version, to which all devices write from now on.
+    """Create a new backup version, to which all devices write from now on.
 
     Spec: client-server-api#post_matrixclientv3room_keysversion
     """
@@ -55,7 +55,7 @@ def post_room_keys_version() -> Json:
 @bp.get("/room_keys/version")
 @authenticated()
 def get_room_keys_version_current() -> Json:
-    """The newest version.
+    """Return the newest backup version.
 
     Spec: client-server-api#get_matrixclientv3room_keysversion
     """
@@ -66,7 +66,7 @@ def get_room_keys_version_current() -> Json:
 @bp.get("/room_keys/version/<version>")
 @authenticated()
 def get_room_keys_version(version: str) -> Json:
-    """One version.
+    """Return a backup version.
 
     Spec: client-server-api#get_matrixclientv3room_keysversionversion
     """
@@ -77,7 +77,7 @@ def get_room_keys_version(version: str) -> Json:
 @bp.put("/room_keys/version/<version>")
 @authenticated(suspended=True)
 def put_room_keys_version(version: str) -> Json:
-    """Change what a version says of its encryption: clients add signatures to it.
+    """Update the auth_data of a backup version: clients add signatures to it.
 
     Spec: client-server-api#put_matrixclientv3room_keysversionversion
     """
@@ -93,7 +93,7 @@ def put_room_keys_version(version: str) -> Json:
 @bp.delete("/room_keys/version/<version>")
 @authenticated(suspended=True)
 def delete_room_keys_version(version: str) -> Json:
-    """Delete a version and all keys in it.
+    """Delete a backup version and all keys in it.
 
     Spec: client-server-api#delete_matrixclientv3room_keysversionversion
     """
@@ -142,7 +142,7 @@ def put_room_key_by_session_id(room_id: str, session_id: str) -> Json:
 @bp.get("/room_keys/keys")
 @authenticated()
 def get_room_keys() -> Json:
-    """All keys of a version.
+    """Return all keys of a backup version.
 
     Spec: client-server-api#get_matrixclientv3room_keyskeys
     """
@@ -153,7 +153,7 @@ def get_room_keys() -> Json:
 @bp.get("/room_keys/keys/<room_id>")
 @authenticated()
 def get_room_keys_by_room_id(room_id: str) -> Json:
-    """The keys of a room.
+    """Return the keys of a room.
 
     Spec: client-server-api#get_matrixclientv3room_keyskeysroomid
     """
@@ -164,7 +164,7 @@ def get_room_keys_by_room_id(room_id: str) -> Json:
 @bp.get("/room_keys/keys/<room_id>/<session_id>")
 @authenticated()
 def get_room_key_by_session_id(room_id: str, session_id: str) -> Json:
-    """The key of a session.
+    """Return the key of a session.
 
     Spec: client-server-api#get_matrixclientv3room_keyskeysroomidsessionid
     """
@@ -176,7 +176,7 @@ def get_room_key_by_session_id(room_id: str, session_id: str) -> Json:
 @bp.delete("/room_keys/keys")
 @authenticated(suspended=True)
 def delete_room_keys() -> Json:
-    """Delete all keys of a version.
+    """Delete all keys of a backup version.
 
     Spec: client-server-api#delete_matrixclientv3room_keyskeys
     """

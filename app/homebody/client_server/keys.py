@@ -23,18 +23,18 @@ from homebody.spec.events import Json
 bp = Blueprint("keys", __name__)
 
 MAX_CLAIMS = 10_000
-"""Of one request: the devices in a large room."""
+"""Devices in one request: those in a large room."""
 MAX_QUERIED = 10_000
-"""Users of one request. Clients ask for 250 at once, or for those of a large room."""
+"""Users in one request. Clients query 250 at once, or those of a large room."""
 CLAIMED_AT_ONCE = 500
-"""In one write, in which nobody else can write."""
+"""Devices in one write transaction, during which no other request can write."""
 CLAIMS_IN_ONE = 100
 QUERIED_IN_ONE = 250
-"""How many users, or devices, count as one request where requests are limited."""
+"""How many devices or users count as one request in the rate limits."""
 
 
 class DeviceKeys(msgspec.Struct):
-    """What a device publishes about itself; kept as it came."""
+    """The identity keys of a device; stored as they were sent."""
 
     user_id: str
     device_id: str
@@ -44,14 +44,14 @@ class DeviceKeys(msgspec.Struct):
 
 
 class SignedKey(msgspec.Struct):
-    """A one-time or fallback key that is no bare string; kept as it came."""
+    """A one-time or fallback key that is signed; stored as it was sent."""
 
     key: str
     signatures: dict[str, dict[str, str]]
 
 
 class UploadKeys(msgspec.Struct):
-    """The body of /keys/upload. Clients send null for what they have not."""
+    """The body of /keys/upload. Clients send null for what they do not upload."""
 
     device_keys: Json | None = None
     one_time_keys: dict[str, Key] | None = None
@@ -75,7 +75,7 @@ class ClaimKeys(msgspec.Struct):
 @bp.post("/keys/upload")
 @authenticated(guests=True, suspended=True)
 def upload_keys() -> Json:
-    """Publish keys of the device, and hear how many one-time keys it has.
+    """Publish keys of the device, and return how many one-time keys it has.
 
     Spec: client-server-api#post_matrixclientv3keysupload
     """
@@ -103,13 +103,13 @@ def upload_keys() -> Json:
 @bp.post("/keys/query")
 @authenticated(guests=True, suspended=True, only_reads=True)
 def query_keys() -> Json:
-    """The keys by which to recognise users and their devices.
+    """Return the identity keys of users and their devices.
 
     Spec: client-server-api#post_matrixclientv3keysquery
     """
     wanted = http.body_as(QueryKeys, max_bytes=http.MAX_LARGE_BODY_BYTES).device_keys
     if len(wanted) > MAX_QUERIED:
-        raise errors.too_large(f"A request asks for keys of at most {MAX_QUERIED} users")
+        raise errors.too_large(f"A request may query keys of at most {MAX_QUERIED} users")
     _check_users(wanted)
     cost = 1 + len(wanted) // QUERIED_IN_ONE
     context.rate_limits().check("rc_key_queries", requester().user_id, cost)
@@ -120,38 +120,38 @@ def query_keys() -> Json:
 @bp.post("/keys/claim")
 @authenticated(guests=True, suspended=True)
 def claim_keys() -> Json:
-    """A key for each of these devices, by which to begin a session with it.
+    """Claim a one-time key of each device, with which to begin a session.
 
     Spec: client-server-api#post_matrixclientv3keysclaim
     """
-    asked = http.body_as(ClaimKeys, max_bytes=http.MAX_LARGE_BODY_BYTES).one_time_keys
-    _check_users(asked)
+    requested = http.body_as(ClaimKeys, max_bytes=http.MAX_LARGE_BODY_BYTES).one_time_keys
+    _check_users(requested)
     wanted = [
         (user_id, device_id, algorithm)
-        for user_id, devices in asked.items()
+        for user_id, devices in requested.items()
         for device_id, algorithm in devices.items()
     ]
     if len(wanted) > MAX_CLAIMS:
-        raise errors.too_large(f"A request claims keys of at most {MAX_CLAIMS} devices")
+        raise errors.too_large(f"A request may claim keys of at most {MAX_CLAIMS} devices")
     me = requester()
     context.rate_limits().check("rc_writes", me.user_id, len(wanted) // CLAIMS_IN_ONE)
     with context.db().read() as tx:
         claims = one_time_keys.claims(tx, me, wanted)
-    found: dict[str, dict[str, Json]] = {}
+    claimed: dict[str, dict[str, Json]] = {}
     for at in range(0, len(claims), CLAIMED_AT_ONCE):
         with context.db().write() as writing:
             some = one_time_keys.claim(writing, claims[at : at + CLAIMED_AT_ONCE])
         for user_id, devices in some.items():
-            found.setdefault(user_id, {}).update(devices)
-    return {"failures": {}, "one_time_keys": found}
+            claimed.setdefault(user_id, {}).update(devices)
+    return {"failures": {}, "one_time_keys": claimed}
 
 
 @bp.get("/keys/changes")
 @authenticated()
 def get_keys_changes() -> Json:
-    """Whose keys have changed, and with whom no room is shared any more, since a token.
+    """Return users whose keys have changed since a token, and those who share no room any more.
 
-    `to` is taken as a hint only, as the spec allows: what changed after it is told too.
+    `to` is only a hint, as the specification allows: changes after it are returned too.
 
     Spec: client-server-api#get_matrixclientv3keyschanges
     """
@@ -159,8 +159,8 @@ def get_keys_changes() -> Json:
     with context.db().read() as tx:
         position = tokens.parse(since, tx.position).position
         tokens.parse(upto, None)
-        found = device_lists.since(tx, requester().user_id, position)
-    return {"changed": found.changed, "left": found.left}
+        changes = device_lists.since(tx, requester().user_id, position)
+    return {"changed": changes.changed, "left": changes.left}
 
 
 def _counts(by_algorithm: dict[str, int]) -> Json:
@@ -168,7 +168,7 @@ def _counts(by_algorithm: dict[str, int]) -> Json:
 
 
 def _check_keys(keys: Mapping[str, Key]) -> None:
-    """Raises M_BAD_JSON for a key that is neither a string nor a signed key."""
+    """Raise M_BAD_JSON for a key that is neither a string nor a signed key."""
     for key in keys.values():
         if not isinstance(key, str):
             http.convert_part(key, SignedKey)
@@ -176,11 +176,11 @@ def _check_keys(keys: Mapping[str, Key]) -> None:
 
 def _check_users(users: Mapping[str, object]) -> None:
     if not all(map(identifiers.is_user_id, users)):
-        raise errors.invalid_param("Keys are asked for by user id")
+        raise errors.invalid_param("The keys of this object must be user ids")
 
 
 class CrossSigningKey(msgspec.Struct):
-    """The shape of a key; what is signed is the object itself, with whatever else is in it."""
+    """The required fields of a key; the signatures cover the whole object as it was sent."""
 
     user_id: str
     usage: list[str]
@@ -189,7 +189,7 @@ class CrossSigningKey(msgspec.Struct):
 
 
 class Keys(msgspec.Struct):
-    """The body of an upload of keys."""
+    """The body of /keys/device_signing/upload."""
 
     master_key: CrossSigningKey | None = None
     self_signing_key: CrossSigningKey | None = None
@@ -197,7 +197,7 @@ class Keys(msgspec.Struct):
 
 
 class Signed(msgspec.Struct):
-    """The body of an upload of signatures, under a name."""
+    """The body of /keys/signatures/upload, in a field."""
 
     objects: dict[str, dict[str, Json]]
 
@@ -205,7 +205,7 @@ class Signed(msgspec.Struct):
 @bp.post("/keys/device_signing/upload")
 @authenticated(suspended=True)
 def upload_cross_signing_keys() -> Json:
-    """Take the user's cross-signing keys; the password is asked for where they replace others.
+    """Store the user's cross-signing keys; replacing others needs the password.
 
     Spec: client-server-api#post_matrixclientv3keysdevice_signingupload
     """
@@ -213,7 +213,9 @@ def upload_cross_signing_keys() -> Json:
     http.convert(body, Keys)
     named = {usage: body.get(f"{usage}_key") for usage in cross_signing.USAGES}
     keys = {usage: key for usage, key in named.items() if key is not None}
-    if not keys:  # all three are optional; Element Web asks so whether the server would take some
+    if (
+        not keys
+    ):  # all three are optional; Element Web tests this way whether the server supports them
         return {}
     user_id = requester().user_id
     with context.db().read() as tx:
@@ -228,7 +230,7 @@ def upload_cross_signing_keys() -> Json:
 @bp.post("/keys/signatures/upload")
 @authenticated(suspended=True)
 def upload_cross_signing_signatures() -> Json:
-    """Take signatures on the user's own keys, and the user's signatures on the keys of others.
+    """Store signatures on the user's own keys, and the user's signatures on keys of others.
 
     Spec: client-server-api#post_matrixclientv3keyssignaturesupload
     """
@@ -246,13 +248,13 @@ class SendToDevice(msgspec.Struct):
 @bp.put("/sendToDevice/<event_type>/<txn_id>")
 @authenticated(guests=True, suspended=True)
 def send_to_device(event_type: str, txn_id: str) -> Json:
-    """Send each of these devices its message.
+    """Send messages to devices.
 
     Spec: client-server-api#put_matrixclientv3sendtodeviceeventtypetxnid
     """
     messages = http.body_as(SendToDevice, max_bytes=http.MAX_LARGE_BODY_BYTES).messages
     if not all(map(identifiers.is_user_id, messages)):
-        raise errors.invalid_param("The keys of messages are user ids")
+        raise errors.invalid_param("The keys of messages must be user ids")
     to_device.check(messages)
     me = requester()
     with context.db().read() as reading:

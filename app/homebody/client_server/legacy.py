@@ -1,8 +1,7 @@
-"""The API of 2014, before Matrix had a version: /matrix/client/api/v1, without an underscore.
+"""The 2014 API, from before the first version of the specification: /matrix/client/api/v1.
 
-It knows the same accounts and rooms as the API of today, and everything here is a translation:
-other paths and words for what other views do, other forms of what the core finds. A token is a
-position on the clock as a bare number (`215` for today's `s215`), or START or END.
+It serves the same accounts and rooms as the current API, with other paths and formats. A token is a
+position of the clock as a bare number (`215` for today's `s215`), or START or END.
 
 The page for /login/fallback is in web/pages.py, with the other paths of that page.
 """
@@ -46,9 +45,9 @@ from homebody.storage.database import Reader
 bp = Blueprint("legacy", __name__, url_prefix="/matrix/client/api/v1")
 
 WAIT_MS = 5000
-"""How long GET /events waits unless told otherwise."""
+"""Default timeout of GET /events."""
 MAX_NEWS = 100
-"""Events in one answer of GET /events."""
+"""Events in one response to GET /events."""
 START, END = "START", "END"
 
 
@@ -60,7 +59,7 @@ class Register(msgspec.Struct):
 
 
 class Message(msgspec.Struct):
-    """What a message must have; it may have anything else as well."""
+    """The required fields of a message; others are kept."""
 
     msgtype: str
 
@@ -68,19 +67,19 @@ class Message(msgspec.Struct):
 @bp.post("/register")
 @unauthenticated
 def register() -> Json:
-    """Make an account. Where that takes more than asking, the answer says what, as today."""
+    """Create an account. The response to an incomplete request has the stages, as today."""
     body = http.json_object()
-    wish = http.convert(body, Register)
+    wanted = http.convert(body, Register)
     dummy = {"type": registration_rules.DUMMY}
     return registration.register_by(
-        {"username": wish.user_id, "password": wish.password, "auth": body.get("auth", dummy)}
+        {"username": wanted.user_id, "password": wanted.password, "auth": body.get("auth", dummy)}
     )
 
 
 @bp.get("/login")
 @unauthenticated
 def get_login() -> Json:
-    """The way to log in."""
+    """Return the supported login type."""
     return {"type": login.PASSWORD}
 
 
@@ -98,7 +97,7 @@ def join_room(room_id_or_alias: str) -> Json:
 @bp.put("/rooms/<room_id>/messages/<sender>/<msg_id>")
 @authenticated(suspended="partly")
 def put_message(room_id: str, sender: str, msg_id: str) -> Json:
-    """Send a message under an id of one's own; the same request again sends nothing."""
+    """Send a message under an id that the client chose; a repeated request sends nothing."""
     must_be_me(sender)
     draft = sending.Draft(room_id, sender, legacy_events.MESSAGE, {}, txn_id=msg_id)
     if room_send.sent_before_or_limited("rc_message", draft) is not None:
@@ -115,30 +114,30 @@ def put_message(room_id: str, sender: str, msg_id: str) -> Json:
 @bp.get("/rooms/<room_id>/messages/<sender>/<msg_id>")
 @authenticated()
 def get_message(room_id: str, sender: str, msg_id: str) -> Json:
-    """What was put there, with the time at which it came."""
+    """Return the content of a message, with its timestamp."""
     with context.db().read() as tx:
         event_id = sending.sent_as(tx, room_id, sender, legacy_events.MESSAGE, msg_id)
-        found = history.event(tx, requester().user_id, event_id or msg_id, room_id)
-    if (found.type, found.sender) != (legacy_events.MESSAGE, sender):
+        event = history.event(tx, requester().user_id, event_id or msg_id, room_id)
+    if (event.type, event.sender) != (legacy_events.MESSAGE, sender):
         raise errors.not_found("There is no such message")
-    content: Json = legacy_events.event(found)["content"]
+    content: Json = legacy_events.event(event)["content"]
     return content
 
 
 @bp.get("/rooms/<room_id>/messages/list")
 @authenticated()
 def get_messages(room_id: str) -> Json:
-    """Messages of a room: all or, with from, to and limit, a page of them."""
+    """Return the messages of a room or, with from, to and limit, a page of them."""
     user_id = requester().user_id
     with context.db().read() as tx:
-        page = event_stream.read(tx, user_id, room_id, _stretch(tx), legacy_events.KNOWN)
+        page = event_stream.read(tx, user_id, room_id, _page_range(tx), legacy_events.KNOWN)
         return _chunk(tx, page)
 
 
 @bp.get("/rooms/<room_id>/members/list")
 @authenticated()
 def get_members(room_id: str) -> Json:
-    """Who is in a room, was, or is to be."""
+    """Return all member events of a room."""
     with context.db().read() as tx:
         found = members.members(tx, requester().user_id, room_id)
     return {"chunk": [legacy_events.member(it) for it in found]}
@@ -147,7 +146,7 @@ def get_members(room_id: str) -> Json:
 @bp.put("/rooms/<room_id>/members/<user_id>/state")
 @authenticated(suspended="partly")
 def put_member(room_id: str, user_id: str) -> Json:
-    """Invite, join, leave, kick, ban."""
+    """Set a membership: invite, join, leave, kick or ban."""
     room_state.set_room_state_with_key(room_id, state.MEMBER, user_id)
     return {}
 
@@ -155,7 +154,7 @@ def put_member(room_id: str, user_id: str) -> Json:
 @bp.get("/rooms/<room_id>/members/<user_id>/state")
 @authenticated()
 def get_member(room_id: str, user_id: str) -> Json:
-    """What somebody is in a room."""
+    """Return the content of a member event."""
     with context.db().read() as tx:
         return state_events.get(tx, room_id, requester().user_id, state.MEMBER, user_id).content
 
@@ -163,17 +162,17 @@ def get_member(room_id: str, user_id: str) -> Json:
 @bp.get("/im/sync")
 @authenticated()
 def im_sync() -> list[Json]:
-    """All rooms of the user with their messages or, with from, to and limit, a page of each."""
+    """Return the user's rooms with their messages or, with from, to and limit, a page of each."""
     user_id = requester().user_id
     with context.db().read() as tx:
-        known = event_stream.rooms(tx, user_id, _stretch(tx), legacy_events.KNOWN)
+        known = event_stream.rooms(tx, user_id, _page_range(tx), legacy_events.KNOWN)
         return [_room(tx, room) for room in known]
 
 
 @bp.get("/events")
 @authenticated()
 def get_events() -> Json:
-    """What has happened since a token; waits up to `timeout` ms until something has."""
+    """Return new events since a token; waits up to `timeout` ms for the first."""
     me = requester()
     timeout_ms = http.query_integer("timeout", WAIT_MS, cap=sync.MAX_TIMEOUT_MS)
     limit = http.query_integer("limit", MAX_NEWS, cap=MAX_NEWS) or MAX_NEWS
@@ -199,7 +198,7 @@ def _room(tx: Reader, room: RoomInfo) -> Json:
 
 
 def _chunk(tx: Reader, page: Page) -> Json:
-    """Events between two tokens."""
+    """Return events between two tokens."""
     return {
         "chunk": legacy_events.events(tx, requester(), page.events),
         "start": str(page.start),
@@ -207,8 +206,8 @@ def _chunk(tx: Reader, page: Page) -> Json:
     }
 
 
-def _stretch(tx: Reader) -> PageRange:
-    """What from, to and limit ask for: unless they say otherwise the newest, in order of time."""
+def _page_range(tx: Reader) -> PageRange:
+    """Return the range that from, to and limit name: by default the newest, oldest first."""
     limit = http.query_integer("limit", 0, cap=paging.MAX_LIMIT) or paging.MAX_LIMIT
     begin = request.args.get("from")
     if begin is None and "to" not in request.args:
@@ -219,7 +218,7 @@ def _stretch(tx: Reader) -> PageRange:
 
 
 def _position(tx: Reader, text: str) -> int:
-    """The position that a token of 2014 stands for. Raises M_INVALID_PARAM."""
+    """Return the position of a token of this API. Raises M_INVALID_PARAM."""
     if text == START:
         return 0
     if text == END:

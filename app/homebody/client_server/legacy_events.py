@@ -1,10 +1,9 @@
-"""Events in the form of 2014.
+"""Events in the format of the 2014 API.
 
-A message carries its time in its content, and the id that its sender made up for it beside its own.
-That people come and go is told by messages as well, in words and as if the server had sent them.
-Topic and name of a room keep their types. There was nothing else then; what came later (power
-levels, join rules, reactions, encryption …) is left out of all answers, as no client of the time
-would know what to do with it.
+A message has its timestamp in its content, and a `msg_id` chosen by its sender.
+Changes of membership become messages in words, which the server seems to have sent. A room's topic
+and name keep their types. Later types of events (power levels, join rules, reactions, encryption …)
+are left out of all responses, as clients of that time could not handle them.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from homebody.storage.database import Reader
 
 MESSAGE: Final = "m.room.message"
 KNOWN: Final = RoomEventFilter(types=Types((MESSAGE, state.MEMBER, "m.room.topic", "m.room.name")))
-"""The events that have a form of 2014."""
+"""The events that have a format in that API."""
 SERVER: Final = "_homeserver_"
-"""Who tells that somebody has joined."""
+"""The sender of changes of membership."""
 
 
 def events(tx: Reader, requester: Requester, some: Collection[ClientEvent]) -> list[Json]:
-    """Return events as clients of 2014 know them."""
+    """Return events in the format of the 2014 API."""
     notices = [it for it in some if it.type == state.MEMBER]
     encoded = client_events.encode_all(tx, requester, notices)
     unsigned = {
@@ -41,12 +40,12 @@ def events(tx: Reader, requester: Requester, some: Collection[ClientEvent]) -> l
 
 
 def event(it: ClientEvent) -> Json:
-    """Return an event that is not about a membership as clients of 2014 know it."""
+    """Return an event other than a member event in the format of the 2014 API."""
     shown: Json = {
         "content": {**it.content, "hsob_ts": it.origin_server_ts},
         "event_id": it.event_id,
-        # of all events that were sent with one, by whichever API and to whomever they are shown:
-        # a message had no other address in 2014 than room, sender and this
+        # the transaction id, whichever API it was sent with and whoever reads it: room, sender and
+        # this were the only address of a message
         "msg_id": it.txn_id or it.event_id,
         "room_id": it.room_id,
         "type": it.type,
@@ -56,7 +55,7 @@ def event(it: ClientEvent) -> Json:
 
 
 def member(it: ClientEvent) -> Json:
-    """An entry of the list of members."""
+    """Return a member event in the format of the 2014 API."""
     return {
         "content": it.content,
         "event_id": it.event_id,
@@ -90,9 +89,9 @@ def _notice(it: ClientEvent, unsigned: Json) -> Json:
 
 
 def _sentence(before: str | None, membership: str, sender: str, target: str) -> str:
-    """What has happened, in words."""
+    """Describe a change of membership."""
     if before == membership == "join":
-        return f"{target} changed their name or picture."
+        return f"{target} changed their name or avatar."
     if membership == "join":
         return f"{target} joined the room."
     if membership == "knock":

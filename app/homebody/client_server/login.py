@@ -31,7 +31,7 @@ TOKEN = "m.login.token"  # noqa: S105 - likewise
 
 
 class Login(msgspec.Struct):
-    """The body of a request to log in; whom it names is read by core/sessions/login.py."""
+    """The body of POST /login; core/sessions/login.py reads the identifier of the user."""
 
     type: str
     password: str | None = None
@@ -42,7 +42,7 @@ class Login(msgspec.Struct):
 
 
 class Refresh(msgspec.Struct):
-    """The body of a request for new tokens."""
+    """The body of POST /refresh."""
 
     refresh_token: str
 
@@ -50,13 +50,13 @@ class Refresh(msgspec.Struct):
 @bp.get("/login")
 @unauthenticated
 def get_login_flows() -> Json:
-    """The ways to log in.
+    """Return the supported login types.
 
     Spec: client-server-api#get_matrixclientv3login
     """
     flows: list[Json] = [{"type": PASSWORD}]
-    # Tokens that a device gets for another one came with v1.7. To a client that still says r0, the
-    # type means the end of a single sign-on, and this server has none.
+    # Tokens that one device requests for another came with v1.7. For clients that still use r0, the
+    # type means the end of a single sign-on, which is not supported.
     if "/client/r0/" not in (request.environ.get("RAW_URI") or request.environ["REQUEST_URI"]):
         flows.append({"type": TOKEN, "get_login_token": True})
     if context.server().appservices.all:
@@ -67,86 +67,89 @@ def get_login_flows() -> Json:
 @bp.post("/login", endpoint="login")
 @unauthenticated
 def log_in() -> Json:
-    """Begin a session: an access token for a new device, or for one that the client names.
+    """Log in: issue an access token for a new device, or for one that the client names.
 
     Raises M_LIMIT_EXCEEDED after too many attempts, from one address or for one account.
 
     Spec: client-server-api#post_matrixclientv3login
     """
     body = http.json_object()
-    wish = http.convert(body, Login)
-    if wish.type == appservice_users.TYPE:
-        return _log_in_for_service(body, wish)
-    session = login.SessionRequest(
-        wish.device_id, wish.initial_device_display_name, wish.refresh_token
+    wanted = http.convert(body, Login)
+    if wanted.type == appservice_users.TYPE:
+        return _log_in_for_service(body, wanted)
+    options = login.SessionRequest(
+        wanted.device_id, wanted.initial_device_display_name, wanted.refresh_token
     )
-    if wish.type == PASSWORD:
-        answer = _by_password(body, wish, session)
-    elif wish.type == TOKEN:
-        answer = _by_token(wish, session)
+    if wanted.type == PASSWORD:
+        session = _by_password(body, wanted, options)
+    elif wanted.type == TOKEN:
+        session = _by_token(wanted, options)
     else:
-        raise errors.unknown(f"This server does not know the login type {wish.type}")
-    return _complete(answer)
+        raise errors.unknown(f"This server does not know the login type {wanted.type}")
+    return _complete(session)
 
 
 def _complete(session: Json) -> Json:
-    """Return the answer to a login that has succeeded."""
+    """Return the response to a successful login."""
     return {**logged_in(session), "well_known": well_known.client(context.server().config)}
 
 
-def _by_password(body: Json, wish: Login, session: login.SessionRequest) -> Json:
+def _by_password(body: Json, wanted: Login, options: login.SessionRequest) -> Json:
     name = login.name_of(context.db(), body)
-    if name is None or wish.password is None:
-        raise errors.missing_param("identifier and password are needed")
-    proved = _prove(name, wish.password)
+    if name is None or wanted.password is None:
+        raise errors.missing_param("identifier and password are required")
+    account = _prove(name, wanted.password)
     with context.db().write() as tx:
-        return login.begin(tx, proved, session)
+        return login.begin(tx, account, options)
 
 
-def _by_token(wish: Login, session: login.SessionRequest) -> Json:
-    """A session by a token that another device of the user has asked for.
+def _by_token(wanted: Login, options: login.SessionRequest) -> Json:
+    """Log in with a token that another device of the user has requested.
 
     Spec: client-server-api#post_matrixclientv1loginget_token
     """
-    if wish.token is None:
+    if wanted.token is None:
         raise errors.missing_param("token is missing")
     with interactive.logging_refusals(None):
         context.rate_limits().check("rc_login.address", address_key())
         with context.db().write() as tx:
-            user_id = login_tokens.redeem(tx, wish.token)
-            return login.start_session(tx, user_id, session)
+            user_id = login_tokens.redeem(tx, wanted.token)
+            return login.start_session(tx, user_id, options)
 
 
-def _log_in_for_service(body: Json, wish: Login) -> Json:
-    """The answer to an application service that wants a session of a user of its namespace.
+def _log_in_for_service(body: Json, wanted: Login) -> Json:
+    """Log in a user of an application service's namespace, with the token of the service.
 
     Spec: application-service-api#server-admin-style-permissions
     """
     service, name = authentication.appservice(), login.name_of(context.db(), body)
     if name is None:
         raise errors.missing_param("identifier is missing")
-    session = login.SessionRequest(
-        wish.device_id, wish.initial_device_display_name, wish.refresh_token
+    options = login.SessionRequest(
+        wanted.device_id, wanted.initial_device_display_name, wanted.refresh_token
     )
     with context.db().write() as tx:
-        answer = appservice_users.log_in(tx, service, name, session)
-    return _complete(answer)
+        session = appservice_users.log_in(tx, service, name, options)
+    return _complete(session)
 
 
 def _prove(name: str, password: str) -> accounts.AccountInfo:
-    """The account of who gave the right password. Raises M_LIMIT_EXCEEDED, and as by_password()."""
-    limits, account = context.rate_limits(), login.account_key(context.server().name, name)
-    with interactive.logging_refusals(account):
+    """Return the account if the password is right.
+
+    Raises M_LIMIT_EXCEEDED, and what login.by_password() raises.
+    """
+    limits, key = context.rate_limits(), login.account_key(context.server().name, name)
+    with interactive.logging_refusals(key):
         limits.check("rc_login.address", address_key())
-        limits.check("rc_login.account", account)
-        with limits.check_failures("rc_login.failed_attempts", account):
+        limits.check("rc_login.account", key)
+        with limits.check_failures("rc_login.failed_attempts", key):
             return login.by_password(context.db(), name, password)
 
 
 @bp_v1.post("/login/get_token")
 @authenticated(suspended=True)
 def generate_login_token() -> Json:
-    """A token with which another device of the user can log in once, after the password was given.
+    """Issue a token with which another device can log in once, after the password was proved.
 
     Spec: client-server-api#post_matrixclientv1loginget_token
     """
@@ -161,7 +164,7 @@ def generate_login_token() -> Json:
 @bp.post("/refresh")
 @unauthenticated
 def refresh() -> Json:
-    """New tokens for the bearer of a refresh token.
+    """Exchange a refresh token for new tokens.
 
     Spec: client-server-api#post_matrixclientv3refresh
     """
@@ -173,7 +176,7 @@ def refresh() -> Json:
 @bp.post("/logout")
 @authenticated(guests=True, suspended=True, locked=True)
 def logout() -> Json:
-    """End the session that asks for it.
+    """End the session of the request.
 
     Spec: client-server-api#post_matrixclientv3logout
     """

@@ -27,13 +27,13 @@ bp_upload = Blueprint("media_upload", __name__, url_prefix="/_matrix/media")
 
 TIMEOUT_MS: Final = 20_000
 MAX_TIMEOUT_MS: Final = 60_000
-"""How long a download may wait for a content that has not been uploaded yet."""
+"""How long a download may wait for content that has not been uploaded yet."""
 
 
 @bp.get("/config")
 @authenticated()
 def get_config_authed() -> Json:
-    """How large a file may be.
+    """Return how large a file may be.
 
     Spec: client-server-api#get_matrixclientv1mediaconfig
     """
@@ -43,7 +43,7 @@ def get_config_authed() -> Json:
 @bp.get("/download/<server_name>/<media_id>")
 @authenticated(guests=True)
 def get_content_authed(server_name: str, media_id: str) -> Response:
-    """A file.
+    """Return a file.
 
     Spec: client-server-api#get_matrixclientv1mediadownloadservernamemediaid
     """
@@ -53,7 +53,7 @@ def get_content_authed(server_name: str, media_id: str) -> Response:
 @bp.get("/download/<server_name>/<media_id>/<file_name>")
 @authenticated(guests=True)
 def get_content_override_name_authed(server_name: str, media_id: str, file_name: str) -> Response:
-    """A file under another name.
+    """Return a file under another name.
 
     Spec: client-server-api#get_matrixclientv1mediadownloadservernamemediaidfilename
     """
@@ -63,7 +63,7 @@ def get_content_override_name_authed(server_name: str, media_id: str, file_name:
 @bp.get("/thumbnail/<server_name>/<media_id>")
 @authenticated(guests=True)
 def get_content_thumbnail_authed(server_name: str, media_id: str) -> Response:
-    """A picture, smaller.
+    """Return a thumbnail of an image.
 
     Spec: client-server-api#get_matrixclientv1mediathumbnailservernamemediaid
     """
@@ -73,40 +73,40 @@ def get_content_thumbnail_authed(server_name: str, media_id: str) -> Response:
 def download(
     server_name: str, media_id: str, file_name: str | None = None, *, is_public: bool
 ) -> Response:
-    """The answer to a download on the new path or an old one."""
-    found = _find(server_name, media_id)
-    path = files.content_path(context.server().config.data_dir, found.sha256)
+    """Return the file for a download, on the current or an old path."""
+    media = _find(server_name, media_id)
+    path = files.content_path(context.server().config.data_dir, media.sha256)
     return file_responses.send(
         file_responses.File(
             path,
-            found.size_bytes,
-            found.content_type,
-            file_name or found.file_name,
-            tag=found.sha256,
+            media.size_bytes,
+            media.content_type,
+            file_name or media.file_name,
+            tag=media.sha256,
             is_public=is_public,
         )
     )
 
 
 def thumbnail(server_name: str, media_id: str, *, is_public: bool) -> Response:
-    """The answer to a request for a thumbnail on the new path or an old one."""
-    wish = thumbnails.Wish(
+    """Return a thumbnail, on the current or an old path."""
+    wanted = thumbnails.Wish(
         _side("width"),
         _side("height"),
         _method(),
         may_move=http.query_boolean("animated"),
     )
-    found = _find(server_name, media_id)
-    who = maybe_requester()
-    asker = address_key() if who is None else who.user_id
-    made = thumbnails.get(context.server().config.data_dir, found.sha256, wish, asker)
+    media = _find(server_name, media_id)
+    user = maybe_requester()
+    key = address_key() if user is None else user.user_id
+    scaled = thumbnails.get(context.server().config.data_dir, media.sha256, wanted, key)
     return file_responses.send(
         file_responses.File(
-            made.path,
-            made.path.stat().st_size,
-            made.media_type,
-            f"thumbnail.{made.media_type.removeprefix('image/')}",
-            tag=f"{found.sha256}-{made.name}",
+            scaled.path,
+            scaled.path.stat().st_size,
+            scaled.media_type,
+            f"thumbnail.{scaled.media_type.removeprefix('image/')}",
+            tag=f"{media.sha256}-{scaled.name}",
             is_public=is_public,
         )
     )
@@ -121,7 +121,7 @@ def _find(server_name: str, media_id: str) -> store.Found:
 
 
 def _side(name: str) -> int:
-    """A width or a height. Raises M_MISSING_PARAM, M_INVALID_PARAM."""
+    """Return the width or the height. Raises M_MISSING_PARAM, M_INVALID_PARAM."""
     http.query_required(name)
     return http.query_integer(name, 0, least=1, cap=thumbnails.MAX_SIDE)
 
@@ -133,14 +133,14 @@ def _method() -> Literal["crop", "scale"]:
     return cast('Literal["crop", "scale"]', method)
 
 
-# Deviates: a token counts here too, although these paths never asked for one: clients from before
-# authenticated media, and the documents this server was made after, download from here.
+# Deviates: these paths accept a token although they never needed one: clients from before
+# authenticated media download from here.
 
 
 @bp_old.get("/config")
 @authenticated()
 def get_config() -> Json:
-    """How large a file may be.
+    """Return how large a file may be.
 
     Spec: client-server-api#get_matrixmediav3config
     """
@@ -150,7 +150,7 @@ def get_config() -> Json:
 @bp_old.get("/download/<server_name>/<media_id>")
 @authenticated(optional=True, guests=True)
 def get_content(server_name: str, media_id: str) -> Response:
-    """A file.
+    """Return a file.
 
     Spec: client-server-api#get_matrixmediav3downloadservernamemediaid
     """
@@ -160,7 +160,7 @@ def get_content(server_name: str, media_id: str) -> Response:
 @bp_old.get("/download/<server_name>/<media_id>/<file_name>")
 @authenticated(optional=True, guests=True)
 def get_content_override_name(server_name: str, media_id: str, file_name: str) -> Response:
-    """A file under another name.
+    """Return a file under another name.
 
     Spec: client-server-api#get_matrixmediav3downloadservernamemediaidfilename
     """
@@ -170,7 +170,7 @@ def get_content_override_name(server_name: str, media_id: str, file_name: str) -
 @bp_old.get("/thumbnail/<server_name>/<media_id>")
 @authenticated(optional=True, guests=True)
 def get_content_thumbnail(server_name: str, media_id: str) -> Response:
-    """A picture, smaller.
+    """Return a thumbnail of an image.
 
     Spec: client-server-api#get_matrixmediav3thumbnailservernamemediaid
     """
@@ -178,14 +178,16 @@ def get_content_thumbnail(server_name: str, media_id: str) -> Response:
 
 
 def _is_public() -> bool:
-    """Whether anybody may have the file. Raises M_NOT_FOUND for who shows no token, unless so set.
+    """Return whether caches may share the file, as it needs no token.
+
+    Raises M_NOT_FOUND for requests without a token, unless the settings allow them.
 
     Spec: client-server-api#content-repo-client-behaviour ("freeze")
     """
     if maybe_requester() is not None:
         return False
     if not context.server().config.media_without_token:
-        raise errors.not_found("Files are only given to who shows an access token")
+        raise errors.not_found("Files can be downloaded only with an access token")
     return True
 
 
@@ -196,7 +198,7 @@ _CONTENT_TYPE: Final = re.compile(r"[!-~][ -~]{0,254}")
 @bp_upload.post("/v3/upload")
 @authenticated()
 def upload_content() -> Json:
-    """Take a file.
+    """Upload a file.
 
     Spec: client-server-api#post_matrixmediav3upload
     """
@@ -206,7 +208,7 @@ def upload_content() -> Json:
 @bp_upload.put("/v3/upload/<server_name>/<media_id>")
 @authenticated()
 def upload_content_to_mxc(server_name: str, media_id: str) -> Json:
-    """Take the file for an address that was made before.
+    """Upload the file for an mxc URI that was created before.
 
     Spec: client-server-api#put_matrixmediav3uploadservernamemediaid
     """
@@ -217,7 +219,7 @@ def upload_content_to_mxc(server_name: str, media_id: str) -> Json:
 @bp_upload.post("/v1/create")
 @authenticated()
 def create_content() -> Json:
-    """Make an address whose content comes later.
+    """Create an mxc URI whose content is uploaded later.
 
     Spec: client-server-api#post_matrixmediav1create
     """
@@ -229,7 +231,7 @@ def create_content() -> Json:
 
 
 def _upload() -> store.Upload:
-    """What the request brings, with its body unread. Raises M_TOO_LARGE where it says so itself."""
+    """Return the upload, its body still unread. Raises M_TOO_LARGE by the Content-Length."""
     max_bytes = context.server().config.max_upload_bytes
     if (request.content_length or 0) > max_bytes:
         raise errors.too_large(f"The file is larger than {max_bytes} bytes")
@@ -247,7 +249,7 @@ def _upload() -> store.Upload:
 
 
 class _Body:
-    """The body of this request, which is at its end only when all that was announced has come."""
+    """The body of this request, which ends only when all of its Content-Length was received."""
 
     def __init__(self) -> None:
         self._stream = request.stream
@@ -257,7 +259,7 @@ class _Body:
         self._input = request.environ["wsgi.input"]
 
     def read_into(self, buffer: memoryview) -> int:
-        """Return how many bytes came; 0 at the end.
+        """Read into the buffer, and return how many bytes; 0 at the end.
 
         Raises M_UNKNOWN when the client hung up, M_UNKNOWN_TOKEN when its session ended meanwhile.
         """
@@ -272,7 +274,7 @@ class _Body:
             if not count and self._missing > 0:
                 raise errors.unknown("The body ended early")
         if not count:
-            authentication.check_still_valid()  # now, as the file of a refused upload is not kept
+            authentication.check_still_valid()  # now, as a refused upload leaves no file
         return count
 
     def _read_into(self, buffer: memoryview) -> int:
@@ -286,7 +288,7 @@ class _Body:
 @bp.get("/preview_url")
 @authenticated()
 def get_url_preview_authed() -> Json:
-    """What a page says of itself.
+    """Return the preview of a link.
 
     Spec: client-server-api#get_matrixclientv1mediapreview_url
     """
@@ -296,7 +298,7 @@ def get_url_preview_authed() -> Json:
 @bp_old.get("/preview_url")
 @authenticated()
 def get_url_preview() -> Json:
-    """The same on its old path.
+    """Return the preview of a link, on the old path.
 
     Spec: client-server-api#get_matrixmediav3preview_url
     """
@@ -305,9 +307,9 @@ def get_url_preview() -> Json:
 
 def _preview() -> Json:
     if not context.server().config.url_previews:
-        raise errors.unrecognized("This server makes no previews of links")
+        raise errors.unrecognized("URL previews are switched off on this server")
     url = http.query_required("url")
-    # Not looked at otherwise: "The server may return a newer version if it does not have the
+    # Otherwise ignored: "The server may return a newer version if it does not have the
     # requested version available"
     http.query_integer("ts", 0)
     user_id = requester().user_id

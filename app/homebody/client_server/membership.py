@@ -20,19 +20,19 @@ from homebody.spec.events import Json
 
 bp = Blueprint("membership", __name__)
 
-NO_CONTENT_OF_A_JOIN: Final = frozenset({"third_party_signed", "third_party_invite"})
-"""Parts of the body of /join that prove something, and would mean something else in the event."""
+NOT_FOR_THE_EVENT: Final = frozenset({"third_party_signed", "third_party_invite"})
+"""Fields of the body of /join that are not for the event, where they would have another meaning."""
 
 
 class OwnChange(msgspec.Struct):
-    """The body of what one does oneself: /join, /leave, /knock."""
+    """The body of changes to one's own membership: /join, /leave, /knock."""
 
     reason: str | None = None
     third_party_signed: Json | None = None
 
 
 class ThirdPartySigned(msgspec.Struct):
-    """The proof that somebody has the address to which an invite was sent."""
+    """The proof that the user owns the address to which an invite was sent."""
 
     sender: str
     mxid: str
@@ -41,7 +41,7 @@ class ThirdPartySigned(msgspec.Struct):
 
 
 class OthersChange(msgspec.Struct):
-    """The body of what one does to others: /kick, /ban, /unban."""
+    """The body of changes to the membership of others: /kick, /ban, /unban."""
 
     user_id: str
     reason: str | None = None
@@ -55,32 +55,32 @@ class Invite(msgspec.Struct):
 
 
 class InviteAddress(msgspec.Struct):
-    """The body of /invite by an address that only an identity server could resolve."""
+    """The body of /invite by a third-party identifier, which needs an identity server."""
 
     medium: str
     address: str
     id_server: str
-    id_access_token: str | None = None  # required today, unknown to clients of old
+    id_access_token: str | None = None  # required today, unknown to older clients
 
 
 @bp.post("/join/<room_id_or_alias>")
 @authenticated(guests="partly")
 def join_room(room_id_or_alias: str) -> Json:
-    """Join by id or alias; `via` and `server_name` name other servers, and are not needed here."""
+    """Join a room by id or alias; `via` and `server_name` name other servers, and are ignored."""
     return join(room_id_or_alias)
 
 
 @bp.post("/rooms/<room_id>/join")
 @authenticated(guests="partly")
 def join_room_by_id(room_id: str) -> Json:
-    """Join by id."""
+    """Join a room by id."""
     return join(room_id)
 
 
 @bp.post("/knock/<room_id_or_alias>")
 @authenticated()
 def knock_room(room_id_or_alias: str) -> Json:
-    """Ask to be let in."""
+    """Knock on a room."""
     content = _reason(_own_change().reason)
     user_id = requester().user_id
     check_limits("knock", room_id_or_alias, user_id)
@@ -94,7 +94,7 @@ def knock_room(room_id_or_alias: str) -> Json:
 @bp.post("/rooms/<room_id>/leave")
 @authenticated(guests=True, suspended=True)
 def leave_room(room_id: str) -> Json:
-    """Leave, reject an invite, or take back a knock."""
+    """Leave a room, reject an invite, or retract a knock."""
     content = _reason(_own_change().reason)
     check_limits("leave", room_id, requester().user_id)
     with context.db().write() as tx:
@@ -105,7 +105,7 @@ def leave_room(room_id: str) -> Json:
 @bp.post("/rooms/<room_id>/invite")
 @authenticated()
 def invite_user(room_id: str) -> Json:
-    """Invite somebody. Raises M_SERVER_NOT_TRUSTED for who is named by an address.
+    """Invite a user. Raises M_SERVER_NOT_TRUSTED for a third-party identifier.
 
     Spec: client-server-api#post_matrixclientv3roomsroomidinvite,
     client-server-api#third-party-invites
@@ -127,7 +127,7 @@ def invite_user(room_id: str) -> Json:
 @bp.post("/rooms/<room_id>/kick")
 @authenticated()
 def kick(room_id: str) -> Json:
-    """Make somebody leave."""
+    """Kick a user."""
     body = http.convert(room_send.event_content(), OthersChange)
     check_limits("leave", room_id, body.user_id)
     with context.db().write() as tx:
@@ -138,7 +138,7 @@ def kick(room_id: str) -> Json:
 @bp.post("/rooms/<room_id>/ban")
 @authenticated()
 def ban(room_id: str) -> Json:
-    """Make somebody leave, and keep them out."""
+    """Ban a user."""
     body = http.convert(room_send.event_content(), OthersChange)
     check_limits("ban", room_id, body.user_id)
     with context.db().write() as tx:
@@ -151,7 +151,7 @@ def ban(room_id: str) -> Json:
 @bp.post("/rooms/<room_id>/unban")
 @authenticated()
 def unban(room_id: str) -> Json:
-    """End a ban."""
+    """Unban a user."""
     body = http.convert(room_send.event_content(), OthersChange)
     check_limits("leave", room_id, body.user_id)
     with context.db().write() as tx:
@@ -162,7 +162,7 @@ def unban(room_id: str) -> Json:
 @bp.post("/rooms/<room_id>/forget")
 @authenticated(suspended=True)
 def forget_room(room_id: str) -> Json:
-    """Hide a room that one has left."""
+    """Forget a room that the user has left."""
     with context.db().write() as tx:
         membership.forget(tx, room_id, requester().user_id)
     return {}
@@ -171,13 +171,13 @@ def forget_room(room_id: str) -> Json:
 @bp.get("/joined_rooms")
 @authenticated()
 def get_joined_rooms() -> Json:
-    """Where one is joined."""
+    """Return the ids of the user's joined rooms."""
     with context.db().read() as tx:
         return {"joined_rooms": sorted(state.joined_rooms(tx, requester().user_id))}
 
 
 def check_limits(kind: str, room_id: str, target: str) -> None:
-    """Ask the limits for a change to this membership.
+    """Check the rate limits of a change to this membership.
 
     Raises M_LIMIT_EXCEEDED.
     """
@@ -185,7 +185,7 @@ def check_limits(kind: str, room_id: str, target: str) -> None:
     if kind in {"join", "knock"}:
         limits.check("rc_joins.local", user_id)
     elif kind == "invite":
-        # the issuer's first: who has used that up can't use up the limits of others
+        # the issuer's first: a user who has used that up can't use up the limits of others
         limits.check("rc_invites.per_issuer", user_id)
         limits.check("rc_invites.per_room", room_id)
         limits.check("rc_invites.per_user", target)
@@ -205,12 +205,12 @@ def check_guest(content: Json, *, is_own: bool) -> None:
 
 
 def join(room_id_or_alias: str) -> Json:
-    """Join by id or alias, on any of the paths for it."""
-    whole = room_send.event_content(may_be_empty=True)
-    body = http.convert(whole, OwnChange)
-    # Deviates: of the body, the specification knows only `reason` as a part of the event. Other
-    # servers put all of it there, as a client could by setting the state itself.
-    content = {key: value for key, value in whole.items() if key not in NO_CONTENT_OF_A_JOIN}
+    """Join a room by id or alias, for all paths that do so."""
+    given = room_send.event_content(may_be_empty=True)
+    body = http.convert(given, OwnChange)
+    # Deviates: the specification puts only `reason` of the body into the event. Other servers put
+    # all of it there, as a client could by setting the state itself.
+    content = {key: value for key, value in given.items() if key not in NOT_FOR_THE_EVENT}
     if body.reason is None:
         content.pop("reason", None)
     if requester().is_guest:
@@ -229,7 +229,7 @@ def join(room_id_or_alias: str) -> Json:
 
 
 def _own_change() -> OwnChange:
-    """Return the body of what one does oneself; clients may leave it out."""
+    """Return the body of a change to one's own membership; clients may leave it out."""
     return http.convert(room_send.event_content(may_be_empty=True), OwnChange)
 
 
@@ -243,12 +243,12 @@ MEMBERSHIPS = ("ban", "invite", "join", "knock", "leave")
 @bp.get("/rooms/<room_id>/members")
 @authenticated(guests=True)
 def get_members_by_room(room_id: str) -> Json:
-    """The member events of a room, now or at the time of a token."""
+    """Return the member events of a room, now or at the time of a token."""
     me = requester()
     at = request.args.get("at")
     membership, not_membership = _membership("membership"), _membership("not_membership")
     with context.db().read() as tx:
-        found = members.members(
+        events = members.members(
             tx,
             me.user_id,
             room_id,
@@ -256,13 +256,13 @@ def get_members_by_room(room_id: str) -> Json:
             membership=membership,
             not_membership=not_membership,
         )
-        return {"chunk": client_events.encode_state(tx, me, found)}
+        return {"chunk": client_events.encode_state(tx, me, events)}
 
 
 @bp.get("/rooms/<room_id>/joined_members")
 @authenticated()
 def get_joined_members_by_room(room_id: str) -> Json:
-    """Names and avatars of who is in the room now."""
+    """Return names and avatars of the joined members of a room."""
     with context.db().read() as tx:
         return {"joined": members.joined(tx, requester().user_id, room_id)}
 

@@ -1,4 +1,4 @@
-"""What was said in a room: pages of it, single events, and what stands around them.
+"""Pages of a room's events, single events, and their context.
 
 Spec: client-server-api#getting-events-for-a-room, client-server-api#event-context
 """
@@ -24,7 +24,7 @@ bp_v1 = Blueprint("messages_v1", __name__, url_prefix="/_matrix/client/v1")
 @bp.get("/rooms/<room_id>/messages")
 @authenticated(guests=True)
 def get_room_events(room_id: str) -> Json:
-    """A page of the room's events, forwards or backwards."""
+    """Return a page of the room's events, forwards or backwards."""
     me = requester()
     is_backwards = _is_backwards()
     limit = http.query_integer("limit", 10, cap=paging.MAX_LIMIT)
@@ -46,80 +46,79 @@ def get_room_events(room_id: str) -> Json:
             members = client_events.encode_state(
                 tx, me, history.senders_of(tx, me.user_id, room_id, page.events)
             )
-    answer: Json = {
+    response: Json = {
         "chunk": chunk,
         "start": request.args.get("from") or str(SyncToken(page.start)),
     }
     if page.end is not None:
-        answer["end"] = str(SyncToken(page.end))
+        response["end"] = str(SyncToken(page.end))
     if members:
-        answer["state"] = members
-    return answer
+        response["state"] = members
+    return response
 
 
 @bp.get("/rooms/<room_id>/event/<event_id>")
 @authenticated(guests=True)
 def get_one_room_event(room_id: str, event_id: str) -> Json:
-    """One event of a room."""
+    """Return one event of a room."""
     return _one_event(event_id, room_id)
 
 
 @bp.get("/events/<event_id>")
 @authenticated()
 def get_one_event(event_id: str) -> Json:
-    """One event of whatever room; deprecated."""
+    """Return one event by its id alone; deprecated."""
     return _one_event(event_id, None)
 
 
 @bp.get("/rooms/<room_id>/context/<event_id>")
 @authenticated(guests=True)
 def get_event_context(room_id: str, event_id: str) -> Json:
-    """An event, some before and after it, and the room's state at the last of them."""
+    """Return an event, some before and after it, and the room's state at the last of them."""
     me = requester()
     limit = http.query_integer("limit", 10, cap=paging.MAX_LIMIT)
     wanted = filters.resolve_room_event_filter(request.args.get("filter"))
     with context.db().read() as tx:
-        found = history.context(tx, me.user_id, room_id, event_id, limit, wanted)
-        shown = [*found.before.events, found.event, *found.after.events]
+        around = history.context(tx, me.user_id, room_id, event_id, limit, wanted)
+        shown = [*around.before.events, around.event, *around.after.events]
         encoded = aggregations.encode_all(tx, me, shown)
-        held = client_events.encode_state(tx, me, found.state)
-    centre = len(found.before.events)
+        state = client_events.encode_state(tx, me, around.state)
+    centre = len(around.before.events)
     return {
-        "start": str(SyncToken(found.before.end or 0)),
-        "end": str(SyncToken(found.after.end or 0)),
+        "start": str(SyncToken(around.before.end or 0)),
+        "end": str(SyncToken(around.after.end or 0)),
         "events_before": encoded[:centre],
         "event": encoded[centre],
         "events_after": encoded[centre + 1 :],
-        "state": held,
+        "state": state,
     }
 
 
 @bp_v1.get("/rooms/<room_id>/timestamp_to_event")
 @authenticated()
 def get_event_by_timestamp(room_id: str) -> Json:
-    """The event nearest to a time."""
+    """Return the event nearest to a time."""
     http.query_required("ts")
     ts = http.query_integer("ts", 0)
     is_backwards = _is_backwards()
     user_id = requester().user_id
     with context.db().read() as tx:
-        found = history.near(tx, user_id, room_id, ts, is_backwards=is_backwards)
-    event_id, origin_server_ts = found
-    return {"event_id": event_id, "origin_server_ts": origin_server_ts}
+        event_id, sent_ts = history.near(tx, user_id, room_id, ts, is_backwards=is_backwards)
+    return {"event_id": event_id, "origin_server_ts": sent_ts}
 
 
 @bp.get("/rooms/<room_id>/initialSync")
 @authenticated(guests=True)
 def room_initial_sync(room_id: str) -> Json:
-    """What a room is like, for who looks at it without being in it."""
+    """Return a preview of a room, also for users who are not in it."""
     limit = http.query_integer("limit", 10, cap=paging.MAX_LIMIT)
     with context.db().read() as tx:
-        found = initial_sync.preview(tx, requester().user_id, room_id, limit)
-        answer = {"room_id": room_id, **event_stream.described(tx, found)}
-    # the answer is older than knocking, and has no word for it
-    if found.membership not in {None, "knock"}:
-        answer["membership"] = found.membership
-    return answer
+        preview = initial_sync.preview(tx, requester().user_id, room_id, limit)
+        response = {"room_id": room_id, **event_stream.described(tx, preview)}
+    # this response is older than knocking, and has no value for it
+    if preview.membership not in {None, "knock"}:
+        response["membership"] = preview.membership
+    return response
 
 
 def _one_event(event_id: str, room_id: str | None) -> Json:
@@ -130,7 +129,7 @@ def _one_event(event_id: str, room_id: str | None) -> Json:
 
 
 def _is_backwards() -> bool:
-    """Return the direction that is asked for. Raises M_INVALID_PARAM for any other than b and f.
+    """Return the requested direction. Raises M_INVALID_PARAM for any other than b and f.
 
     Deviates: `dir` is required, but clients leave it out, and Synapse then goes forwards.
     """
