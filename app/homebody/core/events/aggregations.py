@@ -1,9 +1,9 @@
-"""What is told with an event about the events that relate to it: its edit, thread and references.
+"""Bundled aggregations: the edit, thread and references that are sent with an event.
 
-`bundles` asks for each of the three kinds once for all events of an answer, by an index that holds
+`bundles` reads each of the three kinds once for all events of a response, by an index that holds
 nothing else. So an event costs the same to read however many reactions or invalid edits it has; a
-thread is one row however long it is. It says nothing of redacted children, of those that the user
-may not see, and of what ignored users have said. State events have no bundles.
+thread is one row however long it is. Redacted children, those that the user may not see, and those
+of ignored users are left out. State events have no bundles.
 Spec: client-server-api#aggregations-of-child-events,
 client-server-api#server-side-aggregation-of-mreplace-relationships,
 client-server-api#server-side-aggregation-of-mthread-relationships,
@@ -26,50 +26,44 @@ from homebody.models.events import StoredEvent
 from homebody.spec.events import Json
 from homebody.storage.caches import ClientEvent, Requester
 from homebody.storage.database import Reader
+from homebody.storage.expressions import item, listed
 
 _ROOMS_BETWEEN_BREATHS: Final = 50
-# Deviates: the specification lists all references. Anybody may make thousands of them, and
-# /relations gives them page by page.
+# Deviates: the specification lists all references. Users may make thousands of them, and
+# /relations lists them page by page.
 MAX_REFERENCES: Final = 100
-"""Of one event in a bundle, the last ones."""
+"""The last ones, in the bundle of one event."""
 
 Range = tuple[int, int]
-"""From one position up to and with another."""
+"""(first, last) position."""
 
-_PARENTS = func.json_each(bindparam("parents")).table_valued("value")
-_IGNORED = func.json_each(bindparam("ignored")).table_valued("value")
-_RANGES = func.json_each(bindparam("ranges")).table_valued("value")
-
+_PARENTS = listed("parents")
 _Child = aliased(StoredEvent)
-_IN_RANGES = exists().where(
-    _Child.position.between(
-        func.json_extract(_RANGES.c.value, "$[0]"), func.json_extract(_RANGES.c.value, "$[1]")
-    )
-)
-_NOT_IGNORED = _Child.sender.not_in(select(_IGNORED.c.value))
+_IN_RANGES = visibility.within(_Child.position)
+_NOT_IGNORED = _Child.sender.not_in(bindparam("ignored", expanding=True))
 
 
 class _Thread(NamedTuple):
-    """What there is of a thread for a reader."""
+    """A thread, as far as a reader may see it."""
 
     number: int
     latest: int
-    """The position of the last event."""
+    """Position of the last event."""
     is_own: bool
-    """The reader has said something in it."""
+    """Whether the reader has sent an event in it."""
 
 
 class _Part(NamedTuple):
-    """Some of the events, and what is asked of all of them at once."""
+    """Some of the events, and the values of the statements for all of them."""
 
     parents: list[ClientEvent]
     ranges: list[Range] | None
     """The positions that the reader may see; None: all."""
-    asked: Json
+    values: Json
 
 
 def _of_kind(rel_type: str) -> ColumnElement[bool]:
-    # in words, so that SQLite knows this for the condition of its index
+    # not as a parameter, so that SQLite knows this for the condition of its index
     return _Child.rel_type == literal_column(f"'{rel_type}'")
 
 
@@ -82,7 +76,7 @@ def _thread_query(*conditions: ColumnElement[bool]) -> Select[str | None, int, i
             func.max(case((_Child.sender == bindparam("reader"), 1), else_=0)),
         )
         .where(
-            _Child.thread_id.in_(select(_PARENTS.c.value)),
+            _Child.thread_id.in_(bindparam("parents", expanding=True)),
             _of_kind(THREAD),
             _NOT_IGNORED,
             *conditions,
@@ -95,8 +89,8 @@ def _reference_query(*conditions: ColumnElement[bool]) -> Select[str | None, str
     newest = (
         select(_Child.position)
         .where(
-            _Child.relates_to == func.json_extract(_PARENTS.c.value, "$[0]"),
-            _Child.room_id == func.json_extract(_PARENTS.c.value, "$[1]"),
+            _Child.relates_to == item(_PARENTS, 0),
+            _Child.room_id == item(_PARENTS, 1),
             _of_kind(REFERENCE),
             _NOT_IGNORED,
             *conditions,
@@ -134,7 +128,7 @@ _EDITS, _SEEN_EDITS = _edit_query(), _edit_query(_IN_RANGES)
 
 
 def bundles(tx: Reader, requester: Requester, events: Collection[ClientEvent]) -> dict[str, Json]:
-    """Return {event_id: its `m.relations`} of those events that have children to tell of."""
+    """Return {event_id: its `m.relations`} for the events that have any."""
     parents = _with_children(tx, [event for event in events if event.state_key is None])
     if not parents:
         return {}
@@ -185,18 +179,17 @@ def as_json(tx: Reader, requester: Requester, event: ClientEvent) -> Json:
 
 
 def _with_children(tx: Reader, events: list[ClientEvent]) -> list[ClientEvent]:
-    """Return the events to which others relate: few, so the rest is asked of those alone."""
+    """Return the events to which others relate: few, so only these are looked at further."""
     if not events:
         return []
-    asked = {"parents": orjson.dumps([event.event_id for event in events]).decode()}
+    asked = {"parents": [event.event_id for event in events]}
     found = set(tx.sql.execute(_WITH_CHILDREN, asked).scalars())
     return [event for event in events if event.event_id in found]
 
 
 def _parts(tx: Reader, user_id: str, parents: Iterable[ClientEvent]) -> Iterator[_Part]:
-    """Yield the events of all rooms where the user may see whatever came later, then each other."""
-    ignored = sorted(ignored_users.of(tx, user_id))
-    asked: Json = {"reader": user_id, "ignored": orjson.dumps(ignored).decode()}
+    """Yield the events of each room of which the user may not see all, then all others."""
+    values: Json = {"reader": user_id, "ignored": ignored_users.of(tx, user_id)}
     by_room: dict[str, list[ClientEvent]] = {}
     for event in parents:
         by_room.setdefault(event.room_id, []).append(event)
@@ -207,16 +200,16 @@ def _parts(tx: Reader, user_id: str, parents: Iterable[ClientEvent]) -> Iterator
             whole += some
             continue
         ranges = visibility.history(tx, user_id, room_id).ranges(first, tx.position)
-        yield _Part(some, ranges, asked | {"ranges": orjson.dumps(ranges).decode()})
+        yield _Part(some, ranges, {**values, "ranges": ranges})
     if whole:
-        yield _Part(whole, None, asked)
+        yield _Part(whole, None, values)
 
 
 def _threads(tx: Reader, part: _Part) -> dict[str, _Thread]:
-    # what relates to another event can't be the root of a thread
+    # an event that relates to another can't be the root of a thread
     roots = [event.event_id for event in part.parents if event.rel_type is None]
     query = _THREADS if part.ranges is None else _SEEN_OF_THREADS
-    found = tx.sql.execute(query, {**part.asked, "parents": orjson.dumps(roots).decode()})
+    found = tx.sql.execute(query, {**part.values, "parents": roots})
     return {root: _Thread(number, latest, bool(is_own)) for root, number, latest, is_own in found}
 
 
@@ -225,23 +218,21 @@ def _references(tx: Reader, part: _Part) -> dict[str, list[str]]:
     parents = [(event.event_id, event.room_id) for event in part.parents]
     query = _REFERENCES if part.ranges is None else _SEEN_REFERENCES
     found: dict[str, list[str]] = {}
-    asked = {**part.asked, "parents": orjson.dumps(parents).decode()}
-    for event_id, reference in tx.sql.execute(query, asked):
+    for event_id, reference in tx.sql.execute(query, {**part.values, "parents": parents}):
         found.setdefault(event_id, []).append(reference)
     return found
 
 
 def _edits(tx: Reader, part: _Part) -> dict[str, int]:
     """Return {event_id: position of its last valid replacement}."""
-    ignored = orjson.loads(part.asked["ignored"])
+    ignored = part.values["ignored"]
     parents = {
         event.position: event.event_id
         for event in part.parents
         if not client_events.is_redacted(event) and event.sender not in ignored
     }
     query = _EDITS if part.ranges is None else _SEEN_EDITS
-    asked = {**part.asked, "parents": orjson.dumps(list(parents)).decode()}
-    found = tx.sql.execute(query, asked)
+    found = tx.sql.execute(query, {**part.values, "parents": list(parents)})
     return {parents[of]: position for of, position in found if position is not None}
 
 
