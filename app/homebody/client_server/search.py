@@ -16,7 +16,7 @@ from homebody import context, errors
 from homebody.client_server import http
 from homebody.client_server.authentication import authenticated, requester
 from homebody.core.events import aggregations, client_events, search, search_index
-from homebody.core.events.search import After, Asked, Found, Hit
+from homebody.core.events.search import After, SearchRequest, SearchResult, SearchResults
 from homebody.core.sync.tokens import SyncToken
 from homebody.core.user_data import filters
 from homebody.spec.events import Json
@@ -97,7 +97,7 @@ def search_() -> Json:
     return {"search_categories": {"room_events": answer}}
 
 
-def _asked(criteria: Criteria) -> Asked:
+def _asked(criteria: Criteria) -> SearchRequest:
     try:
         wanted = filters.parse_room_event_filter(criteria.filter)
     except ValueError as error:
@@ -105,7 +105,7 @@ def _asked(criteria: Criteria) -> Asked:
     keys = search.COLUMNS if criteria.keys is None else criteria.keys
     limit = DEFAULT_LIMIT if wanted.limit is None else max(1, wanted.limit)
     text = request.args.get("next_batch")
-    return Asked(
+    return SearchRequest(
         words=search_index.words(criteria.search_term)[: search.MAX_WORDS],
         columns=sorted({search.COLUMNS[key] for key in keys}),
         order=criteria.order_by,
@@ -115,14 +115,16 @@ def _asked(criteria: Criteria) -> Asked:
     )
 
 
-def _answer(tx: Reader, me: Requester, criteria: Criteria, asked: Asked, found: Found) -> Json:
-    events = [hit.event for hit in found.hits]
+def _answer(
+    tx: Reader, me: Requester, criteria: Criteria, asked: SearchRequest, found: SearchResults
+) -> Json:
+    events = [hit.event for hit in found.results]
     shown = aggregations.encode_all(tx, me, events)
     results: list[Json] = [
-        {"rank": hit.rank, "result": event} for hit, event in zip(found.hits, shown, strict=True)
+        {"rank": hit.rank, "result": event} for hit, event in zip(found.results, shown, strict=True)
     ]
     if criteria.event_context is not None:
-        for hit, result in zip(found.hits, results, strict=True):
+        for hit, result in zip(found.results, results, strict=True):
             result["context"] = _context(tx, me, hit, criteria.event_context)
     answer: Json = {
         "count": max(found.total, len(results)),
@@ -141,9 +143,9 @@ def _answer(tx: Reader, me: Requester, criteria: Criteria, asked: Asked, found: 
     return answer
 
 
-def _context(tx: Reader, me: Requester, hit: Hit, wanted: EventContext) -> Json:
+def _context(tx: Reader, me: Requester, hit: SearchResult, wanted: EventContext) -> Json:
     """What stands around a result."""
-    found = search.surroundings(
+    found = search.context_of(
         tx,
         me.user_id,
         hit.event,
@@ -165,12 +167,12 @@ def _context(tx: Reader, me: Requester, hit: Hit, wanted: EventContext) -> Json:
     return told
 
 
-def _groups(groupings: Groupings, found: Found) -> Json:
+def _groups(groupings: Groupings, found: SearchResults) -> Json:
     """{key: {room or user id: its results}}, in the order in which they have results."""
     groups: Json = {}
     for key in sorted({group.key for group in groupings.group_by if group.key is not None}):
-        members: dict[str, list[Hit]] = {}
-        for hit in found.hits:
+        members: dict[str, list[SearchResult]] = {}
+        for hit in found.results:
             members.setdefault(getattr(hit.event, key), []).append(hit)
         groups[key] = {
             name: _group(order, (key, name), hits, found)
@@ -179,7 +181,9 @@ def _groups(groupings: Groupings, found: Found) -> Json:
     return groups
 
 
-def _group(order: int, group: tuple[str, str], hits: list[Hit], found: Found) -> Json:
+def _group(
+    order: int, group: tuple[str, str], hits: list[SearchResult], found: SearchResults
+) -> Json:
     told: Json = {"order": order, "results": [hit.event.event_id for hit in hits]}
     if found.end is not None:  # perhaps of this group as well
         told["next_batch"] = _token(found.end._replace(group=group))

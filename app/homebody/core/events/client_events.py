@@ -38,7 +38,7 @@ from homebody.storage.database import Reader
 CLIENT_EVENTS: CacheKind[int, ClientEvent] = declare(
     "client_events", 21, lambda event: event.size_bytes
 )
-"""Events in the form for clients, by position; written by timeline.py."""
+"""By position; written by timeline/store.py."""
 
 _ReplacedEvent = aliased(StoredEvent)
 _COLUMNS = (
@@ -88,7 +88,7 @@ class _Replaced(NamedTuple):
 
 
 def load(tx: Reader, positions: Sequence[int]) -> list[ClientEvent]:
-    """The events at these positions, in this order; positions without an event are left out."""
+    """Return the events at these positions, in this order; positions without one are left out."""
     if not positions:
         return []
     found, missing = tx.cached_many(CLIENT_EVENTS, positions)
@@ -102,7 +102,7 @@ def load(tx: Reader, positions: Sequence[int]) -> list[ClientEvent]:
 
 
 def find(tx: Reader, event_id: str) -> ClientEvent | None:
-    """The event of this id, or None."""
+    """Return the event of this id, or None."""
     row = tx.sql.execute(_POSITION, {"event_id": event_id}).first()
     if row is None:
         return None
@@ -111,7 +111,10 @@ def find(tx: Reader, event_id: str) -> ClientEvent | None:
 
 
 def hide(tx: Reader, user_id: str, events: Sequence[ClientEvent]) -> list[ClientEvent]:
-    """The events as this user may see them, in their order; they may be of several rooms."""
+    """Return events with those of erased users redacted where this user may not see them.
+
+    They keep their order, and may be of several rooms.
+    """
     positions = visibility.hidden_by_erasure(tx, user_id, events)
     if not positions:
         return list(events)
@@ -119,13 +122,13 @@ def hide(tx: Reader, user_id: str, events: Sequence[ClientEvent]) -> list[Client
 
 
 def redacted(tx: Reader, event: ClientEvent) -> ClientEvent:
-    """What a redaction leaves of an event, without one."""
+    """Return what a redaction would leave of an event."""
     pdu = redact(state.pdus(tx, [event.position])[0], state.version(tx, event.room_id))
     return build(event.position, event.event_id, event.room_id, pdu)
 
 
 def pdus(tx: Reader, user_id: str, events: Sequence[ClientEvent]) -> list[Json]:
-    """The events as servers exchange them, in their order, hidden as far."""
+    """Return events in the federation format, hidden as by `hide`, in their order."""
     positions = visibility.hidden_by_erasure(tx, user_id, events)
     found = zip(events, state.pdus(tx, [event.position for event in events]), strict=True)
     return [
@@ -143,12 +146,11 @@ def encode_all(
     bundles: Mapping[str, Json] = NO_BUNDLES,
     memberships: Mapping[int, str] | None = None,
 ) -> list[orjson.Fragment]:
-    """Return events as JSON for one device. /sync leaves out the room, as it stands above them.
+    """Return events as JSON for one device. /sync leaves out the room id, as it is their parent.
 
-    `bundles` is what aggregations.bundles found, by event id, `memberships` what
-    visibility.memberships found, where an answer has asked for all of its rooms at once. Without a
-    requester the reader is an application service, which the administrator has let see all of the
-    rooms that concern it.
+    `bundles` is the result of aggregations.bundles; `memberships` that of visibility.memberships,
+    where a response has read them for all of its rooms at once. Without a requester the reader is
+    an application service, which may see all of the rooms that concern it.
     """
     if memberships is None:
         memberships = NO_MEMBERSHIPS
@@ -177,10 +179,10 @@ def encode_all(
 def encode_state(
     tx: Reader, requester: Requester, events: Collection[ClientEvent], *, with_room_id: bool = True
 ) -> list[orjson.Fragment]:
-    """Return the events of a section of state as JSON, without what the reader was at each.
+    """Return the events of a section of state as JSON, without the reader's memberships.
 
     "Homeservers … MAY omit it if necessary (for example, if calculating the value is expensive)":
-    such a section has what holds now, in a large room thousands of events from all of its history.
+    such a section has, in a large room, thousands of events from all of its history.
     """
     return encode_all(tx, requester, events, with_room_id=with_room_id, memberships=NO_MEMBERSHIPS)
 
@@ -197,18 +199,18 @@ def encode(
 
 
 def as_json(tx: Reader, requester: Requester | None, event: ClientEvent) -> Json:
-    """Return the event as an object, for the rare answer that has to take it apart again."""
+    """Return the event as an object, for the rare response that has to take it apart again."""
     decoded: Json = orjson.loads(orjson.dumps(encode(tx, requester, event)))
     return decoded
 
 
 def is_redacted(event: ClientEvent) -> bool:
-    """Whether the event has been redacted."""
+    """Return whether the event has been redacted."""
     return event.redacted_by is not None
 
 
 def stripped(pdu: Json) -> Json:
-    """The parts of a state event that are shown to who is not in the room yet.
+    """Return the parts of a state event that are shown to users who are not in the room yet.
 
     Spec: client-server-api#stripped-state
     """
@@ -242,7 +244,7 @@ def build(
     }
     if "state_key" in pdu:
         shown["state_key"] = pdu["state_key"]
-    if pdu["type"] == "m.room.member":  # also where the r0 tutorial, and clients of its time, look
+    if pdu["type"] == "m.room.member":  # also where clients of the time of r0 look
         shown["membership"] = pdu["content"]["membership"]
     redacts = pdu.get("redacts") or (
         pdu["content"].get("redacts") if pdu["type"] == "m.room.redaction" else None
@@ -275,8 +277,8 @@ def _previous(row: state.AnyRow) -> PreviousState | None:
     if row.replaces is None or row.replaced_pdu is None:
         return None
     pdu = orjson.loads(row.replaced_pdu)
-    told = orjson.dumps({"prev_content": pdu["content"], "prev_sender": pdu["sender"]})
-    return PreviousState(row.replaces, pdu["sender"], b"," + told[1:-1])
+    members = orjson.dumps({"prev_content": pdu["content"], "prev_sender": pdu["sender"]})
+    return PreviousState(row.replaces, pdu["sender"], b"," + members[1:-1])
 
 
 def _from_row(row: state.AnyRow) -> ClientEvent:
@@ -296,7 +298,7 @@ def _from_row(row: state.AnyRow) -> ClientEvent:
 def _render(
     event: ClientEvent, now_ms: int, unsigned: bytes = b"", *, with_room_id: bool = True
 ) -> orjson.Fragment:
-    """Return the event as JSON, with these members of `unsigned` beside those that all may see."""
+    """Return the event as JSON, with these members of `unsigned` beside the common ones."""
     room = b',"room_id":' + orjson.dumps(event.room_id) if with_room_id else b""
     age = max(0, now_ms - event.origin_server_ts)
     return orjson.Fragment(
@@ -343,8 +345,8 @@ def _replaced(events: Iterable[ClientEvent]) -> Iterator[tuple[int, _Replaced]]:
 def _unseen(tx: Reader, user_id: str, events: list[ClientEvent]) -> Iterator[int]:
     """Yield the positions of those of a room's events whose previous one the user may not see.
 
-    A replaced event was the room's state until the event that replaced it. Whoever could know the
-    state at any time between the two has been sent it, though it may be older than their join.
+    A replaced event was the room's state until the event that replaced it. Users who could know
+    the state at any time between the two have been sent it, though it may be older than their join.
     """
     room_id = events[0].room_id
     if visibility.sees_all_since(tx, user_id, room_id, min(it.position for it in events) - 1):
@@ -352,7 +354,7 @@ def _unseen(tx: Reader, user_id: str, events: list[ClientEvent]) -> Iterator[int
     known = visibility.history(tx, user_id, room_id)
     for event in events:
         if event.previous is None or (event.type, event.state_key) == (state.MEMBER, user_id):
-            continue  # users hear of each change of their own membership, even from outside
+            continue  # users are sent each change of their own membership, even from outside
         seen = known.first_seen(event.previous.position)
         if seen is None or seen >= event.position:
             yield event.position
@@ -377,7 +379,7 @@ def _redactions(
 
 
 def _whole(tx: Reader, user_id: str, redactions: list[ClientEvent]) -> list[ClientEvent]:
-    """Return those redactions of which the user may read what was said with them."""
+    """Return the redactions whose reason the user may read."""
     by_room: dict[str, list[ClientEvent]] = {}
     for event in redactions:
         by_room.setdefault(event.room_id, []).append(event)

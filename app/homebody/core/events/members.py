@@ -27,7 +27,7 @@ from homebody.storage.database import Reader, Tx
 
 
 class Names(NamedTuple):
-    """What a member may be called, in lower case."""
+    """The names by which messages may mention a member, in lower case."""
 
     display_name: str
     """"" where there is none."""
@@ -35,7 +35,7 @@ class Names(NamedTuple):
 
 
 NAMES: CacheKind[str, dict[str, Names]] = declare("member_names", 4, lambda names: 300 * len(names))
-"""Of all joined members, by room_id."""
+"""{user_id: names} of all joined members, by room_id."""
 
 _MEMBERS = (
     select(StateInterval.event_position)
@@ -85,7 +85,7 @@ def members(
     membership: str | None = None,
     not_membership: str | None = None,
 ) -> list[ClientEvent]:
-    """The member events of a room, as this user may see them now or `at` a position.
+    """Return the member events of a room, as this user may see them now or `at` a position.
 
     With both conditions a member has to fulfil one of them.
     Raises M_FORBIDDEN as visibility.may_read does, and for a time that is hidden from the user.
@@ -106,7 +106,7 @@ def members(
 def of_users(
     tx: Reader, room_id: str, user_ids: Collection[str], position: int
 ) -> list[ClientEvent]:
-    """The member events of these users, as they were after a position."""
+    """Return the member events of these users, as they were after a position."""
     if not user_ids:
         return []
     key = {"room_id": room_id, "position": position, "user_ids": sorted(user_ids)}
@@ -119,7 +119,7 @@ def joined(tx: Reader, user_id: str, room_id: str) -> Json:
     Raises M_FORBIDDEN unless the user is one of them.
     """
     # Deviates: the specification leaves out what a member has not set, and has no null. matrix-nio
-    # up to 0.24 takes nobody for joined where a key is missing, and can't encrypt.
+    # up to 0.24 takes no user for joined where a key is missing, and can't encrypt.
     if not state.is_joined(tx, room_id, user_id):
         raise errors.forbidden("You are not in this room")
     rows = tx.sql.execute(_JOINED, {"room_id": room_id})
@@ -137,7 +137,7 @@ def names(tx: Reader, room_id: str) -> Mapping[str, Names]:
 
 
 def follow(tx: Tx, event: Event) -> None:
-    """Note what a member is called now; called by timeline.store alone, for each m.room.member."""
+    """Update the names; called by timeline.store alone, for each m.room.member."""
     known = tx.cached(NAMES, event.room_id)
     if known is None:
         tx.forget(NAMES, event.room_id)
@@ -150,7 +150,7 @@ def follow(tx: Tx, event: Event) -> None:
 
 
 def forget_names(tx: Tx, room_id: str) -> None:
-    """Read the names anew when they are next needed."""
+    """Forget the names of a room, so that they are read when next needed."""
     tx.forget(NAMES, room_id)
 
 
@@ -160,7 +160,7 @@ def remove_room(tx: Tx, room_id: str) -> None:
 
 
 def _position(tx: Reader, user_id: str, room_id: str, at: int | None) -> int:
-    """The position whose members are shown."""
+    """Return the position whose members are shown."""
     end = visibility.upto(tx, user_id, room_id)
     if end is None:
         end = tx.position
@@ -168,9 +168,9 @@ def _position(tx: Reader, user_id: str, room_id: str, at: int | None) -> int:
         return end
     seen = visibility.history(tx, user_id, room_id).first_seen(at)
     if seen is None:
-        raise errors.forbidden("You may not know who was in the room then")
-    # The first prev_batch of a room stands before its creation, when nobody was in it. Clients ask
-    # with it who is in what they show: then it is the creator, as in Synapse's answer.
+        raise errors.forbidden("You may not see the members at that time")
+    # The first prev_batch of a room is before its creation, when it had no members. Clients use it
+    # to get the members of what they show: that is the creator, as in Synapse's response.
     first = tx.sql.execute(_FIRST, {"room_id": room_id}).scalar() or 0
     return min(max(seen, first), end)
 

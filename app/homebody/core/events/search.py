@@ -1,13 +1,13 @@
 """Full-text search over what a user may read.
 
 The words are looked up by FTS5 in a thread of the pool, as a common word in a long history takes
-its time. The statement itself looks only where the user may: in rooms that they have been in and
-that are not encrypted, at what their history shows. What it finds is then judged by the filter and
-by whom the user ignores. A page goes on from the last result of the one before.
+time. The statement itself looks only at what the user may see: in rooms that they have been in and
+that are not encrypted. Its results then pass the filter and the list of ignored users. A page goes
+on from the last result of the one before.
 
-Nothing in an answer may depend on messages that the user can't read, or words could be guessed
-letter by letter. So `count` is of visible results, and the rank is worked out from the event alone:
-FTS5's own measure weighs each word by how many messages on the whole server have it.
+Nothing in a response may depend on messages that the user can't read, or words could be guessed
+letter by letter. So `count` is of visible results, and the rank depends on the event alone: FTS5's
+own rank weighs each word by how many messages on the whole server have it.
 Spec: client-server-api#server-side-search
 """
 
@@ -49,15 +49,15 @@ from homebody.storage.long_reads import Gate
 
 Order = Literal["rank", "recent"]
 COLUMNS: Final = {"content.body": "body", "content.name": "name", "content.topic": "topic"}
-"""What can be searched, by the names that clients use."""
+"""The columns of the index by the keys that clients use."""
 MAX_WORDS: Final = 20
 AT_ONCE: Final = 1000
-"""How many matches are looked at together. Of more results than these no more are counted."""
+"""Matches that are read together; more results are not counted."""
 _ROOMS_AT_ONCE: Final = 200
 _ROUNDS: Final = 10
-"""How many times so many are looked at for one page."""
+"""How many times these are read for one page."""
 _MAX_SECONDS: Final = 5.0
-"""After which no further look is begun for a page."""
+"""After which no further matches are read for a page."""
 SEARCHES: Final = Gate(at_once=2, waiting=20)
 MAX_OF_USER: Final = 2
 """Searches of one user that run or wait."""
@@ -137,18 +137,18 @@ _ENCRYPTED = (
 
 
 class After(NamedTuple):
-    """The last result of the page before, and the group to which the page is limited."""
+    """Where a page begins: the last result of the page before, and the group that is shown."""
 
     rank: float
     position: int
     group: tuple[str, str] | None = None
     """("room_id" or "sender", the room's or user's id)."""
     total: int = 0
-    """What the first page had as `count`."""
+    """The `count` of the first page."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SearchRequest:
     """What is searched for, where, and in which order."""
 
     words: Sequence[str]
@@ -159,38 +159,38 @@ class Asked:
     after: After | None = None
 
 
-class Hit(NamedTuple):
-    """A result."""
+class SearchResult(NamedTuple):
+    """An event that has the words."""
 
     event: ClientEvent
     rank: float
-    """The higher, the closer: the less there is besides the words."""
+    """Higher for shorter texts."""
 
 
-class Found(NamedTuple):
+class SearchResults(NamedTuple):
     """A page of results."""
 
-    hits: list[Hit]
+    results: list[SearchResult]
     total: int
-    """About how many there are in all."""
+    """The approximate number of results on all pages."""
     end: After | None
-    """From where to go on; None: there are no more."""
+    """Where the next page begins; None: there are no more."""
 
 
-class Surroundings(NamedTuple):
-    """What stands around a result."""
+class ResultContext(NamedTuple):
+    """The events around a result."""
 
     before: Page
     after: Page
     profiles: dict[str, Json]
-    """{user_id: {displayname, avatar_url}} of who speaks in them, as they were then."""
+    """{user_id: {displayname, avatar_url}} of the senders, as they were then."""
 
 
 @contextmanager
 def turn(user_id: str) -> Iterator[None]:
-    """Let the block search for a user, when its turn has come.
+    """Run the block, which searches for a user, when its turn has come.
 
-    Raises M_LIMIT_EXCEEDED when too many wait already, or the user searches too much at once.
+    Raises M_LIMIT_EXCEEDED when too many searches wait, of all users or of this one.
     """
     if _of_users[user_id] >= MAX_OF_USER:
         raise errors.limit_exceeded(long_reads.RETRY_AFTER_MS)
@@ -208,45 +208,45 @@ _of_users: Counter[str] = Counter()
 """How many searches of each user run or wait."""
 
 
-def find(tx: Reader, user_id: str, asked: Asked) -> Found:
+def find(tx: Reader, user_id: str, request: SearchRequest) -> SearchResults:
     """Return the next results of a search.
 
     A full page always has an `end`, though there may be nothing after it.
     """
-    values = _values(tx, user_id, asked)
-    group, total = (asked.after.group, asked.after.total) if asked.after else (None, 0)
-    if not asked.words or not asked.columns or not values["visible"]:
-        return Found([], total, None)
+    values = _values(tx, user_id, request)
+    group, total = (request.after.group, request.after.total) if request.after else (None, 0)
+    if not request.words or not request.columns or not values["visible"]:
+        return SearchResults([], total, None)
 
-    def batches() -> Iterator[tuple[Iterator[Hit], After | None]]:
+    def batches() -> Iterator[tuple[Iterator[SearchResult], After | None]]:
         nonlocal total
-        query = _BY_TIME if asked.order == "recent" else _BY_RANK
+        query = _BY_TIME if request.order == "recent" else _BY_RANK
         until = time.monotonic() + _MAX_SECONDS
         for number in range(_ROUNDS):
             matches = tx.read_long(query, values)
-            wanted = _wanted(tx, user_id, asked, matches)
-            if number == 0 and asked.after is None:
+            wanted = _wanted(tx, user_id, request, matches)
+            if number == 0 and request.after is None:
                 total = len(wanted)
             is_last = len(matches) < AT_ONCE
             end = None if is_last else After(matches[-1].rank, matches[-1].position)
-            yield _hits(tx, asked, wanted), end
+            yield _results(tx, request, wanted), end
             if end is None or time.monotonic() > until:
                 return
             values.update(rank=end.rank, position=end.position)
 
-    hits, end = paging.take(
+    results, end = paging.take(
         batches(),
-        asked.limit,
-        lambda hits: After(hits[-1].rank, hits[-1].event.position),
+        request.limit,
+        lambda found: After(found[-1].rank, found[-1].event.position),
         looks_ahead=False,
     )
-    return Found(hits, total, end and end._replace(group=group, total=total))
+    return SearchResults(results, total, end and end._replace(group=group, total=total))
 
 
-def surroundings(
+def context_of(
     tx: Reader, user_id: str, event: ClientEvent, before: int, after: int, *, with_profiles: bool
-) -> Surroundings:
-    """Up to so many events before and after a result; other requests go on before it is read."""
+) -> ResultContext:
+    """Return the events before and after a result; other requests run before they are read."""
     event_loop.breathe()
     at = event.position
     back = PageRequest(event.room_id, user_id, 0, at - 1, is_backwards=True, limit=before)
@@ -258,16 +258,17 @@ def surroundings(
         found = members.of_users(tx, event.room_id, senders, at)
         for member in client_events.hide(tx, user_id, found):
             names = ("displayname", "avatar_url")
-            told = {name: member.content.get(name) for name in names}
-            shown = {name: value for name, value in told.items() if isinstance(value, str)}
-            profiles[member.state_key or ""] = shown
-    return Surroundings(older, newer, profiles)
+            profile = {name: member.content.get(name) for name in names}
+            profiles[member.state_key or ""] = {
+                name: value for name, value in profile.items() if isinstance(value, str)
+            }
+    return ResultContext(older, newer, profiles)
 
 
 def state_of(tx: Reader, user_id: str, room_id: str) -> list[ClientEvent]:
-    """The state of a room as the user may see it: as it is now, or was when they left.
+    """Return the state of a room as it is now, or was when the user left.
 
-    Other requests go on before it is read.
+    Other requests run before it is read.
     """
     event_loop.breathe()
     left = visibility.upto(tx, user_id, room_id)
@@ -275,9 +276,9 @@ def state_of(tx: Reader, user_id: str, room_id: str) -> list[ClientEvent]:
     return history.state_at(tx, user_id, room_id, position, filters.EVERY_ROOM_EVENT, ())
 
 
-def _values(tx: Reader, user_id: str, asked: Asked) -> dict[str, object]:
-    """What the statements above have to be given."""
-    wanted, after = asked.wanted, asked.after
+def _values(tx: Reader, user_id: str, request: SearchRequest) -> dict[str, object]:
+    """Return the values of the statements above."""
+    wanted, after = request.wanted, request.after
     senders = None if wanted.senders is None else set(map(str, wanted.senders))
     rooms = {it for it in _rooms(tx, user_id) if filters.admits_room(wanted, it)}
     kind, one = (after.group if after else None) or (None, None)
@@ -285,9 +286,9 @@ def _values(tx: Reader, user_id: str, asked: Asked) -> dict[str, object]:
         rooms &= {str(one)}
     elif kind == "sender":
         senders = {str(one)} if senders is None else senders & {str(one)}
-    words = " ".join(map(search_index.phrase, asked.words))
+    words = " ".join(map(search_index.phrase, request.words))
     return {
-        "words": f"{{{' '.join(asked.columns)}}} : ({words})",
+        "words": f"{{{' '.join(request.columns)}}} : ({words})",
         "visible": _visible(tx, user_id, sorted(rooms)),
         "count": AT_ONCE,
         "is_any_sender": senders is None,
@@ -298,37 +299,36 @@ def _values(tx: Reader, user_id: str, asked: Asked) -> dict[str, object]:
 
 
 def _visible(tx: Reader, user_id: str, rooms: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Return where in these rooms the user may read: (room, first, last position) of each part."""
+    """Return (room, first, last position) of each part of these rooms that the user may see."""
     found: list[tuple[str, int, int]] = []
-    for at in range(0, len(rooms), _ROOMS_AT_ONCE):
-        event_loop.breathe()
+    for at in tx.breathing(range(0, len(rooms), _ROOMS_AT_ONCE), every=1):
         known = visibility.histories(tx, user_id, rooms[at : at + _ROOMS_AT_ONCE])
         found += [(room_id, *span) for room_id, it in known.items() for span in it.spans()]
     return found
 
 
 def _rooms(tx: Reader, user_id: str) -> set[str]:
-    """The rooms that are searched: all that the user has been in and remembers, and can be read."""
+    """Return the rooms to search: those the user has been in and not forgotten, not encrypted."""
     me = {"user_id": user_id}
     rooms = set(tx.sql.execute(_EVER_JOINED, me).scalars())
     rooms -= set(tx.sql.execute(_FORGOTTEN, me).scalars()) - state.joined_rooms(tx, user_id)
     return rooms - set(tx.sql.execute(_ENCRYPTED, {"room_ids": rooms}).scalars())
 
 
-def _wanted(tx: Reader, user_id: str, asked: Asked, matches: Sequence[Any]) -> list[Any]:
+def _wanted(tx: Reader, user_id: str, request: SearchRequest, matches: Sequence[Any]) -> list[Any]:
     """Return the matches that the filter admits and that the user may see.
 
     The words of erased users are not found by those who may not see them any more.
     """
-    some = paging.admitted(tx, user_id, asked.wanted, matches)
+    some = paging.admitted(tx, user_id, request.wanted, matches)
     hidden = visibility.hidden_by_erasure(tx, user_id, some)
     return [match for match in some if match.position not in hidden]
 
 
-def _hits(tx: Reader, asked: Asked, matches: Sequence[Any]) -> Iterator[Hit]:
+def _results(tx: Reader, request: SearchRequest, matches: Sequence[Any]) -> Iterator[SearchResult]:
     """Yield the matches that the filter admits, with their events."""
-    for at in range(0, len(matches), asked.limit):
-        ranks = {it.position: it.rank for it in matches[at : at + asked.limit]}
+    for at in range(0, len(matches), request.limit):
+        ranks = {it.position: it.rank for it in matches[at : at + request.limit]}
         for event in client_events.load(tx, list(ranks)):
-            if paging.matches(event, asked.wanted):
-                yield Hit(event, ranks[event.position])
+            if paging.matches(event, request.wanted):
+                yield SearchResult(event, ranks[event.position])

@@ -1,9 +1,8 @@
 """The full-text index: names and topics of rooms, and the messages in them.
 
 It follows the events by some hundred positions. FTS5 writes a segment for every SAVEPOINT, which
-would cost each message 30 µs; of a hundred at once each costs 6. What is younger, and after an
-upgrade what was there before, is indexed by who searches next. What is redacted leaves the index
-with its redaction.
+would cost each message 30 µs; of a hundred at once each costs 6. Newer events, and after an upgrade
+older ones, are indexed by the next search. Redacted events leave the index with their redaction.
 
 This module alone writes the tables search_index and search_progress.
 Spec: client-server-api#server-side-search
@@ -29,16 +28,16 @@ MESSAGE: Final = "m.room.message"
 NAME: Final = "m.room.name"
 TOPIC: Final = "m.room.topic"
 EVERY: Final = 128
-"""Positions by which the index may be behind."""
+"""Number of positions by which the index may be behind."""
 _AT_ONCE: Final = 500
 _ONLY_ONE: Final = 1
 PROGRESS: CacheKind[int, int] = declare("search_progress", 1, lambda _: 8)
-"""The one row of its table."""
+"""The position of the one row of its table."""
 
 _UNSPACED = re.compile(
     "([\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
 )
-"""Scripts that put no spaces between words: each letter is taken for a word."""
+"""Scripts without spaces between words: each letter is taken for a word."""
 
 _PROGRESS = select(SearchProgress.position)
 _ADVANCE = insert(SearchProgress)
@@ -67,18 +66,18 @@ _DELETE = delete(INDEX).where(INDEX.c.rowid == bindparam("position"))
 
 
 def follow(tx: Tx, position: int) -> None:
-    """Index what was said lately, if it is enough; called for every event that is stored."""
+    """Index the events since the last time, if they are enough; called for each stored event."""
     if position - _progress(tx) >= EVERY:
         _extend(tx, position)
 
 
 def forget(tx: Tx, position: int) -> None:
-    """Take out an event that has been redacted."""
+    """Remove a redacted event."""
     tx.sql.execute(_DELETE, {"position": position})
 
 
 def catch_up(db: Database) -> None:
-    """Index all that is not yet; takes short turns at writing."""
+    """Index all events that are not yet, in short write transactions."""
     with db.read() as tx:
         upto = tx.sql.execute(_LAST).scalar() or 0
         is_behind = _progress(tx) < upto
@@ -89,19 +88,19 @@ def catch_up(db: Database) -> None:
 
 
 def words(searched: str) -> list[str]:
-    """The words to look for, each without what is no letter or digit around it."""
+    """Return the words to search for; those without a letter or digit are left out."""
     found = searched.replace("\0", " ").split()
     return [word for word in found if any(map(str.isalnum, word))]
 
 
 def phrase(word: str) -> str:
-    """A word in the language of FTS5: it, or what begins with it."""
+    """Return an FTS5 query for a word and for words that begin with it."""
     quoted = spaced(word).replace('"', '""').strip()
     return f'"{quoted}" *'
 
 
 def spaced(said: str) -> str:
-    """A text in which all words are apart."""
+    """Return a text with spaces between all words."""
     return said if said.isascii() else _UNSPACED.sub(r" \1 ", said)
 
 
@@ -114,7 +113,7 @@ def _progress(tx: Reader) -> int:
 
 
 def _extend(tx: Tx, upto: int) -> bool:
-    """Index the next events up to a position; whether there are more of them."""
+    """Index the next events up to a position; return whether there are more of them."""
     found = tx.sql.execute(_NEXT, {"after": _progress(tx), "upto": upto}).all()
     is_all = len(found) < _AT_ONCE
     entries = [_entry(row.position, row.type, orjson.loads(row.pdu)["content"]) for row in found]
@@ -128,7 +127,7 @@ def _extend(tx: Tx, upto: int) -> bool:
 
 
 def _entry(position: int, event_type: str, content: Json) -> dict[str, Any]:
-    """The position, and the text of an event under the name of its column."""
+    """Return the row for an event; it has no text where there is nothing to search."""
     if event_type == MESSAGE:
         column, texts = "body", [content.get("body")]
     elif event_type == NAME:
@@ -140,7 +139,7 @@ def _entry(position: int, event_type: str, content: Json) -> dict[str, Any]:
 
 
 def _topics(content: Json) -> list[object]:
-    """The topic, and what m.topic has as plain text.
+    """Return the topic, and the plain texts of m.topic.
 
     Spec: client-server-api#mroomtopic
     """

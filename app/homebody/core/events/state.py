@@ -1,7 +1,7 @@
 """The state of rooms, now and at any position, and the head of each room's event graph.
 
 State is kept as intervals on the server's clock; see models/state.py. This module alone writes the
-table state_intervals, and the caches of current state and of who is joined where.
+table state_intervals, and the caches of current state and of joined users.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MEMBER = "m.room.member"
 
 
 class RoomHead:
-    """Where a room stands: its version, and what the next event has to name as its predecessors."""
+    """A room's version, and the ends of its event graph that the next event has to cite."""
 
     __slots__ = ("depth", "forward_extremities", "version")
 
@@ -39,7 +39,7 @@ class RoomHead:
 
 
 class MemberSummary:
-    """What a room is called by, where it has no name."""
+    """The members by whom a room without a name is called."""
 
     __slots__ = ("first", "invited", "joined")
 
@@ -47,25 +47,25 @@ class MemberSummary:
         self.joined = joined
         self.invited = invited
         self.first = first
-        """One more than an answer lists, as it leaves out its reader: (user_id, is there)."""
+        """(user_id, is joined) of one more than a response lists, as it leaves out its reader."""
 
 
 class StateEntry:
-    """One entry of a room's current state; `event` is None where the room has none of that kind."""
+    """One entry of a room's current state; `event` is None where the room has no such entry."""
 
     __slots__ = ("event", "position", "since", "size_bytes")
 
     def __init__(self, event: Event | None, position: int, since: int, size_bytes: int) -> None:
         self.event = event
         self.position = position
-        """Of the event."""
+        """The position of the event."""
         self.since = since
-        """The position from which on it is the room's state."""
+        """The position at which it became the room's state."""
         self.size_bytes = size_bytes
 
 
 ROOMS: CacheKind[str, RoomHead] = declare("rooms", 5, lambda _: 200)
-"""Where each room stands, by room_id; written by timeline.py."""
+"""The head of each room by room_id; written by timeline/store.py."""
 
 STATE: CacheKind[tuple[str, StateKey], StateEntry] = declare(
     "state", 30, lambda entry: entry.size_bytes
@@ -78,7 +78,7 @@ JOINED_ROOMS: CacheKind[str, frozenset[str]] = declare(
 )
 """The rooms in which a user is joined, by user_id."""
 MEMBERS: CacheKind[str, MemberSummary] = declare("members", 2, lambda _: 1200)
-"""How many are in a room and who was first, by room_id; read by sync/summaries.py."""
+"""By room_id; filled by sync/summaries.py."""
 
 AnyRow = Row[*tuple[Any, ...]]
 EVENT_COLUMNS = (
@@ -90,7 +90,7 @@ EVENT_COLUMNS = (
 """What `event_of` needs of a row."""
 
 ROOM_NUMBER = select(Room.number).where(Room.room_id == bindparam("room_id")).scalar_subquery()
-"""By which the table state_intervals names the room `room_id`."""
+"""The number that stands for the room `room_id` in the table state_intervals."""
 
 _HEAD = select(Room.version, Room.forward_extremities, Room.depth).where(
     Room.room_id == bindparam("room_id")
@@ -198,18 +198,18 @@ _REMOVE_ROOM = (
 
 
 def event_of(tx: Reader, row: AnyRow) -> Event:
-    """The event of a row that has EVENT_COLUMNS."""
+    """Return the event of a row that has EVENT_COLUMNS."""
     return Event(row.event_id, orjson.loads(row.pdu), version(tx, row.room_id))
 
 
 def find_event(tx: Reader, event_id: str) -> tuple[int, Event] | None:
-    """(position, event) of this id, or None."""
+    """Return (position, event) for an event id, or None."""
     row = tx.sql.execute(_BY_ID, {"event_id": event_id}).first()
     return None if row is None else (row.position, event_of(tx, row))
 
 
 def head(tx: Reader, room_id: str) -> RoomHead:
-    """Where the room stands. Raises M_NOT_FOUND for a room that the server does not know."""
+    """Return the head of a room. Raises M_NOT_FOUND for an unknown room."""
     cached = tx.cached(ROOMS, room_id)
     if cached is None:
         row = tx.sql.execute(_HEAD, {"room_id": room_id}).first()
@@ -221,37 +221,37 @@ def head(tx: Reader, room_id: str) -> RoomHead:
 
 
 def version(tx: Reader, room_id: str) -> RoomVersion:
-    """The rules of the room. Raises M_NOT_FOUND for a room that the server does not know."""
+    """Return the version of a room. Raises M_NOT_FOUND for an unknown room."""
     return VERSIONS[head(tx, room_id).version]
 
 
 def _memory_bytes(event: Event) -> int:
-    """About what an event takes in memory, for the bounds of caches."""
+    """Estimate the memory that an event takes, for the bounds of caches."""
     return 1500 + 4 * len(str(event.content))
 
 
 def pdus(tx: Reader, positions: list[int]) -> list[Json]:
-    """The events at these positions as servers exchange them, in their order."""
+    """Return the events at these positions in the federation format, in their order."""
     result = tx.sql.execute(_PDUS, {"positions": positions})
-    found = {position: pdu for position, pdu in result}  # noqa: C416 - a Row is no pair to mypy
+    found = {position: pdu for position, pdu in result}  # noqa: C416 - to mypy a row is not a pair
     return [orjson.loads(found[position]) for position in positions if position in found]
 
 
 def current(tx: Reader, room_id: str, event_type: str, state_key: str = "") -> Event | None:
-    """The event that is this entry of the room's current state, or None."""
+    """Return the event of an entry of the room's current state, or None."""
     return current_many(tx, room_id, [(event_type, state_key)]).get((event_type, state_key))
 
 
 def current_many(tx: Reader, room_id: str, keys: Iterable[StateKey]) -> dict[StateKey, Event]:
-    """These entries of the room's current state, without those that the room has not."""
+    """Return entries of the room's current state, as far as the room has them."""
     found = entries(tx, room_id, keys)
     return {key: entry.event for key, entry in found.items() if entry.event is not None}
 
 
 def entries(tx: Reader, room_id: str, keys: Iterable[StateKey]) -> dict[StateKey, StateEntry]:
-    """These entries of the room's current state, each with since when it is that.
+    """Return entries of the room's current state, with the positions at which they became that.
 
-    Where the room has none of a key, the entry's event is None.
+    Where the room has no such state, the entry's event is None.
     """
     found: dict[StateKey, StateEntry] = {}
     missing: list[StateKey] = []
@@ -267,7 +267,7 @@ def entries(tx: Reader, room_id: str, keys: Iterable[StateKey]) -> dict[StateKey
 
 
 def all_current(tx: Reader, room_id: str) -> dict[StateKey, Event]:
-    """The whole current state of a room."""
+    """Return the whole current state of a room."""
     result = tx.sql.execute(_CURRENT_OF_ROOM, {"room_id": room_id})
     return {(row.type, row.state_key): event_of(tx, row) for row in result}
 
@@ -275,7 +275,7 @@ def all_current(tx: Reader, room_id: str) -> dict[StateKey, Event]:
 def at_position(
     tx: Reader, room_id: str, position: int, keys: Collection[StateKey] | None = None
 ) -> dict[StateKey, Event]:
-    """The state of a room as it was after `position`; of all keys, or of these."""
+    """Return the state of a room as it was after a position: all of it, or these keys."""
     if keys is None:
         held = tx.sql.execute(_HELD_AT_POSITION, {"room_id": room_id, "position": position})
         events = [event_of(tx, row) for row in held]
@@ -288,18 +288,18 @@ def at_position(
 
 
 def membership_of(tx: Reader, room_id: str, user_id: str) -> str | None:
-    """The user's membership now; None for who never had any to do with the room."""
+    """Return the user's current membership; None for users without a member event."""
     member = current(tx, room_id, MEMBER, user_id)
     return None if member is None else str(member.content["membership"])
 
 
 def is_joined(tx: Reader, room_id: str, user_id: str) -> bool:
-    """Whether the user is in the room now."""
+    """Return whether the user is joined to the room."""
     return membership_of(tx, room_id, user_id) == "join"
 
 
 def joined_users(tx: Reader, room_id: str) -> frozenset[str]:
-    """Who is in the room now."""
+    """Return the users who are joined to the room."""
     cached = tx.cached(JOINED, room_id)
     if cached is None:
         cached = frozenset(tx.sql.execute(_JOINED_USERS, {"room_id": room_id}).scalars())
@@ -308,7 +308,7 @@ def joined_users(tx: Reader, room_id: str) -> frozenset[str]:
 
 
 def joined_rooms(tx: Reader, user_id: str) -> frozenset[str]:
-    """The rooms that the user is in now."""
+    """Return the rooms to which the user is joined."""
     cached = tx.cached(JOINED_ROOMS, user_id)
     if cached is None:
         cached = frozenset(tx.sql.execute(_JOINED_ROOMS, {"user_id": user_id}).scalars())
@@ -317,7 +317,7 @@ def joined_rooms(tx: Reader, user_id: str) -> frozenset[str]:
 
 
 def replace(tx: Tx, event: Event, position: int) -> int | None:
-    """Make a state event the room's current state; the position of the event that it replaces.
+    """Make a state event part of the room's current state; return the position it replaces.
 
     Called by timeline.store() alone, after the event was allowed.
     """
@@ -337,7 +337,7 @@ def replace(tx: Tx, event: Event, position: int) -> int | None:
 
 
 def remove_room(tx: Tx, room_id: str) -> None:
-    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    """Delete the room's state; called by rooms/purge.py alone."""
     tx.forget(JOINED, room_id)
     tx.forget(MEMBERS, room_id)
     removed = tx.sql.execute(_REMOVE_ROOM, {"room_id": room_id})
@@ -348,7 +348,7 @@ def remove_room(tx: Tx, room_id: str) -> None:
 
 
 def _keep_joined(tx: Tx, event: Event, position: int, before: Event | None) -> None:
-    """Carry a membership over into the caches of who is joined where."""
+    """Update the caches of joined users and rooms."""
     tx.forget(MEMBERS, event.room_id)
     tx.caches.recent.memberships = position
     was_joined = before is not None and before.content.get("membership") == "join"
@@ -380,6 +380,6 @@ def _read_entries(tx: Reader, room_id: str, keys: list[StateKey]) -> dict[StateK
 
 
 def _read(tx: Reader, room_id: str, position: int, keys: list[StateKey]) -> list[AnyRow]:
-    """What these entries of the state were at a position: rows of _ENTRIES_AT_POSITION."""
+    """Return entries of the state as they were after a position."""
     asked = {"room_id": room_id, "position": position, "keys": keys}
     return tx.sql.execute(_ENTRIES_AT_POSITION, asked).all()

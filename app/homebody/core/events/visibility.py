@@ -1,13 +1,19 @@
-"""Who may see which events of a room: its history visibility, asked on every path that reads.
+"""Which events of a room a user may see: the history visibility, checked wherever events are read.
 
 Two entries of the room's state decide, m.room.history_visibility and the user's own membership, as
 they were at each event. Both are kept as intervals, so all changes of the two are read once for a
-whole page and looked up in memory. Mostly not even that is needed: who is joined and has been since
-before the first event, or may see all since then, is told from the cache of current state.
+whole page and looked up in memory. Mostly not even that is needed: for users who have been joined
+since before the first event, the cache of current state is enough.
 
-What a user wants to ignore is no matter of permission, and not filtered here but by
-user_data/ignored_users.py.
-Spec: client-server-api#room-history-visibility
+Ignored users are not a matter of permission: user_data/ignored_users.py filters those.
+
+Events of erased users (deactivated with `erase`) are shown redacted to users who joined later.
+"Users which had visibility on those events prior to the erasure are still able to see unredacted
+copies": these were in the room at some time between the event and the erasure. Nothing in the
+database changes, and no redaction is sent. The erased users are kept in memory by
+accounts/accounts.py; mostly there are none, and nothing more is read.
+Spec: client-server-api#room-history-visibility,
+client-server-api#post_matrixclientv3accountdeactivate (`erase`)
 """
 
 from __future__ import annotations
@@ -45,14 +51,14 @@ from homebody.storage.expressions import item, listed
 VISIBILITY: StateKey = ("m.room.history_visibility", "")
 SETTINGS = frozenset({"invited", "joined", "shared", "world_readable"})
 DEFAULT = "shared"
-"""Where the room does not say, or says what nobody understands."""
+"""For rooms without the event, or with an unknown value."""
 
 _COLUMNS = (
     StateInterval.type,
     StateInterval.from_position,
     StateInterval.to_position,
     StateInterval.membership,
-    # only what is looked at: a member's events are not even read
+    # member events are not even read
     case((StateInterval.type == VISIBILITY[0], StoredEvent.pdu)).label("pdu"),
 )
 _EVENT = StoredEvent.position == StateInterval.event_position
@@ -83,11 +89,11 @@ _FORGOTTEN = select(ForgottenRoom.room_id).where(
 
 
 class Placed(Protocol):
-    """What has to be known of an event: a ClientEvent, or a row with these columns."""
+    """A ClientEvent, or a row with these columns."""
 
     @property
     def position(self) -> int:
-        """Where it stands."""
+        """Its position on the clock."""
 
     @property
     def type(self) -> str:
@@ -95,14 +101,14 @@ class Placed(Protocol):
 
     @property
     def state_key(self) -> str | None:
-        """Its state key, None: it is no state event."""
+        """Its state key; None for an event that is not state."""
 
 
 E = TypeVar("E", bound=Placed)
 
 
 class Sent(Placed, Protocol):
-    """What has to be known to hide what erased users have sent."""
+    """What has to be known of an event to hide it after an erasure."""
 
     @property
     def room_id(self) -> str:
@@ -113,15 +119,15 @@ class Sent(Placed, Protocol):
         """Its sender."""
 
 
-class Course:
-    """What one value was when: it changes at some positions, and is None before the first."""
+class ValueIntervals:
+    """The history of one value: it changes at some positions, and is None before the first."""
 
     def __init__(self, intervals: Iterable[tuple[int, int, str]]) -> None:
         self._starts: list[int] = []
         self._values: list[str | None] = []
         end = 0
         for start, until, value in intervals:
-            if start > end:  # for a while the room had none
+            if start > end:  # a gap
                 self._change(end, None)
             self._change(start, value)
             end = until
@@ -129,7 +135,7 @@ class Course:
             self._change(end, None)
 
     def at(self, position: int) -> str | None:
-        """The value after this position."""
+        """Return the value after this position."""
         index = bisect_right(self._starts, position) - 1
         return self._values[index] if index >= 0 else None
 
@@ -139,7 +145,7 @@ class Course:
         return self._values[-1] if self._values else None
 
     def starts_after(self, position: int) -> list[int]:
-        """Where it changes after this position."""
+        """Return the later positions at which it changes."""
         return self._starts[bisect_right(self._starts, position) :]
 
     def _change(self, start: int, value: str | None) -> None:
@@ -152,11 +158,11 @@ class History:
     """What one user may see of one room."""
 
     user_id: str
-    setting: Course
+    setting: ValueIntervals
     """m.room.history_visibility."""
-    membership: Course
+    membership: ValueIntervals
     joined_until: int
-    """Where the user last ceased to be joined; NOW_AND_LATER: is joined, 0: never was."""
+    """Position of the user's last leave; NOW_AND_LATER: is joined, 0: never was."""
 
     @property
     def is_open(self) -> bool:
@@ -164,7 +170,7 @@ class History:
         return self.setting.now == "world_readable"
 
     def shows(self, event: Placed) -> bool:
-        """Whether the user may see an event of the room.
+        """Return whether the user may see an event of the room.
 
         What changes the setting, or the user's own membership, is judged by the state before it
         as well as by the state after it.
@@ -180,7 +186,7 @@ class History:
         return False
 
     def first_seen(self, position: int) -> int | None:
-        """The first position from this one on of which the user may know the room's state.
+        """Return the first position from this one on at which the user may know the room's state.
 
         A token from /sync may stand just before the user's own join.
         """
@@ -191,9 +197,9 @@ class History:
         return None
 
     def spans(self) -> list[tuple[int, int]]:
-        """Return where the events stand that the user may see: (first, last position) of each part.
+        """Return the (first, last position) of each part of the room that the user may see.
 
-        For searches in SQL. They say the same as `shows` does event by event. No two overlap.
+        For searches in SQL; in accordance with `shows`. No two overlap.
         """
         starts = {0, *self.setting.starts_after(0), *self.membership.starts_after(0)}
         starts |= {self.joined_until} - {NOW_AND_LATER}
@@ -225,7 +231,7 @@ class History:
         return self._allows(position, self.setting.at(position), self.membership.at(position))
 
     def _allows(self, position: int, setting: str | None, membership: str | None) -> bool:
-        """The spec's five rules, in its order."""
+        """Apply the specification's five rules, in its order."""
         if setting == "world_readable" or membership == "join":
             return True
         if setting not in SETTINGS:
@@ -247,7 +253,7 @@ def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def visible(tx: Reader, user_id: str | None, room_id: str, events: Sequence[E]) -> list[E]:
-    """Those of the room's events that the user may see, in their order; None: a nobody."""
+    """Return the room's events that the user may see, in their order; None: without an account."""
     if not events:
         return []
     since = _sees_all_since(tx, user_id or "", room_id)
@@ -258,7 +264,7 @@ def visible(tx: Reader, user_id: str | None, room_id: str, events: Sequence[E]) 
 
 
 def sees_all_since(tx: Reader, user_id: str, room_id: str, position: int) -> bool:
-    """Whether current state alone tells that the user may see all events from this one on."""
+    """Return whether, by current state alone, the user may see all events since a position."""
     since = _sees_all_since(tx, user_id, room_id)
     return since is not None and since <= position
 
@@ -277,7 +283,7 @@ def within(position: ColumnExpressionArgument[int]) -> Exists:
 
 
 def hidden_by_erasure(tx: Reader, user_id: str, events: Collection[Sent]) -> set[int]:
-    """The positions of those events of which this user sees only what a redaction leaves."""
+    """Return the positions of the events that this user sees redacted, of erased users."""
     erased = accounts.erased(tx)
     if not erased:
         return set()
@@ -293,9 +299,9 @@ def hidden_by_erasure(tx: Reader, user_id: str, events: Collection[Sent]) -> set
 
 
 def memberships(tx: Reader, user_id: str, events: Iterable[ClientEvent]) -> dict[int, str]:
-    """Return {position: what the user was in the room just after the event}.
+    """Return {position: the user's membership just after the event}.
 
-    The events may be of several rooms; what no cache knows is asked for many of them at a time.
+    The events may be of several rooms; what is not cached is read for many of them at a time.
     Spec: client-server-api#room-event-format (unsigned.membership)
     """
     by_room: dict[str, list[ClientEvent]] = {}
@@ -313,13 +319,13 @@ def memberships(tx: Reader, user_id: str, events: Iterable[ClientEvent]) -> dict
             earlier[room_id] = before
     known = histories(tx, user_id, earlier) if earlier else {}
     for room_id, positions in earlier.items():
-        course = known[room_id].membership
-        found |= {position: course.at(position) or "leave" for position in positions}
+        intervals = known[room_id].membership
+        found |= {position: intervals.at(position) or "leave" for position in positions}
     return found
 
 
 def history(tx: Reader, user_id: str, room_id: str) -> History:
-    """All that decides about what this user may see of the room."""
+    """Return what decides which events of the room this user may see."""
     found = tx.sql.execute(_HISTORY, {"room_id": room_id, "user_id": user_id})
     return _history_of(user_id, found)
 
@@ -345,22 +351,24 @@ def _history_of(user_id: str, changes: Iterable[state.AnyRow]) -> History:
         else:
             memberships.append((row.from_position, row.to_position, row.membership))
     joined = [until for _, until, membership in memberships if membership == "join"]
-    return History(user_id, Course(settings), Course(memberships), joined[-1] if joined else 0)
+    return History(
+        user_id, ValueIntervals(settings), ValueIntervals(memberships), joined[-1] if joined else 0
+    )
 
 
 def may_read(tx: Reader, user_id: str, room_id: str) -> None:
-    """Let pass who is or was in the room, and everybody where it is world-readable now.
+    """Check that the user is or was in the room, or that it is world-readable now.
 
-    Raises M_FORBIDDEN for others, among them who was only invited, and who has left and forgotten
-    the room; for a room that does not exist as well.
+    Raises M_FORBIDDEN for others, among them users who were only invited, or who have left and
+    forgotten the room; also for a room that does not exist.
     """
     upto(tx, user_id, room_id)
 
 
 def upto(tx: Reader, user_id: str, room_id: str) -> int | None:
-    """The position of a user's leave: they may see the room's state as it was after it.
+    """Return the position of the user's leave, after which they may not see the room's state.
 
-    None for who may see what it is now. Raises M_FORBIDDEN as `may_read` does.
+    None for users who may see the current state. Raises M_FORBIDDEN as `may_read` does.
     """
     if state.is_joined(tx, room_id, user_id):
         return None
@@ -375,15 +383,15 @@ def upto(tx: Reader, user_id: str, room_id: str) -> int | None:
 
 
 def has_forgotten(tx: Reader, user_id: str, room_id: str) -> bool:
-    """Whether the user has left the room and wants to know it no more."""
+    """Return whether the user has left and forgotten the room."""
     key = {"user_id": user_id, "room_id": room_id}
     return tx.sql.execute(_FORGOTTEN, key).first() is not None
 
 
 def is_closed_by_forgetting(tx: Reader, user_id: str, room_id: str) -> bool:
-    """Whether the user may read nothing of the room as they have left and forgotten it.
+    """Return whether the user may not read the room as they have left and forgotten it.
 
-    What everybody may read, they still may.
+    A world-readable room stays readable.
     """
     if state.is_joined(tx, room_id, user_id) or not has_forgotten(tx, user_id, room_id):
         return False
@@ -391,7 +399,7 @@ def is_closed_by_forgetting(tx: Reader, user_id: str, room_id: str) -> bool:
 
 
 def _sees_all_since(tx: Reader, user_id: str, room_id: str) -> int | None:
-    """The position from which on the user may see everything, as far as current state tells."""
+    """Return the position since which the user may see everything, by current state alone."""
     own: StateKey = (state.MEMBER, user_id)
     entries = state.entries(tx, room_id, [VISIBILITY, own])
     member, setting = entries[own], entries[VISIBILITY]
@@ -407,10 +415,10 @@ def _seen_by_all_members(content: Json) -> bool:
 
 
 def _is_personal(event: Sent) -> bool:
-    """Whether it is a message, or tells who somebody is.
+    """Return whether it is a message or the user's own member event.
 
     Deviates: "the events sent by this account" are others as well. But a room keeps its name and
-    topic for newcomers whoever set them: they are the room's.
+    topic for newcomers: they belong to the room.
     """
     return event.state_key is None or (event.type, event.state_key) == (state.MEMBER, event.sender)
 
@@ -427,12 +435,12 @@ def _hidden_in(
     is_joined = entry.event is not None and entry.event.content["membership"] == "join"
     if is_joined and entry.since <= min(event.position for event in events):
         return []
-    course = history(tx, user_id, room_id).membership
+    intervals = history(tx, user_id, room_id).membership
 
     def was_there(event: Sent) -> bool:
         until = erased[event.sender]
-        changes = course.starts_after(event.position)
+        changes = intervals.starts_after(event.position)
         times = [event.position, *(at for at in changes if at < until)]
-        return any(course.at(at) == "join" for at in times)
+        return any(intervals.at(at) == "join" for at in times)
 
     return [event.position for event in events if not was_there(event)]
