@@ -1,18 +1,18 @@
-"""A copy of all that a server has, made while it runs. The way back is in restore.py.
+"""A copy of everything that a server has, made while it runs; restore.py is the other direction.
 
     the backup/
-      manifest.json    the size and the hash of each file; see manifest.py
-      homebody.db      as it was at one moment, checked
-      signing.key      without it the server's name is worth nothing
+      manifest.json    the size and the hash of each file; see copies.py
+      homebody.db      one snapshot, checked
+      signing.key      without it nobody can act as this server
       homebody.toml    if there is one in the data folder
-      media/files/     what users uploaded; a second backup into the same folder takes the new ones
+      media/files/     uploaded files; a second backup into the same folder adds the new ones
 
 The database is copied first and the files after it: a row is written when its file is on the disk,
-so every row of the copy has its file. Thumbnails are made again when somebody wants them.
+so every row of the copy has its file. Thumbnails are left out, as the server can generate them.
 
-This runs in a process of its own. SQLite copies one snapshot, page by page: writers go on
-meanwhile, and what they write waits in the WAL. The copies are moved to their places at the end, so
-an older backup in the folder is whole until the new one is.
+This runs in a process of its own. SQLite copies one snapshot, page by page: the server can write
+meanwhile, and its changes stay in the WAL. The copies are moved to their places at the end, so an
+older backup in the folder is valid until the new one is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from homebody.config.settings import Config
-from homebody.server import copies, manifest
+from homebody.server import copies
 from homebody.server.copies import (
     CONFIGURATION,
     DATABASE,
@@ -31,29 +31,30 @@ from homebody.server.copies import (
     SIGNING_KEY,
     BackupError,
     DamagedError,
+    Entry,
+    Manifest,
     Progress,
 )
-from homebody.server.manifest import Entry, Manifest
 from homebody.storage import data_folder, fsync
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What a backup or a restored server has."""
+    """What was copied into a backup or a restored server."""
 
     database_bytes: int
     files: int
     new_files: int
     new_bytes: int
-    """Of files that were not there yet."""
+    """The size of the new files."""
     lost_files: int
-    """That the database names, and that are missing or damaged."""
+    """Files in the database that are missing or damaged."""
 
 
 def make(config: Config, target: Path, on_pages: Progress, on_files: Progress) -> Copied:
-    """Copy the server of this configuration into a folder, which may have an older backup.
+    """Copy the server of this configuration into a folder, which may contain an older backup.
 
-    Raises BackupError, StartError and OSError; an older backup is then still whole.
+    Raises BackupError, StartError and OSError; an older backup is then still valid.
     """
     data_folder.check_restored(config.data_dir)
     database = data_folder.database_path(config.database_url)
@@ -72,10 +73,7 @@ def make(config: Config, target: Path, on_pages: Progress, on_files: Progress) -
 
 
 def _check_target(config: Config, target: Path) -> None:
-    """Refuse a folder where the backup would get among the server's own files.
-
-    Raises BackupError.
-    """
+    """Raise BackupError for a folder where a backup would mix with the server's own files."""
     place, data_dir = target.resolve(), config.data_dir.resolve()
     if place == data_dir:
         raise BackupError(f"{target} is the data folder itself")
@@ -93,14 +91,13 @@ def _make(config: Config, target: Path, on_pages: Progress, on_files: Progress) 
     _sweep(target)
     fresh = _new(target, DATABASE)
     copies.copy_database(data_folder.database_path(config.database_url), fresh, on_pages)
-    new = {DATABASE: manifest.entry_of(fresh)}
+    new = {DATABASE: copies.entry_of(fresh)}
     new[SIGNING_KEY] = _copy_small(config.signing_key_path, _new(target, SIGNING_KEY))
     if (file := config.data_dir / CONFIGURATION).exists():
         new[CONFIGURATION] = _copy_small(file, _new(target, CONFIGURATION))
     new_sizes = _copy_media(config.data_dir / FILES, target / FILES, on_files)
     media, lost = _check_media(target, copies.uploaded(fresh))
-    written = Manifest({**new, **media}, before, lost)
-    copies.write_file(target / manifest.NAME, manifest.encode(written))
+    copies.write_manifest(target, Manifest({**new, **media}, before, lost))
     for name in new:
         _new(target, name).replace(target / name)
     for name in before.keys() - new:
@@ -112,9 +109,9 @@ def _make(config: Config, target: Path, on_pages: Progress, on_files: Progress) 
 
 
 def _before(target: Path) -> dict[str, Entry]:
-    """Return what is there of an older backup, and stays until this one is complete."""
+    """Return the files of an older backup that stay until this one is complete."""
     found = [target / name for name in (DATABASE, SIGNING_KEY, CONFIGURATION)]
-    return {path.name: manifest.entry_of(path) for path in found if path.exists()}
+    return {path.name: copies.entry_of(path) for path in found if path.exists()}
 
 
 def _new(target: Path, name: str) -> Path:
@@ -129,10 +126,10 @@ def _copy_small(source: Path, target: Path) -> Entry:
 
 
 def _copy_media(source: Path, target: Path, progress: Progress) -> list[int]:
-    """Copy the media that the target lacks, and return the sizes of what was copied.
+    """Copy the media that the target lacks, and return their sizes.
 
-    A file is named by its content, and never changes. One that is damaged does not replace a copy
-    made before it was.
+    A file is named after its hash and never changes. A damaged file does not replace an intact
+    copy from an earlier backup.
     """
     found = copies.media(source)
     sizes = []
@@ -149,7 +146,7 @@ def _copy_media(source: Path, target: Path, progress: Progress) -> list[int]:
 
 
 def _check_media(target: Path, named: dict[str, int]) -> tuple[dict[str, Entry], list[str]]:
-    """Return what the manifest says of media: the files there are, and the hashes of those lost."""
+    """Return the manifest's entries for media, and the hashes of lost files."""
     sizes = {sha256: path.stat().st_size for sha256, path in copies.media(target / FILES).items()}
     lost = sorted(sha256 for sha256, size in named.items() if sizes.get(sha256) != size)
     kept = sizes.keys() - lost
@@ -157,7 +154,7 @@ def _check_media(target: Path, named: dict[str, int]) -> tuple[dict[str, Entry],
 
 
 def _sweep(target: Path) -> None:
-    """Remove what an interrupted backup has left half copied."""
+    """Remove incomplete copies that an interrupted backup has left."""
     patterns = (f"*{NEW}", f"{FILES}/*/.*{NEW}")
     for path in {path for pattern in patterns for path in target.glob(pattern)}:
         path.unlink()

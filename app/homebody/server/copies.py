@@ -1,7 +1,12 @@
-"""How files and databases are copied for backup.py and restore.py: whole or not at all.
+"""How backup.py and restore.py copy files and databases, and how a backup describes what it has.
 
-What is copied goes to the disk in small pieces, as otherwise the fsync of a running server's COMMIT
-would wait behind gigabytes of ours.
+Copies are written to the disk in small pieces: otherwise the fsync of a running server's COMMIT
+would wait for gigabytes of ours.
+
+`manifest.json` in the folder of a backup has the size and the hash of each file. It is written
+before the files that a new backup replaces (database, key, configuration) are moved to their
+places, and also describes those that were there before. So the backup is valid at any moment, the
+old one or the new one, whatever interrupts it.
 """
 
 from __future__ import annotations
@@ -12,26 +17,29 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Final
 from urllib.parse import quote
 
+import msgspec
+
 from homebody.config import settings
-from homebody.server import manifest
-from homebody.server.manifest import PIECE_BYTES, Entry
 from homebody.storage import fsync
 
 DATABASE: Final = settings.DATABASE_NAME
 SIGNING_KEY: Final = settings.SIGNING_KEY_NAME
 CONFIGURATION: Final = settings.FILE_NAME
 FILES: Final = Path("media") / "files"
+MANIFEST: Final = "manifest.json"
+FORMAT: Final = 1
 NEW: Final = ".new"
+PIECE_BYTES: Final = 2**20
 HASH_LETTERS: Final = 64
 
 _UPLOADED: Final = "SELECT sha256, max(size_bytes) FROM media WHERE sha256 NOT NULL GROUP BY sha256"
 
 Progress = Callable[[int, int], None]
-"""Is called with how much is done, and of how much."""
+"""Called with the amount that is done and the total."""
 
 
 class BackupError(Exception):
@@ -39,57 +47,123 @@ class BackupError(Exception):
 
 
 class DamagedError(Exception):
-    """A file has another content than it should have."""
+    """A file does not have the content that it should have."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """What a file has to be."""
+
+    size_bytes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """The content of manifest.json."""
+
+    files: dict[str, Entry]
+    """By the path below the backup's folder, with / between its parts."""
+    previous: dict[str, Entry] = {}
+    """Files that may still be there in place of those in `files`."""
+    lost_media: list[str] = []
+    """Hashes of files that the server itself no longer had, so a restored one can't have them."""
+    format: int = FORMAT
+
+    def allowed(self, path: str) -> list[Entry]:
+        """Return what the file of this path may be."""
+        entries = (self.files.get(path), self.previous.get(path))
+        return [it for it in entries if it is not None]
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest of a backup; None for one made before there were manifests.
+
+    Raises ValueError for one that is damaged, and OSError.
+    """
+    try:
+        raw = (folder / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        return None
+    manifest = msgspec.json.decode(raw, type=Manifest)
+    if manifest.format != FORMAT:
+        raise ValueError(f"its format is {manifest.format}, and this homebody knows {FORMAT}")
+    for path, entry in manifest.files.items():
+        parts = PurePosixPath(path).parts
+        if len(parts) > 1 and "".join(parts[-2:]) != entry.sha256:  # media, named by content
+            raise ValueError(f"the hash of {path} is not its name")
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write a manifest into the folder of a backup, completely or not at all."""
+    write_file(
+        folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    )
+
+
+def entry_of(path: Path) -> Entry:
+    """Read a file and return its entry."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        for piece in _pieces(file):
+            digest.update(piece)
+            size += len(piece)
+    return Entry(size, digest.hexdigest())
 
 
 def copy_file(source: Path, target: Path, sha256: str | None = None) -> Entry:
-    """Copy a file so that under its name there is all of it or what was there before.
+    """Copy a file completely, or leave what was there before.
 
     Raises DamagedError when its hash is not the one given, and OSError.
     """
-    fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}{NEW}")
     digest, size = hashlib.sha256(), 0
-    try:
-        with source.open("rb") as old, private(fresh) as new:
-            for piece in manifest.pieces(old):
-                new.write(piece)
-                new.flush()
-                os.fsync(new)
-                digest.update(piece)
-                size += len(piece)
+    with source.open("rb") as old, _replacing(target) as new:
+        for piece in _pieces(old):
+            new.write(piece)
+            new.flush()
+            os.fsync(new)
+            digest.update(piece)
+            size += len(piece)
         if sha256 not in {None, digest.hexdigest()}:
             raise DamagedError(source)
-        fresh.replace(target)
-    finally:
-        fresh.unlink(missing_ok=True)
-    fsync.sync_folder(target.parent)
     return Entry(size, digest.hexdigest())
 
 
 def write_file(target: Path, content: bytes) -> None:
-    """Put this content under a name, all of it or none."""
+    """Write a file completely, or leave what was there before."""
+    with _replacing(target) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file)
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[IO[bytes]]:
+    """Open a new file that takes the place of another when the with block has written it."""
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}{NEW}")
     try:
-        with private(fresh) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file)
+        with _private(fresh) as file:
+            yield file
         fresh.replace(target)
     finally:
         fresh.unlink(missing_ok=True)
     fsync.sync_folder(target.parent)
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    while piece := file.read(PIECE_BYTES):
+        yield piece
 
 
 def copy_database(
     source: Path, target: Path, progress: Progress, *, is_in_use: bool = True
 ) -> None:
-    """Copy what a database is at one moment into a new file, and check it.
+    """Copy one snapshot of a database into a new file, and check it.
 
     Raises BackupError, and leaves no file then.
     """
     connect = _open_in_use if is_in_use else opened
     try:
-        with private(target) as file:
+        with _private(target) as file:
             with connect(source) as old:
                 _copy_pages(old, target, file, progress)
             os.fsync(file)
@@ -103,7 +177,7 @@ def copy_database(
 
 
 def check_pages(database: Path) -> None:
-    """Raise sqlite3.Error for a file that is not a whole database."""
+    """Raise sqlite3.Error for a file that is not an intact database."""
     with opened(database) as connection:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
@@ -118,10 +192,9 @@ def uploaded(database: Path) -> dict[str, int]:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a database of a backup, without changing it.
+    """Open a database of a backup without changing it.
 
-    One without a WAL is read without SQLite's files beside it, as it may be on a disk that can't be
-    written to.
+    One without a WAL is read without SQLite's files beside it, as it may be on a read-only disk.
     """
     mode = "ro" if path.with_name(f"{path.name}-wal").exists() else "ro&immutable=1"
     url = f"file:{quote(str(path.absolute()))}?mode={mode}"
@@ -132,21 +205,20 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
 def media(folder: Path) -> dict[str, Path]:
     """Return the files below a folder `media/files`, by the hashes that are their names."""
     found = {f"{path.parent.name}{path.name}": path for path in folder.glob("??/*")}
-    return {it: found[it] for it in sorted(found) if is_hash(it) and found[it].is_file()}
+    return {it: found[it] for it in sorted(found) if _is_hash(it) and found[it].is_file()}
 
 
 def media_path(sha256: str) -> Path:
-    """Return where the content of this hash lies, from the folder of a server or a backup."""
+    """Return the path of the content with this hash, in the folder of a server or a backup."""
     return FILES / sha256[:2] / sha256[2:]
 
 
-def is_hash(name: str) -> bool:
-    """Return whether a file of this name can be one of media."""
+def _is_hash(name: str) -> bool:
     return len(name) == HASH_LETTERS and set(name) <= set("0123456789abcdef")
 
 
-def private(path: Path) -> IO[bytes]:
-    """Make a file that only its owner can read. Raises FileExistsError."""
+def _private(path: Path) -> IO[bytes]:
+    """Create a file that other users can't read. Raises FileExistsError."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
@@ -159,9 +231,9 @@ def _open_in_use(path: Path) -> Iterator[sqlite3.Connection]:
 
 def _copy_pages(old: sqlite3.Connection, fresh: Path, file: IO[bytes], progress: Progress) -> None:
     with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as new:
-        new.execute("PRAGMA synchronous = OFF")  # it is brought to the disk here
+        new.execute("PRAGMA synchronous = OFF")  # we call fsync ourselves
         (page_bytes,) = old.execute("PRAGMA page_size").fetchone()
-        # One snapshot from here on: without this, each write of the server begins the copy anew
+        # One snapshot from here on: without this, each write of the server restarts the copy
         old.execute("BEGIN")
         old.execute("SELECT 1 FROM sqlite_schema").fetchone()
 

@@ -1,4 +1,4 @@
-"""The way back from a backup: everything is checked first, and then it is all or nothing.
+"""Restoring a backup: everything is checked first, and then everything is copied or nothing is.
 
 While the data folder is being filled, it has a marker (`data_folder.RESTORING_NAME`): no server
 and no command uses such a folder, and removing the marker is what makes the restored server valid.
@@ -6,7 +6,7 @@ A restore that fails removes its files; what a kill or a power cut left, the nex
 
 A backup with a manifest is checked against it. Without one (made before there were manifests, or a
 plain copy of a data folder) the database's table of media says which files there have to be, and
-the name of each says its content.
+their names are the hashes of their content.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from typing import Final
 import orjson
 
 from homebody.config.settings import Config
-from homebody.server import copies, manifest, startup
+from homebody.server import copies, startup
 from homebody.server.backup import Copied
 from homebody.server.copies import (
     CONFIGURATION,
     DATABASE,
     FILES,
+    MANIFEST,
     NEW,
     SIGNING_KEY,
     BackupError,
     DamagedError,
+    Manifest,
     Progress,
 )
-from homebody.server.manifest import Manifest
 from homebody.spec.signing import SigningKey
 from homebody.storage import data_folder, fsync, migrations
 
@@ -44,7 +45,7 @@ _SHOWN: Final = 3
 
 @dataclass(slots=True)
 class Plan:
-    """A backup that was checked, and what of it goes where."""
+    """A checked backup, and where its files go."""
 
     source: Path
     config: Config
@@ -53,20 +54,20 @@ class Plan:
     manifest: Manifest | None
     database_sha256: str | None = None
     media: dict[str, int] = field(default_factory=dict)
-    """{hash: size} of what is copied."""
+    """{hash: size} of the files to copy."""
     lost: int = 0
-    """Files of media that are named and not there, which somebody has agreed to."""
+    """The number of media that are left out: lost before, or damaged with `is_lossy`."""
 
     @property
     def database(self) -> Path:
-        """Where the database goes."""
+        """The file that the database is copied to."""
         return data_folder.database_path(self.config.database_url)
 
 
 def configuration(data_dir: Path, source: Path) -> Path | None:
-    """Return the backup's configuration, if it is to become that of this data folder.
+    """Return the backup's configuration if it is to be copied into this data folder.
 
-    One that is there stays: it may have been written for the new machine.
+    An existing one is kept: it may have been written for the new machine.
     """
     file = source / CONFIGURATION
     stays = (data_dir / CONFIGURATION).exists() and CONFIGURATION not in _left(data_dir)
@@ -74,7 +75,7 @@ def configuration(data_dir: Path, source: Path) -> Path | None:
 
 
 def check(config: Config, source: Path, progress: Progress, *, is_lossy: bool) -> Plan:
-    """Check a backup, and that a data folder is free for it, without changing anything.
+    """Check a backup, and that the data folder is empty, without changing anything.
 
     With `is_lossy`, media that are missing or damaged are left out. Raises BackupError, StartError
     and OSError.
@@ -87,9 +88,9 @@ def check(config: Config, source: Path, progress: Progress, *, is_lossy: bool) -
         )
     _check_place(config)
     try:
-        described = manifest.read(source)
+        described = copies.read_manifest(source)
     except ValueError as error:
-        raise BackupError(f"{source / manifest.NAME} is damaged: {error}") from error
+        raise BackupError(f"{source / MANIFEST} is damaged: {error}") from error
     plan = Plan(source, config, configuration(config.data_dir, source) is not None, described)
     _check_small(plan)
     _check_database(plan)
@@ -100,9 +101,9 @@ def check(config: Config, source: Path, progress: Progress, *, is_lossy: bool) -
 
 @contextlib.contextmanager
 def filling(plan: Plan, on_pages: Progress, on_files: Progress) -> Iterator[Copied]:
-    """Fill the data folder, whose lock is held; inside, do what is left to be done with it.
+    """Fill the data folder, whose lock the caller holds; the with block may then change it.
 
-    Whatever is raised, here or inside, empties the folder again. Raises BackupError and OSError.
+    Any exception, also in the with block, empties the folder again. Raises BackupError and OSError.
     """
     marker = plan.config.data_dir / data_folder.RESTORING_NAME
     _clear(plan.config.data_dir)
@@ -121,21 +122,21 @@ def filling(plan: Plan, on_pages: Progress, on_files: Progress) -> Iterator[Copi
 
 
 def _check_place(config: Config) -> None:
-    """Raise BackupError when something is in the way that no interrupted restore has left."""
+    """Raise BackupError for existing files that are not left from an interrupted restore."""
     left = _left(config.data_dir)
     database = data_folder.database_path(config.database_url)
     beside = [database.with_name(f"{database.name}{suffix}") for suffix in SIDE_FILES]
     for path in (database, *beside, config.signing_key_path):
         owner = database if path in beside else path
         if path.exists() and not set(_inside(config.data_dir, [owner])) & left:
-            raise BackupError(f"{path} is there already: move it away first")
+            raise BackupError(f"{path} exists already: move it away first")
     files = config.data_dir / FILES
     if FILES.as_posix() not in left and any(copies.media(files)):
         raise BackupError(f"There are files in {files} already: move them away first")
 
 
 def _check_small(plan: Plan) -> None:
-    """Raise BackupError for a signing key or a configuration that is missing or damaged."""
+    """Raise BackupError if the signing key or the configuration is missing or damaged."""
     key = plan.source / SIGNING_KEY
     try:
         SigningKey.from_text(key.read_text(encoding="utf-8"))
@@ -149,17 +150,17 @@ def _check_small(plan: Plan) -> None:
         file, allowed = plan.source / name, plan.manifest.allowed(name)
         if name in plan.manifest.files and not file.exists():
             raise BackupError(f"{file} is missing")
-        if file.exists() and manifest.entry_of(file) not in allowed:
-            raise BackupError(f"{file} is damaged: it is not what {manifest.NAME} says")
+        if file.exists() and copies.entry_of(file) not in allowed:
+            raise BackupError(f"{file} is damaged: it is not what {MANIFEST} says")
 
 
 def _check_database(plan: Plan) -> None:
-    """Raise BackupError for a damaged database, StartError for one that can't be this server's."""
+    """Raise BackupError for a damaged database, StartError for one of another server or version."""
     database = plan.source / DATABASE
     if plan.manifest is not None:
-        found = manifest.entry_of(database)
+        found = copies.entry_of(database)
         if found not in plan.manifest.allowed(DATABASE):
-            raise BackupError(f"{database} is damaged: it is not what {manifest.NAME} says")
+            raise BackupError(f"{database} is damaged: it is not what {MANIFEST} says")
         plan.database_sha256 = found.sha256
     try:
         copies.check_pages(database)
@@ -174,7 +175,7 @@ def _check_database(plan: Plan) -> None:
 
 
 def _check_media(plan: Plan, progress: Progress, *, is_lossy: bool) -> None:
-    """Raise BackupError for media that are missing or damaged, unless they were lost before."""
+    """Raise BackupError for missing or damaged media, unless the server had already lost them."""
     named = copies.uploaded(plan.source / DATABASE)
     files = copies.media(plan.source / FILES)
     sizes: dict[str, int | None] = {**named}
@@ -188,7 +189,7 @@ def _check_media(plan: Plan, progress: Progress, *, is_lossy: bool) -> None:
         known_to_be_lost = {*plan.manifest.lost_media}
     bad = []
     for number, (sha256, size) in enumerate(sorted(sizes.items()), start=1):
-        found = manifest.entry_of(files[sha256]) if sha256 in files else None
+        found = copies.entry_of(files[sha256]) if sha256 in files else None
         if found is not None and found.sha256 == sha256 and size in {None, found.size_bytes}:
             plan.media[sha256] = found.size_bytes
         elif sha256 in known_to_be_lost or is_lossy:
@@ -199,13 +200,13 @@ def _check_media(plan: Plan, progress: Progress, *, is_lossy: bool) -> None:
     if bad:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise BackupError(
-            f"The backup is not whole: {', '.join(bad[:_SHOWN])}{more}. With --skip-damaged-media"
+            f"The backup is incomplete: {', '.join(bad[:_SHOWN])}{more}. With --skip-damaged-media"
             " everything else is restored"
         )
 
 
 def _check_room(plan: Plan) -> None:
-    """Raise BackupError when the disk has not enough room."""
+    """Raise BackupError when the disk does not have enough space."""
     needed = sum(plan.media.values()) + (plan.source / DATABASE).stat().st_size
     folder = plan.config.data_dir
     while not folder.exists():
@@ -218,7 +219,7 @@ def _check_room(plan: Plan) -> None:
 
 
 def _copy(plan: Plan, on_pages: Progress, on_files: Progress) -> Copied:
-    """Copy everything that was checked. Raises BackupError when it is not what it was."""
+    """Copy what was checked. Raises BackupError when a file has changed since."""
     config, source = plan.config, plan.source
     try:
         for number, sha256 in enumerate(plan.media, start=1):
@@ -237,20 +238,20 @@ def _copy(plan: Plan, on_pages: Progress, on_files: Progress) -> Copied:
         else:
             copies.copy_file(source / DATABASE, plan.database, plan.database_sha256)
     except DamagedError as error:
-        raise BackupError(f"{error} has changed meanwhile") from error
+        raise BackupError(f"{error} has changed since it was checked") from error
     size = plan.database.stat().st_size
     return Copied(size, len(plan.media), len(plan.media), sum(plan.media.values()), plan.lost)
 
 
 def _inside(data_dir: Path, paths: list[Path]) -> list[str]:
-    """Return those of these paths that are in the data folder, as they are called from there."""
+    """Return those paths that are in the data folder, relative to it."""
     return [
         path.relative_to(data_dir).as_posix() for path in paths if path.is_relative_to(data_dir)
     ]
 
 
 def _left(data_dir: Path) -> set[str]:
-    """Return what an interrupted restore may have put into a data folder, as paths from there."""
+    """Return what an interrupted restore may have put into a data folder, as relative paths."""
     try:
         return {*orjson.loads((data_dir / data_folder.RESTORING_NAME).read_bytes())}
     except (FileNotFoundError, ValueError):
@@ -258,20 +259,20 @@ def _left(data_dir: Path) -> set[str]:
 
 
 def _clear(data_dir: Path) -> None:
-    """Remove what an interrupted restore has left, but for its marker."""
+    """Remove what an interrupted restore has left, except its marker."""
     for half in data_dir.glob(f".{data_folder.RESTORING_NAME}.*{NEW}"):
         half.unlink()
     _remove([data_dir / name for name in _left(data_dir) if ".." not in Path(name).parts])
 
 
 def _remove(targets: list[Path]) -> None:
-    """Remove files that a restore has made, and media; what else lies among those stays."""
+    """Remove files that a restore has created, and media, but no other files among them."""
     for path in targets:
         if path.is_dir():
             for file in (*copies.media(path).values(), *path.glob(f"??/.*{NEW}")):
                 file.unlink()
             for folder in (*path.glob("??"), path, path.parent):
-                with contextlib.suppress(OSError):  # other things are in it
+                with contextlib.suppress(OSError):  # not empty
                     folder.rmdir()
             continue
         for suffix in ("", *SIDE_FILES):
@@ -281,7 +282,7 @@ def _remove(targets: list[Path]) -> None:
 
 
 def _finish(marker: Path) -> None:
-    """Make the data folder valid, or as empty as it was, now that all else is on the disk."""
+    """Remove the marker after everything else is on the disk."""
     fsync.sync_folder(marker.parent)
     marker.unlink(missing_ok=True)
     fsync.sync_folder(marker.parent)
