@@ -28,7 +28,7 @@ import homebody
 from tests.conftest import Login, MakeApp
 
 SEND_FILES, SEND_FUNCTIONS = 31, 159
-SYNC_FILES, SYNC_FUNCTIONS = 40, 148
+SYNC_FILES, SYNC_FUNCTIONS = 35, 135
 
 PACKAGE = str(Path(homebody.__file__).parent)
 PARTS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>"}

@@ -18,7 +18,7 @@ from homebody.client_server.authentication import authenticated, must_be_me, req
 from homebody.core.encryption import to_device
 from homebody.core.ephemeral import presence
 from homebody.core.sync import sync, tokens
-from homebody.core.sync.sync import Answer, Ask
+from homebody.core.sync.sync import SyncRequest, SyncResponse
 from homebody.core.user_data import filters
 from homebody.runtime import single_flight
 from homebody.spec.events import Json
@@ -34,81 +34,81 @@ MAX_TIMEOUT_MS = 600_000
 @bp.get("/sync", endpoint="sync")
 @authenticated(guests=True)
 def sync_() -> Json:
-    """What is new for the device since its token; waits up to `timeout` ms until something is."""
+    """Return what is new for the device; wait up to `timeout` ms until something is."""
     timeout_ms = http.query_integer("timeout", 0, cap=MAX_TIMEOUT_MS)
-    since = request.args.get("since")
-    ask = _ask(since)
-    mood = http.query_choice("set_presence", presence.STATES, "online")
-    me = ask.requester
-    with presence.syncing(context.ephemeral(), me.user_id, me.device_id, mood):
-        if ask.since is None:  # clients repeat a long first sync: one request does the work for all
+    wanted = _sync_request()
+    set_presence = http.query_choice("set_presence", presence.STATES, "online")
+    me = wanted.requester
+    with presence.syncing(context.ephemeral(), me.user_id, me.device_id, set_presence):
+        if wanted.is_initial:  # clients repeat a long first sync: one request serves all of them
             key = (me.user_id, me.device_id, request.query_string)
             with single_flight.LARGE_AT_ONCE:
-                return context.homeserver().repeats.once(key, lambda: _look(ask).body)
-        if ask.full_state:
+                return context.homeserver().repeats.once(key, lambda: _respond(wanted).body)
+        if wanted.full_state:
             with single_flight.LARGE_AT_ONCE:
-                return _look(ask).body
+                return _respond(wanted).body
         if timeout_ms == 0:
-            return _look(ask).body
-        found = wait_for(
-            me.user_id, timeout_ms, lambda: _look(ask), lambda found: not found.is_empty
+            return _respond(wanted).body
+        response = wait_for(
+            me.user_id, timeout_ms, lambda: _respond(wanted), lambda found: not found.is_empty
         )
-        return found.body
+        return response.body
 
 
-def _ask(since: str | None) -> Ask:
-    """What is asked for. By the token the device says also which messages it has got: they go."""
+def _sync_request() -> SyncRequest:
+    """Return the request. Its token acknowledges messages to the device, which are deleted."""
     me = requester()
+    state_section = "state"
+    if http.query_boolean("use_state_after"):
+        state_section = "state_after"
+    # Deviates: matrix-js-sdk still asks with the names that the proposal had
+    elif http.query_boolean("org.matrix.msc4222.use_state_after"):
+        state_section = "org.matrix.msc4222.state_after"
+    since = request.args.get("since")
     with context.db().read() as tx:
-        ask = Ask(
+        token = tokens.parse(since, tx.position) if since else tokens.START
+        wanted = SyncRequest(
             me,
             filters.resolve(tx, me.user_id, request.args.get("filter")),
-            tokens.parse(since, tx.position) if since else None,
+            token.position,
+            token.ephemeral or 0,
+            is_initial=not since,
             full_state=http.query_boolean("full_state"),
-            state_section=_state_section(),
+            state_section=state_section,
         )
-        device = (me.user_id, me.device_id, ask.position)
+        device = (me.user_id, me.device_id, wanted.position)
         is_to_acknowledge = to_device.is_to_acknowledge(tx, *device)
     if is_to_acknowledge:
         to_device.acknowledge_if_possible(context.db(), *device)
-    return ask
+    return wanted
 
 
-def _state_section() -> str:
-    """By which name the client wants the state, which says also as of when it wants it."""
-    if http.query_boolean("use_state_after"):
-        return "state_after"
-    # Deviates: matrix-js-sdk still asks with the names that the proposal had
-    if http.query_boolean("org.matrix.msc4222.use_state_after"):
-        return "org.matrix.msc4222.state_after"
-    return "state"
-
-
-def _look(ask: Ask) -> Answer:
+def _respond(wanted: SyncRequest) -> SyncResponse:
     with context.db().read() as tx:
-        found = sync.answer(tx, ask, context.ephemeral(), context.homeserver().lazy_members)
-    if found.truncated_after is None and not found.needs_new_token:
-        return found
-    return _mark_off(ask, found)
+        response = sync.respond(tx, wanted, context.ephemeral(), context.homeserver().lazy_members)
+    if response.truncated_after is None and not response.needs_new_token:
+        return response
+    return _mark_off(wanted, response)
 
 
-def _mark_off(ask: Ask, found: Answer) -> Answer:
-    """The answer, once its token tells which messages to the device it held.
+def _mark_off(wanted: SyncRequest, response: SyncResponse) -> SyncResponse:
+    """Return the response with a token that says which messages to the device it has.
 
-    Those of a cut answer are remembered by its token. On a quiet server the clock may not have
-    moved since the one before: then it does now, or both would be the same.
+    Those of a truncated response are stored with its token. On a quiet server the clock may not
+    have moved since the response before: it is moved now, as both would have the same token.
     """
-    me = ask.requester
+    me = wanted.requester
     with context.db().write() as tx:
-        is_late = found.needs_new_token and tx.position != ask.position
+        is_late = response.needs_new_token and tx.position != wanted.position
         if not is_late:
-            found = found.at(tx.next_position()) if found.needs_new_token else found
-            if found.truncated_after is not None:
-                position = found.token.position
+            if response.needs_new_token:
+                response = response.at(tx.next_position())
+            if response.truncated_after is not None:
+                position = response.token.position
                 to_device.note_truncated(
-                    tx, me.user_id, me.device_id, position, found.truncated_after
+                    tx, me.user_id, me.device_id, position, response.truncated_after
                 )
-    return _look(ask) if is_late else found
+    return _respond(wanted) if is_late else response
 
 
 def wait_for(

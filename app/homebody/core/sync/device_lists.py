@@ -87,10 +87,10 @@ def since(tx: Reader, user_id: str, position: int) -> DeviceLists:
     return _compare(tx, user_id, position, mine, _moved(tx, busy, position))
 
 
-def in_answer(
+def in_response(
     tx: Reader, user_id: str, position: int, mine: Memberships, spans: Collection[Span]
 ) -> DeviceLists:
-    """The same for an answer of /sync about all rooms, whose timelines have been read."""
+    """Return the same for a response of /sync about all rooms, whose timelines have been read."""
     moves: Moves = set()
     gaps: list[str] = []
     for span in spans:

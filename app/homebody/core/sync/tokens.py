@@ -1,9 +1,9 @@
-"""Sync tokens: positions on the server's clock, as clients carry them around.
+"""Sync tokens: positions on the server's clock, as clients keep them.
 
-`s1234` stands between position 1234 and the next one: going back from it shows the events up to
-1234, going forward those after it. What /sync gives out may have a second part, `s1234_567`: how
-far the client has seen what is kept in memory only (typing, presence). Every endpoint that takes
-a token takes both forms.
+`s1234` is the place between position 1234 and the next one: paging backwards from it shows the
+events up to 1234, forwards those after it. A token of /sync may have a second part, `s1234_567`:
+what the client has seen of what is kept in memory only (typing, presence). Every endpoint that
+takes a token takes both forms.
 Spec: client-server-api#syncing
 """
 
@@ -11,21 +11,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from homebody import errors
 
 _TOKEN = re.compile(r"s([0-9]{1,18})(?:_([0-9]{1,18}))?")
-"""18 digits are enough for 30 years of a change each nanosecond, and fit SQLite's integers."""
+"""18 digits are enough for 30 years of a change per nanosecond, and fit SQLite's integers."""
 
 
 @dataclass(frozen=True, slots=True)
 class SyncToken:
-    """A place between two changes. `str` gives what clients get."""
+    """A place between two changes. `str` returns the form for clients."""
 
     position: int
     """On the clock: the last change before the token."""
     ephemeral: int | None = None
-    """The same for what is kept in memory only; None where the token does not say."""
+    """The same for what is kept in memory only; None if the token does not say."""
 
     def __str__(self) -> str:
         if self.ephemeral is None:
@@ -33,8 +34,12 @@ class SyncToken:
         return f"s{self.position}_{self.ephemeral}"
 
 
+START: Final = SyncToken(0)
+"""Before every change."""
+
+
 def parse(text: str, upto: int | None) -> SyncToken:
-    """The token that a client shows; `upto` is where the clock stands, None: not asked.
+    """Return the token in a request; `upto` is the position of the clock, None: do not check.
 
     Raises M_INVALID_PARAM for what this server cannot have given out.
     """
