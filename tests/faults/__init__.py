@@ -1,5 +1,5 @@
-"""What must not harm: kills, full disks, damaged pages, clocks that jump.
+"""Faults that the server must survive: kills, full disks, damaged pages, clocks that jump.
 
-Each test is against a server in a process of its own, and says which lines of app/ it protects:
-without them it fails. `make faults` runs them all in full size, `make test` a small one.
+Each test runs against a server in a process of its own, and says which code it protects: without
+that code it fails. `make faults` runs all of them in full size, `make test` in a small one.
 """

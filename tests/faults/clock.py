@@ -1,7 +1,7 @@
-"""A clock that can be set: of the processes that are started with its environment.
+"""A clock that can be set, for processes that are started with its environment.
 
-Their time of day is the machine's plus what a file says. Python runs the `sitecustomize` module of
-its path before anything else, so that everybody who imports `time` gets this one.
+Their time of day is the machine's plus an offset in a file. Python imports the `sitecustomize`
+module of its path before anything else, so that every import of `time` gets this one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ time.time = lambda: time_ns() / 1e9
 
 
 class Clock:
-    """What servers that are started from now on take for the time of day."""
+    """The time of day of servers that are started from now on."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._file = folder / "clock"
@@ -38,7 +38,7 @@ class Clock:
         monkeypatch.setenv("CLOCK_FILE", str(self._file))
 
     def set(self, hours: float) -> None:
-        """Let them be so many hours ahead of the machine."""
+        """Set the clock so many hours ahead of the machine."""
         ahead = struct.pack("q", int(hours * 3_600_000_000_000))
         if not self._file.exists():
             self._file.write_bytes(ahead)

@@ -1,4 +1,4 @@
-"""A server whose end nobody has to think of."""
+"""A server that is killed at the end of each test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Start = Callable[..., RunningServer]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """`start(registration="token")`: a server on the test's folder, killed afterwards."""
+    """Provide `start(registration="token")`: a server on the test's folder, killed afterwards."""
     started: list[RunningServer] = []
 
     def begin(**settings: str) -> RunningServer:

@@ -1,9 +1,10 @@
-"""A clock that jumps back an hour: order, tokens, limits, timers and deliveries do not mind.
+"""The clock jumps back an hour: order, tokens, limits, timers and deliveries are not affected.
 
-Protects, in app/: db.Tx.next_position (the order of things is no matter of time), time.monotonic in
-core/ratelimits.RateLimits, core/sync/timers.monotonic_ms and client_server/sync.wait_for (`until`
-and `left`), background/delivery.Delivery._deliver_first (`seconds < longest`),
-core/sync/ephemeral.Ephemeral.seen (a token of a run whose clock was ahead).
+Protects storage/database.py: Tx.next_position (order doesn't depend on time); time.monotonic in
+core/ratelimits.py: RateLimits, core/ephemeral/timers.py: monotonic_ms, and
+client_server/long_poll.py: first (`until` and `left`); background/delivery.py:
+Delivery._deliver_first (`seconds < longest`); core/ephemeral/ephemeral.py: Ephemeral.seen (a token
+from a run whose clock was ahead).
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.faults import people
+from tests.faults import clients
+from tests.faults.clients import Follower, Person
 from tests.faults.clock import Clock
 from tests.faults.conftest import Start
-from tests.faults.people import Follower, Person
 from tests.helpers import bridge
 
 LIMITS = {
@@ -33,8 +34,8 @@ def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(tmp_path, monkeypatch)
 
 
-def typers(answer: people.Answer, room_id: str) -> list[list[str]]:
-    """Every list of who is typing in an answer of /sync."""
+def typers(answer: clients.Answer, room_id: str) -> list[list[str]]:
+    """Return all lists of typing users in a /sync response."""
     room = answer.body.get("rooms", {}).get("join", {}).get(room_id, {})
     events = room.get("ephemeral", {}).get("events", [])
     return [it["content"]["user_ids"] for it in events if it["type"] == "m.typing"]
@@ -95,14 +96,14 @@ def test_nobody_is_locked_out_and_no_timer_hangs(start: Start, clock: Clock) -> 
 
     clock.set(-1)
 
-    # the bucket fills as fast as it was told
+    # the bucket refills as fast as configured
     time.sleep(limited.body["retry_after_ms"] / 1000)
     assert alice.send(room_id).status == 200
     assert alice.request("GET", "/account/whoami").status == 200
     again = alice.request("POST", "/refresh", {"refresh_token": refreshed["refresh_token"]})
     alice.token = again["access_token"]
     assert alice.request("GET", "/account/whoami").status == 200
-    # alice is not typing for ever
+    # alice does not type forever
     heard: list[list[str]] = []
     until = time.monotonic() + 10
     while not heard or heard[-1]:
@@ -140,7 +141,7 @@ def test_what_is_to_be_delivered_does_not_wait_for_the_hour_to_come_again(
         alice = Person(running, "alice")
         irc.answers["transactions"] = (500, {})
         room_id = alice.create_room()
-        people.wait_until(lambda: people.failures(tmp_path) >= 2, "the bridge was not told")
+        clients.wait_until(lambda: clients.failures(tmp_path) >= 2, "the bridge was not told")
 
         clock.set(-1)
         del irc.answers["transactions"]

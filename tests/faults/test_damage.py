@@ -1,9 +1,9 @@
-"""Pages of the database that were written over: found at the start, survived while running.
+"""Overwritten pages of the database: found at the start, survived while running.
 
-Protects, in app/: serving.prepare (it calls check_pages), trouble.damage (PRAGMA quick_check, and
-the `except` for what can't even be opened), trouble._DAMAGE, web.answer_fault (it asks
-trouble.answer_to: an answer to the client and one line in the log); for a large database the limit
-LARGE_BYTES in serving.check_pages, and worker.Worker._look_for_damage.
+Protects server/startup.py: prepare and check_pages, with the limit LARGE_BYTES;
+storage/disk_errors.py: damage (PRAGMA quick_check, and the `except` for a file that can't be
+opened) and _DAMAGE; web/__init__.py: answer_fault (a response to the client and one line in the
+log); for a large database, server/worker.py: Worker._look_for_damage.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import pytest
 from homebody.config import settings
 from homebody.server import startup
 from homebody.storage import disk_errors
-from tests.faults import people
+from tests.faults import clients
+from tests.faults.clients import Person
 from tests.faults.conftest import Start
-from tests.faults.people import Person
 from tests.helpers import server
 from tests.server.test_startup import complaint
 
@@ -32,7 +32,7 @@ GARBAGE = b"\xa5" * 4096
 
 
 def overwrite(database: Path, page: int, count: int = 1) -> None:
-    """Write nonsense over pages; they are numbered from 1."""
+    """Overwrite pages with garbage; they are numbered from 1."""
     with database.open("r+b") as file:
         file.seek((page - 1) * len(GARBAGE))
         file.write(GARBAGE * count)
@@ -45,14 +45,14 @@ def pages(database: Path) -> int:
 
 
 def root_of(database: Path, name: str) -> int:
-    """The first page of a table or an index."""
+    """Return the first page of a table or an index."""
     with closing(sqlite3.connect(database)) as connection:
         found = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (name,))
         return int(found.fetchone()[0])
 
 
 def leaf_of(database: Path, name: str) -> int:
-    """A page in the middle of a table, with rows in it: not the root."""
+    """Return a page in the middle of a table that contains rows: not the root."""
     page = root_of(database, name)
     content = database.read_bytes()
     while content[at := (page - 1) * len(GARBAGE)] == 5:  # an inner page of a table
@@ -65,7 +65,7 @@ def leaf_of(database: Path, name: str) -> int:
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a server has left that stopped as it should, with a room of 200 messages."""
+    """Return the data folder of a server that was stopped normally, with a room of 200 messages."""
     folder = tmp_path_factory.mktemp("left")
     running = server.start(folder)
     try:
@@ -80,7 +80,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def filled(left: Path, tmp_path: Path) -> Path:
-    """A copy of its database, with all that belongs to it."""
+    """Return a copy of its data folder."""
     shutil.copytree(left, tmp_path, dirs_exist_ok=True)
     return tmp_path / "homebody.db"
 
@@ -95,7 +95,7 @@ def test_a_damaged_database_is_not_started_on(filled: Path, where: str) -> None:
     elif where == "header":
         overwrite(filled, 1)
     else:
-        with filled.open("r+b") as file:  # behind the header of the file: the table of tables
+        with filled.open("r+b") as file:  # after the header of the file: the table of tables
             file.seek(100)
             file.write(GARBAGE[:2000])
 
@@ -103,10 +103,10 @@ def test_a_damaged_database_is_not_started_on(filled: Path, where: str) -> None:
 
     assert sentence.startswith(f"The database {filled} is damaged (")
     assert "restore it from a backup, or save what can be read with `sqlite3 " in sentence
-    # it was left as it is, for whoever tries to save it
+    # it was left unchanged, for attempts to repair it
     assert filled.stat().st_size == len(whole)
     filled.write_bytes(whole)
-    assert people.problems(filled.parent) == []
+    assert clients.problems(filled.parent) == []
 
 
 def test_a_page_that_breaks_while_the_server_runs_costs_what_is_on_it_only(
@@ -145,7 +145,7 @@ def test_a_large_database_starts_at_once_and_its_damage_is_told_soon(
 ) -> None:
     if is_full:
         fill_with_a_gigabyte(filled)
-    else:  # there is nothing behind the pages of which its header tells
+    else:  # there is nothing after the pages that its header declares
         os.truncate(filled, disk_errors.LARGE_BYTES + 1)
         monkeypatch.setenv(
             "GUNICORN_CMD_ARGS", "--worker-class tests.faults_clients.impatient.Worker"
@@ -156,7 +156,7 @@ def test_a_large_database_starts_at_once_and_its_damage_is_told_soon(
     seconds = time.monotonic() - began
     running = start()
 
-    people.wait_until(lambda: "database is damaged" in running.output(), running.output())
+    clients.wait_until(lambda: "database is damaged" in running.output(), running.output())
 
     assert seconds < 0.2
     assert Person(running, "bob").create_room()
@@ -177,7 +177,7 @@ def fill_with_a_gigabyte(database: Path) -> None:
     assert pages(database) > 240_000
 
 
-def login(name: str) -> people.Json:
+def login(name: str) -> clients.Json:
     who = {"type": "m.id.user", "user": name}
     return {"type": "m.login.password", "identifier": who, "password": "x" * 12}
 

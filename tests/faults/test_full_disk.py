@@ -1,17 +1,17 @@
-"""A full disk: writes are refused in Matrix's words, reads go on, and with room again all is well.
+"""A full disk: writes fail with Matrix errors, reads go on, and with space again all works.
 
-Protects, in app/:
-- db.Batch.wait and db.Database._commit (all of a batch hear that its COMMIT failed), and
-  db.Database._undo after `if self._raw.in_transaction` (SQLite itself undid the whole batch);
-- trouble.answer_to, the set _PASSES (503, and a line in the log instead of a trace);
-- hub._outcome (gevent prints the trace of a COMMIT that fails, and the server hangs where that does
-  not fit on the disk either);
-- core/media/files._incoming, its `unlink`, and _disk_errors (nothing half is left);
-- core/sync/to_device.acknowledge_if_possible, its `except` (a /sync takes away another time what
-  was got), the same in core/people/last_seen.LastSeen.write (a stop), and
-  background/delivery.Delivery._empty, `except MatrixError` (no trace).
+Protects
+- storage/database.py: Batch.wait and Database._commit (a failed COMMIT fails the whole batch), and
+  Database._undo after `if self._raw.in_transaction` (SQLite itself rolled the batch back);
+- storage/disk_errors.py: answer_to and _PASSES (503, and a line in the log instead of a trace);
+- runtime/event_loop.py: _outcome (gevent prints the trace of a COMMIT that fails, and the server
+  hangs if the trace doesn't fit on the disk either);
+- core/media/files.py: _incoming with its `unlink`, and _disk_errors (no partial files);
+- core/encryption/to_device.py: acknowledge_if_possible (a later /sync deletes the messages), the
+  same in core/accounts/last_seen.py: LastSeen.write (at a stop), and background/delivery.py:
+  Delivery._empty, `except MatrixError` (no trace).
 
-The small disk is a limit on the size of files (RLIMIT_FSIZE), which anybody may set, and with
+The small disk is a limit on the size of files (RLIMIT_FSIZE), which any user may set, and with
 `make faults` also a file system of its own, for which one has to be root.
 """
 
@@ -27,8 +27,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import people
-from tests.faults.people import Answer, Person, Sender
+from tests.faults import clients
+from tests.faults.clients import Answer, Person, Sender
 from tests.helpers import bridge, server
 from tests.helpers.server import RunningServer
 from tests.server.test_startup import complaint
@@ -41,14 +41,14 @@ DEVICES = 200
 
 
 class LimitedFiles:
-    """No file of the server may grow beyond a size; that is as good as a full disk."""
+    """No file of the server may grow beyond a size, which has the effect of a full disk."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
         self.processes: list[int] = []
 
     def start(self, **settings: str) -> RunningServer:
-        """A server; afterwards there is room."""
+        """Run a server; free the space afterwards."""
         running = server.start(self.data_dir, **settings)
         children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children")
         self.processes = [int(pid) for pid in children.read_text().split()]
@@ -56,7 +56,7 @@ class LimitedFiles:
         return running
 
     def fill(self, left_bytes: int = 0) -> None:
-        # by the page: below a rounder limit a write of few pages would still find room
+        # exactly at a page: below a round limit, a write of few pages would still fit
         self._limit((self.data_dir / "homebody.db-wal").stat().st_size + left_bytes)
 
     def free(self) -> None:
@@ -70,14 +70,14 @@ class LimitedFiles:
 
 
 class SmallDisk:
-    """A file system of 20 MB, which another file fills."""
+    """A file system of 20 MB, filled by another file."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
         self.ballast = data_dir / "ballast"
 
     def start(self, **settings: str) -> RunningServer:
-        """A server; afterwards there is room."""
+        """Run a server; free the space afterwards."""
         return server.start(self.data_dir, **settings)
 
     def fill(self, left_bytes: int = 0) -> None:
@@ -99,7 +99,7 @@ Disk = LimitedFiles | SmallDisk
 
 @contextmanager
 def mounted(folder: Path) -> Iterator[Path]:
-    """A new file system in the memory, mounted on a folder."""
+    """Mount a new file system in memory on a folder."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", folder], check=True)
     try:
         yield folder
@@ -118,7 +118,7 @@ def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
 
 @contextmanager
 def ended(running: RunningServer) -> Iterator[RunningServer]:
-    """A server that is killed in the end unless it has stopped."""
+    """Kill a server at the end unless it has stopped."""
     try:
         yield running
     finally:
@@ -133,7 +133,7 @@ def running(disk: Disk) -> Iterator[RunningServer]:
 
 
 def send_until_refused(person: Person, room_id: str) -> Answer:
-    """The answer to the first small message for which there is no room."""
+    """Send small messages until there is no space; return the error response."""
     for size in (60_000, 10):
         answer = Answer(200, {})
         for number in range(1000):
@@ -162,7 +162,7 @@ def test_a_full_disk_refuses_writes_and_nothing_else(disk: Disk, running: Runnin
     for _ in range(5):
         assert alice.send(room_id, "afterwards").status == 503
         assert alice.request("POST", "/createRoom").status == 503
-        # reads go on, also the one that says which messages to the device have come
+        # reads go on, also the one that acknowledges to-device messages
         assert bob.sync().status == 200
         assert bob.sync(acknowledging, 50).status == 200
         assert len(bob.history(room_id)) == kept
@@ -181,7 +181,7 @@ def test_a_full_disk_refuses_writes_and_nothing_else(disk: Disk, running: Runnin
     assert bob.sync(since).body.get("to_device", {}).get("events", []) == []
     running.stop()
     assert running.process.returncode == 0
-    assert people.problems(disk.data_dir) == []
+    assert clients.problems(disk.data_dir) == []
 
 
 def test_messages_to_many_devices_that_find_no_room_come_when_the_request_is_repeated(
@@ -202,14 +202,14 @@ def test_messages_to_many_devices_that_find_no_room_come_when_the_request_is_rep
         refused.append(alice.request("PUT", path, messages))
     for sender in senders:
         sender.is_to_stop = True
-        sender.join(people.SECONDS)
+        sender.join(clients.SECONDS)
 
     told = [answer for sender in senders for answer in sender.refused]
     assert told
     assert [it for it in (*told, *refused) if it != Answer(503, UNAVAILABLE)] == []
     acknowledged = {it: text for sender in senders for text, it in sender.acknowledged.items()}
     assert dict(alice.history(room_id)) == acknowledged
-    # Such a request is written in parts, and those before the full disk have stayed
+    # Such a request is written in parts, and those before the disk was full are kept
     assert len(to_device_events(bob)) <= len(refused)
     assert "Traceback" not in running.output()
 
@@ -217,9 +217,9 @@ def test_messages_to_many_devices_that_find_no_room_come_when_the_request_is_rep
 
     assert alice.request("PUT", path, messages).status == 200
     assert len(to_device_events(bob)) > 0
-    assert people.waiting_devices(disk.data_dir, bob.user_id) == DEVICES + 1
+    assert clients.waiting_devices(disk.data_dir, bob.user_id) == DEVICES + 1
     running.stop()
-    assert people.problems(disk.data_dir) == []
+    assert clients.problems(disk.data_dir) == []
 
 
 def test_a_server_with_deliveries_stops_in_peace_while_its_disk_is_full(disk: Disk) -> None:
@@ -230,19 +230,19 @@ def test_a_server_with_deliveries_stops_in_peace_while_its_disk_is_full(disk: Di
         with ended(disk.start(appservices=f'["{bridge.write(disk.data_dir, told)}"]')) as running:
             alice = Person(running, "alice")
             alice.create_room()
-            people.wait_until(lambda: people.failures(disk.data_dir), "the bridge was not told")
+            clients.wait_until(lambda: clients.failures(disk.data_dir), "the bridge was not told")
 
             disk.fill()
             asked = len(irc.asked("/transactions/"))
             irc.wait_until(lambda: len(irc.asked("/transactions/")) > asked)
-            time.sleep(0.5)  # that this attempt has failed cannot be noted
+            time.sleep(0.5)  # the failure of this attempt cannot be stored
             assert alice.sync().status == 200
             running.stop()
 
     assert running.process.returncode == 0
     assert "Traceback" not in running.output()
     disk.free()
-    assert people.problems(disk.data_dir) == []
+    assert clients.problems(disk.data_dir) == []
 
 
 def test_an_upload_that_does_not_fit_leaves_nothing_behind(
@@ -269,14 +269,14 @@ def test_an_upload_that_does_not_fit_leaves_nothing_behind(
 
 
 def to_device_events(person: Person) -> list[object]:
-    """The messages that wait for the person's own device."""
+    """Return the to-device messages that wait for the user's own device."""
     events: list[object] = person.sync().body.get("to_device", {}).get("events", [])
     return events
 
 
 def multiply_devices(data_dir: Path, person: Person) -> None:
-    """Give somebody as many devices as DEVICES says. Done in the database: it takes no time so."""
-    with people.database(data_dir) as connection:
+    """Give a user DEVICES devices, directly in the database, which takes less time."""
+    with clients.database(data_dir) as connection:
         columns = [row[1] for row in connection.execute("PRAGMA table_info(devices)")]
         rest = ", ".join(set(columns) - {"device_id"})
         connection.execute(

@@ -1,9 +1,9 @@
-"""Another process holds the database: writes wait, and give up in time; reads never notice.
+"""Another process locks the database: writes wait and fail in time; reads are not affected.
 
-Protects, in storage/database.py: Database._begin (it tries again while the error says "locked",
-with a cooperative sleep, and gives up when `until` is over), Database.write (`until` counts from
-when a writer came, so that those who queue behind do not wait one after the other), and
-`"timeout": 0` in make_engine (SQLite's own wait would hold up everybody).
+Protects storage/database.py: Database._begin (it retries while the error says "locked", with a
+cooperative sleep, and fails when `until` is over) and Database.write (`until` counts from the
+arrival of a writer, so that queued writers do not wait one after the other); and `"timeout": 0` in
+storage/engine.py: make_engine (SQLite's own wait would block all requests).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.faults import people
+from tests.faults import clients
+from tests.faults.clients import Answer, Person
 from tests.faults.conftest import Start
-from tests.faults.people import Answer, Person
 from tests.helpers.server import RunningServer
 
 WRITERS = 6
@@ -41,8 +41,8 @@ class Write(threading.Thread):
 
 @contextmanager
 def locked(data_dir: Path) -> Iterator[sqlite3.Connection]:
-    """The database, locked by this process; `commit()` frees it."""
-    with people.database(data_dir) as connection:
+    """Lock the database by this process; `commit()` releases it."""
+    with clients.database(data_dir) as connection:
         connection.execute("PRAGMA busy_timeout = 5000")
         connection.execute("BEGIN IMMEDIATE")
         yield connection
@@ -56,7 +56,7 @@ def begin_writes(person: Person, room_id: str) -> list[Write]:
 
 
 def refused(running: RunningServer, answer: Answer | None) -> bool:
-    """Whether it says in Matrix's words that the server can't write now."""
+    """Return whether a response is the Matrix error for failed writes."""
     assert "Traceback" not in running.output()
     return answer == Answer(
         503, {"errcode": "M_UNKNOWN", "error": "The server cannot write at the moment"}
@@ -75,7 +75,7 @@ def test_writes_wait_for_who_holds_the_database_for_two_seconds(
         time.sleep(2)
         other.execute("COMMIT")
         for write in writes:
-            write.join(people.SECONDS)
+            write.join(clients.SECONDS)
 
     assert [write.answer and write.answer.status for write in writes] == [200] * WRITERS
     assert min(write.seconds for write in writes) > 1.5
@@ -101,7 +101,7 @@ def test_writes_give_up_after_five_seconds_while_reads_go_on(tmp_path: Path, sta
         still_waiting = [write for write in writes if write.is_alive()]
         other.execute("COMMIT")
     for write in writes:
-        write.join(people.SECONDS)
+        write.join(clients.SECONDS)
 
     assert still_waiting == []
     assert all(refused(running, write.answer) for write in writes)
@@ -109,4 +109,4 @@ def test_writes_give_up_after_five_seconds_while_reads_go_on(tmp_path: Path, sta
     assert slowest < 1.5
     assert alice.send(room_id).status == 200
     assert len(bob.history(room_id)) == 2
-    assert people.problems(tmp_path) == []
+    assert clients.problems(tmp_path) == []

@@ -1,9 +1,10 @@
-"""SIGTERM under load: what was accepted is answered, and the server ends within moments.
+"""SIGTERM under load: accepted requests get responses, and the server ends within moments.
 
-Protects, in app/: worker.Worker.handle_exit (it spawns _let_go), worker.Worker._let_go
-(`wakeups.close()` lets parked requests go), client_server/sync.wait_for (`wakeups.is_closing`);
-and graceful_timeout in gunicorn.conf.py. What else could delay the end: idle connections
-(test_worker.py) and answers that nobody takes (faults_clients/test_deaf.py).
+Protects server/worker.py: Worker.handle_exit (it spawns _let_go) and Worker._let_go
+(`wakeups.close()` ends waiting requests); client_server/long_poll.py: first
+(`wakeups.is_closing`); and graceful_timeout in server/gunicorn_config.py. What else could delay the
+end: idle connections (server/test_worker.py) and responses that clients don't read
+(faults_clients/test_deaf.py).
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import people
+from tests.faults import clients
+from tests.faults.clients import Answer, Follower, Person, Sender
 from tests.faults.conftest import Start
-from tests.faults.people import Answer, Follower, Person, Sender
 from tests.helpers import server
 
 SENDERS = 8
@@ -56,38 +57,38 @@ def test_everything_accepted_is_answered_when_the_server_is_told_to_stop(
 
     began = time.monotonic()
     running.process.send_signal(signal.SIGTERM)
-    running.process.wait(people.SECONDS)
+    running.process.wait(clients.SECONDS)
     seconds = time.monotonic() - began
 
     assert seconds < 5
     assert running.process.returncode == 0
     assert re.search("Traceback|ERROR", running.output()) is None
     for thread in (*parked, follower, *senders):
-        thread.join(people.SECONDS)
+        thread.join(clients.SECONDS)
     assert {it.answer and it.answer.status for it in parked} == {200}
     assert follower.refused == []
     assert [it.refused for it in senders] == [[]] * SENDERS
     acknowledged = {text: it for sender in senders for text, it in sender.acknowledged.items()}
-    with people.database(tmp_path) as connection:
+    with clients.database(tmp_path) as connection:
         stored = connection.execute(
             "SELECT json_extract(pdu, '$.content.body'), event_id FROM events"
             " WHERE type = 'm.room.message'"
         ).fetchall()
-    # what was stored was accepted; what was accepted was answered
+    # every stored write was accepted, and every accepted one got a response
     assert len(acknowledged) > SENDERS
     assert sorted(stored) == sorted(acknowledged.items())
-    assert people.problems(tmp_path) == []
+    assert clients.problems(tmp_path) == []
 
 
 def workers(master: int) -> list[int]:
-    """The processes that a master has forked and that live."""
+    """Return the living processes that a master has forked."""
     children = Path(f"/proc/{master}/task/{master}/children")
     return [int(number) for number in children.read_text("ascii").split()]
 
 
 def quit_until_it_is_gone(process: int) -> None:
-    """Send SIGQUIT to a process at each moment of its end, as its master does at one of them."""
-    until = time.monotonic() + people.SECONDS
+    """Send SIGQUIT to a process all through its end, as its master does at some moment."""
+    until = time.monotonic() + clients.SECONDS
     with contextlib.suppress(ProcessLookupError):
         while time.monotonic() < until:
             os.kill(process, signal.SIGQUIT)
@@ -100,7 +101,7 @@ def test_ctrl_c_ends_a_server_without_a_word(start: Start) -> None:
 
     os.killpg(running.process.pid, signal.SIGINT)
     quit_until_it_is_gone(worker)
-    running.process.wait(people.SECONDS)
+    running.process.wait(clients.SECONDS)
 
     assert running.process.returncode == 0
     assert running.output() == ""
@@ -109,12 +110,12 @@ def test_ctrl_c_ends_a_server_without_a_word(start: Start) -> None:
 @pytest.mark.parametrize("seconds", [0.0, 0.02, 0.1, 0.3, 0.6])
 def test_ctrl_c_ends_a_server_that_is_about_to_start(tmp_path: Path, seconds: float) -> None:
     running = server.launch(tmp_path)
-    people.wait_until(lambda: workers(running.process.pid), "no worker was forked")
+    clients.wait_until(lambda: workers(running.process.pid), "no worker was forked")
     time.sleep(seconds)
 
     began = time.monotonic()
     os.killpg(running.process.pid, signal.SIGINT)
-    running.process.wait(people.SECONDS)
+    running.process.wait(clients.SECONDS)
 
     assert running.process.returncode == 0
     assert running.output() == ""
@@ -124,11 +125,11 @@ def test_ctrl_c_ends_a_server_that_is_about_to_start(tmp_path: Path, seconds: fl
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.15])
 def test_ctrl_c_ends_the_checks_before_a_start(tmp_path: Path, seconds: float) -> None:
     running = server.launch(tmp_path)
-    people.wait_until((tmp_path / "homebody.lock").exists, "the checks did not begin")
+    clients.wait_until((tmp_path / "homebody.lock").exists, "the checks did not begin")
     time.sleep(seconds)
 
     os.killpg(running.process.pid, signal.SIGINT)
-    running.process.wait(people.SECONDS)
+    running.process.wait(clients.SECONDS)
 
     assert running.process.returncode in {0, -signal.SIGINT}
     assert running.output() == ""

@@ -1,5 +1,5 @@
-"""Clients that must not harm: slow ones, deaf ones, ones that vanish, ones that exaggerate.
+"""Clients that must not harm: slow ones, ones that don't read, ones that vanish, huge values.
 
-Each test is against a server in a process of its own, and names what it protects in a comment
-`Protects:`; without that it fails. The sizes marked `big` are for `make faults`.
+Each test runs against a server in a process of its own, and names the code it protects in a comment
+`Protects:`; without that code it fails. The sizes marked `big` are for `make faults`.
 """

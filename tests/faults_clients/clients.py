@@ -1,4 +1,4 @@
-"""Clients that write their HTTP by hand, and what the server's process looks like meanwhile."""
+"""Clients that write their HTTP by hand, and the server's process as seen from outside."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ IMPATIENT = f"--worker-class tests.faults_clients.impatient.Worker --keep-alive 
 
 
 def start(folder: Path, *, is_impatient: bool = True, **settings: str) -> RunningServer:
-    """A server whose limits in time are short, unless it is to be as it comes."""
+    """Start a server, by default with short time limits."""
     arguments = {"GUNICORN_CMD_ARGS": IMPATIENT if is_impatient else ""}
     with mock.patch.dict(os.environ, arguments):
         return real_server.start(folder, **settings)
 
 
 def raise_descriptor_limit() -> None:
-    """Thousands of clients are in this process."""
+    """Allow thousands of clients in this process."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
@@ -44,7 +44,7 @@ def address(server: RunningServer) -> tuple[str, int]:
 
 
 def connect(server: RunningServer, *, receive_bytes: int | None = None) -> socket.socket:
-    """A connection; with a small buffer what is not read stays in the server."""
+    """Open a connection; with a small buffer, unread data stays in the server."""
     client = socket.socket()
     if receive_bytes is not None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
@@ -54,7 +54,7 @@ def connect(server: RunningServer, *, receive_bytes: int | None = None) -> socke
 
 
 def head(method: str, path: str, token: str = "", **headers: object) -> bytes:
-    """The lines of a request's head; `Content_Length=3` is a header."""
+    """Build the lines of a request head; `Content_Length=3` is a header."""
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
     lines += [f"Authorization: Bearer {token}"] if token else []
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
@@ -62,7 +62,7 @@ def head(method: str, path: str, token: str = "", **headers: object) -> bytes:
 
 
 def is_closed(client: socket.socket, seconds: float = 20) -> bool:
-    """Whether the server ends the connection in this time, whatever it says before."""
+    """Return whether the server closes the connection in this time, whatever it sends before."""
     client.settimeout(seconds)
     try:
         while client.recv(65_536):
@@ -75,7 +75,7 @@ def is_closed(client: socket.socket, seconds: float = 20) -> bool:
 
 
 def answer_of(client: socket.socket) -> tuple[int, dict[str, Any]]:
-    """(status, JSON) of the answer on a connection."""
+    """Return (status, JSON) of the response on a connection."""
     response = http.client.HTTPResponse(client)
     response.begin()
     return response.status, json.loads(response.read())
@@ -97,7 +97,7 @@ class Person:
     def ask(
         self, method: str, path: str, body: Any = None, timeout: float = 60
     ) -> tuple[int, Any, dict[str, str]]:
-        """(status, JSON, headers) of an answer; paths are those of version 3, or whole."""
+        """Return (status, JSON, headers) of a response; paths are those of v3, or complete."""
         headers = {**self.headers}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
@@ -122,18 +122,18 @@ class Process:
         self._folder = Path("/proc") / children[0]
 
     def descriptors(self) -> int:
-        """Open ones."""
+        """Return the number of open file descriptors."""
         return len(list((self._folder / "fd").iterdir()))
 
     def memory_bytes(self) -> int:
-        """Its proportional set size."""
+        """Return its proportional set size."""
         rollup = (self._folder / "smaps_rollup").read_text("ascii")
         found = re.search(r"(?m)^Pss: +(\d+) kB", rollup)
         assert found
         return int(found.group(1)) * 1024
 
     def metric(self, name: str) -> int:
-        """A number of /metrics; the connection that asks is one of the open ones."""
+        """Return a value of /metrics; the connection for it counts as an open one."""
         host, port = address(self.server)
         with contextlib.closing(http.client.HTTPConnection(host, port, timeout=20)) as line:
             line.request("GET", "/metrics")
@@ -142,12 +142,12 @@ class Process:
         return int(float(found.group(1)))
 
     def is_calm(self) -> bool:
-        """Whether no client is connected but who asks, and no request waits."""
+        """Return whether no other client is connected and no request waits."""
         return self.metric("connections") == 1 and self.metric("waiting_requests") == 0
 
 
 def wait_until(is_so: Callable[[], object], seconds: float = 20) -> None:
-    """Return as soon as it is so; AssertionError when that takes too long."""
+    """Wait until a condition holds. Raises AssertionError after too long."""
     until = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < until, is_so
@@ -155,7 +155,7 @@ def wait_until(is_so: Callable[[], object], seconds: float = 20) -> None:
 
 
 class Watch:
-    """How much memory a process takes at most, and how long others wait, while the block runs."""
+    """The maximum memory of a process, and the latency of others, while the block runs."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -202,7 +202,7 @@ def median(numbers: list[float]) -> float:
 
 @contextlib.contextmanager
 def running(server: RunningServer) -> Iterator[RunningServer]:
-    """A server that is stopped in the end, with a log that tells of no fault."""
+    """Run a server, stop it at the end, and check that its log has no errors."""
     try:
         yield server
         server.stop()

@@ -1,4 +1,4 @@
-"""Two servers for all tests of the folder: one as it comes, one with little patience."""
+"""Two servers for all tests of the folder: one with default time limits, one with short ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_UPLOAD_BYTES = 60_000_000
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server with the limits in time that it has everywhere."""
+    """Start a server with the default time limits."""
     folder = tmp_path_factory.mktemp("server")
     running = clients.start(
         folder,
@@ -34,6 +34,6 @@ def alice(server: RunningServer) -> Person:
 
 @pytest.fixture(scope="session")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """The server of impatient.py, with rate limits."""
+    """Start the server of impatient.py, with rate limits."""
     with clients.running(clients.start(tmp_path_factory.mktemp("hasty"))) as running:
         yield running

@@ -1,6 +1,6 @@
-"""The server's worker, with limits that tests can wait for.
+"""The server's worker, with time limits that tests can wait for.
 
-gunicorn takes it in place of homebody.server.worker.Worker; see `clients.start`.
+gunicorn uses it in place of homebody.server.worker.Worker; see `clients.start`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ worker.SECONDS_AFTER_THE_START = 0.1
 
 
 class Worker(worker.Worker):
-    """The same, in a hurry."""
+    """The worker with short time limits."""
 
     PATIENCE: ClassVar = Patience(
         seconds=SECONDS, least_bytes_per_second=500, max_untaken_bytes=MAX_UNTAKEN_BYTES

@@ -1,4 +1,4 @@
-"""Pictures that are small as files and huge, endless or none at all when they are opened."""
+"""Images that are small as files and huge, endless or invalid when they are decoded."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ SVG: Final = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><scr
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """A chunk of a PNG."""
+    """Build a chunk of a PNG."""
     check = zlib.crc32(kind + data)
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
 
 
 def png(side: int, *between: bytes) -> bytes:
-    """A real black picture, of 1 bit for each pixel."""
+    """Build a valid black image of 1 bit per pixel."""
     packer = zlib.compressobj(9)
     row = b"\x00" * (1 + (side + 7) // 8)
     pieces = [packer.compress(row) for _ in range(side)]
@@ -44,7 +44,7 @@ def png(side: int, *between: bytes) -> bytes:
 
 
 def gif(screen: int, *frames: tuple[int, int], height: int | None = None) -> bytes:
-    """Frames of so many pixels in width and height, of which only the first few are there."""
+    """Build frames of this size, of which only the first few exist."""
     size = struct.pack("<HH", screen, height or screen)
     picture = b"\x21\xf9\x04\x04\x05\x00\x00\x00\x2c\x00\x00\x00\x00%b\x00\x02\x02\x44\x01\x00"
     content = b"".join(picture % struct.pack("<HH", *frame) for frame in frames)
@@ -52,7 +52,7 @@ def gif(screen: int, *frames: tuple[int, int], height: int | None = None) -> byt
 
 
 def webp(side: int, frames: int) -> bytes:
-    """An animation that says to be as large as this."""
+    """Build an animation that claims this size."""
 
     def part(kind: bytes, data: bytes) -> bytes:
         return kind + struct.pack("<I", len(data)) + data + b"\x00" * (len(data) % 2)
@@ -65,7 +65,7 @@ def webp(side: int, frames: int) -> bytes:
 
 
 def jpeg(side: int, *, is_progressive: bool = False) -> bytes:
-    """The head of a picture of such a size; nothing of it follows."""
+    """Build the head of an image of this size, with nothing after it."""
     kind = b"\xff\xc2" if is_progressive else b"\xff\xc0"
     size = struct.pack(">BHHB", 8, side, side, 3) + b"\x01\x11\x00\x02\x11\x00\x03\x11\x00"
     begin = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
@@ -74,7 +74,7 @@ def jpeg(side: int, *, is_progressive: bool = False) -> bytes:
 
 
 def grey(side: int, kind: str) -> bytes:
-    """A real black picture, of a byte for each pixel when it is decoded."""
+    """Build a valid black image of one byte per pixel when decoded."""
     output = io.BytesIO()
     Image.new("L", (side, side)).save(output, kind)
     return output.getvalue()
@@ -144,8 +144,8 @@ def check_thumbnail(alice: Person, data: bytes, expected: tuple[tuple[int, str],
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bomb_for_an_avatar_is_no_picture_or_a_small_one(alice: Person, name: str) -> None:
-    # Protects: core/media/pillow: _check_size in _opened, with `progressive` and FORMATS, and in
-    # _is_short_gif, which has a second one behind it in _plain; MAX_FRAMES and `pixels` there, and
+    # Protects core/media/pillow.py: _check_size in _opened, with `progressive` and FORMATS, and in
+    # _is_short_gif, which is checked a second time in _plain; MAX_FRAMES and `pixels` there, and
     # the draft() in _still. For WebP see test_a_long_animation_stands_still.
     make, expected = BOMBS[name]
 
@@ -154,13 +154,13 @@ def test_a_bomb_for_an_avatar_is_no_picture_or_a_small_one(alice: Person, name: 
 
 @pytest.mark.big
 def test_a_png_of_two_and_a_half_gigapixels_has_no_thumbnail(alice: Person) -> None:
-    # Protects: core/media/pillow._check_size; behind it stands Pillow's own limit.
+    # Protects core/media/pillow.py: _check_size; Pillow has a limit of its own after it.
     check_thumbnail(alice, png(BIG_PNG), (TOO_LARGE,))
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A web site of pages, each with one of the pictures."""
+    """Serve pages, each with one of the images."""
     folder = tmp_path_factory.mktemp("site")
     for number, name in enumerate(NAMES):
         (folder / f"{number}.png").write_bytes(BOMBS[name][0]())
@@ -184,7 +184,7 @@ def _answers(address: str) -> bool:
 
 
 def test_a_bomb_does_no_harm_in_the_preview_of_a_link(alice: Person, site: str) -> None:
-    # Protects: core/media/pillow.measure, which decodes no JPEG, and the _check_size in _opened.
+    # Protects core/media/pillow.py: measure, which decodes no JPEG, and _check_size in _opened.
     with Watch(Process(alice.server)) as watch:
         answers = [
             alice.ask("GET", f"{MEDIA}/preview_url?url={site}/{number}.png")
@@ -200,5 +200,5 @@ def test_a_bomb_does_no_harm_in_the_preview_of_a_link(alice: Person, site: str) 
 
 
 def test_the_server_still_makes_thumbnails(alice: Person, tmp_path: Path) -> None:
-    # Protects: that nothing above proves a server that has given up.
+    # Protects: shows that the server still makes thumbnails after all of the above.
     check_thumbnail(alice, png(2_000), (FINE,))

@@ -1,4 +1,4 @@
-"""Far more requests than the limits allow, and from very many addresses."""
+"""Far more requests than the limits allow, from very many addresses."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]
 
 
 class Guest:
-    """Somebody without an account, behind a proxy that says what address they have."""
+    """A client without an account, behind a proxy that sets its address."""
 
     def __init__(self, server: RunningServer) -> None:
         self.line = http.client.HTTPConnection(*clients.address(server), timeout=20)
 
     def ask(self, address: str) -> int:
-        """The status of a request from this address."""
+        """Return the status of a request from this address."""
         self.line.request("GET", VALIDITY, headers={"X-Forwarded-For": address})
         response = self.line.getresponse()
         response.read()
@@ -43,15 +43,15 @@ class Guest:
 
 
 def send(person: Person, room_id: str, number: int) -> tuple[int, dict[str, object], str]:
-    """(status, JSON, Retry-After) of a message."""
+    """Send a message; return (status, JSON, Retry-After)."""
     path = f"/rooms/{room_id}/send/m.room.message/{number}"
     status, body, headers = person.ask("PUT", path, {"msgtype": "m.text", "body": "hello"})
     return status, body, headers.get("Retry-After", "")
 
 
 def test_a_burst_is_refused_and_does_not_slow_others_down(limited: RunningServer) -> None:
-    # Protects: the check of rc_message in client_server/room_send, the bucket for each account
-    # in core/ratelimits, and the headers of errors.limit_exceeded.
+    # Protects: the check of rc_message in client_server/room_send.py, the bucket of each account
+    # in core/ratelimits.py, and the headers of errors.limit_exceeded.
     loud, quiet = Person(limited, "loud"), Person(limited, "quiet")
     rooms = [person.ask("POST", "/createRoom", {})[1]["room_id"] for person in (loud, quiet)]
     answers: list[tuple[int, dict[str, object], str]] = []
@@ -84,8 +84,8 @@ def test_a_burst_is_refused_and_does_not_slow_others_down(limited: RunningServer
 
 
 def test_the_table_of_limits_forgets_who_asked_long_ago(limited: RunningServer) -> None:
-    # Protects: the popitem() in core/ratelimits._Buckets.take. impatient.py makes MAX_BUCKETS
-    # small; without a bound the first address would still be refused.
+    # Protects: the popitem() in core/ratelimits.py: _Buckets.take. impatient.py makes MAX_BUCKETS
+    # small; without a bound the first address would still be limited.
     guest = Guest(limited)
     with closing(guest.line):
         first = [guest.ask("192.0.2.1") for _ in range(BURST + 1)]
@@ -101,7 +101,7 @@ def test_the_table_of_limits_forgets_who_asked_long_ago(limited: RunningServer) 
 @pytest.mark.big
 @pytest.mark.timeout(600)
 def test_a_hundred_thousand_addresses_take_little_memory(tmp_path: Path) -> None:
-    # Protects: the same, and MAX_BUCKETS as it comes: all of them would take 40 MB.
+    # Protects: the same, and the default of MAX_BUCKETS: all buckets would take 40 MB.
     running = clients.start(tmp_path, is_impatient=False, rate_limits="true")
     with clients.running(running):
         process, guest = Process(running), Guest(running)

@@ -1,4 +1,4 @@
-"""Clients that ask for a large answer and don't read it."""
+"""Clients that request a large response and don't read it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DOWNLOAD = "/_matrix/client/v1/media/download/localhost"
 
 @pytest.fixture(scope="module")
 def deaf(hasty: RunningServer) -> Person:
-    """Her first sync is of 9 MB."""
+    """Register a user whose first sync is 9 MB."""
     person = Person(hasty, "deaf")
     fill(person, 9)
     return person
@@ -28,7 +28,7 @@ def deaf(hasty: RunningServer) -> Person:
 
 @pytest.fixture(scope="module")
 def medium(hasty: RunningServer) -> Person:
-    """Her first sync is of 5 MB."""
+    """Register a user whose first sync is 5 MB."""
     person = Person(hasty, "medium")
     fill(person, 5)
     return person
@@ -36,7 +36,7 @@ def medium(hasty: RunningServer) -> Person:
 
 @pytest.fixture(scope="module")
 def film(deaf: Person) -> str:
-    """The path of a file of 50 MB."""
+    """Upload a file of 50 MB; return its path."""
     status, body, _ = deaf.ask("POST", "/_matrix/media/v3/upload", b"film" * 12_500_000)
     assert status == 200, body
     return f"{DOWNLOAD}/{body['content_uri'].rpartition('/')[2]}"
@@ -49,14 +49,14 @@ def fill(person: Person, megabytes: int) -> None:
 
 
 def ask(server: RunningServer, path: str, token: str) -> socket.socket:
-    """A connection on which this is asked for, and nothing is read."""
+    """Send a request on a connection, and read nothing."""
     client = clients.connect(server, receive_bytes=4_096)
     client.sendall(clients.head("GET", path, token))
     return client
 
 
 def is_cut(client: socket.socket) -> bool:
-    """Whether the server has ended the connection, looked at without reading."""
+    """Return whether the server has closed the connection, without reading."""
     poll = select.poll()
     poll.register(client, select.POLLHUP | select.POLLERR)
     return bool(poll.poll(0))
@@ -68,8 +68,8 @@ def is_cut(client: socket.socket) -> bool:
 def test_answers_that_nobody_takes_have_a_limit_together(
     hasty: RunningServer, deaf: Person, count: int
 ) -> None:
-    # Protects: connection.Backlog.add, the loop that lets the slowest go; without it all of them
-    # wait in memory, 9 MB each.
+    # Protects server/connection.py: the loop in Backlog.add that closes the slowest; without it all
+    # responses stay in memory, 9 MB each.
     process = Process(hasty)
     clients.wait_until(process.is_calm)
     descriptors = process.descriptors()
@@ -91,7 +91,7 @@ def test_answers_that_nobody_takes_have_a_limit_together(
 def test_who_takes_nothing_is_given_up(
     hasty: RunningServer, deaf: Person, film: str, what: str
 ) -> None:
-    # Protects: the timeout in connection.Connection.setblocking, and _send's way to end with it.
+    # Protects server/connection.py: the timeout in Connection.setblocking, and its use in _send.
     process = Process(hasty)
     clients.wait_until(process.is_calm)
     descriptors = process.descriptors()
@@ -107,8 +107,8 @@ def test_who_takes_nothing_is_given_up(
 
 
 def test_who_reads_slowly_gets_all_of_it(hasty: RunningServer, deaf: Person) -> None:
-    # Protects: that connection.Connection._send counts the time from the last bytes taken, not
-    # from the first, as a socket's sendall does; and _queued_bytes, which sees that some were.
+    # Protects server/connection.py: Connection._send counts the time from the last progress, not
+    # from the start as a socket's sendall does; and _queued_bytes, which detects progress.
     with ask(hasty, f"{V3}/sync", deaf.token) as client:
         taken, slow_until = 0, time.monotonic() + 2.5 * SECONDS
         while taken < 9_000_000:
@@ -122,7 +122,7 @@ def test_who_reads_slowly_gets_all_of_it(hasty: RunningServer, deaf: Person) -> 
 
 
 def take(client: socket.socket, count: int) -> int:
-    """Read as many bytes, or what comes before the end; how many that were."""
+    """Read so many bytes, or fewer up to the end; return how many."""
     taken = 0
     while taken < count and (piece := client.recv(65_536)):
         taken += len(piece)
@@ -132,12 +132,12 @@ def take(client: socket.socket, count: int) -> int:
 def test_who_has_taken_some_of_it_stays_when_others_have_to_go(
     hasty: RunningServer, deaf: Person, medium: Person
 ) -> None:
-    # Protects: connection.Backlog.note_progress, which Connection._send calls: without it who came
-    # first would be let go.
+    # Protects server/connection.py: Backlog.note_progress, which Connection._send calls: without it
+    # the oldest connection would be closed.
     with contextlib.ExitStack() as still_open:
         reader = still_open.enter_context(ask(hasty, f"{V3}/sync", deaf.token))
         sleeper = still_open.enter_context(ask(hasty, f"{V3}/sync?number=1", medium.token))
-        time.sleep(0.3)  # both answers have begun
+        time.sleep(0.3)  # both responses have started
         taken = take(reader, 3_000_000)
         still_open.enter_context(ask(hasty, f"{V3}/sync?number=2", medium.token))
         clients.wait_until(lambda: is_cut(sleeper), 0.7)
@@ -148,8 +148,8 @@ def test_who_has_taken_some_of_it_stays_when_others_have_to_go(
 
 
 def test_an_answer_that_was_taken_counts_no_more(hasty: RunningServer, medium: Person) -> None:
-    # Protects: the remove() in connection.Connection.flush, without which those are hung up on who
-    # have read everything.
+    # Protects server/connection.py: the remove() in Connection.flush, without which clients that
+    # have read everything are disconnected.
     with contextlib.ExitStack() as still_open:
         crowd = []
         for _ in range(4):
@@ -160,7 +160,7 @@ def test_an_answer_that_was_taken_counts_no_more(hasty: RunningServer, medium: P
 
 
 def test_deaf_clients_do_not_delay_the_end(tmp_path: Path) -> None:
-    # Protects: the second half of worker.Worker._let_go, which cuts who is left.
+    # Protects server/worker.py: the second half of Worker._let_go, which closes what is left.
     running = clients.start(tmp_path, is_impatient=False)
     with clients.running(running), contextlib.ExitStack() as still_open:
         bob = Person(running, "bob")

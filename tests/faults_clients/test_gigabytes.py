@@ -19,7 +19,7 @@ UPLOAD = "/_matrix/media/v3/upload"
 
 
 def send_all(client: socket.socket, *, is_chunked: bool, reads: bool) -> int:
-    """How many bytes the server took before it hung up, or answered if the client looks."""
+    """Return how many bytes the server read before it disconnected or responded."""
     piece = b"%x\r\n%b\r\n" % (len(PIECE), PIECE) if is_chunked else PIECE
     sent = 0
     with contextlib.suppress(ConnectionError):
@@ -37,9 +37,9 @@ def send_all(client: socket.socket, *, is_chunked: bool, reads: bool) -> int:
 def test_a_body_of_a_gigabyte_is_refused_and_not_kept(
     server: RunningServer, alice: Person, method: str, path: str, is_chunked: bool, reads: bool
 ) -> None:
-    # Protects: the limit that client_server/http.raw_body sets (max_content_length; and before
-    # it the look at Content-Length), that of core/media/files._copy, and MAX_DRAINED_BYTES in
-    # worker._drain, without which a client that goes on is listened to for the whole gigabyte.
+    # Protects: the limit in client_server/http.py: raw_body (max_content_length, and before it the
+    # check of Content-Length), that in core/media/files.py: _copy, and MAX_DRAINED_BYTES in
+    # server/worker.py: _drain, without which the server reads the whole gigabyte.
     process = Process(server)
     form = {"Transfer_Encoding": "chunked"} if is_chunked else {"Content_Length": GIGABYTE}
     with clients.connect(server) as client, Watch(process) as watch:
@@ -58,8 +58,8 @@ def test_a_body_of_a_gigabyte_is_refused_and_not_kept(
 def test_a_body_that_says_how_large_it_is_is_refused_before_it_comes(
     server: RunningServer, alice: Person, method: str, path: str
 ) -> None:
-    # Protects: max_content_length in client_server/http.raw_body (its own look at Content-Length
-    # only says so earlier), and the look in client_server/media._upload.
+    # Protects: max_content_length in client_server/http.py: raw_body (its check of Content-Length
+    # only rejects earlier), and the check in client_server/media_upload.py: _upload.
     with clients.connect(server) as client:
         client.sendall(clients.head(method, path, alice.token, Content_Length=GIGABYTE))
 
@@ -69,7 +69,7 @@ def test_a_body_that_says_how_large_it_is_is_refused_before_it_comes(
 
 
 def test_nothing_of_them_is_left_on_the_disk(server: RunningServer, alice: Person) -> None:
-    # Protects: core/media/files._incoming, which deletes what was not kept.
+    # Protects: core/media/files.py: _incoming, which deletes incomplete files.
     with clients.connect(server) as client:
         client.sendall(clients.head("POST", UPLOAD, alice.token, Transfer_Encoding="chunked"))
         send_all(client, is_chunked=True, reads=False)

@@ -1,4 +1,4 @@
-"""Clients that send a byte a second, or a head without end."""
+"""Clients that send one byte per second, or an endless head."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LETTERS = b"GET /_matrix/client/versions HTTP/1.1\r\n"
 
 
 def drip(crowd: list[socket.socket], seconds: int) -> list[socket.socket]:
-    """Send a byte a second on each of these connections; those that the server has not ended."""
+    """Send one byte per second on each connection; return those still open."""
     for number in range(seconds):
         for client in crowd:
             with contextlib.suppress(ConnectionError):
@@ -39,8 +39,8 @@ def drip(crowd: list[socket.socket], seconds: int) -> list[socket.socket]:
 def test_who_sends_a_byte_a_second_is_given_up_and_keeps_nobody_waiting(
     hasty: RunningServer, count: int, seconds: int
 ) -> None:
-    # Protects: connection.Connection._check_pace, for bodies; `keepalive` in gunicorn.conf.py,
-    # which gunicorn's timeout_ctx applies from the last answer to the end of the next head.
+    # Protects: Connection._check_pace in server/connection.py, for bodies; `keepalive` in
+    # server/gunicorn_config.py, which applies from the last response to the end of the next head.
     clients.raise_descriptor_limit()
     process = Process(hasty)
     clients.wait_until(process.is_calm)
@@ -61,7 +61,7 @@ def test_who_sends_a_byte_a_second_is_given_up_and_keeps_nobody_waiting(
 
 @pytest.mark.parametrize("begin", [b"GET /_mat", BODY + b"{", CHUNKED + b"{"])
 def test_who_stops_sending_is_given_up(hasty: RunningServer, begin: bytes) -> None:
-    # Protects: the timeout in connection.Connection.setblocking, and `keepalive` for heads.
+    # Protects: the timeout in Connection.setblocking, and `keepalive` for heads.
     with clients.connect(hasty) as client:
         client.sendall(begin)
         began = time.monotonic()
@@ -73,7 +73,7 @@ def test_who_stops_sending_is_given_up(hasty: RunningServer, begin: bytes) -> No
 
 
 def test_a_body_that_came_too_slowly_is_told_so(hasty: RunningServer) -> None:
-    # Protects: connection.Connection._check_pace.
+    # Protects: Connection._check_pace.
     with clients.connect(hasty) as client:
         client.sendall(BODY)
         for _ in range(60):
@@ -89,8 +89,7 @@ def test_a_body_that_came_too_slowly_is_told_so(hasty: RunningServer) -> None:
 
 
 def test_a_body_that_comes_slowly_but_surely_is_read(hasty: RunningServer) -> None:
-    # Protects: that the limit is of bytes a second in connection.Connection._check_pace, and not
-    # a moment at which all of the body has to be there.
+    # Protects: the limit in Connection._check_pace is a rate, not a deadline for the whole body.
     with clients.connect(hasty) as client:
         head = clients.head("POST", f"{V3}/login", Content_Length=40_002)
         client.sendall(head + b"{}")
@@ -104,12 +103,12 @@ def test_a_body_that_comes_slowly_but_surely_is_read(hasty: RunningServer) -> No
 
 
 def test_a_head_of_many_long_headers_is_refused_while_it_comes(hasty: RunningServer) -> None:
-    # Protects: MAX_HEAD_BYTES in connection.Connection._recv_head. gunicorn takes 6.5 MB, and
-    # copies all of it with each piece.
+    # Protects: MAX_HEAD_BYTES in Connection._recv_head. gunicorn accepts 6.5 MB, and copies all of
+    # it with each piece.
     with clients.connect(hasty) as client:
         long = {f"X_Long_{number}": "x" * 60_000 for number in range(20)}
 
-        with contextlib.suppress(ConnectionError):  # it need not read to the end
+        with contextlib.suppress(ConnectionError):  # the server may stop reading
             client.sendall(clients.head("GET", "/_matrix/client/versions", **long))
         status, body = clients.answer_of(client)
 

@@ -35,7 +35,7 @@ print(loop.activecnt - before)
 
 
 def park(process: Process, alice: Person, count: int) -> None:
-    """So many requests wait, and then their clients are gone; every other one without goodbye."""
+    """Let so many requests wait, then disconnect their clients; every other one without FIN."""
     _, answer, _ = alice.ask("GET", "/sync")
     path = f"{V3}/sync?since={answer['next_batch']}&timeout=600000"
     with contextlib.ExitStack() as still_open:
@@ -51,9 +51,9 @@ def park(process: Process, alice: Person, count: int) -> None:
     "count", [300, pytest.param(5_000, marks=[pytest.mark.big, pytest.mark.timeout(300)])]
 )
 def test_nothing_is_left_of_clients_that_vanish(server: RunningServer, count: int) -> None:
-    # Protects: core/sync/wakeups.Waiter.wait, the watcher on the connection; `waiter.is_gone` in
-    # client_server/sync.wait_for; Wakeups.waiting, which calls _leave; the discard() in
-    # worker.Worker.handle. The large size alone: serving.raise_descriptor_limit.
+    # Protects runtime/wakeups.py: the watcher on the connection in Waiter.wait, and Wakeups.waiting,
+    # which calls _leave; `waiter.is_gone` in client_server/long_poll.py; the discard() in
+    # server/worker.py: Worker.handle; in full size server/startup.py: raise_descriptor_limit.
     clients.raise_descriptor_limit()
     alice = Person(server, f"alice{count}")
     process = Process(server)
@@ -73,8 +73,8 @@ def test_nothing_is_left_of_clients_that_vanish(server: RunningServer, count: in
 
 
 def test_a_wait_that_is_over_leaves_no_watcher() -> None:
-    # Protects: watcher.stop() and watcher.close() in core/sync/wakeups.Waiter.wait. One of them is
-    # enough for the loop that gevent has on Linux; others want both.
+    # Protects: watcher.stop() and watcher.close() in runtime/wakeups.py: Waiter.wait. With gevent's
+    # loop on Linux, one of them is enough; other loops need both.
     command = [sys.executable, "-c", WAIT_OFTEN]
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)

@@ -1,4 +1,4 @@
-"""Who talks to a server that is about to have an accident."""
+"""Clients of a server that is about to have an accident."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ GONE = (OSError, http.client.HTTPException)
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int
     body: Json
 
     def __getitem__(self, key: str) -> Any:
-        """A value of the body; AssertionError with the whole answer when it is a refusal."""
+        """Return a value of the body. Raises AssertionError with the response if it is an error."""
         assert self.status == 200, self
         return self.body[key]
 
 
 class Person:
-    """An account with one device. It stays the same when the server is another one."""
+    """An account with one device; it survives a restart of the server."""
 
     _numbers = itertools.count()
 
@@ -54,7 +54,7 @@ class Person:
     def request(
         self, method: str, path: str, body: Json | bytes | None = None, timeout: float = SECONDS
     ) -> Answer:
-        """One request on a connection of its own. Raises one of GONE when there is no server."""
+        """Send a request on a connection of its own. Raises one of GONE if there is no server."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         netloc = urlsplit(self.server.url).netloc
         with closing(http.client.HTTPConnection(netloc, timeout=timeout)) as connection:
@@ -65,7 +65,7 @@ class Person:
             return Answer(answer.status, json.loads(answer.read()))
 
     def create_room(self, *invited: Person) -> str:
-        """The id of a new room in which all of these are."""
+        """Create a room with these members; return its ID."""
         invite = [person.user_id for person in invited]
         room_id: str = self.request("POST", "/createRoom", {"invite": invite})["room_id"]
         for person in invited:
@@ -73,19 +73,19 @@ class Person:
         return room_id
 
     def send(self, room_id: str, transaction: str = "") -> Answer:
-        """A message whose text is its transaction id."""
+        """Send a message whose text is its transaction ID."""
         transaction = transaction or f"{self.device_id}-{next(self._numbers)}"
         path = f"/rooms/{quote(room_id)}/send/m.room.message/{transaction}"
         return self.request("PUT", path, {"msgtype": "m.text", "body": transaction})
 
     def sync(self, since: str = "", timeout_ms: int = 0, **query: str) -> Answer:
-        """News, with up to 1,000 messages of each room."""
+        """Sync, with up to 1,000 messages of each room."""
         lots = json.dumps({"room": {"timeline": {"limit": 1000}}})
         asked = {"timeout": timeout_ms, "filter": lots, **({"since": since} if since else {})}
         return self.request("GET", f"/sync?{urlencode(asked | query)}")
 
     def history(self, room_id: str) -> list[tuple[str, str]]:
-        """(event id, text) of every message in a room, in their order."""
+        """Return (event ID, text) of every message in a room, in order."""
         found: list[tuple[str, str]] = []
         start = ""
         while True:
@@ -97,7 +97,7 @@ class Person:
 
 
 class Sender(threading.Thread):
-    """Sends message after message until it is told to stop, or something goes wrong."""
+    """Sends message after message until it is stopped or a request fails."""
 
     def __init__(self, person: Person, room_id: str, name: str) -> None:
         super().__init__(daemon=True)
@@ -127,7 +127,7 @@ class Sender(threading.Thread):
                 return
 
     def send_again(self, transaction: str) -> str:
-        """The event id that the server gives for a transaction id that it may know."""
+        """Repeat a transaction ID that the server may know; return the event ID."""
         event_id: str = self.person.send(self.room_id, transaction)["event_id"]
         return event_id
 
@@ -154,7 +154,7 @@ class Follower(threading.Thread):
                 return
 
     def look(self, timeout_ms: int = 0) -> bool:
-        """Whether there was an answer; what is new is seen then."""
+        """Sync once; return whether there was a response."""
         answer = self.person.sync(self.since, timeout_ms)
         if answer.status != 200:
             self.refused.append(answer)
@@ -168,7 +168,7 @@ class Follower(threading.Thread):
 
 
 def messages(events: Any) -> list[tuple[str, str]]:
-    """(event id, text) of the messages among events."""
+    """Return (event ID, text) of the messages among events."""
     return [
         (event["event_id"], event["content"]["body"])
         for event in events
@@ -178,13 +178,13 @@ def messages(events: Any) -> list[tuple[str, str]]:
 
 @contextmanager
 def database(data_dir: Path) -> Iterator[sqlite3.Connection]:
-    """The database of a server, read by another process: this one."""
+    """Open the database of a server from another process: this one."""
     with closing(sqlite3.connect(data_dir / "homebody.db", isolation_level=None)) as connection:
         yield connection
 
 
 def waiting_devices(data_dir: Path, user_id: str) -> int:
-    """How many devices of a user have messages waiting."""
+    """Return how many devices of a user have messages waiting."""
     statement = "SELECT count(DISTINCT device_id) FROM to_device_messages WHERE user_id = ?"
     with database(data_dir) as connection:
         count: int = connection.execute(statement, (user_id,)).fetchone()[0]
@@ -192,7 +192,7 @@ def waiting_devices(data_dir: Path, user_id: str) -> int:
 
 
 def problems(data_dir: Path) -> list[str]:
-    """What SQLite finds wrong with the database, and what of it contradicts itself."""
+    """Return what SQLite finds wrong with the database, and inconsistencies between tables."""
     with database(data_dir) as connection:
         found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
         wrong = [] if found == ["ok"] else found
@@ -230,14 +230,14 @@ CONTRADICTIONS = {
 
 
 def failures(data_dir: Path) -> int:
-    """How often the delivery has failed that is to be tried next."""
+    """Return how often the next delivery has failed."""
     with database(data_dir) as connection:
         (tries,) = connection.execute("SELECT max(tries) FROM outbox").fetchone()
         return tries or 0
 
 
 def wait_until(is_so: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
-    """Return as soon as it is so; AssertionError when that takes too long."""
+    """Wait until a condition holds. Raises AssertionError after too long."""
     until = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < until, what
