@@ -36,7 +36,7 @@ def set_typing(room_id: str, user_id: str) -> Json:
     context.rate_limits().check("rc_typing", user_id)
     body = http.body_as(Typing)
     with context.db().read() as tx:
-        typing.may_type(tx, room_id, user_id)
+        state.check_joined(tx, room_id, user_id)
     if not body.is_typing:
         typing.stop(context.ephemeral(), room_id, user_id)
         return {}

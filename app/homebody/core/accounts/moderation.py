@@ -51,7 +51,7 @@ def find(tx: Reader, requester: Requester, user_id: str) -> accounts.AccountInfo
     _must_be_admin(requester)
     if not identifiers.is_user_id(user_id):
         raise errors.invalid_param("This is not a user id")
-    if identifiers.server_name(user_id) != tx.server.name:
+    if not tx.server.is_local(user_id):
         raise errors.invalid_param("This is a user of another server")
     account = accounts.find(tx, user_id)
     if account is None or account.deactivated_ts is not None:

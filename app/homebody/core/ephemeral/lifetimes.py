@@ -34,7 +34,7 @@ def follow(database: Database, ephemeral: Ephemeral) -> None:
             _check_typing(database, ephemeral)
             return
         if room_id:
-            typing.leave(ephemeral, room_id, user_id)
+            typing.stop(ephemeral, room_id, user_id, may_write=False)
             return
         typing.log_out(ephemeral, user_id, device_ids)
         presence.log_out(ephemeral, user_id, device_ids)

@@ -146,8 +146,7 @@ def _of_visible(tx: Reader, user_id: str, of_room: list[AnyRow]) -> list[AnyRow]
 
 
 def _event(tx: Reader, user_id: str, room_id: str, event_id: str) -> ClientEvent:
-    if not state.is_joined(tx, room_id, user_id):
-        raise errors.forbidden("You are not in this room")
+    state.check_joined(tx, room_id, user_id)
     event = client_events.find(tx, event_id)
     is_there = event is not None and event.room_id == room_id
     if event is None or not is_there or not visibility.visible(tx, user_id, room_id, [event]):

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Set
 
-from homebody import errors
 from homebody.core.ephemeral.ephemeral import Ephemeral, TypingRoom
-from homebody.core.events import state
 from homebody.core.user_data import ignored_users
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
@@ -21,12 +19,6 @@ MAX_MS = 120_000
 MAX_ROOMS = 10_000
 """Kept in memory, those where somebody typed last."""
 _NOBODY = TypingRoom()
-
-
-def may_type(tx: Reader, room_id: str, user_id: str) -> None:
-    """Raise M_FORBIDDEN unless the user is in the room."""
-    if not state.is_joined(tx, room_id, user_id):
-        raise errors.forbidden("You are not in this room")
 
 
 def start(
@@ -49,16 +41,15 @@ def start(
         ephemeral.wake_room(room_id)
 
 
-def stop(ephemeral: Ephemeral, room_id: str, user_id: str) -> None:
-    """Set the user as no longer typing."""
-    if _end(ephemeral, room_id, user_id):
-        ephemeral.wake_room(room_id)
-
-
-def leave(ephemeral: Ephemeral, room_id: str, user_id: str) -> None:
-    """End the typing of a user who has left the room; called during a COMMIT."""
-    if _end(ephemeral, room_id, user_id):
-        ephemeral.wake_room(room_id, may_write=False)
+def stop(ephemeral: Ephemeral, room_id: str, user_id: str, *, may_write: bool = True) -> None:
+    """Set the user as no longer typing. No write is possible during a COMMIT."""
+    with ephemeral.lock:
+        room = ephemeral.typing.get(room_id)
+        if room is None or user_id not in room.until_ms:
+            return
+        _drop(room, [user_id])
+        _note_change(ephemeral, room_id, room, [user_id])
+    ephemeral.wake_room(room_id, may_write=may_write)
 
 
 def log_out(ephemeral: Ephemeral, user_id: str, device_ids: Collection[str]) -> None:
@@ -70,7 +61,7 @@ def log_out(ephemeral: Ephemeral, user_id: str, device_ids: Collection[str]) -> 
             if user_id in room.until_ms and room.device_ids.get(user_id) in device_ids
         ]
     for room_id in room_ids:
-        leave(ephemeral, room_id, user_id)
+        stop(ephemeral, room_id, user_id, may_write=False)
 
 
 def all_typing(ephemeral: Ephemeral) -> list[tuple[str, str, str]]:
@@ -121,17 +112,6 @@ def in_rooms(
 def _event(room: TypingRoom, ignored: Set[str]) -> Json:
     user_ids = [user_id for user_id in room.until_ms if user_id not in ignored]
     return {"type": "m.typing", "content": {"user_ids": user_ids}}
-
-
-def _end(ephemeral: Ephemeral, room_id: str, user_id: str) -> bool:
-    """End the user's typing, and return whether they were typing."""
-    with ephemeral.lock:
-        room = ephemeral.typing.get(room_id)
-        if room is None or user_id not in room.until_ms:
-            return False
-        _drop(room, [user_id])
-        _note_change(ephemeral, room_id, room, [user_id])
-    return True
 
 
 def _drop(room: TypingRoom, user_ids: Iterable[str]) -> None:

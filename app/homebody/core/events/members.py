@@ -120,8 +120,7 @@ def joined(tx: Reader, user_id: str, room_id: str) -> Json:
     """
     # Deviates: the specification leaves out what a member has not set, and has no null. matrix-nio
     # up to 0.24 takes no user for joined where a key is missing, and can't encrypt.
-    if not state.is_joined(tx, room_id, user_id):
-        raise errors.forbidden("You are not in this room")
+    state.check_joined(tx, room_id, user_id)
     rows = tx.sql.execute(_JOINED, {"room_id": room_id})
     return {row.state_key: _profile(orjson.loads(row.pdu)["content"]) for row in rows}
 

@@ -298,6 +298,12 @@ def is_joined(tx: Reader, room_id: str, user_id: str) -> bool:
     return membership_of(tx, room_id, user_id) == "join"
 
 
+def check_joined(tx: Reader, room_id: str, user_id: str) -> None:
+    """Raise M_FORBIDDEN unless the user is in the room."""
+    if not is_joined(tx, room_id, user_id):
+        raise errors.forbidden("You are not in this room")
+
+
 def joined_users(tx: Reader, room_id: str) -> frozenset[str]:
     """Return the users who are joined to the room."""
     cached = tx.cached(JOINED, room_id)

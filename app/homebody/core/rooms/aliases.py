@@ -69,8 +69,7 @@ def create(tx: Tx, alias: str, room_id: str, user_id: str) -> None:
     check(alias)
     if identifiers.server_name(alias) != tx.server.name:
         raise errors.invalid_param(f"Aliases on this server end in :{tx.server.name}")
-    if not state.is_joined(tx, room_id, user_id):
-        raise errors.forbidden("You are not in this room")
+    state.check_joined(tx, room_id, user_id)
     if is_taken(tx, alias):
         raise errors.alias_in_use(f"{alias} is in use already")
     tx.sql.execute(_ADD, {"alias": alias, "room_id": room_id, "creator": user_id})

@@ -102,7 +102,7 @@ def leave(tx: Tx, room_id: str, user_id: str, content: Json | None = None) -> No
 def kick(tx: Tx, room_id: str, sender: str, target: str, content: Json | None = None) -> None:
     """Remove another user, or their invite or knock. Raises as `change` does."""
     if state.membership_of(tx, room_id, target) not in {"join", "invite", "knock"}:
-        _must_be_joined(tx, room_id, sender)
+        state.check_joined(tx, room_id, sender)  # outsiders must not learn who is in a room
         raise errors.forbidden(f"{target} is not in this room")
     change(tx, room_id, sender, target, "leave", content)
 
@@ -110,7 +110,7 @@ def kick(tx: Tx, room_id: str, sender: str, target: str, content: Json | None = 
 def unban(tx: Tx, room_id: str, sender: str, target: str, content: Json | None = None) -> None:
     """Lift a ban. Raises as `change` does."""
     if state.membership_of(tx, room_id, target) != "ban":
-        _must_be_joined(tx, room_id, sender)
+        state.check_joined(tx, room_id, sender)  # outsiders must not learn who is in a room
         raise errors.forbidden(f"{target} is not banned from this room")
     change(tx, room_id, sender, target, "leave", content)
 
@@ -144,7 +144,7 @@ def _check_may_be_invited(tx: Reader, user_id: str) -> None:
     Users of this server need not be registered yet, and find the invite when they are. So invites
     do not reveal which accounts exist.
     """
-    if identifiers.server_name(user_id) != tx.server.name:
+    if not tx.server.is_local(user_id):
         raise errors.forbidden(f"{user_id} can't be invited: federation is not supported yet")
     if has_blocked_invites(tx, user_id):
         raise errors.invite_blocked(user_id)
@@ -176,12 +176,6 @@ def _own_leave(tx: Reader, room_id: str, user_id: str) -> str | None:
     if event is None or event.sender != user_id or event.content.get("membership") != "leave":
         return None
     return event.event_id
-
-
-def _must_be_joined(tx: Reader, room_id: str, user_id: str) -> None:
-    """Raise M_FORBIDDEN for outsiders, who must not learn who is in a room."""
-    if not state.is_joined(tx, room_id, user_id):
-        raise errors.forbidden("You are not in this room")
 
 
 def _with_profile(tx: Reader, sender: str, target: str, content: Json) -> Json:

@@ -10,23 +10,19 @@ other rooms that refer to this one.
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Final
 
-import orjson
 from sqlalchemy import bindparam, func, select
-from sqlalchemy.orm import aliased
 
 from homebody import errors
 from homebody.core.appservices import directory as networks
 from homebody.core.ephemeral import receipts
 from homebody.core.events import members, state
 from homebody.core.push import counts
-from homebody.core.rooms import aliases, membership, reports, server_notices
+from homebody.core.rooms import aliases, membership, reports, server_notices, summary
 from homebody.core.timeline import sending, store
 from homebody.core.user_data import account_data
-from homebody.errors import MatrixError
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
 from homebody.models.rooms import Room
@@ -34,8 +30,6 @@ from homebody.models.state import StateInterval
 from homebody.runtime import event_loop
 from homebody.spec.events import Json
 from homebody.storage.database import Database, Reader
-
-LOG = logging.getLogger(__name__)
 
 WRITERS: Final = (
     state,  # uses the room's number, which the next one deletes
@@ -57,52 +51,19 @@ USERS_AT_ONCE: Final = 20
 NOTICE_SECONDS: Final = 3.0
 """Between the leaves of a room's users and its deletion."""
 
-_NAME, _ALIAS = aliased(StateInterval), aliased(StateInterval)
-_NAME_EVENT, _ALIAS_EVENT = aliased(StoredEvent), aliased(StoredEvent)
-_JOINED = (
-    select(func.count())
-    .where(
-        StateInterval.room_number == Room.number,
-        StateInterval.to_position == NOW_AND_LATER,
-        StateInterval.membership == "join",
-    )
-    .scalar_subquery()
-)
 _EVENTS = select(func.count()).where(StoredEvent.room_id == Room.room_id).scalar_subquery()
 _LAST = (
     select(StoredEvent.origin_server_ts)
     .where(StoredEvent.position == Room.last_position)
     .scalar_subquery()
 )
-_ALL = (
-    select(
-        Room.room_id,
-        Room.version,
-        Room.is_published,
-        _JOINED.label("joined_members"),
-        _EVENTS.label("events"),
-        _LAST.label("last_event_ts"),
-        _NAME_EVENT.pdu.label("name"),
-        _ALIAS_EVENT.pdu.label("alias"),
-    )
-    .outerjoin(
-        _NAME,
-        (_NAME.room_number == Room.number)
-        & (_NAME.type == "m.room.name")
-        & (_NAME.state_key == "")
-        & (_NAME.to_position == NOW_AND_LATER),
-    )
-    .outerjoin(_NAME_EVENT, _NAME_EVENT.position == _NAME.event_position)
-    .outerjoin(
-        _ALIAS,
-        (_ALIAS.room_number == Room.number)
-        & (_ALIAS.type == "m.room.canonical_alias")
-        & (_ALIAS.state_key == "")
-        & (_ALIAS.to_position == NOW_AND_LATER),
-    )
-    .outerjoin(_ALIAS_EVENT, _ALIAS_EVENT.position == _ALIAS.event_position)
-    .order_by(Room.last_position.desc())
-)
+_ALL = select(
+    Room.room_id,
+    Room.version,
+    Room.is_published,
+    _EVENTS.label("events"),
+    _LAST.label("last_event_ts"),
+).order_by(Room.last_position.desc())
 _IS_THERE = select(Room.room_id).where(Room.room_id == bindparam("room_id"))
 _HAS_EVENTS = select(StoredEvent.position).where(StoredEvent.room_id == bindparam("room_id"))
 _USERS = select(StateInterval.state_key).where(
@@ -118,18 +79,20 @@ def all_rooms(tx: Reader) -> list[Json]:
     Each has room_id, version, name and canonical_alias (or None), joined_members, events (their
     number), last_event_ts (ms) and is_published.
     """
+    rows = tx.sql.execute(_ALL).all()
+    summaries = summary.public_chunks(tx, [row.room_id for row in rows])
     return [
         {
             "room_id": row.room_id,
             "version": row.version,
-            "name": _text(row.name, "name"),
-            "canonical_alias": _text(row.alias, "alias"),
-            "joined_members": row.joined_members,
+            "name": shown.get("name"),
+            "canonical_alias": shown.get("canonical_alias"),
+            "joined_members": shown["num_joined_members"],
             "events": row.events,
             "last_event_ts": row.last_event_ts,
             "is_published": row.is_published,
         }
-        for row in tx.sql.execute(_ALL)
+        for row, shown in zip(rows, summaries, strict=True)
     ]
 
 
@@ -192,16 +155,5 @@ def _make_all_leave(db: Database, room_id: str) -> bool:
     for at in range(0, len(users), USERS_AT_ONCE):
         with db.write() as writing:
             for user_id in users[at : at + USERS_AT_ONCE]:
-                content = {"membership": "leave"}
-                draft = sending.Draft(room_id, user_id, state.MEMBER, content, user_id)
-                try:
-                    sending.send(writing, draft)
-                except MatrixError as error:  # a broken room is purged nevertheless
-                    LOG.warning("could not make %s leave %s: %s", user_id, room_id, error)
+                sending.force_leave(writing, room_id, user_id)
     return bool(users)
-
-
-def _text(pdu: str | None, key: str) -> str | None:
-    """Return a string in the content of a state event, or None."""
-    text = None if pdu is None else orjson.loads(pdu)["content"].get(key)
-    return text if isinstance(text, str) and text else None

@@ -119,8 +119,7 @@ def upgrade(db: Database, request: UpgradeRequest) -> str:
 
 def _begin(tx: Tx, request: UpgradeRequest, *, is_whole: bool) -> str:
     """Create the new room, join it, and return its id. `is_whole`: the caller does the rest now."""
-    if not state.is_joined(tx, request.room_id, request.user_id):
-        raise errors.forbidden("You are not in this room")
+    state.check_joined(tx, request.room_id, request.user_id)
     known = state.current_many(tx, request.room_id, [room_state.CREATE, room_state.POWER_LEVELS])
     levels = room_state.power_levels(known)
     if levels.of_user(request.user_id) < levels.to_send(TOMBSTONE, is_state=True):

@@ -7,13 +7,12 @@ application-service-api#server-admin-style-permissions
 
 from __future__ import annotations
 
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import insert
 
 from homebody import errors
 from homebody.core.accounts import accounts
 from homebody.core.sessions import devices, login, registration
 from homebody.models.appservices import AppserviceUser
-from homebody.models.devices import Device
 from homebody.spec import appservices, identifiers
 from homebody.spec.appservices import Service
 from homebody.spec.events import Json
@@ -22,9 +21,6 @@ from homebody.storage.database import Database, Reader, Server, Tx
 
 TYPE = "m.login.application_service"
 
-_DEVICE = select(Device.device_id).where(
-    Device.user_id == bindparam("user_id"), Device.device_id == bindparam("device_id")
-)
 _INSERT = insert(AppserviceUser)
 
 
@@ -47,7 +43,7 @@ def act_as(
         raise errors.forbidden(f"{user_id} is not in the namespace of this application service")
     with db.read() as tx:
         account = accounts.find(tx, user_id)
-        if device_id and not _has_device(tx, user_id, device_id):
+        if device_id and not devices.exists(tx, user_id, device_id):
             raise errors.unknown_device(f"{user_id} has no device {device_id}")
     if account is None:
         if user_id != service.sender:
@@ -119,7 +115,7 @@ def put_device(tx: Tx, user_id: str, device_id: str, display_name: str | None) -
 
     Raises M_INVALID_PARAM for an id or a name that is too long.
     """
-    is_new = not _has_device(tx, user_id, device_id)
+    is_new = not devices.exists(tx, user_id, device_id)
     if is_new:
         devices.start_session(tx, user_id, device_id)
     devices.rename(tx, user_id, device_id, display_name)
@@ -144,8 +140,3 @@ def _make_sender(db: Database, service: Service) -> None:
         if accounts.find(tx, service.sender) is None:
             tx.sql.execute(_INSERT, {"user_id": service.sender, "service_id": service.id})
             registration.create(tx, service.sender, None, is_bridged=True)
-
-
-def _has_device(tx: Reader, user_id: str, device_id: str) -> bool:
-    key = {"user_id": user_id, "device_id": device_id}
-    return tx.sql.execute(_DEVICE, key).first() is not None

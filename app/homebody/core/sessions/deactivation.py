@@ -5,24 +5,18 @@ Spec: client-server-api#account-deactivation
 
 from __future__ import annotations
 
-import logging
-
 from sqlalchemy import bindparam, select
 
 from homebody.core.accounts import accounts, threepids
 from homebody.core.encryption import backed_up_keys, cross_signing, one_time_keys
-from homebody.core.events import state
 from homebody.core.profiles import profiles
 from homebody.core.sessions import dehydrated_devices, devices
 from homebody.core.timeline import sending
 from homebody.core.user_data import account_data
-from homebody.errors import MatrixError
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
 from homebody.storage.database import Database, Reader, Tx
-
-LOG = logging.getLogger(__name__)
 
 ROOMS_AT_ONCE = 20
 """Left in one transaction, so that other writers get their turn in between."""
@@ -70,10 +64,5 @@ def _rooms(tx: Reader, user_id: str) -> list[str]:
 
 
 def _leave(tx: Tx, user_id: str, room_ids: list[str]) -> None:
-    content = {"membership": "leave"}
     for room_id in room_ids:
-        draft = sending.Draft(room_id, user_id, state.MEMBER, content, user_id)
-        try:
-            sending.send(tx, draft)
-        except MatrixError as error:  # a broken room must not keep the account open
-            LOG.warning("%s could not leave %s: %s", user_id, room_id, error)
+        sending.force_leave(tx, room_id, user_id)

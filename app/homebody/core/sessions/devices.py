@@ -53,8 +53,7 @@ def start_session(
         device_id = "".join(secrets.choice(string.ascii_uppercase) for _ in range(10))
     if not identifiers.has_at_most_255_bytes(device_id):
         raise errors.invalid_param("The device id is longer than 255 bytes")
-    key = {"user_id": user_id, "device_id": device_id}
-    if tx.sql.execute(_FIND, key).first() is not None:
+    if exists(tx, user_id, device_id):
         access_tokens.supersede(tx, user_id, device_id)
         tx.wake(user_id)  # a waiting /sync with one of the old tokens must end
         return device_id
@@ -62,8 +61,14 @@ def start_session(
         raise errors.invalid_param("One of your cross-signing keys has this id")
     # Cut rather than refused: a browser with a long name must not prevent a login
     name = None if display_name is None else display_name[:MAX_NAME_CHARACTERS]
-    tx.sql.execute(insert(Device), {**key, "display_name": name})
+    row = {"user_id": user_id, "device_id": device_id, "display_name": name}
+    tx.sql.execute(insert(Device), row)
     return device_id
+
+
+def exists(tx: Reader, user_id: str, device_id: str) -> bool:
+    """Return whether the user has this device."""
+    return tx.sql.execute(_FIND, {"user_id": user_id, "device_id": device_id}).first() is not None
 
 
 def ids(tx: Reader, user_id: str) -> list[str]:
@@ -90,7 +95,7 @@ def rename(tx: Tx, user_id: str, device_id: str, display_name: str | None) -> No
 
     Raises M_NOT_FOUND for an unknown device, M_INVALID_PARAM for a name that is too long.
     """
-    if tx.sql.execute(_FIND, {"user_id": user_id, "device_id": device_id}).first() is None:
+    if not exists(tx, user_id, device_id):
         raise errors.not_found("You have no such device")
     if display_name is None:
         return

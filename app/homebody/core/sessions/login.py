@@ -35,10 +35,10 @@ def name_of(db: Database, body: Json) -> str | None:
     identifier = body.get("identifier")
     if identifier is None:
         is_address = body.get("user") is None and body.get("address") is not None
-        return _name_of_address(db, body) if is_address else _text(body, "user")
+        return _name_of_address(db, body) if is_address else text_of(body, "user")
     if not isinstance(identifier, dict):
         raise errors.bad_json("identifier must be an object")
-    kind = _text(identifier, "type")
+    kind = text_of(identifier, "type")
     # an example of the specification omits the type
     if kind == "m.id.thirdparty" or (kind is None and "medium" in identifier):
         return _name_of_address(db, identifier)
@@ -46,7 +46,7 @@ def name_of(db: Database, body: Json) -> str | None:
         raise errors.forbidden(NO_TELEPHONES)
     if kind != "m.id.user":
         raise errors.unknown(f"Unknown type of identifier: {kind}")
-    name = _text(identifier, "user")
+    name = text_of(identifier, "user")
     if name is None:
         raise errors.missing_param("identifier has no user")
     return name
@@ -57,7 +57,7 @@ def _name_of_address(db: Database, identifier: Json) -> str:
 
     So a wrong address reveals as little, and takes as much time, as a wrong name.
     """
-    medium, address = _text(identifier, "medium"), _text(identifier, "address")
+    medium, address = text_of(identifier, "medium"), text_of(identifier, "address")
     if medium is None or address is None:
         raise errors.missing_param("identifier needs medium and address")
     if medium != threepids.EMAIL:
@@ -125,7 +125,8 @@ def start_session(tx: Tx, user_id: str, request: SessionRequest) -> Json:
     }
 
 
-def _text(body: Json, key: str) -> str | None:
+def text_of(body: Json, key: str) -> str | None:
+    """Return a string in a JSON object, or None. Raises M_BAD_JSON for another type."""
     value = body.get(key)
     if value is not None and not isinstance(value, str):
         raise errors.bad_json(f"{key} must be a string")

@@ -123,24 +123,9 @@ def register(
     return user_id
 
 
-def create(
-    tx: Tx,
-    user_id: str,
-    password_hash: str | None,
-    *,
-    is_admin: bool = False,
-    is_bridged: bool = False,
-    is_guest: bool = False,
-) -> None:
-    """Create an account with an initial profile. Raises as accounts.create() does."""
-    accounts.create(
-        tx,
-        user_id,
-        password_hash,
-        is_admin=is_admin,
-        is_bridged=is_bridged,
-        is_guest=is_guest,
-    )
+def create(tx: Tx, user_id: str, password_hash: str | None, **kind: bool) -> None:
+    """Create an account with an initial profile; arguments and errors as of accounts.create()."""
+    accounts.create(tx, user_id, password_hash, **kind)
     profiles.begin(tx, user_id)
 
 

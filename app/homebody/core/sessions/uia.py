@@ -98,8 +98,8 @@ def require(db: Database, flows: Flows, attempt: Attempt) -> Progress:
     request or for the password of another user.
     """
     auth = attempt.auth
-    stage = _text(auth, "type")
-    before, failure = _resume(db, attempt, _text(auth, "session"))
+    stage = login.text_of(auth, "type")
+    before, failure = _resume(db, attempt, login.text_of(auth, "session"))
     progress = before
     if failure is None and stage is not None and stage not in progress.completed:
         if stage == PASSWORD:
@@ -233,14 +233,14 @@ def _check_same_user(db: Database, attempt: Attempt) -> None:
 
 def _check_password(db: Database, attempt: Attempt) -> accounts.AccountInfo:
     """Return the account that has this password. Raises M_FORBIDDEN when it is wrong."""
-    password = _text(attempt.auth, "password")
+    password = login.text_of(attempt.auth, "password")
     if password is None:
         raise errors.missing_param("auth has no password")
     return login.by_password(db, attempt.user_id or "", password)
 
 
 def _check_registration_token(db: Database, auth: Json) -> str:
-    token = _text(auth, "token")
+    token = login.text_of(auth, "token")
     if token is None:
         raise errors.missing_param("auth has no token")
     with db.read() as tx:
@@ -325,10 +325,3 @@ def _end(db: Database, progress: Progress) -> bool:
 
 def _hash_of(session_id: str) -> bytes:
     return hashlib.sha256(session_id.encode()).digest()
-
-
-def _text(auth: Json, key: str) -> str | None:
-    value = auth.get(key)
-    if value is not None and not isinstance(value, str):
-        raise errors.bad_json(f"auth.{key} must be a string")
-    return value

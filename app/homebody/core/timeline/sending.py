@@ -180,11 +180,16 @@ def send_guests_away(tx: Tx, room_id: str) -> None:
     if guest_access.is_open(tx, room_id):
         return
     for user_id in guest_access.joined_guests(tx, room_id):
-        draft = Draft(room_id, user_id, state.MEMBER, {"membership": "leave"}, user_id)
-        try:
-            send(tx, draft)
-        except MatrixError as refusal:  # no guest shall keep a room from closing
-            LOG.warning("%s could not leave %s: %s", user_id, room_id, refusal)
+        force_leave(tx, room_id, user_id)
+
+
+def force_leave(tx: Tx, room_id: str, user_id: str) -> None:
+    """Make a user leave a room. Errors are logged, so that a broken room prevents nothing else."""
+    draft = Draft(room_id, user_id, state.MEMBER, {"membership": "leave"}, user_id)
+    try:
+        send(tx, draft)
+    except MatrixError as refusal:
+        LOG.warning("%s could not leave %s: %s", user_id, room_id, refusal)
 
 
 def sent_before(tx: Reader, requester: Requester, draft: Draft) -> str | None:
