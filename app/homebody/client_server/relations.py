@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from flask import Blueprint, request
 
-from homebody import context, errors
+from homebody import context
 from homebody.client_server import http
 from homebody.client_server.authentication import authenticated, requester
 from homebody.core.events import aggregations, paging, relations, threads
 from homebody.core.sync.tokens import SyncToken
 from homebody.spec.events import Json
-from homebody.storage.database import Reader
 
 bp = Blueprint("relations", __name__, url_prefix="/_matrix/client/v1")
 
@@ -67,33 +66,27 @@ def get_thread_roots(room_id: str) -> Json:
 
 def _page(room_id: str, event_id: str, rel_type: str | None, event_type: str | None) -> Json:
     me = requester()
+    direction = http.query_choice("dir", {"b", "f"}, "b")
+    is_recursive = http.query_boolean("recurse")
     with context.db().read() as tx:
-        wanted = _wanted(tx, room_id, event_id, rel_type, event_type)
-        page = relations.related(tx, me.user_id, wanted)
+        page = relations.related(
+            tx,
+            me.user_id,
+            room_id,
+            event_id,
+            rel_type=rel_type,
+            event_type=event_type,
+            is_recursive=is_recursive,
+            start=http.query_position(tx, "from"),
+            stop=http.query_position(tx, "to"),
+            is_backwards=direction == "b",
+            limit=http.query_integer("limit", 50, cap=paging.MAX_LIMIT),
+        )
         answer: Json = {"chunk": aggregations.encode_all(tx, me, page.events)}
     if page.end is not None:
         answer["next_batch"] = str(SyncToken(page.end))
     if request.args.get("from"):
         answer["prev_batch"] = request.args["from"]
-    if wanted.is_recursive:
+    if is_recursive:
         answer["recursion_depth"] = relations.LEVELS
     return answer
-
-
-def _wanted(
-    tx: Reader, room_id: str, event_id: str, rel_type: str | None, event_type: str | None
-) -> relations.RelationsRequest:
-    direction = request.args.get("dir", "b")
-    if direction not in {"b", "f"}:
-        raise errors.invalid_param("dir must be b or f")
-    return relations.RelationsRequest(
-        room_id=room_id,
-        event_id=event_id,
-        rel_type=rel_type,
-        event_type=event_type,
-        start=http.query_position(tx, "from"),
-        stop=http.query_position(tx, "to"),
-        is_backwards=direction == "b",
-        is_recursive=http.query_boolean("recurse"),
-        limit=http.query_integer("limit", 50, cap=paging.MAX_LIMIT),
-    )

@@ -9,8 +9,6 @@ client-server-api#validity-of-replacement-events
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -101,23 +99,6 @@ class Relation(NamedTuple):
 NONE: Final = Relation(None, None, None, None)
 
 
-@dataclass(frozen=True, slots=True)
-class RelationsRequest:
-    """Which children of an event are asked for, from where, and in which direction."""
-
-    room_id: str
-    event_id: str
-    rel_type: str | None
-    event_type: str | None
-    start: int | None
-    """Position of the token to begin at; None: at the end, or backwards at the beginning …"""
-    stop: int | None
-    """… and of the one to stop at."""
-    is_backwards: bool
-    is_recursive: bool
-    limit: int
-
-
 def of(tx: Reader, event: Event) -> Relation:
     """Return the relation that an event's content states."""
     relation = event.content.get("m.relates_to")
@@ -141,45 +122,44 @@ def key_digest(key: object) -> bytes:
     return hashlib.sha256(orjson.dumps(key, option=orjson.OPT_SORT_KEYS)).digest()[:16]
 
 
-def related(tx: Reader, user_id: str, wanted: RelationsRequest) -> Page:
-    """Return a page of an event's children, without those of ignored users.
+def related(
+    tx: Reader,
+    user_id: str,
+    room_id: str,
+    event_id: str,
+    *,
+    rel_type: str | None,
+    event_type: str | None,
+    is_recursive: bool,
+    start: int | None,
+    stop: int | None,
+    is_backwards: bool,
+    limit: int,
+) -> Page:
+    """Return a page of an event's children, with `is_recursive` of all below it to LEVELS.
 
     Raises M_NOT_FOUND for a parent that the user may not see.
     """
-    history.seen(tx, user_id, wanted.event_id, wanted.room_id)  # its sender may be ignored
-    after, upto = paging.bounds(
-        wanted.start, wanted.stop, tx.position, is_backwards=wanted.is_backwards
-    )
-    request = PageRequest(
-        wanted.room_id, user_id, after, upto, wanted.is_backwards, limit=wanted.limit
-    )
-    read = _descendants_reader if wanted.is_recursive else _children_reader
-    return paging.page(tx, request, read(tx, wanted))
-
-
-def _children_reader(tx: Reader, wanted: RelationsRequest) -> paging.Read:
-    query = _CHILDREN
-    if wanted.rel_type is not None:
-        query = query.where(StoredEvent.rel_type == wanted.rel_type)
-    if wanted.event_type is not None:
-        query = query.where(StoredEvent.type == wanted.event_type)
-    query = paging.ordered(query, is_backwards=wanted.is_backwards)
-
-    def read(part: dict[str, object]) -> Sequence[Any]:
-        return tx.sql.execute(query, {"parent": wanted.event_id, **part}).all()
-
-    return read
-
-
-def _descendants_reader(tx: Reader, wanted: RelationsRequest) -> paging.Read:
-    values = {"parent": wanted.event_id, "room_id": wanted.room_id}
-    kinds = {"rel_type": wanted.rel_type, "event_type": wanted.event_type}
-
-    def read(part: dict[str, object]) -> Sequence[Any]:
+    history.seen(tx, user_id, event_id, room_id)  # its sender may be ignored
+    after, upto = paging.bounds(start, stop, tx.position, is_backwards=is_backwards)
+    request = PageRequest(room_id, user_id, after, upto, is_backwards, limit)
+    if is_recursive:
+        below = {"room_id": room_id, "rel_type": rel_type, "event_type": event_type}
         # all are read for each page, as a level has no order by time
-        return tx.read_long(_BELOW[wanted.is_backwards], {**values, **kinds, **part})
-
-    return read
+        return paging.page(
+            tx,
+            request,
+            lambda part: tx.read_long(_BELOW[is_backwards], {"parent": event_id, **below, **part}),
+        )
+    query = _CHILDREN
+    if rel_type is not None:
+        query = query.where(StoredEvent.rel_type == rel_type)
+    if event_type is not None:
+        query = query.where(StoredEvent.type == event_type)
+    query = paging.ordered(query, is_backwards=is_backwards)
+    return paging.page(
+        tx, request, lambda part: tx.sql.execute(query, {"parent": event_id, **part}).all()
+    )
 
 
 def _annotation_key(relation: Json) -> bytes | None:

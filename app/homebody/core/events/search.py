@@ -286,25 +286,18 @@ def _values(tx: Reader, user_id: str, request: SearchRequest) -> dict[str, objec
         rooms &= {str(one)}
     elif kind == "sender":
         senders = {str(one)} if senders is None else senders & {str(one)}
+    known = tx.breathing(visibility.histories(tx, user_id, rooms).items(), _ROOMS_AT_ONCE)
+    visible = [(room_id, *span) for room_id, it in known for span in it.spans()]
     words = " ".join(map(search_index.phrase, request.words))
     return {
         "words": f"{{{' '.join(request.columns)}}} : ({words})",
-        "visible": _visible(tx, user_id, sorted(rooms)),
+        "visible": visible,
         "count": AT_ONCE,
         "is_any_sender": senders is None,
         "senders": senders or (),
         "rank": after.rank if after else None,
         "position": after.position if after else None,
     }
-
-
-def _visible(tx: Reader, user_id: str, rooms: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Return (room, first, last position) of each part of these rooms that the user may see."""
-    found: list[tuple[str, int, int]] = []
-    for at in tx.breathing(range(0, len(rooms), _ROOMS_AT_ONCE), every=1):
-        known = visibility.histories(tx, user_id, rooms[at : at + _ROOMS_AT_ONCE])
-        found += [(room_id, *span) for room_id, it in known.items() for span in it.spans()]
-    return found
 
 
 def _rooms(tx: Reader, user_id: str) -> set[str]:
