@@ -413,7 +413,7 @@ def test_the_log_of_a_server_names_the_request_without_its_secrets(
     alice.close()
     running.stop()
     log = running.output()
-    assert "the hub stood still for" in log
+    assert "the event loop was blocked for" in log
     assert "answering POST /_matrix/client/v3/createRoom?access_token=***\n" in log
     assert "/server/worker.py" in log  # in the stack, wherever that was caught
     assert "hidden" not in log

@@ -222,7 +222,7 @@ def test_a_histogram_counts_a_bound_as_below_it() -> None:
     histogram = Histogram((1.0, 2.0))
 
     for number in (0.5, 1.0, 1.5, 2.0, 7.0):
-        histogram.note(number)
+        histogram.observe(number)
 
     assert histogram.cumulated() == [2, 4, 5]
     assert histogram.sum == 12.0

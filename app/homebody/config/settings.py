@@ -75,8 +75,8 @@ class Config:
     cache_bytes: Annotated[int, values.size(2**20)] = 64 * 2**20
     """The memory for caches."""
     registration: Literal["open", "token", "closed"] = "open"
-    """Who may register: anybody (open), users with a registration token (token), or nobody
-    (closed). The first account becomes administrator. Default: open on localhost, else token."""
+    """Registration for anybody (open), with a registration token (token), or for nobody (closed).
+    The first account becomes administrator. Default: open on localhost, else token."""
     registration_open_to_all: bool = False
     """Must be true for open registration on a public server name: spammers find it within days."""
     allow_guests: bool = True

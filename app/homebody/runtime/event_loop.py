@@ -1,8 +1,7 @@
-"""Work that must not run on the hub.
+"""Keep work from blocking the event loop.
 
-All requests share one operating-system thread, each in a greenlet. A call into C that takes its
-time (a password hash, a thumbnail, COMMIT) freezes them all; in a thread of gevent's pool it does
-not.
+All requests share one operating-system thread, each in a greenlet. A slow call into C (a password
+hash, a thumbnail, COMMIT) blocks them all, unless it runs in a thread of gevent's pool.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 HASHES_AT_ONCE = threading.BoundedSemaphore(2)
-"""Each argon2 run takes 9 MiB and a core: more than two at once would only make all slower."""
+"""Each argon2 run takes 9 MiB and a core: more than two at once only slow each other down."""
 
 
 class Turn:
@@ -40,10 +39,10 @@ class Turn:
             ticket = threading.Lock()
             ticket.acquire()
             self._queue.append(ticket)
-        ticket.acquire()  # released by who hands the turn on
+        ticket.acquire()  # released by hand_on
 
     def hand_on(self) -> None:
-        """Give the turn to the next in the queue, or to whoever comes."""
+        """Give the turn to the next in the queue, or free the lock."""
         with self._mutex:
             if self._queue:
                 self._queue.popleft().release()
@@ -52,9 +51,9 @@ class Turn:
 
 
 class FairTurns:
-    """Lets a few through at a time; of those who wait, each key in its turn.
+    """A semaphore that serves waiting keys in turn.
 
-    So whoever asks for a hundred things at once lets others wait for one of them at most.
+    A user who makes a hundred requests at once delays those of others by one of them at most.
     """
 
     def __init__(self, at_once: int) -> None:
@@ -64,11 +63,11 @@ class FairTurns:
 
     @contextmanager
     def turn(self, key: str) -> Iterator[None]:
-        """Wait for a turn, and run the block."""
+        """Wait for a turn, and hold it during the block."""
         ticket = self._queue(key)
         if ticket is not None:
             try:
-                ticket.acquire()  # released by whoever hands the turn on
+                ticket.acquire()  # released by _hand_on
             except BaseException:
                 self._give_up(key, ticket)
                 raise
@@ -78,7 +77,7 @@ class FairTurns:
             self._hand_on()
 
     def waiting(self) -> int:
-        """Return how many wait."""
+        """Return the number of waiting calls."""
         with self._mutex:
             return sum(map(len, self._waiting.values()))
 
@@ -100,10 +99,10 @@ class FairTurns:
             key, tickets = self._waiting.popitem(last=False)
             tickets.popleft().release()
             if tickets:
-                self._waiting[key] = tickets  # behind all others
+                self._waiting[key] = tickets  # behind all other keys
 
     def _give_up(self, key: str, ticket: threading.Lock) -> None:
-        """Leave the queue, or hand on the turn that has just come."""
+        """Leave the queue, or hand on the turn if it has just come."""
         with self._mutex:
             tickets = self._waiting.get(key, deque())
             is_queued = ticket in tickets
@@ -116,19 +115,19 @@ class FairTurns:
 
 
 def offload(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """What `work` returns, run in a thread of the pool while other requests go on.
+    """Return what `work` returns, run in a thread of the pool while other requests go on.
 
-    In a process without gevent's patches (command line, test) the caller's own thread does it.
+    In a process without gevent's patches (command line, tests) it runs in the caller's thread.
     """
     return begin(work, *args, **kwargs)()
 
 
 def breathe() -> None:
-    """Let other requests go on, in the middle of a long piece of Python.
+    """Yield to other requests in the middle of a long computation.
 
-    `sleep(0)` would only queue a callback, and gevent runs up to 50 of those before it looks at any
-    socket. A timer that is due sends the loop to the sockets first, and its low priority lets those
-    that are ready come before it. With nothing ready the loop goes on without a pause.
+    `sleep(0)` would only queue a callback, and gevent runs up to 50 of those before it polls the
+    sockets. A timer that is due makes the loop poll them first, and its low priority puts sockets
+    that are ready before it. With nothing ready it returns at once.
     """
     if monkey.is_module_patched("threading"):
         hub = get_hub()
@@ -136,9 +135,9 @@ def breathe() -> None:
 
 
 def begin(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Callable[[], R]:
-    """Let `work` start in a thread of the pool; calling the result waits, and returns what it did.
+    """Start `work` in a thread of the pool; calling the result waits for what it returns.
 
-    In a process without gevent's patches it is done at once.
+    In a process without gevent's patches it runs at once.
     """
     if not monkey.is_module_patched("threading"):
         done = work(*args, **kwargs)
@@ -147,7 +146,7 @@ def begin(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Callable[[
 
 
 class Lane:
-    """A thread for one kind of work alone, which never queues behind other work in the pool."""
+    """A thread for one kind of work, which never queues behind other work in the pool."""
 
     def __init__(self) -> None:
         self._pool: ThreadPool | None = None
@@ -155,7 +154,7 @@ class Lane:
     def offload(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Return what `work` returns, run in this thread while other requests go on.
 
-        In a process without gevent's patches (command line, test) the caller's own thread does it.
+        In a process without gevent's patches (command line, tests) it runs in the caller's thread.
         """
         if not monkey.is_module_patched("threading"):
             return work(*args, **kwargs)
@@ -172,7 +171,7 @@ class Lane:
 def _started(
     pool: ThreadPool, work: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Callable[[], R]:
-    """Let a pool begin the work; calling the result waits for it, and returns what it returned."""
+    """Start the work in a pool; calling the result waits for what it returns."""
     outcome = pool.spawn(_outcome, work, args, kwargs)
 
     def wait() -> R:
@@ -187,8 +186,8 @@ def _started(
 def _outcome(
     work: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[R | None, BaseException | None]:
-    """What work returns or raises. Of what is raised in its pool, gevent prints a trace itself."""
+    """Return what work returns or raises; gevent would print a trace of what is raised here."""
     try:
         return work(*args, **kwargs), None
-    except BaseException as error:  # noqa: BLE001 - it is raised by who waits for it
+    except BaseException as error:  # noqa: BLE001 - raised again by the caller that waits
         return None, error

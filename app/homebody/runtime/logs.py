@@ -1,7 +1,7 @@
-"""The log: lines on stderr, each with the id of its request, none with a token.
+"""The log: lines on stderr with the ID of their request and without tokens.
 
-Only our own loggers (`homebody.…`) follow the setting log_level. Libraries stay at WARNING: what
-urllib3 and SQLAlchemy say below that holds URLs and parameters, and so tokens.
+Only our own loggers (`homebody.…`) follow the setting log_level. Libraries stay at WARNING: below
+that, urllib3 and SQLAlchemy log URLs and parameters, and so tokens.
 
 Spec: client-server-api#client-authentication
 """
@@ -27,17 +27,17 @@ SECRET_PARAMETERS: Final = frozenset(
     {"access_token", "loginToken", "token", "client_secret", "session"}
 )
 HEALTH_CHECKS: Final = frozenset({"/health", "/metrics"})
-"""What Docker, Kubernetes and Prometheus ask every few seconds; logged with DEBUG only, as are the
-questions of browsers whether they may ask (OPTIONS)."""
+"""What Docker, Kubernetes and Prometheus request every few seconds; logged with DEBUG only, as are
+CORS preflight requests."""
 MAX_PATH_CHARACTERS: Final = 1_000
 _NAME: Final = re.compile(r"@?[a-z0-9._=/+-]{1,255}(:[a-z0-9.:\[\]-]{1,255})?", re.IGNORECASE)
-"""A user name or id as it may stand in a line that other programs parse."""
+"""A user name or ID that is safe in a line that other programs parse."""
 
-# Each request has a greenlet, and each greenlet a context of its own: no request sees another's id.
+# Each greenlet has a context of its own, so no request sees another's ID.
 _REQUEST_ID: Final[ContextVar[str]] = ContextVar("request_id", default="-")
 _SECRETS: Final = re.compile(r"(?i)(access_token[\"']?[=:] ?[\"']?|\bBearer )[^\s&\"']+")
-# A display name with a line break could forge a line of the log; one with an escape sequence could
-# take over the terminal that shows it.
+# A display name with a line break could forge a log line; an escape sequence could take over
+# the terminal that shows it.
 _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
     0x2028: "\\u2028",
     0x2029: "\\u2029",
@@ -56,24 +56,23 @@ def configure(level: str, style: Literal["text", "json"]) -> None:
 
 
 def begin_request() -> str:
-    """Make an id for the request that begins here; the lines logged in its greenlet carry it."""
+    """Return an ID for the request that begins here; log lines of its greenlet carry it."""
     request_id = secrets.token_hex(4)
     _REQUEST_ID.set(request_id)
     return request_id
 
 
 def request_id() -> str:
-    """The id of the request being answered, `-` outside of one."""
+    """Return the ID of the current request, `-` outside of one."""
     return _REQUEST_ID.get()
 
 
 def log_request(
     address: str, method: str, path: str, user_id: str | None, status: int, seconds: float
 ) -> None:
-    """Write the one line of a request.
+    """Log a request.
 
-    `address` is the client's, beyond the trusted proxies; `path` is as the client sent it, with its
-    query.
+    `address` is the client's, beyond trusted proxies; `path` is as sent, with the query.
     """
     is_routine = status < 400 and (path in HEALTH_CHECKS or method == "OPTIONS")
     level = logging.DEBUG if is_routine else logging.INFO
@@ -103,10 +102,10 @@ def log_request(
 
 
 def log_refused_login(address: str, name: str | None) -> None:
-    """Write the line by which programs such as fail2ban find an address that guesses passwords.
+    """Log a failed login, for programs such as fail2ban.
 
-    `name` is what the client called the user. Left out where it could not be one: somebody may have
-    typed a password there, or a text that looks like the beginning of another line.
+    `name` is the user name that the client sent. It is left out if it is not valid: it may be a
+    password, or look like the beginning of another line.
     """
     shown = name if name is not None and _NAME.fullmatch(name) else None
     ACCESS.warning(
@@ -118,7 +117,7 @@ def log_refused_login(address: str, name: str | None) -> None:
 
 
 def masked_path(raw_path: str) -> str:
-    """The path and query of a request without the secrets in it, cut where it gets too long.
+    """Return the path and query of a request with secrets masked, cut where it is too long.
 
     Names are compared decoded: `access%5Ftoken=` is the same parameter to the server.
     """
@@ -138,12 +137,12 @@ def _add_request_id(record: logging.LogRecord) -> bool:
 
 
 def _cleaned(text: str) -> str:
-    """Without tokens that found their way into a message, such as that of an exception."""
+    """Mask tokens in a message, such as that of an exception."""
     return _SECRETS.sub(rf"\1{MASK}", text)
 
 
 class _Text(logging.Formatter):
-    """`time - logger - line - level - request - message`, as readers of Synapse's log know it."""
+    """`time - logger - line - level - request - message`, as in the log of Synapse."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         record.message = record.message.translate(_CONTROLS)
@@ -154,7 +153,7 @@ class _Text(logging.Formatter):
 
 
 class _Json(logging.Formatter):
-    """One JSON object a line, with times in UTC; requests have their parts as keys of their own."""
+    """One JSON object per line, with times in UTC and a key for each part of a request."""
 
     converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"

@@ -29,7 +29,7 @@ class Histogram:
         self.sum = 0.0
         self._counts = [0] * (len(bounds) + 1)
 
-    def note(self, value: float) -> None:
+    def observe(self, value: float) -> None:
         """Count a value."""
         self._counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
@@ -64,9 +64,9 @@ class Metrics:
         times = self.seconds.get(name)
         if times is None:
             times = self.seconds[name] = Histogram(SECONDS)
-        times.note(seconds)
+        times.observe(seconds)
 
     def note_commit(self, writes: int, seconds: float) -> None:
         """Count a COMMIT that so many writes shared."""
-        self.commits.note(seconds)
-        self.writes.note(writes)
+        self.commits.observe(seconds)
+        self.writes.observe(writes)

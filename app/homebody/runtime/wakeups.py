@@ -1,11 +1,9 @@
-"""The condition on which /sync waits.
+"""Long polls: requests that wait until something changes.
 
 A waiting request costs a greenlet and an entry here; it holds no transaction and no connection to
-the database. Whoever changes something names the users whom it concerns; their waiting requests
-look again, and nobody else's.
+the database. A change names the users whom it concerns, and only their requests look again.
 
-A client that hangs up must not stay parked until its timeout: its connection becoming readable
-ends the wait as well.
+When a client hangs up, its connection becomes readable: that ends the wait as well.
 """
 
 from __future__ import annotations
@@ -19,25 +17,25 @@ from gevent import get_hub, monkey
 
 
 class Waiter:
-    """One request that waits."""
+    """A waiting request."""
 
     __slots__ = ("_event", "is_gone")
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self.is_gone = False
-        """The client has closed its connection: nobody reads the answer."""
+        """Whether the client has closed its connection."""
 
     def look_again(self) -> None:
-        """Something concerns this request."""
+        """End the wait, as something has changed."""
         self._event.set()
 
     def rest(self) -> None:
-        """Forget former calls to look again; to be called before looking."""
+        """Forget former changes; to be called before looking for them."""
         self._event.clear()
 
     def wait(self, seconds: float, connection: socket.socket | None) -> None:
-        """Return when there is reason to look again, or after `seconds`."""
+        """Wait for a change, for at most `seconds`, or until the client hangs up."""
         if connection is None or not monkey.is_module_patched("socket"):
             self._event.wait(seconds)
             return
@@ -50,7 +48,7 @@ class Waiter:
             watcher.close()
 
     def _connection_is_readable(self, connection: socket.socket, watcher: object) -> None:
-        """Runs in the hub, so it may not wait: either the client hung up, or it sent more."""
+        """See whether the client hung up or sent more; must not wait."""
         try:
             self.is_gone = not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -59,21 +57,21 @@ class Waiter:
             self.is_gone = True
         if self.is_gone:
             self._event.set()
-        else:  # its next request waits in the socket; watching on would spin
+        else:  # its next request; watching on would spin
             watcher.stop()  # type: ignore[attr-defined]  # gevent has no public type for watchers
 
 
 class Wakeups:
-    """Who waits, by user; who looks into a room without being in it, by room as well."""
+    """Waiting requests by key: user ID, or room ID for a user who peeks into the room."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[Waiter]] = {}
         self.is_closing = False
-        """The server stops: waiting requests answer at once, with the token they came with."""
+        """Whether the server is stopping, so that requests no longer wait."""
 
     @contextmanager
     def waiting(self, *keys: str) -> Iterator[Waiter]:
-        """A waiter that hears of all changes for these users or rooms until the block is left."""
+        """Register a waiter for changes of these users or rooms during the block."""
         waiter = Waiter()
         places = set(keys)
         for key in places:
@@ -85,9 +83,9 @@ class Wakeups:
                 self._leave(key, waiter)
 
     def wake(self, concerned: Sequence[Collection[str]]) -> None:
-        """Let the waiting requests of these users look again; a user "*" stands for everybody.
+        """Wake the waiting requests of these users; "*" stands for all users.
 
-        Takes collections of any size: a room of thousands costs no more than those who wait.
+        The cost depends on the number of waiting requests, not on the size of a room.
         """
         for user_ids in concerned:
             if "*" in user_ids:
@@ -98,7 +96,7 @@ class Wakeups:
                 self._wake_each(user_ids)
 
     def close(self) -> None:
-        """Let all waiting requests answer now, and no new one wait."""
+        """Wake all requests, and let no new one wait."""
         self.is_closing = True
         self.wake([("*",)])
 
