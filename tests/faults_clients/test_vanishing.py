@@ -51,7 +51,7 @@ def park(process: Process, alice: Person, count: int) -> None:
     "count", [300, pytest.param(5_000, marks=[pytest.mark.big, pytest.mark.timeout(300)])]
 )
 def test_nothing_is_left_of_clients_that_vanish(server: RunningServer, count: int) -> None:
-    # Protects runtime/wakeups.py: the watcher on the connection in Waiter.wait, and Wakeups.waiting,
+    # Protects runtime/wakeups.py: the watcher on the connection in Waiter.wait, and waiting,
     # which calls _leave; `waiter.is_gone` in client_server/long_poll.py; the discard() in
     # server/worker.py: Worker.handle; in full size server/startup.py: raise_descriptor_limit.
     clients.raise_descriptor_limit()
