@@ -1,10 +1,10 @@
-"""The real server, and real clients that talk to it; `make clients` runs these tests.
+"""A real server, and real clients that talk to it; `make clients` runs these tests.
 
-They carry the marker `clients`. They need more than the other tests do (matrix-nio, Node,
-Chromium): `tests/clients/install` brings it.
+They are marked `clients`. They need more than the other tests (matrix-nio, Node, Chromium), which
+`tests/clients/install` installs.
 
-HOMEBODY_TEST_URL runs them against another server, which must have open registration and no
-rate limits: what fails against every server is a fault of the test.
+HOMEBODY_TEST_URL runs them against another server, which must have open registration and no rate
+limits: a test that fails with every server is wrong itself.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run a test that is a coroutine, each in an event loop of its own."""
+    """Run each test that is a coroutine in an event loop of its own."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     names = inspect.signature(pyfuncitem.obj).parameters
@@ -48,7 +48,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 def pytest_runtest_makereport(
     item: pytest.Function,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what the server printed beside what the clients saw."""
+    """Show the output of the server with the failure of a client."""
     report = yield
     running = item.funcargs.get("running_server")
     if report.failed and isinstance(running, RunningServer):
@@ -58,7 +58,7 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session")
 def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer | None]:
-    """The server of all these tests; None where HOMEBODY_TEST_URL names another."""
+    """Start the server of all these tests, unless HOMEBODY_TEST_URL names another one."""
     if "HOMEBODY_TEST_URL" in os.environ:
         yield None
         return
@@ -69,7 +69,7 @@ def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
 
 @pytest.fixture(scope="session")
 def server(running_server: RunningServer | None) -> str:
-    """The base URL of a running server."""
+    """Return the base URL of the server."""
     if running_server:
         return running_server.url
     return os.environ["HOMEBODY_TEST_URL"].rstrip("/")
@@ -77,7 +77,7 @@ def server(running_server: RunningServer | None) -> str:
 
 @pytest.fixture(scope="session")
 def image() -> bytes:
-    """A PNG of 640 by 480, large enough to have thumbnails."""
+    """Return a PNG of 640 by 480, large enough to have thumbnails."""
     picture = Image.linear_gradient("L").resize((640, 480)).convert("RGB")
     file = io.BytesIO()
     picture.save(file, "PNG")

@@ -1,6 +1,6 @@
-"""A person who talks by matrix-js-sdk: a Node process that we give lines of JSON.
+"""A user of matrix-js-sdk: a Node process that reads commands as lines of JSON.
 
-The commands are those of js/client.mjs. The same commands move a client in Node (js/chat.mjs)
+The commands are those of js/client.mjs. The same commands control a client in Node (js/chat.mjs)
 and one in a page in Chromium (js/browser.mjs).
 """
 
@@ -26,14 +26,14 @@ _NAMES_OF_CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 def chromium() -> str:
-    """The browser to start; AssertionError where there is none."""
+    """Return the browser to start. Raises AssertionError if there is none."""
     found = next(filter(None, map(shutil.which, _NAMES_OF_CHROMIUM)), None)
     assert found, "no Chromium: tests/clients/install brings it"
     return found
 
 
 class JsPerson:
-    """A user and the process of their client; `ask` gives it a command."""
+    """A user and the process of their client; `ask` sends it a command."""
 
     def __init__(self, url: str, name: str, process: subprocess.Process) -> None:
         self.url = url
@@ -74,7 +74,7 @@ class JsPerson:
         return f"{self.name}: {command}: {fault}"
 
     def console(self) -> str:
-        """The last lines that the client wrote to its console."""
+        """Return the last lines that the client wrote to its console."""
         return "\n".join([f"--- console of {self.name} ---", *self._console])
 
     async def register(self) -> None:

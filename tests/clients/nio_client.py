@@ -1,7 +1,7 @@
-"""A person who talks by matrix-nio, with sync_forever running all the while.
+"""A user of matrix-nio, with sync_forever running.
 
-`person()` is the way in. What nio's callbacks received is kept in plain lists, and every wait
-has a deadline. nio answers errors instead of raising them: `ok()` raises.
+`person()` creates one. What nio's callbacks received is kept in plain lists, and every wait has a
+deadline. nio returns errors instead of raising them: `ok()` raises.
 """
 
 import asyncio
@@ -28,18 +28,18 @@ class Heard(NamedTuple):
 
 
 def ok(answer: Any) -> Any:
-    """The answer itself, unless nio made an error object of it."""
+    """Return a response of nio, unless it is an error."""
     assert not isinstance(answer, nio.ErrorResponse), f"the server refused: {answer}"
     return answer
 
 
 def fresh_name(name: str) -> str:
-    """A user name that this server, which tests share, has not seen."""
+    """Return a user name that is new on this server, which tests share."""
     return f"{name}-{uuid.uuid4().hex[:8]}"
 
 
 def client(url: str, user: str = "", store: str = "") -> Any:
-    """An AsyncClient that gives up soon: as it comes, nio retries for ever and says nothing.
+    """Return an AsyncClient that gives up soon: by default, nio retries forever and silently.
 
     It encrypts only with a folder `store`, in which it keeps its keys.
     """
@@ -50,7 +50,7 @@ def client(url: str, user: str = "", store: str = "") -> Any:
 
 
 class NioPerson:
-    """A registered user, their AsyncClient in `nio`, and what its callbacks were told."""
+    """A registered user, their AsyncClient in `nio`, and what its callbacks received."""
 
     def __init__(self, url: str, name: str) -> None:
         self.name = fresh_name(name)
@@ -67,7 +67,7 @@ class NioPerson:
         ok(await self.nio.register(self.name, PASSWORD, device_name="nio test"))
 
     def start(self) -> None:
-        """Sync from now on."""
+        """Start to sync."""
         self.nio.add_event_callback(self._hear, nio.RoomMessageText)
         self.nio.add_response_callback(self._note_refusal, nio.SyncError)
         self._syncing = asyncio.create_task(self.nio.sync_forever(_SYNC_TIMEOUT_MS))
@@ -100,7 +100,7 @@ class NioPerson:
         return f"heard: {self.heard}; rooms: {list(self.nio.rooms)}; refused: {self.refused}"
 
     def room(self, room_id: str) -> Any:
-        """nio's MatrixRoom, as far as sync has brought it; None if it has not."""
+        """Return nio's MatrixRoom, if sync has received it."""
         return self.nio.rooms.get(room_id)
 
     async def create_room(self, *invited: str) -> str:

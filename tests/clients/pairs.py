@@ -1,4 +1,4 @@
-"""Two people at different clients."""
+"""Two users with different clients."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The pages that a browser can log in with, in headless Chromium.
+"""The pages for logging in with a browser, in headless Chromium.
 
-So that script and policy of the pages are real: what the policy forbids shows up in the console.
+Script and content security policy are real: what the policy forbids appears in the console.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """matrix-js-sdk in a page in headless Chromium, from another origin than the server's.
 
-So the browser itself asks for CORS: preflights before every request with a token or a JSON body,
-and headers on every answer, errors among them. A client in Node never notices those.
+The browser itself enforces CORS: preflights before every request with a token or a JSON body, and
+headers on every response, including errors. A client in Node never notices those.
 """
 
 import base64
@@ -27,15 +27,15 @@ _WASM = (
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves files, and says nothing of CORS: the opposite of a homeserver."""
+    """Serves files without CORS headers: the opposite of a homeserver."""
 
     def log_message(self, *_args: object) -> None:
-        """Write no line for each request."""
+        """Log no requests."""
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a page with matrix-js-sdk in it, bundled now and served by Python."""
+    """Return the URL of a page with a bundle of matrix-js-sdk, served by Python."""
     folder = tmp_path_factory.mktemp("page")
     shutil.copy(js_client.JS / "index.html", folder)
     (folder / "pkg").mkdir()

@@ -1,6 +1,6 @@
-"""Two people who encrypt, by matrix-js-sdk with the Rust crypto that Element has.
+"""Two users who encrypt, with matrix-js-sdk and the Rust crypto that Element uses.
 
-They talk, verify each other, back their keys up, and read old messages on a new device.
+They talk, verify each other, back up their keys, and read old messages on a new device.
 """
 
 from __future__ import annotations

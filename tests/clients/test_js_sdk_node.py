@@ -1,7 +1,7 @@
-"""Alice talks by matrix-nio, Bob by matrix-js-sdk in Node, and they understand each other.
+"""Alice uses matrix-nio, Bob matrix-js-sdk in Node.
 
-matrix-js-sdk carries Element; with lazy loading (its default there) and without, its first sync
-asks the server for quite different answers.
+matrix-js-sdk is the base of Element; with lazy loading (its default there) and without, its first
+sync requests quite different responses.
 """
 
 import base64

@@ -1,6 +1,6 @@
-"""Bob has his rooms from sliding sync, by matrix-js-sdk's SlidingSync in Node.
+"""Bob gets his rooms by sliding sync, with matrix-js-sdk's SlidingSync in Node.
 
-Alice talks by matrix-nio, which asks /sync: both have to see the same.
+Alice uses matrix-nio, which uses /sync: both must see the same.
 """
 
 from __future__ import annotations

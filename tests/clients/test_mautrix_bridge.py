@@ -1,4 +1,4 @@
-"""A bridge with Python mautrix: a ghost who says again what people say."""
+"""A bridge with Python mautrix: a ghost that repeats what users say."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ GHOST = "@_irc_echo:localhost"
 
 
 class EchoBridge:
-    """A bridge with one ghost: it joins where it is invited, and repeats what it hears there."""
+    """A bridge with one ghost, which joins where it is invited and repeats messages."""
 
     def __init__(self, server: str, port: int, folder: Path) -> None:
         self.port = port

@@ -1,4 +1,4 @@
-"""The nginx configuration that README gives, in front of a real server."""
+"""The nginx configuration in README.md, in front of a real server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ START_SECONDS = 10.0
 
 @pytest.fixture
 def behind(tmp_path: Path) -> Iterator[RunningServer]:
-    """A server with its own eyes on the addresses that nginx tells it."""
+    """Start a server that records the addresses it gets from nginx."""
     running = server.start(tmp_path, log_level="INFO", max_upload_bytes="60 MiB")
     yield running
     running.stop()
@@ -34,9 +34,10 @@ def behind(tmp_path: Path) -> Iterator[RunningServer]:
 
 @pytest.fixture
 def nginx(behind: RunningServer, tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """(URL of matrix.example.org, URL of example.org) of an nginx with README's configuration.
+    """Start nginx with the configuration in README.md; return its two URLs.
 
-    Only what a test machine lacks is changed: certificates, port 443, and the server's own port.
+    They are those of matrix.example.org and example.org. Only what a test machine lacks is changed:
+    certificates, port 443, and the server's own port.
     """
     matrix, root = server.free_port(), server.free_port()
     blocks = re.search(r"```nginx\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -71,7 +72,7 @@ def wait_for(port: int) -> None:
 
 
 def ask(url: str, body: Any = None, token: str = "", data: bytes | None = None) -> Any:
-    """The JSON of an answer."""
+    """Return the JSON of a response."""
     if body is not None:
         data = json.dumps(body).encode()
     headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -1,4 +1,4 @@
-"""Two people with matrix-nio: what a bot or a terminal client in Python does all day."""
+"""Two users with matrix-nio: what a bot or a terminal client in Python does all day."""
 
 import contextlib
 import io

@@ -1,6 +1,6 @@
-"""Two people who encrypt, by matrix-nio with vodozemac: what a bot in an encrypted room does.
+"""Two users who encrypt, with matrix-nio and vodozemac: what a bot in an encrypted room does.
 
-Nobody here sends to a device that they have not verified: nio refuses to.
+They send only to devices they have verified: nio refuses others.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _ENCRYPTION = {
 
 
 class SecretPerson(NioPerson):
-    """A person whose client encrypts; `sealed` has the ids of the events it could not decrypt."""
+    """A user whose client encrypts; `sealed` has the IDs of events that it could not decrypt."""
 
     def __init__(self, url: str, name: str, store: Path) -> None:
         super().__init__(url, name)

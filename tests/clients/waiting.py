@@ -1,4 +1,4 @@
-"""Waits with a deadline, for tests whose other half is a program of somebody else."""
+"""Waits with a deadline, for tests whose other half is an external program."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""A server as it comes, and curl to talk to it."""
+"""A server with default settings, and curl to talk to it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MakeServer = Callable[..., FlaskClient]
 
 @pytest.fixture
 def curl(client: FlaskClient) -> Curl:
-    """curl, as far as the documents use it, in the test's own process."""
+    """Provide curl, as far as the documents use it, in the test's own process."""
     return InProcess(client)
 
 
 @pytest.fixture
 def make_server(make_app: MakeApp) -> MakeServer:
-    """The server of these two documents, with other settings."""
+    """Start the server of these two documents, with other settings."""
 
     def make(**settings: str) -> FlaskClient:
         its_own = {"server_name": "example.com", "public_url": HOST}

@@ -1,8 +1,8 @@
-"""Sends what the documents print: the tests hold their commands as they stand there.
+"""Sends the requests that documents print: the tests contain the commands as printed.
 
-A command is read as a shell reads it, and its request goes out as curl would send it: with the body
-as a form, the path and query byte for byte. `InProcess` gives it to the server in the test's own
-process, `ByCurl` hands it to the program itself.
+A command is parsed as a shell would, and its request is sent as curl would send it: with the body
+as a form, the path and query byte for byte. `InProcess` sends it to the server in the test's own
+process, `ByCurl` runs curl itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CURL_SECONDS = 20
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: Mapping[str, str]
@@ -33,7 +33,7 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body, which has to be JSON."""
+        """Return the body, which must be JSON."""
         return orjson.loads(self.body)
 
     @property
@@ -42,10 +42,9 @@ class Answer:
 
 
 class Curl(Protocol):
-    """Does what a printed command does.
+    """Executes printed commands.
 
-    `words` are what the reader has to put in the place of others: the own access token, the id
-    of the own room.
+    `words` are what the reader has to replace: their own access token, the ID of their own room.
     """
 
     def __call__(self, command: str, words: Mapping[str, str] | None = None) -> Answer: ...
@@ -71,7 +70,7 @@ class InProcess:
         return self.send(request_of(filled(command, words)))
 
     def send(self, request: Request) -> Answer:
-        """Any request, byte for byte."""
+        """Send any request, byte for byte."""
         url = urlsplit(request.url)
         raw = request.url.split("/", 3)[3] if url.netloc else request.url.lstrip("/")
         answer = self.client.open(
@@ -111,12 +110,12 @@ class ByCurl:
 
 
 def answer_of(answer: TestResponse) -> Answer:
-    """What Flask's test client has got."""
+    """Return a response of Flask's test client."""
     return Answer(answer.status_code, dict(answer.headers), answer.data)
 
 
 def filled(text: str, words: Mapping[str, str] | None) -> str:
-    """The text with the reader's own words in it, each of which has to have a place there."""
+    """Return the text with the reader's own words, each of which must occur in it."""
     text = text.replace("\\\n", " ")  # the shell joins such lines
     for printed, own in (words or {}).items():
         assert printed in text, f"{printed} is not in {text}"
@@ -125,7 +124,7 @@ def filled(text: str, words: Mapping[str, str] | None) -> str:
 
 
 def request_of(command: str) -> Request:
-    """The request that a command line of curl makes."""
+    """Return the request of a curl command line."""
     program, *arguments = shlex.split(command)
     assert program == "curl", command
     headers = {"User-Agent": "curl/8.5.0", "Accept": "*/*"}
@@ -148,7 +147,7 @@ def request_of(command: str) -> Request:
 
 
 def request_in(block: str, token: str | None = None, host: str = "http://localhost") -> Request:
-    """The request of a printed block: method and path, an empty line, a JSON body."""
+    """Return the request of a printed block: method and path, an empty line, a JSON body."""
     line, _, body = block.strip().partition("\n\n")
     method, _, path = line.partition(" ")
     headers = {"Content-Type": JSON} if body else {}
