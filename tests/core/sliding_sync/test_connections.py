@@ -9,11 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from homebody.core.sliding_sync.connections import Connections
-from homebody.core.sliding_sync.filters import Kind
-from homebody.core.sliding_sync.order import Order, OwnRoom
-from homebody.core.sliding_sync.requests import MAX_DIFFERENT_PATTERNS, Config
-from homebody.core.sliding_sync.sent import NOTHING, Told, ToldRoom
+from homebody.core.sliding_sync.connections import NOTHING, Connections, ConnectionState, SentRoom
+from homebody.core.sliding_sync.filters import RoomProperties
+from homebody.core.sliding_sync.order import OwnMembership, RoomOrder
+from homebody.core.sliding_sync.requests import MAX_DIFFERENT_PATTERNS, RoomConfig
 from homebody.errors import MatrixError
 from tests.conftest import Login
 from tests.helpers.sliding import ask, bodies, request, window
@@ -39,20 +38,20 @@ def knows(connections: Connections, key: tuple[str, str, str], pos: str) -> bool
     return False
 
 
-def large(position: int, rooms: int) -> Told:
+def large(position: int, rooms: int) -> ConnectionState:
     """What somebody was told who is in many rooms."""
-    own = {f"!{number}:localhost": OwnRoom("join", 1) for number in range(rooms)}
-    return Told(position=position, order=Order(own, [*own], own.keys()))
+    own = {f"!{number}:localhost": OwnMembership("join", 1) for number in range(rooms)}
+    return ConnectionState(position=position, order=RoomOrder(own, [*own], own.keys()))
 
 
 def test_a_repeated_pos_gives_the_same_and_ends_only_what_is_older() -> None:
     connections = Connections()
-    oldest = connections.add(KEY, Told(position=1), after=None)
-    first = connections.add(KEY, Told(position=2), after=oldest)
-    lost = connections.add(KEY, Told(position=3), after=first)
+    oldest = connections.add(KEY, ConnectionState(position=1), after=None)
+    first = connections.add(KEY, ConnectionState(position=2), after=oldest)
+    lost = connections.add(KEY, ConnectionState(position=3), after=first)
 
     repeated = connections.get(KEY, first)
-    again = connections.add(KEY, Told(position=4), after=first)
+    again = connections.add(KEY, ConnectionState(position=4), after=first)
 
     assert repeated.position == 2
     assert not knows(connections, KEY, oldest)
@@ -62,9 +61,9 @@ def test_a_repeated_pos_gives_the_same_and_ends_only_what_is_older() -> None:
 
 def test_however_often_a_request_is_repeated_its_pos_and_the_newest_stay_known() -> None:
     connections = Connections()
-    shown = connections.add(KEY, Told(position=1), after=None)
+    shown = connections.add(KEY, ConnectionState(position=1), after=None)
     newer = [
-        connections.add(KEY, Told(position=number), after=shown)
+        connections.add(KEY, ConnectionState(position=number), after=shown)
         for number in range(Connections.KEPT + 10)
     ]
 
@@ -88,7 +87,9 @@ def test_a_connection_that_begins_anew_ends_the_old_when_it_goes_on() -> None:
 
 def test_a_client_that_begins_again_and_again_keeps_few_positions() -> None:
     connections = Connections()
-    kept = [connections.add(KEY, Told(position=number), after=None) for number in range(20)]
+    kept = [
+        connections.add(KEY, ConnectionState(position=number), after=None) for number in range(20)
+    ]
 
     known = [number for number, pos in enumerate(kept) if knows(connections, KEY, pos)]
 
@@ -189,12 +190,12 @@ def test_a_single_position_that_is_too_large_is_not_kept(monkeypatch: pytest.Mon
 
 
 def test_the_bytes_reckoned_are_those_taken() -> None:
-    def told(number: int) -> Told:
+    def told(number: int) -> ConnectionState:
         patterns = frozenset((f"org.example.type{n}.{number}", "x" * 200) for n in range(100))
-        config = Config(20, patterns)
-        own = {f"!room{n}at{number}:localhost": OwnRoom("join", n + 1000) for n in range(300)}
+        config = RoomConfig(20, patterns)
+        own = {f"!room{n}at{number}:localhost": OwnMembership("join", n + 1000) for n in range(300)}
         rooms = {
-            room_id: ToldRoom(
+            room_id: SentRoom(
                 config,
                 "join",
                 2000 + at,
@@ -202,14 +203,14 @@ def test_the_bytes_reckoned_are_those_taken() -> None:
             )
             for at, room_id in enumerate(own)
         }
-        return Told(
+        return ConnectionState(
             position=number,
-            order=Order(own, [*own], own.keys()),
+            order=RoomOrder(own, [*own], own.keys()),
             rooms=rooms,
             direct=frozenset(f"!direct{n}at{number}:localhost" for n in range(100)),
-            kinds={room_id: Kind(name="n" * 250 + room_id) for room_id in own},
+            properties={room_id: RoomProperties(name="n" * 250 + room_id) for room_id in own},
             lists={f"list {n} {number}": {"count": 1000 + n} for n in range(100)},
-            extended={"typing": frozenset(own)},
+            extension_rooms={"typing": frozenset(own)},
         )
 
     connections = Connections()
@@ -231,7 +232,7 @@ def test_positions_that_share_what_they_know_count_it_once() -> None:
     alone = connections.size_bytes
 
     for number in range(3):
-        connections.add(KEY, Told(position=number, order=told.order), after=first)
+        connections.add(KEY, ConnectionState(position=number, order=told.order), after=first)
 
     assert connections.size_bytes < alone + 10_000
 

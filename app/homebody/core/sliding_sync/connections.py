@@ -1,15 +1,15 @@
-"""The connections of sliding sync, and the positions that each may show.
+"""The connections of sliding sync: what was sent on each, by `pos`.
 
-A `pos` stands for a `Told`, which never changes: a client that repeats a request, as it cancelled
-it or lost the answer, is sent the same again and what has happened since. A client that shows a
-`pos` has received the answer that brought it, so positions handed out before that one go. Those
-handed out after it stay: the client may have received any of them, and use it next. Element X, for
-one, cancels its waiting request and repeats the same `pos` whenever a room is opened, while the
-answer of the first may be on its way. Likewise a request without `pos` ends nothing by itself.
+A `pos` identifies an immutable `ConnectionState`: a client that repeats a request, because it
+cancelled it or lost the response, gets the same changes and later ones. A client that sends a `pos`
+has received that response, so older positions are dropped. Newer ones are kept, as the client may
+have received any of them and use it next: Element X cancels its waiting request and repeats the
+same `pos` whenever a room is opened, while the first response may be on its way. A request without
+`pos` does not drop any position.
 
-All this is in memory, and bounded by what it takes there. A client whose `pos` is not known any
-more begins anew: M_UNKNOWN_POS asks it to. Connections that nobody waits on go first, and then
-those of the user whose connections take most, so that nobody can push out those of others.
+Connections are kept in memory, limited by their size. A client with an unknown `pos` starts a new
+connection after M_UNKNOWN_POS. Idle connections are dropped first, then those of the user whose
+connections are the largest, so that users can't displace each other's connections.
 """
 
 from __future__ import annotations
@@ -17,43 +17,124 @@ from __future__ import annotations
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from homebody import errors
-from homebody.core.sliding_sync.sent import NOTHING, RESUMED, Told
+from homebody.core.sliding_sync.filters import RoomProperties
+from homebody.core.sliding_sync.order import NO_ROOMS, RoomOrder
+from homebody.core.sliding_sync.requests import RoomConfig
+from homebody.spec.events import Json
 
 Key = tuple[str, str, str]
 """(user_id, device_id, conn_id)"""
 
 _OVERHEAD_BYTES: Final = 1000
-"""Of a position, besides its parts."""
+"""Of a position without its parts."""
+_SLOT_BYTES: Final = 110
+"""Of an element of a dict or frozenset."""
+_TEXT_BYTES: Final = 80
+"""Of a string without its characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentRoom:
+    """What was sent of a room."""
+
+    config: RoomConfig
+    """What of the room was sent."""
+    membership: str
+    bump_stamp: int
+    """By which the client sorts the room."""
+    stale_since: int | None = None
+    """If set, the client misses changes after this position: the room was outside its windows, or
+    the user left it and was invited again."""
+    members: frozenset[str] = frozenset()
+    """Members sent by lazy-loading."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionState:
+    """What a client has received when it sends a `pos`. Immutable."""
+
+    position: int = 0
+    """Of the clock. 0: nothing was sent."""
+    ephemeral: int = 0
+    request_digest: bytes = b""
+    """Of the last request, which itself may have megabytes."""
+    order: RoomOrder = NO_ROOMS
+    """The user's rooms at this position."""
+    rooms: Mapping[str, SentRoom] = field(default_factory=dict)
+    direct: frozenset[str] = frozenset()
+    """Direct chats, as in m.direct."""
+    properties: Mapping[str, RoomProperties] = field(default_factory=dict)
+    """Properties of rooms, if filters need them."""
+    lists: Mapping[str, Json] = field(default_factory=dict)
+    """The counts of the lists."""
+    extension_rooms: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """{extension: the rooms sent by it}"""
+    is_resumed: bool = False
+    """The client has data from an older connection that the server no longer knows."""
+
+    def parts(self) -> dict[int, int]:
+        """Return {id: approximate size in bytes} of the objects shared between states."""
+        room_id_bytes = _TEXT_BYTES + max(map(len, self.order.ids[:1]), default=0)
+        found = {
+            id(self.order): (250 + room_id_bytes) * len(self.order.rooms),
+            id(self.rooms): _SLOT_BYTES * len(self.rooms),
+            id(self.properties): sum(
+                _SLOT_BYTES + it.size_bytes for it in self.properties.values()
+            ),
+            id(self.direct): sum(_SLOT_BYTES + len(it) for it in self.direct),
+            id(self.lists): sum(400 + 4 * len(name) for name in self.lists),
+        }
+        for room_ids in self.extension_rooms.values():
+            found[id(room_ids)] = _SLOT_BYTES * len(room_ids)
+        for room in self.rooms.values():
+            found[id(room)] = 300
+            if (members := id(room.members)) not in found:
+                found[members] = sum(_SLOT_BYTES + len(it) for it in room.members)
+            if (required := id(room.config.required)) not in found:
+                found[required] = _pattern_bytes(room.config)
+        return found
+
+
+def _pattern_bytes(config: RoomConfig) -> int:
+    return sum(
+        _SLOT_BYTES + 2 * _TEXT_BYTES + 4 * (len(event_type) + len(state_key))
+        for event_type, state_key in config.required
+    )
+
+
+NOTHING: Final = ConnectionState()
+RESUMED: Final = ConnectionState(is_resumed=True)
 
 
 class _Connection:
-    """The positions of one connection, the oldest first, and what they take."""
+    """The states of one connection by `pos`, oldest first, and their total size."""
 
-    __slots__ = ("_parts", "_refs", "size_bytes", "told", "used_at")
+    __slots__ = ("_parts", "_refs", "size_bytes", "states", "used_at")
 
     def __init__(self) -> None:
-        self.told: OrderedDict[str, Told] = OrderedDict()
+        self.states: OrderedDict[str, ConnectionState] = OrderedDict()
         self.size_bytes = 0
         self.used_at = 0.0
         self._parts: dict[str, tuple[tuple[int, int], ...]] = {}
         self._refs: dict[int, int] = {}
-        """How many positions share a part."""
+        """{part: the number of states with it}"""
 
-    def add(self, pos: str, told: Told) -> None:
-        parts = tuple((part, size) for part, size in told.parts().items() if size)
+    def add(self, pos: str, state: ConnectionState) -> None:
+        parts = tuple((part, size) for part, size in state.parts().items() if size)
         for part, size in parts:
             if part not in self._refs:
                 self.size_bytes += size
             self._refs[part] = self._refs.get(part, 0) + 1
-        self.told[pos], self._parts[pos] = told, parts
+        self.states[pos], self._parts[pos] = state, parts
         self.size_bytes += _OVERHEAD_BYTES
 
     def drop(self, pos: str) -> None:
-        del self.told[pos]
+        del self.states[pos]
         self.size_bytes -= _OVERHEAD_BYTES
         for part, size in self._parts.pop(pos):
             self._refs[part] -= 1
@@ -62,28 +143,28 @@ class _Connection:
                 self.size_bytes -= size
 
     def drop_before(self, pos: str) -> None:
-        """Drop the positions that were handed out before this one."""
-        for older in list(self.told):
+        """Drop the positions older than this one."""
+        for older in list(self.states):
             if older == pos:
                 return
             self.drop(older)
 
 
 class Connections:
-    """The connections of all users, the least recently used first."""
+    """The connections of all users, least recently used first."""
 
     MAX_OF_DEVICE = 10
     MAX_BYTES = 64 * 2**20
     MAX_BYTES_OF_USER = 16 * 2**20
     IDLE_SECONDS = 7 * 86_400.0
     WAITED_ON_SECONDS = 600.0
-    """A client that is there asks more often."""
+    """Connections not used for longer are considered idle."""
     KEPT = 100
-    """Positions of a connection, where its client repeats one and shows none that came after."""
+    """Positions per connection, if the client keeps repeating an old one."""
     KEPT_BEGINNINGS = 4
-    """Where a client begins again and again: it has given up all but the last few."""
+    """Positions per connection, if the client keeps sending requests without `pos`."""
     MAX_FORGOTTEN = 5000
-    """Connections of which it is known that their clients have to begin anew."""
+    """Connections remembered to have been dropped."""
 
     def __init__(self, seconds: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
@@ -98,21 +179,21 @@ class Connections:
 
     @property
     def size_bytes(self) -> int:
-        """What all of them take, about."""
+        """The approximate size of all connections."""
         return self._size_bytes
 
-    def begin(self, key: Key) -> Told:
-        """Return what a client knows that shows no `pos`: nothing of what comes with positions.
+    def begin(self, key: Key) -> ConnectionState:
+        """Return the initial state, for a request without `pos`.
 
-        One that has shown a `pos` which is not known any more may still show what it was sent.
+        It is RESUMED after an unknown `pos`, as the client may still show old data.
         """
         return RESUMED if key in self._forgotten else NOTHING
 
-    def get(self, key: Key, pos: str) -> Told:
-        """Return what was sent up to `pos`; older positions go. Raises M_UNKNOWN_POS."""
+    def get(self, key: Key, pos: str) -> ConnectionState:
+        """Return the state at `pos` and drop older ones. Raises M_UNKNOWN_POS."""
         self._drop_idle()
         connection = self._kept.get(key)
-        if connection is None or pos not in connection.told:
+        if connection is None or pos not in connection.states:
             self._forgotten[key] = None
             if len(self._forgotten) > self.MAX_FORGOTTEN:
                 self._forgotten.popitem(last=False)
@@ -121,27 +202,27 @@ class Connections:
         before = connection.size_bytes
         connection.drop_before(pos)
         self._use(key, connection, before)
-        return connection.told[pos]
+        return connection.states[pos]
 
-    def add(self, key: Key, told: Told, *, after: str | None) -> str:
-        """Return a new `pos` for what is sent to a client that has shown `after`; None: nothing."""
+    def add(self, key: Key, state: ConnectionState, *, after: str | None) -> str:
+        """Store a state and return its new `pos`; `after` is the `pos` of the request."""
         self._drop_idle()
         connection = self._kept.get(key)
         if connection is None:
             connection = self._kept[key] = _Connection()
         before = connection.size_bytes
         pos = secrets.token_urlsafe(9)
-        connection.add(pos, told)
-        while after is None and len(connection.told) > self.KEPT_BEGINNINGS:
-            connection.drop(next(iter(connection.told)))
-        while len(connection.told) > 2 and (
-            len(connection.told) > self.KEPT or connection.size_bytes > self.MAX_BYTES_OF_USER
+        connection.add(pos, state)
+        while after is None and len(connection.states) > self.KEPT_BEGINNINGS:
+            connection.drop(next(iter(connection.states)))
+        while len(connection.states) > 2 and (
+            len(connection.states) > self.KEPT or connection.size_bytes > self.MAX_BYTES_OF_USER
         ):
-            # not the first, which the client has shown and may show again, nor the newest
-            connection.drop(list(connection.told)[1])
+            # neither the first, which the client may repeat, nor the newest
+            connection.drop(list(connection.states)[1])
         self._use(key, connection, before)
         if connection.size_bytes > self.MAX_BYTES_OF_USER:
-            self._drop_all([key])  # more than anybody's rooms take: it has to begin anew
+            self._drop_all([key])  # too large even alone
         else:
             self._keep_small(key)
         return pos
@@ -169,7 +250,7 @@ class Connections:
             self._drop_all([self._most_dispensable(newest)])
 
     def _most_dispensable(self, newest: Key) -> Key:
-        """The connection that goes next: one that is idle, else of the user who has most."""
+        """Return the connection to drop: an idle one, or one of the user with the largest total."""
         oldest = next(iter(self._kept))
         if self._kept[oldest].used_at <= self._seconds() - self.WAITED_ON_SECONDS:
             return oldest

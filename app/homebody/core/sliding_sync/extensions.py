@@ -1,7 +1,7 @@
-"""What sliding sync carries besides rooms; each only for who asks for it.
+"""The extensions of sliding sync: to-device messages, keys, account data, receipts and typing.
 
-Of a room that an extension has not told of yet it tells all, else what has changed. Messages and
-keys are a matter of the device; the others are told of rooms that the user is in.
+The last three are per room: rooms new to an extension are sent in full, the others with changes
+only.
 Spec: client-server-api#syncing
 """
 
@@ -14,9 +14,9 @@ from typing import Any
 from homebody.core.encryption import one_time_keys, to_device
 from homebody.core.ephemeral import receipts, typing
 from homebody.core.ephemeral.ephemeral import Ephemeral
-from homebody.core.sliding_sync.requests import Extension, Extensions
-from homebody.core.sliding_sync.response import Found
-from homebody.core.sliding_sync.sent import Told
+from homebody.core.sliding_sync.connections import ConnectionState
+from homebody.core.sliding_sync.requests import Extension, SlidingSyncRequest
+from homebody.core.sliding_sync.response import RoomsResult
 from homebody.core.sync import device_lists
 from homebody.core.sync.tokens import SyncToken
 from homebody.core.user_data import account_data
@@ -26,74 +26,77 @@ from homebody.storage.database import Reader
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """The section of extensions."""
+class ExtensionsResult:
+    """The `extensions` of a response."""
 
     body: Json
-    is_news: bool
-    extended: Mapping[str, frozenset[str]]
-    """By extension, the rooms of which it has told with this answer."""
+    has_changes: bool
+    rooms: Mapping[str, frozenset[str]]
+    """{extension: the rooms sent by it so far}"""
 
 
 @dataclass(frozen=True, slots=True)
 class _Rooms:
-    """The rooms of which one extension tells."""
+    """The rooms of one extension."""
 
     all: frozenset[str]
     new: Set[str]
-    """Those of which it has told nothing yet."""
+    """Rooms of which the extension has sent nothing yet."""
 
     @property
     def old(self) -> Set[str]:
-        """The others: what has changed is enough."""
+        """Rooms of which only changes are sent."""
         return self.all - self.new if self.new else self.all
 
 
 def load(
     tx: Reader,
-    asker: Requester,
-    wanted: Extensions,
-    told: Told,
-    found: Found,
+    requester: Requester,
+    request: SlidingSyncRequest,
+    previous: ConnectionState,
+    found: RoomsResult,
     ephemeral: Ephemeral,
     inbox_token: int,
-) -> Section:
-    """What is new to the connection. `inbox_token`: up to where the device has its messages."""
+) -> ExtensionsResult:
+    """Return the changes; `inbox_token` is the position up to which the device has its messages."""
     body: Json = {}
-    extended: dict[str, frozenset[str]] = {}
-    is_news = False
+    rooms_of: dict[str, frozenset[str]] = {}
+    has_changes = False
+    wanted = request.extensions
     if wanted.to_device.enabled:
-        messages = to_device.after(tx, asker.user_id, asker.device_id, inbox_token)
+        messages = to_device.after(tx, requester.user_id, requester.device_id, inbox_token)
         upto = tx.position if messages.truncated_after is None else messages.truncated_after
         body["to_device"] = {"next_batch": str(SyncToken(upto)), "events": messages.events}
-        is_news = bool(messages.events)
+        has_changes = bool(messages.events)
     if wanted.e2ee.enabled:
-        body["e2ee"], has_changed = _keys(tx, asker, told, inbox_token)
-        is_news = is_news or has_changed
+        body["e2ee"], have_keys_changed = _keys(tx, requester, previous, inbox_token)
+        has_changes = has_changes or have_keys_changed
     for name, one in (
         ("account_data", wanted.account_data),
         ("receipts", wanted.receipts),
         ("typing", wanted.typing),
     ):
         if one.enabled:
-            rooms = _rooms(name, one, told, found)
-            extended[name] = rooms.all
-            body[name] = _of_rooms(tx, asker.user_id, name, rooms, told, found, ephemeral)
-            is_news = is_news or any(body[name].values())
-    return Section(body, is_news, extended)
+            rooms = _rooms(name, one, previous, found)
+            rooms_of[name] = rooms.all
+            body[name] = _of_rooms(tx, requester.user_id, name, rooms, previous, found, ephemeral)
+            has_changes = has_changes or any(body[name].values())
+    return ExtensionsResult(body, has_changes, rooms_of)
 
 
-def _keys(tx: Reader, asker: Requester, told: Told, inbox_token: int) -> tuple[Json, bool]:
-    """Return (whose keys to ask for and how many of one's own are left, whether anybody's have changed).
+def _keys(
+    tx: Reader, requester: Requester, previous: ConnectionState, inbox_token: int
+) -> tuple[Json, bool]:
+    """Return (device lists and counts of the device's keys, whether device lists have changed).
 
-    A connection that begins anew (a restart, M_UNKNOWN_POS) knows no position, but the client kept
-    its keys and the token of its messages: what has changed since may not be lost.
+    A new connection (after a restart or M_UNKNOWN_POS) has no position, but the client has kept
+    its keys and its to-device token, so changes since that token must be sent.
     """
     lists = device_lists.NOTHING
-    seen = told.position or inbox_token
+    seen = previous.position or inbox_token
     if 0 < seen < tx.position:
-        lists = device_lists.since(tx, asker.user_id, seen)
-    keys = one_time_keys.counts(tx, asker.user_id, asker.device_id)
+        lists = device_lists.since(tx, requester.user_id, seen)
+    keys = one_time_keys.counts(tx, requester.user_id, requester.device_id)
     section = {
         "device_lists": {"changed": lists.changed, "left": lists.left},
         "device_one_time_keys_count": keys.one_time_keys,
@@ -102,21 +105,21 @@ def _keys(tx: Reader, asker: Requester, told: Told, inbox_token: int) -> tuple[J
     return section, bool(lists)
 
 
-def _rooms(name: str, wanted: Extension, told: Told, found: Found) -> _Rooms:
-    before = told.extended.get(name)
-    if before is not None and found.told.rooms is told.rooms:  # nothing has happened to any room
+def _rooms(name: str, wanted: Extension, previous: ConnectionState, found: RoomsResult) -> _Rooms:
+    before = previous.extension_rooms.get(name)
+    if before is not None and found.state.rooms is previous.rooms:  # no room has changed
         return _Rooms(before, frozenset())
-    joined = (room for room, it in found.told.rooms.items() if it.membership == "join")
+    joined = (room for room, it in found.state.rooms.items() if it.membership == "join")
     now = frozenset(joined if wanted.is_about_all else set(joined) & _scope(wanted, found))
     if before is None:
         return _Rooms(now, now)
-    anew = {room for room in found.events if found.rooms[room].get("initial")}
-    new = (now - before) | (anew & now)
+    initial = {room for room in found.timelines if found.rooms[room].get("initial")}
+    new = (now - before) | (initial & now)
     return _Rooms(before if before == now else now, new)
 
 
-def _scope(wanted: Extension, found: Found) -> set[str]:
-    """Return the rooms in the windows and of the subscriptions that an extension names."""
+def _scope(wanted: Extension, found: RoomsResult) -> set[str]:
+    """Return the rooms of the lists and subscriptions that an extension names."""
     seen: set[str] = set()
     for name, rooms in found.windows.items():
         if wanted.lists is None or "*" in wanted.lists or name in wanted.lists:
@@ -131,26 +134,28 @@ def _of_rooms(
     user_id: str,
     name: str,
     rooms: _Rooms,
-    told: Told,
-    found: Found,
+    previous: ConnectionState,
+    found: RoomsResult,
     ephemeral: Ephemeral,
 ) -> Json:
     if name == "account_data":
-        return _account_data(tx, user_id, rooms, told, found)
+        return _account_data(tx, user_id, rooms, previous, found)
     if name == "receipts":
-        return {"rooms": _receipts(tx, user_id, rooms, told, found)}
-    since = told.ephemeral if name in told.extended else 0
+        return {"rooms": _receipts(tx, user_id, rooms, previous, found)}
+    since = previous.ephemeral if name in previous.extension_rooms else 0
     typers = typing.since(tx, ephemeral, user_id, rooms.old, since) if rooms.old else {}
-    if rooms.new and told.is_resumed:  # the client may still show users who typed before
+    if rooms.new and previous.is_resumed:  # the client may still show users who typed before
         typers |= typing.in_rooms(tx, ephemeral, user_id, rooms.new)
     elif rooms.new:
         typers |= typing.since(tx, ephemeral, user_id, rooms.new, 0)
     return {"rooms": typers}
 
 
-def _account_data(tx: Reader, user_id: str, rooms: _Rooms, told: Told, found: Found) -> Json:
-    data = found.changes.data
-    if told.position and "account_data" not in told.extended:
+def _account_data(
+    tx: Reader, user_id: str, rooms: _Rooms, previous: ConnectionState, found: RoomsResult
+) -> Json:
+    data = found.changes.account_data
+    if previous.position and "account_data" not in previous.extension_rooms:
         data = account_data.since(tx, user_id, 0, tx.position)
     by_room = {room: events for room, events in data.items() if room in rooms.old}
     if rooms.new:
@@ -158,14 +163,16 @@ def _account_data(tx: Reader, user_id: str, rooms: _Rooms, told: Told, found: Fo
     return {"global": data.get("", []), "rooms": by_room}
 
 
-def _receipts(tx: Reader, user_id: str, rooms: _Rooms, told: Told, found: Found) -> dict[str, Json]:
-    """What others have read lately; of rooms that are new, who has read what the answer shows."""
+def _receipts(
+    tx: Reader, user_id: str, rooms: _Rooms, previous: ConnectionState, found: RoomsResult
+) -> dict[str, Json]:
+    """Return new receipts; for new rooms all receipts of the events in the timeline."""
     read: dict[str, Json] = {}
-    if rooms.old and told.position < tx.position:
-        read = receipts.since(tx, user_id, rooms.old, told.position, tx.position)
-    new = rooms.new | {room_id for room_id in found.events if room_id in rooms.all}
+    if rooms.old and previous.position < tx.position:
+        read = receipts.since(tx, user_id, rooms.old, previous.position, tx.position)
+    new = rooms.new | {room_id for room_id in found.timelines if room_id in rooms.all}
     for room_id, event in receipts.in_rooms(tx, user_id, new).items() if new else ():
-        shown = found.events.get(room_id)
+        shown = found.timelines.get(room_id)
         content = event["content"] if shown is None else _of(user_id, event["content"], shown)
         if content:
             read[room_id] = {**event, "content": content}
@@ -173,7 +180,7 @@ def _receipts(tx: Reader, user_id: str, rooms: _Rooms, told: Told, found: Found)
 
 
 def _of(user_id: str, content: Json, event_ids: Set[str]) -> Json:
-    """Return the receipts of these events, and the user's own wherever they stand."""
+    """Return the receipts of these events, and all of the user's own."""
     found: Json = {}
     for event_id, by_type in content.items():
         if event_id in event_ids:

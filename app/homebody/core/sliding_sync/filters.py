@@ -1,7 +1,7 @@
-"""Which of the user's rooms a list of sliding sync is about.
+"""The filters of lists in sliding sync.
 
-What a filter asks of a room (whether it is encrypted, its type, its name) is kept with the
-connection, and asked again only where something has happened.
+The properties of rooms that filters need (encryption, type, name) are kept in the connection state
+and queried again only for rooms with new events.
 Spec: client-server-api#syncing
 """
 
@@ -11,34 +11,47 @@ from collections.abc import Callable, Collection, Mapping, Set
 from typing import Final, NamedTuple
 
 import orjson
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import bindparam, select
 
 from homebody.core.events import visibility
-from homebody.core.sliding_sync.order import Order
+from homebody.core.sliding_sync.order import RoomOrder
 from homebody.core.sliding_sync.requests import Filters, RoomList
 from homebody.core.user_data import account_data
 from homebody.models.account_data import AccountData
 from homebody.models.base import NOW_AND_LATER
+from homebody.models.events import StoredEvent
+from homebody.models.rooms import Room
+from homebody.models.state import StateInterval
 from homebody.spec import identifiers
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
+from homebody.storage.expressions import item, listed, unindexed
 
-# As of a position: nobody finds out by a filter what a room is called that they have left.
-# The sums keep SQLite from an index by which it would read all members of the room.
-_KINDS = text(
-    "SELECT rooms.room_id, held.type, events.pdu FROM json_each(:rooms) AS one"
-    " JOIN rooms ON rooms.room_id = one.key"
-    " JOIN state_intervals AS held ON held.room_number = rooms.number AND held.state_key = ''"
-    " AND held.type IN ('m.room.create', 'm.room.encryption', 'm.room.name')"
-    " AND held.from_position <= one.value AND held.to_position + 0 > one.value"
-    " JOIN events ON events.position = held.event_position"
+_ROOMS = listed("rooms")  # [room_id, position]
+# As of a position, so that filters don't reveal the new name of a room that the user has left.
+# `unindexed` keeps SQLite from an index by which it would read all members of the room.
+_PROPERTIES = (
+    select(Room.room_id, StateInterval.type, StoredEvent.pdu)
+    .select_from(_ROOMS)
+    .join(Room, Room.room_id == item(_ROOMS, 0))
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
+    .where(
+        StateInterval.type.in_(("m.room.create", "m.room.encryption", "m.room.name")),
+        StateInterval.state_key == "",
+        StateInterval.from_position <= item(_ROOMS, 1),
+        unindexed(StateInterval.to_position) > item(_ROOMS, 1),
+    )
 )
-_CHILDREN = text(
-    "SELECT held.state_key, events.pdu FROM json_each(:spaces) AS space"
-    " JOIN rooms ON rooms.room_id = space.value"
-    " JOIN state_intervals AS held ON held.room_number = rooms.number"
-    " AND held.type = 'm.space.child' AND held.to_position + 0 = :now"
-    " JOIN events ON events.position = held.event_position"
+_CHILDREN = (
+    select(StateInterval.state_key, StoredEvent.pdu)
+    .join(Room, Room.number == StateInterval.room_number)
+    .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
+    .where(
+        Room.room_id.in_(bindparam("spaces", expanding=True)),
+        StateInterval.type == "m.space.child",
+        unindexed(StateInterval.to_position) == NOW_AND_LATER,
+    )
 )
 _TAGGED = select(AccountData.room_id, AccountData.content).where(
     AccountData.user_id == bindparam("user_id"), AccountData.type == account_data.TAGS
@@ -47,8 +60,8 @@ _TAGGED = select(AccountData.room_id, AccountData.content).where(
 Check = Callable[[str], bool]
 
 
-class Kind(NamedTuple):
-    """What filters ask of a room."""
+class RoomProperties(NamedTuple):
+    """The properties of a room that filters need."""
 
     is_encrypted: bool = False
     type: str | None = None
@@ -56,24 +69,24 @@ class Kind(NamedTuple):
 
     @property
     def size_bytes(self) -> int:
-        """About what it takes in memory."""
+        """The approximate size in memory."""
         return 200 + 4 * (len(self.name) + len(self.type or ""))
 
 
-PLAIN: Final = Kind()
+DEFAULT: Final = RoomProperties()
 MAX_NAME_LENGTH: Final = 255
-"""Of what is kept of a room's name to search in; other names of rooms fill whole events."""
+"""Of the part of a room's name that is kept; a name may fill a whole event."""
 
 
-def direct(tx: Reader, user_id: str) -> frozenset[str]:
-    """The rooms that the user keeps for two, whatever nonsense a client has put there."""
+def direct_rooms(tx: Reader, user_id: str) -> frozenset[str]:
+    """Return the room ids in m.direct, whose content is not validated."""
     content = account_data.find(tx, user_id, "m.direct") or {}
     named = [ids for ids in content.values() if isinstance(ids, list)]
     return frozenset(room_id for ids in named for room_id in ids if identifiers.is_room_id(room_id))
 
 
-def asks_for_kinds(lists: Collection[RoomList]) -> bool:
-    """Whether any list has a filter that has to know the rooms' kinds."""
+def need_properties(lists: Collection[RoomList]) -> bool:
+    """Return whether any list has a filter on properties of rooms."""
     asked = [one.filters for one in lists if one.filters is not None]
     return any(
         it.is_encrypted is not None
@@ -84,12 +97,12 @@ def asks_for_kinds(lists: Collection[RoomList]) -> bool:
     )
 
 
-def kinds(
-    tx: Reader, user_id: str, order: Order, known: Mapping[str, Kind], busy: Set[str]
-) -> Mapping[str, Kind]:
-    """{room_id: its kind} of all rooms; asks for those that are not known, or may have changed.
+def properties(
+    tx: Reader, user_id: str, order: RoomOrder, known: Mapping[str, RoomProperties], busy: Set[str]
+) -> Mapping[str, RoomProperties]:
+    """Return {room_id: properties} of all rooms; queries unknown and possibly changed ones.
 
-    Of rooms that the user has left, as they were then: a ban may come much later.
+    Rooms that the user has left have the properties of that time; a ban may come much later.
     """
     asked = {
         room_id: tx.position for room_id in order.rooms if room_id not in known or room_id in busy
@@ -100,8 +113,8 @@ def kinds(
     if gone:
         histories = visibility.histories(tx, user_id, gone)
         asked |= {room_id: history.joined_until for room_id, history in histories.items()}
-    found = dict.fromkeys(asked, PLAIN)
-    for room_id, event_type, pdu in tx.sql.execute(_KINDS, {"rooms": orjson.dumps(asked).decode()}):
+    found = dict.fromkeys(asked, DEFAULT)
+    for room_id, event_type, pdu in tx.sql.execute(_PROPERTIES, {"rooms": asked.items()}):
         if event_type == "m.room.encryption":
             found[room_id] = found[room_id]._replace(is_encrypted=True)
             continue
@@ -120,25 +133,25 @@ def _text(value: object) -> str | None:
 def matching(
     tx: Reader,
     user_id: str,
-    order: Order,
+    order: RoomOrder,
     wanted: Filters | None,
-    for_two: Set[str],
-    known: Mapping[str, Kind],
+    direct: Set[str],
+    known: Mapping[str, RoomProperties],
 ) -> list[str]:
-    """The rooms that a list's filters admit, in their order."""
+    """Return the rooms that match the filters of a list, in order."""
     if wanted is None:
         return order.ids
     checks = [
-        *_checks_of_kind(wanted, known),
+        *_checks_of_properties(wanted, known),
         *_checks_of_tags(tx, user_id, wanted),
-        *_checks_of_place(tx, order, wanted, for_two),
+        *_checks_of_place(tx, order, wanted, direct),
     ]
     if not checks:
         return order.ids
     return [room_id for room_id in order.ids if all(check(room_id) for check in checks)]
 
 
-def _checks_of_kind(wanted: Filters, known: Mapping[str, Kind]) -> list[Check]:
+def _checks_of_properties(wanted: Filters, known: Mapping[str, RoomProperties]) -> list[Check]:
     checks: list[Check] = []
     if wanted.is_encrypted is not None:
         checks.append(lambda room: known[room].is_encrypted == wanted.is_encrypted)
@@ -177,10 +190,12 @@ def _tags(content: Json) -> frozenset[str]:
     return frozenset(tags) if isinstance(tags, dict) else frozenset()
 
 
-def _checks_of_place(tx: Reader, order: Order, wanted: Filters, for_two: Set[str]) -> list[Check]:
+def _checks_of_place(
+    tx: Reader, order: RoomOrder, wanted: Filters, direct: Set[str]
+) -> list[Check]:
     checks: list[Check] = []
     if wanted.is_dm is not None:
-        checks.append(lambda room: (room in for_two) == wanted.is_dm)
+        checks.append(lambda room: (room in direct) == wanted.is_dm)
     if wanted.is_invite is not None:
         own = order.rooms
         checks.append(lambda room: (own[room].membership == "invite") == wanted.is_invite)
@@ -191,10 +206,9 @@ def _checks_of_place(tx: Reader, order: Order, wanted: Filters, for_two: Set[str
 
 
 def _children(tx: Reader, spaces: Set[str]) -> set[str]:
-    """The rooms that stand in these spaces; one without `via` was taken out.
+    """Return the children of these spaces; one without `via` has been removed.
 
     Spec: client-server-api#mspacechild-relationship
     """
-    asked = {"spaces": orjson.dumps(sorted(spaces)).decode(), "now": NOW_AND_LATER}
-    found = tx.sql.execute(_CHILDREN, asked) if spaces else ()
+    found = tx.sql.execute(_CHILDREN, {"spaces": sorted(spaces)}) if spaces else ()
     return {room_id for room_id, pdu in found if orjson.loads(pdu)["content"].get("via")}

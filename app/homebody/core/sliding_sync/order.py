@@ -1,10 +1,9 @@
-"""The user's rooms, those first in which something has happened last; kept with a connection.
+"""The user's rooms, sorted by their last event; part of the connection state.
 
-It is read once. After that only what has happened between two positions of the clock is asked for,
-and only the rooms concerned are sorted anew: one that has an event comes to the top.
+The order is read once. After that only changes between two positions of the clock are queried, and
+only rooms with changes are moved, to the top.
 
-Who was kicked or banned sees the room as it was then; who has left by themselves knows that, and
-sees it no more.
+Rooms from which the user was kicked or banned are included; rooms that they left themselves aren't.
 Spec: client-server-api#syncing
 """
 
@@ -14,8 +13,8 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final
 
-import orjson
-from sqlalchemy import text
+from sqlalchemy import Text, and_, bindparam, func, or_, select
+from sqlalchemy.orm import aliased
 
 from homebody.core.events import state, visibility
 from homebody.core.rooms import membership
@@ -23,97 +22,137 @@ from homebody.core.sync import memberships
 from homebody.core.sync.memberships import Memberships
 from homebody.core.user_data import account_data
 from homebody.models.base import NOW_AND_LATER
+from homebody.models.events import StoredEvent
+from homebody.models.receipts import Receipt
+from homebody.models.rooms import ForgottenRoom, Room
+from homebody.models.state import StateInterval
 from homebody.spec import filters
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
+from homebody.storage.expressions import unindexed
 
 _DECIDE_ON_INVITES: Final = {account_data.IGNORED_USERS, membership.INVITE_PERMISSION_CONFIG}
 _SHORT_RANGE: Final = 1000
-"""Positions that are cheaper to walk through than to ask each room for its last one."""
+"""Up to this many positions, scanning them is cheaper than looking up each room."""
 
-_OWN = text(
-    "SELECT rooms.room_id, own.membership, own.from_position, rooms.last_position"
-    " FROM state_intervals AS own JOIN rooms ON rooms.number = own.room_number"
-    " JOIN events ON events.position = own.event_position"
-    " WHERE own.state_key = :user_id AND own.to_position = :now AND own.membership IS NOT NULL"
-    " AND (own.membership IN ('join', 'invite', 'knock') OR (events.sender <> :user_id"
-    "  AND EXISTS (SELECT 1 FROM state_intervals AS earlier"
-    "   WHERE earlier.room_number = own.room_number AND earlier.type = 'm.room.member'"
-    "   AND earlier.state_key = :user_id AND earlier.membership = 'join')"
-    "  AND NOT EXISTS (SELECT 1 FROM forgotten_rooms AS forgotten"
-    "   WHERE forgotten.user_id = :user_id AND forgotten.room_id = rooms.room_id)))"
+_Own, _Earlier = aliased(StateInterval), aliased(StateInterval)
+_USER_ID = bindparam("user_id", type_=Text())
+_WAS_JOINED = (
+    select(_Earlier.room_number)
+    .where(
+        _Earlier.room_number == _Own.room_number,
+        _Earlier.type == state.MEMBER,
+        _Earlier.state_key == _USER_ID,
+        _Earlier.membership == "join",
+    )
+    .exists()
 )
-# the plus signs keep SQLite from indexes by which it would read all events or receipts of old
-_BUSY_IN_RANGE = text(
-    "SELECT room_id, max(position) AS position FROM events"
-    " WHERE position > :since AND position <= :upto GROUP BY +room_id"
+_IS_FORGOTTEN = (
+    select(ForgottenRoom.room_id)
+    .where(ForgottenRoom.user_id == _USER_ID, ForgottenRoom.room_id == Room.room_id)
+    .exists()
 )
-_BUSY_OF_ROOMS = text(
-    "SELECT rooms.room_id, rooms.last_position AS position FROM json_each(:rooms) AS one"
-    " JOIN rooms ON rooms.room_id = one.value AND rooms.last_position > :since"
+_OWN = (
+    select(Room.room_id, _Own.membership, _Own.from_position, Room.last_position)
+    .select_from(_Own)
+    .join(Room, Room.number == _Own.room_number)
+    .join(StoredEvent, StoredEvent.position == _Own.event_position)
+    .where(
+        _Own.state_key == _USER_ID,
+        _Own.to_position == NOW_AND_LATER,
+        _Own.membership.is_not(None),
+        or_(
+            _Own.membership.in_(("join", "invite", "knock")),
+            and_(StoredEvent.sender != _USER_ID, _WAS_JOINED, ~_IS_FORGOTTEN),
+        ),
+    )
 )
-_READ = text(
-    "SELECT DISTINCT +room_id FROM receipts"
-    " WHERE +user_id = :user_id AND position > :since AND position <= :upto"
+# `unindexed` keeps SQLite from indexes by which it would read all old events or receipts
+_BUSY_IN_RANGE = (
+    select(StoredEvent.room_id, func.max(StoredEvent.position).label("position"))
+    .where(
+        StoredEvent.position > bindparam("since"),
+        StoredEvent.position <= bindparam("upto"),
+    )
+    .group_by(unindexed(StoredEvent.room_id))
+)
+_BUSY_OF_ROOMS = select(Room.room_id, Room.last_position.label("position")).where(
+    Room.room_id.in_(bindparam("rooms", expanding=True)),
+    Room.last_position > bindparam("since"),
+)
+_READ = (
+    select(unindexed(Receipt.room_id))
+    .where(
+        unindexed(Receipt.user_id) == _USER_ID,
+        Receipt.position > bindparam("since"),
+        Receipt.position <= bindparam("upto"),
+    )
+    .distinct()
 )
 
 
 @dataclass(frozen=True, slots=True)
-class OwnRoom:
-    """A room and what the user is in it."""
+class OwnMembership:
+    """The user's membership in a room."""
 
     membership: str
     since: int
-    """The position of that membership."""
+    """The position of the membership event."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """The rooms at some position."""
+class RoomOrder:
+    """The user's rooms at a position."""
 
-    rooms: Mapping[str, OwnRoom]
+    rooms: Mapping[str, OwnMembership]
     ids: list[str]
-    """The most active first."""
+    """The most recently active room first."""
     joined: Set[str]
 
 
-NO_ROOMS: Final = Order({}, [], frozenset())
-"""They have not been read: a connection may be about messages alone."""
+NO_ROOMS: Final = RoomOrder({}, [], frozenset())
+"""Not read yet, as a connection may be used for extensions only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What has happened to the user's rooms after a position."""
+    """The changes to the user's rooms after a position."""
 
-    order: Order
-    """As it is now."""
-    busy: Set[str] = frozenset()
-    """Joined rooms with events."""
-    anew: Set[str] = frozenset()
-    """Rooms that the user has joined, perhaps after having left them."""
-    moved: Set[str] = frozenset()
-    """Rooms in which the user's membership is another, or that are not to be told of any more."""
+    order: RoomOrder
+    """The current order."""
+    with_new_events: Set[str] = frozenset()
+    """Joined rooms with new events."""
+    newly_joined: Set[str] = frozenset()
+    """Rooms that the user has joined, possibly not for the first time."""
+    membership_changed: Set[str] = frozenset()
+    """Rooms whose membership has changed, or that must not be sent any longer."""
     read: Set[str] = frozenset()
-    """Rooms in which the user has read on."""
-    data: Mapping[str, list[Json]] = field(default_factory=dict)
-    """{room_id: account data}, "" for global."""
+    """Rooms with new receipts of the user."""
+    account_data: Mapping[str, list[Json]] = field(default_factory=dict)
+    """{room_id or "" for global: events}"""
 
     @property
-    def is_something(self) -> bool:
-        """Whether any of it may be news."""
-        return bool(self.busy or self.anew or self.moved or self.read or self.data)
+    def has_any(self) -> bool:
+        """Whether there may be anything to send."""
+        return bool(
+            self.with_new_events
+            or self.newly_joined
+            or self.membership_changed
+            or self.read
+            or self.account_data
+        )
 
 
 def since(
-    tx: Reader, user_id: str, before: Order, position: int, *, are_rooms_wanted: bool
+    tx: Reader, user_id: str, before: RoomOrder, position: int, *, with_rooms: bool
 ) -> Changes:
-    """What has happened after `position`, when the order was `before`; 0: all there is."""
-    is_to_read = are_rooms_wanted and before is NO_ROOMS
+    """Return the changes after `position`, at which the order was `before`. 0: everything."""
+    is_to_read = with_rooms and before is NO_ROOMS
     if position and tx.position <= position and not is_to_read:
         return Changes(before)
     data = account_data.since(tx, user_id, position, tx.position)
-    if is_to_read or not are_rooms_wanted:
-        return Changes(_all(tx, user_id) if is_to_read else NO_ROOMS, data=data)
+    if is_to_read or not with_rooms:
+        return Changes(_all(tx, user_id) if is_to_read else NO_ROOMS, account_data=data)
     asked = {"user_id": user_id, "since": position, "upto": tx.position}
     read = set(tx.sql.execute(_READ, asked).scalars())
     mine = memberships.since(tx, user_id, position, filters.EVERYTHING.room)
@@ -129,12 +168,12 @@ def since(
     return Changes(order, last.keys(), anew, set(moved), read, data)
 
 
-def _all(tx: Reader, user_id: str) -> Order:
-    """Every room; of invites those that are welcome."""
+def _all(tx: Reader, user_id: str) -> RoomOrder:
+    """Return all rooms, without unwelcome invites."""
     welcome = set(memberships.since(tx, user_id, 0, filters.EVERYTHING.room).invited)
     rows = [
         row
-        for row in tx.sql.execute(_OWN, {"user_id": user_id, "now": NOW_AND_LATER})
+        for row in tx.sql.execute(_OWN, {"user_id": user_id})
         if row.membership != "invite" or row.room_id in welcome
     ]
 
@@ -143,26 +182,25 @@ def _all(tx: Reader, user_id: str) -> Order:
         return last_position if own == "join" else since_position
 
     rows.sort(key=activity, reverse=True)
-    rooms = {row.room_id: OwnRoom(row.membership, row.from_position) for row in rows}
-    return Order(rooms, [*rooms], state.joined_rooms(tx, user_id))
+    rooms = {row.room_id: OwnMembership(row.membership, row.from_position) for row in rows}
+    return RoomOrder(rooms, [*rooms], state.joined_rooms(tx, user_id))
 
 
 def _last_positions(tx: Reader, joined: Set[str], position: int) -> dict[str, int]:
-    """{room_id: position of its newest event} of the rooms that have new ones."""
+    """Return {room_id: position of its newest event} of rooms with new events."""
     if tx.position - position <= _SHORT_RANGE:
         found = tx.sql.execute(_BUSY_IN_RANGE, {"since": position, "upto": tx.position})
     else:
-        rooms = orjson.dumps(list(joined)).decode()
-        found = tx.sql.execute(_BUSY_OF_ROOMS, {"since": position, "rooms": rooms})
+        found = tx.sql.execute(_BUSY_OF_ROOMS, {"since": position, "rooms": joined})
     return {room_id: last for room_id, last in found if room_id in joined}
 
 
 def _changed(
-    tx: Reader, user_id: str, before: Order, mine: Memberships, joined: Iterable[str]
-) -> dict[str, OwnRoom | None]:
-    """{room_id: how it is now} of rooms with events or with another membership; None: not shown."""
+    tx: Reader, user_id: str, before: RoomOrder, mine: Memberships, joined: Iterable[str]
+) -> dict[str, OwnMembership | None]:
+    """Return {room_id: membership} of changed rooms; None for rooms to leave out."""
     own = (state.MEMBER, user_id)
-    found: dict[str, OwnRoom | None] = {}
+    found: dict[str, OwnMembership | None] = {}
     for room_id in before.joined - mine.joined:
         found[room_id] = None
     for room in mine.left:
@@ -171,21 +209,24 @@ def _changed(
         if entry.event is not None and entry.event.sender != user_id:  # kicked or banned
             now = str(entry.event.content["membership"])
             if visibility.history(tx, user_id, room.room_id).joined_until:
-                found[room.room_id] = OwnRoom(now, room.upto)
+                found[room.room_id] = OwnMembership(now, room.upto)
     for name, ids in (("invite", mine.invited), ("knock", mine.knocked), ("join", joined)):
         for room_id in ids:
-            found[room_id] = OwnRoom(name, state.entries(tx, room_id, [own])[own].since)
+            found[room_id] = OwnMembership(name, state.entries(tx, room_id, [own])[own].since)
     return found
 
 
 def _sorted_anew(
-    before: Order, changed: dict[str, OwnRoom | None], last: dict[str, int], joined: Set[str]
-) -> Order:
-    """The order with these rooms on top: whatever changed is newer than all that did not."""
+    before: RoomOrder,
+    changed: dict[str, OwnMembership | None],
+    last: dict[str, int],
+    joined: Set[str],
+) -> RoomOrder:
+    """Return the order with changed rooms on top, as their changes are newer than all others."""
     if not changed:
         return before
     rooms = {room_id: room for room_id, room in before.rooms.items() if room_id not in changed}
     kept = [room_id for room_id in before.ids if room_id not in changed]
     there = {room_id: room for room_id, room in changed.items() if room is not None}
     newest = sorted(there, key=lambda room_id: -last.get(room_id, there[room_id].since))
-    return Order(rooms | there, newest + kept, joined)
+    return RoomOrder(rooms | there, newest + kept, joined)

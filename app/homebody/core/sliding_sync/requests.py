@@ -1,7 +1,7 @@
-"""What a client asks of simplified sliding sync: windows onto its sorted rooms, and single rooms.
+"""The body of a sliding sync request, and what it wants of each room.
 
-How much is wanted of one room is its `Config`: the sum of what all windows and subscriptions that
-show the room ask for.
+A request has lists, which are windows onto the sorted rooms, and subscriptions to single rooms.
+What is wanted of one room is its `RoomConfig`, the union of all lists and subscriptions with it.
 Spec: client-server-api#syncing
 """
 
@@ -21,25 +21,26 @@ from homebody.spec.events import StateKey
 
 MAX_TIMELINE: Final = 100
 MAX_LISTS: Final = 100
-"""As the proposal has it."""
+"""As in the proposal."""
 MAX_RANGES: Final = 20
-"""Of one list."""
+"""Per list."""
 MAX_SUBSCRIPTIONS: Final = 1000
 MAX_PATTERNS: Final = 200
-"""Of required state, in one list or subscription."""
+"""Entries of `required_state` in one list or subscription."""
 MAX_DIFFERENT_PATTERNS: Final = 500
-"""In a whole request; what a connection knows of a room is kept, and adds up to no more."""
+"""In a whole request, and in what a connection state keeps about a room."""
 
 _LAZY: Final[StateKey] = (state.MEMBER, "$LAZY")
 _ALL: Final[StateKey] = ("*", "*")
 _ALL_BUT_MEMBERS: Final[StateKey] = ("*", "$LAZY")
-"""What `["*", "*"]` means beside `["m.room.member", "$LAZY"]`; no client says it in one."""
+"""Internal: the meaning of `["*", "*"]` together with `["m.room.member", "$LAZY"]`."""
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
+ListName = Annotated[str, msgspec.Meta(max_length=255)]
 
 
 class Filters(msgspec.Struct):
-    """Which rooms a list is about."""
+    """The filters of a list."""
 
     is_dm: bool | None = None
     spaces: list[str] | None = None
@@ -48,43 +49,43 @@ class Filters(msgspec.Struct):
     room_types: list[str | None] | None = None
     not_room_types: list[str | None] = []
     room_name_like: str | None = None
-    """Of the older proposal, which matrix-js-sdk still knows."""
+    """From the older proposal (MSC3575); matrix-js-sdk still supports it."""
     tags: list[str] | None = None
     not_tags: list[str] = []
 
 
 class Subscription(msgspec.Struct):
-    """How much of a room the client wants to know."""
+    """How much of a room the client wants."""
 
     timeline_limit: Natural = 0
     required_state: list[tuple[str, str]] = []
 
 
 class RoomList(Subscription):
-    """A window onto the sorted rooms; without ranges it shows all of them."""
+    """A window onto the sorted rooms; without ranges it includes all of them."""
 
     ranges: list[tuple[Natural, Natural]] | None = None
     filters: Filters | None = None
 
 
 class Extension(msgspec.Struct):
-    """Whether the client wants something besides rooms, and about which; `since` is of messages."""
+    """Whether an extension is enabled and for which rooms; `since` is for to-device messages."""
 
     enabled: bool = False
     since: str | None = None
     lists: list[str] | None = None
-    """Those in whose windows the rooms are; None or "*": all."""
+    """Lists whose rooms are included. None or "*": all lists."""
     rooms: list[str] | None = None
-    """Those that are subscribed to; None or "*": all."""
+    """Subscribed rooms that are included. None or "*": all of them."""
 
     @property
     def is_about_all(self) -> bool:
-        """Whether it is about all rooms of which the connection was told."""
+        """Whether it includes all rooms that were sent on the connection."""
         return self.lists is None and self.rooms is None
 
 
 class Extensions(msgspec.Struct):
-    """What there is to ask for."""
+    """The supported extensions."""
 
     to_device: Extension = msgspec.field(default_factory=Extension)
     e2ee: Extension = msgspec.field(default_factory=Extension)
@@ -93,49 +94,70 @@ class Extensions(msgspec.Struct):
     typing: Extension = msgspec.field(default_factory=Extension)
 
 
-class Windows(msgspec.Struct):
-    """Which rooms a request is about."""
+class SlidingSyncRequest(msgspec.Struct):
+    """The body of a request."""
 
-    lists: dict[str, RoomList] = {}
+    conn_id: str = ""
+    lists: Annotated[dict[ListName, RoomList], msgspec.Meta(max_length=MAX_LISTS)] = {}
     room_subscriptions: dict[str, Subscription] = {}
-    scopes: tuple[Extension, ...] = ()
-    """The extensions that tell of rooms."""
+    extensions: Extensions = msgspec.field(default_factory=Extensions)
+
+    def check(self) -> None:
+        """Raise M_INVALID_PARAM if a limit is exceeded."""
+        if not identifiers.has_at_most_255_bytes(self.conn_id):
+            raise errors.invalid_param("conn_id may have at most 255 bytes")
+        if len(self.room_subscriptions) > MAX_SUBSCRIPTIONS:
+            raise errors.invalid_param(f"A request may have {MAX_SUBSCRIPTIONS} subscriptions")
+        if any(len(one.ranges or ()) > MAX_RANGES for one in self.lists.values()):
+            raise errors.invalid_param(f"A list may have {MAX_RANGES} ranges")
+        required = [
+            one.required_state for one in (*self.lists.values(), *self.room_subscriptions.values())
+        ]
+        if any(len(patterns) > MAX_PATTERNS for patterns in required):
+            raise errors.invalid_param(f"required_state may have {MAX_PATTERNS} entries")
+        if len({pattern for patterns in required for pattern in patterns}) > MAX_DIFFERENT_PATTERNS:
+            raise errors.invalid_param(
+                f"All required_state may have {MAX_DIFFERENT_PATTERNS} different entries"
+            )
 
     def digest(self) -> bytes:
-        """Return what stands for the request where it is compared with the one before."""
-        return hashlib.blake2b(msgspec.json.encode(self), digest_size=16).digest()
+        """Return a digest of everything about rooms, for comparison with the previous request."""
+        wanted = self.extensions
+        extensions = (wanted.account_data, wanted.receipts, wanted.typing)
+        encoded = msgspec.json.encode((self.lists, self.room_subscriptions, extensions))
+        return hashlib.blake2b(encoded, digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class RoomConfig:
     """What is wanted of one room."""
 
     limit: int
-    """How many of its newest events."""
+    """The number of timeline events."""
     required: frozenset[StateKey]
-    """Which of its state: (type, state key), either of which may be "*"."""
+    """The required state as (type, state key), either of which may be "*"."""
 
-    def __or__(self, other: Config) -> Config:
+    def __or__(self, other: RoomConfig) -> RoomConfig:
         if self.covers(other):
             return self
-        return Config(max(self.limit, other.limit), self.required | other.required)
+        return RoomConfig(max(self.limit, other.limit), self.required | other.required)
 
     @property
     def is_lazy(self) -> bool:
-        """Whether members are told of where they are needed to show the timeline."""
+        """Whether members are lazy-loaded."""
         return _LAZY in self.required
 
     @property
     def wants_all_members(self) -> bool:
-        """Whether every member is told of."""
+        """Whether all members are required."""
         return bool(self.required & {_ALL, (state.MEMBER, "*")})
 
-    def covers(self, other: Config) -> bool:
-        """Whether who asked for this has got all of the other."""
+    def covers(self, other: RoomConfig) -> bool:
+        """Return whether this config includes everything that the other one wants."""
         return self.limit >= other.limit and self.required >= other.required
 
     def wants(self, key: StateKey) -> bool:
-        """Whether this entry of the state is wanted."""
+        """Return whether this entry of the state is required."""
         event_type, state_key = key
         if event_type != state.MEMBER and _ALL_BUT_MEMBERS in self.required:
             return True
@@ -144,49 +166,19 @@ class Config:
         )
 
     def named_members(self) -> set[str]:
-        """The users whose membership is wanted by their name."""
+        """Return the users whose membership is required by user id."""
         kinds = {state.MEMBER, "*"}
         return {key for kind, key in self.required if kind in kinds} - {"*", "$LAZY", ""}
 
 
-class Configs:
-    """One object for equal configs: each of a user's rooms has one, which is kept."""
-
-    def __init__(self) -> None:
-        self._known: dict[Config, Config] = {}
-
-    def shared(self, one: Config) -> Config:
-        """Return the first config that equals this one."""
-        return self._known.setdefault(one, one)
+def room_config(user_id: str, subscription: Subscription) -> RoomConfig:
+    """Return what a list or subscription wants of each of its rooms."""
+    required = frozenset(_patterns(user_id, subscription.required_state))
+    return RoomConfig(min(subscription.timeline_limit, MAX_TIMELINE), required)
 
 
-def check(asked: Windows) -> None:
-    """Raises M_INVALID_PARAM for more than a client can want."""
-    if len(asked.lists) > MAX_LISTS:
-        raise errors.invalid_param(f"A request has at most {MAX_LISTS} lists")
-    if len(asked.room_subscriptions) > MAX_SUBSCRIPTIONS:
-        raise errors.invalid_param(f"A request has at most {MAX_SUBSCRIPTIONS} subscriptions")
-    if any(len(one.ranges or ()) > MAX_RANGES for one in asked.lists.values()):
-        raise errors.invalid_param(f"A list has at most {MAX_RANGES} ranges")
-    for one in (*asked.lists.values(), *asked.room_subscriptions.values()):
-        if len(one.required_state) > MAX_PATTERNS:
-            raise errors.invalid_param(f"required_state has at most {MAX_PATTERNS} entries")
-    asked_for = (*asked.lists.values(), *asked.room_subscriptions.values())
-    different = {pattern for one in asked_for for pattern in one.required_state}
-    if len(different) > MAX_DIFFERENT_PATTERNS:
-        raise errors.invalid_param(
-            f"All required_state together has at most {MAX_DIFFERENT_PATTERNS} different entries"
-        )
-
-
-def config(user_id: str, asked: Subscription) -> Config:
-    """What one list or subscription asks of each of its rooms."""
-    required = frozenset(_patterns(user_id, asked.required_state))
-    return Config(min(asked.timeline_limit, MAX_TIMELINE), required)
-
-
-def _patterns(user_id: str, asked: Iterable[tuple[str, str]]) -> Iterable[StateKey]:
-    pairs = set(asked)
+def _patterns(user_id: str, required_state: Iterable[tuple[str, str]]) -> Iterable[StateKey]:
+    pairs = set(required_state)
     for event_type, state_key in pairs:
         if len(event_type) > identifiers.MAX_BYTES or len(state_key) > identifiers.MAX_BYTES:
             continue  # no event has such a type or state key

@@ -1,15 +1,15 @@
-"""Simplified sliding sync: the most active rooms first, and of each no more than is asked for.
+"""Simplified sliding sync: the most active rooms first, with only as much data as requested.
 
-As deployed for Element X (MSC4186's unstable form). A list is a window onto the user's rooms, which
-are sorted by their last event. What a connection was told stands in its `Told`; an answer says what
-has happened since. Where nothing has, that costs a few statements and nothing for each room.
+This is MSC4186's unstable form, as deployed for Element X. A list is a window onto the rooms
+sorted by their last event. What was sent on a connection is its `ConnectionState`; a
+response has the changes since. If nothing has changed, it takes a few queries, none of them per
+room.
 
-    what is asked           sliding_asks.py      what was sent      sliding_told.py
-    the connections         sliding_connections.py
-    the sorted rooms        sliding_order.py     filters of lists   sliding_filters.py
-    joined rooms            sliding_rooms.py     their state        sliding_state.py
-    names, counts, stamps   sliding_summaries.py
-    invites, rooms left     sliding_others.py    extensions         sliding_extensions.py
+    requests.py         the request             connections.py      what was sent, by `pos`
+    order.py            the sorted rooms        filters.py          filters of lists
+    joined.py           joined rooms            required_state.py   their state
+    summaries.py        name, members, counts   not_joined.py       invites and rooms left
+    extensions.py       everything but rooms
 
 Spec: client-server-api#syncing
 """
@@ -20,13 +20,13 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
-from homebody.core.sliding_sync import filters, others, requests
-from homebody.core.sliding_sync import order as sliding_order
-from homebody.core.sliding_sync import rooms as sliding_rooms
-from homebody.core.sliding_sync.order import Changes, Order
-from homebody.core.sliding_sync.others import GONE
-from homebody.core.sliding_sync.requests import Config, Configs, RoomList, Windows
-from homebody.core.sliding_sync.sent import Told, ToldRoom
+from homebody.core.sliding_sync import filters, joined, not_joined, requests
+from homebody.core.sliding_sync import order as room_order
+from homebody.core.sliding_sync.connections import ConnectionState, SentRoom
+from homebody.core.sliding_sync.joined import LoadedRooms
+from homebody.core.sliding_sync.not_joined import GONE
+from homebody.core.sliding_sync.order import Changes, RoomOrder
+from homebody.core.sliding_sync.requests import RoomConfig, RoomList, SlidingSyncRequest
 from homebody.spec.events import Json
 from homebody.storage.caches import Requester
 from homebody.storage.database import Reader
@@ -35,127 +35,112 @@ _DIRECT = "m.direct"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The rooms of an answer."""
+class RoomsResult:
+    """The rooms of a response."""
 
     rooms: dict[str, Json]
-    told: Told
-    """What the connection then knows; not yet of extensions."""
+    state: ConnectionState
+    """The new state of the connection, without extensions."""
     changes: Changes
-    windows: Mapping[str, Set[str]]
-    """The rooms in sight, by the name of the list."""
-    events: Mapping[str, Set[str]] = field(default_factory=dict)
-    """{room_id: ids of the events shown} where some are older than the last answer."""
+    windows: Mapping[str, Set[str]] = field(default_factory=dict)
+    """{list name: the rooms in its window}; empty if nothing has changed, as are the others."""
+    timelines: Mapping[str, Set[str]] = field(default_factory=dict)
+    """{room_id: event ids} of timelines that may have events older than the last response."""
     subscribed: Set[str] = frozenset()
-    """The rooms that the request names; not filled in where nothing has changed."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Sight:
-    """What of the user's rooms is looked at."""
+class _Selection:
+    """The rooms in windows and subscriptions."""
 
-    wanted: dict[str, Config]
-    counted: dict[str, Json]
+    configs: dict[str, RoomConfig]
+    """In the order of the rooms, as clients show them before they have sorted them."""
+    counts: dict[str, Json]
     windows: dict[str, Set[str]]
 
 
-def rooms(tx: Reader, asker: Requester, asked: Windows, told: Told) -> Found:
-    """What is new in the windows and subscribed rooms."""
-    user_id = asker.user_id
-    are_wanted = bool(asked.lists or asked.room_subscriptions or told.rooms)
-    changes = sliding_order.since(
-        tx, user_id, told.order, told.position, are_rooms_wanted=are_wanted
+def rooms(
+    tx: Reader, requester: Requester, request: SlidingSyncRequest, previous: ConnectionState
+) -> RoomsResult:
+    """Return the changes in the windows and subscribed rooms since the previous state."""
+    user_id = requester.user_id
+    with_rooms = bool(request.lists or request.room_subscriptions or previous.rooms)
+    changes = room_order.since(
+        tx, user_id, previous.order, previous.position, with_rooms=with_rooms
     )
-    digest = asked.digest()
-    now = dataclasses.replace(told, position=tx.position, asked=digest, order=changes.order)
-    is_same = bool(told.position) and digest == told.asked
-    if is_same and not changes.is_something:
-        return Found({}, now, changes, {})
-    for_two = told.direct
-    if not told.position or any(it["type"] == _DIRECT for it in changes.data.get("", ())):
-        for_two = filters.direct(tx, user_id)
-    kinds = told.kinds
-    if filters.asks_for_kinds(asked.lists.values()):
-        kinds = filters.kinds(tx, user_id, changes.order, kinds, changes.busy)
-    now = dataclasses.replace(now, direct=for_two, kinds=kinds)
-    sight = _sight(tx, user_id, asked, now)
-    regrouped = told.direct ^ for_two if told.position else frozenset[str]()
-    found = _found(tx, asker, sight, told, changes, regrouped)
-    for room_id, entry in found.rooms.items():
-        before = told.rooms.get(room_id)
-        was_out_of_sight = before is not None and before.behind_since is not None
-        if room_id in for_two or room_id in regrouped or was_out_of_sight:
-            entry["is_dm"] = room_id in for_two
-    known = {**told.rooms, **found.told}
-    _note_missed(known, told, sight.wanted, changes, regrouped)
-    for room_id in found.gone:
-        known.pop(room_id, None)
-    now = dataclasses.replace(now, rooms=known, lists=sight.counted)
-    subscribed = asked.room_subscriptions.keys()
-    return Found(found.rooms, now, changes, sight.windows, found.events, subscribed)
+    digest = request.digest()
+    is_same_request = bool(previous.position) and digest == previous.request_digest
+    state = dataclasses.replace(
+        previous, position=tx.position, request_digest=digest, order=changes.order
+    )
+    if is_same_request and not changes.has_any:
+        return RoomsResult({}, state, changes)
+    state = _with_properties(tx, user_id, request, state, changes, is_first=not previous.position)
+    selection = _select(tx, user_id, request, state)
+    direct_changed = previous.direct ^ state.direct if previous.position else frozenset[str]()
+    gone = _gone(previous, changes)
+    loaded = _load(tx, requester, selection.configs, previous, changes, direct_changed, gone)
+    for room_id, entry in loaded.entries.items():
+        before = previous.rooms.get(room_id)
+        was_stale = before is not None and before.stale_since is not None
+        if room_id in state.direct or room_id in direct_changed or was_stale:
+            entry["is_dm"] = room_id in state.direct
+    sent = {**previous.rooms, **loaded.sent}
+    _mark_stale(sent, previous, selection.configs, changes, direct_changed)
+    for room_id in gone - loaded.sent.keys():
+        sent.pop(room_id, None)
+    state = dataclasses.replace(state, rooms=sent, lists=selection.counts)
+    subscribed = request.room_subscriptions.keys()
+    return RoomsResult(
+        loaded.entries, state, changes, selection.windows, loaded.timelines, subscribed
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What was found of rooms of all kinds."""
-
-    rooms: dict[str, Json]
-    told: dict[str, ToldRoom]
-    gone: Set[str]
-    """Rooms that the connection need not know any more."""
-    events: Mapping[str, Set[str]]
-
-
-def _found(
+def _with_properties(
     tx: Reader,
-    asker: Requester,
-    sight: _Sight,
-    told: Told,
+    user_id: str,
+    request: SlidingSyncRequest,
+    state: ConnectionState,
     changes: Changes,
-    regrouped: Set[str],
-) -> _Parts:
-    order = changes.order
-    joined: dict[str, Config] = {}
-    shown: dict[str, Json] = {}
-    known: dict[str, ToldRoom] = {}
-    gone = _gone(told, changes)
-    for room_id in gone:
-        entry = others.left(tx, asker, room_id, told.rooms[room_id], told)
-        if entry is not None:
-            shown[room_id] = entry
-        if room_id in order.rooms and entry is not None:
-            config = told.rooms[room_id].config
-            room = order.rooms[room_id]
-            known[room_id] = ToldRoom(config, room.membership, room.since)
-    for room_id, config in sight.wanted.items():
-        room = order.rooms[room_id]
-        if room.membership == "join":
-            joined[room_id] = config
-        elif room_id not in gone and _is_news_of_other(told.rooms.get(room_id), order, room_id):
-            entry = _other(tx, asker, order, room_id, config)
-            if entry is not None:
-                shown[room_id] = entry
-                behind = _behind_since(told, room_id)
-                known[room_id] = ToldRoom(config, room.membership, room.since, behind)
-    mine = sliding_rooms.load(tx, asker, joined, told, changes, regrouped)
-    return _Parts(shown | mine.entries, known | mine.told, gone - known.keys(), mine.events)
+    *,
+    is_first: bool,
+) -> ConnectionState:
+    """Return the state with the properties of rooms that filters need."""
+    direct, properties = state.direct, state.properties
+    if is_first or any(it["type"] == _DIRECT for it in changes.account_data.get("", ())):
+        direct = filters.direct_rooms(tx, user_id)
+    if filters.need_properties(request.lists.values()):
+        busy = changes.with_new_events
+        properties = filters.properties(tx, user_id, changes.order, properties, busy)
+    return dataclasses.replace(state, direct=direct, properties=properties)
 
 
-def _sight(tx: Reader, user_id: str, asked: Windows, now: Told) -> _Sight:
-    """Put the windows onto the sorted rooms."""
-    sight, configs = _Sight({}, {}, {}), Configs()
-    for name, one in asked.lists.items():
-        ids = filters.matching(tx, user_id, now.order, one.filters, now.direct, now.kinds)
-        sight.counted[name] = {"count": len(ids)}
-        seen = set(_in_ranges(ids, one))
-        sight.windows[name] = seen
-        _want(sight.wanted, seen, requests.config(user_id, one), configs)
-    for room_id, subscription in asked.room_subscriptions.items():
-        if room_id in now.order.rooms:
-            _want(sight.wanted, [room_id], requests.config(user_id, subscription), configs)
-    # in the order of the rooms, as clients like to show them so before they have sorted them
-    sight_ids = [room_id for room_id in now.order.ids if room_id in sight.wanted]
-    return dataclasses.replace(sight, wanted={room: sight.wanted[room] for room in sight_ids})
+def _select(
+    tx: Reader, user_id: str, request: SlidingSyncRequest, state: ConnectionState
+) -> _Selection:
+    """Apply lists and subscriptions to the sorted rooms."""
+    configs: dict[str, RoomConfig] = {}
+    counts: dict[str, Json] = {}
+    windows: dict[str, Set[str]] = {}
+    shared: dict[RoomConfig, RoomConfig] = {}
+
+    def add(room_ids: Iterable[str], config: RoomConfig) -> None:
+        for room_id in room_ids:
+            both = configs[room_id] | config if room_id in configs else config
+            configs[room_id] = shared.setdefault(both, both)  # one object for equal configs
+
+    for name, one in request.lists.items():
+        ids = filters.matching(
+            tx, user_id, state.order, one.filters, state.direct, state.properties
+        )
+        counts[name] = {"count": len(ids)}
+        windows[name] = set(_in_ranges(ids, one))
+        add(windows[name], requests.room_config(user_id, one))
+    for room_id, subscription in request.room_subscriptions.items():
+        if room_id in state.order.rooms:
+            add([room_id], requests.room_config(user_id, subscription))
+    in_order = {room_id: configs[room_id] for room_id in state.order.ids if room_id in configs}
+    return _Selection(in_order, counts, windows)
 
 
 def _in_ranges(ids: list[str], one: RoomList) -> Iterable[str]:
@@ -166,61 +151,82 @@ def _in_ranges(ids: list[str], one: RoomList) -> Iterable[str]:
         yield from ids[first : last + 1]
 
 
-def _want(
-    wanted: dict[str, Config], room_ids: Iterable[str], config: Config, configs: Configs
-) -> None:
-    for room_id in room_ids:
-        both = wanted[room_id] | config if room_id in wanted else config
-        wanted[room_id] = configs.shared(both)
-
-
-def _gone(told: Told, changes: Changes) -> set[str]:
-    """The rooms that the connection knows and in which the user is no more, nor is invited."""
+def _gone(previous: ConnectionState, changes: Changes) -> set[str]:
+    """Return the rooms on the connection that the user has left or is no longer invited to."""
     now = changes.order.rooms
     return {
         room_id
-        for room_id in changes.moved & told.rooms.keys()
+        for room_id in changes.membership_changed & previous.rooms.keys()
         if room_id not in now
-        or (now[room_id].membership in GONE and told.rooms[room_id].membership not in GONE)
+        or (now[room_id].membership in GONE and previous.rooms[room_id].membership not in GONE)
     }
 
 
-def _is_news_of_other(before: ToldRoom | None, order: Order, room_id: str) -> bool:
-    """Whether an invite, a knock or a kick is not known."""
-    room = order.rooms[room_id]
-    return before is None or (before.membership, before.bump) != (room.membership, room.since)
-
-
-def _behind_since(told: Told, room_id: str) -> int | None:
-    """Return since when the connection has not heard of a room that the user had joined.
-
-    Somebody may leave and be invited again between two looks: the invite alone is shown, and what
-    was said before the leave comes when the invite ends.
-    """
-    before = told.rooms.get(room_id)
-    if before is None or before.behind_since is not None:
-        return None if before is None else before.behind_since
-    return told.position if before.membership == "join" else None
-
-
-def _other(tx: Reader, asker: Requester, order: Order, room_id: str, config: Config) -> Json | None:
-    room = order.rooms[room_id]
-    if room.membership in GONE:
-        return others.kicked(tx, asker, room_id, room, config)
-    return others.preview(tx, asker.user_id, room_id, room)
-
-
-def _note_missed(
-    known: dict[str, ToldRoom],
-    told: Told,
-    wanted: Mapping[str, Config],
+def _load(
+    tx: Reader,
+    requester: Requester,
+    configs: Mapping[str, RoomConfig],
+    previous: ConnectionState,
     changes: Changes,
-    regrouped: Set[str],
+    direct_changed: Set[str],
+    gone: Set[str],
+) -> LoadedRooms:
+    order = changes.order
+    entries: dict[str, Json] = {}
+    sent: dict[str, SentRoom] = {}
+    for room_id in gone:
+        before = previous.rooms[room_id]
+        entry = not_joined.left(tx, requester, room_id, before, previous.position)
+        if entry is not None:
+            entries[room_id] = entry
+            if room_id in order.rooms:
+                own = order.rooms[room_id]
+                sent[room_id] = SentRoom(before.config, own.membership, own.since)
+    joined_configs: dict[str, RoomConfig] = {}
+    for room_id, config in configs.items():
+        own = order.rooms[room_id]
+        if own.membership == "join":
+            joined_configs[room_id] = config
+        elif room_id not in gone and _is_new(previous.rooms.get(room_id), order, room_id):
+            entry = not_joined.load(tx, requester, room_id, own, config)
+            if entry is not None:
+                entries[room_id] = entry
+                stale_since = _stale_since(previous, room_id)
+                sent[room_id] = SentRoom(config, own.membership, own.since, stale_since)
+    rooms = joined.load(tx, requester, joined_configs, previous, changes, direct_changed)
+    return LoadedRooms(entries | rooms.entries, sent | rooms.sent, rooms.timelines)
+
+
+def _is_new(before: SentRoom | None, order: RoomOrder, room_id: str) -> bool:
+    """Return whether an invite, knock or kick has not been sent."""
+    own = order.rooms[room_id]
+    return before is None or (before.membership, before.bump_stamp) != (own.membership, own.since)
+
+
+def _stale_since(previous: ConnectionState, room_id: str) -> int | None:
+    """Return the last position sent of a room that the user is invited to again.
+
+    Between two requests a user may leave a room and be invited again. Then only the invite is
+    sent, and the events before the leave follow when the invite ends.
+    """
+    before = previous.rooms.get(room_id)
+    if before is None or before.stale_since is not None:
+        return None if before is None else before.stale_since
+    return previous.position if before.membership == "join" else None
+
+
+def _mark_stale(
+    sent: dict[str, SentRoom],
+    previous: ConnectionState,
+    configs: Mapping[str, RoomConfig],
+    changes: Changes,
+    direct_changed: Set[str],
 ) -> None:
-    """Remember of rooms out of sight since when the connection knows less than all of them."""
-    for room_id in (changes.busy | changes.read | regrouped) & told.rooms.keys():
-        room = known[room_id]
-        if room_id not in wanted and room.membership == "join" and room.behind_since is None:
-            known[room_id] = dataclasses.replace(room, behind_since=told.position)
-    for room_id in (changes.anew & told.rooms.keys()) - wanted.keys():
-        del known[room_id]  # it was left in between: all of it is new
+    """Record for rooms outside all windows since when the client misses changes."""
+    changed = changes.with_new_events | changes.read | direct_changed
+    for room_id in changed & previous.rooms.keys():
+        room = sent[room_id]
+        if room_id not in configs and room.membership == "join" and room.stale_since is None:
+            sent[room_id] = dataclasses.replace(room, stale_since=previous.position)
+    for room_id in (changes.newly_joined & previous.rooms.keys()) - configs.keys():
+        del sent[room_id]  # left in between: the room is sent as a new one

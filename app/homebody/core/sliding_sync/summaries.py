@@ -1,6 +1,6 @@
-"""What stands above a room: its name, who is in it, what is unread, and its stamp.
+"""The summary of a room: name, avatar, members, unread counts and `bump_stamp`.
 
-Only what may have changed is told; None says that it has been taken away.
+Only what may have changed is included; None means that a value was removed.
 Spec: client-server-api#calculating-the-display-name-for-a-room
 """
 
@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-import orjson
-from sqlalchemy import text
+from sqlalchemy import Integer, bindparam, func, select
 
 from homebody.core.events import state
 from homebody.core.push import counts
-from homebody.core.sliding_sync.order import Order
-from homebody.core.sliding_sync.state import AVATAR, NAME, News
+from homebody.core.sliding_sync.order import RoomOrder
+from homebody.core.sliding_sync.required_state import AVATAR, NAME, RoomUpdate
 from homebody.core.sync import summaries
 from homebody.core.user_data import ignored_users
+from homebody.models.events import StoredEvent
 from homebody.spec.events import Json, StateKey
 from homebody.storage.database import Reader
+from homebody.storage.expressions import item, listed
 
 _BUMPING: Final = frozenset(
     {
@@ -33,44 +34,56 @@ _BUMPING: Final = frozenset(
     }
 )
 _MAX_SCANNED: Final = 5000
-# In a room where for so long nobody has said anything, the oldest event looked at counts: it only
-# ever moves forward, as the newest message does
-_BUMPS = text(
-    "SELECT room.key AS room_id, coalesce("
-    " (SELECT position FROM (SELECT position, type, sender FROM events"
-    "   WHERE room_id = room.key AND position <= :upto ORDER BY position DESC LIMIT :most)"
-    "  WHERE type IN (SELECT value FROM json_each(:types))"
-    "  AND sender NOT IN (SELECT value FROM json_each(:ignored)) LIMIT 1),"
-    " (SELECT position FROM events WHERE room_id = room.key AND position <= :upto"
-    "  ORDER BY position DESC LIMIT 1 OFFSET :most - 1),"
-    " room.value) AS bump FROM json_each(:rooms) AS room"
+_ROOMS = listed("rooms")  # [room_id, bump_stamp if there are no events]
+_MOST = bindparam("most", type_=Integer())
+_NEWEST = (
+    select(StoredEvent.position, StoredEvent.type, StoredEvent.sender)
+    .where(StoredEvent.room_id == item(_ROOMS, 0), StoredEvent.position <= bindparam("upto"))
+    .order_by(StoredEvent.position.desc())
+    .correlate(_ROOMS)
+)
+_SCANNED = _NEWEST.limit(_MOST).subquery()
+_LAST_BUMP = select(_SCANNED.c.position).where(
+    _SCANNED.c.type.in_(sorted(_BUMPING)),
+    _SCANNED.c.sender.not_in(bindparam("ignored", expanding=True)),
+)
+# If none of the last _MAX_SCANNED events bumps the room, the oldest of them counts. Like the newest
+# message, it only moves forward.
+_LAST_SCANNED = _NEWEST.with_only_columns(StoredEvent.position).limit(1).offset(_MOST - 1)
+_BUMPS = select(
+    item(_ROOMS, 0),
+    func.coalesce(
+        _LAST_BUMP.limit(1).scalar_subquery(), _LAST_SCANNED.scalar_subquery(), item(_ROOMS, 1)
+    ),
 )
 _ALIAS: Final[StateKey] = ("m.room.canonical_alias", "")
 
 
-def names(tx: Reader, one: News) -> Json:
-    """Name and avatar, where the client does not know them; None: it has been taken away."""
-    held = state.current_many(tx, one.span.room_id, [NAME, AVATAR])
+def names(tx: Reader, update: RoomUpdate) -> Json:
+    """Return name and avatar if they may have changed; None for one that was removed."""
+    held = state.current_many(tx, update.span.room_id, [NAME, AVATAR])
     found: Json = {}
     for key, field, name in ((NAME, "name", "name"), (AVATAR, "url", "avatar")):
-        if not one.is_initial and key not in one.changed:
+        if not update.is_initial and key not in update.changed:
             continue
         value = held[key].content.get(field) if key in held else None
         if isinstance(value, str) and value:
             found[name] = value
-        elif not one.is_initial:
+        elif not update.is_initial:
             found[name] = None
     return found
 
 
-def add_members(tx: Reader, user_id: str, shown: Iterable[News], entries: dict[str, Json]) -> None:
-    """Who is there, and after whom the room is called, where that may have changed."""
+def add_members(
+    tx: Reader, user_id: str, shown: Iterable[RoomUpdate], entries: dict[str, Json]
+) -> None:
+    """Add member counts and heroes where they may have changed."""
     changed = [
-        one.span.room_id
-        for one in shown
-        if one.is_initial
-        or one.may_have_redactions
-        or any(key[0] == state.MEMBER or key in {NAME, _ALIAS} for key in one.changed)
+        update.span.room_id
+        for update in shown
+        if update.is_initial
+        or update.may_have_redactions
+        or any(key[0] == state.MEMBER or key in {NAME, _ALIAS} for key in update.changed)
     ]
     for room_id, summary in summaries.load(tx, user_id, changed).items() if changed else ():
         entry = entries[room_id]
@@ -88,7 +101,7 @@ def _hero(user_id: str, content: Json) -> Json:
 
 
 def add_counts(tx: Reader, user_id: str, entries: dict[str, Json]) -> None:
-    """How much is unread in each room."""
+    """Add the unread counts of each room."""
     unread = counts.unread_in(tx, user_id, entries.keys()) if entries else {}
     for room_id, entry in entries.items():
         pairs = unread.get(room_id, {}).values()
@@ -96,29 +109,28 @@ def add_counts(tx: Reader, user_id: str, entries: dict[str, Json]) -> None:
         entry["highlight_count"] = sum(pair[1] for pair in pairs)
 
 
-def bumps(tx: Reader, user_id: str, shown: list[News], order: Order) -> dict[str, int]:
-    """{room_id: the position of the last thing that was said in it}; it never goes back."""
+def bumps(tx: Reader, user_id: str, shown: list[RoomUpdate], order: RoomOrder) -> dict[str, int]:
+    """Return {room_id: bump_stamp}, the position of the last message; it never decreases."""
     found: dict[str, int] = {}
     asked: dict[str, int] = {}
-    for one in shown:
-        room_id = one.span.room_id
-        if one.before is None:
+    for update in shown:
+        room_id = update.span.room_id
+        if update.before is None:
             asked[room_id] = order.rooms[room_id].since
-        elif one.has_gap:
-            asked[room_id] = one.before.bump
+        elif update.has_gap:
+            asked[room_id] = update.before.bump_stamp
         else:
-            said = [it.position for it in one.span.timeline if it.type in _BUMPING]
-            found[room_id] = max([one.before.bump, *said])
+            said = [it.position for it in update.span.timeline if it.type in _BUMPING]
+            found[room_id] = max([update.before.bump_stamp, *said])
     if not asked:
         return found
     values = {
-        "rooms": orjson.dumps(asked).decode(),
-        "types": orjson.dumps(sorted(_BUMPING)).decode(),
-        "ignored": orjson.dumps(sorted(ignored_users.of(tx, user_id))).decode(),
+        "rooms": asked.items(),
+        "ignored": sorted(ignored_users.of(tx, user_id)),
         "upto": tx.position,
         "most": _MAX_SCANNED,
     }
-    before = {one.span.room_id: one.before.bump for one in shown if one.before is not None}
+    before = {it.span.room_id: it.before.bump_stamp for it in shown if it.before is not None}
     for room_id, bump in tx.sql.execute(_BUMPS, values):
         found[room_id] = max(bump, before.get(room_id, 0))
     return found

@@ -1,4 +1,4 @@
-"""Rooms in an answer of sliding sync that the user is not in: invites, knocks, and what was left.
+"""Rooms of a sliding sync response that the user is not joined to: invites, knocks, left rooms.
 
 Spec: client-server-api#syncing, client-server-api#stripped-state
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from homebody.core.events import client_events, state, visibility
-from homebody.core.sliding_sync.order import OwnRoom
-from homebody.core.sliding_sync.requests import Config
-from homebody.core.sliding_sync.sent import Told, ToldRoom
+from homebody.core.sliding_sync.connections import SentRoom
+from homebody.core.sliding_sync.order import OwnMembership
+from homebody.core.sliding_sync.requests import RoomConfig
 from homebody.core.sync import spans
 from homebody.core.sync.spans import Span
 from homebody.core.sync.sync import STRIPPED_STATE
@@ -23,15 +23,27 @@ from homebody.storage.database import Reader
 GONE = frozenset({"leave", "ban"})
 
 
-def preview(tx: Reader, user_id: str, room_id: str, room: OwnRoom) -> Json | None:
-    """The room as somebody sees it who is not in it yet; None: they no longer could be."""
+def load(
+    tx: Reader, requester: Requester, room_id: str, own: OwnMembership, config: RoomConfig
+) -> Json | None:
+    """Return the entry of an invite, a knock, or a room that the user was kicked from.
+
+    None if that is no longer the case.
+    """
+    if own.membership in GONE:
+        return _kicked(tx, requester, room_id, own, config)
+    return _preview(tx, requester.user_id, room_id, own)
+
+
+def _preview(tx: Reader, user_id: str, room_id: str, room: OwnMembership) -> Json | None:
+    """Return the stripped state of an invite or knock; None if the user has no membership."""
     own: StateKey = (state.MEMBER, user_id)
     held = state.current_many(tx, room_id, [*STRIPPED_STATE, own])
     member = held.pop(own, None)
     if member is None:
         return None
     held |= state.current_many(tx, room_id, [(state.MEMBER, member.sender)])
-    held.pop(own, None)  # who knocks is their own sender
+    held.pop(own, None)  # the sender of a knock is the user
     events: list[Any] = [client_events.stripped(event.pdu) for event in held.values()]
     events.append(
         client_events.stripped(member.pdu)
@@ -46,40 +58,46 @@ def preview(tx: Reader, user_id: str, room_id: str, room: OwnRoom) -> Json | Non
     }
 
 
-def left(tx: Reader, asker: Requester, room_id: str, before: ToldRoom, told: Told) -> Json | None:
-    """What happened up to the user's leave, in a room that the connection knows; the leave at last.
+def left(
+    tx: Reader, requester: Requester, room_id: str, before: SentRoom, position: int
+) -> Json | None:
+    """Return the events of a room on the connection up to the user's leave.
 
-    None where they have not left, but want to hear nothing of the room.
+    None if the user has not left but ignores the room's invite.
     """
-    own: StateKey = (state.MEMBER, asker.user_id)
+    own: StateKey = (state.MEMBER, requester.user_id)
     entry = state.entries(tx, room_id, [own])[own]
     if entry.event is None or entry.event.content["membership"] not in GONE:
         return None
-    since = told.position if before.behind_since is None else before.behind_since
+    since = position if before.stale_since is None else before.stale_since
     span = Span(room_id, since, entry.since)
-    span.history = visibility.history(tx, asker.user_id, room_id)
-    if before.membership == "join" or before.behind_since is not None:
+    span.history = visibility.history(tx, requester.user_id, room_id)
+    if before.membership == "join" or before.stale_since is not None:
         filled = RoomEventFilter(limit=before.config.limit)
-        spans.fill(tx, asker.user_id, [span], filled)
-    return _gone(tx, asker, span, entry.event, [entry.position])
+        spans.fill(tx, requester.user_id, [span], filled)
+    return _gone(tx, requester, span, entry.event, [entry.position])
 
 
-def kicked(
-    tx: Reader, asker: Requester, room_id: str, room: OwnRoom, config: Config
+def _kicked(
+    tx: Reader, requester: Requester, room_id: str, room: OwnMembership, config: RoomConfig
 ) -> Json | None:
-    """The room as it was when the user left it, for a connection that knows nothing of it.
+    """Return the room at the time the user left it, for a connection without it.
 
-    A ban, or the end of an invite, may have come long after the leave: it shows nothing of what has
-    happened in between. None where they have forgotten the room, or are back.
+    A ban or the end of an invite may have come long after the leave: events in between are not
+    included. None if the user has forgotten the room or has joined again.
     """
-    own: StateKey = (state.MEMBER, asker.user_id)
+    own: StateKey = (state.MEMBER, requester.user_id)
     entry = state.entries(tx, room_id, [own])[own]
     is_gone = entry.event is not None and entry.event.content["membership"] in GONE
-    if entry.event is None or not is_gone or visibility.has_forgotten(tx, asker.user_id, room_id):
+    if (
+        entry.event is None
+        or not is_gone
+        or visibility.has_forgotten(tx, requester.user_id, room_id)
+    ):
         return None
-    history = visibility.history(tx, asker.user_id, room_id)
+    history = visibility.history(tx, requester.user_id, room_id)
     span = Span(room_id, 0, min(room.since, history.joined_until), history=history)
-    spans.fill(tx, asker.user_id, [span], RoomEventFilter(limit=config.limit))
+    spans.fill(tx, requester.user_id, [span], RoomEventFilter(limit=config.limit))
     held = state.at_position(tx, room_id, span.upto)
     held.pop(own, None)  # it may be a leave before the ban
     lazy = {event.sender for event in span.timeline} if config.is_lazy else set()
@@ -90,17 +108,19 @@ def kicked(
     ]
     events = [client_events.find(tx, event_id) for event_id in wanted]
     positions = {event.position for event in events if event is not None} | {entry.position}
-    shown = _gone(tx, asker, span, entry.event, sorted(positions))
+    shown = _gone(tx, requester, span, entry.event, sorted(positions))
     return {"initial": True, **shown, "bump_stamp": room.since, **_named(held)}
 
 
-def _gone(tx: Reader, asker: Requester, span: Span, member: Event, positions: list[int]) -> Json:
-    held = client_events.hide(tx, asker.user_id, client_events.load(tx, positions))
+def _gone(
+    tx: Reader, requester: Requester, span: Span, member: Event, positions: list[int]
+) -> Json:
+    held = client_events.hide(tx, requester.user_id, client_events.load(tx, positions))
     return {
         "membership": member.content["membership"],
         "bump_stamp": span.upto,
-        "required_state": client_events.encode_state(tx, asker, held, with_room_id=False),
-        "timeline": client_events.encode_all(tx, asker, span.timeline, with_room_id=False),
+        "required_state": client_events.encode_state(tx, requester, held, with_room_id=False),
+        "timeline": client_events.encode_all(tx, requester, span.timeline, with_room_id=False),
         "prev_batch": str(SyncToken(span.boundary or span.upto)),
         "limited": span.is_limited,
     }

@@ -1,0 +1,214 @@
+"""The required state of rooms in a sliding sync response: entries that the client lacks.
+
+Timelines are loaded before. If there is no gap, the timeline has all changed state; only for other
+rooms the state is queried, for all of them at once.
+Spec: client-server-api#syncing, client-server-api#lazy-loading-room-members
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy import Select, bindparam, select
+
+from homebody.core.events import client_events, state
+from homebody.core.sliding_sync.connections import SentRoom
+from homebody.core.sliding_sync.requests import RoomConfig
+from homebody.core.sync.spans import ROOMS_BETWEEN_BREATHS, Span
+from homebody.core.timeline import store
+from homebody.models.base import NOW_AND_LATER
+from homebody.models.events import StoredEvent
+from homebody.models.rooms import Room
+from homebody.models.state import StateInterval
+from homebody.spec.events import StateKey
+from homebody.storage.caches import ClientEvent
+from homebody.storage.database import Reader
+from homebody.storage.expressions import item, listed
+
+MAX_MEMBERS: Final = 200
+"""Lazily loaded members kept per room; beyond that, the set starts over."""
+
+_ROOMS = listed("rooms")  # [room_id, position]
+_HELD = (
+    select(Room.room_id, StateInterval.type, StateInterval.state_key, StateInterval.event_position)
+    .select_from(_ROOMS)
+    .join(Room, Room.room_id == item(_ROOMS, 0))
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .where(
+        StateInterval.to_position == NOW_AND_LATER,
+        StateInterval.event_position > item(_ROOMS, 1),
+    )
+)
+_HELD_BUT_MEMBERS: Final = _HELD.where(StateInterval.membership.is_(None))
+# The memberships are listed, as the index has them before the position.
+_HELD_MEMBERS: Final = _HELD.where(
+    StateInterval.membership.in_(("join", "leave", "ban", "invite", "knock"))
+)
+_REDACTED: Final = select(StoredEvent.position, StoredEvent.redacted_by).where(
+    StoredEvent.position.in_(bindparam("positions", expanding=True)),
+    StoredEvent.redacted_by.is_not(None),
+)
+NAME: Final[StateKey] = ("m.room.name", "")
+AVATAR: Final[StateKey] = ("m.room.avatar", "")
+
+
+@dataclass(slots=True)
+class RoomUpdate:
+    """The changes of a joined room."""
+
+    span: Span
+    """Its timeline; since the beginning of the room, if the client has none or too little of it."""
+    config: RoomConfig
+    since: int
+    """The position up to which the client has everything. 0: it has nothing."""
+    before: SentRoom | None
+    """What was sent before. None if `since` is 0."""
+    is_expanded: bool = False
+    """The client now wants a longer timeline than before."""
+    changed: dict[StateKey, int] = field(default_factory=dict)
+    """{key: position of the event} of state that the client lacks or has in an old version."""
+    members: frozenset[str] = frozenset()
+    """Members sent lazily, now or before."""
+
+    @property
+    def is_initial(self) -> bool:
+        """Whether nothing was sent of the room."""
+        return self.since == 0
+
+    @property
+    def wants_more_state(self) -> bool:
+        """Whether the client wants more state than before."""
+        return self.before is not None and not self.config.required <= self.before.config.required
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether state may have changed without an event in the timeline."""
+        return self.span.is_limited or self.is_expanded
+
+    @property
+    def may_have_redactions(self) -> bool:
+        """Whether state that the client has may have been redacted."""
+        if self.is_initial:
+            return False
+        return self.has_gap or any(it.type == store.REDACTION for it in self.span.timeline)
+
+
+def load(tx: Reader, user_id: str, news: Collection[RoomUpdate]) -> dict[str, list[ClientEvent]]:
+    """Return {room_id: state events to send}, and set `changed` and `members` of each room."""
+    held = _held(tx, news)
+    redacted = _redacted(tx, news)
+    found: dict[str, list[ClientEvent]] = {}
+    for update in tx.breathing(news, ROOMS_BETWEEN_BREATHS):
+        room_id = update.span.room_id
+        entries = held[room_id]
+        entries |= _positions(tx, room_id, _named(update))
+        update.changed = {key: at for key, at in entries.items() if at > update.since}
+        due = {at for key, at in entries.items() if _is_due(update, key, at)}
+        due |= _lazy(tx, update)
+        taken_back = redacted.get(room_id, {})
+        update.changed |= taken_back
+        due |= {at for key, at in taken_back.items() if update.config.wants(key)}
+        events = client_events.load(tx, sorted(due))
+        found[room_id] = client_events.hide(tx, user_id, events)
+    return found
+
+
+def _held(tx: Reader, news: Collection[RoomUpdate]) -> dict[str, dict[StateKey, int]]:
+    """Return {room_id: {key: position}}: all state if more is wanted than before, else changes."""
+    others: dict[str, int] = {}
+    members: dict[str, int] = {}
+    held: dict[str, dict[StateKey, int]] = {}
+    for update in news:
+        room_id = update.span.room_id
+        held[room_id] = {}
+        is_whole = update.is_initial or update.wants_more_state
+        if is_whole:
+            others[room_id] = 0
+        elif update.has_gap:
+            others[room_id] = update.since
+        if is_whole and update.config.wants_all_members:
+            members[room_id] = 0
+        elif update.has_gap and not update.is_initial:
+            members[room_id] = update.since
+        if not (update.has_gap or update.is_initial):
+            events = update.span.timeline
+            keys = [(it.type, it.state_key) for it in events if it.state_key is not None]
+            held[room_id] |= _positions(tx, room_id, keys)
+    _collect(tx, _HELD_BUT_MEMBERS, others, held)
+    _collect(tx, _HELD_MEMBERS, members, held)
+    return held
+
+
+def _redacted(tx: Reader, news: Collection[RoomUpdate]) -> dict[str, dict[StateKey, int]]:
+    """Return {room_id: {key: position}} of room names and avatars that have been redacted.
+
+    Redaction doesn't replace a state event, so its position does not change.
+    """
+    places: dict[int, tuple[RoomUpdate, StateKey]] = {}
+    for update in news:
+        if update.may_have_redactions:
+            entries = _positions(tx, update.span.room_id, [NAME, AVATAR])
+            places |= {position: (update, key) for key, position in entries.items()}
+    found: dict[str, dict[StateKey, int]] = {}
+    if places:
+        for position, redacted_by in tx.sql.execute(_REDACTED, {"positions": list(places)}):
+            update, key = places[position]
+            if redacted_by > update.since:
+                found.setdefault(update.span.room_id, {})[key] = position
+    return found
+
+
+def _collect(
+    tx: Reader,
+    query: Select[*tuple[Any, ...]],
+    rooms: Mapping[str, int],
+    held: dict[str, dict[StateKey, int]],
+) -> None:
+    every = list(rooms.items())
+    for at in tx.breathing(range(0, len(every), ROOMS_BETWEEN_BREATHS), every=1):
+        some = {"rooms": every[at : at + ROOMS_BETWEEN_BREATHS]}
+        for room_id, event_type, state_key, position in tx.sql.execute(query, some):
+            held[room_id][event_type, state_key] = position
+
+
+def _positions(tx: Reader, room_id: str, keys: Iterable[StateKey]) -> dict[StateKey, int]:
+    """Return {key: position of the event} of existing entries."""
+    entries = state.entries(tx, room_id, set(keys))
+    return {key: entry.position for key, entry in entries.items() if entry.event is not None}
+
+
+def _named(update: RoomUpdate) -> list[StateKey]:
+    """Return the members required by user id that have not been sent."""
+    if not (update.is_initial or update.wants_more_state) or update.config.wants_all_members:
+        return []
+    return [(state.MEMBER, user) for user in update.config.named_members()]
+
+
+def _is_due(update: RoomUpdate, key: StateKey, position: int) -> bool:
+    if not update.config.wants(key):
+        return False
+    if update.before is None or position > update.since:
+        return True
+    return not update.before.config.wants(key)
+
+
+def _lazy(tx: Reader, update: RoomUpdate) -> set[int]:
+    """Return the positions of members to send lazily, and update `members`.
+
+    Members are sent once ("excluding membership events that were previously returned"), again after
+    a gap, and whenever their membership event changes.
+    """
+    known = frozenset[str]() if update.before is None or update.has_gap else update.before.members
+    if not update.config.is_lazy:
+        update.members = known
+        return set()
+    events = update.span.timeline
+    moved = {it.state_key for it in events if it.type == state.MEMBER and it.state_key is not None}
+    new = ({event.sender for event in events} - known) | moved
+    update.members = known | new if len(known | new) <= MAX_MEMBERS else frozenset(new)
+    held = _positions(tx, update.span.room_id, [(state.MEMBER, user) for user in new])
+    one_changed = {key: at for key, at in held.items() if at > update.since > 0}
+    update.changed |= one_changed
+    return set(held.values())
