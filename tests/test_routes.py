@@ -46,7 +46,7 @@ GUESTS = {
     "query_public_rooms",
     # a token is optional, or guests end their session
     *("get_versions", "get_content", "get_content_override_name", "get_content_thumbnail"),
-    *("get_room_summary", "get_room_summary_before_it_was_specified", "change_password"),
+    *("get_room_summary", "get_unstable_room_summary", "change_password"),
     *("request_token_to_3pid_email", "request_token_to_reset_password_email"),
     *("logout", "logout_all"),
 }

@@ -1,4 +1,4 @@
-"""Who makes a request, and whether they may: access tokens, guests, suspended and locked accounts.
+"""Authentication and authorization: access tokens, guests, suspended and locked accounts.
 
 Each view declares what it needs with `authenticated` or `unauthenticated`, and in doing so counts
 its requests under the rate limit for changes. `make routes` prints what all of them declare.

@@ -1,4 +1,4 @@
-"""What the body and the query of a request say, checked before a view uses it.
+"""The body and the query parameters of a request, checked before a view uses them.
 
 Spec: client-server-api#api-standards
 """
@@ -23,13 +23,13 @@ from homebody.storage.database import Reader
 S = TypeVar("S", bound=msgspec.Struct)
 
 MAX_BODY_BYTES = 2**20
-"""Of a JSON body; uploads have a limit of their own. While a body is parsed nobody else is served:
-1 MiB takes some 20 ms at most, 8 MiB ten times as long."""
+"""For JSON bodies; uploads have a limit of their own. Parsing blocks the event loop: 1 MiB takes
+some 20 ms at most, 8 MiB ten times as long."""
 MAX_LARGE_BODY_BYTES = 8 * 2**20
-"""The same where one request carries what belongs to thousands of devices or sessions."""
+"""For JSON bodies about thousands of devices or sessions."""
 MAX_CONTAINERS = 50_000
 """Objects and arrays in a body. A key backup of 8 MiB has fewer; 8 MiB of nothing but brackets
-would take seconds to parse, during which nobody else is served."""
+would block the event loop for seconds."""
 MAX_COMMAS = 200_000
 """A key backup of 8 MiB has fewer."""
 SAFE_DEPTH = 100
@@ -40,9 +40,9 @@ MIB = 2**20
 def json_object(*, may_be_empty: bool = False, max_bytes: int = MAX_BODY_BYTES) -> Json:
     """Return the request's body, which has to be a JSON object.
 
-    A body that was lost on its way (a proxy, a broken client) must not empty what is stored, so no
-    body at all is an error. `may_be_empty` is for endpoints that clients really call without one;
-    it counts as `{}` there. The Content-Type is not looked at: curl and older clients send another.
+    A body that was lost on its way (a proxy, a broken client) must not empty what is stored, so an
+    empty body is an error. With `may_be_empty`, for endpoints that clients do call without a body,
+    it counts as `{}`. The Content-Type is ignored: curl and older clients send another.
     Raises M_NOT_JSON, M_BAD_JSON, M_TOO_LARGE.
     """
     raw = raw_body(max_bytes)
@@ -57,14 +57,14 @@ def json_object(*, may_be_empty: bool = False, max_bytes: int = MAX_BODY_BYTES) 
 def _parsed(raw: bytes) -> Any:
     """Return the JSON value in a body. Raises as `json_object` does."""
     if not raw.strip():
-        raise errors.not_json("The body is empty, and must be JSON")
+        raise errors.not_json("The body is empty")
     if len(raw) > MAX_CONTAINERS:
         _check_count(raw)
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise errors.not_json(f"The body is not JSON: {error}") from None
-    # Brackets inside strings count too: that only makes the check run where it need not
+    # Brackets inside strings count too: then the check is only superfluous
     if raw.count(b"{") + raw.count(b"[") > SAFE_DEPTH:
         try:
             canonical_json.check_depth(value)
@@ -74,32 +74,32 @@ def _parsed(raw: bytes) -> Any:
 
 
 def _check_count(raw: bytes) -> None:
-    """Raises M_TOO_LARGE for a body of too many values. Those that stand in strings count too."""
+    """Raise M_TOO_LARGE for too many values. Brackets and commas inside strings count too."""
     containers = raw.count(b"{") + raw.count(b"[")
     if containers > MAX_CONTAINERS or raw.count(b",") > MAX_COMMAS:
         raise errors.too_large("The body has too many objects, arrays or values")
 
 
 def raw_body(max_bytes: int) -> bytes:
-    """The bytes of the body. Raises M_TOO_LARGE before reading more than `max_bytes`."""
+    """Return the body. Raises M_TOO_LARGE before reading more than `max_bytes`."""
     if (request.content_length or 0) > max_bytes:
         raise errors.too_large(f"The body is larger than {max_bytes} bytes")
     request.max_content_length = max_bytes
     try:
         body = request.get_data(cache=False)
-        if len(body) >= max_bytes:  # without a Content-Length, Werkzeug stops there in silence
+        if len(body) >= max_bytes:  # without a Content-Length, Werkzeug stops there silently
             request.stream.read(1)
     except RequestEntityTooLarge:
         raise errors.too_large(f"The body is larger than {max_bytes} bytes") from None
     except ClientDisconnected:
         raise errors.not_json("The body ended early") from None
-    except Exception as error:  # each HTTP server has its own for a bad chunk
+    except Exception as error:  # for a bad chunk, each HTTP server raises another
         raise errors.not_json("The body could not be read to its end") from error
-    who = authentication.maybe_requester()
-    if len(body) >= MIB:  # parsing takes time on the event loop: so large bodies count as many
-        authentication.count_change(who, len(body) // MIB)
-    # The body may have come slowly, and not every view writes. A service's token can't end.
-    if who is not None and who.service is None:
+    user = authentication.maybe_requester()
+    if len(body) >= MIB:  # parsing blocks the event loop: a large body counts as many
+        authentication.count_change(user, len(body) // MIB)
+    # The body may have come slowly, and not every view writes. Tokens of services don't expire.
+    if user is not None and user.service is None:
         authentication.check_still_valid()
     return body
 
@@ -113,7 +113,7 @@ def body_as(kind: type[S], *, may_be_empty: bool = False, max_bytes: int = MAX_B
 
 
 def convert(value: Json, kind: type[S]) -> S:
-    """A JSON object as a struct. Raises as `body_as` does."""
+    """Return a JSON object as a struct. Raises what `body_as` raises."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
@@ -136,9 +136,9 @@ def convert_part(value: Json, kind: type[S]) -> S:
 def query_integer(
     name: str, default: int, *, least: int = 0, most: int = MAX_INTEGER, cap: int | None = None
 ) -> int:
-    """A whole number from the query; more than `cap` counts as `cap`.
+    """Return an integer from the query; more than `cap` counts as `cap`.
 
-    Raises M_INVALID_PARAM for anything else, or outside of least and most.
+    Raises M_INVALID_PARAM for anything else, and outside of `least` and `most`.
     """
     text = request.args.get(name)
     if text is None:
@@ -149,12 +149,12 @@ def query_integer(
     except ValueError:
         value = None
     if value is None or not least <= value <= most:
-        raise errors.invalid_param(f"{name} must be a whole number from {least} to {most}")
+        raise errors.invalid_param(f"{name} must be an integer from {least} to {most}")
     return value if cap is None else min(value, cap)
 
 
 def query_boolean(name: str, *, default: bool = False) -> bool:
-    """`true` or `false` from the query. Raises M_INVALID_PARAM for anything else."""
+    """Return a boolean from the query. Raises M_INVALID_PARAM for other than true and false."""
     text = request.args.get(name)
     if text is None:
         return default
@@ -164,7 +164,7 @@ def query_boolean(name: str, *, default: bool = False) -> bool:
 
 
 def query_choice(name: str, allowed: Collection[str], default: str) -> str:
-    """One of some words from the query. Raises M_INVALID_PARAM for anything else."""
+    """Return one of the allowed values from the query. Raises M_INVALID_PARAM for others."""
     text = request.args.get(name, default)
     if text not in allowed:
         raise errors.invalid_param(f"{name} must be one of {', '.join(sorted(allowed))}")
@@ -172,16 +172,16 @@ def query_choice(name: str, allowed: Collection[str], default: str) -> str:
 
 
 def query_position(tx: Reader, name: str) -> int | None:
-    """The position of a sync token in the query; an empty one counts as none.
+    """Return the position of a sync token in the query; an empty one counts as absent.
 
-    Raises M_INVALID_PARAM for what is no token of this server.
+    Raises M_INVALID_PARAM for anything but a token of this server.
     """
     text = request.args.get(name)
     return tokens.parse(text, tx.position).position if text else None
 
 
 def query_required(name: str) -> str:
-    """A parameter of the query that must be there. Raises M_MISSING_PARAM."""
+    """Return a required query parameter. Raises M_MISSING_PARAM."""
     value = request.args.get(name)
     if value is None:
         raise errors.missing_param(f"The query parameter {name} is missing")
@@ -189,9 +189,9 @@ def query_required(name: str) -> str:
 
 
 def timestamp() -> int | None:
-    """The time at which an application service wants an event to have been sent (ms), if it does.
+    """Return the origin_server_ts (ms) that an application service sets for an event, if it does.
 
-    Raises M_INVALID_PARAM for what no event can hold.
+    Raises M_INVALID_PARAM for a value that an event can't have.
     Spec: application-service-api#timestamp-massaging
     """
     if authentication.requester().service is None or "ts" not in request.args:

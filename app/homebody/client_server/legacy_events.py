@@ -44,8 +44,8 @@ def event(it: ClientEvent) -> Json:
     shown: Json = {
         "content": {**it.content, "hsob_ts": it.origin_server_ts},
         "event_id": it.event_id,
-        # the transaction id, whichever API it was sent with and whoever reads it: room, sender and
-        # this were the only address of a message
+        # the transaction id, by whichever API it was sent: room, sender and this were the only
+        # address of a message
         "msg_id": it.txn_id or it.event_id,
         "room_id": it.room_id,
         "type": it.type,

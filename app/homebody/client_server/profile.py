@@ -30,7 +30,7 @@ bp_v1 = Blueprint("profile_v1", __name__, url_prefix="/_matrix/client/v1")
 @bp.get("/profile/<user_id>")
 @unauthenticated
 def get_user_profile(user_id: str) -> Json:
-    """All of a user's profile, for whoever asks.
+    """Return a user's profile. Needs no account.
 
     Spec: client-server-api#get_matrixclientv3profileuserid
     """
@@ -42,7 +42,7 @@ def get_user_profile(user_id: str) -> Json:
 @bp.get("/profile/<user_id>/<key_name>")
 @unauthenticated
 def get_profile_field(user_id: str, key_name: str) -> Json:
-    """One field of it.
+    """Return one field of a user's profile. Needs no account.
 
     Spec: client-server-api#get_matrixclientv3profileuseridkeyname
     """
@@ -54,7 +54,7 @@ def get_profile_field(user_id: str, key_name: str) -> Json:
 @bp.put("/profile/<user_id>/<key_name>")
 @authenticated(guests="partly")
 def set_profile_field(user_id: str, key_name: str) -> Json:
-    """Set a field of one's own profile; the body has one key, the field's name.
+    """Set a field of the requester's profile; the body has one key, the field's name.
 
     Spec: client-server-api#put_matrixclientv3profileuseridkeyname
     """
@@ -74,7 +74,7 @@ def set_profile_field(user_id: str, key_name: str) -> Json:
 @bp.delete("/profile/<user_id>/<key_name>")
 @authenticated(guests="partly")
 def delete_profile_field(user_id: str, key_name: str) -> Json:
-    """Take a field out of one's own profile.
+    """Delete a field of the requester's profile.
 
     Spec: client-server-api#delete_matrixclientv3profileuseridkeyname
     """
@@ -97,7 +97,7 @@ def _check_guest(key_name: str) -> None:
 
 
 class Search(msgspec.Struct):
-    """The body of a search for people."""
+    """The body of POST /user_directory/search."""
 
     search_term: Annotated[str, msgspec.Meta(max_length=1000)]
     limit: int = 10
@@ -106,34 +106,34 @@ class Search(msgspec.Struct):
 @bp.post("/user_directory/search")
 @authenticated(suspended=True, only_reads=True)
 def search_user_directory() -> Json:
-    """People whom one may see, by their name."""
-    wish = http.body_as(Search)
-    if wish.limit < 0:
-        raise errors.invalid_param("limit must be a whole number from 0 on")
+    """Search for users that the requester may see, by their names."""
+    wanted = http.body_as(Search)
+    if wanted.limit < 0:
+        raise errors.invalid_param("limit can't be negative")
     context.rate_limits().check("rc_lookups", requester().user_id)
-    limit = min(wish.limit, user_directory.MAX_LIMIT)
+    limit = min(wanted.limit, user_directory.MAX_LIMIT)
     with context.db().read() as tx:
-        return user_directory.search(tx, requester().user_id, wish.search_term, limit)
+        return user_directory.search(tx, requester().user_id, wanted.search_term, limit)
 
 
 @bp_v1.get("/mutual_rooms")
 @authenticated()
 def get_mutual_rooms() -> Json:
-    """The rooms where oneself and another are both joined."""
+    """Return the rooms in which the requester and another user are joined."""
     other = http.query_required("user_id")
     context.rate_limits().check("rc_lookups", requester().user_id)
     with context.db().read() as tx:
         return mutual_rooms.shared(tx, requester().user_id, other, request.args.get("from"))
 
 
-@bp.get("/uk.half-shot.msc2666/user/mutual_rooms")  # below /unstable, as wsgi.py reads that
+@bp.get("/uk.half-shot.msc2666/user/mutual_rooms")  # for clients /unstable: see middleware.py
 @authenticated()
-def get_mutual_rooms_before_they_were_specified() -> Json:
-    """The same, as matrix-js-sdk still asks for it."""
+def get_unstable_mutual_rooms() -> Json:
+    """Return the mutual rooms in the form of MSC2666, which matrix-js-sdk still uses."""
     other = http.query_required("user_id")
     context.rate_limits().check("rc_lookups", requester().user_id)
     with context.db().read() as tx:
         start = request.args.get("batch_token")
-        answer = mutual_rooms.shared(tx, requester().user_id, other, start)
-    token = answer.pop("next_batch", None)
-    return answer if token is None else {**answer, "next_batch_token": token}
+        page = mutual_rooms.shared(tx, requester().user_id, other, start)
+    token = page.pop("next_batch", None)
+    return page if token is None else {**page, "next_batch_token": token}

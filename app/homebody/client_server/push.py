@@ -22,7 +22,7 @@ bp = Blueprint("push", __name__)
 
 
 class Key(msgspec.Struct):
-    """What names a pusher; with kind null it is to be deleted."""
+    """The key of a pusher, and its kind; null deletes the pusher."""
 
     app_id: str
     pushkey: str
@@ -30,7 +30,7 @@ class Key(msgspec.Struct):
 
 
 class Set(msgspec.Struct):
-    """A pusher to make or change."""
+    """A pusher to create or update."""
 
     app_id: str
     pushkey: str
@@ -45,7 +45,7 @@ class Set(msgspec.Struct):
 @bp.get("/pushers")
 @authenticated()
 def get_pushers() -> Json:
-    """The user's pushers, of all devices."""
+    """Return the user's pushers, of all devices."""
     with context.db().read() as tx:
         return {"pushers": pushers.all_of(tx, requester().user_id)}
 
@@ -53,33 +53,33 @@ def get_pushers() -> Json:
 @bp.post("/pushers/set")
 @authenticated(suspended=True)
 def post_pusher() -> Json:
-    """Make, change or delete a pusher."""
-    who, body = requester(), http.json_object()
-    context.rate_limits().check("rc_lookups", who.user_id)
+    """Create, update or delete a pusher."""
+    me, body = requester(), http.json_object()
+    context.rate_limits().check("rc_lookups", me.user_id)
     key = http.convert(body, Key)
     if key.kind is None:
         with context.db().write() as tx:
-            pushers.remove(tx, who.user_id, key.app_id, key.pushkey)
+            pushers.remove(tx, me.user_id, key.app_id, key.pushkey)
         return {}
     if key.kind not in {pushers.HTTP, pushers.EMAIL}:
-        raise errors.invalid_param("Pushers are of the kind http or email")
-    asked = http.convert(body, Set)
+        raise errors.invalid_param("kind must be http, email or null")
+    given = http.convert(body, Set)
     wanted = pushers.Wanted(
-        asked.app_id,
-        asked.pushkey,
-        asked.app_display_name,
-        asked.device_display_name,
-        asked.lang,
-        asked.data,
-        asked.profile_tag,
+        given.app_id,
+        given.pushkey,
+        given.app_display_name,
+        given.device_display_name,
+        given.lang,
+        given.data,
+        given.profile_tag,
         key.kind,
     )
     if key.kind == pushers.HTTP:
-        pushers.check(context.homeserver().outside, wanted)  # before the write: it looks a name up
+        pushers.check(context.homeserver().outside, wanted)  # before the write: it resolves a name
     with context.db().write() as tx:
         if key.kind == pushers.EMAIL:
-            wanted = pushers.check_mailbox(tx, who.user_id, wanted)
-        pushers.put(tx, who.user_id, who.device_id, wanted, append=bool(asked.append))
+            wanted = pushers.check_mailbox(tx, me.user_id, wanted)
+        pushers.put(tx, me.user_id, me.device_id, wanted, append=bool(given.append))
     return {}
 
 
@@ -94,7 +94,7 @@ class Enabled(msgspec.Struct):
 
 
 class Actions(msgspec.Struct):
-    """The body of /actions, and the part of a rule that must be there."""
+    """The body of /actions, and the required field of a rule."""
 
     actions: list[Any]
 
@@ -102,7 +102,7 @@ class Actions(msgspec.Struct):
 @bp.get("/pushrules/")
 @authenticated()
 def get_push_rules() -> Json:
-    """All rules."""
+    """Return all push rules."""
     with context.db().read() as tx:
         return push_rules.all_rules(tx, requester().user_id)
 
@@ -110,7 +110,7 @@ def get_push_rules() -> Json:
 @bp.get("/pushrules/global/")
 @authenticated()
 def get_push_rules_global() -> Json:
-    """All rules of the one set that there is."""
+    """Return the push rules of the only rule set, `global`."""
     with context.db().read() as tx:
         shown: Json = push_rules.all_rules(tx, requester().user_id)["global"]
     return shown
@@ -119,7 +119,7 @@ def get_push_rules_global() -> Json:
 @bp.get("/pushrules/global/<kind>/<rule_id>")
 @authenticated()
 def get_push_rule(kind: str, rule_id: str) -> Json:
-    """One rule."""
+    """Return a push rule."""
     with context.db().read() as tx:
         return push_rules.get(tx, requester().user_id, kind, rule_id)
 
@@ -127,7 +127,7 @@ def get_push_rule(kind: str, rule_id: str) -> Json:
 @bp.put("/pushrules/global/<kind>/<rule_id>")
 @authenticated(suspended=True)
 def set_push_rule(kind: str, rule_id: str) -> Json:
-    """Add a rule, or change one."""
+    """Create or update a push rule."""
     rule = http.json_object()
     http.convert(rule, Actions)
     before, after = request.args.get("before"), request.args.get("after")
@@ -139,7 +139,7 @@ def set_push_rule(kind: str, rule_id: str) -> Json:
 @bp.delete("/pushrules/global/<kind>/<rule_id>")
 @authenticated(suspended=True)
 def delete_push_rule(kind: str, rule_id: str) -> Json:
-    """Delete a rule of the user's own."""
+    """Delete a push rule that the user has created."""
     with context.db().write() as tx:
         push_rules.remove(tx, requester().user_id, kind, rule_id)
     return {}
@@ -148,14 +148,14 @@ def delete_push_rule(kind: str, rule_id: str) -> Json:
 @bp.get("/pushrules/global/<kind>/<rule_id>/enabled")
 @authenticated()
 def is_push_rule_enabled(kind: str, rule_id: str) -> Json:
-    """Whether a rule is switched on."""
+    """Return whether a push rule is enabled."""
     return {"enabled": get_push_rule(kind, rule_id)["enabled"]}
 
 
 @bp.put("/pushrules/global/<kind>/<rule_id>/enabled")
 @authenticated(suspended=True)
 def set_push_rule_enabled(kind: str, rule_id: str) -> Json:
-    """Switch a rule on or off."""
+    """Enable or disable a push rule."""
     enabled = http.body_as(Enabled).enabled
     with context.db().write() as tx:
         push_rules.set_enabled(tx, requester().user_id, kind, rule_id, enabled)
@@ -165,14 +165,14 @@ def set_push_rule_enabled(kind: str, rule_id: str) -> Json:
 @bp.get("/pushrules/global/<kind>/<rule_id>/actions")
 @authenticated()
 def get_push_rule_actions(kind: str, rule_id: str) -> Json:
-    """What a rule does."""
+    """Return the actions of a push rule."""
     return {"actions": get_push_rule(kind, rule_id)["actions"]}
 
 
 @bp.put("/pushrules/global/<kind>/<rule_id>/actions")
 @authenticated(suspended=True)
 def set_push_rule_actions(kind: str, rule_id: str) -> Json:
-    """Let a rule do something else."""
+    """Change the actions of a push rule."""
     actions = http.body_as(Actions).actions
     with context.db().write() as tx:
         push_rules.set_actions(tx, requester().user_id, kind, rule_id, actions)
@@ -182,7 +182,7 @@ def set_push_rule_actions(kind: str, rule_id: str) -> Json:
 @bp.get("/notifications")
 @authenticated()
 def get_notifications() -> Json:
-    """What the user was, or would have been, notified of; the newest first."""
+    """Return the events that notified the user, or would have; the newest first."""
     limit = http.query_integer("limit", DEFAULT_LIMIT, least=1, cap=MAX_LIMIT)
     before = http.query_integer("from", http.MAX_INTEGER)
     only_highlights = request.args.get("only") == "highlight"

@@ -1,4 +1,4 @@
-"""Getting an account.
+"""Account registration: users, guests, and users of application services.
 
 Spec: client-server-api#account-registration, client-server-api#token-authenticated-registration
 """
@@ -20,7 +20,7 @@ bp_v1 = Blueprint("registration_v1", __name__, url_prefix="/_matrix/client/v1")
 
 
 class Register(msgspec.Struct):
-    """The body of a request to register; `auth` is read by interactive.py."""
+    """The body of POST /register; `auth` is read by interactive.py."""
 
     username: str | None = None
     password: str | None = None
@@ -32,7 +32,7 @@ class Register(msgspec.Struct):
 
 
 class RegisterGuest(msgspec.Struct):
-    """The body of a guest's request: "all [other] parameters […] MUST BE ignored"."""
+    """The body for a guest: "all [other] parameters […] MUST BE ignored"."""
 
     initial_device_display_name: str | None = None
 
@@ -40,7 +40,7 @@ class RegisterGuest(msgspec.Struct):
 @bp.post("/register")
 @unauthenticated
 def register() -> Json:
-    """Make an account, and log in to it unless that is not wanted.
+    """Create an account, and log in to it unless `inhibit_login` is set.
 
     Spec: client-server-api#post_matrixclientv3register
     """
@@ -53,51 +53,53 @@ def register() -> Json:
 
 
 def register_by(body: Json) -> Json:
-    """The answer to a request to register that has, or could have, this body.
+    """Register an account with this body, which the 2014 API composes from its own.
 
-    Raises M_LIMIT_EXCEEDED when too many come from one address.
+    Raises M_LIMIT_EXCEEDED for too many requests from one address.
     """
     context.rate_limits().check("rc_registration", address_key())
-    wish = http.convert(body, Register)
+    wanted = http.convert(body, Register)
     server = context.server()
     flows = registration.flows(server.config)
     guest = None
-    if wish.guest_access_token is not None:
-        guest = registration.guest_by_token(context.db(), wish.username, wish.guest_access_token)
+    if wanted.guest_access_token is not None:
+        guest = registration.guest_by_token(
+            context.db(), wanted.username, wanted.guest_access_token
+        )
     else:
         with context.db().read() as tx:
-            registration.free_user_id(tx, wish.username)  # before the proof, as the spec wants it
-    if wish.password is not None:
-        accounts.check_new_password(server.config, wish.password)
+            registration.free_user_id(tx, wanted.username)  # before authentication
+    if wanted.password is not None:
+        accounts.check_new_password(server.config, wanted.password)
     proof = interactive.require_any(body, flows)
     password_hash = None
-    if wish.password is not None:
-        password_hash = accounts.hash_password(server, wish.password)
+    if wanted.password is not None:
+        password_hash = accounts.hash_password(server, wanted.password)
     with context.db().write() as tx:
         guest_id = None
-        if guest is not None:  # the guest may have logged out during the proof
+        if guest is not None:  # the guest may have logged out meanwhile
             guest_id = access_tokens.reauthenticate(tx, guest).user_id
         user_id = registration.register(
-            tx, wish.username, password_hash, token=proof.registration_token, guest=guest_id
+            tx, wanted.username, password_hash, token=proof.registration_token, guest=guest_id
         )
         registration.accept_terms(tx, user_id)
         if proof.email is not None:
             threepids.add(tx, user_id, proof.email)
-        if wish.inhibit_login:
+        if wanted.inhibit_login:
             return {"user_id": user_id, "home_server": server.name}
-        session = login.SessionRequest(
-            wish.device_id, wish.initial_device_display_name, wish.refresh_token
+        options = login.SessionRequest(
+            wanted.device_id, wanted.initial_device_display_name, wanted.refresh_token
         )
-        answer = login.start_session(tx, user_id, session)
-    return logged_in(answer)
+        session = login.start_session(tx, user_id, options)
+    return logged_in(session)
 
 
 @bp.get("/register/available")
 @unauthenticated
 def check_username_availability() -> Json:
-    """Whether somebody could register with this name.
+    """Return whether a user name is available.
 
-    Raises M_FORBIDDEN where nobody can register: then it would only tell which accounts exist.
+    Raises M_FORBIDDEN where registration is closed: it would only reveal which accounts exist.
     Spec: client-server-api#get_matrixclientv3registeravailable
     """
     username = http.query_required("username")
@@ -111,7 +113,7 @@ def check_username_availability() -> Json:
 @bp_v1.get("/register/m.login.registration_token/validity")
 @unauthenticated
 def registration_token_validity() -> Json:
-    """Whether a registration token would be taken now.
+    """Return whether a registration token is valid now.
 
     Spec: client-server-api#get_matrixclientv1registermloginregistration_tokenvalidity
     """
@@ -123,23 +125,23 @@ def registration_token_validity() -> Json:
 
 
 def _register_for_service(body: Json) -> Json:
-    """The answer to an application service that makes a user of its namespace.
+    """Register a user of an application service's namespace, with the token of the service.
 
     Spec: application-service-api#server-admin-style-permissions
     """
     service = authentication.appservice()
-    wish = http.convert(body, Register)
-    if wish.username is None:
+    wanted = http.convert(body, Register)
+    if wanted.username is None:
         raise errors.missing_param("username is missing")
     with context.db().write() as tx:
-        user_id = appservice_users.register(tx, service, wish.username)
-        if wish.inhibit_login:
+        user_id = appservice_users.register(tx, service, wanted.username)
+        if wanted.inhibit_login:
             return {"user_id": user_id, "home_server": tx.server.name}
-        session = login.SessionRequest(
-            wish.device_id, wish.initial_device_display_name, wish.refresh_token
+        options = login.SessionRequest(
+            wanted.device_id, wanted.initial_device_display_name, wanted.refresh_token
         )
-        answer = login.start_session(tx, user_id, session)
-    return logged_in(answer)
+        session = login.start_session(tx, user_id, options)
+    return logged_in(session)
 
 
 def _is_for_guest() -> bool:
@@ -150,14 +152,14 @@ def _is_for_guest() -> bool:
 
 
 def _register_guest(body: Json) -> Json:
-    """The answer to who wants to look around. It takes no proof of anything.
+    """Register a guest, without authentication.
 
     Spec: client-server-api#guest-access
     """
     context.rate_limits().check("rc_registration", address_key())
-    wish = http.convert(body, RegisterGuest)
+    wanted = http.convert(body, RegisterGuest)
     with context.db().write() as tx:
         user_id = registration.register_guest(tx)
-        session = login.SessionRequest(display_name=wish.initial_device_display_name)
-        answer = login.start_session(tx, user_id, session)
-    return logged_in(answer)
+        options = login.SessionRequest(display_name=wanted.initial_device_display_name)
+        session = login.start_session(tx, user_id, options)
+    return logged_in(session)

@@ -1,4 +1,4 @@
-"""The events that relate to another, and the threads that such events form.
+"""Relations of events, and threads.
 
 Spec: client-server-api#relationships-api, client-server-api#querying-threads-in-a-room
 """
@@ -20,14 +20,14 @@ bp = Blueprint("relations", __name__, url_prefix="/_matrix/client/v1")
 @bp.get("/rooms/<room_id>/relations/<event_id>")
 @authenticated()
 def get_relating_events(room_id: str, event_id: str) -> Json:
-    """The children of an event."""
+    """Return the children of an event."""
     return _page(room_id, event_id, None, None)
 
 
 @bp.get("/rooms/<room_id>/relations/<event_id>/<rel_type>")
 @authenticated()
 def get_relating_events_with_rel_type(room_id: str, event_id: str, rel_type: str) -> Json:
-    """The children that relate to an event in one way."""
+    """Return the children of an event with a relation type."""
     return _page(room_id, event_id, rel_type, None)
 
 
@@ -36,19 +36,19 @@ def get_relating_events_with_rel_type(room_id: str, event_id: str, rel_type: str
 def get_relating_events_with_rel_type_and_event_type(
     room_id: str, event_id: str, rel_type: str, event_type: str
 ) -> Json:
-    """The same, of one event type."""
+    """Return the children of an event with a relation type and an event type."""
     return _page(room_id, event_id, rel_type, event_type)
 
 
 @bp.get("/rooms/<room_id>/threads")
 @authenticated()
 def get_thread_roots(room_id: str) -> Json:
-    """The threads of a room, those with the latest replies first."""
+    """Return the threads of a room, those with the latest replies first."""
     me = requester()
     include = http.query_choice("include", {"all", "participated"}, "all")
     limit = http.query_integer("limit", 20, least=1, cap=threads.MAX_LIMIT)
     with context.db().read() as tx:
-        found, end = threads.threads(
+        page, end = threads.threads(
             tx,
             me,
             room_id,
@@ -56,12 +56,12 @@ def get_thread_roots(room_id: str) -> Json:
             limit=limit,
             is_participated=include == "participated",
         )
-        roots = [thread.root for thread in found]
-        bundles = {thread.root.event_id: thread.bundle for thread in found}
-        answer: Json = {"chunk": aggregations.encode_all(tx, me, roots, bundles)}
+        roots = [thread.root for thread in page]
+        bundles = {thread.root.event_id: thread.bundle for thread in page}
+        response: Json = {"chunk": aggregations.encode_all(tx, me, roots, bundles)}
     if end is not None:
-        answer["next_batch"] = str(SyncToken(end))
-    return answer
+        response["next_batch"] = str(SyncToken(end))
+    return response
 
 
 def _page(room_id: str, event_id: str, rel_type: str | None, event_type: str | None) -> Json:
@@ -82,11 +82,11 @@ def _page(room_id: str, event_id: str, rel_type: str | None, event_type: str | N
             is_backwards=direction == "b",
             limit=http.query_integer("limit", 50, cap=paging.MAX_LIMIT),
         )
-        answer: Json = {"chunk": aggregations.encode_all(tx, me, page.events)}
+        response: Json = {"chunk": aggregations.encode_all(tx, me, page.events)}
     if page.end is not None:
-        answer["next_batch"] = str(SyncToken(page.end))
+        response["next_batch"] = str(SyncToken(page.end))
     if request.args.get("from"):
-        answer["prev_batch"] = request.args["from"]
+        response["prev_batch"] = request.args["from"]
     if is_recursive:
-        answer["recursion_depth"] = relations.LEVELS
-    return answer
+        response["recursion_depth"] = relations.LEVELS
+    return response

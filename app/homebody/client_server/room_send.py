@@ -1,4 +1,4 @@
-"""Sending message events, and redacting.
+"""Sending message events, and redactions.
 
 Spec: client-server-api#sending-events-to-a-room, client-server-api#redactions
 """
@@ -22,8 +22,7 @@ from homebody.spec.events import Json
 bp = Blueprint("room_send", __name__)
 
 MAX_BODY_BYTES: Final = 512 * 1024
-"""Of a body for an event, which may have 64 KiB: spaces and escapes make it longer on its way. What
-is larger still is not even read."""
+"""For a body that becomes an event of up to 64 KiB: white space and escapes make it longer."""
 _DELAYS: Final = frozenset({"delay", "parent_delay_id", "delay_parent_id"})
 _UNSTABLE_DELAYS: Final = "org.matrix.msc4140."
 
@@ -52,23 +51,23 @@ def send_message_without_transaction_id(room_id: str, event_type: str) -> Json:
 @bp.post("/rooms/<room_id>/redact/<event_id>")
 @authenticated(suspended="partly")
 def redact_event(room_id: str, event_id: str, txn_id: str | None = None) -> Json:
-    """Take everything out of an event that its room can do without."""
+    """Redact an event."""
     refuse_delay()
     user_id = requester().user_id
     draft = sending.Draft(room_id, user_id, store.REDACTION, {}, redacts=event_id, txn_id=txn_id)
-    # not rc_message: who cleans up after a spammer sends hundreds at once
+    # not rc_message: a moderator who cleans up after a spammer sends hundreds at once
     known = sent_before_or_limited("rc_admin_redaction", draft)
     if known is not None:
         return {"event_id": known}
-    body = event_content(may_be_empty=True)  # without one, only the reason can be lost
+    body = event_content(may_be_empty=True)  # only the reason can be lost with it
     http.convert(body, Redaction)
     return _send(room_id, store.REDACTION, {**body, "redacts": event_id}, txn_id)
 
 
 def event_content(*, may_be_empty: bool = False) -> Json:
-    """Return a body that becomes an event, or part of one, before anything is locked.
+    """Return a body that becomes an event or a part of one. To be called before any write.
 
-    Raises M_TOO_LARGE for what fits into no event, and what http.json_object raises.
+    Raises M_TOO_LARGE for a body larger than an event, and what http.json_object raises.
     """
     content = http.json_object(may_be_empty=may_be_empty, max_bytes=MAX_BODY_BYTES)
     sending.check_size(content)
@@ -76,10 +75,10 @@ def event_content(*, may_be_empty: bool = False) -> Json:
 
 
 def refuse_delay() -> None:
-    """Refuse to send an event later, or when another delayed event is sent (MSC4140).
+    """Refuse delayed events (MSC4140).
 
-    Ignoring the parameter would send the event at once, and a call that schedules its own end
-    would end as it begins. Clients look for this errcode and then do without.
+    Without the parameter the event would be sent at once, and a call that schedules its own end
+    would end as it begins. Clients check for this errcode, and then do without.
     Raises M_UNRECOGNIZED (400).
     """
     if not request.query_string:
@@ -89,10 +88,10 @@ def refuse_delay() -> None:
 
 
 def sent_before_or_limited(limit: str, draft: sending.Draft) -> str | None:
-    """None when the limit lets the request pass, else the id of the event that it has sent before.
+    """Return None if the limit allows the request, else the id of the event that it sent before.
 
-    Who repeats a request has not heard the answer, and shall not wait for it any longer.
-    Raises M_LIMIT_EXCEEDED for a request that was not made before.
+    A client that repeats a request has not received the response, and must not wait longer for it.
+    Raises M_LIMIT_EXCEEDED for a request that is not a repetition.
     """
     try:
         context.rate_limits().check(limit, draft.sender)
@@ -121,12 +120,12 @@ def _send(room_id: str, event_type: str, content: Json, txn_id: str | None) -> J
         raise errors.invalid_param("The transaction id is longer than 255 bytes")
     ts = http.timestamp()
     is_of_thread = event_type == store.REDACTION and _is_of_thread(str(content.get("redacts")))
-    who, database = requester(), context.db()
+    me, database = requester(), context.db()
     with database.write() as tx:
-        event_id = sending.send_message(tx, who, room_id, event_type, content, txn_id, ts)
+        event_id = sending.send_message(tx, me, room_id, event_type, content, txn_id, ts)
     if is_of_thread:
         leaving_threads.follow(database, content["redacts"])
-    presence.note_activity(context.ephemeral(), who.user_id, who.device_id)
+    presence.note_activity(context.ephemeral(), me.user_id, me.device_id)
     return {"event_id": event_id}
 
 

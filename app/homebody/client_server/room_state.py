@@ -1,4 +1,4 @@
-"""The state of a room: setting an entry, reading one or all.
+"""The state of a room: setting and reading it.
 
 Spec: client-server-api#getting-events-for-a-room, client-server-api#sending-events-to-a-room
 """
@@ -24,7 +24,7 @@ FORMATS = ("content", "event")
 @bp.put("/rooms/<room_id>/state/<event_type>/<state_key>")
 @authenticated(guests="partly", suspended="partly")
 def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") -> Json:
-    """Set an entry of the state."""
+    """Send a state event."""
     room_send.refuse_delay()
     content = room_send.event_content()
     if not _is_to_leave(event_type, state_key, content):
@@ -55,13 +55,13 @@ def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") 
 def get_room_state_with_key(
     room_id: str, event_type: str, state_key: str = ""
 ) -> Json | orjson.Fragment:
-    """One entry of the state: its content or, with ?format=event, all of the event."""
-    shape = request.args.get("format", "content")
-    if shape not in FORMATS:
+    """Return the content of a state event or, with ?format=event, the whole event."""
+    wanted = request.args.get("format", "content")
+    if wanted not in FORMATS:
         raise errors.invalid_param("format must be content or event")
     with context.db().read() as tx:
         event = state_events.get(tx, room_id, requester().user_id, event_type, state_key)
-        if shape == "content":
+        if wanted == "content":
             return event.content
         return client_events.as_json(tx, requester(), event)
 
@@ -69,13 +69,13 @@ def get_room_state_with_key(
 @bp.get("/rooms/<room_id>/state")
 @authenticated(guests=True)
 def get_room_state(room_id: str) -> list[orjson.Fragment]:
-    """All of the state."""
+    """Return the current state of a room."""
     with context.db().read() as tx:
         events = state_events.get_all(tx, room_id, requester().user_id)
         return client_events.encode_state(tx, requester(), events)
 
 
 def _is_to_leave(event_type: str, state_key: str, content: Json) -> bool:
-    """Whether the entry says that the user is not in the room any more."""
+    """Return whether the user leaves the room by this event."""
     is_own = (event_type, state_key) == (state.MEMBER, requester().user_id)
     return is_own and content.get("membership") == "leave"

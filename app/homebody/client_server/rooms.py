@@ -40,11 +40,11 @@ bp_unstable = Blueprint(  # below /unstable, which web/middleware.py reads as /v
 )
 
 MAX_BODY_BYTES: Final = 4 * creation.MAX_CONTENT_BYTES
-"""Spaces and escapes included."""
+"""Includes white space and escapes."""
 
 
 class InitialState(msgspec.Struct):
-    """A state event to start with."""
+    """An event of `initial_state`."""
 
     type: str
     content: Json
@@ -52,7 +52,7 @@ class InitialState(msgspec.Struct):
 
 
 class ThirdPartyInvite(msgspec.Struct):
-    """An invite of somebody whose user id an identity server would have to find."""
+    """An invite by a third-party identifier, which needs an identity server."""
 
     id_server: str
     medium: str
@@ -80,19 +80,19 @@ class CreateRoom(msgspec.Struct):
 @bp.post("/createRoom")
 @authenticated()
 def create_room() -> Json:
-    """A new room with the requester in it."""
+    """Create a room."""
     body = http.convert(http.json_object(max_bytes=MAX_BODY_BYTES), CreateRoom)
     if body.invite_3pid:
         raise third_party_invites.refused()
     invited = _invited(body)
     _check_limits(invited)
     if body.room_alias_name is not None:
-        wanted = f"#{body.room_alias_name}:{context.server().name}"
-        appservice_users.check_alias(context.server(), wanted, requester().service)
+        alias = f"#{body.room_alias_name}:{context.server().name}"
+        appservice_users.check_alias(context.server(), alias, requester().service)
     appservice_queries.ensure_users(context.db(), invited)
     version = body.room_version or context.server().config.default_room_version
     is_public = body.visibility == "public"
-    wish = creation.RoomOptions(
+    options = creation.RoomOptions(
         preset=body.preset or ("public_chat" if is_public else "private_chat"),
         version=creation.version_named(version),
         alias_localpart=body.room_alias_name,
@@ -107,15 +107,15 @@ def create_room() -> Json:
         ],
         power_levels=body.power_level_content_override or {},
     )
-    creation.check_sizes(wish)
+    creation.check_sizes(options)
     with context.db().write() as tx:
-        room_id, alias = creation.create_room(tx, requester().user_id, wish)
-    # room_alias: as the first version of the API answered, and its documents show
-    return {"room_id": room_id} | ({"room_alias": alias} if alias else {})
+        room_id, room_alias = creation.create_room(tx, requester().user_id, options)
+    # room_alias: as in the first version of the API and its documents
+    return {"room_id": room_id} | ({"room_alias": room_alias} if room_alias else {})
 
 
 def _invited(body: CreateRoom) -> list[str]:
-    """Return whom the new room invites, be it by a state event to start with."""
+    """Return the users that the new room invites, also by events of `initial_state`."""
     by_state = [
         event.state_key
         for event in body.initial_state or ()
@@ -125,7 +125,7 @@ def _invited(body: CreateRoom) -> list[str]:
 
 
 def _check_limits(invited: Collection[str]) -> None:
-    """Raises M_LIMIT_EXCEEDED."""
+    """Raise M_LIMIT_EXCEEDED."""
     limits, user_id = context.rate_limits(), requester().user_id
     limits.check("rc_room_creation", user_id)
     limits.check("rc_invites.per_issuer", user_id, len(invited))
@@ -143,7 +143,7 @@ class Upgrade(msgspec.Struct):
 @bp.post("/rooms/<room_id>/upgrade")
 @authenticated()
 def upgrade_room(room_id: str) -> Json:
-    """The room that takes the place of an old one.
+    """Upgrade a room, and return its replacement.
 
     Spec: client-server-api#post_matrixclientv3roomsroomidupgrade
     """
@@ -151,8 +151,8 @@ def upgrade_room(room_id: str) -> Json:
     version = creation.version_named(body.new_version)
     user_id = requester().user_id
     context.rate_limits().check("rc_room_creation", user_id)
-    wish = upgrade.UpgradeRequest(user_id, room_id, version, body.additional_creators or ())
-    return {"replacement_room": upgrade.upgrade(context.db(), wish)}
+    wanted = upgrade.UpgradeRequest(user_id, room_id, version, body.additional_creators or ())
+    return {"replacement_room": upgrade.upgrade(context.db(), wanted)}
 
 
 UNSTABLE_KEYS = {
@@ -164,35 +164,35 @@ UNSTABLE_KEYS = {
 @bp_v1.get("/room_summary/<room_id_or_alias>")
 @authenticated(optional=True, guests=True)
 def get_room_summary(room_id_or_alias: str) -> Json:
-    """Return a summary of a room; anybody may ask about rooms that anybody may enter."""
+    """Return a summary of a room. Needs no account for rooms that are open to everyone."""
     return _summary(room_id_or_alias)
 
 
 @bp_unstable.get("/summary/<room_id_or_alias>")
 @bp_unstable.get("/rooms/<room_id_or_alias>/summary")
 @authenticated(optional=True, guests=True)
-def get_room_summary_before_it_was_specified(room_id_or_alias: str) -> Json:
+def get_unstable_room_summary(room_id_or_alias: str) -> Json:
     """Return a summary with the names of MSC3266, on both paths that it has had.
 
-    Never with both names of a key: clients in Rust take that for a key that is there twice, and
-    refuse the answer.
+    Never with both names of a key: clients in Rust take that for a duplicate key, and reject the
+    response.
     """
-    found = _summary(room_id_or_alias)
-    return {UNSTABLE_KEYS.get(key, key): value for key, value in found.items()}
+    stable = _summary(room_id_or_alias)
+    return {UNSTABLE_KEYS.get(key, key): value for key, value in stable.items()}
 
 
 def _summary(room_id_or_alias: str) -> Json:
     limit_strangers()
-    who = maybe_requester()
+    user = maybe_requester()
     with context.db().read() as tx:
         room_id = aliases.resolve(tx, room_id_or_alias)
-        return summary.preview(tx, room_id, who.user_id if who else None)
+        return summary.preview(tx, room_id, user.user_id if user else None)
 
 
 @bp_v1.get("/rooms/<room_id>/hierarchy")
 @authenticated()
 def get_space_hierarchy(room_id: str) -> Json:
-    """The rooms of a space, of the spaces in it, and so on.
+    """Return the rooms of a space, of the spaces in it, and so on.
 
     Spec: client-server-api#get_matrixclientv1roomsroomidhierarchy
     """

@@ -1,4 +1,4 @@
-"""Searching for words in rooms.
+"""Full-text search of room events.
 
 Spec: client-server-api#server-side-search
 """
@@ -36,7 +36,7 @@ GroupKey = Literal["room_id", "sender"]
 
 
 class EventContext(msgspec.Struct):
-    """How much of what stands around a result is wanted."""
+    """How many events around a result are wanted."""
 
     before_limit: Natural = 5
     after_limit: Natural = 5
@@ -44,19 +44,19 @@ class EventContext(msgspec.Struct):
 
 
 class Group(msgspec.Struct):
-    """By what results are grouped."""
+    """A key by which results are grouped."""
 
     key: GroupKey | None = None
 
 
 class Groupings(msgspec.Struct):
-    """By which things they are grouped."""
+    """The keys by which results are grouped."""
 
     group_by: list[Group] = []
 
 
 class Criteria(msgspec.Struct):
-    """What is searched for in rooms."""
+    """A search for room events."""
 
     search_term: Annotated[str, msgspec.Meta(max_length=MAX_TERM)]
     keys: list[Literal["content.body", "content.name", "content.topic"]] | None = None
@@ -68,7 +68,7 @@ class Criteria(msgspec.Struct):
 
 
 class Categories(msgspec.Struct):
-    """In which categories."""
+    """The categories of a search; there is only one."""
 
     room_events: Criteria | None = None
 
@@ -82,7 +82,7 @@ class Search(msgspec.Struct):
 @bp.post("/search", endpoint="search")
 @authenticated(suspended=True, only_reads=True)
 def search_() -> Json:
-    """The events that the user may see in which some words are."""
+    """Return the visible events that contain the words of the search term."""
     criteria = http.body_as(Search).search_categories.room_events
     if criteria is None:
         return {"search_categories": {}}
@@ -144,8 +144,8 @@ def _answer(
 
 
 def _context(tx: Reader, me: Requester, hit: SearchResult, wanted: EventContext) -> Json:
-    """What stands around a result."""
-    found = search.context_of(
+    """Return the events around a result."""
+    around = search.context_of(
         tx,
         me.user_id,
         hit.event,
@@ -153,22 +153,22 @@ def _context(tx: Reader, me: Requester, hit: SearchResult, wanted: EventContext)
         min(wanted.after_limit, MAX_CONTEXT),
         with_profiles=wanted.include_profile,
     )
-    older = found.before.events
+    older = around.before.events
     at = hit.event.position
-    end = found.after.events[-1].position if found.after.events else at
-    told: Json = {
+    end = around.after.events[-1].position if around.after.events else at
+    shown: Json = {
         "start": str(SyncToken((older[-1].position if older else at) - 1)),
         "end": str(SyncToken(end)),
         "events_before": aggregations.encode_all(tx, me, older, {}),
-        "events_after": aggregations.encode_all(tx, me, found.after.events, {}),
+        "events_after": aggregations.encode_all(tx, me, around.after.events, {}),
     }
     if wanted.include_profile:
-        told["profile_info"] = found.profiles
-    return told
+        shown["profile_info"] = around.profiles
+    return shown
 
 
 def _groups(groupings: Groupings, found: SearchResults) -> Json:
-    """{key: {room or user id: its results}}, in the order in which they have results."""
+    """Return {key: {room or user id: its results}}, in the order of their first results."""
     groups: Json = {}
     for key in sorted({group.key for group in groupings.group_by if group.key is not None}):
         members: dict[str, list[SearchResult]] = {}
@@ -184,10 +184,10 @@ def _groups(groupings: Groupings, found: SearchResults) -> Json:
 def _group(
     order: int, group: tuple[str, str], hits: list[SearchResult], found: SearchResults
 ) -> Json:
-    told: Json = {"order": order, "results": [hit.event.event_id for hit in hits]}
-    if found.end is not None:  # perhaps of this group as well
-        told["next_batch"] = _token(found.end._replace(group=group))
-    return told
+    shown: Json = {"order": order, "results": [hit.event.event_id for hit in hits]}
+    if found.end is not None:  # there may be more results of this group as well
+        shown["next_batch"] = _token(found.end._replace(group=group))
+    return shown
 
 
 def _token(after: After) -> str:
@@ -195,12 +195,12 @@ def _token(after: After) -> str:
 
 
 def _parse(token: str) -> After:
-    """Raises M_INVALID_PARAM for what no answer had as `next_batch`."""
+    """Return the position of a `next_batch`. Raises M_INVALID_PARAM for anything else."""
     try:
         padded = token.encode("ascii") + b"=" * (-len(token) % 4)
         after = msgspec.json.decode(base64.urlsafe_b64decode(padded), type=After)
     except (ValueError, orjson.JSONDecodeError):
-        raise errors.invalid_param("next_batch is none that this server gave") from None
+        raise errors.invalid_param("next_batch is not a token of this server") from None
     if not all(0 <= number <= http.MAX_INTEGER for number in (after.position, after.total)):
-        raise errors.invalid_param("next_batch is none that this server gave")
+        raise errors.invalid_param("next_batch is not a token of this server")
     return after

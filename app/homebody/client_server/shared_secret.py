@@ -1,4 +1,4 @@
-"""POST /_synapse/admin/v1/register: accounts for tools that know the server's secret.
+"""POST /_synapse/admin/v1/register: registration by tools that know a shared secret.
 
 See core/sessions/shared_secret.py.
 """
@@ -21,7 +21,7 @@ bp = Blueprint("shared_secret", __name__, url_prefix="/_synapse/admin/v1")
 
 
 class Register(msgspec.Struct):
-    """The body of a request to register."""
+    """The body of POST /_synapse/admin/v1/register."""
 
     nonce: str
     username: str
@@ -34,14 +34,14 @@ class Register(msgspec.Struct):
 @bp.get("/register")
 @unauthenticated
 def get_nonce() -> Json:
-    """A nonce to put into the HMAC."""
+    """Return a nonce for the HMAC."""
     return {"nonce": shared_secret.new_nonce(_secret(), time.time_ns() // 1_000_000)}
 
 
 @bp.post("/register")
 @unauthenticated
 def register() -> Json:
-    """Make an account and log in to it. Raises M_FORBIDDEN for a wrong HMAC."""
+    """Create an account, and log in to it. Raises M_FORBIDDEN for a wrong HMAC."""
     secret = _secret()
     body = http.body_as(Register)
     application = shared_secret.RegistrationRequest(
@@ -52,8 +52,8 @@ def register() -> Json:
     password_hash = accounts.hash_password(context.server(), body.password)
     with context.db().write() as tx:
         user_id = registration.register(tx, body.username, password_hash, is_admin=body.admin)
-        answer = login.start_session(tx, user_id, login.SessionRequest())
-    return logged_in(answer)
+        session = login.start_session(tx, user_id, login.SessionRequest())
+    return logged_in(session)
 
 
 def _secret() -> str:

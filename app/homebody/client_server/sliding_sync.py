@@ -60,14 +60,14 @@ def sliding_sync() -> Json:
     wanted = http.body_as(SlidingSyncRequest, max_bytes=http.MAX_LARGE_BODY_BYTES)
     wanted.check()
     timeout_ms = http.query_integer("timeout", 0, cap=sync.MAX_TIMEOUT_MS)
-    mood = http.query_choice("set_presence", presence.STATES, "online")
+    set_presence = http.query_choice("set_presence", presence.STATES, "online")
     me = requester()
     key = (me.user_id, me.device_id, wanted.conn_id)
     pos = request.args.get("pos")
     connections = context.homeserver().sliding_connections
     state = connections.get(key, pos) if pos else connections.begin(key)
     search = _Search(me, wanted, _acknowledge(me, wanted.extensions), state)
-    with presence.syncing(context.ephemeral(), me.user_id, me.device_id, mood):
+    with presence.syncing(context.ephemeral(), me.user_id, me.device_id, set_presence):
         body, _ = sync.wait_for(
             me.user_id, timeout_ms if pos else 0, search.look, lambda found: found[1]
         )

@@ -61,7 +61,7 @@ def _sync_request() -> SyncRequest:
     state_section = "state"
     if http.query_boolean("use_state_after"):
         state_section = "state_after"
-    # Deviates: matrix-js-sdk still asks with the names that the proposal had
+    # Deviates: matrix-js-sdk still uses the names of the proposal
     elif http.query_boolean("org.matrix.msc4222.use_state_after"):
         state_section = "org.matrix.msc4222.state_after"
     since = request.args.get("since")
@@ -145,7 +145,7 @@ def wait_for(
 @bp.post("/user/<user_id>/filter")
 @authenticated(suspended=True)
 def define_filter(user_id: str) -> Json:
-    """Store a filter; answers its id."""
+    """Store a filter, and return its id."""
     must_be_me(user_id)
     definition = http.json_object()
     with context.db().write() as tx:
@@ -155,7 +155,7 @@ def define_filter(user_id: str) -> Json:
 @bp.get("/user/<user_id>/filter/<filter_id>")
 @authenticated()
 def get_filter(user_id: str, filter_id: str) -> Json:
-    """A stored filter, as the client sent it."""
+    """Return a stored filter, as the client sent it."""
     must_be_me(user_id)
     with context.db().read() as tx:
         return filters.definition(tx, user_id, filter_id)

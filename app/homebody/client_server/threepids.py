@@ -1,11 +1,11 @@
-"""E-mail addresses of accounts. Telephone numbers this server knows none, and says so.
+"""E-mail addresses of accounts. Telephone numbers are not supported.
 
-A mail asks whether an address is somebody's own (core/accounts/validation.py); with the proof they
-register, add the address to their account, or get a new password. Without a mail server in the
-settings all of that is refused.
+Users prove by a link in a mail that an address is theirs (core/accounts/validation.py); with that
+they register, add the address to their account, or set a new password. Without a mail server in
+the settings all of that is refused.
 
-Strangers don't learn from an answer whether an address has an account: what there is to say, the
-mail says, to who reads mail there. Those who are logged in are told at once.
+A response does not reveal to strangers whether an address has an account: the mail says it, to
+its owner. Users who are logged in get an error at once.
 
 Spec: client-server-api#adding-account-administrative-contact-information
 """
@@ -32,12 +32,12 @@ from homebody.spec.events import Json
 
 bp = Blueprint("threepids", __name__)
 
-NO_MAIL = "This server sends no mail, and keeps no e-mail addresses"
-NO_MESSAGES = "This server keeps no telephone numbers"
-NO_IDENTITY_SERVER = "This server knows no identity server"
+NO_MAIL = "This server does not send mail, and does not store e-mail addresses"
+NO_MESSAGES = "This server does not support telephone numbers"
+NO_IDENTITY_SERVER = "This server does not use identity servers"
 
 PAGE = "/_matrix/static/client/email"
-"""Where the link in a mail leads; see web/email_page.py."""
+"""The path of the link in a mail; see web/email_page.py."""
 
 SUBJECTS = {
     ("register", True): "Confirm your e-mail address",
@@ -47,11 +47,11 @@ SUBJECTS = {
     ("reset", True): "A new password",
     ("reset", False): "There is no account with this address",
 }
-"""By purpose, and whether the address can be used for it. mail.txt and mail.html have the rest."""
+"""Subjects of mails, by purpose and whether the address can be used for it."""
 
 
 class RequestToken(msgspec.Struct):
-    """The body of a request for a mail; an `id_server` in it is of no interest."""
+    """The body of a request for a mail; `id_server` is ignored."""
 
     client_secret: str
     email: str
@@ -60,20 +60,20 @@ class RequestToken(msgspec.Struct):
 
 
 class Credentials(msgspec.Struct):
-    """What names a session whose address was proved."""
+    """A validation session of an address."""
 
     client_secret: str
     sid: str
 
 
 class OldCredentials(msgspec.Struct):
-    """The same in the older request."""
+    """The body of POST /account/3pid, an older form of /account/3pid/add."""
 
     three_pid_creds: Credentials
 
 
 class Bind(msgspec.Struct):
-    """The body of a request to tell an identity server of an address."""
+    """The body of POST /account/3pid/bind."""
 
     client_secret: str
     sid: str
@@ -82,7 +82,7 @@ class Bind(msgspec.Struct):
 
 
 class ThreePid(msgspec.Struct):
-    """The body of a request that names an address."""
+    """The body of a request to delete or unbind an address."""
 
     medium: str
     address: str
@@ -91,7 +91,7 @@ class ThreePid(msgspec.Struct):
 @bp.get("/account/3pid")
 @authenticated()
 def get_account_3pids() -> Json:
-    """The e-mail addresses of the account.
+    """Return the e-mail addresses of the account.
 
     Spec: client-server-api#get_matrixclientv3account3pid
     """
@@ -102,7 +102,7 @@ def get_account_3pids() -> Json:
 @bp.post("/register/email/requestToken")
 @unauthenticated
 def request_token_to_register_email() -> Json:
-    """Send a mail to somebody who wants to register.
+    """Send a mail to validate an address for registration.
 
     Spec: client-server-api#post_matrixclientv3registeremailrequesttoken
     """
@@ -113,7 +113,7 @@ def request_token_to_register_email() -> Json:
 @bp.post("/account/3pid/email/requestToken")
 @authenticated(optional=True, guests=True, suspended=True)
 def request_token_to_3pid_email() -> Json:
-    """Send a mail to somebody who wants to add the address to the account.
+    """Send a mail to validate an address that is to be added to the account.
 
     Spec: client-server-api#post_matrixclientv3account3pidemailrequesttoken
     """
@@ -124,9 +124,9 @@ def request_token_to_3pid_email() -> Json:
 @bp.post("/account/password/email/requestToken")
 @authenticated(optional=True, guests=True, suspended="partly")
 def request_token_to_reset_password_email() -> Json:
-    """Send a mail to somebody who has forgotten the password.
+    """Send a mail to validate an address for a password reset.
 
-    Without a mail server, the owner sets new passwords by `homebody user passwd`.
+    Without a mail server, an administrator sets new passwords with `homebody user passwd`.
     Spec: client-server-api#post_matrixclientv3accountpasswordemailrequesttoken
     """
     if context.server().config.smtp.host is None:
@@ -138,7 +138,7 @@ def request_token_to_reset_password_email() -> Json:
 @bp.post("/account/3pid/msisdn/requestToken")
 @unauthenticated
 def request_token_msisdn() -> NoReturn:
-    """Raises M_THREEPID_DENIED: no message is sent to a telephone.
+    """Raise M_THREEPID_DENIED: text messages are not supported.
 
     Spec: client-server-api#post_matrixclientv3registermsisdnrequesttoken,
     client-server-api#post_matrixclientv3account3pidmsisdnrequesttoken
@@ -149,7 +149,7 @@ def request_token_msisdn() -> NoReturn:
 @bp.post("/account/password/msisdn/requestToken")
 @unauthenticated
 def request_token_to_reset_password_msisdn() -> NoReturn:
-    """Raises M_THREEPID_NOT_FOUND, likewise.
+    """Raise M_THREEPID_NOT_FOUND: text messages are not supported.
 
     Spec: client-server-api#post_matrixclientv3accountpasswordmsisdnrequesttoken
     """
@@ -159,7 +159,7 @@ def request_token_to_reset_password_msisdn() -> NoReturn:
 @bp.post("/account/3pid/add")
 @authenticated(suspended=True)
 def add_3pid() -> Json:
-    """Add an address, once its link was opened and the password given.
+    """Add an address to the account, after its validation and the password.
 
     Spec: client-server-api#post_matrixclientv3account3pidadd
     """
@@ -171,14 +171,14 @@ def add_3pid() -> Json:
 @bp.post("/account/3pid")
 @authenticated(suspended=True)
 def post_3pids() -> Json:
-    """The same as clients of r0 ask for it.
+    """Add an address to the account, as clients of r0 do.
 
     Spec: client-server-api#post_matrixclientv3account3pid
     """
     _must_send_mail()
-    # Deviates: "equivalent to /3pid/bind", and no password is asked for. There is no identity
-    # server to bind at, and clients that still call this mean what it did in r0. Whoever adds an
-    # address can have a new password sent there, so an unlocked telephone must not be enough.
+    # Deviates: "equivalent to /3pid/bind", without a password. There is no identity server, and
+    # clients that still call this mean what it did in r0. An added address allows a password
+    # reset, so an unlocked telephone must not be enough.
     body = http.json_object()
     return _add(body, http.convert(body, OldCredentials).three_pid_creds)
 
@@ -186,7 +186,7 @@ def post_3pids() -> Json:
 @bp.post("/account/3pid/bind")
 @authenticated()
 def bind_3pid() -> NoReturn:
-    """Raises M_SERVER_NOT_TRUSTED: this server tells no identity server of anybody's address.
+    """Raise M_SERVER_NOT_TRUSTED: identity servers are not supported.
 
     Spec: client-server-api#post_matrixclientv3account3pidbind
     """
@@ -197,21 +197,21 @@ def bind_3pid() -> NoReturn:
 @bp.post("/account/3pid/delete")
 @authenticated()
 def delete_3pid_from_account() -> Json:
-    """Take an address from the account. Raises M_THREEPID_NOT_FOUND.
+    """Remove an address from the account. Raises M_THREEPID_NOT_FOUND.
 
     Spec: client-server-api#post_matrixclientv3account3piddelete
     """
-    wish, user_id = http.body_as(ThreePid), requester().user_id
+    wanted, user_id = http.body_as(ThreePid), requester().user_id
     with context.db().write() as tx:
-        threepids.remove(tx, user_id, wish.medium, wish.address)
-        pushers.remove_mailbox(tx, user_id, wish.address)
+        threepids.remove(tx, user_id, wanted.medium, wanted.address)
+        pushers.remove_mailbox(tx, user_id, wanted.address)
     return {"id_server_unbind_result": "no-support"}
 
 
 @bp.post("/account/3pid/unbind")
 @authenticated()
 def unbind_3pid_from_account() -> Json:
-    """Nothing to do: this server has told no identity server of the address.
+    """Do nothing: no identity server knows the address.
 
     Spec: client-server-api#post_matrixclientv3account3pidunbind
     """
@@ -225,9 +225,9 @@ def _must_send_mail() -> None:
 
 
 def _request_token(purpose: validation.Purpose, body: RequestToken) -> Json:
-    """`sid`, once the mail is on its way. Raises M_THREEPID_IN_USE, M_THREEPID_NOT_FOUND."""
+    """Send a mail, and return its `sid`. Raises M_THREEPID_IN_USE, M_THREEPID_NOT_FOUND."""
     address = threepids.canonical(body.email)
-    wish = validation.checked(
+    wanted = validation.checked(
         validation.TokenRequest(
             purpose, address, body.client_secret, body.send_attempt, body.next_link
         )
@@ -237,18 +237,18 @@ def _request_token(purpose: validation.Purpose, body: RequestToken) -> Json:
     with context.db().read() as tx:
         owner = threepids.owner(tx, address)
     is_good = (owner is not None) == (purpose == "reset")
-    who = maybe_requester()
-    if not is_good and who is not None and not who.is_guest:  # a guest is a stranger with a token
+    user = maybe_requester()
+    if not is_good and user is not None and not user.is_guest:  # guests are strangers with tokens
         if owner is None:
             raise errors.threepid_not_found("No account has this address")
         raise errors.threepid_in_use()
     compose = _Mail(purpose, address, owner, is_good=is_good)
-    return {"sid": validation.send_token(context.db(), wish, compose, can_validate=is_good)}
+    return {"sid": validation.send_token(context.db(), wanted, compose, can_validate=is_good)}
 
 
 def _add(body: Json, credentials: Credentials) -> Json:
-    """Add the address that was proved, once the password was given in the body."""
-    with context.db().read() as tx:  # before the password is asked for, which would be for nothing
+    """Add a validated address after the password in the body was proved."""
+    with context.db().read() as tx:  # before the password is requested
         proof = validation.check(tx, "add", credentials.sid, credentials.client_secret)
     interactive.require_password(body)
     with context.db().write() as tx:
@@ -257,7 +257,7 @@ def _add(body: Json, credentials: Credentials) -> Json:
 
 
 class _Mail:
-    """The mail about an address, when it is known which link belongs into it."""
+    """Composes the mail about an address, for the link with a sid and a token."""
 
     def __init__(
         self, purpose: validation.Purpose, address: str, owner: str | None, *, is_good: bool

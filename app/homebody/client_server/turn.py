@@ -1,4 +1,4 @@
-"""Servers that carry calls through firewalls.
+"""TURN servers, which relay calls through firewalls.
 
 Spec: client-server-api#voice-over-ip
 """
@@ -20,10 +20,10 @@ bp = Blueprint("turn", __name__)
 @bp.get("/voip/turnServer")
 @authenticated(guests=True)
 def get_turn_server() -> Json:
-    """Return a password for the TURN servers of the configuration, good for a while."""
+    """Return temporary credentials for the TURN servers of the configuration."""
     config, user_id = context.server().config, requester().user_id
     context.rate_limits().check("rc_lookups", user_id)
-    found = turn.credentials(config, user_id, time.time_ns() // 1_000_000)
-    # Deviates: the four keys are required. Clients ask at every login, and again and again after an
-    # error; with an empty object, which Synapse answers, they know that there are no TURN servers.
-    return {} if found is None else found
+    credentials = turn.credentials(config, user_id, time.time_ns() // 1_000_000)
+    # Deviates: the four keys are required. Clients request this at every login, and repeat it after
+    # an error; an empty object, as from Synapse, tells them that there are no TURN servers.
+    return {} if credentials is None else credentials

@@ -1,4 +1,4 @@
-"""What this server can do: versions of the API, and capabilities.
+"""Supported versions of the specification, and capabilities.
 
 Spec: client-server-api#api-versions, client-server-api#capabilities-negotiation
 """
@@ -19,7 +19,7 @@ SPEC_VERSIONS = [
     *(f"v1.{minor}" for minor in range(1, 20)),
 ]
 UNSTABLE_FEATURES = {
-    "org.matrix.e2e_cross_signing": True,  # seed 001 shows it; older clients ask
+    "org.matrix.e2e_cross_signing": True,  # older clients check for it
     "org.matrix.msc2285.stable": True,  # private read receipts
     "org.matrix.msc3771": True,  # threaded read receipts
     "org.matrix.msc3773": True,  # notification counts by thread
@@ -34,14 +34,14 @@ UNSTABLE_FEATURES = {
 @bp.get("/versions")
 @authenticated(optional=True, guests=True)
 def get_versions() -> Json:
-    """The versions of the specification that clients may rely on."""
+    """Return the supported versions of the specification, and unstable features."""
     return {"versions": SPEC_VERSIONS, "unstable_features": UNSTABLE_FEATURES}
 
 
 @bp.get("/v3/capabilities")
 @authenticated(guests=True)
 def get_capabilities() -> Json:
-    """What the account may do, and the room versions that it can create."""
+    """Return what the account may do, and the supported room versions."""
     moderation = {"suspend": True, "lock": True}
     return {
         "capabilities": {
