@@ -33,7 +33,7 @@ from homebody.core.ephemeral import presence
 from homebody.core.events import history, members, paging, state
 from homebody.core.events.paging import Page
 from homebody.core.legacy import event_stream
-from homebody.core.legacy.event_stream import PageRange, RoomInfo
+from homebody.core.legacy.event_stream import RoomInfo, StreamRange
 from homebody.core.rooms import state_events
 from homebody.core.sessions import registration as registration_rules
 from homebody.core.sync import tokens
@@ -206,15 +206,15 @@ def _chunk(tx: Reader, page: Page) -> Json:
     }
 
 
-def _page_range(tx: Reader) -> PageRange:
+def _page_range(tx: Reader) -> StreamRange:
     """Return the range that from, to and limit name: by default the newest, oldest first."""
     limit = http.query_integer("limit", 0, cap=paging.MAX_LIMIT) or paging.MAX_LIMIT
     begin = request.args.get("from")
     if begin is None and "to" not in request.args:
-        return PageRange(tx.position, 0, limit, is_reversed=True)
+        return StreamRange(tx.position, 0, limit, is_reversed=True)
     start = _position(tx, START if begin is None else begin)
     stop = _position(tx, request.args.get("to", START if begin == END else END))
-    return PageRange(start, stop, limit)
+    return StreamRange(start, stop, limit)
 
 
 def _position(tx: Reader, text: str) -> int:

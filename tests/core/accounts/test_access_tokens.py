@@ -342,7 +342,7 @@ def test_a_reader_from_before_the_removal_does_not_bring_a_token_back(
         row = access_tokens._row(old, token_hash)  # noqa: SLF001 - the race can't be timed
         with database.write() as tx:
             devices.remove_all(tx, alice.user_id)
-        access_tokens._keep(old, token_hash, row)  # noqa: SLF001 - as above
+        access_tokens._cache(old, token_hash, row)  # noqa: SLF001 - as above
 
     assert refusal(alice.get("account/whoami")) == (401, "M_UNKNOWN_TOKEN")
 

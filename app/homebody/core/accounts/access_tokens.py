@@ -106,24 +106,24 @@ def authenticate(db: Database, token: str, *, may_be_locked: bool = False) -> Re
     return found
 
 
-def is_still_valid(known: Database | Reader, who: Requester) -> bool:
+def is_still_valid(known: Database | Reader, requester: Requester) -> bool:
     """Return whether a requester's token is known to be valid still.
 
     Every change of a session removes it from the cache, so finding the same object there is proof.
     """
-    return known.cached(TOKENS, who.token_hash) is who and not _has_expired(who)
+    return known.cached(TOKENS, requester.token_hash) is requester and not _has_expired(requester)
 
 
-def reauthenticate(tx: Reader, who: Requester, *, may_be_locked: bool = False) -> Requester:
+def reauthenticate(tx: Reader, requester: Requester, *, may_be_locked: bool = False) -> Requester:
     """Return the requester as they are now, inside the write transaction of their request.
 
     The session may have ended since the request was authenticated, as its body may have come
     slowly. Raises as `authenticate` does.
     """
-    found = tx.cached(TOKENS, who.token_hash)
+    found = tx.cached(TOKENS, requester.token_hash)
     if found is None:
-        row = _row(tx, who.token_hash, may_be_locked=may_be_locked)
-        found = _keep(tx, who.token_hash, row)
+        row = _row(tx, requester.token_hash, may_be_locked=may_be_locked)
+        found = _cache(tx, requester.token_hash, row)
     _check_time(found)
     return found
 
@@ -224,14 +224,14 @@ def hash_of(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-def _check_time(who: Requester) -> None:
+def _check_time(requester: Requester) -> None:
     """Raise M_UNKNOWN_TOKEN when the token has expired."""
-    if _has_expired(who):
+    if _has_expired(requester):
         raise errors.unknown_token("The access token has expired", soft_logout=True)
 
 
-def _has_expired(who: Requester) -> bool:
-    return who.expires_ts is not None and who.expires_ts <= time.time_ns() // 1_000_000
+def _has_expired(requester: Requester) -> bool:
+    return requester.expires_ts is not None and requester.expires_ts <= time.time_ns() // 1_000_000
 
 
 def _look_up(db: Database, token_hash: bytes, *, may_be_locked: bool) -> Requester:
@@ -239,14 +239,14 @@ def _look_up(db: Database, token_hash: bytes, *, may_be_locked: bool) -> Request
     with db.read() as tx:
         row = _row(tx, token_hash, may_be_locked=may_be_locked)
         if not row.has_older:
-            return _keep(tx, token_hash, row)
+            return _cache(tx, token_hash, row)
     with db.write() as tx:
         # Read again: this pair may have been refreshed in between, and the client then keeps
         # nothing but the newer one.
         row = _row(tx, token_hash, may_be_locked=may_be_locked)
         if row.has_older:
             supersede(tx, row.user_id, row.device_id, but=token_hash)
-        return _keep(tx, token_hash, row)
+        return _cache(tx, token_hash, row)
 
 
 def _row(tx: Reader, token_hash: bytes, *, may_be_locked: bool = False) -> Row[*tuple[Any, ...]]:
@@ -259,7 +259,7 @@ def _row(tx: Reader, token_hash: bytes, *, may_be_locked: bool = False) -> Row[*
     return row
 
 
-def _keep(tx: Reader, token_hash: bytes, row: Row[*tuple[Any, ...]]) -> Requester:
+def _cache(tx: Reader, token_hash: bytes, row: Row[*tuple[Any, ...]]) -> Requester:
     found = Requester(
         row.user_id,
         row.device_id,

@@ -22,7 +22,7 @@ LIFETIME_MS: Final = 120_000
 
 _TAKE = (
     delete(LoginToken)
-    .where(LoginToken.token_hash == bindparam("hash_of_it"))
+    .where(LoginToken.token_hash == bindparam("its_hash"))
     .returning(LoginToken.user_id, LoginToken.expires_ts)
 )
 _DELETE_EXPIRED = delete(LoginToken).where(LoginToken.expires_ts <= bindparam("now_ms"))
@@ -50,7 +50,7 @@ def redeem(tx: Tx, token: str) -> str:
     Raises M_FORBIDDEN for a token that was used, has expired or never existed, M_USER_DEACTIVATED,
     M_USER_LOCKED.
     """
-    row = tx.sql.execute(_TAKE, {"hash_of_it": access_tokens.hash_of(token)}).first()
+    row = tx.sql.execute(_TAKE, {"its_hash": access_tokens.hash_of(token)}).first()
     if row is None or row.expires_ts <= tx.now_ms:
         raise errors.forbidden("The login token is not valid, or has expired")
     account = accounts.find(tx, row.user_id)

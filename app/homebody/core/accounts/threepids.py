@@ -89,10 +89,10 @@ def add(tx: Tx, user_id: str, proof: validation.Validated) -> None:
     many, M_THREEPID_AUTH_FAILED when the session was used meanwhile.
     """
     validation.consume(tx, proof.sid)
-    its_owner = owner(tx, proof.address)
-    if its_owner == user_id:
+    current_owner = owner(tx, proof.address)
+    if current_owner == user_id:
         return
-    if its_owner is not None:
+    if current_owner is not None:
         raise errors.threepid_in_use()
     if len(of_user(tx, user_id)) >= MAX_ADDRESSES:
         raise errors.threepid_denied(f"An account has at most {MAX_ADDRESSES} addresses")

@@ -145,20 +145,20 @@ def since(
     ephemeral: Ephemeral,
     user_id: str,
     since: int,
-    came: Set[str] = frozenset(),
+    new_contacts: Set[str] = frozenset(),
 ) -> list[Json]:
     """Return changed m.presence events of the user and of users who share a room with them.
 
-    Also of `came`, who share a room with the user only since then, unless they are offline: their
-    presence has not changed, but is new to this client. Since 0: of all who are not offline.
+    Also of `new_contacts`, who share a room with the user only since then, unless they are offline:
+    their presence has not changed, but is new to this client. Since 0: of all who are not offline.
     """
     since = ephemeral.seen(since)
     with ephemeral.lock:
         changed = _changed_since(ephemeral, since)
         wanted = [it for it in changed if it == user_id or _share_a_room(tx, user_id, it)]
-        if since and came:
+        if since and new_contacts:
             presences = ephemeral.presences
-            there = came & presences.keys()
+            there = new_contacts & presences.keys()
             new = (it for it in there.difference(wanted) if presences[it].presence != "offline")
             wanted += sorted(new)
         return [_event(ephemeral, it) for it in wanted]

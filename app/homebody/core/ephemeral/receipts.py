@@ -104,15 +104,15 @@ def since(
     recent = tx.caches.recent
     if recent.knows(since, upto) and recent.receipts <= since:
         return {}
-    asked = {"reader": user_id, "since": since, "upto": upto}
-    found = tx.sql.execute(_SINCE, asked)
+    params = {"reader": user_id, "since": since, "upto": upto}
+    found = tx.sql.execute(_SINCE, params)
     return _by_room(_permitted(tx, user_id, [row for row in found if row.room_id in room_ids]))
 
 
 def in_rooms(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, Json]:
     """Return {room_id: m.receipt} with all receipts of these rooms."""
-    asked = {"reader": user_id, "room_ids": room_ids}
-    return _by_room(_permitted(tx, user_id, tx.sql.execute(_IN_ROOMS, asked).all()))
+    params = {"reader": user_id, "room_ids": room_ids}
+    return _by_room(_permitted(tx, user_id, tx.sql.execute(_IN_ROOMS, params).all()))
 
 
 def remove_room(tx: Tx, room_id: str) -> None:

@@ -32,7 +32,7 @@ class Chunk(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class PageRange:
+class StreamRange:
     """A range of the stream, and the direction in which it is read."""
 
     start: int
@@ -94,7 +94,7 @@ def peek(tx: Reader, user_id: str, room_id: str, position: int, limit: int) -> C
 
 
 def read(
-    tx: Reader, user_id: str, room_id: str, page_range: PageRange, wanted: RoomEventFilter
+    tx: Reader, user_id: str, room_id: str, part: StreamRange, wanted: RoomEventFilter
 ) -> Page:
     """Return a page of one room, whose `end` is never None.
 
@@ -104,30 +104,26 @@ def read(
         tx,
         user_id,
         room_id,
-        start=page_range.start,
-        stop=page_range.stop,
-        is_backwards=page_range.is_backwards,
-        limit=page_range.limit,
+        start=part.start,
+        stop=part.stop,
+        is_backwards=part.is_backwards,
+        limit=part.limit,
         wanted=wanted,
     )
-    end = page_range.stop if page.end is None else page.end
-    if page_range.is_reversed:
+    end = part.stop if page.end is None else page.end
+    if part.is_reversed:
         return Page(page.events[::-1], end, page.start)
     return Page(page.events, page.start, end)
 
 
-def rooms(
-    tx: Reader, user_id: str, page_range: PageRange, wanted: RoomEventFilter
-) -> list[RoomInfo]:
+def rooms(tx: Reader, user_id: str, part: StreamRange, wanted: RoomEventFilter) -> list[RoomInfo]:
     """Return all rooms that the user has joined, is invited to or has knocked on.
 
     Joined ones have a page of events, which is shorter with many rooms.
     """
     mine = memberships.since(tx, user_id, 0, filters.EVERYTHING.room)
     share = max(LEAST_EVENTS, MAX_EVENTS // max(1, len(mine.joined)))
-    part = PageRange(
-        page_range.start, page_range.stop, min(page_range.limit, share), page_range.is_reversed
-    )
+    part = StreamRange(part.start, part.stop, min(part.limit, share), part.is_reversed)
     known: list[RoomInfo] = []
     for room_id in sorted(mine.joined):
         event_loop.breathe()

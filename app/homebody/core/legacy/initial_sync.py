@@ -8,24 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import orjson
-from sqlalchemy import bindparam, select
-
 from homebody.core.events import client_events, history, state, visibility
 from homebody.core.rooms import directory
 from homebody.core.sync import memberships
+from homebody.core.user_data import account_data
 from homebody.errors import MatrixError
-from homebody.models.account_data import AccountData
 from homebody.runtime import event_loop
 from homebody.spec import filters
 from homebody.spec.events import Json
 from homebody.spec.filters import RoomFilter
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Reader
-
-_ACCOUNT_DATA = select(AccountData.type, AccountData.content).where(
-    AccountData.user_id == bindparam("user_id"), AccountData.room_id == bindparam("room_id")
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +78,8 @@ def _left(tx: Reader, user_id: str, room_id: str, limit: int) -> RoomInfo:
     membership = state.membership_of(tx, room_id, user_id) or "leave"
     try:
         shown: Preview | None = preview(tx, user_id, room_id, limit)
-    except MatrixError as refusal:
-        if refusal.errcode != "M_FORBIDDEN":
+    except MatrixError as error:
+        if error.errcode != "M_FORBIDDEN":
             raise
         shown = None  # the user was only invited, and rejected the invite
     return RoomInfo(room_id, membership, None, shown)
@@ -99,7 +92,6 @@ def preview(tx: Reader, user_id: str, room_id: str, limit: int) -> Preview:
     page = history.messages(
         tx, user_id, room_id, start=end, stop=None, is_backwards=True, limit=limit
     )
-    kept = tx.sql.execute(_ACCOUNT_DATA, {"user_id": user_id, "room_id": room_id})
     return Preview(
         membership=state.membership_of(tx, room_id, user_id),
         events=page.events[::-1],
@@ -107,5 +99,5 @@ def preview(tx: Reader, user_id: str, room_id: str, limit: int) -> Preview:
         end=end,
         state=history.state_at(tx, user_id, room_id, end, filters.EVERY_ROOM_EVENT, ()),
         directory=directory.visibility(tx, room_id),
-        account_data=[{"type": row.type, "content": orjson.loads(row.content)} for row in kept],
+        account_data=account_data.of_rooms(tx, user_id, [room_id]).get(room_id, []),
     )

@@ -213,5 +213,5 @@ def _update_room(tx: Tx, user_id: str, name: str, room_id: str) -> None:
         content[name] = value
     try:
         sending.send(tx, sending.Draft(room_id, user_id, state.MEMBER, content, user_id))
-    except MatrixError as refusal:  # one broken room must not prevent the update of the others
-        LOG.warning("could not update %s of %s in %s: %s", name, user_id, room_id, refusal)
+    except MatrixError as error:  # one broken room must not prevent the update of the others
+        LOG.warning("could not update %s of %s in %s: %s", name, user_id, room_id, error)

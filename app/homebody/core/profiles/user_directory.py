@@ -18,7 +18,7 @@ from sqlalchemy import Select, and_, bindparam, case, func, select
 from sqlalchemy.orm import aliased
 
 from homebody.core.accounts import directory_index
-from homebody.core.events import state
+from homebody.core.events import state, visibility
 from homebody.models.accounts import Account, ProfileField
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.people import DirectoryWord
@@ -29,7 +29,6 @@ from homebody.spec import room_state
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
 
-VISIBILITY: Final = ("m.room.history_visibility", "")
 MAX_LIMIT: Final = 50
 MAX_FOUND: Final = 20_000
 """Best matches whose visibility is checked. With more, `limited` says that there may be others."""
@@ -154,11 +153,11 @@ def _any_open(tx: Reader, room_ids: Collection[str], known: dict[str, bool]) -> 
 
 
 def _is_open(tx: Reader, room_id: str) -> bool:
-    keys = [room_state.JOIN_RULES, VISIBILITY]
+    keys = [room_state.JOIN_RULES, visibility.VISIBILITY]
     contents = {key[0]: it.content for key, it in state.current_many(tx, room_id, keys).items()}
     return (
         contents.get(room_state.JOIN_RULES[0], {}).get("join_rule") == "public"
-        or contents.get(VISIBILITY[0], {}).get("history_visibility") == "world_readable"
+        or contents.get(visibility.VISIBILITY[0], {}).get("history_visibility") == "world_readable"
     )
 
 

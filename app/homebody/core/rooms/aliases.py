@@ -188,10 +188,10 @@ def _remove_from_state(tx: Tx, room_id: str, gone: Collection[str], user_id: str
         return
     try:
         sending.send(tx, sending.Draft(room_id, user_id, CANONICAL_ALIAS, content, ""))
-    except MatrixError as refusal:
+    except MatrixError as error:
         # "delete the alias and return a successful response even if the user does not have
         # permission to update the m.room.canonical_alias event"
-        if refusal.errcode != "M_FORBIDDEN":
+        if error.errcode != "M_FORBIDDEN":
             raise
 
 

@@ -38,7 +38,7 @@ def ensure_users(db: Database, user_ids: Collection[str]) -> None:
 def ensure_alias(db: Database, alias: str, may_ask: Callable[[], None] = _always) -> None:
     """Let a service create the room of an alias in its namespace before the alias is resolved.
 
-    `may_ask` is called before a service is asked, to raise the error of a rate limit.
+    `may_ask` is called before a service is params, to raise the error of a rate limit.
     Raises 408 M_UNKNOWN when the service does not respond in time.
     """
     services = [

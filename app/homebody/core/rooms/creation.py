@@ -220,11 +220,11 @@ def _set(tx: Tx, room_id: str, creator: str, event: StateEvent) -> None:
     event_type, state_key, content = event
     try:
         state_events.put(tx, room_id, creator, event_type, state_key, content)
-    except MatrixError as refusal:
-        is_malformed = refusal.errcode == "M_BAD_JSON" and event_type in CHECKED_BY_RULES
-        if refusal.errcode != "M_FORBIDDEN" and not is_malformed:
+    except MatrixError as error:
+        is_malformed = error.errcode == "M_BAD_JSON" and event_type in CHECKED_BY_RULES
+        if error.errcode != "M_FORBIDDEN" and not is_malformed:
             raise
-        raise errors.invalid_room_state(f"{event_type}: {refusal.message}") from None
+        raise errors.invalid_room_state(f"{event_type}: {error.message}") from None
 
 
 def version_named(name: str) -> RoomVersion:

@@ -31,31 +31,20 @@ SEARCHED: Final = ("name", "topic", "canonical_alias")
 _PUBLISH = (
     update(Room)
     .where(Room.room_id == bindparam("the_room"))
-    .values(is_published=bindparam("is_so"))
+    .values(is_published=bindparam("published"))
 )
 _IS_PUBLISHED = select(Room.is_published).where(Room.room_id == bindparam("room_id"))
-_PUBLISHED = (
+_BY_MEMBERS = (
     select(Room.room_id)
     .join(StateInterval, StateInterval.room_number == Room.number)
-    .where(
-        Room.is_published,
-        StateInterval.membership == "join",
-        StateInterval.to_position == NOW_AND_LATER,
-    )
+    .where(StateInterval.membership == "join", StateInterval.to_position == NOW_AND_LATER)
     .group_by(Room.room_id)
     .order_by(func.count().desc(), Room.room_id)
 )
-_AMONG = (
-    select(Room.room_id)
-    .join(StateInterval, StateInterval.room_number == Room.number)
-    .where(
-        Room.room_id.in_(select(listed("room_ids").c.value))
-        | (Room.is_published & bindparam("with_published")),
-        StateInterval.membership == "join",
-        StateInterval.to_position == NOW_AND_LATER,
-    )
-    .group_by(Room.room_id)
-    .order_by(func.count().desc(), Room.room_id)
+_PUBLISHED = _BY_MEMBERS.where(Room.is_published)
+_AMONG = _BY_MEMBERS.where(
+    Room.room_id.in_(select(listed("room_ids").c.value))
+    | (Room.is_published & bindparam("with_published"))
 )
 
 
@@ -73,7 +62,7 @@ class Query:
 
 def publish(tx: Tx, room_id: str, *, is_published: bool) -> None:
     """Publish a room in the directory, or remove it."""
-    tx.sql.execute(_PUBLISH, {"the_room": room_id, "is_so": is_published})
+    tx.sql.execute(_PUBLISH, {"the_room": room_id, "published": is_published})
 
 
 def set_visibility(tx: Tx, room_id: str, requester: Requester, *, is_published: bool) -> None:
@@ -125,8 +114,8 @@ def _listed(tx: Reader, query: Query) -> list[str]:
         return list(tx.sql.execute(_PUBLISHED).scalars())
     network = query.network
     bridged = networks.all_rooms(tx) if network is None else networks.rooms(tx, network)
-    asked = {"room_ids": bridged, "with_published": query.network is None}
-    return list(tx.sql.execute(_AMONG, asked).scalars())
+    params = {"room_ids": bridged, "with_published": query.network is None}
+    return list(tx.sql.execute(_AMONG, params).scalars())
 
 
 def _start(token: str | None) -> int:

@@ -7,7 +7,6 @@ Spec: client-server-api#room-membership, client-server-api#restricted-rooms
 
 from __future__ import annotations
 
-import orjson
 from sqlalchemy import bindparam, delete, insert, select
 
 from homebody import errors
@@ -15,7 +14,7 @@ from homebody.core.events import state
 from homebody.core.profiles import profiles
 from homebody.core.rooms import personal_settings
 from homebody.core.timeline import guest_access, sending
-from homebody.models.account_data import AccountData
+from homebody.core.user_data import account_data
 from homebody.models.moderation import ServerNoticeRoom
 from homebody.models.rooms import ForgottenRoom
 from homebody.spec import event_auth, identifiers, room_state
@@ -25,19 +24,12 @@ from homebody.storage.database import Reader, Tx
 MEMBERSHIPS = frozenset({"join", "invite", "leave", "ban", "knock"})
 RESTRICTED = frozenset({"restricted", "knock_restricted"})
 INVITE_PERMISSION_CONFIG = "m.invite_permission_config"
-AUTHORISER = "join_authorised_via_users_server"
 
 _FORGET = insert(ForgottenRoom)
 _REMEMBER = delete(ForgottenRoom).where(
     ForgottenRoom.user_id == bindparam("of_user"), ForgottenRoom.room_id == bindparam("the_room")
 )
 _REMOVE_ROOM = delete(ForgottenRoom).where(ForgottenRoom.room_id == bindparam("the_room"))
-_INVITE_PERMISSION = select(AccountData.content).where(
-    AccountData.user_id == bindparam("user_id"),
-    AccountData.room_id == "",
-    AccountData.type == INVITE_PERMISSION_CONFIG,
-)
-
 _NOTICES = select(ServerNoticeRoom.room_id).where(ServerNoticeRoom.user_id == bindparam("user_id"))
 
 
@@ -63,7 +55,7 @@ def change(
     if not identifiers.is_user_id(target):
         raise errors.invalid_param(f"{target!r} is not a user id")
     content = {**(content or {}), "membership": membership}
-    content.pop(AUTHORISER, None)  # chosen by the server, not by the client
+    content.pop(profiles.AUTHORISER, None)  # chosen by the server, not by the client
     if membership == "invite":
         _check_may_be_invited(tx, target)
     if membership == "leave" and sender == target:
@@ -134,8 +126,8 @@ def has_blocked_invites(tx: Reader, user_id: str) -> bool:
 
     Spec: client-server-api#invite-permission
     """
-    config = tx.sql.execute(_INVITE_PERMISSION, {"user_id": user_id}).scalar()
-    return config is not None and orjson.loads(config).get("default_action") == "block"
+    config = account_data.find(tx, user_id, INVITE_PERMISSION_CONFIG)
+    return config is not None and config.get("default_action") == "block"
 
 
 def _check_may_be_invited(tx: Reader, user_id: str) -> None:
@@ -214,7 +206,7 @@ def _authorisation(tx: Reader, room_id: str, user_id: str) -> Json:
     authoriser = max(candidates, key=lambda local: (levels.of_user(local), local), default=None)
     if authoriser is None:
         raise errors.forbidden("No member of this room has the power to authorise your join")
-    return {AUTHORISER: authoriser}
+    return {profiles.AUTHORISER: authoriser}
 
 
 def allowed_rooms(join_rules: Json) -> list[str]:

@@ -65,8 +65,8 @@ def copy_to_replacement(tx: Tx, user_id: str, room_id: str) -> None:
     for bring in (_copy_tags, _add_to_direct_chats, _copy_push_rules):
         try:
             bring(tx, user_id, old_id, room_id)
-        except MatrixError as refusal:  # a limit of these must not prevent the join
-            LOG.warning("could not copy settings of %s to %s: %s", user_id, room_id, refusal)
+        except MatrixError as error:  # a limit of these must not prevent the join
+            LOG.warning("could not copy settings of %s to %s: %s", user_id, room_id, error)
 
 
 def members_of_replacement(tx: Reader, room_id: str, since: int) -> list[str]:
@@ -126,8 +126,8 @@ def _first_tombstone(tx: Reader, old_id: str, room_id: str) -> int | None:
 def _was_there_before(tx: Reader, user_id: str, old_id: str, room_id: str) -> bool:
     """Return whether the user has been in the room since the tombstone, and has left it again."""
     first = _first_tombstone(tx, old_id, room_id)
-    asked = {"room_id": room_id, "user_id": user_id}
-    last = tx.sql.execute(_LAST_LEFT, asked).scalar()
+    params = {"room_id": room_id, "user_id": user_id}
+    last = tx.sql.execute(_LAST_LEFT, params).scalar()
     return first is not None and last is not None and last > first
 
 

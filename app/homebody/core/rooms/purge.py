@@ -133,9 +133,9 @@ def wait_for_clients() -> None:
 
 
 def _check_is_there(tx: Reader, room_id: str) -> None:
-    asked = {"room_id": room_id}
+    params = {"room_id": room_id}
     for query in (_IS_THERE, _HAS_EVENTS):  # only events: a crash has interrupted a purge
-        if tx.sql.execute(query, asked).first() is not None:
+        if tx.sql.execute(query, params).first() is not None:
             return
     raise errors.not_found(f"There is no room {room_id}")
 

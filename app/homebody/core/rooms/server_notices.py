@@ -20,7 +20,6 @@ from homebody.core.sessions import registration
 from homebody.core.timeline import sending
 from homebody.core.user_data import account_data
 from homebody.models.moderation import ServerNoticeRoom
-from homebody.spec.events import Json
 from homebody.storage.database import Tx
 
 TAG: Final = "m.server_notice"
@@ -85,15 +84,11 @@ def _make(tx: Tx, sender: str, user_id: str) -> str:
         name=NAME,
         topic=TOPIC,
         invite=[user_id],
-        power_levels=_power_levels(),
+        # nobody reads replies, and no other user may join
+        power_levels={"events_default": 50, "invite": 50},
     )
     room_id, _ = creation.create_room(tx, sender, options)
     tx.sql.execute(_FORGET, {"of_user": user_id})
     tx.sql.execute(_KEEP, {"user_id": user_id, "room_id": room_id})
     account_data.put_tag(tx, user_id, room_id, TAG, {})
     return room_id
-
-
-def _power_levels() -> Json:
-    """Return levels with which users can neither reply, as nobody reads it, nor invite."""
-    return {"events_default": 50, "invite": 50}

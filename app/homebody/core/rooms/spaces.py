@@ -225,8 +225,8 @@ def _children(
     """Return {space: its stripped m.space.child events, in the order of the specification}."""
     found: dict[str, list[Json]] = defaultdict(list)
     for at in range(0, len(spaces), _AT_ONCE):
-        asked = {"room_ids": spaces[at : at + _AT_ONCE]}
-        for row in tx.breathing(tx.sql.execute(_CHILDREN, asked), _CHILDREN_BETWEEN_BREATHS):
+        params = {"room_ids": spaces[at : at + _AT_ONCE]}
+        for row in tx.breathing(tx.sql.execute(_CHILDREN, params), _CHILDREN_BETWEEN_BREATHS):
             pdu = orjson.loads(row.pdu)
             if not _is_child(pdu["content"]):
                 continue

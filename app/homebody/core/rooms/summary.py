@@ -87,10 +87,10 @@ def _look_up(tx: Reader, room_ids: Sequence[str]) -> list[tuple[str, str, dict[s
     members: dict[str, int] = {}
     contents: dict[str, dict[str, Json]] = defaultdict(dict)
     for at in tx.breathing(range(0, len(room_ids), _ROOMS_AT_ONCE), every=1):
-        asked = {"room_ids": list(room_ids[at : at + _ROOMS_AT_ONCE])}
-        versions |= {row.room_id: row.version for row in tx.sql.execute(_VERSIONS, asked)}
-        members |= {row.room_id: row.members for row in tx.sql.execute(_MEMBERS, asked)}
-        for row in tx.sql.execute(_SHOWN_STATE, asked):
+        params = {"room_ids": list(room_ids[at : at + _ROOMS_AT_ONCE])}
+        versions |= {row.room_id: row.version for row in tx.sql.execute(_VERSIONS, params)}
+        members |= {row.room_id: row.members for row in tx.sql.execute(_MEMBERS, params)}
+        for row in tx.sql.execute(_SHOWN_STATE, params):
             contents[row.room_id][row.type] = orjson.loads(row.pdu)["content"]
     return [
         (room_id, versions[room_id], contents[room_id], members.get(room_id, 0))

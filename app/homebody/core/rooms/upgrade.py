@@ -193,8 +193,8 @@ def _copy_state(tx: Tx, request: UpgradeRequest, new_id: str, entries: Iterable[
 
 def _next_kept(tx: Reader, room_id: str, after: int) -> list[Kept]:
     """Return the next state entries to copy, in the order in which they were set."""
-    asked = {"room_id": room_id, "after": after, "count": AT_ONCE}
-    return list(tx.sql.execute(_KEPT, asked))
+    params = {"room_id": room_id, "after": after, "count": AT_ONCE}
+    return list(tx.sql.execute(_KEPT, params))
 
 
 def _copied(entries: Iterable[Kept]) -> Iterator[creation.StateEvent]:
@@ -272,9 +272,9 @@ def _close(tx: Tx, user_id: str, room_id: str, levels: PowerLevels) -> None:
     closed = {name: max(least, int(levels.named(name))) for name in ("events_default", "invite")}
     try:
         _set(tx, user_id, room_id, (*room_state.POWER_LEVELS, {**levels.content, **closed}))
-    except MatrixError as refusal:
+    except MatrixError as error:
         # "If possible, the power levels in the old room should also be modified"
-        if refusal.errcode not in {"M_FORBIDDEN", "M_BAD_JSON"}:
+        if error.errcode not in {"M_FORBIDDEN", "M_BAD_JSON"}:
             raise
 
 

@@ -60,24 +60,26 @@ def act_as(
     )
 
 
-def refresh_requester(tx: Reader, who: Requester, *, may_be_locked: bool = False) -> Requester:
+def refresh_requester(
+    tx: Reader, requester: Requester, *, may_be_locked: bool = False
+) -> Requester:
     """Return a service's requester as it is now, inside the write transaction of its request.
 
     Raises M_USER_DEACTIVATED, M_USER_LOCKED.
     """
-    account = accounts.find(tx, who.user_id)
+    account = accounts.find(tx, requester.user_id)
     if account is None:
-        return who
+        return requester
     if not may_be_locked or account.deactivated_ts is not None:
         accounts.check_active(account)
-    if account.is_suspended == who.is_suspended:
-        return who
+    if account.is_suspended == requester.is_suspended:
+        return requester
     return Requester(
-        who.user_id,
-        who.device_id,
-        who.token_hash,
+        requester.user_id,
+        requester.device_id,
+        requester.token_hash,
         is_suspended=account.is_suspended,
-        service=who.service,
+        service=requester.service,
     )
 
 

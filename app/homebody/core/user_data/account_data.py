@@ -204,9 +204,9 @@ def since(tx: Reader, user_id: str, since: int, upto: int) -> dict[str, list[Jso
     if since and recent.knows(since, upto) and recent.account_data <= since:
         return found
     changes: Json | None = {} if since == 0 else None
-    asked = {"user_id": user_id, "since": since, "upto": upto}
+    params = {"user_id": user_id, "since": since, "upto": upto}
     event: Json
-    for room_id, event_type, content in tx.sql.execute(_SINCE, asked):
+    for room_id, event_type, content in tx.sql.execute(_SINCE, params):
         if (event_type, room_id) == (PUSH_RULES, ""):
             changes = orjson.loads(content)
             continue
@@ -221,8 +221,8 @@ def since(tx: Reader, user_id: str, since: int, upto: int) -> dict[str, list[Jso
 def of_rooms(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, list[Json]]:
     """Return {room_id: events {type, content}} with all account data of these rooms."""
     found: dict[str, list[Json]] = {}
-    asked = {"user_id": user_id, "room_ids": sorted(room_ids)}
-    for room_id, event_type, content in tx.sql.execute(_OF_ROOMS, asked):
+    params = {"user_id": user_id, "room_ids": sorted(room_ids)}
+    for room_id, event_type, content in tx.sql.execute(_OF_ROOMS, params):
         event = {"type": event_type, "content": orjson.Fragment(content)}
         found.setdefault(room_id, []).append(event)
     return found
