@@ -118,7 +118,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], tuple[tuple[int, str], ...]]] = {
 NAMES = [name for name in BOMBS if name != "PNG of 50,000 pixels in width and height"]
 BIG_PNG = 50_000
 MAY_GROW = 190_000_000
-"""Bytes, for two thumbnails at a time: MAX_PIXELS of pictures.py in RGBA, and what came before."""
+"""Bytes, for two thumbnails at a time: MAX_PIXELS of images.py in RGBA, and what came before."""
 
 MOST_SECONDS = 5.0
 """For two thumbnails."""

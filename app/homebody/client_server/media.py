@@ -90,11 +90,11 @@ def download(
 
 def thumbnail(server_name: str, media_id: str, *, is_public: bool) -> Response:
     """Return a thumbnail, on the current or an old path."""
-    wanted = thumbnails.Wish(
+    wanted = thumbnails.ThumbnailRequest(
         _side("width"),
         _side("height"),
         _method(),
-        may_move=http.query_boolean("animated"),
+        animated=http.query_boolean("animated"),
     )
     media = _find(server_name, media_id)
     user = maybe_requester()
@@ -112,7 +112,7 @@ def thumbnail(server_name: str, media_id: str, *, is_public: bool) -> Response:
     )
 
 
-def _find(server_name: str, media_id: str) -> store.Found:
+def _find(server_name: str, media_id: str) -> store.MediaFile:
     timeout_ms = http.query_integer("timeout_ms", TIMEOUT_MS, cap=MAX_TIMEOUT_MS)
     connection = request.environ.get("gunicorn.socket")
     return store.find(

@@ -15,7 +15,7 @@ import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 from werkzeug.test import TestResponse
 
-from homebody.core.media import pictures
+from homebody.core.media import images
 from tests.client_server.test_media import upload
 from tests.conftest import Login, Person
 from tests.helpers.rooms import refusal
@@ -269,7 +269,7 @@ def test_a_moving_thumbnail_keeps_its_pace(login: Login) -> None:
 def test_a_long_animation_stands_still(
     login: Login, monkeypatch: pytest.MonkeyPatch, kind: str, limit: str, most: int
 ) -> None:
-    monkeypatch.setattr(pictures, limit, most)
+    monkeypatch.setattr(images, limit, most)
     alice = login("alice")
     media = upload(alice, animation(kind, 640, 480), f"image/{kind.lower()}")
 
@@ -368,17 +368,17 @@ def test_a_picture_with_too_many_pixels_is_refused_before_it_is_decoded(
 def test_a_large_photograph_is_taken_and_a_large_progressive_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 100_000)
+    monkeypatch.setattr(images, "MAX_PIXELS", 100_000)
     plain, progressive = tmp_path / "plain", tmp_path / "progressive"
     plain.write_bytes(encoded(two_halves(2000, 1000), "JPEG"))
     progressive.write_bytes(encoded(two_halves(2000, 1000), "JPEG", progressive=True))
-    box = pictures.Box(32, 32)
+    box = images.Box(32, 32)
 
-    picture = pictures.shrink(plain, box, "crop", may_move=False)
+    picture = images.shrink(plain, box, "crop", animated=False)
 
     assert picture.media_type == "image/jpeg"
-    with pytest.raises(pictures.PictureTooLargeError):
-        pictures.shrink(progressive, box, "crop", may_move=False)
+    with pytest.raises(images.ImageTooLargeError):
+        images.shrink(progressive, box, "crop", animated=False)
 
 
 def test_a_thumbnail_is_made_once(
@@ -388,15 +388,15 @@ def test_a_thumbnail_is_made_once(
     media = upload(alice, encoded(two_halves(640, 480)), "image/png")
     again = upload(alice, encoded(two_halves(640, 480)), "image/png")
     made: list[str] = []
-    shrink = pictures.shrink
+    shrink = images.shrink
     may_go_on = threading.Event()
 
-    def counted(*args: Any, **kwargs: Any) -> pictures.Picture:
+    def counted(*args: Any, **kwargs: Any) -> images.EncodedImage:
         made.append("once")
         may_go_on.wait(10)
         return shrink(*args, **kwargs)
 
-    monkeypatch.setattr(pictures, "shrink", counted)
+    monkeypatch.setattr(images, "shrink", counted)
     with ThreadPoolExecutor(6) as pool:
         asked = [pool.submit(thumbnail, alice, media, 96, 96, "crop") for _ in range(6)]
         time.sleep(0.2)
@@ -477,4 +477,4 @@ def test_a_png_is_measured_by_its_head_alone(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", decode)
 
-    assert pictures.measure(picture) == pictures.Measured("image/png", 300, 200)
+    assert images.measure(picture) == images.ImageInfo("image/png", 300, 200)

@@ -1,13 +1,13 @@
 """The files on the disk, each named by the SHA-256 of its content and never changed.
 
     data_dir/media/
-      files/3f/9a01…            what users uploaded. The same content is there once, however many
-                                mxc:// addresses it has; the table `media` says which and whose
-      thumbnails/3f/9a01…/      of that file, made when first asked for. Can be deleted at any time
-      incoming/                 what is being written now. What a crash left is swept at the start
+      files/3f/9a01…            uploads. The same content is there once, however many mxc URIs it
+                                has; the table `media` lists these and their users
+      thumbnails/3f/9a01…/      of that file, made when first requested. Can be deleted at any time
+      incoming/                 files being written. What a crash left is deleted at the start
 
 To back it up, copy the database first and `files/` after it: a row is written when its file is on
-the disk, so every row of the copy then has its file. A second copy takes only the new names.
+the disk, so every row of the copy then has its file. Later copies need only the new names.
 
 This module alone writes below data_dir/media.
 """
@@ -32,36 +32,36 @@ from homebody.storage import fsync
 LOG = logging.getLogger(__name__)
 
 PIECE_BYTES: Final = 2**19
-"""Of an upload: what is hashed and written in one go, while the next piece comes."""
+"""Of an upload, hashed and written together while the next piece is received."""
 WRITTEN_BYTES: Final = 2**16
-"""By one call: the kernel takes memory for more in large blocks, which can be ten times as slow."""
+"""By one call: for more the kernel allocates large blocks, which can be ten times as slow."""
 SENT_PIECE_BYTES: Final = 2**18
-"""Of a download: its memory while a slow client takes it."""
+"""Of a download: its memory while a slow client receives it."""
 
 ReadInto = Callable[[memoryview], int]
-"""Puts the next bytes of a body into memory that is there; how many they are, 0 at its end."""
+"""Reads the next bytes of a body into a buffer; returns their number, 0 at the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What names a file on the disk, and how large it is."""
+    """The name and the size of a file on the disk."""
 
     sha256: str
     size_bytes: int
 
 
 def content_path(data_dir: Path, sha256: str) -> Path:
-    """Where the content with this hash lies."""
+    """Return the path of the content with this hash."""
     return data_dir / "media" / "files" / sha256[:2] / sha256[2:]
 
 
 def thumbnails_folder(data_dir: Path, sha256: str) -> Path:
-    """Where the thumbnails of that content lie."""
+    """Return the folder of the thumbnails of that content."""
     return data_dir / "media" / "thumbnails" / sha256[:2] / sha256[2:]
 
 
 def receive(data_dir: Path, read_into: ReadInto, max_bytes: int) -> Content:
-    """Write a body to the disk as it comes; when this returns, it survives a loss of power.
+    """Write a body to the disk as it is received, and sync it before returning.
 
     Raises M_TOO_LARGE as soon as more than `max_bytes` have come, and 503 when the disk is full.
     """
@@ -74,14 +74,14 @@ def receive(data_dir: Path, read_into: ReadInto, max_bytes: int) -> Content:
 
 
 def keep(data_dir: Path, data: bytes, target: Path) -> None:
-    """Write a small file of our own. Blocks: to be called in the pool."""
+    """Write a small file of the server's own. Blocks: call it in the thread pool."""
     with _incoming(data_dir) as (file, path), _disk_errors():
         file.write(data)
         _keep(file, path, target)
 
 
 def pieces(path: Path, start: int, length: int) -> Iterator[bytes]:
-    """`length` bytes of a file from `start`, read in the pool while other requests go on.
+    """Yield `length` bytes of a file from `start`, read in the pool while other requests run.
 
     Faster than gunicorn's own way to send a file: under gevent that is 8 KiB at a time.
     """
@@ -90,14 +90,14 @@ def pieces(path: Path, start: int, length: int) -> Iterator[bytes]:
         while length > 0:
             piece = event_loop.offload(file.read, min(length, SENT_PIECE_BYTES))
             if not piece:
-                LOG.error("%s is shorter than it was", path)
+                LOG.error("%s is shorter than its size in the database", path)
                 return
             length -= len(piece)
             yield piece
 
 
 def sweep(data_dir: Path) -> int:
-    """Delete what a crash left half written; how many files that were.
+    """Delete the partial files that a crash left; return how many there were.
 
     A file that is being written is locked by its process, so this may run at any time.
     """
@@ -115,7 +115,7 @@ def sweep(data_dir: Path) -> int:
 
 @contextmanager
 def _incoming(data_dir: Path) -> Iterator[tuple[IO[bytes], Path]]:
-    """A new file that is gone afterwards, unless it was moved to its place."""
+    """Create a file that is deleted afterwards, unless it was moved to its place."""
     folder = data_dir / "media" / "incoming"
     path = folder / secrets.token_hex(16)
     with _disk_errors():
@@ -133,7 +133,7 @@ def _incoming(data_dir: Path) -> Iterator[tuple[IO[bytes], Path]]:
 
 
 def _copy(read_into: ReadInto, file: IO[bytes], max_bytes: int) -> Content:
-    """Write and hash one piece in the pool while the next one is being read beside it."""
+    """Write and hash one piece in the pool while the next one is being read."""
     digest = hashlib.sha256()
     size = 0
 
@@ -162,9 +162,9 @@ def _copy(read_into: ReadInto, file: IO[bytes], max_bytes: int) -> Content:
 
 
 def _begin_write_back(file: IO[bytes]) -> None:
-    """Have the disk begin with what is written, as it else would at the fsync, and all would wait.
+    """Start writing back to the disk; otherwise that happens at the fsync, and all requests wait.
 
-    The advice drops what is on the disk already: of a file that is only written, that is nothing.
+    The advice drops cached pages that are on the disk already, of which a new file has none.
     """
     if hasattr(os, "posix_fadvise"):
         upto = file.tell()
@@ -172,7 +172,7 @@ def _begin_write_back(file: IO[bytes]) -> None:
 
 
 def _fill(piece: memoryview, read_into: ReadInto) -> int:
-    """How many bytes of a piece are filled now: all, but at the end of the body."""
+    """Fill a piece; return how many bytes it has, fewer at the end of the body."""
     filled = 0
     while filled < len(piece) and (count := read_into(piece[filled:])):
         filled += count
@@ -180,7 +180,7 @@ def _fill(piece: memoryview, read_into: ReadInto) -> int:
 
 
 def _keep(file: IO[bytes], path: Path, target: Path) -> None:
-    """Move a file to its place so that it is there whole or not at all, whatever happens."""
+    """Move a file to its place atomically, and sync it."""
     if target.exists():
         return  # the same content
     file.flush()
@@ -193,9 +193,9 @@ def _keep(file: IO[bytes], path: Path, target: Path) -> None:
 
 @contextmanager
 def _disk_errors() -> Iterator[None]:
-    """Full, read-only or broken: the client hears that it may try later, the log why."""
+    """Log disk errors (full, read-only, broken), and raise M_UNKNOWN (503): try again later."""
     try:
         yield
     except OSError as error:
-        LOG.error("cannot write media: %s", error)  # noqa: TRY400 - the sentence says it all
+        LOG.error("cannot write media: %s", error)  # noqa: TRY400 - the message is enough
         raise errors.unavailable("The server cannot store files at the moment") from error

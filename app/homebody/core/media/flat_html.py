@@ -1,13 +1,13 @@
-"""HTML without what makes a tree of it slow to build.
+"""Removing from HTML what makes it slow to parse.
 
-The rules by which browsers mend HTML look through all open elements for each new one, and open
-again in each paragraph what was bold before it: half a megabyte of `<div>` takes half a minute, and
-some thousand `<b>` that are never closed fill the memory. Nobody but a preview's reader waits for
-that, but all other requests share its processor. So this keeps only the elements that a preview
-asks for, and no more of those that can stand in each other than pages have.
+By the rules with which browsers repair HTML, a parser looks through all open elements for each new
+one, and reopens in each paragraph what was bold before it: half a megabyte of `<div>` takes half a
+minute, and some thousand `<b>` that are never closed fill the memory. All other requests share the
+processor with that. So this keeps only the elements that a preview needs, and of those that can be
+nested no more than real pages have.
 
-All patterns are linear in the length of the page: what they begin they also end, if need be with
-the page.
+All patterns are linear in the length of the page: each match that begins also ends, at the latest
+with the page.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from collections.abc import Callable
 from typing import Final
 
 MAX_NESTING: Final = 500
-"""Elements that may stand in each other; more than these are let go."""
+"""Nested elements that are kept; further ones are removed."""
 
 _TAG: Final = re.compile(
     r"<!--.*?(?:-->|\Z)"
-    # what holds text only, in which nothing is a tag
+    # elements that hold text only, in which nothing is a tag
     r"|<(?P<raw>script|style|textarea|xmp|iframe|noembed|noframes)(?=[\s/>]).*?"
     r"(?:</(?P=raw)(?=[\s/>])[^>]*+(?:>|\Z)|\Z)"
     r"|<plaintext.*"
@@ -31,7 +31,7 @@ _TAG: Final = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _FLAT: Final = frozenset({"html", "head", "body", "title", "meta", "link", "base", "p"})
-"""Of these none can stand in one of its own kind."""
+"""Elements that can't be nested in one of their own kind."""
 _NESTING: Final = frozenset({"h1", "nav", "header", "footer", "svg", "template", "noscript"})
 _INSIDE_PARAGRAPHS: Final = frozenset(
     {
@@ -44,7 +44,7 @@ _INSIDE_PARAGRAPHS: Final = frozenset(
 
 
 def flatten(html: str) -> str:
-    """The same page, for whoever looks for its title, its <meta>s, links and paragraphs.
+    """Return the page with only its title, <meta>s, links and paragraphs.
 
     All other elements that a paragraph can't contain end it, as they do in a browser.
     """
@@ -52,7 +52,7 @@ def flatten(html: str) -> str:
 
 
 def _replacement() -> Callable[[re.Match[str]], str]:
-    """What stands for a tag; remembers how many nesting ones there were."""
+    """Return a function that replaces a tag; it counts the ones that can be nested."""
     nesting = 0
 
     def replaced(match: re.Match[str]) -> str:

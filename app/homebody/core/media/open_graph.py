@@ -1,7 +1,7 @@
-"""What an HTML page says of itself: its Open Graph properties, or what comes nearest.
+"""The Open Graph properties of an HTML page, or the nearest equivalents.
 
-Knows HTML, and nothing of Matrix or the network. The pages come from strangers: all texts are cut,
-and what is no text of theirs (scripts, menus) is left out.
+Knows nothing of Matrix or the network. The pages come from strangers: all texts are cut to a limit,
+and scripts and menus are left out.
 
 Spec: client-server-api#get_matrixclientv1mediapreview_url
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAX_PROPERTIES: Final = 40
 MAX_TEXT: Final = 1000
 MIN_PARAGRAPH: Final = 40
-"""Characters; a shorter one is a button or a date."""
+"""Characters; shorter ones are buttons or dates."""
 
 _PROPERTY: Final = re.compile(r"og:[a-z0-9:_-]{1,60}", re.IGNORECASE)
 _CHARSET_OF_TYPE: Final = re.compile(r"charset=[\"']?([A-Za-z0-9_.:-]+)", re.IGNORECASE)
@@ -31,7 +31,7 @@ _CHARSETS_OF_PAGE: Final = (
         re.IGNORECASE | re.DOTALL,
     ),
 )
-# What a page says of itself has been read as ASCII: it can't be in these
+# The declaration in a page has been read as ASCII: the page can't be in these
 _IN_PAGE: Final = {
     "utf-16le": "utf-8",
     "utf-16be": "utf-8",
@@ -44,22 +44,22 @@ _IMAGES: Final = ("og:image:secure_url", "og:image", "og:image:url", "twitter:im
 
 
 def read(page: bytes, content_type: str, url: str) -> dict[str, str]:
-    """Its properties by name; `og:image` is the URL of a picture.
+    """Return a page's properties by name; `og:image` is the URL of an image.
 
-    `url` is where the page came from, and what its relative links start from.
+    `url` is the page's own, to which its relative links refer.
     """
     from selectolax.lexbor import LexborHTMLParser  # noqa: PLC0415 - 2 MB, with the first link
 
     tree = LexborHTMLParser(flat_html.flatten(decode(page, content_type)))
-    told = _metas(tree)
-    found = {name: text for name, text in told.items() if _PROPERTY.fullmatch(name)}
+    metas = _metas(tree)
+    found = {name: text for name, text in metas.items() if _PROPERTY.fullmatch(name)}
     found = {name: text for name, text in found.items() if not name.startswith("og:image")}
-    image = next((told[name] for name in _IMAGES if told.get(name)), None) or _linked_image(tree)
+    image = next((metas[name] for name in _IMAGES if metas.get(name)), None) or _linked_image(tree)
     more = {
-        "og:title": told.get("og:title") or told.get("twitter:title") or _title(tree),
-        "og:description": told.get("og:description")
-        or told.get("twitter:description")
-        or told.get("description")
+        "og:title": metas.get("og:title") or metas.get("twitter:title") or _title(tree),
+        "og:description": metas.get("og:description")
+        or metas.get("twitter:description")
+        or metas.get("description")
         or _paragraph(tree),
         "og:image": _absolute(tree, url, image),
     }
@@ -68,10 +68,10 @@ def read(page: bytes, content_type: str, url: str) -> dict[str, str]:
 
 
 def decode(page: bytes, content_type: str) -> str:
-    """Return the text of a page: as its BOM, its header or itself says, else as it seems.
+    """Decode a page by its BOM, its header or its own declaration, else by a guess.
 
-    The names of encodings are those of browsers, where `latin1` is windows-1252 and `sjis` known;
-    Python knows some of them by other names, and others for other encodings.
+    The names of encodings are those of browsers: `latin1` is windows-1252, and `sjis` is known;
+    Python has other names for some of them, and uses some for other encodings.
     """
     import webencodings  # noqa: PLC0415 - with the first link, as the parser
 
@@ -82,7 +82,7 @@ def decode(page: bytes, content_type: str) -> str:
         except UnicodeDecodeError as error:
             is_cut = error.start > len(page) - 4  # within its last character
             label = "utf-8" if is_cut else "windows-1252"
-    if label == "gbk":  # "GBK's decoder is gb18030's decoder": Python's own knows less
+    if label == "gbk":  # "GBK's decoder is gb18030's decoder": Python's is a subset
         label = "gb18030"
     text: str = webencodings.decode(page, label, "replace")[0]  # looks for a BOM itself
     return text
@@ -103,7 +103,7 @@ def _declared(page: bytes, content_type: str) -> str | None:
 
 
 def _metas(tree: LexborHTMLParser) -> dict[str, str]:
-    """The first text for each name of a <meta>."""
+    """Return the first text for each name of a <meta>."""
     found: dict[str, str] = {}
     for node in tree.css("meta"):
         name = node.attributes.get("property") or node.attributes.get("name")
@@ -122,7 +122,7 @@ def _title(tree: LexborHTMLParser) -> str:
 
 
 def _paragraph(tree: LexborHTMLParser) -> str:
-    """The first one that says something."""
+    """Return the first paragraph that is long enough."""
     tree.strip_tags(_NO_TEXT)
     for node in tree.css("p"):
         text = _clean(node.text())
@@ -143,11 +143,11 @@ def _absolute(tree: LexborHTMLParser, url: str, image: str | None) -> str:
     try:
         start = url if base is None else urljoin(url, base.attributes.get("href") or "")
         return urljoin(start, image.strip())
-    except ValueError:  # what urllib does not take for a URL
+    except ValueError:  # not a URL to urllib
         return ""
 
 
 def _clean(text: str) -> str:
-    """On one line, and not longer than MAX_TEXT."""
+    """Put a text on one line, and cut it to MAX_TEXT."""
     line = " ".join(text.replace("\0", "").split())
     return line if len(line) <= MAX_TEXT else f"{line[: MAX_TEXT - 1]}…"

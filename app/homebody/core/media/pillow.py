@@ -1,11 +1,11 @@
-"""What Pillow does for pictures.py. Knows files, and nothing of Matrix.
+"""The part of images.py that needs Pillow. Knows nothing of Matrix.
 
 The files come from strangers, so:
-- the format is recognised by the first bytes, and only those formats are opened that people send;
+- the format is recognised by the first bytes, and only common formats are opened;
 - the size that a file claims is checked before anything is decoded: a PNG of a kilobyte can claim
   50,000 by 50,000 pixels, and would take 10 GB;
-- whatever a decoder raises for a broken file means "no picture".
-What comes out is encoded anew, without the place and time that a camera wrote into the file.
+- whatever a decoder raises for a broken file becomes NotAnImageError.
+The result is encoded again, without the place and time that a camera wrote into the file.
 """
 
 from __future__ import annotations
@@ -26,80 +26,80 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401 - as above
 )
 
-from homebody.core.media import pictures
-from homebody.core.media.pictures import (
+from homebody.core.media import images
+from homebody.core.media.images import (
     Box,
-    Measured,
+    EncodedImage,
+    ImageInfo,
+    ImageTooLargeError,
     Method,
-    NotAPictureError,
-    Picture,
-    PictureTooLargeError,
+    NotAnImageError,
 )
 
 LOG = logging.getLogger(__name__)
 
 # Pillow's own check, for what grows while it is read
-Image.MAX_IMAGE_PIXELS = pictures.MAX_JPEG_PIXELS
+Image.MAX_IMAGE_PIXELS = images.MAX_JPEG_PIXELS
 
 
-def measure(data: bytes) -> Measured:
-    """See pictures.measure."""
+def measure(data: bytes) -> ImageInfo:
+    """See images.measure."""
     with _opened(io.BytesIO(data)) as image:
-        media_type = pictures.MEDIA_TYPES.get(image.format or "")
+        media_type = images.MEDIA_TYPES.get(image.format or "")
         if media_type is None:
-            raise NotAPictureError
-        return Measured(media_type, *_upright_size(image))
+            raise NotAnImageError
+        return ImageInfo(media_type, *_upright_size(image))
 
 
-def shrink(path: Path, box: Box, method: Method, *, may_move: bool) -> Picture:
-    """See pictures.shrink."""
+def shrink(path: Path, box: Box, method: Method, *, animated: bool) -> EncodedImage:
+    """See images.shrink."""
     with _opened(path) as image:
-        moves = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
-        media_type = pictures.MEDIA_TYPES.get(image.format or "")
-        if media_type and (may_move or not moves) and box.holds(*_upright_size(image)):
-            return Picture(media_type, None)
-        if moves and may_move and _is_short(image):
-            return _moving(image, box, method)
-        return _still(image, box, method)
+        is_animation = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
+        media_type = images.MEDIA_TYPES.get(image.format or "")
+        if media_type and (animated or not is_animation) and box.holds(*_upright_size(image)):
+            return EncodedImage(media_type, None)
+        if is_animation and animated and _is_short(image):
+            return _scaled_animation(image, box, method)
+        return _scaled_image(image, box, method)
 
 
 @contextmanager
 def _opened(path: Path | io.BytesIO) -> Iterator[Image.Image]:
-    """The picture, of which only the head has been read."""
+    """Open an image, of which only the header is read."""
     try:
-        with Image.open(path, formats=pictures.FORMATS) as image:
+        with Image.open(path, formats=images.FORMATS) as image:
             _check_size(image)
             yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise PictureTooLargeError from None
-    except (PictureTooLargeError, NotAPictureError):
+        raise ImageTooLargeError from None
+    except (ImageTooLargeError, NotAnImageError):
         raise
     except Exception as error:  # decoders raise anything for a broken file
-        LOG.debug("no picture: %r", error)
-        raise NotAPictureError from error
+        LOG.debug("cannot decode an image: %r", error)
+        raise NotAnImageError from error
 
 
 def _check_size(image: Image.Image) -> None:
-    """Before anything is decoded. A progressive JPEG is decoded at its full size first."""
+    """Check the size before anything is decoded; a progressive JPEG is first decoded in full."""
     is_plain_jpeg = image.format in {"JPEG", "MPO"} and not image.info.get("progressive")
-    most = pictures.MAX_JPEG_PIXELS if is_plain_jpeg else pictures.MAX_PIXELS
+    most = images.MAX_JPEG_PIXELS if is_plain_jpeg else images.MAX_PIXELS
     if image.width * image.height > most:
-        raise PictureTooLargeError
+        raise ImageTooLargeError
 
 
 def _orientation(image: Image.Image) -> int:
     if image.format == "PNG" and "exif" not in image.info:
-        return 1  # it may also stand behind the picture: Pillow would decode all of it to see
+        return 1  # it may also follow the image data: Pillow would decode all of it to see
     return int(image.getexif().get(ExifTags.Base.Orientation, 1))
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height as people see them: cameras store pictures lying on their side."""
-    lies = _orientation(image) in {5, 6, 7, 8}
-    return (image.height, image.width) if lies else image.size
+    """Return width and height as displayed: cameras store images lying on their side."""
+    is_turned = _orientation(image) in {5, 6, 7, 8}
+    return (image.height, image.width) if is_turned else image.size
 
 
-def _still(image: Image.Image, box: Box, method: Method) -> Picture:
+def _scaled_image(image: Image.Image, box: Box, method: Method) -> EncodedImage:
     if _upright_size(image) != image.size:
         box = Box(box.height, box.width)
     ratio = _ratio(image, box, method)
@@ -107,13 +107,13 @@ def _still(image: Image.Image, box: Box, method: Method) -> Picture:
     image.draft(None, (math.ceil(image.width * ratio * 2), math.ceil(image.height * ratio * 2)))
     turned = ImageOps.exif_transpose(_resized(image, box, method))
     profile = image.info.get("icc_profile") if image.mode in {"RGB", "RGBA"} else None
-    if profile is not None and len(profile) > pictures.MAX_PROFILE_BYTES:
+    if profile is not None and len(profile) > images.MAX_PROFILE_BYTES:
         profile = None
     return _encoded(turned, profile)
 
 
-def _moving(image: Image.Image, box: Box, method: Method) -> Picture:
-    """All frames, as WebP."""
+def _scaled_animation(image: Image.Image, box: Box, method: Method) -> EncodedImage:
+    """Return all frames, as WebP."""
     frames: list[Image.Image] = []
     durations: list[int] = []
     for frame in ImageSequence.Iterator(image):
@@ -131,31 +131,29 @@ def _moving(image: Image.Image, box: Box, method: Method) -> Picture:
         quality=70,
         method=1,
     )
-    return Picture("image/webp", output.getvalue())
+    return EncodedImage("image/webp", output.getvalue())
 
 
 def _is_short(image: Image.Image) -> bool:
-    """Whether an animation is worth the work. Raises PictureTooLargeError."""
+    """Return whether an animation is within the limits. Raises ImageTooLargeError."""
     if image.format == "GIF":
         return _is_short_gif(image)
     count = int(getattr(image, "n_frames", 1))
-    return (
-        count <= pictures.MAX_FRAMES and count * image.width * image.height <= pictures.MAX_PIXELS
-    )
+    return count <= images.MAX_FRAMES and count * image.width * image.height <= images.MAX_PIXELS
 
 
 def _is_short_gif(image: Image.Image) -> bool:
-    """The same, frame by frame: nothing else says how many there are, and there may be millions.
+    """Count a GIF's frames and pixels one by one: the file does not say how many there are.
 
-    A frame may also be larger than the picture said, which then grows.
+    A frame may also be larger than the image was said to be, which then grows.
     """
     pixels = 0
     try:
-        for number in range(pictures.MAX_FRAMES + 1):
+        for number in range(images.MAX_FRAMES + 1):
             image.seek(number)
             _check_size(image)
             pixels += image.width * image.height
-            if pixels > pictures.MAX_PIXELS:
+            if pixels > images.MAX_PIXELS:
                 return False
     except EOFError:
         return True
@@ -170,11 +168,11 @@ def _ratio(image: Image.Image, box: Box, method: Method) -> float:
 
 
 def _resized(image: Image.Image, box: Box, method: Method) -> Image.Image:
-    """The picture at its new size, in a mode that can be encoded, still lying as it did."""
+    """Return the image at its new size, in a mode that can be encoded, not yet turned upright."""
     ratio = _ratio(image, box, method)
     width = max(1, min(box.width, round(image.width * ratio)))
     height = max(1, min(box.height, round(image.height * ratio)))
-    # The part that is seen, in pixels of the original, from the middle
+    # The visible part, in pixels of the original, from the middle
     seen = (min(image.width, width / ratio), min(image.height, height / ratio))
     left, top = (image.width - seen[0]) / 2, (image.height - seen[1]) / 2
     return _plain(image).resize(
@@ -186,26 +184,26 @@ def _resized(image: Image.Image, box: Box, method: Method) -> Image.Image:
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """The same in one of the modes L, RGB and RGBA, which can be resized and encoded."""
+    """Return the image in one of the modes L, RGB and RGBA, which can be resized and encoded."""
     image.load()
     # A GIF may have frames that are larger than it said
-    if image.width * image.height > pictures.MAX_PIXELS:
-        raise PictureTooLargeError
+    if image.width * image.height > images.MAX_PIXELS:
+        raise ImageTooLargeError
     if image.has_transparency_data:
         return image if image.mode == "RGBA" else image.convert("RGBA")
-    if image.mode.startswith("I"):  # 16 bits of grey, which convert() would cut off, not scale
+    if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip, not scale
         return image.point(lambda value: value / 256).convert("L")
     return image if image.mode in {"L", "RGB"} else image.convert("RGB")
 
 
-def _encoded(image: Image.Image, profile: bytes | None) -> Picture:
-    """PNG for what is transparent somewhere, else JPEG."""
+def _encoded(image: Image.Image, profile: bytes | None) -> EncodedImage:
+    """Encode as PNG if any pixel is transparent, else as JPEG."""
     image.info.clear()  # Pillow would write some of what it has read into the new file
     output = io.BytesIO()
     if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
         image = image.convert("RGB")
     if image.mode == "RGBA":
         image.save(output, "PNG", icc_profile=profile)
-        return Picture("image/png", output.getvalue())
+        return EncodedImage("image/png", output.getvalue())
     image.save(output, "JPEG", quality=80, icc_profile=profile)
-    return Picture("image/jpeg", output.getvalue())
+    return EncodedImage("image/jpeg", output.getvalue())

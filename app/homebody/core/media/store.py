@@ -1,8 +1,7 @@
-"""Which file an mxc:// address stands for, and whose it is.
+"""The media repository: which file an mxc URI stands for, and whose it is.
 
-A media id can be made before its content (asynchronous upload): then downloads of it wait. They
-wait as /sync does, with no transaction open, for a wake-up that bears the address of the file
-instead of a user's name.
+A media id can be created before its content (asynchronous upload): then downloads of it wait. They
+wait as /sync does, with no transaction open, for a wake-up by the mxc URI instead of a user id.
 
 This module alone writes the table media.
 Spec: client-server-api#content-repository
@@ -33,9 +32,9 @@ from homebody.storage.database import Database, Reader, Tx
 LOG = logging.getLogger(__name__)
 
 UNUSED_EXPIRES_MS: Final = 24 * 3_600_000
-"""How long an id may wait for its content; what the specification recommends."""
+"""How long an id may be without content; the specification's recommendation."""
 MAX_PENDING: Final = 100
-"""Ids of one user that wait for their content. A bridge asks for many at once."""
+"""Ids of one user without content. Bridges create many at once."""
 RETRY_PENDING_MS: Final = 10_000
 
 _FIND = select(
@@ -72,20 +71,20 @@ _DELETE_EXPIRED = delete(Media).where(
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A body that has not been read yet, and what its sender says it is."""
+    """A body that has not been read yet, with its type and name as given by the sender."""
 
     read_into: ReadInto
     content_type: str
     file_name: str | None
     size_bytes: int | None = None
-    """How long it is, where that is known before."""
+    """Its length, where that is known before."""
     is_counted: bool = True
-    """Whether it counts for the quota of the account that sends it."""
+    """Whether it counts towards the quota of its sender."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A row of the table; without content its `sha256` is ""."""
+class MediaFile:
+    """A row of the table media; without content its `sha256` is ""."""
 
     origin: str
     media_id: str
@@ -98,12 +97,12 @@ class Found:
 
     @property
     def uri(self) -> str:
-        """Its mxc:// address."""
+        """The mxc URI."""
         return f"mxc://{self.origin}/{self.media_id}"
 
 
 def upload(db: Database, user_id: str, body: Upload) -> str:
-    """Store a new file for a user, and return its mxc:// address.
+    """Store a new file for a user, and return its mxc URI.
 
     Raises M_TOO_LARGE, M_USER_LIMIT_EXCEEDED.
     """
@@ -120,9 +119,9 @@ def upload(db: Database, user_id: str, body: Upload) -> str:
 
 
 def create(tx: Tx, user_id: str) -> tuple[str, int]:
-    """A new mxc:// address without content, and when it expires (ms).
+    """Return a new mxc URI without content, and when it expires (ms).
 
-    Raises M_LIMIT_EXCEEDED when too many of the user's addresses wait for their content.
+    Raises M_LIMIT_EXCEEDED when too many of the user's URIs are without content.
     """
     tx.sql.execute(_DELETE_EXPIRED, {"of_user": user_id, "now_ms": tx.now_ms})
     if tx.sql.execute(_COUNT_PENDING, {"user_id": user_id}).scalar_one() >= MAX_PENDING:
@@ -134,15 +133,17 @@ def create(tx: Tx, user_id: str) -> tuple[str, int]:
 
 
 def fill(db: Database, user_id: str, origin: str, media_id: str, body: Upload) -> None:
-    """Give an address that was made before its content, and wake who waits for it.
+    """Store the content of an mxc URI that was created before, and wake the waiting downloads.
 
-    Raises M_FORBIDDEN for who did not make it, M_NOT_FOUND when there is none or it has expired,
+    Raises M_FORBIDDEN for other users, M_NOT_FOUND when it is unknown or has expired,
     M_CANNOT_OVERWRITE_MEDIA, M_TOO_LARGE, M_USER_LIMIT_EXCEEDED.
     """
     with db.read() as reader:
         _must_be_fillable(reader, user_id, origin, media_id)
     with _received(db, user_id, body) as content, db.write() as tx:
-        found = _must_be_fillable(tx, user_id, origin, media_id)  # things change during an upload
+        found = _must_be_fillable(
+            tx, user_id, origin, media_id
+        )  # it may have changed meanwhile
         values = {
             "content_type": body.content_type,
             "file_name": body.file_name,
@@ -155,9 +156,9 @@ def fill(db: Database, user_id: str, origin: str, media_id: str, body: Upload) -
 
 @contextmanager
 def _received(db: Database, user_id: str, body: Upload) -> Iterator[files.Content]:
-    """Write a body to the disk; what may come of it is set aside until its row is written.
+    """Write a body to the disk; its size is reserved in the quota until its row is written.
 
-    Otherwise many uploads at once would each find the room that is there for one of them. Raises
+    Otherwise each of many uploads at once would find the quota free that is enough for one. Raises
     M_TOO_LARGE, M_USER_LIMIT_EXCEEDED, the latter before anything is read where the size is known.
     """
     config = db.server.config
@@ -165,9 +166,7 @@ def _received(db: Database, user_id: str, body: Upload) -> Iterator[files.Conten
         yield files.receive(config.data_dir, body.read_into, config.max_upload_bytes)
         return
     limit, key = config.quotas.media_bytes, (id(db), user_id)
-    under_way = _under_way[
-        key
-    ]  # before the look at the rows: what is written meanwhile counts twice
+    under_way = _under_way[key]  # before the rows are read: uploads that end meanwhile count twice
     with db.read() as tx:
         used = under_way + tx.sql.execute(_USED, {"user_id": user_id}).scalar_one()
         size = body.size_bytes or min(config.max_upload_bytes, max(1, limit - used))
@@ -188,8 +187,8 @@ def find(
     media_id: str,
     timeout_ms: int,
     connection: socket.socket | None = None,
-) -> Found:
-    """A file with its content, for which this waits up to `timeout_ms`.
+) -> MediaFile:
+    """Return a file with its content; wait for that up to `timeout_ms`.
 
     Raises M_NOT_FOUND, and M_NOT_YET_UPLOADED (504) when the content has not come in time.
     """
@@ -208,14 +207,14 @@ def find(
 def _wait(
     db: Database,
     wakeups: Wakeups,
-    found: Found,
+    found: MediaFile,
     waiter: Waiter,
     timeout_ms: int,
     connection: socket.socket | None,
-) -> Found:
+) -> MediaFile:
     until = time.monotonic() + timeout_ms / 1000
     while True:
-        waiter.rest()  # before looking: content that comes while we look is not missed
+        waiter.rest()  # before reading: content that is stored meanwhile is not missed
         found = _read(db, found.origin, found.media_id)
         if found.sha256:
             return found
@@ -225,17 +224,17 @@ def _wait(
         waiter.wait(left, connection)
 
 
-def _read(db: Database, origin: str, media_id: str) -> Found:
+def _read(db: Database, origin: str, media_id: str) -> MediaFile:
     with db.read() as tx:
         return _find(tx, origin, media_id)
 
 
-def _find(tx: Reader, origin: str, media_id: str) -> Found:
-    """The row. Raises M_NOT_FOUND; an id that has expired without content counts as none."""
+def _find(tx: Reader, origin: str, media_id: str) -> MediaFile:
+    """Return the row. Raises M_NOT_FOUND, also for an id that has expired without content."""
     row = tx.sql.execute(_FIND, {"origin": origin, "media_id": media_id}).first()
     if row is None or (row.sha256 is None and (row.unused_expires_ts or 0) <= tx.now_ms):
         raise errors.not_found("There is no such file")
-    return Found(
+    return MediaFile(
         row.origin,
         row.media_id,
         row.user_id,
@@ -247,12 +246,12 @@ def _find(tx: Reader, origin: str, media_id: str) -> Found:
     )
 
 
-def _must_be_fillable(tx: Reader, user_id: str, origin: str, media_id: str) -> Found:
+def _must_be_fillable(tx: Reader, user_id: str, origin: str, media_id: str) -> MediaFile:
     if origin != tx.server.name:
         raise errors.forbidden("Files of other servers can't be uploaded here")
     found = _find(tx, origin, media_id)
     if found.user_id != user_id:
-        raise errors.forbidden("Somebody else has made this address")
+        raise errors.forbidden("This mxc URI was created by another user")
     if found.sha256:
         raise errors.cannot_overwrite_media()
     return found
@@ -268,5 +267,5 @@ def _row(tx: Tx, user_id: str, media_id: str) -> dict[str, str | int | None]:
 
 
 def _new_id() -> str:
-    """Not to be guessed: the old paths ask nobody who he is."""
+    """Return an id that can't be guessed: the old paths need no authentication."""
     return secrets.token_urlsafe(18)

@@ -1,8 +1,8 @@
-"""Previews of links: a page is fetched, asked what it says of itself, and remembered for an hour.
+"""Previews of links: a page is fetched, its Open Graph properties are read, and kept for an hour.
 
-The fetching is done by the guarded client: no private addresses, limits in time and size. A picture
-becomes a file of this server, so that clients do not show themselves to whoever made the page. Many
-clients ask for the same link at once, as a message with it arrives; one fetch answers them all.
+The guarded client fetches: no private addresses, limits in time and size. The image becomes a file
+of this server, so that clients are not visible to the page's server. Many clients request the same
+link at once, when a message with it arrives; they share one fetch.
 
 This module alone writes the table url_previews.
 Spec: client-server-api#get_matrixclientv1mediapreview_url
@@ -21,7 +21,7 @@ from sqlalchemy import bindparam, delete, insert, select
 
 from homebody import errors
 from homebody.config.settings import Config
-from homebody.core.media import open_graph, pictures, store
+from homebody.core.media import images, open_graph, store
 from homebody.models.url_previews import UrlPreview
 from homebody.outside import RemoteError
 from homebody.outside.client import Answer, Client
@@ -32,18 +32,18 @@ from homebody.storage.database import Database, Reader
 
 KEPT_MS: Final = 3_600_000
 PROBLEM_KEPT_MS: Final = 300_000
-"""A page that could not be fetched may soon be there."""
+"""For a page that could not be fetched, and may soon be there."""
 FORGOTTEN_MS: Final = 30 * 24 * 3_600_000
 MAX_URL: Final = 2048
 MAX_PAGE_BYTES: Final = 512 * 2**10
-"""What is said about a page stands at its beginning; the rest is not read."""
+"""The metadata is at the beginning of a page; the rest is not read."""
 MAX_IMAGE_BYTES: Final = 8 * 2**20
 TIMEOUT_SECONDS: Final = 10.0
-"""For the page, and again for the picture."""
+"""For the page, and again for the image."""
 MAX_REDIRECTS: Final = 5
 
 _HEADERS: Final = {
-    # Some pages show what they say of themselves only to what looks like a browser or a bot
+    # Some pages have their metadata only for browsers or known bots
     "User-Agent": "Mozilla/5.0 (compatible; homebody; bot for previews of links)",
     "Accept": "text/html,application/xhtml+xml,image/*;q=0.8,*/*;q=0.1",
 }
@@ -56,7 +56,7 @@ _DELETE_OLD = delete(UrlPreview).where(UrlPreview.fetched_ts <= bindparam("until
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """A preview, or why there is none."""
+    """A preview, or the problem."""
 
     preview: Json = field(default_factory=dict)
     problem: str | None = None
@@ -69,11 +69,11 @@ class _Made:
 
 
 def get(db: Database, client: Client, repeats: Repeats, url: str, user_id: str) -> Json:
-    """Return the Open Graph properties of a page, which may be none.
+    """Return the Open Graph properties of a page, of which it may have none.
 
-    The picture counts for the quota of the user who is the first to ask.
-    Raises M_INVALID_PARAM for what is no link, M_FORBIDDEN where this server does not go,
-    M_NOT_FOUND when nothing could be fetched.
+    The image counts towards the quota of the first user who requests the preview.
+    Raises M_INVALID_PARAM for an invalid URL, M_FORBIDDEN for a blocked one, M_NOT_FOUND when it
+    could not be fetched.
     """
     url = _checked(db.server.config, url)
     with db.read() as tx:
@@ -92,7 +92,7 @@ def get(db: Database, client: Client, repeats: Repeats, url: str, user_id: str) 
 
 
 def _checked(config: Config, url: str) -> str:
-    """The link without its fragment. Raises M_INVALID_PARAM, M_FORBIDDEN."""
+    """Return the link without its fragment. Raises M_INVALID_PARAM, M_FORBIDDEN."""
     try:
         parts = urlsplit(url)
         host = parts.hostname
@@ -112,7 +112,7 @@ def _check_host(config: Config, url: str) -> None:
 
 
 def _kept(tx: Reader, url: str) -> _Made | None:
-    """What is remembered of a link, unless it is too old."""
+    """Return the stored preview of a link, unless it is too old."""
     row = tx.sql.execute(_FIND, {"url": url}).first()
     if row is None:
         return None
@@ -122,7 +122,7 @@ def _kept(tx: Reader, url: str) -> _Made | None:
 
 def _make_and_keep(db: Database, client: Client, url: str, user_id: str) -> _Made:
     with db.read() as tx:
-        made = _kept(tx, url)  # who asked just before may have made it
+        made = _kept(tx, url)  # a request just before may have made it
         before = tx.sql.execute(_FIND, {"url": url}).first()
     if made is not None:
         return made
@@ -148,7 +148,7 @@ def _make_and_keep(db: Database, client: Client, url: str, user_id: str) -> _Mad
 
 
 def _make(db: Database, client: Client, url: str, user_id: str, earlier: _Made | None) -> _Made:
-    """The preview. Raises RemoteError, M_FORBIDDEN."""
+    """Fetch a page and make its preview. Raises RemoteError, M_FORBIDDEN."""
     answer = _fetch(db, client, url, MAX_PAGE_BYTES, may_cut=True)
     if not 200 <= answer.status < 300:
         return _Made(problem=f"The page answers with status {answer.status}")
@@ -156,40 +156,40 @@ def _make(db: Database, client: Client, url: str, user_id: str, earlier: _Made |
     kind = content_type.partition(";")[0].strip().lower()
     if kind.startswith("image/"):
         named = PurePosixPath(unquote(urlsplit(answer.url).path)).name
-        told = {"og:title": named} if named else {}
-        return _with_image(db, client, user_id, told, answer.url, earlier)
+        properties = {"og:title": named} if named else {}
+        return _with_image(db, client, user_id, properties, answer.url, earlier)
     if kind not in {"text/html", "application/xhtml+xml"}:
         return _Made()
-    told = event_loop.offload(open_graph.read, answer.body, content_type, answer.url)
-    return _with_image(db, client, user_id, told, told.pop("og:image", None), earlier)
+    properties = event_loop.offload(open_graph.read, answer.body, content_type, answer.url)
+    return _with_image(db, client, user_id, properties, properties.pop("og:image", None), earlier)
 
 
 def _with_image(
     db: Database,
     client: Client,
     user_id: str,
-    told: dict[str, str],
+    properties: dict[str, str],
     url: str | None,
     earlier: _Made | None,
 ) -> _Made:
-    """Return the preview with its picture, which is fetched; without one that can't be had."""
+    """Fetch the image and return the preview with it, or without if that fails."""
     if url is None or len(url) > MAX_URL:
-        return _Made(dict(told))
+        return _Made(dict(properties))
     try:
         most = min(MAX_IMAGE_BYTES, db.server.config.max_upload_bytes)
         answer = _fetch(db, client, url, most)
-        measured = event_loop.offload(pictures.measure, answer.body)
+        measured = event_loop.offload(images.measure, answer.body)
         sha256 = hashlib.sha256(answer.body).hexdigest()
         is_known = earlier is not None and earlier.image_sha256 == sha256
         uri = earlier.preview.get("og:image") if earlier is not None and is_known else None
         uri = uri or store.upload(db, user_id, _upload(answer.body, measured.media_type))
     except (
         RemoteError,
-        errors.MatrixError,  # the user's quota is used up, for one
-        pictures.NotAPictureError,
-        pictures.PictureTooLargeError,
+        errors.MatrixError,  # for example the user's quota is used up
+        images.NotAnImageError,
+        images.ImageTooLargeError,
     ):
-        return _Made(dict(told))
+        return _Made(dict(properties))
     image: Json = {
         "og:image": uri,
         "og:image:type": measured.media_type,
@@ -197,7 +197,7 @@ def _with_image(
         "og:image:height": measured.height,
         "matrix:image:size": len(answer.body),
     }
-    return _Made({**told, **image}, image_sha256=sha256)
+    return _Made({**properties, **image}, image_sha256=sha256)
 
 
 def _upload(image: bytes, media_type: str) -> store.Upload:
@@ -207,7 +207,7 @@ def _upload(image: bytes, media_type: str) -> store.Upload:
 def _fetch(
     db: Database, client: Client, url: str, max_bytes: int, *, may_cut: bool = False
 ) -> Answer:
-    """Raises RemoteError, and M_FORBIDDEN when the way leads to where no previews are made of."""
+    """Fetch a URL. Raises RemoteError, and M_FORBIDDEN for a redirect to a blocked site."""
     _check_host(db.server.config, url)
     answer = client.request(
         "GET",

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from homebody.core.media import pictures
-from homebody.core.media.pictures import Box, NotAPictureError, PictureTooLargeError
+from homebody.core.media import images
+from homebody.core.media.images import Box, ImageTooLargeError, NotAnImageError
 from tests.fuzz import examples
 
 SLOWEST_SECONDS = 10
@@ -63,9 +63,9 @@ def test_any_bytes_are_a_picture_that_can_be_made_smaller_or_none(
     path: Path,
     data: bytes,
     steps: list[tuple[str, int, bytes]],
-    method: pictures.Method,
+    method: images.Method,
     size: int,
-    may_move: bool,
+    animated: bool,
 ) -> None:
     for name, at, piece in steps:
         rest = {"set": data[at + len(piece) :], "insert": data[at:], "cut": b"", "double": data}
@@ -74,16 +74,16 @@ def test_any_bytes_are_a_picture_that_can_be_made_smaller_or_none(
     started = time.thread_time()
 
     try:
-        measured = pictures.measure(data)
-        shrunk = pictures.shrink(path, Box(size, size), method, may_move=may_move)
-    except (NotAPictureError, PictureTooLargeError):
+        measured = images.measure(data)
+        shrunk = images.shrink(path, Box(size, size), method, animated=animated)
+    except (NotAnImageError, ImageTooLargeError):
         measured, shrunk = None, None
 
     assert time.thread_time() - started < SLOWEST_SECONDS
     if measured is not None and shrunk is not None:
         assert measured.width > 0
         assert measured.height > 0
-        assert shrunk.media_type in pictures.SHOWN
+        assert shrunk.media_type in images.SHOWN
         if shrunk.data is not None:
             with Image.open(io.BytesIO(shrunk.data)) as smaller:
                 assert smaller.width <= max(size, 1)
@@ -96,8 +96,8 @@ def test_what_only_begins_like_a_picture_is_none_or_can_be_measured(
     data: bytes, beginning: bytes
 ) -> None:
     try:
-        measured = pictures.measure(beginning + data)
-    except (NotAPictureError, PictureTooLargeError):
+        measured = images.measure(beginning + data)
+    except (NotAnImageError, ImageTooLargeError):
         return
 
-    assert measured.media_type in pictures.SHOWN
+    assert measured.media_type in images.SHOWN
