@@ -65,6 +65,15 @@ def test_it_leaves_code_alone(tmp_path: Path) -> None:
     assert found_in(tmp_path / "example.md", "```\nmake parked\n```\nIn `people.py`.") == []
 
 
+def test_it_finds_words_in_names(tmp_path: Path) -> None:
+    path = tmp_path / "people.py"
+    path.write_text("class ToldRoom: ...\n\n\ntold_of = toldo = pictures = 1\n", encoding="utf-8")
+
+    found = [(finding.line, finding.phrase) for finding in wording.wrong_names(path)]
+
+    assert found == [(1, "ToldRoom"), (1, "people"), (4, "pictures"), (4, "told_of")]
+
+
 def test_it_reads_documents_by_paragraph(tmp_path: Path) -> None:
     text = "# Title\n\nThe request is\nparked.\n\n| a | Who asks |\n\n- Who has left\n"
 

@@ -1,4 +1,4 @@
-"""Check the words of docstrings, comments, messages and documents: `make wording`.
+"""Check the words of docstrings, comments, messages, names and documents: `make wording`.
 
 Prints each phrase to avoid with what to write instead, and exits with 1 when there is one. Paths as
 arguments are checked instead of everything.
@@ -90,6 +90,19 @@ PATTERNS = (
     Pattern(r"\b[Ii]n vain\b", "without result, for nothing", "Do not search in vain."),
 )
 
+NAMES = {
+    "asker": "requester",
+    "lately": "recent",
+    "parked": "waiting",
+    "people": "users",
+    "picture": "avatar, image",
+    "prehistoric": "legacy",
+    "told": "sent",
+    "trouble": "disk_error",
+    "wish": "request",
+}
+"""Words to avoid in names of functions, classes, variables and modules, singular or plural."""
+
 
 @dataclass(frozen=True)
 class Passage:
@@ -125,6 +138,20 @@ def findings(passage: Passage) -> Iterator[Finding]:
             ends = accumulate(len(line) + 1 for line in lines)
             number = passage.line + sum(end <= start for end in ends)
             yield Finding(passage.path, number, phrase, pattern.instead)
+
+
+def wrong_names(path: Path) -> Iterator[Finding]:
+    """Yield names in a module, and its own, that contain a word to avoid; once per line."""
+    source = path.read_text(encoding="utf-8")
+    names = {(1, path.stem)}
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.NAME:
+            names.add((token.start[0], token.string))
+    for line, name in sorted(names):
+        for word in map(str.lower, re.findall(r"[A-Z]?[a-z]+", name)):
+            singular = {word, word.removesuffix("s"), word.removesuffix("es")}
+            for known in singular & NAMES.keys():
+                yield Finding(path, line, name, NAMES[known])
 
 
 def passages(path: Path) -> Iterator[Passage]:
@@ -192,12 +219,12 @@ def files(names: list[str]) -> Iterator[Path]:
 
 def main(names: list[str]) -> int:
     """Print what the files below these paths should not say; return the exit code."""
-    found = [
-        finding
-        for path in files(names or list(CHECKED))
-        for passage in passages(path)
-        for finding in findings(passage)
-    ]
+    found: list[Finding] = []
+    for path in files(names or list(CHECKED)):
+        for passage in passages(path):
+            found += findings(passage)
+        if path.suffix == ".py":
+            found += wrong_names(path)
     for finding in found:
         print(finding)
     print(f"Phrases to replace: {len(found)}")
