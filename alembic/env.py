@@ -40,7 +40,7 @@ def begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-privacy.close_new_files()
+privacy.restrict_new_files()
 url = database_url()
 engine = create_engine(sqlite_url(url), poolclass=pool.NullPool)
 event.listen(engine, "connect", leave_transactions_alone)

@@ -1,6 +1,6 @@
 """SIGTERM under load: accepted requests get responses, and the server ends within moments.
 
-Protects server/worker.py: Worker.handle_exit (it spawns _let_go) and Worker._let_go
+Protects server/worker.py: Worker.handle_exit and the _close_connections that it spawns
 (`wakeups.close()` ends waiting requests); client_server/long_poll.py: first
 (`wakeups.is_closing`); and graceful_timeout in server/gunicorn_config.py. What else could delay the
 end: idle connections (server/test_worker.py) and responses that clients don't read

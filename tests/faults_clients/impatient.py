@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from homebody.core import ratelimits
 from homebody.server import worker
-from homebody.server.connection import Patience
+from homebody.server.connection import ConnectionLimits
 
 SECONDS = 1.5
 MAX_UNTAKEN_BYTES = 16 * 2**20
@@ -22,6 +22,6 @@ worker.SECONDS_AFTER_THE_START = 0.1
 class Worker(worker.Worker):
     """The worker with short time limits."""
 
-    PATIENCE: ClassVar = Patience(
-        seconds=SECONDS, least_bytes_per_second=500, max_untaken_bytes=MAX_UNTAKEN_BYTES
+    LIMITS: ClassVar = ConnectionLimits(
+        idle_seconds=SECONDS, min_body_bytes_per_second=500, max_unsent_bytes=MAX_UNTAKEN_BYTES
     )

@@ -160,7 +160,7 @@ def test_an_answer_that_was_taken_counts_no_more(hasty: RunningServer, medium: P
 
 
 def test_deaf_clients_do_not_delay_the_end(tmp_path: Path) -> None:
-    # Protects server/worker.py: the second half of Worker._let_go, which closes what is left.
+    # Protects server/worker.py: Worker._close_connections, which closes what is left at last.
     running = clients.start(tmp_path, is_impatient=False)
     with clients.running(running), contextlib.ExitStack() as still_open:
         bob = Person(running, "bob")

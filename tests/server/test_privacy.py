@@ -105,7 +105,7 @@ def test_what_others_may_read_is_left_alone(tmp_path: Path, data_dir: Path) -> N
     assert [it.stat().st_mode & 0o777 for it in (configuration, registration)] == [0o644, 0o644]
     warnings = [line for line in running.output().splitlines() if "other users" in line]
     assert len(warnings) == 1
-    assert f"may read {registration}, which has tokens" in warnings[0]
+    assert f"may read {registration}, which contains tokens" in warnings[0]
 
 
 def test_a_backup_closes_the_media_of_an_older_one(tmp_path: Path, stopped: Path) -> None:

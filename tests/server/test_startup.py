@@ -235,7 +235,7 @@ def test_another_server_name_than_that_of_the_accounts(
     assert sentence.startswith(
         "server_name is example.org, but the accounts in the database are of"
     )
-    assert sentence.endswith(f"To begin anew without them, move the data folder {tmp_path} away")
+    assert sentence.endswith(f"To start over without them, move the data folder {tmp_path} away")
 
 
 def test_a_signing_key_comes_whole_or_not_at_all(

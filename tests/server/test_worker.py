@@ -176,7 +176,7 @@ def test_the_next_head_may_be_cut_anywhere_in_its_end(server: RunningServer, at:
 def test_a_parser_gets_a_head_in_two_pieces_however_it_comes() -> None:
     ours, theirs = socket.socketpair()
     backlog = app_connection.Backlog(2**20)
-    client = app_connection.Connection(ours, app_connection.Patience(), backlog)
+    client = app_connection.Connection(ours, app_connection.ConnectionLimits(), backlog)
     head = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * 100 + b"\r\n\r\n"
     with ours, theirs:
         for at in range(len(head)):
@@ -190,7 +190,7 @@ def test_a_parser_gets_a_head_in_two_pieces_however_it_comes() -> None:
 def test_a_parser_never_sees_what_can_not_be_http() -> None:
     ours, theirs = socket.socketpair()
     backlog = app_connection.Backlog(2**20)
-    client = app_connection.Connection(ours, app_connection.Patience(), backlog)
+    client = app_connection.Connection(ours, app_connection.ConnectionLimits(), backlog)
     with ours, theirs:
         theirs.send(b"\x16\x03\x01\x02")
 

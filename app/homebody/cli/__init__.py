@@ -166,7 +166,7 @@ def load_config(ctx: click.Context) -> Config:
 def main(ctx: click.Context, config_path: Path | None) -> None:
     """Homebody, a Matrix homeserver."""
     ctx.obj = config_path
-    umask = privacy.close_new_files()
+    umask = privacy.restrict_new_files()
     ctx.call_on_close(lambda: os.umask(umask))
 
 

@@ -1,12 +1,11 @@
-"""A client's connection: a socket that loses its patience.
+"""A client's connection: a socket with limits for slow clients, which gunicorn reads and writes.
 
-gunicorn reads and writes through it. What a client may do to us by being slow ends here:
-- a head may not be endless, and its parser gets it whole, as it would look at all of it again for
-  each piece;
-- a body has to come: some bytes now and then, and on the whole a least number of them a second;
-- an answer has to be taken: slowly, but some of it now and then;
-- all the answers that wait to be taken have a limit together. Beyond it the client that has taken
-  nothing for the longest time is let go: the memory belongs to those who read.
+- The size of a head (request line and headers) is limited, and the parser gets it in at most two
+  pieces, as it would parse all of it again for each piece.
+- A body must not pause for long, and must have a minimum rate on the whole.
+- The client must not stop reading a response for long.
+- All responses that wait to be sent have a common limit. Above it, the connection that has made no
+  progress for the longest time is closed, so that clients that read get the memory.
 """
 
 from __future__ import annotations
@@ -30,33 +29,33 @@ LOG = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES: Final = 512 * 2**10
 """Request line and headers: a filter written out in the query can have 200 KiB."""
-HELD_BYTES: Final = 65_536
+BUFFER_BYTES: Final = 65_536
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
-_MOST_OF_AN_END: Final = 3
-"""Bytes of it that may have come with the piece before."""
+_MAX_SPLIT_BYTES: Final = 3
+"""Bytes of it that may be in the previous piece."""
 _NOT_HTTP: Final = re.compile(rb"[^\r\n!-~]")
-"""What no request begins with, but TLS does."""
-_AT_ONCE: Final = struct.pack("ii", 1, 0)
-"""SO_LINGER: what the client has not taken is dropped with the connection; the kernel would keep
-megabytes of it for many minutes."""
+"""What a request can't begin with, but TLS does."""
+_LINGER_0: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER: drop unsent data when the connection is closed; the kernel would keep megabytes of it
+for many minutes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a client is waited for."""
+class ConnectionLimits:
+    """How slow a client may be."""
 
-    seconds: float = 90.0
-    """Without a byte; longer than a connection may idle."""
-    least_bytes_per_second: int = 500
-    """Of a body, after so many seconds. The slowest mobile networks have ten times that."""
-    seconds_at_stop: float = 2.5
-    """For requests that are under way when the server is told to stop."""
-    max_untaken_bytes: int = 128 * 2**20
-    """Of answers that clients have not taken yet, all together."""
+    idle_seconds: float = 90.0
+    """Without a byte; longer than gunicorn's keepalive."""
+    min_body_bytes_per_second: int = 500
+    """After `idle_seconds`. The slowest mobile networks have ten times that."""
+    stop_seconds: float = 2.5
+    """For requests that are being served when the server is stopped."""
+    max_unsent_bytes: int = 128 * 2**20
+    """Of all responses together."""
 
 
 class Backlog:
-    """The large answers that clients are taking; who has taken nothing for longest comes first."""
+    """The large responses that are being sent; the one without progress for longest comes first."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -64,47 +63,47 @@ class Backlog:
         self._bytes = 0
 
     def add(self, connection: Connection, size: int) -> None:
-        """An answer of this size begins; others may have to go for it."""
+        """Add a response of this size; close other connections if there are too many bytes now."""
         self._sizes[connection] = size
         self._bytes += size
         while self._bytes > self._max_bytes and len(self._sizes) > 1:
             slowest = next(iter(self._sizes))
-            LOG.warning("a client does not take its answer, and others need the memory: let go")
+            LOG.warning("closed a connection with an unread response: others need its memory")
             self.remove(slowest)
-            slowest.cut()
+            slowest.abort()
 
     def note_progress(self, connection: Connection) -> None:
-        """The client has taken some of it."""
+        """Note that the client has read some of its response."""
         if connection in self._sizes:
             self._sizes[connection] = self._sizes.pop(connection)
 
     def remove(self, connection: Connection) -> None:
-        """The answer is over."""
+        """Remove a response that was sent or given up."""
         self._bytes -= self._sizes.pop(connection, 0)
 
 
 class Connection:
-    """The socket of one client; everything that is not here, the socket does itself."""
+    """The socket of one client; methods that are not defined here are those of the socket."""
 
-    def __init__(self, client: socket.socket, patience: Patience, backlog: Backlog) -> None:
+    def __init__(self, client: socket.socket, limits: ConnectionLimits, backlog: Backlog) -> None:
         self._socket = client
-        self._patience = patience
+        self._limits = limits
         self._backlog = backlog
-        self._held: list[bytes] = []
-        self._held_bytes = 0
-        self._received = 0  # bytes of this head, or of this body
-        self._head = bytearray()  # those of a head, and what came with them
-        self._has_line = False  # whether the first line of the head has come
-        self._is_new = True  # nothing has come at all
+        self._buffered: list[bytes] = []
+        self._buffered_bytes = 0
+        self._received = 0  # bytes of the current head or body
+        self._head = bytearray()  # the bytes of a head, and what came with them
+        self._has_line = False  # whether the first line of the head was received
+        self._is_new = True  # nothing was received yet
         self._body_began = 0.0
         self.is_idle = True
-        """No request of it is under way."""
+        """Whether no request is being served."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
 
     def begin_request(self) -> None:
-        """The head has come."""
+        """Prepare for the body: the head was received."""
         self.is_idle = False
         self._received = 0
         self._head.clear()
@@ -112,29 +111,29 @@ class Connection:
         self._body_began = 0.0
 
     def end_request(self) -> None:
-        """What was held back and not sent is forgotten: there was a fault in the middle."""
+        """Prepare for the next head; drop what was not flushed, as there was an exception."""
         self.is_idle = True
         self._received = 0
-        self._held, self._held_bytes = [], 0
+        self._buffered, self._buffered_bytes = [], 0
 
     def headers_received(self) -> int:
-        """How many headers of a head have come that no parser has taken.
+        """Return the number of headers in a head that the parser has not accepted.
 
-        0 within a request. Not all of them if the head came along with the request before it.
+        0 within a request; too few if the head came together with the previous request.
         """
         return _END_OF_HEAD.split(self._head, 1)[0].count(b"\n")
 
     def setblocking(self, flag: bool | int) -> None:  # noqa: FBT001 - a socket's method
-        """Where gunicorn asks to wait for ever, wait as long as our patience."""
-        self._socket.settimeout(self._patience.seconds if flag else 0.0)
+        """Limit the time to wait where gunicorn asks to wait forever."""
+        self._socket.settimeout(self._limits.idle_seconds if flag else 0.0)
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """Some bytes that the client sends.
+        """Receive some bytes.
 
-        Raises TimeoutError for a body that comes too slowly, LimitRequestHeaders for a head that
-        goes on and on.
+        Raises TimeoutError for a body that is too slow, LimitRequestHeaders for a head that is too
+        long.
         """
-        if flags:  # a look at what comes, by who waits for something else
+        if flags:  # MSG_PEEK, while a long poll waits
             return self._socket.recv(size, flags)
         if self.is_idle:
             return self._recv_head(size)
@@ -144,10 +143,10 @@ class Connection:
         return data
 
     def read_body_into(self, body: Any, buffer: memoryview) -> int:
-        """How many bytes of a gunicorn body of known length are in the buffer now; 0 at its end.
+        """Read a gunicorn body of known length into the buffer; return the bytes, 0 at its end.
 
-        gunicorn's own way copies each piece half a dozen times. What it has read of the body
-        together with the head comes first.
+        gunicorn copies each piece half a dozen times. What it has already read of the body together
+        with the head comes first.
         """
         reader = body.reader
         buffer = buffer[: reader.length]
@@ -166,10 +165,10 @@ class Connection:
         return count
 
     def _recv_head(self, size: int) -> bytes:
-        """Return the first line of a head as soon as it has come, and then all the rest of it.
+        """Return the first line of a head as soon as it is complete, and then all the rest of it.
 
-        What follows a request in the same piece is left in the parser, and so may be the beginning
-        of this head: its first newline counts as the end of a line, though it may be the last one.
+        The parser keeps what follows a request in the same piece, which may be the beginning of
+        this head: the first newline here counts as the end of a line, though it may be the last.
         """
         begins = len(self._head)
         is_enough = False
@@ -177,13 +176,13 @@ class Connection:
             try:
                 data = self._socket.recv(size)
             except TimeoutError:
-                data = b""  # as if it had hung up
+                data = b""  # as if the client had closed the connection
             if not data:
                 return b""
             if self._is_new and _NOT_HTTP.match(data):
-                raise InvalidRequestMethod("")  # TLS, for one, may go on without a line's end
+                raise InvalidRequestMethod("")  # TLS, for example, may go on without a newline
             self._is_new = False
-            unseen = max(0, len(self._head) - _MOST_OF_AN_END)
+            unseen = max(0, len(self._head) - _MAX_SPLIT_BYTES)
             self._received += len(data)
             self._head += data
             if self._received > MAX_HEAD_BYTES:
@@ -200,35 +199,37 @@ class Connection:
         now = time.monotonic()
         if not self._body_began:
             self._body_began = now
-        granted = self._patience.seconds + self._received / self._patience.least_bytes_per_second
+        granted = (
+            self._limits.idle_seconds + self._received / self._limits.min_body_bytes_per_second
+        )
         if now - self._body_began > granted:
-            raise TimeoutError("The body comes too slowly")
+            raise TimeoutError("The body is too slow")
 
     def sendall(self, data: bytes) -> None:
-        """Within a request: hold it back for what follows, unless that is much.
+        """Buffer small data within a request.
 
-        gunicorn writes head and body one by one: two system calls, and a client that wakes twice.
+        gunicorn writes head and body separately: two system calls, and the client wakes twice.
         """
         if self.is_idle:
             self._socket.sendall(data)
             return
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes > HELD_BYTES:
+        self._buffered.append(data)
+        self._buffered_bytes += len(data)
+        if self._buffered_bytes > BUFFER_BYTES:
             self.flush()
 
     def sendfile(self, *args: Any, **kwargs: Any) -> int:
-        """A file, after what was held back."""
+        """Send a file, after what is in the buffer."""
         self.flush()
         return self._socket.sendfile(*args, **kwargs)
 
     def flush(self) -> None:
-        """Send what was held back. Raises BrokenPipeError when the client does not take it."""
-        held, size = self._held, self._held_bytes
-        self._held, self._held_bytes = [], 0
+        """Send what is in the buffer. Raises BrokenPipeError when the client stops reading."""
+        held, size = self._buffered, self._buffered_bytes
+        self._buffered, self._buffered_bytes = [], 0
         if not held:
             return
-        if size <= HELD_BYTES:
+        if size <= BUFFER_BYTES:
             self._send(b"".join(held))
             return
         self._backlog.add(self, size)
@@ -250,36 +251,36 @@ class Connection:
             if left:
                 before, queued = queued, self._queued_bytes()
                 if not sent and queued >= before:
-                    self.cut()
-                    raise BrokenPipeError(errno.EPIPE, "The client takes nothing")
+                    self.abort()
+                    raise BrokenPipeError(errno.EPIPE, "The client does not read")
                 self._backlog.note_progress(self)
 
     def _queued_bytes(self) -> int:
-        """What the kernel still has to bring to the client.
+        """Return the number of bytes that the kernel still has to send.
 
-        It has room for megabytes, and asks for more when a third of that has been taken: from a
-        slow phone that may take minutes, in which it does read.
+        It buffers megabytes, and accepts more when a third of them were sent. With a slow phone
+        that may take minutes, during which the client does read.
         """
         try:
             answer = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
         except OSError as problem:
-            LOG.debug("this system does not say what waits in a socket: %s", problem)
+            LOG.debug("this system does not report the bytes in a socket: %s", problem)
             return 0
         return int(struct.unpack("i", answer)[0])
 
-    def cut(self) -> None:
-        """End the connection now, whoever waits for it; what was not taken is dropped."""
+    def abort(self) -> None:
+        """Close the connection at once, for all greenlets that use it, and drop unsent data."""
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
             self.hang_up()
         except OSError as problem:
             LOG.debug("a client has gone: %s", problem)
 
     def hang_up(self) -> None:
-        """Say that there will be no more; who waits for the client reads the connection's end."""
+        """Shut the connection down; a greenlet that reads from it gets the end of the stream."""
         try:
-            # By a twin: gevent's shutdown() raises in the greenlet that waits for the socket,
-            # and gunicorn logs a trace for each. This way it reads the end of the connection.
+            # With a duplicate, as gevent's shutdown() raises in the greenlet that waits for the
+            # socket, and gunicorn logs a stack trace for each.
             with socket.socket(fileno=os.dup(self._socket.fileno())) as twin:
                 twin.shutdown(socket.SHUT_RDWR)
         except OSError as problem:

@@ -1,7 +1,7 @@
-"""How gunicorn runs homebody: one process of greenlets, on the address of the configuration.
+"""gunicorn's settings: one process with greenlets, on the address of the configuration.
 
-The checks that must pass before a server may start run here, so that they hold for
-`homebody serve` and for `gunicorn -c gunicorn.conf.py wsgi:app` alike.
+The checks before the start run here, so that `homebody serve` and
+`gunicorn -c gunicorn.conf.py wsgi:app` both make them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from homebody.storage.data_folder import StartError
 if TYPE_CHECKING:
     from gunicorn.arbiter import Arbiter
 
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the checks without a stack trace
-privacy.close_new_files()
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # no stack trace for Ctrl-C during the checks
+privacy.restrict_new_files()
 try:
     settings = load(None, os.environ)
     logs.configure(settings.log_level, settings.log_format)
-    # kept open, and so locked, while the master or a worker lives
+    # open, and so locked, while the master or a worker runs
     locks = startup.prepare(settings, os.environ)
 except (ConfigError, StartError) as error:
     sys.stderr.write(f"homebody: {error}\n")
@@ -36,25 +36,25 @@ except (ConfigError, StartError) as error:
 bind = settings.bind
 workers = 1
 worker_class = "homebody.server.starter.Starter"
-worker_connections = 20_000  # the descriptor limit is the real one; beyond 1,000 nobody gets in
-http_parser = "auto"  # that in C where it is installed: it has to be compiled
-limit_request_line = 0  # server/connection.py has a limit. Inline filters exceed the 4,094 bytes
+worker_connections = 20_000  # the default is 1,000; the limit of descriptors is the real one
+http_parser = "auto"  # the one in C where it is installed
+limit_request_line = 0  # connection.py has a limit; inline filters exceed 4,094 bytes
 limit_request_field_size = 65_536  # for tokens and cookies of proxies; "0" would mean 8,190
 timeout = 120
 graceful_timeout = 4
 keepalive = 75
 loglevel = "warning"
 umask = privacy.UMASK
-forwarded_allow_ips = ""  # web/middleware.py decides whom to believe
+forwarded_allow_ips = ""  # web/middleware.py decides which headers to trust
 
 
 def pre_fork(_arbiter: Arbiter, worker: Any) -> None:
-    """Share a byte with the worker, which sets it when it serves."""
+    """Share a byte with the worker, which sets it when it listens."""
     worker.has_served = mmap.mmap(-1, 1)
 
 
 def child_exit(arbiter: Arbiter, worker: Any) -> None:
-    """Give up when a worker has ended before it served: gunicorn would start the next for ever."""
+    """Stop when a worker has exited before it listened: gunicorn would start more forever."""
     is_stopping = not arbiter.LISTENERS
     if not worker.has_served[0] and not is_stopping:
         raise HaltServer("the server can't start; the lines above say why", 1)

@@ -1,7 +1,7 @@
-"""What no other user of the machine may read: looked at when the server starts, and mended.
+"""File modes: other users of the machine must not read the server's files.
 
-New files are made so (`umask`); those of before, or that were copied into their places by hand, may
-have any mode. The data folder itself keeps its own, as it may be one that is shared with others.
+New files get their modes from the umask; existing ones, which may be older or copied by hand, are
+corrected at every start. The data folder itself keeps its mode, as it may be shared on purpose.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ LOG = logging.getLogger(__name__)
 UMASK: Final = 0o077
 
 
-def close_new_files() -> int:
-    """Let only the owner read what this process will make; return the umask of before."""
+def restrict_new_files() -> int:
+    """Set the umask so that only this user can read new files; return the previous one."""
     return os.umask(UMASK)
 
 
-def mend(config: Config, database: Path, environ: Mapping[str, str]) -> None:
-    """Take from other users what they may not read; the log gets a warning for each file."""
+def restrict_existing_files(config: Config, database: Path, environ: Mapping[str, str]) -> None:
+    """Remove the permissions of other users, and log a warning for each file."""
     beside = [database.with_name(f"{database.name}{it}") for it in ("-wal", "-shm", "-journal")]
     for path in (database, *beside, config.signing_key_path, config.data_dir / "media"):
         fsync.make_private(path)
     for path in dict.fromkeys(_secrets(environ)):
-        fsync.make_private(path, fsync.OTHERS)  # a service may read it by its group
+        fsync.make_private(path, fsync.OTHERS)  # the group of a service may read it
     for path in registrations.paths(config):
-        # a bridge that runs as another user reads it too: it may need to be so
+        # only warn: a bridge that runs as another user has to read it
         if path.stat().st_mode & fsync.OTHERS:
-            LOG.warning("other users of this machine may read %s, which has tokens", path)
+            LOG.warning("other users of this machine may read %s, which contains tokens", path)
 
 
 def _secrets(environ: Mapping[str, str]) -> Iterator[Path]:
-    """Find the configuration, if there are secrets in it, and the files that hold one each."""
+    """Yield the configuration file if it contains secrets, and the files of secrets."""
     known = settings.known()
     given = [sources.from_environment(environ)]
     if (file := settings.file_in_force(environ)) is not None:

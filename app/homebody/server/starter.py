@@ -1,7 +1,7 @@
-"""What gunicorn's master knows of its worker: as much as it takes to fork.
+"""The class of the worker object in gunicorn's master.
 
-The master makes its worker object before it forks, and only waits from then on. With worker.py,
-where that object's class really is, gevent and half of this server would stay in its memory.
+The master creates the object before it forks, and only waits from then on. If it imported worker.py
+for that, gevent and half of this server would stay in its memory.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
 class Starter(AsyncWorker):
-    """Becomes homebody.server.worker.Worker in the process that the fork made."""
+    """A worker that becomes a homebody.server.worker.Worker after the fork."""
 
     def init_process(self) -> None:
         """Set the process up and serve.
 
-        Ctrl-C sends SIGINT to this process and to the master, which sends SIGQUIT on. Before there
-        is a server to be stopped (Worker.run), either ends the process at once; after it has
-        stopped they are ignored, as Python gives up its handlers at its end and the signal would
-        kill what is about to end by itself.
+        Ctrl-C sends SIGINT to this process and to the master, which then sends SIGQUIT. Before
+        Worker.run, either exits at once. After it they are ignored: Python removes its handlers
+        while it exits, and a signal would kill the process.
         """
         for number in STOP_SIGNALS:
             signal.signal(number, lambda *_: os._exit(0))

@@ -1,6 +1,6 @@
-"""From a configuration to a running server: what has to be true before gunicorn may listen.
+"""Checks and preparations before gunicorn listens.
 
-Whatever is wrong ends as a StartError with one line for the owner: no stack trace, exit code 2.
+Errors are StartErrors: one line for the administrator without a stack trace, and exit code 2.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ LOG = logging.getLogger(__name__)
 def prepare(config: Config, environ: Mapping[str, str]) -> list[int]:
     """Check everything that can be checked before the start, and bring the database up to date.
 
-    Returns the descriptors of the locks; the data folder and the database are ours while they are
-    open.
-    Raises StartError, and ConfigError for the signing key and for registrations of bridges.
+    Returns the descriptors of the locks, which hold while they are open. Raises StartError, and
+    ConfigError for the signing key and for registrations of bridges.
     """
     locks = data_folder.lock(config)
     data_folder.check_restored(config.data_dir)
@@ -44,20 +43,20 @@ def prepare(config: Config, environ: Mapping[str, str]) -> list[int]:
     check_server_name(config)
     if not config.signing_key_path.exists() and has_accounts(config):
         LOG.warning(
-            "There is no signing key %s although the server has accounts: a new one is made. If the"
-            " old one is elsewhere or in a backup, stop the server and put it there",
+            "There is no signing key %s although the server has accounts: a new one is created. If"
+            " the old one is elsewhere or in a backup, stop the server and put it there",
             config.signing_key_path,
         )
     server_key.load_or_make(config)
     raise_descriptor_limit()
-    privacy.mend(config, database_path(config.database_url), environ)
+    privacy.restrict_existing_files(config, database_path(config.database_url), environ)
     if is_new:
         LOG.info("%s is a new server, in %s", config.server_name, config.data_dir)
     return locks
 
 
 def init(config: Config) -> None:
-    """Make the database and the signing key of a new server. Raises StartError and ConfigError."""
+    """Create a new server's database and signing key. Raises StartError and ConfigError."""
     with data_folder.locked(config):
         data_folder.check_restored(config.data_dir)
         if migrations.current(config.database_url) is not None:
@@ -67,7 +66,7 @@ def init(config: Config) -> None:
 
 
 def check_port(bind: str) -> None:
-    """Raises StartError when the address can't be listened on."""
+    """Raise StartError when the server can't listen on the address."""
     host, _, port = bind.rpartition(":")
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     with socket.socket(family) as probe:
@@ -79,13 +78,13 @@ def check_port(bind: str) -> None:
 
 
 def check_media(data_dir: Path) -> None:
-    """Raise StartError when this process can't write where uploads go."""
+    """Raise StartError when this process can't write to the folders of uploads."""
     for folder in (data_dir / "media", data_dir / "media/incoming", data_dir / "media/files"):
         try:
             is_usable = folder.is_dir() and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
             if not is_usable and folder.exists():
                 raise StartError(
-                    f"The folder {folder} can't be used: it has to be a folder that this user may"
+                    f"The folder {folder} can't be used: it has to be a folder that this user can"
                     " read and write"
                 )
         except OSError as error:
@@ -93,10 +92,10 @@ def check_media(data_dir: Path) -> None:
 
 
 def check_pages(config: Config) -> None:
-    """Raises StartError when the database is damaged.
+    """Raise StartError when the database is damaged.
 
-    To go on with it would be the end of what is still whole, and of the backups that are made of
-    it. A large one is left to the worker, as reading it would keep everybody waiting.
+    A server that ran on it could damage more of it, and the backups that are made of it. The worker
+    checks a large one, as that would delay the start.
     """
     path = database_path(config.database_url)
     if not path.exists() or path.stat().st_size > disk_errors.LARGE_BYTES:
@@ -107,44 +106,43 @@ def check_pages(config: Config) -> None:
 
 
 def check_server_name(config: Config) -> None:
-    """Raises StartError when the database has accounts of another server name.
+    """Raise StartError when the database has accounts of another server name.
 
-    Rooms and people are known by it: with another one, nobody could log in and no event would be
-    ours.
+    User and room IDs contain it: with another one nobody could log in, and no event would be ours.
     """
     with contextlib.closing(sqlite3.connect(database_path(config.database_url))) as connection:
         try:
             check_name(config, connection)
         except StartError as error:
-            hint = f"To begin anew without them, move the data folder {config.data_dir} away"
+            hint = f"To start over without them, move the data folder {config.data_dir} away"
             raise StartError(f"{error}. {hint}") from None
 
 
 def check_name(config: Config, connection: sqlite3.Connection) -> None:
-    """Do the same for a database that is open."""
+    """Check the server name in an open database. Raises StartError."""
     row = connection.execute("SELECT user_id FROM accounts LIMIT 1").fetchone()
     if row is not None and (name := identifiers.server_name(row[0])) != config.server_name:
         raise StartError(
             f"server_name is {config.server_name}, but the accounts in the database are of {name}:"
-            " it can't change once there are accounts"
+            " it can't be changed once there are accounts"
         )
 
 
 def has_accounts(config: Config) -> bool:
-    """Return whether anybody has registered yet."""
+    """Return whether there is an account."""
     with contextlib.closing(sqlite3.connect(database_path(config.database_url))) as connection:
         return connection.execute("SELECT 1 FROM accounts LIMIT 1").fetchone() is not None
 
 
 def raise_descriptor_limit() -> None:
-    """Each waiting client takes a file descriptor: allow as many as the system lets us."""
+    """Raise the limit of file descriptors to the maximum: each connection needs one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def run(environ: dict[str, str]) -> None:
-    """Become gunicorn, with the configuration that this environment names. Doesn't return."""
-    # -P: what lies in the folder where the command was typed is not ours
+    """Replace this process by gunicorn, with this environment. Does not return."""
+    # -P: modules in the working folder must not hide ours
     command = [sys.executable, "-P", "-m", "gunicorn"]
     command += ["-c", "python:homebody.server.gunicorn_config", "homebody.server.wsgi:app"]
     os.execve(sys.executable, command, environ)  # noqa: S606 - our own words

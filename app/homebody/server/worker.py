@@ -1,11 +1,11 @@
-"""gunicorn's gevent worker, with the manners of a homeserver.
+"""gunicorn's gevent worker, adapted to a homeserver.
 
-- SIGTERM answers parked requests at once and hangs up on idle connections, so a stop takes moments.
-- Requests that no parser understands get a Matrix error.
-- What is left of a refused body is read only up to a limit: a client that has not yet looked at the
-  answer gets it, one that sends gigabytes is cut off.
-- A client that sends or takes too slowly doesn't keep its greenlet for ever; see connection.py.
-- The process notices when the command line has changed its database, and when its hub stands still.
+- SIGTERM ends long polls and closes idle connections at once, so that the server stops quickly.
+- Requests that the parser refuses get a Matrix error.
+- The rest of a refused body is read up to a limit: a client that sends before it reads gets the
+  response, one that sends gigabytes is disconnected.
+- Slow clients don't keep their greenlets forever; see connection.py.
+- The process notices when a command has changed the database, and when its event loop is blocked.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from homebody.config.settings import FILE_NAME, ConfigError, file_in_force
 from homebody.runtime import event_loop, logs, memory
 from homebody.runtime.watchdog import Watchdog
 from homebody.server import startup
-from homebody.server.connection import Backlog, Connection, Patience
+from homebody.server.connection import Backlog, Connection, ConnectionLimits
 from homebody.server.starter import STOP_SIGNALS
 from homebody.storage import data_folder, disk_errors
 
@@ -48,38 +48,38 @@ if TYPE_CHECKING:
     from homebody.web import Application
 
 LOG = logging.getLogger(__name__)
-SECONDS_BETWEEN_LOOKS = 0.5
-"""How soon a running server feels `homebody user passwd` and the like."""
-SECONDS_BETWEEN_SIGNS_OF_LIFE = 1.0
+SECONDS_BETWEEN_CHECKS = 0.5
+"""How soon a running server notices `homebody user passwd` and other commands."""
+SECONDS_BETWEEN_HEARTBEATS = 1.0
 SECONDS_BETWEEN_TRIMS = 5.0
-"""How often free memory is returned."""
+"""How often free memory is returned to the system."""
 SECONDS_AFTER_A_FAULT = 30.0
 SECONDS_AFTER_THE_START = 5.0
-"""Before a large database is looked through: first come those who wait for the server."""
+"""Before a large database is checked, as clients that wait for the server come first."""
 SECONDS_TO_DRAIN = 5.0
 MAX_DRAINED_BYTES = 32 * 2**20
 CANNOT_BOOT = 3
-"""The exit code by which gunicorn's master knows that another worker would do no better."""
+"""The exit code for gunicorn's master that says that another worker would fail as well."""
 _PIECE_BYTES = 2**16
 
 
 class Worker(GeventWorker):
-    """One process that serves; see the module."""
+    """The worker process; see the module."""
 
-    PATIENCE: ClassVar = Patience()
+    LIMITS: ClassVar = ConnectionLimits()
     has_served: mmap.mmap
-    """One byte that the master shares; see gunicorn.conf.py."""
+    """One byte that is shared with the master; see gunicorn_config.py."""
 
     def init_process(self) -> None:
         """Set the process up and serve."""
         self._connections: set[Connection] = set()
-        self._backlog = Backlog(self.PATIENCE.max_untaken_bytes)
-        self._is_told_to_stop = event.Event()
-        _fix_settings(self.cfg)
+        self._backlog = Backlog(self.LIMITS.max_unsent_bytes)
+        self._is_stopping = event.Event()
+        _cache_settings(self.cfg)
         super().init_process()
 
     def load_wsgi(self) -> None:
-        """Make the application."""
+        """Create the application."""
         try:
             with memory.made_to_last():
                 super().load_wsgi()
@@ -88,15 +88,15 @@ class Worker(GeventWorker):
             sys.exit(CANNOT_BOOT)
 
     def init_signals(self) -> None:
-        """Leave the handlers of Starter while the server is being made."""
+        """Keep Starter's handlers while the application is being created."""
 
     def run(self) -> None:
-        """Serve until told to stop."""
-        self._begin_to_listen_to_signals()
+        """Serve until a signal stops the server."""
+        self._install_signal_handlers()
         memory.give_back()
-        self._say_where()
-        gevent.spawn(self._look_for_other_writers)
-        gevent.spawn(self._look_for_damage)
+        self._log_addresses()
+        gevent.spawn(self._watch_for_other_writers)
+        gevent.spawn(self._check_large_database)
         gevent.spawn(self._trim)
         self._homeserver.delivery.start()
         watchdog = self._watchdog()
@@ -108,17 +108,17 @@ class Worker(GeventWorker):
         self._homeserver.last_seen.write()
         self._homeserver.database.close()
 
-    def _begin_to_listen_to_signals(self) -> None:
-        """Set up gunicorn's handlers; while it does so, a signal would kill the process."""
+    def _install_signal_handlers(self) -> None:
+        """Install gunicorn's handlers; meanwhile a signal would kill the process."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         super().init_signals()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _say_where(self) -> None:
-        """Log what an administrator needs now, or could not change later."""
+    def _log_addresses(self) -> None:
+        """Log the addresses, and what can't be changed once there are accounts."""
         config = self._homeserver.database.server.config
-        # not cfg.bind: the port may have been left to the system
-        listening = ", ".join(map(_place, self.sockets))
+        # not cfg.bind: its port may be 0
+        listening = ", ".join(map(_address, self.sockets))
         LOG.info(
             "homebody serves %s on %s, and sends clients to %s (public_url)",
             config.server_name,
@@ -134,7 +134,7 @@ class Worker(GeventWorker):
             )
 
     def _serve(self) -> None:
-        """What gunicorn's worker does in its `run`, but that looks for a stop once a second."""
+        """Do what gunicorn's `run` does, without its delay of up to a second at a stop."""
         handling = Pool(self.worker_connections)
         listening = [
             StreamServer(listener, partial(self.handle, listener), spawn=handling)
@@ -145,11 +145,11 @@ class Worker(GeventWorker):
         self.has_served[0] = True
         while self.alive:
             self.notify()
-            self._is_told_to_stop.wait(SECONDS_BETWEEN_SIGNS_OF_LIFE)
+            self._is_stopping.wait(SECONDS_BETWEEN_HEARTBEATS)
         for server in listening:
             server.close()
         if not handling.join(self.cfg.graceful_timeout):
-            LOG.warning("some requests were not done in time, and are given up")
+            LOG.warning("some requests were not finished in time and are cancelled")
             handling.kill(timeout=1)
 
     def _watchdog(self) -> Watchdog:
@@ -163,17 +163,17 @@ class Worker(GeventWorker):
         return cast("Application", self.wsgi).homeserver
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM: take no new requests, and finish those under way."""
+        """Finish the requests that are being served, and stop (SIGTERM)."""
         super().handle_exit(sig, frame)
-        gevent.spawn(self._let_go)  # a signal handler may not switch greenlets
+        gevent.spawn(self._close_connections)  # a signal handler may not switch greenlets
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
-        """Ctrl-C: the same; gunicorn would end the process in the middle, with a stack trace."""
+        """Stop as on SIGTERM (Ctrl-C); gunicorn would exit with a stack trace."""
         self.handle_exit(sig, frame)
 
     def handle(self, listener: socket.socket, client: socket.socket, addr: Any) -> None:
-        """One connection, with all its requests."""
-        connection = Connection(client, self.PATIENCE, self._backlog)
+        """Serve all requests of a connection."""
+        connection = Connection(client, self.LIMITS, self._backlog)
         self._connections.add(connection)
         try:
             super().handle(listener, cast("socket.socket", connection), addr)
@@ -181,12 +181,12 @@ class Worker(GeventWorker):
             self._connections.discard(connection)
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
-        """One request of a connection."""
+        """Serve one request of a connection."""
         sock.begin_request()
         try:
             try:
                 super().handle_request(listener_name, req, sock, addr)
-            except StopIteration:  # gunicorn's way to say that the connection ends
+            except StopIteration:  # gunicorn's sign that the connection ends
                 sock.flush()
                 raise
             sock.flush()
@@ -196,19 +196,19 @@ class Worker(GeventWorker):
             sock.end_request()
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
-        """What the HTTP parser refused, as a Matrix error."""
+        """Send a Matrix error for what the HTTP parser refused."""
         if isinstance(exc, gevent.GreenletExit):
-            return  # the server stops, and has waited long enough
+            return  # the server stops
         request_id = logs.begin_request()
         error, status = errors.unknown("The request is not valid HTTP"), 400
         if isinstance(exc, http_errors.LimitRequestLine | http_errors.LimitRequestHeaders):
             error, status = errors.too_large("The request line or a header is too long"), 431
         elif not isinstance(exc, http_errors.ParseException):
-            LOG.error("fault in a connection", exc_info=exc)
+            LOG.error("exception in a connection", exc_info=exc)
             error, status = errors.unknown("Something is wrong with the server"), 500
         elif self._has_too_many_headers(client):
             error, status = errors.too_large("The request has too many headers"), 431
-        # Not at the top: most of the server is to be loaded after gevent has patched the modules
+        # Not at the top: gevent has to patch modules before most of the server is imported
         from homebody.web import middleware  # noqa: PLC0415 - see above
 
         body = orjson.dumps(error.body)
@@ -217,47 +217,47 @@ class Worker(GeventWorker):
         head = "".join(f"{name}: {value}\r\n" for name, value in headers)
         logs.log_request(addr[0] if addr else "", "-", "-", None, status, 0.0)
         phrase = HTTPStatus(status).phrase
-        answer = f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\n{head}\r\n".encode() + body
+        response = f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\n{head}\r\n".encode() + body
         try:
-            util.write_nonblock(client, answer)
+            util.write_nonblock(client, response)
         except OSError as problem:
-            LOG.debug("a refused client has gone: %s", problem)
+            LOG.debug("can't send an error to a client: %s", problem)
 
     def _has_too_many_headers(self, client: socket.socket) -> bool:
-        """Whether that is why the parser has refused a request.
+        """Return whether the parser has refused a request for the number of its headers.
 
-        It says so up to 256 of them; of more than that, it calls the request no HTTP.
+        The parser itself says so for up to 256 headers; for more, it says that it isn't HTTP.
         """
         received = cast("Connection", client).headers_received()
         most: int = self.cfg.limit_request_fields
         return received > most
 
-    def _let_go(self) -> None:
-        """At a stop: parked requests answer, idle clients are hung up on; later whoever is left."""
-        self._is_told_to_stop.set()
+    def _close_connections(self) -> None:
+        """End long polls and idle connections; after some seconds, all that are left."""
+        self._is_stopping.set()
         self._homeserver.wakeups.close()
         for connection in list(self._connections):
             if connection.is_idle:
                 connection.hang_up()
-        gevent.sleep(self.PATIENCE.seconds_at_stop)
+        gevent.sleep(self.LIMITS.stop_seconds)
         for connection in list(self._connections):
-            connection.cut()
+            connection.abort()
 
-    def _look_for_other_writers(self) -> None:
+    def _watch_for_other_writers(self) -> None:
         database, delivery = self._homeserver.database, self._homeserver.delivery
         are_there_rows = False
-        """In the outbox, possibly; it stays true until a look at them has succeeded."""
+        """There may be new rows in the outbox; stays true until they were read."""
         while self.alive:
-            gevent.sleep(SECONDS_BETWEEN_LOOKS)
+            gevent.sleep(SECONDS_BETWEEN_CHECKS)
             try:
-                if self.alive and database.notice_other_writers():  # it is closed after that
+                if self.alive and database.notice_other_writers():  # at a stop it is closed
                     are_there_rows = True
                 if self.alive and are_there_rows:
                     delivery.look()
                     are_there_rows = False
             except Exception as problem:
                 if disk_errors.answer_to(problem) is None:
-                    LOG.exception("cannot see what others have written")
+                    LOG.exception("can't check whether a command has changed the database")
                 gevent.sleep(SECONDS_AFTER_A_FAULT)
 
     def _trim(self) -> None:
@@ -265,8 +265,8 @@ class Worker(GeventWorker):
             gevent.sleep(SECONDS_BETWEEN_TRIMS)
             memory.trim()
 
-    def _look_for_damage(self) -> None:
-        """Read a large database once; the start had no time for it."""
+    def _check_large_database(self) -> None:
+        """Check a large database once, as that would have delayed the start."""
         path = data_folder.database_path(self._homeserver.database.server.config.database_url)
         if path.stat().st_size <= disk_errors.LARGE_BYTES:
             return
@@ -278,22 +278,22 @@ class Worker(GeventWorker):
             )
 
 
-def _fix_settings(cfg: Config) -> None:
+def _cache_settings(cfg: Config) -> None:
     """Make gunicorn's settings plain attributes: they don't change any more.
 
-    Each request asks for a dozen of them, and its own way takes two calls and two look-ups for one.
+    Each request reads a dozen of them, with two calls and two dict lookups each.
     """
     vars(cfg).update({name: setting.get() for name, setting in cfg.settings.items()})
 
 
-def _place(listener: socket.socket) -> str:
-    """Return address and port as they stand in URLs."""
+def _address(listener: socket.socket) -> str:
+    """Return address and port as in URLs."""
     host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _request_of(frame: FrameType) -> str | None:
-    """Method and path, without secrets, of the request that this frame answers."""
+    """Return method and path, without secrets, of the request that this frame serves."""
     if frame.f_code is not Worker.handle_request.__code__:
         return None
     req = frame.f_locals["req"]
@@ -301,7 +301,7 @@ def _request_of(frame: FrameType) -> str | None:
 
 
 def _drain(req: Any, sock: Any) -> bool:
-    """Return whether what the view has not read of a body is out of the way now."""
+    """Read what the view has not read of a body; return whether that was all of it."""
     length = getattr(req.body.reader, "length", None)
     if length == 0:
         return True  # the usual case: a body of known length that was read, or none
@@ -309,12 +309,12 @@ def _drain(req: Any, sock: Any) -> bool:
     try:
         with gevent.Timeout(SECONDS_TO_DRAIN):
             for _ in range(MAX_DRAINED_BYTES // _PIECE_BYTES):
-                if length is None:  # in chunks, whose end only gunicorn finds
+                if length is None:  # chunked: gunicorn finds the end
                     count = len(req.body.read(_PIECE_BYTES))
-                else:  # its own way copies each piece several times, and others wait meanwhile
+                else:  # gunicorn copies each piece several times
                     count = sock.read_body_into(req.body, piece)
                 if not count:
                     return True
     except (OSError, http_errors.ParseException, gevent.Timeout) as problem:
-        LOG.debug("the rest of a body does not come: %s", problem)
+        LOG.debug("can't read the rest of a body: %s", problem)
     return False

@@ -1,4 +1,4 @@
-"""The WSGI application of the configuration that the environment names: what gunicorn runs."""
+"""The WSGI application that gunicorn runs, configured by the environment."""
 
 import os
 
