@@ -25,7 +25,7 @@ PATH = re.compile(
     )""",
     re.VERBOSE,
 )
-ELSEWHERE = re.compile(r"(?:\.venv|build|data|homebody\.toml$|src/$)")
+ELSEWHERE = re.compile(r"(?:\.venv|build|dist|data|homebody\.toml$|src/$)")
 """What is made by installing and running."""
 SYMBOLS = re.compile(r"`([\w/]+\.py)` \(((?:`[^`]+`[, and]*)+)\)")
 
