@@ -251,7 +251,7 @@ def backing_up(place: Place) -> Iterator[list[float]]:
 def searching(place: Place) -> Iterator[list[float]]:
     """A search that finds its word everywhere, and has to sort all of it.
 
-    Protected by Reader.read_long, which search.find asks by.
+    Protected by Sql.execute_long, which search.find asks by.
     """
     body = {"search_categories": {"room_events": {"search_term": "common", "order_by": "rank"}}}
     with closing(place.alice.again()) as twin:

@@ -93,7 +93,7 @@ def test_every_long_read_of_the_server_has_these_bounds(
     monkeypatch.setattr(long_reads, "MAX_SECONDS", 0.05)
 
     with app.homeserver.database.read() as tx, pytest.raises(MatrixError):
-        tx.read_long(text(ENDLESS), {})
+        tx.sql.execute_long(text(ENDLESS), {})
 
 
 IN_GREENLETS = """

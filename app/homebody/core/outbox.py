@@ -267,5 +267,5 @@ def skip_ids(tx: Tx, count: int) -> None:
 
 def backlog(tx: Reader) -> list[tuple[str, int, int]]:
     """(kind, how many rows wait, when the oldest was added in ms) of each kind that has rows."""
-    found = tx.read_long(_BACKLOG, {})
+    found = tx.sql.execute_long(_BACKLOG, {})
     return [(str(kind), int(count), int(created_ts)) for kind, count, created_ts in found]

@@ -1,17 +1,17 @@
-"""The database: one writer whose commits are grouped, readers beside it, and the server's clock.
+"""The database: one writer with group commit, concurrent readers, and the server's clock.
 
-Acknowledged means on the disk. An fsync for every message is slow, so writers share one: the first
-opens a transaction, each works inside a SAVEPOINT, and the COMMIT of all of them runs in a thread
-as soon as no writer is ready. Nobody is answered before that COMMIT has come back.
+A write is acknowledged when it is on the disk. An fsync for every message is slow, so writers share
+one: the first opens a transaction, each works inside a SAVEPOINT, and the COMMIT of all of them
+runs in a thread as soon as no writer is ready. No request is answered before that COMMIT returns.
 
 Rules for the code inside `with db.write() as tx:` -
 - it never waits: no network, no password hash, no body that is still being read;
-- what it raises undoes its own SAVEPOINT and nothing else.
+- an exception undoes its own SAVEPOINT and nothing else.
 
 The clock is one integer. Every change that a client can see through /sync takes the next one, and a
-sync token is such an integer. As there is one writer, positions become visible in their order.
-Every COMMIT moves the clock, also one without such a change. So a position names one state of the
-database, by which storage/caches.py tells what a reader's snapshot holds.
+sync token is such an integer. As there is one writer, positions become visible in order. Every
+COMMIT moves the clock, so a position identifies one state of the database, from which
+storage/caches.py derives what a reader's snapshot contains.
 
 Lock order: the writer's turn, then a wake-up condition. A waiting /sync holds neither.
 """
@@ -24,17 +24,15 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Executable
-
 from homebody import errors
 from homebody.runtime import event_loop
 from homebody.spec.appservices import Services
-from homebody.storage import disk_errors, engine, long_reads
+from homebody.storage import disk_errors, engine
 from homebody.storage.caches import NEWEST, Cache, CacheKind, Caches
 from homebody.storage.statements import Sql
 
@@ -45,10 +43,10 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 LOCKED_FOR_SECONDS = 5.0
-"""How long a write waits for another process (the command line) that holds the database."""
+"""How long a write waits for another process (the command line) that has locked the database."""
 
 MAX_IDLE_READERS = 4
-"""Kept for the next who reads. Readers rarely overlap, and each takes up to 8 MiB."""
+"""Connections kept open. Readers rarely overlap, and each connection takes up to 8 MiB."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -61,7 +59,7 @@ Admit = Callable[["Tx"], None]
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Who this server is: its name, its signing key, its settings, its bridges and bots."""
+    """The server's name, signing key, settings and application services."""
 
     name: str
     signing_key: SigningKey
@@ -74,7 +72,7 @@ class Server:
 
 
 class Reader:
-    """A snapshot of the database. What core functions that only read take as `tx`."""
+    """A snapshot of the database: the `tx` of core functions that only read."""
 
     __slots__ = ("_position", "_view", "caches", "now_ms", "server", "sql")
 
@@ -93,19 +91,8 @@ class Reader:
             self._position = self.sql.raw.execute(_READ_CLOCK_SQL).fetchone()[0]
         return self._position
 
-    def read_long(self, statement: Executable, values: Mapping[str, object]) -> list[Any]:
-        """Return the rows of a statement that takes its time; other requests go on meanwhile.
-
-        Not for a write, in which nothing may wait. Raises as long_reads.fetch does.
-        """
-        compiled = self.sql.compiled(statement)
-        return long_reads.fetch(self.sql.raw, compiled.sql, compiled.bind(values), compiled.rows)
-
     def breathing(self, items: Iterable[V], every: int) -> Iterator[V]:
-        """Yield the items, and let other requests go on after each so many of them.
-
-        Not in a write, where nothing may wait.
-        """
+        """Yield the items, and let other requests run after every so many of them."""
         for number, item in enumerate(items):
             if number and number % every == 0:
                 event_loop.breathe()
@@ -113,18 +100,18 @@ class Reader:
 
     @property
     def view(self) -> int:
-        """The position by which the caches tell what this snapshot holds."""
+        """The position by which caches are read: `position`, or that no cache applies."""
         if self._view is None:
             self._view = self.caches.view_at(self.position)
         return self._view
 
     def cached(self, kind: CacheKind[K, V], key: K) -> V | None:
-        """Return what is known to be true in this snapshot, or None: read the database then."""
+        """Return a cached value that is valid in this snapshot, or None."""
         view = self._view
         return self.caches.by_kind[kind].get(key, self.view if view is None else view)
 
     def cached_many(self, kind: CacheKind[K, V], keys: Iterable[K]) -> tuple[dict[K, V], list[K]]:
-        """Return the known values by key, and the keys for which the database has to be read."""
+        """Return the cached values by key, and the keys without one."""
         view = self._view if self._view is not None else self.view
         cache = self.caches.by_kind[kind]
         found: dict[K, V] = {}
@@ -138,86 +125,86 @@ class Reader:
         return found, missing
 
     def fill(self, kind: CacheKind[K, V], key: K, value: V) -> None:
-        """Keep what was just read, if it is still what is true."""
+        """Cache a value that was just read, unless it may be outdated."""
         self.caches.by_kind[kind].offer(key, value, self.view)
 
 
 class Tx(Reader):
-    """One write. Takes part in the next COMMIT, unless it raises."""
+    """One write. It takes part in the next COMMIT unless it raises."""
 
-    __slots__ = ("_after_commit", "_db", "_first_position", "_since", "_touched", "_woken")
+    __slots__ = ("_db", "_first_position", "_since", "_touched", "actions", "woken")
 
     def __init__(self, db: Database) -> None:
         super().__init__(db.writer, db.server, db.caches)
         self._db = db
         self._touched: list[tuple[Cache[Any, Any], Any]] = []
-        self._woken: list[Collection[str]] = []
-        self._after_commit: list[Callable[[], None]] = []
+        self.woken: list[Collection[str]] = []
+        self.actions: list[Callable[[], None]] = []
         self._first_position = db.last_position
-        self._view = NEWEST  # a writer sees everything, also what those before it have done
+        self._view = NEWEST  # a writer also sees what others of its batch wrote
         self._since = db.caches.committed + 1  # no snapshot lies between this and the next COMMIT
 
     def breathing(self, items: Iterable[V], every: int) -> Iterator[V]:
-        """Yield the items: nothing may wait in a write."""
+        """Yield the items without pausing: nothing may wait in a write."""
         yield from items
 
     @property
     def position(self) -> int:
-        """The last position given out, by this write or one before it."""
+        """The last position that was assigned, by this write or an earlier one."""
         return self._db.last_position
 
     def next_position(self) -> int:
-        """The next number of the clock, for a change that /sync shows."""
+        """Return the next position of the clock, for a change that /sync shows."""
         self._db.last_position += 1
         return self._db.last_position
 
     def skip_positions(self, count: int) -> None:
-        """Give out no numbers of the next so many: a server that was lost may have."""
+        """Skip positions that a lost server may have assigned after its last backup."""
         self._db.last_position += count
 
     def wake(self, *user_ids: str) -> None:
-        """Let the waiting requests of these users look again, once this write is on the disk."""
-        self._woken.append(user_ids)
+        """Wake the waiting requests of these users, or rooms, after the COMMIT."""
+        self.woken.append(user_ids)
 
     def wake_all(self, *user_ids: Collection[str]) -> None:
-        """Wake as `wake` does, by collections of any size, which are not copied."""
-        self._woken += user_ids
+        """Wake users given as collections of any size, which are not copied."""
+        self.woken += user_ids
 
     def after_commit(self, action: Callable[[], None]) -> None:
-        """Do something that is not in the database, once this write is on the disk."""
-        self._after_commit.append(action)
+        """Call a function after the COMMIT."""
+        self.actions.append(action)
 
     def deliver(self, kind: str, destination: str) -> None:
-        """Have the outbox's rows for this destination delivered, once this write is on the disk."""
-        self._after_commit.append(functools.partial(self._db.deliver, kind, destination))
+        """Have the outbox's rows for this destination delivered after the COMMIT."""
+        self.actions.append(functools.partial(self._db.deliver, kind, destination))
 
     def note_departure(
         self, user_id: str, room_id: str = "", device_ids: Collection[str] = ()
     ) -> None:
-        """Have typing end where the user left a room or logged out, once that is on the disk."""
+        """End the user's typing after the COMMIT of a leave or a logout."""
         departure = functools.partial(self._db.departed, user_id, room_id, device_ids)
-        self._after_commit.append(departure)
+        self.actions.append(departure)
 
     def remember(self, kind: CacheKind[K, V], key: K, value: V) -> None:
-        """Set a cache to what this write makes true. Readers see it after the COMMIT."""
+        """Cache a value that this write makes valid. Readers see it after the COMMIT."""
         cache = self.caches.by_kind[kind]
         self._touched.append((cache, key))
         cache.put(key, value, self._since)
 
     def forget(self, kind: CacheKind[K, V], key: K) -> None:
-        """Drop from a cache what this write makes wrong."""
+        """Drop a cached value that this write makes invalid."""
         cache = self.caches.by_kind[kind]
         self._touched.append((cache, key))
         cache.drop(key, self._since)
 
     def fill(self, kind: CacheKind[K, V], key: K, value: V) -> None:
-        """Keep what was just read: a writer's view is always the newest."""
+        """Cache a value that was just read: a writer's view is always the newest."""
         cache = self.caches.by_kind[kind]
         self._touched.append((cache, key))
         cache.offer(key, value, NEWEST)
 
     def undo_caches(self) -> None:
-        """Drop whatever this write put into caches: it may never become true."""
+        """Drop what this write put into caches, as it is undone."""
         for cache, key in self._touched:
             cache.drop(key, self._since)
         self.caches.recent.drop_after(self._first_position)
@@ -236,13 +223,13 @@ class Batch:
         self.after_commit: list[Callable[[], None]] = []
 
     def wait(self) -> None:
-        """Return once the COMMIT is on the disk. Raises 503 when it failed."""
+        """Wait for the COMMIT. Raises 503 if it failed."""
         self._done.wait()
         if self._error is not None:
             raise errors.unavailable() from self._error
 
     def finish(self, error: Exception | None = None) -> None:
-        """Let all of the batch go."""
+        """Release all requests of the batch."""
         self._error = error
         self._done.set()
 
@@ -256,26 +243,22 @@ _SET_CLOCK_SQL = "UPDATE clock SET position = ?"
 
 
 class Database:
-    """The connections of one process to the database.
-
-    `wake` is called after each COMMIT with the users whom it concerns, as collections.
-    """
+    """The connections of one process to the database."""
 
     def __init__(self, url: str, server: Server, caches: Caches, wake: Wake) -> None:
+        """Take `wake`, which is called after each COMMIT with collections of users to wake."""
         self.server = server
         self.caches = caches
         self.last_position = 0
         self.deliver: Deliver = _ignore
-        """What background/delivery.py wants to be told: (kind, destination) of new rows."""
+        """Set by background/delivery.py: called with (kind, destination) of new outbox rows."""
         self.committed: Committed = _ignore
-        """What metrics.py wants to be told of each COMMIT: how many writes, how many seconds."""
+        """Set by create_app: called after each COMMIT with (number of writes, seconds)."""
         self.departed: Departed = _ignore
-        """Set by core/ephemeral/lifetimes.py: (user_id, room_id left, ids of sessions that ended).
-
-        Without a user: another process has written, and anybody may have departed.
-        """
+        """Set by core/ephemeral/lifetimes.py: called with (user_id, room_id left, ids of devices
+        logged out), or an empty user_id when another process has written."""
         self.admit: Admit = _ignore
-        """Called first in each write: raises when the request may not write any more."""
+        """Set by create_app: called first in each write; raises if the request's session ended."""
         self._wake = wake
         self._engine = engine.make_engine(url)
         self.writer = Sql(self._engine.connect())
@@ -293,7 +276,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Reader]:
-        """A snapshot of what is committed now; it does not change while it is held."""
+        """Open a snapshot of what is committed now, which does not change while it is open."""
         sql = self._idle_readers.pop() if self._idle_readers else Sql(self._engine.connect())
         sql.raw.execute("BEGIN")
         try:
@@ -308,11 +291,11 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Tx]:
-        """A write that is on the disk when the block has been left without an exception.
+        """Open a write, which is on the disk when the block is left without an exception.
 
-        Raises 503 M_UNKNOWN when the database is locked or its disk is full: nothing is changed.
+        Raises 503 M_UNKNOWN if the database is locked or its disk is full: nothing is changed.
         """
-        until = time.monotonic() + LOCKED_FOR_SECONDS  # also of those who queue behind others
+        until = time.monotonic() + LOCKED_FOR_SECONDS  # includes waiting for other writers
         self._turn.take()
         try:
             batch = self._open_batch(until)
@@ -328,26 +311,26 @@ class Database:
                     raise answer from error
                 raise
             batch.writes += 1
-            batch.woken += tx._woken  # noqa: SLF001 - the two classes are one mechanism
-            batch.after_commit += tx._after_commit  # noqa: SLF001 - as above
+            batch.woken += tx.woken
+            batch.after_commit += tx.actions
         finally:
             self._turn.hand_on()
         batch.wait()
 
     def cached(self, kind: CacheKind[K, V], key: K) -> V | None:
-        """Return what a cache says of the last COMMIT, without a snapshot of the database."""
+        """Return a cached value that is valid as of the last COMMIT, or None."""
         return self.caches.by_kind[kind].get(key, self.caches.committed)
 
     def notice_other_writers(self) -> bool:
-        """Return whether another process has written since the last call; then wake everybody.
+        """Return whether another process has written since the last call; if so, wake everybody.
 
-        The command line does so: `homebody user passwd` has to take effect on a running server.
-        On a busy server it is a write that finds out, as it opens its batch: that may not wake
-        anybody (its COMMIT may fail, and it has to be quick), so it leaves a note for this method.
+        The command line does: `homebody user passwd` has to take effect on a running server. On a
+        busy server a write notices it first, when it opens its batch. It may not wake anybody (its
+        COMMIT may fail), so it sets a flag for this method.
         """
         self._turn.take()
         try:
-            if self._batch is None:  # else nobody has written since it was opened
+            if self._batch is None:  # else no other process can have written since it was opened
                 self._see_what_others_wrote()
             has_changed, self._have_others_written = self._have_others_written, False
         finally:
@@ -368,13 +351,19 @@ class Database:
         self._engine.dispose()
 
     def _open_batch(self, until: float) -> Batch:
-        """The batch under way, or a new one in a transaction just opened."""
+        """Return the current batch, or a new one in a new transaction."""
         if self._batch is None:
-            self._begin(until)
+            while not self._raw.in_transaction:
+                try:
+                    self._raw.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError as error:
+                    if "locked" not in str(error) or time.monotonic() > until:
+                        raise disk_errors.answer_to(error) or errors.unavailable() from error
+                    time.sleep(0.01)  # cooperative, unlike SQLite's own busy timeout
             try:
                 self._see_what_others_wrote()
             except sqlite3.Error as error:
-                self._raw.execute("ROLLBACK")  # or nobody could begin any more
+                self._raw.execute("ROLLBACK")  # else no write could begin any more
                 raise disk_errors.answer_to(error) or errors.unavailable() from error
             self._batch = Batch()
             if self._committer is None:
@@ -383,37 +372,26 @@ class Database:
             self._to_commit.put(self._batch)
         return self._batch
 
-    def _begin(self, until: float) -> None:
-        while True:
-            try:
-                self._raw.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > until:
-                    raise disk_errors.answer_to(error) or errors.unavailable() from error
-                time.sleep(0.01)  # cooperative, unlike SQLite's own busy timeout
-            else:
-                return
-
     def _undo(self, tx: Tx, batch: Batch, error: BaseException) -> None:
         tx.undo_caches()
         if self._raw.in_transaction:
             self._raw.execute("ROLLBACK TO write")
             self._raw.execute("RELEASE write")
             return
-        # SQLite gave up the whole transaction (disk full, I/O error): the others of the batch lose
-        # their writes as well, and must hear of it.
-        LOG.error("the database undid a whole batch: %s", getattr(error, "orig", None) or error)
+        # SQLite rolled back the whole transaction (disk full, I/O error): the other writes of the
+        # batch are lost as well, and their requests must fail.
+        LOG.error("a batch of writes was rolled back: %s", getattr(error, "orig", None) or error)
         self._batch = None
         self.caches.clear(self.last_position)
         batch.finish(error if isinstance(error, Exception) else RuntimeError(str(error)))
 
     def _commit_batches(self) -> None:
-        """Run by one thread (or greenlet): commit each batch as soon as no writer is ready."""
+        """Commit each batch as soon as no writer is ready; runs in one thread or greenlet."""
         while (batch := self._to_commit.get()) is not None:
-            self._turn.take()  # queues behind the writers that are ready now
+            self._turn.take()  # queue behind the writers that are ready now
             try:
                 if self._batch is not batch:
-                    continue  # undone as a whole
+                    continue  # it was rolled back as a whole
                 self._batch = None
                 began = time.monotonic()
                 error = self._commit()
@@ -425,25 +403,27 @@ class Database:
                 self._follow(batch)
 
     def _follow(self, batch: Batch) -> None:
-        """Do what comes after a COMMIT. No fault of it may end the greenlet that commits."""
+        """Call what was to be called after the COMMIT. An exception must not end the thread."""
         actions: list[Callable[[], None]]
         actions = [*batch.after_commit, functools.partial(self._wake, batch.woken)]
         for action in actions:
             try:
                 action()
             except Exception:
-                LOG.exception("what follows a write has failed")
+                LOG.exception("an action after a COMMIT failed")
 
     def _commit(self) -> Exception | None:
         if self.last_position == self.caches.committed:
-            self.last_position += 1  # a position names one state of the database
+            self.last_position += 1  # a position identifies one state of the database
         self.caches.committing = self.caches.recent.upto = self.last_position
         try:
             self._raw.execute(_SET_CLOCK_SQL, (self.last_position,))
             self._commit_lane.offload(self._raw.execute, "COMMIT")
         except sqlite3.Error as error:
             LOG.error("COMMIT failed: %s", error)  # noqa: TRY400 - the sentence says it all
-            self._give_up()
+            if self._raw.in_transaction:
+                self._raw.execute("ROLLBACK")
+            self.caches.clear(self.last_position)
             return error
         else:
             self.caches.committed = self.last_position
@@ -451,14 +431,8 @@ class Database:
             self.caches.committing = None
         return None
 
-    def _give_up(self) -> None:
-        """After a failed COMMIT: nothing of the batch has happened."""
-        if self._raw.in_transaction:
-            self._raw.execute("ROLLBACK")
-        self.caches.clear(self.last_position)
-
     def _see_what_others_wrote(self) -> None:
-        """Empty the caches if another process has committed since the last look."""
+        """Clear the caches if another process has committed since the last call."""
         (version,) = self._raw.execute("PRAGMA data_version").fetchone()
         if version == self._data_version:
             return
@@ -466,9 +440,9 @@ class Database:
         self.last_position = max(self.last_position, row[0])
         self.caches.committed = row[0]
         self.caches.clear(self.last_position)
-        self._have_others_written = self._data_version != -1  # the first look is at the start
-        self._data_version = version  # last: if reading fails, the next look begins anew
+        self._have_others_written = self._data_version != -1  # -1: the first call
+        self._data_version = version  # last, so that the next call retries if reading fails
 
 
 EVERYBODY: Collection[str] = frozenset({"*"})
-"""Passed to `wake` when every waiting request has to look again."""
+"""Passed to `wake` to wake every waiting request."""

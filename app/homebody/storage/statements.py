@@ -24,6 +24,8 @@ from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.types import TypeEngine
 
+from homebody.storage import long_reads
+
 Values = Mapping[str, Any]
 Processor = Callable[[Any], Any]
 _IN_JSON: Final = (Text, String, Integer)
@@ -152,6 +154,14 @@ class Sql:
         if () not in known:
             known[()] = Compiled(query, ())
         return known[()]
+
+    def execute_long(self, statement: Executable, values: Values) -> list[Any]:
+        """Return the rows of a statement that may take seconds, while other requests go on.
+
+        Not for a write, in which nothing may wait. Raises as long_reads.fetch does.
+        """
+        compiled = self.compiled(statement)
+        return long_reads.fetch(self.raw, compiled.sql, compiled.bind(values), compiled.rows)
 
     def _by_sqlalchemy(self, statement: Executable, values: Values | list[Any] | None) -> Result:
         done = self.connection.execute(statement, cast("Any", values))

@@ -192,7 +192,9 @@ def near(tx: Reader, user_id: str, room_id: str, ts: int, *, is_backwards: bool)
     found = visibility.visible(tx, user_id, room_id, events)
     if not found and len(events) == NEAR_EVENTS:
         spans = visibility.history(tx, user_id, room_id).spans()
-        found = tx.read_long(_FIRST_VISIBLE[is_backwards], {**values, "spans": spans, "count": 1})
+        found = tx.sql.execute_long(
+            _FIRST_VISIBLE[is_backwards], {**values, "spans": spans, "count": 1}
+        )
     if not found:
         raise errors.not_found("There is no event in this direction")
     return found[0].event_id, found[0].origin_server_ts

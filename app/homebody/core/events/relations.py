@@ -149,7 +149,9 @@ def related(
         return paging.page(
             tx,
             request,
-            lambda part: tx.read_long(_BELOW[is_backwards], {"parent": event_id, **below, **part}),
+            lambda part: tx.sql.execute_long(
+                _BELOW[is_backwards], {"parent": event_id, **below, **part}
+            ),
         )
     query = _CHILDREN
     if rel_type is not None:

@@ -223,7 +223,7 @@ def find(tx: Reader, user_id: str, request: SearchRequest) -> SearchResults:
         query = _BY_TIME if request.order == "recent" else _BY_RANK
         until = time.monotonic() + _MAX_SECONDS
         for number in range(_ROUNDS):
-            matches = tx.read_long(query, values)
+            matches = tx.sql.execute_long(query, values)
             wanted = _wanted(tx, user_id, request, matches)
             if number == 0 and request.after is None:
                 total = len(wanted)

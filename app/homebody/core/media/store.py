@@ -141,9 +141,7 @@ def fill(db: Database, user_id: str, origin: str, media_id: str, body: Upload) -
     with db.read() as reader:
         _must_be_fillable(reader, user_id, origin, media_id)
     with _received(db, user_id, body) as content, db.write() as tx:
-        found = _must_be_fillable(
-            tx, user_id, origin, media_id
-        )  # it may have changed meanwhile
+        found = _must_be_fillable(tx, user_id, origin, media_id)  # it may have changed meanwhile
         values = {
             "content_type": body.content_type,
             "file_name": body.file_name,
