@@ -11,7 +11,7 @@ from homebody.models.base import Base
 
 
 def all_tables() -> MetaData:
-    """Every table of every module here, for Alembic to compare with the database."""
+    """Return the tables of all modules, for Alembic to compare with the database."""
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
     return Base.metadata

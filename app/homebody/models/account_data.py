@@ -1,4 +1,4 @@
-"""What clients keep on the server for their user."""
+"""Account data and filters that clients store on the server."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from homebody.models.base import Base
 class AccountData(Base):
     """One JSON object per user, room and type; room_id "" is global account data.
 
-    Tags (m.tag), the read marker (m.fully_read) and changes of push rules (m.push_rules) are kept
-    here as well. Written by core/user_data/account_data.py.
+    This includes tags (m.tag), the read marker (m.fully_read) and changes of push rules
+    (m.push_rules). Written by core/user_data/account_data.py.
     """
 
     __tablename__ = "account_data"
@@ -25,12 +25,12 @@ class AccountData(Base):
 
     __table_args__ = (
         Index(None, "user_id", "position"),
-        Index(None, "user_id", "size_bytes"),  # what a user has stored, without reading it
+        Index(None, "user_id", "size_bytes"),  # for the size of a user's data, without reading it
     )
 
 
 class Filter(Base):
-    """A filter that a client has stored. Written by core/user_data/filters.py."""
+    """A filter stored by a client. Written by core/user_data/filters.py."""
 
     __tablename__ = "filters"
     user_id: Mapped[str] = mapped_column(primary_key=True)

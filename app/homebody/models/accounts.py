@@ -1,4 +1,4 @@
-"""Accounts, and what is needed to get one."""
+"""Accounts, profiles, registration and user-interactive authentication."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ class Account(Base):
 
     __tablename__ = "accounts"
     user_id: Mapped[str] = mapped_column(primary_key=True)
-    password_hash: Mapped[str | None]  # None: no login by password
+    password_hash: Mapped[str | None]  # None: no login with a password
     created_ts: Mapped[int]  # ms
     is_admin: Mapped[bool] = mapped_column(default=False)
     is_guest: Mapped[bool] = mapped_column(default=False)
-    deactivated_ts: Mapped[int | None]  # ms; the user id is never given out again
+    deactivated_ts: Mapped[int | None]  # ms; the user id is never assigned again
     is_locked: Mapped[bool] = mapped_column(default=False)
     is_suspended: Mapped[bool] = mapped_column(default=False)
-    erased_position: Mapped[int | None]  # who came later sees their events redacted
+    erased_position: Mapped[int | None]  # users who join later see the user's events redacted
 
 
 class ProfileField(Base):
-    """What a user says of themselves: displayname, avatar_url and fields of their own.
+    """A field of a user's profile: displayname, avatar_url or a custom one.
 
     Written by core/profiles/profiles.py.
     """
@@ -38,7 +38,7 @@ class ProfileField(Base):
 
 
 class RegistrationToken(Base):
-    """A word that lets people register. Written by core/sessions/registration.py."""
+    """A registration token. Written by core/sessions/registration.py."""
 
     __tablename__ = "registration_tokens"
     token: Mapped[str] = mapped_column(primary_key=True)
@@ -49,20 +49,20 @@ class RegistrationToken(Base):
 
 
 class UiaSession(Base):
-    """A user-interactive authentication under way. Written by core/sessions/uia.py.
+    """A pending user-interactive authentication. Written by core/sessions/uia.py.
 
-    The session id itself is nowhere: it is the key of `params_mac`, so that nobody can find out
-    from here which new password was part of the request.
+    The session id itself is not stored: it is the key of `params_mac`, so that this table does not
+    reveal which new password was part of the request.
     """
 
     __tablename__ = "uia_sessions"
     session_hash: Mapped[bytes] = mapped_column(primary_key=True)
     created_ts: Mapped[int]
-    endpoint: Mapped[str]  # method and path: a session is good for one purpose
-    user_id: Mapped[str | None]  # who asked, where it was somebody with a token
+    endpoint: Mapped[str]  # method and path: a session is valid for one endpoint
+    user_id: Mapped[str | None]  # the requester, if the request had an access token
     params_mac: Mapped[bytes | None]  # of the body without `auth`; None: the body may change
     completed: Mapped[list[Any]]  # stages, in the order of their completion
-    registration_token: Mapped[str | None]  # the one that the stage of that name was given
-    threepid: Mapped[Json | None]  # the session by which an address was validated
+    registration_token: Mapped[str | None]  # as given in the stage of this name
+    threepid: Mapped[Json | None]  # the session that validated an address
 
     __table_args__ = (Index(None, "created_ts"),)

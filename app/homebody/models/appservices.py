@@ -1,4 +1,4 @@
-"""What application services (bridges, bots) have made."""
+"""Users and rooms created by application services (bridges, bots)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from homebody.models.base import Base
 
 
 class AppserviceUser(Base):
-    """A user whom a service has made: nobody's own account.
+    """A user created by an application service.
 
     Written by core/sessions/appservice_users.py.
     """
@@ -19,7 +19,7 @@ class AppserviceUser(Base):
 
 
 class NetworkRoom(Base):
-    """A room in the directory of a network beyond a bridge.
+    """A room in the directory of a bridged network.
 
     Written by core/appservices/directory.py.
     """

@@ -1,7 +1,7 @@
-"""What all tables share.
+"""The base of all table classes.
 
-A partial index has its condition as sqlite_where only: SQLAlchemy loads the whole dialect of every
-name that stands before _where, and PostgreSQL's takes 4 MB.
+Partial indexes only have sqlite_where: SQLAlchemy loads the dialect named in every such argument,
+and PostgreSQL's takes 4 MB.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from sqlalchemy.orm import DeclarativeBase
 Json = dict[str, Any]
 
 NOW_AND_LATER = 2**63 - 1
-"""`to_position` of an interval that has not ended."""
+"""`to_position` of a current interval."""
 
 
 class Base(DeclarativeBase):
     """Base of the table classes. They describe tables; rows are read as tuples."""
 
     metadata = MetaData(
-        naming_convention={  # Alembic can only drop what has a name
+        naming_convention={  # Alembic can only drop constraints with names
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
             "uq": "uq_%(table_name)s_%(column_0_N_name)s",
             "ck": "ck_%(table_name)s_%(constraint_name)s",
@@ -30,7 +30,7 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map: ClassVar[dict[Any, Any]] = {
-        # SQLite's integers have 64 bits anyway, and only INTEGER makes a key the row's own number
+        # SQLite's integers have 64 bits anyway, and only an INTEGER key is the rowid
         int: BigInteger().with_variant(Integer, "sqlite"),
         str: Text(),
         Json: JSON(),

@@ -8,7 +8,7 @@ from homebody.models.base import Base
 
 
 class Clock(Base):
-    """One row: the last position given out by a committed transaction. Written by storage/database.py alone."""
+    """One row: the last committed position. Written by storage/database.py alone."""
 
     __tablename__ = "clock"
     id: Mapped[int] = mapped_column(primary_key=True)  # always 1

@@ -1,4 +1,4 @@
-"""The keys by which users vouch for devices and for each other, and what they have signed."""
+"""Cross-signing keys, and signatures of device keys and cross-signing keys."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class CrossSigningKey(Base):
     __tablename__ = "cross_signing_keys"
     user_id: Mapped[str] = mapped_column(primary_key=True)
     usage: Mapped[str] = mapped_column(primary_key=True)
-    public_key: Mapped[str]  # unpadded base64; with "ed25519:" before it, the id of the key
-    key: Mapped[str]  # JSON: the object as it was uploaded, without signatures
+    public_key: Mapped[str]  # unpadded base64; the key id is this prefixed with "ed25519:"
+    key: Mapped[str]  # JSON: the uploaded object without signatures
 
 
 class KeySignature(Base):
-    """A signature on somebody's device or cross-signing key.
+    """A signature of a device key or cross-signing key.
 
-    Written by core/encryption/key_signatures.py. `signed_key` is a device id or a public key: the
-    two never collide.
+    Written by core/encryption/key_signatures.py. `signed_key` is a device id or a public key,
+    which never collide.
     """
 
     __tablename__ = "key_signatures"

@@ -1,4 +1,4 @@
-"""Devices that nobody is logged in on: they receive keys while their user has no session."""
+"""Dehydrated devices, which receive keys while their user has no session."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from homebody.models.base import Base
 class DehydratedDevice(Base):
     """The dehydrated device of a user. Written by core/sessions/dehydrated_devices.py.
 
-    It is one of the user's devices as well; where it is none any more, this row says nothing.
+    The row is only valid while the device is also in the table devices.
     """
 
     __tablename__ = "dehydrated_devices"

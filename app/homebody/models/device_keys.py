@@ -1,4 +1,4 @@
-"""The public keys of devices, and when a user's keys have changed."""
+"""The public keys of devices, and the changes of device lists."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class DeviceKeys(Base):
     __tablename__ = "device_keys"
     user_id: Mapped[str] = mapped_column(primary_key=True)
     device_id: Mapped[str] = mapped_column(primary_key=True)
-    device_keys: Mapped[str]  # JSON: the object as the device has signed it, without `unsigned`
+    device_keys: Mapped[str]  # JSON: the object as signed by the device, without `unsigned`
 
 
 class OneTimeKey(Base):
-    """A key that may be given out once. Written by core/encryption/one_time_keys.py."""
+    """A key that can be claimed once. Written by core/encryption/one_time_keys.py."""
 
     __tablename__ = "one_time_keys"
     user_id: Mapped[str] = mapped_column(primary_key=True)
@@ -26,7 +26,7 @@ class OneTimeKey(Base):
     algorithm: Mapped[str] = mapped_column(primary_key=True)
     key_id: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str]  # JSON: an object, or a string
-    position: Mapped[int]  # of the upload: the oldest keys are given out first
+    position: Mapped[int]  # of the upload: the oldest keys are claimed first
 
     __table_args__ = (
         Index("ix_one_time_keys_order", "user_id", "device_id", "algorithm", "position", "key_id"),
@@ -35,18 +35,20 @@ class OneTimeKey(Base):
 
 
 class ClaimedKey(Base):
-    """A one-time key that was given out, so that a repeated upload does not bring it back.
+    """A claimed one-time key, so that a repeated upload does not add it again.
 
-    Written by core/encryption/one_time_keys.py, which keeps the last of each device, for some time
-    also of devices that were removed.
+    Written by core/encryption/one_time_keys.py, which keeps the last ones of each device, and those
+    of removed devices for some time.
     """
 
     __tablename__ = "claimed_one_time_keys"
     user_id: Mapped[str] = mapped_column(primary_key=True)
     device_id: Mapped[str] = mapped_column(primary_key=True)
-    digest: Mapped[bytes] = mapped_column(primary_key=True)  # of the key and its name
+    digest: Mapped[bytes] = mapped_column(primary_key=True)  # of the key and its id
     claimed_ts: Mapped[int]  # ms
-    claimer: Mapped[str] = mapped_column(server_default="")  # user id; "": one who shares no room
+    claimer: Mapped[str] = mapped_column(
+        server_default=""
+    )  # user id; "": a user who shares no room
 
     __table_args__ = (
         Index(None, "user_id", "device_id", "claimer", "claimed_ts"),
@@ -55,9 +57,9 @@ class ClaimedKey(Base):
 
 
 class FallbackKey(Base):
-    """What is given out when no one-time key is left. Written by core/encryption/one_time_keys.py.
+    """The key given out when no one-time key is left, one for each algorithm of a device.
 
-    One for each algorithm of a device.
+    Written by core/encryption/one_time_keys.py.
     """
 
     __tablename__ = "fallback_keys"
@@ -70,10 +72,10 @@ class FallbackKey(Base):
 
 
 class DeviceListChange(Base):
-    """When anything of a user's keys changed last.
+    """The last change of a user's keys.
 
     Written by core/encryption/device_list_changes.py.
-    The last change says all: a client that missed several asks once.
+    Only the last one is needed: a client that missed several queries the keys once.
     """
 
     __tablename__ = "device_list_changes"

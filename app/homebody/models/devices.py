@@ -1,4 +1,4 @@
-"""Devices, and the tokens by which they are recognised."""
+"""Devices and their tokens."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Device(Base):
 
 
 class AccessToken(Base):
-    """The right to act as a device. Written by core/accounts/access_tokens.py."""
+    """An access token of a device. Written by core/accounts/access_tokens.py."""
 
     __tablename__ = "access_tokens"
     token_hash: Mapped[bytes] = mapped_column(
         primary_key=True
-    )  # SHA-256; the token itself is nowhere
+    )  # SHA-256; the token itself is not stored
     user_id: Mapped[str]
     device_id: Mapped[str]
     expires_ts: Mapped[int | None]  # ms; None: until logout
@@ -35,20 +35,20 @@ class AccessToken(Base):
 
 
 class RefreshToken(Base):
-    """The right to a new access token. Written by core/accounts/access_tokens.py."""
+    """A refresh token of a device. Written by core/accounts/access_tokens.py."""
 
     __tablename__ = "refresh_tokens"
     token_hash: Mapped[bytes] = mapped_column(primary_key=True)
     user_id: Mapped[str]
     device_id: Mapped[str]
-    access_token_hash: Mapped[bytes]  # the access token that came with it
-    replaced_by: Mapped[bytes | None]  # hash of the refresh token that it was exchanged for
+    access_token_hash: Mapped[bytes]  # the access token issued with it
+    replaced_by: Mapped[bytes | None]  # hash of the new refresh token, once exchanged
 
     __table_args__ = (Index(None, "user_id", "device_id"),)
 
 
 class SupersededToken(Base):
-    """A token that ended while its device goes on. Written by core/accounts/access_tokens.py."""
+    """An invalidated token whose device still exists. Written by core/accounts/access_tokens.py."""
 
     __tablename__ = "superseded_tokens"
     token_hash: Mapped[bytes] = mapped_column(primary_key=True)  # of an access or a refresh token

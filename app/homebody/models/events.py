@@ -1,4 +1,4 @@
-"""Events, in the order of the server's clock."""
+"""Events, ordered by the server's clock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class StoredEvent(Base):
 
     Only core/timeline/store.py, redactions.py and leaving_threads.py write here.
 
-    The columns beside `pdu` repeat parts of it, for look-ups.
+    The other columns repeat parts of `pdu` for queries.
     """
 
     __tablename__ = "events"
@@ -24,16 +24,16 @@ class StoredEvent(Base):
     state_key: Mapped[str | None]
     sender: Mapped[str]
     origin_server_ts: Mapped[int]
-    pdu: Mapped[str]  # canonical JSON as signed; after a redaction what that left of it
-    replaces: Mapped[int | None]  # position of the state event that this one took the place of
-    redacted_by: Mapped[int | None]  # position of the redaction
+    pdu: Mapped[str]  # canonical JSON as signed, or redacted
+    replaces: Mapped[int | None]  # position of the replaced state event
+    redacted_by: Mapped[int | None]  # position of the redaction event
     relates_to: Mapped[str | None]  # m.relates_to.event_id
     rel_type: Mapped[str | None]
-    thread_id: Mapped[str | None]  # root of the thread that the event belongs to, None: main
-    edit_of: Mapped[int | None]  # position of the event that this one validly replaces
-    annotation_key: Mapped[bytes | None]  # of a reaction: a digest of its key
-    # Who sent it by which transaction id: the event and the memory of its request are one row, so
-    # that no crash can part them. Spec: client-server-api#transaction-identifiers
+    thread_id: Mapped[str | None]  # root of the event's thread; None: main
+    edit_of: Mapped[int | None]  # position of the event that this is a valid edit of
+    annotation_key: Mapped[bytes | None]  # digest of a reaction's key
+    # The transaction of the request, in the same row so that a crash can't separate it from the
+    # event. Spec: client-server-api#transaction-identifiers
     device_id: Mapped[str | None]
     txn_id: Mapped[str | None]
 
@@ -46,7 +46,7 @@ class StoredEvent(Base):
             "position",
             sqlite_where=text("rel_type = 'm.thread'"),
         ),
-        # for what somebody has said about an event already, among all that others have …
+        # a user's relations to an event, among all others …
         Index(
             "ix_events_relations",
             "relates_to",
@@ -54,7 +54,7 @@ class StoredEvent(Base):
             "sender",
             sqlite_where=text("relates_to IS NOT NULL"),
         ),
-        # … and for the same reaction among all others of theirs
+        # … and the same reaction among all of the user's reactions
         Index(
             "ix_events_annotations",
             "relates_to",
@@ -63,12 +63,12 @@ class StoredEvent(Base):
             "annotation_key",
             sqlite_where=text("annotation_key IS NOT NULL"),
         ),
-        # For bundles. Each answers by itself, and holds one kind of relation only: nobody makes an
-        # event costly to read by relating thousands of others to it.
+        # For bundled aggregations. Each is a covering index of one kind of relation, so that
+        # thousands of other relations don't make an event expensive to read.
         Index(
             "ix_events_replies",
             "thread_id",
-            "rel_type",  # else SQLite looks it up in the row
+            "rel_type",  # otherwise SQLite reads the row
             "sender",
             sqlite_where=text("rel_type = 'm.thread'"),
         ),

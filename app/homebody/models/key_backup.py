@@ -1,4 +1,4 @@
-"""Room keys that clients keep on the server, encrypted."""
+"""Encrypted backups of room keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from homebody.models.base import Base
 class KeyBackup(Base):
     """One version of a user's backup. Written by core/encryption/key_backup.py.
 
-    The row of a deleted version stays, so that its number never comes back.
+    The rows of deleted versions are kept, so that their numbers are not reused.
     """
 
     __tablename__ = "key_backups"
@@ -18,7 +18,7 @@ class KeyBackup(Base):
     version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     algorithm: Mapped[str]
     auth_data: Mapped[str]  # JSON
-    etag: Mapped[int]  # counts the changes of its keys
+    etag: Mapped[int]  # the number of changes of its keys
     key_count: Mapped[int]
     size_bytes: Mapped[int] = mapped_column(server_default="0")  # of the session data of its keys
     is_deleted: Mapped[bool]

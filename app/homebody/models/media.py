@@ -9,22 +9,22 @@ from homebody.models.base import Base
 
 
 class Media(Base):
-    """A file; its bytes are on the disk. Written by core/media/store.py."""
+    """An uploaded file, whose content is on the disk. Written by core/media/store.py."""
 
     __tablename__ = "media"
     origin: Mapped[str] = mapped_column(primary_key=True)  # server name
     media_id: Mapped[str] = mapped_column(primary_key=True)
     user_id: Mapped[str | None]  # whose quota it counts for
     created_ts: Mapped[int]  # ms
-    unused_expires_ts: Mapped[int | None]  # ms; for an id made before its content
+    unused_expires_ts: Mapped[int | None]  # ms; for an id created before its content
     content_type: Mapped[str | None]
     file_name: Mapped[str | None]
-    size_bytes: Mapped[int | None]  # None: there is no content yet
-    sha256: Mapped[str | None]  # hex, names the file on the disk
+    size_bytes: Mapped[int | None]  # None: not uploaded yet
+    sha256: Mapped[str | None]  # hex; the name of the file on the disk
 
     __table_args__ = (
         Index(None, "user_id", "size_bytes"),
-        Index(  # the ids that still wait for their content
+        Index(  # ids without content
             "ix_media_pending",
             "user_id",
             sqlite_where=text("sha256 IS NULL"),

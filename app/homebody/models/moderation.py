@@ -1,4 +1,4 @@
-"""What users report to the owner, and the rooms in which the owner writes to them."""
+"""Reports to the administrator, and the rooms for server notices."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from homebody.models.base import Base
 
 
 class Report(Base):
-    """Somebody found a room, an event or a user inappropriate. Written by core/rooms/reports.py."""
+    """A report of a room, an event or a user. Written by core/rooms/reports.py."""
 
     __tablename__ = "reports"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -17,13 +17,13 @@ class Report(Base):
     reason: Mapped[str]
     room_id: Mapped[str | None]  # None: the report is about a user
     event_id: Mapped[str | None]
-    user_id: Mapped[str | None]  # who is reported: a user, or the sender of the event
+    user_id: Mapped[str | None]  # the reported user, or the sender of the event
 
 
 class ServerNoticeRoom(Base):
-    """The one room in which the server writes to a user. Written by core/rooms/server_notices.py.
+    """The room for server notices to a user. Written by core/rooms/server_notices.py.
 
-    It is a room like any other, but its invite can't be rejected.
+    Its invite can't be rejected.
     """
 
     __tablename__ = "server_notice_rooms"

@@ -1,4 +1,4 @@
-"""What is still to be delivered to others."""
+"""Pending deliveries to other servers and services."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from homebody.models.base import Base, Json
 
 
 class OutboxRow(Base):
-    """One thing for one destination. Written by core/outbox.py."""
+    """One delivery to one destination. Written by core/outbox.py."""
 
     __tablename__ = "outbox"
-    id: Mapped[int] = mapped_column(primary_key=True)  # never used again: it names transactions
+    id: Mapped[int] = mapped_column(primary_key=True)  # never reused: it identifies transactions
     kind: Mapped[str]  # "push", "mail", "appservice"
-    destination: Mapped[str]  # in the words of its kind
+    destination: Mapped[str]  # format depends on `kind`
     payload: Mapped[Json]
     created_ts: Mapped[int]  # ms
     tries: Mapped[int] = mapped_column(default=0)

@@ -1,4 +1,4 @@
-"""What is kept of people beside their accounts: how to find them, what they have agreed to."""
+"""The index of the user directory, accepted terms and OpenID tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from homebody.models.base import Base
 
 
 class DirectoryWord(Base):
-    """A word by which a user is found, or the end of one, so that an index finds its middle too.
+    """A word or a suffix of a word in a user's name, so that the index finds infixes too.
 
     Written by core/accounts/directory_index.py.
     """
@@ -17,13 +17,13 @@ class DirectoryWord(Base):
     __tablename__ = "directory_words"
     word: Mapped[str] = mapped_column(primary_key=True)
     user_id: Mapped[str] = mapped_column(primary_key=True)
-    is_whole: Mapped[bool]  # from its first letter on
+    is_whole: Mapped[bool]  # whether it is a whole word
 
     __table_args__ = (Index(None, "user_id", "word"), {"sqlite_with_rowid": False})
 
 
 class AcceptedTerms(Base):
-    """A document that somebody has agreed to. Written by core/sessions/registration.py."""
+    """A document accepted by a user. Written by core/sessions/registration.py."""
 
     __tablename__ = "accepted_terms"
     user_id: Mapped[str] = mapped_column(primary_key=True)
@@ -33,7 +33,7 @@ class AcceptedTerms(Base):
 
 
 class OpenIdToken(Base):
-    """Proves to others who somebody is. Written by core/accounts/openid.py."""
+    """A token that proves a user's identity. Written by core/accounts/openid.py."""
 
     __tablename__ = "openid_tokens"
     token_hash: Mapped[bytes] = mapped_column(primary_key=True)

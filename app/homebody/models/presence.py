@@ -1,4 +1,4 @@
-"""Who was online when the server stopped."""
+"""Presence, saved for the next start of the server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from homebody.models.base import Base
 
 
 class ShownPresence(Base):
-    """A user whom others see as online or unavailable.
+    """A user shown as online or unavailable.
 
     Written by core/ephemeral/shown_presence.py.
     """
@@ -17,6 +17,6 @@ class ShownPresence(Base):
     user_id: Mapped[str] = mapped_column(primary_key=True)
     presence: Mapped[str]  # "online" or "unavailable"
     status_msg: Mapped[str | None]
-    active_ts: Mapped[int | None]  # ms; when the user last did something
+    active_ts: Mapped[int | None]  # ms; the user's last activity
 
     __table_args__ = ({"sqlite_with_rowid": False},)

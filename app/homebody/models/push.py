@@ -1,4 +1,4 @@
-"""What the push rules of users made of events."""
+"""Notifications and unread counts, the results of push rules."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ class Notification(Base):
     user_id: Mapped[str] = mapped_column(primary_key=True)
     room_id: Mapped[str] = mapped_column(primary_key=True)
     event_position: Mapped[int] = mapped_column(primary_key=True)
-    thread_id: Mapped[str]  # "main", or the root of the thread
+    thread_id: Mapped[str]  # "main" or the root of the thread
     is_highlight: Mapped[bool]
-    is_read: Mapped[bool] = mapped_column(default=False)  # then only highlights are kept
+    is_read: Mapped[bool] = mapped_column(default=False)  # of read ones, only highlights are kept
     actions: Mapped[str]  # JSON
 
-    # No index besides the key: each takes as long as the row itself, 200 times for a message in a
-    # room of 200. GET /notifications sorts what a user has.
+    # No other indexes: each takes as long as the row itself, 200 times for a message in a room of
+    # 200. GET /notifications sorts a user's rows.
     __table_args__ = ({"sqlite_with_rowid": False},)
 
 
 class UnreadCount(Base):
-    """How many notifications a user has not read. Written by core/push/counts.py.
+    """The number of a user's unread notifications. Written by core/push/counts.py.
 
-    Kept beside the notifications, as /sync tells it with every event and may not count thousands.
+    Stored, as /sync sends it with every event and must not count thousands of rows.
     """
 
     __tablename__ = "unread_counts"

@@ -1,4 +1,4 @@
-"""Where users want their notifications to go."""
+"""Pushers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from homebody.models.base import Base, Json
 
 
 class Pusher(Base):
-    """A push gateway or a mailbox of a user. Written by core/push/pushers.py."""
+    """A push gateway or e-mail address of a user. Written by core/push/pushers.py."""
 
     __tablename__ = "pushers"
     user_id: Mapped[str] = mapped_column(primary_key=True)
     app_id: Mapped[str] = mapped_column(primary_key=True)
     pushkey: Mapped[str] = mapped_column(primary_key=True)
-    device_id: Mapped[str]  # the session that made it, and with which it goes
+    device_id: Mapped[str]  # deleted with this session, which created it
     kind: Mapped[str]  # "http" or "email"
     app_display_name: Mapped[str]
     device_display_name: Mapped[str]

@@ -1,4 +1,4 @@
-"""How far users have read."""
+"""Read receipts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from homebody.models.base import Base
 
 
 class Receipt(Base):
-    """The last event that a user has read in a room or thread.
+    """A user's receipt in a room or thread.
 
     Written by core/ephemeral/receipts.py.
     """
@@ -18,7 +18,7 @@ class Receipt(Base):
     room_id: Mapped[str] = mapped_column(primary_key=True)
     user_id: Mapped[str] = mapped_column(primary_key=True)
     receipt_type: Mapped[str] = mapped_column(primary_key=True)
-    thread_id: Mapped[str] = mapped_column(primary_key=True)  # "": the receipt names none
+    thread_id: Mapped[str] = mapped_column(primary_key=True)  # "": unthreaded
     event_id: Mapped[str]
     event_position: Mapped[int]
     ts: Mapped[int]  # ms

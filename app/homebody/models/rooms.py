@@ -1,4 +1,4 @@
-"""Rooms, and who has forgotten them."""
+"""Rooms, forgotten rooms and aliases."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from homebody.models.base import Base
 
 
 class Room(Base):
-    """A room that this server takes part in.
+    """A room that this server participates in.
 
     Written by core/timeline/store.py and core/rooms/directory.py.
     """
 
     __tablename__ = "rooms"
-    number: Mapped[int] = mapped_column(primary_key=True)  # what state_intervals calls it
+    number: Mapped[int] = mapped_column(primary_key=True)  # used in state_intervals
     room_id: Mapped[str] = mapped_column(unique=True)
     version: Mapped[str]
-    forward_extremities: Mapped[list[Any]]  # ids of events that no other event names yet
+    forward_extremities: Mapped[list[Any]]  # ids of events without successors
     depth: Mapped[int]  # of the deepest event
     last_position: Mapped[int]  # of the newest event
     is_published: Mapped[bool] = mapped_column(default=False)  # in the room directory
 
 
 class ForgottenRoom(Base):
-    """A room that a user has left and wants to see no more. Written by core/rooms/membership.py."""
+    """A room that a user has left and forgotten. Written by core/rooms/membership.py."""
 
     __tablename__ = "forgotten_rooms"
     user_id: Mapped[str] = mapped_column(primary_key=True)
@@ -35,7 +35,7 @@ class ForgottenRoom(Base):
 
 
 class RoomAlias(Base):
-    """A name of a room on this server. Written by core/rooms/aliases.py."""
+    """A room alias of this server. Written by core/rooms/aliases.py."""
 
     __tablename__ = "room_aliases"
     alias: Mapped[str] = mapped_column(primary_key=True)

@@ -1,4 +1,4 @@
-"""How far the full-text index reaches."""
+"""The progress of the full-text index."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from homebody.models.base import Base
 class SearchProgress(Base):
     """One row: all events up to here are in the index. Written by core/events/search_index.py.
 
-    The index, search_index, is a virtual table, which no class can describe: see migration 0005.
+    The index itself, search_index, is a virtual table without a class: see migration 0005.
     """
 
     __tablename__ = "search_progress"

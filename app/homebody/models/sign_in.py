@@ -1,4 +1,4 @@
-"""What lets somebody in besides a password: login tokens, and addresses of theirs."""
+"""Login tokens, third-party identifiers and their validation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from homebody.models.base import Base
 
 
 class LoginToken(Base):
-    """A word that is good for one log-in. Written by core/accounts/login_tokens.py."""
+    """A token for one login. Written by core/accounts/login_tokens.py."""
 
     __tablename__ = "login_tokens"
     token_hash: Mapped[bytes] = mapped_column(primary_key=True)
@@ -20,32 +20,32 @@ class LoginToken(Base):
 
 
 class ThreePid(Base):
-    """An address that belongs to an account. Written by core/accounts/threepids.py."""
+    """An e-mail address associated with an account. Written by core/accounts/threepids.py."""
 
     __tablename__ = "threepids"
     medium: Mapped[str] = mapped_column(primary_key=True)  # "email"
-    address: Mapped[str] = mapped_column(primary_key=True)  # as threepids.canonical() makes it
+    address: Mapped[str] = mapped_column(primary_key=True)  # in the form of threepids.canonical()
     user_id: Mapped[str]
-    validated_ts: Mapped[int]  # ms; when a link that was sent there was opened
+    validated_ts: Mapped[int]  # ms; when the link sent to it was opened
     added_ts: Mapped[int]  # ms
 
     __table_args__ = (Index(None, "user_id"),)
 
 
 class ValidationSession(Base):
-    """A mail that asks whether an address is somebody's own.
+    """The validation of an e-mail address by a link in a mail.
 
     Written by core/accounts/validation.py.
-    Neither of the two secrets is here: the one in the mail, and the one of the client that asked.
+    Of the two secrets, the token in the mail and the client's, only hashes are stored.
     """
 
     __tablename__ = "validation_sessions"
     sid: Mapped[str] = mapped_column(primary_key=True)
-    purpose: Mapped[str]  # what a validated address may be used for
+    purpose: Mapped[str]  # what the validated address may be used for
     address: Mapped[str]
     client_secret_hash: Mapped[bytes]
-    token_hash: Mapped[bytes | None]  # None: the mail says why there is nothing to confirm
-    send_attempt: Mapped[int]  # of the last mail that the mail server took
+    token_hash: Mapped[bytes | None]  # None: the mail only explains why the address can't be used
+    send_attempt: Mapped[int]  # of the last mail accepted by the mail server
     next_link: Mapped[str | None]
     created_ts: Mapped[int]  # ms
     validated_ts: Mapped[int | None]  # ms

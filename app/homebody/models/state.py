@@ -1,4 +1,4 @@
-"""The state of rooms, as intervals on the server's clock."""
+"""The state of rooms, as intervals of the server's clock."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from homebody.models.base import NOW_AND_LATER, Base
 
 
 class StateInterval(Base):
-    """An event was a room's state of its type and key from one position up to another.
+    """An event was a room's state for its type and key from one position up to another.
 
-    One row for each change of a room's resolved state: the rows with `to_position` NOW_AND_LATER
-    are the current state, those with from_position <= p < to_position the state after position p.
-    The room is named by its number: its id would stand in three trees, and double a row's size.
-    Only core/events/state.py writes here.
+    There is one row for each change of a room's resolved state: the rows with `to_position`
+    NOW_AND_LATER are the current state, those with from_position <= p < to_position the state after
+    position p. Rooms are identified by number: their id, in three B-trees, would double a row's
+    size. Only core/events/state.py writes here.
     """
 
     __tablename__ = "state_intervals"
@@ -23,12 +23,12 @@ class StateInterval(Base):
     state_key: Mapped[str] = mapped_column(primary_key=True)
     from_position: Mapped[int] = mapped_column(primary_key=True)
     to_position: Mapped[int] = mapped_column(default=NOW_AND_LATER)
-    event_position: Mapped[int]  # where the event stands in the table events
-    membership: Mapped[str | None]  # content.membership, for m.room.member alone
+    event_position: Mapped[int]  # of the event in the table events
+    membership: Mapped[str | None]  # content.membership of m.room.member events
 
     __table_args__ = (
-        # Current state of a room. With the two last columns it answers by itself who is there and
-        # which events hold; without them SQLite goes through all that ever held in the room.
+        # Current state of a room. The last two columns make it a covering index for the members and
+        # the state events; without them SQLite reads all past state of the room.
         Index(
             "ix_state_intervals_current",
             "room_number",
@@ -36,7 +36,7 @@ class StateInterval(Base):
             "membership",
             "event_position",
         ),
-        # the rooms of a user, and where that changed lately
+        # the rooms of a user, and recent changes of membership
         Index(
             "ix_state_intervals_member",
             "state_key",

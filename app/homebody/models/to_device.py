@@ -1,4 +1,4 @@
-"""Messages from device to device."""
+"""Send-to-device messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from homebody.models.base import Base
 
 
 class ToDeviceMessage(Base):
-    """A message that its device has not received for certain.
+    """A message that its device has not acknowledged.
 
     Written by core/encryption/to_device.py.
     """
@@ -18,10 +18,10 @@ class ToDeviceMessage(Base):
     position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     user_id: Mapped[str]
     device_id: Mapped[str]
-    event: Mapped[str]  # JSON: type, sender and content, as /sync shows it
+    event: Mapped[str]  # JSON: type, sender and content, as in /sync
     source: Mapped[str] = mapped_column(
         server_default=""
-    )  # whose share: the sender, "": guests; see there
+    )  # whose limit applies: the sender's, or "" for guests
 
     __table_args__ = (
         Index(None, "user_id", "device_id", "position"),
@@ -30,20 +30,20 @@ class ToDeviceMessage(Base):
 
 
 class PartialSync(Base):
-    """An answer of /sync that did not hold all messages. Written by core/encryption/to_device.py.
+    """A /sync response without all messages. Written by core/encryption/to_device.py.
 
-    Its token acknowledges less than other tokens do.
+    Its token only acknowledges messages up to `last_message`.
     """
 
     __tablename__ = "to_device_cut_answers"
     user_id: Mapped[str] = mapped_column(primary_key=True)
     device_id: Mapped[str] = mapped_column(primary_key=True)
     token: Mapped[int] = mapped_column(primary_key=True)  # its position
-    last_message: Mapped[int]  # position of the last message in it
+    last_message: Mapped[int]  # position
 
 
 class ToDeviceTransaction(Base):
-    """A request that was done, and shall not be again. Written by core/encryption/to_device.py."""
+    """A completed request, which must not be repeated. Written by core/encryption/to_device.py."""
 
     __tablename__ = "to_device_transactions"
     user_id: Mapped[str] = mapped_column(primary_key=True)

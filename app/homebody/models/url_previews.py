@@ -1,4 +1,4 @@
-"""Previews of links."""
+"""URL previews."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from homebody.models.base import Base, Json
 
 
 class UrlPreview(Base):
-    """What a page said of itself. Written by core/media/url_previews.py."""
+    """The preview of a page. Written by core/media/url_previews.py."""
 
     __tablename__ = "url_previews"
     url: Mapped[str] = mapped_column(primary_key=True)
     fetched_ts: Mapped[int]  # ms
-    preview: Mapped[Json]  # as clients get it
-    problem: Mapped[str | None]  # why there is none
-    image_sha256: Mapped[str | None]  # hex; the same picture keeps its mxc:// address
+    preview: Mapped[Json]  # as sent to clients
+    problem: Mapped[str | None]  # why there is no preview
+    image_sha256: Mapped[str | None]  # hex; the same image keeps its mxc URI
 
     __table_args__ = (Index(None, "fetched_ts"),)
