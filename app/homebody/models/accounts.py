@@ -1,4 +1,4 @@
-"""Accounts, profiles, registration and user-interactive authentication."""
+"""Accounts, profiles, the user directory, registration, authentication."""
 
 from __future__ import annotations
 
@@ -66,3 +66,38 @@ class UiaSession(Base):
     threepid: Mapped[Json | None]  # the session that validated an address
 
     __table_args__ = (Index(None, "created_ts"),)
+
+
+class DirectoryWord(Base):
+    """A word or a suffix of a word in a user's name, so that the index finds infixes too.
+
+    Written by core/accounts/directory_index.py.
+    """
+
+    __tablename__ = "directory_words"
+    word: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    is_whole: Mapped[bool]  # whether it is a whole word
+
+    __table_args__ = (Index(None, "user_id", "word"), {"sqlite_with_rowid": False})
+
+
+class AcceptedTerms(Base):
+    """A document accepted by a user. Written by core/sessions/registration.py."""
+
+    __tablename__ = "accepted_terms"
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    document_id: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(primary_key=True)
+    accepted_ts: Mapped[int]  # ms
+
+
+class OpenIdToken(Base):
+    """A token that proves a user's identity. Written by core/accounts/openid.py."""
+
+    __tablename__ = "openid_tokens"
+    token_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    user_id: Mapped[str]
+    expires_ts: Mapped[int]  # ms
+
+    __table_args__ = (Index(None, "expires_ts"),)

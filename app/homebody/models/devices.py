@@ -1,4 +1,4 @@
-"""Devices and their tokens."""
+"""Devices, their tokens, and dehydrated devices."""
 
 from __future__ import annotations
 
@@ -57,3 +57,15 @@ class SupersededToken(Base):
     superseded_ts: Mapped[int]  # ms
 
     __table_args__ = (Index(None, "user_id", "device_id", "superseded_ts"),)
+
+
+class DehydratedDevice(Base):
+    """The dehydrated device of a user. Written by core/sessions/dehydrated_devices.py.
+
+    The row is only valid while the device is also in the table devices.
+    """
+
+    __tablename__ = "dehydrated_devices"
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    device_id: Mapped[str]
+    device_data: Mapped[str]  # JSON, encrypted by the client

@@ -1,4 +1,4 @@
-"""Events, ordered by the server's clock."""
+"""Events, ordered by the server's clock, and the progress of their full-text index."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class StoredEvent(Base):
     thread_id: Mapped[str | None]  # root of the event's thread; None: main
     edit_of: Mapped[int | None]  # position of the event that this is a valid edit of
     annotation_key: Mapped[bytes | None]  # digest of a reaction's key
-    # The transaction of the request, in the same row so that a crash can't separate it from the
-    # event. Spec: client-server-api#transaction-identifiers
+    # The transaction of the request, in the same row so that a crash can't separate
+    # it from the event. Spec: client-server-api#transaction-identifiers
     device_id: Mapped[str | None]
     txn_id: Mapped[str | None]
 
@@ -98,3 +98,14 @@ class StoredEvent(Base):
             sqlite_where=text("relates_to IS NOT NULL"),
         ),
     )
+
+
+class SearchProgress(Base):
+    """One row: all events up to here are in the index. Written by core/events/search_index.py.
+
+    The index itself, search_index, is a virtual table without a class: see migration 0005.
+    """
+
+    __tablename__ = "search_progress"
+    id: Mapped[int] = mapped_column(primary_key=True)  # always 1
+    position: Mapped[int]

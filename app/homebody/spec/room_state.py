@@ -44,7 +44,7 @@ class AuthError(ValueError):
 
 
 class ContentError(AuthError):
-    """The event's content is not valid, whoever sends it."""
+    """The event's content is not valid for any sender."""
 
 
 @dataclass(frozen=True, slots=True)

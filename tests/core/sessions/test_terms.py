@@ -8,7 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import select
 
-from homebody.models.people import AcceptedTerms
+from homebody.models.accounts import AcceptedTerms
 from homebody.web import Application
 from tests.conftest import PASSWORD, V3, MakeApp
 

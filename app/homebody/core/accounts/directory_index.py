@@ -16,7 +16,7 @@ from typing import Final
 
 from sqlalchemy import bindparam, delete, insert
 
-from homebody.models.people import DirectoryWord
+from homebody.models.accounts import DirectoryWord
 from homebody.storage.database import Tx
 
 MAX_LETTERS: Final = 32

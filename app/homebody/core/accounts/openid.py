@@ -14,8 +14,7 @@ from sqlalchemy import bindparam, delete, insert, select
 
 from homebody import errors
 from homebody.core.accounts import access_tokens
-from homebody.models.accounts import Account
-from homebody.models.people import OpenIdToken
+from homebody.models.accounts import Account, OpenIdToken
 from homebody.spec.events import Json
 from homebody.storage.database import Reader, Tx
 

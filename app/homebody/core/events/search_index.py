@@ -17,8 +17,7 @@ import orjson
 from sqlalchemy import Integer, Text, bindparam, column, delete, func, select, table
 from sqlalchemy.dialects.sqlite import insert
 
-from homebody.models.events import StoredEvent
-from homebody.models.search import SearchProgress
+from homebody.models.events import SearchProgress, StoredEvent
 from homebody.runtime import event_loop
 from homebody.spec.events import Json
 from homebody.storage.caches import CacheKind, declare

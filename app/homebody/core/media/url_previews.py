@@ -22,7 +22,7 @@ from sqlalchemy import bindparam, delete, insert, select
 from homebody import errors
 from homebody.config.settings import Config
 from homebody.core.media import images, open_graph, store
-from homebody.models.url_previews import UrlPreview
+from homebody.models.media import UrlPreview
 from homebody.outside import RemoteError
 from homebody.outside.client import Answer, Client
 from homebody.runtime import event_loop

@@ -19,9 +19,8 @@ from sqlalchemy.orm import aliased
 
 from homebody.core.accounts import directory_index
 from homebody.core.events import state, visibility
-from homebody.models.accounts import Account, ProfileField
+from homebody.models.accounts import Account, DirectoryWord, ProfileField
 from homebody.models.base import NOW_AND_LATER
-from homebody.models.people import DirectoryWord
 from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
 from homebody.runtime import event_loop

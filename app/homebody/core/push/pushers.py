@@ -28,7 +28,7 @@ from homebody import errors, outside
 from homebody.core import outbox
 from homebody.core.accounts import threepids
 from homebody.models.accounts import Account
-from homebody.models.pushers import Pusher
+from homebody.models.push import Pusher
 from homebody.outside.client import Client
 from homebody.spec.events import Json
 from homebody.storage.caches import CacheKind, declare

@@ -22,8 +22,7 @@ from homebody import errors
 from homebody.core.encryption import device_keys, one_time_keys, to_device
 from homebody.core.encryption.to_device import Messages
 from homebody.core.sessions import devices
-from homebody.models.dehydrated_devices import DehydratedDevice
-from homebody.models.devices import Device
+from homebody.models.devices import DehydratedDevice, Device
 from homebody.spec.events import Json
 from homebody.storage.database import Reader, Tx
 

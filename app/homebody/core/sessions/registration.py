@@ -19,8 +19,7 @@ from homebody import errors
 from homebody.config.settings import Config
 from homebody.core.accounts import access_tokens, accounts
 from homebody.core.profiles import profiles
-from homebody.models.accounts import RegistrationToken
-from homebody.models.people import AcceptedTerms
+from homebody.models.accounts import AcceptedTerms, RegistrationToken
 from homebody.spec import identifiers
 from homebody.spec.appservices import Service
 from homebody.spec.events import Json
