@@ -1,7 +1,7 @@
 """Access and refresh tokens, which authenticate a device.
 
-The database holds hashes only, so a stolen backup gives access to no session. This module alone
-writes the tables access_tokens, refresh_tokens and superseded_tokens, and the cache of requesters.
+The database holds hashes only, so a stolen backup does not give access to sessions. This module
+alone writes the tables access_tokens, refresh_tokens and superseded_tokens, and the cache TOKENS.
 
 A refresh token is exchanged for a new pair of tokens. The response may get lost, so the old pair
 stays valid until one of the new pair is used for the first time: "The old refresh token remains

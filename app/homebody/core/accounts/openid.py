@@ -1,7 +1,6 @@
 """OpenID tokens, with which a third party can ask this server who a user is.
 
-The database holds hashes only. This module alone writes the table
-openid_tokens.
+The database holds hashes only. This module alone writes the table openid_tokens.
 Spec: client-server-api#openid, server-server-api#openid
 """
 

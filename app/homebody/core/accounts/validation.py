@@ -3,7 +3,7 @@
 A client begins a session with a secret of its own (`client_secret`); the mail contains a second one
 (`token`), which only its reader knows. A session whose link was opened proves the address to the
 client that has the secret, once, and only for the purpose that it was begun for: a mail about a new
-account must not allow to reset the password of an existing one.
+account must not allow resetting the password of an existing one.
 
 This module alone writes the table validation_sessions.
 Spec: client-server-api#post_matrixclientv3registeremailrequesttoken

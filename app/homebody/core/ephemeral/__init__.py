@@ -1,1 +1,1 @@
-"""What is not part of the timeline: typing, presence, receipts."""
+"""Ephemeral events: typing, presence, receipts."""

@@ -232,7 +232,7 @@ def _device(
 
 
 def _make_room(ephemeral: Ephemeral) -> None:
-    """Remove the entry that is offline for longest, if there are too many, as of guests."""
+    """Remove the user who is offline for longest if there are too many, such as guests."""
     if len(ephemeral.presences) < MAX_USERS:
         return
     for user_id, entry in ephemeral.presences.items():

@@ -17,7 +17,7 @@ DEFAULT_MS = 30_000
 MAX_MS = 120_000
 """More than any client uses: a client that disappears must not type for hours."""
 MAX_ROOMS = 10_000
-"""Kept in memory, those where somebody typed last."""
+"""Rooms kept in memory, those with the most recent changes."""
 _NOBODY = TypingRoom()
 
 

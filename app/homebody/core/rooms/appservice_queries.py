@@ -38,7 +38,7 @@ def ensure_users(db: Database, user_ids: Collection[str]) -> None:
 def ensure_alias(db: Database, alias: str, may_ask: Callable[[], None] = _always) -> None:
     """Let a service create the room of an alias in its namespace before the alias is resolved.
 
-    `may_ask` is called before a service is params, to raise the error of a rate limit.
+    `may_ask` is called before a service is queried, to raise the error of a rate limit.
     Raises 408 M_UNKNOWN when the service does not respond in time.
     """
     services = [
@@ -58,15 +58,8 @@ def ensure_alias(db: Database, alias: str, may_ask: Callable[[], None] = _always
                 return
         except RemoteError as error:
             if error.kind == "timeout":
-                raise errors.unknown(
-                    "The application service did not respond in time", 408
-                ) from error
-            LOG.warning(
-                "application service %s failed to answer whether %s exists: %s",
-                service.id,
-                alias,
-                error,
-            )
+                raise errors.unknown("The bridge did not respond in time", 408) from error
+            LOG.warning("query to %s for %s failed: %s", service.id, alias, error)
 
 
 def _ensure_user(db: Database, user_id: str, silent: set[Service]) -> None:
@@ -83,12 +76,7 @@ def _ensure_user(db: Database, user_id: str, silent: set[Service]) -> None:
             if appservice.has_user(db.server.config, service, user_id):
                 return
         except RemoteError as error:
-            LOG.warning(
-                "application service %s failed to answer whether %s exists: %s",
-                service.id,
-                user_id,
-                error,
-            )
+            LOG.warning("query to %s for %s failed: %s", service.id, user_id, error)
             silent.add(service)
 
 

@@ -1,4 +1,4 @@
-"""Copies a user's settings of a room to the room that replaces it: tags, m.direct, push rules.
+"""Copying of a user's settings to the room that replaces another: tags, m.direct, push rules.
 
 The old room keeps them. They are copied once: when the user joins or, where the new room was
 created before the tombstone, with the tombstone. So a setting that the user removes in the new room

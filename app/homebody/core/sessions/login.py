@@ -19,7 +19,7 @@ NO_TELEPHONES = "This server does not support login by telephone number"
 
 @dataclass(frozen=True, slots=True)
 class SessionRequest:
-    """A client's wishes for a new session."""
+    """The parameters of a new session."""
 
     device_id: str | None = None
     display_name: str | None = None
@@ -53,7 +53,7 @@ def name_of(db: Database, body: Json) -> str | None:
 
 
 def _name_of_address(db: Database, identifier: Json) -> str:
-    """Return the user with this address; else the address itself, which no account is named.
+    """Return the user with this address; else the address itself, which no account has as its name.
 
     So a wrong address reveals as little, and takes as much time, as a wrong name.
     """

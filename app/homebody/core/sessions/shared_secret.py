@@ -54,7 +54,7 @@ def _mac(secret: str, request: RegistrationRequest) -> str:
     ]
     if request.user_type is not None:
         parts.append(request.user_type)
-    # SHA-1, as the tools use it; an HMAC with it is not weak
+    # SHA-1, as the tools use it; HMAC does not need its collision resistance
     return hmac.digest(secret.encode(), "\0".join(parts).encode(), "sha1").hex()
 
 
