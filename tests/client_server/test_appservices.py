@@ -101,7 +101,7 @@ def test_two_services_may_not_share_an_id_or_a_token(tmp_path: Path, key: str) -
 
 def test_a_file_that_is_not_there_or_no_yaml_is_told(tmp_path: Path) -> None:
     (tmp_path / "0.yaml").write_text("{")
-    for name, told in (("0.yaml", "is no YAML"), ("1.yaml", "cannot be read: No such file")):
+    for name, told in (("0.yaml", "is not valid YAML"), ("1.yaml", "cannot be read: No such file")):
         settings = config.load(None, {}, {"appservices": f'["{tmp_path / name}"]'})
         with pytest.raises(ConfigError, match=told):
             files.load(settings)

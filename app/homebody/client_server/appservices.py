@@ -14,7 +14,7 @@ from flask import Blueprint, request
 from homebody import context, errors
 from homebody.client_server import authentication, http
 from homebody.client_server.authentication import authenticated, requester
-from homebody.core.appservices import directory, networks, pings, transactions
+from homebody.core.appservices import networks, transactions
 from homebody.spec.events import Json
 
 bp = Blueprint("appservices", __name__)
@@ -45,7 +45,7 @@ def ping_appservice(appservice_id: str) -> Json:
     if service.id != appservice_id:
         raise errors.forbidden("This is the id of another application service")
     body = http.body_as(Ping)
-    duration_ms = pings.ping(context.server(), service, msgspec.to_builtins(body))
+    duration_ms = transactions.ping(context.server(), service, msgspec.to_builtins(body))
     if transactions.hurry(context.db(), service.id):
         context.homeserver().delivery.look()
     return {"duration_ms": duration_ms}
@@ -58,7 +58,7 @@ def update_appservice_room_directory_visibility(network_id: str, room_id: str) -
     service = authentication.service()
     is_published = http.body_as(Visibility).visibility == "public"
     with context.db().write() as tx:
-        directory.set_visibility(tx, service, network_id, room_id, is_published=is_published)
+        networks.set_visibility(tx, service, network_id, room_id, is_published=is_published)
     return {}
 
 

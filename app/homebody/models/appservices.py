@@ -21,7 +21,7 @@ class AppserviceUser(Base):
 class NetworkRoom(Base):
     """A room in the directory of a bridged network.
 
-    Written by core/appservices/directory.py.
+    Written by core/appservices/networks.py.
     """
 
     __tablename__ = "network_rooms"

@@ -1,4 +1,4 @@
-"""Registration files: read once, at the start; a wrong one keeps the server from starting.
+"""Registration files: read once, at the start; the server does not start with an invalid one.
 
 Spec: application-service-api#registration
 """
@@ -15,9 +15,9 @@ from homebody.spec.appservices import Service, Services
 
 
 def load(config: Config) -> Services:
-    """The application services of the setting `appservices`: paths, or patterns of such.
+    """Return the application services of the setting `appservices`: paths, or patterns of paths.
 
-    Raises ConfigError, with one line for the owner.
+    Raises ConfigError, with one line for the administrator.
     """
     if not config.appservices:
         return Services()
@@ -45,7 +45,7 @@ def _read(path: Path, server_name: str) -> Service:
     except OSError as error:
         raise ConfigError(f"appservices: {path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise ConfigError(f"appservices: {path}: is no YAML: {error}") from None
+        raise ConfigError(f"appservices: {path}: is not valid YAML: {error}") from None
     try:
         return appservices.parse(raw, server_name)
     except ValueError as error:
@@ -53,12 +53,16 @@ def _read(path: Path, server_name: str) -> Service:
 
 
 def _yaml(text: bytes) -> Any:
-    """What a YAML file says. Raises ValueError, with one line."""
+    """Parse a YAML file. Raises ValueError, with one line."""
     import yaml  # noqa: PLC0415 - 2 MB and 20 ms that a server without bridges does not need
 
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())) from None
-    except (AttributeError, LookupError, TypeError):  # what PyYAML makes of `!!int ""` and the like
+    except (
+        AttributeError,
+        LookupError,
+        TypeError,
+    ):  # PyYAML raises these for `!!int ""` and the like
         raise ValueError("a value is not of the type that its tag names") from None

@@ -1,8 +1,12 @@
-"""Third-party networks: what bridges tell of the people and places beyond them.
+"""Third-party networks: their users, locations and published rooms, by the bridges to them.
 
-Each question goes to the services that have the protocol, and their answers are put together. One
-that does not answer, or not as the specification has it, is left out.
-Spec: client-server-api#third-party-networks, application-service-api#third-party-networks
+Each request goes to the services that have the protocol, and their responses are merged. Failed and
+invalid responses are left out. Each network has a room directory of its own; clients know a network
+by its instance id, made of the ids of the service and of the network.
+
+This module alone writes the table network_rooms.
+Spec: client-server-api#third-party-networks, application-service-api#third-party-networks,
+application-service-api#published-room-directories
 """
 
 from __future__ import annotations
@@ -12,21 +16,36 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import msgspec
+from sqlalchemy import bindparam, delete, insert, select
 
 from homebody import errors
-from homebody.core.appservices import directory
+from homebody.core.events import state
+from homebody.models.appservices import NetworkRoom
 from homebody.outside import RemoteError, appservice
 from homebody.spec.appservices import Service
 from homebody.spec.events import Json
-from homebody.storage.database import Server
+from homebody.storage.database import Reader, Server, Tx
 
 LOG = logging.getLogger(__name__)
 
 Kind = Literal["user", "location"]
 
+_ADD = insert(NetworkRoom)
+_REMOVE = delete(NetworkRoom).where(
+    NetworkRoom.service_id == bindparam("of_service"),
+    NetworkRoom.network_id == bindparam("of_network"),
+    NetworkRoom.room_id == bindparam("the_room"),
+)
+_REMOVE_ROOM = delete(NetworkRoom).where(NetworkRoom.room_id == bindparam("the_room"))
+_OF_NETWORK = select(NetworkRoom.room_id).where(
+    NetworkRoom.service_id == bindparam("service_id"),
+    NetworkRoom.network_id == bindparam("network_id"),
+)
+_ALL = select(NetworkRoom.room_id).distinct()
+
 
 class FieldType(msgspec.Struct):
-    """How the value of a field has to look."""
+    """The format of the value of a field."""
 
     regexp: str
     placeholder: str
@@ -43,7 +62,7 @@ class Instance(msgspec.Struct, omit_defaults=True):
 
 
 class Protocol(msgspec.Struct):
-    """What a bridge tells of a protocol."""
+    """A protocol as a bridge describes it."""
 
     user_fields: list[str]
     location_fields: list[str]
@@ -53,7 +72,7 @@ class Protocol(msgspec.Struct):
 
 
 class Location(msgspec.Struct):
-    """A place beyond a bridge, and the alias of its room here."""
+    """A location on a third-party network, and the alias of its room here."""
 
     alias: str
     protocol: str
@@ -61,7 +80,7 @@ class Location(msgspec.Struct):
 
 
 class User(msgspec.Struct):
-    """Somebody beyond a bridge, and their user id here."""
+    """A user of a third-party network, and their user id here."""
 
     userid: str
     protocol: str
@@ -75,14 +94,14 @@ _KINDS: dict[Kind, type[list[Location]] | type[list[User]]] = {
 
 
 def protocols(server: Server) -> Json:
-    """{protocol: what the services tell of it}, of all protocols."""
+    """Return {protocol: its metadata} for all protocols."""
     names = dict.fromkeys(name for service in server.appservices.all for name in service.protocols)
     found = {name: _metadata(server, name) for name in names}
     return {name: metadata for name, metadata in found.items() if metadata is not None}
 
 
 def protocol(server: Server, name: str) -> Json:
-    """What the services tell of a protocol. Raises M_NOT_FOUND."""
+    """Return the metadata of a protocol. Raises M_NOT_FOUND."""
     metadata = _metadata(server, name)
     if metadata is None:
         raise errors.not_found(f"No bridge has the protocol {name}")
@@ -92,18 +111,55 @@ def protocol(server: Server, name: str) -> Json:
 def search(server: Server, kind: Kind, name: str, fields: Mapping[str, str]) -> list[Json]:
     """Return the users or locations of a protocol with these fields.
 
-    None where no bridge serves the protocol. Raises M_NOT_FOUND when those that do know none.
+    An empty list where no bridge has the protocol. Raises M_NOT_FOUND where the bridges know none.
     """
     return _all(server, kind, _with(server, name), f"{kind}/{name}", fields)
 
 
 def reverse(server: Server, kind: Kind, query: Mapping[str, str]) -> list[Json]:
-    """Return the users or locations that stand behind a user id or alias.
+    """Return the users or locations to which a user id or alias belongs.
 
-    None where no bridge serves any protocol. Raises M_NOT_FOUND when those that do know none.
+    An empty list where no bridge has any protocol. Raises M_NOT_FOUND where the bridges know none.
     """
     serving = [service for service in server.appservices.all if service.protocols]
     return _all(server, kind, serving, kind, query)
+
+
+def instance_id(service: Service, network_id: str) -> str:
+    """Return the instance id of a network of a service."""
+    return f"{service.id}|{network_id}"
+
+
+def set_visibility(
+    tx: Tx, service: Service, network_id: str, room_id: str, *, is_published: bool
+) -> None:
+    """Add a room to the directory of a network, or remove it. Raises M_NOT_FOUND."""
+    state.head(tx, room_id)
+    key = {"of_service": service.id, "of_network": network_id, "the_room": room_id}
+    tx.sql.execute(_REMOVE, key)
+    if is_published:
+        row = {"service_id": service.id, "network_id": network_id, "room_id": room_id}
+        tx.sql.execute(_ADD, row)
+
+
+def rooms(tx: Reader, instance: str) -> frozenset[str]:
+    """Return the rooms of a network, by its instance id; nothing for an unknown one."""
+    found: set[str] = set()
+    for service in tx.server.appservices.all:  # either part of the id may have a | in it
+        if instance.startswith(prefix := instance_id(service, "")):
+            key = {"service_id": service.id, "network_id": instance.removeprefix(prefix)}
+            found.update(tx.sql.execute(_OF_NETWORK, key).scalars())
+    return frozenset(found)
+
+
+def all_rooms(tx: Reader) -> frozenset[str]:
+    """Return the rooms of all networks."""
+    return frozenset(tx.sql.execute(_ALL).scalars())
+
+
+def remove_room(tx: Tx, room_id: str) -> None:
+    """Remove the room from all directories; called by rooms/purge.py alone."""
+    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
 
 
 def _with(server: Server, name: str) -> list[Service]:
@@ -111,42 +167,44 @@ def _with(server: Server, name: str) -> list[Service]:
 
 
 def _metadata(server: Server, name: str) -> Json | None:
-    """The answer of the first service, with the networks of all."""
+    """Return the response of the first service, with the networks of all."""
     found: Protocol | None = None
     for service in _with(server, name):
-        answer = _ask(server, service, f"protocol/{name}", {}, Protocol)
-        if answer is None:
+        response = _request(server, service, f"protocol/{name}", {}, Protocol)
+        if response is None:
             continue
-        for instance in answer.instances:
-            instance.instance_id = directory.instance_id(service, instance.network_id)
+        for instance in response.instances:
+            instance.instance_id = instance_id(service, instance.network_id)
         if found is None:
-            found = answer
+            found = response
         else:
-            found.instances += answer.instances
+            found.instances += response.instances
     return None if found is None else msgspec.to_builtins(found)
 
 
 def _all(
     server: Server, kind: Kind, services: Collection[Service], path: str, query: Mapping[str, str]
 ) -> list[Json]:
-    # Deviates: "not found" is all that the specification has for an empty result. Clients look up
-    # every number they dial in protocols of telephony, and would report an error on most servers
+    # Deviates: the specification has only "not found" for an empty result. Clients look up every
+    # number that users dial in telephony protocols, and would report an error on most servers
     if not services:
         return []
-    answers = [_ask(server, it, path, query, _KINDS[kind]) for it in services]
-    found = [msgspec.to_builtins(it) for answer in answers for it in answer or ()]
+    responses = [_request(server, it, path, query, _KINDS[kind]) for it in services]
+    found = [msgspec.to_builtins(it) for response in responses for it in response or ()]
     if not found:
-        raise errors.not_found("No bridge knows of any")
+        raise errors.not_found("No bridge has found any")
     return found
 
 
-def _ask(server: Server, service: Service, path: str, query: Mapping[str, str], shape: Any) -> Any:
-    """What a service answers, in this shape; None when it has nothing to tell."""
+def _request(
+    server: Server, service: Service, path: str, query: Mapping[str, str], shape: Any
+) -> Any:
+    """Return the response of a service as this type; None where it has none."""
     if service.url is None:
         return None
     try:
-        answer = appservice.third_party(server.config, service, path, query)
-        return None if answer is None else msgspec.convert(answer, shape)
+        response = appservice.third_party(server.config, service, path, query)
+        return None if response is None else msgspec.convert(response, shape)
     except (RemoteError, msgspec.ValidationError) as error:
-        LOG.warning("%s does not tell of %s: %s", service.id, path, error)
+        LOG.warning("%s: no valid response for %s: %s", service.id, path, error)
         return None

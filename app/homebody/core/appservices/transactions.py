@@ -1,15 +1,17 @@
-"""What application services get to know of: which of them, and in which form.
+"""What is sent to which application service, and in which form.
 
-Each event is a row of the outbox for every service whom it concerns, written with the event; what
-is true for moments only (typing, presence) is one too, and left out where it comes too late.
+Each event is a row of the outbox for every service that is interested in it, written with the
+event. So is ephemeral data (typing, presence), which is left out where it would be sent too late.
 `background/appservices.py` makes transactions of the rows.
 
-Spec: application-service-api#pushing-events, application-service-api#pushing-ephemeral-data
+Spec: application-service-api#pushing-events, application-service-api#pushing-ephemeral-data,
+application-service-api#pinging
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import takewhile
 from typing import Final
@@ -22,61 +24,62 @@ from homebody.core.events import client_events, state
 from homebody.core.outbox import Row
 from homebody.errors import MatrixError
 from homebody.models.rooms import RoomAlias
+from homebody.outside import RemoteError, appservice
 from homebody.spec.appservices import Service
 from homebody.spec.events import Event, Json
-from homebody.storage.database import Database, Reader, Tx
+from homebody.storage.database import Database, Reader, Server, Tx
 
 LOG = logging.getLogger(__name__)
 
 KIND: Final = "appservice"
 MAX_ROWS: Final = 50
-"""Of a transaction."""
-MOMENTS_MS: Final = 60_000
-"""After that, nobody wants to know who was typing or came online."""
+"""Of one transaction."""
+EPHEMERAL_MS: Final = 60_000
+"""Age at which typing and presence are no longer sent."""
 
 _ALIASES = select(RoomAlias.alias).where(RoomAlias.room_id == bindparam("room_id"))
 
 
 def note(tx: Tx, event: Event, position: int) -> None:
-    """Queue an event that has just been stored for the services that it concerns."""
+    """Queue an event that has just been stored for the services that are interested in it."""
     target = (event.state_key or "",) if event.type == state.MEMBER else ()
     payload: Json = {"position": position}
-    concerned = _concerned(tx, list(tx.server.appservices.all), event.room_id, target)
-    outbox.add_all(tx, KIND, [(service.id, payload) for service in concerned])
+    interested = _interested(tx, list(tx.server.appservices.all), event.room_id, target)
+    outbox.add_all(tx, KIND, [(service.id, payload) for service in interested])
 
 
 def note_receipt(tx: Tx, room_id: str, user_id: str, content: Json, *, is_private: bool) -> None:
-    """Tell them of a receipt; of private ones only the service that the reader belongs to."""
-    wanting = _wanting(tx)
-    if not wanting:
+    """Queue a receipt; private ones only for the service that the reader belongs to."""
+    services = _with_ephemeral(tx)
+    if not services:
         return
-    concerned: Iterable[Service] = _concerned(tx, wanting, room_id)
+    interested: Iterable[Service] = _interested(tx, services, room_id)
     if is_private:
-        services = tx.server.appservices
-        concerned = [it for it in concerned if services.has_user(it, user_id)]
-    _add(tx, concerned, {"type": "m.receipt", "room_id": room_id, "content": content})
+        every = tx.server.appservices
+        interested = [it for it in interested if every.has_user(it, user_id)]
+    _add(tx, interested, {"type": "m.receipt", "room_id": room_id, "content": content})
 
 
 def note_typing(db: Database, room_id: str, user_ids: Sequence[str]) -> None:
-    """Tell them who is typing in a room now."""
-    _note_moment(
+    """Queue who is typing in a room."""
+    _note_ephemeral(
         db,
-        lambda tx, wanting: _concerned(tx, wanting, room_id),
+        lambda tx, services: _interested(tx, services, room_id),
         {"type": "m.typing", "room_id": room_id, "content": {"user_ids": list(user_ids)}},
     )
 
 
 def note_presence(db: Database, user_id: str, content: Json) -> None:
-    """Tell them how a user is: those of whose users one shares a room with them."""
-    _note_moment(
+    """Queue a user's presence for the services of whose users one shares a room with them."""
+    _note_ephemeral(
         db,
-        lambda tx, wanting: _acquainted(tx, wanting, user_id),
+        lambda tx, services: _sharing_rooms(tx, services, user_id),
         {"type": "m.presence", "sender": user_id, "content": content},
     )
 
 
 def body(tx: Reader, rows: Sequence[Row]) -> Json | None:
-    """The transaction that these rows make; None when there is nothing left to tell."""
+    """Return the transaction that these rows make; None when nothing is left to send."""
     payloads = [row.payload for row in rows]
     positions = [it["position"] for it in payloads if "position" in it]
     events = client_events.load(tx, positions)
@@ -84,37 +87,37 @@ def body(tx: Reader, rows: Sequence[Row]) -> Json | None:
         row.payload["ephemeral"]
         for row in rows
         if "ephemeral" in row.payload
-        and (not row.payload["is_moment"] or row.created_ts + MOMENTS_MS > tx.now_ms)
+        and (not row.payload["is_moment"] or row.created_ts + EPHEMERAL_MS > tx.now_ms)
     ]
     if not events and not ephemeral:
         return None
-    told: Json = {"events": client_events.encode_all(tx, None, events)}
+    sent: Json = {"events": client_events.encode_all(tx, None, events)}
     if ephemeral:  # bridges from before version 1.13 look under the older name
-        told |= {"ephemeral": ephemeral, "de.sorunome.msc2409.ephemeral": ephemeral}
-    return told
+        sent |= {"ephemeral": ephemeral, "de.sorunome.msc2409.ephemeral": ephemeral}
+    return sent
 
 
 def first_of(rows: Sequence[Row]) -> list[Row]:
-    """Those of a service's oldest rows that make a transaction: they have been tried together."""
+    """Return the oldest rows that make a transaction: those that have been tried together."""
     first = rows[0].tries, rows[0].next_try_ts
     return list(takewhile(lambda row: (row.tries, row.next_try_ts) == first, rows))
 
 
 def skip(tx: Tx, service_id: str) -> list[Row]:
-    """Give up the transaction that a service refuses; its rows.
+    """Give up the transaction that a service refuses; return its rows.
 
-    Raises M_NOT_FOUND when nothing has been refused: what is under way shall not be lost.
+    Raises M_NOT_FOUND when nothing has been refused: what is being sent must not be lost.
     """
     rows = outbox.first(tx, KIND, service_id, MAX_ROWS)
     if not rows or not rows[0].tries:
-        raise errors.not_found(f"{service_id} has refused nothing")
+        raise errors.not_found(f"{service_id} has not refused a transaction")
     skipped = first_of(rows)
     outbox.done(tx, [row.id for row in skipped])
     return skipped
 
 
 def hurry(db: Database, service_id: str) -> bool:
-    """A service is there again: try at once what it has refused; whether there is anything."""
+    """Retry at once what a service has refused, as it is back; return whether there is anything."""
     with db.read() as tx:
         rows = outbox.first(tx, KIND, service_id, 1)
     if not rows or not rows[0].tries:
@@ -125,26 +128,45 @@ def hurry(db: Database, service_id: str) -> bool:
 
 
 def event_ids(tx: Reader, rows: Sequence[Row]) -> list[str]:
-    """The events among the rows of a transaction."""
+    """Return the ids of the events among the rows of a transaction."""
     positions = [row.payload["position"] for row in rows if "position" in row.payload]
     return [event.event_id for event in client_events.load(tx, positions)]
 
 
-def _note_moment(
-    db: Database, concerned: Callable[[Reader, list[Service]], Iterable[Service]], event: Json
+def ping(server: Server, service: Service, body: Json) -> int:
+    """Ping a service; return how long it takes to respond (ms).
+
+    Raises M_URL_NOT_SET, M_BAD_STATUS, M_CONNECTION_FAILED, M_CONNECTION_TIMEOUT.
+    """
+    if service.url is None:
+        raise errors.url_not_set()
+    began = time.monotonic()
+    try:
+        status, text = appservice.ping(server.config, service, body)
+    except RemoteError as error:
+        if error.kind == "timeout":
+            raise errors.connection_timeout() from error
+        raise errors.connection_failed(str(error)) from error
+    if status != 200:
+        raise errors.bad_status(status, text)
+    return round((time.monotonic() - began) * 1000)
+
+
+def _note_ephemeral(
+    db: Database, interested: Callable[[Reader, list[Service]], Iterable[Service]], event: Json
 ) -> None:
-    """Write rows for what is not in the database otherwise."""
+    """Write rows for ephemeral data, which is not in the database otherwise."""
     if not db.server.appservices.wants_ephemeral:
         return
     with db.read() as tx:
-        services = list(concerned(tx, _wanting(tx)))
+        services = list(interested(tx, _with_ephemeral(tx)))
     if not services:
         return
     try:
         with db.write() as writing:
             _add(writing, services, event, is_moment=True)
-    except MatrixError as error:  # a full disk: nobody's request should fail for this
-        LOG.warning("application services do not hear of %s: %s", event["type"], error)
+    except MatrixError as error:  # a full disk: no request should fail for this
+        LOG.warning("cannot queue %s for application services: %s", event["type"], error)
 
 
 def _add(tx: Tx, services: Iterable[Service], event: Json, *, is_moment: bool = False) -> None:
@@ -152,16 +174,16 @@ def _add(tx: Tx, services: Iterable[Service], event: Json, *, is_moment: bool = 
     outbox.add_all(tx, KIND, [(service.id, payload) for service in services])
 
 
-def _wanting(tx: Reader) -> list[Service]:
-    """The services that want to know what is no event."""
+def _with_ephemeral(tx: Reader) -> list[Service]:
+    """Return the services that want ephemeral data."""
     services = tx.server.appservices
     return [it for it in services.all if it.wants_ephemeral] if services.wants_ephemeral else []
 
 
-def _concerned(
+def _interested(
     tx: Reader, services: list[Service], room_id: str, also: Sequence[str] = ()
 ) -> Iterator[Service]:
-    """Those with a user in the room, or among `also`, and those with the room or an alias of it."""
+    """Yield services with a user in the room or among `also`, or with the room or its alias."""
     members: set[Service] = set()
     for user_id in (*state.joined_users(tx, room_id), *also):
         members.update(tx.server.appservices.of_user(user_id))
@@ -178,9 +200,9 @@ def _concerned(
                 yield service
 
 
-def _acquainted(tx: Reader, services: list[Service], user_id: str) -> Iterator[Service]:
-    """Those of which the user, or somebody in a room with them, is a user."""
+def _sharing_rooms(tx: Reader, services: list[Service], user_id: str) -> Iterator[Service]:
+    """Yield the services of which the user, or a user in a room with them, is one."""
     found = set(tx.server.appservices.of_user(user_id))
     for room_id in state.joined_rooms(tx, user_id):
-        found.update(_concerned(tx, services, room_id))
+        found.update(_interested(tx, services, room_id))
     return (it for it in services if it in found and it.url is not None)

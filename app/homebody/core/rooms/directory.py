@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import bindparam, func, select, update
 
 from homebody import errors
-from homebody.core.appservices import directory as networks
+from homebody.core.appservices import networks
 from homebody.core.events import state
 from homebody.core.rooms import aliases, summary
 from homebody.models.base import NOW_AND_LATER

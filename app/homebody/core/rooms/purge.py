@@ -16,7 +16,7 @@ from typing import Final
 from sqlalchemy import bindparam, func, select
 
 from homebody import errors
-from homebody.core.appservices import directory as networks
+from homebody.core.appservices import networks
 from homebody.core.ephemeral import receipts
 from homebody.core.events import members, state
 from homebody.core.push import counts
