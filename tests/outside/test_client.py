@@ -321,7 +321,7 @@ def test_nobody_there_and_no_http_are_unreachable(url: str) -> None:
 def test_the_owners_own_urls_may_lead_anywhere(url: str) -> None:
     client = Client(settings.Config())
 
-    assert client.request("GET", f"{url}/echo", is_owners=True).status == 200
+    assert client.request("GET", f"{url}/echo", is_trusted=True).status == 200
 
 
 def test_a_certificate_has_to_be_the_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

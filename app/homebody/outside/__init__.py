@@ -1,24 +1,24 @@
-"""The network: the one guarded HTTP client, and typed calls made with it.
+"""Outgoing requests: one guarded HTTP client, and typed calls made with it.
 
-Only this package opens connections to the outside. Whatever goes wrong there, the fault of a peer
-or of the way to it, is a `RemoteError`, which is never passed on to a client unconverted.
+Only this package opens connections to other machines. Each of their errors is a `RemoteError`,
+which is never passed on to a client unconverted.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-Kind = Literal["refused", "unreachable", "timeout", "too_large", "answer"]
+Kind = Literal["refused", "unreachable", "timeout", "too_large", "bad_response"]
 
 
 class RemoteError(Exception):
-    """Why a request to the outside got no answer; the sentence is for people.
+    """A request to another server failed; the sentence is for the log or the user.
 
-    refused      we do not go there: a private address, a scheme other than http and https
-    unreachable  no such name, no connection, no trust in its certificate, no HTTP
-    timeout      it took longer than the caller wanted to wait
-    too_large    the answer has more bytes than the caller wanted
-    answer       what came back is not what was asked for
+    refused       not sent: a private address, a scheme other than http and https
+    unreachable   no such name, no connection, an invalid certificate, no valid HTTP
+    timeout       it took longer than the caller allows
+    too_large     the response has more bytes than the caller allows
+    bad_response  an unexpected status or body
     """
 
     def __init__(self, kind: Kind, sentence: str) -> None:

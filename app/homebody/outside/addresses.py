@@ -1,9 +1,9 @@
-"""Which addresses the server may connect to for its users.
+"""The addresses to which the server may connect for its users.
 
-A user who names a URL (a push gateway, a link to preview) must not reach through us what only we
-can reach: this machine, the router, other services of the house. So the name is resolved once, the
-addresses are judged, and the connection goes to a judged address, not to the name again: its owner
-could have changed its meaning by then.
+A user who sets a URL (a push gateway, a link to preview) must not reach what only the server can
+reach: this machine, the router, other services of its network. So the name is resolved once, its
+addresses are checked, and the connection is made to a checked address, not to the name, which could
+resolve to another one by then (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 RESOLVING_AT_ONCE: Final = threading.BoundedSemaphore(4)
-"""Under gevent names are resolved in the hub's thread pool, which also runs COMMIT: names whose
-servers never answer must not take all of its threads."""
-_MOST: Final = 8
-# IANA's registries of special-purpose addresses, written out: what Python's `is_global` knows of
-# them differs from one release to the next.
+"""Under gevent names are resolved in the thread pool that also runs COMMIT: names whose servers
+never answer must not take all of its threads."""
+_MAX_ADDRESSES: Final = 8
+# IANA's registries of special-purpose addresses, as `is_global` differs between releases of Python.
 _SPECIAL_IPV4: Final = tuple(
     map(
         ipaddress.IPv4Network,
@@ -35,7 +34,7 @@ _SPECIAL_IPV4: Final = tuple(
             "127.0.0.0/8",
             "169.254.0.0/16",  # link-local: also where clouds keep their machines' credentials
             "172.16.0.0/12",
-            "192.0.0.0/24",  # protocols; what is anycast in it leads to one's own NAT
+            "192.0.0.0/24",  # protocols, with anycast addresses of one's own NAT
             "192.0.2.0/24",  # documentation
             "192.88.99.0/24",  # the nearest 6to4 relay; deprecated
             "192.168.0.0/16",
@@ -48,8 +47,8 @@ _SPECIAL_IPV4: Final = tuple(
     )
 )
 _GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
-"""All that has been given out. Outside of it are loopback, link-local, unique and site-local
-addresses, multicast, what carries IPv4 addresses, and what nobody has yet."""
+"""All allocated addresses. Outside of it are loopback, link-local, unique-local, site-local and
+multicast addresses, those that embed IPv4 addresses, and unallocated ones."""
 _SPECIAL_IPV6: Final = tuple(
     map(
         ipaddress.IPv6Network,
@@ -64,7 +63,7 @@ _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def resolve(host: str, port: int) -> list[Address]:
-    """The addresses of a host, in the order in which they should be tried.
+    """Return the addresses of a host, in the order in which to try them.
 
     Raises RemoteError (unreachable) when it has none.
     """
@@ -75,14 +74,14 @@ def resolve(host: str, port: int) -> list[Address]:
         raise RemoteError("unreachable", f"{host} has no address: {problem}") from problem
     # "%eth0" is the zone of a link-local address
     texts = dict.fromkeys(str(sockaddr[0]).partition("%")[0] for *_, sockaddr in found)
-    return [ipaddress.ip_address(text) for text in texts][:_MOST]
+    return [ipaddress.ip_address(text) for text in texts][:_MAX_ADDRESSES]
 
 
 def permitted(host: str, port: int, allowed: Collection[str | Network]) -> list[Address]:
-    """Those addresses of a host to which we may connect; at least one.
+    """Return the addresses of a host to which we may connect; at least one.
 
-    Raises RemoteError: refused, when all of them are private and neither their network nor the
-    host's name is in `allowed`, or unreachable.
+    Raises RemoteError: unreachable, or refused when all of them are private and neither their
+    network nor the host's name is in `allowed`.
     """
     found = resolve(host, port)
     if host.lower().rstrip(".") in allowed:
@@ -91,14 +90,14 @@ def permitted(host: str, port: int, allowed: Collection[str | Network]) -> list[
     if not good:
         raise RemoteError(
             "refused",
-            f"{host} has a private address, which this server only calls when its owner has named"
-            f' it in the setting outside_allowed, as in outside_allowed = ["{host}"]',
+            f"{host} has a private address, to which this server only connects if the setting"
+            f' outside_allowed allows it, as in outside_allowed = ["{host}"]',
         )
     return good
 
 
 def is_public(address: Address) -> bool:
-    """Return whether an address belongs to the public Internet, also by what it carries inside."""
+    """Return whether an address, or the IPv4 address embedded in it, is public."""
     inner = _inner(address)
     if inner is not None:
         return is_public(inner)
@@ -108,7 +107,7 @@ def is_public(address: Address) -> bool:
 
 
 def _inner(address: Address) -> ipaddress.IPv4Address | None:
-    """Return the IPv4 address to which an IPv6 address really leads."""
+    """Return the IPv4 address that is embedded in an IPv6 address, if any."""
     if isinstance(address, ipaddress.IPv4Address):
         return None
     if address in _NAT64:

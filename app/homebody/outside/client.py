@@ -1,9 +1,9 @@
-"""The one HTTP client of this server, with which everything it asks of others goes out.
+"""The HTTP client for all requests to other servers.
 
-Each request has a limit in time, counted from its beginning to the last byte of the answer, and one
-in size; so a peer that sends a byte a minute, or gigabytes, costs no more than it may. Names are
-resolved and judged by `addresses`, and the connection goes to the address that was judged. Answers
-are not decompressed, and redirects are followed only where the caller says how many.
+Each request has a timeout from its beginning to the last byte of the response, and a limit of size,
+against peers that send a byte a minute, or gigabytes. Names are resolved and checked by
+`addresses`, and the connection is made to the checked address. Responses are not decompressed, and
+redirects are followed only as often as the caller says.
 """
 
 from __future__ import annotations
@@ -39,50 +39,50 @@ _KEPT_IN_URLS: Final = "/%:@!$&'()*+,;=~-._?"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a peer has answered, whatever the status."""
+class Response:
+    """The response of a peer, with any status."""
 
     status: int
     headers: Mapping[str, str]
-    """Looked up in any case of letters."""
+    """Case-insensitive."""
     body: bytes
     url: str
-    """Where it came from, after redirects."""
+    """The URL after redirects."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """A URL, taken apart."""
+class _Peer:
+    """A URL in parts."""
 
     url: str
     scheme: str
     host: str
     port: int
     target: str
-    """Path and query, as the request line has them."""
+    """The path and query for the request line."""
 
     @property
     def authority(self) -> str:
-        """What the Host header says."""
+        """The Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What is asked of a place."""
+    """A request, apart from its URL."""
 
     method: str
     body: bytes | None
     headers: Mapping[str, str]
     until: float  # of time.monotonic()
     max_bytes: int
-    is_owners: bool
-    may_cut: bool
+    is_trusted: bool
+    truncate: bool
 
 
 class Client:
-    """Makes requests, within the limits that the settings and the caller set."""
+    """Makes requests within the limits of the settings and the caller."""
 
     def __init__(self, config: Config) -> None:
         self._allowed = config.outside_allowed
@@ -98,15 +98,14 @@ class Client:
         timeout_s: float = 20.0,
         max_bytes: int = 2**20,
         redirects: int = 0,
-        is_owners: bool = False,
-        may_cut: bool = False,
-    ) -> Answer:
-        """What the server at this URL answers; `json` is anything that orjson writes.
+        is_trusted: bool = False,
+        truncate: bool = False,
+    ) -> Response:
+        """Return the response of the server at this URL; `json` is anything that orjson writes.
 
-        `redirects`: how many of them to follow, each under the same checks.
-        `is_owners`: the owner of this server has written the URL into its configuration himself,
-        so that it may lead to any address.
-        `may_cut`: a larger answer is no fault; its first `max_bytes` bytes will do.
+        `redirects`: how many redirects to follow, each under the same checks.
+        `is_trusted`: the URL is from the configuration, so it may lead to any address.
+        `truncate`: cut a larger response to `max_bytes` instead of raising RemoteError.
         Raises RemoteError.
         """
         sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(headers or {})}
@@ -114,148 +113,152 @@ class Client:
             body = orjson.dumps(json)
             sent["Content-Type"] = "application/json"
         until = time.monotonic() + timeout_s
-        asked = _Request(method, body, sent, until, max_bytes, is_owners, may_cut)
+        request = _Request(method, body, sent, until, max_bytes, is_trusted, truncate)
         for _ in range(redirects + 1):
-            answer = self._ask(_place(url), asked)
-            if answer.status not in _REDIRECTS or "Location" not in answer.headers:
+            response = self._send(_parse(url), request)
+            if response.status not in _REDIRECTS or "Location" not in response.headers:
                 break
-            url = _followed(url, answer.headers["Location"])
-            if answer.status == 303:
-                asked = replace(asked, method="GET", body=None)
-        return answer
+            url = _followed(url, response.headers["Location"])
+            if response.status == 303:
+                request = replace(request, method="GET", body=None)
+        return response
 
     def check(self, url: str) -> None:
-        """Raises RemoteError when a request to this URL would be refused, or can't be made."""
-        place = _place(url)
-        addresses.permitted(place.host, place.port, self._allowed)
+        """Raise RemoteError if a request to this URL would be refused, or is impossible."""
+        peer = _parse(url)
+        addresses.permitted(peer.host, peer.port, self._allowed)
 
-    def _ask(self, place: _Place, asked: _Request) -> Answer:
-        if asked.is_owners:
-            found = addresses.resolve(place.host, place.port)
+    def _send(self, peer: _Peer, request: _Request) -> Response:
+        if request.is_trusted:
+            found = addresses.resolve(peer.host, peer.port)
         else:
-            found = addresses.permitted(place.host, place.port, self._allowed)
-        line = self._connect(place, found, asked)
-        with _cut_at(line, asked.until), _faults_of(place, asked):
-            headers = {"Host": place.authority, **asked.headers}
-            line.request(
-                asked.method,
-                place.target,
-                asked.body,
+            found = addresses.permitted(peer.host, peer.port, self._allowed)
+        conn = self._connect(peer, found, request)
+        with _close_at(conn, request.until), _remote_errors(peer, request):
+            headers = {"Host": peer.authority, **request.headers}
+            conn.request(
+                request.method,
+                peer.target,
+                request.body,
                 headers,
                 preload_content=False,
                 decode_content=False,
             )
-            with closing(line.getresponse()) as response:
-                content = _read(response, place, asked)
-                headers_told = HTTPHeaderDict(response.headers.items())
-            return Answer(response.status, headers_told, content, place.url)
+            with closing(conn.getresponse()) as raw:
+                content = _read(raw, peer, request)
+                response_headers = HTTPHeaderDict(raw.headers.items())
+            return Response(raw.status, response_headers, content, peer.url)
 
     def _connect(
-        self, place: _Place, found: list[Address], asked: _Request
+        self, peer: _Peer, found: list[Address], request: _Request
     ) -> connection.HTTPConnection:
-        """A connection to the first of these addresses that takes one. Raises RemoteError."""
-        problem = RemoteError("unreachable", f"{place.host} has no address")
+        """Connect to the first of these addresses that accepts. Raises RemoteError."""
+        problem = RemoteError("unreachable", f"{peer.host} has no address")
         for address in found:
-            left = asked.until - time.monotonic()
-            line = self._line(place, address, max(left, 0.001))
+            left = request.until - time.monotonic()
+            conn = self._connection(peer, address, max(left, 0.001))
             try:
-                with _faults_of(place, asked):
-                    line.connect()
+                with _remote_errors(peer, request):
+                    conn.connect()
             except RemoteError as error:
-                line.close()
+                conn.close()
                 problem = error
             else:
-                return line
+                return conn
         raise problem
 
-    def _line(self, place: _Place, address: Address, timeout_s: float) -> connection.HTTPConnection:
-        if place.scheme == "http":
-            return connection.HTTPConnection(str(address), place.port, timeout=timeout_s)
+    def _connection(
+        self, peer: _Peer, address: Address, timeout_s: float
+    ) -> connection.HTTPConnection:
+        if peer.scheme == "http":
+            return connection.HTTPConnection(str(address), peer.port, timeout=timeout_s)
         return connection.HTTPSConnection(
             str(address),
-            place.port,
+            peer.port,
             timeout=timeout_s,
             ssl_context=self._tls,
-            server_hostname=place.host,
+            server_hostname=peer.host,
         )
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
-        """Certificates are believed as the system does; made once, as it reads them all."""
+        """The context with the certificate authorities of the system; reading them is slow."""
         return ssl.create_default_context()
 
 
 def _followed(url: str, location: str) -> str:
-    """Where a redirect leads. Raises RemoteError (refused) for what is no URL."""
+    """Return the URL of a redirect. Raises RemoteError (refused) if it is not valid."""
     try:
         return urljoin(url, location)
     except ValueError as problem:
-        raise RemoteError("refused", f"The redirect leads nowhere: {problem}") from problem
+        raise RemoteError("refused", f"The redirect is not a valid URL: {problem}") from problem
 
 
-def _place(url: str) -> _Place:
-    """Raises RemoteError (refused) for what is no http or https URL, or carries a password."""
+def _parse(url: str) -> _Peer:
+    """Parse a URL. Raises RemoteError (refused) unless it is http or https without a password."""
     try:
         parts = urlsplit(url)
         host = (parts.hostname or "").encode("idna").decode("ascii")
         port = parts.port
     except ValueError as problem:  # also UnicodeError
-        raise RemoteError("refused", f"This is no URL: {problem}") from problem
+        raise RemoteError("refused", f"Not a valid URL: {problem}") from problem
     if parts.scheme not in _PORTS or not host or parts.username is not None:
-        raise RemoteError("refused", "Only http:// and https:// are called, and without a password")
+        raise RemoteError(
+            "refused", "Only http:// and https:// URLs without a password are allowed"
+        )
     target = quote(parts.path or "/", safe=_KEPT_IN_URLS.removesuffix("?"))
     if parts.query:
         target += "?" + quote(parts.query, safe=_KEPT_IN_URLS)
-    return _Place(url, parts.scheme, host, port or _PORTS[parts.scheme], target)
+    return _Peer(url, parts.scheme, host, port or _PORTS[parts.scheme], target)
 
 
-def _read(response: BaseHTTPResponse, place: _Place, asked: _Request) -> bytes:
-    """The body. Raises RemoteError as soon as it is known to be too large."""
+def _read(response: BaseHTTPResponse, peer: _Peer, request: _Request) -> bytes:
+    """Read the body. Raises RemoteError as soon as it is known to be too large."""
     pieces: list[bytes] = []
-    left = asked.max_bytes
-    told = response.headers.get("Content-Length", "")
-    is_told = told.isdecimal() and asked.method != "HEAD" and not asked.may_cut
-    is_too_large = is_told and int(told) > left
+    left = request.max_bytes
+    length = response.headers.get("Content-Length", "")
+    is_declared = length.isdecimal() and request.method != "HEAD" and not request.truncate
+    is_too_large = is_declared and int(length) > left
     while not is_too_large and (piece := response.read(min(_PIECE_BYTES, left + 1))):
         pieces.append(piece)
         left -= len(piece)
         is_too_large = left < 0
-    if is_too_large and not asked.may_cut:
-        sentence = f"{place.host} answers with more than {asked.max_bytes} bytes"
+    if is_too_large and not request.truncate:
+        sentence = f"The response of {peer.host} has more than {request.max_bytes} bytes"
         raise RemoteError("too_large", sentence)
-    if time.monotonic() > asked.until:
-        raise TimeoutError  # cut off: what looks like the end of the body need not be it
-    return b"".join(pieces)[: asked.max_bytes]
+    if time.monotonic() > request.until:
+        raise TimeoutError  # cut off: this may not be the end of the body
+    return b"".join(pieces)[: request.max_bytes]
 
 
 @contextmanager
-def _cut_at(line: connection.HTTPConnection, until: float) -> Iterator[None]:
-    """Hang up when it is time: a timeout of the socket begins anew with every byte."""
-    # By a twin: the connection forgets its socket when the peer wants to close after the answer,
-    # and closing a socket on which somebody waits is undefined, while a shutdown is seen.
-    twin = socket.socket(fileno=os.dup(line.sock.fileno()))
+def _close_at(conn: connection.HTTPConnection, until: float) -> Iterator[None]:
+    """Close the connection at a time: a socket timeout starts over with each byte."""
+    # By a duplicate: the connection drops its socket when the peer closes after the response, and
+    # closing a socket in use is undefined, while a shutdown ends its reads.
+    duplicate = socket.socket(fileno=os.dup(conn.sock.fileno()))
 
-    def cut() -> None:
-        with suppress(OSError):  # it has ended by itself in this moment
-            twin.shutdown(socket.SHUT_RDWR)
+    def close() -> None:
+        with suppress(OSError):  # it ended at the same moment
+            duplicate.shutdown(socket.SHUT_RDWR)
 
-    timer = threading.Timer(max(until - time.monotonic(), 0.001), cut)
+    timer = threading.Timer(max(until - time.monotonic(), 0.001), close)
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
-        twin.close()
-        line.close()
+        duplicate.close()
+        conn.close()
 
 
 @contextmanager
-def _faults_of(place: _Place, asked: _Request) -> Iterator[None]:
-    """Turn what goes wrong with a connection into a RemoteError."""
+def _remote_errors(peer: _Peer, request: _Request) -> Iterator[None]:
+    """Raise RemoteError for errors of a connection."""
     try:
         yield
     except (OSError, HTTPError, HTTPException, ValueError) as problem:
-        if time.monotonic() >= asked.until or isinstance(problem, TimeoutError):
-            raise RemoteError("timeout", f"{place.host} takes too long") from problem
-        raise RemoteError("unreachable", f"{place.host} can't be talked to: {problem}") from problem
+        if time.monotonic() >= request.until or isinstance(problem, TimeoutError):
+            raise RemoteError("timeout", f"{peer.host} takes too long to respond") from problem
+        raise RemoteError("unreachable", f"{peer.host} can't be reached: {problem}") from problem

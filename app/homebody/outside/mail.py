@@ -1,8 +1,7 @@
-"""Mail that this server sends, through the mail server that the owner names in [smtp].
+"""Send mail through the mail server of the setting [smtp].
 
-A message is handed over while its request waits, so that a client hears when that failed. Never
-inside a write: the mail server may take its time. Under gevent the sockets of smtplib are
-cooperative, as all are.
+A message is sent while its request waits, so that the client learns of errors; never inside a
+write transaction, as mail servers may be slow.
 
 Spec: client-server-api#post_matrixclientv3registeremailrequesttoken
 """
@@ -22,20 +21,20 @@ from homebody.config.settings import Config
 from homebody.config.tables import Smtp
 
 TIMEOUT_SECONDS: Final = 20.0
-"""For each answer of the mail server."""
+"""For each response of the mail server."""
 
 
 class MailError(Exception):
-    """The mail server could not be reached, or did not take the message; why, for the log."""
+    """The mail server could not be reached or rejected the message; the text is for the log."""
 
 
 class RefusedError(MailError):
-    """It will never take mail for this address: there is no such mailbox."""
+    """The mail server rejects the address for good: the mailbox does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message, both as plain text and as HTML."""
+    """A message, as plain text and as HTML."""
 
     subject: str
     text: str
@@ -43,14 +42,14 @@ class Message:
 
 
 def send(config: Config, address: str, message: Message) -> None:
-    """Hand a message to the mail server. Waits. Raises MailError, RefusedError."""
+    """Hand a message to the mail server, and wait for that. Raises MailError, RefusedError."""
     composed = _compose(config, address, message)
     try:
         with _connect(config.smtp) as connection:
             connection.send_message(composed)
     except smtplib.SMTPRecipientsRefused as error:
         code, reason = next(iter(error.recipients.values()))
-        # 4xx is "later": grey-listing, a full mailbox
+        # 4xx is temporary: greylisting, a full mailbox
         kind = RefusedError if code >= 500 else MailError
         raise kind(f"{code} {reason.decode(errors='replace')}") from error
     except (smtplib.SMTPException, OSError) as error:
@@ -58,7 +57,7 @@ def send(config: Config, address: str, message: Message) -> None:
 
 
 def _connect(smtp: Smtp) -> smtplib.SMTP:
-    """A connection that the mail server has let in."""
+    """Connect to the mail server and log in."""
     if smtp.tls == "implicit":
         context = ssl.create_default_context()
         connection: smtplib.SMTP = smtplib.SMTP_SSL(
@@ -86,7 +85,7 @@ def _compose(config: Config, address: str, message: Message) -> EmailMessage:
     composed["Subject"] = message.subject
     composed["Date"] = localtime()
     composed["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
-    composed["Auto-Submitted"] = "auto-generated"  # so that no holiday notice answers
+    composed["Auto-Submitted"] = "auto-generated"  # against out-of-office replies
     composed.set_content(message.text)
     composed.add_alternative(message.html, subtype="html")
     return composed

@@ -17,19 +17,20 @@ MAX_BYTES: Final = 65_536
 
 
 def notify(client: Client, url: str, notification: dict[str, Any]) -> list[str]:
-    """The pushkeys that the gateway calls invalid. Raises RemoteError when it did not take it."""
-    answer = client.request(
+    """Send a notification; return the pushkeys that the gateway rejects. Raises RemoteError."""
+    response = client.request(
         "POST",
         url,
         json={"notification": notification},
         timeout_s=TIMEOUT_S,
         max_bytes=MAX_BYTES,
     )
-    if not 200 <= answer.status < 300:
-        raise RemoteError("answer", f"The push gateway answers with status {answer.status}")
+    if not 200 <= response.status < 300:
+        message = f"The push gateway responds with status {response.status}"
+        raise RemoteError("bad_response", message)
     try:
-        told = orjson.loads(answer.body)
+        content = orjson.loads(response.body)
     except orjson.JSONDecodeError:
-        return []  # it has taken the notification, and only that counts
-    rejected = told.get("rejected") if isinstance(told, dict) else None
+        return []  # the status says that it accepted the notification
+    rejected = content.get("rejected") if isinstance(content, dict) else None
     return [it for it in rejected if isinstance(it, str)] if isinstance(rejected, list) else []

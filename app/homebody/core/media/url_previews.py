@@ -24,7 +24,7 @@ from homebody.config.settings import Config
 from homebody.core.media import images, open_graph, store
 from homebody.models.media import UrlPreview
 from homebody.outside import RemoteError
-from homebody.outside.client import Answer, Client
+from homebody.outside.client import Client, Response
 from homebody.runtime import event_loop
 from homebody.runtime.single_flight import Repeats
 from homebody.spec.events import Json
@@ -149,7 +149,7 @@ def _make_and_keep(db: Database, client: Client, url: str, user_id: str) -> _Mad
 
 def _make(db: Database, client: Client, url: str, user_id: str, earlier: _Made | None) -> _Made:
     """Fetch a page and make its preview. Raises RemoteError, M_FORBIDDEN."""
-    answer = _fetch(db, client, url, MAX_PAGE_BYTES, may_cut=True)
+    answer = _fetch(db, client, url, MAX_PAGE_BYTES, truncate=True)
     if not 200 <= answer.status < 300:
         return _Made(problem=f"The page answers with status {answer.status}")
     content_type = answer.headers.get("Content-Type", "")
@@ -205,8 +205,8 @@ def _upload(image: bytes, media_type: str) -> store.Upload:
 
 
 def _fetch(
-    db: Database, client: Client, url: str, max_bytes: int, *, may_cut: bool = False
-) -> Answer:
+    db: Database, client: Client, url: str, max_bytes: int, *, truncate: bool = False
+) -> Response:
     """Fetch a URL. Raises RemoteError, and M_FORBIDDEN for a redirect to a blocked site."""
     _check_host(db.server.config, url)
     answer = client.request(
@@ -216,7 +216,7 @@ def _fetch(
         timeout_s=TIMEOUT_SECONDS,
         max_bytes=max_bytes,
         redirects=MAX_REDIRECTS,
-        may_cut=may_cut,
+        truncate=truncate,
     )
     _check_host(db.server.config, answer.url)
     return answer
