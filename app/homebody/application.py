@@ -1,7 +1,7 @@
-"""homebody, a Matrix homeserver: `create_app` is the whole server on one screen.
+"""`create_app`: the whole server on one screen. Reading starts here.
 
-Reading starts here. A request goes through `web/middleware.py`, one view of a blueprint below, one
-function of `core/` and its SQL; the law of Matrix that it asks is in `spec/`.
+A request passes `web/middleware.py`, a view in `client_server/`, a function of `core/` and its SQL;
+the protocol rules are in `spec/`.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ async def test_a_stage_completed_on_a_page_is_told_to_the_client(server: str) ->
         told = "window.onAuthDone = () => { document.title = 'the client knows'; };"
         await window.ask("open", url=page, before=told)
 
-        await window.ask("press", button="Go on")
+        await window.ask("press", button="Continue")
 
         await window.ask("waitFor", text="You can close this page")
         title = await window.ask("evaluate", script="document.title")

@@ -85,9 +85,9 @@ def test_a_page_runs_its_own_script_and_no_other(client: FlaskClient, path: str)
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"registration_open_to_all": "true", "registration": "open"}, "Anybody may register."),
+        ({"registration_open_to_all": "true", "registration": "open"}, "Everyone can register."),
         ({}, "With a registration token from"),
-        ({"registration": "closed"}, "Only whoever runs this server makes them."),
+        ({"registration": "closed"}, "Only administrators create them."),
     ],
 )
 def test_the_first_page_says_what_this_is(
@@ -98,7 +98,7 @@ def test_the_first_page_says_what_this_is(
 
     text = visible(client.test_client().get("/"))
 
-    assert "A Matrix homeserver lives here" in text
+    assert "This is a Matrix homeserver" in text
     assert (
         f"Server name example.org Homeserver address, for the settings of a client {address}"
         in text

@@ -1,7 +1,7 @@
-"""The page to which the link in a mail leads.
+"""The page of the link in a mail that validates an e-mail address.
 
-It confirms nothing by itself: programs that look for viruses open every link of a mail. A person
-has to press the button.
+Opening it confirms nothing, as virus scanners open every link of a mail. A person has to press the
+button.
 
 Spec: client-server-api#post_matrixclientv3registeremailrequesttoken
 """
@@ -23,31 +23,31 @@ bp = Blueprint("email_page", __name__)
 @bp.get(threepids.PAGE)
 @unauthenticated
 def show() -> Response:
-    """Ask whether the address is the reader's own."""
+    """Return the page with the button."""
     sid, token = request.args.get("sid", ""), request.args.get("token", "")
     try:
         with context.db().read() as tx:
-            opened = validation.open_link(tx, sid, token)
+            session = validation.open_link(tx, sid, token)
     except MatrixError as error:
         return _problem(error)
-    return pages.page("email.html", address=opened.address, sid=sid, token=token)
+    return pages.page("email.html", address=session.address, sid=sid, token=token)
 
 
 @bp.post(threepids.PAGE)
 @unauthenticated
 def confirm() -> Response:
-    """The form of that page."""
+    """Confirm the address by the form of the page."""
     context.rate_limits().check("rc_registration", address_key())
     request.max_content_length = 10_000  # before Flask reads the form
     sid, token = request.form.get("sid", ""), request.form.get("token", "")
     try:
         with context.db().write() as tx:
-            opened = validation.confirm(tx, sid, token)
+            session = validation.confirm(tx, sid, token)
     except MatrixError as error:
         return _problem(error)
     # Not by a redirect: "This option is ignored when submitting 3PID validation information through
-    # a POST request". A link lets people see where it leads.
-    return pages.page("email.html", is_done=True, next_link=opened.next_link)
+    # a POST request". A link shows where it leads.
+    return pages.page("email.html", is_done=True, next_link=session.next_link)
 
 
 def _problem(error: MatrixError) -> Response:

@@ -1,4 +1,4 @@
-"""GET /health, for whoever watches the server: Docker, Kubernetes, a load balancer, tests."""
+"""GET /health, for Docker, Kubernetes, load balancers and tests."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ bp = Blueprint("health", __name__)
 @bp.get("/health")
 @unauthenticated
 def health() -> Response:
-    """200 "OK" while the server answers."""
+    """Return 200 "OK" while the server responds."""
     return Response("OK", mimetype="text/plain")

@@ -1,11 +1,11 @@
-"""What happens to a request before Flask sees it, and to an answer after.
+"""What surrounds every request: paths, CORS, JSON, errors, the access log and request metrics.
 
 - Paths: a room id or state key may contain an escaped slash, which WSGI's PATH_INFO can't tell from
-  a real one. So the path is decoded here segment by segment, and what must stay apart stays escaped
-  until the converter `segment` gives it to the view.
-- Older prefixes: r0 differs from v3 in its name only.
-- CORS: every answer carries the headers, and OPTIONS is answered for every path.
-- Every answer carries the id of its lines in the log as X-Request-Id.
+  a real one. So slashes and percent signs stay escaped here, until SegmentConverter passes the
+  segment to the view.
+- Older prefixes: r0 differs from v3 only in its name.
+- CORS: every response has the headers, and OPTIONS is allowed for every path.
+- Every response has the id of its log lines as X-Request-Id.
 
 Spec: client-server-api#web-browser-clients, client-server-api#api-versions
 """
@@ -52,7 +52,7 @@ CORS_HEADERS = [
 ]
 REQUEST_ID = "X-Request-Id"
 MAX_PARAMETERS = 1000
-"""Of a query. Each is parsed in Python: 50,000 would hold up everybody else for half a second."""
+"""In a query. Each is parsed in Python: 50,000 would block the event loop for half a second."""
 _ESCAPED = re.compile(rb"%2[Ff]|%25")
 _OLD_PREFIX = re.compile(r"^/_matrix/client/(?:r0|unstable|v2_alpha|api/v1)(?=/)")
 _OLD_MEDIA = re.compile(r"^/_matrix/media/(?:r0|v1)(?=/)(?!/create$)")
@@ -65,15 +65,15 @@ class SegmentConverter(BaseConverter):
     part_isolating = True
 
     def to_python(self, value: str) -> str:
-        """The segment as the client meant it."""
+        """Return the segment with its remaining escapes decoded."""
         return value.replace("%2F", "/").replace("%25", "%")
 
 
 class Route(Rule):
-    """A rule that matches paths and makes none.
+    """A rule that matches paths but cannot build URLs.
 
-    Werkzeug compiles each rule's function that makes a path of arguments. Nobody calls it here, and
-    for all rules it takes as long as the rest of create_app, which every test runs.
+    Werkzeug compiles a function for each rule that builds its URL. Nothing calls it here, and for
+    all rules it takes as long as the rest of create_app, which every test runs.
     """
 
     def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:  # noqa: FBT001, FBT002 - werkzeug's
@@ -81,18 +81,18 @@ class Route(Rule):
 
 
 def _no_path(*_args: object, **_kwargs: object) -> tuple[str, str]:
-    raise NotImplementedError("Paths are only matched here, never made")
+    raise NotImplementedError("URLs are never built from rules")
 
 
 class Edge:
-    """The WSGI application that gunicorn calls: this module's rules around Flask."""
+    """The WSGI application that gunicorn calls, around Flask."""
 
     def __init__(self, application: WSGIApplication, config: Config) -> None:
         self._application = application
         self._config = config
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request."""
+        """Handle one request."""
         more = [*CORS_HEADERS, (REQUEST_ID, logs.begin_request())]
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -100,7 +100,7 @@ class Edge:
 
         self._see_through_proxies(environ)
         if environ["REQUEST_METHOD"] == "OPTIONS":
-            return _answer(environ, start, "200 OK", {})
+            return _respond(environ, start, "200 OK", {})
         if environ["QUERY_STRING"].count("&") > MAX_PARAMETERS:
             return _refuse(environ, start, "The query has too many parameters")
         try:
@@ -110,17 +110,17 @@ class Edge:
         return self._application(environ, start)
 
     def _see_through_proxies(self, environ: WSGIEnvironment) -> None:
-        """Put the client's own address and scheme in place of a trusted proxy's.
+        """Replace a trusted proxy's address and scheme with those of the client.
 
-        The headers list what a request came through, the nearest last: the last address that is no
-        proxy of ours is the client. Anything before it the client may have made up, and what is no
-        address says nothing. Host stays as it is, and X-Forwarded-Host unread: addresses in answers
-        are made of `public_url` alone.
+        X-Forwarded-For lists the hops of a request, the nearest last: the last address that is not
+        a trusted proxy is the client. The client may have forged anything before it, and invalid
+        addresses end the search. Host is kept and X-Forwarded-Host ignored: URLs in responses are
+        made from `public_url` alone.
         """
         forwarded = environ.get("HTTP_X_FORWARDED_FOR")
         schemes = environ.get("HTTP_X_FORWARDED_PROTO")
-        is_told = forwarded or schemes
-        if not is_told or not self._config.is_trusted_proxy(environ.get("REMOTE_ADDR", "")):
+        is_forwarded = forwarded or schemes
+        if not is_forwarded or not self._config.is_trusted_proxy(environ.get("REMOTE_ADDR", "")):
             return
         proxies = 1
         for text in reversed((forwarded or "").split(",")):
@@ -132,8 +132,8 @@ class Edge:
                 break
             proxies += 1
         if schemes:
-            told = schemes.lower().split(",")  # one for each proxy, or that of the nearest alone
-            scheme = told[-min(proxies, len(told))].strip()
+            listed = schemes.lower().split(",")  # one for each proxy, or only that of the nearest
+            scheme = listed[-min(proxies, len(listed))].strip()
             if scheme in {"http", "https"}:
                 environ["wsgi.url_scheme"] = scheme
 
@@ -144,7 +144,7 @@ def raw_path(environ: WSGIEnvironment) -> str:
 
 
 def routing_path(environ: WSGIEnvironment) -> str:
-    """The path as Flask routes it, in the encoding that WSGI prescribes.
+    """Return the path for Flask's routing, in the encoding of WSGI.
 
     Raises UnicodeDecodeError for a path that is not UTF-8.
     """
@@ -162,7 +162,7 @@ def routing_path(environ: WSGIEnvironment) -> str:
 
 
 def _address(text: str) -> str | None:
-    """The IP address of an entry of X-Forwarded-For, to which some proxies add the port."""
+    """Return the IP address of an entry of X-Forwarded-For; some proxies add a port."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
@@ -174,7 +174,7 @@ def _address(text: str) -> str | None:
 
 
 def _split_keeping(path: bytes) -> Iterable[bytes]:
-    """The path cut around the escapes that have to stay."""
+    """Split the path around the escapes that are kept."""
     at = 0
     for match in _ESCAPED.finditer(path):
         yield path[at : match.start()]
@@ -184,13 +184,13 @@ def _split_keeping(path: bytes) -> Iterable[bytes]:
 
 
 def _refuse(environ: WSGIEnvironment, start: Callable[..., Any], why: str) -> Iterable[bytes]:
-    return _answer(environ, start, "400 Bad Request", errors.invalid_param(why).body)
+    return _respond(environ, start, "400 Bad Request", errors.invalid_param(why).body)
 
 
-def _answer(
+def _respond(
     environ: WSGIEnvironment, start: Callable[..., Any], status: str, value: dict[str, Any]
 ) -> Iterable[bytes]:
-    """Answer a request that Flask never sees, and log it as those that it sees."""
+    """Respond to a request that does not reach Flask, and log it."""
     body = orjson.dumps(value)
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
     start(status, headers)
@@ -200,24 +200,24 @@ def _answer(
 
 
 class OrjsonProvider(JSONProvider):
-    """Views return dicts, with `orjson.Fragment`s where a part is encoded already."""
+    """JSON by orjson: views return dicts, with an `orjson.Fragment` where a part is encoded."""
 
     def dumps(self, obj: Any, **_kwargs: Any) -> str:
-        """JSON of a value."""
+        """Return the JSON text of a value."""
         return orjson.dumps(obj).decode()
 
     def loads(self, s: str | bytes, **_kwargs: Any) -> Any:
-        """The value of a JSON text."""
+        """Return the value of a JSON text."""
         return orjson.loads(s)
 
     def response(self, *args: Any, **kwargs: Any) -> Response:
-        """An answer with a JSON body."""
+        """Return a response with a JSON body."""
         value = args[0] if args else kwargs
         return Response(orjson.dumps(value), mimetype="application/json")
 
 
 class NoSessions(SessionInterface):
-    """Sessions in cookies, which nothing here uses."""
+    """No cookie sessions: nothing here uses them."""
 
     _SESSION = NullSession()
 
@@ -226,11 +226,11 @@ class NoSessions(SessionInterface):
         return self._SESSION
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        """Save nothing; never called for this kind of session."""
+        """Do nothing; Flask never calls this for null sessions."""
 
 
 class Application(Flask):
-    """Flask with our JSON and our routes, and the server that answers them."""
+    """The Flask application, with the homeserver whose API it serves."""
 
     homeserver: context.Homeserver
     session_interface = NoSessions()
@@ -238,16 +238,16 @@ class Application(Flask):
     url_rule_class = Route
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """Return what matches the path of a request: by its method and path alone.
+        """Return the adapter that matches a request, by its method and path alone.
 
-        Werkzeug would go through the names of the host too, and no route depends on those.
+        Werkzeug's own also parses the host, on which no route depends.
         """
         if request is None:
             return None
         environ = request.environ
         return MapAdapter(
             self.url_map,
-            server_name="localhost",  # stands in redirects only, of which there are none
+            server_name="localhost",  # for redirects, of which there are none
             script_name="/",
             subdomain="",
             url_scheme=environ["wsgi.url_scheme"],
@@ -257,12 +257,12 @@ class Application(Flask):
         )
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """The function itself: none is a coroutine, and Flask would look at each request anew."""
+        """Return the function: no view is a coroutine, which Flask would check at each request."""
         return func
 
 
 def register(app: Flask, config: Config) -> None:
-    """Put this module's rules around an application."""
+    """Add the hooks, error handlers and pages to an application."""
     app.url_map.converters["default"] = SegmentConverter
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # an empty state key stands between two slashes
@@ -270,73 +270,73 @@ def register(app: Flask, config: Config) -> None:
         app.register_blueprint(module.bp)
     app.before_request(begin)
     app.after_request(end)
-    app.register_error_handler(errors.MatrixError, answer_error)
-    app.register_error_handler(HTTPException, answer_http_error)
-    app.register_error_handler(Exception, answer_fault)
+    app.register_error_handler(errors.MatrixError, error_response)
+    app.register_error_handler(HTTPException, http_error_response)
+    app.register_error_handler(Exception, fault_response)
     app.wsgi_app = Edge(app.wsgi_app, config)  # type: ignore[method-assign]  # Flask's own way
 
 
 MAY_BE_EMPTY = frozenset({"state_key", "file_name"})
-"""The parts of a path that may be empty. Most state has an empty key; a file that is downloaded
-without a name may have a slash after its id."""
+"""Path parameters that may be empty. Most state has an empty key; a download without a file name
+may have a slash after the media id."""
 
 
 def begin() -> None:
-    """Note when the request came, and refuse a path with an empty part.
+    """Start the request's clock, and refuse a path with an empty parameter.
 
-    An empty transaction id would be taken for the one of the request before, which swallows a
-    message; an empty event type or tag would be stored, and no client could name it again.
+    A second request with an empty transaction id would count as a repetition, and lose a message;
+    an empty event type or tag would be stored, and no client could address it again.
     Raises M_INVALID_PARAM.
     """
     g.began = time.monotonic()
     for name, value in (request.view_args or {}).items():
         if value == "" and name not in MAY_BE_EMPTY:
-            raise errors.invalid_param(f"The path has nothing in the place of {name}")
+            raise errors.invalid_param(f"{name} is empty in the path")
 
 
-def end(answer: Response) -> Response:
-    """Count the request, and write its line into the log."""
+def end(response: Response) -> Response:
+    """Count the request, and write its log line."""
     seconds = time.monotonic() - g.began
     busy = seconds - g.get("waited", 0.0)
-    context.homeserver().metrics.note_request(request.endpoint, answer.status_code, busy)
-    asker, address = g.get("requester"), request.remote_addr or ""
+    context.homeserver().metrics.note_request(request.endpoint, response.status_code, busy)
+    requester, address = g.get("requester"), request.remote_addr or ""
     if "refused_login" in g:
         logs.log_refused_login(address, g.refused_login)
     logs.log_request(
         address,
         request.method,
         raw_path(request.environ),
-        None if asker is None else asker.user_id,
-        answer.status_code,
+        None if requester is None else requester.user_id,
+        response.status_code,
         seconds,
     )
-    return answer
+    return response
 
 
-def answer_error(error: errors.MatrixError) -> Response:
-    """The answer that an error is."""
-    answer = Response(orjson.dumps(error.body), error.status, mimetype="application/json")
+def error_response(error: errors.MatrixError) -> Response:
+    """Return the response for an error."""
+    response = Response(orjson.dumps(error.body), error.status, mimetype="application/json")
     if "retry_after_ms" in error.fields:
-        answer.headers["Retry-After"] = str(-(-error.fields["retry_after_ms"] // 1000))
-    return answer
+        response.headers["Retry-After"] = str(-(-error.fields["retry_after_ms"] // 1000))
+    return response
 
 
-def answer_http_error(error: HTTPException) -> Response:
-    """What Flask itself refuses: unknown paths and methods, mostly."""
+def http_error_response(error: HTTPException) -> Response:
+    """Return the response for what Flask itself refuses: mostly unknown paths and methods."""
     if isinstance(error, MethodNotAllowed):
-        answer = answer_error(errors.unrecognized("This endpoint has no such method", 405))
-        answer.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
-        return answer
+        response = error_response(errors.unrecognized("This endpoint has no such method", 405))
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+        return response
     if error.code == 404:
-        return answer_error(errors.unrecognized())
+        return error_response(errors.unrecognized())
     if error.code == 413:
-        return answer_error(errors.too_large("The body is too large"))
-    return answer_error(errors.unknown(error.description or error.name, error.code or 500))
+        return error_response(errors.too_large("The body is too large"))
+    return error_response(errors.unknown(error.description or error.name, error.code or 500))
 
 
-def answer_fault(error: Exception) -> Response:
-    """A fault of ours, unless the database's file is the matter."""
+def fault_response(error: Exception) -> Response:
+    """Return the response for a bug, or for a database file that is full, locked or damaged."""
     if (answer := disk_errors.answer_to(error)) is not None:
-        return answer_error(answer)
+        return error_response(answer)
     LOG.exception("fault in a request")
-    return answer_error(errors.unknown("Something is wrong with the server", 500))
+    return error_response(errors.unknown("Something is wrong with the server", 500))

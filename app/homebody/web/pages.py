@@ -1,8 +1,8 @@
-"""Pages for people: what is here, and how to log in where a client knows no way itself.
+"""HTML pages: the landing page, and fallbacks for login and the stages of authentication.
 
-They are plain HTML, with their own few lines of style and script, which a nonce lets through; the
-policy allows nothing else. In the log-in page the script is needed: the client that opened the page
-wants the answer of POST /login handed over by a JavaScript call.
+Their style and script are inline, with a nonce; the policy allows nothing else. The log-in page
+needs its script: the client that opened it receives the response of POST /login by a JavaScript
+call.
 
 Spec: client-server-api#login-fallback, client-server-api#fallback
 """
@@ -22,22 +22,22 @@ from homebody.errors import MatrixError
 bp = Blueprint("pages", __name__)
 
 STAGES = {registration.DUMMY, registration.TOKEN, registration.TERMS}
-"""What can be proved on a page: the stages that need no account."""
+"""The stages that have a page: those that need no account."""
 
 
 @bp.get("/")
 @unauthenticated
 def landing() -> Response:
-    """What this is, for whoever opens the server's address in a browser."""
+    """Return the landing page, for browsers."""
     return page("landing.html", config=context.server().config)
 
 
 @bp.get("/_matrix/static/client/login")
 @bp.get("/_matrix/client/v3/login/fallback")
-@bp.get("/matrix/client/api/v1/login/fallback")  # as documents of 2014 have it
+@bp.get("/matrix/client/api/v1/login/fallback")  # the 2014 API
 @unauthenticated
 def login_fallback() -> Response:
-    """Log in with a browser.
+    """Return the page to log in with a browser.
 
     Spec: client-server-api#login-fallback
     """
@@ -47,7 +47,7 @@ def login_fallback() -> Response:
 @bp.get("/_matrix/client/v3/auth/<auth_type>/fallback/web")
 @unauthenticated
 def stage_fallback(auth_type: str) -> Response:
-    """Complete a stage of user-interactive authentication with a browser.
+    """Return the page for a stage of user-interactive authentication.
 
     Spec: client-server-api#fallback
     """
@@ -59,7 +59,7 @@ def stage_fallback(auth_type: str) -> Response:
 @bp.post("/_matrix/client/v3/auth/<auth_type>/fallback/web")
 @unauthenticated
 def complete_stage(auth_type: str) -> Response:
-    """The form of that page.
+    """Complete the stage by the form of its page.
 
     Spec: client-server-api#fallback
     """
@@ -78,24 +78,24 @@ def complete_stage(auth_type: str) -> Response:
 
 
 def _shown(auth_type: str) -> dict[str, Any]:
-    """What the page of a stage asks for, or shows."""
+    """Return the template values for the page of a stage."""
     documents = context.server().config.terms if auth_type == registration.TERMS else ()
     return {"is_token": auth_type == registration.TOKEN, "documents": documents}
 
 
 def _no_such_page() -> Response:
-    return page("problem.html", 404, problem="There is no page for this way to log in.")
+    return page("problem.html", 404, problem="There is no page for this stage.")
 
 
 def page(template: str, status: int = 200, **values: object) -> Response:
-    """A page, with the headers that let it do what it must and nothing else."""
+    """Render a page, with headers that allow it only what it needs."""
     nonce = secrets.token_urlsafe(16)
-    answer = Response(render_template(template, nonce=nonce, **values), status)
-    answer.headers["Content-Security-Policy"] = (
+    response = Response(render_template(template, nonce=nonce, **values), status)
+    response.headers["Content-Security-Policy"] = (
         f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}';"
         " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     )
-    answer.headers["Cache-Control"] = "no-store"  # a nonce is good for one answer
-    answer.headers["Referrer-Policy"] = "no-referrer"
-    answer.headers["X-Content-Type-Options"] = "nosniff"
-    return answer
+    response.headers["Cache-Control"] = "no-store"  # a nonce is valid for one response
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response

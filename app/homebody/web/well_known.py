@@ -1,4 +1,4 @@
-"""What the server says of itself under /.well-known/matrix/.
+"""The files under /.well-known/matrix/.
 
 Spec: client-server-api#well-known-uris
 """
@@ -18,7 +18,7 @@ bp = Blueprint("well_known", __name__, url_prefix="/.well-known/matrix")
 @bp.get("/client")
 @unauthenticated
 def get_wellknown() -> Json:
-    """Where clients find the server.
+    """Return where clients find the server.
 
     Spec: client-server-api#getwell-knownmatrixclient
     """
@@ -28,24 +28,24 @@ def get_wellknown() -> Json:
 @bp.get("/support")
 @unauthenticated
 def get_wellknown_support() -> Json:
-    """Whom to write to. Raises M_NOT_FOUND where nobody is named.
+    """Return the contacts of the server. Raises M_NOT_FOUND when none are configured.
 
     Spec: client-server-api#getwell-knownmatrixsupport
     """
-    found = well_known.support(context.server().config)
-    if found is None:
-        raise errors.not_found("This server names no contacts")
-    return found
+    contacts = well_known.support(context.server().config)
+    if contacts is None:
+        raise errors.not_found("No contacts are configured")
+    return contacts
 
 
 @bp.get("/policy_server")
 @unauthenticated
 def get_wellknown_policy() -> Json:
-    """The keys of the policy server of this name. Raises M_NOT_FOUND where there is none.
+    """Return the keys of the policy server of this name. Raises M_NOT_FOUND when there is none.
 
     Spec: client-server-api#getwell-knownmatrixpolicy_server
     """
-    found = well_known.policy_server(context.server().config)
-    if found is None:
+    keys = well_known.policy_server(context.server().config)
+    if keys is None:
         raise errors.not_found("There is no policy server of this name")
-    return found
+    return keys
