@@ -338,7 +338,7 @@ def test_the_owner_sees_how_a_bridge_is_and_skips_what_it_refuses(
     assert first == f"irc will not hear of {of_room} events; 1 wait for it"
     assert len(event_ids) == of_room
     assert message not in event_ids
-    assert (again.returncode, again.stderr) == (1, "homebody: irc has refused nothing\n")
+    assert (again.returncode, again.stderr) == (1, "homebody: irc has not refused a transaction\n")
 
 
 @pytest.mark.usefixtures("app")
@@ -347,7 +347,7 @@ def test_without_bridges_there_is_nothing_to_list_or_to_skip(run: Run) -> None:
     skipped = run("appservices", "skip", "irc")
 
     assert (listed.returncode, listed.stdout) == (0, "")
-    assert (skipped.returncode, skipped.stderr) == (1, "homebody: irc has refused nothing\n")
+    assert (skipped.returncode, skipped.stderr) == (1, "homebody: irc has not refused a transaction\n")
 
 
 @pytest.mark.usefixtures("app")
