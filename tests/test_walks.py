@@ -27,8 +27,8 @@ from flask import Flask
 import homebody
 from tests.conftest import Login, MakeApp
 
-SEND_FILES, SEND_FUNCTIONS = 31, 159
-SYNC_FILES, SYNC_FUNCTIONS = 35, 135
+SEND_FILES, SEND_FUNCTIONS = 30, 154
+SYNC_FILES, SYNC_FUNCTIONS = 34, 131
 
 PACKAGE = str(Path(homebody.__file__).parent)
 PARTS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>"}

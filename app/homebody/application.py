@@ -42,6 +42,7 @@ def create_app(config: Config) -> web.Application:
     kinds = {"push": push.kind(outside), "mail": mail.KIND, "appservice": bridges.KIND}
     app = web.Application(__name__, static_folder=None, template_folder="web/templates")
     app.homeserver = Homeserver(
+        server=server,
         database=database,
         outside=outside,
         metrics=metrics,

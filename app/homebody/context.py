@@ -5,10 +5,13 @@ Views take these by name from here, and pass values on: nothing below the views 
 
 from __future__ import annotations
 
+import functools
+import operator
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Final, cast
 
-from flask import current_app, g
+from flask import current_app
+from werkzeug.local import LocalProxy
 
 from homebody.background.delivery import Delivery
 from homebody.core.accounts.last_seen import LastSeen
@@ -20,7 +23,6 @@ from homebody.outside.client import Client
 from homebody.runtime.metrics import Metrics
 from homebody.runtime.single_flight import Repeats
 from homebody.runtime.wakeups import Wakeups
-from homebody.storage.caches import Requester
 from homebody.storage.database import Database, Server
 
 
@@ -28,6 +30,7 @@ from homebody.storage.database import Database, Server
 class Homeserver:
     """What one running server consists of, beside its routes."""
 
+    server: Server
     database: Database
     outside: Client
     metrics: Metrics
@@ -41,45 +44,7 @@ class Homeserver:
     rate_limits: RateLimits
 
 
-class _Application(Protocol):
-    """What is needed here of web.Application."""
-
-    homeserver: Homeserver
-
-
-_application = cast("_Application", current_app)
-
-
-def homeserver() -> Homeserver:
-    """Return the server that answers this request."""
-    return _application.homeserver
-
-
-def db() -> Database:
-    """Return its database."""
-    return _application.homeserver.database
-
-
-def server() -> Server:
-    """Return its name, keys and settings."""
-    return _application.homeserver.database.server
-
-
-def ephemeral() -> Ephemeral:
-    """Return what it keeps in memory of typing and presence."""
-    return _application.homeserver.ephemeral
-
-
-def rate_limits() -> RateLimits:
-    """Return the rate limits that apply to the requester; most application services have none.
-
-    "Whether requests from masqueraded users are rate-limited. The sender is excluded."
-    Spec: application-service-api#registration
-    """
-    limits = _application.homeserver.rate_limits
-    requester: Requester | None = g.get("requester")
-    if requester is None or requester.service is None:
-        return limits
-    service = requester.service
-    is_limited = service.is_rate_limited and requester.user_id != service.sender
-    return limits if is_limited else limits.without()
+homeserver: Final = cast(
+    "Homeserver", LocalProxy(functools.partial(operator.attrgetter("homeserver"), current_app))
+)
+"""The server that answers the current request."""

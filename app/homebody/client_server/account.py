@@ -11,8 +11,8 @@ from __future__ import annotations
 import msgspec
 from flask import Blueprint, request
 
-from homebody import context, errors
-from homebody.client_server import http, interactive
+from homebody import errors
+from homebody.client_server import authentication, http, interactive
 from homebody.client_server.authentication import (
     address_key,
     authenticated,
@@ -21,6 +21,7 @@ from homebody.client_server.authentication import (
     requester,
     unauthenticated,
 )
+from homebody.context import homeserver
 from homebody.core.accounts import accounts, openid, threepids, validation
 from homebody.core.sessions import deactivation, devices, login
 from homebody.spec.events import Json
@@ -64,20 +65,20 @@ def change_password() -> Json:
     """
     body = http.json_object()
     me = maybe_requester()
-    if me is None and context.server().config.smtp.host is None:
+    if me is None and homeserver.server.config.smtp.host is None:
         raise errors.missing_token()
     wanted = http.convert(body, ChangePassword)
     if me is not None and me.service is not None:
         raise errors.forbidden("Users of application services have no password")
-    accounts.check_new_password(context.server().config, wanted.new_password)
+    accounts.check_new_password(homeserver.server.config, wanted.new_password)
     if me is None:
         _reset_password(body, wanted)
         return {}
     interactive.require_password(body)
-    password_hash = accounts.hash_password(context.server(), wanted.new_password)
+    password_hash = accounts.hash_password(homeserver.server, wanted.new_password)
     if wanted.logout_devices:
-        devices.end_most(context.db(), me.user_id, but=me.device_id)
-    with context.db().write() as tx:
+        devices.end_most(homeserver.database, me.user_id, but=me.device_id)
+    with homeserver.database.write() as tx:
         login.change_password(tx, me.user_id, password_hash)
         if wanted.logout_devices:
             devices.remove_all(tx, me.user_id, but=me.device_id)
@@ -91,10 +92,10 @@ def _reset_password(body: Json, wanted: ChangePassword) -> None:
     M_USER_LOCKED: a lock holds "on all but" logging out, also on endpoints without a token.
     Spec: client-server-api#account-locking
     """
-    context.rate_limits().check("rc_login.address", address_key())
+    authentication.rate_limits().check("rc_login.address", address_key())
     proof = interactive.require_email(body)
-    password_hash = accounts.hash_password(context.server(), wanted.new_password)
-    with context.db().write() as tx:
+    password_hash = accounts.hash_password(homeserver.server, wanted.new_password)
+    with homeserver.database.write() as tx:
         validation.consume(tx, proof.sid)
         user_id = threepids.owner(tx, proof.address)
         if user_id is None:
@@ -118,8 +119,8 @@ def deactivate_account() -> Json:
     wanted = http.convert(body, Deactivate)
     interactive.require_password(body)
     me = requester()
-    devices.end_most(context.db(), me.user_id, last=me.device_id)
-    deactivation.deactivate(context.db(), me.user_id, erase=wanted.erase)
+    devices.end_most(homeserver.database, me.user_id, last=me.device_id)
+    deactivation.deactivate(homeserver.database, me.user_id, erase=wanted.erase)
     return {"id_server_unbind_result": "success"}  # "if the homeserver has no identifiers"
 
 
@@ -129,8 +130,8 @@ def request_open_id_token(user_id: str) -> Json:
     """Issue a token that proves the user's identity to others; it gives no access here."""
     must_be_me(user_id)
     http.json_object(may_be_empty=True)
-    context.rate_limits().check("rc_lookups", user_id)
-    with context.db().write() as tx:
+    authentication.rate_limits().check("rc_lookups", user_id)
+    with homeserver.database.write() as tx:
         return openid.issue(tx, user_id)
 
 
@@ -144,5 +145,5 @@ def exchange_open_id_token() -> Json:
     token = request.args.get("access_token")
     if token is None:
         raise errors.missing_token()
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return {"sub": openid.bearer(tx, token)}

@@ -9,9 +9,10 @@ from typing import Final
 
 from flask import Blueprint
 
-from homebody import context, errors
+from homebody import errors
 from homebody.client_server import http
 from homebody.client_server.authentication import authenticated, must_be_me
+from homebody.context import homeserver
 from homebody.core.user_data import account_data
 from homebody.spec import identifiers
 from homebody.spec.events import Json
@@ -28,7 +29,7 @@ def set_account_data(user_id: str, event_type: str) -> Json:
     """Store a JSON object for all of the user's devices."""
     must_be_me(user_id)
     content = http.json_object(max_bytes=MAX_BODY_BYTES)
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         account_data.put(tx, user_id, event_type, content)
     return {}
 
@@ -38,7 +39,7 @@ def set_account_data(user_id: str, event_type: str) -> Json:
 def get_account_data(user_id: str, event_type: str) -> Json:
     """Return the global account data of this type."""
     must_be_me(user_id)
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return account_data.get(tx, user_id, event_type)
 
 
@@ -48,7 +49,7 @@ def set_account_data_per_room(user_id: str, room_id: str, event_type: str) -> Js
     """Store a JSON object about a room for all of the user's devices."""
     _check(user_id, room_id)
     content = http.json_object(max_bytes=MAX_BODY_BYTES)
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         account_data.put(tx, user_id, event_type, content, room_id)
     return {}
 
@@ -58,7 +59,7 @@ def set_account_data_per_room(user_id: str, room_id: str, event_type: str) -> Js
 def get_account_data_per_room(user_id: str, room_id: str, event_type: str) -> Json:
     """Return the account data of this type about a room."""
     _check(user_id, room_id)
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return account_data.get(tx, user_id, event_type, room_id)
 
 
@@ -67,7 +68,7 @@ def get_account_data_per_room(user_id: str, room_id: str, event_type: str) -> Js
 def get_room_tags(user_id: str, room_id: str) -> Json:
     """Return the user's tags of the room."""
     _check(user_id, room_id)
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return {"tags": account_data.tags(tx, user_id, room_id)}
 
 
@@ -77,7 +78,7 @@ def set_room_tag(user_id: str, room_id: str, tag: str) -> Json:
     """Add a tag to the room, or replace it."""
     _check(user_id, room_id)
     information = http.json_object()
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         account_data.put_tag(tx, user_id, room_id, tag, information)
     return {}
 
@@ -87,7 +88,7 @@ def set_room_tag(user_id: str, room_id: str, tag: str) -> Json:
 def delete_room_tag(user_id: str, room_id: str, tag: str) -> Json:
     """Remove a tag from the room."""
     _check(user_id, room_id)
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         account_data.remove_tag(tx, user_id, room_id, tag)
     return {}
 

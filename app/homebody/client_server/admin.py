@@ -8,9 +8,9 @@ from __future__ import annotations
 import msgspec
 from flask import Blueprint
 
-from homebody import context
-from homebody.client_server import http
+from homebody.client_server import authentication, http
 from homebody.client_server.authentication import authenticated, requester
+from homebody.context import homeserver
 from homebody.core.accounts import moderation
 from homebody.core.rooms import reports
 from homebody.spec.events import Json
@@ -35,15 +35,15 @@ class Suspend(msgspec.Struct):
 @authenticated()
 def get_who_is(user_id: str) -> Json:
     """Return when and from which addresses a user's devices were last used."""
-    with context.db().read() as tx:
-        return moderation.whois(tx, requester(), user_id, context.homeserver().last_seen)
+    with homeserver.database.read() as tx:
+        return moderation.whois(tx, requester(), user_id, homeserver.last_seen)
 
 
 @bp_v1.get("/admin/lock/<user_id>")
 @authenticated()
 def get_admin_lock_user(user_id: str) -> Json:
     """Return whether an account is locked."""
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return {"locked": moderation.find(tx, requester(), user_id).is_locked}
 
 
@@ -52,7 +52,7 @@ def get_admin_lock_user(user_id: str) -> Json:
 def set_admin_lock_user(user_id: str) -> Json:
     """Lock an account, or unlock it."""
     body = http.body_as(Lock)
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         moderation.set_locked(tx, requester(), user_id, is_locked=body.locked)
     return {"locked": body.locked}
 
@@ -61,7 +61,7 @@ def set_admin_lock_user(user_id: str) -> Json:
 @authenticated()
 def get_admin_suspend_user(user_id: str) -> Json:
     """Return whether an account is suspended."""
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return {"suspended": moderation.find(tx, requester(), user_id).is_suspended}
 
 
@@ -70,7 +70,7 @@ def get_admin_suspend_user(user_id: str) -> Json:
 def set_admin_suspend_user(user_id: str) -> Json:
     """Suspend an account, or end its suspension."""
     body = http.body_as(Suspend)
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         moderation.set_suspended(tx, requester(), user_id, is_suspended=body.suspended)
     return {"suspended": body.suspended}
 
@@ -92,8 +92,8 @@ class EventReason(msgspec.Struct):
 def report_room(room_id: str) -> Json:
     """Report a room."""
     body = http.body_as(Reason)
-    context.rate_limits().check("rc_reports", requester().user_id)
-    with context.db().write() as tx:
+    authentication.rate_limits().check("rc_reports", requester().user_id)
+    with homeserver.database.write() as tx:
         reports.report_room(tx, requester().user_id, room_id, body.reason)
     return {}
 
@@ -103,8 +103,8 @@ def report_room(room_id: str) -> Json:
 def report_event(room_id: str, event_id: str) -> Json:
     """Report an event."""
     body = http.body_as(EventReason)
-    context.rate_limits().check("rc_reports", requester().user_id)
-    with context.db().write() as tx:
+    authentication.rate_limits().check("rc_reports", requester().user_id)
+    with homeserver.database.write() as tx:
         reports.report_event(tx, requester().user_id, room_id, event_id, body.reason or "")
     return {}
 
@@ -114,7 +114,7 @@ def report_event(room_id: str, event_id: str) -> Json:
 def report_user(user_id: str) -> Json:
     """Report a user."""
     body = http.body_as(Reason)
-    context.rate_limits().check("rc_reports", requester().user_id)
-    with context.db().write() as tx:
+    authentication.rate_limits().check("rc_reports", requester().user_id)
+    with homeserver.database.write() as tx:
         reports.report_user(tx, requester().user_id, user_id, body.reason)
     return {}

@@ -11,9 +11,10 @@ from typing import Literal
 import msgspec
 from flask import Blueprint, request
 
-from homebody import context, errors
+from homebody import errors
 from homebody.client_server import authentication, http
 from homebody.client_server.authentication import authenticated, requester
+from homebody.context import homeserver
 from homebody.core.appservices import networks, transactions
 from homebody.spec.events import Json
 
@@ -45,9 +46,9 @@ def ping_appservice(appservice_id: str) -> Json:
     if service.id != appservice_id:
         raise errors.forbidden("This is the id of another application service")
     body = http.body_as(Ping)
-    duration_ms = transactions.ping(context.server(), service, msgspec.to_builtins(body))
-    if transactions.hurry(context.db(), service.id):
-        context.homeserver().delivery.look()
+    duration_ms = transactions.ping(homeserver.server, service, msgspec.to_builtins(body))
+    if transactions.hurry(homeserver.database, service.id):
+        homeserver.delivery.look()
     return {"duration_ms": duration_ms}
 
 
@@ -57,7 +58,7 @@ def update_appservice_room_directory_visibility(network_id: str, room_id: str) -
     """Publish a room in the directory of a network, or remove it from there."""
     service = authentication.service()
     is_published = http.body_as(Visibility).visibility == "public"
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         networks.set_visibility(tx, service, network_id, room_id, is_published=is_published)
     return {}
 
@@ -67,7 +68,7 @@ def update_appservice_room_directory_visibility(network_id: str, room_id: str) -
 def get_protocols() -> Json:
     """Return the protocols of all bridges."""
     _check_limit()
-    return networks.protocols(context.server())
+    return networks.protocols(homeserver.server)
 
 
 @bp.get("/thirdparty/protocol/<protocol>")
@@ -75,7 +76,7 @@ def get_protocols() -> Json:
 def get_protocol_metadata(protocol: str) -> Json:
     """Return one protocol."""
     _check_limit()
-    return networks.protocol(context.server(), protocol)
+    return networks.protocol(homeserver.server, protocol)
 
 
 @bp.get("/thirdparty/location/<protocol>")
@@ -83,7 +84,7 @@ def get_protocol_metadata(protocol: str) -> Json:
 def query_location_by_protocol(protocol: str) -> list[Json]:
     """Return the rooms that are portals to a location of a third-party network."""
     _check_limit()
-    return networks.search(context.server(), "location", protocol, _fields())
+    return networks.search(homeserver.server, "location", protocol, _fields())
 
 
 @bp.get("/thirdparty/user/<protocol>")
@@ -91,7 +92,7 @@ def query_location_by_protocol(protocol: str) -> list[Json]:
 def query_user_by_protocol(protocol: str) -> list[Json]:
     """Return the Matrix users that represent a user of a third-party network."""
     _check_limit()
-    return networks.search(context.server(), "user", protocol, _fields())
+    return networks.search(homeserver.server, "user", protocol, _fields())
 
 
 @bp.get("/thirdparty/location")
@@ -100,7 +101,7 @@ def query_location_by_alias() -> list[Json]:
     """Return the locations of third-party networks for which an alias is a portal."""
     _check_limit()
     alias = http.query_required("alias")
-    return networks.reverse(context.server(), "location", {"alias": alias})
+    return networks.reverse(homeserver.server, "location", {"alias": alias})
 
 
 @bp.get("/thirdparty/user")
@@ -109,12 +110,12 @@ def query_user_by_id() -> list[Json]:
     """Return the users of third-party networks that a Matrix user represents."""
     _check_limit()
     user_id = http.query_required("userid")
-    return networks.reverse(context.server(), "user", {"userid": user_id})
+    return networks.reverse(homeserver.server, "user", {"userid": user_id})
 
 
 def _check_limit() -> None:
     """Raise M_LIMIT_EXCEEDED: each request is passed on to bridges, and through them to others."""
-    context.rate_limits().check("rc_lookups", requester().user_id)
+    authentication.rate_limits().check("rc_lookups", requester().user_id)
 
 
 def _fields() -> dict[str, str]:

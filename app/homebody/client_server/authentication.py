@@ -15,9 +15,11 @@ from typing import Final, Literal, ParamSpec, TypeVar, cast
 
 from flask import g, has_request_context, request
 
-from homebody import context, errors
+from homebody import errors
+from homebody.context import homeserver
 from homebody.core import ratelimits
 from homebody.core.accounts import access_tokens, accounts
+from homebody.core.ratelimits import RateLimits
 from homebody.core.sessions import appservice_users
 from homebody.spec.appservices import Service
 from homebody.spec.events import Json
@@ -109,15 +111,30 @@ def unauthenticated(view: Callable[P, R]) -> Callable[P, R]:
     return counted
 
 
+def rate_limits() -> RateLimits:
+    """Return the rate limits that apply to the requester; most application services have none.
+
+    "Whether requests from masqueraded users are rate-limited. The sender is excluded."
+    Spec: application-service-api#registration
+    """
+    limits = homeserver.rate_limits
+    requester: Requester | None = g.get("requester")
+    if requester is None or requester.service is None:
+        return limits
+    service = requester.service
+    is_limited = service.is_rate_limited and requester.user_id != service.sender
+    return limits if is_limited else limits.without()
+
+
 def count_change(who: Requester | None, cost: int = 1) -> None:
     """Count a request that may change something, for its user if there is one, or its address.
 
     Raises M_LIMIT_EXCEEDED.
     """
     if who is not None:
-        context.rate_limits().check("rc_writes", who.user_id, cost)
+        rate_limits().check("rc_writes", who.user_id, cost)
     elif _service() is None:  # a bridge registers all its users at its first start
-        context.rate_limits().check("rc_writes", address_key(), cost)
+        rate_limits().check("rc_writes", address_key(), cost)
 
 
 def _check_may(who: Requester, access: Access, *, is_change: bool) -> None:
@@ -140,19 +157,19 @@ def _recognise(token: str, access: Access) -> Requester:
 def _user_of(token: str, *, may_be_locked: bool = False) -> Requester:
     service = _service()
     if service is None:
-        return access_tokens.authenticate(context.db(), token, may_be_locked=may_be_locked)
+        return access_tokens.authenticate(homeserver.database, token, may_be_locked=may_be_locked)
     query = request.args
     # its name before version 1.17, which bridges still send
     device_id = query.get("device_id") or query.get("org.matrix.msc3202.device_id")
     user_id = query.get("user_id")
     return appservice_users.act_as(
-        context.db(), service, user_id, device_id, may_be_locked=may_be_locked
+        homeserver.database, service, user_id, device_id, may_be_locked=may_be_locked
     )
 
 
 def _service() -> Service | None:
     """Return the application service whose token the request has, if it is one."""
-    services = context.server().appservices
+    services = homeserver.server.appservices
     token = access_token() if services.all else None
     return services.by_token(token) if token is not None else None
 
@@ -164,7 +181,7 @@ def limit_strangers() -> None:
     Raises M_LIMIT_EXCEEDED.
     """
     if maybe_requester() is None and not _has_account():
-        context.rate_limits().check("rc_strangers", address_key())
+        rate_limits().check("rc_strangers", address_key())
 
 
 def _has_account() -> bool:
@@ -181,7 +198,7 @@ def check_still_valid() -> None:
     Raises M_UNKNOWN_TOKEN when it was revoked meanwhile, M_USER_LOCKED, M_USER_SUSPENDED.
     """
     who = requester()
-    if who.service is None and access_tokens.is_still_valid(context.db(), who):
+    if who.service is None and access_tokens.is_still_valid(homeserver.database, who):
         return
     _keep_requester(_user_of(access_token() or "", may_be_locked=g.access.locked))
 
@@ -229,7 +246,7 @@ def _keep_requester(who: Requester) -> None:
 def note_seen(user_id: str, device_id: str) -> None:
     """Remember when and from where this device was last used: now, by this request."""
     user_agent = request.headers.get("User-Agent", "")[:255]
-    context.homeserver().last_seen.note(user_id, device_id, request.remote_addr or "", user_agent)
+    homeserver.last_seen.note(user_id, device_id, request.remote_addr or "", user_agent)
 
 
 def logged_in(session: Json) -> Json:
@@ -279,7 +296,7 @@ def appservice() -> Service:
     token = access_token()
     if token is None:
         raise errors.missing_token()
-    service = context.server().appservices.by_token(token)
+    service = homeserver.server.appservices.by_token(token)
     if service is None:
         raise errors.unknown_token("This is not a token of an application service")
     return service

@@ -10,10 +10,10 @@ import msgspec
 import orjson
 from flask import Blueprint, request
 
-from homebody import context
 from homebody.client_server import http
 from homebody.client_server.authentication import authenticated, requester
 from homebody.client_server.keys import DeviceKeys, SignedKey
+from homebody.context import homeserver
 from homebody.core.sessions import dehydrated_devices
 from homebody.core.sync import tokens
 from homebody.core.sync.tokens import SyncToken
@@ -61,7 +61,7 @@ def put_dehydrated_device() -> Json:
         body.get("fallback_keys") or {},
         checked.initial_device_display_name,
     )
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         dehydrated_devices.put(tx, requester().user_id, upload)
     return {"device_id": upload.device_id}
 
@@ -70,7 +70,7 @@ def put_dehydrated_device() -> Json:
 @authenticated()
 def get_dehydrated_device() -> Json:
     """Return the dehydrated device."""
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return dehydrated_devices.get(tx, requester().user_id)
 
 
@@ -78,7 +78,7 @@ def get_dehydrated_device() -> Json:
 @authenticated(suspended=True)
 def delete_dehydrated_device() -> Json:
     """Delete the dehydrated device."""
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         return {"device_id": dehydrated_devices.remove(tx, requester().user_id)}
 
 
@@ -97,14 +97,14 @@ def post_dehydrated_device_events(device_id: str) -> Json:
     since = http.body_as(MoreEvents).next_batch
     events, token = _events(device_id, since)
     if token is None:
-        with context.db().read() as tx:
+        with homeserver.database.read() as tx:
             token = SyncToken(tx.position)
     return {"events": events, "next_batch": str(token)}
 
 
 def _events(device_id: str, since: str | None) -> tuple[list[orjson.Fragment], SyncToken | None]:
     """Return the messages after a token, and the next token if there are more."""
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         position = tokens.parse(since, tx.position).position if since else 0
         found = dehydrated_devices.messages(tx, requester().user_id, device_id, position)
     return found.events, None if found.truncated_after is None else SyncToken(found.truncated_after)

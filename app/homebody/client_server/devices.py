@@ -8,9 +8,9 @@ from __future__ import annotations
 import msgspec
 from flask import Blueprint
 
-from homebody import context
 from homebody.client_server import http, interactive
 from homebody.client_server.authentication import authenticated, requester
+from homebody.context import homeserver
 from homebody.core.sessions import appservice_users, devices
 from homebody.spec.events import Json
 
@@ -36,8 +36,8 @@ def get_devices() -> Json:
 
     Spec: client-server-api#get_matrixclientv3devices
     """
-    last_seen = context.homeserver().last_seen
-    with context.db().read() as tx:
+    last_seen = homeserver.last_seen
+    with homeserver.database.read() as tx:
         return {"devices": devices.all_of(tx, requester().user_id, last_seen)}
 
 
@@ -48,8 +48,8 @@ def get_device(device_id: str) -> Json:
 
     Spec: client-server-api#get_matrixclientv3devicesdeviceid
     """
-    with context.db().read() as tx:
-        return devices.get(tx, requester().user_id, device_id, context.homeserver().last_seen)
+    with homeserver.database.read() as tx:
+        return devices.get(tx, requester().user_id, device_id, homeserver.last_seen)
 
 
 @bp.put("/devices/<device_id>")
@@ -61,7 +61,7 @@ def update_device(device_id: str) -> Json | tuple[Json, int]:
     """
     body = http.body_as(Rename)
     me = requester()
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         if me.service is None:
             devices.rename(tx, me.user_id, device_id, body.display_name)
             return {}
@@ -78,8 +78,8 @@ def delete_device(device_id: str) -> Json:
     """
     interactive.require_password(http.json_object(may_be_empty=True))
     me = requester()
-    devices.end_most(context.db(), me.user_id, [device_id])
-    with context.db().write() as tx:
+    devices.end_most(homeserver.database, me.user_id, [device_id])
+    with homeserver.database.write() as tx:
         devices.remove(tx, me.user_id, [device_id])
     return {}
 
@@ -95,7 +95,7 @@ def delete_devices() -> Json:
     wanted = http.convert(body, DeleteDevices)
     interactive.require_password(body)
     me = requester()
-    devices.end_most(context.db(), me.user_id, wanted.devices, last=me.device_id)
-    with context.db().write() as tx:
+    devices.end_most(homeserver.database, me.user_id, wanted.devices, last=me.device_id)
+    with homeserver.database.write() as tx:
         devices.remove(tx, me.user_id, wanted.devices)
     return {}

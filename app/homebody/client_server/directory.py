@@ -10,8 +10,8 @@ from typing import Literal
 import msgspec
 from flask import Blueprint, request
 
-from homebody import context, errors
-from homebody.client_server import http
+from homebody import errors
+from homebody.client_server import authentication, http
 from homebody.client_server.authentication import (
     address_key,
     authenticated,
@@ -19,6 +19,7 @@ from homebody.client_server.authentication import (
     requester,
     unauthenticated,
 )
+from homebody.context import homeserver
 from homebody.core.rooms import aliases, appservice_queries, directory
 from homebody.core.rooms.directory import MAX_LIMIT
 from homebody.core.sessions import appservice_users
@@ -55,7 +56,7 @@ class PublicRooms(msgspec.Struct):
 def get_room_visibility_on_directory(room_id: str) -> Json:
     """Return whether a room is in the directory. Needs no account."""
     limit_strangers()
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return {"visibility": directory.visibility(tx, room_id)}
 
 
@@ -64,7 +65,7 @@ def get_room_visibility_on_directory(room_id: str) -> Json:
 def set_room_visibility_on_directory(room_id: str) -> Json:
     """Publish a room in the directory, or remove it from there."""
     is_published = http.body_as(Visibility).visibility == "public"
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         directory.set_visibility(tx, room_id, requester(), is_published=is_published)
     return {}
 
@@ -104,9 +105,9 @@ def query_public_rooms() -> Json:
 
 def _page(query: directory.Query) -> Json:
     server = request.args.get("server")
-    if server is not None and server != context.server().name:
+    if server is not None and server != homeserver.server.name:
         raise errors.forbidden("This server does not federate")
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return directory.public_rooms(tx, query)
 
 
@@ -125,10 +126,10 @@ class Target(msgspec.Struct):
 @authenticated()
 def set_room_alias(room_alias: str) -> Json:
     """Create an alias of a room."""
-    context.rate_limits().check("rc_message", requester().user_id)
+    authentication.rate_limits().check("rc_message", requester().user_id)
     body = http.body_as(Target)
-    appservice_users.check_alias(context.server(), room_alias, requester().service)
-    with context.db().write() as tx:
+    appservice_users.check_alias(homeserver.server, room_alias, requester().service)
+    with homeserver.database.write() as tx:
         aliases.create(tx, room_alias, body.room_id, requester().user_id)
     return {}
 
@@ -142,11 +143,11 @@ def get_room_id_by_alias(room_alias: str) -> Json:
     """
 
     def check_limit() -> None:
-        context.rate_limits().check("rc_lookups", address_key())
+        authentication.rate_limits().check("rc_lookups", address_key())
 
     limit_strangers()
-    appservice_queries.ensure_alias(context.db(), room_alias, check_limit)
-    with context.db().read() as tx:
+    appservice_queries.ensure_alias(homeserver.database, room_alias, check_limit)
+    with homeserver.database.read() as tx:
         return {"room_id": aliases.room_of(tx, room_alias), "servers": [tx.server.name]}
 
 
@@ -154,8 +155,8 @@ def get_room_id_by_alias(room_alias: str) -> Json:
 @authenticated()
 def delete_room_alias(room_alias: str) -> Json:
     """Remove an alias."""
-    appservice_users.check_alias(context.server(), room_alias, requester().service)
-    with context.db().write() as tx:
+    appservice_users.check_alias(homeserver.server, room_alias, requester().service)
+    with homeserver.database.write() as tx:
         aliases.remove(tx, room_alias, requester())
     return {}
 
@@ -164,5 +165,5 @@ def delete_room_alias(room_alias: str) -> Json:
 @authenticated()
 def get_local_aliases(room_id: str) -> Json:
     """Return the aliases of a room."""
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return {"aliases": aliases.of_room(tx, room_id, requester().user_id)}

@@ -11,9 +11,10 @@ import time
 import msgspec
 from flask import Blueprint
 
-from homebody import context, errors
-from homebody.client_server import http
+from homebody import errors
+from homebody.client_server import authentication, http
 from homebody.client_server.authentication import authenticated, must_be_me, requester
+from homebody.context import homeserver
 from homebody.core.ephemeral import presence, receipts, typing
 from homebody.core.events import state
 from homebody.spec.events import Json
@@ -33,21 +34,21 @@ class Typing(msgspec.Struct):
 def set_typing(room_id: str, user_id: str) -> Json:
     """Show the room that the user is typing for a while, or has stopped."""
     must_be_me(user_id)
-    context.rate_limits().check("rc_typing", user_id)
+    authentication.rate_limits().check("rc_typing", user_id)
     body = http.body_as(Typing)
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         state.check_joined(tx, room_id, user_id)
     if not body.is_typing:
-        typing.stop(context.ephemeral(), room_id, user_id)
+        typing.stop(homeserver.ephemeral, room_id, user_id)
         return {}
     device_id = requester().device_id
     timeout_ms = min(body.timeout_ms, _session_left_ms())
-    typing.start(context.ephemeral(), room_id, user_id, timeout_ms, device_id)
-    with context.db().read() as tx:  # again: a leave in between had nothing to end yet
+    typing.start(homeserver.ephemeral, room_id, user_id, timeout_ms, device_id)
+    with homeserver.database.read() as tx:  # again: a leave in between had nothing to end yet
         is_gone = not state.is_joined(tx, room_id, user_id)
     if is_gone:
-        typing.stop(context.ephemeral(), room_id, user_id)
-    presence.note_activity(context.ephemeral(), user_id, device_id)
+        typing.stop(homeserver.ephemeral, room_id, user_id)
+    presence.note_activity(homeserver.ephemeral, user_id, device_id)
     return {}
 
 
@@ -73,7 +74,7 @@ def post_receipt(room_id: str, receipt_type: str, event_id: str) -> Json:
     thread_id = body.get("thread_id")
     if "thread_id" in body and not isinstance(thread_id, str):
         raise errors.invalid_param("thread_id must be a string")
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         receipts.send(tx, requester().user_id, room_id, receipt_type, event_id, thread_id)
     _note_activity()
     return {}
@@ -85,7 +86,7 @@ def set_read_marker(room_id: str) -> Json:
     """Move the read marker and receipts forward."""
     markers = http.body_as(Markers)
     events = zip(receipts.TYPES, (markers.read, markers.private, markers.fully_read), strict=True)
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         for receipt_type, event_id in events:
             if event_id is not None:
                 receipts.send(tx, requester().user_id, room_id, receipt_type, event_id)
@@ -94,7 +95,7 @@ def set_read_marker(room_id: str) -> Json:
 
 
 def _note_activity() -> None:
-    presence.note_activity(context.ephemeral(), requester().user_id, requester().device_id)
+    presence.note_activity(homeserver.ephemeral, requester().user_id, requester().device_id)
 
 
 class Status(msgspec.Struct):
@@ -109,10 +110,14 @@ class Status(msgspec.Struct):
 def set_presence(user_id: str) -> Json:
     """Set the presence of the user."""
     must_be_me(user_id)
-    context.rate_limits().check("rc_presence.per_user", user_id)
+    authentication.rate_limits().check("rc_presence.per_user", user_id)
     status = http.body_as(Status)
     presence.set_status(
-        context.ephemeral(), user_id, requester().device_id, status.presence, status.status_msg
+        homeserver.ephemeral,
+        user_id,
+        requester().device_id,
+        status.presence,
+        status.status_msg,
     )
     return {}
 
@@ -121,5 +126,5 @@ def set_presence(user_id: str) -> Json:
 @authenticated()
 def get_presence(user_id: str) -> Json:
     """Return the presence of a user."""
-    with context.db().read() as tx:
-        return presence.get(tx, context.ephemeral(), requester().user_id, user_id)
+    with homeserver.database.read() as tx:
+        return presence.get(tx, homeserver.ephemeral, requester().user_id, user_id)

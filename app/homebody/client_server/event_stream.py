@@ -10,9 +10,9 @@ from __future__ import annotations
 import orjson
 from flask import Blueprint, request
 
-from homebody import context
 from homebody.client_server import http, sync
 from homebody.client_server.authentication import authenticated, requester
+from homebody.context import homeserver
 from homebody.core.ephemeral import presence
 from homebody.core.events import client_events
 from homebody.core.legacy import event_stream, initial_sync
@@ -44,15 +44,15 @@ def get_events() -> Json:
     me, room_id = requester(), request.args.get("room_id")
     timeout_ms = http.query_integer("timeout", 0, cap=sync.MAX_TIMEOUT_MS)
     begin = request.args.get("from")
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         start = tokens.parse(begin, tx.position).position if begin else tx.position
 
     def look() -> tuple[Chunk, list[orjson.Fragment]]:
-        with context.db().read() as tx:
+        with homeserver.database.read() as tx:
             news = _news(tx, me.user_id, room_id, start)
             return news, client_events.encode_all(tx, me, news.events)
 
-    with presence.syncing(context.ephemeral(), me.user_id, me.device_id):
+    with presence.syncing(homeserver.ephemeral, me.user_id, me.device_id):
         news, encoded = sync.wait_for(
             me.user_id, timeout_ms, look, lambda found: bool(found[0].events), room_id=room_id
         )
@@ -73,11 +73,11 @@ def initial_sync_() -> Json:
     user_id = requester().user_id
     limit = http.query_integer("limit", 20, cap=MAX_EVENTS)
     is_archived = http.query_boolean("archived")
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         rooms = initial_sync.rooms(tx, user_id, limit, with_left=is_archived)
         return {
             "end": str(SyncToken(tx.position)),
-            "presence": presence.since(tx, context.ephemeral(), user_id, 0),
+            "presence": presence.since(tx, homeserver.ephemeral, user_id, 0),
             "rooms": [_room(tx, room) for room in rooms],
             "account_data": account_data.since(tx, user_id, 0, tx.position).get("", []),
         }

@@ -11,9 +11,10 @@ from typing import Final
 
 from flask import g, request
 
-from homebody import context, errors
+from homebody import errors
 from homebody.client_server import authentication
 from homebody.client_server.authentication import requester
+from homebody.context import homeserver
 from homebody.core.accounts import validation
 from homebody.core.sessions import login, registration, uia
 from homebody.spec.events import Json
@@ -45,13 +46,13 @@ def require_password(body: Json) -> None:
         return
     user_id = requester().user_id
     attempt = uia.Attempt(_endpoint(), body, user_id)
-    account = login.account_key(context.server().name, user_id)
-    limits = context.rate_limits()
+    account = login.account_key(homeserver.server.name, user_id)
+    limits = authentication.rate_limits()
     with logging_refusals(user_id):
         if attempt.auth:  # the right password costs as much time to check as a wrong one
             limits.check("rc_login.account", account)
         with limits.check_failures("rc_login.failed_attempts", account):
-            proof = uia.require(context.db(), [[uia.PASSWORD]], attempt)
+            proof = uia.require(homeserver.database, [[uia.PASSWORD]], attempt)
     if proof.account is not None:
         authentication.rely_on(proof.account)
 
@@ -59,13 +60,13 @@ def require_password(body: Json) -> None:
 def require_any(body: Json, flows: uia.Flows) -> uia.Progress:
     """Require one of the flows for a registration. Raises the 401 that asks for its stages."""
     attempt = uia.Attempt(_endpoint(), body, may_change=True, purpose="register")
-    return uia.require(context.db(), flows, attempt)
+    return uia.require(homeserver.database, flows, attempt)
 
 
 def require_email(body: Json) -> validation.Validated:
     """Require a validated e-mail address for a password reset. Raises the 401 that asks for it."""
     attempt = uia.Attempt(_endpoint(), body, purpose="reset")
-    proof = uia.require(context.db(), [[registration.EMAIL]], attempt)
+    proof = uia.require(homeserver.database, [[registration.EMAIL]], attempt)
     if proof.email is None:
         raise errors.threepid_auth_failed("No e-mail address was validated")
     return proof.email

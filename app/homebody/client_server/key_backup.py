@@ -8,9 +8,10 @@ from __future__ import annotations
 import msgspec
 from flask import Blueprint
 
-from homebody import context, errors
-from homebody.client_server import http
+from homebody import errors
+from homebody.client_server import authentication, http
 from homebody.client_server.authentication import authenticated, requester
+from homebody.context import homeserver
 from homebody.core.encryption import backed_up_keys, key_backup
 from homebody.core.encryption.backed_up_keys import Key
 from homebody.spec.events import Json
@@ -47,8 +48,8 @@ def post_room_keys_version() -> Json:
     """
     body = http.body_as(Version)
     user_id = requester().user_id
-    context.rate_limits().check("rc_key_backup", user_id)
-    with context.db().write() as tx:
+    authentication.rate_limits().check("rc_key_backup", user_id)
+    with homeserver.database.write() as tx:
         return {"version": key_backup.create(tx, user_id, body.algorithm, body.auth_data)}
 
 
@@ -59,7 +60,7 @@ def get_room_keys_version_current() -> Json:
 
     Spec: client-server-api#get_matrixclientv3room_keysversion
     """
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return key_backup.current(tx, requester().user_id)
 
 
@@ -70,7 +71,7 @@ def get_room_keys_version(version: str) -> Json:
 
     Spec: client-server-api#get_matrixclientv3room_keysversionversion
     """
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return key_backup.get(tx, requester().user_id, version)
 
 
@@ -85,7 +86,7 @@ def put_room_keys_version(version: str) -> Json:
     if body.version not in (None, version):
         raise errors.invalid_param("The body names another version than the path")
     user_id = requester().user_id
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         key_backup.change(tx, user_id, version, body.algorithm, body.auth_data)
     return {}
 
@@ -97,7 +98,7 @@ def delete_room_keys_version(version: str) -> Json:
 
     Spec: client-server-api#delete_matrixclientv3room_keysversionversion
     """
-    backed_up_keys.remove_version(context.db(), requester().user_id, version)
+    backed_up_keys.remove_version(homeserver.database, requester().user_id, version)
     return {}
 
 
@@ -146,7 +147,7 @@ def get_room_keys() -> Json:
 
     Spec: client-server-api#get_matrixclientv3room_keyskeys
     """
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return backed_up_keys.of_version(tx, requester().user_id, _version())
 
 
@@ -157,7 +158,7 @@ def get_room_keys_by_room_id(room_id: str) -> Json:
 
     Spec: client-server-api#get_matrixclientv3room_keyskeysroomid
     """
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return backed_up_keys.of_room(tx, requester().user_id, _version(), room_id)
 
 
@@ -169,7 +170,7 @@ def get_room_key_by_session_id(room_id: str, session_id: str) -> Json:
     Spec: client-server-api#get_matrixclientv3room_keyskeysroomidsessionid
     """
     user_id = requester().user_id
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return backed_up_keys.of_session(tx, user_id, _version(), room_id, session_id)
 
 
@@ -180,7 +181,7 @@ def delete_room_keys() -> Json:
 
     Spec: client-server-api#delete_matrixclientv3room_keyskeys
     """
-    return backed_up_keys.remove(context.db(), requester().user_id, _version())
+    return backed_up_keys.remove(homeserver.database, requester().user_id, _version())
 
 
 @bp.delete("/room_keys/keys/<room_id>")
@@ -190,7 +191,7 @@ def delete_room_keys_by_room_id(room_id: str) -> Json:
 
     Spec: client-server-api#delete_matrixclientv3room_keyskeysroomid
     """
-    return backed_up_keys.remove(context.db(), requester().user_id, _version(), room_id)
+    return backed_up_keys.remove(homeserver.database, requester().user_id, _version(), room_id)
 
 
 @bp.delete("/room_keys/keys/<room_id>/<session_id>")
@@ -201,11 +202,11 @@ def delete_room_key_by_session_id(room_id: str, session_id: str) -> Json:
     Spec: client-server-api#delete_matrixclientv3room_keyskeysroomidsessionid
     """
     user_id = requester().user_id
-    return backed_up_keys.remove(context.db(), user_id, _version(), room_id, session_id)
+    return backed_up_keys.remove(homeserver.database, user_id, _version(), room_id, session_id)
 
 
 def _put(keys: dict[tuple[str, str], Key]) -> Json:
-    return backed_up_keys.put(context.db(), requester().user_id, _version(), keys)
+    return backed_up_keys.put(homeserver.database, requester().user_id, _version(), keys)
 
 
 def _version() -> str:

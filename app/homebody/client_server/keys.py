@@ -11,9 +11,10 @@ from collections.abc import Mapping
 import msgspec
 from flask import Blueprint
 
-from homebody import context, errors
-from homebody.client_server import http, interactive
+from homebody import errors
+from homebody.client_server import authentication, http, interactive
 from homebody.client_server.authentication import authenticated, requester
+from homebody.context import homeserver
 from homebody.core.encryption import cross_signing, device_keys, one_time_keys, to_device
 from homebody.core.encryption.one_time_keys import Key
 from homebody.core.sync import device_lists, tokens
@@ -86,9 +87,9 @@ def upload_keys() -> Json:
     _check_keys(body.fallback_keys or {})
     me = requester()
     if not (body.device_keys or body.one_time_keys or body.fallback_keys):
-        with context.db().read() as tx:
+        with homeserver.database.read() as tx:
             return _counts(one_time_keys.counts(tx, me.user_id, me.device_id).one_time_keys)
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         device_keys.check_exists(tx, me.user_id, me.device_id)
         if body.device_keys is not None:
             device_keys.put(tx, me.user_id, me.device_id, body.device_keys)
@@ -112,8 +113,8 @@ def query_keys() -> Json:
         raise errors.too_large(f"A request may query keys of at most {MAX_QUERIED} users")
     _check_users(wanted)
     cost = 1 + len(wanted) // QUERIED_IN_ONE
-    context.rate_limits().check("rc_key_queries", requester().user_id, cost)
-    with context.db().read() as tx:
+    authentication.rate_limits().check("rc_key_queries", requester().user_id, cost)
+    with homeserver.database.read() as tx:
         return device_keys.query(tx, requester().user_id, wanted)
 
 
@@ -134,12 +135,12 @@ def claim_keys() -> Json:
     if len(wanted) > MAX_CLAIMS:
         raise errors.too_large(f"A request may claim keys of at most {MAX_CLAIMS} devices")
     me = requester()
-    context.rate_limits().check("rc_writes", me.user_id, len(wanted) // CLAIMS_IN_ONE)
-    with context.db().read() as tx:
+    authentication.rate_limits().check("rc_writes", me.user_id, len(wanted) // CLAIMS_IN_ONE)
+    with homeserver.database.read() as tx:
         claims = one_time_keys.claims(tx, me, wanted)
     claimed: dict[str, dict[str, Json]] = {}
     for at in range(0, len(claims), CLAIMED_AT_ONCE):
-        with context.db().write() as writing:
+        with homeserver.database.write() as writing:
             some = one_time_keys.claim(writing, claims[at : at + CLAIMED_AT_ONCE])
         for user_id, devices in some.items():
             claimed.setdefault(user_id, {}).update(devices)
@@ -156,7 +157,7 @@ def get_keys_changes() -> Json:
     Spec: client-server-api#get_matrixclientv3keyschanges
     """
     since, upto = http.query_required("from"), http.query_required("to")
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         position = tokens.parse(since, tx.position).position
         tokens.parse(upto, None)
         changes = device_lists.since(tx, requester().user_id, position)
@@ -218,11 +219,11 @@ def upload_cross_signing_keys() -> Json:
     ):  # all three are optional; Element Web tests this way whether the server supports them
         return {}
     user_id = requester().user_id
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         needs_authentication = cross_signing.needs_authentication(tx, user_id, keys)
     if needs_authentication and requester().service is None:
         interactive.require_password(body)
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         cross_signing.upload(tx, user_id, keys, is_authenticated=needs_authentication)
     return {}
 
@@ -235,7 +236,7 @@ def upload_cross_signing_signatures() -> Json:
     Spec: client-server-api#post_matrixclientv3keyssignaturesupload
     """
     signed = http.convert({"objects": http.json_object()}, Signed).objects
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         return {"failures": cross_signing.upload_signatures(tx, requester().user_id, signed)}
 
 
@@ -257,9 +258,9 @@ def send_to_device(event_type: str, txn_id: str) -> Json:
         raise errors.invalid_param("The keys of messages must be user ids")
     to_device.check(messages)
     me = requester()
-    with context.db().read() as reading:
+    with homeserver.database.read() as reading:
         parts = to_device.parts(reading, me, event_type, messages)
     for number, part in enumerate(parts, start=1):
-        with context.db().write() as tx:
+        with homeserver.database.write() as tx:
             to_device.send(tx, me, event_type, txn_id, part, is_last=number == len(parts))
     return {}

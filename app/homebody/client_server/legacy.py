@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 from flask import Blueprint, request
 
-from homebody import context, errors
+from homebody import errors
 from homebody.client_server import (
     http,
     legacy_events,
@@ -29,6 +29,7 @@ from homebody.client_server.authentication import (
     requester,
     unauthenticated,
 )
+from homebody.context import homeserver
 from homebody.core.ephemeral import presence
 from homebody.core.events import history, members, paging, state
 from homebody.core.events.paging import Page
@@ -106,7 +107,7 @@ def put_message(room_id: str, sender: str, msg_id: str) -> Json:
     http.convert(content, Message)
     if not identifiers.has_at_most_255_bytes(msg_id):
         raise errors.invalid_param("The message id is longer than 255 bytes")
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         sending.send_message(tx, requester(), room_id, legacy_events.MESSAGE, content, msg_id)
     return {}
 
@@ -115,7 +116,7 @@ def put_message(room_id: str, sender: str, msg_id: str) -> Json:
 @authenticated()
 def get_message(room_id: str, sender: str, msg_id: str) -> Json:
     """Return the content of a message, with its timestamp."""
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         event_id = sending.sent_as(tx, room_id, sender, legacy_events.MESSAGE, msg_id)
         event = history.event(tx, requester().user_id, event_id or msg_id, room_id)
     if (event.type, event.sender) != (legacy_events.MESSAGE, sender):
@@ -129,7 +130,7 @@ def get_message(room_id: str, sender: str, msg_id: str) -> Json:
 def get_messages(room_id: str) -> Json:
     """Return the messages of a room or, with from, to and limit, a page of them."""
     user_id = requester().user_id
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         page = event_stream.read(tx, user_id, room_id, _page_range(tx), legacy_events.KNOWN)
         return _chunk(tx, page)
 
@@ -138,7 +139,7 @@ def get_messages(room_id: str) -> Json:
 @authenticated()
 def get_members(room_id: str) -> Json:
     """Return all member events of a room."""
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         found = members.members(tx, requester().user_id, room_id)
     return {"chunk": [legacy_events.member(it) for it in found]}
 
@@ -155,7 +156,7 @@ def put_member(room_id: str, user_id: str) -> Json:
 @authenticated()
 def get_member(room_id: str, user_id: str) -> Json:
     """Return the content of a member event."""
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return state_events.get(tx, room_id, requester().user_id, state.MEMBER, user_id).content
 
 
@@ -164,7 +165,7 @@ def get_member(room_id: str, user_id: str) -> Json:
 def im_sync() -> list[Json]:
     """Return the user's rooms with their messages or, with from, to and limit, a page of each."""
     user_id = requester().user_id
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         known = event_stream.rooms(tx, user_id, _page_range(tx), legacy_events.KNOWN)
         return [_room(tx, room) for room in known]
 
@@ -176,15 +177,15 @@ def get_events() -> Json:
     me = requester()
     timeout_ms = http.query_integer("timeout", WAIT_MS, cap=sync.MAX_TIMEOUT_MS)
     limit = http.query_integer("limit", MAX_NEWS, cap=MAX_NEWS) or MAX_NEWS
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         start = _position(tx, request.args.get("from", END))
 
     def look() -> Json:
-        with context.db().read() as tx:
+        with homeserver.database.read() as tx:
             news = event_stream.since(tx, me.user_id, start, limit, legacy_events.KNOWN)
             return _chunk(tx, Page(news.events, start, news.end))
 
-    with presence.syncing(context.ephemeral(), me.user_id, me.device_id, "online"):
+    with presence.syncing(homeserver.ephemeral, me.user_id, me.device_id, "online"):
         return sync.wait_for(me.user_id, timeout_ms, look, lambda found: bool(found["chunk"]))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 from flask import Blueprint, request
 
-from homebody import context, errors
+from homebody import errors
 from homebody.client_server import authentication, http, interactive
 from homebody.client_server.authentication import (
     address_key,
@@ -17,6 +17,7 @@ from homebody.client_server.authentication import (
     requester,
     unauthenticated,
 )
+from homebody.context import homeserver
 from homebody.core import well_known
 from homebody.core.accounts import access_tokens, accounts, login_tokens
 from homebody.core.sessions import appservice_users, devices, login
@@ -59,7 +60,7 @@ def get_login_flows() -> Json:
     # type means the end of a single sign-on, which is not supported.
     if "/client/r0/" not in (request.environ.get("RAW_URI") or request.environ["REQUEST_URI"]):
         flows.append({"type": TOKEN, "get_login_token": True})
-    if context.server().appservices.all:
+    if homeserver.server.appservices.all:
         flows.append({"type": appservice_users.TYPE})
     return {"flows": flows}
 
@@ -91,15 +92,15 @@ def log_in() -> Json:
 
 def _complete(session: Json) -> Json:
     """Return the response to a successful login."""
-    return {**logged_in(session), "well_known": well_known.client(context.server().config)}
+    return {**logged_in(session), "well_known": well_known.client(homeserver.server.config)}
 
 
 def _by_password(body: Json, wanted: Login, options: login.SessionRequest) -> Json:
-    name = login.name_of(context.db(), body)
+    name = login.name_of(homeserver.database, body)
     if name is None or wanted.password is None:
         raise errors.missing_param("identifier and password are required")
     account = _prove(name, wanted.password)
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         return login.begin(tx, account, options)
 
 
@@ -111,8 +112,8 @@ def _by_token(wanted: Login, options: login.SessionRequest) -> Json:
     if wanted.token is None:
         raise errors.missing_param("token is missing")
     with interactive.logging_refusals(None):
-        context.rate_limits().check("rc_login.address", address_key())
-        with context.db().write() as tx:
+        authentication.rate_limits().check("rc_login.address", address_key())
+        with homeserver.database.write() as tx:
             user_id = login_tokens.redeem(tx, wanted.token)
             return login.start_session(tx, user_id, options)
 
@@ -122,13 +123,13 @@ def _log_in_for_service(body: Json, wanted: Login) -> Json:
 
     Spec: application-service-api#server-admin-style-permissions
     """
-    service, name = authentication.appservice(), login.name_of(context.db(), body)
+    service, name = authentication.appservice(), login.name_of(homeserver.database, body)
     if name is None:
         raise errors.missing_param("identifier is missing")
     options = login.SessionRequest(
         wanted.device_id, wanted.initial_device_display_name, wanted.refresh_token
     )
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         session = appservice_users.log_in(tx, service, name, options)
     return _complete(session)
 
@@ -138,12 +139,15 @@ def _prove(name: str, password: str) -> accounts.AccountInfo:
 
     Raises M_LIMIT_EXCEEDED, and what login.by_password() raises.
     """
-    limits, key = context.rate_limits(), login.account_key(context.server().name, name)
+    limits, key = (
+        authentication.rate_limits(),
+        login.account_key(homeserver.server.name, name),
+    )
     with interactive.logging_refusals(key):
         limits.check("rc_login.address", address_key())
         limits.check("rc_login.account", key)
         with limits.check_failures("rc_login.failed_attempts", key):
-            return login.by_password(context.db(), name, password)
+            return login.by_password(homeserver.database, name, password)
 
 
 @bp_v1.post("/login/get_token")
@@ -155,8 +159,8 @@ def generate_login_token() -> Json:
     """
     interactive.require_password(http.json_object())
     user_id = requester().user_id
-    context.rate_limits().check("rc_get_login_token", user_id)
-    with context.db().write() as tx:
+    authentication.rate_limits().check("rc_get_login_token", user_id)
+    with homeserver.database.write() as tx:
         token = login_tokens.issue(tx, user_id)
     return {"login_token": token, "expires_in_ms": login_tokens.LIFETIME_MS}
 
@@ -169,7 +173,7 @@ def refresh() -> Json:
     Spec: client-server-api#post_matrixclientv3refresh
     """
     body = http.body_as(Refresh)
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         return access_tokens.exchange(tx, body.refresh_token)
 
 
@@ -181,8 +185,8 @@ def logout() -> Json:
     Spec: client-server-api#post_matrixclientv3logout
     """
     me = requester()
-    devices.end_most(context.db(), me.user_id, [me.device_id])
-    with context.db().write() as tx:
+    devices.end_most(homeserver.database, me.user_id, [me.device_id])
+    with homeserver.database.write() as tx:
         devices.remove(tx, me.user_id, [me.device_id])
     return {}
 
@@ -195,7 +199,7 @@ def logout_all() -> Json:
     Spec: client-server-api#post_matrixclientv3logoutall
     """
     me = requester()
-    devices.end_most(context.db(), me.user_id, last=me.device_id)
-    with context.db().write() as tx:
+    devices.end_most(homeserver.database, me.user_id, last=me.device_id)
+    with homeserver.database.write() as tx:
         devices.remove_all(tx, me.user_id)
     return {}

@@ -10,7 +10,7 @@ from typing import Final, Literal, cast
 
 from flask import Blueprint, Response, request
 
-from homebody import context, errors
+from homebody import errors
 from homebody.client_server import authentication, file_responses, http
 from homebody.client_server.authentication import (
     address_key,
@@ -18,6 +18,7 @@ from homebody.client_server.authentication import (
     maybe_requester,
     requester,
 )
+from homebody.context import homeserver
 from homebody.core.media import files, store, thumbnails, url_previews
 from homebody.spec.events import Json
 
@@ -37,7 +38,7 @@ def get_config_authed() -> Json:
 
     Spec: client-server-api#get_matrixclientv1mediaconfig
     """
-    return {"m.upload.size": context.server().config.max_upload_bytes}
+    return {"m.upload.size": homeserver.server.config.max_upload_bytes}
 
 
 @bp.get("/download/<server_name>/<media_id>")
@@ -75,7 +76,7 @@ def download(
 ) -> Response:
     """Return the file for a download, on the current or an old path."""
     media = _find(server_name, media_id)
-    path = files.content_path(context.server().config.data_dir, media.sha256)
+    path = files.content_path(homeserver.server.config.data_dir, media.sha256)
     return file_responses.send(
         file_responses.File(
             path,
@@ -99,7 +100,7 @@ def thumbnail(server_name: str, media_id: str, *, is_public: bool) -> Response:
     media = _find(server_name, media_id)
     user = maybe_requester()
     key = address_key() if user is None else user.user_id
-    scaled = thumbnails.get(context.server().config.data_dir, media.sha256, wanted, key)
+    scaled = thumbnails.get(homeserver.server.config.data_dir, media.sha256, wanted, key)
     return file_responses.send(
         file_responses.File(
             scaled.path,
@@ -116,7 +117,12 @@ def _find(server_name: str, media_id: str) -> store.MediaFile:
     timeout_ms = http.query_integer("timeout_ms", TIMEOUT_MS, cap=MAX_TIMEOUT_MS)
     connection = request.environ.get("gunicorn.socket")
     return store.find(
-        context.db(), context.homeserver().wakeups, server_name, media_id, timeout_ms, connection
+        homeserver.database,
+        homeserver.wakeups,
+        server_name,
+        media_id,
+        timeout_ms,
+        connection,
     )
 
 
@@ -144,7 +150,7 @@ def get_config() -> Json:
 
     Spec: client-server-api#get_matrixmediav3config
     """
-    return {"m.upload.size": context.server().config.max_upload_bytes}
+    return {"m.upload.size": homeserver.server.config.max_upload_bytes}
 
 
 @bp_old.get("/download/<server_name>/<media_id>")
@@ -186,7 +192,7 @@ def _is_public() -> bool:
     """
     if maybe_requester() is not None:
         return False
-    if not context.server().config.media_without_token:
+    if not homeserver.server.config.media_without_token:
         raise errors.not_found("Files can be downloaded only with an access token")
     return True
 
@@ -202,7 +208,7 @@ def upload_content() -> Json:
 
     Spec: client-server-api#post_matrixmediav3upload
     """
-    return {"content_uri": store.upload(context.db(), requester().user_id, _upload())}
+    return {"content_uri": store.upload(homeserver.database, requester().user_id, _upload())}
 
 
 @bp_upload.put("/v3/upload/<server_name>/<media_id>")
@@ -212,7 +218,7 @@ def upload_content_to_mxc(server_name: str, media_id: str) -> Json:
 
     Spec: client-server-api#put_matrixmediav3uploadservernamemediaid
     """
-    store.fill(context.db(), requester().user_id, server_name, media_id, _upload())
+    store.fill(homeserver.database, requester().user_id, server_name, media_id, _upload())
     return {}
 
 
@@ -224,15 +230,15 @@ def create_content() -> Json:
     Spec: client-server-api#post_matrixmediav1create
     """
     user_id = requester().user_id
-    context.rate_limits().check("rc_media_create", user_id)
-    with context.db().write() as tx:
+    authentication.rate_limits().check("rc_media_create", user_id)
+    with homeserver.database.write() as tx:
         uri, expires_ts = store.create(tx, user_id)
     return {"content_uri": uri, "unused_expires_at": expires_ts}
 
 
 def _upload() -> store.Upload:
     """Return the upload, its body still unread. Raises M_TOO_LARGE by the Content-Length."""
-    max_bytes = context.server().config.max_upload_bytes
+    max_bytes = homeserver.server.config.max_upload_bytes
     if (request.content_length or 0) > max_bytes:
         raise errors.too_large(f"The file is larger than {max_bytes} bytes")
     content_type = request.headers.get("Content-Type", "")
@@ -306,13 +312,13 @@ def get_url_preview() -> Json:
 
 
 def _preview() -> Json:
-    if not context.server().config.url_previews:
+    if not homeserver.server.config.url_previews:
         raise errors.unrecognized("URL previews are switched off on this server")
     url = http.query_required("url")
     # Otherwise ignored: "The server may return a newer version if it does not have the
     # requested version available"
     http.query_integer("ts", 0)
     user_id = requester().user_id
-    context.rate_limits().check("rc_lookups", user_id)
-    here = context.homeserver()
+    authentication.rate_limits().check("rc_lookups", user_id)
+    here = homeserver
     return url_previews.get(here.database, here.outside, here.repeats, url, user_id)

@@ -10,9 +10,10 @@ from typing import Final
 import msgspec
 from flask import Blueprint, request
 
-from homebody import context, errors
-from homebody.client_server import http, room_send
+from homebody import errors
+from homebody.client_server import authentication, http, room_send
 from homebody.client_server.authentication import authenticated, requester
+from homebody.context import homeserver
 from homebody.core.events import client_events, members, state
 from homebody.core.rooms import aliases, appservice_queries, membership, third_party_invites
 from homebody.core.sync import tokens
@@ -84,8 +85,8 @@ def knock_room(room_id_or_alias: str) -> Json:
     content = _reason(_own_change().reason)
     user_id = requester().user_id
     check_limits("knock", room_id_or_alias, user_id)
-    appservice_queries.ensure_alias(context.db(), room_id_or_alias)
-    with context.db().write() as tx:
+    appservice_queries.ensure_alias(homeserver.database, room_id_or_alias)
+    with homeserver.database.write() as tx:
         room_id = aliases.resolve(tx, room_id_or_alias)
         membership.change(tx, room_id, user_id, user_id, "knock", content)
     return {"room_id": room_id}
@@ -97,7 +98,7 @@ def leave_room(room_id: str) -> Json:
     """Leave a room, reject an invite, or retract a knock."""
     content = _reason(_own_change().reason)
     check_limits("leave", room_id, requester().user_id)
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         membership.leave(tx, room_id, requester().user_id, content)
     return {}
 
@@ -116,8 +117,8 @@ def invite_user(room_id: str) -> Json:
         raise third_party_invites.refused()
     body = http.convert(content, Invite)
     check_limits("invite", room_id, body.user_id)
-    appservice_queries.ensure_users(context.db(), [body.user_id])
-    with context.db().write() as tx:
+    appservice_queries.ensure_users(homeserver.database, [body.user_id])
+    with homeserver.database.write() as tx:
         membership.change(
             tx, room_id, requester().user_id, body.user_id, "invite", _reason(body.reason)
         )
@@ -130,7 +131,7 @@ def kick(room_id: str) -> Json:
     """Kick a user."""
     body = http.convert(room_send.event_content(), OthersChange)
     check_limits("leave", room_id, body.user_id)
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         membership.kick(tx, room_id, requester().user_id, body.user_id, _reason(body.reason))
     return {}
 
@@ -141,7 +142,7 @@ def ban(room_id: str) -> Json:
     """Ban a user."""
     body = http.convert(room_send.event_content(), OthersChange)
     check_limits("ban", room_id, body.user_id)
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         membership.change(
             tx, room_id, requester().user_id, body.user_id, "ban", _reason(body.reason)
         )
@@ -154,7 +155,7 @@ def unban(room_id: str) -> Json:
     """Unban a user."""
     body = http.convert(room_send.event_content(), OthersChange)
     check_limits("leave", room_id, body.user_id)
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         membership.unban(tx, room_id, requester().user_id, body.user_id, _reason(body.reason))
     return {}
 
@@ -163,7 +164,7 @@ def unban(room_id: str) -> Json:
 @authenticated(suspended=True)
 def forget_room(room_id: str) -> Json:
     """Forget a room that the user has left."""
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         membership.forget(tx, room_id, requester().user_id)
     return {}
 
@@ -172,7 +173,7 @@ def forget_room(room_id: str) -> Json:
 @authenticated()
 def get_joined_rooms() -> Json:
     """Return the ids of the user's joined rooms."""
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return {"joined_rooms": sorted(state.joined_rooms(tx, requester().user_id))}
 
 
@@ -181,7 +182,7 @@ def check_limits(kind: str, room_id: str, target: str) -> None:
 
     Raises M_LIMIT_EXCEEDED.
     """
-    limits, user_id = context.rate_limits(), requester().user_id
+    limits, user_id = authentication.rate_limits(), requester().user_id
     if kind in {"join", "knock"}:
         limits.check("rc_joins.local", user_id)
     elif kind == "invite":
@@ -219,8 +220,8 @@ def join(room_id_or_alias: str) -> Json:
     if signed is not None:
         http.convert(signed, ThirdPartySigned)
     check_limits("join", room_id_or_alias, requester().user_id)
-    appservice_queries.ensure_alias(context.db(), room_id_or_alias)
-    with context.db().write() as tx:
+    appservice_queries.ensure_alias(homeserver.database, room_id_or_alias)
+    with homeserver.database.write() as tx:
         room_id = aliases.resolve(tx, room_id_or_alias)
         if signed is not None:
             third_party_invites.accept(tx, room_id, requester().user_id, signed)
@@ -247,7 +248,7 @@ def get_members_by_room(room_id: str) -> Json:
     me = requester()
     at = request.args.get("at")
     membership, not_membership = _membership("membership"), _membership("not_membership")
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         events = members.members(
             tx,
             me.user_id,
@@ -263,7 +264,7 @@ def get_members_by_room(room_id: str) -> Json:
 @authenticated()
 def get_joined_members_by_room(room_id: str) -> Json:
     """Return names and avatars of the joined members of a room."""
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return {"joined": members.joined(tx, requester().user_id, room_id)}
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import orjson
 from flask import Blueprint, request
 
-from homebody import context
 from homebody.client_server import event_stream, http
 from homebody.client_server.authentication import authenticated, requester
+from homebody.context import homeserver
 from homebody.core.events import aggregations, client_events, history, paging
 from homebody.core.legacy import initial_sync
 from homebody.core.sync.tokens import SyncToken
@@ -29,7 +29,7 @@ def get_room_events(room_id: str) -> Json:
     is_backwards = _is_backwards()
     limit = http.query_integer("limit", 10, cap=paging.MAX_LIMIT)
     wanted = filters.resolve_room_event_filter(request.args.get("filter"))
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         page = history.messages(
             tx,
             me.user_id,
@@ -78,7 +78,7 @@ def get_event_context(room_id: str, event_id: str) -> Json:
     me = requester()
     limit = http.query_integer("limit", 10, cap=paging.MAX_LIMIT)
     wanted = filters.resolve_room_event_filter(request.args.get("filter"))
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         around = history.context(tx, me.user_id, room_id, event_id, limit, wanted)
         shown = [*around.before.events, around.event, *around.after.events]
         encoded = aggregations.encode_all(tx, me, shown)
@@ -102,7 +102,7 @@ def get_event_by_timestamp(room_id: str) -> Json:
     ts = http.query_integer("ts", 0)
     is_backwards = _is_backwards()
     user_id = requester().user_id
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         event_id, sent_ts = history.near(tx, user_id, room_id, ts, is_backwards=is_backwards)
     return {"event_id": event_id, "origin_server_ts": sent_ts}
 
@@ -112,7 +112,7 @@ def get_event_by_timestamp(room_id: str) -> Json:
 def room_initial_sync(room_id: str) -> Json:
     """Return a preview of a room, also for users who are not in it."""
     limit = http.query_integer("limit", 10, cap=paging.MAX_LIMIT)
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         preview = initial_sync.preview(tx, requester().user_id, room_id, limit)
         response = {"room_id": room_id, **event_stream.described(tx, preview)}
     # this response is older than knocking, and has no value for it
@@ -123,7 +123,7 @@ def room_initial_sync(room_id: str) -> Json:
 
 def _one_event(event_id: str, room_id: str | None) -> Json:
     me = requester()
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         event = history.event(tx, me.user_id, event_id, room_id)
         return aggregations.as_json(tx, me, event)
 

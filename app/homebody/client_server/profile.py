@@ -10,8 +10,8 @@ from typing import Annotated
 import msgspec
 from flask import Blueprint, request
 
-from homebody import context, errors
-from homebody.client_server import http
+from homebody import errors
+from homebody.client_server import authentication, http
 from homebody.client_server.authentication import (
     authenticated,
     limit_strangers,
@@ -19,6 +19,7 @@ from homebody.client_server.authentication import (
     requester,
     unauthenticated,
 )
+from homebody.context import homeserver
 from homebody.core.profiles import profiles, user_directory
 from homebody.core.rooms import mutual_rooms
 from homebody.spec.events import Json
@@ -35,7 +36,7 @@ def get_user_profile(user_id: str) -> Json:
     Spec: client-server-api#get_matrixclientv3profileuserid
     """
     limit_strangers()
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return profiles.get(tx, user_id)
 
 
@@ -47,7 +48,7 @@ def get_profile_field(user_id: str, key_name: str) -> Json:
     Spec: client-server-api#get_matrixclientv3profileuseridkeyname
     """
     limit_strangers()
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return profiles.get_field(tx, user_id, key_name)
 
 
@@ -64,10 +65,10 @@ def set_profile_field(user_id: str, key_name: str) -> Json:
     profiles.check_name(key_name)
     if key_name not in body:
         raise errors.missing_param(f"The body has no {key_name}")
-    context.rate_limits().check("rc_message", user_id)  # it sends events into rooms
-    with context.db().write() as tx:
+    authentication.rate_limits().check("rc_message", user_id)  # it sends events into rooms
+    with homeserver.database.write() as tx:
         profiles.put(tx, user_id, key_name, body[key_name])
-    profiles.update_rooms(context.db(), user_id, key_name)
+    profiles.update_rooms(homeserver.database, user_id, key_name)
     return {}
 
 
@@ -80,10 +81,10 @@ def delete_profile_field(user_id: str, key_name: str) -> Json:
     """
     _check_guest(key_name)
     must_be_me(user_id)
-    context.rate_limits().check("rc_message", user_id)
-    with context.db().write() as tx:
+    authentication.rate_limits().check("rc_message", user_id)
+    with homeserver.database.write() as tx:
         profiles.remove(tx, user_id, key_name)
-    profiles.update_rooms(context.db(), user_id, key_name)
+    profiles.update_rooms(homeserver.database, user_id, key_name)
     return {}
 
 
@@ -110,9 +111,9 @@ def search_user_directory() -> Json:
     wanted = http.body_as(Search)
     if wanted.limit < 0:
         raise errors.invalid_param("limit can't be negative")
-    context.rate_limits().check("rc_lookups", requester().user_id)
+    authentication.rate_limits().check("rc_lookups", requester().user_id)
     limit = min(wanted.limit, user_directory.MAX_LIMIT)
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return user_directory.search(tx, requester().user_id, wanted.search_term, limit)
 
 
@@ -121,8 +122,8 @@ def search_user_directory() -> Json:
 def get_mutual_rooms() -> Json:
     """Return the rooms in which the requester and another user are joined."""
     other = http.query_required("user_id")
-    context.rate_limits().check("rc_lookups", requester().user_id)
-    with context.db().read() as tx:
+    authentication.rate_limits().check("rc_lookups", requester().user_id)
+    with homeserver.database.read() as tx:
         return mutual_rooms.shared(tx, requester().user_id, other, request.args.get("from"))
 
 
@@ -131,8 +132,8 @@ def get_mutual_rooms() -> Json:
 def get_unstable_mutual_rooms() -> Json:
     """Return the mutual rooms in the form of MSC2666, which matrix-js-sdk still uses."""
     other = http.query_required("user_id")
-    context.rate_limits().check("rc_lookups", requester().user_id)
-    with context.db().read() as tx:
+    authentication.rate_limits().check("rc_lookups", requester().user_id)
+    with homeserver.database.read() as tx:
         start = request.args.get("batch_token")
         page = mutual_rooms.shared(tx, requester().user_id, other, start)
     token = page.pop("next_batch", None)

@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 from flask import Blueprint, request
 
-from homebody import context, errors
-from homebody.client_server import http
+from homebody import errors
+from homebody.client_server import authentication, http
 from homebody.client_server.authentication import authenticated, requester
+from homebody.context import homeserver
 from homebody.core.push import notifications, pushers
 from homebody.core.user_data import push_rules
 from homebody.spec.events import Json
@@ -46,7 +47,7 @@ class Set(msgspec.Struct):
 @authenticated()
 def get_pushers() -> Json:
     """Return the user's pushers, of all devices."""
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return {"pushers": pushers.all_of(tx, requester().user_id)}
 
 
@@ -55,10 +56,10 @@ def get_pushers() -> Json:
 def post_pusher() -> Json:
     """Create, update or delete a pusher."""
     me, body = requester(), http.json_object()
-    context.rate_limits().check("rc_lookups", me.user_id)
+    authentication.rate_limits().check("rc_lookups", me.user_id)
     key = http.convert(body, Key)
     if key.kind is None:
-        with context.db().write() as tx:
+        with homeserver.database.write() as tx:
             pushers.remove(tx, me.user_id, key.app_id, key.pushkey)
         return {}
     if key.kind not in {pushers.HTTP, pushers.EMAIL}:
@@ -75,8 +76,8 @@ def post_pusher() -> Json:
         key.kind,
     )
     if key.kind == pushers.HTTP:
-        pushers.check(context.homeserver().outside, wanted)  # before the write: it resolves a name
-    with context.db().write() as tx:
+        pushers.check(homeserver.outside, wanted)  # before the write: it resolves a name
+    with homeserver.database.write() as tx:
         if key.kind == pushers.EMAIL:
             wanted = pushers.check_mailbox(tx, me.user_id, wanted)
         pushers.put(tx, me.user_id, me.device_id, wanted, append=bool(given.append))
@@ -103,7 +104,7 @@ class Actions(msgspec.Struct):
 @authenticated()
 def get_push_rules() -> Json:
     """Return all push rules."""
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return push_rules.all_rules(tx, requester().user_id)
 
 
@@ -111,7 +112,7 @@ def get_push_rules() -> Json:
 @authenticated()
 def get_push_rules_global() -> Json:
     """Return the push rules of the only rule set, `global`."""
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         shown: Json = push_rules.all_rules(tx, requester().user_id)["global"]
     return shown
 
@@ -120,7 +121,7 @@ def get_push_rules_global() -> Json:
 @authenticated()
 def get_push_rule(kind: str, rule_id: str) -> Json:
     """Return a push rule."""
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return push_rules.get(tx, requester().user_id, kind, rule_id)
 
 
@@ -131,7 +132,7 @@ def set_push_rule(kind: str, rule_id: str) -> Json:
     rule = http.json_object()
     http.convert(rule, Actions)
     before, after = request.args.get("before"), request.args.get("after")
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         push_rules.put(tx, requester().user_id, kind, rule_id, rule, before, after)
     return {}
 
@@ -140,7 +141,7 @@ def set_push_rule(kind: str, rule_id: str) -> Json:
 @authenticated(suspended=True)
 def delete_push_rule(kind: str, rule_id: str) -> Json:
     """Delete a push rule that the user has created."""
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         push_rules.remove(tx, requester().user_id, kind, rule_id)
     return {}
 
@@ -157,7 +158,7 @@ def is_push_rule_enabled(kind: str, rule_id: str) -> Json:
 def set_push_rule_enabled(kind: str, rule_id: str) -> Json:
     """Enable or disable a push rule."""
     enabled = http.body_as(Enabled).enabled
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         push_rules.set_enabled(tx, requester().user_id, kind, rule_id, enabled)
     return {}
 
@@ -174,7 +175,7 @@ def get_push_rule_actions(kind: str, rule_id: str) -> Json:
 def set_push_rule_actions(kind: str, rule_id: str) -> Json:
     """Change the actions of a push rule."""
     actions = http.body_as(Actions).actions
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         push_rules.set_actions(tx, requester().user_id, kind, rule_id, actions)
     return {}
 
@@ -186,5 +187,5 @@ def get_notifications() -> Json:
     limit = http.query_integer("limit", DEFAULT_LIMIT, least=1, cap=MAX_LIMIT)
     before = http.query_integer("from", http.MAX_INTEGER)
     only_highlights = request.args.get("only") == "highlight"
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return notifications.page(tx, requester(), before, limit, only_highlights=only_highlights)

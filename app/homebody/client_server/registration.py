@@ -8,9 +8,10 @@ from __future__ import annotations
 import msgspec
 from flask import Blueprint, request
 
-from homebody import context, errors
+from homebody import errors
 from homebody.client_server import authentication, http, interactive
 from homebody.client_server.authentication import address_key, logged_in, unauthenticated
+from homebody.context import homeserver
 from homebody.core.accounts import access_tokens, accounts, threepids
 from homebody.core.sessions import appservice_users, login, registration
 from homebody.spec.events import Json
@@ -57,17 +58,17 @@ def register_by(body: Json) -> Json:
 
     Raises M_LIMIT_EXCEEDED for too many requests from one address.
     """
-    context.rate_limits().check("rc_registration", address_key())
+    authentication.rate_limits().check("rc_registration", address_key())
     wanted = http.convert(body, Register)
-    server = context.server()
+    server = homeserver.server
     flows = registration.flows(server.config)
     guest = None
     if wanted.guest_access_token is not None:
         guest = registration.guest_by_token(
-            context.db(), wanted.username, wanted.guest_access_token
+            homeserver.database, wanted.username, wanted.guest_access_token
         )
     else:
-        with context.db().read() as tx:
+        with homeserver.database.read() as tx:
             registration.free_user_id(tx, wanted.username)  # before authentication
     if wanted.password is not None:
         accounts.check_new_password(server.config, wanted.password)
@@ -75,7 +76,7 @@ def register_by(body: Json) -> Json:
     password_hash = None
     if wanted.password is not None:
         password_hash = accounts.hash_password(server, wanted.password)
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         guest_id = None
         if guest is not None:  # the guest may have logged out meanwhile
             guest_id = access_tokens.reauthenticate(tx, guest).user_id
@@ -103,9 +104,9 @@ def check_username_availability() -> Json:
     Spec: client-server-api#get_matrixclientv3registeravailable
     """
     username = http.query_required("username")
-    context.rate_limits().check("rc_lookups", address_key())
-    registration.flows(context.server().config)
-    with context.db().read() as tx:
+    authentication.rate_limits().check("rc_lookups", address_key())
+    registration.flows(homeserver.server.config)
+    with homeserver.database.read() as tx:
         registration.free_user_id(tx, username)
     return {"available": True}
 
@@ -117,10 +118,10 @@ def registration_token_validity() -> Json:
 
     Spec: client-server-api#get_matrixclientv1registermloginregistration_tokenvalidity
     """
-    context.rate_limits().check("rc_registration_token_validity", address_key())
+    authentication.rate_limits().check("rc_registration_token_validity", address_key())
     token = http.query_required("token")
-    registration.flows(context.server().config)
-    with context.db().read() as tx:
+    registration.flows(homeserver.server.config)
+    with homeserver.database.read() as tx:
         return {"valid": registration.is_valid_token(tx, token)}
 
 
@@ -133,7 +134,7 @@ def _register_for_service(body: Json) -> Json:
     wanted = http.convert(body, Register)
     if wanted.username is None:
         raise errors.missing_param("username is missing")
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         user_id = appservice_users.register(tx, service, wanted.username)
         if wanted.inhibit_login:
             return {"user_id": user_id, "home_server": tx.server.name}
@@ -156,9 +157,9 @@ def _register_guest(body: Json) -> Json:
 
     Spec: client-server-api#guest-access
     """
-    context.rate_limits().check("rc_registration", address_key())
+    authentication.rate_limits().check("rc_registration", address_key())
     wanted = http.convert(body, RegisterGuest)
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         user_id = registration.register_guest(tx)
         options = login.SessionRequest(display_name=wanted.initial_device_display_name)
         session = login.start_session(tx, user_id, options)

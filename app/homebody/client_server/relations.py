@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from flask import Blueprint, request
 
-from homebody import context
 from homebody.client_server import http
 from homebody.client_server.authentication import authenticated, requester
+from homebody.context import homeserver
 from homebody.core.events import aggregations, paging, relations, threads
 from homebody.core.sync.tokens import SyncToken
 from homebody.spec.events import Json
@@ -47,7 +47,7 @@ def get_thread_roots(room_id: str) -> Json:
     me = requester()
     include = http.query_choice("include", {"all", "participated"}, "all")
     limit = http.query_integer("limit", 20, least=1, cap=threads.MAX_LIMIT)
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         page, end = threads.threads(
             tx,
             me,
@@ -68,7 +68,7 @@ def _page(room_id: str, event_id: str, rel_type: str | None, event_type: str | N
     me = requester()
     direction = http.query_choice("dir", {"b", "f"}, "b")
     is_recursive = http.query_boolean("recurse")
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         page = relations.related(
             tx,
             me.user_id,

@@ -10,9 +10,10 @@ from typing import Final
 import msgspec
 from flask import Blueprint, request
 
-from homebody import context, errors
-from homebody.client_server import http
+from homebody import errors
+from homebody.client_server import authentication, http
 from homebody.client_server.authentication import authenticated, requester
+from homebody.context import homeserver
 from homebody.core.ephemeral import presence
 from homebody.core.timeline import leaving_threads, sending, store
 from homebody.errors import MatrixError
@@ -94,11 +95,11 @@ def sent_before_or_limited(limit: str, draft: sending.Draft) -> str | None:
     Raises M_LIMIT_EXCEEDED for a request that is not a repetition.
     """
     try:
-        context.rate_limits().check(limit, draft.sender)
+        authentication.rate_limits().check(limit, draft.sender)
     except MatrixError:
         if draft.txn_id is None:
             raise
-        with context.db().read() as tx:
+        with homeserver.database.read() as tx:
             known = sending.sent_before(tx, requester(), draft)
         if known is None:
             raise
@@ -120,15 +121,15 @@ def _send(room_id: str, event_type: str, content: Json, txn_id: str | None) -> J
         raise errors.invalid_param("The transaction id is longer than 255 bytes")
     ts = http.timestamp()
     is_of_thread = event_type == store.REDACTION and _is_of_thread(str(content.get("redacts")))
-    me, database = requester(), context.db()
+    me, database = requester(), homeserver.database
     with database.write() as tx:
         event_id = sending.send_message(tx, me, room_id, event_type, content, txn_id, ts)
     if is_of_thread:
         leaving_threads.follow(database, content["redacts"])
-    presence.note_activity(context.ephemeral(), me.user_id, me.device_id)
+    presence.note_activity(homeserver.ephemeral, me.user_id, me.device_id)
     return {"event_id": event_id}
 
 
 def _is_of_thread(event_id: str) -> bool:
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return leaving_threads.thread_of(tx, event_id) is not None

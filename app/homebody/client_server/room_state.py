@@ -8,9 +8,10 @@ from __future__ import annotations
 import orjson
 from flask import Blueprint, request
 
-from homebody import context, errors
+from homebody import errors
 from homebody.client_server import authentication, http, membership, room_send
 from homebody.client_server.authentication import authenticated, requester
+from homebody.context import homeserver
 from homebody.core.events import client_events, state
 from homebody.core.rooms import personal_settings, state_events
 from homebody.spec.events import Json
@@ -34,9 +35,9 @@ def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") 
             membership.check_guest(content, is_own=state_key == requester().user_id)
         membership.check_limits(str(content.get("membership")), room_id, state_key)
     else:
-        context.rate_limits().check("rc_message", requester().user_id)
+        authentication.rate_limits().check("rc_message", requester().user_id)
     ts = http.timestamp()
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         before = tx.position
         event_id = state_events.put(
             tx, room_id, requester().user_id, event_type, state_key, content, ts
@@ -45,7 +46,7 @@ def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") 
         waiting = (
             personal_settings.members_of_replacement(tx, room_id, before) if is_tombstone else []
         )
-    personal_settings.copy_for_users(context.db(), room_id, waiting)
+    personal_settings.copy_for_users(homeserver.database, room_id, waiting)
     return {"event_id": event_id}
 
 
@@ -59,7 +60,7 @@ def get_room_state_with_key(
     wanted = request.args.get("format", "content")
     if wanted not in FORMATS:
         raise errors.invalid_param("format must be content or event")
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         event = state_events.get(tx, room_id, requester().user_id, event_type, state_key)
         if wanted == "content":
             return event.content
@@ -70,7 +71,7 @@ def get_room_state_with_key(
 @authenticated(guests=True)
 def get_room_state(room_id: str) -> list[orjson.Fragment]:
     """Return the current state of a room."""
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         events = state_events.get_all(tx, room_id, requester().user_id)
         return client_events.encode_state(tx, requester(), events)
 

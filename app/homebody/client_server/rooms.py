@@ -12,14 +12,14 @@ from typing import Final, Literal
 import msgspec
 from flask import Blueprint, request
 
-from homebody import context
-from homebody.client_server import http, room_send
+from homebody.client_server import authentication, http, room_send
 from homebody.client_server.authentication import (
     authenticated,
     limit_strangers,
     maybe_requester,
     requester,
 )
+from homebody.context import homeserver
 from homebody.core.events import state
 from homebody.core.rooms import (
     aliases,
@@ -87,10 +87,10 @@ def create_room() -> Json:
     invited = _invited(body)
     _check_limits(invited)
     if body.room_alias_name is not None:
-        alias = f"#{body.room_alias_name}:{context.server().name}"
-        appservice_users.check_alias(context.server(), alias, requester().service)
-    appservice_queries.ensure_users(context.db(), invited)
-    version = body.room_version or context.server().config.default_room_version
+        alias = f"#{body.room_alias_name}:{homeserver.server.name}"
+        appservice_users.check_alias(homeserver.server, alias, requester().service)
+    appservice_queries.ensure_users(homeserver.database, invited)
+    version = body.room_version or homeserver.server.config.default_room_version
     is_public = body.visibility == "public"
     options = creation.RoomOptions(
         preset=body.preset or ("public_chat" if is_public else "private_chat"),
@@ -108,7 +108,7 @@ def create_room() -> Json:
         power_levels=body.power_level_content_override or {},
     )
     creation.check_sizes(options)
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         room_id, room_alias = creation.create_room(tx, requester().user_id, options)
     # room_alias: as in the first version of the API and its documents
     return {"room_id": room_id} | ({"room_alias": room_alias} if room_alias else {})
@@ -126,7 +126,7 @@ def _invited(body: CreateRoom) -> list[str]:
 
 def _check_limits(invited: Collection[str]) -> None:
     """Raise M_LIMIT_EXCEEDED."""
-    limits, user_id = context.rate_limits(), requester().user_id
+    limits, user_id = authentication.rate_limits(), requester().user_id
     limits.check("rc_room_creation", user_id)
     limits.check("rc_invites.per_issuer", user_id, len(invited))
     for target in invited:
@@ -150,9 +150,9 @@ def upgrade_room(room_id: str) -> Json:
     body = http.convert(room_send.event_content(), Upgrade)
     version = creation.version_named(body.new_version)
     user_id = requester().user_id
-    context.rate_limits().check("rc_room_creation", user_id)
+    authentication.rate_limits().check("rc_room_creation", user_id)
     wanted = upgrade.UpgradeRequest(user_id, room_id, version, body.additional_creators or ())
-    return {"replacement_room": upgrade.upgrade(context.db(), wanted)}
+    return {"replacement_room": upgrade.upgrade(homeserver.database, wanted)}
 
 
 UNSTABLE_KEYS = {
@@ -184,7 +184,7 @@ def get_unstable_room_summary(room_id_or_alias: str) -> Json:
 def _summary(room_id_or_alias: str) -> Json:
     limit_strangers()
     user = maybe_requester()
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         room_id = aliases.resolve(tx, room_id_or_alias)
         return summary.preview(tx, room_id, user.user_id if user else None)
 
@@ -202,6 +202,6 @@ def get_space_hierarchy(room_id: str) -> Json:
         is_suggested_only=http.query_boolean("suggested_only"),
         since=request.args.get("from") or None,
     )
-    context.rate_limits().check("rc_lookups", requester().user_id)
-    with context.db().read() as tx:
+    authentication.rate_limits().check("rc_lookups", requester().user_id)
+    with homeserver.database.read() as tx:
         return spaces.hierarchy(tx, requester().user_id, room_id, query)

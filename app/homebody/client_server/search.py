@@ -12,9 +12,10 @@ import msgspec
 import orjson
 from flask import Blueprint, request
 
-from homebody import context, errors
-from homebody.client_server import http
+from homebody import errors
+from homebody.client_server import authentication, http
 from homebody.client_server.authentication import authenticated, requester
+from homebody.context import homeserver
 from homebody.core.events import aggregations, client_events, search, search_index
 from homebody.core.events.search import After, SearchRequest, SearchResult, SearchResults
 from homebody.core.sync.tokens import SyncToken
@@ -88,10 +89,10 @@ def search_() -> Json:
         return {"search_categories": {}}
     asked = _asked(criteria)
     user_id = requester().user_id
-    context.rate_limits().check("rc_search", user_id)
+    authentication.rate_limits().check("rc_search", user_id)
     with search.turn(user_id):  # before the snapshot: waiting must not hold one
-        search_index.catch_up(context.db())
-        with context.db().read() as tx:
+        search_index.catch_up(homeserver.database)
+        with homeserver.database.read() as tx:
             found = search.find(tx, user_id, asked)
             answer = _answer(tx, requester(), criteria, asked, found)
     return {"search_categories": {"room_events": answer}}

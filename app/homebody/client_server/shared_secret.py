@@ -10,9 +10,10 @@ import time
 import msgspec
 from flask import Blueprint
 
-from homebody import context, errors
+from homebody import errors
 from homebody.client_server import http, interactive
 from homebody.client_server.authentication import logged_in, unauthenticated
+from homebody.context import homeserver
 from homebody.core.accounts import accounts
 from homebody.core.sessions import login, registration, shared_secret
 from homebody.spec.events import Json
@@ -49,15 +50,15 @@ def register() -> Json:
     )
     with interactive.logging_refusals(body.username):
         shared_secret.check(secret, application, time.time_ns() // 1_000_000)
-    password_hash = accounts.hash_password(context.server(), body.password)
-    with context.db().write() as tx:
+    password_hash = accounts.hash_password(homeserver.server, body.password)
+    with homeserver.database.write() as tx:
         user_id = registration.register(tx, body.username, password_hash, is_admin=body.admin)
         session = login.start_session(tx, user_id, login.SessionRequest())
     return logged_in(session)
 
 
 def _secret() -> str:
-    secret = context.server().config.registration_shared_secret
+    secret = homeserver.server.config.registration_shared_secret
     if secret is None:
         raise errors.unrecognized("registration_shared_secret is not set on this server")
     return secret

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from flask import Blueprint, request
 
-from homebody import context
 from homebody.client_server import http, sync
 from homebody.client_server.authentication import authenticated, requester
+from homebody.context import homeserver
 from homebody.core.encryption import to_device
 from homebody.core.ephemeral import presence
 from homebody.core.sliding_sync import extensions as sliding_extensions
@@ -38,9 +38,9 @@ class _Search:
 
     def look(self) -> tuple[Json, bool]:
         """Return (response without `pos`, whether it has changes), and update `state`."""
-        ephemeral = context.ephemeral()
+        ephemeral = homeserver.ephemeral
         upto = ephemeral.position
-        with context.db().read() as tx:
+        with homeserver.database.read() as tx:
             found = response.rooms(tx, self.me, self.request, self.state)
             extensions = sliding_extensions.load(
                 tx, self.me, self.request, self.state, found, ephemeral, self.inbox_token
@@ -64,10 +64,10 @@ def sliding_sync() -> Json:
     me = requester()
     key = (me.user_id, me.device_id, wanted.conn_id)
     pos = request.args.get("pos")
-    connections = context.homeserver().sliding_connections
+    connections = homeserver.sliding_connections
     state = connections.get(key, pos) if pos else connections.begin(key)
     search = _Search(me, wanted, _acknowledge(me, wanted.extensions), state)
-    with presence.syncing(context.ephemeral(), me.user_id, me.device_id, set_presence):
+    with presence.syncing(homeserver.ephemeral, me.user_id, me.device_id, set_presence):
         body, _ = sync.wait_for(
             me.user_id, timeout_ms if pos else 0, search.look, lambda found: found[1]
         )
@@ -82,9 +82,9 @@ def _acknowledge(me: Requester, wanted: Extensions) -> int:
     since = wanted.to_device.since
     if not wanted.to_device.enabled or not since:
         return 0
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         position = tokens.parse(since, tx.position).position
         is_due = to_device.is_to_acknowledge(tx, me.user_id, me.device_id, position)
     if is_due:
-        to_device.acknowledge_if_possible(context.db(), me.user_id, me.device_id, position)
+        to_device.acknowledge_if_possible(homeserver.database, me.user_id, me.device_id, position)
     return position

@@ -12,9 +12,9 @@ from typing import TypeVar, cast
 
 from flask import Blueprint, g, request
 
-from homebody import context
 from homebody.client_server import authentication, http
 from homebody.client_server.authentication import authenticated, must_be_me, requester
+from homebody.context import homeserver
 from homebody.core.encryption import to_device
 from homebody.core.ephemeral import presence
 from homebody.core.sync import sync, tokens
@@ -39,11 +39,11 @@ def sync_() -> Json:
     wanted = _sync_request()
     set_presence = http.query_choice("set_presence", presence.STATES, "online")
     me = wanted.requester
-    with presence.syncing(context.ephemeral(), me.user_id, me.device_id, set_presence):
+    with presence.syncing(homeserver.ephemeral, me.user_id, me.device_id, set_presence):
         if wanted.is_initial:  # clients repeat a long first sync: one request serves all of them
             key = (me.user_id, me.device_id, request.query_string)
             with single_flight.LARGE_AT_ONCE:
-                return context.homeserver().repeats.once(key, lambda: _respond(wanted).body)
+                return homeserver.repeats.once(key, lambda: _respond(wanted).body)
         if wanted.full_state:
             with single_flight.LARGE_AT_ONCE:
                 return _respond(wanted).body
@@ -65,7 +65,7 @@ def _sync_request() -> SyncRequest:
     elif http.query_boolean("org.matrix.msc4222.use_state_after"):
         state_section = "org.matrix.msc4222.state_after"
     since = request.args.get("since")
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         token = tokens.parse(since, tx.position) if since else tokens.START
         wanted = SyncRequest(
             me,
@@ -79,13 +79,13 @@ def _sync_request() -> SyncRequest:
         device = (me.user_id, me.device_id, wanted.position)
         is_to_acknowledge = to_device.is_to_acknowledge(tx, *device)
     if is_to_acknowledge:
-        to_device.acknowledge_if_possible(context.db(), *device)
+        to_device.acknowledge_if_possible(homeserver.database, *device)
     return wanted
 
 
 def _respond(wanted: SyncRequest) -> SyncResponse:
-    with context.db().read() as tx:
-        response = sync.respond(tx, wanted, context.ephemeral(), context.homeserver().lazy_members)
+    with homeserver.database.read() as tx:
+        response = sync.respond(tx, wanted, homeserver.ephemeral, homeserver.lazy_members)
     if response.truncated_after is None and not response.needs_new_token:
         return response
     return _mark_off(wanted, response)
@@ -98,7 +98,7 @@ def _mark_off(wanted: SyncRequest, response: SyncResponse) -> SyncResponse:
     have moved since the response before: it is moved now, as both would have the same token.
     """
     me = wanted.requester
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         is_late = response.needs_new_token and tx.position != wanted.position
         if not is_late:
             if response.needs_new_token:
@@ -125,7 +125,7 @@ def wait_for(
     and ends its own transactions: none is open while the request waits.
     Raises M_UNKNOWN_TOKEN when the session was ended meanwhile.
     """
-    wakeups = context.homeserver().wakeups
+    wakeups = homeserver.wakeups
     connection = cast("socket.socket | None", request.environ.get("gunicorn.socket"))
     until = time.monotonic() + timeout_ms / 1000
     keys = (user_id,) if room_id is None else (user_id, room_id)
@@ -148,7 +148,7 @@ def define_filter(user_id: str) -> Json:
     """Store a filter, and return its id."""
     must_be_me(user_id)
     definition = http.json_object()
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         return {"filter_id": filters.define(tx, user_id, definition)}
 
 
@@ -157,5 +157,5 @@ def define_filter(user_id: str) -> Json:
 def get_filter(user_id: str, filter_id: str) -> Json:
     """Return a stored filter, as the client sent it."""
     must_be_me(user_id)
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return filters.definition(tx, user_id, filter_id)

@@ -17,8 +17,8 @@ from typing import Annotated, NoReturn
 import msgspec
 from flask import Blueprint, render_template
 
-from homebody import context, errors
-from homebody.client_server import http, interactive
+from homebody import errors
+from homebody.client_server import authentication, http, interactive
 from homebody.client_server.authentication import (
     address_key,
     authenticated,
@@ -26,6 +26,7 @@ from homebody.client_server.authentication import (
     requester,
     unauthenticated,
 )
+from homebody.context import homeserver
 from homebody.core.accounts import threepids, validation
 from homebody.core.push import pushers
 from homebody.spec.events import Json
@@ -95,7 +96,7 @@ def get_account_3pids() -> Json:
 
     Spec: client-server-api#get_matrixclientv3account3pid
     """
-    with context.db().read() as tx:
+    with homeserver.database.read() as tx:
         return {"threepids": threepids.of_user(tx, requester().user_id)}
 
 
@@ -129,7 +130,7 @@ def request_token_to_reset_password_email() -> Json:
     Without a mail server, an administrator sets new passwords with `homebody user passwd`.
     Spec: client-server-api#post_matrixclientv3accountpasswordemailrequesttoken
     """
-    if context.server().config.smtp.host is None:
+    if homeserver.server.config.smtp.host is None:
         raise errors.threepid_not_found(NO_MAIL)
     return _request_token("reset", http.body_as(RequestToken))
 
@@ -202,7 +203,7 @@ def delete_3pid_from_account() -> Json:
     Spec: client-server-api#post_matrixclientv3account3piddelete
     """
     wanted, user_id = http.body_as(ThreePid), requester().user_id
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         threepids.remove(tx, user_id, wanted.medium, wanted.address)
         pushers.remove_mailbox(tx, user_id, wanted.address)
     return {"id_server_unbind_result": "no-support"}
@@ -220,7 +221,7 @@ def unbind_3pid_from_account() -> Json:
 
 
 def _must_send_mail() -> None:
-    if context.server().config.smtp.host is None:
+    if homeserver.server.config.smtp.host is None:
         raise errors.threepid_denied(NO_MAIL)
 
 
@@ -232,9 +233,9 @@ def _request_token(purpose: validation.Purpose, body: RequestToken) -> Json:
             purpose, address, body.client_secret, body.send_attempt, body.next_link
         )
     )
-    context.rate_limits().check("rc_3pid_validation", address_key())
-    context.rate_limits().check("rc_3pid_validation", address)
-    with context.db().read() as tx:
+    authentication.rate_limits().check("rc_3pid_validation", address_key())
+    authentication.rate_limits().check("rc_3pid_validation", address)
+    with homeserver.database.read() as tx:
         owner = threepids.owner(tx, address)
     is_good = (owner is not None) == (purpose == "reset")
     user = maybe_requester()
@@ -243,15 +244,17 @@ def _request_token(purpose: validation.Purpose, body: RequestToken) -> Json:
             raise errors.threepid_not_found("No account has this address")
         raise errors.threepid_in_use()
     compose = _Mail(purpose, address, owner, is_good=is_good)
-    return {"sid": validation.send_token(context.db(), wanted, compose, can_validate=is_good)}
+    return {
+        "sid": validation.send_token(homeserver.database, wanted, compose, can_validate=is_good)
+    }
 
 
 def _add(body: Json, credentials: Credentials) -> Json:
     """Add a validated address after the password in the body was proved."""
-    with context.db().read() as tx:  # before the password is requested
+    with homeserver.database.read() as tx:  # before the password is requested
         proof = validation.check(tx, "add", credentials.sid, credentials.client_secret)
     interactive.require_password(body)
-    with context.db().write() as tx:
+    with homeserver.database.write() as tx:
         threepids.add(tx, requester().user_id, proof)
     return {}
 
@@ -272,7 +275,7 @@ class _Mail:
         }
 
     def __call__(self, sid: str, token: str) -> validation.Message:
-        config = context.server().config
+        config = homeserver.server.config
         link = f"{config.public_url}{PAGE}?sid={sid}&token={token}"
         values = {**self._values, "server_name": config.server_name, "link": link}
         text = render_template("mail.txt", **values)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from flask import Blueprint
 
-from homebody import context
 from homebody.client_server.authentication import authenticated, requester
+from homebody.context import homeserver
 from homebody.spec.events import Json
 from homebody.spec.room_versions import VERSIONS
 
@@ -47,13 +47,13 @@ def get_capabilities() -> Json:
         "capabilities": {
             **({"m.account_moderation": moderation} if requester().is_admin else {}),
             "m.change_password": {"enabled": True},
-            "m.3pid_changes": {"enabled": context.server().config.smtp.host is not None},
+            "m.3pid_changes": {"enabled": homeserver.server.config.smtp.host is not None},
             "m.get_login_token": {"enabled": True},
             "m.set_avatar_url": {"enabled": True},
             "m.set_displayname": {"enabled": True},
             "m.profile_fields": {"enabled": True},
             "m.room_versions": {
-                "default": context.server().config.default_room_version,
+                "default": homeserver.server.config.default_room_version,
                 "available": dict.fromkeys(VERSIONS, "stable"),
             },
         }

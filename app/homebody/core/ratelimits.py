@@ -4,7 +4,7 @@ A bucket holds `burst_count` tokens and fills again at `per_second`. It is kept 
 moment at which it will be full again: each token taken moves that moment on by the time that a
 token needs to come back, and a bucket that would need longer than a whole filling is empty.
 
-Views ask before they do anything: `context.rate_limits().check("rc_message", user_id)`.
+Views ask before they do anything: `authentication.rate_limits().check("rc_message", user_id)`.
 
 Spec: client-server-api#rate-limiting
 """

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, request
 
-from homebody import context
-from homebody.client_server import threepids
+from homebody.client_server import authentication, threepids
 from homebody.client_server.authentication import address_key, unauthenticated
+from homebody.context import homeserver
 from homebody.core.accounts import validation
 from homebody.errors import MatrixError
 from homebody.web import pages
@@ -26,7 +26,7 @@ def show() -> Response:
     """Return the page with the button."""
     sid, token = request.args.get("sid", ""), request.args.get("token", "")
     try:
-        with context.db().read() as tx:
+        with homeserver.database.read() as tx:
             session = validation.open_link(tx, sid, token)
     except MatrixError as error:
         return _problem(error)
@@ -37,11 +37,11 @@ def show() -> Response:
 @unauthenticated
 def confirm() -> Response:
     """Confirm the address by the form of the page."""
-    context.rate_limits().check("rc_registration", address_key())
+    authentication.rate_limits().check("rc_registration", address_key())
     request.max_content_length = 10_000  # before Flask reads the form
     sid, token = request.form.get("sid", ""), request.form.get("token", "")
     try:
-        with context.db().write() as tx:
+        with homeserver.database.write() as tx:
             session = validation.confirm(tx, sid, token)
     except MatrixError as error:
         return _problem(error)

@@ -14,8 +14,9 @@ from typing import Final
 
 from flask import Blueprint, Response, request
 
-from homebody import context, errors
+from homebody import errors
 from homebody.client_server.authentication import access_token, unauthenticated
+from homebody.context import homeserver
 from homebody.runtime import event_loop
 
 bp = Blueprint("metrics", __name__)
@@ -36,13 +37,13 @@ def metrics() -> Response:
     event_loop.offload(importlib.import_module, "homebody.web.prometheus")
     from homebody.web import prometheus  # noqa: PLC0415 - see above
 
-    snapshot = prometheus.Snapshot(context.homeserver())
+    snapshot = prometheus.Snapshot(homeserver)
     text = event_loop.offload(snapshot.text)  # 30 ms
     return Response(text, content_type=prometheus.CONTENT_TYPE)
 
 
 def _may_read() -> bool:
-    config = context.server().config
+    config = homeserver.server.config
     token = config.metrics_token
     if token is not None and hmac.compare_digest((access_token() or "").encode(), token.encode()):
         return True

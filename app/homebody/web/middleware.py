@@ -29,6 +29,7 @@ from werkzeug.routing import BaseConverter, MapAdapter, Rule
 
 from homebody import context, errors
 from homebody.config.settings import Config
+from homebody.context import homeserver
 from homebody.runtime import logs
 from homebody.storage import disk_errors
 from homebody.web import email_page, health, metrics, pages, well_known
@@ -298,7 +299,7 @@ def end(response: Response) -> Response:
     """Count the request, and write its log line."""
     seconds = time.monotonic() - g.began
     busy = seconds - g.get("waited", 0.0)
-    context.homeserver().metrics.note_request(request.endpoint, response.status_code, busy)
+    homeserver.metrics.note_request(request.endpoint, response.status_code, busy)
     requester, address = g.get("requester"), request.remote_addr or ""
     if "refused_login" in g:
         logs.log_refused_login(address, g.refused_login)

@@ -14,8 +14,9 @@ from typing import Any
 
 from flask import Blueprint, Response, render_template, request
 
-from homebody import context
+from homebody.client_server import authentication
 from homebody.client_server.authentication import address_key, unauthenticated
+from homebody.context import homeserver
 from homebody.core.sessions import registration, uia
 from homebody.errors import MatrixError
 
@@ -29,7 +30,7 @@ STAGES = {registration.DUMMY, registration.TOKEN, registration.TERMS}
 @unauthenticated
 def landing() -> Response:
     """Return the landing page, for browsers."""
-    return page("landing.html", config=context.server().config)
+    return page("landing.html", config=homeserver.server.config)
 
 
 @bp.get("/_matrix/static/client/login")
@@ -41,7 +42,7 @@ def login_fallback() -> Response:
 
     Spec: client-server-api#login-fallback
     """
-    return page("login.html", server_name=context.server().name)
+    return page("login.html", server_name=homeserver.server.name)
 
 
 @bp.get("/_matrix/client/v3/auth/<auth_type>/fallback/web")
@@ -65,12 +66,12 @@ def complete_stage(auth_type: str) -> Response:
     """
     if auth_type not in STAGES:
         return _no_such_page()
-    context.rate_limits().check("rc_registration", address_key())
+    authentication.rate_limits().check("rc_registration", address_key())
     request.max_content_length = 10_000  # before Flask reads the form
     session, token = request.form.get("session", ""), request.form.get("token", "").strip()
     auth = {"token": token} if auth_type == registration.TOKEN else {}
     try:
-        uia.complete(context.db(), session, auth_type, auth)
+        uia.complete(homeserver.database, session, auth_type, auth)
     except MatrixError as error:
         values = {"session": session, "problem": f"{error.message}.", **_shown(auth_type)}
         return page("stage.html", error.status, **values)
@@ -79,7 +80,7 @@ def complete_stage(auth_type: str) -> Response:
 
 def _shown(auth_type: str) -> dict[str, Any]:
     """Return the template values for the page of a stage."""
-    documents = context.server().config.terms if auth_type == registration.TERMS else ()
+    documents = homeserver.server.config.terms if auth_type == registration.TERMS else ()
     return {"is_token": auth_type == registration.TOKEN, "documents": documents}
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from flask import Blueprint
 
-from homebody import context, errors
+from homebody import errors
 from homebody.client_server.authentication import unauthenticated
+from homebody.context import homeserver
 from homebody.core import well_known
 from homebody.spec.events import Json
 
@@ -22,7 +23,7 @@ def get_wellknown() -> Json:
 
     Spec: client-server-api#getwell-knownmatrixclient
     """
-    return well_known.client(context.server().config)
+    return well_known.client(homeserver.server.config)
 
 
 @bp.get("/support")
@@ -32,7 +33,7 @@ def get_wellknown_support() -> Json:
 
     Spec: client-server-api#getwell-knownmatrixsupport
     """
-    contacts = well_known.support(context.server().config)
+    contacts = well_known.support(homeserver.server.config)
     if contacts is None:
         raise errors.not_found("No contacts are configured")
     return contacts
@@ -45,7 +46,7 @@ def get_wellknown_policy() -> Json:
 
     Spec: client-server-api#getwell-knownmatrixpolicy_server
     """
-    keys = well_known.policy_server(context.server().config)
+    keys = well_known.policy_server(homeserver.server.config)
     if keys is None:
         raise errors.not_found("There is no policy server of this name")
     return keys
