@@ -131,7 +131,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def signing_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a signing key, to copy."""
     folder = tmp_path_factory.mktemp("key")
-    server_key.load_or_make(config.load(None, {}, {"data_dir": str(folder)}))
+    server_key.load_or_create(config.load(None, {}, {"data_dir": str(folder)}))
     return folder / config.SIGNING_KEY_NAME
 
 

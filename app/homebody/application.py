@@ -33,7 +33,7 @@ def create_app(config: Config) -> web.Application:
 
     Raises ConfigError when the folder or the database can't be used.
     """
-    key, services = server_key.load_or_make(config), registrations.load(config)
+    key, services = server_key.load_or_create(config), registrations.load(config)
     server = db.Server(config.server_name, key, config, services)
     wakeups, metrics, outside = Wakeups(), Metrics(), Client(config)
     database = db.Database(config.database_url, server, Caches(config.cache_bytes), wakeups.wake)

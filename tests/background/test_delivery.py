@@ -189,9 +189,9 @@ def test_the_owner_reads_what_waits_for_a_destination_that_takes_nothing(
 
     said = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert said == [
-        "test a has taken nothing for 0 minutes (attempts: 5, waiting: 3): nobody is at home",
-        "test a has taken nothing for 0 minutes (attempts: 10, waiting: 3): nobody is at home",
-        "test a takes what waits for it again",
+        "test a has accepted nothing for 0 minutes (attempts: 5, waiting: 3): nobody is at home",
+        "test a has accepted nothing for 0 minutes (attempts: 10, waiting: 3): nobody is at home",
+        "test a accepts deliveries again",
     ]
 
 

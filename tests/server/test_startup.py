@@ -249,11 +249,11 @@ def test_a_signing_key_comes_whole_or_not_at_all(
     with monkeypatch.context() as broken:
         broken.setattr(os, "fsync", cut)
         with pytest.raises(config.ConfigError, match="can't be used"):
-            server_key.load_or_make(settings)
+            server_key.load_or_create(settings)
 
     assert not settings.signing_key_path.exists()
-    made = server_key.load_or_make(settings)
-    assert server_key.load_or_make(settings).to_text() == made.to_text()
+    made = server_key.load_or_create(settings)
+    assert server_key.load_or_create(settings).to_text() == made.to_text()
     assert [path.name for path in tmp_path.iterdir()] == [settings.signing_key_path.name]
 
 

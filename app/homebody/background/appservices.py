@@ -1,9 +1,9 @@
-"""Rows of the outbox become transactions for application services.
+"""Deliver rows of the outbox to application services, as transactions.
 
-A transaction is named by its first and its last row. One that failed is made of the same rows
-again: "Homeservers MUST NOT alter (e.g. add more) events". It holds back the later ones as long as
-it fails; only the owner may skip it. After a crash it may have become longer, and has another name
-then: what was in both is delivered twice, and nothing is lost.
+The ID of a transaction consists of those of its first and its last row. A failed one is repeated
+with the same rows: "Homeservers MUST NOT alter (e.g. add more) events". It holds back the later
+ones as long as it fails; only the administrator may skip it. After a crash it may have become
+longer, and then has another ID: the rows in both are delivered twice, and nothing is lost.
 
 Spec: application-service-api#pushing-events
 """
@@ -20,21 +20,21 @@ from homebody.storage.database import Database
 
 
 def deliver(db: Database, service_id: str, rows: Sequence[Row]) -> int:
-    """How many of a service's rows have been delivered, in one transaction.
+    """Deliver rows of a service in one transaction, and return how many they were.
 
-    Raises RemoteError when the service does not take it.
+    Raises RemoteError when the service does not accept it.
     """
     service = db.server.appservices.by_id(service_id)
     if service is None or service.url is None:
-        return len(rows)  # the owner has taken it out of the configuration
+        return len(rows)  # the administrator has removed its registration
     same = transactions.first_of(rows)
     with db.read() as tx:
-        told = transactions.body(tx, same)
-    if told is not None:
-        name = f"{same[0].id}-{same[-1].id}"
-        appservice.send_transaction(db.server.config, service, name, told)
+        body = transactions.body(tx, same)
+    if body is not None:
+        txn_id = f"{same[0].id}-{same[-1].id}"
+        appservice.send_transaction(db.server.config, service, txn_id, body)
     return len(same)
 
 
 KIND = Kind(deliver, at_once=transactions.MAX_ROWS, longest_wait_ms=60_000)
-"""Bridges run beside the server: to ask each minute costs little, and ends a pause soon."""
+"""Bridges run next to the server: an attempt per minute costs little, and ends a pause soon."""

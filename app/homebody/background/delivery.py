@@ -1,15 +1,15 @@
-"""The outbox is emptied: one greenlet for each destination that has rows.
+"""Deliver the rows of the outbox, with one greenlet for each destination that has rows.
 
-Which function delivers is a matter of the row's kind. It is given the oldest rows of one
-destination and says how many of them are done with; when the destination can't take them now it
+A row's kind determines the function that delivers it. The function gets the oldest rows of one
+destination and returns how many of them are done; when the destination can't accept them now, it
 raises `outside.RemoteError`, and the greenlet waits: one second, then two, four, up to the longest
-wait of the kind. Rows that are older than the kind keeps them are given up. Of a destination that
-is never given up, the owner reads in the log: each hour at least, and how much waits for it.
+wait of the kind. Rows older than the kind keeps them are dropped. For kinds that never drop rows,
+the log warns of a failing destination at least once an hour.
 
-Everything is delivered at least once: after a crash between the delivery and its note, again. As
-the rows are in the database, a restart changes nothing but the greenlets.
+Rows are delivered at least once: again after a crash between the delivery and its commit. As they
+are in the database, only the greenlets are lost by a restart.
 
-A greenlet is a `threading.Thread` under gevent's patches; without them (tests) it is a real one.
+A greenlet is a `threading.Thread` under gevent's patches; without them (tests) it is a real thread.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ LOG = logging.getLogger(__name__)
 
 FIRST_WAIT_MS: Final = 1_000
 _SPREAD: Final = 1.2
-"""Waits are so many times as long, at most; they differ so that not all come back at once."""
+"""The largest random factor of a wait, so that retries are spread over time."""
 _SECONDS_TO_STOP: Final = 1.0
-_SECONDS_AFTER_A_FAULT: Final = 30.0
+_SECONDS_AFTER_AN_ERROR: Final = 30.0
 _WARN_AT: Final = frozenset({5, 10, 20, 40})
 _WARN_EVERY: Final = 60
-"""Attempts; a bridge that is started again soon is none of the owner's business."""
+"""Numbers of attempts; a bridge that is restarted soon needs no attention."""
 
 Deliver = Callable[[Database, str, Sequence[Row]], int]
-"""(db, destination, its oldest rows) → how many of them, from the first, are done with.
+"""(db, destination, its oldest rows) → how many of them, from the first, are done: at least one.
 
-At least one; raises outside.RemoteError when the first can't be delivered now.
+Raises outside.RemoteError when the first can't be delivered now.
 """
 
 
@@ -53,15 +53,15 @@ class Kind:
 
     deliver: Deliver
     at_once: int = 1
-    """How many rows it is given, at most."""
+    """The maximum number of rows per call."""
     longest_wait_ms: int = 3_600_000
-    """Between two attempts."""
+    """The longest wait between two attempts."""
     kept_ms: int | None = None
-    """How old a row may get that can't be delivered; None: for ever."""
+    """The age at which an undelivered row is dropped; None: never."""
 
 
 class Delivery:
-    """The greenlets of one process. `start` after fork; `stop` before the database is closed."""
+    """The greenlets of one process. `start` after fork; `stop` before closing the database."""
 
     def __init__(self, db: Database, kinds: Mapping[str, Kind]) -> None:
         self._db = db
@@ -70,7 +70,7 @@ class Delivery:
         self._stopping = threading.Event()
         self._asked: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._at_work: dict[tuple[str, str], threading.Thread] = {}
+        self._greenlets: dict[tuple[str, str], threading.Thread] = {}
         self._rung: set[tuple[str, str]] = set()
         """Destinations with rows that their greenlet may not have seen."""
         self._looked = threading.Condition()
@@ -78,15 +78,16 @@ class Delivery:
         db.deliver = self.ring
 
     def start(self) -> None:
-        """Deliver what is there already, and from now on what comes."""
+        """Deliver existing rows, and new ones from now on."""
         self._is_running = True
-        threading.Thread(target=self._begin_all, daemon=True).start()
+        threading.Thread(target=self._start_greenlets, daemon=True).start()
         self.look()
 
     def look(self) -> None:
-        """Find rows of which nobody has told: of the last run, or of the command line.
+        """Find rows that were added without `ring`: before a restart, or by the command line.
 
-        Who waits for the next attempt looks again as well: the owner may have skipped what failed.
+        Greenlets that wait for the next attempt read their rows again: the administrator may have
+        skipped a failing one.
         """
         with self._looked:
             self._looks += 1
@@ -97,7 +98,7 @@ class Delivery:
             self.ring(kind, destination)
 
     def ring(self, kind: str, destination: str) -> None:
-        """There are rows for this destination.
+        """Start delivery of new rows of this destination.
 
         Returns at once, as it is called between a COMMIT and the wake-ups that follow it.
         """
@@ -105,7 +106,7 @@ class Delivery:
             self._asked.put((kind, destination))
 
     def stop(self) -> None:
-        """Start nothing new, and give those under way a moment to note what they have done."""
+        """Start no more deliveries, and give running ones a moment to commit their result."""
         self._is_running = False
         self._stopping.set()
         self._asked.put(None)
@@ -113,35 +114,35 @@ class Delivery:
             self._looked.notify_all()
         until = time.monotonic() + _SECONDS_TO_STOP
         with self._lock:
-            workers = list(self._at_work.values())
+            workers = list(self._greenlets.values())
         for worker in workers:
             worker.join(max(until - time.monotonic(), 0))
 
-    def _begin_all(self) -> None:
-        """See that each destination with rows has its greenlet. Run by one greenlet."""
+    def _start_greenlets(self) -> None:
+        """Start a greenlet for each destination with rows. Run by one greenlet."""
         while (key := self._asked.get()) is not None:
             with self._lock:
                 self._rung.add(key)
-                if key not in self._at_work:
-                    worker = threading.Thread(target=self._empty, args=key, daemon=True)
-                    self._at_work[key] = worker
+                if key not in self._greenlets:
+                    worker = threading.Thread(target=self._run, args=key, daemon=True)
+                    self._greenlets[key] = worker
                     worker.start()
 
-    def _empty(self, kind: str, destination: str) -> None:
-        """Deliver until there is nothing left. Run by the destination's greenlet."""
+    def _run(self, kind: str, destination: str) -> None:
+        """Deliver until no rows are left. Run by the destination's greenlet."""
         while not self._stopping.is_set():
             try:
-                if not self._deliver_first(kind, destination) and self._is_left(kind, destination):
+                if not self._deliver_first(kind, destination) and self._may_end(kind, destination):
                     return
-            except MatrixError as problem:  # the disk is full, say; the rows are still there
+            except MatrixError as problem:  # such as a full disk; the rows are still there
                 LOG.warning("deliveries to %s pause: %s", destination, problem)
-                self._stopping.wait(_SECONDS_AFTER_A_FAULT)
+                self._stopping.wait(_SECONDS_AFTER_AN_ERROR)
             except Exception:
                 LOG.exception("deliveries to %s pause", destination)
-                self._stopping.wait(_SECONDS_AFTER_A_FAULT)
+                self._stopping.wait(_SECONDS_AFTER_AN_ERROR)
 
     def _deliver_first(self, kind: str, destination: str) -> bool:
-        """Whether there were rows; the oldest of them have had their attempt, when it was time."""
+        """Try to deliver the oldest rows if their time has come; return whether there were any."""
         self._rung.discard((kind, destination))
         looks = self._looks
         with self._db.read() as tx:
@@ -150,7 +151,7 @@ class Delivery:
             return False
         seconds = rows[0].next_try_ts / 1000 - time.time()
         longest = self._kinds[kind].longest_wait_ms * _SPREAD / 1000
-        # A wait that nobody gave out: the clock went back, and then it is time as well.
+        # A longer wait than possible means that the clock was set back: then try as well.
         # After a wait the rows are read again, as they may be others by then.
         if 0 < seconds < longest:
             with self._looked:
@@ -160,15 +161,15 @@ class Delivery:
         return True
 
     def _is_disturbed(self, looks: int) -> bool:
-        """Whether a wait for the next attempt is to end early."""
+        """Return whether a wait for the next attempt should end early."""
         return self._looks != looks or self._stopping.is_set()
 
-    def _is_left(self, kind: str, destination: str) -> bool:
-        """Whether a greenlet without rows may end: nobody has rung since it looked."""
+    def _may_end(self, kind: str, destination: str) -> bool:
+        """End a greenlet without rows; return False if rows were added since it looked."""
         with self._lock:
             if (kind, destination) in self._rung:
                 return False
-            del self._at_work[kind, destination]
+            del self._greenlets[kind, destination]
             return True
 
     def _try(self, kind: str, destination: str, rows: Sequence[Row]) -> None:
@@ -178,14 +179,14 @@ class Delivery:
             count = self._kinds[kind].deliver(self._db, destination, rows)
         except outside.RemoteError as problem:
             self._postpone(kind, destination, rows, str(problem))
-        except Exception as problem:  # a fault of ours must not be tried in a busy loop
+        except Exception as problem:  # a bug must not be repeated in a busy loop
             LOG.exception("a delivery to %s failed", destination)
             self._postpone(kind, destination, rows, str(problem))
         else:
             with self._db.write() as tx:
                 outbox.done(tx, [row.id for row in rows[:count]])
             if rows[0].tries >= min(_WARN_AT) and self._kinds[kind].kept_ms is None:
-                LOG.warning("%s %s takes what waits for it again", kind, destination)
+                LOG.warning("%s %s accepts deliveries again", kind, destination)
 
     def _postpone(self, name: str, destination: str, rows: Sequence[Row], problem: str) -> None:
         oldest, kind = rows[0], self._kinds[name]
@@ -194,7 +195,7 @@ class Delivery:
         wait_ms = round(wait_ms * spread)
         with self._db.write() as tx:
             if kind.kept_ms is not None and oldest.created_ts + kind.kept_ms < tx.now_ms:
-                LOG.warning("given up after %d attempts: %s", oldest.tries + 1, problem)
+                LOG.warning("dropped after %d attempts: %s", oldest.tries + 1, problem)
                 outbox.done(tx, [oldest.id])
                 return
             LOG.info("attempt %d failed, next in %d ms: %s", oldest.tries + 1, wait_ms, problem)
@@ -205,10 +206,10 @@ class Delivery:
     def _warn(self, kind: str, destination: str, problem: str) -> None:
         with self._db.read() as tx:
             found = [it for it in outbox.queues(tx, kind) if it.destination == destination]
-        for it in found:  # none when the owner has just skipped them
+        for it in found:  # empty when the administrator has just skipped them
             since_ts = it.first.failing_since_ts or it.first.created_ts
             LOG.warning(
-                "%s %s has taken nothing for %d minutes (attempts: %d, waiting: %d): %s",
+                "%s %s has accepted nothing for %d minutes (attempts: %d, waiting: %d): %s",
                 kind,
                 destination,
                 (time.time() - since_ts / 1000) / 60,

@@ -1,4 +1,4 @@
-"""Rows of the outbox become mails about unread messages; core/push/mail_notices.py has the rules.
+"""Deliver rows of the outbox as mails about unread messages; see core/push/mail_notices.py.
 
 Spec: client-server-api#post_matrixclientv3pushersset
 """
@@ -19,14 +19,14 @@ from homebody.storage.database import Database
 LOG = logging.getLogger(__name__)
 
 KEPT_MS: Final = 24 * 3_600_000
-"""Nobody wants to be told of yesterday's messages when the mail server is back."""
+"""Mails about yesterday's messages are useless when the mail server is back."""
 LONGEST_WAIT_MS: Final = 15 * 60_000
 
 
 def _deliver(db: Database, destination: str, rows: Sequence[Row]) -> int:
-    """Send a mail if it is time for one, and leave a row for the next look.
+    """Send a mail if it is due, and add a row for the next check.
 
-    The row that was, and the one that comes, change places in one write: a message that comes
+    The old row is replaced by the new one in one write transaction, so that a message that arrives
     meanwhile finds one of them.
     """
     row = rows[0]
@@ -53,7 +53,7 @@ KIND: Final = Kind(_deliver, longest_wait_ms=LONGEST_WAIT_MS, kept_ms=KEPT_MS)
 
 
 def _end(db: Database, destination: str, row: Row) -> None:
-    """Take the row away, unless something has become unread since it was looked at."""
+    """Remove the row, unless another message has become unread meanwhile."""
     with db.write() as tx:
         mailbox = pushers.mailbox(tx, destination)
         if mailbox is None or mail_notices.news(tx, mailbox, row.payload) is None:
@@ -65,10 +65,10 @@ def _end(db: Database, destination: str, row: Row) -> None:
 
 
 def _send(db: Database, mailbox: pushers.Mailbox, message: mail.Message) -> None:
-    """Raises RemoteError when the mail server can't take it now."""
+    """Send a mail. Raises RemoteError when the mail server can't accept it now."""
     try:
         mail.send(db.server.config, mailbox.address, message)
-    except mail.RefusedError as error:  # not to be tried again before the next message
+    except mail.RefusedError as error:  # not to be repeated before the next message
         LOG.warning("no mail to %s: %s", mailbox.address, error)
     except mail.MailError as error:
         raise RemoteError("unreachable", f"the mail server: {error}") from error

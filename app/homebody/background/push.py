@@ -1,4 +1,4 @@
-"""Rows of the outbox become calls to push gateways.
+"""Deliver rows of the outbox to push gateways.
 
 Spec: push-gateway-api#homeserver-behaviour
 """
@@ -16,12 +16,12 @@ from homebody.outside.client import Client
 from homebody.storage.database import Database
 
 KEPT_MS: Final = 24 * 3_600_000
-"""Nobody wants yesterday's messages announced when a gateway is back."""
+"""Notifications of yesterday's messages are useless when a gateway is back."""
 LONGEST_WAIT_MS: Final = 15 * 60_000
 
 
 def kind(client: Client) -> Kind:
-    """How rows for pushers are delivered."""
+    """Return how rows for pushers are delivered."""
 
     def deliver(db: Database, destination: str, rows: Sequence[Row]) -> int:
         return _deliver(db, client, destination, rows)
@@ -30,14 +30,14 @@ def kind(client: Client) -> Kind:
 
 
 def _deliver(db: Database, client: Client, destination: str, rows: Sequence[Row]) -> int:
-    """Tell the gateway of the first row for which there is something to tell."""
+    """Notify the gateway of the first row that needs a notification."""
     with db.read() as tx:
         gateway = pushers.gateway(tx, destination)
         if gateway is None:
             return len(rows)
         for count, row in enumerate(rows, start=1):
             if "position" not in row.payload and count < len(rows):
-                continue  # a later row tells the counts as well
+                continue  # a later row has the counts as well
             notification = gateway_notices.about(tx, gateway, row.payload)
             if notification is not None:
                 break
@@ -45,7 +45,7 @@ def _deliver(db: Database, client: Client, destination: str, rows: Sequence[Row]
         return len(rows)
     if gateway.pushkey in push_gateway.notify(client, gateway.url, notification):
         with db.write() as writing:
-            # unless the client has set it anew meanwhile: that one was not rejected
+            # unless the client has set it again meanwhile: that one was not rejected
             if pushers.gateway(writing, destination) == gateway:
                 pushers.remove(writing, gateway.user_id, gateway.app_id, gateway.pushkey)
     return count

@@ -187,7 +187,7 @@ def open_database(config: Config) -> Iterator[Database]:
 def open_migrated(config: Config) -> Iterator[Database]:
     """Open the database of the configuration as it is. Raises as `open_database` does."""
     startup.check_server_name(config)
-    server = db.Server(config.server_name, server_key.load_or_make(config), config)
+    server = db.Server(config.server_name, server_key.load_or_create(config), config)
     try:
         database = Database(config.database_url, server, Caches(CACHE_BYTES), lambda _: None)
         try:

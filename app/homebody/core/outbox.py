@@ -1,9 +1,8 @@
-"""Rows still to be delivered: to push gateways, to application services.
+"""Queue of deliveries to push gateways, mailboxes and application services.
 
-What must follow an event is a row here, written in the transaction of the event. So a crash loses
-nothing, and no queue lives in memory only. `background/delivery.py` empties the table, one
-destination at a time and in the order of the rows; a row that can't be delivered holds back the
-later ones of its destination.
+What must follow an event is a row here, added in the transaction of the event, so that a crash
+loses nothing. `background/delivery.py` delivers the rows of each destination in their order; a row
+that can't be delivered holds back the later ones of its destination.
 
 This module alone writes the table outbox.
 """
@@ -38,32 +37,32 @@ from homebody.storage.expressions import listed
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One thing to deliver."""
+    """A delivery."""
 
     id: int
-    """Grows from row to row, and is never given to another one."""
+    """Increasing, and never used again."""
     payload: Json
     created_ts: int
     tries: int
-    """How often that has failed."""
+    """The number of failed attempts."""
     next_try_ts: int
 
     @property
     def failing_since_ts(self) -> int | None:
-        """When the first of these failures was noted; None before, and behind the first row."""
+        """When the failures began; None before, and for all but the first row."""
         since_ts: int | None = self.payload.get(_FAILURE, {}).get("since_ts")
         return since_ts
 
     @property
     def problem(self) -> str | None:
-        """What came of the last attempt, in words for the owner."""
+        """The error of the last attempt, for the administrator."""
         problem: str | None = self.payload.get(_FAILURE, {}).get("problem")
         return problem
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """What waits for one destination."""
+    """The rows of one destination."""
 
     destination: str
     count: int
@@ -71,18 +70,18 @@ class Queue:
 
 
 _FAILURE: Final = "failure"
-"""A key of the first row's payload that is this module's own: what an owner wants to know of it."""
+"""A key that this module adds to the payload of the first row, with the last error."""
 
 _ADD = insert(OutboxRow)
-_PLACES = listed("places")
+_EACH_DESTINATION = listed("destinations")
 _COLUMNS = ["kind", "destination", "payload", "created_ts", "tries", "next_try_ts"]
 
 
-def _for_each_place(next_try_ts: ColumnElement[int]) -> Select[tuple[Any, ...]]:
-    """The rows to add, one for each destination, in the order of _COLUMNS."""
+def _for_each_destination(next_try_ts: ColumnElement[int]) -> Select[tuple[Any, ...]]:
+    """Select the rows to add, one for each destination, in the order of _COLUMNS."""
     return select(
         bindparam("of_kind", type_=Text),
-        _PLACES.c.value,
+        _EACH_DESTINATION.c.value,
         bindparam("payload", type_=JSON),
         bindparam("now_ms", type_=Integer),
         literal(0),
@@ -90,14 +89,14 @@ def _for_each_place(next_try_ts: ColumnElement[int]) -> Select[tuple[Any, ...]]:
     )
 
 
-_ADD_FOR = insert(OutboxRow).from_select(_COLUMNS, _for_each_place(literal(0)))
+_ADD_FOR = insert(OutboxRow).from_select(_COLUMNS, _for_each_destination(literal(0)))
 _ADD_ONCE = insert(OutboxRow).from_select(
     _COLUMNS,
-    _for_each_place(bindparam("at", type_=Integer)).where(
+    _for_each_destination(bindparam("at", type_=Integer)).where(
         ~select(OutboxRow.id)
         .where(
             OutboxRow.kind == bindparam("of_kind", type_=Text),
-            OutboxRow.destination == _PLACES.c.value,
+            OutboxRow.destination == _EACH_DESTINATION.c.value,
         )
         .exists()
     ),
@@ -138,7 +137,9 @@ _FAILED = (
     .where(OutboxRow.id == bindparam("row_id"))
     .values(tries=OutboxRow.tries + 1, next_try_ts=bindparam("at"))
 )
-_TELL = update(OutboxRow).where(OutboxRow.id == bindparam("row_id")).values(payload=bindparam("it"))
+_SET_PAYLOAD = (
+    update(OutboxRow).where(OutboxRow.id == bindparam("row_id")).values(payload=bindparam("it"))
+)
 _HURRY = (
     update(OutboxRow)
     .where(
@@ -156,7 +157,7 @@ _SKIP = text(
     " SELECT max(rowid), 'outbox', coalesce(max(seq), 0) + :count"
     " FROM sqlite_sequence WHERE name = 'outbox'"
 )
-# Of an index alone, but for one row of each kind: there may be many, and each has a payload
+# From an index, except for one row of each kind: there may be many, with large payloads
 _WAITING = (
     select(OutboxRow.kind, func.count().label("count"), func.min(OutboxRow.id).label("oldest"))
     .group_by(OutboxRow.kind)
@@ -168,12 +169,12 @@ _BACKLOG = select(_WAITING.c.kind, _WAITING.c.count, OutboxRow.created_ts).join(
 
 
 def add(tx: Tx, kind: str, destination: str, payload: Json) -> None:
-    """Have this delivered once the transaction is on the disk."""
+    """Add a row, to be delivered after the transaction is committed."""
     add_all(tx, kind, [(destination, payload)])
 
 
 def add_all(tx: Tx, kind: str, things: Iterable[tuple[str, Json]]) -> None:
-    """The same for several (destination, payload), by one statement."""
+    """Add rows for several (destination, payload) by one statement."""
     rows: list[dict[str, Any]] = [
         {
             "kind": kind,
@@ -191,81 +192,83 @@ def add_all(tx: Tx, kind: str, things: Iterable[tuple[str, Json]]) -> None:
             tx.deliver(kind, destination)
 
 
-def add_for(tx: Tx, kind: str, places: Collection[str], payload: Json) -> None:
-    """The same payload for many destinations: a message in a room of 200 phones."""
-    if places:
+def add_for(tx: Tx, kind: str, destinations: Collection[str], payload: Json) -> None:
+    """Add rows with the same payload for many destinations."""
+    if destinations:
         row = {"of_kind": kind, "payload": payload, "now_ms": tx.now_ms}
-        tx.sql.execute(_ADD_FOR, {**row, "places": places})
-        for destination in places:
+        tx.sql.execute(_ADD_FOR, {**row, "destinations": destinations})
+        for destination in destinations:
             tx.deliver(kind, destination)
 
 
-def add_once(tx: Tx, kind: str, places: Collection[str], payload: Json, at: int) -> None:
-    """The same for those for which nothing waits yet, and not to be delivered before `at` (ms)."""
-    if places:
+def add_once(tx: Tx, kind: str, destinations: Collection[str], payload: Json, at: int) -> None:
+    """Add rows for destinations that have none, to be delivered at `at` (ms) or later."""
+    if destinations:
         row = {"of_kind": kind, "payload": payload, "now_ms": tx.now_ms, "at": at}
-        tx.sql.execute(_ADD_ONCE, {**row, "places": places})
-        for destination in places:
+        tx.sql.execute(_ADD_ONCE, {**row, "destinations": destinations})
+        for destination in destinations:
             tx.deliver(kind, destination)
 
 
 def destinations(tx: Reader) -> list[tuple[str, str]]:
-    """Each (kind, destination) for which there are rows."""
+    """Return each (kind, destination) that has rows."""
     return [(row.kind, row.destination) for row in tx.sql.execute(_DESTINATIONS)]
 
 
 def first(tx: Reader, kind: str, destination: str, count: int) -> list[Row]:
-    """The oldest rows of a destination, in their order."""
+    """Return the oldest rows of a destination, in their order."""
     asked = {"of_kind": kind, "to_destination": destination, "count": count}
     return [Row(*row) for row in tx.sql.execute(_FIRST, asked)]
 
 
 def done(tx: Tx, ids: Collection[int]) -> None:
-    """These rows have been delivered, or need not be any more."""
+    """Remove rows that have been delivered, or need not be any more."""
     if ids:
         tx.sql.execute(_DONE, [{"row_id": row_id} for row_id in ids])
 
 
 def failed(tx: Tx, rows: Sequence[Row], next_try_ts: int, problem: str) -> None:
-    """These rows could not be delivered; `next_try_ts` (ms) is when to try again."""
+    """Record that a delivery failed; `next_try_ts` (ms) is the time of the next attempt."""
     if rows:
         tx.sql.execute(_FAILED, [{"row_id": row.id, "at": next_try_ts} for row in rows])
         first = rows[0]
         failure = {"since_ts": first.failing_since_ts or tx.now_ms, "problem": problem}
-        tx.sql.execute(_TELL, {"row_id": first.id, "it": {**first.payload, _FAILURE: failure}})
+        tx.sql.execute(
+            _SET_PAYLOAD, {"row_id": first.id, "it": {**first.payload, _FAILURE: failure}}
+        )
 
 
 def instead(tx: Tx, kind: str, destination: str, row: Row, payload: Json, at: int) -> None:
-    """Have something else delivered instead of this row, not before `at` (ms)."""
+    """Replace a row by another one, to be delivered at `at` (ms) or later."""
     done(tx, [row.id])
     add_once(tx, kind, [destination], payload, at)
 
 
 def hurry(tx: Tx, kind: str, destination: str) -> None:
-    """The destination is there again: its rows need not wait for their next attempt."""
+    """Make failed rows due, as the destination is available again."""
     tx.sql.execute(_HURRY, {"of_kind": kind, "to_destination": destination})
 
 
 def queues(tx: Reader, kind: str) -> list[Queue]:
-    """What waits for each destination of a kind that has rows, by their names."""
+    """Return the queue of each destination of a kind that has rows, sorted by name."""
     found = tx.sql.execute(_QUEUES, {"of_kind": kind})
     return [Queue(destination, count, Row(*row)) for destination, count, *row in found]
 
 
 def drop(tx: Tx, kind: str, destination: str) -> None:
-    """The destination is no more: nothing is delivered to it."""
+    """Remove the rows of a destination that does not exist any more."""
     tx.sql.execute(_DROP, {"of_kind": kind, "to_destination": destination})
 
 
 def skip_ids(tx: Tx, count: int) -> None:
-    """Give out no ids of the next so many: a server that was lost may have.
+    """Skip the next `count` IDs, which a lost server may have used.
 
-    Application services know transactions by them, and take the same one twice for a repetition.
+    Application services take a transaction with a known ID for a repetition.
     """
     tx.sql.execute(_SKIP, {"count": count})
 
 
 def backlog(tx: Reader) -> list[tuple[str, int, int]]:
-    """(kind, how many rows wait, when the oldest was added in ms) of each kind that has rows."""
+    """Return (kind, number of rows, when the oldest was added in ms) of each kind with rows."""
     found = tx.sql.execute_long(_BACKLOG, {})
     return [(str(kind), int(count), int(created_ts)) for kind, count, created_ts in found]

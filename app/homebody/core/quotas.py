@@ -1,7 +1,7 @@
 """How much one account may store; the settings are `quotas`.
 
-A write that adds something to what an account has stored asks here, inside its transaction. Whoever
-is over a quota, because the administrator has lowered it, can still replace what is there by less.
+A write that adds to what an account has stored checks it, inside its transaction. A user over a
+quota, because the administrator has lowered it, can still replace stored data by less.
 Spec: client-server-api#common-error-codes (M_USER_LIMIT_EXCEEDED)
 """
 

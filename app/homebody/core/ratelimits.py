@@ -1,10 +1,10 @@
-"""How often somebody may do something: a bucket of tokens for each user or address.
+"""Rate limits: a token bucket for each user or address.
 
-A bucket holds `burst_count` tokens and fills again at `per_second`. It is kept as one number, the
-moment at which it will be full again: each token taken moves that moment on by the time that a
-token needs to come back, and a bucket that would need longer than a whole filling is empty.
+A bucket holds `burst_count` tokens and refills at `per_second`. It is stored as one number, the
+time at which it will be full: each token taken adds the time that its refill takes, and a bucket
+that would take longer than a whole refill is empty.
 
-Views ask before they do anything: `authentication.rate_limits().check("rc_message", user_id)`.
+Views check them first: `authentication.rate_limits().check("rc_message", user_id)`.
 
 Spec: client-server-api#rate-limiting
 """
@@ -24,9 +24,9 @@ from homebody.config.settings import Config, RateLimit
 from homebody.errors import MatrixError
 
 MAX_BUCKETS: Final = 20_000
-"""Of one limit; about 4 MB. Beyond it those go that were asked for the longest ago."""
+"""The most buckets of one limit, about 4 MB; beyond it the least recently used are dropped."""
 MAX_KEY: Final = 255
-"""Characters of a key that count: nobody shall fill the memory with names of megabytes."""
+"""The significant characters of a key, against names of megabytes."""
 
 
 class RateLimits:
@@ -43,20 +43,20 @@ class RateLimits:
         self._buckets = {name: _Buckets(limit) for name, limit in _limits(config)}
 
     def without(self) -> RateLimits:
-        """The same limits for somebody who is not held to them."""
+        """Return the same limits for a user who is exempt from them."""
         if self._without is None:
             config = replace(self._config, rate_limits=False)
             self._without = RateLimits(config, self._clock)
         return self._without
 
     def names(self) -> list[str]:
-        """Every limit there is."""
+        """Return the names of all limits."""
         return list(self._buckets)
 
     def check(self, name: str, key: str, cost: int = 1) -> None:
-        """Take as many tokens as this costs from the bucket of a limit in config.py.
+        """Take `cost` tokens from the bucket of a key; `name` is that of the setting.
 
-        What costs more than a whole bucket is done when the bucket is full.
+        A cost above `burst_count` takes a full bucket.
         Raises M_LIMIT_EXCEEDED, and takes nothing, when there are too few.
         """
         buckets = self._buckets[name]
@@ -68,10 +68,10 @@ class RateLimits:
 
     @contextmanager
     def check_failures(self, name: str, key: str) -> Iterator[None]:
-        """The same for what costs nothing unless the block ends with M_FORBIDDEN: wrong passwords.
+        """Take a token if the block ends with M_FORBIDDEN, for wrong passwords.
 
-        The token is taken before, so that a thousand guesses at once don't all find the bucket
-        full, and put back after.
+        It is taken before the block, so that a thousand parallel guesses don't all find the bucket
+        full, and returned after a success.
         """
         self.check(name, key)
         try:
@@ -96,13 +96,13 @@ class _Buckets:
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def take(self, key: str, cost: int, now: float) -> float:
-        """0 when the tokens were there, and are taken now; else the seconds until they are."""
+        """Take tokens and return 0, or return the seconds until they are available."""
         before = max(self._full_at.get(key, now), now)
         after = before + min(cost, self._burst_count) * self._seconds_per_token
         wait = after - now - self._burst_count * self._seconds_per_token
         is_refused = wait > 1e-6  # not 0: adding up fractions leaves something
         self._full_at[key] = before if is_refused else after
-        self._full_at.move_to_end(key)  # a refused one too: it is the last that may be forgotten
+        self._full_at.move_to_end(key)  # a refused one too: it must not be dropped
         if is_refused:
             return wait
         if len(self._full_at) > MAX_BUCKETS:
@@ -116,7 +116,7 @@ class _Buckets:
 
 
 def network_of(address: str) -> str:
-    """What stands for the household behind an IP address: of IPv6, each has 2^64 of them."""
+    """Return the address that is limited: of IPv6 its /64, as a household has all of it."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
@@ -129,7 +129,7 @@ def network_of(address: str) -> str:
 
 
 def _limits(config: object, above: str = "") -> Iterator[tuple[str, RateLimit]]:
-    """Every limit of the configuration, with its name there: "rc_login.address"."""
+    """Yield the rate limits of the configuration by name: "rc_login.address"."""
     if not is_dataclass(config):
         return
     for part in fields(config):

@@ -1,7 +1,7 @@
-"""The key that signs this server's events: a file in the data folder, made at the first start.
+"""The key that signs this server's events: a file in the data folder, created at the first start.
 
-Whoever has it can speak as this server, and without it the server's name is worth nothing, so it
-belongs into every backup.
+Its holder can act as this server, and without it the server's name can't be used any more, so it
+belongs in every backup.
 Spec: server-server-api#publishing-keys
 """
 
@@ -16,10 +16,10 @@ from homebody.spec.signing import SigningKey
 from homebody.storage import fsync
 
 
-def load_or_make(config: Config) -> SigningKey:
-    """The key of the file, which is made when there is none.
+def load_or_create(config: Config) -> SigningKey:
+    """Return the key in the file, which is created if it is missing.
 
-    Raises ConfigError when the file can't be read, written or understood.
+    Raises ConfigError when the file can't be read or written, or is damaged.
     """
     path = config.signing_key_path
     try:
@@ -33,7 +33,7 @@ def load_or_make(config: Config) -> SigningKey:
 
 
 def _write_new(path: Path) -> None:
-    """Make the file, whole or not at all: an empty one would keep the server from starting."""
+    """Write the file atomically: the server could not start with an empty one."""
     key = SigningKey.from_seed(f"a_{secrets.token_hex(2)}", secrets.token_bytes(32))
     incoming = path.with_name(f"{path.name}.new")
     incoming.unlink(missing_ok=True)  # of a start that was interrupted

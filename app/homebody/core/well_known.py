@@ -1,4 +1,4 @@
-"""What the configuration tells under /.well-known/matrix; /login repeats where the server is.
+"""The objects under /.well-known/matrix, made from the configuration.
 
 Spec: client-server-api#getwell-knownmatrixclient,
 client-server-api#getwell-knownmatrixsupport, client-server-api#getwell-knownmatrixpolicy_server
@@ -13,15 +13,15 @@ from homebody.spec.events import Json
 
 
 def client(config: Config) -> Json:
-    """The object of both. Base URLs stand without a slash at the end: clients add paths to them."""
-    found: Json = {"m.homeserver": {"base_url": config.public_url.rstrip("/")}}
+    """Return the URLs of the servers, for /login as well."""
+    found: Json = {"m.homeserver": {"base_url": config.public_url}}
     if config.identity_server is not None:
-        found["m.identity_server"] = {"base_url": config.identity_server.rstrip("/")}
+        found["m.identity_server"] = {"base_url": config.identity_server}
     return found
 
 
 def support(config: Config) -> Json | None:
-    """`contacts` and `support_page`, as far as they are set; None where nobody is named."""
+    """Return `contacts` and `support_page`, as far as they are set; None if neither is."""
     found: Json = {}
     if config.support_contacts:
         found["contacts"] = msgspec.to_builtins(config.support_contacts)
@@ -31,7 +31,7 @@ def support(config: Config) -> Json | None:
 
 
 def policy_server(config: Config) -> Json | None:
-    """The keys of the policy server of this name; None where there is none."""
+    """Return the keys of the policy server of this name; None if there is none."""
     if config.policy_server_public_key is None:
         return None
     return {"public_keys": {"ed25519": config.policy_server_public_key}}

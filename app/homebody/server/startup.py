@@ -47,7 +47,7 @@ def prepare(config: Config, environ: Mapping[str, str]) -> list[int]:
             " the old one is elsewhere or in a backup, stop the server and put it there",
             config.signing_key_path,
         )
-    server_key.load_or_make(config)
+    server_key.load_or_create(config)
     raise_descriptor_limit()
     privacy.restrict_existing_files(config, database_path(config.database_url), environ)
     if is_new:
@@ -62,7 +62,7 @@ def init(config: Config) -> None:
         if migrations.current(config.database_url) is not None:
             raise StartError(f"There is a server in {config.data_dir} already")
         migrations.upgrade(config)
-        server_key.load_or_make(config)
+        server_key.load_or_create(config)
 
 
 def check_port(bind: str) -> None:
