@@ -220,18 +220,13 @@ def test_only_what_can_be_written_passes_however_deep_it_is(kinds: list[str], le
 @example("AA==")
 @example("AB")
 def test_base64_is_read_or_refused(text: str) -> None:
-    for decode, encode in (
-        (canonical_json.decode_base64, canonical_json.encode_base64),
-        (canonical_json.decode_url_safe_base64, canonical_json.encode_url_safe_base64),
-    ):
-        try:
-            data = decode(text)
-        except ValueError:
-            continue
-        # the same but for the last bits, which others leave unread as well
-        assert encode(data)[:-1] == text.rstrip("=")[:-1]
-        assert decode(encode(data)) == data
-        padded = text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4)
-        assert base64.b64decode(padded, altchars=b"-_" if "-" in text or "_" in text else None) == (
-            data
-        )
+    try:
+        data = canonical_json.decode_base64(text)
+    except ValueError:
+        return
+    encoded = canonical_json.encode_base64(data)
+    # the same but for the last bits, which others leave unread as well
+    assert encoded[:-1] == text.rstrip("=")[:-1]
+    assert canonical_json.decode_base64(encoded) == data
+    padded = text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4)
+    assert base64.b64decode(padded) == data

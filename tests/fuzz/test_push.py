@@ -20,6 +20,7 @@ from homebody.spec.room_versions import V11
 from tests.fuzz import examples
 from tests.fuzz.test_canonical_json import decoded_values
 from tests.spec import dag
+from tests.spec.push_reference import evaluate_one
 
 MEMBERS = [Recipient(dag.BOB, "Bob B."), Recipient(dag.CAROL), Recipient(dag.DAVE, "*")]
 LONGEST_BODY = "c b" + "a" * 60_000  # with all letters of the patterns, or they are not tried
@@ -133,8 +134,7 @@ def test_any_edits_leave_rules_that_can_be_shown_and_evaluated(
             assert push_rulesets.find(dag.BOB, changes, kind, rule["rule_id"]) == rule
             assert type(rule["enabled"]) is bool
     one_by_one = {
-        member.user_id: push_rules.evaluate_one(view_of(content), member, ruleset)
-        for member in MEMBERS
+        member.user_id: evaluate_one(view_of(content), member, ruleset) for member in MEMBERS
     }
     assert outcomes == {user_id: it for user_id, it in one_by_one.items() if it.notify}
 

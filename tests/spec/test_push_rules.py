@@ -12,9 +12,10 @@ from homebody.spec import push_rules, push_rulesets, room_versions
 from homebody.spec.events import Event, Json
 from homebody.spec.predefined_push_rules import LEGACY
 from homebody.spec.push_conditions import EventView, Recipient
-from homebody.spec.push_rules import DEFAULTS, NOTHING, Outcome
+from homebody.spec.push_rules import DEFAULTS, Outcome
 from homebody.spec.room_state import PowerLevels
 from tests.spec import pdus
+from tests.spec.push_reference import NOTHING, evaluate_one
 
 ALICE = "@alice:example.org"
 BOB = "@bob:example.org"
@@ -58,7 +59,7 @@ def outcome(
     """What Alice is told, by both ways to ask."""
     ruleset = push_rules.compiled(changes or {})
     member = Recipient(ALICE, display_name)
-    one = push_rules.evaluate_one(event, member, ruleset)
+    one = evaluate_one(event, member, ruleset)
     together = push_rules.evaluate(event, [member], lambda _: ruleset)
     assert together == ({ALICE: one} if one.notify else {})
     return one
@@ -91,7 +92,7 @@ def test_the_predefined_rules_are_those_of_the_spec() -> None:
     published = json.loads((pdus.VECTORS / "predefined_push_rules.json").read_text())
     text_ = json.dumps(published).replace("[the user's Matrix ID]", ALICE)
 
-    rules = push_rulesets.default_rules(ALICE)
+    rules = push_rulesets.full(ALICE, {})["global"]
     of_the_spec = {
         kind: [rule for rule in of_kind if rule["rule_id"] not in LEGACY]
         for kind, of_kind in rules.items()
@@ -101,7 +102,7 @@ def test_the_predefined_rules_are_those_of_the_spec() -> None:
 
 
 def test_the_legacy_rules_stand_behind_those_that_replace_them() -> None:
-    rules = push_rulesets.default_rules(ALICE)
+    rules = push_rulesets.full(ALICE, {})["global"]
 
     override = [rule["rule_id"] for rule in rules["override"]]
     assert override[4:8] == [
@@ -489,7 +490,7 @@ def test_the_sender_is_never_notified() -> None:
     outcomes = push_rules.evaluate(mention, members, lambda _: DEFAULTS)
 
     assert list(outcomes) == [ALICE]
-    assert push_rules.evaluate_one(mention, members[0], DEFAULTS) == NOTHING
+    assert evaluate_one(mention, members[0], DEFAULTS) == NOTHING
 
 
 def test_equal_conditions_of_many_people_are_asked_once() -> None:
@@ -576,7 +577,7 @@ def test_asking_for_all_members_agrees_with_asking_for_each(
     together = push_rules.evaluate(event, people, rulesets.__getitem__)
 
     fresh = view(type_, content, state_key, members)
-    each = {it.user_id: push_rules.evaluate_one(fresh, it, rulesets[it.user_id]) for it in people}
+    each = {it.user_id: evaluate_one(fresh, it, rulesets[it.user_id]) for it in people}
     assert together == {user_id: it for user_id, it in each.items() if it.notify}
 
 

@@ -122,13 +122,6 @@ def decode_base64(text: str) -> bytes:
     return base64.b64decode(unpadded + "=" * (-len(unpadded) % 4), validate=True)
 
 
-def decode_url_safe_base64(text: str) -> bytes:
-    """Decode base64 in the URL-safe alphabet, padded or not. Raises ValueError."""
-    if "+" in text or "/" in text:
-        raise ValueError("Not in the URL-safe alphabet of base64")
-    return decode_base64(text.replace("-", "+").replace("_", "/"))
-
-
 class _Node:
     """An object or array visited by `check`, with its parent.
 

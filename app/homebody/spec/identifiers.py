@@ -6,7 +6,7 @@ string becomes a server to connect to; they raise ValueError.
 
 All patterns take time linear in the length of the text, as identifiers are untrusted.
 
-Spec: appendices#identifier-grammar, client-server-api#matrix-content-mxc-uris
+Spec: appendices#identifier-grammar
 """
 
 from __future__ import annotations
@@ -29,9 +29,6 @@ _FOUR_NUMBERS: Final = re.compile(r"[0-9]+(?:\.[0-9]+){3}")
 # surrogates (from "\ud800" in JSON parsed leniently), UTF-8 can't.
 _WITH_SERVER: Final = re.compile(r"([@!#$])([^:\0\ud800-\udfff]*):([0-9A-Za-z\[\].:-]+)")
 _LOCALPART: Final = re.compile(r"[a-z0-9._=/+-]{1,255}")
-_COMPLIANT_LOCALPART: Final = re.compile(r"[!-9;-~]+")
-_OPAQUE: Final = re.compile(r"[^\0\ud800-\udfff]+")
-_MXC: Final = re.compile(r"mxc://([0-9A-Za-z\[\].:-]+)/([0-9A-Za-z_-]+)")
 # 32 bytes of SHA-256 are 43 characters of base64
 _URL_SAFE_HASH: Final = re.compile(r"[0-9A-Za-z_-]{43}")
 _HASH: Final = re.compile(r"[0-9A-Za-z+/]{43}")
@@ -54,18 +51,6 @@ def is_server_name(text: object) -> TypeGuard[str]:
 def is_user_id(text: object) -> TypeGuard[str]:
     """Return whether this is a user id, historical ones included (valid in events)."""
     return _split("@", text) is not None
-
-
-def is_historical_user_id(text: object) -> TypeGuard[str]:
-    """Return whether this is a user id that could not be registered today."""
-    parts = _split("@", text)
-    return parts is not None and not is_valid_localpart_for_registration(parts[0])
-
-
-def is_compliant_user_id(text: object) -> TypeGuard[str]:
-    """Return whether the localpart is not empty and printable ASCII, as clients require."""
-    parts = _split("@", text)
-    return parts is not None and _COMPLIANT_LOCALPART.fullmatch(parts[0]) is not None
 
 
 def is_valid_localpart_for_registration(text: object) -> TypeGuard[str]:
@@ -92,27 +77,12 @@ def is_room_id_of(text: object, *, names_server: bool) -> TypeGuard[str]:
     )
 
 
-def is_event_id(text: object) -> TypeGuard[str]:
-    """Return whether this may be an event id of some room version."""
-    return (
-        isinstance(text, str)
-        and text[:1] == "$"
-        and _OPAQUE.fullmatch(text, 1) is not None
-        and has_at_most_255_bytes(text)
-    )
-
-
 def is_event_id_of(text: object, version: RoomVersion) -> TypeGuard[str]:
     """Return whether this is a valid event id of this room version."""
     if version.event_ids == "given":
         return _has_localpart("$", text)
     hashed = _EVENT_ID_HASHES[version.event_ids]
     return isinstance(text, str) and text[:1] == "$" and hashed.fullmatch(text, 1) is not None
-
-
-def is_mxc_uri(text: object) -> TypeGuard[str]:
-    """Return whether this is an MXC URI, `mxc://server/media_id`."""
-    return _split_mxc(text) is not None
 
 
 def localpart(identifier: str) -> str:
@@ -134,14 +104,6 @@ def user_id(localpart: str, server_name: str) -> str:
     if not is_user_id(text):
         raise ValueError("Not a valid user id, or longer than 255 bytes")
     return text
-
-
-def parse_mxc_uri(text: str) -> tuple[str, str]:
-    """Return (server name, media id) of an MXC URI. Raises ValueError."""
-    parts = _split_mxc(text)
-    if parts is None:
-        raise ValueError("Not an MXC URI")
-    return parts
 
 
 def has_at_most_255_bytes(text: str) -> bool:
@@ -176,15 +138,6 @@ def _has_localpart(sigil: str, text: object) -> bool:
     """Return whether the localpart is not empty; only user ids allow that."""
     parts = _split(sigil, text)
     return parts is not None and parts[0] != ""
-
-
-def _split_mxc(text: object) -> tuple[str, str] | None:
-    if not isinstance(text, str) or len(text) > len("mxc://") + 2 * MAX_BYTES:
-        return None
-    parts = _MXC.fullmatch(text)
-    if parts is None or not is_server_name(parts[1]):
-        return None
-    return parts[1], parts[2]
 
 
 def _parts(identifier: str) -> tuple[str, str]:

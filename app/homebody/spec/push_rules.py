@@ -41,9 +41,6 @@ class Outcome:
     """`{name: value}` of these actions, as the push gateway gets them."""
 
 
-NOTHING: Final = Outcome(notify=False, highlight=False, sound=None, actions=[])
-
-
 class Rule(NamedTuple):
     """An enabled rule, compiled."""
 
@@ -116,16 +113,6 @@ def evaluate(
                         outcomes[member.user_id] = rule.outcome
                     break
     return outcomes
-
-
-def evaluate_one(view: EventView, member: Recipient, ruleset: Ruleset) -> Outcome:
-    """Return the outcome for one member, following the spec literally."""
-    if member.user_id == view.sender:
-        return NOTHING  # "MUST NOT notify ... for events that the user has sent themselves"
-    for rule in ruleset.in_order(view):
-        if _holds(rule, view) and _holds_for(rule, view, member):
-            return rule.outcome
-    return NOTHING
 
 
 def compiled(changes: Json) -> Ruleset:

@@ -51,14 +51,13 @@ class InvalidRule(ValueError):  # noqa: N818 - the spec: "a problem configuring 
     """The rule or its position is not valid. The message is for the client's developer."""
 
 
-def default_rules(user_id: str) -> dict[str, list[Json]]:
-    """Return {kind: [rule, ...]} of a user who has changed no rule."""
-    return _for_user(user_id, {})
-
-
 def full(user_id: str, changes: Json) -> Json:
     """Return the response of GET /pushrules/ and the content of account data `m.push_rules`."""
-    return {"global": _for_user(user_id, changes)}
+    return {
+        "global": {
+            kind: [_shown(rule, user_id) for rule in in_order(changes, kind)] for kind in KINDS
+        }
+    }
 
 
 def find(user_id: str, changes: Json, kind: str, rule_id: str) -> Json:
@@ -142,10 +141,6 @@ def with_actions(changes: Json, kind: str, rule_id: str, actions: object) -> Jso
     edited = _edited(changes, kind, rule_id, edit)
     _check_totals(edited)
     return edited
-
-
-def _for_user(user_id: str, changes: Json) -> dict[str, list[Json]]:
-    return {kind: [_shown(rule, user_id) for rule in in_order(changes, kind)] for kind in KINDS}
 
 
 def _shown(rule: Json, user_id: str) -> Json:
