@@ -2,7 +2,7 @@
 
 Protects server/startup.py: prepare and check_pages, with the limit LARGE_BYTES;
 storage/disk_errors.py: damage (PRAGMA quick_check, and the `except` for a file that can't be
-opened) and _DAMAGE; web/middleware.py: answer_fault (a response to the client and one line in the
+opened) and _DAMAGE; web/middleware.py: fault_response (a response to the client and one line in the
 log); for a large database, server/worker.py: Worker._check_large_database.
 """
 
