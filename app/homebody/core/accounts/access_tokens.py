@@ -64,7 +64,6 @@ _FIND = (
     .join(Account, Account.user_id == AccessToken.user_id)
     .where(AccessToken.token_hash == bindparam("token_hash"))
 )
-_OF_USER = select(AccessToken.token_hash).where(AccessToken.user_id == bindparam("user_id"))
 _FIND_REFRESH = (
     select(
         RefreshToken.user_id,
@@ -76,9 +75,6 @@ _FIND_REFRESH = (
     .where(RefreshToken.token_hash == bindparam("token_hash"))
 )
 
-_IS_SUPERSEDED = select(SupersededToken.token_hash).where(
-    SupersededToken.token_hash == bindparam("token_hash")
-)
 _OF_ONE_DEVICE = (
     SupersededToken.user_id == bindparam("of_user"),
     SupersededToken.device_id == bindparam("of_device"),
@@ -216,7 +212,8 @@ def supersede(tx: Tx, user_id: str, device_id: str, *, but: bytes = b"") -> None
 
 def drop_cached(tx: Tx, user_id: str) -> None:
     """Make the next request with any of the user's tokens read the account again."""
-    _forget(tx, tx.sql.execute(_OF_USER, {"user_id": user_id}).scalars())
+    tokens = select(AccessToken.token_hash).where(AccessToken.user_id == user_id)
+    _forget(tx, tx.sql.execute(tokens).scalars())
 
 
 def hash_of(token: str) -> bytes:
@@ -276,7 +273,8 @@ def _cache(tx: Reader, token_hash: bytes, row: Row[*tuple[Any, ...]]) -> Request
 
 def _is_superseded(tx: Reader, token_hash: bytes) -> bool:
     """Return whether this token was replaced while its device continues."""
-    return tx.sql.execute(_IS_SUPERSEDED, {"token_hash": token_hash}).first() is not None
+    known = SupersededToken.token_hash
+    return tx.sql.execute(select(known).where(known == token_hash)).first() is not None
 
 
 def _forget(tx: Tx, token_hashes: Iterable[bytes]) -> None:

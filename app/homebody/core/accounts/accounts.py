@@ -63,14 +63,10 @@ _ANYBODY = (
     .where(~Account.is_guest, Account.user_id.not_in(select(AppserviceUser.user_id)))
     .limit(1)
 )
-_ERASED = select(Account.user_id, Account.erased_position).where(
-    Account.erased_position.is_not(None)
-)
 ERASED: CacheKind[str, dict[str, int]] = declare("erased", 1, lambda users: 200 * len(users))
 """{user_id: position since which the user is erased}, as one cached value."""
 _ALL_OF_THEM = ""
 """The only key of the cache ERASED."""
-_IS_GUEST = select(Account.is_guest).where(Account.user_id == bindparam("user_id"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +148,8 @@ def create(
 
 def is_guest(tx: Reader, user_id: str) -> bool:
     """Return whether this is a guest account."""
-    return bool(tx.sql.execute(_IS_GUEST, {"user_id": user_id}).scalar())
+    account = select(Account.is_guest).where(Account.user_id == user_id)
+    return bool(tx.sql.execute(account).scalar())
 
 
 def upgrade_guest(tx: Tx, user_id: str, password_hash: str | None) -> None:
@@ -193,7 +190,9 @@ def erased(tx: Reader) -> Mapping[str, int]:
     """Return {user_id: position since which the user is erased} of all erased users."""
     known = tx.cached(ERASED, _ALL_OF_THEM)
     if known is None:
-        known = {row.user_id: int(row.erased_position) for row in tx.sql.execute(_ERASED)}
+        position = Account.erased_position
+        rows = tx.sql.execute(select(Account.user_id, position).where(position.is_not(None)))
+        known = {row.user_id: row.erased_position for row in rows}
         tx.fill(ERASED, _ALL_OF_THEM, known)
     return known
 

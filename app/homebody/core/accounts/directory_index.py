@@ -14,7 +14,7 @@ import re
 import unicodedata
 from typing import Final
 
-from sqlalchemy import bindparam, delete, insert
+from sqlalchemy import delete, insert
 
 from homebody.models.accounts import DirectoryWord
 from homebody.storage.database import Tx
@@ -25,8 +25,6 @@ MAX_ENTRIES: Final = 600
 """Per user: more than the letters of a user name and a display name. Some characters expand to
 many letters."""
 _WORD = re.compile(r"[^\W_]+")
-_INSERT = insert(DirectoryWord)
-_DELETE = delete(DirectoryWord).where(DirectoryWord.user_id == bindparam("of_user"))
 
 
 def put(tx: Tx, user_id: str, displayname: str | None) -> None:
@@ -42,12 +40,12 @@ def put(tx: Tx, user_id: str, displayname: str | None) -> None:
         found[entry] = found.get(entry, False) or at == 0
     rows = [{"word": word, "user_id": user_id, "is_whole": is_so} for word, is_so in found.items()]
     if rows:  # a localpart may consist of punctuation alone
-        tx.sql.execute(_INSERT, rows)
+        tx.sql.execute(insert(DirectoryWord), rows)
 
 
 def remove(tx: Tx, user_id: str) -> None:
     """Remove the user from the index."""
-    tx.sql.execute(_DELETE, {"of_user": user_id})
+    tx.sql.execute(delete(DirectoryWord).where(DirectoryWord.user_id == user_id))
 
 
 def words(text: str) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 from typing import Final
 
-from sqlalchemy import bindparam, delete, insert
+from sqlalchemy import delete, insert
 
 from homebody import errors
 from homebody.core.accounts import access_tokens, accounts
@@ -20,18 +20,10 @@ from homebody.storage.database import Tx
 
 LIFETIME_MS: Final = 120_000
 
-_TAKE = (
-    delete(LoginToken)
-    .where(LoginToken.token_hash == bindparam("its_hash"))
-    .returning(LoginToken.user_id, LoginToken.expires_ts)
-)
-_DELETE_EXPIRED = delete(LoginToken).where(LoginToken.expires_ts <= bindparam("now_ms"))
-_DELETE_ALL = delete(LoginToken).where(LoginToken.user_id == bindparam("of_user"))
-
 
 def issue(tx: Tx, user_id: str) -> str:
     """Return a new token with which the user can log in once within LIFETIME_MS."""
-    tx.sql.execute(_DELETE_EXPIRED, {"now_ms": tx.now_ms})
+    tx.sql.execute(delete(LoginToken).where(LoginToken.expires_ts <= tx.now_ms))
     token = f"hbl_{secrets.token_urlsafe(32)}"
     tx.sql.execute(
         insert(LoginToken),
@@ -50,7 +42,8 @@ def redeem(tx: Tx, token: str) -> str:
     Raises M_FORBIDDEN for a token that was used, has expired or never existed, M_USER_DEACTIVATED,
     M_USER_LOCKED.
     """
-    row = tx.sql.execute(_TAKE, {"its_hash": access_tokens.hash_of(token)}).first()
+    used = delete(LoginToken).where(LoginToken.token_hash == access_tokens.hash_of(token))
+    row = tx.sql.execute(used.returning(LoginToken.user_id, LoginToken.expires_ts)).first()
     if row is None or row.expires_ts <= tx.now_ms:
         raise errors.forbidden("The login token is not valid, or has expired")
     account = accounts.find(tx, row.user_id)
@@ -62,4 +55,4 @@ def redeem(tx: Tx, token: str) -> str:
 
 def revoke_all(tx: Tx, user_id: str) -> None:
     """Revoke the user's login tokens, which an intruder may have created."""
-    tx.sql.execute(_DELETE_ALL, {"of_user": user_id})
+    tx.sql.execute(delete(LoginToken).where(LoginToken.user_id == user_id))

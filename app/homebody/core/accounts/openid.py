@@ -19,8 +19,6 @@ from homebody.storage.database import Reader, Tx
 
 LIFETIME_MS: Final = 3_600_000
 
-_ADD = insert(OpenIdToken)
-_EXPIRED = delete(OpenIdToken).where(OpenIdToken.expires_ts <= bindparam("now"))
 _BEARER = (
     select(OpenIdToken.user_id)
     .join(Account, Account.user_id == OpenIdToken.user_id)
@@ -35,10 +33,10 @@ _BEARER = (
 
 def issue(tx: Tx, user_id: str) -> Json:
     """Return a new token, with what third parties need to verify it; delete expired ones."""
-    tx.sql.execute(_EXPIRED, {"now": tx.now_ms})
+    tx.sql.execute(delete(OpenIdToken).where(OpenIdToken.expires_ts <= tx.now_ms))
     token = f"hbo_{secrets.token_urlsafe(32)}"
     row = {"user_id": user_id, "expires_ts": tx.now_ms + LIFETIME_MS}
-    tx.sql.execute(_ADD, {**row, "token_hash": access_tokens.hash_of(token)})
+    tx.sql.execute(insert(OpenIdToken), {**row, "token_hash": access_tokens.hash_of(token)})
     return {
         "access_token": token,
         "token_type": "Bearer",

@@ -32,20 +32,11 @@ _ADDRESS: Final = re.compile(
 MAX_ADDRESS: Final = 254
 MAX_LOCAL_PART: Final = 64
 
-_OWNER = select(ThreePid.user_id).where(
-    ThreePid.medium == EMAIL, ThreePid.address == bindparam("address")
-)
 _OF_USER = (
     select(ThreePid.medium, ThreePid.address, ThreePid.validated_ts, ThreePid.added_ts)
     .where(ThreePid.user_id == bindparam("user_id"))
     .order_by(ThreePid.added_ts, ThreePid.address)
 )
-_DELETE = delete(ThreePid).where(
-    ThreePid.medium == EMAIL,
-    ThreePid.address == bindparam("its_address"),
-    ThreePid.user_id == bindparam("of_user"),
-)
-_DELETE_ALL = delete(ThreePid).where(ThreePid.user_id == bindparam("of_user"))
 
 
 def canonical(address: str) -> str:
@@ -64,8 +55,8 @@ def canonical(address: str) -> str:
 
 def owner(tx: Reader, address: str) -> str | None:
     """Return the user with this address in any capitalization, or None."""
-    user_id: str | None
-    user_id = tx.sql.execute(_OWNER, {"address": address.strip().lower()}).scalar()
+    key = (ThreePid.medium == EMAIL, ThreePid.address == address.strip().lower())
+    user_id: str | None = tx.sql.execute(select(ThreePid.user_id).where(*key)).scalar()
     return user_id
 
 
@@ -110,11 +101,12 @@ def add(tx: Tx, user_id: str, proof: validation.Validated) -> None:
 
 def remove(tx: Tx, user_id: str, medium: str, address: str) -> None:
     """Remove an address of the user. Raises M_THREEPID_NOT_FOUND when it is not theirs."""
-    key = {"its_address": address.strip().lower(), "of_user": user_id}
-    if medium != EMAIL or not tx.sql.execute(_DELETE, key).rowcount:
+    key = (ThreePid.medium == medium, ThreePid.address == address.strip().lower())
+    theirs = delete(ThreePid).where(*key, ThreePid.user_id == user_id)
+    if not tx.sql.execute(theirs).rowcount:
         raise errors.threepid_not_found("Your account does not have this address")
 
 
 def remove_all(tx: Tx, user_id: str) -> None:
     """Remove all addresses of the user, so that other accounts can have them."""
-    tx.sql.execute(_DELETE_ALL, {"of_user": user_id})
+    tx.sql.execute(delete(ThreePid).where(ThreePid.user_id == user_id))

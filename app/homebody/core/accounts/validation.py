@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import Update, bindparam, delete, insert, select, update
 
 from homebody import errors
 from homebody.core.accounts import access_tokens
@@ -59,11 +59,6 @@ _BY_ADDRESS = select(
     ValidationSession.address == bindparam("address"),
     ValidationSession.client_secret_hash == bindparam("client_secret_hash"),
 )
-_DELETE = delete(ValidationSession).where(ValidationSession.sid == bindparam("its_sid"))
-_DELETE_OLD = delete(ValidationSession).where(
-    ValidationSession.created_ts <= bindparam("born_until")
-)
-_CHANGE = update(ValidationSession).where(ValidationSession.sid == bindparam("its_sid"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +124,7 @@ def send_token(db: Database, request: TokenRequest, compose: Compose, *, can_val
         LOG.error("could not send mail to %s: %s", request.address, error)  # noqa: TRY400 - the message is enough
         raise errors.unavailable("The server cannot send mail at the moment") from error
     with db.write() as tx:
-        tx.sql.execute(_CHANGE.values(send_attempt=request.send_attempt), {"its_sid": sid})
+        tx.sql.execute(_change(sid).values(send_attempt=request.send_attempt))
     return sid
 
 
@@ -148,8 +143,8 @@ def open_link(tx: Reader, sid: str, token: str) -> LinkTarget:
 def confirm(tx: Tx, sid: str, token: str) -> LinkTarget:
     """Mark the session's address as validated. Raises M_NOT_FOUND as `open_link` does."""
     opened = open_link(tx, sid, token)
-    change = _CHANGE.where(ValidationSession.validated_ts.is_(None))
-    tx.sql.execute(change.values(validated_ts=tx.now_ms), {"its_sid": sid})
+    unvalidated = _change(sid).where(ValidationSession.validated_ts.is_(None))
+    tx.sql.execute(unvalidated.values(validated_ts=tx.now_ms))
     return opened
 
 
@@ -174,13 +169,15 @@ def consume(tx: Tx, sid: str) -> None:
 
     Raises M_THREEPID_AUTH_FAILED when another request has used it.
     """
-    if not tx.sql.execute(_DELETE, {"its_sid": sid}).rowcount:
+    session = delete(ValidationSession).where(ValidationSession.sid == sid)
+    if not tx.sql.execute(session).rowcount:
         raise errors.threepid_auth_failed("This session was used already")
 
 
 def _begin(tx: Tx, request: TokenRequest, token: str | None) -> tuple[str, bool]:
     """Return the session of this request, and whether a mail must be sent."""
-    tx.sql.execute(_DELETE_OLD, {"born_until": tx.now_ms - LIFETIME_MS})
+    expired = ValidationSession.created_ts <= tx.now_ms - LIFETIME_MS
+    tx.sql.execute(delete(ValidationSession).where(expired))
     key = {
         "purpose": request.purpose,
         "address": request.address,
@@ -196,9 +193,13 @@ def _begin(tx: Tx, request: TokenRequest, token: str | None) -> tuple[str, bool]
         return sid, True
     if row.validated_ts is not None or request.send_attempt <= row.send_attempt:
         return row.sid, False
-    change = _CHANGE.values(token_hash=token_hash, next_link=request.next_link)
-    tx.sql.execute(change, {"its_sid": row.sid})
+    change = _change(row.sid).values(token_hash=token_hash, next_link=request.next_link)
+    tx.sql.execute(change)
     return row.sid, True
+
+
+def _change(sid: str) -> Update:
+    return update(ValidationSession).where(ValidationSession.sid == sid)
 
 
 def _key(tx: Reader, sid: str) -> dict[str, str | int]:

@@ -43,7 +43,6 @@ _UPSERT = _UPSERT.on_conflict_do_update(
         name: _UPSERT.excluded[name] for name in ("event_id", "event_position", "ts", "position")
     },
 )
-_REMOVE_ROOM = delete(Receipt).where(Receipt.room_id == bindparam("the_room"))
 _EVENT_POSITION = select(Receipt.event_position).where(
     Receipt.room_id == bindparam("room_id"),
     Receipt.user_id == bindparam("user_id"),
@@ -117,7 +116,7 @@ def in_rooms(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, J
 
 def remove_room(tx: Tx, room_id: str) -> None:
     """Delete all receipts of a room; called by rooms/purge.py alone."""
-    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
+    tx.sql.execute(delete(Receipt).where(Receipt.room_id == room_id))
 
 
 def _permitted(tx: Reader, user_id: str, found: Sequence[AnyRow]) -> list[AnyRow]:

@@ -47,11 +47,6 @@ _ALL = select(ProfileField.name, ProfileField.value).where(
 )
 _FIELD = _ALL.where(ProfileField.name == bindparam("name"))
 _FOR_ROOMS = _ALL.where(ProfileField.name.in_(IN_ROOMS))
-_INSERT = insert(ProfileField)
-_DELETE = delete(ProfileField).where(
-    ProfileField.user_id == bindparam("of_user"), ProfileField.name == bindparam("the_name")
-)
-_DELETE_ALL = delete(ProfileField).where(ProfileField.user_id == bindparam("of_user"))
 
 
 def begin(tx: Tx, user_id: str) -> None:
@@ -61,7 +56,8 @@ def begin(tx: Tx, user_id: str) -> None:
     The user directory finds the user by the localpart anyway.
     """
     value = orjson.dumps(identifiers.localpart(user_id)).decode()
-    tx.sql.execute(_INSERT, {"user_id": user_id, "name": "displayname", "value": value})
+    row = {"user_id": user_id, "name": "displayname", "value": value}
+    tx.sql.execute(insert(ProfileField), row)
 
 
 def of(tx: Reader, user_id: str) -> Json:
@@ -104,8 +100,9 @@ def put(tx: Tx, user_id: str, name: str, value: Any) -> None:
     if profile.get(name) == text:
         return
     _check_size({**profile, name: text})
-    tx.sql.execute(_DELETE, {"of_user": user_id, "the_name": name})
-    tx.sql.execute(_INSERT, {"user_id": user_id, "name": name, "value": text.decode()})
+    _delete(tx, user_id, name)
+    row = {"user_id": user_id, "name": name, "value": text.decode()}
+    tx.sql.execute(insert(ProfileField), row)
     if name == "displayname":
         directory_index.put(tx, user_id, value)
 
@@ -116,9 +113,13 @@ def remove(tx: Tx, user_id: str, name: str) -> None:
     Raises M_INVALID_PARAM and M_KEY_TOO_LARGE for a name that no field can have.
     """
     check_name(name)
-    gone = tx.sql.execute(_DELETE, {"of_user": user_id, "the_name": name})
-    if gone.rowcount and name == "displayname":
+    if _delete(tx, user_id, name) and name == "displayname":
         directory_index.put(tx, user_id, None)
+
+
+def _delete(tx: Tx, user_id: str, name: str) -> bool:
+    field = (ProfileField.user_id == user_id, ProfileField.name == name)
+    return tx.sql.execute(delete(ProfileField).where(*field)).rowcount > 0
 
 
 def update_rooms(db: Database, user_id: str, name: str) -> None:
@@ -139,7 +140,7 @@ def update_rooms(db: Database, user_id: str, name: str) -> None:
 
 def erase(tx: Tx, user_id: str) -> None:
     """Delete the profile of an account that is deactivated and has left its rooms."""
-    tx.sql.execute(_DELETE_ALL, {"of_user": user_id})
+    tx.sql.execute(delete(ProfileField).where(ProfileField.user_id == user_id))
 
 
 def check_name(name: str) -> None:

@@ -23,7 +23,6 @@ from homebody.storage.database import Reader, Tx
 
 CANONICAL_ALIAS = "m.room.canonical_alias"
 
-_ADD = insert(RoomAlias)
 _FIND = select(RoomAlias.alias, RoomAlias.room_id, RoomAlias.creator).where(
     RoomAlias.alias.in_(bindparam("aliases", expanding=True))
 )
@@ -31,13 +30,6 @@ _OF_ROOM = (
     select(RoomAlias.alias)
     .where(RoomAlias.room_id == bindparam("room_id"))
     .order_by(RoomAlias.alias)
-)
-_REMOVE = delete(RoomAlias).where(RoomAlias.alias == bindparam("the_alias"))
-_REMOVE_ROOM = delete(RoomAlias).where(RoomAlias.room_id == bindparam("the_room"))
-_MOVE = (
-    update(RoomAlias)
-    .where(RoomAlias.room_id == bindparam("old_room"))
-    .values(room_id=bindparam("new_room"))
 )
 
 
@@ -72,7 +64,8 @@ def create(tx: Tx, alias: str, room_id: str, user_id: str) -> None:
     state.check_joined(tx, room_id, user_id)
     if is_taken(tx, alias):
         raise errors.alias_in_use(f"{alias} is in use already")
-    tx.sql.execute(_ADD, {"alias": alias, "room_id": room_id, "creator": user_id})
+    row = {"alias": alias, "room_id": room_id, "creator": user_id}
+    tx.sql.execute(insert(RoomAlias), row)
 
 
 def is_taken(tx: Reader, alias: str) -> bool:
@@ -94,7 +87,7 @@ def remove(tx: Tx, alias: str, requester: Requester) -> None:
         and not may_manage(tx, row.room_id, requester.user_id)
     ):
         raise errors.forbidden(f"You may not remove {alias}")
-    tx.sql.execute(_REMOVE, {"the_alias": alias})
+    tx.sql.execute(delete(RoomAlias).where(RoomAlias.alias == alias))
     _remove_from_state(tx, row.room_id, [alias], requester.user_id)
 
 
@@ -105,7 +98,8 @@ def move(tx: Tx, old_room: str, new_room: str, user_id: str) -> None:
     the power to. Raises M_FORBIDDEN when they may not set it in the new room.
     """
     moved = list(tx.sql.execute(_OF_ROOM, {"room_id": old_room}).scalars())
-    tx.sql.execute(_MOVE, {"old_room": old_room, "new_room": new_room})
+    of_old = RoomAlias.room_id == old_room
+    tx.sql.execute(update(RoomAlias).where(of_old).values(room_id=new_room))
     event = state.current(tx, old_room, CANONICAL_ALIAS)
     named = [alias for alias in _named(event.content) if alias in moved] if event else []
     if event is None or not named:
@@ -120,7 +114,7 @@ def move(tx: Tx, old_room: str, new_room: str, user_id: str) -> None:
 
 def remove_room(tx: Tx, room_id: str) -> None:
     """Delete all aliases of a room; called by rooms/purge.py alone."""
-    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
+    tx.sql.execute(delete(RoomAlias).where(RoomAlias.room_id == room_id))
 
 
 def may_manage(tx: Reader, room_id: str, user_id: str) -> bool:

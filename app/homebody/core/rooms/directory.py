@@ -28,12 +28,6 @@ MAX_LIMIT: Final = 500
 """Rooms per response, and the default limit."""
 SEARCHED: Final = ("name", "topic", "canonical_alias")
 
-_PUBLISH = (
-    update(Room)
-    .where(Room.room_id == bindparam("the_room"))
-    .values(is_published=bindparam("published"))
-)
-_IS_PUBLISHED = select(Room.is_published).where(Room.room_id == bindparam("room_id"))
 _BY_MEMBERS = (
     select(Room.room_id)
     .join(StateInterval, StateInterval.room_number == Room.number)
@@ -62,7 +56,8 @@ class Query:
 
 def publish(tx: Tx, room_id: str, *, is_published: bool) -> None:
     """Publish a room in the directory, or remove it."""
-    tx.sql.execute(_PUBLISH, {"the_room": room_id, "published": is_published})
+    room = update(Room).where(Room.room_id == room_id)
+    tx.sql.execute(room.values(is_published=is_published))
 
 
 def set_visibility(tx: Tx, room_id: str, requester: Requester, *, is_published: bool) -> None:
@@ -79,7 +74,8 @@ def set_visibility(tx: Tx, room_id: str, requester: Requester, *, is_published: 
 
 def visibility(tx: Reader, room_id: str) -> str:
     """Return "public" or "private". Raises M_NOT_FOUND for an unknown room."""
-    is_published = tx.sql.execute(_IS_PUBLISHED, {"room_id": room_id}).scalar()
+    room = select(Room.is_published).where(Room.room_id == room_id)
+    is_published = tx.sql.execute(room).scalar()
     if is_published is None:
         raise errors.not_found("This server does not know the room")
     return "public" if is_published else "private"

@@ -25,12 +25,9 @@ MEMBERSHIPS = frozenset({"join", "invite", "leave", "ban", "knock"})
 RESTRICTED = frozenset({"restricted", "knock_restricted"})
 INVITE_PERMISSION_CONFIG = "m.invite_permission_config"
 
-_FORGET = insert(ForgottenRoom)
 _REMEMBER = delete(ForgottenRoom).where(
     ForgottenRoom.user_id == bindparam("of_user"), ForgottenRoom.room_id == bindparam("the_room")
 )
-_REMOVE_ROOM = delete(ForgottenRoom).where(ForgottenRoom.room_id == bindparam("the_room"))
-_NOTICES = select(ServerNoticeRoom.room_id).where(ServerNoticeRoom.user_id == bindparam("user_id"))
 
 
 def change(
@@ -118,7 +115,7 @@ def forget(tx: Tx, room_id: str, user_id: str) -> None:
     if membership not in {"leave", "ban"}:
         raise errors.unknown(f"Leave the room first: your membership is {membership!r}")
     tx.sql.execute(_REMEMBER, {"of_user": user_id, "the_room": room_id})
-    tx.sql.execute(_FORGET, {"user_id": user_id, "room_id": room_id})
+    tx.sql.execute(insert(ForgottenRoom), {"user_id": user_id, "room_id": room_id})
 
 
 def has_blocked_invites(tx: Reader, user_id: str) -> bool:
@@ -144,7 +141,7 @@ def _check_may_be_invited(tx: Reader, user_id: str) -> None:
 
 def remove_room(tx: Tx, room_id: str) -> None:
     """Delete all records of a room; called by rooms/purge.py alone."""
-    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
+    tx.sql.execute(delete(ForgottenRoom).where(ForgottenRoom.room_id == room_id))
 
 
 def _check_may_reject(tx: Reader, room_id: str, user_id: str) -> None:
@@ -155,7 +152,8 @@ def _check_may_reject(tx: Reader, room_id: str, user_id: str) -> None:
     """
     if state.membership_of(tx, room_id, user_id) != "invite":
         return
-    if tx.sql.execute(_NOTICES, {"user_id": user_id}).scalar() == room_id:
+    notices = select(ServerNoticeRoom.room_id).where(ServerNoticeRoom.user_id == user_id)
+    if tx.sql.execute(notices).scalar() == room_id:
         raise errors.cannot_leave_server_notice_room()
 
 

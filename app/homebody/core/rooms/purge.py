@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import func, select
 
 from homebody import errors
 from homebody.core.appservices import networks
@@ -64,8 +64,6 @@ _ALL = select(
     _EVENTS.label("events"),
     _LAST.label("last_event_ts"),
 ).order_by(Room.last_position.desc())
-_IS_THERE = select(Room.room_id).where(Room.room_id == bindparam("room_id"))
-_HAS_EVENTS = select(StoredEvent.position).where(StoredEvent.room_id == bindparam("room_id"))
 _USERS = select(StateInterval.state_key).where(
     StateInterval.room_number == state.ROOM_NUMBER,
     StateInterval.to_position == NOW_AND_LATER,
@@ -133,9 +131,8 @@ def wait_for_clients() -> None:
 
 
 def _check_is_there(tx: Reader, room_id: str) -> None:
-    params = {"room_id": room_id}
-    for query in (_IS_THERE, _HAS_EVENTS):  # only events: a crash has interrupted a purge
-        if tx.sql.execute(query, params).first() is not None:
+    for table in (Room, StoredEvent):  # only events: a crash has interrupted a purge
+        if tx.sql.execute(select(table.room_id).where(table.room_id == room_id).limit(1)):
             return
     raise errors.not_found(f"There is no room {room_id}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 import orjson
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import delete, insert, select
 
 from homebody import errors
 from homebody.core.accounts import accounts
@@ -22,7 +22,6 @@ from homebody.storage.database import Reader, Tx
 MAX_REASON: Final = 5000
 """Characters."""
 
-_ADD = insert(Report)
 _ALL = (
     select(
         Report.id,
@@ -37,8 +36,6 @@ _ALL = (
     .outerjoin(StoredEvent, StoredEvent.event_id == Report.event_id)
     .order_by(Report.id)
 )
-_REMOVE = delete(Report).where(Report.id == bindparam("the_id"))
-_REMOVE_ROOM = delete(Report).where(Report.room_id == bindparam("the_room"))
 
 
 def report_room(tx: Tx, reporter: str, room_id: str, reason: str) -> None:
@@ -76,13 +73,13 @@ def all_reports(tx: Reader) -> list[Json]:
 
 def remove(tx: Tx, report_id: int) -> None:
     """Delete a report. Raises M_NOT_FOUND."""
-    if not tx.sql.execute(_REMOVE, {"the_id": report_id}).rowcount:
+    if not tx.sql.execute(delete(Report).where(Report.id == report_id)).rowcount:
         raise errors.not_found(f"There is no report {report_id}")
 
 
 def remove_room(tx: Tx, room_id: str) -> None:
     """Delete all reports about a room; called by rooms/purge.py alone."""
-    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
+    tx.sql.execute(delete(Report).where(Report.room_id == room_id))
 
 
 def _add(
@@ -96,9 +93,9 @@ def _add(
 ) -> None:
     if len(reason) > MAX_REASON:
         raise errors.invalid_param(f"The reason is longer than {MAX_REASON} characters")
-    row = {"room_id": room_id, "event_id": event_id, "user_id": user_id}
-    said = {"created_ts": tx.now_ms, "reporter": reporter, "reason": reason}
-    tx.sql.execute(_ADD, {**row, **said})
+    subject = {"room_id": room_id, "event_id": event_id, "user_id": user_id}
+    report = {"created_ts": tx.now_ms, "reporter": reporter, "reason": reason}
+    tx.sql.execute(insert(Report), {**subject, **report})
 
 
 def _described(report: Json) -> Json:

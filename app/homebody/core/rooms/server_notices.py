@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import delete, insert, select
 
 from homebody import errors
 from homebody.core.accounts import accounts
@@ -25,11 +25,6 @@ from homebody.storage.database import Tx
 TAG: Final = "m.server_notice"
 NAME: Final = "Server notices"
 TOPIC: Final = "Messages from the administrators of this server"
-
-_FIND = select(ServerNoticeRoom.room_id).where(ServerNoticeRoom.user_id == bindparam("user_id"))
-_FORGET = delete(ServerNoticeRoom).where(ServerNoticeRoom.user_id == bindparam("of_user"))
-_KEEP = insert(ServerNoticeRoom)
-_REMOVE_ROOM = delete(ServerNoticeRoom).where(ServerNoticeRoom.room_id == bindparam("the_room"))
 
 
 def send(tx: Tx, user_id: str, text: str) -> str:
@@ -53,7 +48,7 @@ def send(tx: Tx, user_id: str, text: str) -> str:
 
 def remove_room(tx: Tx, room_id: str) -> None:
     """Delete the record of a room; called by rooms/purge.py alone."""
-    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
+    tx.sql.execute(delete(ServerNoticeRoom).where(ServerNoticeRoom.room_id == room_id))
 
 
 def _sender(tx: Tx) -> str:
@@ -69,7 +64,8 @@ def _sender(tx: Tx) -> str:
 
 def _room(tx: Tx, sender: str, user_id: str) -> str:
     """Return the room for the user's notices, which they have joined or are invited to."""
-    known = tx.sql.execute(_FIND, {"user_id": user_id}).scalar()
+    room = select(ServerNoticeRoom.room_id).where(ServerNoticeRoom.user_id == user_id)
+    known = tx.sql.execute(room).scalar()
     if known is None or not state.is_joined(tx, known, sender):
         return _make(tx, sender, user_id)
     if state.membership_of(tx, known, user_id) not in {"join", "invite"}:
@@ -88,7 +84,7 @@ def _make(tx: Tx, sender: str, user_id: str) -> str:
         power_levels={"events_default": 50, "invite": 50},
     )
     room_id, _ = creation.create_room(tx, sender, options)
-    tx.sql.execute(_FORGET, {"of_user": user_id})
-    tx.sql.execute(_KEEP, {"user_id": user_id, "room_id": room_id})
+    tx.sql.execute(delete(ServerNoticeRoom).where(ServerNoticeRoom.user_id == user_id))
+    tx.sql.execute(insert(ServerNoticeRoom), {"user_id": user_id, "room_id": room_id})
     account_data.put_tag(tx, user_id, room_id, TAG, {})
     return room_id

@@ -21,8 +21,6 @@ from homebody.storage.database import Database, Reader, Server, Tx
 
 TYPE = "m.login.application_service"
 
-_INSERT = insert(AppserviceUser)
-
 
 def act_as(
     db: Database,
@@ -92,7 +90,7 @@ def register(tx: Tx, service: Service, username: str) -> str:
     if not tx.server.appservices.has_user(service, user_id):
         raise errors.exclusive(f"{user_id} is not in the namespace of this application service")
     registration.register(tx, username, None, service=service)
-    tx.sql.execute(_INSERT, {"user_id": user_id, "service_id": service.id})
+    tx.sql.execute(insert(AppserviceUser), {"user_id": user_id, "service_id": service.id})
     return user_id
 
 
@@ -140,5 +138,6 @@ def _make_sender(db: Database, service: Service) -> None:
     """Create the service's own account; bridges expect it to exist, or register it themselves."""
     with db.write() as tx:
         if accounts.find(tx, service.sender) is None:
-            tx.sql.execute(_INSERT, {"user_id": service.sender, "service_id": service.id})
+            row = {"user_id": service.sender, "service_id": service.id}
+            tx.sql.execute(insert(AppserviceUser), row)
             registration.create(tx, service.sender, None, is_bridged=True)

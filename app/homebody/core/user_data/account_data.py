@@ -44,7 +44,6 @@ _CONTENT = select(AccountData.content).where(
     AccountData.room_id == bindparam("room_id"),
     AccountData.type == bindparam("type"),
 )
-_REMOVE_ROOM = delete(AccountData).where(AccountData.room_id == bindparam("the_room"))
 _USED = select(func.count(), func.coalesce(func.sum(AccountData.size_bytes), 0)).where(
     AccountData.user_id == bindparam("user_id")
 )
@@ -191,7 +190,7 @@ def erase(tx: Tx, user_id: str) -> None:
 
 def remove_room(tx: Tx, room_id: str) -> None:
     """Delete all account data of a room; called by rooms/purge.py alone."""
-    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
+    tx.sql.execute(delete(AccountData).where(AccountData.room_id == room_id))
 
 
 def since(tx: Reader, user_id: str, since: int, upto: int) -> dict[str, list[Json]]:

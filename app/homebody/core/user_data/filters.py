@@ -31,9 +31,6 @@ _SAME = _IDS.where(StoredFilter.definition == bindparam("definition"))
 _DEFINITION = select(StoredFilter.definition).where(
     StoredFilter.user_id == bindparam("user_id"), StoredFilter.filter_id == bindparam("filter_id")
 )
-_DROP = delete(StoredFilter).where(
-    StoredFilter.user_id == bindparam("of_user"), StoredFilter.filter_id == bindparam("with_id")
-)
 
 
 def define(tx: Tx, user_id: str, definition: Json) -> str:
@@ -97,7 +94,8 @@ def parse_room_event_filter(json: object) -> RoomEventFilter:
 def _store(tx: Tx, user_id: str, text: str) -> str:
     ids = [int(it) for it in tx.sql.execute(_IDS, {"user_id": user_id}).scalars()]
     if len(ids) >= MAX_STORED:
-        tx.sql.execute(_DROP, {"of_user": user_id, "with_id": str(min(ids))})
+        oldest = (StoredFilter.user_id == user_id, StoredFilter.filter_id == str(min(ids)))
+        tx.sql.execute(delete(StoredFilter).where(*oldest))
     # Not below the clock, so that a restored server does not reuse ids of the lost one
     filter_id = str(max([*(it + 1 for it in ids), tx.position]))
     stored = {"user_id": user_id, "filter_id": filter_id, "definition": text}
