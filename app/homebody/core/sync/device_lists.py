@@ -16,8 +16,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-import orjson
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import and_, bindparam, select
 
 from homebody.core.encryption import device_list_changes
 from homebody.core.events import state
@@ -29,6 +28,7 @@ from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
 from homebody.spec import filters
 from homebody.storage.database import Reader
+from homebody.storage.expressions import item, listed
 
 Moves = set[tuple[str, str]]
 """(room_id, user_id) of who has come, gone or else changed their membership."""
@@ -44,14 +44,22 @@ _MOVED = (
         StateInterval.event_position > bindparam("since"),
     )
 )
-_WERE_JOINED = text(
-    "SELECT rooms.room_id, state_intervals.state_key FROM json_each(:moves) AS one"
-    " JOIN rooms ON rooms.room_id = json_extract(one.value, '$[0]')"
-    " JOIN state_intervals ON state_intervals.room_number = rooms.number"
-    " AND state_intervals.type = 'm.room.member'"
-    " AND state_intervals.state_key = json_extract(one.value, '$[1]')"
-    " AND state_intervals.from_position <= :since AND state_intervals.to_position > :since"
-    " AND state_intervals.membership = 'join'"
+_MOVES = listed("moves")
+_WERE_JOINED = (
+    select(Room.room_id, StateInterval.state_key)
+    .select_from(_MOVES)
+    .join(Room, Room.room_id == item(_MOVES, 0))
+    .join(
+        StateInterval,
+        and_(
+            StateInterval.room_number == Room.number,
+            StateInterval.type == state.MEMBER,
+            StateInterval.state_key == item(_MOVES, 1),
+            StateInterval.from_position <= bindparam("since"),
+            StateInterval.to_position > bindparam("since"),
+            StateInterval.membership == "join",
+        ),
+    )
 )
 _JOINED_THEN = select(StateInterval.state_key).where(
     StateInterval.room_number == state.ROOM_NUMBER,
@@ -139,7 +147,7 @@ def _came_and_went(tx: Reader, position: int, moves: Moves) -> tuple[set[str], s
     went: set[str] = set()
     if not moves:
         return came, went
-    asked = {"moves": orjson.dumps(list(moves)).decode(), "since": position}
+    asked = {"moves": moves, "since": position}
     were_joined = {(row.room_id, row.state_key) for row in tx.sql.execute(_WERE_JOINED, asked)}
     for move in moves:
         room_id, other = move

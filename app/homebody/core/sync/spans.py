@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
-import orjson
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import bindparam, select
+from sqlalchemy.orm import aliased
 
 from homebody.core.events import client_events, visibility
 from homebody.core.user_data import ignored_users
@@ -26,6 +26,7 @@ from homebody.spec import filters
 from homebody.spec.filters import RoomEventFilter
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Reader
+from homebody.storage.expressions import item, listed
 
 DEFAULT_LIMIT = 10
 MAX_LIMIT = 500
@@ -38,15 +39,24 @@ _DECODED: Final = 5
 """For so many events one counts that has to be decoded, as the filter asks what is in it."""
 ROOMS_BETWEEN_BREATHS = 20
 
-_NEWEST = text(
-    # json_each is SQLite's; PostgreSQL will say LATERAL
-    "SELECT events.room_id, events.position FROM json_each(:spans) AS span"
-    " JOIN events ON events.position IN ("
-    "  SELECT position FROM events WHERE room_id = span.key"
-    "  AND position > json_extract(span.value, '$[0]')"
-    "  AND position <= json_extract(span.value, '$[1]')"
-    "  ORDER BY position DESC LIMIT :count)"
-    " ORDER BY events.position"
+_SPANS = listed("spans")
+_Newest = aliased(StoredEvent)
+_NEWEST_OF_SPAN = (
+    select(_Newest.position)
+    .where(
+        _Newest.room_id == item(_SPANS, 0),
+        _Newest.position > item(_SPANS, 1),
+        _Newest.position <= item(_SPANS, 2),
+    )
+    .order_by(_Newest.position.desc())
+    .limit(bindparam("count"))
+    .correlate(_SPANS)
+)
+_NEWEST = (
+    select(StoredEvent.room_id, StoredEvent.position)
+    .select_from(_SPANS)
+    .join(StoredEvent, StoredEvent.position.in_(_NEWEST_OF_SPAN))
+    .order_by(StoredEvent.position)
 )
 _DOWN_FROM = (
     select(StoredEvent.position, StoredEvent.type, StoredEvent.sender)
@@ -159,12 +169,12 @@ def _newest(tx: Reader, spans: Iterable[Span], count: int) -> dict[str, list[int
     found: dict[str, list[int]] = {}
     recent = tx.caches.recent
     in_memory: dict[str, Span] = {}
-    others: dict[str, tuple[int, int]] = {}
+    others: list[tuple[str, int, int]] = []
     for span in spans:
         if recent.knows(span.since, span.upto):
             in_memory[span.room_id] = span
         else:
-            others[span.room_id] = (span.since, span.upto)
+            others.append((span.room_id, span.since, span.upto))
     if in_memory:
         first = min(span.since for span in in_memory.values())
         last = max(span.upto for span in in_memory.values())
@@ -174,7 +184,7 @@ def _newest(tx: Reader, spans: Iterable[Span], count: int) -> dict[str, list[int
                 found.setdefault(room_id, []).append(position)
         found = {room_id: positions[-count:] for room_id, positions in found.items()}
     if others:
-        asked = {"spans": orjson.dumps(others).decode(), "count": count}
+        asked = {"spans": others, "count": count}
         for room_id, position in tx.sql.execute(_NEWEST, asked):
             found.setdefault(room_id, []).append(position)
     return found

@@ -15,34 +15,49 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 
-import orjson
-from sqlalchemy import TextClause, text
+from sqlalchemy import Select, and_, select
 
-from homebody.core.events import client_events
+from homebody.core.events import client_events, state
 from homebody.core.sync.spans import Span
+from homebody.models.rooms import Room
+from homebody.models.state import StateInterval
 from homebody.spec import filters
 from homebody.spec.filters import RoomEventFilter
 from homebody.storage.caches import ClientEvent, Requester
 from homebody.storage.database import Reader
+from homebody.storage.expressions import item, listed
 
-_SPAN_JOIN = (
-    "SELECT rooms.room_id, state_intervals.event_position FROM json_each(:spans) AS span"
-    " JOIN rooms ON rooms.room_id = span.key"
-    " JOIN state_intervals ON state_intervals.room_number = rooms.number"
-    " AND state_intervals.to_position > json_extract(span.value, '$[1]')"
-    " AND state_intervals.from_position > json_extract(span.value, '$[0]')"
-    " AND state_intervals.from_position <= json_extract(span.value, '$[1]')"
+_SPANS = listed("spans")
+_HELD_AT_BOUNDARY = (
+    select(Room.room_id, StateInterval.event_position)
+    .select_from(_SPANS)
+    .join(Room, Room.room_id == item(_SPANS, 0))
+    .join(
+        StateInterval,
+        and_(
+            StateInterval.room_number == Room.number,
+            StateInterval.to_position > item(_SPANS, 2),
+            StateInterval.from_position > item(_SPANS, 1),
+            StateInterval.from_position <= item(_SPANS, 2),
+        ),
+    )
 )
-_HELD_AT_BOUNDARY = text(_SPAN_JOIN)
-_HELD_WITHOUT_MEMBERS = text(_SPAN_JOIN + " AND state_intervals.membership IS NULL")
-_MEMBERS_AT_BOUNDARY = text(
-    "SELECT rooms.room_id, state_intervals.event_position FROM json_each(:wanted) AS one"
-    " JOIN rooms ON rooms.room_id = json_extract(one.value, '$[0]')"
-    " JOIN state_intervals ON state_intervals.room_number = rooms.number"
-    " AND state_intervals.type = 'm.room.member'"
-    " AND state_intervals.state_key = json_extract(one.value, '$[1]')"
-    " AND state_intervals.from_position <= json_extract(one.value, '$[2]')"
-    " AND state_intervals.to_position > json_extract(one.value, '$[2]')"
+_HELD_WITHOUT_MEMBERS = _HELD_AT_BOUNDARY.where(StateInterval.membership.is_(None))
+_WANTED = listed("wanted")
+_MEMBERS_AT_BOUNDARY = (
+    select(Room.room_id, StateInterval.event_position)
+    .select_from(_WANTED)
+    .join(Room, Room.room_id == item(_WANTED, 0))
+    .join(
+        StateInterval,
+        and_(
+            StateInterval.room_number == Room.number,
+            StateInterval.type == state.MEMBER,
+            StateInterval.state_key == item(_WANTED, 1),
+            StateInterval.from_position <= item(_WANTED, 2),
+            StateInterval.to_position > item(_WANTED, 2),
+        ),
+    )
 )
 
 
@@ -154,13 +169,13 @@ def load(
     _collect(
         tx,
         _HELD_WITHOUT_MEMBERS if is_lazy else _HELD_AT_BOUNDARY,
-        {span.room_id: (-1, _end(span, is_after=is_after)) for span in new},
+        [(span.room_id, -1, _end(span, is_after=is_after)) for span in new],
         positions,
     )
     _collect(
         tx,
         _HELD_AT_BOUNDARY,
-        {span.room_id: (span.since or since, _end(span, is_after=is_after)) for span in known},
+        [(span.room_id, span.since or since, _end(span, is_after=is_after)) for span in known],
         positions,
     )
     if is_lazy:
@@ -201,13 +216,13 @@ def _may_have_gap(span: Span, *, is_after: bool) -> bool:
 
 def _collect(
     tx: Reader,
-    query: TextClause,
-    spans: dict[str, tuple[int, int]],
+    query: Select[str, int],
+    spans: list[tuple[str, int, int]],
     positions: dict[str, set[int]],
 ) -> None:
     if not spans:
         return
-    result = tx.sql.execute(query, {"spans": orjson.dumps(spans).decode()})
+    result = tx.sql.execute(query, {"spans": spans})
     for room_id, position in result:
         positions[room_id].add(position)
 
@@ -217,7 +232,7 @@ def _collect_members(
 ) -> None:
     if not wanted:
         return
-    result = tx.sql.execute(_MEMBERS_AT_BOUNDARY, {"wanted": orjson.dumps(wanted).decode()})
+    result = tx.sql.execute(_MEMBERS_AT_BOUNDARY, {"wanted": wanted})
     for room_id, position in result:
         positions[room_id].add(position)
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-import orjson
-from sqlalchemy import bindparam, case, func, select, text
+from sqlalchemy import and_, bindparam, case, func, select
+from sqlalchemy.orm import aliased
 
 from homebody.core.events import state
 from homebody.core.events.state import MemberSummary
@@ -18,6 +18,7 @@ from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
+from homebody.storage.expressions import listed
 
 MAX_HEROES = 5
 _COUNTS = (
@@ -45,16 +46,33 @@ _NAMED = (
         func.json_extract(StoredEvent.pdu, _SAYS) != "",
     )
 )
-_FIRST = text(
-    "SELECT rooms.room_id, state_intervals.state_key, state_intervals.membership"
-    " FROM json_each(:room_ids) AS one JOIN rooms ON rooms.room_id = one.value"
-    " JOIN state_intervals ON state_intervals.room_number = rooms.number"
-    " AND state_intervals.type = 'm.room.member'"
-    " AND state_intervals.state_key IN ("
-    "  SELECT state_key FROM state_intervals AS member WHERE member.room_number = rooms.number"
-    "  AND member.to_position = :now AND member.membership IS NOT NULL"
-    "  ORDER BY member.membership IN ('join', 'invite') DESC, member.from_position LIMIT :most)"
-    " AND state_intervals.to_position = :now ORDER BY state_intervals.from_position"
+_ROOMS = listed("room_ids")
+_Member = aliased(StateInterval)
+_FIRST_OF_ROOM = (
+    select(_Member.state_key)
+    .where(
+        _Member.room_number == Room.number,
+        _Member.to_position == NOW_AND_LATER,
+        _Member.membership.is_not(None),
+    )
+    .order_by(_Member.membership.in_(("join", "invite")).desc(), _Member.from_position)
+    .limit(MAX_HEROES + 1)
+    .correlate(Room)
+)
+_FIRST = (
+    select(Room.room_id, StateInterval.state_key, StateInterval.membership)
+    .select_from(_ROOMS)
+    .join(Room, Room.room_id == _ROOMS.c.value)
+    .join(
+        StateInterval,
+        and_(
+            StateInterval.room_number == Room.number,
+            StateInterval.type == state.MEMBER,
+            StateInterval.state_key.in_(_FIRST_OF_ROOM),
+            StateInterval.to_position == NOW_AND_LATER,
+        ),
+    )
+    .order_by(StateInterval.from_position)
 )
 _AT_ONCE = 500
 
@@ -105,12 +123,7 @@ def _read_members(tx: Reader, room_ids: list[str]) -> dict[str, MemberSummary]:
             members[room_id].joined = count
         else:
             members[room_id].invited = count
-    asked = {
-        "room_ids": orjson.dumps(room_ids).decode(),
-        "now": NOW_AND_LATER,
-        "most": MAX_HEROES + 1,
-    }
-    for room_id, user_id, membership in tx.sql.execute(_FIRST, asked):
+    for room_id, user_id, membership in tx.sql.execute(_FIRST, {"room_ids": room_ids}):
         members[room_id].first.append((user_id, membership in {"join", "invite"}))
     return members
 
