@@ -42,38 +42,35 @@ def load(
     wanted: Mapping[str, RoomConfig],
     previous: ConnectionState,
     changes: Changes,
-    direct_changed: Set[str],
 ) -> LoadedRooms:
-    """Return the changed joined rooms, including `direct_changed`, whose is_dm has changed."""
+    """Return the changed joined rooms."""
     found = [
         update
         for room_id, config in wanted.items()
-        if (update := _news(tx, room_id, config, previous, changes)) is not None
+        if (update := _update(tx, room_id, config, previous, changes)) is not None
     ]
-    _fill(tx, requester.user_id, found)
+    _load_timelines(tx, requester.user_id, found)
     held = required_state.load(tx, requester.user_id, found)
-    shown = [update for update in found if _is_news(update, held[update.span.room_id])]
+    shown = [update for update in found if _is_update(update, held[update.span.room_id])]
     entries = _entries(tx, requester, shown, held, previous)
     bumps = summaries.bumps(tx, requester.user_id, shown, changes.order)
     for room_id, bump in bumps.items():
         entries[room_id]["bump_stamp"] = bump
-    counted = {
-        room for room in changes.read | direct_changed if room in wanted and room in previous.rooms
-    }
+    counted = (changes.read | changes.direct) & wanted.keys() & previous.rooms.keys()
     for room_id in counted - entries.keys():
         entries[room_id] = {"membership": "join", "bump_stamp": previous.rooms[room_id].bump_stamp}
     summaries.add_counts(tx, requester.user_id, entries)
     configs: dict[RoomConfig, RoomConfig] = {}
     after = {update.span.room_id: _after(update, bumps, configs) for update in found}
-    older = {
+    timelines = {
         update.span.room_id: {event.event_id for event in update.span.timeline}
         for update in shown
         if update.is_initial or update.is_expanded
     }
-    return LoadedRooms(entries, after, older)
+    return LoadedRooms(entries, after, timelines)
 
 
-def _news(
+def _update(
     tx: Reader, room_id: str, config: RoomConfig, previous: ConnectionState, changes: Changes
 ) -> RoomUpdate | None:
     """Return the update of a room if there may be something to send."""
@@ -89,7 +86,7 @@ def _news(
     return RoomUpdate(span, config, since, before, is_expanded=is_expanded)
 
 
-def _fill(tx: Reader, user_id: str, found: Collection[RoomUpdate]) -> None:
+def _load_timelines(tx: Reader, user_id: str, found: Collection[RoomUpdate]) -> None:
     """Load the timelines, with one query for all rooms with the same limit."""
     for limit in {update.config.limit for update in found}:
         some = [update.span for update in found if update.config.limit == limit]
@@ -98,7 +95,7 @@ def _fill(tx: Reader, user_id: str, found: Collection[RoomUpdate]) -> None:
         update.span.is_limited |= update.is_expanded
 
 
-def _is_news(update: RoomUpdate, held: list[ClientEvent]) -> bool:
+def _is_update(update: RoomUpdate, held: list[ClientEvent]) -> bool:
     if update.is_initial or update.is_expanded or held:
         return True
     if update.before is not None and update.before.stale_since is not None:
@@ -115,12 +112,10 @@ def _entries(
 ) -> dict[str, Json]:
     # without a gap, the timeline itself has everything related to its events
     gappy = [update for update in shown if update.is_initial or update.has_gap]
-    bundles = aggregations.bundles(
-        tx, requester, [it for update in gappy for it in update.span.timeline]
-    )
-    own = visibility.memberships(
-        tx, requester.user_id, (it for update in shown for it in update.span.timeline)
-    )
+    gappy_events = [event for update in gappy for event in update.span.timeline]
+    bundles = aggregations.bundles(tx, requester, gappy_events)
+    events = (event for update in shown for event in update.span.timeline)
+    own = visibility.memberships(tx, requester.user_id, events)
     entries: dict[str, Json] = {}
     for update in tx.breathing(shown, ROOMS_BETWEEN_BREATHS):
         span = update.span
@@ -133,25 +128,15 @@ def _entries(
                 tx, requester, held[span.room_id], with_room_id=False
             ),
             "timeline": client_events.encode_all(
-                tx,
-                requester,
-                span.timeline,
-                with_room_id=False,
-                bundles=bundles,
-                memberships=own,
+                tx, requester, span.timeline, with_room_id=False, bundles=bundles, memberships=own
             ),
             "prev_batch": str(SyncToken(span.boundary)),
             "limited": span.is_limited,
-            "num_live": _live(span, previous.position),
+            "num_live": sum(0 < previous.position < event.position for event in span.timeline),
             **summaries.names(tx, update),
         }
     summaries.add_members(tx, requester.user_id, shown, entries)
     return entries
-
-
-def _live(span: Span, position: int) -> int:
-    """Return the number of events after the last response."""
-    return sum(position < event.position for event in span.timeline) if position else 0
 
 
 def _after(

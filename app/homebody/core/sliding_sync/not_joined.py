@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from homebody.core.events import client_events, state, visibility
+from homebody.core.sliding_sync import summaries
 from homebody.core.sliding_sync.connections import SentRoom
 from homebody.core.sliding_sync.order import OwnMembership
 from homebody.core.sliding_sync.requests import RoomConfig
@@ -54,7 +55,7 @@ def _preview(tx: Reader, user_id: str, room_id: str, room: OwnMembership) -> Jso
         "membership": room.membership,
         "invite_state": events,
         "bump_stamp": room.since,
-        **_named(held),
+        **summaries.name_and_avatar(held),
     }
 
 
@@ -73,8 +74,7 @@ def left(
     span = Span(room_id, since, entry.since)
     span.history = visibility.history(tx, requester.user_id, room_id)
     if before.membership == "join" or before.stale_since is not None:
-        filled = RoomEventFilter(limit=before.config.limit)
-        spans.fill(tx, requester.user_id, [span], filled)
+        spans.fill(tx, requester.user_id, [span], RoomEventFilter(limit=before.config.limit))
     return _gone(tx, requester, span, entry.event, [entry.position])
 
 
@@ -88,12 +88,9 @@ def _kicked(
     """
     own: StateKey = (state.MEMBER, requester.user_id)
     entry = state.entries(tx, room_id, [own])[own]
-    is_gone = entry.event is not None and entry.event.content["membership"] in GONE
-    if (
-        entry.event is None
-        or not is_gone
-        or visibility.has_forgotten(tx, requester.user_id, room_id)
-    ):
+    if entry.event is None or entry.event.content["membership"] not in GONE:
+        return None
+    if visibility.has_forgotten(tx, requester.user_id, room_id):
         return None
     history = visibility.history(tx, requester.user_id, room_id)
     span = Span(room_id, 0, min(room.since, history.joined_until), history=history)
@@ -109,7 +106,7 @@ def _kicked(
     events = [client_events.find(tx, event_id) for event_id in wanted]
     positions = {event.position for event in events if event is not None} | {entry.position}
     shown = _gone(tx, requester, span, entry.event, sorted(positions))
-    return {"initial": True, **shown, "bump_stamp": room.since, **_named(held)}
+    return {"initial": True, **shown, "bump_stamp": room.since, **summaries.name_and_avatar(held)}
 
 
 def _gone(
@@ -124,13 +121,3 @@ def _gone(
         "prev_batch": str(SyncToken(span.boundary or span.upto)),
         "limited": span.is_limited,
     }
-
-
-def _named(held: dict[StateKey, Event]) -> Json:
-    found: Json = {}
-    for key, field, name in (("m.room.name", "name", "name"), ("m.room.avatar", "url", "avatar")):
-        event = held.get((key, ""))
-        value = event.content.get(field) if event is not None else None
-        if isinstance(value, str) and value:
-            found[name] = value
-    return found

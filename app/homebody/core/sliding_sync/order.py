@@ -70,10 +70,7 @@ _OWN = (
 # `unindexed` keeps SQLite from indexes by which it would read all old events or receipts
 _BUSY_IN_RANGE = (
     select(StoredEvent.room_id, func.max(StoredEvent.position).label("position"))
-    .where(
-        StoredEvent.position > bindparam("since"),
-        StoredEvent.position <= bindparam("upto"),
-    )
+    .where(StoredEvent.position > bindparam("since"), StoredEvent.position <= bindparam("upto"))
     .group_by(unindexed(StoredEvent.room_id))
 )
 _BUSY_OF_ROOMS = select(Room.room_id, Room.last_position.label("position")).where(
@@ -130,17 +127,14 @@ class Changes:
     """Rooms with new receipts of the user."""
     account_data: Mapping[str, list[Json]] = field(default_factory=dict)
     """{room_id or "" for global: events}"""
+    direct: Set[str] = frozenset()
+    """Rooms that have become, or are no longer, direct chats; set by the response."""
 
     @property
     def has_any(self) -> bool:
         """Whether there may be anything to send."""
-        return bool(
-            self.with_new_events
-            or self.newly_joined
-            or self.membership_changed
-            or self.read
-            or self.account_data
-        )
+        rooms = self.with_new_events or self.newly_joined or self.membership_changed
+        return bool(rooms or self.read or self.account_data)
 
 
 def since(
@@ -157,15 +151,15 @@ def since(
     read = set(tx.sql.execute(_READ, asked).scalars())
     mine = memberships.since(tx, user_id, position, filters.EVERYTHING.room)
     last = _last_positions(tx, mine.joined, position)
-    anew = mine.newly_joined | (mine.joined - before.joined)
+    newly_joined = mine.newly_joined | (mine.joined - before.joined)
     if any(event["type"] in _DECIDE_ON_INVITES for event in data.get("", ())):
         order = _all(tx, user_id)
         moved = order.rooms.keys() ^ before.rooms.keys()
     else:
-        changed = _changed(tx, user_id, before, mine, last.keys() | anew)
+        changed = _changed(tx, user_id, before, mine, last.keys() | newly_joined)
         moved = changed.keys() - last.keys()
-        order = _sorted_anew(before, changed, last, mine.joined)
-    return Changes(order, last.keys(), anew, set(moved), read, data)
+        order = _reordered(before, changed, last, mine.joined)
+    return Changes(order, last.keys(), newly_joined, set(moved), read, data)
 
 
 def _all(tx: Reader, user_id: str) -> RoomOrder:
@@ -176,12 +170,10 @@ def _all(tx: Reader, user_id: str) -> RoomOrder:
         for row in tx.sql.execute(_OWN, {"user_id": user_id})
         if row.membership != "invite" or row.room_id in welcome
     ]
-
-    def activity(row: tuple[str, str, int, int]) -> int:
-        _, own, since_position, last_position = row
-        return last_position if own == "join" else since_position
-
-    rows.sort(key=activity, reverse=True)
+    rows.sort(
+        key=lambda row: row.last_position if row.membership == "join" else row.from_position,
+        reverse=True,
+    )
     rooms = {row.room_id: OwnMembership(row.membership, row.from_position) for row in rows}
     return RoomOrder(rooms, [*rooms], state.joined_rooms(tx, user_id))
 
@@ -216,7 +208,7 @@ def _changed(
     return found
 
 
-def _sorted_anew(
+def _reordered(
     before: RoomOrder,
     changed: dict[str, OwnMembership | None],
     last: dict[str, int],
@@ -227,6 +219,6 @@ def _sorted_anew(
         return before
     rooms = {room_id: room for room_id, room in before.rooms.items() if room_id not in changed}
     kept = [room_id for room_id in before.ids if room_id not in changed]
-    there = {room_id: room for room_id, room in changed.items() if room is not None}
-    newest = sorted(there, key=lambda room_id: -last.get(room_id, there[room_id].since))
-    return RoomOrder(rooms | there, newest + kept, joined)
+    top = {room_id: room for room_id, room in changed.items() if room is not None}
+    newest = sorted(top, key=lambda room_id: -last.get(room_id, top[room_id].since))
+    return RoomOrder(rooms | top, newest + kept, joined)

@@ -95,32 +95,32 @@ class RoomUpdate:
         return self.has_gap or any(it.type == store.REDACTION for it in self.span.timeline)
 
 
-def load(tx: Reader, user_id: str, news: Collection[RoomUpdate]) -> dict[str, list[ClientEvent]]:
+def load(tx: Reader, user_id: str, updates: Collection[RoomUpdate]) -> dict[str, list[ClientEvent]]:
     """Return {room_id: state events to send}, and set `changed` and `members` of each room."""
-    held = _held(tx, news)
-    redacted = _redacted(tx, news)
+    held = _held(tx, updates)
+    redacted = _redacted(tx, updates)
     found: dict[str, list[ClientEvent]] = {}
-    for update in tx.breathing(news, ROOMS_BETWEEN_BREATHS):
+    for update in tx.breathing(updates, ROOMS_BETWEEN_BREATHS):
         room_id = update.span.room_id
         entries = held[room_id]
         entries |= _positions(tx, room_id, _named(update))
         update.changed = {key: at for key, at in entries.items() if at > update.since}
         due = {at for key, at in entries.items() if _is_due(update, key, at)}
         due |= _lazy(tx, update)
-        taken_back = redacted.get(room_id, {})
-        update.changed |= taken_back
-        due |= {at for key, at in taken_back.items() if update.config.wants(key)}
+        redactions = redacted.get(room_id, {})
+        update.changed |= redactions
+        due |= {at for key, at in redactions.items() if update.config.wants(key)}
         events = client_events.load(tx, sorted(due))
         found[room_id] = client_events.hide(tx, user_id, events)
     return found
 
 
-def _held(tx: Reader, news: Collection[RoomUpdate]) -> dict[str, dict[StateKey, int]]:
+def _held(tx: Reader, updates: Collection[RoomUpdate]) -> dict[str, dict[StateKey, int]]:
     """Return {room_id: {key: position}}: all state if more is wanted than before, else changes."""
     others: dict[str, int] = {}
     members: dict[str, int] = {}
     held: dict[str, dict[StateKey, int]] = {}
-    for update in news:
+    for update in updates:
         room_id = update.span.room_id
         held[room_id] = {}
         is_whole = update.is_initial or update.wants_more_state
@@ -141,13 +141,13 @@ def _held(tx: Reader, news: Collection[RoomUpdate]) -> dict[str, dict[StateKey, 
     return held
 
 
-def _redacted(tx: Reader, news: Collection[RoomUpdate]) -> dict[str, dict[StateKey, int]]:
+def _redacted(tx: Reader, updates: Collection[RoomUpdate]) -> dict[str, dict[StateKey, int]]:
     """Return {room_id: {key: position}} of room names and avatars that have been redacted.
 
     Redaction doesn't replace a state event, so its position does not change.
     """
     places: dict[int, tuple[RoomUpdate, StateKey]] = {}
-    for update in news:
+    for update in updates:
         if update.may_have_redactions:
             entries = _positions(tx, update.span.room_id, [NAME, AVATAR])
             places |= {position: (update, key) for key, position in entries.items()}
@@ -209,6 +209,5 @@ def _lazy(tx: Reader, update: RoomUpdate) -> set[int]:
     new = ({event.sender for event in events} - known) | moved
     update.members = known | new if len(known | new) <= MAX_MEMBERS else frozenset(new)
     held = _positions(tx, update.span.room_id, [(state.MEMBER, user) for user in new])
-    one_changed = {key: at for key, at in held.items() if at > update.since > 0}
-    update.changed |= one_changed
+    update.changed |= {key: at for key, at in held.items() if at > update.since > 0}
     return set(held.values())

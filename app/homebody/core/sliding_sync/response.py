@@ -65,28 +65,28 @@ def rooms(
     """Return the changes in the windows and subscribed rooms since the previous state."""
     user_id = requester.user_id
     with_rooms = bool(request.lists or request.room_subscriptions or previous.rooms)
-    changes = room_order.since(
-        tx, user_id, previous.order, previous.position, with_rooms=with_rooms
-    )
+    order, position = previous.order, previous.position
+    changes = room_order.since(tx, user_id, order, position, with_rooms=with_rooms)
     digest = request.digest()
-    is_same_request = bool(previous.position) and digest == previous.request_digest
+    is_same_request = bool(position) and digest == previous.request_digest
     state = dataclasses.replace(
         previous, position=tx.position, request_digest=digest, order=changes.order
     )
     if is_same_request and not changes.has_any:
         return RoomsResult({}, state, changes)
-    state = _with_properties(tx, user_id, request, state, changes, is_first=not previous.position)
+    state = _with_properties(tx, user_id, request, state, changes, is_first=not position)
     selection = _select(tx, user_id, request, state)
-    direct_changed = previous.direct ^ state.direct if previous.position else frozenset[str]()
+    if position:
+        changes = dataclasses.replace(changes, direct=previous.direct ^ state.direct)
     gone = _gone(previous, changes)
-    loaded = _load(tx, requester, selection.configs, previous, changes, direct_changed, gone)
+    loaded = _load(tx, requester, selection.configs, previous, changes, gone)
     for room_id, entry in loaded.entries.items():
         before = previous.rooms.get(room_id)
         was_stale = before is not None and before.stale_since is not None
-        if room_id in state.direct or room_id in direct_changed or was_stale:
+        if room_id in state.direct or room_id in changes.direct or was_stale:
             entry["is_dm"] = room_id in state.direct
     sent = {**previous.rooms, **loaded.sent}
-    _mark_stale(sent, previous, selection.configs, changes, direct_changed)
+    _mark_stale(sent, previous, selection.configs, changes)
     for room_id in gone - loaded.sent.keys():
         sent.pop(room_id, None)
     state = dataclasses.replace(state, rooms=sent, lists=selection.counts)
@@ -168,7 +168,6 @@ def _load(
     configs: Mapping[str, RoomConfig],
     previous: ConnectionState,
     changes: Changes,
-    direct_changed: Set[str],
     gone: Set[str],
 ) -> LoadedRooms:
     order = changes.order
@@ -193,7 +192,7 @@ def _load(
                 entries[room_id] = entry
                 stale_since = _stale_since(previous, room_id)
                 sent[room_id] = SentRoom(config, own.membership, own.since, stale_since)
-    rooms = joined.load(tx, requester, joined_configs, previous, changes, direct_changed)
+    rooms = joined.load(tx, requester, joined_configs, previous, changes)
     return LoadedRooms(entries | rooms.entries, sent | rooms.sent, rooms.timelines)
 
 
@@ -220,10 +219,9 @@ def _mark_stale(
     previous: ConnectionState,
     configs: Mapping[str, RoomConfig],
     changes: Changes,
-    direct_changed: Set[str],
 ) -> None:
     """Record for rooms outside all windows since when the client misses changes."""
-    changed = changes.with_new_events | changes.read | direct_changed
+    changed = changes.with_new_events | changes.read | changes.direct
     for room_id in changed & previous.rooms.keys():
         room = sent[room_id]
         if room_id not in configs and room.membership == "join" and room.stale_since is None:

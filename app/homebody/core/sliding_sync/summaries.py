@@ -6,7 +6,7 @@ Spec: client-server-api#calculating-the-display-name-for-a-room
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from sqlalchemy import Integer, bindparam, func, select
@@ -18,7 +18,7 @@ from homebody.core.sliding_sync.required_state import AVATAR, NAME, RoomUpdate
 from homebody.core.sync import summaries
 from homebody.core.user_data import ignored_users
 from homebody.models.events import StoredEvent
-from homebody.spec.events import Json, StateKey
+from homebody.spec.events import Event, Json, StateKey
 from homebody.storage.database import Reader
 from homebody.storage.expressions import item, listed
 
@@ -59,19 +59,23 @@ _BUMPS = select(
 _ALIAS: Final[StateKey] = ("m.room.canonical_alias", "")
 
 
-def names(tx: Reader, update: RoomUpdate) -> Json:
-    """Return name and avatar if they may have changed; None for one that was removed."""
-    held = state.current_many(tx, update.span.room_id, [NAME, AVATAR])
+def name_and_avatar(held: Mapping[StateKey, Event]) -> Json:
+    """Return `name` and `avatar` of a room with this state, as far as it has them."""
     found: Json = {}
     for key, field, name in ((NAME, "name", "name"), (AVATAR, "url", "avatar")):
-        if not update.is_initial and key not in update.changed:
-            continue
         value = held[key].content.get(field) if key in held else None
         if isinstance(value, str) and value:
             found[name] = value
-        elif not update.is_initial:
-            found[name] = None
     return found
+
+
+def names(tx: Reader, update: RoomUpdate) -> Json:
+    """Return name and avatar if they may have changed; None for one that was removed."""
+    found = name_and_avatar(state.current_many(tx, update.span.room_id, [NAME, AVATAR]))
+    if update.is_initial:
+        return found
+    pairs = ((NAME, "name"), (AVATAR, "avatar"))
+    return {name: found.get(name) for key, name in pairs if key in update.changed}
 
 
 def add_members(
