@@ -48,6 +48,7 @@ from homebody.spec.events import Event
 from homebody.spec.push_conditions import EventView, Recipient
 from homebody.spec.push_rules import Outcome
 from homebody.storage.database import Reader, Tx
+from homebody.storage.expressions import listed
 
 MAIN: Final = "main"
 """What receipts and counts call the part of a room that is in no thread."""
@@ -57,7 +58,7 @@ _PRUNED_EVERY: Final = 256
 _Kind = tuple[int, str, bool]
 """Position of an event, thread, whether it is a highlight."""
 
-_USERS = func.json_each(bindparam("users")).table_valued("value")  # as one value: no row each
+_USERS = listed("users")
 _NOTIFY = insert(Notification).from_select(
     ["user_id", "room_id", "event_position", "thread_id", "is_highlight", "is_read", "actions"],
     select(
@@ -135,7 +136,7 @@ _DROP_COUNTS = delete(UnreadCount).where(
 )
 _DROP_COUNT = _DROP_COUNTS.where(UnreadCount.thread_id == bindparam("thread"))
 _COUNTED = (
-    UnreadCount.user_id.in_(select(_USERS.c.value)),
+    UnreadCount.user_id.in_(bindparam("users", expanding=True)),
     UnreadCount.room_id == bindparam("in_room"),
     UnreadCount.thread_id == bindparam("thread"),
 )
@@ -149,7 +150,7 @@ _COUNT_DOWN = (
 )
 _DROP_EMPTY = delete(UnreadCount).where(*_COUNTED, UnreadCount.notification_count <= 0)
 _OF_EVENT = (
-    Notification.user_id.in_(select(_USERS.c.value)),
+    Notification.user_id.in_(bindparam("users", expanding=True)),
     Notification.room_id == bindparam("in_room"),
 )
 _RETURNED = (
@@ -164,15 +165,14 @@ _DROP_OF_EVENT = (
     .where(*_OF_EVENT, Notification.event_position == bindparam("position"))
     .returning(*_RETURNED)
 )
-_POSITIONS = func.json_each(bindparam("positions")).table_valued("value")
 _MOVE_TO_MAIN = (
     update(Notification)
-    .where(*_OF_EVENT, Notification.event_position.in_(select(_POSITIONS.c.value)))
+    .where(*_OF_EVENT, Notification.event_position.in_(bindparam("positions", expanding=True)))
     .values(thread_id=MAIN)
     .returning(*_RETURNED)
 )
 _UNREAD_IN_THREAD = select(UnreadCount.user_id).where(
-    UnreadCount.user_id.in_(select(_USERS.c.value)),
+    UnreadCount.user_id.in_(bindparam("users", expanding=True)),
     UnreadCount.room_id == bindparam("room_id"),
     UnreadCount.thread_id == bindparam("thread_id"),
 )
@@ -257,7 +257,7 @@ def forget(tx: Tx, event: Event, position: int) -> None:
     had notified them is not known any more.
     """
     asked = {
-        "users": orjson.dumps(_notified_by(tx, event)).decode(),
+        "users": _notified_by(tx, event),
         "in_room": event.room_id,
         "position": position,
     }
@@ -269,14 +269,10 @@ def move_to_main(tx: Tx, room_id: str, thread_id: str, positions: Collection[int
     if not positions:
         return
     members = [it for it in state.joined_users(tx, room_id) if tx.server.is_local(it)]
-    asked = {"users": orjson.dumps(members).decode(), "room_id": room_id, "thread_id": thread_id}
+    asked = {"users": members, "room_id": room_id, "thread_id": thread_id}
     unread = list(tx.sql.execute(_UNREAD_IN_THREAD, asked).scalars())
-    asked = {
-        "users": orjson.dumps(unread).decode(),
-        "in_room": room_id,
-        "positions": orjson.dumps(list(positions)).decode(),
-    }
-    moved = _alike(tx.sql.execute(_MOVE_TO_MAIN, asked)) if unread else {}
+    moving = {"users": unread, "in_room": room_id, "positions": positions}
+    moved = _alike(tx.sql.execute(_MOVE_TO_MAIN, moving)) if unread else {}
     _take_out(
         tx,
         room_id,
@@ -284,7 +280,7 @@ def move_to_main(tx: Tx, room_id: str, thread_id: str, positions: Collection[int
     )
     for (_, thread, is_highlight), users in moved.items():
         row = {"room_id": room_id, "thread_id": thread, "is_highlight": is_highlight}
-        tx.sql.execute(_ADD, {"users": orjson.dumps(users).decode(), **row})
+        tx.sql.execute(_ADD, {"users": users, **row})
 
 
 def remove_room(tx: Tx, room_id: str) -> None:
@@ -313,7 +309,7 @@ def _take_out(tx: Tx, room_id: str, notifications: Mapping[_Kind, list[str]]) ->
     """Count these notifications as unread no more."""
     for (_, thread, is_highlight), users in notifications.items():
         counted = {
-            "users": orjson.dumps(users).decode(),
+            "users": users,
             "in_room": room_id,
             "thread": thread,
             "highlights": int(is_highlight),
@@ -420,7 +416,7 @@ def _write(tx: Tx, event: Event, position: int, thread: str, outcomes: dict[str,
     is_invite = event.type == state.MEMBER and event.content.get("membership") == "invite"
     for kind, outcome in kinds.items():
         row = {
-            "users": orjson.dumps(users[kind]).decode(),
+            "users": users[kind],
             "room_id": event.room_id,
             "position": position,
             "thread_id": thread,

@@ -12,35 +12,52 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Final
 
-import orjson
-from sqlalchemy import Row, bindparam, exists, func, select, text, update
+from sqlalchemy import Row, Select, Text, bindparam, exists, literal, select, update
+from sqlalchemy.orm import aliased
 
 from homebody.core.events import client_events, relations
 from homebody.core.push import counts
 from homebody.models.events import StoredEvent
 from homebody.runtime import event_loop
 from homebody.storage.database import Database, Reader, Tx
+from homebody.storage.expressions import listed
 
 MOVED_AT_ONCE: Final = 300
 """In one write; each takes some 30 µs."""
 _MAX_DEPTH: Final = 10
 """How far the chain of events is followed that relate to one another below a reply in a thread."""
 
-_TARGETS = func.json_each(bindparam("targets")).table_valued("value")
-_POSITIONS = func.json_each(bindparam("positions")).table_valued("value")
+_TARGETS = listed("targets")
 _THREAD = select(StoredEvent.thread_id).where(StoredEvent.event_id == bindparam("event_id"))
-_BELOW = text(
-    "WITH RECURSIVE below(event_id, position, level) AS ("
-    " SELECT :event_id, 0, 0 UNION ALL"
-    " SELECT child.event_id, child.position, below.level + 1"
-    " FROM below JOIN events AS child ON child.relates_to = below.event_id"
-    " WHERE below.level < :depth AND child.rel_type <> 'm.thread'"
-    " AND child.thread_id IS NOT NULL)"
-    " SELECT position FROM below WHERE level > 0 LIMIT :count"
-)
+
+
+def _below() -> Select[int]:
+    """Return a query for the events of threads that relate to an event, or to one of these."""
+    child = aliased(StoredEvent)
+    below = select(
+        bindparam("event_id", type_=Text).label("event_id"),
+        literal(0).label("position"),
+        literal(0).label("level"),
+    ).cte("below", recursive=True)
+    below = below.union_all(
+        select(child.event_id, child.position, below.c.level + 1)
+        .join(below, child.relates_to == below.c.event_id)
+        .where(
+            below.c.level < _MAX_DEPTH,
+            child.rel_type != relations.THREAD,
+            child.thread_id.is_not(None),
+        )
+    )
+    return select(below.c.position).where(below.c.level > 0).limit(bindparam("count"))
+
+
+_BELOW = _below()
 _LEAVE = (
     update(StoredEvent)
-    .where(StoredEvent.position.in_(select(_POSITIONS.c.value)), StoredEvent.thread_id.is_not(None))
+    .where(
+        StoredEvent.position.in_(bindparam("positions", expanding=True)),
+        StoredEvent.thread_id.is_not(None),
+    )
     .values(thread_id=None)
 )
 _ROOM_IF_REDACTED = select(StoredEvent.room_id).where(
@@ -70,7 +87,7 @@ def thread_of(tx: Reader, event_id: str) -> str | None:
 
 def at_once(tx: Tx, room_id: str, event_id: str, thread_id: str) -> None:
     """Move what relates to an event of a thread out of it, unless that is much: see `follow`."""
-    asked = {"event_id": event_id, "depth": _MAX_DEPTH, "count": MOVED_AT_ONCE + 1}
+    asked = {"event_id": event_id, "count": MOVED_AT_ONCE + 1}
     found = list(tx.sql.execute(_BELOW, asked).scalars())
     if len(found) <= MOVED_AT_ONCE:
         _move(tx, room_id, thread_id, found)
@@ -99,7 +116,7 @@ def follow(db: Database, event_id: str) -> None:
 def _pages(db: Database, targets: list[str]) -> Iterator[list[_Child]]:
     """Yield what relates to these events, so many at a time."""
     for at in range(0, len(targets), MOVED_AT_ONCE):
-        asked = {"targets": orjson.dumps(targets[at : at + MOVED_AT_ONCE]).decode()}
+        asked = {"targets": targets[at : at + MOVED_AT_ONCE]}
         with db.read() as tx:
             parents = list(tx.sql.execute(_WITH_CHILDREN, asked).scalars())
         for parent in parents:
@@ -119,7 +136,7 @@ def _page(db: Database, target: str, after: int) -> list[_Child]:
 def _move(tx: Tx, room_id: str, thread_id: str, positions: Collection[int]) -> None:
     if not positions:
         return
-    tx.sql.execute(_LEAVE, {"positions": orjson.dumps(list(positions)).decode()})
+    tx.sql.execute(_LEAVE, {"positions": positions})
     for position in positions:
         tx.forget(client_events.CLIENT_EVENTS, position)
     counts.move_to_main(tx, room_id, thread_id, positions)

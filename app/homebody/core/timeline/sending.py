@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import bindparam, select
 
 from homebody import errors
 from homebody.core.events import relations, state
@@ -29,18 +29,26 @@ from homebody.spec.events import Event, Json, StateKey
 from homebody.spec.room_versions import VERSIONS, RoomVersion
 from homebody.storage.caches import Requester
 from homebody.storage.database import Reader, Tx
+from homebody.storage.expressions import unindexed
 
 LOG = logging.getLogger(__name__)
 
 MAX_REDACTIONS_ALIKE = 20
 """Of one device with the same transaction id, among which a repeated one is looked for."""
 
-# The plus signs keep SQLite from reading all of the room. A client may use a transaction id for
-# thousands of redactions, and their content is read: so only the newest are looked at.
-_SENT = text(
-    "SELECT event_id, pdu FROM events WHERE sender = :sender AND device_id = :device_id"
-    " AND txn_id = :txn_id AND +room_id = :room_id AND +type = :type"
-    " ORDER BY position DESC LIMIT :count"
+# A client may use a transaction id for thousands of redactions, and their content is read: so only
+# the newest are looked at.
+_SENT = (
+    select(StoredEvent.event_id, StoredEvent.pdu)
+    .where(
+        StoredEvent.sender == bindparam("sender"),
+        StoredEvent.device_id == bindparam("device_id"),
+        StoredEvent.txn_id == bindparam("txn_id"),
+        unindexed(StoredEvent.room_id) == bindparam("room_id"),  # else all of the room is read
+        unindexed(StoredEvent.type) == bindparam("type"),
+    )
+    .order_by(StoredEvent.position.desc())
+    .limit(bindparam("count"))
 )
 # without the room, as SQLite would go through all of it instead of the index of transactions
 _SENT_AS = (
