@@ -33,19 +33,17 @@ MAX_PASSWORD_BYTES = 512
 def _context(memory_kib: int, passes: int) -> CryptContext:
     return CryptContext(
         schemes=["argon2", "bcrypt"],  # bcrypt: accounts imported from another server
+        deprecated="auto",
         argon2__type="ID",
         argon2__memory_cost=memory_kib,
-        argon2__rounds=passes,
+        argon2__min_rounds=passes,
+        argon2__max_rounds=passes,
         argon2__parallelism=1,
     )
 
 
 # docs/decisions/0009: as strong as 19 MiB and two passes, and faster
 _CONTEXTS = {"argon2id": _context(9 * 1024, 4), "cheap": _context(8, 1)}
-_PARAMETERS = {
-    "argon2id": "$argon2id$v=19$m=9216,t=4,p=1$",
-    "cheap": "$argon2id$v=19$m=8,t=1,p=1$",
-}
 
 _FIND = select(
     Account.user_id,
@@ -250,8 +248,8 @@ def has_password(server: Server, account: AccountInfo | None, password: str) -> 
 
 def wants_rehash(server: Server, account: AccountInfo) -> bool:
     """Return whether the password's hash has other parameters than the current ones."""
-    today = _PARAMETERS[server.config.password_hashing]
-    return account.password_hash is not None and not account.password_hash.startswith(today)
+    context = _CONTEXTS[server.config.password_hashing]
+    return account.password_hash is not None and context.needs_update(account.password_hash)
 
 
 def _verify(context: CryptContext, password: str, kept: str) -> bool:

@@ -6,7 +6,9 @@ Spec: client-server-api#filtering
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import TypeVar
 
 import orjson
 from sqlalchemy import bindparam, delete, insert, select
@@ -18,6 +20,8 @@ from homebody.spec import filters
 from homebody.spec.events import Json
 from homebody.spec.filters import Filter, RoomEventFilter
 from homebody.storage.database import Reader, Tx
+
+F = TypeVar("F")
 
 MAX_BYTES = 65536
 """Per definition, as JSON."""
@@ -110,24 +114,21 @@ def _stored(tx: Reader, user_id: str, filter_id: str) -> str | None:
 
 
 def _parse(text: str) -> Filter:
-    try:
-        return filters.parse(_json(text), event_loop.breathe)
-    except ValueError as problem:
-        raise errors.invalid_param(f"This is not a valid filter: {problem}") from None
+    return _parsed(text, lambda json: filters.parse(json, event_loop.breathe))
 
 
 def _parse_room_event_filter(text: str) -> RoomEventFilter:
+    return _parsed(text, parse_room_event_filter)
+
+
+def _parsed(text: str, parse: Callable[[object], F]) -> F:
+    if len(text) > MAX_BYTES:
+        raise errors.invalid_param(f"The filter is larger than {MAX_BYTES} bytes")
     try:
-        return parse_room_event_filter(_json(text))
+        return parse(orjson.loads(text))
     except ValueError as problem:
         raise errors.invalid_param(f"This is not a valid filter: {problem}") from None
 
 
 _cached = lru_cache(maxsize=128)(_parse)
 _cached_room_event_filter = lru_cache(maxsize=128)(_parse_room_event_filter)
-
-
-def _json(text: str) -> object:
-    if len(text) > MAX_BYTES:
-        raise ValueError(f"it is larger than {MAX_BYTES} bytes")
-    return orjson.loads(text)  # its error is a ValueError
