@@ -347,7 +347,10 @@ def test_without_bridges_there_is_nothing_to_list_or_to_skip(run: Run) -> None:
     skipped = run("appservices", "skip", "irc")
 
     assert (listed.returncode, listed.stdout) == (0, "")
-    assert (skipped.returncode, skipped.stderr) == (1, "homebody: irc has not refused a transaction\n")
+    assert (skipped.returncode, skipped.stderr) == (
+        1,
+        "homebody: irc has not refused a transaction\n",
+    )
 
 
 @pytest.mark.usefixtures("app")

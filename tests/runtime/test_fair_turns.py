@@ -22,7 +22,7 @@ def until(is_so: Callable[[], bool]) -> None:
 
 
 def test_users_who_wait_take_turns() -> None:
-    turns, served = event_loop.FairTurns(1), list[str]()
+    turns, served = event_loop.FairSemaphore(1), list[str]()
 
     def ask(user: str) -> None:
         with turns.turn(user):
@@ -42,7 +42,7 @@ def test_users_who_wait_take_turns() -> None:
 
 
 def test_so_many_go_on_at_once() -> None:
-    turns, inside, most = event_loop.FairTurns(2), list[int](), list[int]()
+    turns, inside, most = event_loop.FairSemaphore(2), list[int](), list[int]()
     two = threading.Barrier(2, timeout=SECONDS)
 
     def ask() -> None:
@@ -64,7 +64,7 @@ def test_so_many_go_on_at_once() -> None:
 
 
 def test_what_fails_hands_its_turn_on() -> None:
-    turns = event_loop.FairTurns(1)
+    turns = event_loop.FairSemaphore(1)
 
     with pytest.raises(ValueError, match="broken"), turns.turn("alice"):
         raise ValueError("broken")

@@ -14,7 +14,7 @@ from homebody.runtime import memory
 def test_what_was_made_to_last_is_not_collected_again() -> None:
     before = gc.get_freeze_count()
 
-    with memory.made_to_last():
+    with memory.frozen():
         made: list[list[int]] = [[] for _ in range(1000)]
 
     try:
@@ -32,7 +32,7 @@ from homebody.runtime import memory
 def resident_kb():
     return int(Path("/proc/self/status").read_text().partition("VmRSS:")[2].split()[0])
 
-memory.give_back()
+memory.tune_allocator()
 stays, goes = [], []
 for _ in range(200):
     goes.append(bytearray(200_000))

@@ -17,7 +17,7 @@ MANY_ROOMS, MANY_EVENTS = 65, 450
 def breaths(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """Return a list to which each pause adds an entry in which others are served."""
     seen: list[None] = []
-    monkeypatch.setattr(event_loop, "breathe", lambda: seen.append(None))
+    monkeypatch.setattr(event_loop, "pause", lambda: seen.append(None))
     return seen
 
 

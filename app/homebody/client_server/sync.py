@@ -131,7 +131,7 @@ def wait_for(
     keys = (user_id,) if room_id is None else (user_id, room_id)
     with wakeups.waiting(*keys) as waiter:
         while True:
-            waiter.rest()
+            waiter.clear()
             # After the waiter was registered: a logout just before that woke nobody
             authentication.check_still_valid()
             result = look()

@@ -22,7 +22,7 @@ HASHES_AT_ONCE = threading.BoundedSemaphore(2)
 """Each argon2 run takes 9 MiB and a core: more than two at once only slow each other down."""
 
 
-class Turn:
+class FairLock:
     """A lock that is handed on in the order of arrival, so that no writer starves."""
 
     def __init__(self) -> None:
@@ -30,8 +30,8 @@ class Turn:
         self._is_taken = False
         self._queue: deque[threading.Lock] = deque()
 
-    def take(self) -> None:
-        """Wait for the turn."""
+    def acquire(self) -> None:
+        """Wait for the lock."""
         with self._mutex:
             if not self._is_taken:
                 self._is_taken = True
@@ -39,10 +39,10 @@ class Turn:
             ticket = threading.Lock()
             ticket.acquire()
             self._queue.append(ticket)
-        ticket.acquire()  # released by hand_on
+        ticket.acquire()  # released by release()
 
-    def hand_on(self) -> None:
-        """Give the turn to the next in the queue, or free the lock."""
+    def release(self) -> None:
+        """Hand the lock to the next in the queue, or free it."""
         with self._mutex:
             if self._queue:
                 self._queue.popleft().release()
@@ -50,7 +50,7 @@ class Turn:
                 self._is_taken = False
 
 
-class FairTurns:
+class FairSemaphore:
     """A semaphore that serves waiting keys in turn.
 
     A user who makes a hundred requests at once delays those of others by one of them at most.
@@ -122,7 +122,7 @@ def offload(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     return begin(work, *args, **kwargs)()
 
 
-def breathe() -> None:
+def pause() -> None:
     """Yield to other requests in the middle of a long computation.
 
     `sleep(0)` would only queue a callback, and gevent runs up to 50 of those before it polls the
@@ -145,7 +145,7 @@ def begin(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Callable[[
     return _started(get_hub().threadpool, work, args, kwargs)
 
 
-class Lane:
+class DedicatedThread:
     """A thread for one kind of work, which never queues behind other work in the pool."""
 
     def __init__(self) -> None:

@@ -31,7 +31,7 @@ BLOCK_BYTES = 2**20
 HEAPS = 2
 
 
-def give_back() -> None:
+def tune_allocator() -> None:
     """Configure this process's allocator; does nothing where the C library has no mallopt."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -57,7 +57,7 @@ def trim() -> None:
 
 
 @contextmanager
-def made_to_last() -> Iterator[None]:
+def frozen() -> Iterator[None]:
     """Exclude the objects that the block creates from garbage collection."""
     gc.disable()
     try:

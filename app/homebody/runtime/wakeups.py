@@ -26,11 +26,11 @@ class Waiter:
         self.is_gone = False
         """Whether the client has closed its connection."""
 
-    def look_again(self) -> None:
+    def wake(self) -> None:
         """End the wait, as something has changed."""
         self._event.set()
 
-    def rest(self) -> None:
+    def clear(self) -> None:
         """Forget former changes; to be called before looking for them."""
         self._event.clear()
 
@@ -112,4 +112,4 @@ class Wakeups:
     def _wake_each(self, user_ids: Collection[str]) -> None:
         for user_id in user_ids:
             for waiter in self._waiting.get(user_id, ()):
-                waiter.look_again()
+                waiter.wake()

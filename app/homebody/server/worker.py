@@ -81,7 +81,7 @@ class Worker(GeventWorker):
     def load_wsgi(self) -> None:
         """Create the application."""
         try:
-            with memory.made_to_last():
+            with memory.frozen():
                 super().load_wsgi()
         except (ConfigError, DBAPIError) as error:
             LOG.error("homebody can't start: %s", " ".join(str(error).split()))  # noqa: TRY400 - the sentence says it all
@@ -93,7 +93,7 @@ class Worker(GeventWorker):
     def run(self) -> None:
         """Serve until a signal stops the server."""
         self._install_signal_handlers()
-        memory.give_back()
+        memory.tune_allocator()
         self._log_addresses()
         gevent.spawn(self._watch_for_other_writers)
         gevent.spawn(self._check_large_database)

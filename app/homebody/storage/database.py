@@ -91,11 +91,11 @@ class Reader:
             self._position = self.sql.raw.execute(_READ_CLOCK_SQL).fetchone()[0]
         return self._position
 
-    def breathing(self, items: Iterable[V], every: int) -> Iterator[V]:
+    def pausing(self, items: Iterable[V], every: int) -> Iterator[V]:
         """Yield the items, and let other requests run after every so many of them."""
         for number, item in enumerate(items):
             if number and number % every == 0:
-                event_loop.breathe()
+                event_loop.pause()
             yield item
 
     @property
@@ -144,7 +144,7 @@ class Tx(Reader):
         self._view = NEWEST  # a writer also sees what others of its batch wrote
         self._since = db.caches.committed + 1  # no snapshot lies between this and the next COMMIT
 
-    def breathing(self, items: Iterable[V], every: int) -> Iterator[V]:
+    def pausing(self, items: Iterable[V], every: int) -> Iterator[V]:
         """Yield the items without pausing: nothing may wait in a write."""
         yield from items
 
@@ -263,11 +263,11 @@ class Database:
         self._engine = engine.make_engine(url)
         self.writer = Sql(self._engine.connect())
         self._raw = self.writer.raw
-        self._turn = event_loop.Turn()
+        self._turn = event_loop.FairLock()
         self._batch: Batch | None = None
         self._to_commit: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._committer: threading.Thread | None = None
-        self._commit_lane = event_loop.Lane()
+        self._commit_thread = event_loop.DedicatedThread()
         self._idle_readers: list[Sql] = []
         self._data_version = -1
         self._have_others_written = False
@@ -296,7 +296,7 @@ class Database:
         Raises 503 M_UNKNOWN if the database is locked or its disk is full: nothing is changed.
         """
         until = time.monotonic() + LOCKED_FOR_SECONDS  # includes waiting for other writers
-        self._turn.take()
+        self._turn.acquire()
         try:
             batch = self._open_batch(until)
             tx = Tx(self)
@@ -314,7 +314,7 @@ class Database:
             batch.woken += tx.woken
             batch.after_commit += tx.actions
         finally:
-            self._turn.hand_on()
+            self._turn.release()
         batch.wait()
 
     def cached(self, kind: CacheKind[K, V], key: K) -> V | None:
@@ -328,13 +328,13 @@ class Database:
         busy server a write notices it first, when it opens its batch. It may not wake anybody (its
         COMMIT may fail), so it sets a flag for this method.
         """
-        self._turn.take()
+        self._turn.acquire()
         try:
             if self._batch is None:  # else no other process can have written since it was opened
                 self._see_what_others_wrote()
             has_changed, self._have_others_written = self._have_others_written, False
         finally:
-            self._turn.hand_on()
+            self._turn.release()
         if has_changed:
             self.departed("", "", ())
             self._wake([EVERYBODY])
@@ -345,7 +345,7 @@ class Database:
         if self._committer is not None:
             self._to_commit.put(None)
             self._committer.join()
-        self._commit_lane.close()
+        self._commit_thread.close()
         for sql in (*self._idle_readers, self.writer):
             sql.connection.close()
         self._engine.dispose()
@@ -388,7 +388,7 @@ class Database:
     def _commit_batches(self) -> None:
         """Commit each batch as soon as no writer is ready; runs in one thread or greenlet."""
         while (batch := self._to_commit.get()) is not None:
-            self._turn.take()  # queue behind the writers that are ready now
+            self._turn.acquire()  # queue behind the writers that are ready now
             try:
                 if self._batch is not batch:
                     continue  # it was rolled back as a whole
@@ -397,7 +397,7 @@ class Database:
                 error = self._commit()
                 self.committed(batch.writes, time.monotonic() - began)
             finally:
-                self._turn.hand_on()
+                self._turn.release()
             batch.finish(error)
             if error is None:
                 self._follow(batch)
@@ -418,7 +418,7 @@ class Database:
         self.caches.committing = self.caches.recent.upto = self.last_position
         try:
             self._raw.execute(_SET_CLOCK_SQL, (self.last_position,))
-            self._commit_lane.offload(self._raw.execute, "COMMIT")
+            self._commit_thread.offload(self._raw.execute, "COMMIT")
         except sqlite3.Error as error:
             LOG.error("COMMIT failed: %s", error)  # noqa: TRY400 - the sentence says it all
             if self._raw.in_transaction:

@@ -278,15 +278,15 @@ def test_an_interrupted_purge_can_be_asked_for_again(
     act(alice, room_id, "leave")
     monkeypatch.setattr(purge, "EVENTS_AT_ONCE", 4)
     database = app.homeserver.database
-    breathe = event_loop.breathe
+    breathe = event_loop.pause
 
     def die() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(event_loop, "breathe", die)
+    monkeypatch.setattr(event_loop, "pause", die)
     with pytest.raises(KeyboardInterrupt):
         purge.purge(database, room_id)
-    monkeypatch.setattr(event_loop, "breathe", breathe)
+    monkeypatch.setattr(event_loop, "pause", breathe)
     halfway = left_of(app, room_id)
     purge.purge(database, room_id)
 

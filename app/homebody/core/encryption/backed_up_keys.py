@@ -236,7 +236,7 @@ def _rows(
     place = _place(user_id, number, room_id, session_id)
     for page in tx.sql.execute(select(*_KEY).where(*place)).partitions(AT_ONCE):
         yield from page
-        event_loop.breathe()
+        event_loop.pause()
 
 
 def _place(

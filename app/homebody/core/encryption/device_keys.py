@@ -31,7 +31,7 @@ from homebody.spec.events import Json
 from homebody.storage.database import Reader, Tx
 
 _USERS_AT_ONCE: Final = 100
-_DEVICES_BETWEEN_BREATHS: Final = 100
+_DEVICES_BETWEEN_PAUSES: Final = 100
 """The number of a user's devices is not limited, and each may have 64 KiB of keys."""
 
 _UPSERT = insert(DeviceKeys)
@@ -106,12 +106,12 @@ def query(tx: Reader, requester_id: str, wanted: Mapping[str, Collection[str]]) 
     users = list(wanted)
     for at in range(0, len(users), _USERS_AT_ONCE):
         rows = tx.sql.execute(_OF_USERS, {"user_ids": users[at : at + _USERS_AT_ONCE]})
-        for row in tx.breathing(rows, _DEVICES_BETWEEN_BREATHS):
+        for row in tx.pausing(rows, _DEVICES_BETWEEN_PAUSES):
             devices = found.setdefault(row.user_id, {})
             if row.device_id is not None and _is_wanted(wanted[row.user_id], row.device_id):
                 added = signatures.get(row.user_id, {}).get(row.device_id, {})
                 devices[row.device_id] = _shown(row, added)
-        event_loop.breathe()
+        event_loop.pause()
     return {"failures": {}, "device_keys": found, **cross_signing.keys_of(tx, requester_id, wanted)}
 
 

@@ -290,7 +290,7 @@ def claims(tx: Reader, requester: Requester, wanted: Collection[DeviceAlgorithm]
     for at in range(0, 0 if requester.is_guest else len(users), _USERS_AT_ONCE):
         asked = {"claimer": claimer, "user_ids": users[at : at + _USERS_AT_ONCE]}
         limits |= dict.fromkeys(tx.sql.execute(_SHARING_A_ROOM, asked).scalars(), claimer)
-        event_loop.breathe()
+        event_loop.pause()
     return [(*key_type, limits[key_type[0]]) for key_type in wanted]
 
 

@@ -189,7 +189,7 @@ def parts(
     """
     found: list[list[Message]] = [[]]
     count = total = bytes_of_part = 0
-    for recipient, content in tx.breathing(_by_recipient(tx, messages), PUT_AT_ONCE):
+    for recipient, content in tx.pausing(_by_recipient(tx, messages), PUT_AT_ONCE):
         event = {"content": content, "sender": requester.user_id, "type": event_type}
         encoded = orjson.dumps(event).decode()
         count, total = count + 1, total + len(encoded)

@@ -28,7 +28,7 @@ from homebody.storage.caches import ClientEvent, Requester
 from homebody.storage.database import Reader
 from homebody.storage.expressions import item, listed
 
-_ROOMS_BETWEEN_BREATHS: Final = 50
+_ROOMS_BETWEEN_PAUSES: Final = 50
 # Deviates: the specification lists all references. Users may make thousands of them, and
 # /relations lists them page by page.
 MAX_REFERENCES: Final = 100
@@ -194,7 +194,7 @@ def _parts(tx: Reader, user_id: str, parents: Iterable[ClientEvent]) -> Iterator
     for event in parents:
         by_room.setdefault(event.room_id, []).append(event)
     whole: list[ClientEvent] = []
-    for room_id, some in tx.breathing(by_room.items(), _ROOMS_BETWEEN_BREATHS):
+    for room_id, some in tx.pausing(by_room.items(), _ROOMS_BETWEEN_PAUSES):
         first = min(event.position for event in some)
         if visibility.sees_all_since(tx, user_id, room_id, first):
             whole += some

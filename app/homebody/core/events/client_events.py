@@ -92,7 +92,7 @@ def load(tx: Reader, positions: Sequence[int]) -> list[ClientEvent]:
     if not positions:
         return []
     found, missing = tx.cached_many(CLIENT_EVENTS, positions)
-    for at in tx.breathing(range(0, len(missing), _LOADED_AT_ONCE), every=1):
+    for at in tx.pausing(range(0, len(missing), _LOADED_AT_ONCE), every=1):
         some = missing[at : at + _LOADED_AT_ONCE]
         for row in tx.sql.execute(_LOAD, {"positions": some}):
             event = _from_row(row)
@@ -159,7 +159,7 @@ def encode_all(
     hidden = _hidden_previous(tx, requester, events)
     redactions = _redactions(tx, requester, events)
     encoded = []
-    for event in tx.breathing(events, _ENCODED_AT_ONCE):
+    for event in tx.pausing(events, _ENCODED_AT_ONCE):
         unsigned = b""
         if event.previous is not None and event.position not in hidden:
             unsigned = event.previous.body

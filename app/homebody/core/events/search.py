@@ -247,7 +247,7 @@ def context_of(
     tx: Reader, user_id: str, event: ClientEvent, before: int, after: int, *, with_profiles: bool
 ) -> ResultContext:
     """Return the events before and after a result; other requests run before they are read."""
-    event_loop.breathe()
+    event_loop.pause()
     at = event.position
     back = PageRequest(event.room_id, user_id, 0, at - 1, is_backwards=True, limit=before)
     forth = PageRequest(event.room_id, user_id, at, tx.position, is_backwards=False, limit=after)
@@ -270,7 +270,7 @@ def state_of(tx: Reader, user_id: str, room_id: str) -> list[ClientEvent]:
 
     Other requests run before it is read.
     """
-    event_loop.breathe()
+    event_loop.pause()
     left = visibility.upto(tx, user_id, room_id)
     position = tx.position if left is None else left
     return history.state_at(tx, user_id, room_id, position, filters.EVERY_ROOM_EVENT, ())
@@ -286,7 +286,7 @@ def _values(tx: Reader, user_id: str, request: SearchRequest) -> dict[str, objec
         rooms &= {str(one)}
     elif kind == "sender":
         senders = {str(one)} if senders is None else senders & {str(one)}
-    known = tx.breathing(visibility.histories(tx, user_id, rooms).items(), _ROOMS_AT_ONCE)
+    known = tx.pausing(visibility.histories(tx, user_id, rooms).items(), _ROOMS_AT_ONCE)
     visible = [(room_id, *span) for room_id, it in known for span in it.spans()]
     words = " ".join(map(search_index.phrase, request.words))
     return {

@@ -83,7 +83,7 @@ def catch_up(db: Database) -> None:
     while is_behind:
         with db.write() as writing:
             is_behind = _extend(writing, upto)
-        event_loop.breathe()
+        event_loop.pause()
 
 
 def words(searched: str) -> list[str]:

@@ -69,7 +69,7 @@ _CHANGES = (
     .join(StoredEvent, _EVENT)
     .where(StateInterval.room_number == state.ROOM_NUMBER)
 )
-_ROOMS_BETWEEN_BREATHS = 100
+_ROOMS_BETWEEN_PAUSES = 100
 
 _HISTORY = union_all(_CHANGES.where(*_SETTINGS), _CHANGES.where(*_OWN)).order_by("from_position")
 _ROOM_IDS = listed("room_ids")
@@ -310,7 +310,7 @@ def memberships(tx: Reader, user_id: str, events: Iterable[ClientEvent]) -> dict
     found: dict[int, str] = {}
     earlier: dict[str, list[int]] = {}
     own: StateKey = (state.MEMBER, user_id)
-    for room_id, some in tx.breathing(by_room.items(), _ROOMS_BETWEEN_BREATHS):
+    for room_id, some in tx.pausing(by_room.items(), _ROOMS_BETWEEN_PAUSES):
         entry = state.entries(tx, room_id, [own])[own]
         now = "leave" if entry.event is None else str(entry.event.content["membership"])
         since = 0 if entry.event is None else entry.since
@@ -334,8 +334,8 @@ def histories(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, 
     """Return `history` for each of many rooms, with a statement for some of them at a time."""
     every = list(room_ids)
     changes: dict[str, list[state.AnyRow]] = {room_id: [] for room_id in every}
-    for at in tx.breathing(range(0, len(every), _ROOMS_BETWEEN_BREATHS), every=1):
-        some = every[at : at + _ROOMS_BETWEEN_BREATHS]
+    for at in tx.pausing(range(0, len(every), _ROOMS_BETWEEN_PAUSES), every=1):
+        some = every[at : at + _ROOMS_BETWEEN_PAUSES]
         for row in tx.sql.execute(_HISTORIES, {"room_ids": some, "user_id": user_id}):
             changes[row.room_id].append(row)
     return {room_id: _history_of(user_id, some) for room_id, some in changes.items()}

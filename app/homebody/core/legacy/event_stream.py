@@ -126,7 +126,7 @@ def rooms(tx: Reader, user_id: str, part: StreamRange, wanted: RoomEventFilter) 
     part = StreamRange(part.start, part.stop, min(part.limit, share), part.is_reversed)
     known: list[RoomInfo] = []
     for room_id in sorted(mine.joined):
-        event_loop.breathe()
+        event_loop.pause()
         page = read(tx, user_id, room_id, part, wanted)
         known.append(RoomInfo(room_id, "join", None, page))
     for room_id in sorted(mine.invited):

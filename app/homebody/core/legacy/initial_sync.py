@@ -58,11 +58,11 @@ def rooms(tx: Reader, user_id: str, limit: int, *, with_left: bool) -> list[Room
     mine = memberships.since(tx, user_id, 0, wanted)
     known: list[RoomInfo] = []
     for room_id in sorted(mine.joined):
-        event_loop.breathe()
+        event_loop.pause()
         known.append(RoomInfo(room_id, "join", None, preview(tx, user_id, room_id, limit)))
     known += [_invited(tx, user_id, room_id) for room_id in sorted(mine.invited)]
     for left in mine.left:
-        event_loop.breathe()
+        event_loop.pause()
         known.append(_left(tx, user_id, left.room_id, limit))
     return known
 

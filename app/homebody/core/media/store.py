@@ -212,7 +212,7 @@ def _wait(
 ) -> MediaFile:
     until = time.monotonic() + timeout_ms / 1000
     while True:
-        waiter.rest()  # before reading: content that is stored meanwhile is not missed
+        waiter.clear()  # before reading: content that is stored meanwhile is not missed
         found = _read(db, found.origin, found.media_id)
         if found.sha256:
             return found

@@ -33,7 +33,7 @@ BOXES: Final = (
 )
 ORIGINAL: Final = ".original"
 
-TURNS: Final = event_loop.FairTurns(2)
+TURNS: Final = event_loop.FairSemaphore(2)
 """Scaling a large image takes 150 MB, and a thread that COMMIT may need."""
 
 

@@ -192,7 +192,7 @@ def _outdated_rooms(tx: Reader, user_id: str, name: str, value: str | None) -> l
         member = state.current(tx, room_id, state.MEMBER, user_id)
         if member is not None and member.content.get(name) != value:
             found.append(room_id)
-        event_loop.breathe()
+        event_loop.pause()
     return found
 
 

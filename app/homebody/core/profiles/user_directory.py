@@ -130,7 +130,7 @@ def _visible(tx: Reader, searcher: str, user_ids: Sequence[str]) -> Iterator[str
     mine = state.joined_rooms(tx, searcher)
     is_open: dict[str, bool] = {}
     for at in range(0, len(user_ids), _BATCH):
-        event_loop.breathe()
+        event_loop.pause()
         some = user_ids[at : at + _BATCH]
         rooms: dict[str, list[str]] = {}
         for user_id, room_id in tx.sql.execute(_ROOMS, {"user_ids": some}):

@@ -117,7 +117,7 @@ def purge(db: Database, room_id: str, *, is_forced: bool = False) -> int:
         with db.write() as writing:
             last = store.remove_events(writing, room_id, EVENTS_AT_ONCE)
         removed += last
-        event_loop.breathe()
+        event_loop.pause()
     return removed
 
 

@@ -42,7 +42,7 @@ MAX_DEPTH: Final = 20
 MAX_ROOMS: Final = 5000
 """Read for the first page, and added each time that the pages have returned all of them."""
 _AT_ONCE: Final = 500
-_CHILDREN_BETWEEN_BREATHS: Final = 100
+_CHILDREN_BETWEEN_PAUSES: Final = 100
 """Each is an event of up to 64 KiB."""
 
 _ORDER = re.compile(r"[ -~]{0,50}")
@@ -200,7 +200,7 @@ def _allowed(tx: Reader, user_id: str, room_ids: Sequence[str]) -> list[Json]:
     joined = state.joined_rooms(tx, user_id)
     allowed: list[Json] = []
     for at in range(0, len(room_ids), _AT_ONCE):
-        event_loop.breathe()
+        event_loop.pause()
         some = room_ids[at : at + _AT_ONCE]
         found = tx.sql.execute(_OWN_MEMBERSHIPS, {"user_id": user_id, "room_ids": some})
         memberships = {row.room_id: row.membership for row in found}
@@ -226,7 +226,7 @@ def _children(
     found: dict[str, list[Json]] = defaultdict(list)
     for at in range(0, len(spaces), _AT_ONCE):
         params = {"room_ids": spaces[at : at + _AT_ONCE]}
-        for row in tx.breathing(tx.sql.execute(_CHILDREN, params), _CHILDREN_BETWEEN_BREATHS):
+        for row in tx.pausing(tx.sql.execute(_CHILDREN, params), _CHILDREN_BETWEEN_PAUSES):
             pdu = orjson.loads(row.pdu)
             if not _is_child(pdu["content"]):
                 continue

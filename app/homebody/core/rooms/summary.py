@@ -86,7 +86,7 @@ def _look_up(tx: Reader, room_ids: Sequence[str]) -> list[tuple[str, str, dict[s
     versions: dict[str, str] = {}
     members: dict[str, int] = {}
     contents: dict[str, dict[str, Json]] = defaultdict(dict)
-    for at in tx.breathing(range(0, len(room_ids), _ROOMS_AT_ONCE), every=1):
+    for at in tx.pausing(range(0, len(room_ids), _ROOMS_AT_ONCE), every=1):
         params = {"room_ids": list(room_ids[at : at + _ROOMS_AT_ONCE])}
         versions |= {row.room_id: row.version for row in tx.sql.execute(_VERSIONS, params)}
         members |= {row.room_id: row.members for row in tx.sql.execute(_MEMBERS, params)}

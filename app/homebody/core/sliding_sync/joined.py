@@ -17,7 +17,7 @@ from homebody.core.sliding_sync.order import Changes
 from homebody.core.sliding_sync.requests import MAX_DIFFERENT_PATTERNS, RoomConfig
 from homebody.core.sliding_sync.required_state import RoomUpdate
 from homebody.core.sync import spans
-from homebody.core.sync.spans import ROOMS_BETWEEN_BREATHS, Span
+from homebody.core.sync.spans import ROOMS_BETWEEN_PAUSES, Span
 from homebody.core.sync.tokens import SyncToken
 from homebody.spec.events import Json
 from homebody.spec.filters import RoomEventFilter
@@ -117,7 +117,7 @@ def _entries(
     events = (event for update in shown for event in update.span.timeline)
     own = visibility.memberships(tx, requester.user_id, events)
     entries: dict[str, Json] = {}
-    for update in tx.breathing(shown, ROOMS_BETWEEN_BREATHS):
+    for update in tx.pausing(shown, ROOMS_BETWEEN_PAUSES):
         span = update.span
         entry: Json = {"initial": True} if update.is_initial else {}
         if update.is_expanded:

@@ -16,7 +16,7 @@ from sqlalchemy import Select, bindparam, select
 from homebody.core.events import client_events, state
 from homebody.core.sliding_sync.connections import SentRoom
 from homebody.core.sliding_sync.requests import RoomConfig
-from homebody.core.sync.spans import ROOMS_BETWEEN_BREATHS, Span
+from homebody.core.sync.spans import ROOMS_BETWEEN_PAUSES, Span
 from homebody.core.timeline import store
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
@@ -100,7 +100,7 @@ def load(tx: Reader, user_id: str, updates: Collection[RoomUpdate]) -> dict[str,
     held = _held(tx, updates)
     redacted = _redacted(tx, updates)
     found: dict[str, list[ClientEvent]] = {}
-    for update in tx.breathing(updates, ROOMS_BETWEEN_BREATHS):
+    for update in tx.pausing(updates, ROOMS_BETWEEN_PAUSES):
         room_id = update.span.room_id
         entries = held[room_id]
         entries |= _positions(tx, room_id, _named(update))
@@ -167,8 +167,8 @@ def _collect(
     held: dict[str, dict[StateKey, int]],
 ) -> None:
     every = list(rooms.items())
-    for at in tx.breathing(range(0, len(every), ROOMS_BETWEEN_BREATHS), every=1):
-        some = {"rooms": every[at : at + ROOMS_BETWEEN_BREATHS]}
+    for at in tx.pausing(range(0, len(every), ROOMS_BETWEEN_PAUSES), every=1):
+        some = {"rooms": every[at : at + ROOMS_BETWEEN_PAUSES]}
         for room_id, event_type, state_key, position in tx.sql.execute(query, some):
             held[room_id][event_type, state_key] = position
 

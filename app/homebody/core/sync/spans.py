@@ -37,7 +37,7 @@ _MAX_SCANNED_IN_ALL: Final = 50_000
 """And of all rooms of an answer; each room gets one look, however many there are."""
 _DECODED: Final = 5
 """For so many events one counts that has to be decoded, as the filter asks what is in it."""
-ROOMS_BETWEEN_BREATHS = 20
+ROOMS_BETWEEN_PAUSES = 20
 
 _SPANS = listed("spans")
 _Newest = aliased(StoredEvent)
@@ -113,7 +113,7 @@ def fill(tx: Reader, user_id: str, spans: list[Span], event_filter: RoomEventFil
         found = _newest(tx, spans, limit + 1)
     positions = [position for room in found.values() for position in room[-limit:]] if limit else []
     events = {event.position: event for event in client_events.load(tx, positions)}
-    for span in tx.breathing(spans, ROOMS_BETWEEN_BREATHS):
+    for span in tx.pausing(spans, ROOMS_BETWEEN_PAUSES):
         shown = found.get(span.room_id, [])
         is_cut = len(shown) > limit
         shown = shown[len(shown) - limit :] if is_cut else shown
@@ -232,7 +232,7 @@ def _admitted(
         if len(rows) < _SCANNED_AT_ONCE:
             break
         upto = rows[-1].position - 1
-        event_loop.breathe()
+        event_loop.pause()
     return sorted(admitted[:count]), scanned
 
 

@@ -30,7 +30,7 @@ from homebody.core.push import counts
 from homebody.core.sync import device_lists, memberships, spans, summaries
 from homebody.core.sync import state_sections as sections
 from homebody.core.sync.memberships import Memberships
-from homebody.core.sync.spans import ROOMS_BETWEEN_BREATHS, Span
+from homebody.core.sync.spans import ROOMS_BETWEEN_PAUSES, Span
 from homebody.core.sync.state_sections import LazyMembers
 from homebody.core.sync.tokens import SyncToken
 from homebody.core.timeline import store
@@ -214,7 +214,7 @@ def _entries(
     )
     own = visibility.memberships(tx, user_id, [it for span in both for it in span.timeline])
     entries: dict[str, Json] = {}
-    for span in tx.breathing(both, ROOMS_BETWEEN_BREATHS):
+    for span in tx.pausing(both, ROOMS_BETWEEN_PAUSES):
         room_state = client_events.hide(tx, user_id, states[span.room_id])
         entries[span.room_id] = {
             "timeline": {
@@ -352,7 +352,7 @@ def _previews(
 ) -> dict[str, Json]:
     return {
         room_id: {section: {"events": _preview(tx, room_id, request.requester.user_id)}}
-        for room_id in tx.breathing(room_ids, ROOMS_BETWEEN_BREATHS)
+        for room_id in tx.pausing(room_ids, ROOMS_BETWEEN_PAUSES)
     }
 
 

@@ -127,7 +127,7 @@ def _pages(db: Database, targets: list[str]) -> Iterator[list[_Child]]:
 
 
 def _page(db: Database, target: str, after: int) -> list[_Child]:
-    event_loop.breathe()
+    event_loop.pause()
     asked = {"target": target, "after": after, "count": MOVED_AT_ONCE}
     with db.read() as tx:
         return list(tx.sql.execute(_CHILDREN, asked))

@@ -92,7 +92,7 @@ def resolve_room_event_filter(text: str | None) -> RoomEventFilter:
 
 def parse_room_event_filter(json: object) -> RoomEventFilter:
     """Return the RoomEventFilter in the body of a request. Raises ValueError for an invalid one."""
-    return filters.parse_room_event_filter(json, event_loop.breathe)
+    return filters.parse_room_event_filter(json, event_loop.pause)
 
 
 def _store(tx: Tx, user_id: str, text: str) -> str:
@@ -114,7 +114,7 @@ def _stored(tx: Reader, user_id: str, filter_id: str) -> str | None:
 
 
 def _parse(text: str) -> Filter:
-    return _parsed(text, lambda json: filters.parse(json, event_loop.breathe))
+    return _parsed(text, lambda json: filters.parse(json, event_loop.pause))
 
 
 def _parse_room_event_filter(text: str) -> RoomEventFilter:
