@@ -99,7 +99,7 @@ def test_nesting_in_a_filter_of_the_query_is_refused(
     ids=["arrays", "objects", "numbers", "arrays in arrays"],
 )
 def test_eight_megabytes_of_tiny_values_hold_nobody_up(alice: Person, body: bytes) -> None:
-    # Protects client_server/http.py: _check_count; the last two bodies need MAX_COMMAS and
+    # Protects client_server/http.py: json_object; the last two bodies need MAX_COMMAS and
     # MAX_CONTAINERS. Without it the server was blocked for seven seconds. (Where no large body is
     # expected, such a body is not even read: MAX_BODY_BYTES.)
     began = time.monotonic()

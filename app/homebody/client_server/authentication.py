@@ -78,15 +78,17 @@ def authenticated(
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(view)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-            token = access_token()
-            if token is None and not optional:
+            token, user = access_token(), None
+            if token is not None:
+                user = _user_of(token, may_be_locked=locked)
+                note_seen(user.user_id, user.device_id)
+                g.requester, g.access = user, access
+            elif not optional:
                 raise errors.missing_token()
-            who = None if token is None else _recognise(token, access)
-            is_change = request.method not in READING
-            if is_change and not only_reads:
-                count_change(who)
-            if who is not None:
-                _check_may(who, access, is_change=is_change)
+            if request.method not in READING and not only_reads:
+                count_change(user)
+            if user is not None and (user.is_guest or user.is_suspended or services_only):
+                _check_may(user, access)
             return view(*args, **kwargs)
 
         declared[checked] = access
@@ -118,40 +120,31 @@ def rate_limits() -> RateLimits:
     Spec: application-service-api#registration
     """
     limits = homeserver.rate_limits
-    requester: Requester | None = g.get("requester")
-    if requester is None or requester.service is None:
+    user: Requester | None = g.get("requester")
+    if user is None or user.service is None:
         return limits
-    service = requester.service
-    is_limited = service.is_rate_limited and requester.user_id != service.sender
+    is_limited = user.service.is_rate_limited and user.user_id != user.service.sender
     return limits if is_limited else limits.without()
 
 
-def count_change(who: Requester | None, cost: int = 1) -> None:
+def count_change(user: Requester | None, cost: int = 1) -> None:
     """Count a request that may change something, for its user if there is one, or its address.
 
     Raises M_LIMIT_EXCEEDED.
     """
-    if who is not None:
-        rate_limits().check("rc_writes", who.user_id, cost)
+    if user is not None:
+        rate_limits().check("rc_writes", user.user_id, cost)
     elif _service() is None:  # a bridge registers all its users at its first start
         rate_limits().check("rc_writes", address_key(), cost)
 
 
-def _check_may(who: Requester, access: Access, *, is_change: bool) -> None:
-    if who.is_guest and not access.guests:
+def _check_may(user: Requester, access: Access) -> None:
+    if user.is_guest and not access.guests:
         raise errors.guest_access_forbidden("Guests can't do this: register first")
-    if who.is_suspended and is_change and not access.suspended:
+    if user.is_suspended and request.method not in READING and not access.suspended:
         raise errors.user_suspended()
-    if access.services_only and who.service is None:
+    if access.services_only and user.service is None:
         raise errors.forbidden("Only application services may do this")
-
-
-def _recognise(token: str, access: Access) -> Requester:
-    """Return the user of this token, as `requester()` does from now on, and note the visit."""
-    who = _user_of(token, may_be_locked=access.locked)
-    note_seen(who.user_id, who.device_id)
-    g.requester, g.access = who, access
-    return who
 
 
 def _user_of(token: str, *, may_be_locked: bool = False) -> Requester:
@@ -197,8 +190,8 @@ def check_still_valid() -> None:
 
     Raises M_UNKNOWN_TOKEN when it was revoked meanwhile, M_USER_LOCKED, M_USER_SUSPENDED.
     """
-    who = requester()
-    if who.service is None and access_tokens.is_still_valid(homeserver.database, who):
+    user = requester()
+    if user.service is None and access_tokens.is_still_valid(homeserver.database, user):
         return
     _keep_requester(_user_of(access_token() or "", may_be_locked=g.access.locked))
 
@@ -210,13 +203,13 @@ def admit(tx: Tx) -> None:
     be over by now: the server would do what the user may not request any more. See Database.admit.
     Raises as `check_still_valid` does.
     """
-    who = maybe_requester() if has_request_context() else None
-    if who is None:
+    user: Requester | None = g.get("requester") if has_request_context() else None
+    if user is None:
         return
-    if who.service is not None:
-        _keep_requester(appservice_users.refresh_requester(tx, who, may_be_locked=g.access.locked))
-    elif not access_tokens.is_still_valid(tx, who):
-        again = access_tokens.reauthenticate(tx, who, may_be_locked=g.access.locked)
+    if user.service is not None:
+        _keep_requester(appservice_users.refresh_requester(tx, user, may_be_locked=g.access.locked))
+    elif not access_tokens.is_still_valid(tx, user):
+        again = access_tokens.reauthenticate(tx, user, may_be_locked=g.access.locked)
         _keep_requester(again)
     if "proved" in g:
         accounts.check_password_unchanged(tx, g.proved)
@@ -231,16 +224,16 @@ def rely_on(proved: accounts.AccountInfo) -> None:
     g.proved = proved
 
 
-def _keep_requester(who: Requester) -> None:
+def _keep_requester(user: Requester) -> None:
     """Make `requester()` return what is known now.
 
     Raises M_USER_SUSPENDED for an account that was suspended meanwhile, also where the view would
     have looked closer: that look may be over.
     """
-    is_newly_suspended = who.is_suspended and not requester().is_suspended
+    is_newly_suspended = user.is_suspended and not requester().is_suspended
     if is_newly_suspended and request.method not in READING and g.access.suspended is not True:
         raise errors.user_suspended()
-    g.requester = who
+    g.requester = user
 
 
 def note_seen(user_id: str, device_id: str) -> None:

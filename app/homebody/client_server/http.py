@@ -6,7 +6,7 @@ Spec: client-server-api#api-standards
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import orjson
@@ -46,38 +46,25 @@ def json_object(*, may_be_empty: bool = False, max_bytes: int = MAX_BODY_BYTES) 
     Raises M_NOT_JSON, M_BAD_JSON, M_TOO_LARGE.
     """
     raw = raw_body(max_bytes)
-    if may_be_empty and not raw.strip():
-        return {}
-    value = _parsed(raw)
-    if not isinstance(value, dict):
-        raise errors.bad_json("The body must be a JSON object")
-    return value
-
-
-def _parsed(raw: bytes) -> Any:
-    """Return the JSON value in a body. Raises as `json_object` does."""
     if not raw.strip():
+        if may_be_empty:
+            return {}
         raise errors.not_json("The body is empty")
-    if len(raw) > MAX_CONTAINERS:
-        _check_count(raw)
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise errors.not_json(f"The body is not JSON: {error}") from None
-    # Brackets inside strings count too: then the check is only superfluous
-    if raw.count(b"{") + raw.count(b"[") > SAFE_DEPTH:
-        try:
-            canonical_json.check_depth(value)
-        except ValueError as error:
-            raise errors.bad_json(str(error)) from None
-    return value
-
-
-def _check_count(raw: bytes) -> None:
-    """Raise M_TOO_LARGE for too many values. Brackets and commas inside strings count too."""
+    # Brackets and commas inside strings count too: legitimate bodies still have fewer
     containers = raw.count(b"{") + raw.count(b"[")
     if containers > MAX_CONTAINERS or raw.count(b",") > MAX_COMMAS:
         raise errors.too_large("The body has too many objects, arrays or values")
+    try:
+        value = orjson.loads(raw)
+        if containers > SAFE_DEPTH:
+            canonical_json.check_depth(value)
+    except orjson.JSONDecodeError as error:
+        raise errors.not_json(f"The body is not JSON: {error}") from None
+    except ValueError as error:
+        raise errors.bad_json(str(error)) from None
+    if not isinstance(value, dict):
+        raise errors.bad_json("The body must be a JSON object")
+    return value
 
 
 def raw_body(max_bytes: int) -> bytes:

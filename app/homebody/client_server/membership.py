@@ -84,7 +84,7 @@ def knock_room(room_id_or_alias: str) -> Json:
     """Knock on a room."""
     content = _reason(_own_change().reason)
     user_id = requester().user_id
-    check_limits("knock", room_id_or_alias, user_id)
+    authentication.rate_limits().check("rc_joins.local", user_id)
     appservice_queries.ensure_alias(homeserver.database, room_id_or_alias)
     with homeserver.database.write() as tx:
         room_id = aliases.resolve(tx, room_id_or_alias)
@@ -97,7 +97,7 @@ def knock_room(room_id_or_alias: str) -> Json:
 def leave_room(room_id: str) -> Json:
     """Leave a room, reject an invite, or retract a knock."""
     content = _reason(_own_change().reason)
-    check_limits("leave", room_id, requester().user_id)
+    authentication.rate_limits().check("rc_message", requester().user_id)
     with homeserver.database.write() as tx:
         membership.leave(tx, room_id, requester().user_id, content)
     return {}
@@ -116,7 +116,7 @@ def invite_user(room_id: str) -> Json:
         http.convert(content, InviteAddress)
         raise third_party_invites.refused()
     body = http.convert(content, Invite)
-    check_limits("invite", room_id, body.user_id)
+    _check_invite_limits(room_id, body.user_id)
     appservice_queries.ensure_users(homeserver.database, [body.user_id])
     with homeserver.database.write() as tx:
         membership.change(
@@ -130,7 +130,7 @@ def invite_user(room_id: str) -> Json:
 def kick(room_id: str) -> Json:
     """Kick a user."""
     body = http.convert(room_send.event_content(), OthersChange)
-    check_limits("leave", room_id, body.user_id)
+    authentication.rate_limits().check("rc_message", requester().user_id)
     with homeserver.database.write() as tx:
         membership.kick(tx, room_id, requester().user_id, body.user_id, _reason(body.reason))
     return {}
@@ -141,7 +141,7 @@ def kick(room_id: str) -> Json:
 def ban(room_id: str) -> Json:
     """Ban a user."""
     body = http.convert(room_send.event_content(), OthersChange)
-    check_limits("ban", room_id, body.user_id)
+    authentication.rate_limits().check("rc_message", requester().user_id)
     with homeserver.database.write() as tx:
         membership.change(
             tx, room_id, requester().user_id, body.user_id, "ban", _reason(body.reason)
@@ -154,7 +154,7 @@ def ban(room_id: str) -> Json:
 def unban(room_id: str) -> Json:
     """Unban a user."""
     body = http.convert(room_send.event_content(), OthersChange)
-    check_limits("leave", room_id, body.user_id)
+    authentication.rate_limits().check("rc_message", requester().user_id)
     with homeserver.database.write() as tx:
         membership.unban(tx, room_id, requester().user_id, body.user_id, _reason(body.reason))
     return {}
@@ -178,20 +178,23 @@ def get_joined_rooms() -> Json:
 
 
 def check_limits(kind: str, room_id: str, target: str) -> None:
-    """Check the rate limits of a change to this membership.
+    """Check the rate limits of a change to this membership by a state event.
 
     Raises M_LIMIT_EXCEEDED.
     """
-    limits, user_id = authentication.rate_limits(), requester().user_id
-    if kind in {"join", "knock"}:
-        limits.check("rc_joins.local", user_id)
-    elif kind == "invite":
-        # the issuer's first: a user who has used that up can't use up the limits of others
-        limits.check("rc_invites.per_issuer", user_id)
-        limits.check("rc_invites.per_room", room_id)
-        limits.check("rc_invites.per_user", target)
+    if kind == "invite":
+        _check_invite_limits(room_id, target)
     else:
-        limits.check("rc_message", user_id)
+        limit = "rc_joins.local" if kind in {"join", "knock"} else "rc_message"
+        authentication.rate_limits().check(limit, requester().user_id)
+
+
+def _check_invite_limits(room_id: str, target: str) -> None:
+    limits = authentication.rate_limits()
+    # the issuer's first: a user who has used that up can't use up the limits of others
+    limits.check("rc_invites.per_issuer", requester().user_id)
+    limits.check("rc_invites.per_room", room_id)
+    limits.check("rc_invites.per_user", target)
 
 
 def check_guest(content: Json, *, is_own: bool) -> None:
@@ -219,7 +222,7 @@ def join(room_id_or_alias: str) -> Json:
     signed = body.third_party_signed
     if signed is not None:
         http.convert(signed, ThirdPartySigned)
-    check_limits("join", room_id_or_alias, requester().user_id)
+    authentication.rate_limits().check("rc_joins.local", requester().user_id)
     appservice_queries.ensure_alias(homeserver.database, room_id_or_alias)
     with homeserver.database.write() as tx:
         room_id = aliases.resolve(tx, room_id_or_alias)
