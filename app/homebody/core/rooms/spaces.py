@@ -26,7 +26,6 @@ from homebody import errors
 from homebody.core.events import client_events, state
 from homebody.core.rooms import summary
 from homebody.models.base import NOW_AND_LATER
-from homebody.models.events import StoredEvent
 from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
 from homebody.runtime import event_loop
@@ -47,16 +46,7 @@ _CHILDREN_BETWEEN_PAUSES: Final = 100
 
 _ORDER = re.compile(r"[ -~]{0,50}")
 _TOKEN = re.compile(r"([0-9]{1,9})-([01])-([0-9]{1,9})(?:-([0-9]{1,4}))?")
-_CHILDREN = (
-    select(Room.room_id, StateInterval.state_key, StoredEvent.pdu)
-    .join(StateInterval, StateInterval.room_number == Room.number)
-    .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
-    .where(
-        Room.room_id.in_(bindparam("room_ids", expanding=True)),
-        StateInterval.type == CHILD,
-        StateInterval.to_position == NOW_AND_LATER,
-    )
-)
+_CHILDREN = summary.CURRENT_STATE.where(StateInterval.type == CHILD)
 _OWN_MEMBERSHIPS = (
     select(Room.room_id, StateInterval.membership)
     .join(StateInterval, StateInterval.room_number == Room.number)

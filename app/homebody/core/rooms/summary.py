@@ -27,28 +27,31 @@ from homebody.storage.database import Reader
 INSIDE: Final = frozenset({"join", "invite", "knock"})
 _ROOMS_AT_ONCE: Final = 50
 
-_SHOWN_STATE = (
-    select(Room.room_id, StateInterval.type, StoredEvent.pdu)
+CURRENT_STATE: Final = (
+    select(Room.room_id, StateInterval.type, StateInterval.state_key, StoredEvent.pdu)
     .join(StateInterval, StateInterval.room_number == Room.number)
     .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
     .where(
         Room.room_id.in_(bindparam("room_ids", expanding=True)),
-        StateInterval.type.in_(
-            (
-                "m.room.avatar",
-                "m.room.canonical_alias",
-                "m.room.create",
-                "m.room.encryption",
-                "m.room.guest_access",
-                "m.room.history_visibility",
-                "m.room.join_rules",
-                "m.room.name",
-                "m.room.topic",
-            )
-        ),
-        StateInterval.state_key == "",
         StateInterval.to_position == NOW_AND_LATER,
     )
+)
+"""The state events of the rooms `room_ids`; callers add the types."""
+_SHOWN_STATE = CURRENT_STATE.where(
+    StateInterval.state_key == "",
+    StateInterval.type.in_(
+        (
+            "m.room.avatar",
+            "m.room.canonical_alias",
+            "m.room.create",
+            "m.room.encryption",
+            "m.room.guest_access",
+            "m.room.history_visibility",
+            "m.room.join_rules",
+            "m.room.name",
+            "m.room.topic",
+        )
+    ),
 )
 _MEMBERS = (
     select(Room.room_id, func.count().label("members"))
