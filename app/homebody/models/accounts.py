@@ -71,7 +71,7 @@ class UiaSession(Base):
 class DirectoryWord(Base):
     """A word or a suffix of a word in a user's name, so that the index finds infixes too.
 
-    Written by core/accounts/directory_index.py.
+    Written by core/accounts/user_directory_index.py.
     """
 
     __tablename__ = "directory_words"

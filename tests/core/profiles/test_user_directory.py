@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from homebody.core.accounts import directory_index
+from homebody.core.accounts import user_directory_index
 from homebody.core.profiles import user_directory
 from homebody.web import Application
 from tests.conftest import PASSWORD, ROOT, Login, MakeApp, Person
@@ -221,7 +221,7 @@ def test_what_is_no_search_is_refused(
 def test_the_index_is_asked_and_not_everybody(app: Application, alice: Person) -> None:
     with app.homeserver.database.write() as tx:
         for number in range(300):
-            directory_index.put(tx, f"@extra{number}:localhost", None)
+            user_directory_index.put(tx, f"@extra{number}:localhost", None)
     plans: list[str] = []
     with app.homeserver.database.read() as tx:
         raw = tx.sql.raw
@@ -250,7 +250,7 @@ def test_the_migration_makes_the_words_of_accounts_that_there_are(
         )
     migrate(path, "head")
     with make_app().homeserver.database.write() as tx:
-        directory_index.put(tx, "@bob_b:localhost", "Robert Ångström Bobby")
+        user_directory_index.put(tx, "@bob_b:localhost", "Robert Ångström Bobby")
 
     everything = "SELECT word, user_id, is_whole FROM directory_words ORDER BY word"
     found = []

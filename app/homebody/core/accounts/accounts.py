@@ -17,7 +17,7 @@ from sqlalchemy import bindparam, insert, select, update
 
 from homebody import errors
 from homebody.config.settings import Config
-from homebody.core.accounts import directory_index
+from homebody.core.accounts import user_directory_index
 from homebody.models.accounts import Account
 from homebody.models.appservices import AppserviceUser
 from homebody.runtime import event_loop
@@ -141,7 +141,7 @@ def create(
         },
     )
     if not is_guest:
-        directory_index.put(tx, user_id, None)
+        user_directory_index.put(tx, user_id, None)
 
 
 def is_guest(tx: Reader, user_id: str) -> bool:
@@ -154,7 +154,7 @@ def upgrade_guest(tx: Tx, user_id: str, password_hash: str | None) -> None:
     """Turn a guest account into a full one, which may be the first and become administrator."""
     is_first = tx.sql.execute(_ANYBODY).first() is None
     _change(tx, user_id, is_guest=False, is_admin=is_first, password_hash=password_hash)
-    directory_index.put(tx, user_id, None)
+    user_directory_index.put(tx, user_id, None)
 
 
 def set_password_hash(tx: Tx, user_id: str, password_hash: str) -> None:
@@ -181,7 +181,7 @@ def mark_deactivated(tx: Tx, user_id: str, *, erase: bool) -> None:
     values = {"deactivated_ts": tx.now_ms, "password_hash": None}
     _change(tx, user_id, **values, erased_position=erased_position)
     tx.forget(ERASED, _ALL_OF_THEM)
-    directory_index.remove(tx, user_id)
+    user_directory_index.remove(tx, user_id)
 
 
 def erased(tx: Reader) -> Mapping[str, int]:

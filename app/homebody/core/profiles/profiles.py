@@ -18,7 +18,7 @@ import orjson
 from sqlalchemy import bindparam, delete, insert, select
 
 from homebody import errors
-from homebody.core.accounts import accounts, directory_index
+from homebody.core.accounts import accounts, user_directory_index
 from homebody.core.events import state
 from homebody.core.timeline import sending
 from homebody.errors import MatrixError
@@ -104,7 +104,7 @@ def put(tx: Tx, user_id: str, name: str, value: Any) -> None:
     row = {"user_id": user_id, "name": name, "value": text.decode()}
     tx.sql.execute(insert(ProfileField), row)
     if name == "displayname":
-        directory_index.put(tx, user_id, value)
+        user_directory_index.put(tx, user_id, value)
 
 
 def remove(tx: Tx, user_id: str, name: str) -> None:
@@ -114,7 +114,7 @@ def remove(tx: Tx, user_id: str, name: str) -> None:
     """
     check_name(name)
     if _delete(tx, user_id, name) and name == "displayname":
-        directory_index.put(tx, user_id, None)
+        user_directory_index.put(tx, user_id, None)
 
 
 def _delete(tx: Tx, user_id: str, name: str) -> bool:

@@ -1,8 +1,8 @@
 """The user directory: searching for users by parts of their user name or display name.
 
-The index (accounts/directory_index.py) yields the matching accounts. Which of them the requester
-may see is read in batches, best match first, until there are enough: users who share a room with
-the requester, and members of rooms that anybody may join or read.
+The index (accounts/user_directory_index.py) yields the matching accounts. Which of them the
+requester may see is read in batches, best match first, until there are enough: users who share a
+room with the requester, and members of rooms that anybody may join or read.
 
 Spec: client-server-api#user-directory
 """
@@ -17,7 +17,7 @@ import orjson
 from sqlalchemy import Select, and_, bindparam, case, func, select
 from sqlalchemy.orm import aliased
 
-from homebody.core.accounts import directory_index
+from homebody.core.accounts import user_directory_index
 from homebody.core.events import state, visibility
 from homebody.models.accounts import Account, DirectoryWord, ProfileField
 from homebody.models.base import NOW_AND_LATER
@@ -59,8 +59,8 @@ def search(tx: Reader, searcher: str, term: str, limit: int) -> Json:
     Every word of the term must be a part of a word of the user's names. The searcher is not found.
     """
     searched = [
-        word[: directory_index.MAX_LETTERS]
-        for word in directory_index.words(_without_server(tx, term))[:MAX_WORDS]
+        word[: user_directory_index.MAX_LETTERS]
+        for word in user_directory_index.words(_without_server(tx, term))[:MAX_WORDS]
     ]
     if not searched:
         return {"results": [], "limited": False}
