@@ -1,4 +1,4 @@
-"""Looks into the middle of a COMMIT, when a write has changed the caches but is not on the disk."""
+"""Requests during a COMMIT, when a write has changed the caches but is not on the disk."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from homebody.storage.database import Database
 
 
 class Commits:
-    """The writer's connection of a server; the next COMMIT can be looked into.
+    """Wraps the writer's connection of a server to run a request during the next COMMIT.
 
-    The look has a thread of its own, as a request has. One that wants to write itself waits for the
-    COMMIT to be over, as it would in a running server.
+    The request has a thread of its own. If it writes, it waits for the COMMIT, as in a running
+    server.
     """
 
     def __init__(self, database: Database) -> None:
@@ -23,17 +23,18 @@ class Commits:
         self._look: Callable[[], None] | None = None
         self._is_after = False
         self._lock = threading.Lock()
-        """Held while a look begins: a timer's write may be the one that is looked into."""
+        """Held while a look begins, as the COMMIT may be that of a timer's write."""
         self._threads: list[threading.Thread] = []
         self._problems: list[BaseException] = []
         database._raw = self  # type: ignore[assignment]  # noqa: SLF001 - as above
 
     def look_into_next(self, look: Callable[[], None], *, is_after: bool) -> None:
-        """Call `look` during the next COMMIT: before it is done, or when it is but nobody knows."""
+        """Call `look` during the next COMMIT: before it is done, or after it but before it is
+        known."""
         self._look, self._is_after = look, is_after
 
     def finish(self) -> None:
-        """Wait for the looks that were begun, and raise what they have raised."""
+        """Wait for all looks, and raise their exceptions."""
         with self._lock:
             self._look = None
             threads, self._threads = self._threads, []
@@ -43,7 +44,7 @@ class Commits:
             raise self._problems.pop()
 
     def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
-        """Run a statement of the writer's."""
+        """Run a statement of the writer."""
         if sql != "COMMIT":
             return self._raw.execute(sql, *args)
         with self._lock:

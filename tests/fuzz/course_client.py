@@ -1,4 +1,4 @@
-"""A client as the specification wants it: it knows what /sync told it, and pages through gaps.
+"""A client that follows the specification: it stores what /sync returns and pages through gaps.
 
 Spec: client-server-api#syncing, client-server-api#lazy-loading-room-members
 """
@@ -21,27 +21,27 @@ EMPTY: Json = {"events": []}
 
 @dataclass(frozen=True)
 class Habits:
-    """How a client asks."""
+    """How a client makes its requests."""
 
     is_lazy: bool = False
     has_state_after: bool = False
     by_thread: bool = False
     wants_only: str = ""
-    """The one type of event that it wants in timelines; "": all of them."""
+    """The only type of event that it wants in timelines; "": all of them."""
     not_room: int | None = None
-    """The room of which it wants to hear nothing."""
+    """A room that its filter excludes."""
     include_leave: bool = False
 
 
 @dataclass
 class Known:
-    """What the client knows of one room."""
+    """The client's data about one room."""
 
     section: str
     timeline: list[Json] = field(default_factory=list)
     """Events without a gap between them."""
     earlier: str | None = None
-    """The token from which to look for what was before them."""
+    """The token for paging to earlier events."""
     state: dict[Key, Json] = field(default_factory=dict)
     receipts: dict[tuple[str, str, str], str] = field(default_factory=dict)
     """{(user, type, thread): event id}"""
@@ -49,7 +49,7 @@ class Known:
     counts: Json = field(default_factory=dict)
     summary: Json = field(default_factory=dict)
     is_partial: bool = False
-    """It came up only when something happened to the user's membership after the leave."""
+    """The room only appeared because of a change of the user's membership after the leave."""
 
     @property
     def ids(self) -> list[str]:
@@ -69,7 +69,7 @@ class Known:
 
 
 class Device:
-    """One device of a person, and what it knows."""
+    """One device of a person, with its data."""
 
     def __init__(self, person: Person, habits: Habits) -> None:
         self.person = person
@@ -79,26 +79,26 @@ class Device:
         self.rooms: dict[str, Known] = {}
         self.account_data: dict[str, Json] = {}
         self.messages: list[str] = []
-        """What came from device to device."""
+        """Received to-device messages."""
         self.unacknowledged: list[str] = []
         self.keys: dict[str, int] = {}
-        """{user: which of their keys the client has}"""
+        """{user: the version of their keys that the client has}"""
         self.state_told: dict[str, set[str]] = {}
         """{room: ids of all state events that ever came outside of a timeline}"""
         self.ever_seen: dict[str, set[str]] = {}
         """{room: ids of all events that ever came in a timeline}"""
 
     def start_anew(self) -> None:
-        """Forget everything, as after "clear cache and reload"."""
+        """Delete all data, as after "clear cache and reload"."""
         self.token = None
         self.rooms, self.account_data, self.keys = {}, {}, {}
         gone = len(self.messages) - len(self.unacknowledged)
         self.messages, self.unacknowledged = self.messages[:gone], []
 
     def ask(self, limit: int | None = None, *, is_full: bool = False) -> Json:
-        """An answer of /sync."""
+        """Request /sync and return the response."""
         query: Json = {"filter": json.dumps(self._filter(limit))}
-        if self.token is not None:  # the token says that they have come, even if no answer does
+        if self.token is not None:  # the token acknowledges them, even if the response is lost
             self.unacknowledged = []
         if is_full:
             query["full_state"] = "true"
@@ -107,7 +107,7 @@ class Device:
         return self.person.sync(self.token, **query)
 
     def take(self, answer: Json, keys: dict[str, int], sharing: set[str]) -> None:
-        """Believe an answer. `keys` are those that /keys/query would give now."""
+        """Store a response. `keys` are those that /keys/query would return now."""
         is_first = self.token is None
         rooms = answer["rooms"]
         sections = [set(rooms[name]) for name in ("join", "invite", "knock", "leave")]
@@ -130,7 +130,7 @@ class Device:
         self.token = answer["next_batch"]
 
     def complete(self, room_id: str) -> list[str]:
-        """Ids of all that the room has, as far as this client can get at it."""
+        """Return the ids of all events of the room that this client can read."""
         known = self.rooms[room_id]
         if known.earlier is None:
             return known.ids
@@ -199,7 +199,8 @@ class Device:
         known.timeline += timeline
 
     def _page_back(self, room_id: str, start: str, until: set[str]) -> tuple[list[Json], bool]:
-        """(events before a token back to one that is known, the oldest first; whether one was)."""
+        """Return (events before a token back to a known one, oldest first; whether one was
+        found)."""
         found: list[Json] = []
         token: str | None = start
         query: Json = {"dir": "b", "limit": 4}
@@ -220,7 +221,7 @@ class Device:
         return found[::-1], False
 
     def _must_know_who(self, known: Known, entry: Json) -> None:
-        """Who has said what came, who oneself is, and who gives the room its name."""
+        """Check that senders, heroes and the user's own membership are known."""
         for event in entry["timeline"]["events"]:
             assert (MEMBER, event["sender"]) in known.state, "a sender whom nobody knows"
         assert (MEMBER, self.person.user_id) in known.state
@@ -239,7 +240,7 @@ class Device:
 
 
 def receipts(event: Json) -> list[tuple[tuple[str, str, str], str]]:
-    """((user, type, thread), event id) of all in an m.receipt."""
+    """Return ((user, type, thread), event id) of all receipts in an m.receipt."""
     return [
         ((user_id, kind, receipt.get("thread_id", "")), event_id)
         for event_id, kinds in event["content"].items()
@@ -249,7 +250,7 @@ def receipts(event: Json) -> list[tuple[tuple[str, str, str], str]]:
 
 
 def counts(entry: Json) -> Json:
-    """The unread counts of a room in an answer."""
+    """Return the unread counts of a room in a response."""
     names = ("unread_notifications", "unread_thread_notifications")
     return {name: entry[name] for name in names if name in entry}
 

@@ -1,4 +1,4 @@
-"""People who do all kinds of things in rooms, and whether their devices know what is true."""
+"""Users who do all kinds of things in rooms, and checks of what their devices know."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ LIMITS = (1, 2, 3, 5, None)
 NAMES = ("alice", "bob", "carol")
 MAX_ROOMS = 6
 LOOKS = {"look", "lose", "look_for_all", "start_anew", "restart_server", "check", "peek"}
-"""Steps that change nothing, or have devices look by themselves."""
+"""Steps that change nothing or make devices sync."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """Something that happens; the numbers choose who, where, and the rest."""
+    """One step; the numbers select user, room and parameters."""
 
     what: str
     who: int = 0
@@ -40,7 +40,7 @@ class Step:
 
 
 class World:
-    """A server, its people, their devices, and for each person a session that looks anew."""
+    """A server, its users with their devices, and a session of each user without stored data."""
 
     def __init__(self, app: Application, restart: Callable[[], Application]) -> None:
         self.app = app
@@ -54,9 +54,9 @@ class World:
         self.viewers: dict[str, Person] = {}
         self.keys: dict[str, int] = {}
         self.sent: dict[tuple[str, str], list[str]] = {}
-        """{(user, device): messages from device to device}"""
+        """{(user, device): to-device messages}"""
         self.last_sent: tuple[Person, str, str] | None = None
-        """(who, path, event id) of the last message."""
+        """(user, path, event id) of the last message."""
         self.said: list[tuple[str, str]] = []
         """(room, event id)"""
         self.dave: Person
@@ -64,7 +64,7 @@ class World:
         """The position at which Dave was erased."""
 
     def act(self, step: Step) -> None:
-        """Do it, whether or not it is allowed: the server must not break."""
+        """Run a step, allowed or not: the server must not fail."""
         if not step.what:
             return
         if self._peek_at is not None and step.what not in LOOKS:
@@ -75,7 +75,7 @@ class World:
         self._commits.finish()
 
     def check(self) -> None:
-        """Every device knows what is true, once it has asked for the news."""
+        """Check that every device has the right data after a sync."""
         truth = course_truth.read(self.app)
         for device in self.devices:
             self._look_with(device, None)
@@ -96,14 +96,14 @@ class World:
         return f"rooms/{quote(self.room(step))}"
 
     def owner(self, step: Step) -> Person:
-        """Who has the power in a room."""
+        """Return the user with the power in a room."""
         return self.people[step.room % len(self.rooms) % 2]
 
     def device(self, step: Step) -> Device:
         return self.devices[(step.who * 3 + step.room) % len(self.devices)]
 
     def sharing(self, user_id: str, truth: dict[str, Room] | None = None) -> set[str]:
-        """Who is in a room in which the user is too."""
+        """Return the users who share a room with the user."""
         found: set[str] = set()
         for room in (truth or course_truth.read(self.app)).values():
             joined = {user for user, it in room.memberships.items() if it == "join"}
@@ -135,7 +135,7 @@ class World:
         self._say(step, None, **({"m.relates_to": relation} if root else {}))
 
     def _chosen(self, step: Step) -> str:
-        """One of the last things said in a room; "": nothing was."""
+        """Return one of the last events of a room, or ""."""
         here = [event_id for room_id, event_id in self.said if room_id == self.room(step)]
         return here[-1 - step.value % 4 % len(here)] if here else ""
 
@@ -152,7 +152,7 @@ class World:
         self._redact_entry(step, f"{MEMBER}/{self.person(step).user_id}")
 
     def _redact_entry(self, step: Step, entry: str) -> None:
-        """Redact an event of the room's current state, as far as its owner sees it."""
+        """Redact an event of the room's current state that its owner can see."""
         query = {"format": "event"}
         owner = self.owner(step)
         found = owner.get(f"{self.path(step)}/state/{entry}", query_string=query)
@@ -169,7 +169,7 @@ class World:
             body = {"erase": True, "auth": course_client.password_of(self.dave)}
             assert fine(self.dave.post("account/deactivate", json=body)) is not None
             self.erased_at = erased_position(self.app, self.dave)
-            self.last_sent = None  # it may be his, and he repeats nothing any more
+            self.last_sent = None  # it may be Dave's, who repeats nothing after that
 
     # state
 
@@ -312,11 +312,11 @@ class World:
         device.take(answer, self.keys, self.sharing(user_id))
 
     def _peek(self, step: Step) -> None:
-        """A device will look while the COMMIT of the next change is under way."""
+        """Have a device sync during the COMMIT of the next change."""
         self._peek_at = step
 
     def _lose(self, step: Step) -> None:
-        """An answer that never arrives: the device will ask again with the token that it has."""
+        """Lose a response: the device will use its old token again."""
         self.device(step).ask(LIMITS[step.value % len(LIMITS)], is_full=step.value > 9)
 
     def _look_for_all(self, step: Step) -> None:
@@ -343,7 +343,7 @@ class World:
 
 
 def fine(answer: TestResponse) -> Json | None:
-    """What came back, None for a refusal."""
+    """Return the JSON, or None for an error response."""
     assert answer.status_code < 500, answer.get_json()
     assert answer.status_code not in {400, 401, 404, 405, 413} or answer.get_json()["errcode"] in {
         "M_NOT_FOUND",
@@ -355,7 +355,7 @@ def fine(answer: TestResponse) -> Json | None:
 
 
 def check(device: Device, world: World, truth: dict[str, Room]) -> None:
-    """A device that has just looked knows what is true, and nothing else."""
+    """Check that a device that has just synced has the right data, and nothing else."""
     user_id = device.person.user_id
     everything: Json = {"room": {"include_leave": True, "timeline": {"limit": 100}}}
     if device.habits.by_thread:
@@ -375,7 +375,7 @@ def check(device: Device, world: World, truth: dict[str, Room]) -> None:
 
 
 def check_room(device: Device, room_id: str, room: Room, fresh: Json) -> None:
-    """The same of one room."""
+    """Check the data of one room."""
     user_id = device.person.user_id
     known = device.rooms.get(room_id)
     membership = room.memberships.get(user_id)
@@ -401,7 +401,7 @@ def check_room(device: Device, room_id: str, room: Room, fresh: Json) -> None:
 
 
 def check_events(device: Device, room_id: str, room: Room) -> None:
-    """The timeline is whole."""
+    """Check that the timeline is complete."""
     user_id, wanted = device.person.user_id, device.habits.wants_only
     known = device.rooms[room_id]
     visible = [it for it in room.visible(user_id) if wanted in {"", it.pdu["type"]}]
@@ -417,7 +417,7 @@ def check_events(device: Device, room_id: str, room: Room) -> None:
 
 
 def check_erased(device: Device, room_id: str, room: Room, world: World) -> None:
-    """What Dave has said is read by those alone who were in the room before he was erased."""
+    """Check that Dave's messages are readable only by members from before his erasure."""
     user_id, upto = device.person.user_id, world.erased_at or 0
     answer = device.person.get(
         f"rooms/{quote(room_id)}/messages", query_string={"dir": "b", "limit": 1000}
@@ -434,7 +434,7 @@ def check_erased(device: Device, room_id: str, room: Room, world: World) -> None
 
 
 def check_contents(room: Room, fresh: Json) -> None:
-    """State is shown as it is now: what was redacted is gone."""
+    """Check that state has its current content, redacted if it was redacted."""
     for event in (*fresh["state"]["events"], *fresh["timeline"]["events"]):
         if "state_key" in event:
             stored = next(it for it in room.events if it.event_id == event["event_id"])
@@ -442,7 +442,7 @@ def check_contents(room: Room, fresh: Json) -> None:
 
 
 def check_state(habits: Habits, known: Known, state: dict[tuple[str, str], str]) -> None:
-    """The state is what it is; of members who are not wanted, nothing wrong is known."""
+    """Check the state; with lazy-loading, members may be missing but not wrong."""
     found = {key: event["event_id"] for key, event in known.state.items()}
     if habits.is_lazy:
         state = {key: it for key, it in state.items() if key in found or key[0] != MEMBER}
@@ -450,7 +450,7 @@ def check_state(habits: Habits, known: Known, state: dict[tuple[str, str], str])
 
 
 def check_rest(known: Known, fresh: Json) -> None:
-    """What is no event."""
+    """Check everything that is not an event."""
     receipts = [it for it in fresh["ephemeral"]["events"] if it["type"] == "m.receipt"]
     there = dict(course_client.receipts(receipts[0])) if receipts else {}
     for (user_id, kind, thread), event_id in known.receipts.items():
@@ -470,7 +470,7 @@ def check_rest(known: Known, fresh: Json) -> None:
 
 
 def check_left(device: Device, room_id: str, room: Room) -> None:
-    """Who has left knows what was up to then."""
+    """Check that the device of a user who left has everything up to the leave."""
     user_id, wanted = device.person.user_id, device.habits.wants_only
     known = device.rooms[room_id]
     until = room.joined_until(user_id)
@@ -496,12 +496,12 @@ def check_left(device: Device, room_id: str, room: Room) -> None:
 
 
 def erased_position(app: Application, person: Person) -> int:
-    """The position since which a user is erased."""
+    """Return the position at which a user was erased."""
     with app.homeserver.database.read() as tx:
         query = "SELECT erased_position FROM accounts WHERE user_id = ?"
         return int(tx.sql.raw.execute(query, (person.user_id,)).fetchone()[0])
 
 
 def contents(section: Json) -> Json:
-    """{type: content} of account data."""
+    """Return {type: content} of account data."""
     return {event["type"]: event["content"] for event in section["events"]}

@@ -1,7 +1,7 @@
-"""What is true of rooms: worked out from the list of their events alone, by the spec's own words.
+"""The expected state of rooms, derived from the list of their events according to the spec.
 
-Everything of one server stands in one order, so the state after an event is what the events up to
-it have set. Nothing here asks what the server keeps besides the events.
+The events of one server have a total order, so the state after an event is what the events up to it
+have set. Nothing but the table of events is used.
 Spec: client-server-api#room-history-visibility
 """
 
@@ -21,13 +21,13 @@ VISIBILITY: Key = ("m.room.history_visibility", "")
 
 @dataclass
 class Event:
-    """One event, and what held just after it."""
+    """One event, and the state just after it."""
 
     position: int
     event_id: str
     pdu: Json
     setting: str
-    """Of history visibility."""
+    """The history visibility."""
     setting_before: str
     memberships: dict[str, str]
     """After it."""
@@ -44,7 +44,7 @@ class Event:
 
 @dataclass
 class Room:
-    """All events of a room, the oldest first."""
+    """All events of a room, oldest first."""
 
     events: list[Event] = field(default_factory=list)
     state: dict[Key, Event] = field(default_factory=dict)
@@ -67,7 +67,8 @@ class Room:
         self.events.append(event)
 
     def joined_until(self, user_id: str) -> int:
-        """Where the user last ceased to be in the room; 0: never was, far away: is."""
+        """Return the position of the user's last leave; 0: never joined, very large: still
+        joined."""
         until = 0
         for event in self.events:
             was = event.memberships_before.get(user_id) == "join"
@@ -76,18 +77,18 @@ class Room:
         return 10**9 if self.memberships.get(user_id) == "join" else until
 
     def visible(self, user_id: str) -> list[Event]:
-        """What the user may see, the oldest first."""
+        """Return the events visible to the user, oldest first."""
         until = self.joined_until(user_id)
         return [event for event in self.events if _is_visible(event, user_id, until)]
 
     def state_at(self, position: int) -> dict[Key, str]:
-        """{key: event id} after this position."""
+        """Return {key: event id} after this position."""
         return {
             it.key: it.event_id for it in self.events if it.is_state and it.position <= position
         }
 
     def may_know_state(self, user_id: str) -> set[str]:
-        """Ids of state events that the user may be told of: what held while they were there."""
+        """Return the ids of state events that were current while the user was in the room."""
         until = self.joined_until(user_id)
         return {it.event_id for it in self.events if it.is_state and it.position <= until}
 
@@ -108,7 +109,7 @@ def _is_visible(event: Event, user_id: str, joined_until: int) -> bool:
 
 
 def read(app: Application) -> dict[str, Room]:
-    """All rooms of a server."""
+    """Return all rooms of a server."""
     rooms: dict[str, Room] = {}
     with app.homeserver.database.read() as tx:
         query = "SELECT position, event_id, room_id, pdu FROM events ORDER BY position"

@@ -1,4 +1,4 @@
-"""Good requests, what can be done to them, and the server that gets them."""
+"""Valid requests, changes to make to them, and the server that receives them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.conftest import PASSWORD, V3, Login, Person
 
 FOLDER = Path(__file__).parent
 SLOWEST_SECONDS = 10
-"""For any request; those that are answered at all take some milliseconds."""
+"""The limit for any request; most take some milliseconds."""
 
 Place = tuple[str | int, ...]
-"""Where in a request: ("path", 2), ("query", "limit"), ("body", "filter", "types", 0)."""
+"""A place in a request: ("path", 2), ("query", "limit"), ("body", "filter", "types", 0)."""
 
 GONE = "(gone)"
-"""Instead of a value: the key isn't there."""
+"""Stands for a missing key."""
 
 JSON_TEXTS: tuple[bytes, ...] = (
     *(b"null", b"true", b"0", b"-1", b"0.5", b"-0.0", b"1e308", b"1e999", b"-1e999", b"NaN"),
@@ -40,7 +40,7 @@ JSON_TEXTS: tuple[bytes, ...] = (
     *(b"[" * 3000 + b"]" * 3000, b'{"a":' * 3000 + b"1" + b"}" * 3000, b"[" * 90 + b"]" * 90),
     b"[" + b'"a",' * 20_000 + b'"a"]',
 )
-"""What stands where a JSON value is expected."""
+"""Values to put where a JSON value is expected."""
 
 URL_TEXTS: tuple[str, ...] = (
     *(
@@ -76,7 +76,7 @@ URL_TEXTS: tuple[str, ...] = (
     *("s", "s-1", "s0", "s1_2_3", "s999999999999999999", "s9223372036854775808", "s1_9" + "9" * 30),
     *("@%F0%9F%A6%8A:localhost", "nobody", "m.room.message", "localhost", "[::1]", "http://[", "b"),
 )
-"""What stands in a path or a query, escaped as it goes over the wire."""
+"""Values to put into a path or query, already escaped."""
 
 _MARKED = re.compile(r"<([^>]*)>")
 _MAY_END_THE_GAME = re.compile(
@@ -87,17 +87,17 @@ _PAGES = re.compile(r"/static/|/fallback/|^/$")
 
 
 class Good(NamedTuple):
-    """A request that the server understands. `<…>` in its path may be replaced."""
+    """A valid request. `<…>` in its path may be replaced."""
 
     method: str
     path: str
     query: dict[str, str | None]
-    """None: a parameter that isn't there in the good one."""
+    """None: a parameter that the valid request lacks."""
     body: Any
 
 
 class Made(NamedTuple):
-    """The parts of a request as they go over the wire."""
+    """The parts of a request as sent."""
 
     method: str
     url: str
@@ -105,12 +105,12 @@ class Made(NamedTuple):
 
 
 def good_requests() -> list[Good]:
-    """One for each operation, and some more where there is more to get wrong."""
+    """Return one request for each operation, and several for complicated ones."""
     return [Good(**it) for it in json.loads((FOLDER / "requests.json").read_text())]
 
 
 def places(good: Good) -> Iterator[Place]:
-    """Every place in a request at which something else could stand."""
+    """Yield every place in a request whose value can be replaced."""
     for number in range(len(_MARKED.findall(good.path))):
         yield ("path", number)
     for key in good.query:
@@ -131,7 +131,7 @@ def _places(value: Any, place: Place) -> Iterator[Place]:
 
 
 def made(good: Good, changes: Mapping[Place, str | bytes], names: Mapping[str, str]) -> Made:
-    """The request with other values at some places, and `{names}` replaced."""
+    """Return the request with other values at some places and `{names}` replaced."""
     numbers = itertools.count()
 
     def segment(match: re.Match[str]) -> str:
@@ -180,7 +180,7 @@ def _text(value: str | bytes) -> str:
 
 
 class World:
-    """A server with a user in a room, who is made anew when a request may have ended that."""
+    """A server with a user in a room, both replaced if a request may have removed them."""
 
     _numbers = itertools.count()
 
@@ -194,7 +194,7 @@ class World:
         self.renew()
 
     def renew(self) -> None:
-        """Another user, in another room."""
+        """Create another user in another room."""
         self.me: Person = self._login(f"fuzz{next(self._numbers)}")
         room = self.me.create_room(preset="public_chat")
         self.names = {
@@ -211,14 +211,14 @@ class World:
     def ask(
         self, good: Good, changes: Mapping[Place, str | bytes], *, with_token: bool = True
     ) -> None:
-        """Send the request with these changes. Raises AssertionError for what must not be."""
+        """Send the request with these changes. Raises AssertionError for an invalid response."""
         request = made(good, changes, {**self.names, "txn": f"t{next(self._numbers)}"})
         status = self.send(request, with_token=with_token)
         if status == 200 and good.method != "GET" and _MAY_END_THE_GAME.search(good.path):
             self.renew()
 
     def send(self, request: Made, *, with_token: bool = True) -> int:
-        """The status of the answer to a request as it is."""
+        """Send the request and return the status of the response."""
         who = self.admin if "/admin/" in request.url else self.me
         headers = {"Authorization": f"Bearer {who.access_token}"} if with_token else {}
         started = time.monotonic()
@@ -234,7 +234,7 @@ class World:
 
 
 def check(request: Made, answer: TestResponse, told: str) -> None:
-    """Raise AssertionError unless the answer is one that a client can do something with."""
+    """Raise AssertionError unless the response is a valid one for clients."""
     told = f"{told}: {answer.status_code}"
     assert answer.status_code < 500, f"{told} {answer.get_data()[:500]!r}"
     if request.method == "HEAD" or answer.status_code == 304:
@@ -249,7 +249,7 @@ def check(request: Made, answer: TestResponse, told: str) -> None:
 
 
 def may_wait(place: Place, value: str | bytes) -> bool:
-    """Whether a long poll would wait for this long."""
+    """Return whether a long poll would wait for this long."""
     if place not in {("query", "timeout"), ("query", "timeout_ms")}:
         return False
     return value == GONE or (isinstance(value, str) and value.isdecimal())

@@ -1,10 +1,10 @@
-"""/sync over any course of events: what devices are told in pieces is what is true in the end.
+"""/sync over any course of events: the data of devices adds up to the truth.
 
-"Loses nothing" is the promise. People do whatever they can think of, their devices look at any
-moment, also in the middle of a COMMIT, lose answers, ask with all kinds of filters, and start anew;
-the server forgets its caches and is started again. At any moment, and in the end, each device has
-to know what a new one would be told, what /messages says, and what follows from the list of events
-alone (course_truth.py).
+/sync must lose nothing. Users do whatever they can think of; their devices sync at any moment, also
+during a COMMIT, lose responses, use all kinds of filters, and delete their data; the server drops
+its caches and is restarted. At any moment, and in the end, the data of each device must agree with
+that of a new device, with /messages, and with what follows from the list of events
+(course_truth.py).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ habits = st.lists(st.sampled_from(HABITS), min_size=5, max_size=5)
 
 
 class Session(NamedTuple):
-    """What is needed to speak as somebody."""
+    """The credentials of a user's session."""
 
     user_id: str
     access_token: str
@@ -105,7 +105,7 @@ def log_in(client: FlaskClient, name: str) -> Session:
 
 
 class Beginning(NamedTuple):
-    """A server as all courses find it: Alice, Bob and Carol, each with two devices and a viewer.
+    """The server at the beginning: Alice, Bob and Carol, each with two devices and a viewer.
 
     And Dave, who may be erased.
     """
@@ -139,7 +139,7 @@ def beginning(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @contextmanager
 def world(beginning: Beginning, chosen: list[Habits]) -> Iterator[World]:
-    """The people of the beginning, on a server of their own."""
+    """Run a copy of that server with its users."""
     running: list[Application] = []
     with TemporaryDirectory() as name:
         folder = Path(name) / "data"
@@ -179,7 +179,7 @@ def people(beginning: Beginning, chosen: list[Habits], found: World) -> World:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server with small answers and short searches, which soon forgets what was."""
+    """Give the server small responses, short searches and small caches."""
     monkeypatch.setattr(to_device, "AT_ONCE", 2)
     monkeypatch.setattr(spans, "_SCANNED_AT_ONCE", 2)
     monkeypatch.setattr(spans, "_MAX_SCANNED", 4)
@@ -225,7 +225,7 @@ def test_every_device_knows_in_the_end_what_is_true(
 
 
 def follow(beginning: Beginning, course: list[Step], chosen: list[Habits]) -> None:
-    """Let it happen."""
+    """Run the steps."""
     with world(beginning, chosen) as here:
         for step in course:
             here.act(step)

@@ -1,4 +1,4 @@
-"""Filters against a model that is as simple as the sentences of the specification."""
+"""Filters compared with a simple model that follows the sentences of the specification."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ good_filters = st.fixed_dictionaries({}, optional=whole_filter)
 
 
 def nearly(parts: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Json]:
-    """Objects with these keys, whose values are now and then of another kind."""
+    """Return objects with these keys, whose values are sometimes of another type."""
     return st.fixed_dictionaries(
         {}, optional={key: st.one_of(part, part, part, wrong) for key, part in parts.items()}
     )
@@ -99,7 +99,7 @@ senders = st.sampled_from([*USERS, None])
 
 
 def fits(pattern: str, text: str) -> bool:
-    """Whether a pattern matches, in which `*` is anything and all else is itself."""
+    """Return whether a pattern matches; `*` is its only wildcard."""
     if not pattern:
         return not text
     if pattern[0] == "*":
@@ -108,7 +108,7 @@ def fits(pattern: str, text: str) -> bool:
 
 
 def is_admitted(it: Json, event_type: str, sender: str | None, room_id: str, content: Any) -> bool:
-    """The sentences of client-server-api#filtering, one after the other."""
+    """Apply the sentences of client-server-api#filtering one by one."""
     has_url = isinstance(content, dict) and "url" in content
     return all(
         [
@@ -136,7 +136,7 @@ def test_a_filter_admits_what_its_sentences_say(
     admitted = filters.matches(it, event_type, sender, room_id, content)
 
     assert admitted == is_admitted(json, event_type, sender, room_id, content)
-    # and once more, as answers about types are remembered
+    # again, as results for types are cached
     assert filters.matches(it, event_type, sender, room_id, content) == admitted
     assert it.limit == json.get("limit")
 
@@ -187,7 +187,7 @@ def test_any_json_is_a_filter_that_can_be_asked_or_a_value_error(
 
 
 def picked_by_hand(event: Any, paths: list[list[str]]) -> Any:
-    """What is left of an object when only these paths are wanted."""
+    """Return an object reduced to these paths."""
     left = {}
     for name, value in event.items():
         below = [path[1:] for path in paths if path[0] == name]

@@ -1,4 +1,4 @@
-"""Pictures with some bytes changed: measured and made smaller, or refused."""
+"""Images with some bytes changed: measured and scaled, or rejected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from homebody.core.media.images import Box, ImageTooLargeError, NotAnImageError
 from tests.fuzz import examples
 
 SLOWEST_SECONDS = 10
-"""With the largest pictures that are decoded at all; most take a millisecond."""
+"""For the largest images that are decoded at all; most take a millisecond."""
 
 
 def picture(kind: str, *, moves: bool = False) -> bytes:

@@ -1,4 +1,4 @@
-"""Every endpoint gets what no client sends: its answer is a sentence, never a fault of ours."""
+"""Every endpoint gets invalid requests: it must respond with a message, never with 500."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fuzz.requests import GONE, JSON_TEXTS, URL_TEXTS, Good, Made, Place, 
 
 GOOD = requests.good_requests()
 EVERY = 101 // LARGE + 1
-"""Of all the changes of one thing in one request, this is how many are passed over."""
+"""Of the changes of one value in a request, only every n-th is tested."""
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def world(client: FlaskClient, login: Login) -> World:
 
 
 def values_for(place: Place) -> tuple[str | bytes, ...]:
-    """What may stand at a place. No long poll is made to wait."""
+    """Return the values to try at a place, without those that make a long poll wait."""
     if place[0] == "body":
         return (*JSON_TEXTS, GONE)
     if place[0] == "path":
@@ -77,7 +77,7 @@ def test_no_request_with_one_odd_value_is_a_fault(world: World) -> None:
 
 @st.composite
 def changed_requests(draw: st.DrawFn) -> tuple[Good, dict[Place, str | bytes]]:
-    """A request with some odd values at once; some of those are JSON of any kind."""
+    """Draw a request with several odd values, some of them arbitrary JSON."""
     good = draw(st.sampled_from(GOOD))
     found = list(requests.places(good)) or [("query", "limit")]
     changes: dict[Place, str | bytes] = {}
@@ -109,7 +109,7 @@ def test_no_request_with_some_odd_values_is_a_fault(
 
 
 def test_no_path_is_a_fault(app: Application, world: World) -> None:
-    """Of any endpoint: every part of it is odd, and its body is none that it wants."""
+    """Send odd values for every part of a path, with an unexpected body."""
     texts = itertools.cycle(text for text in URL_TEXTS if len(text) < 1000)
     bodies = itertools.cycle([b"", b"{}", b"[]", b"null", b"\xff", b"{" * 200, b'{"timeout": 0}'])
     for rule in app.url_map.iter_rules():
@@ -125,7 +125,7 @@ def test_no_path_is_a_fault(app: Application, world: World) -> None:
 
 
 def parts_of(rule: str) -> list[tuple[bool, str]]:
-    """(whether it is a variable, text) of each part of a rule."""
+    """Return (whether it is a variable, text) of each part of a rule."""
     return [
         (number % 2 == 1, text)
         for number, text in enumerate(rule.replace("<", "\n").replace(">", "\n").split("\n"))

@@ -1,4 +1,4 @@
-"""PDUs of any shape, their redaction, and rooms whose events contradict each other in any way."""
+"""PDUs of any shape, their redaction, and rooms with conflicting events."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_what_passes_for_a_pdu_can_be_hashed_redacted_and_judged(
 
 
 def dag_check(event: Event) -> None:
-    """The rules, in a room in which everybody is."""
+    """Check an event in a room that all users have joined."""
     state = dag.room(event.version, dict.fromkeys(PEOPLE, "join"))
     event_auth.check(event, state)
 
@@ -111,7 +111,7 @@ def test_redaction_is_done_once_and_leaves_id_and_signature_as_they_were(
     assert "unsigned" not in once
     assert once["content"].keys() <= pdu["content"].keys()
     lost = {key: value for key, value in content.items() if key not in once["content"]}
-    if lost:  # the hash of the content tells that something is missing
+    if lost:  # the content hash shows that something is missing
         assert not signing.has_valid_content_hash(once, version)
 
 
@@ -134,9 +134,9 @@ def test_only_versions_that_allow_it_have_numbers_beyond_a_double(
 
 @st.composite
 def forks(draw: st.DrawFn) -> tuple[RoomVersion, dict[str, Event], list[dict[StateKey, str]]]:
-    """Any events that cite each other in any way, and some states made of them.
+    """Draw events that reference each other in any way, and some states with them.
 
-    In versions 1 and 2, whose events say their ids themselves, also in circles.
+    In versions 1 and 2, whose events have explicit ids, references may be cyclic.
     """
     version = draw(versions)
     pool = {"$create": dag.create(version)}

@@ -1,4 +1,4 @@
-"""Files that an owner writes: whatever stands in them, one line says what is wrong."""
+"""Files of an administrator with any content: one line says what is wrong."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def registered(path: Path) -> Services | None:
-    """The services of a file; None where it is refused with a line."""
+    """Return the services of a file, or None if it is rejected with a one-line message."""
     try:
         return files.load(settings.load(None, {}, {"appservices": str(path)}))
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""Texts of strangers: what is searched for, pages to preview, names and types of files, tokens."""
+"""Untrusted texts: search terms, pages to preview, names and types of files, tokens."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ searched = st.lists(fts_words | unicode_texts, max_size=6).map(" ".join) | unico
 
 @pytest.fixture
 def alice(login: Login, room: Callable[..., str]) -> Person:
-    """Somebody with a room in which something has been said."""
+    """Log in a user with a room that has messages."""
     alice = login("alice")
     room_id = room(alice, login("bob"), name="Hello room", topic="Of \u3042 and b")
     for body in ("hello world", 'a "quoted" word\0here', "\u3042\u3044", "", "NOT that"):
@@ -71,7 +71,7 @@ def alice(login: Login, room: Callable[..., str]) -> Person:
 @example('"' * 1000, "recent")
 @example("\0", "rank")
 def test_whatever_is_searched_for_there_is_an_answer(alice: Person, term: str, order: str) -> None:
-    wanted = {"search_term": term[:1000], "order_by": order}  # as long as it may be
+    wanted = {"search_term": term[:1000], "order_by": order}  # the maximum length
 
     answer = alice.post("search", json={"search_categories": {"room_events": wanted}})
 
@@ -425,7 +425,7 @@ def test_any_place_from_which_to_go_on_is_taken_or_refused(
 
 
 def test_paths_that_were_paged_are_served(app: Application, alice: Person) -> None:
-    """What stands in PAGED has not been renamed: without a token each is no unknown endpoint."""
+    """Check that the paths in PAGED exist: without a token, none is an unknown endpoint."""
     assert app is not None
     for method, path, _body in PAGED:
         url = path.partition("?")[0].replace("ROOM", "!a:b").replace("EVENT", "$a")

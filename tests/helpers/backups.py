@@ -1,4 +1,4 @@
-"""What the tests of `homebody backup` and `homebody restore` have in common."""
+"""Helpers for tests of `homebody backup` and `homebody restore`."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def environ_of(data_dir: Path) -> dict[str, str]:
 
 
 def homebody(data_dir: Path, *words: str) -> Result:
-    """A finished command on this data folder, called in the test's own process."""
+    """Run a command on this data folder in the test's own process."""
     others = {key: None for key in os.environ if key.startswith("HOMEBODY_")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "nice", lambda _by: 0)  # all tests after this one would be slower
+        patch.setattr(os, "nice", lambda _by: 0)  # it would slow down all later tests
         return CliRunner().invoke(main, words, env={**others, **environ_of(data_dir)})
 
 
 def homebody_apart(data_dir: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """A finished command on this data folder, run as its owner does."""
+    """Run a command on this data folder in a process of its own."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("HOMEBODY_")}
     environ |= environ_of(data_dir)
     return subprocess.run(
@@ -49,7 +49,7 @@ def homebody_apart(data_dir: Path, *words: str) -> subprocess.CompletedProcess[s
 
 
 def done(data_dir: Path, *words: str) -> Any:
-    """The JSON of a command that succeeds."""
+    """Run a command that must succeed, and return its JSON output."""
     finished = homebody(data_dir, *words, "--json")
     assert finished.exit_code == 0, finished.output
     return json.loads(finished.stdout)
@@ -65,21 +65,21 @@ def download(person: Person, uri: str) -> bytes:
 
 
 def messages(person: Person, room_id: str) -> list[str]:
-    """The texts in a room, the oldest first."""
+    """Return the texts of a room's messages, oldest first."""
     answer = person.ask("GET", f"/rooms/{quote(room_id)}/messages?dir=f&limit=1000")
     chunk = answer["chunk"]
     return [event["content"]["body"] for event in chunk if event["type"] == "m.room.message"]
 
 
 def store(data_dir: Path, content: bytes) -> None:
-    """Put a file where uploads lie."""
+    """Store a file in the folder of uploads."""
     target = files.content_path(data_dir, hashlib.sha256(content).hexdigest())
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(content)
 
 
 def store_upload(data_dir: Path, content: bytes, name: str = "1") -> Path:
-    """Put a file there as an upload does, with its row in the database; returns its path."""
+    """Store a file as an upload does, with its row in the database, and return its path."""
     store(data_dir, content)
     sha256 = hashlib.sha256(content).hexdigest()
     row = ("localhost", name, 0, len(content), sha256)
@@ -93,7 +93,7 @@ def store_upload(data_dir: Path, content: bytes, name: str = "1") -> Path:
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    """All that is in a folder but its lock: the content of files, None for folders."""
+    """Return {path: content, or None for folders} of a folder without its lock file."""
     found = {str(path.relative_to(folder)): path for path in folder.rglob("*")}
     return {
         name: path.read_bytes() if path.is_file() else None
@@ -103,7 +103,7 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 
 
 def lost_and_restored(running: RunningServer, data_dir: Path, backup: Path) -> RunningServer:
-    """The server of the backup, after a disk was lost."""
+    """Kill the server, delete its data, restore the backup and start the server again."""
     running.kill()
     shutil.rmtree(data_dir)
     done(data_dir, "restore", str(backup))

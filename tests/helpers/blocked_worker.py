@@ -1,6 +1,6 @@
-"""A worker whose event loop is blocked for as long as a test wants; see test_hub.py.
+"""A worker whose event loop a test can block.
 
-gunicorn takes it in place of homebody.server.worker.Worker.
+gunicorn loads it instead of homebody.server.worker.Worker.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SECONDS = 0.12
 
 
 class Worker(worker.Worker):
-    """Creates rooms slowly, by the clock: real work is quicker on another machine."""
+    """Sleeps while it creates a room, as the time for real work depends on the machine."""
 
     def load_wsgi(self) -> None:
         """Load the server, and replace one of its views."""
@@ -25,7 +25,7 @@ class Worker(worker.Worker):
 
 
 def stand_still() -> dict[str, str]:
-    """Let nobody else go on for a while."""
+    """Block the event loop for a while."""
     until = time.monotonic() + SECONDS
     while time.monotonic() < until:
         pass

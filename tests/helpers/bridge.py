@@ -1,4 +1,4 @@
-"""A bridge for tests: a registration file, and a real HTTP server that notes what it is told."""
+"""A bridge for tests: a registration file, and a real HTTP server that records its requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WAIT_SECONDS = 10.0
 
 
 class Call:
-    """A request that the bridge got."""
+    """A request received by the bridge."""
 
     def __init__(self, method: str, target: str, token: str | None, body: Json) -> None:
         parts = urlsplit(target)
@@ -32,7 +32,7 @@ class Call:
 
 
 class Bridge:
-    """What it was asked, and what it answers: (status, body) by path, 200 and {} otherwise."""
+    """The requests received, and the responses to send: (status, body) by path, else 200 and {}."""
 
     def __init__(self, port: int = 0) -> None:
         self.calls: list[Call] = []
@@ -57,7 +57,7 @@ class Bridge:
             do_GET = do_PUT = do_POST = do  # noqa: N815 - the names of http.server
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its own name
-                """Nothing on the terminal."""
+                """Print nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.port: int = self._server.server_address[1]
@@ -76,19 +76,19 @@ class Bridge:
 
     @contextmanager
     def noting(self, call: Call) -> Iterator[None]:
-        """Answer inside: who has the answer finds the call noted."""
+        """Record a call before the block sends the response."""
         with self._changed:
             yield
             self.calls.append(call)
             self._changed.notify_all()
 
     def asked(self, part: str) -> list[Call]:
-        """The requests with this in their path."""
+        """Return the requests with this in their path."""
         with self._changed:
             return [call for call in self.calls if part in call.path]
 
     def events(self, event_type: str = "m.room.message") -> list[Json]:
-        """The events of this type in all transactions, in their order."""
+        """Return the events of this type in all transactions, in order."""
         told = [event for call in self.asked("/transactions/") for event in call.body["events"]]
         return [event for event in told if event["type"] == event_type]
 
@@ -98,7 +98,7 @@ class Bridge:
         return [event for event in told if event["type"] == event_type]
 
     def wait_until(self, has_come: Any) -> None:
-        """Return when `has_come()`; AssertionError when that takes too long."""
+        """Wait until `has_come()`. Raises AssertionError after a timeout."""
         with self._changed:
             assert self._changed.wait_for(has_come, WAIT_SECONDS), [it.path for it in self.calls]
 
@@ -110,7 +110,7 @@ class Bridge:
 
 @contextmanager
 def running(port: int = 0) -> Iterator[Bridge]:
-    """A bridge on a port of loopback."""
+    """Run a bridge on a port of loopback."""
     bridge = Bridge(port)
     try:
         yield bridge
@@ -119,7 +119,7 @@ def running(port: int = 0) -> Iterator[Bridge]:
 
 
 def registration(url: str | None, /, **changes: Any) -> Json:
-    """What the registration file of a bridge says."""
+    """Return the contents of a registration file."""
     return {
         "id": "irc",
         "url": url,
@@ -137,7 +137,7 @@ def registration(url: str | None, /, **changes: Any) -> Json:
 
 
 def write(folder: Path, told: Any, name: str = "irc.yaml") -> str:
-    """The path of a registration file that says this."""
+    """Write a registration file and return its path."""
     path = folder / name
     path.write_text(yaml.safe_dump(told))
     return str(path)

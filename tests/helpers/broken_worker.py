@@ -1,4 +1,4 @@
-"""Servers that can't start, for gunicorn to run in place of ours; see test_serving.py."""
+"""Workers and applications that fail to start, for gunicorn to load instead of ours."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from homebody.server import worker
 
 
 class Worker(worker.Worker):
-    """Fails when everything is loaded, as on a machine that allows no more threads."""
+    """Fails after everything is loaded, as on a machine with too many threads."""
 
     def _watchdog(self) -> Watchdog:
         raise RuntimeError("can't start new thread")
 
 
 def make_app() -> NoReturn:
-    """Fail as create_app does when something has changed since the master looked."""
+    """Fail as create_app does if something has changed since the master's check."""
     raise ConfigError("The signing key has gone")

@@ -1,4 +1,4 @@
-"""What a request costs the database, counted so that it is the same on every machine."""
+"""The cost of a request in the database, the same on every machine."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from homebody.web import Application
 
 
 def steps(app: Application, request: Callable[[], TestResponse]) -> int:
-    """About how much SQLite does for a request: tens of the instructions of its virtual machine."""
+    """Return roughly how many instructions of its virtual machine SQLite runs, divided by ten."""
     done = [0]
 
     def count() -> int:
         done[0] += 1
-        return 0  # go on
+        return 0  # continue
 
     database = app.homeserver.database
-    with database.read() as tx:  # the next one who reads has the same connection
+    with database.read() as tx:  # the next reader has the same connection
         connections = (tx.sql.raw, database.writer.raw)
     for connection in connections:
         connection.set_progress_handler(count, 10)

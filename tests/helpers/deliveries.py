@@ -1,4 +1,4 @@
-"""What tests of the outbox have in common: letting it be emptied, and looking at what waits."""
+"""Helpers for tests of the outbox: deliver its rows, and inspect pending ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECONDS = 10.0
 
 @contextmanager
 def delivering(app: Application) -> Iterator[Application]:
-    """A server that delivers what waits while the block runs."""
+    """Run the delivery of the outbox within the block."""
     app.homeserver.delivery.start()
     try:
         yield app
@@ -23,20 +23,20 @@ def delivering(app: Application) -> Iterator[Application]:
 
 
 def waiting(app: Application) -> list[tuple[str, str]]:
-    """For whom something waits: (kind, destination)."""
+    """Return the (kind, destination) of each row."""
     with app.homeserver.database.read() as tx:
         return outbox.destinations(tx)
 
 
 def tries(app: Application) -> int:
-    """How often the delivery of the oldest row has failed."""
+    """Return how often the delivery of the oldest row has failed."""
     with app.homeserver.database.read() as tx:
         (kind, destination), *_ = outbox.destinations(tx)
         return outbox.first(tx, kind, destination, 1)[0].tries
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
-    """Look again and again; fail when it takes too long."""
+    """Wait until `is_so()`. Raises AssertionError after a timeout."""
     end = time.monotonic() + SECONDS
     while not is_so():
         assert time.monotonic() < end

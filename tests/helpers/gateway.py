@@ -22,7 +22,7 @@ SECONDS = 10.0
 
 
 class Gateway:
-    """What a gateway process has been told."""
+    """The notifications received by a gateway process."""
 
     def __init__(self, port: int, file: Path) -> None:
         self.url = f"http://127.0.0.1:{port}/_matrix/push/v1/notify"
@@ -30,14 +30,14 @@ class Gateway:
         self.file = file
 
     def told(self) -> list[dict[str, Any]]:
-        """All notifications so far."""
+        """Return all notifications so far."""
         if not self.file.exists():
             return []
         lines = self.file.read_text().splitlines(keepends=True)
         return [json.loads(line)["notification"] for line in lines if line.endswith("\n")]
 
     def wait(self, until: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
-        """All notifications, as soon as they are what the test waits for."""
+        """Return all notifications, once `until` is true of them."""
         end = time.monotonic() + SECONDS
         while not until(told := self.told()):
             assert time.monotonic() < end, told
@@ -45,14 +45,14 @@ class Gateway:
         return told
 
     def wait_for(self, event_id: str) -> dict[str, Any]:
-        """The notification about an event."""
+        """Wait for the notification of an event and return it."""
         told = self.wait(lambda all_: any(it.get("event_id") == event_id for it in all_))
         return next(it for it in told if it.get("event_id") == event_id)
 
 
 @contextmanager
 def running(gateway: Gateway) -> Iterator[None]:
-    """The gateway takes notifications within the block."""
+    """Run the gateway within the block."""
     command = [sys.executable, "-m", "tests.helpers.gateway", str(gateway.port), str(gateway.file)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
     try:

@@ -1,7 +1,7 @@
-"""SIGKILL for a command, at the moment when it is about to touch a file for the n-th time.
+"""Kill a command with SIGKILL just before its n-th access to a file.
 
-An audit hook of Python counts the files that are opened, moved or removed; nothing of homebody is
-replaced. So the moments are the same in every run, however slow the machine.
+An audit hook of Python counts the files that are opened, moved or removed, so the moments are the
+same in every run, however slow the machine. Nothing of homebody is replaced.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pytest
 from tests.helpers.backups import environ_of
 
 HOW_MANY: Final = [8, pytest.param(1000, marks=[pytest.mark.big, pytest.mark.timeout(600)])]
-"""Moments to try: some, or in the large size all."""
+"""Moments to test: some of them, or all in the large size."""
 _PROGRAM: Final = """
 import os, signal, sys
 moment, folder = int(sys.argv.pop(1)), sys.argv.pop(1)
@@ -44,7 +44,7 @@ finally:
 
 
 def run(data_dir: Path, command: str, other: Path, moment: int) -> int:
-    """Kill a backup or a restore at this moment, 0: never; returns how many there were."""
+    """Kill a backup or restore at this moment (0: never) and return the number of moments."""
     touched = other if command == "backup" else data_dir
     environ = {key: value for key, value in os.environ.items() if not key.startswith("HOMEBODY_")}
     done = subprocess.run(
@@ -60,9 +60,9 @@ def run(data_dir: Path, command: str, other: Path, moment: int) -> int:
 
 
 def moments(data_dir: Path, command: str, other: Path, scratch: Path, most: int) -> Iterator[int]:
-    """Moments of a command, spread from its first to its last.
+    """Yield moments of a command, spread from the first to the last.
 
-    Those of a backup into a copy of the folder `other`, or of a restore from it into a new one.
+    The command is a backup into a copy of the folder `other`, or a restore from it into a new one.
     """
     if command == "backup":
         copy = scratch / "counted"

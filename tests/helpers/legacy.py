@@ -1,4 +1,4 @@
-"""What the tests of the API of 2014 have in common: its paths, and people who use it."""
+"""Helpers for tests of the API of 2014: its paths and requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def member(room_id: str, user_id: str) -> str:
 
 
 def say(person: Person, room_id: str, text: str) -> None:
-    """Send a message whose id is its text."""
+    """Send a message, with its text as its id."""
     path = message(room_id, quote(text, safe=""), person.user_id)
     answer = person.put(path, json={"msgtype": "m.text", "body": text})
     assert (answer.status_code, answer.get_json()) == (200, {})
@@ -44,7 +44,7 @@ def got(person: Person, path: str, **query: Any) -> Any:
 
 
 def events(person: Person, start: str, **query: Any) -> Json:
-    """The answer of GET /events that does not wait."""
+    """Return the response of GET /events without waiting."""
     found: Json = got(person, "events", **{"from": start, "timeout": 0, **query})
     return found
 

@@ -1,4 +1,4 @@
-"""Somebody who talks to a server in another process, over one connection that is kept open."""
+"""A client of a server in another process, over one persistent connection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ V3 = "/_matrix/client/v3"
 
 
 class Person:
-    """An account with one device. `server` may be replaced by the next one on the same data."""
+    """An account with one device. `server` can be replaced by a later one on the same data."""
 
     _numbers = itertools.count()
 
@@ -30,7 +30,7 @@ class Person:
 
     @property
     def server(self) -> RunningServer:
-        """Where the requests go."""
+        """The server that receives the requests."""
         return self._server
 
     @server.setter
@@ -41,48 +41,49 @@ class Person:
         self._connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=SECONDS)
 
     def again(self) -> Person:
-        """The same device on a connection of its own, for another thread."""
+        """Return the same device with a connection of its own, for another thread."""
         twin = Person.__new__(Person)
         twin.name, twin.user_id, twin._token = self.name, self.user_id, self._token  # noqa: SLF001 - of this class
         twin.server = self._server
         return twin
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._connection.close()
 
     def begin_to_ask(self, method: str, path: str, body: Any = None) -> None:
-        """Send a request. Bytes go out as they are, all else as JSON."""
+        """Send a request. Bytes are sent unchanged, everything else as JSON."""
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         data = None if method == "GET" else body if isinstance(body, bytes) else json.dumps(body)
         url = path if path.startswith("/_matrix") or path == "/metrics" else V3 + path
         self._connection.request(method, url, data, headers)
 
     def answer(self) -> tuple[int, bytes]:
-        """(status, body) of the answer to it."""
+        """Return (status, body) of the response to it."""
         answer = self._connection.getresponse()
         return answer.status, answer.read()
 
     def raw(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
-        """(status, body) of the answer to a request."""
+        """Send a request and return (status, body) of the response."""
         self.begin_to_ask(method, path, body)
         return self.answer()
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The JSON of an answer; AssertionError with it when it is a refusal."""
+        """Send a request and return the JSON. Raises AssertionError with the response for an
+        error."""
         status, answer = self.raw(method, path, {} if body is None else body)
         assert status == 200, answer
         return json.loads(answer)
 
     def create_room(self, **wishes: Any) -> str:
-        """The id of a new room."""
+        """Create a room and return its id."""
         return str(self.ask("POST", "/createRoom", wishes)["room_id"])
 
     def join(self, room_id: str) -> None:
-        """Go into a room."""
+        """Join a room."""
         self.ask("POST", f"/rooms/{quote(room_id)}/join")
 
     def send(self, room_id: str, body: str = "hello") -> str:
-        """The id of a message that was sent."""
+        """Send a message and return its event id."""
         path = f"/rooms/{quote(room_id)}/send/m.room.message/{self.name}{next(self._numbers)}"
         return str(self.ask("PUT", path, {"msgtype": "m.text", "body": body})["event_id"])

@@ -1,7 +1,7 @@
-"""A real mail server for tests, in a process of its own.
+"""A real mail server for tests in a process of its own.
 
-`python -m tests.helpers.mail_server PORT FOLDER`. Each message that it takes becomes a file in
-the folder. It knows nobody whose name is "nobody", and takes its time for "slow".
+`python -m tests.helpers.mail_server PORT FOLDER`. It stores each message as a file in the
+folder. It rejects the recipient "nobody" and is slow for the recipient "slow".
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ START_SECONDS = 10.0
 
 
 class Mailbox:
-    """What the mail server has taken."""
+    """The messages accepted by the mail server."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
@@ -36,25 +36,25 @@ class Mailbox:
 
     @property
     def settings(self) -> dict[str, str]:
-        """How a server of ours reaches it."""
+        """Return the settings with which homebody uses it."""
         return {"smtp.host": "127.0.0.1", "smtp.port": str(self.port), "smtp.tls": "none"}
 
     def empty(self) -> None:
-        """Throw away what has come so far."""
+        """Delete all messages so far."""
         for path in self.folder.glob("*.eml"):
             path.unlink()
 
     def messages(self, address: str | None = None) -> list[EmailMessage]:
-        """All messages, or those to one address, in their order."""
+        """Return all messages, or those to one address, in order."""
         found = [self._read(path) for path in sorted(self.folder.glob("*.eml"))]
         return [it for it in found if address in {None, it["To"]}]
 
     def newest(self, address: str) -> EmailMessage:
-        """The last message to this address."""
+        """Return the last message to this address."""
         return self.messages(address)[-1]
 
     def link(self, address: str) -> str:
-        """Path and query of the link in the last message to this address."""
+        """Return path and query of the link in the last message to this address."""
         found = re.search(r"https?://\S+", body_of(self.newest(address), "plain"))
         assert found, "there is no link in it"
         parts = urlsplit(found.group())
@@ -68,7 +68,7 @@ class Mailbox:
 
 
 def body_of(message: EmailMessage, kind: str) -> str:
-    """The "plain" or the "html" of a message."""
+    """Return the "plain" or "html" part of a message."""
     part = message.get_body((kind,))
     assert part is not None
     return str(part.get_content())
@@ -76,7 +76,7 @@ def body_of(message: EmailMessage, kind: str) -> str:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Mailbox]:
-    """A mail server on a free port, whose messages go to this folder."""
+    """Run a mail server on a free port that stores its messages in this folder."""
     port = free_port()
     command = [sys.executable, "-m", "tests.helpers.mail_server", str(port), str(folder)]
     process = subprocess.Popen(command, cwd=ROOT)
@@ -100,7 +100,7 @@ def _wait_until_it_answers(port: int) -> None:
 
 
 class _Handler:
-    """What aiosmtpd calls."""
+    """The handler called by aiosmtpd."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

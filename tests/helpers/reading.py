@@ -1,4 +1,4 @@
-"""Every way in which clients get the events of a room, for tests of what must not be told."""
+"""Every way for clients to read events of a room, for tests of what must not be revealed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tests.conftest import Person
 def everywhere(
     person: Person, room_id: str, said: str, root: str, words: str = "really"
 ) -> dict[str, str]:
-    """{what was asked: the answer}, of every way in which clients get events of a room.
+    """Return {name of the request: response} of every way to read events of a room.
 
-    `said` is asked for by itself, `root` with its relations; `words` are searched for.
+    `said` is requested by itself, `root` with its relations; `words` are searched for.
     """
     at = f"rooms/{quote(room_id)}"
     v1 = f"/_matrix/client/v1/{at}"

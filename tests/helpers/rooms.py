@@ -1,4 +1,4 @@
-"""What tests of rooms have in common: looking at a refusal, and at what it has left alone."""
+"""Helpers for tests of rooms: check errors, and that they have changed nothing."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Json = dict[str, Any]
 WHOLE_TABLES = {
     table.name: select(table)
     for table in models.all_tables().sorted_tables
-    # a refused write may use up positions, and presence is written by a timer
+    # a failed write may use up positions, and presence is written by a timer
     if table.name not in {"clock", "shown_presence"}
 }
 
 
 def refusal(answer: TestResponse) -> tuple[int, str]:
-    """(status, errcode) of an answer, whose sentence is there too."""
+    """Return (status, errcode) of an error response, which must also have a message."""
     body = answer.get_json()
     assert isinstance(body["error"], str), body
     assert body["error"], body
@@ -33,14 +33,14 @@ def refusal(answer: TestResponse) -> tuple[int, str]:
 
 @contextmanager
 def unchanged(app: Application) -> Iterator[None]:
-    """Fail when the block has changed anything in the database."""
+    """Fail if the block has changed anything in the database."""
     before = everything(app)
     yield
     assert everything(app) == before
 
 
 def everything(app: Application) -> dict[str, list[Any]]:
-    """All rows of all tables."""
+    """Return all rows of all tables."""
     with app.homeserver.database.read() as tx:
         return {
             name: [tuple(row) for row in tx.sql.execute(whole_table)]
@@ -49,14 +49,14 @@ def everything(app: Application) -> dict[str, list[Any]]:
 
 
 def state_of(person: Person, room_id: str) -> dict[tuple[str, str], Json]:
-    """{(type, state_key): content} as the person sees it, oldest event first."""
+    """Return {(type, state_key): content} as visible to the person, oldest event first."""
     answer = person.get(f"rooms/{quote(room_id)}/state")
     assert answer.status_code == 200, answer.get_json()
     return {(event["type"], event["state_key"]): event["content"] for event in answer.get_json()}
 
 
 def membership(person: Person, room_id: str, user_id: str) -> Json:
-    """The content of a user's member event, as the person sees it."""
+    """Return the content of a user's member event as visible to the person."""
     answer = person.get(f"rooms/{quote(room_id)}/state/m.room.member/{user_id}")
     assert answer.status_code == 200, answer.get_json()
     content: Json = answer.get_json()
@@ -64,22 +64,22 @@ def membership(person: Person, room_id: str, user_id: str) -> Json:
 
 
 def ids(page: Json) -> list[str]:
-    """The ids of the events in the chunk of an answer, in their order."""
+    """Return the ids of the events in the chunk of a response, in order."""
     return [event["event_id"] for event in page["chunk"]]
 
 
 def read(person: Person, room_id: str, event_id: str) -> None:
-    """Tell all that the person has read up to there."""
+    """Send a read receipt of the person."""
     path = f"rooms/{quote(room_id)}/receipt/m.read/{quote(event_id)}"
     assert person.post(path).status_code == 200
 
 
 def in_thread(person: Person, room_id: str, root: str) -> str:
-    """The id of a message that was sent in the thread below an event."""
+    """Send a message in the thread of an event and return its event id."""
     content: Json = {"m.relates_to": {"rel_type": "m.thread", "event_id": root}}
     return person.send(room_id, **content)
 
 
 def act(person: Person, room_id: str, verb: str, **body: Any) -> TestResponse:
-    """`act(alice, room_id, "invite", user_id=…)`: one of the POSTs below /rooms/{roomId}."""
+    """Send a POST below /rooms/{roomId}, such as `act(alice, room_id, "invite", user_id=…)`."""
     return person.post(f"rooms/{quote(room_id)}/{verb}", json=body)

@@ -1,4 +1,4 @@
-"""A real server for tests: gunicorn with gevent on a free port, in a process of its own."""
+"""A real server for tests: gunicorn with gevent on a free port in a process of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STOP_SECONDS = 10.0
 
 
 class RunningServer:
-    """A server process. Its whole output is in `log`."""
+    """A server process, with its output in `log`."""
 
     def __init__(self, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
         self.process = process
@@ -26,11 +26,11 @@ class RunningServer:
         self.log = log
 
     def output(self) -> str:
-        """What it has printed so far."""
+        """Return the output so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def stop(self) -> None:
-        """SIGTERM, and wait for the end."""
+        """Send SIGTERM and wait for the exit."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -40,36 +40,36 @@ class RunningServer:
                 raise
 
     def kill(self) -> None:
-        """SIGKILL to master and workers at once, as a power cut would."""
+        """Send SIGKILL to master and workers at once, as in a power cut."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(STOP_SECONDS)
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
+    """Return an unused port of loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def start(data_dir: Path, **settings: str) -> RunningServer:
-    """`homebody serve` on a free port, ready to answer.
+    """Start `homebody serve` on a free port and wait until it is ready.
 
-    Open registration, quick password hashes and no rate limits, unless the settings say otherwise:
-    `start(tmp_path, registration="token")`.
+    Unless the settings say otherwise, registration is open, password hashes are quick, and there
+    are no rate limits: `start(tmp_path, registration="token")`.
     """
     return start_in(ROOT, data_dir, **settings)
 
 
 def start_in(cwd: Path, data_dir: Path, **settings: str) -> RunningServer:
-    """Start a server as `start` does, with a working folder of its own."""
+    """Start a server as `start` does, in another working folder."""
     server = launch(data_dir, cwd, **settings)
     wait_until_it_answers(server)
     return server
 
 
 def launch(data_dir: Path, cwd: Path = ROOT, /, **settings: str) -> RunningServer:
-    """Begin to start a server, with the settings of `start`."""
+    """Launch a server with the settings of `start` without waiting for it."""
     port = free_port()
     chosen = {
         "data_dir": str(data_dir),
@@ -97,7 +97,7 @@ def launch(data_dir: Path, cwd: Path = ROOT, /, **settings: str) -> RunningServe
 
 
 def wait_until_it_answers(server: RunningServer) -> None:
-    """Return once /versions answers; AssertionError with the log when it doesn't in time."""
+    """Wait until the server is healthy. Raises AssertionError with the log after a timeout."""
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until:
         try:

@@ -1,4 +1,4 @@
-"""What tests of the settings have in common: files to read, and what is said of wrong ones."""
+"""Helpers for tests of the settings: configuration files and error messages."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from homebody.config.settings import Config, ConfigError
 
 
 def write(folder: Path, text: str) -> Path:
-    """A file of settings in this folder."""
+    """Write a configuration file in this folder and return its path."""
     path = folder / "homebody.toml"
     path.write_text(text)
     return path
 
 
 def defaults_in(folder: Path) -> Config:
-    """The settings of a server for which nothing is set, started in this folder."""
+    """Return the default settings of a server started in this folder."""
     data_dir = folder / "data"
     return Config(
         data_dir=data_dir,
@@ -29,7 +29,7 @@ def defaults_in(folder: Path) -> Config:
 
 
 def complaint(path: Path | None = None, environ: Mapping[str, str] | None = None) -> str:
-    """What is said of settings that are refused, in one line."""
+    """Return the error message for invalid settings, which must be one line."""
     with pytest.raises(ConfigError) as raised:
         settings.load(path, environ or {})
     assert "\n" not in str(raised.value)

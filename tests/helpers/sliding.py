@@ -1,4 +1,4 @@
-"""Simplified sliding sync in tests: asking, and taking answers apart."""
+"""Helpers for tests of simplified sliding sync: send requests and read responses."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ STATE = [["m.room.create", ""], ["m.room.member", "$LAZY"], ["m.room.member", "$
 
 
 def request(person: Person, pos: str | None = None, timeout: int = 0, **body: Any) -> TestResponse:
-    """The answer as it comes; without lists in the body, those of `window(9)`."""
+    """Return the response; `lists` defaults to `window(9)`."""
     body.setdefault("lists", window(9))
     query = {"timeout": timeout} | ({"pos": pos} if pos else {})
     return person.post(PATH, query_string=query, json=body)
 
 
 def ask(person: Person, pos: str | None = None, timeout: int = 0, **body: Any) -> Json:
-    """The same, as it should be."""
+    """Return the JSON of a successful response."""
     answer = request(person, pos, timeout, **body)
     assert answer.status_code == 200, answer.get_json()
     found: Json = answer.get_json()
@@ -29,19 +29,19 @@ def ask(person: Person, pos: str | None = None, timeout: int = 0, **body: Any) -
 
 
 def window(last: int, limit: int = 5, **options: Any) -> Json:
-    """One list, named "all", of the rooms 0 to `last`."""
+    """Return a list named "all" of the rooms 0 to `last`."""
     asked = {"ranges": [[0, last]], "timeline_limit": limit, "required_state": STATE}
     return {"all": asked | options}
 
 
 def bodies(answer: Json, room_id: str) -> list[str]:
-    """What was said in the room, as the answer shows it."""
+    """Return the bodies of the messages in a room's timeline."""
     events = answer["rooms"][room_id]["timeline"]
     return [it["content"]["body"] for it in events if it["type"] == "m.room.message"]
 
 
 def state(answer: Json, room_id: str) -> dict[tuple[str, str], Json]:
-    """{(type, state key): content} of the required state that the answer shows."""
+    """Return {(type, state key): content} of a room's required state."""
     events = answer["rooms"][room_id]["required_state"]
     found = {(it["type"], it["state_key"]): it["content"] for it in events}
     assert len(found) == len(events)
@@ -49,5 +49,5 @@ def state(answer: Json, room_id: str) -> dict[tuple[str, str], Json]:
 
 
 def members(answer: Json, room_id: str) -> set[str]:
-    """Whose membership the answer shows."""
+    """Return the users whose member events are in a room's required state."""
     return {key for kind, key in state(answer, room_id) if kind == "m.room.member"}

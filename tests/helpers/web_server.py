@@ -1,6 +1,6 @@
-"""A web site for tests, in a process of its own: `python -m tests.helpers.web_server PORT FOLDER`.
+"""A web site for tests in a process of its own: `python -m tests.helpers.web_server PORT FOLDER`.
 
-It counts what is asked for; files that are not here come from the folder.
+It counts the requests and serves other files from the folder.
 """
 
 from __future__ import annotations
