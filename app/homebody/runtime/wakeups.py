@@ -89,11 +89,14 @@ class Wakeups:
         """
         for user_ids in concerned:
             if "*" in user_ids:
-                self._wake_each(list(self._waiting))
+                waiting: Collection[str] = list(self._waiting)
             elif len(user_ids) > len(self._waiting):
-                self._wake_each([user for user in self._waiting if user in user_ids])
+                waiting = [user for user in self._waiting if user in user_ids]
             else:
-                self._wake_each(user_ids)
+                waiting = user_ids
+            for user_id in waiting:
+                for waiter in self._waiting.get(user_id, ()):
+                    waiter.wake()
 
     def close(self) -> None:
         """Wake all requests, and let no new one wait."""
@@ -108,8 +111,3 @@ class Wakeups:
         waiters.discard(waiter)
         if not waiters:
             del self._waiting[key]
-
-    def _wake_each(self, user_ids: Collection[str]) -> None:
-        for user_id in user_ids:
-            for waiter in self._waiting.get(user_id, ()):
-                waiter.wake()

@@ -19,7 +19,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -122,19 +122,16 @@ def decode_base64(text: str) -> bytes:
     return base64.b64decode(unpadded + "=" * (-len(unpadded) % 4), validate=True)
 
 
-class _Node:
+class _Node(NamedTuple):
     """An object or array visited by `check`, with its parent.
 
     Paths are built only for the error: with a key of 30,000 bytes above 10,000 small objects, a
     path for each would take 300 MB.
     """
 
-    __slots__ = ("key", "parent", "value")
-
-    def __init__(self, value: Any, key: str | int = "", parent: _Node | None = None) -> None:
-        self.value = value
-        self.key = key
-        self.parent = parent
+    value: Any
+    key: str | int = ""
+    parent: _Node | None = None
 
     def path(self) -> str:
         """Return keys and indexes from the outermost value to this one, long ones truncated."""

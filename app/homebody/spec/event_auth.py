@@ -136,7 +136,8 @@ def check(
     create = create or state.get(CREATE)
     if create is None or create.room_id != event.room_id:
         raise AuthError("This room has no create event")
-    _check_federation(event, create)
+    if create.content.get("m.federate") is False:
+        _check_federation(event, create)
     if event.type == "m.room.aliases" and event.version.has_alias_events_rule:
         return _check_aliases(event)
     if event.type == "m.room.member":
@@ -146,9 +147,12 @@ def check(
     levels = room_state.levels_after(state.get(room_state.POWER_LEVELS), create)
     if event.type == "m.room.third_party_invite":
         return _check_third_party_invite(event, levels)
-    _check_required_level(event, levels)
-    _check_state_key(event)
-    return _check_content(event, state, create, levels)
+    _check_may_send(event, levels)
+    if event.type == "m.room.power_levels":
+        event_auth_power_levels.check(event, state, create)
+    elif event.type == "m.room.redaction" and event.version.event_ids == "given":
+        _check_redaction(event, levels)
+    return None
 
 
 def _check_create(event: Event) -> None:
@@ -178,8 +182,6 @@ def _check_additional_creators(event: Event) -> None:
 
 
 def _check_federation(event: Event, create: Event) -> None:
-    if create.content.get("m.federate") is not False:
-        return
     if room_state.domain_of(event.sender) != room_state.domain_of(create.sender):
         raise AuthError("This room is restricted to users of its creator's server")
 
@@ -194,25 +196,14 @@ def _check_third_party_invite(event: Event, levels: PowerLevels) -> None:
         raise AuthError(f"{event.sender} needs power level {levels.to_invite} to invite")
 
 
-def _check_required_level(event: Event, levels: PowerLevels) -> None:
+def _check_may_send(event: Event, levels: PowerLevels) -> None:
     required = levels.to_send(event.type, is_state=event.state_key is not None)
     own = levels.of_user(event.sender)
     if required > own:
         raise AuthError(f"{event.sender} needs power level {required} for {event.type}, has {own}")
-
-
-def _check_state_key(event: Event) -> None:
     state_key = event.state_key
     if state_key is not None and state_key.startswith("@") and state_key != event.sender:
         raise AuthError(f"Only {state_key} may set this state")
-
-
-def _check_content(event: Event, state: StateMap, create: Event, levels: PowerLevels) -> None:
-    """Apply the rules about the content of power levels and redactions."""
-    if event.type == "m.room.power_levels":
-        event_auth_power_levels.check(event, state, create)
-    elif event.type == "m.room.redaction" and event.version.event_ids == "given":
-        _check_redaction(event, levels)
 
 
 def _check_redaction(event: Event, levels: PowerLevels) -> None:

@@ -27,6 +27,7 @@ from sqlalchemy import Row, bindparam, delete, insert, select, update
 from sqlalchemy.orm import aliased
 
 from homebody import errors
+from homebody.errors import MatrixError
 from homebody.models.accounts import Account
 from homebody.models.devices import AccessToken, RefreshToken, SupersededToken
 from homebody.spec.events import Json
@@ -98,7 +99,8 @@ def authenticate(db: Database, token: str, *, may_be_locked: bool = False) -> Re
     found = db.cached(TOKENS, token_hash)
     if found is None:
         found = _look_up(db, token_hash, may_be_locked=may_be_locked)
-    _check_time(found)
+    if _has_expired(found):
+        raise _expired()
     return found
 
 
@@ -120,7 +122,8 @@ def reauthenticate(tx: Reader, requester: Requester, *, may_be_locked: bool = Fa
     if found is None:
         row = _row(tx, requester.token_hash, may_be_locked=may_be_locked)
         found = _cache(tx, requester.token_hash, row)
-    _check_time(found)
+    if _has_expired(found):
+        raise _expired()
     return found
 
 
@@ -221,10 +224,8 @@ def hash_of(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-def _check_time(requester: Requester) -> None:
-    """Raise M_UNKNOWN_TOKEN when the token has expired."""
-    if _has_expired(requester):
-        raise errors.unknown_token("The access token has expired", soft_logout=True)
+def _expired() -> MatrixError:
+    return errors.unknown_token("The access token has expired", soft_logout=True)
 
 
 def _has_expired(requester: Requester) -> bool:

@@ -7,7 +7,7 @@ table state_intervals, and the caches of current state and of joined users.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import Row, and_, bindparam, delete, func, insert, select, true, update
@@ -27,15 +27,12 @@ from homebody.storage.expressions import in_order, item, listed, unindexed
 MEMBER = "m.room.member"
 
 
-class RoomHead:
+class RoomHead(NamedTuple):
     """A room's version, and the ends of its event graph that the next event has to cite."""
 
-    __slots__ = ("depth", "forward_extremities", "version")
-
-    def __init__(self, version: str, forward_extremities: list[str], depth: int) -> None:
-        self.version = version
-        self.forward_extremities = forward_extremities
-        self.depth = depth
+    version: str
+    forward_extremities: list[str]
+    depth: int
 
 
 class MemberSummary:

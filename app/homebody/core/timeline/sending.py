@@ -251,7 +251,8 @@ def check_form(draft: Draft) -> None:
     if not draft.type:
         raise errors.invalid_param("The type of an event can't be empty")
     for name in ("type", "state_key", "room_id"):
-        if len((getattr(draft, name) or "").encode()) > identifiers.MAX_BYTES:
+        value: str = getattr(draft, name) or ""
+        if len(value.encode(errors="surrogatepass")) > identifiers.MAX_BYTES:
             raise errors.too_large(f"{name} is longer than {identifiers.MAX_BYTES} bytes")
 
 
