@@ -27,7 +27,7 @@ from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.types import UserDefinedType
 
 from homebody.models.base import Base
-from homebody.storage.statements import list_to_json
+from homebody.storage.statements import to_json
 
 
 def listed(name: str) -> TableValuedAlias:
@@ -54,7 +54,7 @@ def in_order(
 
 
 def unindexed(column: ColumnExpressionArgument[Any]) -> ColumnElement[Any]:
-    """Return a column by which SQLite shall not choose an index."""
+    """Return a column by which SQLite should not choose an index."""
     return UnaryExpression(column, operator=custom_op("+"))  # type: ignore[arg-type]
 
 
@@ -64,7 +64,7 @@ class _List(UserDefinedType[Iterable[object]]):
     cache_ok = True
 
     def bind_processor(self, dialect: Dialect) -> Any:
-        return list_to_json
+        return to_json
 
 
 class _CrossJoin(Join):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
@@ -41,13 +41,8 @@ def sqlite_url(url: str) -> URL:
 
 
 def to_json(value: object) -> str:
-    """What a JSON column holds."""
-    return orjson.dumps(value).decode()
-
-
-def list_to_json(values: Iterable[object]) -> str:
-    """Return a list as one value, for json_each."""
-    return to_json([*values])
+    """Return what a JSON column, or a list as one parameter, holds; any collection is a list."""
+    return orjson.dumps(value, default=list).decode()
 
 
 DIALECT: Final = sqlite.dialect(
@@ -220,7 +215,7 @@ class Compiled:
                 self._fixed |= parts
                 self.sql = self.sql.replace(place, ", ".join(f":{part}" for part in parts))
         elif isinstance(bind.type, _IN_JSON):
-            self._bound[name] = list_to_json
+            self._bound[name] = to_json
             listed = f"SELECT value FROM json_each(:{name})"  # noqa: S608 - the name is our own
             self.sql = self.sql.replace(place, listed)
 
