@@ -176,11 +176,11 @@ def query_required(name: str) -> str:
 
 
 def timestamp() -> int | None:
-    """Return the origin_server_ts (ms) that an application service sets for an event, if it does.
+    """Return the origin_server_ts (ms) that a request sets for its event, None if it sets none.
+
+    Only for application services.
 
     Raises M_INVALID_PARAM for a value that an event can't have.
     Spec: application-service-api#timestamp-massaging
     """
-    if authentication.requester().service is None or "ts" not in request.args:
-        return None
-    return query_integer("ts", 0)
+    return query_integer("ts", 0) if "ts" in request.args else None

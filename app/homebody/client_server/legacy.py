@@ -148,7 +148,7 @@ def get_members(room_id: str) -> Json:
 @authenticated(suspended="partly")
 def put_member(room_id: str, user_id: str) -> Json:
     """Set a membership: invite, join, leave, kick or ban."""
-    room_state.set_room_state_with_key(room_id, state.MEMBER, user_id)
+    room_state.send_state(room_id, state.MEMBER, user_id)
     return {}
 
 

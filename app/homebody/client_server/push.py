@@ -150,7 +150,8 @@ def delete_push_rule(kind: str, rule_id: str) -> Json:
 @authenticated()
 def is_push_rule_enabled(kind: str, rule_id: str) -> Json:
     """Return whether a push rule is enabled."""
-    return {"enabled": get_push_rule(kind, rule_id)["enabled"]}
+    with homeserver.database.read() as tx:
+        return {"enabled": push_rules.get(tx, requester().user_id, kind, rule_id)["enabled"]}
 
 
 @bp.put("/pushrules/global/<kind>/<rule_id>/enabled")
@@ -167,7 +168,8 @@ def set_push_rule_enabled(kind: str, rule_id: str) -> Json:
 @authenticated()
 def get_push_rule_actions(kind: str, rule_id: str) -> Json:
     """Return the actions of a push rule."""
-    return {"actions": get_push_rule(kind, rule_id)["actions"]}
+    with homeserver.database.read() as tx:
+        return {"actions": push_rules.get(tx, requester().user_id, kind, rule_id)["actions"]}
 
 
 @bp.put("/pushrules/global/<kind>/<rule_id>/actions")

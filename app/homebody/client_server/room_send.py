@@ -119,9 +119,9 @@ def _send_message(room_id: str, event_type: str, txn_id: str | None) -> Json:
 def _send(room_id: str, event_type: str, content: Json, txn_id: str | None) -> Json:
     if txn_id is not None and len(txn_id.encode()) > identifiers.MAX_BYTES:
         raise errors.invalid_param("The transaction id is longer than 255 bytes")
-    ts = http.timestamp()
     is_of_thread = event_type == store.REDACTION and _is_of_thread(str(content.get("redacts")))
     me, database = requester(), homeserver.database
+    ts = None if me.service is None else http.timestamp()
     with database.write() as tx:
         event_id = sending.send_message(tx, me, room_id, event_type, content, txn_id, ts)
     if is_of_thread:

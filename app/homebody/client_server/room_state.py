@@ -26,6 +26,11 @@ FORMATS = ("content", "event")
 @authenticated(guests="partly", suspended="partly")
 def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") -> Json:
     """Send a state event."""
+    return {"event_id": send_state(room_id, event_type, state_key)}
+
+
+def send_state(room_id: str, event_type: str, state_key: str) -> str:
+    """Send a state event with the content of the body, and return its id."""
     room_send.refuse_delay()
     content = room_send.event_content()
     if not _is_to_leave(event_type, state_key, content):
@@ -36,7 +41,7 @@ def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") 
         membership.check_limits(str(content.get("membership")), room_id, state_key)
     else:
         authentication.rate_limits().check("rc_message", requester().user_id)
-    ts = http.timestamp()
+    ts = None if requester().service is None else http.timestamp()
     with homeserver.database.write() as tx:
         before = tx.position
         event_id = state_events.put(
@@ -47,7 +52,7 @@ def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") 
             personal_settings.members_of_replacement(tx, room_id, before) if is_tombstone else []
         )
     personal_settings.copy_for_users(homeserver.database, room_id, waiting)
-    return {"event_id": event_id}
+    return event_id
 
 
 @bp.get("/rooms/<room_id>/state/<event_type>")

@@ -99,7 +99,8 @@ class Edge:
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             return start_response(status, headers + more, exc_info)
 
-        self._see_through_proxies(environ)
+        if "HTTP_X_FORWARDED_FOR" in environ or "HTTP_X_FORWARDED_PROTO" in environ:
+            self._see_through_proxies(environ)
         if environ["REQUEST_METHOD"] == "OPTIONS":
             return _respond(environ, start, "200 OK", {})
         if environ["QUERY_STRING"].count("&") > MAX_PARAMETERS:
@@ -120,8 +121,7 @@ class Edge:
         """
         forwarded = environ.get("HTTP_X_FORWARDED_FOR")
         schemes = environ.get("HTTP_X_FORWARDED_PROTO")
-        is_forwarded = forwarded or schemes
-        if not is_forwarded or not self._config.is_trusted_proxy(environ.get("REMOTE_ADDR", "")):
+        if not self._config.is_trusted_proxy(environ.get("REMOTE_ADDR", "")):
             return
         proxies = 1
         for text in reversed((forwarded or "").split(",")):
