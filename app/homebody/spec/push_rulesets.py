@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import orjson
 
-from homebody.spec import globs, identifiers
+from homebody.spec import canonical_json, globs, identifiers
 from homebody.spec.events import Json
 from homebody.spec.predefined_push_rules import KINDS, MASTER, ME, PREDEFINED
 
@@ -28,7 +28,6 @@ HISTORICAL_ACTIONS: Final = frozenset({"dont_notify", "coalesce"})
 """Stored but without effect, as clients compare the rules with what they set: "a rule with
 ["dont_notify"] actions MUST be equivalent to" one with none."""
 MEMBER_COUNT: Final = re.compile(r"(==|<=|>=|<|>)?([0-9]{1,15})", re.ASCII)
-MAX_INTEGER: Final = 2**53 - 1
 
 MAX_RULES: Final = 2000
 """A user's own rules of all kinds. Enough to mute every room by a rule."""
@@ -311,7 +310,7 @@ _KINDS_WITH_KEY: Final = _KINDS_WITH_VALUE | {"event_match", "sender_notificatio
 def is_exact(value: object) -> bool:
     """Return whether conditions can be compared with it: "non-compound canonical JSON"."""
     if type(value) is int:
-        return -MAX_INTEGER <= value <= MAX_INTEGER
+        return -canonical_json.MAX_INTEGER <= value <= canonical_json.MAX_INTEGER
     return value is None or isinstance(value, str | bool)
 
 

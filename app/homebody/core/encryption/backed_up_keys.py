@@ -35,12 +35,11 @@ from homebody import errors
 from homebody.core.encryption import key_backup
 from homebody.models.key_backup import BackedUpKey
 from homebody.runtime import event_loop
-from homebody.spec import identifiers
+from homebody.spec import canonical_json, identifiers
 from homebody.spec.events import Json
 from homebody.storage.database import Database, Reader, Tx
 from homebody.storage.expressions import item, listed
 
-MAX_INTEGER: Final = 2**53 - 1
 MAX_SESSION_DATA_BYTES: Final = 65536
 MAX_KEYS: Final = 500_000
 """Of one version: about 300 MB. Ten years in large rooms produce some 50,000."""
@@ -49,7 +48,7 @@ AT_ONCE: Final = 1_000
 
 Session = tuple[str, str]
 """(room_id, session_id)"""
-Number = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
+Number = Annotated[int, msgspec.Meta(ge=0, le=canonical_json.MAX_INTEGER)]
 
 
 class Key(msgspec.Struct, frozen=True):

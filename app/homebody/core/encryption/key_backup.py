@@ -176,8 +176,8 @@ def _find(tx: Reader, user_id: str, version: str) -> Row[*tuple[Any, ...]] | Non
         return None
     if str(int(version)) != version:
         return None
-    asked = {"user_id": user_id, "version": int(version)}
-    row: Row[*tuple[Any, ...]] | None = tx.sql.execute(_ONE, asked).first()
+    values = {"user_id": user_id, "version": int(version)}
+    row: Row[*tuple[Any, ...]] | None = tx.sql.execute(_ONE, values).first()
     return row
 
 

@@ -96,8 +96,8 @@ def visible(
     """Return {user_id: {device id or public key: signatures}} visible to the requester."""
     found: dict[str, dict[str, Signatures]] = {}
     for some in in_parts(user_ids):
-        asked = {"user_ids": some, "requester_id": requester_id}
-        for user_id, key, signer_id, key_id, signature in tx.sql.execute(_VISIBLE, asked):
+        values = {"user_ids": some, "requester_id": requester_id}
+        for user_id, key, signer_id, key_id, signature in tx.sql.execute(_VISIBLE, values):
             signatures = found.setdefault(user_id, {}).setdefault(key, {})
             signatures.setdefault(signer_id, {})[key_id] = signature
     return found
@@ -108,8 +108,8 @@ def signed_since(tx: Reader, signer_id: str, since: int) -> set[str]:
 
     For everybody else this is not a change of those users' keys.
     """
-    asked = {"signer_id": signer_id, "since": since}
-    return set(tx.sql.execute(_SIGNED_SINCE, asked).scalars())
+    values = {"signer_id": signer_id, "since": since}
+    return set(tx.sql.execute(_SIGNED_SINCE, values).scalars())
 
 
 def last_position(tx: Reader) -> int:

@@ -288,8 +288,8 @@ def claims(tx: Reader, requester: Requester, wanted: Collection[DeviceAlgorithm]
     limits: dict[str, str | None] = dict.fromkeys(users, STRANGERS)
     limits[claimer] = None
     for at in range(0, 0 if requester.is_guest else len(users), _USERS_AT_ONCE):
-        asked = {"claimer": claimer, "user_ids": users[at : at + _USERS_AT_ONCE]}
-        limits |= dict.fromkeys(tx.sql.execute(_SHARING_A_ROOM, asked).scalars(), claimer)
+        values = {"claimer": claimer, "user_ids": users[at : at + _USERS_AT_ONCE]}
+        limits |= dict.fromkeys(tx.sql.execute(_SHARING_A_ROOM, values).scalars(), claimer)
         event_loop.pause()
     return [(*key_type, limits[key_type[0]]) for key_type in wanted]
 
@@ -388,12 +388,12 @@ def _over_limit(tx: Tx, wanted: Collection[Claim]) -> set[tuple[str, str]]:
     """
     if not tx.server.config.rate_limits:
         return set()
-    asked = {
+    values = {
         "wanted": wanted,
         "after": tx.now_ms - _DAY_MS,
         "most": tx.server.config.quotas.claimed_keys_per_day,
     }
-    return {(user_id, device_id) for user_id, device_id in tx.sql.execute(_OVER_LIMIT, asked)}
+    return {(user_id, device_id) for user_id, device_id in tx.sql.execute(_OVER_LIMIT, values)}
 
 
 def _record_claims(

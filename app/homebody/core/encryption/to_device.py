@@ -242,13 +242,13 @@ def after(tx: Reader, user_id: str, device_id: str, token: int) -> Messages:
     """Return the oldest messages that a device with this token has not received."""
     if _inbox(tx, user_id, device_id).count == 0:
         return NONE
-    asked = {
+    values = {
         "user_id": user_id,
         "device_id": device_id,
         "seen": _seen(tx, user_id, device_id, token),
         "count": AT_ONCE + 1,
     }
-    rows = tx.sql.execute(_AFTER, asked).all()
+    rows = tx.sql.execute(_AFTER, values).all()
     shown = rows[:AT_ONCE]
     events = [orjson.Fragment(row.event) for row in shown]
     return Messages(events, shown[-1].position if len(rows) > AT_ONCE else None)
@@ -310,21 +310,10 @@ def empty(db: Database, user_id: str, device_ids: Collection[str]) -> None:
 
 def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
     """Delete the messages and transaction ids of removed devices."""
-    tx.sql.execute(
-        delete(ToDeviceMessage).where(
-            ToDeviceMessage.user_id == user_id, ToDeviceMessage.device_id.in_(device_ids)
+    for table in (ToDeviceMessage, PartialSync, ToDeviceTransaction):
+        tx.sql.execute(
+            delete(table).where(table.user_id == user_id, table.device_id.in_(device_ids))
         )
-    )
-    tx.sql.execute(
-        delete(PartialSync).where(
-            PartialSync.user_id == user_id, PartialSync.device_id.in_(device_ids)
-        )
-    )
-    tx.sql.execute(
-        delete(ToDeviceTransaction).where(
-            ToDeviceTransaction.user_id == user_id, ToDeviceTransaction.device_id.in_(device_ids)
-        )
-    )
     for device_id in device_ids:
         tx.forget(INBOXES, (user_id, device_id))
 
@@ -351,8 +340,8 @@ def _devices(tx: Reader, user_ids: Collection[str]) -> Iterator[Recipient]:
     """Yield the devices of these users."""
     users = list(user_ids)
     for at in range(0, len(users), _USERS_AT_ONCE):
-        asked = {"user_ids": users[at : at + _USERS_AT_ONCE]}
-        yield from map(tuple, tx.sql.execute(_DEVICES, asked))
+        values = {"user_ids": users[at : at + _USERS_AT_ONCE]}
+        yield from map(tuple, tx.sql.execute(_DEVICES, values))
 
 
 def _put(tx: Tx, source: str, events: list[Message]) -> None:
@@ -396,8 +385,8 @@ def _drop_first(tx: Tx, user_id: str, device_id: str, upto: int) -> None:
     """Delete the oldest messages of a device up to a position."""
     before = _inbox(tx, user_id, device_id)
     device = {"user_id": user_id, "device_id": device_id}
-    asked = {**device, "upto": upto, "count": DROPPED_AT_ONCE}
-    positions = list(tx.sql.execute(_OLDEST, asked).scalars())
+    values = {**device, "upto": upto, "count": DROPPED_AT_ONCE}
+    positions = list(tx.sql.execute(_OLDEST, values).scalars())
     tx.sql.execute(delete(ToDeviceMessage).where(ToDeviceMessage.position.in_(positions)))
     left = before.count - len(positions)
     tx.remember(INBOXES, (user_id, device_id), Inbox(left, before.newest if left else 0))
@@ -407,8 +396,8 @@ def _drop_oldest(tx: Tx, device: Json, source: str, count: int) -> int:
     """Delete the oldest `count` messages of a source and return how many were deleted."""
     if count <= 0:
         return 0
-    asked = {**device, "source": source, "count": count}
-    positions = list(tx.sql.execute(_OLDEST_OF_SOURCE, asked).scalars())
+    values = {**device, "source": source, "count": count}
+    positions = list(tx.sql.execute(_OLDEST_OF_SOURCE, values).scalars())
     tx.sql.execute(delete(ToDeviceMessage).where(ToDeviceMessage.position.in_(positions)))
     return len(positions)
 
@@ -416,10 +405,10 @@ def _drop_oldest(tx: Tx, device: Json, source: str, count: int) -> int:
 def _inboxes(tx: Reader, recipients: Collection[Recipient]) -> dict[Recipient, Inbox]:
     """Return the inboxes of these devices."""
     known = {recipient: tx.cached(INBOXES, recipient) for recipient in recipients}
-    asked = list({user_id for (user_id, _), inbox in known.items() if inbox is None})
+    users = list({user_id for (user_id, _), inbox in known.items() if inbox is None})
     found: dict[Recipient, Inbox] = {}
-    for at in range(0, len(asked), _USERS_AT_ONCE):
-        some = {"user_ids": asked[at : at + _USERS_AT_ONCE]}
+    for at in range(0, len(users), _USERS_AT_ONCE):
+        some = {"user_ids": users[at : at + _USERS_AT_ONCE]}
         for user_id, device_id, count, newest in tx.sql.execute(_INBOXES, some):
             found[user_id, device_id] = Inbox(count, newest)
     return {
@@ -440,6 +429,6 @@ def _inbox(tx: Reader, user_id: str, device_id: str) -> Inbox:
 
 def _seen(tx: Reader, user_id: str, device_id: str, token: int) -> int:
     """Return the position of the last message acknowledged by a token."""
-    asked = {"user_id": user_id, "device_id": device_id, "token": token}
-    cut: int | None = tx.sql.execute(_TRUNCATED, asked).scalar()
+    values = {"user_id": user_id, "device_id": device_id, "token": token}
+    cut: int | None = tx.sql.execute(_TRUNCATED, values).scalar()
     return token if cut is None else cut

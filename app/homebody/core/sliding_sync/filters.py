@@ -87,13 +87,13 @@ def direct_rooms(tx: Reader, user_id: str) -> frozenset[str]:
 
 def need_properties(lists: Collection[RoomList]) -> bool:
     """Return whether any list has a filter on properties of rooms."""
-    asked = [one.filters for one in lists if one.filters is not None]
+    wanted = [one.filters for one in lists if one.filters is not None]
     return any(
         it.is_encrypted is not None
         or it.room_types is not None
         or it.not_room_types
         or it.room_name_like is not None
-        for it in asked
+        for it in wanted
     )
 
 
@@ -104,17 +104,17 @@ def properties(
 
     Rooms that the user has left have the properties of that time; a ban may come much later.
     """
-    asked = {
+    positions = {
         room_id: tx.position for room_id in order.rooms if room_id not in known or room_id in busy
     }
-    if not asked:
+    if not positions:
         return known
-    gone = [room_id for room_id in asked if order.rooms[room_id].membership in {"leave", "ban"}]
+    gone = [room_id for room_id in positions if order.rooms[room_id].membership in {"leave", "ban"}]
     if gone:
         histories = visibility.histories(tx, user_id, gone)
-        asked |= {room_id: history.joined_until for room_id, history in histories.items()}
-    found = dict.fromkeys(asked, DEFAULT)
-    for room_id, event_type, pdu in tx.sql.execute(_PROPERTIES, {"rooms": asked.items()}):
+        positions |= {room_id: history.joined_until for room_id, history in histories.items()}
+    found = dict.fromkeys(positions, DEFAULT)
+    for room_id, event_type, pdu in tx.sql.execute(_PROPERTIES, {"rooms": positions.items()}):
         if event_type == "m.room.encryption":
             found[room_id] = found[room_id]._replace(is_encrypted=True)
             continue

@@ -147,8 +147,8 @@ def since(
     data = account_data.since(tx, user_id, position, tx.position)
     if is_to_read or not with_rooms:
         return Changes(_all(tx, user_id) if is_to_read else NO_ROOMS, account_data=data)
-    asked = {"user_id": user_id, "since": position, "upto": tx.position}
-    read = set(tx.sql.execute(_READ, asked).scalars())
+    values = {"user_id": user_id, "since": position, "upto": tx.position}
+    read = set(tx.sql.execute(_READ, values).scalars())
     mine = memberships.since(tx, user_id, position, filters.EVERYTHING.room)
     last = _last_positions(tx, mine.joined, position)
     newly_joined = mine.newly_joined | (mine.joined - before.joined)

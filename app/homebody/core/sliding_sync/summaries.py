@@ -116,20 +116,20 @@ def add_counts(tx: Reader, user_id: str, entries: dict[str, Json]) -> None:
 def bumps(tx: Reader, user_id: str, shown: list[RoomUpdate], order: RoomOrder) -> dict[str, int]:
     """Return {room_id: bump_stamp}, the position of the last message; it never decreases."""
     found: dict[str, int] = {}
-    asked: dict[str, int] = {}
+    queried: dict[str, int] = {}
     for update in shown:
         room_id = update.span.room_id
         if update.before is None:
-            asked[room_id] = order.rooms[room_id].since
+            queried[room_id] = order.rooms[room_id].since
         elif update.has_gap:
-            asked[room_id] = update.before.bump_stamp
+            queried[room_id] = update.before.bump_stamp
         else:
             said = [it.position for it in update.span.timeline if it.type in _BUMPING]
             found[room_id] = max([update.before.bump_stamp, *said])
-    if not asked:
+    if not queried:
         return found
     values = {
-        "rooms": asked.items(),
+        "rooms": queried.items(),
         "ignored": sorted(ignored_users.of(tx, user_id)),
         "upto": tx.position,
         "most": _MAX_SCANNED,
