@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# The extra `fast` has to be compiled; where that can't be done, the server runs without
+# The extra `fast` needs a compiler; the server also runs without it
 pip_install = $(PIP) --editable '.$(1)' 2>$(VENV)/pip.log || { \
-	echo "The HTTP parser in C can't be built here (see $(VENV)/pip.log): installing without it"; \
+	echo "Can't build the HTTP parser in C (see $(VENV)/pip.log): installing without it"; \
 	$(PIP) --editable '.$(2)'; }
 T ?= tests
-# in how many processes: a single file is done before a second one has started
+# Number of processes; for a single file, a second one would not save time
 N ?= $(if $(filter tests,$(T)),2,0)
 m ?= change
 comma := ,
@@ -18,7 +18,7 @@ SPEC ?= ../shared/spec/client-server.json
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-# without bytecode on the disk, each server and command that a test starts would compile all of app/
+# Without bytecode files, each server and command that a test starts would compile all of app/
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install run test check lint fmt types migrations spec routes wording clients fuzz courses faults bench traffic migration schema example migrate clean
@@ -29,17 +29,17 @@ help:  ## list the targets
 install: $(BIN)/homebody  ## create .venv with the server in it
 
 $(BIN)/homebody: setup.cfg pyproject.toml constraints.txt | $(BIN)/pip
-	@echo "Installing homebody and what it needs into $(VENV): this takes half a minute"
+	@echo "Installing homebody and its dependencies into $(VENV): this takes half a minute"
 	@$(call pip_install,[fast])
 	@touch $@
 
 $(VENV)/.dev: setup.cfg pyproject.toml constraints.txt | $(BIN)/pip
-	@echo "Installing homebody and the tools of its development into $(VENV): this takes a minute"
+	@echo "Installing homebody and its development tools into $(VENV): this takes a minute"
 	@$(call pip_install,[dev$(comma)fast],[dev])
 	@touch $@ $(BIN)/homebody
 
 $(BIN)/pip:
-	@echo "Making a virtual environment in $(VENV)"
+	@echo "Creating a virtual environment in $(VENV)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "homebody needs Python 3.11 or newer; PYTHON=… names another one"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
@@ -51,9 +51,9 @@ run: install  ## serve on http://localhost:8008 (installs and migrates first)
 test: $(VENV)/.dev  ## run the tests, T=tests/core/sync/test_sync.py for some of them
 	$(BIN)/python -m pytest -m "not clients and not big and not wheel" -n $(N) --dist worksteal $(T)
 
-check: lint types migrations spec test  ## everything that a commit must pass
+check: lint types migrations spec test  ## all checks that a commit must pass
 
-lint: $(VENV)/.dev  ## ruff, and that all is formatted
+lint: $(VENV)/.dev  ## check the code with ruff, and its format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
@@ -61,23 +61,23 @@ fmt: $(VENV)/.dev  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: $(VENV)/.dev  ## mypy --strict
+types: $(VENV)/.dev  ## check the types with mypy --strict
 	$(BIN)/mypy
 
-migrations: $(VENV)/.dev  ## models and migrations must not part
+migrations: $(VENV)/.dev  ## check that models, migrations and schema.sql agree
 	$(BIN)/python -m tests.tools.next_migration --check
 	$(BIN)/python -m tests.tools.schema --check
 
-routes: $(BIN)/homebody  ## all routes: who may use them, their limits, their place in the specification
+routes: $(BIN)/homebody  ## print all routes: who may use them, their rate limits and specification anchors
 	$(BIN)/python -m tests.tools.routes
 
-spec: $(BIN)/homebody  ## which operation of the specification is served by which view
+spec: $(BIN)/homebody  ## show which view serves which operation of the specification
 	$(BIN)/python -m tests.tools.spec_index
 
-wording: $(BIN)/homebody  ## phrases to avoid in docstrings, comments, messages and documents
+wording: $(BIN)/homebody  ## find phrases to avoid in docstrings, comments, messages and documents
 	$(BIN)/python -m tests.tools.wording $(W)
 
-clients: $(VENV)/.dev  ## real clients against a real server (installs what they need)
+clients: $(VENV)/.dev  ## test with real clients (installs what they need)
 	bash tests/clients/install $(BIN)/python
 	$(BIN)/python -m pytest -m clients
 
@@ -97,37 +97,37 @@ update:  ## renew constraints.txt: the newest versions of everything (needs a co
 		build/update/bin/python -m pip freeze --all --exclude-editable --exclude pip; } >constraints.txt
 	rm -rf build/update
 
-fuzz: $(VENV)/.dev  ## up to half an hour of odd values, and requests by schemathesis (SPEC=client-server.json)
+fuzz: $(VENV)/.dev  ## half an hour of random values, and requests by schemathesis (SPEC=client-server.json)
 	timeout 600 $(BIN)/python -m pytest -n 2 --timeout=500 --hypothesis-profile=big tests/fuzz
 	if $(BIN)/python -m pip install --quiet --only-binary atheris --editable '.[fuzz]'; \
 	then $(BIN)/python -m tests.fuzz.by_coverage 60; fi
 	$(BIN)/python -m tests.tools.fuzz_by_schema $(SPEC) --examples 25 --seconds 1500
 
-courses: $(VENV)/.dev  ## 1,000 random courses of events, each sent to devices by /sync (a quarter of an hour)
+courses: $(VENV)/.dev  ## 1,000 random sequences of events, compared with what /sync returns (15 minutes)
 	$(BIN)/python -m pytest --timeout=3000 --hypothesis-profile=courses tests/fuzz/test_course_of_sync.py
 
-faults: $(VENV)/.dev  ## kills, full and damaged disks, hostile clients, in full size (as root, in ten minutes)
+faults: $(VENV)/.dev  ## kills, full and damaged disks, hostile clients, at full size (as root, ten minutes)
 	$(BIN)/python -m pytest -m "" tests/faults tests/faults_clients
 
-bench: $(VENV)/.dev  ## what grows with history, BENCH=--small or its sizes, --help lists them
+bench: $(VENV)/.dev  ## measure what grows with history; BENCH=--small, or sizes as in BENCH=--help
 	$(BIN)/python -m tests.bench $(BENCH)
 
-traffic: $(VENV)/.dev  ## an hour of mixed traffic in some minutes, TRAFFIC="--minutes 10 --users 8 --json"
+traffic: $(VENV)/.dev  ## an hour of mixed traffic in a few minutes, TRAFFIC="--minutes 10 --users 8 --json"
 	$(BIN)/python -m tests.bench.traffic $(TRAFFIC)
 
-migration: $(VENV)/.dev  ## write the next migration from what changed in the models, m="why"
+migration: $(VENV)/.dev  ## write the next migration from the changes in the models, m="why"
 	$(BIN)/python -m tests.tools.next_migration "$(m)"
 	$(BIN)/python -m tests.tools.schema
 
-schema: $(VENV)/.dev  ## write alembic/schema.sql anew, after a migration was edited
+schema: $(VENV)/.dev  ## update alembic/schema.sql after a migration was edited
 	$(BIN)/python -m tests.tools.schema
 
-example: $(BIN)/homebody  ## write docs/homebody.example.toml again, after a setting was changed
+example: $(BIN)/homebody  ## update docs/homebody.example.toml after a setting was changed
 	$(BIN)/python -c 'from homebody.config import settings; print(settings.example(), end="")' >docs/homebody.example.toml
 
 migrate: install  ## bring the database up to date
 	$(BIN)/alembic -c alembic/alembic.ini upgrade head
 
-clean:  ## remove what was installed and built, but no data
+clean:  ## remove everything that was installed or built, but not the data
 	rm -rf $(VENV) build dist app/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find app tests alembic -name __pycache__ -type d -exec rm -rf {} +

@@ -94,7 +94,7 @@ def test_an_account_is_made_while_the_server_runs(app: Application, run_apart: R
 
     made = said(first)
     assert (made["user_id"], made["is_admin"]) == ("@alice:localhost", True)
-    assert second.stdout == "@bob:localhost was made\n"
+    assert second.stdout == "Created @bob:localhost\n"
     assert PASSWORD not in first.stdout + second.stdout + first.stderr + second.stderr
     assert log_in(client, "alice", PASSWORD) == 200
     assert log_in(client, "bob", PASSWORD) == 200
@@ -108,10 +108,10 @@ def test_a_new_server_is_made_when_that_is_asked_for(tmp_path: Path, run_apart: 
     again = run_apart("init", HOMEBODY_DATA_DIR=str(folder))
     done = run_apart("user", "add", "bot", "--no-password", HOMEBODY_DATA_DIR=str(folder))
 
-    assert made.stdout == f"A new server, localhost, was made in {folder}\n"
+    assert made.stdout == f"Created the server localhost in {folder}\n"
     assert (again.returncode, again.stdout) == (2, "")
     assert again.stderr == f"homebody: There is a server in {folder} already\n"
-    assert done.stdout == "@bot:localhost was made, an administrator\n"
+    assert done.stdout == "Created @bot:localhost, an administrator\n"
     assert folder.stat().st_mode & 0o077 == 0  # nobody else may look into it
     listed = said(run_apart("user", "list", "--json", HOMEBODY_DATA_DIR=str(folder)))
     assert [account["user_id"] for account in listed] == ["@bot:localhost"]
@@ -163,7 +163,7 @@ def test_a_folder_may_have_any_name(tmp_path: Path, run: Run) -> None:
     made = run("user", "add", "bot", "--no-password", HOMEBODY_DATA_DIR=str(folder))
     listed = run("user", "list", HOMEBODY_DATA_DIR=str(folder))
 
-    assert made.stdout == "@bot:localhost was made, an administrator\n"
+    assert made.stdout == "Created @bot:localhost, an administrator\n"
     assert listed.stdout.startswith("@bot:localhost ")
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
     names = {path.name for path in folder.iterdir()}
@@ -239,7 +239,7 @@ def test_a_password_is_asked_for_twice_and_never_shown(environ: dict[str, str]) 
     os.close(terminal)
 
     assert process.returncode == 0
-    assert b"@alice:localhost was made" in shown
+    assert b"Created @alice:localhost" in shown
     assert PASSWORD.encode() not in shown
 
 
@@ -252,7 +252,7 @@ def test_a_new_password_counts_at_once_and_ends_all_sessions(
     done = run("user", "passwd", "alice", "--password-stdin", stdin="another one\n")
     app.homeserver.database.notice_other_writers()  # as the server does twice a second
 
-    assert done.stdout == "@alice:localhost has a new password\n"
+    assert done.stdout == "Changed the password of @alice:localhost\n"
     assert alice.get("account/whoami").status_code == 401
     assert log_in(client, "alice", PASSWORD) == 403
     assert log_in(client, "alice", "another one") == 200
@@ -280,7 +280,7 @@ def test_a_deactivated_account_is_closed_and_says_so_in_the_list(
 
     app.homeserver.database.notice_other_writers()
     assert unsure.returncode == 1
-    assert done.stdout == "@bob:localhost is closed\n"
+    assert done.stdout == "Deactivated @bob:localhost\n"
     assert (again.returncode, again.stderr) == (1, "homebody: This account has been deactivated\n")
     assert log_in(client, "bob", PASSWORD) == 403
     assert alice.get("account/whoami").status_code == 200
@@ -335,7 +335,7 @@ def test_the_owner_sees_how_a_bridge_is_and_skips_what_it_refuses(
     assert (described["waiting"], described["tries"]) == (of_room + 1, 1)
     assert described["problem"] == "irc answers with 400"
     first, *event_ids = skipped.stdout.splitlines()
-    assert first == f"irc will not hear of {of_room} events; 1 wait for it"
+    assert first == f"Skipped {of_room} events for irc; 1 are waiting"
     assert len(event_ids) == of_room
     assert message not in event_ids
     assert (again.returncode, again.stderr) == (1, "homebody: irc has not refused a transaction\n")
@@ -358,7 +358,7 @@ def test_without_bridges_there_is_nothing_to_list_or_to_skip(run: Run) -> None:
     ("words", "line"),
     [
         (("user", "add", "Not A Name"), "homebody: A user name consists of a to z"),
-        (("user", "add", "alice"), "homebody: there is no terminal to ask at"),
+        (("user", "add", "alice"), "homebody: stdin is not a terminal"),
         (("user", "add", "alice", "--password-stdin"), "homebody: The password is empty"),
         (("user", "passwd", "nobody"), "homebody: There is no user nobody"),
         (("token", "add", "--token", "two words"), "homebody: A registration token must have"),
@@ -421,7 +421,7 @@ def test_every_command_but_serve_can_speak_json() -> None:
             1,
             {"errcode": "M_NOT_FOUND", "error": "There is no such registration token"},
         ),
-        (("user", "add", "alice"), 1, {"error": "there is no terminal to ask at: use"}),
+        (("user", "add", "alice"), 1, {"error": "stdin is not a terminal: use"}),
         (("backup", "{data}"), 1, {"error": "{data} is the data folder itself"}),
         (("restore", "{data}/no"), 1, {"error": "There is no backup in {data}/no"}),
         (("--config", "{data}/no", "user", "list"), 2, {"error": "{data}/no: cannot be read"}),
@@ -446,7 +446,7 @@ def test_for_scripts_what_is_wrong_is_json_too(
     done = run(*(it.format(data=tmp_path) for it in words), "--json")
 
     assert (done.returncode, done.stdout) == (exit_code, "")
-    found = json.loads(done.stderr.removeprefix("Close @bob:localhost for ever? [y/N]: "))
+    found = json.loads(done.stderr.removeprefix("Deactivate @bob:localhost forever? [y/N]: "))
     assert found.keys() == error.keys()
     assert found.get("errcode") == error.get("errcode")
     assert found["error"].startswith(error["error"].format(data=tmp_path))
@@ -516,7 +516,7 @@ def test_a_new_user_may_be_named_by_a_user_id(run: Run) -> None:
     elsewhere = run("user", "add", "@bob:example.org", "--no-password")
     without_server = run("user", "add", "@bob", "--no-password")
 
-    assert made.stdout == "@alice:localhost was made, an administrator\n"
+    assert made.stdout == "Created @alice:localhost, an administrator\n"
     assert (elsewhere.returncode, without_server.returncode) == (1, 1)
     assert elsewhere.stderr == (
         "homebody: @bob:example.org is not of this server, which is localhost\n"

@@ -153,8 +153,8 @@ def test_two_backups_do_not_mix(tmp_path: Path, stopped: Path) -> None:
         way_back = homebody(tmp_path / "other", "restore", str(backup))
 
     assert (second.exit_code, way_back.exit_code) == (1, 1)
-    assert "is under way" in second.stderr
-    assert "is under way" in way_back.stderr
+    assert "is writing a backup" in second.stderr
+    assert "is writing a backup" in way_back.stderr
 
 
 @pytest.mark.parametrize("most", killing.HOW_MANY)

@@ -128,7 +128,7 @@ def test_relative_paths_are_those_of_the_folder_in_which_it_was_started(tmp_path
     assert [path.name for path in here.iterdir() if path.name not in {"app", "bridges"}] == [
         "mine.toml"
     ]
-    assert listed.stdout.startswith("irc  no address"), listed.stderr
+    assert listed.stdout.startswith("irc  no URL"), listed.stderr
 
 
 # to root, as in CI, no folder is forbidden: a file in its place is

@@ -1,8 +1,8 @@
 """The command `homebody`.
 
-Commands work while the server runs: they write to its database themselves, and it notices.
-Whatever is wrong is one line on stderr, with --json an object; the exit code is 2 for the
-configuration or a wrong command, and 1 for the rest.
+Commands work while the server runs: they change its database themselves, and it notices. Errors are
+one line on stderr, with --json an object; the exit code is 2 for errors in the configuration or the
+command line, and 1 for others.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import logging
 import os
 import sqlite3
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +26,24 @@ from homebody.config import settings as config
 from homebody.config.settings import Config, ConfigError
 from homebody.errors import MatrixError
 from homebody.server import privacy, startup
+from homebody.spec.events import Json
 from homebody.storage.data_folder import StartError
 
-# What these log when the database refuses is in the line with which the command ends
+# Errors that these log are in the error message of the command
 for _logger in ("homebody.storage.disk_errors", "homebody.storage.database"):
     logging.getLogger(_logger).addHandler(logging.NullHandler())
 
-ELSEWHERE = {
+LAZY_COMMANDS = {
     "appservices": "homebody.cli.appservices",
     "backup": "homebody.cli.backup",
     "restore": "homebody.cli.backup",
     "user": "homebody.cli.accounts",
     "token": "homebody.cli.accounts",
-    "reports": "homebody.cli.administrator",
-    "rooms": "homebody.cli.rooms",
-    "notice": "homebody.cli.administrator",
+    "reports": "homebody.cli.moderation",
+    "rooms": "homebody.cli.moderation",
+    "notice": "homebody.cli.moderation",
 }
-"""Commands that need the database: imported when they run, so that the others start at once."""
+"""Commands that need the database: imported when they run, so that the others start quickly."""
 
 _IS_JSON = "homebody.is_json"
 
@@ -49,26 +51,26 @@ as_json = click.option(
     "--json",
     "is_json",
     is_flag=True,
-    help="For scripts; what goes wrong is JSON as well, on stderr.",
+    help="Print JSON, for scripts; errors are JSON as well, on stderr.",
 )
 
 
 class Commands(click.Group):
-    """The commands, those of ELSEWHERE among them."""
+    """The commands, including LAZY_COMMANDS."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Their names."""
-        return sorted({*super().list_commands(ctx), *ELSEWHERE})
+        """Return the names of all commands."""
+        return sorted({*super().list_commands(ctx), *LAZY_COMMANDS})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name."""
-        if cmd_name not in ELSEWHERE:
+        """Return the command of this name."""
+        if cmd_name not in LAZY_COMMANDS:
             return super().get_command(ctx, cmd_name)
-        found: click.Command = getattr(importlib.import_module(ELSEWHERE[cmd_name]), cmd_name)
+        found: click.Command = getattr(importlib.import_module(LAZY_COMMANDS[cmd_name]), cmd_name)
         return found
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take the options of `homebody` itself, and note whether the output is for scripts."""
+        """Parse the options of `homebody` itself, and note whether there is a --json."""
         is_json = "--json" in itertools.takewhile(lambda it: it != "--", args)
         with _failures(is_json=is_json):
             found = super().parse_args(ctx, args)
@@ -76,16 +78,16 @@ class Commands(click.Group):
         return found
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command. What it raises for people becomes a line, not a stack trace."""
+        """Run a command, and turn expected exceptions into error messages."""
         with _failures(is_json=ctx.meta[_IS_JSON]):
             return super().invoke(ctx)
 
 
 class Failure(click.ClickException):
-    """Ends a command with a line on stderr and exit code 1."""
+    """An error that ends a command with a line on stderr and exit code 1."""
 
     def show(self, file: Any = None) -> None:
-        """Say it as every program of the shell does."""
+        """Print the message after the name of the program."""
         click.echo(f"homebody: {self.message}", file=file, err=True)
 
 
@@ -93,8 +95,8 @@ class _CannotStart(Failure):
     exit_code = 2
 
 
-class _FailureForScripts(click.ClickException):
-    """Any failure of a command that was called with --json."""
+class _JsonFailure(click.ClickException):
+    """Any error of a command that was called with --json."""
 
     def __init__(self, message: str, exit_code: int, cause: BaseException | None) -> None:
         super().__init__(message)
@@ -110,46 +112,68 @@ class _FailureForScripts(click.ClickException):
 
 @contextmanager
 def _failures(*, is_json: bool) -> Iterator[None]:
-    """Turn what is raised for people into what click shows."""
+    """Turn expected exceptions into those that click prints."""
     try:
-        with _failures_for_people():
+        with _plain_failures():
             yield
     except click.ClickException as error:
         if not is_json:
             raise
         message = error.format_message()
-        raise _FailureForScripts(message, error.exit_code, error.__cause__) from error
-    except click.Abort as error:  # Ctrl-C, or the answer no
+        raise _JsonFailure(message, error.exit_code, error.__cause__) from error
+    except click.Abort as error:  # Ctrl-C, or the confirmation was refused
         if not is_json:
             raise
-        raise _FailureForScripts("Aborted", 1, None) from error
+        raise _JsonFailure("Aborted", 1, None) from error
 
 
 @contextmanager
-def _failures_for_people() -> Iterator[None]:
+def _plain_failures() -> Iterator[None]:
     try:
         yield
     except (ConfigError, StartError) as error:
         raise _CannotStart(str(error)) from error
     except BrokenPipeError:
-        raise  # `homebody user list | head -1`: click ends quietly
+        raise  # `homebody user list | head -1`: click exits silently
     except OSError as error:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         raise Failure(f"{where}{error.strerror or error}") from error
     except MatrixError as error:
-        cause = error.__cause__  # where the database refuses, it says more than clients get
+        cause = error.__cause__  # SQLite's error says more than the response for clients
         cause = getattr(cause, "orig", None) or cause
         why = f": {cause}" if isinstance(cause, sqlite3.Error) else ""
         raise Failure(f"{error}{why}") from error
 
 
 def print_json(value: object) -> None:
-    """Print a value for scripts."""
+    """Print a value as JSON."""
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
 
 
+def print_result(text: str, value: Json, *, is_json: bool) -> None:
+    """Print what a command has done, as a text or as JSON."""
+    if is_json:
+        print_json(value)
+    else:
+        click.echo(text)
+
+
+def print_list(items: list[Json], format_line: Callable[[Json], str], *, is_json: bool) -> None:
+    """Print one line for each item, or all of them as JSON."""
+    if is_json:
+        print_json(items)
+        return
+    for item in items:
+        click.echo(format_line(item))
+
+
+def format_day(ts: int) -> str:
+    """Return the local date of a time in ms."""
+    return f"{datetime.fromtimestamp(ts / 1000).astimezone():%Y-%m-%d}"
+
+
 def load_config(ctx: click.Context) -> Config:
-    """Return the configuration for a command. Raises ConfigError."""
+    """Return the configuration of a command. Raises ConfigError."""
     path: Path | None = ctx.obj
     return config.load(path, os.environ)
 
@@ -159,7 +183,7 @@ def load_config(ctx: click.Context) -> Config:
     "--config",
     "config_path",
     type=click.Path(path_type=Path),
-    help="The configuration; homebody.toml in the data folder unless given.",
+    help="The configuration file; by default homebody.toml in the data folder.",
 )
 @click.version_option(package_name="homebody")
 @click.pass_context
@@ -174,7 +198,7 @@ def main(ctx: click.Context, config_path: Path | None) -> None:
 @as_json
 @click.pass_context
 def show_config(ctx: click.Context, *, is_json: bool) -> None:
-    """Print the settings that are in force, without secrets."""
+    """Print the settings in effect, without secrets."""
     described = config.describe(load_config(ctx))
     if is_json:
         print_json(tomllib.loads(described))
@@ -186,23 +210,22 @@ def show_config(ctx: click.Context, *, is_json: bool) -> None:
 @as_json
 @click.pass_context
 def init(ctx: click.Context, *, is_json: bool) -> None:
-    """Make a new server's database and signing key, without starting it.
+    """Create a new server's database and signing key without starting it.
 
-    The name in the setting server_name can't change once there are accounts.
+    The setting server_name can't be changed once there are accounts.
     """
     settings = load_config(ctx)
     startup.init(settings)
-    if is_json:
-        print_json({"server_name": settings.server_name, "data_dir": str(settings.data_dir)})
-    else:
-        click.echo(f"A new server, {settings.server_name}, was made in {settings.data_dir}")
+    created = {"server_name": settings.server_name, "data_dir": str(settings.data_dir)}
+    text = f"Created the server {settings.server_name} in {settings.data_dir}"
+    print_result(text, created, is_json=is_json)
 
 
 @main.command()
 @click.pass_context
 def serve(ctx: click.Context) -> None:
-    """Serve until interrupted; brings the database up to date first."""
-    load_config(ctx)  # so that a mistake is told before anything starts
+    """Start the server; brings the database up to date first."""
+    load_config(ctx)  # to report errors in it before anything starts
     environ = dict(os.environ)
     if ctx.obj is not None:
         environ["HOMEBODY_CONFIG"] = str(ctx.obj.absolute())

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime
 
 import click
-from sqlalchemy.exc import DBAPIError
 
 from homebody import cli, errors
-from homebody.cli import as_json, print_json
+from homebody.cli import as_json, format_day, print_list, print_result
+from homebody.cli.database import open_database
 from homebody.config import values
-from homebody.config.settings import Config
-from homebody.core import server_key
 from homebody.core.accounts import accounts
 from homebody.core.sessions import deactivation, devices, login, registration
-from homebody.errors import MatrixError
-from homebody.server import startup
 from homebody.spec.events import Json
-from homebody.storage import data_folder, migrations
-from homebody.storage import database as db
-from homebody.storage.caches import Caches
-from homebody.storage.database import Database, Reader
+from homebody.storage.database import Reader
 
-CACHE_BYTES = 8 * 2**20
 LIFETIME = values.duration(1)
 
 password_stdin = click.option(
@@ -35,13 +24,13 @@ password_stdin = click.option(
 
 @click.group()
 def user() -> None:
-    """Make and manage accounts."""
+    """Manage accounts."""
 
 
 @user.command("add")
 @click.argument("name")
-@click.option("--admin", "is_admin", is_flag=True, help="Make an administrator.")
-@click.option("--no-password", is_flag=True, help="Let nobody log in to it.")
+@click.option("--admin", "is_admin", is_flag=True, help="Make the user an administrator.")
+@click.option("--no-password", is_flag=True, help="Create an account that nobody can log in to.")
 @password_stdin
 @as_json
 @click.pass_context
@@ -54,11 +43,11 @@ def add_user(
     password_stdin: bool,
     is_json: bool,
 ) -> None:
-    """Make an account. The first one of a server becomes its administrator."""
-    with open_database(cli.load_config(ctx)) as database:
+    """Create an account. The first one of a server becomes administrator."""
+    with open_database(ctx) as database:
         name = _localpart(name, database.server.name)
         with database.read() as tx:
-            registration.free_user_id(tx, name)  # before somebody types a password in vain
+            registration.free_user_id(tx, name)  # before asking for a password
         password_hash = None
         if not no_password:
             password_hash = accounts.hash_password(
@@ -66,33 +55,33 @@ def add_user(
             )
         with database.write() as tx:
             user_id = registration.register(tx, name, password_hash, is_admin=is_admin)
-            made = find_account(tx, user_id)
-    is_made = f"{user_id} was made{', an administrator' if made.is_admin else ''}"
-    say(is_made, _described(made), is_json=is_json)
+            account = find_account(tx, user_id)
+    text = f"Created {user_id}{', an administrator' if account.is_admin else ''}"
+    print_result(text, _described(account), is_json=is_json)
 
 
 @user.command("passwd")
 @click.argument("name")
-@click.option("--keep-sessions", is_flag=True, help="Leave the devices logged in.")
+@click.option("--keep-sessions", is_flag=True, help="Keep all devices logged in.")
 @password_stdin
 @as_json
 @click.pass_context
 def change_password(
     ctx: click.Context, name: str, *, keep_sessions: bool, password_stdin: bool, is_json: bool
 ) -> None:
-    """Set a password, and log all devices out."""
-    with open_database(cli.load_config(ctx)) as database:
+    """Set a password, and log out all devices."""
+    with open_database(ctx) as database:
         with database.read() as tx:
-            found = find_active_account(tx, name)
+            user_id = find_active_account(tx, name).user_id
         password_hash = accounts.hash_password(
             database.server, ask_password(is_stdin=password_stdin)
         )
         with database.write() as tx:
-            find_active_account(tx, found.user_id)  # typing a password takes its time
-            login.change_password(tx, found.user_id, password_hash)
+            find_active_account(tx, user_id)  # it may have changed since
+            login.change_password(tx, user_id, password_hash)
             if not keep_sessions:
-                devices.remove_all(tx, found.user_id)
-    say(f"{found.user_id} has a new password", {"user_id": found.user_id}, is_json=is_json)
+                devices.remove_all(tx, user_id)
+    print_result(f"Changed the password of {user_id}", {"user_id": user_id}, is_json=is_json)
 
 
 @user.command("list")
@@ -100,50 +89,54 @@ def change_password(
 @click.pass_context
 def list_users(ctx: click.Context, *, is_json: bool) -> None:
     """Print all accounts."""
-    with open_database(cli.load_config(ctx)) as database, database.read() as tx:
-        found = [_described(account) for account in accounts.all_accounts(tx)]
-    print_list(found, _account_line, is_json=is_json)
+    with open_database(ctx) as database, database.read() as tx:
+        users = [_described(account) for account in accounts.all_accounts(tx)]
+    print_list(users, _account_line, is_json=is_json)
 
 
 @user.command("deactivate")
 @click.argument("name")
-@click.option("--erase", is_flag=True, help="Delete profile and account data as well.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--erase", is_flag=True, help="Also delete profile and account data.")
+@click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @as_json
 @click.pass_context
 def deactivate_user(
     ctx: click.Context, name: str, *, erase: bool, yes: bool, is_json: bool
 ) -> None:
-    """Close an account for ever: it leaves all rooms, and its name is never free again."""
-    with open_database(cli.load_config(ctx)) as database:
+    """Deactivate an account forever: it leaves all rooms, and its name can't be used again."""
+    with open_database(ctx) as database:
         with database.read() as tx:
-            found = find_active_account(tx, name)
+            user_id = find_active_account(tx, name).user_id
         if not yes:
-            click.confirm(f"Close {found.user_id} for ever?", abort=True, err=True)
-        deactivation.deactivate(database, found.user_id, erase=erase)
-    say(f"{found.user_id} is closed", {"user_id": found.user_id}, is_json=is_json)
+            click.confirm(f"Deactivate {user_id} forever?", abort=True, err=True)
+        deactivation.deactivate(database, user_id, erase=erase)
+    print_result(f"Deactivated {user_id}", {"user_id": user_id}, is_json=is_json)
 
 
 @click.group()
 def token() -> None:
-    """Manage registration tokens, the words with which people may register."""
+    """Manage registration tokens."""
 
 
 @token.command("add")
-@click.option("--token", "word", help="The word; a random one unless given.")
-@click.option("--uses", type=click.IntRange(1), help="How many accounts it is good for.")
-@click.option("--lifetime", help='Such as "7 d" or "12 h"; for ever unless given.')
+@click.option("--token", "text", help="The token; by default a random one.")
+@click.option(
+    "--uses",
+    type=click.IntRange(1),
+    help="How many accounts can be registered with it; by default any number.",
+)
+@click.option("--lifetime", help='For example "7 d" or "12 h"; unlimited by default.')
 @as_json
 @click.pass_context
 def add_token(
-    ctx: click.Context, word: str | None, uses: int | None, lifetime: str | None, *, is_json: bool
+    ctx: click.Context, text: str | None, uses: int | None, lifetime: str | None, *, is_json: bool
 ) -> None:
-    """Make a registration token and print it."""
+    """Create a registration token and print it."""
     lifetime_ms = None if lifetime is None else _parse_lifetime(lifetime)
-    with open_database(cli.load_config(ctx)) as database, database.write() as tx:
-        word = registration.add_token(tx, word, uses=uses, lifetime_ms=lifetime_ms)
-        made = next(row for row in registration.all_tokens(tx) if row["token"] == word)
-    say(word, made, is_json=is_json)
+    with open_database(ctx) as database, database.write() as tx:
+        text = registration.add_token(tx, text, uses=uses, lifetime_ms=lifetime_ms)
+        added = next(row for row in registration.all_tokens(tx) if row["token"] == text)
+    print_result(text, added, is_json=is_json)
 
 
 @token.command("list")
@@ -151,103 +144,50 @@ def add_token(
 @click.pass_context
 def list_tokens(ctx: click.Context, *, is_json: bool) -> None:
     """Print all registration tokens."""
-    with open_database(cli.load_config(ctx)) as database, database.read() as tx:
-        found = registration.all_tokens(tx)
-    print_list(found, _token_line, is_json=is_json)
+    with open_database(ctx) as database, database.read() as tx:
+        tokens = registration.all_tokens(tx)
+    print_list(tokens, _token_line, is_json=is_json)
 
 
 @token.command("revoke")
-@click.argument("word", metavar="TOKEN")
+@click.argument("text", metavar="TOKEN")
 @as_json
 @click.pass_context
-def revoke_token(ctx: click.Context, word: str, *, is_json: bool) -> None:
-    """Let nobody register with this token any more."""
-    with open_database(cli.load_config(ctx)) as database, database.write() as tx:
-        registration.revoke_token(tx, word)
-    say(f"{word} is not valid any more", {"token": word}, is_json=is_json)
-
-
-@contextmanager
-def open_database(config: Config) -> Iterator[Database]:
-    """Open the database of the configuration, brought up to date where no server has done so.
-
-    Raises ConfigError, StartError, also when there is none, and MatrixError for what the database
-    refuses.
-    """
-    data_folder.check_restored(config.data_dir)
-    migrations.check_existence(config)
-    if migrations.current(config.database_url) != migrations.known()[-1]:
-        with data_folder.locked(config):  # not under a running server of another version
-            migrations.upgrade(config)
-    with open_migrated(config) as database:
-        yield database
-
-
-@contextmanager
-def open_migrated(config: Config) -> Iterator[Database]:
-    """Open the database of the configuration as it is. Raises as `open_database` does."""
-    startup.check_server_name(config)
-    server = db.Server(config.server_name, server_key.load_or_create(config), config)
-    try:
-        database = Database(config.database_url, server, Caches(CACHE_BYTES), lambda _: None)
-        try:
-            yield database
-        finally:
-            database.close()
-    except DBAPIError as error:
-        raise MatrixError(503, "M_UNKNOWN", f"The database can't be used: {error.orig}") from error
+def revoke_token(ctx: click.Context, text: str, *, is_json: bool) -> None:
+    """Revoke a registration token."""
+    with open_database(ctx) as database, database.write() as tx:
+        registration.revoke_token(tx, text)
+    print_result(f"Revoked {text}", {"token": text}, is_json=is_json)
 
 
 def find_account(tx: Reader, name: str) -> accounts.AccountInfo:
-    """The account that somebody means by a user id or localpart. Raises M_NOT_FOUND."""
-    found = accounts.find_by_name(tx, name)
-    if found is None:
+    """Return the account of a user ID or localpart. Raises M_NOT_FOUND."""
+    account = accounts.find_by_name(tx, name)
+    if account is None:
         raise errors.not_found(f"There is no user {name}")
-    return found
+    return account
 
 
 def find_active_account(tx: Reader, name: str) -> accounts.AccountInfo:
-    """The same; raises M_USER_DEACTIVATED as well."""
-    found = find_account(tx, name)
-    if found.deactivated_ts is not None:
+    """Return an account that is in use. Raises M_NOT_FOUND and M_USER_DEACTIVATED."""
+    account = find_account(tx, name)
+    if account.deactivated_ts is not None:
         raise errors.user_deactivated()
-    return found
+    return account
 
 
 def ask_password(*, is_stdin: bool) -> str:
-    """A password from the terminal, typed twice and not shown, or the first line of stdin."""
+    """Ask for a password on the terminal, twice, or read it from the first line of stdin."""
     if is_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     if not sys.stdin.isatty():
-        raise cli.Failure("there is no terminal to ask at: use --password-stdin")
+        raise cli.Failure("stdin is not a terminal: use --password-stdin")
     password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     return password
 
 
-def say(text: str, value: Json, *, is_json: bool) -> None:
-    """Print what was done, for people or for scripts."""
-    if is_json:
-        print_json(value)
-    else:
-        click.echo(text)
-
-
-def print_list(found: list[Json], line_of: Callable[[Json], str], *, is_json: bool) -> None:
-    """Print what there is, each in a line of its own, or all of it for scripts."""
-    if is_json:
-        print_json(found)
-        return
-    for it in found:
-        click.echo(line_of(it))
-
-
-def day(ts: int) -> str:
-    """The date of a time in ms, where this machine is."""
-    return f"{datetime.fromtimestamp(ts / 1000).astimezone():%Y-%m-%d}"
-
-
 def _localpart(name: str, server_name: str) -> str:
-    """Return the user name that a user id or a localpart means. Raises M_INVALID_USERNAME."""
+    """Return the localpart of a user ID or localpart. Raises M_INVALID_USERNAME."""
     if not name.startswith("@"):
         return name
     localpart, _, its_server = name.removeprefix("@").partition(":")
@@ -268,19 +208,19 @@ def _described(account: accounts.AccountInfo) -> Json:
 
 
 def _account_line(account: Json) -> str:
-    words = ("admin", "locked", "suspended", "deactivated")
-    marks = [word for word in words if account[f"is_{word}"]]
-    return f"{account['user_id']}  {day(account['created_ts'])}  {' '.join(marks)}".rstrip()
+    flags = ("admin", "locked", "suspended", "deactivated")
+    marks = [flag for flag in flags if account[f"is_{flag}"]]
+    return f"{account['user_id']}  {format_day(account['created_ts'])}  {' '.join(marks)}".rstrip()
 
 
 def _token_line(row: Json) -> str:
     allowed = "any number" if row["uses_allowed"] is None else row["uses_allowed"]
-    until = "" if row["expires_ts"] is None else f", until {day(row['expires_ts'])}"
+    until = "" if row["expires_ts"] is None else f", until {format_day(row['expires_ts'])}"
     return f"{row['token']}  used {row['uses']} of {allowed}{until}"
 
 
 def _parse_lifetime(text: str) -> int:
-    """Return a lifetime in milliseconds. One without a unit would be gone at once."""
+    """Return a lifetime in milliseconds. A unit is required, as 7 would be 7 ms."""
     if text.strip().isdecimal():
         raise click.UsageError(f'--lifetime needs a unit, such as "{text.strip()} d"')
     try:

@@ -1,7 +1,7 @@
-"""The command `homebody appservices …`: how the bridges are, and what to do with one that is stuck.
+"""The command `homebody appservices …`: the status of application services, and skipping.
 
-A bridge that refuses a transaction hears of nothing else until it takes it. The server asks again
-for ever, as the specification wants it; only the owner can say that an event is to be lost.
+An application service that fails on a transaction gets nothing else until it accepts it. The server
+retries forever, as the specification requires; only an administrator can decide to lose events.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from datetime import datetime
 import click
 
 from homebody import cli
-from homebody.cli import as_json, print_json
-from homebody.cli.accounts import open_database, print_list
+from homebody.cli import as_json, print_json, print_list
+from homebody.cli.database import open_database
 from homebody.core import outbox
 from homebody.core.appservices import files, transactions
 from homebody.core.outbox import Queue
@@ -22,18 +22,18 @@ from homebody.spec.events import Json
 
 @click.group()
 def appservices() -> None:
-    """See how bridges and bots are, and help one that is stuck."""
+    """Show the status of bridges and bots, and skip what one refuses."""
 
 
 @appservices.command("list")
 @as_json
 @click.pass_context
 def list_appservices(ctx: click.Context, *, is_json: bool) -> None:
-    """Print all application services, and what waits for them."""
-    config = cli.load_config(ctx)
-    with open_database(config) as database, database.read() as tx:
+    """Print all application services and the transactions that wait for them."""
+    with open_database(ctx) as database, database.read() as tx:
         queues = {queue.destination: queue for queue in outbox.queues(tx, transactions.KIND)}
-    found = [_described(service, queues.get(service.id)) for service in files.load(config).all]
+    services = files.load(cli.load_config(ctx)).all
+    found = [_described(service, queues.get(service.id)) for service in services]
     print_list(found, _line, is_json=is_json)
 
 
@@ -42,11 +42,11 @@ def list_appservices(ctx: click.Context, *, is_json: bool) -> None:
 @as_json
 @click.pass_context
 def skip_transaction(ctx: click.Context, service_id: str, *, is_json: bool) -> None:
-    """Give up the transaction that a service refuses, so that it gets the next one.
+    """Drop the transaction that a service refuses, so that it gets the next one.
 
-    The service will never hear of its events.
+    The service will never get its events.
     """
-    with open_database(cli.load_config(ctx)) as database, database.write() as tx:
+    with open_database(ctx) as database, database.write() as tx:
         skipped = transactions.skip(tx, service_id)
         event_ids = transactions.event_ids(tx, skipped)
         queues = outbox.queues(tx, transactions.KIND)
@@ -54,7 +54,7 @@ def skip_transaction(ctx: click.Context, service_id: str, *, is_json: bool) -> N
     if is_json:
         print_json({"skipped": len(skipped), "event_ids": event_ids, "waiting": left})
         return
-    click.echo(f"{service_id} will not hear of {len(skipped)} events; {left} wait for it")
+    click.echo(f"Skipped {len(skipped)} events for {service_id}; {left} are waiting")
     for event_id in event_ids:
         click.echo(event_id)
 
@@ -71,9 +71,9 @@ def _described(service: Service, queue: Queue | None) -> Json:
 
 
 def _line(it: Json) -> str:
-    told = f"{it['id']}  {it['url'] or 'no address'}  {it['waiting']} waiting"
+    line = f"{it['id']}  {it['url'] or 'no URL'}  {it['waiting']} waiting"
     if it["failing_since_ts"] is None:
-        return told
+        return line
     since = datetime.fromtimestamp(it["failing_since_ts"] / 1000).astimezone()
     times = "once" if it["tries"] == 1 else f"{it['tries']} times"
-    return f"{told}, refused {times} since {since:%Y-%m-%d %H:%M}: {it['problem']}"
+    return f"{line}, refused {times} since {since:%Y-%m-%d %H:%M}: {it['problem']}"

@@ -15,7 +15,7 @@ import click
 
 from homebody import cli
 from homebody.cli import as_json, print_json
-from homebody.cli.accounts import open_migrated
+from homebody.cli.database import open_migrated
 from homebody.config import settings
 from homebody.config.settings import Config
 from homebody.core import outbox
@@ -26,11 +26,11 @@ from homebody.server.backup import Copied
 from homebody.server.copies import BackupError, Progress
 from homebody.storage import data_folder, fsync, migrations
 
-POLITE: Final = 10
-"""How far others come first at the processor: the server, above all."""
+NICENESS: Final = 10
+"""So that the server has priority."""
 
-LEAST_SKIPPED: Final = 10**12
-"""How many numbers are left out at least, as the clock of a new machine may not be set yet."""
+MIN_SKIPPED: Final = 10**12
+"""The minimum of skipped numbers, as the clock of a new machine may not be set yet."""
 
 folder = click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
 
@@ -42,13 +42,13 @@ folder = click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Pa
 def backup(ctx: click.Context, folder: Path, *, is_json: bool) -> None:
     """Copy database, signing key and media into a folder, also while the server runs.
 
-    Into the folder of an older backup only new media are copied. It holds all secrets.
+    Into the folder of an older backup only new media are copied. A backup contains all secrets.
     """
     config = cli.load_config(ctx)
-    os.nice(POLITE)
+    os.nice(NICENESS)
     with _failures(), _bar("Database") as on_pages, _bar("Media") as on_files:
         copied = backups.make(config, folder, on_pages, on_files)
-    _tell(copied, f"Backed up to {folder}", is_json=is_json)
+    _print_copied(copied, f"Backed up to {folder}", is_json=is_json)
 
 
 @click.command()
@@ -64,13 +64,13 @@ def backup(ctx: click.Context, folder: Path, *, is_json: bool) -> None:
 def restore(ctx: click.Context, folder: Path, *, is_lossy: bool, is_json: bool) -> None:
     """Fill an empty data folder from a backup.
 
-    The backup is checked first; a restore that fails leaves the folder as it was. The configuration
-    in the backup is that of the restored server, unless there is another one.
+    The backup is checked first, and a restore that fails changes nothing. The configuration in the
+    backup is used, unless there is another one.
     """
     with _failures(), contextlib.ExitStack() as stack:
-        stack.enter_context(_kept(folder))
+        stack.enter_context(_locked_backup(folder))
         config = _config_of_restored(ctx, folder)
-        if config.data_dir.exists():  # else it is made when everything is checked
+        if config.data_dir.exists():  # otherwise it is created after the check
             stack.enter_context(_locked(config))
         with _bar("Checking") as on_check:
             plan = restoring.check(config, folder, on_check, is_lossy=is_lossy)
@@ -80,14 +80,14 @@ def restore(ctx: click.Context, folder: Path, *, is_lossy: bool, is_json: bool) 
         on_pages = stack.enter_context(_bar("Database"))
         with restoring.filling(plan, on_pages, on_files) as copied:
             migrations.upgrade(config)
-            _leave_the_past(config)
-    _tell(copied, f"Restored from {folder}", is_json=is_json)
+            _skip_numbers(config)
+    _print_copied(copied, f"Restored from {folder}", is_json=is_json)
 
 
 def _config_of_restored(ctx: click.Context, folder: Path) -> Config:
-    """Return the settings that the restored server will have.
+    """Return the settings of the restored server.
 
-    They are those of the backup's configuration, if that is the one which the server will read.
+    They are those of the backup's configuration if the server will read that file.
     """
     before = cli.load_config(ctx)
     read = ctx.obj or settings.file_in_force(os.environ)
@@ -98,20 +98,20 @@ def _config_of_restored(ctx: click.Context, folder: Path) -> Config:
     if config.data_dir != before.data_dir:
         raise BackupError(
             f"The configuration in {folder} is for the data folder {config.data_dir}, not for"
-            f" {before.data_dir}: set HOMEBODY_DATA_DIR to where the server is to be"
+            f" {before.data_dir}: set HOMEBODY_DATA_DIR to the folder to restore"
         )
     return config
 
 
 @contextmanager
-def _kept(folder: Path) -> Iterator[None]:
-    """Keep a backup from being changed. Raises BackupError while it is."""
+def _locked_backup(folder: Path) -> Iterator[None]:
+    """Lock a backup against changes. Raises BackupError while `homebody backup` is writing it."""
     if not folder.is_dir():
         yield
         return
     with fsync.held(folder, is_shared=True) as is_free:
         if not is_free:
-            raise BackupError(f"A backup into {folder} is under way")
+            raise BackupError(f"Another process is writing a backup into {folder}")
         yield
 
 
@@ -124,17 +124,17 @@ def _locked(config: Config) -> Iterator[None]:
         os.close(lock)
 
 
-def _leave_the_past(config: Config) -> None:
-    """Let nothing that the lost server gave out after the backup be taken for something new.
+def _skip_numbers(config: Config) -> None:
+    """Skip numbers that the lost server may have used after the backup.
 
-    Clients show sync tokens of later than the backup, and know filters and versions of key backups
-    by numbers that follow the clock; bridges know the numbers of transactions; and a one-time key
-    that somebody has got must not be given out again: clients make new ones.
-    Each server that was restored earlier from the same backup has given out numbers as well. So
-    the time says how many are left out: no server uses one each millisecond.
+    Clients send sync tokens from after the backup, and know filters and versions of key backups by
+    numbers from the clock; bridges know transactions by number. A one-time key must not be given
+    out twice, so all of them are deleted, and clients upload new ones.
+    Other servers that were restored from the same backup may have used numbers as well, so as many
+    are skipped as the time in ms: no server uses one each millisecond.
     """
     with open_migrated(config) as database, database.write() as tx:
-        count = max(tx.now_ms, LEAST_SKIPPED)
+        count = max(tx.now_ms, MIN_SKIPPED)
         tx.skip_positions(count)
         outbox.skip_ids(tx, count)
         one_time_keys.remove_all(tx)
@@ -151,7 +151,7 @@ def _failures() -> Iterator[None]:
 
 @contextmanager
 def _bar(label: str) -> Iterator[Progress]:
-    """A progress bar on stderr, for people."""
+    """Show a progress bar on stderr."""
     with click.progressbar(length=1, label=label, file=sys.stderr, hidden=not os.isatty(2)) as bar:
 
         def show(done: int, total: int) -> None:
@@ -161,7 +161,7 @@ def _bar(label: str) -> Iterator[Progress]:
         yield show
 
 
-def _tell(copied: Copied, said: str, *, is_json: bool) -> None:
+def _print_copied(copied: Copied, text: str, *, is_json: bool) -> None:
     if copied.lost_files:
         click.echo(
             f"homebody: {copied.lost_files} files that users uploaded are missing or damaged",
@@ -171,7 +171,7 @@ def _tell(copied: Copied, said: str, *, is_json: bool) -> None:
         print_json(dataclasses.asdict(copied))
         return
     megabytes = copied.database_bytes / 1e6
-    click.echo(f"{said}: a database of {megabytes:.1f} MB, {_files(copied)}")
+    click.echo(f"{text}: a database of {megabytes:.1f} MB, {_files(copied)}")
 
 
 def _files(copied: Copied) -> str:

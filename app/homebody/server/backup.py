@@ -65,7 +65,7 @@ def make(config: Config, target: Path, on_pages: Progress, on_files: Progress) -
         fsync.sync_folder(folder)
     with fsync.held(target) as is_free:
         if not is_free:
-            raise BackupError(f"Another backup into {target} is under way")
+            raise BackupError(f"Another process is writing a backup into {target}")
         try:
             return _make(config, target, on_pages, on_files)
         finally:

@@ -313,7 +313,7 @@ def test_the_list_shows_what_an_owner_wants_to_know(login: Login, room: MakeRoom
     assert tea["events"] > other["events"] > 5
     assert tea["last_event_ts"] >= other["last_event_ts"] > 0
     assert len(lines) == 2
-    assert lines[0].startswith(f"{first}  Tea party  2 people, {tea['events']} events, last ")
+    assert lines[0].startswith(f"{first}  Tea party  2 members, {tea['events']} events, last ")
 
 
 def test_the_command_asks_and_tells(login: Login, room: MakeRoom, run: Run) -> None:

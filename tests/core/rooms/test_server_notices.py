@@ -67,7 +67,7 @@ def test_a_user_is_invited_and_finds_the_notice(login: Login, notify: Notify) ->
 
     joined = alice.sync(since)["rooms"]["join"][room_id]
 
-    assert (result.exit_code, result.output) == (0, "@alice:localhost was told\n")
+    assert (result.exit_code, result.output) == (0, "Sent a notice to @alice:localhost\n")
     assert {"type": "m.tag", "content": {"tags": {"m.server_notice": {}}}} in joined[
         "account_data"
     ]["events"]
