@@ -152,6 +152,7 @@ _HURRY = (
 _DROP = delete(OutboxRow).where(
     OutboxRow.kind == bindparam("of_kind"), OutboxRow.destination == bindparam("to_destination")
 )
+# Raw SQL: sqlite_sequence is SQLite's own table
 _SKIP = text(
     "INSERT OR REPLACE INTO sqlite_sequence (rowid, name, seq)"
     " SELECT max(rowid), 'outbox', coalesce(max(seq), 0) + :count"

@@ -36,6 +36,7 @@ NEW: Final = ".new"
 PIECE_BYTES: Final = 2**20
 HASH_LETTERS: Final = 64
 
+# Raw SQL: on a plain connection, as another process has the engine
 _UPLOADED: Final = "SELECT sha256, max(size_bytes) FROM media WHERE sha256 NOT NULL GROUP BY sha256"
 
 Progress = Callable[[int, int], None]
@@ -235,6 +236,7 @@ def _copy_pages(old: sqlite3.Connection, fresh: Path, file: IO[bytes], progress:
         (page_bytes,) = old.execute("PRAGMA page_size").fetchone()
         # One snapshot from here on: without this, each write of the server restarts the copy
         old.execute("BEGIN")
+        # Raw SQL: as above
         old.execute("SELECT 1 FROM sqlite_schema").fetchone()
 
         def note(_status: int, left: int, total: int) -> None:

@@ -120,6 +120,7 @@ def check_server_name(config: Config) -> None:
 
 def check_name(config: Config, connection: sqlite3.Connection) -> None:
     """Check the server name in an open database. Raises StartError."""
+    # Raw SQL: on a plain connection, before the server runs
     row = connection.execute("SELECT user_id FROM accounts LIMIT 1").fetchone()
     if row is not None and (name := identifiers.server_name(row[0])) != config.server_name:
         raise StartError(
@@ -131,6 +132,7 @@ def check_name(config: Config, connection: sqlite3.Connection) -> None:
 def has_accounts(config: Config) -> bool:
     """Return whether there is an account."""
     with contextlib.closing(sqlite3.connect(database_path(config.database_url))) as connection:
+        # Raw SQL: as above
         return connection.execute("SELECT 1 FROM accounts LIMIT 1").fetchone() is not None
 
 

@@ -102,10 +102,12 @@ def current(database_url: str) -> str | None:
 
 def current_of(path: Path, connection: sqlite3.Connection) -> str | None:
     """Return the same for an open database. Raises StartError and sqlite3.Error."""
+    # Raw SQL: before the schema is known
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
     if not tables:
         return None
     if "alembic_version" not in tables:
         raise StartError(f"The database {path} is not one of homebody")
+    # Raw SQL: as above
     row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     return None if row is None else str(row[0])
