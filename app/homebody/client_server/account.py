@@ -77,7 +77,7 @@ def change_password() -> Json:
     interactive.require_password(body)
     password_hash = accounts.hash_password(homeserver.server, wanted.new_password)
     if wanted.logout_devices:
-        devices.end_most(homeserver.database, me.user_id, but=me.device_id)
+        devices.remove_most(homeserver.database, me.user_id, but=me.device_id)
     with homeserver.database.write() as tx:
         login.change_password(tx, me.user_id, password_hash)
         if wanted.logout_devices:
@@ -119,7 +119,7 @@ def deactivate_account() -> Json:
     wanted = http.convert(body, Deactivate)
     interactive.require_password(body)
     me = requester()
-    devices.end_most(homeserver.database, me.user_id, last=me.device_id)
+    devices.remove_most(homeserver.database, me.user_id, last=me.device_id)
     deactivation.deactivate(homeserver.database, me.user_id, erase=wanted.erase)
     return {"id_server_unbind_result": "success"}  # "if the homeserver has no identifiers"
 

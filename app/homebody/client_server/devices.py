@@ -78,7 +78,7 @@ def delete_device(device_id: str) -> Json:
     """
     interactive.require_password(http.json_object(may_be_empty=True))
     me = requester()
-    devices.end_most(homeserver.database, me.user_id, [device_id])
+    devices.remove_most(homeserver.database, me.user_id, [device_id])
     with homeserver.database.write() as tx:
         devices.remove(tx, me.user_id, [device_id])
     return {}
@@ -95,7 +95,7 @@ def delete_devices() -> Json:
     wanted = http.convert(body, DeleteDevices)
     interactive.require_password(body)
     me = requester()
-    devices.end_most(homeserver.database, me.user_id, wanted.devices, last=me.device_id)
+    devices.remove_most(homeserver.database, me.user_id, wanted.devices, last=me.device_id)
     with homeserver.database.write() as tx:
         devices.remove(tx, me.user_id, wanted.devices)
     return {}

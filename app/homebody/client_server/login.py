@@ -185,7 +185,7 @@ def logout() -> Json:
     Spec: client-server-api#post_matrixclientv3logout
     """
     me = requester()
-    devices.end_most(homeserver.database, me.user_id, [me.device_id])
+    devices.remove_most(homeserver.database, me.user_id, [me.device_id])
     with homeserver.database.write() as tx:
         devices.remove(tx, me.user_id, [me.device_id])
     return {}
@@ -199,7 +199,7 @@ def logout_all() -> Json:
     Spec: client-server-api#post_matrixclientv3logoutall
     """
     me = requester()
-    devices.end_most(homeserver.database, me.user_id, last=me.device_id)
+    devices.remove_most(homeserver.database, me.user_id, last=me.device_id)
     with homeserver.database.write() as tx:
         devices.remove_all(tx, me.user_id)
     return {}

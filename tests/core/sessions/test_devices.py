@@ -233,7 +233,7 @@ def test_many_sessions_end_in_several_writes(
     app: Application, login: Login, monkeypatch: pytest.MonkeyPatch, path: str, least: int
 ) -> None:
     # each may have thousands of keys and messages, and others wait for the write that deletes them
-    monkeypatch.setattr(devices, "ENDED_AT_ONCE", 2)
+    monkeypatch.setattr(devices, "REMOVED_AT_ONCE", 2)
     sessions = [login("alice") for _ in range(7)]
     alice = sessions[3]
     ids = [it.device_id for it in sessions]

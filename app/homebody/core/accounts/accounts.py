@@ -56,14 +56,14 @@ _FIND = select(
 ).where(Account.user_id == bindparam("user_id"))
 _ALL = select(*_FIND.selected_columns).order_by(Account.user_id)
 # without users of bridges and guests, who may exist before the administrator
-_ANYBODY = (
+_ANY_USER = (
     select(Account.user_id)
     .where(~Account.is_guest, Account.user_id.not_in(select(AppserviceUser.user_id)))
     .limit(1)
 )
 ERASED: CacheKind[str, dict[str, int]] = declare("erased", 1, lambda users: 200 * len(users))
 """{user_id: position since which the user is erased}, as one cached value."""
-_ALL_OF_THEM = ""
+_ONLY_KEY = ""
 """The only key of the cache ERASED."""
 
 
@@ -128,7 +128,7 @@ def create(
     """
     if find(tx, user_id) is not None:
         raise errors.user_in_use()
-    is_first = not (is_bridged or is_guest) and tx.sql.execute(_ANYBODY).first() is None
+    is_first = not (is_bridged or is_guest) and tx.sql.execute(_ANY_USER).first() is None
     tx.sql.execute(
         insert(Account),
         {
@@ -152,7 +152,7 @@ def is_guest(tx: Reader, user_id: str) -> bool:
 
 def upgrade_guest(tx: Tx, user_id: str, password_hash: str | None) -> None:
     """Turn a guest account into a full one, which may be the first and become administrator."""
-    is_first = tx.sql.execute(_ANYBODY).first() is None
+    is_first = tx.sql.execute(_ANY_USER).first() is None
     _change(tx, user_id, is_guest=False, is_admin=is_first, password_hash=password_hash)
     user_directory_index.put(tx, user_id, None)
 
@@ -180,18 +180,18 @@ def mark_deactivated(tx: Tx, user_id: str, *, erase: bool) -> None:
     erased_position = tx.next_position() if erase else None
     values = {"deactivated_ts": tx.now_ms, "password_hash": None}
     _change(tx, user_id, **values, erased_position=erased_position)
-    tx.forget(ERASED, _ALL_OF_THEM)
+    tx.forget(ERASED, _ONLY_KEY)
     user_directory_index.remove(tx, user_id)
 
 
 def erased(tx: Reader) -> Mapping[str, int]:
     """Return {user_id: position since which the user is erased} of all erased users."""
-    known = tx.cached(ERASED, _ALL_OF_THEM)
+    known = tx.cached(ERASED, _ONLY_KEY)
     if known is None:
         position = Account.erased_position
         rows = tx.sql.execute(select(Account.user_id, position).where(position.is_not(None)))
         known = {row.user_id: row.erased_position for row in rows}
-        tx.fill(ERASED, _ALL_OF_THEM, known)
+        tx.fill(ERASED, _ONLY_KEY, known)
     return known
 
 

@@ -31,7 +31,7 @@ def whois(tx: Reader, requester: Requester, user_id: str, seen: LastSeen) -> Jso
     Users may ask about themselves, administrators about everybody. Raises M_FORBIDDEN, M_NOT_FOUND.
     """
     if user_id != requester.user_id:
-        _must_be_admin(requester)
+        _check_admin(requester)
     if accounts.find(tx, user_id) is None:
         raise errors.not_found("This server has no such user")
     devices = {
@@ -48,7 +48,7 @@ def find(tx: Reader, requester: Requester, user_id: str) -> accounts.AccountInfo
     and for accounts of other administrators; M_INVALID_PARAM for users of other servers;
     M_NOT_FOUND.
     """
-    _must_be_admin(requester)
+    _check_admin(requester)
     if not identifiers.is_user_id(user_id):
         raise errors.invalid_param("This is not a user id")
     if not tx.server.is_local(user_id):
@@ -63,7 +63,7 @@ def find(tx: Reader, requester: Requester, user_id: str) -> accounts.AccountInfo
 
 def set_locked(tx: Tx, requester: Requester, user_id: str, *, is_locked: bool) -> None:
     """Lock or unlock an account. Raises as `find` does; M_FORBIDDEN for one's own."""
-    _must_be_another(requester, user_id)
+    _check_not_self(requester, user_id)
     find(tx, requester, user_id)
     accounts.set_locked(tx, user_id, is_locked=is_locked)
     _take_effect(tx, user_id)
@@ -71,7 +71,7 @@ def set_locked(tx: Tx, requester: Requester, user_id: str, *, is_locked: bool) -
 
 def set_suspended(tx: Tx, requester: Requester, user_id: str, *, is_suspended: bool) -> None:
     """Suspend or unsuspend an account. Raises as `set_locked` does."""
-    _must_be_another(requester, user_id)
+    _check_not_self(requester, user_id)
     find(tx, requester, user_id)
     accounts.set_suspended(tx, user_id, is_suspended=is_suspended)
     _take_effect(tx, user_id)
@@ -85,13 +85,13 @@ def _take_effect(tx: Tx, user_id: str) -> None:
     tx.wake(user_id)
 
 
-def _must_be_admin(requester: Requester) -> None:
+def _check_admin(requester: Requester) -> None:
     if not requester.is_admin:
         raise errors.forbidden("Only administrators of the server may do this")
 
 
-def _must_be_another(requester: Requester, user_id: str) -> None:
-    _must_be_admin(requester)
+def _check_not_self(requester: Requester, user_id: str) -> None:
+    _check_admin(requester)
     if user_id == requester.user_id:
         raise errors.forbidden("You can't do this to yourself")
 

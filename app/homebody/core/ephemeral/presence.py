@@ -224,14 +224,14 @@ def _device(
 ) -> tuple[UserPresence, PresentDevice]:
     entry = ephemeral.presences.get(user_id)
     if entry is None:
-        _make_room(ephemeral)
+        _evict(ephemeral)
         entry = ephemeral.presences[user_id] = UserPresence()
         ephemeral.presences.move_to_end(user_id, last=False)  # it has changed nothing yet
     entry.devices.pop(_BEFORE, None)
     return entry, entry.devices.setdefault(device_id, PresentDevice("offline"))
 
 
-def _make_room(ephemeral: Ephemeral) -> None:
+def _evict(ephemeral: Ephemeral) -> None:
     """Remove the user who is offline for longest if there are too many, such as guests."""
     if len(ephemeral.presences) < MAX_USERS:
         return

@@ -49,7 +49,7 @@ _FIELD = _ALL.where(ProfileField.name == bindparam("name"))
 _FOR_ROOMS = _ALL.where(ProfileField.name.in_(IN_ROOMS))
 
 
-def begin(tx: Tx, user_id: str) -> None:
+def create(tx: Tx, user_id: str) -> None:
     """Give a new account its localpart as a display name, until the user chooses another.
 
     Clients show the whole user id of a user without a name, and other servers do the same.

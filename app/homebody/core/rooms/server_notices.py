@@ -67,13 +67,13 @@ def _room(tx: Tx, sender: str, user_id: str) -> str:
     room = select(ServerNoticeRoom.room_id).where(ServerNoticeRoom.user_id == user_id)
     known = tx.sql.execute(room).scalar()
     if known is None or not state.is_joined(tx, known, sender):
-        return _make(tx, sender, user_id)
+        return _create(tx, sender, user_id)
     if state.membership_of(tx, known, user_id) not in {"join", "invite"}:
         membership.change(tx, known, sender, user_id, "invite")
     return str(known)
 
 
-def _make(tx: Tx, sender: str, user_id: str) -> str:
+def _create(tx: Tx, sender: str, user_id: str) -> str:
     options = creation.RoomOptions(
         preset="private_chat",
         version=creation.version_named(tx.server.config.default_room_version),

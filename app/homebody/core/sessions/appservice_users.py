@@ -46,7 +46,7 @@ def act_as(
     if account is None:
         if user_id != service.sender:
             raise errors.forbidden(f"{user_id} has not been registered yet")
-        _make_sender(db, service)
+        _create_sender(db, service)
     elif not may_be_locked or account.deactivated_ts is not None:
         accounts.check_active(account)
     return Requester(
@@ -134,7 +134,7 @@ def check_alias(server: Server, alias: str, service: Service | None) -> None:
         raise errors.exclusive(f"{alias} is not in the namespace of this application service")
 
 
-def _make_sender(db: Database, service: Service) -> None:
+def _create_sender(db: Database, service: Service) -> None:
     """Create the service's own account; bridges expect it to exist, or register it themselves."""
     with db.write() as tx:
         if accounts.find(tx, service.sender) is None:

@@ -27,7 +27,7 @@ from homebody.spec.events import Json
 from homebody.storage.database import Database, Reader, Tx
 
 MAX_NAME_CHARACTERS = 255
-ENDED_AT_ONCE = 20
+REMOVED_AT_ONCE = 20
 """Removed in one transaction; each may have 2,000 rows of one-time keys."""
 
 _FIND = select(
@@ -118,7 +118,7 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
     tx.wake(user_id)  # a waiting /sync of such a device must end
 
 
-def end_most(
+def remove_most(
     db: Database,
     user_id: str,
     device_ids: Collection[str] | None = None,
@@ -136,10 +136,10 @@ def end_most(
         known = [it for it in ids(reading, user_id) if it != but]
     chosen = set(known) if device_ids is None else set(device_ids)
     ending = sorted((it for it in known if it in chosen), key=lambda it: it == last)
-    for at in range(0, len(ending), ENDED_AT_ONCE):
-        some = ending[at : at + ENDED_AT_ONCE]
+    for at in range(0, len(ending), REMOVED_AT_ONCE):
+        some = ending[at : at + REMOVED_AT_ONCE]
         to_device.empty(db, user_id, some)
-        if at + ENDED_AT_ONCE < len(ending):
+        if at + REMOVED_AT_ONCE < len(ending):
             with db.write() as tx:
                 remove(tx, user_id, some)
 

@@ -14,7 +14,7 @@ from homebody.spec.events import Json
 from homebody.storage.database import Database, Tx
 
 WRONG = "Unknown user name or wrong password"
-NO_TELEPHONES = "This server does not support login by telephone number"
+NO_PHONE_LOGIN = "This server does not support login by telephone number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def name_of(db: Database, body: Json) -> str | None:
     if kind == "m.id.thirdparty" or (kind is None and "medium" in identifier):
         return _name_of_address(db, identifier)
     if kind == "m.id.phone":
-        raise errors.forbidden(NO_TELEPHONES)
+        raise errors.forbidden(NO_PHONE_LOGIN)
     if kind != "m.id.user":
         raise errors.unknown(f"Unknown type of identifier: {kind}")
     name = text_of(identifier, "user")
@@ -61,7 +61,7 @@ def _name_of_address(db: Database, identifier: Json) -> str:
     if medium is None or address is None:
         raise errors.missing_param("identifier needs medium and address")
     if medium != threepids.EMAIL:
-        raise errors.forbidden(NO_TELEPHONES)
+        raise errors.forbidden(NO_PHONE_LOGIN)
     with db.read() as tx:
         return threepids.owner(tx, address) or address
 

@@ -125,7 +125,7 @@ def register(
 def create(tx: Tx, user_id: str, password_hash: str | None, **kind: bool) -> None:
     """Create an account with an initial profile; arguments and errors as of accounts.create()."""
     accounts.create(tx, user_id, password_hash, **kind)
-    profiles.begin(tx, user_id)
+    profiles.create(tx, user_id)
 
 
 def _upgrade_guest(tx: Tx, user_id: str, password_hash: str | None) -> None:
