@@ -27,16 +27,7 @@ from urllib.parse import urlsplit
 
 from homebody.config import sources, tables, values
 from homebody.config.sources import ConfigError, Given, KeyPath, Setting
-from homebody.config.tables import (
-    InviteLimits,
-    JoinLimits,
-    LoginLimits,
-    PresenceLimits,
-    Push,
-    Quotas,
-    RateLimit,
-    Smtp,
-)
+from homebody.config.tables import RateLimit
 
 __all__ = ["Config", "ConfigError", "RateLimit", "describe", "example", "load"]
 
@@ -193,13 +184,13 @@ class Config:
     rc_strangers: RateLimit = RateLimit(5.0, 100)
     """Requests of one IP address without an account: profiles, public rooms, aliases, room
     summaries."""
-    rc_login: LoginLimits = LoginLimits()
-    rc_joins: JoinLimits = JoinLimits()
-    rc_invites: InviteLimits = InviteLimits()
-    rc_presence: PresenceLimits = PresenceLimits()
-    quotas: Quotas = Quotas()
-    push: Push = Push()
-    smtp: Smtp = Smtp()
+    rc_login: tables.LoginLimits = tables.LoginLimits()
+    rc_joins: tables.JoinLimits = tables.JoinLimits()
+    rc_invites: tables.InviteLimits = tables.InviteLimits()
+    rc_presence: tables.PresenceLimits = tables.PresenceLimits()
+    quotas: tables.Quotas = tables.Quotas()
+    push: tables.Push = tables.Push()
+    smtp: tables.Smtp = tables.Smtp()
 
     def is_loopback(self) -> bool:
         """Return whether only programs on this machine can reach the listener."""

@@ -160,17 +160,7 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     language: Annotated[str, _LANGUAGE] = "en"
 
 
-Contacts = Annotated[
-    tuple[Contact, ...],
-    values.converted(
-        "a list of tables with role (m.role.admin or m.role.security) and matrix_id or"
-        " email_address",
-        tuple[Contact, ...],
-    ),
-]
-Documents = Annotated[
-    tuple[Document, ...],
-    values.converted(
-        "a list of tables with id, version, name, url and language", tuple[Document, ...]
-    ),
-]
+_CONTACTS: Final = "a list of tables with role, and with matrix_id, email_address or both"
+_DOCUMENTS: Final = "a list of tables with id, version, name, url and language"
+Contacts = Annotated[tuple[Contact, ...], values.converted(_CONTACTS, tuple[Contact, ...])]
+Documents = Annotated[tuple[Document, ...], values.converted(_DOCUMENTS, tuple[Document, ...])]
