@@ -207,7 +207,7 @@ def _check_may_send(event: Event, levels: PowerLevels) -> None:
 
 
 def _check_redaction(event: Event, levels: PowerLevels) -> None:
-    """Require the power to redact, or in versions 1 and 2 an event of the same server."""
+    """Check a redaction in versions 1 and 2: by power, or of an event of the same server."""
     if not _may_redact_by_power(event, levels) and (
         event.redacts is None
         or room_state.domain_of(event.redacts) != room_state.domain_of(event.event_id)

@@ -1,4 +1,4 @@
-"""The authorization rules of `m.room.power_levels`: users can't set more than they have.
+"""The authorization rules of `m.room.power_levels`: no changes above one's own level.
 
 Spec: rooms/v12#authorisation-rules (rule 10), rooms/v1#authorisation-rules (rule 10)
 """

@@ -138,7 +138,7 @@ def check_format(pdu: Any, version: RoomVersion) -> None:
 
 
 def room_id_of(event_id: str, pdu: Json, version: RoomVersion) -> str:
-    """Return the room id of a PDU; since version 12 create events have it in their hash."""
+    """Return the room id of a PDU; since version 12 it is derived from the create event's id."""
     if version.has_privileged_creators and pdu["type"] == "m.room.create":
         return "!" + event_id[1:]
     room_id: str = pdu["room_id"]

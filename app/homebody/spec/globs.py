@@ -28,7 +28,7 @@ _WORD_CHARACTERS: Final = frozenset(
 )
 _FREQUENT: Final = 255
 """Distinct characters of a text that get a byte code; all others are rare in it."""
-_MAX_TRANSITIONS: Final = 64
+_MAX_MOVES: Final = 64
 """Characters for which `AnyOf` caches the transitions; event types have no more."""
 
 
@@ -224,9 +224,7 @@ class AnyOf:
         found = self._moves.get(character)
         if found is None:
             found = _with_bits(self._places.get(character, ()), self._size)
-            if (
-                len(self._moves) < _MAX_TRANSITIONS
-            ):  # each value is as long as all patterns together
+            if len(self._moves) < _MAX_MOVES:  # each value is as long as all patterns together
                 self._moves[character] = found
         return found
 
