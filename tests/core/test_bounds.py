@@ -154,7 +154,7 @@ def test_lazy_members_are_bounded_for_all_devices_together(monkeypatch: pytest.M
     devices = [Requester("@alice:localhost", name, b"") for name in "ABC"]
 
     for device in devices:
-        members.tell(device, 5, "!room", people)
+        members.add(device, 5, "!room", people)
 
-    unknown = [len(members.unknown(device, "!room", people)) for device in devices]
+    unknown = [len(members.unsent(device, "!room", people)) for device in devices]
     assert unknown == [60, 60, 0]

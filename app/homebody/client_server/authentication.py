@@ -148,7 +148,7 @@ def _check_may(user: Requester, access: Access) -> None:
 
 
 def _user_of(token: str, *, may_be_locked: bool = False) -> Requester:
-    service = _service()
+    service = _service() if homeserver.server.appservices.all else None
     if service is None:
         return access_tokens.authenticate(homeserver.database, token, may_be_locked=may_be_locked)
     query = request.args

@@ -115,7 +115,7 @@ def hide(tx: Reader, user_id: str, events: Sequence[ClientEvent]) -> list[Client
 
     They keep their order, and may be of several rooms.
     """
-    positions = visibility.hidden_by_erasure(tx, user_id, events)
+    positions = visibility.hidden_by_erasure(tx, user_id, events) if accounts.erased(tx) else ()
     if not positions:
         return list(events)
     return [redacted(tx, event) if event.position in positions else event for event in events]
@@ -165,7 +165,12 @@ def encode_all(
             unsigned = event.previous.body
         if event.redacted_by in redactions:
             unsigned += redactions[event.redacted_by]
-        if requester is not None and _is_own(event, requester):
+        if (
+            event.txn_id is not None
+            and requester is not None
+            and event.device_id == requester.device_id
+            and event.sender == requester.user_id
+        ):
             unsigned += b',"transaction_id":' + orjson.dumps(event.txn_id)
         if event.event_id in bundles:
             unsigned += b',"m.relations":' + orjson.dumps(bundles[event.event_id])
@@ -303,14 +308,6 @@ def _render(
     age = max(0, now_ms - event.origin_server_ts)
     return orjson.Fragment(
         b'%b%b,"unsigned":{"age":%d%b%b}}' % (event.body, room, age, event.unsigned, unsigned)
-    )
-
-
-def _is_own(event: ClientEvent, requester: Requester) -> bool:
-    return (
-        event.txn_id is not None
-        and event.device_id == requester.device_id
-        and event.sender == requester.user_id
     )
 
 

@@ -1,4 +1,4 @@
-"""The rooms that an answer of /sync is about: where the user is, was, or could be.
+"""The rooms of a /sync response: those the user is in, was in, or could join.
 
 Spec: client-server-api#syncing (join, invite, knock, leave)
 """
@@ -57,64 +57,57 @@ _BUSY_OF_ROOMS = select(Room.room_id).where(
     Room.last_position > bindparam("since"),
 )
 _SHORT_RANGE = 1000
-"""Positions that are cheaper to walk through than to ask each room for its last one."""
+"""Positions whose scan is cheaper than reading the last position of each room."""
 _AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
 class LeftRoom:
-    """A room that the user has left: its events up to then are still to be sent."""
+    """A room that the user has left, whose events up to the leave are still to be sent."""
 
     room_id: str
     since: int
     """What the client has seen of it; 0: nothing."""
     upto: int
     member_position: int
-    """Where the event of the leave stands."""
+    """The position of the leave."""
     was_joined: bool = False
     """Whether the user was in the room when the client last looked."""
 
 
 @dataclass(slots=True)
 class Memberships:
-    """The rooms of an answer, by what the user is in them."""
+    """The rooms of a response by the user's membership."""
 
     joined: Set[str]
-    """All rooms that the user is in, with or without news."""
+    """All rooms that the user is in, with or without new events."""
     newly_joined: set[str] = field(default_factory=set)
-    """Those of them that the client does not know yet."""
+    """Those of them that are new to the client."""
     left: list[LeftRoom] = field(default_factory=list)
     invited: list[str] = field(default_factory=list)
     knocked: list[str] = field(default_factory=list)
     interrupted: set[str] = field(default_factory=set)
-    """Rooms left since, in which the user is again, or to which they may come back."""
+    """Rooms that the user has left since, and is in again or is invited to."""
 
 
 def since(tx: Reader, user_id: str, position: int, room_filter: RoomFilter) -> Memberships:
-    """The rooms of an answer for a client that has seen all up to `position`; 0: nothing."""
-    mine = _since(tx, user_id, position, room_filter)
-    if mine.invited:
-        mine.invited = _welcome(tx, user_id, mine.invited)
-    return mine
-
-
-def _since(tx: Reader, user_id: str, position: int, room_filter: RoomFilter) -> Memberships:
+    """Return the rooms of a response to a client that has seen all up to `position`; 0: nothing."""
     if position == 0:
-        return _at_first(tx, user_id, room_filter)
-    joined = state.joined_rooms(tx, user_id)
-    mine = Memberships(joined)
-    changed = _changed(tx, user_id, position)
-    if changed:
-        _sort_in(
-            tx, user_id, position, {one for one in changed if _is_wanted(room_filter, one)}, mine
-        )
-    if room_filter.rooms is not None or room_filter.not_rooms:
-        mine.joined = {room for room in joined if _is_wanted(room_filter, room)}
+        mine = _initial(tx, user_id, room_filter)
+    else:
+        mine = Memberships(state.joined_rooms(tx, user_id))
+        if changed := _changed(tx, user_id, position):
+            changed = {it for it in changed if filters.admits_room(room_filter, it)}
+            _sort_in(tx, user_id, position, changed, mine)
+        if room_filter.rooms is not None or room_filter.not_rooms:
+            mine.joined = {it for it in mine.joined if filters.admits_room(room_filter, it)}
+    if mine.invited:
+        mine.invited = _wanted_invites(tx, user_id, mine.invited)
     return mine
 
 
 def _changed(tx: Reader, user_id: str, position: int) -> set[str]:
-    """The rooms in which the user's membership has changed."""
+    """Return the rooms in which the user's membership has changed."""
     recent = tx.caches.recent
     if recent.knows(position, tx.position) and recent.memberships <= position:
         return set()
@@ -123,7 +116,7 @@ def _changed(tx: Reader, user_id: str, position: int) -> set[str]:
 
 
 def with_events_since(tx: Reader, room_ids: Collection[str], position: int, upto: int) -> list[str]:
-    """Those of the rooms that have events after `position`."""
+    """Return those of the rooms that have events after `position`."""
     recent = tx.caches.recent
     if recent.knows(position, upto):
         return list(
@@ -140,8 +133,8 @@ def with_events_since(tx: Reader, room_ids: Collection[str], position: int, upto
     return found
 
 
-def _welcome(tx: Reader, user_id: str, room_ids: list[str]) -> list[str]:
-    """The rooms without those to which somebody invites whom the user ignores; none if they block.
+def _wanted_invites(tx: Reader, user_id: str, room_ids: list[str]) -> list[str]:
+    """Return the rooms without invites by ignored users; none if the user blocks all invites.
 
     Spec: client-server-api#ignoring-users, client-server-api#invite-permission
     """
@@ -154,12 +147,12 @@ def _welcome(tx: Reader, user_id: str, room_ids: list[str]) -> list[str]:
     return [room_id for room_id, invite in own.items() if invite and invite.sender not in ignored]
 
 
-def _at_first(tx: Reader, user_id: str, room_filter: RoomFilter) -> Memberships:
-    """All rooms, for a client that knows none."""
+def _initial(tx: Reader, user_id: str, room_filter: RoomFilter) -> Memberships:
+    """Return all rooms, for a client that knows none."""
     own = [
         row
         for row in tx.sql.execute(_OWN_NOW, {"user_id": user_id})
-        if _is_wanted(room_filter, row.room_id)
+        if filters.admits_room(room_filter, row.room_id)
     ]
     joined = {row.room_id for row in own if row.membership == "join"}
     mine = Memberships(joined, newly_joined=set(joined))
@@ -176,7 +169,7 @@ def _at_first(tx: Reader, user_id: str, room_filter: RoomFilter) -> Memberships:
 
 
 def _sort_in(tx: Reader, user_id: str, position: int, changed: set[str], mine: Memberships) -> None:
-    """Find for each room in which the user's membership has changed what to tell of it."""
+    """Sort the rooms in which the user's membership has changed into `mine`."""
     course: dict[str, list[tuple[str, int, int]]] = {room_id: [] for room_id in changed}
     asked = {"user_id": user_id, "since": position}
     query = _OWN_CHANGED.where(Room.room_id.in_(changed))
@@ -204,15 +197,11 @@ def _sort_in(tx: Reader, user_id: str, position: int, changed: set[str], mine: M
 
 
 def _was_outside(steps: Sequence[tuple[str, int, int]], position: int) -> bool:
-    """Whether the user had left before `position` and has not been in the room since.
+    """Return whether the user had left before `position` and has not been in the room since.
 
-    Such a client has seen what there is to see. What is new is an unban, or a ban after a leave:
-    of the room's events only that one is sent.
+    The client has seen everything up to the leave. What is new is an unban, or a ban after the
+    leave: only that event is sent.
     """
     first, began, _ = steps[0]
     had_left = first in {"leave", "ban"} and began <= position
     return had_left and all(membership != "join" for membership, _, _ in steps)
-
-
-def _is_wanted(room_filter: RoomFilter, room_id: str) -> bool:
-    return filters.admits_room(room_filter, room_id)

@@ -1,19 +1,19 @@
 """The state section of a room: what the client has to know before its timeline, and no more.
 
-For a room that is new to the client, the state at the start of the timeline. After a gap, what
-changed in the gap. Else nothing: the timeline itself tells of every change. With `use_state_after`
-all is told as of the end of the timeline instead.
+For a room that is new to the client, that is the state at the start of the timeline; after a gap,
+what changed in the gap; else nothing, as the timeline itself contains every change. With
+`use_state_after` it is the state at the end of the timeline instead.
 
-Lazy loading leaves out the members who have nothing to do with the timeline. Which members were
-sent to a device is remembered by the token they came with. A client that shows an older token has
-not got that answer, so the members in it count as not sent.
+Lazy loading leaves out members who do not occur in the timeline. The members sent to a device are
+kept with the token of their response. A client that sends an older token has not received that
+response, so its members count as not sent.
 Spec: client-server-api#syncing, client-server-api#lazy-loading-room-members
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from sqlalchemy import Select, and_, select
 
@@ -27,24 +27,24 @@ from homebody.storage.caches import ClientEvent, Requester
 from homebody.storage.database import Reader
 from homebody.storage.expressions import item, listed
 
-_SPANS = listed("spans")
-_HELD_AT_BOUNDARY = (
+_WANTED = listed("wanted")
+"""(room_id, after position, upto position) or (room_id, user_id, position)."""
+_HELD = (
     select(Room.room_id, StateInterval.event_position)
-    .select_from(_SPANS)
-    .join(Room, Room.room_id == item(_SPANS, 0))
+    .select_from(_WANTED)
+    .join(Room, Room.room_id == item(_WANTED, 0))
     .join(
         StateInterval,
         and_(
             StateInterval.room_number == Room.number,
-            StateInterval.to_position > item(_SPANS, 2),
-            StateInterval.from_position > item(_SPANS, 1),
-            StateInterval.from_position <= item(_SPANS, 2),
+            StateInterval.to_position > item(_WANTED, 2),
+            StateInterval.from_position > item(_WANTED, 1),
+            StateInterval.from_position <= item(_WANTED, 2),
         ),
     )
 )
-_HELD_WITHOUT_MEMBERS = _HELD_AT_BOUNDARY.where(StateInterval.membership.is_(None))
-_WANTED = listed("wanted")
-_MEMBERS_AT_BOUNDARY = (
+_HELD_WITHOUT_MEMBERS = _HELD.where(StateInterval.membership.is_(None))
+_MEMBERS_HELD = (
     select(Room.room_id, StateInterval.event_position)
     .select_from(_WANTED)
     .join(Room, Room.room_id == item(_WANTED, 0))
@@ -68,41 +68,41 @@ class _SentMembers:
 
     def __init__(self) -> None:
         self.members: dict[tuple[str, str], int] = {}
-        """{(room_id, member): the token with which it was sent}"""
+        """{(room_id, member): position of the token of the response}"""
         self.newest_token = 0
 
 
 class LazyMembers:
-    """Which members were sent to each device, and with which token: the newest devices only."""
+    """The members sent to each device, of a bounded number of devices."""
 
     MAX_DEVICES = 500
     MAX_MEMBERS = 5000
-    """Of a device; one that knows more starts anew."""
+    """Of a device; beyond it, those of the device are forgotten."""
     MAX_IN_ALL = 60_000
-    """About 20 MB; beyond it the devices go that were told the longest ago."""
+    """About 20 MB; beyond it, the least recently used devices are forgotten."""
 
     def __init__(self) -> None:
         self._in_all = 0
         self._sent: OrderedDict[tuple[str, str], _SentMembers] = OrderedDict()
         """By (user_id, device_id)."""
 
-    def forget_after(self, asker: Requester, token: int) -> None:
-        """Forget the answers that a device has not got, as it shows the token from before them."""
-        sent = self._sent.get((asker.user_id, asker.device_id))
+    def forget_after(self, requester: Requester, token: int) -> None:
+        """Forget responses that the device has not received, as it sends an older token."""
+        sent = self._sent.get((requester.user_id, requester.device_id))
         if sent is not None and sent.newest_token > token:
             self._drop(sent, [key for key, since in sent.members.items() if since > token])
             sent.newest_token = token
 
-    def unknown(self, asker: Requester, room_id: str, user_ids: Iterable[str]) -> list[str]:
-        """Return those who were not sent to the device."""
-        sent = self._sent.get((asker.user_id, asker.device_id))
+    def unsent(self, requester: Requester, room_id: str, user_ids: Iterable[str]) -> list[str]:
+        """Return those members that were not sent to the device."""
+        sent = self._sent.get((requester.user_id, requester.device_id))
         if sent is None:
             return list(user_ids)
         return [user for user in user_ids if (room_id, user) not in sent.members]
 
-    def tell(self, asker: Requester, token: int, room_id: str, user_ids: Iterable[str]) -> None:
-        """Remember who is sent with this token."""
-        device = (asker.user_id, asker.device_id)
+    def add(self, requester: Requester, token: int, room_id: str, user_ids: Iterable[str]) -> None:
+        """Note the members that are sent in the response with this token."""
+        device = (requester.user_id, requester.device_id)
         sent = self._sent.setdefault(device, _SentMembers())
         self._sent.move_to_end(device)
         if len(sent.members) > self.MAX_MEMBERS:
@@ -114,12 +114,12 @@ class LazyMembers:
         self._in_all += len(sent.members) - before
         self._keep_small()
 
-    def begin_anew(self, asker: Requester, room_ids: Collection[str]) -> None:
-        """Take it that the device knows nobody of these rooms: it may have dropped what it knew.
+    def forget_rooms(self, requester: Requester, room_ids: Collection[str]) -> None:
+        """Forget the members of rooms that are new to the client, which may have dropped them.
 
-        So does who starts anew, or comes back into a room; and names have changed meanwhile.
+        Clients drop them on a restart or after a leave; and names have changed meanwhile.
         """
-        sent = self._sent.get((asker.user_id, asker.device_id))
+        sent = self._sent.get((requester.user_id, requester.device_id))
         if sent is not None and room_ids:
             self._drop(sent, [key for key in sent.members if key[0] in room_ids])
 
@@ -138,7 +138,7 @@ class LazyMembers:
 
 def load(
     tx: Reader,
-    asker: Requester,
+    requester: Requester,
     spans: Collection[Span],
     event_filter: RoomEventFilter,
     lazy_members: LazyMembers,
@@ -148,63 +148,53 @@ def load(
     is_full: bool,
     is_after: bool,
 ) -> dict[str, list[ClientEvent]]:
-    """{room_id: events of its state section, in their order}.
+    """Return {room_id: events of its state section, in their order}.
 
-    `heroes`: the members by whom rooms are called. `since`: what the client has seen. `is_full`:
-    the client wants all state, whatever it knows. `is_after`: as of the end.
+    `heroes` are the members by whom rooms are called, `since` what the client has seen. `is_full`:
+    it wants all state, whatever it knows; `is_after`: as of the end of the timeline.
     """
-    positions: dict[str, set[int]] = {span.room_id: set() for span in spans}
     is_lazy = event_filter.lazy_load_members
-    new = [span for span in spans if span.is_new or is_full]
-    if is_lazy:
-        lazy_members.forget_after(asker, since)
-        lazy_members.begin_anew(asker, {span.room_id for span in spans if span.is_new})
-    # lazy loading: who comes back, or asks for all, is told also of members who have changed
+    # with lazy loading, members who have changed are sent too after a rejoin, or with all state
     known = [
-        span
+        (span.room_id, span.since or since, _end(span, is_after=is_after))
         for span in spans
         if _may_have_gap(span, is_after=is_after)
         and (not (span.is_new or is_full) or (is_lazy and since > 0))
     ]
-    _collect(
-        tx,
-        _HELD_WITHOUT_MEMBERS if is_lazy else _HELD_AT_BOUNDARY,
-        [(span.room_id, -1, _end(span, is_after=is_after)) for span in new],
-        positions,
-    )
-    _collect(
-        tx,
-        _HELD_AT_BOUNDARY,
-        [(span.room_id, span.since or since, _end(span, is_after=is_after)) for span in known],
-        positions,
-    )
+    new = [
+        (span.room_id, -1, _end(span, is_after=is_after))
+        for span in spans
+        if span.is_new or is_full
+    ]
+    positions = _positions(tx, _HELD, known) if known else set()
+    if new:
+        positions |= _positions(tx, _HELD_WITHOUT_MEMBERS if is_lazy else _HELD, new)
     if is_lazy:
+        lazy_members.forget_after(requester, since)
+        lazy_members.forget_rooms(requester, {span.room_id for span in spans if span.is_new})
         wanted = _wanted_members(
-            tx, asker, spans, event_filter, lazy_members, heroes, is_full=is_full
+            tx, requester, spans, event_filter, lazy_members, heroes, is_full=is_full
         )
         at = {span.room_id: _end(span, is_after=is_after) for span in spans}
         asked = [(room, user, at[room]) for room, users in wanted.items() for user in users]
-        _collect_members(tx, asked, positions)
-    found = client_events.load(tx, sorted(set().union(*positions.values())))
-    admitted = [
-        event
-        for event in found
-        if filters.matches(event_filter, event.type, event.sender, event.room_id, event.content)
-    ]
-    return _by_room(spans, admitted, is_after=is_after)
+        positions |= _positions(tx, _MEMBERS_HELD, asked) if asked else set()
+    sections: dict[str, list[ClientEvent]] = {span.room_id: [] for span in spans}
+    if positions:
+        _fill(tx, sections, spans, positions, event_filter, is_after=is_after)
+    return sections
 
 
 def _end(span: Span, *, is_after: bool) -> int:
-    """As of when state is told: a filtered timeline may hide changes between its events too.
+    """Return the position of the state to send. A filtered timeline may hide changes in between.
 
-    Who has left is told of nothing that came after.
+    Users who have left are sent nothing that came after.
     """
     end = span.upto if is_after or span.is_filtered else span.boundary
     return end if span.state_upto is None else min(end, span.state_upto)
 
 
 def _may_have_gap(span: Span, *, is_after: bool) -> bool:
-    """Whether anything may have changed that the timeline does not tell."""
+    """Return whether there may be changes that the timeline does not contain."""
     if is_after:
         return (
             span.is_limited
@@ -214,32 +204,16 @@ def _may_have_gap(span: Span, *, is_after: bool) -> bool:
     return span.is_limited or span.is_filtered
 
 
-def _collect(
-    tx: Reader,
-    query: Select[str, int],
-    spans: list[tuple[str, int, int]],
-    positions: dict[str, set[int]],
-) -> None:
-    if not spans:
-        return
-    result = tx.sql.execute(query, {"spans": spans})
-    for room_id, position in result:
-        positions[room_id].add(position)
-
-
-def _collect_members(
-    tx: Reader, wanted: list[tuple[str, str, int]], positions: dict[str, set[int]]
-) -> None:
-    if not wanted:
-        return
-    result = tx.sql.execute(_MEMBERS_AT_BOUNDARY, {"wanted": wanted})
-    for room_id, position in result:
-        positions[room_id].add(position)
+def _positions(
+    tx: Reader, query: Select[str, int], wanted: Sequence[tuple[str, str | int, int]]
+) -> set[int]:
+    """Return the positions of the events of a section, which `query` selects."""
+    return {row.event_position for row in tx.sql.execute(query, {"wanted": wanted})}
 
 
 def _wanted_members(
     tx: Reader,
-    asker: Requester,
+    requester: Requester,
     spans: Collection[Span],
     event_filter: RoomEventFilter,
     lazy_members: LazyMembers,
@@ -247,29 +221,36 @@ def _wanted_members(
     *,
     is_full: bool,
 ) -> dict[str, list[str]]:
-    """{room_id: members whom the client needs for timeline and name, and does not know}."""
+    """Return {room_id: members whom the client needs for timeline and name, and was not sent}."""
     wanted: dict[str, list[str]] = {}
     for span in spans:
         users = {event.sender for event in span.timeline}.union(heroes.get(span.room_id, ()))
         if span.is_new or is_full:
-            users.add(asker.user_id)
+            users.add(requester.user_id)
         if event_filter.include_redundant_members or span.is_new or is_full:
             wanted[span.room_id] = list(users)
         else:
-            wanted[span.room_id] = lazy_members.unknown(asker, span.room_id, users)
+            wanted[span.room_id] = lazy_members.unsent(requester, span.room_id, users)
         if wanted[span.room_id]:
-            lazy_members.tell(asker, tx.position, span.room_id, wanted[span.room_id])
+            lazy_members.add(requester, tx.position, span.room_id, wanted[span.room_id])
     return wanted
 
 
-def _by_room(
-    spans: Collection[Span], events: Iterable[ClientEvent], *, is_after: bool
-) -> dict[str, list[ClientEvent]]:
-    """The events of each room's section: without those that its timeline has."""
-    sections: dict[str, list[ClientEvent]] = {span.room_id: [] for span in spans}
+def _fill(
+    tx: Reader,
+    sections: dict[str, list[ClientEvent]],
+    spans: Collection[Span],
+    positions: Collection[int],
+    event_filter: RoomEventFilter,
+    *,
+    is_after: bool,
+) -> None:
+    """Add the events that the filter admits to the sections, without those of the timelines."""
     timelines = [] if is_after else [span.timeline for span in spans]
-    told = {event.position for timeline in timelines for event in timeline}
-    for event in events:
-        if event.position not in told:
+    shown = {event.position for timeline in timelines for event in timeline}
+    for event in client_events.load(tx, sorted(positions)):
+        is_admitted = filters.matches(
+            event_filter, event.type, event.sender, event.room_id, event.content
+        )
+        if is_admitted and event.position not in shown:
             sections[event.room_id].append(event)
-    return sections
