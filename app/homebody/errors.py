@@ -254,7 +254,7 @@ def connection_failed(message: str) -> MatrixError:
 
 def connection_timeout() -> MatrixError:
     """Report that the application service did not respond in time."""
-    message = "The application service did not answer in time"
+    message = "The application service did not respond in time"
     return MatrixError(504, "M_CONNECTION_TIMEOUT", message)
 
 

@@ -87,18 +87,18 @@ def search_() -> Json:
     criteria = http.body_as(Search).search_categories.room_events
     if criteria is None:
         return {"search_categories": {}}
-    asked = _asked(criteria)
+    wanted = _search_request(criteria)
     user_id = requester().user_id
     authentication.rate_limits().check("rc_search", user_id)
     with search.turn(user_id):  # before the snapshot: waiting must not hold one
         search_index.catch_up(homeserver.database)
         with homeserver.database.read() as tx:
-            found = search.find(tx, user_id, asked)
-            answer = _answer(tx, requester(), criteria, asked, found)
-    return {"search_categories": {"room_events": answer}}
+            results = search.find(tx, user_id, wanted)
+            response = _response(tx, requester(), criteria, wanted, results)
+    return {"search_categories": {"room_events": response}}
 
 
-def _asked(criteria: Criteria) -> SearchRequest:
+def _search_request(criteria: Criteria) -> SearchRequest:
     try:
         wanted = filters.parse_room_event_filter(criteria.filter)
     except ValueError as error:
@@ -116,8 +116,8 @@ def _asked(criteria: Criteria) -> SearchRequest:
     )
 
 
-def _answer(
-    tx: Reader, me: Requester, criteria: Criteria, asked: SearchRequest, found: SearchResults
+def _response(
+    tx: Reader, me: Requester, criteria: Criteria, wanted: SearchRequest, found: SearchResults
 ) -> Json:
     events = [hit.event for hit in found.results]
     shown = aggregations.encode_all(tx, me, events)
@@ -127,21 +127,21 @@ def _answer(
     if criteria.event_context is not None:
         for hit, result in zip(found.results, results, strict=True):
             result["context"] = _context(tx, me, hit, criteria.event_context)
-    answer: Json = {
+    response: Json = {
         "count": max(found.total, len(results)),
-        "highlights": list(asked.words),
+        "highlights": list(wanted.words),
         "results": results,
     }
     if found.end is not None:
-        answer["next_batch"] = _token(found.end)
+        response["next_batch"] = _token(found.end)
     if criteria.groupings is not None:
-        answer["groups"] = _groups(criteria.groupings, found)
+        response["groups"] = _groups(criteria.groupings, found)
     if criteria.include_state:
-        answer["state"] = {
+        response["state"] = {
             room_id: client_events.encode_state(tx, me, search.state_of(tx, me.user_id, room_id))
             for room_id in sorted({event.room_id for event in events})
         }
-    return answer
+    return response
 
 
 def _context(tx: Reader, me: Requester, hit: SearchResult, wanted: EventContext) -> Json:
@@ -157,15 +157,15 @@ def _context(tx: Reader, me: Requester, hit: SearchResult, wanted: EventContext)
     older = around.before.events
     at = hit.event.position
     end = around.after.events[-1].position if around.after.events else at
-    shown: Json = {
+    context: Json = {
         "start": str(SyncToken((older[-1].position if older else at) - 1)),
         "end": str(SyncToken(end)),
         "events_before": aggregations.encode_all(tx, me, older, {}),
         "events_after": aggregations.encode_all(tx, me, around.after.events, {}),
     }
     if wanted.include_profile:
-        shown["profile_info"] = around.profiles
-    return shown
+        context["profile_info"] = around.profiles
+    return context
 
 
 def _groups(groupings: Groupings, found: SearchResults) -> Json:
@@ -183,12 +183,12 @@ def _groups(groupings: Groupings, found: SearchResults) -> Json:
 
 
 def _group(
-    order: int, group: tuple[str, str], hits: list[SearchResult], found: SearchResults
+    order: int, key: tuple[str, str], hits: list[SearchResult], found: SearchResults
 ) -> Json:
-    shown: Json = {"order": order, "results": [hit.event.event_id for hit in hits]}
+    group: Json = {"order": order, "results": [hit.event.event_id for hit in hits]}
     if found.end is not None:  # there may be more results of this group as well
-        shown["next_batch"] = _token(found.end._replace(group=group))
-    return shown
+        group["next_batch"] = _token(found.end._replace(group=key))
+    return group
 
 
 def _token(after: After) -> str:
