@@ -38,7 +38,7 @@ NO_MESSAGES = "This server does not support telephone numbers"
 NO_IDENTITY_SERVER = "This server does not use identity servers"
 
 PAGE = "/_matrix/static/client/email"
-"""The path of the link in a mail; see web/email_page.py."""
+"""The path of the link in a mail; see web/pages.py."""
 
 SUBJECTS = {
     ("register", True): "Confirm your e-mail address",

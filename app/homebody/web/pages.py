@@ -1,10 +1,14 @@
-"""HTML pages: the landing page, and fallbacks for login and the stages of authentication.
+"""HTML pages: the landing page, fallbacks for login and the stages of authentication, e-mail links.
 
 Their style and script are inline, with a nonce; the policy allows nothing else. The log-in page
 needs its script: the client that opened it receives the response of POST /login by a JavaScript
 call.
 
-Spec: client-server-api#login-fallback, client-server-api#fallback
+The link in a mail that validates an e-mail address opens a page, too. Opening it confirms
+nothing, as virus scanners open every link of a mail: a person has to press its button.
+
+Spec: client-server-api#login-fallback, client-server-api#fallback,
+client-server-api#post_matrixclientv3registeremailrequesttoken
 """
 
 from __future__ import annotations
@@ -14,9 +18,10 @@ from typing import Any
 
 from flask import Blueprint, Response, render_template, request
 
-from homebody.client_server import authentication
+from homebody.client_server import authentication, threepids
 from homebody.client_server.authentication import address_key, unauthenticated
 from homebody.context import homeserver
+from homebody.core.accounts import validation
 from homebody.core.sessions import registration, uia
 from homebody.errors import MatrixError
 
@@ -76,6 +81,40 @@ def complete_stage(auth_type: str) -> Response:
         values = {"session": session, "problem": f"{error.message}.", **_shown(auth_type)}
         return page("stage.html", error.status, **values)
     return page("stage_done.html")
+
+
+@bp.get(threepids.PAGE)
+@unauthenticated
+def show_email() -> Response:
+    """Return the page that asks to confirm an e-mail address."""
+    sid, token = request.args.get("sid", ""), request.args.get("token", "")
+    try:
+        with homeserver.database.read() as tx:
+            session = validation.open_link(tx, sid, token)
+    except MatrixError as error:
+        return _problem(error)
+    return page("email.html", address=session.address, sid=sid, token=token)
+
+
+@bp.post(threepids.PAGE)
+@unauthenticated
+def confirm_email() -> Response:
+    """Confirm the e-mail address by the form of its page."""
+    authentication.rate_limits().check("rc_registration", address_key())
+    request.max_content_length = 10_000  # before Flask reads the form
+    sid, token = request.form.get("sid", ""), request.form.get("token", "")
+    try:
+        with homeserver.database.write() as tx:
+            session = validation.confirm(tx, sid, token)
+    except MatrixError as error:
+        return _problem(error)
+    # Not by a redirect: "This option is ignored when submitting 3PID validation information through
+    # a POST request". A link shows where it leads.
+    return page("email.html", is_done=True, next_link=session.next_link)
+
+
+def _problem(error: MatrixError) -> Response:
+    return page("problem.html", error.status, problem=f"{error.message}.")
 
 
 def _shown(auth_type: str) -> dict[str, Any]:
