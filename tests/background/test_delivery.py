@@ -88,7 +88,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 def test_rows_are_delivered_after_the_commit_in_their_order(db: Database, start: Start) -> None:
     place = Recorder()
-    start(Kind(place.deliver, at_once=2))
+    start(Kind(place.deliver, max_rows=2))
 
     add(db, ("a", 1), ("a", 2), ("a", 3))
     wait_until(lambda: not left(db))
@@ -127,7 +127,7 @@ def test_what_another_process_adds_is_found(db: Database, start: Start) -> None:
     other.close()
 
     has_changed = db.notice_other_writers()
-    delivery.look()
+    delivery.rescan()
     wait_until(lambda: not left(db))
 
     assert has_changed
@@ -156,7 +156,7 @@ def test_each_failure_doubles_the_wait_up_to_a_limit(
     db: Database, start: Start, error: Exception
 ) -> None:
     place = Recorder(failures=4, error=error)
-    start(Kind(place.deliver, longest_wait_ms=50))
+    start(Kind(place.deliver, max_wait_ms=50))
 
     add(db, ("a", 1))
     wait_until(lambda: len(place.given) == 5 and not left(db))
@@ -170,7 +170,7 @@ def test_waits_grow(db: Database, start: Start) -> None:
         outbox.add(tx, "test", "a", {"n": 1})
         (row,) = outbox.first(tx, "test", "a", 1)
         for _ in range(4):
-            outbox.failed(tx, [row], 0, "nobody is at home")
+            outbox.record_failure(tx, [row], 0, "nobody is at home")
 
     start(Kind(place.deliver))
     wait_until(lambda: left(db)[0].tries == 5)
@@ -182,7 +182,7 @@ def test_the_owner_reads_what_waits_for_a_destination_that_takes_nothing(
     db: Database, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     place = Recorder(failures=10)
-    start(Kind(place.deliver, longest_wait_ms=10))
+    start(Kind(place.deliver, max_wait_ms=10))
 
     add(db, ("a", 1), ("a", 2), ("a", 3))
     wait_until(lambda: not left(db) and "again" in caplog.text)
@@ -199,7 +199,7 @@ def test_a_destination_that_is_given_up_in_time_is_no_news_for_the_owner(
     db: Database, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     place = Recorder(failures=6)
-    start(Kind(place.deliver, longest_wait_ms=10, kept_ms=60_000))
+    start(Kind(place.deliver, max_wait_ms=10, kept_ms=60_000))
 
     add(db, ("a", 1))
     wait_until(lambda: not left(db))
@@ -214,7 +214,7 @@ def test_since_when_and_why_it_fails_is_kept_with_the_first_row(db: Database) ->
     for problem in ("it is off", "it is broken"):
         time.sleep(0.002)
         with db.write() as tx:
-            outbox.failed(tx, outbox.first(tx, "test", "a", 2), 0, problem)
+            outbox.record_failure(tx, outbox.first(tx, "test", "a", 2), 0, problem)
 
     with db.read() as tx:
         (queue,) = outbox.queues(tx, "test")
@@ -232,14 +232,14 @@ def test_a_wait_ends_when_another_process_has_skipped_what_failed(
     place = Recorder(failures=1)
     add(db, ("a", 1), ("a", 2))
     with db.write() as tx:
-        outbox.failed(tx, outbox.first(tx, "test", "a", 1), tx.now_ms + 60_000, "no")
+        outbox.record_failure(tx, outbox.first(tx, "test", "a", 1), tx.now_ms + 60_000, "no")
     delivery = start(Kind(place.deliver))
     time.sleep(0.1)
     assert place.given == []
 
     with db.write() as tx:
-        outbox.done(tx, [left(db)[0].id])
-    delivery.look()
+        outbox.remove(tx, [left(db)[0].id])
+    delivery.rescan()
     wait_until(lambda: bool(place.given))
 
     assert place.given == [["a", 2]]
@@ -270,7 +270,7 @@ def test_the_number_of_a_row_is_never_given_again(db: Database) -> None:
     add(db, ("a", 1))
     (first,) = left(db)
     with db.write() as tx:
-        outbox.done(tx, [first.id])
+        outbox.remove(tx, [first.id])
 
     add(db, ("a", 2))
 
@@ -301,7 +301,7 @@ def test_what_another_process_adds_is_found_though_a_write_saw_it_first(
     with db.write():
         pass
     if db.notice_other_writers():  # as the worker does twice a second
-        delivery.look()
+        delivery.rescan()
     wait_until(lambda: not left(db))
 
     assert place.given == [["a", 1]]

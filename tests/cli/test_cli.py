@@ -320,7 +320,9 @@ def test_the_owner_sees_how_a_bridge_is_and_skips_what_it_refuses(
     room_id = irc.create_room()
     of_room = said(run("appservices", "list", "--json", HOMEBODY_APPSERVICES=files))[0]["waiting"]
     with app.homeserver.database.write() as tx:
-        outbox.failed(tx, outbox.first(tx, "appservice", "irc", 50), 0, "irc answers with 400")
+        outbox.record_failure(
+            tx, outbox.first(tx, "appservice", "irc", 50), 0, "irc answers with 400"
+        )
     message = irc.send(room_id)
 
     listed = run("appservices", "list", HOMEBODY_APPSERVICES=files).stdout

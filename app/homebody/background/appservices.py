@@ -36,5 +36,5 @@ def deliver(db: Database, service_id: str, rows: Sequence[Row]) -> int:
     return len(same)
 
 
-KIND = Kind(deliver, at_once=transactions.MAX_ROWS, longest_wait_ms=60_000)
+KIND = Kind(deliver, max_rows=transactions.MAX_ROWS, max_wait_ms=60_000)
 """Bridges run next to the server: an attempt per minute costs little, and ends a pause soon."""

@@ -52,9 +52,9 @@ class Kind:
     """How rows of one kind are delivered."""
 
     deliver: Deliver
-    at_once: int = 1
+    max_rows: int = 1
     """The maximum number of rows per call."""
-    longest_wait_ms: int = 3_600_000
+    max_wait_ms: int = 3_600_000
     """The longest wait between two attempts."""
     kept_ms: int | None = None
     """The age at which an undelivered row is dropped; None: never."""
@@ -68,65 +68,65 @@ class Delivery:
         self._kinds = kinds
         self._is_running = False
         self._stopping = threading.Event()
-        self._asked: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._greenlets: dict[tuple[str, str], threading.Thread] = {}
-        self._rung: set[tuple[str, str]] = set()
+        self._notified: set[tuple[str, str]] = set()
         """Destinations with rows that their greenlet may not have seen."""
-        self._looked = threading.Condition()
-        self._looks = 0
-        db.deliver = self.ring
+        self._interrupt = threading.Condition()
+        self._rescans = 0
+        db.deliver = self.notify
 
     def start(self) -> None:
         """Deliver existing rows, and new ones from now on."""
         self._is_running = True
         threading.Thread(target=self._start_greenlets, daemon=True).start()
-        self.look()
+        self.rescan()
 
-    def look(self) -> None:
-        """Find rows that were added without `ring`: before a restart, or by the command line.
+    def rescan(self) -> None:
+        """Find rows that were added without `notify`: before a restart, or by the command line.
 
         Greenlets that wait for the next attempt read their rows again: the administrator may have
         skipped a failing one.
         """
-        with self._looked:
-            self._looks += 1
-            self._looked.notify_all()
+        with self._interrupt:
+            self._rescans += 1
+            self._interrupt.notify_all()
         with self._db.read() as tx:
             waiting = outbox.destinations(tx)
         for kind, destination in waiting:
-            self.ring(kind, destination)
+            self.notify(kind, destination)
 
-    def ring(self, kind: str, destination: str) -> None:
+    def notify(self, kind: str, destination: str) -> None:
         """Start delivery of new rows of this destination.
 
         Returns at once, as it is called between a COMMIT and the wake-ups that follow it.
         """
         if self._is_running and kind in self._kinds:
-            self._asked.put((kind, destination))
+            self._queue.put((kind, destination))
 
     def stop(self) -> None:
         """Start no more deliveries, and give running ones a moment to commit their result."""
         self._is_running = False
         self._stopping.set()
-        self._asked.put(None)
-        with self._looked:
-            self._looked.notify_all()
+        self._queue.put(None)
+        with self._interrupt:
+            self._interrupt.notify_all()
         until = time.monotonic() + _SECONDS_TO_STOP
         with self._lock:
-            workers = list(self._greenlets.values())
-        for worker in workers:
-            worker.join(max(until - time.monotonic(), 0))
+            greenlets = list(self._greenlets.values())
+        for greenlet in greenlets:
+            greenlet.join(max(until - time.monotonic(), 0))
 
     def _start_greenlets(self) -> None:
         """Start a greenlet for each destination with rows. Run by one greenlet."""
-        while (key := self._asked.get()) is not None:
+        while (key := self._queue.get()) is not None:
             with self._lock:
-                self._rung.add(key)
+                self._notified.add(key)
                 if key not in self._greenlets:
-                    worker = threading.Thread(target=self._run, args=key, daemon=True)
-                    self._greenlets[key] = worker
-                    worker.start()
+                    greenlet = threading.Thread(target=self._run, args=key, daemon=True)
+                    self._greenlets[key] = greenlet
+                    greenlet.start()
 
     def _run(self, kind: str, destination: str) -> None:
         """Deliver until no rows are left. Run by the destination's greenlet."""
@@ -143,31 +143,31 @@ class Delivery:
 
     def _deliver_first(self, kind: str, destination: str) -> bool:
         """Try to deliver the oldest rows if their time has come; return whether there were any."""
-        self._rung.discard((kind, destination))
-        looks = self._looks
+        self._notified.discard((kind, destination))
+        rescans = self._rescans
         with self._db.read() as tx:
-            rows = outbox.first(tx, kind, destination, self._kinds[kind].at_once)
+            rows = outbox.first(tx, kind, destination, self._kinds[kind].max_rows)
         if not rows:
             return False
         seconds = rows[0].next_try_ts / 1000 - time.time()
-        longest = self._kinds[kind].longest_wait_ms * _SPREAD / 1000
+        longest = self._kinds[kind].max_wait_ms * _SPREAD / 1000
         # A longer wait than possible means that the clock was set back: then try as well.
         # After a wait the rows are read again, as they may be others by then.
         if 0 < seconds < longest:
-            with self._looked:
-                self._looked.wait_for(lambda: self._is_disturbed(looks), seconds)
+            with self._interrupt:
+                self._interrupt.wait_for(lambda: self._is_disturbed(rescans), seconds)
         else:
             self._try(kind, destination, rows)
         return True
 
-    def _is_disturbed(self, looks: int) -> bool:
+    def _is_disturbed(self, rescans: int) -> bool:
         """Return whether a wait for the next attempt should end early."""
-        return self._looks != looks or self._stopping.is_set()
+        return self._rescans != rescans or self._stopping.is_set()
 
     def _may_end(self, kind: str, destination: str) -> bool:
         """End a greenlet without rows; return False if rows were added since it looked."""
         with self._lock:
-            if (kind, destination) in self._rung:
+            if (kind, destination) in self._notified:
                 return False
             del self._greenlets[kind, destination]
             return True
@@ -184,22 +184,22 @@ class Delivery:
             self._postpone(kind, destination, rows, str(problem))
         else:
             with self._db.write() as tx:
-                outbox.done(tx, [row.id for row in rows[:count]])
+                outbox.remove(tx, [row.id for row in rows[:count]])
             if rows[0].tries >= min(_WARN_AT) and self._kinds[kind].kept_ms is None:
                 LOG.warning("%s %s accepts deliveries again", kind, destination)
 
     def _postpone(self, name: str, destination: str, rows: Sequence[Row], problem: str) -> None:
         oldest, kind = rows[0], self._kinds[name]
         spread = random.uniform(2 - _SPREAD, _SPREAD)  # noqa: S311 - no secret
-        wait_ms = min(FIRST_WAIT_MS * 2 ** min(oldest.tries, 30), kind.longest_wait_ms)
+        wait_ms = min(FIRST_WAIT_MS * 2 ** min(oldest.tries, 30), kind.max_wait_ms)
         wait_ms = round(wait_ms * spread)
         with self._db.write() as tx:
             if kind.kept_ms is not None and oldest.created_ts + kind.kept_ms < tx.now_ms:
                 LOG.warning("dropped after %d attempts: %s", oldest.tries + 1, problem)
-                outbox.done(tx, [oldest.id])
+                outbox.remove(tx, [oldest.id])
                 return
             LOG.info("attempt %d failed, next in %d ms: %s", oldest.tries + 1, wait_ms, problem)
-            outbox.failed(tx, rows, tx.now_ms + wait_ms, problem)
+            outbox.record_failure(tx, rows, tx.now_ms + wait_ms, problem)
         if kind.kept_ms is None and _is_worth_a_warning(oldest.tries + 1):
             self._warn(name, destination, problem)
 

@@ -20,7 +20,7 @@ LOG = logging.getLogger(__name__)
 
 KEPT_MS: Final = 24 * 3_600_000
 """Mails about yesterday's messages are useless when the mail server is back."""
-LONGEST_WAIT_MS: Final = 15 * 60_000
+MAX_WAIT_MS: Final = 15 * 60_000
 
 
 def _deliver(db: Database, destination: str, rows: Sequence[Row]) -> int:
@@ -43,13 +43,13 @@ def _deliver(db: Database, destination: str, rows: Sequence[Row]) -> int:
     else:
         wait_ms, after = settings.mail_delay_ms, row.payload["after"]
     with db.write() as writing:
-        look = {"after": after, "upto": news.newest}
+        payload = {"after": after, "upto": news.newest}
         at = writing.now_ms + wait_ms
-        outbox.instead(writing, pushers.MAIL_KIND, destination, row, look, at)
+        outbox.replace(writing, pushers.MAIL_KIND, destination, row, payload, at)
     return 1
 
 
-KIND: Final = Kind(_deliver, longest_wait_ms=LONGEST_WAIT_MS, kept_ms=KEPT_MS)
+KIND: Final = Kind(_deliver, max_wait_ms=MAX_WAIT_MS, kept_ms=KEPT_MS)
 
 
 def _end(db: Database, destination: str, row: Row) -> None:
@@ -57,11 +57,11 @@ def _end(db: Database, destination: str, row: Row) -> None:
     with db.write() as tx:
         mailbox = pushers.mailbox(tx, destination)
         if mailbox is None or mail_notices.news(tx, mailbox, row.payload) is None:
-            outbox.done(tx, [row.id])
+            outbox.remove(tx, [row.id])
             return
-        look = {"after": row.payload["after"], "upto": tx.position}
+        payload = {"after": row.payload["after"], "upto": tx.position}
         at = tx.now_ms + tx.server.config.push.mail_delay_ms
-        outbox.instead(tx, pushers.MAIL_KIND, destination, row, look, at)
+        outbox.replace(tx, pushers.MAIL_KIND, destination, row, payload, at)
 
 
 def _send(db: Database, mailbox: pushers.Mailbox, message: mail.Message) -> None:

@@ -17,7 +17,7 @@ from homebody.storage.database import Database
 
 KEPT_MS: Final = 24 * 3_600_000
 """Notifications of yesterday's messages are useless when a gateway is back."""
-LONGEST_WAIT_MS: Final = 15 * 60_000
+MAX_WAIT_MS: Final = 15 * 60_000
 
 
 def kind(client: Client) -> Kind:
@@ -26,7 +26,7 @@ def kind(client: Client) -> Kind:
     def deliver(db: Database, destination: str, rows: Sequence[Row]) -> int:
         return _deliver(db, client, destination, rows)
 
-    return Kind(deliver, at_once=50, longest_wait_ms=LONGEST_WAIT_MS, kept_ms=KEPT_MS)
+    return Kind(deliver, max_rows=50, max_wait_ms=MAX_WAIT_MS, kept_ms=KEPT_MS)
 
 
 def _deliver(db: Database, client: Client, destination: str, rows: Sequence[Row]) -> int:

@@ -48,7 +48,7 @@ def ping_appservice(appservice_id: str) -> Json:
     body = http.body_as(Ping)
     duration_ms = transactions.ping(homeserver.server, service, msgspec.to_builtins(body))
     if transactions.hurry(homeserver.database, service.id):
-        homeserver.delivery.look()
+        homeserver.delivery.rescan()
     return {"duration_ms": duration_ms}
 
 

@@ -90,7 +90,7 @@ def _for_each_destination(next_try_ts: ColumnElement[int]) -> Select[tuple[Any, 
 
 
 _ADD_FOR = insert(OutboxRow).from_select(_COLUMNS, _for_each_destination(literal(0)))
-_ADD_ONCE = insert(OutboxRow).from_select(
+_ADD_WHERE_NONE = insert(OutboxRow).from_select(
     _COLUMNS,
     _for_each_destination(bindparam("at", type_=Integer)).where(
         ~select(OutboxRow.id)
@@ -118,7 +118,7 @@ _FIRST = (
     .order_by(OutboxRow.id)
     .limit(bindparam("count"))
 )
-_DONE = delete(OutboxRow).where(OutboxRow.id == bindparam("row_id"))
+_REMOVE = delete(OutboxRow).where(OutboxRow.id == bindparam("row_id"))
 _WAITING = (
     select(
         OutboxRow.destination, func.count().label("count"), func.min(OutboxRow.id).label("first_id")
@@ -132,7 +132,7 @@ _QUEUES = (
     .join(OutboxRow, OutboxRow.id == _WAITING.c.first_id)
     .order_by(_WAITING.c.destination)
 )
-_FAILED = (
+_RECORD_FAILURE = (
     update(OutboxRow)
     .where(OutboxRow.id == bindparam("row_id"))
     .values(tries=OutboxRow.tries + 1, next_try_ts=bindparam("at"))
@@ -140,7 +140,7 @@ _FAILED = (
 _SET_PAYLOAD = (
     update(OutboxRow).where(OutboxRow.id == bindparam("row_id")).values(payload=bindparam("it"))
 )
-_HURRY = (
+_MAKE_DUE = (
     update(OutboxRow)
     .where(
         OutboxRow.kind == bindparam("of_kind"),
@@ -202,11 +202,13 @@ def add_for(tx: Tx, kind: str, destinations: Collection[str], payload: Json) -> 
             tx.deliver(kind, destination)
 
 
-def add_once(tx: Tx, kind: str, destinations: Collection[str], payload: Json, at: int) -> None:
+def add_where_none(
+    tx: Tx, kind: str, destinations: Collection[str], payload: Json, at: int
+) -> None:
     """Add rows for destinations that have none, to be delivered at `at` (ms) or later."""
     if destinations:
         row = {"of_kind": kind, "payload": payload, "now_ms": tx.now_ms, "at": at}
-        tx.sql.execute(_ADD_ONCE, {**row, "destinations": destinations})
+        tx.sql.execute(_ADD_WHERE_NONE, {**row, "destinations": destinations})
         for destination in destinations:
             tx.deliver(kind, destination)
 
@@ -222,16 +224,16 @@ def first(tx: Reader, kind: str, destination: str, count: int) -> list[Row]:
     return [Row(*row) for row in tx.sql.execute(_FIRST, asked)]
 
 
-def done(tx: Tx, ids: Collection[int]) -> None:
+def remove(tx: Tx, ids: Collection[int]) -> None:
     """Remove rows that have been delivered, or need not be any more."""
     if ids:
-        tx.sql.execute(_DONE, [{"row_id": row_id} for row_id in ids])
+        tx.sql.execute(_REMOVE, [{"row_id": row_id} for row_id in ids])
 
 
-def failed(tx: Tx, rows: Sequence[Row], next_try_ts: int, problem: str) -> None:
+def record_failure(tx: Tx, rows: Sequence[Row], next_try_ts: int, problem: str) -> None:
     """Record that a delivery failed; `next_try_ts` (ms) is the time of the next attempt."""
     if rows:
-        tx.sql.execute(_FAILED, [{"row_id": row.id, "at": next_try_ts} for row in rows])
+        tx.sql.execute(_RECORD_FAILURE, [{"row_id": row.id, "at": next_try_ts} for row in rows])
         first = rows[0]
         failure = {"since_ts": first.failing_since_ts or tx.now_ms, "problem": problem}
         tx.sql.execute(
@@ -239,15 +241,15 @@ def failed(tx: Tx, rows: Sequence[Row], next_try_ts: int, problem: str) -> None:
         )
 
 
-def instead(tx: Tx, kind: str, destination: str, row: Row, payload: Json, at: int) -> None:
+def replace(tx: Tx, kind: str, destination: str, row: Row, payload: Json, at: int) -> None:
     """Replace a row by another one, to be delivered at `at` (ms) or later."""
-    done(tx, [row.id])
-    add_once(tx, kind, [destination], payload, at)
+    remove(tx, [row.id])
+    add_where_none(tx, kind, [destination], payload, at)
 
 
-def hurry(tx: Tx, kind: str, destination: str) -> None:
+def make_due(tx: Tx, kind: str, destination: str) -> None:
     """Make failed rows due, as the destination is available again."""
-    tx.sql.execute(_HURRY, {"of_kind": kind, "to_destination": destination})
+    tx.sql.execute(_MAKE_DUE, {"of_kind": kind, "to_destination": destination})
 
 
 def queues(tx: Reader, kind: str) -> list[Queue]:

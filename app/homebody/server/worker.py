@@ -253,7 +253,7 @@ class Worker(GeventWorker):
                 if self.alive and database.notice_other_writers():  # at a stop it is closed
                     are_there_rows = True
                 if self.alive and are_there_rows:
-                    delivery.look()
+                    delivery.rescan()
                     are_there_rows = False
             except Exception as problem:
                 if disk_errors.answer_to(problem) is None:

@@ -154,7 +154,7 @@ def test_a_bridge_that_pings_gets_at_once_what_it_has_refused(
     irc_server.wait_until(lambda: irc_server.asked("/transactions/"))
     with app.homeserver.database.write() as tx:
         rows = outbox.first(tx, "appservice", "irc", 50)
-        outbox.failed(tx, transactions.first_of(rows), tx.now_ms + 60_000, "it is off")
+        outbox.record_failure(tx, transactions.first_of(rows), tx.now_ms + 60_000, "it is off")
     irc_server.calls.clear()
     irc_server.answers.clear()
 

@@ -112,7 +112,7 @@ def skip(tx: Tx, service_id: str) -> list[Row]:
     if not rows or not rows[0].tries:
         raise errors.not_found(f"{service_id} has not refused a transaction")
     skipped = first_of(rows)
-    outbox.done(tx, [row.id for row in skipped])
+    outbox.remove(tx, [row.id for row in skipped])
     return skipped
 
 
@@ -123,7 +123,7 @@ def hurry(db: Database, service_id: str) -> bool:
     if not rows or not rows[0].tries:
         return False
     with db.write() as writing:
-        outbox.hurry(writing, KIND, service_id)
+        outbox.make_due(writing, KIND, service_id)
     return True
 
 

@@ -282,9 +282,9 @@ def queue(tx: Tx, user_ids: Iterable[str], payload: Json) -> None:
     mailboxes = [place for it in users for place in it.mailboxes]
     if mailboxes and "position" in payload:
         position = payload["position"]
-        look = {"after": position - 1, "upto": position}
+        payload = {"after": position - 1, "upto": position}
         at = tx.now_ms + tx.server.config.push.mail_delay_ms
-        outbox.add_once(tx, MAIL_KIND, mailboxes, look, at)
+        outbox.add_where_none(tx, MAIL_KIND, mailboxes, payload, at)
 
 
 def _by_user(tx: Reader) -> dict[str, PusherPlaces]:
