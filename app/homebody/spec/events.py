@@ -28,6 +28,11 @@ StateKey = tuple[str, str]
 
 MAX_BYTES: Final = 65536
 """Of a PDU in canonical JSON, including signatures."""
+_MAX_INTEGER: Final = {
+    True: canonical_json.MAX_INTEGER,
+    False: canonical_json.MAX_HISTORICAL_INTEGER,
+}
+"""By whether the room version enforces canonical JSON."""
 MAX_PREV_EVENTS: Final = 20
 MAX_AUTH_EVENTS: Final = 10
 
@@ -64,7 +69,8 @@ class Event:
         self.state_key: Final[str | None] = pdu.get("state_key")
         self.depth: Final[int] = pdu["depth"]
         self.origin_server_ts: Final[int] = pdu["origin_server_ts"]
-        self.room_id: Final[str] = room_id_of(event_id, pdu, version)
+        is_create = version.has_privileged_creators and self.type == "m.room.create"
+        self.room_id: Final[str] = "!" + event_id[1:] if is_create else pdu["room_id"]
         has_pairs = version.event_ids == "given"
         auth_events, prev_events = pdu["auth_events"], pdu["prev_events"]
         self.auth_event_ids: Final[list[str]] = _ids(auth_events) if has_pairs else auth_events
@@ -112,7 +118,7 @@ def build(
         "content": content,
         "auth_events": auth_events,
         "prev_events": prev_events,
-        "depth": min(depth, _max_integer(version)),
+        "depth": min(depth, _MAX_INTEGER[version.is_canonical_json_strict]),
         "origin_server_ts": origin_server_ts,
         **{key: value for key, value in optional.items() if value is not None},
     }
@@ -135,14 +141,6 @@ def check_format(pdu: Any, version: RoomVersion) -> None:
     _check_ids(pdu, version)
     _check_references(pdu["prev_events"], "prev_events", MAX_PREV_EVENTS, version)
     _check_references(pdu["auth_events"], "auth_events", MAX_AUTH_EVENTS, version)
-
-
-def room_id_of(event_id: str, pdu: Json, version: RoomVersion) -> str:
-    """Return the room id of a PDU; since version 12 it is derived from the create event's id."""
-    if version.has_privileged_creators and pdu["type"] == "m.room.create":
-        return "!" + event_id[1:]
-    room_id: str = pdu["room_id"]
-    return room_id
 
 
 def redact(pdu: Json, version: RoomVersion) -> Json:
@@ -213,14 +211,8 @@ _OPTIONAL: Final[dict[str, Callable[[Any], bool]]] = {
 }
 
 
-def _max_integer(version: RoomVersion) -> int:
-    if version.is_canonical_json_strict:
-        return canonical_json.MAX_INTEGER
-    return canonical_json.MAX_HISTORICAL_INTEGER
-
-
 def _check_depth(depth: int, version: RoomVersion) -> None:
-    limit = _max_integer(version)
+    limit = _MAX_INTEGER[version.is_canonical_json_strict]
     _require(0 <= depth <= limit, f"Event whose depth is not between 0 and {limit}")
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from homebody.core.appservices import transactions
-from homebody.core.ephemeral.timers import Clock, Timers, monotonic_ms
+from homebody.core.ephemeral.timers import Clock, Timers
 from homebody.core.events import state
 from homebody.spec.events import Json
 from homebody.storage.database import Database, Wake
@@ -67,6 +67,11 @@ class UserPresence:
 
 def _nothing() -> None:
     """Save nothing: the default of Ephemeral.save."""
+
+
+def monotonic_ms() -> int:
+    """Return the time of the monotonic clock in milliseconds."""
+    return time.monotonic_ns() // 1_000_000
 
 
 class Ephemeral:

@@ -10,7 +10,6 @@ import heapq
 import itertools
 import logging
 import threading
-import time
 from collections.abc import Callable
 
 LOG = logging.getLogger(__name__)
@@ -18,15 +17,10 @@ LOG = logging.getLogger(__name__)
 Clock = Callable[[], int]
 
 
-def monotonic_ms() -> int:
-    """Return the time of the monotonic clock in milliseconds."""
-    return time.monotonic_ns() // 1_000_000
-
-
 class Timers:
     """Scheduled calls, by the time of a clock in ms."""
 
-    def __init__(self, now_ms: Clock = monotonic_ms) -> None:
+    def __init__(self, now_ms: Clock) -> None:
         self.now_ms = now_ms
         self._calls: list[tuple[int, int, Callable[[], None]]] = []
         self._numbers = itertools.count()  # keeps the order of calls with the same time

@@ -368,7 +368,8 @@ def _evaluate(tx: Reader, event: Event, members: list[str]) -> dict[str, Outcome
         known.get(room_state.POWER_LEVELS), known.get(room_state.CREATE)
     )
     view = EventView(event, len(state.joined_users(tx, event.room_id)), levels)
-    names = _names(tx, view, settings)
+    may_be_named = view.legacy_body is not None or any(it.has_name_rule for it in settings.values())
+    names = _names(tx, view, settings) if may_be_named else {}
     return push_rules.evaluate(
         view,
         [
@@ -389,8 +390,6 @@ def _names(tx: Reader, view: EventView, settings: dict[str, PushSettings]) -> di
     """
     wanted = {user_id for user_id, it in settings.items() if it.has_name_rule}
     body = view.legacy_body
-    if body is None and not wanted:
-        return {}
     names = members.names(tx, view.room_id)
     if body is not None:
         text = body.text
