@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from homebody.runtime import event_loop, single_flight
+from homebody.client_server import sync
+from homebody.runtime import event_loop
 from tests.conftest import Login
 
 SECONDS = 10.0
@@ -81,7 +82,7 @@ def test_large_answers_of_sync_wait_for_their_turn(login: Login, query: str) -> 
     found: list[int] = []
     request = threading.Thread(target=lambda: found.append(alice.get(path).status_code))
 
-    with single_flight.LARGE_AT_ONCE, single_flight.LARGE_AT_ONCE:
+    with sync.LARGE_AT_ONCE, sync.LARGE_AT_ONCE:
         request.start()
         request.join(0.2)  # longer than it takes otherwise; a slow machine lets a fault pass
         assert found == []

@@ -6,6 +6,7 @@ Spec: client-server-api#syncing, client-server-api#filtering
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar, cast
@@ -20,13 +21,15 @@ from homebody.core.ephemeral import presence
 from homebody.core.sync import sync, tokens
 from homebody.core.sync.sync import SyncRequest, SyncResponse
 from homebody.core.user_data import filters
-from homebody.runtime import single_flight
 from homebody.spec.events import Json
 
 bp = Blueprint("sync", __name__)
 
 R = TypeVar("R")
 
+LARGE_AT_ONCE = threading.BoundedSemaphore(2)
+"""Initial syncs and those with full state can have tens of megabytes, and one thread makes them all:
+more at once would not be ready sooner, and only take more memory."""
 MAX_TIMEOUT_MS = 600_000
 """Ten minutes; longer waits end early, as connections rarely last."""
 
@@ -42,10 +45,10 @@ def sync_() -> Json:
     with presence.syncing(homeserver.ephemeral, me.user_id, me.device_id, set_presence):
         if wanted.is_initial:  # clients repeat a long first sync: one request serves all of them
             key = (me.user_id, me.device_id, request.query_string)
-            with single_flight.LARGE_AT_ONCE:
+            with LARGE_AT_ONCE:
                 return homeserver.repeats.once(key, lambda: _respond(wanted).body)
         if wanted.full_state:
-            with single_flight.LARGE_AT_ONCE:
+            with LARGE_AT_ONCE:
                 return _respond(wanted).body
         if timeout_ms == 0:
             return _respond(wanted).body

@@ -18,9 +18,6 @@ SLOW_SECONDS = 1.0
 KEPT_SECONDS = 60.0
 MAX_KEPT = 5
 """Results of tens of megabytes each."""
-LARGE_AT_ONCE = threading.BoundedSemaphore(2)
-"""First syncs and others with all state can have tens of megabytes, and one thread makes them all:
-more at once would not be ready sooner, and only take more memory."""
 
 
 class _Work:
