@@ -1,7 +1,7 @@
 """Share one result between a slow request and its repetitions.
 
-A client whose first sync takes longer than its patience hangs up and asks again. Doing the same
-work again would never end; so the second request gets the first one's result.
+A client that loses patience with a slow request hangs up and repeats it. Doing the same work again
+would never end; so the second request gets the first one's result.
 """
 
 from __future__ import annotations
