@@ -20,7 +20,7 @@ MakeRoom = Callable[..., str]
 
 
 def waits(person: Person, pos: str, **body: Any) -> tuple[threading.Thread, list[Json]]:
-    """A request that waits, and where its answer will be."""
+    """Start a waiting request; return its thread and the list for its response."""
     answers: list[Json] = []
     thread = threading.Thread(target=lambda: answers.append(ask(person, pos, 20_000, **body)))
     thread.start()
@@ -197,7 +197,7 @@ def test_subscriptions_are_not_remembered_and_no_transaction_id_says_so(login: L
 def statements_of_a_look(
     app: Application, monkeypatch: pytest.MonkeyPatch, person: Person, pos: str
 ) -> int:
-    """How many statements a request takes that finds nothing new."""
+    """Return how many statements a request without changes takes."""
     asked: list[object] = []
     execute = Sql.execute
 

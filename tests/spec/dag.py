@@ -1,4 +1,4 @@
-"""Events and rooms for the tests of the law: valid in all but signatures, with short, fake ids."""
+"""Events and rooms for tests of the spec: valid except for signatures, with short, fake ids."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def event(
     ts: int = 1000,
     **other_keys: object,
 ) -> Event:
-    """An event with these parts; ids in the tests carry no server unless they need one."""
+    """Return an event with these parts; ids in the tests have no server unless needed."""
     given = version.event_ids == "given"
     pdu: Json = {
         "type": event_type,
@@ -56,7 +56,7 @@ def event(
 
 
 def create(version: RoomVersion, sender: str = ALICE, content: Json | None = None) -> Event:
-    """A create event: the least that the version asks for, and this content."""
+    """Return a create event with this content and whatever the version requires."""
     least = {"room_version": version.name}
     if not version.has_creator_in_sender:
         least["creator"] = sender
@@ -72,7 +72,7 @@ def member(
     prev: Sequence[str] = ("$before",),
     **content: object,
 ) -> Event:
-    """A change of membership; by the user's own hand if `sender` isn't given."""
+    """Return a change of membership, sent by the user unless `sender` is given."""
     content = {"membership": membership, **content}
     id_ = f"${membership} {user_id}"
     by = sender or user_id
@@ -91,7 +91,7 @@ def room(
     join_rule: str | None = "invite",
     created_with: Json | None = None,
 ) -> dict[StateKey, Event]:
-    """The state of a room of Alice: who is what in it, its power levels and its join rule."""
+    """Return the state of a room of Alice with these members, power levels and join rule."""
     entries = [create(version, content=created_with)]
     entries += [
         member(version, user_id, membership)
@@ -105,7 +105,7 @@ def room(
 
 
 def allows(state: StateMap, event: Event) -> bool:
-    """Whether the event may follow that state."""
+    """Return whether the event is allowed in that state."""
     try:
         event_auth.check(event, state)
     except AuthError:
@@ -117,7 +117,7 @@ def allows(state: StateMap, event: Event) -> bool:
 class Room:
     """A room that grows event by event, with forks where `after` says so.
 
-    Every event cites what the resolved state before it offers, and must be allowed there.
+    Every event references auth events from the resolved state before it, which must allow it.
     """
 
     version: RoomVersion
@@ -130,7 +130,7 @@ class Room:
     def start(
         self, levels: Json | None = None, join_rule: str = "public", creator: str = ALICE
     ) -> Event:
-        """Create, the creator's join, power levels, join rule."""
+        """Send the create event, the creator's join, power levels and join rule."""
         content: Json = {"room_version": self.version.name, "creator": creator}
         if self.version.has_creator_in_sender:
             del content["creator"]
@@ -150,7 +150,7 @@ class Room:
         after: Sequence[Event] | None = None,
         ts: int | None = None,
     ) -> Event:
-        """The next event, after the last one unless said otherwise. Raises AuthError."""
+        """Add an event after the last one or `after`. Raises AuthError."""
         new = self.intended(sender, event_type, content, state_key, after=after, ts=ts)
         before = self.state_after(*(self.events[id_] for id_ in new.prev_event_ids))
         event_auth.check(new, self.as_events(before))
@@ -169,7 +169,7 @@ class Room:
         after: Sequence[Event] | None = None,
         ts: int | None = None,
     ) -> Event:
-        """The event that `send` would check and add."""
+        """Return the event that `send` would check and add."""
         number = len(self.events)
         prev = [list(self.events.values())[-1]] if after is None else after
         before = self.state_after(*prev)
@@ -218,7 +218,8 @@ class Room:
         return self.send(sender, "m.room.join_rules", {"join_rule": rule}, "", after=after)
 
     def state_after(self, *heads: Event, by: RoomVersion | None = None) -> dict[StateKey, str]:
-        """The resolution of the states after these events, by another version's way if named."""
+        """Return the resolved state after these events, optionally by another version's
+        algorithm."""
         states = [self.states[head.event_id] for head in heads]
         return self.resolve(states, by=by) if states else {}
 

@@ -1,4 +1,4 @@
-"""PDUs for the tests of the law, and hypothesis' strategies for JSON."""
+"""PDUs for tests of the spec, and hypothesis strategies for JSON."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ versions = st.sampled_from([room_versions.VERSIONS[str(number)] for number in ra
 
 
 def citations(version: RoomVersion, *names: str) -> list[Any]:
-    """Made-up `prev_events` or `auth_events` in the form of the version."""
+    """Return made-up `prev_events` or `auth_events` in the form of the version."""
     if version.event_ids == "given":
         return [[f"${name}:{SERVER}", {"sha256": name.ljust(43, "A")}] for name in names]
     return ["$" + name.ljust(43, "A") for name in names]
@@ -52,7 +52,7 @@ def room_id(version: RoomVersion) -> str:
 
 
 def message(version: RoomVersion, **changes: Any) -> Json:
-    """A message that is ready to be signed. A change to None removes the key."""
+    """Return a message that is ready to be signed. A change to None removes the key."""
     pdu = events.build(
         version,
         room_id=room_id(version),
@@ -69,7 +69,7 @@ def message(version: RoomVersion, **changes: Any) -> Json:
 
 
 def signed(version: RoomVersion, **changes: Any) -> Json:
-    """The same message, with hash and signature."""
+    """Return the message of `message` with hash and signature."""
     _event_id, pdu = signing.add_hashes_and_signatures(
         message(version, **changes), version, SERVER, KEY
     )
@@ -77,12 +77,12 @@ def signed(version: RoomVersion, **changes: Any) -> Json:
 
 
 def examples(file_name: str) -> list[str]:
-    """The JSON texts in an excerpt of the specification, in its order."""
+    """Return the JSON texts in an excerpt of the specification, in order."""
     text = (VECTORS / file_name).read_text()
     return re.findall(r"```json\n(.*?)\n```", text, re.DOTALL)
 
 
 def pairs(file_name: str) -> list[tuple[str, str]]:
-    """(given, expected) of an excerpt whose examples come in pairs."""
+    """Return (given, expected) pairs of an excerpt whose examples come in pairs."""
     texts = examples(file_name)
     return list(zip(texts[::2], texts[1::2], strict=True))

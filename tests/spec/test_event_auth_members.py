@@ -14,7 +14,7 @@ every_version = versions.of_each(ALL)
 
 
 def check(state: StateMap, event: Event, refusal: str | None) -> None:
-    """Fail unless the event is refused in such words or, where there are none, allowed."""
+    """Fail unless the event is rejected with this message or, if it is None, allowed."""
     if refusal is None:
         event_auth.check(event, state)
     else:
@@ -23,7 +23,7 @@ def check(state: StateMap, event: Event, refusal: str | None) -> None:
 
 
 def with_power(version: RoomVersion, **levels: Any) -> Json:
-    """Power levels in which Bob is moderator, and Alice whatever her version lets her be."""
+    """Return power levels with Bob as moderator, and Alice's level if her version allows one."""
     users = {BOB: 50} if version.has_privileged_creators else {ALICE: 100, BOB: 50}
     return {"users": users, **levels}
 

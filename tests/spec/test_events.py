@@ -17,7 +17,7 @@ every_version = versions.of_each(VERSIONS)
 
 
 def changed(version: RoomVersion, **changes: Any) -> Json:
-    """A signed message with changes made afterwards."""
+    """Return a signed message that was changed afterwards."""
     return {**pdus.signed(version), **changes}
 
 

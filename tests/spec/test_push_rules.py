@@ -32,7 +32,7 @@ def view(
     levels: PowerLevels | None = None,
     **top: Any,
 ) -> EventView:
-    """An event of Bob's."""
+    """Return an event sent by Bob."""
     pdu = {
         "type": type_,
         "sender": BOB,
@@ -56,7 +56,7 @@ def text(body: object, **more: Any) -> EventView:
 def outcome(
     event: EventView, changes: Json | None = None, display_name: str | None = "Alice"
 ) -> Outcome:
-    """What Alice is told, by both ways to ask."""
+    """Return the outcome for Alice, which must be the same by both functions."""
     ruleset = push_rules.compiled(changes or {})
     member = Recipient(ALICE, display_name)
     one = evaluate_one(event, member, ruleset)
@@ -66,7 +66,7 @@ def outcome(
 
 
 def holds(condition: Json, event: EventView, display_name: str | None = "Alice") -> bool:
-    """Whether a rule with just this condition matches."""
+    """Return whether a rule with only this condition matches."""
     rule = {"conditions": [condition], "actions": ["notify", {"set_tweak": "sound", "value": "x"}]}
     changes = push_rulesets.with_rule({}, "override", "it", rule)
     return outcome(event, changes, display_name).sound == "x"
@@ -77,7 +77,7 @@ def match(key: str, pattern: str) -> Json:
 
 
 def without(*rule_ids: str) -> Json:
-    """Changes that disable predefined rules."""
+    """Return changes that disable predefined rules."""
     changes: Json = {}
     for rule_id in rule_ids:
         kind = "underride" if "message" in rule_id else "override"

@@ -22,13 +22,13 @@ SCHEMA = jsonschema.Draft202012Validator(
 
 
 def ids(changes: Json, kind: str = "override") -> list[str]:
-    """The ids of the user's own rules, the most important first."""
+    """Return the ids of the user's own rules in order of priority."""
     rules = push_rulesets.full(ALICE, changes)["global"][kind]
     return [rule["rule_id"] for rule in rules if not rule["default"]]
 
 
 def with_rules(*rule_ids: str, kind: str = "override") -> Json:
-    """Changes with these rules in this order."""
+    """Return changes with these rules in this order."""
     changes: Json = {}
     for rule_id in reversed(rule_ids):
         changes = push_rulesets.with_rule(changes, kind, rule_id, SILENT)

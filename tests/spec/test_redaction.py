@@ -30,17 +30,17 @@ TYPES = [
 
 
 def page(version: RoomVersion) -> str:
-    """What the specification says about redactions in rooms of this version."""
+    """Return the specification of redactions in this room version."""
     return (pdus.VECTORS / "redactions" / f"v{version.name}.md").read_text()
 
 
 def kept_keys(text: str) -> set[str]:
-    """The keys in the page's first list."""
+    """Return the keys in the page's first list."""
     return set(re.findall(r"^-   `(\w+)`$", text, re.MULTILINE))
 
 
 def kept_content_keys(text: str) -> dict[str, set[str] | None]:
-    """Event type -> keys of content that the page's second list allows; None for all."""
+    """Return {event type: keys of content in the page's second list, or None for all}."""
     found: dict[str, set[str] | None] = {}
     for item in re.split(r"^-   ", text, flags=re.MULTILINE):
         rule = re.match(r"\[?`(m\.[a-z_.]+)`[^`]*\sallows\s+(all keys|keys?)([^.]*)", item)
@@ -57,7 +57,7 @@ ALL_CONTENT_KEYS: set[str] = set().union(
 
 
 def full_event(event_type: str) -> Json:
-    """An event with every key that any version knows, and some that none does."""
+    """Return an event with every key of any version, and some unknown ones."""
     names = ALL_KEYS | {"unsigned", "redacts", "age_ts", "x"}
     content = {key: f"value of {key}" for key in ALL_CONTENT_KEYS | {"x", "body"}}
     return {key: f"value of {key}" for key in names} | {"type": event_type, "content": content}

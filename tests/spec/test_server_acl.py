@@ -1,4 +1,4 @@
-"""Which servers an access control list lets in."""
+"""Server access control lists."""
 
 from __future__ import annotations
 

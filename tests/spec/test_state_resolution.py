@@ -1,4 +1,4 @@
-"""The scenarios for which the algorithms were made. Rooms are drawn as events with `after`."""
+"""The scenarios for which the algorithms were designed. Forks are events with `after`."""
 
 from collections.abc import Mapping
 
@@ -21,14 +21,14 @@ def member(user_id: str) -> StateKey:
 
 
 def users(room: Room, **levels: int) -> dict[str, int]:
-    """Levels by first name; Alice has 100 or, since version 12, needs no entry."""
+    """Return levels by first name; Alice has 100 or, since version 12, needs no entry."""
     named = {"bob": BOB, "carol": CAROL, "dave": DAVE}
     alice = {} if room.version.has_privileged_creators else {ALICE: 100}
     return {**alice, **{named[name]: level for name, level in levels.items()}}
 
 
 def room_of(version: RoomVersion, *joined: str, join_rule: str = "public", **levels: int) -> Room:
-    """A room of Alice's with these members and levels."""
+    """Return a room of Alice with these members and levels."""
     room = Room(version)
     room.start({"users": users(room, **levels)}, join_rule)
     for user_id in joined:
@@ -358,7 +358,7 @@ def test_rejected_auth_events_do_not_help_an_event_through(version: RoomVersion)
 
 
 def test_events_in_a_circle_end_nothing_but_themselves() -> None:
-    """In versions 1 and 2 servers choose the ids, so that auth events may go in circles."""
+    """In versions 1 and 2 servers choose the ids, so auth events may form cycles."""
     room = room_of(V2, BOB, bob=50)
     fork = last(room)
     cats = room.topic(BOB, "cats", [fork])

@@ -1,4 +1,4 @@
-"""What holds of any room: drawn by chance, with forks, merges, equal clocks and quarrels."""
+"""Properties of any room: randomly drawn, with forks, merges, equal timestamps and conflicts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ quickly = settings(max_examples=60, deadline=None, suppress_health_check=[Health
 
 @dataclass(frozen=True)
 class Act:
-    """Somebody tries something after one or two of the events so far."""
+    """An attempt by a user after one or two of the events so far."""
 
     name: str
     sender: str
@@ -56,7 +56,7 @@ without_mercy = acts("join", "join", "leave", "ban", "invite", "topic", "levels"
 
 
 def play(version: RoomVersion, script: Sequence[Act]) -> Room:
-    """The room in which all that was tried and allowed has happened."""
+    """Return the room with all attempts that were allowed."""
     room = Room(version)
     creators = {} if version.has_privileged_creators else {ALICE: 100}
     room.start({"users": {**creators, BOB: 50}, "events": {"m.room.topic": 0}}, "public")
@@ -78,7 +78,7 @@ def perform(room: Room, act: Act, after: Sequence[Event]) -> None:
 
 
 def intention(room: Room, act: Act, after: Sequence[Event]) -> tuple[str, Json, str]:
-    """(type, content, state_key) of what somebody tries."""
+    """Return (type, content, state_key) of an attempt."""
     if act.name == "topic":
         return "m.room.topic", {"topic": act.sender}, ""
     if act.name == "rule":
@@ -95,7 +95,7 @@ def intention(room: Room, act: Act, after: Sequence[Event]) -> tuple[str, Json, 
 
 
 def heads_of(room: Room) -> list[Event]:
-    """The events that no other one follows."""
+    """Return the events without successors."""
     followed = {id_ for event in room.events.values() for id_ in event.prev_event_ids}
     return [event for id_, event in room.events.items() if id_ not in followed]
 
@@ -124,7 +124,7 @@ def test_the_order_of_states_and_events_makes_no_difference(
 def in_any_order(
     room: Room, chance: random.Random
 ) -> Callable[[Collection[str]], Mapping[str, Event]]:
-    """Load the events of the room, sometimes all of them, in an order that means nothing."""
+    """Load the events of the room, sometimes all of them, in arbitrary order."""
 
     def load(event_ids: Collection[str]) -> dict[str, Event]:
         wanted = sorted(room.events if chance.random() < 0.2 else event_ids)
@@ -171,7 +171,7 @@ def test_each_state_alone_and_each_with_itself_is_its_own_resolution(
 @quickly
 @given(anything)
 def test_the_result_passes_the_rules(version: RoomVersion, script: list[Act]) -> None:
-    """Every entry is allowed by what it cites, and the next event may follow the whole."""
+    """Every entry is allowed by its auth events, and the next event by the whole state."""
     room = play(version, script)
 
     resolved = room.as_events(room.resolve(states_of(room)))
@@ -195,7 +195,7 @@ def test_the_result_passes_the_rules(version: RoomVersion, script: list[Act]) ->
 def test_who_is_banned_in_one_of_the_states_is_not_in_the_room(
     version: RoomVersion, script: list[Act]
 ) -> None:
-    """Where nobody ends bans, and only Alice, whose power nobody touches, makes them."""
+    """If bans are never lifted, and only made by Alice, whose power does not change."""
     bans_by_alice = [act for act in script if act.name != "ban" or act.sender == ALICE]
     alice_stays = [act for act in bans_by_alice if not resigns(act)]
     room = play(version, alice_stays)

@@ -29,7 +29,7 @@ NO_NEWS: Json = {"changed": [], "left": []}
 
 
 def with_keys(person: Person, generation: str = "") -> Identity:
-    """The person has uploaded cross-signing keys."""
+    """Upload cross-signing keys of the person."""
     identity = Identity(person.user_id, generation)
     answer = person.post(UPLOAD, json=identity.upload())
     assert (answer.status_code, answer.get_json()) == (200, {})
@@ -37,7 +37,7 @@ def with_keys(person: Person, generation: str = "") -> Identity:
 
 
 def stored(app: Application) -> list[Any]:
-    """The keys of all users."""
+    """Return the keys of all users."""
     return everything(app)["cross_signing_keys"]
 
 
@@ -50,7 +50,7 @@ def query(person: Person, *others: Person) -> Json:
 
 
 def replace(person: Person, keys: Json) -> TestResponse:
-    """Upload with the password."""
+    """Upload keys, authenticated with the password."""
     return person.post(UPLOAD, json={**keys, "auth": password_of(person)})
 
 
@@ -275,7 +275,7 @@ def test_a_very_long_key_is_refused(app: Application, login: Login) -> None:
 
 
 def login_on(person: Person, device_id: str) -> TestResponse:
-    """Log in once more as the person, on a device of this name."""
+    """Log in again as the person, on a device with this name."""
     body = {**password_of(person), "device_id": device_id}
     return person.client.post(V3 + "login", json=body)
 

@@ -38,7 +38,7 @@ def new_version(person: Person, **auth_data: Any) -> str:
 
 
 def path(version: str, room_id: str = "", session_id: str = "") -> str:
-    """Of the keys of a version, a room or a session."""
+    """Return the path of the keys of a version, a room or a session."""
     parts = [quote(part, safe="") for part in (room_id, session_id) if part]
     return "/".join(["room_keys/keys", *parts]) + f"?version={version}"
 
@@ -48,7 +48,7 @@ def put(person: Person, version: str, session_id: str = "s1", **given: Any) -> T
 
 
 def info(person: Person, version: str = "") -> Json:
-    """What GET /room_keys/version tells."""
+    """Return the response of GET /room_keys/version."""
     answer = person.get(f"room_keys/version/{version}".rstrip("/"))
     assert answer.status_code == 200, answer.get_json()
     found: Json = answer.get_json()

@@ -1,4 +1,4 @@
-"""Messages from device to device: each arrives once, in order, and is then gone."""
+"""Send-to-device messages: each arrives once, in order, and is then deleted."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def ping(person: Person, other: Person, number: int = 0, txn_id: str = "") -> No
 
 
 def pings(answer: Json) -> list[int]:
-    """The numbers in an answer of /sync."""
+    """Return the numbers in a /sync response."""
     return [event["content"]["n"] for event in answer["to_device"]["events"]]
 
 
 def waiting(app: Application) -> int:
-    """How many messages are in the database."""
+    """Return the number of messages in the database."""
     with app.homeserver.database.read() as tx:
         count: int = tx.sql.execute(select(func.count()).select_from(ToDeviceMessage)).scalar_one()
         return count
@@ -135,14 +135,14 @@ def test_transaction_ids_are_forgotten_after_a_day(
 
 
 def transactions(app: Application) -> list[str]:
-    """Return the transaction ids that are remembered."""
+    """Return the stored transaction ids."""
     with app.homeserver.database.read() as tx:
         found = tx.sql.execute(select(ToDeviceTransaction.txn_id).order_by(ToDeviceTransaction.ts))
         return [str(txn_id) for txn_id in found.scalars()]
 
 
 def piece_after(person: Person, token: str, timeout: int = 0) -> tuple[list[int], str]:
-    """What an answer holds, and its token; who has lost an answer gets the same again."""
+    """Return the messages of a response and its token; a repeated request must return the same."""
     repeated = person.sync(token)
     answer = person.sync(token, timeout=timeout)
     assert pings(repeated) == pings(answer)

@@ -1,4 +1,4 @@
-"""What a connection of sliding sync was told is remembered by its pos, and bounded."""
+"""The states of sliding sync connections are kept by pos, within limits."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Seconds:
 
 
 def knows(connections: Connections, key: tuple[str, str, str], pos: str) -> bool:
-    """Whether the connection has this pos."""
+    """Return whether the connection has this pos."""
     with contextlib.suppress(MatrixError):
         return bool(connections.get(key, pos).ephemeral == 0)
     return False
 
 
 def large(position: int, rooms: int) -> ConnectionState:
-    """What somebody was told who is in many rooms."""
+    """Return the state of a connection with many rooms."""
     own = {f"!{number}:localhost": OwnMembership("join", 1) for number in range(rooms)}
     return ConnectionState(position=position, order=RoomOrder(own, [*own], own.keys()))
 

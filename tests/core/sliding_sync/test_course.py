@@ -1,7 +1,7 @@
-"""Sliding sync over a long course of events: whatever the windows show, nothing is missed or twice.
+"""Sliding sync over a long course of events: nothing is missing or sent twice.
 
-Bob's client asks with windows of all sizes, loses some answers and asks again, and keeps what it is
-told. In the end it has to know what the server knows.
+Bob's client uses windows of all sizes, loses some responses and repeats the requests, and stores
+what it receives. In the end it must have the data of the server.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REQUIRED = [["m.room.topic", ""], ["m.room.member", "$ME"]]
 
 @dataclass
 class Known:
-    """What the client knows of a room."""
+    """The client's data about a room."""
 
     timeline: list[str] = field(default_factory=list)
     """Ids of events without a gap between them."""
@@ -32,7 +32,7 @@ class Known:
     rest: Json = field(default_factory=dict)
 
     def hear(self, entry: Json) -> None:
-        """Take in what an answer says of the room."""
+        """Store the part of a response about the room."""
         if entry.get("initial"):
             self.timeline, self.state, self.rest = [], {}, {}
         said = [event["event_id"] for event in entry.get("timeline", ())]
@@ -60,7 +60,7 @@ class Client:
         self.rooms: dict[str, Known] = {}
 
     def look(self, last: int, limit: int) -> None:
-        """Ask once, and take in the answer unless it gets lost."""
+        """Send a request, and store the response unless it gets lost."""
         lists = window(last, limit=limit, required_state=REQUIRED)
         answer = ask(self.person, self.pos, lists=lists)
         if self.chance.random() < 0.2:
@@ -71,7 +71,7 @@ class Client:
 
 
 def act(chance: random.Random, alice: Person, bob: Person, room_id: str) -> None:
-    """One thing that happens in a room."""
+    """Run one step in a room."""
     path = f"rooms/{quote(room_id)}"
     what = chance.choice(["say"] * 4 + ["answer", "topic", "name", "kick", "leave", "join", "read"])
     if what == "say":
@@ -90,7 +90,7 @@ def act(chance: random.Random, alice: Person, bob: Person, room_id: str) -> None
 
 
 def visible(person: Person, room_id: str) -> list[str]:
-    """Ids of all events that the person may see, oldest first; none for who is not there."""
+    """Return the ids of all events visible to the person, oldest first; none if not joined."""
     query = {"dir": "b", "limit": 500}
     answer = person.get(f"rooms/{quote(room_id)}/messages", query_string=query)
     chunk = answer.get_json()["chunk"] if answer.status_code == 200 else []

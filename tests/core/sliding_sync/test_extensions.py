@@ -1,4 +1,4 @@
-"""What sliding sync carries besides rooms: messages, keys, account data, receipts, typing."""
+"""Extensions of sliding sync: to-device messages, keys, account data, receipts, typing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOM_EXTENSIONS = ("account_data", "receipts", "typing")
 
 
 def rooms_of(answer: Json, extension: str) -> dict[str, Any]:
-    """{room_id: what the extension tells of it}."""
+    """Return {room_id: section of the extension}."""
     found: dict[str, Any] = answer["extensions"][extension]["rooms"]
     return found
 
@@ -41,7 +41,7 @@ def reads(person: Person, room_id: str, event_id: str, kind: str = "m.read") -> 
 
 
 def readers(answer: Json, room_id: str) -> dict[str, set[str]]:
-    """{event_id: who has read it}."""
+    """Return {event_id: users with a receipt for it}."""
     content = rooms_of(answer, "receipts").get(room_id, {"content": {}})["content"]
     return {
         event: {u for users in kinds.values() for u in users} for event, kinds in content.items()

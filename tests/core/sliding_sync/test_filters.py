@@ -1,4 +1,4 @@
-"""Which rooms the lists of sliding sync are about."""
+"""Filters of lists in sliding sync."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENCRYPTED = {
 
 
 def listed(person: Person, **filters: object) -> set[str]:
-    """The rooms of a list with these filters, on a new connection."""
+    """Return the rooms of a list with these filters on a new connection."""
     found = ask(person, lists=window(99, filters=filters))
     assert found["lists"]["all"]["count"] == len(found["rooms"])
     return set(found["rooms"])

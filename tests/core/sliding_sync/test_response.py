@@ -1,4 +1,4 @@
-"""What sliding sync tells of a room: state, timeline, counts, and what the user is in it."""
+"""Rooms in sliding sync: state, timeline, counts, membership."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def act(person: Person, room_id: str, what: str, **body: str) -> None:
 
 
 def react(person: Person, room_id: str) -> None:
-    """Send what does not bring a room to the top."""
+    """Send an event that does not move the room to the top."""
     path = f"rooms/{quote(room_id)}/send/org.example.reaction/r{next(ids)}"
     assert person.put(path, json={}).status_code == 200
 
