@@ -6,7 +6,7 @@ table state_intervals, and the caches of current state and of joined users.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import orjson
@@ -96,17 +96,6 @@ _PDUS = select(StoredEvent.position, StoredEvent.pdu).where(
     StoredEvent.position.in_(bindparam("positions", expanding=True))
 )
 _BY_ID = select(*EVENT_COLUMNS).where(StoredEvent.event_id == bindparam("event_id"))
-_CURRENT = (
-    select(
-        *EVENT_COLUMNS,
-        StateInterval.type,
-        StateInterval.state_key,
-        StateInterval.from_position,
-    )
-    .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
-    .where(StateInterval.to_position == NOW_AND_LATER)
-)
-_CURRENT_OF_ROOM = _CURRENT.where(StateInterval.room_number == ROOM_NUMBER)
 _HELD_AT_POSITION = (
     select(*EVENT_COLUMNS)
     .join(StateInterval, StoredEvent.position == StateInterval.event_position)
@@ -125,7 +114,6 @@ _LAST_INTERVAL = (
         _Begun.room_number == Room.number,
         _Begun.type == item(_KEYS, 0),
         _Begun.state_key == item(_KEYS, 1),
-        _Begun.from_position <= bindparam("position"),
     )
     .correlate(Room, _KEYS)
     .scalar_subquery()
@@ -135,7 +123,7 @@ _INTERVAL_OF_KEY = and_(
     StateInterval.type == item(_KEYS, 0),
     StateInterval.state_key == item(_KEYS, 1),
 )
-_ENTRIES_AT_POSITION = (
+_ENTRIES = (
     select(*EVENT_COLUMNS, StateInterval.type, StateInterval.state_key, StateInterval.from_position)
     .select_from(
         in_order(
@@ -147,7 +135,7 @@ _ENTRIES_AT_POSITION = (
     .where(
         Room.room_id == bindparam("room_id"),
         StateInterval.from_position == _LAST_INTERVAL,
-        unindexed(StateInterval.to_position) > bindparam("position"),
+        unindexed(StateInterval.to_position) == NOW_AND_LATER,
     )
 )
 _JOINED_USERS = select(StateInterval.state_key).where(
@@ -263,25 +251,11 @@ def entries(tx: Reader, room_id: str, keys: Iterable[StateKey]) -> dict[StateKey
     return found
 
 
-def all_current(tx: Reader, room_id: str) -> dict[StateKey, Event]:
-    """Return the whole current state of a room."""
-    result = tx.sql.execute(_CURRENT_OF_ROOM, {"room_id": room_id})
-    return {(row.type, row.state_key): event_of(tx, row) for row in result}
-
-
-def at_position(
-    tx: Reader, room_id: str, position: int, keys: Collection[StateKey] | None = None
-) -> dict[StateKey, Event]:
-    """Return the state of a room as it was after a position: all of it, or these keys."""
-    if keys is None:
-        held = tx.sql.execute(_HELD_AT_POSITION, {"room_id": room_id, "position": position})
-        events = [event_of(tx, row) for row in held]
-        return {(event.type, event.state_key or ""): event for event in events}
-    found = {
-        (row.type, row.state_key): event_of(tx, row)
-        for row in _read(tx, room_id, position, list(keys))
-    }
-    return {key: found[key] for key in keys if key in found}
+def at_position(tx: Reader, room_id: str, position: int) -> dict[StateKey, Event]:
+    """Return the state of a room as it was after a position."""
+    held = tx.sql.execute(_HELD_AT_POSITION, {"room_id": room_id, "position": position})
+    events = [event_of(tx, row) for row in held]
+    return {(event.type, event.state_key or ""): event for event in events}
 
 
 def membership_of(tx: Reader, room_id: str, user_id: str) -> str | None:
@@ -372,7 +346,7 @@ def _keep_joined(tx: Tx, event: Event, position: int, before: Event | None) -> N
 
 def _read_entries(tx: Reader, room_id: str, keys: list[StateKey]) -> dict[StateKey, StateEntry]:
     found = {key: StateEntry(None, 0, 0, 0) for key in keys}
-    for row in _read(tx, room_id, NOW_AND_LATER - 1, keys):
+    for row in tx.sql.execute(_ENTRIES, {"room_id": room_id, "keys": keys}):
         event = event_of(tx, row)
         size = _memory_bytes(event)
         entry = StateEntry(event, row.position, row.from_position, size)
@@ -380,9 +354,3 @@ def _read_entries(tx: Reader, room_id: str, keys: list[StateKey]) -> dict[StateK
     for key, entry in found.items():
         tx.fill(STATE, (room_id, key), entry)
     return found
-
-
-def _read(tx: Reader, room_id: str, position: int, keys: list[StateKey]) -> list[AnyRow]:
-    """Return entries of the state as they were after a position."""
-    asked = {"room_id": room_id, "position": position, "keys": keys}
-    return tx.sql.execute(_ENTRIES_AT_POSITION, asked).all()
