@@ -145,26 +145,17 @@ def _plain_failures() -> Iterator[None]:
         raise Failure(f"{error}{why}") from error
 
 
-def print_json(value: object) -> None:
-    """Print a value as JSON."""
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
-
-
-def print_result(text: str, value: Json, *, is_json: bool) -> None:
-    """Print what a command has done, as a text or as JSON."""
+def print_result(text: str, value: object, *, is_json: bool) -> None:
+    """Print the result of a command, as a text or as JSON."""
     if is_json:
-        print_json(value)
-    else:
+        text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    if text:
         click.echo(text)
 
 
 def print_list(items: list[Json], format_line: Callable[[Json], str], *, is_json: bool) -> None:
     """Print one line for each item, or all of them as JSON."""
-    if is_json:
-        print_json(items)
-        return
-    for item in items:
-        click.echo(format_line(item))
+    print_result("\n".join(map(format_line, items)), items, is_json=is_json)
 
 
 def format_day(ts: int) -> str:
@@ -200,10 +191,7 @@ def main(ctx: click.Context, config_path: Path | None) -> None:
 def show_config(ctx: click.Context, *, is_json: bool) -> None:
     """Print the settings in effect, without secrets."""
     described = config.describe(load_config(ctx))
-    if is_json:
-        print_json(tomllib.loads(described))
-    else:
-        click.echo(described, nl=False)
+    print_result(described.rstrip("\n"), tomllib.loads(described), is_json=is_json)
 
 
 @main.command()

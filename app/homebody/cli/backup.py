@@ -14,7 +14,7 @@ from typing import Final
 import click
 
 from homebody import cli
-from homebody.cli import as_json, print_json
+from homebody.cli import as_json, print_result
 from homebody.cli.database import open_migrated
 from homebody.config import settings
 from homebody.config.settings import Config
@@ -167,14 +167,7 @@ def _print_copied(copied: Copied, text: str, *, is_json: bool) -> None:
             f"homebody: {copied.lost_files} files that users uploaded are missing or damaged",
             err=True,
         )
-    if is_json:
-        print_json(dataclasses.asdict(copied))
-        return
-    megabytes = copied.database_bytes / 1e6
-    click.echo(f"{text}: a database of {megabytes:.1f} MB, {_files(copied)}")
-
-
-def _files(copied: Copied) -> str:
-    if not copied.new_files:
-        return f"{copied.files} files"
-    return f"{copied.files} files, {copied.new_files} of them new ({copied.new_bytes / 1e6:.1f} MB)"
+    text += f": a database of {copied.database_bytes / 1e6:.1f} MB, {copied.files} files"
+    if copied.new_files:
+        text += f", {copied.new_files} of them new ({copied.new_bytes / 1e6:.1f} MB)"
+    print_result(text, dataclasses.asdict(copied), is_json=is_json)

@@ -162,10 +162,9 @@ def copy_database(
 
     Raises BackupError, and leaves no file then.
     """
-    connect = _open_in_use if is_in_use else opened
     try:
         with _private(target) as file:
-            with connect(source) as old:
+            with opened(source, is_in_use=is_in_use) as old:
                 _copy_pages(old, target, file, progress)
             os.fsync(file)
         check_pages(target)
@@ -192,12 +191,13 @@ def uploaded(database: Path) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a database of a backup without changing it.
+def opened(path: Path, *, is_in_use: bool = False) -> Iterator[sqlite3.Connection]:
+    """Open a database to read it; one of a backup is not changed.
 
     One without a WAL is read without SQLite's files beside it, as it may be on a read-only disk.
     """
     mode = "ro" if path.with_name(f"{path.name}-wal").exists() else "ro&immutable=1"
+    mode = "rw" if is_in_use else mode
     url = f"file:{quote(str(path.absolute()))}?mode={mode}"
     with contextlib.closing(sqlite3.connect(url, uri=True, timeout=30)) as connection:
         yield connection
@@ -221,13 +221,6 @@ def _is_hash(name: str) -> bool:
 def _private(path: Path) -> IO[bytes]:
     """Create a file that other users can't read. Raises FileExistsError."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
-
-
-@contextlib.contextmanager
-def _open_in_use(path: Path) -> Iterator[sqlite3.Connection]:
-    url = f"file:{quote(str(path.absolute()))}?mode=rw"
-    with contextlib.closing(sqlite3.connect(url, uri=True, timeout=30)) as connection:
-        yield connection
 
 
 def _copy_pages(old: sqlite3.Connection, fresh: Path, file: IO[bytes], progress: Progress) -> None:
