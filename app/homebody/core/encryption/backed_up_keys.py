@@ -208,7 +208,7 @@ def _put(tx: Tx, user_id: str, version: int, keys: Mapping[Session, Key]) -> Non
 
 def _bytes_of(tx: Tx, owner: Json, sessions: Collection[Session]) -> int:
     """Return the current size of the keys of these sessions."""
-    return int(tx.sql.execute(_BYTES, {**owner, "sessions": sessions}).scalar_one())
+    return int(tx.sql.execute(_BYTES, {**owner, "sessions": list(sessions)}).scalar_one())
 
 
 def _row(session: Session, key: Key) -> Json:
