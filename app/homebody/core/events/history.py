@@ -84,8 +84,7 @@ def messages(
 
     Users who have left see what was before the leave. Raises M_FORBIDDEN as visibility.may_read.
     """
-    left = visibility.upto(tx, user_id, room_id)
-    last = tx.position if left is None else left
+    last = visibility.upto(tx, user_id, room_id)
     after, upto = paging.bounds(start, stop, last, is_backwards=is_backwards)
     limit = limit if wanted.limit is None else min(limit, wanted.limit)
     request = PageRequest(room_id, user_id, after, upto, is_backwards, limit, wanted)

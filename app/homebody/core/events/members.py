@@ -161,8 +161,6 @@ def remove_room(tx: Tx, room_id: str) -> None:
 def _position(tx: Reader, user_id: str, room_id: str, at: int | None) -> int:
     """Return the position whose members are shown."""
     end = visibility.upto(tx, user_id, room_id)
-    if end is None:
-        end = tx.position
     if at is None or at >= end:
         return end
     seen = visibility.history(tx, user_id, room_id).first_seen(at)

@@ -271,8 +271,7 @@ def state_of(tx: Reader, user_id: str, room_id: str) -> list[ClientEvent]:
     Other requests run before it is read.
     """
     event_loop.pause()
-    left = visibility.upto(tx, user_id, room_id)
-    position = tx.position if left is None else left
+    position = visibility.upto(tx, user_id, room_id)
     return history.state_at(tx, user_id, room_id, position, filters.EVERY_ROOM_EVENT, ())
 
 

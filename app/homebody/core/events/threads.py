@@ -70,8 +70,7 @@ def threads(
     Raises M_FORBIDDEN as visibility.may_read does.
     """
     user_id = requester.user_id
-    left = visibility.upto(tx, user_id, room_id)
-    last = tx.position if left is None else left
+    last = visibility.upto(tx, user_id, room_id)
     after, upto = paging.bounds(start, None, last, is_backwards=True)
     request = PageRequest(room_id, user_id, after, upto, is_backwards=True, limit=limit)
     known: set[str] = set()

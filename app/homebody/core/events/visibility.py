@@ -365,16 +365,16 @@ def may_read(tx: Reader, user_id: str, room_id: str) -> None:
     upto(tx, user_id, room_id)
 
 
-def upto(tx: Reader, user_id: str, room_id: str) -> int | None:
-    """Return the position of the user's leave, after which they may not see the room's state.
+def upto(tx: Reader, user_id: str, room_id: str) -> int:
+    """Return the last position at which the user may see the room's state: now, or their leave.
 
-    None for users who may see the current state. Raises M_FORBIDDEN as `may_read` does.
+    Raises M_FORBIDDEN as `may_read` does.
     """
     if state.is_joined(tx, room_id, user_id):
-        return None
+        return tx.position
     known = history(tx, user_id, room_id)
     if known.is_open:
-        return None
+        return tx.position
     if known.joined_until == 0:
         raise errors.forbidden("You are not in this room, and never were")
     if has_forgotten(tx, user_id, room_id):

@@ -87,8 +87,7 @@ def _left(tx: Reader, user_id: str, room_id: str, limit: int) -> RoomInfo:
 
 def preview(tx: Reader, user_id: str, room_id: str, limit: int) -> Preview:
     """Return a room with its last `limit` events. Raises M_FORBIDDEN as visibility.may_read()."""
-    left = visibility.upto(tx, user_id, room_id)
-    end = tx.position if left is None else left
+    end = visibility.upto(tx, user_id, room_id)
     page = history.messages(
         tx, user_id, room_id, start=end, stop=None, is_backwards=True, limit=limit
     )

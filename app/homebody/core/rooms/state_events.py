@@ -12,7 +12,6 @@ from homebody import errors
 from homebody.core.events import client_events, state, visibility
 from homebody.core.rooms import aliases, membership
 from homebody.core.timeline import guest_access, sending
-from homebody.models.base import NOW_AND_LATER
 from homebody.models.state import StateInterval
 from homebody.spec.events import Json
 from homebody.storage.caches import ClientEvent
@@ -30,8 +29,6 @@ _POSITIONS = (
 _POSITION = _POSITIONS.where(
     StateInterval.type == bindparam("event_type"), StateInterval.state_key == bindparam("state_key")
 )
-_LAST = NOW_AND_LATER - 1
-"""A position at which the current state holds."""
 
 
 def put(
@@ -71,10 +68,9 @@ def get(tx: Reader, room_id: str, user_id: str, event_type: str, state_key: str)
 
     Raises M_FORBIDDEN for users who never were in the room, M_NOT_FOUND for a missing entry.
     """
-    at = visibility.upto(tx, user_id, room_id)
     entry = {
         "room_id": room_id,
-        "position": _LAST if at is None else at,
+        "position": visibility.upto(tx, user_id, room_id),
         "event_type": event_type,
         "state_key": state_key,
     }
@@ -86,7 +82,6 @@ def get(tx: Reader, room_id: str, user_id: str, event_type: str, state_key: str)
 
 def get_all(tx: Reader, room_id: str, user_id: str) -> list[ClientEvent]:
     """Return the whole state as `get` does, oldest event first. Raises M_FORBIDDEN likewise."""
-    at = visibility.upto(tx, user_id, room_id)
-    query = {"room_id": room_id, "position": _LAST if at is None else at}
+    query = {"room_id": room_id, "position": visibility.upto(tx, user_id, room_id)}
     events = client_events.load(tx, list(tx.sql.execute(_POSITIONS, query).scalars()))
     return client_events.hide(tx, user_id, events)
