@@ -84,7 +84,7 @@ def _acknowledge(me: Requester, wanted: Extensions) -> int:
         return 0
     with homeserver.database.read() as tx:
         position = tokens.parse(since, tx.position).position
-        is_due = to_device.is_to_acknowledge(tx, me.user_id, me.device_id, position)
+        is_due = to_device.has_acknowledged_messages(tx, me.user_id, me.device_id, position)
     if is_due:
         to_device.acknowledge_if_possible(homeserver.database, me.user_id, me.device_id, position)
     return position

@@ -80,8 +80,8 @@ def _sync_request() -> SyncRequest:
             state_section=state_section,
         )
         device = (me.user_id, me.device_id, wanted.position)
-        is_to_acknowledge = to_device.is_to_acknowledge(tx, *device)
-    if is_to_acknowledge:
+        is_due = to_device.has_acknowledged_messages(tx, *device)
+    if is_due:
         to_device.acknowledge_if_possible(homeserver.database, *device)
     return wanted
 

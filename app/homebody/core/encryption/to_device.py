@@ -260,7 +260,7 @@ def note_truncated(tx: Tx, user_id: str, device_id: str, token: int, last_messag
     tx.sql.execute(_NOTE_TRUNCATED, {**row, "last_message": last_message})
 
 
-def is_to_acknowledge(tx: Reader, user_id: str, device_id: str, token: int) -> bool:
+def has_acknowledged_messages(tx: Reader, user_id: str, device_id: str, token: int) -> bool:
     """Return whether there are stored messages that the device has received."""
     if token == 0 or _inbox(tx, user_id, device_id).count == 0:
         return False
