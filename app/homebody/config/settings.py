@@ -235,7 +235,8 @@ def load(
         given = sources.settle(sources.from_file(file), known()) | given
     config = _settled(given)
     for key, sentence in _objections(config):
-        raise given[(key,)].error(sentence)
+        it = given[(key,)]
+        raise it.source.error(it.written, sentence)
     return config
 
 
@@ -259,12 +260,12 @@ def file_in_force(environ: Mapping[str, str]) -> Path | None:
 
 def describe(config: Config) -> str:
     """Return settings as TOML, each with its meaning as a comment; secrets are masked."""
-    return "".join(_written(config, off="")).rstrip() + "\n"
+    return "".join(_written(config)).rstrip() + "\n"
 
 
 def example() -> str:
     """Return the example file: all keys with their defaults, commented out."""
-    return _EXAMPLE_HEAD + "".join(_written(_DEFAULTS, off="#")).rstrip() + "\n"
+    return _EXAMPLE_HEAD + re.sub(r"(?m)^(?=\w)", "#", describe(_DEFAULTS))
 
 
 def _fields(table: Any, above: KeyPath = ()) -> Iterator[tuple[KeyPath, values.Kind[Any]]]:
@@ -351,7 +352,7 @@ def _is_this_machine(address: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _written(table: Any, off: str, above: KeyPath = ()) -> Iterator[str]:
+def _written(table: Any, above: KeyPath = ()) -> Iterator[str]:
     """Yield a comment and a line of TOML for each key.
 
     Nested keys are dotted (`rc_login.address`): a `[table]` would swallow every key that somebody
@@ -361,12 +362,12 @@ def _written(table: Any, off: str, above: KeyPath = ()) -> Iterator[str]:
     for name, hint in get_type_hints(type(table), include_extras=True).items():
         fields, value = (*above, name), getattr(table, name)
         if is_dataclass(hint) and hint is not RateLimit:
-            yield from _written(value, off, fields)
+            yield from _written(value, fields)
             continue
         is_plain = hint is RateLimit or value is None
         shown = values.to_toml(value) if is_plain else values.kind_of(hint).show(value)
         comment = textwrap.fill(meanings[name], 96, initial_indent="# ", subsequent_indent="# ")
-        yield f"{comment}\n{off}{sources.dotted(_key(fields))} = {shown}\n\n"
+        yield f"{comment}\n{sources.dotted(_key(fields))} = {shown}\n\n"
 
 
 def _meanings(table: type) -> dict[str, str]:

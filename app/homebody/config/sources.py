@@ -71,10 +71,6 @@ class Given:
     source: Source
     written: KeyPath
 
-    def error(self, sentence: str) -> ConfigError:
-        """Return an error about this value."""
-        return self.source.error(self.written, sentence)
-
 
 def dotted(key: KeyPath) -> str:
     """Return the key as TOML and options spell it."""
