@@ -65,7 +65,7 @@ def post_pusher() -> Json:
     if key.kind not in {pushers.HTTP, pushers.EMAIL}:
         raise errors.invalid_param("kind must be http, email or null")
     given = http.convert(body, Set)
-    wanted = pushers.Wanted(
+    wanted = pushers.PusherRequest(
         given.app_id,
         given.pushkey,
         given.app_display_name,

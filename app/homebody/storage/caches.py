@@ -1,20 +1,20 @@
-"""The few things kept in memory, each bounded in bytes, and which snapshot may see them.
+"""Caches, each bounded in bytes, and which of their entries a snapshot may see.
 
-A wrong cache is a security hole, and one that runs ahead of its reader loses events. One rule
-prevents both: a reader gets from a cache only what its own snapshot of the database holds.
+A stale cache is a security hole, and one that is ahead of its reader loses events. One rule
+prevents both: a reader gets from a cache only what its own snapshot of the database contains.
 
-- Every COMMIT moves the clock (storage/database.py), so a position names one state of the whole
-  database. A snapshot knows its position.
-- Each entry knows since which position it is true. A reader whose snapshot is older finds nothing,
-  and reads the database. What the writer puts into a cache is true from the COMMIT under way on:
-  only the writers of the same batch see it before that COMMIT is done.
-- A reader may offer what it read, unless the cache has been changed after its snapshot: what it
-  read may be outdated by now.
-- What a write has touched is dropped when the write is undone. A COMMIT that fails empties
-  everything, and so does a change by another process (the command line). A snapshot that holds such
-  a change before this process has noticed it uses no cache at all.
+- Every COMMIT moves the clock (storage/database.py), so a position identifies one state of the
+  whole database. A snapshot has a position.
+- Each entry has the position since which it is valid. A reader with an older snapshot does not get
+  it, and reads the database. An entry made by a writer is valid from the COMMIT of its batch on:
+  before that COMMIT, only the writers of the same batch see it.
+- A reader may offer what it read, unless the cache was changed after its snapshot: the value may be
+  outdated.
+- Entries touched by a write are dropped when the write is undone. A failed COMMIT clears all
+  caches, and so does a change by another process (the command line). A snapshot that contains such
+  a change before this process has noticed it uses no cache.
 
-Each module declares the caches that it alone changes, with `declare()`.
+Each module declares the caches that it alone changes with `declare()`.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 ENTRY_OVERHEAD_BYTES = 200
-"""What a key, a slot in the table and the bookkeeping cost besides the value."""
+"""The memory of a key, a slot in the table and the bookkeeping, beside the value."""
 
 NEWEST: Final = 2**63
 """The view of a writer, which sees everything; larger than every position."""
 NOTHING: Final = -1
-"""The view of a snapshot to which no cache applies."""
+"""The view of a snapshot that uses no cache."""
 
 
 @dataclass(frozen=True, eq=False)
 class CacheKind(Generic[K, V]):
-    """A cache as its module declares it."""
+    """The declaration of a cache."""
 
     name: str
     percent: int
     """Its share of the memory that the setting `cache_bytes` allows for all caches."""
     bytes_of: Callable[[V], int]
-    """Return about what a value takes, without its key."""
+    """Return the approximate size of a value, without its key."""
 
 
 _KINDS: list[CacheKind[Any, Any]] = []
@@ -69,14 +69,14 @@ def declare(name: str, percent: int, bytes_of: Callable[[V], int]) -> CacheKind[
 
 
 class Cache(Generic[K, V]):
-    """At most `max_bytes` of values by key; the least recently used go first."""
+    """At most `max_bytes` of values by key; the least recently used are dropped first."""
 
     def __init__(self, kind: CacheKind[K, V], max_bytes: int) -> None:
         self.name = kind.name
         self.max_bytes = max_bytes
         self.used_bytes = 0
         self.changed_at = 0
-        """The position since which everything in here is as the writer left it."""
+        """The position of the last change by the writer."""
         self.hits = 0
         self.misses = 0
         self._bytes_of = kind.bytes_of
@@ -86,7 +86,7 @@ class Cache(Generic[K, V]):
         return len(self._entries)
 
     def get(self, key: K, view: int) -> V | None:
-        """Return the value that is true in a view (the position of a snapshot), or None."""
+        """Return the value that is valid in a view (the position of a snapshot), or None."""
         entry = self._entries.get(key)
         if entry is None or entry[2] > view:
             self.misses += 1
@@ -96,33 +96,33 @@ class Cache(Generic[K, V]):
         return entry[0]
 
     def put(self, key: K, value: V, since: int) -> None:
-        """Set a value that is true from a position on; for the writer alone."""
+        """Set a value that is valid from a position on; for the writer alone."""
         self.changed_at = since
         self._set(key, value, since)
 
     def drop(self, key: K, since: int) -> None:
-        """Forget a value that is wrong from a position on; for the writer alone."""
+        """Drop a value that is invalid from a position on; for the writer alone."""
         self.changed_at = since
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.used_bytes -= entry[1]
 
     def offer(self, key: K, value: V, view: int) -> None:
-        """Keep what was read in a view, unless the writer has changed this cache after it.
+        """Set a value that was read in a view, unless the writer has changed this cache after it.
 
-        Nothing in here has changed since `changed_at`, so the value has been true since then.
+        Nothing has changed since `changed_at`, so the value has been valid since then.
         """
         if self.changed_at <= view:
             self._set(key, value, self.changed_at)
 
     def clear(self, position: int) -> None:
-        """Forget everything; `position` is that of the database as it is now."""
+        """Drop everything; `position` is the current position of the database."""
         self.changed_at = position
         self.used_bytes = 0
         self._entries.clear()
 
     def entries(self) -> list[tuple[K, V]]:
-        """Return all that is kept, whatever view it belongs to; for tests and inspection."""
+        """Return all entries, of whatever view; for tests and inspection."""
         return [(key, value) for key, (value, _, _) in self._entries.items()]
 
     def _set(self, key: K, value: V, since: int) -> None:
@@ -136,7 +136,7 @@ class Cache(Generic[K, V]):
 
 
 class Requester:
-    """Who asks: the account and session behind an access token."""
+    """The account and the device of an access token."""
 
     __slots__ = (
         "device_id",
@@ -169,11 +169,11 @@ class Requester:
         self.is_suspended = is_suspended
         self.expires_ts = expires_ts
         self.service = service
-        """The application service that acts as the user; `device_id` may be "" then."""
+        """The application service that acts as the user, if any; `device_id` may be "" then."""
 
 
 class PreviousState:
-    """What a state event says of the one that it replaced, for readers who may see that one."""
+    """The previous content in a state event, for readers who may see the replaced event."""
 
     __slots__ = ("body", "position", "sender")
 
@@ -234,18 +234,18 @@ class ClientEvent:
         self.sender = sender
         self.origin_server_ts = origin_server_ts
         self.content = content
-        """As in the PDU; filters look into it."""
+        """As in the PDU, for filters."""
         self.body = body
-        """JSON of what everybody sees, without `unsigned` and the closing brace."""
+        """JSON that is the same for all readers, without `unsigned` and the closing brace."""
         self.unsigned = unsigned
-        """JSON members of `unsigned` that everybody sees, each with a comma before it."""
+        """JSON members of `unsigned` for all readers, each with a comma before it."""
         self.relates_to, self.rel_type, self.thread_id = relation
         self.device_id, self.txn_id = transaction
         self.previous = previous
         self.redacted_by = redacted_by
-        """The position of the redaction; shown as far as the reader may see that event."""
+        """The position of the redaction, which the reader may not be allowed to see."""
         self.size_bytes = 800 + 4 * len(body) + (0 if previous is None else len(previous.body))
-        """About what it takes in memory."""
+        """Its approximate size in memory."""
 
 
 class RecentEvents:
@@ -298,7 +298,7 @@ class RecentEvents:
 
 
 class _CachesByKind(dict[CacheKind[Any, Any], Cache[Any, Any]]):
-    """The caches of a process, each made when it is first asked for."""
+    """The caches of a process, each made when it is first used."""
 
     def __init__(self, caches: Caches) -> None:
         super().__init__()
@@ -310,14 +310,14 @@ class _CachesByKind(dict[CacheKind[Any, Any], Cache[Any, Any]]):
 
 
 class Caches:
-    """All caches of a process, sharing `total_bytes`, and the COMMITs that decide who sees what."""
+    """All caches of a process, sharing `total_bytes`, and the COMMITs that set their views."""
 
     def __init__(self, total_bytes: int) -> None:
         self.recent = RecentEvents()
         self.committed = 0
-        """The position of the last COMMIT that this process knows of."""
+        """The position of the last known COMMIT."""
         self.committing: int | None = None
-        """The position that the COMMIT under way will have; readers may see it at any moment."""
+        """The position of the running COMMIT, which readers may see at any moment."""
         self._total_bytes = total_bytes
         self.by_kind = _CachesByKind(self)
 
@@ -332,18 +332,18 @@ class Caches:
         return [self.by_kind[kind] for kind in _KINDS]
 
     def view_at(self, position: int) -> int:
-        """Return what a snapshot at this position sees of the caches.
+        """Return the view of a snapshot at this position.
 
-        That is nothing where another process has written what this one has not noticed yet.
+        It is NOTHING if another process has written something that this one has not noticed yet.
         """
         if position <= self.committed or position == self.committing:
             return position
         return NOTHING
 
     def clear(self, position: int) -> None:
-        """Forget everything: the next look-ups read the database.
+        """Drop everything: the next look-ups read the database.
 
-        `position` is the last one that was given out, whether or not it was committed.
+        `position` is the last one that was assigned, whether or not it was committed.
         """
         for cache in self.by_kind.values():
             cache.clear(self.committed)

@@ -1,10 +1,10 @@
-"""What can be wrong with the database's file: locked, no room, a disk that fails, damaged pages.
+"""Errors of the database file: locked, disk full, failing disk, damaged pages.
 
-Clients hear that it can't be done now, or never; the log hears why, in one line without a trace, as
-none of it is a fault of the code.
+Clients get an error that says whether to retry; the log has the reason in one line without a
+traceback, as the code is not at fault.
 
-A damaged page may lie still for months, and by then every backup has it. So the start looks for one
-and refuses to go on; a large database is looked through beside the running server.
+A damaged page may go unnoticed for months, until every backup contains it. So the server checks the
+database when it starts, and does not start if it is damaged; a large one is checked while it runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from homebody.errors import MatrixError
 LOG = logging.getLogger(__name__)
 
 LARGE_BYTES: Final = 256 * 2**20
-"""What is smaller takes up to 0.15 s at the start, if it is in memory."""
+"""Checking a smaller database takes up to 0.15 s if it is in the page cache."""
 ADVICE: Final = (
     "restore it from a backup, or save what can be read with"
     " `sqlite3 homebody.db .recover | sqlite3 saved.db` and put saved.db in its place"
@@ -36,16 +36,13 @@ _PASSES: Final = {
     sqlite3.SQLITE_PROTOCOL,
     sqlite3.SQLITE_READONLY,
 }
-"""What may be over soon: another process has the database, or the disk is full or not well."""
+"""Errors that may pass: another process has locked the database, the disk is full or failing."""
 _STEPS_BETWEEN_LOOKS: Final = 1000
 
 
 def answer_to(error: BaseException) -> MatrixError | None:
-    """What clients get when the database's file is the matter; None for faults of the code.
-
-    The log gets its line here.
-    """
-    error = getattr(error, "orig", None) or error  # SQLAlchemy's has lines of its own around it
+    """Return the error for clients if the database file is at fault, and log it; else None."""
+    error = getattr(error, "orig", None) or error  # without the lines that SQLAlchemy adds
     code = _code(error)
     if code in _DAMAGE:
         LOG.error("the database is damaged (%s): stop the server, then %s", error, ADVICE)
@@ -57,21 +54,21 @@ def answer_to(error: BaseException) -> MatrixError | None:
 
 
 def damage(database: Path, is_over: Callable[[], bool]) -> str | None:
-    """What is wrong with the database's pages, in SQLite's words; None: nothing that was found.
+    """Return SQLite's description of a damage to the database, or None if it finds none.
 
-    Reads all of it: half a second for a gigabyte in memory, minutes for one on a slow disk. Stops
-    when `is_over`, which SQLite asks within the tree of a table only from version 3.43 on.
+    Reads all of it: half a second for a gigabyte in memory, minutes on a slow disk. Stops when
+    `is_over` returns True, which SQLite calls within the tree of a table since version 3.43.
     """
     try:
         with closing(sqlite3.connect(database, check_same_thread=False)) as connection:
             connection.set_progress_handler(is_over, _STEPS_BETWEEN_LOOKS)
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    except sqlite3.Error as error:  # also where it can't be opened: not damage
+    except sqlite3.Error as error:  # failing to open it is not damage
         return str(error) if _code(error) in _DAMAGE else None
     return None if found == "ok" else str(found).splitlines()[-1]
 
 
 def _code(error: BaseException) -> int | None:
-    """SQLite's number for an error, without what makes it finer."""
+    """Return SQLite's primary result code."""
     code = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF

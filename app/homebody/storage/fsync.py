@@ -1,4 +1,4 @@
-"""What has to outlive a loss of power, beyond what a file's own fsync brings to the disk."""
+"""Folders and permissions of files that must survive a loss of power."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOT_OWNER: Final = 0o077
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk: a file just made or renamed is lost without that."""
+    """Write the names in a folder to the disk: else a new or renamed file may be lost."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -26,9 +26,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folders(folder: Path) -> list[Path]:
-    """The folders that have a new entry now that this one is there, and this one itself.
+    """Make a folder and missing parents, private to their owner; return those to be synced.
 
-    What was missing is made, for the owner alone. They are to be synced when the files are in them.
+    These are the new ones and the one above. Sync them when the files are in them.
     """
     missing = [folder]
     while not missing[-1].exists():
@@ -39,7 +39,7 @@ def make_folders(folder: Path) -> list[Path]:
 
 
 def make_private(path: Path, taken: int = NOT_OWNER) -> None:
-    """Take these permissions away from a file or folder, if it is there; the log gets a warning."""
+    """Remove these permissions from a file or folder, if it exists, and log a warning."""
     try:
         mode = path.stat().st_mode & 0o777
         if not mode & taken:
@@ -63,7 +63,7 @@ def make_private(path: Path, taken: int = NOT_OWNER) -> None:
 
 @contextlib.contextmanager
 def held(folder: Path, *, is_shared: bool = False) -> Iterator[bool]:
-    """Lock a folder for this process; whether that worked. Several may share a lock."""
+    """Lock a folder for this process; yield whether that succeeded. A lock may be shared."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         kind = fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX

@@ -1,9 +1,8 @@
-"""Statements that may take seconds: few at once, and none for ever.
+"""Statements that may take seconds: a few at a time, with a time limit.
 
-They run in threads of the pool, while other requests go on. Each of them may keep a core busy and
-holds its snapshot, so only a few run at a time, some wait, and the rest is refused. One that takes
-too long is interrupted: what a search costs depends on what is looked for in how much, which cannot
-be told before.
+They run in threads of the pool, while other requests go on. Each may keep a core busy and holds its
+snapshot, so only a few run at a time, some wait, and the rest is refused. One that takes too long
+is interrupted: the cost of a search can't be estimated in advance.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ from homebody.runtime import event_loop
 MAX_SECONDS: Final = 5.0
 """Of one statement."""
 AT_ONCE: Final = 4
-"""More than the searches that run at once, so that these never keep out all others."""
+"""More than the searches that run at a time, so that these never block all others."""
 MAX_WAITING: Final = 20
 RETRY_AFTER_MS: Final = 2000
 _SECONDS_BETWEEN_INTERRUPTS: Final = 0.1
 
 
 class Gate:
-    """Lets a few through at a time, and lets a bounded number wait for that."""
+    """A semaphore with a bounded number of waiting requests."""
 
     def __init__(self, at_once: int, waiting: int) -> None:
         self._free = threading.BoundedSemaphore(at_once)
         self._most = at_once + waiting
         self.inside = 0
-        """Those that run and those that wait."""
+        """The number of running and waiting requests."""
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -59,8 +58,7 @@ def fetch(
 ) -> list[Any]:
     """Return the rows of a statement, as `rows` reads them from its cursor.
 
-    Raises M_LIMIT_EXCEEDED when too many statements wait already, 503 M_UNKNOWN for one that takes
-    too long.
+    Raises M_LIMIT_EXCEEDED if too many statements wait, 503 M_UNKNOWN for one that takes too long.
     """
     with _GATE.turn(), _time_limit(connection):
         return event_loop.offload(lambda: rows(connection.execute(statement, values)))
@@ -68,7 +66,7 @@ def fetch(
 
 @contextmanager
 def _time_limit(connection: sqlite3.Connection) -> Iterator[None]:
-    """Interrupt what the block asks of a connection once it has taken too long."""
+    """Interrupt the block's statement on a connection when it takes too long."""
     is_done = threading.Event()
     threading.Thread(target=_interrupt, args=(connection, is_done), daemon=True).start()
     try:
@@ -76,9 +74,7 @@ def _time_limit(connection: sqlite3.Connection) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
             raise
-        raise errors.unavailable(
-            "That takes the server too long: ask for something rarer"
-        ) from error
+        raise errors.unavailable("This takes too long: search for something rarer") from error
     finally:
         is_done.set()
 
@@ -87,6 +83,6 @@ def _interrupt(connection: sqlite3.Connection, is_done: threading.Event) -> None
     if is_done.wait(MAX_SECONDS):
         return
     connection.interrupt()
-    # again and again: a statement that begins only now has not noticed the first
+    # repeatedly: a statement that has just begun does not notice the first
     while not is_done.wait(_SECONDS_BETWEEN_INTERRUPTS):
         connection.interrupt()

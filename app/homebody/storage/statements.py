@@ -1,10 +1,10 @@
-"""How statements reach SQLite: compiled once, and run without a detour.
+"""Running statements on SQLite: compiled once, then without SQLAlchemy's overhead.
 
-Statements are SQLAlchemy's, made once at import. Its own way to run one costs 30 µs, mostly to find
-out anew what is the same each time; a send runs four of them, which were a third of its CPU. So a
-statement that comes by for the second time is compiled for good: its SQL, what has to be done to
-its values, and a tuple class for its rows. What is put together for one request only, as its
-conditions depend on a filter, is left to SQLAlchemy.
+Statements are SQLAlchemy's, built once at import. Its own execution costs 30 µs, mostly for work
+with the same result each time; a send runs four statements, which took a third of its CPU. So a
+statement that is run for the second time is compiled for good: its SQL, the conversions of its
+values, and a tuple class for its rows. Statements built for one request, as their conditions
+depend on a filter, are run by SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from homebody.storage import long_reads
 Values = Mapping[str, Any]
 Processor = Callable[[Any], Any]
 _IN_JSON: Final = (Text, String, Integer)
-"""Types whose values JSON keeps as they are."""
+"""Types whose values JSON represents unchanged."""
 
 
 def sqlite_url(url: str) -> URL:
-    """Return the address of an SQLite database as SQLAlchemy takes it.
+    """Return the URL of an SQLite database.
 
-    In a text it would take what follows a ? for options, and open another file than all others do.
+    In a string, SQLAlchemy would take everything after a ? for options and open another file.
     """
     return URL.create("sqlite", database=url.removeprefix("sqlite:///"))
 
@@ -54,11 +54,11 @@ class Scalars(list[Any]):
     """The first column of a result."""
 
     def all(self) -> list[Any]:
-        """All of it."""
+        """Return all of it."""
         return self
 
     def first(self) -> Any:
-        """The first row's, or None."""
+        """Return the value of the first row, or None."""
         return self[0] if self else None
 
 
@@ -104,7 +104,7 @@ class Result(list[Any]):
 
 
 class Sql:
-    """A connection to the database, on which statements are run: what `tx.sql` is."""
+    """A connection to the database that runs statements: `tx.sql`."""
 
     __slots__ = ("connection", "raw")
 
@@ -144,7 +144,7 @@ class Sql:
         return result
 
     def compiled(self, query: Executable) -> Compiled:
-        """Return a query in the form in which it can be run on `raw`."""
+        """Return a query compiled for `raw`."""
         known = _compiled.setdefault(query, {})
         if () not in known:
             known[()] = Compiled(query, ())
@@ -167,7 +167,7 @@ class Sql:
 
 
 class Compiled:
-    """A statement as SQLite takes it."""
+    """A statement compiled for SQLite."""
 
     __slots__ = ("_bound", "_fixed", "_read", "_row", "is_whole", "sql")
 
@@ -198,7 +198,7 @@ class Compiled:
         self._read: list[tuple[int, Processor]] = [(at, it) for at, it in found if it is not None]
 
     def _take(self, name: str, bind: BindParameter[Any]) -> None:
-        """A parameter with one value: given each time, or fixed by the statement."""
+        """Add a parameter with one value: passed with each execution, or fixed."""
         process = _impl(bind.type).bind_processor(DIALECT)
         if bind.required and process is not None:
             self._bound[name] = process
@@ -207,7 +207,7 @@ class Compiled:
             self._fixed[name] = value if process is None else process(value)
 
     def _take_list(self, name: str, bind: BindParameter[Any]) -> None:
-        """What stands in an `in_()`: values given each time go in as one JSON array."""
+        """Add the values of an `in_()`: those passed with each execution are one JSON array."""
         place = f"__[POSTCOMPILE_{name}]"
         if not bind.required:
             parts = {f"{name}_{at}": one for at, one in enumerate(bind.effective_value or ())}
@@ -220,7 +220,7 @@ class Compiled:
             self.sql = self.sql.replace(place, listed)
 
     def bind(self, values: Values) -> dict[str, Any]:
-        """All parameters, as SQLite takes them."""
+        """Return all parameters, converted for SQLite."""
         bound = {**self._fixed, **values}
         for name, process in self._bound.items():
             if name in values:
@@ -228,7 +228,7 @@ class Compiled:
         return bound
 
     def rows(self, cursor: sqlite3.Cursor) -> list[Any]:
-        """The rows that a cursor has, as tuples with names."""
+        """Return the rows of a cursor as named tuples."""
         if self._row is None:
             self._row = _row_class([column[0] for column in cursor.description])
         found = cursor.fetchall()
@@ -246,12 +246,12 @@ class Compiled:
 _compiled: Final[WeakKeyDictionary[Executable, dict[tuple[str, ...], Compiled]]] = (
     WeakKeyDictionary()
 )
-"""By statement and, where those decide which columns are set, the names of its values."""
+"""By statement and, for INSERT and UPDATE, the names of its values."""
 _row_classes: Final[dict[tuple[str, ...], Any]] = {}
 
 
 def _row_class(names: Sequence[str]) -> Any:
-    """What makes of a tuple one whose fields have the names of the columns."""
+    """Return a function that makes a named tuple of a row, cached by its columns."""
     key = tuple(names)
     if key not in _row_classes:
         _row_classes[key] = partial(tuple.__new__, namedtuple("Row", key, rename=True))

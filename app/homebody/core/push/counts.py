@@ -1,14 +1,14 @@
-"""Which events notify whom, and how many of those are unread.
+"""Notifications of users by events, and their unread counts.
 
-`count` runs inside the write of every event, so it asks for all local members at once: their
-compiled rules come from a cache, and those whom the event notifies get rows by two statements.
+`count` runs inside the write of every event, so it handles all local members at once: their
+compiled rules are cached, and two statements write the rows of all users who are notified.
 
     notifications    one row for each event that notifies a user: unread ones, and of read ones the
-                     highlights, as GET /notifications shows them
-    unread_counts    how many unread ones there are by room and thread, for /sync
+                     highlights, for GET /notifications
+    unread_counts    the number of unread ones by room and thread, for /sync
 
-Both stay bounded: reading deletes, leaving the room deletes, and who never reads (most bots) keeps
-the notifications of a room's newest KEPT_EVENTS events only, while the counter goes on.
+Both are bounded: reading deletes rows, and so does leaving the room. Of users who never read (most
+bots), only the notifications of a room's newest KEPT_EVENTS events are kept; counting goes on.
 
 This module alone writes the two tables.
 Spec: client-server-api#receiving-notifications, client-server-api#threaded-read-receipts
@@ -51,7 +51,7 @@ from homebody.storage.database import Reader, Tx
 from homebody.storage.expressions import listed
 
 MAIN: Final = "main"
-"""What receipts and counts call the part of a room that is in no thread."""
+"""The name of the main timeline in receipts and counts."""
 KEPT_EVENTS: Final = 1000
 _PRUNED_EVERY: Final = 256
 """Events of a room."""
@@ -192,13 +192,13 @@ _OLDEST_KEPT = (
 def count(
     tx: Tx, event: Event, position: int, thread_id: str | None, joined_before: Collection[str]
 ) -> None:
-    """Note whom an event that has just been stored notifies."""
+    """Store which users a new event notifies."""
     thread = thread_id or MAIN
     if event.type == state.MEMBER:
         _forget_who_left(tx, event)
         _forget_accepted_invite(tx, event, joined_before)
     elif event.state_key is None and tx.server.is_local(event.sender):
-        mark_read(tx, event.sender, event.room_id, thread, position)  # who answers has read
+        mark_read(tx, event.sender, event.room_id, thread, position)  # the sender has read it
     members = _local_recipients(tx, event)
     if members:
         outcomes = _evaluate(tx, event, members)
@@ -211,7 +211,7 @@ def count(
 def unread_in(
     tx: Reader, user_id: str, room_ids: Collection[str]
 ) -> dict[str, dict[str, tuple[int, int]]]:
-    """{room_id: {thread_id or "main": (notifications, highlights)}}, of what is not read."""
+    """Return {room_id: {thread_id or "main": (unread notifications, highlights)}}."""
     if not room_ids:
         return {}
     found: dict[str, dict[str, tuple[int, int]]] = {}
@@ -224,7 +224,7 @@ def unread_in(
 def mark_read(
     tx: Tx, user_id: str, room_id: str, thread_id: str | None, upto_position: int
 ) -> None:
-    """Take what a user has read out of the counts; thread None: all of the room up to there."""
+    """Mark a thread as read up to a position; thread None: all of the room."""
     unread = tx.sql.execute(_UNREAD_IN_ROOM, {"user_id": user_id, "room_id": room_id}).scalars()
     threads = [it for it in unread if thread_id in {None, it}]
     if not threads:
@@ -251,10 +251,10 @@ def mark_read(
 
 
 def forget(tx: Tx, event: Event, position: int) -> None:
-    """Let an event that has been redacted notify nobody any more.
+    """Delete the notifications of a redacted event.
 
-    Of users who have more than KEPT_EVENTS events to read, older ones stay counted: which of those
-    had notified them is not known any more.
+    For users with more than KEPT_EVENTS unread events, older ones remain counted: their rows are
+    gone.
     """
     asked = {
         "users": _notified_by(tx, event),
@@ -265,7 +265,7 @@ def forget(tx: Tx, event: Event, position: int) -> None:
 
 
 def move_to_main(tx: Tx, room_id: str, thread_id: str, positions: Collection[int]) -> None:
-    """Count events of a thread as of the main timeline, as what they relate to was redacted."""
+    """Move events of a thread to the main timeline, as their parent was redacted."""
     if not positions:
         return
     members = [it for it in state.joined_users(tx, room_id) if tx.server.is_local(it)]
@@ -284,19 +284,19 @@ def move_to_main(tx: Tx, room_id: str, thread_id: str, positions: Collection[int
 
 
 def remove_room(tx: Tx, room_id: str) -> None:
-    """Let nothing of a room be left here; called by rooms/purge.py alone."""
+    """Delete all rows of a room; called by rooms/purge.py alone."""
     for statement in _REMOVE_ROOM:
         tx.sql.execute(statement, {"the_room": room_id})
 
 
 def _notified_by(tx: Reader, event: Event) -> list[str]:
-    """Return the users of this server whom the event may have notified and who have not left."""
+    """Return the local users whom the event may have notified and who have not left."""
     invited = {event.state_key or ""} if event.type == state.MEMBER else set()
     return [it for it in state.joined_users(tx, event.room_id) | invited if tx.server.is_local(it)]
 
 
 def _alike(notifications: Iterable[state.AnyRow]) -> dict[_Kind, list[str]]:
-    """Return the users of unread notifications that count alike."""
+    """Group the users of unread notifications by position, thread and highlight."""
     found: dict[_Kind, list[str]] = {}
     for row in notifications:
         if not row.is_read:
@@ -306,7 +306,7 @@ def _alike(notifications: Iterable[state.AnyRow]) -> dict[_Kind, list[str]]:
 
 
 def _take_out(tx: Tx, room_id: str, notifications: Mapping[_Kind, list[str]]) -> None:
-    """Count these notifications as unread no more."""
+    """Subtract these notifications from the unread counts."""
     for (_, thread, is_highlight), users in notifications.items():
         counted = {
             "users": users,
@@ -322,7 +322,7 @@ def _take_out(tx: Tx, room_id: str, notifications: Mapping[_Kind, list[str]]) ->
 
 
 def _note_change(tx: Tx, user_ids: Collection[str]) -> None:
-    """Have the number on the badge of these users brought up to date."""
+    """Have the number on these users' badges updated."""
     pushers.queue(tx, list(user_ids), {})
 
 
@@ -338,7 +338,7 @@ def _forget_who_left(tx: Tx, event: Event) -> None:
 
 
 def _forget_accepted_invite(tx: Tx, event: Event, joined_before: Collection[str]) -> None:
-    """Drop the notification of an invite, which is in no count, before the room has counts."""
+    """Delete the notification of an invite, which is not counted, when it is accepted."""
     user_id = event.state_key or ""
     is_new = event.content.get("membership") == "join" and user_id not in joined_before
     if is_new and tx.server.is_local(user_id):
@@ -346,7 +346,7 @@ def _forget_accepted_invite(tx: Tx, event: Event, joined_before: Collection[str]
 
 
 def _local_recipients(tx: Reader, event: Event) -> list[str]:
-    """The users of this server whom the event might notify: members, and who it invites."""
+    """Return the local users whom the event might notify: members, and the invited user."""
     joined = state.joined_users(tx, event.room_id)
     members = [it for it in joined if it != event.sender and tx.server.is_local(it)]
     if event.type == state.MEMBER and event.content.get("membership") == "invite":
@@ -354,7 +354,7 @@ def _local_recipients(tx: Reader, event: Event) -> list[str]:
         if tx.server.is_local(invited):
             members.append(invited)
     services = tx.server.appservices
-    if services.all:  # nobody reads what bridges would be notified of
+    if services.all:  # bridged users read elsewhere
         members = [it for it in members if services.owner_of_user(it) is None]
     return members
 
@@ -382,11 +382,11 @@ def _evaluate(tx: Reader, event: Event, members: list[str]) -> dict[str, Outcome
 
 
 def _names(tx: Reader, view: EventView, settings: dict[str, PushSettings]) -> dict[str, str]:
-    """Return the display names that rules may find in the event; sets `named` of the view.
+    """Return the display names that rules may find in the event; set `named` of the view.
 
-    A message without m.mentions may name anybody, so that for most members it is settled here that
-    it does not: in a large room nothing more is asked about them. Of other events hardly anybody
-    has a rule that looks for a name.
+    A message without m.mentions may name any member. `named` excludes most members at once, so
+    that in a large room nothing else is evaluated for them. In other events, hardly any user has
+    a rule that searches for names.
     """
     wanted = {user_id for user_id, it in settings.items() if it.has_name_rule}
     body = view.legacy_body
@@ -403,13 +403,13 @@ def _names(tx: Reader, view: EventView, settings: dict[str, PushSettings]) -> di
 
 
 def _write(tx: Tx, event: Event, position: int, thread: str, outcomes: dict[str, Outcome]) -> None:
-    """Store who is notified, and have their pushers told.
+    """Store notifications, and queue them for pushers.
 
-    Of an invite there is a note only: the room has no counts yet.
+    Invites are not counted: the room has no counts before the user has joined.
     """
     users: dict[int, list[str]] = {}
     kinds: dict[int, Outcome] = {}
-    for user_id, outcome in outcomes.items():  # most have the same outcome, by the same rule
+    for user_id, outcome in outcomes.items():  # most users have the same outcome
         kinds[id(outcome)] = outcome
         users.setdefault(id(outcome), []).append(user_id)
     is_invite = event.type == state.MEMBER and event.content.get("membership") == "invite"
@@ -423,8 +423,8 @@ def _write(tx: Tx, event: Event, position: int, thread: str, outcomes: dict[str,
             "actions": orjson.dumps(outcome.actions).decode(),
         }
         tx.sql.execute(_NOTIFY, row)
-        told = {"room_id": event.room_id, "position": position, "tweaks": outcome.tweaks}
-        pushers.queue(tx, users[kind], told)
+        payload = {"room_id": event.room_id, "position": position, "tweaks": outcome.tweaks}
+        pushers.queue(tx, users[kind], payload)
         if not is_invite:
             tx.sql.execute(_ADD, row)
 

@@ -1,4 +1,4 @@
-"""What push gateways are told: about an event, or only how much is unread.
+"""Notifications for push gateways: about an event, or only the number of unread messages.
 
 Spec: push-gateway-api#post_matrixpushv1notify
 """
@@ -34,9 +34,9 @@ _IS_UNREAD = select(
 
 
 def about(tx: Reader, gateway: Gateway, payload: Json) -> Json | None:
-    """The `notification` for a row of the outbox; None when there is nothing to say any more.
+    """Return the `notification` for a row of the outbox, or None if it is no longer needed.
 
-    A payload without `position` asks for the counts alone.
+    A payload without `position` is for the counts alone.
     """
     if "position" not in payload:
         return _badge(tx, gateway)
@@ -47,7 +47,7 @@ def about(tx: Reader, gateway: Gateway, payload: Json) -> Json | None:
     if not found or client_events.is_redacted(found[0]):
         return None
     tweaks: Json = payload["tweaks"]
-    told = {
+    notification = {
         "event_id": found[0].event_id,
         "room_id": found[0].room_id,
         "prio": _priority(found[0], tweaks),
@@ -55,19 +55,19 @@ def about(tx: Reader, gateway: Gateway, payload: Json) -> Json | None:
         "devices": [_device(gateway, tweaks)],
     }
     if gateway.data.get("format") != EVENT_ID_ONLY:
-        told |= _described(tx, gateway, found[0])
-    return told
+        notification |= _described(tx, gateway, found[0])
+    return notification
 
 
 def unread_count(tx: Reader, user_id: str) -> int:
-    """The number on a user's badge: unread messages, or rooms that have some."""
+    """Return the number for a user's badge: of unread messages, or of rooms with some."""
     query = _ROOMS if tx.server.config.push.group_unread_count_by_room else _MESSAGES
     return int(tx.sql.execute(query, {"user_id": user_id}).scalar_one())
 
 
 def _badge(tx: Reader, gateway: Gateway) -> Json:
-    # Deviates: "Counts whose value is zero should be omitted". The gateways in use take a count
-    # that is not there as unchanged, so the number would stay on the badge for ever.
+    # Deviates: "Counts whose value is zero should be omitted". The gateways in use take a missing
+    # count as unchanged, so the number would stay on the badge for ever.
     counts = {"unread": unread_count(tx, gateway.user_id)}
     return {"prio": "low", "counts": counts, "devices": [_device(gateway, {})]}
 
@@ -83,16 +83,16 @@ def _device(gateway: Gateway, tweaks: Json) -> Json:
 
 
 def _priority(event: ClientEvent, tweaks: Json) -> str:
-    """`high` wakes the phone at once: for what makes a sound or is meant for this user.
+    """Return `high`, which wakes the phone at once, for sounds, highlights and encrypted events.
 
-    What an encrypted event says, only the phone can find out.
+    Only the phone can decrypt an event, and then evaluate the push rules.
     """
     is_loud = tweaks.get("highlight") or "sound" in tweaks
     return "high" if is_loud or event.type == "m.room.encrypted" else "low"
 
 
 def _described(tx: Reader, gateway: Gateway, event: ClientEvent) -> Json:
-    """All that a gateway may be told of an event."""
+    """Return the properties of an event that a gateway may receive."""
     sender = (state.MEMBER, event.sender)
     around = state.current_many(tx, event.room_id, [_NAME, _ALIAS, sender])
 
@@ -104,10 +104,10 @@ def _described(tx: Reader, gateway: Gateway, event: ClientEvent) -> Json:
         "room_name": named(_NAME, "name"),
         "room_alias": named(_ALIAS, "alias"),
     }
-    told: Json = {name: text for name, text in names.items() if isinstance(text, str) and text}
-    told |= {"type": event.type, "sender": event.sender}
+    described: Json = {name: text for name, text in names.items() if isinstance(text, str) and text}
+    described |= {"type": event.type, "sender": event.sender}
     if event.type == state.MEMBER:
-        told["user_is_target"] = event.state_key == gateway.user_id
+        described["user_is_target"] = event.state_key == gateway.user_id
     if tx.server.config.push.include_content:
-        told["content"] = event.content
-    return told
+        described["content"] = event.content
+    return described

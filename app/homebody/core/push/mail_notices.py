@@ -1,13 +1,12 @@
-"""What a mail says of a user's unread messages, and when it is time for one.
+"""Mails about unread messages: their content, and when they are due.
 
-The outbox has one row for each mailbox to which there may be something to say. It is due when a
-message has been unread for a while (`push.mail_delay_ms`); then one mail tells of all that is
-unread, and the row makes place for one that is due when the next mail may come
-(`push.mail_interval_ms`). As long as there is a row, new messages need none: the row says from
-where on to look. It goes when a look finds nothing.
+The outbox has one row for each mailbox that may be due a mail. The row is due when a message has
+been unread for a while (`push.mail_delay_ms`); then one mail lists all unread messages, and the row
+is replaced by one that is due when the next mail may be sent (`push.mail_interval_ms`). While there
+is a row, new messages need none of their own. It is removed when no unread message is found.
 
-    after   what is up to here was told by a mail, or was read before the row came into being
-    upto    what is up to here was there when the row came into being, so it has waited
+    after   messages up to this position were in a mail, or were read before the row was made
+    upto    messages up to this position existed when the row was made, so they have waited
 
 Spec: client-server-api#post_matrixclientv3pushersset (kind "email")
 """
@@ -30,7 +29,7 @@ from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Reader
 
 MAX_MESSAGES: Final = 20
-"""In one mail; of more it says only how many there are."""
+"""Listed in one mail; of the rest only the number is given."""
 MAX_LINE: Final = 200
 """Characters."""
 _NAME: Final[StateKey] = ("m.room.name", "")
@@ -54,17 +53,17 @@ _SUM = select(
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What there is to tell."""
+    """A mail, and whether it is due."""
 
     message: Message
     newest: int
-    """Position of the last message that it tells of."""
+    """The position of the last message in it."""
     is_due: bool
-    """Whether one of them has been unread for long enough."""
+    """Whether one of its messages has been unread for long enough."""
 
 
 def news(tx: Reader, mailbox: Mailbox, look: Json) -> News | None:
-    """The mail that tells of what is unread; None: nothing is."""
+    """Return the mail about a user's unread messages, or None if there are none."""
     asked = {"user_id": mailbox.user_id, "after": look["after"]}
     found = tx.sql.execute(_SUM, asked).first()
     positions = tx.sql.execute(_UNREAD, asked).scalars().all()
@@ -75,7 +74,7 @@ def news(tx: Reader, mailbox: Mailbox, look: Json) -> News | None:
     return News(
         _composed(tx, mailbox, events, found.number),
         found.newest,
-        # a bridge may say that a message is of next year
+        # a bridge may set timestamps in the future
         is_due=positions[0] <= look["upto"]
         or any(it.origin_server_ts <= waited_since for it in events),
     )
@@ -105,7 +104,7 @@ def _composed(tx: Reader, mailbox: Mailbox, events: list[ClientEvent], number: i
 
 
 def _room(tx: Reader, room_id: str, mailbox: Mailbox) -> str:
-    """What a room is called; where it has no name, by who else is in it."""
+    """Return the name of a room, or one made from its other members."""
     known = state.current_many(tx, room_id, [_NAME, _ALIAS])
     for key, part in ((_NAME, "name"), (_ALIAS, "alias")):
         text = known[key].content.get(part) if key in known else None
@@ -113,7 +112,7 @@ def _room(tx: Reader, room_id: str, mailbox: Mailbox) -> str:
             return _one_line(text)
     joined = state.joined_users(tx, room_id)
     others = sorted(joined - {mailbox.user_id})
-    if not others or mailbox.user_id not in joined:  # an invite does not tell who is in the room
+    if not others or mailbox.user_id not in joined:  # an invite must not reveal the members
         return "a room"
     first = _name(tx, room_id, others[0])
     return f"a conversation with {first}" + (" and others" if len(others) > 1 else "")
@@ -124,7 +123,7 @@ def _lines(tx: Reader, events: Iterable[ClientEvent]) -> list[str]:
 
 
 def _said(tx: Reader, event: ClientEvent) -> str:
-    """The rest of the line about an event, after the name of its sender."""
+    """Return the line about an event, without the name of its sender."""
     if event.type == state.MEMBER:
         return " invites you" if event.content.get("membership") == "invite" else " came or went"
     if event.type == "m.room.encrypted":
@@ -142,7 +141,7 @@ def _name(tx: Reader, room_id: str, user_id: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """A text as a part of a line; nothing in it may begin a header, or another line."""
+    """Return a text without line breaks and control characters, which could begin a header."""
     shown = " ".join("".join(it if it.isprintable() else " " for it in text).split())
     return shown if len(shown) <= MAX_LINE else f"{shown[: MAX_LINE - 1]}…"
 

@@ -1,4 +1,4 @@
-"""The list of what notified a user.
+"""The list of a user's notifications.
 
 Spec: client-server-api#listing-notifications
 """
@@ -34,9 +34,9 @@ _HIGHLIGHTS = _PAGE.where(Notification.is_highlight.is_(True))
 def page(
     tx: Reader, requester: Requester, before: int, limit: int, *, only_highlights: bool
 ) -> Json:
-    """The newest `limit` notifications before a position, as GET /notifications answers.
+    """Return the newest `limit` notifications before a position, as GET /notifications does.
 
-    Unread ones, and highlights that were read; `next_token` is there if there are more.
+    These are unread ones, and highlights that were read. `next_token` is set if there are more.
     """
     query = _HIGHLIGHTS if only_highlights else _PAGE
     asked = {"user_id": requester.user_id, "before": before, "count": limit + 1}

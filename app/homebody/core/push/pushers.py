@@ -1,13 +1,13 @@
-"""Pushers: where users want their notifications to go, and what waits in the outbox for them.
+"""Pushers: the destinations of users' notifications, and their rows in the outbox.
 
-Each pusher is a destination of the outbox. What it says there is small: which event, and what the
-user's rules want done. The rest is looked up when the gateway is called, so that counts are of that
-moment, and a message that was redacted or read meanwhile goes nowhere.
+Each pusher is a destination of the outbox. A row has only the event's position and the tweaks of
+the user's rules. The rest is read when the gateway is called, so that the counts are current and
+nothing is sent about a message that was redacted or read meanwhile.
 
-A pusher of the kind email has one row at most, which says when to look whether its user has unread
-messages; see mail_notices.py.
+A pusher of the kind email has at most one row, which says when to look for unread messages of its
+user; see mail_notices.py.
 
-Whether anybody has a pusher is asked for every message, so all of them are kept in memory by user.
+Every message asks for the pushers of its recipients, so those of all users are cached.
 
 This module alone writes the table pushers.
 Spec: client-server-api#push-notifications
@@ -50,7 +50,7 @@ MAX_PUSHERS: Final = 100
 
 
 class PusherPlaces:
-    """Where a user's notifications go, as destinations of the outbox."""
+    """The destinations in the outbox of a user's pushers."""
 
     __slots__ = ("gateways", "mailboxes")
 
@@ -60,16 +60,16 @@ class PusherPlaces:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Their number."""
         return len(self.gateways) + len(self.mailboxes)
 
 
 PUSHERS: CacheKind[str, dict[str, PusherPlaces]] = declare(
     "pushers", 2, lambda users: sum(300 * it.count for it in users.values())
 )
-"""Of all users who have pushers, as one value."""
+"""Of all users who have pushers, as one cached value."""
 _EVERYBODY: Final = ""
-"""The one key of the cache."""
+"""The only key of the cache."""
 _COLUMNS = (
     Pusher.user_id,
     Pusher.app_id,
@@ -85,7 +85,7 @@ _COLUMNS = (
 )
 _KEYS = select(Pusher.user_id, Pusher.app_id, Pusher.pushkey, Pusher.kind)
 _OF_USER = select(*_COLUMNS).where(Pusher.user_id == bindparam("user_id"))
-# Locked accounts may do nothing but log out: whoever had taken one over is not sent its messages
+# A locked account may have been taken over: its messages are not sent
 _ONE = _OF_USER.join(Account, Account.user_id == Pusher.user_id).where(
     Pusher.app_id == bindparam("app_id"),
     Pusher.pushkey == bindparam("pushkey"),
@@ -100,25 +100,25 @@ _SET = _INSERT.on_conflict_do_update(
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """What is needed to call the gateway of a pusher."""
+    """The data of a pusher that its gateway needs."""
 
     user_id: str
     app_id: str
     pushkey: str
     data: Json
-    """As the client gave it, with `url`."""
+    """From the client, including `url`."""
     pushkey_ts: int
     """ms"""
 
     @property
     def url(self) -> str:
-        """Where to post."""
+        """The URL to POST to."""
         return str(self.data["url"])
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A pusher as a client wants it; see POST /pushers/set."""
+class PusherRequest:
+    """The body of POST /pushers/set."""
 
     app_id: str
     pushkey: str
@@ -132,46 +132,46 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Mailbox:
-    """Where the mails of a pusher go."""
+    """The mailbox of a pusher of the kind email."""
 
     user_id: str
     app_id: str
     address: str
     brand: str | None
-    """What the client calls itself."""
+    """The name of the client."""
 
 
-def check_mailbox(tx: Reader, user_id: str, wanted: Wanted) -> Wanted:
-    """The same with the address as it is kept.
+def check_mailbox(tx: Reader, user_id: str, wanted: PusherRequest) -> PusherRequest:
+    """Check a pusher of the kind email; return it with its address in canonical form.
 
-    Raises M_INVALID_PARAM for another app_id than m.email, for what is too long, and where the
-    server sends no mail; M_THREEPID_NOT_FOUND for an address that is not the user's.
+    Raises M_INVALID_PARAM for an app_id other than m.email, for values that are too long, and if
+    the server sends no mail; M_THREEPID_NOT_FOUND for an address that is not the user's.
     """
     if tx.server.config.smtp.host is None:
-        raise errors.invalid_param("This server sends no mail: its pushers are of the kind http")
+        raise errors.invalid_param("This server sends no mail: pushers must be of the kind http")
     if wanted.app_id != MAIL_APP_ID:
         raise errors.invalid_param(f"The app_id of a pusher by e-mail is {MAIL_APP_ID}")
     _check_sizes(wanted)
     if threepids.owner(tx, wanted.pushkey) != user_id:
-        raise errors.threepid_not_found("The pushkey is no e-mail address of your account")
+        raise errors.threepid_not_found("The pushkey is not an e-mail address of your account")
     return replace(wanted, pushkey=threepids.canonical(wanted.pushkey))
 
 
-def check(client: Client, wanted: Wanted) -> None:
-    """Whether this pusher can be; resolves the gateway's name, so not inside a write.
+def check(client: Client, wanted: PusherRequest) -> None:
+    """Check a pusher of the kind http. Resolves the gateway's name, so not inside a write.
 
-    Raises M_INVALID_PARAM, also for a gateway on a private address that the owner has not allowed,
-    M_MISSING_PARAM without a URL.
+    Raises M_INVALID_PARAM, also for a gateway on a private address that the administrator has not
+    allowed, and M_MISSING_PARAM without a URL.
     """
     _check_sizes(wanted)
     if wanted.app_id == MAIL_APP_ID:
         raise errors.invalid_param(f"The app_id {MAIL_APP_ID} is for pushers of the kind email")
     if "url" not in wanted.data:
-        raise errors.missing_param("data.url is missing: where is the push gateway?")
+        raise errors.missing_param("data.url is missing")
     _check_url(client, wanted.data["url"])
 
 
-def _check_sizes(wanted: Wanted) -> None:
+def _check_sizes(wanted: PusherRequest) -> None:
     check_key(wanted.app_id, wanted.pushkey)
     for text in (wanted.app_display_name, wanted.device_display_name, wanted.lang):
         if len(text) > MAX_NAME_CHARACTERS:
@@ -181,17 +181,17 @@ def _check_sizes(wanted: Wanted) -> None:
 
 
 def check_key(app_id: str, pushkey: str) -> None:
-    """Raises M_INVALID_PARAM for what is too long to name a pusher."""
+    """Raise M_INVALID_PARAM for an app_id or a pushkey that is too long."""
     if len(app_id) > MAX_APP_ID_CHARACTERS:
         raise errors.invalid_param(f"app_id has more than {MAX_APP_ID_CHARACTERS} characters")
     if len(pushkey.encode()) > MAX_PUSHKEY_BYTES:
         raise errors.invalid_param(f"pushkey has more than {MAX_PUSHKEY_BYTES} bytes")
 
 
-def put(tx: Tx, user_id: str, device_id: str, wanted: Wanted, *, append: bool) -> None:
-    """Make or change a pusher. Without `append`, others lose theirs with the same key.
+def put(tx: Tx, user_id: str, device_id: str, wanted: PusherRequest, *, append: bool) -> None:
+    """Make or change a pusher. Without `append`, other users' pushers with the same key go.
 
-    Raises M_INVALID_PARAM when the user has too many.
+    Raises M_INVALID_PARAM if the user has too many.
     """
     _check_number(tx, user_id, wanted)
     if not append:
@@ -199,7 +199,7 @@ def put(tx: Tx, user_id: str, device_id: str, wanted: Wanted, *, append: bool) -
             tx,
             Pusher.app_id == wanted.app_id,
             Pusher.pushkey == wanted.pushkey,
-            # whoever has a key of a gateway may take it over; nobody's mail goes that way
+            # the key of a gateway may be taken over by its next user, a mailbox never
             Pusher.kind == wanted.kind,
             Pusher.user_id != user_id,
         )
@@ -220,7 +220,7 @@ def put(tx: Tx, user_id: str, device_id: str, wanted: Wanted, *, append: bool) -
     tx.forget(PUSHERS, _EVERYBODY)
 
 
-def _check_number(tx: Reader, user_id: str, wanted: Wanted) -> None:
+def _check_number(tx: Reader, user_id: str, wanted: PusherRequest) -> None:
     places = _by_user(tx).get(user_id)
     if places is None or places.count < MAX_PUSHERS:
         return
@@ -230,29 +230,29 @@ def _check_number(tx: Reader, user_id: str, wanted: Wanted) -> None:
 
 
 def all_of(tx: Reader, user_id: str) -> list[Json]:
-    """A user's pushers, as GET /pushers tells them."""
+    """Return a user's pushers, as GET /pushers does."""
     rows = tx.sql.execute(_OF_USER, {"user_id": user_id})
     return [_described(row) for row in rows]
 
 
 def remove(tx: Tx, user_id: str, app_id: str, pushkey: str) -> None:
-    """Delete a pusher, if it is there, with what waits for it."""
+    """Delete a pusher, if it exists, and its rows in the outbox."""
     _remove(tx, Pusher.user_id == user_id, Pusher.app_id == app_id, Pusher.pushkey == pushkey)
 
 
 def remove_mailbox(tx: Tx, user_id: str, address: str) -> None:
-    """The pusher for an address that is not the user's any more."""
+    """Delete the pusher of an address that the user has removed."""
     remove(tx, user_id, MAIL_APP_ID, address.strip().lower())
 
 
 def remove_of_devices(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
-    """The pushers that these sessions made go with them."""
+    """Delete the pushers made by these devices, which are logged out."""
     if user_id in _by_user(tx):
         _remove(tx, Pusher.user_id == user_id, Pusher.device_id.in_(device_ids))
 
 
 def gateway(tx: Reader, destination: str) -> Gateway | None:
-    """The pusher that a destination of the outbox means; None if it is gone, or its user locked."""
+    """Return the pusher of a destination; None if it is gone, or its user is locked."""
     user_id, app_id, pushkey = orjson.loads(destination)
     key = {"user_id": user_id, "app_id": app_id, "pushkey": pushkey}
     row = tx.sql.execute(_ONE, key).first()
@@ -262,7 +262,7 @@ def gateway(tx: Reader, destination: str) -> Gateway | None:
 
 
 def mailbox(tx: Reader, destination: str) -> Mailbox | None:
-    """The same for a pusher by e-mail; None also where the address is not the user's any more."""
+    """Return the same for the kind email; None also if the user has removed the address."""
     user_id, app_id, address = orjson.loads(destination)
     key = {"user_id": user_id, "app_id": app_id, "pushkey": address}
     row = tx.sql.execute(_ONE, key).first()
@@ -273,7 +273,7 @@ def mailbox(tx: Reader, destination: str) -> Mailbox | None:
 
 
 def queue(tx: Tx, user_ids: Iterable[str], payload: Json) -> None:
-    """Have something told to every pusher of these users."""
+    """Add a notification to the outbox for every pusher of these users."""
     known = _by_user(tx)
     if not known:
         return
@@ -288,7 +288,7 @@ def queue(tx: Tx, user_ids: Iterable[str], payload: Json) -> None:
 
 
 def _by_user(tx: Reader) -> dict[str, PusherPlaces]:
-    """{user_id: the destinations of its pushers}, of everybody who has any."""
+    """Return {user_id: destinations of the pushers} of all users who have any."""
     known = tx.cached(PUSHERS, _EVERYBODY)
     if known is None:
         known = {}
@@ -313,8 +313,8 @@ def _destination(user_id: str, app_id: str, pushkey: str) -> str:
 
 
 def _check_url(client: Client, url: object) -> None:
-    # Deviates: "MUST be an HTTPS URL". A gateway in the owner's own network (UnifiedPush's ntfy,
-    # most often) has no certificate; and only the owner can let one there.
+    # Deviates: "MUST be an HTTPS URL". A gateway in the administrator's network (often
+    # UnifiedPush's ntfy) has no certificate, and only the administrator can allow such an address.
     if not isinstance(url, str) or not _is_of_gateway(url):
         raise errors.invalid_param(f"data.url must be https://, a host, and {GATEWAY_PATH}")
     try:
@@ -322,13 +322,13 @@ def _check_url(client: Client, url: object) -> None:
     except outside.RemoteError as problem:
         if problem.kind == "refused":
             raise errors.invalid_param(f"data.url: {problem}") from None
-        # The name has no address just now, as when the DNS is away: deliveries are tried later
+        # the name can't be resolved at the moment: deliveries are retried
 
 
 def _is_of_gateway(url: str) -> bool:
     try:
         parts = urlsplit(url)
-    except ValueError:  # what stands in brackets is no address
+    except ValueError:  # brackets without a valid address
         return False
     return parts.scheme in {"https", "http"} and parts.path == GATEWAY_PATH
 

@@ -1,10 +1,9 @@
-"""Whose keys a client should ask for anew, and whose are none of its business any more.
+"""The users whose keys a client should query, and those whose keys it should forget.
 
-A client hears of users who share a room with it and whose keys have changed
-(encryption/device_list_changes.py), of those with whom it has come to share a room, as it may know
-old keys of theirs, and of those with whom it shares none any more. That is worked out from the
-memberships, and kept nowhere: mostly, all joins and leaves are in the timelines that the response
-contains anyway.
+A client is notified of users who share a room and whose keys have changed
+(encryption/device_list_changes.py), of those with whom it has begun to share a room, as it may have
+old keys of theirs, and of those with whom it shares no room any more. The latter two are computed
+from the memberships: mostly, all joins and leaves are in the timelines of the response.
 
 Spec: client-server-api#tracking-the-device-list-for-a-user,
 client-server-api#e2e-extensions-to-sync
@@ -31,9 +30,9 @@ from homebody.storage.database import Reader
 from homebody.storage.expressions import item, listed
 
 Moves = set[tuple[str, str]]
-"""(room_id, user_id) of who has come, gone or else changed their membership."""
+"""(room_id, user_id) of changed memberships."""
 
-# all memberships by name, as the index has the position behind them
+# all memberships are listed, as the index has the position behind them
 _MOVED = (
     select(Room.room_id, StateInterval.state_key)
     .join(StateInterval, StateInterval.room_number == Room.number)
@@ -73,7 +72,7 @@ _ROOMS_AT_ONCE = 500
 
 @dataclass(frozen=True, slots=True)
 class DeviceLists:
-    """Users whose keys a client should ask for (again), and users whom it should forget."""
+    """The users whose keys a client should query again, and those to forget."""
 
     changed: list[str]
     left: list[str]
@@ -88,7 +87,7 @@ NOTHING: Final = DeviceLists([], [])
 
 
 def since(tx: Reader, user_id: str, position: int) -> DeviceLists:
-    """What a client has missed that knows all up to `position`."""
+    """Return the changes for a client that knows all up to `position`."""
     mine = memberships.since(tx, user_id, position, filters.EVERYTHING.room)
     known = mine.joined - mine.newly_joined
     busy = memberships.with_events_since(tx, known, position, tx.position)
@@ -139,9 +138,9 @@ def _compare(
 
 
 def _came_and_went(tx: Reader, position: int, moves: Moves) -> tuple[set[str], set[str]]:
-    """(who is in a room in which they were not, who is not in a room in which they were).
+    """Return (users who are in a room where they were not, users who are not where they were).
 
-    Most changes are neither, but new names and pictures.
+    Most changes are neither, but new names and avatars.
     """
     came: set[str] = set()
     went: set[str] = set()
@@ -160,7 +159,7 @@ def _came_and_went(tx: Reader, position: int, moves: Moves) -> tuple[set[str], s
 
 
 def _moved(tx: Reader, room_ids: Collection[str], position: int) -> Moves:
-    """Whose membership of these rooms has changed since."""
+    """Return the memberships of these rooms that have changed since."""
     found: Moves = set()
     rooms = list(room_ids)
     for at in range(0, len(rooms), _ROOMS_AT_ONCE):

@@ -1,10 +1,10 @@
-"""Which part of a room's history an answer covers, and the events of it that are shown.
+"""The part of a room's history that a response covers, and its timeline.
 
-All rooms of an answer are asked for at once: their spans go into the statement as one JSON object,
-and the database looks each of them up by its index. No query per room.
+One statement finds the events of all rooms: their spans are passed as one list, and the database
+looks each of them up by its index. There is no query per room.
 
-Only a filter needs a search of each room. It looks at a bounded number of events; where it stops
-before the beginning of the span, the timeline is limited and its token goes on from there.
+Only a filter needs a search of each room. It reads a bounded number of events; if it ends before
+the beginning of the span, the timeline is limited, and its token continues from there.
 Spec: client-server-api#syncing (timeline, limited, prev_batch)
 """
 
@@ -32,11 +32,11 @@ DEFAULT_LIMIT = 10
 MAX_LIMIT = 500
 _SCANNED_AT_ONCE: Final = 200
 _MAX_SCANNED: Final = 5000
-"""How many events of a room are looked at to find those that a filter admits."""
+"""Events of a room that are searched for those that a filter admits."""
 _MAX_SCANNED_IN_ALL: Final = 50_000
-"""And of all rooms of an answer; each room gets one look, however many there are."""
+"""The same for all rooms of a response; one batch of each room is searched in any case."""
 _DECODED: Final = 5
-"""For so many events one counts that has to be decoded, as the filter asks what is in it."""
+"""The cost of an event that has to be decoded for the filter, in events that have not."""
 ROOMS_BETWEEN_PAUSES = 20
 
 _SPANS = listed("spans")
@@ -72,34 +72,34 @@ _DOWN_FROM = (
 
 @dataclass(slots=True)
 class Span:
-    """One room of an answer: the events after `since`, up to `upto`."""
+    """One room of a response: the events after `since`, up to `upto`."""
 
     room_id: str
     since: int
-    """What the client has seen; 0: nothing of this room."""
+    """What the client has seen of this room; 0: nothing."""
     upto: int
     timeline: list[ClientEvent] = field(default_factory=list)
     is_limited: bool = False
-    """There are older events in the span than those of the timeline."""
+    """Whether the span has older events than the timeline."""
     is_filtered: bool = False
-    """There may be events between those of the timeline that a filter kept back."""
+    """Whether a filter may have left out events between those of the timeline."""
     unread_upto: int = 0
-    """Where the search for what a filter admits has stopped; 0: it has seen the whole span."""
+    """The position where the search for a filter stopped; 0: it searched the whole span."""
     is_ignored: bool = False
-    """There is nothing but what ignored users have said."""
+    """Whether all new events are from ignored users."""
     boundary: int = 0
-    """The timeline begins after this position; the state section tells the state at it."""
+    """The timeline begins after this position, for which the state section has the state."""
     history: visibility.History | None = None
-    """What the user may see of a room that they have left."""
+    """What the user may see of a room that they have left; None: they are in it."""
 
     @property
     def state_upto(self) -> int | None:
-        """The last position whose state the user may know, if they are not in the room."""
+        """The last position whose state the user may see, if they are not in the room."""
         return None if self.history is None else self.history.joined_until
 
     @property
     def is_new(self) -> bool:
-        """The client knows nothing of the room yet."""
+        """Whether the room is new to the client."""
         return self.since == 0
 
 
@@ -136,9 +136,9 @@ def fill(tx: Reader, user_id: str, spans: list[Span], event_filter: RoomEventFil
 def _after_hidden_state(
     span: Span, there: list[ClientEvent], seen: list[ClientEvent]
 ) -> list[ClientEvent]:
-    """The visible events behind the last hidden one that has set state: the timeline begins there.
+    """Return the visible events after the last hidden state event, where the timeline begins.
 
-    Who may not see how the state came about may know it all the same, and from its section.
+    A user who may not see the hidden event may know the state all the same: from its section.
     """
     upto = span.upto if span.state_upto is None else span.state_upto
     shown = {event.position for event in seen}
@@ -155,7 +155,7 @@ def _after_hidden_state(
 
 
 def _only_limited(event_filter: RoomEventFilter) -> RoomEventFilter:
-    """A filter that differs from this one in nothing that leaves events out."""
+    """Return the filter without the criteria that leave events out."""
     return RoomEventFilter(
         limit=event_filter.limit,
         lazy_load_members=event_filter.lazy_load_members,
@@ -193,7 +193,7 @@ def _newest(tx: Reader, spans: Iterable[Span], count: int) -> dict[str, list[int
 def _all_admitted(
     tx: Reader, spans: Iterable[Span], event_filter: RoomEventFilter, count: int
 ) -> dict[str, list[int]]:
-    """{room_id: positions of the newest events that a filter admits, oldest first}."""
+    """Return {room_id: positions of the newest events that a filter admits, oldest first}."""
     left = _MAX_SCANNED_IN_ALL
     found: dict[str, list[int]] = {}
     for span in spans:
@@ -207,7 +207,7 @@ def _all_admitted(
 def _admitted(
     tx: Reader, span: Span, event_filter: RoomEventFilter, count: int, most: int
 ) -> tuple[list[int], int]:
-    """(positions of the newest events that a filter admits, for how many events that counts).
+    """Return (positions of the newest events that a filter admits, cost of the search in events).
 
     Sets `unread_upto` of a span of which `most` events were not all.
     """
@@ -239,7 +239,7 @@ def _admitted(
 def _admitted_of(
     tx: Reader, room_id: str, rows: Sequence[Any], event_filter: RoomEventFilter
 ) -> tuple[list[int], int]:
-    """(positions of the rows that a filter admits, for how many events the search counts).
+    """Return (positions of the rows that a filter admits, cost of the search in events).
 
     Only what the columns do not keep out is decoded.
     """

@@ -1,4 +1,4 @@
-"""What a room is called by who is in it: heroes and counts of members.
+"""Room summaries: heroes and numbers of members, from which clients make display names.
 
 Spec: client-server-api#calculating-the-display-name-for-a-room
 """
@@ -41,7 +41,7 @@ _NAMED = (
         StateInterval.type.in_(["m.room.name", "m.room.canonical_alias"]),
         StateInterval.state_key == "",
         StateInterval.to_position == NOW_AND_LATER,
-        # neither a name taken back, nor something that no client could show
+        # neither a removed name, nor one that is not a text
         func.json_type(StoredEvent.pdu, _SAYS) == "text",
         func.json_extract(StoredEvent.pdu, _SAYS) != "",
     )
@@ -78,7 +78,7 @@ _AT_ONCE = 500
 
 
 def load(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, Json]:
-    """{room_id: its summary as it is now}, heroes only where the room has no name of its own."""
+    """Return {room_id: current summary}, with heroes only if the room has no name or alias."""
     summaries: dict[str, Json] = {}
     for some in _pieces(list(room_ids)):
         named = set(tx.sql.execute(_NAMED, {"room_ids": some}).scalars())
@@ -93,7 +93,7 @@ def load(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, Json]
 
 
 def _heroes(members: MemberSummary, user_id: str) -> list[str]:
-    """The first members but for the user, of those who are there or at least were."""
+    """Return the first members other than the user, former members only if there are no others."""
     others = [(member, is_there) for member, is_there in members.first if member != user_id]
     present = [member for member, is_there in others if is_there]
     return (present or [member for member, _ in others])[:MAX_HEROES]

@@ -145,7 +145,7 @@ def _rooms(
     joined = [span for span in joined if span.is_new or request.full_state or not span.is_ignored]
     both = [*joined, *left]
     if not request.is_initial:
-        for span in both:  # after an earlier stay the client knows something: a gap says start anew
+        for span in both:  # a client that knows some of the room must discard it after a gap
             span.is_limited |= span.is_new and span.state_upto != 0
     names = _summaries(tx, request, joined)
     states = sections.load(

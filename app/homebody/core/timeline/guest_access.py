@@ -1,4 +1,4 @@
-"""Which rooms guests may be in: those whose m.room.guest_access says so, as long as it does.
+"""The rooms that guests may join, as m.room.guest_access says.
 
 Spec: client-server-api#guest-access
 """
@@ -33,13 +33,13 @@ _JOINED_GUESTS = (
 
 
 def is_open(tx: Reader, room_id: str) -> bool:
-    """Whether guests may join the room."""
+    """Return whether guests may join the room."""
     setting = state.current(tx, room_id, GUEST_ACCESS)
     return setting is not None and setting.content.get("guest_access") == "can_join"
 
 
 def check_may_join(tx: Reader, room_id: str, user_id: str) -> None:
-    """Raises M_GUEST_ACCESS_FORBIDDEN for a guest, in a room that wants none."""
+    """Raise M_GUEST_ACCESS_FORBIDDEN for a guest in a room that does not allow guests."""
     if is_open(tx, room_id):
         return
     if accounts.is_guest(tx, user_id):

@@ -1,9 +1,8 @@
-"""What relates to a reply in a thread leaves the thread once the reply is redacted.
+"""Events that relate to a redacted reply in a thread leave the thread, as the reply does.
 
-Reactions to a reply, say, then belong to the main timeline as the reply itself. A few of them leave
-in the write of the redaction. Where there are thousands, `follow` moves some in each write, as
-others would have to wait for all of them. If the server is killed meanwhile, the rest stays in the
-thread.
+Reactions to the reply, for example, then belong to the main timeline. A few of them are moved in
+the write of the redaction. If there are thousands, `follow` moves some in each write, as all other
+writes would have to wait. If the server is killed meanwhile, the rest stays in the thread.
 Spec: client-server-api#redactions, client-server-api#threading
 """
 
@@ -25,7 +24,7 @@ from homebody.storage.expressions import listed
 MOVED_AT_ONCE: Final = 300
 """In one write; each takes some 30 µs."""
 _MAX_DEPTH: Final = 10
-"""How far the chain of events is followed that relate to one another below a reply in a thread."""
+"""The length up to which a chain of related events below a reply is followed."""
 
 _TARGETS = listed("targets")
 _THREAD = select(StoredEvent.thread_id).where(StoredEvent.event_id == bindparam("event_id"))
@@ -80,13 +79,13 @@ _Child = Row[int, str, str | None]
 
 
 def thread_of(tx: Reader, event_id: str) -> str | None:
-    """Return the thread to which an event belongs; None: the main timeline, or it was redacted."""
+    """Return the thread of an event; None: the main timeline, or the event was redacted."""
     thread_id: str | None = tx.sql.execute(_THREAD, {"event_id": event_id}).scalar()
     return thread_id
 
 
 def at_once(tx: Tx, room_id: str, event_id: str, thread_id: str) -> None:
-    """Move what relates to an event of a thread out of it, unless that is much: see `follow`."""
+    """Move events that relate to an event of a thread out of it, unless they are many."""
     asked = {"event_id": event_id, "count": MOVED_AT_ONCE + 1}
     found = list(tx.sql.execute(_BELOW, asked).scalars())
     if len(found) <= MOVED_AT_ONCE:
@@ -94,7 +93,7 @@ def at_once(tx: Tx, room_id: str, event_id: str, thread_id: str) -> None:
 
 
 def follow(db: Database, event_id: str) -> None:
-    """Move what still relates to a redacted event of a thread out of it, some in each write.
+    """Move the remaining events that relate to a redacted reply out of its thread, in parts.
 
     Does nothing for an event that was not redacted.
     """
@@ -114,7 +113,7 @@ def follow(db: Database, event_id: str) -> None:
 
 
 def _pages(db: Database, targets: list[str]) -> Iterator[list[_Child]]:
-    """Yield what relates to these events, so many at a time."""
+    """Yield the events that relate to these, in lists of MOVED_AT_ONCE."""
     for at in range(0, len(targets), MOVED_AT_ONCE):
         asked = {"targets": targets[at : at + MOVED_AT_ONCE]}
         with db.read() as tx:

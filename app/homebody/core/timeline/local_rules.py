@@ -1,8 +1,8 @@
-"""What a local user may do in a room, beyond what the rules between servers ask.
+"""Rules for events of local users that are stricter than the authorization rules.
 
-The authorization rules say which events a server must accept from others; they leave to each
-server to keep its own users from the rest: redacting each other's messages, speaking in the name of
-somebody who was banned, locking out the whole server. `sending.send` applies these rules to every
+The authorization rules say which events a server must accept from other servers. They leave it to
+each server to prevent its own users from the rest: redacting each other's messages, inviting on
+behalf of a banned user, locking out the whole server. `sending.send` applies these rules to every
 event that a local user sends, whichever endpoint it came by, so that the stricter of both decides.
 
 A rule checks an event that the authorization rules allow; it gets the state that they asked for.
@@ -30,9 +30,9 @@ REDACTION: Final = "m.room.redaction"
 SERVER_ACL: Final = "m.room.server_acl"
 ENCRYPTION: StateKey = ("m.room.encryption", "")
 THIRD_PARTY_INVITE: Final = "third_party_invite"
-"""The key in a member event by which the owner of an invited address comes in."""
+"""The key in a member event that proves ownership of an invited address."""
 KICKABLE: Final = frozenset({"join", "invite", "knock", "ban"})
-"""What somebody can be made to leave; the end of a ban is a leave as well."""
+"""Memberships that another user can end; the end of a ban is a leave as well."""
 NEVER_REDACTED: Final = {
     room_state.CREATE[0]: "Without its first event the room would be broken",
     SERVER_ACL: "An access control list without its content denies every server",
@@ -40,11 +40,11 @@ NEVER_REDACTED: Final = {
 }
 
 State = dict[StateKey, Event]
-"""The entries of the room's state that the authorization rules ask for."""
+"""The entries of the room's state that the authorization rules need."""
 
 
 def _check_redaction(tx: Reader, draft: Draft, known: State) -> None:
-    """Check that a redaction is of one's own event, or that the sender has the power for others.
+    """Check that a redaction is of the sender's own event, or that the sender has the power.
 
     By the rules between servers, the users of one server may redact each other's events, and since
     version 11 a state event can look like a redaction.
@@ -72,7 +72,7 @@ def _check_redaction(tx: Reader, draft: Draft, known: State) -> None:
 
 
 def _check_aliases(_tx: Reader, draft: Draft, known: State) -> None:
-    """Check m.room.aliases as any other state.
+    """Check m.room.aliases like any other state.
 
     Up to version 5 the rules let any user of a server list its aliases, even from outside the room.
     Servers did that for their users; there is nothing left for which clients would have to.
@@ -90,13 +90,13 @@ def _check_member(_tx: Reader, draft: Draft, known: State) -> None:
     if membership == "invite" and THIRD_PARTY_INVITE in draft.content:
         _check_may_invite_now(draft, known)
     is_kick = membership == "leave" and target != draft.sender
-    # the rules let a member with the power kick anybody, also those who never were there
+    # the rules let a member with the power kick any user, even one who never was there
     if is_kick and event_auth.membership(known, target) not in KICKABLE:
         raise errors.forbidden(f"{target} is not in this room")
 
 
 def _check_may_invite_now(draft: Draft, known: State) -> None:
-    """Check that whoever invited an address could still invite its owner.
+    """Check that the user who invited an address could still invite its owner.
 
     The rules ask that only when the address is invited: a member could prepare an invite, be
     banned, and let a second account in by it.
@@ -136,6 +136,6 @@ RULES: Final[dict[str, Callable[[Reader, Draft, State], None]]] = {
     ENCRYPTION[0]: _check_encryption,
     "m.room.tombstone": _check_tombstone,
 }
-"""By event type. Of the other types, the rules between servers are strict enough for a client:
+"""By event type. For the other types, the authorization rules are strict enough:
 m.room.create comes once, m.room.power_levels needs at least the power that it changes,
 m.room.third_party_invite the power to invite, and everything else a level of its own."""

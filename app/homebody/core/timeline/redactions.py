@@ -1,13 +1,13 @@
-"""What a redaction undoes: everything that the server has derived from an event's content.
+"""Redactions: removing everything that the server has derived from an event's content.
 
-`DERIVED` is the whole list. Whatever is newly kept beside the events (a column, a table, a cache)
-belongs into it, or it outlives the redaction. What is read from the redacted event whenever it is
-asked for needs no entry: name, topic and avatar of a room in the directory, spaces, summaries and
-pushes; names of members; permissions, pinned events; filters by content; rows of the
-outbox, which name an event by its position.
+`DERIVED` is the whole list. Anything new that is stored beside the events (a column, a table, a
+cache) must be added to it, or it survives the redaction. Data that is read from the redacted event
+needs no entry: name, topic and avatar of a room in the directory, spaces, summaries and pushes;
+names of members; permissions, pinned events; filters by content; rows of the outbox, which refer to
+an event by its position.
 
-What a redaction may not take away the specification decides (spec/events.py): memberships, join
-rules, most of the power levels. So the tables of state stay as they are.
+The specification says what a redaction keeps (spec/events.py): memberships, join rules, most of the
+power levels. So the tables of state are not changed.
 Spec: client-server-api#redactions
 """
 
@@ -55,7 +55,7 @@ _THREAD = select(StoredEvent.thread_id).where(StoredEvent.position == bindparam(
 
 
 class Redaction(NamedTuple):
-    """A redaction that was allowed."""
+    """An allowed redaction."""
 
     target: Event
     at: int
@@ -65,14 +65,14 @@ class Redaction(NamedTuple):
 
 
 class Derived(NamedTuple):
-    """Something that follows from an event's content, and how a redaction undoes it."""
+    """Something derived from an event's content, and the function that removes it."""
 
     what: str
     undo: Callable[[Tx, Redaction], None]
 
 
 def apply(tx: Tx, event: Event, position: int) -> None:
-    """Take out of the redacted event what redaction takes out, if this event may do that."""
+    """Redact the event that this redaction is about, if it may."""
     found = state.find_event(tx, event.redacts or "")
     if found is None or found[1].room_id != event.room_id:
         return
@@ -93,7 +93,7 @@ def _forget_words(tx: Tx, done: Redaction) -> None:
 
 
 def _leave_thread(tx: Tx, done: Redaction) -> None:
-    """Move what relates to a reply out of the reply's thread, unless that is much.
+    """Move events that relate to a reply out of its thread, unless they are many.
 
     What is left of it, leaving_threads.follow moves after the write.
     """
@@ -109,7 +109,7 @@ def _strip(tx: Tx, done: Redaction) -> None:
 
 
 def _forget_forms(tx: Tx, done: Redaction) -> None:
-    """Forget the event as clients see it, and the state event that tells it as the one before."""
+    """Drop the cached form of the event, and of the state event that has it as the previous one."""
     target = done.target
     tx.forget(client_events.CLIENT_EVENTS, done.at)
     if target.state_key is not None:
@@ -139,4 +139,4 @@ DERIVED: Final = (
     Derived("the room's current state in memory", _forget_state),
     Derived("the names by which messages mention members", _forget_names),
 )
-"""In this order: what is looked up by the event's columns comes before those are emptied."""
+"""In this order: the event's columns are read before they are emptied."""

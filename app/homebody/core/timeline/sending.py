@@ -34,10 +34,10 @@ from homebody.storage.expressions import unindexed
 LOG = logging.getLogger(__name__)
 
 MAX_REDACTIONS_ALIKE = 20
-"""Of one device with the same transaction id, among which a repeated one is looked for."""
+"""Redactions by one device with the same transaction id that are compared with a new one."""
 
 # A client may use a transaction id for thousands of redactions, and their content is read: so only
-# the newest are looked at.
+# the newest are compared.
 _SENT = (
     select(StoredEvent.event_id, StoredEvent.pdu)
     .where(
@@ -84,7 +84,7 @@ class Draft:
     txn_id: str | None = None
     origin_server_ts: int | None = None  # ms; None: now. Application services may say otherwise
     requester: Requester | None = None
-    """Who made the request, where that may give more rights than the sender has in the room."""
+    """The requester, if that may give more rights than the sender has in the room."""
 
 
 def send_message(

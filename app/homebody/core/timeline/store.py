@@ -66,7 +66,7 @@ def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int
     _insert(tx, event, encoded, transaction, position, replaces, relation)
     tx.caches.recent.add(position, event.room_id)
     _advance(tx, event, position)
-    if replaces is None:  # else it tells about that event too, and is built when somebody reads it
+    if replaces is None:  # else it contains that event too, and is built when it is read
         _keep_client_form(tx, event, transaction, position, relation)
     if event.type == REDACTION and event.redacts is not None:
         redactions.apply(tx, event, position)
@@ -74,7 +74,7 @@ def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int
     if tx.server.appservices.all:
         transactions.note(tx, event, position)
     search_index.follow(tx, position)
-    # by the room's id wait those who look into the room without being in it
+    # users who look into the room without being in it wait by its id
     tx.wake_all(state.joined_users(tx, event.room_id), (event.room_id,))
     if event.type == state.MEMBER:
         tx.wake_all(joined_before, (event.state_key or "",))
