@@ -168,6 +168,14 @@ def test_the_command_and_the_module_print_the_version_of_setup_cfg(installed: In
     assert said == [f"homebody, version {parser['metadata']['version']}\n"] * 2
 
 
+def test_every_dependency_has_the_version_of_the_constraints(installed: Installed) -> None:
+    found = set(installed.run("python", "-m", "pip", "freeze").splitlines())
+
+    others = {line for line in found if not line.startswith("homebody ")}
+    assert len(others) == len(found) - 1
+    assert others <= set((ROOT / "constraints.txt").read_text("utf-8").splitlines())
+
+
 def test_the_migrations_are_those_of_the_checkout(installed: Installed) -> None:
     code = "from homebody.storage.migrations import FOLDER; print(FOLDER)"
     folder = Path(installed.run("python", "-c", code).strip())
