@@ -18,6 +18,7 @@ import pytest
 
 from homebody.config import settings as config
 from homebody.core import server_key
+from homebody.server import startup
 from tests.helpers import bridge
 from tests.helpers import server as real_server
 from tests.helpers.live import Person
@@ -371,3 +372,11 @@ def test_with_accounts_the_log_does_not_speak_of_the_name(tmp_path: Path) -> Non
 
     assert "There are no accounts yet" in first
     assert "There are no accounts yet" not in (tmp_path / "server.log").read_text()
+
+
+def test_no_module_changes_or_assumes_the_working_folder() -> None:
+    modules = Path(startup.__file__).parents[1].rglob("*.py")
+
+    wrong = {path.name for path in modules if re.search(r"\bchdir\b|\bcwd\b", path.read_text())}
+
+    assert wrong == set()
