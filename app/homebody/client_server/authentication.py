@@ -67,8 +67,8 @@ def authenticated(
     """Run a view only for requests with a valid access token; `requester()` is then its user.
 
     The keywords are those of Access; `optional` also lets requests without a token pass, but not
-    those with one that is not valid. A view that `only_reads` needs a rate limit of its own, or
-    answers long polls, which limit themselves.
+    those with one that is not valid. A view that `only_reads` needs a rate limit of its own, unless
+    it answers long polls, which limit themselves, or is as cheap as a GET.
     Raises M_MISSING_TOKEN and M_UNKNOWN_TOKEN (401), M_USER_LOCKED, M_LIMIT_EXCEEDED,
     M_GUEST_ACCESS_FORBIDDEN, M_USER_SUSPENDED, and M_FORBIDDEN when only services may do this.
     """
