@@ -38,14 +38,14 @@ class Redaction(msgspec.Struct):
 @authenticated(guests=True, suspended="partly")
 def send_message(room_id: str, event_type: str, txn_id: str) -> Json:
     """Send a message event."""
-    return _send_message(room_id, event_type, txn_id)
+    return _send(room_id, event_type, txn_id, "rc_message")
 
 
 @bp.post("/rooms/<room_id>/send/<event_type>")
 @authenticated(suspended="partly")
 def send_message_without_transaction_id(room_id: str, event_type: str) -> Json:
     """Send a message event as clients did in 2016."""
-    return _send_message(room_id, event_type, None)
+    return _send(room_id, event_type, None, "rc_message")
 
 
 @bp.put("/rooms/<room_id>/redact/<event_id>/<txn_id>")
@@ -53,16 +53,8 @@ def send_message_without_transaction_id(room_id: str, event_type: str) -> Json:
 @authenticated(suspended="partly")
 def redact_event(room_id: str, event_id: str, txn_id: str | None = None) -> Json:
     """Redact an event."""
-    refuse_delay()
-    user_id = requester().user_id
-    draft = sending.Draft(room_id, user_id, store.REDACTION, {}, redacts=event_id, txn_id=txn_id)
     # not rc_message: a moderator who cleans up after a spammer sends hundreds at once
-    known = sent_before_or_limited("rc_admin_redaction", draft)
-    if known is not None:
-        return {"event_id": known}
-    body = event_content(may_be_empty=True)  # only the reason can be lost with it
-    http.convert(body, Redaction)
-    return _send(room_id, store.REDACTION, {**body, "redacts": event_id}, txn_id)
+    return _send(room_id, store.REDACTION, txn_id, "rc_admin_redaction", redacts=event_id)
 
 
 def event_content(*, may_be_empty: bool = False) -> Json:
@@ -107,21 +99,24 @@ def sent_before_or_limited(limit: str, draft: sending.Draft) -> str | None:
     return None
 
 
-def _send_message(room_id: str, event_type: str, txn_id: str | None) -> Json:
+def _send(
+    room_id: str, event_type: str, txn_id: str | None, limit: str, *, redacts: str | None = None
+) -> Json:
+    """Send the event of the body; `redacts` is the event id in the path of /redact."""
     refuse_delay()
-    draft = sending.Draft(room_id, requester().user_id, event_type, {}, txn_id=txn_id)
-    known = sent_before_or_limited("rc_message", draft)
+    me, database = requester(), homeserver.database
+    draft = sending.Draft(room_id, me.user_id, event_type, {}, redacts=redacts, txn_id=txn_id)
+    known = sent_before_or_limited(limit, draft)
     if known is not None:
         return {"event_id": known}
-    return _send(room_id, event_type, event_content(), txn_id)
-
-
-def _send(room_id: str, event_type: str, content: Json, txn_id: str | None) -> Json:
+    content = event_content(may_be_empty=redacts is not None)  # only the reason can be lost with it
+    if redacts is not None:
+        http.convert(content, Redaction)
+        content["redacts"] = redacts
     if txn_id is not None and len(txn_id.encode()) > identifiers.MAX_BYTES:
         raise errors.invalid_param("The transaction id is longer than 255 bytes")
-    is_of_thread = event_type == store.REDACTION and _is_of_thread(str(content.get("redacts")))
-    me, database = requester(), homeserver.database
     ts = None if me.service is None else http.timestamp()
+    is_of_thread = event_type == store.REDACTION and _is_of_thread(str(content.get("redacts")))
     with database.write() as tx:
         event_id = sending.send_message(tx, me, room_id, event_type, content, txn_id, ts)
     if is_of_thread:
