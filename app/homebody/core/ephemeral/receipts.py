@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from homebody import errors
@@ -27,8 +27,6 @@ from homebody.spec.events import Json
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Reader, Tx
 from homebody.storage.expressions import listed
-
-AnyRow = Row[*tuple[Any, ...]]
 
 READ: Final = "m.read"
 PRIVATE: Final = "m.read.private"
@@ -119,20 +117,20 @@ def remove_room(tx: Tx, room_id: str) -> None:
     tx.sql.execute(delete(Receipt).where(Receipt.room_id == room_id))
 
 
-def _permitted(tx: Reader, user_id: str, found: Sequence[AnyRow]) -> list[AnyRow]:
+def _permitted(tx: Reader, user_id: str, found: Sequence[state.AnyRow]) -> list[state.AnyRow]:
     """Return the receipts without those of ignored users, and of events that the user can't see.
 
     The latter would reveal the event's id, and which members were active when.
     """
     ignored = ignored_users.of(tx, user_id) if found else ()
-    by_room: dict[str, list[AnyRow]] = {}
+    by_room: dict[str, list[state.AnyRow]] = {}
     for row in found:
         if row.user_id not in ignored:
             by_room.setdefault(row.room_id, []).append(row)
     return [row for rows in by_room.values() for row in _of_visible(tx, user_id, rows)]
 
 
-def _of_visible(tx: Reader, user_id: str, of_room: list[AnyRow]) -> list[AnyRow]:
+def _of_visible(tx: Reader, user_id: str, of_room: list[state.AnyRow]) -> list[state.AnyRow]:
     """Return those of a room's receipts whose events the user may see, and the user's own."""
     room_id = of_room[0].room_id
     first = min(row.event_position for row in of_room)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Row, bindparam, or_, select
+from sqlalchemy import bindparam, or_, select
 
 from homebody import errors
 from homebody.core.events import state
@@ -74,9 +74,6 @@ _KEPT = (
     .order_by(StateInterval.event_position)
     .limit(bindparam("count"))
 )
-
-
-Kept = Row[*tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,18 +183,20 @@ def _send_tombstone(tx: Tx, user_id: str, room_id: str, new_id: str) -> str:
     return _set(tx, user_id, room_id, (TOMBSTONE, "", {"body": BODY, "replacement_room": new_id}))
 
 
-def _copy_state(tx: Tx, request: UpgradeRequest, new_id: str, entries: Iterable[Kept]) -> None:
+def _copy_state(
+    tx: Tx, request: UpgradeRequest, new_id: str, entries: Iterable[state.AnyRow]
+) -> None:
     for event in _copied(entries):
         _set(tx, request.user_id, new_id, event)
 
 
-def _next_kept(tx: Reader, room_id: str, after: int) -> list[Kept]:
+def _next_kept(tx: Reader, room_id: str, after: int) -> list[state.AnyRow]:
     """Return the next state entries to copy, in the order in which they were set."""
     params = {"room_id": room_id, "after": after, "count": AT_ONCE}
     return list(tx.sql.execute(_KEPT, params))
 
 
-def _copied(entries: Iterable[Kept]) -> Iterator[creation.StateEvent]:
+def _copied(entries: Iterable[state.AnyRow]) -> Iterator[creation.StateEvent]:
     """Yield the entries that are not redacted or removed, as the new room gets them."""
     for row in entries:
         content = orjson.loads(row.pdu)["content"]
