@@ -51,7 +51,7 @@ run: install  ## serve on http://localhost:8008 (installs and migrates first)
 test: $(VENV)/.dev  ## run the tests, T=tests/core/sync/test_sync.py for some of them
 	$(BIN)/python -m pytest -m "not clients and not big and not wheel" -n $(N) --dist worksteal $(T)
 
-check: lint types migrations spec test  ## all checks that a commit must pass
+check: lint types migrations spec wording test  ## all checks that a commit must pass
 
 lint: $(VENV)/.dev  ## check the code with ruff, and its format
 	$(BIN)/ruff check .
