@@ -28,8 +28,8 @@ from flask import Flask
 import homebody
 from tests.conftest import Login, MakeApp
 
-SEND_FILES, SEND_FUNCTIONS = 29, 135
-SYNC_FILES, SYNC_FUNCTIONS = 33, 119
+SEND_FILES, SEND_FUNCTIONS = 27, 129
+SYNC_FILES, SYNC_FUNCTIONS = 32, 118
 
 PACKAGE = str(Path(homebody.__file__).parent)
 PARTS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>"}

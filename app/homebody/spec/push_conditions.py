@@ -223,8 +223,12 @@ def _sender_notification_permission(condition: Json) -> Condition:
     return Condition(_may_notify(condition["key"]))
 
 
+def _has_legacy_body(view: EventView) -> bool:
+    return view.legacy_body is not None
+
+
 def _may_name_somebody(view: EventView) -> bool:
-    return view.legacy_body is not None and (view.named is None or bool(view.named))
+    return view.named is None or bool(view.named)
 
 
 def _is_named_by_display_name(view: EventView, member: Recipient) -> bool:
@@ -320,9 +324,19 @@ def _may_notify(key: str) -> EventCondition:
 
 
 LEGACY_CONDITIONS: Final[dict[str, list[Condition]]] = {
-    ".m.rule.contains_display_name": [Condition(_may_name_somebody, _is_named_by_display_name)],
-    ".m.rule.contains_user_name": [Condition(_may_name_somebody, _is_named_by_localpart)],
-    ".m.rule.roomnotif": [Condition(_mentions_the_room), Condition(_may_notify("room"))],
+    ".m.rule.contains_display_name": [
+        Condition(_has_legacy_body),
+        Condition(_may_name_somebody, _is_named_by_display_name),
+    ],
+    ".m.rule.contains_user_name": [
+        Condition(_has_legacy_body),
+        Condition(_may_name_somebody, _is_named_by_localpart),
+    ],
+    ".m.rule.roomnotif": [
+        Condition(_has_legacy_body),
+        Condition(_mentions_the_room),
+        Condition(_may_notify("room")),
+    ],
 }
 """By rule_id; see predefined_push_rules.LEGACY. Unlike the conditions that clients see, they check
 for m.mentions."""

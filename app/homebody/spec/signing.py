@@ -29,6 +29,8 @@ ALGORITHM: Final = "ed25519"
 _KEY_VERSION: Final = re.compile(r"[0-9A-Za-z_]+")
 _NOT_SIGNED: Final = ("signatures", "unsigned")
 _NOT_HASHED: Final = ("hashes", *_NOT_SIGNED)
+_ENCODE: Final = {True: canonical_json.encode, False: canonical_json.encode_historical}
+"""By whether the room version enforces canonical JSON."""
 
 
 class SignatureError(ValueError):
@@ -139,7 +141,7 @@ def verify_event(
 def content_hash(pdu: Json, version: RoomVersion) -> bytes:
     """Return the SHA-256 of the event without `unsigned`, `signatures` and `hashes`."""
     covered = {key: member for key, member in pdu.items() if key not in _NOT_HASHED}
-    return hashlib.sha256(_encode(covered, version)).digest()
+    return hashlib.sha256(_ENCODE[version.is_canonical_json_strict](covered)).digest()
 
 
 def has_valid_content_hash(pdu: Json, version: RoomVersion) -> bool:
@@ -188,13 +190,7 @@ def _redacted_bytes(pdu: Json, version: RoomVersion) -> bytes:
     """Return the bytes covered by signatures and the reference hash."""
     redacted = events.redact(pdu, version)
     redacted.pop("signatures", None)  # redaction has removed `unsigned` and copied the event
-    return _encode(redacted, version)
-
-
-def _encode(value: Json, version: RoomVersion) -> bytes:
-    if version.is_canonical_json_strict:
-        return canonical_json.encode(value)
-    return canonical_json.encode_historical(value)
+    return _ENCODE[version.is_canonical_json_strict](redacted)
 
 
 def _without(value: Json, keys: tuple[str, ...]) -> Json:

@@ -29,7 +29,7 @@ TOPIC: Final = "m.room.topic"
 EVERY: Final = 128
 """Number of positions by which the index may be behind."""
 _AT_ONCE: Final = 500
-_ONLY_ONE: Final = 1
+ONLY_ONE: Final = 1
 PROGRESS: CacheKind[int, int] = declare("search_progress", 1, lambda _: 8)
 """The position of the one row of its table."""
 
@@ -65,9 +65,8 @@ _DELETE = delete(INDEX).where(INDEX.c.rowid == bindparam("position"))
 
 
 def follow(tx: Tx, position: int) -> None:
-    """Index the events since the last time, if they are enough; called for each stored event."""
-    if position - _progress(tx) >= EVERY:
-        _extend(tx, position)
+    """Index the events since the last time; called when there are EVERY positions of them."""
+    _extend(tx, position)
 
 
 def forget(tx: Tx, position: int) -> None:
@@ -104,10 +103,10 @@ def spaced(said: str) -> str:
 
 
 def _progress(tx: Reader) -> int:
-    known = tx.cached(PROGRESS, _ONLY_ONE)
+    known = tx.cached(PROGRESS, ONLY_ONE)
     if known is None:
         known = tx.sql.execute(_PROGRESS).scalar() or 0
-        tx.fill(PROGRESS, _ONLY_ONE, known)
+        tx.fill(PROGRESS, ONLY_ONE, known)
     return known
 
 
@@ -120,8 +119,8 @@ def _extend(tx: Tx, upto: int) -> bool:
     if entries:
         tx.sql.execute(_INSERT, [{"body": "", "name": "", "topic": "", **it} for it in entries])
     reached = max(_progress(tx), upto) if is_all else int(found[-1].position)
-    tx.sql.execute(_ADVANCE, {"id": _ONLY_ONE, "position": reached})
-    tx.remember(PROGRESS, _ONLY_ONE, reached)
+    tx.sql.execute(_ADVANCE, {"id": ONLY_ONE, "position": reached})
+    tx.remember(PROGRESS, ONLY_ONE, reached)
     return not is_all
 
 

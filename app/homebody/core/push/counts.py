@@ -424,7 +424,9 @@ def _write(tx: Tx, event: Event, position: int, thread: str, outcomes: dict[str,
         }
         tx.sql.execute(_NOTIFY, row)
         payload = {"room_id": event.room_id, "position": position, "tweaks": outcome.tweaks}
-        pushers.queue(tx, users[kind], payload)
+        with_pushers = tx.cached(pushers.PUSHERS, pushers.EVERYBODY)
+        if with_pushers is None or not with_pushers.keys().isdisjoint(users[kind]):
+            pushers.queue(tx, users[kind], payload)
         if not is_invite:
             tx.sql.execute(_ADD, row)
 

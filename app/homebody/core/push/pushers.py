@@ -68,7 +68,7 @@ PUSHERS: CacheKind[str, dict[str, PusherPlaces]] = declare(
     "pushers", 2, lambda users: sum(300 * it.count for it in users.values())
 )
 """Of all users who have pushers, as one cached value."""
-_EVERYBODY: Final = ""
+EVERYBODY: Final = ""
 """The only key of the cache."""
 _COLUMNS = (
     Pusher.user_id,
@@ -217,7 +217,7 @@ def put(tx: Tx, user_id: str, device_id: str, wanted: PusherRequest, *, append: 
         "pushkey_ts": tx.now_ms,
     }
     tx.sql.execute(_SET, row)
-    tx.forget(PUSHERS, _EVERYBODY)
+    tx.forget(PUSHERS, EVERYBODY)
 
 
 def _check_number(tx: Reader, user_id: str, wanted: PusherRequest) -> None:
@@ -289,14 +289,14 @@ def queue(tx: Tx, user_ids: Iterable[str], payload: Json) -> None:
 
 def _by_user(tx: Reader) -> dict[str, PusherPlaces]:
     """Return {user_id: destinations of the pushers} of all users who have any."""
-    known = tx.cached(PUSHERS, _EVERYBODY)
+    known = tx.cached(PUSHERS, EVERYBODY)
     if known is None:
         known = {}
         for user_id, app_id, pushkey, kind in tx.sql.execute(_KEYS):
             places = known.setdefault(user_id, PusherPlaces())
             of_kind = places.mailboxes if kind == EMAIL else places.gateways
             of_kind.append(_destination(user_id, app_id, pushkey))
-        tx.fill(PUSHERS, _EVERYBODY, known)
+        tx.fill(PUSHERS, EVERYBODY, known)
     return known
 
 
@@ -305,7 +305,7 @@ def _remove(tx: Tx, *which: ColumnElement[bool]) -> None:
     for user_id, app_id, pushkey in tx.sql.execute(gone).all():
         for kind in (KIND, MAIL_KIND):
             outbox.drop(tx, kind, _destination(user_id, app_id, pushkey))
-        tx.forget(PUSHERS, _EVERYBODY)
+        tx.forget(PUSHERS, EVERYBODY)
 
 
 def _destination(user_id: str, app_id: str, pushkey: str) -> str:

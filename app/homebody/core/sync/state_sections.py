@@ -172,11 +172,13 @@ def load(
     if is_lazy:
         lazy_members.forget_after(requester, since)
         lazy_members.forget_rooms(requester, {span.room_id for span in spans if span.is_new})
-        wanted = _wanted_members(
-            tx, requester, spans, event_filter, lazy_members, heroes, is_full=is_full
-        )
-        at = {span.room_id: _end(span, is_after=is_after) for span in spans}
-        asked = [(room, user, at[room]) for room, users in wanted.items() for user in users]
+        asked = [
+            (span.room_id, user_id, _end(span, is_after=is_after))
+            for span in spans
+            for user_id in _wanted_members(
+                tx, requester, span, event_filter, lazy_members, heroes, is_full=is_full
+            )
+        ]
         positions |= _positions(tx, _MEMBERS_HELD, asked) if asked else set()
     sections: dict[str, list[ClientEvent]] = {span.room_id: [] for span in spans}
     if positions:
@@ -214,25 +216,22 @@ def _positions(
 def _wanted_members(
     tx: Reader,
     requester: Requester,
-    spans: Collection[Span],
+    span: Span,
     event_filter: RoomEventFilter,
     lazy_members: LazyMembers,
     heroes: Mapping[str, Iterable[str]],
     *,
     is_full: bool,
-) -> dict[str, list[str]]:
-    """Return {room_id: members whom the client needs for timeline and name, and was not sent}."""
-    wanted: dict[str, list[str]] = {}
-    for span in spans:
-        users = {event.sender for event in span.timeline}.union(heroes.get(span.room_id, ()))
-        if span.is_new or is_full:
-            users.add(requester.user_id)
-        if event_filter.include_redundant_members or span.is_new or is_full:
-            wanted[span.room_id] = list(users)
-        else:
-            wanted[span.room_id] = lazy_members.unsent(requester, span.room_id, users)
-        if wanted[span.room_id]:
-            lazy_members.add(requester, tx.position, span.room_id, wanted[span.room_id])
+) -> list[str]:
+    """Return the members whom the client needs for timeline and name, and has not been sent."""
+    users = {event.sender for event in span.timeline}.union(heroes.get(span.room_id, ()))
+    if span.is_new or is_full:
+        users.add(requester.user_id)
+    wanted = list(users)
+    if not (event_filter.include_redundant_members or span.is_new or is_full):
+        wanted = lazy_members.unsent(requester, span.room_id, users)
+    if wanted:
+        lazy_members.add(requester, tx.position, span.room_id, wanted)
     return wanted
 
 

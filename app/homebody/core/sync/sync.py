@@ -144,9 +144,8 @@ def _rooms(
     spans.fill(tx, request.requester.user_id, [*joined, *left], request.filter.room.timeline)
     joined = [span for span in joined if span.is_new or request.full_state or not span.is_ignored]
     both = [*joined, *left]
-    if not request.is_initial:
-        for span in both:  # a client that knows some of the room must discard it after a gap
-            span.is_limited |= span.is_new and span.state_upto != 0
+    for span in both:  # a client that knows some of the room must discard it after a gap
+        span.is_limited |= span.is_new and span.state_upto != 0 and not request.is_initial
     names = _summaries(tx, request, joined)
     states = sections.load(
         tx,
@@ -163,11 +162,10 @@ def _rooms(
     for span, room in zip(left, mine.left, strict=True):
         there = states[span.room_id]
         _add_own_leave(tx, request, entries[span.room_id], span, there, room.member_position)
+    for span in joined:
+        entries[span.room_id]["summary"] = names.get(span.room_id, {})
     return {
-        "join": {
-            span.room_id: entries[span.room_id] | {"summary": names.get(span.room_id, {})}
-            for span in joined
-        },
+        "join": {span.room_id: entries[span.room_id] for span in joined},
         "invite": _previews(tx, request, mine.invited, "invite_state"),
         "knock": _previews(tx, request, mine.knocked, "knock_state"),
         "leave": {span.room_id: entries[span.room_id] for span in left},

@@ -104,19 +104,11 @@ def send_message(
     M_DUPLICATE_ANNOTATION for a second reaction with the same key, M_UNKNOWN (400) for a thread
     that begins where none can, M_USER_SUSPENDED.
     """
-    redacts = None
+    redacts, sender, device_id = None, requester.user_id, requester.device_id
     if event_type == store.REDACTION:
         content, redacts = _split_redaction(content)
     draft = Draft(
-        room_id,
-        requester.user_id,
-        event_type,
-        content,
-        redacts=redacts,
-        device_id=requester.device_id,
-        txn_id=txn_id,
-        origin_server_ts=ts,
-        requester=requester,
+        room_id, sender, event_type, content, None, redacts, device_id, txn_id, ts, requester
     )
     if txn_id is not None:
         known = sent_before(tx, requester, draft)

@@ -73,7 +73,9 @@ def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int
     counts.count(tx, event, position, relation.thread_id, joined_before)
     if tx.server.appservices.all:
         transactions.note(tx, event, position)
-    search_index.follow(tx, position)
+    indexed = tx.cached(search_index.PROGRESS, search_index.ONLY_ONE)
+    if indexed is None or position - indexed >= search_index.EVERY:
+        search_index.follow(tx, position)
     # users who look into the room without being in it wait by its id
     tx.wake_all(state.joined_users(tx, event.room_id), (event.room_id,))
     if event.type == state.MEMBER:
