@@ -28,7 +28,7 @@ from flask import Flask
 import homebody
 from tests.conftest import Login, MakeApp
 
-SEND_FILES, SEND_FUNCTIONS = 27, 129
+SEND_FILES, SEND_FUNCTIONS = 27, 126
 SYNC_FILES, SYNC_FUNCTIONS = 32, 118
 
 PACKAGE = str(Path(homebody.__file__).parent)

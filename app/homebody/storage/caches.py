@@ -98,7 +98,13 @@ class Cache(Generic[K, V]):
     def put(self, key: K, value: V, since: int) -> None:
         """Set a value that is valid from a position on; for the writer alone."""
         self.changed_at = since
-        self._set(key, value, since)
+        size = self._bytes_of(value) + ENTRY_OVERHEAD_BYTES
+        old = self._entries.pop(key, None)
+        self.used_bytes += size - (old[1] if old else 0)
+        self._entries[key] = (value, size, since)
+        while self.used_bytes > self.max_bytes and self._entries:
+            _, (_, dropped, _) = self._entries.popitem(last=False)
+            self.used_bytes -= dropped
 
     def drop(self, key: K, since: int) -> None:
         """Drop a value that is invalid from a position on; for the writer alone."""
@@ -113,7 +119,7 @@ class Cache(Generic[K, V]):
         Nothing has changed since `changed_at`, so the value has been valid since then.
         """
         if self.changed_at <= view:
-            self._set(key, value, self.changed_at)
+            self.put(key, value, self.changed_at)
 
     def clear(self, position: int) -> None:
         """Drop everything; `position` is the current position of the database."""
@@ -124,15 +130,6 @@ class Cache(Generic[K, V]):
     def entries(self) -> list[tuple[K, V]]:
         """Return all entries, of whatever view; for tests and inspection."""
         return [(key, value) for key, (value, _, _) in self._entries.items()]
-
-    def _set(self, key: K, value: V, since: int) -> None:
-        size = self._bytes_of(value) + ENTRY_OVERHEAD_BYTES
-        old = self._entries.pop(key, None)
-        self.used_bytes += size - (old[1] if old else 0)
-        self._entries[key] = (value, size, since)
-        while self.used_bytes > self.max_bytes and self._entries:
-            _, (_, dropped, _) = self._entries.popitem(last=False)
-            self.used_bytes -= dropped
 
 
 class Requester:

@@ -225,8 +225,8 @@ def mark_read(
     tx: Tx, user_id: str, room_id: str, thread_id: str | None, upto_position: int
 ) -> None:
     """Mark a thread as read up to a position; thread None: all of the room."""
-    unread = tx.sql.execute(_UNREAD_IN_ROOM, {"user_id": user_id, "room_id": room_id}).scalars()
-    threads = [it for it in unread if thread_id in {None, it}]
+    unread = tx.sql.execute(_UNREAD_IN_ROOM, {"user_id": user_id, "room_id": room_id})
+    threads = [row.thread_id for row in unread if thread_id in {None, row.thread_id}]
     if not threads:
         return
     _note_change(tx, [user_id])
