@@ -12,7 +12,7 @@ from homebody import errors
 from homebody.client_server import authentication, http, membership, room_send
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
-from homebody.core.events import client_events, state
+from homebody.core.events import client_events, history, state
 from homebody.core.rooms import personal_settings, state_events
 from homebody.spec.events import Json
 
@@ -77,7 +77,7 @@ def get_room_state_with_key(
 def get_room_state(room_id: str) -> list[orjson.Fragment]:
     """Return the current state of a room."""
     with homeserver.database.read() as tx:
-        events = state_events.get_all(tx, room_id, requester().user_id)
+        events = history.state_of(tx, requester().user_id, room_id)
         return client_events.encode_state(tx, requester(), events)
 
 

@@ -16,7 +16,7 @@ from homebody import errors
 from homebody.client_server import authentication, http
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
-from homebody.core.events import aggregations, client_events, search, search_index
+from homebody.core.events import aggregations, client_events, history, search, search_index
 from homebody.core.events.search import After, SearchRequest, SearchResult, SearchResults
 from homebody.core.sync.tokens import SyncToken
 from homebody.core.user_data import filters
@@ -137,9 +137,10 @@ def _response(
     if criteria.groupings is not None:
         response["groups"] = _groups(criteria.groupings, found)
     if criteria.include_state:
+        room_ids = sorted({event.room_id for event in events})
         response["state"] = {
-            room_id: client_events.encode_state(tx, me, search.state_of(tx, me.user_id, room_id))
-            for room_id in sorted({event.room_id for event in events})
+            room_id: client_events.encode_state(tx, me, history.state_of(tx, me.user_id, room_id))
+            for room_id in tx.pausing(room_ids, every=1)
         }
     return response
 

@@ -169,6 +169,15 @@ def state_at(
     return client_events.hide(tx, user_id, [it for it in events if paging.matches(it, wanted)])
 
 
+def state_of(tx: Reader, user_id: str, room_id: str) -> list[ClientEvent]:
+    """Return the state of a room as it is or, for users who have left, as it was then.
+
+    Raises M_FORBIDDEN as visibility.may_read.
+    """
+    last = visibility.upto(tx, user_id, room_id)
+    return state_at(tx, user_id, room_id, last, filters.EVERY_ROOM_EVENT, ())
+
+
 def senders_of(
     tx: Reader, user_id: str, room_id: str, events: list[ClientEvent]
 ) -> list[ClientEvent]:

@@ -25,7 +25,6 @@ from sqlalchemy import Boolean, Float, Integer, Text, and_, bindparam, cast, fun
 from homebody import errors
 from homebody.core.events import (
     client_events,
-    history,
     members,
     paging,
     search_index,
@@ -263,16 +262,6 @@ def context_of(
                 name: value for name, value in profile.items() if isinstance(value, str)
             }
     return ResultContext(older, newer, profiles)
-
-
-def state_of(tx: Reader, user_id: str, room_id: str) -> list[ClientEvent]:
-    """Return the state of a room as it is now, or was when the user left.
-
-    Other requests run before it is read.
-    """
-    event_loop.pause()
-    position = visibility.upto(tx, user_id, room_id)
-    return history.state_at(tx, user_id, room_id, position, filters.EVERY_ROOM_EVENT, ())
 
 
 def _values(tx: Reader, user_id: str, request: SearchRequest) -> dict[str, object]:

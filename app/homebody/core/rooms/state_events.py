@@ -17,17 +17,12 @@ from homebody.spec.events import Json
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Reader, Tx
 
-_POSITIONS = (
-    select(StateInterval.event_position)
-    .where(
-        StateInterval.room_number == state.ROOM_NUMBER,
-        StateInterval.from_position <= bindparam("position"),
-        StateInterval.to_position > bindparam("position"),
-    )
-    .order_by(StateInterval.event_position)
-)
-_POSITION = _POSITIONS.where(
-    StateInterval.type == bindparam("event_type"), StateInterval.state_key == bindparam("state_key")
+_POSITION = select(StateInterval.event_position).where(
+    StateInterval.room_number == state.ROOM_NUMBER,
+    StateInterval.from_position <= bindparam("position"),
+    StateInterval.to_position > bindparam("position"),
+    StateInterval.type == bindparam("event_type"),
+    StateInterval.state_key == bindparam("state_key"),
 )
 
 
@@ -78,10 +73,3 @@ def get(tx: Reader, room_id: str, user_id: str, event_type: str, state_key: str)
     if not found:
         raise errors.not_found("The room has no state of this type and key")
     return client_events.hide(tx, user_id, found)[0]
-
-
-def get_all(tx: Reader, room_id: str, user_id: str) -> list[ClientEvent]:
-    """Return the whole state as `get` does, oldest event first. Raises M_FORBIDDEN likewise."""
-    query = {"room_id": room_id, "position": visibility.upto(tx, user_id, room_id)}
-    events = client_events.load(tx, list(tx.sql.execute(_POSITIONS, query).scalars()))
-    return client_events.hide(tx, user_id, events)
