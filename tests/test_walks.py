@@ -29,7 +29,7 @@ import homebody
 from tests.conftest import Login, MakeApp
 
 SEND_FILES, SEND_FUNCTIONS = 27, 126
-SYNC_FILES, SYNC_FUNCTIONS = 32, 118
+SYNC_FILES, SYNC_FUNCTIONS = 32, 120
 
 PACKAGE = str(Path(homebody.__file__).parent)
 PARTS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>"}

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Select, and_, select
 
@@ -136,33 +137,35 @@ class LazyMembers:
             self._in_all -= len(gone.members)
 
 
-def load(
-    tx: Reader,
-    requester: Requester,
-    spans: Collection[Span],
-    event_filter: RoomEventFilter,
-    lazy_members: LazyMembers,
-    *,
-    heroes: Mapping[str, Iterable[str]],
-    since: int,
-    is_full: bool,
-    is_after: bool,
-) -> dict[str, list[ClientEvent]]:
-    """Return {room_id: events of its state section, in their order}.
+@dataclass(frozen=True, slots=True)
+class StateRequest:
+    """The state that a client needs of the rooms of a response."""
 
-    `heroes` are the members by whom rooms are called, `since` what the client has seen. `is_full`:
-    it wants all state, whatever it knows; `is_after`: as of the end of the timeline.
-    """
-    is_lazy = event_filter.lazy_load_members
+    requester: Requester
+    event_filter: RoomEventFilter
+    lazy_members: LazyMembers
+    heroes: Mapping[str, Iterable[str]]
+    """{room_id: members by whom the room is called}"""
+    since: int
+    """The last position that the client has seen; 0: none."""
+    is_full: bool
+    """The client wants all state, whatever it knows."""
+    is_after: bool
+    """The client wants the state at the end of the timeline."""
+
+
+def load(tx: Reader, wanted: StateRequest, spans: Collection[Span]) -> dict[str, list[ClientEvent]]:
+    """Return {room_id: events of its state section, in their order}."""
+    is_lazy, is_full = wanted.event_filter.lazy_load_members, wanted.is_full
     # with lazy loading, members who have changed are sent too after a rejoin, or with all state
     known = [
-        (span.room_id, span.since or since, _end(span, is_after=is_after))
+        (span.room_id, span.since or wanted.since, _end(span, is_after=wanted.is_after))
         for span in spans
-        if _may_have_gap(span, is_after=is_after)
-        and (not (span.is_new or is_full) or (is_lazy and since > 0))
+        if _may_have_gap(span, is_after=wanted.is_after)
+        and (not (span.is_new or is_full) or (is_lazy and wanted.since > 0))
     ]
     new = [
-        (span.room_id, -1, _end(span, is_after=is_after))
+        (span.room_id, -1, _end(span, is_after=wanted.is_after))
         for span in spans
         if span.is_new or is_full
     ]
@@ -170,20 +173,16 @@ def load(
     if new:
         positions |= _positions(tx, _HELD_WITHOUT_MEMBERS if is_lazy else _HELD, new)
     if is_lazy:
-        lazy_members.forget_after(requester, since)
-        lazy_members.forget_rooms(requester, {span.room_id for span in spans if span.is_new})
-        asked = [
-            (span.room_id, user_id, _end(span, is_after=is_after))
+        new_rooms = {span.room_id for span in spans if span.is_new}
+        wanted.lazy_members.forget_after(wanted.requester, wanted.since)
+        wanted.lazy_members.forget_rooms(wanted.requester, new_rooms)
+        members = [
+            (span.room_id, user_id, _end(span, is_after=wanted.is_after))
             for span in spans
-            for user_id in _wanted_members(
-                tx, requester, span, event_filter, lazy_members, heroes, is_full=is_full
-            )
+            for user_id in _wanted_members(tx, wanted, span)
         ]
-        positions |= _positions(tx, _MEMBERS_HELD, asked) if asked else set()
-    sections: dict[str, list[ClientEvent]] = {span.room_id: [] for span in spans}
-    if positions:
-        _fill(tx, sections, spans, positions, event_filter, is_after=is_after)
-    return sections
+        positions |= _positions(tx, _MEMBERS_HELD, members) if members else set()
+    return _sections(tx, wanted, spans, positions)
 
 
 def _end(span: Span, *, is_after: bool) -> int:
@@ -213,43 +212,31 @@ def _positions(
     return {row.event_position for row in tx.sql.execute(query, {"wanted": wanted})}
 
 
-def _wanted_members(
-    tx: Reader,
-    requester: Requester,
-    span: Span,
-    event_filter: RoomEventFilter,
-    lazy_members: LazyMembers,
-    heroes: Mapping[str, Iterable[str]],
-    *,
-    is_full: bool,
-) -> list[str]:
+def _wanted_members(tx: Reader, wanted: StateRequest, span: Span) -> list[str]:
     """Return the members whom the client needs for timeline and name, and has not been sent."""
-    users = {event.sender for event in span.timeline}.union(heroes.get(span.room_id, ()))
-    if span.is_new or is_full:
-        users.add(requester.user_id)
-    wanted = list(users)
-    if not (event_filter.include_redundant_members or span.is_new or is_full):
-        wanted = lazy_members.unsent(requester, span.room_id, users)
-    if wanted:
-        lazy_members.add(requester, tx.position, span.room_id, wanted)
-    return wanted
+    users = {event.sender for event in span.timeline}.union(wanted.heroes.get(span.room_id, ()))
+    is_whole = span.is_new or wanted.is_full
+    if is_whole:
+        users.add(wanted.requester.user_id)
+    members = list(users)
+    if not (is_whole or wanted.event_filter.include_redundant_members):
+        members = wanted.lazy_members.unsent(wanted.requester, span.room_id, users)
+    if members:
+        wanted.lazy_members.add(wanted.requester, tx.position, span.room_id, members)
+    return members
 
 
-def _fill(
-    tx: Reader,
-    sections: dict[str, list[ClientEvent]],
-    spans: Collection[Span],
-    positions: Collection[int],
-    event_filter: RoomEventFilter,
-    *,
-    is_after: bool,
-) -> None:
-    """Add the events that the filter admits to the sections, without those of the timelines."""
-    timelines = [] if is_after else [span.timeline for span in spans]
+def _sections(
+    tx: Reader, wanted: StateRequest, spans: Collection[Span], positions: Collection[int]
+) -> dict[str, list[ClientEvent]]:
+    """Return the events that the filter admits by room, without those of the timelines."""
+    sections: dict[str, list[ClientEvent]] = {span.room_id: [] for span in spans}
+    timelines = [] if wanted.is_after else [span.timeline for span in spans]
     shown = {event.position for timeline in timelines for event in timeline}
     for event in client_events.load(tx, sorted(positions)):
         is_admitted = filters.matches(
-            event_filter, event.type, event.sender, event.room_id, event.content
+            wanted.event_filter, event.type, event.sender, event.room_id, event.content
         )
         if is_admitted and event.position not in shown:
             sections[event.room_id].append(event)
+    return sections

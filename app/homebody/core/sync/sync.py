@@ -27,11 +27,10 @@ from homebody.core.ephemeral import presence, receipts, typing
 from homebody.core.ephemeral.ephemeral import Ephemeral
 from homebody.core.events import aggregations, client_events, state, visibility
 from homebody.core.push import counts
-from homebody.core.sync import device_lists, memberships, spans, summaries
-from homebody.core.sync import state_sections as sections
+from homebody.core.sync import device_lists, memberships, spans, state_sections, summaries
 from homebody.core.sync.memberships import Memberships
 from homebody.core.sync.spans import ROOMS_BETWEEN_PAUSES, Span
-from homebody.core.sync.state_sections import LazyMembers
+from homebody.core.sync.state_sections import LazyMembers, StateRequest
 from homebody.core.sync.tokens import SyncToken
 from homebody.core.timeline import store
 from homebody.core.user_data import account_data
@@ -147,10 +146,8 @@ def _rooms(
     for span in both:  # a client that knows some of the room must discard it after a gap
         span.is_limited |= span.is_new and span.state_upto != 0 and not request.is_initial
     names = _summaries(tx, request, joined)
-    states = sections.load(
-        tx,
+    wanted = StateRequest(
         request.requester,
-        both,
         request.filter.room.state,
         lazy_members,
         heroes={room_id: summary.get("m.heroes", ()) for room_id, summary in names.items()},
@@ -158,6 +155,7 @@ def _rooms(
         is_full=request.full_state,
         is_after=request.state_section != "state",
     )
+    states = state_sections.load(tx, wanted, both)
     entries = _entries(tx, request, both, states)
     for span, room in zip(left, mine.left, strict=True):
         there = states[span.room_id]
