@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 STEP = re.compile(r"^\*\*\d\. [^`]*`(\S+\.py)`:\n\n```python\n(.*?)```$", re.DOTALL | re.MULTILINE)
 NEEDED = [
@@ -34,6 +36,8 @@ def test_the_endpoint_can_be_added_step_by_step(tmp_path: Path) -> None:
         copy(ROOT / name, tmp_path / name)
     steps = STEP.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
     assert len(steps) == 3
+    if "list_account_data" in (ROOT / steps[2][0]).read_text(encoding="utf-8"):
+        pytest.skip("this checkout already contains the example")
     test = steps[0][0]
 
     results = []
