@@ -115,7 +115,7 @@ bench: $(VENV)/.dev  ## measure what grows with history; BENCH=--small, or sizes
 traffic: $(VENV)/.dev  ## an hour of mixed traffic in a few minutes, TRAFFIC="--minutes 10 --users 8 --json"
 	$(BIN)/python -m tests.bench.traffic $(TRAFFIC)
 
-migration: $(VENV)/.dev  ## write the next migration from the changes in the models, m="why"
+migration: $(VENV)/.dev  ## write the next migration from the changes in the models, m="what changed"
 	$(BIN)/python -m tests.tools.next_migration "$(m)"
 	$(BIN)/python -m tests.tools.schema
 

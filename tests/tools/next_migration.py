@@ -1,4 +1,4 @@
-"""Write the next numbered migration from changes of the models: `make migration m="why"`.
+"""Write the next numbered migration from changes of the models: `make migration m="what"`.
 
 With `--check`: exit with 1 if models and migrations differ.
 """
@@ -30,7 +30,9 @@ def main(message: str) -> int:
         if message == "--check":
             return alembic(url, "check")
         failed = alembic(url, "revision", "--autogenerate", "--rev-id", number, "-m", message)
-    subprocess.run([str(BIN / "ruff"), "check", "--fix", "-q", "alembic"], cwd=ROOT, check=False)
+    subprocess.run(
+        [str(BIN / "ruff"), "check", "--fix-only", "-q", "alembic"], cwd=ROOT, check=False
+    )
     subprocess.run([str(BIN / "ruff"), "format", "-q", "alembic"], cwd=ROOT, check=False)
     return failed
 
