@@ -16,7 +16,7 @@ from homebody.storage.statements import sqlite_url
 
 
 def database_url() -> str:
-    """Which database to migrate; that of the configuration is kept from a server meanwhile."""
+    """Return the database to migrate; lock that of the configuration, so that no server starts."""
     if given := context.get_x_argument(as_dictionary=True).get("url"):
         return given
     settings = config.load(None, os.environ)
@@ -26,17 +26,17 @@ def database_url() -> str:
 
 
 def is_described(name: str | None, kind: str, _parents: object) -> bool:
-    """Whether a table is described by a class: FTS5's tables of the full-text index can't be."""
+    """Return whether a table has a model: FTS5's tables of the full-text index can't have one."""
     return kind != "table" or not (name or "").startswith("search_index")
 
 
 def leave_transactions_alone(connection: sqlite3.Connection, _record: object) -> None:
-    """Keep Python's module from beginning them as it likes: not before the first INSERT."""
+    """Disable the implicit transactions of sqlite3, which begin too late to contain DDL."""
     connection.isolation_level = None
 
 
 def begin(connection: Connection) -> None:
-    """Make a step whole or not at all, its CREATE and DROP too, whatever interrupts it."""
+    """Begin a transaction, so that a migration with its DDL is applied as a whole or not at all."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 

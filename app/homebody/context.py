@@ -28,7 +28,7 @@ from homebody.storage.database import Database, Server
 
 @dataclass(frozen=True)
 class Homeserver:
-    """What one running server consists of, beside its routes."""
+    """The parts of one running server, except its routes."""
 
     server: Server
     database: Database

@@ -1,1 +1,1 @@
-"""What the server does without being asked: greenlets that empty the outbox."""
+"""Background work: greenlets that deliver the rows of the outbox."""

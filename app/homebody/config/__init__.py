@@ -1,1 +1,1 @@
-"""The settings: where they come from, what they may be, what they default to."""
+"""Settings: their declarations, sources and values."""

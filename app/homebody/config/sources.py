@@ -1,7 +1,7 @@
 """The sources of settings: one TOML file, the environment, options of the command line.
 
-Each source is flattened to `{("rc_login", "address", "burst_count"): value}`. It knows how a key is
-spelled in it and where it is, so that errors can name file, line, key and the most similar key.
+Each source is flattened to `{("rc_login", "address", "burst_count"): value}`. It knows how
+and where a key is written, so that errors can name file, line, key and the most similar key.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ PREFIX: Final = "HOMEBODY_"
 CONFIG_VARIABLE: Final = "HOMEBODY_CONFIG"
 """The path of the file; not a setting."""
 
-# Kubernetes sets these in every container of a name space that has a Service named `homebody`.
+# Kubernetes sets these in every container of a namespace that has a Service named `homebody`.
 _NOT_OURS: Final = re.compile(r"HOMEBODY_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_[0-9]+_.*)?)")
 _AT_LINE: Final = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$")
 _PAIR: Final = re.compile(r"\s*([\w.-]+)\s*=\s*([^\s#=].*)$", re.ASCII)
 _STRING: Final = re.compile(r"\"[^\"]*\"|'[^']*'")
 _REMOVED: Final = {("workers",), ("federation",), ("rc_joins", "remote")}
 _LIKENESS: Final = 0.75
-"""The least similarity of a suggested key; below it, two words only share some letters."""
+"""The minimum similarity of a suggested key; below it, two words only share some letters."""
 ALL_KEYS: Final = "docs/homebody.example.toml"
 
 
@@ -39,10 +39,10 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A key that the server knows."""
+    """A key that the server accepts."""
 
     fields: KeyPath
-    """The name of its field, after those of the tables it is in."""
+    """The name of its field, preceded by those of the tables that contain it."""
     kind: values.Kind[Any]
     is_file: bool = False
     """Its value is the path of a file that holds the secret."""
@@ -56,7 +56,7 @@ class Source:
     spell: Callable[[KeyPath], str]
     place: Callable[[KeyPath], str]
     is_text: bool = True
-    """Values are bare text, to be read as TOML would."""
+    """Whether values are plain strings, still to be parsed as TOML."""
 
     def error(self, key: KeyPath, sentence: str) -> ConfigError:
         """Return an error that says where this key is."""

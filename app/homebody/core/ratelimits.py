@@ -26,13 +26,13 @@ from homebody.errors import MatrixError
 MAX_BUCKETS: Final = 20_000
 """The most buckets of one limit, about 4 MB; beyond it the least recently used are dropped."""
 MAX_KEY: Final = 255
-"""The significant characters of a key, against names of megabytes."""
+"""Longer keys are cut to this number of characters, as a name may have megabytes."""
 
 
 class RateLimits:
     """The buckets of this process.
 
-    `clock` gives seconds that never go back.
+    `clock` returns seconds and never goes backwards.
     """
 
     def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,7 +43,7 @@ class RateLimits:
         self._buckets = {name: _Buckets(limit) for name, limit in _limits(config)}
 
     def without(self) -> RateLimits:
-        """Return the same limits for a user who is exempt from them."""
+        """Return rate limits that allow everything, for users who are exempt."""
         if self._without is None:
             config = replace(self._config, rate_limits=False)
             self._without = RateLimits(config, self._clock)
@@ -116,7 +116,7 @@ class _Buckets:
 
 
 def network_of(address: str) -> str:
-    """Return the address that is limited: of IPv6 its /64, as a household has all of it."""
+    """Return the address to limit; of IPv6 its /64 network, all of which one household has."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:

@@ -1,1 +1,1 @@
-"""What keeps a process running and observable; knows nothing of Matrix."""
+"""The event loop, wake-ups, logs, metrics and memory: code that knows nothing of Matrix."""

@@ -1,7 +1,7 @@
 """Long polls: requests that wait until something changes.
 
 A waiting request costs a greenlet and an entry here; it holds no transaction and no connection to
-the database. A change names the users whom it concerns, and only their requests look again.
+the database. A change names the users concerned, and only their requests query the database again.
 
 When a client hangs up, its connection becomes readable: that ends the wait as well.
 """
@@ -31,7 +31,7 @@ class Waiter:
         self._event.set()
 
     def clear(self) -> None:
-        """Forget former changes; to be called before looking for them."""
+        """Forget earlier changes; call this before looking for changes."""
         self._event.clear()
 
     def wait(self, seconds: float, connection: socket.socket | None) -> None:
@@ -48,7 +48,7 @@ class Waiter:
             watcher.close()
 
     def _connection_is_readable(self, connection: socket.socket, watcher: object) -> None:
-        """See whether the client hung up or sent more; must not wait."""
+        """Check whether the client has hung up or sent more; must not block."""
         try:
             self.is_gone = not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -57,7 +57,7 @@ class Waiter:
             self.is_gone = True
         if self.is_gone:
             self._event.set()
-        else:  # its next request; watching on would spin
+        else:  # its next request: the socket stays readable, and the loop would spin
             watcher.stop()  # type: ignore[attr-defined]  # gevent has no public type for watchers
 
 
@@ -99,7 +99,7 @@ class Wakeups:
                     waiter.wake()
 
     def close(self) -> None:
-        """Wake all requests, and let no new one wait."""
+        """Wake all requests, and let new ones respond without waiting."""
         self.is_closing = True
         self.wake([("*",)])
 

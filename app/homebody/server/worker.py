@@ -134,7 +134,7 @@ class Worker(GeventWorker):
             )
 
     def _serve(self) -> None:
-        """Do what gunicorn's `run` does, without its delay of up to a second at a stop."""
+        """Do what gunicorn's `run` does, without its delay of up to a second when it stops."""
         handling = Pool(self.worker_connections)
         listening = [
             StreamServer(listener, partial(self.handle, listener), spawn=handling)
@@ -246,7 +246,7 @@ class Worker(GeventWorker):
     def _watch_for_other_writers(self) -> None:
         database, delivery = self._homeserver.database, self._homeserver.delivery
         are_there_rows = False
-        """There may be new rows in the outbox; stays true until they were read."""
+        """Whether there may be new rows in the outbox; stays true until they have been read."""
         while self.alive:
             gevent.sleep(SECONDS_BETWEEN_CHECKS)
             try:

@@ -17,7 +17,7 @@ NOT_OWNER: Final = 0o077
 
 
 def sync_folder(folder: Path) -> None:
-    """Write the names in a folder to the disk: else a new or renamed file may be lost."""
+    """Sync the entries of a folder to the disk; otherwise a new or renamed file may be lost."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -190,7 +190,7 @@ def revoke(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
 
 
 def supersede(tx: Tx, user_id: str, device_id: str, *, but: bytes = b"") -> None:
-    """Revoke the tokens of a device that continues, except the pair of the access token `but`.
+    """Revoke the tokens of a device that stays logged in, except the pair with the token `but`.
 
     A client that still uses one of them gets a soft logout.
     """
@@ -220,7 +220,7 @@ def drop_cached(tx: Tx, user_id: str) -> None:
 
 
 def hash_of(token: str) -> bytes:
-    """Return what the database keeps of a token, whose 256 random bits need no salt."""
+    """Return the hash of a token for the database; its 256 random bits need no salt."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
@@ -273,7 +273,7 @@ def _cache(tx: Reader, token_hash: bytes, row: Row[*tuple[Any, ...]]) -> Request
 
 
 def _is_superseded(tx: Reader, token_hash: bytes) -> bool:
-    """Return whether this token was replaced while its device continues."""
+    """Return whether this token was replaced and its device is still logged in."""
     known = SupersededToken.token_hash
     return tx.sql.execute(select(known).where(known == token_hash)).first() is not None
 

@@ -1,1 +1,1 @@
-"""Application services: bridges and bots that the owner has registered."""
+"""Application services: bridges and bots that the administrator has registered."""

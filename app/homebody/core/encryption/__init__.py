@@ -1,1 +1,1 @@
-"""End-to-end encryption: what the server keeps for it, without ever reading a message."""
+"""End-to-end encryption: device keys, cross-signing, key backup, and messages to devices."""

@@ -2,7 +2,7 @@
 
 The table has the position of each user's last change of identity keys, cross-signing keys or
 devices with keys. Users who share a room with them are notified. As every /sync checks this and
-mostly nothing has changed, the position of the last change of any user is cached.
+usually nothing has changed, the position of the last change of any user is cached.
 
 This module alone writes the table device_list_changes.
 Spec: client-server-api#tracking-the-device-list-for-a-user

@@ -15,9 +15,9 @@ from homebody.storage.database import Reader
 
 DEFAULT_MS = 30_000
 MAX_MS = 120_000
-"""More than any client uses: a client that disappears must not type for hours."""
+"""More than any client uses; without a maximum, a client that is gone could type for hours."""
 MAX_ROOMS = 10_000
-"""Rooms kept in memory, those with the most recent changes."""
+"""The number of rooms kept in memory: those with the most recent changes."""
 _NOBODY = TypingRoom()
 
 

@@ -32,7 +32,7 @@ _ROOMS_BETWEEN_PAUSES: Final = 50
 # Deviates: the specification lists all references. Users may make thousands of them, and
 # /relations lists them page by page.
 MAX_REFERENCES: Final = 100
-"""The last ones, in the bundle of one event."""
+"""The number of references in the bundle of one event: the latest."""
 
 Range = tuple[int, int]
 """(first, last) position."""
@@ -54,7 +54,7 @@ class _Thread(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """Some of the events, and the values of the statements for all of them."""
+    """Events that are read together, and the parameters of the statements."""
 
     parents: list[ClientEvent]
     ranges: list[Range] | None
@@ -63,7 +63,7 @@ class _Part(NamedTuple):
 
 
 def _of_kind(rel_type: str) -> ColumnElement[bool]:
-    # not as a parameter, so that SQLite knows this for the condition of its index
+    # not a parameter, so that SQLite can use the partial index with this condition
     return _Child.rel_type == literal_column(f"'{rel_type}'")
 
 
@@ -179,7 +179,7 @@ def as_json(tx: Reader, requester: Requester, event: ClientEvent) -> Json:
 
 
 def _with_children(tx: Reader, events: list[ClientEvent]) -> list[ClientEvent]:
-    """Return the events to which others relate: few, so only these are looked at further."""
+    """Return the events to which others relate: usually few, and only these need more queries."""
     if not events:
         return []
     asked = {"parents": [event.event_id for event in events]}
@@ -241,8 +241,8 @@ def _shown(
 ) -> dict[int | None, orjson.Fragment]:
     """Return the events that go into the bundles as this reader sees them, by position.
 
-    All are loaded at once. The last events of threads have bundles of their own, which goes down by
-    one step, as no thread is below them. Edits by erased users are left out.
+    All are loaded at once. The last events of threads have bundles of their own; this recursion
+    ends after one step, as threads don't nest. Edits by erased users are left out.
     """
     latest = {thread.latest for thread in threads.values()}
     loaded = client_events.load(tx, sorted(latest | set(edits.values())))

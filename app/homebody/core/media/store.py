@@ -1,4 +1,4 @@
-"""The media repository: which file an mxc URI stands for, and whose it is.
+"""The media repository: which file an mxc URI refers to, and who has uploaded it.
 
 A media id can be created before its content (asynchronous upload): then downloads of it wait. They
 wait as /sync does, with no transaction open, for a wake-up by the mxc URI instead of a user id.
@@ -77,7 +77,7 @@ class Upload:
     content_type: str
     file_name: str | None
     size_bytes: int | None = None
-    """Its length, where that is known before."""
+    """Its length, if it is known in advance."""
     is_counted: bool = True
     """Whether it counts towards the quota of its sender."""
 
@@ -156,8 +156,8 @@ def fill(db: Database, user_id: str, origin: str, media_id: str, body: Upload) -
 def _received(db: Database, user_id: str, body: Upload) -> Iterator[files.Content]:
     """Write a body to the disk; its size is reserved in the quota until its row is written.
 
-    Otherwise each of many uploads at once would find the quota free that is enough for one. Raises
-    M_TOO_LARGE, M_USER_LIMIT_EXCEEDED, the latter before anything is read where the size is known.
+    Otherwise many concurrent uploads could each use the same free part of the quota. Raises
+    M_TOO_LARGE, and M_USER_LIMIT_EXCEEDED, before anything is read if the size is known.
     """
     config = db.server.config
     if not body.is_counted:

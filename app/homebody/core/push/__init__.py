@@ -1,1 +1,1 @@
-"""Push rules of an account, and the counts of unread events that they make."""
+"""Unread counts and notifications, as push rules make them, and pushers."""

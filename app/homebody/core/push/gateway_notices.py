@@ -60,7 +60,7 @@ def about(tx: Reader, gateway: Gateway, payload: Json) -> Json | None:
 
 
 def unread_count(tx: Reader, user_id: str) -> int:
-    """Return the number for a user's badge: of unread messages, or of rooms with some."""
+    """Return the number for a user's badge: of unread messages, or of rooms that have some."""
     query = _ROOMS if tx.server.config.push.group_unread_count_by_room else _MESSAGES
     return int(tx.sql.execute(query, {"user_id": user_id}).scalar_one())
 

@@ -1,4 +1,4 @@
-"""Room state as its members set and read it.
+"""Setting and reading the state of a room.
 
 Spec: client-server-api#put_matrixclientv3roomsroomidstateeventtypestatekey,
 client-server-api#get_matrixclientv3roomsroomidstate
@@ -35,7 +35,7 @@ def put(
     content: Json,
     ts: int | None = None,
 ) -> str:
-    """Set an entry of the state, and return the event id: of a new event or an equal current one.
+    """Set an entry of the state; return the id of the new event, or of an equal current one.
 
     `ts` is its origin_server_ts (ms), which application services may set.
     Raises M_FORBIDDEN when the authorization rules reject it, M_NOT_FOUND for an unknown room, and
@@ -59,7 +59,7 @@ def put(
 
 
 def get(tx: Reader, room_id: str, user_id: str, event_type: str, state_key: str) -> ClientEvent:
-    """Return one entry of the state: as it is or, for users who have left, as it was then.
+    """Return one entry of the current state or, for users who have left, of the state at that time.
 
     Raises M_FORBIDDEN for users who never were in the room, M_NOT_FOUND for a missing entry.
     """

@@ -81,7 +81,7 @@ def left(
 def _kicked(
     tx: Reader, requester: Requester, room_id: str, room: OwnMembership, config: RoomConfig
 ) -> Json | None:
-    """Return the room at the time the user left it, for a connection without it.
+    """Return the room as of the time the user left it, for a connection that does not have it yet.
 
     A ban or the end of an invite may have come long after the leave: events in between are not
     included. None if the user has forgotten the room or has joined again.

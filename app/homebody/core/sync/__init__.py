@@ -1,1 +1,1 @@
-"""What /sync carries, and how it waits."""
+"""The response to /sync; client_server/sync.py waits for it."""

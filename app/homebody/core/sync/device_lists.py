@@ -3,7 +3,7 @@
 A client is notified of users who share a room and whose keys have changed
 (encryption/device_list_changes.py), of those with whom it has begun to share a room, as it may have
 old keys of theirs, and of those with whom it shares no room any more. The latter two are computed
-from the memberships: mostly, all joins and leaves are in the timelines of the response.
+from the memberships; usually all joins and leaves are in the timelines of the response.
 
 Spec: client-server-api#tracking-the-device-list-for-a-user,
 client-server-api#e2e-extensions-to-sync
@@ -142,7 +142,7 @@ def _compare(
 def _came_and_went(tx: Reader, position: int, moves: Moves) -> tuple[set[str], set[str]]:
     """Return (users who are in a room where they were not, users who are not where they were).
 
-    Most changes are neither, but new names and avatars.
+    Most changes are neither: they are new names and avatars.
     """
     came: set[str] = set()
     went: set[str] = set()

@@ -72,7 +72,7 @@ class Derived(NamedTuple):
 
 
 def apply(tx: Tx, event: Event, position: int) -> None:
-    """Redact the event that this redaction is about, if it may."""
+    """Redact the target of this redaction, if its sender may do so."""
     found = state.find_event(tx, event.redacts or "")
     if found is None or found[1].room_id != event.room_id:
         return
@@ -95,7 +95,7 @@ def _forget_words(tx: Tx, done: Redaction) -> None:
 def _leave_thread(tx: Tx, done: Redaction) -> None:
     """Move events that relate to a reply out of its thread, unless they are many.
 
-    What is left of it, leaving_threads.follow moves after the write.
+    leaving_threads.follow moves the remaining ones after the write.
     """
     thread_id = tx.sql.execute(_THREAD, {"position": done.at}).scalar()
     if thread_id is not None:

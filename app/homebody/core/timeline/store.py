@@ -1,12 +1,10 @@
-"""The one door by which an event enters the database.
+"""Storing events: `store` is the only function that inserts them.
 
-`store` writes an allowed event together with everything that must follow from it, in one
-transaction. Events of other servers will take the same door; after it nothing asks where an event
-came from.
+It writes an allowed event and everything derived from it in one transaction. Federation will store
+events of other servers by the same function, and no later code distinguishes them.
 
-This module writes the table events, in which redactions.py empties what was redacted and
-leaving_threads.py takes events out of their threads, and the table rooms but for its column
-is_published.
+This module writes the table events (redactions.py also updates the redacted events in it, and
+leaving_threads.py the threads of events) and the table rooms, except for its column is_published.
 Spec: server-server-api#pdus
 """
 
@@ -52,7 +50,7 @@ _REMOVE_EVENT = delete(StoredEvent).where(StoredEvent.position == bindparam("at"
 
 
 def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int:
-    """Write an allowed event with all that follows from it; return its position.
+    """Insert an allowed event and everything derived from it; return its position.
 
     `encoded` is its PDU in canonical JSON.
     """
@@ -66,7 +64,7 @@ def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int
     _insert(tx, event, encoded, transaction, position, replaces, relation)
     tx.caches.recent.add(position, event.room_id)
     _advance(tx, event, position)
-    if replaces is None:  # else it contains that event too, and is built when it is read
+    if replaces is None:  # else it also contains the replaced event, and is built when it is read
         _keep_client_form(tx, event, transaction, position, relation)
     if event.type == REDACTION and event.redacts is not None:
         redactions.apply(tx, event, position)
@@ -76,7 +74,7 @@ def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int
     indexed = tx.cached(search_index.PROGRESS, search_index.ONLY_ONE)
     if indexed is None or position - indexed >= search_index.EVERY:
         search_index.follow(tx, position)
-    # users who look into the room without being in it wait by its id
+    # users who peek into the room wait by its id
     tx.wake_all(state.joined_users(tx, event.room_id), (event.room_id,))
     if event.type == state.MEMBER:
         tx.wake_all(joined_before, (event.state_key or "",))
@@ -85,7 +83,7 @@ def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int
 
 
 def add_room(tx: Tx, room_id: str, head: state.RoomHead) -> None:
-    """Make a room that has no events yet."""
+    """Insert a room that has no events yet."""
     tx.sql.execute(
         _NEW_ROOM,
         {
@@ -101,7 +99,7 @@ def add_room(tx: Tx, room_id: str, head: state.RoomHead) -> None:
 
 
 def remove_room(tx: Tx, room_id: str) -> None:
-    """Make a room unknown, so that nothing can be sent to it; called by purge.py alone."""
+    """Delete the row of a room, so that nothing can be sent to it; called only by purge.py."""
     tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
     tx.forget(state.ROOMS, room_id)
     members.forget_names(tx, room_id)
@@ -152,7 +150,7 @@ def _insert(
 
 
 def _advance(tx: Tx, event: Event, position: int) -> None:
-    """Make the event an end of the room's graph, in place of those that it names before it."""
+    """Make the event a forward extremity of the room, in place of its `prev_events`."""
     head = state.head(tx, event.room_id)
     left = [known for known in head.forward_extremities if known not in event.prev_event_ids]
     new_head = state.RoomHead(head.version, [*left, event.event_id], max(head.depth, event.depth))
