@@ -1,6 +1,6 @@
 """Deliver rows of the outbox to application services, as transactions.
 
-The ID of a transaction consists of those of its first and its last row. A failed one is repeated
+The ID of a transaction is made of the IDs of its first and last row. A failed one is repeated
 with the same rows: "Homeservers MUST NOT alter (e.g. add more) events". It holds back the later
 ones as long as it fails; only the administrator may skip it. After a crash it may have become
 longer, and then has another ID: the rows in both are delivered twice, and nothing is lost.

@@ -1,8 +1,8 @@
 """Queue of deliveries to push gateways, mailboxes and application services.
 
-What must follow an event is a row here, added in the transaction of the event, so that a crash
-loses nothing. `background/delivery.py` delivers the rows of each destination in their order; a row
-that can't be delivered holds back the later ones of its destination.
+What has to happen after an event is a row here, added in the transaction of the event, so that a
+crash loses nothing. `background/delivery.py` delivers the rows of each destination in their order;
+a row that can't be delivered holds back the later ones of its destination.
 
 This module alone writes the table outbox.
 """

@@ -1,4 +1,4 @@
-"""A copy of everything that a server has, made while it runs; restore.py is the other direction.
+"""Back up everything that a server stores, while it runs; restore.py is the reverse.
 
     the backup/
       manifest.json    the size and the hash of each file; see copies.py
@@ -7,7 +7,7 @@
       homebody.toml    if there is one in the data folder
       media/files/     uploaded files; a second backup into the same folder adds the new ones
 
-The database is copied first and the files after it: a row is written when its file is on the disk,
+The database is copied first and the files after it: a row is written after its file is on the disk,
 so every row of the copy has its file. Thumbnails are left out, as the server can generate them.
 
 This runs in a process of its own. SQLite copies one snapshot, page by page: the server can write

@@ -84,7 +84,7 @@ class Worker(GeventWorker):
             with memory.frozen():
                 super().load_wsgi()
         except (ConfigError, DBAPIError) as error:
-            LOG.error("homebody can't start: %s", " ".join(str(error).split()))  # noqa: TRY400 - the sentence says it all
+            LOG.error("homebody can't start: %s", " ".join(str(error).split()))  # noqa: TRY400 - the message is enough
             sys.exit(CANNOT_BOOT)
 
     def init_signals(self) -> None:

@@ -211,7 +211,7 @@ class ClientEvent:
         position: int,
         event_id: str,
         room_id: str,
-        type: str,  # noqa: A002 - the event's own word
+        type: str,  # noqa: A002 - the name in the specification
         state_key: str | None,
         sender: str,
         origin_server_ts: int,

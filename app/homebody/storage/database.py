@@ -420,7 +420,7 @@ class Database:
             self._raw.execute(_SET_CLOCK_SQL, (self.last_position,))
             self._commit_thread.offload(self._raw.execute, "COMMIT")
         except sqlite3.Error as error:
-            LOG.error("COMMIT failed: %s", error)  # noqa: TRY400 - the sentence says it all
+            LOG.error("COMMIT failed: %s", error)  # noqa: TRY400 - the message is enough
             if self._raw.in_transaction:
                 self._raw.execute("ROLLBACK")
             self.caches.clear(self.last_position)

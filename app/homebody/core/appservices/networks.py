@@ -1,4 +1,4 @@
-"""Third-party networks: their users, locations and published rooms, by the bridges to them.
+"""Third-party networks: their users, locations and published rooms, as their bridges report them.
 
 Each request goes to the services that have the protocol, and their responses are merged. Failed and
 invalid responses are left out. Each network has a room directory of its own; clients know a network

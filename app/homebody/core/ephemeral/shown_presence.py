@@ -3,7 +3,7 @@
 After a restart clients continue from their tokens, and still show the last presence of each user.
 So users who were not offline are restored, and go offline by the usual timer unless their client
 returns. Changes are written together SAVED_AFTER_MS later, as no request should wait for the disk
-because of them; a crash loses those of that time.
+because of them; a crash loses the changes of that time.
 
 This module alone writes the table shown_presence.
 Spec: client-server-api#presence

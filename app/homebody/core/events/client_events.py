@@ -1,9 +1,9 @@
 """The form in which clients see events: built once, cached, and completed for each reader.
 
-All events leave through `encode_all`. An event in memory is the same for all readers, but parts of
-other events stand in its `unsigned`: the content that a state event replaced, the redaction. A
-reader may be allowed to see the event and not those, so each part is decided per reader, and put
-around the cached form as bytes:
+All events are sent by way of `encode_all`. A cached event is the same for all readers, but its
+`unsigned` contains parts of other events: the content that a state event replaced, the redaction.
+A reader may be allowed to see the event and not those, so each part is decided per reader, and
+added to the cached form as bytes:
 
     prev_content, prev_sender   if the reader may see the replaced event, or knew it as state
     redacted_because            the redaction; only what a redaction leaves of it, if the reader
@@ -13,7 +13,7 @@ around the cached form as bytes:
     membership                  of the reader
 
 Most events have none of the first two, and for most of the others the cache of current state says
-that the reader was in the room already, so mostly the database is not read.
+that the reader was in the room already, so the database is rarely read.
 Spec: client-server-api#room-event-format
 """
 
@@ -204,7 +204,7 @@ def encode(
 
 
 def as_json(tx: Reader, requester: Requester | None, event: ClientEvent) -> Json:
-    """Return the event as an object, for the rare response that has to take it apart again."""
+    """Return the event as an object, for the few responses that need its parts."""
     decoded: Json = orjson.loads(orjson.dumps(encode(tx, requester, event)))
     return decoded
 

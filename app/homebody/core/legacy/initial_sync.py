@@ -1,4 +1,4 @@
-"""GET /initialSync: the state that clients load at their start, before /sync existed.
+"""GET /initialSync: the state that clients loaded when they started, before /sync existed.
 
 Spec: client-server-api#get_matrixclientv3initialsync, client-server-api#room-previews
 """

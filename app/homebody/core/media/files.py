@@ -1,12 +1,12 @@
 """The files on the disk, each named by the SHA-256 of its content and never changed.
 
     data_dir/media/
-      files/3f/9a01…            uploads. The same content is there once, however many mxc URIs it
-                                has; the table `media` lists these and their users
+      files/3f/9a01…            uploads. Identical content is stored once, however many mxc URIs
+                                refer to it; the table `media` lists these and their users
       thumbnails/3f/9a01…/      of that file, made when first requested. Can be deleted at any time
       incoming/                 files being written. What a crash left is deleted at the start
 
-To back it up, copy the database first and `files/` after it: a row is written when its file is on
+To back it up, copy the database first and `files/` after it: a row is written after its file is on
 the disk, so every row of the copy then has its file. Later copies need only the new names.
 
 This module alone writes below data_dir/media.

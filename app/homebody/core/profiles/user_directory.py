@@ -56,7 +56,7 @@ _PROFILES = select(ProfileField.user_id, ProfileField.name, ProfileField.value).
 def search(tx: Reader, searcher: str, term: str, limit: int) -> Json:
     """Return the response to a search: `results`, best match first, and `limited`.
 
-    Every word of the term must be a part of a word of the user's names. The searcher is not found.
+    Every word of the term must be a part of a word of the user's names. The requester is left out.
     """
     searched = [
         word[: user_directory_index.MAX_LETTERS]
@@ -126,7 +126,7 @@ def _matching(tx: Reader, searcher: str, searched: Sequence[str]) -> list[str]:
 
 
 def _visible(tx: Reader, searcher: str, user_ids: Sequence[str]) -> Iterator[str]:
-    """Yield the users whom the searcher may see, in the given order."""
+    """Yield the users whom the requester may see, in the given order."""
     mine = state.joined_rooms(tx, searcher)
     is_open: dict[str, bool] = {}
     for at in range(0, len(user_ids), _BATCH):

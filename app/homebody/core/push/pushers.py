@@ -7,7 +7,7 @@ nothing is sent about a message that was redacted or read meanwhile.
 A pusher of the kind email has at most one row, which says when to look for unread messages of its
 user; see mail_notices.py.
 
-Every message asks for the pushers of its recipients, so those of all users are cached.
+Each message needs the pushers of its recipients, so those of all users are cached.
 
 This module alone writes the table pushers.
 Spec: client-server-api#push-notifications
@@ -35,9 +35,9 @@ from homebody.storage.caches import CacheKind, declare
 from homebody.storage.database import Reader, Tx
 
 KIND: Final = "push"
-"""Of rows in the outbox for gateways …"""
+"""The kind of rows in the outbox for push gateways."""
 MAIL_KIND: Final = "mail"
-"""… and for mailboxes."""
+"""The kind of rows in the outbox for mailboxes."""
 MAIL_APP_ID: Final = "m.email"
 HTTP: Final = "http"
 EMAIL: Final = "email"
@@ -189,7 +189,7 @@ def check_key(app_id: str, pushkey: str) -> None:
 
 
 def put(tx: Tx, user_id: str, device_id: str, wanted: PusherRequest, *, append: bool) -> None:
-    """Make or change a pusher. Without `append`, other users' pushers with the same key go.
+    """Make or change a pusher. Without `append`, other users' pushers of the same key are removed.
 
     Raises M_INVALID_PARAM if the user has too many.
     """
@@ -252,7 +252,7 @@ def remove_of_devices(tx: Tx, user_id: str, device_ids: Collection[str]) -> None
 
 
 def gateway(tx: Reader, destination: str) -> Gateway | None:
-    """Return the pusher of a destination; None if it is gone, or its user is locked."""
+    """Return the pusher of a destination; None if it was deleted, or its user is locked."""
     user_id, app_id, pushkey = orjson.loads(destination)
     key = {"user_id": user_id, "app_id": app_id, "pushkey": pushkey}
     row = tx.sql.execute(_ONE, key).first()
@@ -262,7 +262,7 @@ def gateway(tx: Reader, destination: str) -> Gateway | None:
 
 
 def mailbox(tx: Reader, destination: str) -> Mailbox | None:
-    """Return the same for the kind email; None also if the user has removed the address."""
+    """Return a pusher of the kind email likewise; None also if the user has removed the address."""
     user_id, app_id, address = orjson.loads(destination)
     key = {"user_id": user_id, "app_id": app_id, "pushkey": address}
     row = tx.sql.execute(_ONE, key).first()

@@ -1,4 +1,4 @@
-"""Account data, which clients keep on the server for their user, and the tags of rooms in it.
+"""Account data: what clients store on the server for their user, including the tags of rooms.
 
 This module alone writes the table account_data. `put` is for types that clients may set; the
 modules of server-managed types (the read marker, push rules) call `store`.
