@@ -9,8 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 STEP = re.compile(r"^\*\*\d\. [^`]*`(\S+\.py)`:\n\n```python\n(.*?)```$", re.DOTALL | re.MULTILINE)
 NEEDED = [
@@ -36,8 +34,9 @@ def test_the_endpoint_can_be_added_step_by_step(tmp_path: Path) -> None:
         copy(ROOT / name, tmp_path / name)
     steps = STEP.findall((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
     assert len(steps) == 3
-    if "list_account_data" in (ROOT / steps[2][0]).read_text(encoding="utf-8"):
-        pytest.skip("this checkout already contains the example")
+    for path, code in steps:  # a reader who follows the example has the code in their checkout
+        source = (tmp_path / path).read_text(encoding="utf-8")
+        (tmp_path / path).write_text(source.replace(code.strip(), ""), encoding="utf-8")
     test = steps[0][0]
 
     results = []
