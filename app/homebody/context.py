@@ -5,10 +5,8 @@ Views take these by name from here, and pass values on: nothing below the views 
 
 from __future__ import annotations
 
-import functools
-import operator
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from flask import current_app
 from werkzeug.local import LocalProxy
@@ -44,7 +42,10 @@ class Homeserver:
     rate_limits: RateLimits
 
 
+# _get_current_object, as asking current_app itself would be a second proxy: twice the time
+_application: Any = current_app
 homeserver: Final = cast(
-    "Homeserver", LocalProxy(functools.partial(operator.attrgetter("homeserver"), current_app))
+    "Homeserver",
+    LocalProxy(lambda: _application._get_current_object().homeserver),  # noqa: SLF001 - documented
 )
 """The server that answers the current request."""
