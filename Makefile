@@ -21,7 +21,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 # Without bytecode files, each server and command that a test starts would compile all of app/
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run test check lint fmt types migrations spec routes wording clients fuzz courses faults bench traffic migration schema example migrate clean
+.PHONY: help install run test check lint fmt types migrations spec routes wording clients dist wheel update fuzz courses faults bench traffic migration schema example migrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
