@@ -28,8 +28,8 @@ from flask import Flask
 import homebody
 from tests.conftest import Login, MakeApp
 
-SEND_FILES, SEND_FUNCTIONS = 27, 126
-SYNC_FILES, SYNC_FUNCTIONS = 32, 120
+SEND_FILES, SEND_FUNCTIONS = 26, 126
+SYNC_FILES, SYNC_FUNCTIONS = 31, 119
 
 PACKAGE = str(Path(homebody.__file__).parent)
 PARTS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>"}

@@ -13,7 +13,7 @@ from homebody.client_server import authentication
 from homebody.config.settings import Config
 from homebody.context import Homeserver
 from homebody.core import server_key
-from homebody.core.accounts.last_seen import LastSeen
+from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.appservices import files as registrations
 from homebody.core.ephemeral import lifetimes
 from homebody.core.media import files

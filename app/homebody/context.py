@@ -12,7 +12,7 @@ from flask import current_app
 from werkzeug.local import LocalProxy
 
 from homebody.background.delivery import Delivery
-from homebody.core.accounts.last_seen import LastSeen
+from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.ephemeral.ephemeral import Ephemeral
 from homebody.core.ratelimits import RateLimits
 from homebody.core.sliding_sync.connections import Connections

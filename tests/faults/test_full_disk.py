@@ -8,7 +8,7 @@ Protects
   hangs if the trace doesn't fit on the disk either);
 - core/media/files.py: _incoming with its `unlink`, and _disk_errors (no partial files);
 - core/encryption/to_device.py: acknowledge_if_possible (a later /sync deletes the messages), the
-  same in core/accounts/last_seen.py: LastSeen.write (at a stop), and background/delivery.py:
+  same in core/accounts/access_tokens.py: LastSeen.write (at a stop), and background/delivery.py:
   Delivery._empty, `except MatrixError` (no trace).
 
 The small disk is a limit on the size of files (RLIMIT_FSIZE), which any user may set, and with

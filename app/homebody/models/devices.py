@@ -9,7 +9,10 @@ from homebody.models.base import Base
 
 
 class Device(Base):
-    """A session of a user. Written by core/sessions/devices.py and core/accounts/last_seen.py."""
+    """A session of a user.
+
+    Written by core/sessions/devices.py and core/accounts/access_tokens.py.
+    """
 
     __tablename__ = "devices"
     user_id: Mapped[str] = mapped_column(primary_key=True)

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 from flask.testing import FlaskClient
 
-from homebody.core.accounts import last_seen
+from homebody.core.accounts import access_tokens
 from homebody.core.sessions import devices
 from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, Person
@@ -89,7 +89,7 @@ def test_what_is_not_known_of_a_device_is_null(app: Application, login: Login) -
 
 def test_being_seen_costs_no_write_but_survives_a_restart(app: Application, login: Login) -> None:
     alice = login("alice")
-    seen: last_seen.LastSeen = app.homeserver.last_seen
+    seen: access_tokens.LastSeen = app.homeserver.last_seen
 
     def written() -> Any:
         with app.homeserver.database.read() as tx:
@@ -109,7 +109,7 @@ def test_now_and_then_a_request_starts_the_writing(
     app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice = login("alice")
-    later = time.monotonic() + last_seen.WRITE_EVERY_SECONDS
+    later = time.monotonic() + access_tokens.WRITE_EVERY_SECONDS
     monkeypatch.setattr(time, "monotonic", lambda: later)
 
     alice.get("account/whoami")

@@ -1,4 +1,4 @@
-"""Access and refresh tokens, which authenticate a device.
+"""Access and refresh tokens, which authenticate a device, and when each device used one last.
 
 The database holds hashes only, so a stolen backup does not give access to sessions. This module
 alone writes the tables access_tokens, refresh_tokens and superseded_tokens, and the cache TOKENS.
@@ -11,17 +11,22 @@ A token that was replaced by a newer one is kept as superseded for as long as it
 request that still uses it gets a soft logout. Otherwise its client, or another process of the same
 app, would conclude that the session was destroyed, and discard its keys.
 
+Every request changes when its device was last seen, and must not wait for the disk. So this is kept
+in memory (LastSeen) and written every few minutes; a crash loses those minutes.
+
 Spec: client-server-api#client-authentication, client-server-api#refreshing-access-tokens,
-client-server-api#soft-logout
+client-server-api#soft-logout, client-server-api#device-management
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
+import threading
 import time
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row, bindparam, delete, insert, select, update
 from sqlalchemy.orm import aliased
@@ -29,14 +34,18 @@ from sqlalchemy.orm import aliased
 from homebody import errors
 from homebody.errors import MatrixError
 from homebody.models.accounts import Account
-from homebody.models.devices import AccessToken, RefreshToken, SupersededToken
+from homebody.models.devices import AccessToken, Device, RefreshToken, SupersededToken
 from homebody.spec.events import Json
 from homebody.storage.caches import CacheKind, Requester, declare
 from homebody.storage.database import Database, Reader, Tx
 
+LOG = logging.getLogger(__name__)
+
 TOKENS: CacheKind[bytes, Requester] = declare("tokens", 5, lambda _: 200)
 """The requester of each access token, by the token's hash."""
 
+WRITE_EVERY_SECONDS = 300.0
+"""How often it is written when devices were last seen."""
 MAX_SUPERSEDED = 200
 """Superseded tokens kept per device, the newest: four days with the default lifetime."""
 
@@ -281,3 +290,60 @@ def _is_superseded(tx: Reader, token_hash: bytes) -> bool:
 def _forget(tx: Tx, token_hashes: Iterable[bytes]) -> None:
     for token_hash in token_hashes:
         tx.forget(TOKENS, token_hash)
+
+
+_WRITE_LAST_SEEN = (
+    update(Device)
+    .where(Device.user_id == bindparam("of_user"), Device.device_id == bindparam("device"))
+    .values(
+        last_seen_ts=bindparam("ts"),
+        last_seen_ip=bindparam("ip"),
+        last_seen_user_agent=bindparam("user_agent"),
+    )
+)
+
+
+class Seen(NamedTuple):
+    """The last request of a device."""
+
+    ts: int  # ms
+    ip: str
+    user_agent: str
+
+
+class LastSeen:
+    """Requests that are not in the database yet."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._new: dict[tuple[str, str], Seen] = {}
+        self._being_written: dict[tuple[str, str], Seen] = {}
+        self._write_at = time.monotonic() + WRITE_EVERY_SECONDS
+
+    def note(self, user_id: str, device_id: str, ip: str, user_agent: str) -> None:
+        """Record a request, and every WRITE_EVERY_SECONDS start writing in the background."""
+        self._new[user_id, device_id] = Seen(time.time_ns() // 1_000_000, ip, user_agent)
+        if time.monotonic() >= self._write_at:
+            self._write_at = time.monotonic() + WRITE_EVERY_SECONDS
+            threading.Thread(target=self.write, daemon=True).start()
+
+    def of(self, user_id: str, device_id: str) -> Seen | None:
+        """Return the last request of a device, if it is not in the database yet."""
+        key = (user_id, device_id)
+        return self._new.get(key) or self._being_written.get(key)
+
+    def write(self) -> None:
+        """Write what is new to the database; also called when the server stops."""
+        if not self._new:
+            return
+        self._being_written, self._new = self._new, {}
+        values = [
+            {"of_user": key[0], "device": key[1], **seen._asdict()}
+            for key, seen in self._being_written.items()
+        ]
+        try:
+            with self._database.write() as tx:
+                tx.sql.execute(_WRITE_LAST_SEEN, values)
+        except MatrixError as error:  # a full disk: no request should fail because of this
+            LOG.warning("could not write when devices were last seen: %s", error)
+        self._being_written = {}

@@ -13,7 +13,7 @@ from sqlalchemy import Row, bindparam, select
 
 from homebody import errors
 from homebody.core.accounts import access_tokens, accounts
-from homebody.core.accounts.last_seen import LastSeen
+from homebody.core.accounts.access_tokens import LastSeen
 from homebody.models.devices import Device
 from homebody.spec import identifiers
 from homebody.spec.events import Json

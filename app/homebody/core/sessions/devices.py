@@ -18,7 +18,7 @@ from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from homebody import errors
 from homebody.core.accounts import access_tokens, login_tokens
-from homebody.core.accounts.last_seen import LastSeen
+from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.encryption import cross_signing, device_keys, key_signatures, to_device
 from homebody.core.push import pushers
 from homebody.models.devices import Device
