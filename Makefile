@@ -123,7 +123,8 @@ schema: $(VENV)/.dev  ## update alembic/schema.sql after a migration was edited
 	$(BIN)/python -m tests.tools.schema
 
 example: $(BIN)/homebody  ## update docs/homebody.example.toml after a setting was changed
-	$(BIN)/python -c 'from homebody.config import settings; print(settings.example(), end="")' >docs/homebody.example.toml
+	$(BIN)/python -c 'from homebody.config import settings; print(settings.example(), end="")' >$(VENV)/example.toml
+	mv $(VENV)/example.toml docs/homebody.example.toml
 
 migrate: install  ## bring the database up to date
 	$(BIN)/alembic -c alembic/alembic.ini upgrade head

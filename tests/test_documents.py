@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,13 @@ def test_what_is_missing_is_seen() -> None:
     assert list(missing_symbols("`errors.py` (`no_such_name`, `MatrixError`)")) == [
         "errors.py: no_such_name"
     ]
+
+
+def test_the_readme_names_the_wheel_of_this_version() -> None:
+    metadata = ConfigParser()
+    metadata.read(ROOT / "setup.cfg", encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    named = set(re.findall(r"homebody-([\d.]+)-py3", readme))
+
+    assert named == {metadata["metadata"]["version"]}

@@ -20,7 +20,7 @@ def texts(answer: dict[str, Any], room_id: str) -> list[str]:
 
 def test_the_events_of_a_range() -> None:
     recent = RecentEvents()
-    recent.begin_anew(10)
+    recent.reset(10)
     for position in range(11, 20):
         recent.add(position, f"!{position % 2}")
 
@@ -30,7 +30,7 @@ def test_the_events_of_a_range() -> None:
 
 def test_it_knows_what_it_has_seen_alone() -> None:
     recent = RecentEvents()
-    recent.begin_anew(10)
+    recent.reset(10)
     recent.upto = 19
 
     assert recent.knows(10, 19)
@@ -118,7 +118,7 @@ def test_both_ways_find_the_same_rooms(app: Application, login: Login, room: Roo
         alice.send(rooms[number % 3])
     with app.homeserver.database.read() as tx:
         remembered = memberships.with_events_since(tx, rooms, begin, tx.position)
-        tx.caches.recent.begin_anew(tx.position)
+        tx.caches.recent.reset(tx.position)
         read = memberships.with_events_since(tx, rooms, begin, tx.position)
 
     assert sorted(remembered) == sorted(read) == sorted(rooms[:3])

@@ -137,6 +137,7 @@ def main() -> None:
     for line in lines:
         cells = zip(line, widths, strict=True)
         print("  ".join(cell.ljust(width) for cell, width in cells).rstrip())
+    print("\nPaths below /_matrix/client/v3 are served below r0, unstable and v2_alpha as well.")
 
 
 if __name__ == "__main__":

@@ -97,5 +97,6 @@ def _room_line(room: Json) -> str:
     name = room["name"] or room["canonical_alias"] or "(no name)"
     last = "" if room["last_event_ts"] is None else f", last {format_day(room['last_event_ts'])}"
     published = ", published" if room["is_published"] else ""
-    counts = f"{room['joined_members']} members, {room['events']} events"
+    members, events = room["joined_members"], room["events"]
+    counts = f"{members} member{'s' * (members != 1)}, {events} event{'s' * (events != 1)}"
     return f"{room['room_id']}  {name}  {counts}{last}{published}"

@@ -256,9 +256,9 @@ class RecentEvents:
     MAX_EVENTS: ClassVar[int] = 2000
 
     def __init__(self) -> None:
-        self.begin_anew(0)
+        self.reset(0)
 
-    def begin_anew(self, position: int) -> None:
+    def reset(self, position: int) -> None:
         """Forget everything; nothing is known of what happened up to this position."""
         self._since = position
         self.upto = position
@@ -344,4 +344,4 @@ class Caches:
         """
         for cache in self.by_kind.values():
             cache.clear(self.committed)
-        self.recent.begin_anew(position)
+        self.recent.reset(position)
