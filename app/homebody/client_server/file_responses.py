@@ -99,7 +99,7 @@ def _is_safe(content_type: str) -> bool:
 
 
 def disposition(file_name: str | None, *, is_inline: bool) -> str:
-    """Return the value of Content-Disposition, with the name also in ASCII beside RFC 5987."""
+    """Return the value of Content-Disposition, with the name in ASCII as well as by RFC 5987."""
     kind = "inline" if is_inline else "attachment"
     if not file_name:
         return kind

@@ -51,7 +51,7 @@ class ConnectionLimits:
     stop_seconds: float = 2.5
     """For requests that are being served when the server is stopped."""
     max_unsent_bytes: int = 128 * 2**20
-    """Of all responses together."""
+    """In all responses together."""
 
 
 class Backlog:

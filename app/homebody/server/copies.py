@@ -194,7 +194,7 @@ def uploaded(database: Path) -> dict[str, int]:
 def opened(path: Path, *, is_in_use: bool = False) -> Iterator[sqlite3.Connection]:
     """Open a database to read it; one of a backup is not changed.
 
-    One without a WAL is read without SQLite's files beside it, as it may be on a read-only disk.
+    One without a WAL is read without SQLite's other files, as it may be on a read-only disk.
     """
     mode = "ro" if path.with_name(f"{path.name}-wal").exists() else "ro&immutable=1"
     mode = "rw" if is_in_use else mode

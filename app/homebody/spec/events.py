@@ -27,7 +27,7 @@ StateKey = tuple[str, str]
 """(type, state_key): the key of an entry in a room's state."""
 
 MAX_BYTES: Final = 65536
-"""Of a PDU in canonical JSON, including signatures."""
+"""The size of a PDU in canonical JSON, including signatures."""
 _MAX_INTEGER: Final = {
     True: canonical_json.MAX_INTEGER,
     False: canonical_json.MAX_HISTORICAL_INTEGER,

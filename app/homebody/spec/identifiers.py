@@ -18,7 +18,7 @@ from typing import Final, TypeGuard
 from homebody.spec.room_versions import EventIds, RoomVersion
 
 MAX_BYTES: Final = 255
-"""Of every identifier in UTF-8, including sigil and server name."""
+"""The length of an identifier in UTF-8, including sigil and server name."""
 
 _HOST_AND_PORT: Final = re.compile(
     r"(?:(?P<name>[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)|\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\])"

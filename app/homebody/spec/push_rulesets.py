@@ -35,9 +35,9 @@ MAX_RULE_BYTES: Final = 8192
 MAX_CONDITIONS: Final = 20
 MAX_PATTERN_LENGTH: Final = 255
 MAX_ALL_CONDITIONS: Final = 4000
-"""Of all rules of a user. Evaluating a condition takes 0.2 µs per event."""
+"""In all rules of a user. Evaluating a condition takes 0.2 µs per event."""
 MAX_ALL_BYTES: Final = 512 * 1024
-"""Of all rules of a user as JSON, as the compiled rules are cached."""
+"""The size of all rules of a user as JSON, as the compiled rules are cached."""
 MAX_SEARCHES: Final = 200
 """Patterns of one user that need a search of the text: 0.3 ms each in a body of 60 KB."""
 

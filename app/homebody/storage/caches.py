@@ -32,7 +32,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 ENTRY_OVERHEAD_BYTES = 200
-"""The memory of a key, a slot in the table and the bookkeeping, beside the value."""
+"""The memory of a key, a slot in the table and the bookkeeping, without the value."""
 
 NEWEST: Final = 2**63
 """The view of a writer, which sees everything; larger than every position."""

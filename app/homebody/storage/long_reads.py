@@ -17,7 +17,7 @@ from homebody import errors
 from homebody.runtime import event_loop
 
 MAX_SECONDS: Final = 5.0
-"""Of one statement."""
+"""Per statement."""
 AT_ONCE: Final = 4
 """More than the searches that run at a time, so that these never block all others."""
 MAX_WAITING: Final = 20

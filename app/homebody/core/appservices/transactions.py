@@ -33,7 +33,7 @@ LOG = logging.getLogger(__name__)
 
 KIND: Final = "appservice"
 MAX_ROWS: Final = 50
-"""Of one transaction."""
+"""Per transaction."""
 EPHEMERAL_MS: Final = 60_000
 """Age at which typing and presence are no longer sent."""
 

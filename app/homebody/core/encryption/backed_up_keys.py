@@ -42,7 +42,7 @@ from homebody.storage.expressions import item, listed
 
 MAX_SESSION_DATA_BYTES: Final = 65536
 MAX_KEYS: Final = 500_000
-"""Of one version: about 300 MB. Ten years in large rooms produce some 50,000."""
+"""Per version: about 300 MB. Ten years in large rooms produce some 50,000."""
 AT_ONCE: Final = 1_000
 """Keys per transaction, and per page when reading before yielding to the event loop."""
 

@@ -23,7 +23,7 @@ from homebody.storage.database import Reader, Tx
 
 MAX_AUTH_DATA_BYTES: Final = 65536
 MAX_VERSIONS: Final = 50
-"""Of one user. Most have one or two, and clients delete the old one. The server never deletes one
+"""Per user. Most have one or two, and clients delete the old one. The server never deletes one
 to make room, as it may hold the only keys to years of messages."""
 
 _ALL = select(

@@ -34,7 +34,7 @@ Signatures = dict[str, dict[str, str]]
 
 PREFIX: Final = "ed25519:"
 MAX_BYTES: Final = 65536
-"""Of an object including its signatures."""
+"""The size of an object including its signatures."""
 IDS_AT_ONCE: Final = 10_000
 """Per statement; SQLite allows 32,766 values."""
 

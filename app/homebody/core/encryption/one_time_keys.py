@@ -44,11 +44,11 @@ from homebody.storage.expressions import item, listed
 
 SIGNED_CURVE25519: Final = "signed_curve25519"
 MAX_KEYS: Final = 1000
-"""Of one device. Clients maintain 50 to 100."""
+"""Per device. Clients maintain 50 to 100."""
 MAX_FALLBACKS: Final = 10
 """Algorithms per device. In practice there is one; /sync lists them all."""
 MAX_BYTES: Final = 8192
-"""Of a key in JSON."""
+"""The size of a key in JSON."""
 CLAIMS_KEPT_MS: Final = 90 * 24 * 3_600_000
 """How long claims are kept after their device was removed."""
 

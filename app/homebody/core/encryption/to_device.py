@@ -35,19 +35,19 @@ LOG = logging.getLogger(__name__)
 
 ALL_DEVICES: Final = "*"
 MAX_BYTES: Final = 65536
-"""Of the content of a message, like that of an event."""
+"""The size of a message's content, like that of an event."""
 MAX_MESSAGES: Final = 10_000
 """In one request. Bridges send a key to all devices in a large room."""
 MAX_WAITING: Final = 20_000
 """Undelivered messages per device."""
 MAX_FROM_ONE: Final = 2_000
-"""Of these from one sender, or from all guests together: enough room keys for a year or two. Beyond
+"""Messages from one sender, or from all guests together: enough room keys for a year or two. Beyond
 that the sender's oldest are dropped, so that a flood only displaces its own messages."""
 LARGE_BYTES: Final = 8192
 """Larger messages have a limit of their own; clients' messages have about 2 KiB."""
 MAX_LARGE_FROM_ONE: Final = 100
 MAX_TOTAL_BYTES: Final = 32 * 2**20
-"""Of one request, after expanding "*" to all devices."""
+"""The size of one request, after expanding "*" to all devices."""
 GUESTS: Final = ""
 AT_ONCE: Final = 100
 """Messages per response, as the spec recommends."""

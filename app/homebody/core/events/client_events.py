@@ -303,7 +303,7 @@ def _from_row(row: state.AnyRow) -> ClientEvent:
 def _render(
     event: ClientEvent, now_ms: int, unsigned: bytes = b"", *, with_room_id: bool = True
 ) -> orjson.Fragment:
-    """Return the event as JSON, with these members of `unsigned` beside the common ones."""
+    """Return the event as JSON, with these members of `unsigned` in addition to the common ones."""
     room = b',"room_id":' + orjson.dumps(event.room_id) if with_room_id else b""
     age = max(0, now_ms - event.origin_server_ts)
     return orjson.Fragment(

@@ -71,7 +71,7 @@ _OF_ANY_TYPE = StoredEvent.rel_type >= ""  # so that SQLite takes the index that
 def _related_query(*conditions: ColumnElement[bool]) -> Select[Any]:
     """Return a query for those of some events to which others relate.
 
-    It reads only what the user may see of the room, or filters would tell of the rest.
+    It reads only what the user may see of the room, or filters would reveal the rest.
     """
     child = exists().where(
         StoredEvent.relates_to == _PARENTS.c.value,
@@ -238,7 +238,7 @@ def admitted(tx: Reader, user_id: str, wanted: RoomEventFilter, rows: Sequence[A
 
 
 def matches(event: ClientEvent, wanted: RoomEventFilter) -> bool:
-    """Return whether a filter admits an event, but for its relations."""
+    """Return whether a filter admits an event, except for its relations."""
     if wanted is filters.EVERY_ROOM_EVENT:
         return True
     return filters.matches(wanted, event.type, event.sender, event.room_id, event.content)

@@ -52,7 +52,7 @@ class Thread(NamedTuple):
     bundle: Json
     """What aggregations.bundles has found for the root."""
     position: int
-    """Of the last reply."""
+    """The position of the last reply."""
 
 
 def threads(

@@ -32,11 +32,11 @@ from homebody.storage import fsync
 LOG = logging.getLogger(__name__)
 
 PIECE_BYTES: Final = 2**19
-"""Of an upload, hashed and written together while the next piece is received."""
+"""A piece of an upload, hashed and written together while the next piece is received."""
 WRITTEN_BYTES: Final = 2**16
 """By one call: for more the kernel allocates large blocks, which can be ten times as slow."""
 SENT_PIECE_BYTES: Final = 2**18
-"""Of a download: its memory while a slow client receives it."""
+"""A piece of a download: its memory while a slow client receives it."""
 
 ReadInto = Callable[[memoryview], int]
 """Reads the next bytes of a body into a buffer; returns their number, 0 at the end."""

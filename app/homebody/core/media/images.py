@@ -25,7 +25,7 @@ MEDIA_TYPES: Final = {
 SHOWN: Final = tuple(dict.fromkeys(MEDIA_TYPES.values()))
 
 MAX_PIXELS: Final = 36_000_000
-"""Of an image that is decoded, with 4 bytes each: a screen of 8K has 33 million."""
+"""For images that are decoded, with 4 bytes per pixel: an 8K screen has 33 million."""
 MAX_JPEG_PIXELS: Final = 110_000_000
 """JPEGs are decoded at an eighth of their size; phones take photos of 108 million pixels."""
 MAX_FRAMES: Final = 300

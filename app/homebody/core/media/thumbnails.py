@@ -1,4 +1,4 @@
-"""Thumbnails: made when first requested, and kept beside the files they show.
+"""Thumbnails: made when first requested, and kept next to the files they show.
 
 Clients may request any size. They get one of a few, so that the disk can't fill up with thumbnails
 of one image: the sizes that the specification recommends, squares for avatars on dense screens, and

@@ -33,7 +33,7 @@ LOG = logging.getLogger(__name__)
 IN_ROOMS: Final = ("displayname", "avatar_url")
 """The fields that member events repeat."""
 MAX_BYTES: Final = 65_536
-"""Of all names and values of a profile together, as JSON."""
+"""The size of all names and values of a profile together, as JSON."""
 MAX_DISPLAYNAME: Final = 256
 """Characters; member events, which repeat it, have a limit of their own."""
 MAX_AVATAR_URL: Final = 1000

@@ -67,7 +67,7 @@ def unread_count(tx: Reader, user_id: str) -> int:
 
 def _badge(tx: Reader, gateway: Gateway) -> Json:
     # Deviates: "Counts whose value is zero should be omitted". The gateways in use take a missing
-    # count as unchanged, so the number would stay on the badge for ever.
+    # count as unchanged, so the number would stay on the badge forever.
     counts = {"unread": unread_count(tx, gateway.user_id)}
     return {"prio": "low", "counts": counts, "devices": [_device(gateway, {})]}
 

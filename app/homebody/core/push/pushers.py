@@ -67,7 +67,7 @@ class PusherPlaces:
 PUSHERS: CacheKind[str, dict[str, PusherPlaces]] = declare(
     "pushers", 2, lambda users: sum(300 * it.count for it in users.values())
 )
-"""Of all users who have pushers, as one cached value."""
+"""All users who have pushers, as one cached value."""
 EVERYBODY: Final = ""
 """The only key of the cache."""
 _COLUMNS = (

@@ -31,11 +31,11 @@ Key = tuple[str, str, str]
 """(user_id, device_id, conn_id)"""
 
 _OVERHEAD_BYTES: Final = 1000
-"""Of a position without its parts."""
+"""The memory of a position without its parts."""
 _SLOT_BYTES: Final = 110
-"""Of an element of a dict or frozenset."""
+"""The memory of an element of a dict or frozenset."""
 _TEXT_BYTES: Final = 80
-"""Of a string without its characters."""
+"""The memory of a string without its characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,10 @@ class ConnectionState:
     """What a client has received when it sends a `pos`. Immutable."""
 
     position: int = 0
-    """Of the clock. 0: nothing was sent."""
+    """The position on the clock; 0 if nothing was sent."""
     ephemeral: int = 0
     request_digest: bytes = b""
-    """Of the last request, which itself may have megabytes."""
+    """The digest of the last request, which itself may have megabytes."""
     order: RoomOrder = NO_ROOMS
     """The user's rooms at this position."""
     rooms: Mapping[str, SentRoom] = field(default_factory=dict)

@@ -75,7 +75,7 @@ class RoomProperties(NamedTuple):
 
 DEFAULT: Final = RoomProperties()
 MAX_NAME_LENGTH: Final = 255
-"""Of the part of a room's name that is kept; a name may fill a whole event."""
+"""The part of a room's name that is kept; a name may fill a whole event."""
 
 
 def direct_rooms(tx: Reader, user_id: str) -> frozenset[str]:

@@ -78,7 +78,7 @@ class LazyMembers:
 
     MAX_DEVICES = 500
     MAX_MEMBERS = 5000
-    """Of a device; beyond it, those of the device are forgotten."""
+    """Per device; beyond it, those of the device are forgotten."""
     MAX_IN_ALL = 60_000
     """About 20 MB; beyond it, the least recently used devices are forgotten."""
 
