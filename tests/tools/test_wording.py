@@ -18,6 +18,7 @@ PLAIN = [
     "GitHub hosts it; gevent's hub runs the event loop.",
     "Scale the avatar of the room, and wake waiting requests.",
     "Never decode an image on the event loop.",
+    'The specification says: "clients shall be told".',
 ]
 
 

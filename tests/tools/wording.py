@@ -27,7 +27,7 @@ TEXTS = {".md", ".toml", ".cfg", ".html", ".txt", ""}
 """Suffixes of files that are read paragraph by paragraph."""
 
 
-CODE = re.compile(r"`[^`]+`")
+QUOTED = re.compile(r"`[^`]+`|\"[^\"]+\"")
 BETWEEN_SENTENCES = " .:;!?*|-"
 
 
@@ -130,9 +130,9 @@ class Finding:
 
 
 def findings(passage: Passage) -> Iterator[Finding]:
-    """Yield what a passage should not say outside of `code`; phrases may go across line breaks."""
+    """Yield what a passage should not say outside of `code` and "quotations"; across lines."""
     lines = [" ".join(line.strip().lstrip("#").split()) for line in passage.text.splitlines()]
-    text = CODE.sub(lambda code: "`" * len(code.group()), " ".join(lines))
+    text = QUOTED.sub(lambda quoted: "`" * len(quoted.group()), " ".join(lines))
     for pattern in PATTERNS:
         for match in re.finditer(pattern.wrong, text):
             phrase = match.group().lstrip(BETWEEN_SENTENCES)
