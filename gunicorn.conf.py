@@ -3,7 +3,12 @@
 import sys
 from pathlib import Path
 
-# Before the working folder, which gunicorn puts first: that may have a wsgi.py as well
+from gunicorn.util import getcwd
+
+# gunicorn has put the working folder first: that may have a `homebody` or a wsgi.py as well. Now it
+# is the last one; without it, gunicorn would put it first again
+sys.path.append(getcwd())
+sys.path.remove(getcwd())
 sys.path.insert(0, str(Path(__file__).parent))
 
 from homebody.server.gunicorn_config import *  # noqa: F403 - gunicorn looks for settings by name

@@ -24,6 +24,7 @@ from tests.helpers import server as real_server
 from tests.helpers.live import Person
 
 HOMEBODY = Path(sys.executable).parent / "homebody"
+GUNICORN = str(Path(sys.executable).parent / "gunicorn")
 
 
 def complaint(data_dir: Path, **settings: str) -> str:
@@ -110,8 +111,6 @@ def test_relative_paths_are_those_of_the_folder_in_which_it_was_started(tmp_path
     data_dir.mkdir(parents=True)
     here = tmp_path / "here"
     (here / "bridges").mkdir(parents=True)
-    (here / "app").mkdir()
-    (here / "app" / "__init__.py").write_text("raise SystemExit('this is another program')")
     bridge.write(here / "bridges", bridge.registration(None))
     (here / "mine.toml").write_text('data_dir = "../srv/data"\nappservices = ["bridges/*.yaml"]\n')
 
@@ -126,10 +125,36 @@ def test_relative_paths_are_those_of_the_folder_in_which_it_was_started(tmp_path
     running.stop()
 
     assert (data_dir / "homebody.db").exists()
-    assert [path.name for path in here.iterdir() if path.name not in {"app", "bridges"}] == [
-        "mine.toml"
-    ]
+    assert {path.name for path in here.iterdir()} == {"bridges", "mine.toml"}
     assert listed.stdout.startswith("irc  no URL"), listed.stderr
+
+
+def other_program(folder: Path) -> Path:
+    """Return a working folder whose modules are called like some of the server's."""
+    package = folder / Path(startup.__file__).parents[1].name
+    package.mkdir(parents=True)
+    for path in (package / "__init__.py", *(folder / f"{it}.py" for it in ("wsgi", "flask"))):
+        path.write_text("raise SystemExit('this is another program')")
+    return folder
+
+
+def test_modules_in_the_working_folder_are_not_run(tmp_path: Path) -> None:
+    here = other_program(tmp_path / "here")
+
+    running = real_server.start_in(here, tmp_path)
+    running.stop()
+
+    assert running.process.returncode == 0
+    assert "another program" not in running.output()
+
+
+def test_nor_by_gunicorn_with_the_file_of_the_checkout(tmp_path: Path) -> None:
+    here = other_program(tmp_path / "here")
+
+    done = run_until_it_ends(tmp_path, "--check-config", "wsgi:app", cwd=here)
+
+    assert done.returncode == 0, done.stderr
+    assert "another program" not in done.stderr
 
 
 # to root, as in CI, no folder is forbidden: a file in its place is
@@ -274,13 +299,15 @@ def test_a_signing_key_that_is_none(tmp_path: Path, is_folder: bool) -> None:
     assert sentence.startswith(f"The signing key {key} {reason}")
 
 
-def run_until_it_ends(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_until_it_ends(
+    data_dir: Path, *arguments: str, cwd: Path = real_server.ROOT
+) -> subprocess.CompletedProcess[str]:
     """What gunicorn's master says and does with these arguments, which let it not serve."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("HOMEBODY_")}
     environ |= {"HOMEBODY_DATA_DIR": str(data_dir), "HOMEBODY_BIND": "127.0.0.1:0"}
     return subprocess.run(
-        [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", *arguments],
-        cwd=real_server.ROOT,
+        [GUNICORN, "-c", str(real_server.ROOT / "gunicorn.conf.py"), *arguments],
+        cwd=cwd,
         env=environ,
         capture_output=True,
         text=True,

@@ -144,7 +144,7 @@ def raise_descriptor_limit() -> None:
 
 def run(environ: dict[str, str]) -> None:
     """Replace this process by gunicorn, with this environment. Does not return."""
-    # -P: modules in the working folder must not hide ours
-    command = [sys.executable, "-P", "-m", "gunicorn"]
+    # -P, and __main__.py: modules in the working folder must not hide ours
+    command = [sys.executable, "-P", "-m", "homebody.server"]
     command += ["-c", "python:homebody.server.gunicorn_config", "homebody.server.wsgi:app"]
     os.execve(sys.executable, command, environ)  # noqa: S606 - our own words
