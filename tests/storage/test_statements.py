@@ -108,6 +108,14 @@ def test_for_no_values_nothing_is_done(sql: Sql) -> None:
     assert sql.execute(insert(THING), []).rowcount == 0
 
 
+def test_the_first_list_may_be_longer_than_the_parameters_that_sqlite_takes(sql: Sql) -> None:
+    query = select(THING.c.name).where(THING.c.number.in_(NUMBERS))
+
+    found = sql.execute(query, {"numbers": range(1, 400_000)})
+
+    assert found.scalars().all() == ["one", "two'); DROP", None]
+
+
 def test_what_is_there_already_may_be_replaced(sql: Sql) -> None:
     new = sqlite.insert(THING)
     statement = new.on_conflict_do_update(

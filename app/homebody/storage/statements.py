@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import namedtuple
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
@@ -127,8 +127,9 @@ class Sql:
             first, many = values or {}, None
         known = _compiled.get(statement)
         if known is None:
-            _compiled[statement] = {}
-            return self._by_sqlalchemy(statement, values)
+            known = _compiled[statement] = {}
+            if not any(map(_is_long, first.values())):
+                return self._by_sqlalchemy(statement, values)
         keys = tuple(first) if isinstance(statement, UpdateBase) else ()
         compiled = known.get(keys)
         if compiled is None:
@@ -164,6 +165,11 @@ class Sql:
         result = Result([names(row) for row in done] if names is not None else ())
         result.rowcount = len(result) if done.returns_rows else done.rowcount
         return result
+
+
+def _is_long(value: object) -> bool:
+    """Return whether SQLAlchemy would pass a list in too many parameters: one for each element."""
+    return isinstance(value, Collection) and not isinstance(value, str) and len(value) > 1000
 
 
 class Compiled:
