@@ -158,6 +158,7 @@ def encode_all(
             memberships = visibility.memberships(tx, requester.user_id, events)
     hidden = _hidden_previous(tx, requester, events)
     redactions = _redactions(tx, requester, events)
+    device = None if requester is None else (requester.user_id, requester.device_id)
     encoded = []
     for event in tx.pausing(events, _ENCODED_AT_ONCE):
         unsigned = b""
@@ -165,19 +166,13 @@ def encode_all(
             unsigned = event.previous.body
         if event.redacted_by in redactions:
             unsigned += redactions[event.redacted_by]
-        if (
-            event.txn_id is not None
-            and requester is not None
-            and event.device_id == requester.device_id
-            and event.sender == requester.user_id
-        ):
+        if event.txn_id is not None and (event.sender, event.device_id) == device:
             unsigned += b',"transaction_id":' + orjson.dumps(event.txn_id)
         if event.event_id in bundles:
             unsigned += b',"m.relations":' + orjson.dumps(bundles[event.event_id])
         if event.position in memberships:
             unsigned += _MEMBERSHIPS[memberships[event.position]]
-        rendered = _render(event, tx.now_ms, unsigned, with_room_id=with_room_id)
-        encoded.append(rendered)
+        encoded.append(_render(event, tx.now_ms, unsigned, with_room_id=with_room_id))
     return encoded
 
 

@@ -41,8 +41,7 @@ def change(
 ) -> str:
     """Change a membership, and return the id of the member event: a new or an equal current one.
 
-    `content` has further keys of the event: reason, is_direct … `ts` is its origin_server_ts (ms),
-    which application services may set.
+    `content` has further keys of the event, such as reason; `ts` is its origin_server_ts (ms).
     Raises M_FORBIDDEN when the authorization rules reject it, M_INVITE_BLOCKED,
     M_GUEST_ACCESS_FORBIDDEN for guests where they can't join, M_NOT_FOUND for an unknown room,
     M_INVALID_PARAM for an invalid user id, M_BAD_JSON for an invalid membership.
