@@ -551,6 +551,6 @@ CREATE INDEX ix_media_user_id_size_bytes ON media (user_id, size_bytes);
 
 CREATE INDEX ix_events_annotations ON events (relates_to, sender, type, annotation_key) WHERE annotation_key IS NOT NULL;
 
-INSERT INTO alembic_version VALUES ('0021');
+INSERT INTO alembic_version VALUES ('0022');
 
 INSERT INTO clock VALUES (1, 1);

@@ -36,12 +36,14 @@ ORDER = [
     "core.sessions",
     "core.ephemeral",
     "core.rooms",
+    "core.federation",
     "core.sync",
     "core.sliding_sync",
     "core.legacy",
     "background",
     "context",
     "client_server",
+    "server_server",
     "web",
     "application",
     "server",
@@ -62,6 +64,7 @@ MUST_NOT_IMPORT = {
     "outside": WEB | {"sqlalchemy", "sqlite3"},
     "background": WEB | {"sqlalchemy", "sqlite3", "gevent"},
     "client_server": {"homebody.models", "sqlalchemy", "sqlite3", "urllib.request", "http.client"},
+    "server_server": {"homebody.models", "sqlalchemy", "sqlite3", "urllib.request", "http.client"},
     "web": {"homebody.models", "sqlalchemy", "sqlite3", "urllib.request", "http.client"},
 }
 """What comes from elsewhere, or lies below, and has no place in a part."""

@@ -1,0 +1,1 @@
+"""Blueprints of the Server-Server API, one for each chapter of the specification."""
