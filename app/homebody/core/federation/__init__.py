@@ -1,1 +1,1 @@
-"""What this server does together with others: keys, incoming and outgoing events, joins, devices."""
+"""What this server does together with others: keys, events in and out, joins, devices."""
