@@ -28,8 +28,8 @@ from flask import Flask
 import homebody
 from tests.conftest import Login, MakeApp
 
-SEND_FILES, SEND_FUNCTIONS = 26, 126
-SYNC_FILES, SYNC_FUNCTIONS = 31, 119
+SEND_FILES, SEND_FUNCTIONS = 25, 126
+SYNC_FILES, SYNC_FUNCTIONS = 30, 119
 
 PACKAGE = str(Path(homebody.__file__).parent)
 PARTS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>"}

@@ -14,6 +14,7 @@ from werkzeug.test import TestResponse
 
 from homebody.config import settings as config
 from homebody.runtime import logs
+from homebody.web import middleware
 from tests.conftest import PASSWORD, V3, MakeApp
 
 LOG = logging.getLogger("homebody.tests")
@@ -40,7 +41,7 @@ def json_lines(captured: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 def test_a_line_has_the_parts_that_synapse_owners_know(capsys: pytest.CaptureFixture[str]) -> None:
     configure()
-    request_id = logs.begin_request()
+    request_id = middleware.begin_request()
 
     LOG.info("the sweep removed %d files", 3)
 
@@ -53,9 +54,9 @@ def test_a_line_has_the_parts_that_synapse_owners_know(capsys: pytest.CaptureFix
 
 def test_json_lines_have_the_parts_as_keys(capsys: pytest.CaptureFixture[str]) -> None:
     configure(log_format="json")
-    request_id = logs.begin_request()
+    request_id = middleware.begin_request()
 
-    logs.log_request("192.0.2.7", "GET", "/_matrix/client/versions", None, 200, 0.0123)
+    middleware.log_request("192.0.2.7", "GET", "/_matrix/client/versions", None, 200, 0.0123)
 
     (line,) = json_lines(capsys)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("time"))
@@ -78,16 +79,16 @@ def test_each_greenlet_has_the_id_of_its_own_request() -> None:
     seen: dict[str, tuple[str, str]] = {}
 
     def answer(name: str) -> None:
-        begun = logs.begin_request()
+        begun = middleware.begin_request()
         gevent.sleep(0)
-        seen[name] = (begun, logs.request_id())
+        seen[name] = (begun, logs.REQUEST_ID.get())
 
-    before = logs.request_id()
+    before = logs.REQUEST_ID.get()
     gevent.joinall([gevent.spawn(answer, name) for name in "abc"], raise_error=True)
 
     assert all(begun == later for begun, later in seen.values())
     assert len({begun for begun, _ in seen.values()}) == 3
-    assert logs.request_id() == before
+    assert logs.REQUEST_ID.get() == before
 
 
 @pytest.mark.parametrize(
@@ -106,20 +107,22 @@ def test_each_greenlet_has_the_id_of_its_own_request() -> None:
     ],
 )
 def test_tokens_in_a_query_are_masked(raw: str, masked: str) -> None:
-    assert logs.masked_path(raw).endswith(masked)
-    assert "syt_x" not in logs.masked_path(raw)
+    assert middleware.masked_path(raw).endswith(masked)
+    assert "syt_x" not in middleware.masked_path(raw)
 
 
 def test_a_path_without_secrets_stays_as_it_is() -> None:
     for path in ("/", "/sync", "/sync?", "/sync?since=s1&timeout=0&x", "/a%2Fb?filter=%7B%7D"):
-        assert logs.masked_path(path) == path
+        assert middleware.masked_path(path) == path
 
 
 def test_long_paths_are_cut_after_masking() -> None:
-    masked = logs.masked_path("/sync?access_token=" + "syt_x" * 1000 + "&filter=" + "x" * 5000)
+    path = "/sync?access_token=" + "syt_x" * 1000 + "&filter=" + "x" * 5000
+
+    masked = middleware.masked_path(path)
 
     assert masked.startswith("/sync?access_token=***&filter=xxx")
-    assert len(masked) == logs.MAX_PATH_CHARACTERS + 1
+    assert len(masked) == middleware.MAX_PATH_CHARACTERS + 1
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
@@ -144,7 +147,7 @@ def test_no_token_gets_into_the_log_by_another_way(
 def test_a_request_is_one_line_with_its_outcome(capsys: pytest.CaptureFixture[str]) -> None:
     configure()
 
-    logs.log_request("::1", "PUT", "/send?access_token=syt_x", "@alice:localhost", 403, 1.5)
+    middleware.log_request("::1", "PUT", "/send?access_token=syt_x", "@alice:localhost", 403, 1.5)
 
     written = capsys.readouterr().err
     assert written.endswith(" - ::1 PUT /send?access_token=*** @alice:localhost 403 1.500 s\n")
@@ -153,8 +156,8 @@ def test_a_request_is_one_line_with_its_outcome(capsys: pytest.CaptureFixture[st
 def test_health_checks_are_logged_only_when_they_fail(capsys: pytest.CaptureFixture[str]) -> None:
     configure()
 
-    logs.log_request("::1", "GET", "/health", None, 200, 0.001)
-    logs.log_request("::1", "GET", "/health", None, 503, 0.001)
+    middleware.log_request("::1", "GET", "/health", None, 200, 0.001)
+    middleware.log_request("::1", "GET", "/health", None, 503, 0.001)
 
     assert [line.split(" - ")[-2:] for line in capsys.readouterr().err.splitlines()] == [
         ["::1 GET /health", "503 0.001 s"]
@@ -190,7 +193,7 @@ def test_what_is_less_severe_than_the_setting_is_not_written(
     configure(log_level="WARNING")
 
     LOG.info("small talk")
-    logs.log_request("::1", "GET", "/sync", None, 200, 0.1)
+    middleware.log_request("::1", "GET", "/sync", None, 200, 0.1)
 
     assert capsys.readouterr().err == ""
 

@@ -30,7 +30,7 @@ from sqlalchemy.exc import DBAPIError
 
 from homebody import errors
 from homebody.config.settings import FILE_NAME, ConfigError, file_in_force
-from homebody.runtime import event_loop, logs, memory
+from homebody.runtime import event_loop, memory
 from homebody.runtime.watchdog import Watchdog
 from homebody.server import startup
 from homebody.server.connection import Backlog, Connection, ConnectionLimits
@@ -199,7 +199,10 @@ class Worker(GeventWorker):
         """Send a Matrix error for what the HTTP parser refused."""
         if isinstance(exc, gevent.GreenletExit):
             return  # the server stops
-        request_id = logs.begin_request()
+        # Not at the top: gevent has to patch modules before most of the server is imported
+        from homebody.web import middleware  # noqa: PLC0415 - see above
+
+        request_id = middleware.begin_request()
         error, status = errors.unknown("The request is not valid HTTP"), 400
         if isinstance(exc, http_errors.LimitRequestLine | http_errors.LimitRequestHeaders):
             error, status = errors.too_large("The request line or a header is too long"), 431
@@ -208,14 +211,11 @@ class Worker(GeventWorker):
             error, status = errors.unknown("Something is wrong with the server"), 500
         elif self._has_too_many_headers(client):
             error, status = errors.too_large("The request has too many headers"), 431
-        # Not at the top: gevent has to patch modules before most of the server is imported
-        from homebody.web import middleware  # noqa: PLC0415 - see above
-
         body = orjson.dumps(error.body)
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         headers += [*middleware.CORS_HEADERS, (middleware.REQUEST_ID, request_id)]
         head = "".join(f"{name}: {value}\r\n" for name, value in headers)
-        logs.log_request(addr[0] if addr else "", "-", "-", None, status, 0.0)
+        middleware.log_request(addr[0] if addr else "", "-", "-", None, status, 0.0)
         phrase = HTTPStatus(status).phrase
         response = f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\n{head}\r\n".encode() + body
         try:
@@ -296,8 +296,11 @@ def _request_of(frame: FrameType) -> str | None:
     """Return method and path, without secrets, of the request that this frame serves."""
     if frame.f_code is not Worker.handle_request.__code__:
         return None
+    # Not at the top: see handle_error
+    from homebody.web import middleware  # noqa: PLC0415 - see above
+
     req = frame.f_locals["req"]
-    return f"{req.method} {logs.masked_path(req.uri)}"
+    return f"{req.method} {middleware.masked_path(req.uri)}"
 
 
 def _drain(req: Any, sock: Any) -> bool:

@@ -7,7 +7,8 @@
 - CORS: every response has the headers, and OPTIONS is allowed for every path.
 - Every response has the id of its log lines as X-Request-Id.
 
-Spec: client-server-api#web-browser-clients, client-server-api#api-versions
+Spec: client-server-api#web-browser-clients, client-server-api#api-versions,
+client-server-api#client-authentication
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote_plus, unquote_to_bytes
 
 import orjson
 from flask import Flask, Request, Response, g, request
@@ -52,6 +54,15 @@ CORS_HEADERS = [
     ),
 ]
 REQUEST_ID = "X-Request-Id"
+ACCESS = logging.getLogger("homebody.access")
+SECRET_PARAMETERS = frozenset({"access_token", "loginToken", "token", "client_secret", "session"})
+HEALTH_CHECKS = frozenset({"/health", "/metrics"})
+"""What Docker, Kubernetes and Prometheus request every few seconds; logged with DEBUG only, as are
+CORS preflight requests."""
+MAX_PATH_CHARACTERS = 1_000
+_NAME = re.compile(r"@?[a-z0-9._=/+-]{1,255}(:[a-z0-9.:\[\]-]{1,255})?", re.IGNORECASE)
+"""A user name or ID that is safe in a line that other programs parse."""
+
 MAX_PARAMETERS = 1000
 """In a query. Each is parsed in Python: 50,000 would block the event loop for half a second."""
 _ESCAPED = re.compile(rb"(%2[Ff]|%25)")
@@ -94,7 +105,7 @@ class Edge:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Handle one request."""
-        more = [*CORS_HEADERS, (REQUEST_ID, logs.begin_request())]
+        more = [*CORS_HEADERS, (REQUEST_ID, begin_request())]
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             return start_response(status, headers + more, exc_info)
@@ -137,6 +148,13 @@ class Edge:
             scheme = listed[-min(proxies, len(listed))].strip()
             if scheme in {"http", "https"}:
                 environ["wsgi.url_scheme"] = scheme
+
+
+def begin_request() -> str:
+    """Return an ID for the request that begins here; log lines of its greenlet carry it."""
+    request_id = secrets.token_hex(4)
+    logs.REQUEST_ID.set(request_id)
+    return request_id
 
 
 def raw_path(environ: WSGIEnvironment) -> str:
@@ -186,7 +204,7 @@ def _respond(
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
     start(status, headers)
     address, method = environ.get("REMOTE_ADDR", ""), environ["REQUEST_METHOD"]
-    logs.log_request(address, method, raw_path(environ), None, int(status[:3]), 0.0)
+    log_request(address, method, raw_path(environ), None, int(status[:3]), 0.0)
     return [body]
 
 
@@ -292,8 +310,8 @@ def end(response: Response) -> Response:
     homeserver.metrics.note_request(request.endpoint, response.status_code, busy)
     requester, address = g.get("requester"), request.remote_addr or ""
     if "refused_login" in g:
-        logs.log_refused_login(address, g.refused_login)
-    logs.log_request(
+        log_refused_login(address, g.refused_login)
+    log_request(
         address,
         request.method,
         raw_path(request.environ),
@@ -302,6 +320,71 @@ def end(response: Response) -> Response:
         seconds,
     )
     return response
+
+
+def log_request(
+    address: str, method: str, path: str, user_id: str | None, status: int, seconds: float
+) -> None:
+    """Log a request.
+
+    `address` is the client's, beyond trusted proxies; `path` is as sent, with the query.
+    """
+    is_routine = status < 400 and (path in HEALTH_CHECKS or method == "OPTIONS")
+    level = logging.DEBUG if is_routine else logging.INFO
+    if not ACCESS.isEnabledFor(level):
+        return
+    shown = masked_path(path)
+    ACCESS.log(
+        level,
+        "%s %s %s %s %d %.3f s",
+        address or "-",
+        method,
+        shown,
+        user_id or "-",
+        status,
+        seconds,
+        extra={
+            "fields": {
+                "address": address,
+                "method": method,
+                "path": shown,
+                "user_id": user_id,
+                "status": status,
+                "seconds": round(seconds, 6),
+            }
+        },
+    )
+
+
+def log_refused_login(address: str, name: str | None) -> None:
+    """Log a failed login, for programs such as fail2ban.
+
+    `name` is the user name that the client sent. It is left out if it is not valid: it may be a
+    password, or look like the beginning of another line.
+    """
+    shown = name if name is not None and _NAME.fullmatch(name) else None
+    ACCESS.warning(
+        "login refused to %s as %s",
+        address or "-",
+        shown or "-",
+        extra={"fields": {"event": "login_refused", "address": address, "user_id": shown}},
+    )
+
+
+def masked_path(raw_path: str) -> str:
+    """Return the path and query of a request with secrets masked, cut where it is too long.
+
+    Names are compared decoded: `access%5Ftoken=` is the same parameter to the server.
+    """
+    path, mark, query = raw_path.partition("?")
+    masked = path + mark + "&".join(map(_masked_parameter, query.split("&")))
+    return masked if len(masked) <= MAX_PATH_CHARACTERS else masked[:MAX_PATH_CHARACTERS] + "…"
+
+
+def _masked_parameter(parameter: str) -> str:
+    name, mark, _ = parameter.partition("=")
+    is_secret = mark and unquote_plus(name) in SECRET_PARAMETERS
+    return f"{name}{mark}{logs.MASK}" if is_secret else parameter
 
 
 def error_response(error: errors.MatrixError) -> Response:
