@@ -107,6 +107,15 @@ def verify_json(value: Json, entity: str, key_id: str, verify_key: VerifyKey) ->
     _verify(message, signature, verify_key)
 
 
+def verify_bytes(message: bytes, signature: str, verify_key: VerifyKey) -> None:
+    """Raise SignatureError unless this is the key's signature of the bytes, in base64."""
+    try:
+        decoded = canonical_json.decode_base64(signature)
+    except ValueError as problem:
+        raise SignatureError("The signature is not base64") from problem
+    _verify(message, decoded, verify_key)
+
+
 def add_hashes_and_signatures(
     pdu: Json, version: RoomVersion, server_name: str, key: SigningKey
 ) -> tuple[str, Json]:
