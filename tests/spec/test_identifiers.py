@@ -60,6 +60,30 @@ def test_what_the_grammar_does_not_allow_is_no_server_name(text: object) -> None
     assert not identifiers.is_server_name(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("example.org", ("example.org", None, False)),
+        ("Example.org:8448", ("Example.org", 8448, False)),
+        ("localhost:0", ("localhost", 0, False)),
+        ("192.0.2.1", ("192.0.2.1", None, True)),
+        ("192.0.2.1:00080", ("192.0.2.1", 80, True)),
+        ("1.2.3", ("1.2.3", None, False)),
+        ("1.2.3.4.5", ("1.2.3.4.5", None, False)),
+        ("[2001:db8::1]", ("2001:db8::1", None, True)),
+        ("[::ffff:192.0.2.1]:65535", ("::ffff:192.0.2.1", 65535, True)),
+    ],
+)
+def test_a_server_name_is_split(text: str, expected: tuple[str, int | None, bool]) -> None:
+    assert identifiers.split_server_name(text) == expected
+
+
+@pytest.mark.parametrize("text", [text for text in NO_SERVER_NAMES if isinstance(text, str)])
+def test_anything_else_is_not_split(text: str) -> None:
+    with pytest.raises(ValueError, match="Not a server name"):
+        identifiers.split_server_name(text)
+
+
 @pytest.mark.parametrize("text", SERVER_NAMES)
 def test_every_server_name_can_stand_in_a_user_id(text: str) -> None:
     user_id = identifiers.user_id("alice", text)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Final, TypeGuard
+from typing import Final, NamedTuple, TypeGuard
 
 from homebody.spec.room_versions import EventIds, RoomVersion
 
@@ -34,6 +34,15 @@ _URL_SAFE_HASH: Final = re.compile(r"[0-9A-Za-z_-]{43}")
 _HASH: Final = re.compile(r"[0-9A-Za-z+/]{43}")
 
 
+class ServerName(NamedTuple):
+    """The parts of a server name."""
+
+    host: str
+    """A host name, IPv4 address, or IPv6 address without brackets."""
+    port: int | None
+    is_ip_literal: bool
+
+
 def is_server_name(text: object) -> TypeGuard[str]:
     """Return whether this is a host name, IPv4 address or [IPv6 address], with an optional port."""
     if not isinstance(text, str) or len(text) > MAX_BYTES:
@@ -46,6 +55,16 @@ def is_server_name(text: object) -> TypeGuard[str]:
     if _FOUR_NUMBERS.fullmatch(parts["name"]):
         return _is_address(ipaddress.IPv4Address, parts["name"])
     return True
+
+
+def split_server_name(text: str) -> ServerName:
+    """Return the parts of a server name, as they are written. Raises ValueError."""
+    parts = _HOST_AND_PORT.fullmatch(text)
+    if parts is None or not is_server_name(text):
+        raise ValueError("Not a server name")
+    name, ipv6, port = parts.groups()
+    is_ip_literal = name is None or _FOUR_NUMBERS.fullmatch(name) is not None
+    return ServerName(name or ipv6, None if port is None else int(port), is_ip_literal)
 
 
 def is_user_id(text: object) -> TypeGuard[str]:
