@@ -69,6 +69,14 @@ def test_text_that_looks_like_a_number_stays_text_where_text_is_meant() -> None:
         ("outside_allowed", "10.0.0.1/8"),
         ("outside_allowed", "ntfy.home:80"),
         ("outside_allowed", "https://ntfy.home"),
+        ("federation_hosts", "b.test"),
+        ("federation_hosts", '{"b.test" = "127.0.0.1"}'),
+        ("federation_hosts", '{"b test" = "127.0.0.1:8449"}'),
+        ("federation_hosts", '{"b.test" = 8449}'),
+        ("federation_hosts", '{"b.test" = {host = "127.0.0.1"}}'),
+        ("dns_servers", "dns.example.org"),
+        ("dns_servers", "9.9.9.9:99999"),
+        ("dns_servers", "9.9.9.9/8"),
         ("data_dir", ""),
         ("data_dir", "a\0b"),
         ("data_dir", "~nobody-of-this-name/x"),
@@ -152,3 +160,38 @@ def test_private_destinations_are_named_by_host_address_or_network(tmp_path: Pat
     assert settings.outside_allowed[0] == "ntfy.home"
     assert settings.outside_allowed[1] == ipaddress.ip_network("10.0.0.0/8")
     assert written in config.describe(settings)
+
+
+def test_other_servers_are_placed_by_a_table_in_any_notation(tmp_path: Path) -> None:
+    expected = (("b.test", "127.0.0.1:8449"), ("c.test:81", "[::1]:8450"))
+    texts = [
+        'federation_hosts = { "b.test" = "127.0.0.1:8449", "c.test:81" = "[::1]:8450" }',
+        '[federation_hosts]\nb.test = "127.0.0.1:8449"\n"c.test:81" = "[::1]:8450"',
+        'federation_hosts.b.test = "127.0.0.1:8449"\nfederation_hosts."c.test:81" = "[::1]:8450"',
+    ]
+    path = tmp_path / "homebody.toml"
+
+    for text in texts:
+        path.write_text(text)
+        settings = config.load(path, {})
+        assert settings.federation_hosts == expected
+        assert texts[0] in config.describe(settings)
+
+    in_environment = {"HOMEBODY_FEDERATION_HOSTS": texts[0].partition("= ")[2]}
+    assert config.load(path, in_environment).federation_hosts == expected
+
+
+def test_other_servers_are_placed_on_this_machine_or_where_it_is_allowed() -> None:
+    allowed = {"outside_allowed": "10.0.0.0/8, b.home"}
+    good = '{"b.test" = "10.1.2.3:8448", "c.test" = "B.home:1", "d.test" = "localhost:1"}'
+
+    assert len(options({"federation_hosts": good, **allowed}).federation_hosts) == 3
+    for address in ("192.168.1.1:8448", "other.home:1", "8.8.8.8:8448"):
+        with pytest.raises(ConfigError, match="outside_allowed"):
+            options({"federation_hosts": f'{{"b.test" = "{address}"}}', **allowed})
+
+
+def test_dns_servers_may_have_a_port() -> None:
+    written = ("9.9.9.9", "127.0.0.1:5353", "[::1]:53", "2620:fe::fe")
+
+    assert options({"dns_servers": ",".join(written)}).dns_servers == written

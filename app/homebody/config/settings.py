@@ -18,7 +18,7 @@ import inspect
 import ipaddress
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 from homebody.config import sources, tables, values
 from homebody.config.sources import ConfigError, Given, KeyPath, Setting
 from homebody.config.tables import RateLimit
+from homebody.spec import identifiers
 
 __all__ = ["Config", "ConfigError", "RateLimit", "describe", "example", "load"]
 
@@ -54,6 +55,16 @@ class Config:
     outside_allowed: values.Destinations = ()
     """What this server may call on your own network for its users (push gateways, link previews):
     host names, addresses and networks that are not public."""
+    federation_hosts: values.Hosts = ()
+    """Where other servers are, if not where their names lead: a table such as
+    "b.example.org" = "127.0.0.1:8449". Only this machine and hosts in outside_allowed can be
+    named. Their certificates are for their names."""
+    federation_ca_file: values.FilePath | None = None
+    """The certificate authorities (PEM) of the other servers, in place of the system's, for a
+    network of servers that has its own."""
+    dns_servers: values.DnsServers = ()
+    """The DNS servers at which to look up other servers, such as 9.9.9.9 or 127.0.0.1:5353.
+    Default: those of the system, in /etc/resolv.conf."""
     data_dir: values.FilePath = Path("data")
     """The folder for database, media and keys, and for homebody.toml where no other file is named.
     Relative paths, here and in all other settings, start from the folder in which the server or a
@@ -341,6 +352,24 @@ def _objections(config: Config) -> Iterator[tuple[str, str]]:
             "password_hashing",
             f'"cheap" is for tests, and bind = "{config.bind}" lets others in; choose "argon2id"',
         )
+    for name, address in config.federation_hosts:
+        if not _is_this_machine(address) and not _is_allowed(address, config.outside_allowed):
+            host = identifiers.split_server_name(address).host
+            yield (
+                "federation_hosts",
+                f"{name} is at {address}, which is not this machine; allow it by outside_allowed ="
+                f' ["{host}"]',
+            )
+
+
+def _is_allowed(address: str, allowed: Collection[str | values.Network]) -> bool:
+    """Return whether the host of an address is among the destinations that are allowed."""
+    host = identifiers.split_server_name(address).host.lower()
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return host in allowed
+    return any(ip in it for it in allowed if not isinstance(it, str))
 
 
 def _is_this_machine(address: str) -> bool:

@@ -167,7 +167,7 @@ def _flattened(table: Mapping[str, Any], above: KeyPath = ()) -> Iterator[tuple[
 def settle(source: Source, known: Mapping[KeyPath, Setting]) -> dict[KeyPath, Given]:
     """Return what a source sets, by fields. Raises ConfigError for the first thing wrong."""
     given: dict[KeyPath, Given] = {}
-    for key, raw in source.values.items():
+    for key, raw in _with_maps(source.values, known).items():
         if raw == {} and _is_table(key, known):
             continue
         setting = known.get(key)
@@ -178,6 +178,20 @@ def settle(source: Source, known: Mapping[KeyPath, Setting]) -> dict[KeyPath, Gi
             raise source.error(key, f"is the same setting as {other}; remove one of them")
         given[setting.fields] = Given(_value(source, key, raw, setting), source, key)
     return given
+
+
+def _with_maps(
+    found: Mapping[KeyPath, object], known: Mapping[KeyPath, Setting]
+) -> dict[KeyPath, object]:
+    """Return values, with those below a setting that is a map put back into it."""
+    whole: dict[KeyPath, Any] = {}
+    for key, raw in found.items():
+        setting = known.get(key[:1])
+        if setting is None or not setting.kind.is_map or len(key) == 1:
+            whole[key] = raw
+        else:
+            whole.setdefault(key[:1], {})[dotted(key[1:])] = raw
+    return whole
 
 
 def _value(source: Source, key: KeyPath, raw: object, setting: Setting) -> object:

@@ -51,6 +51,7 @@ FLAGS: Final = {
     **dict.fromkeys(("true", "on", "yes", "1"), True),
     **dict.fromkeys(("false", "off", "no", "0"), False),
 }
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 PAGE: Final = r"(?i:https?)://[^\s/?#]\S*"
 _SQLITE: Final = "sqlite:///"
 
@@ -68,11 +69,15 @@ def to_toml(value: object) -> str:
     """Write a value as TOML. Texts are written as in JSON: none has control characters."""
     plain = msgspec.to_builtins(value, enc_hook=_plain)
     if isinstance(plain, dict):
-        pairs = [f"{key} = {to_toml(it)}" for key, it in plain.items() if it is not None]
-        return f"{{ {', '.join(pairs)} }}"
+        pairs = [f"{_key(key)} = {to_toml(it)}" for key, it in plain.items() if it is not None]
+        return f"{{ {', '.join(pairs)} }}" if pairs else "{}"
     if isinstance(plain, list | tuple):
         return f"[{', '.join(map(to_toml, plain))}]"
     return json.dumps("" if plain is None else plain, ensure_ascii=False)
+
+
+def _key(key: str) -> str:
+    return key if _BARE_KEY.fullmatch(key) else json.dumps(key)
 
 
 def _plain(value: Any) -> str:
@@ -95,6 +100,8 @@ class Kind(Generic[T]):
     """Errors don't show it, and it may be read from a file of its own."""
     is_optional: bool = False
     """"" stands for None: TOML has no null, and environments can't unset."""
+    is_map: bool = False
+    """Its value is a table with keys of the administrator's choice."""
 
 
 def kind_of(hint: Any) -> Kind[Any]:
@@ -199,6 +206,20 @@ def _is_host(text: str) -> bool:
     return identifiers.is_server_name(text) and ":" not in text
 
 
+def _is_dns_server(text: str) -> bool:
+    if not identifiers.is_server_name(text):
+        return _is_ip(text)  # IPv6 without brackets
+    return identifiers.split_server_name(text).is_ip_literal
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_sender(text: str) -> bool:
     return bool(re.fullmatch(r"[!-?A-~]+@[A-Za-z0-9.-]+", parseaddr(text)[1]))
 
@@ -227,6 +248,15 @@ def _destination(text: str) -> str | Network:
         if "/" in text or not _is_host(text):
             raise
         return text.lower()
+
+
+def _hosts(raw: object) -> tuple[tuple[str, str], ...]:
+    """Return a map from server names to addresses as pairs: settings are hashable."""
+    found = msgspec.convert(raw, dict[str, str])
+    for name, address in found.items():
+        if not identifiers.is_server_name(name) or not _is_address(address):
+            raise ValueError(raw)
+    return tuple(found.items())
 
 
 def _url(raw: object) -> str:
@@ -297,4 +327,21 @@ Networks = Annotated[
 Destinations = Annotated[
     tuple[str | Network, ...],
     _lists("a list of host names, IP addresses or networks, such as ntfy.home", _destination),
+]
+Hosts = Annotated[
+    tuple[tuple[str, str], ...],
+    Kind(
+        'a table such as { "b.example.org" = "127.0.0.1:8449" }',
+        _hosts,
+        from_toml,
+        lambda pairs: to_toml(dict(pairs)),
+        is_map=True,
+    ),
+]
+DnsServers = Annotated[
+    tuple[str, ...],
+    _lists(
+        "a list of IP addresses, with a port or without",
+        _texts("", _is_dns_server).parse,
+    ),
 ]
