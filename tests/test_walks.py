@@ -28,7 +28,7 @@ from flask import Flask
 import homebody
 from tests.conftest import Login, MakeApp
 
-SEND_FILES, SEND_FUNCTIONS = 25, 126
+SEND_FILES, SEND_FUNCTIONS = 24, 126
 SYNC_FILES, SYNC_FUNCTIONS = 30, 119
 
 PACKAGE = str(Path(homebody.__file__).parent)

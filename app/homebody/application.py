@@ -21,9 +21,9 @@ from homebody.core.ratelimits import RateLimits
 from homebody.core.sliding_sync.connections import Connections
 from homebody.core.sync.state_sections import LazyMembers
 from homebody.outside.client import Client
+from homebody.runtime.event_loop import Wakeups
 from homebody.runtime.metrics import Metrics
 from homebody.runtime.single_flight import Repeats
-from homebody.runtime.wakeups import Wakeups
 from homebody.storage import database as db
 from homebody.storage.caches import Caches
 

@@ -22,7 +22,7 @@ monkey.patch_all()
 
 import socket
 from gevent import get_hub
-from homebody.runtime.wakeups import Waiter
+from homebody.runtime.event_loop import Waiter
 
 connection, client = socket.socketpair()
 loop = get_hub().loop
@@ -51,7 +51,7 @@ def park(process: Process, alice: Person, count: int) -> None:
     "count", [300, pytest.param(5_000, marks=[pytest.mark.big, pytest.mark.timeout(300)])]
 )
 def test_nothing_is_left_of_clients_that_vanish(server: RunningServer, count: int) -> None:
-    # Protects runtime/wakeups.py: the watcher on the connection in Waiter.wait, and waiting,
+    # Protects runtime/event_loop.py: the watcher on the connection in Waiter.wait, and waiting,
     # which calls _leave; `waiter.is_gone` in client_server/long_poll.py; the discard() in
     # server/worker.py: Worker.handle; in full size server/startup.py: raise_descriptor_limit.
     clients.raise_descriptor_limit()
@@ -73,8 +73,8 @@ def test_nothing_is_left_of_clients_that_vanish(server: RunningServer, count: in
 
 
 def test_a_wait_that_is_over_leaves_no_watcher() -> None:
-    # Protects: watcher.stop() and watcher.close() in runtime/wakeups.py: Waiter.wait. With gevent's
-    # loop on Linux, one of them is enough; other loops need both.
+    # Protects: watcher.stop() and watcher.close() in runtime/event_loop.py: Waiter.wait. With
+    # gevent's loop on Linux, one of them is enough; other loops need both.
     command = [sys.executable, "-c", WAIT_OFTEN]
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)

@@ -26,7 +26,7 @@ from homebody.core import quotas
 from homebody.core.media import files
 from homebody.core.media.files import ReadInto
 from homebody.models.media import Media
-from homebody.runtime.wakeups import Waiter, Wakeups
+from homebody.runtime.event_loop import Waiter, Wakeups
 from homebody.storage.database import Database, Reader, Tx
 
 LOG = logging.getLogger(__name__)
