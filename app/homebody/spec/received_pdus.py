@@ -1,0 +1,61 @@
+"""PDUs as other servers send them: from untrusted JSON to an `Event`, and who must have signed it.
+
+The checks that a server performs on receipt of a PDU begin here: `receive` does those of format and
+content hash, the caller verifies the signatures of `required_signers`, and spec/event_auth.py
+decides about authorization. Nothing here needs keys or a room's state, so a PDU that is no event at
+all costs neither.
+
+Spec: server-server-api#checks-performed-on-receipt-of-a-pdu,
+server-server-api#validating-hashes-and-signatures-on-received-events
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from homebody.spec import events, room_state, signing
+from homebody.spec.events import Event
+from homebody.spec.room_versions import RoomVersion
+
+
+def receive(pdu: Any, version: RoomVersion) -> Event:
+    """Return the event of a PDU in a room of this version. Raises ValueError with a message.
+
+    `unsigned` is removed, as anybody may have written it. If the content hash doesn't match, the
+    event is redacted: the sender's signature covers no more than that. `pdu` is left unchanged.
+    """
+    if isinstance(pdu, dict) and "unsigned" in pdu:
+        pdu = {key: member for key, member in pdu.items() if key != "unsigned"}
+    events.check_format(pdu, version)
+    if not signing.has_valid_content_hash(pdu, version):
+        pdu = events.redact(pdu, version)
+    return Event(signing.event_id_of(pdu, version), pdu, version)
+
+
+def required_signers(event: Event) -> set[str]:
+    """Return the servers whose signatures a received event needs.
+
+    Takes the event as `receive` returned it. With the content of the PDU instead, somebody could
+    add a `third_party_invite` that redaction removes, and no signature would be required.
+    """
+    version = event.version
+    signers = set()
+    is_member = event.type == "m.room.member"
+    if not (is_member and _is_third_party_invite(event)):
+        signers.add(room_state.domain_of(event.sender))
+    if version.event_ids == "given":
+        signers.add(room_state.domain_of(event.event_id))
+    if is_member and version.may_restrict_joins and event.content.get("membership") == "join":
+        authoriser = event.content.get("join_authorised_via_users_server")
+        if isinstance(authoriser, str):  # the authorization rules reject anything else
+            signers.add(room_state.domain_of(authoriser))
+    return signers
+
+
+def _is_third_party_invite(event: Event) -> bool:
+    """Return whether another server than the sender's may have sent this invite.
+
+    The authorization rules verify the signature of the identity server in it.
+    """
+    is_invite: bool = event.content.get("membership") == "invite"
+    return is_invite and "third_party_invite" in event.content
