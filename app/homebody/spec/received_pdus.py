@@ -2,8 +2,8 @@
 
 The checks that a server performs on receipt of a PDU begin here: `receive` does those of format and
 content hash, the caller verifies the signatures of `required_signers`, and spec/event_auth.py
-decides about authorization. Nothing here needs keys or a room's state, so a PDU that is not an event
-costs neither.
+decides about authorization. Nothing here needs keys or a room's state, so a malformed PDU costs
+neither.
 
 Spec: server-server-api#checks-performed-on-receipt-of-a-pdu,
 server-server-api#validating-hashes-and-signatures-on-received-events
