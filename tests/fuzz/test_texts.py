@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from homebody.client_server import file_responses
 from homebody.core.events import search_index
 from homebody.core.media import open_graph
-from homebody.core.sync import tokens
+from homebody.core.sync.spans import SyncToken
 from homebody.errors import MatrixError
 from homebody.web import Application
 from tests.conftest import Login, Person
@@ -355,7 +355,7 @@ def test_a_token_is_one_that_could_have_been_given_out_or_refused(
     text: str, upto: int | None
 ) -> None:
     try:
-        token = tokens.parse(text, upto)
+        token = SyncToken.parse(text, upto)
     except MatrixError as error:
         errcode = error.errcode
     else:
@@ -367,7 +367,7 @@ def test_a_token_is_one_that_could_have_been_given_out_or_refused(
     assert re.fullmatch(r"s[0-9]{1,18}(_[0-9]{1,18})?", text)
     assert 0 <= token.position < 2**63
     assert upto is None or token.position <= upto
-    assert tokens.parse(str(token), upto) == token
+    assert SyncToken.parse(str(token), upto) == token
 
 
 PAGED = [

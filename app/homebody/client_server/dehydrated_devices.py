@@ -15,8 +15,7 @@ from homebody.client_server.authentication import authenticated, requester
 from homebody.client_server.keys import DeviceKeys, SignedKey
 from homebody.context import homeserver
 from homebody.core.sessions import dehydrated_devices
-from homebody.core.sync import tokens
-from homebody.core.sync.tokens import SyncToken
+from homebody.core.sync.spans import SyncToken
 from homebody.spec.events import Json
 
 bp = Blueprint(
@@ -105,6 +104,6 @@ def post_dehydrated_device_events(device_id: str) -> Json:
 def _events(device_id: str, since: str | None) -> tuple[list[orjson.Fragment], SyncToken | None]:
     """Return the messages after a token, and the next token if there are more."""
     with homeserver.database.read() as tx:
-        position = tokens.parse(since, tx.position).position if since else 0
+        position = SyncToken.parse(since, tx.position).position if since else 0
         found = dehydrated_devices.messages(tx, requester().user_id, device_id, position)
     return found.events, None if found.truncated_after is None else SyncToken(found.truncated_after)

@@ -18,8 +18,7 @@ from homebody.core.events import client_events
 from homebody.core.legacy import event_stream, initial_sync
 from homebody.core.legacy.event_stream import Chunk
 from homebody.core.legacy.initial_sync import Preview, RoomInfo
-from homebody.core.sync import tokens
-from homebody.core.sync.tokens import SyncToken
+from homebody.core.sync.spans import SyncToken
 from homebody.core.user_data import account_data
 from homebody.spec import filters
 from homebody.spec.events import Json
@@ -45,7 +44,7 @@ def get_events() -> Json:
     timeout_ms = http.query_integer("timeout", 0, cap=sync.MAX_TIMEOUT_MS)
     begin = request.args.get("from")
     with homeserver.database.read() as tx:
-        start = tokens.parse(begin, tx.position).position if begin else tx.position
+        start = SyncToken.parse(begin, tx.position).position if begin else tx.position
 
     def look() -> tuple[Chunk, list[orjson.Fragment]]:
         with homeserver.database.read() as tx:

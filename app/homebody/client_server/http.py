@@ -15,7 +15,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from homebody import errors
 from homebody.client_server import authentication
-from homebody.core.sync import tokens
+from homebody.core.sync.spans import SyncToken
 from homebody.spec import canonical_json
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
@@ -164,7 +164,7 @@ def query_position(tx: Reader, name: str) -> int | None:
     Raises M_INVALID_PARAM for anything but a token of this server.
     """
     text = request.args.get(name)
-    return tokens.parse(text, tx.position).position if text else None
+    return SyncToken.parse(text, tx.position).position if text else None
 
 
 def query_required(name: str) -> str:

@@ -17,7 +17,8 @@ from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
 from homebody.core.encryption import cross_signing, device_keys, one_time_keys, to_device
 from homebody.core.encryption.one_time_keys import Key
-from homebody.core.sync import device_lists, tokens
+from homebody.core.sync import device_lists
+from homebody.core.sync.spans import SyncToken
 from homebody.spec import identifiers
 from homebody.spec.events import Json
 
@@ -158,8 +159,8 @@ def get_keys_changes() -> Json:
     """
     since, upto = http.query_required("from"), http.query_required("to")
     with homeserver.database.read() as tx:
-        position = tokens.parse(since, tx.position).position
-        tokens.parse(upto, None)
+        position = SyncToken.parse(since, tx.position).position
+        SyncToken.parse(upto, None)
         changes = device_lists.since(tx, requester().user_id, position)
     return {"changed": changes.changed, "left": changes.left}
 

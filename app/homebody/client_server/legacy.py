@@ -37,7 +37,7 @@ from homebody.core.legacy import event_stream
 from homebody.core.legacy.event_stream import RoomInfo, StreamRange
 from homebody.core.rooms import state_events
 from homebody.core.sessions import registration as registration_rules
-from homebody.core.sync import tokens
+from homebody.core.sync.spans import SyncToken
 from homebody.core.timeline import sending
 from homebody.spec import identifiers
 from homebody.spec.events import Json
@@ -224,4 +224,4 @@ def _position(tx: Reader, text: str) -> int:
         return 0
     if text == END:
         return tx.position
-    return tokens.parse(f"s{text}", tx.position).position
+    return SyncToken.parse(f"s{text}", tx.position).position

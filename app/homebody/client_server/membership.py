@@ -16,7 +16,7 @@ from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
 from homebody.core.events import client_events, members, state
 from homebody.core.rooms import aliases, appservice_queries, membership, third_party_invites
-from homebody.core.sync import tokens
+from homebody.core.sync.spans import SyncToken
 from homebody.spec.events import Json
 
 bp = Blueprint("membership", __name__)
@@ -256,7 +256,7 @@ def get_members_by_room(room_id: str) -> Json:
             tx,
             me.user_id,
             room_id,
-            at=tokens.parse(at, tx.position).position if at else None,
+            at=SyncToken.parse(at, tx.position).position if at else None,
             membership=membership,
             not_membership=not_membership,
         )

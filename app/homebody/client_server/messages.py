@@ -13,7 +13,7 @@ from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
 from homebody.core.events import aggregations, client_events, history, paging
 from homebody.core.legacy import initial_sync
-from homebody.core.sync.tokens import SyncToken
+from homebody.core.sync.spans import SyncToken
 from homebody.core.user_data import filters
 from homebody.spec.events import Json
 

@@ -11,7 +11,7 @@ from homebody.client_server import http
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
 from homebody.core.events import aggregations, paging, relations, threads
-from homebody.core.sync.tokens import SyncToken
+from homebody.core.sync.spans import SyncToken
 from homebody.spec.events import Json
 
 bp = Blueprint("relations", __name__, url_prefix="/_matrix/client/v1")

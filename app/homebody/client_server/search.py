@@ -18,7 +18,7 @@ from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
 from homebody.core.events import aggregations, client_events, history, search, search_index
 from homebody.core.events.search import After, SearchRequest, SearchResult, SearchResults
-from homebody.core.sync.tokens import SyncToken
+from homebody.core.sync.spans import SyncToken
 from homebody.core.user_data import filters
 from homebody.spec.events import Json
 from homebody.storage.caches import Requester

@@ -20,7 +20,7 @@ from homebody.core.sliding_sync import extensions as sliding_extensions
 from homebody.core.sliding_sync import response
 from homebody.core.sliding_sync.connections import ConnectionState
 from homebody.core.sliding_sync.requests import Extensions, SlidingSyncRequest
-from homebody.core.sync import tokens
+from homebody.core.sync.spans import SyncToken
 from homebody.spec.events import Json
 from homebody.storage.caches import Requester
 
@@ -83,7 +83,7 @@ def _acknowledge(me: Requester, wanted: Extensions) -> int:
     if not wanted.to_device.enabled or not since:
         return 0
     with homeserver.database.read() as tx:
-        position = tokens.parse(since, tx.position).position
+        position = SyncToken.parse(since, tx.position).position
         is_due = to_device.has_acknowledged_messages(tx, me.user_id, me.device_id, position)
     if is_due:
         to_device.acknowledge_if_possible(homeserver.database, me.user_id, me.device_id, position)

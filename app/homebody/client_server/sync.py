@@ -18,7 +18,8 @@ from homebody.client_server.authentication import authenticated, must_be_me, req
 from homebody.context import homeserver
 from homebody.core.encryption import to_device
 from homebody.core.ephemeral import presence
-from homebody.core.sync import sync, tokens
+from homebody.core.sync import sync
+from homebody.core.sync.spans import SyncToken
 from homebody.core.sync.sync import SyncRequest, SyncResponse
 from homebody.core.user_data import filters
 from homebody.spec.events import Json
@@ -69,7 +70,7 @@ def _sync_request() -> SyncRequest:
         state_section = "org.matrix.msc4222.state_after"
     since = request.args.get("since")
     with homeserver.database.read() as tx:
-        token = tokens.parse(since, tx.position) if since else tokens.START
+        token = SyncToken.parse(since, tx.position) if since else SyncToken(0)
         wanted = SyncRequest(
             me,
             filters.resolve(tx, me.user_id, request.args.get("filter")),

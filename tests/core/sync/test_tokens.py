@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from homebody.core.sync import tokens
-from homebody.core.sync.tokens import SyncToken
+from homebody.core.sync.spans import SyncToken
 from homebody.errors import MatrixError
 
 
 @pytest.mark.parametrize("text", ["s0", "s1234", "s1234_567", "s999999999999999999_0"])
 def test_a_token_reads_as_it_was_written(text: str) -> None:
-    assert str(tokens.parse(text, None)) == text
+    assert str(SyncToken.parse(text, None)) == text
 
 
 def test_the_parts_of_a_token_are_positions_on_the_clock_and_in_memory() -> None:
-    assert tokens.parse("s12_34", 12) == SyncToken(12, 34)
-    assert tokens.parse("s12", 12) == SyncToken(12, None)
+    assert SyncToken.parse("s12_34", 12) == SyncToken(12, 34)
+    assert SyncToken.parse("s12", 12) == SyncToken(12, None)
 
 
 @pytest.mark.parametrize(
@@ -29,11 +28,11 @@ def test_the_parts_of_a_token_are_positions_on_the_clock_and_in_memory() -> None
 )
 def test_what_this_server_cannot_have_given_out_is_an_invalid_parameter(text: str) -> None:
     with pytest.raises(MatrixError) as refusal:
-        tokens.parse(text, 1000)
+        SyncToken.parse(text, 1000)
 
     assert (refusal.value.status, refusal.value.errcode) == (400, "M_INVALID_PARAM")
 
 
 def test_a_token_from_the_future_is_an_invalid_parameter() -> None:
     with pytest.raises(MatrixError, match="future"):
-        tokens.parse("s1001", 1000)
+        SyncToken.parse("s1001", 1000)

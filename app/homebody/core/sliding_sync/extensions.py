@@ -18,7 +18,7 @@ from homebody.core.sliding_sync.connections import ConnectionState
 from homebody.core.sliding_sync.requests import Extension, SlidingSyncRequest
 from homebody.core.sliding_sync.response import RoomsResult
 from homebody.core.sync import device_lists
-from homebody.core.sync.tokens import SyncToken
+from homebody.core.sync.spans import SyncToken
 from homebody.core.user_data import account_data
 from homebody.spec.events import Json
 from homebody.storage.caches import Requester

@@ -17,8 +17,7 @@ from homebody.core.sliding_sync.order import Changes
 from homebody.core.sliding_sync.requests import MAX_DIFFERENT_PATTERNS, RoomConfig
 from homebody.core.sliding_sync.required_state import RoomUpdate
 from homebody.core.sync import spans
-from homebody.core.sync.spans import ROOMS_BETWEEN_PAUSES, Span
-from homebody.core.sync.tokens import SyncToken
+from homebody.core.sync.spans import ROOMS_BETWEEN_PAUSES, Span, SyncToken
 from homebody.spec.events import Json
 from homebody.spec.filters import RoomEventFilter
 from homebody.storage.caches import ClientEvent, Requester

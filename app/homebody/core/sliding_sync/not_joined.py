@@ -13,9 +13,8 @@ from homebody.core.sliding_sync.connections import SentRoom
 from homebody.core.sliding_sync.order import OwnMembership
 from homebody.core.sliding_sync.requests import RoomConfig
 from homebody.core.sync import spans
-from homebody.core.sync.spans import Span
+from homebody.core.sync.spans import Span, SyncToken
 from homebody.core.sync.sync import STRIPPED_STATE
-from homebody.core.sync.tokens import SyncToken
 from homebody.spec.events import Event, Json, StateKey
 from homebody.spec.filters import RoomEventFilter
 from homebody.storage.caches import Requester

@@ -1,4 +1,11 @@
-"""The part of a room's history that a response covers, and its timeline.
+"""Sync tokens, and spans: the part of a room's history that a response covers.
+
+A token is a position on the server's clock, as clients keep it. `s1234` is the place between
+position 1234 and the next one: paging backwards from it shows the events up to 1234, forwards those
+after it. A token of /sync may have a second part, `s1234_567`: what the client has seen of what is
+kept in memory only (typing, presence). Every endpoint that takes a token takes both forms.
+
+A span reaches from one place to another, and `fill` finds its timeline.
 
 One statement finds the events of all rooms: their spans are passed as one list, and the database
 looks each of them up by its index. There is no query per room.
@@ -10,6 +17,7 @@ Spec: client-server-api#syncing (timeline, limited, prev_batch)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,6 +26,7 @@ import msgspec
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import aliased
 
+from homebody import errors
 from homebody.core.events import client_events, visibility
 from homebody.core.user_data import ignored_users
 from homebody.models.events import StoredEvent
@@ -38,6 +47,9 @@ _MAX_SCANNED_IN_ALL: Final = 50_000
 _DECODED: Final = 5
 """The cost of an event that has to be decoded for the filter, in events that have not."""
 ROOMS_BETWEEN_PAUSES = 20
+
+_TOKEN: Final = re.compile(r"s([0-9]{1,18})(?:_([0-9]{1,18}))?")
+"""18 digits are enough for 30 years of a change per nanosecond, and fit SQLite's integers."""
 
 _SPANS = listed("spans")
 _Newest = aliased(StoredEvent)
@@ -68,6 +80,35 @@ _DOWN_FROM = (
     .order_by(StoredEvent.position.desc())
     .limit(bindparam("count"))
 )
+
+
+@dataclass(frozen=True, slots=True)
+class SyncToken:
+    """A place between two changes. `str` returns the form for clients."""
+
+    position: int
+    """On the clock: the last change before the token."""
+    ephemeral: int | None = None
+    """The same for what is kept in memory only; None if the token does not say."""
+
+    @classmethod
+    def parse(cls, text: str, upto: int | None) -> SyncToken:
+        """Return the token in a request; `upto` is the position of the clock, None: do not check.
+
+        Raises M_INVALID_PARAM for what this server cannot have given out.
+        """
+        match = _TOKEN.fullmatch(text)
+        if match is None:
+            raise errors.invalid_param("That is not a token of this server")
+        position, ephemeral = match.groups()
+        if upto is not None and int(position) > upto:
+            raise errors.invalid_param("That token is from the future")
+        return cls(int(position), None if ephemeral is None else int(ephemeral))
+
+    def __str__(self) -> str:
+        if self.ephemeral is None:
+            return f"s{self.position}"
+        return f"s{self.position}_{self.ephemeral}"
 
 
 @dataclass(slots=True)

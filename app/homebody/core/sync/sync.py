@@ -29,9 +29,8 @@ from homebody.core.events import aggregations, client_events, state, visibility
 from homebody.core.push import counts
 from homebody.core.sync import device_lists, memberships, spans, state_sections, summaries
 from homebody.core.sync.memberships import Memberships
-from homebody.core.sync.spans import ROOMS_BETWEEN_PAUSES, Span
+from homebody.core.sync.spans import ROOMS_BETWEEN_PAUSES, Span, SyncToken
 from homebody.core.sync.state_sections import LazyMembers, StateRequest
-from homebody.core.sync.tokens import SyncToken
 from homebody.core.timeline import store
 from homebody.core.user_data import account_data
 from homebody.spec import filters
