@@ -23,7 +23,9 @@ from homebody.core import server_key
 from homebody.storage import migrations
 from homebody.storage.statements import Result, Sql
 from homebody.web import Application
-from tests.helpers import routes
+from tests.helpers import certificates, routes
+from tests.helpers import remote as remotes
+from tests.helpers.remote import Remotes
 
 ROOT = Path(__file__).parents[1]
 V3 = "/_matrix/client/v3/"
@@ -185,10 +187,32 @@ def make_app(tmp_path: Path, empty_database: Path, signing_key: Path) -> Iterato
         app.homeserver.database.close()
 
 
+@pytest.fixture(scope="session")
+def ca_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The authority that certifies the servers of the tests."""
+    return certificates.write_authority(tmp_path_factory.mktemp("authority"))
+
+
 @pytest.fixture
-def app(make_app: MakeApp) -> Application:
+def remote(ca_file: Path) -> Iterator[Remotes]:
+    """`remote()` or `remote("b.test")`: another server, scripted by the test.
+
+    The fixture `app` then takes part in federation. For a server with other settings:
+    `remote.talk_to(make_app(**remote.settings, …))`.
+    """
+    with remotes.running(str(ca_file)) as found:
+        yield found
+
+
+@pytest.fixture
+def app(make_app: MakeApp, request: pytest.FixtureRequest) -> Application:
     """A server as it comes, but without rate limits and with quick password hashes."""
-    return make_app()
+    if "remote" not in request.fixturenames:
+        return make_app()
+    found: Remotes = request.getfixturevalue("remote")
+    app = make_app(**found.settings)
+    found.talk_to(app)
+    return app
 
 
 @pytest.fixture

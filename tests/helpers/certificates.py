@@ -1,0 +1,47 @@
+"""Certificates for servers in tests, all by one authority that is made anew in each process."""
+
+from __future__ import annotations
+
+import ssl
+from functools import cache
+from pathlib import Path
+
+import trustme
+
+
+@cache
+def _authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def write_authority(folder: Path) -> Path:
+    """Write the certificate of the authority, for those who shall trust it, and return its path."""
+    path = folder / "ca.pem"
+    _authority().cert_pem.write_to_path(str(path))
+    return path
+
+
+@cache
+def server_context(*names: str) -> ssl.SSLContext:
+    """Return the TLS settings of a server with these host names and addresses."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _authority().issue_cert(*names).configure_cert(context)
+    return context
+
+
+def client_context() -> ssl.SSLContext:
+    """Return the TLS settings of a client that trusts the authority, and no other."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _authority().configure_trust(context)
+    return context
+
+
+def write_certificate(folder: Path, *names: str) -> tuple[Path, Path]:
+    """Write a certificate and its key for a program, and return their paths."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    issued = _authority().issue_cert(*names)
+    issued.private_key_pem.write_to_path(str(key))
+    certificate.unlink(missing_ok=True)
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(str(certificate), append=True)
+    return certificate, key
