@@ -29,7 +29,7 @@ import homebody
 from tests.conftest import Login, MakeApp
 
 SEND_FILES, SEND_FUNCTIONS = 24, 126
-SYNC_FILES, SYNC_FUNCTIONS = 29, 119
+SYNC_FILES, SYNC_FUNCTIONS = 28, 119
 
 PACKAGE = str(Path(homebody.__file__).parent)
 PARTS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>"}

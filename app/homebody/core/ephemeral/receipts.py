@@ -20,7 +20,7 @@ from homebody import errors
 from homebody.core.appservices import transactions
 from homebody.core.events import client_events, state, visibility
 from homebody.core.push import counts
-from homebody.core.user_data import account_data, ignored_users
+from homebody.core.user_data import account_data
 from homebody.models.events import StoredEvent
 from homebody.models.receipts import Receipt
 from homebody.spec.events import Json
@@ -122,7 +122,7 @@ def _permitted(tx: Reader, user_id: str, found: Sequence[state.AnyRow]) -> list[
 
     The latter would reveal the event's id, and which members were active when.
     """
-    ignored = ignored_users.of(tx, user_id) if found else ()
+    ignored = account_data.ignored_users(tx, user_id) if found else ()
     by_room: dict[str, list[state.AnyRow]] = {}
     for row in found:
         if row.user_id not in ignored:

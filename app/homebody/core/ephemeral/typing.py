@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Set
 
 from homebody.core.ephemeral.ephemeral import Ephemeral, TypingRoom
-from homebody.core.user_data import ignored_users
+from homebody.core.user_data import account_data
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
 
@@ -87,7 +87,7 @@ def since(
     with ephemeral.lock:
         if next(reversed(ephemeral.typing.values()), _NOBODY).position <= since:
             return {}
-    ignored = ignored_users.of(tx, user_id)
+    ignored = account_data.ignored_users(tx, user_id)
     found: dict[str, Json] = {}
     with ephemeral.lock:
         for room_id, room in reversed(ephemeral.typing.items()):
@@ -102,7 +102,7 @@ def in_rooms(
     tx: Reader, ephemeral: Ephemeral, user_id: str, room_ids: Iterable[str]
 ) -> dict[str, Json]:
     """Return {room_id: m.typing} of all these rooms, even where nobody types."""
-    ignored = ignored_users.of(tx, user_id)
+    ignored = account_data.ignored_users(tx, user_id)
     with ephemeral.lock:
         return {
             room_id: _event(ephemeral.typing.get(room_id, _NOBODY), ignored) for room_id in room_ids

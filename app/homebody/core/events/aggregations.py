@@ -21,7 +21,7 @@ from sqlalchemy.orm import aliased
 
 from homebody.core.events import client_events, visibility
 from homebody.core.events.relations import REFERENCE, REPLACE, THREAD
-from homebody.core.user_data import ignored_users
+from homebody.core.user_data import account_data
 from homebody.models.events import StoredEvent
 from homebody.spec.events import Json
 from homebody.storage.caches import ClientEvent, Requester
@@ -189,7 +189,7 @@ def _with_children(tx: Reader, events: list[ClientEvent]) -> list[ClientEvent]:
 
 def _parts(tx: Reader, user_id: str, parents: Iterable[ClientEvent]) -> Iterator[_Part]:
     """Yield the events of each room of which the user may not see all, then all others."""
-    values: Json = {"reader": user_id, "ignored": ignored_users.of(tx, user_id)}
+    values: Json = {"reader": user_id, "ignored": account_data.ignored_users(tx, user_id)}
     by_room: dict[str, list[ClientEvent]] = {}
     for event in parents:
         by_room.setdefault(event.room_id, []).append(event)

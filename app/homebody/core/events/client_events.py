@@ -29,7 +29,7 @@ from sqlalchemy.orm import aliased
 
 from homebody.core.accounts import accounts
 from homebody.core.events import state, visibility
-from homebody.core.user_data import ignored_users
+from homebody.core.user_data import account_data
 from homebody.models.events import StoredEvent
 from homebody.spec.events import Json, redact
 from homebody.storage.caches import CacheKind, ClientEvent, PreviousState, Requester, declare
@@ -380,4 +380,4 @@ def _whole(tx: Reader, user_id: str, redactions: list[ClientEvent]) -> list[Clie
         for room_id, some in by_room.items()
         for event in visibility.visible(tx, user_id, room_id, some)
     ]
-    return hide(tx, user_id, ignored_users.without(tx, user_id, seen))
+    return hide(tx, user_id, account_data.without_ignored(tx, user_id, seen))

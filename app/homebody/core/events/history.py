@@ -15,7 +15,7 @@ from sqlalchemy import Select, bindparam, exists, select
 from homebody import errors
 from homebody.core.events import client_events, members, paging, state, visibility
 from homebody.core.events.paging import Page, PageRequest
-from homebody.core.user_data import ignored_users
+from homebody.core.user_data import account_data
 from homebody.models.events import StoredEvent
 from homebody.models.state import StateInterval
 from homebody.spec import filters
@@ -100,7 +100,7 @@ def messages(
 def event(tx: Reader, user_id: str, event_id: str, room_id: str | None = None) -> ClientEvent:
     """Return an event. Raises M_NOT_FOUND where the user may not see it, or ignores its sender."""
     found = seen(tx, user_id, event_id, room_id)
-    if not ignored_users.without(tx, user_id, [found]):
+    if not account_data.without_ignored(tx, user_id, [found]):
         raise errors.not_found("The sender of this event is a user whom you ignore")
     return found
 

@@ -19,7 +19,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Select, bindparam, exists, select
 
 from homebody.core.events import client_events, visibility
-from homebody.core.user_data import ignored_users
+from homebody.core.user_data import account_data
 from homebody.models.events import StoredEvent
 from homebody.spec import filters
 from homebody.spec.filters import RoomEventFilter
@@ -234,7 +234,7 @@ def admitted(tx: Reader, user_id: str, wanted: RoomEventFilter, rows: Sequence[A
         rows = [
             row for row in rows if filters.matches(of_columns, row.type, row.sender, row.room_id)
         ]
-    return ignored_users.without(tx, user_id, rows)
+    return account_data.without_ignored(tx, user_id, rows)
 
 
 def matches(event: ClientEvent, wanted: RoomEventFilter) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, literal_column, select
 
 from homebody.core.events import aggregations, client_events, paging, relations, visibility
 from homebody.core.events.paging import PageRequest
-from homebody.core.user_data import ignored_users
+from homebody.core.user_data import account_data
 from homebody.models.events import StoredEvent
 from homebody.spec.events import Json
 from homebody.storage.caches import ClientEvent, Requester
@@ -98,12 +98,12 @@ def _latest(
     user_id, room_id = request.user_id, request.room_id
     seen = visibility.visible(tx, user_id, room_id, replies)
     latest: dict[str, int] = {}
-    for reply in ignored_users.without(tx, user_id, seen):
+    for reply in account_data.without_ignored(tx, user_id, seen):
         if reply.relates_to not in known:
             latest.setdefault(reply.relates_to, reply.position)
     known.update(latest)
     if latest and request.start < last:
-        ignored = ignored_users.of(tx, user_id)
+        ignored = account_data.ignored_users(tx, user_id)
         values = {"room_id": room_id, "roots": [*latest], "ignored": [*ignored]}
         later = tx.sql.execute(_LATER, {**values, "after": request.start, "upto": last}).all()
         for reply in visibility.visible(tx, user_id, room_id, later):
@@ -131,7 +131,7 @@ def _roots(tx: Reader, user_id: str, room_id: str, latest: dict[str, int]) -> li
     positions = {row.event_id: row.position for row in found}
     some = [positions[root] for root in latest if root in positions]
     roots = visibility.visible(tx, user_id, room_id, client_events.load(tx, some))
-    ignored = ignored_users.of(tx, user_id)
+    ignored = account_data.ignored_users(tx, user_id)
     # the spec wants the roots of ignored users, "redacted to the caller"
     roots = [client_events.redacted(tx, root) if root.sender in ignored else root for root in roots]
     return client_events.hide(tx, user_id, roots)

@@ -5,7 +5,7 @@ they were at each event. Both are kept as intervals, so all changes of the two a
 whole page and looked up in memory. Mostly not even that is needed: for users who have been joined
 since before the first event, the cache of current state is enough.
 
-Ignored users are not a matter of permission: user_data/ignored_users.py filters those.
+Ignored users are not a matter of permission: user_data/account_data.py has those.
 
 Events of erased users (deactivated with `erase`) are shown redacted to users who joined later.
 "Users which had visibility on those events prior to the erasure are still able to see unredacted

@@ -39,7 +39,6 @@ from sqlalchemy.dialects.sqlite import insert
 from homebody.core.events import members, state
 from homebody.core.push import pushers
 from homebody.core.user_data import account_data
-from homebody.core.user_data import push_rules as rules
 from homebody.core.user_data.account_data import PushSettings
 from homebody.models.events import StoredEvent
 from homebody.models.push import Notification, UnreadCount
@@ -362,7 +361,7 @@ def _local_recipients(tx: Reader, event: Event) -> list[str]:
 def _evaluate(tx: Reader, event: Event, members: list[str]) -> dict[str, Outcome]:
     settings, unknown = tx.cached_many(account_data.COMPILED, members)
     if unknown:
-        settings |= rules.settings_of(tx, unknown)
+        settings |= account_data.settings_of(tx, unknown)
     known = state.current_many(tx, event.room_id, (room_state.CREATE, room_state.POWER_LEVELS))
     levels = room_state.levels_after(
         known.get(room_state.POWER_LEVELS), known.get(room_state.CREATE)

@@ -16,7 +16,7 @@ from homebody.core.push import counts
 from homebody.core.sliding_sync.order import RoomOrder
 from homebody.core.sliding_sync.required_state import AVATAR, NAME, RoomUpdate
 from homebody.core.sync import summaries
-from homebody.core.user_data import ignored_users
+from homebody.core.user_data import account_data
 from homebody.models.events import StoredEvent
 from homebody.spec.events import Event, Json, StateKey
 from homebody.storage.database import Reader
@@ -130,7 +130,7 @@ def bumps(tx: Reader, user_id: str, shown: list[RoomUpdate], order: RoomOrder) -
         return found
     values = {
         "rooms": queried.items(),
-        "ignored": sorted(ignored_users.of(tx, user_id)),
+        "ignored": sorted(account_data.ignored_users(tx, user_id)),
         "upto": tx.position,
         "most": _MAX_SCANNED,
     }

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, select
 
 from homebody.core.events import state
 from homebody.core.rooms import membership
-from homebody.core.user_data import ignored_users
+from homebody.core.user_data import account_data
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
 from homebody.models.rooms import ForgottenRoom, Room
@@ -140,7 +140,7 @@ def _wanted_invites(tx: Reader, user_id: str, room_ids: list[str]) -> list[str]:
     """
     if membership.has_blocked_invites(tx, user_id):
         return []
-    ignored = ignored_users.of(tx, user_id)
+    ignored = account_data.ignored_users(tx, user_id)
     if not ignored:
         return room_ids
     own = {room_id: state.current(tx, room_id, state.MEMBER, user_id) for room_id in room_ids}

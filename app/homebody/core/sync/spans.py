@@ -28,7 +28,7 @@ from sqlalchemy.orm import aliased
 
 from homebody import errors
 from homebody.core.events import client_events, visibility
-from homebody.core.user_data import ignored_users
+from homebody.core.user_data import account_data
 from homebody.models.events import StoredEvent
 from homebody.runtime import event_loop
 from homebody.spec import filters
@@ -170,7 +170,8 @@ def fill(tx: Reader, user_id: str, spans: list[Span], event_filter: RoomEventFil
             seen = [event for event in there if span.history.shows(event)]
         if len(seen) < len(there):
             seen = _after_hidden_state(span, there, seen)
-        span.timeline = client_events.hide(tx, user_id, ignored_users.without(tx, user_id, seen))
+        wanted = account_data.without_ignored(tx, user_id, seen)
+        span.timeline = client_events.hide(tx, user_id, wanted)
         span.is_ignored = bool(seen) and not (span.timeline or span.is_limited or span.is_filtered)
 
 

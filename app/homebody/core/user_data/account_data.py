@@ -2,13 +2,18 @@
 
 This module alone writes the table account_data. `put` is for types that clients may set; the
 modules of server-managed types (the read marker, push rules) call `store`.
-Spec: client-server-api#client-config, client-server-api#room-tagging
+
+Push rules and ignored users decide which events a user is notified of. They are compiled together
+and cached for push/counts.py; users who have changed nothing share one object. Messages of ignored
+users are omitted, the state events that they send are not.
+Spec: client-server-api#client-config, client-server-api#room-tagging,
+client-server-api#ignoring-users
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Final
+from collections.abc import Collection, Sequence
+from typing import Any, Final, Protocol, TypeVar
 
 import orjson
 from sqlalchemy import bindparam, delete, func, select
@@ -17,7 +22,7 @@ from sqlalchemy.dialects.sqlite import insert
 from homebody import errors
 from homebody.core import quotas
 from homebody.models.account_data import AccountData
-from homebody.spec import identifiers, push_rulesets
+from homebody.spec import identifiers, push_rules, push_rulesets
 from homebody.spec.events import Json
 from homebody.spec.push_rules import Ruleset
 from homebody.storage.caches import CacheKind, declare
@@ -29,7 +34,7 @@ IGNORED_USERS: Final = "m.ignored_user_list"
 TAGS: Final = "m.tag"
 SERVER_MANAGED: Final = frozenset({PUSH_RULES, FULLY_READ})
 PUSH_SETTINGS: Final = (PUSH_RULES, IGNORED_USERS)
-"""The types that user_data/push_rules.py compiles."""
+"""The types that are compiled as PushSettings."""
 
 MAX_BYTES: Final = 2**20
 """Per object, as JSON: m.direct of a bridge's user is long."""
@@ -87,10 +92,26 @@ class PushSettings:
         self.size_bytes = size_bytes
 
 
+class SentEvent(Protocol):
+    """An event whose sender may be ignored: a ClientEvent, or a row with these columns."""
+
+    @property
+    def state_key(self) -> str | None:
+        """Its state key, or None for a message event."""
+
+    @property
+    def sender(self) -> str:
+        """The user who sent it."""
+
+
 COMPILED: CacheKind[str, PushSettings] = declare(
     "push_settings", 10, lambda settings: settings.size_bytes
 )
-"""Compiled push rules and ignored users, by user_id; filled by user_data/push_rules.py."""
+"""Compiled push rules and ignored users, by user_id."""
+DEFAULT_SETTINGS: Final = PushSettings(push_rules.DEFAULTS, frozenset(), 0, has_name_rule=False)
+"""Settings of users who have changed nothing."""
+_READ_AT_ONCE: Final = 500
+E = TypeVar("E", bound=SentEvent)
 
 
 def get(tx: Reader, user_id: str, event_type: str, room_id: str = "") -> Json:
@@ -227,12 +248,39 @@ def of_rooms(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, l
     return found
 
 
-def push_settings(tx: Reader, user_ids: list[str]) -> dict[str, dict[str, str]]:
-    """Return {user_id: {type: JSON}} of the types PUSH_SETTINGS, for users who have any."""
-    found: dict[str, dict[str, str]] = {}
-    for user_id, event_type, content in tx.sql.execute(_OF_USERS, {"user_ids": user_ids}):
-        found.setdefault(user_id, {})[event_type] = content
+def settings_of(tx: Reader, user_ids: Collection[str]) -> dict[str, PushSettings]:
+    """Return {user_id: settings} of all these users, with a query for those not cached."""
+    found, missing = tx.cached_many(COMPILED, user_ids)
+    for at in range(0, len(missing), _READ_AT_ONCE):
+        some = missing[at : at + _READ_AT_ONCE]
+        stored: dict[str, dict[str, str]] = {}
+        for user_id, event_type, content in tx.sql.execute(_OF_USERS, {"user_ids": some}):
+            stored.setdefault(user_id, {})[event_type] = content
+        for user_id in some:
+            settings = _compiled(stored[user_id]) if user_id in stored else DEFAULT_SETTINGS
+            found[user_id] = settings
+            tx.fill(COMPILED, user_id, settings)
     return found
+
+
+def ignored_users(tx: Reader, user_id: str) -> frozenset[str]:
+    """Return the users whom this user ignores; users can't ignore themselves."""
+    settings = tx.cached(COMPILED, user_id)
+    if settings is None:
+        settings = settings_of(tx, [user_id])[user_id]
+    ignored = settings.ignored
+    return ignored - {user_id} if user_id in ignored else ignored
+
+
+def without_ignored(tx: Reader, user_id: str, events: Sequence[E]) -> list[E]:
+    """Return the events without messages of ignored users, in the same order.
+
+    "State events will still be sent to the client, even if the user is ignored."
+    """
+    ignored = ignored_users(tx, user_id) if events else frozenset[str]()
+    if not ignored:
+        return list(events)
+    return [it for it in events if it.state_key is not None or it.sender not in ignored]
 
 
 def _check_quota(tx: Tx, user_id: str, before: str | None, size: int) -> None:
@@ -246,3 +294,28 @@ def _check_quota(tx: Tx, user_id: str, before: str | None, size: int) -> None:
         limit = allowed.account_data_objects
         quotas.check(tx, what, used=number + 1, limit=limit, unit="objects")
     quotas.check(tx, what, used=used - size_before + size, limit=allowed.account_data_bytes)
+
+
+def _compiled(stored: dict[str, str]) -> PushSettings:
+    changes = orjson.loads(stored.get(PUSH_RULES, "{}"))
+    ignored = _ignored(orjson.loads(stored.get(IGNORED_USERS, "{}")))
+    return PushSettings(
+        push_rules.compiled(changes),
+        ignored,
+        2 * sum(map(len, stored.values())),
+        has_name_rule=_has_name_rule(changes),
+    )
+
+
+def _ignored(content: Json) -> frozenset[str]:
+    users = content.get("ignored_users")
+    return frozenset(users) if isinstance(users, dict) else frozenset()
+
+
+def _has_name_rule(changes: Json) -> bool:
+    rules: list[Any] = [rule for kind in changes.get("rules", {}).values() for rule in kind]
+    return any(
+        condition["kind"] == "contains_display_name"
+        for rule in rules
+        for condition in rule.get("conditions", ())
+    )
