@@ -551,6 +551,17 @@ CREATE INDEX ix_media_user_id_size_bytes ON media (user_id, size_bytes);
 
 CREATE INDEX ix_events_annotations ON events (relates_to, sender, type, annotation_key) WHERE annotation_key IS NOT NULL;
 
+CREATE TABLE server_keys (
+	server_name TEXT NOT NULL, 
+	key_id TEXT NOT NULL, 
+	"key" TEXT NOT NULL, 
+	expired_ts INTEGER, 
+	valid_until_ts INTEGER NOT NULL, 
+	fetched_ts INTEGER NOT NULL, 
+	response TEXT NOT NULL, 
+	CONSTRAINT pk_server_keys PRIMARY KEY (server_name, key_id)
+);
+
 INSERT INTO alembic_version VALUES ('0022');
 
 INSERT INTO clock VALUES (1, 1);

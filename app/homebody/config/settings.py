@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 from homebody.config import sources, tables, values
 from homebody.config.sources import ConfigError, Given, KeyPath, Setting
 from homebody.config.tables import RateLimit
-from homebody.spec import identifiers
+from homebody.spec import identifiers, server_acl
 
 __all__ = ["Config", "ConfigError", "RateLimit", "describe", "example", "load"]
 
@@ -50,6 +50,23 @@ class Config:
     """The identity server announced in /.well-known/matrix/client, if any."""
     bind: values.Address = "127.0.0.1:8008"
     """The address and port to listen on. HTTPS is up to a proxy in front of it."""
+    federation: bool = False
+    """Whether this server talks to other homeservers. They reach it at port 8448 of server_name, or
+    where /.well-known/matrix/server leads them."""
+    federation_allow_servers: values.Texts = ("*",)
+    """The servers to talk to, without their ports: names, or patterns such as *.example.org."""
+    federation_deny_servers: values.Texts = ()
+    """The servers to exclude from them, also with * and ?."""
+    well_known_server: values.ServerName | None = None
+    """Where other servers reach this one, for /.well-known/matrix/server: a name with a port or
+    without. Default: the host of public_url and its port, if that begins with https://."""
+    trusted_key_servers: values.ServerNames = ()
+    """The servers that are asked for the keys of others that don't answer, such as matrix.org. They
+    learn which servers this one has to do with, and could forge events of those."""
+    old_verify_keys: tables.OldVerifyKeys = ()
+    """Keys with which this server signed events before its signing key was replaced, so that others
+    can verify those: { key_id = "ed25519:a_0123", key = "the public key in base64", expired_ts =
+    1700000000000 }."""
     trusted_proxies: values.Networks = (ipaddress.ip_network("127.0.0.1"),)
     """The proxies whose X-Forwarded-For and X-Forwarded-Proto headers are used."""
     outside_allowed: values.Destinations = ()
@@ -195,6 +212,10 @@ class Config:
     rc_strangers: RateLimit = RateLimit(5.0, 100)
     """Requests of one IP address without an account: profiles, public rooms, aliases, room
     summaries."""
+    # Synapse delays a server's requests from 10 per second on, and refuses them at 50 that wait. A
+    # large server sends one transaction at a time, and fetches files and profiles meanwhile.
+    rc_federation: RateLimit = RateLimit(200.0, 2000)
+    """Requests of one server."""
     rc_login: tables.LoginLimits = tables.LoginLimits()
     rc_joins: tables.JoinLimits = tables.JoinLimits()
     rc_invites: tables.InviteLimits = tables.InviteLimits()
@@ -216,6 +237,11 @@ class Config:
         if ip.version == 6 and ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped  # a listener on [::] sees IPv4 peers as ::ffff:127.0.0.1
         return any(ip in network for network in self.trusted_proxies)
+
+    def is_server_allowed(self, server_name: str) -> bool:
+        """Return whether this server talks to another one."""
+        allow, deny = self.federation_allow_servers, self.federation_deny_servers
+        return server_acl.allows({"allow": [*allow], "deny": [*deny]}, server_name)
 
 
 _DEFAULTS = Config()

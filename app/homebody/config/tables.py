@@ -160,7 +160,19 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     language: Annotated[str, _LANGUAGE] = "en"
 
 
+class OldVerifyKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A key with which this server signed its events formerly."""
+
+    key_id: Annotated[str, msgspec.Meta(pattern=r"^ed25519:[A-Za-z0-9_]{1,100}\Z")]
+    key: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9+/]{43}\Z")]
+    expired_ts: Annotated[int, msgspec.Meta(ge=0, le=values.LARGEST)]
+
+
 _CONTACTS: Final = "a list of tables with role, and with matrix_id, email_address or both"
 _DOCUMENTS: Final = "a list of tables with id, version, name, url and language"
+_OLD_KEYS: Final = "a list of tables with key_id, key and expired_ts"
 Contacts = Annotated[tuple[Contact, ...], values.converted(_CONTACTS, tuple[Contact, ...])]
 Documents = Annotated[tuple[Document, ...], values.converted(_DOCUMENTS, tuple[Document, ...])]
+OldVerifyKeys = Annotated[
+    tuple[OldVerifyKey, ...], values.converted(_OLD_KEYS, tuple[OldVerifyKey, ...])
+]

@@ -286,6 +286,13 @@ FilePath = Annotated[Path, PATH]
 ServerName = Annotated[
     str, _texts("a host name or address, without https://", identifiers.is_server_name)
 ]
+ServerNames = Annotated[
+    tuple[str, ...],
+    _lists(
+        "a list of server names, such as example.org",
+        _texts("", identifiers.is_server_name).parse,
+    ),
+]
 Host = Annotated[str, _texts("a host name or an IPv4 address, without a port", _is_host)]
 Address = Annotated[str, _texts("an address and a port, such as 127.0.0.1:8008", _is_address)]
 Url = Annotated[str, Kind("a URL with https:// or http://, without a query", _url)]

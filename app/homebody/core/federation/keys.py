@@ -1,0 +1,421 @@
+"""The public keys of other servers: fetched, kept for ever, and used to verify signatures.
+
+A key is fetched from its server, or, when that has failed, from the notary servers in
+`trusted_key_servers`. Each server is asked by one request at a time, and rarely: a failure is
+remembered, so that a server that is down does not delay whatever it has signed.
+
+A response counts until its `valid_until_ts`, for 7 days at most, and is fetched again after half of
+that. Its keys stay valid for what was signed until then; since room version 5 that is compared with
+the timestamp of the event.
+
+This module alone writes the table server_keys.
+Spec: server-server-api#retrieving-server-keys
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import bindparam, select
+from sqlalchemy.dialects.sqlite import insert
+
+from homebody.models.federation import ServerKey
+from homebody.outside import RemoteError
+from homebody.runtime.single_flight import Repeats
+from homebody.spec import server_keys, signing
+from homebody.spec.events import Json
+from homebody.spec.room_versions import RoomVersion
+from homebody.spec.server_keys import MAX_VALIDITY_MS, PublishedKey, PublishedKeys
+from homebody.spec.signing import SignatureError, VerifyKey
+from homebody.storage.database import Database, Reader, Tx
+from homebody.storage.expressions import item, listed
+
+LOG = logging.getLogger(__name__)
+
+LIFETIME_MS: Final = 86_400_000
+"""Of the response with this server's own keys."""
+FETCH_SECONDS: Final = 10.0
+MAX_RESPONSE_BYTES: Final = 64 * 1024
+MAX_NOTARY_BYTES: Final = 4 * 2**20
+MIN_INTERVAL_S: Final = 30.0
+"""Between two successful requests to a server: anyone can make up key ids."""
+FIRST_BACK_OFF_S: Final = 10.0
+MAX_BACK_OFF_S: Final = 3600.0
+MAX_REMEMBERED: Final = 10_000
+"""Servers with their last attempt, and keys in memory."""
+AT_ONCE: Final = 20
+"""Servers asked at the same time for one batch."""
+BATCH_FETCH_SECONDS: Final = 5.0
+
+KEY_PREFIX: Final = f"{signing.ALGORITHM}:"
+
+KeyName = tuple[str, str]
+"""A server's name and a key id."""
+Request = Callable[..., Any]
+
+_COLUMNS = (
+    ServerKey.server_name,
+    ServerKey.key_id,
+    ServerKey.key,
+    ServerKey.expired_ts,
+    ServerKey.valid_until_ts,
+    ServerKey.fetched_ts,
+)
+_wanted = listed("wanted")
+_MANY = select(*_COLUMNS).join_from(
+    _wanted,
+    ServerKey,
+    (ServerKey.server_name == item(_wanted, 0)) & (ServerKey.key_id == item(_wanted, 1)),
+)
+_OF_SERVER = select(*_COLUMNS, ServerKey.response).where(
+    ServerKey.server_name == bindparam("server_name")
+)
+_PUT = insert(ServerKey)
+_PUT = _PUT.on_conflict_do_update(
+    index_elements=[ServerKey.server_name, ServerKey.key_id],
+    set_={
+        name: _PUT.excluded[name]
+        for name in ("key", "expired_ts", "valid_until_ts", "fetched_ts", "response")
+    },
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """A key of another server, as far as this one knows."""
+
+    key: VerifyKey
+    expired_ts: int | None
+    valid_until_ts: int
+    fetched_ts: int
+
+    def is_valid_at(self, ts: int) -> bool:
+        """Return whether a signature of this time (ms) counts."""
+        return ts <= (self.valid_until_ts if self.expired_ts is None else self.expired_ts)
+
+    def is_half_over(self, now_ms: int) -> bool:
+        """Return whether it is time to fetch the key again."""
+        middle = (self.fetched_ts + self.valid_until_ts) // 2
+        return self.expired_ts is None and now_ms > middle
+
+
+def own_keys(tx: Reader) -> Json:
+    """Return the response with this server's own keys, valid for a day."""
+    server = tx.server
+    old = [
+        PublishedKey(it.key_id, signing.verify_key_from_base64(it.key), it.expired_ts)
+        for it in server.config.old_verify_keys
+    ]
+    return server_keys.publish(server.name, server.signing_key, old, tx.now_ms + LIFETIME_MS)
+
+
+def store(tx: Tx, server_name: str, found: PublishedKeys, response: Json, *, direct: bool) -> None:
+    """Store the keys of a response, unless what is stored of a key is better.
+
+    What the server itself says now is better than anything older, as long as it has not expired;
+    what a notary says is better if it is valid longer.
+    """
+    stored = {row.key_id: row for row in tx.sql.execute(_OF_SERVER, {"server_name": server_name})}
+    valid_until_ts = min(found.valid_until_ts, tx.now_ms + MAX_VALIDITY_MS)
+    is_newest = direct and valid_until_ts > tx.now_ms
+    text = orjson.dumps(response).decode()
+    rows = [
+        {
+            "server_name": server_name,
+            "key_id": it.key_id,
+            "key": signing.verify_key_to_base64(it.key),
+            "expired_ts": it.expired_ts,
+            "valid_until_ts": valid_until_ts,
+            "fetched_ts": tx.now_ms,
+            "response": text,
+        }
+        for it in found.keys
+        if is_newest or it.key_id not in stored or valid_until_ts > stored[it.key_id].valid_until_ts
+    ]
+    if rows:
+        tx.sql.execute(_PUT, rows)
+
+
+def responses(tx: Reader, server_name: str) -> dict[str, tuple[KnownKey, str]]:
+    """Return the stored keys of a server by key id, each with the response that it was in."""
+    rows = tx.sql.execute(_OF_SERVER, {"server_name": server_name})
+    return {row.key_id: (_known(row), row.response) for row in rows}
+
+
+def _known(row: Any) -> KnownKey:
+    key = signing.verify_key_from_base64(row.key)
+    return KnownKey(key, row.expired_ts, row.valid_until_ts, row.fetched_ts)
+
+
+class ServerKeys:
+    """The keys of other servers, and this server's own.
+
+    Its methods make requests, so none may be called inside a transaction.
+    """
+
+    def __init__(self, db: Database, request: Request) -> None:
+        """Take the method `request` of the FederationClient."""
+        self._db = db
+        self._request = request
+        self._config = db.server.config
+        self._in_memory: OrderedDict[KeyName, KnownKey] = OrderedDict()
+        self._attempts = _Attempts()
+        self._fetches = Repeats()
+
+    def verify_key(
+        self, server_name: str, key_id: str, at_ts: int | None = None
+    ) -> VerifyKey | None:
+        """Return a key if its signatures count at a time (ms): now, or when an event was sent.
+
+        With 0 any key counts, as in room versions 1 to 4. The key is fetched if it is not known.
+        """
+        now_ms = _now_ms()
+        at_ts = now_ms if at_ts is None else at_ts
+        name = (server_name, key_id)
+        known = self._find([name]).get(name)
+        if known is None or (known.expired_ts is None and not known.is_valid_at(at_ts)):
+            self.fetch(server_name, {key_id: at_ts})
+            known = self._find([name]).get(name)
+        elif known.is_half_over(now_ms) and at_ts > known.fetched_ts:
+            fetch = partial(self.fetch, server_name, {key_id: now_ms})
+            threading.Thread(target=fetch, daemon=True).start()
+        return known.key if known is not None and known.is_valid_at(at_ts) else None
+
+    def verify(self, value: Json, server_name: str) -> bool:
+        """Return whether a server has signed this JSON with a key that is valid now."""
+        for key_id in _key_ids(value, server_name):
+            key = self.verify_key(server_name, key_id)
+            try:
+                if key is not None:
+                    signing.verify_json(value, server_name, key_id, key)
+                    return True
+            except SignatureError:
+                continue
+        return False
+
+    def verify_event(self, pdu: Json, version: RoomVersion, server_name: str) -> bool:
+        """Return whether a server has signed an event with a key that was valid when it was sent.
+
+        The event must have passed the checks of its format.
+        """
+        at_ts = pdu["origin_server_ts"] if version.enforces_key_validity else 0
+        for key_id in _key_ids(pdu, server_name):
+            key = self.verify_key(server_name, key_id, at_ts)
+            try:
+                if key is not None:
+                    signing.verify_event(pdu, version, server_name, key_id, key)
+                    return True
+            except SignatureError:
+                continue
+        return False
+
+    def many(self, wanted: Mapping[KeyName, int], timeout_s: float) -> dict[KeyName, KnownKey]:
+        """Return the keys that are known or can be fetched in this time, for a batch of events.
+
+        `wanted` has the latest time (ms) at which each has to be valid, 0 if that doesn't matter.
+        Notaries are asked first, as there may be hundreds of servers. The caller has to look
+        whether a key is valid at the time of its event (`is_valid_at`).
+        """
+        until = time.monotonic() + timeout_s
+        missing = self._missing(wanted)
+        if missing and self._config.trusted_key_servers:
+            self._ask_notaries(missing, min(timeout_s / 2, FETCH_SECONDS))
+            missing = self._missing(wanted)
+        self.fetch_all(missing, until - time.monotonic())
+        return self._find(wanted)
+
+    def fetch_all(
+        self,
+        wanted: Mapping[str, Mapping[str, int]],
+        timeout_s: float,
+        *,
+        with_notaries: bool = True,
+    ) -> None:
+        """Fetch keys, `{server name: {key id: valid at (ms)}}`, from several servers at once.
+
+        What has not come in this time may come later.
+        """
+        if not wanted or timeout_s <= 0:
+            return
+        fetch = partial(
+            self.fetch, seconds=min(BATCH_FETCH_SECONDS, timeout_s), with_notaries=with_notaries
+        )
+        pool = ThreadPoolExecutor(AT_ONCE)
+        work = [pool.submit(fetch, name, ids) for name, ids in wanted.items()]
+        wait(work, timeout_s)
+        pool.shutdown(wait=False, cancel_futures=True)
+
+    def fetch(
+        self,
+        server_name: str,
+        wanted: Mapping[str, int],
+        seconds: float = FETCH_SECONDS,
+        *,
+        with_notaries: bool = True,
+    ) -> bool:
+        """Fetch a server's keys from it, or else from notaries, unless it was asked recently.
+
+        Returns whether the server itself has answered, now or recently.
+        """
+        if server_name == self._db.server.name:
+            return True
+
+        def fetch() -> bool:
+            if (outcome := self._attempts.recent(server_name)) is not None:
+                return outcome
+            is_done = self._ask_server(server_name, seconds)
+            self._attempts.note(server_name, is_done=is_done)
+            # A notary's own key is not for another notary to say
+            is_notary = server_name in self._config.trusted_key_servers
+            if not is_done and with_notaries and not is_notary:
+                self._ask_notaries({server_name: wanted}, seconds)
+            return is_done
+
+        return self._fetches.once(server_name, fetch)
+
+    def _ask_server(self, server_name: str, seconds: float) -> bool:
+        try:
+            response = self._request(
+                server_name,
+                "GET",
+                "/_matrix/key/v2/server",
+                timeout_s=seconds,
+                max_bytes=MAX_RESPONSE_BYTES,
+            )
+            found = server_keys.parse(response, server_name)
+        except (RemoteError, ValueError) as error:
+            LOG.info("The keys of %s can't be fetched: %s", server_name, error)
+            return False
+        self._store(server_name, found, response, direct=True)
+        return True
+
+    def _ask_notaries(self, wanted: Mapping[str, Mapping[str, int]], seconds: float) -> None:
+        """Fetch keys from the trusted notaries, and store what they say."""
+        query = {
+            "server_keys": {
+                name: {key_id: {"minimum_valid_until_ts": ts} for key_id, ts in ids.items()}
+                for name, ids in wanted.items()
+            }
+        }
+        for notary in self._config.trusted_key_servers:
+            try:
+                response = self._request(
+                    notary,
+                    "POST",
+                    "/_matrix/key/v2/query",
+                    json=query,
+                    timeout_s=seconds,
+                    max_bytes=MAX_NOTARY_BYTES,
+                )
+            except RemoteError as error:
+                LOG.info("The notary %s does not answer: %s", notary, error)
+                continue
+            found = response.get("server_keys") if isinstance(response, dict) else None
+            for it in found if isinstance(found, list) else []:
+                self._take_from_notary(notary, it, wanted)
+
+    def _take_from_notary(self, notary: str, it: Any, asked: Collection[str]) -> None:
+        server_name = str(it.get("server_name")) if isinstance(it, dict) else ""
+        if server_name not in asked or server_name == self._db.server.name:
+            return
+        try:
+            found = server_keys.parse(it, server_name)
+        except ValueError as error:
+            LOG.info("The keys of %s from %s are wrong: %s", server_name, notary, error)
+            return
+        if self.verify(it, notary):
+            self._store(server_name, found, it, direct=False)
+
+    def _store(
+        self, server_name: str, found: PublishedKeys, response: Json, *, direct: bool
+    ) -> None:
+        with self._db.write() as tx:
+            store(tx, server_name, found, response, direct=direct)
+        for name in [name for name in self._in_memory if name[0] == server_name]:
+            self._in_memory.pop(name, None)
+
+    def _missing(self, wanted: Mapping[KeyName, int]) -> dict[str, dict[str, int]]:
+        """Return which keys are not known for the time at which they are needed, by server."""
+        known = self._find(wanted)
+        missing: dict[str, dict[str, int]] = {}
+        for name, at_ts in wanted.items():
+            it = known.get(name)
+            if it is None or (it.expired_ts is None and not it.is_valid_at(at_ts)):
+                missing.setdefault(name[0], {})[name[1]] = at_ts
+        return missing
+
+    def _find(self, names: Collection[KeyName]) -> dict[KeyName, KnownKey]:
+        """Return the keys that are known, from memory or the database."""
+        memory = self._in_memory
+        found = {name: memory[name] for name in names if name in memory}
+        rest = [name for name in names if name not in found]
+        if not rest:
+            return found
+        with self._db.read() as tx:
+            for row in tx.sql.execute(_MANY, {"wanted": rest}):
+                name = (row.server_name, row.key_id)
+                found[name] = memory[name] = _known(row)
+            if any(name[0] == tx.server.name for name in rest):
+                found |= _own(tx)
+        while len(memory) > MAX_REMEMBERED:
+            memory.popitem(last=False)
+        return found
+
+
+def _own(tx: Reader) -> dict[KeyName, KnownKey]:
+    """Return this server's own keys, as events of its own may come back."""
+    published = server_keys.parse(own_keys(tx), tx.server.name)
+    return {
+        (tx.server.name, it.key_id): KnownKey(
+            it.key, it.expired_ts, published.valid_until_ts, tx.now_ms
+        )
+        for it in published.keys
+    }
+
+
+def _key_ids(value: Json, server_name: str) -> list[str]:
+    """Return the ids of the keys with which a server has signed this, as it says."""
+    signatures = value.get("signatures")
+    own = signatures.get(server_name) if isinstance(signatures, dict) else None
+    return [it for it in own if it.startswith(KEY_PREFIX)] if isinstance(own, dict) else []
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class _Attempts:
+    """When each server was asked last, how that ended, and when it may be asked again."""
+
+    def __init__(self) -> None:
+        self._failures: dict[str, int] = {}
+        self._next: OrderedDict[str, float] = OrderedDict()
+
+    def recent(self, server_name: str) -> bool | None:
+        """Return how the last attempt ended, or None if it is time for another."""
+        if time.monotonic() >= self._next.get(server_name, 0.0):
+            return None
+        return server_name not in self._failures
+
+    def note(self, server_name: str, *, is_done: bool) -> None:
+        """Remember how an attempt ended."""
+        pause = MIN_INTERVAL_S
+        if is_done:
+            self._failures.pop(server_name, None)
+        else:
+            tries = self._failures[server_name] = self._failures.get(server_name, 0) + 1
+            pause = min(FIRST_BACK_OFF_S * 2 ** min(tries - 1, 20), MAX_BACK_OFF_S)
+        self._next[server_name] = time.monotonic() + pause
+        self._next.move_to_end(server_name)
+        if len(self._next) > MAX_REMEMBERED:
+            oldest, _ = self._next.popitem(last=False)
+            self._failures.pop(oldest, None)
