@@ -6,7 +6,9 @@ the protocol rules are in `spec/`.
 
 from __future__ import annotations
 
-from homebody import client_server, web
+from typing import Any
+
+from homebody import client_server, server_server, web
 from homebody.background import appservices as bridges
 from homebody.background import delivery, mail, push
 from homebody.client_server import authentication
@@ -16,16 +18,23 @@ from homebody.core import server_key
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.appservices import files as registrations
 from homebody.core.ephemeral import lifetimes
+from homebody.core.federation.keys import ServerKeys
 from homebody.core.media import files
 from homebody.core.ratelimits import RateLimits
 from homebody.core.sliding_sync.connections import Connections
 from homebody.core.sync.state_sections import LazyMembers
+from homebody.outside import RemoteError
 from homebody.outside.client import Client
 from homebody.runtime.event_loop import Wakeups
 from homebody.runtime.metrics import Metrics
 from homebody.runtime.single_flight import Repeats
 from homebody.storage import database as db
 from homebody.storage.caches import Caches
+
+
+def _request(server_name: str, *_args: object, **_kwargs: object) -> Any:
+    # Todo: the client for other servers
+    raise RemoteError("refused", f"{server_name} can't be reached yet")
 
 
 def create_app(config: Config) -> web.Application:
@@ -54,7 +63,10 @@ def create_app(config: Config) -> web.Application:
         repeats=Repeats(),
         sliding_connections=Connections(),
         rate_limits=RateLimits(config),
+        server_keys=ServerKeys(database, _request),
     )
     web.register(app, config)
     client_server.register(app)
+    if config.federation:
+        server_server.register(app)
     return app

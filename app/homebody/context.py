@@ -14,6 +14,7 @@ from werkzeug.local import LocalProxy
 from homebody.background.delivery import Delivery
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.ephemeral.ephemeral import Ephemeral
+from homebody.core.federation.keys import ServerKeys
 from homebody.core.ratelimits import RateLimits
 from homebody.core.sliding_sync.connections import Connections
 from homebody.core.sync.state_sections import LazyMembers
@@ -40,6 +41,7 @@ class Homeserver:
     repeats: Repeats
     sliding_connections: Connections
     rate_limits: RateLimits
+    server_keys: ServerKeys
 
 
 # _get_current_object, as asking current_app itself would be a second proxy: twice the time

@@ -106,6 +106,11 @@ def unknown_token(
     return MatrixError(401, "M_UNKNOWN_TOKEN", message, soft_logout=soft_logout)
 
 
+def unauthorized(message: str) -> MatrixError:
+    """Report that a request of another server is not signed by it, or not meant for this one."""
+    return MatrixError(401, "M_UNAUTHORIZED", message)
+
+
 def too_large(message: str) -> MatrixError:
     """Report an event, a body or a file over its limit."""
     return MatrixError(413, "M_TOO_LARGE", message)

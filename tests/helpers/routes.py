@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import pytest
 from flask import Flask
 
-from homebody import client_server
+from homebody import client_server, server_server
 from tests.tools import spec_index
 
 OF_BLUEPRINTS = (
@@ -33,9 +33,10 @@ OF_BLUEPRINTS = (
 def shared() -> Iterator[None]:
     """Have `create_app` use the shared routes within the block."""
     with pytest.MonkeyPatch.context() as patch:
-        made = spec_index.server()
-        patch.setattr(made.url_map, "add", _refuse)  # it would affect all later tests
-        patch.setattr(client_server, "register", _sharer_of(made))
+        for module, federation in ((client_server, False), (server_server, True)):
+            made = spec_index.server(federation=federation)
+            patch.setattr(made.url_map, "add", _refuse)  # it would affect all later tests
+            patch.setattr(module, "register", _sharer_of(made))
         yield
 
 

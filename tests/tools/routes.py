@@ -2,7 +2,9 @@
 
 A line for each method and path: whether it needs an access token, whether guests, suspended and
 locked users may use it, the rate limits that it may count under, its anchor in the specification,
-and its view. What a view declares comes from its decorator, see client_server/authentication.py.
+and its view. What a view declares comes from its decorator, see client_server/authentication.py;
+`server` in place of a token is the signature of another server, see
+server_server/authentication.py.
 """
 
 from __future__ import annotations
@@ -15,18 +17,19 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 
 import homebody
-from homebody import client_server
+from homebody import client_server, server_server
 from homebody.client_server import authentication
 from homebody.client_server.authentication import Access
 from homebody.web import Application
 from tests.tools import spec_index
 
 PACKAGE = Path(homebody.__file__).parent
-VIEWS = client_server.__name__
+VIEWS = (client_server.__name__, server_server.__name__)
 METHODS = ("GET", "PUT", "POST", "DELETE")
 CHANGES = "rc_writes"
-DOCUMENTS = ("client-server-api", "application-service-api")
-"""Where operations of clients are described."""
+OF_SERVERS = "rc_federation"
+DOCUMENTS = ("client-server-api", "application-service-api", "server-server-api")
+"""Where operations of clients and servers are described."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +77,17 @@ def routes(app: Application) -> list[Route]:
         for method in METHODS:
             if method in (rule.methods or ()):
                 is_counted = method not in authentication.READING and not access.only_reads
-                limits = (CHANGES,) * is_counted + tuple(sorted(_limits(view, set()) - {CHANGES}))
+                by_decorator = (CHANGES,) * is_counted
+                if access.authentication == "server":
+                    by_decorator = (OF_SERVERS,)
+                limits = by_decorator + tuple(sorted(_limits(view, set()) - {CHANGES}))
                 described = anchors.get((method, rule.rule), "")
                 found.append(Route(method, rule.rule, view, access, limits, described))
     return sorted(found, key=lambda route: (route.path, METHODS.index(route.method)))
 
 
 def anchor(method: str, path: str) -> str:
-    """Return where the specification describes an operation of clients, or "" if nowhere."""
+    """Return where the specification describes an operation, or "" if nowhere."""
     name = re.sub(r"[^\w-]", "", f"{method}{path}".lower())
     found = (f"{document}#{name}" for document in DOCUMENTS)
     return next((it for it in found if it in spec_index.anchors()), "")

@@ -8,11 +8,17 @@ from urllib.parse import quote
 import pytest
 
 from homebody.web import Application
-from tests.conftest import Login
+from tests.conftest import Login, MakeApp
 from tests.helpers.rooms import Json, refusal, unchanged
 from tests.tools import spec_index
 
-MAY_BE_EMPTY = {"state_key", "file_name"}
+MAY_BE_EMPTY = {"state_key", "file_name", "key_id"}
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Application:
+    """A server with all its routes."""
+    return make_app(federation="true")
 
 
 def paths_with_an_empty_part() -> list[tuple[str, str]]:

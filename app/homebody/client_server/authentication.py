@@ -43,7 +43,8 @@ class Access:
     `only_reads`: its requests are not counted as changes, though clients POST them.
     """
 
-    authentication: Literal["required", "optional", "none"] = "required"
+    authentication: Literal["required", "optional", "none", "server"] = "required"
+    """`server`: not a token, but the signature of another server."""
     guests: Allowed = False
     suspended: Allowed = False
     locked: bool = False

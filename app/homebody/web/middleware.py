@@ -285,9 +285,9 @@ def register(app: Flask, config: Config) -> None:
     app.wsgi_app = Edge(app.wsgi_app, config)  # type: ignore[method-assign]  # Flask's own way
 
 
-MAY_BE_EMPTY = frozenset({"state_key", "file_name"})
+MAY_BE_EMPTY = frozenset({"state_key", "file_name", "key_id"})
 """Path parameters that may be empty. Most state has an empty key; a download without a file name
-may have a slash after the media id."""
+may have a slash after the media id, and a query for all keys of a server one at its end."""
 
 
 def begin() -> None:
@@ -315,7 +315,7 @@ def end(response: Response) -> Response:
         address,
         request.method,
         raw_path(request.environ),
-        None if requester is None else requester.user_id,
+        g.get("origin") if requester is None else requester.user_id,
         response.status_code,
         seconds,
     )
