@@ -24,7 +24,9 @@ from homebody.storage import migrations
 from homebody.storage.statements import Result, Sql
 from homebody.web import Application
 from tests.helpers import certificates, routes
+from tests.helpers import network as networks
 from tests.helpers import remote as remotes
+from tests.helpers.network import Network
 from tests.helpers.remote import Remotes
 
 ROOT = Path(__file__).parents[1]
@@ -202,6 +204,23 @@ def remote(ca_file: Path) -> Iterator[Remotes]:
     """
     with remotes.running(str(ca_file)) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """The servers of `two_servers`, which take seconds to start."""
+    with networks.running(tmp_path_factory.mktemp("network")) as found:
+        yield found
+
+
+@pytest.fixture
+def two_servers(network: Network) -> Iterator[Network]:
+    """Two real servers, `two_servers["a.test"]` and `["b.test"]`, and the links between them."""
+    yield network
+    network.heal()
+    for server in network:
+        if server.running.process.poll() is not None:  # a test has stopped it
+            server.start()
 
 
 @pytest.fixture
