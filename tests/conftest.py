@@ -217,10 +217,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
 def two_servers(network: Network) -> Iterator[Network]:
     """Two real servers, `two_servers["a.test"]` and `["b.test"]`, and the links between them."""
     yield network
-    network.heal()
-    for server in network:
-        if server.running.process.poll() is not None:  # a test has stopped it
-            server.start()
+    network.tidy()
 
 
 @pytest.fixture

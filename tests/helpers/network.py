@@ -38,6 +38,7 @@ class Homebody:
             "outside_allowed": "127.0.0.0/8",
             **settings,
         }
+        self.persons: list[Person] = []
         self.running = self._start()
 
     def _start(self) -> RunningServer:
@@ -64,7 +65,9 @@ class Homebody:
 
     def person(self, name: str) -> Person:
         """Register a user, whose name gets a number, as tests share the servers."""
-        return Person(self.running, f"{name}{next(self._numbers)}")
+        person = Person(self.running, f"{name}{next(self._numbers)}")
+        self.persons.append(person)
+        return person
 
 
 class Network:
@@ -118,6 +121,15 @@ class Network:
         """Mend all links."""
         for relay in self._links.values():
             relay.heal()
+
+    def tidy(self) -> None:
+        """Be ready for the next test: mend links, start what was stopped, disconnect clients."""
+        self.heal()
+        for server in self:
+            while server.persons:
+                server.persons.pop().close()
+            if server.running.process.poll() is not None:
+                server.start()
 
     def close(self) -> None:
         """Stop all servers and links."""
