@@ -192,7 +192,7 @@ def test_the_specification_has_seven_examples_of_base64() -> None:
 @pytest.mark.parametrize(("text", "encoded"), BASE64)
 def test_base64_is_unpadded(text: str, encoded: str) -> None:
     assert canonical_json.encode_base64(text.encode()) == encoded
-    assert canonical_json.encode_url_safe_base64(text.encode()) == encoded
+    assert canonical_json.encode_base64(text.encode(), is_url_safe=True) == encoded
     assert canonical_json.decode_base64(encoded) == text.encode()
 
 
@@ -207,7 +207,7 @@ def test_base64_is_read_with_and_without_padding(data: bytes) -> None:
 
 def test_each_alphabet_has_its_own_last_two_characters() -> None:
     assert canonical_json.encode_base64(b"\xfb\xff") == "+/8"
-    assert canonical_json.encode_url_safe_base64(b"\xfb\xff") == "-_8"
+    assert canonical_json.encode_base64(b"\xfb\xff", is_url_safe=True) == "-_8"
 
 
 @pytest.mark.parametrize("text", ["a", "ab!d", "ab cd", "äbcd", "abcd\n", "-_8", "a=bc"])

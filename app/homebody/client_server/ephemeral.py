@@ -42,7 +42,8 @@ def set_typing(room_id: str, user_id: str) -> Json:
         typing.stop(homeserver.ephemeral, room_id, user_id)
         return {}
     device_id = requester().device_id
-    timeout_ms = min(body.timeout_ms, _session_left_ms())
+    session_left_ms = requester().expires_ts - time.time() * 1000  # typing ends with the session
+    timeout_ms = int(min(body.timeout_ms, session_left_ms))
     typing.start(homeserver.ephemeral, room_id, user_id, timeout_ms, device_id)
     with homeserver.database.read() as tx:  # again: a leave in between had nothing to end yet
         is_gone = not state.is_joined(tx, room_id, user_id)
@@ -50,12 +51,6 @@ def set_typing(room_id: str, user_id: str) -> Json:
         typing.stop(homeserver.ephemeral, room_id, user_id)
     presence.note_activity(homeserver.ephemeral, user_id, device_id)
     return {}
-
-
-def _session_left_ms() -> int:
-    """Return how long the access token is still valid: typing ends with the session."""
-    expires_ts = requester().expires_ts
-    return typing.MAX_MS if expires_ts is None else expires_ts - time.time_ns() // 1_000_000
 
 
 class Markers(msgspec.Struct):

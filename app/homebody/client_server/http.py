@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 import orjson
-from flask import request
+from flask import g, request
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from homebody import errors
@@ -18,6 +18,7 @@ from homebody.client_server import authentication
 from homebody.core.sync.spans import SyncToken
 from homebody.spec import canonical_json
 from homebody.spec.events import Json
+from homebody.storage.caches import Requester
 from homebody.storage.database import Reader
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -86,7 +87,7 @@ def raw_body(max_bytes: int) -> bytes:
         raise errors.not_json("The body ended early") from None
     except Exception as error:  # for a bad chunk, each HTTP server raises another
         raise errors.not_json("The body could not be read to its end") from error
-    user = authentication.maybe_requester()
+    user: Requester | None = g.get("requester")
     if len(body) >= MIB:  # parsing blocks the event loop: a large body counts as many
         authentication.count_change(user, len(body) // MIB)
     # The body may have come slowly, and not every view writes. Tokens of services don't expire.

@@ -23,6 +23,7 @@ from homebody.core.sync.spans import SyncToken
 from homebody.core.sync.sync import SyncRequest, SyncResponse
 from homebody.core.user_data import filters
 from homebody.spec.events import Json
+from homebody.spec.filters import EVERYTHING
 
 bp = Blueprint("sync", __name__)
 
@@ -68,12 +69,12 @@ def _sync_request() -> SyncRequest:
     # Deviates: matrix-js-sdk still uses the names of the proposal
     elif http.query_boolean("org.matrix.msc4222.use_state_after"):
         state_section = "org.matrix.msc4222.state_after"
-    since = request.args.get("since")
+    since, text = request.args.get("since"), request.args.get("filter")
     with homeserver.database.read() as tx:
         token = SyncToken.parse(since, tx.position) if since else SyncToken(0)
         wanted = SyncRequest(
             me,
-            filters.resolve(tx, me.user_id, request.args.get("filter")),
+            filters.resolve(tx, me.user_id, text) if text else EVERYTHING,
             token.position,
             token.ephemeral or 0,
             is_initial=not since,

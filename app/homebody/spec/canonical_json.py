@@ -106,14 +106,13 @@ def check_depth(value: Any) -> None:
     check(value, is_strict=False, limit=math.inf)
 
 
-def encode_base64(data: bytes) -> str:
-    """Encode as unpadded base64 in the standard alphabet: keys, signatures, hashes."""
-    return base64.b64encode(data).rstrip(b"=").decode()
+def encode_base64(data: bytes, *, is_url_safe: bool = False) -> str:
+    """Encode as unpadded base64: keys, signatures, hashes.
 
-
-def encode_url_safe_base64(data: bytes) -> str:
-    """Encode as unpadded base64 with `-` and `_`: event ids since room version 4."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    Event ids since room version 4 are URL-safe, with `-` and `_` for `+` and `/`.
+    """
+    encode = base64.urlsafe_b64encode if is_url_safe else base64.b64encode
+    return encode(data).rstrip(b"=").decode()
 
 
 def decode_base64(text: str) -> bytes:

@@ -148,21 +148,18 @@ def _cost(view: EventView, ruleset: Ruleset) -> int:
 
 def _candidates(view: EventView, ruleset: Ruleset, *, with_own: bool) -> list[Rule]:
     """Return the rules whose event conditions match, up to the first that matches all members."""
-    candidates = []
+    candidates, holds = [], view.holds
     for rule in ruleset.in_order(view):
-        if (with_own or not rule.is_own) and _holds(rule, view):
+        if rule.is_own and not with_own:
+            continue
+        for condition in rule.of_event:  # hot: all() takes twice as long
+            if not holds(condition):
+                break
+        else:
             candidates.append(rule)
             if not rule.of_member:
                 break
     return candidates
-
-
-def _holds(rule: Rule, view: EventView) -> bool:
-    holds = view.holds
-    for condition in rule.of_event:  # noqa: SIM110 - hot, and all() takes twice as long
-        if not holds(condition):
-            return False
-    return True
 
 
 def _holds_for(rule: Rule, view: EventView, member: Recipient) -> bool:

@@ -190,9 +190,8 @@ def _event_id(pdu: Json, version: RoomVersion, redacted_bytes: bytes) -> str:
         event_id: str = pdu["event_id"]
         return event_id
     digest = hashlib.sha256(redacted_bytes).digest()
-    if version.event_ids == "reference_hash":
-        return "$" + canonical_json.encode_base64(digest)
-    return "$" + canonical_json.encode_url_safe_base64(digest)
+    is_url_safe = version.event_ids != "reference_hash"
+    return "$" + canonical_json.encode_base64(digest, is_url_safe=is_url_safe)
 
 
 def _redacted_bytes(pdu: Json, version: RoomVersion) -> bytes:

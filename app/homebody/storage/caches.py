@@ -19,6 +19,7 @@ Each module declares the caches that it alone changes with `declare()`.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
@@ -155,7 +156,7 @@ class Requester:
         is_guest: bool = False,
         is_admin: bool = False,
         is_suspended: bool = False,
-        expires_ts: int | None = None,
+        expires_ts: float = math.inf,
         service: Service | None = None,
     ) -> None:
         self.user_id = user_id
@@ -165,6 +166,7 @@ class Requester:
         self.is_admin = is_admin
         self.is_suspended = is_suspended
         self.expires_ts = expires_ts
+        """In ms; `math.inf` for a token that is valid until logout."""
         self.service = service
         """The application service that acts as the user, if any; `device_id` may be "" then."""
 

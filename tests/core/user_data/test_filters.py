@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from homebody.core.user_data import filters
 from homebody.errors import MatrixError
-from homebody.spec.filters import EVERYTHING
 from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.rooms import refusal
@@ -22,7 +22,7 @@ def alice(login: Login) -> Person:
     return login("alice")
 
 
-def resolve(app: Application, text: str | None) -> Any:
+def resolve(app: Application, text: str) -> Any:
     with app.homeserver.database.read() as tx:
         return filters.resolve(tx, "@alice:localhost", text)
 
@@ -114,9 +114,15 @@ def test_a_request_names_a_filter_by_its_id_or_writes_it_out(
     assert resolve(app, filter_id) is stored
 
 
-@pytest.mark.parametrize("text", [None, ""])
-def test_a_request_without_a_filter_asks_for_everything(app: Application, text: str | None) -> None:
-    assert resolve(app, text) is EVERYTHING
+@pytest.mark.parametrize("query", [{}, {"filter": ""}])
+def test_a_request_without_a_filter_asks_for_everything(
+    alice: Person, room: Callable[..., str], query: dict[str, str]
+) -> None:
+    room_id = room(alice)
+
+    answer = alice.get("sync", query_string=query).get_json()
+
+    assert answer["rooms"]["join"][room_id]["timeline"]["events"]
 
 
 @pytest.mark.parametrize(

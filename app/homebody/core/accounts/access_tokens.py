@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import secrets
 import threading
 import time
@@ -108,7 +109,7 @@ def authenticate(db: Database, token: str, *, may_be_locked: bool = False) -> Re
     found = db.cached(TOKENS, token_hash)
     if found is None:
         found = _look_up(db, token_hash, may_be_locked=may_be_locked)
-    if _has_expired(found):
+    if found.expires_ts <= time.time() * 1000:
         raise _expired()
     return found
 
@@ -118,7 +119,8 @@ def is_still_valid(known: Database | Reader, requester: Requester) -> bool:
 
     Every change of a session removes it from the cache, so finding the same object there is proof.
     """
-    return known.cached(TOKENS, requester.token_hash) is requester and not _has_expired(requester)
+    has_expired = requester.expires_ts <= time.time() * 1000
+    return known.cached(TOKENS, requester.token_hash) is requester and not has_expired
 
 
 def reauthenticate(tx: Reader, requester: Requester, *, may_be_locked: bool = False) -> Requester:
@@ -131,7 +133,7 @@ def reauthenticate(tx: Reader, requester: Requester, *, may_be_locked: bool = Fa
     if found is None:
         row = _row(tx, requester.token_hash, may_be_locked=may_be_locked)
         found = _cache(tx, requester.token_hash, row)
-    if _has_expired(found):
+    if found.expires_ts <= tx.now_ms:
         raise _expired()
     return found
 
@@ -237,10 +239,6 @@ def _expired() -> MatrixError:
     return errors.unknown_token("The access token has expired", soft_logout=True)
 
 
-def _has_expired(requester: Requester) -> bool:
-    return requester.expires_ts is not None and requester.expires_ts <= time.time_ns() // 1_000_000
-
-
 def _look_up(db: Database, token_hash: bytes, *, may_be_locked: bool) -> Requester:
     """Read the requester from the database. The first use of a new pair ends the one before it."""
     with db.read() as tx:
@@ -274,7 +272,7 @@ def _cache(tx: Reader, token_hash: bytes, row: Row[*tuple[Any, ...]]) -> Request
         is_guest=row.is_guest,
         is_admin=row.is_admin,
         is_suspended=row.is_suspended,
-        expires_ts=row.expires_ts,
+        expires_ts=math.inf if row.expires_ts is None else row.expires_ts,
     )
     if not row.is_locked:  # a cached requester passes every check
         tx.fill(TOKENS, token_hash, found)

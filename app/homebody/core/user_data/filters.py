@@ -63,13 +63,11 @@ def definition(tx: Reader, user_id: str, filter_id: str) -> Json:
     return found
 
 
-def resolve(tx: Reader, user_id: str, text: str | None) -> Filter:
+def resolve(tx: Reader, user_id: str, text: str) -> Filter:
     """Return the filter in the query parameter `filter`: an id or a definition.
 
-    None or "": everything. Raises M_INVALID_PARAM for invalid filters and unknown ids.
+    Raises M_INVALID_PARAM for invalid filters and unknown ids.
     """
-    if not text:
-        return filters.EVERYTHING
     if not text.startswith("{"):
         stored = _stored(tx, user_id, text)
         if stored is None:
