@@ -6,8 +6,6 @@ the protocol rules are in `spec/`.
 
 from __future__ import annotations
 
-from typing import Any
-
 from homebody import client_server, server_server, web
 from homebody.background import appservices as bridges
 from homebody.background import delivery, mail, push
@@ -23,8 +21,8 @@ from homebody.core.media import files
 from homebody.core.ratelimits import RateLimits
 from homebody.core.sliding_sync.connections import Connections
 from homebody.core.sync.state_sections import LazyMembers
-from homebody.outside import RemoteError
 from homebody.outside.client import Client
+from homebody.outside.federation import FederationClient
 from homebody.runtime.event_loop import Wakeups
 from homebody.runtime.metrics import Metrics
 from homebody.runtime.single_flight import Repeats
@@ -32,18 +30,14 @@ from homebody.storage import database as db
 from homebody.storage.caches import Caches
 
 
-def _request(server_name: str, *_args: object, **_kwargs: object) -> Any:
-    # Todo: the client for other servers
-    raise RemoteError("refused", f"{server_name} can't be reached yet")
-
-
 def create_app(config: Config) -> web.Application:
     """Return the server for this configuration, on the migrated database of its data folder.
 
-    Raises ConfigError when the folder or the database can't be used.
+    Raises ConfigError when the folder, the database or another file can't be used.
     """
     key, services = server_key.load_or_create(config), registrations.load(config)
     server = db.Server(config.server_name, key, config, services)
+    federation = FederationClient(config, config.server_name, key)
     wakeups, metrics, outside = Wakeups(), Metrics(), Client(config)
     database = db.Database(config.database_url, server, Caches(config.cache_bytes), wakeups.wake)
     database.committed, database.admit = metrics.note_commit, authentication.admit
@@ -54,6 +48,7 @@ def create_app(config: Config) -> web.Application:
         server=server,
         database=database,
         outside=outside,
+        federation=federation,
         metrics=metrics,
         delivery=delivery.Delivery(database, kinds),  # the worker starts it
         wakeups=wakeups,
@@ -63,7 +58,7 @@ def create_app(config: Config) -> web.Application:
         repeats=Repeats(),
         sliding_connections=Connections(),
         rate_limits=RateLimits(config),
-        server_keys=ServerKeys(database, _request),
+        server_keys=ServerKeys(database, federation.request),
     )
     web.register(app, config)
     client_server.register(app)

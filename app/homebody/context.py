@@ -19,6 +19,7 @@ from homebody.core.ratelimits import RateLimits
 from homebody.core.sliding_sync.connections import Connections
 from homebody.core.sync.state_sections import LazyMembers
 from homebody.outside.client import Client
+from homebody.outside.federation import FederationClient
 from homebody.runtime.event_loop import Wakeups
 from homebody.runtime.metrics import Metrics
 from homebody.runtime.single_flight import Repeats
@@ -32,6 +33,7 @@ class Homeserver:
     server: Server
     database: Database
     outside: Client
+    federation: FederationClient
     metrics: Metrics
     delivery: Delivery
     wakeups: Wakeups

@@ -1,4 +1,4 @@
-"""Outgoing requests: one guarded HTTP client, and typed calls made with it.
+"""Outgoing requests: guarded HTTP clients, and typed calls made with them.
 
 Only this package opens connections to other machines. Each of their errors is a `RemoteError`,
 which is never passed on to a client unconverted.
@@ -6,7 +6,7 @@ which is never passed on to a client unconverted.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["refused", "unreachable", "timeout", "too_large", "bad_response"]
 
@@ -19,8 +19,22 @@ class RemoteError(Exception):
     timeout       it took longer than the caller allows
     too_large     the response has more bytes than the caller allows
     bad_response  an unexpected status or body
+
+    Of another homeserver's error, `status` is the status, `content` the object (empty if there is
+    none) and `errcode` its errcode.
     """
 
-    def __init__(self, kind: Kind, sentence: str) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        sentence: str,
+        *,
+        status: int | None = None,
+        content: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(sentence)
         self.kind = kind
+        self.status = status
+        self.content = content or {}
+        errcode = self.content.get("errcode")
+        self.errcode = errcode if isinstance(errcode, str) else None

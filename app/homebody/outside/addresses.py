@@ -83,7 +83,14 @@ def permitted(host: str, port: int, allowed: Collection[str | Network]) -> list[
     Raises RemoteError: unreachable, or refused when all of them are private and neither their
     network nor the host's name is in `allowed`.
     """
-    found = resolve(host, port)
+    return checked(host, resolve(host, port), allowed)
+
+
+def checked(host: str, found: list[Address], allowed: Collection[str | Network]) -> list[Address]:
+    """Return those of a host's addresses to which we may connect; at least one.
+
+    Raises RemoteError (refused).
+    """
     if host.lower().rstrip(".") in allowed:
         return found
     good = [it for it in found if is_public(it) or _is_in(it, allowed)]

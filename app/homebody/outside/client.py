@@ -35,7 +35,8 @@ USER_AGENT: Final = "homebody"
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
 _PIECE_BYTES: Final = 65_536
 _PORTS: Final = {"http": 80, "https": 443}
-_KEPT_IN_URLS: Final = "/%:@!$&'()*+,;=~-._?"
+KEPT_IN_PATHS: Final = "/%:@!$&'()*+,;=~-._"
+KEPT_IN_URLS: Final = KEPT_IN_PATHS + "?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +207,9 @@ def _parse(url: str) -> _Peer:
         raise RemoteError(
             "refused", "Only http:// and https:// URLs without a password are allowed"
         )
-    target = quote(parts.path or "/", safe=_KEPT_IN_URLS.removesuffix("?"))
+    target = quote(parts.path or "/", safe=KEPT_IN_PATHS)
     if parts.query:
-        target += "?" + quote(parts.query, safe=_KEPT_IN_URLS)
+        target += "?" + quote(parts.query, safe=KEPT_IN_URLS)
     return _Peer(url, parts.scheme, host, port or _PORTS[parts.scheme], target)
 
 

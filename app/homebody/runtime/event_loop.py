@@ -15,10 +15,11 @@ import socket
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar, cast
 
-from gevent import get_hub, monkey
+from gevent import Timeout, get_hub, monkey
 from gevent.threadpool import ThreadPool
 
 P = ParamSpec("P")
@@ -138,6 +139,37 @@ def pause() -> None:
     if monkey.is_module_patched("threading"):
         hub = get_hub()
         hub.wait(hub.loop.timer(0, priority=-1))
+
+
+def spawn(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+    """Start `work`, which waits for sockets, beside the caller, and return its future result.
+
+    It runs in a greenlet; in a process without gevent's patches, in a thread.
+    """
+    future: Future[R] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001 - raised again by the caller that waits
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="spawned", daemon=True).start()
+    return future
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in a block that waits for longer, however little it waits at a time.
+
+    The timeouts of gevent's TLS sockets start over with each byte of the peer. Without gevent's
+    patches nothing can interrupt the block, and the timeouts of sockets cover a whole call.
+    """
+    if not monkey.is_module_patched("threading"):
+        yield
+        return
+    with Timeout(seconds, TimeoutError):
+        yield
 
 
 def begin(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Callable[[], R]:
