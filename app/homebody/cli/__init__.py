@@ -36,6 +36,7 @@ for _logger in ("homebody.storage.disk_errors", "homebody.storage.database"):
 LAZY_COMMANDS = {
     "appservices": "homebody.cli.appservices",
     "backup": "homebody.cli.backup",
+    "federation": "homebody.cli.federation",
     "restore": "homebody.cli.backup",
     "user": "homebody.cli.accounts",
     "token": "homebody.cli.accounts",

@@ -70,6 +70,8 @@ class FederationClient:
     """Makes requests to other homeservers."""
 
     def __init__(self, config: Config, server_name: str, key: SigningKey) -> None:
+        """Read the certificate authorities. Raises ConfigError."""
+        self._config = config
         self._server_name = server_name
         self._key = key
         self._connector = Connector(config)
@@ -158,9 +160,8 @@ class FederationClient:
         *,
         is_signed: bool,
     ) -> _Request:
-        """Return a request with its headers. Raises RemoteError if it is to ourselves."""
-        if server == self._server_name:
-            raise RemoteError("refused", f"{server} is this server")
+        """Return a request with its headers. Raises RemoteError if it must not be made."""
+        self._check_permitted(server)
         target = f"{path}?{urlencode(query, doseq=True, quote_via=quote)}" if query else path
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"}
         body = None
@@ -179,6 +180,15 @@ class FederationClient:
                 content=json,
             )
         return _Request(server, method, target, body, headers, time.monotonic() + timeout_s)
+
+    def _check_permitted(self, server: str) -> None:
+        """Raise RemoteError (refused) if this server does not talk to that one."""
+        if server == self._server_name:
+            raise RemoteError("refused", f"{server} is this server")
+        if not self._config.federation:
+            raise RemoteError("refused", "This server does not talk to others (federation = false)")
+        if not self._config.is_server_allowed(server):
+            raise RemoteError("refused", f"The settings exclude {server} from federation")
 
     @contextmanager
     def _response(self, request: _Request, *, is_download: bool = False) -> Iterator[HTTPResponse]:

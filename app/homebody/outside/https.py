@@ -69,7 +69,7 @@ class Connector:
             if left <= 0:
                 break
             try:
-                with remote_errors(_shown(target), until):
+                with remote_errors(shown(target), until):
                     return self._connected(target, tls_name, min(left, limit), until)
             except RemoteError as error:
                 problem = error
@@ -287,6 +287,7 @@ def remote_errors(peer: str, until: float) -> Iterator[None]:
         raise RemoteError("unreachable", f"{peer} can't be reached: {text}") from problem
 
 
-def _shown(target: Target) -> str:
+def shown(target: Target) -> str:
+    """Return an address and port as in a URL."""
     address, port = target
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"

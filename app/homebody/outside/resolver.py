@@ -38,6 +38,7 @@ FAILURE_SECONDS: Final = 60.0
 MAX_RECORDS: Final = 16
 MAX_NAMES: Final = 20_000
 _SECONDS_BETWEEN_READS: Final = 60.0
+_SECONDS_FOR_IPV6: Final = 1.0
 
 Record = dns.rdata.Rdata
 
@@ -69,9 +70,9 @@ class Resolver:
         except LookupFailedError as error:
             ipv4, problem = [], str(error)
         try:
-            found = [*ipv6.result(), *ipv4]
-        except LookupFailedError as error:
-            # Some DNS servers don't answer questions for AAAA: the other answer is good
+            # Some DNS servers don't answer questions for AAAA: then the other answer is enough
+            found = [*ipv6.result(_SECONDS_FOR_IPV6 if ipv4 else None), *ipv4]
+        except (LookupFailedError, TimeoutError) as error:
             found, problem = ipv4, problem or str(error)
         if not found:
             raise RemoteError("unreachable", f"{host} has no address{problem and f': {problem}'}")
