@@ -21,6 +21,7 @@ from homebody.core.sync import device_lists
 from homebody.core.sync.spans import SyncToken
 from homebody.spec import identifiers
 from homebody.spec.events import Json
+from homebody.storage.expressions import batches
 
 bp = Blueprint("keys", __name__)
 
@@ -140,9 +141,9 @@ def claim_keys() -> Json:
     with homeserver.database.read() as tx:
         claims = one_time_keys.claims(tx, me, wanted)
     claimed: dict[str, dict[str, Json]] = {}
-    for at in range(0, len(claims), CLAIMED_AT_ONCE):
+    for batch in batches(claims, CLAIMED_AT_ONCE):
         with homeserver.database.write() as writing:
-            some = one_time_keys.claim(writing, claims[at : at + CLAIMED_AT_ONCE])
+            some = one_time_keys.claim(writing, batch)
         for user_id, devices in some.items():
             claimed.setdefault(user_id, {}).update(devices)
     return {"failures": {}, "one_time_keys": claimed}

@@ -6,8 +6,8 @@ These are the only places that know how SQLite spells them; PostgreSQL has its o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, cast
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import (
     ColumnElement,
@@ -28,6 +28,15 @@ from sqlalchemy.types import UserDefinedType
 
 from homebody.models.base import Base
 from homebody.storage.statements import to_json
+
+T = TypeVar("T")
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield the items in lists of at most `size`, so that statements and transactions are short."""
+    every = list(items)
+    for at in range(0, len(every), size):
+        yield every[at : at + size]
 
 
 def listed(name: str) -> TableValuedAlias:

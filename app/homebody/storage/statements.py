@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import namedtuple
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
@@ -96,11 +96,6 @@ class Result(list[Any]):
     def mappings(self) -> list[dict[str, Any]]:
         """Return the rows as {column: value}."""
         return [row._asdict() for row in self]
-
-    def partitions(self, size: int) -> Iterator[list[Any]]:
-        """Yield the rows in lists of at most `size`."""
-        for at in range(0, len(self), size):
-            yield self[at : at + size]
 
 
 class Sql:

@@ -38,7 +38,7 @@ from homebody.runtime import event_loop
 from homebody.spec import canonical_json, identifiers
 from homebody.spec.events import Json
 from homebody.storage.database import Database, Reader, Tx
-from homebody.storage.expressions import item, listed
+from homebody.storage.expressions import batches, item, listed
 
 MAX_SESSION_DATA_BYTES: Final = 65536
 MAX_KEYS: Final = 500_000
@@ -233,7 +233,7 @@ def _rows(
     """Yield keys of a version, yielding to the event loop as well. Raises M_NOT_FOUND."""
     number = key_backup.number(tx, user_id, version)
     place = _place(user_id, number, room_id, session_id)
-    for page in tx.sql.execute(select(*_KEY).where(*place)).partitions(AT_ONCE):
+    for page in batches(tx.sql.execute(select(*_KEY).where(*place)), AT_ONCE):
         yield from page
         event_loop.pause()
 

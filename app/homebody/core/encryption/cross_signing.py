@@ -30,6 +30,7 @@ from homebody.spec import signing
 from homebody.spec.events import Json
 from homebody.spec.signing import VerifyKey
 from homebody.storage.database import Reader, Tx
+from homebody.storage.expressions import batches
 
 MASTER: Final = "master"
 SELF_SIGNING: Final = "self_signing"
@@ -190,7 +191,7 @@ def erase(tx: Tx, user_id: str) -> None:
 
 
 def _rows(tx: Reader, user_ids: Collection[str]) -> list[Row[*tuple[Any, ...]]]:
-    parts = key_signatures.in_parts(user_ids)
+    parts = batches(user_ids, key_signatures.IDS_AT_ONCE)
     return [row for some in parts for row in tx.sql.execute(_OF_USERS, {"user_ids": some})]
 
 

@@ -29,6 +29,7 @@ from homebody.models.devices import Device
 from homebody.runtime import event_loop
 from homebody.spec.events import Json
 from homebody.storage.database import Reader, Tx
+from homebody.storage.expressions import batches
 
 _USERS_AT_ONCE: Final = 100
 _DEVICES_BETWEEN_PAUSES: Final = 100
@@ -103,9 +104,8 @@ def query(tx: Reader, requester_id: str, wanted: Mapping[str, Collection[str]]) 
     """
     found: dict[str, dict[str, Json]] = {}
     signatures = cross_signing.signatures_on_devices(tx, wanted)
-    users = list(wanted)
-    for at in range(0, len(users), _USERS_AT_ONCE):
-        rows = tx.sql.execute(_OF_USERS, {"user_ids": users[at : at + _USERS_AT_ONCE]})
+    for some in batches(wanted, _USERS_AT_ONCE):
+        rows = tx.sql.execute(_OF_USERS, {"user_ids": some})
         for row in tx.pausing(rows, _DEVICES_BETWEEN_PAUSES):
             devices = found.setdefault(row.user_id, {})
             if row.device_id is not None and _is_wanted(wanted[row.user_id], row.device_id):

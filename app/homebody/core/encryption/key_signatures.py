@@ -14,7 +14,7 @@ Spec: client-server-api#key-and-signature-security, appendices#signing-json
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Final
 
 import orjson
@@ -28,6 +28,7 @@ from homebody.spec import canonical_json, signing
 from homebody.spec.events import Json
 from homebody.spec.signing import VerifyKey
 from homebody.storage.database import Reader, Tx
+from homebody.storage.expressions import batches
 
 Signatures = dict[str, dict[str, str]]
 """{user_id: {key_id: signature}}, the format of `signatures` in a signed object."""
@@ -95,7 +96,7 @@ def visible(
 ) -> dict[str, dict[str, Signatures]]:
     """Return {user_id: {device id or public key: signatures}} visible to the requester."""
     found: dict[str, dict[str, Signatures]] = {}
-    for some in in_parts(user_ids):
+    for some in batches(user_ids, IDS_AT_ONCE):
         values = {"user_ids": some, "requester_id": requester_id}
         for user_id, key, signer_id, key_id, signature in tx.sql.execute(_VISIBLE, values):
             signatures = found.setdefault(user_id, {}).setdefault(key, {})
@@ -131,13 +132,6 @@ def erase(tx: Tx, user_id: str) -> None:
     """Delete all signatures by a user or of their keys."""
     tx.sql.execute(delete(KeySignature).where(KeySignature.signed_user_id == user_id))
     tx.sql.execute(delete(KeySignature).where(KeySignature.signer_user_id == user_id))
-
-
-def in_parts(user_ids: Collection[str]) -> Iterator[list[str]]:
-    """Yield the ids in lists that fit into one statement."""
-    every = list(user_ids)
-    for at in range(0, len(every), IDS_AT_ONCE):
-        yield every[at : at + IDS_AT_ONCE]
 
 
 def check_form(signed: Json) -> None:

@@ -40,7 +40,7 @@ from homebody.spec import identifiers
 from homebody.spec.events import Json
 from homebody.storage.caches import CacheKind, Requester, declare
 from homebody.storage.database import Reader, Tx
-from homebody.storage.expressions import item, listed
+from homebody.storage.expressions import batches, item, listed
 
 SIGNED_CURVE25519: Final = "signed_curve25519"
 MAX_KEYS: Final = 1000
@@ -287,8 +287,8 @@ def claims(tx: Reader, requester: Requester, wanted: Collection[DeviceAlgorithm]
     users = sorted({user_id for user_id, _, _ in wanted} - {claimer})
     limits: dict[str, str | None] = dict.fromkeys(users, STRANGERS)
     limits[claimer] = None
-    for at in range(0, 0 if requester.is_guest else len(users), _USERS_AT_ONCE):
-        values = {"claimer": claimer, "user_ids": users[at : at + _USERS_AT_ONCE]}
+    for some in batches(() if requester.is_guest else users, _USERS_AT_ONCE):
+        values = {"claimer": claimer, "user_ids": some}
         limits |= dict.fromkeys(tx.sql.execute(_SHARING_A_ROOM, values).scalars(), claimer)
         event_loop.pause()
     return [(*key_type, limits[key_type[0]]) for key_type in wanted]

@@ -30,6 +30,7 @@ from homebody.spec import identifiers
 from homebody.spec.events import Json
 from homebody.storage.caches import CacheKind, Requester, declare
 from homebody.storage.database import Database, Reader, Tx
+from homebody.storage.expressions import batches
 
 LOG = logging.getLogger(__name__)
 
@@ -338,10 +339,8 @@ def _by_recipient(
 
 def _devices(tx: Reader, user_ids: Collection[str]) -> Iterator[Recipient]:
     """Yield the devices of these users."""
-    users = list(user_ids)
-    for at in range(0, len(users), _USERS_AT_ONCE):
-        values = {"user_ids": users[at : at + _USERS_AT_ONCE]}
-        yield from map(tuple, tx.sql.execute(_DEVICES, values))
+    for some in batches(user_ids, _USERS_AT_ONCE):
+        yield from map(tuple, tx.sql.execute(_DEVICES, {"user_ids": some}))
 
 
 def _put(tx: Tx, source: str, events: list[Message]) -> None:
@@ -405,11 +404,11 @@ def _drop_oldest(tx: Tx, device: Json, source: str, count: int) -> int:
 def _inboxes(tx: Reader, recipients: Collection[Recipient]) -> dict[Recipient, Inbox]:
     """Return the inboxes of these devices."""
     known = {recipient: tx.cached(INBOXES, recipient) for recipient in recipients}
-    users = list({user_id for (user_id, _), inbox in known.items() if inbox is None})
+    users = {user_id for (user_id, _), inbox in known.items() if inbox is None}
     found: dict[Recipient, Inbox] = {}
-    for at in range(0, len(users), _USERS_AT_ONCE):
-        some = {"user_ids": users[at : at + _USERS_AT_ONCE]}
-        for user_id, device_id, count, newest in tx.sql.execute(_INBOXES, some):
+    for some in batches(users, _USERS_AT_ONCE):
+        rows = tx.sql.execute(_INBOXES, {"user_ids": some})
+        for user_id, device_id, count, newest in rows:
             found[user_id, device_id] = Inbox(count, newest)
     return {
         recipient: inbox or found.get(recipient) or Inbox(0, 0)

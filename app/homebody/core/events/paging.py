@@ -25,7 +25,7 @@ from homebody.spec import filters
 from homebody.spec.filters import RoomEventFilter
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Reader
-from homebody.storage.expressions import listed, unindexed
+from homebody.storage.expressions import batches, listed, unindexed
 
 MAX_LIMIT = 1000
 """Events on one page."""
@@ -218,9 +218,8 @@ def events_of(tx: Reader, request: PageRequest, rows: Sequence[Any]) -> Iterator
     rows = [row for row in rows if row.room_id == request.room_id]
     rows = admitted(tx, request.user_id, request.wanted, rows)
     rows = visibility.visible(tx, request.user_id, request.room_id, rows)
-    count = request.limit + 1
-    for at in range(0, len(rows), count):
-        events = client_events.load(tx, [row.position for row in rows[at : at + count]])
+    for some in batches(rows, request.limit + 1):
+        events = client_events.load(tx, [row.position for row in some])
         if request.looks_inside():
             events = [it for it in events if matches(it, request.wanted)]
             events = _with_relations(tx, request, events)

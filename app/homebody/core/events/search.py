@@ -43,7 +43,7 @@ from homebody.spec.filters import RoomEventFilter
 from homebody.storage import long_reads
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Reader
-from homebody.storage.expressions import in_order, item, listed
+from homebody.storage.expressions import batches, in_order, item, listed
 from homebody.storage.long_reads import Gate
 
 Order = Literal["rank", "recent"]
@@ -308,8 +308,8 @@ def _wanted(tx: Reader, user_id: str, request: SearchRequest, matches: Sequence[
 
 def _results(tx: Reader, request: SearchRequest, matches: Sequence[Any]) -> Iterator[SearchResult]:
     """Yield the matches that the filter admits, with their events."""
-    for at in range(0, len(matches), request.limit):
-        ranks = {it.position: it.rank for it in matches[at : at + request.limit]}
+    for some in batches(matches, request.limit):
+        ranks = {it.position: it.rank for it in some}
         for event in client_events.load(tx, list(ranks)):
             if paging.matches(event, request.wanted):
                 yield SearchResult(event, ranks[event.position])

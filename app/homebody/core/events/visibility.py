@@ -46,7 +46,7 @@ from homebody.models.state import StateInterval
 from homebody.spec.events import Json, StateKey
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Reader
-from homebody.storage.expressions import item, listed
+from homebody.storage.expressions import batches, item, listed
 
 VISIBILITY: StateKey = ("m.room.history_visibility", "")
 SETTINGS = frozenset({"invited", "joined", "shared", "world_readable"})
@@ -332,10 +332,8 @@ def history(tx: Reader, user_id: str, room_id: str) -> History:
 
 def histories(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, History]:
     """Return `history` for each of many rooms, with a statement for some of them at a time."""
-    every = list(room_ids)
-    changes: dict[str, list[state.AnyRow]] = {room_id: [] for room_id in every}
-    for at in tx.pausing(range(0, len(every), _ROOMS_BETWEEN_PAUSES), every=1):
-        some = every[at : at + _ROOMS_BETWEEN_PAUSES]
+    changes: dict[str, list[state.AnyRow]] = {room_id: [] for room_id in room_ids}
+    for some in tx.pausing(batches(room_ids, _ROOMS_BETWEEN_PAUSES), every=1):
         for row in tx.sql.execute(_HISTORIES, {"room_ids": some, "user_id": user_id}):
             changes[row.room_id].append(row)
     return {room_id: _history_of(user_id, some) for room_id, some in changes.items()}

@@ -27,6 +27,7 @@ from homebody.runtime import event_loop
 from homebody.spec import identifiers
 from homebody.spec.events import Json
 from homebody.storage.database import Database, Reader, Tx
+from homebody.storage.expressions import batches
 
 LOG = logging.getLogger(__name__)
 
@@ -132,9 +133,9 @@ def update_rooms(db: Database, user_id: str, name: str) -> None:
         return
     with db.read() as reading:
         room_ids = _outdated_rooms(reading, user_id, name, _value(reading, user_id, name))
-    for at in range(0, len(room_ids), ROOMS_AT_ONCE):
+    for some in batches(room_ids, ROOMS_AT_ONCE):
         with db.write() as tx:
-            for room_id in room_ids[at : at + ROOMS_AT_ONCE]:
+            for room_id in some:
                 _update_room(tx, user_id, name, room_id)
 
 

@@ -27,6 +27,7 @@ from homebody.runtime import event_loop
 from homebody.spec import room_state
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
+from homebody.storage.expressions import batches
 
 MAX_LIMIT: Final = 50
 MAX_FOUND: Final = 20_000
@@ -129,9 +130,8 @@ def _visible(tx: Reader, searcher: str, user_ids: Sequence[str]) -> Iterator[str
     """Yield the users whom the requester may see, in the given order."""
     mine = state.joined_rooms(tx, searcher)
     is_open: dict[str, bool] = {}
-    for at in range(0, len(user_ids), _BATCH):
+    for some in batches(user_ids, _BATCH):
         event_loop.pause()
-        some = user_ids[at : at + _BATCH]
         rooms: dict[str, list[str]] = {}
         for user_id, room_id in tx.sql.execute(_ROOMS, {"user_ids": some}):
             rooms.setdefault(user_id, []).append(room_id)

@@ -24,6 +24,7 @@ from homebody.models.state import StateInterval
 from homebody.spec import room_state
 from homebody.spec.events import Json, StateKey
 from homebody.storage.database import Database, Reader, Tx
+from homebody.storage.expressions import batches
 
 LOG = logging.getLogger(__name__)
 
@@ -87,11 +88,11 @@ def members_of_replacement(tx: Reader, room_id: str, since: int) -> list[str]:
 
 def copy_for_users(db: Database, room_id: str, user_ids: Sequence[str]) -> None:
     """Copy the settings of these users to the room that the tombstone of `room_id` names."""
-    for at in range(0, len(user_ids), USERS_AT_ONCE):
+    for some in batches(user_ids, USERS_AT_ONCE):
         with db.write() as tx:
             tombstone = state.current(tx, room_id, *TOMBSTONE)
             new_id = None if tombstone is None else tombstone.content.get("replacement_room")
-            for user_id in user_ids[at : at + USERS_AT_ONCE]:
+            for user_id in some:
                 if isinstance(new_id, str) and state.is_joined(tx, new_id, user_id):
                     copy_to_replacement(tx, user_id, new_id)
 

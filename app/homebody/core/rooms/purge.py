@@ -30,6 +30,7 @@ from homebody.models.state import StateInterval
 from homebody.runtime import event_loop
 from homebody.spec.events import Json
 from homebody.storage.database import Database, Reader
+from homebody.storage.expressions import batches
 
 WRITERS: Final = (
     state,  # uses the room's number, which the next one deletes
@@ -149,8 +150,8 @@ def _make_all_leave(db: Database, room_id: str) -> bool:
     with db.read() as tx:
         found = tx.sql.execute(_USERS, {"room_id": room_id}).scalars().all()
         users = sorted(user for user in found if tx.server.is_local(user))
-    for at in range(0, len(users), USERS_AT_ONCE):
+    for some in batches(users, USERS_AT_ONCE):
         with db.write() as writing:
-            for user_id in users[at : at + USERS_AT_ONCE]:
+            for user_id in some:
                 sending.force_leave(writing, room_id, user_id)
     return bool(users)

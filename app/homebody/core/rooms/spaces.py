@@ -31,6 +31,7 @@ from homebody.models.state import StateInterval
 from homebody.runtime import event_loop
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
+from homebody.storage.expressions import batches
 
 CHILD: Final = "m.space.child"
 SPACE: Final = "m.space"
@@ -189,9 +190,8 @@ def _allowed(tx: Reader, user_id: str, room_ids: Sequence[str]) -> list[Json]:
     """Return the summaries of those rooms that the user may see."""
     joined = state.joined_rooms(tx, user_id)
     allowed: list[Json] = []
-    for at in range(0, len(room_ids), _AT_ONCE):
+    for some in batches(room_ids, _AT_ONCE):
         event_loop.pause()
-        some = room_ids[at : at + _AT_ONCE]
         found = tx.sql.execute(_OWN_MEMBERSHIPS, {"user_id": user_id, "room_ids": some})
         memberships = {row.room_id: row.membership for row in found}
         allowed += [
@@ -214,9 +214,9 @@ def _children(
 ) -> dict[str, list[Json]]:
     """Return {space: its stripped m.space.child events, in the order of the specification}."""
     found: dict[str, list[Json]] = defaultdict(list)
-    for at in range(0, len(spaces), _AT_ONCE):
-        params = {"room_ids": spaces[at : at + _AT_ONCE]}
-        for row in tx.pausing(tx.sql.execute(_CHILDREN, params), _CHILDREN_BETWEEN_PAUSES):
+    for some in batches(spaces, _AT_ONCE):
+        rows = tx.sql.execute(_CHILDREN, {"room_ids": some})
+        for row in tx.pausing(rows, _CHILDREN_BETWEEN_PAUSES):
             pdu = orjson.loads(row.pdu)
             if not _is_child(pdu["content"]):
                 continue

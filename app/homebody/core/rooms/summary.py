@@ -23,6 +23,7 @@ from homebody.models.state import StateInterval
 from homebody.spec.events import Json
 from homebody.spec.room_versions import VERSIONS
 from homebody.storage.database import Reader
+from homebody.storage.expressions import batches
 
 INSIDE: Final = frozenset({"join", "invite", "knock"})
 _ROOMS_AT_ONCE: Final = 50
@@ -89,8 +90,8 @@ def _look_up(tx: Reader, room_ids: Sequence[str]) -> list[tuple[str, str, dict[s
     versions: dict[str, str] = {}
     members: dict[str, int] = {}
     contents: dict[str, dict[str, Json]] = defaultdict(dict)
-    for at in tx.pausing(range(0, len(room_ids), _ROOMS_AT_ONCE), every=1):
-        params = {"room_ids": list(room_ids[at : at + _ROOMS_AT_ONCE])}
+    for some in tx.pausing(batches(room_ids, _ROOMS_AT_ONCE), every=1):
+        params = {"room_ids": some}
         versions |= {row.room_id: row.version for row in tx.sql.execute(_VERSIONS, params)}
         members |= {row.room_id: row.members for row in tx.sql.execute(_MEMBERS, params)}
         for row in tx.sql.execute(_SHOWN_STATE, params):

@@ -17,6 +17,7 @@ from homebody.models.base import NOW_AND_LATER
 from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
 from homebody.storage.database import Database, Reader, Tx
+from homebody.storage.expressions import batches
 
 ROOMS_AT_ONCE = 20
 """Left in one transaction, so that other writers get their turn in between."""
@@ -41,9 +42,9 @@ def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
     """
     with db.read() as tx:
         rooms = _rooms(tx, user_id)
-    for at in range(0, len(rooms), ROOMS_AT_ONCE):
+    for some in batches(rooms, ROOMS_AT_ONCE):
         with db.write() as tx:
-            _leave(tx, user_id, rooms[at : at + ROOMS_AT_ONCE])
+            _leave(tx, user_id, some)
     backed_up_keys.erase(db, user_id)
     with db.write() as tx:
         devices.remove_all(tx, user_id)

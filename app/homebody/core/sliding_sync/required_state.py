@@ -25,7 +25,7 @@ from homebody.models.state import StateInterval
 from homebody.spec.events import StateKey
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Reader
-from homebody.storage.expressions import item, listed
+from homebody.storage.expressions import batches, item, listed
 
 MAX_MEMBERS: Final = 200
 """Lazily loaded members kept per room; beyond that, the set starts over."""
@@ -166,10 +166,9 @@ def _collect(
     rooms: Mapping[str, int],
     held: dict[str, dict[StateKey, int]],
 ) -> None:
-    every = list(rooms.items())
-    for at in tx.pausing(range(0, len(every), ROOMS_BETWEEN_PAUSES), every=1):
-        some = {"rooms": every[at : at + ROOMS_BETWEEN_PAUSES]}
-        for room_id, event_type, state_key, position in tx.sql.execute(query, some):
+    for some in tx.pausing(batches(rooms.items(), ROOMS_BETWEEN_PAUSES), every=1):
+        found = tx.sql.execute(query, {"rooms": some})
+        for room_id, event_type, state_key, position in found:
             held[room_id][event_type, state_key] = position
 
 

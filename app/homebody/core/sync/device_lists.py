@@ -27,7 +27,7 @@ from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
 from homebody.spec import filters
 from homebody.storage.database import Reader
-from homebody.storage.expressions import item, listed
+from homebody.storage.expressions import batches, item, listed
 
 Moves = set[tuple[str, str]]
 """(room_id, user_id) of changed memberships."""
@@ -163,8 +163,7 @@ def _came_and_went(tx: Reader, position: int, moves: Moves) -> tuple[set[str], s
 def _moved(tx: Reader, room_ids: Collection[str], position: int) -> Moves:
     """Return the memberships of these rooms that have changed since."""
     found: Moves = set()
-    rooms = list(room_ids)
-    for at in range(0, len(rooms), _ROOMS_AT_ONCE):
-        asked = {"room_ids": rooms[at : at + _ROOMS_AT_ONCE], "since": position}
+    for some in batches(room_ids, _ROOMS_AT_ONCE):
+        asked = {"room_ids": some, "since": position}
         found |= {(row.room_id, row.state_key) for row in tx.sql.execute(_MOVED, asked)}
     return found

@@ -20,6 +20,7 @@ from homebody.models.state import StateInterval
 from homebody.spec import filters
 from homebody.spec.filters import RoomFilter
 from homebody.storage.database import Reader
+from homebody.storage.expressions import batches
 
 _OWN = (
     select(
@@ -126,10 +127,9 @@ def with_events_since(tx: Reader, room_ids: Collection[str], position: int, upto
         busy = tx.sql.execute(_BUSY_IN_RANGE, {"since": position, "upto": upto}).scalars()
         return [room_id for room_id in busy if room_id in room_ids]
     found: list[str] = []
-    asked = list(room_ids)
-    for at in range(0, len(asked), _AT_ONCE):
-        some = {"room_ids": asked[at : at + _AT_ONCE], "since": position}
-        found += tx.sql.execute(_BUSY_OF_ROOMS, some).scalars()
+    for some in batches(room_ids, _AT_ONCE):
+        asked = {"room_ids": some, "since": position}
+        found += tx.sql.execute(_BUSY_OF_ROOMS, asked).scalars()
     return found
 
 

@@ -5,7 +5,7 @@ Spec: client-server-api#calculating-the-display-name-for-a-room
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from sqlalchemy import and_, bindparam, case, func, select
 from sqlalchemy.orm import aliased
@@ -18,7 +18,7 @@ from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
-from homebody.storage.expressions import listed
+from homebody.storage.expressions import batches, listed
 
 MAX_HEROES = 5
 _COUNTS = (
@@ -80,7 +80,7 @@ _AT_ONCE = 500
 def load(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, Json]:
     """Return {room_id: current summary}, with heroes only if the room has no name or alias."""
     summaries: dict[str, Json] = {}
-    for some in _pieces(list(room_ids)):
+    for some in batches(room_ids, _AT_ONCE):
         named = set(tx.sql.execute(_NAMED, {"room_ids": some}).scalars())
         for room_id, members in _members(tx, some).items():
             summaries[room_id] = {
@@ -126,8 +126,3 @@ def _read_members(tx: Reader, room_ids: list[str]) -> dict[str, MemberSummary]:
     for room_id, user_id, membership in tx.sql.execute(_FIRST, {"room_ids": room_ids}):
         members[room_id].first.append((user_id, membership in {"join", "invite"}))
     return members
-
-
-def _pieces(room_ids: list[str]) -> Iterable[list[str]]:
-    for at in range(0, len(room_ids), _AT_ONCE):
-        yield room_ids[at : at + _AT_ONCE]

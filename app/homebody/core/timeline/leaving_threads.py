@@ -19,7 +19,7 @@ from homebody.core.push import counts
 from homebody.models.events import StoredEvent
 from homebody.runtime import event_loop
 from homebody.storage.database import Database, Reader, Tx
-from homebody.storage.expressions import listed
+from homebody.storage.expressions import batches, listed
 
 MOVED_AT_ONCE: Final = 300
 """In one write; each takes some 30 µs."""
@@ -114,10 +114,9 @@ def follow(db: Database, event_id: str) -> None:
 
 def _pages(db: Database, targets: list[str]) -> Iterator[list[_Child]]:
     """Yield the events that relate to these, in lists of MOVED_AT_ONCE."""
-    for at in range(0, len(targets), MOVED_AT_ONCE):
-        asked = {"targets": targets[at : at + MOVED_AT_ONCE]}
+    for some in batches(targets, MOVED_AT_ONCE):
         with db.read() as tx:
-            parents = list(tx.sql.execute(_WITH_CHILDREN, asked).scalars())
+            parents = list(tx.sql.execute(_WITH_CHILDREN, {"targets": some}).scalars())
         for parent in parents:
             after = 0
             while page := _page(db, parent, after):

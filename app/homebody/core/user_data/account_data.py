@@ -27,6 +27,7 @@ from homebody.spec.events import Json
 from homebody.spec.push_rules import Ruleset
 from homebody.storage.caches import CacheKind, declare
 from homebody.storage.database import Reader, Tx
+from homebody.storage.expressions import batches
 
 PUSH_RULES: Final = "m.push_rules"
 FULLY_READ: Final = "m.fully_read"
@@ -251,8 +252,7 @@ def of_rooms(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, l
 def settings_of(tx: Reader, user_ids: Collection[str]) -> dict[str, PushSettings]:
     """Return {user_id: settings} of all these users, with a query for those not cached."""
     found, missing = tx.cached_many(COMPILED, user_ids)
-    for at in range(0, len(missing), _READ_AT_ONCE):
-        some = missing[at : at + _READ_AT_ONCE]
+    for some in batches(missing, _READ_AT_ONCE):
         stored: dict[str, dict[str, str]] = {}
         for user_id, event_type, content in tx.sql.execute(_OF_USERS, {"user_ids": some}):
             stored.setdefault(user_id, {})[event_type] = content
