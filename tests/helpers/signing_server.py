@@ -12,8 +12,11 @@ from urllib.parse import urlencode
 import orjson
 from werkzeug.test import TestResponse
 
+from homebody.core.events import state
 from homebody.core.federation import keys
-from homebody.spec import server_keys, x_matrix
+from homebody.core.timeline import store
+from homebody.spec import canonical_json, event_auth, events, server_keys, signing, x_matrix
+from homebody.spec.events import Event, Json
 from homebody.spec.signing import SigningKey
 from homebody.web import Application
 
@@ -45,6 +48,44 @@ class SigningServer:
         with self.app.homeserver.database.write() as tx:
             keys.store(tx, self.name, found, response, direct=True)
         return self
+
+    def put_event(
+        self,
+        room_id: str,
+        event_type: str,
+        content: Json,
+        state_key: str | None = None,
+        sender: str = "carol",
+    ) -> str:
+        """Store an event of a user of this server as it is, and return its id."""
+        user_id = f"@{sender}:{self.name}"
+        with self.app.homeserver.database.write() as tx:
+            head = state.head(tx, room_id)
+            version = state.version(tx, room_id)
+            keys = event_auth.auth_types(version, event_type, state_key, user_id, content)
+            cited = state.current_many(tx, room_id, keys)
+            pdu = events.build(
+                version,
+                room_id=room_id,
+                sender=user_id,
+                event_type=event_type,
+                content=content,
+                state_key=state_key,
+                auth_events=[it.event_id for it in cited.values()],
+                prev_events=list(head.forward_extremities),
+                depth=head.depth + 1,
+                origin_server_ts=tx.now_ms,
+                event_id=None,
+            )
+            event_id, signed = signing.add_hashes_and_signatures(pdu, version, self.name, self.key)
+            event = Event(event_id, signed, version)
+            store.store(tx, event, canonical_json.encode(signed), (None, None))
+        return event_id
+
+    def member(self, room_id: str, membership: str = "join", user: str = "carol") -> str:
+        """Change the membership of a user of this server, whether or not that is allowed."""
+        content = {"membership": membership}
+        return self.put_event(room_id, state.MEMBER, content, f"@{user}:{self.name}", user)
 
     def sign(self, method: str, uri: str, content: Any = None, **changed: str) -> str:
         """Return the Authorization header of a request."""

@@ -75,15 +75,24 @@ def set_room_visibility_on_directory(room_id: str) -> Json:
 def get_public_rooms() -> Json:
     """Return a page of the directory. Needs no account."""
     limit_strangers()
-    limit = http.query_integer("limit", MAX_LIMIT)
-    return _page(directory.Query(_at_most(limit), request.args.get("since")))
+    return _page(query_from_parameters())
 
 
 @bp.post("/publicRooms")
 @authenticated(guests=True, suspended=True, only_reads=True)
 def query_public_rooms() -> Json:
     """Return a page of the rooms in the directory that match a filter."""
-    body = http.body_as(PublicRooms)
+    return _page(query_of(http.body_as(PublicRooms)))
+
+
+def query_from_parameters() -> directory.Query:
+    """Return what a GET asks for. Raises M_INVALID_PARAM."""
+    limit = http.query_integer("limit", MAX_LIMIT)
+    return directory.Query(_at_most(limit), request.args.get("since"))
+
+
+def query_of(body: PublicRooms) -> directory.Query:
+    """Return what a POST asks for. Raises M_INVALID_PARAM."""
     wanted = body.filter or Filter()
     if body.limit is not None and body.limit < 0:
         raise errors.invalid_param("limit can't be negative")
@@ -91,15 +100,13 @@ def query_public_rooms() -> Json:
         raise errors.invalid_param(
             "include_all_networks and third_party_instance_id exclude each other"
         )
-    return _page(
-        directory.Query(
-            limit=_at_most(body.limit),
-            since=body.since,
-            search_term=wanted.generic_search_term or "",
-            room_types=wanted.room_types,
-            network=body.third_party_instance_id,
-            has_all_networks=body.include_all_networks,
-        )
+    return directory.Query(
+        limit=_at_most(body.limit),
+        since=body.since,
+        search_term=wanted.generic_search_term or "",
+        room_types=wanted.room_types,
+        network=body.third_party_instance_id,
+        has_all_networks=body.include_all_networks,
     )
 
 

@@ -1,10 +1,13 @@
 """The objects under /.well-known/matrix, made from the configuration.
 
 Spec: client-server-api#getwell-knownmatrixclient,
-client-server-api#getwell-knownmatrixsupport, client-server-api#getwell-knownmatrixpolicy_server
+client-server-api#getwell-knownmatrixsupport, client-server-api#getwell-knownmatrixpolicy_server,
+server-server-api#getwell-knownmatrixserver
 """
 
 from __future__ import annotations
+
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -18,6 +21,21 @@ def client(config: Config) -> Json:
     if config.identity_server is not None:
         found["m.identity_server"] = {"base_url": config.identity_server}
     return found
+
+
+def server(config: Config) -> Json | None:
+    """Return where other servers reach this one; None if that is port 8448 of its name, or nowhere.
+
+    The proxy at `public_url` passes on the requests of servers as well as those of clients.
+    """
+    if not config.federation:
+        return None
+    if config.well_known_server is not None:
+        return {"m.server": config.well_known_server}
+    url = urlsplit(config.public_url)
+    if url.scheme != "https" or url.path:
+        return None
+    return {"m.server": url.netloc if url.port else f"{url.netloc}:443"}
 
 
 def support(config: Config) -> Json | None:

@@ -26,6 +26,19 @@ def get_wellknown() -> Json:
     return well_known.client(homeserver.server.config)
 
 
+@bp.get("/server")
+@unauthenticated
+def get_well_known() -> Json:
+    """Return where other servers find this one. Raises M_NOT_FOUND where its name is enough.
+
+    Spec: server-server-api#getwell-knownmatrixserver
+    """
+    found = well_known.server(homeserver.server.config)
+    if found is None:
+        raise errors.not_found("Other servers find this one by its name, or not at all")
+    return found
+
+
 @bp.get("/support")
 @unauthenticated
 def get_wellknown_support() -> Json:

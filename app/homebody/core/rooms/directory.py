@@ -52,6 +52,7 @@ class Query:
     room_types: Collection[str | None] | None = None  # None in it: rooms without a type
     network: str | None = None  # the instance id of a bridged network
     has_all_networks: bool = False
+    only_federated: bool = False  # leave out rooms that users of other servers can't join
 
 
 def publish(tx: Tx, room_id: str, *, is_published: bool) -> None:
@@ -96,6 +97,9 @@ def public_rooms(tx: Reader, query: Query) -> Json:
         found = [room for room in summary.public_chunks(tx, room_ids) if _matches(room, query)]
         total = len(found)
         chunk = found[start:end]
+    if query.only_federated:  # a page may have fewer rooms than its limit
+        hidden = summary.unfederated(tx, [room["room_id"] for room in chunk])
+        chunk = [room for room in chunk if room["room_id"] not in hidden]
     page: Json = {"chunk": chunk, "total_room_count_estimate": total}
     if end < total:
         page["next_batch"] = str(end)

@@ -54,6 +54,9 @@ _SHOWN_STATE = CURRENT_STATE.where(
         )
     ),
 )
+_CREATE_EVENTS = CURRENT_STATE.where(
+    StateInterval.type == "m.room.create", StateInterval.state_key == ""
+)
 _MEMBERS = (
     select(Room.room_id, func.count().label("members"))
     .join(StateInterval, StateInterval.room_number == Room.number)
@@ -83,6 +86,15 @@ def full(tx: Reader, room_ids: Sequence[str]) -> list[Json]:
         _public(room_id, contents, members) | _more(version, contents)
         for room_id, version, contents, members in _look_up(tx, room_ids)
     ]
+
+
+def unfederated(tx: Reader, room_ids: Sequence[str]) -> set[str]:
+    """Return those of the rooms that users of other servers can't join."""
+    return {
+        row.room_id
+        for row in tx.sql.execute(_CREATE_EVENTS, {"room_ids": list(room_ids)})
+        if orjson.loads(row.pdu)["content"].get("m.federate") is False
+    }
 
 
 def _look_up(tx: Reader, room_ids: Sequence[str]) -> list[tuple[str, str, dict[str, Json], int]]:

@@ -1,0 +1,214 @@
+"""Rooms as other servers may know them: which servers are in a room, and what they may read of it.
+
+A server may read a room while one of its users is joined, unless the room's ACL denies it. Of what
+its users could not read by the history visibility, it gets the redacted form, as it needs the event
+graph whole.
+
+Spec: server-server-api#server-access-control-lists-acls,
+server-server-api#retrieving-events
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import Select, bindparam, func, select
+
+from homebody import errors
+from homebody.core.accounts import accounts
+from homebody.core.events import state
+from homebody.core.events.state import AnyRow
+from homebody.core.events.visibility import DEFAULT, SETTINGS, VISIBILITY
+from homebody.models.events import StoredEvent
+from homebody.models.state import StateInterval
+from homebody.spec import events, server_acl
+from homebody.spec.events import Json
+from homebody.storage.database import Reader
+from homebody.storage.expressions import listed
+
+ACL: Final = "m.room.server_acl"
+CREATE: Final = "m.room.create"
+MAX_SERVERS: Final = 1000
+NEAR_EVENTS: Final = 50
+"""Looked at to find the one nearest to a time that a server may read."""
+CHUNK: Final = 100
+"""Events between two pauses."""
+
+_BY_ID = select(*state.EVENT_COLUMNS, StoredEvent.type, StoredEvent.state_key, StoredEvent.sender)
+_EVENT = _BY_ID.where(StoredEvent.event_id == bindparam("event_id"))
+_ids = listed("event_ids")
+_EVENTS = select(StoredEvent.event_id, StoredEvent.pdu).join_from(
+    _ids, StoredEvent, StoredEvent.event_id == _ids.c.value
+)
+_HELD = (
+    select(StoredEvent.event_id, StoredEvent.pdu)
+    .join(StateInterval, StoredEvent.position == StateInterval.event_position)
+    .where(
+        StateInterval.room_number == state.ROOM_NUMBER,
+        StateInterval.from_position <= bindparam("position"),
+        StateInterval.to_position > bindparam("position"),
+    )
+)
+_SETTING = _HELD.where(
+    StateInterval.type == VISIBILITY[0], StateInterval.state_key == VISIBILITY[1]
+)
+_MEMBERS = select(StateInterval.state_key, StateInterval.membership).where(
+    StateInterval.room_number == state.ROOM_NUMBER,
+    StateInterval.from_position <= bindparam("position"),
+    StateInterval.to_position > bindparam("position"),
+    StateInterval.membership.in_(("join", "invite")),
+    func.substr(StateInterval.state_key, bindparam("offset")) == bindparam("ending"),
+)
+
+
+def _near(*, is_backwards: bool) -> Select[*tuple[Any, ...]]:
+    ts, position = StoredEvent.origin_server_ts, StoredEvent.position
+    return (
+        select(*_BY_ID.selected_columns, ts)
+        .where(
+            StoredEvent.room_id == bindparam("room_id"),
+            ts <= bindparam("ts") if is_backwards else ts >= bindparam("ts"),
+        )
+        .order_by(*((ts.desc(), position.desc()) if is_backwards else (ts, position)))
+        .limit(NEAR_EVENTS)
+    )
+
+
+_NEAR = {is_backwards: _near(is_backwards=is_backwards) for is_backwards in (False, True)}
+
+
+def server_of(user_id: str) -> str:
+    """Return the server of a user id."""
+    return user_id.partition(":")[2]
+
+
+def servers(tx: Reader, room_id: str) -> list[str]:
+    """Return the servers with joined users, at most MAX_SERVERS: this one, then the largest."""
+    found = Counter(map(server_of, state.joined_users(tx, room_id)))
+    return sorted(found, key=lambda it: (it != tx.server.name, -found[it], it))[:MAX_SERVERS]
+
+
+def is_in_room(tx: Reader, room_id: str, server_name: str) -> bool:
+    """Return whether a server has a joined user in the room."""
+    ending = f":{server_name}"
+    return any(
+        user_id.endswith(ending) and server_of(user_id) == server_name
+        for user_id in state.joined_users(tx, room_id)
+    )
+
+
+def check_acl(tx: Reader, room_id: str, server_name: str) -> None:
+    """Raise M_FORBIDDEN for a server that the room's ACL denies."""
+    acl = state.current(tx, room_id, ACL)
+    if acl is not None and not server_acl.allows(acl.content, server_name):
+        raise errors.forbidden("The room's m.room.server_acl denies your server")
+
+
+def check_may_read(tx: Reader, room_id: str, server_name: str) -> None:
+    """Raise M_FORBIDDEN unless the server is in the room and its ACL allows it.
+
+    Also for a room that is not known, so that no server learns which rooms there are.
+    """
+    if not is_in_room(tx, room_id, server_name):
+        raise errors.forbidden("Your server is not in this room")
+    check_acl(tx, room_id, server_name)
+
+
+def event(tx: Reader, server_name: str, event_id: str, room_id: str | None = None) -> AnyRow:
+    """Return the row of an event, for a server that may read its room.
+
+    Raises M_NOT_FOUND, M_FORBIDDEN.
+    """
+    if room_id is not None:
+        check_may_read(tx, room_id, server_name)
+    row: AnyRow | None = tx.sql.execute(_EVENT, {"event_id": event_id}).first()
+    if row is None or room_id not in {None, row.room_id}:
+        raise errors.not_found(f"This server does not have the event {event_id}")
+    if room_id is None:
+        check_may_read(tx, row.room_id, server_name)
+    return row
+
+
+def shown(tx: Reader, server_name: str, row: AnyRow) -> orjson.Fragment:
+    """Return a PDU as the server may know it: redacted if its users may not read it."""
+    if is_visible(tx, server_name, row):
+        return orjson.Fragment(row.pdu)
+    pdu = events.redact(orjson.loads(row.pdu), state.version(tx, row.room_id))
+    return orjson.Fragment(orjson.dumps(pdu))
+
+
+def is_visible(tx: Reader, server_name: str, row: AnyRow) -> bool:
+    """Return whether any user of a server, which is in the room, may read an event.
+
+    State events are, as they are part of the room's state, which its servers know. Messages and
+    profiles of erased users are not.
+    """
+    is_own = (row.type, row.state_key) == (state.MEMBER, row.sender)
+    if (row.state_key is None or is_own) and row.sender in accounts.erased(tx):
+        return False
+    if row.state_key is not None:
+        return True
+    at = {"room_id": row.room_id, "position": row.position}
+    found = tx.sql.execute(_SETTING, at).first()
+    content = {} if found is None else orjson.loads(found.pdu)["content"]
+    setting = content.get("history_visibility")
+    if setting not in SETTINGS:
+        setting = DEFAULT
+    if setting in {"shared", "world_readable"}:
+        return True
+    wanted = {"join"} if setting == "joined" else {"join", "invite"}
+    ending = f":{server_name}"
+    members = tx.sql.execute(_MEMBERS, {**at, "offset": -len(ending), "ending": ending})
+    return any(it.membership in wanted and server_of(it.state_key) == server_name for it in members)
+
+
+def near(
+    tx: Reader, server_name: str, room_id: str, ts: int, *, is_backwards: bool
+) -> tuple[str, int]:
+    """Return (event id, origin_server_ts) of the nearest event that the server may read.
+
+    Raises M_NOT_FOUND, M_FORBIDDEN.
+    """
+    check_may_read(tx, room_id, server_name)
+    rows = tx.sql.execute(_NEAR[is_backwards], {"room_id": room_id, "ts": ts})
+    for row in rows:
+        if is_visible(tx, server_name, row):
+            return row.event_id, row.origin_server_ts
+    raise errors.not_found("There is no event in this direction")
+
+
+def state_before(tx: Reader, row: AnyRow) -> dict[str, str]:
+    """Return the state of the room before an event, {event id: PDU}."""
+    at = {"room_id": row.room_id, "position": row.position - 1}
+    return {it.event_id: it.pdu for it in tx.sql.execute(_HELD, at)}
+
+
+def auth_chain(tx: Reader, room_id: str, pdus: dict[str, str]) -> dict[str, str]:
+    """Return the auth events of events, recursively, {event id: PDU}; takes the same.
+
+    Those of the events themselves that others cite are in it as well.
+    """
+    version = state.version(tx, room_id)
+    chain: dict[str, str] = {}
+    level = pdus
+    while level:
+        cited: set[str] = set()
+        for text in tx.pausing(level.values(), CHUNK):
+            pdu = orjson.loads(text)
+            cited.update(_auth_event_ids(pdu))
+            if version.has_privileged_creators and pdu["type"] != CREATE:
+                cited.add("$" + room_id[1:])  # which no event has to cite
+        missing = cited - chain.keys()
+        found = {event_id: pdus[event_id] for event_id in missing & pdus.keys()}
+        chain |= found
+        rest = tx.sql.execute(_EVENTS, {"event_ids": sorted(missing - pdus.keys())})
+        level = {row.event_id: row.pdu for row in rest}
+        chain |= level
+    return chain
+
+
+def _auth_event_ids(pdu: Json) -> Iterable[str]:
+    return (it if isinstance(it, str) else it[0] for it in pdu["auth_events"])

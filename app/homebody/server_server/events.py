@@ -1,0 +1,76 @@
+"""Events and state of rooms, for servers that are in them.
+
+Spec: server-server-api#retrieving-events,
+server-server-api#retrieving-event-authorisation-information
+"""
+
+from __future__ import annotations
+
+import orjson
+from flask import Blueprint
+
+from homebody.client_server import http
+from homebody.context import homeserver
+from homebody.core.federation import rooms
+from homebody.server_server.authentication import from_server, origin
+from homebody.spec.events import Json
+
+bp = Blueprint("server_events", __name__)
+
+
+@bp.get("/v1/event/<event_id>")
+@from_server
+def get_event(event_id: str) -> Json:
+    """Return an event, as a transaction."""
+    with homeserver.database.read() as tx:
+        row = rooms.event(tx, origin(), event_id)
+        pdu = rooms.shown(tx, origin(), row)
+        return {"origin": tx.server.name, "origin_server_ts": tx.now_ms, "pdus": [pdu]}
+
+
+@bp.get("/v1/event_auth/<room_id>/<event_id>")
+@from_server
+def get_event_auth(room_id: str, event_id: str) -> Json:
+    """Return the auth chain of an event."""
+    with homeserver.database.read() as tx:
+        row = rooms.event(tx, origin(), event_id, room_id)
+        chain = rooms.auth_chain(tx, room_id, {event_id: row.pdu})
+        return {"auth_chain": _pdus(chain)}
+
+
+@bp.get("/v1/state/<room_id>")
+@from_server
+def get_room_state(room_id: str) -> Json:
+    """Return the state of a room before an event, with its auth chain."""
+    event_id = http.query_required("event_id")
+    with homeserver.database.read() as tx:
+        found = rooms.state_before(tx, rooms.event(tx, origin(), event_id, room_id))
+        chain = rooms.auth_chain(tx, room_id, found)
+        return {"pdus": _pdus(found), "auth_chain": _pdus(chain)}
+
+
+@bp.get("/v1/state_ids/<room_id>")
+@from_server
+def get_room_state_ids(room_id: str) -> Json:
+    """Return the ids of what `get_room_state` returns."""
+    event_id = http.query_required("event_id")
+    with homeserver.database.read() as tx:
+        found = rooms.state_before(tx, rooms.event(tx, origin(), event_id, room_id))
+        chain = rooms.auth_chain(tx, room_id, found)
+        return {"pdu_ids": list(found), "auth_chain_ids": list(chain)}
+
+
+@bp.get("/v1/timestamp_to_event/<room_id>")
+@from_server
+def get_event_by_timestamp(room_id: str) -> Json:
+    """Return the event nearest to a time, in one direction."""
+    http.query_required("ts")
+    http.query_required("dir")
+    ts, direction = http.query_integer("ts", 0), http.query_choice("dir", {"f", "b"}, "f")
+    with homeserver.database.read() as tx:
+        event_id, found_ts = rooms.near(tx, origin(), room_id, ts, is_backwards=direction == "b")
+    return {"event_id": event_id, "origin_server_ts": found_ts}
+
+
+def _pdus(found: dict[str, str]) -> list[orjson.Fragment]:
+    return [orjson.Fragment(pdu) for pdu in found.values()]
