@@ -34,6 +34,8 @@ DEVIATIONS = {
     ("client-server", "getContentThumbnail"): "optional",
     # nobody closes an account by a third-party identifier alone
     ("client-server", "deactivateAccount"): "required",
+    # "token" in the data of the specification, but only servers use it
+    ("server-server", "getEventByTimestamp"): "server",
 }
 """By API and operation: what its view needs, where that is not what the specification says."""
 

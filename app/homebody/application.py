@@ -58,7 +58,7 @@ def create_app(config: Config) -> web.Application:
         repeats=Repeats(),
         sliding_connections=Connections(),
         rate_limits=RateLimits(config),
-        server_keys=ServerKeys(database, federation.request),
+        server_keys=ServerKeys(database, federation),
     )
     web.register(app, config)
     client_server.register(app)

@@ -221,11 +221,15 @@ CHEAP = {
     "/",
     "/.well-known/matrix/client",
     "/.well-known/matrix/policy_server",
+    "/.well-known/matrix/server",
     "/.well-known/matrix/support",
     "/_matrix/client/v3/auth/<auth_type>/fallback/web",
     "/_matrix/client/v3/login",
     "/_matrix/client/v3/login/fallback",
     "/_matrix/federation/v1/openid/userinfo",  # whoever asks has been given a token for it
+    "/_matrix/federation/v1/version",
+    "/_matrix/key/v2/server",
+    "/_matrix/key/v2/server/<key_id>",
     "/_matrix/static/client/email",
     "/_matrix/static/client/login",
     "/_synapse/admin/v1/register",
@@ -243,8 +247,10 @@ LIMITED = {
     "/_matrix/client/v3/profile/<user_id>/<key_name>",
     "/_matrix/client/v3/publicRooms",
     "/_matrix/client/v3/register/available",
+    "/_matrix/key/v2/query/<server_name>",
+    "/_matrix/key/v2/query/<server_name>/<key_id>",
 }
-"""What has a limit by address; the tests of this file meet each."""
+"""What has a limit by address; the tests of this file meet each, and server_server/test_keys.py."""
 
 
 def test_every_question_that_needs_no_account_is_limited_or_costs_nothing(
@@ -252,7 +258,7 @@ def test_every_question_that_needs_no_account_is_limited_or_costs_nothing(
 ) -> None:
     anonymous = {
         route.path
-        for route in routes.routes(make_app())
+        for route in routes.routes(make_app(federation="true"))
         if route.method == "GET" and route.access.authentication == "none"
     }
 

@@ -3,7 +3,7 @@
 Answers are kept as long as their headers say, within bounds, and failures too: most servers have no
 such file, and some machines never answer on port 443.
 
-Spec: server-server-api#get_well-knownmatrixserver
+Spec: server-server-api#getwell-knownmatrixserver
 """
 
 from __future__ import annotations

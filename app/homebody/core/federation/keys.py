@@ -18,7 +18,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from homebody.models.federation import ServerKey
 from homebody.outside import RemoteError
+from homebody.outside.federation import FederationClient
 from homebody.runtime.single_flight import Repeats
 from homebody.spec import server_keys, signing
 from homebody.spec.events import Json
@@ -60,7 +61,6 @@ KEY_PREFIX: Final = f"{signing.ALGORITHM}:"
 
 KeyName = tuple[str, str]
 """A server's name and a key id."""
-Request = Callable[..., Any]
 
 _COLUMNS = (
     ServerKey.server_name,
@@ -162,10 +162,9 @@ class ServerKeys:
     Its methods make requests, so none may be called inside a transaction.
     """
 
-    def __init__(self, db: Database, request: Request) -> None:
-        """Take the method `request` of the FederationClient."""
+    def __init__(self, db: Database, client: FederationClient) -> None:
         self._db = db
-        self._request = request
+        self._client = client
         self._config = db.server.config
         self._in_memory: OrderedDict[KeyName, KnownKey] = OrderedDict()
         self._attempts = _Attempts()
@@ -284,10 +283,11 @@ class ServerKeys:
 
     def _ask_server(self, server_name: str, seconds: float) -> bool:
         try:
-            response = self._request(
+            response = self._client.request(
                 server_name,
                 "GET",
                 "/_matrix/key/v2/server",
+                is_signed=False,
                 timeout_s=seconds,
                 max_bytes=MAX_RESPONSE_BYTES,
             )
@@ -308,11 +308,12 @@ class ServerKeys:
         }
         for notary in self._config.trusted_key_servers:
             try:
-                response = self._request(
+                response = self._client.request(
                     notary,
                     "POST",
                     "/_matrix/key/v2/query",
                     json=query,
+                    is_signed=False,
                     timeout_s=seconds,
                     max_bytes=MAX_NOTARY_BYTES,
                 )
