@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from homebody.spec import canonical_json, event_auth, events, signing, state_resolution
+from homebody.spec import canonical_json, event_auth, events, signing
 from homebody.spec.event_auth import AuthError
 from homebody.spec.events import Event, Json, StateKey
 from homebody.spec.room_versions import V1, V2, V11, V12, RoomVersion
@@ -17,7 +17,7 @@ from homebody.spec.signing import SignatureError
 from tests.fuzz import examples
 from tests.fuzz.test_canonical_json import decoded_values, edges
 from tests.fuzz.test_event_auth import MEMBERSHIPS, PEOPLE, TYPES, contents
-from tests.spec import dag, pdus
+from tests.spec import dag, full_state_resolution, pdus, resolution
 from tests.spec.pdus import KEY, SERVER, versions
 
 CONTENT_KEYS = [
@@ -184,9 +184,12 @@ def test_any_states_make_one_and_always_the_same(
     def load_more(event_ids: Collection[str]) -> dict[str, Event]:
         return dict(reversed(pool.items())) if event_ids else {}
 
-    resolved = state_resolution.resolve(version, states, load, refused)
+    resolved = resolution.resolve(version, states, pool, refused, load=load)
 
-    assert state_resolution.resolve(version, states[::-1], load_more, refused) == resolved
+    again = resolution.resolve(version, states[::-1], pool, refused, load=load_more)
+    assert again == resolved
+    if version.event_ids != "given":
+        assert full_state_resolution.resolve(version, states, load, refused) == resolved
     assert set(resolved.values()) <= pool.keys()
     for key, event_id in resolved.items():
         assert key == (pool[event_id].type, pool[event_id].state_key)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from homebody.spec import event_auth, state_resolution
+from homebody.spec import event_auth
 from homebody.spec.event_auth import AuthError
 from homebody.spec.events import Event, Json, StateKey
 from homebody.spec.room_state import StateMap
 from homebody.spec.room_versions import RoomVersion
+from tests.spec import resolution
 
 ALICE = "@alice:one.example"
 BOB = "@bob:two.example"
@@ -230,7 +231,7 @@ class Room:
         by: RoomVersion | None = None,
         rejected: Collection[str] = (),
     ) -> dict[StateKey, str]:
-        return state_resolution.resolve(by or self.version, states, self.load, rejected)
+        return resolution.resolve(by or self.version, states, self.events, rejected, load=self.load)
 
     def load(self, event_ids: Collection[str]) -> dict[str, Event]:
         self.asked += 1

@@ -1,13 +1,13 @@
 """The scenarios for which the algorithms were designed. Forks are events with `after`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pytest
 
-from homebody.spec import state_resolution
 from homebody.spec.events import Event, StateKey
 from homebody.spec.room_state import CREATE, JOIN_RULES, POWER_LEVELS
 from homebody.spec.room_versions import V1, V2, V11, V12, RoomVersion
+from tests.spec import full_state_resolution, resolution
 from tests.spec.dag import ALICE, BOB, CAROL, DAVE, Room
 
 TOPIC = ("m.room.topic", "")
@@ -90,13 +90,18 @@ def test_changes_that_do_not_touch_each_other_all_stay(version: RoomVersion) -> 
 
 
 def test_an_event_that_is_not_there_is_an_error_and_no_answer() -> None:
-    room = room_of(V11, BOB)
-    states: list[Mapping[StateKey, str]] = [
-        {**room.states[last(room).event_id], TOPIC: topic} for topic in ("$lost", "$gone")
-    ]
+    room = room_of(V11, BOB, bob=50)
+    fork = last(room)
+    topics = [room.topic(ALICE, "cats", [fork]), room.topic(BOB, "dogs", [fork])]
+    states = [room.states[topic.event_id] for topic in topics]
 
-    with pytest.raises(LookupError, match="lacks the events"):
-        room.resolve(states)
+    for lost in (topics[0].event_id, states[0][member(BOB)]):
+
+        def load(event_ids: Collection[str], lost: str = lost) -> Mapping[str, Event]:
+            return {id_: room.events[id_] for id_ in event_ids if id_ != lost}
+
+        with pytest.raises(LookupError, match="lacks the events"):
+            resolution.resolve(V11, states, room.events, load=load)
 
 
 def test_loading_more_than_asked_for_spares_questions() -> None:
@@ -110,7 +115,7 @@ def test_loading_more_than_asked_for_spares_questions() -> None:
         asked.append(event_ids)
         return room.events
 
-    resolved = state_resolution.resolve(V11, states, load_everything)
+    resolved = resolution.resolve(V11, states, room.events, load=load_everything)
 
     assert resolved == room.resolve(states)
     assert len(asked) == 1
@@ -373,6 +378,46 @@ def test_events_in_a_circle_end_nothing_but_themselves() -> None:
 
     assert resolved[TOPIC] == dogs.event_id
     assert resolved[POWER_LEVELS] not in {one.event_id, two.event_id}
+
+
+@with_v2_and_later
+def test_an_undisputed_event_is_in_the_chain_of_all_states_only_if_another_cites_it(
+    version: RoomVersion,
+) -> None:
+    room = room_of(version, BOB, bob=50)
+    fork = last(room)
+    carol = room.member(CAROL, "join", after=[fork])
+    renamed = room.send(
+        CAROL, "m.room.member", {"membership": "join", "displayname": "C"}, CAROL, after=[carol]
+    )
+    # Both states have Bob's join, which only the chain of his topic has
+    dogs = room.topic(BOB, "dogs", [renamed])
+    cats = room.topic(ALICE, "cats", [renamed])
+    states = [room.states[topic.event_id] for topic in (cats, dogs)]
+    bob = states[0][member(BOB)]
+
+    agreed, conflicts = resolution.split(states)
+    sets = [{ids[index] or "" for ids in conflicts.values()} for index in range(2)]
+    graph = resolution.full_conflicted_set_of(version, sets, agreed.values(), room.events)
+
+    assert agreed[member(BOB)] == bob
+    assert graph.keys() == {cats.event_id, dogs.event_id, bob}
+
+
+@with_v2_and_later
+def test_a_key_that_no_state_has_may_be_added(version: RoomVersion) -> None:
+    room = room_of(version, carol=50)
+    before = room.states[last(room).event_id]
+    join = room.member(CAROL, "join")
+    after = room.states[room.topic(CAROL, "dogs").event_id]
+    lost = {key: event_id for key, event_id in after.items() if key != member(CAROL)}
+
+    # Neither state has Carol's join, but the auth chain of her topic has
+    resolved = room.resolve([before, lost])
+
+    assert resolved == after
+    assert resolved[member(CAROL)] == join.event_id
+    assert full_state_resolution.resolve(version, [before, lost], room.load) == after
 
 
 # What version 2.1 mends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from homebody.spec import event_auth, state_resolution
 from homebody.spec.event_auth import AuthError
 from homebody.spec.events import Event, Json, StateKey
 from homebody.spec.room_state import CREATE, POWER_LEVELS
-from homebody.spec.room_versions import V1, V2, V11, V12, RoomVersion
+from homebody.spec.room_versions import V1, V2, V11, V12, VERSIONS, RoomVersion
+from tests.spec import dag, full_state_resolution, resolution
 from tests.spec.dag import ALICE, BOB, CAROL, DAVE, Room
 
 PEOPLE = (ALICE, BOB, CAROL, DAVE)
@@ -22,6 +24,7 @@ RULES = ("public", "invite", "knock")
 
 always = pytest.mark.parametrize("version", [V1, V2, V11, V12], ids=["v1", "v2", "v11", "v12"])
 with_v2_and_later = pytest.mark.parametrize("version", [V2, V11, V12], ids=["v2", "v11", "v12"])
+rarely = st.integers(0, 3).map(lambda number: number == 0)
 quickly = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -115,10 +118,11 @@ def test_the_order_of_states_and_events_makes_no_difference(
     shuffled = [dict(chance.sample(list(s.items()), len(s))) for s in states]
     chance.shuffle(shuffled)
 
-    resolved = state_resolution.resolve(version, states, room.load)
+    resolved = room.resolve(states)
 
-    assert state_resolution.resolve(version, shuffled, in_any_order(room, chance)) == resolved
-    assert state_resolution.resolve(version, states * 2, room.load) == resolved
+    load = in_any_order(room, chance)
+    assert resolution.resolve(version, shuffled, room.events, load=load) == resolved
+    assert room.resolve(states * 2) == resolved
 
 
 def in_any_order(
@@ -132,6 +136,45 @@ def in_any_order(
         return {id_: room.events[id_] for id_ in wanted}
 
     return load
+
+
+@pytest.mark.parametrize("name", ["1", "2", "6", "10", "11", "12"])
+@quickly
+@given(anything, st.lists(st.integers(0, 18), min_size=2, max_size=4), st.data())
+def test_the_result_is_that_of_whole_states(
+    name: str, script: list[Act], places: list[int], data: st.DataObject
+) -> None:
+    """Whatever states are merged, whatever the order in which the events were numbered."""
+    room = play(VERSIONS[name], script)
+    ids = list(room.events)
+    every = [room.states[ids[place % len(ids)]] for place in places] + states_of(room)
+    states = data.draw(st.lists(st.sampled_from(every), min_size=2, max_size=4))
+    states = [without_some(state, data) for state in states]
+    rejected = data.draw(st.sets(st.sampled_from(ids), max_size=2))
+    expected = full_state_resolution.resolve(room.version, states, room.load, rejected)
+
+    numbered = in_another_order(room, data)
+    resolved = resolution.resolve(room.version, states, numbered, rejected)
+
+    assert resolved == expected
+
+
+def without_some(state: Mapping[StateKey, str], data: st.DataObject) -> dict[StateKey, str]:
+    """Return the state without some of its entries, as a faulty server might send it."""
+    keys = sorted(state)
+    lost = data.draw(st.sets(st.sampled_from(keys), max_size=2)) if data.draw(rarely) else set()
+    return {key: event_id for key, event_id in state.items() if key not in lost}
+
+
+def in_another_order(room: Room, data: st.DataObject) -> dict[str, Event]:
+    """Return the events in some order in which each comes after the events that it cites."""
+    ordered: dict[str, Event] = {}
+    waiting = dict(room.events)
+    while waiting:
+        ready = [it for it in waiting.values() if ordered.keys() >= {*it.auth_event_ids}]
+        chosen = data.draw(st.sampled_from(ready))
+        ordered[chosen.event_id] = waiting.pop(chosen.event_id)
+    return ordered
 
 
 @always
@@ -217,3 +260,40 @@ def resigns(act: Act) -> bool:
 def is_ban(event: Event) -> bool:
     membership: str = event.content["membership"]
     return membership == "ban"
+
+
+@quickly
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=20), st.data())
+def test_positions_in_the_mainline_are_those_of_the_definition(
+    backs: list[int], data: st.DataObject
+) -> None:
+    """However the histories of power levels fork."""
+    history: dict[str, str | None] = {}
+    pool = {}
+    for number, back in enumerate(backs):
+        event_id = f"${number}"
+        history[event_id] = f"${number - back}" if number >= back else None
+        auth = [it for it in [history[event_id]] if it is not None]
+        pool[event_id] = dag.event(
+            V11, "m.room.power_levels", ALICE, {}, "", event_id=event_id, auth=auth
+        )
+    first = data.draw(st.sampled_from([None, *pool]))
+    starts = data.draw(st.lists(st.sampled_from(sorted(pool)), min_size=1))
+    events = state_resolution.Events(lambda ids: {id_: pool[id_] for id_ in ids})
+
+    mainline = state_resolution.Mainline(events, first)
+    found = [mainline.position(start) for start in starts]
+
+    expected = walk(history, first)
+    for start, position in zip(starts, found, strict=True):
+        met = [expected.index(it) for it in walk(history, start) if it in expected]
+        assert position == (met[0] if met else math.inf)
+
+
+def walk(history: Mapping[str, str | None], event_id: str | None) -> list[str]:
+    """Return these power levels and those before them."""
+    found = []
+    while event_id is not None:
+        found.append(event_id)
+        event_id = history[event_id]
+    return found

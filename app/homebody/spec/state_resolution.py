@@ -8,7 +8,10 @@ authorization rules allow it in the state built so far. Version 2.1 starts with 
 instead of the unconflicted one, which may be much newer and forbid what was allowed at the time,
 and also replays the events between the conflicting ones.
 
-The functions work with event ids and call `load` for events whose content is needed.
+A room may have tens of thousands of members, and its forks differ in a few. So `resolve` takes only
+the keys for which the states differ, asks for other keys as the rules need them, and leaves auth
+chains to spec/auth_chains.py, which walks them without loading events.
+
 Spec: rooms/v1#state-resolution, rooms/v2#state-resolution, rooms/v12#state-resolution
 """
 
@@ -17,8 +20,8 @@ from __future__ import annotations
 import hashlib
 import heapq
 import math
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import ChainMap, defaultdict
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from typing import Final
 
 from homebody.spec import event_auth, room_state
@@ -26,56 +29,74 @@ from homebody.spec.events import Event, StateKey
 from homebody.spec.room_state import CREATE, JOIN_RULES, POWER_LEVELS, AuthError, StateMap
 from homebody.spec.room_versions import RoomVersion
 
-StateIds = Mapping[StateKey, str]
-"""{(type, state_key): event id}"""
+Conflicts = Mapping[StateKey, Sequence[str | None]]
+"""{(type, state_key): the event id in each state, None where a state lacks the key}"""
+Undisputed = Callable[[Collection[StateKey]], Mapping[StateKey, str]]
+"""Returns {key: event id} of those keys that all states have with the same event."""
+FullConflictedSet = Callable[[Sequence[set[str]]], Mapping[str, Collection[str]]]
+"""Returns the graph of spec/auth_chains.py (`full_conflicted_set`), as event ids."""
 Load = Callable[[Collection[str]], Mapping[str, Event]]
-"""Returns {id: event} of these ids. It may return more events, such as the whole auth chain fetched
-by one recursive query; those are not requested again."""
+"""Returns {id: event} of these ids. It may return more events, which are not requested again."""
 
 
 def resolve(
     version: RoomVersion,
-    state_sets: Sequence[StateIds],
+    conflicts: Conflicts,
+    undisputed: Undisputed,
+    full_conflicted_set: FullConflictedSet,
     load: Load,
-    rejected: Collection[str] = (),
-) -> dict[StateKey, str]:
-    """Return the resolved state of these states.
+    rejected: Container[str] = (),
+) -> dict[StateKey, str | None]:
+    """Return what the resolved state has for the conflicting keys, None for a key that it lacks.
 
-    `rejected` has the ids of rejected events, which are ignored as auth events. Raises LookupError
-    when `load` lacks an event of the states or of their auth chains (version 1 needs no chains).
+    The result may also have keys that no state has; all other keys are undisputed and stay as they
+    are. `rejected` has the ids of rejected events, which are ignored as auth events; `load` may add
+    to it. Raises LookupError when `load` lacks an event.
     """
-    unconflicted, conflicted = split(state_sets)
-    if not conflicted:
-        return unconflicted
+    if not conflicts:
+        return {}
     events = Events(load)
     if version.state_resolution == "v1":
-        return _resolve_v1(state_sets, events)
-    is_v2_1 = version.state_resolution == "v2.1"
-    full_conflicted = _auth_difference(events, state_sets, unconflicted) | conflicted
-    if is_v2_1:
-        full_conflicted |= _conflicted_subgraph(events, conflicted)
-    create = events[unconflicted[CREATE]] if CREATE in unconflicted else None
-    checks = IterativeAuthChecks({} if is_v2_1 else unconflicted, create, events, rejected)
+        return _resolve_v1(conflicts, undisputed, events)
+    graph = full_conflicted_set(_split(conflicts))
+    full = events.get(graph)
+    events.fetch(cited for event in full for cited in event.auth_event_ids)
+    agreed = _undisputed(full, conflicts, undisputed)
+    create = events[agreed[CREATE]] if CREATE in agreed else None
+    initial = {} if version.state_resolution == "v2.1" else agreed
+    events.fetch(initial[key] for event in full for key in _auth_types(event) if key in initial)
+    checks = IterativeAuthChecks(initial, create, events, rejected)
 
-    power_events = _power_events_and_their_chains(events, full_conflicted)
+    power_events = _power_events_and_their_chains(full, graph)
     checks.apply(_by_reverse_topological_power(events, power_events, create))
-    others = full_conflicted - power_events.keys()
+    others = [event for event in full if event.event_id not in power_events]
     checks.apply(_by_mainline(events, others, checks.state.get(POWER_LEVELS)))
-    return {**checks.state, **unconflicted}
+    return _changes(conflicts, agreed, checks.applied)
 
 
-def split(state_sets: Sequence[StateIds]) -> tuple[dict[StateKey, str], set[str]]:
-    """Return (unconflicted state map, conflicted state set)."""
-    unconflicted = {}
-    conflicted = set()
-    for key in {key for state in state_sets for key in state}:
-        event_ids = {state.get(key) for state in state_sets}
-        first = next(iter(event_ids))
-        if len(event_ids) == 1 and first is not None:
-            unconflicted[key] = first
-        else:
-            conflicted |= {event_id for event_id in event_ids if event_id is not None}
-    return unconflicted, conflicted
+def _split(conflicts: Conflicts) -> list[set[str]]:
+    """Return the conflicting events of each state."""
+    states = zip(*conflicts.values(), strict=True)
+    return [{event_id for event_id in state if event_id is not None} for state in states]
+
+
+def _undisputed(
+    full: Iterable[Event], conflicts: Conflicts, undisputed: Undisputed
+) -> dict[StateKey, str]:
+    """Return the undisputed entries for all keys that these events set or that allow them."""
+    keys = {CREATE, POWER_LEVELS}
+    for event in full:
+        keys.update(_auth_types(event))
+        if event.state_key is not None:
+            keys.add((event.type, event.state_key))
+    return dict(undisputed(keys - conflicts.keys()))
+
+
+def _changes(
+    conflicts: Conflicts, agreed: Mapping[StateKey, str], applied: Mapping[StateKey, str]
+) -> dict[StateKey, str | None]:
+    changes: dict[StateKey, str | None] = dict.fromkeys(conflicts)
+    return changes | {key: event_id for key, event_id in applied.items() if key not in agreed}
 
 
 class Events:
@@ -92,27 +113,25 @@ class Events:
     def get(self, event_ids: Iterable[str]) -> list[Event]:
         """Return these events in this order. Raises LookupError if one is missing."""
         wanted = list(event_ids)
-        unknown = {event_id for event_id in wanted if event_id not in self._known}
-        if unknown:
-            self._known.update(self._load(unknown))
-        missing = unknown - self._known.keys()
-        if missing:
-            raise LookupError(f"State resolution lacks the events {sorted(missing)}")
+        self.fetch(wanted)
         return [self._known[event_id] for event_id in wanted]
 
-    def of_state(self, state: StateIds, keys: Iterable[StateKey]) -> dict[StateKey, Event]:
+    def fetch(self, event_ids: Iterable[str]) -> None:
+        """Load the events that are not known yet. Raises LookupError if one is missing."""
+        unknown = {event_id for event_id in event_ids if event_id not in self._known}
+        if unknown:
+            self._known.update(self._load(unknown))
+        # event by event: a difference with the keys of a large dict walks through all of them
+        missing = [event_id for event_id in unknown if event_id not in self._known]
+        if missing:
+            raise LookupError(f"State resolution lacks the events {sorted(missing)}")
+
+    def of_state(
+        self, state: Mapping[StateKey, str], keys: Iterable[StateKey]
+    ) -> dict[StateKey, Event]:
         """Return {key: event} of those keys that the state has."""
         found = [key for key in keys if key in state]
         return dict(zip(found, self.get(state[key] for key in found), strict=True))
-
-    def auth_chain(self, event_ids: Iterable[str]) -> set[str]:
-        """Return the ids of the full auth chain of these events."""
-        chain: set[str] = set()
-        level = set(event_ids)
-        while level:
-            level = {cited for e in self.get(level) for cited in e.auth_event_ids} - chain
-            chain |= level
-        return chain
 
     def auth_event(self, event: Event, key: StateKey) -> Event | None:
         """Return the auth event with this type and state_key."""
@@ -122,92 +141,31 @@ class Events:
         return None
 
 
-def _auth_difference(
-    events: Events, state_sets: Sequence[StateIds], unconflicted: StateIds
-) -> set[str]:
-    """Return the auth difference: events in the auth chains of some but not all states.
-
-    Unconflicted events have the same chain in every state, so it is walked only once, and not at
-    all if the chains of the conflicted events are equal.
-    """
-    chains = [
-        events.auth_chain(id_ for key, id_ in state.items() if key not in unconflicted)
-        for state in state_sets
-    ]
-    difference = chains[0].union(*chains) - chains[0].intersection(*chains)
-    return difference - events.auth_chain(unconflicted.values()) if difference else difference
-
-
-def _conflicted_subgraph(events: Events, conflicted: set[str]) -> set[str]:
-    """Return the events on paths along auth events from one conflicted event to another."""
-    citing = defaultdict(set)
-    for event in events.get(events.auth_chain(conflicted) | conflicted):
-        for cited in event.auth_event_ids:
-            citing[cited].add(event.event_id)
-    # Walk forward from the conflicted events within their auth chain.
-    subgraph = set(conflicted)
-    level = set(conflicted)
-    while level:
-        level = {later for event_id in level for later in citing[event_id]} - subgraph
-        subgraph |= level
-    return subgraph
-
-
 def _is_power_event(event: Event) -> bool:
     """Return whether this is a power event, which may remove a user's ability to do something."""
     if event.type == "m.room.member":
-        has_gone = event.content.get("membership") in {"leave", "ban"}
+        has_gone = event.content.get("membership") in ("leave", "ban")
         return has_gone and event.sender != event.state_key
     key = (event.type, event.state_key)
     return key in {POWER_LEVELS, JOIN_RULES}
 
 
 def _power_events_and_their_chains(
-    events: Events, full_conflicted: set[str]
-) -> dict[str, set[str]]:
-    """Return {event: auth events} of the set's power events and the set's events in their chains.
-
-    The values have the nearest such events of the auth chain, with no other one on the path.
-    """
-    graph: dict[str, set[str]] = {}
-    nearest = NearestInChain(events, full_conflicted)
-    todo = [e.event_id for e in events.get(full_conflicted) if _is_power_event(e)]
+    full: Iterable[Event], graph: Mapping[str, Collection[str]]
+) -> dict[str, Collection[str]]:
+    """Return the part of the graph that has the power events and the events in their chains."""
+    found: dict[str, Collection[str]] = {}
+    todo = [event.event_id for event in full if _is_power_event(event)]
     while todo:
         event_id = todo.pop()
-        if event_id not in graph:
-            graph[event_id] = nearest.of(event_id)
+        if event_id not in found:
+            found[event_id] = graph[event_id]
             todo += graph[event_id]
-    return graph
-
-
-class NearestInChain:
-    """Finds the nearest events of a set in the auth chain of an event."""
-
-    def __init__(self, events: Events, chosen: set[str]) -> None:
-        self._events = events
-        self._chosen = chosen
-        self._nearest: dict[str, set[str]] = {}
-
-    def of(self, event_id: str) -> set[str]:
-        """Return the first events of the set on each path back; every event is visited once."""
-        path = [event_id]
-        begun = set()
-        while path:
-            here = path[-1]
-            cited = self._events[here].auth_event_ids
-            between = [c for c in cited if c not in self._chosen]
-            if here not in begun:
-                begun.add(here)
-                path += [c for c in between if c not in self._nearest and c not in begun]
-                continue
-            path.pop()
-            found = {c for c in cited if c in self._chosen}
-            self._nearest[here] = found.union(*(self._nearest.get(c, ()) for c in between))
-        return self._nearest[event_id]
+    return found
 
 
 def _by_reverse_topological_power(
-    events: Events, graph: Mapping[str, set[str]], create: Event | None
+    events: Events, graph: Mapping[str, Collection[str]], create: Event | None
 ) -> list[Event]:
     """Return the events in reverse topological order, then by the sender's power.
 
@@ -242,29 +200,64 @@ def _level_of_sender(events: Events, event: Event, create: Event | None) -> floa
     return room_state.levels_after(levels, create).of_user(event.sender)
 
 
-def _by_mainline(events: Events, event_ids: Iterable[str], power_levels: str | None) -> list[Event]:
-    """Return the events in mainline order, then by time."""
-    mainline: dict[str, float] = {}
-    current = None if power_levels is None else events[power_levels]
-    while current is not None and current.event_id not in mainline:
-        mainline[current.event_id] = len(mainline)
-        current = events.auth_event(current, POWER_LEVELS)
+def _by_mainline(events: Events, unordered: Iterable[Event], first: str | None) -> list[Event]:
+    """Return the events in mainline order, then by time. The mainline begins with `first`."""
+    mainline = Mainline(events, first)
 
-    def position(event: Event) -> float:
-        """Return the index of the first mainline event in the chain of power levels."""
-        passed = []
-        earlier = events.auth_event(event, POWER_LEVELS)
-        while earlier is not None and earlier.event_id not in mainline:
-            passed.append(earlier.event_id)
-            mainline[earlier.event_id] = math.inf  # ends a cycle; overwritten below
-            earlier = events.auth_event(earlier, POWER_LEVELS)
-        found = math.inf if earlier is None else mainline[earlier.event_id]
-        mainline.update(dict.fromkeys(passed, found))
+    def place(event: Event) -> tuple[float, int, str]:
+        levels = events.auth_event(event, POWER_LEVELS)
+        position = math.inf if levels is None else mainline.position(levels.event_id)
+        return -position, event.origin_server_ts, event.event_id
+
+    return sorted(unordered, key=place)
+
+
+class Mainline:
+    """The history of the power levels, of which no more is loaded than the positions need."""
+
+    def __init__(self, events: Events, first: str | None) -> None:
+        self._events = events
+        self._next = first
+        self._length = 0
+        self._positions: dict[str, float] = {}
+        """Of the mainline's events so far, and of others that have been asked for."""
+
+    def position(self, start: str) -> float:
+        """Return the index of the first mainline event in the history that begins with `start`.
+
+        Both histories are walked in step, as either may be the longer one.
+        """
+        passed: dict[str, None] = {}
+        end: str | None = start
+        while end not in self._positions:
+            if end is not None:
+                passed[end] = None
+                end = self._before(end, passed)
+            reached = self._extend()
+            if reached in passed:
+                end = reached
+            elif reached is None and end is None:
+                break
+        found = math.inf if end is None else self._positions[end]
+        for event_id in passed:
+            if event_id == end:
+                break  # those after it belong to the mainline
+            self._positions[event_id] = found
         return found
 
-    return sorted(
-        events.get(event_ids), key=lambda e: (-position(e), e.origin_server_ts, e.event_id)
-    )
+    def _extend(self) -> str | None:
+        """Add the next event to the mainline, and return it."""
+        added = self._next
+        if added is not None:
+            self._positions[added] = self._length
+            self._length += 1
+            self._next = self._before(added, self._positions)
+        return added
+
+    def _before(self, event_id: str, passed: Container[str]) -> str | None:
+        """Return the power levels that these cite. Those in `passed` would end in a cycle."""
+        levels = self._events.auth_event(self._events[event_id], POWER_LEVELS)
+        return None if levels is None or levels.event_id in passed else levels.event_id
 
 
 class IterativeAuthChecks:
@@ -272,12 +265,13 @@ class IterativeAuthChecks:
 
     def __init__(
         self,
-        initial: StateIds,
+        initial: Mapping[StateKey, str],
         create: Event | None,
         events: Events,
-        rejected: Collection[str],
+        rejected: Container[str],
     ) -> None:
-        self.state: Final = dict(initial)
+        self.applied: Final[dict[StateKey, str]] = {}
+        self.state: Final = ChainMap(self.applied, dict(initial))
         self._create = create
         self._events = events
         self._rejected = rejected
@@ -288,20 +282,19 @@ class IterativeAuthChecks:
             if event.state_key is None:
                 continue
             if _is_allowed(event, self._state_for(event), self._create):
-                self.state[event.type, event.state_key] = event.event_id
+                self.applied[event.type, event.state_key] = event.event_id
 
     def _state_for(self, event: Event) -> dict[StateKey, Event]:
         """Return the state for the rules: the state so far, completed from the auth events.
 
         Rejected auth events are left out, as they are not checked again here.
         """
-        keys = _auth_types(event)
         found = {
             (cited.type, cited.state_key or ""): cited
             for cited in self._events.get(event.auth_event_ids)
             if cited.event_id not in self._rejected
         }
-        return found | self._events.of_state(self.state, keys)
+        return found | self._events.of_state(self.state, _auth_types(event))
 
 
 def _auth_types(event: Event) -> list[StateKey]:
@@ -318,26 +311,24 @@ def _is_allowed(event: Event, state: StateMap, create: Event | None) -> bool:
     return True
 
 
-def _resolve_v1(state_sets: Sequence[StateIds], events: Events) -> dict[StateKey, str]:
+def _resolve_v1(
+    conflicts: Conflicts, undisputed: Undisputed, events: Events
+) -> dict[StateKey, str | None]:
     """Resolve state by version 1, where a key only conflicts if states have different events."""
-    candidates: dict[StateKey, set[str]] = defaultdict(set)
-    for state in state_sets:
-        for key, event_id in state.items():
-            candidates[key].add(event_id)
+    candidates = {key: {it for it in ids if it is not None} for key, ids in conflicts.items()}
     resolved = {key: next(iter(ids)) for key, ids in candidates.items() if len(ids) == 1}
-    conflicts = {
+    disputed = {
         key: sorted(events.get(ids), key=_v1_place)
         for key, ids in candidates.items()
         if len(ids) > 1
     }
+    keys = {key for ordered in disputed.values() for event in ordered for key in _auth_types(event)}
+    state = ChainMap(resolved, dict(undisputed(keys - conflicts.keys())))
     for event_type in ("m.room.power_levels", "m.room.join_rules", "m.room.member"):
         # Events of one type are not applied to each other, so their order doesn't matter.
-        keys = [key for key in conflicts if key[0] == event_type]
-        resolved |= {k: _last_of_allowed_run(conflicts.pop(k), resolved, events) for k in keys}
-    others = {}
-    for key, ordered in conflicts.items():
-        if (allowed := _last_allowed(ordered, resolved, events)) is not None:
-            others[key] = allowed
+        keys_of_type = [key for key in disputed if key[0] == event_type]
+        resolved |= {k: _last_of_allowed_run(disputed.pop(k), state, events) for k in keys_of_type}
+    others = {key: _last_allowed(ordered, state, events) for key, ordered in disputed.items()}
     return resolved | others
 
 
@@ -347,7 +338,9 @@ def _v1_place(event: Event) -> tuple[int, int]:
     return event.depth, -int.from_bytes(digest)
 
 
-def _last_of_allowed_run(ordered: Sequence[Event], resolved: StateIds, events: Events) -> str:
+def _last_of_allowed_run(
+    ordered: Sequence[Event], resolved: Mapping[StateKey, str], events: Events
+) -> str:
     """Return the last event of the initial run in which each is allowed after the one before."""
     current = ordered[0]
     key = (current.type, current.state_key or "")
@@ -359,7 +352,9 @@ def _last_of_allowed_run(ordered: Sequence[Event], resolved: StateIds, events: E
     return current.event_id
 
 
-def _last_allowed(ordered: Sequence[Event], resolved: StateIds, events: Events) -> str | None:
+def _last_allowed(
+    ordered: Sequence[Event], resolved: Mapping[StateKey, str], events: Events
+) -> str | None:
     """Return the last of the events that is allowed in this state, or None."""
     for event in reversed(ordered):
         if _is_allowed(event, events.of_state(resolved, _auth_types(event)), None):
