@@ -122,7 +122,7 @@ def test_the_history_is_what_was_asked_for_and_all_are_back_in_the_end(tmp_path:
         home = fill.move_in(db, TINY)
         steps = [fill.live(db, tmp_path / storage.NAME, home, TINY, at) for at in range(2)]
         with db.read() as tx:
-            joined = state.joined_users(tx, home.big_room)
+            joined = state.joined(tx, home.big_room).local
             name = state.membership_of(tx, home.rooms[0], home.narrow.user_id)
 
     assert TINY.events - 2 * fill.BURST <= steps[-1].after.events <= TINY.events

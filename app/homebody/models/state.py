@@ -14,7 +14,7 @@ class StateInterval(Base):
     There is one row for each change of a room's resolved state: the rows with `to_position`
     NOW_AND_LATER are the current state, those with from_position <= p < to_position the state after
     position p. Rooms are identified by number: their id, in three B-trees, would double a row's
-    size. Only core/events/state.py writes here.
+    size. Only core/events/state_changes.py writes here.
     """
 
     __tablename__ = "state_intervals"

@@ -176,9 +176,9 @@ def test_nothing_of_it_is_left_in_memory(app: Application, login: Login, room: M
 
     assert {entry[0] for entry in before if knows(entry)} == {
         "client_events",
-        "joined",
         "joined_rooms",
         "member_names",
+        "joined",
         "members",
         "rooms",
         "state",

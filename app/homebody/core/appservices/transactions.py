@@ -185,7 +185,7 @@ def _interested(
 ) -> Iterator[Service]:
     """Yield services with a user in the room or among `also`, or with the room or its alias."""
     members: set[Service] = set()
-    for user_id in (*state.joined_users(tx, room_id), *also):
+    for user_id in (*state.joined(tx, room_id).local, *also):
         members.update(tx.server.appservices.of_user(user_id))
     names: list[str] | None = None
     for service in services:

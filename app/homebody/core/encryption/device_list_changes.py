@@ -57,7 +57,7 @@ def note_change(tx: Tx, user_id: str) -> None:
     tx.remember(LAST_CHANGE, LAST, position)
     tx.wake(user_id)
     for room_id in state.joined_rooms(tx, user_id):
-        tx.wake_all(state.joined_users(tx, room_id))
+        tx.wake_all(state.joined(tx, room_id).local)
 
 
 def note_signature(tx: Tx, user_id: str) -> None:

@@ -132,7 +132,7 @@ class Ephemeral:
         Application services are notified by a write, and by a timer unless `may_write`.
         """
         with self._db.read() as tx:
-            self._wake([state.joined_users(tx, room_id)])
+            self._wake([state.joined(tx, room_id).local])
         if may_write:
             self._note_typing(room_id)
         elif self._db.server.appservices.wants_ephemeral:
@@ -149,7 +149,7 @@ class Ephemeral:
         """
         with self._db.read() as tx:
             rooms: Iterable[str] = state.joined_rooms(tx, user_id)
-            self._wake([(user_id,), *(state.joined_users(tx, room_id) for room_id in rooms)])
+            self._wake([(user_id,), *(state.joined(tx, room_id).local for room_id in rooms)])
         transactions.note_presence(self._db, user_id, content)
 
     def close(self) -> None:

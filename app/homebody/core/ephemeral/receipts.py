@@ -207,7 +207,7 @@ def _move(
     if is_private:
         tx.wake(user_id)
     else:
-        tx.wake_all(state.joined_users(tx, event.room_id))
+        tx.wake_all(state.joined(tx, event.room_id).local)
 
 
 def _move_read_marker(tx: Tx, user_id: str, event: ClientEvent) -> None:

@@ -35,7 +35,7 @@ class Names(NamedTuple):
 
 
 NAMES: CacheKind[str, dict[str, Names]] = declare("member_names", 4, lambda names: 300 * len(names))
-"""{user_id: names} of all joined members, by room_id."""
+"""{user_id: names} of the local members, by room_id: only they are notified here."""
 
 _MEMBERS = (
     select(StateInterval.event_position)
@@ -73,7 +73,7 @@ _JOINED = (
 _JOINED_NAMES = _JOINED.with_only_columns(
     StateInterval.state_key,
     func.json_extract(StoredEvent.pdu, "$.content.displayname").label("display_name"),
-)
+).where(StateInterval.state_key.endswith(bindparam("domain"), autoescape=False))
 
 
 def members(
@@ -126,10 +126,12 @@ def joined(tx: Reader, user_id: str, room_id: str) -> Json:
 
 
 def names(tx: Reader, room_id: str) -> Mapping[str, Names]:
-    """Return {user_id: names} of the joined members."""
+    """Return {user_id: names} of the local members."""
     known = tx.cached(NAMES, room_id)
     if known is None:
-        found = tx.sql.execute(_JOINED_NAMES, {"room_id": room_id})
+        asked = {"room_id": room_id, "domain": f":{tx.server.name}"}
+        local = state.joined(tx, room_id).local
+        found = [it for it in tx.sql.execute(_JOINED_NAMES, asked) if it.state_key in local]
         known = {row.state_key: _names(row.state_key, row.display_name) for row in found}
         tx.fill(NAMES, room_id, known)
     return known
@@ -137,11 +139,13 @@ def names(tx: Reader, room_id: str) -> Mapping[str, Names]:
 
 def follow(tx: Tx, event: Event) -> None:
     """Update the names; called by timeline.store alone, for each m.room.member."""
+    user_id = event.state_key or ""
+    if not tx.server.is_local(user_id):
+        return
     known = tx.cached(NAMES, event.room_id)
     if known is None:
         tx.forget(NAMES, event.room_id)
         return
-    user_id = event.state_key or ""
     others = {other: names for other, names in known.items() if other != user_id}
     if event.content.get("membership") == "join":
         others[user_id] = _names(user_id, event.content.get("displayname"))

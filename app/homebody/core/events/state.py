@@ -1,16 +1,17 @@
 """The state of rooms, now and at any position, and the head of each room's event graph.
 
-State is kept as intervals on the server's clock; see models/state.py. This module alone writes the
-table state_intervals, and the caches of current state and of joined users.
+State is kept as intervals on the server's clock; see models/state.py. This module reads them, and
+core/events/state_changes.py alone writes them and changes the caches that are declared here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Row, and_, bindparam, delete, func, insert, select, true, update
+from sqlalchemy import Row, and_, bindparam, func, select, true
 from sqlalchemy.orm import aliased
 
 from homebody import errors
@@ -21,7 +22,7 @@ from homebody.models.state import StateInterval
 from homebody.spec.events import Event, Json, StateKey
 from homebody.spec.room_versions import VERSIONS, RoomVersion
 from homebody.storage.caches import CacheKind, declare
-from homebody.storage.database import Reader, Tx
+from homebody.storage.database import Reader
 from homebody.storage.expressions import in_order, item, listed, unindexed
 
 MEMBER = "m.room.member"
@@ -35,16 +36,15 @@ class RoomHead(NamedTuple):
     depth: int
 
 
-class MemberSummary:
-    """The members by whom a room without a name is called."""
+class Joined(NamedTuple):
+    """The joined users of a room. Never modified: a reader may hold it during later writes."""
 
-    __slots__ = ("first", "invited", "joined")
-
-    def __init__(self, joined: int, invited: int, first: list[tuple[str, bool]]) -> None:
-        self.joined = joined
-        self.invited = invited
-        self.first = first
-        """(user_id, is joined) of one more than a response lists, as it leaves out its reader."""
+    local: frozenset[str]
+    """Those with an account on this server."""
+    servers: Mapping[str, int]
+    """{server: number of its users}, this server included."""
+    total: int
+    """The number of all."""
 
 
 class StateEntry:
@@ -68,14 +68,15 @@ STATE: CacheKind[tuple[str, StateKey], StateEntry] = declare(
     "state", 30, lambda entry: entry.size_bytes
 )
 """Entries of current state by (room_id, (type, state_key))."""
-JOINED: CacheKind[str, frozenset[str]] = declare("joined", 10, lambda users: 120 * len(users))
-"""The joined users by room_id."""
+JOINED: CacheKind[str, Joined] = declare(
+    "joined", 10, lambda it: 120 * len(it.local) + 100 * len(it.servers)
+)
+"""The joined users by room_id. A change of one membership costs the same in a room of ten members
+as in one of ten thousand users of other servers."""
 JOINED_ROOMS: CacheKind[str, frozenset[str]] = declare(
     "joined_rooms", 6, lambda rooms: 120 * len(rooms)
 )
 """The rooms in which a user is joined, by user_id."""
-MEMBERS: CacheKind[str, MemberSummary] = declare("members", 2, lambda _: 1200)
-"""By room_id; filled by sync/summaries.py."""
 
 AnyRow = Row[*tuple[Any, ...]]
 EVENT_COLUMNS = (
@@ -152,34 +153,6 @@ _JOINED_ROOMS = (
         StateInterval.membership == "join",
     )
 )
-_END = (
-    update(StateInterval)
-    .where(
-        StateInterval.room_number == ROOM_NUMBER,
-        StateInterval.type == bindparam("of_type"),
-        StateInterval.state_key == bindparam("with_key"),
-        StateInterval.from_position == bindparam("begun"),
-    )
-    .values(to_position=bindparam("end"))
-)
-_BEGIN = (
-    insert(StateInterval)
-    .inline()  # else it asks for the room's number back
-    .values(
-        room_number=ROOM_NUMBER,
-        type=bindparam("of_type"),
-        state_key=bindparam("with_key"),
-        from_position=bindparam("position"),
-        to_position=NOW_AND_LATER,
-        event_position=bindparam("position"),
-        membership=bindparam("as_member"),
-    )
-)
-_REMOVE_ROOM = (
-    delete(StateInterval)
-    .where(StateInterval.room_number == ROOM_NUMBER)
-    .returning(StateInterval.type, StateInterval.state_key)
-)
 
 
 def event_of(tx: Reader, row: AnyRow) -> Event:
@@ -210,7 +183,7 @@ def version(tx: Reader, room_id: str) -> RoomVersion:
     return VERSIONS[head(tx, room_id).version]
 
 
-def _memory_bytes(event: Event) -> int:
+def memory_bytes(event: Event) -> int:
     """Estimate the memory that an event takes, for the bounds of caches."""
     return 1500 + 4 * len(str(event.content))
 
@@ -275,13 +248,21 @@ def check_joined(tx: Reader, room_id: str, user_id: str) -> None:
         raise errors.forbidden("You are not in this room")
 
 
-def joined_users(tx: Reader, room_id: str) -> frozenset[str]:
-    """Return the users who are joined to the room."""
+def joined(tx: Reader, room_id: str) -> Joined:
+    """Return who has joined the room: the local users, and how many of each server."""
     cached = tx.cached(JOINED, room_id)
     if cached is None:
-        cached = frozenset(tx.sql.execute(_JOINED_USERS, {"room_id": room_id}).scalars())
+        users = joined_users(tx, room_id)
+        local = frozenset(user_id for user_id in users if tx.server.is_local(user_id))
+        servers = Counter(user_id.partition(":")[2] for user_id in users)
+        cached = Joined(local, dict(servers), len(users))
         tx.fill(JOINED, room_id, cached)
     return cached
+
+
+def joined_users(tx: Reader, room_id: str) -> list[str]:
+    """Return all joined users, read from the database, as a room may have thousands of them."""
+    return list(tx.sql.execute(_JOINED_USERS, {"room_id": room_id}).scalars())
 
 
 def joined_rooms(tx: Reader, user_id: str) -> frozenset[str]:
@@ -293,62 +274,11 @@ def joined_rooms(tx: Reader, user_id: str) -> frozenset[str]:
     return cached
 
 
-def replace(tx: Tx, event: Event, position: int) -> int | None:
-    """Make a state event part of the room's current state; return the position it replaces.
-
-    Called by timeline.store() alone, after the event was allowed.
-    """
-    key = (event.type, event.state_key or "")
-    before = entries(tx, event.room_id, [key])[key]
-    of_entry = {"room_id": event.room_id, "of_type": key[0], "with_key": key[1]}
-    if before.event is not None:
-        tx.sql.execute(_END, {**of_entry, "begun": before.since, "end": position})
-    membership = str(event.content["membership"]) if event.type == MEMBER else None
-    tx.sql.execute(_BEGIN, {**of_entry, "position": position, "as_member": membership})
-    size = _memory_bytes(event)
-    entry = StateEntry(event, position, position, size)
-    tx.remember(STATE, (event.room_id, key), entry)
-    if event.type == MEMBER:
-        _keep_joined(tx, event, position, before.event)
-    return before.position if before.event is not None else None
-
-
-def remove_room(tx: Tx, room_id: str) -> None:
-    """Delete the room's state; called by rooms/purge.py alone."""
-    tx.forget(JOINED, room_id)
-    tx.forget(MEMBERS, room_id)
-    removed = tx.sql.execute(_REMOVE_ROOM, {"room_id": room_id})
-    for event_type, state_key in {(row.type, row.state_key) for row in removed}:
-        tx.forget(STATE, (room_id, (event_type, state_key)))
-        if event_type == MEMBER:
-            tx.forget(JOINED_ROOMS, state_key)
-
-
-def _keep_joined(tx: Tx, event: Event, position: int, before: Event | None) -> None:
-    """Update the caches of joined users and rooms."""
-    tx.forget(MEMBERS, event.room_id)
-    tx.caches.recent.memberships = position
-    was_joined = before is not None and before.content.get("membership") == "join"
-    is_now_joined = event.content["membership"] == "join"
-    if was_joined == is_now_joined:
-        return
-    user_id = event.state_key or ""
-    for cache, key, element in (
-        (JOINED, event.room_id, user_id),
-        (JOINED_ROOMS, user_id, event.room_id),
-    ):
-        known = tx.cached(cache, key)
-        if known is not None:
-            tx.remember(cache, key, known | {element} if is_now_joined else known - {element})
-        else:  # mark the cache as changed: a reader with an older view may be about to fill it
-            tx.forget(cache, key)
-
-
 def _read_entries(tx: Reader, room_id: str, keys: list[StateKey]) -> dict[StateKey, StateEntry]:
     found = {key: StateEntry(None, 0, 0, 0) for key in keys}
     for row in tx.sql.execute(_ENTRIES, {"room_id": room_id, "keys": keys}):
         event = event_of(tx, row)
-        size = _memory_bytes(event)
+        size = memory_bytes(event)
         entry = StateEntry(event, row.position, row.from_position, size)
         found[row.type, row.state_key] = entry
     for key, entry in found.items():

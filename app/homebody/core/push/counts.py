@@ -267,8 +267,7 @@ def move_to_main(tx: Tx, room_id: str, thread_id: str, positions: Collection[int
     """Move events of a thread to the main timeline, as their parent was redacted."""
     if not positions:
         return
-    members = [it for it in state.joined_users(tx, room_id) if tx.server.is_local(it)]
-    asked = {"users": members, "room_id": room_id, "thread_id": thread_id}
+    asked = {"users": state.joined(tx, room_id).local, "room_id": room_id, "thread_id": thread_id}
     unread = list(tx.sql.execute(_UNREAD_IN_THREAD, asked).scalars())
     moving = {"users": unread, "in_room": room_id, "positions": positions}
     moved = _alike(tx.sql.execute(_MOVE_TO_MAIN, moving)) if unread else {}
@@ -290,8 +289,9 @@ def remove_room(tx: Tx, room_id: str) -> None:
 
 def _notified_by(tx: Reader, event: Event) -> list[str]:
     """Return the local users whom the event may have notified and who have not left."""
-    invited = {event.state_key or ""} if event.type == state.MEMBER else set()
-    return [it for it in state.joined_users(tx, event.room_id) | invited if tx.server.is_local(it)]
+    invited = [event.state_key or ""] if event.type == state.MEMBER else []
+    here = state.joined(tx, event.room_id).local
+    return [*here, *(it for it in invited if tx.server.is_local(it) and it not in here)]
 
 
 def _alike(notifications: Iterable[state.AnyRow]) -> dict[_Kind, list[str]]:
@@ -346,8 +346,7 @@ def _forget_accepted_invite(tx: Tx, event: Event, joined_before: Collection[str]
 
 def _local_recipients(tx: Reader, event: Event) -> list[str]:
     """Return the local users whom the event might notify: members, and the invited user."""
-    joined = state.joined_users(tx, event.room_id)
-    members = [it for it in joined if it != event.sender and tx.server.is_local(it)]
+    members = [it for it in state.joined(tx, event.room_id).local if it != event.sender]
     if event.type == state.MEMBER and event.content.get("membership") == "invite":
         invited = event.state_key or ""
         if tx.server.is_local(invited):
@@ -366,7 +365,7 @@ def _evaluate(tx: Reader, event: Event, members: list[str]) -> dict[str, Outcome
     levels = room_state.levels_after(
         known.get(room_state.POWER_LEVELS), known.get(room_state.CREATE)
     )
-    view = EventView(event, len(state.joined_users(tx, event.room_id)), levels)
+    view = EventView(event, state.joined(tx, event.room_id).total, levels)
     may_be_named = view.legacy_body is not None or any(it.has_name_rule for it in settings.values())
     names = _names(tx, view, settings) if may_be_named else {}
     return push_rules.evaluate(

@@ -110,7 +110,7 @@ def _room(tx: Reader, room_id: str, mailbox: Mailbox) -> str:
         text = known[key].content.get(part) if key in known else None
         if isinstance(text, str) and text.strip():
             return _one_line(text)
-    joined = state.joined_users(tx, room_id)
+    joined = set(state.joined_users(tx, room_id))
     others = sorted(joined - {mailbox.user_id})
     if not others or mailbox.user_id not in joined:  # an invite must not reveal the members
         return "a room"

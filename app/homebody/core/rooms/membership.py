@@ -197,8 +197,8 @@ def _authorisation(tx: Reader, room_id: str, user_id: str) -> Json:
     levels = event_auth.power_levels(known)
     candidates = (
         local
-        for local in state.joined_users(tx, room_id)
-        if tx.server.is_local(local) and levels.of_user(local) >= levels.to_invite
+        for local in state.joined(tx, room_id).local
+        if levels.of_user(local) >= levels.to_invite
     )
     authoriser = max(candidates, key=lambda local: (levels.of_user(local), local), default=None)
     if authoriser is None:

@@ -71,7 +71,7 @@ def copy_to_replacement(tx: Tx, user_id: str, room_id: str) -> None:
 
 
 def members_of_replacement(tx: Reader, room_id: str, since: int) -> list[str]:
-    """Return the members of the room that a tombstone set after the position `since` names.
+    """Return the local members of the room that a tombstone set after the position `since` names.
 
     `room_id` is the old room. Empty when the new room does not name the old one as its predecessor,
     or when an earlier tombstone named it: then the settings were copied.
@@ -83,7 +83,7 @@ def members_of_replacement(tx: Reader, room_id: str, since: int) -> list[str]:
     first = _first_tombstone(tx, room_id, new_id)
     if first is None or first <= since:
         return []
-    return sorted(state.joined_users(tx, new_id))
+    return sorted(state.joined(tx, new_id).local)
 
 
 def copy_for_users(db: Database, room_id: str, user_ids: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import func, select
 from homebody import errors
 from homebody.core.appservices import networks
 from homebody.core.ephemeral import receipts
-from homebody.core.events import members, state
+from homebody.core.events import members, state, state_changes
 from homebody.core.push import counts
 from homebody.core.rooms import aliases, membership, reports, server_notices, summary
 from homebody.core.timeline import sending, store
@@ -33,7 +33,7 @@ from homebody.storage.database import Database, Reader
 from homebody.storage.expressions import batches
 
 WRITERS: Final = (
-    state,  # uses the room's number, which the next one deletes
+    state_changes,  # uses the room's number, which the next one deletes
     store,
     members,
     aliases,
@@ -139,7 +139,7 @@ def _check_is_there(tx: Reader, room_id: str) -> None:
 
 
 def _check_is_empty(tx: Reader, room_id: str) -> None:
-    here = sorted(user for user in state.joined_users(tx, room_id) if tx.server.is_local(user))
+    here = sorted(state.joined(tx, room_id).local)
     if here:
         others = f" and {len(here) - 3} others" if len(here) > 3 else ""
         raise errors.forbidden(f"{', '.join(here[:3])}{others} would have to leave the room first")

@@ -44,7 +44,7 @@ _MOVED = (
     )
 )
 _MOVES = listed("moves")
-_WERE_JOINED = (
+_JOINED_AT = (
     select(Room.room_id, StateInterval.state_key)
     .select_from(_MOVES)
     .join(Room, Room.room_id == item(_MOVES, 0))
@@ -54,11 +54,23 @@ _WERE_JOINED = (
             StateInterval.room_number == Room.number,
             StateInterval.type == state.MEMBER,
             StateInterval.state_key == item(_MOVES, 1),
-            StateInterval.from_position <= bindparam("since"),
-            StateInterval.to_position > bindparam("since"),
+            StateInterval.from_position <= bindparam("position"),
+            StateInterval.to_position > bindparam("position"),
             StateInterval.membership == "join",
         ),
     )
+)
+_USERS = listed("users")
+_JOINED = select(StateInterval.room_number).where(
+    StateInterval.to_position == NOW_AND_LATER, StateInterval.membership == "join"
+)
+_SHARING = select(_USERS.c.value).where(
+    _JOINED.where(
+        StateInterval.state_key == _USERS.c.value,
+        StateInterval.room_number.in_(
+            _JOINED.where(StateInterval.state_key == bindparam("user_id"))
+        ),
+    ).exists()
 )
 _JOINED_THEN = select(StateInterval.state_key).where(
     StateInterval.room_number == state.ROOM_NUMBER,
@@ -126,15 +138,14 @@ def _compare(
         return NOTHING
     came, went = _came_and_went(tx, position, moves)
     for room_id in mine.newly_joined:
-        came |= state.joined_users(tx, room_id)
+        came.update(state.joined_users(tx, room_id))
     left = {room.room_id for room in mine.left if room.was_joined}
     for room_id in left | mine.interrupted:
         asked = {"room_id": room_id, "since": position}
         went.update(tx.sql.execute(_JOINED_THEN, asked).scalars())
-    for room_id in state.joined_rooms(tx, user_id):
-        if not went:
-            break
-        went -= state.joined_users(tx, room_id)
+    if went:
+        asked = {"users": went, "user_id": user_id}
+        went.difference_update(tx.sql.execute(_SHARING, asked).scalars())
     me = {user_id}
     return DeviceLists(sorted(changed | (came - me)), sorted(went - me), frozenset(came - me))
 
@@ -144,20 +155,18 @@ def _came_and_went(tx: Reader, position: int, moves: Moves) -> tuple[set[str], s
 
     Most changes are neither: they are new names and avatars.
     """
-    came: set[str] = set()
-    went: set[str] = set()
     if not moves:
-        return came, went
-    asked = {"moves": moves, "since": position}
-    were_joined = {(row.room_id, row.state_key) for row in tx.sql.execute(_WERE_JOINED, asked)}
-    for move in moves:
-        room_id, other = move
-        is_joined = other in state.joined_users(tx, room_id)
-        if is_joined and move not in were_joined:
-            came.add(other)
-        elif not is_joined and move in were_joined:
-            went.add(other)
+        return set(), set()
+    joined_then, joined_now = _joined_at(tx, moves, position), _joined_at(tx, moves, tx.position)
+    came = {user_id for _, user_id in joined_now - joined_then}
+    went = {user_id for _, user_id in joined_then - joined_now}
     return came, went
+
+
+def _joined_at(tx: Reader, moves: Moves, position: int) -> Moves:
+    """Return those who were joined at a position."""
+    rows = tx.sql.execute(_JOINED_AT, {"moves": moves, "position": position})
+    return {(row.room_id, row.state_key) for row in rows}
 
 
 def _moved(tx: Reader, room_ids: Collection[str], position: int) -> Moves:

@@ -10,8 +10,8 @@ from collections.abc import Collection
 from sqlalchemy import and_, bindparam, case, func, select
 from sqlalchemy.orm import aliased
 
-from homebody.core.events import state
-from homebody.core.events.state import MemberSummary
+from homebody.core.events import state, state_changes
+from homebody.core.events.state_changes import MAX_HEROES, MemberSummary
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
 from homebody.models.rooms import Room
@@ -20,7 +20,6 @@ from homebody.spec.events import Json
 from homebody.storage.database import Reader
 from homebody.storage.expressions import batches, listed
 
-MAX_HEROES = 5
 _COUNTS = (
     select(Room.room_id, StateInterval.membership, func.count())
     .join(StateInterval, StateInterval.room_number == Room.number)
@@ -55,7 +54,11 @@ _FIRST_OF_ROOM = (
         _Member.to_position == NOW_AND_LATER,
         _Member.membership.is_not(None),
     )
-    .order_by(_Member.membership.in_(("join", "invite")).desc(), _Member.from_position)
+    .order_by(
+        _Member.membership.in_(sorted(state_changes.PRESENT)).desc(),
+        _Member.from_position,
+        _Member.state_key,
+    )
     .limit(MAX_HEROES + 1)
     .correlate(Room)
 )
@@ -72,7 +75,7 @@ _FIRST = (
             StateInterval.to_position == NOW_AND_LATER,
         ),
     )
-    .order_by(StateInterval.from_position)
+    .order_by(StateInterval.from_position, StateInterval.state_key)
 )
 _AT_ONCE = 500
 
@@ -82,47 +85,54 @@ def load(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, Json]
     summaries: dict[str, Json] = {}
     for some in batches(room_ids, _AT_ONCE):
         named = set(tx.sql.execute(_NAMED, {"room_ids": some}).scalars())
-        for room_id, members in _members(tx, some).items():
+        for room_id, summary in members(tx, some).items():
             summaries[room_id] = {
-                "m.joined_member_count": members.joined,
-                "m.invited_member_count": members.invited,
+                "m.joined_member_count": summary.joined,
+                "m.invited_member_count": summary.invited,
             }
             if room_id not in named:
-                summaries[room_id]["m.heroes"] = _heroes(members, user_id)
+                summaries[room_id]["m.heroes"] = _heroes(summary, user_id)
     return summaries
 
 
-def _heroes(members: MemberSummary, user_id: str) -> list[str]:
+def _heroes(summary: MemberSummary, user_id: str) -> list[str]:
     """Return the first members other than the user, former members only if there are no others."""
-    others = [(member, is_there) for member, is_there in members.first if member != user_id]
+    others = [(member, is_there) for member, is_there in summary.first if member != user_id]
     present = [member for member, is_there in others if is_there]
     return (present or [member for member, _ in others])[:MAX_HEROES]
 
 
-def _members(tx: Reader, room_ids: list[str]) -> dict[str, MemberSummary]:
+def members(tx: Reader, room_ids: list[str]) -> dict[str, MemberSummary]:
+    """Return {room_id: the members by whom the room is called}."""
     found: dict[str, MemberSummary] = {}
     missing: list[str] = []
     for room_id in room_ids:
-        known = tx.cached(state.MEMBERS, room_id)
+        known = tx.cached(state_changes.SUMMARIES, room_id)
         if known is None:
             missing.append(room_id)
         else:
             found[room_id] = known
     if missing:
-        read = _read_members(tx, missing)
-        for room_id, members in read.items():
-            tx.fill(state.MEMBERS, room_id, members)
+        read = read_members(tx, missing)
+        for room_id, summary in read.items():
+            tx.fill(state_changes.SUMMARIES, room_id, summary)
         found |= read
     return found
 
 
-def _read_members(tx: Reader, room_ids: list[str]) -> dict[str, MemberSummary]:
-    members = {room_id: MemberSummary(0, 0, []) for room_id in room_ids}
+def read_members(tx: Reader, room_ids: list[str]) -> dict[str, MemberSummary]:
+    """Return the same from the database."""
+    counted: dict[str, dict[str, int]] = {room_id: {} for room_id in room_ids}
     for room_id, membership, count in tx.sql.execute(_COUNTS, {"room_ids": room_ids}):
-        if membership == "join":
-            members[room_id].joined = count
-        else:
-            members[room_id].invited = count
+        counted[room_id][membership] = count
+    first: dict[str, list[tuple[str, bool]]] = {room_id: [] for room_id in room_ids}
     for room_id, user_id, membership in tx.sql.execute(_FIRST, {"room_ids": room_ids}):
-        members[room_id].first.append((user_id, membership in {"join", "invite"}))
-    return members
+        first[room_id].append((user_id, membership in state_changes.PRESENT))
+    return {
+        room_id: MemberSummary(
+            counts.get("join", 0),
+            counts.get("invite", 0),
+            tuple(sorted(first[room_id], key=lambda it: not it[1])),
+        )
+        for room_id, counts in counted.items()
+    }

@@ -15,7 +15,14 @@ from typing import Final
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from homebody.core.appservices import transactions
-from homebody.core.events import client_events, members, relations, search_index, state
+from homebody.core.events import (
+    client_events,
+    members,
+    relations,
+    search_index,
+    state,
+    state_changes,
+)
 from homebody.core.events.relations import Relation
 from homebody.core.push import counts
 from homebody.core.timeline import redactions
@@ -55,8 +62,8 @@ def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int
     `encoded` is its PDU in canonical JSON.
     """
     position = tx.next_position()
-    joined_before = state.joined_users(tx, event.room_id)
-    replaces = state.replace(tx, event, position) if event.state_key is not None else None
+    local_before = state.joined(tx, event.room_id).local
+    replaces = state_changes.replace(tx, event, position) if event.state_key is not None else None
     if event.type == state.MEMBER:
         members.follow(tx, event)
     has_relation = "m.relates_to" in event.content
@@ -68,17 +75,17 @@ def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int
         _keep_client_form(tx, event, transaction, position, relation)
     if event.type == REDACTION and event.redacts is not None:
         redactions.apply(tx, event, position)
-    counts.count(tx, event, position, relation.thread_id, joined_before)
+    counts.count(tx, event, position, relation.thread_id, local_before)
     if tx.server.appservices.all:
         transactions.note(tx, event, position)
     indexed = tx.cached(search_index.PROGRESS, search_index.ONLY_ONE)
     if indexed is None or position - indexed >= search_index.EVERY:
         search_index.follow(tx, position)
     # users who peek into the room wait by its id
-    tx.wake_all(state.joined_users(tx, event.room_id), (event.room_id,))
+    tx.wake_all(state.joined(tx, event.room_id).local, (event.room_id,))
     if event.type == state.MEMBER:
-        tx.wake_all(joined_before, (event.state_key or "",))
-        _note_leave(tx, event, joined_before)
+        tx.wake_all(local_before, (event.state_key or "",))
+        _note_leave(tx, event, local_before)
     return position
 
 
@@ -181,7 +188,7 @@ def _keep_client_form(
     tx.remember(client_events.CLIENT_EVENTS, position, form)
 
 
-def _note_leave(tx: Tx, event: Event, joined_before: frozenset[str]) -> None:
+def _note_leave(tx: Tx, event: Event, local_before: frozenset[str]) -> None:
     user_id = event.state_key or ""
-    if user_id in joined_before and event.content.get("membership") != "join":
+    if user_id in local_before and event.content.get("membership") != "join":
         tx.note_departure(user_id, event.room_id)
