@@ -28,8 +28,8 @@ from flask import Flask
 import homebody
 from tests.conftest import Login, MakeApp
 
-SEND_FILES, SEND_FUNCTIONS = 24, 122
-SYNC_FILES, SYNC_FUNCTIONS = 27, 117
+SEND_FILES, SEND_FUNCTIONS = 24, 120
+SYNC_FILES, SYNC_FUNCTIONS = 27, 115
 
 PACKAGE = str(Path(homebody.__file__).parent)
 PARTS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>"}

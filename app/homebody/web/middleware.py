@@ -25,7 +25,6 @@ from urllib.parse import unquote_plus, unquote_to_bytes
 import orjson
 from flask import Flask, Request, Response, g, request
 from flask.json.provider import JSONProvider
-from flask.sessions import NullSession, SessionInterface, SessionMixin
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter, MapAdapter, Rule
 
@@ -225,24 +224,10 @@ class OrjsonProvider(JSONProvider):
         return Response(orjson.dumps(value), mimetype="application/json")
 
 
-class NoSessions(SessionInterface):
-    """No cookie sessions: nothing here uses them."""
-
-    _SESSION = NullSession()
-
-    def open_session(self, app: Flask, request: Request) -> NullSession:
-        """Return the same empty session each time."""
-        return self._SESSION
-
-    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        """Do nothing; Flask never calls this for null sessions."""
-
-
 class Application(Flask):
     """The Flask application, with the homeserver whose API it serves."""
 
     homeserver: context.Homeserver
-    session_interface = NoSessions()
     json_provider_class = OrjsonProvider
     url_rule_class = Route
 
@@ -264,10 +249,6 @@ class Application(Flask):
             default_method=environ["REQUEST_METHOD"],
             query_args=None,
         )
-
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function: no view is a coroutine, which Flask would check at each request."""
-        return func
 
 
 def register(app: Flask, config: Config) -> None:
