@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from homebody.config import settings
-from homebody.outside import RemoteError, resolver, server_discovery, well_known
+from homebody.outside import RemoteError, resolver, well_known
 from homebody.outside.https import Connector
 from homebody.outside.server_discovery import Location, ServerDiscovery
+from homebody.runtime import event_loop
+from homebody.spec import identifiers
 from tests.helpers import certificates
 from tests.helpers.dns_server import DROPPED, DnsServer
 from tests.helpers.scripted_server import Request, Response, ScriptedServer
@@ -82,7 +84,7 @@ class Case:
 def at(place: str, host_header: str, step: str, file: Any = None, **more: Any) -> Case:
     """A case of a.test, which is at this host and port."""
     host, _, port = place.rpartition(":")
-    tls_name = server_discovery.identifiers.split_server_name(host_header).host
+    tls_name = identifiers.split_server_name(host_header).host
     return Case("a.test", [(host, int(port))], host_header, tls_name, step, file, **more)
 
 
@@ -366,7 +368,7 @@ def test_concurrent_requests_share_one_search(world: World) -> None:
     world.web.delay("", 0.3)
     discovery = world.discovery()
 
-    futures = [server_discovery.event_loop.spawn(targets, discovery, "a.test") for _ in range(8)]
+    futures = [event_loop.spawn(targets, discovery, "a.test") for _ in range(8)]
 
     assert {tuple(future.result(5)) for future in futures} == {(("127.0.0.1", 1),)}
     assert len(world.web.requests) == 1
