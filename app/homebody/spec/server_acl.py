@@ -6,29 +6,52 @@ Spec: client-server-api#server-access-control-lists-acls-for-rooms
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from typing import Final
 
 from homebody.spec.events import Json
-from homebody.spec.globs import Glob
+from homebody.spec.globs import AnyOf, Glob, has_wildcards
+
+
+class ServerAcl:
+    """The content of an m.room.server_acl event, prepared for many server names.
+
+    Malformed properties count as absent; without `allow`, all servers are denied. Case does not
+    matter, and ports are ignored.
+    """
+
+    def __init__(self, content: Json) -> None:
+        self._allows_ip_literals: Final = content.get("allow_ip_literals") is not False
+        self._allow: Final = _Globs(content.get("allow"))
+        self._deny: Final = _Globs(content.get("deny"))
+
+    def allows(self, server_name: str) -> bool:
+        """Return whether this server may participate in the room."""
+        host = _host(server_name)
+        if not self._allows_ip_literals and _is_ip_literal(host):
+            return False
+        return not self._deny.match(host) and self._allow.match(host)
 
 
 def allows(content: Json, server_name: str) -> bool:
-    """Return whether an m.room.server_acl event with this content allows the server.
-
-    Malformed properties count as absent; without `allow`, all servers are denied.
-    """
-    host = _host(server_name)
-    if content.get("allow_ip_literals", True) is False and _is_ip_literal(host):
-        return False
-    if any(glob.matches(host) for glob in _globs(content.get("deny"))):
-        return False
-    return any(glob.matches(host) for glob in _globs(content.get("allow")))
+    """Return whether an m.room.server_acl event with this content allows the server."""
+    return ServerAcl(content).allows(server_name)
 
 
-def _globs(patterns: object) -> Iterator[Glob]:
-    for pattern in patterns if isinstance(patterns, list) else []:
-        if isinstance(pattern, str):
-            yield Glob(pattern.lower())
+class _Globs:
+    """A list of patterns. Long ones have hundreds of hosts, most of them without wildcards."""
+
+    def __init__(self, patterns: object) -> None:
+        texts = patterns if isinstance(patterns, list) else []
+        lowered = {text.lower() for text in texts if isinstance(text, str)}
+        wild = {text for text in lowered if has_wildcards(text)}
+        self._literal: Final = lowered - wild
+        self._with_stars: Final = AnyOf(text for text in wild if "?" not in text)
+        self._others: Final = [Glob(text) for text in wild if "?" in text]
+
+    def match(self, host: str) -> bool:
+        if host in self._literal or self._with_stars.matches(host):
+            return True
+        return any(glob.matches(host) for glob in self._others)
 
 
 def _host(server_name: str) -> str:
