@@ -179,6 +179,15 @@ def test_a_signed_request_verifies(content: Any) -> None:
     assert authorization.key_id == pdus.KEY.key_id
 
 
+def test_content_in_canonical_json_gets_the_same_signature() -> None:
+    request = {**REQUEST, "origin": ORIGIN}
+    encoded = canonical_json.encode(REQUEST["content"])
+
+    header = x_matrix.sign(pdus.KEY, **{**request, "content": encoded})
+
+    assert header == x_matrix.sign(pdus.KEY, **request)
+
+
 def test_the_signature_covers_the_object_of_the_specification() -> None:
     covered = {**REQUEST, "origin": ORIGIN}
     signed = signing.sign_json(covered, ORIGIN, pdus.KEY)

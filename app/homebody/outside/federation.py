@@ -97,9 +97,9 @@ class FederationClient:
     ) -> Any:
         """Return the decoded JSON of a server's response.
 
-        `path` is percent-encoded already; values of `query` are texts or lists of texts. `decode`
-        gets the body and raises ValueError. Raises RemoteError: for each status but 2xx with that
-        `status`, and the `content` of the error.
+        `path` is percent-encoded already; values of `query` are texts or lists of texts; `json` may
+        be bytes in canonical JSON. `decode` gets the body and raises ValueError. Raises
+        RemoteError: for each status but 2xx with that `status`, and the `content` of the error.
         """
         request = self._request(server, method, path, query, json, timeout_s, is_signed=is_signed)
         with self._response(request) as response:
@@ -166,7 +166,7 @@ class FederationClient:
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"}
         body = None
         if json is not None:
-            body = canonical_json.encode(json)
+            body = json if isinstance(json, bytes) else canonical_json.encode(json)
             headers["Content-Type"] = "application/json"
         elif method in {"POST", "PUT"}:
             body = b""

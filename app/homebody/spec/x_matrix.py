@@ -89,9 +89,14 @@ def sign(
     """Return the value of the header `Authorization` for a request.
 
     `uri` is the path and query exactly as they are sent, `content` the JSON of the body, None if
-    there is none. Raises ValueError if the content has no canonical JSON.
+    there is none; if it is bytes, it is in canonical JSON already. Raises ValueError if the content
+    has no canonical JSON.
     """
-    message = canonical_json.encode(_signed(method, uri, origin, destination, content))
+    if isinstance(content, bytes):
+        rest = canonical_json.encode(_signed(method, uri, origin, destination, None))
+        message = b'{"content":%b,%b' % (content, rest[1:])  # first in the order of the keys
+    else:
+        message = canonical_json.encode(_signed(method, uri, origin, destination, content))
     return write(Authorization(origin, key.key_id, key.sign(message), destination))
 
 
