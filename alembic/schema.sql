@@ -562,6 +562,24 @@ CREATE TABLE server_keys (
 	CONSTRAINT pk_server_keys PRIMARY KEY (server_name, key_id)
 );
 
+CREATE TABLE federation_log (
+	position INTEGER NOT NULL, 
+	number INTEGER NOT NULL, 
+	also JSON, 
+	CONSTRAINT pk_federation_log PRIMARY KEY (position)
+);
+
+CREATE TABLE destinations (
+	server TEXT NOT NULL, 
+	sent_upto INTEGER, 
+	failing_since_ts INTEGER, 
+	tries INTEGER NOT NULL, 
+	next_try_ts INTEGER NOT NULL, 
+	problem TEXT, 
+	last_sent_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_destinations PRIMARY KEY (server)
+);
+
 INSERT INTO alembic_version VALUES ('0022');
 
 INSERT INTO clock VALUES (1, 1);

@@ -21,7 +21,27 @@ def upgrade() -> None:
         sa.Column("response", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("server_name", "key_id", name=op.f("pk_server_keys")),
     )
+    op.create_table(
+        "federation_log",
+        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("also", sa.JSON(), nullable=True),
+        sa.PrimaryKeyConstraint("position", name=op.f("pk_federation_log")),
+    )
+    op.create_table(
+        "destinations",
+        sa.Column("server", sa.Text(), nullable=False),
+        sa.Column("sent_upto", sa.Integer(), nullable=True),
+        sa.Column("failing_since_ts", sa.Integer(), nullable=True),
+        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("next_try_ts", sa.Integer(), nullable=False),
+        sa.Column("problem", sa.Text(), nullable=True),
+        sa.Column("last_sent_ts", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("server", name=op.f("pk_destinations")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("destinations")
+    op.drop_table("federation_log")
     op.drop_table("server_keys")

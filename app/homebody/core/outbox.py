@@ -1,8 +1,9 @@
-"""Queue of deliveries to push gateways, mailboxes and application services.
+"""Queue of deliveries to push gateways, mailboxes, application services and other servers.
 
 What has to happen after an event is a row here, added in the transaction of the event, so that a
 crash loses nothing. `background/delivery.py` delivers the rows of each destination in their order;
-a row that can't be delivered holds back the later ones of its destination.
+a row that can't be delivered holds back the later ones of its destination. Rows for other servers
+are EDUs, which `background/federation/` sends together with events.
 
 This module alone writes the table outbox.
 """
@@ -114,6 +115,7 @@ _FIRST = (
     .where(
         OutboxRow.kind == bindparam("of_kind"),
         OutboxRow.destination == bindparam("to_destination"),
+        OutboxRow.id > bindparam("after"),
     )
     .order_by(OutboxRow.id)
     .limit(bindparam("count"))
@@ -218,9 +220,9 @@ def destinations(tx: Reader) -> list[tuple[str, str]]:
     return [(row.kind, row.destination) for row in tx.sql.execute(_DESTINATIONS)]
 
 
-def first(tx: Reader, kind: str, destination: str, count: int) -> list[Row]:
-    """Return the oldest rows of a destination, in their order."""
-    asked = {"of_kind": kind, "to_destination": destination, "count": count}
+def first(tx: Reader, kind: str, destination: str, count: int, after: int = 0) -> list[Row]:
+    """Return the oldest rows of a destination, in their order; of those with ids above `after`."""
+    asked = {"of_kind": kind, "to_destination": destination, "count": count, "after": after}
     return [Row(*row) for row in tx.sql.execute(_FIRST, asked)]
 
 

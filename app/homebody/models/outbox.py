@@ -13,7 +13,7 @@ class OutboxRow(Base):
 
     __tablename__ = "outbox"
     id: Mapped[int] = mapped_column(primary_key=True)  # never reused: it identifies transactions
-    kind: Mapped[str]  # "push", "mail", "appservice"
+    kind: Mapped[str]  # "push", "mail", "appservice", "federation"
     destination: Mapped[str]  # format depends on `kind`
     payload: Mapped[Json]
     created_ts: Mapped[int]  # ms

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from homebody import errors
 from homebody.runtime import event_loop
 from homebody.spec.appservices import Services
+from homebody.spec.events import Json
 from homebody.storage import disk_errors, engine
 from homebody.storage.caches import NEWEST, Cache, CacheKind, Caches
 from homebody.storage.statements import Sql
@@ -52,6 +53,8 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 Wake = Callable[[Sequence[Collection[str]]], None]
 Deliver = Callable[[str, str], None]
+Federate = Callable[[int, str, bytes, Collection[str]], None]
+SendEdu = Callable[[Collection[str], str, Hashable, Json], None]
 Committed = Callable[[int, float], None]
 Departed = Callable[[str, str, Collection[str]], None]
 Admit = Callable[["Tx"], None]
@@ -178,6 +181,21 @@ class Tx(Reader):
         """Have the outbox's rows for this destination delivered after the COMMIT."""
         self.actions.append(functools.partial(self._db.deliver, kind, destination))
 
+    def federate(self, position: int, room_id: str, pdu: bytes, servers: Collection[str]) -> None:
+        """Send an event of the log to these servers after the COMMIT."""
+        self.actions.append(functools.partial(self._db.federate, position, room_id, pdu, servers))
+
+    def send_edu(
+        self, servers: Collection[str], edu_type: str, key: Hashable, content: Json
+    ) -> None:
+        """Send an EDU to servers after the COMMIT, unless they fail.
+
+        It replaces one with the same type and key that has not been sent yet. EDUs that must not be
+        lost are sent by core/outgoing.py.
+        """
+        action = functools.partial(self._db.send_edu, servers, edu_type, key, content)
+        self.actions.append(action)
+
     def note_departure(
         self, user_id: str, room_id: str = "", device_ids: Collection[str] = ()
     ) -> None:
@@ -252,6 +270,11 @@ class Database:
         self.last_position = 0
         self.deliver: Deliver = _ignore
         """Set by background/delivery.py: called with (kind, destination) of new outbox rows."""
+        self.federate: Federate = _ignore
+        """Set by background/federation/sender.py: called with (position, room_id, PDU, servers) of
+        new events in the log."""
+        self.send_edu: SendEdu = _ignore
+        """Set by the same: called with (servers, type, key, content); see Tx.send_edu."""
         self.committed: Committed = _ignore
         """Set by create_app: called after each COMMIT with (number of writes, seconds)."""
         self.departed: Departed = _ignore

@@ -25,7 +25,7 @@ from homebody.core.events import (
 )
 from homebody.core.events.relations import Relation
 from homebody.core.push import counts
-from homebody.core.timeline import redactions
+from homebody.core.timeline import redactions, sent_events
 from homebody.models.events import StoredEvent
 from homebody.models.rooms import Room
 from homebody.spec.events import Event
@@ -63,6 +63,7 @@ def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int
     """
     position = tx.next_position()
     local_before = state.joined(tx, event.room_id).local
+    before = sent_events.before(tx, event) if tx.server.config.federation else None
     replaces = state_changes.replace(tx, event, position) if event.state_key is not None else None
     if event.type == state.MEMBER:
         members.follow(tx, event)
@@ -78,6 +79,8 @@ def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int
     counts.count(tx, event, position, relation.thread_id, local_before)
     if tx.server.appservices.all:
         transactions.note(tx, event, position)
+    if before is not None:
+        sent_events.send(tx, event, encoded, (position, position), before)
     indexed = tx.cached(search_index.PROGRESS, search_index.ONLY_ONE)
     if indexed is None or position - indexed >= search_index.EVERY:
         search_index.follow(tx, position)
