@@ -9,10 +9,11 @@ from __future__ import annotations
 from homebody import client_server, server_server, web
 from homebody.background import appservices as bridges
 from homebody.background import delivery, mail, push
+from homebody.background.federation.sender import Sender
 from homebody.client_server import authentication
 from homebody.config.settings import Config
 from homebody.context import Homeserver
-from homebody.core import server_key
+from homebody.core import outgoing, server_key
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.appservices import files as registrations
 from homebody.core.ephemeral import lifetimes
@@ -43,6 +44,7 @@ def create_app(config: Config) -> web.Application:
     database.committed, database.admit = metrics.note_commit, authentication.admit
     files.sweep(config.data_dir)
     kinds = {"push": push.kind(outside), "mail": mail.KIND, "appservice": bridges.KIND}
+    sender = Sender(database, federation, metrics)
     app = web.Application(__name__, static_folder=None, template_folder="web/templates")
     app.homeserver = Homeserver(
         server=server,
@@ -50,7 +52,8 @@ def create_app(config: Config) -> web.Application:
         outside=outside,
         federation=federation,
         metrics=metrics,
-        delivery=delivery.Delivery(database, kinds),  # the worker starts it
+        sender=sender,  # the worker starts it, and delivery
+        delivery=delivery.Delivery(database, kinds, {outgoing.KIND: sender.note_rows}),
         wakeups=wakeups,
         ephemeral=lifetimes.start(database, wakeups.wake),
         last_seen=LastSeen(database),

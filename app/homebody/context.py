@@ -12,6 +12,7 @@ from flask import current_app
 from werkzeug.local import LocalProxy
 
 from homebody.background.delivery import Delivery
+from homebody.background.federation.sender import Sender
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.ephemeral.ephemeral import Ephemeral
 from homebody.core.federation.keys import ServerKeys
@@ -35,6 +36,7 @@ class Homeserver:
     outside: Client
     federation: FederationClient
     metrics: Metrics
+    sender: Sender
     delivery: Delivery
     wakeups: Wakeups
     ephemeral: Ephemeral

@@ -63,9 +63,19 @@ class Kind:
 class Delivery:
     """The greenlets of one process. `start` after fork; `stop` before closing the database."""
 
-    def __init__(self, db: Database, kinds: Mapping[str, Kind]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        kinds: Mapping[str, Kind],
+        elsewhere: Mapping[str, Callable[[str], None]] | None = None,
+    ) -> None:
+        """Take the kinds that are delivered here.
+
+        `elsewhere` has functions for kinds that are not: called with a destination that has rows.
+        """
         self._db = db
         self._kinds = kinds
+        self._elsewhere = elsewhere or {}
         self._is_running = False
         self._stopping = threading.Event()
         self._queue: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
@@ -104,6 +114,8 @@ class Delivery:
         """
         if self._is_running and kind in self._kinds:
             self._queue.put((kind, destination))
+        elif kind in self._elsewhere:
+            self._elsewhere[kind](destination)
 
     def stop(self) -> None:
         """Start no more deliveries, and give running ones a moment to commit their result."""

@@ -53,6 +53,10 @@ class Metrics:
         self.commits = Histogram(SECONDS)
         self.writes = Histogram(WRITES)
         """How many writes shared a COMMIT."""
+        self.pdus_sent = 0
+        self.edus_sent = 0
+        self.transactions = Histogram(SECONDS)
+        """How long other servers took to accept transactions."""
         self.connections: Sized = ()
         """The open connections of clients; set by the worker."""
 
@@ -70,3 +74,9 @@ class Metrics:
         """Count a COMMIT that so many writes shared."""
         self.commits.observe(seconds)
         self.writes.observe(writes)
+
+    def note_transaction(self, pdus: int, edus: int, seconds: float) -> None:
+        """Count a transaction that another server has accepted."""
+        self.pdus_sent += pdus
+        self.edus_sent += edus
+        self.transactions.observe(seconds)

@@ -98,6 +98,7 @@ class Worker(GeventWorker):
         gevent.spawn(self._watch_for_other_writers)
         gevent.spawn(self._check_large_database)
         gevent.spawn(self._trim)
+        self._homeserver.sender.start()
         self._homeserver.delivery.start()
         watchdog = self._watchdog()
         watchdog.start()
@@ -105,6 +106,7 @@ class Worker(GeventWorker):
         watchdog.stop()
         self._homeserver.ephemeral.close()  # its timers read the database
         self._homeserver.delivery.stop()
+        self._homeserver.sender.stop()
         self._homeserver.last_seen.write()
         self._homeserver.database.close()
 
@@ -254,6 +256,7 @@ class Worker(GeventWorker):
                     are_there_rows = True
                 if self.alive and are_there_rows:
                     delivery.rescan()
+                    self._homeserver.sender.rescan()
                     are_there_rows = False
             except Exception as problem:
                 if disk_errors.answer_to(problem) is None:

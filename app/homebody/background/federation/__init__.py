@@ -1,0 +1,1 @@
+"""Greenlets that send events and EDUs to other servers."""
