@@ -10,6 +10,7 @@ import pytest
 
 from homebody.spec import event_auth, events, signing
 from homebody.spec.room_versions import VERSIONS
+from homebody.web import Application
 from tests.helpers import certificates, remote_room
 from tests.helpers.peers import Peer
 from tests.helpers.remote import Remote, Remotes, edu
@@ -258,3 +259,26 @@ def test_responses_can_be_slow_cut_or_never_come(b: Remote, c: Remote) -> None:
 
     assert late[0] == slow_one.call("GET", "/_matrix/federation/v1/version", {}, b"")[0] == 200
     assert c.name.startswith("127.0.0.1:")
+
+
+def test_the_server_under_test_reaches_remotes_and_they_reach_it(
+    remote: Remotes, app: Application
+) -> None:
+    by_name, by_address = remote("b.test"), remote()
+    room = by_name.room()
+    federation = app.homeserver.federation
+
+    state = federation.request(
+        "b.test",
+        "GET",
+        f"/_matrix/federation/v1/state_ids/{quote(room.id, safe='')}",
+        query={"event_id": room.heads[0]},
+    )
+    version = federation.request(by_address.name, "GET", "/_matrix/federation/v1/version")
+    unsigned = by_name.get("v1", "query/profile", query={"user_id": "@x:y"}, authorization="")
+    signed = by_name.get("v1", "query/profile", query={"user_id": "@x:localhost"})
+
+    assert len(state["pdu_ids"]) == 4
+    assert version["server"]["name"] == "scripted"
+    assert unsigned.refusal == (401, "M_UNAUTHORIZED")
+    assert signed.status != 401
