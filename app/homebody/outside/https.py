@@ -96,7 +96,11 @@ class Connector:
             sock.connect((str(address), port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock = self._tls.wrap_socket(
-                sock, server_hostname=tls_name, do_handshake_on_connect=False
+                sock,
+                server_hostname=tls_name,
+                do_handshake_on_connect=False,
+                # An end without TLS's close_notify may be a cut by somebody else
+                suppress_ragged_eofs=False,
             )
             left = until - time.monotonic()
             sock.settimeout(max(min(left, SECONDS_PER_ADDRESS), _MIN_SECONDS))

@@ -54,6 +54,11 @@ class KeptConnections:
                 del self._by_server[server]
             self._drop_old()
 
+    def count(self) -> int:
+        """Return how many connections are kept."""
+        with self._lock:
+            return len(self._all)
+
     def close(self) -> None:
         """Close all."""
         with self._lock:
