@@ -2,7 +2,8 @@
 
 Events are built and signed with homebody's own `spec/`, whose results are compared with published
 vectors and with other implementations elsewhere. Nothing here decides whether an event is allowed,
-so that tests can make events that are not.
+so that tests can make events that are not; build those with `add=False`, or the remote takes them
+for part of the room.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from homebody.spec import event_auth, events, signing
 from homebody.spec.events import Event, StateKey
 from homebody.spec.room_versions import VERSIONS, RoomVersion
+from tests.spec import full_state_resolution
 
 if TYPE_CHECKING:
     from tests.helpers.remote import Remote
@@ -173,21 +175,16 @@ class RemoteRoom:
         self.heads = [event.event_id]
 
     def state_after(self, ids: Sequence[str]) -> State:
-        """Return the state after these events.
-
-        Where branches differ, the entry that was sent later is taken. That is what resolution does
-        in simple cases only; where more is at stake, pass `auth_events` and compare state ids.
-        """
+        """Return the state after these events, resolved if they are on different branches."""
         known = [self._states[it] for it in ids if it in self._states]
         if len(known) < 2 or all(state is known[0] for state in known):
             return known[0] if known else {}
-        merged: State = {}
-        for state in known:
-            for key, event in state.items():
-                other = merged.get(key)
-                if other is None or other.depth < event.depth:
-                    merged[key] = event
-        return merged
+        states = [{key: event.event_id for key, event in state.items()} for state in known]
+        merged = full_state_resolution.resolve(self.version, states, self._load)
+        return {key: self.events[event_id] for key, event_id in merged.items()}
+
+    def _load(self, ids: Collection[str]) -> dict[str, Event]:
+        return {event_id: self.events[event_id] for event_id in ids if event_id in self.events}
 
     @property
     def state(self) -> State:

@@ -123,6 +123,25 @@ def test_a_fork_is_merged_by_the_next_event(b: Remote) -> None:
     assert room.heads == [merge.event_id]
 
 
+@pytest.mark.parametrize("version", ["2", "11", "12"])
+def test_branches_are_resolved_where_they_merge(b: Remote, version: str) -> None:
+    levels = {"users": {b.user_id("dave"): 50}}
+    if version != "12":
+        levels["users"][b.user_id("carol")] = 100
+    room = b.room(version, state=[("m.room.power_levels", "", levels)])
+    base = room.member("dave", "join")
+
+    ban = room.member("dave", "ban", sender="carol")
+    topic = room.event("m.room.topic", {"topic": "dogs"}, "", sender="dave", prev=[base])
+    name = room.event("m.room.name", {"name": "Cats"}, "", prev=[base])
+    merge = room.message()
+
+    assert merge.prev_event_ids == [ban.event_id, topic.event_id, name.event_id]
+    assert room.membership("dave") == "ban"
+    assert room.content("m.room.name") == {"name": "Cats"}
+    assert room.content("m.room.topic") is None
+
+
 def test_what_lies_between_is_found_by_missing_events_and_backfill(b: Remote, c: Remote) -> None:
     room = b.room()
     first, *between_them, last = [room.message(str(number)) for number in range(5)]
