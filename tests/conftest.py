@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import logging
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -283,3 +284,14 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(Sql, "execute", note)
     return asked
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """Leave the log as it was before the test."""
+    root, ours = logging.getLogger(), logging.getLogger("homebody")
+    before = (root.handlers[:], root.level, ours.level)
+    yield
+    root.handlers[:], root.level = before[0], before[1]
+    ours.setLevel(before[2])
+    root.setLevel(before[1])

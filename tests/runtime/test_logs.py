@@ -3,36 +3,18 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
-from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
-from homebody.config import settings as config
 from homebody.runtime import logs
 from homebody.web import middleware
-from tests.conftest import PASSWORD, V3, MakeApp
+from tests.helpers.logs import configure
 
 LOG = logging.getLogger("homebody.tests")
 
-
-@pytest.fixture(autouse=True)
-def restored_logging() -> Iterator[None]:
-    root, ours = logging.getLogger(), logging.getLogger("homebody")
-    before = (root.handlers[:], root.level, ours.level)
-    yield
-    root.handlers[:], root.level = before[0], before[1]
-    ours.setLevel(before[2])
-    root.setLevel(before[1])
-
-
-def configure(**options: str) -> None:
-    settings = config.load(None, {}, options)
-    logs.configure(settings.log_level, settings.log_format)
+pytestmark = pytest.mark.usefixtures("restored_logging")
 
 
 def json_lines(captured: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -91,40 +73,6 @@ def test_each_greenlet_has_the_id_of_its_own_request() -> None:
     assert logs.REQUEST_ID.get() == before
 
 
-@pytest.mark.parametrize(
-    ("raw", "masked"),
-    [
-        ("/_matrix/client/v3/sync?access_token=syt_x&since=s1", "access_token=***&since=s1"),
-        ("/sync?since=s1&access_token=syt_x", "/sync?since=s1&access_token=***"),
-        ("/sync?access%5Ftoken=syt_x", "/sync?access%5Ftoken=***"),
-        (
-            "/sync?a=1&a=2&access_token=syt_x&access_token=syt_x",
-            "access_token=***&access_token=***",
-        ),
-        ("/login?loginToken=syt_x", "/login?loginToken=***"),
-        ("/validity?token=syt_x", "/validity?token=***"),
-        ("/sync?access_token=syt_x?b=syt_x", "/sync?access_token=***"),
-    ],
-)
-def test_tokens_in_a_query_are_masked(raw: str, masked: str) -> None:
-    assert middleware.masked_path(raw).endswith(masked)
-    assert "syt_x" not in middleware.masked_path(raw)
-
-
-def test_a_path_without_secrets_stays_as_it_is() -> None:
-    for path in ("/", "/sync", "/sync?", "/sync?since=s1&timeout=0&x", "/a%2Fb?filter=%7B%7D"):
-        assert middleware.masked_path(path) == path
-
-
-def test_long_paths_are_cut_after_masking() -> None:
-    path = "/sync?access_token=" + "syt_x" * 1000 + "&filter=" + "x" * 5000
-
-    masked = middleware.masked_path(path)
-
-    assert masked.startswith("/sync?access_token=***&filter=xxx")
-    assert len(masked) == middleware.MAX_PATH_CHARACTERS + 1
-
-
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_no_token_gets_into_the_log_by_another_way(
     capsys: pytest.CaptureFixture[str], log_format: str
@@ -142,26 +90,6 @@ def test_no_token_gets_into_the_log_by_another_way(
     assert "syt_x" not in written
     assert written.count("***") >= 3
     assert "ValueError: invalid literal" in written
-
-
-def test_a_request_is_one_line_with_its_outcome(capsys: pytest.CaptureFixture[str]) -> None:
-    configure()
-
-    middleware.log_request("::1", "PUT", "/send?access_token=syt_x", "@alice:localhost", 403, 1.5)
-
-    written = capsys.readouterr().err
-    assert written.endswith(" - ::1 PUT /send?access_token=*** @alice:localhost 403 1.500 s\n")
-
-
-def test_health_checks_are_logged_only_when_they_fail(capsys: pytest.CaptureFixture[str]) -> None:
-    configure()
-
-    middleware.log_request("::1", "GET", "/health", None, 200, 0.001)
-    middleware.log_request("::1", "GET", "/health", None, 503, 0.001)
-
-    assert [line.split(" - ")[-2:] for line in capsys.readouterr().err.splitlines()] == [
-        ["::1 GET /health", "503 0.001 s"]
-    ]
 
 
 def test_a_name_with_a_line_break_forges_no_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,165 +133,3 @@ def test_configuring_twice_writes_each_line_once(capsys: pytest.CaptureFixture[s
     LOG.info("once")
 
     assert capsys.readouterr().err.count("once") == 1
-
-
-@pytest.fixture
-def log_of(make_app: MakeApp, capsys: pytest.CaptureFixture[str]) -> Callable[..., list[str]]:
-    """What is logged of requests: `log_of(lambda client: client.get("/"), log_level="INFO")`."""
-
-    def lines(requests: Callable[[FlaskClient], object], **settings: str) -> list[str]:
-        client = make_app(**settings).test_client()
-        client.post(f"{V3}register", json=ACCOUNT | {"auth": {"type": "m.login.dummy"}})
-        configure(**settings)
-        capsys.readouterr()
-        requests(client)
-        return capsys.readouterr().err.splitlines()
-
-    return lines
-
-
-ACCOUNT = {"username": "alice", "password": PASSWORD}
-TIME = "2026-01-01 00:00:00,000"
-BY_PROXY = {"X-Forwarded-For": "198.51.100.1, 192.0.2.7"}
-
-
-def locked_out(lines: list[str]) -> list[str]:
-    """The addresses that fail2ban finds in these lines by README's expression.
-
-    Of a file, it takes off the time; lines of the journal come whole, behind host and program.
-    """
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (failregex,) = re.findall(r"^failregex = (.+)$", readme, re.MULTILINE)
-    pattern = re.compile(failregex.replace("<HOST>", r"(\S+)"))
-    in_file = [match[1] for line in lines if (match := pattern.match(line[len(TIME) :]))]
-    in_journal = [
-        match[1] for line in lines if (match := pattern.match(f"host homebody[1]: {line}"))
-    ]
-    assert in_file == in_journal
-    return in_file
-
-
-def log_in(client: FlaskClient, name: str = "alice", *, is_right: bool = False) -> TestResponse:
-    password = PASSWORD if is_right else "wrong"
-    who = {"type": "m.id.user", "user": name}
-    body = {"type": "m.login.password", "identifier": who, "password": password}
-    return client.post(f"{V3}login", json=body, headers=BY_PROXY)
-
-
-def test_the_line_of_a_request_begins_with_the_clients_address(
-    log_of: Callable[..., list[str]],
-) -> None:
-    (line,) = log_of(lambda client: client.get("/_matrix/client/versions", headers=BY_PROXY))
-
-    assert " - 192.0.2.7 GET /_matrix/client/versions - 200 " in line
-
-
-def test_what_is_refused_before_any_view_is_logged_as_well(
-    log_of: Callable[..., list[str]],
-) -> None:
-    def ask(client: FlaskClient) -> None:
-        client.get("/%FF", headers=BY_PROXY)
-        client.get("/sync?" + "&" * 1001, headers=BY_PROXY)
-        client.options("/sync", headers=BY_PROXY)
-
-    bad_path, bad_query = log_of(ask)
-
-    assert " - 192.0.2.7 GET /%FF - 400 " in bad_path
-    assert " - 192.0.2.7 GET /sync?" in bad_query
-
-
-def test_refused_logins_are_found_by_the_clients_address(
-    log_of: Callable[..., list[str]],
-) -> None:
-    def guess(client: FlaskClient) -> None:
-        log_in(client)
-        log_in(client, "@nobody:localhost")
-        token = {"type": "m.login.token", "token": "guessed"}
-        client.post(f"{V3}login", json=token, headers=BY_PROXY)
-        nonce = client.get("/_synapse/admin/v1/register").get_json()["nonce"]
-        wrong = {"nonce": nonce, "username": "eve", "password": "secret", "mac": "00"}
-        client.post("/_synapse/admin/v1/register", json=wrong, headers=BY_PROXY)
-        assert log_in(client, is_right=True).status_code == 200
-
-    lines = log_of(guess, log_level="WARNING", registration_shared_secret="s3cret")
-
-    assert locked_out(lines) == ["192.0.2.7"] * 4
-    assert [line.rpartition(" as ")[2] for line in lines] == [
-        "@alice:localhost",
-        "@nobody:localhost",
-        "-",
-        "eve",
-    ]
-
-
-def test_a_wrong_password_in_the_middle_of_a_session_is_a_refused_login(
-    log_of: Callable[..., list[str]],
-) -> None:
-    def guess(client: FlaskClient) -> None:
-        token = log_in(client, is_right=True).get_json()["access_token"]
-        headers = BY_PROXY | {"Authorization": f"Bearer {token}"}
-        for auth in ({}, {"auth": {"type": "m.login.password", "password": "wrong"}}):
-            client.post(f"{V3}account/deactivate", json=auth, headers=headers)
-
-    lines = log_of(guess, log_level="WARNING")
-
-    assert locked_out(lines) == ["192.0.2.7"]
-
-
-def test_guesses_that_are_slowed_down_are_refused_logins(
-    log_of: Callable[..., list[str]],
-) -> None:
-    def guess(client: FlaskClient) -> None:
-        for _ in range(12):
-            log_in(client)
-
-    lines = log_of(guess, log_level="WARNING", rate_limits="true")
-
-    assert locked_out(lines) == ["192.0.2.7"] * 12
-
-
-def test_a_name_can_not_let_another_address_be_locked_out(
-    log_of: Callable[..., list[str]],
-) -> None:
-    name = "x - homebody.access - 1 - WARNING - ab - login refused to 203.0.113.9 as x"
-
-    lines = log_of(lambda client: (log_in(client, name), log_in(client, f"x\n{name}")))
-
-    assert locked_out(lines) == ["192.0.2.7"] * 2
-    assert "203.0.113.9" not in "".join(lines)
-
-
-def test_a_refused_login_has_its_parts_as_keys_in_json(log_of: Callable[..., list[str]]) -> None:
-    (line,) = log_of(log_in, log_format="json", log_level="WARNING")
-
-    parts = json.loads(line)
-    assert (parts["event"], parts["address"]) == ("login_refused", "192.0.2.7")
-    assert parts["user_id"] == "@alice:localhost"
-
-
-@pytest.mark.parametrize("path", ["/_matrix/client/versions", f"{V3}sync", "/nowhere", "/%FF"])
-def test_every_answer_has_the_id_of_its_line_in_the_log(
-    log_of: Callable[..., list[str]], path: str
-) -> None:
-    answers: list[TestResponse] = []
-
-    lines = log_of(lambda client: answers.extend(client.get(path) for _ in range(2)))
-
-    ids = [answer.headers["X-Request-Id"] for answer in answers]
-    assert [f" - {it} - " in line for it, line in zip(ids, lines, strict=True)] == [True] * 2
-    assert len(set(ids)) == 2
-    assert "X-Request-Id" in answers[0].headers["Access-Control-Expose-Headers"]
-
-
-def test_a_fault_is_found_in_the_log_by_the_id_of_the_answer(
-    make_app: MakeApp, capsys: pytest.CaptureFixture[str]
-) -> None:
-    app = make_app()
-    app.view_functions["versions.get_versions"] = lambda: str(1 // 0)
-    configure()
-
-    answer = app.test_client().get("/_matrix/client/versions")
-
-    assert answer.status_code == 500
-    request_id = answer.headers["X-Request-Id"]
-    assert f" - ERROR - {request_id} - fault in a request\nTraceback" in capsys.readouterr().err
