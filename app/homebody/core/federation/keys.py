@@ -15,13 +15,11 @@ Spec: server-server-api#retrieving-server-keys
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -30,7 +28,9 @@ from sqlalchemy.dialects.sqlite import insert
 
 from homebody.models.federation import ServerKey
 from homebody.outside import RemoteError
+from homebody.outside.expiring import Expiring
 from homebody.outside.federation import FederationClient
+from homebody.runtime import event_loop
 from homebody.runtime.single_flight import Repeats
 from homebody.spec import server_keys, signing
 from homebody.spec.events import Json
@@ -48,7 +48,8 @@ FETCH_SECONDS: Final = 10.0
 MAX_RESPONSE_BYTES: Final = 64 * 1024
 MAX_NOTARY_BYTES: Final = 4 * 2**20
 MIN_INTERVAL_S: Final = 30.0
-"""Between two successful requests to a server: anyone can make up key ids."""
+"""Between two requests to a server that responds: anyone can make up key ids. Also the longest that
+a server which is there again waits."""
 FIRST_BACK_OFF_S: Final = 10.0
 MAX_BACK_OFF_S: Final = 3600.0
 MAX_REMEMBERED: Final = 10_000
@@ -57,6 +58,8 @@ AT_ONCE: Final = 20
 """Servers asked at the same time for one batch."""
 BATCH_FETCH_SECONDS: Final = 5.0
 
+MAX_SIGNATURES: Final = 10
+"""Of one server, that are looked at."""
 KEY_PREFIX: Final = f"{signing.ALGORITHM}:"
 
 KeyName = tuple[str, str]
@@ -173,20 +176,20 @@ class ServerKeys:
     def verify_key(
         self, server_name: str, key_id: str, at_ts: int | None = None
     ) -> VerifyKey | None:
-        """Return a key if its signatures count at a time (ms): now, or when an event was sent.
+        """Return a key if its signatures count at a time (ms), the key being fetched if necessary.
 
-        With 0 any key counts, as in room versions 1 to 4. The key is fetched if it is not known.
+        The time is that of the event, or 0 where any key counts, as in room versions 1 to 4; None
+        is now, for what a server has just sent.
         """
         now_ms = _now_ms()
-        at_ts = now_ms if at_ts is None else at_ts
+        is_there, at_ts = at_ts is None, now_ms if at_ts is None else at_ts
         name = (server_name, key_id)
         known = self._find([name]).get(name)
         if known is None or (known.expired_ts is None and not known.is_valid_at(at_ts)):
-            self.fetch(server_name, {key_id: at_ts})
+            self.fetch(server_name, {key_id: at_ts}, is_there=is_there)
             known = self._find([name]).get(name)
         elif known.is_half_over(now_ms) and at_ts > known.fetched_ts:
-            fetch = partial(self.fetch, server_name, {key_id: now_ms})
-            threading.Thread(target=fetch, daemon=True).start()
+            event_loop.spawn(self.fetch, server_name, {key_id: now_ms})
         return known.key if known is not None and known.is_valid_at(at_ts) else None
 
     def verify(self, value: Json, server_name: str) -> bool:
@@ -226,10 +229,8 @@ class ServerKeys:
         """
         until = time.monotonic() + timeout_s
         missing = self._missing(wanted)
-        if missing and self._config.trusted_key_servers:
-            self._ask_notaries(missing, min(timeout_s / 2, FETCH_SECONDS))
-            missing = self._missing(wanted)
-        self.fetch_all(missing, until - time.monotonic())
+        self._ask_notaries(missing, min(timeout_s / 2, FETCH_SECONDS))
+        self.fetch_all(self._missing(wanted), until - time.monotonic())
         return self._find(wanted)
 
     def fetch_all(
@@ -243,15 +244,18 @@ class ServerKeys:
 
         What has not come in this time may come later.
         """
-        if not wanted or timeout_s <= 0:
-            return
-        fetch = partial(
-            self.fetch, seconds=min(BATCH_FETCH_SECONDS, timeout_s), with_notaries=with_notaries
-        )
-        pool = ThreadPoolExecutor(AT_ONCE)
-        work = [pool.submit(fetch, name, ids) for name, ids in wanted.items()]
-        wait(work, timeout_s)
-        pool.shutdown(wait=False, cancel_futures=True)
+        until = time.monotonic() + timeout_s
+        left = iter(list(wanted.items()))
+
+        def work() -> None:
+            for server_name, key_ids in left:
+                seconds = min(BATCH_FETCH_SECONDS, until - time.monotonic())
+                if seconds <= 0:
+                    return
+                self.fetch(server_name, key_ids, seconds, with_notaries=with_notaries)
+
+        workers = [event_loop.spawn(work) for _ in range(min(AT_ONCE, len(wanted)))]
+        wait(workers, max(timeout_s, 0))
 
     def fetch(
         self,
@@ -260,23 +264,28 @@ class ServerKeys:
         seconds: float = FETCH_SECONDS,
         *,
         with_notaries: bool = True,
+        is_there: bool = False,
     ) -> bool:
         """Fetch a server's keys from it, or else from notaries, unless it was asked recently.
 
+        `is_there`: the server has just made a request, so it is not down any more.
         Returns whether the server itself has answered, now or recently.
         """
         if server_name == self._db.server.name:
             return True
 
         def fetch() -> bool:
-            if (outcome := self._attempts.recent(server_name)) is not None:
+            outcome = self._attempts.recent(server_name, is_there=is_there)
+            if outcome is not None:
                 return outcome
+            if is_there:
+                self._client.forget(server_name)
             is_done = self._ask_server(server_name, seconds)
             self._attempts.note(server_name, is_done=is_done)
             # A notary's own key is not for another notary to say
-            is_notary = server_name in self._config.trusted_key_servers
-            if not is_done and with_notaries and not is_notary:
-                self._ask_notaries({server_name: wanted}, seconds)
+            if with_notaries and server_name not in self._config.trusted_key_servers:
+                # They may remember a key that the server has forgotten
+                self._ask_notaries(self._missing(_by_name(server_name, wanted)), seconds)
             return is_done
 
         return self._fetches.once(server_name, fetch)
@@ -299,14 +308,14 @@ class ServerKeys:
         return True
 
     def _ask_notaries(self, wanted: Mapping[str, Mapping[str, int]], seconds: float) -> None:
-        """Fetch keys from the trusted notaries, and store what they say."""
+        """Fetch keys from the trusted notaries, if any are wanted, and store what they say."""
         query = {
             "server_keys": {
                 name: {key_id: {"minimum_valid_until_ts": ts} for key_id, ts in ids.items()}
                 for name, ids in wanted.items()
             }
         }
-        for notary in self._config.trusted_key_servers:
+        for notary in self._config.trusted_key_servers if wanted else ():
             try:
                 response = self._client.request(
                     notary,
@@ -341,8 +350,9 @@ class ServerKeys:
     ) -> None:
         with self._db.write() as tx:
             store(tx, server_name, found, response, direct=direct)
-        for name in [name for name in self._in_memory if name[0] == server_name]:
-            self._in_memory.pop(name, None)
+        for name in list(self._in_memory):
+            if name[0] == server_name:
+                self._in_memory.pop(name, None)
 
     def _missing(self, wanted: Mapping[KeyName, int]) -> dict[str, dict[str, int]]:
         """Return which keys are not known for the time at which they are needed, by server."""
@@ -384,10 +394,15 @@ def _own(tx: Reader) -> dict[KeyName, KnownKey]:
 
 
 def _key_ids(value: Json, server_name: str) -> list[str]:
-    """Return the ids of the keys with which a server has signed this, as it says."""
+    """Return the ids of the keys with which a server has signed this, as far as they count."""
     signatures = value.get("signatures")
     own = signatures.get(server_name) if isinstance(signatures, dict) else None
-    return [it for it in own if it.startswith(KEY_PREFIX)] if isinstance(own, dict) else []
+    found = [it for it in own if it.startswith(KEY_PREFIX)] if isinstance(own, dict) else []
+    return found[:MAX_SIGNATURES]
+
+
+def _by_name(server_name: str, wanted: Mapping[str, int]) -> dict[KeyName, int]:
+    return {(server_name, key_id): at_ts for key_id, at_ts in wanted.items()}
 
 
 def _now_ms() -> int:
@@ -395,28 +410,29 @@ def _now_ms() -> int:
 
 
 class _Attempts:
-    """When each server was asked last, how that ended, and when it may be asked again."""
+    """When each server was asked last, and how that ended."""
 
     def __init__(self) -> None:
-        self._failures: dict[str, int] = {}
-        self._next: OrderedDict[str, float] = OrderedDict()
+        self._last: Expiring[str, tuple[float, int]] = Expiring(MAX_REMEMBERED)
+        """By server: (time, number of failures since the last success)."""
 
-    def recent(self, server_name: str) -> bool | None:
-        """Return how the last attempt ended, or None if it is time for another."""
-        if time.monotonic() >= self._next.get(server_name, 0.0):
+    def recent(self, server_name: str, *, is_there: bool) -> bool | None:
+        """Return how the last attempt ended, or None if it is time for another.
+
+        `is_there`: the server itself has just made a request.
+        """
+        last = self._last.get(server_name)
+        if last is None:
             return None
-        return server_name not in self._failures
+        at, failures = last
+        pause = MIN_INTERVAL_S
+        if failures:
+            most = MIN_INTERVAL_S if is_there else MAX_BACK_OFF_S
+            pause = min(FIRST_BACK_OFF_S * 2 ** (failures - 1), most)
+        return failures == 0 if time.monotonic() < at + pause else None
 
     def note(self, server_name: str, *, is_done: bool) -> None:
         """Remember how an attempt ended."""
-        pause = MIN_INTERVAL_S
-        if is_done:
-            self._failures.pop(server_name, None)
-        else:
-            tries = self._failures[server_name] = self._failures.get(server_name, 0) + 1
-            pause = min(FIRST_BACK_OFF_S * 2 ** min(tries - 1, 20), MAX_BACK_OFF_S)
-        self._next[server_name] = time.monotonic() + pause
-        self._next.move_to_end(server_name)
-        if len(self._next) > MAX_REMEMBERED:
-            oldest, _ = self._next.popitem(last=False)
-            self._failures.pop(oldest, None)
+        last = self._last.get(server_name)
+        failures = 0 if is_done else min(last[1] + 1 if last else 1, 30)
+        self._last.put(server_name, (time.monotonic(), failures), 2 * MAX_BACK_OFF_S)
