@@ -1,6 +1,7 @@
 """A federation client in a process with gevent's patches; it prints what it experienced as JSON.
 
-Its peers, greenlets, send a byte of a TLS record or of a handshake now and then, or nothing.
+Its peers, greenlets, send a byte of a TLS record or of a handshake now and then, or
+nothing, and no DNS server answers.
 """
 
 # ruff: noqa: E402 - the patches come first
@@ -73,10 +74,13 @@ def main() -> None:
         f'"{name}" = "127.0.0.1:{listener.getsockname()[1]}"'
         for name, listener in zip(names, listeners, strict=True)
     )
+    dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    dns.bind(("127.0.0.1", 0))  # and never answer
     with tempfile.TemporaryDirectory() as folder:
         given = {
             "federation": "true",
             "federation_hosts": f"{{{hosts}}}",
+            "dns_servers": f"127.0.0.1:{dns.getsockname()[1]}",
             "federation_ca_file": str(certificates.write_authority(Path(folder))),
         }
         key = SigningKey.from_seed("a_1", b"x" * 32)
@@ -98,7 +102,7 @@ def main() -> None:
 
     gevent.spawn(tick)
     began = time.monotonic()
-    requests = [gevent.spawn(fail, name) for name in names]
+    requests = [gevent.spawn(fail, name) for name in [*names, "e.test:1"]]
     kinds = [request.get() for request in requests]
     pauses = [later - earlier for earlier, later in itertools.pairwise(ticks)]
     result = {

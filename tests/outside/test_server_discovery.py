@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from homebody.config import settings
-from homebody.outside import RemoteError, resolver, well_known
+from homebody.outside import RemoteError, resolver, server_discovery, well_known
 from homebody.outside.https import Connector
 from homebody.outside.server_discovery import Location, ServerDiscovery
 from homebody.runtime import event_loop
@@ -382,6 +382,23 @@ def test_what_is_found_too_late_is_kept_for_the_next_request(world: World) -> No
     assert failure(discovery, "a.test", 0.1).kind == "timeout"
     assert targets(discovery, "a.test") == [("127.0.0.1", 1)]
     assert len(world.web.requests) == 1
+
+
+def test_few_servers_are_looked_for_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_discovery, "MAX_SEARCHES", 1)
+    world.web.delay("", 0.3)
+    discovery = world.discovery()
+    began = time.monotonic()
+
+    futures = [event_loop.spawn(targets, discovery, name) for name in ("a.test", "c.test")]
+
+    assert [future.result(5) for future in futures] == [[("127.0.0.1", 8448)]] * 2
+    assert time.monotonic() - began > 0.6
+
+
+@pytest.mark.parametrize("server", ["x" * 64 + ".test:1", ".".join(["x" * 60] * 4)])
+def test_a_name_that_no_dns_server_can_know_is_unreachable(world: World, server: str) -> None:
+    assert failure(world.discovery(), server).kind == "unreachable"
 
 
 def test_a_web_server_that_never_answers_costs_a_bounded_time(

@@ -28,6 +28,9 @@ DEFAULT_PORT: Final = 8448
 SERVICES: Final = ("_matrix-fed._tcp", "_matrix._tcp")
 """The names of SRV records; the second is deprecated, and still in use."""
 MAX_HOSTS: Final = 8
+MAX_SEARCHES: Final = 200
+"""Servers that are looked for at once: somebody could make us look for a thousand whose web servers
+never answer, and each search has a socket."""
 _MAX_TARGETS: Final = 16
 
 
@@ -55,6 +58,7 @@ class ServerDiscovery:
         self.resolver = Resolver(config)
         self.well_known = WellKnown(connector, self._locate, port_443)
         self._lock = threading.Lock()
+        self._searches = threading.BoundedSemaphore(MAX_SEARCHES)
         self._under_way: dict[str, Future[tuple[Location, list[Target]]]] = {}
 
     def find(self, server: str, until: float) -> tuple[Location, list[Target]]:
@@ -108,8 +112,9 @@ class ServerDiscovery:
 
     def _find(self, server: str) -> tuple[Location, list[Target]]:
         try:
-            location = self.locate(server)
-            return location, self.targets(location)
+            with self._searches:
+                location = self.locate(server)
+                return location, self.targets(location)
         finally:
             with self._lock:
                 del self._under_way[server]
