@@ -2,42 +2,107 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+import requests
+from sqlalchemy import select
 
 from homebody.background.federation.sender import Sender
+from homebody.core import outgoing
+from homebody.core.outgoing import Progress
+from homebody.core.rooms import purge
+from homebody.core.timeline import sending
+from homebody.core.timeline.sending import Draft
+from homebody.models.outgoing import FederationLogRow
+from homebody.storage.caches import Caches
+from homebody.storage.database import Database
 from homebody.web import Application
-from tests.conftest import Login, Person
-from tests.helpers import remote_members
+from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
+from tests.helpers import server as real_server
 from tests.helpers.remote import Remote, Remotes
+from tests.helpers.shared_rooms import bodies, join, leave, shared_room, wait_for_bodies
 
 SEND = "/send/"
+TYPING = "m.typing"
+
+
+def sent(remote: Remote) -> list[tuple[str, bytes]]:
+    """The (path, body) of each request that a server has got, also of those that it refused."""
+    return [(it.path, it.body) for it in remote.received(SEND)]
+
+
+def progress(app: Application) -> dict[str, Progress]:
+    with app.homeserver.database.read() as tx:
+        return {it.server: it for it in outgoing.all_progress(tx)}
+
+
+def logged(app: Application) -> int:
+    with app.homeserver.database.read() as tx:
+        return len(tx.sql.execute(select(FederationLogRow)))
+
+
+def registered(app: Application) -> Person:
+    """Register Alice."""
+    body = {"username": "alice", "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
+    client = app.test_client()
+    session = client.post(V3 + "register", json=body).get_json()
+    return Person(client, session["user_id"], session["access_token"], session["device_id"])
+
+
+def send_as(db: Database, room_id: str, user_id: str, text: str) -> None:
+    """Send a message without the client's API."""
+    with db.write() as tx:
+        content = {"msgtype": "m.text", "body": text}
+        sending.send(tx, Draft(room_id, user_id, "m.room.message", content))
+
+
+def send_reliably(app: Application, server: str, number: int) -> None:
+    with app.homeserver.database.write() as tx:
+        outgoing.send_edu(tx, [server], "m.direct_to_device", {"n": number})
+
+
+def rows_for(app: Application, server: str) -> int:
+    """Return how many EDUs wait in the outbox."""
+    with app.homeserver.database.read() as tx:
+        return len(outgoing.edus(tx, server, 0, 1000))
+
+
+def wait_until_saved(app: Application) -> None:
+    """Wait until the database says that all servers have everything."""
+
+    def is_saved() -> bool:
+        with app.homeserver.database.read() as tx:
+            to_all, last = outgoing.sent_to_all(tx), outgoing.last_position(tx)
+            places = [it.sent_upto for it in outgoing.all_progress(tx)]
+        return (to_all or 0) >= last and places.count(None) == len(places)
+
+    until = time.monotonic() + 10
+    while not is_saved():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 @pytest.fixture
-def sender(app: Application) -> Iterator[Sender]:
-    found = app.homeserver.sender
-    found.start()
-    yield found
-    found.stop()
+def restart(make_app: MakeApp, remote: Remotes) -> Iterator[list[Application]]:
+    """Servers of the test that are to be stopped."""
+    started: list[Application] = []
+    yield started
+    for app in started:
+        app.homeserver.delivery.stop()
+        app.homeserver.sender.stop()
 
 
-@pytest.fixture
-def alice(login: Login) -> Person:
-    return login("alice")
-
-
-def bodies(remote: Remote) -> list[str]:
-    """The texts of the messages that a server has got, in order."""
-    return [it["content"]["body"] for it in remote.pdus if it["type"] == "m.room.message"]
-
-
-def shared_room(app: Application, alice: Person, *remotes: Remote) -> str:
-    """Return a room with Alice and a user of each server."""
-    room_id = alice.create_room(preset="public_chat")
-    remote_members.join(app, room_id, *(it.user_id("carol") for it in remotes))
-    return room_id
+def started_again(make_app: MakeApp, remote: Remotes, running: list[Application]) -> Application:
+    """Start another server on the same database, and have it send."""
+    app = make_app(**remote.settings)
+    running.append(app)
+    app.homeserver.sender.start()
+    app.homeserver.delivery.start()
+    return app
 
 
 def test_a_message_reaches_the_other_servers_of_the_room(
@@ -46,8 +111,447 @@ def test_a_message_reaches_the_other_servers_of_the_room(
     b, c, stranger = remote("b.test"), remote("c.test"), remote("d.test")
     room_id = shared_room(app, alice, b, c)
 
-    alice.send(room_id, "hello")
+    event_id = alice.send(room_id, "hello")
+    wait_for_bodies(b, ["hello"])
+    wait_for_bodies(c, ["hello"])
 
-    b.wait_until(lambda: bodies(b) == ["hello"])
-    c.wait_until(lambda: bodies(c) == ["hello"])
     assert not stranger.transactions
+    (pdu,) = b.pdus
+    assert (pdu["room_id"], pdu["sender"]) == (room_id, alice.user_id)
+    assert "unsigned" not in pdu
+    assert "event_id" not in pdu
+    assert event_id.startswith("$")
+    transaction = b.transactions[0]
+    assert transaction["origin"] == "localhost"
+    assert transaction["edus"] == []
+    assert abs(transaction["origin_server_ts"] - time.time() * 1000) < 60_000
+
+
+def test_a_room_of_local_users_logs_nothing(
+    app: Application, remote: Remotes, sender: Sender, alice: Person, login: Login
+) -> None:
+    room_id = alice.create_room(preset="public_chat")
+    login("bob").post(f"rooms/{quote(room_id)}/join")
+
+    alice.send(room_id)
+
+    assert logged(app) == 0
+
+
+def test_without_federation_nothing_is_logged(make_app: MakeApp) -> None:
+    app = make_app(federation="false")
+    alice = registered(app)
+    room_id = alice.create_room(preset="public_chat")
+    join(app, room_id, "@carol:b.test")
+
+    alice.send(room_id)
+
+    assert logged(app) == 0
+
+
+def test_events_of_other_servers_are_not_sent_on(
+    app: Application, remote: Remotes, sender: Sender, alice: Person
+) -> None:
+    b, c = remote("b.test"), remote("c.test")
+    room_id = shared_room(app, alice, b, c)
+
+    join(app, room_id, b.user_id("dave"))
+    alice.send(room_id, "hello")
+    wait_for_bodies(c, ["hello"])
+
+    assert len(c.pdus) == 1
+
+
+def test_events_come_in_order_and_several_in_a_transaction(
+    app: Application, remote: Remotes, sender: Sender, alice: Person
+) -> None:
+    b = remote("b.test")
+    room_id = shared_room(app, alice, b)
+    b.delay(SEND, 0.5, times=1)
+
+    texts = [str(number) for number in range(120)]
+    for text in texts:
+        alice.send(room_id, text)
+    wait_for_bodies(b, texts)
+
+    sizes = [len(it["pdus"]) for it in b.transactions]
+    assert len(sizes) <= 10
+    assert max(sizes) <= 50
+    paths = [path for path, _ in sent(b)]
+    assert len(set(paths)) == len(paths)
+
+
+def test_a_failed_transaction_is_repeated_unchanged(
+    app: Application, remote: Remotes, sender: Sender, alice: Person
+) -> None:
+    b = remote("b.test")
+    room_id = shared_room(app, alice, b)
+    b.fail(SEND, 500, times=1)
+
+    alice.send(room_id, "first")
+    b.wait_until(lambda: len(sent(b)) == 1)
+    alice.send(room_id, "second")
+    wait_for_bodies(b, ["first", "second"])
+
+    refused, repeated, last = sent(b)
+    assert refused == repeated
+    assert last[0] != repeated[0]
+
+
+def test_a_cut_response_is_a_failure(
+    app: Application, remote: Remotes, sender: Sender, alice: Person
+) -> None:
+    b = remote("b.test")
+    room_id = shared_room(app, alice, b)
+    b.cut(SEND, times=1)
+
+    alice.send(room_id, "hello")
+    b.wait_until(lambda: len(sent(b)) == 2)
+
+    assert sent(b)[0] == sent(b)[1]
+
+
+def test_a_server_that_loses_its_last_member_gets_that_event_and_none_after_it(
+    app: Application, remote: Remotes, sender: Sender, alice: Person
+) -> None:
+    b, c = remote("b.test"), remote("c.test")
+    room_id = shared_room(app, alice, b, c)
+
+    kicked = {"user_id": b.user_id("carol")}
+    assert alice.post(f"rooms/{quote(room_id)}/kick", json=kicked).status_code == 200
+    alice.send(room_id, "after")
+    wait_for_bodies(c, ["after"])
+    b.wait_until(lambda: b.pdus)
+
+    assert [it["content"]["membership"] for it in b.pdus] == ["leave"]
+
+
+def test_a_server_with_another_member_left_gets_all(
+    app: Application, remote: Remotes, sender: Sender, alice: Person
+) -> None:
+    b = remote("b.test")
+    room_id = shared_room(app, alice, b)
+    join(app, room_id, b.user_id("dave"))
+
+    leave(app, room_id, b.user_id("carol"))
+    alice.send(room_id, "after")
+
+    wait_for_bodies(b, ["after"])
+
+
+def test_a_server_that_the_settings_exclude_gets_nothing(
+    make_app: MakeApp, remote: Remotes, restart: list[Application]
+) -> None:
+    b, c = remote("b.test"), remote("c.test")
+    app = make_app(**remote.settings, federation_deny_servers='["b.test"]')
+    restart.append(app)
+    app.homeserver.sender.start()
+    alice = registered(app)
+    room_id = shared_room(app, alice, b, c)
+    remote.talk_to(app)
+
+    alice.send(room_id, "hello")
+    wait_for_bodies(c, ["hello"])
+
+    assert not sent(b)
+
+
+def test_servers_that_are_down_or_hang_hold_up_no_others(
+    app: Application, remote: Remotes, sender: Sender, alice: Person
+) -> None:
+    b = remote("b.test")
+    hanging = [remote() for _ in range(12)]
+    for it in hanging:
+        it.hang(SEND)
+    room_id = shared_room(app, alice, b, *hanging)
+    join(app, room_id, *(f"@carol:127.0.0.1:{real_server.free_port()}" for _ in range(12)))
+
+    for number in range(5):
+        began = time.monotonic()
+        alice.send(room_id, str(number))
+        wait_for_bodies(b, [str(it) for it in range(number + 1)])
+        assert time.monotonic() - began < 2.0
+
+    assert {len(sent(it)) for it in hanging} <= {0, 1}
+    for it in hanging:
+        it.recover()
+
+
+def test_a_request_from_a_server_ends_its_back_off(
+    app: Application, remote: Remotes, sender: Sender, alice: Person
+) -> None:
+    b = remote("b.test")
+    room_id = shared_room(app, alice, b)
+    b.fail(SEND)
+    alice.send(room_id, "hello")
+    b.wait_until(lambda: len(sent(b)) == 3)  # the next attempt follows after 4 seconds
+    b.recover()
+
+    time.sleep(1.1)
+    began = time.monotonic()
+    sender.heard_from("b.test")
+    wait_for_bodies(b, ["hello"])
+
+    assert time.monotonic() - began < 1.5
+
+
+def test_why_a_server_fails_is_saved_until_it_accepts(
+    app: Application, remote: Remotes, sender: Sender, alice: Person
+) -> None:
+    b = remote("b.test")
+    room_id = shared_room(app, alice, b)
+    b.fail(SEND, 502, times=2, errcode="M_UNKNOWN", error="Out of order")
+
+    alice.send(room_id, "hello")
+    b.wait_until(lambda: "b.test" in progress(app))
+    failing = progress(app)["b.test"]
+    wait_for_bodies(b, ["hello"])
+    wait_until_saved(app)
+
+    assert failing.tries > 0
+    assert failing.sent_upto is not None
+    assert failing.failing_since_ts is not None
+    assert "502" in (failing.problem or "")
+    assert "Out of order" in (failing.problem or "")
+    accepted = progress(app)["b.test"]
+    assert (accepted.tries, accepted.problem, accepted.failing_since_ts) == (0, None, None)
+    assert accepted.last_sent_ts > 0
+
+
+def test_what_was_not_sent_before_a_restart_is_sent_after_it(
+    app: Application,
+    remote: Remotes,
+    sender: Sender,
+    alice: Person,
+    make_app: MakeApp,
+    restart: list[Application],
+) -> None:
+    b, c = remote("b.test"), remote("c.test")
+    room_id = shared_room(app, alice, b, c)
+    alice.send(room_id, "first")
+    wait_for_bodies(b, ["first"])
+    wait_until_saved(app)
+    sender.stop()
+    texts = [str(number) for number in range(60)]
+    for text in texts:
+        alice.send(room_id, text)
+    leave(app, room_id, c.user_id("carol"))
+    alice.send(room_id, "last")
+
+    started_again(make_app, remote, restart)
+
+    wait_for_bodies(b, ["first", *texts, "last"])
+    wait_for_bodies(c, ["first", *texts])
+
+
+def test_after_more_than_500_events_only_the_newest_of_each_room_is_sent(
+    app: Application,
+    remote: Remotes,
+    sender: Sender,
+    alice: Person,
+    make_app: MakeApp,
+    restart: list[Application],
+) -> None:
+    b, c = remote("b.test"), remote("c.test")
+    busy, quiet = shared_room(app, alice, b, c), shared_room(app, alice, b)
+    wait_until_saved(app)
+    sender.stop()
+    alice.send(quiet, "quiet")
+    texts = [str(number) for number in range(500)]
+    for text in texts:
+        alice.send(busy, text)
+
+    started_again(make_app, remote, restart)
+
+    wait_for_bodies(c, texts)
+    wait_for_bodies(b, ["quiet", "499"])
+
+
+def test_what_another_process_logs_is_sent(
+    app: Application, remote: Remotes, sender: Sender, alice: Person
+) -> None:
+    b = remote("b.test")
+    room_id = shared_room(app, alice, b)
+    alice.send(room_id, "first")
+    wait_for_bodies(b, ["first"])
+    wait_until_saved(app)
+    db = app.homeserver.database
+    other = Database(db.server.config.database_url, db.server, Caches(0), lambda _: None)
+
+    send_as(other, room_id, alice.user_id, "by a command")
+    other.close()
+    sender.rescan()
+
+    wait_for_bodies(b, ["first", "by a command"])
+    alice.send(room_id, "later")
+    wait_for_bodies(b, ["first", "by a command", "later"])
+
+
+def test_an_edu_is_replaced_until_it_is_sent(
+    app: Application, remote: Remotes, sender: Sender, alice: Person
+) -> None:
+    b = remote("b.test")
+    room_id = shared_room(app, alice, b)
+    b.delay(SEND, 0.5, times=1)
+    alice.send(room_id, "hello")
+    b.wait_until(lambda: len(sent(b)) == 1)
+
+    for is_typing in (True, False, True, False):
+        content = {"room_id": room_id, "user_id": alice.user_id, "typing": is_typing}
+        sender.send_edu(["b.test", "localhost"], TYPING, (room_id, alice.user_id), content)
+    sender.send_edu(["b.test"], TYPING, "another", {"typing": True})
+    b.wait_until(lambda: len(b.edus(TYPING)) == 2)
+
+    assert [it["typing"] for it in b.edus(TYPING)] == [False, True]
+
+
+def test_edus_are_dropped_while_a_server_fails_but_reliable_ones_are_not(
+    app: Application, remote: Remotes, sender: Sender, alice: Person
+) -> None:
+    b = remote("b.test")
+    b.fail(SEND)
+    send_reliably(app, "b.test", 1)
+    b.wait_until(lambda: len(sent(b)) == 1)
+    time.sleep(0.1)
+
+    sender.send_edu(["b.test"], TYPING, "key", {"typing": True})
+    send_reliably(app, "b.test", 2)
+    b.recover()
+    b.wait_until(lambda: len(b.edus("m.direct_to_device")) == 2)
+
+    assert [it["n"] for it in b.edus("m.direct_to_device")] == [1, 2]
+    assert not b.edus(TYPING)
+    assert len({path for path, _ in sent(b)}) == 2
+
+
+def test_reliable_edus_survive_a_restart_and_come_in_order(
+    app: Application,
+    remote: Remotes,
+    sender: Sender,
+    make_app: MakeApp,
+    restart: list[Application],
+) -> None:
+    b = remote("b.test")
+    sender.stop()
+    app.homeserver.delivery.stop()
+    for number in range(250):
+        send_reliably(app, "b.test", number)
+
+    again = started_again(make_app, remote, restart)
+    b.wait_until(lambda: len(b.edus("m.direct_to_device")) >= 250)
+
+    assert [it["n"] for it in b.edus("m.direct_to_device")] == list(range(250))
+    assert max(len(it["edus"]) for it in b.transactions) == 100
+    until = time.monotonic() + 10
+    while rows_for(again, "b.test"):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_events_and_edus_share_a_transaction(
+    app: Application, remote: Remotes, sender: Sender, alice: Person
+) -> None:
+    b = remote("b.test")
+    room_id = shared_room(app, alice, b)
+    b.delay(SEND, 0.5, times=1)
+    alice.send(room_id, "first")
+    b.wait_until(lambda: len(sent(b)) == 1)
+
+    alice.send(room_id, "second")
+    send_reliably(app, "b.test", 1)
+    sender.send_edu(["b.test"], TYPING, "key", {"typing": True})
+    wait_for_bodies(b, ["first", "second"])
+
+    assert [(len(it["pdus"]), len(it["edus"])) for it in b.transactions] == [(1, 0), (1, 2)]
+
+
+def test_twenty_servers_get_everything(
+    app: Application, remote: Remotes, sender: Sender, alice: Person
+) -> None:
+    remotes = [remote() for _ in range(20)]
+    room_id = shared_room(app, alice, *remotes)
+
+    texts = [str(number) for number in range(20)]
+    for text in texts:
+        alice.send(room_id, text)
+
+    for it in remotes:
+        wait_for_bodies(it, texts)
+
+
+def test_a_purged_event_is_left_out(
+    app: Application,
+    remote: Remotes,
+    sender: Sender,
+    alice: Person,
+    make_app: MakeApp,
+    restart: list[Application],
+) -> None:
+    b = remote("b.test")
+    gone, room_id = shared_room(app, alice, b), shared_room(app, alice, b)
+    wait_until_saved(app)
+    sender.stop()
+    alice.send(gone, "gone")
+    alice.send(room_id, "here")
+    purge.purge(app.homeserver.database, gone, is_forced=True)
+
+    started_again(make_app, remote, restart)
+
+    wait_for_bodies(b, ["here"])
+
+
+def test_the_log_is_swept_when_all_have_it(
+    app: Application, remote: Remotes, sender: Sender, alice: Person
+) -> None:
+    b, c = remote("b.test"), remote("c.test")
+    c.fail(SEND)
+    both, only_b = shared_room(app, alice, b, c), shared_room(app, alice, b)
+    for number in range(3):
+        alice.send(only_b, str(number))
+    alice.send(both, "both")
+    alice.send(only_b, "last")
+    wait_for_bodies(b, ["0", "1", "2", "both", "last"])
+    c.wait_until(lambda: progress(app).get("c.test"))
+
+    sender.sweep()
+    left = logged(app)
+    c.recover()
+    wait_for_bodies(c, ["both"])
+    wait_until_saved(app)
+    sender.sweep()
+
+    assert left == 2
+    assert logged(app) == 0
+
+
+@pytest.mark.timeout(120)
+def test_a_killed_server_sends_what_it_acknowledged(
+    app: Application, remote: Remotes, alice: Person, tmp_path: Path
+) -> None:
+    b = remote("b.test")
+    room_id = shared_room(app, alice, b)
+    app.homeserver.database.close()
+    b.delay(SEND, 0.2)
+    sent_texts: list[str] = []
+    for attempt in range(3):
+        running = real_server.start(tmp_path, **remote.settings)
+        remote.talk_to_running(running, tmp_path, "localhost")
+        try:
+            for number in range(20):
+                text = f"{attempt}-{number}"
+                path = f"{V3}rooms/{quote(room_id)}/send/m.room.message/{text}"
+                answer = requests.put(
+                    running.url + path,
+                    json={"msgtype": "m.text", "body": text},
+                    headers={"Authorization": f"Bearer {alice.access_token}"},
+                    timeout=10,
+                )
+                assert answer.status_code == 200, answer.text
+                sent_texts.append(text)
+            if attempt == 2:
+                b.wait_until(lambda: "2-19" in bodies(b))
+        finally:
+            running.kill()
+
+    in_order = list(dict.fromkeys(bodies(b)))
+    assert in_order == sent_texts

@@ -228,7 +228,14 @@ class Sender:
             if ticks % _TICKS_PER_SAVE == 0:
                 self._save()
             if ticks % _TICKS_PER_SWEEP == 0:
-                self._progress.sweep()
+                self.sweep()
+
+    def sweep(self) -> None:
+        """Delete the part of the log that all servers have got. Called once an hour."""
+        try:
+            self._progress.sweep()
+        except MatrixError as problem:
+            LOG.warning("can't delete what other servers have got: %s", problem)
 
     def _save(self) -> None:
         try:
