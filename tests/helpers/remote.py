@@ -8,7 +8,9 @@
 
 It responds to every operation from what the test gave it (`remote_answers.py`), and fails if told
 to (`scripted_server.py`): `b.fail("/send_join/", 500)`, `b.hang("/state_ids/")`. Events that are
-wrong are made by `remote_room.py`. Requests without a valid signature get 401, and fail the test.
+wrong are made by `remote_room.py`. A test fails if the server under test sends requests without a
+valid signature, or events that other servers would not accept; `unsigned.clear()` and
+`complaints.clear()` forgive that.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from homebody.spec import signing
 from homebody.spec.events import Event
 from homebody.spec.signing import SigningKey
 from homebody.web import Application
-from tests.helpers import certificates, peers, remote_answers, remote_room
+from tests.helpers import certificates, peers, remote_answers, remote_checks, remote_room
 from tests.helpers.peers import Answer, Peer, nowhere
 from tests.helpers.remote_room import RemoteRoom
 from tests.helpers.scripted_server import Request, Response, ScriptedServer
@@ -73,6 +75,8 @@ class Remote:
         self.invites: list[Json] = []
         self.unsigned: list[str] = []
         """The requests without a valid signature."""
+        self.complaints: list[str] = []
+        """What else other servers would not accept."""
         # faults, by a text in the path
         self.answer = listener.answer
         self.fail = listener.fail
@@ -210,6 +214,8 @@ class Remote:
         uri += "?" + urlencode(query, doseq=True) if query else ""
         peer = self.peer()
         content = _encode(json) if json is not None else body or b""
+        if json is None and body:
+            json = _decode(body)
         if authorization is None:
             authorization = self.authorization(method, uri, json, peer.name, **claims)
         headers = {"Content-Type": "application/json"} if content else {}
@@ -317,37 +323,15 @@ class Remote:
         """Respond to a request, once its signature is verified."""
         is_open = request.path.startswith("/_matrix/key/") or request.path.endswith("/version")
         with self.lock:
-            problem = None if is_open else self._problem_of(request)
+            problem = (
+                None
+                if is_open
+                else remote_checks.problem_of_request(self.name, self.peer(), request)
+            )
             if problem:
                 self.unsigned.append(f"{request.method} {request.uri}: {problem}")
                 return Response(401, {"errcode": "M_UNAUTHORIZED", "error": problem})
             return remote_answers.respond(self, request)
-
-    def _problem_of(self, request: Request) -> str | None:
-        """Return what is wrong with the X-Matrix header of a request."""
-        scheme, _, values = request.headers.get("Authorization", "").partition(" ")
-        given = dict(pair.strip().split("=", 1) for pair in values.split(",") if "=" in pair)
-        given = {key.lower(): value.strip('"') for key, value in given.items()}
-        peer = self.peer()
-        if scheme.lower() != "x-matrix" or given.get("origin") != peer.name:
-            return f"The request is not by {peer.name}"
-        if given.get("destination", self.name) != self.name:
-            return f"The request is for {given['destination']}"
-        if given["key"] not in peer.verify_keys:
-            return f"The key {given['key']} is not known"
-        signed = {
-            "method": request.method,
-            "uri": request.uri,
-            "origin": peer.name,
-            "destination": self.name,
-            "signatures": {peer.name: {given["key"]: given["sig"]}},
-            **({"content": request.json} if request.body else {}),
-        }
-        try:
-            signing.verify_json(signed, peer.name, given["key"], peer.verify_keys[given["key"]])
-        except signing.SignatureError as problem:
-            return str(problem)
-        return None
 
 
 class Remotes:
@@ -406,6 +390,7 @@ class Remotes:
         for remote in self._made.values():
             assert not remote.listener.errors, "\n".join(remote.listener.errors)
             assert not remote.unsigned, remote.unsigned
+            assert not remote.complaints, remote.complaints
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from homebody.spec import event_auth, signing
 from homebody.spec.events import Event
 from homebody.spec.room_versions import VERSIONS
+from tests.helpers import remote_checks
 from tests.helpers.remote_room import RemoteRoom
 from tests.helpers.scripted_server import Request, Response
 
@@ -40,14 +41,27 @@ def room_of(remote: Remote, room_id: str) -> RemoteRoom:
     return remote.rooms[room_id]
 
 
+def receive(remote: Remote, room: RemoteRoom, pdu: Json) -> Event:
+    """Add an event by the server under test, and note what other servers would refuse it for."""
+    try:
+        remote_checks.check_event(remote.peer(), pdu, room.version)
+        event = Event(signing.event_id_of(pdu, room.version), pdu, room.version)
+        event_auth.check_auth_events(event, [room.events[it] for it in event.auth_event_ids])
+    except (ValueError, LookupError, event_auth.AuthError) as problem:
+        remote.complaints.append(f"{problem!r} in {pdu}")
+    return room.receive(pdu)
+
+
 def send(remote: Remote, request: Request) -> Any:
     """Record a transaction, and add its events to the rooms that the remote has."""
-    transaction = {**request.json, "transaction_id": request.parts[-1]}
+    transaction = {"pdus": [], "edus": [], **request.json, "transaction_id": request.parts[-1]}
+    if len(transaction["pdus"]) > 50 or len(transaction["edus"]) > 100:
+        remote.complaints.append("A transaction with more than 50 PDUs or 100 EDUs")
     results: Json = {}
-    for pdu in transaction.get("pdus", []):
+    for pdu in transaction["pdus"]:
         room = remote.rooms.get(pdu.get("room_id"))
         if room is not None:
-            results[room.receive(pdu).event_id] = {}
+            results[receive(remote, room, pdu).event_id] = {}
     remote.transactions.append(transaction)
     return {"pdus": results}
 
@@ -82,7 +96,7 @@ def send_join(remote: Remote, request: Request) -> Any:
     if "join_authorised_via_users_server" in pdu["content"]:
         pdu = signing.sign_event(pdu, room.version, remote.name, remote.key)
     state = room.state
-    room.receive(pdu)
+    receive(remote, room, pdu)
     omits = remote.omits_members and request.query.get("omit_members") == ["true"]
     given = [event for key, event in state.items() if not omits or key[0] != "m.room.member"]
     response = {
@@ -98,14 +112,14 @@ def send_join(remote: Remote, request: Request) -> Any:
 
 def send_leave(remote: Remote, request: Request) -> Any:
     """Add a leave."""
-    room_of(remote, request.parts[-2]).receive(request.json)
+    receive(remote, room_of(remote, request.parts[-2]), request.json)
     return [200, {}] if request.parts[2] == "v1" else {}
 
 
 def send_knock(remote: Remote, request: Request) -> Any:
     """Add a knock, and respond with what may be known of the room."""
     room = room_of(remote, request.parts[-2])
-    room.receive(request.json)
+    receive(remote, room, request.json)
     return {"knock_room_state": stripped(room)}
 
 
@@ -125,6 +139,10 @@ def invite(remote: Remote, request: Request) -> Any:
     given = {"event": request.json, "room_version": "1"} if is_old else request.json
     remote.invites.append(given)
     version = VERSIONS[given["room_version"]]
+    try:
+        remote_checks.check_event(remote.peer(), given["event"], version)
+    except ValueError as problem:
+        remote.complaints.append(f"{problem!r} in {given}")
     event = signing.sign_event(given["event"], version, remote.name, remote.key)
     return [200, {"event": event}] if is_old else {"event": event}
 

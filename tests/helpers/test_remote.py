@@ -301,3 +301,21 @@ def test_the_server_under_test_reaches_remotes_and_they_reach_it(
     assert version["server"]["name"] == "scripted"
     assert unsigned.refusal == (401, "M_UNAUTHORIZED")
     assert signed.status != 401
+
+
+def test_events_that_others_would_not_accept_are_noted(b: Remote, c: Remote) -> None:
+    there = b.room()
+    here = c.join(there.id, "dave")
+
+    c.send(remote_room.with_wrong_hash(here.message("said", sender="dave"), body="not said"))
+    c.send(remote_room.with_wrong_signature(here.message("said", sender="dave"), c.name))
+    members = [event.event_id for event in here.events.values() if event.type == "m.room.member"]
+    c.send(here.message(sender="dave", auth_events=members))
+    c.send(*[here.message(sender="dave") for _ in range(51)])
+
+    hash_, signature, auth, size = b.complaints
+    assert "hash does not match" in hash_
+    assert "signature does not match" in signature
+    assert "does not belong there" in auth
+    assert "more than 50" in size
+    b.complaints.clear()  # or the end of the test would complain
