@@ -227,7 +227,8 @@ def join(room_id_or_alias: str) -> Json:
     with homeserver.database.write() as tx:
         room_id = aliases.resolve(tx, room_id_or_alias)
         if signed is not None:
-            third_party_invites.accept(tx, room_id, requester().user_id, signed)
+            user_id, inviter = requester().user_id, str(signed["sender"])
+            third_party_invites.accept(tx, room_id, user_id, inviter, signed)
         membership.join(tx, room_id, requester().user_id, content)
     return {"room_id": room_id}
 

@@ -5,6 +5,7 @@ Spec: server-server-api#server-implementation
 
 from __future__ import annotations
 
+import functools
 from importlib import metadata
 
 from flask import Blueprint
@@ -19,4 +20,9 @@ bp = Blueprint("server_version", __name__)
 @unauthenticated
 def get_version() -> Json:
     """Return the name and version, for administrators who look why a server does not answer."""
-    return {"server": {"name": "homebody", "version": metadata.version("homebody")}}
+    return {"server": {"name": "homebody", "version": _version()}}
+
+
+@functools.cache
+def _version() -> str:
+    return metadata.version("homebody")

@@ -30,17 +30,17 @@ def refused() -> MatrixError:
     return errors.server_not_trusted("This server uses no identity server: invite by user id")
 
 
-def accept(tx: Tx, room_id: str, user_id: str, signed: Json) -> None:
+def accept(tx: Tx, room_id: str, user_id: str, inviter: str, signed: Json) -> None:
     """Invite a user on behalf of the inviter of an address, unless they are invited or joined.
 
-    `signed` has sender, mxid, token and signatures. Raises M_FORBIDDEN when the room has no such
+    `signed` has mxid, token and signatures. Raises M_FORBIDDEN when the room has no such
     invite, when none of its keys has signed for this user, for invites by users of other servers,
     and by users who have been locked or suspended.
     """
     if state.membership_of(tx, room_id, user_id) in {"invite", "join"}:
         return
     invite = state.current(tx, room_id, THIRD_PARTY_INVITE, signed["token"])
-    if invite is None or invite.sender != signed["sender"]:
+    if invite is None or invite.sender != inviter:
         raise errors.forbidden("The room has no such third-party invite")
     if not tx.server.is_local(invite.sender):
         raise errors.forbidden("Only the inviter's server can complete this invite")
