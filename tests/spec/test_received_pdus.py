@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from homebody.spec import canonical_json, events, received_pdus, room_versions, signing
 from homebody.spec.events import Json
 from homebody.spec.room_versions import V1, V2, V3, V5, V6, V7, V8, V10, V11, V12, RoomVersion
+from homebody.spec.signing import SignatureError
 from tests.spec import pdus, versions
 
 VERSIONS = [room_versions.VERSIONS[str(number)] for number in range(1, 13)]
@@ -258,3 +260,96 @@ def test_an_invite_is_not_made_a_third_party_invite_afterwards(version: RoomVers
     assert ("third_party_invite" in event.content) is keeps_it
     if not keeps_it:
         assert "example.org" in received_pdus.required_signers(event)
+
+
+OTHER_KEY = signing.SigningKey.from_seed("other", b"x" * 32)
+KEYS = {
+    ("example.org", pdus.KEY.key_id): pdus.KEY.verify_key,
+    ("example.com", OTHER_KEY.key_id): OTHER_KEY.verify_key,
+}
+
+
+def verify(pdu: Json, version: RoomVersion, keys: Mapping[Any, Any] = KEYS) -> list[int]:
+    """Verify a PDU, and return the times for which keys were requested."""
+    times = []
+
+    def find_key(server_name: str, key_id: str, at_ts: int) -> signing.VerifyKey | None:
+        times.append(at_ts)
+        return keys.get((server_name, key_id))
+
+    received_pdus.verify(received_pdus.receive(pdu, version), find_key)
+    return times
+
+
+def with_signatures(pdu: Json, **by_key: str) -> Json:
+    """Return the PDU with further signatures of its sender's server."""
+    own = {f"ed25519:{name}": text for name, text in by_key.items()}
+    return {**pdu, "signatures": {"example.org": {**pdu["signatures"]["example.org"], **own}}}
+
+
+@every_version
+def test_the_signature_of_the_sender_verifies(version: RoomVersion) -> None:
+    pdu = pdus.signed(version)
+    at_ts = 0 if version.name in {"1", "2", "3", "4"} else 1_700_000_000_000
+
+    event = received_pdus.receive(pdu, version)
+
+    assert received_pdus.wanted_keys(event) == {("example.org", pdus.KEY.key_id): at_ts}
+    assert verify(pdu, version) == [at_ts]
+    assert verify(events.redact(pdu, version), version) == [at_ts]
+    assert verify({**pdu, "content": {"body": "Forged"}}, version) == [at_ts]
+
+
+@every_version
+def test_an_event_without_a_valid_signature_is_refused(version: RoomVersion) -> None:
+    pdu = pdus.signed(version)
+    other = signing.sign_event({**pdu, "signatures": {}}, version, "example.org", OTHER_KEY)
+
+    for wrong in ({**pdu, "depth": 13}, {**pdu, "sender": "@bob:example.org"}):
+        with pytest.raises(SignatureError, match="does not match"):
+            verify(wrong, version)
+    for unsigned in ({**pdu, "signatures": {}}, other):
+        with pytest.raises(SignatureError, match=r"^No signature of example\.org"):
+            verify(unsigned, version)
+    with pytest.raises(SignatureError, match=r"^No signature of example\.org"):
+        verify(pdu, version, {})
+
+
+def test_signatures_by_unknown_keys_are_skipped_and_those_by_known_keys_are_not() -> None:
+    pdu = pdus.signed(V12)
+    known = KEYS | {("example.org", "ed25519:b"): OTHER_KEY.verify_key}
+    more = {f"k{number}": "A" * 86 for number in range(30)}
+
+    assert verify(with_signatures(pdu, b="A" * 86), V12)
+    assert len(verify(with_signatures(pdu, **more), V12)) == 10
+    with pytest.raises(SignatureError, match="does not match"):
+        verify(with_signatures(pdu, b="A" * 86), V12, known)
+
+
+def test_signatures_by_other_algorithms_are_skipped() -> None:
+    pdu = pdus.signed(V12)
+    own = pdu["signatures"]["example.org"]
+    both = {**pdu, "signatures": {"example.org": {"mldsa:1": "A", **own}}}
+
+    assert signing.key_ids(both, "example.org") == [pdus.KEY.key_id]
+    assert signing.key_ids(both, "example.com") == []
+    assert signing.key_ids({"signatures": []}, "example.com") == []
+    assert verify(both, V12)
+
+
+def test_a_restricted_join_verifies_with_both_signatures() -> None:
+    content = {"membership": "join", "join_authorised_via_users_server": "@carol:example.com"}
+    once = member(V10, content)
+    twice = signing.sign_event(once, V10, "example.com", OTHER_KEY)
+
+    assert len(verify(twice, V10)) == 2
+    with pytest.raises(SignatureError, match=r"^No signature of example\.com"):
+        verify(once, V10)
+
+
+def test_a_third_party_invite_verifies_without_a_signature_of_the_sender() -> None:
+    pdu = {**member(V12, INVITE), "signatures": {}}
+
+    assert verify(pdu, V12) == []
+    with pytest.raises(SignatureError):
+        verify({**member(V12, {"membership": "invite"}), "signatures": {}}, V12)

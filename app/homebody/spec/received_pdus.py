@@ -1,9 +1,8 @@
 """PDUs as other servers send them: from untrusted JSON to an `Event`, and who must have signed it.
 
 The checks that a server performs on receipt of a PDU begin here: `receive` does those of format and
-content hash, the caller verifies the signatures of `required_signers`, and spec/event_auth.py
-decides about authorization. Nothing here needs keys or a room's state, so a malformed PDU costs
-neither.
+content hash, which need neither keys nor a room's state; the caller fetches the `wanted_keys`,
+`verify` does the signatures, and spec/event_auth.py decides about authorization.
 
 Spec: server-server-api#checks-performed-on-receipt-of-a-pdu,
 server-server-api#validating-hashes-and-signatures-on-received-events
@@ -11,11 +10,16 @@ server-server-api#validating-hashes-and-signatures-on-received-events
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from homebody.spec import events, room_state, signing
 from homebody.spec.events import Event
 from homebody.spec.room_versions import RoomVersion
+from homebody.spec.signing import SignatureError, VerifyKey
+
+KeyName = tuple[str, str]
+"""(server name, key id)"""
 
 
 def receive(pdu: Any, version: RoomVersion) -> Event:
@@ -50,6 +54,41 @@ def required_signers(event: Event) -> set[str]:
         if isinstance(authoriser, str):  # the authorization rules reject anything else
             signers.add(room_state.domain_of(authoriser))
     return signers
+
+
+def wanted_keys(event: Event) -> dict[KeyName, int]:
+    """Return {key: the time in ms at which it has to be valid, 0 for any} of the signatures.
+
+    For a batch of events, whose keys are fetched together. Only the required signatures count.
+    """
+    at_ts = _valid_at(event)
+    return {
+        (server_name, key_id): at_ts
+        for server_name in required_signers(event)
+        for key_id in signing.key_ids(event.pdu, server_name)
+    }
+
+
+def verify(event: Event, find_key: Callable[[str, str, int], VerifyKey | None]) -> None:
+    """Raise SignatureError unless the event has all signatures that it needs.
+
+    `find_key(server_name, key_id, at_ts)` returns a key if it is known and valid at that time.
+    Signatures by other keys are skipped; all others must be valid, and each server needs one.
+    """
+    at_ts = _valid_at(event)
+    for server_name in sorted(required_signers(event)):
+        is_signed = False
+        for key_id in signing.key_ids(event.pdu, server_name):
+            key = find_key(server_name, key_id, at_ts)
+            if key is not None:
+                signing.verify_event(event.pdu, event.version, server_name, key_id, key)
+                is_signed = True
+        if not is_signed:
+            raise SignatureError(f"No signature of {server_name} by a known key")
+
+
+def _valid_at(event: Event) -> int:
+    return event.origin_server_ts if event.version.enforces_key_validity else 0
 
 
 def _is_third_party_invite(event: Event) -> bool:

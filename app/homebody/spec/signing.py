@@ -26,6 +26,9 @@ from homebody.spec.room_versions import RoomVersion
 VerifyKey = nacl.signing.VerifyKey
 
 ALGORITHM: Final = "ed25519"
+MAX_SIGNATURES: Final = 10
+"""Of one signer. Servers have a key or two, and their policy server another one."""
+_KEY_PREFIX: Final = f"{ALGORITHM}:"
 _KEY_VERSION: Final = re.compile(r"[0-9A-Za-z_]+")
 _NOT_SIGNED: Final = ("signatures", "unsigned")
 _NOT_HASHED: Final = ("hashes", *_NOT_SIGNED)
@@ -105,6 +108,17 @@ def verify_json(value: Json, entity: str, key_id: str, verify_key: VerifyKey) ->
     except ValueError as problem:
         raise SignatureError(str(problem)) from problem
     _verify(message, signature, verify_key)
+
+
+def key_ids(value: Json, entity: str) -> list[str]:
+    """Return the ids of the ed25519 keys by which `entity` (a server or user) signed this.
+
+    At most `MAX_SIGNATURES`, as each is verified or even fetched.
+    """
+    signatures = value.get("signatures")
+    own = signatures.get(entity) if isinstance(signatures, dict) else None
+    found = [it for it in own if it.startswith(_KEY_PREFIX)] if isinstance(own, dict) else []
+    return found[:MAX_SIGNATURES]
 
 
 def verify_bytes(message: bytes, signature: str, verify_key: VerifyKey) -> None:
