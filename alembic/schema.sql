@@ -29,7 +29,7 @@ CREATE INDEX ix_account_data_user_id_position ON account_data (user_id, position
 
 CREATE TABLE clock (
 	id INTEGER NOT NULL, 
-	position INTEGER NOT NULL, 
+	position INTEGER NOT NULL, event_number INTEGER DEFAULT '0' NOT NULL, 
 	CONSTRAINT pk_clock PRIMARY KEY (id)
 );
 
@@ -42,34 +42,6 @@ CREATE TABLE devices (
 	last_seen_user_agent TEXT, 
 	CONSTRAINT pk_devices PRIMARY KEY (user_id, device_id)
 );
-
-CREATE TABLE events (
-	position INTEGER NOT NULL, 
-	event_id TEXT NOT NULL, 
-	room_id TEXT NOT NULL, 
-	type TEXT NOT NULL, 
-	state_key TEXT, 
-	sender TEXT NOT NULL, 
-	origin_server_ts INTEGER NOT NULL, 
-	pdu TEXT NOT NULL, 
-	replaces INTEGER, 
-	redacted_by INTEGER, 
-	relates_to TEXT, 
-	rel_type TEXT, 
-	thread_id TEXT, 
-	device_id TEXT, 
-	txn_id TEXT, edit_of INTEGER, annotation_key BLOB, 
-	CONSTRAINT pk_events PRIMARY KEY (position), 
-	CONSTRAINT uq_events_event_id UNIQUE (event_id)
-);
-
-CREATE INDEX ix_events_relates_to ON events (relates_to) WHERE relates_to IS NOT NULL;
-
-CREATE INDEX ix_events_room_id_position ON events (room_id, position);
-
-CREATE INDEX ix_events_room_id_origin_server_ts ON events (room_id, origin_server_ts);
-
-CREATE INDEX ix_events_transaction ON events (sender, device_id, txn_id) WHERE txn_id IS NOT NULL;
 
 CREATE TABLE filters (
 	user_id TEXT NOT NULL, 
@@ -343,13 +315,11 @@ CREATE INDEX ix_pushers_app_id_pushkey ON pushers (app_id, pushkey);
 
 CREATE TABLE search_progress (
 	id INTEGER NOT NULL, 
-	position INTEGER NOT NULL, 
+	number INTEGER NOT NULL, 
 	CONSTRAINT pk_search_progress PRIMARY KEY (id)
 );
 
 CREATE VIRTUAL TABLE search_index USING fts5(body, name, topic, tokenize = 'unicode61 remove_diacritics 2');
-
-CREATE INDEX ix_events_threads ON events (room_id, position) WHERE rel_type = 'm.thread';
 
 CREATE TABLE reports (
 	id INTEGER NOT NULL, 
@@ -489,7 +459,7 @@ CREATE TABLE state_intervals (
 	state_key TEXT NOT NULL, 
 	from_position INTEGER NOT NULL, 
 	to_position INTEGER NOT NULL, 
-	event_position INTEGER NOT NULL, 
+	event_number INTEGER NOT NULL, 
 	membership TEXT, 
 	CONSTRAINT pk_state_intervals PRIMARY KEY (room_number, type, state_key, from_position)
 )
@@ -498,8 +468,6 @@ CREATE TABLE state_intervals (
 ;
 
 CREATE INDEX ix_state_intervals_member ON state_intervals (state_key, to_position, from_position) WHERE membership IS NOT NULL;
-
-CREATE INDEX ix_state_intervals_current ON state_intervals (room_number, to_position, membership, event_position);
 
 CREATE TABLE claimed_one_time_keys (
 	user_id TEXT NOT NULL, 
@@ -533,23 +501,13 @@ CREATE TABLE shown_presence (
 
 ;
 
-CREATE INDEX ix_events_edits ON events (edit_of, origin_server_ts, event_id) WHERE edit_of IS NOT NULL;
-
-CREATE INDEX ix_events_references ON events (relates_to, room_id) WHERE rel_type = 'm.reference';
-
-CREATE INDEX ix_events_replies ON events (thread_id, rel_type, sender) WHERE rel_type = 'm.thread';
-
 CREATE INDEX ix_account_data_user_id_size_bytes ON account_data (user_id, size_bytes);
 
 CREATE INDEX ix_claimed_one_time_keys_user_id_device_id_claimer_claimed_ts ON claimed_one_time_keys (user_id, device_id, claimer, claimed_ts);
 
 CREATE INDEX ix_to_device_messages_source ON to_device_messages (user_id, device_id, source, position);
 
-CREATE INDEX ix_events_relations ON events (relates_to, rel_type, sender) WHERE relates_to IS NOT NULL;
-
 CREATE INDEX ix_media_user_id_size_bytes ON media (user_id, size_bytes);
-
-CREATE INDEX ix_events_annotations ON events (relates_to, sender, type, annotation_key) WHERE annotation_key IS NOT NULL;
 
 CREATE TABLE server_keys (
 	server_name TEXT NOT NULL, 
@@ -580,6 +538,56 @@ CREATE TABLE destinations (
 	CONSTRAINT pk_destinations PRIMARY KEY (server)
 );
 
-INSERT INTO alembic_version VALUES ('0022');
+CREATE TABLE events (
+	number INTEGER NOT NULL, 
+	event_id TEXT NOT NULL, 
+	room_id TEXT NOT NULL, 
+	position INTEGER, 
+	standing TEXT NOT NULL, 
+	state_at INTEGER, 
+	state_diff INTEGER, 
+	type TEXT NOT NULL, 
+	state_key TEXT, 
+	sender TEXT NOT NULL, 
+	origin_server_ts INTEGER NOT NULL, 
+	pdu TEXT NOT NULL, 
+	replaces INTEGER, 
+	redacted_by INTEGER, 
+	relates_to TEXT, 
+	rel_type TEXT, 
+	thread_id TEXT, 
+	edit_of INTEGER, 
+	annotation_key BLOB, 
+	device_id TEXT, 
+	txn_id TEXT, 
+	CONSTRAINT pk_events PRIMARY KEY (number), 
+	CONSTRAINT uq_events_event_id UNIQUE (event_id)
+);
 
-INSERT INTO clock VALUES (1, 1);
+CREATE UNIQUE INDEX ix_events_room_id_position ON events (room_id, position);
+
+CREATE INDEX ix_events_times ON events (room_id, origin_server_ts, position) WHERE position IS NOT NULL;
+
+CREATE INDEX ix_events_threads ON events (room_id, position) WHERE rel_type = 'm.thread';
+
+CREATE INDEX ix_events_relates_to_position ON events (relates_to, position) WHERE relates_to IS NOT NULL;
+
+CREATE INDEX ix_events_relations ON events (relates_to, rel_type, sender) WHERE relates_to IS NOT NULL;
+
+CREATE INDEX ix_events_annotations ON events (relates_to, sender, type, annotation_key) WHERE annotation_key IS NOT NULL;
+
+CREATE INDEX ix_events_replies ON events (thread_id, rel_type, sender, position) WHERE rel_type = 'm.thread';
+
+CREATE INDEX ix_events_references ON events (relates_to, room_id, position) WHERE rel_type = 'm.reference';
+
+CREATE INDEX ix_events_edits ON events (edit_of, origin_server_ts, event_id, position) WHERE edit_of IS NOT NULL;
+
+CREATE INDEX ix_events_replaces ON events (replaces) WHERE replaces IS NOT NULL;
+
+CREATE INDEX ix_events_transaction ON events (sender, device_id, txn_id) WHERE txn_id IS NOT NULL;
+
+CREATE INDEX ix_state_intervals_current ON state_intervals (room_number, to_position, membership, from_position, event_number);
+
+INSERT INTO alembic_version VALUES ('0023');
+
+INSERT INTO clock VALUES (1, 1, 1);

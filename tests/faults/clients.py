@@ -207,24 +207,31 @@ CONTRADICTIONS = {
     "a position beyond the clock": (
         "SELECT 1 FROM events, clock WHERE events.position > clock.position LIMIT 1"
     ),
+    "a number beyond the clock": (
+        "SELECT 1 FROM events, clock WHERE events.number > clock.event_number LIMIT 1"
+    ),
     "more notifications than the unread count says": (  # of an invite there is a note only
         "SELECT 1 FROM unread_counts AS kept WHERE notification_count <"
         " (SELECT count(*) FROM notifications AS it JOIN events ON position = event_position"
+        " AND events.room_id = it.room_id"
         " WHERE it.user_id = kept.user_id AND it.room_id = kept.room_id"
         " AND it.thread_id = kept.thread_id AND NOT it.is_read AND type != 'm.room.member')"
     ),
     "a notification of no event": (
-        "SELECT 1 FROM notifications WHERE event_position NOT IN (SELECT position FROM events)"
+        "SELECT 1 FROM notifications AS it WHERE NOT EXISTS (SELECT 1 FROM events"
+        " WHERE events.room_id = it.room_id AND position = event_position)"
     ),
     "a state interval of no event": (
-        "SELECT 1 FROM state_intervals WHERE event_position NOT IN (SELECT position FROM events)"
+        "SELECT 1 FROM state_intervals WHERE event_number NOT IN (SELECT number FROM events)"
     ),
     "a state interval of no room": (
         "SELECT 1 FROM state_intervals WHERE room_number NOT IN (SELECT number FROM rooms)"
     ),
     "a row of the outbox for no event": (
-        "SELECT 1 FROM outbox WHERE json_extract(payload, '$.position') IS NOT NULL AND"
-        " json_extract(payload, '$.position') NOT IN (SELECT position FROM events)"
+        "SELECT 1 FROM outbox WHERE payload ->> '$.number' IS NOT NULL AND"
+        " payload ->> '$.number' NOT IN (SELECT number FROM events)"
+        " OR payload ->> '$.position' IS NOT NULL AND NOT EXISTS (SELECT 1 FROM events"
+        "  WHERE position = payload ->> '$.position' AND room_id = payload ->> '$.room_id')"
     ),
 }
 

@@ -388,8 +388,8 @@ PAGED = [
     ("POST", "publicRooms", "since"),
 ]
 inside_tokens = st.one_of(
-    st.sampled_from(['{"rank":null,"position":1,"group":["room_id","a"]}', "[null,1,null]", "[]"]),
-    st.from_regex(r'\{"rank":(null|-?1e[0-9]{3}|0\.5),"position":-?[0-9]{1,20}\}', fullmatch=True),
+    st.sampled_from(['{"rank":null,"number":1,"group":["room_id","a"]}', "[null,1,null]", "[]"]),
+    st.from_regex(r'\{"rank":(null|-?1e[0-9]{3}|0\.5),"number":-?[0-9]{1,20}\}', fullmatch=True),
     st.from_regex(r"[0-9]{1,20}([:_.,|][0-9a-z]{0,5}){0,3}", fullmatch=True),
 )
 paging_texts = (
@@ -403,7 +403,7 @@ paging_texts = (
 @examples(150)
 @given(st.sampled_from(PAGED), paging_texts)
 @example(PAGED[9], "9" * 30)
-@example(PAGED[12], base64.urlsafe_b64encode(b'{"rank":1e308,"position":1}').decode())
+@example(PAGED[12], base64.urlsafe_b64encode(b'{"rank":1e308,"number":1}').decode())
 def test_any_place_from_which_to_go_on_is_taken_or_refused(
     alice: Person, asked: tuple[str, str, Any], text: str
 ) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import insert, select
 from homebody.core.events import state
 from homebody.core.timeline import store
 from homebody.models.base import NOW_AND_LATER
-from homebody.models.events import StoredEvent
+from homebody.models.events import ACCEPTED, StoredEvent
 from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
 from homebody.spec import canonical_json
@@ -87,10 +87,12 @@ def store_member(tx: Tx, room_id: str, user_id: str, membership: str) -> Event:
 
 def _rows(tx: Tx, room_id: str, user_id: str) -> tuple[dict[str, object], dict[str, object]]:
     """Return the rows of the event and of the interval, without the number of the room."""
-    position = tx.next_position()
+    number, position = tx.next_event()
     event: dict[str, object] = dict.fromkeys(StoredEvent.__table__.columns.keys())
     event |= {
+        "number": number,
         "position": position,
+        "standing": ACCEPTED,
         "event_id": f"$member{position}",
         "room_id": room_id,
         "type": "m.room.member",
@@ -104,7 +106,7 @@ def _rows(tx: Tx, room_id: str, user_id: str) -> tuple[dict[str, object], dict[s
         "state_key": user_id,
         "from_position": position,
         "to_position": NOW_AND_LATER,
-        "event_position": position,
+        "event_number": number,
         "membership": "join",
     }
     return event, interval

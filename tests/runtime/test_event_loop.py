@@ -113,21 +113,25 @@ def lengthen_history(data_dir: Path, event_id: str) -> None:
     """Let this message have been said many times. Done in the database: it takes a second so."""
     with closing(sqlite3.connect(data_dir / "homebody.db", timeout=10)) as connection, connection:
         columns = [row[1] for row in connection.execute("PRAGMA table_info(events)")]
-        rest = ", ".join(set(columns) - {"position", "event_id", "txn_id"})
+        rest = ", ".join(set(columns) - {"number", "position", "event_id", "txn_id"})
         numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
         connection.execute(
-            f"{numbers} INSERT INTO events (position, event_id, {rest})"  # noqa: S608 - our own names
-            f" SELECT clock.position + i, event_id || i, {rest} FROM n, clock, events"
+            f"{numbers} INSERT INTO events (number, position, event_id, {rest})"  # noqa: S608 - our own names
+            f" SELECT clock.event_number + i, clock.position + i, event_id || i, {rest}"
+            " FROM n, clock, events"
             " WHERE event_id = ?",
             (HISTORY, event_id),
         )
         connection.execute(
             f"{numbers} INSERT INTO search_index (rowid, body, name, topic)"  # noqa: S608 - as above
-            " SELECT clock.position + i, 'common ' || i, '', '' FROM n, clock",
+            " SELECT clock.event_number + i, 'common ' || i, '', '' FROM n, clock",
             (HISTORY,),
         )
-        connection.execute("UPDATE clock SET position = position + ?", (HISTORY,))
-        connection.execute("REPLACE INTO search_progress SELECT 1, position FROM clock")
+        connection.execute(
+            "UPDATE clock SET position = position + ?1, event_number = event_number + ?1",
+            (HISTORY,),
+        )
+        connection.execute("REPLACE INTO search_progress SELECT 1, event_number FROM clock")
 
 
 @pytest.fixture(scope="module")

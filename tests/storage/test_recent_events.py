@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from homebody.core.sync import memberships
+from homebody.models.base import EventNumber
 from homebody.storage.caches import RecentEvents
 from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
@@ -22,10 +23,10 @@ def test_the_events_of_a_range() -> None:
     recent = RecentEvents()
     recent.reset(10)
     for position in range(11, 20):
-        recent.add(position, f"!{position % 2}")
+        recent.add(position, f"!{position % 2}", EventNumber(position + 100))
 
-    assert list(recent.events(16, 18)) == [(17, "!1"), (18, "!0")]
-    assert list(recent.events(18, 18)) == []
+    assert recent.events(16, 18) == [(17, "!1", 117), (18, "!0", 118)]
+    assert recent.events(18, 18) == []
 
 
 def test_it_knows_what_it_has_seen_alone() -> None:
@@ -42,22 +43,22 @@ def test_it_stays_small() -> None:
     recent = RecentEvents()
     count = 5 * RecentEvents.MAX_EVENTS
     for position in range(1, count + 1):
-        recent.add(position, "!room")
+        recent.add(position, "!room", EventNumber(position))
         recent.upto = position
 
     known = [since for since in range(count) if recent.knows(since, count)]
     assert RecentEvents.MAX_EVENTS <= len(known) <= 2 * RecentEvents.MAX_EVENTS + 1
-    assert len(list(recent.events(known[0], count))) == count - known[0]
+    assert len(recent.events(known[0], count)) == count - known[0]
 
 
 def test_a_write_that_was_undone_is_forgotten() -> None:
     recent = RecentEvents()
-    recent.add(1, "!kept")
-    recent.add(2, "!undone")
+    recent.add(1, "!kept", EventNumber(7))
+    recent.add(2, "!undone", EventNumber(8))
 
     recent.drop_after(1)
 
-    assert list(recent.events(0, 5)) == [(1, "!kept")]
+    assert recent.events(0, 5) == [(1, "!kept", 7)]
 
 
 def test_it_is_asked_instead_of_the_database(

@@ -203,6 +203,6 @@ def _parse(token: str) -> After:
         after = msgspec.json.decode(base64.urlsafe_b64decode(padded), type=After)
     except (ValueError, orjson.JSONDecodeError):
         raise errors.invalid_param("next_batch is not a token of this server") from None
-    if not all(0 <= number <= http.MAX_INTEGER for number in (after.position, after.total)):
+    if not all(0 <= number <= http.MAX_INTEGER for number in (after.number, after.total)):
         raise errors.invalid_param("next_batch is not a token of this server")
     return after

@@ -6,12 +6,14 @@ and PostgreSQL's takes 4 MB.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NewType
 
 from sqlalchemy import JSON, BigInteger, Integer, MetaData, Text
 from sqlalchemy.orm import DeclarativeBase
 
 Json = dict[str, Any]
+EventNumber = NewType("EventNumber", int)
+"""Which event: the key of the table events. Positions say where an event stands."""
 
 NOW_AND_LATER = 2**63 - 1
 """`to_position` of a current interval."""
@@ -32,6 +34,7 @@ class Base(DeclarativeBase):
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         # SQLite's integers have 64 bits anyway, and only an INTEGER key is the rowid
         int: BigInteger().with_variant(Integer, "sqlite"),
+        EventNumber: BigInteger().with_variant(Integer, "sqlite"),
         str: Text(),
         Json: JSON(),
         list[Any]: JSON(),

@@ -1,11 +1,16 @@
-"""Events, ordered by the server's clock, and the progress of their full-text index."""
+"""Events, which of them they are and where they stand, and the progress of their text index."""
 
 from __future__ import annotations
+
+from typing import Final
 
 from sqlalchemy import Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from homebody.models.base import Base
+from homebody.models.base import Base, EventNumber
+
+ACCEPTED: Final = "accepted"
+"""The `standing` of an event of the room's timeline; others are not shown in it."""
 
 
 class StoredEvent(Base):
@@ -13,24 +18,36 @@ class StoredEvent(Base):
 
     Only core/timeline/store.py, redactions.py and leaving_threads.py write here.
 
-    The other columns repeat parts of `pdu` for queries.
+    `number` says which event it is: numbers are assigned in the order of storing, so that an event
+    has a higher one than those that it cites in `auth_events`. `position` says where it stands in
+    the room and the stream, on the server's clock; positions are unique within a room. Events in
+    no timeline (outliers, rejected, soft-failed ones) have none, which keeps them out of every
+    list: a query that is not limited by a range of positions needs `position IS NOT NULL`.
+
+    The columns after `state_diff` repeat parts of `pdu` for queries.
     """
 
     __tablename__ = "events"
-    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[EventNumber] = mapped_column(primary_key=True, autoincrement=False)
     event_id: Mapped[str] = mapped_column(unique=True)
     room_id: Mapped[str]
+    position: Mapped[int | None]
+    standing: Mapped[str]  # accepted, soft_failed, rejected, outlier or history
+    # the state before the event: that at a position, overlaid by a difference; both None for an
+    # event with a position: the state just before it
+    state_at: Mapped[int | None]
+    state_diff: Mapped[int | None]
     type: Mapped[str]
     state_key: Mapped[str | None]
     sender: Mapped[str]
     origin_server_ts: Mapped[int]
     pdu: Mapped[str]  # canonical JSON as signed, or redacted
-    replaces: Mapped[int | None]  # position of the replaced state event
-    redacted_by: Mapped[int | None]  # position of the redaction event
+    replaces: Mapped[EventNumber | None]  # the replaced state event
+    redacted_by: Mapped[EventNumber | None]  # the redaction
     relates_to: Mapped[str | None]  # m.relates_to.event_id
     rel_type: Mapped[str | None]
     thread_id: Mapped[str | None]  # root of the event's thread; None: main
-    edit_of: Mapped[int | None]  # position of the event that this is a valid edit of
+    edit_of: Mapped[EventNumber | None]  # the event that this is a valid edit of
     annotation_key: Mapped[bytes | None]  # digest of a reaction's key
     # The transaction of the request, in the same row so that a crash can't separate
     # it from the event. Spec: client-server-api#transaction-identifiers
@@ -38,8 +55,15 @@ class StoredEvent(Base):
     txn_id: Mapped[str | None]
 
     __table_args__ = (
-        Index(None, "room_id", "position"),
-        Index(None, "room_id", "origin_server_ts"),  # for timestamp_to_event
+        # also of events without position, which a purge has to find
+        Index(None, "room_id", "position", unique=True),
+        Index(  # for timestamp_to_event
+            "ix_events_times",
+            "room_id",
+            "origin_server_ts",
+            "position",
+            sqlite_where=text("position IS NOT NULL"),
+        ),
         Index(  # for the list of threads
             "ix_events_threads",
             "room_id",
@@ -70,12 +94,14 @@ class StoredEvent(Base):
             "thread_id",
             "rel_type",  # otherwise SQLite reads the row
             "sender",
+            "position",
             sqlite_where=text("rel_type = 'm.thread'"),
         ),
         Index(
             "ix_events_references",
             "relates_to",
             "room_id",
+            "position",
             sqlite_where=text("rel_type = 'm.reference'"),
         ),
         Index(
@@ -83,8 +109,11 @@ class StoredEvent(Base):
             "edit_of",
             "origin_server_ts",
             "event_id",
+            "position",
             sqlite_where=text("edit_of IS NOT NULL"),
         ),
+        # for redactions: where an event is shown as the previous one
+        Index("ix_events_replaces", "replaces", sqlite_where=text("replaces IS NOT NULL")),
         Index(
             "ix_events_transaction",
             "sender",
@@ -95,6 +124,7 @@ class StoredEvent(Base):
         Index(
             None,
             "relates_to",
+            "position",
             sqlite_where=text("relates_to IS NOT NULL"),
         ),
     )
@@ -108,4 +138,4 @@ class SearchProgress(Base):
 
     __tablename__ = "search_progress"
     id: Mapped[int] = mapped_column(primary_key=True)  # always 1
-    position: Mapped[int]
+    number: Mapped[EventNumber]

@@ -14,6 +14,7 @@ class Notification(Base):
     __tablename__ = "notifications"
     user_id: Mapped[str] = mapped_column(primary_key=True)
     room_id: Mapped[str] = mapped_column(primary_key=True)
+    # its place in the room, as it is compared with those of receipts; it also identifies the event
     event_position: Mapped[int] = mapped_column(primary_key=True)
     thread_id: Mapped[str]  # "main" or the root of the thread
     is_highlight: Mapped[bool]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from homebody.models.base import NOW_AND_LATER, Base
+from homebody.models.base import NOW_AND_LATER, Base, EventNumber
 
 
 class StateInterval(Base):
@@ -23,18 +23,19 @@ class StateInterval(Base):
     state_key: Mapped[str] = mapped_column(primary_key=True)
     from_position: Mapped[int] = mapped_column(primary_key=True)
     to_position: Mapped[int] = mapped_column(default=NOW_AND_LATER)
-    event_position: Mapped[int]  # of the event in the table events
+    event_number: Mapped[EventNumber]  # its position may be another than from_position, or none
     membership: Mapped[str | None]  # content.membership of m.room.member events
 
     __table_args__ = (
-        # Current state of a room. The last two columns make it a covering index for the members and
-        # the state events; without them SQLite reads all past state of the room.
+        # Current state of a room, and what has changed of it. The last column makes it a covering
+        # index for the members and the state events; else SQLite reads all past state of the room.
         Index(
             "ix_state_intervals_current",
             "room_number",
             "to_position",
             "membership",
-            "event_position",
+            "from_position",
+            "event_number",
         ),
         # the rooms of a user, and recent changes of membership
         Index(

@@ -22,9 +22,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
+
+from homebody.models.base import EventNumber
 
 if TYPE_CHECKING:
     from homebody.spec.appservices import Service
@@ -39,6 +41,8 @@ NEWEST: Final = 2**63
 """The view of a writer, which sees everything; larger than every position."""
 NOTHING: Final = -1
 """The view of a snapshot that uses no cache."""
+NOWHERE: Final = 0
+"""The position of an event that stands in no timeline: below all others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,10 +178,12 @@ class Requester:
 class PreviousState:
     """The previous content in a state event, for readers who may see the replaced event."""
 
-    __slots__ = ("body", "position", "sender")
+    __slots__ = ("body", "number", "position", "sender")
 
-    def __init__(self, position: int, sender: str, body: bytes) -> None:
+    def __init__(self, number: EventNumber, position: int, sender: str, body: bytes) -> None:
+        self.number = number
         self.position = position
+        """As of a ClientEvent."""
         self.sender = sender
         self.body = body
         """JSON members of `unsigned`, each with a comma before it."""
@@ -191,6 +197,7 @@ class ClientEvent:
         "content",
         "device_id",
         "event_id",
+        "number",
         "origin_server_ts",
         "position",
         "previous",
@@ -210,6 +217,7 @@ class ClientEvent:
     def __init__(
         self,
         *,
+        number: EventNumber,
         position: int,
         event_id: str,
         room_id: str,
@@ -223,9 +231,11 @@ class ClientEvent:
         relation: tuple[str | None, str | None, str | None],
         transaction: tuple[str | None, str | None],
         previous: PreviousState | None,
-        redacted_by: int | None,
+        redacted_by: EventNumber | None,
     ) -> None:
+        self.number = number
         self.position = position
+        """Its place in the timeline; NOWHERE for an event that is only state."""
         self.event_id = event_id
         self.room_id = room_id
         self.type = type
@@ -242,7 +252,7 @@ class ClientEvent:
         self.device_id, self.txn_id = transaction
         self.previous = previous
         self.redacted_by = redacted_by
-        """The position of the redaction, which the reader may not be allowed to see."""
+        """The redaction, which the reader may not be allowed to see."""
         self.size_bytes = 800 + 4 * len(body) + (0 if previous is None else len(previous.body))
         """Its approximate size in memory."""
 
@@ -266,34 +276,34 @@ class RecentEvents:
         self.upto = position
         """The position of the last COMMIT of this process."""
         self._positions: list[int] = []
-        self._room_ids: list[str] = []
+        self._events: list[tuple[int, str, EventNumber]] = []
         self.account_data = position
         """No account data has changed after this position; likewise the next two."""
         self.receipts = position
         self.memberships = position
 
-    def add(self, position: int, room_id: str) -> None:
-        """Record an event."""
+    def add(self, position: int, room_id: str, number: EventNumber) -> None:
+        """Record an event, which stands behind all others."""
         self._positions.append(position)
-        self._room_ids.append(room_id)
+        self._events.append((position, room_id, number))
         if len(self._positions) > 2 * self.MAX_EVENTS:
             self._since = self._positions[self.MAX_EVENTS - 1]
-            del self._positions[: self.MAX_EVENTS], self._room_ids[: self.MAX_EVENTS]
+            del self._positions[: self.MAX_EVENTS], self._events[: self.MAX_EVENTS]
 
     def drop_after(self, position: int) -> None:
         """Forget the events of a write that was undone."""
         kept = bisect_right(self._positions, position)
-        del self._positions[kept:], self._room_ids[kept:]
+        del self._positions[kept:], self._events[kept:]
 
     def knows(self, since: int, upto: int) -> bool:
         """Return whether everything that happened in this range is known."""
         return self._since <= since and upto <= self.upto
 
-    def events(self, after: int, upto: int) -> Iterator[tuple[int, str]]:
-        """Yield (position, room_id) of the known events in a range, the oldest first."""
+    def events(self, after: int, upto: int) -> list[tuple[int, str, EventNumber]]:
+        """Return (position, room_id, number) of the known events in a range, the oldest first."""
         first = bisect_right(self._positions, after)
         last = bisect_right(self._positions, upto)
-        return zip(self._positions[first:last], self._room_ids[first:last], strict=True)
+        return self._events[first:last]
 
 
 class _CachesByKind(dict[CacheKind[Any, Any], Cache[Any, Any]]):

@@ -17,9 +17,10 @@ Room = Callable[..., str]
 V1 = "/_matrix/client/v1/rooms"
 MANY_CHILDREN = """
     WITH RECURSIVE numbers(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM numbers WHERE n < 2000)
-    INSERT INTO events (position, event_id, room_id, type, state_key, sender, origin_server_ts, pdu,
-        relates_to, rel_type)
-    SELECT (SELECT max(position) FROM events) + n, '$extra' || n, room_id, type, state_key, sender,
+    INSERT INTO events (number, event_id, room_id, position, standing, type, state_key, sender,
+        origin_server_ts, pdu, relates_to, rel_type)
+    SELECT (SELECT max(number) FROM events) + n, '$extra' || n, room_id,
+        (SELECT max(position) FROM events) + n, standing, type, state_key, sender,
         origin_server_ts, pdu, :root, rel_type
     FROM numbers JOIN events ON event_id = :like
 """

@@ -387,7 +387,7 @@ def test_thousands_of_hidden_matches_are_told_by_nothing(
 
 def test_what_is_visible_is_looked_up_by_an_index(app: Application) -> None:
     values: Json = {"words": "body : x", "visible": [], "is_any_sender": True, "senders": []}
-    values |= {"rank": None, "position": None, "count": 1}
+    values |= {"rank": None, "number": None, "count": 1}
 
     with app.homeserver.database.read() as tx:
         for query in (search._BY_RANK, search._BY_TIME):  # noqa: SLF001 - it is about the statement

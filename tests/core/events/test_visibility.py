@@ -15,6 +15,7 @@ from homebody.core.events import client_events, visibility
 from homebody.core.timeline import sending
 from homebody.core.timeline.sending import Draft
 from homebody.errors import MatrixError
+from homebody.models.base import EventNumber
 from homebody.models.rooms import ForgottenRoom
 from homebody.spec.room_versions import VERSIONS
 from homebody.storage.database import Database, Reader
@@ -59,7 +60,7 @@ class Story:
 
     def seen_by(self, user: str | None) -> list[int]:
         with self.db.read() as tx:
-            events = client_events.load(tx, range(tx.position + 1))
+            events = client_events.load(tx, [EventNumber(it) for it in range(tx.position + 1)])
             seen = [it.position for it in visibility.visible(tx, user, ROOM, events)]
             spans = visibility.history(tx, user or "", ROOM).spans()
         within = [it.position for it in events if any(a <= it.position <= b for a, b in spans)]

@@ -92,10 +92,10 @@ def left_of(app: Application, room_id: str) -> dict[str, int]:
         return {name: len(tx.sql.execute(query).all()) for name, query in queries.items()}
 
 
-def positions_of(app: Application, room_id: str) -> list[int]:
+def numbers_of(app: Application, room_id: str) -> list[int]:
     with app.homeserver.database.read() as tx:
-        found = tx.sql.raw.execute("SELECT position FROM events WHERE room_id = ?", (room_id,))
-        return [position for (position,) in found]
+        found = tx.sql.raw.execute("SELECT number FROM events WHERE room_id = ?", (room_id,))
+        return [number for (number,) in found]
 
 
 def test_nothing_is_left_of_a_purged_room_in_any_table(
@@ -103,7 +103,7 @@ def test_nothing_is_left_of_a_purged_room_in_any_table(
 ) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = full_room(app, alice, bob, room)
-    before, positions = left_of(app, room_id), positions_of(app, room_id)
+    before, positions = left_of(app, room_id), numbers_of(app, room_id)
 
     removed = purge.purge(app.homeserver.database, room_id, is_forced=True)
 
@@ -161,7 +161,7 @@ def test_nothing_of_it_is_left_in_memory(app: Application, login: Login, room: M
     for person in (alice, bob):
         person.sync()
         person.get(f"rooms/{quote(room_id)}/messages?dir=b")
-    before, positions = cached(app), positions_of(app, room_id)
+    before, positions = cached(app), numbers_of(app, room_id)
 
     purge.purge(app.homeserver.database, room_id, is_forced=True)
 

@@ -23,6 +23,7 @@ from homebody.core import outbox
 from homebody.core.events import client_events, state
 from homebody.core.outbox import Row
 from homebody.errors import MatrixError
+from homebody.models.base import EventNumber
 from homebody.models.rooms import RoomAlias
 from homebody.outside import RemoteError, appservice
 from homebody.spec.appservices import Service
@@ -40,10 +41,10 @@ EPHEMERAL_MS: Final = 60_000
 _ALIASES = select(RoomAlias.alias).where(RoomAlias.room_id == bindparam("room_id"))
 
 
-def note(tx: Tx, event: Event, position: int) -> None:
+def note(tx: Tx, event: Event, number: EventNumber) -> None:
     """Queue an event that has just been stored for the services that are interested in it."""
     target = (event.state_key or "",) if event.type == state.MEMBER else ()
-    payload: Json = {"position": position}
+    payload: Json = {"number": number}
     interested = _interested(tx, list(tx.server.appservices.all), event.room_id, target)
     outbox.add_all(tx, KIND, [(service.id, payload) for service in interested])
 
@@ -81,8 +82,7 @@ def note_presence(db: Database, user_id: str, content: Json) -> None:
 def body(tx: Reader, rows: Sequence[Row]) -> Json | None:
     """Return the transaction that these rows make; None when nothing is left to send."""
     payloads = [row.payload for row in rows]
-    positions = [it["position"] for it in payloads if "position" in it]
-    events = client_events.load(tx, positions)
+    events = client_events.load(tx, [it["number"] for it in payloads if "number" in it])
     ephemeral = [
         row.payload["ephemeral"]
         for row in rows
@@ -129,8 +129,8 @@ def hurry(db: Database, service_id: str) -> bool:
 
 def event_ids(tx: Reader, rows: Sequence[Row]) -> list[str]:
     """Return the ids of the events among the rows of a transaction."""
-    positions = [row.payload["position"] for row in rows if "position" in row.payload]
-    return [event.event_id for event in client_events.load(tx, positions)]
+    numbers = [row.payload["number"] for row in rows if "number" in row.payload]
+    return [event.event_id for event in client_events.load(tx, numbers)]
 
 
 def ping(server: Server, service: Service, body: Json) -> int:

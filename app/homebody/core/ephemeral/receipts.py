@@ -64,7 +64,8 @@ _SINCE = _VISIBLE.where(
     Receipt.position > bindparam("since"), Receipt.position <= bindparam("upto")
 )
 _PLACES = select(StoredEvent.position, StoredEvent.type, StoredEvent.state_key).where(
-    StoredEvent.position.in_(bindparam("positions", expanding=True))
+    StoredEvent.room_id == bindparam("room_id"),
+    StoredEvent.position.in_(bindparam("positions", expanding=True)),
 )
 _IN_ROOMS = _VISIBLE.where(Receipt.room_id.in_(select(listed("room_ids").c.value)))
 
@@ -137,7 +138,7 @@ def _of_visible(tx: Reader, user_id: str, of_room: list[state.AnyRow]) -> list[s
     if visibility.sees_all_since(tx, user_id, room_id, first):
         return of_room
     positions = sorted({row.event_position for row in of_room})
-    places = tx.sql.execute(_PLACES, {"positions": positions}).all()
+    places = tx.sql.execute(_PLACES, {"room_id": room_id, "positions": positions}).all()
     visible = {it.position for it in visibility.visible(tx, user_id, room_id, places)}
     return [row for row in of_room if row.event_position in visible or row.user_id == user_id]
 

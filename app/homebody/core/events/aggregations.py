@@ -22,6 +22,7 @@ from sqlalchemy.orm import aliased
 from homebody.core.events import client_events, visibility
 from homebody.core.events.relations import REFERENCE, REPLACE, THREAD
 from homebody.core.user_data import account_data
+from homebody.models.base import EventNumber
 from homebody.models.events import StoredEvent
 from homebody.spec.events import Json
 from homebody.storage.caches import ClientEvent, Requester
@@ -46,9 +47,9 @@ _NOT_IGNORED = _Child.sender.not_in(bindparam("ignored", expanding=True))
 class _Thread(NamedTuple):
     """A thread, as far as a reader may see it."""
 
-    number: int
-    latest: int
-    """Position of the last event."""
+    replies: int
+    latest: EventNumber | None
+    """The last event."""
     is_own: bool
     """Whether the reader has sent an event in it."""
 
@@ -67,7 +68,7 @@ def _of_kind(rel_type: str) -> ColumnElement[bool]:
     return _Child.rel_type == literal_column(f"'{rel_type}'")
 
 
-def _thread_query(*conditions: ColumnElement[bool]) -> Select[str | None, int, int, Any]:
+def _thread_query(*conditions: ColumnElement[bool]) -> Select[str | None, int, Any, Any]:
     return (
         select(
             _Child.thread_id,
@@ -78,6 +79,7 @@ def _thread_query(*conditions: ColumnElement[bool]) -> Select[str | None, int, i
         .where(
             _Child.thread_id.in_(bindparam("parents", expanding=True)),
             _of_kind(THREAD),
+            _Child.position.is_not(None),
             _NOT_IGNORED,
             *conditions,
         )
@@ -87,11 +89,12 @@ def _thread_query(*conditions: ColumnElement[bool]) -> Select[str | None, int, i
 
 def _reference_query(*conditions: ColumnElement[bool]) -> Select[str | None, str]:
     newest = (
-        select(_Child.position)
+        select(_Child.number)
         .where(
             _Child.relates_to == item(_PARENTS, 0),
             _Child.room_id == item(_PARENTS, 1),
             _of_kind(REFERENCE),
+            _Child.position.is_not(None),
             _NOT_IGNORED,
             *conditions,
         )
@@ -102,15 +105,15 @@ def _reference_query(*conditions: ColumnElement[bool]) -> Select[str | None, str
     return (
         select(StoredEvent.relates_to, StoredEvent.event_id)
         .select_from(_PARENTS)
-        .join(StoredEvent, StoredEvent.position.in_(newest))
+        .join(StoredEvent, StoredEvent.number.in_(newest))
         .order_by(StoredEvent.position)
     )
 
 
-def _edit_query(*conditions: ColumnElement[bool]) -> Select[int, int | None]:
+def _edit_query(*conditions: ColumnElement[bool]) -> Select[EventNumber, EventNumber | None]:
     last = (
-        select(_Child.position)
-        .where(_Child.edit_of == _PARENTS.c.value, *conditions)
+        select(_Child.number)
+        .where(_Child.edit_of == _PARENTS.c.value, _Child.position.is_not(None), *conditions)
         .order_by(_Child.origin_server_ts.desc(), _Child.event_id.desc())
         .limit(1)
         .correlate(_PARENTS)
@@ -134,7 +137,7 @@ def bundles(tx: Reader, requester: Requester, events: Collection[ClientEvent]) -
         return {}
     threads: dict[str, _Thread] = {}
     references: dict[str, list[str]] = {}
-    edits: dict[str, int] = {}
+    edits: dict[str, EventNumber] = {}
     for part in _parts(tx, requester.user_id, parents):
         threads |= _threads(tx, part)
         references |= _references(tx, part)
@@ -150,7 +153,7 @@ def bundles(tx: Reader, requester: Requester, events: Collection[ClientEvent]) -
         if (thread := threads.get(parent.event_id)) and thread.latest in shown:
             relations[THREAD] = {
                 "latest_event": shown[thread.latest],
-                "count": thread.number,
+                "count": thread.replies,
                 "current_user_participated": thread.is_own or parent.sender == requester.user_id,
             }
         if ids := references.get(parent.event_id):
@@ -209,8 +212,13 @@ def _threads(tx: Reader, part: _Part) -> dict[str, _Thread]:
     # an event that relates to another can't be the root of a thread
     roots = [event.event_id for event in part.parents if event.rel_type is None]
     query = _THREADS if part.ranges is None else _SEEN_OF_THREADS
-    found = tx.sql.execute(query, {**part.values, "parents": roots})
-    return {root: _Thread(number, latest, bool(is_own)) for root, number, latest, is_own in found}
+    found = list(tx.sql.execute(query, {**part.values, "parents": roots}))
+    rooms = {event.event_id: event.room_id for event in part.parents}
+    numbers = client_events.numbers_at(tx, [(rooms[root], latest) for root, _, latest, _ in found])
+    return {
+        root: _Thread(count, numbers.get((rooms[root], latest)), bool(is_own))
+        for root, count, latest, is_own in found
+    }
 
 
 def _references(tx: Reader, part: _Part) -> dict[str, list[str]]:
@@ -223,32 +231,35 @@ def _references(tx: Reader, part: _Part) -> dict[str, list[str]]:
     return found
 
 
-def _edits(tx: Reader, part: _Part) -> dict[str, int]:
-    """Return {event_id: position of its last valid replacement}."""
+def _edits(tx: Reader, part: _Part) -> dict[str, EventNumber]:
+    """Return {event_id: number of its last valid replacement}."""
     ignored = part.values["ignored"]
     parents = {
-        event.position: event.event_id
+        event.number: event.event_id
         for event in part.parents
         if not client_events.is_redacted(event) and event.sender not in ignored
     }
     query = _EDITS if part.ranges is None else _SEEN_EDITS
     found = tx.sql.execute(query, {**part.values, "parents": list(parents)})
-    return {parents[of]: position for of, position in found if position is not None}
+    return {parents[of]: number for of, number in found if number is not None}
 
 
 def _shown(
-    tx: Reader, requester: Requester, threads: Mapping[str, _Thread], edits: Mapping[str, int]
-) -> dict[int | None, orjson.Fragment]:
-    """Return the events that go into the bundles as this reader sees them, by position.
+    tx: Reader,
+    requester: Requester,
+    threads: Mapping[str, _Thread],
+    edits: Mapping[str, EventNumber],
+) -> dict[EventNumber | None, orjson.Fragment]:
+    """Return the events that go into the bundles as this reader sees them, by number.
 
     All are loaded at once. The last events of threads have bundles of their own; this recursion
     ends after one step, as threads don't nest. Edits by erased users are left out.
     """
-    latest = {thread.latest for thread in threads.values()}
+    latest = {thread.latest for thread in threads.values() if thread.latest is not None}
     loaded = client_events.load(tx, sorted(latest | set(edits.values())))
     hidden = visibility.hidden_by_erasure(tx, requester.user_id, loaded)
-    seen = [it for it in loaded if it.position in latest or it.position not in hidden]
+    seen = [it for it in loaded if it.number in latest or it.number not in hidden]
     events = client_events.hide(tx, requester.user_id, seen)
-    below = bundles(tx, requester, [it for it in events if it.position in latest])
+    below = bundles(tx, requester, [it for it in events if it.number in latest])
     encoded = client_events.encode_all(tx, requester, events, bundles=below)
-    return {event.position: one for event, one in zip(events, encoded, strict=True)}
+    return {event.number: one for event, one in zip(events, encoded, strict=True)}

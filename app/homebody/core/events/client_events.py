@@ -24,24 +24,34 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import orjson
-from sqlalchemy import bindparam, select
+from sqlalchemy import and_, bindparam, select
 from sqlalchemy.orm import aliased
 
 from homebody.core.accounts import accounts
 from homebody.core.events import state, visibility
 from homebody.core.user_data import account_data
+from homebody.models.base import EventNumber
 from homebody.models.events import StoredEvent
 from homebody.spec.events import Json, redact
-from homebody.storage.caches import CacheKind, ClientEvent, PreviousState, Requester, declare
+from homebody.storage.caches import (
+    NOWHERE,
+    CacheKind,
+    ClientEvent,
+    PreviousState,
+    Requester,
+    declare,
+)
 from homebody.storage.database import Reader
+from homebody.storage.expressions import item, listed
 
-CLIENT_EVENTS: CacheKind[int, ClientEvent] = declare(
+CLIENT_EVENTS: CacheKind[EventNumber, ClientEvent] = declare(
     "client_events", 21, lambda event: event.size_bytes
 )
-"""By position; written by timeline/store.py."""
+"""By number; written by timeline/store.py."""
 
 _ReplacedEvent = aliased(StoredEvent)
 _COLUMNS = (
+    StoredEvent.number,
     StoredEvent.position,
     StoredEvent.event_id,
     StoredEvent.room_id,
@@ -54,23 +64,35 @@ _COLUMNS = (
     StoredEvent.replaces,
     StoredEvent.redacted_by,
     _ReplacedEvent.event_id.label("replaces_state"),
+    _ReplacedEvent.position.label("replaced_position"),
     _ReplacedEvent.pdu.label("replaced_pdu"),
 )
 _LOAD = (
     select(*_COLUMNS)
-    .outerjoin(_ReplacedEvent, _ReplacedEvent.position == StoredEvent.replaces)
-    .where(StoredEvent.position.in_(bindparam("positions", expanding=True)))
+    .outerjoin(_ReplacedEvent, _ReplacedEvent.number == StoredEvent.replaces)
+    .where(StoredEvent.number.in_(bindparam("numbers", expanding=True)))
 )
-_POSITION = select(StoredEvent.position, StoredEvent.room_id).where(
-    StoredEvent.event_id == bindparam("event_id")
+_NUMBER = select(StoredEvent.number).where(
+    StoredEvent.event_id == bindparam("event_id"), StoredEvent.position.is_not(None)
+)
+_PLACES = listed("places")
+_AT = (
+    select(StoredEvent.room_id, StoredEvent.position, StoredEvent.number)
+    .select_from(_PLACES)
+    .join(
+        StoredEvent,
+        and_(StoredEvent.room_id == item(_PLACES, 0), StoredEvent.position == item(_PLACES, 1)),
+    )
 )
 NO_BUNDLES: Final[Mapping[str, Json]] = MappingProxyType({})
-NO_MEMBERSHIPS: Final[Mapping[int, str]] = MappingProxyType({})
+NO_MEMBERSHIPS: Final[Mapping[EventNumber, str]] = MappingProxyType({})
 
 _MEMBERSHIPS: Final = {
     membership: b',"membership":"%b"' % membership.encode()
     for membership in ("invite", "join", "knock", "leave", "ban")
 }
+Place = tuple[str, int]
+"""(room_id, position) of an event."""
 _ENCODED_AT_ONCE: Final = 200
 """In a large room the section of state has thousands; other requests go on between two parts."""
 _LOADED_AT_ONCE: Final = 100
@@ -80,6 +102,7 @@ _LOADED_AT_ONCE: Final = 100
 class _Replaced(NamedTuple):
     """A state event that another one replaced, as visibility.hidden_by_erasure needs it."""
 
+    number: EventNumber
     position: int
     room_id: str
     type: str
@@ -87,26 +110,32 @@ class _Replaced(NamedTuple):
     sender: str
 
 
-def load(tx: Reader, positions: Sequence[int]) -> list[ClientEvent]:
-    """Return the events at these positions, in this order; positions without one are left out."""
-    if not positions:
+def load(tx: Reader, numbers: Sequence[EventNumber]) -> list[ClientEvent]:
+    """Return the events with these numbers, in this order; numbers without one are left out."""
+    if not numbers:
         return []
-    found, missing = tx.cached_many(CLIENT_EVENTS, positions)
+    found, missing = tx.cached_many(CLIENT_EVENTS, numbers)
     for at in tx.pausing(range(0, len(missing), _LOADED_AT_ONCE), every=1):
         some = missing[at : at + _LOADED_AT_ONCE]
-        for row in tx.sql.execute(_LOAD, {"positions": some}):
+        for row in tx.sql.execute(_LOAD, {"numbers": some}):
             event = _from_row(row)
-            found[event.position] = event
-            tx.fill(CLIENT_EVENTS, event.position, event)
-    return [found[position] for position in positions if position in found]
+            found[event.number] = event
+            tx.fill(CLIENT_EVENTS, event.number, event)
+    return [found[number] for number in numbers if number in found]
+
+
+def numbers_at(tx: Reader, places: Collection[Place]) -> dict[Place, EventNumber]:
+    """Return {place: number} of the events at these places."""
+    if not places:
+        return {}
+    found = tx.sql.execute(_AT, {"places": places})
+    return {(room_id, position): number for room_id, position, number in found}
 
 
 def find(tx: Reader, event_id: str) -> ClientEvent | None:
-    """Return the event of this id, or None."""
-    row = tx.sql.execute(_POSITION, {"event_id": event_id}).first()
-    if row is None:
-        return None
-    events = load(tx, [row.position])
+    """Return the event of this id, if it stands in the timeline of its room."""
+    number = tx.sql.execute(_NUMBER, {"event_id": event_id}).scalar()
+    events = [] if number is None else load(tx, [number])
     return events[0] if events else None
 
 
@@ -115,24 +144,24 @@ def hide(tx: Reader, user_id: str, events: Sequence[ClientEvent]) -> list[Client
 
     They keep their order, and may be of several rooms.
     """
-    positions = visibility.hidden_by_erasure(tx, user_id, events) if accounts.erased(tx) else ()
-    if not positions:
+    hidden = visibility.hidden_by_erasure(tx, user_id, events) if accounts.erased(tx) else ()
+    if not hidden:
         return list(events)
-    return [redacted(tx, event) if event.position in positions else event for event in events]
+    return [redacted(tx, event) if event.number in hidden else event for event in events]
 
 
 def redacted(tx: Reader, event: ClientEvent) -> ClientEvent:
     """Return what a redaction would leave of an event."""
-    pdu = redact(state.pdus(tx, [event.position])[0], state.version(tx, event.room_id))
-    return build(event.position, event.event_id, event.room_id, pdu)
+    pdu = redact(state.pdus(tx, [event.number])[0], state.version(tx, event.room_id))
+    return build(event.number, event.position, event.event_id, event.room_id, pdu)
 
 
 def pdus(tx: Reader, user_id: str, events: Sequence[ClientEvent]) -> list[Json]:
     """Return events in the federation format, hidden as by `hide`, in their order."""
-    positions = visibility.hidden_by_erasure(tx, user_id, events)
-    found = zip(events, state.pdus(tx, [event.position for event in events]), strict=True)
+    hidden = visibility.hidden_by_erasure(tx, user_id, events)
+    found = zip(events, state.pdus(tx, [event.number for event in events]), strict=True)
     return [
-        redact(pdu, state.version(tx, event.room_id)) if event.position in positions else pdu
+        redact(pdu, state.version(tx, event.room_id)) if event.number in hidden else pdu
         for event, pdu in found
     ]
 
@@ -144,7 +173,7 @@ def encode_all(
     *,
     with_room_id: bool = True,
     bundles: Mapping[str, Json] = NO_BUNDLES,
-    memberships: Mapping[int, str] | None = None,
+    memberships: Mapping[EventNumber, str] | None = None,
 ) -> list[orjson.Fragment]:
     """Return events as JSON for one device. /sync leaves out the room id, as it is their parent.
 
@@ -162,7 +191,7 @@ def encode_all(
     encoded = []
     for event in tx.pausing(events, _ENCODED_AT_ONCE):
         unsigned = b""
-        if event.previous is not None and event.position not in hidden:
+        if event.previous is not None and event.number not in hidden:
             unsigned = event.previous.body
         if event.redacted_by in redactions:
             unsigned += redactions[event.redacted_by]
@@ -170,8 +199,8 @@ def encode_all(
             unsigned += b',"transaction_id":' + orjson.dumps(event.txn_id)
         if event.event_id in bundles:
             unsigned += b',"m.relations":' + orjson.dumps(bundles[event.event_id])
-        if event.position in memberships:
-            unsigned += _MEMBERSHIPS[memberships[event.position]]
+        if event.number in memberships:
+            unsigned += _MEMBERSHIPS[memberships[event.number]]
         encoded.append(_render(event, tx.now_ms, unsigned, with_room_id=with_room_id))
     return encoded
 
@@ -218,6 +247,7 @@ def stripped(pdu: Json) -> Json:
 
 
 def build(
+    number: EventNumber,
     position: int,
     event_id: str,
     room_id: str,
@@ -225,14 +255,14 @@ def build(
     *,
     replaces_state: str | None = None,
     previous: PreviousState | None = None,
-    redacted_by: int | None = None,
+    redacted_by: EventNumber | None = None,
     relation: tuple[str | None, str | None, str | None] = (None, None, None),
     transaction: tuple[str | None, str | None] = (None, None),
 ) -> ClientEvent:
     """Return the cached form of an event.
 
-    `replaces_state` is the id of the state event that it replaced, `redacted_by` the position of
-    its redaction; `relation` is (relates_to, rel_type, thread_id), `transaction` (device_id,
+    `replaces_state` is the id of the state event that it replaced, `redacted_by` its redaction;
+    `relation` is (relates_to, rel_type, thread_id), `transaction` (device_id,
     txn_id).
     """
     shown = {
@@ -256,6 +286,7 @@ def build(
     if replaces_state is not None:  # "included regardless of history visibility"
         unsigned = b',"replaces_state":' + orjson.dumps(replaces_state)
     return ClientEvent(
+        number=number,
         position=position,
         event_id=event_id,
         room_id=room_id,
@@ -278,12 +309,14 @@ def _previous(row: state.AnyRow) -> PreviousState | None:
         return None
     pdu = orjson.loads(row.replaced_pdu)
     members = orjson.dumps({"prev_content": pdu["content"], "prev_sender": pdu["sender"]})
-    return PreviousState(row.replaces, pdu["sender"], b"," + members[1:-1])
+    position = row.replaced_position or NOWHERE
+    return PreviousState(row.replaces, position, pdu["sender"], b"," + members[1:-1])
 
 
 def _from_row(row: state.AnyRow) -> ClientEvent:
     return build(
-        row.position,
+        row.number,
+        row.position or NOWHERE,
         row.event_id,
         row.room_id,
         orjson.loads(row.pdu),
@@ -308,8 +341,8 @@ def _render(
 
 def _hidden_previous(
     tx: Reader, requester: Requester | None, events: Iterable[ClientEvent]
-) -> set[int]:
-    """Return the positions of the events whose previous content the reader may not see."""
+) -> set[EventNumber]:
+    """Return the numbers of the events whose previous content the reader may not see."""
     by_room: dict[str, list[ClientEvent]] = {}
     for event in events:
         if event.previous is not None:
@@ -317,25 +350,25 @@ def _hidden_previous(
     if not by_room or requester is None:
         return set()
     user_id = requester.user_id
-    hidden = {at for some in by_room.values() for at in _unseen(tx, user_id, some)}
+    hidden = {it for some in by_room.values() for it in _unseen(tx, user_id, some)}
     if accounts.erased(tx):
-        replaced = {it: at for some in by_room.values() for at, it in _replaced(some)}
+        replaced = {it: number for some in by_room.values() for number, it in _replaced(some)}
         of_erased = visibility.hidden_by_erasure(tx, user_id, replaced)
-        hidden |= {at for it, at in replaced.items() if it.position in of_erased}
+        hidden |= {number for it, number in replaced.items() if it.number in of_erased}
     return hidden
 
 
-def _replaced(events: Iterable[ClientEvent]) -> Iterator[tuple[int, _Replaced]]:
-    """Yield the position of each event, and what it replaced."""
+def _replaced(events: Iterable[ClientEvent]) -> Iterator[tuple[EventNumber, _Replaced]]:
+    """Yield the number of each event, and what it replaced."""
     for event in events:
         before = event.previous
         if before is not None:
-            key = (event.type, event.state_key)
-            yield event.position, _Replaced(before.position, event.room_id, *key, before.sender)
+            place = (before.number, before.position, event.room_id)
+            yield event.number, _Replaced(*place, event.type, event.state_key, before.sender)
 
 
-def _unseen(tx: Reader, user_id: str, events: list[ClientEvent]) -> Iterator[int]:
-    """Yield the positions of those of a room's events whose previous one the user may not see.
+def _unseen(tx: Reader, user_id: str, events: list[ClientEvent]) -> Iterator[EventNumber]:
+    """Yield the numbers of those of a room's events whose previous one the user may not see.
 
     A replaced event was the room's state until the event that replaced it. Users who could know
     the state at any time between the two have been sent it, though it may be older than their join.
@@ -349,24 +382,24 @@ def _unseen(tx: Reader, user_id: str, events: list[ClientEvent]) -> Iterator[int
             continue  # users are sent each change of their own membership, even from outside
         seen = known.first_seen(event.previous.position)
         if seen is None or seen >= event.position:
-            yield event.position
+            yield event.number
 
 
 def _redactions(
     tx: Reader, requester: Requester | None, events: Iterable[ClientEvent]
-) -> dict[int | None, bytes]:
-    """Return `redacted_because` as a member of `unsigned`, by the position of the redaction."""
+) -> dict[EventNumber | None, bytes]:
+    """Return `redacted_because` as a member of `unsigned`, by the number of the redaction."""
     wanted = {event.redacted_by for event in events if event.redacted_by is not None}
     if not wanted:
         return {}
     redactions = load(tx, sorted(wanted))
     whole = redactions if requester is None else _whole(tx, requester.user_id, redactions)
-    shown = {event.position: event for event in whole}
-    found: dict[int | None, bytes] = {}
+    shown = {event.number: event for event in whole}
+    found: dict[EventNumber | None, bytes] = {}
     for event in redactions:
-        seen = shown.get(event.position) or redacted(tx, event)
+        seen = shown.get(event.number) or redacted(tx, event)
         rendered = orjson.dumps(_render(seen, tx.now_ms))
-        found[event.position] = b',"redacted_because":' + rendered
+        found[event.number] = b',"redacted_because":' + rendered
     return found
 
 

@@ -27,7 +27,7 @@ from homebody.storage.expressions import item, listed
 NEAR_EVENTS = 10
 """Read to find the one nearest to a time; mostly the first is visible. Else the database looks."""
 
-_STATE = select(StateInterval.event_position).where(
+_STATE = select(StateInterval.event_number).where(
     StateInterval.room_number == state.ROOM_NUMBER,
     StateInterval.from_position <= bindparam("position"),
     StateInterval.to_position > bindparam("position"),
@@ -49,6 +49,7 @@ def _near(*, is_backwards: bool) -> Select[*tuple[Any, ...]]:
         .where(
             StoredEvent.room_id == bindparam("room_id"),
             ts <= bindparam("ts") if is_backwards else ts >= bindparam("ts"),
+            position.is_not(None),
         )
         .order_by(*((ts.desc(), position.desc()) if is_backwards else (ts, position)))
         .limit(bindparam("count"))

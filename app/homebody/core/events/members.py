@@ -38,16 +38,16 @@ NAMES: CacheKind[str, dict[str, Names]] = declare("member_names", 4, lambda name
 """{user_id: names} of the local members, by room_id: only they are notified here."""
 
 _MEMBERS = (
-    select(StateInterval.event_position)
+    select(StateInterval.event_number)
     .where(
         StateInterval.room_number == state.ROOM_NUMBER,
         StateInterval.type == state.MEMBER,
         StateInterval.from_position <= bindparam("position"),
         StateInterval.to_position > bindparam("position"),
     )
-    .order_by(StateInterval.event_position)
+    .order_by(StateInterval.event_number)
 )
-_OF_USERS = select(StateInterval.event_position).where(
+_OF_USERS = select(StateInterval.event_number).where(
     StateInterval.room_number == state.ROOM_NUMBER,
     StateInterval.type == state.MEMBER,
     StateInterval.state_key.in_(bindparam("user_ids", expanding=True)),
@@ -57,13 +57,17 @@ _OF_USERS = select(StateInterval.event_position).where(
 )
 _FIRST = (
     select(StoredEvent.position)
-    .where(StoredEvent.room_id == bindparam("room_id"), StoredEvent.type == state.MEMBER)
+    .where(
+        StoredEvent.room_id == bindparam("room_id"),
+        StoredEvent.type == state.MEMBER,
+        StoredEvent.position.is_not(None),
+    )
     .order_by(StoredEvent.position)
     .limit(1)
 )
 _JOINED = (
     select(StateInterval.state_key, StoredEvent.pdu)
-    .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
+    .join(StoredEvent, StoredEvent.number == StateInterval.event_number)
     .where(
         StateInterval.room_number == state.ROOM_NUMBER,
         StateInterval.to_position == NOW_AND_LATER,

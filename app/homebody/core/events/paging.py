@@ -41,6 +41,7 @@ Read = Callable[[dict[str, object]], Sequence[Any]]
 """Returns the next rows of COLUMNS for the values `after`, `upto` and `count`."""
 
 COLUMNS = (
+    StoredEvent.number,
     StoredEvent.position,
     StoredEvent.type,
     StoredEvent.state_key,
@@ -219,7 +220,7 @@ def events_of(tx: Reader, request: PageRequest, rows: Sequence[Any]) -> Iterator
     rows = admitted(tx, request.user_id, request.wanted, rows)
     rows = visibility.visible(tx, request.user_id, request.room_id, rows)
     for some in batches(rows, request.limit + 1):
-        events = client_events.load(tx, [row.position for row in some])
+        events = client_events.load(tx, [row.number for row in some])
         if request.looks_inside():
             events = [it for it in events if matches(it, request.wanted)]
             events = _with_relations(tx, request, events)

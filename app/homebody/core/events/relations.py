@@ -17,6 +17,7 @@ from sqlalchemy.orm import aliased
 
 from homebody.core.events import history, paging, state
 from homebody.core.events.paging import Page, PageRequest
+from homebody.models.base import EventNumber
 from homebody.models.events import StoredEvent
 from homebody.spec.events import Event, Json
 from homebody.storage.database import Reader
@@ -32,7 +33,7 @@ LEVELS: Final = 3
 """How far `recurse` goes: children, their children, and theirs."""
 
 _TARGET = select(
-    StoredEvent.position,
+    StoredEvent.number,
     StoredEvent.room_id,
     StoredEvent.type,
     StoredEvent.state_key,
@@ -59,11 +60,11 @@ def _descendants() -> Select[*tuple[Any, ...]]:
     rel_type, event_type = bindparam("rel_type", type_=Text), bindparam("event_type", type_=Text)
     below = select(
         bindparam("parent", type_=Text).label("event_id"),
-        literal(0).label("position"),
+        literal(0).label("number"),
         literal(0).label("level"),
     ).cte("below", recursive=True)
     below = below.union(
-        select(child.event_id, child.position, below.c.level + 1)
+        select(child.event_id, child.number, below.c.level + 1)
         .join(below, child.relates_to == below.c.event_id)
         .where(
             below.c.level < LEVELS,
@@ -75,7 +76,7 @@ def _descendants() -> Select[*tuple[Any, ...]]:
     )
     return (
         select(*paging.COLUMNS)
-        .select_from(in_order(below, StoredEvent, StoredEvent.position == below.c.position))
+        .select_from(in_order(below, StoredEvent, StoredEvent.number == below.c.number))
         .where(below.c.level > 0, *paging.IN_RANGE)
     )
 
@@ -90,8 +91,8 @@ class Relation(NamedTuple):
     rel_type: str | None
     thread_id: str | None
     """The root of the thread that the event belongs to; None: the main timeline."""
-    edit_of: int | None
-    """The position of the event that this one is a valid replacement of."""
+    edit_of: EventNumber | None
+    """The event that this one is a valid replacement of."""
     annotation_key: bytes | None = None
     """What tells the key of a reaction from others; see `key_digest`."""
 
@@ -113,7 +114,7 @@ def of(tx: Reader, event: Event) -> Relation:
         return Relation(target_id, rel_type, None, None, _annotation_key(relation))
     thread_id = target_id if rel_type == THREAD else target.thread_id
     is_edit = rel_type == REPLACE and _may_replace(event, target)
-    edit_of = target.position if is_edit else None
+    edit_of = target.number if is_edit else None
     return Relation(target_id, rel_type, thread_id, edit_of, _annotation_key(relation))
 
 

@@ -76,10 +76,10 @@ _RANK = 1000.0 / (
     1000 + func.length(_INDEX.c.body) + func.length(_INDEX.c.name) + func.length(_INDEX.c.topic)
 )
 _BELOW_RANK = bindparam("rank", type_=Float)
-_BELOW_POSITION = bindparam("position", type_=Integer)
+_BELOW_NUMBER = bindparam("number", type_=Integer)
 # In this order: the words, the events, what is visible
 _FOUND = in_order(
-    in_order(_INDEX, StoredEvent, StoredEvent.position == _INDEX.c.rowid),
+    in_order(_INDEX, StoredEvent, StoredEvent.number == _INDEX.c.rowid),
     _VISIBLE,
     and_(
         _VISIBLE.c.room_id == StoredEvent.room_id,
@@ -104,14 +104,14 @@ _BY_RANK = (
         or_(
             _BELOW_RANK.is_(None),
             _RANKED.c.rank < _BELOW_RANK,
-            and_(_RANKED.c.rank == _BELOW_RANK, _RANKED.c.position < _BELOW_POSITION),
+            and_(_RANKED.c.rank == _BELOW_RANK, _RANKED.c.number < _BELOW_NUMBER),
         )
     )
-    .order_by(_RANKED.c.rank.desc(), _RANKED.c.position.desc())
+    .order_by(_RANKED.c.rank.desc(), _RANKED.c.number.desc())
     .limit(bindparam("count"))
 )
 _BY_TIME = (
-    _MATCHES.where(or_(_BELOW_POSITION.is_(None), _INDEX.c.rowid < _BELOW_POSITION))
+    _MATCHES.where(or_(_BELOW_NUMBER.is_(None), _INDEX.c.rowid < _BELOW_NUMBER))
     .order_by(_INDEX.c.rowid.desc())
     .limit(bindparam("count"))
 )
@@ -139,7 +139,7 @@ class After(NamedTuple):
     """Where a page begins: the last result of the page before, and the group that is shown."""
 
     rank: float
-    position: int
+    number: int
     group: tuple[str, str] | None = None
     """("room_id" or "sender", the room's or user's id)."""
     total: int = 0
@@ -227,16 +227,16 @@ def find(tx: Reader, user_id: str, request: SearchRequest) -> SearchResults:
             if number == 0 and request.after is None:
                 total = len(wanted)
             is_last = len(matches) < AT_ONCE
-            end = None if is_last else After(matches[-1].rank, matches[-1].position)
+            end = None if is_last else After(matches[-1].rank, matches[-1].number)
             yield _results(tx, request, wanted), end
             if end is None or time.monotonic() > until:
                 return
-            values.update(rank=end.rank, position=end.position)
+            values.update(rank=end.rank, number=end.number)
 
     results, end = paging.take(
         batches(),
         request.limit,
-        lambda found: After(found[-1].rank, found[-1].event.position),
+        lambda found: After(found[-1].rank, found[-1].event.number),
         looks_ahead=False,
     )
     return SearchResults(results, total, end and end._replace(group=group, total=total))
@@ -284,7 +284,7 @@ def _values(tx: Reader, user_id: str, request: SearchRequest) -> dict[str, objec
         "is_any_sender": senders is None,
         "senders": senders or (),
         "rank": after.rank if after else None,
-        "position": after.position if after else None,
+        "number": after.number if after else None,
     }
 
 
@@ -303,13 +303,13 @@ def _wanted(tx: Reader, user_id: str, request: SearchRequest, matches: Sequence[
     """
     some = paging.admitted(tx, user_id, request.wanted, matches)
     hidden = visibility.hidden_by_erasure(tx, user_id, some)
-    return [match for match in some if match.position not in hidden]
+    return [match for match in some if match.number not in hidden]
 
 
 def _results(tx: Reader, request: SearchRequest, matches: Sequence[Any]) -> Iterator[SearchResult]:
     """Yield the matches that the filter admits, with their events."""
     for some in batches(matches, request.limit):
-        ranks = {it.position: it.rank for it in some}
+        ranks = {it.number: it.rank for it in some}
         for event in client_events.load(tx, list(ranks)):
             if paging.matches(event, request.wanted):
-                yield SearchResult(event, ranks[event.position])
+                yield SearchResult(event, ranks[event.number])

@@ -1,8 +1,11 @@
 """The full-text index: names and topics of rooms, and the messages in them.
 
-It follows the events by some hundred positions. FTS5 writes a segment for every SAVEPOINT, which
-would cost each message 30 µs; of a hundred at once each costs 6. Newer events, and after an upgrade
-older ones, are indexed by the next search. Redacted events leave the index with their redaction.
+It follows the events by some hundred. FTS5 writes a segment for every SAVEPOINT, which would cost
+each message 30 µs; of a hundred at once each costs 6. Newer events, and after an upgrade older
+ones, are indexed by the next search. Redacted events leave the index with their redaction.
+
+Events that stand in no timeline are indexed too, as they may come into it later. The search finds
+only what has a position.
 
 This module alone writes the tables search_index and search_progress.
 Spec: client-server-api#server-side-search
@@ -17,6 +20,7 @@ import orjson
 from sqlalchemy import Integer, Text, bindparam, column, delete, func, select, table
 from sqlalchemy.dialects.sqlite import insert
 
+from homebody.models.base import EventNumber
 from homebody.models.events import SearchProgress, StoredEvent
 from homebody.runtime import event_loop
 from homebody.spec.events import Json
@@ -27,31 +31,31 @@ MESSAGE: Final = "m.room.message"
 NAME: Final = "m.room.name"
 TOPIC: Final = "m.room.topic"
 EVERY: Final = 128
-"""Number of positions by which the index may be behind."""
+"""Number of events by which the index may be behind."""
 _AT_ONCE: Final = 500
 ONLY_ONE: Final = 1
-PROGRESS: CacheKind[int, int] = declare("search_progress", 1, lambda _: 8)
-"""The position of the one row of its table."""
+PROGRESS: CacheKind[int, EventNumber] = declare("search_progress", 1, lambda _: 8)
+"""The number in the one row of its table."""
 
 _UNSPACED = re.compile(
     "([\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])"
 )
 """Scripts without spaces between words: each letter is taken for a word."""
 
-_PROGRESS = select(SearchProgress.position)
+_PROGRESS = select(SearchProgress.number)
 _ADVANCE = insert(SearchProgress)
 _ADVANCE = _ADVANCE.on_conflict_do_update(
-    index_elements=["id"], set_={"position": _ADVANCE.excluded.position}
+    index_elements=["id"], set_={"number": _ADVANCE.excluded.number}
 )
-_LAST = select(func.max(StoredEvent.position))
+_LAST = select(func.max(StoredEvent.number))
 _NEXT = (
-    select(StoredEvent.position, StoredEvent.type, StoredEvent.pdu)
+    select(StoredEvent.number, StoredEvent.type, StoredEvent.pdu)
     .where(
-        StoredEvent.position > bindparam("after"),
-        StoredEvent.position <= bindparam("upto"),
+        StoredEvent.number > bindparam("after"),
+        StoredEvent.number <= bindparam("upto"),
         StoredEvent.type.in_((MESSAGE, NAME, TOPIC)),
     )
-    .order_by(StoredEvent.position)
+    .order_by(StoredEvent.number)
     .limit(_AT_ONCE)
 )
 INDEX: Final = table(
@@ -61,23 +65,23 @@ INDEX: Final = table(
 )
 """The virtual table, with the hidden column by which FTS5 looks for words in all others."""
 _INSERT = insert(INDEX)
-_DELETE = delete(INDEX).where(INDEX.c.rowid == bindparam("position"))
+_DELETE = delete(INDEX).where(INDEX.c.rowid == bindparam("number"))
 
 
-def follow(tx: Tx, position: int) -> None:
-    """Index the events since the last time; called when there are EVERY positions of them."""
-    _extend(tx, position)
+def follow(tx: Tx, number: EventNumber) -> None:
+    """Index the events since the last time; called when there are EVERY of them."""
+    _extend(tx, number)
 
 
-def forget(tx: Tx, position: int) -> None:
+def forget(tx: Tx, number: EventNumber) -> None:
     """Remove a redacted event."""
-    tx.sql.execute(_DELETE, {"position": position})
+    tx.sql.execute(_DELETE, {"number": number})
 
 
 def catch_up(db: Database) -> None:
     """Index all events that are not yet, in short write transactions."""
     with db.read() as tx:
-        upto = tx.sql.execute(_LAST).scalar() or 0
+        upto = tx.sql.execute(_LAST).scalar() or EventNumber(0)
         is_behind = _progress(tx) < upto
     while is_behind:
         with db.write() as writing:
@@ -102,29 +106,29 @@ def spaced(said: str) -> str:
     return said if said.isascii() else _UNSPACED.sub(r" \1 ", said)
 
 
-def _progress(tx: Reader) -> int:
+def _progress(tx: Reader) -> EventNumber:
     known = tx.cached(PROGRESS, ONLY_ONE)
     if known is None:
-        known = tx.sql.execute(_PROGRESS).scalar() or 0
+        known = tx.sql.execute(_PROGRESS).scalar() or EventNumber(0)
         tx.fill(PROGRESS, ONLY_ONE, known)
     return known
 
 
-def _extend(tx: Tx, upto: int) -> bool:
-    """Index the next events up to a position; return whether there are more of them."""
+def _extend(tx: Tx, upto: EventNumber) -> bool:
+    """Index the next events up to a number; return whether there are more of them."""
     found = tx.sql.execute(_NEXT, {"after": _progress(tx), "upto": upto}).all()
     is_all = len(found) < _AT_ONCE
-    entries = [_entry(row.position, row.type, orjson.loads(row.pdu)["content"]) for row in found]
+    entries = [_entry(row.number, row.type, orjson.loads(row.pdu)["content"]) for row in found]
     entries = [entry for entry in entries if len(entry) > 1]
     if entries:
         tx.sql.execute(_INSERT, [{"body": "", "name": "", "topic": "", **it} for it in entries])
-    reached = max(_progress(tx), upto) if is_all else int(found[-1].position)
-    tx.sql.execute(_ADVANCE, {"id": ONLY_ONE, "position": reached})
+    reached = max(_progress(tx), upto) if is_all else found[-1].number
+    tx.sql.execute(_ADVANCE, {"id": ONLY_ONE, "number": reached})
     tx.remember(PROGRESS, ONLY_ONE, reached)
     return not is_all
 
 
-def _entry(position: int, event_type: str, content: Json) -> dict[str, Any]:
+def _entry(number: EventNumber, event_type: str, content: Json) -> dict[str, Any]:
     """Return the row for an event; it has no text where there is nothing to search."""
     if event_type == MESSAGE:
         column, texts = "body", [content.get("body")]
@@ -133,7 +137,7 @@ def _entry(position: int, event_type: str, content: Json) -> dict[str, Any]:
     else:
         column, texts = "topic", _topics(content)
     said = " ".join(dict.fromkeys(it for it in texts if isinstance(it, str) and it))
-    return {"rowid": position, column: spaced(said)} if said else {"rowid": position}
+    return {"rowid": number, column: spaced(said)} if said else {"rowid": number}
 
 
 def _topics(content: Json) -> list[object]:

@@ -15,7 +15,7 @@ from sqlalchemy import Row, and_, bindparam, func, select, true
 from sqlalchemy.orm import aliased
 
 from homebody import errors
-from homebody.models.base import NOW_AND_LATER
+from homebody.models.base import NOW_AND_LATER, EventNumber
 from homebody.models.events import StoredEvent
 from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
@@ -36,6 +36,16 @@ class RoomHead(NamedTuple):
     depth: int
 
 
+class KnownEvent(NamedTuple):
+    """An event of any standing."""
+
+    number: EventNumber
+    position: int | None
+    """None: it stands in no timeline."""
+    standing: str
+    event: Event
+
+
 class Joined(NamedTuple):
     """The joined users of a room. Never modified: a reader may hold it during later writes."""
 
@@ -50,12 +60,14 @@ class Joined(NamedTuple):
 class StateEntry:
     """One entry of a room's current state; `event` is None where the room has no such entry."""
 
-    __slots__ = ("event", "position", "since", "size_bytes")
+    __slots__ = ("event", "number", "since", "size_bytes")
 
-    def __init__(self, event: Event | None, position: int, since: int, size_bytes: int) -> None:
+    def __init__(
+        self, event: Event | None, number: EventNumber, since: int, size_bytes: int
+    ) -> None:
         self.event = event
-        self.position = position
-        """The position of the event."""
+        self.number = number
+        """The number of the event."""
         self.since = since
         """The position at which it became the room's state."""
         self.size_bytes = size_bytes
@@ -80,7 +92,7 @@ JOINED_ROOMS: CacheKind[str, frozenset[str]] = declare(
 
 AnyRow = Row[*tuple[Any, ...]]
 EVENT_COLUMNS = (
-    StoredEvent.position,
+    StoredEvent.number,
     StoredEvent.event_id,
     StoredEvent.room_id,
     StoredEvent.pdu,
@@ -93,13 +105,18 @@ ROOM_NUMBER = select(Room.number).where(Room.room_id == bindparam("room_id")).sc
 _HEAD = select(Room.version, Room.forward_extremities, Room.depth).where(
     Room.room_id == bindparam("room_id")
 )
-_PDUS = select(StoredEvent.position, StoredEvent.pdu).where(
-    StoredEvent.position.in_(bindparam("positions", expanding=True))
+_PDUS = select(StoredEvent.number, StoredEvent.pdu).where(
+    StoredEvent.number.in_(bindparam("numbers", expanding=True))
 )
-_BY_ID = select(*EVENT_COLUMNS).where(StoredEvent.event_id == bindparam("event_id"))
+_ANY_BY_ID = select(*EVENT_COLUMNS, StoredEvent.position, StoredEvent.standing).where(
+    StoredEvent.event_id == bindparam("event_id")
+)
+_BY_ID = select(*EVENT_COLUMNS).where(
+    StoredEvent.event_id == bindparam("event_id"), StoredEvent.position.is_not(None)
+)
 _HELD_AT_POSITION = (
     select(*EVENT_COLUMNS)
-    .join(StateInterval, StoredEvent.position == StateInterval.event_position)
+    .join(StateInterval, StoredEvent.number == StateInterval.event_number)
     .where(
         StateInterval.room_number == ROOM_NUMBER,
         StateInterval.from_position <= bindparam("position"),
@@ -130,7 +147,7 @@ _ENTRIES = (
         in_order(
             in_order(in_order(Room, _KEYS, true()), StateInterval, _INTERVAL_OF_KEY),
             StoredEvent,
-            StoredEvent.position == StateInterval.event_position,
+            StoredEvent.number == StateInterval.event_number,
         )
     )
     .where(
@@ -160,10 +177,18 @@ def event_of(tx: Reader, row: AnyRow) -> Event:
     return Event(row.event_id, orjson.loads(row.pdu), version(tx, row.room_id))
 
 
-def find_event(tx: Reader, event_id: str) -> tuple[int, Event] | None:
-    """Return (position, event) for an event id, or None."""
+def find_event(tx: Reader, event_id: str) -> tuple[EventNumber, Event] | None:
+    """Return (number, event) for the id of an event in the timeline of its room, or None."""
     row = tx.sql.execute(_BY_ID, {"event_id": event_id}).first()
-    return None if row is None else (row.position, event_of(tx, row))
+    return None if row is None else (row.number, event_of(tx, row))
+
+
+def find_any(tx: Reader, event_id: str) -> KnownEvent | None:
+    """Return an event of any standing, for other servers and for what is derived from it."""
+    row = tx.sql.execute(_ANY_BY_ID, {"event_id": event_id}).first()
+    if row is None:
+        return None
+    return KnownEvent(row.number, row.position, row.standing, event_of(tx, row))
 
 
 def head(tx: Reader, room_id: str) -> RoomHead:
@@ -188,11 +213,11 @@ def memory_bytes(event: Event) -> int:
     return 1500 + 4 * len(str(event.content))
 
 
-def pdus(tx: Reader, positions: list[int]) -> list[Json]:
-    """Return the events at these positions in the federation format, in their order."""
-    result = tx.sql.execute(_PDUS, {"positions": positions})
-    found = {position: pdu for position, pdu in result}  # noqa: C416 - to mypy a row is not a pair
-    return [orjson.loads(found[position]) for position in positions if position in found]
+def pdus(tx: Reader, numbers: list[EventNumber]) -> list[Json]:
+    """Return the events with these numbers in the federation format, in their order."""
+    result = tx.sql.execute(_PDUS, {"numbers": numbers})
+    found = {number: pdu for number, pdu in result}  # noqa: C416 - to mypy a row is not a pair
+    return [orjson.loads(found[number]) for number in numbers if number in found]
 
 
 def current(tx: Reader, room_id: str, event_type: str, state_key: str = "") -> Event | None:
@@ -275,11 +300,11 @@ def joined_rooms(tx: Reader, user_id: str) -> frozenset[str]:
 
 
 def _read_entries(tx: Reader, room_id: str, keys: list[StateKey]) -> dict[StateKey, StateEntry]:
-    found = {key: StateEntry(None, 0, 0, 0) for key in keys}
+    found = {key: StateEntry(None, EventNumber(0), 0, 0) for key in keys}
     for row in tx.sql.execute(_ENTRIES, {"room_id": room_id, "keys": keys}):
         event = event_of(tx, row)
         size = memory_bytes(event)
-        entry = StateEntry(event, row.position, row.from_position, size)
+        entry = StateEntry(event, row.number, row.from_position, size)
         found[row.type, row.state_key] = entry
     for key, entry in found.items():
         tx.fill(STATE, (room_id, key), entry)

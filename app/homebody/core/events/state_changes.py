@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, delete, insert, update
 
 from homebody.core.events import state
 from homebody.core.events.state import MEMBER, ROOM_NUMBER, Joined, StateEntry
-from homebody.models.base import NOW_AND_LATER
+from homebody.models.base import NOW_AND_LATER, EventNumber
 from homebody.models.state import StateInterval
 from homebody.spec.events import Event
 from homebody.storage.caches import CacheKind, declare
@@ -40,7 +40,7 @@ _BEGIN = (
         state_key=bindparam("with_key"),
         from_position=bindparam("position"),
         to_position=NOW_AND_LATER,
-        event_position=bindparam("position"),
+        event_number=bindparam("number"),
         membership=bindparam("as_member"),
     )
 )
@@ -78,8 +78,8 @@ SUMMARIES: CacheKind[str, MemberSummary] = declare("members", 2, lambda _: 1200)
 """By room_id; filled by sync/summaries.py."""
 
 
-def replace(tx: Tx, event: Event, position: int) -> int | None:
-    """Make a state event part of the room's current state; return the position it replaces.
+def replace(tx: Tx, event: Event, number: EventNumber, position: int) -> EventNumber | None:
+    """Make a state event part of the room's current state; return the event that it replaces.
 
     Called by timeline.store() alone, after the event was allowed.
     """
@@ -89,13 +89,13 @@ def replace(tx: Tx, event: Event, position: int) -> int | None:
     if before.event is not None:
         tx.sql.execute(_END, {**of_entry, "begun": before.since, "end": position})
     membership = str(event.content["membership"]) if event.type == MEMBER else None
-    tx.sql.execute(_BEGIN, {**of_entry, "position": position, "as_member": membership})
-    size = state.memory_bytes(event)
-    entry = StateEntry(event, position, position, size)
+    begun = {"position": position, "number": number, "as_member": membership}
+    tx.sql.execute(_BEGIN, {**of_entry, **begun})
+    entry = StateEntry(event, number, position, state.memory_bytes(event))
     tx.remember(state.STATE, (event.room_id, key), entry)
     if event.type == MEMBER:
         _keep_joined(tx, event, position, before.event)
-    return before.position if before.event is not None else None
+    return before.number if before.event is not None else None
 
 
 def remove_room(tx: Tx, room_id: str) -> None:

@@ -39,7 +39,7 @@ _LATER = _REPLIES.where(
     unindexed(StoredEvent.room_id) == bindparam("room_id"),  # else all of the room is read
     StoredEvent.sender.not_in(bindparam("ignored", expanding=True)),
 )
-_POSITIONS = select(StoredEvent.event_id, StoredEvent.position).where(
+_NUMBERS = select(StoredEvent.event_id, StoredEvent.number).where(
     StoredEvent.event_id.in_(bindparam("roots", expanding=True)),
     StoredEvent.room_id == bindparam("room_id"),
 )
@@ -127,9 +127,9 @@ def _roots(tx: Reader, user_id: str, room_id: str, latest: dict[str, int]) -> li
     """Return the roots of these threads, in their order, as far as the user may see them."""
     if not latest:
         return []
-    found = tx.sql.execute(_POSITIONS, {"roots": list(latest), "room_id": room_id})
-    positions = {row.event_id: row.position for row in found}
-    some = [positions[root] for root in latest if root in positions]
+    found = tx.sql.execute(_NUMBERS, {"roots": list(latest), "room_id": room_id})
+    numbers = {row.event_id: row.number for row in found}
+    some = [numbers[root] for root in latest if root in numbers]
     roots = visibility.visible(tx, user_id, room_id, client_events.load(tx, some))
     ignored = account_data.ignored_users(tx, user_id)
     # the spec wants the roots of ignored users, "redacted to the caller"

@@ -39,7 +39,7 @@ from sqlalchemy import (
 from homebody import errors
 from homebody.core.accounts import accounts
 from homebody.core.events import state
-from homebody.models.base import NOW_AND_LATER
+from homebody.models.base import NOW_AND_LATER, EventNumber
 from homebody.models.events import StoredEvent
 from homebody.models.rooms import ForgottenRoom, Room
 from homebody.models.state import StateInterval
@@ -61,7 +61,7 @@ _COLUMNS = (
     # member events are not even read
     case((StateInterval.type == VISIBILITY[0], StoredEvent.pdu)).label("pdu"),
 )
-_EVENT = StoredEvent.position == StateInterval.event_position
+_EVENT = StoredEvent.number == StateInterval.event_number
 _SETTINGS = (StateInterval.type == VISIBILITY[0], StateInterval.state_key == VISIBILITY[1])
 _OWN = (StateInterval.type == state.MEMBER, StateInterval.state_key == bindparam("user_id"))
 _CHANGES = (
@@ -109,6 +109,10 @@ E = TypeVar("E", bound=Placed)
 
 class Sent(Placed, Protocol):
     """What has to be known of an event to hide it after an erasure."""
+
+    @property
+    def number(self) -> EventNumber:
+        """Its number."""
 
     @property
     def room_id(self) -> str:
@@ -276,14 +280,14 @@ def ranges(tx: Reader, user_id: str, room_id: str, first: int) -> list[tuple[int
     return history(tx, user_id, room_id).ranges(first, tx.position)
 
 
-def within(position: ColumnExpressionArgument[int]) -> Exists:
+def within(position: ColumnExpressionArgument[int | None]) -> Exists:
     """Return the condition that a position lies in one of the list parameter `ranges`."""
     some = listed("ranges")
     return exists().where(between(position, item(some, 0), item(some, 1)))
 
 
-def hidden_by_erasure(tx: Reader, user_id: str, events: Collection[Sent]) -> set[int]:
-    """Return the positions of the events that this user sees redacted, of erased users."""
+def hidden_by_erasure(tx: Reader, user_id: str, events: Collection[Sent]) -> set[EventNumber]:
+    """Return the numbers of the events that this user sees redacted, of erased users."""
     erased = accounts.erased(tx)
     if not erased:
         return set()
@@ -292,14 +296,14 @@ def hidden_by_erasure(tx: Reader, user_id: str, events: Collection[Sent]) -> set
         if event.sender in erased and _is_personal(event):
             by_room.setdefault(event.room_id, []).append(event)
     return {
-        position
+        number
         for room_id, some in by_room.items()
-        for position in _hidden_in(tx, user_id, room_id, some, erased)
+        for number in _hidden_in(tx, user_id, room_id, some, erased)
     }
 
 
-def memberships(tx: Reader, user_id: str, events: Iterable[ClientEvent]) -> dict[int, str]:
-    """Return {position: the user's membership just after the event}.
+def memberships(tx: Reader, user_id: str, events: Iterable[ClientEvent]) -> dict[EventNumber, str]:
+    """Return {number: the user's membership just after the event}.
 
     The events may be of several rooms; what is not cached is read for many of them at a time.
     Spec: client-server-api#room-event-format (unsigned.membership)
@@ -307,20 +311,20 @@ def memberships(tx: Reader, user_id: str, events: Iterable[ClientEvent]) -> dict
     by_room: dict[str, list[ClientEvent]] = {}
     for event in events:
         by_room.setdefault(event.room_id, []).append(event)
-    found: dict[int, str] = {}
-    earlier: dict[str, list[int]] = {}
+    found: dict[EventNumber, str] = {}
+    earlier: dict[str, list[ClientEvent]] = {}
     own: StateKey = (state.MEMBER, user_id)
     for room_id, some in tx.pausing(by_room.items(), _ROOMS_BETWEEN_PAUSES):
         entry = state.entries(tx, room_id, [own])[own]
         now = "leave" if entry.event is None else str(entry.event.content["membership"])
         since = 0 if entry.event is None else entry.since
-        found |= {event.position: now for event in some if event.position >= since}
-        if before := [event.position for event in some if event.position < since]:
+        found |= {event.number: now for event in some if event.position >= since}
+        if before := [event for event in some if event.position < since]:
             earlier[room_id] = before
     known = histories(tx, user_id, earlier) if earlier else {}
-    for room_id, positions in earlier.items():
+    for room_id, some in earlier.items():
         intervals = known[room_id].membership
-        found |= {position: intervals.at(position) or "leave" for position in positions}
+        found |= {event.number: intervals.at(event.position) or "leave" for event in some}
     return found
 
 
@@ -427,7 +431,7 @@ def _hidden_in(
     room_id: str,
     events: Sequence[Sent],
     erased: Mapping[str, int],
-) -> list[int]:
+) -> list[EventNumber]:
     own = (state.MEMBER, user_id)
     entry = state.entries(tx, room_id, [own])[own]
     is_joined = entry.event is not None and entry.event.content["membership"] == "join"
@@ -441,4 +445,4 @@ def _hidden_in(
         times = [event.position, *(at for at in changes if at < until)]
         return any(intervals.at(at) == "join" for at in times)
 
-    return [event.position for event in events if not was_there(event)]
+    return [event.number for event in events if not was_there(event)]

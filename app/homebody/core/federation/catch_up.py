@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import and_, bindparam, func, select
 
 from homebody.core import outgoing
 from homebody.core.events import state
@@ -56,7 +56,7 @@ _LOGGED = (
         StoredEvent.room_id,
         StoredEvent.sender,
     )
-    .join(StoredEvent, StoredEvent.position == FederationLogRow.number)
+    .join(StoredEvent, StoredEvent.number == FederationLogRow.number)
     .where(
         FederationLogRow.position > bindparam("after"),
         FederationLogRow.position <= bindparam("upto"),
@@ -87,8 +87,8 @@ _NEWEST = (
     .scalar_subquery()
 )
 _NEWEST_OF_ROOMS = (
-    select(StoredEvent.position, StoredEvent.position.label("number"))
-    .join(Room, StoredEvent.position == _NEWEST)
+    select(StoredEvent.position, StoredEvent.number)
+    .join(Room, and_(StoredEvent.room_id == Room.room_id, StoredEvent.position == _NEWEST))
     .where(
         Room.number.in_(
             select(StateInterval.room_number).where(
@@ -100,8 +100,8 @@ _NEWEST_OF_ROOMS = (
     )
     .order_by(StoredEvent.position)
 )
-_PDUS = select(StoredEvent.position.label("number"), StoredEvent.pdu).where(
-    StoredEvent.position.in_(bindparam("numbers", expanding=True))
+_PDUS = select(StoredEvent.number, StoredEvent.pdu).where(
+    StoredEvent.number.in_(bindparam("numbers", expanding=True))
 )
 
 

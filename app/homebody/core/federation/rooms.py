@@ -37,7 +37,13 @@ NEAR_EVENTS: Final = 50
 CHUNK: Final = 100
 """Events between two pauses."""
 
-_BY_ID = select(*state.EVENT_COLUMNS, StoredEvent.type, StoredEvent.state_key, StoredEvent.sender)
+_BY_ID = select(
+    *state.EVENT_COLUMNS,
+    StoredEvent.position,
+    StoredEvent.type,
+    StoredEvent.state_key,
+    StoredEvent.sender,
+).where(StoredEvent.position.is_not(None))
 _EVENT = _BY_ID.where(StoredEvent.event_id == bindparam("event_id"))
 _ids = listed("event_ids")
 _EVENTS = select(StoredEvent.event_id, StoredEvent.pdu).join_from(
@@ -45,7 +51,7 @@ _EVENTS = select(StoredEvent.event_id, StoredEvent.pdu).join_from(
 )
 _HELD = (
     select(StoredEvent.event_id, StoredEvent.pdu)
-    .join(StateInterval, StoredEvent.position == StateInterval.event_position)
+    .join(StateInterval, StoredEvent.number == StateInterval.event_number)
     .where(
         StateInterval.room_number == state.ROOM_NUMBER,
         StateInterval.from_position <= bindparam("position"),
@@ -67,7 +73,7 @@ _MEMBERS = select(StateInterval.state_key, StateInterval.membership).where(
 def _near(*, is_backwards: bool) -> Select[*tuple[Any, ...]]:
     ts, position = StoredEvent.origin_server_ts, StoredEvent.position
     return (
-        select(*_BY_ID.selected_columns, ts)
+        _BY_ID.add_columns(ts)
         .where(
             StoredEvent.room_id == bindparam("room_id"),
             ts <= bindparam("ts") if is_backwards else ts >= bindparam("ts"),

@@ -12,6 +12,7 @@ from homebody.core.events import client_events, history, paging, state
 from homebody.core.events.paging import Page, PageRequest
 from homebody.core.sync import memberships
 from homebody.core.sync.memberships import Memberships
+from homebody.models.base import EventNumber
 from homebody.runtime import event_loop
 from homebody.spec import filters
 from homebody.spec.filters import RoomEventFilter
@@ -70,10 +71,10 @@ def since(tx: Reader, user_id: str, position: int, limit: int, wanted: RoomEvent
         for room_id, (start, end) in reach.items()
     )
     pages = [paging.page(tx, request) for request in requests]
-    found = {event.position: event for page in pages for event in page.events}
+    found = {event.number: event for page in pages for event in page.events}
     for event in client_events.load(tx, _own_changes(tx, user_id, mine)):
         if event.position > position and paging.matches(event, wanted):
-            found[event.position] = event
+            found[event.number] = event
     # where a page ends early, later events of other rooms are left for the next request
     end = min((page.end for page in pages if page.end is not None), default=upto)
     events = sorted((it for it in found.values() if it.position <= end), key=_position)
@@ -136,12 +137,12 @@ def rooms(tx: Reader, user_id: str, part: StreamRange, wanted: RoomEventFilter) 
     return known
 
 
-def _own_changes(tx: Reader, user_id: str, mine: Memberships) -> list[int]:
-    """Return the positions of the user's member events in rooms that they can't read now."""
+def _own_changes(tx: Reader, user_id: str, mine: Memberships) -> list[EventNumber]:
+    """Return the numbers of the user's member events in rooms that they can't read now."""
     own = (state.MEMBER, user_id)
     outside = (*mine.invited, *mine.knocked)
     entries = (state.entries(tx, room_id, [own])[own] for room_id in outside)
-    return [left.member_position for left in mine.left] + [it.position for it in entries]
+    return [left.member_event for left in mine.left] + [it.number for it in entries]
 
 
 def _position(event: ClientEvent) -> int:

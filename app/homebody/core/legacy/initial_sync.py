@@ -70,7 +70,7 @@ def rooms(tx: Reader, user_id: str, limit: int, *, with_left: bool) -> list[Room
 def _invited(tx: Reader, user_id: str, room_id: str) -> RoomInfo:
     own = (state.MEMBER, user_id)
     entry = state.entries(tx, room_id, [own])[own]
-    (invite,) = client_events.load(tx, [entry.position])
+    (invite,) = client_events.load(tx, [entry.number])
     return RoomInfo(room_id, "invite", invite, None)
 
 

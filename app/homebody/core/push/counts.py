@@ -181,7 +181,7 @@ _REMOVE_ROOM = (
 )
 _OLDEST_KEPT = (
     select(StoredEvent.position)
-    .where(StoredEvent.room_id == bindparam("room_id"))
+    .where(StoredEvent.room_id == bindparam("room_id"), StoredEvent.position.is_not(None))
     .order_by(StoredEvent.position.desc())
     .offset(KEPT_EVENTS)
     .limit(1)

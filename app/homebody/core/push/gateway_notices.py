@@ -43,7 +43,8 @@ def about(tx: Reader, gateway: Gateway, payload: Json) -> Json | None:
     asked = {"user_id": gateway.user_id, **{key: payload[key] for key in ("room_id", "position")}}
     if not tx.sql.execute(_IS_UNREAD, asked).scalar():
         return None  # read on another device, or the user has left
-    found = client_events.load(tx, [payload["position"]])
+    numbers = client_events.numbers_at(tx, [(payload["room_id"], payload["position"])])
+    found = client_events.load(tx, list(numbers.values()))
     if not found or client_events.is_redacted(found[0]):
         return None
     tweaks: Json = payload["tweaks"]

@@ -41,7 +41,7 @@ _UNREAD_AFTER = (
     Notification.is_read.is_(False),
 )
 _UNREAD = (
-    select(Notification.event_position)
+    select(Notification.room_id, Notification.event_position)
     .where(*_UNREAD_AFTER)
     .order_by(Notification.event_position)
     .limit(MAX_MESSAGES)
@@ -66,17 +66,19 @@ def news(tx: Reader, mailbox: Mailbox, look: Json) -> News | None:
     """Return the mail about a user's unread messages, or None if there are none."""
     asked = {"user_id": mailbox.user_id, "after": look["after"]}
     found = tx.sql.execute(_SUM, asked).first()
-    positions = tx.sql.execute(_UNREAD, asked).scalars().all()
-    if found is None or not positions:
+    unread = [(room_id, position) for room_id, position in tx.sql.execute(_UNREAD, asked)]
+    if found is None or not unread:
         return None
-    events = [it for it in client_events.load(tx, positions) if not client_events.is_redacted(it)]
+    numbers = client_events.numbers_at(tx, unread)
+    events = [numbers[place] for place in unread if place in numbers]
+    shown = [it for it in client_events.load(tx, events) if not client_events.is_redacted(it)]
     waited_since = tx.now_ms - tx.server.config.push.mail_delay_ms
     return News(
-        _composed(tx, mailbox, events, found.number),
+        _composed(tx, mailbox, shown, found.number),
         found.newest,
         # a bridge may set timestamps in the future
-        is_due=positions[0] <= look["upto"]
-        or any(it.origin_server_ts <= waited_since for it in events),
+        is_due=unread[0][1] <= look["upto"]
+        or any(it.origin_server_ts <= waited_since for it in shown),
     )
 
 

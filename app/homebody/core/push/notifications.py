@@ -42,21 +42,22 @@ def page(
     asked = {"user_id": requester.user_id, "before": before, "count": limit + 1}
     found = tx.sql.execute(query, asked).all()
     shown = found[:limit]
-    loaded = client_events.load(tx, [row.event_position for row in shown])
+    numbers = client_events.numbers_at(tx, [(row.room_id, row.event_position) for row in shown])
+    loaded = client_events.load(tx, list(numbers.values()))
     loaded = client_events.hide(tx, requester.user_id, loaded)
-    events = {event.position: event for event in loaded}
+    events = {(event.room_id, event.position): event for event in loaded}
     shown_events = client_events.encode_all(tx, requester, loaded, with_room_id=False)
     encoded = dict(zip(events, shown_events, strict=True))
     notifications = [
         {
             "actions": orjson.Fragment(row.actions),
-            "event": encoded[row.event_position],
+            "event": encoded[row.room_id, row.event_position],
             "read": row.is_read,
             "room_id": row.room_id,
-            "ts": events[row.event_position].origin_server_ts,
+            "ts": events[row.room_id, row.event_position].origin_server_ts,
         }
         for row in shown
-        if row.event_position in events
+        if (row.room_id, row.event_position) in events
     ]
     more = {"next_token": str(shown[-1].event_position)} if len(found) > limit else {}
     return {"notifications": notifications, **more}

@@ -36,8 +36,8 @@ MAX_TOMBSTONES: Final = 20
 """Per room, the first ones: each has up to 64 KiB, and all are read during a join."""
 
 _TOMBSTONES = (
-    select(StoredEvent.position, StoredEvent.pdu)
-    .join(StateInterval, StateInterval.event_position == StoredEvent.position)
+    select(StateInterval.from_position, StoredEvent.pdu)
+    .join(StateInterval, StateInterval.event_number == StoredEvent.number)
     .where(
         StateInterval.room_number == state.ROOM_NUMBER,
         StateInterval.type == TOMBSTONE[0],
@@ -120,7 +120,7 @@ def _first_tombstone(tx: Reader, old_id: str, room_id: str) -> int | None:
     """
     for row in tx.sql.execute(_TOMBSTONES, {"room_id": old_id}).all():
         if orjson.loads(row.pdu)["content"].get("replacement_room") == room_id:
-            return int(row.position)
+            return int(row.from_position)
     return None
 
 

@@ -52,10 +52,14 @@ USERS_AT_ONCE: Final = 20
 NOTICE_SECONDS: Final = 3.0
 """Between the leaves of a room's users and its deletion."""
 
-_EVENTS = select(func.count()).where(StoredEvent.room_id == Room.room_id).scalar_subquery()
+_EVENTS = (
+    select(func.count())
+    .where(StoredEvent.room_id == Room.room_id, StoredEvent.position.is_not(None))
+    .scalar_subquery()
+)
 _LAST = (
     select(StoredEvent.origin_server_ts)
-    .where(StoredEvent.position == Room.last_position)
+    .where(StoredEvent.room_id == Room.room_id, StoredEvent.position == Room.last_position)
     .scalar_subquery()
 )
 _ALL = select(

@@ -17,7 +17,7 @@ from homebody.spec.events import Json
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Reader, Tx
 
-_POSITION = select(StateInterval.event_position).where(
+_NUMBER = select(StateInterval.event_number).where(
     StateInterval.room_number == state.ROOM_NUMBER,
     StateInterval.from_position <= bindparam("position"),
     StateInterval.to_position > bindparam("position"),
@@ -69,7 +69,7 @@ def get(tx: Reader, room_id: str, user_id: str, event_type: str, state_key: str)
         "event_type": event_type,
         "state_key": state_key,
     }
-    found = client_events.load(tx, list(tx.sql.execute(_POSITION, entry).scalars()))
+    found = client_events.load(tx, list(tx.sql.execute(_NUMBER, entry).scalars()))
     if not found:
         raise errors.not_found("The room has no state of this type and key")
     return client_events.hide(tx, user_id, found)[0]

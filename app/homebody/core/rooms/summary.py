@@ -31,7 +31,7 @@ _ROOMS_AT_ONCE: Final = 50
 CURRENT_STATE: Final = (
     select(Room.room_id, StateInterval.type, StateInterval.state_key, StoredEvent.pdu)
     .join(StateInterval, StateInterval.room_number == Room.number)
-    .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
+    .join(StoredEvent, StoredEvent.number == StateInterval.event_number)
     .where(
         Room.room_id.in_(bindparam("room_ids", expanding=True)),
         StateInterval.to_position == NOW_AND_LATER,

@@ -58,20 +58,18 @@ AT_ONCE: Final = 50
 """State entries copied in one transaction; most rooms have fewer."""
 
 _KEPT = (
-    select(
-        StateInterval.type, StateInterval.state_key, StateInterval.event_position, StoredEvent.pdu
-    )
-    .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
+    select(StateInterval.type, StateInterval.state_key, StateInterval.event_number, StoredEvent.pdu)
+    .join(StoredEvent, StoredEvent.number == StateInterval.event_number)
     .where(
         StateInterval.room_number == state.ROOM_NUMBER,
         StateInterval.to_position == NOW_AND_LATER,
-        StateInterval.event_position > bindparam("after"),
+        StateInterval.event_number > bindparam("after"),
         or_(
             StateInterval.type.in_((*COPIED, *COPIED_BY_KEY)),
             StateInterval.membership == "ban",
         ),
     )
-    .order_by(StateInterval.event_position)
+    .order_by(StateInterval.event_number)
     .limit(bindparam("count"))
 )
 
@@ -105,7 +103,7 @@ def upgrade(db: Database, request: UpgradeRequest) -> str:
                 _copy_state(tx, request, new_id, entries)
                 if is_done:
                     _finish(tx, request, new_id)
-            copied_upto = entries[-1].event_position if entries else 0
+            copied_upto = entries[-1].event_number if entries else 0
     except MatrixError:
         if copied_upto:
             with db.write() as tx:

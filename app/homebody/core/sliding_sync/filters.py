@@ -35,7 +35,7 @@ _PROPERTIES = (
     .select_from(_ROOMS)
     .join(Room, Room.room_id == item(_ROOMS, 0))
     .join(StateInterval, StateInterval.room_number == Room.number)
-    .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
+    .join(StoredEvent, StoredEvent.number == StateInterval.event_number)
     .where(
         StateInterval.type.in_(("m.room.create", "m.room.encryption", "m.room.name")),
         StateInterval.state_key == "",
@@ -46,7 +46,7 @@ _PROPERTIES = (
 _CHILDREN = (
     select(StateInterval.state_key, StoredEvent.pdu)
     .join(Room, Room.number == StateInterval.room_number)
-    .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
+    .join(StoredEvent, StoredEvent.number == StateInterval.event_number)
     .where(
         Room.room_id.in_(bindparam("spaces", expanding=True)),
         StateInterval.type == "m.space.child",

@@ -15,6 +15,7 @@ from homebody.core.sliding_sync.requests import RoomConfig
 from homebody.core.sync import spans
 from homebody.core.sync.spans import Span, SyncToken
 from homebody.core.sync.sync import STRIPPED_STATE
+from homebody.models.base import EventNumber
 from homebody.spec.events import Event, Json, StateKey
 from homebody.spec.filters import RoomEventFilter
 from homebody.storage.caches import Requester
@@ -74,7 +75,7 @@ def left(
     span.history = visibility.history(tx, requester.user_id, room_id)
     if before.membership == "join" or before.stale_since is not None:
         spans.fill(tx, requester.user_id, [span], RoomEventFilter(limit=before.config.limit))
-    return _gone(tx, requester, span, entry.event, [entry.position])
+    return _gone(tx, requester, span, entry.event, [entry.number])
 
 
 def _kicked(
@@ -102,16 +103,16 @@ def _kicked(
         for key, event in held.items()
         if config.wants(key) or (key[0] == state.MEMBER and key[1] in lazy)
     ]
-    events = [client_events.find(tx, event_id) for event_id in wanted]
-    positions = {event.position for event in events if event is not None} | {entry.position}
-    shown = _gone(tx, requester, span, entry.event, sorted(positions))
+    events = [state.find_any(tx, event_id) for event_id in wanted]
+    numbers = {event.number for event in events if event is not None} | {entry.number}
+    shown = _gone(tx, requester, span, entry.event, sorted(numbers))
     return {"initial": True, **shown, "bump_stamp": room.since, **summaries.name_and_avatar(held)}
 
 
 def _gone(
-    tx: Reader, requester: Requester, span: Span, member: Event, positions: list[int]
+    tx: Reader, requester: Requester, span: Span, member: Event, numbers: list[EventNumber]
 ) -> Json:
-    held = client_events.hide(tx, requester.user_id, client_events.load(tx, positions))
+    held = client_events.hide(tx, requester.user_id, client_events.load(tx, numbers))
     return {
         "membership": member.content["membership"],
         "bump_stamp": span.upto,

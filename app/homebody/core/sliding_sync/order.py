@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final
 
-from sqlalchemy import Text, and_, bindparam, func, or_, select
+from sqlalchemy import Text, and_, bindparam, or_, select
 from sqlalchemy.orm import aliased
 
 from homebody.core.events import state, visibility
@@ -32,8 +32,6 @@ from homebody.storage.database import Reader
 from homebody.storage.expressions import unindexed
 
 _DECIDE_ON_INVITES: Final = {account_data.IGNORED_USERS, membership.INVITE_PERMISSION_CONFIG}
-_SHORT_RANGE: Final = 1000
-"""Up to this many positions, scanning them is cheaper than looking up each room."""
 
 _Own, _Earlier = aliased(StateInterval), aliased(StateInterval)
 _USER_ID = bindparam("user_id", type_=Text())
@@ -56,7 +54,7 @@ _OWN = (
     select(Room.room_id, _Own.membership, _Own.from_position, Room.last_position)
     .select_from(_Own)
     .join(Room, Room.number == _Own.room_number)
-    .join(StoredEvent, StoredEvent.position == _Own.event_position)
+    .join(StoredEvent, StoredEvent.number == _Own.event_number)
     .where(
         _Own.state_key == _USER_ID,
         _Own.to_position == NOW_AND_LATER,
@@ -67,16 +65,11 @@ _OWN = (
         ),
     )
 )
-# `unindexed` keeps SQLite from indexes by which it would read all old events or receipts
-_BUSY_IN_RANGE = (
-    select(StoredEvent.room_id, func.max(StoredEvent.position).label("position"))
-    .where(StoredEvent.position > bindparam("since"), StoredEvent.position <= bindparam("upto"))
-    .group_by(unindexed(StoredEvent.room_id))
-)
 _BUSY_OF_ROOMS = select(Room.room_id, Room.last_position.label("position")).where(
     Room.room_id.in_(bindparam("rooms", expanding=True)),
     Room.last_position > bindparam("since"),
 )
+# `unindexed` keeps SQLite from an index by which it would read all old receipts
 _READ = (
     select(unindexed(Receipt.room_id))
     .where(
@@ -180,11 +173,12 @@ def _all(tx: Reader, user_id: str) -> RoomOrder:
 
 def _last_positions(tx: Reader, joined: Set[str], position: int) -> dict[str, int]:
     """Return {room_id: position of its newest event} of rooms with new events."""
-    if tx.position - position <= _SHORT_RANGE:
-        found = tx.sql.execute(_BUSY_IN_RANGE, {"since": position, "upto": tx.position})
-    else:
-        found = tx.sql.execute(_BUSY_OF_ROOMS, {"since": position, "rooms": joined})
-    return {room_id: last for room_id, last in found if room_id in joined}
+    recent = tx.caches.recent
+    if recent.knows(position, tx.position):
+        events = recent.events(position, tx.position)
+        return {room_id: last for last, room_id, _ in events if room_id in joined}
+    found = tx.sql.execute(_BUSY_OF_ROOMS, {"since": position, "rooms": joined})
+    return {room_id: last for room_id, last in found}  # noqa: C416 - to mypy a row is not a pair
 
 
 def _changed(

@@ -7,18 +7,19 @@ Spec: client-server-api#syncing, client-server-api#lazy-loading-room-members
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Collection, Iterable, Mapping, Set
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Select, bindparam, select
+from sqlalchemy.orm import aliased
 
 from homebody.core.events import client_events, state
 from homebody.core.sliding_sync.connections import SentRoom
 from homebody.core.sliding_sync.requests import RoomConfig
 from homebody.core.sync.spans import ROOMS_BETWEEN_PAUSES, Span
 from homebody.core.timeline import store
-from homebody.models.base import NOW_AND_LATER
+from homebody.models.base import NOW_AND_LATER, EventNumber
 from homebody.models.events import StoredEvent
 from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
@@ -32,13 +33,19 @@ MAX_MEMBERS: Final = 200
 
 _ROOMS = listed("rooms")  # [room_id, position]
 _HELD = (
-    select(Room.room_id, StateInterval.type, StateInterval.state_key, StateInterval.event_position)
+    select(
+        Room.room_id,
+        StateInterval.type,
+        StateInterval.state_key,
+        StateInterval.event_number,
+        StateInterval.from_position,
+    )
     .select_from(_ROOMS)
     .join(Room, Room.room_id == item(_ROOMS, 0))
     .join(StateInterval, StateInterval.room_number == Room.number)
     .where(
         StateInterval.to_position == NOW_AND_LATER,
-        StateInterval.event_position > item(_ROOMS, 1),
+        StateInterval.from_position > item(_ROOMS, 1),
     )
 )
 _HELD_BUT_MEMBERS: Final = _HELD.where(StateInterval.membership.is_(None))
@@ -46,12 +53,22 @@ _HELD_BUT_MEMBERS: Final = _HELD.where(StateInterval.membership.is_(None))
 _HELD_MEMBERS: Final = _HELD.where(
     StateInterval.membership.in_(("join", "leave", "ban", "invite", "knock"))
 )
-_REDACTED: Final = select(StoredEvent.position, StoredEvent.redacted_by).where(
-    StoredEvent.position.in_(bindparam("positions", expanding=True)),
-    StoredEvent.redacted_by.is_not(None),
+_Redaction = aliased(StoredEvent)
+_REDACTED: Final = (
+    select(StoredEvent.number, _Redaction.position)
+    .join(_Redaction, _Redaction.number == StoredEvent.redacted_by)
+    .where(StoredEvent.number.in_(bindparam("numbers", expanding=True)))
 )
 NAME: Final[StateKey] = ("m.room.name", "")
 AVATAR: Final[StateKey] = ("m.room.avatar", "")
+
+
+class _Entry(NamedTuple):
+    """An entry of a room's state."""
+
+    number: EventNumber
+    since: int
+    """The position at which it became the room's state."""
 
 
 @dataclass(slots=True)
@@ -67,8 +84,8 @@ class RoomUpdate:
     """What was sent before. None if `since` is 0."""
     is_expanded: bool = False
     """The client now wants a longer timeline than before."""
-    changed: dict[StateKey, int] = field(default_factory=dict)
-    """{key: position of the event} of state that the client lacks or has in an old version."""
+    changed: Set[StateKey] = frozenset()
+    """State that the client lacks or has in an old version."""
     members: frozenset[str] = frozenset()
     """Members sent lazily, now or before."""
 
@@ -103,23 +120,23 @@ def load(tx: Reader, user_id: str, updates: Collection[RoomUpdate]) -> dict[str,
     for update in tx.pausing(updates, ROOMS_BETWEEN_PAUSES):
         room_id = update.span.room_id
         entries = held[room_id]
-        entries |= _positions(tx, room_id, _named(update))
-        update.changed = {key: at for key, at in entries.items() if at > update.since}
-        due = {at for key, at in entries.items() if _is_due(update, key, at)}
+        entries |= _entries(tx, room_id, _named(update))
+        update.changed = {key for key, it in entries.items() if it.since > update.since}
+        due = {it.number for key, it in entries.items() if _is_due(update, key, it.since)}
         due |= _lazy(tx, update)
         redactions = redacted.get(room_id, {})
-        update.changed |= redactions
-        due |= {at for key, at in redactions.items() if update.config.wants(key)}
+        update.changed |= redactions.keys()
+        due |= {number for key, number in redactions.items() if update.config.wants(key)}
         events = client_events.load(tx, sorted(due))
         found[room_id] = client_events.hide(tx, user_id, events)
     return found
 
 
-def _held(tx: Reader, updates: Collection[RoomUpdate]) -> dict[str, dict[StateKey, int]]:
-    """Return {room_id: {key: position}}: all state if more is wanted than before, else changes."""
+def _held(tx: Reader, updates: Collection[RoomUpdate]) -> dict[str, dict[StateKey, _Entry]]:
+    """Return {room_id: {key: entry}}: all state if more is wanted than before, else changes."""
     others: dict[str, int] = {}
     members: dict[str, int] = {}
-    held: dict[str, dict[StateKey, int]] = {}
+    held: dict[str, dict[StateKey, _Entry]] = {}
     for update in updates:
         room_id = update.span.room_id
         held[room_id] = {}
@@ -135,28 +152,30 @@ def _held(tx: Reader, updates: Collection[RoomUpdate]) -> dict[str, dict[StateKe
         if not (update.has_gap or update.is_initial):
             events = update.span.timeline
             keys = [(it.type, it.state_key) for it in events if it.state_key is not None]
-            held[room_id] |= _positions(tx, room_id, keys)
+            held[room_id] |= _entries(tx, room_id, keys)
     _collect(tx, _HELD_BUT_MEMBERS, others, held)
     _collect(tx, _HELD_MEMBERS, members, held)
     return held
 
 
-def _redacted(tx: Reader, updates: Collection[RoomUpdate]) -> dict[str, dict[StateKey, int]]:
-    """Return {room_id: {key: position}} of room names and avatars that have been redacted.
+def _redacted(
+    tx: Reader, updates: Collection[RoomUpdate]
+) -> dict[str, dict[StateKey, EventNumber]]:
+    """Return {room_id: {key: number}} of room names and avatars that have been redacted.
 
-    Redaction doesn't replace a state event, so its position does not change.
+    Redaction doesn't replace a state event, so the interval does not end.
     """
-    places: dict[int, tuple[RoomUpdate, StateKey]] = {}
+    places: dict[EventNumber, tuple[RoomUpdate, StateKey]] = {}
     for update in updates:
         if update.may_have_redactions:
-            entries = _positions(tx, update.span.room_id, [NAME, AVATAR])
-            places |= {position: (update, key) for key, position in entries.items()}
-    found: dict[str, dict[StateKey, int]] = {}
+            entries = _entries(tx, update.span.room_id, [NAME, AVATAR])
+            places |= {entry.number: (update, key) for key, entry in entries.items()}
+    found: dict[str, dict[StateKey, EventNumber]] = {}
     if places:
-        for position, redacted_by in tx.sql.execute(_REDACTED, {"positions": list(places)}):
-            update, key = places[position]
-            if redacted_by > update.since:
-                found.setdefault(update.span.room_id, {})[key] = position
+        for number, redacted_at in tx.sql.execute(_REDACTED, {"numbers": list(places)}):
+            update, key = places[number]
+            if redacted_at is not None and redacted_at > update.since:
+                found.setdefault(update.span.room_id, {})[key] = number
     return found
 
 
@@ -164,18 +183,22 @@ def _collect(
     tx: Reader,
     query: Select[*tuple[Any, ...]],
     rooms: Mapping[str, int],
-    held: dict[str, dict[StateKey, int]],
+    held: dict[str, dict[StateKey, _Entry]],
 ) -> None:
     for some in tx.pausing(batches(rooms.items(), ROOMS_BETWEEN_PAUSES), every=1):
         found = tx.sql.execute(query, {"rooms": some})
-        for room_id, event_type, state_key, position in found:
-            held[room_id][event_type, state_key] = position
+        for room_id, event_type, state_key, number, since in found:
+            held[room_id][event_type, state_key] = _Entry(number, since)
 
 
-def _positions(tx: Reader, room_id: str, keys: Iterable[StateKey]) -> dict[StateKey, int]:
-    """Return {key: position of the event} of existing entries."""
+def _entries(tx: Reader, room_id: str, keys: Iterable[StateKey]) -> dict[StateKey, _Entry]:
+    """Return the existing entries by key."""
     entries = state.entries(tx, room_id, set(keys))
-    return {key: entry.position for key, entry in entries.items() if entry.event is not None}
+    return {
+        key: _Entry(entry.number, entry.since)
+        for key, entry in entries.items()
+        if entry.event is not None
+    }
 
 
 def _named(update: RoomUpdate) -> list[StateKey]:
@@ -185,16 +208,16 @@ def _named(update: RoomUpdate) -> list[StateKey]:
     return [(state.MEMBER, user) for user in update.config.named_members()]
 
 
-def _is_due(update: RoomUpdate, key: StateKey, position: int) -> bool:
+def _is_due(update: RoomUpdate, key: StateKey, since: int) -> bool:
     if not update.config.wants(key):
         return False
-    if update.before is None or position > update.since:
+    if update.before is None or since > update.since:
         return True
     return not update.before.config.wants(key)
 
 
-def _lazy(tx: Reader, update: RoomUpdate) -> set[int]:
-    """Return the positions of members to send lazily, and update `members`.
+def _lazy(tx: Reader, update: RoomUpdate) -> set[EventNumber]:
+    """Return the numbers of member events to send lazily, and update `members`.
 
     Members are sent once ("excluding membership events that were previously returned"), again after
     a gap, and whenever their membership event changes.
@@ -207,6 +230,6 @@ def _lazy(tx: Reader, update: RoomUpdate) -> set[int]:
     moved = {it.state_key for it in events if it.type == state.MEMBER and it.state_key is not None}
     new = ({event.sender for event in events} - known) | moved
     update.members = known | new if len(known | new) <= MAX_MEMBERS else frozenset(new)
-    held = _positions(tx, update.span.room_id, [(state.MEMBER, user) for user in new])
-    update.changed |= {key: at for key, at in held.items() if at > update.since > 0}
-    return set(held.values())
+    held = _entries(tx, update.span.room_id, [(state.MEMBER, user) for user in new])
+    update.changed |= {key for key, it in held.items() if it.since > update.since > 0}
+    return {it.number for it in held.values()}

@@ -40,7 +40,7 @@ _MOVED = (
         Room.room_id.in_(bindparam("room_ids", expanding=True)),
         StateInterval.to_position == NOW_AND_LATER,
         StateInterval.membership.in_(("join", "leave", "ban", "invite", "knock")),
-        StateInterval.event_position > bindparam("since"),
+        StateInterval.from_position > bindparam("since"),
     )
 )
 _MOVES = listed("moves")

@@ -13,8 +13,7 @@ from sqlalchemy import bindparam, select
 from homebody.core.events import state
 from homebody.core.rooms import membership
 from homebody.core.user_data import account_data
-from homebody.models.base import NOW_AND_LATER
-from homebody.models.events import StoredEvent
+from homebody.models.base import NOW_AND_LATER, EventNumber
 from homebody.models.rooms import ForgottenRoom, Room
 from homebody.models.state import StateInterval
 from homebody.spec import filters
@@ -28,7 +27,7 @@ _OWN = (
         StateInterval.membership,
         StateInterval.from_position,
         StateInterval.to_position,
-        StateInterval.event_position,
+        StateInterval.event_number,
     )
     .join(StateInterval, StateInterval.room_number == Room.number)
     .where(StateInterval.state_key == bindparam("user_id"), StateInterval.membership.is_not(None))
@@ -48,18 +47,13 @@ _CHANGED_ROOMS = (
     )
 )
 _FORGOTTEN = select(ForgottenRoom.room_id).where(ForgottenRoom.user_id == bindparam("user_id"))
-_BUSY_IN_RANGE = (
-    select(StoredEvent.room_id)
-    .distinct()
-    .where(StoredEvent.position > bindparam("since"), StoredEvent.position <= bindparam("upto"))
-)
 _BUSY_OF_ROOMS = select(Room.room_id).where(
     Room.room_id.in_(bindparam("room_ids", expanding=True)),
     Room.last_position > bindparam("since"),
 )
-_SHORT_RANGE = 1000
-"""Positions whose scan is cheaper than reading the last position of each room."""
 _AT_ONCE = 500
+_Step = tuple[str, int, EventNumber]
+"""(membership, position at which it began, event)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +64,8 @@ class LeftRoom:
     since: int
     """What the client has seen of it; 0: nothing."""
     upto: int
-    member_position: int
-    """The position of the leave."""
+    member_event: EventNumber
+    """The leave."""
     was_joined: bool = False
     """Whether the user was in the room when the client last looked."""
 
@@ -120,12 +114,8 @@ def with_events_since(tx: Reader, room_ids: Collection[str], position: int, upto
     """Return those of the rooms that have events after `position`."""
     recent = tx.caches.recent
     if recent.knows(position, upto):
-        return list(
-            {room_id for _, room_id in recent.events(position, upto)}.intersection(room_ids)
-        )
-    if upto - position <= _SHORT_RANGE:
-        busy = tx.sql.execute(_BUSY_IN_RANGE, {"since": position, "upto": upto}).scalars()
-        return [room_id for room_id in busy if room_id in room_ids]
+        busy = {room_id for _, room_id, _ in recent.events(position, upto)}
+        return list(busy.intersection(room_ids))
     found: list[str] = []
     for some in batches(room_ids, _AT_ONCE):
         asked = {"room_ids": some, "since": position}
@@ -161,7 +151,7 @@ def _initial(tx: Reader, user_id: str, room_filter: RoomFilter) -> Memberships:
     if room_filter.include_leave:
         forgotten = set(tx.sql.execute(_FORGOTTEN, {"user_id": user_id}).scalars())
         mine.left = [
-            LeftRoom(row.room_id, 0, row.from_position, row.event_position)
+            LeftRoom(row.room_id, 0, row.from_position, row.event_number)
             for row in own
             if row.membership in {"leave", "ban"} and row.room_id not in forgotten
         ]
@@ -170,14 +160,14 @@ def _initial(tx: Reader, user_id: str, room_filter: RoomFilter) -> Memberships:
 
 def _sort_in(tx: Reader, user_id: str, position: int, changed: set[str], mine: Memberships) -> None:
     """Sort the rooms in which the user's membership has changed into `mine`."""
-    course: dict[str, list[tuple[str, int, int]]] = {room_id: [] for room_id in changed}
+    course: dict[str, list[_Step]] = {room_id: [] for room_id in changed}
     asked = {"user_id": user_id, "since": position}
     query = _OWN_CHANGED.where(Room.room_id.in_(changed))
     for row in tx.sql.execute(query, asked):
-        course[row.room_id].append((row.membership, row.from_position, row.event_position))
+        course[row.room_id].append((row.membership, row.from_position, row.event_number))
     forgotten = set(tx.sql.execute(_FORGOTTEN, {"user_id": user_id}).scalars())
     for room_id, steps in course.items():
-        now, began, event_position = steps[-1]
+        now, began, event_number = steps[-1]
         was_joined = steps[0][0] == "join" and steps[0][1] <= position
         is_left = any(membership != "join" for membership, _, _ in steps)
         if was_joined and is_left and now in {"join", "invite", "knock"}:
@@ -191,12 +181,12 @@ def _sort_in(tx: Reader, user_id: str, position: int, changed: set[str], mine: M
             mine.knocked.append(room_id)
         elif not _was_outside(steps, position):
             seen = position if was_joined else 0
-            mine.left.append(LeftRoom(room_id, seen, began, event_position, was_joined))
+            mine.left.append(LeftRoom(room_id, seen, began, event_number, was_joined))
         elif room_id not in forgotten:
-            mine.left.append(LeftRoom(room_id, began - 1, began, event_position))
+            mine.left.append(LeftRoom(room_id, began - 1, began, event_number))
 
 
-def _was_outside(steps: Sequence[tuple[str, int, int]], position: int) -> bool:
+def _was_outside(steps: Sequence[_Step], position: int) -> bool:
     """Return whether the user had left before `position` and has not been in the room since.
 
     The client has seen everything up to the leave. What is new is an unban, or a ban after the

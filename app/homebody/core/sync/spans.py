@@ -29,6 +29,7 @@ from sqlalchemy.orm import aliased
 from homebody import errors
 from homebody.core.events import client_events, visibility
 from homebody.core.user_data import account_data
+from homebody.models.base import EventNumber
 from homebody.models.events import StoredEvent
 from homebody.runtime import event_loop
 from homebody.spec import filters
@@ -54,7 +55,7 @@ _TOKEN: Final = re.compile(r"s([0-9]{1,18})(?:_([0-9]{1,18}))?")
 _SPANS = listed("spans")
 _Newest = aliased(StoredEvent)
 _NEWEST_OF_SPAN = (
-    select(_Newest.position)
+    select(_Newest.number)
     .where(
         _Newest.room_id == item(_SPANS, 0),
         _Newest.position > item(_SPANS, 1),
@@ -65,13 +66,13 @@ _NEWEST_OF_SPAN = (
     .correlate(_SPANS)
 )
 _NEWEST = (
-    select(StoredEvent.room_id, StoredEvent.position)
+    select(StoredEvent.room_id, StoredEvent.position, StoredEvent.number)
     .select_from(_SPANS)
-    .join(StoredEvent, StoredEvent.position.in_(_NEWEST_OF_SPAN))
+    .join(StoredEvent, StoredEvent.number.in_(_NEWEST_OF_SPAN))
     .order_by(StoredEvent.position)
 )
 _DOWN_FROM = (
-    select(StoredEvent.position, StoredEvent.type, StoredEvent.sender)
+    select(StoredEvent.number, StoredEvent.position, StoredEvent.type, StoredEvent.sender)
     .where(
         StoredEvent.room_id == bindparam("room_id"),
         StoredEvent.position > bindparam("since"),
@@ -80,6 +81,9 @@ _DOWN_FROM = (
     .order_by(StoredEvent.position.desc())
     .limit(bindparam("count"))
 )
+
+_Event = tuple[int, EventNumber]
+"""(position, number)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,18 +156,18 @@ def fill(tx: Reader, user_id: str, spans: list[Span], event_filter: RoomEventFil
         found = _all_admitted(tx, spans, event_filter, limit + 1)
     else:
         found = _newest(tx, spans, limit + 1)
-    positions = [position for room in found.values() for position in room[-limit:]] if limit else []
-    events = {event.position: event for event in client_events.load(tx, positions)}
+    numbers = [it[1] for room in found.values() for it in room[-limit:]] if limit else []
+    events = {event.number: event for event in client_events.load(tx, numbers)}
     for span in tx.pausing(spans, ROOMS_BETWEEN_PAUSES):
         shown = found.get(span.room_id, [])
         is_cut = len(shown) > limit
         shown = shown[len(shown) - limit :] if is_cut else shown
         span.is_limited = is_cut or span.unread_upto > 0
         span.is_filtered = is_filtered
-        span.boundary = shown[0] - 1 if shown else span.upto
+        span.boundary = shown[0][0] - 1 if shown else span.upto
         if span.unread_upto and not is_cut:
             span.boundary = span.unread_upto
-        there = [events[position] for position in shown if position in events]
+        there = [events[number] for _, number in shown if number in events]
         if span.history is None:
             seen = visibility.visible(tx, user_id, span.room_id, there)
         else:
@@ -206,9 +210,9 @@ def _only_limited(event_filter: RoomEventFilter) -> RoomEventFilter:
     )
 
 
-def _newest(tx: Reader, spans: Iterable[Span], count: int) -> dict[str, list[int]]:
-    """Return {room_id: positions of its newest events, oldest first}."""
-    found: dict[str, list[int]] = {}
+def _newest(tx: Reader, spans: Iterable[Span], count: int) -> dict[str, list[_Event]]:
+    """Return {room_id: its newest events, oldest first}."""
+    found: dict[str, list[_Event]] = {}
     recent = tx.caches.recent
     in_memory: dict[str, Span] = {}
     others: list[tuple[str, int, int]] = []
@@ -220,24 +224,24 @@ def _newest(tx: Reader, spans: Iterable[Span], count: int) -> dict[str, list[int
     if in_memory:
         first = min(span.since for span in in_memory.values())
         last = max(span.upto for span in in_memory.values())
-        for position, room_id in recent.events(first, last):
+        for position, room_id, number in recent.events(first, last):
             known = in_memory.get(room_id)
             if known is not None and known.since < position <= known.upto:
-                found.setdefault(room_id, []).append(position)
-        found = {room_id: positions[-count:] for room_id, positions in found.items()}
+                found.setdefault(room_id, []).append((position, number))
+        found = {room_id: events[-count:] for room_id, events in found.items()}
     if others:
         asked = {"spans": others, "count": count}
-        for room_id, position in tx.sql.execute(_NEWEST, asked):
-            found.setdefault(room_id, []).append(position)
+        for room_id, position, number in tx.sql.execute(_NEWEST, asked):
+            found.setdefault(room_id, []).append((int(position or 0), number))
     return found
 
 
 def _all_admitted(
     tx: Reader, spans: Iterable[Span], event_filter: RoomEventFilter, count: int
-) -> dict[str, list[int]]:
-    """Return {room_id: positions of the newest events that a filter admits, oldest first}."""
+) -> dict[str, list[_Event]]:
+    """Return {room_id: the newest events that a filter admits, oldest first}."""
     left = _MAX_SCANNED_IN_ALL
-    found: dict[str, list[int]] = {}
+    found: dict[str, list[_Event]] = {}
     for span in spans:
         found[span.room_id], scanned = _admitted(
             tx, span, event_filter, count, min(_MAX_SCANNED, left)
@@ -248,12 +252,12 @@ def _all_admitted(
 
 def _admitted(
     tx: Reader, span: Span, event_filter: RoomEventFilter, count: int, most: int
-) -> tuple[list[int], int]:
-    """Return (positions of the newest events that a filter admits, cost of the search in events).
+) -> tuple[list[_Event], int]:
+    """Return (the newest events that a filter admits, cost of the search in events).
 
     Sets `unread_upto` of a span of which `most` events were not all.
     """
-    admitted: list[int] = []
+    admitted: list[_Event] = []
     upto, scanned = span.upto, 0
     if not filters.admits_room(event_filter, span.room_id):
         return admitted, scanned
@@ -280,20 +284,22 @@ def _admitted(
 
 def _admitted_of(
     tx: Reader, room_id: str, rows: Sequence[Any], event_filter: RoomEventFilter
-) -> tuple[list[int], int]:
-    """Return (positions of the rows that a filter admits, cost of the search in events).
+) -> tuple[list[_Event], int]:
+    """Return (those of the rows that a filter admits, cost of the search in events).
 
     Only what the columns do not keep out is decoded.
     """
     by_columns = msgspec.structs.replace(event_filter, contains_url=None)
-    positions = [
-        row.position for row in rows if filters.matches(by_columns, row.type, row.sender, room_id)
+    some: list[_Event] = [
+        (row.position, row.number)
+        for row in rows
+        if filters.matches(by_columns, row.type, row.sender, room_id)
     ]
     if event_filter.contains_url is None:
-        return positions, len(rows)
+        return some, len(rows)
     found = [
-        event.position
-        for event in client_events.load(tx, positions)
+        (event.position, event.number)
+        for event in client_events.load(tx, [number for _, number in some])
         if filters.matches(event_filter, event.type, event.sender, room_id, event.content)
     ]
-    return found, len(rows) + _DECODED * len(positions)
+    return found, len(rows) + _DECODED * len(some)

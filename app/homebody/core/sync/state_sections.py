@@ -20,6 +20,7 @@ from sqlalchemy import Select, and_, select
 
 from homebody.core.events import client_events, state
 from homebody.core.sync.spans import Span
+from homebody.models.base import EventNumber
 from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
 from homebody.spec import filters
@@ -31,7 +32,7 @@ from homebody.storage.expressions import item, listed
 _WANTED = listed("wanted")
 """(room_id, after position, upto position) or (room_id, user_id, position)."""
 _HELD = (
-    select(Room.room_id, StateInterval.event_position)
+    select(Room.room_id, StateInterval.event_number)
     .select_from(_WANTED)
     .join(Room, Room.room_id == item(_WANTED, 0))
     .join(
@@ -46,7 +47,7 @@ _HELD = (
 )
 _HELD_WITHOUT_MEMBERS = _HELD.where(StateInterval.membership.is_(None))
 _MEMBERS_HELD = (
-    select(Room.room_id, StateInterval.event_position)
+    select(Room.room_id, StateInterval.event_number)
     .select_from(_WANTED)
     .join(Room, Room.room_id == item(_WANTED, 0))
     .join(
@@ -169,9 +170,9 @@ def load(tx: Reader, wanted: StateRequest, spans: Collection[Span]) -> dict[str,
         for span in spans
         if span.is_new or is_full
     ]
-    positions = _positions(tx, _HELD, known) if known else set()
+    numbers = _numbers(tx, _HELD, known) if known else set()
     if new:
-        positions |= _positions(tx, _HELD_WITHOUT_MEMBERS if is_lazy else _HELD, new)
+        numbers |= _numbers(tx, _HELD_WITHOUT_MEMBERS if is_lazy else _HELD, new)
     if is_lazy:
         new_rooms = {span.room_id for span in spans if span.is_new}
         wanted.lazy_members.forget_after(wanted.requester, wanted.since)
@@ -181,8 +182,8 @@ def load(tx: Reader, wanted: StateRequest, spans: Collection[Span]) -> dict[str,
             for span in spans
             for user_id in _wanted_members(tx, wanted, span)
         ]
-        positions |= _positions(tx, _MEMBERS_HELD, members) if members else set()
-    return _sections(tx, wanted, spans, positions)
+        numbers |= _numbers(tx, _MEMBERS_HELD, members) if members else set()
+    return _sections(tx, wanted, spans, numbers)
 
 
 def _end(span: Span, *, is_after: bool) -> int:
@@ -205,11 +206,11 @@ def _may_have_gap(span: Span, *, is_after: bool) -> bool:
     return span.is_limited or span.is_filtered
 
 
-def _positions(
-    tx: Reader, query: Select[str, int], wanted: Sequence[tuple[str, str | int, int]]
-) -> set[int]:
-    """Return the positions of the events of a section, which `query` selects."""
-    return {row.event_position for row in tx.sql.execute(query, {"wanted": wanted})}
+def _numbers(
+    tx: Reader, query: Select[str, EventNumber], wanted: Sequence[tuple[str, str | int, int]]
+) -> set[EventNumber]:
+    """Return the numbers of the events of a section, which `query` selects."""
+    return {row.event_number for row in tx.sql.execute(query, {"wanted": wanted})}
 
 
 def _wanted_members(tx: Reader, wanted: StateRequest, span: Span) -> list[str]:
@@ -227,16 +228,16 @@ def _wanted_members(tx: Reader, wanted: StateRequest, span: Span) -> list[str]:
 
 
 def _sections(
-    tx: Reader, wanted: StateRequest, spans: Collection[Span], positions: Collection[int]
+    tx: Reader, wanted: StateRequest, spans: Collection[Span], numbers: Collection[EventNumber]
 ) -> dict[str, list[ClientEvent]]:
     """Return the events that the filter admits by room, without those of the timelines."""
     sections: dict[str, list[ClientEvent]] = {span.room_id: [] for span in spans}
     timelines = [] if wanted.is_after else [span.timeline for span in spans]
-    shown = {event.position for timeline in timelines for event in timeline}
-    for event in client_events.load(tx, sorted(positions)):
+    shown = {event.number for timeline in timelines for event in timeline}
+    for event in client_events.load(tx, sorted(numbers)):
         is_admitted = filters.matches(
             wanted.event_filter, event.type, event.sender, event.room_id, event.content
         )
-        if is_admitted and event.position not in shown:
+        if is_admitted and event.number not in shown:
             sections[event.room_id].append(event)
     return sections

@@ -34,7 +34,7 @@ _SAYS = case((StateInterval.type == "m.room.name", "$.content.name"), else_="$.c
 _NAMED = (
     select(Room.room_id)
     .join(StateInterval, StateInterval.room_number == Room.number)
-    .join(StoredEvent, StoredEvent.position == StateInterval.event_position)
+    .join(StoredEvent, StoredEvent.number == StateInterval.event_number)
     .where(
         Room.room_id.in_(bindparam("room_ids", expanding=True)),
         StateInterval.type.in_(["m.room.name", "m.room.canonical_alias"]),

@@ -33,6 +33,7 @@ from homebody.core.sync.spans import ROOMS_BETWEEN_PAUSES, Span, SyncToken
 from homebody.core.sync.state_sections import LazyMembers, StateRequest
 from homebody.core.timeline import store
 from homebody.core.user_data import account_data
+from homebody.models.base import EventNumber
 from homebody.spec import filters
 from homebody.spec.events import Json, StateKey
 from homebody.spec.filters import EventFilter, Filter, RoomEventFilter
@@ -158,7 +159,7 @@ def _rooms(
     entries = _entries(tx, request, both, states)
     for span, room in zip(left, mine.left, strict=True):
         there = states[span.room_id]
-        _add_own_leave(tx, request, entries[span.room_id], span, there, room.member_position)
+        _add_own_leave(tx, request, entries[span.room_id], span, there, room.member_event)
     for span in joined:
         entries[span.room_id]["summary"] = names.get(span.room_id, {})
     return {
@@ -228,17 +229,17 @@ def _add_own_leave(
     entry: Json,
     span: Span,
     there: list[ClientEvent],
-    position: int,
+    leave: EventNumber,
 ) -> None:
     """Add the event by which the user is not in the room, if the filter admits it.
 
     A user who was only invited may not see the room, and one banned after a leave nothing that came
     after the leave, but all users may see their own membership.
     """
-    in_timeline = any(event.position == position for event in span.timeline)
-    in_state = any(event.position == position for event in there)
+    in_timeline = any(event.number == leave for event in span.timeline)
+    in_state = any(event.number == leave for event in there)
     wanted = request.filter.room
-    for event in client_events.load(tx, [position]):
+    for event in client_events.load(tx, [leave]):
         shown = _encoded(tx, request, [event], own=None)
         if not (in_timeline or in_state) and _admits(wanted.timeline, event):
             entry["timeline"]["events"] += shown
@@ -393,7 +394,7 @@ def _encoded(
     request: SyncRequest,
     events: list[ClientEvent],
     bundles: Mapping[str, Json] = client_events.NO_BUNDLES,
-    own: Mapping[int, str] | None = client_events.NO_MEMBERSHIPS,
+    own: Mapping[EventNumber, str] | None = client_events.NO_MEMBERSHIPS,
 ) -> list[Any]:
     """Return events in the format that the filter asks for."""
     if request.filter.event_format == "federation":

@@ -15,7 +15,9 @@ from sqlalchemy import Row, Select, Text, bindparam, exists, literal, select, up
 from sqlalchemy.orm import aliased
 
 from homebody.core.events import client_events, relations
+from homebody.core.events.state import AnyRow
 from homebody.core.push import counts
+from homebody.models.base import EventNumber
 from homebody.models.events import StoredEvent
 from homebody.runtime import event_loop
 from homebody.storage.database import Database, Reader, Tx
@@ -30,16 +32,17 @@ _TARGETS = listed("targets")
 _THREAD = select(StoredEvent.thread_id).where(StoredEvent.event_id == bindparam("event_id"))
 
 
-def _below() -> Select[int]:
+def _below() -> Select[int, int | None]:
     """Return a query for the events of threads that relate to an event, or to one of these."""
     child = aliased(StoredEvent)
     below = select(
         bindparam("event_id", type_=Text).label("event_id"),
+        literal(0).label("number"),
         literal(0).label("position"),
         literal(0).label("level"),
     ).cte("below", recursive=True)
     below = below.union_all(
-        select(child.event_id, child.position, below.c.level + 1)
+        select(child.event_id, child.number, child.position, below.c.level + 1)
         .join(below, child.relates_to == below.c.event_id)
         .where(
             below.c.level < _MAX_DEPTH,
@@ -47,14 +50,16 @@ def _below() -> Select[int]:
             child.thread_id.is_not(None),
         )
     )
-    return select(below.c.position).where(below.c.level > 0).limit(bindparam("count"))
+    return (
+        select(below.c.number, below.c.position).where(below.c.level > 0).limit(bindparam("count"))
+    )
 
 
 _BELOW = _below()
 _LEAVE = (
     update(StoredEvent)
     .where(
-        StoredEvent.position.in_(bindparam("positions", expanding=True)),
+        StoredEvent.number.in_(bindparam("numbers", expanding=True)),
         StoredEvent.thread_id.is_not(None),
     )
     .values(thread_id=None)
@@ -66,16 +71,16 @@ _WITH_CHILDREN = select(_TARGETS.c.value).where(
     exists().where(StoredEvent.relates_to == _TARGETS.c.value).correlate(_TARGETS)
 )
 _CHILDREN = (
-    select(StoredEvent.position, StoredEvent.event_id, StoredEvent.thread_id)
+    select(StoredEvent.number, StoredEvent.position, StoredEvent.event_id, StoredEvent.thread_id)
     .where(
         StoredEvent.relates_to == bindparam("target"),
-        StoredEvent.position > bindparam("after"),
+        StoredEvent.number > bindparam("after"),
         StoredEvent.rel_type != relations.THREAD,
     )
-    .order_by(StoredEvent.position)
+    .order_by(StoredEvent.number)
     .limit(bindparam("count"))
 )
-_Child = Row[int, str, str | None]
+_Child = Row[EventNumber, int | None, str, str | None]
 
 
 def thread_of(tx: Reader, event_id: str) -> str | None:
@@ -87,7 +92,7 @@ def thread_of(tx: Reader, event_id: str) -> str | None:
 def at_once(tx: Tx, room_id: str, event_id: str, thread_id: str) -> None:
     """Move events that relate to an event of a thread out of it, unless they are many."""
     asked = {"event_id": event_id, "count": MOVED_AT_ONCE + 1}
-    found = list(tx.sql.execute(_BELOW, asked).scalars())
+    found = list(tx.sql.execute(_BELOW, asked))
     if len(found) <= MOVED_AT_ONCE:
         _move(tx, room_id, thread_id, found)
 
@@ -105,9 +110,9 @@ def follow(db: Database, event_id: str) -> None:
         for page in _pages(db, level):
             threads = {it.thread_id for it in page if it.thread_id is not None}
             for thread_id in threads:
-                positions = [it.position for it in page if it.thread_id == thread_id]
+                some = [it for it in page if it.thread_id == thread_id]
                 with db.write() as writing:
-                    _move(writing, str(room_id), thread_id, positions)
+                    _move(writing, str(room_id), thread_id, some)
             below += [it.event_id for it in page]
         level = below
 
@@ -121,7 +126,7 @@ def _pages(db: Database, targets: list[str]) -> Iterator[list[_Child]]:
             after = 0
             while page := _page(db, parent, after):
                 yield page
-                after = page[-1].position
+                after = page[-1].number
 
 
 def _page(db: Database, target: str, after: int) -> list[_Child]:
@@ -131,10 +136,11 @@ def _page(db: Database, target: str, after: int) -> list[_Child]:
         return list(tx.sql.execute(_CHILDREN, asked))
 
 
-def _move(tx: Tx, room_id: str, thread_id: str, positions: Collection[int]) -> None:
-    if not positions:
+def _move(tx: Tx, room_id: str, thread_id: str, moved: Collection[AnyRow]) -> None:
+    if not moved:
         return
-    tx.sql.execute(_LEAVE, {"positions": positions})
-    for position in positions:
-        tx.forget(client_events.CLIENT_EVENTS, position)
+    tx.sql.execute(_LEAVE, {"numbers": [it.number for it in moved]})
+    for it in moved:
+        tx.forget(client_events.CLIENT_EVENTS, it.number)
+    positions = [it.position for it in moved if it.position is not None]
     counts.move_to_main(tx, room_id, thread_id, positions)

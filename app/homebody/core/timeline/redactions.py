@@ -4,7 +4,7 @@
 cache) must be added to it, or it survives the redaction. Data that is read from the redacted event
 needs no entry: name, topic and avatar of a room in the directory, spaces, summaries and pushes;
 names of members; permissions, pinned events; filters by content; rows of the outbox, which refer to
-an event by its position.
+an event by its number or position.
 
 The specification says what a redaction keeps (spec/events.py): memberships, join rules, most of the
 power levels. So the tables of state are not changed.
@@ -21,15 +21,15 @@ from sqlalchemy import bindparam, select, update
 from homebody.core.events import client_events, members, search_index, state
 from homebody.core.push import counts
 from homebody.core.timeline import leaving_threads
+from homebody.models.base import EventNumber
 from homebody.models.events import StoredEvent
-from homebody.models.state import StateInterval
 from homebody.spec import canonical_json, event_auth, events, room_state
 from homebody.spec.events import Event
 from homebody.storage.database import Tx
 
 _STRIP = (
     update(StoredEvent)
-    .where(StoredEvent.position == bindparam("at"))
+    .where(StoredEvent.number == bindparam("which"))
     .values(
         pdu=bindparam("redacted"),
         redacted_by=bindparam("by"),
@@ -40,28 +40,20 @@ _STRIP = (
         annotation_key=None,
     )
 )
-_REPLACED_BY = (
-    select(StateInterval.event_position)
-    .where(
-        StateInterval.room_number == state.ROOM_NUMBER,
-        StateInterval.type == bindparam("of_type"),
-        StateInterval.state_key == bindparam("with_key"),
-        StateInterval.from_position > bindparam("at"),
-    )
-    .order_by(StateInterval.from_position)
-    .limit(1)
-)
-_THREAD = select(StoredEvent.thread_id).where(StoredEvent.position == bindparam("position"))
+_REPLACED_BY = select(StoredEvent.number).where(StoredEvent.replaces == bindparam("number"))
+_THREAD = select(StoredEvent.thread_id).where(StoredEvent.number == bindparam("number"))
 
 
 class Redaction(NamedTuple):
     """An allowed redaction."""
 
     target: Event
-    at: int
-    """The position of the redacted event."""
-    by: int
-    """The position of the redaction."""
+    number: EventNumber
+    """Of the target."""
+    position: int | None
+    """Of the target; None: it stands in no timeline."""
+    by: EventNumber
+    """The redaction."""
 
 
 class Derived(NamedTuple):
@@ -71,25 +63,26 @@ class Derived(NamedTuple):
     undo: Callable[[Tx, Redaction], None]
 
 
-def apply(tx: Tx, event: Event, position: int) -> None:
+def apply(tx: Tx, event: Event, number: EventNumber) -> None:
     """Redact the target of this redaction, if its sender may do so."""
-    found = state.find_event(tx, event.redacts or "")
-    if found is None or found[1].room_id != event.room_id:
+    found = state.find_any(tx, event.redacts or "")
+    if found is None or found.event.room_id != event.room_id:
         return
-    at, target = found
+    target = found.event
     auth_state = state.current_many(tx, event.room_id, [room_state.CREATE, room_state.POWER_LEVELS])
     if not event_auth.may_redact(event, target, room_state.power_levels(auth_state)):
         return
     for derived in DERIVED:
-        derived.undo(tx, Redaction(target, at, position))
+        derived.undo(tx, Redaction(target, found.number, found.position, number))
 
 
 def _forget_notifications(tx: Tx, done: Redaction) -> None:
-    counts.forget(tx, done.target, done.at)
+    if done.position is not None:
+        counts.forget(tx, done.target, done.position)
 
 
 def _forget_words(tx: Tx, done: Redaction) -> None:
-    search_index.forget(tx, done.at)
+    search_index.forget(tx, done.number)
 
 
 def _leave_thread(tx: Tx, done: Redaction) -> None:
@@ -97,7 +90,7 @@ def _leave_thread(tx: Tx, done: Redaction) -> None:
 
     leaving_threads.follow moves the remaining ones after the write.
     """
-    thread_id = tx.sql.execute(_THREAD, {"position": done.at}).scalar()
+    thread_id = tx.sql.execute(_THREAD, {"number": done.number}).scalar()
     if thread_id is not None:
         leaving_threads.at_once(tx, done.target.room_id, done.target.event_id, thread_id)
 
@@ -105,17 +98,14 @@ def _leave_thread(tx: Tx, done: Redaction) -> None:
 def _strip(tx: Tx, done: Redaction) -> None:
     left = events.redact(done.target.pdu, done.target.version)
     redacted = canonical_json.encode(left).decode()
-    tx.sql.execute(_STRIP, {"at": done.at, "redacted": redacted, "by": done.by})
+    tx.sql.execute(_STRIP, {"which": done.number, "redacted": redacted, "by": done.by})
 
 
 def _forget_forms(tx: Tx, done: Redaction) -> None:
     """Drop the cached form of the event, and of the state event that has it as the previous one."""
-    target = done.target
-    tx.forget(client_events.CLIENT_EVENTS, done.at)
-    if target.state_key is not None:
-        entry = {"room_id": target.room_id, "of_type": target.type, "with_key": target.state_key}
-        shown = tx.sql.execute(_REPLACED_BY, {**entry, "at": done.at}).scalar()
-        if shown is not None:
+    tx.forget(client_events.CLIENT_EVENTS, done.number)
+    if done.target.state_key is not None:
+        for shown in tx.sql.execute(_REPLACED_BY, {"number": done.number}).scalars():
             tx.forget(client_events.CLIENT_EVENTS, shown)
 
 

@@ -47,14 +47,14 @@ _SENT = (
         unindexed(StoredEvent.room_id) == bindparam("room_id"),  # else all of the room is read
         unindexed(StoredEvent.type) == bindparam("type"),
     )
-    .order_by(StoredEvent.position.desc())
+    .order_by(StoredEvent.number.desc())
     .limit(bindparam("count"))
 )
 # without the room, as SQLite would go through all of it instead of the index of transactions
 _SENT_AS = (
     select(StoredEvent.event_id, StoredEvent.room_id, StoredEvent.type)
     .where(StoredEvent.sender == bindparam("sender"), StoredEvent.txn_id == bindparam("txn_id"))
-    .order_by(StoredEvent.position)
+    .order_by(StoredEvent.number)
 )
 # without the room, as SQLite would go through all of it instead of the index of reactions
 _ANNOTATIONS = select(StoredEvent.room_id).where(

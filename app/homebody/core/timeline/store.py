@@ -26,7 +26,8 @@ from homebody.core.events import (
 from homebody.core.events.relations import Relation
 from homebody.core.push import counts
 from homebody.core.timeline import redactions, sent_events
-from homebody.models.events import StoredEvent
+from homebody.models.base import EventNumber
+from homebody.models.events import ACCEPTED, StoredEvent
 from homebody.models.rooms import Room
 from homebody.spec.events import Event
 from homebody.storage.database import Tx
@@ -34,6 +35,8 @@ from homebody.storage.database import Tx
 REDACTION: Final = "m.room.redaction"
 Transaction = tuple[str | None, str | None]
 """(device_id, txn_id) of the request that sent an event; (None, None) where no client did."""
+Place = tuple[EventNumber, int]
+"""(number, position) of an event."""
 
 _INSERT = insert(StoredEvent)
 _NEW_ROOM = insert(Room)
@@ -48,12 +51,12 @@ _ADVANCE = (
 )
 _REMOVE_ROOM = delete(Room).where(Room.room_id == bindparam("the_room"))
 _SOME_EVENTS = (
-    select(StoredEvent.position)
+    select(StoredEvent.number)
     .where(StoredEvent.room_id == bindparam("room_id"))
     .order_by(StoredEvent.position)
     .limit(bindparam("count"))
 )
-_REMOVE_EVENT = delete(StoredEvent).where(StoredEvent.position == bindparam("at"))
+_REMOVE_EVENT = delete(StoredEvent).where(StoredEvent.number == bindparam("which"))
 
 
 def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int:
@@ -61,29 +64,31 @@ def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int
 
     `encoded` is its PDU in canonical JSON.
     """
-    position = tx.next_position()
+    number, position = tx.next_event()
     local_before = state.joined(tx, event.room_id).local
     before = sent_events.before(tx, event) if tx.server.config.federation else None
-    replaces = state_changes.replace(tx, event, position) if event.state_key is not None else None
+    replaces = None
+    if event.state_key is not None:
+        replaces = state_changes.replace(tx, event, number, position)
     if event.type == state.MEMBER:
         members.follow(tx, event)
     has_relation = "m.relates_to" in event.content
     relation = relations.of(tx, event) if has_relation else relations.NONE
-    _insert(tx, event, encoded, transaction, position, replaces, relation)
-    tx.caches.recent.add(position, event.room_id)
+    _insert(tx, event, encoded, transaction, (number, position), replaces, relation)
+    tx.caches.recent.add(position, event.room_id, number)
     _advance(tx, event, position)
     if replaces is None:  # else it also contains the replaced event, and is built when it is read
-        _keep_client_form(tx, event, transaction, position, relation)
+        _keep_client_form(tx, event, transaction, (number, position), relation)
     if event.type == REDACTION and event.redacts is not None:
-        redactions.apply(tx, event, position)
+        redactions.apply(tx, event, number)
     counts.count(tx, event, position, relation.thread_id, local_before)
     if tx.server.appservices.all:
-        transactions.note(tx, event, position)
+        transactions.note(tx, event, number)
     if before is not None:
-        sent_events.send(tx, event, encoded, (position, position), before)
+        sent_events.send(tx, event, encoded, (number, position), before)
     indexed = tx.cached(search_index.PROGRESS, search_index.ONLY_ONE)
-    if indexed is None or position - indexed >= search_index.EVERY:
-        search_index.follow(tx, position)
+    if indexed is None or number - indexed >= search_index.EVERY:
+        search_index.follow(tx, number)
     # users who peek into the room wait by its id
     tx.wake_all(state.joined(tx, event.room_id).local, (event.room_id,))
     if event.type == state.MEMBER:
@@ -117,13 +122,13 @@ def remove_room(tx: Tx, room_id: str) -> None:
 
 def remove_events(tx: Tx, room_id: str, count: int) -> int:
     """Delete at most `count` of the oldest events of a removed room; return how many there were."""
-    positions = tx.sql.execute(_SOME_EVENTS, {"room_id": room_id, "count": count}).scalars().all()
-    if positions:
-        tx.sql.execute(_REMOVE_EVENT, [{"at": position} for position in positions])
-    for position in positions:
-        tx.forget(client_events.CLIENT_EVENTS, position)
-        search_index.forget(tx, position)
-    return len(positions)
+    numbers = tx.sql.execute(_SOME_EVENTS, {"room_id": room_id, "count": count}).scalars().all()
+    if numbers:
+        tx.sql.execute(_REMOVE_EVENT, [{"which": number} for number in numbers])
+    for number in numbers:
+        tx.forget(client_events.CLIENT_EVENTS, number)
+        search_index.forget(tx, number)
+    return len(numbers)
 
 
 def _insert(
@@ -131,16 +136,20 @@ def _insert(
     event: Event,
     encoded: bytes,
     transaction: Transaction,
-    position: int,
-    replaces: int | None,
+    place: Place,
+    replaces: EventNumber | None,
     relation: Relation,
 ) -> None:
     tx.sql.execute(
         _INSERT,
         {
-            "position": position,
+            "number": place[0],
             "event_id": event.event_id,
             "room_id": event.room_id,
+            "position": place[1],
+            "standing": ACCEPTED,
+            "state_at": None,
+            "state_diff": None,
             "type": event.type,
             "state_key": event.state_key,
             "sender": event.sender,
@@ -177,18 +186,18 @@ def _advance(tx: Tx, event: Event, position: int) -> None:
 
 
 def _keep_client_form(
-    tx: Tx, event: Event, transaction: Transaction, position: int, relation: Relation
+    tx: Tx, event: Event, transaction: Transaction, place: Place, relation: Relation
 ) -> None:
     """Cache the form in which the waiting requests of the members will read the event."""
     form = client_events.build(
-        position,
+        *place,
         event.event_id,
         event.room_id,
         event.pdu,
         relation=relation[:3],
         transaction=transaction,
     )
-    tx.remember(client_events.CLIENT_EVENTS, position, form)
+    tx.remember(client_events.CLIENT_EVENTS, place[0], form)
 
 
 def _note_leave(tx: Tx, event: Event, local_before: frozenset[str]) -> None:
