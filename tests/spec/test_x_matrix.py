@@ -134,7 +134,8 @@ def test_headers_joined_by_a_comma_are_all_returned(comma: str) -> None:
         'X-Matrix origin="a.org",key="ed25519:1",sig="A",Bearer abc',
         'X-Matrix origin="a.org",key="1:1",sig="A",X-Matrix origin="b.org",key="1:1",sig="A"',
         'X-Matrix origin="a.org",key="1:1",sig="A",X-Matrix key="1:1",sig="A"',
-        ",".join(['X-Matrix origin="a.org",key="ed25519:1",sig="A"'] * 11),
+        ",".join(['X-Matrix origin="a.org",key="ed25519:1",sig="A"'] * 2),
+        ",".join([f'X-Matrix origin="a.org",key="ed25519:{n}",sig="A"' for n in range(5)]),
     ],
 )
 def test_a_malformed_header_is_refused(header: str) -> None:
