@@ -32,6 +32,24 @@ def load_or_create(config: Config) -> SigningKey:
         raise ConfigError(f"The signing key {path} is damaged: {error}") from error
 
 
+def replace(config: Config) -> tuple[SigningKey, Path]:
+    """Create another key in place of the present one; return that, and the file it is now in.
+
+    Raises ConfigError as `load_or_create` does. The server must not be running.
+    """
+    path = config.signing_key_path
+    if not path.exists():
+        raise ConfigError(f"There is no signing key {path}")
+    old = load_or_create(config)
+    kept = path.with_name(f"{path.name}.{old.key_id.partition(':')[2]}")
+    try:
+        os.link(path, kept)  # so that there is a key at any time
+        _write_new(path)
+    except OSError as error:
+        raise ConfigError(f"The signing key {path} can't be replaced: {error.strerror}") from error
+    return old, kept
+
+
 def _write_new(path: Path) -> None:
     """Write the file atomically: the server could not start with an empty one."""
     key = SigningKey.from_seed(f"a_{secrets.token_hex(2)}", secrets.token_bytes(32))

@@ -45,7 +45,7 @@ LOG = logging.getLogger(__name__)
 LIFETIME_MS: Final = 86_400_000
 """Of the response with this server's own keys."""
 FETCH_SECONDS: Final = 10.0
-MAX_RESPONSE_BYTES: Final = 64 * 1024
+MAX_RESPONSE_BYTES: Final = 64 * 2**10
 MAX_NOTARY_BYTES: Final = 4 * 2**20
 MIN_INTERVAL_S: Final = 30.0
 """Between two requests to a server that responds: anyone can make up key ids. Also the longest that
