@@ -448,7 +448,7 @@ CREATE TABLE rooms (
 	forward_extremities JSON NOT NULL, 
 	depth INTEGER NOT NULL, 
 	last_position INTEGER NOT NULL, 
-	is_published BOOLEAN NOT NULL, 
+	is_published BOOLEAN NOT NULL, state_reset_position INTEGER DEFAULT '0' NOT NULL, 
 	CONSTRAINT pk_rooms PRIMARY KEY (number), 
 	CONSTRAINT uq_rooms_room_id UNIQUE (room_id)
 );
@@ -537,6 +537,8 @@ CREATE TABLE destinations (
 	last_sent_ts INTEGER NOT NULL, 
 	CONSTRAINT pk_destinations PRIMARY KEY (server)
 );
+
+CREATE INDEX ix_rooms_state_reset ON rooms (state_reset_position) WHERE state_reset_position > 0;
 
 CREATE TABLE events (
 	number INTEGER NOT NULL, 

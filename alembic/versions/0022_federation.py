@@ -39,9 +39,21 @@ def upgrade() -> None:
         sa.Column("last_sent_ts", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("server", name=op.f("pk_destinations")),
     )
+    op.add_column(
+        "rooms",
+        sa.Column("state_reset_position", sa.Integer(), server_default="0", nullable=False),
+    )
+    op.create_index(
+        "ix_rooms_state_reset",
+        "rooms",
+        ["state_reset_position"],
+        sqlite_where=sa.text("state_reset_position > 0"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_index("ix_rooms_state_reset", "rooms")
+    op.drop_column("rooms", "state_reset_position")
     op.drop_table("destinations")
     op.drop_table("federation_log")
     op.drop_table("server_keys")

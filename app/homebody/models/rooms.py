@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Index
+from sqlalchemy import Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from homebody.models.base import Base
@@ -13,7 +13,7 @@ from homebody.models.base import Base
 class Room(Base):
     """A room that this server participates in.
 
-    Written by core/timeline/store.py and core/rooms/directory.py.
+    Written by core/timeline/store.py, core/events/state_changes.py and core/rooms/directory.py.
     """
 
     __tablename__ = "rooms"
@@ -23,7 +23,17 @@ class Room(Base):
     forward_extremities: Mapped[list[Any]]  # ids of events without successors
     depth: Mapped[int]  # of the deepest event
     last_position: Mapped[int]  # of the newest event
+    # the last position at which state changed without an event in the timeline; 0: never
+    state_reset_position: Mapped[int] = mapped_column(default=0)
     is_published: Mapped[bool] = mapped_column(default=False)  # in the room directory
+
+    __table_args__ = (
+        Index(
+            "ix_rooms_state_reset",
+            "state_reset_position",
+            sqlite_where=text("state_reset_position > 0"),
+        ),
+    )
 
 
 class ForgottenRoom(Base):

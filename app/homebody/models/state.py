@@ -14,7 +14,8 @@ class StateInterval(Base):
     There is one row for each change of a room's resolved state: the rows with `to_position`
     NOW_AND_LATER are the current state, those with from_position <= p < to_position the state after
     position p. Rooms are identified by number: their id, in three B-trees, would double a row's
-    size. Only core/events/state_changes.py writes here.
+    size. An interval of a local user with membership leave and the event 0 tells that state
+    resolution has left no member event of theirs. Only core/events/state_changes.py writes here.
     """
 
     __tablename__ = "state_intervals"

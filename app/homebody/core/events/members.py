@@ -20,7 +20,7 @@ from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
 from homebody.models.state import StateInterval
 from homebody.spec import identifiers
-from homebody.spec.events import Event, Json
+from homebody.spec.events import Json
 from homebody.spec.push_conditions import MAX_NAME_LENGTH
 from homebody.storage.caches import CacheKind, ClientEvent, declare
 from homebody.storage.database import Reader, Tx
@@ -141,19 +141,21 @@ def names(tx: Reader, room_id: str) -> Mapping[str, Names]:
     return known
 
 
-def follow(tx: Tx, event: Event) -> None:
-    """Update the names; called by timeline.store alone, for each m.room.member."""
-    user_id = event.state_key or ""
+def follow(tx: Tx, room_id: str, user_id: str, content: Json | None) -> None:
+    """Update the names after a change of membership; None: the user is not in the room.
+
+    Called by timeline/current_state.py alone.
+    """
     if not tx.server.is_local(user_id):
         return
-    known = tx.cached(NAMES, event.room_id)
+    known = tx.cached(NAMES, room_id)
     if known is None:
-        tx.forget(NAMES, event.room_id)
+        tx.forget(NAMES, room_id)
         return
     others = {other: names for other, names in known.items() if other != user_id}
-    if event.content.get("membership") == "join":
-        others[user_id] = _names(user_id, event.content.get("displayname"))
-    tx.remember(NAMES, event.room_id, others)
+    if content is not None:
+        others[user_id] = _names(user_id, content.get("displayname"))
+    tx.remember(NAMES, room_id, others)
 
 
 def forget_names(tx: Tx, room_id: str) -> None:

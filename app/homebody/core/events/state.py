@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 from sqlalchemy import Row, and_, bindparam, func, select, true
@@ -23,7 +23,7 @@ from homebody.spec.events import Event, Json, StateKey
 from homebody.spec.room_versions import VERSIONS, RoomVersion
 from homebody.storage.caches import CacheKind, declare
 from homebody.storage.database import Reader
-from homebody.storage.expressions import in_order, item, listed, unindexed
+from homebody.storage.expressions import batches, in_order, item, listed, unindexed
 
 MEMBER = "m.room.member"
 
@@ -72,6 +72,19 @@ class StateEntry:
         """The position at which it became the room's state."""
         self.size_bytes = size_bytes
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is an interval; without an event, it is of a user who was removed."""
+        return self.event is not None or self.since > 0
+
+    @property
+    def membership(self) -> str | None:
+        """The membership, if it is the entry of a member."""
+        if self.event is None:
+            return "leave" if self.since > 0 else None
+        membership = self.event.content.get("membership")
+        return None if membership is None else str(membership)
+
 
 ROOMS: CacheKind[str, RoomHead] = declare("rooms", 5, lambda _: 200)
 """The head of each room by room_id; written by timeline/store.py."""
@@ -81,7 +94,7 @@ STATE: CacheKind[tuple[str, StateKey], StateEntry] = declare(
 )
 """Entries of current state by (room_id, (type, state_key))."""
 JOINED: CacheKind[str, Joined] = declare(
-    "joined", 10, lambda it: 120 * len(it.local) + 100 * len(it.servers)
+    "joined", 9, lambda it: 120 * len(it.local) + 100 * len(it.servers)
 )
 """The joined users by room_id. A change of one membership costs the same in a room of ten members
 as in one of ten thousand users of other servers."""
@@ -89,6 +102,12 @@ JOINED_ROOMS: CacheKind[str, frozenset[str]] = declare(
     "joined_rooms", 6, lambda rooms: 120 * len(rooms)
 )
 """The rooms in which a user is joined, by user_id."""
+LAST_RESET: CacheKind[str, int] = declare("state_resets", 1, lambda _: 0)
+"""The last position at which the state of any room changed without an event in its timeline."""
+ONLY_ONE: Final = "last"
+"""The only key of LAST_RESET."""
+NO_EVENT: Final = EventNumber(0)
+"""Stands for the event of an interval by which a local user has left without an event."""
 
 AnyRow = Row[*tuple[Any, ...]]
 EVENT_COLUMNS = (
@@ -144,10 +163,8 @@ _INTERVAL_OF_KEY = and_(
 _ENTRIES = (
     select(*EVENT_COLUMNS, StateInterval.type, StateInterval.state_key, StateInterval.from_position)
     .select_from(
-        in_order(
-            in_order(in_order(Room, _KEYS, true()), StateInterval, _INTERVAL_OF_KEY),
-            StoredEvent,
-            StoredEvent.number == StateInterval.event_number,
+        in_order(in_order(Room, _KEYS, true()), StateInterval, _INTERVAL_OF_KEY).outerjoin(
+            StoredEvent, StoredEvent.number == StateInterval.event_number
         )
     )
     .where(
@@ -170,6 +187,24 @@ _JOINED_ROOMS = (
         StateInterval.membership == "join",
     )
 )
+_NUMBERS_AT = (
+    select(StateInterval.type, StateInterval.state_key, StateInterval.event_number)
+    .select_from(in_order(in_order(Room, _KEYS, true()), StateInterval, _INTERVAL_OF_KEY))
+    .where(
+        Room.room_id == bindparam("room_id"),
+        StateInterval.from_position <= bindparam("position"),
+        unindexed(StateInterval.to_position) > bindparam("position"),
+    )
+)
+_LAST_RESET = select(func.coalesce(func.max(Room.state_reset_position), 0)).where(
+    Room.state_reset_position > 0
+)
+_RESET_ROOMS = listed("room_ids")
+_RESETS = select(Room.room_id, Room.state_reset_position).where(
+    Room.room_id.in_(select(_RESET_ROOMS.c.value)),
+    Room.state_reset_position > bindparam("since"),
+)
+_ROOMS_AT_ONCE = 500
 
 
 def event_of(tx: Reader, row: AnyRow) -> Event:
@@ -256,10 +291,37 @@ def at_position(tx: Reader, room_id: str, position: int) -> dict[StateKey, Event
     return {(event.type, event.state_key or ""): event for event in events}
 
 
+def numbers_at(
+    tx: Reader, room_id: str, keys: Iterable[StateKey], position: int
+) -> dict[StateKey, EventNumber]:
+    """Return {key: number of the event} of entries of a room's state after a position."""
+    asked = {"room_id": room_id, "keys": keys, "position": position}
+    found = tx.sql.execute(_NUMBERS_AT, asked)
+    return {(row.type, row.state_key): row.event_number for row in found}
+
+
+def resets(tx: Reader, room_ids: Iterable[str], since: int) -> dict[str, int]:
+    """Return {room_id: last position at which state changed without an event in the timeline}.
+
+    Only of rooms where that was after `since`: hardly ever any.
+    """
+    last = tx.cached(LAST_RESET, ONLY_ONE)
+    if last is None:
+        last = int(tx.sql.execute(_LAST_RESET).scalar_one())
+        tx.fill(LAST_RESET, ONLY_ONE, last)
+    if last <= since:
+        return {}
+    found: dict[str, int] = {}
+    for some in batches(room_ids, _ROOMS_AT_ONCE):
+        rows = tx.sql.execute(_RESETS, {"room_ids": some, "since": since})
+        found |= {row.room_id: row.state_reset_position for row in rows}
+    return found
+
+
 def membership_of(tx: Reader, room_id: str, user_id: str) -> str | None:
-    """Return the user's current membership; None for users without a member event."""
-    member = current(tx, room_id, MEMBER, user_id)
-    return None if member is None else str(member.content["membership"])
+    """Return the user's current membership; None for users who never were in the room."""
+    key = (MEMBER, user_id)
+    return entries(tx, room_id, [key])[key].membership
 
 
 def is_joined(tx: Reader, room_id: str, user_id: str) -> bool:
@@ -302,6 +364,9 @@ def joined_rooms(tx: Reader, user_id: str) -> frozenset[str]:
 def _read_entries(tx: Reader, room_id: str, keys: list[StateKey]) -> dict[StateKey, StateEntry]:
     found = {key: StateEntry(None, EventNumber(0), 0, 0) for key in keys}
     for row in tx.sql.execute(_ENTRIES, {"room_id": room_id, "keys": keys}):
+        if row.event_id is None:
+            found[row.type, row.state_key] = StateEntry(None, NO_EVENT, row.from_position, 0)
+            continue
         event = event_of(tx, row)
         size = memory_bytes(event)
         entry = StateEntry(event, row.number, row.from_position, size)

@@ -1,10 +1,12 @@
 """Changes of the state of rooms, in the table and in all caches of current state.
 
-This module alone writes the table state_intervals.
+`replace` is called for each state event that is stored, `apply` for what state resolution changes
+besides. This module alone writes the table state_intervals.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from sqlalchemy import bindparam, delete, insert, update
@@ -12,11 +14,14 @@ from sqlalchemy import bindparam, delete, insert, update
 from homebody.core.events import state
 from homebody.core.events.state import MEMBER, ROOM_NUMBER, Joined, StateEntry
 from homebody.models.base import NOW_AND_LATER, EventNumber
+from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
-from homebody.spec.events import Event
+from homebody.spec.events import Event, Json, StateKey
 from homebody.storage.caches import CacheKind, declare
 from homebody.storage.database import Tx
 
+Numbered = tuple[EventNumber, Event]
+"""The number of a stored event, and the event."""
 MAX_HEROES: Final = 5
 PRESENT: Final = frozenset({"join", "invite"})
 """The memberships of the users by whom a room is called, before all others."""
@@ -30,6 +35,12 @@ _END = (
         StateInterval.from_position == bindparam("begun"),
     )
     .values(to_position=bindparam("end"))
+)
+_DROP = delete(StateInterval).where(
+    StateInterval.room_number == ROOM_NUMBER,
+    StateInterval.type == bindparam("of_type"),
+    StateInterval.state_key == bindparam("with_key"),
+    StateInterval.from_position == bindparam("begun"),
 )
 _BEGIN = (
     insert(StateInterval)
@@ -49,6 +60,26 @@ _REMOVE_ROOM = (
     .where(StateInterval.room_number == ROOM_NUMBER)
     .returning(StateInterval.type, StateInterval.state_key)
 )
+_NOTE_RESET = (
+    update(Room)
+    .where(Room.room_id == bindparam("in_room"))
+    .values(state_reset_position=bindparam("position"))
+)
+
+
+class MemberChange(NamedTuple):
+    """A change of a membership; None: the room has no such member."""
+
+    user_id: str
+    before: str | None
+    after: str | None
+    content: Json
+    """Of the new event."""
+
+    @property
+    def by(self) -> int:
+        """The number by which the number of joined users has changed."""
+        return (self.after == "join") - (self.before == "join")
 
 
 class MemberSummary(NamedTuple):
@@ -60,9 +91,10 @@ class MemberSummary(NamedTuple):
     """(user_id, is joined or invited) of one more than a response lists, as it leaves out its
     reader; those who are there come first, each in the order of their events."""
 
-    def moved(self, user_id: str, before: str | None, after: str | None) -> MemberSummary | None:
+    def moved(self, change: MemberChange) -> MemberSummary | None:
         """Return the summary after the newest change of a membership; None: read it again."""
-        joined = self.joined + (after == "join") - (before == "join")
+        user_id, before, after, _ = change
+        joined = self.joined + change.by
         invited = self.invited + (after == "invite") - (before == "invite")
         first = [it for it in self.first if it[0] != user_id]
         if len(self.first) > MAX_HEROES and len(first) < len(self.first):
@@ -78,24 +110,42 @@ SUMMARIES: CacheKind[str, MemberSummary] = declare("members", 2, lambda _: 1200)
 """By room_id; filled by sync/summaries.py."""
 
 
-def replace(tx: Tx, event: Event, number: EventNumber, position: int) -> EventNumber | None:
-    """Make a state event part of the room's current state; return the event that it replaces.
+def replace(
+    tx: Tx, event: Event, number: EventNumber, position: int
+) -> tuple[EventNumber | None, MemberChange | None]:
+    """Make a state event that is being stored part of the room's current state.
 
+    Return the number of the event that it replaces, and the change if it is of a membership.
     Called by timeline.store() alone, after the event was allowed.
     """
     key = (event.type, event.state_key or "")
     before = state.entries(tx, event.room_id, [key])[key]
-    of_entry = {"room_id": event.room_id, "of_type": key[0], "with_key": key[1]}
-    if before.event is not None:
-        tx.sql.execute(_END, {**of_entry, "begun": before.since, "end": position})
-    membership = str(event.content["membership"]) if event.type == MEMBER else None
-    begun = {"position": position, "number": number, "as_member": membership}
-    tx.sql.execute(_BEGIN, {**of_entry, **begun})
-    entry = StateEntry(event, number, position, state.memory_bytes(event))
-    tx.remember(state.STATE, (event.room_id, key), entry)
-    if event.type == MEMBER:
-        _keep_joined(tx, event, position, before.event)
-    return before.number if before.event is not None else None
+    change = _move(tx, event.room_id, key, before, (number, event), position)
+    return before.number if before.event is not None else None, change
+
+
+def apply(
+    tx: Tx, room_id: str, changes: Mapping[StateKey, Numbered | None], position: int
+) -> list[MemberChange]:
+    """Change current state without an event in the timeline; return the changed memberships.
+
+    Called by timeline/current_state.py alone.
+    """
+    entries = state.entries(tx, room_id, changes)
+    moved: list[MemberChange] = []
+    has_moved = False
+    for key, event in sorted(changes.items()):
+        before = entries[key]
+        if _is_held(before, event):
+            continue
+        has_moved = True
+        change = _move(tx, room_id, key, before, event, position)
+        if change is not None:
+            moved.append(change)
+    if has_moved:
+        tx.sql.execute(_NOTE_RESET, {"in_room": room_id, "position": position})
+        tx.remember(state.LAST_RESET, state.ONLY_ONE, position)
+    return moved
 
 
 def remove_room(tx: Tx, room_id: str) -> None:
@@ -109,42 +159,79 @@ def remove_room(tx: Tx, room_id: str) -> None:
             tx.forget(state.JOINED_ROOMS, state_key)
 
 
-def _keep_joined(tx: Tx, event: Event, position: int, before: Event | None) -> None:
+def _is_held(before: StateEntry, event: Numbered | None) -> bool:
+    """Return whether the entry is as wanted already."""
+    if event is not None:
+        return before.event is not None and before.event.event_id == event[1].event_id
+    return before.event is None
+
+
+def _move(
+    tx: Tx,
+    room_id: str,
+    key: StateKey,
+    before: StateEntry,
+    event: Numbered | None,
+    position: int,
+) -> MemberChange | None:
+    """End the interval of an entry, and begin that of the event."""
+    of_entry = {"room_id": room_id, "of_type": key[0], "with_key": key[1]}
+    if before.is_there:
+        # two changes at one position: nobody has seen the first
+        statement = _END if before.since < position else _DROP
+        tx.sql.execute(statement, {**of_entry, "begun": before.since, "end": position})
+    after = _membership(tx, key, event)
+    if event is not None:
+        entry = StateEntry(event[1], event[0], position, state.memory_bytes(event[1]))
+    else:
+        entry = StateEntry(None, state.NO_EVENT, 0 if after is None else position, 0)
+    if entry.is_there:
+        begun = {"position": position, "number": entry.number, "as_member": after}
+        tx.sql.execute(_BEGIN, {**of_entry, **begun})
+    tx.remember(state.STATE, (room_id, key), entry)
+    if key[0] != MEMBER:
+        return None
+    content = {} if event is None else event[1].content
+    change = MemberChange(key[1], before.membership, after, content)
+    _follow(tx, room_id, change, position)
+    return change
+
+
+def _membership(tx: Tx, key: StateKey, event: Numbered | None) -> str | None:
+    """Return the membership of an interval; None: it is not of a member, or there is none."""
+    if key[0] != MEMBER:
+        return None
+    if event is not None:
+        return str(event[1].content["membership"])
+    return "leave" if tx.server.is_local(key[1]) else None
+
+
+def _follow(tx: Tx, room_id: str, change: MemberChange, position: int) -> None:
     """Update the caches of the members of a room and of the rooms of a user."""
     tx.caches.recent.memberships = position
-    user_id, room_id = event.state_key or "", event.room_id
-    was = None if before is None else str(before.content.get("membership"))
-    now = str(event.content["membership"])
-    _follow(tx, room_id, user_id, was, now)
-    if (was == "join") == (now == "join"):
-        return
-    known = tx.cached(state.JOINED_ROOMS, user_id)
-    if known is not None:
-        rooms = known | {room_id} if now == "join" else known - {room_id}
-        tx.remember(state.JOINED_ROOMS, user_id, rooms)
-    else:  # mark the cache as changed: a reader with an older view may be about to fill it
-        tx.forget(state.JOINED_ROOMS, user_id)
-
-
-def _follow(tx: Tx, room_id: str, user_id: str, before: str | None, after: str | None) -> None:
-    """Update the caches after a change of membership, the newest of the room.
-
-    None: the room has no such member.
-    """
     summary = tx.cached(SUMMARIES, room_id)
-    moved = None if summary is None else summary.moved(user_id, before, after)
+    moved = None if summary is None else summary.moved(change)
     if moved is None:
         tx.forget(SUMMARIES, room_id)
     else:
         tx.remember(SUMMARIES, room_id, moved)
-    if (before == "join") == (after == "join"):
-        return
-    known = tx.cached(state.JOINED, room_id)
-    if known is None:  # mark the cache as changed: an older reader may be about to fill it
+    if change.by:
+        _follow_joined(tx, room_id, change)
+
+
+def _follow_joined(tx: Tx, room_id: str, change: MemberChange) -> None:
+    user_id = change.user_id
+    joined = tx.cached(state.JOINED, room_id)
+    if joined is None:  # mark the cache as changed: an older reader may be about to fill it
         tx.forget(state.JOINED, room_id)
     else:
-        by = 1 if after == "join" else -1
-        tx.remember(state.JOINED, room_id, _changed(tx, known, user_id, by))
+        tx.remember(state.JOINED, room_id, _changed(tx, joined, user_id, change.by))
+    rooms = tx.cached(state.JOINED_ROOMS, user_id)
+    if rooms is None:
+        tx.forget(state.JOINED_ROOMS, user_id)
+    else:
+        rooms = rooms | {room_id} if change.by > 0 else rooms - {room_id}
+        tx.remember(state.JOINED_ROOMS, user_id, rooms)
 
 
 def _changed(tx: Tx, known: Joined, user_id: str, by: int) -> Joined:

@@ -188,15 +188,10 @@ _OLDEST_KEPT = (
 )
 
 
-def count(
-    tx: Tx, event: Event, position: int, thread_id: str | None, joined_before: Collection[str]
-) -> None:
+def count(tx: Tx, event: Event, position: int, thread_id: str | None) -> None:
     """Store which users a new event notifies."""
     thread = thread_id or MAIN
-    if event.type == state.MEMBER:
-        _forget_who_left(tx, event)
-        _forget_accepted_invite(tx, event, joined_before)
-    elif event.state_key is None and tx.server.is_local(event.sender):
+    if event.state_key is None and tx.server.is_local(event.sender):
         mark_read(tx, event.sender, event.room_id, thread, position)  # the sender has read it
     members = _local_recipients(tx, event)
     if members:
@@ -205,6 +200,23 @@ def count(
             _write(tx, event, position, thread, outcomes)
         if event.depth % _PRUNED_EVERY == 0:
             _prune(tx, event.room_id, members)
+
+
+def follow_member(
+    tx: Tx, room_id: str, user_id: str, membership: str | None, *, was_joined: bool
+) -> None:
+    """Delete what a user who has left, or has accepted an invite, need not read any more."""
+    if not tx.server.is_local(user_id):
+        return
+    key = {"of_user": user_id, "in_room": room_id}
+    if membership == "join" and not was_joined:
+        tx.sql.execute(_DROP_ALL, key)  # the notification of the invite, which is not counted
+    elif membership in {"leave", "ban"}:
+        tx.sql.execute(_DROP_ALL, key)
+        asked = {"user_id": user_id, "room_id": room_id}
+        if tx.sql.execute(_UNREAD_IN_ROOM, asked).first() is not None:
+            tx.sql.execute(_DROP_COUNTS, key)
+            _note_change(tx, [user_id])
 
 
 def unread_in(
@@ -323,25 +335,6 @@ def _take_out(tx: Tx, room_id: str, notifications: Mapping[_Kind, list[str]]) ->
 def _note_change(tx: Tx, user_ids: Collection[str]) -> None:
     """Have the number on these users' badges updated."""
     pushers.queue(tx, list(user_ids), {})
-
-
-def _forget_who_left(tx: Tx, event: Event) -> None:
-    user_id = event.state_key or ""
-    if event.content.get("membership") in {"leave", "ban"} and tx.server.is_local(user_id):
-        key = {"of_user": user_id, "in_room": event.room_id}
-        tx.sql.execute(_DROP_ALL, key)
-        asked = {"user_id": user_id, "room_id": event.room_id}
-        if tx.sql.execute(_UNREAD_IN_ROOM, asked).first() is not None:
-            tx.sql.execute(_DROP_COUNTS, key)
-            _note_change(tx, [user_id])
-
-
-def _forget_accepted_invite(tx: Tx, event: Event, joined_before: Collection[str]) -> None:
-    """Delete the notification of an invite, which is not counted, when it is accepted."""
-    user_id = event.state_key or ""
-    is_new = event.content.get("membership") == "join" and user_id not in joined_before
-    if is_new and tx.server.is_local(user_id):
-        tx.sql.execute(_DROP_ALL, {"of_user": user_id, "in_room": event.room_id})
 
 
 def _local_recipients(tx: Reader, event: Event) -> list[str]:

@@ -25,7 +25,7 @@ from homebody.core.events import (
 )
 from homebody.core.events.relations import Relation
 from homebody.core.push import counts
-from homebody.core.timeline import redactions, sent_events
+from homebody.core.timeline import current_state, redactions, sent_events
 from homebody.models.base import EventNumber
 from homebody.models.events import ACCEPTED, StoredEvent
 from homebody.models.rooms import Room
@@ -67,11 +67,11 @@ def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int
     number, position = tx.next_event()
     local_before = state.joined(tx, event.room_id).local
     before = sent_events.before(tx, event) if tx.server.config.federation else None
-    replaces = None
+    replaces, moved = None, None
     if event.state_key is not None:
-        replaces = state_changes.replace(tx, event, number, position)
-    if event.type == state.MEMBER:
-        members.follow(tx, event)
+        replaces, moved = state_changes.replace(tx, event, number, position)
+    if moved is not None:
+        current_state.follow_member(tx, event.room_id, moved)
     has_relation = "m.relates_to" in event.content
     relation = relations.of(tx, event) if has_relation else relations.NONE
     _insert(tx, event, encoded, transaction, (number, position), replaces, relation)
@@ -81,7 +81,7 @@ def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int
         _keep_client_form(tx, event, transaction, (number, position), relation)
     if event.type == REDACTION and event.redacts is not None:
         redactions.apply(tx, event, number)
-    counts.count(tx, event, position, relation.thread_id, local_before)
+    counts.count(tx, event, position, relation.thread_id)
     if tx.server.appservices.all:
         transactions.note(tx, event, number)
     if before is not None:
@@ -91,9 +91,8 @@ def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int
         search_index.follow(tx, number)
     # users who peek into the room wait by its id
     tx.wake_all(state.joined(tx, event.room_id).local, (event.room_id,))
-    if event.type == state.MEMBER:
-        tx.wake_all(local_before, (event.state_key or "",))
-        _note_leave(tx, event, local_before)
+    if moved is not None:
+        tx.wake_all(local_before, (moved.user_id,))
     return position
 
 
@@ -107,6 +106,7 @@ def add_room(tx: Tx, room_id: str, head: state.RoomHead) -> None:
             "forward_extremities": head.forward_extremities,
             "depth": head.depth,
             "last_position": 0,
+            "state_reset_position": 0,
             "is_published": False,
         },
     )
@@ -198,9 +198,3 @@ def _keep_client_form(
         transaction=transaction,
     )
     tx.remember(client_events.CLIENT_EVENTS, place[0], form)
-
-
-def _note_leave(tx: Tx, event: Event, local_before: frozenset[str]) -> None:
-    user_id = event.state_key or ""
-    if user_id in local_before and event.content.get("membership") != "join":
-        tx.note_departure(user_id, event.room_id)

@@ -1,0 +1,42 @@
+"""Changes of a room's current state that are not the event that is being stored.
+
+When a fork of a room's history is joined, state resolution may bring back an older event, or take
+away an entry for which no event is left. `apply` is the only way to do so: what clients, pushers,
+caches and device lists know of the room follows from it, as it follows from an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from homebody.core.events import members, state, state_changes
+from homebody.core.events.state_changes import MemberChange, Numbered
+from homebody.core.push import counts
+from homebody.spec.events import StateKey
+from homebody.storage.database import Tx
+
+
+def apply(
+    tx: Tx, room_id: str, changes: Mapping[StateKey, Numbered | None], position: int
+) -> list[MemberChange]:
+    """Make these events the room's current state from a position on; return who is affected.
+
+    None: the room has no such entry any more. A local user whose member event goes has left.
+    Entries that are as wanted already are not touched. The events must be stored.
+    """
+    local = state.joined(tx, room_id).local
+    moved = state_changes.apply(tx, room_id, changes, position)
+    for change in moved:
+        follow_member(tx, room_id, change)
+    concerned = [change.user_id for change in moved]
+    tx.wake_all(local, state.joined(tx, room_id).local, concerned, (room_id,))
+    return moved
+
+
+def follow_member(tx: Tx, room_id: str, change: MemberChange) -> None:
+    """Bring up to date what depends on who is in the room; also called by store.store."""
+    was_joined, is_joined = change.before == "join", change.after == "join"
+    members.follow(tx, room_id, change.user_id, change.content if is_joined else None)
+    counts.follow_member(tx, room_id, change.user_id, change.after, was_joined=was_joined)
+    if was_joined and not is_joined:
+        tx.note_departure(change.user_id, room_id)
