@@ -81,7 +81,8 @@ clients: $(VENV)/.dev  ## test with real clients (installs what they need)
 	bash tests/clients/install $(BIN)/python
 	$(BIN)/python -m pytest -m clients
 
-federation: $(VENV)/.dev  ## test with a real Synapse (installs it)
+federation: $(VENV)/.dev  ## test with a real Synapse (installs it, and what make clients needs)
+	bash tests/clients/install $(BIN)/python
 	bash tests/federation/install $(BIN)/python
 	$(BIN)/python -m pytest -m federation tests/federation
 

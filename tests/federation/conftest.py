@@ -7,6 +7,9 @@ wrong itself.
 
 from __future__ import annotations
 
+import asyncio
+import importlib.util
+import inspect
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -25,12 +28,24 @@ _HERE = Path(__file__).parent
 _LAST_OUTPUT = 10_000  # characters of it, in the report of a failure
 
 collect_ignore_glob = [] if synapses.PYTHON.exists() else ["test_*.py"]
+if not importlib.util.find_spec("nio"):
+    collect_ignore_glob.append("test_encryption.py")  # needs tests/clients/install
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.federation)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run each test that is a coroutine in an event loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
 
 
 @pytest.hookimpl(wrapper=True)
