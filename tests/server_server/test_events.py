@@ -6,7 +6,9 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
+from sqlalchemy import update
 
+from homebody.models.events import StoredEvent
 from homebody.spec import event_auth, signing
 from homebody.spec.events import Event, Json
 from homebody.spec.room_versions import VERSIONS
@@ -359,3 +361,46 @@ def test_a_time_without_events_is_not_found(
     response = peer.get(f"v1/timestamp_to_event/{quote(room_id)}", ts=2**50, dir="f")
 
     assert refusal(response) == NOT_FOUND
+
+
+def set_standing(app: Application, event_id: str, standing: str) -> None:
+    """Take an event out of the timeline, as if it had come from another server."""
+    with app.homeserver.database.write() as tx:
+        change = update(StoredEvent).where(StoredEvent.event_id == event_id)
+        tx.sql.execute(change.values(standing=standing, position=None))
+
+
+@pytest.mark.parametrize("standing", ["soft_failed", "outlier"])
+def test_events_outside_of_the_timeline_are_returned_but_not_their_state(
+    app: Application,
+    peer: SigningServer,
+    alice: Person,
+    room: MakeRoom,
+    standing: str,
+) -> None:
+    room_id = room(alice)
+    peer.member(room_id)
+    message = alice.send(room_id)
+    topic = alice.set_state(room_id, "m.room.topic", {"topic": "x"}).get_json()["event_id"]
+    for event_id in (message, topic):
+        set_standing(app, event_id, standing)
+
+    assert content_of(peer, message) == {}
+    assert content_of(peer, topic) == {"topic": "x"}
+    assert peer.get(paths(room_id, topic)["event_auth"]).status_code == 200
+    for operation in ("state", "state_ids"):
+        assert refusal(peer.get(paths(room_id, topic)[operation])) == NOT_FOUND
+    newest = peer.get(f"v1/timestamp_to_event/{quote(room_id)}", ts=2**50, dir="b").get_json()
+    assert newest["event_id"] not in {message, topic}
+
+
+@pytest.mark.parametrize("operation", [it for it in OPERATIONS if it != "timestamp_to_event"])
+def test_rejected_events_are_not_found(
+    app: Application, peer: SigningServer, alice: Person, room: MakeRoom, operation: str
+) -> None:
+    room_id = room(alice)
+    peer.member(room_id)
+    event_id = alice.send(room_id)
+    set_standing(app, event_id, "rejected")
+
+    assert refusal(peer.get(paths(room_id, event_id)[operation])) == NOT_FOUND

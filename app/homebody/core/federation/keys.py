@@ -34,7 +34,6 @@ from homebody.runtime import event_loop
 from homebody.runtime.single_flight import Repeats
 from homebody.spec import server_keys, signing
 from homebody.spec.events import Json
-from homebody.spec.room_versions import RoomVersion
 from homebody.spec.server_keys import MAX_VALIDITY_MS, PublishedKey, PublishedKeys
 from homebody.spec.signing import SignatureError, VerifyKey
 from homebody.storage.database import Database, Reader, Tx
@@ -57,10 +56,6 @@ MAX_REMEMBERED: Final = 10_000
 AT_ONCE: Final = 20
 """Servers asked at the same time for one batch."""
 BATCH_FETCH_SECONDS: Final = 5.0
-
-MAX_SIGNATURES: Final = 10
-"""Of one server, that are looked at."""
-KEY_PREFIX: Final = f"{signing.ALGORITHM}:"
 
 KeyName = tuple[str, str]
 """A server's name and a key id."""
@@ -194,27 +189,11 @@ class ServerKeys:
 
     def verify(self, value: Json, server_name: str) -> bool:
         """Return whether a server has signed this JSON with a key that is valid now."""
-        for key_id in _key_ids(value, server_name):
+        for key_id in signing.key_ids(value, server_name):
             key = self.verify_key(server_name, key_id)
             try:
                 if key is not None:
                     signing.verify_json(value, server_name, key_id, key)
-                    return True
-            except SignatureError:
-                continue
-        return False
-
-    def verify_event(self, pdu: Json, version: RoomVersion, server_name: str) -> bool:
-        """Return whether a server has signed an event with a key that was valid when it was sent.
-
-        The event must have passed the checks of its format.
-        """
-        at_ts = pdu["origin_server_ts"] if version.enforces_key_validity else 0
-        for key_id in _key_ids(pdu, server_name):
-            key = self.verify_key(server_name, key_id, at_ts)
-            try:
-                if key is not None:
-                    signing.verify_event(pdu, version, server_name, key_id, key)
                     return True
             except SignatureError:
                 continue
@@ -391,14 +370,6 @@ def _own(tx: Reader) -> dict[KeyName, KnownKey]:
         )
         for it in published.keys
     }
-
-
-def _key_ids(value: Json, server_name: str) -> list[str]:
-    """Return the ids of the keys with which a server has signed this, as far as they count."""
-    signatures = value.get("signatures")
-    own = signatures.get(server_name) if isinstance(signatures, dict) else None
-    found = [it for it in own if it.startswith(KEY_PREFIX)] if isinstance(own, dict) else []
-    return found[:MAX_SIGNATURES]
 
 
 def _by_name(server_name: str, wanted: Mapping[str, int]) -> dict[KeyName, int]:

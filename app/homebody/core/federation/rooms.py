@@ -10,7 +10,6 @@ server-server-api#retrieving-events
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -26,11 +25,13 @@ from homebody.models.events import StoredEvent
 from homebody.models.state import StateInterval
 from homebody.spec import events, server_acl
 from homebody.spec.events import Json
+from homebody.spec.room_state import domain_of
 from homebody.storage.database import Reader
 from homebody.storage.expressions import listed
 
 ACL: Final = "m.room.server_acl"
 CREATE: Final = "m.room.create"
+REJECTED: Final = "rejected"
 MAX_SERVERS: Final = 1000
 NEAR_EVENTS: Final = 50
 """Looked at to find the one nearest to a time that a server may read."""
@@ -43,8 +44,10 @@ _BY_ID = select(
     StoredEvent.type,
     StoredEvent.state_key,
     StoredEvent.sender,
-).where(StoredEvent.position.is_not(None))
-_EVENT = _BY_ID.where(StoredEvent.event_id == bindparam("event_id"))
+)
+_EVENT = _BY_ID.where(
+    StoredEvent.event_id == bindparam("event_id"), StoredEvent.standing != REJECTED
+)
 _ids = listed("event_ids")
 _EVENTS = select(StoredEvent.event_id, StoredEvent.pdu).join_from(
     _ids, StoredEvent, StoredEvent.event_id == _ids.c.value
@@ -76,6 +79,7 @@ def _near(*, is_backwards: bool) -> Select[*tuple[Any, ...]]:
         _BY_ID.add_columns(ts)
         .where(
             StoredEvent.room_id == bindparam("room_id"),
+            position.is_not(None),
             ts <= bindparam("ts") if is_backwards else ts >= bindparam("ts"),
         )
         .order_by(*((ts.desc(), position.desc()) if is_backwards else (ts, position)))
@@ -86,24 +90,15 @@ def _near(*, is_backwards: bool) -> Select[*tuple[Any, ...]]:
 _NEAR = {is_backwards: _near(is_backwards=is_backwards) for is_backwards in (False, True)}
 
 
-def server_of(user_id: str) -> str:
-    """Return the server of a user id."""
-    return user_id.partition(":")[2]
-
-
 def servers(tx: Reader, room_id: str) -> list[str]:
     """Return the servers with joined users, at most MAX_SERVERS: this one, then the largest."""
-    found = Counter(map(server_of, state.joined_users(tx, room_id)))
+    found = state.joined(tx, room_id).servers
     return sorted(found, key=lambda it: (it != tx.server.name, -found[it], it))[:MAX_SERVERS]
 
 
 def is_in_room(tx: Reader, room_id: str, server_name: str) -> bool:
     """Return whether a server has a joined user in the room."""
-    ending = f":{server_name}"
-    return any(
-        user_id.endswith(ending) and server_of(user_id) == server_name
-        for user_id in state.joined_users(tx, room_id)
-    )
+    return server_name in state.joined(tx, room_id).servers
 
 
 def check_acl(tx: Reader, room_id: str, server_name: str) -> None:
@@ -124,7 +119,7 @@ def check_may_read(tx: Reader, room_id: str, server_name: str) -> None:
 
 
 def event(tx: Reader, server_name: str, event_id: str, room_id: str | None = None) -> AnyRow:
-    """Return the row of an event, for a server that may read its room.
+    """Return the row of an event that was not rejected, for a server that may read its room.
 
     Raises M_NOT_FOUND, M_FORBIDDEN.
     """
@@ -157,6 +152,8 @@ def is_visible(tx: Reader, server_name: str, row: AnyRow) -> bool:
         return False
     if row.state_key is not None:
         return True
+    if row.position is None:  # soft-failed: nobody here may read it either
+        return False
     at = {"room_id": row.room_id, "position": row.position}
     found = tx.sql.execute(_SETTING, at).first()
     content = {} if found is None else orjson.loads(found.pdu)["content"]
@@ -168,7 +165,7 @@ def is_visible(tx: Reader, server_name: str, row: AnyRow) -> bool:
     wanted = {"join"} if setting == "joined" else {"join", "invite"}
     ending = f":{server_name}"
     members = tx.sql.execute(_MEMBERS, {**at, "offset": -len(ending), "ending": ending})
-    return any(it.membership in wanted and server_of(it.state_key) == server_name for it in members)
+    return any(it.membership in wanted and domain_of(it.state_key) == server_name for it in members)
 
 
 def near(
@@ -187,7 +184,12 @@ def near(
 
 
 def state_before(tx: Reader, row: AnyRow) -> dict[str, str]:
-    """Return the state of the room before an event, {event id: PDU}."""
+    """Return the state of the room before an event, {event id: PDU}.
+
+    Raises M_NOT_FOUND where it is not known.
+    """
+    if row.position is None:
+        raise errors.not_found("This server does not know the state before this event")
     at = {"room_id": row.room_id, "position": row.position - 1}
     return {it.event_id: it.pdu for it in tx.sql.execute(_HELD, at)}
 
