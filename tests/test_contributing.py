@@ -12,7 +12,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 STEP = re.compile(r"^\*\*\d\. [^`]*`(\S+\.py)`:\n\n```python\n(.*?)```$", re.DOTALL | re.MULTILINE)
 NEEDED = [
-    *("app/homebody", "tests/helpers", "tests/tools", "tests/core/user_data", "setup.cfg"),
+    *(
+        "app/homebody",
+        "tests/helpers",
+        "tests/tools",
+        "tests/spec",
+        "tests/core/user_data",
+        "setup.cfg",
+    ),
     *("tests/__init__.py", "tests/conftest.py", "tests/core/__init__.py"),
 ]
 
