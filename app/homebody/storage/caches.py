@@ -26,6 +26,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
+import orjson
+
 from homebody.models.base import EventNumber
 
 if TYPE_CHECKING:
@@ -216,38 +218,37 @@ class ClientEvent:
 
     def __init__(
         self,
-        *,
         number: EventNumber,
         position: int,
         event_id: str,
         room_id: str,
-        type: str,  # noqa: A002 - the name in the specification
-        state_key: str | None,
-        sender: str,
-        origin_server_ts: int,
-        content: dict[str, Any],
+        pdu: dict[str, Any],
         body: bytes,
-        unsigned: bytes,
-        relation: tuple[str | None, str | None, str | None],
-        transaction: tuple[str | None, str | None],
-        previous: PreviousState | None,
-        redacted_by: EventNumber | None,
+        *,
+        replaces_state: str | None = None,
+        previous: PreviousState | None = None,
+        redacted_by: EventNumber | None = None,
+        relation: tuple[str | None, str | None, str | None] = (None, None, None),
+        transaction: tuple[str | None, str | None] = (None, None),
     ) -> None:
+        """Take a relation (relates_to, rel_type, thread_id), a transaction (device_id, txn_id)."""
         self.number = number
         self.position = position
         """Its place in the timeline; NOWHERE for an event that is only state."""
         self.event_id = event_id
         self.room_id = room_id
-        self.type = type
-        self.state_key = state_key
-        self.sender = sender
-        self.origin_server_ts = origin_server_ts
-        self.content = content
+        self.type: str = pdu["type"]
+        self.state_key: str | None = pdu.get("state_key")
+        self.sender: str = pdu["sender"]
+        self.origin_server_ts: int = pdu["origin_server_ts"]
+        self.content: dict[str, Any] = pdu["content"]
         """As in the PDU, for filters."""
         self.body = body
         """JSON that is the same for all readers, without `unsigned` and the closing brace."""
-        self.unsigned = unsigned
+        self.unsigned = b""
         """JSON members of `unsigned` for all readers, each with a comma before it."""
+        if replaces_state is not None:  # "included regardless of history visibility"
+            self.unsigned = b',"replaces_state":' + orjson.dumps(replaces_state)
         self.relates_to, self.rel_type, self.thread_id = relation
         self.device_id, self.txn_id = transaction
         self.previous = previous

@@ -153,7 +153,8 @@ def hide(tx: Reader, user_id: str, events: Sequence[ClientEvent]) -> list[Client
 def redacted(tx: Reader, event: ClientEvent) -> ClientEvent:
     """Return what a redaction would leave of an event."""
     pdu = redact(state.pdus(tx, [event.number])[0], state.version(tx, event.room_id))
-    return build(event.number, event.position, event.event_id, event.room_id, pdu)
+    left = body(event.event_id, pdu)
+    return ClientEvent(event.number, event.position, event.event_id, event.room_id, pdu, left)
 
 
 def pdus(tx: Reader, user_id: str, events: Sequence[ClientEvent]) -> list[Json]:
@@ -246,25 +247,8 @@ def stripped(pdu: Json) -> Json:
     return {key: pdu[key] for key in ("content", "sender", "state_key", "type")}
 
 
-def build(
-    number: EventNumber,
-    position: int,
-    event_id: str,
-    room_id: str,
-    pdu: Json,
-    *,
-    replaces_state: str | None = None,
-    previous: PreviousState | None = None,
-    redacted_by: EventNumber | None = None,
-    relation: tuple[str | None, str | None, str | None] = (None, None, None),
-    transaction: tuple[str | None, str | None] = (None, None),
-) -> ClientEvent:
-    """Return the cached form of an event.
-
-    `replaces_state` is the id of the state event that it replaced, `redacted_by` its redaction;
-    `relation` is (relates_to, rel_type, thread_id), `transaction` (device_id,
-    txn_id).
-    """
+def body(event_id: str, pdu: Json) -> bytes:
+    """Return the JSON of an event that is the same for all readers, as ClientEvent.body."""
     shown = {
         "content": pdu["content"],
         "event_id": event_id,
@@ -282,26 +266,7 @@ def build(
     if redacts is not None:  # both places, whatever the room version, as clients look for either
         shown["redacts"] = redacts
         shown["content"] = {**pdu["content"], "redacts": redacts}
-    unsigned = b""
-    if replaces_state is not None:  # "included regardless of history visibility"
-        unsigned = b',"replaces_state":' + orjson.dumps(replaces_state)
-    return ClientEvent(
-        number=number,
-        position=position,
-        event_id=event_id,
-        room_id=room_id,
-        type=pdu["type"],
-        state_key=pdu.get("state_key"),
-        sender=pdu["sender"],
-        origin_server_ts=pdu["origin_server_ts"],
-        content=pdu["content"],
-        body=orjson.dumps(shown)[:-1],
-        unsigned=unsigned,
-        relation=relation,
-        transaction=transaction,
-        previous=previous,
-        redacted_by=redacted_by,
-    )
+    return orjson.dumps(shown)[:-1]
 
 
 def _previous(row: state.AnyRow) -> PreviousState | None:
@@ -314,12 +279,14 @@ def _previous(row: state.AnyRow) -> PreviousState | None:
 
 
 def _from_row(row: state.AnyRow) -> ClientEvent:
-    return build(
+    pdu = orjson.loads(row.pdu)
+    return ClientEvent(
         row.number,
         row.position or NOWHERE,
         row.event_id,
         row.room_id,
-        orjson.loads(row.pdu),
+        pdu,
+        body(row.event_id, pdu),
         replaces_state=row.replaces_state,
         previous=_previous(row),
         redacted_by=row.redacted_by,

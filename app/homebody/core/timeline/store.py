@@ -30,6 +30,7 @@ from homebody.models.base import EventNumber
 from homebody.models.events import ACCEPTED, StoredEvent
 from homebody.models.rooms import Room
 from homebody.spec.events import Event
+from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Tx
 
 REDACTION: Final = "m.room.redaction"
@@ -189,11 +190,12 @@ def _keep_client_form(
     tx: Tx, event: Event, transaction: Transaction, place: Place, relation: Relation
 ) -> None:
     """Cache the form in which the waiting requests of the members will read the event."""
-    form = client_events.build(
+    form = ClientEvent(
         *place,
         event.event_id,
         event.room_id,
         event.pdu,
+        client_events.body(event.event_id, event.pdu),
         relation=relation[:3],
         transaction=transaction,
     )
