@@ -18,6 +18,8 @@ from homebody.runtime.metrics import Histogram
 from homebody.web import Application
 from tests.conftest import ROOT, Login, MakeApp
 from tests.helpers import server as real_server
+from tests.helpers.remote import Remotes
+from tests.helpers.shared_rooms import shared_room, wait_for_bodies
 
 HERE = {"REMOTE_ADDR": "127.0.0.1"}
 ELSEWHERE = {"REMOTE_ADDR": "192.0.2.7"}
@@ -247,3 +249,32 @@ def test_a_real_server_tells_of_its_process_and_connections(tmp_path: Path) -> N
     assert value(found, "hub_stall_seconds_count") == 0
     assert found["process_resident_memory_bytes", frozenset()] > 2**24
     assert found["process_open_fds", frozenset()] > 5
+
+
+def test_what_is_sent_to_other_servers_is_counted(
+    app: Application, remote: Remotes, client: FlaskClient, login: Login
+) -> None:
+    b, c = remote("b.test"), remote("c.test")
+    c.fail("/send/")
+    alice = login("alice")
+    room_id = shared_room(app, alice, b, c)
+    sender = app.homeserver.sender
+    sender.start()
+    alice.send(room_id, "hello")
+    wait_for_bodies(b, ["hello"])
+    c.wait_until(lambda: sender.counts()[1])
+    sender.stop()
+
+    found = read(client)
+
+    assert value(found, "federation_destinations", **{"is": "failing"}) == 1
+    assert value(found, "federation_destinations", **{"is": "waiting"}) == 1
+    assert value(found, "federation_sent_total", kind="pdu") == 1
+    assert value(found, "federation_sent_total", kind="edu") == 0
+    assert value(found, "federation_transaction_seconds_count") == 1
+
+
+def test_without_federation_nothing_is_counted_of_it(make_app: MakeApp) -> None:
+    found = read(make_app(federation="false").test_client())
+
+    assert not [name for name, _ in found if name.startswith("homebody_federation")]

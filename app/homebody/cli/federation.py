@@ -1,19 +1,24 @@
-"""The command `homebody federation …`: connections to other servers, and the signing key."""
+"""The command `homebody federation …`: connections, the signing key, what is yet to be sent."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from datetime import datetime
 
 import click
 import msgspec
 
-from homebody import cli
-from homebody.cli import as_json, print_result
+from homebody import cli, errors
+from homebody.cli import as_json, print_list, print_result
+from homebody.cli.database import open_database
 from homebody.config import values
-from homebody.core import server_key
+from homebody.core import outbox, outgoing, server_key
+from homebody.core.federation import catch_up
+from homebody.core.outgoing import Progress
 from homebody.outside.federation_check import Check, Finding
 from homebody.spec import signing
+from homebody.spec.events import Json
 from homebody.storage import data_folder
 
 _MARKS = {"ok": "ok", "note": "note", "failed": "FAILED"}
@@ -21,7 +26,7 @@ _MARKS = {"ok": "ok", "note": "note", "failed": "FAILED"}
 
 @click.group()
 def federation() -> None:
-    """Check connections to other servers, and replace the signing key."""
+    """Check connections to other servers, show what they lack, replace the signing key."""
 
 
 @federation.command()
@@ -48,29 +53,7 @@ def check(ctx: click.Context, server_name: str, *, is_json: bool) -> None:
         ctx.exit(1)
 
 
-@federation.command()
-@as_json
-@click.pass_context
-def replace_key(ctx: click.Context, *, is_json: bool) -> None:
-    """Replace the signing key, for example after somebody else has read it.
-
-    Stop the server first. The command prints what to add to its settings: with it, other servers
-    can still verify the events that were signed with the old key.
-    """
-    config = cli.load_config(ctx)
-    with data_folder.locked(config):
-        key, kept = server_key.replace(config)
-    old = {
-        "key_id": key.key_id,
-        "key": signing.verify_key_to_base64(key.verify_key),
-        "expired_ts": time.time_ns() // 1_000_000,
-    }
-    listed = [*msgspec.to_builtins(config.old_verify_keys), old]
-    text = (
-        f"{config.signing_key_path} contains a new key, {kept} the old one. Put this into the"
-        f" settings before you start the server:\n\nold_verify_keys = {values.to_toml(listed)}"
-    )
-    print_result(text, {"old_verify_keys": listed, "old_file": str(kept)}, is_json=is_json)
+"""The command `homebody federation …`: connections, the signing key, what is yet to be sent."""
 
 
 def _line(finding: Finding) -> str:

@@ -28,6 +28,8 @@ KIND: Final = "federation"
 """The kind of outbox rows that are EDUs."""
 NOT_LOGGED: Final = 0
 """As `sent_upto`: what the server lacks is older than the log."""
+NEVER: Final = 2**53
+"""As `next_try_ts`: nothing is sent until the server makes a request itself."""
 _ALL: Final = ""
 """The server of the row about all that have no `sent_upto` of their own."""
 
@@ -131,6 +133,11 @@ def save(tx: Tx, sent_to_all: int, changed: Iterable[Progress]) -> None:
     tx.sql.execute(
         _SAVE, [{column.key: getattr(row, column.key) for column in _COLUMNS} for row in rows]
     )
+
+
+def make_due(tx: Tx, server: str) -> bool:
+    """Have a server that failed tried again at once; return whether it has failed."""
+    return tx.sql.execute(_MAKE_DUE, {"of_server": server}).rowcount > 0
 
 
 def send_edu(tx: Tx, servers: Collection[str], edu_type: str, content: Json) -> None:

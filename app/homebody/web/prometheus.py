@@ -49,6 +49,7 @@ class Snapshot(Collector):
             _histogram("hub_stall_seconds", "Blocks of the event loop.", metrics.stalls),
             _histogram("commit_seconds", "How long a COMMIT took.", metrics.commits),
             _histogram("commit_writes", "How many writes shared a COMMIT.", metrics.writes),
+            *_federation(homeserver),
             *_caches(database.caches),
             *_database(database),
         ]
@@ -93,6 +94,27 @@ def _requests(metrics: Metrics) -> Iterator[Metric]:
     for endpoint, histogram in metrics.seconds.items():
         seconds.add_metric([endpoint], _buckets(histogram), histogram.sum)
     yield seconds
+
+
+def _federation(homeserver: Homeserver) -> Iterator[Metric]:
+    """Yield what is sent to other servers."""
+    if not homeserver.server.config.federation:
+        return
+    metrics = homeserver.metrics
+    waiting, failing = homeserver.sender.counts()
+    destinations = {"waiting": waiting, "failing": failing}
+    yield _gauges(
+        "federation_destinations", "Servers that lack something, and that fail.", "is", destinations
+    )
+    sent = CounterMetricFamily("homebody_federation_sent", "What was sent.", labels=["kind"])
+    sent.add_metric(["pdu"], metrics.pdus_sent)
+    sent.add_metric(["edu"], metrics.edus_sent)
+    yield sent
+    yield _histogram(
+        "federation_transaction_seconds",
+        "How long other servers took to accept transactions.",
+        metrics.transactions,
+    )
 
 
 def _caches(caches: Caches) -> Iterator[Metric]:

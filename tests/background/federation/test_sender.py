@@ -524,6 +524,71 @@ def test_the_log_is_swept_when_all_have_it(
     assert logged(app) == 0
 
 
+def test_a_server_that_was_away_for_a_month_gets_the_newest_event_of_each_room(
+    app: Application,
+    remote: Remotes,
+    sender: Sender,
+    alice: Person,
+    make_app: MakeApp,
+    restart: list[Application],
+) -> None:
+    b = remote("b.test")
+    first, second, left = (shared_room(app, alice, b) for _ in range(3))
+    leave(app, left, b.user_id("carol"))
+    for room_id in (first, second, first, left):
+        alice.send(room_id, room_id)
+    wait_until_saved(app)
+    sender.stop()
+    known = Progress("b.test", outgoing.NOT_LOGGED, failing_since_ts=1, tries=20)
+    with app.homeserver.database.write() as tx:
+        outgoing.save(tx, tx.position, [known])
+    before = len(b.pdus)
+
+    started_again(make_app, remote, restart)
+    b.wait_until(lambda: len(b.pdus) >= before + 2)
+    wait_until_saved(app)
+
+    assert [it["content"]["body"] for it in b.pdus[before:]] == [second, first]
+
+
+def test_places_of_servers_that_failed_for_a_month_do_not_hold_the_log(
+    app: Application,
+    remote: Remotes,
+    sender: Sender,
+    alice: Person,
+    make_app: MakeApp,
+    restart: list[Application],
+) -> None:
+    b, c = remote("b.test"), remote("c.test")
+    for it in (b, c):
+        it.fail(SEND)
+    room_id = shared_room(app, alice, b, c)
+    sender.stop()
+    now_ms = time.time_ns() // 1_000_000
+    with app.homeserver.database.write() as tx:
+        for server, days in (("b.test", 31), ("c.test", 29)):
+            since_ts = now_ms - days * 86_400_000
+            outgoing.save(tx, 1, [Progress(server, 1, since_ts, 30, outgoing.NEVER)])
+    alice.send(room_id, "hello")
+    again = started_again(make_app, remote, restart)
+    until = time.monotonic() + 10
+    while again.homeserver.sender.counts()[0] < 2 or not logged(app):
+        assert time.monotonic() < until
+
+    time.sleep(1.5)
+    again.homeserver.sender.sweep()
+    with_c = logged(app), progress(app)["b.test"].sent_upto
+    c.recover()
+    again.homeserver.sender.heard_from("c.test")
+    wait_for_bodies(c, ["hello"])
+    time.sleep(1.5)
+    again.homeserver.sender.sweep()
+
+    assert with_c == (1, 1)
+    assert logged(app) == 0
+    assert progress(app)["b.test"].sent_upto == outgoing.NOT_LOGGED
+
+
 @pytest.mark.timeout(120)
 def test_a_killed_server_sends_what_it_acknowledged(
     app: Application, remote: Remotes, alice: Person, tmp_path: Path

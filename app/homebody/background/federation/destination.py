@@ -22,14 +22,12 @@ from homebody.background.federation import transactions
 from homebody.background.federation.transactions import Entry, Transaction
 from homebody.core import outgoing
 from homebody.core.federation.catch_up import MAX_EVENTS, Missing
-from homebody.core.outgoing import Progress
+from homebody.core.outgoing import NEVER, Progress
 
 FIRST_WAIT_MS: Final = 1_000
 MAX_WAIT_MS: Final = 24 * 3_600_000
 SILENT_AFTER_MS: Final = 7 * 24 * 3_600_000
 """How long a server may fail before it gets nothing until it makes a request."""
-NEVER: Final = 2**53
-"""As `next_try_ts` of such a server."""
 MIN_BETWEEN_TRIES_MS: Final = 1_000
 """The least time between two attempts, however many requests a server makes itself."""
 LATE_S: Final = 5.0

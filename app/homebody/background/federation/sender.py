@@ -133,8 +133,14 @@ class Sender:
                 self._wake(destination)
 
     def rescan(self) -> None:
-        """Find events that another process has logged, such as a command."""
+        """Find events that another process has logged, and servers that it wants to be tried."""
+        if not self._is_running:
+            return
         self._progress.has_unseen = True
+        with self._db.read() as tx:
+            due = [it.server for it in outgoing.all_progress(tx) if it.tries and not it.next_try_ts]
+        for server in due:
+            self.heard_from(server)
 
     def counts(self) -> tuple[int, int]:
         """Return how many servers have yet to get something, and how many fail."""

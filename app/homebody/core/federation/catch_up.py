@@ -124,6 +124,13 @@ def missing(db: Database, server: str, after: int, upto: int) -> list[Missing]:
     return first if len(first) <= MAX_EVENTS else sorted(newest.values())
 
 
+def count(db: Database, server: str, after: int, upto: int) -> int:
+    """Return how many events a server lacks which has everything up to `after`."""
+    if after == outgoing.NOT_LOGGED:
+        return len(missing(db, server, after, upto))
+    return sum(server in servers for _, servers in _logged(db, after, upto, server))
+
+
 def servers(db: Database, after: int, upto: int) -> set[str]:
     """Return all servers that are to get an event which was logged between two positions."""
     return {it for _, servers in _logged(db, after, upto) for it in servers} - {db.server.name}

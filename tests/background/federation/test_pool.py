@@ -1,0 +1,94 @@
+"""Greenlets that take work from a queue, of which slow work does not keep the others."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from homebody.background.federation import pool
+from homebody.background.federation.pool import Pool
+
+SECONDS = 10.0
+
+
+class Work:
+    """Calls that last until they are released."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.ended: list[int] = []
+        self.release = threading.Event()
+        self.changed = threading.Condition()
+
+    def __call__(self, number: int) -> None:
+        with self.changed:
+            self.begun.append(number)
+            self.changed.notify_all()
+        if number < 10:
+            self.release.wait(SECONDS)
+        with self.changed:
+            self.ended.append(number)
+            self.changed.notify_all()
+
+    def wait(self, begun: int = 0, ended: int = 0) -> None:
+        with self.changed:
+            assert self.changed.wait_for(
+                lambda: len(self.begun) >= begun and len(self.ended) >= ended, SECONDS
+            )
+
+
+def test_a_limited_number_of_calls_run_at_once() -> None:
+    work = Work()
+    tested = Pool(2, work)
+
+    for number in range(4):
+        tested.put(number)
+    work.wait(begun=2)
+    time.sleep(0.05)
+
+    assert len(work.begun) == 2
+    assert tested.waiting() == 2
+    work.release.set()
+    work.wait(ended=4)
+    tested.stop(time.monotonic() + SECONDS)
+
+
+def test_slow_calls_do_not_count() -> None:
+    work = Work()
+    tested = Pool(2, work)
+    for number in (0, 1, 20, 21):
+        tested.put(number)
+    work.wait(begun=2)
+
+    time.sleep(pool.SLOW_S + 0.1)
+    tested.find_slow()
+    work.wait(ended=2)
+
+    assert sorted(work.ended) == [20, 21]
+    work.release.set()
+    work.wait(ended=4)
+    for number in range(30, 60):
+        tested.put(number)
+    work.wait(ended=34)
+    tested.stop(time.monotonic() + SECONDS)
+
+
+def test_all_of_many_calls_are_made() -> None:
+    work = Work()
+    tested = Pool(5, work)
+
+    def put(numbers: range) -> None:
+        for number in numbers:
+            tested.put(number)
+
+    threads = [
+        threading.Thread(target=put, args=(range(at * 100 + 10, at * 100 + 60),))
+        for at in range(10)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    work.wait(ended=500)
+    tested.stop(time.monotonic() + SECONDS)
