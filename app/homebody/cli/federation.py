@@ -53,7 +53,95 @@ def check(ctx: click.Context, server_name: str, *, is_json: bool) -> None:
         ctx.exit(1)
 
 
-"""The command `homebody federation …`: connections, the signing key, what is yet to be sent."""
+@federation.command()
+@as_json
+@click.pass_context
+def replace_key(ctx: click.Context, *, is_json: bool) -> None:
+    """Replace the signing key, for example after somebody else has read it.
+
+    Stop the server first. The command prints what to add to its settings: with it, other servers
+    can still verify the events that were signed with the old key.
+    """
+    config = cli.load_config(ctx)
+    with data_folder.locked(config):
+        key, kept = server_key.replace(config)
+    old = {
+        "key_id": key.key_id,
+        "key": signing.verify_key_to_base64(key.verify_key),
+        "expired_ts": time.time_ns() // 1_000_000,
+    }
+    listed = [*msgspec.to_builtins(config.old_verify_keys), old]
+    text = (
+        f"{config.signing_key_path} contains a new key, {kept} the old one. Put this into the"
+        f" settings before you start the server:\n\nold_verify_keys = {values.to_toml(listed)}"
+    )
+    print_result(text, {"old_verify_keys": listed, "old_file": str(kept)}, is_json=is_json)
+
+
+@federation.command("list")
+@as_json
+@click.pass_context
+def list_destinations(ctx: click.Context, *, is_json: bool) -> None:
+    """Print the servers that this one sends to, what they lack, and why they fail."""
+    with open_database(ctx) as database:
+        with database.read() as tx:
+            known = {it.server: it for it in outgoing.all_progress(tx)}
+            edus = {queue.destination: queue.count for queue in outbox.queues(tx, outgoing.KIND)}
+            last = outgoing.last_position(tx)
+        found = []
+        for server in sorted({*known, *edus}):
+            progress = known.get(server) or Progress(server)
+            events = 0
+            if progress.sent_upto is not None:
+                events = catch_up.count(database, server, progress.sent_upto, last)
+            found.append(_described(progress, events, edus.get(server, 0)))
+    print_list(found, _destination_line, is_json=is_json)
+
+
+@federation.command("retry")
+@click.argument("server_name", metavar="NAME")
+@as_json
+@click.pass_context
+def retry_destination(ctx: click.Context, server_name: str, *, is_json: bool) -> None:
+    """Have the running server try at once to send to a server that failed."""
+    with open_database(ctx) as database, database.write() as tx:
+        if not outgoing.make_due(tx, server_name):
+            raise errors.not_found(f"{server_name} has not failed")
+    print_result(f"{server_name} is tried again", {"server": server_name}, is_json=is_json)
+
+
+def _described(progress: Progress, events: int, edus: int) -> Json:
+    is_silent = progress.next_try_ts >= outgoing.NEVER
+    return {
+        "server": progress.server,
+        "events": events,
+        "edus": edus,
+        "last_sent_ts": progress.last_sent_ts or None,
+        "failing_since_ts": progress.failing_since_ts,
+        "tries": progress.tries,
+        "next_try_ts": progress.next_try_ts if progress.tries and not is_silent else None,
+        "problem": progress.problem,
+    }
+
+
+def _destination_line(it: Json) -> str:
+    """Return what a server lacks, and since when and why it fails."""
+    line = f"{it['server']}  {it['events']} events and {it['edus']} EDUs waiting"
+    if it["last_sent_ts"] is not None:
+        line += f", last sent {cli.format_day(it['last_sent_ts'])}"
+    if it["failing_since_ts"] is None:
+        return line
+    times = "once" if it["tries"] == 1 else f"{it['tries']} times"
+    line += f", failed {times} since {_minute(it['failing_since_ts'])}"
+    if it["next_try_ts"] is None:
+        line += ", not tried again until it makes a request"
+    else:
+        line += f", next attempt {_minute(it['next_try_ts'])}"
+    return f"{line}: {it['problem']}"
+
+
+def _minute(ts: int) -> str:
+    return f"{datetime.fromtimestamp(ts / 1000).astimezone():%Y-%m-%d %H:%M}"
 
 
 def _line(finding: Finding) -> str:

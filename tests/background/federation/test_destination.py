@@ -34,6 +34,10 @@ def add(destination: Destination, *positions: int) -> None:
         destination.add(entry)
 
 
+def has_unfinished(destination: Destination) -> bool:
+    return destination.unfinished is not None
+
+
 def test_waits_double_up_to_a_day_and_end_after_a_week(b: Destination) -> None:
     now_ms, waits = NOW_MS, []
 
@@ -140,15 +144,15 @@ def test_after_some_failures_memory_is_freed(b: Destination) -> None:
     add(b, 10, 11)
     b.add_edu("m.typing", "key", b"{}")
     rows = [transactions.ReliableEdu(3, b"{}")]
-    b.unfinished = unfinished = transactions.make("localhost", entries(10), rows, [])
+    b.unfinished = transactions.make("localhost", entries(10), rows, [])
 
     b.fail(NOW_MS, "down")
-    after_one = (b.unfinished, len(b.edus), len(b.queue))
+    after_one = (has_unfinished(b), len(b.edus), len(b.queue))
     for _ in range(4):
         b.fail(NOW_MS, "down")
 
-    assert after_one == (unfinished, 0, 2)
-    assert (b.unfinished, b.is_behind, b.cursor, b.has_rows) == (None, True, 9, True)
+    assert after_one == (True, 0, 2)
+    assert (has_unfinished(b), b.is_behind, b.cursor, b.has_rows) == (False, True, 9, True)
     assert not b.queue
 
 

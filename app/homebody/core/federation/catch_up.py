@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from sqlalchemy import and_, bindparam, func, select
+from sqlalchemy import and_, bindparam, select
 
 from homebody.core import outgoing
 from homebody.core.events import state
@@ -80,15 +80,11 @@ _JOINED = (
         StateInterval.state_key.endswith(bindparam("domain")),
     )
 )
-_NEWEST = (
-    select(func.max(StoredEvent.position))
-    .where(StoredEvent.room_id == Room.room_id)
-    .correlate(Room)
-    .scalar_subquery()
-)
 _NEWEST_OF_ROOMS = (
     select(StoredEvent.position, StoredEvent.number)
-    .join(Room, and_(StoredEvent.room_id == Room.room_id, StoredEvent.position == _NEWEST))
+    .join(
+        Room, and_(StoredEvent.room_id == Room.room_id, StoredEvent.position == Room.last_position)
+    )
     .where(
         Room.number.in_(
             select(StateInterval.room_number).where(
