@@ -2,12 +2,13 @@
 
 They are marked `federation`. `tests/federation/install` installs Synapse; without it there are no
 tests here. HOMEBODY_TEST_PEERS=synapse runs them between two Synapses: a test that fails there is
-wrong itself.
+wrong itself. HOMEBODY_TEST_PEERS=homebody runs them between two homebodies.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import inspect
 import os
@@ -64,22 +65,37 @@ def pytest_runtest_makereport(
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Home]]:
     """The two servers of all these tests."""
-    synapse = Synapse(tmp_path_factory.mktemp("synapse"))
-    if os.environ.get("HOMEBODY_TEST_PEERS") == "synapse":
-        other = Synapse(tmp_path_factory.mktemp("other"))
-        yield {"homebody": other, "synapse": synapse}
-        other.stop()
-    else:
-        port = real_server.free_port()
-        relay = Relay(certificates.server_context("127.0.0.1"), port)
-        folder = tmp_path_factory.mktemp("homebody")
-        ca_file = str(certificates.write_authority(folder))
-        name = f"127.0.0.1:{relay.port}"
-        homebody = Homebody(name, folder, port, {"federation_ca_file": ca_file})
-        yield {"homebody": homebody, "synapse": synapse}
-        homebody.stop()
+    only = os.environ.get("HOMEBODY_TEST_PEERS")
+    with contextlib.ExitStack() as stack:
+        found = {}
+        for name in ("homebody", "synapse"):
+            start = _homebody if (only or name) == "homebody" else _synapse
+            found[name] = stack.enter_context(start(tmp_path_factory.mktemp(name)))
+        yield found
+
+
+@contextlib.contextmanager
+def _synapse(folder: Path) -> Iterator[Home]:
+    home = Synapse(folder)
+    try:
+        yield home
+    finally:
+        home.stop()
+
+
+@contextlib.contextmanager
+def _homebody(folder: Path) -> Iterator[Home]:
+    """Run a homebody behind a relay, which does TLS and whose address is the server's name."""
+    port = real_server.free_port()
+    relay = Relay(certificates.server_context("127.0.0.1"), port)
+    ca_file = str(certificates.write_authority(folder))
+    name = f"127.0.0.1:{relay.port}"
+    home = Homebody(name, folder, port, {"federation_ca_file": ca_file})
+    try:
+        yield home
+    finally:
+        home.stop()
         relay.close()
-    synapse.stop()
 
 
 @pytest.fixture

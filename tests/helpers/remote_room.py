@@ -125,6 +125,21 @@ class RemoteRoom:
         content = {"membership": membership, **options.pop("content", {})}
         return self.event("m.room.member", content, user_id, **options)
 
+    def crowd(self, count: int) -> list[str]:
+        """Have many users join, 10,000 in a second or two, and return their user ids.
+
+        The states between their joins are not kept, so the remote can't serve those.
+        """
+        (last,), state = self.heads, dict(self.state)
+        user_ids: list[str] = []
+        for number in range(count):
+            event = self.member(f"user{number}", "join", add=False)
+            self._states.pop(last if user_ids else "", None)
+            last, state[_key(event)] = event.event_id, event
+            self.events[last], self._states[last], self.heads = event, state, [last]
+            user_ids.append(event.sender)
+        return user_ids
+
     def set_state(self, event_type: str, content: Json, **options: Any) -> Event:
         """Build a state event with an empty state key."""
         return self.event(event_type, content, "", **options)

@@ -101,6 +101,24 @@ def test_a_private_room_takes_the_invited_and_those_who_knock_wait(b: Remote, c:
     assert there.membership(c.user_id("dave")) == "join"
 
 
+def test_a_large_room_is_joined_with_all_members_or_without(b: Remote, c: Remote) -> None:
+    there = b.room()
+    users = there.crowd(200)
+    there.message("welcome")
+
+    here = c.join(there.id, "dave")
+    b.omits_members = True
+    query = {"omit_members": "true"}
+    join = here.member("erin", "join")
+    answer = c.put("v2", "send_join", there.id, join.event_id, json=join.pdu, query=query)
+
+    assert here.servers() == {b.name, c.name}
+    assert all(here.membership(user) == "join" for user in users)
+    assert answer.json["members_omitted"]
+    assert "m.room.member" not in {pdu["type"] for pdu in answer.json["state"]}
+    assert answer.json["servers_in_room"] == sorted([b.name, c.name])
+
+
 def test_a_restricted_join_is_signed_by_both(b: Remote, c: Remote) -> None:
     there = b.room("11", join_rule="restricted")
 
