@@ -317,7 +317,7 @@ def memberships(tx: Reader, user_id: str, events: Iterable[ClientEvent]) -> dict
     for room_id, some in tx.pausing(by_room.items(), _ROOMS_BETWEEN_PAUSES):
         entry = state.entries(tx, room_id, [own])[own]
         now = "leave" if entry.event is None else str(entry.event.content["membership"])
-        since = 0 if entry.event is None else entry.since
+        since = entry.since
         found |= {event.number: now for event in some if event.position >= since}
         if before := [event for event in some if event.position < since]:
             earlier[room_id] = before

@@ -95,7 +95,7 @@ def _load_timelines(tx: Reader, user_id: str, found: Collection[RoomUpdate]) -> 
 
 
 def _is_update(update: RoomUpdate, held: list[ClientEvent]) -> bool:
-    if update.is_initial or update.is_expanded or held:
+    if update.is_initial or update.is_expanded or update.has_reset or held:
         return True
     if update.before is not None and update.before.stale_since is not None:
         return True  # its counts may have changed

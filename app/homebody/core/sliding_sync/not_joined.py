@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from homebody.core.events import client_events, state, visibility
+from homebody.core.events.state import StateEntry
 from homebody.core.sliding_sync import summaries
 from homebody.core.sliding_sync.connections import SentRoom
 from homebody.core.sliding_sync.order import OwnMembership
@@ -16,7 +17,7 @@ from homebody.core.sync import spans
 from homebody.core.sync.spans import Span, SyncToken
 from homebody.core.sync.sync import STRIPPED_STATE
 from homebody.models.base import EventNumber
-from homebody.spec.events import Event, Json, StateKey
+from homebody.spec.events import Json, StateKey
 from homebody.spec.filters import RoomEventFilter
 from homebody.storage.caches import Requester
 from homebody.storage.database import Reader
@@ -68,14 +69,14 @@ def left(
     """
     own: StateKey = (state.MEMBER, requester.user_id)
     entry = state.entries(tx, room_id, [own])[own]
-    if entry.event is None or entry.event.content["membership"] not in GONE:
+    if entry.membership not in GONE:
         return None
     since = position if before.stale_since is None else before.stale_since
     span = Span(room_id, since, entry.since)
     span.history = visibility.history(tx, requester.user_id, room_id)
     if before.membership == "join" or before.stale_since is not None:
         spans.fill(tx, requester.user_id, [span], RoomEventFilter(limit=before.config.limit))
-    return _gone(tx, requester, span, entry.event, [entry.number])
+    return _gone(tx, requester, span, entry, [entry.number])
 
 
 def _kicked(
@@ -105,16 +106,16 @@ def _kicked(
     ]
     events = [state.find_any(tx, event_id) for event_id in wanted]
     numbers = {event.number for event in events if event is not None} | {entry.number}
-    shown = _gone(tx, requester, span, entry.event, sorted(numbers))
+    shown = _gone(tx, requester, span, entry, sorted(numbers))
     return {"initial": True, **shown, "bump_stamp": room.since, **summaries.name_and_avatar(held)}
 
 
 def _gone(
-    tx: Reader, requester: Requester, span: Span, member: Event, numbers: list[EventNumber]
+    tx: Reader, requester: Requester, span: Span, member: StateEntry, numbers: list[EventNumber]
 ) -> Json:
     held = client_events.hide(tx, requester.user_id, client_events.load(tx, numbers))
     return {
-        "membership": member.content["membership"],
+        "membership": member.membership,
         "bump_stamp": span.upto,
         "required_state": client_events.encode_state(tx, requester, held, with_room_id=False),
         "timeline": client_events.encode_all(tx, requester, span.timeline, with_room_id=False),

@@ -111,7 +111,7 @@ class Changes:
     order: RoomOrder
     """The current order."""
     with_new_events: Set[str] = frozenset()
-    """Joined rooms with new events."""
+    """Joined rooms with new events, or other changes of state."""
     newly_joined: Set[str] = frozenset()
     """Rooms that the user has joined, possibly not for the first time."""
     membership_changed: Set[str] = frozenset()
@@ -152,7 +152,8 @@ def since(
         changed = _changed(tx, user_id, before, mine, last.keys() | newly_joined)
         moved = changed.keys() - last.keys()
         order = _reordered(before, changed, last, mine.joined)
-    return Changes(order, last.keys(), newly_joined, set(moved), read, data)
+    busy = last.keys() | state.resets(tx, mine.joined, position).keys()
+    return Changes(order, busy, newly_joined, set(moved), read, data)
 
 
 def _all(tx: Reader, user_id: str) -> RoomOrder:

@@ -53,6 +53,11 @@ _HELD_BUT_MEMBERS: Final = _HELD.where(StateInterval.membership.is_(None))
 _HELD_MEMBERS: Final = _HELD.where(
     StateInterval.membership.in_(("join", "leave", "ban", "invite", "knock"))
 )
+_ENDED: Final = select(StateInterval.type, StateInterval.state_key).where(
+    StateInterval.room_number == state.ROOM_NUMBER,
+    StateInterval.to_position > bindparam("since"),
+    StateInterval.to_position < NOW_AND_LATER,
+)
 _Redaction = aliased(StoredEvent)
 _REDACTED: Final = (
     select(StoredEvent.number, _Redaction.position)
@@ -101,15 +106,27 @@ class RoomUpdate:
 
     @property
     def has_gap(self) -> bool:
-        """Whether state may have changed without an event in the timeline."""
+        """Whether the timeline lacks events since the last response."""
         return self.span.is_limited or self.is_expanded
+
+    @property
+    def has_hidden_changes(self) -> bool:
+        """Whether state may have changed without an event in the timeline."""
+        return self.has_gap or self.has_reset
+
+    @property
+    def has_reset(self) -> bool:
+        """Whether state resolution has changed state since the last response."""
+        return self.span.reset_at > self.since
 
     @property
     def may_have_redactions(self) -> bool:
         """Whether state that the client has may have been redacted."""
         if self.is_initial:
             return False
-        return self.has_gap or any(it.type == store.REDACTION for it in self.span.timeline)
+        return self.has_hidden_changes or any(
+            it.type == store.REDACTION for it in self.span.timeline
+        )
 
 
 def load(tx: Reader, user_id: str, updates: Collection[RoomUpdate]) -> dict[str, list[ClientEvent]]:
@@ -122,6 +139,8 @@ def load(tx: Reader, user_id: str, updates: Collection[RoomUpdate]) -> dict[str,
         entries = held[room_id]
         entries |= _entries(tx, room_id, _named(update))
         update.changed = {key for key, it in entries.items() if it.since > update.since}
+        if update.has_reset and not update.is_initial:
+            update.changed |= _ended(tx, update)
         due = {it.number for key, it in entries.items() if _is_due(update, key, it.since)}
         due |= _lazy(tx, update)
         redactions = redacted.get(room_id, {})
@@ -143,19 +162,25 @@ def _held(tx: Reader, updates: Collection[RoomUpdate]) -> dict[str, dict[StateKe
         is_whole = update.is_initial or update.wants_more_state
         if is_whole:
             others[room_id] = 0
-        elif update.has_gap:
+        elif update.has_hidden_changes:
             others[room_id] = update.since
         if is_whole and update.config.wants_all_members:
             members[room_id] = 0
-        elif update.has_gap and not update.is_initial:
+        elif update.has_hidden_changes and not update.is_initial:
             members[room_id] = update.since
-        if not (update.has_gap or update.is_initial):
+        if not (update.has_hidden_changes or update.is_initial):
             events = update.span.timeline
             keys = [(it.type, it.state_key) for it in events if it.state_key is not None]
             held[room_id] |= _entries(tx, room_id, keys)
     _collect(tx, _HELD_BUT_MEMBERS, others, held)
     _collect(tx, _HELD_MEMBERS, members, held)
     return held
+
+
+def _ended(tx: Reader, update: RoomUpdate) -> set[StateKey]:
+    """Return the keys of state that has ended; there may be no other in its place."""
+    asked = {"room_id": update.span.room_id, "since": update.since}
+    return {(row.type, row.state_key) for row in tx.sql.execute(_ENDED, asked)}
 
 
 def _redacted(
@@ -222,7 +247,9 @@ def _lazy(tx: Reader, update: RoomUpdate) -> set[EventNumber]:
     Members are sent once ("excluding membership events that were previously returned"), again after
     a gap, and whenever their membership event changes.
     """
-    known = frozenset[str]() if update.before is None or update.has_gap else update.before.members
+    known = frozenset[str]()
+    if update.before is not None and not update.has_hidden_changes:
+        known = update.before.members
     if not update.config.is_lazy:
         update.members = known
         return set()

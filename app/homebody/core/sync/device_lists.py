@@ -43,6 +43,17 @@ _MOVED = (
         StateInterval.from_position > bindparam("since"),
     )
 )
+# of a member whom state resolution has removed there may be nothing later
+_ENDED = (
+    select(Room.room_id, StateInterval.state_key)
+    .join(StateInterval, StateInterval.room_number == Room.number)
+    .where(
+        Room.room_id.in_(bindparam("room_ids", expanding=True)),
+        StateInterval.to_position > bindparam("since"),
+        StateInterval.to_position < NOW_AND_LATER,
+        StateInterval.membership == "join",
+    )
+)
 _MOVES = listed("moves")
 _JOINED_AT = (
     select(Room.room_id, StateInterval.state_key)
@@ -115,7 +126,7 @@ def in_response(
     for span in spans:
         if span.is_new:
             continue
-        if span.is_limited or span.is_filtered:
+        if span.is_limited or span.is_filtered or span.reset_at:
             gaps.append(span.room_id)
         else:
             moves |= {
@@ -175,4 +186,7 @@ def _moved(tx: Reader, room_ids: Collection[str], position: int) -> Moves:
     for some in batches(room_ids, _ROOMS_AT_ONCE):
         asked = {"room_ids": some, "since": position}
         found |= {(row.room_id, row.state_key) for row in tx.sql.execute(_MOVED, asked)}
+    for some in batches(state.resets(tx, room_ids, position), _ROOMS_AT_ONCE):
+        asked = {"room_ids": some, "since": position}
+        found |= {(row.room_id, row.state_key) for row in tx.sql.execute(_ENDED, asked)}
     return found

@@ -111,16 +111,16 @@ def _changed(tx: Reader, user_id: str, position: int) -> set[str]:
 
 
 def with_events_since(tx: Reader, room_ids: Collection[str], position: int, upto: int) -> list[str]:
-    """Return those of the rooms that have events after `position`."""
+    """Return those of the rooms that have events, or other changes of state, after `position`."""
+    busy = set(state.resets(tx, room_ids, position))
     recent = tx.caches.recent
     if recent.knows(position, upto):
-        busy = {room_id for _, room_id, _ in recent.events(position, upto)}
+        busy.update(room_id for _, room_id, _ in recent.events(position, upto))
         return list(busy.intersection(room_ids))
-    found: list[str] = []
     for some in batches(room_ids, _AT_ONCE):
         asked = {"room_ids": some, "since": position}
-        found += tx.sql.execute(_BUSY_OF_ROOMS, asked).scalars()
-    return found
+        busy.update(tx.sql.execute(_BUSY_OF_ROOMS, asked).scalars())
+    return list(busy)
 
 
 def _wanted_invites(tx: Reader, user_id: str, room_ids: list[str]) -> list[str]:

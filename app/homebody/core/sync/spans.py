@@ -27,7 +27,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import aliased
 
 from homebody import errors
-from homebody.core.events import client_events, visibility
+from homebody.core.events import client_events, state, visibility
 from homebody.core.user_data import account_data
 from homebody.models.base import EventNumber
 from homebody.models.events import StoredEvent
@@ -134,6 +134,9 @@ class Span:
     """Whether all new events are from ignored users."""
     boundary: int = 0
     """The timeline begins after this position, for which the state section has the state."""
+    reset_at: int = 0
+    """The last position in the span at which state changed without an event in the timeline, as
+    state resolution does; 0: none."""
     history: visibility.History | None = None
     """What the user may see of a room that they have left; None: they are in it."""
 
@@ -147,9 +150,24 @@ class Span:
         """Whether the room is new to the client."""
         return self.since == 0
 
+    @property
+    def has_hidden_changes(self) -> bool:
+        """Whether the timeline may lack changes of state that happened during it."""
+        return self.is_filtered or self.reset_at > self.boundary
 
-def fill(tx: Reader, user_id: str, spans: list[Span], event_filter: RoomEventFilter) -> None:
-    """Find the timeline of each span."""
+
+def fill(
+    tx: Reader,
+    user_id: str,
+    spans: list[Span],
+    event_filter: RoomEventFilter,
+    *,
+    is_after: bool = True,
+) -> None:
+    """Find the timeline of each span.
+
+    `is_after`: the client gets the state at the end of the timeline, whatever the events in it say.
+    """
     limit = min(DEFAULT_LIMIT if event_filter.limit is None else event_filter.limit, MAX_LIMIT)
     is_filtered = event_filter != _only_limited(event_filter)
     if is_filtered:
@@ -158,6 +176,8 @@ def fill(tx: Reader, user_id: str, spans: list[Span], event_filter: RoomEventFil
         found = _newest(tx, spans, limit + 1)
     numbers = [it[1] for room in found.values() for it in room[-limit:]] if limit else []
     events = {event.number: event for event in client_events.load(tx, numbers)}
+    first = min((span.since for span in spans), default=0)
+    resets = state.resets(tx, [span.room_id for span in spans], first)
     for span in tx.pausing(spans, ROOMS_BETWEEN_PAUSES):
         shown = found.get(span.room_id, [])
         is_cut = len(shown) > limit
@@ -176,7 +196,33 @@ def fill(tx: Reader, user_id: str, spans: list[Span], event_filter: RoomEventFil
             seen = _after_hidden_state(span, there, seen)
         wanted = account_data.without_ignored(tx, user_id, seen)
         span.timeline = client_events.hide(tx, user_id, wanted)
-        span.is_ignored = bool(seen) and not (span.timeline or span.is_limited or span.is_filtered)
+        if (reset_at := resets.get(span.room_id, 0)) > span.since:
+            span.reset_at = reset_at
+            if span.has_hidden_changes and not is_after:
+                _begin_after_lost_state(tx, span)
+        span.is_ignored = bool(seen) and not (
+            span.timeline or span.is_limited or span.is_filtered or span.reset_at
+        )
+
+
+def _begin_after_lost_state(tx: Reader, span: Span) -> None:
+    """Let the timeline begin after the last event that is not the state at its end.
+
+    A client that takes the state before the timeline takes each state event in it for the state
+    from then on. What state resolution has put in place of one is in the state section.
+    """
+    last = {
+        (event.type, event.state_key): event
+        for event in span.timeline
+        if event.state_key is not None
+    }
+    upto = span.upto if span.state_upto is None else min(span.upto, span.state_upto)
+    held = state.numbers_at(tx, span.room_id, last.keys(), upto) if last else {}
+    lost = [event.position for key, event in last.items() if held.get(key) != event.number]
+    if lost:
+        span.boundary = max(lost)
+        span.is_limited = True
+        span.timeline = [it for it in span.timeline if it.position > span.boundary]
 
 
 def _after_hidden_state(

@@ -187,11 +187,11 @@ def load(tx: Reader, wanted: StateRequest, spans: Collection[Span]) -> dict[str,
 
 
 def _end(span: Span, *, is_after: bool) -> int:
-    """Return the position of the state to send. A filtered timeline may hide changes in between.
+    """Return the position of the state to send: the beginning of a timeline with all changes.
 
     Users who have left are sent nothing that came after.
     """
-    end = span.upto if is_after or span.is_filtered else span.boundary
+    end = span.upto if is_after or span.has_hidden_changes else span.boundary
     return end if span.state_upto is None else min(end, span.state_upto)
 
 
@@ -201,9 +201,10 @@ def _may_have_gap(span: Span, *, is_after: bool) -> bool:
         return (
             span.is_limited
             or span.is_filtered
+            or span.reset_at > 0
             or any(event.state_key is not None for event in span.timeline)
         )
-    return span.is_limited or span.is_filtered
+    return span.is_limited or span.is_filtered or span.reset_at > 0
 
 
 def _numbers(

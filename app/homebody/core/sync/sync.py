@@ -140,7 +140,9 @@ def _rooms(
     left = [Span(room.room_id, room.since, room.upto) for room in mine.left]
     for span in left:
         span.history = visibility.history(tx, request.requester.user_id, span.room_id)
-    spans.fill(tx, request.requester.user_id, [*joined, *left], request.filter.room.timeline)
+    is_after = request.state_section != "state"
+    timeline = request.filter.room.timeline
+    spans.fill(tx, request.requester.user_id, [*joined, *left], timeline, is_after=is_after)
     joined = [span for span in joined if span.is_new or request.full_state or not span.is_ignored]
     both = [*joined, *left]
     for span in both:  # a client that knows some of the room must discard it after a gap
@@ -153,7 +155,7 @@ def _rooms(
         heroes={room_id: summary.get("m.heroes", ()) for room_id, summary in names.items()},
         since=request.position,
         is_full=request.full_state,
-        is_after=request.state_section != "state",
+        is_after=is_after,
     )
     states = state_sections.load(tx, wanted, both)
     entries = _entries(tx, request, both, states)
@@ -291,6 +293,7 @@ def _summaries(tx: Reader, request: SyncRequest, joined: list[Span]) -> dict[str
         or request.full_state
         or span.is_limited
         or span.is_filtered
+        or span.reset_at
         or any(event.type in NAMING for event in span.timeline)
     ]
     return summaries.load(tx, request.requester.user_id, renamed) if renamed else {}
