@@ -193,3 +193,13 @@ def test_there_is_no_federation_unless_the_settings_say_so(make_app: MakeApp) ->
 
     for path in (URI, "/_matrix/key/v2/server"):
         assert outcome(client.get(path)) == (404, "M_UNRECOGNIZED")
+
+
+def test_the_access_log_names_the_server(
+    peer: SigningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    peer.get("v1/version")
+
+    assert any("peer.test" in it.getMessage() for it in caplog.records if "access" in it.name)

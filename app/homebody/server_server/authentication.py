@@ -49,6 +49,7 @@ def limited_to(max_bytes: int, scale: int = 1) -> Callable[[Callable[P, R]], Cal
                 body = http.json_object(max_bytes=max_bytes, scale=scale)
             _check_signature(signed, body)
             g.origin, g.content = sender, body
+            homeserver.sender.heard_from(sender)
             return view(*args, **kwargs)
 
         authentication.declared[checked] = Access("server")

@@ -52,7 +52,7 @@ a server which is there again waits."""
 FIRST_BACK_OFF_S: Final = 10.0
 MAX_BACK_OFF_S: Final = 3600.0
 MAX_REMEMBERED: Final = 10_000
-"""Servers with their last attempt, and keys in memory."""
+"""Servers with their last attempt, and with keys in memory."""
 AT_ONCE: Final = 20
 """Servers asked at the same time for one batch."""
 BATCH_FETCH_SECONDS: Final = 5.0
@@ -164,7 +164,8 @@ class ServerKeys:
         self._db = db
         self._client = client
         self._config = db.server.config
-        self._in_memory: OrderedDict[KeyName, KnownKey] = OrderedDict()
+        self._in_memory: OrderedDict[str, dict[str, KnownKey]] = OrderedDict()
+        """By server and key id."""
         self._attempts = _Attempts()
         self._fetches = Repeats()
 
@@ -329,9 +330,7 @@ class ServerKeys:
     ) -> None:
         with self._db.write() as tx:
             store(tx, server_name, found, response, direct=direct)
-        for name in list(self._in_memory):
-            if name[0] == server_name:
-                self._in_memory.pop(name, None)
+        self._in_memory.pop(server_name, None)
 
     def _missing(self, wanted: Mapping[KeyName, int]) -> dict[str, dict[str, int]]:
         """Return which keys are not known for the time at which they are needed, by server."""
@@ -346,14 +345,15 @@ class ServerKeys:
     def _find(self, names: Collection[KeyName]) -> dict[KeyName, KnownKey]:
         """Return the keys that are known, from memory or the database."""
         memory = self._in_memory
-        found = {name: memory[name] for name in names if name in memory}
+        of_servers = {name: memory.get(name[0], {}).get(name[1]) for name in names}
+        found = {name: it for name, it in of_servers.items() if it is not None}
         rest = [name for name in names if name not in found]
         if not rest:
             return found
         with self._db.read() as tx:
             for row in tx.sql.execute(_MANY, {"wanted": rest}):
-                name = (row.server_name, row.key_id)
-                found[name] = memory[name] = _known(row)
+                known = found[row.server_name, row.key_id] = _known(row)
+                memory.setdefault(row.server_name, {})[row.key_id] = known
             if any(name[0] == tx.server.name for name in rest):
                 found |= _own(tx)
         while len(memory) > MAX_REMEMBERED:
