@@ -18,6 +18,7 @@ from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.appservices import files as registrations
 from homebody.core.ephemeral import lifetimes
 from homebody.core.federation.keys import ServerKeys
+from homebody.core.federation.queries import RemoteQueries
 from homebody.core.media import files
 from homebody.core.ratelimits import RateLimits
 from homebody.core.sliding_sync.connections import Connections
@@ -62,6 +63,7 @@ def create_app(config: Config) -> web.Application:
         sliding_connections=Connections(),
         rate_limits=RateLimits(config),
         server_keys=ServerKeys(database, federation),
+        remote_queries=RemoteQueries(federation),
     )
     web.register(app, config)
     client_server.register(app)

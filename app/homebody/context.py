@@ -16,6 +16,7 @@ from homebody.background.federation.sender import Sender
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.ephemeral.ephemeral import Ephemeral
 from homebody.core.federation.keys import ServerKeys
+from homebody.core.federation.queries import RemoteQueries
 from homebody.core.ratelimits import RateLimits
 from homebody.core.sliding_sync.connections import Connections
 from homebody.core.sync.state_sections import LazyMembers
@@ -46,6 +47,7 @@ class Homeserver:
     sliding_connections: Connections
     rate_limits: RateLimits
     server_keys: ServerKeys
+    remote_queries: RemoteQueries
 
 
 # _get_current_object, as asking current_app itself would be a second proxy: twice the time

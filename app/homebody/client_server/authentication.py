@@ -178,6 +178,12 @@ def limit_strangers() -> None:
         rate_limits().check("rc_strangers", address_key())
 
 
+def limit_lookups() -> None:
+    """Count a request for which other servers are asked. Raises M_LIMIT_EXCEEDED."""
+    user = maybe_requester()
+    rate_limits().check("rc_lookups", address_key() if user is None else user.user_id)
+
+
 def _has_account() -> bool:
     token = access_token()
     try:

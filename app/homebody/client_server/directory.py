@@ -13,16 +13,18 @@ from flask import Blueprint, request
 from homebody import errors
 from homebody.client_server import authentication, http
 from homebody.client_server.authentication import (
-    address_key,
     authenticated,
+    limit_lookups,
     limit_strangers,
     requester,
     unauthenticated,
 )
 from homebody.context import homeserver
+from homebody.core.federation import rooms as federated_rooms
 from homebody.core.rooms import aliases, appservice_queries, directory
 from homebody.core.rooms.directory import MAX_LIMIT
 from homebody.core.sessions import appservice_users
+from homebody.spec import identifiers
 from homebody.spec.events import Json
 
 bp = Blueprint("directory", __name__)
@@ -113,7 +115,8 @@ def query_of(body: PublicRooms) -> directory.Query:
 def _page(query: directory.Query) -> Json:
     server = request.args.get("server")
     if server is not None and server != homeserver.server.name:
-        raise errors.forbidden("This server does not federate")
+        limit_lookups()
+        return homeserver.remote_queries.public_rooms(server, query)
     with homeserver.database.read() as tx:
         return directory.public_rooms(tx, query)
 
@@ -144,18 +147,21 @@ def set_room_alias(room_alias: str) -> Json:
 @bp.get("/directory/room/<room_alias>")
 @unauthenticated
 def get_room_id_by_alias(room_alias: str) -> Json:
-    """Return the room of an alias. Needs no account.
+    """Return the room of an alias, and servers that are in it. Needs no account.
 
     Raises M_LIMIT_EXCEEDED, also for too many requests by which bridges would create rooms.
     """
-
-    def check_limit() -> None:
-        authentication.rate_limits().check("rc_lookups", address_key())
-
     limit_strangers()
-    appservice_queries.ensure_alias(homeserver.database, room_alias, check_limit)
+    aliases.check(room_alias)
+    server = homeserver.server
+    if server.config.federation and identifiers.server_name(room_alias) != server.name:
+        limit_lookups()
+        found = homeserver.remote_queries.alias(room_alias)
+        return {"room_id": found.room_id, "servers": found.servers}
+    appservice_queries.ensure_alias(homeserver.database, room_alias, limit_lookups)
     with homeserver.database.read() as tx:
-        return {"room_id": aliases.room_of(tx, room_alias), "servers": [tx.server.name]}
+        room_id = aliases.room_of(tx, room_alias)
+        return {"room_id": room_id, "servers": federated_rooms.servers(tx, room_id)}
 
 
 @bp.delete("/directory/room/<room_alias>")

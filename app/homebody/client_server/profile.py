@@ -14,6 +14,7 @@ from homebody import errors
 from homebody.client_server import authentication, http
 from homebody.client_server.authentication import (
     authenticated,
+    limit_lookups,
     limit_strangers,
     must_be_me,
     requester,
@@ -22,6 +23,7 @@ from homebody.client_server.authentication import (
 from homebody.context import homeserver
 from homebody.core.profiles import profiles, user_directory
 from homebody.core.rooms import mutual_rooms
+from homebody.spec import identifiers
 from homebody.spec.events import Json
 
 bp = Blueprint("profile", __name__)
@@ -31,11 +33,13 @@ bp_v1 = Blueprint("profile_v1", __name__, url_prefix="/_matrix/client/v1")
 @bp.get("/profile/<user_id>")
 @unauthenticated
 def get_user_profile(user_id: str) -> Json:
-    """Return a user's profile. Needs no account.
+    """Return a user's profile, if need be from their server. Needs no account.
 
     Spec: client-server-api#get_matrixclientv3profileuserid
     """
     limit_strangers()
+    if _is_elsewhere(user_id):
+        return homeserver.remote_queries.profile(user_id, limit_lookups)
     with homeserver.database.read() as tx:
         return profiles.get(tx, user_id)
 
@@ -43,13 +47,25 @@ def get_user_profile(user_id: str) -> Json:
 @bp.get("/profile/<user_id>/<key_name>")
 @unauthenticated
 def get_profile_field(user_id: str, key_name: str) -> Json:
-    """Return one field of a user's profile. Needs no account.
+    """Return one field of a user's profile, if need be from their server. Needs no account.
 
     Spec: client-server-api#get_matrixclientv3profileuseridkeyname
     """
     limit_strangers()
+    if _is_elsewhere(user_id):
+        return homeserver.remote_queries.profile_field(user_id, key_name, limit_lookups)
     with homeserver.database.read() as tx:
         return profiles.get_field(tx, user_id, key_name)
+
+
+def _is_elsewhere(user_id: str) -> bool:
+    """Return whether another server has the profile."""
+    server = homeserver.server
+    return (
+        server.config.federation
+        and not server.is_local(user_id)
+        and identifiers.is_user_id(user_id)
+    )
 
 
 @bp.put("/profile/<user_id>/<key_name>")

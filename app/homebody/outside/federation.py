@@ -22,6 +22,7 @@ from weakref import WeakValueDictionary
 from homebody.config.settings import Config
 from homebody.outside import RemoteError, https
 from homebody.outside.client import USER_AGENT
+from homebody.outside.expiring import Expiring
 from homebody.outside.https import ClosedError, Connection, Connector
 from homebody.outside.kept import KeptConnections
 from homebody.outside.server_discovery import ServerDiscovery
@@ -36,6 +37,9 @@ TIMEOUT_S: Final = 30.0
 MAX_BYTES: Final = 10 * 2**20
 """Of a response that is decoded as a whole, which takes 3 ms for each MiB."""
 MAX_ERROR_BYTES: Final = 65_536
+FAILING_SECONDS: Final = 3600.0
+"""How long a server counts as failing that could not be reached, if nothing is heard of it."""
+MAX_FAILING: Final = 10_000
 MAX_AT_ONCE: Final = 8
 """Requests to one server, and as many downloads."""
 _REPEATABLE: Final = {"GET", "HEAD", "PUT", "DELETE"}
@@ -44,6 +48,10 @@ _REPEATABLE: Final = {"GET", "HEAD", "PUT", "DELETE"}
 
 class _Writable(Protocol):
     def write(self, content: bytes, /) -> object: ...
+
+
+def _accept(_headers: HTTPMessage) -> None:
+    """Accept a download, whatever its headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,7 @@ class FederationClient:
         self._connector = Connector(config)
         self.discovery = ServerDiscovery(config, self._connector)
         self._kept = KeptConnections()
+        self._failing: Expiring[str, bool] = Expiring(MAX_FAILING)
         self._lock = threading.Lock()
         self._turns: WeakValueDictionary[tuple[str, bool], threading.Semaphore] = (
             WeakValueDictionary()
@@ -121,16 +130,18 @@ class FederationClient:
         timeout_s: float,
         max_bytes: int,
         is_signed: bool = True,
+        check: Callable[[HTTPMessage], None] = _accept,
     ) -> Download:
         """Write the body of a server's response to a file, in pieces. Raises as `request` does.
 
         When it raises, the file may contain the beginning. What is written is decompressed. Errors
-        of the file are raised as they are.
+        of the file are raised as they are. `check` gets the headers before anything is written.
         """
         request = self._request(server, method, path, query, json, timeout_s, is_signed=is_signed)
         size = 0
         try:
             with self._response(request, is_download=True) as response:
+                check(response.headers)
                 for piece in https.read(response, max_bytes):
                     _write(to_file, piece)
                     size += len(piece)
@@ -143,7 +154,12 @@ class FederationClient:
 
         For servers that have just made a request to us, and so are there.
         """
+        self._failing.drop(server)
         self.discovery.forget(server, also_missing=True)
+
+    def is_failing(self, server: str) -> bool:
+        """Return whether the latest request to a server did not reach it, or had no response."""
+        return self._failing.get(server) is not None
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -195,7 +211,13 @@ class FederationClient:
         """Yield a successful response; keep the connection if it has been read to its end."""
         seconds = request.until - time.monotonic()
         errors = https.remote_errors(request.server, request.until)
-        with errors, event_loop.time_limit(seconds), self._turn(request, is_download=is_download):
+        limit = event_loop.time_limit(seconds)
+        with (
+            self._noting(request.server),
+            errors,
+            limit,
+            self._turn(request, is_download=is_download),
+        ):
             connection, response = self._send(request)
             try:
                 if not 200 <= response.status < 300:
@@ -206,6 +228,19 @@ class FederationClient:
                     self._kept.put(request.server, connection)
                 else:
                     connection.close()
+
+    @contextmanager
+    def _noting(self, server: str) -> Iterator[None]:
+        """Remember whether the server can be reached."""
+        try:
+            yield
+        except RemoteError as error:
+            if error.kind in {"unreachable", "timeout"}:
+                self._failing.put(server, value=True, seconds=FAILING_SECONDS)
+            elif error.kind != "refused":
+                self._failing.drop(server)
+            raise
+        self._failing.drop(server)
 
     @contextmanager
     def _turn(self, request: _Request, *, is_download: bool) -> Iterator[None]:
