@@ -48,6 +48,7 @@ def limited_to(max_bytes: int, scale: int = 1) -> Callable[[Callable[P, R]], Cal
             if request.method in WITH_BODY:
                 body = http.json_object(max_bytes=max_bytes, scale=scale)
             _check_signature(signed, body)
+            homeserver.sender.heard_from(sender)
             g.origin, g.content = sender, body
             homeserver.sender.heard_from(sender)
             return view(*args, **kwargs)

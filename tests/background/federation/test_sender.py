@@ -226,6 +226,38 @@ def test_a_server_that_loses_its_last_member_gets_that_event_and_none_after_it(
     assert [it["content"]["membership"] for it in b.pdus] == ["leave"]
 
 
+def test_an_invite_that_is_taken_back_is_sent_to_a_server_that_is_not_in_the_room(
+    app: Application, remote: Remotes, sender: Sender, alice: Person
+) -> None:
+    b, c = remote("b.test"), remote("c.test")
+    room_id = alice.create_room(preset="public_chat")
+    with app.homeserver.database.write() as tx:
+        for it in (b, c):
+            content, user_id = {"membership": "invite"}, it.user_id("carol")
+            sending.send(tx, Draft(room_id, alice.user_id, "m.room.member", content, user_id))
+
+    kicked = {"user_id": b.user_id("carol")}
+    assert alice.post(f"rooms/{quote(room_id)}/kick", json=kicked).status_code == 200
+    b.wait_until(lambda: b.pdus)
+
+    assert [it["content"]["membership"] for it in b.pdus] == ["leave"]
+    assert not sent(c)
+
+
+def test_a_ban_of_a_user_who_was_not_there_is_no_business_of_their_server(
+    app: Application, remote: Remotes, sender: Sender, alice: Person
+) -> None:
+    b, c = remote("b.test"), remote("c.test")
+    room_id = shared_room(app, alice, c)
+
+    banned = {"user_id": b.user_id("mallory")}
+    assert alice.post(f"rooms/{quote(room_id)}/ban", json=banned).status_code == 200
+    alice.send(room_id, "after")
+    wait_for_bodies(c, ["after"])
+
+    assert not sent(b)
+
+
 def test_a_server_with_another_member_left_gets_all(
     app: Application, remote: Remotes, sender: Sender, alice: Person
 ) -> None:
@@ -289,10 +321,29 @@ def test_a_request_from_a_server_ends_its_back_off(
 
     time.sleep(1.1)
     began = time.monotonic()
-    sender.heard_from("b.test")
+    answer = b.get("v1", "query", "profile", query={"user_id": alice.user_id})
     wait_for_bodies(b, ["hello"])
 
+    assert answer.status == 200
     assert time.monotonic() - began < 1.5
+
+
+def test_a_request_that_a_server_did_not_sign_ends_no_back_off(
+    app: Application, remote: Remotes, sender: Sender, alice: Person
+) -> None:
+    b = remote("b.test")
+    room_id = shared_room(app, alice, b)
+    b.fail(SEND)
+    alice.send(room_id, "hello")
+    b.wait_until(lambda: len(sent(b)) == 3)  # the next attempt follows after 4 seconds
+
+    time.sleep(1.1)
+    forged = b.authorization("GET", "/", None, "localhost")
+    answer = b.get("v1", "query", "profile", authorization=forged)
+    time.sleep(0.3)
+
+    assert answer.status == 401
+    assert len(sent(b)) == 3
 
 
 def test_why_a_server_fails_is_saved_until_it_accepts(

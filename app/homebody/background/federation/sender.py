@@ -80,7 +80,10 @@ class Sender:
         if self._db.server.config.federation:
             with self._db.read() as tx:
                 known = outgoing.all_progress(tx)
-            self._destinations.update({it.server: Destination(it) for it in known})
+            allowed = self._db.server.config.is_server_allowed
+            self._destinations.update(
+                {it.server: Destination(it) for it in known if allowed(it.server)}
+            )
             self._is_running = True
             for work in (self._take_events, self._tick):
                 threading.Thread(target=work, daemon=True).start()
