@@ -540,6 +540,50 @@ CREATE TABLE destinations (
 
 CREATE INDEX ix_rooms_state_reset ON rooms (state_reset_position) WHERE state_reset_position > 0;
 
+CREATE TABLE inbound_pdus (
+	id INTEGER NOT NULL, 
+	room_id TEXT NOT NULL, 
+	origin TEXT NOT NULL, 
+	event_id TEXT NOT NULL, 
+	pdu TEXT NOT NULL, 
+	received_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_inbound_pdus PRIMARY KEY (id), 
+	CONSTRAINT uq_inbound_pdus_event_id UNIQUE (event_id)
+);
+
+CREATE INDEX ix_inbound_pdus_room_id_id ON inbound_pdus (room_id, id);
+
+CREATE TABLE event_auth (
+	room_number INTEGER NOT NULL, 
+	number INTEGER NOT NULL, 
+	cites BLOB NOT NULL, 
+	CONSTRAINT pk_event_auth PRIMARY KEY (room_number, number)
+)
+ WITHOUT ROWID
+
+;
+
+CREATE TABLE state_differences (
+	number INTEGER NOT NULL, 
+	room_number INTEGER NOT NULL, 
+	parent INTEGER, 
+	depth INTEGER NOT NULL, 
+	CONSTRAINT pk_state_differences PRIMARY KEY (number)
+);
+
+CREATE INDEX ix_state_differences_room_number ON state_differences (room_number);
+
+CREATE TABLE differing_entries (
+	difference INTEGER NOT NULL, 
+	type TEXT NOT NULL, 
+	state_key TEXT NOT NULL, 
+	event_number INTEGER, 
+	CONSTRAINT pk_differing_entries PRIMARY KEY (difference, type, state_key)
+)
+ WITHOUT ROWID
+
+;
+
 CREATE TABLE events (
 	number INTEGER NOT NULL, 
 	event_id TEXT NOT NULL, 
@@ -589,6 +633,8 @@ CREATE INDEX ix_events_replaces ON events (replaces) WHERE replaces IS NOT NULL;
 CREATE INDEX ix_events_transaction ON events (sender, device_id, txn_id) WHERE txn_id IS NOT NULL;
 
 CREATE INDEX ix_state_intervals_current ON state_intervals (room_number, to_position, membership, from_position, event_number);
+
+CREATE INDEX ix_state_intervals_begun ON state_intervals (room_number, from_position);
 
 INSERT INTO alembic_version VALUES ('0023');
 

@@ -1,5 +1,8 @@
 """Tables of federation: what is known of other servers, their users and their keys."""
 
+import struct
+
+import orjson
 import sqlalchemy as sa
 from alembic import op
 
@@ -49,9 +52,81 @@ def upgrade() -> None:
         ["state_reset_position"],
         sqlite_where=sa.text("state_reset_position > 0"),
     )
+    op.create_table(
+        "inbound_pdus",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("room_id", sa.Text(), nullable=False),
+        sa.Column("origin", sa.Text(), nullable=False),
+        sa.Column("event_id", sa.Text(), nullable=False),
+        sa.Column("pdu", sa.Text(), nullable=False),
+        sa.Column("received_ts", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_inbound_pdus")),
+        sa.UniqueConstraint("event_id", name=op.f("uq_inbound_pdus_event_id")),
+    )
+    op.create_index(op.f("ix_inbound_pdus_room_id_id"), "inbound_pdus", ["room_id", "id"])
+    create_event_graph()
+
+
+def create_event_graph() -> None:
+    op.create_table(
+        "event_auth",
+        sa.Column("room_number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("cites", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("room_number", "number", name=op.f("pk_event_auth")),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "state_differences",
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("room_number", sa.Integer(), nullable=False),
+        sa.Column("parent", sa.Integer(), nullable=True),
+        sa.Column("depth", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_state_differences")),
+    )
+    op.create_index(op.f("ix_state_differences_room_number"), "state_differences", ["room_number"])
+    op.create_table(
+        "differing_entries",
+        sa.Column("difference", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("state_key", sa.Text(), nullable=False),
+        sa.Column("event_number", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint(
+            "difference", "type", "state_key", name=op.f("pk_differing_entries")
+        ),
+        sqlite_with_rowid=False,
+    )
+    fill_event_auth()
+
+
+def fill_event_auth() -> None:
+    """Store what each state event cites, by position, which becomes its number."""
+    connection = op.get_bind()
+    state_events = sa.text(
+        "SELECT position, event_id, pdu FROM events"
+        " WHERE room_id = :room_id AND state_key IS NOT NULL ORDER BY position"
+    )
+    new = sa.text("INSERT INTO event_auth VALUES (:room_number, :number, :cites)")
+    for room_number, room_id in connection.execute(
+        sa.text("SELECT number, room_id FROM rooms")
+    ).all():
+        numbers, rows = {}, []
+        for position, event_id, pdu in connection.execute(state_events, {"room_id": room_id}):
+            numbers[event_id] = position
+            auth_events = orjson.loads(pdu)["auth_events"]
+            ids = [it if isinstance(it, str) else it[0] for it in auth_events]
+            cited = [numbers[it] for it in ids if it in numbers]
+            cites = struct.pack(f"<{len(cited)}q", *cited)
+            rows.append({"room_number": room_number, "number": position, "cites": cites})
+        if rows:
+            connection.execute(new, rows)
 
 
 def downgrade() -> None:
+    op.drop_table("differing_entries")
+    op.drop_table("state_differences")
+    op.drop_table("event_auth")
+    op.drop_table("inbound_pdus")
     op.drop_index("ix_rooms_state_reset", "rooms")
     op.drop_column("rooms", "state_reset_position")
     op.drop_table("destinations")

@@ -82,6 +82,7 @@ def upgrade() -> None:
         "state_intervals",
         ["room_number", "to_position", "membership", "from_position", "event_number"],
     )
+    op.create_index("ix_state_intervals_begun", "state_intervals", ["room_number", "from_position"])
     op.execute("ALTER TABLE search_progress RENAME COLUMN position TO number")
     op.add_column("clock", sa.Column("event_number", INTEGER, nullable=False, server_default="0"))
     op.execute("UPDATE clock SET event_number = position")
@@ -107,6 +108,7 @@ def downgrade() -> None:
         "number",
         "position IS NOT NULL",
     )
+    op.drop_index("ix_state_intervals_begun", "state_intervals")
     op.drop_index("ix_state_intervals_current", "state_intervals")
     position = POSITION.format("state_intervals.event_number")
     op.execute(

@@ -17,8 +17,10 @@ from homebody.core import outgoing, server_key
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.appservices import files as registrations
 from homebody.core.ephemeral import lifetimes
+from homebody.core.federation.inbound import Inbound
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.queries import RemoteQueries
+from homebody.core.federation.transactions import Transactions
 from homebody.core.media import files
 from homebody.core.ratelimits import RateLimits
 from homebody.core.sliding_sync.connections import Connections
@@ -26,6 +28,7 @@ from homebody.core.sync.state_sections import LazyMembers
 from homebody.outside.client import Client
 from homebody.outside.federation import FederationClient
 from homebody.runtime.event_loop import Wakeups
+from homebody.runtime.locks import Locks
 from homebody.runtime.metrics import Metrics
 from homebody.runtime.single_flight import Repeats
 from homebody.storage import database as db
@@ -45,6 +48,7 @@ def create_app(config: Config) -> web.Application:
     database.committed, database.admit = metrics.note_commit, authentication.admit
     files.sweep(config.data_dir)
     kinds = {"push": push.kind(outside), "mail": mail.KIND, "appservice": bridges.KIND}
+    keys, locks = ServerKeys(database, federation), Locks()
     sender = Sender(database, federation, metrics)
     app = web.Application(__name__, static_folder=None, template_folder="web/templates")
     app.homeserver = Homeserver(
@@ -62,8 +66,11 @@ def create_app(config: Config) -> web.Application:
         repeats=Repeats(),
         sliding_connections=Connections(),
         rate_limits=RateLimits(config),
-        server_keys=ServerKeys(database, federation),
         remote_queries=RemoteQueries(federation),
+        server_keys=keys,
+        transactions=Transactions(),
+        inbound=Inbound(database, keys, locks),
+        locks=locks,
     )
     web.register(app, config)
     client_server.register(app)

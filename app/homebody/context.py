@@ -15,14 +15,17 @@ from homebody.background.delivery import Delivery
 from homebody.background.federation.sender import Sender
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.ephemeral.ephemeral import Ephemeral
+from homebody.core.federation.inbound import Inbound
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.queries import RemoteQueries
+from homebody.core.federation.transactions import Transactions
 from homebody.core.ratelimits import RateLimits
 from homebody.core.sliding_sync.connections import Connections
 from homebody.core.sync.state_sections import LazyMembers
 from homebody.outside.client import Client
 from homebody.outside.federation import FederationClient
 from homebody.runtime.event_loop import Wakeups
+from homebody.runtime.locks import Locks
 from homebody.runtime.metrics import Metrics
 from homebody.runtime.single_flight import Repeats
 from homebody.storage.database import Database, Server
@@ -48,6 +51,9 @@ class Homeserver:
     rate_limits: RateLimits
     server_keys: ServerKeys
     remote_queries: RemoteQueries
+    transactions: Transactions
+    inbound: Inbound
+    locks: Locks
 
 
 # _get_current_object, as asking current_app itself would be a second proxy: twice the time

@@ -11,6 +11,14 @@ from homebody.models.base import Base, EventNumber
 
 ACCEPTED: Final = "accepted"
 """The `standing` of an event of the room's timeline; others are not shown in it."""
+HISTORY: Final = "history"
+"""Of an event from before this server joined the room: in the timeline, never current state."""
+SOFT_FAILED: Final = "soft_failed"
+"""Allowed by the state before it, but not by the current state: not shown."""
+REJECTED: Final = "rejected"
+"""Not allowed by its auth events or by the state before it."""
+OUTLIER: Final = "outlier"
+"""Stored because others cite it; the state before it is not known."""
 
 
 class StoredEvent(Base):

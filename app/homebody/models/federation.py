@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sqlalchemy import Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from homebody.models.base import Base
@@ -21,3 +22,20 @@ class ServerKey(Base):
     valid_until_ts: Mapped[int]  # ms; of the response, 7 days after fetched_ts at most
     fetched_ts: Mapped[int]  # ms
     response: Mapped[str]  # JSON, with the server's signatures
+
+
+class InboundPdu(Base):
+    """A PDU that waits for its predecessors. Written by core/incoming.py.
+
+    Its form, hash and signatures were checked, and the transaction is acknowledged.
+    """
+
+    __tablename__ = "inbound_pdus"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    room_id: Mapped[str]
+    origin: Mapped[str]
+    event_id: Mapped[str] = mapped_column(unique=True)
+    pdu: Mapped[str]
+    received_ts: Mapped[int]
+
+    __table_args__ = (Index(None, "room_id", "id"),)

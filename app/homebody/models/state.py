@@ -38,6 +38,8 @@ class StateInterval(Base):
             "from_position",
             "event_number",
         ),
+        # which entries changed in a range of positions, to compare the states of forks
+        Index("ix_state_intervals_begun", "room_number", "from_position"),
         # the rooms of a user, and recent changes of membership
         Index(
             "ix_state_intervals_member",

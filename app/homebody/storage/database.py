@@ -136,7 +136,15 @@ class Reader:
 class Tx(Reader):
     """One write. It takes part in the next COMMIT unless it raises."""
 
-    __slots__ = ("_db", "_first_position", "_since", "_touched", "actions", "woken")
+    __slots__ = (
+        "_db",
+        "_first_position",
+        "_since",
+        "_touched",
+        "actions",
+        "wait_for_commit",
+        "woken",
+    )
 
     def __init__(self, db: Database) -> None:
         super().__init__(db.writer, db.server, db.caches)
@@ -144,6 +152,8 @@ class Tx(Reader):
         self._touched: list[tuple[Cache[Any, Any], Any]] = []
         self.woken: list[Collection[str]] = []
         self.actions: list[Callable[[], None]] = []
+        self.wait_for_commit: Callable[[], None] = _ignore
+        """Waits until the write is on the disk; set when its block is left."""
         self._first_position = db.last_position
         self._view = NEWEST  # a writer also sees what others of its batch wrote
         self._since = db.caches.committed + 1  # no snapshot lies between this and the next COMMIT
@@ -328,9 +338,11 @@ class Database:
                 sql.connection.close()
 
     @contextmanager
-    def write(self) -> Iterator[Tx]:
+    def write(self, *, is_awaited: bool = True) -> Iterator[Tx]:
         """Open a write, which is on the disk when the block is left without an exception.
 
+        With `is_awaited=False` it is on the disk when `tx.wait_for_commit` returns: one that makes
+        several writes can wait for all of them at the end.
         Raises 503 M_UNKNOWN if the database is locked or its disk is full: nothing is changed.
         """
         until = time.monotonic() + LOCKED_FOR_SECONDS  # includes waiting for other writers
@@ -353,7 +365,9 @@ class Database:
             batch.after_commit += tx.actions
         finally:
             self._turn.release()
-        batch.wait()
+        tx.wait_for_commit = batch.wait
+        if is_awaited:
+            batch.wait()
 
     def cached(self, kind: CacheKind[K, V], key: K) -> V | None:
         """Return a cached value that is valid as of the last COMMIT, or None."""

@@ -15,8 +15,11 @@ from sqlalchemy import select
 
 from homebody import models
 from homebody.cli import main
+from homebody.core import incoming
 from homebody.core.events import search_index
 from homebody.core.rooms import purge
+from homebody.core.timeline import forks
+from homebody.core.timeline.forks import Point
 from homebody.errors import MatrixError
 from homebody.models.rooms import Room
 from homebody.runtime import event_loop
@@ -69,6 +72,9 @@ def full_room(app: Application, alice: Person, bob: Person, room: MakeRoom) -> s
             "INSERT INTO network_rooms (service_id, network_id, room_id) VALUES ('i', 'n', ?)",
         ):
             tx.sql.raw.execute(statement, (room_id,))
+        incoming.keep(tx, "b.test", room_id, "$early", "{}")
+        topic = Point(tx.position, {("m.room.topic", ""): None})
+        forks.keep(tx, room_id, topic, tx.next_event()[0])
     search_index.catch_up(app.homeserver.database)
     return room_id
 

@@ -7,7 +7,7 @@ core/events/state_changes.py alone writes them and changes the caches that are d
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -90,7 +90,7 @@ ROOMS: CacheKind[str, RoomHead] = declare("rooms", 5, lambda _: 200)
 """The head of each room by room_id; written by timeline/store.py."""
 
 STATE: CacheKind[tuple[str, StateKey], StateEntry] = declare(
-    "state", 30, lambda entry: entry.size_bytes
+    "state", 29, lambda entry: entry.size_bytes
 )
 """Entries of current state by (room_id, (type, state_key))."""
 JOINED: CacheKind[str, Joined] = declare(
@@ -126,6 +126,10 @@ _HEAD = select(Room.version, Room.forward_extremities, Room.depth).where(
 )
 _PDUS = select(StoredEvent.number, StoredEvent.pdu).where(
     StoredEvent.number.in_(bindparam("numbers", expanding=True))
+)
+_EVENT_IDS = listed("event_ids")
+_ANY_BY_IDS = select(*EVENT_COLUMNS, StoredEvent.position, StoredEvent.standing).where(
+    StoredEvent.event_id.in_(select(_EVENT_IDS.c.value))
 )
 _ANY_BY_ID = select(*EVENT_COLUMNS, StoredEvent.position, StoredEvent.standing).where(
     StoredEvent.event_id == bindparam("event_id")
@@ -224,6 +228,15 @@ def find_any(tx: Reader, event_id: str) -> KnownEvent | None:
     if row is None:
         return None
     return KnownEvent(row.number, row.position, row.standing, event_of(tx, row))
+
+
+def find_many(tx: Reader, event_ids: Collection[str]) -> dict[str, KnownEvent]:
+    """Return events of any standing by id, as far as they are stored."""
+    rows = tx.sql.execute(_ANY_BY_IDS, {"event_ids": event_ids}) if event_ids else ()
+    return {
+        row.event_id: KnownEvent(row.number, row.position, row.standing, event_of(tx, row))
+        for row in rows
+    }
 
 
 def head(tx: Reader, room_id: str) -> RoomHead:

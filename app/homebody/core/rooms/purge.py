@@ -16,12 +16,13 @@ from typing import Final
 from sqlalchemy import func, select
 
 from homebody import errors
+from homebody.core import incoming
 from homebody.core.appservices import networks
 from homebody.core.ephemeral import receipts
-from homebody.core.events import members, state, state_changes
+from homebody.core.events import auth_chains, members, state, state_changes
 from homebody.core.push import counts
 from homebody.core.rooms import aliases, membership, reports, server_notices, summary
-from homebody.core.timeline import sending, store
+from homebody.core.timeline import forks, sending, store
 from homebody.core.user_data import account_data
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
@@ -33,12 +34,15 @@ from homebody.storage.database import Database, Reader
 from homebody.storage.expressions import batches
 
 WRITERS: Final = (
-    state_changes,  # uses the room's number, which the next one deletes
+    state_changes,  # these use the room's number, which the next one deletes
+    auth_chains,
+    forks,
     store,
     members,
     aliases,
     membership,
     networks,
+    incoming,
     counts,
     receipts,
     account_data,

@@ -16,6 +16,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from homebody.core.appservices import transactions
 from homebody.core.events import (
+    auth_chains,
     client_events,
     members,
     relations,
@@ -25,7 +26,8 @@ from homebody.core.events import (
 )
 from homebody.core.events.relations import Relation
 from homebody.core.push import counts
-from homebody.core.timeline import current_state, redactions, sent_events
+from homebody.core.timeline import current_state, forks, redactions, sent_events
+from homebody.core.timeline.forks import Point
 from homebody.models.base import EventNumber
 from homebody.models.events import ACCEPTED, StoredEvent
 from homebody.models.rooms import Room
@@ -60,41 +62,65 @@ _SOME_EVENTS = (
 _REMOVE_EVENT = delete(StoredEvent).where(StoredEvent.number == bindparam("which"))
 
 
-def store(tx: Tx, event: Event, encoded: bytes, transaction: Transaction) -> int:
+def store(
+    tx: Tx,
+    event: Event,
+    encoded: bytes,
+    transaction: Transaction = (None, None),
+    before: Point | None = None,
+) -> int:
     """Insert an allowed event and everything derived from it; return its position.
 
-    `encoded` is its PDU in canonical JSON.
+    `encoded` is its PDU in canonical JSON, `before` the state before it if that is not the room's
+    current state.
     """
     number, position = tx.next_event()
-    local_before = state.joined(tx, event.room_id).local
-    before = sent_events.before(tx, event) if tx.server.config.federation else None
-    replaces, moved = None, None
-    if event.state_key is not None:
-        replaces, moved = state_changes.replace(tx, event, number, position)
-    if moved is not None:
-        current_state.follow_member(tx, event.room_id, moved)
+    if not tx.server.is_local(event.sender):
+        number = _number_if_stored(tx, event) or number
+    place = (number, position)
+    sent_before = sent_events.before(tx, event) if tx.server.config.federation else None
+    head = state.head(tx, event.room_id)
+    is_in_line = before is None and set(head.forward_extremities) <= set(event.prev_event_ids)
+    replaces = None
+    if event.state_key is not None and is_in_line:
+        replaces = _change_state(tx, event, place)
+    elif event.state_key is not None:
+        replaces = _replaced(tx, event, before)
     has_relation = "m.relates_to" in event.content
     relation = relations.of(tx, event) if has_relation else relations.NONE
-    _insert(tx, event, encoded, transaction, (number, position), replaces, relation)
+    _insert(tx, event, encoded, place, ACCEPTED, before, transaction, replaces, relation)
     tx.caches.recent.add(position, event.room_id, number)
     _advance(tx, event, position)
+    if not is_in_line:
+        _merge(tx, event.room_id, position)
     if replaces is None:  # else it also contains the replaced event, and is built when it is read
-        _keep_client_form(tx, event, transaction, (number, position), relation)
+        _keep_client_form(tx, event, transaction, place, relation)
     if event.type == REDACTION and event.redacts is not None:
         redactions.apply(tx, event, number)
     counts.count(tx, event, position, relation.thread_id)
     if tx.server.appservices.all:
         transactions.note(tx, event, number)
-    if before is not None:
-        sent_events.send(tx, event, encoded, (number, position), before)
+    if sent_before is not None:
+        sent_events.send(tx, event, encoded, place, sent_before)
     indexed = tx.cached(search_index.PROGRESS, search_index.ONLY_ONE)
     if indexed is None or number - indexed >= search_index.EVERY:
         search_index.follow(tx, number)
     # users who peek into the room wait by its id
     tx.wake_all(state.joined(tx, event.room_id).local, (event.room_id,))
-    if moved is not None:
-        tx.wake_all(local_before, (moved.user_id,))
     return position
+
+
+def set_aside(
+    tx: Tx, event: Event, encoded: bytes, standing: str, before: Point | None
+) -> EventNumber:
+    """Insert an event that is in no timeline; return its number.
+
+    `before` is the state before it; None for an outlier.
+    """
+    number = _number_if_stored(tx, event) or tx.next_event()[0]
+    relation, nobody = relations.NONE, (None, None)
+    _insert(tx, event, encoded, (number, None), standing, before, nobody, None, relation)
+    return number
 
 
 def add_room(tx: Tx, room_id: str, head: state.RoomHead) -> None:
@@ -132,25 +158,73 @@ def remove_events(tx: Tx, room_id: str, count: int) -> int:
     return len(numbers)
 
 
+def _number_if_stored(tx: Tx, event: Event) -> EventNumber | None:
+    """Return the number of an event that was set aside, which is inserted again next.
+
+    It keeps its number, so whatever refers to it stays true.
+    """
+    known = state.find_any(tx, event.event_id)
+    if known is None:
+        return None
+    tx.sql.execute(_REMOVE_EVENT, {"which": known.number})
+    tx.forget(client_events.CLIENT_EVENTS, known.number)
+    return known.number
+
+
+def _change_state(tx: Tx, event: Event, place: Place) -> EventNumber | None:
+    """Make a state event part of the current state; return the event that it replaces."""
+    local_before = state.joined(tx, event.room_id).local
+    replaces, moved = state_changes.replace(tx, event, *place)
+    if moved is not None:
+        current_state.follow_member(tx, event.room_id, moved)
+        tx.wake_all(local_before, (moved.user_id,))
+    return replaces
+
+
+def _replaced(tx: Tx, event: Event, before: Point | None) -> EventNumber | None:
+    """Return the state event that this one replaces in its own branch."""
+    key = (event.type, event.state_key or "")
+    known = forks.values(tx, event.room_id, before or forks.current(tx), [key]).get(key)
+    return None if known is None else EventNumber(known)
+
+
+def _merge(tx: Tx, room_id: str, position: int) -> None:
+    """Make the state that all ends of the graph resolve to the current one."""
+    ends = state.head(tx, room_id).forward_extremities
+    merged = forks.resolve(tx, room_id, list(forks.after_events(tx, ends).values()))
+    differing = forks.conflicts(tx, room_id, [merged, Point(position, {})])
+    if differing:
+        changes = {key: new for key, (new, _) in differing.items()}
+        current_state.apply(tx, room_id, forks.numbered(tx, room_id, changes), position)
+
+
 def _insert(
     tx: Tx,
     event: Event,
     encoded: bytes,
+    place: tuple[EventNumber, int | None],
+    standing: str,
+    before: Point | None,
     transaction: Transaction,
-    place: Place,
     replaces: EventNumber | None,
     relation: Relation,
 ) -> None:
+    number, position = place
+    state_at = state_diff = None
+    if before is not None:
+        # the state is about to change at this position
+        before = forks.nearest(tx, event.room_id, before, tx.position - 1)
+        state_at, state_diff = before.at, forks.keep(tx, event.room_id, before, number)
     tx.sql.execute(
         _INSERT,
         {
-            "number": place[0],
+            "number": number,
             "event_id": event.event_id,
             "room_id": event.room_id,
-            "position": place[1],
-            "standing": ACCEPTED,
-            "state_at": None,
-            "state_diff": None,
+            "position": position,
+            "standing": standing,
+            "state_at": state_at,
+            "state_diff": state_diff,
             "type": event.type,
             "state_key": event.state_key,
             "sender": event.sender,
@@ -167,6 +241,8 @@ def _insert(
             "txn_id": transaction[1],
         },
     )
+    if event.state_key is not None:
+        auth_chains.add(tx, event, number)
 
 
 def _advance(tx: Tx, event: Event, position: int) -> None:

@@ -1,0 +1,211 @@
+"""Events of other servers: from the JSON of a transaction into their rooms.
+
+    receive()        the form, hash and signatures of all PDUs are checked (pdus.py)
+      per room       known predecessors: stored at once, in a few short writes
+                     unknown ones: kept in the table inbound_pdus, from where the room's greenlet
+                     takes them once their predecessors are fetched (gaps.py)
+      the outcome    when all of this is on the disk
+
+PDUs of one room are stored one after the other, under the room's lock; those of another room do not
+wait for them.
+Spec: server-server-api#pdus, server-server-api#transactions
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from homebody.core import incoming
+from homebody.core.events import state
+from homebody.core.federation import pdus
+from homebody.core.federation.keys import ServerKeys
+from homebody.core.federation.pdus import Received, Refused
+from homebody.core.timeline import receiving
+from homebody.core.timeline.forks import Point
+from homebody.core.timeline.receiving import MissingEventsError
+from homebody.errors import MatrixError
+from homebody.models.events import REJECTED
+from homebody.outside import RemoteError
+from homebody.runtime import event_loop
+from homebody.runtime.locks import Locks
+from homebody.spec import identifiers, room_state, server_acl
+from homebody.spec.events import Event, Json
+from homebody.spec.room_versions import RoomVersion
+from homebody.storage.database import Database, Reader
+
+LOG = logging.getLogger(__name__)
+
+PDUS_PER_WRITE: Final = 10
+"""Other writers wait meanwhile: some 3 ms."""
+SERVER_ACL: Final = ("m.room.server_acl", "")
+
+FillGap = Callable[[str, Event, MissingEventsError], Point | None]
+"""Fetches what an event lacks, called with its origin; returns the state before the event if only
+another server knows that. Raises RemoteError or MissingEventsError."""
+ReceiveElsewhere = Callable[[str, Json], None]
+
+
+class _Candidate(NamedTuple):
+    """A PDU that names a room of this server."""
+
+    pdu: Any
+    room_id: str
+    version: RoomVersion
+
+
+class Inbound:
+    """Takes in the events that other servers send.
+
+    Its methods wait for locks, keys and COMMITs, so none may run inside a transaction.
+    """
+
+    def __init__(self, db: Database, keys: ServerKeys, locks: Locks) -> None:
+        self._db = db
+        self._keys = keys
+        self._locks = locks
+        self._mutex = threading.Lock()
+        self._working: set[str] = set()
+        self.fill_gap: FillGap = _cannot_fill
+        """Set by create_app."""
+        self.receive_elsewhere: ReceiveElsewhere = lambda _origin, _pdu: None
+        """Set by create_app: called with each PDU for a room in which this server is not."""
+
+    def start(self) -> None:
+        """Go on with the PDUs that an earlier process has accepted."""
+        with self._db.read() as tx:
+            rooms = incoming.rooms(tx)
+        for room_id in rooms:
+            self._begin_work(room_id)
+
+    def receive(self, origin: str, pdus_in: Sequence[Any]) -> Json:
+        """Take in PDUs; return {event id: {} or {"error": …}} once they are on the disk.
+
+        PDUs without a usable event id have no entry.
+        """
+        outcome: Json = {}
+        candidates: list[_Candidate] = []
+        with self._db.read() as tx:
+            sorted_out = [_candidate(tx, origin, pdu) for pdu in pdus_in]
+        for pdu, candidate in zip(pdus_in, sorted_out, strict=True):
+            if isinstance(candidate, _Candidate):
+                candidates.append(candidate)
+            elif candidate is None:
+                self.receive_elsewhere(origin, pdu)
+        by_room: dict[str, list[Received]] = defaultdict(list)
+        checked = pdus.receive(self._keys, [(it.pdu, it.version) for it in candidates])
+        refused = [it for it in (*sorted_out, *checked) if isinstance(it, Refused)]
+        for it in refused:
+            LOG.info("dropped the event %s from %s: %s", it.event_id, origin, it.problem)
+            if it.event_id is not None:
+                outcome[it.event_id] = {"error": it.problem}
+        for candidate, received in zip(candidates, checked, strict=True):
+            if isinstance(received, Received):
+                by_room[candidate.room_id].append(received)
+        for room_id, received_in_room in by_room.items():
+            outcome |= self._receive_in_room(origin, room_id, received_in_room)
+        return outcome
+
+    def store(
+        self, room_id: str, received: Sequence[Received], origin: str | None = None
+    ) -> dict[str, str]:
+        """Store events of one room in this order; return their standings by event id.
+
+        Events whose predecessors are missing are left out, or kept for the room's greenlet if an
+        `origin` is given.
+        """
+        standings: dict[str, str] = {}
+        waits: list[Callable[[], None]] = []
+        with self._locks.own("room", room_id):
+            for start in range(0, len(received), PDUS_PER_WRITE):
+                with self._db.write(is_awaited=False) as tx:
+                    for it in received[start : start + PDUS_PER_WRITE]:
+                        try:
+                            standings[it.event.event_id] = receiving.receive(tx, *it)
+                        except MissingEventsError:
+                            if origin is not None:
+                                pdu = it.encoded.decode()
+                                incoming.keep(tx, origin, room_id, it.event.event_id, pdu)
+                waits.append(tx.wait_for_commit)
+                event_loop.pause()
+        for wait in waits:
+            wait()
+        return standings
+
+    def _receive_in_room(self, origin: str, room_id: str, received: list[Received]) -> Json:
+        try:
+            standings = self.store(room_id, received, origin)
+        except MatrixError:  # such as a full disk: the transaction must come again
+            raise
+        except Exception:
+            LOG.exception("events from %s in %s could not be stored", origin, room_id)
+            return {it.event.event_id: {"error": "Internal error"} for it in received}
+        outcome: Json = {it.event.event_id: {} for it in received}
+        for event_id, standing in standings.items():
+            if standing == REJECTED:
+                outcome[event_id] = {"error": "The authorization rules do not allow the event"}
+        if len(standings) < len(received):
+            self._begin_work(room_id)
+        return outcome
+
+    def _begin_work(self, room_id: str) -> None:
+        with self._mutex:
+            if room_id in self._working:
+                return
+            self._working.add(room_id)
+        threading.Thread(target=self._work, args=(room_id,), daemon=True).start()
+
+    def _work(self, room_id: str) -> None:
+        """Take in the room's waiting PDUs, the oldest first. Run by the room's greenlet."""
+        while True:
+            with self._mutex, self._db.read() as tx:
+                waiting = incoming.oldest(tx, room_id)
+                if waiting is None:
+                    self._working.discard(room_id)
+                    return
+                version = state.version(tx, room_id)
+            event = Event(waiting.event_id, orjson.loads(waiting.pdu), version)
+            try:
+                self._take_in(waiting.origin, room_id, Received(event, waiting.pdu.encode()))
+            except (RemoteError, MissingEventsError) as problem:
+                LOG.info("dropped the event %s: %s", waiting.event_id, problem)
+            except Exception:
+                LOG.exception("dropped the event %s", waiting.event_id)
+            with self._db.write() as tx:
+                incoming.drop(tx, waiting.event_id)
+
+    def _take_in(self, origin: str, room_id: str, received: Received) -> None:
+        with self._db.read() as tx:
+            lacking = receiving.missing(tx, received.event)
+        before = None if lacking is None else self.fill_gap(origin, received.event, lacking)
+        with self._locks.own("room", room_id), self._db.write() as tx:
+            receiving.receive(tx, *received, before)
+
+
+def _cannot_fill(_origin: str, _event: Event, lacking: MissingEventsError) -> Point | None:
+    raise lacking
+
+
+def _candidate(tx: Reader, origin: str, pdu: Any) -> _Candidate | Refused | None:
+    """Return a PDU with its room; None for a room in which this server is not."""
+    room_id = pdu.get("room_id") if isinstance(pdu, dict) else None
+    if not identifiers.is_room_id(room_id):
+        return Refused(None, "PDU without a room_id")
+    try:
+        version = state.version(tx, room_id)
+    except MatrixError:
+        return None
+    sender = pdu.get("sender")
+    if not identifiers.is_user_id(sender):
+        return Refused(None, "PDU without a sender")
+    acl = state.current(tx, room_id, *SERVER_ACL)
+    for server in {origin, room_state.domain_of(sender)}:
+        if acl is not None and not server_acl.allows(acl.content, server):
+            event_id = pdus.event_id_of(pdu, version)
+            return Refused(event_id, f"{server} is excluded from the room by its server ACL")
+    return _Candidate(pdu, room_id, version)

@@ -1,0 +1,159 @@
+"""How an event of another server comes into a room, once its form and signatures are checked.
+
+The checks are those of the specification, in its order: the event's own auth events must allow it,
+then the state before it (else it is *rejected*), then the current state (else it is *soft-failed*:
+it belongs to the graph, but is not shown). The events that it follows must be stored already; what
+is missing is fetched by core/federation.
+
+Spec: server-server-api#checks-performed-on-receipt-of-a-pdu (steps 4 to 6),
+server-server-api#rejection, server-server-api#soft-failure
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+
+from homebody.core.events import state
+from homebody.core.timeline import forks, store
+from homebody.core.timeline.forks import Point
+from homebody.models.events import ACCEPTED, OUTLIER, REJECTED, SOFT_FAILED
+from homebody.spec import event_auth, room_state
+from homebody.spec.events import Event, StateKey
+from homebody.spec.room_state import AuthError
+from homebody.storage.database import Reader, Tx
+
+LOG = logging.getLogger(__name__)
+
+
+class MissingEventsError(LookupError):
+    """An event follows or cites events that are not stored."""
+
+    def __init__(self, prev_events: Collection[str], auth_events: Collection[str]) -> None:
+        super().__init__(f"Missing events: {[*prev_events, *auth_events]}")
+        self.prev_events = prev_events
+        self.auth_events = auth_events
+
+
+def receive(tx: Tx, event: Event, encoded: bytes, before: Point | None = None) -> str:
+    """Store an event of another server; return its standing.
+
+    `before` is the state before it where another server had to be asked for that. An event that is
+    stored already keeps its standing, unless it was an outlier or rejected: now more may be known.
+    Raises MissingEventsError, and changes nothing.
+    """
+    known = state.find_any(tx, event.event_id)
+    if known is not None and known.standing not in {OUTLIER, REJECTED}:
+        return known.standing
+    cited = _auth_events(tx, event)
+    if before is None:
+        before = state_before(tx, event)
+    present = forks.current(tx)
+    if before != present and not forks.conflicts(tx, event.room_id, [before, present]):
+        before = present
+    standing = _judge(tx, event, cited, before, present)
+    if standing == ACCEPTED:
+        store.store(tx, event, encoded, before=None if before == present else before)
+    else:
+        store.set_aside(tx, event, encoded, standing, before)
+    return standing
+
+
+def receive_outlier(tx: Tx, event: Event, encoded: bytes) -> str:
+    """Store an event that others cite, without a place in the room's history.
+
+    Returns its standing. Only its auth events decide whether it is rejected.
+    Raises MissingEventsError.
+    """
+    known = state.find_any(tx, event.event_id)
+    if known is not None:
+        return known.standing
+    cited = _auth_events(tx, event)
+    create = state.current(tx, event.room_id, *room_state.CREATE)
+    standing = OUTLIER
+    try:
+        _check_by_auth_events(event, cited, create)
+    except AuthError as problem:
+        LOG.info("%s is rejected: %s", event.event_id, problem)
+        standing = REJECTED
+    store.set_aside(tx, event, encoded, standing, None)
+    return standing
+
+
+def missing(tx: Reader, event: Event) -> MissingEventsError | None:
+    """Return which events `receive` would lack for this one, or None."""
+    prev_events = _without_state(tx, event)
+    known = state.find_many(tx, event.auth_event_ids)
+    auth_events = [it for it in event.auth_event_ids if it not in known]
+    if prev_events or auth_events:
+        return MissingEventsError(prev_events, auth_events)
+    return None
+
+
+def state_before(tx: Reader, event: Event) -> Point:
+    """Return the state before an event, by those that it follows. Raises MissingEventsError."""
+    if not event.prev_event_ids:
+        return Point(0, {})
+    head = state.head(tx, event.room_id)
+    if set(head.forward_extremities) == set(event.prev_event_ids):
+        return forks.current(tx)
+    points = forks.after_events(tx, event.prev_event_ids)
+    if lacking := [it for it in event.prev_event_ids if it not in points]:
+        raise MissingEventsError(lacking, [])
+    return forks.resolve(tx, event.room_id, list(points.values()))
+
+
+def _without_state(tx: Reader, event: Event) -> list[str]:
+    head = state.head(tx, event.room_id)
+    others = [it for it in event.prev_event_ids if it not in head.forward_extremities]
+    known = forks.after_events(tx, others) if others else {}
+    return [it for it in others if it not in known]
+
+
+def _auth_events(tx: Reader, event: Event) -> list[state.KnownEvent]:
+    known = state.find_many(tx, event.auth_event_ids)
+    if lacking := [it for it in event.auth_event_ids if it not in known]:
+        raise MissingEventsError([], lacking)
+    return [known[event_id] for event_id in event.auth_event_ids]
+
+
+def _judge(
+    tx: Reader, event: Event, cited: list[state.KnownEvent], before: Point, present: Point
+) -> str:
+    """Return the standing of an event by the rules of its room."""
+    needed = _auth_types(event)
+    current = state.current_many(tx, event.room_id, needed)
+    state_then = current if before == present else forks.events(tx, event.room_id, before, needed)
+    try:
+        _check_by_auth_events(event, cited, current.get(room_state.CREATE))
+        event_auth.check(event, state_then)
+    except AuthError as problem:
+        LOG.info("%s is rejected: %s", event.event_id, problem)
+        return REJECTED
+    try:
+        if state_then is not current:
+            event_auth.check(event, current)
+    except AuthError as problem:
+        LOG.info("%s is soft-failed: %s", event.event_id, problem)
+        return SOFT_FAILED
+    return ACCEPTED
+
+
+def _check_by_auth_events(
+    event: Event, cited: list[state.KnownEvent], create: Event | None
+) -> None:
+    rejected = {it.event.event_id for it in cited if it.standing == REJECTED}
+    auth_events = [it.event for it in cited]
+    event_auth.check_auth_events(event, auth_events, rejected)
+    by_key = {(it.type, it.state_key or ""): it for it in auth_events}
+    if event.version.has_privileged_creators:  # its auth events leave the create event out
+        event_auth.check(event, by_key, create)
+    else:
+        event_auth.check(event, by_key)
+
+
+def _auth_types(event: Event) -> set[StateKey]:
+    keys = event_auth.auth_types(
+        event.version, event.type, event.state_key, event.sender, event.content
+    )
+    return {room_state.CREATE, *keys}
