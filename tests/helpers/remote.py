@@ -228,7 +228,7 @@ class Remote:
         self, method: str, uri: str, content: Any, destination: str, /, **claims: str
     ) -> str:
         """Return the header that signs a request."""
-        signed = {
+        signed: Json = {
             "method": method,
             "uri": uri,
             "origin": self.name,
@@ -237,7 +237,11 @@ class Remote:
             **claims,
         }
         origin = signed["origin"]
-        signature = signing.sign_json(signed, origin, self.key)["signatures"][origin]
+        try:
+            signed = signing.sign_json(signed, origin, self.key)
+        except ValueError:  # such as a lone surrogate: no server could sign that
+            signed = signing.sign_json({**signed, "content": None}, origin, self.key)
+        signature = signed["signatures"][origin]
         return (
             f'X-Matrix origin="{origin}",destination="{signed["destination"]}",'
             f'key="{self.key.key_id}",sig="{signature[self.key.key_id]}"'

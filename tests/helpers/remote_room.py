@@ -3,7 +3,16 @@
 Events are built and signed with homebody's own `spec/`, whose results are compared with published
 vectors and with other implementations elsewhere. Nothing here decides whether an event is allowed,
 so that tests can make events that are not; build those with `add=False`, or the remote takes them
-for part of the room.
+for part of the room:
+
+    room.message(depth=2**53, add=False)
+    room.message(prev=["$" + "x" * 43] * 21, add=False)
+    room.message(auth_events=[], room_id="!other:b.test", add=False)
+    room.message(sender="@alice:localhost", add=False)      # signed by the remote
+    room.event("m.room.message", {"n": 1.5}, add=False)
+    with_wrong_hash(event, body="…"), with_wrong_signature(event, "b.test")
+
+What no JSON library would write is sent as bytes, `b.put("v1", "send", "t1", body=b"…1e999…")`.
 """
 
 from __future__ import annotations

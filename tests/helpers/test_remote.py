@@ -14,6 +14,7 @@ from homebody.web import Application
 from tests.helpers import certificates, remote_room
 from tests.helpers.peers import Peer
 from tests.helpers.remote import Remote, Remotes, edu
+from tests.helpers.scripted_server import Response
 
 
 def between(one: Remote, other: Remote) -> None:
@@ -337,3 +338,15 @@ def test_events_that_others_would_not_accept_are_noted(b: Remote, c: Remote) -> 
     assert "does not belong there" in auth
     assert "more than 50" in size
     b.complaints.clear()  # or the end of the test would complain
+
+
+@pytest.mark.parametrize("body", [b'{"n": 1e999}', b'{"text": "\\ud800"}', b"{", b"\xff"])
+def test_bytes_that_are_not_proper_json_are_sent_as_they_are(
+    b: Remote, c: Remote, body: bytes
+) -> None:
+    b.answer("/send/", Response(200, {}))
+
+    c.put("v1", "send", "t1", body=body)
+
+    assert b.listener.requests[-1].body == body
+    b.unsigned.clear()
