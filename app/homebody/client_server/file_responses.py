@@ -8,7 +8,9 @@ Spec: client-server-api#serving-inline-content, client-server-api#content-reposi
 
 from __future__ import annotations
 
+import itertools
 import re
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -44,6 +46,7 @@ SAFETY_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+_PART_HEADERS: Final = ("Content-Type", "Content-Disposition")
 IMMUTABLE: Final = "max-age=31536000, immutable"
 """A year: the content of an mxc URI never changes."""
 
@@ -77,6 +80,28 @@ def send(file: File) -> Response:
     response.headers["Accept-Ranges"] = "bytes"
     response.headers["Content-Length"] = str(stop - start)
     response.response = files.pieces(file.path, start, stop - start)
+    return response
+
+
+def send_multipart(file: File) -> Response:
+    """Return a response to another server: an empty JSON object, then the file.
+
+    Spec: server-server-api#get_matrixfederationv1mediadownloadmediaid
+    """
+    boundary = secrets.token_hex(16)
+    shown = _headers(file)
+    headers = "".join(f"{name}: {shown[name]}\r\n" for name in _PART_HEADERS)
+    head = (
+        f"--{boundary}\r\nContent-Type: application/json\r\n\r\n{{}}\r\n"
+        f"--{boundary}\r\n{headers}\r\n"
+    ).encode("latin-1")
+    tail = f"\r\n--{boundary}--\r\n".encode()
+    response = Response(
+        itertools.chain([head], files.pieces(file.path, 0, file.size_bytes), [tail]),
+        content_type=f"multipart/mixed; boundary={boundary}",
+        direct_passthrough=True,
+    )
+    response.headers["Content-Length"] = str(len(head) + file.size_bytes + len(tail))
     return response
 
 

@@ -75,15 +75,14 @@ def download(
     server_name: str, media_id: str, file_name: str | None = None, *, is_public: bool
 ) -> Response:
     """Return the file for a download, on the current or an old path."""
-    media = _find(server_name, media_id)
-    path = files.content_path(homeserver.server.config.data_dir, media.sha256)
+    found = find(server_name, media_id)
     return file_responses.send(
         file_responses.File(
-            path,
-            media.size_bytes,
-            media.content_type,
-            file_name or media.file_name,
-            tag=media.sha256,
+            found.path,
+            found.size_bytes,
+            found.content_type,
+            file_name or found.file_name,
+            tag=found.tag,
             is_public=is_public,
         )
     )
@@ -91,29 +90,36 @@ def download(
 
 def thumbnail(server_name: str, media_id: str, *, is_public: bool) -> Response:
     """Return a thumbnail, on the current or an old path."""
-    wanted = thumbnails.ThumbnailRequest(
-        _side("width"),
-        _side("height"),
-        _method(),
-        animated=http.query_boolean("animated"),
-    )
-    media = _find(server_name, media_id)
+    wanted = thumbnail_request()
+    found = find(server_name, media_id)
     user = maybe_requester()
     key = address_key() if user is None else user.user_id
-    scaled = thumbnails.get(homeserver.server.config.data_dir, media.sha256, wanted, key)
+    scaled = thumbnails.get(homeserver.server.config.data_dir, found, wanted, key)
     return file_responses.send(
         file_responses.File(
             scaled.path,
             scaled.path.stat().st_size,
             scaled.media_type,
             f"thumbnail.{scaled.media_type.removeprefix('image/')}",
-            tag=f"{media.sha256}-{scaled.name}",
+            tag=f"{found.tag}-{scaled.name}",
             is_public=is_public,
         )
     )
 
 
-def _find(server_name: str, media_id: str) -> store.MediaFile:
+def thumbnail_request() -> thumbnails.ThumbnailRequest:
+    """Return the size in the query. Raises M_MISSING_PARAM, M_INVALID_PARAM."""
+    is_animated = http.query_boolean("animated")
+    return thumbnails.ThumbnailRequest(
+        _side("width"), _side("height"), _method(), animated=is_animated
+    )
+
+
+def find(server_name: str, media_id: str) -> files.StoredFile:
+    """Return a file; wait for its content as long as the query says.
+
+    Raises M_NOT_FOUND, M_NOT_YET_UPLOADED.
+    """
     timeout_ms = http.query_integer("timeout_ms", TIMEOUT_MS, cap=MAX_TIMEOUT_MS)
     connection = request.environ.get("gunicorn.socket")
     return store.find(

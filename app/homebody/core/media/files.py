@@ -43,6 +43,20 @@ ReadInto = Callable[[memoryview], int]
 
 
 @dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file on the disk, with its type and name as given by the sender."""
+
+    path: Path
+    thumbnails: Path
+    """The folder of its thumbnails."""
+    tag: str
+    """Another one for each other content."""
+    size_bytes: int
+    content_type: str
+    file_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Content:
     """The name and the size of a file on the disk."""
 

@@ -24,7 +24,7 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 from homebody import errors
 from homebody.core import quotas
 from homebody.core.media import files
-from homebody.core.media.files import ReadInto
+from homebody.core.media.files import ReadInto, StoredFile
 from homebody.models.media import Media
 from homebody.runtime.event_loop import Waiter, Wakeups
 from homebody.storage.database import Database, Reader, Tx
@@ -185,8 +185,8 @@ def find(
     media_id: str,
     timeout_ms: int,
     connection: socket.socket | None = None,
-) -> MediaFile:
-    """Return a file with its content; wait for that up to `timeout_ms`.
+) -> StoredFile:
+    """Return a file of this server with its content; wait for that up to `timeout_ms`.
 
     Raises M_NOT_FOUND, and M_NOT_YET_UPLOADED (504) when the content has not come in time.
     """
@@ -196,10 +196,19 @@ def find(
     if not found.sha256:
         with wakeups.waiting(found.uri) as waiter:
             found = _wait(db, wakeups, found, waiter, timeout_ms, connection)
-    if not files.content_path(db.server.config.data_dir, found.sha256).exists():
+    data_dir = db.server.config.data_dir
+    path = files.content_path(data_dir, found.sha256)
+    if not path.exists():
         LOG.error("the file of %s is not on the disk; was media/files restored?", found.uri)
         raise errors.not_found("The server has lost this file")
-    return found
+    return StoredFile(
+        path,
+        files.thumbnails_folder(data_dir, found.sha256),
+        found.sha256,
+        found.size_bytes,
+        found.content_type,
+        found.file_name,
+    )
 
 
 def _wait(

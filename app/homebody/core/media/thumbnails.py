@@ -21,6 +21,7 @@ from typing import Final
 
 from homebody import errors
 from homebody.core.media import files, images
+from homebody.core.media.files import StoredFile
 from homebody.core.media.images import Box, Method
 from homebody.runtime import event_loop
 
@@ -56,7 +57,7 @@ class Thumbnail:
     name: str
 
 
-def get(data_dir: Path, sha256: str, wanted: ThumbnailRequest, requester: str) -> Thumbnail:
+def get(data_dir: Path, file: StoredFile, wanted: ThumbnailRequest, requester: str) -> Thumbnail:
     """Return the smallest thumbnail that is not smaller than requested; make it if needed.
 
     `requester` is the user or the IP address that waits for it: all who wait take turns.
@@ -64,8 +65,7 @@ def get(data_dir: Path, sha256: str, wanted: ThumbnailRequest, requester: str) -
     """
     box = _box(wanted)
     name = f"{box.width}x{box.height}-{wanted.method}{'-moving' if wanted.animated else ''}"
-    folder = files.thumbnails_folder(data_dir, sha256)
-    original = files.content_path(data_dir, sha256)
+    folder, original = file.thumbnails, file.path
     found = _find(folder, name, original)
     if found is None:
         with _one_at_a_time(folder / name), TURNS.turn(requester):
