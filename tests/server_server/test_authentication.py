@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -186,6 +187,27 @@ def test_requests_of_one_server_are_limited(make_app: MakeApp) -> None:
 
     assert codes == [200, 200, 429]
     assert other.get("v1/version").status_code == 200
+
+
+def test_nobody_else_can_use_up_the_limit_of_a_server(make_app: MakeApp) -> None:
+    limit = {"rc_federation.per_second": "0.01", "rc_federation.burst_count": "1"}
+    peer = SigningServer(app_with(make_app, rate_limits="true", **limit)).introduce()
+
+    forged = [peer.request("GET", URI, header=peer.sign("GET", "/")).status_code for _ in range(3)]
+
+    assert forged == [401] * 3
+    assert peer.get("v1/version").status_code == 200
+
+
+def test_requests_above_the_limit_wait_before_they_are_refused(make_app: MakeApp) -> None:
+    limit = {"rc_federation.per_second": "4", "rc_federation.burst_count": "1"}
+    peer = SigningServer(app_with(make_app, rate_limits="true", **limit)).introduce()
+    began = time.monotonic()
+
+    codes = [peer.get("v1/version").status_code for _ in range(3)]
+
+    assert codes == [200] * 3
+    assert 0.4 < time.monotonic() - began < 5
 
 
 def test_there_is_no_federation_unless_the_settings_say_so(make_app: MakeApp) -> None:

@@ -215,7 +215,7 @@ class Config:
     # Synapse delays a server's requests from 10 per second on, and refuses them at 50 that wait. A
     # large server sends one transaction at a time, and fetches files and profiles meanwhile.
     rc_federation: RateLimit = RateLimit(200.0, 2000)
-    """Requests of one server."""
+    """Requests of another server. They wait up to 10 seconds before they are refused."""
     rc_login: tables.LoginLimits = tables.LoginLimits()
     rc_joins: tables.JoinLimits = tables.JoinLimits()
     rc_invites: tables.InviteLimits = tables.InviteLimits()

@@ -9,6 +9,7 @@ Spec: server-server-api#request-authentication
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from typing import Final, ParamSpec, TypeVar, cast
 
@@ -19,6 +20,7 @@ from homebody import errors
 from homebody.client_server import authentication, http
 from homebody.client_server.authentication import Access
 from homebody.context import homeserver
+from homebody.errors import MatrixError
 from homebody.spec import x_matrix
 from homebody.spec.events import Json
 from homebody.spec.signing import SignatureError
@@ -30,6 +32,10 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 WITH_BODY: Final = frozenset({"POST", "PUT"})
 MAX_BODY_BYTES: Final = http.MAX_BODY_BYTES
+MAX_WAIT_S: Final = 10.0
+"""For a turn, by the rate limit."""
+MIN_WAIT_S: Final = 0.1
+"""So that a thousand requests that wait don't all look every millisecond."""
 
 
 def limited_to(max_bytes: int, scale: int = 1) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -42,15 +48,13 @@ def limited_to(max_bytes: int, scale: int = 1) -> Callable[[Callable[P, R]], Cal
         @functools.wraps(view)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
             signed = _authorizations()
-            sender = signed[0].origin
-            homeserver.rate_limits.check("rc_federation", sender)
             body = None
             if request.method in WITH_BODY:
                 body = http.json_object(max_bytes=max_bytes, scale=scale)
             _check_signature(signed, body)
-            homeserver.sender.heard_from(sender)
-            g.origin, g.content = sender, body
-            homeserver.sender.heard_from(sender)
+            g.origin, g.content = signed[0].origin, body
+            _wait_for_turn(g.origin)  # not before: anyone can claim to be that server
+            homeserver.sender.heard_from(g.origin)
             return view(*args, **kwargs)
 
         authentication.declared[checked] = Access("server")
@@ -101,6 +105,26 @@ def _authorizations() -> list[Authorization]:
     if not homeserver.server.config.is_server_allowed(sender):
         raise errors.forbidden("This server does not talk to yours")
     return signed
+
+
+def _wait_for_turn(sender: str) -> None:
+    """Wait until the rate limit allows another request of this server.
+
+    Other servers take 429 as a failure, and some don't come back for minutes; but they send one
+    transaction at a time. Raises M_LIMIT_EXCEEDED where that would take longer than MAX_WAIT_S.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            homeserver.rate_limits.check("rc_federation", sender)
+        except MatrixError as error:
+            seconds = max(error.fields["retry_after_ms"] / 1000, MIN_WAIT_S)
+            if time.monotonic() + seconds > began + MAX_WAIT_S:
+                raise
+            time.sleep(seconds)
+        else:
+            break
+    g.waited = time.monotonic() - began
 
 
 def _check_signature(signed: list[Authorization], body: Json | None) -> None:
