@@ -154,8 +154,7 @@ def test_each_change_is_limited_at_its_view(app: Application) -> None:
         route.name for route in routes.routes(app) if route.method != "GET" and not route.limits
     }
 
-    # a long poll limits itself; the other is as cheap as the same by GET
-    assert unlimited == {"sliding_sync.sliding_sync", "directory.query_public_rooms"}
+    assert unlimited == {"sliding_sync.sliding_sync"}  # a long poll limits itself
 
 
 def test_views_need_the_token_that_the_specification_wants(app: Application) -> None:
