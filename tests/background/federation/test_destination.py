@@ -212,3 +212,32 @@ def test_a_transaction_has_a_limited_size() -> None:
     assert transactions.fitting(parts, 100) == 2
     assert transactions.fitting(parts, 120) == 3
     assert transactions.fitting(parts, 39) == 0
+
+
+def test_a_refused_transaction_is_made_smaller_and_a_single_event_left_out(b: Destination) -> None:
+    b.fall_behind(9)
+    b.lacks([Missing(10, 1), Missing(11, 2)], upto=11, log_end=11)
+    sizes, now_ms = [], NOW_MS
+    is_left_out = False
+    while not is_left_out:
+        sizes.append(b.max_pdus)
+        now_ms = max(now_ms, b.next_try_ts)
+        b.fail(now_ms, "refused")
+        is_left_out = b.refuse(transaction(10))
+
+    assert sizes[:7] == [50, 25, 12, 6, 3, 1, 1]
+    assert now_ms - NOW_MS > 1_000_000
+    assert [it.position for it in b.missing] == [11]
+    b.accept(transaction(11), NOW_MS)
+    assert b.max_pdus == 1
+    b.lacks([], upto=11, log_end=11)
+    b.accept(transactions.make("localhost", [], [], [b"{}"]), NOW_MS)
+    assert b.max_pdus == transactions.MAX_PDUS
+
+
+def test_a_server_that_asks_to_wait_is_not_tried_before(b: Destination) -> None:
+    b.fail(NOW_MS, "too many requests", 30_000)
+
+    assert b.next_try_ts == NOW_MS + 30_000
+    b.fail(NOW_MS, "too many requests", 10**15)
+    assert b.next_try_ts == NOW_MS + MAX_WAIT_MS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.helpers import server as real_server
 from tests.helpers.remote import Remote, Remotes
+from tests.helpers.scripted_server import Response
 from tests.helpers.shared_rooms import bodies, join, leave, shared_room, wait_for_bodies
 
 SEND = "/send/"
@@ -196,6 +198,30 @@ def test_a_failed_transaction_is_repeated_unchanged(
     refused, repeated, last = sent(b)
     assert refused == repeated
     assert last[0] != repeated[0]
+
+
+def test_a_transaction_that_is_too_large_is_split(
+    app: Application, remote: Remotes, sender: Sender, alice: Person
+) -> None:
+    b = remote("b.test")
+    room_id = shared_room(app, alice, b)
+    too_large = Response(413, b"<html>Request entity too large</html>")
+    ok = Response(200, {"pdus": {}})
+    b.fail(SEND, 500, times=1)
+    alice.send(room_id, "0")
+    b.wait_until(lambda: len(sent(b)) == 1)
+    for number in range(1, 30):
+        alice.send(room_id, str(number))
+
+    b.answer(SEND, lambda it: too_large if len(it.json["pdus"]) > 13 else ok)
+    b.wait_until(lambda: sum(len(json.loads(body)["pdus"]) <= 13 for _, body in sent(b)) >= 5)
+    b.recover()
+    alice.send(room_id, "last")
+    b.wait_until(lambda: "last" in bodies(b))
+
+    accepted = [json.loads(body)["pdus"] for _, body in sent(b)[1:]]
+    texts = [it["content"]["body"] for pdus in accepted if len(pdus) <= 13 for it in pdus]
+    assert texts == [*(str(number) for number in range(30)), "last"]
 
 
 def test_a_cut_response_is_a_failure(

@@ -34,6 +34,8 @@ LATE_S: Final = 5.0
 """From when on a server that is slow has a place of its own in the log."""
 REPEATED_TRIES: Final = 5
 """How many attempts repeat a transaction, as the server may have got it; then memory is freed."""
+TRIES_UNTIL_SKIPPED: Final = 12
+"""How often a server refuses a transaction with one event before it is left out: two hours."""
 MAX_QUEUED_BYTES: Final = 8 * 2**20
 MAX_WAITING_EDUS: Final = 1_000
 _SPREAD: Final = 1.2
@@ -64,6 +66,8 @@ class Destination:
         self.rows_upto = 0
         self.unfinished: Transaction | None = None
         """A transaction that was not accepted yet."""
+        self.max_pdus = transactions.MAX_PDUS
+        """Less while the server, or a proxy before it, refuses larger transactions."""
         self.failing_since_ts = known.failing_since_ts
         self.tries = known.tries
         self.next_try_ts = known.next_try_ts
@@ -167,6 +171,28 @@ class Destination:
         self.unfinished = None
         self.failing_since_ts, self.tries, self.next_try_ts, self.problem = None, 0, 0, None
         self.last_sent_ts = now_ms - now_ms % _HOUR_MS
+        self._pass_over(transaction)
+        if not self.lacks_events:
+            self.max_pdus = transactions.MAX_PDUS
+
+    def refuse(self, transaction: Transaction) -> bool:
+        """Note, after `fail`, that the server refuses what is in a transaction.
+
+        It is made smaller, in case that only a part of it is refused. Return whether it is as small
+        as possible, has been refused often, and so will not be sent any more.
+        """
+        self.unfinished = None
+        self.has_rows = self.has_rows or bool(transaction.row_ids)
+        if self.max_pdus > 1:
+            self.max_pdus //= 2
+            return False
+        if self.tries < TRIES_UNTIL_SKIPPED:
+            return False
+        self._pass_over(transaction)
+        return True
+
+    def _pass_over(self, transaction: Transaction) -> None:
+        """Go on after the events and EDUs of a transaction."""
         if transaction.row_ids:
             self.rows_upto = transaction.row_ids[-1]
         self.passed(transaction.upto)
@@ -184,7 +210,7 @@ class Destination:
             if not self.missing:
                 self.cursor = self.missing_upto
 
-    def fail(self, now_ms: int, problem: str) -> None:
+    def fail(self, now_ms: int, problem: str, min_wait_ms: int = 0) -> None:
         """Note that an attempt failed, and when to make the next one."""
         wait_ms = min(FIRST_WAIT_MS * 2 ** min(self.tries, 30), MAX_WAIT_MS)
         self.tries += 1
@@ -192,7 +218,7 @@ class Destination:
         self.failing_since_ts = self.failing_since_ts or now_ms
         self.problem = problem
         spread = random.uniform(2 - _SPREAD, _SPREAD)  # noqa: S311 - no secret
-        self.next_try_ts = now_ms + round(wait_ms * spread)
+        self.next_try_ts = now_ms + max(round(wait_ms * spread), min(min_wait_ms, MAX_WAIT_MS))
         if now_ms - self.failing_since_ts > SILENT_AFTER_MS:
             self.next_try_ts = NEVER
         self.edus.clear()

@@ -48,6 +48,8 @@ _SECONDS_TO_STOP: Final = 1.0
 _BEGINNING: Final = 1
 """A position before all events."""
 TIMEOUT_S: Final = 60.0
+_REFUSED: Final = {400, 422}
+"""Statuses that are about the transaction, and not about the server."""
 _SEND: Final = "/_matrix/federation/v1/send/"
 
 _New = tuple[int, bytes, Collection[str]]
@@ -275,8 +277,8 @@ class Sender:
         if destination.is_behind and not destination.missing:
             self._find_missing(destination)
         with self._lock:
-            entries = list(islice(destination.queue, transactions.MAX_PDUS))
-            missing = list(islice(destination.missing, transactions.MAX_PDUS))
+            entries = list(islice(destination.queue, destination.max_pdus))
+            missing = list(islice(destination.missing, destination.max_pdus))
             has_rows, destination.has_rows = destination.has_rows, False
         rows: list[ReliableEdu] = []
         if missing or has_rows:
@@ -307,9 +309,9 @@ class Sender:
         left -= sum(len(it.pdu) for it in entries)
         fit = rows[: fitting([it.edu for it in rows], left)]
         left -= sum(len(it.edu) for it in fit)
-        if len(fit) < len(rows) or len(rows) == transactions.MAX_EDUS:
+        if len(fit) < len(rows) or len(rows) == _max_edus(destination):
             destination.has_rows = True  # more of them
-        edus = destination.take_edus(transactions.MAX_EDUS - len(fit), left)
+        edus = destination.take_edus(_max_edus(destination) - len(fit), left)
         if not entries and not fit and not edus:
             return None
         return transactions.make(self._db.server.name, entries, fit, edus)
@@ -325,9 +327,7 @@ class Sender:
                 timeout_s=TIMEOUT_S,
             )
         except outside.RemoteError as problem:
-            with self._lock:
-                destination.fail(_now_ms(), str(problem))
-            LOG.info("attempt %d to send to %s failed: %s", destination.tries, server, problem)
+            self._fail(destination, transaction, problem)
             return
         self._metrics.note_transaction(transaction.pdus, transaction.edus, time.monotonic() - began)
         if destination.tries:
@@ -337,6 +337,24 @@ class Sender:
             self._progress.note_delivered(transaction.row_ids)
         _log_refused(server, response)
 
+    def _fail(
+        self, destination: Destination, transaction: Transaction, problem: outside.RemoteError
+    ) -> None:
+        """Note that a server has not accepted a transaction."""
+        wait_ms = problem.content.get("retry_after_ms")
+        is_left_out = False
+        with self._lock:
+            min_wait_ms = wait_ms if problem.status == 429 and isinstance(wait_ms, int) else 0
+            destination.fail(_now_ms(), str(problem), min_wait_ms)
+            if problem.status == 413 or (problem.status in _REFUSED and destination.tries > 1):
+                is_left_out = destination.refuse(transaction)
+                if is_left_out:
+                    self._progress.note_delivered(transaction.row_ids)
+        tries, server = destination.tries, destination.server
+        LOG.info("attempt %d to send to %s failed: %s", tries, server, problem)
+        if is_left_out:
+            LOG.warning("%s never accepts %s, which is left out", server, transaction.txn_id)
+
 
 def _read_events(tx: Reader, missing: Sequence[Missing]) -> list[Entry]:
     """Return events of the log, as far as they still exist."""
@@ -344,9 +362,15 @@ def _read_events(tx: Reader, missing: Sequence[Missing]) -> list[Entry]:
     return [Entry(it.position, found[it.number]) for it in missing if it.number in found]
 
 
+def _max_edus(destination: Destination) -> int:
+    """Return how many EDUs a transaction may have."""
+    return 1 if destination.max_pdus == 1 else transactions.MAX_EDUS
+
+
 def _read_edus(tx: Reader, destination: Destination) -> list[ReliableEdu]:
     """Return the next EDUs of the outbox for a server."""
-    rows = outgoing.edus(tx, destination.server, destination.rows_upto, transactions.MAX_EDUS)
+    count = _max_edus(destination)
+    rows = outgoing.edus(tx, destination.server, destination.rows_upto, count)
     return [
         ReliableEdu(
             row.id, transactions.encode_edu(row.payload["edu_type"], row.payload["content"])

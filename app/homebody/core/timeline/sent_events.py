@@ -54,6 +54,20 @@ def send(tx: Tx, event: Event, encoded: bytes, place: tuple[int, int], before: B
     Its sender's server has it. Servers that lose their last member by it get it as well, or the one
     whose user's invite it takes back.
     """
+    others, also = _recipients(tx, event, before)
+    if others:
+        number, position = place
+        outgoing.log(tx, position, number, also)
+        tx.federate(position, event.room_id, encoded, others)
+
+
+def _recipients(tx: Tx, event: Event, before: Before) -> tuple[AbstractSet[str], AbstractSet[str]]:
+    """Return the servers that are to get an event, and those of them that are not in the room.
+
+    This server may be among the first.
+    """
+    if event.type != state.MEMBER and tx.server.is_local(event.sender):
+        return before.servers, frozenset()  # not copied: there may be thousands of them
     there, also = before.servers, set[str]()
     if event.type == state.MEMBER:
         there = servers(tx, event.room_id)
@@ -62,11 +76,7 @@ def send(tx: Tx, event: Event, encoded: bytes, place: tuple[int, int], before: B
             also |= {_server(event.state_key or "")} - there
     has_it = {tx.server.name, _server(event.sender)}
     also -= has_it
-    others = (there | also) - has_it
-    if others:
-        number, position = place
-        outgoing.log(tx, position, number, also)
-        tx.federate(position, event.room_id, encoded, others)
+    return (there | also) - has_it, also
 
 
 def servers(tx: Reader, room_id: str) -> AbstractSet[str]:
