@@ -11,7 +11,7 @@ import pytest
 
 from homebody.config import settings as config
 from homebody.core.events import state
-from homebody.core.timeline import forks, receiving, store
+from homebody.core.timeline import forks, receiving, sending, store
 from homebody.models.events import ACCEPTED, SOFT_FAILED
 from homebody.spec import canonical_json, event_auth
 from homebody.spec.event_auth import AuthError
@@ -20,7 +20,7 @@ from homebody.spec.room_versions import V1, V2, V11, V12, RoomVersion
 from homebody.spec.signing import SigningKey
 from homebody.storage.caches import Caches
 from homebody.storage.database import Database, Server
-from tests.spec.dag import Room, room_id
+from tests.spec.dag import ALICE, Room, room_id
 from tests.spec.test_state_resolution_properties import PEOPLE, Act, play
 
 always = pytest.mark.parametrize("version", [V1, V2, V11, V12], ids=["v1", "v2", "v11", "v12"])
@@ -122,6 +122,32 @@ def in_some_order(room: Room, chance: random.Random) -> list[Event]:
         done.add(event.event_id)
         ordered.append(event)
     return ordered
+
+
+def test_an_event_of_a_local_user_follows_a_part_of_many_ends(database: Database) -> None:
+    room = Room(V11)
+    room.start({"users": {ALICE: 100}, "state_default": 0})
+    copy = Copy(database, room)
+    for event in list(room.events.values()):
+        copy.receive(event)
+    fork = list(room.events.values())[-1]
+    for number in range(25):
+        topic = room.topic(ALICE, f"topic {number}", after=[fork], ts=2000 + number)
+        copy.receive(topic)
+    assert len(copy.ends) == 25
+
+    with database.write() as tx:
+        sending.send(tx, sending.Draft(copy.room_id, ALICE, "m.room.name", {"name": "tea"}, ""))
+
+    with database.read() as tx:
+        head = state.head(tx, copy.room_id)
+        sent = state.current(tx, copy.room_id, "m.room.name")
+        topic_now = state.current(tx, copy.room_id, "m.room.topic")
+    assert sent is not None
+    assert topic_now is not None
+    assert sent.prev_event_ids == copy.ends[-10:]
+    assert head.forward_extremities == [*copy.ends[:-10], sent.event_id]
+    assert topic_now.content == {"topic": "topic 24"}
 
 
 @always

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import defaultdict
+import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -41,8 +42,8 @@ from homebody.storage.database import Database, Reader
 
 LOG = logging.getLogger(__name__)
 
-PDUS_PER_WRITE: Final = 10
-"""Other writers wait meanwhile: some 3 ms."""
+SECONDS_PER_WRITE: Final = 0.003
+"""Other writers wait meanwhile, and for the event that is being stored when the time is over."""
 SERVER_ACL: Final = ("m.room.server_acl", "")
 
 FillGap = Callable[[str, Event, MissingEventsError], Point | None]
@@ -121,10 +122,13 @@ class Inbound:
         """
         standings: dict[str, str] = {}
         waits: list[Callable[[], None]] = []
+        left = deque(received)
         with self._locks.own("room", room_id):
-            for start in range(0, len(received), PDUS_PER_WRITE):
+            while left:
                 with self._db.write(is_awaited=False) as tx:
-                    for it in received[start : start + PDUS_PER_WRITE]:
+                    until = time.monotonic() + SECONDS_PER_WRITE
+                    while left and time.monotonic() < until:
+                        it = left.popleft()
                         try:
                             standings[it.event.event_id] = receiving.receive(tx, *it)
                         except MissingEventsError:

@@ -13,14 +13,14 @@ from __future__ import annotations
 import logging
 import secrets
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from sqlalchemy import bindparam, select
 
 from homebody import errors
 from homebody.core.events import relations, state
-from homebody.core.timeline import guest_access, local_rules, store
+from homebody.core.timeline import forks, guest_access, local_rules, store
 from homebody.errors import MatrixError
 from homebody.models.events import StoredEvent
 from homebody.spec import canonical_json, event_auth, events, identifiers, room_state, signing
@@ -32,6 +32,9 @@ from homebody.storage.database import Reader, Tx
 from homebody.storage.expressions import unindexed
 
 LOG = logging.getLogger(__name__)
+
+MAX_CITED: Final = 10
+"""Events that a new one follows; of a room with more ends, the newest ones."""
 
 MAX_REDACTIONS_ALIKE = 20
 """Redactions by one device with the same transaction id that are compared with a new one."""
@@ -137,10 +140,17 @@ def send(tx: Tx, draft: Draft) -> str:
     head = state.head(tx, draft.room_id)
     version = VERSIONS[head.version]
     keys = event_auth.auth_types(version, draft.type, draft.state_key, draft.sender, draft.content)
-    auth_state = state.current_many(tx, draft.room_id, {room_state.CREATE, *keys})
+    auth_state = current = state.current_many(tx, draft.room_id, {room_state.CREATE, *keys})
+    before = None
+    if len(head.forward_extremities) > MAX_CITED:
+        head, before = _cite_some(tx, draft.room_id, head)
+        if before is not None:
+            auth_state = forks.events(tx, draft.room_id, before, {room_state.CREATE, *keys})
     pdu = _build(tx, version, head, draft, auth_state)
     try:  # before hashing and signing, which take longest
         event_auth.check(Event(pdu.get("event_id", ""), pdu, version), auth_state)
+        if auth_state is not current:
+            event_auth.check(Event(pdu.get("event_id", ""), pdu, version), current)
     except ContentError as refusal:
         raise errors.bad_json(str(refusal)) from None
     except AuthError as refusal:
@@ -150,7 +160,7 @@ def send(tx: Tx, draft: Draft) -> str:
     if draft.state_key is not None and (known := _unchanged(tx, draft)) is not None:
         return known
     event, encoded = _sign(tx, version, pdu)
-    store.store(tx, event, encoded, (draft.device_id, draft.txn_id))
+    store.store(tx, event, encoded, (draft.device_id, draft.txn_id), before)
     return event.event_id
 
 
@@ -287,6 +297,21 @@ def _unchanged(tx: Reader, draft: Draft) -> str | None:
     # 1 == True == 1.0 to Python, but not to JSON
     is_same = orjson.dumps(event.content) == orjson.dumps(draft.content)
     return event.event_id if is_same else None
+
+
+def _cite_some(
+    tx: Tx, room_id: str, head: state.RoomHead
+) -> tuple[state.RoomHead, forks.Point | None]:
+    """Return the head with the newest ends only, and the state after those.
+
+    An event may cite 20 others, and each that cites many makes the state before it harder to find.
+    The state is None if it is the current one. The ends that are left are for the next events.
+    """
+    ends = head.forward_extremities[-MAX_CITED:]
+    points = forks.after_events(tx, ends).values()
+    before, present = forks.resolve(tx, room_id, list(points)), forks.current(tx)
+    is_current = not forks.conflicts(tx, room_id, [before, present])
+    return head._replace(forward_extremities=ends), None if is_current else before
 
 
 def _build(
