@@ -210,6 +210,14 @@ def test_requests_above_the_limit_wait_before_they_are_refused(make_app: MakeApp
     assert 0.4 < time.monotonic() - began < 5
 
 
+def test_a_transaction_of_legal_events_never_has_too_many_values(peer: SigningServer) -> None:
+    pdu = {"type": "m.test", "room_id": "!a:b", "content": {"a": [[]] * 21_000}}
+
+    response = peer.put("v1/send/t1", {"pdus": [pdu] * 50, "edus": []})
+
+    assert response.status_code == 200
+
+
 def test_there_is_no_federation_unless_the_settings_say_so(make_app: MakeApp) -> None:
     client = make_app().test_client()
 

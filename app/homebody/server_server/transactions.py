@@ -19,6 +19,9 @@ bp = Blueprint("server_transactions", __name__)
 
 MAX_BODY_BYTES: Final = 16 * 2**20
 """50 PDUs of 64 KiB, and 100 EDUs."""
+SCALE: Final = 24
+"""Legal events may have a million brackets in all. A transaction that is refused is sent again and
+again, so whoever wrote them could keep two servers apart."""
 MAX_PDUS: Final = 50
 MAX_EDUS: Final = 100
 
@@ -31,7 +34,7 @@ class Transaction(msgspec.Struct):
 
 
 @bp.put("/v1/send/<txn_id>")
-@limited_to(MAX_BODY_BYTES, scale=4)
+@limited_to(MAX_BODY_BYTES, scale=SCALE)
 def send_transaction(txn_id: str) -> Json:
     """Take in PDUs and EDUs, and answer when they are on the disk."""
     body, sender = content_as(Transaction), origin()
