@@ -223,6 +223,7 @@ CONTRADICTIONS = {
     ),
     "a state interval of no event": (
         "SELECT 1 FROM state_intervals WHERE event_number NOT IN (SELECT number FROM events)"
+        " AND event_number != 0"
     ),
     "a state interval of no room": (
         "SELECT 1 FROM state_intervals WHERE room_number NOT IN (SELECT number FROM rooms)"

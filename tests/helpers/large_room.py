@@ -61,8 +61,12 @@ def store_event(
     event_type: str,
     content: Mapping[str, object],
     state_key: str | None = None,
+    prev_events: Sequence[str] = (),
 ) -> Event:
-    """Store an event of another server as if it had been received, and return it."""
+    """Store an event of another server as if it had been received, and return it.
+
+    It follows all events of the room, or those given.
+    """
     head = state.head(tx, room_id)
     pdu = {
         **member_pdu(room_id, sender, "join"),
@@ -70,7 +74,7 @@ def store_event(
         "state_key": state_key,
         "content": content,
         "depth": head.depth + 1,
-        "prev_events": head.forward_extremities,
+        "prev_events": [*prev_events] or head.forward_extremities,
     }
     if state_key is None:
         del pdu["state_key"]

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import Select
 
 from homebody.core.events import state
+from homebody.core.sync import device_lists
 from homebody.core.timeline import sending
 from homebody.core.timeline.sending import Draft
 from homebody.spec.events import StateKey
@@ -98,6 +100,45 @@ def test_cached_and_read_state_are_the_same(tx: Reader, app: Application) -> Non
         key: event.event_id for key, event in read.items()
     }
     assert app.homeserver.database.caches.by_kind[state.STATE].hits > 0
+
+
+@pytest.mark.parametrize(
+    ("statement", "values", "step"),
+    [
+        (state._LAST_RESET, {}, "ix_rooms_state_reset"),  # noqa: SLF001
+        (state._RESETS, {"room_ids": [ROOM], "since": 1}, "(room_id=?)"),  # noqa: SLF001
+        (
+            state._NUMBERS_AT,  # noqa: SLF001
+            {"room_id": ROOM, "keys": KEYS, "position": 1},
+            "(room_number=? AND type=? AND state_key=? AND from_position<?)",
+        ),
+        (
+            device_lists._SHARING,  # noqa: SLF001
+            {"users": [BOB], "user_id": ALICE},
+            "(state_key=? AND to_position=?)",
+        ),
+        (
+            device_lists._JOINED_AT,  # noqa: SLF001
+            {"moves": [(ROOM, BOB)], "position": 1},
+            "(room_number=? AND type=? AND state_key=? AND from_position<?)",
+        ),
+        (
+            device_lists._ENDED,  # noqa: SLF001
+            {"room_ids": [ROOM], "since": 1},
+            "(room_number=? AND to_position>? AND to_position<?)",
+        ),
+    ],
+)
+def test_changes_are_found_by_an_index(
+    app: Application, statement: Select[Any], values: dict[str, Any], step: str
+) -> None:
+    with app.homeserver.database.read() as tx:
+        query = tx.sql.compiled(statement)
+        sql = f"EXPLAIN QUERY PLAN {query.sql}"
+        plan = [row[3] for row in tx.sql.raw.execute(sql, query.bind(values))]
+
+    assert [it for it in plan if step in it], plan
+    assert not [it for it in plan if it.startswith("SCAN state_intervals")], plan
 
 
 def test_an_entry_is_found_by_its_key_alone(app: Application) -> None:

@@ -15,9 +15,9 @@ import pytest
 from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers import sliding
-from tests.helpers.large_room import store_member
+from tests.helpers.large_room import store_event, store_member
 from tests.helpers.resets import member, reset
-from tests.helpers.rooms import state_of
+from tests.helpers.rooms import act, state_of
 
 Json = dict[str, Any]
 TOPIC, NAME = ("m.room.topic", ""), ("m.room.name", "")
@@ -157,6 +157,47 @@ def test_a_timeline_is_whole_where_the_state_after_it_is_sent(
     assert [event["event_id"] for event in timeline["events"]] == [second]
     assert timeline["limited"] is False
     assert client.state[TOPIC] == {"topic": "first"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_state_event_that_another_branch_has_beaten_is_not_taken_for_the_state(
+    app: Application, alice: Person, bob: Person, room_id: str, form: str
+) -> None:
+    first = topic(alice, room_id, "first")
+    topic(alice, room_id, "second")
+    client = Client(bob, room_id, form)
+    client.follow()
+    with app.homeserver.database.write() as tx:
+        content = {"topic": "from a branch where its sender may not"}
+        store_event(tx, room_id, "@far:far.test", TOPIC[0], content, "", [first])
+    last = alice.send(room_id)
+
+    timeline = client.follow()["timeline"]
+
+    events = timeline if form == "sliding" else timeline["events"]
+    assert events[-1]["event_id"] == last
+    assert client.state[TOPIC] == state_of(alice, room_id)[TOPIC] == {"topic": "second"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_invite_that_goes_is_taken_away(
+    app: Application, login: Login, alice: Person, room_id: str, form: str
+) -> None:
+    carol = login("carol")
+    assert act(alice, room_id, "invite", user_id=carol.user_id).status_code == 200
+    client = Client(carol, room_id, form)
+    client.follow()
+    invited = client.body["rooms"] if form == "sliding" else client.body["rooms"]["invite"]
+
+    reset(app, room_id, {member(carol.user_id): None})
+    client.follow()
+
+    rooms = client.body["rooms"]
+    assert room_id in invited
+    if form == "sliding":
+        assert rooms[room_id]["membership"] == "leave"
+    else:
+        assert (room_id in rooms["leave"], rooms["invite"]) == (True, {})
 
 
 def test_a_change_after_a_reset_is_the_state(

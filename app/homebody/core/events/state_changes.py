@@ -143,9 +143,14 @@ def apply(
         if change is not None:
             moved.append(change)
     if has_moved:
-        tx.sql.execute(_NOTE_RESET, {"in_room": room_id, "position": position})
-        tx.remember(state.LAST_RESET, state.ONLY_ONE, position)
+        note_reset(tx, room_id, position)
     return moved
+
+
+def note_reset(tx: Tx, room_id: str, position: int) -> None:
+    """Note that the state of a room and the events of its timeline differ from here on."""
+    tx.sql.execute(_NOTE_RESET, {"in_room": room_id, "position": position})
+    tx.remember(state.LAST_RESET, state.ONLY_ONE, position)
 
 
 def remove_room(tx: Tx, room_id: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from homebody.core.events import members, state, state_changes
 from homebody.core.events.state_changes import MemberChange, Numbered
 from homebody.core.push import counts
-from homebody.spec.events import StateKey
+from homebody.spec.events import Event, StateKey
 from homebody.storage.database import Tx
 
 
@@ -31,6 +31,18 @@ def apply(
     concerned = [change.user_id for change in moved]
     tx.wake_all(local, state.joined(tx, room_id).local, concerned, (room_id,))
     return moved
+
+
+def note_if_lost(tx: Tx, event: Event, position: int) -> None:
+    """Note that a state event in the timeline is not the current state, as another branch won.
+
+    A client would take it for that.
+    """
+    if event.state_key is None:
+        return
+    now = state.current(tx, event.room_id, event.type, event.state_key)
+    if now is None or now.event_id != event.event_id:
+        state_changes.note_reset(tx, event.room_id, position)
 
 
 def follow_member(tx: Tx, room_id: str, change: MemberChange) -> None:

@@ -93,6 +93,7 @@ def store(
     _advance(tx, event, position)
     if not is_in_line:
         _merge(tx, event.room_id, position)
+        current_state.note_if_lost(tx, event, position)
     if replaces is None:  # else it also contains the replaced event, and is built when it is read
         _keep_client_form(tx, event, transaction, place, relation)
     if event.type == REDACTION and event.redacts is not None:
