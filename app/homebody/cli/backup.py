@@ -25,12 +25,17 @@ from homebody.server import restore as restoring
 from homebody.server.backup import Copied
 from homebody.server.copies import BackupError, Progress
 from homebody.storage import data_folder, fsync, migrations
+from homebody.storage.database import PLACES
 
 NICENESS: Final = 10
 """So that the server has priority."""
 
 MIN_SKIPPED: Final = 10**12
 """The minimum of skipped numbers, as the clock of a new machine may not be set yet."""
+MIN_SKIPPED_POSITIONS: Final = 10**13
+SINCE_MS: Final = 1_700_000_000_000
+MS_PER_EVENT: Final = 10
+"""No server sends more events on average."""
 
 folder = click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
 
@@ -131,11 +136,14 @@ def _skip_numbers(config: Config) -> None:
     numbers from the clock; bridges know transactions by number. A one-time key must not be given
     out twice, so all of them are deleted, and clients upload new ones.
     Other servers that were restored from the same backup may have used numbers as well, so as many
-    are skipped as the time in ms: no server uses one each millisecond.
+    are skipped as the time in ms: no server uses one each millisecond. The clock skips the
+    positions of an event for every MS_PER_EVENT: with the time in ms, it would exceed the integers
+    of JSON after a few restores.
     """
     with open_migrated(config) as database, database.write() as tx:
         count = max(tx.now_ms, MIN_SKIPPED)
-        tx.skip_positions(count)
+        events = (tx.now_ms - SINCE_MS) // MS_PER_EVENT
+        tx.skip_positions(max(events * (PLACES + 1), MIN_SKIPPED_POSITIONS))
         outbox.skip_ids(tx, count)
         one_time_keys.remove_all(tx)
         key_backup.skip_etags(tx, count)

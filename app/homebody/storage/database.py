@@ -9,9 +9,11 @@ Rules for the code inside `with db.write() as tx:` -
 - an exception undoes its own SAVEPOINT and nothing else.
 
 The clock is one integer. Every change that a client can see through /sync takes the next one, and a
-sync token is such an integer. As there is one writer, positions become visible in order. Every
-COMMIT moves the clock, so a position identifies one state of the database, from which
-storage/caches.py derives what a reader's snapshot contains.
+sync token is such an integer. Before each event many are left free: there stand older events of its
+room that other servers send later. Only these positions may be used in several rooms. As there is
+one writer, positions become visible in order. Every COMMIT moves the clock, so a position
+identifies one state of the database, from which storage/caches.py derives what a reader's snapshot
+contains.
 
 Lock order: the writer's turn, then a wake-up condition. A waiting /sync holds neither.
 """
@@ -27,7 +29,7 @@ import time
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from homebody import errors
 from homebody.models.base import EventNumber
@@ -46,6 +48,11 @@ LOG = logging.getLogger(__name__)
 
 LOCKED_FOR_SECONDS = 5.0
 """How long a write waits for another process (the command line) that has locked the database."""
+
+PLACES: Final = 2**12 - 1
+"""Positions that are left free before each event."""
+PLACES_OF_GAP: Final = 2**20 - 1
+"""The same before an event after a gap: its room has older events that this server lacks."""
 
 MAX_IDLE_READERS = 4
 """Connections kept open. Readers rarely overlap, and each connection takes up to 8 MiB."""
@@ -172,10 +179,13 @@ class Tx(Reader):
         self._db.last_position += 1
         return self._db.last_position
 
-    def next_event(self) -> tuple[EventNumber, int]:
-        """Return the number and the position of a new event of a timeline."""
+    def next_event(self, places: int = PLACES) -> tuple[EventNumber, int]:
+        """Return the number and the position of a new event of a timeline.
+
+        As many places are left free before it, for older events of the room that come later.
+        """
         self._db.last_event_number += 1
-        self._db.last_position += 1
+        self._db.last_position += places + 1
         return EventNumber(self._db.last_event_number), self._db.last_position
 
     def next_event_number(self) -> EventNumber:

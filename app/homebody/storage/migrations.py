@@ -12,6 +12,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -49,11 +50,17 @@ def _run_alembic(database_url: str) -> None:
     # -P: modules in the working folder must not hide ours
     command = [sys.executable, "-P", "-m", "alembic", "-c", str(FOLDER / "alembic.ini")]
     command += ["-x", f"url={database_url}", "upgrade", "head"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
-    if done.returncode:
-        # SQLAlchemy prints more after the line with the error: the statement, and a link
-        lines = _ERROR.findall(done.stderr) or done.stderr.splitlines() or ["no reason given"]
-        raise StartError(f"The database could not be brought up to date: {lines[-1]}")
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as problems:
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=problems, text=True)  # noqa: S603 - our own words
+        with running:
+            for line in running.stdout or ():  # a migration that takes long says how far it is
+                sys.stderr.write(line)
+        if running.returncode:
+            problems.seek(0)
+            said = problems.read()
+            # SQLAlchemy prints more after the line with the error: the statement, and a link
+            found = _ERROR.findall(said) or said.splitlines() or ["no reason given"]
+            raise StartError(f"The database could not be brought up to date: {found[-1]}")
 
 
 def check_existence(config: Config) -> None:

@@ -33,7 +33,7 @@ from homebody.models.events import ACCEPTED, StoredEvent
 from homebody.models.rooms import Room
 from homebody.spec.events import Event
 from homebody.storage.caches import ClientEvent
-from homebody.storage.database import Tx
+from homebody.storage.database import PLACES, PLACES_OF_GAP, Tx
 
 REDACTION: Final = "m.room.redaction"
 Transaction = tuple[str | None, str | None]
@@ -68,13 +68,15 @@ def store(
     encoded: bytes,
     transaction: Transaction = (None, None),
     before: Point | None = None,
+    *,
+    is_after_gap: bool = False,
 ) -> int:
     """Insert an allowed event and everything derived from it; return its position.
 
     `encoded` is its PDU in canonical JSON, `before` the state before it if that is not the room's
-    current state.
+    current state. `is_after_gap`: the room has older events, which may come later.
     """
-    number, position = tx.next_event()
+    number, position = tx.next_event(PLACES_OF_GAP if is_after_gap else PLACES)
     if not tx.server.is_local(event.sender):
         number = _number_if_stored(tx, event) or number
     place = (number, position)
@@ -118,7 +120,7 @@ def set_aside(
 
     `before` is the state before it; None for an outlier.
     """
-    number = _number_if_stored(tx, event) or tx.next_event()[0]
+    number = _number_if_stored(tx, event) or tx.next_event(places=0)[0]
     relation, nobody = relations.NONE, (None, None)
     _insert(tx, event, encoded, (number, None), standing, before, nobody, None, relation)
     return number
