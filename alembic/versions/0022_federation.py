@@ -113,7 +113,7 @@ def fill_event_auth() -> None:
         numbers, rows = {}, []
         for position, event_id, pdu in connection.execute(state_events, {"room_id": room_id}):
             numbers[event_id] = position
-            auth_events = orjson.loads(pdu)["auth_events"]
+            auth_events = orjson.loads(pdu).get("auth_events", ())
             ids = [it if isinstance(it, str) else it[0] for it in auth_events]
             cited = [numbers[it] for it in ids if it in numbers]
             cites = struct.pack(f"<{len(cited)}q", *cited)
