@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 
 from homebody.core.events import state
 from homebody.core.federation import keys
-from homebody.core.timeline import store
+from homebody.core.timeline import receiving, store
 from homebody.spec import canonical_json, event_auth, events, server_keys, signing, x_matrix
 from homebody.spec.events import Event, Json
 from homebody.spec.signing import SigningKey
@@ -56,8 +56,12 @@ class SigningServer:
         content: Json,
         state_key: str | None = None,
         sender: str = "carol",
+        prev: list[str] | None = None,
     ) -> str:
-        """Store an event of a user of this server as it is, and return its id."""
+        """Store an event of a user of this server as it is, and return its id.
+
+        `prev`: the events that it follows, by which it is then received as from another server.
+        """
         user_id = f"@{sender}:{self.name}"
         with self.app.homeserver.database.write() as tx:
             head = state.head(tx, room_id)
@@ -72,14 +76,18 @@ class SigningServer:
                 content=content,
                 state_key=state_key,
                 auth_events=[it.event_id for it in cited.values()],
-                prev_events=list(head.forward_extremities),
+                prev_events=list(head.forward_extremities) if prev is None else prev,
                 depth=head.depth + 1,
                 origin_server_ts=tx.now_ms,
                 event_id=None,
             )
             event_id, signed = signing.add_hashes_and_signatures(pdu, version, self.name, self.key)
             event = Event(event_id, signed, version)
-            store.store(tx, event, canonical_json.encode(signed), (None, None))
+            encoded = canonical_json.encode(signed)
+            if prev is None:
+                store.store(tx, event, encoded, (None, None))
+            else:
+                assert receiving.receive(tx, event, encoded) == "accepted"
         return event_id
 
     def member(self, room_id: str, membership: str = "join", user: str = "carol") -> str:

@@ -363,6 +363,48 @@ def test_a_time_without_events_is_not_found(
     assert refusal(response) == NOT_FOUND
 
 
+def test_each_branch_of_a_fork_has_its_own_state(
+    peer: SigningServer, alice: Person, room: MakeRoom
+) -> None:
+    room_id = room(alice)
+    peer.member(room_id)
+    levels = {"users": {alice.user_id: 100, "@carol:peer.test": 50}}
+    base = alice.set_state(room_id, "m.room.power_levels", levels).get_json()["event_id"]
+
+    def branch(topic: str) -> str:
+        event_id = peer.put_event(room_id, "m.room.topic", {"topic": topic}, "", prev=[base])
+        return peer.put_event(room_id, "m.room.message", {"body": topic}, prev=[event_id])
+
+    ends = {topic: branch(topic) for topic in ("first", "second", "third")}
+
+    for topic, event_id in ends.items():
+        body = peer.get(paths(room_id, event_id)["state"]).get_json()
+        found = [it["content"] for it in body["pdus"] if it["type"] == "m.room.topic"]
+        assert found == [{"topic": topic}]
+
+
+def test_the_history_visibility_of_the_branch_counts(
+    peer: SigningServer, alice: Person, room: MakeRoom, app: Application
+) -> None:
+    room_id = room(alice)
+    peer.member(room_id)
+    levels = {"users": {alice.user_id: 100, "@carol:peer.test": 100}}
+    base = alice.set_state(room_id, "m.room.power_levels", levels).get_json()["event_id"]
+
+    def branch(setting: str) -> str:
+        content, event_type = {"history_visibility": setting}, "m.room.history_visibility"
+        event_id = peer.put_event(room_id, event_type, content, "", prev=[base])
+        return peer.put_event(room_id, "m.room.message", {"body": setting}, prev=[event_id])
+
+    ends = {setting: branch(setting) for setting in ("joined", "shared")}
+    late = SigningServer(app, "late.test", b"l" * 32).introduce()
+    late.member(room_id)
+
+    assert content_of(late, ends["joined"]) == {}
+    assert content_of(late, ends["shared"]) == {"body": "shared"}
+    assert content_of(peer, ends["joined"]) == {"body": "joined"}
+
+
 def set_standing(app: Application, event_id: str, standing: str) -> None:
     """Take an event out of the timeline, as if it had come from another server."""
     with app.homeserver.database.write() as tx:

@@ -6,7 +6,6 @@ server-server-api#retrieving-event-authorisation-information
 
 from __future__ import annotations
 
-import orjson
 from flask import Blueprint
 
 from homebody.client_server import http
@@ -34,8 +33,8 @@ def get_event_auth(room_id: str, event_id: str) -> Json:
     """Return the auth chain of an event."""
     with homeserver.database.read() as tx:
         row = rooms.event(tx, origin(), event_id, room_id)
-        chain = rooms.auth_chain(tx, room_id, {event_id: row.pdu})
-        return {"auth_chain": _pdus(chain)}
+        chain = rooms.pdus(tx, rooms.auth_chain_of(tx, row))
+        return {"auth_chain": list(chain.values())}
 
 
 @bp.get("/v1/state/<room_id>")
@@ -46,7 +45,8 @@ def get_room_state(room_id: str) -> Json:
     with homeserver.database.read() as tx:
         found = rooms.state_before(tx, rooms.event(tx, origin(), event_id, room_id))
         chain = rooms.auth_chain(tx, room_id, found)
-        return {"pdus": _pdus(found), "auth_chain": _pdus(chain)}
+        pdus, chain_pdus = rooms.pdus(tx, found), rooms.pdus(tx, chain)
+        return {"pdus": list(pdus.values()), "auth_chain": list(chain_pdus.values())}
 
 
 @bp.get("/v1/state_ids/<room_id>")
@@ -57,7 +57,8 @@ def get_room_state_ids(room_id: str) -> Json:
     with homeserver.database.read() as tx:
         found = rooms.state_before(tx, rooms.event(tx, origin(), event_id, room_id))
         chain = rooms.auth_chain(tx, room_id, found)
-        return {"pdu_ids": list(found), "auth_chain_ids": list(chain)}
+        pdus, chain_pdus = rooms.pdus(tx, found), rooms.pdus(tx, chain)
+        return {"pdu_ids": list(pdus), "auth_chain_ids": list(chain_pdus)}
 
 
 @bp.get("/v1/timestamp_to_event/<room_id>")
@@ -70,7 +71,3 @@ def get_event_by_timestamp(room_id: str) -> Json:
     with homeserver.database.read() as tx:
         event_id, found_ts = rooms.near(tx, origin(), room_id, ts, is_backwards=direction == "b")
     return {"event_id": event_id, "origin_server_ts": found_ts}
-
-
-def _pdus(found: dict[str, str]) -> list[orjson.Fragment]:
-    return [orjson.Fragment(pdu) for pdu in found.values()]

@@ -200,17 +200,23 @@ class ServerKeys:
                 continue
         return False
 
-    def many(self, wanted: Mapping[KeyName, int], timeout_s: float) -> dict[KeyName, KnownKey]:
+    def many(
+        self, wanted: Mapping[KeyName, int], timeout_s: float, *, notaries_first: bool = False
+    ) -> dict[KeyName, KnownKey]:
         """Return the keys that are known or can be fetched in this time, for a batch of events.
 
         `wanted` has the latest time (ms) at which each has to be valid, 0 if that doesn't matter.
-        Notaries are asked first, as there may be hundreds of servers. The caller has to look
-        whether a key is valid at the time of its event (`is_valid_at`).
+        The caller has to look whether a key is valid at the time of its event (`is_valid_at`).
+        `notaries_first`: for joins, where there may be hundreds of servers.
         """
         until = time.monotonic() + timeout_s
         missing = self._missing(wanted)
-        self._ask_notaries(missing, min(timeout_s / 2, FETCH_SECONDS))
-        self.fetch_all(self._missing(wanted), until - time.monotonic())
+        if not missing:
+            return self._find(wanted)
+        if notaries_first:
+            self._ask_notaries(missing, min(timeout_s / 2, FETCH_SECONDS))
+            missing = self._missing(wanted)
+        self.fetch_all(missing, until - time.monotonic(), with_notaries=not notaries_first)
         return self._find(wanted)
 
     def fetch_all(

@@ -10,7 +10,7 @@ server-server-api#retrieving-events
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 import orjson
@@ -18,25 +18,22 @@ from sqlalchemy import Select, bindparam, func, select
 
 from homebody import errors
 from homebody.core.accounts import accounts
-from homebody.core.events import state
+from homebody.core.events import auth_chains, state
 from homebody.core.events.state import AnyRow
 from homebody.core.events.visibility import DEFAULT, SETTINGS, VISIBILITY
-from homebody.models.events import StoredEvent
+from homebody.core.timeline import forks
+from homebody.core.timeline.forks import Point
+from homebody.models.events import REJECTED, StoredEvent
 from homebody.models.state import StateInterval
 from homebody.spec import events, server_acl
-from homebody.spec.events import Json
 from homebody.spec.room_state import domain_of
 from homebody.storage.database import Reader
 from homebody.storage.expressions import listed
 
 ACL: Final = "m.room.server_acl"
-CREATE: Final = "m.room.create"
-REJECTED: Final = "rejected"
 MAX_SERVERS: Final = 1000
 NEAR_EVENTS: Final = 50
 """Looked at to find the one nearest to a time that a server may read."""
-CHUNK: Final = 100
-"""Events between two pauses."""
 
 _BY_ID = select(
     *state.EVENT_COLUMNS,
@@ -48,21 +45,9 @@ _BY_ID = select(
 _EVENT = _BY_ID.where(
     StoredEvent.event_id == bindparam("event_id"), StoredEvent.standing != REJECTED
 )
-_ids = listed("event_ids")
-_EVENTS = select(StoredEvent.event_id, StoredEvent.pdu).join_from(
-    _ids, StoredEvent, StoredEvent.event_id == _ids.c.value
-)
-_HELD = (
-    select(StoredEvent.event_id, StoredEvent.pdu)
-    .join(StateInterval, StoredEvent.number == StateInterval.event_number)
-    .where(
-        StateInterval.room_number == state.ROOM_NUMBER,
-        StateInterval.from_position <= bindparam("position"),
-        StateInterval.to_position > bindparam("position"),
-    )
-)
-_SETTING = _HELD.where(
-    StateInterval.type == VISIBILITY[0], StateInterval.state_key == VISIBILITY[1]
+_numbers = listed("numbers")
+_PDUS = select(StoredEvent.event_id, StoredEvent.pdu).join_from(
+    _numbers, StoredEvent, StoredEvent.number == _numbers.c.value
 )
 _MEMBERS = select(StateInterval.state_key, StateInterval.membership).where(
     StateInterval.room_number == state.ROOM_NUMBER,
@@ -152,20 +137,32 @@ def is_visible(tx: Reader, server_name: str, row: AnyRow) -> bool:
         return False
     if row.state_key is not None:
         return True
-    if row.position is None:  # soft-failed: nobody here may read it either
+    before = forks.before_event(tx, row.event_id)
+    if before is None:
         return False
-    at = {"room_id": row.room_id, "position": row.position}
-    found = tx.sql.execute(_SETTING, at).first()
-    content = {} if found is None else orjson.loads(found.pdu)["content"]
-    setting = content.get("history_visibility")
+    found = forks.events(tx, row.room_id, before, [VISIBILITY]).get(VISIBILITY)
+    setting = None if found is None else found.content.get("history_visibility")
     if setting not in SETTINGS:
         setting = DEFAULT
     if setting in {"shared", "world_readable"}:
         return True
     wanted = {"join"} if setting == "joined" else {"join", "invite"}
+    return not wanted.isdisjoint(_memberships(tx, row.room_id, server_name, before))
+
+
+def _memberships(tx: Reader, room_id: str, server_name: str, point: Point) -> Iterator[str]:
+    """Yield the memberships of the server's users, as far as they are joined or invited."""
     ending = f":{server_name}"
-    members = tx.sql.execute(_MEMBERS, {**at, "offset": -len(ending), "ending": ending})
-    return any(it.membership in wanted and domain_of(it.state_key) == server_name for it in members)
+    asked = {"room_id": room_id, "position": point.at, "offset": -len(ending), "ending": ending}
+    for row in tx.sql.execute(_MEMBERS, asked):
+        is_current = (state.MEMBER, row.state_key) not in point.overlay
+        if is_current and domain_of(row.state_key) == server_name:
+            yield row.membership
+    differing = [
+        key for key in point.overlay if key[0] == state.MEMBER and domain_of(key[1]) == server_name
+    ]
+    for member in forks.events(tx, room_id, point, differing).values():
+        yield str(member.content["membership"])
 
 
 def near(
@@ -183,40 +180,38 @@ def near(
     raise errors.not_found("There is no event in this direction")
 
 
-def state_before(tx: Reader, row: AnyRow) -> dict[str, str]:
-    """Return the state of the room before an event, {event id: PDU}.
+def state_before(tx: Reader, row: AnyRow) -> set[int]:
+    """Return the numbers of the state events before an event.
 
-    Raises M_NOT_FOUND where it is not known.
+    Raises M_NOT_FOUND where they are not known.
     """
-    if row.position is None:
+    before = forks.before_event(tx, row.event_id)
+    if before is None:
         raise errors.not_found("This server does not know the state before this event")
-    at = {"room_id": row.room_id, "position": row.position - 1}
-    return {it.event_id: it.pdu for it in tx.sql.execute(_HELD, at)}
+    return set(forks.whole(tx, row.room_id, before).values())
 
 
-def auth_chain(tx: Reader, room_id: str, pdus: dict[str, str]) -> dict[str, str]:
-    """Return the auth events of events, recursively, {event id: PDU}; takes the same.
+def auth_chain(tx: Reader, room_id: str, numbers: Collection[int]) -> set[int]:
+    """Return the numbers of the auth events of state events, recursively.
 
-    Those of the events themselves that others cite are in it as well.
+    Those of the events themselves that others cite are among them.
     """
-    version = state.version(tx, room_id)
-    chain: dict[str, str] = {}
-    level = pdus
-    while level:
-        cited: set[str] = set()
-        for text in tx.pausing(level.values(), CHUNK):
-            pdu = orjson.loads(text)
-            cited.update(_auth_event_ids(pdu))
-            if version.has_privileged_creators and pdu["type"] != CREATE:
-                cited.add("$" + room_id[1:])  # which no event has to cite
-        missing = cited - chain.keys()
-        found = {event_id: pdus[event_id] for event_id in missing & pdus.keys()}
-        chain |= found
-        rest = tx.sql.execute(_EVENTS, {"event_ids": sorted(missing - pdus.keys())})
-        level = {row.event_id: row.pdu for row in rest}
-        chain |= level
+    chain = auth_chains.chain(tx, room_id, numbers)
+    if state.version(tx, room_id).has_privileged_creators:  # whose events don't cite their create
+        create = set(auth_chains.numbers_of(tx, ["$" + room_id[1:]]).values())
+        if set(numbers) - create:
+            chain |= create
     return chain
 
 
-def _auth_event_ids(pdu: Json) -> Iterable[str]:
-    return (it if isinstance(it, str) else it[0] for it in pdu["auth_events"])
+def auth_chain_of(tx: Reader, row: AnyRow) -> set[int]:
+    """Return the numbers of the auth chain of an event of any kind."""
+    cited = state.event_of(tx, row).auth_event_ids
+    numbers = set(auth_chains.numbers_of(tx, cited).values())
+    return numbers | auth_chain(tx, row.room_id, {*numbers, row.number})
+
+
+def pdus(tx: Reader, numbers: Collection[int]) -> dict[str, orjson.Fragment]:
+    """Return the PDUs of these numbers by event id, in the order of their numbers."""
+    rows = tx.sql.execute(_PDUS, {"numbers": sorted(numbers)})
+    return {row.event_id: orjson.Fragment(row.pdu) for row in rows}
