@@ -11,7 +11,7 @@ Spec: server-server-api#auth-chain, rooms/v2#definitions
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
@@ -63,6 +63,22 @@ def add(tx: Tx, event: Event, number: int) -> None:
     of_event = {"room_id": event.room_id, "of_number": number, "cited": pack(cited)}
     tx.sql.execute(_INSERT, of_event)
     tx.remember(CITES, number, cited)
+
+
+def add_many(
+    tx: Tx,
+    room_id: str,
+    cited_ids: Mapping[int, Sequence[str]],
+    known: Mapping[str, int],
+) -> None:
+    """Store what many state events cite, by their numbers; `known` may lack cited events."""
+    missing = {it for ids in cited_ids.values() for it in ids if it not in known}
+    numbers = {**known, **numbers_of(tx, missing)}
+    rows = [
+        {"room_id": room_id, "of_number": number, "cited": pack([numbers[it] for it in ids])}
+        for number, ids in cited_ids.items()
+    ]
+    tx.sql.execute(_INSERT, rows)
 
 
 def remove_room(tx: Tx, room_id: str) -> None:

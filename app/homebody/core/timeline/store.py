@@ -10,6 +10,8 @@ Spec: server-server-api#pdus
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import bindparam, delete, insert, select, update
@@ -42,6 +44,17 @@ Place = tuple[EventNumber, int]
 """(number, position) of an event."""
 
 _INSERT = insert(StoredEvent)
+_RELATION_COLUMNS: Final = (
+    "replaces",
+    "redacted_by",
+    "relates_to",
+    "rel_type",
+    "thread_id",
+    "edit_of",
+    "annotation_key",
+    "device_id",
+    "txn_id",
+)
 _NEW_ROOM = insert(Room)
 _ADVANCE = (
     update(Room)
@@ -60,6 +73,24 @@ _SOME_EVENTS = (
     .limit(bindparam("count"))
 )
 _REMOVE_EVENT = delete(StoredEvent).where(StoredEvent.number == bindparam("which"))
+
+
+@dataclass(slots=True)
+class Outlier:
+    """A state event that others cite, as `bulk_check.py` describes it."""
+
+    pdu: str
+    event_id: str
+    standing: str
+    is_in_state: bool
+    type: str
+    state_key: str
+    sender: str
+    origin_server_ts: int
+    auth_event_ids: list[str]
+    membership: str | None
+    number: int = 0
+    """Set when it is stored."""
 
 
 def store(
@@ -124,6 +155,40 @@ def set_aside(
     relation, nobody = relations.NONE, (None, None)
     _insert(tx, event, encoded, (number, None), standing, before, nobody, None, relation)
     return number
+
+
+def set_aside_many(tx: Tx, room_id: str, outliers: Sequence[Outlier]) -> None:
+    """Insert state events that others cite and that were checked, those that are cited first.
+
+    Events that are stored already stay as they are.
+    """
+    known = auth_chains.numbers_of(tx, [it.event_id for it in outliers])
+    new = [it for it in outliers if it.event_id not in known]
+    if not new:
+        return
+    relation = dict.fromkeys(_RELATION_COLUMNS)
+    rows = []
+    for it in new:
+        it.number = known[it.event_id] = tx.next_event()[0]
+        rows.append(
+            {
+                "number": it.number,
+                "event_id": it.event_id,
+                "room_id": room_id,
+                "position": None,
+                "standing": it.standing,
+                "state_at": None,
+                "state_diff": None,
+                "type": it.type,
+                "state_key": it.state_key,
+                "sender": it.sender,
+                "origin_server_ts": it.origin_server_ts,
+                "pdu": it.pdu,
+                **relation,
+            }
+        )
+    tx.sql.execute(_INSERT, rows)
+    auth_chains.add_many(tx, room_id, {it.number: it.auth_event_ids for it in new}, known)
 
 
 def add_room(tx: Tx, room_id: str, head: state.RoomHead) -> None:

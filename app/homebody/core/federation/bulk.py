@@ -1,0 +1,128 @@
+"""Thousands of events at once: those that come with a join, checked in a process of their own.
+
+The process (`bulk_check.py`) reads the response from a file, says which keys it needs, and sends
+the events back, each after those that it cites. They are stored as outliers in short writes, with
+other requests in between. Only what the caller does with the state afterwards makes the room one
+of this server's, so a crash leaves nothing but unused rows.
+
+Spec: server-server-api#joining-rooms
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+
+import orjson
+
+from homebody.core.events import auth_chains
+from homebody.core.federation.keys import ServerKeys
+from homebody.core.timeline import store
+from homebody.core.timeline.store import Outlier
+from homebody.models.events import REJECTED
+from homebody.outside import RemoteError
+from homebody.runtime import event_loop
+from homebody.spec import signing
+from homebody.spec.events import Json, StateKey
+from homebody.storage.database import Database
+
+LOG = logging.getLogger(__name__)
+
+EVENTS_PER_WRITE: Final = 250
+"""Other writers wait for some 5 ms."""
+KEYS_WITHIN_SECONDS: Final = 30.0
+COMMAND: Final = (sys.executable, "-P", "-m", "homebody.core.federation.bulk_check")
+
+
+@dataclass
+class Checked:
+    """What a response contained, and what became of it."""
+
+    head: Json
+    """`event`, `members_omitted` and `servers_in_room` of the response."""
+    state: dict[StateKey, Outlier] = field(default_factory=dict)
+    """The entries of the state, without rejected events."""
+    stored: int = 0
+    dropped: list[list[str]] = field(default_factory=list)
+    """[event id, problem] of events that were left out, at most 100."""
+
+
+def store_outliers(
+    db: Database, keys: ServerKeys, room_id: str, version: str, file: Path
+) -> Checked:
+    """Check the events of a send_join or /state response, and store them as outliers.
+
+    The room must have its row already. Raises RemoteError if the response is not one.
+    Never within a transaction: it waits for keys and for the process.
+    """
+    with subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603 - our own words
+        given, taken = cast(BinaryIO, process.stdin), cast(BinaryIO, process.stdout)
+        try:
+            _write(given, {"file": str(file), "room_id": room_id, "version": version})
+            checked = Checked(_read(taken.readline()))
+            _write(given, {"keys": _keys(keys, checked.head.pop("keys"))})
+            for some in _pieces(taken, checked):
+                _store(db, room_id, some, checked)
+        finally:
+            process.kill()  # it has ended, unless something failed
+    for event_id, problem in checked.dropped:
+        LOG.info("the event %s of %s is left out: %s", event_id, room_id, problem)
+    return checked
+
+
+def _keys(keys: ServerKeys, wanted: list[tuple[str, str, int]]) -> list[list[Any]]:
+    known = keys.many({(server, it): at for server, it, at in wanted}, KEYS_WITHIN_SECONDS)
+    return [
+        [
+            *name,
+            signing.verify_key_to_base64(key.key),
+            key.valid_until_ts if key.expired_ts is None else key.expired_ts,
+        ]
+        for name, key in known.items()
+    ]
+
+
+def _pieces(taken: BinaryIO, checked: Checked) -> Iterator[list[Outlier]]:
+    """Yield the events in batches; set what the last line says."""
+    some: list[Outlier] = []
+    for line in taken:
+        fields, tab, pdu = line.partition(b"\t")
+        if not tab:
+            checked.dropped = _read(line)["dropped"]
+            yield some
+            return
+        event = Outlier(pdu[:-1].decode(), *orjson.loads(fields))
+        if event.is_in_state and event.standing != REJECTED:
+            checked.state[event.type, event.state_key] = event
+        some.append(event)
+        if len(some) == EVENTS_PER_WRITE:
+            yield some
+            some = []
+    raise RemoteError("bad_response", "The events of the response could not be checked")
+
+
+def _store(db: Database, room_id: str, some: list[Outlier], checked: Checked) -> None:
+    with db.write(is_awaited=False) as tx:
+        store.set_aside_many(tx, room_id, some)
+        known = auth_chains.numbers_of(tx, [it.event_id for it in some])
+        for event in some:
+            event.number = known[event.event_id]
+    checked.stored += len(some)
+    event_loop.pause()
+
+
+def _read(line: bytes) -> Json:
+    if not line:
+        raise RemoteError("bad_response", "The response has no state and auth_chain")
+    found: Json = orjson.loads(line)
+    return found
+
+
+def _write(given: BinaryIO, value: Json) -> None:
+    given.write(orjson.dumps(value) + b"\n")
+    given.flush()

@@ -1,0 +1,205 @@
+"""A process that checks the thousands of events that come with a join: `bulk.py` starts it.
+
+Verifying ten thousand signatures takes seconds, in which a thread would take the interpreter lock
+from all requests, and the events fill 200 MB, which a process that ends gives back. It uses nothing
+but `spec/`: no database, network or settings.
+
+Both sides write lines of JSON:
+
+    → {"file", "room_id", "version"}            the body of a send_join response, in a file
+    ← {"keys": [[server, key id, at ts]], …}    what it needs, and what else the response says
+    → {"keys": [[server, key id, key, valid until ts]]}
+    ← [event fields] TAB its PDU, for each event, after all events that it cites
+    ← {"dropped": [[event id, problem]]}        the end
+
+Spec: server-server-api#put_matrixfederationv2send_joinroomideventid,
+server-server-api#checks-performed-on-receipt-of-a-pdu
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import msgspec
+import orjson
+
+from homebody.spec import canonical_json, event_auth, received_pdus, signing
+from homebody.spec.event_auth import AuthError
+from homebody.spec.events import Event, Json
+from homebody.spec.room_versions import VERSIONS, RoomVersion
+from homebody.spec.signing import SignatureError, VerifyKey
+
+ACCEPTED: Final = "outlier"
+REJECTED: Final = "rejected"
+MAX_DROPPED: Final = 100
+"""Dropped events that are reported."""
+
+
+class Response(msgspec.Struct):
+    """The parts of a send_join response, or of one to /state."""
+
+    state: list[msgspec.Raw] = []
+    pdus: list[msgspec.Raw] = []
+    auth_chain: list[msgspec.Raw] = []
+    event: msgspec.Raw = msgspec.Raw(b"null")
+    members_omitted: bool = False
+    servers_in_room: list[str] = []
+
+
+class Check:
+    """The events of one response."""
+
+    def __init__(self, response: Response, room_id: str, version: RoomVersion) -> None:
+        self._room_id = room_id
+        self._version = version
+        self.events: dict[str, Event] = {}
+        self.dropped: dict[str, str] = {}
+        self.state: set[str] = set(self._parse([*response.state, *response.pdus]))
+        for _ in self._parse(response.auth_chain):
+            pass
+
+    def wanted_keys(self) -> list[tuple[str, str, int]]:
+        """Return the keys that are needed: (server, key id, latest time at which it is used)."""
+        wanted: dict[tuple[str, str], int] = {}
+        for event in self.events.values():
+            for name, at_ts in received_pdus.wanted_keys(event).items():
+                wanted[name] = max(wanted.get(name, 0), at_ts)
+        return [(*name, at_ts) for name, at_ts in wanted.items()]
+
+    def verify(self, keys: Mapping[tuple[str, str], tuple[VerifyKey, int]]) -> None:
+        """Drop the events that lack a signature."""
+
+        def find(server: str, key_id: str, at_ts: int) -> VerifyKey | None:
+            key, valid_until_ts = keys.get((server, key_id), (None, 0))
+            return key if at_ts <= valid_until_ts else None
+
+        for event in list(self.events.values()):
+            try:
+                received_pdus.verify(event, find)
+            except SignatureError as problem:
+                self._drop(event.event_id, str(problem))
+
+    def in_order(self) -> Iterator[Event]:
+        """Yield the events, each after those that it cites; drop those that cite others."""
+        done: set[str] = set()
+        begun: set[str] = set()  # without those that are done: the way to the event at hand
+        for start in list(self.events):
+            path = [start]
+            while path:
+                event = self.events.get(path[-1])
+                if event is None or event.event_id in done:
+                    path.pop()
+                    continue
+                missing = [it for it in event.auth_event_ids if it not in done]
+                lacking = [it for it in missing if it not in self.events]
+                if not missing:
+                    done.add(event.event_id)
+                    yield event
+                elif lacking or event.event_id in begun:  # or it cites itself by a detour
+                    cited = (lacking or missing)[0]
+                    self._drop(event.event_id, f"It cites {cited}, which is not there")
+                else:
+                    begun.add(event.event_id)
+                    path += missing
+
+    def standings(self) -> Iterator[tuple[Event, str]]:
+        """Yield the events in their order, each with what its auth events make of it."""
+        rejected: set[str] = set()
+        create = self._create()
+        for event in self.in_order():
+            cited = [self.events[it] for it in event.auth_event_ids]
+            by_key = {(it.type, it.state_key or ""): it for it in cited}
+            try:
+                event_auth.check_auth_events(event, cited, rejected)
+                event_auth.check(event, by_key, create)
+            except AuthError:
+                rejected.add(event.event_id)
+                yield event, REJECTED
+            else:
+                yield event, ACCEPTED
+
+    def _parse(self, pdus: Iterable[msgspec.Raw]) -> Iterator[str]:
+        for pdu in pdus:
+            try:
+                event = received_pdus.receive(orjson.loads(bytes(pdu)), self._version)
+            except ValueError as problem:
+                self.dropped.setdefault("", str(problem))
+                continue
+            if event.room_id != self._room_id:
+                self.dropped[event.event_id] = "It belongs to another room"
+            elif event.state_key is None:
+                self.dropped[event.event_id] = "It is not a state event"
+            else:
+                self.events[event.event_id] = event
+                yield event.event_id
+
+    def _create(self) -> Event | None:
+        """Return the create event where auth events leave it out."""
+        if not self._version.has_privileged_creators:
+            return None
+        return self.events.get("$" + self._room_id[1:])
+
+    def _drop(self, event_id: str, problem: str) -> None:
+        self.dropped[event_id] = problem
+        del self.events[event_id]
+
+
+def run(given: BinaryIO, taken: BinaryIO) -> None:
+    """Check the events of a file, as the other side of the pipe says."""
+    task = orjson.loads(given.readline())
+    try:
+        response = msgspec.json.decode(Path(task["file"]).read_bytes(), type=Response)
+    except msgspec.DecodeError:  # the other side sees that nothing comes
+        return
+    version = VERSIONS[task["version"]]
+    check = Check(response, task["room_id"], version)
+    head = {
+        "keys": check.wanted_keys(),
+        "event": orjson.loads(bytes(response.event)),
+        "members_omitted": response.members_omitted,
+        "servers_in_room": response.servers_in_room,
+    }
+    _write(taken, orjson.dumps(head))
+    taken.flush()
+    answer: Json = orjson.loads(given.readline())
+    check.verify(
+        {
+            (server, key_id): (signing.verify_key_from_base64(key), valid_until_ts)
+            for server, key_id, key, valid_until_ts in answer["keys"]
+        }
+    )
+    for event, standing in check.standings():
+        _write(taken, orjson.dumps(_fields(event, standing, check.state)) + b"\t" + _pdu(event))
+    _write(taken, orjson.dumps({"dropped": list(check.dropped.items())[:MAX_DROPPED]}))
+    taken.flush()
+
+
+def _fields(event: Event, standing: str, state: set[str]) -> list[Any]:
+    return [
+        event.event_id,
+        standing,
+        event.event_id in state,
+        event.type,
+        event.state_key,
+        event.sender,
+        event.origin_server_ts,
+        event.auth_event_ids,
+        event.content.get("membership") if event.type == "m.room.member" else None,
+    ]
+
+
+def _pdu(event: Event) -> bytes:
+    if event.version.is_canonical_json_strict:
+        return canonical_json.encode(event.pdu)
+    return canonical_json.encode_historical(event.pdu)
+
+
+def _write(taken: BinaryIO, line: bytes) -> None:
+    taken.write(line + b"\n")
+
+
+if __name__ == "__main__":
+    run(sys.stdin.buffer, sys.stdout.buffer)

@@ -1,0 +1,116 @@
+"""The events of a join, checked by a process and stored as outliers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from homebody.core.events import state
+from homebody.core.federation import bulk
+from homebody.core.timeline import store
+from homebody.models.events import OUTLIER, REJECTED
+from homebody.outside import RemoteError
+from homebody.web import Application
+from tests.helpers.remote import Remote
+from tests.helpers.remote_room import RemoteRoom, with_wrong_signature
+
+Json = dict[str, Any]
+
+
+def response(room: RemoteRoom, *more: Json) -> Json:
+    """What the remote answers to send_join, with other events in the auth chain."""
+    return {
+        "state": [it.pdu for it in room.state.values()],
+        "auth_chain": [it.pdu for it in room.events.values()] + list(more),
+        "members_omitted": False,
+        "event": None,
+    }
+
+
+def check(app: Application, room: RemoteRoom, content: Json | bytes, folder: Path) -> bulk.Checked:
+    file = folder / "response.json"
+    file.write_bytes(content if isinstance(content, bytes) else orjson.dumps(content))
+    database = app.homeserver.database
+    with database.write() as tx:
+        store.add_room(tx, room.id, state.RoomHead(room.version.name, [], 0))
+    return bulk.store_outliers(
+        database, app.homeserver.server_keys, room.id, room.version.name, file
+    )
+
+
+def standings(app: Application, room: RemoteRoom) -> dict[str, str]:
+    with app.homeserver.database.read() as tx:
+        found = state.find_many(tx, list(room.events))
+    assert all(it.position is None for it in found.values())
+    return {event_id: it.standing for event_id, it in found.items()}
+
+
+@pytest.mark.parametrize("version", ["1", "6", "11", "12"])
+def test_all_events_are_stored_and_the_state_is_that_of_the_response(
+    app: Application, remote: Any, version: str, tmp_path: Path
+) -> None:
+    b: Remote = remote("b.test")
+    room = b.room(version)
+    room.crowd(30)
+
+    checked = check(app, room, response(room), tmp_path)
+
+    assert checked.dropped == []
+    assert {key: it.event_id for key, it in checked.state.items()} == {
+        key: it.event_id for key, it in room.state.items()
+    }
+    assert standings(app, room) == dict.fromkeys(room.events, OUTLIER)
+
+
+def test_an_event_without_a_valid_signature_is_left_out_with_all_that_cite_it(
+    app: Application, remote: Any, tmp_path: Path
+) -> None:
+    b: Remote = remote("b.test")
+    room = b.room("11")
+    (member,) = room.crowd(1)
+    joined = room.state["m.room.member", member]
+    topic = room.event("m.room.topic", {"topic": "tea"}, "", sender=member)
+    content = response(room)
+    lied = with_wrong_signature(joined, b.name)
+    for part in ("state", "auth_chain"):
+        content[part] = [lied if it == joined.pdu else it for it in content[part]]
+
+    checked = check(app, room, content, tmp_path)
+
+    assert {event_id for event_id, _ in checked.dropped} == {joined.event_id, topic.event_id}
+    assert ("m.room.topic", "") not in checked.state
+    assert not standings(app, room).keys() & {joined.event_id, topic.event_id}
+
+
+def test_an_event_that_its_auth_events_do_not_allow_is_stored_as_rejected(
+    app: Application, remote: Any, tmp_path: Path
+) -> None:
+    b: Remote = remote("b.test")
+    room = b.room("11")
+    (member,) = room.crowd(1)
+    levels = room.event("m.room.power_levels", {"users": {}}, "", sender=member)
+
+    checked = check(app, room, response(room), tmp_path)
+
+    assert checked.dropped == []
+    assert standings(app, room)[levels.event_id] == REJECTED
+    assert ("m.room.power_levels", "") not in checked.state
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"state": 5}', b'{"state": [1]}'])
+def test_a_malformed_response_stores_nothing(
+    app: Application, remote: Any, content: bytes, tmp_path: Path
+) -> None:
+    b: Remote = remote("b.test")
+    room = b.room("11")
+
+    if content.startswith(b'{"state": ['):
+        assert check(app, room, content, tmp_path).state == {}
+    else:
+        with pytest.raises(RemoteError):
+            check(app, room, content, tmp_path)
+
+    assert standings(app, room) == {}
