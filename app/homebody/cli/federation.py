@@ -88,13 +88,12 @@ def list_destinations(ctx: click.Context, *, is_json: bool) -> None:
             known = {it.server: it for it in outgoing.all_progress(tx)}
             edus = {queue.destination: queue.count for queue in outbox.queues(tx, outgoing.KIND)}
             last = outgoing.last_position(tx)
-        found = []
-        for server in sorted({*known, *edus}):
-            progress = known.get(server) or Progress(server)
-            events = 0
-            if progress.sent_upto is not None:
-                events = catch_up.count(database, server, progress.sent_upto, last)
-            found.append(_described(progress, events, edus.get(server, 0)))
+        places = {it.server: it.sent_upto for it in known.values() if it.sent_upto is not None}
+        events = catch_up.counts(database, places, last)
+    found = [
+        _described(known.get(server) or Progress(server), events[server], edus.get(server, 0))
+        for server in sorted({*known, *edus})
+    ]
     print_list(found, _destination_line, is_json=is_json)
 
 

@@ -6,12 +6,14 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from urllib.parse import quote
 
 import pytest
 import requests
 from sqlalchemy import select
 
+from homebody.background.federation import destination
 from homebody.background.federation.sender import Sender
 from homebody.core import outgoing
 from homebody.core.outgoing import Progress
@@ -105,6 +107,10 @@ def started_again(make_app: MakeApp, remote: Remotes, running: list[Application]
     app.homeserver.sender.start()
     app.homeserver.delivery.start()
     return app
+
+
+def wait_until_got(remote: Remote, text: str) -> None:
+    remote.wait_until(lambda: text in bodies(remote), text)
 
 
 def test_a_message_reaches_the_other_servers_of_the_room(
@@ -554,6 +560,54 @@ def test_twenty_servers_get_everything(
 
     for it in remotes:
         wait_for_bodies(it, texts)
+
+
+def break_somehow(remote: Remote, random: Random) -> None:
+    """Have the next transactions fail, or be accepted without a response, or take longer."""
+    times = random.randint(1, 3)
+    match random.randrange(3):
+        case 0:
+            remote.fail(SEND, times=times)
+        case 1:
+            remote.cut(SEND, times=times)
+        case _:
+            remote.delay(SEND, 0.05, times=times)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_lost_or_out_of_order_however_servers_fail(
+    app: Application,
+    remote: Remotes,
+    sender: Sender,
+    alice: Person,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+) -> None:
+    monkeypatch.setattr(destination, "FIRST_WAIT_MS", 10)
+    monkeypatch.setattr(destination, "MAX_WAIT_MS", 100)
+    random = Random(seed)  # noqa: S311 - no secret
+    remotes = [remote(name) for name in ("b.test", "c.test", "d.test")]
+    rooms = [shared_room(app, alice, *remotes), shared_room(app, alice, *remotes[:2])]
+    sent_to: list[list[str]] = [[], []]
+
+    for number in range(60):
+        it = random.choice(remotes)
+        break_somehow(it, random)
+        at = random.randrange(2)
+        alice.send(rooms[at], f"{at}-{number}")
+        sent_to[0].append(f"{at}-{number}")
+        sent_to[1] += [f"{at}-{number}"] if at == 0 else []
+        send_reliably(app, "b.test", number)
+        time.sleep(random.random() / 50)
+
+    for it, expected in zip(remotes, (sent_to[0], sent_to[0], sent_to[1]), strict=True):
+        wait_until_got(it, expected[-1])
+        # a response that was cut had been accepted, and is repeated
+        assert list(dict.fromkeys(bodies(it))) == expected
+    b = remotes[0]
+    b.wait_until(lambda: {"n": 59} in b.edus("m.direct_to_device"))
+    numbers = [it["n"] for it in b.edus("m.direct_to_device")]
+    assert list(dict.fromkeys(numbers)) == list(range(60))
 
 
 def test_a_purged_event_is_left_out(

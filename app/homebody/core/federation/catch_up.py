@@ -9,7 +9,8 @@ Spec: server-server-api#transactions
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from sqlalchemy import and_, bindparam, select
@@ -45,8 +46,8 @@ class _Logged(NamedTuple):
     sender: str
 
 
-Times = list[tuple[str, int, int]]
-"""(server, from, to) of each time in which a server had a member in a room."""
+Times = dict[str, list[tuple[int, int]]]
+"""{server: (from, to) of each time in which one of its users was in a room}."""
 
 _LOGGED = (
     select(
@@ -120,11 +121,18 @@ def missing(db: Database, server: str, after: int, upto: int) -> list[Missing]:
     return first if len(first) <= MAX_EVENTS else sorted(newest.values())
 
 
-def count(db: Database, server: str, after: int, upto: int) -> int:
-    """Return how many events a server lacks which has everything up to `after`."""
-    if after == outgoing.NOT_LOGGED:
-        return len(missing(db, server, after, upto))
-    return sum(server in servers for _, servers in _logged(db, after, upto, server))
+def counts(db: Database, places: Mapping[str, int], upto: int) -> Counter[str]:
+    """Return {server: number of events that it lacks}; `places` has up to where it has everything.
+
+    For servers whose place is NOT_LOGGED, the number of rooms.
+    """
+    found: Counter[str] = Counter()
+    logged = {server: after for server, after in places.items() if after != outgoing.NOT_LOGGED}
+    for server in places.keys() - logged.keys():
+        found[server] = len(missing(db, server, outgoing.NOT_LOGGED, upto))
+    for row, servers in _logged(db, min(logged.values(), default=upto), upto):
+        found.update(it for it in servers if row.position > logged.get(it, upto))
+    return found
 
 
 def servers(db: Database, after: int, upto: int) -> set[str]:
@@ -163,9 +171,9 @@ def _read_times(
 ) -> None:
     """Add to `times` when servers were in these rooms."""
     asked = {"rooms": rooms, "after": after, "domain": f":{server}" if server else ""}
-    times.update({room_id: [] for room_id in rooms})
+    times.update({room_id: {} for room_id in rooms})
     for room_id, user_id, since, until in tx.sql.execute(_JOINED, asked):
-        times[room_id].append((user_id.partition(":")[2], since, until))
+        times[room_id].setdefault(user_id.partition(":")[2], []).append((since, until))
 
 
 def _recipients(row: _Logged, times: Times) -> set[str]:
@@ -173,5 +181,8 @@ def _recipients(row: _Logged, times: Times) -> set[str]:
 
     The sender's server has the event.
     """
-    there = {server for server, since, until in times if since <= row.position < until}
+    at = row.position
+    there = {
+        server for server, spans in times.items() if any(since <= at < to for since, to in spans)
+    }
     return {*there, *(row.also or ())} - {row.sender.partition(":")[2]}
