@@ -21,7 +21,7 @@ MAX_BODY_BYTES: Final = 16 * 2**20
 """50 PDUs of 64 KiB, and 100 EDUs."""
 SCALE: Final = 24
 """Legal events may have a million brackets in all. A transaction that is refused is sent again and
-again, so whoever wrote them could keep two servers apart."""
+again, so the author of such events could keep two servers apart."""
 MAX_PDUS: Final = 50
 MAX_EDUS: Final = 100
 
