@@ -5,7 +5,7 @@ chains: reading them from PDUs would parse tens of thousands. An event is stored
 events, so it has a higher number than those (see spec/auth_chains.py).
 
 This module alone writes the table event_auth.
-Spec: server-server-api#auth-chain, rooms/v2#definitions
+Spec: rooms/v2#definitions
 """
 
 from __future__ import annotations
