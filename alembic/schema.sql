@@ -584,6 +584,19 @@ CREATE TABLE differing_entries (
 
 ;
 
+CREATE TABLE remote_media (
+	server TEXT NOT NULL, 
+	media_id TEXT NOT NULL, 
+	name TEXT NOT NULL, 
+	size_bytes INTEGER NOT NULL, 
+	content_type TEXT NOT NULL, 
+	file_name TEXT, 
+	last_used_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_remote_media PRIMARY KEY (server, media_id)
+);
+
+CREATE INDEX ix_remote_media_last_used_ts_size_bytes ON remote_media (last_used_ts, size_bytes);
+
 CREATE TABLE events (
 	number INTEGER NOT NULL, 
 	event_id TEXT NOT NULL, 

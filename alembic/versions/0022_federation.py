@@ -96,6 +96,20 @@ def create_event_graph() -> None:
         ),
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "remote_media",
+        sa.Column("server", sa.Text(), nullable=False),
+        sa.Column("media_id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("size_bytes", sa.Integer(), nullable=False),
+        sa.Column("content_type", sa.Text(), nullable=False),
+        sa.Column("file_name", sa.Text(), nullable=True),
+        sa.Column("last_used_ts", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("server", "media_id", name=op.f("pk_remote_media")),
+    )
+    op.create_index(
+        "ix_remote_media_last_used_ts_size_bytes", "remote_media", ["last_used_ts", "size_bytes"]
+    )
     fill_event_auth()
 
 
@@ -123,6 +137,7 @@ def fill_event_auth() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("remote_media")
     op.drop_table("differing_entries")
     op.drop_table("state_differences")
     op.drop_table("event_auth")

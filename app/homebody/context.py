@@ -18,6 +18,7 @@ from homebody.core.ephemeral.ephemeral import Ephemeral
 from homebody.core.federation.inbound import Inbound
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.queries import RemoteQueries
+from homebody.core.federation.remote_media import RemoteMedia
 from homebody.core.federation.transactions import Transactions
 from homebody.core.ratelimits import RateLimits
 from homebody.core.sliding_sync.connections import Connections
@@ -51,6 +52,7 @@ class Homeserver:
     rate_limits: RateLimits
     server_keys: ServerKeys
     remote_queries: RemoteQueries
+    remote_media: RemoteMedia
     transactions: Transactions
     inbound: Inbound
     locks: Locks

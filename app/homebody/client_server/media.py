@@ -116,11 +116,15 @@ def thumbnail_request() -> thumbnails.ThumbnailRequest:
 
 
 def find(server_name: str, media_id: str) -> files.StoredFile:
-    """Return a file; wait for its content as long as the query says.
+    """Return a file, also of another server; wait for its content as long as the query says.
 
-    Raises M_NOT_FOUND, M_NOT_YET_UPLOADED.
+    Raises M_NOT_FOUND, M_NOT_YET_UPLOADED, and as `RemoteMedia.find` does.
     """
     timeout_ms = http.query_integer("timeout_ms", TIMEOUT_MS, cap=MAX_TIMEOUT_MS)
+    if server_name != homeserver.server.name:
+        if not http.query_boolean("allow_remote", default=True):
+            raise errors.not_found("This file is on another server")
+        return homeserver.remote_media.find(server_name, media_id, timeout_ms, _limit_fetches)
     connection = request.environ.get("gunicorn.socket")
     return store.find(
         homeserver.database,
@@ -130,6 +134,12 @@ def find(server_name: str, media_id: str) -> files.StoredFile:
         timeout_ms,
         connection,
     )
+
+
+def _limit_fetches() -> None:
+    user = maybe_requester()
+    key = address_key() if user is None else user.user_id
+    authentication.rate_limits().check("rc_remote_media", key)
 
 
 def _side(name: str) -> int:

@@ -114,6 +114,11 @@ class Config:
     name, which breaks some clients still in use."""
     max_upload_bytes: Annotated[int, values.size(1)] = 50 * 2**20
     """The maximum size of an uploaded file. The proxy in front has a limit of its own."""
+    max_remote_file_bytes: Annotated[int, values.size(1)] = 100 * 2**20
+    """The maximum size of a file of another server."""
+    remote_media_bytes: Annotated[int, values.size(1)] = 10 * 2**30
+    """How much space files of other servers take. Those that were not used for the longest time
+    are deleted, and fetched again when somebody requests them."""
     media_without_token: bool = False
     """Whether the download endpoints from before authenticated media work without a token, for
     clients from before 2024."""
@@ -193,6 +198,10 @@ class Config:
     """Mails to one e-mail address, and mails requested from one IP address."""
     rc_media_create: RateLimit = RateLimit(10.0, 50)
     """Media IDs that one account reserves before uploading."""
+    # Synapse limits the bytes for each address. A client that opens a room shows all its avatars.
+    rc_remote_media: RateLimit = RateLimit(10.0, 300)
+    """Files of other servers that this server fetches for one account, or for one IP address
+    without an account."""
     rc_reports: RateLimit = RateLimit(1.0, 10)
     """Reports of one account."""
     # Synapse has none. A version is created with each new recovery key.

@@ -1,4 +1,4 @@
-"""Uploaded files and URL previews."""
+"""Uploaded files, URL previews, and files of other servers."""
 
 from __future__ import annotations
 
@@ -43,3 +43,21 @@ class UrlPreview(Base):
     image_sha256: Mapped[str | None]  # hex; the same image keeps its mxc URI
 
     __table_args__ = (Index(None, "fetched_ts"),)
+
+
+class RemoteMediaFile(Base):
+    """A file of another server, kept until others need its place.
+
+    Written by core/federation/remote_media.py.
+    """
+
+    __tablename__ = "remote_media"
+    server: Mapped[str] = mapped_column(primary_key=True)
+    media_id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]  # of the file on the disk
+    size_bytes: Mapped[int]
+    content_type: Mapped[str]
+    file_name: Mapped[str | None]
+    last_used_ts: Mapped[int]  # ms, to the day
+
+    __table_args__ = (Index(None, "last_used_ts", "size_bytes"),)

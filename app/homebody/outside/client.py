@@ -13,7 +13,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -80,6 +80,7 @@ class _Request:
     max_bytes: int
     is_trusted: bool
     truncate: bool
+    write_to: Callable[[bytes], object] | None
 
 
 class Client:
@@ -101,12 +102,14 @@ class Client:
         redirects: int = 0,
         is_trusted: bool = False,
         truncate: bool = False,
+        write_to: Callable[[bytes], object] | None = None,
     ) -> Response:
         """Return the response of the server at this URL; `json` is anything that orjson writes.
 
         `redirects`: how many redirects to follow, each under the same checks.
         `is_trusted`: the URL is from the configuration, so it may lead to any address.
         `truncate`: cut a larger response to `max_bytes` instead of raising RemoteError.
+        `write_to`: gets the body of a 2xx response in pieces, and the response has none.
         Raises RemoteError.
         """
         sent = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **(headers or {})}
@@ -114,7 +117,7 @@ class Client:
             body = orjson.dumps(json)
             sent["Content-Type"] = "application/json"
         until = time.monotonic() + timeout_s
-        request = _Request(method, body, sent, until, max_bytes, is_trusted, truncate)
+        request = _Request(method, body, sent, until, max_bytes, is_trusted, truncate, write_to)
         for _ in range(redirects + 1):
             response = self._send(_parse(url), request)
             if response.status not in _REDIRECTS or "Location" not in response.headers:
@@ -216,14 +219,16 @@ def _parse(url: str) -> _Peer:
 def _read(response: BaseHTTPResponse, peer: _Peer, request: _Request) -> bytes:
     """Read the body. Raises RemoteError as soon as it is known to be too large."""
     pieces: list[bytes] = []
+    is_passed_on = request.write_to is not None and 200 <= response.status < 300
+    take = request.write_to if request.write_to and is_passed_on else pieces.append
     left = request.max_bytes
     length = response.headers.get("Content-Length", "")
     is_declared = length.isdecimal() and request.method != "HEAD" and not request.truncate
     is_too_large = is_declared and int(length) > left
     while not is_too_large and (piece := response.read(min(_PIECE_BYTES, left + 1))):
-        pieces.append(piece)
         left -= len(piece)
         is_too_large = left < 0
+        take(piece)
     if is_too_large and not request.truncate:
         sentence = f"The response of {peer.host} has more than {request.max_bytes} bytes"
         raise RemoteError("too_large", sentence)

@@ -301,6 +301,8 @@ class _FileError(Exception):
 def _write(file: _Writable, piece: bytes) -> None:
     try:
         file.write(piece)
+    except TimeoutError:  # of the request, while the file waits for a thread
+        raise
     except OSError as problem:
         raise _FileError(problem) from problem
 

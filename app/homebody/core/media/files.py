@@ -4,6 +4,10 @@
       files/3f/9a01…            uploads. Identical content is stored once, however many mxc URIs
                                 refer to it; the table `media` lists these and their users
       thumbnails/3f/9a01…/      of that file, made when first requested. Can be deleted at any time
+      remote/3f/9a01…           files of other servers, each with a random name; the table
+                                `remote_media` lists them. Can be deleted at any time: what is
+                                missing is fetched again. So can their thumbnails, beside them in
+      remote_thumbnails/3f/9a01…/
       incoming/                 files being written. What a crash left is deleted at the start
 
 To back it up, copy the database first and `files/` after it: a row is written after its file is on
@@ -19,7 +23,8 @@ import hashlib
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +79,16 @@ def thumbnails_folder(data_dir: Path, sha256: str) -> Path:
     return data_dir / "media" / "thumbnails" / sha256[:2] / sha256[2:]
 
 
+def remote_path(data_dir: Path, name: str) -> Path:
+    """Return the path of a file of another server."""
+    return data_dir / "media" / "remote" / name[:2] / name[2:]
+
+
+def remote_thumbnails(data_dir: Path, name: str) -> Path:
+    """Return the folder of its thumbnails."""
+    return data_dir / "media" / "remote_thumbnails" / name[:2] / name[2:]
+
+
 def receive(data_dir: Path, read_into: ReadInto, max_bytes: int) -> Content:
     """Write a body to the disk as it is received, and sync it before returning.
 
@@ -92,6 +107,50 @@ def keep(data_dir: Path, data: bytes, target: Path) -> None:
     with _incoming(data_dir) as (file, path), _disk_errors():
         file.write(data)
         _keep(file, path, target)
+
+
+class RemoteFile:
+    """A file of another server that is being received."""
+
+    def __init__(self, file: IO[bytes], path: Path, data_dir: Path) -> None:
+        self._file = file
+        self._path = path
+        self._data_dir = data_dir
+        self._buffer = bytearray()
+        self.size_bytes = 0
+
+    def write(self, piece: bytes) -> None:
+        """Append a piece. Raises 503 when the disk is full."""
+        self._buffer += piece
+        self.size_bytes += len(piece)
+        if len(self._buffer) >= PIECE_BYTES:
+            self._write_buffer()
+
+    def keep(self) -> str:
+        """Move the file to its place, and return its name there. Raises as `write` does."""
+        self._write_buffer()
+        name = secrets.token_hex(32)
+        with _disk_errors():
+            event_loop.offload(_keep, self._file, self._path, remote_path(self._data_dir, name))
+        return name
+
+    def _write_buffer(self) -> None:
+        content, self._buffer = self._buffer, bytearray()
+        event_loop.offload(_append, self._file, content)
+
+
+@contextmanager
+def receiving(data_dir: Path) -> Iterator[RemoteFile]:
+    """Receive a file of another server within the block; it is deleted unless it was kept."""
+    with _incoming(data_dir) as (file, path):
+        yield RemoteFile(file, path, data_dir)
+
+
+def remove_remote(data_dir: Path, names: Iterable[str]) -> None:
+    """Delete files of other servers with their thumbnails. Blocks: call it in the thread pool."""
+    for name in names:
+        remote_path(data_dir, name).unlink(missing_ok=True)
+        shutil.rmtree(remote_thumbnails(data_dir, name), ignore_errors=True)
 
 
 def pieces(path: Path, start: int, length: int) -> Iterator[bytes]:
@@ -173,6 +232,12 @@ def _copy(read_into: ReadInto, file: IO[bytes], max_bytes: int) -> Content:
         with _disk_errors():
             wait()
     return Content(digest.hexdigest(), size)
+
+
+def _append(file: IO[bytes], content: bytearray) -> None:
+    with _disk_errors(), memoryview(content) as view:
+        for start in range(0, len(view), WRITTEN_BYTES):
+            file.write(view[start : start + WRITTEN_BYTES])
 
 
 def _begin_write_back(file: IO[bytes]) -> None:
