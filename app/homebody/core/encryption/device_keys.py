@@ -115,6 +115,24 @@ def query(tx: Reader, requester_id: str, wanted: Mapping[str, Collection[str]]) 
     return {"failures": {}, "device_keys": found, **cross_signing.keys_of(tx, requester_id, wanted)}
 
 
+def of_user(tx: Reader, user_id: str) -> Json:
+    """Return a user's devices with keys, and the cross-signing keys, for another server."""
+    found = query(tx, "", {user_id: []})
+    devices = [
+        {"device_id": device_id, "keys": keys, **keys.pop("unsigned")}
+        for device_id, keys in found["device_keys"].get(user_id, {}).items()
+    ]
+    shown: Json = {
+        "user_id": user_id,
+        "stream_id": device_list_changes.stream_id(tx, user_id),
+        "devices": devices,
+    }
+    for usage in ("master", "self_signing"):
+        if user_id in found[f"{usage}_keys"]:
+            shown[f"{usage}_key"] = found[f"{usage}_keys"][user_id]
+    return shown
+
+
 def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
     """Delete all keys of removed devices and update the device lists."""
     removed = tx.sql.execute(

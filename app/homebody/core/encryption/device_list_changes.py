@@ -10,6 +10,7 @@ Spec: client-server-api#tracking-the-device-list-for-a-user
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from sqlalchemy import bindparam, func, or_, select
@@ -22,6 +23,7 @@ from homebody.models.device_keys import DeviceListChange
 from homebody.models.state import StateInterval
 from homebody.storage.caches import CacheKind, declare
 from homebody.storage.database import Reader, Tx
+from homebody.storage.expressions import listed
 
 LAST: Final = "last"
 """The only key of the cache."""
@@ -48,16 +50,30 @@ _CHANGED = select(DeviceListChange.user_id).where(
         ).exists(),
     ),
 )
+_OF_USERS = select(DeviceListChange.user_id, DeviceListChange.position).where(
+    DeviceListChange.user_id.in_(select(listed("user_ids").c.value))
+)
 
 
 def note_change(tx: Tx, user_id: str) -> None:
     """Record a change for the user's own devices and all users who share a room."""
-    position = tx.next_position()
-    tx.sql.execute(_UPSERT, {"user_id": user_id, "position": position})
-    tx.remember(LAST_CHANGE, LAST, position)
-    tx.wake(user_id)
-    for room_id in state.joined_rooms(tx, user_id):
-        tx.wake_all(state.joined(tx, room_id).local)
+    _note(tx, user_id)
+
+
+def note_remote_change(tx: Tx, user_id: str) -> None:
+    """Record a change of a user of another server for all local users who share a room."""
+    _note(tx, user_id)
+
+
+def last_changes(tx: Reader, user_ids: Collection[str]) -> dict[str, int]:
+    """Return {user_id: position of the last change} of these users, if there was one."""
+    rows = tx.sql.execute(_OF_USERS, {"user_ids": list(user_ids)})
+    return {row.user_id: row.position for row in rows}
+
+
+def stream_id(tx: Reader, user_id: str) -> int:
+    """Return the last change of a local user's devices that other servers are sent."""
+    return last_changes(tx, [user_id]).get(user_id, 0)
 
 
 def note_signature(tx: Tx, user_id: str) -> None:
@@ -79,3 +95,12 @@ def since(tx: Reader, user_id: str, position: int) -> set[str]:
         return set()
     changed = tx.sql.execute(_CHANGED, {"user_id": user_id, "since": position}).scalars()
     return set(changed) | key_signatures.signed_since(tx, user_id, position)
+
+
+def _note(tx: Tx, user_id: str) -> None:
+    position = tx.next_position()
+    tx.sql.execute(_UPSERT, {"user_id": user_id, "position": position})
+    tx.remember(LAST_CHANGE, LAST, position)
+    tx.wake(user_id)
+    for room_id in state.joined_rooms(tx, user_id):
+        tx.wake_all(state.joined(tx, room_id).local)

@@ -10,7 +10,8 @@ CLAIMS_KEPT_MS, as a client may log in with the same device id and still have th
 
 Any user may claim keys of any other user, and a device has 50 or 100 of them. To keep a user from
 claiming them all, the setting quotas.claimed_keys_per_day limits how many keys of a device each
-user gets per day; all users who share no room with its owner are counted together.
+user gets per day; all users who share no room with its owner are counted together. The users of
+another server count as one, with a larger limit.
 
 A claim does not wake the owner's /sync: every response has the number of remaining keys, and a
 claim is usually followed by a message to the device.
@@ -31,6 +32,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import aliased
 
 from homebody import errors
+from homebody.core.events import state
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.device_keys import ClaimedKey, FallbackKey, OneTimeKey
 from homebody.models.devices import Device
@@ -55,10 +57,13 @@ CLAIMS_KEPT_MS: Final = 90 * 24 * 3_600_000
 Key = str | Json
 DeviceAlgorithm = tuple[str, str, str]
 """(user_id, device_id, algorithm)"""
-Claim = tuple[str, str, str, str | None]
-"""A `DeviceAlgorithm` and whose limit applies: the claimer's, STRANGERS, or None for no limit."""
+Claim = tuple[str, str, str, str | None, int]
+"""A `DeviceAlgorithm`, whose limit applies (that of the claimer or its server, STRANGERS, or None
+for no limit), and how many keys of a device that are per day."""
 STRANGERS: Final = ""
 """All users who share no room with the owner of the keys."""
+SHARES_OF_SERVER: Final = 25
+"""The limit of another server, by those of single users: it does not say which user claims."""
 _DAY_MS: Final = 24 * 3_600_000
 _USERS_AT_ONCE: Final = 500
 
@@ -121,7 +126,7 @@ _UPSERT_FALLBACK = _UPSERT_FALLBACK.on_conflict_do_update(
     index_elements=["user_id", "device_id", "algorithm"],
     set_={name: _UPSERT_FALLBACK.excluded[name] for name in ("key_id", "key", "is_used")},
 )
-_WANTED = listed("wanted")  # [user_id, device_id, algorithm, claimer or null]
+_WANTED = listed("wanted")  # [user_id, device_id, algorithm, claimer or null, limit]
 _Oldest = aliased(OneTimeKey)
 _OLDEST = (
     select(OneTimeKey.__table__)
@@ -160,7 +165,7 @@ _RECENT_CLAIMS = (
 )
 _OVER_LIMIT = select(item(_WANTED, 0), item(_WANTED, 1)).where(
     item(_WANTED, 3).is_not(None),
-    select(func.count()).select_from(_RECENT_CLAIMS).scalar_subquery() >= bindparam("most"),
+    select(func.count()).select_from(_RECENT_CLAIMS).scalar_subquery() >= item(_WANTED, 4),
 )
 _Own, _Other = aliased(StateInterval), aliased(StateInterval)
 _SHARING_A_ROOM = (
@@ -291,7 +296,19 @@ def claims(tx: Reader, requester: Requester, wanted: Collection[DeviceAlgorithm]
         values = {"claimer": claimer, "user_ids": some}
         limits |= dict.fromkeys(tx.sql.execute(_SHARING_A_ROOM, values).scalars(), claimer)
         event_loop.pause()
-    return [(*key_type, limits[key_type[0]]) for key_type in wanted]
+    most = tx.server.config.quotas.claimed_keys_per_day
+    return [(*key_type, limits[key_type[0]], most) for key_type in wanted]
+
+
+def claims_of_server(tx: Reader, server: str, wanted: Collection[DeviceAlgorithm]) -> list[Claim]:
+    """Return the claims of another server, which has a limit for users who share a room with it."""
+    most = tx.server.config.quotas.claimed_keys_per_day
+    limits = dict.fromkeys((user_id for user_id, _, _ in wanted), (STRANGERS, most))
+    for user_id in limits:
+        rooms = state.joined_rooms(tx, user_id)
+        if any(server in state.joined(tx, room_id).servers for room_id in rooms):
+            limits[user_id] = (server, most * SHARES_OF_SERVER)
+    return [(*key_type, *limits[key_type[0]]) for key_type in wanted]
 
 
 def claim(tx: Tx, wanted: Collection[Claim]) -> dict[str, dict[str, Json]]:
@@ -386,12 +403,12 @@ def _over_limit(tx: Tx, wanted: Collection[Claim]) -> set[tuple[str, str]]:
 
     Disabled together with rate limits, as tests of clients claim many keys of one device per day.
     """
-    if not tx.server.config.rate_limits:
+    if not (tx.server.config.rate_limits and wanted):
         return set()
     values = {
         "wanted": wanted,
         "after": tx.now_ms - _DAY_MS,
-        "most": tx.server.config.quotas.claimed_keys_per_day,
+        "most": max(it[4] for it in wanted),
     }
     return {(user_id, device_id) for user_id, device_id in tx.sql.execute(_OVER_LIMIT, values)}
 
