@@ -214,6 +214,22 @@ def unsupported_room_version(version: str) -> MatrixError:
     )
 
 
+def incompatible_room_version(version: str) -> MatrixError:
+    """Report to another server that it does not support the version of the room."""
+    message = f"Your server does not support room version {version!r}"
+    return MatrixError(400, "M_INCOMPATIBLE_ROOM_VERSION", message, room_version=version)
+
+
+def unable_to_authorise_join(message: str) -> MatrixError:
+    """Report to another server that this one can't verify the conditions of a restricted join."""
+    return MatrixError(400, "M_UNABLE_TO_AUTHORISE_JOIN", message)
+
+
+def unable_to_grant_join(message: str) -> MatrixError:
+    """Report to another server that it has to ask a third one for a restricted join."""
+    return MatrixError(400, "M_UNABLE_TO_GRANT_JOIN", message)
+
+
 def invalid_room_state(message: str) -> MatrixError:
     """Report that the initial events of a new room contradict each other."""
     return MatrixError(400, "M_INVALID_ROOM_STATE", message)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
@@ -22,12 +23,15 @@ from homebody.models.events import StoredEvent
 from homebody.spec.events import Event
 from homebody.storage.caches import CacheKind, declare
 from homebody.storage.database import Reader, Tx
-from homebody.storage.expressions import listed
+from homebody.storage.expressions import batches, listed
 
 CITES: CacheKind[int, tuple[int, ...]] = declare(
     "auth_events", 1, lambda cites: 60 + 40 * len(cites)
 )
 """The numbers of the auth events by the number of the event. They never change."""
+
+AT_ONCE: Final = 500
+"""Events between two pauses."""
 
 _NUMBERS = listed("numbers")
 _IDS = listed("event_ids")
@@ -105,8 +109,10 @@ def chain(tx: Reader, room_id: str, numbers: Collection[int]) -> set[int]:
     reached: set[int] = set()
     level = set(numbers)
     while level:
-        found = cites(tx, room_id, level)
-        level = {cited for each in found.values() for cited in each} - reached
+        cited: set[int] = set()
+        for some in tx.pausing(batches(level, AT_ONCE), every=1):
+            cited.update(*cites(tx, room_id, some).values())
+        level = cited - reached
         reached |= level
     return reached
 

@@ -32,7 +32,7 @@ from homebody.core.events import state, visibility
 from homebody.core.user_data import account_data
 from homebody.models.base import EventNumber
 from homebody.models.events import StoredEvent
-from homebody.spec.events import Json, redact
+from homebody.spec.events import Json, StateKey, redact
 from homebody.storage.caches import (
     NOWHERE,
     CacheKind,
@@ -84,6 +84,16 @@ _AT = (
         and_(StoredEvent.room_id == item(_PLACES, 0), StoredEvent.position == item(_PLACES, 1)),
     )
 )
+STRIPPED_STATE: list[StateKey] = [
+    ("m.room.create", ""),
+    ("m.room.join_rules", ""),
+    ("m.room.name", ""),
+    ("m.room.avatar", ""),
+    ("m.room.topic", ""),
+    ("m.room.canonical_alias", ""),
+    ("m.room.encryption", ""),
+]
+"""The state that an invite or a knock shows. Spec: client-server-api#stripped-state"""
 NO_BUNDLES: Final[Mapping[str, Json]] = MappingProxyType({})
 NO_MEMBERSHIPS: Final[Mapping[EventNumber, str]] = MappingProxyType({})
 

@@ -60,7 +60,7 @@ def change(
             return known
     if membership == "join" and sender == target:
         guest_access.check_may_join(tx, room_id, target)
-        content |= _authorisation(tx, room_id, target)
+        content |= authorisation(tx, room_id, target)
     content = _with_profile(tx, sender, target, content)
     is_new = membership == "join" and not state.is_joined(tx, room_id, target)
     draft = sending.Draft(room_id, sender, state.MEMBER, content, target, origin_server_ts=ts)
@@ -179,10 +179,12 @@ def _with_profile(tx: Reader, sender: str, target: str, content: Json) -> Json:
     return {**profiles.of(tx, target), **content}
 
 
-def _authorisation(tx: Reader, room_id: str, user_id: str) -> Json:
+def authorisation(tx: Reader, room_id: str, user_id: str) -> Json:
     """Return the authorising user of a restricted join as content, or {} if none is needed.
 
-    Raises M_FORBIDDEN for users who fulfil no condition of the room.
+    Raises M_FORBIDDEN for users who fulfil no condition of the room. Where another server may know
+    better, M_UNABLE_TO_AUTHORISE_JOIN if this one can't see all of the rooms in the conditions,
+    M_UNABLE_TO_GRANT_JOIN if none of its users may invite.
     """
     member: StateKey = (state.MEMBER, user_id)
     keys = [room_state.JOIN_RULES, room_state.CREATE, room_state.POWER_LEVELS, member]
@@ -191,9 +193,7 @@ def _authorisation(tx: Reader, room_id: str, user_id: str) -> Json:
         return {}
     if event_auth.membership(known, user_id) in {"join", "invite", "ban"}:
         return {}  # needs no authorisation, or is rejected anyway
-    allowed = allowed_rooms(known[room_state.JOIN_RULES].content)
-    if not state.joined_rooms(tx, user_id).intersection(allowed):
-        raise errors.forbidden("Only invited users and members of certain rooms can join this room")
+    check_condition(tx, room_id, user_id)
     levels = event_auth.power_levels(known)
     candidates = (
         local
@@ -202,8 +202,27 @@ def _authorisation(tx: Reader, room_id: str, user_id: str) -> Json:
     )
     authoriser = max(candidates, key=lambda local: (levels.of_user(local), local), default=None)
     if authoriser is None:
-        raise errors.forbidden("No member of this room has the power to authorise your join")
+        is_alone = state.joined(tx, room_id).servers.keys() <= {tx.server.name}
+        refuse = errors.forbidden if is_alone else errors.unable_to_grant_join
+        raise refuse("No member of this room has the power to authorise your join")
     return {profiles.AUTHORISER: authoriser}
+
+
+def check_condition(tx: Reader, room_id: str, user_id: str) -> None:
+    """Check that a user is in one of the rooms whose members may join a restricted room.
+
+    Raises M_FORBIDDEN, M_UNABLE_TO_AUTHORISE_JOIN.
+    """
+    rules = state.current(tx, room_id, *room_state.JOIN_RULES)
+    allowed = [] if rules is None else allowed_rooms(rules.content)
+    if state.joined_rooms(tx, user_id).intersection(allowed):
+        return
+    # this server always knows the rooms of its own users
+    is_known = tx.server.is_local(user_id) or all(
+        tx.server.name in state.joined(tx, it).servers for it in allowed
+    )
+    refuse = errors.forbidden if is_known else errors.unable_to_authorise_join
+    raise refuse("Only invited users and members of certain rooms can join this room")
 
 
 def allowed_rooms(join_rules: Json) -> list[str]:

@@ -15,7 +15,6 @@ from homebody.core.sliding_sync.order import OwnMembership
 from homebody.core.sliding_sync.requests import RoomConfig
 from homebody.core.sync import spans
 from homebody.core.sync.spans import Span, SyncToken
-from homebody.core.sync.sync import STRIPPED_STATE
 from homebody.models.base import EventNumber
 from homebody.spec.events import Json, StateKey
 from homebody.spec.filters import RoomEventFilter
@@ -40,7 +39,7 @@ def load(
 def _preview(tx: Reader, user_id: str, room_id: str, room: OwnMembership) -> Json | None:
     """Return the stripped state of an invite or knock; None if the user has no membership."""
     own: StateKey = (state.MEMBER, user_id)
-    held = state.current_many(tx, room_id, [*STRIPPED_STATE, own])
+    held = state.current_many(tx, room_id, [*client_events.STRIPPED_STATE, own])
     member = held.pop(own, None)
     if member is None:
         return None

@@ -40,16 +40,6 @@ from homebody.spec.filters import EventFilter, Filter, RoomEventFilter
 from homebody.storage.caches import ClientEvent, Requester
 from homebody.storage.database import Reader
 
-STRIPPED_STATE: list[StateKey] = [
-    ("m.room.create", ""),
-    ("m.room.join_rules", ""),
-    ("m.room.name", ""),
-    ("m.room.avatar", ""),
-    ("m.room.topic", ""),
-    ("m.room.canonical_alias", ""),
-    ("m.room.encryption", ""),
-]
-"""The state that an invite or a knock shows. Spec: client-server-api#stripped-state"""
 NAMING = frozenset({state.MEMBER, "m.room.name", "m.room.canonical_alias", store.REDACTION})
 """Types of events that may change a room's display name; a redaction may remove the name."""
 
@@ -358,7 +348,7 @@ def _previews(
 def _preview(tx: Reader, room_id: str, user_id: str) -> list[Json]:
     """Return the stripped state of a room that the user may join, with their own membership."""
     own: StateKey = (state.MEMBER, user_id)
-    known = state.current_many(tx, room_id, [*STRIPPED_STATE, own])
+    known = state.current_many(tx, room_id, [*client_events.STRIPPED_STATE, own])
     member = known.pop(own)
     inviter: StateKey = (state.MEMBER, member.sender)
     known |= state.current_many(tx, room_id, [inviter])

@@ -164,6 +164,24 @@ def send(tx: Tx, draft: Draft) -> str:
     return event.event_id
 
 
+def template(tx: Reader, draft: Draft) -> Json:
+    """Return the draft as a PDU that its sender's server completes, hashes and signs.
+
+    Raises M_FORBIDDEN when the room's rules refuse it, M_NOT_FOUND for an unknown room.
+    """
+    head = state.head(tx, draft.room_id)
+    head = head._replace(forward_extremities=head.forward_extremities[-MAX_CITED:])
+    version = VERSIONS[head.version]
+    keys = event_auth.auth_types(version, draft.type, draft.state_key, draft.sender, draft.content)
+    auth_state = state.current_many(tx, draft.room_id, {room_state.CREATE, *keys})
+    pdu = _build(tx, version, head, draft, auth_state)
+    try:
+        event_auth.check(Event(pdu.pop("event_id", ""), pdu, version), auth_state)
+    except AuthError as refusal:
+        raise errors.forbidden(str(refusal)) from None
+    return pdu
+
+
 def create(tx: Tx, version: RoomVersion, draft: Draft) -> str:
     """Create a room by its first event; return the room's id.
 

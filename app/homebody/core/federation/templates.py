@@ -1,0 +1,58 @@
+"""Templates of membership events, for users of servers that are not in the room.
+
+Their server completes the template, signs it, and sends it back (membership_events.py).
+
+Spec: server-server-api#joining-rooms, server-server-api#restricted-rooms,
+server-server-api#knocking-rooms, server-server-api#leaving-rooms-rejecting-invites
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from homebody import errors
+from homebody.core.events import state
+from homebody.core.federation import rooms
+from homebody.core.rooms import membership
+from homebody.core.timeline import sending
+from homebody.spec import identifiers
+from homebody.spec.events import Json
+from homebody.storage.database import Reader
+
+NEEDS_VERSION: Final = frozenset({"join", "knock"})
+"""Memberships that a server can only have in rooms whose version it supports."""
+
+
+def make(
+    tx: Reader,
+    origin: str,
+    room_id: str,
+    user_id: str,
+    kind: str,
+    versions: Collection[str] = (),
+) -> Json:
+    """Return the response with a template of a user's join, leave or knock.
+
+    `versions` are the room versions that the server supports.
+    Raises M_FORBIDDEN, M_NOT_FOUND for a room in which this server is not,
+    M_INCOMPATIBLE_ROOM_VERSION, and what `membership.authorisation` raises.
+    """
+    if not identifiers.is_user_id(user_id) or identifiers.server_name(user_id) != origin:
+        raise errors.forbidden(f"{user_id} is not a user of your server")
+    check_may_take_part(tx, origin, room_id)
+    version = state.head(tx, room_id).version
+    if kind in NEEDS_VERSION and version not in versions:
+        raise errors.incompatible_room_version(version)
+    content: Json = {"membership": kind}
+    if kind == "join":
+        content |= membership.authorisation(tx, room_id, user_id)
+    draft = sending.Draft(room_id, user_id, state.MEMBER, content, user_id)
+    return {"event": sending.template(tx, draft), "room_version": version}
+
+
+def check_may_take_part(tx: Reader, origin: str, room_id: str) -> None:
+    """Raise M_NOT_FOUND unless this server is in a room, M_FORBIDDEN if that excludes the other."""
+    if not rooms.is_in_room(tx, room_id, tx.server.name):
+        raise errors.not_found("This server is not in the room")
+    rooms.check_acl(tx, room_id, origin)
