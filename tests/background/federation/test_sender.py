@@ -14,7 +14,9 @@ import requests
 from sqlalchemy import select
 
 from homebody.background.federation import destination
+from homebody.background.federation.destination import Destination
 from homebody.background.federation.sender import Sender
+from homebody.background.federation.transactions import Entry
 from homebody.core import outgoing
 from homebody.core.outgoing import Progress
 from homebody.core.rooms import purge
@@ -32,6 +34,10 @@ from tests.helpers.shared_rooms import bodies, join, leave, shared_room, wait_fo
 
 SEND = "/send/"
 TYPING = "m.typing"
+
+
+class UnexpectedError(Exception):
+    """A bug."""
 
 
 def sent(remote: Remote) -> list[tuple[str, bytes]]:
@@ -468,6 +474,33 @@ def test_what_another_process_logs_is_sent(
     wait_for_bodies(b, ["first", "by a command"])
     alice.send(room_id, "later")
     wait_for_bodies(b, ["first", "by a command", "later"])
+
+
+def test_an_event_that_could_not_be_queued_is_found_in_the_log(
+    app: Application,
+    remote: Remotes,
+    sender: Sender,
+    alice: Person,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    b = remote("b.test")
+    room_id = shared_room(app, alice, b)
+    add, calls = Destination.add, iter([True, True])
+
+    def add_but_fail_first(self: Destination, entry: Entry) -> None:
+        if next(calls, False):
+            raise UnexpectedError
+        add(self, entry)
+
+    monkeypatch.setattr(Destination, "add", add_but_fail_first)
+    for text in ("first", "second", "third"):
+        alice.send(room_id, text)
+    b.wait_until(lambda: len(set(bodies(b))) == 3)
+
+    in_order = [it for it in bodies(b) if it != "third"]
+    assert in_order == ["first", "second"]
+    assert "UnexpectedError" in caplog.text
 
 
 def test_an_edu_is_replaced_until_it_is_sent(

@@ -49,15 +49,18 @@ class ProgressWriter:
         self.upto = self._checked_upto = self._saved_to_all = sent_to_all
 
     def is_new(self, position: int) -> bool:
-        """Note that the event at a position is given to its destinations; False if it was before.
+        """Return whether the event at a position is to be given to its destinations now.
 
         Called with the lock, in the order of positions.
         """
         if position <= self.upto:
             return False
         self.upto = position
-        self._given.add(position)
         return True
+
+    def given(self, position: int) -> None:
+        """Note that an event was given to its destinations. Called with the lock."""
+        self._given.add(position)
 
     def recovered(self, upto: int) -> None:
         """Note that all events up to a position are with their destinations. Called with the lock.

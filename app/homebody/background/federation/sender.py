@@ -33,6 +33,7 @@ from homebody.core.outgoing import Progress
 from homebody.errors import MatrixError
 from homebody.outside.federation import FederationClient
 from homebody.runtime.metrics import Metrics
+from homebody.spec import identifiers
 from homebody.spec.events import Json
 from homebody.storage.database import Database, Reader
 
@@ -164,9 +165,8 @@ class Sender:
         """Return what is known of a server; None if nothing may be sent to it."""
         found = self._destinations.get(server)
         if found is None and server not in self._refused:
-            if server == self._db.server.name or not self._db.server.config.is_server_allowed(
-                server
-            ):
+            is_other = server != self._db.server.name and identifiers.is_server_name(server)
+            if not is_other or not self._db.server.config.is_server_allowed(server):
                 self._refused.add(server)
                 return None
             found = self._destinations[server] = Destination(Progress(server))
@@ -193,16 +193,23 @@ class Sender:
                 LOG.exception("can't read what is to be sent to other servers")
                 self._stopping.wait(30)
         while (item := self._new.get()) is not None:
-            position, pdu, servers = item
-            with self._lock:
-                if not self._progress.is_new(position):
-                    continue  # read from the log already
-                entry = Entry(position, pdu)
-                for server in servers:
-                    destination = self._destination(server)
-                    if destination is not None:
-                        destination.add(entry)
-                        self._wake(destination)
+            try:
+                with self._lock:
+                    self._give(*item)
+            except Exception:  # it is in the log, where `save` finds it
+                LOG.exception("can't send an event to other servers")
+
+    def _give(self, position: int, pdu: bytes, servers: Collection[str]) -> None:
+        """Give a new event to its destinations. Called with the lock."""
+        if not self._progress.is_new(position):
+            return  # read from the log already
+        entry = Entry(position, pdu)
+        for server in servers:
+            destination = self._destination(server)
+            if destination is not None:
+                destination.add(entry)
+                self._wake(destination)
+        self._progress.given(position)
 
     def _resume(self) -> None:
         """Find what was not sent before the start."""
@@ -247,6 +254,8 @@ class Sender:
             self._progress.sweep()
         except MatrixError as problem:
             LOG.warning("can't delete what other servers have got: %s", problem)
+        except Exception:
+            LOG.exception("can't delete what other servers have got")
 
     def _save(self) -> None:
         try:
