@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from homebody.background.federation.sender import Sender
 from homebody.web import Application
-from tests.conftest import Login, Person
+from tests.conftest import Login, MakeApp, Person
+from tests.helpers.remote import Remotes
+
+Restart = Callable[[], Application]
 
 
 @pytest.fixture
@@ -25,3 +28,21 @@ def sender(app: Application) -> Iterator[Sender]:
 @pytest.fixture
 def alice(login: Login) -> Person:
     return login("alice")
+
+
+@pytest.fixture
+def restart(make_app: MakeApp, remote: Remotes) -> Iterator[Restart]:
+    """`restart()` starts another server on the same database, and has it send."""
+    started: list[Application] = []
+
+    def start() -> Application:
+        app = make_app(**remote.settings)
+        started.append(app)
+        app.homeserver.sender.start()
+        app.homeserver.delivery.start()
+        return app
+
+    yield start
+    for app in started:
+        app.homeserver.delivery.stop()
+        app.homeserver.sender.stop()
