@@ -23,7 +23,7 @@ from homebody.core.events.state import AnyRow
 from homebody.core.events.visibility import DEFAULT, SETTINGS, VISIBILITY
 from homebody.core.timeline import forks
 from homebody.core.timeline.forks import Point
-from homebody.models.events import REJECTED, StoredEvent
+from homebody.models.events import HISTORY, REJECTED, StoredEvent
 from homebody.models.state import StateInterval
 from homebody.spec import events, server_acl
 from homebody.spec.room_state import domain_of
@@ -35,13 +35,16 @@ MAX_SERVERS: Final = 1000
 NEAR_EVENTS: Final = 50
 """Looked at to find the one nearest to a time that a server may read."""
 
-_BY_ID = select(
+COLUMNS: Final = (
     *state.EVENT_COLUMNS,
     StoredEvent.position,
+    StoredEvent.standing,
     StoredEvent.type,
     StoredEvent.state_key,
     StoredEvent.sender,
 )
+"""What `shown` needs of a row."""
+_BY_ID = select(*COLUMNS)
 _EVENT = _BY_ID.where(
     StoredEvent.event_id == bindparam("event_id"), StoredEvent.standing != REJECTED
 )
@@ -52,6 +55,7 @@ _PDUS = select(StoredEvent.event_id, StoredEvent.pdu).join_from(
 _MEMBERS = select(StateInterval.state_key, StateInterval.membership).where(
     StateInterval.room_number == state.ROOM_NUMBER,
     StateInterval.from_position <= bindparam("position"),
+    StateInterval.from_position >= bindparam("least"),
     StateInterval.to_position > bindparam("position"),
     StateInterval.membership.in_(("join", "invite")),
     func.substr(StateInterval.state_key, bindparam("offset")) == bindparam("ending"),
@@ -137,7 +141,8 @@ def is_visible(tx: Reader, server_name: str, row: AnyRow) -> bool:
         return False
     if row.state_key is not None:
         return True
-    before = forks.before_event(tx, row.event_id)
+    is_old = row.standing == HISTORY
+    before = Point(row.position - 1, {}) if is_old else forks.before_event(tx, row.event_id)
     if before is None:
         return False
     found = forks.events(tx, row.room_id, before, [VISIBILITY]).get(VISIBILITY)
@@ -147,14 +152,21 @@ def is_visible(tx: Reader, server_name: str, row: AnyRow) -> bool:
     if setting in {"shared", "world_readable"}:
         return True
     wanted = {"join"} if setting == "joined" else {"join", "invite"}
-    return not wanted.isdisjoint(_memberships(tx, row.room_id, server_name, before))
+    # of members who were there when this server joined, it is not known since when they were
+    least = 1 if is_old else 0
+    return not wanted.isdisjoint(_memberships(tx, row.room_id, server_name, before, least))
 
 
-def _memberships(tx: Reader, room_id: str, server_name: str, point: Point) -> Iterator[str]:
-    """Yield the memberships of the server's users, as far as they are joined or invited."""
+def _memberships(
+    tx: Reader, room_id: str, server_name: str, point: Point, least: int
+) -> Iterator[str]:
+    """Yield the memberships of the server's users, as far as they are joined or invited.
+
+    `least`: the position at which those on the clock have begun at the earliest.
+    """
     ending = f":{server_name}"
-    asked = {"room_id": room_id, "position": point.at, "offset": -len(ending), "ending": ending}
-    for row in tx.sql.execute(_MEMBERS, asked):
+    asked = {"room_id": room_id, "position": point.at, "least": least}
+    for row in tx.sql.execute(_MEMBERS, {**asked, "offset": -len(ending), "ending": ending}):
         is_current = (state.MEMBER, row.state_key) not in point.overlay
         if is_current and domain_of(row.state_key) == server_name:
             yield row.membership

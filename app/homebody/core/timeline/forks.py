@@ -25,7 +25,7 @@ from sqlalchemy.orm import aliased
 from homebody.core.events import auth_chains, state
 from homebody.models.base import EventNumber
 from homebody.models.event_graph import DifferingEntry, StateDifference
-from homebody.models.events import StoredEvent
+from homebody.models.events import HISTORY, REJECTED, StoredEvent
 from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
 from homebody.spec import auth_chains as spec_auth_chains
@@ -296,11 +296,13 @@ def _before(tx: Reader, row: state.AnyRow) -> Point | None:
     if row.state_at is not None:
         overlay = {} if row.state_diff is None else _overlay(tx, row.state_diff)
         return Point(row.state_at, overlay, row.state_diff)
-    return None if row.position is None else Point(row.position - 1, {})
+    if row.position is None or row.standing == HISTORY:  # of history, only some of it is known
+        return None
+    return Point(row.position - 1, {})
 
 
 def _after(before: Point, row: state.AnyRow) -> Point:
-    if row.state_key is None or row.standing == "rejected":
+    if row.state_key is None or row.standing == REJECTED:
         return before
     own = {(row.type, row.state_key): row.number}
     return Point(before.at, {**before.overlay, **own}, before.difference)
