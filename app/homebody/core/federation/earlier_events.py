@@ -24,6 +24,7 @@ MAX_EVENTS: Final = 100
 """Of a response to /backfill."""
 MAX_MISSING: Final = 20
 """Of a response to /get_missing_events."""
+BETWEEN_PAUSES: Final = 20
 MAX_STARTS: Final = 100
 """Events from which one walk begins; more are ignored."""
 
@@ -44,7 +45,7 @@ def backfill(
     """
     rooms.check_may_read(tx, room_id, server_name)
     rows = _walk(tx, room_id, event_ids, min(limit, MAX_EVENTS), frozenset())
-    return [rooms.shown(tx, server_name, row) for row in rows]
+    return [rooms.shown(tx, server_name, row) for row in tx.pausing(rows, BETWEEN_PAUSES)]
 
 
 def missing(
@@ -68,7 +69,7 @@ def missing(
     rows = _walk(
         tx, room_id, begin, min(limit, MAX_MISSING), skipped.union(starts), min_depth=min_depth
     )
-    return [rooms.shown(tx, server_name, row) for row in reversed(rows)]
+    return [rooms.shown(tx, server_name, row) for row in tx.pausing(rows[::-1], BETWEEN_PAUSES)]
 
 
 def _walk(
