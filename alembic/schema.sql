@@ -553,6 +553,26 @@ CREATE TABLE inbound_pdus (
 
 CREATE INDEX ix_inbound_pdus_room_id_id ON inbound_pdus (room_id, id);
 
+CREATE TABLE remote_users (
+	user_id TEXT NOT NULL, 
+	devices_stream_id INTEGER, 
+	is_stale BOOLEAN NOT NULL, 
+	master_key TEXT, 
+	self_signing_key TEXT, 
+	CONSTRAINT pk_remote_users PRIMARY KEY (user_id)
+);
+
+CREATE TABLE remote_devices (
+	user_id TEXT NOT NULL, 
+	device_id TEXT NOT NULL, 
+	keys TEXT NOT NULL, 
+	display_name TEXT, 
+	CONSTRAINT pk_remote_devices PRIMARY KEY (user_id, device_id)
+)
+ WITHOUT ROWID
+
+;
+
 CREATE TABLE event_auth (
 	room_number INTEGER NOT NULL, 
 	number INTEGER NOT NULL, 

@@ -64,7 +64,30 @@ def upgrade() -> None:
         sa.UniqueConstraint("event_id", name=op.f("uq_inbound_pdus_event_id")),
     )
     op.create_index(op.f("ix_inbound_pdus_room_id_id"), "inbound_pdus", ["room_id", "id"])
+    create_remote_users()
     create_event_graph()
+
+
+def create_remote_users() -> None:
+    """Create the tables of users of other servers and their devices."""
+    op.create_table(
+        "remote_users",
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("devices_stream_id", sa.Integer(), nullable=True),
+        sa.Column("is_stale", sa.Boolean(), nullable=False),
+        sa.Column("master_key", sa.Text(), nullable=True),
+        sa.Column("self_signing_key", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("user_id", name=op.f("pk_remote_users")),
+    )
+    op.create_table(
+        "remote_devices",
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("device_id", sa.Text(), nullable=False),
+        sa.Column("keys", sa.Text(), nullable=False),
+        sa.Column("display_name", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("user_id", "device_id", name=op.f("pk_remote_devices")),
+        sqlite_with_rowid=False,
+    )
 
 
 def create_event_graph() -> None:
@@ -137,6 +160,8 @@ def fill_event_auth() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("remote_devices")
+    op.drop_table("remote_users")
     op.drop_table("remote_media")
     op.drop_table("differing_entries")
     op.drop_table("state_differences")

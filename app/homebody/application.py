@@ -20,6 +20,7 @@ from homebody.core.ephemeral import lifetimes
 from homebody.core.federation.inbound import Inbound
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.queries import RemoteQueries
+from homebody.core.federation.remote_keys import RemoteKeys
 from homebody.core.federation.remote_media import RemoteMedia
 from homebody.core.federation.transactions import Transactions
 from homebody.core.media import files
@@ -69,6 +70,7 @@ def create_app(config: Config) -> web.Application:
         rate_limits=RateLimits(config),
         remote_queries=RemoteQueries(federation),
         remote_media=RemoteMedia(database, federation, outside),
+        remote_keys=RemoteKeys(database, federation),
         server_keys=keys,
         transactions=Transactions(),
         inbound=Inbound(database, keys, locks),

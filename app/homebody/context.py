@@ -18,6 +18,7 @@ from homebody.core.ephemeral.ephemeral import Ephemeral
 from homebody.core.federation.inbound import Inbound
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.queries import RemoteQueries
+from homebody.core.federation.remote_keys import RemoteKeys
 from homebody.core.federation.remote_media import RemoteMedia
 from homebody.core.federation.transactions import Transactions
 from homebody.core.ratelimits import RateLimits
@@ -53,6 +54,7 @@ class Homeserver:
     server_keys: ServerKeys
     remote_queries: RemoteQueries
     remote_media: RemoteMedia
+    remote_keys: RemoteKeys
     transactions: Transactions
     inbound: Inbound
     locks: Locks

@@ -7,6 +7,7 @@ client-server-api#send-to-device-messaging
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import msgspec
 from flask import Blueprint
@@ -17,6 +18,7 @@ from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
 from homebody.core.encryption import cross_signing, device_keys, one_time_keys, to_device
 from homebody.core.encryption.one_time_keys import Key
+from homebody.core.federation.remote_keys import Claimed, Failures
 from homebody.core.sync import device_lists
 from homebody.core.sync.spans import SyncToken
 from homebody.spec import identifiers
@@ -24,6 +26,7 @@ from homebody.spec.events import Json
 from homebody.storage.expressions import batches
 
 bp = Blueprint("keys", __name__)
+T = TypeVar("T")
 
 MAX_CLAIMS = 10_000
 """Devices in one request: those in a large room."""
@@ -34,6 +37,7 @@ CLAIMED_AT_ONCE = 500
 CLAIMS_IN_ONE = 100
 QUERIED_IN_ONE = 250
 """How many devices or users count as one request in the rate limits."""
+DEFAULT_TIMEOUT_MS = 10_000
 
 
 class DeviceKeys(msgspec.Struct):
@@ -65,14 +69,15 @@ class QueryKeys(msgspec.Struct):
     """The body of /keys/query."""
 
     device_keys: dict[str, list[str]]
-    timeout: int = 0  # ms to wait for other servers; there are none
+    timeout_ms: int = msgspec.field(default=DEFAULT_TIMEOUT_MS, name="timeout")
+    """How long to wait for other servers."""
 
 
 class ClaimKeys(msgspec.Struct):
     """The body of /keys/claim."""
 
     one_time_keys: dict[str, dict[str, str]]
-    timeout: int = 0  # as above
+    timeout_ms: int = msgspec.field(default=DEFAULT_TIMEOUT_MS, name="timeout")
 
 
 @bp.post("/keys/upload")
@@ -110,14 +115,22 @@ def query_keys() -> Json:
 
     Spec: client-server-api#post_matrixclientv3keysquery
     """
-    wanted = http.body_as(QueryKeys, max_bytes=http.MAX_LARGE_BODY_BYTES).device_keys
+    body = http.body_as(QueryKeys, max_bytes=http.MAX_LARGE_BODY_BYTES)
+    wanted = body.device_keys
     if len(wanted) > MAX_QUERIED:
         raise errors.too_large(f"A request may query keys of at most {MAX_QUERIED} users")
     _check_users(wanted)
     cost = 1 + len(wanted) // QUERIED_IN_ONE
     authentication.rate_limits().check("rc_key_queries", requester().user_id, cost)
+    me, remote = requester().user_id, _of_other_servers(wanted)
+    elsewhere: Json = {}
+    if remote:
+        elsewhere = homeserver.remote_keys.query(me, remote, body.timeout_ms / 1000)
     with homeserver.database.read() as tx:
-        return device_keys.query(tx, requester().user_id, wanted)
+        found = device_keys.query(tx, me, wanted)
+    for section, entries in elsewhere.items():
+        found[section] |= entries
+    return found
 
 
 @bp.post("/keys/claim")
@@ -127,7 +140,8 @@ def claim_keys() -> Json:
 
     Spec: client-server-api#post_matrixclientv3keysclaim
     """
-    requested = http.body_as(ClaimKeys, max_bytes=http.MAX_LARGE_BODY_BYTES).one_time_keys
+    body = http.body_as(ClaimKeys, max_bytes=http.MAX_LARGE_BODY_BYTES)
+    requested = body.one_time_keys
     _check_users(requested)
     wanted = [
         (user_id, device_id, algorithm)
@@ -146,7 +160,12 @@ def claim_keys() -> Json:
             some = one_time_keys.claim(writing, batch)
         for user_id, devices in some.items():
             claimed.setdefault(user_id, {}).update(devices)
-    return {"failures": {}, "one_time_keys": claimed}
+    remote = _of_other_servers(requested)
+    elsewhere: Claimed = {}
+    failures: Failures = {}
+    if remote:
+        elsewhere, failures = homeserver.remote_keys.claim(remote, body.timeout_ms / 1000)
+    return {"failures": failures, "one_time_keys": {**claimed, **elsewhere}}
 
 
 @bp.get("/keys/changes")
@@ -175,6 +194,14 @@ def _check_keys(keys: Mapping[str, Key]) -> None:
     for key in keys.values():
         if not isinstance(key, str):
             http.convert_part(key, SignedKey)
+
+
+def _of_other_servers(users: Mapping[str, T]) -> dict[str, T]:
+    """Return the part about users of other servers, if there are any for this server."""
+    server = homeserver.server
+    if not server.config.federation:
+        return {}
+    return {user_id: it for user_id, it in users.items() if not server.is_local(user_id)}
 
 
 def _check_users(users: Mapping[str, object]) -> None:

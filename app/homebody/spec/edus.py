@@ -159,7 +159,7 @@ def device_list_update(content: Json, origin: str) -> DeviceListUpdate | None:
     stream_id, prev_ids = content.get("stream_id"), content.get("prev_id") or []
     if not _is_user_of(user_id, origin) or not _is_short(device_id):
         return None
-    if not _is_integer(stream_id) or not _are_integers(prev_ids):
+    if not is_integer(stream_id) or not _are_integers(prev_ids):
         return None
     keys = content.get("keys")
     if keys is not None and not is_device_keys(keys, user_id, device_id):
@@ -217,6 +217,11 @@ def is_cross_signing_key(value: Any, user_id: str, usage: str) -> bool:
     )
 
 
+def is_integer(value: Any) -> TypeGuard[int]:
+    """Return whether this is an integer that JSON of the specification may have."""
+    return type(value) is int and abs(value) <= canonical_json.MAX_INTEGER  # bool is a subclass
+
+
 def _is_receipt(entry: Any) -> bool:
     """Return whether this is an entry of `m.read` with events, time and thread."""
     if not _is_object(entry) or not _is_object(data := entry.get("data")):
@@ -251,16 +256,12 @@ def _is_short(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and value != "" and identifiers.has_at_most_255_bytes(value)
 
 
-def _is_integer(value: Any) -> TypeGuard[int]:
-    return type(value) is int and abs(value) <= canonical_json.MAX_INTEGER  # bool is a subclass
-
-
 def _is_natural(value: Any) -> TypeGuard[int]:
-    return _is_integer(value) and value >= 0
+    return is_integer(value) and value >= 0
 
 
 def _are_integers(value: Any) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(_is_integer(number) for number in value)
+    return isinstance(value, list) and all(is_integer(number) for number in value)
 
 
 def _are_texts(value: Any) -> bool:

@@ -22,7 +22,7 @@ from sqlalchemy import Row, bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from homebody import errors
-from homebody.core.encryption import device_list_changes, key_signatures
+from homebody.core.encryption import device_list_changes, key_signatures, remote_devices
 from homebody.core.encryption.key_signatures import PREFIX, Signatures
 from homebody.models.cross_signing import CrossSigningKey
 from homebody.models.devices import Device
@@ -258,7 +258,7 @@ class _Signable:
 
     def __init__(self, tx: Tx, user_id: str, owner_ids: list[str]) -> None:
         self.user_id = user_id
-        self._keys = all_of(tx, {user_id, *owner_ids})
+        self._keys = all_of(tx, {user_id, *owner_ids}) | _remote_keys(tx, owner_ids)
         self._devices = key_signatures.device_objects(tx, user_id)
 
     def find(self, owner_id: str, name: str) -> tuple[Json, dict[str, VerifyKey]]:
@@ -278,6 +278,17 @@ class _Signable:
 
     def _key(self, user_id: str, usage: str) -> PublicKey | None:
         return self._keys.get(user_id, {}).get(usage)
+
+
+def _remote_keys(tx: Tx, user_ids: list[str]) -> dict[str, dict[str, PublicKey]]:
+    """Return the master keys of users of other servers, as far as they are kept."""
+    remote = [user_id for user_id in user_ids if not tx.server.is_local(user_id)]
+    found = {}
+    for user_id, key in remote_devices.master_keys(tx, remote).items():
+        ((key_id, public_key),) = key["keys"].items()
+        if key_id == PREFIX + public_key:
+            found[user_id] = {MASTER: PublicKey(public_key, key_signatures.signed_part(key))}
+    return found
 
 
 def _signatures(signable: _Signable, owner_id: str, name: str, claimed: Json) -> dict[str, str]:

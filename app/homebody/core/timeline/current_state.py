@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from homebody.core.encryption import remote_devices
 from homebody.core.events import members, state, state_changes
 from homebody.core.events.state_changes import MemberChange, Numbered
 from homebody.core.push import counts
@@ -50,5 +51,7 @@ def follow_member(tx: Tx, room_id: str, change: MemberChange) -> None:
     was_joined, is_joined = change.before == "join", change.after == "join"
     members.follow(tx, room_id, change.user_id, change.content if is_joined else None)
     counts.follow_member(tx, room_id, change.user_id, change.after, was_joined=was_joined)
+    if tx.server.config.federation:
+        remote_devices.follow_member(tx, room_id, change)
     if was_joined and not is_joined:
         tx.note_departure(change.user_id, room_id)
