@@ -20,7 +20,7 @@ from homebody.config import settings as config
 from homebody.core.events.state import JOINED_ROOMS
 from homebody.models.account_data import AccountData
 from homebody.storage import migrations
-from homebody.storage.database import Database, Tx
+from homebody.storage.database import PLACES, Database, Tx
 from homebody.web import Application
 from tests.conftest import ROOT
 
@@ -471,3 +471,25 @@ def test_every_commit_waits_for_the_disk(tmp_path: Path) -> None:
 
     database.close()
     assert (journal, synchronous) == ("wal", 2)
+
+
+def test_event_numbers_are_never_given_twice(
+    db: Database, other_process: sqlite3.Connection
+) -> None:
+    with db.write() as tx:
+        first, position = tx.next_event()
+    with pytest.raises(ZeroDivisionError), db.write() as tx:
+        undone, _ = tx.next_event()
+        raise ZeroDivisionError
+    with db.write() as tx:
+        aside = tx.next_event_number()
+        unchanged = tx.position
+    other_process.execute("UPDATE clock SET event_number = 500, position = position + 1")
+    with db.write() as tx:
+        after = tx.next_event()
+
+    assert first < undone < aside < 501
+    assert unchanged <= position + 2 * (PLACES + 1)
+    assert after[0] == 501
+    (kept,) = other_process.execute("SELECT event_number FROM clock").fetchone()
+    assert kept == 501

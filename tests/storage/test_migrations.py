@@ -373,3 +373,124 @@ def test_the_server_knows_the_migrations_that_alembic_knows() -> None:
 
     assert known() == REVISIONS
     assert scripts.get_heads() == [REVISIONS[-1]]
+
+
+SPARSE = (
+    "INSERT INTO events (position, event_id, room_id, type, sender, origin_server_ts, pdu,"
+    " replaces, redacted_by, edit_of)"
+    " VALUES (:at, '$' || :at, '!a', :type, '@a:x', :at, '{}', :replaces, :by, :edits)"
+)
+
+
+def fill_sparsely(migrations: Migrations) -> None:
+    """Events with gaps between their positions, and what refers to them."""
+    names = ("at", "type", "replaces", "by", "edits")
+    events = [
+        (3, "m.room.name", None, None, None),
+        (7, "m.room.name", 3, None, None),
+        (8, "m.room.message", None, 20, None),
+        (12, "m.room.message", None, None, 8),
+        (20, "m.room.redaction", None, None, None),
+    ]
+    with migrations.engine.begin() as connection:
+        connection.execute(text(SPARSE), [dict(zip(names, it, strict=True)) for it in events])
+        connection.execute(text("INSERT INTO rooms VALUES (1, '!a', '11', '[]', 5, 20, 0, 0)"))
+        connection.execute(
+            text("INSERT INTO state_intervals VALUES (1, 'm.room.name', '', :a, :b, :a, NULL)"),
+            [{"a": 3, "b": 7}, {"a": 7, "b": NOW_AND_LATER}],
+        )
+        connection.execute(text("INSERT INTO search_index (rowid, body) VALUES (12, 'hello')"))
+        connection.execute(text("INSERT INTO search_progress VALUES (1, 15)"))
+        connection.execute(text("UPDATE clock SET position = 25"))
+        connection.execute(
+            text("INSERT INTO outbox VALUES (:id, :kind, 'd', :payload, 0, 0, 0)"),
+            [
+                {"id": 1, "kind": "appservice", "payload": '{"position":12}'},
+                {"id": 2, "kind": "appservice", "payload": '{"ephemeral":{},"is_moment":false}'},
+                {"id": 3, "kind": "push", "payload": '{"room_id":"!a","position":12}'},
+            ],
+        )
+
+
+REFERENCES = "SELECT number, position, standing, replaces, redacted_by, edit_of FROM events"
+
+
+def test_events_get_a_number_and_keep_their_position(migrations: Migrations) -> None:
+    migrations.up("0022")
+    fill_sparsely(migrations)
+
+    migrations.up("0023")
+
+    assert rows(migrations, f"{REFERENCES} ORDER BY number") == [
+        (3, 3, "accepted", None, None, None),
+        (7, 7, "accepted", 3, None, None),
+        (8, 8, "accepted", None, 20, None),
+        (12, 12, "accepted", None, None, 8),
+        (20, 20, "accepted", None, None, None),
+    ]
+    intervals = "SELECT from_position, event_number FROM state_intervals ORDER BY 1"
+    assert rows(migrations, intervals) == [(3, 3), (7, 7)]
+    assert rows(migrations, "SELECT position, event_number FROM clock") == [(25, 25)]
+    assert rows(migrations, "SELECT number FROM search_progress") == [(15,)]
+    assert [it[0] for it in rows(migrations, "SELECT payload FROM outbox ORDER BY id")] == [
+        '{"number":12}',
+        '{"ephemeral":{},"is_moment":false}',
+        '{"room_id":"!a","position":12}',
+    ]
+
+
+def test_on_the_way_down_positions_become_the_keys_again(migrations: Migrations) -> None:
+    migrations.up("0022")
+    fill_sparsely(migrations)
+    migrations.up("0023")
+    with migrations.engine.begin() as connection:
+        connection.execute(
+            text("UPDATE events SET number = number + 100, replaces = replaces + 100")
+        )
+        connection.execute(text("UPDATE events SET redacted_by = redacted_by + 100"))
+        connection.execute(text("UPDATE events SET edit_of = edit_of + 100"))
+        connection.execute(text("UPDATE state_intervals SET event_number = event_number + 100"))
+        connection.execute(
+            text("UPDATE outbox SET payload = json_object('number', 112) WHERE id = 1")
+        )
+        connection.execute(text("UPDATE events SET position = NULL WHERE number = 103"))
+
+    migrations.down("0022")
+
+    found = "SELECT position, replaces, redacted_by, edit_of FROM events ORDER BY position"
+    assert rows(migrations, found) == [
+        (7, None, None, None),
+        (8, None, 20, None),
+        (12, None, None, 8),
+        (20, None, None, None),
+    ]
+    intervals = "SELECT from_position, event_position FROM state_intervals ORDER BY 1"
+    assert rows(migrations, intervals) == [(3, 3), (7, 7)]
+    assert rows(migrations, "SELECT payload FROM outbox WHERE id = 1") == [('{"position":12}',)]
+    assert rows(migrations, "SELECT count(*) FROM search_index") == [(0,)]
+
+
+def test_a_long_table_is_copied_in_parts_that_are_shown(
+    migrations: Migrations, capsys: pytest.CaptureFixture[str]
+) -> None:
+    migrations.up("0022")
+    numbers = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 45000)"
+    with migrations.engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO events (position, event_id, room_id, type, sender, origin_server_ts,"  # noqa: S608 - no input
+                f" pdu) {numbers} SELECT 3 * i, '$' || i, '!a', 'a', '@a:x', i, '{{}}' FROM n"
+            )
+        )
+
+    migrations.up("0023")
+
+    sums = "SELECT count(*), sum(position), sum(number), max(number) FROM events"
+    assert rows(migrations, sums) == [(45000, 3 * 1012522500, 3 * 1012522500, 135000)]
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("Copying 45,000 events of a database of ")
+    assert [it.partition(" events")[0] for it in shown[1:]] == [
+        "20,000 of 45,000",
+        "40,000 of 45,000",
+        "45,000 of 45,000",
+    ]

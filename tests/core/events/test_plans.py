@@ -1,0 +1,60 @@
+"""Lists of events are read by indexes, in their order, whatever else the table contains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from homebody.core.events import aggregations, client_events, history, members, paging, threads
+from homebody.core.push import counts
+from homebody.core.sliding_sync import required_state
+from homebody.core.sync import device_lists, spans
+from homebody.core.timeline import redactions, store
+from homebody.web import Application
+
+BY_PLACE = "INDEX ix_events_room_id_position (room_id=? AND position"
+BY_TIME = "INDEX ix_events_times (room_id=? AND origin_server_ts"
+CHANGED = "COVERING INDEX ix_state_intervals_current (room_number=? AND to_position=? AND"
+# ruff: noqa: SLF001 - this is about the statements, which nobody else needs
+PLANS = {
+    "a page forwards": (paging._FORWARDS, BY_PLACE),
+    "a page backwards": (paging._BACKWARDS, BY_PLACE),
+    "the newest events of rooms": (spans._NEWEST, f"COVERING {BY_PLACE}"),
+    "a search for a filter": (spans._DOWN_FROM, BY_PLACE),
+    "the events at places": (client_events._AT, f"COVERING {BY_PLACE}=?"),
+    "the oldest notification that is kept": (counts._OLDEST_KEPT, f"COVERING {BY_PLACE}"),
+    "the first member": (members._FIRST, BY_PLACE),
+    "a part of a purge": (store._SOME_EVENTS, "COVERING INDEX ix_events_room_id_position"),
+    "the event nearest to a time": (history._NEAR[True], BY_TIME),
+    "the visible event nearest to a time": (history._FIRST_VISIBLE[False], BY_TIME),
+    "threads": (threads._LATEST, "INDEX ix_events_threads (room_id=? AND position"),
+    "a thread": (aggregations._THREADS, "COVERING INDEX ix_events_replies"),
+    "references": (aggregations._REFERENCES, "INDEX ix_events_references (relates_to=?"),
+    "edits": (aggregations._EDITS, "COVERING INDEX ix_events_edits"),
+    "what shows a redacted event": (redactions._REPLACED_BY, "INDEX ix_events_replaces"),
+    "changed state": (required_state._HELD_BUT_MEMBERS, f"{CHANGED} membership=? AND from_pos"),
+    "changed members": (device_lists._MOVED, f"{CHANGED} membership=? AND from_position>?"),
+}
+SORTED = {"the newest events of rooms", "references"}
+"""Those of several rooms or parents: the few that were found are sorted."""
+VALUES: dict[str, Any] = dict.fromkeys(
+    ("room_id", "after", "upto", "count", "ts", "since", "number"), 1
+)
+LISTS = ("spans", "places", "parents", "ignored", "rooms", "room_ids")
+
+
+@pytest.mark.parametrize("what", PLANS)
+def test_a_list_is_read_by_an_index(app: Application, what: str) -> None:
+    statement, index = PLANS[what]
+    values = VALUES | {"reader": "@a:x"} | {name: [] for name in LISTS}
+
+    with app.homeserver.database.read() as tx:
+        compiled = tx.sql.compiled(statement)
+        explained = f"EXPLAIN QUERY PLAN {compiled.sql}"
+        plan = [row[3] for row in tx.sql.raw.execute(explained, compiled.bind(values))]
+
+    assert any(index in step for step in plan), plan
+    assert not any(step.startswith(("SCAN events", "SCAN state_intervals")) for step in plan), plan
+    is_sorted = any("ORDER BY" in step for step in plan)
+    assert is_sorted == (what in SORTED), plan
