@@ -169,7 +169,7 @@ def set_aside_many(tx: Tx, room_id: str, outliers: Sequence[Outlier]) -> None:
     relation = dict.fromkeys(_RELATION_COLUMNS)
     rows = []
     for it in new:
-        it.number = known[it.event_id] = tx.next_event()[0]
+        it.number = known[it.event_id] = tx.next_event_number()
         rows.append(
             {
                 "number": it.number,
