@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
 from homebody.background.federation import pool
 from homebody.background.federation.pool import Pool
 
@@ -70,6 +72,25 @@ def test_slow_calls_do_not_count() -> None:
     for number in range(30, 60):
         tested.put(number)
     work.wait(ended=34)
+    tested.stop(time.monotonic() + SECONDS)
+
+
+def test_the_number_of_slow_calls_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "MAX_SLOW", 1)
+    work = Work()
+    tested = Pool(2, work)
+    for number in range(5):
+        tested.put(number)
+    work.wait(begun=2)
+
+    time.sleep(pool.SLOW_S + 0.1)
+    tested.find_slow()
+    work.wait(begun=3)
+    time.sleep(0.05)
+
+    assert len(work.begun) == 3
+    work.release.set()
+    work.wait(ended=5)
     tested.stop(time.monotonic() + SECONDS)
 
 

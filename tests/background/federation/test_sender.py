@@ -192,3 +192,20 @@ def test_twenty_servers_get_everything(
 
     for it in remotes:
         wait_for_bodies(it, texts)
+
+
+def test_a_join_is_sent_to_the_others_and_what_follows_also_to_the_new_server(
+    app: Application, remote: Remotes, sender: Sender, alice: Person
+) -> None:
+    b, c = remote("b.test"), remote("c.test")
+    room_id = shared_room(app, alice, c)
+
+    room = b.join(room_id, "carol")
+    event_id = alice.send(room_id, "welcome")
+    b.wait_for_event(event_id)
+    wait_for_bodies(c, ["welcome"])
+
+    assert [it["type"] for it in b.pdus] == ["m.room.message"]
+    assert [it["type"] for it in c.pdus] == ["m.room.member", "m.room.message"]
+    assert c.pdus[0]["state_key"] == b.user_id("carol")
+    assert room.id == room_id

@@ -14,6 +14,8 @@ from typing import Final, Generic, TypeVar
 
 SLOW_S: Final = 1.0
 """The time from which on a request does not count."""
+MAX_SLOW: Final = 200
+"""How many slow requests do not count: each has a socket."""
 _IDLE_S: Final = 60.0
 """How long a greenlet waits for work before it ends."""
 
@@ -67,7 +69,7 @@ class Pool(Generic[T]):
 
     def _add_greenlet(self) -> None:
         with self._lock:
-            counted = len(self._greenlets) - len(self._slow)
+            counted = len(self._greenlets) - min(len(self._slow), MAX_SLOW)
             if self._is_stopping or counted >= self._size or self._queue.qsize() <= self._idle:
                 return
             greenlet = threading.Thread(target=self._run, daemon=True)
