@@ -22,6 +22,7 @@ from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.queries import RemoteQueries
 from homebody.core.federation.remote_keys import RemoteKeys
 from homebody.core.federation.remote_media import RemoteMedia
+from homebody.core.federation.remote_rooms import RemoteRooms
 from homebody.core.federation.transactions import Transactions
 from homebody.core.media import files
 from homebody.core.ratelimits import RateLimits
@@ -71,6 +72,7 @@ def create_app(config: Config) -> web.Application:
         remote_queries=RemoteQueries(federation),
         remote_media=RemoteMedia(database, federation, outside),
         remote_keys=RemoteKeys(database, federation),
+        remote_rooms=RemoteRooms(database, federation),
         server_keys=keys,
         transactions=Transactions(),
         inbound=Inbound(database, keys, locks),

@@ -20,6 +20,7 @@ from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.queries import RemoteQueries
 from homebody.core.federation.remote_keys import RemoteKeys
 from homebody.core.federation.remote_media import RemoteMedia
+from homebody.core.federation.remote_rooms import RemoteRooms
 from homebody.core.federation.transactions import Transactions
 from homebody.core.ratelimits import RateLimits
 from homebody.core.sliding_sync.connections import Connections
@@ -55,6 +56,7 @@ class Homeserver:
     remote_queries: RemoteQueries
     remote_media: RemoteMedia
     remote_keys: RemoteKeys
+    remote_rooms: RemoteRooms
     transactions: Transactions
     inbound: Inbound
     locks: Locks

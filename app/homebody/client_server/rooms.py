@@ -15,6 +15,7 @@ from flask import Blueprint, request
 from homebody.client_server import authentication, http, room_send
 from homebody.client_server.authentication import (
     authenticated,
+    limit_lookups,
     limit_strangers,
     maybe_requester,
     requester,
@@ -31,6 +32,7 @@ from homebody.core.rooms import (
     upgrade,
 )
 from homebody.core.sessions import appservice_users
+from homebody.spec import identifiers
 from homebody.spec.events import Json
 
 bp = Blueprint("rooms", __name__)
@@ -184,9 +186,30 @@ def get_unstable_room_summary(room_id_or_alias: str) -> Json:
 def _summary(room_id_or_alias: str) -> Json:
     limit_strangers()
     user = maybe_requester()
+    user_id = user.user_id if user else None
+    room_id, servers = room_and_servers(room_id_or_alias)
     with homeserver.database.read() as tx:
-        room_id = aliases.resolve(tx, room_id_or_alias)
-        return summary.preview(tx, room_id, user.user_id if user else None)
+        if not homeserver.server.config.federation or spaces.is_here(tx, room_id):
+            return summary.preview(tx, room_id, user_id)
+    limit_lookups()
+    return homeserver.remote_rooms.summary(user_id, room_id, servers)
+
+
+def room_and_servers(room_id_or_alias: str) -> tuple[str, list[str]]:
+    """Return a room, and servers that may know it: those in the query and those of its alias.
+
+    Waits for the server of the alias. Raises as `aliases.resolve` and `RemoteQueries.alias` do.
+    """
+    servers = [*request.args.getlist("via"), *request.args.getlist("server_name")]
+    server = homeserver.server
+    if identifiers.is_room_alias(room_id_or_alias) and server.config.federation:
+        its_server = identifiers.server_name(room_id_or_alias)
+        if its_server != server.name:
+            limit_lookups()
+            found = homeserver.remote_queries.alias(room_id_or_alias)
+            return found.room_id, [*servers, *found.servers]
+    with homeserver.database.read() as tx:
+        return aliases.resolve(tx, room_id_or_alias), servers
 
 
 @bp_v1.get("/rooms/<room_id>/hierarchy")
@@ -203,5 +226,7 @@ def get_space_hierarchy(room_id: str) -> Json:
         since=request.args.get("from") or None,
     )
     authentication.rate_limits().check("rc_lookups", requester().user_id)
+    if homeserver.server.config.federation:
+        return homeserver.remote_rooms.hierarchy(requester().user_id, room_id, query)
     with homeserver.database.read() as tx:
         return spaces.hierarchy(tx, requester().user_id, room_id, query)

@@ -34,6 +34,7 @@ def ask(
     max_bytes: int,
     query: Query | None = None,
     json: Any = None,
+    seconds: float = SECONDS,
 ) -> Json:
     """Return the JSON object with which a server responds; the path is below PATH.
 
@@ -48,7 +49,7 @@ def ask(
             PATH + path,
             query=query,
             json=json,
-            timeout_s=seconds_for(client, server),
+            timeout_s=min(seconds, seconds_for(client, server)),
             max_bytes=max_bytes,
             decode=_decode,
         )

@@ -7,12 +7,14 @@ Spec: client-server-api#published-room-directory, client-server-api#room-summari
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
+from homebody.core.rooms import spaces
 from homebody.spec import identifiers
 from homebody.spec.events import Json
 
 MAX_ALLOWED_ROOMS: Final = 100
+MAX_CHILDREN: Final = 1000
 _TEXTS: Final = (
     *("avatar_url", "canonical_alias", "encryption", "join_rule", "name", "room_type"),
     *("room_version", "topic"),
@@ -35,3 +37,26 @@ def checked(room: object) -> Json | None:
         valid = [it for it in allowed if identifiers.is_room_id(it)]
         found["allowed_room_ids"] = valid[:MAX_ALLOWED_ROOMS]
     return found
+
+
+def checked_children(events: object) -> list[Json]:
+    """Return the valid ones of the m.space.child events of a space, in their order.
+
+    Spec: client-server-api#ordering-of-children-within-a-space
+    """
+    found = [_child(it) for it in events] if isinstance(events, list) else []
+    return sorted((it for it in found if it is not None), key=spaces.place)[:MAX_CHILDREN]
+
+
+def _child(event: Any) -> Json | None:
+    if not isinstance(event, dict) or event.get("type") != spaces.CHILD:
+        return None
+    content, ts = event.get("content"), event.get("origin_server_ts")
+    if not isinstance(content, dict) or not spaces.is_child(content) or type(ts) is not int:
+        return None
+    if not identifiers.is_room_id(event.get("state_key")):
+        return None
+    if not identifiers.is_user_id(event.get("sender")):
+        return None
+    keys = ("type", "state_key", "sender", "content", "origin_server_ts")
+    return {key: event[key] for key in keys}

@@ -7,6 +7,9 @@ so loops end. Its depth is the length of the shortest path to it.
 A page is a part of that list, which is computed for each request: changes between two pages can
 make a room appear twice or not at all. Of a large tree only MAX_ROOMS rooms are read; when all of
 those have been returned, the token of the last page makes the next request read as many more.
+
+Of rooms that this server is not in, `page` takes what others have said, and returns which of them
+are missing in the page (core/federation/remote_rooms.py asks for those).
 Spec: client-server-api#spaces, client-server-api#get_matrixclientv1roomsroomidhierarchy
 """
 
@@ -16,7 +19,7 @@ import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import orjson
@@ -72,12 +75,38 @@ class Query:
     """The token of the previous page."""
 
 
+class OtherRoom(NamedTuple):
+    """A room as another server describes it."""
+
+    summary: Json
+    children: list[Json] | None
+    """Its m.space.child events, stripped; None where they are not known yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherRooms:
+    """What other servers have said about rooms that this server is not in."""
+
+    rooms: dict[str, OtherRoom] = field(default_factory=dict)
+    settled: set[str] = field(default_factory=set)
+    """Rooms that need not be asked about."""
+
+
+class Page(NamedTuple):
+    """A page of the tree."""
+
+    response: Json
+    missing: dict[str, list[str]]
+    """{room id: servers} of rooms on the page that others have to be asked about."""
+
+
 class Node(NamedTuple):
     """A room of the tree."""
 
-    summary: Json
-    children: list[Json]
-    """Its m.space.child events, stripped, in the order of the specification."""
+    summary: Json | None
+    """None for a room that others have to be asked about."""
+    children: list[Json] | None
+    """Its m.space.child events, stripped, in the order of the specification. None as above."""
     depth: int
     batch: int
     """The batch of MAX_ROOMS rooms in which it was found, from 1."""
@@ -93,26 +122,47 @@ class Start(NamedTuple):
 
 
 def hierarchy(tx: Reader, user_id: str, room_id: str, query: Query) -> Json:
-    """Return a page of the tree, as the response of /hierarchy.
+    """Return a page of the tree, as the response of /hierarchy, of this server's rooms alone.
+
+    Raises as `page` does.
+    """
+    return page(tx, user_id, room_id, query).response
+
+
+def page(
+    tx: Reader, user_id: str, room_id: str, query: Query, others: OtherRooms | None = None
+) -> Page:
+    """Return a page of the tree, with the rooms of others.
 
     Raises M_FORBIDDEN for a space that the user may not see, M_INVALID_PARAM for a token that is
     invalid, or belongs to another query.
     """
     start = _start(query)
-    nodes, is_whole = _read(tx, user_id, room_id, query, start.batches)
+    tree = _read(tx, user_id, room_id, query, start.batches, others)
+    nodes = tree.nodes
     if room_id not in nodes:
         raise errors.forbidden("This space does not exist, or you may not see it")
-    rooms = _in_order(nodes, room_id, query.max_depth, start.batches)
+    order = _in_order(nodes, room_id, query.max_depth, start.batches)
     end = start.shown + query.limit
-    page = rooms[start.shown : end]
-    response: Json = {
-        "rooms": [{**nodes[it].summary, "children_state": nodes[it].children} for it in page]
-    }
+    rooms: list[Json] = []
+    missing: dict[str, list[str]] = {}
+    has_more = not tree.is_whole
+    for place_in_tree, one in enumerate(order):
+        node = nodes[one]
+        if node.summary is None or node.children is None:
+            if place_in_tree < end:  # if the user may see all that are missing
+                missing[one] = tree.servers.get(one, [])
+            else:
+                has_more = True
+        if node.summary is not None:
+            rooms.append({**node.summary, "children_state": node.children or []})
+    response: Json = {"rooms": rooms[start.shown : end]}
     if end < len(rooms):
         response["next_batch"] = _token(query, Start(end, start.batches))
-    elif not is_whole:
-        response["next_batch"] = _token(query, Start(len(rooms), start.batches + 1))
-    return response
+    elif has_more:
+        batches = start.batches if tree.is_whole else start.batches + 1
+        response["next_batch"] = _token(query, Start(len(rooms), batches))
+    return Page(response, missing)
 
 
 def _token(query: Query, start: Start) -> str:
@@ -132,23 +182,43 @@ def _start(query: Query) -> Start:
     return Start(shown, max(1, batches))
 
 
+class Tree(NamedTuple):
+    """The rooms that the user may see, or that others have to be asked about."""
+
+    nodes: dict[str, Node]
+    servers: dict[str, list[str]]
+    """{room id: servers that know it}."""
+    is_whole: bool
+
+
 def _read(
-    tx: Reader, user_id: str, room_id: str, query: Query, batches: int
-) -> tuple[dict[str, Node], bool]:
-    """Return ({room id: node} of the rooms that the user may see, whether these are all)."""
+    tx: Reader,
+    user_id: str,
+    room_id: str,
+    query: Query,
+    batches: int,
+    others: OtherRooms | None,
+) -> Tree:
     nodes: dict[str, Node] = {}
+    servers = {room_id: [room_id.partition(":")[2]]}
     places = {room_id: 0}
     level, is_whole = [room_id], True
     for depth in range(query.max_depth + 1):
-        rooms = _allowed(tx, user_id, level)
+        rooms, unknown = _allowed(tx, user_id, level, others)
         spaces = [room["room_id"] for room in rooms if room.get("room_type") == SPACE]
-        children = _children(tx, spaces, is_suggested_only=query.is_suggested_only)
+        children = _children_of(tx, spaces, others, is_suggested_only=query.is_suggested_only)
         for room in rooms:
             one = room["room_id"]
             batch = places[one] // MAX_ROOMS + 1
             nodes[one] = Node(room, children.get(one, []), depth, batch)
-        below = (child["state_key"] for space in spaces for child in children.get(space, ()))
-        level = list(dict.fromkeys(child for child in below if child not in places))
+        for one in unknown:
+            nodes[one] = Node(None, None, depth, places[one] // MAX_ROOMS + 1)
+        below = [child for space in spaces for child in children.get(space) or ()]
+        for child in below:
+            servers.setdefault(child["state_key"], child["content"]["via"])
+        level = list(
+            dict.fromkeys(it["state_key"] for it in below if it["state_key"] not in places)
+        )
         left = batches * MAX_ROOMS - len(places)
         if depth < query.max_depth and len(level) > left:
             is_whole = False
@@ -156,7 +226,7 @@ def _read(
         if not level:
             break
         places.update(zip(level, itertools.count(len(places)), strict=False))
-    return nodes, is_whole
+    return Tree(nodes, servers, is_whole)
 
 
 def _in_order(nodes: dict[str, Node], room_id: str, max_depth: int, batches: int) -> list[str]:
@@ -183,23 +253,36 @@ def _depth_first(nodes: dict[str, Node], room_id: str, max_depth: int) -> Iterat
         listed.add(one)
         yield one
         if nodes[one].depth < max_depth:
-            ahead += [child["state_key"] for child in reversed(nodes[one].children)]
+            ahead += [child["state_key"] for child in reversed(nodes[one].children or [])]
 
 
-def _allowed(tx: Reader, user_id: str, room_ids: Sequence[str]) -> list[Json]:
-    """Return the summaries of those rooms that the user may see."""
+def _allowed(
+    tx: Reader, user_id: str, room_ids: Sequence[str], others: OtherRooms | None
+) -> tuple[list[Json], list[str]]:
+    """Return the summaries of those rooms that the user may see, and the ids of unknown ones."""
     joined = state.joined_rooms(tx, user_id)
     allowed: list[Json] = []
+    unknown: list[str] = []
     for some in batches(room_ids, _AT_ONCE):
         event_loop.pause()
         found = tx.sql.execute(_OWN_MEMBERSHIPS, {"user_id": user_id, "room_ids": some})
         memberships = {row.room_id: row.membership for row in found}
+        rooms = {room["room_id"]: room for room in summary.full(tx, some)}
+        if others is not None:
+            away = [it for it in some if it not in rooms or not is_here(tx, it)]
+            rooms |= {it: others.rooms[it].summary for it in away if it in others.rooms}
+            unknown += [it for it in away if it not in others.rooms and it not in others.settled]
         allowed += [
-            room
-            for room in summary.full(tx, some)
-            if _may_see(room, memberships.get(room["room_id"]), joined)
+            rooms[it]
+            for it in some
+            if it in rooms and _may_see(rooms[it], memberships.get(it), joined)
         ]
-    return allowed
+    return allowed, unknown
+
+
+def is_here(tx: Reader, room_id: str) -> bool:
+    """Return whether a user of this server is joined to the room, so that its state is known."""
+    return bool(state.joined(tx, room_id).local)
 
 
 def _may_see(room: Json, membership: str | None, joined: Set[str]) -> bool:
@@ -209,7 +292,28 @@ def _may_see(room: Json, membership: str | None, joined: Set[str]) -> bool:
     return membership != "ban" and summary.is_open_to(room, joined)
 
 
-def _children(
+def _children_of(
+    tx: Reader, spaces: Sequence[str], others: OtherRooms | None, *, is_suggested_only: bool
+) -> dict[str, list[Json] | None]:
+    """Return {space: its m.space.child events, None where others have to be asked for them}."""
+    known = {} if others is None else others.rooms
+    away = [it for it in spaces if it in known]
+    found: dict[str, list[Json] | None] = {
+        **children(
+            tx, [it for it in spaces if it not in known], is_suggested_only=is_suggested_only
+        )
+    }
+    for space in away:
+        listed = known[space].children
+        if listed is None and others is not None and space in others.settled:
+            listed = []
+        found[space] = listed and [
+            it for it in listed if not is_suggested_only or it["content"].get("suggested") is True
+        ]
+    return found
+
+
+def children(
     tx: Reader, spaces: Sequence[str], *, is_suggested_only: bool
 ) -> dict[str, list[Json]]:
     """Return {space: its stripped m.space.child events, in the order of the specification}."""
@@ -218,22 +322,22 @@ def _children(
         rows = tx.sql.execute(_CHILDREN, {"room_ids": some})
         for row in tx.pausing(rows, _CHILDREN_BETWEEN_PAUSES):
             pdu = orjson.loads(row.pdu)
-            if not _is_child(pdu["content"]):
+            if not is_child(pdu["content"]):
                 continue
             if is_suggested_only and pdu["content"].get("suggested") is not True:
                 continue
             shown = client_events.stripped(pdu)
             found[row.room_id].append({**shown, "origin_server_ts": pdu["origin_server_ts"]})
-    return {space: sorted(children, key=_place) for space, children in found.items()}
+    return {space: sorted(events, key=place) for space, events in found.items()}
 
 
-def _is_child(content: Json) -> bool:
+def is_child(content: Json) -> bool:
     """Return whether the event adds a child; without `via` it removes one."""
     via = content.get("via")
     return isinstance(via, list) and bool(via) and all(isinstance(it, str) for it in via)
 
 
-def _place(child: Json) -> tuple[bool, str, int, str]:
+def place(child: Json) -> tuple[bool, str, int, str]:
     """Return a sort key: children with a valid `order` first, by that; others by time; then by id.
 
     Spec: client-server-api#ordering-of-children-within-a-space

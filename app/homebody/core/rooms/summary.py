@@ -27,6 +27,8 @@ from homebody.storage.expressions import batches
 
 INSIDE: Final = frozenset({"join", "invite", "knock"})
 _ROOMS_AT_ONCE: Final = 50
+_CAPABLE: Final = VERSIONS["11"]
+"""Taken for a room whose version is not known, as that has all the join rules."""
 
 CURRENT_STATE: Final = (
     select(Room.room_id, StateInterval.type, StateInterval.state_key, StoredEvent.pdu)
@@ -153,27 +155,36 @@ def _text(contents: dict[str, Json], event_type: str, key: str) -> str | None:
 def preview(tx: Reader, room_id: str, user_id: str | None) -> Json:
     """Return a room's summary with the user's membership, if any. user_id None: no account.
 
-    Banned users see no more than users without an account.
     Raises M_NOT_FOUND for a room that is unknown or that the user may not see.
     """
-    shown = full(tx, [room_id])
+    found = full(tx, [room_id])
+    if not found:
+        raise errors.not_found("This room does not exist, or you may not join it")
+    return shown_to(tx, found[0], user_id)
+
+
+def shown_to(tx: Reader, room: Json, user_id: str | None) -> Json:
+    """Return a summary with the user's membership, if any. user_id None: no account.
+
+    Banned users see no more than users without an account. The summary may be another server's.
+    Raises M_NOT_FOUND for a room that the user may not see.
+    """
     own, joined = None, frozenset[str]()
     if user_id is not None:
-        own = state.membership_of(tx, room_id, user_id)
+        own = state.membership_of(tx, room["room_id"], user_id)
         joined = frozenset() if own == "ban" else state.joined_rooms(tx, user_id)
-    if not shown or not (
-        own in INSIDE or shown[0]["world_readable"] or is_open_to(shown[0], joined)
-    ):
+    if not (own in INSIDE or room["world_readable"] or is_open_to(room, joined)):
         raise errors.not_found("This room does not exist, or you may not join it")
-    return shown[0] | ({} if own is None else {"membership": own})
+    return room | ({} if own is None else {"membership": own})
 
 
 def is_open_to(room: Json, joined: Set[str]) -> bool:
     """Return whether a user who has joined these rooms may join or knock without an invite.
 
-    `room` is a summary as `full` returns it.
+    `room` is a summary as `full` returns it, or another server, which may leave something out.
     """
-    rule, version = room["join_rule"], VERSIONS[room["room_version"]]
+    rule = room.get("join_rule", "public")
+    version = VERSIONS.get(room.get("room_version", ""), _CAPABLE)
     is_open = {
         "public": True,
         "knock": version.may_knock,
