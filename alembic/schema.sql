@@ -547,6 +547,8 @@ CREATE TABLE inbound_pdus (
 	event_id TEXT NOT NULL, 
 	pdu TEXT NOT NULL, 
 	received_ts INTEGER NOT NULL, 
+	tries INTEGER NOT NULL, 
+	next_try_ts INTEGER NOT NULL, 
 	CONSTRAINT pk_inbound_pdus PRIMARY KEY (id), 
 	CONSTRAINT uq_inbound_pdus_event_id UNIQUE (event_id)
 );
@@ -572,6 +574,20 @@ CREATE TABLE remote_devices (
  WITHOUT ROWID
 
 ;
+
+CREATE TABLE gaps (
+	room_number INTEGER NOT NULL, 
+	event_id TEXT NOT NULL, 
+	position INTEGER, 
+	tries INTEGER NOT NULL, 
+	next_try_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_gaps PRIMARY KEY (room_number, event_id)
+)
+ WITHOUT ROWID
+
+;
+
+CREATE INDEX ix_gaps_room_number_position ON gaps (room_number, position);
 
 CREATE TABLE event_auth (
 	room_number INTEGER NOT NULL, 

@@ -60,11 +60,14 @@ def upgrade() -> None:
         sa.Column("event_id", sa.Text(), nullable=False),
         sa.Column("pdu", sa.Text(), nullable=False),
         sa.Column("received_ts", sa.Integer(), nullable=False),
+        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("next_try_ts", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_inbound_pdus")),
         sa.UniqueConstraint("event_id", name=op.f("uq_inbound_pdus_event_id")),
     )
     op.create_index(op.f("ix_inbound_pdus_room_id_id"), "inbound_pdus", ["room_id", "id"])
     create_remote_users()
+    create_gaps()
     create_event_graph()
 
 
@@ -88,6 +91,20 @@ def create_remote_users() -> None:
         sa.PrimaryKeyConstraint("user_id", "device_id", name=op.f("pk_remote_devices")),
         sqlite_with_rowid=False,
     )
+
+
+def create_gaps() -> None:
+    op.create_table(
+        "gaps",
+        sa.Column("room_number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("event_id", sa.Text(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=True),
+        sa.Column("tries", sa.Integer(), nullable=False),
+        sa.Column("next_try_ts", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("room_number", "event_id", name=op.f("pk_gaps")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(op.f("ix_gaps_room_number_position"), "gaps", ["room_number", "position"])
 
 
 def create_event_graph() -> None:
@@ -166,6 +183,7 @@ def downgrade() -> None:
     op.drop_table("differing_entries")
     op.drop_table("state_differences")
     op.drop_table("event_auth")
+    op.drop_table("gaps")
     op.drop_table("inbound_pdus")
     op.drop_index("ix_rooms_state_reset", "rooms")
     op.drop_column("rooms", "state_reset_position")

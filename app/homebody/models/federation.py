@@ -37,5 +37,24 @@ class InboundPdu(Base):
     event_id: Mapped[str] = mapped_column(unique=True)
     pdu: Mapped[str]
     received_ts: Mapped[int]
+    tries: Mapped[int]  # failed ones to fetch its predecessors
+    next_try_ts: Mapped[int]  # ms
 
     __table_args__ = (Index(None, "room_id", "id"),)
+
+
+class Gap(Base):
+    """An event that this server lacks, cited by one that it has. Written by core/timeline/gaps.py.
+
+    `position` says where the event would stand: just before this position, that of an event that
+    follows it; NULL if none of those is in the timeline. Several events may have the same place.
+    """
+
+    __tablename__ = "gaps"
+    room_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    event_id: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int | None]
+    tries: Mapped[int]  # failed ones since the gap has had this place
+    next_try_ts: Mapped[int]  # ms
+
+    __table_args__ = (Index(None, "room_number", "position"), {"sqlite_with_rowid": False})

@@ -42,6 +42,7 @@ _INSERT = (
     insert(EventAuth)
     .inline()
     .values(room_number=state.ROOM_NUMBER, number=bindparam("of_number"), cites=bindparam("cited"))
+    .on_conflict_do_nothing()  # of an outlier that is stored again, in a timeline
 )
 _CITES = select(EventAuth.number, EventAuth.cites).where(
     EventAuth.room_number == state.ROOM_NUMBER, EventAuth.number.in_(select(_NUMBERS.c.value))

@@ -90,7 +90,7 @@ ROOMS: CacheKind[str, RoomHead] = declare("rooms", 5, lambda _: 200)
 """The head of each room by room_id; written by timeline/store.py."""
 
 STATE: CacheKind[tuple[str, StateKey], StateEntry] = declare(
-    "state", 29, lambda entry: entry.size_bytes
+    "state", 28, lambda entry: entry.size_bytes
 )
 """Entries of current state by (room_id, (type, state_key))."""
 JOINED: CacheKind[str, Joined] = declare(

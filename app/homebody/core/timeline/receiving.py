@@ -46,6 +46,7 @@ def receive(tx: Tx, event: Event, encoded: bytes, before: Point | None = None) -
     if known is not None and known.standing not in {OUTLIER, REJECTED}:
         return known.standing
     cited = _auth_events(tx, event)
+    is_after_gap = before is not None
     if before is None:
         before = state_before(tx, event)
     present = forks.current(tx)
@@ -53,7 +54,8 @@ def receive(tx: Tx, event: Event, encoded: bytes, before: Point | None = None) -
         before = present
     standing = _judge(tx, event, cited, before, present)
     if standing == ACCEPTED:
-        store.store(tx, event, encoded, before=None if before == present else before)
+        before = None if before == present else before
+        store.store(tx, event, encoded, before=before, is_after_gap=is_after_gap)
     else:
         store.set_aside(tx, event, encoded, standing, before)
     return standing
@@ -72,7 +74,7 @@ def receive_outlier(tx: Tx, event: Event, encoded: bytes) -> str:
     create = state.current(tx, event.room_id, *room_state.CREATE)
     standing = OUTLIER
     try:
-        _check_by_auth_events(event, cited, create)
+        check_by_auth_events(event, cited, create)
     except AuthError as problem:
         LOG.info("%s is rejected: %s", event.event_id, problem)
         standing = REJECTED
@@ -125,7 +127,7 @@ def _judge(
     current = state.current_many(tx, event.room_id, needed)
     state_then = current if before == present else forks.events(tx, event.room_id, before, needed)
     try:
-        _check_by_auth_events(event, cited, current.get(room_state.CREATE))
+        check_by_auth_events(event, cited, current.get(room_state.CREATE))
         event_auth.check(event, state_then)
     except AuthError as problem:
         LOG.info("%s is rejected: %s", event.event_id, problem)
@@ -139,9 +141,11 @@ def _judge(
     return ACCEPTED
 
 
-def _check_by_auth_events(
-    event: Event, cited: list[state.KnownEvent], create: Event | None
-) -> None:
+def check_by_auth_events(event: Event, cited: list[state.KnownEvent], create: Event | None) -> None:
+    """Raise AuthError unless the auth events of an event allow it.
+
+    `create`: the create event, which others don't cite in newer room versions.
+    """
     rejected = {it.event.event_id for it in cited if it.standing == REJECTED}
     auth_events = [it.event for it in cited]
     event_auth.check_auth_events(event, auth_events, rejected)

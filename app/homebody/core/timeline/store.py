@@ -28,7 +28,7 @@ from homebody.core.events import (
 )
 from homebody.core.events.relations import Relation
 from homebody.core.push import counts
-from homebody.core.timeline import current_state, forks, redactions, sent_events
+from homebody.core.timeline import current_state, forks, gaps, redactions, sent_events
 from homebody.core.timeline.forks import Point
 from homebody.models.base import EventNumber
 from homebody.models.events import ACCEPTED, StoredEvent
@@ -105,7 +105,7 @@ def store(
     """Insert an allowed event and everything derived from it; return its position.
 
     `encoded` is its PDU in canonical JSON, `before` the state before it if that is not the room's
-    current state. `is_after_gap`: the room has older events, which may come later.
+    current state. `is_after_gap`: some of its `prev_events` are missing, and may come later.
     """
     number, position = tx.next_event(PLACES_OF_GAP if is_after_gap else PLACES)
     if not tx.server.is_local(event.sender):
@@ -123,7 +123,7 @@ def store(
     relation = relations.of(tx, event) if has_relation else relations.NONE
     _insert(tx, event, encoded, place, ACCEPTED, before, transaction, replaces, relation)
     tx.caches.recent.add(position, event.room_id, number)
-    _advance(tx, event, position)
+    _advance(tx, event, position, is_after_gap=is_after_gap)
     if not is_in_line:
         _merge(tx, event.room_id, position)
         current_state.note_if_lost(tx, event, position)
@@ -154,6 +154,9 @@ def set_aside(
     number = _number_if_stored(tx, event) or tx.next_event(places=0)[0]
     relation, nobody = relations.NONE, (None, None)
     _insert(tx, event, encoded, (number, None), standing, before, nobody, None, relation)
+    if before is not None:
+        gaps.fill(tx, event)
+        gaps.add(tx, event.room_id, event.prev_event_ids, None)
     return number
 
 
@@ -313,11 +316,18 @@ def _insert(
         auth_chains.add(tx, event, number)
 
 
-def _advance(tx: Tx, event: Event, position: int) -> None:
-    """Make the event a forward extremity of the room, in place of its `prev_events`."""
+def _advance(tx: Tx, event: Event, position: int, *, is_after_gap: bool) -> None:
+    """Make the event a forward extremity of the room, in place of its `prev_events`.
+
+    Not one that was missing, as others follow it.
+    """
+    if is_after_gap:
+        gaps.add(tx, event.room_id, event.prev_event_ids, position)
     head = state.head(tx, event.room_id)
-    left = [known for known in head.forward_extremities if known not in event.prev_event_ids]
-    new_head = state.RoomHead(head.version, [*left, event.event_id], max(head.depth, event.depth))
+    ends = [known for known in head.forward_extremities if known not in event.prev_event_ids]
+    if tx.server.is_local(event.sender) or not gaps.fill(tx, event):
+        ends.append(event.event_id)
+    new_head = state.RoomHead(head.version, ends, max(head.depth, event.depth))
     tx.sql.execute(
         _ADVANCE,
         {
