@@ -8,10 +8,11 @@ from __future__ import annotations
 import orjson
 from flask import Blueprint, request
 
-from homebody.client_server import event_stream, http
+from homebody.client_server import authentication, event_stream, http
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
 from homebody.core.events import aggregations, client_events, history, paging
+from homebody.core.federation import timestamps
 from homebody.core.legacy import initial_sync
 from homebody.core.sync.spans import SyncToken
 from homebody.core.user_data import filters
@@ -97,14 +98,20 @@ def get_event_context(room_id: str, event_id: str) -> Json:
 @bp_v1.get("/rooms/<room_id>/timestamp_to_event")
 @authenticated()
 def get_event_by_timestamp(room_id: str) -> Json:
-    """Return the event nearest to a time."""
+    """Return the event nearest to a time, which only another server may have."""
     http.query_required("ts")
     ts = http.query_integer("ts", 0)
     is_backwards = _is_backwards()
-    user_id = requester().user_id
-    with homeserver.database.read() as tx:
-        event_id, sent_ts = history.near(tx, user_id, room_id, ts, is_backwards=is_backwards)
-    return {"event_id": event_id, "origin_server_ts": sent_ts}
+    authentication.rate_limits().check("rc_lookups", requester().user_id)
+    found = timestamps.near(
+        homeserver.database,
+        homeserver.federation,
+        requester().user_id,
+        room_id,
+        ts,
+        is_backwards=is_backwards,
+    )
+    return {"event_id": found.event_id, "origin_server_ts": found.ts}
 
 
 @bp.get("/rooms/<room_id>/initialSync")
