@@ -24,7 +24,7 @@ import orjson
 
 from homebody.core import incoming
 from homebody.core.events import state
-from homebody.core.federation import pdus
+from homebody.core.federation import pdus, server_acls
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.pdus import Received, Refused
 from homebody.core.timeline import receiving
@@ -35,7 +35,7 @@ from homebody.models.events import REJECTED
 from homebody.outside import RemoteError
 from homebody.runtime import event_loop
 from homebody.runtime.locks import Locks
-from homebody.spec import identifiers, room_state, server_acl
+from homebody.spec import identifiers, room_state
 from homebody.spec.events import Event, Json
 from homebody.spec.room_versions import RoomVersion
 from homebody.storage.database import Database, Reader
@@ -44,7 +44,6 @@ LOG = logging.getLogger(__name__)
 
 SECONDS_PER_WRITE: Final = 0.003
 """Other writers wait meanwhile, and for the event that is being stored when the time is over."""
-SERVER_ACL: Final = ("m.room.server_acl", "")
 
 FillGap = Callable[[str, Event, MissingEventsError], Point | None]
 """Fetches what an event lacks, called with its origin; returns the state before the event if only
@@ -207,9 +206,8 @@ def _candidate(tx: Reader, origin: str, pdu: Any) -> _Candidate | Refused | None
     sender = pdu.get("sender")
     if not identifiers.is_user_id(sender):
         return Refused(None, "PDU without a sender")
-    acl = state.current(tx, room_id, *SERVER_ACL)
     for server in {origin, room_state.domain_of(sender)}:
-        if acl is not None and not server_acl.allows(acl.content, server):
+        if not server_acls.allows(tx, room_id, server):
             event_id = pdus.event_id_of(pdu, version)
             return Refused(event_id, f"{server} is excluded from the room by its server ACL")
     return _Candidate(pdu, room_id, version)

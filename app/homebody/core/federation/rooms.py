@@ -4,8 +4,7 @@ A server may read a room while one of its users is joined, unless the room's ACL
 its users could not read by the history visibility, it gets the redacted form, as it needs the event
 graph whole.
 
-Spec: server-server-api#server-access-control-lists-acls,
-server-server-api#retrieving-events
+Spec: server-server-api#retrieving-events
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ from homebody.core.accounts import accounts
 from homebody.core.events import auth_chains, state
 from homebody.core.events.state import AnyRow
 from homebody.core.events.visibility import DEFAULT, SETTINGS, VISIBILITY
+from homebody.core.federation import server_acls
 from homebody.core.timeline import forks
 from homebody.core.timeline.forks import Point
 from homebody.models.events import HISTORY, REJECTED, StoredEvent
 from homebody.models.state import StateInterval
-from homebody.spec import events, server_acl
+from homebody.spec import events
 from homebody.spec.room_state import domain_of
 from homebody.storage.database import Reader
 from homebody.storage.expressions import listed
 
-ACL: Final = "m.room.server_acl"
 MAX_SERVERS: Final = 1000
 NEAR_EVENTS: Final = 50
 """Looked at to find the one nearest to a time that a server may read."""
@@ -90,13 +89,6 @@ def is_in_room(tx: Reader, room_id: str, server_name: str) -> bool:
     return server_name in state.joined(tx, room_id).servers
 
 
-def check_acl(tx: Reader, room_id: str, server_name: str) -> None:
-    """Raise M_FORBIDDEN for a server that the room's ACL denies."""
-    acl = state.current(tx, room_id, ACL)
-    if acl is not None and not server_acl.allows(acl.content, server_name):
-        raise errors.forbidden("The room's m.room.server_acl denies your server")
-
-
 def check_may_read(tx: Reader, room_id: str, server_name: str) -> None:
     """Raise M_FORBIDDEN unless the server is in the room and its ACL allows it.
 
@@ -104,7 +96,7 @@ def check_may_read(tx: Reader, room_id: str, server_name: str) -> None:
     """
     if not is_in_room(tx, room_id, server_name):
         raise errors.forbidden("Your server is not in this room")
-    check_acl(tx, room_id, server_name)
+    server_acls.check(tx, room_id, server_name)
 
 
 def event(tx: Reader, server_name: str, event_id: str, room_id: str | None = None) -> AnyRow:

@@ -13,7 +13,7 @@ from typing import Final
 
 from homebody import errors
 from homebody.core.events import state
-from homebody.core.federation import rooms
+from homebody.core.federation import rooms, server_acls
 from homebody.core.rooms import membership
 from homebody.core.timeline import sending
 from homebody.spec import identifiers
@@ -55,4 +55,4 @@ def check_may_take_part(tx: Reader, origin: str, room_id: str) -> None:
     """Raise M_NOT_FOUND unless this server is in a room, M_FORBIDDEN if that excludes the other."""
     if not rooms.is_in_room(tx, room_id, tx.server.name):
         raise errors.not_found("This server is not in the room")
-    rooms.check_acl(tx, room_id, origin)
+    server_acls.check(tx, room_id, origin)
