@@ -5,6 +5,8 @@ Spec: client-server-api#getting-events-for-a-room, client-server-api#sending-eve
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import orjson
 from flask import Blueprint, request
 
@@ -13,7 +15,8 @@ from homebody.client_server import authentication, http, membership, room_send
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
 from homebody.core.events import client_events, history, state
-from homebody.core.rooms import personal_settings, state_events
+from homebody.core.rooms import aliases, personal_settings, state_events
+from homebody.errors import MatrixError
 from homebody.spec.events import Json
 
 bp = Blueprint("room_state", __name__)
@@ -42,10 +45,13 @@ def send_state(room_id: str, event_type: str, state_key: str) -> str:
     else:
         authentication.rate_limits().check("rc_message", requester().user_id)
     ts = None if requester().service is None else http.timestamp()
+    elsewhere = {}
+    if (event_type, state_key) == (aliases.CANONICAL_ALIAS, ""):
+        elsewhere = _resolved_elsewhere(room_id, content)
     with homeserver.database.write() as tx:
         before = tx.position
         event_id = state_events.put(
-            tx, room_id, requester().user_id, event_type, state_key, content, ts
+            tx, room_id, requester().user_id, event_type, state_key, content, ts, elsewhere
         )
         is_tombstone = (event_type, state_key) == personal_settings.TOMBSTONE
         waiting = (
@@ -53,6 +59,23 @@ def send_state(room_id: str, event_type: str, state_key: str) -> str:
         )
     personal_settings.copy_for_users(homeserver.database, room_id, waiting)
     return event_id
+
+
+def _resolved_elsewhere(room_id: str, content: Json) -> dict[str, str]:
+    """Return {alias: room id} of the aliases of other servers that a content adds.
+
+    What can't be resolved is left out. Raises as `aliases.added_elsewhere` does.
+    """
+    if not homeserver.server.config.federation:
+        return {}
+    with homeserver.database.read() as tx:
+        wanted = aliases.added_elsewhere(tx, room_id, requester().user_id, content)
+    found: dict[str, str] = {}
+    for alias in wanted:
+        authentication.limit_lookups()
+        with suppress(MatrixError):
+            found[alias] = homeserver.remote_queries.alias(alias).room_id
+    return found
 
 
 @bp.get("/rooms/<room_id>/state/<event_type>")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -250,6 +251,45 @@ def test_the_servers_in_the_room_of_an_own_alias_are_returned(
     found = alice.get("directory/room/%23dogs:localhost").get_json()
 
     assert found["servers"] == ["localhost"]
+    assert not b.received("query/directory")
+
+
+def name_canonical(person: Person, room_id: str, *aliases: str) -> Any:
+    content = {"alias": aliases[0], "alt_aliases": list(aliases[1:])}
+    return person.set_state(room_id, "m.room.canonical_alias", content)
+
+
+def test_aliases_of_other_servers_may_be_those_of_a_room(b: Remote, alice: Person) -> None:
+    room_id = alice.create_room(preset="public_chat", room_alias_name="dogs")
+    b.aliases = {"#dogs:b.test": room_id, "#cats:b.test": "!cats:b.test"}
+
+    good = name_canonical(alice, room_id, "#dogs:localhost", "#dogs:b.test")
+    kept = name_canonical(alice, room_id, "#dogs:b.test")
+    wrong = name_canonical(alice, room_id, "#dogs:b.test", "#cats:b.test")
+    unknown = name_canonical(alice, room_id, "#nothing:b.test")
+
+    assert (good.status_code, kept.status_code) == (200, 200)
+    assert [refusal(it) for it in (wrong, unknown)] == [(400, "M_BAD_ALIAS")] * 2
+    asked = [it.query["room_alias"][0] for it in b.received("query/directory")]
+    assert asked == ["#dogs:b.test", "#cats:b.test", "#nothing:b.test"]
+
+
+def test_nobody_is_asked_for_aliases_that_a_user_may_not_set(
+    b: Remote, alice: Person, login: Login, room: Callable[..., str]
+) -> None:
+    bob = login("bob")
+    room_id = room(alice, bob)
+
+    assert refusal(name_canonical(bob, room_id, "#dogs:b.test")) == (403, "M_FORBIDDEN")
+    assert not b.received("query/directory")
+
+
+def test_few_aliases_of_other_servers_are_added_at_once(b: Remote, alice: Person) -> None:
+    room_id = alice.create_room(preset="public_chat")
+
+    answer = name_canonical(alice, room_id, *(f"#{number}:b.test" for number in range(11)))
+
+    assert refusal(answer) == (400, "M_INVALID_PARAM")
     assert not b.received("query/directory")
 
 

@@ -6,8 +6,9 @@ Spec: client-server-api#room-aliases, client-server-api#mroomcanonical_alias
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 from sqlalchemy import Row, bindparam, delete, insert, select, update
 
@@ -22,6 +23,8 @@ from homebody.storage.caches import Requester
 from homebody.storage.database import Reader, Tx
 
 CANONICAL_ALIAS = "m.room.canonical_alias"
+MAX_ELSEWHERE: Final = 10
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 _FIND = select(RoomAlias.alias, RoomAlias.room_id, RoomAlias.creator).where(
     RoomAlias.alias.in_(bindparam("aliases", expanding=True))
@@ -138,23 +141,48 @@ def of_room(tx: Reader, room_id: str, user_id: str) -> list[str]:
     return list(tx.sql.execute(_OF_ROOM, {"room_id": room_id}).scalars())
 
 
-def check_canonical(tx: Reader, room_id: str, content: Json) -> None:
+def check_canonical(
+    tx: Reader, room_id: str, content: Json, elsewhere: Mapping[str, str] = NOTHING
+) -> None:
     """Check the aliases that a new m.room.canonical_alias adds.
 
+    `elsewhere`: {alias: room id} of those of `added_elsewhere`, as their servers say.
     Raises M_INVALID_PARAM for an invalid alias, M_BAD_ALIAS for one of another room.
     """
+    added = _added(tx, room_id, content)
+    for named in added:
+        check(named)
+    found = {row.alias: row.room_id for row in tx.sql.execute(_FIND, {"aliases": added})}
+    for named in added:
+        if {**elsewhere, **found}.get(named) != room_id:
+            raise errors.bad_alias(f"{named} does not point to this room")
+
+
+def added_elsewhere(tx: Reader, room_id: str, user_id: str, content: Json) -> list[str]:
+    """Return the aliases of other servers that a new m.room.canonical_alias would add.
+
+    None for users who may not send it, as no server needs to be asked for them. Raises
+    M_INVALID_PARAM for more than MAX_ELSEWHERE.
+    """
+    if not may_manage(tx, room_id, user_id):
+        return []
+    valid = [it for it in _added(tx, room_id, content) if identifiers.is_room_alias(it)]
+    found = [it for it in dict.fromkeys(valid) if identifiers.server_name(it) != tx.server.name]
+    if len(found) > MAX_ELSEWHERE:
+        raise errors.invalid_param(
+            f"Only {MAX_ELSEWHERE} aliases of other servers can be added at once"
+        )
+    return found
+
+
+def _added(tx: Reader, room_id: str, content: Json) -> list[Any]:
+    """Return what the current m.room.canonical_alias does not name. Raises M_BAD_JSON."""
     alias, alternatives = content.get("alias"), content.get("alt_aliases")
     if not isinstance(alias, str | None) or not isinstance(alternatives, list | None):
         raise errors.bad_json("alias must be a string, and alt_aliases a list of strings")
     before = state.current(tx, room_id, CANONICAL_ALIAS)
     known = _named(before.content) if before is not None else []
-    added = [named for named in _named(content) if named not in known]
-    for named in added:
-        check(named)
-    found = {row.alias: row.room_id for row in tx.sql.execute(_FIND, {"aliases": added})}
-    for named in added:
-        if found.get(named) != room_id:
-            raise errors.bad_alias(f"{named} does not point to this room")
+    return [named for named in _named(content) if named not in known]
 
 
 def _find(tx: Reader, alias: str) -> Row[Any]:

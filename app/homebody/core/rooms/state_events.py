@@ -6,6 +6,8 @@ client-server-api#get_matrixclientv3roomsroomidstate
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sqlalchemy import bindparam, select
 
 from homebody import errors
@@ -34,10 +36,12 @@ def put(
     state_key: str,
     content: Json,
     ts: int | None = None,
+    elsewhere: Mapping[str, str] = aliases.NOTHING,
 ) -> str:
     """Set an entry of the state; return the id of the new event, or of an equal current one.
 
-    `ts` is its origin_server_ts (ms), which application services may set.
+    `ts` is its origin_server_ts (ms), which application services may set. `elsewhere` is
+    for aliases.check_canonical().
     Raises M_FORBIDDEN when the authorization rules reject it, M_NOT_FOUND for an unknown room, and
     as membership.change() and aliases.check_canonical() do.
     """
@@ -49,7 +53,7 @@ def put(
     is_canonical_alias = (event_type, state_key) == (aliases.CANONICAL_ALIAS, "")
     # not for others, who are rejected below: the error would depend on the current event
     if is_canonical_alias and aliases.may_manage(tx, room_id, sender):
-        aliases.check_canonical(tx, room_id, content)
+        aliases.check_canonical(tx, room_id, content, elsewhere)
     draft = sending.Draft(room_id, sender, event_type, content, state_key, origin_server_ts=ts)
     had_guests = event_type == guest_access.GUEST_ACCESS and guest_access.is_open(tx, room_id)
     event_id = sending.send(tx, draft)
