@@ -633,6 +633,18 @@ CREATE TABLE remote_media (
 
 CREATE INDEX ix_remote_media_last_used_ts_size_bytes ON remote_media (last_used_ts, size_bytes);
 
+CREATE TABLE pending_redactions (
+	target_id TEXT NOT NULL, 
+	redaction INTEGER NOT NULL, 
+	room_id TEXT NOT NULL, 
+	CONSTRAINT pk_pending_redactions PRIMARY KEY (target_id, redaction)
+)
+ WITHOUT ROWID
+
+;
+
+CREATE INDEX ix_pending_redactions_room_id ON pending_redactions (room_id);
+
 CREATE TABLE events (
 	number INTEGER NOT NULL, 
 	event_id TEXT NOT NULL, 

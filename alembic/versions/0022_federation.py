@@ -150,6 +150,15 @@ def create_event_graph() -> None:
     op.create_index(
         "ix_remote_media_last_used_ts_size_bytes", "remote_media", ["last_used_ts", "size_bytes"]
     )
+    op.create_table(
+        "pending_redactions",
+        sa.Column("target_id", sa.Text(), nullable=False),
+        sa.Column("redaction", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("room_id", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("target_id", "redaction", name=op.f("pk_pending_redactions")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_pending_redactions_room_id", "pending_redactions", ["room_id"])
     fill_event_auth()
 
 
@@ -180,6 +189,7 @@ def downgrade() -> None:
     op.drop_table("remote_devices")
     op.drop_table("remote_users")
     op.drop_table("remote_media")
+    op.drop_table("pending_redactions")
     op.drop_table("differing_entries")
     op.drop_table("state_differences")
     op.drop_table("event_auth")

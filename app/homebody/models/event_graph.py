@@ -47,3 +47,14 @@ class DifferingEntry(Base):
     event_number: Mapped[int | None]  # None: the state has no such entry
 
     __table_args__ = ({"sqlite_with_rowid": False},)
+
+
+class PendingRedaction(Base):
+    """A redaction whose target is not stored yet. Written by core/timeline/redactions.py."""
+
+    __tablename__ = "pending_redactions"
+    target_id: Mapped[str] = mapped_column(primary_key=True)
+    redaction: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # its number
+    room_id: Mapped[str]
+
+    __table_args__ = (Index(None, "room_id"), {"sqlite_with_rowid": False})

@@ -33,6 +33,7 @@ _MAX_INTEGER: Final = {
     False: canonical_json.MAX_HISTORICAL_INTEGER,
 }
 """By whether the room version enforces canonical JSON."""
+_ENCODE: Final = {True: canonical_json.encode, False: canonical_json.encode_historical}
 MAX_PREV_EVENTS: Final = 20
 MAX_AUTH_EVENTS: Final = 10
 
@@ -141,6 +142,11 @@ def check_format(pdu: Any, version: RoomVersion) -> None:
     _check_ids(pdu, version)
     _check_references(pdu["prev_events"], "prev_events", MAX_PREV_EVENTS, version)
     _check_references(pdu["auth_events"], "auth_events", MAX_AUTH_EVENTS, version)
+
+
+def encode(pdu: Json, version: RoomVersion) -> bytes:
+    """Return a PDU in the canonical JSON of its room version, in which it is hashed and stored."""
+    return _ENCODE[version.is_canonical_json_strict](pdu)
 
 
 def redact(pdu: Json, version: RoomVersion) -> Json:

@@ -69,6 +69,7 @@ def full_room(app: Application, alice: Person, bob: Person, room: MakeRoom) -> s
         for statement in (
             "INSERT INTO server_notice_rooms (user_id, room_id) VALUES ('@bob:localhost', ?)",
             "INSERT INTO forgotten_rooms (user_id, room_id) VALUES ('@gone:localhost', ?)",
+            "INSERT INTO pending_redactions (target_id, redaction, room_id) VALUES ('$t', 1, ?)",
             "INSERT INTO network_rooms (service_id, network_id, room_id) VALUES ('i', 'n', ?)",
         ):
             tx.sql.raw.execute(statement, (room_id,))

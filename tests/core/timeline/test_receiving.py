@@ -20,7 +20,7 @@ from homebody.spec.room_versions import V1, V2, V11, V12, RoomVersion
 from homebody.spec.signing import SigningKey
 from homebody.storage.caches import Caches
 from homebody.storage.database import Database, Server
-from tests.spec.dag import ALICE, Room, room_id
+from tests.spec.dag import ALICE, BOB, CAROL, Room, room_id
 from tests.spec.test_state_resolution_properties import PEOPLE, Act, play
 
 always = pytest.mark.parametrize("version", [V1, V2, V11, V12], ids=["v1", "v2", "v11", "v12"])
@@ -122,6 +122,31 @@ def in_some_order(room: Room, chance: random.Random) -> list[Event]:
         done.add(event.event_id)
         ordered.append(event)
     return ordered
+
+
+def test_a_redaction_that_comes_first_applies_when_its_target_comes(database: Database) -> None:
+    room = Room(V11)
+    room.start({"users": {ALICE: 100}})
+    room.member(BOB, "join")
+    room.member(CAROL, "join")
+    copy = Copy(database, room)
+    for event in list(room.events.values()):
+        copy.receive(event)
+    fork = list(room.events.values())[-1]
+    said = room.send(BOB, "m.room.message", {"body": "oops"}, after=[fork])
+    redaction = room.send(BOB, "m.room.redaction", {"redacts": said.event_id}, after=[fork])
+    other = room.send(ALICE, "m.room.message", {"body": "fine"}, after=[fork])
+    powerless = room.send(CAROL, "m.room.redaction", {"redacts": other.event_id}, after=[fork])
+
+    for event in (redaction, powerless, said, other):
+        copy.receive(event)
+
+    with database.read() as tx:
+        found = state.find_many(tx, [said.event_id, other.event_id])
+        waiting = tx.sql.raw.execute("SELECT * FROM pending_redactions").fetchall()
+    assert found[said.event_id].event.content == {}
+    assert found[other.event_id].event.content == {"body": "fine"}
+    assert waiting == []
 
 
 def test_an_event_of_a_local_user_follows_a_part_of_many_ends(database: Database) -> None:

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, Final
 import msgspec
 import orjson
 
-from homebody.spec import canonical_json, event_auth, received_pdus, signing
+from homebody.spec import event_auth, events, received_pdus, signing
 from homebody.spec.event_auth import AuthError
 from homebody.spec.events import Event, Json
 from homebody.spec.room_versions import VERSIONS, RoomVersion
@@ -172,7 +172,12 @@ def run(given: BinaryIO, taken: BinaryIO) -> None:
         }
     )
     for event, standing in check.standings():
-        _write(taken, orjson.dumps(_fields(event, standing, check.state)) + b"\t" + _pdu(event))
+        _write(
+            taken,
+            orjson.dumps(_fields(event, standing, check.state))
+            + b"\t"
+            + events.encode(event.pdu, version),
+        )
     _write(taken, orjson.dumps({"dropped": list(check.dropped.items())[:MAX_DROPPED]}))
     taken.flush()
 
@@ -189,12 +194,6 @@ def _fields(event: Event, standing: str, state: set[str]) -> list[Any]:
         event.auth_event_ids,
         event.content.get("membership") if event.type == "m.room.member" else None,
     ]
-
-
-def _pdu(event: Event) -> bytes:
-    if event.version.is_canonical_json_strict:
-        return canonical_json.encode(event.pdu)
-    return canonical_json.encode_historical(event.pdu)
 
 
 def _write(taken: BinaryIO, line: bytes) -> None:

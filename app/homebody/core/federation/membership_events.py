@@ -23,7 +23,7 @@ from homebody.core.timeline import receiving, sent_events
 from homebody.core.timeline.receiving import MissingEventsError
 from homebody.models.events import ACCEPTED
 from homebody.runtime.locks import Locks
-from homebody.spec import canonical_json, identifiers, room_state, signing
+from homebody.spec import canonical_json, events, identifiers, room_state, signing
 from homebody.spec.events import Event, Json
 from homebody.spec.room_versions import RoomVersion
 from homebody.storage.database import Database, Reader, Tx
@@ -65,7 +65,8 @@ def accept(
 def knock_state(tx: Reader, room_id: str) -> list[orjson.Fragment]:
     """Return what a user who knocks, or is invited, learns of a room: PDUs, m.room.create first."""
     found = state.current_many(tx, room_id, STRIPPED_STATE)
-    return [orjson.Fragment(pdus.encoded(found[key])) for key in STRIPPED_STATE if key in found]
+    shown = [found[key] for key in STRIPPED_STATE if key in found]
+    return [orjson.Fragment(events.encode(it.pdu, it.version)) for it in shown]
 
 
 def _checked(origin: str, room_id: str, pdu: Json, kind: str) -> Json:

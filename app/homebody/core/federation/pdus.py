@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from homebody.core.federation.keys import KeyName, KnownKey, ServerKeys
 from homebody.runtime import event_loop
-from homebody.spec import canonical_json, received_pdus, signing
+from homebody.spec import events, received_pdus, signing
 from homebody.spec.events import Event
 from homebody.spec.room_versions import RoomVersion
 from homebody.spec.signing import SignatureError, VerifyKey
@@ -53,13 +53,6 @@ def receive(keys: ServerKeys, pdus: Iterable[tuple[Any, RoomVersion]]) -> list[R
     return found
 
 
-def encoded(event: Event) -> bytes:
-    """Return the PDU of an event in canonical JSON, as it is stored."""
-    if event.version.is_canonical_json_strict:
-        return canonical_json.encode(event.pdu)
-    return canonical_json.encode_historical(event.pdu)
-
-
 def _parse(pdu: Any, version: RoomVersion) -> Event | Refused:
     try:
         return received_pdus.receive(pdu, version)
@@ -85,4 +78,4 @@ def _verify(event: Event, known: Mapping[KeyName, KnownKey]) -> Received | Refus
         received_pdus.verify(event, find)
     except SignatureError as problem:
         return Refused(event.event_id, str(problem))
-    return Received(event, encoded(event))
+    return Received(event, events.encode(event.pdu, event.version))

@@ -22,7 +22,7 @@ from homebody.core.ephemeral import receipts
 from homebody.core.events import auth_chains, members, state, state_changes
 from homebody.core.push import counts
 from homebody.core.rooms import aliases, membership, reports, server_notices, summary
-from homebody.core.timeline import forks, gaps, sending, store
+from homebody.core.timeline import forks, gaps, redactions, sending, store
 from homebody.core.user_data import account_data
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
@@ -38,6 +38,7 @@ WRITERS: Final = (
     auth_chains,
     forks,
     gaps,
+    redactions,
     store,
     members,
     aliases,

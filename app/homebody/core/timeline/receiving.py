@@ -15,7 +15,7 @@ import logging
 from collections.abc import Collection
 
 from homebody.core.events import state
-from homebody.core.timeline import forks, store
+from homebody.core.timeline import forks, redactions, store
 from homebody.core.timeline.forks import Point
 from homebody.models.events import ACCEPTED, OUTLIER, REJECTED, SOFT_FAILED
 from homebody.spec import event_auth, room_state
@@ -58,6 +58,7 @@ def receive(tx: Tx, event: Event, encoded: bytes, before: Point | None = None) -
         store.store(tx, event, encoded, before=before, is_after_gap=is_after_gap)
     else:
         store.set_aside(tx, event, encoded, standing, before)
+    redactions.follow(tx, event)
     return standing
 
 

@@ -16,14 +16,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from sqlalchemy import bindparam, select, update
+import orjson
+from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy.dialects.sqlite import insert
 
 from homebody.core.events import client_events, members, search_index, state
 from homebody.core.push import counts
 from homebody.core.timeline import leaving_threads
 from homebody.models.base import EventNumber
+from homebody.models.event_graph import PendingRedaction
 from homebody.models.events import StoredEvent
-from homebody.spec import canonical_json, event_auth, events, room_state
+from homebody.spec import event_auth, events, room_state
 from homebody.spec.events import Event
 from homebody.storage.database import Tx
 
@@ -40,6 +43,15 @@ _STRIP = (
         annotation_key=None,
     )
 )
+_WAIT = insert(PendingRedaction).on_conflict_do_nothing()
+_WAITING = (
+    select(StoredEvent.number, StoredEvent.event_id, StoredEvent.pdu)
+    .join(PendingRedaction, PendingRedaction.redaction == StoredEvent.number)
+    .where(PendingRedaction.target_id == bindparam("target_id"))
+    .order_by(StoredEvent.number)
+)
+_DROP = delete(PendingRedaction).where(PendingRedaction.target_id == bindparam("of_target"))
+_REMOVE_ROOM = delete(PendingRedaction).where(PendingRedaction.room_id == bindparam("the_room"))
 _REPLACED_BY = select(StoredEvent.number).where(StoredEvent.replaces == bindparam("number"))
 _THREAD = select(StoredEvent.thread_id).where(StoredEvent.number == bindparam("number"))
 
@@ -64,9 +76,16 @@ class Derived(NamedTuple):
 
 
 def apply(tx: Tx, event: Event, number: EventNumber) -> None:
-    """Redact the target of this redaction, if its sender may do so."""
+    """Redact the target of this redaction, if its sender may do so.
+
+    A target that is not stored yet will be redacted when it is.
+    """
     found = state.find_any(tx, event.redacts or "")
-    if found is None or found.event.room_id != event.room_id:
+    if found is None:
+        row = {"room_id": event.room_id, "target_id": event.redacts, "redaction": number}
+        tx.sql.execute(_WAIT, row)
+        return
+    if found.event.room_id != event.room_id:
         return
     target = found.event
     auth_state = state.current_many(tx, event.room_id, [room_state.CREATE, room_state.POWER_LEVELS])
@@ -74,6 +93,22 @@ def apply(tx: Tx, event: Event, number: EventNumber) -> None:
         return
     for derived in DERIVED:
         derived.undo(tx, Redaction(target, found.number, found.position, number))
+
+
+def follow(tx: Tx, event: Event) -> None:
+    """Apply the redactions of an event that came before it; called when an event is stored."""
+    waiting = tx.sql.execute(_WAITING, {"target_id": event.event_id}).all()
+    if not waiting:
+        return
+    tx.sql.execute(_DROP, {"of_target": event.event_id})
+    for row in waiting:
+        redaction = Event(row.event_id, orjson.loads(row.pdu), event.version)
+        apply(tx, redaction, row.number)
+
+
+def remove_room(tx: Tx, room_id: str) -> None:
+    """Forget the redactions of a room that wait; called by rooms/purge.py alone."""
+    tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
 
 
 def _forget_notifications(tx: Tx, done: Redaction) -> None:
@@ -97,7 +132,7 @@ def _leave_thread(tx: Tx, done: Redaction) -> None:
 
 def _strip(tx: Tx, done: Redaction) -> None:
     left = events.redact(done.target.pdu, done.target.version)
-    redacted = canonical_json.encode(left).decode()
+    redacted = events.encode(left, done.target.version).decode()
     tx.sql.execute(_STRIP, {"which": done.number, "redacted": redacted, "by": done.by})
 
 

@@ -284,7 +284,8 @@ def _insert(
     state_at = state_diff = None
     if before is not None:
         # the state is about to change at this position
-        before = forks.nearest(tx, event.room_id, before, tx.position - 1)
+        at = tx.position if position is None else position - 1
+        before = forks.nearest(tx, event.room_id, before, at)
         state_at, state_diff = before.at, forks.keep(tx, event.room_id, before, number)
     tx.sql.execute(
         _INSERT,
