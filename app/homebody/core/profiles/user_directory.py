@@ -2,7 +2,8 @@
 
 The index (accounts/user_directory_index.py) yields the matching accounts. Which of them the
 requester may see is read in batches, best match first, until there are enough: users who share a
-room with the requester, and members of rooms that anybody may join or read.
+room with the requester, and members of rooms that anybody may join or read. After them come users
+of other servers (remote_members.py).
 
 Spec: client-server-api#user-directory
 """
@@ -19,6 +20,7 @@ from sqlalchemy.orm import aliased
 
 from homebody.core.accounts import user_directory_index
 from homebody.core.events import state, visibility
+from homebody.core.profiles import remote_members
 from homebody.models.accounts import Account, DirectoryWord, ProfileField
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.rooms import Room
@@ -59,24 +61,36 @@ def search(tx: Reader, searcher: str, term: str, limit: int) -> Json:
 
     Every word of the term must be a part of a word of the user's names. The requester is left out.
     """
-    searched = [
-        word[: user_directory_index.MAX_LETTERS]
-        for word in user_directory_index.words(_without_server(tx, term))[:MAX_WORDS]
-    ]
-    if not searched:
-        return {"results": [], "limited": False}
-    matching = _matching(tx, searcher, searched)
-    visible = list(itertools.islice(_visible(tx, searcher, matching), limit + 1))
-    is_limited = len(visible) > limit or len(matching) == MAX_FOUND
-    return {"results": _described(tx, visible[:limit]), "limited": is_limited}
+    results: list[Json] = []
+    is_limited = False
+    searched = _words(_without_server(tx, term))
+    if searched:
+        matching = _matching(tx, searcher, searched)
+        visible = list(itertools.islice(_visible(tx, searcher, matching), limit + 1))
+        is_limited = len(visible) > limit or len(matching) == MAX_FOUND
+        results = _described(tx, visible[:limit])
+    if tx.server.config.federation and not is_limited:
+        user_id = term.strip() if not searched and term.strip().startswith("@") else None
+        searched = searched or _words(term.partition(":")[0])
+        others, is_limited = remote_members.search(
+            tx, searcher, searched, limit - len(results), user_id
+        )
+        results += others
+    return {"results": results, "limited": is_limited}
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a search that are used, longest first."""
+    found = user_directory_index.words(text)[:MAX_WORDS]
+    return [word[: user_directory_index.MAX_LETTERS] for word in found]
 
 
 def _without_server(tx: Reader, term: str) -> str:
     """Reduce a term that is a user id, or the beginning of one, to its localpart.
 
     Clients omit the `@`, phones capitalize the first letter, and the server may be incomplete. ""
-    for a user of another server, as none is known; without the `@` such a term may still be a part
-    of a name.
+    for a user of another server, who has no account; without the `@` such a term may still be a
+    part of a name.
     """
     stripped = term.strip()
     localpart, colon, server = stripped.removeprefix("@").partition(":")
