@@ -695,6 +695,8 @@ CREATE INDEX ix_events_transaction ON events (sender, device_id, txn_id) WHERE t
 
 CREATE INDEX ix_state_intervals_current ON state_intervals (room_number, to_position, membership, from_position, event_number);
 
+CREATE INDEX ix_events_state_diff ON events (state_diff) WHERE state_diff IS NOT NULL;
+
 CREATE INDEX ix_state_intervals_begun ON state_intervals (room_number, from_position);
 
 INSERT INTO alembic_version VALUES ('0023');

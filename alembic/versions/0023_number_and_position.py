@@ -82,6 +82,12 @@ def upgrade() -> None:
         "state_intervals",
         ["room_number", "to_position", "membership", "from_position", "event_number"],
     )
+    op.create_index(
+        "ix_events_state_diff",
+        "events",
+        ["state_diff"],
+        sqlite_where=sa.text("state_diff IS NOT NULL"),
+    )
     op.create_index("ix_state_intervals_begun", "state_intervals", ["room_number", "from_position"])
     op.execute("ALTER TABLE search_progress RENAME COLUMN position TO number")
     op.add_column("clock", sa.Column("event_number", INTEGER, nullable=False, server_default="0"))

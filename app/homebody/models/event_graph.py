@@ -25,7 +25,7 @@ class EventAuth(Base):
 class StateDifference(Base):
     """What a state of a room has differently from the intervals at some position.
 
-    Written by core/timeline/forks.py. `number` is that of the first event with this difference.
+    Written by core/timeline/differences.py. `number` is that of the first event that has it.
     """
 
     __tablename__ = "state_differences"
@@ -38,7 +38,7 @@ class StateDifference(Base):
 
 
 class DifferingEntry(Base):
-    """One entry of a state difference. Written by core/timeline/forks.py."""
+    """One entry of a state difference. Written by core/timeline/differences.py."""
 
     __tablename__ = "differing_entries"
     difference: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)

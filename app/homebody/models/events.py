@@ -24,7 +24,7 @@ OUTLIER: Final = "outlier"
 class StoredEvent(Base):
     """One event of a room.
 
-    Only core/timeline/store.py, redactions.py and leaving_threads.py write here.
+    Only core/timeline/store.py, redactions.py, leaving_threads.py and differences.py write here.
 
     `number` says which event it is: numbers are assigned in the order of storing, so that an event
     has a higher one than those that it cites in `auth_events`. `position` says where it stands in
@@ -122,6 +122,9 @@ class StoredEvent(Base):
         ),
         # for redactions: where an event is shown as the previous one
         Index("ix_events_replaces", "replaces", sqlite_where=text("replaces IS NOT NULL")),
+        Index(  # for the deletion of differences
+            "ix_events_state_diff", "state_diff", sqlite_where=text("state_diff IS NOT NULL")
+        ),
         Index(
             "ix_events_transaction",
             "sender",

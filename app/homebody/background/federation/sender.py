@@ -30,6 +30,7 @@ from homebody.core import outgoing
 from homebody.core.federation import catch_up
 from homebody.core.federation.catch_up import Missing
 from homebody.core.outgoing import Progress
+from homebody.core.timeline import differences
 from homebody.errors import MatrixError
 from homebody.outside.federation import FederationClient
 from homebody.runtime.metrics import Metrics
@@ -249,9 +250,10 @@ class Sender:
                 self.sweep()
 
     def sweep(self) -> None:
-        """Delete the part of the log that all servers have got. Called once an hour."""
+        """Delete what no server needs any more: of the log, and of forks. Called once an hour."""
         try:
             self._progress.sweep()
+            differences.sweep(self._db)
         except MatrixError as problem:
             LOG.warning("can't delete what other servers have got: %s", problem)
         except Exception:

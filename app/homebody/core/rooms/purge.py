@@ -22,7 +22,7 @@ from homebody.core.ephemeral import receipts
 from homebody.core.events import auth_chains, members, state, state_changes
 from homebody.core.push import counts
 from homebody.core.rooms import aliases, membership, reports, server_notices, summary
-from homebody.core.timeline import forks, gaps, redactions, sending, store
+from homebody.core.timeline import differences, gaps, redactions, sending, store
 from homebody.core.user_data import account_data
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
@@ -36,7 +36,7 @@ from homebody.storage.expressions import batches
 WRITERS: Final = (
     state_changes,  # these use the room's number, which the next one deletes
     auth_chains,
-    forks,
+    differences,
     gaps,
     redactions,
     store,

@@ -9,22 +9,23 @@ the few entries that differ from them. So a fork costs some rows instead of a fu
 Two points differ only in keys whose intervals began between their positions, and in their own
 differing entries, so conflicts are found without reading whole states.
 
-This module alone writes the tables state_differences and differing_entries.
+The differing entries are in the tables of differences.py.
 Spec: server-server-api#room-state-resolution
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import orjson
-from sqlalchemy import bindparam, delete, func, insert, select, true, union
+from sqlalchemy import bindparam, func, select, true, union
 from sqlalchemy.orm import aliased
 
 from homebody.core.events import auth_chains, state
+from homebody.core.timeline import differences
+from homebody.core.timeline.differences import Overlay
 from homebody.models.base import EventNumber
-from homebody.models.event_graph import DifferingEntry, StateDifference
 from homebody.models.events import HISTORY, REJECTED, StoredEvent
 from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
@@ -33,12 +34,6 @@ from homebody.spec import state_resolution
 from homebody.spec.events import Event, StateKey
 from homebody.storage.database import Reader, Tx
 from homebody.storage.expressions import in_order, item, listed, unindexed
-
-MAX_ANCESTORS: Final = 8
-"""Of a stored difference; a longer chain is written as one."""
-
-Overlay = Mapping[StateKey, int | None]
-"""{(type, state_key): number of the event, or None where the state has none}"""
 
 
 class Point(NamedTuple):
@@ -110,31 +105,6 @@ _STATE_AT = select(StateInterval.type, StateInterval.state_key, StateInterval.ev
     StateInterval.to_position > bindparam("position"),
 )
 _STATE_SINCE = _STATE_AT.where(StateInterval.event_number >= bindparam("lowest"))
-_DIFFERENCE = select(StateDifference.parent, StateDifference.depth).where(
-    StateDifference.number == bindparam("of_number")
-)
-_ENTRIES = select(DifferingEntry.type, DifferingEntry.state_key, DifferingEntry.event_number).where(
-    DifferingEntry.difference == bindparam("of_number")
-)
-_INSERT_DIFFERENCE = (
-    insert(StateDifference)
-    .inline()
-    .values(
-        number=bindparam("of_number"),
-        room_number=state.ROOM_NUMBER,
-        parent=bindparam("adds_to"),
-        depth=bindparam("ancestors"),
-    )
-)
-_INSERT_ENTRY = insert(DifferingEntry)
-_REMOVE_ENTRIES = delete(DifferingEntry).where(
-    DifferingEntry.difference.in_(
-        select(StateDifference.number).where(StateDifference.room_number == state.ROOM_NUMBER)
-    )
-)
-_REMOVE_DIFFERENCES = delete(StateDifference).where(
-    StateDifference.room_number == state.ROOM_NUMBER
-)
 
 
 def current(tx: Reader) -> Point:
@@ -260,41 +230,17 @@ def numbered(
 
 
 def keep(tx: Tx, room_id: str, point: Point, number: int) -> int | None:
-    """Store the overlay of the state before the event `number`; return its difference, or None.
-
-    An overlay that a stored difference has already is not stored again. One that adds to it is
-    stored as an addition.
-    """
+    """Store the overlay of the state before the event `number`; return its difference, or None."""
     if not point.overlay:
         return None
-    parent, ancestors, added = None, 0, point.overlay
-    if point.difference is not None:
-        known = _overlay(tx, point.difference)
-        if known == point.overlay:
-            return point.difference
-        ancestors = tx.sql.execute(_DIFFERENCE, {"of_number": point.difference}).one().depth + 1
-        if known.keys() <= point.overlay.keys() and ancestors < MAX_ANCESTORS:
-            parent = point.difference
-            added = {k: it for k, it in point.overlay.items() if k not in known or known[k] != it}
-    head = {"room_id": room_id, "of_number": number, "adds_to": parent}
-    tx.sql.execute(_INSERT_DIFFERENCE, {**head, "ancestors": ancestors if parent else 0})
-    entries = [
-        {"difference": number, "type": key[0], "state_key": key[1], "event_number": it}
-        for key, it in added.items()
-    ]
-    tx.sql.execute(_INSERT_ENTRY, entries)
-    return number
-
-
-def remove_room(tx: Tx, room_id: str) -> None:
-    """Delete the differences of a room; called by rooms/purge.py alone."""
-    tx.sql.execute(_REMOVE_ENTRIES, {"room_id": room_id})
-    tx.sql.execute(_REMOVE_DIFFERENCES, {"room_id": room_id})
+    return differences.keep(tx, room_id, point.overlay, point.difference, number)
 
 
 def _before(tx: Reader, row: state.AnyRow) -> Point | None:
     if row.state_at is not None:
-        overlay = {} if row.state_diff is None else _overlay(tx, row.state_diff)
+        if row.state_diff == differences.FORGOTTEN:
+            return None
+        overlay = {} if row.state_diff is None else differences.read(tx, row.state_diff)
         return Point(row.state_at, overlay, row.state_diff)
     if row.position is None or row.standing == HISTORY:  # of history, only some of it is known
         return None
@@ -306,16 +252,6 @@ def _after(before: Point, row: state.AnyRow) -> Point:
         return before
     own = {(row.type, row.state_key): row.number}
     return Point(before.at, {**before.overlay, **own}, before.difference)
-
-
-def _overlay(tx: Reader, difference: int) -> dict[StateKey, int | None]:
-    found: dict[StateKey, int | None] = {}
-    number: int | None = difference
-    while number is not None:
-        for row in tx.sql.execute(_ENTRIES, {"of_number": number}):
-            found.setdefault((row.type, row.state_key), row.event_number)
-        number = tx.sql.execute(_DIFFERENCE, {"of_number": number}).one().parent
-    return found
 
 
 class _Numbered:

@@ -4,7 +4,8 @@ It writes an allowed event and everything derived from it in one transaction. Fe
 events of other servers by the same function, and no later code distinguishes them.
 
 This module writes the table events (redactions.py also updates the redacted events in it, and
-leaving_threads.py the threads of events) and the table rooms, except for its column is_published.
+leaving_threads.py the threads of events, differences.py that a state before an event is forgotten) and
+the table rooms, except for its column is_published.
 Spec: server-server-api#pdus
 """
 
