@@ -138,7 +138,7 @@ def keep(tx: Tx, room_id: str, overlay: Overlay, made_from: int | None, number: 
 
 
 def sweep(db: Database) -> int:
-    """Delete the differences of old events, in one write for each room; return how many."""
+    """Delete the differences of earlier events, in one write for each room; return how many."""
     with db.read() as tx:
         rooms = tx.sql.execute(_ROOMS).scalars().all()
     count = 0

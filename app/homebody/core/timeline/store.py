@@ -3,9 +3,9 @@
 It writes an allowed event and everything derived from it in one transaction. Federation will store
 events of other servers by the same function, and no later code distinguishes them.
 
-This module writes the table events (redactions.py also updates the redacted events in it, and
-leaving_threads.py the threads of events, differences.py that a state before an event is forgotten) and
-the table rooms, except for its column is_published.
+This module writes the table events (but redactions.py updates redacted events, leaving_threads.py
+the threads of events, and differences.py their states) and the table rooms, except for its column
+is_published.
 Spec: server-server-api#pdus
 """
 
