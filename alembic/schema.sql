@@ -575,6 +575,18 @@ CREATE TABLE remote_devices (
 
 ;
 
+CREATE TABLE received_messages (
+	origin TEXT NOT NULL, 
+	message_id TEXT NOT NULL, 
+	ts INTEGER NOT NULL, 
+	CONSTRAINT pk_received_messages PRIMARY KEY (origin, message_id)
+)
+ WITHOUT ROWID
+
+;
+
+CREATE INDEX ix_received_messages_ts ON received_messages (ts);
+
 CREATE TABLE gaps (
 	room_number INTEGER NOT NULL, 
 	event_id TEXT NOT NULL, 

@@ -91,6 +91,15 @@ def create_remote_users() -> None:
         sa.PrimaryKeyConstraint("user_id", "device_id", name=op.f("pk_remote_devices")),
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "received_messages",
+        sa.Column("origin", sa.Text(), nullable=False),
+        sa.Column("message_id", sa.Text(), nullable=False),
+        sa.Column("ts", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("origin", "message_id", name=op.f("pk_received_messages")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(op.f("ix_received_messages_ts"), "received_messages", ["ts"])
 
 
 def create_gaps() -> None:
@@ -186,6 +195,7 @@ def fill_event_auth() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("received_messages")
     op.drop_table("remote_devices")
     op.drop_table("remote_users")
     op.drop_table("remote_media")

@@ -17,6 +17,8 @@ from homebody.core import outgoing, server_key
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.appservices import files as registrations
 from homebody.core.ephemeral import lifetimes
+from homebody.core.federation.device_resync import DeviceResync
+from homebody.core.federation.edus import Edus
 from homebody.core.federation.inbound import Inbound
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.queries import RemoteQueries
@@ -52,7 +54,7 @@ def create_app(config: Config) -> web.Application:
     files.sweep(config.data_dir)
     kinds = {"push": push.kind(outside), "mail": mail.KIND, "appservice": bridges.KIND}
     keys, locks = ServerKeys(database, federation), Locks()
-    sender = Sender(database, federation, metrics)
+    sender, resync = Sender(database, federation, metrics), DeviceResync(database, federation)
     app = web.Application(__name__, static_folder=None, template_folder="web/templates")
     app.homeserver = Homeserver(
         server=server,
@@ -73,6 +75,8 @@ def create_app(config: Config) -> web.Application:
         remote_media=RemoteMedia(database, federation, outside),
         remote_keys=RemoteKeys(database, federation),
         remote_rooms=RemoteRooms(database, federation),
+        device_resync=resync,
+        edus=Edus(database, resync),
         server_keys=keys,
         transactions=Transactions(),
         inbound=Inbound(database, keys, locks),

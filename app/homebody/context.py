@@ -15,6 +15,8 @@ from homebody.background.delivery import Delivery
 from homebody.background.federation.sender import Sender
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.ephemeral.ephemeral import Ephemeral
+from homebody.core.federation.device_resync import DeviceResync
+from homebody.core.federation.edus import Edus
 from homebody.core.federation.inbound import Inbound
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.queries import RemoteQueries
@@ -57,6 +59,8 @@ class Homeserver:
     remote_media: RemoteMedia
     remote_keys: RemoteKeys
     remote_rooms: RemoteRooms
+    device_resync: DeviceResync
+    edus: Edus
     transactions: Transactions
     inbound: Inbound
     locks: Locks

@@ -16,7 +16,13 @@ from homebody import errors
 from homebody.client_server import authentication, http, interactive
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
-from homebody.core.encryption import cross_signing, device_keys, one_time_keys, to_device
+from homebody.core.encryption import (
+    cross_signing,
+    device_keys,
+    one_time_keys,
+    to_device,
+    to_device_edus,
+)
 from homebody.core.encryption.one_time_keys import Key
 from homebody.core.federation.remote_keys import Claimed, Failures
 from homebody.core.sync import device_lists
@@ -287,8 +293,15 @@ def send_to_device(event_type: str, txn_id: str) -> Json:
         raise errors.invalid_param("The keys of messages must be user ids")
     to_device.check(messages)
     me = requester()
+    batches: list[list[tuple[str, Json]]] = []
+    if homeserver.server.config.federation:
+        name = homeserver.server.name
+        batches = to_device_edus.batches_of_edus(name, me, event_type, txn_id, messages)
     with homeserver.database.read() as reading:
-        parts = to_device.parts(reading, me, event_type, messages)
+        parts = to_device.parts(reading, me.user_id, event_type, messages)
+    for batch in batches:
+        with homeserver.database.write() as writing:
+            to_device_edus.send(writing, me, event_type, txn_id, batch)
     for number, part in enumerate(parts, start=1):
         with homeserver.database.write() as tx:
             to_device.send(tx, me, event_type, txn_id, part, is_last=number == len(parts))

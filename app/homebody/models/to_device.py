@@ -53,3 +53,17 @@ class ToDeviceTransaction(Base):
     ts: Mapped[int]  # ms
 
     __table_args__ = (Index(None, "ts"),)
+
+
+class ReceivedMessage(Base):
+    """An EDU with messages of another server, which may send it again.
+
+    Written by core/encryption/to_device_edus.py.
+    """
+
+    __tablename__ = "received_messages"
+    origin: Mapped[str] = mapped_column(primary_key=True)
+    message_id: Mapped[str] = mapped_column(primary_key=True)
+    ts: Mapped[int]  # ms
+
+    __table_args__ = (Index(None, "ts"), {"sqlite_with_rowid": False})

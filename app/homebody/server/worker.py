@@ -100,6 +100,7 @@ class Worker(GeventWorker):
         gevent.spawn(self._trim)
         self._homeserver.sender.start()
         self._homeserver.delivery.start()
+        self._homeserver.device_resync.start()
         watchdog = self._watchdog()
         watchdog.start()
         self._serve()
@@ -107,6 +108,7 @@ class Worker(GeventWorker):
         self._homeserver.ephemeral.close()  # its timers read the database
         self._homeserver.delivery.stop()
         self._homeserver.sender.stop()
+        self._homeserver.device_resync.stop()
         self._homeserver.last_seen.write()
         self._homeserver.database.close()
 

@@ -42,6 +42,8 @@ def send_transaction(txn_id: str) -> Json:
         raise errors.invalid_param(f"A transaction has at most {MAX_PDUS} PDUs and {MAX_EDUS} EDUs")
 
     def take_in() -> Json:
-        return {"pdus": homeserver.inbound.receive(sender, body.pdus)}
+        outcome = homeserver.inbound.receive(sender, body.pdus)
+        homeserver.edus.receive(sender, body.edus)  # they may be about those events
+        return {"pdus": outcome}
 
     return homeserver.transactions.once(sender, txn_id, take_in)

@@ -291,7 +291,7 @@ def test_a_message_of_a_request_that_a_crash_cut_short_arrives_when_it_is_repeat
     message: Json = {phone.user_id: {"*": {"n": 1}}}
     with app.homeserver.database.read() as tx:
         me = Requester(alice.user_id, alice.device_id, b"")
-        first, _ = to_device.parts(tx, me, TYPE, message)
+        first, _ = to_device.parts(tx, me.user_id, TYPE, message)
     with app.homeserver.database.write() as writing:
         to_device.send(writing, me, TYPE, "cut", first, is_last=False)
 

@@ -181,17 +181,17 @@ def check(messages: Mapping[str, Mapping[str, Json]]) -> None:
 
 
 def parts(
-    tx: Reader, requester: Requester, event_type: str, messages: Mapping[str, Mapping[str, Json]]
+    tx: Reader, sender: str, event_type: str, messages: Mapping[str, Mapping[str, Json]]
 ) -> list[list[Message]]:
     """Split messages, {user_id: {device_id or "*": content}}, into parts for one transaction each.
 
-    There is at least one part. Unknown devices are ignored. Raises M_TOO_LARGE for too many
-    devices.
+    There is at least one part. Unknown devices and users of other servers are ignored. Raises
+    M_TOO_LARGE for too many devices.
     """
     found: list[list[Message]] = [[]]
     count = total = bytes_of_part = 0
     for recipient, content in tx.pausing(_by_recipient(tx, messages), PUT_AT_ONCE):
-        event = {"content": content, "sender": requester.user_id, "type": event_type}
+        event = {"content": content, "sender": sender, "type": event_type}
         encoded = orjson.dumps(event).decode()
         count, total = count + 1, total + len(encoded)
         if count > MAX_MESSAGES:
@@ -223,20 +223,26 @@ def send(
     """
     if not all(map(identifiers.has_at_most_255_bytes, (event_type, txn_id))):
         raise errors.invalid_param("Event type and transaction id may have at most 255 bytes")
-    transaction = {
-        "user_id": requester.user_id,
-        "device_id": requester.device_id,
-        "event_type": event_type,
-        "txn_id": txn_id,
-    }
-    if is_last and not _begin(tx, transaction):
-        return
-    if not is_last and tx.sql.execute(_DONE, transaction).first() is not None:
-        return
+    if is_last:
+        is_new = _begin(tx, _transaction(requester, event_type, txn_id))
+    else:
+        is_new = not is_done(tx, requester, event_type, txn_id)
+    if is_new:
+        store(tx, GUESTS if requester.is_guest else requester.user_id, part)
+
+
+def is_done(tx: Reader, requester: Requester, event_type: str, txn_id: str) -> bool:
+    """Return whether the request was completed before."""
+    transaction = _transaction(requester, event_type, txn_id)
+    return tx.sql.execute(_DONE, transaction).first() is not None
+
+
+def store(tx: Tx, source: str, part: list[Message]) -> None:
+    """Store messages for those devices that still exist; `source` has a share of each inbox."""
     existing = set(_devices(tx, {user_id for (user_id, _), _ in part}))  # not removed
     events = [it for it in part if it[0] in existing]
     if events:
-        _put(tx, GUESTS if requester.is_guest else requester.user_id, events)
+        _put(tx, source, events)
 
 
 def after(tx: Reader, user_id: str, device_id: str, token: int) -> Messages:
@@ -317,6 +323,15 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
         )
     for device_id in device_ids:
         tx.forget(INBOXES, (user_id, device_id))
+
+
+def _transaction(requester: Requester, event_type: str, txn_id: str) -> Json:
+    return {
+        "user_id": requester.user_id,
+        "device_id": requester.device_id,
+        "event_type": event_type,
+        "txn_id": txn_id,
+    }
 
 
 def _begin(tx: Tx, transaction: Json) -> bool:
