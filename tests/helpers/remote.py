@@ -434,5 +434,5 @@ def _encode(value: Any) -> bytes:
 def _decode(content: bytes) -> Any:
     try:
         return json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return content

@@ -205,7 +205,7 @@ def _candidate(tx: Reader, origin: str, pdu: Any) -> _Candidate | Refused | None
         return None
     sender = pdu.get("sender")
     if not identifiers.is_user_id(sender):
-        return Refused(None, "PDU without a sender")
+        return Refused(pdus.event_id_of(pdu, version), "PDU without a sender")
     for server in {origin, room_state.domain_of(sender)}:
         if not server_acls.allows(tx, room_id, server):
             event_id = pdus.event_id_of(pdu, version)
