@@ -353,3 +353,16 @@ def test_a_third_party_invite_verifies_without_a_signature_of_the_sender() -> No
     assert verify(pdu, V12) == []
     with pytest.raises(SignatureError):
         verify({**member(V12, {"membership": "invite"}), "signatures": {}}, V12)
+
+
+@every_version
+def test_numbers_of_cited_events_are_limited_except_in_history(version: RoomVersion) -> None:
+    one = pdus.signed(version)["prev_events"]
+    pdu = pdus.signed(version, prev_events=one * 21, auth_events=one * 11)
+
+    with pytest.raises(ValueError, match="more than 20 prev_events"):
+        received_pdus.receive(pdu, version)
+
+    event = received_pdus.receive(pdu, version, is_limited=False)
+    assert len(event.prev_event_ids) == 21
+    assert len(event.auth_event_ids) == 11

@@ -125,9 +125,10 @@ def build(
     }
 
 
-def check_format(pdu: Any, version: RoomVersion) -> None:
+def check_format(pdu: Any, version: RoomVersion, *, is_limited: bool = True) -> None:
     """Raise ValueError with a message unless this is a valid PDU of the room version.
 
+    `is_limited`: whether the numbers of `prev_events` and `auth_events` have their limits.
     Does not check signatures, hashes and authorization. The caller drops a PDU that fails.
     """
     _require(isinstance(pdu, dict), "An event must be a JSON object")
@@ -140,8 +141,9 @@ def check_format(pdu: Any, version: RoomVersion) -> None:
         _require(key not in pdu or is_valid(pdu[key]), f"Event with invalid {key}")
     _check_depth(pdu["depth"], version)
     _check_ids(pdu, version)
-    _check_references(pdu["prev_events"], "prev_events", MAX_PREV_EVENTS, version)
-    _check_references(pdu["auth_events"], "auth_events", MAX_AUTH_EVENTS, version)
+    max_prev, max_auth = (MAX_PREV_EVENTS, MAX_AUTH_EVENTS) if is_limited else (None, None)
+    _check_references(pdu["prev_events"], "prev_events", max_prev, version)
+    _check_references(pdu["auth_events"], "auth_events", max_auth, version)
 
 
 def encode(pdu: Json, version: RoomVersion) -> bytes:
@@ -234,8 +236,10 @@ def _check_ids(pdu: Json, version: RoomVersion) -> None:
     _require(is_valid, "Event without a room_id that is valid in its room version")
 
 
-def _check_references(references: list[Any], key: str, limit: int, version: RoomVersion) -> None:
-    _require(len(references) <= limit, f"Event with more than {limit} {key}")
+def _check_references(
+    references: list[Any], key: str, limit: int | None, version: RoomVersion
+) -> None:
+    _require(limit is None or len(references) <= limit, f"Event with more than {limit} {key}")
     for reference in references:
         _require(_is_reference(reference, version), f"Event with invalid {key}")
 

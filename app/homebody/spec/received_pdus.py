@@ -22,15 +22,18 @@ KeyName = tuple[str, str]
 """(server name, key id)"""
 
 
-def receive(pdu: Any, version: RoomVersion) -> Event:
+def receive(pdu: Any, version: RoomVersion, *, is_limited: bool = True) -> Event:
     """Return the event of a PDU in a room of this version. Raises ValueError with a message.
+
+    `is_limited`: whether the numbers of `prev_events` and `auth_events` are limited, which they are
+    not in responses to /backfill. Spec: server-server-api#get_matrixfederationv1backfillroomid
 
     `unsigned` is removed, as anybody may have written it. If the content hash doesn't match, the
     event is redacted: the sender's signature covers no more than that. `pdu` is left unchanged.
     """
     if isinstance(pdu, dict) and "unsigned" in pdu:
         pdu = {key: member for key, member in pdu.items() if key != "unsigned"}
-    events.check_format(pdu, version)
+    events.check_format(pdu, version, is_limited=is_limited)
     if not signing.has_valid_content_hash(pdu, version):
         pdu = events.redact(pdu, version)
     return Event(signing.event_id_of(pdu, version), pdu, version)

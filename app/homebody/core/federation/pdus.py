@@ -7,6 +7,7 @@ Spec: server-server-api#checks-performed-on-receipt-of-a-pdu (steps 1 to 3)
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +17,8 @@ from homebody.spec import events, received_pdus, signing
 from homebody.spec.events import Event
 from homebody.spec.room_versions import RoomVersion
 from homebody.spec.signing import SignatureError, VerifyKey
+
+LOG = logging.getLogger(__name__)
 
 KEYS_WITHIN_SECONDS: Final = 10.0
 PDUS_BETWEEN_PAUSES: Final = 10
@@ -36,9 +39,14 @@ class Refused(NamedTuple):
     problem: str
 
 
-def receive(keys: ServerKeys, pdus: Iterable[tuple[Any, RoomVersion]]) -> list[Received | Refused]:
-    """Return the outcome for each PDU, in their order. Fetches keys: never within a transaction."""
-    parsed = [_parse(pdu, version) for pdu, version in pdus]
+def receive(
+    keys: ServerKeys, pdus: Iterable[tuple[Any, RoomVersion]], *, is_limited: bool = True
+) -> list[Received | Refused]:
+    """Return the outcome for each PDU, in their order. Fetches keys: never within a transaction.
+
+    `is_limited`: see spec/received_pdus.py.
+    """
+    parsed = [_parse(pdu, version, is_limited=is_limited) for pdu, version in pdus]
     wanted: dict[KeyName, int] = {}
     for event in parsed:
         if isinstance(event, Event):
@@ -53,9 +61,22 @@ def receive(keys: ServerKeys, pdus: Iterable[tuple[Any, RoomVersion]]) -> list[R
     return found
 
 
-def _parse(pdu: Any, version: RoomVersion) -> Event | Refused:
+def of_room(found: Iterable[Received | Refused], room_id: str) -> list[Received]:
+    """Return the events of a room among what another server sent, each once."""
+    received: dict[str, Received] = {}
+    for it in found:
+        if isinstance(it, Refused):
+            LOG.info("dropped the event %s: %s", it.event_id, it.problem)
+        elif it.event.room_id != room_id:
+            LOG.info("dropped the event %s: it belongs to another room", it.event.event_id)
+        else:
+            received.setdefault(it.event.event_id, it)
+    return list(received.values())
+
+
+def _parse(pdu: Any, version: RoomVersion, *, is_limited: bool) -> Event | Refused:
     try:
-        return received_pdus.receive(pdu, version)
+        return received_pdus.receive(pdu, version, is_limited=is_limited)
     except ValueError as problem:
         return Refused(event_id_of(pdu, version), str(problem))
 
