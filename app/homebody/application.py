@@ -21,6 +21,7 @@ from homebody.core.federation.device_resync import DeviceResync
 from homebody.core.federation.edus import Edus
 from homebody.core.federation.inbound import Inbound
 from homebody.core.federation.keys import ServerKeys
+from homebody.core.federation.missing_events import MissingEvents
 from homebody.core.federation.queries import RemoteQueries
 from homebody.core.federation.remote_keys import RemoteKeys
 from homebody.core.federation.remote_media import RemoteMedia
@@ -55,6 +56,8 @@ def create_app(config: Config) -> web.Application:
     kinds = {"push": push.kind(outside), "mail": mail.KIND, "appservice": bridges.KIND}
     keys, locks = ServerKeys(database, federation), Locks()
     sender, resync = Sender(database, federation, metrics), DeviceResync(database, federation)
+    transactions, inbound = Transactions(), Inbound(database, keys, locks)
+    inbound.fill_gap = MissingEvents(database, keys, federation, locks, transactions).fetch
     app = web.Application(__name__, static_folder=None, template_folder="web/templates")
     app.homeserver = Homeserver(
         server=server,
@@ -78,8 +81,8 @@ def create_app(config: Config) -> web.Application:
         device_resync=resync,
         edus=Edus(database, resync),
         server_keys=keys,
-        transactions=Transactions(),
-        inbound=Inbound(database, keys, locks),
+        transactions=transactions,
+        inbound=inbound,
         locks=locks,
     )
     web.register(app, config)

@@ -8,9 +8,9 @@ Spec: server-server-api#transactions
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from homebody.models.federation import InboundPdu
@@ -23,16 +23,33 @@ class Waiting(NamedTuple):
     event_id: str
     origin: str
     pdu: str
+    tries: int
+    """Failed ones."""
+
+
+MAX_TRIES: Final = 8
+"""The last one comes after some two hours."""
+FIRST_DELAY_MS: Final = 60_000
 
 
 _KEEP = insert(InboundPdu).on_conflict_do_nothing(index_elements=["event_id"])
 _OLDEST = (
-    select(InboundPdu.event_id, InboundPdu.origin, InboundPdu.pdu)
-    .where(InboundPdu.room_id == bindparam("in_room"))
+    select(InboundPdu.event_id, InboundPdu.origin, InboundPdu.pdu, InboundPdu.tries)
+    .where(
+        InboundPdu.room_id == bindparam("in_room"), InboundPdu.next_try_ts <= bindparam("now_ms")
+    )
     .order_by(InboundPdu.id)
     .limit(1)
 )
 _ROOMS = select(InboundPdu.room_id).distinct()
+_NEXT_TRY = select(func.min(InboundPdu.next_try_ts)).where(
+    InboundPdu.room_id == bindparam("in_room")
+)
+_PUT_OFF = (
+    update(InboundPdu)
+    .where(InboundPdu.event_id == bindparam("of_event"))
+    .values(tries=InboundPdu.tries + 1, next_try_ts=bindparam("not_before_ts"))
+)
 _DROP = delete(InboundPdu).where(InboundPdu.event_id == bindparam("of_event"))
 _REMOVE_ROOM = delete(InboundPdu).where(InboundPdu.room_id == bindparam("the_room"))
 
@@ -45,6 +62,8 @@ def keep(tx: Tx, origin: str, room_id: str, event_id: str, pdu: str) -> None:
         "event_id": event_id,
         "pdu": pdu,
         "received_ts": tx.now_ms,
+        "tries": 0,
+        "next_try_ts": 0,
     }
     tx.sql.execute(_KEEP, row)
 
@@ -55,9 +74,24 @@ def rooms(tx: Reader) -> Collection[str]:
 
 
 def oldest(tx: Reader, room_id: str) -> Waiting | None:
-    """Return the PDU of a room that has waited longest, or None."""
-    row = tx.sql.execute(_OLDEST, {"in_room": room_id}).first()
-    return None if row is None else Waiting(row.event_id, row.origin, row.pdu)
+    """Return the PDU of a room that has waited longest and may be tried now, or None."""
+    row = tx.sql.execute(_OLDEST, {"in_room": room_id, "now_ms": tx.now_ms}).first()
+    return None if row is None else Waiting(*row)
+
+
+def next_try_ts(tx: Reader, room_id: str) -> int | None:
+    """Return the time (ms) of the next try for a PDU of a room; None: there is no PDU."""
+    found: int | None = tx.sql.execute(_NEXT_TRY, {"in_room": room_id}).scalar()
+    return found
+
+
+def put_off(tx: Tx, waiting: Waiting) -> None:
+    """Try again later, or drop a PDU that has been tried often enough."""
+    if waiting.tries + 1 >= MAX_TRIES:
+        drop(tx, waiting.event_id)
+        return
+    not_before_ts = tx.now_ms + FIRST_DELAY_MS * 2**waiting.tries
+    tx.sql.execute(_PUT_OFF, {"of_event": waiting.event_id, "not_before_ts": not_before_ts})
 
 
 def drop(tx: Tx, event_id: str) -> None:

@@ -3,7 +3,7 @@
     receive()        the form, hash and signatures of all PDUs are checked (pdus.py)
       per room       known predecessors: stored at once, in a few short writes
                      unknown ones: kept in the table inbound_pdus, from where the room's greenlet
-                     takes them once their predecessors are fetched (gaps.py)
+                     takes them once their predecessors are fetched (missing_events.py)
       the outcome    when all of this is on the disk
 
 PDUs of one room are stored one after the other, under the room's lock; those of another room do not
@@ -27,11 +27,12 @@ from homebody.core.events import state
 from homebody.core.federation import pdus, server_acls
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.pdus import Received, Refused
+from homebody.core.incoming import Waiting
 from homebody.core.timeline import receiving
 from homebody.core.timeline.forks import Point
 from homebody.core.timeline.receiving import MissingEventsError
 from homebody.errors import MatrixError
-from homebody.models.events import REJECTED
+from homebody.models.events import OUTLIER, REJECTED
 from homebody.outside import RemoteError
 from homebody.runtime import event_loop
 from homebody.runtime.locks import Locks
@@ -70,7 +71,9 @@ class Inbound:
         self._keys = keys
         self._locks = locks
         self._mutex = threading.Lock()
-        self._working: set[str] = set()
+        self._working: dict[str, threading.Event] = {}
+        """{room: set when a PDU of it comes}, of rooms that have a greenlet."""
+        self._is_stopping = False
         self.fill_gap: FillGap = _cannot_fill
         """Set by create_app."""
         self.receive_elsewhere: ReceiveElsewhere = lambda _origin, _pdu: None
@@ -82,6 +85,13 @@ class Inbound:
             rooms = incoming.rooms(tx)
         for room_id in rooms:
             self._begin_work(room_id)
+
+    def stop(self) -> None:
+        """End the greenlets that wait for the next try."""
+        self._is_stopping = True
+        with self._mutex:
+            for has_come in self._working.values():
+                has_come.set()
 
     def receive(self, origin: str, pdus_in: Sequence[Any]) -> Json:
         """Take in PDUs; return {event id: {} or {"error": …}} once they are on the disk.
@@ -159,35 +169,62 @@ class Inbound:
     def _begin_work(self, room_id: str) -> None:
         with self._mutex:
             if room_id in self._working:
+                self._working[room_id].set()
                 return
-            self._working.add(room_id)
+            self._working[room_id] = threading.Event()
         threading.Thread(target=self._work, args=(room_id,), daemon=True).start()
 
     def _work(self, room_id: str) -> None:
         """Take in the room's waiting PDUs, the oldest first. Run by the room's greenlet."""
-        while True:
+        while not self._is_stopping:
+            has_come = self._working[room_id]
+            has_come.clear()
             with self._mutex, self._db.read() as tx:
                 waiting = incoming.oldest(tx, room_id)
-                if waiting is None:
-                    self._working.discard(room_id)
+                next_try_ts = incoming.next_try_ts(tx, room_id) if waiting is None else 0
+                if next_try_ts is None:
+                    del self._working[room_id]
                     return
-                version = state.version(tx, room_id)
-            event = Event(waiting.event_id, orjson.loads(waiting.pdu), version)
-            try:
-                self._take_in(waiting.origin, room_id, Received(event, waiting.pdu.encode()))
-            except (RemoteError, MissingEventsError) as problem:
-                LOG.info("dropped the event %s: %s", waiting.event_id, problem)
-            except Exception:
-                LOG.exception("dropped the event %s", waiting.event_id)
-            with self._db.write() as tx:
-                incoming.drop(tx, waiting.event_id)
+                seconds = (next_try_ts - tx.now_ms) / 1000
+            if waiting is None:
+                has_come.wait(seconds)
+            else:
+                self._try(room_id, waiting)
 
-    def _take_in(self, origin: str, room_id: str, received: Received) -> None:
+    def _try(self, room_id: str, waiting: Waiting) -> None:
+        """Take in a waiting PDU, or decide whether to try again."""
+        try:
+            self._take_in(room_id, waiting)
+        except RemoteError as problem:
+            if _may_pass(problem):
+                LOG.info("the event %s has to wait: %s", waiting.event_id, problem)
+                with self._db.write() as tx:
+                    incoming.put_off(tx, waiting)
+                return
+            LOG.info("dropped the event %s: %s", waiting.event_id, problem)
+        except MissingEventsError as problem:
+            LOG.info("dropped the event %s: %s", waiting.event_id, problem)
+        except Exception:
+            LOG.exception("dropped the event %s", waiting.event_id)
+        with self._db.write() as tx:
+            incoming.drop(tx, waiting.event_id)
+
+    def _take_in(self, room_id: str, waiting: Waiting) -> None:
         with self._db.read() as tx:
-            lacking = receiving.missing(tx, received.event)
-        before = None if lacking is None else self.fill_gap(origin, received.event, lacking)
+            pdu = orjson.loads(waiting.pdu)
+            event = Event(waiting.event_id, pdu, state.version(tx, room_id))
+            known = state.find_any(tx, event.event_id)
+            if known is not None and known.standing not in {OUTLIER, REJECTED}:
+                return
+            lacking = receiving.missing(tx, event)
+        before = None if lacking is None else self.fill_gap(waiting.origin, event, lacking)
         with self._locks.own("room", room_id), self._db.write() as tx:
-            receiving.receive(tx, *received, before)
+            receiving.receive(tx, event, waiting.pdu.encode(), before)
+
+
+def _may_pass(problem: RemoteError) -> bool:
+    """Return whether a request may succeed later."""
+    return problem.kind in {"unreachable", "timeout"} or (problem.status or 0) >= 500
 
 
 def _cannot_fill(_origin: str, _event: Event, lacking: MissingEventsError) -> Point | None:

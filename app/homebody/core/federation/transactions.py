@@ -51,6 +51,10 @@ class Transactions:
             done.set()
         return answer
 
+    def is_under_way(self, origin: str) -> bool:
+        """Return whether a transaction of this server is being taken in."""
+        return origin in self._under_way
+
     def _begin(self, origin: str, txn_id: str) -> Json | threading.Event | None:
         """Begin a transaction, or return its answer, or what to wait for."""
         with self._mutex:

@@ -38,8 +38,9 @@ class MissingEventsError(LookupError):
 def receive(tx: Tx, event: Event, encoded: bytes, before: Point | None = None) -> str:
     """Store an event of another server; return its standing.
 
-    `before` is the state before it where another server had to be asked for that. An event that is
-    stored already keeps its standing, unless it was an outlier or rejected: now more may be known.
+    `before` is the state before it where another server had to be asked for that, as events before
+    it are missing. An event that is stored already keeps its standing, unless it was an outlier or
+    rejected: now more may be known.
     Raises MissingEventsError, and changes nothing.
     """
     known = state.find_any(tx, event.event_id)
@@ -52,7 +53,10 @@ def receive(tx: Tx, event: Event, encoded: bytes, before: Point | None = None) -
     present = forks.current(tx)
     if before != present and not forks.conflicts(tx, event.room_id, [before, present]):
         before = present
-    standing = _judge(tx, event, cited, before, present)
+    now = present
+    if is_after_gap:  # its sender may have joined in the gap
+        now = forks.resolve(tx, event.room_id, [present, before])
+    standing = _judge(tx, event, cited, before, now)
     if standing == ACCEPTED:
         before = None if before == present else before
         store.store(tx, event, encoded, before=before, is_after_gap=is_after_gap)
@@ -121,12 +125,16 @@ def _auth_events(tx: Reader, event: Event) -> list[state.KnownEvent]:
 
 
 def _judge(
-    tx: Reader, event: Event, cited: list[state.KnownEvent], before: Point, present: Point
+    tx: Reader, event: Event, cited: list[state.KnownEvent], before: Point, now: Point
 ) -> str:
-    """Return the standing of an event by the rules of its room."""
+    """Return the standing of an event by the rules of its room; `now` is its current state."""
     needed = _auth_types(event)
     current = state.current_many(tx, event.room_id, needed)
-    state_then = current if before == present else forks.events(tx, event.room_id, before, needed)
+    present = forks.current(tx)
+    state_then, state_now = (
+        current if it == present else forks.events(tx, event.room_id, it, needed)
+        for it in (before, now)
+    )
     try:
         check_by_auth_events(event, cited, current.get(room_state.CREATE))
         event_auth.check(event, state_then)
@@ -134,8 +142,8 @@ def _judge(
         LOG.info("%s is rejected: %s", event.event_id, problem)
         return REJECTED
     try:
-        if state_then is not current:
-            event_auth.check(event, current)
+        if now != before:
+            event_auth.check(event, state_now)
     except AuthError as problem:
         LOG.info("%s is soft-failed: %s", event.event_id, problem)
         return SOFT_FAILED
