@@ -171,7 +171,7 @@ CREATE TABLE device_keys (
 
 CREATE TABLE device_list_changes (
 	user_id TEXT NOT NULL, 
-	position INTEGER NOT NULL, 
+	position INTEGER NOT NULL, stream_id INTEGER, 
 	CONSTRAINT pk_device_list_changes PRIMARY KEY (user_id)
 );
 

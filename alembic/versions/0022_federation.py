@@ -100,6 +100,8 @@ def create_remote_users() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index(op.f("ix_received_messages_ts"), "received_messages", ["ts"])
+    op.add_column("device_list_changes", sa.Column("stream_id", sa.Integer(), nullable=True))
+    op.execute(sa.text("UPDATE device_list_changes SET stream_id = position"))
 
 
 def create_gaps() -> None:
@@ -195,6 +197,7 @@ def fill_event_auth() -> None:
 
 
 def downgrade() -> None:
+    op.drop_column("device_list_changes", "stream_id")
     op.drop_table("received_messages")
     op.drop_table("remote_devices")
     op.drop_table("remote_users")

@@ -22,7 +22,12 @@ from sqlalchemy import Row, bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from homebody import errors
-from homebody.core.encryption import device_list_changes, key_signatures, remote_devices
+from homebody.core.encryption import (
+    device_list_changes,
+    device_updates,
+    key_signatures,
+    remote_devices,
+)
 from homebody.core.encryption.key_signatures import PREFIX, Signatures
 from homebody.models.cross_signing import CrossSigningKey
 from homebody.models.devices import Device
@@ -117,6 +122,8 @@ def upload(tx: Tx, user_id: str, keys: dict[str, Json], *, is_authenticated: boo
         key_signatures.put(tx, (user_id, key.public_key), user_id, signatures)
     if any(stored.get(usage) != key for usage, key in given.items()):
         device_list_changes.note_change(tx, user_id)
+        if given.keys() != {USER_SIGNING}:
+            _send_to_servers(tx, user_id)
 
 
 def upload_signatures(tx: Tx, user_id: str, signed: dict[str, dict[str, Json]]) -> Failures:
@@ -306,6 +313,22 @@ def _tell(tx: Tx, user_id: str, signed: dict[str, dict[str, Json]], failures: Fa
     """Update the device lists: of all users for own keys, else of the user's devices only."""
     taken = {owner for owner in signed if len(failures.get(owner, {})) < len(signed[owner])}
     if user_id in taken:
-        device_list_changes.note_change(tx, user_id)
+        names = signed[user_id].keys() - failures.get(user_id, {}).keys()
+        keys = {name for name in names if is_public_key(tx, user_id, name)}
+        device_list_changes.note_change(tx, user_id, names - keys)
+        if keys:
+            _send_to_servers(tx, user_id)
     if taken - {user_id}:
         device_list_changes.note_signature(tx, user_id)
+
+
+def _send_to_servers(tx: Tx, user_id: str) -> None:
+    """Send the user's public keys to the servers that share a room."""
+    if tx.server.config.federation:
+        found = keys_of(tx, "", [user_id])
+        keys = {
+            f"{usage}_key": found[f"{usage}_keys"][user_id]
+            for usage in (MASTER, SELF_SIGNING)
+            if user_id in found[f"{usage}_keys"]
+        }
+        device_updates.send_signing_keys(tx, user_id, keys)

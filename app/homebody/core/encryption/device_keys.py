@@ -20,6 +20,7 @@ from homebody import errors
 from homebody.core.encryption import (
     cross_signing,
     device_list_changes,
+    device_updates,
     key_signatures,
     one_time_keys,
 )
@@ -78,7 +79,7 @@ def put(tx: Tx, user_id: str, device_id: str, keys: Json) -> None:
         one_time_keys.remove(tx, user_id, [device_id])
         key_signatures.remove(tx, user_id, [device_id])
     tx.sql.execute(_UPSERT, {**device, "device_keys": orjson.dumps(keys).decode()})
-    device_list_changes.note_change(tx, user_id)
+    device_list_changes.note_change(tx, user_id, [device_id])
 
 
 def check_exists(tx: Reader, user_id: str, device_id: str) -> None:
@@ -136,19 +137,20 @@ def of_user(tx: Reader, user_id: str) -> Json:
 def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
     """Delete all keys of removed devices and update the device lists."""
     removed = tx.sql.execute(
-        delete(DeviceKeys).where(
-            DeviceKeys.user_id == user_id, DeviceKeys.device_id.in_(device_ids)
-        )
+        delete(DeviceKeys)
+        .where(DeviceKeys.user_id == user_id, DeviceKeys.device_id.in_(device_ids))
+        .returning(DeviceKeys.device_id)
     )
+    had_keys = removed.scalars().all()
     one_time_keys.remove(tx, user_id, device_ids)
-    if removed.rowcount:
-        device_list_changes.note_change(tx, user_id)
+    if had_keys:
+        device_list_changes.note_change(tx, user_id, had_keys)
 
 
 def note_rename(tx: Tx, user_id: str, device_id: str) -> None:
     """Update the device lists after a device was renamed, as queries include its name."""
     if get(tx, user_id, device_id) is not None:
-        device_list_changes.note_change(tx, user_id)
+        device_list_changes.note_change(tx, user_id, [device_id])
 
 
 def _check(user_id: str, device_id: str, keys: Json) -> None:
@@ -167,9 +169,6 @@ def _is_wanted(device_ids: Collection[str], device_id: str) -> bool:
 
 def _shown(row: Any, added: dict[str, dict[str, str]]) -> Json:
     """Return the keys with the device's name and the signatures added by others."""
-    keys: Json = orjson.loads(row.device_keys)
-    signatures = keys["signatures"]
-    for signer, by_key in added.items():
-        signatures[signer] = signatures.get(signer, {}) | by_key
+    keys = device_updates.with_signatures(orjson.loads(row.device_keys), added)
     named = {} if row.display_name is None else {"device_display_name": row.display_name}
     return keys | {"unsigned": named}

@@ -16,8 +16,10 @@ from typing import Final
 from sqlalchemy import bindparam, func, or_, select
 from sqlalchemy.dialects.sqlite import insert
 
-from homebody.core.encryption import key_signatures
+from homebody.core.encryption import device_updates, key_signatures
+from homebody.core.encryption.device_updates import DeviceChange
 from homebody.core.events import state
+from homebody.core.events.state_changes import MemberChange
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.device_keys import DeviceListChange
 from homebody.models.state import StateInterval
@@ -32,7 +34,8 @@ LAST_CHANGE: CacheKind[str, int] = declare("device_lists", 1, lambda _: 0)
 
 _UPSERT = insert(DeviceListChange)
 _UPSERT = _UPSERT.on_conflict_do_update(
-    index_elements=["user_id"], set_={"position": _UPSERT.excluded.position}
+    index_elements=["user_id"],
+    set_={name: _UPSERT.excluded[name] for name in ("position", "stream_id")},
 )
 _LAST = select(func.coalesce(func.max(DeviceListChange.position), 0))
 _JOINED = select(StateInterval.room_number).where(
@@ -50,19 +53,40 @@ _CHANGED = select(DeviceListChange.user_id).where(
         ).exists(),
     ),
 )
+_STREAM_ID = select(DeviceListChange.stream_id).where(
+    DeviceListChange.user_id == bindparam("user_id")
+)
 _OF_USERS = select(DeviceListChange.user_id, DeviceListChange.position).where(
     DeviceListChange.user_id.in_(select(listed("user_ids").c.value))
 )
 
 
-def note_change(tx: Tx, user_id: str) -> None:
-    """Record a change for the user's own devices and all users who share a room."""
-    _note(tx, user_id)
+def note_change(tx: Tx, user_id: str, device_ids: Collection[str] = ()) -> None:
+    """Record a change for the user's own devices and all users who share a room.
+
+    `device_ids` are the devices that have changed, of which other servers are notified.
+    """
+    prev_id = tx.sql.execute(_STREAM_ID, {"user_id": user_id}).scalar()
+    changes: list[DeviceChange] = []
+    for device_id in sorted(device_ids):
+        changes.append(DeviceChange(device_id, tx.next_position(), prev_id))
+        prev_id = changes[-1].stream_id
+    _note(tx, user_id, prev_id)
+    if changes and tx.server.config.federation:
+        device_updates.send_devices(tx, user_id, changes)
 
 
 def note_remote_change(tx: Tx, user_id: str) -> None:
     """Record a change of a user of another server for all local users who share a room."""
-    _note(tx, user_id)
+    _note(tx, user_id, None)
+
+
+def follow_member(tx: Tx, room_id: str, change: MemberChange) -> None:
+    """Notify other servers of the devices of a local user who has joined a room with them."""
+    if change.by > 0 and tx.server.is_local(change.user_id):
+        device_updates.send_to_new_servers(
+            tx, change.user_id, room_id, stream_id(tx, change.user_id)
+        )
 
 
 def last_changes(tx: Reader, user_ids: Collection[str]) -> dict[str, int]:
@@ -72,8 +96,8 @@ def last_changes(tx: Reader, user_ids: Collection[str]) -> dict[str, int]:
 
 
 def stream_id(tx: Reader, user_id: str) -> int:
-    """Return the last change of a local user's devices that other servers are sent."""
-    return last_changes(tx, [user_id]).get(user_id, 0)
+    """Return the last change of a local user's devices of which other servers were notified."""
+    return tx.sql.execute(_STREAM_ID, {"user_id": user_id}).scalar() or 0
 
 
 def note_signature(tx: Tx, user_id: str) -> None:
@@ -97,9 +121,10 @@ def since(tx: Reader, user_id: str, position: int) -> set[str]:
     return set(changed) | key_signatures.signed_since(tx, user_id, position)
 
 
-def _note(tx: Tx, user_id: str) -> None:
+def _note(tx: Tx, user_id: str, stream_id: int | None) -> None:
     position = tx.next_position()
-    tx.sql.execute(_UPSERT, {"user_id": user_id, "position": position})
+    row = {"user_id": user_id, "position": position, "stream_id": stream_id}
+    tx.sql.execute(_UPSERT, row)
     tx.remember(LAST_CHANGE, LAST, position)
     tx.wake(user_id)
     for room_id in state.joined_rooms(tx, user_id):

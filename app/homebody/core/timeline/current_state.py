@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from homebody.core.encryption import remote_devices
+from homebody.core.encryption import device_list_changes, remote_devices
 from homebody.core.events import members, state, state_changes
 from homebody.core.events.state_changes import MemberChange, Numbered
 from homebody.core.push import counts
@@ -53,5 +53,6 @@ def follow_member(tx: Tx, room_id: str, change: MemberChange) -> None:
     counts.follow_member(tx, room_id, change.user_id, change.after, was_joined=was_joined)
     if tx.server.config.federation:
         remote_devices.follow_member(tx, room_id, change)
+        device_list_changes.follow_member(tx, room_id, change)
     if was_joined and not is_joined:
         tx.note_departure(change.user_id, room_id)
