@@ -18,7 +18,7 @@ from homebody.cli import main
 from homebody.core import incoming
 from homebody.core.events import search_index
 from homebody.core.rooms import purge
-from homebody.core.timeline import forks
+from homebody.core.timeline import forks, gaps
 from homebody.core.timeline.forks import Point
 from homebody.errors import MatrixError
 from homebody.models.rooms import Room
@@ -76,6 +76,7 @@ def full_room(app: Application, alice: Person, bob: Person, room: MakeRoom) -> s
         incoming.keep(tx, "b.test", room_id, "$early", "{}")
         topic = Point(tx.position, {("m.room.topic", ""): None})
         forks.keep(tx, room_id, topic, tx.next_event()[0])
+        gaps.add(tx, room_id, ["$older"], 1)
     search_index.catch_up(app.homeserver.database)
     return room_id
 
