@@ -313,6 +313,18 @@ def test_a_room_elsewhere_is_described_by_a_server_in_it(
     assert by_via == room(KITCHEN, name="Kitchen")
 
 
+def test_what_one_server_says_is_not_kept_for_others(
+    b: Remote, c: Remote, alice: Person, login: Login
+) -> None:
+    has(b, room(KITCHEN, name="Kitchen"), state=[])
+    has(c, room(KITCHEN, name="A lie"), state=[])
+
+    lie = summary(alice, KITCHEN, via="c.test").get_json()
+    truth = summary(login("bob"), KITCHEN).get_json()
+
+    assert (lie["name"], truth["name"]) == ("A lie", "Kitchen")
+
+
 def test_an_alias_elsewhere_is_resolved_first(b: Remote, alice: Person) -> None:
     b.aliases["#kitchen:b.test"] = KITCHEN
     has(b, room(KITCHEN, name="Kitchen"), state=[])

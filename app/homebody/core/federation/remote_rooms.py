@@ -9,10 +9,12 @@ Spec: server-server-api#get_matrixfederationv1hierarchyroomid
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 import orjson
@@ -45,13 +47,21 @@ MAX_SERVERS: Final = 3
 """Asked about one room, one after the other."""
 
 
+class _Request(NamedTuple):
+    """What is kept belongs to the server that said it: users choose the servers to ask."""
+
+    server: str
+    room_id: str
+    is_suggested_only: bool
+
+
 class RemoteRooms:
     """Asks other servers. Its methods wait, so none may be called inside a transaction."""
 
     def __init__(self, db: Database, client: FederationClient) -> None:
         self._db = db
         self._client = client
-        self._kept: Expiring[tuple[str, bool], bytes] = Expiring(MAX_KEPT)
+        self._kept: Expiring[_Request, bytes] = Expiring(MAX_KEPT)
         self._under_way = Repeats()
 
     def hierarchy(self, user_id: str, room_id: str, query: spaces.Query) -> Json:
@@ -113,43 +123,37 @@ class RemoteRooms:
             others.settled.update(found["inaccessible_children"])
 
     def _ask(self, room_id: str, servers: Iterable[str], *, is_suggested_only: bool) -> Json | None:
-        """Return what the first server says that knows a room, None if none does."""
-        key = (room_id, is_suggested_only)
-        kept = self._kept.get(key)
-        if kept is None:
-            own = self._db.server.name
-            valid = (it for it in dict.fromkeys(servers) if identifiers.is_server_name(it))
-            named = list(islice((it for it in valid if it != own), MAX_SERVERS))
-            if not named:
-                return None
-            kept = self._under_way.once(key, lambda: self._ask_each(key, named))
-        found: Json | None = orjson.loads(kept)
-        return found
-
-    def _ask_each(self, key: tuple[str, bool], servers: Sequence[str]) -> bytes:
-        room_id, is_suggested_only = key
-        for server in servers:
-            try:
-                answer = asking.ask(
-                    self._client,
-                    server,
-                    "GET",
-                    f"hierarchy/{quote(room_id, safe='')}",
-                    query={"suggested_only": str(is_suggested_only).lower()},
-                    max_bytes=MAX_BYTES,
-                    seconds=SERVER_SECONDS,
-                )
-            except MatrixError:
-                continue
-            found = _checked(room_id, answer)
+        """Return what the first of some servers says that knows a room, None if none does."""
+        own = self._db.server.name
+        valid = (it for it in dict.fromkeys(servers) if identifiers.is_server_name(it))
+        for server in islice((it for it in valid if it != own), MAX_SERVERS):
+            key = _Request(server, room_id, is_suggested_only)
+            kept = self._kept.get(key)
+            if kept is None:
+                kept = self._under_way.once(key, functools.partial(self._ask_one, key))
+            found: Json | None = orjson.loads(kept)
             if found is not None:
-                encoded = orjson.dumps(found)
-                if len(encoded) <= MAX_KEPT_BYTES:
-                    self._kept.put(key, encoded, KEPT_SECONDS)
-                return encoded
-        nothing = orjson.dumps(None)
-        self._kept.put(key, nothing, FAILURE_SECONDS)
-        return nothing
+                return found
+        return None
+
+    def _ask_one(self, key: _Request) -> bytes:
+        """Return what a server says about a room as JSON, `null` if nothing; keep it."""
+        found: Json | None = None
+        with suppress(MatrixError):
+            answer = asking.ask(
+                self._client,
+                key.server,
+                "GET",
+                f"hierarchy/{quote(key.room_id, safe='')}",
+                query={"suggested_only": str(key.is_suggested_only).lower()},
+                max_bytes=MAX_BYTES,
+                seconds=SERVER_SECONDS,
+            )
+            found = _checked(key.room_id, answer)
+        encoded = orjson.dumps(found)
+        if len(encoded) <= MAX_KEPT_BYTES:
+            self._kept.put(key, encoded, FAILURE_SECONDS if found is None else KEPT_SECONDS)
+        return encoded
 
 
 def _checked(room_id: str, answer: Json) -> Json | None:
