@@ -601,6 +601,24 @@ CREATE TABLE gaps (
 
 CREATE INDEX ix_gaps_room_number_position ON gaps (room_number, position);
 
+CREATE TABLE joining (
+	room_id TEXT NOT NULL, 
+	user_id TEXT NOT NULL, 
+	event_id TEXT NOT NULL, 
+	pdu TEXT NOT NULL, 
+	servers JSON NOT NULL, 
+	since_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_joining PRIMARY KEY (room_id, user_id)
+);
+
+CREATE TABLE stripped_state (
+	room_id TEXT NOT NULL, 
+	user_id TEXT NOT NULL, 
+	events JSON NOT NULL, 
+	servers JSON NOT NULL, 
+	CONSTRAINT pk_stripped_state PRIMARY KEY (room_id, user_id)
+);
+
 CREATE TABLE event_auth (
 	room_number INTEGER NOT NULL, 
 	number INTEGER NOT NULL, 

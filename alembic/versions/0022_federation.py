@@ -68,6 +68,24 @@ def upgrade() -> None:
     op.create_index(op.f("ix_inbound_pdus_room_id_id"), "inbound_pdus", ["room_id", "id"])
     create_remote_users()
     create_gaps()
+    op.create_table(
+        "joining",
+        sa.Column("room_id", sa.Text(), nullable=False),
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("event_id", sa.Text(), nullable=False),
+        sa.Column("pdu", sa.Text(), nullable=False),
+        sa.Column("servers", sa.JSON(), nullable=False),
+        sa.Column("since_ts", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("room_id", "user_id", name=op.f("pk_joining")),
+    )
+    op.create_table(
+        "stripped_state",
+        sa.Column("room_id", sa.Text(), nullable=False),
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("events", sa.JSON(), nullable=False),
+        sa.Column("servers", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("room_id", "user_id", name=op.f("pk_stripped_state")),
+    )
     create_event_graph()
 
 
@@ -207,6 +225,8 @@ def downgrade() -> None:
     op.drop_table("state_differences")
     op.drop_table("event_auth")
     op.drop_table("gaps")
+    op.drop_table("stripped_state")
+    op.drop_table("joining")
     op.drop_table("inbound_pdus")
     op.drop_index("ix_rooms_state_reset", "rooms")
     op.drop_column("rooms", "state_reset_position")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from homebody import client_server, server_server, web
 from homebody.background import appservices as bridges
-from homebody.background import delivery, mail, push
+from homebody.background import delivery, departures, mail, push
 from homebody.background.federation.sender import Sender
 from homebody.client_server import authentication
 from homebody.config.settings import Config
@@ -20,6 +20,7 @@ from homebody.core.ephemeral import lifetimes
 from homebody.core.federation.device_resync import DeviceResync
 from homebody.core.federation.edus import Edus
 from homebody.core.federation.inbound import Inbound
+from homebody.core.federation.joins import Joins
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.missing_events import MissingEvents
 from homebody.core.federation.queries import RemoteQueries
@@ -54,6 +55,7 @@ def create_app(config: Config) -> web.Application:
     database.committed, database.admit = metrics.note_commit, authentication.admit
     files.sweep(config.data_dir)
     kinds = {"push": push.kind(outside), "mail": mail.KIND, "appservice": bridges.KIND}
+    kinds["departure"] = departures.kind(federation)
     keys, locks = ServerKeys(database, federation), Locks()
     sender, resync = Sender(database, federation, metrics), DeviceResync(database, federation)
     transactions, inbound = Transactions(), Inbound(database, keys, locks)
@@ -83,6 +85,7 @@ def create_app(config: Config) -> web.Application:
         server_keys=keys,
         transactions=transactions,
         inbound=inbound,
+        joins=Joins(database, federation, keys, locks, inbound),
         locks=locks,
     )
     web.register(app, config)

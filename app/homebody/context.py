@@ -18,6 +18,7 @@ from homebody.core.ephemeral.ephemeral import Ephemeral
 from homebody.core.federation.device_resync import DeviceResync
 from homebody.core.federation.edus import Edus
 from homebody.core.federation.inbound import Inbound
+from homebody.core.federation.joins import Joins
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.queries import RemoteQueries
 from homebody.core.federation.remote_keys import RemoteKeys
@@ -63,6 +64,7 @@ class Homeserver:
     edus: Edus
     transactions: Transactions
     inbound: Inbound
+    joins: Joins
     locks: Locks
 
 

@@ -15,8 +15,13 @@ from homebody.client_server import authentication, http, room_send
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
 from homebody.core.events import client_events, members, state
+from homebody.core.federation import joins
+from homebody.core.federation.joins import JoinRequest
 from homebody.core.rooms import aliases, appservice_queries, membership, third_party_invites
 from homebody.core.sync.spans import SyncToken
+from homebody.core.timeline import joined_rooms
+from homebody.errors import MatrixError
+from homebody.spec import identifiers
 from homebody.spec.events import Json
 
 bp = Blueprint("membership", __name__)
@@ -67,7 +72,7 @@ class InviteAddress(msgspec.Struct):
 @bp.post("/join/<room_id_or_alias>")
 @authenticated(guests="partly")
 def join_room(room_id_or_alias: str) -> Json:
-    """Join a room by id or alias; `via` and `server_name` name other servers, and are ignored."""
+    """Join a room by id or alias; `via` and `server_name` name servers that are in it."""
     return join(room_id_or_alias)
 
 
@@ -222,15 +227,41 @@ def join(room_id_or_alias: str) -> Json:
     signed = body.third_party_signed
     if signed is not None:
         http.convert(signed, ThirdPartySigned)
-    authentication.rate_limits().check("rc_joins.local", requester().user_id)
-    appservice_queries.ensure_alias(homeserver.database, room_id_or_alias)
-    with homeserver.database.write() as tx:
-        room_id = aliases.resolve(tx, room_id_or_alias)
-        if signed is not None:
-            user_id, inviter = requester().user_id, str(signed["sender"])
-            third_party_invites.accept(tx, room_id, user_id, inviter, signed)
-        membership.join(tx, room_id, requester().user_id, content)
+    user_id = requester().user_id
+    authentication.rate_limits().check("rc_joins.local", user_id)
+    room_id, servers = _find(room_id_or_alias)
+    with homeserver.database.read() as tx:
+        is_here = joined_rooms.is_resident(tx, room_id)
+        servers = joins.servers_for(tx, room_id, user_id, servers)
+    if is_here or not servers:
+        try:
+            with homeserver.database.write() as tx:
+                if signed is not None:
+                    third_party_invites.accept(tx, room_id, user_id, str(signed["sender"]), signed)
+                membership.join(tx, room_id, user_id, content)
+                return {"room_id": room_id}
+        except MatrixError as refusal:
+            if refusal.errcode != "M_UNABLE_TO_GRANT_JOIN":  # which other servers may be able to
+                raise
+    with homeserver.database.read() as tx:
+        content = membership.with_profile(tx, user_id, content)
+    homeserver.joins.join(JoinRequest(room_id, user_id, content, servers))
     return {"room_id": room_id}
+
+
+def _find(room_id_or_alias: str) -> tuple[str, list[str]]:
+    """Return the id of a room, and the servers by which it may be joined, as the request says."""
+    named = [*request.args.getlist("via"), *request.args.getlist("server_name")]
+    if identifiers.is_room_id(room_id_or_alias):
+        return room_id_or_alias, named
+    aliases.check(room_id_or_alias)
+    server = homeserver.server
+    if server.config.federation and identifiers.server_name(room_id_or_alias) != server.name:
+        found = homeserver.remote_queries.alias(room_id_or_alias)
+        return found.room_id, [*found.servers, *named]
+    appservice_queries.ensure_alias(homeserver.database, room_id_or_alias)
+    with homeserver.database.read() as tx:
+        return aliases.room_of(tx, room_id_or_alias), named
 
 
 def _own_change() -> OwnChange:

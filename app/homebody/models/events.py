@@ -17,6 +17,9 @@ SOFT_FAILED: Final = "soft_failed"
 """Allowed by the state before it, but not by the current state: not shown."""
 REJECTED: Final = "rejected"
 """Not allowed by its auth events or by the state before it."""
+OUT_OF_BAND: Final = "out_of_band"
+"""Of the membership of a local user in a room that this server is not in: its auth events are not
+known."""
 OUTLIER: Final = "outlier"
 """Stored because others cite it; the state before it is not known."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Index
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -58,3 +60,15 @@ class Gap(Base):
     next_try_ts: Mapped[int]  # ms
 
     __table_args__ = (Index(None, "room_number", "position"), {"sqlite_with_rowid": False})
+
+
+class Joining(Base):
+    """A join of another server's room that is under way. Written by core/joining.py."""
+
+    __tablename__ = "joining"
+    room_id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    event_id: Mapped[str]
+    pdu: Mapped[str]
+    servers: Mapped[list[Any]]  # to which it may have been sent
+    since_ts: Mapped[int]  # ms

@@ -53,3 +53,16 @@ class RoomAlias(Base):
     creator: Mapped[str]
 
     __table_args__ = (Index(None, "room_id"),)
+
+
+class StrippedState(Base):
+    """What a user knows of a room that this server is not in, by an invite or a knock.
+
+    Written by core/events/stripped_state.py.
+    """
+
+    __tablename__ = "stripped_state"
+    room_id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    events: Mapped[list[Any]]
+    servers: Mapped[list[Any]]  # which are in the room

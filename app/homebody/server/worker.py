@@ -102,11 +102,13 @@ class Worker(GeventWorker):
         self._homeserver.inbound.start()
         self._homeserver.delivery.start()
         self._homeserver.device_resync.start()
+        self._homeserver.joins.start()
         watchdog = self._watchdog()
         watchdog.start()
         self._serve()
         watchdog.stop()
         self._homeserver.ephemeral.close()  # its timers read the database
+        self._homeserver.joins.stop()
         self._homeserver.delivery.stop()
         self._homeserver.sender.stop()
         self._homeserver.device_resync.stop()

@@ -15,8 +15,9 @@ from sqlalchemy import select
 
 from homebody import models
 from homebody.cli import main
-from homebody.core import incoming
-from homebody.core.events import search_index
+from homebody.core import incoming, joining
+from homebody.core.events import search_index, stripped_state
+from homebody.core.joining import Join
 from homebody.core.rooms import purge
 from homebody.core.timeline import forks, gaps
 from homebody.core.timeline.forks import Point
@@ -74,6 +75,8 @@ def full_room(app: Application, alice: Person, bob: Person, room: MakeRoom) -> s
         ):
             tx.sql.raw.execute(statement, (room_id,))
         incoming.keep(tx, "b.test", room_id, "$early", "{}")
+        joining.begin(tx, Join(room_id, bob.user_id, "$join", "{}", ["b.test"]))
+        stripped_state.put(tx, room_id, bob.user_id, [], ["b.test"])
         topic = Point(tx.position, {("m.room.topic", ""): None})
         forks.keep(tx, room_id, topic, tx.next_event()[0])
         gaps.add(tx, room_id, ["$older"], 1)

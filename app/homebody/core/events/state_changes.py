@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from sqlalchemy import bindparam, delete, insert, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from homebody.core.events import state
 from homebody.core.events.state import MEMBER, ROOM_NUMBER, Joined, StateEntry
@@ -65,6 +65,20 @@ _NOTE_RESET = (
     .where(Room.room_id == bindparam("in_room"))
     .values(state_reset_position=bindparam("position"))
 )
+
+
+_RENUMBER = (
+    update(StateInterval)
+    .where(
+        StateInterval.room_number == ROOM_NUMBER,
+        StateInterval.type == bindparam("of_type"),
+        StateInterval.state_key == bindparam("with_key"),
+        StateInterval.event_number == bindparam("old"),
+    )
+    .values(event_number=bindparam("new"))
+)
+_NUMBER_OF_ROOM = select(Room.number).where(Room.room_id == bindparam("of_room"))
+_ADD_MANY = insert(StateInterval)
 
 
 class MemberChange(NamedTuple):
@@ -151,6 +165,45 @@ def note_reset(tx: Tx, room_id: str, position: int) -> None:
     """Note that the state of a room and the events of its timeline differ from here on."""
     tx.sql.execute(_NOTE_RESET, {"in_room": room_id, "position": position})
     tx.remember(state.LAST_RESET, state.ONLY_ONE, position)
+
+
+def begin_many(
+    tx: Tx, room_id: str, entries: Mapping[StateKey, tuple[int, str | None]], position: int
+) -> None:
+    """Begin intervals of entries that the room has never had, {key: (number, membership)}.
+
+    For the thousands that come with a join; none may be of a local user. Called by
+    timeline/current_state.py alone.
+    """
+    room_number = tx.sql.execute(_NUMBER_OF_ROOM, {"of_room": room_id}).scalar_one()
+    rows = [
+        {
+            "room_number": room_number,
+            "type": key[0],
+            "state_key": key[1],
+            "from_position": position,
+            "to_position": NOW_AND_LATER,
+            "event_number": number,
+            "membership": membership,
+        }
+        for key, (number, membership) in entries.items()
+    ]
+    if not rows:
+        return
+    tx.sql.execute(_ADD_MANY, rows)
+    for key, (_, membership) in entries.items():
+        tx.forget(state.STATE, (room_id, key))
+        if membership == "join":
+            tx.forget(state.JOINED_ROOMS, key[1])
+    tx.forget(SUMMARIES, room_id)
+    tx.forget(state.JOINED, room_id)
+
+
+def renumber(tx: Tx, room_id: str, key: StateKey, old: int, new: int) -> None:
+    """Let intervals of an entry tell of an event by its new number; called by timeline.store."""
+    of_entry = {"room_id": room_id, "of_type": key[0], "with_key": key[1]}
+    tx.sql.execute(_RENUMBER, {**of_entry, "old": old, "new": new})
+    tx.forget(state.STATE, (room_id, key))
 
 
 def remove_room(tx: Tx, room_id: str) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
@@ -66,13 +66,19 @@ def store_outliers(
             _write(given, {"file": str(file), "room_id": room_id, "version": version})
             checked = Checked(_read(taken.readline()))
             _write(given, {"keys": _keys(keys, checked.head.pop("keys"))})
+            wait_for_commit = _done
             for some in _pieces(taken, checked):
-                _store(db, room_id, some, checked)
+                wait_for_commit = _store(db, room_id, some, checked)
+            wait_for_commit()  # the last one comes last
         finally:
             process.kill()  # it has ended, unless something failed
     for event_id, problem in checked.dropped:
         LOG.info("the event %s of %s is left out: %s", event_id, room_id, problem)
     return checked
+
+
+def _done() -> None:
+    """Wait for nothing."""
 
 
 def _keys(keys: ServerKeys, wanted: list[tuple[str, str, int]]) -> list[list[Any]]:
@@ -106,7 +112,7 @@ def _pieces(taken: BinaryIO, checked: Checked) -> Iterator[list[Outlier]]:
     raise RemoteError("bad_response", "The events of the response could not be checked")
 
 
-def _store(db: Database, room_id: str, some: list[Outlier], checked: Checked) -> None:
+def _store(db: Database, room_id: str, some: list[Outlier], checked: Checked) -> Callable[[], None]:
     with db.write(is_awaited=False) as tx:
         store.set_aside_many(tx, room_id, some)
         known = auth_chains.numbers_of(tx, [it.event_id for it in some])
@@ -114,6 +120,7 @@ def _store(db: Database, room_id: str, some: list[Outlier], checked: Checked) ->
             event.number = known[event.event_id]
     checked.stored += len(some)
     event_loop.pause()
+    return tx.wait_for_commit
 
 
 def _read(line: bytes) -> Json:

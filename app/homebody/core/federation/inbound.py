@@ -22,24 +22,24 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from homebody.core import incoming
+from homebody.core import incoming, joining
 from homebody.core.events import state
 from homebody.core.federation import pdus, server_acls
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.pdus import Received, Refused
 from homebody.core.incoming import Waiting
-from homebody.core.timeline import receiving
+from homebody.core.timeline import joined_rooms, receiving
 from homebody.core.timeline.forks import Point
 from homebody.core.timeline.receiving import MissingEventsError
 from homebody.errors import MatrixError
-from homebody.models.events import OUTLIER, REJECTED
+from homebody.models.events import REJECTED
 from homebody.outside import RemoteError
 from homebody.runtime import event_loop
 from homebody.runtime.locks import Locks
 from homebody.spec import identifiers, room_state
 from homebody.spec.events import Event, Json
 from homebody.spec.room_versions import RoomVersion
-from homebody.storage.database import Database, Reader
+from homebody.storage.database import Database, Reader, Tx
 
 LOG = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Inbound:
     def start(self) -> None:
         """Go on with the PDUs that an earlier process has accepted."""
         with self._db.read() as tx:
-            rooms = incoming.rooms(tx)
+            rooms = [it for it in incoming.rooms(tx) if joined_rooms.is_resident(tx, it)]
         for room_id in rooms:
             self._begin_work(room_id)
 
@@ -92,6 +92,10 @@ class Inbound:
         with self._mutex:
             for has_come in self._working.values():
                 has_come.set()
+
+    def resume(self, room_id: str) -> None:
+        """Go on with the PDUs that have come for a room while a user was joining it."""
+        self._begin_work(room_id)
 
     def receive(self, origin: str, pdus_in: Sequence[Any]) -> Json:
         """Take in PDUs; return {event id: {} or {"error": …}} once they are on the disk.
@@ -138,12 +142,12 @@ class Inbound:
                     until = time.monotonic() + SECONDS_PER_WRITE
                     while left and time.monotonic() < until:
                         it = left.popleft()
-                        try:
-                            standings[it.event.event_id] = receiving.receive(tx, *it)
-                        except MissingEventsError:
-                            if origin is not None:
-                                pdu = it.encoded.decode()
-                                incoming.keep(tx, origin, room_id, it.event.event_id, pdu)
+                        standing = _received(tx, it)
+                        if standing is not None:
+                            standings[it.event.event_id] = standing
+                        elif origin is not None:
+                            pdu = it.encoded.decode()
+                            incoming.keep(tx, origin, room_id, it.event.event_id, pdu)
                 waits.append(tx.wait_for_commit)
                 event_loop.pause()
         for wait in waits:
@@ -163,7 +167,10 @@ class Inbound:
             if standing == REJECTED:
                 outcome[event_id] = {"error": "The authorization rules do not allow the event"}
         if len(standings) < len(received):
-            self._begin_work(room_id)
+            with self._db.read() as tx:
+                is_there = joined_rooms.is_resident(tx, room_id)
+            if is_there:  # else `resume` is called when the join is done
+                self._begin_work(room_id)
         return outcome
 
     def _begin_work(self, room_id: str) -> None:
@@ -214,7 +221,7 @@ class Inbound:
             pdu = orjson.loads(waiting.pdu)
             event = Event(waiting.event_id, pdu, state.version(tx, room_id))
             known = state.find_any(tx, event.event_id)
-            if known is not None and known.standing not in {OUTLIER, REJECTED}:
+            if known is not None and known.standing not in receiving.UNDECIDED:
                 return
             lacking = receiving.missing(tx, event)
         before = None if lacking is None else self.fill_gap(waiting.origin, event, lacking)
@@ -227,18 +234,30 @@ def _may_pass(problem: RemoteError) -> bool:
     return problem.kind in {"unreachable", "timeout"} or (problem.status or 0) >= 500
 
 
+def _received(tx: Tx, it: Received) -> str | None:
+    """Store an event, and return its standing; None if it can't be stored yet."""
+    if not joined_rooms.is_resident(tx, it.event.room_id):  # a user is about to join
+        return None
+    try:
+        return receiving.receive(tx, *it)
+    except MissingEventsError:
+        return None
+
+
 def _cannot_fill(_origin: str, _event: Event, lacking: MissingEventsError) -> Point | None:
     raise lacking
 
 
 def _candidate(tx: Reader, origin: str, pdu: Any) -> _Candidate | Refused | None:
-    """Return a PDU with its room; None for a room in which this server is not."""
+    """Return a PDU with its room; None for a room that this server is neither in nor joining."""
     room_id = pdu.get("room_id") if isinstance(pdu, dict) else None
     if not identifiers.is_room_id(room_id):
         return Refused(None, "PDU without a room_id")
     try:
         version = state.version(tx, room_id)
     except MatrixError:
+        return None
+    if not joined_rooms.is_resident(tx, room_id) and not joining.is_under_way(tx, room_id):
         return None
     sender = pdu.get("sender")
     if not identifiers.is_user_id(sender):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from sqlalchemy import bindparam, delete, insert, select
 
 from homebody import errors
-from homebody.core.events import state
+from homebody.core.events import state, stripped_state
 from homebody.core.profiles import profiles
 from homebody.core.rooms import personal_settings
 from homebody.core.timeline import guest_access, sending
@@ -66,10 +66,22 @@ def change(
     draft = sending.Draft(room_id, sender, state.MEMBER, content, target, origin_server_ts=ts)
     event_id = sending.send(tx, draft)
     if membership in {"join", "invite", "knock"}:
-        tx.sql.execute(_REMEMBER, {"of_user": target, "the_room": room_id})
+        remember(tx, room_id, target)
     if is_new:
         personal_settings.copy_to_replacement(tx, target, room_id)
     return event_id
+
+
+def remember(tx: Tx, room_id: str, user_id: str) -> None:
+    """Show a room again that a user has forgotten."""
+    tx.sql.execute(_REMEMBER, {"of_user": user_id, "the_room": room_id})
+
+
+def note_join(tx: Tx, room_id: str, user_id: str) -> None:
+    """Do what follows from a user's join of a room of other servers."""
+    remember(tx, room_id, user_id)
+    stripped_state.remove(tx, room_id, user_id)
+    personal_settings.copy_to_replacement(tx, user_id, room_id)
 
 
 def join(tx: Tx, room_id: str, user_id: str, content: Json | None = None) -> None:
@@ -165,6 +177,11 @@ def _own_leave(tx: Reader, room_id: str, user_id: str) -> str | None:
     if event is None or event.sender != user_id or event.content.get("membership") != "leave":
         return None
     return event.event_id
+
+
+def with_profile(tx: Reader, user_id: str, content: Json) -> Json:
+    """Return the content of a user's own join or knock with their name and avatar."""
+    return {**profiles.of(tx, user_id), **content}
 
 
 def _with_profile(tx: Reader, sender: str, target: str, content: Json) -> Json:

@@ -16,10 +16,10 @@ from typing import Final
 from sqlalchemy import func, select
 
 from homebody import errors
-from homebody.core import incoming
+from homebody.core import incoming, joining
 from homebody.core.appservices import networks
 from homebody.core.ephemeral import receipts
-from homebody.core.events import auth_chains, members, state, state_changes
+from homebody.core.events import auth_chains, members, state, state_changes, stripped_state
 from homebody.core.push import counts
 from homebody.core.rooms import aliases, membership, reports, server_notices, summary
 from homebody.core.timeline import differences, gaps, redactions, sending, store
@@ -45,6 +45,8 @@ WRITERS: Final = (
     membership,
     networks,
     incoming,
+    joining,
+    stripped_state,
     counts,
     receipts,
     account_data,

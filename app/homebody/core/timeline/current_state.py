@@ -46,6 +46,17 @@ def note_if_lost(tx: Tx, event: Event, position: int) -> None:
         state_changes.note_reset(tx, event.room_id, position)
 
 
+def begin_many(
+    tx: Tx, room_id: str, entries: Mapping[StateKey, tuple[int, str | None]], position: int
+) -> None:
+    """Add entries of users and servers elsewhere, which the room has never had before.
+
+    {key: (number of the event, membership)}. The caller joins a local user next, by which
+    everything that depends on the members is brought up to date.
+    """
+    state_changes.begin_many(tx, room_id, entries, position)
+
+
 def follow_member(tx: Tx, room_id: str, change: MemberChange) -> None:
     """Bring up to date what depends on who is in the room; also called by store.store."""
     was_joined, is_joined = change.before == "join", change.after == "join"

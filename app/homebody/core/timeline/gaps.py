@@ -17,7 +17,7 @@ from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from homebody.core.events import state
-from homebody.models.events import OUTLIER, StoredEvent
+from homebody.models.events import OUT_OF_BAND, OUTLIER, StoredEvent
 from homebody.models.federation import Gap as Row
 from homebody.models.rooms import Room
 from homebody.spec.events import Event
@@ -44,7 +44,8 @@ class Gap(NamedTuple):
 
 _IDS, _SPANS = listed("event_ids"), listed("spans")
 _STORED = select(StoredEvent.event_id).where(
-    StoredEvent.event_id.in_(select(_IDS.c.value)), StoredEvent.standing != OUTLIER
+    StoredEvent.event_id.in_(select(_IDS.c.value)),
+    StoredEvent.standing.not_in((OUTLIER, OUT_OF_BAND)),
 )
 _IN_ROOM = Row.room_number == state.ROOM_NUMBER
 _NEW = insert(Row).values(

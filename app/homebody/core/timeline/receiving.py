@@ -13,17 +13,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from typing import Final
 
 from homebody.core.events import state
 from homebody.core.timeline import forks, redactions, store
 from homebody.core.timeline.forks import Point
-from homebody.models.events import ACCEPTED, OUTLIER, REJECTED, SOFT_FAILED
+from homebody.models.events import ACCEPTED, OUT_OF_BAND, OUTLIER, REJECTED, SOFT_FAILED
 from homebody.spec import event_auth, room_state
 from homebody.spec.events import Event, StateKey
 from homebody.spec.room_state import AuthError
 from homebody.storage.database import Reader, Tx
 
 LOG = logging.getLogger(__name__)
+
+UNDECIDED: Final = frozenset({OUTLIER, REJECTED, OUT_OF_BAND})
+"""Standings that may become another when the event comes again, as more is known."""
 
 
 class MissingEventsError(LookupError):
@@ -44,7 +48,7 @@ def receive(tx: Tx, event: Event, encoded: bytes, before: Point | None = None) -
     Raises MissingEventsError, and changes nothing.
     """
     known = state.find_any(tx, event.event_id)
-    if known is not None and known.standing not in {OUTLIER, REJECTED}:
+    if known is not None and known.standing not in UNDECIDED:
         return known.standing
     cited = _auth_events(tx, event)
     is_after_gap = before is not None
@@ -73,7 +77,7 @@ def receive_outlier(tx: Tx, event: Event, encoded: bytes) -> str:
     Raises MissingEventsError.
     """
     known = state.find_any(tx, event.event_id)
-    if known is not None:
+    if known is not None and known.standing != OUT_OF_BAND:
         return known.standing
     cited = _auth_events(tx, event)
     create = state.current(tx, event.room_id, *room_state.CREATE)

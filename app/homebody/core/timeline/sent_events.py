@@ -32,11 +32,14 @@ class Before(NamedTuple):
 def before(tx: Tx, event: Event) -> Before | None:
     """Return what `send` needs to know from before an event of a local user is stored.
 
-    None if the event is not sent. Called by timeline.store alone.
+    None if the event is not sent, as where another server has sent the join by which this one comes
+    into the room. Called by timeline.store alone.
     """
     if not tx.server.is_local(event.sender):
         return None
     found = before_any(tx, event)
+    if found.servers and tx.server.name not in found.servers:
+        return None
     return None if len(found.servers) < 2 and found.membership not in WAITING else found
 
 

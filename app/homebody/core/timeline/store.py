@@ -32,15 +32,17 @@ from homebody.core.push import counts
 from homebody.core.timeline import current_state, forks, gaps, redactions, sent_events
 from homebody.core.timeline.forks import Point
 from homebody.models.base import EventNumber
-from homebody.models.events import ACCEPTED, StoredEvent
+from homebody.models.events import ACCEPTED, OUT_OF_BAND, StoredEvent
 from homebody.models.rooms import Room
 from homebody.spec.events import Event
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import PLACES, PLACES_OF_GAP, Tx
+from homebody.storage.expressions import listed
 
 REDACTION: Final = "m.room.redaction"
 Transaction = tuple[str | None, str | None]
 """(device_id, txn_id) of the request that sent an event; (None, None) where no client did."""
+NO_TRANSACTION: Final[Transaction] = (None, None)
 Place = tuple[EventNumber, int]
 """(number, position) of an event."""
 
@@ -66,7 +68,17 @@ _ADVANCE = (
         last_position=bindparam("position"),
     )
 )
+_DEPTH = select(Room.depth).where(Room.room_id == bindparam("room_id"))
+_BEGIN_ANEW = (
+    update(Room)
+    .where(Room.room_id == bindparam("in_room"))
+    .values(forward_extremities=[], version=bindparam("new_version"))
+)
 _REMOVE_ROOM = delete(Room).where(Room.room_id == bindparam("the_room"))
+_IDS = listed("event_ids")
+_OUT_OF_BAND = select(StoredEvent.event_id, StoredEvent.number).where(
+    StoredEvent.event_id.in_(select(_IDS.c.value)), StoredEvent.standing == OUT_OF_BAND
+)
 _SOME_EVENTS = (
     select(StoredEvent.number)
     .where(StoredEvent.room_id == bindparam("room_id"))
@@ -98,7 +110,7 @@ def store(
     tx: Tx,
     event: Event,
     encoded: bytes,
-    transaction: Transaction = (None, None),
+    transaction: Transaction = NO_TRANSACTION,
     before: Point | None = None,
     *,
     is_after_gap: bool = False,
@@ -109,7 +121,7 @@ def store(
     current state. `is_after_gap`: some of its `prev_events` are missing, and may come later.
     """
     number, position = tx.next_event(PLACES_OF_GAP if is_after_gap else PLACES)
-    if not tx.server.is_local(event.sender):
+    if transaction == NO_TRANSACTION:  # others are new, and made by this server
         number = _number_if_stored(tx, event) or number
     place = (number, position)
     sent_before = sent_events.before(tx, event) if tx.server.config.federation else None
@@ -153,8 +165,8 @@ def set_aside(
     `before` is the state before it; None for an outlier.
     """
     number = _number_if_stored(tx, event) or tx.next_event(places=0)[0]
-    relation, nobody = relations.NONE, (None, None)
-    _insert(tx, event, encoded, (number, None), standing, before, nobody, None, relation)
+    relation = relations.NONE
+    _insert(tx, event, encoded, (number, None), standing, before, NO_TRANSACTION, None, relation)
     if before is not None:
         gaps.fill(tx, event)
         gaps.add(tx, event.room_id, event.prev_event_ids, None)
@@ -166,7 +178,15 @@ def set_aside_many(tx: Tx, room_id: str, outliers: Sequence[Outlier]) -> None:
 
     Events that are stored already stay as they are.
     """
-    known = auth_chains.numbers_of(tx, [it.event_id for it in outliers])
+    ids = [it.event_id for it in outliers]
+    known = auth_chains.numbers_of(tx, ids)
+    out_of_band = {
+        row.event_id: row.number for row in tx.sql.execute(_OUT_OF_BAND, {"event_ids": ids})
+    }
+    for event_id, number in out_of_band.items():  # they get their auth events, and another number
+        del known[event_id]
+        tx.sql.execute(_REMOVE_EVENT, {"which": number})
+        tx.forget(client_events.CLIENT_EVENTS, number)
     new = [it for it in outliers if it.event_id not in known]
     if not new:
         return
@@ -174,6 +194,9 @@ def set_aside_many(tx: Tx, room_id: str, outliers: Sequence[Outlier]) -> None:
     rows = []
     for it in new:
         it.number = known[it.event_id] = tx.next_event_number()
+        if it.event_id in out_of_band:
+            key = (it.type, it.state_key)
+            state_changes.renumber(tx, room_id, key, out_of_band[it.event_id], it.number)
         rows.append(
             {
                 "number": it.number,
@@ -212,6 +235,20 @@ def add_room(tx: Tx, room_id: str, head: state.RoomHead) -> None:
     tx.remember(state.ROOMS, room_id, head)
 
 
+def begin_anew(tx: Tx, room_id: str, version: str) -> None:
+    """Let the next event of a room that this server was not in be the only end of its graph.
+
+    Inserts a room that is not known yet.
+    """
+    row = tx.sql.execute(_DEPTH, {"room_id": room_id}).first()
+    head = state.RoomHead(version, [], 0 if row is None else row.depth)
+    if row is None:
+        add_room(tx, room_id, head)
+        return
+    tx.sql.execute(_BEGIN_ANEW, {"in_room": room_id, "new_version": version})
+    tx.remember(state.ROOMS, room_id, head)
+
+
 def remove_room(tx: Tx, room_id: str) -> None:
     """Delete the row of a room, so that nothing can be sent to it; called only by purge.py."""
     tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
@@ -233,14 +270,22 @@ def remove_events(tx: Tx, room_id: str, count: int) -> int:
 def _number_if_stored(tx: Tx, event: Event) -> EventNumber | None:
     """Return the number of an event that was set aside, which is inserted again next.
 
-    It keeps its number, so whatever refers to it stays true.
+    It keeps its number, so whatever refers to it stays true; except where that was given before
+    the numbers of its auth events.
     """
     known = state.find_any(tx, event.event_id)
     if known is None:
         return None
     tx.sql.execute(_REMOVE_EVENT, {"which": known.number})
     tx.forget(client_events.CLIENT_EVENTS, known.number)
-    return known.number
+    if known.standing != OUT_OF_BAND:
+        return known.number
+    # its auth events have come after it, and must have lower numbers
+    number = tx.next_event_number()
+    state_changes.renumber(
+        tx, event.room_id, (event.type, event.state_key or ""), known.number, number
+    )
+    return number
 
 
 def _change_state(tx: Tx, event: Event, place: Place) -> EventNumber | None:
@@ -314,7 +359,7 @@ def _insert(
             "txn_id": transaction[1],
         },
     )
-    if event.state_key is not None:
+    if event.state_key is not None and standing != OUT_OF_BAND:
         auth_chains.add(tx, event, number)
 
 

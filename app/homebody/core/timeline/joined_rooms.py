@@ -1,0 +1,79 @@
+"""How a room of other servers becomes one of this server's: by the state before a user's join.
+
+The events of that state are stored as outliers before. What this server knows of the room from
+earlier, by an invite or as it was in the room before, is compared: it stays for its time, and what
+differs changes at the join.
+
+Spec: server-server-api#joining-rooms
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import select
+
+from homebody.core.events import state
+from homebody.core.timeline import current_state, forks, store
+from homebody.models.base import NOW_AND_LATER
+from homebody.models.state import StateInterval
+from homebody.spec.events import Event, StateKey
+from homebody.storage.database import Reader, Tx
+
+Entries = Mapping[StateKey, tuple[int, str | None]]
+"""{(type, state_key): (number of the event, membership if it is of a member)}"""
+
+_KNOWN = select(
+    StateInterval.type,
+    StateInterval.state_key,
+    StateInterval.event_number,
+    StateInterval.to_position,
+).where(StateInterval.room_number == state.ROOM_NUMBER)
+
+
+def is_resident(tx: Reader, room_id: str) -> bool:
+    """Return whether a user of this server is in the room, so that others send it its events."""
+    return tx.server.name in state.joined(tx, room_id).servers
+
+
+def enter(
+    tx: Tx, room_id: str, version: str, entries: Entries, join: Event, encoded: bytes
+) -> None:
+    """Make this the state of a room, and the join of a local user its only newest event.
+
+    `encoded` is the join's PDU in canonical JSON. The room must have its row.
+    """
+    known = _known(tx, room_id)
+    changes: dict[StateKey, int | None] = {
+        key: None for key, number in known.items() if number is not None and key not in entries
+    }
+    new: dict[StateKey, tuple[int, str | None]] = {}
+    for key, (number, membership) in entries.items():
+        is_local = key[0] == state.MEMBER and tx.server.is_local(key[1])
+        if key not in known and not is_local:
+            new[key] = (number, membership)
+        elif known.get(key) != number:
+            changes[key] = number
+    position = tx.next_position()
+    # "since ever, as far as known", unless this server knows the room without them
+    current_state.begin_many(tx, room_id, new, position if _was_known(known) else 0)
+    store.begin_anew(tx, room_id, version)
+    current_state.apply(tx, room_id, forks.numbered(tx, room_id, changes), position)
+    store.store(tx, join, encoded, is_after_gap=True)
+
+
+def _was_known(known: Mapping[StateKey, int | None]) -> bool:
+    """Return whether there is more than the invites of local users."""
+    return any(key[0] != state.MEMBER for key in known)
+
+
+def _known(tx: Reader, room_id: str) -> dict[StateKey, int | None]:
+    """Return the number of the current event of each entry that the room has ever had, or None."""
+    found: dict[StateKey, int | None] = {}
+    for row in tx.sql.execute(_KNOWN, {"room_id": room_id}):
+        key = (row.type, row.state_key)
+        if row.to_position == NOW_AND_LATER:
+            found[key] = row.event_number
+        else:
+            found.setdefault(key, None)
+    return found
