@@ -21,7 +21,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 # Without bytecode files, each server and command that a test starts would compile all of app/
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run test check lint fmt types migrations spec routes wording clients federation dist wheel update fuzz courses faults bench traffic migration schema example migrate clean
+.PHONY: help install run test check lint fmt types migrations spec routes wording clients federation outage dist wheel update fuzz courses faults bench traffic migration schema example migrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -85,6 +85,9 @@ federation: $(VENV)/.dev  ## test with a real Synapse (installs it, and what mak
 	bash tests/clients/install $(BIN)/python
 	bash tests/federation/install $(BIN)/python
 	$(BIN)/python -m pytest -m federation tests/federation
+
+outage: $(VENV)/.dev  ## test how homebody and Synapse agree after ten minutes apart (make federation first)
+	HOMEBODY_TEST_OUTAGE_S=600 $(BIN)/python -m pytest -m federation tests/federation/test_outages.py
 
 dist: $(VENV)/.dev  ## build the wheel and the sdist into dist/
 	rm -rf dist

@@ -80,7 +80,7 @@ def _synapse(folder: Path) -> Iterator[Home]:
     try:
         yield home
     finally:
-        home.stop()
+        home.close()
 
 
 @contextlib.contextmanager
@@ -91,6 +91,7 @@ def _homebody(folder: Path) -> Iterator[Home]:
     ca_file = str(certificates.write_authority(folder))
     name = f"127.0.0.1:{relay.port}"
     home = Homebody(name, folder, port, {"federation_ca_file": ca_file})
+    home.relay = relay
     try:
         yield home
     finally:

@@ -1,4 +1,4 @@
-"""A Synapse on loopback, with SQLite, its own TLS and no limits."""
+"""A Synapse on loopback, with SQLite, behind a relay that does TLS, and without limits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import yaml
 from tests.helpers import certificates
 from tests.helpers import server as real_server
 from tests.helpers.live import Person
+from tests.helpers.relay import Relay
 from tests.helpers.server import RunningServer
 
 PYTHON = Path(sys.prefix) / "synapse" / "bin" / "python"
@@ -25,7 +26,9 @@ class Synapse:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.federation_port = real_server.free_port()
-        self.name = f"127.0.0.1:{self.federation_port}"
+        context = certificates.server_context("127.0.0.1")
+        self.relay = Relay(context, self.federation_port)
+        self.name = f"127.0.0.1:{self.relay.port}"
         self.persons: list[Person] = []
         self._client_port = real_server.free_port()
         self._write_settings()
@@ -38,6 +41,11 @@ class Synapse:
     def stop(self) -> None:
         """Stop it."""
         self.running.stop()
+
+    def close(self) -> None:
+        """Stop it for good."""
+        self.stop()
+        self.relay.close()
 
     def _start(self) -> RunningServer:
         log = self.folder / "synapse.log"
@@ -57,7 +65,6 @@ class Synapse:
         return running
 
     def _write_settings(self) -> None:
-        certificate, key = certificates.write_certificate(self.folder, "127.0.0.1")
         ca_file = certificates.write_authority(self.folder)
         listener = {"type": "http", "bind_addresses": ["127.0.0.1"]}
         client = {"names": ["client"], "compress": False}
@@ -74,10 +81,8 @@ class Synapse:
             "database": {"name": "sqlite3", "args": {"database": str(self.folder / "synapse.db")}},
             "listeners": [
                 {**listener, "port": self._client_port, "tls": False, "resources": [client]},
-                {**listener, "port": self.federation_port, "tls": True, "resources": [federation]},
+                {**listener, "port": self.federation_port, "tls": False, "resources": [federation]},
             ],
-            "tls_certificate_path": str(certificate),
-            "tls_private_key_path": str(key),
             "federation_custom_ca_list": [str(ca_file)],
             "ip_range_blacklist": [],
             "trusted_key_servers": [],

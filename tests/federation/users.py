@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
 from tests.helpers.live import Person
+from tests.helpers.relay import Relay
 from tests.helpers.server import RunningServer
 
 Json = dict[str, Any]
@@ -22,6 +23,7 @@ class Home(Protocol):
     name: str
     running: RunningServer
     persons: list[Person]
+    relay: Relay
 
     def start(self) -> None: ...
 

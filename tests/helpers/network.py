@@ -39,6 +39,8 @@ class Homebody:
             **settings,
         }
         self.persons: list[Person] = []
+        self.relay: Relay
+        """Where others reach it; set by whoever starts one."""
         self.running = self._start()
 
     def _start(self) -> RunningServer:
