@@ -113,7 +113,7 @@ def test_a_message_is_sent_through_few_files_and_functions(
         response = alice.put(f"{path}recorded", data=BODY)
 
     assert response.status_code == 200
-    assert "Database._commit," in str(walk), "the thread that commits was not recorded"
+    assert "Writer._commit," in str(walk), "the thread that commits was not recorded"
     assert walk.is_within(SEND_FILES, SEND_FUNCTIONS), str(walk)
 
 

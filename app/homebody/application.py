@@ -52,7 +52,7 @@ def create_app(config: Config) -> web.Application:
     federation = FederationClient(config, config.server_name, key)
     wakeups, metrics, outside = Wakeups(), Metrics(), Client(config)
     database = db.Database(config.database_url, server, Caches(config.cache_bytes), wakeups.wake)
-    database.committed, database.admit = metrics.note_commit, authentication.admit
+    database.writer.committed, database.admit = metrics.note_commit, authentication.admit
     files.sweep(config.data_dir)
     kinds = {"push": push.kind(outside), "mail": mail.KIND, "appservice": bridges.KIND}
     kinds["departure"] = departures.kind(federation)

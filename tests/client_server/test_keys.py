@@ -508,7 +508,7 @@ def test_keys_of_many_devices_are_claimed_in_several_writes(
     for number, bob in enumerate(bobs):
         upload(bob, one_time_keys=one_time(bob, "abcde"[number]))
     writes: list[int] = []
-    app.homeserver.database.committed = lambda number, _seconds: writes.append(number)
+    app.homeserver.database.writer.committed = lambda number, _seconds: writes.append(number)
 
     found = claim(alice, *bobs)
 

@@ -50,7 +50,7 @@ class Late:
     def wait_until_it_queues(self, behind: int = 0) -> None:
         """Start it, while the test holds the writer's turn; it may also need no write and end."""
         self._thread.start()
-        queue = self._db._turn._queue  # noqa: SLF001 - the race can't be timed
+        queue = self._db.writer.turn._queue  # noqa: SLF001 - the race can't be timed
         end = time.monotonic() + SECONDS
         # the thread that commits queues as well
         while self._thread.is_alive() and len(queue) <= behind + 1:

@@ -1,8 +1,8 @@
 """A full disk: writes fail with Matrix errors, reads go on, and with space again all works.
 
 Protects
-- storage/database.py: Batch.wait and Database._commit (a failed COMMIT fails the whole batch), and
-  Database._undo after `if self._raw.in_transaction` (SQLite itself rolled the batch back);
+- storage/writer.py: Batch.wait and Writer._commit (a failed COMMIT fails the whole batch), and
+  Writer.undo after `if self.raw.in_transaction` (SQLite itself rolled the batch back);
 - storage/disk_errors.py: answer_to and _PASSES (503, and a line in the log instead of a trace);
 - runtime/event_loop.py: _outcome (gevent prints the trace of a COMMIT that fails, and the server
   hangs if the trace doesn't fit on the disk either);

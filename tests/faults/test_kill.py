@@ -1,11 +1,11 @@
 """SIGKILL under load, repeatedly: every acknowledged write is there afterwards, once.
 
 Protects storage/database.py: Database.write (no response before the COMMIT: `batch.wait()`) and
-Database._commit (the clock is part of it: _SET_CLOCK_SQL); background/delivery.py: Delivery._try
-(`outbox.remove` comes after `deliver`); core/timeline/sending.py: sent_before (a repeated request
-doesn't send again). A kill loses nothing that the kernel has: `synchronous = FULL` in
-storage/engine.py: _set_up is checked by test_every_commit_waits_for_the_disk in
-storage/test_database.py.
+storage/writer.py: Writer._commit (the clock is part of it: _SET_CLOCK_SQL);
+background/delivery.py: Delivery._try (`outbox.remove` comes after `deliver`);
+core/timeline/sending.py: sent_before (a repeated request doesn't send again). A kill loses nothing
+that the kernel has: `synchronous = FULL` in storage/engine.py: _set_up is checked by
+test_every_commit_waits_for_the_disk in storage/test_database.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Another process locks the database: writes wait and fail in time; reads are not affected.
 
-Protects storage/database.py: Database._open_batch (it retries while the error says "locked", with a
+Protects storage/writer.py: Writer.open_batch (it retries while the error says "locked", with a
 cooperative sleep, and fails when `until` is over) and Database.write (`until` counts from the
 arrival of a writer, so that queued writers do not wait one after the other); and `"timeout": 0` in
 storage/engine.py: make_engine (SQLite's own wait would block all requests).

@@ -19,14 +19,14 @@ class Commits:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._raw: sqlite3.Connection = database._raw  # noqa: SLF001 - nothing else sees a COMMIT
+        self._raw: sqlite3.Connection = database.writer.raw
         self._look: Callable[[], None] | None = None
         self._is_after = False
         self._lock = threading.Lock()
         """Held while a look begins, as the COMMIT may be that of a timer's write."""
         self._threads: list[threading.Thread] = []
         self._problems: list[BaseException] = []
-        database._raw = self  # type: ignore[assignment]  # noqa: SLF001 - as above
+        database.writer.raw = self  # type: ignore[assignment]  # nothing else sees a COMMIT
 
     def look_into_next(self, look: Callable[[], None], *, is_after: bool) -> None:
         """Call `look` during the next COMMIT: before it is done, or after it but before it is
@@ -63,7 +63,7 @@ class Commits:
         thread = threading.Thread(target=self._guarded, args=(look,))
         self._threads.append(thread)
         thread.start()
-        waiting = self._database._turn._queue  # noqa: SLF001 - shows whether the look wants to write
+        waiting = self._database.writer.turn._queue  # noqa: SLF001 - shows whether the look wants to write
         while thread.is_alive() and not waiting:
             thread.join(0.001)
 

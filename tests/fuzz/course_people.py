@@ -336,7 +336,7 @@ class World:
     def _forget_caches(self, _step: Step) -> None:
         database = self.app.homeserver.database
         with database.write():
-            database.caches.clear(database.last_position)
+            database.caches.clear(database.writer.last_position)
 
     def _check(self, _step: Step) -> None:
         self.check()

@@ -34,7 +34,7 @@ def add_members(app: Application, room_id: str, user_ids: Sequence[str]) -> None
         intervals = [{**interval, "room_number": room_number} for _, interval in rows]
         tx.sql.execute(insert(StoredEvent), [event for event, _ in rows])
         tx.sql.execute(insert(StateInterval), intervals)
-    database.caches.clear(database.last_position)
+    database.caches.clear(database.writer.last_position)
 
 
 def member_pdu(room_id: str, user_id: str, membership: str) -> dict[str, object]:

@@ -82,8 +82,8 @@ class Disk:
 
 @pytest.fixture
 def disk(db: Database) -> Disk:
-    disk = Disk(db._raw)  # noqa: SLF001 - there is no other way to break it
-    db._raw = disk  # type: ignore[assignment]  # noqa: SLF001 - as above
+    disk = Disk(db.writer.raw)
+    db.writer.raw = disk  # type: ignore[assignment]  # there is no other way to break it
     return disk
 
 
@@ -156,7 +156,7 @@ def test_nobody_is_answered_before_the_commit(db: Database, disk: Disk) -> None:
 
 def test_a_failed_commit_fails_its_writes_and_the_next_one_works(db: Database, disk: Disk) -> None:
     woken: list[object] = []
-    db._wake = woken.append  # noqa: SLF001 - to see that nobody is woken
+    db.writer.wake = woken.append
     disk.is_full = True
 
     with pytest.raises(errors.MatrixError) as refusal, db.write() as tx:
@@ -213,7 +213,9 @@ def test_a_rolled_back_write_takes_its_caches_with_it(db: Database) -> None:
 
 def test_an_old_reader_cannot_fill_a_cache_that_the_writer_has_changed(db: Database) -> None:
     with db.read() as reader:
-        assert reader.position == db.last_position  # the snapshot begins with the first statement
+        assert (
+            reader.position == db.writer.last_position
+        )  # the snapshot begins with the first statement
         with db.write() as tx:
             tx.forget(JOINED_ROOMS, "@a:x")
         reader.fill(JOINED_ROOMS, "@a:x", frozenset({"!old:x"}))
@@ -396,7 +398,7 @@ def test_what_another_process_writes_empties_the_caches(
     db: Database, other_process: sqlite3.Connection
 ) -> None:
     woken: list[object] = []
-    db._wake = woken.append  # noqa: SLF001 - to see who is woken
+    db.writer.wake = woken.append
     with db.write() as tx:
         tx.remember(JOINED_ROOMS, "@a:x", frozenset({"!a:x"}))
 
@@ -417,7 +419,7 @@ def test_what_another_process_wrote_wakes_everybody_though_a_write_saw_it_first(
 ) -> None:
     # On a busy server a batch is nearly always open, and it is a write that sees the change.
     woken: list[object] = []
-    db._wake = woken.append  # noqa: SLF001 - to see who is woken
+    db.writer.wake = woken.append
     other_process.execute("UPDATE clock SET position = 500")
 
     with db.write() as tx:
@@ -432,7 +434,7 @@ def test_a_failed_commit_does_not_hide_what_another_process_wrote(
     db: Database, disk: Disk, other_process: sqlite3.Connection
 ) -> None:
     woken: list[object] = []
-    db._wake = woken.append  # noqa: SLF001 - to see who is woken
+    db.writer.wake = woken.append
     other_process.execute("UPDATE clock SET position = 500")
     disk.is_full = True
 

@@ -114,7 +114,7 @@ def test_a_refused_write_hides_nothing(login: Login, room: Room) -> None:
 def test_both_ways_find_the_same_rooms(app: Application, login: Login, room: Room) -> None:
     alice = login("alice")
     rooms = [room(alice) for _ in range(4)]
-    begin = app.homeserver.database.last_position
+    begin = app.homeserver.database.writer.last_position
     for number in range(12):
         alice.send(rooms[number % 3])
     with app.homeserver.database.read() as tx:

@@ -30,7 +30,7 @@ from homebody.spec.events import Json
 from homebody.storage.data_folder import StartError
 
 # Errors that these log are in the error message of the command
-for _logger in ("homebody.storage.disk_errors", "homebody.storage.database"):
+for _logger in ("homebody.storage.disk_errors", "homebody.storage.writer"):
     logging.getLogger(_logger).addHandler(logging.NullHandler())
 
 LAZY_COMMANDS = {

@@ -8,7 +8,7 @@ from homebody.models.base import Base, EventNumber
 
 
 class Clock(Base):
-    """One row: the last committed position and event. Written by storage/database.py alone."""
+    """One row: the last committed position and event. Written by storage/writer.py alone."""
 
     __tablename__ = "clock"
     id: Mapped[int] = mapped_column(primary_key=True)  # always 1

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
+
 from homebody.spec import canonical_json, identifiers
 from homebody.spec.room_versions import VERSIONS, RoomVersion
 
@@ -162,6 +164,32 @@ def redact(pdu: Json, version: RoomVersion) -> Json:
     is_emptied = pdu["type"] not in rules.content
     redacted["content"] = {} if is_emptied else _kept(pdu["type"], pdu["content"], rules)
     return redacted
+
+
+def client_json(event_id: str, pdu: Json) -> bytes:
+    """Return what all clients see of an event, as JSON without its closing brace.
+
+    `room_id` and `unsigned` are added for each response.
+    Spec: client-server-api#room-event-format
+    """
+    shown = {
+        "content": pdu["content"],
+        "event_id": event_id,
+        "origin_server_ts": pdu["origin_server_ts"],
+        "sender": pdu["sender"],
+        "type": pdu["type"],
+    }
+    if "state_key" in pdu:
+        shown["state_key"] = pdu["state_key"]
+    if pdu["type"] == "m.room.member":  # also where clients of the time of r0 look
+        shown["membership"] = pdu["content"]["membership"]
+    redacts = pdu.get("redacts") or (
+        pdu["content"].get("redacts") if pdu["type"] == "m.room.redaction" else None
+    )
+    if redacts is not None:  # both places, whatever the room version, as clients look for either
+        shown["redacts"] = redacts
+        shown["content"] = {**pdu["content"], "redacts": redacts}
+    return orjson.dumps(shown)[:-1]
 
 
 def _ids(references: list[Any]) -> list[str]:

@@ -1,9 +1,6 @@
-"""The database: one writer with group commit, concurrent readers, and the server's clock.
+"""The database: transactions that read or write, and the server's clock.
 
-A write is acknowledged when it is on the disk. An fsync for every message is slow, so writers share
-one: the first opens a transaction, each works inside a SAVEPOINT, and the COMMIT of all of them
-runs in a thread as soon as no writer is ready. No request is answered before that COMMIT returns.
-
+A read has a snapshot of its own. Writes run one at a time, and share a COMMIT (writer.py).
 Rules for the code inside `with db.write() as tx:` -
 - it never waits: no network, no password hash, no body that is still being read;
 - an exception undoes its own SAVEPOINT and nothing else.
@@ -12,8 +9,7 @@ The clock is one integer. Every change that a client can see through /sync takes
 sync token is such an integer. Before each event many are left free: there stand older events of its
 room that other servers send later. Only these positions may be used in several rooms. As there is
 one writer, positions become visible in order. Every COMMIT moves the clock, so a position
-identifies one state of the database, from which storage/caches.py derives what a reader's snapshot
-contains.
+identifies one state of the database, from which caches.py derives what a snapshot contains.
 
 Lock order: the writer's turn, then a wake-up condition. A waiting /sync holds neither.
 """
@@ -21,17 +17,12 @@ Lock order: the writer's turn, then a wake-up condition. A waiting /sync holds n
 from __future__ import annotations
 
 import functools
-import logging
-import queue
-import sqlite3
-import threading
 import time
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from homebody import errors
 from homebody.models.base import EventNumber
 from homebody.runtime import event_loop
 from homebody.spec.appservices import Services
@@ -39,12 +30,11 @@ from homebody.spec.events import Json
 from homebody.storage import disk_errors, engine
 from homebody.storage.caches import NEWEST, Cache, CacheKind, Caches
 from homebody.storage.statements import Sql
+from homebody.storage.writer import READ_CLOCK_SQL, Wake, Writer, ignore
 
 if TYPE_CHECKING:
     from homebody.config.settings import Config
     from homebody.spec.signing import SigningKey
-
-LOG = logging.getLogger(__name__)
 
 LOCKED_FOR_SECONDS = 5.0
 """How long a write waits for another process (the command line) that has locked the database."""
@@ -59,11 +49,9 @@ MAX_IDLE_READERS = 4
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
-Wake = Callable[[Sequence[Collection[str]]], None]
 Deliver = Callable[[str, str], None]
 Federate = Callable[[int, str, bytes, Collection[str]], None]
 SendEdu = Callable[[Collection[str], str, Hashable, Json], None]
-Committed = Callable[[int, float], None]
 Departed = Callable[[str, str, Collection[str]], None]
 Admit = Callable[["Tx"], None]
 
@@ -99,7 +87,7 @@ class Reader:
     def position(self) -> int:
         """The position of the last change in this snapshot."""
         if self._position is None:
-            self._position = self.sql.raw.execute(_READ_CLOCK_SQL).fetchone()[0]
+            self._position = self.sql.raw.execute(READ_CLOCK_SQL).fetchone()[0]
         return self._position
 
     def pausing(self, items: Iterable[V], every: int) -> Iterator[V]:
@@ -148,20 +136,22 @@ class Tx(Reader):
         "_first_position",
         "_since",
         "_touched",
+        "_writer",
         "actions",
         "wait_for_commit",
         "woken",
     )
 
     def __init__(self, db: Database) -> None:
-        super().__init__(db.writer, db.server, db.caches)
+        super().__init__(db.writer.sql, db.server, db.caches)
         self._db = db
+        self._writer = db.writer
         self._touched: list[tuple[Cache[Any, Any], Any]] = []
         self.woken: list[Collection[str]] = []
         self.actions: list[Callable[[], None]] = []
-        self.wait_for_commit: Callable[[], None] = _ignore
+        self.wait_for_commit: Callable[[], None] = ignore
         """Waits until the write is on the disk; set when its block is left."""
-        self._first_position = db.last_position
+        self._first_position = db.writer.last_position
         self._view = NEWEST  # a writer also sees what others of its batch wrote
         self._since = db.caches.committed + 1  # no snapshot lies between this and the next COMMIT
 
@@ -172,30 +162,30 @@ class Tx(Reader):
     @property
     def position(self) -> int:
         """The last position that was assigned, by this write or an earlier one."""
-        return self._db.last_position
+        return self._writer.last_position
 
     def next_position(self) -> int:
         """Return the next position of the clock, for a change that /sync shows."""
-        self._db.last_position += 1
-        return self._db.last_position
+        self._writer.last_position += 1
+        return self._writer.last_position
 
     def next_event(self, places: int = PLACES) -> tuple[EventNumber, int]:
         """Return the number and the position of a new event of a timeline.
 
         As many places are left free before it, for older events of the room that come later.
         """
-        self._db.last_event_number += 1
-        self._db.last_position += places + 1
-        return EventNumber(self._db.last_event_number), self._db.last_position
+        self._writer.last_event_number += 1
+        self._writer.last_position += places + 1
+        return EventNumber(self._writer.last_event_number), self._writer.last_position
 
     def next_event_number(self) -> EventNumber:
         """Return the number of a new event without position. No number is given twice."""
-        self._db.last_event_number += 1
-        return EventNumber(self._db.last_event_number)
+        self._writer.last_event_number += 1
+        return EventNumber(self._writer.last_event_number)
 
     def skip_positions(self, count: int) -> None:
         """Skip positions that a lost server may have assigned after its last backup."""
-        self._db.last_position += count
+        self._writer.last_position += count
 
     def wake(self, *user_ids: str) -> None:
         """Wake the waiting requests of these users, or rooms, after the COMMIT."""
@@ -260,40 +250,6 @@ class Tx(Reader):
         self.caches.recent.drop_after(self._first_position)
 
 
-class Batch:
-    """The writes that share a COMMIT."""
-
-    __slots__ = ("_done", "_error", "after_commit", "woken", "writes")
-
-    def __init__(self) -> None:
-        self._done = threading.Event()
-        self._error: Exception | None = None
-        self.writes = 0
-        self.woken: list[Collection[str]] = []
-        self.after_commit: list[Callable[[], None]] = []
-
-    def wait(self) -> None:
-        """Wait for the COMMIT. Raises 503 if it failed."""
-        self._done.wait()
-        if self._error is not None:
-            raise errors.unavailable() from self._error
-
-    def finish(self, error: Exception | None = None) -> None:
-        """Release all requests of the batch."""
-        self._error = error
-        self._done.set()
-
-
-def _ignore(*_args: object) -> None:
-    """Stand in for callbacks where no server runs (the command line)."""
-
-
-# Raw SQL: once for each request and COMMIT; 1.7 µs, with Core 3.5 µs
-_READ_CLOCK_SQL = "SELECT position, event_number FROM clock"
-# Raw SQL: as above
-_SET_CLOCK_SQL = "UPDATE clock SET position = ?, event_number = ?"
-
-
 class Database:
     """The connections of one process to the database."""
 
@@ -301,36 +257,21 @@ class Database:
         """Take `wake`, which is called after each COMMIT with collections of users to wake."""
         self.server = server
         self.caches = caches
-        self.last_position = 0
-        self.last_event_number = 0
-        self.deliver: Deliver = _ignore
+        self.deliver: Deliver = ignore
         """Set by background/delivery.py: called with (kind, destination) of new outbox rows."""
-        self.federate: Federate = _ignore
+        self.federate: Federate = ignore
         """Set by background/federation/sender.py: called with (position, room_id, PDU, servers) of
         new events in the log."""
-        self.send_edu: SendEdu = _ignore
+        self.send_edu: SendEdu = ignore
         """Set by the same: called with (servers, type, key, content); see Tx.send_edu."""
-        self.committed: Committed = _ignore
-        """Set by create_app: called after each COMMIT with (number of writes, seconds)."""
-        self.departed: Departed = _ignore
+        self.departed: Departed = ignore
         """Set by core/ephemeral/lifetimes.py: called with (user_id, room_id left, ids of devices
         logged out), or an empty user_id when another process has written."""
-        self.admit: Admit = _ignore
+        self.admit: Admit = ignore
         """Set by create_app: called first in each write; raises if the request's session ended."""
-        self._wake = wake
         self._engine = engine.make_engine(url)
-        self.writer = Sql(self._engine.connect())
-        self._raw = self.writer.raw
-        self._turn = event_loop.FairLock()
-        self._batch: Batch | None = None
-        self._to_commit: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
-        self._committer: threading.Thread | None = None
-        self._commit_thread = event_loop.DedicatedThread()
+        self.writer = Writer(Sql(self._engine.connect()), caches, wake)
         self._idle_readers: list[Sql] = []
-        self._data_version = -1
-        self._have_others_written = False
-        """Another process has committed, and notice_other_writers() has not reported it yet."""
-        self._see_what_others_wrote()
 
     @contextmanager
     def read(self) -> Iterator[Reader]:
@@ -356,17 +297,18 @@ class Database:
         Raises 503 M_UNKNOWN if the database is locked or its disk is full: nothing is changed.
         """
         until = time.monotonic() + LOCKED_FOR_SECONDS  # includes waiting for other writers
-        self._turn.acquire()
+        self.writer.turn.acquire()
         try:
-            batch = self._open_batch(until)
+            batch = self.writer.open_batch(until)
             tx = Tx(self)
-            self._raw.execute("SAVEPOINT write")
+            self.writer.raw.execute("SAVEPOINT write")
             try:
                 self.admit(tx)
                 yield tx
-                self._raw.execute("RELEASE write")
+                self.writer.raw.execute("RELEASE write")
             except BaseException as error:
-                self._undo(tx, batch, error)
+                tx.undo_caches()
+                self.writer.undo(batch, error)
                 if (answer := disk_errors.answer_to(error)) is not None:
                     raise answer from error
                 raise
@@ -374,7 +316,7 @@ class Database:
             batch.woken += tx.woken
             batch.after_commit += tx.actions
         finally:
-            self._turn.release()
+            self.writer.turn.release()
         tx.wait_for_commit = batch.wait
         if is_awaited:
             batch.wait()
@@ -386,125 +328,20 @@ class Database:
     def notice_other_writers(self) -> bool:
         """Return whether another process has written since the last call; if so, wake everybody.
 
-        The command line does: `homebody user passwd` has to take effect on a running server. On a
-        busy server a write notices it first, when it opens its batch. It may not wake anybody (its
-        COMMIT may fail), so it sets a flag for this method.
+        The command line does: `homebody user passwd` has to take effect on a running server.
         """
-        self._turn.acquire()
-        try:
-            if self._batch is None:  # else no other process can have written since it was opened
-                self._see_what_others_wrote()
-            has_changed, self._have_others_written = self._have_others_written, False
-        finally:
-            self._turn.release()
+        has_changed = self.writer.have_others_written()
         if has_changed:
             self.departed("", "", ())
-            self._wake([EVERYBODY])
+            self.writer.wake([EVERYBODY])
         return has_changed
 
     def close(self) -> None:
         """Finish the last COMMIT and close all connections."""
-        if self._committer is not None:
-            self._to_commit.put(None)
-            self._committer.join()
-        self._commit_thread.close()
-        for sql in (*self._idle_readers, self.writer):
+        self.writer.close()
+        for sql in self._idle_readers:
             sql.connection.close()
         self._engine.dispose()
-
-    def _open_batch(self, until: float) -> Batch:
-        """Return the current batch, or a new one in a new transaction."""
-        if self._batch is None:
-            while not self._raw.in_transaction:
-                try:
-                    self._raw.execute("BEGIN IMMEDIATE")
-                except sqlite3.OperationalError as error:
-                    if "locked" not in str(error) or time.monotonic() > until:
-                        raise disk_errors.answer_to(error) or errors.unavailable() from error
-                    time.sleep(0.01)  # cooperative, unlike SQLite's own busy timeout
-            try:
-                self._see_what_others_wrote()
-            except sqlite3.Error as error:
-                self._raw.execute("ROLLBACK")  # else no write could begin any more
-                raise disk_errors.answer_to(error) or errors.unavailable() from error
-            self._batch = Batch()
-            if self._committer is None:
-                self._committer = threading.Thread(target=self._commit_batches, daemon=True)
-                self._committer.start()
-            self._to_commit.put(self._batch)
-        return self._batch
-
-    def _undo(self, tx: Tx, batch: Batch, error: BaseException) -> None:
-        tx.undo_caches()
-        if self._raw.in_transaction:
-            self._raw.execute("ROLLBACK TO write")
-            self._raw.execute("RELEASE write")
-            return
-        # SQLite rolled back the whole transaction (disk full, I/O error): the other writes of the
-        # batch are lost as well, and their requests must fail.
-        LOG.error("a batch of writes was rolled back: %s", getattr(error, "orig", None) or error)
-        self._batch = None
-        self.caches.clear(self.last_position)
-        batch.finish(error if isinstance(error, Exception) else RuntimeError(str(error)))
-
-    def _commit_batches(self) -> None:
-        """Commit each batch as soon as no writer is ready; runs in one thread or greenlet."""
-        while (batch := self._to_commit.get()) is not None:
-            self._turn.acquire()  # queue behind the writers that are ready now
-            try:
-                if self._batch is not batch:
-                    continue  # it was rolled back as a whole
-                self._batch = None
-                began = time.monotonic()
-                error = self._commit()
-                self.committed(batch.writes, time.monotonic() - began)
-            finally:
-                self._turn.release()
-            batch.finish(error)
-            if error is None:
-                self._follow(batch)
-
-    def _follow(self, batch: Batch) -> None:
-        """Call what was to be called after the COMMIT. An exception must not end the thread."""
-        actions: list[Callable[[], None]]
-        actions = [*batch.after_commit, functools.partial(self._wake, batch.woken)]
-        for action in actions:
-            try:
-                action()
-            except Exception:
-                LOG.exception("an action after a COMMIT failed")
-
-    def _commit(self) -> Exception | None:
-        if self.last_position == self.caches.committed:
-            self.last_position += 1  # a position identifies one state of the database
-        self.caches.committing = self.caches.recent.upto = self.last_position
-        try:
-            self._raw.execute(_SET_CLOCK_SQL, (self.last_position, self.last_event_number))
-            self._commit_thread.offload(self._raw.execute, "COMMIT")
-        except sqlite3.Error as error:
-            LOG.error("COMMIT failed: %s", error)  # noqa: TRY400 - the message is enough
-            if self._raw.in_transaction:
-                self._raw.execute("ROLLBACK")
-            self.caches.clear(self.last_position)
-            return error
-        else:
-            self.caches.committed = self.last_position
-        finally:
-            self.caches.committing = None
-        return None
-
-    def _see_what_others_wrote(self) -> None:
-        """Clear the caches if another process has committed since the last call."""
-        (version,) = self._raw.execute("PRAGMA data_version").fetchone()
-        if version == self._data_version:
-            return
-        row = self._raw.execute(_READ_CLOCK_SQL).fetchone()
-        self.last_position = max(self.last_position, row[0])
-        self.last_event_number = max(self.last_event_number, row[1])
-        self.caches.committed = row[0]
-        self.caches.clear(self.last_position)
-        self._have_others_written = self._data_version != -1  # -1: the first call
-        self._data_version = version  # last, so that the next call retries if reading fails
 
 
 EVERYBODY: Collection[str] = frozenset({"*"})

@@ -134,7 +134,7 @@ def test_a_pair_that_is_refreshed_during_its_first_use_does_not_end_the_newest(
         first_use.start()  # it has read that there is an older pair, and queues for the write
         end = time.monotonic() + 20
         # two, as the thread that commits queues as well
-        while len(database._turn._queue) < 2:  # noqa: SLF001 - the race can't be timed
+        while len(database.writer.turn._queue) < 2:  # noqa: SLF001 - the race can't be timed
             assert time.monotonic() < end
             first_use.join(0.01)
         third = access_tokens.exchange(tx, second["refresh_token"])

@@ -196,9 +196,9 @@ def test_of_two_cut_answers_with_one_token_the_shorter_counts(
     monkeypatch.setattr(to_device, "AT_ONCE", 2)
     alice, bob = login("alice"), login("bob")
     bob_device = (bob.user_id, bob.device_id)
-    start = app.homeserver.database.last_position
+    start = app.homeserver.database.writer.last_position
     ping(alice, bob, 0)
-    later = app.homeserver.database.last_position
+    later = app.homeserver.database.writer.last_position
     for number in range(1, 5):
         ping(alice, bob, number)
     with app.homeserver.database.read() as tx:
@@ -247,7 +247,7 @@ def test_a_device_that_is_no_more_loses_its_messages(app: Application, login: Lo
 def commits(app: Application) -> list[int]:
     """Return a list to which every COMMIT from now on adds its number of writes."""
     seen: list[int] = []
-    app.homeserver.database.committed = lambda writes, _seconds: seen.append(writes)
+    app.homeserver.database.writer.committed = lambda writes, _seconds: seen.append(writes)
     return seen
 
 
@@ -407,7 +407,7 @@ def test_messages_survive_a_restart(login: Login, app: Application) -> None:
     alice, bob = login("alice"), login("bob")
     since = bob.sync()["next_batch"]
     ping(alice, bob, 1)
-    app.homeserver.database.caches.clear(app.homeserver.database.last_position)
+    app.homeserver.database.caches.clear(app.homeserver.database.writer.last_position)
 
     assert pings(bob.sync(since)) == [1]
 

@@ -53,7 +53,7 @@ def positions(app: Application) -> list[int]:
 def tx(app: Application, positions: list[int]) -> Iterator[Reader]:
     """A look at the room when all has happened, which finds nothing in the caches."""
     assert positions
-    app.homeserver.database.caches.clear(app.homeserver.database.last_position)
+    app.homeserver.database.caches.clear(app.homeserver.database.writer.last_position)
     with app.homeserver.database.read() as reader:
         yield reader
 

@@ -276,7 +276,7 @@ def test_cached_and_uncached_answers_are_the_same(
     story.member("join")
     story.says("joined")
     if not is_cached:
-        db.caches.clear(db.last_position)
+        db.caches.clear(db.writer.last_position)
 
     assert story.heard_by(BOB) == ["shared", "joined"]
 

@@ -256,7 +256,7 @@ def test_many_rooms_are_told_in_several_writes(app: Application, login: Login, r
             count = "SELECT count(*) FROM events WHERE pdu LIKE '%Queen of Hearts%'"
             after_each_commit.append(tx.sql.raw.execute(count).fetchone()[0])
 
-    app.homeserver.database.committed = look
+    app.homeserver.database.writer.committed = look
 
     alice.put(f"{ALICE}/displayname", json={"displayname": "Queen of Hearts"})
 

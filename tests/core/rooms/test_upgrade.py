@@ -545,7 +545,7 @@ def commits(app: Application, monkeypatch: pytest.MonkeyPatch) -> list[dict[str,
         seen.append(found)
 
     monkeypatch.setattr(upgrade, "AT_ONCE", 4)
-    app.homeserver.database.committed = look
+    app.homeserver.database.writer.committed = look
     return seen
 
 
@@ -637,7 +637,7 @@ def test_what_a_crash_interrupts_can_be_asked_for_again(
         shutil.copytree(tmp_path, disks[-1])
 
     monkeypatch.setattr(upgrade, "AT_ONCE", 4)
-    app.homeserver.database.committed = copy
+    app.homeserver.database.writer.committed = copy
     upgraded(alice, room_id)
 
     for disk in disks[:-1]:

@@ -238,7 +238,7 @@ def test_many_sessions_end_in_several_writes(
     alice = sessions[3]
     ids = [it.device_id for it in sessions]
     writes: list[int] = []
-    app.homeserver.database.committed = lambda number, _seconds: writes.append(number)
+    app.homeserver.database.writer.committed = lambda number, _seconds: writes.append(number)
 
     body = {"auth": PROOF, "devices": ids, "new_password": "another long one"}
     answer = alice.post(path, json=body)

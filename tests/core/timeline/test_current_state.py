@@ -54,7 +54,7 @@ def test_an_older_event_is_the_state_again_from_then_on(
     with app.homeserver.database.read() as tx:
         assert state.at_position(tx, room_id, before)[TOPIC].event_id == second
         assert state.at_position(tx, room_id, tx.position)[TOPIC].event_id == first
-    app.homeserver.database.caches.clear(app.homeserver.database.last_position)
+    app.homeserver.database.caches.clear(app.homeserver.database.writer.last_position)
     assert state_of(alice, room_id)[TOPIC] == {"topic": "first"}
 
 
@@ -142,7 +142,7 @@ def test_what_is_kept_of_members_follows(app: Application, alice: Person, room_i
         reset(app, room_id, {member(far): event_id})
         with app.homeserver.database.read() as tx:
             kept = state.joined(tx, room_id), summaries.members(tx, [room_id])
-            app.homeserver.database.caches.clear(app.homeserver.database.last_position)
+            app.homeserver.database.caches.clear(app.homeserver.database.writer.last_position)
         with app.homeserver.database.read() as tx:
             assert kept == (state.joined(tx, room_id), summaries.members(tx, [room_id]))
             seen.append(kept[0].servers.get("far.test"))

@@ -201,7 +201,7 @@ def test_much_that_relates_to_a_redacted_reply_leaves_its_thread_in_several_writ
     last = alice.send(room_id, **relation("org.example.comment", deeper[-1]))
     other = alice.send(room_id, **relation("org.example.comment", stays))
     writes: list[int] = []
-    app.homeserver.database.committed = lambda number, _seconds: writes.append(number)
+    app.homeserver.database.writer.committed = lambda number, _seconds: writes.append(number)
 
     redact(alice, room_id, reply)
 

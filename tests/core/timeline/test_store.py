@@ -85,7 +85,7 @@ def take_out(app: Application, event_ids: list[str]) -> None:
             "UPDATE events SET position = NULL, standing = 'soft_failed' WHERE event_id = ?",
             [(event_id,) for event_id in event_ids],
         )
-    database.caches.clear(database.last_position)
+    database.caches.clear(database.writer.last_position)
 
 
 def place_of(app: Application, event_id: str) -> tuple[EventNumber, int | None]:

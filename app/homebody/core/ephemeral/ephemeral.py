@@ -19,7 +19,8 @@ from homebody.core.appservices import transactions
 from homebody.core.ephemeral.timers import Clock, Timers
 from homebody.core.events import state
 from homebody.spec.events import Json
-from homebody.storage.database import Database, Wake
+from homebody.storage.database import Database
+from homebody.storage.writer import Wake
 
 
 @dataclass(slots=True)

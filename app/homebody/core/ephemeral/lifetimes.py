@@ -14,7 +14,8 @@ from homebody.core.ephemeral import presence, shown_presence, typing
 from homebody.core.ephemeral.ephemeral import Ephemeral
 from homebody.core.events import state
 from homebody.core.sessions import devices
-from homebody.storage.database import Database, Wake
+from homebody.storage.database import Database
+from homebody.storage.writer import Wake
 
 
 def start(database: Database, wake: Wake) -> Ephemeral:

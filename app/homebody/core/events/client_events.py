@@ -32,7 +32,7 @@ from homebody.core.events import state, visibility
 from homebody.core.user_data import account_data
 from homebody.models.base import EventNumber
 from homebody.models.events import StoredEvent
-from homebody.spec.events import Json, StateKey, redact
+from homebody.spec.events import Json, StateKey, client_json, redact
 from homebody.storage.caches import (
     NOWHERE,
     CacheKind,
@@ -163,7 +163,7 @@ def hide(tx: Reader, user_id: str, events: Sequence[ClientEvent]) -> list[Client
 def redacted(tx: Reader, event: ClientEvent) -> ClientEvent:
     """Return what a redaction would leave of an event."""
     pdu = redact(state.pdus(tx, [event.number])[0], state.version(tx, event.room_id))
-    left = body(event.event_id, pdu)
+    left = client_json(event.event_id, pdu)
     return ClientEvent(event.number, event.position, event.event_id, event.room_id, pdu, left)
 
 
@@ -257,28 +257,6 @@ def stripped(pdu: Json) -> Json:
     return {key: pdu[key] for key in ("content", "sender", "state_key", "type")}
 
 
-def body(event_id: str, pdu: Json) -> bytes:
-    """Return the JSON of an event that is the same for all readers, as ClientEvent.body."""
-    shown = {
-        "content": pdu["content"],
-        "event_id": event_id,
-        "origin_server_ts": pdu["origin_server_ts"],
-        "sender": pdu["sender"],
-        "type": pdu["type"],
-    }
-    if "state_key" in pdu:
-        shown["state_key"] = pdu["state_key"]
-    if pdu["type"] == "m.room.member":  # also where clients of the time of r0 look
-        shown["membership"] = pdu["content"]["membership"]
-    redacts = pdu.get("redacts") or (
-        pdu["content"].get("redacts") if pdu["type"] == "m.room.redaction" else None
-    )
-    if redacts is not None:  # both places, whatever the room version, as clients look for either
-        shown["redacts"] = redacts
-        shown["content"] = {**pdu["content"], "redacts": redacts}
-    return orjson.dumps(shown)[:-1]
-
-
 def _previous(row: state.AnyRow) -> PreviousState | None:
     if row.replaces is None or row.replaced_pdu is None:
         return None
@@ -296,7 +274,7 @@ def _from_row(row: state.AnyRow) -> ClientEvent:
         row.event_id,
         row.room_id,
         pdu,
-        body(row.event_id, pdu),
+        client_json(row.event_id, pdu),
         replaces_state=row.replaces_state,
         previous=_previous(row),
         redacted_by=row.redacted_by,

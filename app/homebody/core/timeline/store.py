@@ -34,7 +34,7 @@ from homebody.core.timeline.forks import Point
 from homebody.models.base import EventNumber
 from homebody.models.events import ACCEPTED, OUT_OF_BAND, StoredEvent
 from homebody.models.rooms import Room
-from homebody.spec.events import Event
+from homebody.spec.events import Event, client_json
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import PLACES, PLACES_OF_GAP, Tx
 from homebody.storage.expressions import listed
@@ -396,7 +396,7 @@ def _keep_client_form(
         event.event_id,
         event.room_id,
         event.pdu,
-        client_events.body(event.event_id, event.pdu),
+        client_json(event.event_id, event.pdu),
         relation=relation[:3],
         transaction=transaction,
     )
