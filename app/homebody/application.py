@@ -17,6 +17,7 @@ from homebody.core import outgoing, server_key
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.appservices import files as registrations
 from homebody.core.ephemeral import lifetimes
+from homebody.core.ephemeral.sent_receipts import SentReceipts
 from homebody.core.federation.device_resync import DeviceResync
 from homebody.core.federation.edus import Edus
 from homebody.core.federation.inbound import Inbound
@@ -60,6 +61,7 @@ def create_app(config: Config) -> web.Application:
     sender, resync = Sender(database, federation, metrics), DeviceResync(database, federation)
     transactions, inbound = Transactions(), Inbound(database, keys, locks)
     inbound.fill_gap = MissingEvents(database, keys, federation, locks, transactions).fetch
+    ephemeral = lifetimes.start(database, wakeups.wake)
     app = web.Application(__name__, static_folder=None, template_folder="web/templates")
     app.homeserver = Homeserver(
         server=server,
@@ -70,7 +72,8 @@ def create_app(config: Config) -> web.Application:
         sender=sender,  # the worker starts it, and delivery
         delivery=delivery.Delivery(database, kinds, {outgoing.KIND: sender.note_rows}),
         wakeups=wakeups,
-        ephemeral=lifetimes.start(database, wakeups.wake),
+        ephemeral=ephemeral,
+        sent_receipts=SentReceipts(database, ephemeral.timers),
         last_seen=LastSeen(database),
         lazy_members=LazyMembers(),
         repeats=Repeats(),
@@ -81,7 +84,7 @@ def create_app(config: Config) -> web.Application:
         remote_keys=RemoteKeys(database, federation),
         remote_rooms=RemoteRooms(database, federation),
         device_resync=resync,
-        edus=Edus(database, resync),
+        edus=Edus(database, ephemeral, resync),
         server_keys=keys,
         transactions=transactions,
         inbound=inbound,

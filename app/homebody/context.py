@@ -15,6 +15,7 @@ from homebody.background.delivery import Delivery
 from homebody.background.federation.sender import Sender
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.ephemeral.ephemeral import Ephemeral
+from homebody.core.ephemeral.sent_receipts import SentReceipts
 from homebody.core.federation.device_resync import DeviceResync
 from homebody.core.federation.edus import Edus
 from homebody.core.federation.inbound import Inbound
@@ -50,6 +51,7 @@ class Homeserver:
     delivery: Delivery
     wakeups: Wakeups
     ephemeral: Ephemeral
+    sent_receipts: SentReceipts
     last_seen: LastSeen
     lazy_members: LazyMembers
     repeats: Repeats

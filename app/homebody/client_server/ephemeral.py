@@ -70,7 +70,9 @@ def post_receipt(room_id: str, receipt_type: str, event_id: str) -> Json:
     if "thread_id" in body and not isinstance(thread_id, str):
         raise errors.invalid_param("thread_id must be a string")
     with homeserver.database.write() as tx:
-        receipts.send(tx, requester().user_id, room_id, receipt_type, event_id, thread_id)
+        sent = receipts.send(tx, requester().user_id, room_id, receipt_type, event_id, thread_id)
+    if sent is not None:
+        homeserver.sent_receipts.add(sent)
     _note_activity()
     return {}
 
@@ -82,9 +84,14 @@ def set_read_marker(room_id: str) -> Json:
     markers = http.body_as(Markers)
     events = zip(receipts.TYPES, (markers.read, markers.private, markers.fully_read), strict=True)
     with homeserver.database.write() as tx:
-        for receipt_type, event_id in events:
-            if event_id is not None:
-                receipts.send(tx, requester().user_id, room_id, receipt_type, event_id)
+        moved = [
+            receipts.send(tx, requester().user_id, room_id, receipt_type, event_id)
+            for receipt_type, event_id in events
+            if event_id is not None
+        ]
+    for sent in moved:
+        if sent is not None:
+            homeserver.sent_receipts.add(sent)
     _note_activity()
     return {}
 

@@ -37,6 +37,8 @@ class TypingRoom:
     """{user_id: position at which they last began or stopped}."""
     device_ids: dict[str, str] = field(default_factory=dict)
     """{user_id: the device on which they typed last}."""
+    sent_ms: dict[str, int] = field(default_factory=dict)
+    """{local user: when other servers were last notified that they are typing}."""
 
 
 @dataclass(slots=True)
@@ -64,10 +66,12 @@ class UserPresence:
     devices: dict[str, PresentDevice] = field(default_factory=dict)
     timers_ms: set[int] = field(default_factory=set)
     """When timers will check whether the user has become idle or offline."""
+    heard_ms: int | None = None
+    """Of a user of another server: when it last sent their presence; None if it hasn't yet."""
 
 
-def _nothing() -> None:
-    """Save nothing: the default of Ephemeral.save."""
+def _nothing(*_args: object) -> None:
+    """Do nothing: the default of Ephemeral.save and send_presence."""
 
 
 def monotonic_ms() -> int:
@@ -91,6 +95,9 @@ class Ephemeral:
         self.save: Callable[[], None] = _nothing
         self.saved_after_ms = 0
         """Both set by shown_presence.py."""
+        self.send_presence: Callable[[str, Json], None] = _nothing
+        """Set by remote_presence.py: called with (user_id, content of m.presence) of changes of
+        local users."""
         self._is_save_due = False
         self._db = db
         self._wake = wake
@@ -152,6 +159,17 @@ class Ephemeral:
             rooms: Iterable[str] = state.joined_rooms(tx, user_id)
             self._wake([(user_id,), *(state.joined(tx, room_id).local for room_id in rooms)])
         transactions.note_presence(self._db, user_id, content)
+        if self._db.server.is_local(user_id):
+            self.send_presence(user_id, content)
+
+    def send_typing(self, room_id: str, user_id: str, *, is_typing: bool) -> None:
+        """Notify the other servers in the room that a local user is typing, or not any more."""
+        if not self._db.server.is_local(user_id) or not self._db.server.config.federation:
+            return
+        with self._db.read() as tx:
+            servers = state.joined(tx, room_id).servers.keys() - {tx.server.name}
+        content = {"room_id": room_id, "user_id": user_id, "typing": is_typing}
+        self._db.send_edu(servers, "m.typing", (room_id, user_id), content)
 
     def close(self) -> None:
         """Stop the timers, and save presence for the next start."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from homebody.core.ephemeral import presence, shown_presence, typing
+from homebody.core.ephemeral import presence, remote_presence, shown_presence, typing
 from homebody.core.ephemeral.ephemeral import Ephemeral
 from homebody.core.events import state
 from homebody.core.sessions import devices
@@ -23,6 +23,7 @@ def start(database: Database, wake: Wake) -> Ephemeral:
     ephemeral = Ephemeral(database, wake)
     shown_presence.restore(database, ephemeral)
     shown_presence.keep(database, ephemeral)
+    remote_presence.start(database, ephemeral)
     follow(database, ephemeral)
     return ephemeral
 

@@ -69,7 +69,7 @@ def _log_out(ephemeral: Ephemeral, user_id: str, device_ids: Collection[str]) ->
             entry.devices.pop(device_id, None)
         has_changed = _update(ephemeral, user_id, entry)
     if has_changed:
-        ephemeral.wake_contacts(user_id, _content(ephemeral, entry))
+        ephemeral.wake_contacts(user_id, content(ephemeral, entry))
 
 
 def set_status(
@@ -93,7 +93,7 @@ def set_status(
         entry.status_msg = status_msg
         has_changed = _update(ephemeral, user_id, entry, has_changed=is_new_status)
     if has_changed:
-        ephemeral.wake_contacts(user_id, _content(ephemeral, entry))
+        ephemeral.wake_contacts(user_id, content(ephemeral, entry))
 
 
 def note_activity(ephemeral: Ephemeral, user_id: str, device_id: str) -> None:
@@ -113,7 +113,7 @@ def note_activity(ephemeral: Ephemeral, user_id: str, device_id: str) -> None:
             device.presence = "online"
         has_changed = _update(ephemeral, user_id, entry)
     if has_changed:
-        ephemeral.wake_contacts(user_id, _content(ephemeral, entry))
+        ephemeral.wake_contacts(user_id, content(ephemeral, entry))
 
 
 def restore(
@@ -137,7 +137,7 @@ def get(tx: Reader, ephemeral: Ephemeral, requester_id: str, user_id: str) -> Js
     if user_id != requester_id and not _share_a_room(tx, requester_id, user_id):
         raise errors.forbidden("You share no room with this user")
     with ephemeral.lock:
-        return _content(ephemeral, ephemeral.presences.get(user_id, UserPresence()))
+        return content(ephemeral, ephemeral.presences.get(user_id, UserPresence()))
 
 
 def since(
@@ -164,6 +164,24 @@ def since(
         return [_event(ephemeral, it) for it in wanted]
 
 
+def entry_of(ephemeral: Ephemeral, user_id: str) -> UserPresence | None:
+    """Return the entry of a user of another server; None if there is no room for it."""
+    entry = ephemeral.presences.get(user_id)
+    if entry is None:
+        _evict(ephemeral)
+        if len(ephemeral.presences) < MAX_USERS:
+            return _new_entry(ephemeral, user_id)
+    return entry
+
+
+def note_change(ephemeral: Ephemeral, user_id: str, entry: UserPresence, presence: str) -> None:
+    """Set a presence that is new for others; also called for users of other servers."""
+    entry.presence = presence
+    entry.position = ephemeral.next_position()
+    ephemeral.note_unsaved(user_id)
+    ephemeral.presences.move_to_end(user_id)
+
+
 def _changed_since(ephemeral: Ephemeral, since: int) -> list[str]:
     changed: list[str] = []
     for user_id, entry in reversed(ephemeral.presences.items()):
@@ -179,19 +197,20 @@ def _share_a_room(tx: Reader, one: str, other: str) -> bool:
 
 
 def _event(ephemeral: Ephemeral, user_id: str) -> Json:
-    content = _content(ephemeral, ephemeral.presences[user_id])
-    return {"type": "m.presence", "sender": user_id, "content": content}
+    shown = content(ephemeral, ephemeral.presences[user_id])
+    return {"type": "m.presence", "sender": user_id, "content": shown}
 
 
-def _content(ephemeral: Ephemeral, entry: UserPresence) -> Json:
-    content: Json = {"presence": entry.presence}
+def content(ephemeral: Ephemeral, entry: UserPresence) -> Json:
+    """Return the content of m.presence."""
+    shown: Json = {"presence": entry.presence}
     if entry.active_ms is not None:
-        content["last_active_ago"] = ephemeral.now_ms - entry.active_ms
+        shown["last_active_ago"] = ephemeral.now_ms - entry.active_ms
     if entry.presence == "online":
-        content["currently_active"] = True
+        shown["currently_active"] = True
     if entry.status_msg is not None:
-        content["status_msg"] = entry.status_msg
-    return content
+        shown["status_msg"] = entry.status_msg
+    return shown
 
 
 def _begin_sync(ephemeral: Ephemeral, user_id: str, device_id: str, presence: str) -> PresentDevice:
@@ -205,7 +224,7 @@ def _begin_sync(ephemeral: Ephemeral, user_id: str, device_id: str, presence: st
         device.syncs += 1
         has_changed = _update(ephemeral, user_id, entry)
     if has_changed:
-        ephemeral.wake_contacts(user_id, _content(ephemeral, entry))
+        ephemeral.wake_contacts(user_id, content(ephemeral, entry))
     return device
 
 
@@ -225,10 +244,15 @@ def _device(
     entry = ephemeral.presences.get(user_id)
     if entry is None:
         _evict(ephemeral)
-        entry = ephemeral.presences[user_id] = UserPresence()
-        ephemeral.presences.move_to_end(user_id, last=False)  # it has changed nothing yet
+        entry = _new_entry(ephemeral, user_id)
     entry.devices.pop(_BEFORE, None)
     return entry, entry.devices.setdefault(device_id, PresentDevice("offline"))
+
+
+def _new_entry(ephemeral: Ephemeral, user_id: str) -> UserPresence:
+    entry = ephemeral.presences[user_id] = UserPresence()
+    ephemeral.presences.move_to_end(user_id, last=False)  # it has changed nothing yet
+    return entry
 
 
 def _evict(ephemeral: Ephemeral) -> None:
@@ -260,10 +284,7 @@ def _update(
     presence = _presence_now(ephemeral, entry)
     has_changed = has_changed or presence != entry.presence
     if has_changed:
-        entry.presence = presence
-        entry.position = ephemeral.next_position()
-        ephemeral.note_unsaved(user_id)
-        ephemeral.presences.move_to_end(user_id)
+        note_change(ephemeral, user_id, entry, presence)
     _schedule(ephemeral, user_id, entry)
     return has_changed
 
@@ -284,8 +305,10 @@ def _schedule(ephemeral: Ephemeral, user_id: str, entry: UserPresence) -> None:
 def _check_due(ephemeral: Ephemeral, user_id: str, entry: UserPresence, due_ms: int) -> None:
     with ephemeral.lock:
         entry.timers_ms.discard(due_ms)
+        if entry.heard_ms is not None:  # restored, and then sent by the user's server
+            return
         devices = entry.devices
         entry.devices = {name: it for name, it in devices.items() if _counts(ephemeral, it)}
         has_changed = _update(ephemeral, user_id, entry)
     if has_changed:
-        ephemeral.wake_contacts(user_id, _content(ephemeral, entry))
+        ephemeral.wake_contacts(user_id, content(ephemeral, entry))

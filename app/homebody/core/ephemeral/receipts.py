@@ -18,11 +18,13 @@ from sqlalchemy.dialects.sqlite import insert
 
 from homebody import errors
 from homebody.core.appservices import transactions
+from homebody.core.ephemeral.sent_receipts import PublicReceipt
 from homebody.core.events import client_events, state, visibility
 from homebody.core.push import counts
 from homebody.core.user_data import account_data
 from homebody.models.events import StoredEvent
 from homebody.models.receipts import Receipt
+from homebody.spec import edus
 from homebody.spec.events import Json
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Reader, Tx
@@ -31,6 +33,8 @@ from homebody.storage.expressions import listed
 READ: Final = "m.read"
 PRIVATE: Final = "m.read.private"
 TYPES: Final = (READ, PRIVATE, account_data.FULLY_READ)
+MAX_EVENT_IDS: Final = 20
+"""Of one receipt of another server."""
 _MAX_DEPTH: Final = 10
 """Relations that are followed from an event to the root of a thread."""
 
@@ -77,9 +81,10 @@ def send(
     receipt_type: str,
     event_id: str,
     thread_id: str | None = None,
-) -> None:
+) -> PublicReceipt | None:
     """Record that a user has read up to an event, unless they had read further.
 
+    Return the receipt if the other servers in the room should get it.
     Raises M_FORBIDDEN for users who are not in the room, M_NOT_FOUND for an event that does not
     exist or that the user may not see, M_INVALID_PARAM for a thread that it does not belong to.
     """
@@ -90,9 +95,29 @@ def send(
         if thread_id is not None:
             raise errors.invalid_param(f"{receipt_type} does not support threads")
         _move_read_marker(tx, user_id, event)
-        return
+        return None
     _check_thread(tx, event, thread_id)
-    _move(tx, user_id, receipt_type, event, thread_id)
+    has_moved = _move(tx, user_id, receipt_type, event, thread_id, tx.now_ms)
+    # "Read receipts for events that a user sent do not need to be sent."
+    if not has_moved or receipt_type != READ or event.sender == user_id:
+        return None
+    return PublicReceipt(room_id, user_id, thread_id, event_id, tx.now_ms)
+
+
+def receive(tx: Tx, receipt: edus.Receipt) -> bool:
+    """Record a receipt of a user of another server, who is in the room.
+
+    Return whether its event is known. Raises M_INVALID_PARAM for a thread that the event does not
+    belong to.
+    """
+    known = [client_events.find(tx, event_id) for event_id in receipt.event_ids[:MAX_EVENT_IDS]]
+    in_room = [it for it in known if it is not None and it.room_id == receipt.room_id]
+    if not in_room:
+        return False
+    event = max(in_room, key=lambda it: it.position)
+    _check_thread(tx, event, receipt.thread_id)
+    _move(tx, receipt.user_id, READ, event, receipt.thread_id, min(receipt.ts, tx.now_ms))
+    return True
 
 
 def since(
@@ -178,8 +203,9 @@ def _top(tx: Reader, event: ClientEvent) -> ClientEvent:
 
 
 def _move(
-    tx: Tx, user_id: str, receipt_type: str, event: ClientEvent, thread_id: str | None
-) -> None:
+    tx: Tx, user_id: str, receipt_type: str, event: ClientEvent, thread_id: str | None, ts: int
+) -> bool:
+    """Move a receipt forward; return False if the user had read further."""
     key = {
         "room_id": event.room_id,
         "user_id": user_id,
@@ -188,7 +214,7 @@ def _move(
     }
     before = tx.sql.execute(_EVENT_POSITION, key).scalar()
     if before is not None and before >= event.position:
-        return
+        return False
     position = tx.caches.recent.receipts = tx.next_position()
     tx.sql.execute(
         _UPSERT,
@@ -196,12 +222,13 @@ def _move(
             **key,
             "event_id": event.event_id,
             "event_position": event.position,
-            "ts": tx.now_ms,
+            "ts": ts,
             "position": position,
         },
     )
-    counts.mark_read(tx, user_id, event.room_id, thread_id, event.position)
-    row = (event.room_id, user_id, receipt_type, thread_id or "", event.event_id, tx.now_ms, 0)
+    if tx.server.is_local(user_id):
+        counts.mark_read(tx, user_id, event.room_id, thread_id, event.position)
+    row = (event.room_id, user_id, receipt_type, thread_id or "", event.event_id, ts, 0)
     content = _by_room([row])[event.room_id]["content"]
     is_private = receipt_type == PRIVATE
     transactions.note_receipt(tx, event.room_id, user_id, content, is_private=is_private)
@@ -209,6 +236,7 @@ def _move(
         tx.wake(user_id)
     else:
         tx.wake_all(state.joined(tx, event.room_id).local)
+    return True
 
 
 def _move_read_marker(tx: Tx, user_id: str, event: ClientEvent) -> None:

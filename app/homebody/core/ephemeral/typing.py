@@ -1,7 +1,8 @@
 """Typing notifications, kept in memory; see ephemeral.py.
 
-Typing times out after the time that the client gives, by one timer for each room.
-Spec: client-server-api#typing-notifications
+Typing times out after the time that the client gives, by one timer for each room. Other servers
+don't give one: their users stop after REMOTE_MS unless they are notified again.
+Spec: client-server-api#typing-notifications, server-server-api#typing-notifications
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from homebody.storage.database import Reader
 DEFAULT_MS = 30_000
 MAX_MS = 120_000
 """More than any client uses; without a maximum, a client that is gone could type for hours."""
+REMOTE_MS = 45_000
+"""Some servers repeat it after 30 seconds, Synapse after 40."""
+REPEATED_MS = 20_000
+"""When other servers are notified again; clients repeat it sooner than that, as it times out."""
 MAX_ROOMS = 10_000
 """The number of rooms kept in memory: those with the most recent changes."""
 _NOBODY = TypingRoom()
@@ -37,8 +42,13 @@ def start(
         _schedule(ephemeral, room_id, room)
         if has_changed:
             _note_change(ephemeral, room_id, room, [user_id])
+        is_due = ephemeral.now_ms - room.sent_ms.get(user_id, -REPEATED_MS) >= REPEATED_MS
+        if has_changed or is_due:
+            room.sent_ms[user_id] = ephemeral.now_ms
     if has_changed:
         ephemeral.wake_room(room_id)
+    if has_changed or is_due:
+        ephemeral.send_typing(room_id, user_id, is_typing=True)
 
 
 def stop(ephemeral: Ephemeral, room_id: str, user_id: str, *, may_write: bool = True) -> None:
@@ -50,6 +60,7 @@ def stop(ephemeral: Ephemeral, room_id: str, user_id: str, *, may_write: bool = 
         _drop(room, [user_id])
         _note_change(ephemeral, room_id, room, [user_id])
     ephemeral.wake_room(room_id, may_write=may_write)
+    ephemeral.send_typing(room_id, user_id, is_typing=False)
 
 
 def log_out(ephemeral: Ephemeral, user_id: str, device_ids: Collection[str]) -> None:
@@ -118,6 +129,7 @@ def _drop(room: TypingRoom, user_ids: Iterable[str]) -> None:
     for user_id in user_ids:
         del room.until_ms[user_id]
         room.device_ids.pop(user_id, None)
+        room.sent_ms.pop(user_id, None)
 
 
 def _has_changed(room: TypingRoom, since: int, ignored: Set[str]) -> bool:
@@ -160,3 +172,5 @@ def _check_timeouts(ephemeral: Ephemeral, room_id: str, room: TypingRoom) -> Non
             _note_change(ephemeral, room_id, room, over)
     if has_changed:
         ephemeral.wake_room(room_id)
+        for user_id in over:
+            ephemeral.send_typing(room_id, user_id, is_typing=False)

@@ -10,16 +10,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 from homebody.core.encryption import remote_devices, to_device_edus
+from homebody.core.ephemeral import receipts, remote_presence, typing
+from homebody.core.ephemeral.ephemeral import Ephemeral
+from homebody.core.events import state
+from homebody.core.federation import server_acls
 from homebody.core.federation.device_resync import DeviceResync
 from homebody.errors import MatrixError
 from homebody.spec import edus
 from homebody.spec.events import Json
-from homebody.storage.database import Database
+from homebody.storage.database import Database, Reader
+from homebody.storage.expressions import batches
 
 LOG = logging.getLogger(__name__)
+
+RECEIPTS_PER_WRITE: Final = 50
+RETRIES_MS: Final = (2_000, 10_000, 60_000)
+"""When receipts are looked at again whose event is not known."""
+MAX_WAITING_RECEIPTS: Final = 1_000
 
 
 class Edus:
@@ -28,10 +39,15 @@ class Edus:
     Its methods wait for COMMITs, so none may run inside a transaction.
     """
 
-    def __init__(self, db: Database, resync: DeviceResync) -> None:
+    def __init__(self, db: Database, ephemeral: Ephemeral, resync: DeviceResync) -> None:
         self._db = db
+        self._ephemeral = ephemeral
         self._resync = resync
+        self._waiting_receipts = 0
         self._by_type: dict[str, Callable[[str, Json], None]] = {
+            "m.typing": self._typing,
+            "m.presence": self._presence,
+            "m.receipt": self._receipts,
             "m.direct_to_device": self._direct_to_device,
             "m.device_list_update": self._device_list_update,
             "m.signing_key_update": self._signing_key_update,
@@ -58,6 +74,52 @@ class Edus:
             except Exception:
                 LOG.exception("dropped an EDU %s from %s", found[0], origin)
 
+    def _typing(self, origin: str, content: Json) -> None:
+        it = edus.typing(content, origin)
+        if it is None:
+            return
+        with self._db.read() as tx:
+            if not _may_send(tx, origin, it.room_id, it.user_id):
+                return
+        if it.is_typing:
+            typing.start(self._ephemeral, it.room_id, it.user_id, typing.REMOTE_MS)
+        else:
+            typing.stop(self._ephemeral, it.room_id, it.user_id)
+
+    def _presence(self, origin: str, content: Json) -> None:
+        received = edus.presence(content, origin)
+        remote_presence.receive(self._db, self._ephemeral, received)
+
+    def _receipts(self, origin: str, content: Json) -> None:
+        for some in batches(edus.receipts(content, origin), RECEIPTS_PER_WRITE):
+            early = self._receive_receipts(origin, some)
+            self._retry(origin, early, RETRIES_MS)
+
+    def _receive_receipts(self, origin: str, some: Sequence[edus.Receipt]) -> list[edus.Receipt]:
+        """Record receipts; return those whose event is not known yet."""
+        early: list[edus.Receipt] = []
+        with self._db.write() as tx:
+            for it in some:
+                if not _may_send(tx, origin, it.room_id, it.user_id):
+                    continue
+                with suppress(MatrixError):  # such as for another thread
+                    if not receipts.receive(tx, it):
+                        early.append(it)
+        return early
+
+    def _retry(self, origin: str, early: list[edus.Receipt], waits_ms: Sequence[int]) -> None:
+        """Look for the events of receipts later: another server may have yet to send them."""
+        if not early or not waits_ms or self._waiting_receipts + len(early) > MAX_WAITING_RECEIPTS:
+            return
+
+        def retry() -> None:
+            self._waiting_receipts -= len(early)
+            still_early = self._receive_receipts(origin, early)
+            self._retry(origin, still_early, waits_ms[1:])
+
+        self._waiting_receipts += len(early)
+        self._ephemeral.timers.call_at(self._ephemeral.now_ms + waits_ms[0], retry)
+
     def _direct_to_device(self, origin: str, content: Json) -> None:
         message = edus.direct_to_device(content, origin)
         if message is not None:
@@ -77,3 +139,12 @@ class Edus:
         if change is not None:
             with self._db.write() as tx:
                 remote_devices.update_signing_keys(tx, change)
+
+
+def _may_send(tx: Reader, origin: str, room_id: str, user_id: str) -> bool:
+    """Return whether a user of a server is in a room with local users, and not shut out of it."""
+    return (
+        bool(state.joined(tx, room_id).local)
+        and state.is_joined(tx, room_id, user_id)
+        and server_acls.allows(tx, room_id, origin)
+    )
