@@ -140,6 +140,25 @@ def test_registration_is_open_on_localhost_only() -> None:
     assert [default("example.org"), default("localhost.org")] == ["token"] * 2
 
 
+@pytest.mark.parametrize(
+    ("server_name", "is_public"),
+    [
+        *(("example.org", True), ("Matrix.Example.ORG:8448", True), ("1.1.1.1:80", True)),
+        *(("[2606:4700::1111]", True), ("localhost.org", True), ("test.org", True)),
+        *(("localhost", False), ("localhost:8448", False), ("a.localhost", False)),
+        *(("homeserver", False), ("127.0.0.1:80", False), ("192.168.0.2", False)),
+        *(("10.1.2.3", False), ("[::1]:80", False), ("[fd00::1]", False), ("nas.local", False)),
+        *(("a.b.test", False), ("box.home.arpa", False), ("box.LAN", False)),
+    ],
+)
+def test_federation_is_on_for_public_names_only(server_name: str, *, is_public: bool) -> None:
+    settings = {"server_name": server_name}
+
+    assert options(settings).federation is is_public
+    assert options(settings | {"federation": "true"}).federation is True
+    assert options(settings | {"federation": "false"}).federation is False
+
+
 def test_open_registration_on_a_public_name_has_to_be_meant(folder: Path) -> None:
     path = write(folder, 'server_name = "example.org"\nregistration = "open"\n')
 

@@ -52,7 +52,8 @@ class Config:
     """The address and port to listen on. HTTPS is up to a proxy in front of it."""
     federation: bool = False
     """Whether this server talks to other homeservers. They reach it at port 8448 of server_name, or
-    where /.well-known/matrix/server leads them."""
+    where /.well-known/matrix/server leads them. Default: true if server_name is public, as
+    example.org is, and localhost, server.lan or 192.168.0.2 are not."""
     federation_allow_servers: values.Texts = ("*",)
     """The servers to talk to, without their ports: names, or patterns such as *.example.org."""
     federation_deny_servers: values.Texts = ()
@@ -351,6 +352,7 @@ def _settled(given: Mapping[KeyPath, Given]) -> Config:
         "signing_key_path": data_dir / SIGNING_KEY_NAME,
         "public_url": _local_url(config) if is_local else f"https://{config.server_name}",
         "registration": "open" if is_local else "token",
+        "federation": identifiers.is_public(config.server_name),
     }
     derived = {name: value for name, value in derived.items() if (name,) not in given}
     config = replace(config, data_dir=data_dir, **derived)

@@ -18,6 +18,10 @@ from typing import Final, NamedTuple, TypeGuard
 from homebody.spec.room_versions import EventIds, RoomVersion
 
 MAX_BYTES: Final = 255
+PRIVATE_DOMAINS: Final = frozenset(
+    {"localhost", "local", "internal", "home.arpa", "lan", "home", "corp"}  # of private networks
+    | {"test", "invalid", "example", "alt", "onion"}  # never in the public DNS
+)
 """The length of an identifier in UTF-8, including sigil and server name."""
 
 _HOST_AND_PORT: Final = re.compile(
@@ -65,6 +69,19 @@ def split_server_name(text: str) -> ServerName:
     name, ipv6, port = parts.groups()
     is_ip_literal = name is None or _FOUR_NUMBERS.fullmatch(name) is not None
     return ServerName(name or ipv6, None if port is None else int(port), is_ip_literal)
+
+
+def is_public(server_name: str) -> bool:
+    """Return whether a server name may mean something on the internet, as example.org does.
+
+    Names of one word and those below top-level domains for private use do not, nor do addresses of
+    private networks and of this machine. Raises ValueError.
+    """
+    found = split_server_name(server_name)
+    if found.is_ip_literal:
+        return ipaddress.ip_address(found.host).is_global
+    labels = found.host.lower().rstrip(".").split(".")
+    return len(labels) > 1 and PRIVATE_DOMAINS.isdisjoint({labels[-1], ".".join(labels[-2:])})
 
 
 def is_user_id(text: object) -> TypeGuard[str]:
