@@ -376,8 +376,8 @@ def _build(
 
 def _references(tx: Reader, version: RoomVersion, event_ids: list[str]) -> list[Any]:
     """Return ids as events of room versions 1 and 2 cite them, with the hash of the event."""
-    found = (state.find_event(tx, event_id) for event_id in event_ids)
-    return [signing.reference(event.pdu, version) for _, event in filter(None, found)]
+    found = state.find_many(tx, event_ids)  # state of before a join has no position
+    return [signing.reference(found[event_id].event.pdu, version) for event_id in event_ids]
 
 
 def _sign(tx: Reader, version: RoomVersion, pdu: Json) -> tuple[Event, bytes]:
