@@ -41,6 +41,7 @@ from homebody.runtime.metrics import Metrics
 from homebody.runtime.single_flight import Repeats
 from homebody.storage import database as db
 from homebody.storage.caches import Caches
+from homebody.web import blueprints
 
 
 def create_app(config: Config) -> web.Application:
@@ -92,7 +93,7 @@ def create_app(config: Config) -> web.Application:
         locks=locks,
     )
     web.register(app, config)
-    client_server.register(app)
+    blueprints.register(app, client_server)
     if config.federation:
-        server_server.register(app)
+        blueprints.register(app, server_server)
     return app

@@ -8,12 +8,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 from flask import Flask
 
 from homebody import client_server, server_server
+from homebody.web import blueprints
 from tests.tools import spec_index
 
 OF_BLUEPRINTS = (
@@ -33,10 +34,13 @@ OF_BLUEPRINTS = (
 def shared() -> Iterator[None]:
     """Have `create_app` use the shared routes within the block."""
     with pytest.MonkeyPatch.context() as patch:
-        for module, federation in ((client_server, False), (server_server, True)):
-            made = spec_index.server(federation=federation)
+        shared_by = {
+            client_server: spec_index.server(federation=False),
+            server_server: spec_index.server(federation=True),
+        }
+        for made in shared_by.values():
             patch.setattr(made.url_map, "add", _refuse)  # it would affect all later tests
-            patch.setattr(module, "register", _sharer_of(made))
+        patch.setattr(blueprints, "register", lambda app, package: _share(shared_by[package], app))
         yield
 
 
@@ -44,11 +48,8 @@ def _refuse(_route: object) -> NoReturn:
     raise AssertionError("All servers share the routes: put your view into app.view_functions")
 
 
-def _sharer_of(made: Flask) -> Any:
-    def share(app: Flask) -> None:
-        app.url_map = made.url_map
-        app.blueprints = dict(made.blueprints)
-        for name in OF_BLUEPRINTS:
-            setattr(app, name, copy.deepcopy(getattr(made, name)))
-
-    return share
+def _share(made: Flask, app: Flask) -> None:
+    app.url_map = made.url_map
+    app.blueprints = dict(made.blueprints)
+    for name in OF_BLUEPRINTS:
+        setattr(app, name, copy.deepcopy(getattr(made, name)))

@@ -25,7 +25,7 @@ from werkzeug.routing import MapAdapter, Rule
 
 from homebody import client_server, server_server, web
 from homebody.config import settings
-from homebody.web import Application
+from homebody.web import Application, blueprints
 
 ROOT = Path(__file__).parents[2]
 PINNED = ROOT / "tests/vectors/spec"
@@ -176,15 +176,16 @@ def is_named_otherwise(operation: Operation) -> bool:
     return bool(view) and view not in operation.names.replace("_", "").lower().split(", ")
 
 
-_REGISTER = (client_server.register, server_server.register)  # tests replace those of the modules
+_REGISTER = blueprints.register  # tests replace that of the module
 
 
 def server(*, federation: bool = True) -> Application:
     """Return an application that has routes and nothing else."""
     app = web.Application("homebody", static_folder=None)
     web.register(app, settings.load(None, {}, {}))
-    for register in _REGISTER[: 1 + federation]:
-        register(app)
+    _REGISTER(app, client_server)
+    if federation:
+        _REGISTER(app, server_server)
     return app
 
 
