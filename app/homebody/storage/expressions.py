@@ -16,6 +16,7 @@ from sqlalchemy import (
     FromClause,
     Join,
     TableValuedAlias,
+    and_,
     bindparam,
     func,
     literal_column,
@@ -27,6 +28,7 @@ from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.types import UserDefinedType
 
 from homebody.models.base import Base
+from homebody.models.state import StateInterval
 from homebody.storage.statements import to_json
 
 T = TypeVar("T")
@@ -65,6 +67,21 @@ def in_order(
 def unindexed(column: ColumnExpressionArgument[Any]) -> ColumnElement[Any]:
     """Return a column by which SQLite should not choose an index."""
     return UnaryExpression(column, operator=custom_op("+"))  # type: ignore[arg-type]
+
+
+def in_effect(
+    interval: type[StateInterval],
+    position: ColumnElement[int],
+    *,
+    is_end_indexed: bool = True,
+) -> ColumnElement[bool]:
+    """Return the condition that an interval of a room's state contains a position.
+
+    With `is_end_indexed=False` SQLite does not choose an index by the end of the interval: where
+    few rows are left otherwise, it would read all members of the room.
+    """
+    end = interval.to_position if is_end_indexed else unindexed(interval.to_position)
+    return and_(interval.from_position <= position, end > position)
 
 
 class _List(UserDefinedType[Iterable[object]]):

@@ -22,15 +22,14 @@ from homebody.spec import filters
 from homebody.spec.filters import RoomEventFilter
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Reader
-from homebody.storage.expressions import item, listed
+from homebody.storage.expressions import in_effect, item, listed
 
 NEAR_EVENTS = 10
 """Read to find the one nearest to a time; mostly the first is visible. Else the database looks."""
 
 _STATE = select(StateInterval.event_number).where(
     StateInterval.room_number == state.ROOM_NUMBER,
-    StateInterval.from_position <= bindparam("position"),
-    StateInterval.to_position > bindparam("position"),
+    in_effect(StateInterval, bindparam("position")),
 )
 _SPANS = listed("spans")
 _VISIBLE = (

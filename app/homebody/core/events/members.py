@@ -24,6 +24,7 @@ from homebody.spec.events import Json
 from homebody.spec.push_conditions import MAX_NAME_LENGTH
 from homebody.storage.caches import CacheKind, ClientEvent, declare
 from homebody.storage.database import Reader, Tx
+from homebody.storage.expressions import in_effect
 
 
 class Names(NamedTuple):
@@ -42,8 +43,7 @@ _MEMBERS = (
     .where(
         StateInterval.room_number == state.ROOM_NUMBER,
         StateInterval.type == state.MEMBER,
-        StateInterval.from_position <= bindparam("position"),
-        StateInterval.to_position > bindparam("position"),
+        in_effect(StateInterval, bindparam("position")),
     )
     .order_by(StateInterval.event_number)
 )
@@ -51,9 +51,7 @@ _OF_USERS = select(StateInterval.event_number).where(
     StateInterval.room_number == state.ROOM_NUMBER,
     StateInterval.type == state.MEMBER,
     StateInterval.state_key.in_(bindparam("user_ids", expanding=True)),
-    StateInterval.from_position <= bindparam("position"),
-    # the sum keeps SQLite from the index on to_position, by which it would read all members
-    StateInterval.to_position + 0 > bindparam("position"),
+    in_effect(StateInterval, bindparam("position"), is_end_indexed=False),
 )
 _FIRST = (
     select(StoredEvent.position)

@@ -23,7 +23,7 @@ from homebody.spec.events import Event, Json, StateKey
 from homebody.spec.room_versions import VERSIONS, RoomVersion
 from homebody.storage.caches import CacheKind, declare
 from homebody.storage.database import Reader
-from homebody.storage.expressions import batches, in_order, item, listed, unindexed
+from homebody.storage.expressions import batches, in_effect, in_order, item, listed, unindexed
 
 MEMBER = "m.room.member"
 
@@ -142,8 +142,7 @@ _HELD_AT_POSITION = (
     .join(StateInterval, StoredEvent.number == StateInterval.event_number)
     .where(
         StateInterval.room_number == ROOM_NUMBER,
-        StateInterval.from_position <= bindparam("position"),
-        StateInterval.to_position > bindparam("position"),
+        in_effect(StateInterval, bindparam("position")),
     )
 )
 _KEYS = listed("keys")
@@ -196,8 +195,7 @@ _NUMBERS_AT = (
     .select_from(in_order(in_order(Room, _KEYS, true()), StateInterval, _INTERVAL_OF_KEY))
     .where(
         Room.room_id == bindparam("room_id"),
-        StateInterval.from_position <= bindparam("position"),
-        unindexed(StateInterval.to_position) > bindparam("position"),
+        in_effect(StateInterval, bindparam("position"), is_end_indexed=False),
     )
 )
 _LAST_RESET = select(func.coalesce(func.max(Room.state_reset_position), 0)).where(

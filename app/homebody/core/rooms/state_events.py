@@ -18,11 +18,11 @@ from homebody.models.state import StateInterval
 from homebody.spec.events import Json
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Reader, Tx
+from homebody.storage.expressions import in_effect
 
 _NUMBER = select(StateInterval.event_number).where(
     StateInterval.room_number == state.ROOM_NUMBER,
-    StateInterval.from_position <= bindparam("position"),
-    StateInterval.to_position > bindparam("position"),
+    in_effect(StateInterval, bindparam("position")),
     StateInterval.type == bindparam("event_type"),
     StateInterval.state_key == bindparam("state_key"),
 )

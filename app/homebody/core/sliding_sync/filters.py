@@ -25,7 +25,7 @@ from homebody.models.state import StateInterval
 from homebody.spec import identifiers
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
-from homebody.storage.expressions import item, listed, unindexed
+from homebody.storage.expressions import in_effect, item, listed, unindexed
 
 _ROOMS = listed("rooms")  # [room_id, position]
 # As of a position, so that filters don't reveal the new name of a room that the user has left.
@@ -39,8 +39,7 @@ _PROPERTIES = (
     .where(
         StateInterval.type.in_(("m.room.create", "m.room.encryption", "m.room.name")),
         StateInterval.state_key == "",
-        StateInterval.from_position <= item(_ROOMS, 1),
-        unindexed(StateInterval.to_position) > item(_ROOMS, 1),
+        in_effect(StateInterval, item(_ROOMS, 1), is_end_indexed=False),
     )
 )
 _CHILDREN = (

@@ -27,7 +27,7 @@ from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
 from homebody.spec import filters
 from homebody.storage.database import Reader
-from homebody.storage.expressions import batches, item, listed
+from homebody.storage.expressions import batches, in_effect, item, listed
 
 Moves = set[tuple[str, str]]
 """(room_id, user_id) of changed memberships."""
@@ -65,8 +65,7 @@ _JOINED_AT = (
             StateInterval.room_number == Room.number,
             StateInterval.type == state.MEMBER,
             StateInterval.state_key == item(_MOVES, 1),
-            StateInterval.from_position <= bindparam("position"),
-            StateInterval.to_position > bindparam("position"),
+            in_effect(StateInterval, bindparam("position")),
             StateInterval.membership == "join",
         ),
     )
@@ -86,8 +85,7 @@ _SHARING = select(_USERS.c.value).where(
 _JOINED_THEN = select(StateInterval.state_key).where(
     StateInterval.room_number == state.ROOM_NUMBER,
     StateInterval.type == state.MEMBER,
-    StateInterval.from_position <= bindparam("since"),
-    StateInterval.to_position > bindparam("since"),
+    in_effect(StateInterval, bindparam("since")),
     StateInterval.membership == "join",
 )
 _ROOMS_AT_ONCE = 500

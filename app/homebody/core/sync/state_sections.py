@@ -27,7 +27,7 @@ from homebody.spec import filters
 from homebody.spec.filters import RoomEventFilter
 from homebody.storage.caches import ClientEvent, Requester
 from homebody.storage.database import Reader
-from homebody.storage.expressions import item, listed
+from homebody.storage.expressions import in_effect, item, listed
 
 _WANTED = listed("wanted")
 """(room_id, after position, upto position) or (room_id, user_id, position)."""
@@ -56,8 +56,7 @@ _MEMBERS_HELD = (
             StateInterval.room_number == Room.number,
             StateInterval.type == state.MEMBER,
             StateInterval.state_key == item(_WANTED, 1),
-            StateInterval.from_position <= item(_WANTED, 2),
-            StateInterval.to_position > item(_WANTED, 2),
+            in_effect(StateInterval, item(_WANTED, 2)),
         ),
     )
 )

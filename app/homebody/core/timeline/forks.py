@@ -33,7 +33,7 @@ from homebody.spec import auth_chains as spec_auth_chains
 from homebody.spec import state_resolution
 from homebody.spec.events import Event, StateKey
 from homebody.storage.database import Reader, Tx
-from homebody.storage.expressions import in_order, item, listed, unindexed
+from homebody.storage.expressions import in_effect, in_order, item, listed, unindexed
 
 
 class Point(NamedTuple):
@@ -101,8 +101,7 @@ _VALUES = (
 )
 _STATE_AT = select(StateInterval.type, StateInterval.state_key, StateInterval.event_number).where(
     StateInterval.room_number == state.ROOM_NUMBER,
-    StateInterval.from_position <= bindparam("position"),
-    StateInterval.to_position > bindparam("position"),
+    in_effect(StateInterval, bindparam("position")),
 )
 _STATE_SINCE = _STATE_AT.where(StateInterval.event_number >= bindparam("lowest"))
 
