@@ -29,7 +29,7 @@ import homebody
 from tests.conftest import Login, MakeApp
 
 SEND_FILES, SEND_FUNCTIONS = 24, 120
-SYNC_FILES, SYNC_FUNCTIONS = 27, 116
+SYNC_FILES, SYNC_FUNCTIONS = 26, 116
 
 PACKAGE = str(Path(homebody.__file__).parent)
 PARTS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>"}

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from homebody.core.accounts import accounts
+from homebody.core.events import visibility
 from homebody.web import Application
 from tests.conftest import PASSWORD, Login, Person
 from tests.helpers import reading
@@ -149,14 +150,14 @@ def test_who_is_erased_is_known_after_a_rollback_and_a_restart(
     database = app.homeserver.database
     with pytest.raises(ZeroDivisionError), database.write() as tx:
         accounts.mark_deactivated(tx, alice.user_id, erase=True)
-        assert alice.user_id in accounts.erased(tx)
+        assert alice.user_id in visibility.erased(tx)
         raise ZeroDivisionError
     with database.read() as tx:
-        rolled_back = accounts.erased(tx)
+        rolled_back = visibility.erased(tx)
     erase(alice)
 
     with make_app().homeserver.database.read() as tx:
-        after_a_restart = accounts.erased(tx)
+        after_a_restart = visibility.erased(tx)
 
     assert rolled_back == {}
     assert list(after_a_restart) == [alice.user_id]

@@ -8,7 +8,7 @@ Spec: client-server-api#password-based, appendices#user-identifiers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -62,8 +62,9 @@ _ANY_USER = (
     .limit(1)
 )
 ERASED: CacheKind[str, dict[str, int]] = declare("erased", 1, lambda users: 200 * len(users))
-"""{user_id: position since which the user is erased}, as one cached value."""
-_ONLY_KEY = ""
+"""{user_id: position since which the user is erased}, as one cached value; events/visibility.py
+reads it."""
+ALL = ""
 """The only key of the cache ERASED."""
 
 
@@ -180,19 +181,8 @@ def mark_deactivated(tx: Tx, user_id: str, *, erase: bool) -> None:
     erased_position = tx.next_position() if erase else None
     values = {"deactivated_ts": tx.now_ms, "password_hash": None}
     _change(tx, user_id, **values, erased_position=erased_position)
-    tx.forget(ERASED, _ONLY_KEY)
+    tx.forget(ERASED, ALL)
     user_directory_index.remove(tx, user_id)
-
-
-def erased(tx: Reader) -> Mapping[str, int]:
-    """Return {user_id: position since which the user is erased} of all erased users."""
-    known = tx.cached(ERASED, _ONLY_KEY)
-    if known is None:
-        position = Account.erased_position
-        rows = tx.sql.execute(select(Account.user_id, position).where(position.is_not(None)))
-        known = {row.user_id: row.erased_position for row in rows}
-        tx.fill(ERASED, _ONLY_KEY, known)
-    return known
 
 
 def set_locked(tx: Tx, user_id: str, *, is_locked: bool) -> None:

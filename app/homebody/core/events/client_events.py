@@ -27,7 +27,6 @@ import orjson
 from sqlalchemy import and_, bindparam, select
 from sqlalchemy.orm import aliased
 
-from homebody.core.accounts import accounts
 from homebody.core.events import state, visibility
 from homebody.core.user_data import account_data
 from homebody.models.base import EventNumber
@@ -154,7 +153,7 @@ def hide(tx: Reader, user_id: str, events: Sequence[ClientEvent]) -> list[Client
 
     They keep their order, and may be of several rooms.
     """
-    hidden = visibility.hidden_by_erasure(tx, user_id, events) if accounts.erased(tx) else ()
+    hidden = visibility.hidden_by_erasure(tx, user_id, events) if visibility.erased(tx) else ()
     if not hidden:
         return list(events)
     return [redacted(tx, event) if event.number in hidden else event for event in events]
@@ -306,7 +305,7 @@ def _hidden_previous(
         return set()
     user_id = requester.user_id
     hidden = {it for some in by_room.values() for it in _unseen(tx, user_id, some)}
-    if accounts.erased(tx):
+    if visibility.erased(tx):
         replaced = {it: number for some in by_room.values() for number, it in _replaced(some)}
         of_erased = visibility.hidden_by_erasure(tx, user_id, replaced)
         hidden |= {number for it, number in replaced.items() if it.number in of_erased}

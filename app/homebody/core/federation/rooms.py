@@ -16,10 +16,9 @@ import orjson
 from sqlalchemy import Select, bindparam, func, select
 
 from homebody import errors
-from homebody.core.accounts import accounts
-from homebody.core.events import auth_chains, state
+from homebody.core.events import auth_chains, state, visibility
+from homebody.core.events.history_visibility import DEFAULT, SETTINGS, VISIBILITY
 from homebody.core.events.state import AnyRow
-from homebody.core.events.visibility import DEFAULT, SETTINGS, VISIBILITY
 from homebody.core.federation import server_acls
 from homebody.core.timeline import forks
 from homebody.core.timeline.forks import Point
@@ -28,7 +27,7 @@ from homebody.models.state import StateInterval
 from homebody.spec import events
 from homebody.spec.room_state import domain_of
 from homebody.storage.database import Reader
-from homebody.storage.expressions import listed
+from homebody.storage.expressions import in_effect, listed
 
 MAX_SERVERS: Final = 1000
 NEAR_EVENTS: Final = 50
@@ -53,9 +52,8 @@ _PDUS = select(StoredEvent.event_id, StoredEvent.pdu).join_from(
 )
 _MEMBERS = select(StateInterval.state_key, StateInterval.membership).where(
     StateInterval.room_number == state.ROOM_NUMBER,
-    StateInterval.from_position <= bindparam("position"),
+    in_effect(StateInterval, bindparam("position")),
     StateInterval.from_position >= bindparam("least"),
-    StateInterval.to_position > bindparam("position"),
     StateInterval.membership.in_(("join", "invite")),
     func.substr(StateInterval.state_key, bindparam("offset")) == bindparam("ending"),
 )
@@ -129,7 +127,7 @@ def is_visible(tx: Reader, server_name: str, row: AnyRow) -> bool:
     profiles of erased users are not.
     """
     is_own = (row.type, row.state_key) == (state.MEMBER, row.sender)
-    if (row.state_key is None or is_own) and row.sender in accounts.erased(tx):
+    if (row.state_key is None or is_own) and row.sender in visibility.erased(tx):
         return False
     if row.state_key is not None:
         return True

@@ -19,7 +19,8 @@ from sqlalchemy import Select, and_, bindparam, case, func, select
 from sqlalchemy.orm import aliased
 
 from homebody.core.accounts import user_directory_index
-from homebody.core.events import state, visibility
+from homebody.core.events import state
+from homebody.core.events.history_visibility import VISIBILITY
 from homebody.core.profiles import remote_members
 from homebody.models.accounts import Account, DirectoryWord, ProfileField
 from homebody.models.base import NOW_AND_LATER
@@ -166,11 +167,11 @@ def _any_open(tx: Reader, room_ids: Collection[str], known: dict[str, bool]) -> 
 
 
 def _is_open(tx: Reader, room_id: str) -> bool:
-    keys = [room_state.JOIN_RULES, visibility.VISIBILITY]
+    keys = [room_state.JOIN_RULES, VISIBILITY]
     contents = {key[0]: it.content for key, it in state.current_many(tx, room_id, keys).items()}
     return (
         contents.get(room_state.JOIN_RULES[0], {}).get("join_rule") == "public"
-        or contents.get(visibility.VISIBILITY[0], {}).get("history_visibility") == "world_readable"
+        or contents.get(VISIBILITY[0], {}).get("history_visibility") == "world_readable"
     )
 
 

@@ -13,7 +13,8 @@ from typing import Any, Final
 from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from homebody import errors
-from homebody.core.events import state, visibility
+from homebody.core.events import state
+from homebody.core.events.history_visibility import VISIBILITY
 from homebody.core.timeline import sending
 from homebody.errors import MatrixError
 from homebody.models.rooms import RoomAlias
@@ -135,7 +136,7 @@ def of_room(tx: Reader, room_id: str, user_id: str) -> list[str]:
     Raises M_FORBIDDEN for users who are not in it, unless it is world-readable.
     """
     if not state.is_joined(tx, room_id, user_id):
-        setting = state.current(tx, room_id, *visibility.VISIBILITY)
+        setting = state.current(tx, room_id, *VISIBILITY)
         if setting is None or setting.content.get("history_visibility") != "world_readable":
             raise errors.forbidden("You are not in this room")
     return list(tx.sql.execute(_OF_ROOM, {"room_id": room_id}).scalars())

@@ -28,6 +28,7 @@ from sqlalchemy.orm import aliased
 
 from homebody import errors
 from homebody.core.events import client_events, state, visibility
+from homebody.core.events.history_visibility import History
 from homebody.core.user_data import account_data
 from homebody.models.base import EventNumber
 from homebody.models.events import StoredEvent
@@ -137,7 +138,7 @@ class Span:
     reset_at: int = 0
     """The last position in the span at which state changed without an event in the timeline, as
     state resolution does; 0: none."""
-    history: visibility.History | None = None
+    history: History | None = None
     """What the user may see of a room that they have left; None: they are in it."""
 
     @property
