@@ -49,10 +49,10 @@ class Device:
         raise AssertionError(f"nothing came within {SECONDS} s")
 
     def devices_of(self, other: Device) -> Json:
-        found: Json = self.person.ask("POST", "/keys/query", {"device_keys": {other.user_id: []}})[
-            "device_keys"
-        ]
-        return found.get(other.user_id, {})
+        wanted: Json = {"device_keys": {other.user_id: []}}
+        response: Json = self.person.ask("POST", "/keys/query", wanted)
+        found: Json = response["device_keys"][other.user_id]
+        return found
 
 
 def ephemeral(room_id: str, event_type: str) -> Callable[[Json], Any]:
