@@ -50,9 +50,9 @@ def create_app(config: Config) -> web.Application:
     Raises ConfigError when the folder, the database or another file can't be used.
     """
     key, services = server_key.load_or_create(config), registrations.load(config)
-    server = db.Server(config.server_name, key, config, services)
-    federation = FederationClient(config, config.server_name, key)
     wakeups, metrics, outside = Wakeups(), Metrics(), Client(config)
+    server = db.Server(config.server_name, key, config, services, metrics)
+    federation = FederationClient(config, config.server_name, key)
     database = db.Database(config.database_url, server, Caches(config.cache_bytes), wakeups.wake)
     database.writer.committed, database.admit = metrics.note_commit, authentication.admit
     files.sweep(config.data_dir)

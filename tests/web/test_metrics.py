@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 from flask.testing import FlaskClient
@@ -20,6 +20,7 @@ from homebody.web import Application
 from tests.conftest import ROOT, Login, MakeApp
 from tests.helpers import server as real_server
 from tests.helpers.remote import Remotes
+from tests.helpers.remote_room import without_signatures
 from tests.helpers.shared_rooms import shared_room, wait_for_bodies
 
 HERE = {"REMOTE_ADDR": "127.0.0.1"}
@@ -273,6 +274,54 @@ def test_what_is_sent_to_other_servers_is_counted(
     assert value(found, "federation_sent_total", kind="pdu") == 1
     assert value(found, "federation_sent_total", kind="edu") == 0
     assert value(found, "federation_transaction_seconds_count") == 1
+
+
+def test_what_other_servers_send_is_counted(
+    remote: Remotes, client: FlaskClient, login: Login
+) -> None:
+    b, alice = remote("b.test"), login("alice")
+    room = b.join(alice.create_room(preset="public_chat"), "carol")
+    fork = [room.message(text, prev=room.heads, sender="carol", add=False) for text in "ab"]
+    topics = [room.member("carol", "join", content={"displayname": it}, add=False) for it in "cd"]
+    forbidden = room.set_state("m.room.name", {"name": "x"}, sender="carol", add=False)
+    unsigned = without_signatures(fork[0])
+    edu = {"edu_type": "m.typing", "content": {}}
+    before = read(client)
+
+    b.send(*fork, *topics, edus=[edu, {"edu_type": "org.example", "content": {}}])
+    b.send(forbidden, unsigned | {"depth": 7})
+
+    after = read(client)
+    name = "federation_received_pdus_total"
+    joined = value(before, name, standing="accepted")
+    assert value(after, name, standing="accepted") - joined == 4
+    assert value(after, name, standing="rejected") == 1
+    assert value(after, name, standing="refused") == 1
+    assert value(after, "federation_received_edus_total", type="m.typing") == 1
+    assert "org.example" not in str(after.keys())
+    assert value(after, "federation_received_transaction_seconds_count") == 2
+    assert value(after, "federation_state_resolution_seconds_count") > 0
+
+
+def test_joins_by_way_of_other_servers_and_gaps_are_counted(
+    remote: Remotes, client: FlaskClient, login: Login
+) -> None:
+    b, alice = remote("b.test"), login("alice")
+    room = b.room()
+    path = f"join/{quote(room.id)}?via=b.test"
+    assert alice.post(path).status_code == 200
+    assert alice.post("join/!none:b.test?via=b.test").status_code == 404
+    missing, event = room.message("missing"), room.message("last")
+
+    b.send(event)
+
+    b.wait_until(lambda: value(read(client), "federation_gaps_total", outcome="succeeded"), "it")
+    found = read(client)
+    assert missing.event_id != event.event_id
+    assert value(found, "federation_joins_total", outcome="succeeded") == 1
+    assert value(found, "federation_joins_total", outcome="failed") == 1
+    assert value(found, "federation_join_seconds_count") == 2
+    assert value(found, "federation_gap_seconds_count") == 1
 
 
 def test_without_federation_nothing_is_counted_of_it(make_app: MakeApp) -> None:

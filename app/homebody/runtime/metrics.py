@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Sized
+from collections import Counter
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
 from itertools import accumulate
 from typing import Final
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 STALL_SECONDS: Final = (0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0)
+LONG_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 WRITES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 NO_ENDPOINT: Final = "none"
 """For paths that are not served."""
@@ -39,6 +42,25 @@ class Histogram:
         return list(accumulate(self._counts))
 
 
+class Outcomes:
+    """How often something succeeded and failed, and how long it took."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter(succeeded=0, failed=0)
+        self.seconds = Histogram(LONG_SECONDS)
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count the block, as failed if it raises."""
+        began, outcome = time.monotonic(), "failed"
+        try:
+            yield
+            outcome = "succeeded"
+        finally:
+            self.counts[outcome] += 1
+            self.seconds.observe(time.monotonic() - began)
+
+
 class Metrics:
     """The counters of this process."""
 
@@ -57,6 +79,18 @@ class Metrics:
         self.edus_sent = 0
         self.transactions = Histogram(SECONDS)
         """How long other servers took to accept transactions."""
+        self.pdus_received: Counter[str] = Counter()
+        """PDUs of other servers by standing, or `refused` if their form or signature is wrong."""
+        self.edus_received: Counter[str] = Counter()
+        """EDUs of other servers by type."""
+        self.received = Histogram(SECONDS)
+        """How long this server took to accept transactions."""
+        self.resolutions = Histogram(SECONDS)
+        """How long state resolution took."""
+        self.gaps = Outcomes()
+        """Searches for events that received ones follow, or cite."""
+        self.joins = Outcomes()
+        """Joins by way of other servers."""
         self.connections: Sized = ()
         """The open connections of clients; set by the worker."""
 

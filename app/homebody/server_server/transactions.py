@@ -5,6 +5,7 @@ Spec: server-server-api#transactions
 
 from __future__ import annotations
 
+import time
 from typing import Any, Final
 
 import msgspec
@@ -42,8 +43,10 @@ def send_transaction(txn_id: str) -> Json:
         raise errors.invalid_param(f"A transaction has at most {MAX_PDUS} PDUs and {MAX_EDUS} EDUs")
 
     def take_in() -> Json:
+        began = time.monotonic()
         outcome = homeserver.inbound.receive(sender, body.pdus)
         homeserver.edus.receive(sender, body.edus)  # they may be about those events
+        homeserver.metrics.received.observe(time.monotonic() - began)
         return {"pdus": outcome}
 
     return homeserver.transactions.once(sender, txn_id, take_in)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from homebody.models.base import EventNumber
 from homebody.runtime import event_loop
+from homebody.runtime.metrics import Metrics
 from homebody.spec.appservices import Services
 from homebody.spec.events import Json
 from homebody.storage import disk_errors, engine
@@ -58,12 +59,13 @@ Admit = Callable[["Tx"], None]
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The server's name, signing key, settings and application services."""
+    """The server's name, signing key, settings, application services, and what it counts."""
 
     name: str
     signing_key: SigningKey
     config: Config
     appservices: Services = field(default_factory=Services)
+    metrics: Metrics = field(default_factory=Metrics)
 
     def is_local(self, user_id: str) -> bool:
         """Return whether the user has an account on this server."""

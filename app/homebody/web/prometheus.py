@@ -97,7 +97,7 @@ def _requests(metrics: Metrics) -> Iterator[Metric]:
 
 
 def _federation(homeserver: Homeserver) -> Iterator[Metric]:
-    """Yield what is sent to other servers."""
+    """Yield what is sent to other servers, and what they send."""
     if not homeserver.server.config.federation:
         return
     metrics = homeserver.metrics
@@ -115,6 +115,34 @@ def _federation(homeserver: Homeserver) -> Iterator[Metric]:
         "How long other servers took to accept transactions.",
         metrics.transactions,
     )
+    yield from _received(metrics)
+
+
+def _received(metrics: Metrics) -> Iterator[Metric]:
+    pdus = _counters("federation_received_pdus", "Events of other servers.", "standing")
+    for standing, count in metrics.pdus_received.items():
+        pdus.add_metric([standing], count)
+    edus = _counters("federation_received_edus", "EDUs of other servers.", "type")
+    for edu_type, count in metrics.edus_received.items():
+        edus.add_metric([edu_type], count)
+    yield from (pdus, edus)
+    yield _histogram(
+        "federation_received_transaction_seconds",
+        "How long this server took to accept transactions.",
+        metrics.received,
+    )
+    yield _histogram(
+        "federation_state_resolution_seconds", "How long it took.", metrics.resolutions
+    )
+    for name, meaning, outcomes in (
+        ("gap", "Searches for events that others follow or cite.", metrics.gaps),
+        ("join", "Joins by way of other servers.", metrics.joins),
+    ):
+        counts = _counters(f"federation_{name}s", meaning, "outcome")
+        for outcome, count in outcomes.counts.items():
+            counts.add_metric([outcome], count)
+        yield counts
+        yield _histogram(f"federation_{name}_seconds", meaning, outcomes.seconds)
 
 
 def _caches(caches: Caches) -> Iterator[Metric]:
@@ -145,6 +173,10 @@ def _database(database: Database) -> Iterator[Metric]:
     files = {"database": path, "wal": path.with_name(f"{path.name}-wal")}
     sizes = {name: file.stat().st_size for name, file in files.items() if file.exists()}
     yield _gauges("database_bytes", "Size of the database's files.", "file", sizes)
+
+
+def _counters(name: str, meaning: str, label: str) -> CounterMetricFamily:
+    return CounterMetricFamily(f"homebody_{name}", meaning, labels=[label])
 
 
 def _gauge(name: str, meaning: str, value: float) -> Metric:

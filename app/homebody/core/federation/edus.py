@@ -65,6 +65,7 @@ class Edus:
             take_in = None if found is None else self._by_type.get(found[0])
             if found is None or take_in is None:
                 continue
+            self._db.server.metrics.edus_received[found[0]] += 1
             try:
                 take_in(origin, found[1])
             except MatrixError as problem:

@@ -43,6 +43,8 @@ from homebody.storage.database import Database, Reader, Tx
 
 LOG = logging.getLogger(__name__)
 
+REFUSED: Final = "refused"
+"""Counted in place of a standing."""
 SECONDS_PER_WRITE: Final = 0.003
 """Other writers wait meanwhile, and for the event that is being stored when the time is over."""
 
@@ -115,6 +117,7 @@ class Inbound:
         checked = pdus.receive(self._keys, [(it.pdu, it.version) for it in candidates])
         refused = [it for it in (*sorted_out, *checked) if isinstance(it, Refused)]
         for it in refused:
+            self._db.server.metrics.pdus_received[REFUSED] += 1
             LOG.info("dropped the event %s from %s: %s", it.event_id, origin, it.problem)
             if it.event_id is not None:
                 outcome[it.event_id] = {"error": it.problem}

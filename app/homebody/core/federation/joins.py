@@ -165,7 +165,8 @@ class Joins:
         """Join, and say how it ended. Run by a greenlet of its own."""
         problem: BaseException | None = None
         try:
-            self._try_servers(request)
+            with self._db.server.metrics.joins.timed():
+                self._try_servers(request)
         except MatrixError as error:
             problem = error
         except Exception:

@@ -112,9 +112,10 @@ class MissingEvents:
             time.monotonic() + MAX_SECONDS,
         )
         job = _Job(self._db, self._keys, self._client, self._locks, requests, event)
-        if still_lacking.prev_events:
-            job.fetch_previous(ends)
-        return job.supply(event)
+        with self._db.server.metrics.gaps.timed():
+            if still_lacking.prev_events:
+                job.fetch_previous(ends)
+            return job.supply(event)
 
     def _wait(
         self, origin: str, event: Event, lacking: MissingEventsError

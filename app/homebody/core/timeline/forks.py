@@ -15,6 +15,7 @@ Spec: server-server-api#room-state-resolution
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -187,7 +188,9 @@ def resolve(tx: Reader, room_id: str, points: Sequence[Point]) -> Point:
     differing = conflicts(tx, room_id, points)
     if not differing:
         return base
+    began = time.monotonic()
     changes = _Resolution(tx, room_id, base, differing).run()
+    tx.server.metrics.resolutions.observe(time.monotonic() - began)
     overlay = {**base.overlay, **dict.fromkeys(differing), **changes}
     return trimmed(tx, room_id, Point(base.at, overlay, base.difference))
 

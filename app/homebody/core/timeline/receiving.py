@@ -61,6 +61,7 @@ def receive(tx: Tx, event: Event, encoded: bytes, before: Point | None = None) -
     if is_after_gap:  # its sender may have joined in the gap
         now = forks.resolve(tx, event.room_id, [present, before])
     standing = _judge(tx, event, cited, before, now)
+    tx.server.metrics.pdus_received[standing] += 1
     if standing == ACCEPTED:
         before = None if before == present else before
         store.store(tx, event, encoded, before=before, is_after_gap=is_after_gap)
