@@ -190,13 +190,14 @@ def begin_many(
     ]
     if not rows:
         return
+    joined = state.joined(tx, room_id)
     tx.sql.execute(_ADD_MANY, rows)
     for key, (_, membership) in entries.items():
         tx.forget(state.STATE, (room_id, key))
         if membership == "join":
             tx.forget(state.JOINED_ROOMS, key[1])
     tx.forget(SUMMARIES, room_id)
-    tx.forget(state.JOINED, room_id)
+    tx.remember(state.JOINED, room_id, _with_many(joined, entries))
 
 
 def renumber(tx: Tx, room_id: str, key: StateKey, old: int, new: int) -> None:
@@ -290,6 +291,18 @@ def _follow_joined(tx: Tx, room_id: str, change: MemberChange) -> None:
     else:
         rooms = rooms | {room_id} if change.by > 0 else rooms - {room_id}
         tx.remember(state.JOINED_ROOMS, user_id, rooms)
+
+
+def _with_many(known: Joined, entries: Mapping[StateKey, tuple[int, str | None]]) -> Joined:
+    """Return the room's members with the joined users of these entries, none of them local."""
+    servers = dict(known.servers)
+    count = 0
+    for (_, user_id), (_, membership) in entries.items():
+        if membership == "join":
+            server = user_id.partition(":")[2]
+            servers[server] = servers.get(server, 0) + 1
+            count += 1
+    return Joined(known.local, servers, known.total + count)
 
 
 def _changed(tx: Tx, known: Joined, user_id: str, by: int) -> Joined:

@@ -33,8 +33,8 @@ from homebody.storage.database import Database
 
 LOG = logging.getLogger(__name__)
 
-EVENTS_PER_WRITE: Final = 250
-"""Other writers wait for some 5 ms."""
+EVENTS_PER_WRITE: Final = 150
+"""Other writers wait for some 3 ms."""
 KEYS_WITHIN_SECONDS: Final = 30.0
 COMMAND: Final = (sys.executable, "-P", "-m", "homebody.core.federation.bulk_check")
 

@@ -301,6 +301,7 @@ class Joins:
         with self._db.read() as tx:
             _check(tx, server, received.event, checked)
         entries = {key: (it.number, it.membership) for key, it in checked.state.items()}
+        joined_rooms.begin_state(self._db, join.room_id, entries)
         with self._locks.own("room", join.room_id), self._db.write() as tx:
             if not joined_rooms.is_resident(tx, join.room_id):
                 joined_rooms.enter(tx, join.room_id, version.name, entries, *received)
