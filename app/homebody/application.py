@@ -18,6 +18,7 @@ from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.appservices import files as registrations
 from homebody.core.ephemeral import lifetimes
 from homebody.core.ephemeral.sent_receipts import SentReceipts
+from homebody.core.federation.backfill import Backfill
 from homebody.core.federation.device_resync import DeviceResync
 from homebody.core.federation.edus import Edus
 from homebody.core.federation.inbound import Inbound
@@ -90,6 +91,7 @@ def create_app(config: Config) -> web.Application:
         transactions=transactions,
         inbound=inbound,
         joins=Joins(database, federation, keys, locks, inbound),
+        backfill=Backfill(database, keys, federation),
         locks=locks,
     )
     web.register(app, config)

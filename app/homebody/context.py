@@ -16,6 +16,7 @@ from homebody.background.federation.sender import Sender
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.ephemeral.ephemeral import Ephemeral
 from homebody.core.ephemeral.sent_receipts import SentReceipts
+from homebody.core.federation.backfill import Backfill
 from homebody.core.federation.device_resync import DeviceResync
 from homebody.core.federation.edus import Edus
 from homebody.core.federation.inbound import Inbound
@@ -67,6 +68,7 @@ class Homeserver:
     transactions: Transactions
     inbound: Inbound
     joins: Joins
+    backfill: Backfill
     locks: Locks
 
 

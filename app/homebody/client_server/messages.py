@@ -12,11 +12,13 @@ from homebody.client_server import authentication, event_stream, http
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
 from homebody.core.events import aggregations, client_events, history, paging
+from homebody.core.events.paging import PageRequest
 from homebody.core.federation import timestamps
 from homebody.core.legacy import initial_sync
 from homebody.core.sync.spans import SyncToken
 from homebody.core.user_data import filters
 from homebody.spec.events import Json
+from homebody.storage.database import Reader
 
 bp = Blueprint("messages", __name__)
 bp_v1 = Blueprint("messages_v1", __name__, url_prefix="/_matrix/client/v1")
@@ -30,8 +32,9 @@ def get_room_events(room_id: str) -> Json:
     is_backwards = _is_backwards()
     limit = http.query_integer("limit", 10, cap=paging.MAX_LIMIT)
     wanted = filters.resolve_room_event_filter(request.args.get("filter"))
-    with homeserver.database.read() as tx:
-        page = history.messages(
+
+    def requested(tx: Reader) -> PageRequest:
+        return history.requested(
             tx,
             me.user_id,
             room_id,
@@ -41,6 +44,8 @@ def get_room_events(room_id: str) -> Json:
             limit=limit,
             wanted=wanted,
         )
+
+    with homeserver.backfill.page(requested, history.page) as (tx, page):
         chunk = aggregations.encode_all(tx, me, page.events)
         members: list[orjson.Fragment] = []
         if wanted.lazy_load_members:
@@ -79,6 +84,7 @@ def get_event_context(room_id: str, event_id: str) -> Json:
     me = requester()
     limit = http.query_integer("limit", 10, cap=paging.MAX_LIMIT)
     wanted = filters.resolve_room_event_filter(request.args.get("filter"))
+    homeserver.backfill.before(me.user_id, room_id, event_id, limit)
     with homeserver.database.read() as tx:
         around = history.context(tx, me.user_id, room_id, event_id, limit, wanted)
         shown = [*around.before.events, around.event, *around.after.events]

@@ -15,7 +15,8 @@ class StateInterval(Base):
     NOW_AND_LATER are the current state, those with from_position <= p < to_position the state after
     position p. Rooms are identified by number: their id, in three B-trees, would double a row's
     size. An interval of a local user with membership leave and the event 0 tells that state
-    resolution has left no member event of theirs. Only core/events/state_changes.py writes here.
+    resolution has left no member event of theirs. Only core/events/state_changes.py and
+    past_state.py write here.
     """
 
     __tablename__ = "state_intervals"

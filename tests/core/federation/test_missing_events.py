@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 from homebody.core import incoming
 from homebody.core.events import state
 from homebody.core.federation import missing_events
-from homebody.models.events import HISTORY, OUTLIER, REJECTED
+from homebody.models.events import HISTORY, OUTLIER, REJECTED, StoredEvent
 from homebody.models.federation import Gap, InboundPdu
 from homebody.spec.events import Event
 from homebody.web import Application
@@ -72,11 +72,15 @@ def standing(app: Application, event: Event | str) -> str | None:
     return None if known is None else known.standing
 
 
-def timeline(person: Person, room_id: str, limit: int = 1000) -> list[str]:
+def timeline(app: Application, room_id: str) -> list[str]:
     """Return the ids of the events in a room, oldest first."""
-    path = f"rooms/{quote(room_id)}/messages"
-    page = person.get(path, query_string={"dir": "f", "limit": limit}).get_json()
-    return [it["event_id"] for it in page["chunk"]]
+    events = (
+        select(StoredEvent.event_id)
+        .where(StoredEvent.room_id == room_id, StoredEvent.position.is_not(None))
+        .order_by(StoredEvent.position)
+    )
+    with app.homeserver.database.read() as tx:
+        return list(tx.sql.execute(events).scalars())
 
 
 def ends(app: Application, room: RemoteRoom) -> set[str]:
@@ -97,7 +101,7 @@ def test_events_that_are_missing_are_fetched_and_stand_before_the_one_that_follo
     assert b.send(sent[-1]) == {sent[-1].event_id: {}}
     wait_until_done(app)
 
-    assert timeline(alice, room.id)[-30:] == [it.event_id for it in sent]
+    assert timeline(app, room.id)[-30:] == [it.event_id for it in sent]
     assert ends(app, room) == {sent[-1].event_id}
     assert gaps(app) == {}
     bodies = [it.json for it in b.received(MISSING)]
@@ -129,7 +133,7 @@ def test_more_events_than_are_fetched_leave_a_gap(
     b.send(new[-1])
     wait_until_done(app)
 
-    found = timeline(alice, room.id)
+    found = timeline(app, room.id)
     assert found[-201:] == [it.event_id for it in new[-201:]]
     assert old[0].event_id not in found
     path = f"rooms/{quote(room.id)}/state/m.room.topic"
@@ -158,7 +162,7 @@ def test_an_event_that_nobody_has_leaves_a_gap_and_fills_it_when_it_comes(
     assert at_first[2] == OUTLIER  # it can't be fetched alone, but the state has it
     assert ends(app, room) == {after.event_id}
     assert gaps(app) == {}
-    assert timeline(alice, room.id)[-2:] == [after.event_id, lost.event_id]
+    assert timeline(app, room.id)[-2:] == [after.event_id, lost.event_id]
     path = f"rooms/{quote(room.id)}/state/m.room.topic"
     assert alice.get(path).get_json() == {"topic": "lost"}
 
@@ -178,7 +182,7 @@ def test_the_state_before_an_event_is_that_of_the_other_server(
     assert alice.get(path + "state/m.room.topic").get_json() == {"topic": "tea"}
     joined = alice.get(path + "joined_members").get_json()["joined"]
     assert "@dave:b.test" in joined
-    assert timeline(alice, room.id)[-1] == last.event_id
+    assert timeline(app, room.id)[-1] == last.event_id
 
 
 def test_a_large_state_is_fetched_as_a_whole(
@@ -193,7 +197,7 @@ def test_a_large_state_is_fetched_as_a_whole(
 
     joined = alice.get(f"rooms/{quote(room.id)}/joined_members").get_json()["joined"]
     assert len(joined) == missing_events.MAX_SINGLE + 5 + 2
-    assert timeline(alice, room.id)[-1] == last.event_id
+    assert timeline(app, room.id)[-1] == last.event_id
     assert not b.received("/event/")
 
 
@@ -255,7 +259,7 @@ def test_events_of_another_room_and_without_signatures_are_left_out(
     wait_until_done(app)
 
     assert [standing(app, it) for it in (elsewhere, lost, last)] == [None] * 3
-    assert timeline(alice, room.id)[-1] not in {lost.event_id, last.event_id}
+    assert timeline(app, room.id)[-1] not in {lost.event_id, last.event_id}
 
 
 def test_events_that_were_not_asked_for_are_left_out(
@@ -337,8 +341,8 @@ def test_an_event_is_tried_again_when_the_server_does_not_respond(
     wait_until_done(app)
 
     assert at_first is None
-    assert last.event_id in timeline(alice, room.id)
-    assert len(timeline(alice, room.id)) == len(set(timeline(alice, room.id)))
+    assert last.event_id in timeline(app, room.id)
+    assert len(timeline(app, room.id)) == len(set(timeline(app, room.id)))
 
 
 def test_an_event_is_dropped_after_some_tries(
@@ -377,7 +381,7 @@ def test_another_server_is_asked_when_the_first_has_nothing(
     b.send(sent[-1])
     wait_until_done(app)
 
-    assert timeline(alice, room.id)[-3:] == [it.event_id for it in sent]
+    assert timeline(app, room.id)[-3:] == [it.event_id for it in sent]
     assert len(c.received(MISSING)) == 1
 
 
@@ -402,7 +406,7 @@ def test_the_same_events_are_there_whatever_the_order_of_arrival(
         b.send(event)
     wait_until_done(app)
 
-    assert set(timeline(alice, room.id)) >= {it.event_id for it in sent}
+    assert set(timeline(app, room.id)) >= {it.event_id for it in sent}
     assert ends(app, room) == {sent[-1].event_id}
     assert gaps(app) == {}
     topic = alice.get(f"rooms/{quote(room.id)}/state/m.room.topic").get_json()

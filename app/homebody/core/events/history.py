@@ -80,6 +80,32 @@ def messages(
     limit: int,
     wanted: RoomEventFilter = filters.EVERY_ROOM_EVENT,
 ) -> Page:
+    """Return a page of a room's events, as `requested` describes it."""
+    request = requested(
+        tx,
+        user_id,
+        room_id,
+        start=start,
+        stop=stop,
+        is_backwards=is_backwards,
+        limit=limit,
+        wanted=wanted,
+    )
+    found = page(tx, request)
+    return found if start is None else found._replace(start=start)
+
+
+def requested(
+    tx: Reader,
+    user_id: str,
+    room_id: str,
+    *,
+    start: int | None,
+    stop: int | None,
+    is_backwards: bool,
+    limit: int,
+    wanted: RoomEventFilter,
+) -> PageRequest:
     """Return a page of a room's events from one position towards another; None: its end.
 
     Users who have left see what was before the leave. Raises M_FORBIDDEN as visibility.may_read.
@@ -87,14 +113,19 @@ def messages(
     last = visibility.upto(tx, user_id, room_id)
     after, upto = paging.bounds(start, stop, last, is_backwards=is_backwards)
     limit = limit if wanted.limit is None else min(limit, wanted.limit)
-    request = PageRequest(room_id, user_id, after, upto, is_backwards, limit, wanted)
-    page = paging.page(tx, request)
-    if is_backwards and page.events and page.end is None and _is_selective(wanted):
+    return PageRequest(room_id, user_id, after, upto, is_backwards, limit, wanted)
+
+
+def page(tx: Reader, request: PageRequest) -> Page:
+    """Return a page of /messages."""
+    found = paging.page(tx, request)
+    is_last = request.is_backwards and found.end is None
+    if is_last and found.events and _is_selective(request.wanted):
         # Deviates: "if no further events are available, this property is omitted". A page that a
         # filter thinned out does not show that it reaches the beginning of the room; Synapse, and
         # clients that were written against it, go on to the page that is empty.
-        page = page._replace(end=after)
-    return page if start is None else page._replace(start=start)
+        return found._replace(end=request.after)
+    return found
 
 
 def event(tx: Reader, user_id: str, event_id: str, room_id: str | None = None) -> ClientEvent:

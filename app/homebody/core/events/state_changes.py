@@ -1,7 +1,7 @@
 """Changes of the state of rooms, in the table and in all caches of current state.
 
 `replace` is called for each state event that is stored, `apply` for what state resolution changes
-besides. This module alone writes the table state_intervals.
+besides. This module and past_state.py write the table state_intervals.
 """
 
 from __future__ import annotations

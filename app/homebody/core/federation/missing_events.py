@@ -25,7 +25,7 @@ from urllib.parse import quote
 from sqlalchemy import select
 
 from homebody.core.events import auth_chains, state
-from homebody.core.federation import bulk, pdus, room_requests
+from homebody.core.federation import bulk, outliers, pdus, room_requests
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.pdus import Received
 from homebody.core.federation.room_requests import RoomRequests
@@ -61,8 +61,6 @@ MAX_SINGLE: Final = 20
 """Events of a state that are asked for one by one; else the whole state is."""
 MAX_AUTH_CHAIN: Final = 1000
 MAX_STATE_BYTES: Final = 256 * 2**20
-EVENTS_PER_WRITE: Final = 20
-"""Outliers."""
 SECONDS_PER_WRITE: Final = 0.003
 IDS_AT_ONCE: Final = 5000
 
@@ -264,10 +262,10 @@ class _Job:
             LOG.info("no auth chain of %s: %s", event.event_id, problem)
         else:
             chain = room_requests.pdus_of(response, "auth_chain", MAX_AUTH_CHAIN)
-            self._store_outliers(self._received(self._unknown(chain)))
+            outliers.store(self._db, self._received(self._unknown(chain)))
         left = self._not_stored(missing)
         if left:
-            self._store_outliers(self._single(left))
+            outliers.store(self._db, self._single(left))
 
     def _single(self, event_ids: Iterable[str]) -> list[Received]:
         """Fetch single events, and leave out those that nobody has."""
@@ -296,18 +294,6 @@ class _Job:
                 known |= auth_chains.numbers_of(tx, some).keys()
         return [it for it in ids if it not in known]
 
-    def _store_outliers(self, received: list[Received]) -> None:
-        by_id = {it.event.event_id: it for it in received}
-        ordered = [by_id[it.event_id] for it in event_order.oldest_first(_events(received))]
-        for some in batches(ordered, EVENTS_PER_WRITE):
-            with self._db.write() as tx:
-                for it in some:
-                    try:
-                        receiving.receive_outlier(tx, *it)
-                    except MissingEventsError as problem:
-                        LOG.info("left out the event %s: %s", it.event.event_id, problem)
-            event_loop.pause()
-
     # the state before an event
 
     def _state_before(self, event: Event) -> Point:
@@ -317,7 +303,7 @@ class _Job:
         chain = room_requests.ids_of(response, "auth_chain_ids")
         missing = self._not_stored(dict.fromkeys([*chain, *ids]))
         if missing and len(missing) <= MAX_SINGLE:
-            self._store_outliers(self._single(missing))
+            outliers.store(self._db, self._single(missing))
             missing = self._not_stored(missing)
         if missing:
             self._fetch_state(event)

@@ -18,7 +18,7 @@ Spec: client-server-api#syncing (timeline, limited, prev_batch)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ from sqlalchemy.orm import aliased
 from homebody import errors
 from homebody.core.events import client_events, state, visibility
 from homebody.core.events.history_visibility import History
+from homebody.core.timeline import gaps
 from homebody.core.user_data import account_data
 from homebody.models.base import EventNumber
 from homebody.models.events import StoredEvent
@@ -179,6 +180,9 @@ def fill(
     events = {event.number: event for event in client_events.load(tx, numbers)}
     first = min((span.since for span in spans), default=0)
     resets = state.resets(tx, [span.room_id for span in spans], first)
+    holes: Mapping[str, int] = {}
+    if tx.server.config.federation:
+        holes = gaps.newest_of_spans(tx, [(it.room_id, it.since, it.upto) for it in spans])
     for span in tx.pausing(spans, ROOMS_BETWEEN_PAUSES):
         shown = found.get(span.room_id, [])
         is_cut = len(shown) > limit
@@ -188,6 +192,8 @@ def fill(
         span.boundary = shown[0][0] - 1 if shown else span.upto
         if span.unread_upto and not is_cut:
             span.boundary = span.unread_upto
+        if (hole := holes.get(span.room_id)) is not None:
+            shown = _begin_after_gap(span, shown, hole)
         there = [events[number] for _, number in shown if number in events]
         if span.history is None:
             seen = visibility.visible(tx, user_id, span.room_id, there)
@@ -204,6 +210,13 @@ def fill(
         span.is_ignored = bool(seen) and not (
             span.timeline or span.is_limited or span.is_filtered or span.reset_at
         )
+
+
+def _begin_after_gap(span: Span, shown: list[_Event], hole: int) -> list[_Event]:
+    """Let the timeline begin where events are missing, and return its events."""
+    span.is_limited = True
+    span.boundary = max(span.boundary, hole - 1)
+    return [it for it in shown if it[0] >= hole]
 
 
 def _begin_after_lost_state(tx: Reader, span: Span) -> None:

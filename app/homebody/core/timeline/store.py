@@ -1,11 +1,11 @@
-"""Storing events: `store` is the only function that inserts them.
+"""Storing events: `store` is the only function that inserts them while they are new.
 
 It writes an allowed event and everything derived from it in one transaction. Federation will store
 events of other servers by the same function, and no later code distinguishes them.
 
-This module writes the table events (but redactions.py updates redacted events, leaving_threads.py
-the threads of events, and differences.py their states) and the table rooms, except for its column
-is_published.
+This module writes the table events (but older_events.py inserts history, redactions.py updates
+redacted events, leaving_threads.py the threads of events, and differences.py their states) and the
+table rooms, except for its column is_published.
 Spec: server-server-api#pdus
 """
 

@@ -1,0 +1,208 @@
+"""The state of rooms before what this server has seen, as older events tell it.
+
+When a server joins a room, it learns the state at the join, and takes it for the state since ever
+(intervals that begin at position 0). Older events, put into the timeline from the newest to the
+oldest, tell more: a state event, what the state was from its position on; the member event that an
+event cites, that its sender was a member then. Entries that differ from a later one end where that
+begins. So the history visibility and the names of members are found by the same queries, however
+old the events are.
+
+When a user of another server joined is never taken for "since ever": what they may read depends on
+it. Current state doesn't change. This module and state_changes.py write the table state_intervals.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from sqlalchemy import bindparam, delete, insert, select, true
+
+from homebody.core.events import state
+from homebody.models.base import EventNumber
+from homebody.models.events import StoredEvent
+from homebody.models.rooms import Room
+from homebody.models.state import StateInterval
+from homebody.spec.events import StateKey
+from homebody.storage.database import Tx
+from homebody.storage.expressions import in_order, item, listed
+
+SINCE_EVER: Final = 0
+"""`from_position` of what was the state already when this server joined."""
+
+
+class Seen(NamedTuple):
+    """An entry of the state of a room at a position."""
+
+    position: int
+    key: StateKey
+    number: EventNumber
+    """Of the event."""
+    membership: str | None
+    """Of the event of a member."""
+    is_event: bool
+    """Whether the event stands at that position; else another event there cites it."""
+
+
+@dataclass(slots=True)
+class _Interval:
+    begin: int
+    end: int
+    number: EventNumber
+    membership: str | None
+
+
+_KEYS, _NUMBERS = listed("keys"), listed("numbers")
+_INTERVALS = (
+    select(
+        StateInterval.type,
+        StateInterval.state_key,
+        StateInterval.from_position,
+        StateInterval.to_position,
+        StateInterval.event_number,
+        StateInterval.membership,
+    )
+    .select_from(
+        in_order(
+            in_order(Room, _KEYS, true()),
+            StateInterval,
+            (StateInterval.room_number == Room.number)
+            & (StateInterval.type == item(_KEYS, 0))
+            & (StateInterval.state_key == item(_KEYS, 1)),
+        )
+    )
+    .where(Room.room_id == bindparam("room_id"), StateInterval.from_position <= bindparam("upto"))
+    .order_by(StateInterval.from_position)
+)
+_POSITIONS = select(StoredEvent.number, StoredEvent.position).where(
+    StoredEvent.number.in_(select(_NUMBERS.c.value)), StoredEvent.position.is_not(None)
+)
+_DROP = delete(StateInterval).where(
+    StateInterval.room_number == state.ROOM_NUMBER,
+    StateInterval.type == bindparam("of_type"),
+    StateInterval.state_key == bindparam("with_key"),
+    StateInterval.from_position == bindparam("begun"),
+)
+_ADD = (
+    insert(StateInterval)
+    .inline()
+    .values(
+        room_number=state.ROOM_NUMBER,
+        type=bindparam("of_type"),
+        state_key=bindparam("with_key"),
+        from_position=bindparam("begun"),
+        to_position=bindparam("end"),
+        event_number=bindparam("number"),
+        membership=bindparam("as_member"),
+    )
+)
+
+
+def learn(
+    tx: Tx, room_id: str, upto: int, entries: Iterable[Seen], *, is_before_all: bool
+) -> list[tuple[EventNumber, EventNumber]]:
+    """Add what older events tell of the state at their positions, the newest first.
+
+    `upto`: the position before which they were put. `is_before_all`: the room has no events before
+    them. Returns (newer, older) of state events by number, of which one replaces the other.
+    Called by timeline/older_events.py alone.
+    """
+    by_key: dict[StateKey, list[Seen]] = defaultdict(list)
+    for it in entries:
+        by_key[it.key].append(it)
+    known = _read(tx, room_id, by_key, upto)
+    numbers = {it.number for some in known.values() for it in some}
+    rows = tx.sql.execute(_POSITIONS, {"numbers": numbers})
+    positions = {row.number: row.position for row in rows}
+    replaced: list[tuple[EventNumber, EventNumber]] = []
+    for key, some in by_key.items():
+        before = known.get(key, [])
+        after = [_Interval(it.begin, it.end, it.number, it.membership) for it in before]
+        for entry in some:
+            _add(after, entry, upto, positions, is_before_all=is_before_all)
+        _write(tx, room_id, key, before, after)
+        positions |= {it.number: it.position for it in some if it.is_event}
+        replaced += [
+            (newer.number, older.number)
+            for older, newer in itertools.pairwise(after)
+            if older.end == newer.begin == positions.get(newer.number)
+            and older.number not in {newer.number, state.NO_EVENT}
+        ]
+    return replaced
+
+
+def _read(
+    tx: Tx, room_id: str, keys: Iterable[StateKey], upto: int
+) -> dict[StateKey, list[_Interval]]:
+    found: dict[StateKey, list[_Interval]] = defaultdict(list)
+    asked = {"room_id": room_id, "keys": list(keys), "upto": upto}
+    for event_type, state_key, *interval in tx.sql.execute(_INTERVALS, asked):
+        found[event_type, state_key].append(_Interval(*interval))
+    return found
+
+
+def _add(
+    intervals: list[_Interval],
+    seen: Seen,
+    upto: int,
+    positions: Mapping[EventNumber, int],
+    *,
+    is_before_all: bool,
+) -> None:
+    """Add an entry to the intervals of its key, which are in their order."""
+    at = seen.position
+    place = sum(it.begin <= at for it in intervals)
+    covering = intervals[place - 1] if place and intervals[place - 1].end > at else None
+    if covering is not None and covering.number == seen.number:
+        if seen.is_event and seen.membership is not None and covering.begin == SINCE_EVER:
+            covering.begin = at
+        return
+    begin, end = at, upto
+    own = 0 if covering is None else positions.get(covering.number, 0)
+    if covering is not None and covering.begin == SINCE_EVER and is_before_all:
+        if seen.membership is None:
+            begin = SINCE_EVER
+        end = covering.begin = own if at < own < covering.end else at + 1
+        place -= 1
+    elif covering is not None:
+        if covering.end <= upto:
+            end = covering.end
+        else:  # the later state stays as it is
+            end = own if at < own <= upto else upto
+            later = _Interval(end, covering.end, covering.number, covering.membership)
+            intervals.insert(place, later)
+        covering.end = at
+    elif place < len(intervals):
+        end = min(intervals[place].begin, upto)
+    following = intervals[place] if place < len(intervals) else None
+    if following is not None and following.begin == end and following.number == seen.number:
+        following.begin = begin
+    else:
+        intervals.insert(place, _Interval(begin, end, seen.number, seen.membership))
+
+
+def _write(
+    tx: Tx,
+    room_id: str,
+    key: StateKey,
+    before: Sequence[_Interval],
+    after: Sequence[_Interval],
+) -> None:
+    """Replace the intervals that have changed."""
+    of_entry = {"room_id": room_id, "of_type": key[0], "with_key": key[1]}
+    gone = [it for it in before if it not in after]
+    new = [it for it in after if it not in before and it.begin < it.end]
+    if not gone and not new:
+        return
+    if gone:
+        tx.sql.execute(_DROP, [{**of_entry, "begun": it.begin} for it in gone])
+    rows = [
+        {"begun": it.begin, "end": it.end, "number": it.number, "as_member": it.membership}
+        for it in new
+    ]
+    if rows:
+        tx.sql.execute(_ADD, [{**of_entry, **row} for row in rows])
+    tx.forget(state.STATE, (room_id, key))  # it has the position at which the current one began
