@@ -22,6 +22,7 @@ from homebody.core.federation.backfill import Backfill
 from homebody.core.federation.device_resync import DeviceResync
 from homebody.core.federation.edus import Edus
 from homebody.core.federation.inbound import Inbound
+from homebody.core.federation.invites import Invites
 from homebody.core.federation.joins import Joins
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.missing_events import MissingEvents
@@ -64,6 +65,8 @@ def create_app(config: Config) -> web.Application:
     transactions, inbound = Transactions(), Inbound(database, keys, locks)
     inbound.fill_gap = MissingEvents(database, keys, federation, locks, transactions).fetch
     ephemeral = lifetimes.start(database, wakeups.wake)
+    invites = Invites(database, keys)
+    inbound.receive_elsewhere = invites.receive_end
     app = web.Application(__name__, static_folder=None, template_folder="web/templates")
     app.homeserver = Homeserver(
         server=server,
@@ -90,6 +93,7 @@ def create_app(config: Config) -> web.Application:
         server_keys=keys,
         transactions=transactions,
         inbound=inbound,
+        invites=invites,
         joins=Joins(database, federation, keys, locks, inbound),
         backfill=Backfill(database, keys, federation),
         locks=locks,

@@ -20,6 +20,7 @@ from homebody.core.federation.backfill import Backfill
 from homebody.core.federation.device_resync import DeviceResync
 from homebody.core.federation.edus import Edus
 from homebody.core.federation.inbound import Inbound
+from homebody.core.federation.invites import Invites
 from homebody.core.federation.joins import Joins
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.queries import RemoteQueries
@@ -67,6 +68,7 @@ class Homeserver:
     edus: Edus
     transactions: Transactions
     inbound: Inbound
+    invites: Invites
     joins: Joins
     backfill: Backfill
     locks: Locks

@@ -15,7 +15,7 @@ from homebody.client_server import authentication, http, room_send
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
 from homebody.core.events import client_events, members, state
-from homebody.core.federation import joins
+from homebody.core.federation import departures, joins
 from homebody.core.federation.joins import JoinRequest
 from homebody.core.rooms import aliases, appservice_queries, membership, third_party_invites
 from homebody.core.sync.spans import SyncToken
@@ -103,8 +103,12 @@ def leave_room(room_id: str) -> Json:
     """Leave a room, reject an invite, or retract a knock."""
     content = _reason(_own_change().reason)
     authentication.rate_limits().check("rc_message", requester().user_id)
+    user_id = requester().user_id
     with homeserver.database.write() as tx:
-        membership.leave(tx, room_id, requester().user_id, content)
+        if departures.is_outside(tx, room_id, user_id):
+            departures.leave(tx, room_id, user_id, content, joins.servers_for(tx, room_id, user_id))
+        else:
+            membership.leave(tx, room_id, user_id, content)
     return {}
 
 

@@ -61,6 +61,9 @@ class InviteLimits:
     # Synapse 0.3 and 10; as per_room.
     per_issuer: RateLimit = RateLimit(1.0, 50)
     """Invites that one account sends."""
+    # Synapse has none. A large server has thousands of users.
+    per_server: RateLimit = RateLimit(5.0, 200)
+    """Invites to rooms of other servers that one of those sends."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,17 +17,24 @@ from urllib.parse import quote
 from homebody.core import outbox
 from homebody.core.events import state, stripped_state
 from homebody.core.federation import asking, remote_templates
-from homebody.core.timeline import current_state
+from homebody.core.timeline import current_state, joined_rooms
 from homebody.outside import RemoteError
 from homebody.outside.federation import FederationClient
 from homebody.spec.events import Json
-from homebody.storage.database import Database, Tx
+from homebody.storage.database import Database, Reader, Tx
 
 LOG = logging.getLogger(__name__)
 
 KIND: Final = "departure"
 """The `kind` of rows in the outbox; their destination is the room."""
 MAX_BYTES: Final = 64 * 1024
+
+
+def is_outside(tx: Reader, room_id: str, user_id: str) -> bool:
+    """Return whether a user has an invite or knock of a room that this server is not in."""
+    if state.membership_of(tx, room_id, user_id) not in {"invite", "knock"}:
+        return False
+    return not joined_rooms.is_resident(tx, room_id)
 
 
 def leave(tx: Tx, room_id: str, user_id: str, content: Json, servers: Sequence[str]) -> None:

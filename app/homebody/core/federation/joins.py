@@ -320,7 +320,7 @@ class Joins:
         raise RemoteError("bad_response", f"{server} has not signed the join that it authorises")
 
 
-def servers_for(tx: Reader, room_id: str, user_id: str, named: Sequence[str]) -> list[str]:
+def servers_for(tx: Reader, room_id: str, user_id: str, named: Sequence[str] = ()) -> list[str]:
     """Return the servers by which a user may join or leave a room, the most promising first."""
     found = list(named)
     own = state.current(tx, room_id, state.MEMBER, user_id)

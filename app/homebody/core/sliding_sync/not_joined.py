@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from homebody.core.events import client_events, state, visibility
+from homebody.core.events import client_events, state, stripped_state, visibility
 from homebody.core.events.state import StateEntry
 from homebody.core.sliding_sync import summaries
 from homebody.core.sliding_sync.connections import SentRoom
@@ -46,6 +46,9 @@ def _preview(tx: Reader, user_id: str, room_id: str, room: OwnMembership) -> Jso
     held |= state.current_many(tx, room_id, [(state.MEMBER, member.sender)])
     held.pop(own, None)  # the sender of a knock is the user
     events: list[Any] = [client_events.stripped(event.pdu) for event in held.values()]
+    if (from_elsewhere := stripped_state.find(tx, room_id, user_id)) is not None:
+        events = list(from_elsewhere.events)
+    contents = {(it["type"], it["state_key"]): it["content"] for it in events}
     events.append(
         client_events.stripped(member.pdu)
         | {"event_id": member.event_id, "origin_server_ts": member.origin_server_ts}
@@ -55,7 +58,7 @@ def _preview(tx: Reader, user_id: str, room_id: str, room: OwnMembership) -> Jso
         "membership": room.membership,
         "invite_state": events,
         "bump_stamp": room.since,
-        **summaries.name_and_avatar(held),
+        **summaries.name_and_avatar(contents),
     }
 
 
@@ -106,7 +109,13 @@ def _kicked(
     events = [state.find_any(tx, event_id) for event_id in wanted]
     numbers = {event.number for event in events if event is not None} | {entry.number}
     shown = _gone(tx, requester, span, entry, sorted(numbers))
-    return {"initial": True, **shown, "bump_stamp": room.since, **summaries.name_and_avatar(held)}
+    contents = {key: event.content for key, event in held.items()}
+    return {
+        "initial": True,
+        **shown,
+        "bump_stamp": room.since,
+        **summaries.name_and_avatar(contents),
+    }
 
 
 def _gone(

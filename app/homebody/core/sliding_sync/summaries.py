@@ -18,7 +18,7 @@ from homebody.core.sliding_sync.required_state import AVATAR, NAME, RoomUpdate
 from homebody.core.sync import summaries
 from homebody.core.user_data import account_data
 from homebody.models.events import StoredEvent
-from homebody.spec.events import Event, Json, StateKey
+from homebody.spec.events import Json, StateKey
 from homebody.storage.database import Reader
 from homebody.storage.expressions import item, listed
 
@@ -59,11 +59,11 @@ _BUMPS = select(
 _ALIAS: Final[StateKey] = ("m.room.canonical_alias", "")
 
 
-def name_and_avatar(held: Mapping[StateKey, Event]) -> Json:
+def name_and_avatar(contents: Mapping[StateKey, Json]) -> Json:
     """Return `name` and `avatar` of a room with this state, as far as it has them."""
     found: Json = {}
     for key, field, name in ((NAME, "name", "name"), (AVATAR, "url", "avatar")):
-        value = held[key].content.get(field) if key in held else None
+        value = contents[key].get(field) if key in contents else None
         if isinstance(value, str) and value:
             found[name] = value
     return found
@@ -71,7 +71,8 @@ def name_and_avatar(held: Mapping[StateKey, Event]) -> Json:
 
 def names(tx: Reader, update: RoomUpdate) -> Json:
     """Return name and avatar if they may have changed; None for one that was removed."""
-    found = name_and_avatar(state.current_many(tx, update.span.room_id, [NAME, AVATAR]))
+    held = state.current_many(tx, update.span.room_id, [NAME, AVATAR])
+    found = name_and_avatar({key: event.content for key, event in held.items()})
     if update.is_initial:
         return found
     pairs = ((NAME, "name"), (AVATAR, "avatar"))

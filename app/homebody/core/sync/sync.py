@@ -25,7 +25,7 @@ import orjson
 from homebody.core.encryption import one_time_keys, to_device
 from homebody.core.ephemeral import presence, receipts, typing
 from homebody.core.ephemeral.ephemeral import Ephemeral
-from homebody.core.events import aggregations, client_events, state, visibility
+from homebody.core.events import aggregations, client_events, state, stripped_state, visibility
 from homebody.core.push import counts
 from homebody.core.sync import device_lists, memberships, spans, state_sections, summaries
 from homebody.core.sync.memberships import Memberships
@@ -353,6 +353,8 @@ def _preview(tx: Reader, room_id: str, user_id: str) -> list[Json]:
     inviter: StateKey = (state.MEMBER, member.sender)
     known |= state.current_many(tx, room_id, [inviter])
     events = [client_events.stripped(event.pdu) for event in known.values()]
+    if (from_elsewhere := stripped_state.find(tx, room_id, user_id)) is not None:
+        events = from_elsewhere.events
     own_event = client_events.stripped(member.pdu) | {
         "event_id": member.event_id,
         "origin_server_ts": member.origin_server_ts,
