@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from homebody.client_server import keys
-from homebody.core.encryption import key_signatures, one_time_keys
+from homebody.core.encryption import claim_limits, key_signatures, one_time_keys
 from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.helpers import encryption
@@ -493,7 +493,7 @@ def test_what_may_be_claimed_is_for_each_device_and_comes_back_after_a_day(
     upload(alice, one_time_keys=one_time(alice, *"ab"))
     first, refused = claim_one(eve, alice), claim_one(eve, alice)
 
-    monkeypatch.setattr(one_time_keys, "_DAY_MS", -1)
+    monkeypatch.setattr(claim_limits, "_DAY_MS", -1)
     later = claim_one(eve, alice)
 
     assert [first, refused, later] == [one_time(alice, "a"), {}, one_time(alice, "b")]
@@ -503,7 +503,7 @@ def test_keys_of_many_devices_are_claimed_in_several_writes(
     app: Application, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 10,000 claims kept everybody from writing for more than 100 ms
-    monkeypatch.setattr(keys, "CLAIMED_AT_ONCE", 2)
+    monkeypatch.setattr(one_time_keys, "CLAIMED_AT_ONCE", 2)
     alice, bobs = login("alice"), [login("bob") for _ in range(5)]
     for number, bob in enumerate(bobs):
         upload(bob, one_time_keys=one_time(bob, "abcde"[number]))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from homebody.core.encryption import one_time_keys
+from homebody.core.encryption import claim_limits
 from homebody.server_server import devices
 from homebody.web import Application
 from tests.background.federation.test_sender import registered
@@ -139,7 +139,7 @@ def test_a_server_without_a_shared_room_can_not_use_up_the_one_time_keys(
 
     assert of_stranger == [[f"{CURVE}:a"], []]
     assert of_member == [[f"{CURVE}:b"], [f"{CURVE}:c"]]
-    assert one_time_keys.SHARES_OF_SERVER > 1
+    assert claim_limits.SHARES_OF_SERVER > 1
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from homebody.client_server import authentication, http, interactive
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
 from homebody.core.encryption import (
+    claim_limits,
     cross_signing,
     device_keys,
     one_time_keys,
@@ -29,7 +30,6 @@ from homebody.core.sync import device_lists
 from homebody.core.sync.spans import SyncToken
 from homebody.spec import identifiers
 from homebody.spec.events import Json
-from homebody.storage.expressions import batches
 
 bp = Blueprint("keys", __name__)
 T = TypeVar("T")
@@ -38,8 +38,6 @@ MAX_CLAIMS = 10_000
 """Devices in one request: those in a large room."""
 MAX_QUERIED = 10_000
 """Users in one request. Clients query 250 at once, or those of a large room."""
-CLAIMED_AT_ONCE = 500
-"""Devices in one write transaction, during which no other request can write."""
 CLAIMS_IN_ONE = 100
 QUERIED_IN_ONE = 250
 """How many devices or users count as one request in the rate limits."""
@@ -149,23 +147,12 @@ def claim_keys() -> Json:
     body = http.body_as(ClaimKeys, max_bytes=http.MAX_LARGE_BODY_BYTES)
     requested = body.one_time_keys
     _check_users(requested)
-    wanted = [
-        (user_id, device_id, algorithm)
-        for user_id, devices in requested.items()
-        for device_id, algorithm in devices.items()
-    ]
-    if len(wanted) > MAX_CLAIMS:
-        raise errors.too_large(f"A request may claim keys of at most {MAX_CLAIMS} devices")
+    wanted = claim_limits.in_request(requested, MAX_CLAIMS)
     me = requester()
     authentication.rate_limits().check("rc_writes", me.user_id, len(wanted) // CLAIMS_IN_ONE)
     with homeserver.database.read() as tx:
-        claims = one_time_keys.claims(tx, me, wanted)
-    claimed: dict[str, dict[str, Json]] = {}
-    for batch in batches(claims, CLAIMED_AT_ONCE):
-        with homeserver.database.write() as writing:
-            some = one_time_keys.claim(writing, batch)
-        for user_id, devices in some.items():
-            claimed.setdefault(user_id, {}).update(devices)
+        claims = claim_limits.of_user(tx, me, wanted)
+    claimed = one_time_keys.claim_all(homeserver.database, claims)
     remote = _of_other_servers(requested)
     elsewhere: Claimed = {}
     failures: Failures = {}

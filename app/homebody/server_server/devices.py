@@ -13,10 +13,9 @@ from flask import Blueprint
 from homebody import errors
 from homebody.context import homeserver
 from homebody.core.accounts import accounts
-from homebody.core.encryption import device_keys, one_time_keys
+from homebody.core.encryption import claim_limits, device_keys, one_time_keys
 from homebody.server_server.authentication import content_as, from_server, origin
 from homebody.spec.events import Json
-from homebody.storage.expressions import batches
 
 bp = Blueprint("server_devices", __name__)
 
@@ -24,8 +23,6 @@ MAX_QUERIED: Final = 1_000
 """Users in one request."""
 MAX_CLAIMS: Final = 1_000
 """Devices in one request."""
-CLAIMED_AT_ONCE: Final = 500
-"""Devices in one write, as in client_server/keys.py."""
 
 
 class QueryKeys(msgspec.Struct):
@@ -67,19 +64,7 @@ def query_user_encryption_keys() -> Json:
 def claim_user_encryption_keys() -> Json:
     """Claim a one-time key of each device."""
     requested = content_as(ClaimKeys).one_time_keys
-    wanted = [
-        (user_id, device_id, algorithm)
-        for user_id, devices in requested.items()
-        for device_id, algorithm in devices.items()
-    ]
-    if len(wanted) > MAX_CLAIMS:
-        raise errors.too_large(f"A request may claim keys of at most {MAX_CLAIMS} devices")
-    claimed: Json = {}
+    wanted = claim_limits.in_request(requested, MAX_CLAIMS)
     with homeserver.database.read() as tx:
-        claims = one_time_keys.claims_of_server(tx, origin(), wanted)
-    for batch in batches(claims, CLAIMED_AT_ONCE):
-        with homeserver.database.write() as writing:
-            some = one_time_keys.claim(writing, batch)
-        for user_id, devices in some.items():
-            claimed.setdefault(user_id, {}).update(devices)
-    return {"one_time_keys": claimed}
+        claims = claim_limits.of_server(tx, origin(), wanted)
+    return {"one_time_keys": one_time_keys.claim_all(homeserver.database, claims)}

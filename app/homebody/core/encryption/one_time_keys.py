@@ -2,16 +2,13 @@
 
 Claims are serialized by the single writer, so that concurrent claims get different keys.
 
+How many keys a user may claim is in claim_limits.py.
+
 A client that got no response to an upload repeats it, possibly after some of the keys were claimed.
 So digests of a device's claimed keys are stored, and an upload never adds these keys again. At most
 MAX_KEYS keys can be claimed between two uploads, so the last MAX_KEYS claims cover every upload
 that may still be repeated; older ones are deleted. Claims of a removed device are kept for
 CLAIMS_KEPT_MS, as a client may log in with the same device id and still have the old keys.
-
-Any user may claim keys of any other user, and a device has 50 or 100 of them. To keep a user from
-claiming them all, the setting quotas.claimed_keys_per_day limits how many keys of a device each
-user gets per day; all users who share no room with its owner are counted together. The users of
-another server count as one, with a larger limit.
 
 A claim does not wake the owner's /sync: every response has the number of remaining keys, and a
 claim is usually followed by a message to the device.
@@ -32,16 +29,14 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import aliased
 
 from homebody import errors
-from homebody.core.events import state
-from homebody.models.base import NOW_AND_LATER
+from homebody.core.encryption import claim_limits
+from homebody.core.encryption.claim_limits import Claim
 from homebody.models.device_keys import ClaimedKey, FallbackKey, OneTimeKey
 from homebody.models.devices import Device
-from homebody.models.state import StateInterval
-from homebody.runtime import event_loop
 from homebody.spec import identifiers
 from homebody.spec.events import Json
-from homebody.storage.caches import CacheKind, Requester, declare
-from homebody.storage.database import Reader, Tx
+from homebody.storage.caches import CacheKind, declare
+from homebody.storage.database import Database, Reader, Tx
 from homebody.storage.expressions import batches, item, listed
 
 SIGNED_CURVE25519: Final = "signed_curve25519"
@@ -51,21 +46,12 @@ MAX_FALLBACKS: Final = 10
 """Algorithms per device. In practice there is one; /sync lists them all."""
 MAX_BYTES: Final = 8192
 """The size of a key in JSON."""
+CLAIMED_AT_ONCE: Final = 500
+"""Devices in one write transaction, during which no other request can write."""
 CLAIMS_KEPT_MS: Final = 90 * 24 * 3_600_000
 """How long claims are kept after their device was removed."""
 
 Key = str | Json
-DeviceAlgorithm = tuple[str, str, str]
-"""(user_id, device_id, algorithm)"""
-Claim = tuple[str, str, str, str | None, int]
-"""A `DeviceAlgorithm`, whose limit applies (that of the claimer or its server, STRANGERS, or None
-for no limit), and how many keys of a device that are per day."""
-STRANGERS: Final = ""
-"""All users who share no room with the owner of the keys."""
-SHARES_OF_SERVER: Final = 25
-"""The limit of another server, by those of single users: it does not say which user claims."""
-_DAY_MS: Final = 24 * 3_600_000
-_USERS_AT_ONCE: Final = 500
 
 
 class KeyCounts(NamedTuple):
@@ -149,37 +135,6 @@ _OLDEST = (
         .limit(1)
         .correlate(_WANTED)
         .scalar_subquery()
-    )
-)
-_RECENT_CLAIMS = (
-    select(ClaimedKey.claimer)
-    .where(
-        ClaimedKey.user_id == item(_WANTED, 0),
-        ClaimedKey.device_id == item(_WANTED, 1),
-        ClaimedKey.claimer == item(_WANTED, 3),
-        ClaimedKey.claimed_ts > bindparam("after"),
-    )
-    .limit(bindparam("most"))
-    .correlate(_WANTED)
-    .subquery()
-)
-_OVER_LIMIT = select(item(_WANTED, 0), item(_WANTED, 1)).where(
-    item(_WANTED, 3).is_not(None),
-    select(func.count()).select_from(_RECENT_CLAIMS).scalar_subquery() >= item(_WANTED, 4),
-)
-_Own, _Other = aliased(StateInterval), aliased(StateInterval)
-_SHARING_A_ROOM = (
-    select(_Other.state_key)
-    .distinct()
-    .join(_Own, _Own.room_number == _Other.room_number)
-    .where(
-        _Other.state_key.in_(bindparam("user_ids", expanding=True)),
-        _Other.to_position == NOW_AND_LATER,
-        _Other.membership.in_(("join", "invite")),
-        _Own.type == "m.room.member",
-        _Own.state_key == bindparam("claimer"),
-        _Own.to_position == NOW_AND_LATER,
-        _Own.membership == "join",
     )
 )
 _DELETE_ONE = delete(OneTimeKey).where(
@@ -283,34 +238,6 @@ def counts(tx: Reader, user_id: str, device_id: str) -> KeyCounts:
     return found
 
 
-def claims(tx: Reader, requester: Requester, wanted: Collection[DeviceAlgorithm]) -> list[Claim]:
-    """Return the claims with the user whose limit applies to each.
-
-    Guests always count as strangers, as anyone can create any number of guests.
-    """
-    claimer = requester.user_id
-    users = sorted({user_id for user_id, _, _ in wanted} - {claimer})
-    limits: dict[str, str | None] = dict.fromkeys(users, STRANGERS)
-    limits[claimer] = None
-    for some in batches(() if requester.is_guest else users, _USERS_AT_ONCE):
-        values = {"claimer": claimer, "user_ids": some}
-        limits |= dict.fromkeys(tx.sql.execute(_SHARING_A_ROOM, values).scalars(), claimer)
-        event_loop.pause()
-    most = tx.server.config.quotas.claimed_keys_per_day
-    return [(*key_type, limits[key_type[0]], most) for key_type in wanted]
-
-
-def claims_of_server(tx: Reader, server: str, wanted: Collection[DeviceAlgorithm]) -> list[Claim]:
-    """Return the claims of another server, which has a limit for users who share a room with it."""
-    most = tx.server.config.quotas.claimed_keys_per_day
-    limits = dict.fromkeys((user_id for user_id, _, _ in wanted), (STRANGERS, most))
-    for user_id in limits:
-        rooms = state.joined_rooms(tx, user_id)
-        if any(server in state.joined(tx, room_id).servers for room_id in rooms):
-            limits[user_id] = (server, most * SHARES_OF_SERVER)
-    return [(*key_type, *limits[key_type[0]]) for key_type in wanted]
-
-
 def claim(tx: Tx, wanted: Collection[Claim]) -> dict[str, dict[str, Json]]:
     """Return {user_id: {device_id: {"algorithm:id": key}}} with at most one key per claim.
 
@@ -318,7 +245,7 @@ def claim(tx: Tx, wanted: Collection[Claim]) -> dict[str, dict[str, Json]]:
     """
     # Deviates: a claimer over the limit gets the fallback key, or none, although one-time keys are
     # left. Otherwise any user could exhaust the keys of a device.
-    over_limit = _over_limit(tx, wanted)
+    over_limit = claim_limits.exceeded(tx, wanted)
     allowed = [it for it in wanted if it[:2] not in over_limit]
     taken = tx.sql.execute(_OLDEST, {"wanted": allowed}).all()
     found: dict[str, dict[str, Json]] = {}
@@ -337,6 +264,17 @@ def claim(tx: Tx, wanted: Collection[Claim]) -> dict[str, dict[str, Json]]:
     newly_used = [_parameters(row) for row in fallbacks if not row.is_used]
     if newly_used:
         tx.sql.execute(_MARK_USED, newly_used)
+    return found
+
+
+def claim_all(db: Database, wanted: Collection[Claim]) -> dict[str, dict[str, Json]]:
+    """Return what `claim` does for any number of claims, in several writes."""
+    found: dict[str, dict[str, Json]] = {}
+    for some in batches(wanted, CLAIMED_AT_ONCE):
+        with db.write() as tx:
+            claimed = claim(tx, some)
+        for user_id, devices in claimed.items():
+            found.setdefault(user_id, {}).update(devices)
     return found
 
 
@@ -396,21 +334,6 @@ def _claimed(tx: Tx, user_id: str, device_id: str) -> frozenset[bytes]:
         which = {"of_user": user_id, "of_device": device_id, "kept": MAX_KEYS - 1}
         tx.sql.execute(_DELETE_OLD_CLAIMED, device | which)
     return found
-
-
-def _over_limit(tx: Tx, wanted: Collection[Claim]) -> set[tuple[str, str]]:
-    """Return the (user_id, device_id) whose daily limit the claimer has reached.
-
-    Disabled together with rate limits, as tests of clients claim many keys of one device per day.
-    """
-    if not (tx.server.config.rate_limits and wanted):
-        return set()
-    values = {
-        "wanted": wanted,
-        "after": tx.now_ms - _DAY_MS,
-        "most": max(it[4] for it in wanted),
-    }
-    return {(user_id, device_id) for user_id, device_id in tx.sql.execute(_OVER_LIMIT, values)}
 
 
 def _record_claims(
