@@ -6,6 +6,7 @@ Spec: client-server-api#content-repository, client-server-api#content-repo-clien
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Final, Literal, cast
 
 from flask import Blueprint, Response, request
@@ -18,6 +19,7 @@ from homebody.client_server.authentication import (
     maybe_requester,
     requester,
 )
+from homebody.client_server.file_responses import File
 from homebody.context import homeserver
 from homebody.core.media import files, store, thumbnails, url_previews
 from homebody.spec.events import Json
@@ -75,35 +77,42 @@ def download(
     server_name: str, media_id: str, file_name: str | None = None, *, is_public: bool
 ) -> Response:
     """Return the file for a download, on the current or an old path."""
-    found = find(server_name, media_id)
-    return file_responses.send(
-        file_responses.File(
-            found.path,
-            found.size_bytes,
-            found.content_type,
-            file_name or found.file_name,
-            tag=found.tag,
-            is_public=is_public,
-        )
-    )
+    found = stored_file(server_name, media_id, is_public=is_public)
+    return file_responses.send(replace(found, file_name=file_name or found.file_name))
 
 
 def thumbnail(server_name: str, media_id: str, *, is_public: bool) -> Response:
     """Return a thumbnail, on the current or an old path."""
-    wanted = thumbnail_request()
-    found = find(server_name, media_id)
     user = maybe_requester()
     key = address_key() if user is None else user.user_id
-    scaled = thumbnails.get(homeserver.server.config.data_dir, found, wanted, key)
-    return file_responses.send(
-        file_responses.File(
-            scaled.path,
-            scaled.path.stat().st_size,
-            scaled.media_type,
-            f"thumbnail.{scaled.media_type.removeprefix('image/')}",
-            tag=f"{found.tag}-{scaled.name}",
-            is_public=is_public,
-        )
+    return file_responses.send(scaled_file(server_name, media_id, key, is_public=is_public))
+
+
+def stored_file(server_name: str, media_id: str, *, is_public: bool) -> File:
+    """Return a file to send. Raises as `find` does."""
+    found = find(server_name, media_id)
+    return File(
+        found.path,
+        found.size_bytes,
+        found.content_type,
+        found.file_name,
+        tag=found.tag,
+        is_public=is_public,
+    )
+
+
+def scaled_file(server_name: str, media_id: str, requester: str, *, is_public: bool) -> File:
+    """Return the thumbnail in the query to send. Raises as `find` and `thumbnails.get` do."""
+    wanted = thumbnail_request()
+    found = find(server_name, media_id)
+    scaled = thumbnails.get(homeserver.server.config.data_dir, found, wanted, requester)
+    return File(
+        scaled.path,
+        scaled.path.stat().st_size,
+        scaled.media_type,
+        f"thumbnail.{scaled.media_type.removeprefix('image/')}",
+        tag=f"{found.tag}-{scaled.name}",
+        is_public=is_public,
     )
 
 

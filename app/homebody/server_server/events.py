@@ -7,6 +7,7 @@ server-server-api#retrieving-event-authorisation-information
 from __future__ import annotations
 
 from flask import Blueprint
+from orjson import Fragment
 
 from homebody.client_server import http
 from homebody.context import homeserver
@@ -41,24 +42,16 @@ def get_event_auth(room_id: str, event_id: str) -> Json:
 @from_server
 def get_room_state(room_id: str) -> Json:
     """Return the state of a room before an event, with its auth chain."""
-    event_id = http.query_required("event_id")
-    with homeserver.database.read() as tx:
-        found = rooms.state_before(tx, rooms.event(tx, origin(), event_id, room_id))
-        chain = rooms.auth_chain(tx, room_id, found)
-        pdus, chain_pdus = rooms.pdus(tx, found), rooms.pdus(tx, chain)
-        return {"pdus": list(pdus.values()), "auth_chain": list(chain_pdus.values())}
+    pdus, chain = _state_and_chain(room_id)
+    return {"pdus": list(pdus.values()), "auth_chain": list(chain.values())}
 
 
 @bp.get("/v1/state_ids/<room_id>")
 @from_server
 def get_room_state_ids(room_id: str) -> Json:
     """Return the ids of what `get_room_state` returns."""
-    event_id = http.query_required("event_id")
-    with homeserver.database.read() as tx:
-        found = rooms.state_before(tx, rooms.event(tx, origin(), event_id, room_id))
-        chain = rooms.auth_chain(tx, room_id, found)
-        pdus, chain_pdus = rooms.pdus(tx, found), rooms.pdus(tx, chain)
-        return {"pdu_ids": list(pdus), "auth_chain_ids": list(chain_pdus)}
+    pdus, chain = _state_and_chain(room_id)
+    return {"pdu_ids": list(pdus), "auth_chain_ids": list(chain)}
 
 
 @bp.get("/v1/timestamp_to_event/<room_id>")
@@ -71,3 +64,12 @@ def get_event_by_timestamp(room_id: str) -> Json:
     with homeserver.database.read() as tx:
         event_id, found_ts = rooms.near(tx, origin(), room_id, ts, is_backwards=direction == "b")
     return {"event_id": event_id, "origin_server_ts": found_ts}
+
+
+def _state_and_chain(room_id: str) -> tuple[dict[str, Fragment], dict[str, Fragment]]:
+    """Return the state before the event in the query, and its auth chain: PDUs by event id."""
+    event_id = http.query_required("event_id")
+    with homeserver.database.read() as tx:
+        found = rooms.state_before(tx, rooms.event(tx, origin(), event_id, room_id))
+        chain = rooms.auth_chain(tx, room_id, found)
+        return rooms.pdus(tx, found), rooms.pdus(tx, chain)
