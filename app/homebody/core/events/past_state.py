@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from sqlalchemy import bindparam, delete, insert, select, true
+from sqlalchemy import bindparam, delete, insert, select
 
 from homebody.core.events import state
 from homebody.models.base import EventNumber
@@ -28,7 +28,7 @@ from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
 from homebody.spec.events import StateKey
 from homebody.storage.database import Tx
-from homebody.storage.expressions import in_order, item, listed
+from homebody.storage.expressions import listed
 
 SINCE_EVER: Final = 0
 """`from_position` of what was the state already when this server joined."""
@@ -55,7 +55,7 @@ class _Interval:
     membership: str | None
 
 
-_KEYS, _NUMBERS = listed("keys"), listed("numbers")
+_NUMBERS = listed("numbers")
 _INTERVALS = (
     select(
         StateInterval.type,
@@ -65,15 +65,7 @@ _INTERVALS = (
         StateInterval.event_number,
         StateInterval.membership,
     )
-    .select_from(
-        in_order(
-            in_order(Room, _KEYS, true()),
-            StateInterval,
-            (StateInterval.room_number == Room.number)
-            & (StateInterval.type == item(_KEYS, 0))
-            & (StateInterval.state_key == item(_KEYS, 1)),
-        )
-    )
+    .select_from(state.INTERVALS_OF_KEYS)
     .where(Room.room_id == bindparam("room_id"), StateInterval.from_position <= bindparam("upto"))
     .order_by(StateInterval.from_position)
 )

@@ -146,33 +146,36 @@ _HELD_AT_POSITION = (
     )
 )
 _KEYS = listed("keys")
-_Begun = aliased(StateInterval, name="begun")
-# By the last interval of each key, however often the key has changed
-_LAST_INTERVAL = (
-    select(func.max(_Begun.from_position))
+"""Entries of the state: (type, state_key)."""
+Begun = aliased(StateInterval, name="begun")
+LAST_BEGUN = (
+    select(func.max(Begun.from_position))
     .where(
-        _Begun.room_number == Room.number,
-        _Begun.type == item(_KEYS, 0),
-        _Begun.state_key == item(_KEYS, 1),
+        Begun.room_number == Room.number,
+        Begun.type == item(_KEYS, 0),
+        Begun.state_key == item(_KEYS, 1),
     )
     .correlate(Room, _KEYS)
-    .scalar_subquery()
 )
-_INTERVAL_OF_KEY = and_(
-    StateInterval.room_number == Room.number,
-    StateInterval.type == item(_KEYS, 0),
-    StateInterval.state_key == item(_KEYS, 1),
+"""By which the last interval of each key is found, however often the key has changed."""
+INTERVALS_OF_KEYS = in_order(
+    in_order(Room, _KEYS, true()),
+    StateInterval,
+    and_(
+        StateInterval.room_number == Room.number,
+        StateInterval.type == item(_KEYS, 0),
+        StateInterval.state_key == item(_KEYS, 1),
+    ),
 )
+"""The intervals of a room that have one of the keys."""
 _ENTRIES = (
     select(*EVENT_COLUMNS, StateInterval.type, StateInterval.state_key, StateInterval.from_position)
     .select_from(
-        in_order(in_order(Room, _KEYS, true()), StateInterval, _INTERVAL_OF_KEY).outerjoin(
-            StoredEvent, StoredEvent.number == StateInterval.event_number
-        )
+        INTERVALS_OF_KEYS.outerjoin(StoredEvent, StoredEvent.number == StateInterval.event_number)
     )
     .where(
         Room.room_id == bindparam("room_id"),
-        StateInterval.from_position == _LAST_INTERVAL,
+        StateInterval.from_position == LAST_BEGUN.scalar_subquery(),
         unindexed(StateInterval.to_position) == NOW_AND_LATER,
     )
 )
@@ -192,7 +195,7 @@ _JOINED_ROOMS = (
 )
 _NUMBERS_AT = (
     select(StateInterval.type, StateInterval.state_key, StateInterval.event_number)
-    .select_from(in_order(in_order(Room, _KEYS, true()), StateInterval, _INTERVAL_OF_KEY))
+    .select_from(INTERVALS_OF_KEYS)
     .where(
         Room.room_id == bindparam("room_id"),
         in_effect(StateInterval, bindparam("position"), is_end_indexed=False),

@@ -20,8 +20,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import orjson
-from sqlalchemy import bindparam, func, select, true, union
-from sqlalchemy.orm import aliased
+from sqlalchemy import bindparam, select, union
 
 from homebody.core.events import auth_chains, state
 from homebody.core.timeline import differences
@@ -34,7 +33,7 @@ from homebody.spec import auth_chains as spec_auth_chains
 from homebody.spec import state_resolution
 from homebody.spec.events import Event, StateKey
 from homebody.storage.database import Reader, Tx
-from homebody.storage.expressions import in_effect, in_order, item, listed, unindexed
+from homebody.storage.expressions import in_effect, listed, unindexed
 
 
 class Point(NamedTuple):
@@ -46,7 +45,7 @@ class Point(NamedTuple):
     """The stored difference from which the overlay was made, perhaps with more entries."""
 
 
-_IDS, _NUMBERS, _KEYS = listed("event_ids"), listed("numbers"), listed("keys")
+_IDS, _NUMBERS = listed("event_ids"), listed("numbers")
 _GRAPH_COLUMNS = (
     StoredEvent.number,
     StoredEvent.event_id,
@@ -71,32 +70,13 @@ _CHANGED = union(  # most keys both end and begin, but not new ones, and not tho
         for position in (StateInterval.from_position, StateInterval.to_position)
     )
 )
-_Begun = aliased(StateInterval, name="begun")
-_LAST_BEGUN = (
-    select(func.max(_Begun.from_position))
-    .where(
-        _Begun.room_number == Room.number,
-        _Begun.type == item(_KEYS, 0),
-        _Begun.state_key == item(_KEYS, 1),
-        _Begun.from_position <= bindparam("position"),
-    )
-    .correlate(Room, _KEYS)
-    .scalar_subquery()
-)
+_LAST_BEGUN = state.LAST_BEGUN.where(state.Begun.from_position <= bindparam("position"))
 _VALUES = (
     select(StateInterval.type, StateInterval.state_key, StateInterval.event_number)
-    .select_from(
-        in_order(
-            in_order(Room, _KEYS, true()),
-            StateInterval,
-            (StateInterval.room_number == Room.number)
-            & (StateInterval.type == item(_KEYS, 0))
-            & (StateInterval.state_key == item(_KEYS, 1)),
-        )
-    )
+    .select_from(state.INTERVALS_OF_KEYS)
     .where(
         Room.room_id == bindparam("room_id"),
-        StateInterval.from_position == _LAST_BEGUN,
+        StateInterval.from_position == _LAST_BEGUN.scalar_subquery(),
         unindexed(StateInterval.to_position) > bindparam("position"),
     )
 )
