@@ -139,3 +139,62 @@ def test_notifications_are_limited_by_the_number_of_invites(make_app: MakeApp) -
     codes = [notify(app, body).status_code for _ in range(2)]
 
     assert codes == [404, 429]
+
+
+CAROL = "@carol:b.test"
+
+
+def exchange(b: Remote, room_id: str, user_id: str, key: SigningKey = KEY, **changes: Any) -> Any:
+    """Ask for the invite of a user whose address was invited."""
+    signed = signing.sign_json({"mxid": user_id, "token": "token"}, "id.example.org", key)
+    body = {
+        "type": "m.room.member",
+        "room_id": room_id,
+        "sender": ALICE,
+        "state_key": user_id,
+        "content": {"membership": "invite", "third_party_invite": {"signed": signed}},
+        **changes,
+    }
+    return b.put("v1", "exchange_third_party_invite", room_id, json=body)
+
+
+@pytest.mark.usefixtures("app")
+def test_another_server_has_its_user_invited_by_the_inviter_here(login: Login, b: Remote) -> None:
+    alice = login("alice")
+    room_id = invited_address(alice)
+
+    answer = exchange(b, room_id, CAROL)
+
+    assert (answer.status, answer.json) == (200, {})
+    content = membership(alice, room_id, CAROL)
+    assert content["third_party_invite"]["display_name"] == "b…@example.org"
+    (got,) = b.invites
+    assert got["event"]["sender"] == ALICE
+
+
+@pytest.mark.usefixtures("app")
+def test_another_server_has_a_user_of_this_one_invited(login: Login, b: Remote) -> None:
+    alice = login("alice")
+    room_id = invited_address(alice)
+
+    assert exchange(b, room_id, BOB).status == 200
+    assert membership(alice, room_id, BOB)["membership"] == "invite"
+
+
+def test_an_exchange_without_a_valid_proof_invites_nobody(
+    app: Application, login: Login, b: Remote
+) -> None:
+    alice = login("alice")
+    room_id = invited_address(alice)
+    exchange(b, alice.create_room(), CAROL)  # so that its keys are known
+
+    with unchanged(app):
+        wrong_key = exchange(b, room_id, CAROL, SigningKey.from_seed("0", b"2" * 32))
+        another_inviter = exchange(b, room_id, CAROL, sender=BOB)
+        another_type = exchange(b, room_id, CAROL, type="m.room.message")
+        no_proof = exchange(b, room_id, CAROL, content={"membership": "invite"})
+
+    assert wrong_key.refusal == another_inviter.refusal == (403, "M_FORBIDDEN")
+    assert another_type.refusal == (400, "M_BAD_JSON")
+    assert no_proof.refusal == (400, "M_MISSING_PARAM")
+    assert not b.invites

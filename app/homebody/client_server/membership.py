@@ -15,7 +15,7 @@ from homebody.client_server import authentication, http, room_send
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
 from homebody.core.events import client_events, members, state
-from homebody.core.federation import departures, joins
+from homebody.core.federation import departures, joins, sent_invites
 from homebody.core.federation.joins import JoinRequest
 from homebody.core.rooms import aliases, appservice_queries, membership, third_party_invites
 from homebody.core.sync.spans import SyncToken
@@ -126,6 +126,9 @@ def invite_user(room_id: str) -> Json:
         raise third_party_invites.refused()
     body = http.convert(content, Invite)
     _check_invite_limits(room_id, body.user_id)
+    if is_elsewhere(body.user_id):
+        invite_elsewhere(room_id, body.user_id, _reason(body.reason))
+        return {}
     appservice_queries.ensure_users(homeserver.database, [body.user_id])
     with homeserver.database.write() as tx:
         membership.change(
@@ -184,6 +187,25 @@ def get_joined_rooms() -> Json:
     """Return the ids of the user's joined rooms."""
     with homeserver.database.read() as tx:
         return {"joined_rooms": sorted(state.joined_rooms(tx, requester().user_id))}
+
+
+def is_elsewhere(user_id: str) -> bool:
+    """Return whether this is a user of a server with which this one may talk."""
+    server = homeserver.server
+    return (
+        server.config.federation
+        and identifiers.is_user_id(user_id)
+        and not (server.is_local(user_id))
+    )
+
+
+def invite_elsewhere(room_id: str, user_id: str, content: Json) -> str:
+    """Invite a user of another server, and return the id of the event. Raises as sent_invites."""
+    with homeserver.database.read() as tx:
+        draft = membership.invite_draft(tx, room_id, requester().user_id, user_id, content)
+    return sent_invites.send(
+        homeserver.database, homeserver.federation, homeserver.server_keys, homeserver.locks, draft
+    )
 
 
 def check_limits(kind: str, room_id: str, target: str) -> None:

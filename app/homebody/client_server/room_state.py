@@ -44,6 +44,9 @@ def send_state(room_id: str, event_type: str, state_key: str) -> str:
         membership.check_limits(str(content.get("membership")), room_id, state_key)
     else:
         authentication.rate_limits().check("rc_message", requester().user_id)
+    is_invite = event_type == state.MEMBER and content.get("membership") == "invite"
+    if is_invite and membership.is_elsewhere(state_key):
+        return membership.invite_elsewhere(room_id, state_key, content)
     ts = None if requester().service is None else http.timestamp()
     elsewhere = {}
     if (event_type, state_key) == (aliases.CANONICAL_ALIAS, ""):

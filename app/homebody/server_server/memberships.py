@@ -79,7 +79,7 @@ def send_knock(room_id: str, event_id: str) -> Json:
     """Take in a knock, and return what may be known of the room."""
     _accept(room_id, event_id, "knock")
     with homeserver.database.read() as tx:
-        return {"knock_room_state": membership_events.knock_state(tx, room_id)}
+        return {"knock_room_state": membership_events.preview(tx, room_id)}
 
 
 def _joined(room_id: str, event_id: str, *, may_omit_members: bool) -> Iterator[bytes]:

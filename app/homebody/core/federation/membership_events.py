@@ -9,8 +9,6 @@ server-server-api#knocking-rooms, server-server-api#leaving-rooms-rejecting-invi
 
 from __future__ import annotations
 
-import orjson
-
 from homebody import errors
 from homebody.core.events import state
 from homebody.core.events.client_events import STRIPPED_STATE
@@ -23,7 +21,7 @@ from homebody.core.timeline import receiving, sent_events
 from homebody.core.timeline.receiving import MissingEventsError
 from homebody.models.events import ACCEPTED
 from homebody.runtime.locks import Locks
-from homebody.spec import canonical_json, events, identifiers, room_state, signing
+from homebody.spec import canonical_json, identifiers, room_state, signing
 from homebody.spec.events import Event, Json
 from homebody.spec.room_versions import RoomVersion
 from homebody.storage.database import Database, Reader, Tx
@@ -62,11 +60,10 @@ def accept(
     return received.event
 
 
-def knock_state(tx: Reader, room_id: str) -> list[orjson.Fragment]:
+def preview(tx: Reader, room_id: str) -> list[Json]:
     """Return what a user who knocks, or is invited, learns of a room: PDUs, m.room.create first."""
     found = state.current_many(tx, room_id, STRIPPED_STATE)
-    shown = [found[key] for key in STRIPPED_STATE if key in found]
-    return [orjson.Fragment(events.encode(it.pdu, it.version)) for it in shown]
+    return [found[key].pdu for key in STRIPPED_STATE if key in found]
 
 
 def _checked(origin: str, room_id: str, pdu: Json, kind: str) -> Json:

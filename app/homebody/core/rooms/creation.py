@@ -58,6 +58,8 @@ class RoomOptions:
     name: str | None = None
     topic: str | None = None
     invite: Collection[str] = ()
+    elsewhere: Collection[str] = ()
+    """Those of them who are invited afterwards, as their servers have to sign that."""
     is_direct: bool = False
     is_published: bool = False
     creation_content: Json = field(default_factory=dict)
@@ -82,12 +84,16 @@ def create_room(tx: Tx, creator: str, options: RoomOptions) -> tuple[str, str | 
         _set(tx, room_id, creator, (aliases.CANONICAL_ALIAS, "", {"alias": alias}))
     for event in _further_state(options):
         _set(tx, room_id, creator, event)
-    for user_id in options.invite:
-        content = {"is_direct": True} if options.is_direct else {}
-        membership.change(tx, room_id, creator, user_id, "invite", content)
+    for user_id in (it for it in options.invite if it not in options.elsewhere):
+        membership.change(tx, room_id, creator, user_id, "invite", invite_content(options))
     if options.is_published:
         directory.publish(tx, room_id, is_published=True)
     return room_id, alias
+
+
+def invite_content(options: RoomOptions) -> Json:
+    """Return what the invites of a new room say besides."""
+    return {"is_direct": True} if options.is_direct else {}
 
 
 def check_sizes(options: RoomOptions) -> None:

@@ -72,6 +72,20 @@ def change(
     return event_id
 
 
+def invite_draft(
+    tx: Reader, room_id: str, sender: str, target: str, content: Json
+) -> sending.Draft:
+    """Return the invite of a user of another server, which that server has to sign.
+
+    Raises M_INVALID_PARAM for an invalid user id.
+    """
+    if not identifiers.is_user_id(target):
+        raise errors.invalid_param(f"{target!r} is not a user id")
+    content = _with_profile(tx, sender, target, {**content, "membership": "invite"})
+    content.pop(profiles.AUTHORISER, None)
+    return sending.Draft(room_id, sender, state.MEMBER, content, target)
+
+
 def remember(tx: Tx, room_id: str, user_id: str) -> None:
     """Show a room again that a user has forgotten."""
     tx.sql.execute(_REMEMBER, {"of_user": user_id, "the_room": room_id})
@@ -139,13 +153,13 @@ def has_blocked_invites(tx: Reader, user_id: str) -> bool:
 
 
 def _check_may_be_invited(tx: Reader, user_id: str) -> None:
-    """Raise M_FORBIDDEN for users of other servers, M_INVITE_BLOCKED.
+    """Raise M_FORBIDDEN for users of other servers, whose invites others sign; M_INVITE_BLOCKED.
 
     Users of this server need not be registered yet, and find the invite when they are. So invites
     do not reveal which accounts exist.
     """
     if not tx.server.is_local(user_id):
-        raise errors.forbidden(f"{user_id} can't be invited: federation is not supported yet")
+        raise errors.forbidden(f"{user_id} is a user of another server")
     if has_blocked_invites(tx, user_id):
         raise errors.invite_blocked(user_id)
 

@@ -19,7 +19,7 @@ from homebody.core.events import state
 from homebody.core.timeline import sending
 from homebody.errors import MatrixError
 from homebody.spec.events import Json
-from homebody.storage.database import Tx
+from homebody.storage.database import Reader, Tx
 
 THIRD_PARTY_INVITE: Final = "m.room.third_party_invite"
 
@@ -33,12 +33,18 @@ def refused() -> MatrixError:
 def accept(tx: Tx, room_id: str, user_id: str, inviter: str, signed: Json) -> None:
     """Invite a user on behalf of the inviter of an address, unless they are invited or joined.
 
-    `signed` has mxid, token and signatures. Raises M_FORBIDDEN when the room has no such
-    invite, when none of its keys has signed for this user, for invites by users of other servers,
-    and by users who have been locked or suspended.
+    Raises as `draft` does, and M_FORBIDDEN when none of the invite's keys has signed for this user.
     """
-    if state.membership_of(tx, room_id, user_id) in {"invite", "join"}:
-        return
+    if state.membership_of(tx, room_id, user_id) not in {"invite", "join"}:
+        sending.send(tx, draft(tx, room_id, user_id, inviter, signed))
+
+
+def draft(tx: Reader, room_id: str, user_id: str, inviter: str, signed: Json) -> sending.Draft:
+    """Return the invite of a user on behalf of the inviter of an address.
+
+    `signed` has mxid, token and signatures. Raises M_FORBIDDEN when the room has no such invite,
+    for invites by users of other servers, and by users who have been locked or suspended.
+    """
     invite = state.current(tx, room_id, THIRD_PARTY_INVITE, signed["token"])
     if invite is None or invite.sender != inviter:
         raise errors.forbidden("The room has no such third-party invite")
@@ -50,4 +56,4 @@ def accept(tx: Tx, room_id: str, user_id: str, inviter: str, signed: Json) -> No
     shown = invite.content.get("display_name")
     proof: Json = {"signed": signed} | ({"display_name": shown} if isinstance(shown, str) else {})
     content = {"membership": "invite", "third_party_invite": proof}
-    sending.send(tx, sending.Draft(room_id, invite.sender, state.MEMBER, content, user_id))
+    return sending.Draft(room_id, invite.sender, state.MEMBER, content, user_id)

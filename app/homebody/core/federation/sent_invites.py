@@ -1,0 +1,126 @@
+"""Invites of users of other servers to rooms that this server is in.
+
+The other server signs the invite first, or refuses it: then nothing is stored. Only after that it
+becomes an event of the room, and is sent to the other servers in it.
+
+Spec: server-server-api#inviting-to-a-room, server-server-api#third-party-invites
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final
+from urllib.parse import quote
+
+from homebody import errors
+from homebody.core.events import state
+from homebody.core.federation import asking, membership_events
+from homebody.core.federation.keys import ServerKeys
+from homebody.core.federation.pdus import Received
+from homebody.core.timeline import receiving, sending
+from homebody.core.timeline.sending import Draft
+from homebody.errors import MatrixError
+from homebody.models.events import ACCEPTED
+from homebody.outside import RemoteError
+from homebody.outside.federation import FederationClient
+from homebody.runtime.locks import Locks
+from homebody.spec import events, room_state, signing
+from homebody.spec.events import Event, Json
+from homebody.spec.signing import SignatureError
+from homebody.storage.database import Database, Reader
+
+MAX_BYTES: Final = 128 * 1024
+FIRST_VERSIONS: Final = frozenset({"1", "2"})
+"""Of rooms to which servers of the first version of the API can be invited."""
+PASSED_ON: Final = frozenset(
+    {
+        "M_FORBIDDEN",
+        "M_INCOMPATIBLE_ROOM_VERSION",
+        "M_INVITE_BLOCKED",
+        "M_UNSUPPORTED_ROOM_VERSION",
+    }
+)
+"""Errors that clients get as they are."""
+
+
+def send(
+    db: Database, client: FederationClient, keys: ServerKeys, locks: Locks, draft: Draft
+) -> str:
+    """Invite a user of another server, and return the id of the event. Waits for that server.
+
+    Raises M_FORBIDDEN if the rules of the room or the other server refuse it, M_INVITE_BLOCKED, and
+    as `asking.error_of` does: then nothing has changed.
+    """
+    server = room_state.domain_of(draft.state_key or "")
+    with db.read() as tx:
+        _check_federated(tx, draft.room_id)
+        event = sending.make(tx, draft)
+        shown = _shown(tx, draft)
+    try:
+        signed = _ask(client, server, event, shown)
+        received = _checked(keys, server, event, signed)
+    except RemoteError as error:
+        if error.status in {400, 403} and error.errcode in PASSED_ON:
+            raise MatrixError(error.status, error.errcode, str(error)) from error
+        raise asking.error_of(server, error) from error
+    with locks.own("room", draft.room_id), db.write() as tx:
+        if receiving.receive(tx, *received) != ACCEPTED:
+            raise errors.forbidden("The rules of the room do not allow the invite any more")
+    return event.event_id
+
+
+def _check_federated(tx: Reader, room_id: str) -> None:
+    create = state.current(tx, room_id, *room_state.CREATE)
+    if create is not None and create.content.get("m.federate") is False:
+        raise errors.forbidden("This room is only for users of this server")
+
+
+def _shown(tx: Reader, draft: Draft) -> list[Json]:
+    """Return what the invited user learns of the room, with the member event of the inviter."""
+    inviter = state.current(tx, draft.room_id, state.MEMBER, draft.sender)
+    shown = membership_events.preview(tx, draft.room_id)
+    return shown if inviter is None else [*shown, inviter.pdu]
+
+
+def _ask(client: FederationClient, server: str, event: Event, shown: list[Json]) -> object:
+    """Return the event that the other server responds with. Raises RemoteError."""
+    path = f"invite/{quote(event.room_id, safe='')}/{quote(event.event_id, safe='')}"
+    version = event.version.name
+    body = {"event": event.pdu, "room_version": version, "invite_room_state": shown}
+    try:
+        answer = _put(client, server, f"v2/{path}", body)
+    except RemoteError as error:
+        if version not in FIRST_VERSIONS or error.status not in {400, 404}:
+            raise
+        body = {**event.pdu, "unsigned": {"invite_room_state": shown}}
+        found = _put(client, server, f"v1/{path}", body)
+        answer = found[1] if isinstance(found, list) and len(found) == 2 else None
+    return answer.get("event") if isinstance(answer, dict) else None
+
+
+def _put(client: FederationClient, server: str, path: str, body: Json) -> object:
+    found: object = client.request(
+        server,
+        "PUT",
+        f"/_matrix/federation/{path}",
+        json=body,
+        timeout_s=asking.seconds_for(client, server),
+        max_bytes=MAX_BYTES,
+    )
+    return found
+
+
+def _checked(keys: ServerKeys, server: str, event: Event, signed: object) -> Received:
+    """Return the invite with the signature of the other server. Raises RemoteError without it."""
+    signatures = signed.get("signatures") if isinstance(signed, dict) else None
+    own = signatures.get(server) if isinstance(signatures, dict) else None
+    if isinstance(own, dict) and all(isinstance(it, str) for it in own.values()):
+        pdu = {**event.pdu, "signatures": {**event.pdu["signatures"], server: own}}
+        for key_id in signing.key_ids(pdu, server):
+            key = keys.verify_key(server, key_id)
+            with suppress(SignatureError):
+                if key is not None:
+                    signing.verify_event(pdu, event.version, server, key_id, key)
+                    whole = Event(event.event_id, pdu, event.version)
+                    return Received(whole, events.encode(pdu, event.version))
+    raise RemoteError("bad_response", f"{server} has not signed the invite")
