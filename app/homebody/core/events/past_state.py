@@ -48,7 +48,9 @@ class Seen(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Interval:
+class Interval:
+    """A time in which an event was the state for a key."""
+
     begin: int
     end: int
     number: EventNumber
@@ -94,12 +96,12 @@ _ADD = (
 
 
 def learn(
-    tx: Tx, room_id: str, upto: int, entries: Iterable[Seen], *, is_before_all: bool
+    tx: Tx, room_id: str, previous: int, upto: int, entries: Iterable[Seen]
 ) -> list[tuple[EventNumber, EventNumber]]:
     """Add what older events tell of the state at their positions, the newest first.
 
-    `upto`: the position before which they were put. `is_before_all`: the room has no events before
-    them. Returns (newer, older) of state events by number, of which one replaces the other.
+    They were put between the positions of two other events: `previous` (0 if there is none) and
+    `upto`. Returns (newer, older) of state events by number, of which one replaces the other.
     Called by timeline/older_events.py alone.
     """
     by_key: dict[StateKey, list[Seen]] = defaultdict(list)
@@ -111,12 +113,12 @@ def learn(
     positions = {row.number: row.position for row in rows}
     replaced: list[tuple[EventNumber, EventNumber]] = []
     for key, some in by_key.items():
-        before = known.get(key, [])
-        after = [_Interval(it.begin, it.end, it.number, it.membership) for it in before]
-        for entry in some:
-            _add(after, entry, upto, positions, is_before_all=is_before_all)
-        _write(tx, room_id, key, before, after)
         positions |= {it.number: it.position for it in some if it.is_event}
+        before = known.get(key, [])
+        after = [Interval(it.begin, it.end, it.number, it.membership) for it in before]
+        for entry in some:
+            add(after, entry, previous, upto, positions)
+        _write(tx, room_id, key, before, after)
         replaced += [
             (newer.number, older.number)
             for older, newer in itertools.pairwise(after)
@@ -128,35 +130,36 @@ def learn(
 
 def _read(
     tx: Tx, room_id: str, keys: Iterable[StateKey], upto: int
-) -> dict[StateKey, list[_Interval]]:
-    found: dict[StateKey, list[_Interval]] = defaultdict(list)
+) -> dict[StateKey, list[Interval]]:
+    found: dict[StateKey, list[Interval]] = defaultdict(list)
     asked = {"room_id": room_id, "keys": list(keys), "upto": upto}
     for event_type, state_key, *interval in tx.sql.execute(_INTERVALS, asked):
-        found[event_type, state_key].append(_Interval(*interval))
+        found[event_type, state_key].append(Interval(*interval))
     return found
 
 
-def _add(
-    intervals: list[_Interval],
+def add(
+    intervals: list[Interval],
     seen: Seen,
+    previous: int,
     upto: int,
     positions: Mapping[EventNumber, int],
-    *,
-    is_before_all: bool,
 ) -> None:
     """Add an entry to the intervals of its key, which are in their order."""
     at = seen.position
     place = sum(it.begin <= at for it in intervals)
     covering = intervals[place - 1] if place and intervals[place - 1].end > at else None
     if covering is not None and covering.number == seen.number:
-        if seen.is_event and seen.membership is not None and covering.begin == SINCE_EVER:
-            covering.begin = at
+        if seen.is_event and _is_assumed(covering, previous):
+            _begin_at(intervals, place - 1, at, is_member=seen.membership is not None)
         return
     begin, end = at, upto
     own = 0 if covering is None else positions.get(covering.number, 0)
-    if covering is not None and covering.begin == SINCE_EVER and is_before_all:
-        if seen.membership is None:
+    if covering is not None and _is_assumed(covering, previous):
+        if covering.begin == SINCE_EVER and seen.membership is None:
             begin = SINCE_EVER
+        elif place > 1 and intervals[place - 2].end == covering.begin:
+            intervals[place - 2].end = at
         end = covering.begin = own if at < own < covering.end else at + 1
         place -= 1
     elif covering is not None:
@@ -164,7 +167,7 @@ def _add(
             end = covering.end
         else:  # the later state stays as it is
             end = own if at < own <= upto else upto
-            later = _Interval(end, covering.end, covering.number, covering.membership)
+            later = Interval(end, covering.end, covering.number, covering.membership)
             intervals.insert(place, later)
         covering.end = at
     elif place < len(intervals):
@@ -173,15 +176,35 @@ def _add(
     if following is not None and following.begin == end and following.number == seen.number:
         following.begin = begin
     else:
-        intervals.insert(place, _Interval(begin, end, seen.number, seen.membership))
+        intervals.insert(place, Interval(begin, end, seen.number, seen.membership))
+
+
+def _is_assumed(interval: Interval, previous: int) -> bool:
+    """Return whether it is not known when an entry became the state.
+
+    A server that joins knows nothing of the time before, or since its last user has left.
+    """
+    return interval.begin > previous or interval.begin == SINCE_EVER == previous
+
+
+def _begin_at(intervals: list[Interval], place: int, at: int, *, is_member: bool) -> None:
+    """Let an interval whose begin was assumed begin where its event is."""
+    begin = intervals[place].begin
+    if begin == SINCE_EVER:
+        if is_member:
+            intervals[place].begin = at
+        return
+    if place and intervals[place - 1].end == begin:
+        intervals[place - 1].end = at
+    intervals[place].begin = at
 
 
 def _write(
     tx: Tx,
     room_id: str,
     key: StateKey,
-    before: Sequence[_Interval],
-    after: Sequence[_Interval],
+    before: Sequence[Interval],
+    after: Sequence[Interval],
 ) -> None:
     """Replace the intervals that have changed."""
     of_entry = {"room_id": room_id, "of_type": key[0], "with_key": key[1]}

@@ -160,7 +160,8 @@ class Backfill:
         response = requests.of_server(server, "backfill", room_id, query=query)
         given = room_requests.pdus_of(response, "pdus", EVENTS_AT_ONCE)
         by_id = {it.event.event_id: it for it in self._received(room_id, given)}
-        events = [it.event for it in by_id.values()]
+        with self._db.read() as tx:
+            events = older_events.without_placed(tx, [it.event for it in by_id.values()])
         ordered = event_order.newest_first(events, gap.event_ids)
         return [by_id[it.event_id] for it in ordered]
 

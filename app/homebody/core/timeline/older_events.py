@@ -65,6 +65,9 @@ _CHILDREN = select(*state.EVENT_COLUMNS).where(
     StoredEvent.thread_id.is_(None),
     StoredEvent.position.is_not(None),
 )
+_PLACED = select(StoredEvent.event_id).where(
+    StoredEvent.event_id.in_(select(_IDS.c.value)), StoredEvent.position.is_not(None)
+)
 _SENDER = select(StoredEvent.sender).where(
     StoredEvent.room_id == bindparam("room_id"), StoredEvent.position == bindparam("place")
 )
@@ -105,7 +108,7 @@ def store(tx: Tx, room_id: str, gap: int, found: Sequence[Encoded]) -> int:
         _Placed(event, numbers[event.event_id], gap - 1 - place)
         for place, (event, _) in enumerate(shown)
     ]
-    _follow(tx, room_id, gap, placed, cited, is_before_all=not previous)
+    _follow(tx, room_id, (previous, gap), placed, cited)
     has_no_place = standings.keys() - numbers.keys()
     passed = [event for event, _ in found if event.event_id not in has_no_place]
     gaps.fill_many(tx, room_id, [it.event_id for it in passed if it.event_id in standings])
@@ -115,6 +118,14 @@ def store(tx: Tx, room_id: str, gap: int, found: Sequence[Encoded]) -> int:
         missing = dict.fromkeys(it for event in passed for it in event.prev_event_ids)
         gaps.add(tx, room_id, list(missing), bottom)
     return len(placed)
+
+
+def without_placed(tx: Reader, found: Iterable[Event]) -> list[Event]:
+    """Return the events that are in no timeline: those before the others have places elsewhere."""
+    events = list(found)
+    asked = {"event_ids": [it.event_id for it in events]}
+    placed = set(tx.sql.execute(_PLACED, asked).scalars())
+    return [it for it in events if it.event_id not in placed]
 
 
 def sender_at(tx: Reader, room_id: str, position: int) -> str | None:
@@ -209,19 +220,17 @@ def _insert(
 def _follow(
     tx: Tx,
     room_id: str,
-    gap: int,
+    between: tuple[int, int],
     placed: Sequence[_Placed],
     cited: Mapping[str, KnownEvent],
-    *,
-    is_before_all: bool,
 ) -> None:
-    """Write what is derived from the events."""
+    """Write what is derived from the events, which were put between two positions."""
     numbers = {event_id: it.number for event_id, it in cited.items()}
     numbers |= {it.event.event_id: it.number for it in placed}
     events = {event_id: it.event for event_id, it in cited.items()}
     events |= {it.event.event_id: it.event for it in placed}
     seen = [entry for it in placed for entry in _seen(it, events, numbers)]
-    replaced = past_state.learn(tx, room_id, gap, seen, is_before_all=is_before_all)
+    replaced = past_state.learn(tx, room_id, *between, seen)
     for newer, older in replaced:
         tx.sql.execute(_REPLACES, {"which": newer, "older": older})
         tx.forget(client_events.CLIENT_EVENTS, newer)
