@@ -13,6 +13,7 @@ Spec: server-server-api#device-management
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Final
 
 import orjson
 from sqlalchemy import bindparam, delete, select, update
@@ -32,6 +33,9 @@ from homebody.spec.device_lists import DeviceList, RemoteDevice
 from homebody.spec.events import Json
 from homebody.storage.database import Reader, Tx
 from homebody.storage.expressions import listed
+
+_BETWEEN_PAUSES: Final = 100
+"""Users or devices, of which a query may have thousands."""
 
 _USERS = listed("user_ids")
 _THESE = select(_USERS.c.value)
@@ -120,7 +124,8 @@ def kept(
             {}, _decoded(row.master_key), _decoded(row.self_signing_key), row.devices_stream_id
         )
     every = fresh | stale
-    for row in tx.sql.execute(_DEVICES, {"user_ids": list(every)}):
+    rows = tx.sql.execute(_DEVICES, {"user_ids": list(every)})
+    for row in tx.pausing(rows, _BETWEEN_PAUSES):
         device = RemoteDevice(orjson.loads(row.keys), row.display_name)
         every[row.user_id].devices[row.device_id] = device
     return fresh, stale
@@ -144,9 +149,12 @@ def keep(tx: Tx, lists: Mapping[str, DeviceList], since: int) -> set[str]:
     """
     changes = device_list_changes.last_changes(tx, lists)
     kept = {user_id for user_id in sharing(tx, lists) if changes.get(user_id, 0) <= since}
-    tx.sql.execute(_DROP_DEVICES, {"user_ids": list(kept)})
-    for user_id in kept:
-        _keep(tx, user_id, lists[user_id])
+    if kept:
+        tx.sql.execute(_DROP_DEVICES, {"user_ids": list(kept)})
+        tx.sql.execute(_KEEP_USER, [_user_row(user_id, lists[user_id]) for user_id in kept])
+        devices = [_device_row(it, *one) for it in kept for one in lists[it].devices.items()]
+        if devices:
+            tx.sql.execute(_PUT_DEVICE, devices)
     return set(lists) - kept
 
 
@@ -221,7 +229,7 @@ def response(
     """
     signatures = key_signatures.visible(tx, requester_id, lists)
     found: dict[str, Json] = {"device_keys": {}, "master_keys": {}, "self_signing_keys": {}}
-    for user_id, known in lists.items():
+    for user_id, known in tx.pausing(lists.items(), _BETWEEN_PAUSES):
         device_ids = wanted[user_id]
         found["device_keys"][user_id] = {
             device_id: _shown(device)
@@ -252,18 +260,14 @@ def _forget(tx: Tx, user_ids: list[str]) -> None:
         tx.sql.execute(_DROP_USERS, {"user_ids": list(user_ids)})
 
 
-def _keep(tx: Tx, user_id: str, known: DeviceList) -> None:
-    row = {
+def _user_row(user_id: str, known: DeviceList) -> dict[str, str | int | None]:
+    return {
         "user_id": user_id,
         "devices_stream_id": known.stream_id,
         "is_stale": False,
         "master_key": _encoded(known.master_key),
         "self_signing_key": _encoded(known.self_signing_key),
     }
-    tx.sql.execute(_KEEP_USER, row)
-    if known.devices:
-        rows = [_device_row(user_id, *it) for it in known.devices.items()]
-        tx.sql.execute(_PUT_DEVICE, rows)
 
 
 def _device_row(user_id: str, device_id: str, device: RemoteDevice) -> dict[str, str | None]:

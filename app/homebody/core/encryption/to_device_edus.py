@@ -11,7 +11,7 @@ Spec: server-server-api#send-to-device-messaging
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import orjson
@@ -81,10 +81,11 @@ def send(
             outgoing.send_edu(tx, [server], _EDU, content)
 
 
-def receive(db: Database, origin: str, message: edus.ToDeviceMessages) -> None:
+def receive(db: Database, origin: str, message: edus.ToDeviceMessages) -> Callable[[], None]:
     """Store the messages of an EDU for the devices of local users, once.
 
-    Raises M_TOO_LARGE for a message over the limit or too many.
+    Return what waits until they are on the disk. Raises M_TOO_LARGE for a message over the limit or
+    too many.
     """
     local = {
         user_id: by_device
@@ -99,12 +100,13 @@ def receive(db: Database, origin: str, message: edus.ToDeviceMessages) -> None:
         is_known = bool(remote_devices.sharing(reading, [message.sender]))
     source = message.sender if is_known else origin
     for number, part in enumerate(parts, start=1):
-        with db.write(is_awaited=number == len(parts)) as tx:
+        with db.write(is_awaited=False) as tx:
             if tx.sql.execute(_FIND, key).first() is not None:
-                return
+                break
             to_device.store(tx, source, part)
             if number == len(parts):
                 _record(tx, key)
+    return tx.wait_for_commit
 
 
 def _record(tx: Tx, key: dict[str, str]) -> None:

@@ -31,6 +31,8 @@ RECEIPTS_PER_WRITE: Final = 50
 RETRIES_MS: Final = (2_000, 10_000, 60_000)
 """When receipts are looked at again whose event is not known."""
 MAX_WAITING_RECEIPTS: Final = 1_000
+_Wait = Callable[[], None]
+"""Waits until what was written is on the disk: one COMMIT may be that of all EDUs."""
 
 
 class Edus:
@@ -44,7 +46,7 @@ class Edus:
         self._ephemeral = ephemeral
         self._resync = resync
         self._waiting_receipts = 0
-        self._by_type: dict[str, Callable[[str, Json], None]] = {
+        self._by_type: dict[str, Callable[[str, Json], _Wait | None]] = {
             "m.typing": self._typing,
             "m.presence": self._presence,
             "m.receipt": self._receipts,
@@ -60,6 +62,7 @@ class Edus:
         Raises 503 M_UNKNOWN if the database can't be written.
         """
         self._resync.heard_from(origin)
+        waits: list[_Wait] = []
         for edu in received:
             found = edus.type_and_content(edu)
             take_in = None if found is None else self._by_type.get(found[0])
@@ -67,13 +70,17 @@ class Edus:
                 continue
             self._db.server.metrics.edus_received[found[0]] += 1
             try:
-                take_in(origin, found[1])
+                wait = take_in(origin, found[1])
             except MatrixError as problem:
                 if problem.status >= 500:
                     raise
                 LOG.info("dropped an EDU %s from %s: %s", found[0], origin, problem)
             except Exception:
                 LOG.exception("dropped an EDU %s from %s", found[0], origin)
+            else:
+                waits += [] if wait is None else [wait]
+        for wait_for_commit in waits:
+            wait_for_commit()
 
     def _typing(self, origin: str, content: Json) -> None:
         it = edus.typing(content, origin)
@@ -91,22 +98,26 @@ class Edus:
         received = edus.presence(content, origin)
         remote_presence.receive(self._db, self._ephemeral, received)
 
-    def _receipts(self, origin: str, content: Json) -> None:
+    def _receipts(self, origin: str, content: Json) -> _Wait | None:
+        wait: _Wait | None = None
         for some in batches(edus.receipts(content, origin), RECEIPTS_PER_WRITE):
-            early = self._receive_receipts(origin, some)
+            early, wait = self._receive_receipts(origin, some)
             self._retry(origin, early, RETRIES_MS)
+        return wait
 
-    def _receive_receipts(self, origin: str, some: Sequence[edus.Receipt]) -> list[edus.Receipt]:
-        """Record receipts; return those whose event is not known yet."""
+    def _receive_receipts(
+        self, origin: str, some: Sequence[edus.Receipt]
+    ) -> tuple[list[edus.Receipt], _Wait]:
+        """Record receipts; return those whose event is not known yet, and what waits for them."""
         early: list[edus.Receipt] = []
-        with self._db.write() as tx:
+        with self._db.write(is_awaited=False) as tx:
             for it in some:
                 if not _may_send(tx, origin, it.room_id, it.user_id):
                     continue
                 with suppress(MatrixError):  # such as for another thread
                     if not receipts.receive(tx, it):
                         early.append(it)
-        return early
+        return early, tx.wait_for_commit
 
     def _retry(self, origin: str, early: list[edus.Receipt], waits_ms: Sequence[int]) -> None:
         """Look for the events of receipts later: another server may have yet to send them."""
@@ -115,31 +126,33 @@ class Edus:
 
         def retry() -> None:
             self._waiting_receipts -= len(early)
-            still_early = self._receive_receipts(origin, early)
+            still_early, _ = self._receive_receipts(origin, early)
             self._retry(origin, still_early, waits_ms[1:])
 
         self._waiting_receipts += len(early)
         self._ephemeral.timers.call_at(self._ephemeral.now_ms + waits_ms[0], retry)
 
-    def _direct_to_device(self, origin: str, content: Json) -> None:
+    def _direct_to_device(self, origin: str, content: Json) -> _Wait | None:
         message = edus.direct_to_device(content, origin)
-        if message is not None:
-            to_device_edus.receive(self._db, origin, message)
+        return None if message is None else to_device_edus.receive(self._db, origin, message)
 
-    def _device_list_update(self, origin: str, content: Json) -> None:
+    def _device_list_update(self, origin: str, content: Json) -> _Wait | None:
         change = edus.device_list_update(content, origin)
         if change is None:
-            return
-        with self._db.write() as tx:
-            is_stale = remote_devices.update_device(tx, change)
-        if is_stale:
-            self._resync.note(change.user_id)
+            return None
+        user_id = change.user_id
+        with self._db.write(is_awaited=False) as tx:
+            if remote_devices.update_device(tx, change):
+                tx.after_commit(lambda: self._resync.note(user_id))
+        return tx.wait_for_commit
 
-    def _signing_key_update(self, origin: str, content: Json) -> None:
+    def _signing_key_update(self, origin: str, content: Json) -> _Wait | None:
         change = edus.signing_key_update(content, origin)
-        if change is not None:
-            with self._db.write() as tx:
-                remote_devices.update_signing_keys(tx, change)
+        if change is None:
+            return None
+        with self._db.write(is_awaited=False) as tx:
+            remote_devices.update_signing_keys(tx, change)
+        return tx.wait_for_commit
 
 
 def _may_send(tx: Reader, origin: str, room_id: str, user_id: str) -> bool:

@@ -37,7 +37,9 @@ MIN_TIMEOUT_S: Final = 1.0
 FAILING_TIMEOUT_S: Final = 2.0
 """For servers that did not respond to the last request."""
 USERS_AT_ONCE: Final = 250
-"""In a query of one server, and kept in one transaction."""
+"""In a query of one server."""
+KEPT_AT_ONCE: Final = 100
+"""Lists kept in one write, which takes some milliseconds."""
 CLAIMS_AT_ONCE: Final = 500
 """Devices in a claim at one server."""
 REQUESTS_AT_ONCE: Final = 50
@@ -180,8 +182,9 @@ class RemoteKeys:
     def _keep(self, lists: _Lists, since: int) -> None:
         """Keep lists for the next query, if the database is writable."""
         try:
-            with self._db.write() as tx:
-                remote_devices.keep(tx, lists, since)
+            for some in batches(lists, KEPT_AT_ONCE):
+                with self._db.write(is_awaited=False) as tx:  # what is lost is requested again
+                    remote_devices.keep(tx, {it: lists[it] for it in some}, since)
         except MatrixError as problem:  # such as a full disk
             LOG.warning("can't keep the device lists of other servers: %s", problem)
 
