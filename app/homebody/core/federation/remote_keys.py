@@ -183,7 +183,7 @@ class RemoteKeys:
         """Keep lists for the next query, if the database is writable."""
         try:
             for some in batches(lists, KEPT_AT_ONCE):
-                with self._db.write(is_awaited=False) as tx:  # what is lost is requested again
+                with self._db.write() as tx:
                     remote_devices.keep(tx, {it: lists[it] for it in some}, since)
         except MatrixError as problem:  # such as a full disk
             LOG.warning("can't keep the device lists of other servers: %s", problem)
