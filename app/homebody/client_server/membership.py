@@ -15,7 +15,7 @@ from homebody.client_server import authentication, http, room_send
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
 from homebody.core.events import client_events, members, state
-from homebody.core.federation import departures, joins, sent_invites
+from homebody.core.federation import departures, joins, knocks, sent_invites
 from homebody.core.federation.joins import JoinRequest
 from homebody.core.rooms import aliases, appservice_queries, membership, third_party_invites
 from homebody.core.sync.spans import SyncToken
@@ -90,9 +90,16 @@ def knock_room(room_id_or_alias: str) -> Json:
     content = _reason(_own_change().reason)
     user_id = requester().user_id
     authentication.rate_limits().check("rc_joins.local", user_id)
-    appservice_queries.ensure_alias(homeserver.database, room_id_or_alias)
+    room_id, servers = _find(room_id_or_alias)
+    with homeserver.database.read() as tx:
+        is_here = joined_rooms.is_resident(tx, room_id)
+        servers = joins.servers_for(tx, room_id, user_id, servers)
+        with_profile = membership.with_profile(tx, user_id, content)
+    if servers and not is_here:
+        wanted = JoinRequest(room_id, user_id, with_profile, servers)
+        knocks.knock(homeserver.database, homeserver.federation, wanted)
+        return {"room_id": room_id}
     with homeserver.database.write() as tx:
-        room_id = aliases.resolve(tx, room_id_or_alias)
         membership.change(tx, room_id, user_id, user_id, "knock", content)
     return {"room_id": room_id}
 

@@ -79,7 +79,7 @@ class Invites:
             if not server_acls.allows(tx, room_id, origin):
                 raise errors.forbidden("The room's m.room.server_acl denies your server")
             if not joined_rooms.is_resident(tx, room_id):
-                _make_room(tx, room_id, version)
+                make_room(tx, room_id, version)
                 put_membership(tx, Event(event_id, signed, version))
                 stripped_state.put(tx, room_id, user_id, shown, [origin])
                 membership.remember(tx, room_id, user_id)
@@ -161,7 +161,7 @@ def _check_form(own_name: str, origin: str, room_id: str, pdu: Json) -> None:
         raise errors.invalid_param("The event is of another room")
 
 
-def _make_room(tx: Tx, room_id: str, version: RoomVersion) -> None:
+def make_room(tx: Tx, room_id: str, version: RoomVersion) -> None:
     """Add a room that is not known, or correct the version of one that was never joined."""
     try:
         known = state.version(tx, room_id)

@@ -189,17 +189,17 @@ class Joins:
                 self._send(join)
             except _UncertainError as error:
                 event_loop.spawn(self._repeat, join, RETRY_AFTER_S)
-                raise _error_of(server, error) from error
+                raise error_of(server, error) from error
             except RemoteError as error:
                 LOG.info(
                     "%s can't join %s by %s: %s", request.user_id, request.room_id, server, error
                 )
-                problems.append(_error_of(server, error))
+                problems.append(error_of(server, error))
             else:
                 return
         if not problems:
             raise errors.not_found("No server is known that is in the room")
-        raise min(problems, key=_rank)
+        raise min(problems, key=rank)
 
     def _begin(self, request: JoinRequest, server: str) -> Join:
         """Return a signed join, once it is written down. Raises RemoteError."""
@@ -366,7 +366,7 @@ def _bad_state(server: str, what: str) -> RemoteError:
     return RemoteError("bad_response", f"The state that {server} responds with {what}")
 
 
-def _error_of(server: str, error: RemoteError) -> MatrixError:
+def error_of(server: str, error: RemoteError) -> MatrixError:
     """Return the error for a client."""
     if error.status in {400, 403, 404} and error.errcode in PASSED_ON:
         fields = {"room_version": it} if (it := error.content.get("room_version")) else {}
@@ -374,6 +374,6 @@ def _error_of(server: str, error: RemoteError) -> MatrixError:
     return asking.error_of(server, error)
 
 
-def _rank(problem: MatrixError) -> tuple[bool, bool, int]:
+def rank(problem: MatrixError) -> tuple[bool, bool, int]:
     """Sort what other servers say about the room before what is wrong with them."""
     return problem.errcode not in PASSED_ON, problem.errcode == "M_NOT_FOUND", problem.status
