@@ -10,7 +10,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from homebody.core.federation import keys, notary
-from homebody.spec import server_keys, signing
+from homebody.spec import canonical_json, server_keys, signing
 from homebody.web import Application
 from tests.conftest import MakeApp
 from tests.helpers.remote import Remote, Remotes
@@ -71,6 +71,15 @@ def test_the_servers_own_keys_are_published(make_app: MakeApp, path: str) -> Non
     assert body["old_verify_keys"] == {}
     assert 0.9 * DAY_MS < body["valid_until_ts"] - now_ms() <= DAY_MS
     check_signed_by(app, body)
+
+
+def test_the_servers_own_keys_can_be_verified_as_they_are_sent(make_app: MakeApp) -> None:
+    old = "[{ key_id = 'ed25519:a_old', key = '%s', expired_ts = 1600000000000 }]" % ("A" * 43)
+    app = make_app(federation="true", old_verify_keys=old)
+
+    sent = get(app, SERVER).get_data()
+
+    assert sent.strip() == canonical_json.encode(canonical_json.decode(sent))
 
 
 def test_former_keys_are_published_as_old_ones(make_app: MakeApp) -> None:

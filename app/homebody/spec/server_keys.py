@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
-from homebody.spec import signing
+from homebody.spec import canonical_json, signing
 from homebody.spec.events import Json
 from homebody.spec.signing import SignatureError, SigningKey, VerifyKey
 
@@ -41,7 +41,10 @@ class PublishedKeys:
 def publish(
     server_name: str, key: SigningKey, old_keys: Iterable[PublishedKey], valid_until_ts: int
 ) -> Json:
-    """Return the signed response with a server's own keys."""
+    """Return the signed response with a server's own keys, in the order of canonical JSON.
+
+    Not all who verify it encode it anew.
+    """
     own = {key.key_id: {"key": signing.verify_key_to_base64(key.verify_key)}}
     old = {
         it.key_id: {"key": signing.verify_key_to_base64(it.key), "expired_ts": it.expired_ts}
@@ -53,7 +56,9 @@ def publish(
         "old_verify_keys": old,
         "valid_until_ts": valid_until_ts,
     }
-    return signing.sign_json(unsigned, server_name, key)
+    signed = signing.sign_json(unsigned, server_name, key)
+    ordered: Json = canonical_json.decode(canonical_json.encode(signed))
+    return ordered
 
 
 def parse(response: Any, server_name: str) -> PublishedKeys:
