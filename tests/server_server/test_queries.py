@@ -51,9 +51,14 @@ def test_a_field_that_is_not_set_is_left_out(peer: SigningServer, alice: Person)
     assert (response.status_code, response.get_json()) == (200, {})
 
 
-@pytest.mark.parametrize("user_id", ["@nobody:localhost", "@carol:peer.test", "alice", ""])
+@pytest.mark.parametrize("user_id", ["@nobody:localhost", "@carol:peer.test"])
 def test_only_users_of_this_server_have_a_profile_here(peer: SigningServer, user_id: str) -> None:
     assert refusal(peer.get(PROFILE, user_id=user_id)) == NOT_FOUND
+
+
+@pytest.mark.parametrize("user_id", ["alice", "", "@alice", "@alice:localhost:http", "#a:localhost"])
+def test_a_profile_is_one_of_a_user_id(peer: SigningServer, user_id: str) -> None:
+    assert refusal(peer.get(PROFILE, user_id=user_id)) == (400, "M_INVALID_PARAM")
 
 
 def test_the_user_is_required(peer: SigningServer) -> None:
