@@ -131,6 +131,8 @@ def test_the_boundary_may_be_quoted() -> None:
         ('attachment; filename="a b.png"', "a b.png"),
         ("attachment; filename*=UTF-8''%C3%BC.png", "ü.png"),
         ("attachment; filename*=nothing''%C3%BC.png", "ü.png"),
+        ("inline; filename=\"_.png\"; filename*=utf-8''%F0%9F%90%94.png", "🐔.png"),
+        ("inline; FileName*=utf-8''%C3%BC.png; filename=_.png", "ü.png"),
         ('attachment; filename="Ã¼.png"', "ü.png"),
         ('attachment; filename="a\x00b\tc.png"', "abc.png"),
         ('attachment; filename=""', None),

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from email.message import Message
 from email.parser import HeaderParser
+from email.utils import collapse_rfc2231_value
 from typing import Final, Literal
 
 from homebody.outside import RemoteError
@@ -119,10 +120,15 @@ class MultipartReader:
 
 
 def file_name(headers: Message) -> str | None:
-    """Return the file name in a Content-Disposition, None if it has none."""
-    name = headers.get_filename()
-    if name is None:
+    """Return the file name in a Content-Disposition, None if it has none.
+
+    Of two, the one with a charset (RFC 5987) counts: the other one is what is left of it in ASCII.
+    """
+    found = headers.get_params(header="content-disposition", failobj=[])
+    names = [value for parameter, value in found if parameter.lower() == "filename"]
+    if not names:
         return None
+    name = collapse_rfc2231_value(max(names, key=lambda it: isinstance(it, tuple)))
     with suppress(UnicodeError):  # unless it was sent as it is, in UTF-8
         name = name.encode("latin-1").decode()
     printable = "".join(it for it in name if it.isprintable())
