@@ -572,9 +572,9 @@ def test_a_room_with_many_bans_is_filled_in_small_writes_and_opened_by_the_last(
 
     states = [set(), *(found[new_id] for found in commits)]
     sizes = [len(after - before) for before, after in pairwise(states)]
-    # name, guest access and history visibility are copied as well. The first write makes the room
+    # name and history visibility are copied as well. The first write makes the room
     # with its creator, the last has join rules, alias and levels
-    assert sizes == [2 + 4, 4, 4, 2 + 3]
+    assert sizes == [2 + 4, 4, 4, 1 + 3]
     opening = {("m.room.join_rules", "", None), ("m.room.canonical_alias", "", None)}
     for found in commits[:-1]:
         assert (*TOMBSTONE, None) not in found[room_id]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -41,11 +41,9 @@ _JOIN_RULES: Final[dict[Preset, str]] = {
     "trusted_private_chat": "invite",
     "public_chat": "public",
 }
-_GUEST_ACCESS: Final[dict[Preset, str]] = {
-    "private_chat": "can_join",
-    "trusted_private_chat": "can_join",
-    "public_chat": "forbidden",
-}
+_FOR_GUESTS: Final[Set[Preset]] = frozenset({"private_chat", "trusted_private_chat"})
+"""The other preset forbids guests. So does a room without m.room.guest_access, and other servers
+send none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +197,9 @@ def _further_state(options: RoomOptions) -> list[StateEvent]:
     events: dict[tuple[str, str], Json] = {
         ("m.room.join_rules", ""): {"join_rule": _JOIN_RULES[options.preset]},
         ("m.room.history_visibility", ""): {"history_visibility": "shared"},
-        ("m.room.guest_access", ""): {"guest_access": _GUEST_ACCESS[options.preset]},
     }
+    if options.preset in _FOR_GUESTS:
+        events["m.room.guest_access", ""] = {"guest_access": "can_join"}
     for event_type, state_key, content in options.initial_state:
         events.pop((event_type, state_key), None)  # moves it to the end of the order
         events[event_type, state_key] = content
