@@ -262,10 +262,10 @@ def join(room_id_or_alias: str) -> Json:
         http.convert(signed, ThirdPartySigned)
     user_id = requester().user_id
     authentication.rate_limits().check("rc_joins.local", user_id)
-    room_id, servers = _find(room_id_or_alias)
+    room_id, named = _find(room_id_or_alias)
     with homeserver.database.read() as tx:
         is_here = joined_rooms.is_resident(tx, room_id)
-        servers = joins.servers_for(tx, room_id, user_id, servers)
+        servers = joins.servers_for(tx, room_id, user_id, named)
     if is_here or not servers:
         try:
             with homeserver.database.write() as tx:
@@ -278,7 +278,7 @@ def join(room_id_or_alias: str) -> Json:
                 raise
     with homeserver.database.read() as tx:
         content = membership.with_profile(tx, user_id, content)
-    homeserver.joins.join(JoinRequest(room_id, user_id, content, servers))
+    homeserver.joins.join(JoinRequest(room_id, user_id, content, servers, named))
     return {"room_id": room_id}
 
 

@@ -307,6 +307,30 @@ def test_a_refused_join_is_tried_by_the_next_server(
     assert len(b.received("/make_join/")) == 1
 
 
+def test_a_refusal_of_the_servers_that_the_user_names_is_final(
+    b: Remote, remote: Remotes, alice: Person
+) -> None:
+    room, c = b.room("10"), remote("c.test")
+    c.rooms[room.id] = room
+    c.fail("/make_join/", 400, errcode="M_UNABLE_TO_GRANT_JOIN")
+
+    answer = join(alice, room.id, "c.test")
+
+    assert refusal(answer) == (400, "M_UNABLE_TO_GRANT_JOIN")
+    assert not b.received("/make_join/")
+
+
+def test_the_server_in_the_room_id_is_tried_where_those_that_the_user_names_do_not_help(
+    b: Remote, remote: Remotes, alice: Person
+) -> None:
+    room = b.room("10")
+    remote("c.test").fail("/make_join/", 502)
+    remote("d.test")
+
+    assert join(alice, room.id, "c.test", "d.test").status_code == 200
+    assert len(b.received("/make_join/")) == 1
+
+
 def test_a_join_that_may_have_been_taken_is_sent_to_the_other_servers(
     b: Remote, remote: Remotes, alice: Person
 ) -> None:

@@ -131,6 +131,16 @@ def test_what_others_say_is_kept_for_a_while(b: Remote, alice: Person, login: Lo
     assert len(b.received("hierarchy")) == 1
 
 
+def test_a_room_that_another_server_shows_a_moment_later_appears(b: Remote, alice: Person) -> None:
+    house = make_space(alice, child(GARDEN, "b.test"))
+    before = ids(page(alice, house))
+    has(b, room(GARDEN), state=[])
+
+    after = ids(page(alice, house))
+
+    assert (before, after) == ([house], [house, GARDEN])
+
+
 def test_only_what_is_on_the_page_is_asked_for(b: Remote, c: Remote, alice: Person) -> None:
     has(b, room(KITCHEN), state=[])
     has(c, room(SHED), state=[])
@@ -206,7 +216,8 @@ def test_a_server_that_does_not_know_a_room_is_followed_by_the_next(
     assert ids(page(alice, house)) == [house, SHED]
 
 
-def test_an_unknown_room_is_asked_for_once_a_minute(b: Remote, alice: Person) -> None:
+def test_a_server_that_fails_is_asked_once_a_minute(b: Remote, alice: Person) -> None:
+    b.fail("hierarchy", 500)
     house = make_space(alice, child(KITCHEN, "b.test", "no server", "127.0.0.1:9"))
 
     assert [ids(page(alice, house)) for _ in range(2)] == [[house]] * 2

@@ -80,6 +80,8 @@ class JoinRequest(NamedTuple):
     """Of the join, without membership."""
     servers: Sequence[str]
     """Servers that may be in the room."""
+    named: Sequence[str] = ()
+    """Those of them that the user names. If one of these refuses, the others are not tried."""
 
 
 class _UncertainError(RemoteError):
@@ -184,6 +186,8 @@ class Joins:
         """Join by way of the first server that lets the user in. Raises MatrixError."""
         problems: list[MatrixError] = []
         for server in request.servers[:MAX_SERVERS]:
+            if request.named and server not in request.named and any(map(_is_refusal, problems)):
+                break
             try:
                 join = self._begin(request, server)
                 self._send(join)
@@ -332,6 +336,11 @@ def servers_for(tx: Reader, room_id: str, user_id: str, named: Sequence[str] = (
     found.append(room_state.domain_of(room_id))
     valid = (it for it in found if it != tx.server.name and identifiers.is_server_name(it))
     return list(dict.fromkeys(valid))[:MAX_SERVERS]
+
+
+def _is_refusal(problem: MatrixError) -> bool:
+    """Return whether a server that is in a room does not let the user in."""
+    return problem.errcode in PASSED_ON and problem.errcode != "M_NOT_FOUND"
 
 
 def _may_have_taken(error: RemoteError) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from itertools import islice
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -139,7 +138,8 @@ class RemoteRooms:
     def _ask_one(self, key: _Request) -> bytes:
         """Return what a server says about a room as JSON, `null` if nothing; keep it."""
         found: Json | None = None
-        with suppress(MatrixError):
+        is_absent = False
+        try:
             answer = asking.ask(
                 self._client,
                 key.server,
@@ -150,8 +150,11 @@ class RemoteRooms:
                 seconds=SERVER_SECONDS,
             )
             found = _checked(key.room_id, answer)
+        except MatrixError as error:
+            # it may be shown soon: to a server with a user who has just joined a space
+            is_absent = error.errcode == "M_NOT_FOUND"
         encoded = orjson.dumps(found)
-        if len(encoded) <= MAX_KEPT_BYTES:
+        if len(encoded) <= MAX_KEPT_BYTES and not is_absent:
             self._kept.put(key, encoded, FAILURE_SECONDS if found is None else KEPT_SECONDS)
         return encoded
 
