@@ -87,6 +87,27 @@ def test_what_was_given_out_after_the_backup_is_not_given_out_again(
     assert again["one_time_key_counts"].get("curve25519", 0) == 0
 
 
+def test_device_lists_of_other_servers_are_not_taken_for_complete(
+    tmp_path: Path, stopped: Path
+) -> None:
+    tables = {
+        "remote_users": "('@carol:b.test', 1, 0, NULL, NULL)",
+        "remote_devices": "('@carol:b.test', 'PHONE', '{}', NULL)",
+    }
+    with closing(sqlite3.connect(stopped / "homebody.db")) as connection, connection:
+        for table, row in tables.items():
+            connection.execute(f"INSERT INTO {table} VALUES {row}")  # noqa: S608 - ours
+    done(stopped, "backup", str(tmp_path / "backup"))
+    restored = tmp_path / "restored"
+    restored.mkdir()
+
+    done(restored, "restore", str(tmp_path / "backup"))
+
+    with closing(sqlite3.connect(restored / "homebody.db")) as connection:
+        for table in tables:
+            assert connection.execute(f"SELECT * FROM {table}").fetchall() == []  # noqa: S608 - ours
+
+
 def test_filters_and_key_backups_of_the_lost_server_are_not_taken_for_new_ones(
     tmp_path: Path, data_dir: Path
 ) -> None:

@@ -217,6 +217,12 @@ def follow_member(tx: Tx, room_id: str, change: MemberChange) -> None:
         _forget(tx, list(tx.sql.execute(_KEPT_IN_ROOM, {"room_id": room_id}).scalars()))
 
 
+def remove_all(tx: Tx) -> None:
+    """Delete all lists after a backup was restored, as changes may have come since it was made."""
+    tx.sql.execute(delete(StoredDevice))
+    tx.sql.execute(delete(RemoteUser))
+
+
 def response(
     tx: Reader,
     requester_id: str,
