@@ -43,7 +43,7 @@ def publish(
 ) -> Json:
     """Return the signed response with a server's own keys, in the order of canonical JSON.
 
-    Not all who verify it encode it anew.
+    Some servers verify the bytes that they get.
     """
     own = {key.key_id: {"key": signing.verify_key_to_base64(key.verify_key)}}
     old = {
