@@ -12,6 +12,7 @@ from sqlalchemy import select
 from homebody.core.encryption import remote_devices
 from homebody.core.federation import remote_keys
 from homebody.models.remote_users import RemoteDevice, RemoteUser
+from homebody.spec.device_lists import DeviceList
 from homebody.spec.edus import DeviceListUpdate
 from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
@@ -208,6 +209,23 @@ def test_a_response_is_not_kept_if_a_change_came_meanwhile(
 
     assert list(second["device_keys"][carol]) == ["PHONE"]
     assert len(b.received(QUERY)) == 2
+
+
+def test_a_list_from_before_a_change_or_of_a_stranger_is_not_kept(
+    app: Application, alice: Person, b: Remote
+) -> None:
+    shared_room(app, alice, b)
+    carol, dave = b.user_id("carol"), b.user_id("dave")
+    lists = {carol: DeviceList({}), dave: DeviceList({})}
+    with app.homeserver.database.read() as reading:
+        since = reading.position
+    note_changes(app, carol, 7, 6)
+
+    with app.homeserver.database.write() as tx:
+        assert remote_devices.keep(tx, lists, since) == {carol, dave}
+        assert remote_devices.keep(tx, lists, tx.position) == {dave}
+
+    assert rows(app) == (1, 0)
 
 
 def test_clients_that_query_at_the_same_time_share_one_request(
