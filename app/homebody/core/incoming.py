@@ -30,9 +30,12 @@ class Waiting(NamedTuple):
 MAX_TRIES: Final = 8
 """The last one comes after some two hours."""
 FIRST_DELAY_MS: Final = 60_000
+MAX_WAITING: Final = 2000
+"""PDUs of one room; more are dropped, and found later as predecessors of others."""
 
 
 _KEEP = insert(InboundPdu).on_conflict_do_nothing(index_elements=["event_id"])
+_COUNT = select(func.count()).where(InboundPdu.room_id == bindparam("in_room"))
 _OLDEST = (
     select(InboundPdu.event_id, InboundPdu.origin, InboundPdu.pdu, InboundPdu.tries)
     .where(
@@ -55,7 +58,9 @@ _REMOVE_ROOM = delete(InboundPdu).where(InboundPdu.room_id == bindparam("the_roo
 
 
 def keep(tx: Tx, origin: str, room_id: str, event_id: str, pdu: str) -> None:
-    """Store a PDU, unless it waits already."""
+    """Store a PDU, unless it waits already, or too many do."""
+    if tx.sql.execute(_COUNT, {"in_room": room_id}).scalar_one() >= MAX_WAITING:
+        return
     row = {
         "room_id": room_id,
         "origin": origin,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -81,8 +82,11 @@ def test_both_sides_of_a_partition_have_everything_after_it(
     two_servers.heal()
     last = {*say(alice, room_id, 1), *say(bob, room_id, 1)}
 
+    def has_last(person: Person) -> bool:
+        return last <= set(read(person, room_id))
+
     for person in (alice, bob):
-        wait_for(lambda person=person: last <= set(read(person, room_id)))
+        wait_for(functools.partial(has_last, person))
         assert set(read(person, room_id)) == said | last
 
 

@@ -157,12 +157,12 @@ def test_a_thousand_events_are_read_in_a_second(app: Application, b: Remote, ali
         room.message(f"{number}")
     join(alice, room)
 
-    began = time.process_time()
+    began = time.thread_time()
     found = ids(page(alice, room.id, limit=1000))
-    seconds = time.process_time() - began
+    seconds = time.thread_time() - began
 
     assert len(found) == 1000
-    assert seconds < 3  # with the remote's own work
+    assert seconds < 1
 
 
 KEY = ("m.room.topic", "")

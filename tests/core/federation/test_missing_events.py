@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 
 from homebody.core import incoming
 from homebody.core.events import state
-from homebody.core.federation import missing_events
+from homebody.core.federation import missing_events, room_requests
 from homebody.models.events import HISTORY, OUTLIER, REJECTED, StoredEvent
 from homebody.models.federation import Gap, InboundPdu
 from homebody.spec.events import Event
@@ -412,3 +412,76 @@ def test_the_same_events_are_there_whatever_the_order_of_arrival(
     topic = alice.get(f"rooms/{quote(room.id)}/state/m.room.topic").get_json()
     assert topic == room.content("m.room.topic") or topic.get("errcode")
     assert not [it for it in sent if standing(app, it) in {HISTORY, OUTLIER}]
+
+
+def test_a_server_that_hangs_does_not_hold_up_other_rooms(
+    app: Application,
+    b: Remote,
+    alice: Person,
+    room: RemoteRoom,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room_requests, "SECONDS", 1.0)
+    other = b.join(alice.create_room(preset="public_chat"))
+    b.hang(MISSING)
+    room.message("lost")
+    b.send(last := room.message())
+
+    began = time.monotonic()
+    assert b.send(elsewhere := other.message()) == {elsewhere.event_id: {}}
+    seconds = time.monotonic() - began
+    wait_until_done(app)
+    b.recover()
+
+    assert seconds < 0.5
+    assert standing(app, elsewhere) == "accepted"
+    assert standing(app, last) is None  # it is tried again later
+
+
+def test_no_more_events_are_taken_than_were_asked_for(
+    app: Application, b: Remote, alice: Person, room: RemoteRoom
+) -> None:
+    sent = [room.message(f"{number}") for number in range(300)]
+    b.answer(MISSING, Response(200, {"events": [it.pdu for it in reversed(sent[:-1])]}))
+    b.fail("/state_ids/", 404)
+
+    b.send(sent[-1])
+    wait_until_done(app)
+
+    assert standing(app, sent[-1]) is None
+    assert standing(app, sent[0]) is None
+    assert len(b.received(MISSING)) <= missing_events.MAX_ROUNDS
+
+
+def test_a_room_has_a_limited_number_of_events_that_wait(
+    app: Application, room: RemoteRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incoming, "MAX_WAITING", 3)
+
+    with app.homeserver.database.write() as tx:
+        for number in range(5):
+            incoming.keep(tx, "b.test", "!other:b.test", f"$event{number}", "{}")
+        waiting = incoming.oldest(tx, "!other:b.test")
+        count = len(tx.sql.execute(select(InboundPdu.event_id)).all())
+
+    assert waiting is not None
+    assert waiting.event_id == "$event0"
+    assert count == 3
+
+
+def test_a_circle_of_events_is_left_out(app: Application, b: Remote, alice: Person) -> None:
+    levels = {"users": {alice.user_id: 100, "@carol:b.test": 100}}
+    room_id = alice.create_room(
+        preset="public_chat", room_version="2", power_level_content_override=levels
+    )
+    room = b.join(room_id)
+    hashes = {"sha256": "A" * 43}
+    first = room.message("a", prev_events=[["$b:b.test", hashes]], event_id="$a:b.test", add=False)
+    second = room.message("b", prev_events=[["$a:b.test", hashes]], event_id="$b:b.test", add=False)
+    last = room.message("c", prev_events=[["$a:b.test", hashes]], add=False)
+    b.answer(MISSING, Response(200, {"events": [first.pdu, second.pdu]}))
+
+    b.send(last)
+    wait_until_done(app)
+
+    assert [standing(app, it) for it in (first, second, last)] == [None] * 3

@@ -48,7 +48,7 @@ LOG = logging.getLogger(__name__)
 WAIT_SECONDS: Final = 0.75
 """For another transaction of the same server, which may have the missing events."""
 LOOK_SECONDS: Final = 0.025
-MAX_SECONDS: Final = 120.0
+MAX_SECONDS: Final = 60.0
 """For one event."""
 MAX_REQUESTS: Final = 80
 """For one event."""
@@ -308,7 +308,9 @@ class _Job:
         if missing:
             self._fetch_state(event)
         with self._db.read() as tx:
-            return self._point(tx, self._entries(tx, ids))
+            entries = self._entries(tx, ids)
+            event_loop.pause()
+            return self._point(tx, entries)
 
     def _fetch_state(self, event: Event) -> None:
         """Store the events of the whole state before an event, and of its auth chain."""
