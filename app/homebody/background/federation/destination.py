@@ -28,7 +28,7 @@ FIRST_WAIT_MS: Final = 1_000
 MAX_WAIT_MS: Final = 24 * 3_600_000
 SILENT_AFTER_MS: Final = 7 * 24 * 3_600_000
 """How long a server may fail before it gets nothing until it makes a request."""
-MIN_BETWEEN_TRIES_MS: Final = 500
+MIN_BETWEEN_TRIES_MS: Final = 1_000
 """The least time between two attempts, however many requests a server makes itself."""
 LATE_S: Final = 5.0
 """From when on a server that is slow has a place of its own in the log."""
