@@ -8,6 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from homebody.core import joining, outbox
+from homebody.core.events import state
 from homebody.core.federation import departures, joins
 from homebody.core.federation.joins import JoinRequest
 from homebody.core.timeline import gaps
@@ -275,6 +276,26 @@ def test_after_a_lie_the_same_room_can_be_joined_by_an_honest_server(
     assert join(alice, room.id, "b.test").status_code == 200
     state = state_of(alice, room.id)
     assert state.keys() == room.state.keys()
+
+
+def test_a_server_that_names_the_wrong_room_version_spoils_nothing(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room("11")
+    room.member("dave", "join")
+
+    def respond(request: Any) -> Response:
+        return Response(200, {**remote_answers.make_membership(b, request), "room_version": "10"})
+
+    b.answer("/make_join/", respond, times=1)
+
+    assert refusal(join(alice, room.id, "b.test")) == (502, "M_UNKNOWN")
+    with app.homeserver.database.read() as tx:
+        assert not state.find_many(tx, list(room.events))
+    b.complaints.clear()
+    assert join(alice, room.id, "b.test").status_code == 200
+    assert state_of(alice, room.id) == {key: it.content for key, it in room.state.items()}
+    assert b.send(room.message("hello", sender="dave")).popitem()[1] == {}
 
 
 def test_events_of_the_state_without_a_valid_signature_are_left_out(

@@ -52,6 +52,9 @@ _DESCENDING = (
     .where(EventAuth.room_number == state.ROOM_NUMBER, EventAuth.number >= bindparam("lowest"))
     .order_by(EventAuth.number.desc())
 )
+_REMOVE = delete(EventAuth).where(
+    EventAuth.room_number == state.ROOM_NUMBER, EventAuth.number.in_(select(_NUMBERS.c.value))
+)
 _REMOVE_ROOM = delete(EventAuth).where(EventAuth.room_number == state.ROOM_NUMBER)
 
 
@@ -84,6 +87,13 @@ def add_many(
         for number, ids in cited_ids.items()
     ]
     tx.sql.execute(_INSERT, rows)
+
+
+def remove(tx: Tx, room_id: str, numbers: Collection[int]) -> None:
+    """Delete what some events cite, as they are deleted."""
+    tx.sql.execute(_REMOVE, {"room_id": room_id, "numbers": numbers})
+    for number in numbers:
+        tx.forget(CITES, number)
 
 
 def remove_room(tx: Tx, room_id: str) -> None:

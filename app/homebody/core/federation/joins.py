@@ -57,6 +57,7 @@ MAX_SERVERS: Final = 20
 MAX_BYTES: Final = 256 * 2**20
 """Of the response to send_join."""
 SEND_SECONDS: Final = 300.0
+OUTLIERS_AT_ONCE: Final = 500
 RETRY_AFTER_S: Final = (5.0, 60.0, 600.0)
 """How long to wait before a join is sent again that a server may have taken."""
 PASSED_ON: Final = frozenset(
@@ -219,7 +220,10 @@ class Joins:
             request.room_id, request.user_id, event.event_id, encoded.decode(), [server, *others]
         )
         with self._db.write() as tx:
-            if not joined_rooms.is_resident(tx, request.room_id):
+            if state.current(tx, request.room_id, *room_state.CREATE) is not None:
+                if state.version(tx, request.room_id) != template.version:
+                    raise RemoteError("bad_response", f"{server} names another room version")
+            else:
                 store.begin_anew(tx, request.room_id, template.version.name)
             joining.begin(tx, join)
         return join
@@ -266,7 +270,17 @@ class Joins:
         raise problem
 
     def _give_up(self, join: Join, *, is_taken: bool) -> None:
-        """Forget a join that has failed; leave the room if a server has taken it."""
+        """Forget a join that has failed; leave the room if a server has taken it.
+
+        What was stored of a room that was not known before is deleted: it may be of another version
+        than the server said, and so be rejected for ever.
+        """
+        is_left = True
+        while is_left:
+            with self._db.write() as tx:
+                if state.current(tx, join.room_id, *room_state.CREATE) is not None:
+                    break
+                is_left = store.remove_outliers(tx, join.room_id, OUTLIERS_AT_ONCE) > 0
         with self._db.write() as tx:
             joining.end(tx, join.room_id, join.user_id)
             if is_taken:
@@ -326,6 +340,8 @@ class Joins:
 
 def servers_for(tx: Reader, room_id: str, user_id: str, named: Sequence[str] = ()) -> list[str]:
     """Return the servers by which a user may join or leave a room, the most promising first."""
+    if not tx.server.config.federation:
+        return []
     found = list(named)
     own = state.current(tx, room_id, state.MEMBER, user_id)
     if own is not None and own.sender != user_id:

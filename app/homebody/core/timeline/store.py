@@ -32,7 +32,7 @@ from homebody.core.push import counts
 from homebody.core.timeline import current_state, forks, gaps, redactions, sent_events
 from homebody.core.timeline.forks import Point
 from homebody.models.base import EventNumber
-from homebody.models.events import ACCEPTED, OUT_OF_BAND, StoredEvent
+from homebody.models.events import ACCEPTED, OUT_OF_BAND, OUTLIER, REJECTED, StoredEvent
 from homebody.models.rooms import Room
 from homebody.spec.events import Event, client_json
 from homebody.storage.caches import ClientEvent
@@ -83,6 +83,16 @@ _SOME_EVENTS = (
     select(StoredEvent.number)
     .where(StoredEvent.room_id == bindparam("room_id"))
     .order_by(StoredEvent.position)
+    .limit(bindparam("count"))
+)
+_SOME_OUTLIERS = (
+    select(StoredEvent.number)
+    .where(
+        StoredEvent.room_id == bindparam("room_id"),
+        StoredEvent.position.is_(None),
+        StoredEvent.state_at.is_(None),
+        StoredEvent.standing.in_((OUTLIER, REJECTED)),
+    )
     .limit(bindparam("count"))
 )
 _REMOVE_EVENT = delete(StoredEvent).where(StoredEvent.number == bindparam("which"))
@@ -264,6 +274,18 @@ def remove_events(tx: Tx, room_id: str, count: int) -> int:
     for number in numbers:
         tx.forget(client_events.CLIENT_EVENTS, number)
         search_index.forget(tx, number)
+    return len(numbers)
+
+
+def remove_outliers(tx: Tx, room_id: str, count: int) -> int:
+    """Delete at most `count` events that a room never had in its graph; return their number."""
+    asked = {"room_id": room_id, "count": count}
+    numbers = tx.sql.execute(_SOME_OUTLIERS, asked).scalars().all()
+    if numbers:
+        tx.sql.execute(_REMOVE_EVENT, [{"which": number} for number in numbers])
+        auth_chains.remove(tx, room_id, numbers)
+    for number in numbers:
+        tx.forget(client_events.CLIENT_EVENTS, number)
     return len(numbers)
 
 
