@@ -62,7 +62,7 @@ def create_app(config: Config) -> web.Application:
     kinds["departure"] = departures.kind(federation)
     keys, locks = ServerKeys(database, federation), Locks()
     sender, resync = Sender(database, federation, metrics), DeviceResync(database, federation)
-    transactions, inbound = Transactions(), Inbound(database, keys, locks)
+    transactions, inbound = Transactions(), Inbound(database, keys, locks, federation)
     inbound.fill_gap = MissingEvents(database, keys, federation, locks, transactions).fetch
     ephemeral = lifetimes.start(database, wakeups.wake)
     invites = Invites(database, keys)

@@ -16,11 +16,13 @@ from typing import Final, Literal, ParamSpec, TypeVar, cast
 from flask import g, has_request_context, request
 
 from homebody import errors
+from homebody.client_server import policy_servers
 from homebody.context import homeserver
 from homebody.core import ratelimits
 from homebody.core.accounts import access_tokens, accounts
 from homebody.core.ratelimits import RateLimits
 from homebody.core.sessions import appservice_users
+from homebody.core.timeline.policies import UnapprovedError
 from homebody.spec.appservices import Service
 from homebody.spec.events import Json
 from homebody.storage.caches import Requester
@@ -90,7 +92,11 @@ def authenticated(
                 count_change(user)
             if user is not None and (user.is_guest or user.is_suspended or services_only):
                 _check_may(user, access)
-            return view(*args, **kwargs)
+            try:
+                return view(*args, **kwargs)
+            except UnapprovedError as needed:
+                again = functools.partial(view, *args, **kwargs)
+                return policy_servers.with_approval(needed, again)
 
         declared[checked] = access
         return checked
@@ -122,6 +128,8 @@ def rate_limits() -> RateLimits:
     """
     limits = homeserver.rate_limits
     user: Requester | None = g.get("requester")
+    if "approved" in g:  # the request has been counted before
+        return limits.without()
     if user is None or user.service is None:
         return limits
     is_limited = user.service.is_rate_limited and user.user_id != user.service.sender
@@ -218,6 +226,7 @@ def admit(tx: Tx) -> None:
     elif not access_tokens.is_still_valid(tx, user):
         again = access_tokens.reauthenticate(tx, user, may_be_locked=g.access.locked)
         _keep_requester(again)
+    tx.approved = g.get("approved", {})
     if "proved" in g:
         accounts.check_password_unchanged(tx, g.proved)
 

@@ -6,7 +6,7 @@ Spec: client-server-api#api-standards
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import msgspec
 import orjson
@@ -36,6 +36,8 @@ MAX_COMMAS = 200_000
 SAFE_DEPTH = 100
 MAX_INTEGER = 2**53 - 1
 MIB = 2**20
+KEPT_BYTES = 2**17
+"""The largest body that a view can read twice."""
 
 
 def json_object(
@@ -74,6 +76,8 @@ def json_object(
 
 def raw_body(max_bytes: int) -> bytes:
     """Return the body. Raises M_TOO_LARGE before reading more than `max_bytes`."""
+    if "body" in g:  # by an earlier run; see policy_servers.py
+        return cast(bytes, g.body)
     if (request.content_length or 0) > max_bytes:
         raise errors.too_large(f"The body is larger than {max_bytes} bytes")
     request.max_content_length = max_bytes
@@ -87,6 +91,8 @@ def raw_body(max_bytes: int) -> bytes:
         raise errors.not_json("The body ended early") from None
     except Exception as error:  # for a bad chunk, each HTTP server raises another
         raise errors.not_json("The body could not be read to its end") from error
+    if len(body) <= KEPT_BYTES:
+        g.body = body
     user: Requester | None = g.get("requester")
     if len(body) >= MIB:  # parsing blocks the event loop: a large body counts as many
         authentication.count_change(user, len(body) // MIB)

@@ -42,6 +42,7 @@ FAILING_SECONDS: Final = 3600.0
 MAX_FAILING: Final = 10_000
 MAX_AT_ONCE: Final = 8
 """Requests to one server, and as many downloads."""
+POLICY: Final = "/_matrix/policy/"
 _REPEATABLE: Final = {"GET", "HEAD", "PUT", "DELETE"}
 """The Server-Server API's PUTs name what they put (a transaction, an event)."""
 
@@ -177,7 +178,7 @@ class FederationClient:
         is_signed: bool,
     ) -> _Request:
         """Return a request with its headers. Raises RemoteError if it must not be made."""
-        self._check_permitted(server)
+        self._check_permitted(server, path)
         target = f"{path}?{urlencode(query, doseq=True, quote_via=quote)}" if query else path
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"}
         body = None
@@ -197,9 +198,12 @@ class FederationClient:
             )
         return _Request(server, method, target, body, headers, time.monotonic() + timeout_s)
 
-    def _check_permitted(self, server: str) -> None:
-        """Raise RemoteError (refused) if this server does not talk to that one."""
-        if server == self._server_name:
+    def _check_permitted(self, server: str, path: str) -> None:
+        """Raise RemoteError (refused) if this server does not talk to that one.
+
+        The policy server of its own name is another program.
+        """
+        if server == self._server_name and not path.startswith(POLICY):
             raise RemoteError("refused", f"{server} is this server")
         if not self._config.federation:
             raise RemoteError("refused", "This server does not talk to others (federation = false)")

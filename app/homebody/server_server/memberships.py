@@ -100,6 +100,7 @@ def _template(room_id: str, user_id: str, kind: str) -> Json:
 def _accept(room_id: str, event_id: str, kind: str) -> Event:
     return membership_events.accept(
         homeserver.database,
+        homeserver.federation,
         homeserver.server_keys,
         homeserver.locks,
         origin(),

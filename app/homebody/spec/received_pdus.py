@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from homebody.spec import events, room_state, signing
+from homebody.spec import events, policy_servers, room_state, signing
 from homebody.spec.events import Event
 from homebody.spec.room_versions import RoomVersion
 from homebody.spec.signing import SignatureError, VerifyKey
@@ -68,7 +68,7 @@ def wanted_keys(event: Event) -> dict[KeyName, int]:
     return {
         (server_name, key_id): at_ts
         for server_name in required_signers(event)
-        for key_id in signing.key_ids(event.pdu, server_name)
+        for key_id in _key_ids(event, server_name)
     }
 
 
@@ -81,13 +81,19 @@ def verify(event: Event, find_key: Callable[[str, str, int], VerifyKey | None]) 
     at_ts = _valid_at(event)
     for server_name in sorted(required_signers(event)):
         is_signed = False
-        for key_id in signing.key_ids(event.pdu, server_name):
+        for key_id in _key_ids(event, server_name):
             key = find_key(server_name, key_id, at_ts)
             if key is not None:
                 signing.verify_event(event.pdu, event.version, server_name, key_id, key)
                 is_signed = True
         if not is_signed:
             raise SignatureError(f"No signature of {server_name} by a known key")
+
+
+def _key_ids(event: Event, server_name: str) -> list[str]:
+    """Return the keys by which a server has signed; that of a policy server is never published."""
+    found = signing.key_ids(event.pdu, server_name)
+    return [it for it in found if it != policy_servers.KEY_ID]
 
 
 def _valid_at(event: Event) -> int:

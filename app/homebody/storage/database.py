@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -140,6 +140,7 @@ class Tx(Reader):
         "_touched",
         "_writer",
         "actions",
+        "approved",
         "wait_for_commit",
         "woken",
     )
@@ -151,6 +152,8 @@ class Tx(Reader):
         self._touched: list[tuple[Cache[Any, Any], Any]] = []
         self.woken: list[Collection[str]] = []
         self.actions: list[Callable[[], None]] = []
+        self.approved: Mapping[Any, Any] = {}
+        """Events that policy servers have signed; see core/timeline/policies.py."""
         self.wait_for_commit: Callable[[], None] = ignore
         """Waits until the write is on the disk; set when its block is left."""
         self._first_position = db.writer.last_position

@@ -24,7 +24,7 @@ import orjson
 
 from homebody.core import incoming, joining
 from homebody.core.events import state
-from homebody.core.federation import pdus, server_acls
+from homebody.core.federation import pdus, policy_servers, server_acls
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.pdus import Received, Refused
 from homebody.core.incoming import Waiting
@@ -34,6 +34,7 @@ from homebody.core.timeline.receiving import MissingEventsError
 from homebody.errors import MatrixError
 from homebody.models.events import REJECTED
 from homebody.outside import RemoteError
+from homebody.outside.federation import FederationClient
 from homebody.runtime import event_loop
 from homebody.runtime.locks import Locks
 from homebody.spec import identifiers, room_state
@@ -68,8 +69,11 @@ class Inbound:
     Its methods wait for locks, keys and COMMITs, so none may run inside a transaction.
     """
 
-    def __init__(self, db: Database, keys: ServerKeys, locks: Locks) -> None:
+    def __init__(
+        self, db: Database, keys: ServerKeys, locks: Locks, client: FederationClient
+    ) -> None:
         self._db = db
+        self._client = client
         self._keys = keys
         self._locks = locks
         self._mutex = threading.Lock()
@@ -138,7 +142,7 @@ class Inbound:
         """
         standings: dict[str, str] = {}
         waits: list[Callable[[], None]] = []
-        left = deque(received)
+        left = deque(policy_servers.screen(self._db, self._client, room_id, received))
         with self._locks.own("room", room_id):
             while left:
                 with self._db.write(is_awaited=False) as tx:
@@ -228,8 +232,10 @@ class Inbound:
                 return
             lacking = receiving.missing(tx, event)
         before = None if lacking is None else self.fill_gap(waiting.origin, event, lacking)
+        received = [Received(event, waiting.pdu.encode())]
+        (signed,) = policy_servers.screen(self._db, self._client, room_id, received)
         with self._locks.own("room", room_id), self._db.write() as tx:
-            receiving.receive(tx, event, waiting.pdu.encode(), before)
+            receiving.receive(tx, *signed, before)
 
 
 def _may_pass(problem: RemoteError) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from homebody import errors
 from homebody.core.events import state
 from homebody.core.events.client_events import STRIPPED_STATE
-from homebody.core.federation import pdus, templates
+from homebody.core.federation import pdus, policy_servers, templates
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.pdus import Received, Refused
 from homebody.core.profiles import profiles
@@ -20,6 +20,7 @@ from homebody.core.rooms import membership
 from homebody.core.timeline import receiving, sent_events
 from homebody.core.timeline.receiving import MissingEventsError
 from homebody.models.events import ACCEPTED
+from homebody.outside.federation import FederationClient
 from homebody.runtime.locks import Locks
 from homebody.spec import canonical_json, identifiers, room_state, signing
 from homebody.spec.events import Event, Json
@@ -29,6 +30,7 @@ from homebody.storage.database import Database, Reader, Tx
 
 def accept(
     db: Database,
+    client: FederationClient,
     keys: ServerKeys,
     locks: Locks,
     origin: str,
@@ -41,7 +43,8 @@ def accept(
 
     `kind` is join, leave or knock. The event may come again: it is stored once.
     Raises M_INVALID_PARAM for another event than such a one, M_FORBIDDEN if the room's rules refuse
-    it, M_NOT_FOUND, and what `membership.check_condition` raises. Waits for keys and for the room.
+    it, M_NOT_FOUND, and what `membership.check_condition` raises. Waits for keys, the room, and its
+    policy server.
     """
     with db.read() as tx:
         templates.check_may_take_part(tx, origin, room_id)
@@ -54,6 +57,7 @@ def accept(
         raise errors.invalid_param(f"The event's id is {received.event.event_id}")
     if received.event.content != pdu["content"]:
         raise errors.invalid_param("The content hash of the event does not match")
+    (received,) = policy_servers.screen(db, client, room_id, [received])
     with locks.own("room", room_id), db.write() as tx:
         templates.check_may_take_part(tx, origin, room_id)
         _store(tx, received)

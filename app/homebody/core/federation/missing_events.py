@@ -25,7 +25,7 @@ from urllib.parse import quote
 from sqlalchemy import select
 
 from homebody.core.events import auth_chains, state
-from homebody.core.federation import bulk, outliers, pdus, room_requests
+from homebody.core.federation import bulk, outliers, pdus, policy_servers, room_requests
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.pdus import Received
 from homebody.core.federation.room_requests import RoomRequests
@@ -250,7 +250,8 @@ class _Job:
     def _received(self, given: Iterable[Any]) -> list[Received]:
         """Return the events of this room among what a server sent, if form and signatures hold."""
         found = pdus.receive(self._keys, [(pdu, self._version) for pdu in given])
-        return pdus.of_room(found, self._room_id)
+        in_room = pdus.of_room(found, self._room_id)
+        return policy_servers.screen(self._db, self._client, self._room_id, in_room)
 
     # auth events
 

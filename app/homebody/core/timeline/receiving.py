@@ -5,7 +5,7 @@ then the state before it (else it is *rejected*), then the current state (else i
 it belongs to the graph, but is not shown). The events that it follows must be stored already; what
 is missing is fetched by core/federation.
 
-Spec: server-server-api#checks-performed-on-receipt-of-a-pdu (steps 4 to 6),
+Spec: server-server-api#checks-performed-on-receipt-of-a-pdu (steps 4 to 7),
 server-server-api#rejection, server-server-api#soft-failure
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Collection
 from typing import Final
 
 from homebody.core.events import state
-from homebody.core.timeline import forks, redactions, store
+from homebody.core.timeline import forks, policies, redactions, store
 from homebody.core.timeline.forks import Point
 from homebody.models.events import ACCEPTED, OUT_OF_BAND, OUTLIER, REJECTED, SOFT_FAILED
 from homebody.spec import event_auth, room_state
@@ -44,7 +44,8 @@ def receive(tx: Tx, event: Event, encoded: bytes, before: Point | None = None) -
 
     `before` is the state before it where another server had to be asked for that, as events before
     it are missing. An event that is stored already keeps its standing, unless it was an outlier or
-    rejected: now more may be known.
+    rejected: now more may be known. One that the room's policy server has not signed is
+    soft-failed.
     Raises MissingEventsError, and changes nothing.
     """
     known = state.find_any(tx, event.event_id)
@@ -61,6 +62,9 @@ def receive(tx: Tx, event: Event, encoded: bytes, before: Point | None = None) -
     if is_after_gap:  # its sender may have joined in the gap
         now = forks.resolve(tx, event.room_id, [present, before])
     standing = _judge(tx, event, cited, before, now)
+    if standing == ACCEPTED and not policies.is_approved(tx, event):
+        LOG.info("%s is soft-failed, as the policy server has not signed it", event.event_id)
+        standing = SOFT_FAILED
     tx.server.metrics.pdus_received[standing] += 1
     if standing == ACCEPTED:
         before = None if before == present else before

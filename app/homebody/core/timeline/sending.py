@@ -20,7 +20,14 @@ from sqlalchemy import bindparam, select
 
 from homebody import errors
 from homebody.core.events import relations, state
-from homebody.core.timeline import forks, guest_access, local_rules, store
+from homebody.core.timeline import (
+    forks,
+    guest_access,
+    local_rules,
+    policies,
+    receiving,
+    store,
+)
 from homebody.errors import MatrixError
 from homebody.models.events import StoredEvent
 from homebody.spec import canonical_json, event_auth, events, identifiers, room_state, signing
@@ -128,15 +135,19 @@ def send_message(
     return event_id
 
 
-def send(tx: Tx, draft: Draft) -> str:
+def send(tx: Tx, draft: Draft, *, is_forced: bool = False) -> str:
     """Send an event to a room; return its id.
 
     A state event that repeats what its sender has already set is not sent again: the id of the
-    first one is returned, if the sender could send it now.
-    Raises M_FORBIDDEN when the room's rules refuse it, M_NOT_FOUND for an unknown room,
-    M_TOO_LARGE, M_BAD_JSON for what no event can hold, and what local_rules.check raises.
+    first one is returned, if the sender could send it now. `is_forced`: the room's policy server is
+    not asked.
+    Raises M_FORBIDDEN when the room's rules refuse it, UnapprovedError until its policy server has
+    signed it, M_NOT_FOUND for an unknown room, M_TOO_LARGE, M_BAD_JSON for what no event can hold,
+    and what local_rules.check raises.
     """
     check_form(draft)
+    if tx.approved and (event := policies.approved(tx, draft)) is not None:
+        return _send_approved(tx, draft, event)
     head = state.head(tx, draft.room_id)
     version = VERSIONS[head.version]
     keys = event_auth.auth_types(version, draft.type, draft.state_key, draft.sender, draft.content)
@@ -160,7 +171,33 @@ def send(tx: Tx, draft: Draft) -> str:
     if draft.state_key is not None and (known := _unchanged(tx, draft)) is not None:
         return known
     event, encoded = _sign(tx, version, pdu)
+    if tx.server.config.federation and not is_forced:
+        policies.check(tx, draft, event)
     store.store(tx, event, encoded, (draft.device_id, draft.txn_id), before)
+    return event.event_id
+
+
+def _send_approved(tx: Tx, draft: Draft, event: Event) -> str:
+    """Store an event that was built in an earlier write, if it is still allowed; return its id.
+
+    The room has gone on while its policy server was asked.
+    """
+    keys = event_auth.auth_types(
+        event.version, draft.type, draft.state_key, draft.sender, draft.content
+    )
+    current = state.current_many(tx, draft.room_id, {room_state.CREATE, *keys})
+    try:
+        event_auth.check(event, current)
+    except AuthError as refusal:
+        raise errors.forbidden(str(refusal)) from None
+    if (rule := local_rules.RULES.get(draft.type)) is not None:
+        rule(tx, draft, current)
+    if draft.state_key is not None and (known := _unchanged(tx, draft)) is not None:
+        return known
+    before, present = receiving.state_before(tx, event), forks.current(tx)
+    is_current = before == present or not forks.conflicts(tx, event.room_id, [before, present])
+    encoded, transaction = events.encode(event.pdu, event.version), (draft.device_id, draft.txn_id)
+    store.store(tx, event, encoded, transaction, None if is_current else before)
     return event.event_id
 
 
@@ -232,7 +269,7 @@ def force_leave(tx: Tx, room_id: str, user_id: str) -> None:
     """Make a user leave a room. Errors are logged, so that a broken room prevents nothing else."""
     draft = Draft(room_id, user_id, state.MEMBER, {"membership": "leave"}, user_id)
     try:
-        send(tx, draft)
+        send(tx, draft, is_forced=True)
     except MatrixError as refusal:
         LOG.warning("%s could not leave %s: %s", user_id, room_id, refusal)
 

@@ -1,0 +1,101 @@
+"""Have events signed by the policy server of their room.
+
+If that does not respond, events are not sent, and those of other servers are not shown.
+
+Spec: server-server-api#asking-for-a-policy-server-signature-on-an-event,
+server-server-api#validating-policy-server-signatures
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from homebody import errors
+from homebody.core.federation.pdus import Received
+from homebody.core.timeline import policies
+from homebody.errors import MatrixError
+from homebody.outside import RemoteError
+from homebody.outside.federation import FederationClient
+from homebody.spec import events, policy_servers
+from homebody.spec.events import Event
+from homebody.spec.policy_servers import Policy
+from homebody.storage.database import Database
+
+LOG = logging.getLogger(__name__)
+
+PATH: Final = "/_matrix/policy/v1/sign"
+TIMEOUT_S: Final = 5.0
+SECONDS: Final = 10.0
+"""For all events of a transaction together."""
+MAX_BYTES: Final = 65_536
+PASSED_ON: Final = frozenset({400, 403, 429})
+"""Statuses of responses that are passed on to the client: the policy server's decision."""
+
+
+def approve(client: FederationClient, policy: Policy, event: Event) -> Event:
+    """Return an event of a local user with the policy server's signature.
+
+    Raises M_FORBIDDEN, or the error with which the policy server refuses to sign.
+    """
+    try:
+        return _ask(client, policy, event, TIMEOUT_S)
+    except RemoteError as problem:
+        LOG.info("%s does not sign %s: %s", policy.server, event.event_id, problem)
+        if problem.status in PASSED_ON and isinstance(problem.content.get("errcode"), str):
+            raise _passed_on(problem) from problem
+        sentence = f"The policy server of the room, {policy.server}, has not approved this"
+        raise errors.forbidden(sentence) from problem
+
+
+def screen(
+    db: Database, client: FederationClient, room_id: str, received: Sequence[Received]
+) -> list[Received]:
+    """Return events of other servers with signatures of the policy server, where it gives them.
+
+    Waits for the policy server, so never within a transaction or a lock.
+    """
+    with db.read() as tx:
+        policy = policies.of_room(tx, room_id)
+    if policy is None:
+        return list(received)
+    until = time.monotonic() + SECONDS
+    return [_signed(client, policy, it, until) for it in received]
+
+
+def _signed(client: FederationClient, policy: Policy, it: Received, until: float) -> Received:
+    if policy_servers.is_approved(it.event, policy):
+        return it
+    try:
+        event = _ask(client, policy, it.event, min(TIMEOUT_S, until - time.monotonic()))
+    except RemoteError as problem:
+        LOG.info("%s does not sign %s: %s", policy.server, it.event.event_id, problem)
+        return it
+    return Received(event, events.encode(event.pdu, event.version))
+
+
+def _ask(client: FederationClient, policy: Policy, event: Event, seconds: float) -> Event:
+    if seconds <= 0:
+        raise RemoteError("timeout", "The time for this transaction is over")
+    answer = client.request(
+        policy.server,
+        "POST",
+        PATH,
+        json=events.encode(event.pdu, event.version),
+        timeout_s=seconds,
+        max_bytes=MAX_BYTES,
+    )
+    try:
+        return policy_servers.with_signature(event, policy, answer)
+    except ValueError as problem:
+        raise RemoteError("bad_response", str(problem)) from problem
+
+
+def _passed_on(problem: RemoteError) -> MatrixError:
+    content = problem.content
+    fields = {"retry_after_ms": content["retry_after_ms"]} if "retry_after_ms" in content else {}
+    text = content.get("error")
+    message = text if isinstance(text, str) else str(problem)
+    return MatrixError(problem.status or 403, content["errcode"], message, **fields)
