@@ -373,3 +373,21 @@ def test_a_sync_over_a_gap_is_limited_and_its_token_leads_into_the_gap(
         assert [event["event_id"] for event in it["events"]] == [last.event_id, after.event_id]
         assert it["limited"] is True
     assert before == [it.event_id for it in sent]
+
+
+def test_history_goes_on_before_an_event_of_a_dead_server(
+    app: Application, remote: Remotes, b: Remote, alice: Person, room: RemoteRoom
+) -> None:
+    dead = remote("d.test")
+    dead.fail("/key/", 502)
+    first = room.message("first")
+    room.member("erin", "join", by=dead)
+    lost = room.message("whose key nobody has", sender="erin", by=dead)
+    last = room.message("last")
+    leave_gap(app, b, room)
+
+    found = ids(page(alice, room.id))
+
+    assert {first.event_id, last.event_id} <= set(found)
+    assert lost.event_id not in found
+    assert standing(app, lost) is None

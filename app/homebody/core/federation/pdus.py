@@ -37,6 +37,8 @@ class Refused(NamedTuple):
     event_id: str | None
     """None where it is too malformed to have one."""
     problem: str
+    event: Event | None = None
+    """The event, if only its signatures are missing or wrong."""
 
 
 def receive(
@@ -98,5 +100,5 @@ def _verify(event: Event, known: Mapping[KeyName, KnownKey]) -> Received | Refus
     try:
         received_pdus.verify(event, find)
     except SignatureError as problem:
-        return Refused(event.event_id, str(problem))
+        return Refused(event.event_id, str(problem), event)
     return Received(event, events.encode(event.pdu, event.version))

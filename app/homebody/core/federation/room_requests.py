@@ -24,7 +24,6 @@ LOG = logging.getLogger(__name__)
 
 PATH: Final = "/_matrix/federation/v1/"
 SECONDS: Final = 20.0
-"""For one request."""
 MAX_SERVERS: Final = 5
 MAX_BYTES: Final = 20 * 2**20
 """Of a response: a hundred events and more, or 200,000 ids."""
@@ -48,6 +47,8 @@ class RoomRequests:
         self.servers = list(servers)
         self._left = limit
         self._until = until
+        self.seconds = SECONDS
+        """For one request."""
 
     def about_room(
         self, operation: str, *parts: str, query: Query | None = None, json: Any = None
@@ -79,7 +80,7 @@ class RoomRequests:
         json: Any = None,
     ) -> Json:
         """Return the response of one server. Raises RemoteError."""
-        seconds = min(self._until - time.monotonic(), SECONDS)
+        seconds = min(self._until - time.monotonic(), self.seconds)
         if self._left <= 0 or seconds <= 0:
             raise RemoteError("refused", f"The servers of {self.room_id} were asked enough")
         self._left -= 1

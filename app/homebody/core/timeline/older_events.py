@@ -30,8 +30,8 @@ from homebody.storage.expressions import listed
 
 LOG = logging.getLogger(__name__)
 
-Encoded = tuple[Event, bytes]
-"""An event whose form and signatures were checked, and its PDU."""
+Encoded = tuple[Event, bytes | None]
+"""An event whose form was checked, and its PDU; None: its signatures can't be verified."""
 REDACTION: Final = "m.room.redaction"
 NO_RELATION: Final = relations.NONE._asdict()
 
@@ -86,7 +86,8 @@ def store(tx: Tx, room_id: str, gap: int, found: Sequence[Encoded]) -> int:
     """Put older events into the gap before a position; return how many of them have a place now.
 
     `found` are events from the newest to the oldest, each before those that it cites. Events whose
-    auth events are missing are left out. What is missing before the others is a gap again.
+    auth events are missing, or whose signatures can't be verified, are left out. What is missing
+    before the others is a gap again.
     """
     known = state.find_many(tx, {event.event_id for event, _ in found})
     cited = state.find_many(tx, {it for event, _ in found for it in event.auth_event_ids})
@@ -142,10 +143,12 @@ def _judge(
     create = state.current(tx, room_id, *room_state.CREATE)
     events = {event_id: it.event for event_id, it in known.items()}
     standings = {event_id: it.standing for event_id, it in known.items()}
-    for event, _ in reversed(found):
+    for event, encoded in reversed(found):
         event_id = event.event_id
         if event_id in known:
             standings[event_id] = REJECTED if known[event_id].standing == REJECTED else HISTORY
+            continue
+        if encoded is None:
             continue
         if any(it not in events for it in event.auth_event_ids):
             LOG.info("left out the event %s: its auth events are missing", event_id)
@@ -177,7 +180,7 @@ def _insert(
     numbers = {event_id: it.number for event_id, it in known.items()}
     rows = []
     for event, encoded in (*reversed(shown), *reversed(rejected)):
-        if event.event_id in known:
+        if event.event_id in known or encoded is None:
             continue
         numbers[event.event_id] = tx.next_event_number()
         rows.append(
