@@ -230,6 +230,52 @@ def test_auth_events_that_are_missing_are_fetched(
     assert standing(app, event) == REJECTED  # by the state before it, in which dave is not joined
 
 
+def test_an_event_before_which_auth_events_are_missing_too_is_stored_with_its_state(
+    app: Application, b: Remote, alice: Person, room: RemoteRoom
+) -> None:
+    now_ms = int(time.time() * 1000)
+    for number in range(120):  # each cites the one before it
+        content = {"displayname": f"Carol {number}"}
+        last = room.member("carol", "join", content=content, origin_server_ts=now_ms + number)
+    b.fail("/event_auth/", 404)
+    b.answer(MISSING, Response(200, {"events": []}))
+
+    b.send(last)
+    wait_until_done(app)
+
+    assert standing(app, last) == "accepted"
+    path = f"rooms/{quote(room.id)}/state/m.room.member/@carol:b.test"
+    assert alice.get(path).get_json()["displayname"] == "Carol 119"
+    assert len(b.received("/state_ids/")) == 1
+
+
+def test_a_server_that_has_few_events_is_asked_for_them_once(
+    app: Application, b: Remote, room: RemoteRoom
+) -> None:
+    room.message("not given")
+    given, last = room.message(), room.message()
+    b.answer(MISSING, Response(200, {"events": [given.pdu]}))
+
+    b.send(last)
+    wait_until_done(app)
+
+    assert len(b.received(MISSING)) == 1
+    assert [standing(app, it) for it in (given, last)] == ["accepted", "accepted"]
+
+
+def test_an_event_that_follows_something_malformed_is_dropped(
+    app: Application, b: Remote, room: RemoteRoom
+) -> None:
+    room.event("m.room.message", {"number": 1.5})
+    last = room.message()
+
+    b.send(last)
+    wait_until_done(app)
+
+    assert standing(app, last) is None
+    assert not b.received("/state_ids/")
+
+
 def test_an_event_whose_auth_events_nobody_has_is_dropped(
     app: Application, b: Remote, room: RemoteRoom
 ) -> None:

@@ -27,7 +27,7 @@ from sqlalchemy import select
 from homebody.core.events import auth_chains, state
 from homebody.core.federation import bulk, outliers, pdus, policy_servers, room_requests
 from homebody.core.federation.keys import ServerKeys
-from homebody.core.federation.pdus import Received
+from homebody.core.federation.pdus import Received, Refused
 from homebody.core.federation.room_requests import RoomRequests
 from homebody.core.federation.transactions import Transactions
 from homebody.core.timeline import forks, receiving
@@ -54,6 +54,8 @@ MAX_REQUESTS: Final = 80
 """For one event."""
 MAX_ROUNDS: Final = 10
 EVENTS_PER_ROUND: Final = 20
+MIN_PER_ROUND: Final = 10
+"""A server that responds with fewer has no more between these events; Synapse gives 10 at most."""
 MAX_EARLIEST: Final = 20
 MAX_STATES: Final = 3
 """States that are asked for, for one event."""
@@ -151,6 +153,8 @@ class _Job:
         self._room_id = event.room_id
         self._version = event.version
         self._states_left = MAX_STATES
+        self._malformed: set[str] = set()
+        """Predecessors that came, but are not events."""
 
     def fetch_previous(self, ends: list[str]) -> None:
         """Fetch the events between the ends of the room's graph and the event, and store them."""
@@ -160,30 +164,35 @@ class _Job:
         for server in list(self._requests.servers):
             while rounds and latest:
                 rounds -= 1
-                new = self._round(server, latest, ends, found)
-                if not new:
-                    break
+                new, is_all = self._round(server, latest, ends, found)
                 found |= new
-                latest = self._lacking_previous(found)
+                latest = self._lacking_previous(found) if new else latest
+                if is_all or not new:
+                    break
         received = [found[it.event_id] for it in event_order.oldest_first(_events(found.values()))]
         self._store(received)
 
     def supply(self, event: Event, spare: int = 0) -> Point | None:
-        """Fetch auth events and the state before an event, as far as they are missing.
+        """Fetch the state before an event and its auth events, as far as they are missing.
 
-        Returns the state if it was. `spare`: how many states must be left to be asked for.
+        Returns the state if it was. The state comes first, as it mostly brings the auth events.
+        `spare`: how many states must be left to be asked for.
         Raises RemoteError, MissingEventsError.
         """
+        before = None
         lacking = self._missing(event)
+        if lacking is not None and lacking.prev_events:
+            if self._states_left <= spare or not self._malformed.isdisjoint(lacking.prev_events):
+                raise lacking
+            self._states_left -= 1
+            before = self._state_before(event)
+            lacking = self._missing(event)
         if lacking is not None and lacking.auth_events:
             self._fetch_auth_events(event, lacking.auth_events)
             lacking = self._missing(event)
-        if lacking is None:
-            return None
-        if lacking.auth_events or self._states_left <= spare:
-            raise lacking
-        self._states_left -= 1
-        return self._state_before(event)
+            if lacking is not None and lacking.auth_events:
+                raise lacking
+        return before
 
     def _missing(self, event: Event) -> MissingEventsError | None:
         with self._db.read() as tx:
@@ -191,8 +200,8 @@ class _Job:
 
     def _round(
         self, server: str, latest: list[str], ends: list[str], found: dict[str, Received]
-    ) -> dict[str, Received]:
-        """Ask a server for events before some others; return those that are new."""
+    ) -> tuple[dict[str, Received], bool]:
+        """Ask a server for events before some others; return the new ones, and if they are all."""
         body = {
             "latest_events": latest,
             "earliest_events": ends,
@@ -204,12 +213,12 @@ class _Job:
                 server, "get_missing_events", self._room_id, json=body
             )
         except RemoteError:
-            return {}
+            return {}, True
         given = room_requests.pdus_of(response, "events", EVENTS_PER_ROUND)
         received = {it.event.event_id: it for it in self._received(given)}
         wanted = {it for event in _events(found.values()) for it in event.prev_event_ids}
         wanted.update(self._event.prev_event_ids)
-        return _reached(received, wanted - found.keys(), found)
+        return _reached(received, wanted - found.keys(), found), len(given) < MIN_PER_ROUND
 
     def _lacking_previous(self, found: dict[str, Received]) -> list[str]:
         """Return the events whose predecessors are neither stored nor found, at most 20."""
@@ -250,6 +259,9 @@ class _Job:
     def _received(self, given: Iterable[Any]) -> list[Received]:
         """Return the events of this room among what a server sent, if form and signatures hold."""
         found = pdus.receive(self._keys, [(pdu, self._version) for pdu in given])
+        if self._version.event_ids != "given":  # else anybody could write it into anything
+            refused = [it for it in found if isinstance(it, Refused) and it.event is None]
+            self._malformed.update(it.event_id for it in refused if it.event_id is not None)
         in_room = pdus.of_room(found, self._room_id)
         return policy_servers.screen(self._db, self._client, self._room_id, in_room)
 
