@@ -46,6 +46,9 @@ class JoinLimits:
     # Synapse 0.1 and 10: a new member of a space joins all its rooms at once.
     local: RateLimit = RateLimit(1.0, 50)
     """Joins of one account to rooms of this server."""
+    # Synapse limits the joins to one room. The response has the state of the whole room.
+    per_server: RateLimit = RateLimit(5.0, 200)
+    """Joins and knocks of another server's users in rooms of this server."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,8 @@ def _template(room_id: str, user_id: str, kind: str) -> Json:
 
 
 def _accept(room_id: str, event_id: str, kind: str) -> Event:
+    if kind != "leave":  # which always has to be possible
+        homeserver.rate_limits.check("rc_joins.per_server", origin())
     return membership_events.accept(
         homeserver.database,
         homeserver.federation,
