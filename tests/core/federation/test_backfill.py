@@ -13,11 +13,10 @@ from homebody.core.events import state
 from homebody.core.federation import backfill
 from homebody.models.events import HISTORY, REJECTED
 from homebody.models.federation import Gap
-from homebody.spec.events import Event
 from homebody.web import Application
 from tests.conftest import Login, Person
-from tests.core.federation.test_missing_events import MISSING, gaps, standing, wait_until_done
 from tests.helpers import remote_room
+from tests.helpers.gaps import gaps, ids, leave_gap, page, pages, standing
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
 from tests.helpers.scripted_server import Response
@@ -42,41 +41,6 @@ def room(alice: Person, b: Remote) -> RemoteRoom:
     levels = {"users": {alice.user_id: 100, "@carol:b.test": 100}}
     room_id = alice.create_room(preset="public_chat", power_level_content_override=levels)
     return b.join(room_id)
-
-
-def leave_gap(app: Application, b: Remote, room: RemoteRoom) -> Event:
-    """Send the newest event of the room, but none of those before it."""
-    b.fail(MISSING, 404)
-    last = room.message("after the gap")
-    b.send(last)
-    wait_until_done(app)
-    return last
-
-
-def page(person: Person, room_id: str, **query: Any) -> Json:
-    query = {"dir": "b", "limit": 1000, **query}
-    response = person.get(f"rooms/{quote(room_id)}/messages", query_string=query)
-    assert response.status_code == 200, response.get_json()
-    found: Json = response.get_json()
-    return found
-
-
-def ids(found: Json) -> list[str]:
-    """Return the ids of the events of a page, the oldest first."""
-    return [it["event_id"] for it in found["chunk"]][::-1]
-
-
-def pages(person: Person, room_id: str, limit: int) -> list[str]:
-    """Return the ids of all events, the oldest first, read page by page."""
-    found: list[str] = []
-    start = None
-    for _ in range(200):
-        one = page(person, room_id, limit=limit, **({"from": start} if start else {}))
-        found = ids(one) + found
-        start = one.get("end")
-        if start is None:
-            return found
-    raise AssertionError("there is no end")
 
 
 def test_a_gap_of_200_is_there_on_the_first_paging(

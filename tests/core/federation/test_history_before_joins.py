@@ -14,8 +14,7 @@ from homebody.models.base import NOW_AND_LATER, EventNumber
 from homebody.spec.room_versions import VERSIONS
 from homebody.web import Application
 from tests.conftest import Login, Person
-from tests.core.federation.test_backfill import ids, page, pages
-from tests.core.federation.test_missing_events import gaps
+from tests.helpers.gaps import gaps, ids, page, pages
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
 

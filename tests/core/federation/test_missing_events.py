@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import update
 
 from homebody.core import incoming
 from homebody.core.events import state
-from homebody.core.federation import missing_events, room_requests
-from homebody.models.events import OUTLIER, REJECTED, StoredEvent
-from homebody.models.federation import Gap, InboundPdu
+from homebody.core.federation import missing_events
+from homebody.models.events import OUTLIER, REJECTED
+from homebody.models.federation import InboundPdu
 from homebody.spec.events import Event
 from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers import remote_room
+from tests.helpers.gaps import MISSING, ends, gaps, standing, timeline, wait_until_done
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
 from tests.helpers.scripted_server import Response
-
-MISSING = "/get_missing_events/"
-SECONDS = 10
 
 
 @pytest.fixture
@@ -44,53 +40,6 @@ def room(alice: Person, b: Remote) -> RemoteRoom:
     levels = {"users": {alice.user_id: 100, "@carol:b.test": 100}}
     room_id = alice.create_room(preset="public_chat", power_level_content_override=levels)
     return b.join(room_id)
-
-
-def wait_for(look: Callable[[], Any]) -> Any:
-    until = time.monotonic() + SECONDS
-    while not (found := look()):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    return found
-
-
-def wait_until_done(app: Application) -> None:
-    """Wait until no PDU waits, or all wait for a later try."""
-
-    def is_done() -> bool:
-        with app.homeserver.database.read() as tx:
-            times = tx.sql.execute(select(InboundPdu.next_try_ts)).scalars().all()
-        return all(it > time.time() * 1000 for it in times)
-
-    wait_for(is_done)
-
-
-def standing(app: Application, event: Event | str) -> str | None:
-    event_id = event if isinstance(event, str) else event.event_id
-    with app.homeserver.database.read() as tx:
-        known = state.find_any(tx, event_id)
-    return None if known is None else known.standing
-
-
-def timeline(app: Application, room_id: str) -> list[str]:
-    """Return the ids of the events in a room, oldest first."""
-    events = (
-        select(StoredEvent.event_id)
-        .where(StoredEvent.room_id == room_id, StoredEvent.position.is_not(None))
-        .order_by(StoredEvent.position)
-    )
-    with app.homeserver.database.read() as tx:
-        return list(tx.sql.execute(events).scalars())
-
-
-def ends(app: Application, room: RemoteRoom) -> set[str]:
-    with app.homeserver.database.read() as tx:
-        return set(state.head(tx, room.id).forward_extremities)
-
-
-def gaps(app: Application) -> dict[str, int | None]:
-    with app.homeserver.database.read() as tx:
-        return {row[0]: row[1] for row in tx.sql.execute(select(Gap.event_id, Gap.position))}
 
 
 def test_events_that_are_missing_are_fetched_and_stand_before_the_one_that_follows(
@@ -481,76 +430,3 @@ def test_the_same_events_are_there_if_none_can_be_fetched(
         wait_until_done(app)
 
     has_all(app, alice, room, sent)
-
-
-def test_a_server_that_hangs_does_not_hold_up_other_rooms(
-    app: Application,
-    b: Remote,
-    alice: Person,
-    room: RemoteRoom,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(room_requests, "SECONDS", 1.0)
-    other = b.join(alice.create_room(preset="public_chat"))
-    b.hang(MISSING)
-    room.message("lost")
-    b.send(last := room.message())
-
-    began = time.monotonic()
-    assert b.send(elsewhere := other.message()) == {elsewhere.event_id: {}}
-    seconds = time.monotonic() - began
-    wait_until_done(app)
-    b.recover()
-
-    assert seconds < 0.5
-    assert standing(app, elsewhere) == "accepted"
-    assert standing(app, last) is None  # it is tried again later
-
-
-def test_no_more_events_are_taken_than_were_asked_for(
-    app: Application, b: Remote, alice: Person, room: RemoteRoom
-) -> None:
-    sent = [room.message(f"{number}") for number in range(300)]
-    b.answer(MISSING, Response(200, {"events": [it.pdu for it in reversed(sent[:-1])]}))
-    b.fail("/state_ids/", 404)
-
-    b.send(sent[-1])
-    wait_until_done(app)
-
-    assert standing(app, sent[-1]) is None
-    assert standing(app, sent[0]) is None
-    assert len(b.received(MISSING)) <= missing_events.MAX_ROUNDS
-
-
-def test_a_room_has_a_limited_number_of_events_that_wait(
-    app: Application, room: RemoteRoom, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(incoming, "MAX_WAITING", 3)
-
-    with app.homeserver.database.write() as tx:
-        for number in range(5):
-            incoming.keep(tx, "b.test", "!other:b.test", f"$event{number}", "{}")
-        waiting = incoming.oldest(tx, "!other:b.test")
-        count = len(tx.sql.execute(select(InboundPdu.event_id)).all())
-
-    assert waiting is not None
-    assert waiting.event_id == "$event0"
-    assert count == 3
-
-
-def test_a_circle_of_events_is_left_out(app: Application, b: Remote, alice: Person) -> None:
-    levels = {"users": {alice.user_id: 100, "@carol:b.test": 100}}
-    room_id = alice.create_room(
-        preset="public_chat", room_version="2", power_level_content_override=levels
-    )
-    room = b.join(room_id)
-    hashes = {"sha256": "A" * 43}
-    first = room.message("a", prev_events=[["$b:b.test", hashes]], event_id="$a:b.test", add=False)
-    second = room.message("b", prev_events=[["$a:b.test", hashes]], event_id="$b:b.test", add=False)
-    last = room.message("c", prev_events=[["$a:b.test", hashes]], add=False)
-    b.answer(MISSING, Response(200, {"events": [first.pdu, second.pdu]}))
-
-    b.send(last)
-    wait_until_done(app)
-
-    assert [standing(app, it) for it in (first, second, last)] == [None] * 3

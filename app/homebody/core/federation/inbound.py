@@ -48,6 +48,8 @@ REFUSED: Final = "refused"
 """Counted in place of a standing."""
 SECONDS_PER_WRITE: Final = 0.003
 """Other writers wait meanwhile, and for the event that is being stored when the time is over."""
+PAUSE_SECONDS: Final = 10.0
+"""After a failure of this server, such as a full disk."""
 
 FillGap = Callable[[str, Event, MissingEventsError], Point | None]
 """Fetches what an event lacks, called with its origin; returns the state before the event if only
@@ -190,20 +192,34 @@ class Inbound:
 
     def _work(self, room_id: str) -> None:
         """Take in the room's waiting PDUs, the oldest first. Run by the room's greenlet."""
+        has_come = self._working[room_id]
         while not self._is_stopping:
-            has_come = self._working[room_id]
-            has_come.clear()
-            with self._mutex, self._db.read() as tx:
-                waiting = incoming.oldest(tx, room_id)
-                next_try_ts = incoming.next_try_ts(tx, room_id) if waiting is None else 0
-                if next_try_ts is None:
-                    del self._working[room_id]
-                    return
-                seconds = (next_try_ts - tx.now_ms) / 1000
-            if waiting is None:
+            try:
+                has_come.clear()
+                seconds = self._try_oldest(room_id)
+            except Exception:
+                LOG.exception("the events that wait for %s could not be taken in", room_id)
+                seconds = PAUSE_SECONDS
+            if seconds is None:
+                return
+            if seconds > 0 and not self._is_stopping:
                 has_come.wait(seconds)
-            else:
-                self._try(room_id, waiting)
+
+    def _try_oldest(self, room_id: str) -> float | None:
+        """Take in a PDU; return the seconds until the next one may be tried.
+
+        None: there are no more, and the greenlet is to end.
+        """
+        with self._mutex, self._db.read() as tx:
+            waiting = incoming.oldest(tx, room_id)
+            next_try_ts = incoming.next_try_ts(tx, room_id) if waiting is None else 0
+            if next_try_ts is None:
+                del self._working[room_id]
+                return None
+        if waiting is None:
+            return (next_try_ts - tx.now_ms) / 1000
+        self._try(room_id, waiting)
+        return 0
 
     def _try(self, room_id: str, waiting: Waiting) -> None:
         """Take in a waiting PDU, or decide whether to try again."""
@@ -217,6 +233,10 @@ class Inbound:
                 return
             LOG.info("dropped the event %s: %s", waiting.event_id, problem)
         except MissingEventsError as problem:
+            LOG.info("dropped the event %s: %s", waiting.event_id, problem)
+        except MatrixError as problem:
+            if problem.status >= 500:  # of this server: it is not the event's fault
+                raise
             LOG.info("dropped the event %s: %s", waiting.event_id, problem)
         except Exception:
             LOG.exception("dropped the event %s", waiting.event_id)

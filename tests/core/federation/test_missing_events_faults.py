@@ -1,0 +1,126 @@
+"""Events whose predecessors are missing, while servers hang, lie, or fail themselves."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from sqlalchemy import select
+
+from homebody.core import incoming
+from homebody.core.federation import inbound, missing_events, room_requests
+from homebody.models.federation import InboundPdu
+from homebody.web import Application
+from tests.conftest import Login, Person
+from tests.helpers.gaps import MISSING, standing, wait_until_done
+from tests.helpers.remote import Remote, Remotes
+from tests.helpers.remote_room import RemoteRoom
+from tests.helpers.scripted_server import Response
+
+
+@pytest.fixture
+def b(remote: Remotes) -> Remote:
+    return remote("b.test")
+
+
+@pytest.fixture
+def alice(b: Remote, login: Login) -> Person:
+    return login("alice")
+
+
+@pytest.fixture
+def room(alice: Person, b: Remote) -> RemoteRoom:
+    """A room of Alice's in which Carol of b.test may do everything."""
+    levels = {"users": {alice.user_id: 100, "@carol:b.test": 100}}
+    room_id = alice.create_room(preset="public_chat", power_level_content_override=levels)
+    return b.join(room_id)
+
+
+def test_a_server_that_hangs_does_not_hold_up_other_rooms(
+    app: Application,
+    b: Remote,
+    alice: Person,
+    room: RemoteRoom,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room_requests, "SECONDS", 1.0)
+    other = b.join(alice.create_room(preset="public_chat"))
+    b.hang(MISSING)
+    room.message("lost")
+    b.send(last := room.message())
+
+    began = time.monotonic()
+    assert b.send(elsewhere := other.message()) == {elsewhere.event_id: {}}
+    seconds = time.monotonic() - began
+    wait_until_done(app)
+    b.recover()
+
+    assert seconds < 0.5
+    assert standing(app, elsewhere) == "accepted"
+    assert standing(app, last) is None  # it is tried again later
+
+
+def test_no_more_events_are_taken_than_were_asked_for(
+    app: Application, b: Remote, alice: Person, room: RemoteRoom
+) -> None:
+    sent = [room.message(f"{number}") for number in range(300)]
+    b.answer(MISSING, Response(200, {"events": [it.pdu for it in reversed(sent[:-1])]}))
+    b.fail("/state_ids/", 404)
+
+    b.send(sent[-1])
+    wait_until_done(app)
+
+    assert standing(app, sent[-1]) is None
+    assert standing(app, sent[0]) is None
+    assert len(b.received(MISSING)) <= missing_events.MAX_ROUNDS
+
+
+def test_a_room_has_a_limited_number_of_events_that_wait(
+    app: Application, room: RemoteRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incoming, "MAX_WAITING", 3)
+
+    with app.homeserver.database.write() as tx:
+        for number in range(5):
+            incoming.keep(tx, "b.test", "!other:b.test", f"$event{number}", "{}")
+        waiting = incoming.oldest(tx, "!other:b.test")
+        count = len(tx.sql.execute(select(InboundPdu.event_id)).all())
+
+    assert waiting is not None
+    assert waiting.event_id == "$event0"
+    assert count == 3
+
+
+def test_a_circle_of_events_is_left_out(app: Application, b: Remote, alice: Person) -> None:
+    levels = {"users": {alice.user_id: 100, "@carol:b.test": 100}}
+    room_id = alice.create_room(
+        preset="public_chat", room_version="2", power_level_content_override=levels
+    )
+    room = b.join(room_id)
+    hashes = {"sha256": "A" * 43}
+    first = room.message("a", prev_events=[["$b:b.test", hashes]], event_id="$a:b.test", add=False)
+    second = room.message("b", prev_events=[["$a:b.test", hashes]], event_id="$b:b.test", add=False)
+    last = room.message("c", prev_events=[["$a:b.test", hashes]], add=False)
+    b.answer(MISSING, Response(200, {"events": [first.pdu, second.pdu]}))
+
+    b.send(last)
+    wait_until_done(app)
+
+    assert [standing(app, it) for it in (first, second, last)] == [None] * 3
+
+
+def test_a_database_that_fails_meanwhile_stops_nothing(
+    app: Application, b: Remote, room: RemoteRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbound, "PAUSE_SECONDS", 0.05)
+    b.delay(MISSING, 0.3)
+    lost, last = room.message("lost"), room.message("last")
+    b.send(last)
+
+    app.homeserver.database.writer.raw.execute("PRAGMA query_only = ON")
+    b.wait_until(lambda: b.received(MISSING))
+    time.sleep(0.6)
+    app.homeserver.database.writer.raw.execute("PRAGMA query_only = OFF")
+    wait_until_done(app)
+
+    assert [standing(app, it) for it in (lost, last)] == ["accepted"] * 2
