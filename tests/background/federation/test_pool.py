@@ -113,3 +113,25 @@ def test_all_of_many_calls_are_made() -> None:
 
     work.wait(ended=500)
     tested.stop(time.monotonic() + SECONDS)
+
+
+def test_the_end_waits_for_a_greenlet_that_is_about_to_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[int] = []
+    pool = Pool[int](1, done.append)
+    putting = threading.Thread(target=pool.put, args=(1,))
+    is_starting, start = threading.Event(), threading.Thread.start
+
+    def start_late(thread: threading.Thread) -> None:
+        if thread is not putting:
+            is_starting.set()
+            time.sleep(0.05)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_late)
+    putting.start()
+    is_starting.wait()
+    pool.stop(time.monotonic() + 10)
+
+    assert not [it for it in threading.enumerate() if it.name.endswith("(_run)")]

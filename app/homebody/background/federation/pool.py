@@ -74,7 +74,7 @@ class Pool(Generic[T]):
                 return
             greenlet = threading.Thread(target=self._run, daemon=True)
             self._greenlets.add(greenlet)
-        greenlet.start()
+            greenlet.start()  # with the lock, as `stop` can't wait for one that has not started
 
     def _run(self) -> None:
         """Take items until there are none for a while. Run by each greenlet."""
