@@ -731,3 +731,8 @@ def test_under_gevent_others_go_on_and_the_time_limit_covers_tls_records() -> No
     assert result["seconds"] < 2
     assert result["ticks"] > 20  # of 10 ms: the event loop was free
     assert result["longest_ms"] < 100
+
+
+def test_what_stands_between_the_slashes_of_a_path_is_quoted() -> None:
+    assert federation.path_of("state", "!a/b:x") == "/_matrix/federation/v1/state/%21a%2Fb%3Ax"
+    assert federation.path_of("invite", "%", version="v2") == "/_matrix/federation/v2/invite/%25"

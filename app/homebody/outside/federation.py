@@ -47,6 +47,11 @@ _REPEATABLE: Final = {"GET", "HEAD", "PUT", "DELETE"}
 """The Server-Server API's PUTs name what they put (a transaction, an event)."""
 
 
+def path_of(*segments: str, version: str = "v1") -> str:
+    """Return the path of an operation of the Server-Server API. No segment is quoted yet."""
+    return "/".join(["/_matrix/federation", version, *(quote(it, safe="") for it in segments)])
+
+
 class _Writable(Protocol):
     def write(self, content: bytes, /) -> object: ...
 

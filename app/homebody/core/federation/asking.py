@@ -17,7 +17,6 @@ from homebody.spec.events import Json
 
 SECONDS: Final = 25.0
 SECONDS_IF_FAILING: Final = 10.0
-PATH: Final = "/_matrix/federation/v1/"
 
 
 def seconds_for(client: FederationClient, server: str) -> float:
@@ -36,7 +35,7 @@ def ask(
     json: Any = None,
     seconds: float = SECONDS,
 ) -> Json:
-    """Return the JSON object with which a server responds; the path is below PATH.
+    """Return the JSON object with which a server responds.
 
     Raises M_INVALID_PARAM for what is not a server name, and as `error_of` does.
     """
@@ -46,7 +45,7 @@ def ask(
         found = client.request(
             server,
             method,
-            PATH + path,
+            path,
             query=query,
             json=json,
             timeout_s=min(seconds, seconds_for(client, server)),
@@ -57,6 +56,21 @@ def ask(
         raise error_of(server, error) from error
     if not isinstance(found, dict):
         raise errors.unknown(f"{server} responds with something else than was asked for", 502)
+    return found
+
+
+def put(
+    client: FederationClient, server: str, path: str, body: Json | bytes, *, max_bytes: int
+) -> object:
+    """Return what a server responds to an event that it is sent. Raises RemoteError."""
+    found: object = client.request(
+        server,
+        "PUT",
+        path,
+        json=body,
+        timeout_s=seconds_for(client, server),
+        max_bytes=max_bytes,
+    )
     return found
 
 

@@ -12,14 +12,13 @@ import logging
 import time
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import quote
 
 from homebody.core import outbox
 from homebody.core.events import state, stripped_state
 from homebody.core.federation import asking, remote_templates
 from homebody.core.timeline import current_state, joined_rooms
 from homebody.outside import RemoteError
-from homebody.outside.federation import FederationClient
+from homebody.outside.federation import FederationClient, path_of
 from homebody.spec.events import Json
 from homebody.storage.database import Database, Reader, Tx
 
@@ -84,17 +83,10 @@ def _send_by(
     template = remote_templates.ask(client, server, "leave", room_id, user_id)
     now_ms = time.time_ns() // 1_000_000
     event, encoded = remote_templates.complete(db.server, template, payload["content"], now_ms)
-    path = f"send_leave/{quote(room_id, safe='')}/{quote(event.event_id, safe='')}"
     for version in ("v2", "v1"):
+        path = path_of("send_leave", room_id, event.event_id, version=version)
         try:
-            client.request(
-                server,
-                "PUT",
-                f"/_matrix/federation/{version}/{path}",
-                json=encoded,
-                timeout_s=asking.seconds_for(client, server),
-                max_bytes=MAX_BYTES,
-            )
+            asking.put(client, server, path, encoded, max_bytes=MAX_BYTES)
         except RemoteError as error:
             if version == "v1" or error.errcode != "M_UNRECOGNIZED":
                 raise

@@ -18,11 +18,10 @@ import threading
 import time
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import quote
 
 from homebody.core.encryption import remote_devices
 from homebody.outside import RemoteError
-from homebody.outside.federation import FederationClient
+from homebody.outside.federation import FederationClient, path_of
 from homebody.spec import device_lists, identifiers
 from homebody.spec.device_lists import DeviceList
 from homebody.storage.database import Database
@@ -36,7 +35,6 @@ TIMEOUT_S: Final = 20.0
 MAX_ATTEMPTS: Final = 3
 """Requests for one list, if changes come meanwhile. Then the next change leads to another."""
 _SECONDS_TO_STOP: Final = 1.0
-_PATH: Final = "/_matrix/federation/v1/user/devices/"
 _HAS_NONE: Final = frozenset({403, 404})
 """The statuses by which a server says that it has no devices of a user for this one."""
 
@@ -165,7 +163,7 @@ class DeviceResync:
     def _request(self, name: str, user_id: str) -> DeviceList:
         try:
             response = self._client.request(
-                name, "GET", _PATH + quote(user_id, safe=""), timeout_s=TIMEOUT_S
+                name, "GET", path_of("user", "devices", user_id), timeout_s=TIMEOUT_S
             )
         except RemoteError as problem:
             if problem.status in _HAS_NONE:

@@ -23,7 +23,6 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotDoneError
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import quote
 
 import orjson
 
@@ -41,7 +40,7 @@ from homebody.core.rooms import membership
 from homebody.core.timeline import joined_rooms, store
 from homebody.errors import MatrixError
 from homebody.outside import RemoteError
-from homebody.outside.federation import FederationClient
+from homebody.outside.federation import FederationClient, path_of
 from homebody.runtime import event_loop
 from homebody.runtime.locks import Locks
 from homebody.spec import event_auth, events, identifiers, room_state
@@ -288,11 +287,10 @@ class Joins:
 
     def _send_to(self, server: str, join: Join) -> None:
         """Send a join to a server, and enter the room with its response. Raises RemoteError."""
-        path = f"/_matrix/federation/v2/send_join/{quote(join.room_id, safe='')}"
         with tempfile.NamedTemporaryFile(prefix="homebody-join-") as file:
             self._client.download(
                 server,
-                f"{path}/{quote(join.event_id, safe='')}",
+                path_of("send_join", join.room_id, join.event_id, version="v2"),
                 file,
                 method="PUT",
                 json=join.pdu.encode(),

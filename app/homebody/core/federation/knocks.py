@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import quote
 
 from homebody import errors
 from homebody.core.events import stripped_state
@@ -18,7 +17,7 @@ from homebody.core.federation.joins import JoinRequest
 from homebody.core.rooms import membership
 from homebody.errors import MatrixError
 from homebody.outside import RemoteError
-from homebody.outside.federation import FederationClient
+from homebody.outside.federation import FederationClient, path_of
 from homebody.spec.events import Event
 from homebody.storage.database import Database
 
@@ -59,15 +58,8 @@ def _knock_by(
     template = remote_templates.ask(client, server, "knock", request.room_id, request.user_id)
     now_ms = time.time_ns() // 1_000_000
     event, encoded = remote_templates.complete(db.server, template, request.content, now_ms)
-    path = f"send_knock/{quote(request.room_id, safe='')}/{quote(event.event_id, safe='')}"
-    answer = client.request(
-        server,
-        "PUT",
-        asking.PATH + path,
-        json=encoded,
-        timeout_s=asking.seconds_for(client, server),
-        max_bytes=MAX_BYTES,
-    )
+    path = path_of("send_knock", request.room_id, event.event_id)
+    answer = asking.put(client, server, path, encoded, max_bytes=MAX_BYTES)
     shown = answer.get("knock_room_state") if isinstance(answer, dict) else None
     return event, shown if isinstance(shown, list) else []
 

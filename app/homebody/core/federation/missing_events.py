@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
 
 from sqlalchemy import select
 
@@ -35,7 +34,7 @@ from homebody.core.timeline.forks import Point
 from homebody.core.timeline.receiving import MissingEventsError
 from homebody.models.events import REJECTED, StoredEvent
 from homebody.outside import RemoteError
-from homebody.outside.federation import FederationClient
+from homebody.outside.federation import FederationClient, path_of
 from homebody.runtime import event_loop
 from homebody.runtime.locks import Locks
 from homebody.spec import event_order, room_state
@@ -328,13 +327,12 @@ class _Job:
     def _fetch_state(self, event: Event) -> None:
         """Store the events of the whole state before an event, and of its auth chain."""
         server = next(iter(self._requests.servers), "")
-        path = f"{room_requests.PATH}state/{quote(self._room_id, safe='')}"
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "state.json"
             with file.open("wb") as writable:
                 self._client.download(
                     server,
-                    path,
+                    path_of("state", self._room_id),
                     writable,
                     query={"event_id": event.event_id},
                     timeout_s=MAX_SECONDS,

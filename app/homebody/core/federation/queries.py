@@ -18,7 +18,7 @@ from homebody.core.profiles.profiles import IN_ROOMS
 from homebody.core.rooms import directory
 from homebody.errors import MatrixError
 from homebody.outside.expiring import Expiring
-from homebody.outside.federation import FederationClient
+from homebody.outside.federation import FederationClient, path_of
 from homebody.runtime.single_flight import Repeats
 from homebody.spec import identifiers
 from homebody.spec.events import Json
@@ -80,7 +80,7 @@ class RemoteQueries:
                 self._client,
                 server,
                 "GET",
-                "query/profile",
+                path_of("query", "profile"),
                 query={"user_id": user_id},
                 max_bytes=MAX_PROFILE_BYTES,
             )
@@ -102,7 +102,7 @@ class RemoteQueries:
             self._client,
             server,
             "GET",
-            "query/directory",
+            path_of("query", "directory"),
             query={"room_alias": alias},
             max_bytes=MAX_ALIAS_BYTES,
         )
@@ -138,7 +138,7 @@ class RemoteQueries:
             self._client,
             server,
             "POST" if wanted else "GET",
-            "publicRooms",
+            path_of("publicRooms"),
             max_bytes=MAX_DIRECTORY_BYTES,
             **options,
         )

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote
 
 import orjson
 
@@ -23,7 +22,7 @@ from homebody.core.rooms import spaces, summary
 from homebody.core.rooms.spaces import OtherRoom, OtherRooms
 from homebody.errors import MatrixError
 from homebody.outside.expiring import Expiring
-from homebody.outside.federation import FederationClient
+from homebody.outside.federation import FederationClient, path_of
 from homebody.runtime import event_loop
 from homebody.runtime.single_flight import Repeats
 from homebody.spec import identifiers
@@ -144,7 +143,7 @@ class RemoteRooms:
                 self._client,
                 key.server,
                 "GET",
-                f"hierarchy/{quote(key.room_id, safe='')}",
+                path_of("hierarchy", key.room_id),
                 query={"suggested_only": str(key.is_suggested_only).lower()},
                 max_bytes=MAX_BYTES,
                 seconds=SERVER_SECONDS,

@@ -10,13 +10,12 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import quote
 
 from homebody.core.events import state
 from homebody.core.federation import asking
 from homebody.core.profiles import profiles
 from homebody.outside import RemoteError
-from homebody.outside.federation import FederationClient
+from homebody.outside.federation import FederationClient, path_of
 from homebody.spec import canonical_json, events, signing
 from homebody.spec.events import Event, Json
 from homebody.spec.room_versions import VERSIONS, RoomVersion
@@ -44,7 +43,7 @@ def ask(client: FederationClient, server: str, kind: str, room_id: str, user_id:
     found = client.request(
         server,
         "GET",
-        f"{asking.PATH}make_{kind}/{quote(room_id, safe='')}/{quote(user_id, safe='')}",
+        path_of(f"make_{kind}", room_id, user_id),
         query=None if kind == "leave" else {"ver": list(VERSIONS)},
         timeout_s=asking.seconds_for(client, server),
         max_bytes=MAX_BYTES,

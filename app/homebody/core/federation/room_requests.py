@@ -10,19 +10,17 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
-from urllib.parse import quote
 
 from homebody.core.events import state
 from homebody.core.federation import rooms
 from homebody.outside import RemoteError
-from homebody.outside.federation import FederationClient, Query
+from homebody.outside.federation import FederationClient, Query, path_of
 from homebody.spec import room_state
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
 
 LOG = logging.getLogger(__name__)
 
-PATH: Final = "/_matrix/federation/v1/"
 SECONDS: Final = 20.0
 MAX_SERVERS: Final = 5
 MAX_BYTES: Final = 20 * 2**20
@@ -84,12 +82,11 @@ class RoomRequests:
         if self._left <= 0 or seconds <= 0:
             raise RemoteError("refused", f"The servers of {self.room_id} were asked enough")
         self._left -= 1
-        path = "/".join([PATH + operation, *(quote(it, safe="") for it in parts)])
         try:
             found = self._client.request(
                 server,
                 "GET" if json is None else "POST",
-                path,
+                path_of(operation, *parts),
                 query=query,
                 json=json,
                 timeout_s=seconds,

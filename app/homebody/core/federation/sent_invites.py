@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from typing import Final
-from urllib.parse import quote
 
 from homebody import errors
 from homebody.core.events import state
@@ -22,7 +21,7 @@ from homebody.core.timeline.sending import Draft
 from homebody.errors import MatrixError
 from homebody.models.events import ACCEPTED
 from homebody.outside import RemoteError
-from homebody.outside.federation import FederationClient
+from homebody.outside.federation import FederationClient, path_of
 from homebody.runtime.locks import Locks
 from homebody.spec import events, room_state, signing
 from homebody.spec.events import Event, Json
@@ -84,30 +83,19 @@ def _shown(tx: Reader, draft: Draft) -> list[Json]:
 
 def _ask(client: FederationClient, server: str, event: Event, shown: list[Json]) -> object:
     """Return the event that the other server responds with. Raises RemoteError."""
-    path = f"invite/{quote(event.room_id, safe='')}/{quote(event.event_id, safe='')}"
+    parts = ("invite", event.room_id, event.event_id)
     version = event.version.name
     body = {"event": event.pdu, "room_version": version, "invite_room_state": shown}
     try:
-        answer = _put(client, server, f"v2/{path}", body)
+        path = path_of(*parts, version="v2")
+        answer = asking.put(client, server, path, body, max_bytes=MAX_BYTES)
     except RemoteError as error:
         if version not in FIRST_VERSIONS or error.status not in {400, 404}:
             raise
         body = {**event.pdu, "unsigned": {"invite_room_state": shown}}
-        found = _put(client, server, f"v1/{path}", body)
+        found = asking.put(client, server, path_of(*parts), body, max_bytes=MAX_BYTES)
         answer = found[1] if isinstance(found, list) and len(found) == 2 else None
     return answer.get("event") if isinstance(answer, dict) else None
-
-
-def _put(client: FederationClient, server: str, path: str, body: Json) -> object:
-    found: object = client.request(
-        server,
-        "PUT",
-        f"/_matrix/federation/{path}",
-        json=body,
-        timeout_s=asking.seconds_for(client, server),
-        max_bytes=MAX_BYTES,
-    )
-    return found
 
 
 def _checked(keys: ServerKeys, server: str, event: Event, signed: object) -> Received:

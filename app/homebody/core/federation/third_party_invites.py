@@ -11,21 +11,19 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote
 
 from homebody import errors
 from homebody.core.accounts import accounts
 from homebody.core.rooms import third_party_invites
 from homebody.errors import MatrixError
 from homebody.outside import RemoteError
-from homebody.outside.federation import FederationClient
+from homebody.outside.federation import FederationClient, path_of
 from homebody.spec import identifiers
 from homebody.spec.events import Json
 from homebody.storage.database import Database
 
 LOG = logging.getLogger(__name__)
 
-EXCHANGE: Final = "/_matrix/federation/v1/exchange_third_party_invite"
 TIMEOUT_S: Final = 10.0
 
 
@@ -75,5 +73,5 @@ def _exchange(client: FederationClient, user_id: str, invite: PendingInvite) -> 
         "content": {"membership": "invite", "third_party_invite": proof},
     }
     server_name = identifiers.server_name(invite.inviter)
-    path = f"{EXCHANGE}/{quote(invite.room_id, safe='')}"
+    path = path_of("exchange_third_party_invite", invite.room_id)
     client.request(server_name, "PUT", path, json=event, timeout_s=TIMEOUT_S)

@@ -9,13 +9,12 @@ Spec: client-server-api#get_matrixclientv1roomsroomidtimestamp_to_event
 from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote
 
 from homebody import errors
 from homebody.core.events import history, state
 from homebody.core.federation import asking, rooms
 from homebody.errors import MatrixError
-from homebody.outside.federation import FederationClient
+from homebody.outside.federation import FederationClient, path_of
 from homebody.spec import identifiers, room_state
 from homebody.spec.events import Json
 from homebody.storage.database import Database, Reader
@@ -89,7 +88,7 @@ def _ask(
             client,
             server,
             "GET",
-            f"timestamp_to_event/{quote(room_id, safe='')}",
+            path_of("timestamp_to_event", room_id),
             query={"ts": str(ts), "dir": "b" if is_backwards else "f"},
             max_bytes=MAX_BYTES,
             seconds=SERVER_SECONDS,
