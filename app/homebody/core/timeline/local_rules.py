@@ -17,10 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from sqlalchemy import bindparam, select
+
 from homebody import errors
-from homebody.core.events import state
+from homebody.core.events import relations, state
+from homebody.models.events import StoredEvent
 from homebody.spec import event_auth, room_state, server_acl
-from homebody.spec.events import Event, StateKey
+from homebody.spec.events import Event, Json, StateKey
 
 if TYPE_CHECKING:
     from homebody.core.timeline.sending import Draft
@@ -41,6 +44,42 @@ NEVER_REDACTED: Final = {
 
 State = dict[StateKey, Event]
 """The entries of the room's state that the authorization rules need."""
+
+# without the room, as SQLite would go through all of it instead of the index of reactions
+_ANNOTATIONS = select(StoredEvent.room_id).where(
+    StoredEvent.relates_to == bindparam("relates_to"),
+    StoredEvent.sender == bindparam("sender"),
+    StoredEvent.type == bindparam("event_type"),
+    StoredEvent.annotation_key == bindparam("annotation_key"),
+)
+_REL_TYPE = select(StoredEvent.rel_type).where(
+    StoredEvent.event_id == bindparam("event_id"),
+    StoredEvent.room_id == bindparam("room_id"),
+    StoredEvent.redacted_by.is_(None),
+)
+
+
+def check_relation(tx: Reader, draft: Draft, relation: Json) -> None:
+    """Check that a reaction is the first of its kind, and that a thread may begin at its root.
+
+    Raises M_DUPLICATE_ANNOTATION, M_UNKNOWN (400) for a root that is related to an event itself.
+    Spec: client-server-api#avoiding-duplicate-annotations,
+    client-server-api#validation-of-mthread-relationships
+    """
+    target_id, rel_type = str(relation.get("event_id")), relation.get("rel_type")
+    if rel_type == relations.ANNOTATION:
+        asked = {
+            "relates_to": target_id,
+            "sender": draft.sender,
+            "event_type": draft.type,
+            "annotation_key": relations.key_digest(relation.get("key")),
+        }
+        if draft.room_id in tx.sql.execute(_ANNOTATIONS, asked).scalars():
+            raise errors.duplicate_annotation()
+    elif rel_type == relations.THREAD:
+        root = {"event_id": target_id, "room_id": draft.room_id}
+        if tx.sql.execute(_REL_TYPE, root).scalar() is not None:
+            raise errors.unknown("An event that is related to another can't begin a thread")
 
 
 def _check_redaction(tx: Reader, draft: Draft, known: State) -> None:

@@ -19,7 +19,7 @@ import orjson
 from sqlalchemy import bindparam, select
 
 from homebody import errors
-from homebody.core.events import relations, state
+from homebody.core.events import state
 from homebody.core.timeline import (
     forks,
     guest_access,
@@ -65,18 +65,6 @@ _SENT_AS = (
     select(StoredEvent.event_id, StoredEvent.room_id, StoredEvent.type)
     .where(StoredEvent.sender == bindparam("sender"), StoredEvent.txn_id == bindparam("txn_id"))
     .order_by(StoredEvent.number)
-)
-# without the room, as SQLite would go through all of it instead of the index of reactions
-_ANNOTATIONS = select(StoredEvent.room_id).where(
-    StoredEvent.relates_to == bindparam("relates_to"),
-    StoredEvent.sender == bindparam("sender"),
-    StoredEvent.type == bindparam("event_type"),
-    StoredEvent.annotation_key == bindparam("annotation_key"),
-)
-_REL_TYPE = select(StoredEvent.rel_type).where(
-    StoredEvent.event_id == bindparam("event_id"),
-    StoredEvent.room_id == bindparam("room_id"),
-    StoredEvent.redacted_by.is_(None),
 )
 
 
@@ -127,7 +115,7 @@ def send_message(
     if redacts is None and requester.is_suspended:
         raise errors.user_suspended()
     if isinstance(relation := content.get("m.relates_to"), dict):
-        _check_relation(tx, draft, relation)
+        local_rules.check_relation(tx, draft, relation)
     had_guests = redacts is not None and guest_access.is_open(tx, room_id)
     event_id = send(tx, draft)
     if had_guests:
@@ -336,29 +324,6 @@ def _split_redaction(content: Json) -> tuple[Json, str]:
     if not isinstance(target, str):
         raise errors.missing_param("A redaction says in `redacts` which event it is about")
     return {key: value for key, value in content.items() if key != "redacts"}, target
-
-
-def _check_relation(tx: Reader, draft: Draft, relation: Json) -> None:
-    """Check that a reaction is the first of its kind, and that a thread may begin at its root.
-
-    Raises M_DUPLICATE_ANNOTATION, M_UNKNOWN (400) for a root that is related to an event itself.
-    Spec: client-server-api#avoiding-duplicate-annotations,
-    client-server-api#validation-of-mthread-relationships
-    """
-    target_id, rel_type = str(relation.get("event_id")), relation.get("rel_type")
-    if rel_type == relations.ANNOTATION:
-        asked = {
-            "relates_to": target_id,
-            "sender": draft.sender,
-            "event_type": draft.type,
-            "annotation_key": relations.key_digest(relation.get("key")),
-        }
-        if draft.room_id in tx.sql.execute(_ANNOTATIONS, asked).scalars():
-            raise errors.duplicate_annotation()
-    elif rel_type == relations.THREAD:
-        root = {"event_id": target_id, "room_id": draft.room_id}
-        if tx.sql.execute(_REL_TYPE, root).scalar() is not None:
-            raise errors.unknown("An event that is related to another can't begin a thread")
 
 
 def _unchanged(tx: Reader, draft: Draft) -> str | None:
