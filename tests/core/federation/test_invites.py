@@ -7,6 +7,7 @@ import pytest
 
 from homebody.core import outbox
 from homebody.core.federation import departures
+from homebody.core.push import gateway_notices, pushers
 from homebody.spec import signing
 from homebody.spec.events import Event
 from homebody.spec.room_versions import VERSIONS
@@ -375,3 +376,32 @@ def test_a_server_sends_a_limited_number_of_invites(remote: Remotes, make_app: M
     answers = [b.invite(room, f"@user{number}:localhost").status for number in range(3)]
 
     assert answers == [200, 200, 429]
+
+
+def test_an_invite_is_pushed_with_the_name_of_the_room(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    pusher = {
+        "kind": "http",
+        "app_id": "org.example",
+        "pushkey": "key",
+        "app_display_name": "App",
+        "device_display_name": "Phone",
+        "lang": "en",
+        "data": {"url": "http://127.0.0.1:1/_matrix/push/v1/notify"},
+    }
+    assert alice.post("pushers/set", json=pusher).status_code == 200
+    room = named_room(b)
+
+    assert b.invite(room, ALICE).status == 200
+
+    with app.homeserver.database.read() as tx:
+        (destination,) = [it for kind, it in outbox.destinations(tx) if kind == "push"]
+        (row,) = outbox.first(tx, "push", destination, 9)
+        gateway = pushers.gateway(tx, destination)
+        assert gateway is not None
+        notification = gateway_notices.about(tx, gateway, row.payload)
+    assert notification is not None
+    assert [notification["event_id"]] == room.heads
+    assert notification["room_name"] == "The room"
+    assert notification["user_is_target"] is True

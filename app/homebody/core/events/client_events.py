@@ -31,6 +31,8 @@ from homebody.core.events import state, visibility
 from homebody.core.user_data import account_data
 from homebody.models.base import EventNumber
 from homebody.models.events import StoredEvent
+from homebody.models.rooms import Room
+from homebody.models.state import StateInterval
 from homebody.spec.events import Json, StateKey, client_json, redact
 from homebody.storage.caches import (
     NOWHERE,
@@ -93,6 +95,20 @@ STRIPPED_STATE: list[StateKey] = [
     ("m.room.encryption", ""),
 ]
 """The state that an invite or a knock shows. Spec: client-server-api#stripped-state"""
+_INVITES_AT = (
+    select(Room.room_id, StateInterval.from_position, StateInterval.event_number)
+    .select_from(_PLACES)
+    .join(Room, Room.room_id == item(_PLACES, 0))
+    .join(
+        StateInterval,
+        and_(
+            StateInterval.room_number == Room.number,
+            StateInterval.type == state.MEMBER,
+            StateInterval.from_position == item(_PLACES, 1),
+            StateInterval.membership == "invite",
+        ),
+    )
+)
 NO_BUNDLES: Final[Mapping[str, Json]] = MappingProxyType({})
 NO_MEMBERSHIPS: Final[Mapping[EventNumber, str]] = MappingProxyType({})
 
@@ -134,11 +150,18 @@ def load(tx: Reader, numbers: Sequence[EventNumber]) -> list[ClientEvent]:
 
 
 def numbers_at(tx: Reader, places: Collection[Place]) -> dict[Place, EventNumber]:
-    """Return {place: number} of the events at these places."""
+    """Return {place: number} of the events at these places.
+
+    The place of an invite to a room that this server is not in is where it took effect.
+    """
     if not places:
         return {}
-    found = tx.sql.execute(_AT, {"places": places})
-    return {(room_id, position): number for room_id, position, number in found}
+    rows = tx.sql.execute(_AT, {"places": places})
+    found = {(room_id, position): number for room_id, position, number in rows}
+    if missing := [place for place in places if place not in found]:
+        for room_id, position, number in tx.sql.execute(_INVITES_AT, {"places": missing}):
+            found[room_id, position] = number
+    return found
 
 
 def find(tx: Reader, event_id: str) -> ClientEvent | None:

@@ -19,6 +19,7 @@ from homebody.core.events import client_events, state, stripped_state
 from homebody.core.federation import pdus, server_acls
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.pdus import Refused
+from homebody.core.push import counts
 from homebody.core.rooms import membership
 from homebody.core.timeline import current_state, joined_rooms, store
 from homebody.errors import MatrixError
@@ -141,7 +142,9 @@ def put_membership(tx: Tx, event: Event) -> None:
     encoded = events.encode(event.pdu, event.version)
     number = store.set_aside(tx, event, encoded, OUT_OF_BAND, None)
     key = (state.MEMBER, event.state_key or "")
-    current_state.apply(tx, event.room_id, {key: (number, event)}, tx.next_position())
+    position = tx.next_position()
+    current_state.apply(tx, event.room_id, {key: (number, event)}, position)
+    counts.count(tx, event, position, None)
     if tx.server.appservices.all:
         transactions.note(tx, event, number)
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import bindparam, distinct, exists, func, select
 
-from homebody.core.events import client_events, state
+from homebody.core.events import client_events, state, stripped_state
 from homebody.core.push.pushers import Gateway
 from homebody.models.push import Notification, UnreadCount
 from homebody.spec.events import Json, StateKey
@@ -95,10 +95,14 @@ def _priority(event: ClientEvent, tweaks: Json) -> str:
 def _described(tx: Reader, gateway: Gateway, event: ClientEvent) -> Json:
     """Return the properties of an event that a gateway may receive."""
     sender = (state.MEMBER, event.sender)
-    around = state.current_many(tx, event.room_id, [_NAME, _ALIAS, sender])
+    known = state.current_many(tx, event.room_id, [_NAME, _ALIAS, sender])
+    around = {key: it.content for key, it in known.items()}
+    invited = stripped_state.find(tx, event.room_id, gateway.user_id)
+    if invited is not None:  # to a room that this server is not in
+        around = {(it["type"], it["state_key"]): it["content"] for it in invited.events}
 
     def named(key: StateKey, part: str) -> object:
-        return around[key].content.get(part) if key in around else None
+        return around[key].get(part) if key in around else None
 
     names = {
         "sender_display_name": named(sender, "displayname"),
