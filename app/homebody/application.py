@@ -35,6 +35,7 @@ from homebody.core.media import files
 from homebody.core.ratelimits import RateLimits
 from homebody.core.sliding_sync.connections import Connections
 from homebody.core.sync.state_sections import LazyMembers
+from homebody.core.timeline import outside_rooms
 from homebody.outside.client import Client
 from homebody.outside.federation import FederationClient
 from homebody.runtime.event_loop import Wakeups
@@ -59,7 +60,7 @@ def create_app(config: Config) -> web.Application:
     database.writer.committed, database.admit = metrics.note_commit, authentication.admit
     files.sweep(config.data_dir)
     kinds = {"push": push.kind(outside), "mail": mail.KIND, "appservice": bridges.KIND}
-    kinds["departure"] = departures.kind(federation)
+    kinds[outside_rooms.DEPARTURE] = departures.kind(federation)
     keys, locks = ServerKeys(database, federation), Locks()
     sender, resync = Sender(database, federation, metrics), DeviceResync(database, federation)
     transactions, inbound = Transactions(), Inbound(database, keys, locks, federation)

@@ -15,11 +15,11 @@ from homebody.client_server import authentication, http, room_send
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
 from homebody.core.events import client_events, members, state
-from homebody.core.federation import departures, joins, knocks, sent_invites
+from homebody.core.federation import knocks, sent_invites
 from homebody.core.federation.joins import JoinRequest
 from homebody.core.rooms import aliases, appservice_queries, membership, third_party_invites
 from homebody.core.sync.spans import SyncToken
-from homebody.core.timeline import joined_rooms
+from homebody.core.timeline import joined_rooms, outside_rooms
 from homebody.errors import MatrixError
 from homebody.spec import identifiers
 from homebody.spec.events import Json
@@ -93,7 +93,7 @@ def knock_room(room_id_or_alias: str) -> Json:
     room_id, servers = _find(room_id_or_alias)
     with homeserver.database.read() as tx:
         is_here = joined_rooms.is_resident(tx, room_id)
-        servers = joins.servers_for(tx, room_id, user_id, servers)
+        servers = outside_rooms.servers_for(tx, room_id, user_id, servers)
         with_profile = membership.with_profile(tx, user_id, content)
     if servers and not is_here:
         wanted = JoinRequest(room_id, user_id, with_profile, servers)
@@ -112,10 +112,7 @@ def leave_room(room_id: str) -> Json:
     authentication.rate_limits().check("rc_message", requester().user_id)
     user_id = requester().user_id
     with homeserver.database.write() as tx:
-        if departures.is_outside(tx, room_id, user_id):
-            departures.leave(tx, room_id, user_id, content, joins.servers_for(tx, room_id, user_id))
-        else:
-            membership.leave(tx, room_id, user_id, content)
+        membership.leave(tx, room_id, user_id, content)
     return {}
 
 
@@ -265,7 +262,7 @@ def join(room_id_or_alias: str) -> Json:
     room_id, named = _find(room_id_or_alias)
     with homeserver.database.read() as tx:
         is_here = joined_rooms.is_resident(tx, room_id)
-        servers = joins.servers_for(tx, room_id, user_id, named)
+        servers = outside_rooms.servers_for(tx, room_id, user_id, named)
     if is_here or not servers:
         try:
             with homeserver.database.write() as tx:

@@ -6,8 +6,9 @@ from urllib.parse import quote
 import pytest
 
 from homebody.core import outbox
-from homebody.core.federation import departures
 from homebody.core.push import gateway_notices, pushers
+from homebody.core.sessions import deactivation
+from homebody.core.timeline import outside_rooms
 from homebody.spec import signing
 from homebody.spec.events import Event
 from homebody.spec.room_versions import VERSIONS
@@ -165,7 +166,7 @@ def test_the_rejection_is_repeated_until_a_server_takes_it(
 
 def waiting(app: Application) -> list[str]:
     with app.homeserver.database.read() as tx:
-        return [it for kind, it in outbox.destinations(tx) if kind == departures.KIND]
+        return [it for kind, it in outbox.destinations(tx) if kind == outside_rooms.DEPARTURE]
 
 
 def test_a_room_that_does_not_know_the_user_any_more_ends_the_rejection(
@@ -405,3 +406,16 @@ def test_an_invite_is_pushed_with_the_name_of_the_room(
     assert [notification["event_id"]] == room.heads
     assert notification["room_name"] == "The room"
     assert notification["user_is_target"] is True
+
+
+def test_a_user_who_is_deactivated_rejects_all_invites(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = named_room(b)
+    assert b.invite(room, alice.user_id).status == 200
+    app.homeserver.delivery.start()
+
+    deactivation.deactivate(app.homeserver.database, ALICE)
+
+    b.wait_until(lambda: room.membership(ALICE) == "leave", "the leave")
+    app.homeserver.delivery.stop()

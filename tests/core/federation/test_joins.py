@@ -11,7 +11,7 @@ from homebody.core import joining, outbox
 from homebody.core.events import state
 from homebody.core.federation import departures, joins
 from homebody.core.federation.joins import JoinRequest
-from homebody.core.timeline import gaps
+from homebody.core.timeline import gaps, outside_rooms
 from homebody.spec.room_versions import VERSIONS
 from homebody.web import Application
 from tests.conftest import Login, Person
@@ -255,12 +255,10 @@ def test_a_response_that_makes_no_room_is_refused_and_the_room_is_left(
 
 def leave_now(app: Application) -> None:
     """Send the leaves that wait in the outbox."""
-    db = app.homeserver.database
+    db, kind = app.homeserver.database, outside_rooms.DEPARTURE
     with db.read() as tx:
-        waiting = [room for kind, room in outbox.destinations(tx) if kind == departures.KIND]
-        rows = [
-            (room, row) for room in waiting for row in outbox.first(tx, departures.KIND, room, 9)
-        ]
+        rooms = [room for it, room in outbox.destinations(tx) if it == kind]
+        rows = [(room, row) for room in rooms for row in outbox.first(tx, kind, room, 9)]
     assert rows
     for room_id, row in rows:
         departures.send(db, app.homeserver.federation, room_id, row.payload)

@@ -1,7 +1,8 @@
 """Leaves from rooms that this server is not in: rejected invites, and knocks taken back.
 
-The user has left at once, whatever other servers do. The leave is sent later, by a server that is
-in the room, and again until one takes it: else the user would be shown as invited for ever.
+The user has left at once, whatever other servers do (timeline/outside_rooms.py). The leave is sent
+later, by a server that is in the room, and again until one takes it: else the user would be shown
+as invited for ever.
 
 Spec: server-server-api#leaving-rooms-rejecting-invites
 """
@@ -10,46 +11,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from typing import Final
 
-from homebody.core import outbox
-from homebody.core.events import state, stripped_state
+from homebody.core.events import state
 from homebody.core.federation import asking, remote_templates
-from homebody.core.timeline import current_state, joined_rooms
 from homebody.outside import RemoteError
 from homebody.outside.federation import FederationClient, path_of
 from homebody.spec.events import Json
-from homebody.storage.database import Database, Reader, Tx
+from homebody.storage.database import Database
 
 LOG = logging.getLogger(__name__)
 
-KIND: Final = "departure"
-"""The `kind` of rows in the outbox; their destination is the room."""
 MAX_BYTES: Final = 64 * 1024
-
-
-def is_outside(tx: Reader, room_id: str, user_id: str) -> bool:
-    """Return whether a user has an invite or knock of a room that this server is not in."""
-    if state.membership_of(tx, room_id, user_id) not in {"invite", "knock"}:
-        return False
-    return not joined_rooms.is_resident(tx, room_id)
-
-
-def leave(tx: Tx, room_id: str, user_id: str, content: Json, servers: Sequence[str]) -> None:
-    """Reject an invite, or retract a knock, and tell the room later, by one of the servers."""
-    position = tx.next_position()
-    current_state.apply(tx, room_id, {(state.MEMBER, user_id): None}, position)
-    stripped_state.remove(tx, room_id, user_id)
-    leave_later(tx, room_id, user_id, servers, content)
-
-
-def leave_later(
-    tx: Tx, room_id: str, user_id: str, servers: Sequence[str], content: Json | None = None
-) -> None:
-    """Send a leave after the transaction, unless the user is in the room again by then."""
-    payload = {"user_id": user_id, "servers": list(servers), "content": content or {}}
-    outbox.add(tx, KIND, room_id, payload)
 
 
 def send(db: Database, client: FederationClient, room_id: str, payload: Json) -> None:

@@ -28,8 +28,8 @@ import orjson
 
 from homebody import errors
 from homebody.core import joining
-from homebody.core.events import auth_chains, state, stripped_state
-from homebody.core.federation import asking, bulk, departures, pdus, remote_templates, rooms
+from homebody.core.events import auth_chains, state
+from homebody.core.federation import asking, bulk, pdus, remote_templates
 from homebody.core.federation.bulk import Checked
 from homebody.core.federation.inbound import Inbound
 from homebody.core.federation.keys import ServerKeys
@@ -37,13 +37,14 @@ from homebody.core.federation.pdus import Received
 from homebody.core.joining import Join
 from homebody.core.profiles import profiles
 from homebody.core.rooms import membership
-from homebody.core.timeline import joined_rooms, store
+from homebody.core.timeline import joined_rooms, outside_rooms, store
+from homebody.core.timeline.outside_rooms import MAX_SERVERS
 from homebody.errors import MatrixError
 from homebody.outside import RemoteError
 from homebody.outside.federation import FederationClient, path_of
 from homebody.runtime import event_loop
 from homebody.runtime.locks import Locks
-from homebody.spec import event_auth, events, identifiers, room_state
+from homebody.spec import event_auth, events, room_state
 from homebody.spec.event_auth import AuthError
 from homebody.spec.events import Event, Json, StateKey
 from homebody.storage.database import Database, Reader
@@ -52,7 +53,6 @@ LOG = logging.getLogger(__name__)
 
 ANSWERED_WITHIN_S: Final = 20.0
 """A client's request ends then, and the join goes on."""
-MAX_SERVERS: Final = 20
 MAX_BYTES: Final = 256 * 2**20
 """Of the response to send_join."""
 SEND_SECONDS: Final = 300.0
@@ -283,7 +283,7 @@ class Joins:
         with self._db.write() as tx:
             joining.end(tx, join.room_id, join.user_id)
             if is_taken:
-                departures.leave_later(tx, join.room_id, join.user_id, join.servers)
+                outside_rooms.leave_later(tx, join.room_id, join.user_id, join.servers)
 
     def _send_to(self, server: str, join: Join) -> None:
         """Send a join to a server, and enter the room with its response. Raises RemoteError."""
@@ -334,22 +334,6 @@ class Joins:
         if isinstance(received, Received) and received.event.event_id == event.event_id:
             return received
         raise RemoteError("bad_response", f"{server} has not signed the join that it authorises")
-
-
-def servers_for(tx: Reader, room_id: str, user_id: str, named: Sequence[str] = ()) -> list[str]:
-    """Return the servers by which a user may join or leave a room, the most promising first."""
-    if not tx.server.config.federation:
-        return []
-    found = list(named)
-    own = state.current(tx, room_id, state.MEMBER, user_id)
-    if own is not None and own.sender != user_id:
-        found.append(room_state.domain_of(own.sender))
-    known = stripped_state.find(tx, room_id, user_id)
-    found += known.servers if known is not None else []
-    found += rooms.servers(tx, room_id)
-    found.append(room_state.domain_of(room_id))
-    valid = (it for it in found if it != tx.server.name and identifiers.is_server_name(it))
-    return list(dict.fromkeys(valid))[:MAX_SERVERS]
 
 
 def _is_refusal(problem: MatrixError) -> bool:

@@ -13,7 +13,7 @@ from homebody import errors
 from homebody.core.events import state, stripped_state
 from homebody.core.profiles import profiles
 from homebody.core.rooms import personal_settings
-from homebody.core.timeline import guest_access, sending
+from homebody.core.timeline import guest_access, outside_rooms, sending
 from homebody.core.user_data import account_data
 from homebody.models.moderation import ServerNoticeRoom
 from homebody.models.rooms import ForgottenRoom
@@ -109,7 +109,9 @@ def leave(tx: Tx, room_id: str, user_id: str, content: Json | None = None) -> No
 
     Raises as `change` does.
     """
-    if state.membership_of(tx, room_id, user_id) != "leave":
+    if outside_rooms.is_outside(tx, room_id, user_id):
+        outside_rooms.leave(tx, room_id, user_id, content or {})
+    elif state.membership_of(tx, room_id, user_id) != "leave":
         change(tx, room_id, user_id, user_id, "leave", content)
 
 

@@ -24,6 +24,7 @@ from homebody.core.timeline import (
     forks,
     guest_access,
     local_rules,
+    outside_rooms,
     policies,
     receiving,
     store,
@@ -255,6 +256,9 @@ def send_guests_away(tx: Tx, room_id: str) -> None:
 
 def force_leave(tx: Tx, room_id: str, user_id: str) -> None:
     """Make a user leave a room. Errors are logged, so that a broken room prevents nothing else."""
+    if outside_rooms.is_outside(tx, room_id, user_id):
+        outside_rooms.leave(tx, room_id, user_id, {})
+        return
     draft = Draft(room_id, user_id, state.MEMBER, {"membership": "leave"}, user_id)
     try:
         send(tx, draft, is_forced=True)
