@@ -13,6 +13,7 @@ from homebody.spec.room_versions import VERSIONS
 from homebody.spec.signing import SigningKey
 from homebody.web import Application
 from tests.conftest import Login, Person
+from tests.helpers.remote import Remotes
 from tests.helpers.rooms import Json, act, membership, refusal, state_of, unchanged
 
 Room = Callable[..., str]
@@ -38,6 +39,23 @@ def redact(person: Person, room_id: str, event_id: str) -> Any:
 
 
 # --- redactions
+
+
+def test_a_moderator_redacts_what_only_other_servers_have(
+    login: Login, room: Room, remote: Remotes
+) -> None:
+    b = remote("b.test")
+    alice, bob = login("alice"), login("bob")
+    room_id = room(alice, bob, preset="public_chat")
+    shared = b.join(room_id)
+    late = shared.message("spam")
+
+    answers = [redact(alice, room_id, late.event_id), redact(bob, room_id, late.event_id)]
+    b.send(late)
+
+    assert [it.status_code for it in answers] == [200, 403]
+    assert event(alice, room_id, late.event_id)["content"] == {}
+    assert refusal(redact(alice, room_id, "nothing")) == (404, "M_NOT_FOUND")
 
 
 @pytest.mark.parametrize("version", ["10", "11", "12"])

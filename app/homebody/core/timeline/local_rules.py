@@ -92,22 +92,35 @@ def _check_redaction(tx: Reader, draft: Draft, known: State) -> None:
         raise errors.forbidden("A redaction is not a state event")
     if draft.redacts is None:
         raise errors.missing_param("A redaction says in `redacts` which event it is about")
-    found = state.find_event(tx, draft.redacts)
-    if found is None or found[1].room_id != draft.room_id:
-        raise errors.not_found("There is no such event in this room")
-    target, requester = found[1], draft.requester
-    if target.state_key is not None and target.type in NEVER_REDACTED:
-        raise errors.forbidden(NEVER_REDACTED[target.type])
-    if target.sender == draft.sender:
-        return
+    requester = draft.requester
+    target = _target(tx, draft.room_id, draft.redacts)
+    if target is not None:
+        if target.state_key is not None and target.type in NEVER_REDACTED:
+            raise errors.forbidden(NEVER_REDACTED[target.type])
+        if target.sender == draft.sender:
+            return
     if requester is not None and requester.is_suspended:
         raise errors.user_suspended()
     is_admin = requester is not None and requester.is_admin
-    if is_admin and tx.server.is_local(target.sender):
+    if target is not None and is_admin and tx.server.is_local(target.sender):
         return  # administrators of the server may redact what its users have sent
     levels = event_auth.power_levels(known)
     if levels.of_user(draft.sender) < levels.to_redact:
         raise errors.forbidden(f"You need power level {levels.to_redact} to redact this event")
+
+
+def _target(tx: Reader, room_id: str, event_id: str) -> Event | None:
+    """Return the event to redact, None for one that only other servers may have.
+
+    Raises M_NOT_FOUND.
+    """
+    found = state.find_any(tx, event_id)
+    if found is not None and found.event.room_id == room_id:
+        return found.event
+    has_others = len(state.joined(tx, room_id).servers) > 1
+    if found is not None or not has_others or not event_id.startswith("$"):
+        raise errors.not_found("There is no such event in this room")
+    return None
 
 
 def _check_aliases(_tx: Reader, draft: Draft, known: State) -> None:
