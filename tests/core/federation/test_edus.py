@@ -305,7 +305,19 @@ def test_receipts_of_a_room_are_sent_once_per_second(
 
 
 @pytest.mark.usefixtures("sender")
-def test_receipts_of_own_events_and_older_ones_are_not_sent(
+def test_a_receipt_of_an_own_event_is_sent(
+    app: Application, alice: Person, b: Remote, carol: str
+) -> None:
+    room_id = shared_room(app, alice, b)
+    event_id = alice.send(room_id)
+
+    read(alice, room_id, event_id)
+
+    assert b.wait_for_edu(RECEIPT)[room_id]["m.read"][alice.user_id]["event_ids"] == [event_id]
+
+
+@pytest.mark.usefixtures("sender")
+def test_receipts_of_older_events_are_not_sent(
     app: Application, alice: Person, b: Remote, carol: str
 ) -> None:
     room_id = shared_room(app, alice, b)
@@ -314,7 +326,6 @@ def test_receipts_of_own_events_and_older_ones_are_not_sent(
     b.wait_for_edu(RECEIPT)
 
     read(alice, room_id, older)
-    read(alice, room_id, alice.send(room_id))
     say(alice, room_id, typing=True)
     b.wait_for_edu(TYPING)
 

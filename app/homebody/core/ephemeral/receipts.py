@@ -98,8 +98,8 @@ def send(
         return None
     _check_thread(tx, event, thread_id)
     has_moved = _move(tx, user_id, receipt_type, event, thread_id, tx.now_ms)
-    # "Read receipts for events that a user sent do not need to be sent."
-    if not has_moved or receipt_type != READ or event.sender == user_id:
+    # also for the user's own events: not all servers derive it from those
+    if not has_moved or receipt_type != READ:
         return None
     return PublicReceipt(room_id, user_id, thread_id, event_id, tx.now_ms)
 
