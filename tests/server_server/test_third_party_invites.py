@@ -188,12 +188,17 @@ def test_an_exchange_without_a_valid_proof_invites_nobody(
     room_id = invited_address(alice)
     exchange(b, alice.create_room(), CAROL)  # so that its keys are known
 
+    denied = invited_address(alice)
+    alice.set_state(denied, "m.room.server_acl", {"allow": ["*"], "deny": ["b.test"]})
+
     with unchanged(app):
+        by_acl = exchange(b, denied, CAROL)
         wrong_key = exchange(b, room_id, CAROL, SigningKey.from_seed("0", b"2" * 32))
         another_inviter = exchange(b, room_id, CAROL, sender=BOB)
         another_type = exchange(b, room_id, CAROL, type="m.room.message")
         no_proof = exchange(b, room_id, CAROL, content={"membership": "invite"})
 
+    assert by_acl.refusal == (403, "M_FORBIDDEN")
     assert wrong_key.refusal == another_inviter.refusal == (403, "M_FORBIDDEN")
     assert another_type.refusal == (400, "M_BAD_JSON")
     assert no_proof.refusal == (400, "M_MISSING_PARAM")

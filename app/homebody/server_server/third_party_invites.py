@@ -13,10 +13,10 @@ from flask import Blueprint
 from homebody.client_server import authentication, http, membership
 from homebody.client_server.authentication import unauthenticated
 from homebody.context import homeserver
-from homebody.core.federation import sent_invites, third_party_invites
+from homebody.core.federation import sent_invites, server_acls, third_party_invites
 from homebody.core.federation.third_party_invites import PendingInvite
 from homebody.core.rooms import third_party_invites as rooms_invites
-from homebody.server_server.authentication import content_as, from_server
+from homebody.server_server.authentication import content_as, from_server, origin
 from homebody.spec.events import Json
 
 bp = Blueprint("server_third_party_invites", __name__)
@@ -93,6 +93,8 @@ def exchange_third_party_invite(room_id: str) -> Json:
     authentication.rate_limits().check("rc_invites.per_room", room_id)
     signed = msgspec.to_builtins(body.content.third_party_invite.signed)
     proof = (room_id, body.state_key, body.sender, signed)
+    with homeserver.database.read() as tx:
+        server_acls.check(tx, room_id, origin())
     if not membership.is_elsewhere(body.state_key):
         with homeserver.database.write() as tx:
             rooms_invites.accept(tx, *proof)

@@ -288,6 +288,23 @@ def test_a_join_that_it_does_not_sign_is_refused(
     assert answer.refusal == (403, "M_FORBIDDEN")
 
 
+@pytest.mark.parametrize("invited", ["@dave:b.test", "@erin:c.test"])
+def test_invites_of_users_of_other_servers_are_signed(
+    policy: PolicyServer, alice: Person, remote: Remotes, invited: str
+) -> None:
+    remote("c.test")
+    policy.start()
+    path = f"rooms/{quote(policy.room.id)}/invite"
+
+    assert alice.post(path, json={"user_id": invited}).status_code == 200
+
+    assert [it["state_key"] for it in policy.asked] == [invited]
+    assert membership(alice, policy.room.id, invited)["membership"] == "invite"
+    policy.b.fail(SIGN, 400, errcode="M_FORBIDDEN")
+    answer = alice.post(path, json={"user_id": invited.replace(":", "2:")})
+    assert refusal(answer) == (400, "M_FORBIDDEN")
+
+
 def test_a_transaction_id_that_is_repeated_is_not_signed_again(
     policy: PolicyServer, alice: Person
 ) -> None:

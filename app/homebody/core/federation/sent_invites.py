@@ -13,10 +13,10 @@ from typing import Final
 
 from homebody import errors
 from homebody.core.events import state
-from homebody.core.federation import asking, membership_events
+from homebody.core.federation import asking, membership_events, policy_servers
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.pdus import Received
-from homebody.core.timeline import receiving, sending
+from homebody.core.timeline import policies, receiving, sending
 from homebody.core.timeline.sending import Draft
 from homebody.errors import MatrixError
 from homebody.models.events import ACCEPTED
@@ -47,14 +47,16 @@ def send(
 ) -> str:
     """Invite a user of another server, and return the id of the event. Waits for that server.
 
-    Raises M_FORBIDDEN if the rules of the room or the other server refuse it, M_INVITE_BLOCKED, and
-    as `asking.error_of` does: then nothing has changed.
+    Raises M_FORBIDDEN if the rules of the room, its policy server or the other server refuse it,
+    M_INVITE_BLOCKED, and as `asking.error_of` does: then nothing has changed.
     """
     server = room_state.domain_of(draft.state_key or "")
     with db.read() as tx:
         _check_federated(tx, draft.room_id)
         event = sending.make(tx, draft)
-        shown = _shown(tx, draft)
+        shown, policy = _shown(tx, draft), policies.of_room(tx, draft.room_id)
+    if policy is not None:
+        event = policy_servers.approve(client, policy, event)
     try:
         signed = _ask(client, server, event, shown)
         received = _checked(keys, server, event, signed)
@@ -103,7 +105,9 @@ def _checked(keys: ServerKeys, server: str, event: Event, signed: object) -> Rec
     signatures = signed.get("signatures") if isinstance(signed, dict) else None
     own = signatures.get(server) if isinstance(signatures, dict) else None
     if isinstance(own, dict) and all(isinstance(it, str) for it in own.values()):
-        pdu = {**event.pdu, "signatures": {**event.pdu["signatures"], server: own}}
+        signatures = event.pdu["signatures"]
+        signatures = {**signatures, server: {**signatures.get(server, {}), **own}}
+        pdu = {**event.pdu, "signatures": signatures}
         for key_id in signing.key_ids(pdu, server):
             key = keys.verify_key(server, key_id)
             with suppress(SignatureError):
