@@ -137,9 +137,8 @@ class Joins:
             self._wait(end, until, is_own=user_id == request.user_id)
             if user_id == request.user_id:
                 return
-            if self._is_joined_here(
-                request
-            ):  # the other user has brought this server into the room
+            # the other user may have brought this server into the room
+            if self._is_joined_here(request):
                 return
 
     def _wait(self, end: Future[None], until: float, *, is_own: bool) -> None:
