@@ -97,7 +97,7 @@ def test_pages_in_both_directions_hold_every_event_once(
     backwards = [it for page in pages(alice, room_id, "b", limit) for it in page]
 
     assert forwards == backwards[::-1]
-    assert len(forwards) == len(set(forwards)) > 10
+    assert len(forwards) == len(set(forwards)) >= 10
 
 
 def test_without_a_direction_it_goes_forwards(alice: Person, room: Room) -> None:
