@@ -156,7 +156,8 @@ def _compare(
         asked = {"users": went, "user_id": user_id}
         went.difference_update(tx.sql.execute(_SHARING, asked).scalars())
     me = {user_id}
-    return DeviceLists(sorted(changed | (came - me)), sorted(went - me), frozenset(came - me))
+    # a user who joins is listed too: the room's other members may have new keys of theirs
+    return DeviceLists(sorted(changed | came), sorted(went - me), frozenset(came - me))
 
 
 def _came_and_went(tx: Reader, position: int, moves: Moves) -> tuple[set[str], set[str]]:
