@@ -419,3 +419,20 @@ def test_a_user_who_is_deactivated_rejects_all_invites(
 
     b.wait_until(lambda: room.membership(ALICE) == "leave", "the leave")
     app.homeserver.delivery.stop()
+
+
+def test_an_invite_shows_the_room_itself_once_another_user_has_joined(
+    b: Remote, alice: Person, login: Login
+) -> None:
+    bob = login("bob")
+    room = named_room(b)
+    for user_id in (ALICE, bob.user_id):
+        assert b.invite(room, user_id).status == 200
+    bob.post(f"rooms/{quote(room.id)}/join")
+
+    b.send(room.set_state("m.room.name", {"name": "Another name"}))
+
+    shown = invited(alice, room.id)
+    assert shown is not None
+    assert shown["m.room.name", ""] == {"name": "Another name"}
+    assert alice.post(f"rooms/{quote(room.id)}/join").status_code == 200

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
+from homebody.core.events import state
 from homebody.models.rooms import StrippedState
 from homebody.spec.events import Json
 from homebody.storage.database import Reader, Tx
@@ -47,7 +48,9 @@ def put(tx: Tx, room_id: str, user_id: str, events: Sequence[Any], servers: Sequ
 
 
 def find(tx: Reader, room_id: str, user_id: str) -> Known | None:
-    """Return what a user knows of a room that this server is not in."""
+    """Return what a user knows of a room that this server is not in; None for other rooms."""
+    if tx.server.name in state.joined(tx, room_id).servers:
+        return None  # another user has joined since
     row = tx.sql.execute(_FIND, {"room_id": room_id, "user_id": user_id}).first()
     return None if row is None else Known(row.events, row.servers)
 

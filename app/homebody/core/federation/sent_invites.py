@@ -105,9 +105,8 @@ def _checked(keys: ServerKeys, server: str, event: Event, signed: object) -> Rec
     signatures = signed.get("signatures") if isinstance(signed, dict) else None
     own = signatures.get(server) if isinstance(signatures, dict) else None
     if isinstance(own, dict) and all(isinstance(it, str) for it in own.values()):
-        signatures = event.pdu["signatures"]
-        signatures = {**signatures, server: {**signatures.get(server, {}), **own}}
-        pdu = {**event.pdu, "signatures": signatures}
+        known = event.pdu["signatures"]  # also by the policy server, which may be the same
+        pdu = {**event.pdu, "signatures": {**known, server: {**own, **known.get(server, {})}}}
         for key_id in signing.key_ids(pdu, server):
             key = keys.verify_key(server, key_id)
             with suppress(SignatureError):
