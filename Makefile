@@ -105,7 +105,7 @@ update:  ## renew constraints.txt: the newest versions of everything (needs a co
 		build/update/bin/python -m pip freeze --all --exclude-editable --exclude pip; } >constraints.txt
 	rm -rf build/update
 
-fuzz: $(VENV)/.dev  ## half an hour of random values, and requests by schemathesis (SPEC=client-server.json)
+fuzz: $(VENV)/.dev  ## half an hour of random values, and requests by schemathesis (SPEC=client-server.json or server-server.json)
 	timeout 600 $(BIN)/python -m pytest -n 2 --timeout=500 --hypothesis-profile=big tests/fuzz
 	if $(BIN)/python -m pip install --quiet --only-binary atheris --editable '.[fuzz]'; \
 	then $(BIN)/python -m tests.fuzz.by_coverage 60; fi

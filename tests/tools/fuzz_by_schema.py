@@ -1,24 +1,30 @@
 """Send what the specification allows, and much that it doesn't, to a real server.
 
     python -m tests.tools.fuzz_by_schema client-server.json [--examples 3] [--seconds 600]
+    python -m tests.tools.fuzz_by_schema server-server.json
 
-schemathesis generates requests from the OpenAPI document, the same ones in every run. A response
-with a 5xx status or one that doesn't match its schema is a failure, and so is a stack trace in the
-server's log.
+schemathesis generates requests from the OpenAPI document, the same ones in every run; those of the
+Server-Server API are signed by another server. A response with a 5xx status or one that doesn't
+match its schema is a failure, and so is a stack trace in the server's log.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.helpers import server
+from homebody.spec.signing import SigningKey
+from tests.helpers import certificates, server
+from tests.helpers import remote as remotes
 
 ENDS_THE_SESSION = (
     "logout",
@@ -40,6 +46,11 @@ ALGORITHMS = ["m.megolm_backup.v1.curve25519-aes-sha2"]
 """An enumeration that is not enforced: clients use other algorithms for key backups as well."""
 MAY_BE_EMPTY = "getTurnServer"
 """An operation with the response {} if there is no TURN server."""
+
+
+SIGNED = "server-server.json"
+"""The document whose requests are signed."""
+SEED = b"s" * 32
 
 
 def with_deviations(document: Any) -> Any:
@@ -70,10 +81,25 @@ def register(url: str) -> str:
         return str(json.loads(answer.read())["access_token"])
 
 
-def fuzz(url: str, document: Path, examples: int, seconds: int) -> int:
-    """Run schemathesis and return its exit code."""
+@contextmanager
+def another_server(folder: Path) -> Iterator[dict[str, str]]:
+    """Run the server that signs the requests, and yield the settings by which it is found."""
+    with remotes.running(str(certificates.write_authority(folder))) as found:
+        remote = found("b.test")
+        remote.key = SigningKey.from_seed("a_1", SEED)
+        yield found.settings
+
+
+def fuzz(url: str, document: Path, examples: int, seconds: int, *, is_signed: bool) -> int:
+    """Run schemathesis and return its exit code; `is_signed`: as another server."""
     command = [str(Path(sys.executable).parent / "schemathesis"), "run", str(document)]
-    command += ["--url", url, "--header", f"Authorization: Bearer {register(url)}"]
+    command += ["--url", url]
+    environment = dict(os.environ)
+    if is_signed:
+        environment["SCHEMATHESIS_HOOKS"] = "tests.tools.signed_requests"
+        environment["SIGNING_SEED"] = SEED.hex()
+    else:
+        command += ["--header", f"Authorization: Bearer {register(url)}"]
     command += ["--checks", "not_a_server_error,response_schema_conformance"]
     command += ["--phases", "examples,coverage,fuzzing", "--max-examples", str(examples)]
     command += ["--seed", "1", "--warnings", "off", "--continue-on-failure"]
@@ -81,7 +107,7 @@ def fuzz(url: str, document: Path, examples: int, seconds: int) -> int:
     command += ["--request-timeout", "60", "--suppress-health-check", "all", "--no-color"]
     for operation in ENDS_THE_SESSION:
         command += ["--exclude-operation-id", operation]
-    return subprocess.run(command, timeout=seconds, check=False).returncode
+    return subprocess.run(command, timeout=seconds, check=False, env=environment).returncode
 
 
 def main() -> int:
@@ -91,12 +117,13 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=600)
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    is_signed = asked.document.name == SIGNED
+    with tempfile.TemporaryDirectory() as folder, another_server(Path(folder)) as settings:
         document = Path(folder) / asked.document.name
         document.write_text(json.dumps(with_deviations(json.loads(asked.document.read_text()))))
-        running = server.start(Path(folder))
+        running = server.start(Path(folder), **(settings if is_signed else {}))
         try:
-            failed = fuzz(running.url, document, asked.examples, asked.seconds)
+            failed = fuzz(running.url, document, asked.examples, asked.seconds, is_signed=is_signed)
         finally:
             running.stop()
         if "Traceback" in running.output():
