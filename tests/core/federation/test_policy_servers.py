@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -271,6 +272,22 @@ def test_events_of_other_servers_that_it_does_not_sign_are_not_shown(
 
     assert results == {spam.event_id: {}, later.event_id: {}}
     assert bodies(alice, policy.room.id) == ["later"]
+
+
+def test_events_do_not_wait_for_it_one_after_the_other(
+    policy: PolicyServer, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("homebody.core.federation.policy_servers.SECONDS", 0.3)
+    policy.start()
+    policy.b.hang(SIGN)
+    events = [policy.room.message(f"n{number}", sender="carol") for number in range(20)]
+    began = time.monotonic()
+
+    results = policy.b.send(*events)
+
+    assert list(results.values()) == [{}] * 20
+    assert time.monotonic() - began < 3
+    assert bodies(alice, policy.room.id) == []
 
 
 def test_a_join_that_it_does_not_sign_is_refused(

@@ -28,8 +28,9 @@ LOG = logging.getLogger(__name__)
 
 PATH: Final = "/_matrix/policy/v1/sign"
 TIMEOUT_S: Final = 5.0
-SECONDS: Final = 10.0
-"""For all events of a transaction together."""
+SECONDS: Final = 5.0
+"""For all events of a transaction in one room together."""
+SECONDS_IF_FAILING: Final = 1.0
 MAX_BYTES: Final = 65_536
 PASSED_ON: Final = frozenset({400, 403, 429})
 """Statuses of responses that are passed on to the client: the policy server's decision."""
@@ -61,19 +62,21 @@ def screen(
         policy = policies.of_room(tx, room_id)
     if policy is None:
         return list(received)
-    until = time.monotonic() + SECONDS
-    return [_signed(client, policy, it, until) for it in received]
-
-
-def _signed(client: FederationClient, policy: Policy, it: Received, until: float) -> Received:
-    if policy_servers.is_approved(it.event, policy):
-        return it
-    try:
-        event = _ask(client, policy, it.event, min(TIMEOUT_S, until - time.monotonic()))
-    except RemoteError as problem:
-        LOG.info("%s does not sign %s: %s", policy.server, it.event.event_id, problem)
-        return it
-    return Received(event, events.encode(event.pdu, event.version))
+    until = time.monotonic() + (SECONDS_IF_FAILING if client.is_failing(policy.server) else SECONDS)
+    found: list[Received] = []
+    for it in received:
+        if policy_servers.is_approved(it.event, policy):
+            found.append(it)
+            continue
+        try:
+            event = _ask(client, policy, it.event, until - time.monotonic())
+            found.append(Received(event, events.encode(event.pdu, event.version)))
+        except RemoteError as problem:
+            LOG.info("%s does not sign %s: %s", policy.server, it.event.event_id, problem)
+            found.append(it)
+            if problem.kind in {"unreachable", "timeout"}:
+                until = 0.0  # what its server sends to other rooms waits behind this
+    return found
 
 
 def _ask(client: FederationClient, policy: Policy, event: Event, seconds: float) -> Event:
