@@ -30,12 +30,15 @@ def response(room: RemoteRoom, *more: Json) -> Json:
     }
 
 
-def check(app: Application, room: RemoteRoom, content: Json | bytes, folder: Path) -> bulk.Checked:
+def check(
+    app: Application, room: RemoteRoom, content: Json | bytes, folder: Path, *, is_new: bool = True
+) -> bulk.Checked:
     file = folder / "response.json"
     file.write_bytes(content if isinstance(content, bytes) else orjson.dumps(content))
     database = app.homeserver.database
-    with database.write() as tx:
-        store.add_room(tx, room.id, state.RoomHead(room.version.name, [], 0))
+    if is_new:
+        with database.write() as tx:
+            store.add_room(tx, room.id, state.RoomHead(room.version.name, [], 0))
     return bulk.store_outliers(
         database, app.homeserver.server_keys, room.id, room.version.name, file
     )
@@ -83,6 +86,26 @@ def test_an_event_without_a_valid_signature_is_left_out_with_all_that_cite_it(
     assert {event_id for event_id, _ in checked.dropped} == {joined.event_id, topic.event_id}
     assert ("m.room.topic", "") not in checked.state
     assert not standings(app, room).keys() & {joined.event_id, topic.event_id}
+
+
+def test_events_may_cite_what_is_stored_and_not_in_the_response(
+    app: Application, remote: Any, tmp_path: Path
+) -> None:
+    b: Remote = remote("b.test")
+    room = b.room("12")
+    check(app, room, response(room), tmp_path)
+    (member,) = room.crowd(1)
+    joined = room.state["m.room.member", member]
+    outcast = room.event("m.room.topic", {"topic": "tea"}, "", sender=member)
+
+    checked = check(
+        app, room, {"pdus": [joined.pdu], "auth_chain": [outcast.pdu]}, tmp_path, is_new=False
+    )
+
+    assert checked.dropped == []
+    assert [it.event_id for it in checked.state.values()] == [joined.event_id]
+    found = standings(app, room)
+    assert (found[joined.event_id], found[outcast.event_id]) == (OUTLIER, REJECTED)
 
 
 def test_an_event_that_its_auth_events_do_not_allow_is_stored_as_rejected(

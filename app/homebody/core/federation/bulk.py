@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Final, cast
 
 import orjson
 
-from homebody.core.events import auth_chains
+from homebody.core.events import auth_chains, state
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.timeline import store
 from homebody.core.timeline.store import Outlier
@@ -30,6 +30,7 @@ from homebody.runtime import event_loop
 from homebody.spec import signing
 from homebody.spec.events import Json, StateKey
 from homebody.storage.database import Database
+from homebody.storage.expressions import batches
 
 LOG = logging.getLogger(__name__)
 
@@ -65,7 +66,8 @@ def store_outliers(
         try:
             _write(given, {"file": str(file), "room_id": room_id, "version": version})
             checked = Checked(_read(taken.readline()))
-            _write(given, {"keys": _keys(keys, checked.head.pop("keys"))})
+            known = _known(db, room_id, checked.head.pop("cited"))
+            _write(given, {"keys": _keys(keys, checked.head.pop("keys")), "known": known})
             wait_for_commit = _done
             for some in _pieces(taken, checked):
                 wait_for_commit = _store(db, room_id, some, checked)
@@ -79,6 +81,19 @@ def store_outliers(
 
 def _done() -> None:
     """Wait for nothing."""
+
+
+def _known(db: Database, room_id: str, event_ids: list[str]) -> list[list[Any]]:
+    """Return those of these events of a room that are stored: [event id, standing, PDU]."""
+    found: list[list[Any]] = []
+    for some in batches(event_ids, EVENTS_PER_WRITE):
+        with db.read() as tx:
+            found += [
+                [event_id, it.standing, it.event.pdu]
+                for event_id, it in state.find_many(tx, some).items()
+                if it.event.room_id == room_id
+            ]
+    return found
 
 
 def _keys(keys: ServerKeys, wanted: list[tuple[str, str, int]]) -> list[list[Any]]:

@@ -7,8 +7,9 @@ but `spec/`: no database, network or settings.
 Both sides write lines of JSON:
 
     → {"file", "room_id", "version"}            the body of a send_join response, in a file
-    ← {"keys": [[server, key id, at ts]], …}    what it needs, and what else the response says
-    → {"keys": [[server, key id, key, valid until ts]]}
+    ← {"keys": [[server, key id, at ts]], "cited": [event id], …}
+                                                what it needs, and what else the response says
+    → {"keys": [[server, key id, key, valid until ts]], "known": [[event id, standing, PDU]]}
     ← [event fields] TAB its PDU, for each event, after all events that it cites
     ← {"dropped": [[event id, problem]]}        the end
 
@@ -56,6 +57,9 @@ class Check:
         self._room_id = room_id
         self._version = version
         self.events: dict[str, Event] = {}
+        self.known: dict[str, Event] = {}
+        """Events that these cite, and the other side has."""
+        self.rejected: set[str] = set()
         self.dropped: dict[str, str] = {}
         self.state: set[str] = set(self._parse([*response.state, *response.pdus]))
         for _ in self._parse(response.auth_chain):
@@ -68,6 +72,13 @@ class Check:
             for name, at_ts in received_pdus.wanted_keys(event).items():
                 wanted[name] = max(wanted.get(name, 0), at_ts)
         return [(*name, at_ts) for name, at_ts in wanted.items()]
+
+    def cited(self) -> list[str]:
+        """Return the ids of the events that others cite, and the response does not contain."""
+        cited = {it for event in self.events.values() for it in event.auth_event_ids}
+        if self._version.has_privileged_creators:  # whose events all depend on it
+            cited.add(self._create_id())
+        return sorted(cited - self.events.keys())
 
     def verify(self, keys: Mapping[tuple[str, str], tuple[VerifyKey, int]]) -> None:
         """Drop the events that lack a signature."""
@@ -93,7 +104,9 @@ class Check:
                 if event is None or event.event_id in done:
                     path.pop()
                     continue
-                missing = [it for it in event.auth_event_ids if it not in done]
+                missing = [
+                    it for it in event.auth_event_ids if it not in done and it not in self.known
+                ]
                 lacking = [it for it in missing if it not in self.events]
                 if not missing:
                     done.add(event.event_id)
@@ -107,10 +120,10 @@ class Check:
 
     def standings(self) -> Iterator[tuple[Event, str]]:
         """Yield the events in their order, each with what its auth events make of it."""
-        rejected: set[str] = set()
+        rejected = self.rejected
         create = self._create()
         for event in self.in_order():
-            cited = [self.events[it] for it in event.auth_event_ids]
+            cited = [self.events.get(it) or self.known[it] for it in event.auth_event_ids]
             by_key = {(it.type, it.state_key or ""): it for it in cited}
             try:
                 event_auth.check_auth_events(event, cited, rejected)
@@ -140,7 +153,10 @@ class Check:
         """Return the create event where auth events leave it out."""
         if not self._version.has_privileged_creators:
             return None
-        return self.events.get("$" + self._room_id[1:])
+        return self.events.get(self._create_id()) or self.known.get(self._create_id())
+
+    def _create_id(self) -> str:
+        return "$" + self._room_id[1:]
 
     def _drop(self, event_id: str, problem: str) -> None:
         self.dropped[event_id] = problem
@@ -158,6 +174,7 @@ def run(given: BinaryIO, taken: BinaryIO) -> None:
     check = Check(response, task["room_id"], version)
     head = {
         "keys": check.wanted_keys(),
+        "cited": check.cited(),
         "event": orjson.loads(bytes(response.event)),
         "members_omitted": response.members_omitted,
         "servers_in_room": response.servers_in_room,
@@ -165,6 +182,10 @@ def run(given: BinaryIO, taken: BinaryIO) -> None:
     _write(taken, orjson.dumps(head))
     taken.flush()
     answer: Json = orjson.loads(given.readline())
+    for event_id, standing, pdu in answer["known"]:
+        check.known[event_id] = Event(event_id, pdu, version)
+        if standing == REJECTED:
+            check.rejected.add(event_id)
     check.verify(
         {
             (server, key_id): (signing.verify_key_from_base64(key), valid_until_ts)
