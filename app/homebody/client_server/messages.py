@@ -117,6 +117,8 @@ def get_event_by_timestamp(room_id: str) -> Json:
         ts,
         is_backwards=is_backwards,
     )
+    if homeserver.server.config.federation:  # clients go on with /context
+        homeserver.backfill.reach(room_id, found.event_id)
     return {"event_id": found.event_id, "origin_server_ts": found.ts}
 
 

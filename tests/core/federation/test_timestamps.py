@@ -68,6 +68,34 @@ def test_a_time_before_the_history_here_is_asked_for(
     assert backwards["origin_server_ts"] == last.origin_server_ts
 
 
+def test_the_event_of_another_server_is_fetched_with_what_is_around_it(
+    b: Remote, alice: Person
+) -> None:
+    room = b.room()
+    before, found = room.message("before"), room.message("found")
+    assert alice.post(f"join/{quote(room.id)}?via=b.test").status_code == 200
+
+    event_id = near(alice, room.id, found.origin_server_ts, "b").get_json()["event_id"]
+    context = alice.get(f"rooms/{quote(room.id)}/context/{quote(event_id)}").get_json()
+
+    assert event_id in {before.event_id, found.event_id}  # of the same millisecond
+    around = [*context["events_before"], context["event"], *context["events_after"]]
+    assert {before.event_id, found.event_id} <= {it["event_id"] for it in around}
+
+
+def test_a_server_that_does_not_have_the_event_it_names_is_not_asked_for_ever(
+    b: Remote, alice: Person
+) -> None:
+    room = b.room()
+    room.message()
+    assert alice.post(f"join/{quote(room.id)}?via=b.test").status_code == 200
+    named = {"event_id": "$" + "x" * 43, "origin_server_ts": 5}
+    b.answer(ASKED, Response(200, named))
+
+    assert near(alice, room.id, 1).get_json() == named
+    assert len(b.received("/backfill/")) == 1
+
+
 def test_the_nearer_event_is_returned(
     app: Application, b: Remote, alice: Person, room_id: str
 ) -> None:

@@ -102,6 +102,19 @@ class Backfill:
         with self.page(lambda _: request, paging.page):
             pass
 
+    def reach(self, room_id: str, event_id: str) -> None:
+        """Fill the newest gaps until an event is in the timeline, or a reader waits too long."""
+        until = time.monotonic() + READER_SECONDS
+        for _ in range(MAX_RESPONSES):
+            with self._db.read() as tx:
+                known = state.find_any(tx, event_id)
+                gap = _due(tx, room_id, 0, tx.position, 0)
+            is_there = known is not None and known.position is not None
+            if is_there or gap is None or time.monotonic() > until:
+                return
+            if not self._fill(room_id, gap, until):
+                return
+
     def _read(
         self, tx: Reader, request: PageRequest, read: Read, failed: int
     ) -> tuple[Page, Gap | None]:
