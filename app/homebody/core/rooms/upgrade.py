@@ -161,18 +161,19 @@ def _additional_creators(creators: Collection[str]) -> Json:
 
 
 def _create(tx: Tx, request: UpgradeRequest, content: Json, *, is_whole: bool) -> str:
-    """Create the new room, whose predecessor has an event id of the old one, and return its id.
+    """Create the new room with a reference to the old one, and return its id.
 
-    That is the tombstone where possible: up to version 11 the new room's id can be chosen before
-    the room exists, so the tombstone can come first. Otherwise it is the last event.
+    Up to version 11 its id can be chosen before the room exists, so the tombstone can come first
+    and be part of the reference; in large rooms it is the last event. Since version 12 clients
+    search for the tombstone.
     """
     user_id, room_id, version = request.user_id, request.room_id, request.version
+    content["predecessor"] = {"room_id": room_id}
     new_id = "" if version.has_privileged_creators else creation.new_room_id(tx)
     if new_id and is_whole:
-        known = _send_tombstone(tx, user_id, room_id, new_id)
-    else:
-        known = state.head(tx, room_id).forward_extremities[-1]
-    content["predecessor"] = {"room_id": room_id, "event_id": known}
+        content["predecessor"]["event_id"] = _send_tombstone(tx, user_id, room_id, new_id)
+    elif new_id:
+        content["predecessor"]["event_id"] = state.head(tx, room_id).forward_extremities[-1]
     return sending.create(tx, version, creation.first_event(user_id, version, content, new_id))
 
 
