@@ -10,13 +10,13 @@ from homebody.spec.events import Event
 from homebody.spec.room_versions import V1
 
 
-def event(event_id: str, prev: list[str], auth: list[str] | None = None) -> Event:
+def event(event_id: str, prev: list[str], auth: list[str] | None = None, depth: int = 1) -> Event:
     pdu = {
         "type": "m.room.message",
         "sender": "@alice:b.test",
         "room_id": "!room:b.test",
         "content": {},
-        "depth": 1,
+        "depth": depth,
         "origin_server_ts": 1,
         "prev_events": [[it, {}] for it in prev],
         "auth_events": [[it, {}] for it in auth or []],
@@ -77,3 +77,19 @@ def test_an_order_of_another_server_decides_only_between_branches() -> None:
     some = [event("root", []), *some]
 
     assert ids(event_order.newest_first(some, ["top"])) == ["top", "right", "left", "root"]
+
+
+def test_what_a_missing_event_may_follow_is_not_certain() -> None:
+    top, left = event("top", ["left", "right"], depth=9), event("left", ["gone"], depth=7)
+    right, root = event("right", ["root"], depth=6), event("root", [], depth=4)
+    ordered = [top, left, right, root]
+
+    assert ids(event_order.certain(ordered, {"gone"})) == ["top", "left", "right"]
+    assert ids(event_order.certain(ordered, set())) == ids(ordered)
+
+
+def test_what_an_uncertain_event_follows_is_not_certain_either() -> None:
+    top, left = event("top", ["left", "right"], depth=9), event("left", ["gone"], depth=7)
+    right, root = event("right", ["root"], depth=2), event("root", [], depth=100)
+
+    assert ids(event_order.certain([top, left, right, root], {"gone"})) == ["top", "left"]

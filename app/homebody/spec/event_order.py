@@ -49,6 +49,25 @@ def newest_first(events: Iterable[Event], starts: Collection[str]) -> list[Event
     return [reached[it] for it in _sorted(cited_by, cites, order)]
 
 
+def certain(ordered: Iterable[Event], missing: Collection[str]) -> list[Event]:
+    """Return the events of `newest_first` that no missing event follows, as depths tell.
+
+    An event is deeper than what it follows; so a missing one is less deep than those that follow
+    it, and follows only what is still less deep.
+    """
+    events = list(ordered)
+    lacking = [it for it in events if any(prev in missing for prev in it.prev_event_ids)]
+    bound = max((it.depth - 1 for it in lacking), default=-1)
+    uncertain: set[str] = set()
+    found = []
+    for event in events:
+        if event.depth < bound or event.event_id in uncertain:
+            uncertain.update(event.prev_event_ids)
+        else:
+            found.append(event)
+    return found
+
+
 def _cited(event: Event, among: Mapping[str, Event]) -> set[str]:
     return {it for it in (*event.prev_event_ids, *event.auth_event_ids) if it in among}
 

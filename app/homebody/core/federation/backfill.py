@@ -39,6 +39,8 @@ READER_SECONDS: Final = 10.0
 EVENTS_AT_ONCE: Final = 100
 MAX_SERVERS: Final = 6
 MAX_REQUESTS: Final = 20
+ENOUGH_SERVERS: Final = 2
+"""To ask for events whose signatures can't be verified."""
 SECONDS_PER_REQUEST: Final = 4.0
 MAX_STARTS: Final = 50
 """Missing events that are named in one request."""
@@ -153,16 +155,24 @@ class Backfill:
         requests = RoomRequests(self._client, room_id, servers[:MAX_SERVERS], MAX_REQUESTS, until)
         requests.seconds = SECONDS_PER_REQUEST
         delay_ms = FIRST_DELAY_MS
+        found: dict[str, Encoded] = {}
+        asked = 0
         for server in list(requests.servers):
             try:
-                received = self._ask(requests, server, room_id, gap)
+                some = self._ask(requests, server, room_id, gap)
             except RemoteError as problem:
                 if problem.status is not None and problem.status < 500:
                     delay_ms = NOT_THERE_DELAY_MS
                 continue
             delay_ms = NOT_THERE_DELAY_MS
-            if received and self._store(requests, room_id, gap, received):
+            found = {**some, **{key: it for key, it in found.items() if it[1] is not None}}
+            asked += 1
+            if asked < ENOUGH_SERVERS and any(encoded is None for _, encoded in found.values()):
+                continue  # another one may have them with their signatures
+            if self._store(requests, room_id, gap, found):
                 return True
+        if found and self._store(requests, room_id, gap, found, is_last=True):
+            return True
         delay_ms *= 2 ** min(gap.tries, MAX_DOUBLINGS)
         with self._db.write() as tx:
             gaps.put_off(tx, room_id, gap.position, tx.now_ms + delay_ms)
@@ -175,8 +185,10 @@ class Backfill:
         found = room_requests.servers_of(tx, room_id, first)
         return sorted(found, key=self._client.is_failing)
 
-    def _ask(self, requests: RoomRequests, server: str, room_id: str, gap: Gap) -> list[Encoded]:
-        """Return what a server has before the gap, checked, the newest first."""
+    def _ask(
+        self, requests: RoomRequests, server: str, room_id: str, gap: Gap
+    ) -> dict[str, Encoded]:
+        """Return what a server has before the gap, checked, by event id."""
         query = {"v": gap.event_ids[:MAX_STARTS], "limit": str(EVENTS_AT_ONCE)}
         response = requests.of_server(server, "backfill", room_id, query=query)
         given = room_requests.pdus_of(response, "pdus", EVENTS_AT_ONCE)
@@ -185,10 +197,7 @@ class Backfill:
             event.event_id: (event, None) for event in _unverified(found, room_id)
         }
         by_id |= {it.event.event_id: (it.event, it.encoded) for it in pdus.of_room(found, room_id)}
-        with self._db.read() as tx:
-            events = older_events.without_placed(tx, [event for event, _ in by_id.values()])
-        ordered = event_order.newest_first(events, gap.event_ids)
-        return [by_id[it.event_id] for it in ordered]
+        return by_id
 
     def _checked(self, room_id: str, given: list[Any]) -> list[Checked]:
         with self._db.read() as tx:
@@ -196,12 +205,34 @@ class Backfill:
         return pdus.receive(self._keys, [(pdu, version) for pdu in given], is_limited=False)
 
     def _store(
-        self, requests: RoomRequests, room_id: str, gap: Gap, received: list[Encoded]
+        self,
+        requests: RoomRequests,
+        room_id: str,
+        gap: Gap,
+        found: dict[str, Encoded],
+        *,
+        is_last: bool = False,
     ) -> bool:
+        """Put the events into the gap, as far as they are before it; return whether it is another.
+
+        Those that are in the timeline already have others before them. `is_last`: no other server
+        will be asked for what is missing among them.
+        """
+        with self._db.read() as tx:
+            new = older_events.without_place(tx, found)
+            events = [event for event, _ in found.values() if event.event_id in new]
+            ordered = event_order.newest_first(events, gap.event_ids)
+            known = {it.event_id for it in ordered}
+            cited = {it for event in ordered for it in event.prev_event_ids} - known
+            missing = older_events.without_place(tx, cited)
+            wanted = older_events.without_place(tx, gap.event_ids[:MAX_STARTS])
+        if not is_last and not known >= wanted:
+            return False
+        received = [found[it.event_id] for it in event_order.certain(ordered, missing)]
         self._fetch_auth_events(requests, room_id, received)
         with self._db.write() as tx:
             now = gaps.at(tx, room_id, gap.position)
-            return now is not None and older_events.store(tx, room_id, gap.position, received) > 0
+            return now is not None and older_events.store(tx, room_id, gap.position, received)
 
     def _fetch_auth_events(
         self, requests: RoomRequests, room_id: str, received: list[Encoded]

@@ -6,6 +6,8 @@ Spec: server-server-api#backfilling-and-retrieving-missing-events
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
@@ -80,33 +82,30 @@ def _walk(
     skipped: Collection[str],
     min_depth: int = 0,
 ) -> list[AnyRow]:
-    """Return at most `limit` rows, level by level; those of one level by their place, newest first.
-
-    An event comes after all that follow it as far as the levels tell; the walk doesn't look at
-    `depth`, which senders choose, except where the other server asks for that.
-    """
+    """Return at most `limit` rows, the deepest first, so that what is left out is before them."""
     found: list[AnyRow] = []
     seen = set(skipped)
-    level = [it for it in dict.fromkeys(event_ids) if it not in seen][:MAX_STARTS]
-    while level and len(found) < limit:
-        seen.update(level)
-        following: dict[str, None] = {}
-        for row in _newest_first(_read(tx, room_id, level)):
+    deepest: list[tuple[int, int, AnyRow, Event]] = []
+
+    def add(event_ids: Iterable[str]) -> None:
+        new = [it for it in dict.fromkeys(event_ids) if it not in seen]
+        seen.update(new)
+        for row in _read(tx, room_id, new) if new else ():
             event = _event(tx, row)
             if event.depth >= min_depth:
-                found.append(row)
-                following |= dict.fromkeys(event.prev_event_ids)
-        level = [it for it in following if it not in seen]
-    return found[:limit]
+                heapq.heappush(deepest, (-event.depth, -row.number, row, event))
+
+    add(itertools.islice(event_ids, MAX_STARTS))
+    while deepest and len(found) < limit:
+        *_, row, event = heapq.heappop(deepest)
+        found.append(row)
+        add(event.prev_event_ids)
+    return found
 
 
 def _read(tx: Reader, room_id: str, event_ids: Collection[str]) -> Iterator[AnyRow]:
     rows = tx.sql.execute(_EVENTS, {"event_ids": event_ids})
     return (row for row in rows if row.room_id == room_id)
-
-
-def _newest_first(rows: Iterable[AnyRow]) -> list[AnyRow]:
-    return sorted(rows, key=lambda row: row.number, reverse=True)
 
 
 def _event(tx: Reader, row: AnyRow) -> Event:

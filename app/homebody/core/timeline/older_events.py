@@ -32,6 +32,8 @@ LOG = logging.getLogger(__name__)
 
 Encoded = tuple[Event, bytes | None]
 """An event whose form was checked, and its PDU; None: its signatures can't be verified."""
+MAX_MISSING: Final = 200
+"""Events that are missing before those of one response; what cites more is rarely honest."""
 REDACTION: Final = "m.room.redaction"
 NO_RELATION: Final = relations.NONE._asdict()
 
@@ -82,11 +84,11 @@ class _Placed(NamedTuple):
     position: int
 
 
-def store(tx: Tx, room_id: str, gap: int, found: Sequence[Encoded]) -> int:
-    """Put older events into the gap before a position; return how many of them have a place now.
+def store(tx: Tx, room_id: str, gap: int, found: Sequence[Encoded]) -> bool:
+    """Put older events into the gap before a position; return whether the gap is another now.
 
     `found` are events from the newest to the oldest, each before those that it cites. Events whose
-    auth events are missing, or whose signatures can't be verified, are left out. What is missing
+    auth events are missing, or whose signatures can't be verified, are passed over. What is missing
     before the others is a gap again.
     """
     known = state.find_many(tx, {event.event_id for event, _ in found})
@@ -111,22 +113,20 @@ def store(tx: Tx, room_id: str, gap: int, found: Sequence[Encoded]) -> int:
     ]
     _follow(tx, room_id, (previous, gap), placed, cited)
     has_no_place = standings.keys() - numbers.keys()
-    passed = [event for event, _ in found if event.event_id not in has_no_place]
-    gaps.fill_many(tx, room_id, [it.event_id for it in passed if it.event_id in standings])
-    if placed:
-        bottom = placed[-1].position
-        gaps.move(tx, room_id, gap, bottom)
-        missing = dict.fromkeys(it for event in passed for it in event.prev_event_ids)
-        gaps.add(tx, room_id, list(missing), bottom)
-    return len(placed)
+    passed = {it.event_id: it for it, _ in found if it.event_id not in has_no_place}
+    gaps.fill_many(tx, room_id, passed)
+    bottom = placed[-1].position if placed else gap
+    gaps.move(tx, room_id, gap, bottom)
+    before = (it for event in passed.values() for it in event.prev_event_ids)
+    missing = [it for it in dict.fromkeys(before) if it not in passed]
+    gaps.add(tx, room_id, missing[:MAX_MISSING], bottom)
+    return bool(passed)
 
 
-def without_placed(tx: Reader, found: Iterable[Event]) -> list[Event]:
-    """Return the events that are in no timeline: those before the others have places elsewhere."""
-    events = list(found)
-    asked = {"event_ids": [it.event_id for it in events]}
-    placed = set(tx.sql.execute(_PLACED, asked).scalars())
-    return [it for it in events if it.event_id not in placed]
+def without_place(tx: Reader, event_ids: Iterable[str]) -> set[str]:
+    """Return the events that are in no timeline, or not stored at all."""
+    wanted = set(event_ids)
+    return wanted.difference(tx.sql.execute(_PLACED, {"event_ids": wanted}).scalars())
 
 
 def sender_at(tx: Reader, room_id: str, position: int) -> str | None:
