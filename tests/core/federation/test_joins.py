@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -374,6 +375,21 @@ def test_a_join_without_a_response_is_sent_again_by_the_next_process(
     wait_for(lambda: room.id in alice.sync()["rooms"].get("join", {}), "the room")
     first, second = b.received("/send_join/")
     assert (first.uri, first.body) == (second.uri, second.body)
+
+
+def test_a_join_is_not_sent_again_when_the_user_has_joined_by_another(
+    b: Remote, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joins, "RETRY_AFTER_S", (0.3,))
+    room = b.room()
+    b.cut("/send_join/", times=1)
+
+    assert refusal(join(alice, room.id, "b.test"))[0] in {502, 504}
+    assert join(alice, room.id, "b.test").status_code == 200
+
+    time.sleep(0.6)
+    assert len(b.received("/send_join/")) == 2
+    assert room.membership(ALICE) == "join"
 
 
 def test_a_join_that_takes_long_goes_on_after_its_request(

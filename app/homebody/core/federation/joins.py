@@ -229,7 +229,7 @@ class Joins:
     def _repeat(self, join: Join, waits: Collection[float] = (0.0, *RETRY_AFTER_S)) -> None:
         """Send a join again that a server may have taken; leave the room if that fails."""
         for seconds in waits:
-            if self._stopping.wait(seconds):
+            if self._stopping.wait(seconds) or not self._is_wanted(join):
                 return
             try:
                 self._send(join)
@@ -241,6 +241,11 @@ class Joins:
             else:
                 return
         self._give_up(join, is_taken=True)
+
+    def _is_wanted(self, join: Join) -> bool:
+        """Return whether a join is under way still; the user may have joined by another event."""
+        with self._db.read() as tx:
+            return join in joining.every(tx)
 
     def _send(self, join: Join) -> None:
         """Send a join to its servers until one responds, and enter the room.
