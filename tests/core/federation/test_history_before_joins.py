@@ -164,6 +164,23 @@ def test_a_thousand_events_are_read_in_a_second(app: Application, b: Remote, ali
     assert seconds < 1
 
 
+def test_history_is_found_by_a_search_and_leads_from_sliding_sync(b: Remote, alice: Person) -> None:
+    room = b.room()
+    said = room.message("needle in the hay")
+    join(alice, room)
+    path = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"
+    wanted = {"ranges": [[0, 9]], "timeline_limit": 5, "required_state": []}
+    shown = alice.post(path, json={"lists": {"all": wanted}}).get_json()["rooms"][room.id]
+
+    before = ids(page(alice, room.id, limit=1, **{"from": shown["prev_batch"]}))
+    body = {"search_categories": {"room_events": {"search_term": "needle"}}}
+    found = alice.post("search", json=body).get_json()["search_categories"]["room_events"]
+
+    assert shown["limited"] is True
+    assert before == [said.event_id]
+    assert [it["result"]["event_id"] for it in found["results"]] == [said.event_id]
+
+
 KEY = ("m.room.topic", "")
 """An entry, whose events are numbered by the positions at which they became the state."""
 
