@@ -109,6 +109,18 @@ def test_one_leaves_or_rejects_an_invite(login: Login, before: str) -> None:
     assert bob.get("joined_rooms").get_json() == {"joined_rooms": []}
 
 
+def test_an_invite_to_a_room_that_all_have_left_is_rejected_by_an_event(login: Login) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = alice.create_room(invite=[BOB])
+    before = bob.sync()["next_batch"]
+    act(alice, room_id, "leave")
+
+    assert act(bob, room_id, "leave").status_code == 200
+
+    left = bob.sync(since=before)["rooms"]["leave"][room_id]
+    assert [it["content"]["membership"] for it in left["timeline"]["events"]] == ["leave"]
+
+
 def test_leaving_twice_changes_nothing(app: Application, login: Login) -> None:
     alice = login("alice")
     room_id = alice.create_room()

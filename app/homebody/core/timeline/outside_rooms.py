@@ -25,10 +25,16 @@ WAITING: Final = frozenset({"invite", "knock"})
 
 
 def is_outside(tx: Reader, room_id: str, user_id: str) -> bool:
-    """Return whether a user has an invite or knock of a room that this server is not in."""
+    """Return whether a user has an invite or knock of a room that this server is not in.
+
+    A room that its last users have left is still one of this server's.
+    """
     if state.membership_of(tx, room_id, user_id) not in WAITING:
         return False
-    return not joined_rooms.is_resident(tx, room_id)
+    if joined_rooms.is_resident(tx, room_id):
+        return False
+    comes_from_outside = stripped_state.find(tx, room_id, user_id) is not None
+    return comes_from_outside or bool(state.joined(tx, room_id).servers)
 
 
 def servers_for(tx: Reader, room_id: str, user_id: str, named: Sequence[str] = ()) -> list[str]:
