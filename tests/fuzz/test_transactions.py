@@ -213,7 +213,7 @@ def changed_pdus(draw: st.DrawFn, room: RemoteRoom) -> Any:
     return pdu
 
 
-@examples(250)
+@examples(150)
 @given(data=st.data(), version=st.sampled_from(VERSIONS))
 def test_no_event_of_another_server_is_a_fault(
     world: World, caplog: pytest.LogCaptureFixture, data: st.DataObject, version: str

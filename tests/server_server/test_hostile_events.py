@@ -338,6 +338,23 @@ def test_an_event_id_that_is_taken_brings_no_other_content(
     assert sorted(found) == ["by alice", "first"]
 
 
+@pytest.mark.parametrize("attack", ["1"], indirect=True)
+def test_an_event_that_follows_or_cites_itself_is_refused(
+    app: Application, b: Remote, alice: Person, attack: Attack, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = shown(alice, attack.room.id)
+    itself = [["$self:b.test", {"sha256": "A" * 43}]]
+    cited = [*attack.unsigned()["auth_events"], *itself]
+
+    b.send(attack.message(event_id="$self:b.test", prev_events=itself))
+    settle(app)
+    b.send(attack.message(event_id="$self:b.test", auth_events=cited))
+    settle(app)
+
+    assert shown(alice, attack.room.id) == before
+    assert is_error_free(caplog)
+
+
 @pytest.mark.parametrize("attack", VERSIONS, indirect=True)
 def test_an_event_that_comes_twice_is_stored_once(b: Remote, alice: Person, attack: Attack) -> None:
     before = shown(alice, attack.room.id)
