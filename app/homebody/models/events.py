@@ -44,7 +44,7 @@ class StoredEvent(Base):
     event_id: Mapped[str] = mapped_column(unique=True)
     room_id: Mapped[str]
     position: Mapped[int | None]
-    standing: Mapped[str]  # accepted, soft_failed, rejected, outlier or history
+    standing: Mapped[str]  # accepted, soft_failed, rejected, outlier, history or out_of_band
     # the state before the event: that at a position, overlaid by a difference; both None for an
     # event with a position: the state just before it
     state_at: Mapped[int | None]
