@@ -143,6 +143,26 @@ def test_a_timeline_begins_after_an_event_that_is_not_the_state_any_more(
     assert [event["event_id"] for event in page["chunk"]][:2] == [second, before]
 
 
+def test_a_timeline_is_whole_though_a_member_has_an_earlier_name(
+    app: Application, alice: Person, bob: Person, room_id: str
+) -> None:
+    def rename(name: str) -> str:
+        content = {"membership": "join", "displayname": name}
+        answer = bob.set_state(room_id, "m.room.member", content, bob.user_id)
+        return str(answer.get_json()["event_id"])
+
+    early = rename("Bobby")
+    client = Client(alice, room_id, "state")
+    client.follow()
+    said, late = bob.send(room_id), rename("Bob")
+    reset(app, room_id, {member(bob.user_id): early})
+
+    timeline = client.follow()["timeline"]
+
+    assert [it["event_id"] for it in timeline["events"]] == [said, late]
+    assert timeline["limited"] is False
+
+
 def test_a_timeline_is_whole_where_the_state_after_it_is_sent(
     app: Application, alice: Person, bob: Person, room_id: str
 ) -> None:

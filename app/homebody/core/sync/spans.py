@@ -35,6 +35,7 @@ from homebody.models.base import EventNumber
 from homebody.models.events import StoredEvent
 from homebody.runtime import event_loop
 from homebody.spec import filters
+from homebody.spec.events import StateKey
 from homebody.spec.filters import RoomEventFilter
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Reader
@@ -223,7 +224,8 @@ def _begin_after_lost_state(tx: Reader, span: Span) -> None:
     """Let the timeline begin after the last event that is not the state at its end.
 
     A client that takes the state before the timeline takes each state event in it for the state
-    from then on. What state resolution has put in place of one is in the state section.
+    from then on. What state resolution has put in place of one is in the state section. The name of
+    a member alone is not worth losing the timeline for.
     """
     last = {
         (event.type, event.state_key): event
@@ -232,11 +234,30 @@ def _begin_after_lost_state(tx: Reader, span: Span) -> None:
     }
     upto = span.upto if span.state_upto is None else min(span.upto, span.state_upto)
     held = state.numbers_at(tx, span.room_id, last.keys(), upto) if last else {}
-    lost = [event.position for key, event in last.items() if held.get(key) != event.number]
-    if lost:
-        span.boundary = max(lost)
+    lost = [event for key, event in last.items() if held.get(key) != event.number]
+    names = _names(tx, lost, held)
+    positions = [event.position for event in lost if event.number not in names]
+    if positions:
+        span.boundary = max(positions)
         span.is_limited = True
         span.timeline = [it for it in span.timeline if it.position > span.boundary]
+
+
+def _names(
+    tx: Reader, lost: list[ClientEvent], held: Mapping[StateKey, EventNumber]
+) -> set[EventNumber]:
+    """Return those of the events that differ from the state in the name or avatar of a member."""
+    now = {
+        (event.type, event.state_key): event
+        for event in client_events.load(tx, list(held.values()) if lost else [])
+    }
+    return {
+        event.number
+        for event in lost
+        if event.type == state.MEMBER
+        and (other := now.get((event.type, event.state_key))) is not None
+        and other.content.get("membership") == event.content.get("membership")
+    }
 
 
 def _after_hidden_state(
