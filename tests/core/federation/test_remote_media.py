@@ -272,6 +272,7 @@ def test_concurrent_requests_share_one_fetch(app: Application, b: Remote, alice:
         Response(400, {"errcode": "M_UNRECOGNIZED"}),
         Response(404, b"404 page not found"),
         Response(405, b""),
+        Response(400, b"no such path"),
     ],
 )
 def test_older_servers_are_asked_on_the_old_path(

@@ -325,7 +325,7 @@ def _key(name: MediaName) -> dict[str, str]:
 def _lacks_endpoint(error: RemoteError) -> bool:
     """Return whether a server does not know the path for other servers, rather than the file."""
     if error.errcode is None:
-        return error.status in {404, 405}
+        return error.status in {400, 404, 405}
     return error.errcode == "M_UNRECOGNIZED"
 
 
