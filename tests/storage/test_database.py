@@ -462,6 +462,23 @@ def test_a_locked_database_is_a_503_and_not_for_ever(
     assert noted(db) == {"two"}
 
 
+def test_closing_waits_for_a_write_that_runs_and_later_ones_fail(db: Database) -> None:
+    # A greenlet of a room that went on writing crashed the process
+    closing = threading.Thread(target=db.close)
+
+    with db.write(is_awaited=False) as tx:
+        closing.start()
+        closing.join(0.05)
+        note(tx, "one")
+    closing.join(10)
+    with pytest.raises(errors.MatrixError) as refusal, db.write():
+        pytest.fail("the database is closed")
+
+    assert not closing.is_alive()
+    assert refusal.value.status == 503
+    assert noted(db) == {"one"}
+
+
 def test_every_commit_waits_for_the_disk(tmp_path: Path) -> None:
     settings = config.load(None, {}, {"data_dir": str(tmp_path)})
     migrations.upgrade(settings)

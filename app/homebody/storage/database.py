@@ -342,10 +342,10 @@ class Database:
         return has_changed
 
     def close(self) -> None:
-        """Finish the last COMMIT and close all connections."""
+        """Finish the last COMMIT and close the connections that are not in use. Writes fail now."""
         self.writer.close()
-        for sql in self._idle_readers:
-            sql.connection.close()
+        while self._idle_readers:
+            self._idle_readers.pop().connection.close()
         self._engine.dispose()
 
 

@@ -82,6 +82,7 @@ class Writer:
         self._to_commit: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._committer: threading.Thread | None = None
         self._commit_thread = event_loop.DedicatedThread()
+        self._is_closed = False
         self._data_version = -1
         self._have_others_written = False
         """Another process has committed, and have_others_written() has not reported it yet."""
@@ -92,6 +93,8 @@ class Writer:
 
         Raises 503 M_UNKNOWN if another process has locked the database until then.
         """
+        if self._is_closed:
+            raise errors.unavailable()
         if self._batch is None:
             while not self.raw.in_transaction:
                 try:
@@ -141,7 +144,13 @@ class Writer:
         return has_changed
 
     def close(self) -> None:
-        """Finish the last COMMIT and close the connection."""
+        """Finish the writes that have begun, and close the connection. Later ones fail with 503.
+
+        A thread that still used the connection would crash the process.
+        """
+        self.turn.acquire()
+        self._is_closed = True
+        self.turn.release()
         if self._committer is not None:
             self._to_commit.put(None)
             self._committer.join()
