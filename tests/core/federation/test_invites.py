@@ -141,7 +141,9 @@ def test_an_invite_is_rejected_at_once_and_the_room_learns_it(
     assert alice.post(f"rooms/{quote(room.id)}/leave").status_code == 200
 
     assert invited(alice, room.id) is None
-    assert room.id in alice.sync(since=since)["rooms"]["leave"]
+    (event,) = alice.sync(since=since)["rooms"]["leave"][room.id]["state"]["events"]
+    assert (event["type"], event["state_key"]) == ("m.room.member", ALICE)
+    assert event["content"] == {"membership": "leave"}
     b.recover()
     app.homeserver.delivery.start()
     b.wait_until(lambda: room.membership(ALICE) == "leave", "the leave")

@@ -278,6 +278,8 @@ def test_a_removed_user_sees_that_they_have_left(
     assert rooms["join"] == {}
     events = rooms["leave"][room_id]["timeline"]["events"]
     assert [event["event_id"] for event in events] == [last]
+    section = rooms["leave"][room_id]["state_after" if query else "state"]
+    assert section["events"][-1]["content"] == {"membership": "leave"}
     assert room_id in bob.sync(filter='{"room":{"include_leave":true}}')["rooms"]["leave"]
     assert bob.sync()["rooms"]["leave"] == {}
     read = bob.get(f"rooms/{quote(room_id)}/messages?dir=b").get_json()["chunk"]

@@ -16,6 +16,7 @@ Spec: client-server-api#syncing
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,13 +29,13 @@ from homebody.core.ephemeral.ephemeral import Ephemeral
 from homebody.core.events import aggregations, client_events, state, stripped_state, visibility
 from homebody.core.push import counts
 from homebody.core.sync import device_lists, memberships, spans, state_sections, summaries
-from homebody.core.sync.memberships import Memberships
+from homebody.core.sync.memberships import LeftRoom, Memberships
 from homebody.core.sync.spans import ROOMS_BETWEEN_PAUSES, Span, SyncToken
 from homebody.core.sync.state_sections import LazyMembers, StateRequest
 from homebody.core.timeline import store
 from homebody.core.user_data import account_data
 from homebody.models.base import EventNumber
-from homebody.spec import filters
+from homebody.spec import canonical_json, filters
 from homebody.spec.events import Json, StateKey
 from homebody.spec.filters import EventFilter, Filter, RoomEventFilter
 from homebody.storage.caches import ClientEvent, Requester
@@ -150,8 +151,11 @@ def _rooms(
     states = state_sections.load(tx, wanted, both)
     entries = _entries(tx, request, both, states)
     for span, room in zip(left, mine.left, strict=True):
-        there = states[span.room_id]
-        _add_own_leave(tx, request, entries[span.room_id], span, there, room.member_event)
+        entry, there = entries[span.room_id], states[span.room_id]
+        if room.member_event == state.NO_EVENT:
+            _add_leave_without_event(tx, request, entry, room)
+        else:
+            _add_own_leave(tx, request, entry, span, there, room.member_event)
     for span in joined:
         entries[span.room_id]["summary"] = names.get(span.room_id, {})
     return {
@@ -239,6 +243,28 @@ def _add_own_leave(
         is_to_be_in_state = request.state_section != "state" or not in_timeline
         if is_to_be_in_state and not in_state and _admits(wanted.state, event):
             entry[request.state_section]["events"] += shown
+
+
+def _add_leave_without_event(tx: Reader, request: SyncRequest, entry: Json, room: LeftRoom) -> None:
+    """Add a member event where there is none, as clients believe nothing else.
+
+    The user has rejected an invite of another server, or state resolution has removed them.
+    """
+    user_id, wanted = request.requester.user_id, request.filter.room.state
+    digest = hashlib.sha256(f"{room.room_id} {user_id} {room.upto}".encode()).digest()
+    event: Json = {
+        "type": state.MEMBER,
+        "state_key": user_id,
+        "sender": user_id,
+        "content": {"membership": "leave"},
+        "event_id": "$" + canonical_json.encode_base64(digest, is_url_safe=True),
+        "origin_server_ts": tx.now_ms,
+    }
+    is_match = filters.matches(wanted, state.MEMBER, user_id, room.room_id, event["content"])
+    if is_match and wanted.limit != 0:
+        fields = request.filter.event_fields
+        shown = event if fields is None else filters.pick(event, fields)
+        entry[request.state_section]["events"].append(shown)
 
 
 def _admits(wanted: RoomEventFilter, event: ClientEvent) -> bool:
