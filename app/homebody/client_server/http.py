@@ -37,7 +37,9 @@ SAFE_DEPTH = 100
 MAX_INTEGER = 2**53 - 1
 MIB = 2**20
 KEPT_BYTES = 2**17
-"""The largest body that a view can read twice."""
+"""The largest body that a view can read twice; see policy_servers.py."""
+KEPT_BODY = "homebody.body"
+"""Its place in the request's environment."""
 
 
 def json_object(
@@ -76,8 +78,8 @@ def json_object(
 
 def raw_body(max_bytes: int) -> bytes:
     """Return the body. Raises M_TOO_LARGE before reading more than `max_bytes`."""
-    if "body" in g:  # by an earlier run; see policy_servers.py
-        return cast(bytes, g.body)
+    if (kept := request.environ.get(KEPT_BODY)) is not None:  # by an earlier run of the view
+        return cast(bytes, kept)
     if (request.content_length or 0) > max_bytes:
         raise errors.too_large(f"The body is larger than {max_bytes} bytes")
     request.max_content_length = max_bytes
@@ -92,7 +94,7 @@ def raw_body(max_bytes: int) -> bytes:
     except Exception as error:  # for a bad chunk, each HTTP server raises another
         raise errors.not_json("The body could not be read to its end") from error
     if len(body) <= KEPT_BYTES:
-        g.body = body
+        request.environ[KEPT_BODY] = body
     user: Requester | None = g.get("requester")
     if len(body) >= MIB:  # parsing blocks the event loop: a large body counts as many
         authentication.count_change(user, len(body) // MIB)
