@@ -138,7 +138,7 @@ def test_a_change_of_state_takes_no_more_than_it_may_where_the_server_has_a_long
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fill, "SERVER_NAME", "synapse.matrix.my-family.example.org")
-    sizes = Sizes(rooms=1, events=1000, members=301, steps=(10, 100))
+    sizes = Sizes(rooms=1, events=2000, members=601, steps=(10, 100))
 
     with fill.opened(tmp_path) as db:
         home = fill.move_in(db, sizes)
