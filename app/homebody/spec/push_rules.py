@@ -84,8 +84,9 @@ class Ruleset:
         """Return the override rules without those for other rooms: clients mute rooms with them."""
         lowered = room_id.lower()
         known = tuple(it for it in self.override if it.only_room_id in {None, lowered})
-        if len(self._override_by_room) < MAX_ROOMS:
-            self._override_by_room[room_id] = known
+        if len(self._override_by_room) >= MAX_ROOMS:
+            self._override_by_room.clear()  # else it would never know the rooms of today
+        self._override_by_room[room_id] = known
         return known
 
 
