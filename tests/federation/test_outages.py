@@ -16,7 +16,8 @@ from tests.federation.users import User
 
 OUTAGE_SECONDS = float(os.environ.get("HOMEBODY_TEST_OUTAGE_S", "3"))
 AGREED_WITHIN_SECONDS = 60.0
-CHANGES = 8
+CHANGES = max(8, int(OUTAGE_SECONDS / 5))
+"""On each side; servers close connections of clients that are idle for longer."""
 
 
 def state(user: User, room_id: str) -> dict[tuple[str, str], Any]:
