@@ -16,6 +16,7 @@ import orjson
 from sqlalchemy import Select, bindparam, func, select
 
 from homebody import errors
+from homebody.core import partial_rooms
 from homebody.core.events import auth_chains, state, visibility
 from homebody.core.events.history_visibility import DEFAULT, SETTINGS, VISIBILITY
 from homebody.core.events.state import AnyRow
@@ -188,7 +189,7 @@ def state_before(tx: Reader, row: AnyRow) -> set[int]:
     Raises M_NOT_FOUND where they are not known.
     """
     before = forks.before_event(tx, row.event_id)
-    if before is None:
+    if before is None or partial_rooms.is_partial(tx, row.room_id):
         raise errors.not_found("This server does not know the state before this event")
     return set(forks.whole(tx, row.room_id, before).values())
 

@@ -4,8 +4,8 @@ It writes an allowed event and everything derived from it in one transaction. Fe
 events of other servers by the same function, and no later code distinguishes them.
 
 This module writes the table events (but older_events.py inserts history, redactions.py updates
-redacted events, leaving_threads.py the threads of events, and differences.py their states) and the
-table rooms, except for its column is_published.
+redacted events, leaving_threads.py the threads of events, differences.py their states, and
+rechecks.py those that are rejected later) and the table rooms, except for its column is_published.
 Spec: server-server-api#pdus
 """
 
