@@ -105,7 +105,7 @@ class PartialJoins:
     def _work(self, room_id: str) -> None:
         """Ask the servers of a room until its members are known. Run by a greenlet of its own."""
         wait_s = FIRST_WAIT_S
-        while not self._stopping.is_set():
+        while True:
             try:
                 self._ask_all(room_id)
             except Exception:
@@ -114,8 +114,15 @@ class PartialJoins:
                 if not partial_rooms.is_partial(tx, room_id):
                     self._working.remove(room_id)
                     return
-            self._stopping.wait(wait_s)
+            if self._stopping.wait(wait_s):
+                with self._mutex:
+                    self._working.remove(room_id)
+                return
             wait_s = min(2 * wait_s, MAX_WAIT_S)
+
+    def is_idle(self) -> bool:
+        """Return whether nothing is being done, after `stop` or when all rooms are full."""
+        return not self._working
 
     def _ask_all(self, room_id: str) -> None:
         """Ask one server after the other for the members, until one has them."""
