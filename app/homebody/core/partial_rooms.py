@@ -3,7 +3,7 @@
 The server by which a user joins may leave the members out of its response, so that the user need
 not wait until thousands of events are checked. The rest of the state is known; the members follow
 in the background (federation/partial_joins.py). Until then this server takes the servers that the
-response names for those in the room, and whoever needs the members asks `is_partial`.
+response names for those in the room, and code that needs all members has to ask `is_partial`.
 
 This module alone writes the table partial_rooms, and changes the cache.
 Spec: server-server-api#put_matrixfederationv2send_joinroomideventid
@@ -40,7 +40,7 @@ class PartialRoom(NamedTuple):
     """Servers to ask for the state, the best ones first."""
 
 
-class _Known(NamedTuple):
+class Known(NamedTuple):
     """What the cache has of all rooms."""
 
     partial: Mapping[str, frozenset[str]]
@@ -51,7 +51,7 @@ class _Known(NamedTuple):
 
 ONLY_ONE: Final = "all"
 """The only key of the cache."""
-KNOWN: CacheKind[str, _Known] = declare(
+KNOWN: CacheKind[str, Known] = declare(
     "partial_rooms", 1, lambda it: 200 + sum(200 + 100 * len(some) for some in it.partial.values())
 )
 
@@ -83,7 +83,7 @@ def begin(tx: Tx, room: PartialRoom) -> None:
     tx.sql.execute(_BEGIN, {**row, "servers": list(room.servers), "full_position": None})
     known = _known(tx)
     partial = {**known.partial, room.room_id: room.servers_in_room}
-    tx.remember(KNOWN, ONLY_ONE, _Known(partial, known.last_full))
+    tx.remember(KNOWN, ONLY_ONE, Known(partial, known.last_full))
 
 
 def is_partial(tx: Reader, room_id: str) -> bool:
@@ -163,11 +163,11 @@ def _room(
     return PartialRoom(room_id, event_id, frozenset(servers_in_room), servers)
 
 
-def _known(tx: Reader) -> _Known:
+def _known(tx: Reader) -> Known:
     found = tx.cached(KNOWN, ONLY_ONE)
     if found is None:
         partial = {room.room_id: room.servers_in_room for room in every(tx)}
-        found = _Known(partial, int(tx.sql.execute(_LAST_FULL).scalar_one()))
+        found = Known(partial, int(tx.sql.execute(_LAST_FULL).scalar_one()))
         tx.fill(KNOWN, ONLY_ONE, found)
     return found
 
@@ -175,4 +175,4 @@ def _known(tx: Reader) -> _Known:
 def _forget(tx: Tx, room_id: str, full_position: int) -> None:
     known = _known(tx)
     partial = {other: it for other, it in known.partial.items() if other != room_id}
-    tx.remember(KNOWN, ONLY_ONE, _Known(partial, max(known.last_full, full_position)))
+    tx.remember(KNOWN, ONLY_ONE, Known(partial, max(known.last_full, full_position)))

@@ -20,7 +20,6 @@ import tempfile
 import threading
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 from homebody.core import partial_rooms
 from homebody.core.events import state
@@ -35,7 +34,7 @@ from homebody.core.timeline import partial_state, rechecks
 from homebody.core.timeline.rechecks import Recheck
 from homebody.models.events import REJECTED
 from homebody.outside import RemoteError
-from homebody.outside.federation import FederationClient
+from homebody.outside.federation import FederationClient, path_of
 from homebody.runtime import event_loop
 from homebody.runtime.locks import Locks
 from homebody.spec import events, identifiers, room_state
@@ -147,11 +146,10 @@ class PartialJoins:
 
     def _ask(self, server: str, room: PartialRoom) -> None:
         """Make a room full by the state that a server has before the join. Raises RemoteError."""
-        path = f"{room_requests.PATH}state/{quote(room.room_id, safe='')}"
         with tempfile.NamedTemporaryFile(prefix="homebody-state-") as file:
             self._client.download(
                 server,
-                path,
+                path_of("state", room.room_id),
                 file,
                 query={"event_id": room.event_id},
                 timeout_s=STATE_SECONDS,
@@ -225,11 +223,11 @@ def begun(server: Server, asked: str, join: Join, checked: Checked) -> PartialRo
 
 
 def cited_members(tx: Reader, join: Event) -> dict[StateKey, tuple[int, str | None]]:
-    """Return the members of other servers that a join cites: a response may leave them out."""
+    """Return the members that a join cites, as a response may leave them out."""
     found: dict[StateKey, tuple[int, str | None]] = {}
     for number, _, standing, event in state.find_many(tx, join.auth_event_ids).values():
         user_id = event.state_key or ""
-        if event.type == state.MEMBER and standing != REJECTED and not tx.server.is_local(user_id):
+        if event.type == state.MEMBER and standing != REJECTED:
             found[state.MEMBER, user_id] = (number, event.content.get("membership"))
     return found
 

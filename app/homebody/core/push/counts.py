@@ -36,7 +36,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 
-from homebody.core import partial_rooms
 from homebody.core.events import members, state
 from homebody.core.push import pushers
 from homebody.core.user_data import account_data
@@ -359,7 +358,9 @@ def _evaluate(tx: Reader, event: Event, members: list[str]) -> dict[str, Outcome
     levels = room_state.levels_after(
         known.get(room_state.POWER_LEVELS), known.get(room_state.CREATE)
     )
-    view = EventView(event, _member_count(tx, event.room_id), levels)
+    there = state.joined(tx, event.room_id)
+    # a room whose members are not known yet is not taken for a chat of two
+    view = EventView(event, max(there.total, 3) if there.presumed else there.total, levels)
     may_be_named = view.legacy_body is not None or any(it.has_name_rule for it in settings.values())
     names = _names(tx, view, settings) if may_be_named else {}
     return push_rules.evaluate(
@@ -371,12 +372,6 @@ def _evaluate(tx: Reader, event: Event, members: list[str]) -> dict[str, Outcome
         ],
         lambda user_id: settings[user_id].ruleset,
     )
-
-
-def _member_count(tx: Reader, room_id: str) -> int:
-    """Return the number of members for push rules, which take a room of two for a direct chat."""
-    known = state.joined(tx, room_id).total
-    return max(known, 3) if partial_rooms.is_partial(tx, room_id) else known
 
 
 def _names(tx: Reader, view: EventView, settings: dict[str, PushSettings]) -> dict[str, str]:
