@@ -93,7 +93,7 @@ def knock_room(room_id_or_alias: str) -> Json:
     authentication.rate_limits().check("rc_joins.local", user_id)
     room_id, servers = _find(room_id_or_alias)
     with homeserver.database.read() as tx:
-        is_here = joined_rooms.may_join_here(tx, room_id, user_id)
+        is_here = joined_rooms.is_resident(tx, room_id)
         servers = outside_rooms.servers_for(tx, room_id, user_id, servers)
         with_profile = membership.with_profile(tx, user_id, content)
     if servers and not is_here:

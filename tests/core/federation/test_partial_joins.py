@@ -11,6 +11,7 @@ from homebody.core import incoming, partial_rooms
 from homebody.core.encryption import remote_devices
 from homebody.core.events import state as room_state
 from homebody.core.federation import partial_joins
+from homebody.core.rooms import purge
 from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers import remote_answers, sliding
@@ -287,6 +288,8 @@ def test_events_of_banned_users_are_rejected_when_all_members_are_known(
     assert bodies(joined(alice, room.id)) == ["fine"]
     found = alice.get(f"rooms/{quote(room.id)}/event/{quote(spam.event_id)}")
     assert found.status_code == 404
+    with app.homeserver.database.read() as tx:  # what comes next does not follow them
+        assert room_state.head(tx, room.id).forward_extremities == [fine.event_id]
     after = room.message("after")
     assert b.send(after) == {after.event_id: {}}
     counted = alice.sync()["rooms"]["join"][room.id]["unread_notifications"]
@@ -716,3 +719,95 @@ def test_an_event_after_a_gap_waits_for_the_members(
     b.wait_until(lambda: b.received("/get_missing_events/"))
     assert not b.received("/state_ids/")
     assert is_partial(app, room.id)
+
+
+def test_sliding_sync_sends_all_members_to_clients_that_want_them(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    room.member("dave", "join")
+    join(alice, room.id)
+    lists = sliding.window(9, required_state=[["m.room.member", "*"]])
+    lazy_lists = sliding.window(9)
+    first = sliding.ask(alice, lists=lists, conn_id="all")
+    lazy_first = sliding.ask(alice, lists=lazy_lists, conn_id="lazy")
+    assert sliding.state(first, room.id).keys() == {("m.room.member", ALICE)}
+
+    let_state_come(b, app, room)
+
+    second = sliding.ask(alice, first["pos"], lists=lists, conn_id="all")
+    users = {key[1] for key in sliding.state(second, room.id)}
+    assert users == {ALICE, CAROL, DAVE}
+    lazy_second = sliding.ask(alice, lazy_first["pos"], lists=lazy_lists, conn_id="lazy")
+    assert "initial" not in lazy_second["rooms"][room.id]
+    assert lazy_second["rooms"][room.id]["joined_count"] == 3
+
+
+def test_servers_in_the_room_get_messages_whole_if_only_members_may_read_them(
+    b: Remote, remote: Remotes, app: Application, alice: Person
+) -> None:
+    c, room = remote("c.test"), b.room()
+    room.set_state("m.room.history_visibility", {"history_visibility": "joined"})
+    room.member("erin", "join", by=c)
+    join(alice, room.id)
+    event_id = alice.send(room.id, "hello")
+
+    for _ in range(2):
+        (pdu,) = c.get("v1", "event", event_id).json["pdus"]
+        assert pdu["content"]["body"] == "hello"
+        let_state_come(b, app, room)
+
+
+def test_an_invited_user_joins_a_room_of_which_nothing_else_is_known(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room(join_rule="invite")
+    b.invite(room, ALICE)
+
+    assert join(alice, room.id).status_code == 200
+
+    assert is_partial(app, room.id)
+    let_state_come(b, app, room)
+    assert state_of(alice, room.id) == {key: it.content for key, it in room.state.items()}
+
+
+def test_a_restricted_join_needs_the_member_who_authorises_it(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    allowed, restricted = b.room(), b.room(join_rule="restricted")
+    join(alice, allowed.id)
+
+    assert join(alice, restricted.id).status_code == 200
+
+    assert is_partial(app, restricted.id)
+    let_state_come(b, app, restricted)
+    let_state_come(b, app, allowed)
+    state = {key: it.content for key, it in restricted.state.items()}
+    assert state_of(alice, restricted.id) == state
+
+
+def test_a_server_that_hangs_does_not_hold_up_others(
+    b: Remote, remote: Remotes, app: Application, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partial_joins, "STATE_SECONDS", 0.5)
+    c, room = remote("c.test"), b.room()
+    c.rooms[room.id] = room
+    room.member("erin", "join", by=c)
+    b.recover("/state/")
+    b.hang("/state/")
+
+    join(alice, room.id)
+
+    wait_for(lambda: not is_partial(app, room.id), "all members of the room")
+    assert b.received("/state/")
+    b.recover("/state/")
+
+
+def test_a_room_that_is_purged_is_forgotten(b: Remote, app: Application, alice: Person) -> None:
+    room = b.room()
+    join(alice, room.id)
+
+    purge.purge(app.homeserver.database, room.id, is_forced=True)
+
+    assert not is_partial(app, room.id)
+    wait_for(app.homeserver.partial_joins.is_idle, "the end of the work")

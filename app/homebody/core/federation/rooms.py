@@ -143,6 +143,8 @@ def is_visible(tx: Reader, server_name: str, row: AnyRow) -> bool:
     if setting in {"shared", "world_readable"}:
         return True
     wanted = {"join"} if setting == "joined" else {"join", "invite"}
+    if not is_old and server_name in partial_rooms.servers_in_room(tx, row.room_id):
+        return True  # its users are not known yet
     # of members who were there when this server joined, it is not known since when they were
     least = 1 if is_old else 0
     return not wanted.isdisjoint(_memberships(tx, row.room_id, server_name, before, least))

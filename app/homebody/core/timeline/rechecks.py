@@ -20,7 +20,7 @@ from sqlalchemy import bindparam, func, select, update
 
 from homebody.core.events import client_events, past_state, search_index, state
 from homebody.core.push import counts
-from homebody.core.timeline import current_state, differences, forks, receiving
+from homebody.core.timeline import current_state, differences, forks, receiving, store
 from homebody.models.base import EventNumber
 from homebody.models.events import ACCEPTED, REJECTED, StoredEvent
 from homebody.spec import event_auth
@@ -85,6 +85,8 @@ class Recheck:
         self._refused: list[_Refused] = []
         self._instead: dict[int, int | None] = {}
         """{number of a refused state event: number of the one that it replaced, or None}"""
+        self._followed: set[str] = set()
+        """The events that those follow which are allowed."""
 
     def go_on(self, tx: Reader, seconds: float) -> bool:
         """Check the next events; return whether there are more."""
@@ -113,6 +115,7 @@ class Recheck:
             LOG.info("%s is rejected, as all members are known", refused.event.event_id)
             self._reject(tx, refused)
         if self._refused:
+            self._retract_ends(tx)
             tx.caches.recent.reset(tx.position)
 
     def _check(self, tx: Reader, it: _Refused) -> None:
@@ -131,6 +134,22 @@ class Recheck:
             self._refused.append(it)
             if it.event.state_key is not None:
                 self._instead[it.number] = held.get(own)
+        else:
+            self._followed.update(it.event.prev_event_ids)
+
+    def _retract_ends(self, tx: Tx) -> None:
+        """Let the graph end before the refused events, which nothing new may follow."""
+        refused = {it.event.event_id: it.event for it in self._refused}
+        known = state.head(tx, self._room_id).forward_extremities
+        ends, waiting = dict.fromkeys(it for it in known if it not in refused), list(known)
+        while waiting:
+            event = refused.pop(waiting.pop(), None)
+            for before in event.prev_event_ids if event is not None else ():
+                if before in refused:
+                    waiting.append(before)
+                elif before not in self._followed:
+                    ends[before] = None
+        store.set_ends(tx, self._room_id, list(ends))
 
     def _reject(self, tx: Tx, refused: _Refused) -> None:
         number, position, event = refused

@@ -74,6 +74,11 @@ _BEGIN_ANEW = (
     .where(Room.room_id == bindparam("in_room"))
     .values(forward_extremities=[], version=bindparam("new_version"))
 )
+_SET_ENDS = (
+    update(Room)
+    .where(Room.room_id == bindparam("in_room"))
+    .values(forward_extremities=bindparam("ends"))
+)
 _REMOVE_ROOM = delete(Room).where(Room.room_id == bindparam("the_room"))
 _IDS = listed("event_ids")
 _OUT_OF_BAND = select(StoredEvent.event_id, StoredEvent.number).where(
@@ -256,6 +261,13 @@ def begin_anew(tx: Tx, room_id: str, version: str) -> None:
         add_room(tx, room_id, head)
         return
     tx.sql.execute(_BEGIN_ANEW, {"in_room": room_id, "new_version": version})
+    tx.remember(state.ROOMS, room_id, head)
+
+
+def set_ends(tx: Tx, room_id: str, event_ids: Sequence[str]) -> None:
+    """Make these the ends of a room's graph; called by rechecks.py alone."""
+    head = state.head(tx, room_id)._replace(forward_extremities=list(event_ids))
+    tx.sql.execute(_SET_ENDS, {"in_room": room_id, "ends": head.forward_extremities})
     tx.remember(state.ROOMS, room_id, head)
 
 
