@@ -247,6 +247,12 @@ def waiting_pdus(app: Application, room_id: str) -> bool:
         return incoming.next_try_ts(tx, room_id) is not None
 
 
+def put_off(app: Application, room_id: str) -> bool:
+    """Return whether an event of the room waits to be tried later."""
+    with app.homeserver.database.read() as tx:
+        return bool(incoming.next_try_ts(tx, room_id))
+
+
 def banned_dave(room: RemoteRoom) -> list[Any]:
     """Ban Dave, and return the auth events by which he can pretend that he is there."""
     room.member("dave", "join")
@@ -719,6 +725,9 @@ def test_an_event_after_a_gap_waits_for_the_members(
     b.wait_until(lambda: b.received("/get_missing_events/"))
     assert not b.received("/state_ids/")
     assert is_partial(app, room.id)
+    wait_for(lambda: put_off(app, room.id), "the decision to wait")
+    let_state_come(b, app, room)
+    wait_for(lambda: messages(alice, room.id)[:1] == ["last"], "the event")
 
 
 def test_sliding_sync_sends_all_members_to_clients_that_want_them(

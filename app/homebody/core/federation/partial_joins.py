@@ -21,7 +21,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from homebody.core import partial_rooms
+from homebody.core import incoming, partial_rooms
 from homebody.core.events import state
 from homebody.core.federation import bulk, room_requests
 from homebody.core.federation.bulk import Checked
@@ -130,7 +130,7 @@ class PartialJoins:
             if room is None:
                 return
             servers = dict.fromkeys([*room.servers, *room_requests.servers_of(tx, room_id)])
-        for server in list(servers)[:MAX_SERVERS]:
+        for server in sorted(list(servers)[:MAX_SERVERS], key=self._client.is_failing):
             if self._stopping.is_set() or not self._is_wanted(room):
                 return
             try:
@@ -205,6 +205,7 @@ class PartialJoins:
             position = writing.next_position()
             recheck.apply(writing, position)
             partial_state.make_full(writing, room.room_id, position)
+            incoming.try_now(writing, room.room_id)
         LOG.info("all members of %s are known", room.room_id)
         return [Received(it, events.encode(it.pdu, it.version)) for it in rejected]
 
