@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
@@ -11,7 +12,9 @@ from homebody.core import incoming, partial_rooms
 from homebody.core.encryption import remote_devices
 from homebody.core.events import state as room_state
 from homebody.core.federation import partial_joins
+from homebody.core.federation.joins import JoinRequest
 from homebody.core.rooms import purge
+from homebody.errors import MatrixError
 from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers import remote_answers, sliding
@@ -308,16 +311,99 @@ def test_a_chain_of_refused_state_leads_back_to_what_was_before(
     room = b.room("11")
     cited = banned_dave(room)
     join(alice, room.id)
-    options: Json = {"sender": "dave", "auth_events": cited, "add": False}
+    before = alice.sync(filter=LAZY)["next_batch"]
+    last = room.heads[-1]
     for number in range(3):
-        b.send(room.event("m.room.topic", {"topic": f"lie {number}"}, "", **options))
-    wait_for(lambda: not waiting_pdus(app, room.id), "the events of Dave")
+        lie = room.event(
+            "m.room.topic",
+            {"topic": f"lie {number}"},
+            "",
+            sender="dave",
+            auth_events=cited,
+            prev_events=[last],
+            add=False,
+        )
+        b.send(lie)
+        wait_for(lambda: not waiting_pdus(app, room.id), "the events of Dave")
+        last = lie.event_id
     shown = alice.get(f"rooms/{quote(room.id)}/state/m.room.topic").get_json()
     assert shown == {"topic": "lie 2"}
+    with app.homeserver.database.read() as tx:
+        meanwhile = tx.position
 
     let_state_come(b, app, room)
 
-    assert ("m.room.topic", "") not in state_of(alice, room.id)
+    topic = ("m.room.topic", "")
+    assert topic not in state_of(alice, room.id)
+    with app.homeserver.database.read() as tx:
+        assert room_state.numbers_at(tx, room.id, [topic], meanwhile) == {}
+    shown = joined(alice, room.id, before, filter=LAZY)
+    assert shown is not None
+    types = {it["type"] for it in [*shown["timeline"]["events"], *shown["state"]["events"]]}
+    assert "m.room.topic" not in types
+
+
+def test_members_that_the_first_server_has_made_up_are_gone_in_the_end(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    ghost = room.member("ghost", "join", add=False)
+
+    def respond(request: Any) -> Response:
+        answer = remote_answers.send_join(b, request)
+        return Response(200, answer | {"state": [*answer["state"], ghost.pdu]})
+
+    b.answer("/send_join/", respond, times=1)
+    join(alice, room.id)
+    with app.homeserver.database.read() as tx:
+        assert room_state.is_joined(tx, room.id, "@ghost:b.test")
+
+    let_state_come(b, app, room)
+
+    assert state_of(alice, room.id).keys() == room.state.keys()
+    with app.homeserver.database.read() as tx:
+        assert room_state.joined(tx, room.id).total == 2
+        assert room.id not in room_state.joined_rooms(tx, "@ghost:b.test")
+
+
+def test_a_server_of_which_one_member_leaves_may_have_others(
+    b: Remote, remote: Remotes, app: Application, alice: Person
+) -> None:
+    app.homeserver.sender.start()
+    c, room = remote("c.test"), b.room()
+    c.rooms[room.id] = room
+    room.member("erin", "join", by=c)
+    room.member("frank", "join", by=c)
+    join(alice, room.id)
+    c.send(room.member("erin", "leave", by=c))
+    wait_for(lambda: not waiting_pdus(app, room.id), "the leave")
+    with app.homeserver.database.read() as tx:
+        assert room_state.membership_of(tx, room.id, "@erin:c.test") == "leave"
+
+    alice.send(room.id, "hello")
+
+    c.wait_until(lambda: [it["content"].get("body") for it in c.pdus] == ["hello"])
+    app.homeserver.sender.stop()
+
+
+def test_a_user_who_waits_for_the_join_of_another_is_not_let_in_unseen(
+    b: Remote, app: Application, alice: Person, login: Login
+) -> None:
+    mallory, room = login("mallory"), b.room()
+    room.member(mallory.user_id, "ban", sender=CAROL)
+    b.delay("/send_join/", 0.5, times=1)
+    request = JoinRequest(room.id, ALICE, {}, ["b.test"])
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(app.homeserver.joins.join, request)
+        b.wait_until(lambda: b.received("/send_join/"))
+        with pytest.raises(MatrixError, match="banned"):
+            app.homeserver.joins.join(JoinRequest(room.id, mallory.user_id, {}, ["b.test"]))
+        first.result()
+
+    assert is_partial(app, room.id)
+    with app.homeserver.database.read() as tx:
+        assert not room_state.is_joined(tx, room.id, mallory.user_id)
 
 
 def test_a_banned_user_of_a_server_without_members_gets_and_sends_nothing(
