@@ -611,6 +611,17 @@ CREATE TABLE joining (
 	CONSTRAINT pk_joining PRIMARY KEY (room_id, user_id)
 );
 
+CREATE TABLE partial_rooms (
+	room_id TEXT NOT NULL, 
+	event_id TEXT NOT NULL, 
+	servers_in_room JSON NOT NULL, 
+	servers JSON NOT NULL, 
+	full_position INTEGER, 
+	CONSTRAINT pk_partial_rooms PRIMARY KEY (room_id)
+);
+
+CREATE INDEX ix_partial_rooms_full_position ON partial_rooms (full_position);
+
 CREATE TABLE stripped_state (
 	room_id TEXT NOT NULL, 
 	user_id TEXT NOT NULL, 

@@ -79,6 +79,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("room_id", "user_id", name=op.f("pk_joining")),
     )
     op.create_table(
+        "partial_rooms",
+        sa.Column("room_id", sa.Text(), nullable=False),
+        sa.Column("event_id", sa.Text(), nullable=False),
+        sa.Column("servers_in_room", sa.JSON(), nullable=False),
+        sa.Column("servers", sa.JSON(), nullable=False),
+        sa.Column("full_position", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("room_id", name=op.f("pk_partial_rooms")),
+    )
+    op.create_index(op.f("ix_partial_rooms_full_position"), "partial_rooms", ["full_position"])
+    op.create_table(
         "stripped_state",
         sa.Column("room_id", sa.Text(), nullable=False),
         sa.Column("user_id", sa.Text(), nullable=False),
@@ -226,6 +236,7 @@ def downgrade() -> None:
     op.drop_table("event_auth")
     op.drop_table("gaps")
     op.drop_table("stripped_state")
+    op.drop_table("partial_rooms")
     op.drop_table("joining")
     op.drop_table("inbound_pdus")
     op.drop_index("ix_rooms_state_reset", "rooms")

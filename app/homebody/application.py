@@ -26,6 +26,7 @@ from homebody.core.federation.invites import Invites
 from homebody.core.federation.joins import Joins
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.missing_events import MissingEvents
+from homebody.core.federation.partial_joins import PartialJoins
 from homebody.core.federation.queries import RemoteQueries
 from homebody.core.federation.remote_keys import RemoteKeys
 from homebody.core.federation.remote_media import RemoteMedia
@@ -65,6 +66,7 @@ def create_app(config: Config) -> web.Application:
     sender, resync = Sender(database, federation, metrics), DeviceResync(database, federation)
     transactions, inbound = Transactions(), Inbound(database, keys, locks, federation)
     inbound.fill_gap = MissingEvents(database, keys, federation, locks, transactions).fetch
+    partial_joins = PartialJoins(database, federation, keys, locks, inbound)
     ephemeral = lifetimes.start(database, wakeups.wake)
     invites = Invites(database, keys)
     inbound.receive_elsewhere = invites.receive_end
@@ -95,7 +97,8 @@ def create_app(config: Config) -> web.Application:
         transactions=transactions,
         inbound=inbound,
         invites=invites,
-        joins=Joins(database, federation, keys, locks, inbound),
+        joins=Joins(database, federation, keys, locks, inbound, partial_joins),
+        partial_joins=partial_joins,
         backfill=Backfill(database, keys, federation),
         locks=locks,
     )

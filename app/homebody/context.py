@@ -23,6 +23,7 @@ from homebody.core.federation.inbound import Inbound
 from homebody.core.federation.invites import Invites
 from homebody.core.federation.joins import Joins
 from homebody.core.federation.keys import ServerKeys
+from homebody.core.federation.partial_joins import PartialJoins
 from homebody.core.federation.queries import RemoteQueries
 from homebody.core.federation.remote_keys import RemoteKeys
 from homebody.core.federation.remote_media import RemoteMedia
@@ -70,6 +71,7 @@ class Homeserver:
     inbound: Inbound
     invites: Invites
     joins: Joins
+    partial_joins: PartialJoins
     backfill: Backfill
     locks: Locks
 

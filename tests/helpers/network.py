@@ -87,7 +87,11 @@ class Network:
             for name in names:
                 data_dir = folder / name
                 data_dir.mkdir()
-                given = {"federation_hosts": self._hosts(name), "federation_ca_file": ca_file}
+                given = {
+                    "federation_hosts": self._hosts(name),
+                    "federation_ca_file": ca_file,
+                    "partial_joins": "true",
+                }
                 self._servers[name] = Homebody(name, data_dir, ports[name], {**given, **settings})
         except BaseException:
             self.close()

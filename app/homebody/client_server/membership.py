@@ -14,6 +14,7 @@ from homebody import errors
 from homebody.client_server import authentication, http, room_send
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
+from homebody.core import partial_rooms
 from homebody.core.events import client_events, members, state
 from homebody.core.federation import knocks, sent_invites
 from homebody.core.federation.joins import JoinRequest
@@ -261,7 +262,7 @@ def join(room_id_or_alias: str) -> Json:
     authentication.rate_limits().check("rc_joins.local", user_id)
     room_id, named = _find(room_id_or_alias)
     with homeserver.database.read() as tx:
-        is_here = joined_rooms.is_resident(tx, room_id)
+        is_here = joined_rooms.may_join_here(tx, room_id, user_id)
         servers = outside_rooms.servers_for(tx, room_id, user_id, named)
     if is_here or not servers:
         try:
@@ -313,6 +314,7 @@ def get_members_by_room(room_id: str) -> Json:
     me = requester()
     at = request.args.get("at")
     membership, not_membership = _membership("membership"), _membership("not_membership")
+    partial_rooms.wait_until_full(homeserver.database, room_id)
     with homeserver.database.read() as tx:
         events = members.members(
             tx,
@@ -329,6 +331,7 @@ def get_members_by_room(room_id: str) -> Json:
 @authenticated()
 def get_joined_members_by_room(room_id: str) -> Json:
     """Return names and avatars of the joined members of a room."""
+    partial_rooms.wait_until_full(homeserver.database, room_id)
     with homeserver.database.read() as tx:
         return {"joined": members.joined(tx, requester().user_id, room_id)}
 

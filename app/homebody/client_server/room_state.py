@@ -14,6 +14,7 @@ from homebody import errors
 from homebody.client_server import authentication, http, membership, room_send
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
+from homebody.core import partial_rooms
 from homebody.core.events import client_events, history, state
 from homebody.core.rooms import aliases, personal_settings, state_events
 from homebody.errors import MatrixError
@@ -91,6 +92,8 @@ def get_room_state_with_key(
     wanted = request.args.get("format", "content")
     if wanted not in FORMATS:
         raise errors.invalid_param("format must be content or event")
+    if event_type == state.MEMBER and not homeserver.server.is_local(state_key):
+        partial_rooms.wait_until_full(homeserver.database, room_id)
     with homeserver.database.read() as tx:
         event = state_events.get(tx, room_id, requester().user_id, event_type, state_key)
         if wanted == "content":
@@ -102,6 +105,7 @@ def get_room_state_with_key(
 @authenticated(guests=True)
 def get_room_state(room_id: str) -> list[orjson.Fragment]:
     """Return the current state of a room."""
+    partial_rooms.wait_until_full(homeserver.database, room_id)
     with homeserver.database.read() as tx:
         events = history.state_of(tx, requester().user_id, room_id)
         return client_events.encode_state(tx, requester(), events)

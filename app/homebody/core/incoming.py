@@ -53,6 +53,11 @@ _PUT_OFF = (
     .where(InboundPdu.event_id == bindparam("of_event"))
     .values(tries=InboundPdu.tries + 1, next_try_ts=bindparam("not_before_ts"))
 )
+_TRY_NOW = (
+    update(InboundPdu)
+    .where(InboundPdu.room_id == bindparam("of_room"))
+    .values(tries=0, next_try_ts=0)
+)
 _DROP = delete(InboundPdu).where(InboundPdu.event_id == bindparam("of_event"))
 _REMOVE_ROOM = delete(InboundPdu).where(InboundPdu.room_id == bindparam("the_room"))
 
@@ -97,6 +102,11 @@ def put_off(tx: Tx, waiting: Waiting) -> None:
         return
     not_before_ts = tx.now_ms + FIRST_DELAY_MS * 2**waiting.tries
     tx.sql.execute(_PUT_OFF, {"of_event": waiting.event_id, "not_before_ts": not_before_ts})
+
+
+def try_now(tx: Tx, room_id: str) -> None:
+    """Let the PDUs of a room be tried at once, as more is known of it."""
+    tx.sql.execute(_TRY_NOW, {"of_room": room_id})
 
 
 def drop(tx: Tx, event_id: str) -> None:

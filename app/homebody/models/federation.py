@@ -72,3 +72,19 @@ class Joining(Base):
     pdu: Mapped[str]
     servers: Mapped[list[Any]]  # to which it may have been sent
     since_ts: Mapped[int]  # ms
+
+
+class PartialRoom(Base):
+    """A room that was joined before its members were known. Written by core/partial_rooms.py.
+
+    The row stays when they are, as clients that know the room without them may come later.
+    """
+
+    __tablename__ = "partial_rooms"
+    room_id: Mapped[str] = mapped_column(primary_key=True)
+    event_id: Mapped[str]  # the join, before which the state is wanted
+    servers_in_room: Mapped[list[Any]]  # those that the response to the join names
+    servers: Mapped[list[Any]]  # to ask for the state, in this order
+    full_position: Mapped[int | None]  # since when the members are known
+
+    __table_args__ = (Index(None, "full_position"),)

@@ -16,7 +16,7 @@ from homebody.core.timeline import gaps, outside_rooms
 from homebody.spec.room_versions import VERSIONS
 from homebody.web import Application
 from tests.conftest import Login, Person
-from tests.helpers import remote_answers, remote_room
+from tests.helpers import remote_answers, remote_room, sliding
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.rooms import membership, refusal, state_of, unchanged
 from tests.helpers.scripted_server import Response, wait_for
@@ -60,6 +60,20 @@ def test_a_user_joins_a_remote_room_of_each_version_and_both_sides_talk(
     keys = {(it["type"], it["state_key"]) for it in shown["state"]["events"]}
     assert keys >= room.state.keys() - {("m.room.member", ALICE)}
     assert before.event_id not in {it["event_id"] for it in shown["timeline"]["events"]}
+
+
+def test_sliding_sync_shows_the_state_of_a_room_as_it_was_before_the_join(
+    b: Remote, alice: Person
+) -> None:
+    room = b.room()
+    room.set_state("m.room.name", {"name": "The name"})
+    join(alice, room.id, "b.test")
+
+    shown = sliding.ask(alice, lists=sliding.window(9, required_state=[["*", "*"]]))
+
+    entry = shown["rooms"][room.id]
+    assert entry["name"] == "The name"
+    assert sliding.state(shown, room.id) == {key: it.content for key, it in room.state.items()}
 
 
 def test_what_alice_says_reaches_the_room(b: Remote, app: Application, alice: Person) -> None:

@@ -15,9 +15,10 @@ from sqlalchemy import select
 
 from homebody import models
 from homebody.cli import main
-from homebody.core import incoming, joining
+from homebody.core import incoming, joining, partial_rooms
 from homebody.core.events import search_index, stripped_state
 from homebody.core.joining import Join
+from homebody.core.partial_rooms import PartialRoom
 from homebody.core.rooms import purge
 from homebody.core.timeline import forks, gaps
 from homebody.core.timeline.forks import Point
@@ -76,6 +77,9 @@ def full_room(app: Application, alice: Person, bob: Person, room: MakeRoom) -> s
             tx.sql.raw.execute(statement, (room_id,))
         incoming.keep(tx, "b.test", room_id, "$early", "{}")
         joining.begin(tx, Join(room_id, bob.user_id, "$join", "{}", ["b.test"]))
+        joined = PartialRoom(room_id, "$join", frozenset(["b.test"]), ["b.test"])
+        partial_rooms.begin(tx, joined)
+        partial_rooms.make_full(tx, room_id, tx.position)
         stripped_state.put(tx, room_id, bob.user_id, [], ["b.test"])
         topic = Point(tx.position, {("m.room.topic", ""): None})
         forks.keep(tx, room_id, topic, tx.next_event()[0])

@@ -89,6 +89,11 @@ def follow_member(tx: Tx, room_id: str, change: MemberChange) -> None:
         )
 
 
+def follow_full_room(tx: Tx, room_id: str, user_id: str, known: Collection[str]) -> None:
+    """Notify servers that turn out to be in a room of a local user, besides those in `known`."""
+    device_updates.send_to_new_servers(tx, user_id, room_id, stream_id(tx, user_id), known)
+
+
 def last_changes(tx: Reader, user_ids: Collection[str]) -> dict[str, int]:
     """Return {user_id: position of the last change} of these users, if there was one."""
     rows = tx.sql.execute(_OF_USERS, {"user_ids": list(user_ids)})

@@ -68,12 +68,15 @@ def send_signing_keys(tx: Tx, user_id: str, keys: Json) -> None:
         outgoing.send_edu(tx, servers(tx, user_id), _SIGNING_KEYS, {"user_id": user_id, **keys})
 
 
-def send_to_new_servers(tx: Tx, user_id: str, room_id: str, stream_id: int) -> None:
+def send_to_new_servers(
+    tx: Tx, user_id: str, room_id: str, stream_id: int, known: Collection[str] = ()
+) -> None:
     """Notify servers with which a user shares a room only since joining this one.
 
-    One that has an old list of the user notices that changes are missing.
+    Those in `known` are notified already. One that has an old list of the user notices that changes
+    are missing.
     """
-    new = set(state.joined(tx, room_id).servers) - {tx.server.name}
+    new = set(state.joined(tx, room_id).servers) - {tx.server.name, *known}
     if not new:
         return
     new -= servers(tx, user_id, but=room_id)

@@ -19,6 +19,7 @@ import orjson
 from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.dialects.sqlite import insert
 
+from homebody.core import partial_rooms
 from homebody.core.encryption import device_list_changes, key_signatures
 from homebody.core.events import state
 from homebody.core.events.state import AnyRow
@@ -161,6 +162,7 @@ def keep(tx: Tx, lists: Mapping[str, DeviceList], since: int) -> set[str]:
 def update_device(tx: Tx, change: edus.DeviceListUpdate) -> bool:
     """Apply a change of a device; return whether the list has to be fetched again."""
     if not sharing(tx, [change.user_id]):
+        _note_if_possible(tx, change.user_id)
         return False
     row = _list_of(tx, change.user_id)
     if row is not None and not row.is_stale and row.devices_stream_id == change.stream_id:
@@ -187,6 +189,7 @@ def update_signing_keys(tx: Tx, change: edus.SigningKeyUpdate) -> None:
     """Apply a change of cross-signing keys. Those that it does not contain stay as they are."""
     user_id = change.user_id
     if not sharing(tx, [user_id]):
+        _note_if_possible(tx, user_id)
         return
     device_list_changes.note_remote_change(tx, user_id)
     row = _list_of(tx, user_id)
@@ -215,6 +218,11 @@ def follow_member(tx: Tx, room_id: str, change: MemberChange) -> None:
             _forget(tx, [change.user_id])
     elif not state.joined(tx, room_id).local:
         _forget(tx, list(tx.sql.execute(_KEPT_IN_ROOM, {"room_id": room_id}).scalars()))
+
+
+def forget_unshared(tx: Tx, user_ids: Collection[str]) -> None:
+    """Delete the lists of those of these users who share no room: they were taken for members."""
+    _forget(tx, list(set(user_ids) - sharing(tx, user_ids)))
 
 
 def remove_all(tx: Tx) -> None:
@@ -253,6 +261,15 @@ def master_keys(tx: Reader, user_ids: Collection[str]) -> dict[str, Json]:
     """Return {user_id: master key} of those users whose keys are kept."""
     rows = tx.sql.execute(_LISTS, {"user_ids": list(user_ids)})
     return {row.user_id: orjson.loads(row.master_key) for row in rows if row.master_key}
+
+
+def _note_if_possible(tx: Tx, user_id: str) -> None:
+    """Note the change of a user who may turn out to share a room.
+
+    Else a list that is being fetched would be kept though it lacks the change.
+    """
+    if partial_rooms.may_have_member(tx, user_id):
+        device_list_changes.note_remote_change(tx, user_id)
 
 
 def _list_of(tx: Reader, user_id: str) -> AnyRow | None:

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import bindparam, delete, insert, select
 
 from homebody.core.events import state
-from homebody.models.base import EventNumber
+from homebody.models.base import NOW_AND_LATER, EventNumber
 from homebody.models.events import StoredEvent
 from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
@@ -126,6 +126,43 @@ def learn(
             and older.number not in {newer.number, state.NO_EVENT}
         ]
     return replaced
+
+
+def settle(
+    tx: Tx, room_id: str, at: int, entries: Mapping[StateKey, tuple[EventNumber, str | None] | None]
+) -> None:
+    """Correct what the state was at a position: {key: (number, membership), or None for nothing}.
+
+    What an entry was before and after stays. Called by timeline/partial_state.py alone, which
+    forgets what is cached of the members.
+    """
+    known = _read(tx, room_id, entries, NOW_AND_LATER)
+    for key, entry in entries.items():
+        before = known.get(key, [])
+        after = [it for it in before if not it.begin <= at < it.end]
+        if entry is not None:
+            covering = [it for it in before if it.begin <= at < it.end]
+            begin = max((it.end for it in after if it.end <= at), default=SINCE_EVER)
+            end = min((it.begin for it in after if it.begin > at), default=NOW_AND_LATER)
+            if covering:
+                begin, end = covering[0].begin, covering[0].end
+            after.append(Interval(begin, end, *entry))
+        _write(tx, room_id, key, before, after)
+
+
+def retract(
+    tx: Tx, room_id: str, key: StateKey, number: int, instead: tuple[int, str | None] | None
+) -> None:
+    """Put an older event in place of one that should never have been state; None: nothing.
+
+    Called by timeline/rechecks.py alone, for an event that is not current state any more.
+    """
+    known = _read(tx, room_id, [key], NOW_AND_LATER)[key]
+    after = [it for it in known if it.number != number]
+    if instead is not None:
+        times = [(it.begin, it.end) for it in known if it.number == number]
+        after += [Interval(*time, EventNumber(instead[0]), instead[1]) for time in times]
+    _write(tx, room_id, key, known, after)
 
 
 def _read(

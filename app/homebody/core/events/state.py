@@ -15,6 +15,7 @@ from sqlalchemy import Row, and_, bindparam, func, select, true
 from sqlalchemy.orm import aliased
 
 from homebody import errors
+from homebody.core import partial_rooms
 from homebody.models.base import NOW_AND_LATER, EventNumber
 from homebody.models.events import StoredEvent
 from homebody.models.rooms import Room
@@ -55,6 +56,8 @@ class Joined(NamedTuple):
     """{server: number of its users}, this server included."""
     total: int
     """The number of all."""
+    presumed: frozenset[str] = frozenset()
+    """Servers of a partial room, which count as being there with no known user as well."""
 
 
 class StateEntry:
@@ -90,7 +93,7 @@ ROOMS: CacheKind[str, RoomHead] = declare("rooms", 5, lambda _: 200)
 """The head of each room by room_id; written by timeline/store.py."""
 
 STATE: CacheKind[tuple[str, StateKey], StateEntry] = declare(
-    "state", 28, lambda entry: entry.size_bytes
+    "state", 27, lambda entry: entry.size_bytes
 )
 """Entries of current state by (room_id, (type, state_key))."""
 JOINED: CacheKind[str, Joined] = declare(
@@ -350,13 +353,17 @@ def check_joined(tx: Reader, room_id: str, user_id: str) -> None:
 
 
 def joined(tx: Reader, room_id: str) -> Joined:
-    """Return who has joined the room: the local users, and how many of each server."""
+    """Return who has joined the room: the local users, and how many of each server.
+
+    Of a partial room, the users that are known.
+    """
     cached = tx.cached(JOINED, room_id)
     if cached is None:
         users = joined_users(tx, room_id)
         local = frozenset(user_id for user_id in users if tx.server.is_local(user_id))
         servers = Counter(user_id.partition(":")[2] for user_id in users)
-        cached = Joined(local, dict(servers), len(users))
+        presumed = partial_rooms.servers_in_room(tx, room_id)
+        cached = Joined(local, {**dict.fromkeys(presumed, 0), **servers}, len(users), presumed)
         tx.fill(JOINED, room_id, cached)
     return cached
 

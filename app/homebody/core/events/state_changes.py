@@ -6,7 +6,7 @@ besides. This module and past_state.py write the table state_intervals.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from sqlalchemy import bindparam, delete, insert, select, update
@@ -200,6 +200,17 @@ def begin_many(
     tx.remember(state.JOINED, room_id, _with_many(joined, entries))
 
 
+def forget_members(tx: Tx, room_id: str, user_ids: Iterable[str] = ()) -> None:
+    """Read the members of a room again when they are next needed, and the rooms of these users.
+
+    Called where past_state.py has changed who they are, or a room becomes partial or full.
+    """
+    tx.forget(state.JOINED, room_id)
+    tx.forget(SUMMARIES, room_id)
+    for user_id in user_ids:
+        tx.forget(state.JOINED_ROOMS, user_id)
+
+
 def renumber(tx: Tx, room_id: str, key: StateKey, old: int, new: int) -> None:
     """Let intervals of an entry tell of an event by its new number; called by timeline.store."""
     of_entry = {"room_id": room_id, "of_type": key[0], "with_key": key[1]}
@@ -302,16 +313,16 @@ def _with_many(known: Joined, entries: Mapping[StateKey, tuple[int, str | None]]
             server = user_id.partition(":")[2]
             servers[server] = servers.get(server, 0) + 1
             count += 1
-    return Joined(known.local, servers, known.total + count)
+    return known._replace(servers=servers, total=known.total + count)
 
 
 def _changed(tx: Tx, known: Joined, user_id: str, by: int) -> Joined:
     """Return the room's members with one joined user more (1) or less (-1)."""
     server = user_id.partition(":")[2]
     servers = {**known.servers, server: known.servers.get(server, 0) + by}
-    if not servers[server]:
+    if not servers[server] and server not in known.presumed:
         del servers[server]
     here = known.local
     if tx.server.is_local(user_id):
         here = here | {user_id} if by > 0 else here - {user_id}
-    return Joined(here, servers, known.total + by)
+    return known._replace(local=here, servers=servers, total=known.total + by)

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import and_, bindparam, select
 
-from homebody.core import outgoing
+from homebody.core import outgoing, partial_rooms
 from homebody.core.events import state
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
@@ -174,6 +174,9 @@ def _read_times(
     times.update({room_id: {} for room_id in rooms})
     for room_id, user_id, since, until in tx.sql.execute(_JOINED, asked):
         times[room_id].setdefault(user_id.partition(":")[2], []).append((since, until))
+    for room_id in rooms:
+        for name in partial_rooms.servers_in_room(tx, room_id):
+            times[room_id].setdefault(name, []).append((0, NOW_AND_LATER))
 
 
 def _recipients(row: _Logged, times: Times) -> set[str]:

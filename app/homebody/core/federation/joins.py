@@ -6,6 +6,9 @@
     bulk         the events of the state are checked and stored, as outliers
     enter        the state and the join become the room's, in one write
 
+If the server leaves the members out of its response, the room is a partial one
+(core/partial_rooms.py), and they are fetched in the background (partial_joins.py).
+
 Each step may fail, and another server is tried. A join that was sent is sent again, to all servers,
 until one has responded; if none does, a leave follows, as others would go on sending events.
 
@@ -29,15 +32,17 @@ import orjson
 from homebody import errors
 from homebody.core import joining
 from homebody.core.events import auth_chains, state
-from homebody.core.federation import asking, bulk, pdus, remote_templates
+from homebody.core.federation import asking, bulk, partial_joins, pdus, remote_templates
 from homebody.core.federation.bulk import Checked
 from homebody.core.federation.inbound import Inbound
 from homebody.core.federation.keys import ServerKeys
+from homebody.core.federation.partial_joins import PartialJoins
 from homebody.core.federation.pdus import Received
 from homebody.core.joining import Join
 from homebody.core.profiles import profiles
 from homebody.core.rooms import membership
-from homebody.core.timeline import joined_rooms, outside_rooms, store
+from homebody.core.timeline import forks, joined_rooms, outside_rooms, store
+from homebody.core.timeline.joined_rooms import Entries
 from homebody.core.timeline.outside_rooms import MAX_SERVERS
 from homebody.errors import MatrixError
 from homebody.outside import RemoteError
@@ -46,7 +51,7 @@ from homebody.runtime import event_loop
 from homebody.runtime.locks import Locks
 from homebody.spec import event_auth, events, room_state
 from homebody.spec.event_auth import AuthError
-from homebody.spec.events import Event, Json, StateKey
+from homebody.spec.events import Event, Json
 from homebody.storage.database import Database, Reader
 
 LOG = logging.getLogger(__name__)
@@ -98,12 +103,14 @@ class Joins:
         keys: ServerKeys,
         locks: Locks,
         inbound: Inbound,
+        partial_joins: PartialJoins,
     ) -> None:
         self._db = db
         self._client = client
         self._keys = keys
         self._locks = locks
         self._inbound = inbound
+        self._partial_joins = partial_joins
         self._mutex = threading.Lock()
         self._under_way: dict[str, tuple[str, Future[None]]] = {}
         """(user_id, its end) by room_id."""
@@ -156,7 +163,7 @@ class Joins:
 
     def _is_joined_here(self, request: JoinRequest) -> bool:
         with self._db.read() as tx:
-            if not joined_rooms.is_resident(tx, request.room_id):
+            if not joined_rooms.may_join_here(tx, request.room_id, request.user_id):
                 return False
         with self._db.write() as tx:
             membership.join(tx, request.room_id, request.user_id, request.content)
@@ -291,12 +298,19 @@ class Joins:
 
     def _send_to(self, server: str, join: Join) -> None:
         """Send a join to a server, and enter the room with its response. Raises RemoteError."""
+        with self._db.read() as tx:  # of an earlier stay there are members who may have left
+            is_resident = joined_rooms.is_resident(tx, join.room_id)
+            may_omit = tx.server.config.partial_joins
+            omits_members = is_resident or (
+                may_omit and not joined_rooms.is_known(tx, join.room_id)
+            )
         with tempfile.NamedTemporaryFile(prefix="homebody-join-") as file:
             self._client.download(
                 server,
                 path_of("send_join", join.room_id, join.event_id, version="v2"),
                 file,
                 method="PUT",
+                query={"omit_members": "true"} if omits_members else None,
                 json=join.pdu.encode(),
                 timeout_s=SEND_SECONDS,
                 max_bytes=MAX_BYTES,
@@ -317,17 +331,25 @@ class Joins:
             with self._db.write() as tx:
                 joining.end(tx, join.room_id, join.user_id)
                 membership.note_join(tx, join.room_id, join.user_id)
+            self._inbound.resume(join.room_id)
             return
-        with self._db.read() as tx:
-            _check(tx, server, received.event, checked)
         entries = {key: (it.number, it.membership) for key, it in checked.state.items()}
+        partial = partial_joins.begun(self._db.server, server, join, checked)
+        with self._db.read() as tx:
+            if partial is not None:
+                if joined_rooms.is_known(tx, join.room_id):  # the last user has left meanwhile
+                    raise _bad_state(server, "lacks the members, who are needed now")
+                entries |= partial_joins.cited_members(tx, event)
+            _check(tx, server, received.event, entries)
         joined_rooms.begin_state(self._db, join.room_id, entries)
         with self._locks.own("room", join.room_id), self._db.write() as tx:
             if not joined_rooms.is_resident(tx, join.room_id):
-                joined_rooms.enter(tx, join.room_id, version.name, entries, *received)
+                joined_rooms.enter(tx, join.room_id, version.name, entries, *received, partial)
             joining.end(tx, join.room_id, join.user_id)
             membership.note_join(tx, join.room_id, join.user_id)
         self._inbound.resume(join.room_id)
+        if partial is not None:
+            self._partial_joins.begin(join.room_id)
 
     def _as_sent(self, server: str, event: Event, checked: Checked) -> Received:
         """Return the join as the other server has sent it on, with its signature if that counts."""
@@ -352,13 +374,12 @@ def _may_have_taken(error: RemoteError) -> bool:
     return error.kind in {"timeout", "too_large", "unreachable"}
 
 
-def _check(tx: Reader, server: str, join: Event, checked: Checked) -> None:
+def _check(tx: Reader, server: str, join: Event, entries: Entries) -> None:
     """Raise RemoteError unless a state has the right create event and allows the join."""
     keys = event_auth.auth_types(join.version, join.type, join.state_key, join.sender, join.content)
-    found: dict[StateKey, Event] = {}
-    for key in {room_state.CREATE, *keys}:
-        if (it := checked.state.get(key)) is not None:
-            found[key] = Event(it.event_id, orjson.loads(it.pdu), join.version)
+    wanted = {key: entries[key][0] for key in {room_state.CREATE, *keys} if key in entries}
+    numbered = forks.numbered(tx, join.room_id, wanted)
+    found = {key: one[1] for key, one in numbered.items() if one is not None}
     create = found.get(room_state.CREATE)
     if create is None:
         raise _bad_state(server, "has no create event")

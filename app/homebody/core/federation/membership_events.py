@@ -48,6 +48,7 @@ def accept(
     """
     with db.read() as tx:
         templates.check_may_take_part(tx, origin, room_id)
+        templates.check_knows_member(tx, room_id, str(pdu.get("sender")), kind)
         version = state.version(tx, room_id)
         pdu = _authorised(tx, room_id, _checked(origin, room_id, pdu, kind), version)
     (received,) = pdus.receive(keys, [(pdu, version)])

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from sqlalchemy import select
 
+from homebody.core import partial_rooms
 from homebody.core.events import auth_chains, state
 from homebody.core.federation import bulk, outliers, pdus, policy_servers, room_requests
 from homebody.core.federation.keys import ServerKeys
@@ -309,6 +310,9 @@ class _Job:
     # the state before an event
 
     def _state_before(self, event: Event) -> Point:
+        with self._db.read() as tx:
+            if partial_rooms.is_partial(tx, self._room_id):  # the whole state is on its way
+                raise RemoteError("timeout", "The members of the room are not known yet")
         query = {"event_id": event.event_id}
         response = self._requests.about_room("state_ids", query=query)
         ids = room_requests.ids_of(response, "pdu_ids")

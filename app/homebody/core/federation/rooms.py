@@ -16,6 +16,7 @@ import orjson
 from sqlalchemy import Select, bindparam, func, select
 
 from homebody import errors
+from homebody.core import partial_rooms
 from homebody.core.events import auth_chains, state, visibility
 from homebody.core.events.history_visibility import DEFAULT, SETTINGS, VISIBILITY
 from homebody.core.events.state import AnyRow
@@ -142,6 +143,8 @@ def is_visible(tx: Reader, server_name: str, row: AnyRow) -> bool:
     if setting in {"shared", "world_readable"}:
         return True
     wanted = {"join"} if setting == "joined" else {"join", "invite"}
+    if not is_old and server_name in partial_rooms.servers_in_room(tx, row.room_id):
+        return True  # its users are not known yet
     # of members who were there when this server joined, it is not known since when they were
     least = 1 if is_old else 0
     return not wanted.isdisjoint(_memberships(tx, row.room_id, server_name, before, least))
@@ -188,7 +191,7 @@ def state_before(tx: Reader, row: AnyRow) -> set[int]:
     Raises M_NOT_FOUND where they are not known.
     """
     before = forks.before_event(tx, row.event_id)
-    if before is None:
+    if before is None or partial_rooms.is_partial(tx, row.room_id):
         raise errors.not_found("This server does not know the state before this event")
     return set(forks.whole(tx, row.room_id, before).values())
 

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from typing import Final
 
 from homebody import errors
+from homebody.core import partial_rooms
 from homebody.core.events import state
 from homebody.core.federation import rooms, server_acls
 from homebody.core.rooms import membership
@@ -41,6 +42,7 @@ def make(
     if not identifiers.is_user_id(user_id) or identifiers.server_name(user_id) != origin:
         raise errors.forbidden(f"{user_id} is not a user of your server")
     check_may_take_part(tx, origin, room_id)
+    check_knows_member(tx, room_id, user_id, kind)
     version = state.head(tx, room_id).version
     if kind in NEEDS_VERSION and version not in versions:
         raise errors.incompatible_room_version(version)
@@ -49,6 +51,16 @@ def make(
         content |= membership.authorisation(tx, room_id, user_id)
     draft = sending.Draft(room_id, user_id, state.MEMBER, content, user_id)
     return {"event": sending.template(tx, draft), "room_version": version}
+
+
+def check_knows_member(tx: Reader, room_id: str, user_id: str, kind: str) -> None:
+    """Raise M_NOT_FOUND where this server does not know enough of a room that it has just joined.
+
+    Then it can't authorise a user, nor send the state. Other servers in the room can.
+    """
+    is_known = kind == "leave" and state.membership_of(tx, room_id, user_id) is not None
+    if partial_rooms.is_partial(tx, room_id) and not is_known:
+        raise errors.not_found("This server does not know the members of the room yet")
 
 
 def check_may_take_part(tx: Reader, origin: str, room_id: str) -> None:

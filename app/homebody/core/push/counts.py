@@ -358,7 +358,9 @@ def _evaluate(tx: Reader, event: Event, members: list[str]) -> dict[str, Outcome
     levels = room_state.levels_after(
         known.get(room_state.POWER_LEVELS), known.get(room_state.CREATE)
     )
-    view = EventView(event, state.joined(tx, event.room_id).total, levels)
+    there = state.joined(tx, event.room_id)
+    # a room whose members are not known yet is not taken for a chat of two
+    view = EventView(event, max(there.total, 3) if there.presumed else there.total, levels)
     may_be_named = view.legacy_body is not None or any(it.has_name_rule for it in settings.values())
     names = _names(tx, view, settings) if may_be_named else {}
     return push_rules.evaluate(

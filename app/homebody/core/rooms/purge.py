@@ -16,7 +16,7 @@ from typing import Final
 from sqlalchemy import func, select
 
 from homebody import errors
-from homebody.core import incoming, joining
+from homebody.core import incoming, joining, partial_rooms
 from homebody.core.appservices import networks
 from homebody.core.ephemeral import receipts
 from homebody.core.events import auth_chains, members, state, state_changes, stripped_state
@@ -46,6 +46,7 @@ WRITERS: Final = (
     networks,
     incoming,
     joining,
+    partial_rooms,
     stripped_state,
     counts,
     receipts,

@@ -74,7 +74,10 @@ def _update(
 ) -> RoomUpdate | None:
     """Return the update of a room if there may be something to send."""
     before = previous.rooms.get(room_id)
-    if before is None or before.membership != "join" or room_id in changes.newly_joined:
+    is_new = room_id in changes.newly_joined
+    if room_id in changes.completed:  # for a client that wants all members
+        is_new |= config.wants_all_members
+    if before is None or before.membership != "join" or is_new:
         return RoomUpdate(Span(room_id, 0, tx.position), config, 0, None)
     is_expanded = config.limit > before.config.limit
     is_busy = room_id in changes.with_new_events or before.stale_since is not None

@@ -122,6 +122,8 @@ class Changes:
     """{room_id or "" for global: events}"""
     direct: Set[str] = frozenset()
     """Rooms that have become, or are no longer, direct chats; set by the response."""
+    completed: Set[str] = frozenset()
+    """Joined rooms whose members are known only since then."""
 
     @property
     def has_any(self) -> bool:
@@ -153,7 +155,7 @@ def since(
         moved = changed.keys() - last.keys()
         order = _reordered(before, changed, last, mine.joined)
     busy = last.keys() | state.resets(tx, mine.joined, position).keys()
-    return Changes(order, busy, newly_joined, set(moved), read, data)
+    return Changes(order, busy, newly_joined, set(moved), read, data, completed=mine.completed)
 
 
 def _all(tx: Reader, user_id: str) -> RoomOrder:

@@ -31,6 +31,9 @@ from homebody.storage.expressions import batches, item, listed
 MAX_MEMBERS: Final = 200
 """Lazily loaded members kept per room; beyond that, the set starts over."""
 
+BEFORE_ALL: Final = -1
+"""A position before that of all state: of other servers' rooms, state begins at position 0."""
+
 _ROOMS = listed("rooms")  # [room_id, position]
 _HELD = (
     select(
@@ -138,7 +141,8 @@ def load(tx: Reader, user_id: str, updates: Collection[RoomUpdate]) -> dict[str,
         room_id = update.span.room_id
         entries = held[room_id]
         entries |= _entries(tx, room_id, _named(update))
-        update.changed = {key for key, it in entries.items() if it.since > update.since}
+        since = BEFORE_ALL if update.is_initial else update.since
+        update.changed = {key for key, it in entries.items() if it.since > since}
         if update.has_reset and not update.is_initial:
             update.changed |= _ended(tx, update)
         due = {it.number for key, it in entries.items() if _is_due(update, key, it.since)}
@@ -161,11 +165,11 @@ def _held(tx: Reader, updates: Collection[RoomUpdate]) -> dict[str, dict[StateKe
         held[room_id] = {}
         is_whole = update.is_initial or update.wants_more_state
         if is_whole:
-            others[room_id] = 0
+            others[room_id] = BEFORE_ALL
         elif update.has_hidden_changes:
             others[room_id] = update.since
         if is_whole and update.config.wants_all_members:
-            members[room_id] = 0
+            members[room_id] = BEFORE_ALL
         elif update.has_hidden_changes and not update.is_initial:
             members[room_id] = update.since
         if not (update.has_hidden_changes or update.is_initial):

@@ -143,10 +143,11 @@ def _compare(
     last = tx.cached(device_list_changes.LAST_CHANGE, device_list_changes.LAST)
     is_quiet = last is not None and last <= position
     changed = set[str]() if is_quiet else device_list_changes.since(tx, user_id, position)
-    if not (changed or moves or mine.newly_joined or mine.left or mine.interrupted):
+    new = mine.newly_joined | mine.completed
+    if not (changed or moves or new or mine.left or mine.interrupted):
         return NOTHING
     came, went = _came_and_went(tx, position, moves)
-    for room_id in mine.newly_joined:
+    for room_id in new:
         came.update(state.joined_users(tx, room_id))
     left = {room.room_id for room in mine.left if room.was_joined}
     for room_id in left | mine.interrupted:

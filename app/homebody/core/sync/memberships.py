@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import bindparam, select
 
+from homebody.core import partial_rooms
 from homebody.core.events import state
 from homebody.core.rooms import membership
 from homebody.core.user_data import account_data
@@ -81,6 +82,10 @@ class Memberships:
     left: list[LeftRoom] = field(default_factory=list)
     invited: list[str] = field(default_factory=list)
     knocked: list[str] = field(default_factory=list)
+    partial: Set[str] = frozenset()
+    """Rooms that the user is in, but not all of whose members are known yet."""
+    completed: Set[str] = frozenset()
+    """Rooms that the user is in, whose members are known only since the client last looked."""
     interrupted: set[str] = field(default_factory=set)
     """Rooms that the user has left since, and is in again or is invited to."""
 
@@ -96,9 +101,22 @@ def since(tx: Reader, user_id: str, position: int, room_filter: RoomFilter) -> M
             _sort_in(tx, user_id, position, changed, mine)
         if room_filter.rooms is not None or room_filter.not_rooms:
             mine.joined = {it for it in mine.joined if filters.admits_room(room_filter, it)}
+    known = tx.cached(partial_rooms.KNOWN, partial_rooms.ONLY_ONE)
+    if known is None or known.partial or known.last_full > position:
+        mine.partial = partial_rooms.rooms(tx) & mine.joined
+        mine.completed = partial_rooms.full_since(tx, position) & mine.joined if position else set()
     if mine.invited:
         mine.invited = _wanted_invites(tx, user_id, mine.invited)
     return mine
+
+
+def leave_partial_out(mine: Memberships) -> None:
+    """Leave out the rooms whose members are not known yet, for a client that wants all members.
+
+    They are new to it when the members are known.
+    """
+    mine.joined = mine.joined - mine.partial
+    mine.newly_joined = mine.newly_joined - mine.partial | mine.completed
 
 
 def _changed(tx: Reader, user_id: str, position: int) -> set[str]:

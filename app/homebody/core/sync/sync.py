@@ -92,6 +92,8 @@ def respond(
     user_id, wanted = request.requester.user_id, request.filter
     token = SyncToken(tx.position, ephemeral.position)
     mine = memberships.since(tx, user_id, request.position, wanted.room)
+    if (mine.partial or mine.completed) and not wanted.room.state.lazy_load_members:
+        memberships.leave_partial_out(mine)
     data = _account_data(tx, request, mine, token.position)
     joined = _joined_spans(tx, request, mine)
     rooms = _rooms(tx, request, mine, joined, lazy_members)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from homebody.core import partial_rooms
 from homebody.core.encryption import device_list_changes, remote_devices
 from homebody.core.events import members, state, state_changes
 from homebody.core.events.state_changes import MemberChange, Numbered
@@ -67,3 +68,6 @@ def follow_member(tx: Tx, room_id: str, change: MemberChange) -> None:
         device_list_changes.follow_member(tx, room_id, change)
     if was_joined and not is_joined:
         tx.note_departure(change.user_id, room_id)
+        if partial_rooms.is_partial(tx, room_id) and not state.joined(tx, room_id).local:
+            partial_rooms.end(tx, room_id)
+            state_changes.forget_members(tx, room_id)

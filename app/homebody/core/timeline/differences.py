@@ -53,6 +53,18 @@ _INSERT_DIFFERENCE = (
     )
 )
 _INSERT_ENTRY = insert(DifferingEntry)
+_REPLACE_ENTRY = (
+    update(DifferingEntry)
+    .where(
+        DifferingEntry.difference.in_(
+            select(StateDifference.number).where(StateDifference.room_number == state.ROOM_NUMBER)
+        ),
+        DifferingEntry.type == bindparam("of_type"),
+        DifferingEntry.state_key == bindparam("with_key"),
+        DifferingEntry.event_number == bindparam("old"),
+    )
+    .values(event_number=bindparam("new"))
+)
 _REMOVE_ENTRIES = delete(DifferingEntry).where(
     DifferingEntry.difference.in_(
         select(StateDifference.number).where(StateDifference.room_number == state.ROOM_NUMBER)
@@ -135,6 +147,12 @@ def keep(tx: Tx, room_id: str, overlay: Overlay, made_from: int | None, number: 
     ]
     tx.sql.execute(_INSERT_ENTRY, entries)
     return number
+
+
+def replace(tx: Tx, room_id: str, key: StateKey, old: int, new: int | None) -> None:
+    """Put another event, or None, in place of one that is rejected now."""
+    asked = {"room_id": room_id, "of_type": key[0], "with_key": key[1], "old": old, "new": new}
+    tx.sql.execute(_REPLACE_ENTRY, asked)
 
 
 def sweep(db: Database) -> int:

@@ -14,8 +14,10 @@ from typing import Final
 
 from sqlalchemy import select
 
+from homebody.core import partial_rooms
 from homebody.core.events import state
-from homebody.core.timeline import current_state, forks, store
+from homebody.core.partial_rooms import PartialRoom
+from homebody.core.timeline import current_state, forks, partial_state, store
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.state import StateInterval
 from homebody.runtime import event_loop
@@ -42,6 +44,26 @@ def is_resident(tx: Reader, room_id: str) -> bool:
     return tx.server.name in state.joined(tx, room_id).servers
 
 
+def is_known(tx: Reader, room_id: str) -> bool:
+    """Return whether this server is in the room, or knows its state from an earlier stay."""
+    if is_resident(tx, room_id):
+        return True
+    known, _ = _known(tx, room_id)
+    return any(key[0] != state.MEMBER for key in known)
+
+
+def may_join_here(tx: Reader, room_id: str, user_id: str) -> bool:
+    """Return whether this server knows enough of the room to decide whether a local user may join.
+
+    In a partial room it does not know whom others have invited or banned before.
+    """
+    if not is_resident(tx, room_id):
+        return False
+    own = (state.MEMBER, user_id)
+    is_known = state.entries(tx, room_id, [own])[own].is_there
+    return is_known or not partial_rooms.is_partial(tx, room_id)
+
+
 def begin_state(db: Database, room_id: str, entries: Entries) -> None:
     """Store the state of a room of which nothing is known yet, in several writes.
 
@@ -66,15 +88,28 @@ def begin_state(db: Database, room_id: str, entries: Entries) -> None:
 
 
 def enter(
-    tx: Tx, room_id: str, version: str, entries: Entries, join: Event, encoded: bytes
+    tx: Tx,
+    room_id: str,
+    version: str,
+    entries: Entries,
+    join: Event,
+    encoded: bytes,
+    partial: PartialRoom | None = None,
 ) -> None:
     """Make this the state of a room, and the join of a local user its only newest event.
 
-    `encoded` is the join's PDU in canonical JSON. The room must have its row.
+    `encoded` is the join's PDU in canonical JSON. The room must have its row. `partial`: the
+    entries lack members, and the room is not known.
     """
+    if partial is not None:
+        partial_state.begin(tx, partial)
     known, has_changed = _known(tx, room_id)
     changes: dict[StateKey, int | None] = {
-        key: None for key, number in known.items() if number is not None and key not in entries
+        key: None
+        for key, number in known.items()
+        if number is not None
+        and key not in entries
+        and not (partial is not None and key[0] == state.MEMBER)
     }
     new: dict[StateKey, tuple[int, str | None]] = {}
     for key, (number, membership) in entries.items():

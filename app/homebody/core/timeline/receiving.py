@@ -15,8 +15,9 @@ import logging
 from collections.abc import Collection
 from typing import Final
 
+from homebody.core import partial_rooms
 from homebody.core.events import state
-from homebody.core.timeline import forks, policies, redactions, store
+from homebody.core.timeline import forks, partial_state, policies, redactions, store
 from homebody.core.timeline.forks import Point
 from homebody.models.events import ACCEPTED, OUT_OF_BAND, OUTLIER, REJECTED, SOFT_FAILED
 from homebody.spec import event_auth, room_state
@@ -52,6 +53,9 @@ def receive(tx: Tx, event: Event, encoded: bytes, before: Point | None = None) -
     if known is not None and known.standing not in UNDECIDED:
         return known.standing
     cited = _auth_events(tx, event)
+    is_partial = partial_rooms.is_partial(tx, event.room_id)
+    if is_partial:
+        _learn_members(tx, event, cited)
     is_after_gap = before is not None
     if before is None:
         before = state_before(tx, event)
@@ -59,7 +63,9 @@ def receive(tx: Tx, event: Event, encoded: bytes, before: Point | None = None) -
     if before != present and not forks.conflicts(tx, event.room_id, [before, present]):
         before = present
     now = present
-    if is_after_gap:  # its sender may have joined in the gap
+    if is_partial:  # without the members, nothing is soft-failed
+        now = before
+    elif is_after_gap:  # its sender may have joined in the gap
         now = forks.resolve(tx, event.room_id, [present, before])
     standing = _judge(tx, event, cited, before, now)
     if standing == ACCEPTED and not policies.is_approved(tx, event):
@@ -133,11 +139,20 @@ def _auth_events(tx: Reader, event: Event) -> list[state.KnownEvent]:
     return [known[event_id] for event_id in event.auth_event_ids]
 
 
+def _learn_members(tx: Tx, event: Event, cited: list[state.KnownEvent]) -> None:
+    """Take the members that an event cites for those of its partial room."""
+    try:
+        check_by_auth_events(event, cited, state.current(tx, event.room_id, *room_state.CREATE))
+    except AuthError:
+        return
+    partial_state.learn_cited(tx, event.room_id, auth_types(event), cited)
+
+
 def _judge(
     tx: Reader, event: Event, cited: list[state.KnownEvent], before: Point, now: Point
 ) -> str:
     """Return the standing of an event by the rules of its room; `now` is its current state."""
-    needed = _auth_types(event)
+    needed = auth_types(event)
     current = state.current_many(tx, event.room_id, needed)
     present = forks.current(tx)
     state_then, state_now = (
@@ -174,7 +189,8 @@ def check_by_auth_events(event: Event, cited: list[state.KnownEvent], create: Ev
         event_auth.check(event, by_key)
 
 
-def _auth_types(event: Event) -> set[StateKey]:
+def auth_types(event: Event) -> set[StateKey]:
+    """Return the entries of the state that decide whether an event is allowed."""
     keys = event_auth.auth_types(
         event.version, event.type, event.state_key, event.sender, event.content
     )

@@ -4,8 +4,8 @@ It writes an allowed event and everything derived from it in one transaction. Fe
 events of other servers by the same function, and no later code distinguishes them.
 
 This module writes the table events (but older_events.py inserts history, redactions.py updates
-redacted events, leaving_threads.py the threads of events, and differences.py their states) and the
-table rooms, except for its column is_published.
+redacted events, leaving_threads.py the threads of events, differences.py their states, and
+rechecks.py those that are rejected later) and the table rooms, except for its column is_published.
 Spec: server-server-api#pdus
 """
 
@@ -73,6 +73,11 @@ _BEGIN_ANEW = (
     update(Room)
     .where(Room.room_id == bindparam("in_room"))
     .values(forward_extremities=[], version=bindparam("new_version"))
+)
+_SET_ENDS = (
+    update(Room)
+    .where(Room.room_id == bindparam("in_room"))
+    .values(forward_extremities=bindparam("ends"))
 )
 _REMOVE_ROOM = delete(Room).where(Room.room_id == bindparam("the_room"))
 _IDS = listed("event_ids")
@@ -256,6 +261,13 @@ def begin_anew(tx: Tx, room_id: str, version: str) -> None:
         add_room(tx, room_id, head)
         return
     tx.sql.execute(_BEGIN_ANEW, {"in_room": room_id, "new_version": version})
+    tx.remember(state.ROOMS, room_id, head)
+
+
+def set_ends(tx: Tx, room_id: str, event_ids: Sequence[str]) -> None:
+    """Make these the ends of a room's graph; called by rechecks.py alone."""
+    head = state.head(tx, room_id)._replace(forward_extremities=list(event_ids))
+    tx.sql.execute(_SET_ENDS, {"in_room": room_id, "ends": head.forward_extremities})
     tx.remember(state.ROOMS, room_id, head)
 
 

@@ -1,0 +1,908 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from homebody.core import incoming, partial_rooms
+from homebody.core.encryption import remote_devices
+from homebody.core.events import state as room_state
+from homebody.core.federation import partial_joins
+from homebody.core.federation.joins import JoinRequest
+from homebody.core.rooms import purge
+from homebody.errors import MatrixError
+from homebody.web import Application
+from tests.conftest import Login, Person
+from tests.helpers import remote_answers, sliding
+from tests.helpers.remote import Remote, Remotes
+from tests.helpers.remote_room import RemoteRoom
+from tests.helpers.rooms import act, ids, membership, refusal, state_of
+from tests.helpers.scripted_server import Response, wait_for
+
+Json = dict[str, Any]
+ALICE = "@alice:localhost"
+CAROL = "@carol:b.test"
+DAVE = "@dave:b.test"
+LAZY = json.dumps({"room": {"state": {"lazy_load_members": True}}})
+
+
+@pytest.fixture
+def b(remote: Remotes, app: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
+    """A server that leaves members out, and does not send them before `let_state_come`."""
+    monkeypatch.setattr(partial_joins, "FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr(partial_joins, "MAX_WAIT_S", 0.05)
+    b = remote("b.test")
+    b.omits_members = True
+    b.fail("/state/", 503)
+    yield b
+    app.homeserver.partial_joins.stop()
+    wait_for(app.homeserver.partial_joins.is_idle, "the end of the work")
+
+
+@pytest.fixture
+def alice(login: Login) -> Person:
+    return login("alice")
+
+
+def join(person: Person, room_id: str, *via: str) -> Any:
+    path = f"join/{quote(room_id)}"
+    return person.post(path + "?" + "&".join(f"via={it}" for it in via or ("b.test",)))
+
+
+def is_partial(app: Application, room_id: str) -> bool:
+    with app.homeserver.database.read() as tx:
+        return partial_rooms.is_partial(tx, room_id)
+
+
+def let_state_come(b: Remote, app: Application, room: RemoteRoom) -> None:
+    b.recover("/state/")
+    wait_for(lambda: not is_partial(app, room.id), "all members of the room")
+
+
+def joined(person: Person, room_id: str, since: str | None = None, **query: Any) -> Json | None:
+    """Return the room in the section `join` of a /sync response, if it is there."""
+    found: Json | None = person.sync(since, **query)["rooms"]["join"].get(room_id)
+    return found
+
+
+def bodies(entry: Json | None) -> list[str]:
+    events = [] if entry is None else entry["timeline"]["events"]
+    return [it["content"]["body"] for it in events if it["type"] == "m.room.message"]
+
+
+def users_in(entry: Json | None) -> set[str]:
+    """Return the users whose member events a response has, in the state or the timeline."""
+    assert entry is not None
+    events = [*entry["state"]["events"], *entry["timeline"]["events"]]
+    return {it["state_key"] for it in events if it["type"] == "m.room.member"}
+
+
+def messages(person: Person, room_id: str) -> list[str]:
+    page = person.get(f"rooms/{quote(room_id)}/messages?dir=b&limit=50").get_json()["chunk"]
+    return [it["content"]["body"] for it in page if it["type"] == "m.room.message"]
+
+
+def test_clients_that_load_members_lazily_see_the_room_at_once(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    room.set_state("m.room.name", {"name": "Large"})
+    room.member("dave", "join")
+    since = alice.sync(filter=LAZY)["next_batch"]
+
+    assert join(alice, room.id).get_json() == {"room_id": room.id}
+
+    assert is_partial(app, room.id)
+    shown = joined(alice, room.id, since, filter=LAZY)
+    assert shown is not None
+    assert users_in(shown) == {ALICE}
+    names = [it["content"] for it in shown["state"]["events"] if it["type"] == "m.room.name"]
+    assert names == [{"name": "Large"}]
+    assert room.id in sliding.ask(alice)["rooms"]
+
+
+def test_other_clients_see_it_when_all_members_are_known(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    room.member("dave", "join")
+    first = alice.sync()["next_batch"]
+    join(alice, room.id)
+
+    between = alice.sync(first)
+    assert room.id not in between["rooms"]["join"]
+    assert joined(alice, room.id) is None
+    let_state_come(b, app, room)
+
+    for since in (first, between["next_batch"], None):
+        shown = joined(alice, room.id, since)
+        assert users_in(shown) == {ALICE, CAROL, DAVE}
+    later = alice.sync(between["next_batch"])["next_batch"]
+    assert joined(alice, room.id, later) is None
+
+
+def test_a_client_that_waits_is_woken_when_the_members_are_known(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    join(alice, room.id)
+    since = alice.sync()["next_batch"]
+
+    b.recover("/state/")
+
+    assert joined(alice, room.id, since, timeout=20_000) is not None
+    assert not is_partial(app, room.id)
+
+
+def test_at_the_end_the_state_is_that_of_the_room(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    room.member("dave", "join")
+    room.member("erin", "invite", sender=CAROL)
+    room.member("frank", "ban", sender=CAROL)
+    join(alice, room.id)
+
+    let_state_come(b, app, room)
+
+    assert state_of(alice, room.id) == {key: it.content for key, it in room.state.items()}
+    path = f"rooms/{quote(room.id)}"
+    there = alice.get(f"{path}/joined_members").get_json()["joined"]
+    assert there.keys() == {ALICE, CAROL, DAVE}
+    with app.homeserver.database.read() as tx:
+        assert room_state.joined(tx, room.id).total == 3
+        assert dict(room_state.joined(tx, room.id).servers) == {"localhost": 1, "b.test": 2}
+
+
+@pytest.mark.parametrize(
+    "path", ["members", "joined_members", "state", f"state/m.room.member/{DAVE}"]
+)
+def test_who_asks_for_members_waits_for_them(
+    b: Remote, app: Application, alice: Person, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    room = b.room()
+    room.member("dave", "join")
+    join(alice, room.id)
+    url = f"rooms/{quote(room.id)}/{path}"
+
+    monkeypatch.setattr(partial_rooms, "WAIT_SECONDS", 0.1)
+    assert refusal(alice.get(url)) == (504, "M_UNKNOWN")
+    monkeypatch.setattr(partial_rooms, "WAIT_SECONDS", 20.0)
+    b.recover("/state/")
+    answer = alice.get(url)
+
+    assert answer.status_code == 200
+    assert not is_partial(app, room.id)
+
+
+def test_what_local_users_are_in_the_room_is_known_at_once(b: Remote, alice: Person) -> None:
+    room = b.room()
+    join(alice, room.id)
+
+    assert membership(alice, room.id, ALICE)["membership"] == "join"
+
+
+def test_a_message_of_an_unknown_member_is_shown_with_its_sender(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    room.member("dave", "join", content={"displayname": "Dave"})
+    join(alice, room.id)
+    since = alice.sync(filter=LAZY)["next_batch"]
+    message = room.message("hello alice", sender="dave")
+
+    assert b.send(message) == {message.event_id: {}}
+
+    wait_for(lambda: messages(alice, room.id), "the message, after its auth events")
+    shown = joined(alice, room.id, since, filter=LAZY)
+    assert bodies(shown) == ["hello alice"]
+    assert users_in(shown) == {DAVE}
+    let_state_come(b, app, room)
+    assert messages(alice, room.id) == ["hello alice"]
+    assert state_of(alice, room.id)["m.room.member", DAVE]["displayname"] == "Dave"
+
+
+def test_changes_of_members_meanwhile_stay(b: Remote, app: Application, alice: Person) -> None:
+    room = b.room()
+    room.member("dave", "join")
+    room.member("erin", "join")
+    join(alice, room.id)
+    b.send(
+        room.member("dave", "join", content={"displayname": "David"}),
+        room.member("erin", "leave"),
+        room.member("frank", "join"),
+        room.set_state("m.room.topic", {"topic": "news"}),
+    )
+
+    let_state_come(b, app, room)
+
+    assert state_of(alice, room.id) == {key: it.content for key, it in room.state.items()}
+    with app.homeserver.database.read() as tx:
+        assert room_state.joined(tx, room.id).total == 4
+
+
+def test_branches_meanwhile_resolve_to_the_same_state(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    room.member("dave", "join")
+    join(alice, room.id)
+    (start,) = room.heads
+    left = room.member("dave", "leave", prev=[start])
+    right = room.set_state("m.room.topic", {"topic": "right"}, prev=[start])
+    b.send(left, right)
+
+    let_state_come(b, app, room)
+    merged = room.message("merged")
+    b.send(merged)
+
+    assert state_of(alice, room.id) == {key: it.content for key, it in room.state.items()}
+    assert messages(alice, room.id) == ["merged"]
+
+
+def waiting_pdus(app: Application, room_id: str) -> bool:
+    """Return whether events of the room wait for others."""
+    with app.homeserver.database.read() as tx:
+        return incoming.next_try_ts(tx, room_id) is not None
+
+
+def put_off(app: Application, room_id: str) -> bool:
+    """Return whether an event of the room waits to be tried later."""
+    with app.homeserver.database.read() as tx:
+        return bool(incoming.next_try_ts(tx, room_id))
+
+
+def banned_dave(room: RemoteRoom) -> list[Any]:
+    """Ban Dave, and return the auth events by which he can pretend that he is there."""
+    room.member("dave", "join")
+    levels = {**(room.content("m.room.power_levels") or {})}
+    levels["users"] = {**levels["users"], DAVE: 60}
+    room.set_state("m.room.power_levels", levels)
+    old = [room.state[key] for key in (("m.room.member", DAVE), ("m.room.power_levels", ""))]
+    room.member("dave", "ban", sender=CAROL)
+    return [room.state["m.room.create", ""].event_id, *(it.event_id for it in old)]
+
+
+def test_events_of_banned_users_are_rejected_when_all_members_are_known(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room("11")
+    room.set_state("m.room.topic", {"topic": "before"})
+    cited = banned_dave(room)
+    join(alice, room.id)
+    fine = room.message("fine")
+    topic = room.event(
+        "m.room.topic", {"topic": "lie"}, "", sender="dave", auth_events=cited, add=False
+    )
+    spam = room.message("spam", sender="dave", auth_events=cited, add=False)
+    b.send(fine, topic, spam)
+    wait_for(lambda: not waiting_pdus(app, room.id), "the events of Dave")
+    since = alice.sync(filter=LAZY)["next_batch"]
+    assert messages(alice, room.id) == ["spam", "fine"]
+    assert alice.get(f"rooms/{quote(room.id)}/state/m.room.topic").get_json()["topic"] == "lie"
+
+    let_state_come(b, app, room)
+
+    assert messages(alice, room.id) == ["fine"]
+    assert state_of(alice, room.id) == {key: it.content for key, it in room.state.items()}
+    shown = joined(alice, room.id, since, filter=LAZY)
+    assert shown is not None
+    topics = [it["content"] for it in shown["state"]["events"] if it["type"] == "m.room.topic"]
+    assert topics == [{"topic": "before"}]
+    assert bodies(shown) == []
+    assert bodies(joined(alice, room.id)) == ["fine"]
+    found = alice.get(f"rooms/{quote(room.id)}/event/{quote(spam.event_id)}")
+    assert found.status_code == 404
+    with app.homeserver.database.read() as tx:  # what comes next does not follow them
+        assert room_state.head(tx, room.id).forward_extremities == [fine.event_id]
+    after = room.message("after")
+    assert b.send(after) == {after.event_id: {}}
+    counted = alice.sync()["rooms"]["join"][room.id]["unread_notifications"]
+    assert counted["notification_count"] == 2
+
+
+def test_a_chain_of_refused_state_leads_back_to_what_was_before(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room("11")
+    cited = banned_dave(room)
+    join(alice, room.id)
+    before = alice.sync(filter=LAZY)["next_batch"]
+    last = room.heads[-1]
+    for number in range(3):
+        lie = room.event(
+            "m.room.topic",
+            {"topic": f"lie {number}"},
+            "",
+            sender="dave",
+            auth_events=cited,
+            prev_events=[last],
+            add=False,
+        )
+        b.send(lie)
+        wait_for(lambda: not waiting_pdus(app, room.id), "the events of Dave")
+        last = lie.event_id
+    shown = alice.get(f"rooms/{quote(room.id)}/state/m.room.topic").get_json()
+    assert shown == {"topic": "lie 2"}
+    with app.homeserver.database.read() as tx:
+        meanwhile = tx.position
+
+    let_state_come(b, app, room)
+
+    topic = ("m.room.topic", "")
+    assert topic not in state_of(alice, room.id)
+    with app.homeserver.database.read() as tx:
+        assert room_state.numbers_at(tx, room.id, [topic], meanwhile) == {}
+    shown = joined(alice, room.id, before, filter=LAZY)
+    assert shown is not None
+    types = {it["type"] for it in [*shown["timeline"]["events"], *shown["state"]["events"]]}
+    assert "m.room.topic" not in types
+
+
+def test_members_that_the_first_server_has_made_up_are_gone_in_the_end(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    ghost = room.member("ghost", "join", add=False)
+
+    def respond(request: Any) -> Response:
+        answer = remote_answers.send_join(b, request)
+        return Response(200, answer | {"state": [*answer["state"], ghost.pdu]})
+
+    b.answer("/send_join/", respond, times=1)
+    join(alice, room.id)
+    with app.homeserver.database.read() as tx:
+        assert room_state.is_joined(tx, room.id, "@ghost:b.test")
+
+    let_state_come(b, app, room)
+
+    assert state_of(alice, room.id).keys() == room.state.keys()
+    with app.homeserver.database.read() as tx:
+        assert room_state.joined(tx, room.id).total == 2
+        assert room.id not in room_state.joined_rooms(tx, "@ghost:b.test")
+
+
+def test_a_server_of_which_one_member_leaves_may_have_others(
+    b: Remote, remote: Remotes, app: Application, alice: Person
+) -> None:
+    app.homeserver.sender.start()
+    c, room = remote("c.test"), b.room()
+    c.rooms[room.id] = room
+    room.member("erin", "join", by=c)
+    room.member("frank", "join", by=c)
+    join(alice, room.id)
+    c.send(room.member("erin", "leave", by=c))
+    wait_for(lambda: not waiting_pdus(app, room.id), "the leave")
+    with app.homeserver.database.read() as tx:
+        assert room_state.membership_of(tx, room.id, "@erin:c.test") == "leave"
+
+    alice.send(room.id, "hello")
+
+    c.wait_until(lambda: [it["content"].get("body") for it in c.pdus] == ["hello"])
+    app.homeserver.sender.stop()
+
+
+def test_a_user_who_waits_for_the_join_of_another_is_not_let_in_unseen(
+    b: Remote, app: Application, alice: Person, login: Login
+) -> None:
+    mallory, room = login("mallory"), b.room()
+    room.member(mallory.user_id, "ban", sender=CAROL)
+    b.delay("/send_join/", 0.5, times=1)
+    request = JoinRequest(room.id, ALICE, {}, ["b.test"])
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(app.homeserver.joins.join, request)
+        b.wait_until(lambda: b.received("/send_join/"))
+        with pytest.raises(MatrixError, match="banned"):
+            app.homeserver.joins.join(JoinRequest(room.id, mallory.user_id, {}, ["b.test"]))
+        first.result()
+
+    assert is_partial(app, room.id)
+    with app.homeserver.database.read() as tx:
+        assert not room_state.is_joined(tx, room.id, mallory.user_id)
+
+
+def test_a_banned_user_of_a_server_without_members_gets_and_sends_nothing(
+    b: Remote, remote: Remotes, app: Application, alice: Person
+) -> None:
+    app.homeserver.sender.start()
+    c, room = remote("c.test"), b.room("11")
+    c.rooms[room.id] = room
+    mallory = room.member("mallory", "join", by=c)
+    room.member("@mallory:c.test", "ban", sender=CAROL)
+    join(alice, room.id)
+    cited = [room.state["m.room.create", ""], mallory, room.state["m.room.power_levels", ""]]
+    spam = room.message(
+        "spam", sender="mallory", by=c, auth_events=[it.event_id for it in cited], add=False
+    )
+
+    c.send(spam)
+    b.wait_until(lambda: [*b.received("/event_auth/"), *c.received("/event_auth/")])
+    wait_for(lambda: not waiting_pdus(app, room.id), "the decision on the event")
+    assert messages(alice, room.id) == []
+
+    event_id = alice.send(room.id, "secret")
+    b.wait_for_event(event_id)
+    assert c.pdus == []
+    assert c.get("v1", "event", event_id).status == 403
+    let_state_come(b, app, room)
+    assert messages(alice, room.id) == ["secret"]
+    app.homeserver.sender.stop()
+
+
+def lie_about_servers(b: Remote, *servers: Any) -> None:
+    def respond(request: Any) -> Response:
+        return Response(200, remote_answers.send_join(b, request) | {"servers_in_room": servers})
+
+    b.answer("/send_join/", respond, times=1)
+
+
+def test_members_of_a_server_that_was_not_named_are_heard_in_the_end(
+    b: Remote, remote: Remotes, app: Application, alice: Person
+) -> None:
+    c, room = remote("c.test"), b.room()
+    room.member("erin", "join", by=c)
+    lie_about_servers(b, "b.test")
+    join(alice, room.id)
+    message = room.message("hello", sender="erin", by=c)
+    c.send(message)
+
+    let_state_come(b, app, room)
+
+    wait_for(lambda: messages(alice, room.id) == ["hello"], "the message")
+    assert state_of(alice, room.id) == {key: it.content for key, it in room.state.items()}
+    with app.homeserver.database.read() as tx:
+        assert dict(room_state.joined(tx, room.id).servers) == {
+            "localhost": 1,
+            "b.test": 1,
+            "c.test": 1,
+        }
+
+
+@pytest.mark.parametrize("servers", [("not a name", "", "localhost"), ()])
+def test_names_of_servers_that_are_none_are_ignored(
+    b: Remote, app: Application, alice: Person, servers: tuple[Any, ...]
+) -> None:
+    room = b.room()
+    lie_about_servers(b, *servers)
+
+    assert join(alice, room.id).status_code == 200
+    let_state_come(b, app, room)
+    assert state_of(alice, room.id).keys() == room.state.keys()
+
+
+def test_servers_that_are_said_to_be_there_and_are_not_get_nothing_more_in_the_end(
+    b: Remote, remote: Remotes, app: Application, alice: Person
+) -> None:
+    c, room = remote("c.test"), b.room()
+    lie_about_servers(b, "b.test", "c.test")
+    join(alice, room.id)
+    let_state_come(b, app, room)
+    app.homeserver.sender.start()
+
+    b.wait_for_event(alice.send(room.id, "secret"))
+
+    assert c.pdus == []
+    app.homeserver.sender.stop()
+
+
+def test_what_local_users_say_meanwhile_reaches_all_servers(
+    b: Remote, remote: Remotes, app: Application, alice: Person
+) -> None:
+    app.homeserver.sender.start()
+    c, room = remote("c.test"), b.room()
+    c.rooms[room.id] = room
+    room.member("erin", "join", by=c)
+    join(alice, room.id)
+
+    event_id = alice.send(room.id, "hello")
+
+    b.wait_until(lambda: event_id in room.events)
+    c.wait_until(lambda: [it["content"].get("body") for it in c.pdus] == ["hello"])
+    let_state_come(b, app, room)
+    app.homeserver.sender.stop()
+
+
+def test_a_kick_meanwhile_ends_it(b: Remote, app: Application, alice: Person) -> None:
+    room = b.room()
+    join(alice, room.id)
+    since = alice.sync(filter=LAZY)["next_batch"]
+    kick = room.member(ALICE, "leave", sender=CAROL)
+
+    assert b.send(kick) == {kick.event_id: {}}
+
+    assert room.id in alice.sync(since, filter=LAZY)["rooms"]["leave"]
+    assert not is_partial(app, room.id)
+    with app.homeserver.database.read() as tx:
+        assert "b.test" not in room_state.joined(tx, room.id).presumed
+
+
+def test_a_leave_meanwhile_works_at_once_and_the_next_join_has_all_members(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    app.homeserver.sender.start()
+    room = b.room()
+    room.member("dave", "join")
+    join(alice, room.id)
+
+    assert act(alice, room.id, "leave").status_code == 200
+
+    b.wait_until(lambda: room.membership(ALICE) == "leave")
+    app.homeserver.sender.stop()
+    assert not is_partial(app, room.id)
+    room.member("dave", "leave")
+    assert join(alice, room.id).status_code == 200
+    assert not is_partial(app, room.id)
+    assert "omit_members" not in b.received("/send_join/")[-1].query
+    assert state_of(alice, room.id) == {key: it.content for key, it in room.state.items()}
+
+
+def test_another_user_who_joins_meanwhile_asks_the_other_server(
+    b: Remote, app: Application, alice: Person, login: Login
+) -> None:
+    bob, mallory = login("bob"), login("mallory")
+    room = b.room()
+    room.member(mallory.user_id, "ban", sender=CAROL)
+    join(alice, room.id)
+
+    assert join(bob, room.id).status_code == 200
+    assert refusal(join(mallory, room.id)) == (403, "M_FORBIDDEN")
+
+    assert room.membership(bob.user_id) == "join"
+    assert joined(bob, room.id, filter=LAZY) is not None
+    let_state_come(b, app, room)
+    assert state_of(bob, room.id) == {key: it.content for key, it in room.state.items()}
+    assert refusal(join(mallory, room.id)) == (403, "M_FORBIDDEN")
+
+
+def test_a_local_user_who_is_invited_meanwhile_joins_here(
+    b: Remote, app: Application, alice: Person, login: Login
+) -> None:
+    app.homeserver.sender.start()
+    bob, room = login("bob"), b.room()
+    join(alice, room.id)
+    act(alice, room.id, "invite", user_id=bob.user_id)
+
+    assert join(bob, room.id).status_code == 200
+
+    assert len(b.received("/make_join/")) == 1
+    b.wait_until(lambda: room.membership(bob.user_id) == "join")
+    let_state_come(b, app, room)
+    assert state_of(bob, room.id) == {key: it.content for key, it in room.state.items()}
+    app.homeserver.sender.stop()
+
+
+@pytest.mark.parametrize("operation", ["make_join", "make_knock", "make_leave"])
+def test_other_servers_can_not_join_by_this_one_before(
+    b: Remote, remote: Remotes, app: Application, alice: Person, operation: str
+) -> None:
+    c, room = remote("c.test"), b.room()
+    join(alice, room.id)
+    versions = [("ver", room.version.name)]
+
+    answer = c.get("v1", operation, room.id, "@erin:c.test", query=versions)
+    assert (answer.status, answer.json["errcode"]) == (404, "M_NOT_FOUND")
+
+    let_state_come(b, app, room)
+    if operation == "make_join":
+        assert c.get("v1", operation, room.id, "@erin:c.test", query=versions).status == 200
+
+
+def test_a_join_that_was_begun_before_is_not_taken_in_either(
+    b: Remote, remote: Remotes, alice: Person
+) -> None:
+    c, room = remote("c.test"), b.room()
+    join(alice, room.id)
+    event = room.member("erin", "join", by=c, add=False)
+
+    answer = c.put("v2", "send_join", room.id, event.event_id, json=event.pdu)
+
+    assert (answer.status, answer.json["errcode"]) == (404, "M_NOT_FOUND")
+
+
+def test_other_servers_are_not_sent_a_state_without_members(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    join(alice, room.id)
+    event_id = alice.send(room.id, "hello")
+    asked: Json = {"query": {"event_id": event_id}}
+
+    assert b.get("v1", "state_ids", room.id, **asked).status == 404
+    assert b.get("v1", "state", room.id, **asked).status == 404
+
+    let_state_come(b, app, room)
+    assert b.get("v1", "state_ids", room.id, **asked).status == 200
+
+
+def test_another_server_is_asked_if_the_first_one_does_not_respond(
+    b: Remote, remote: Remotes, app: Application, alice: Person
+) -> None:
+    c, room = remote("c.test"), b.room()
+    c.rooms[room.id] = room
+    room.member("erin", "join", by=c)
+    join(alice, room.id)
+
+    wait_for(lambda: not is_partial(app, room.id), "all members of the room")
+
+    assert c.received("/state/")
+    assert state_of(alice, room.id).keys() == room.state.keys()
+
+
+def without_create(answer: Json) -> None:
+    answer["pdus"] = [it for it in answer["pdus"] if it["type"] != "m.room.create"]
+
+
+def nothing(answer: Json) -> None:
+    answer["pdus"] = answer["auth_chain"] = []
+
+
+@pytest.mark.parametrize("change", [without_create, nothing])
+def test_a_response_that_is_no_state_of_the_room_is_not_taken_for_it(
+    b: Remote, app: Application, alice: Person, change: Any
+) -> None:
+    room = b.room()
+    room.member("dave", "join")
+
+    def respond(request: Any) -> Response:
+        answer = remote_answers.state(b, request)
+        change(answer)
+        return Response(200, answer)
+
+    b.answer("/state/", respond, times=2)
+    join(alice, room.id)
+
+    b.wait_until(lambda: len(b.received("/state/")) > 2)
+    assert is_partial(app, room.id)
+    let_state_come(b, app, room)
+    assert state_of(alice, room.id).keys() == room.state.keys()
+
+
+def test_the_next_process_goes_on(b: Remote, app: Application, alice: Person) -> None:
+    room = b.room()
+    join(alice, room.id)
+    app.homeserver.partial_joins.stop()
+    wait_for(app.homeserver.partial_joins.is_idle, "the end of the work")
+    asked = len(b.received("/state/"))
+    homeserver = app.homeserver
+    following = partial_joins.PartialJoins(
+        homeserver.database,
+        homeserver.federation,
+        homeserver.server_keys,
+        homeserver.locks,
+        homeserver.inbound,
+    )
+
+    following.start()
+
+    b.wait_until(lambda: len(b.received("/state/")) > asked)
+    let_state_come(b, app, room)
+    wait_for(following.is_idle, "the end of the work")
+
+
+def test_the_device_lists_of_all_members_are_new_when_they_are_known(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    room.member("dave", "join")
+    since = alice.sync(filter=LAZY)["next_batch"]
+    join(alice, room.id)
+    between = alice.sync(since, filter=LAZY)
+    assert DAVE not in between["device_lists"]["changed"]
+
+    let_state_come(b, app, room)
+
+    for token in (since, between["next_batch"]):
+        changed = alice.sync(token, filter=LAZY)["device_lists"]["changed"]
+        assert set(changed) >= {CAROL, DAVE}
+    lists = alice.get("keys/changes", query_string={"from": since, "to": "s0"}).get_json()
+    assert set(lists["changed"]) >= {CAROL, DAVE}
+
+
+def test_a_device_list_that_changes_while_it_is_fetched_is_not_kept(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    room.member("dave", "join")
+    join(alice, room.id)
+    with app.homeserver.database.read() as tx:
+        assert not remote_devices.sharing(tx, [DAVE])
+    b.add_device("dave", "PHONE")
+
+    def respond(request: Any) -> Response:
+        answer = remote_answers.keys_query(b, request)
+        b.add_device("dave", "TABLET")
+        update = {"user_id": DAVE, "device_id": "TABLET", "stream_id": 2, "prev_id": [1]}
+        b.send_edu("m.device_list_update", update)
+        let_state_come(b, app, room)
+        return Response(200, answer)
+
+    b.answer("/user/keys/query", respond, times=1)
+    alice.post("keys/query", json={"device_keys": {DAVE: []}})
+
+    found = alice.post("keys/query", json={"device_keys": {DAVE: []}}).get_json()
+    assert found["device_keys"][DAVE].keys() == {"PHONE", "TABLET"}
+
+
+def test_the_number_of_members_in_the_summary_is_sent_again(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    room.member("dave", "join")
+    join(alice, room.id)
+    since = alice.sync(filter=LAZY)["next_batch"]
+
+    let_state_come(b, app, room)
+
+    shown = joined(alice, room.id, since, filter=LAZY)
+    assert shown is not None
+    assert shown["summary"]["m.joined_member_count"] == 3
+    assert shown["timeline"]["events"] == []
+
+
+def test_a_large_room_is_not_taken_for_a_chat_of_two(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    rule = "pushrules/global/underride/.m.rule.message/actions"
+    alice.put(rule, json={"actions": ["dont_notify"]})
+    room = b.room()
+    room.member("dave", "join")
+    join(alice, room.id)
+
+    b.send(room.message("hello"))
+
+    shown = joined(alice, room.id, filter=LAZY)
+    assert shown is not None
+    assert shown["unread_notifications"]["notification_count"] == 0
+    let_state_come(b, app, room)
+
+
+def test_older_messages_can_be_read_meanwhile(b: Remote, app: Application, alice: Person) -> None:
+    room = b.room()
+    room.member("dave", "join")
+    room.message("older", sender="dave")
+    room.member("dave", "join", content={"displayname": "David"})
+    join(alice, room.id)
+
+    assert messages(alice, room.id) == ["older"]
+
+    let_state_come(b, app, room)
+    assert messages(alice, room.id) == ["older"]
+    assert state_of(alice, room.id) == {key: it.content for key, it in room.state.items()}
+
+
+def test_history_before_the_join_has_the_names_of_that_time(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    room.member("dave", "join")
+    join(alice, room.id)
+    b.send(room.member("dave", "join", content={"displayname": "David"}))
+    wait_for(lambda: not waiting_pdus(app, room.id), "the new name")
+    at = alice.sync(filter=LAZY)["next_batch"]
+    b.send(room.member("dave", "leave"))
+    let_state_come(b, app, room)
+
+    members = alice.get(f"rooms/{quote(room.id)}/members", query_string={"at": at}).get_json()
+
+    assert len(ids(members)) == 3
+    names = {it["state_key"]: it["content"].get("displayname") for it in members["chunk"]}
+    assert names[DAVE] == "David"
+
+
+def test_an_event_after_a_gap_waits_for_the_members(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    join(alice, room.id)
+    for number in range(30):
+        room.message(str(number))
+    for it in list(room.events.values())[-25:]:
+        room.hidden.add(it.event_id)
+    b.fail("/get_missing_events/", 404)
+    last = room.message("last")
+
+    assert b.send(last) == {last.event_id: {}}
+
+    b.wait_until(lambda: b.received("/get_missing_events/"))
+    assert not b.received("/state_ids/")
+    assert is_partial(app, room.id)
+    wait_for(lambda: put_off(app, room.id), "the decision to wait")
+    let_state_come(b, app, room)
+    wait_for(lambda: messages(alice, room.id)[:1] == ["last"], "the event")
+
+
+def test_sliding_sync_sends_all_members_to_clients_that_want_them(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    room.member("dave", "join")
+    join(alice, room.id)
+    lists = sliding.window(9, required_state=[["m.room.member", "*"]])
+    lazy_lists = sliding.window(9)
+    first = sliding.ask(alice, lists=lists, conn_id="all")
+    lazy_first = sliding.ask(alice, lists=lazy_lists, conn_id="lazy")
+    assert sliding.state(first, room.id).keys() == {("m.room.member", ALICE)}
+
+    let_state_come(b, app, room)
+
+    second = sliding.ask(alice, first["pos"], lists=lists, conn_id="all")
+    users = {key[1] for key in sliding.state(second, room.id)}
+    assert users == {ALICE, CAROL, DAVE}
+    lazy_second = sliding.ask(alice, lazy_first["pos"], lists=lazy_lists, conn_id="lazy")
+    assert "initial" not in lazy_second["rooms"][room.id]
+    assert lazy_second["rooms"][room.id]["joined_count"] == 3
+
+
+def test_servers_in_the_room_get_messages_whole_if_only_members_may_read_them(
+    b: Remote, remote: Remotes, app: Application, alice: Person
+) -> None:
+    c, room = remote("c.test"), b.room()
+    room.set_state("m.room.history_visibility", {"history_visibility": "joined"})
+    room.member("erin", "join", by=c)
+    join(alice, room.id)
+    event_id = alice.send(room.id, "hello")
+
+    for _ in range(2):
+        (pdu,) = c.get("v1", "event", event_id).json["pdus"]
+        assert pdu["content"]["body"] == "hello"
+        let_state_come(b, app, room)
+
+
+def test_an_invited_user_joins_a_room_of_which_nothing_else_is_known(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room(join_rule="invite")
+    b.invite(room, ALICE)
+
+    assert join(alice, room.id).status_code == 200
+
+    assert is_partial(app, room.id)
+    let_state_come(b, app, room)
+    assert state_of(alice, room.id) == {key: it.content for key, it in room.state.items()}
+
+
+def test_a_restricted_join_needs_the_member_who_authorises_it(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    allowed, restricted = b.room(), b.room(join_rule="restricted")
+    join(alice, allowed.id)
+
+    assert join(alice, restricted.id).status_code == 200
+
+    assert is_partial(app, restricted.id)
+    let_state_come(b, app, restricted)
+    let_state_come(b, app, allowed)
+    state = {key: it.content for key, it in restricted.state.items()}
+    assert state_of(alice, restricted.id) == state
+
+
+def test_a_server_that_hangs_does_not_hold_up_others(
+    b: Remote, remote: Remotes, app: Application, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partial_joins, "STATE_SECONDS", 0.5)
+    c, room = remote("c.test"), b.room()
+    c.rooms[room.id] = room
+    room.member("erin", "join", by=c)
+    b.recover("/state/")
+    b.hang("/state/")
+
+    join(alice, room.id)
+
+    wait_for(lambda: not is_partial(app, room.id), "all members of the room")
+    assert b.received("/state/")
+    b.recover("/state/")
+
+
+def test_a_room_that_is_purged_is_forgotten(b: Remote, app: Application, alice: Person) -> None:
+    room = b.room()
+    join(alice, room.id)
+
+    purge.purge(app.homeserver.database, room.id, is_forced=True)
+
+    assert not is_partial(app, room.id)
+    wait_for(app.homeserver.partial_joins.is_idle, "the end of the work")
