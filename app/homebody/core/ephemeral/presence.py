@@ -165,7 +165,7 @@ def since(
 
 
 def entry_of(ephemeral: Ephemeral, user_id: str) -> UserPresence | None:
-    """Return the entry of a user of another server; None if there is no room for it."""
+    """Return the entry of a user of another server; None if MAX_USERS are online already."""
     entry = ephemeral.presences.get(user_id)
     if entry is None:
         _evict(ephemeral)

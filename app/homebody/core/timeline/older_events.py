@@ -20,6 +20,7 @@ from homebody.core.events import auth_chains, client_events, past_state, relatio
 from homebody.core.events.past_state import Seen
 from homebody.core.events.state import KnownEvent
 from homebody.core.timeline import gaps, receiving, redactions
+from homebody.core.timeline.store import NOTHING_DERIVED
 from homebody.models.base import EventNumber
 from homebody.models.events import HISTORY, OUTLIER, REJECTED, StoredEvent
 from homebody.spec import room_state
@@ -35,7 +36,6 @@ Encoded = tuple[Event, bytes | None]
 MAX_MISSING: Final = 200
 """Events that are missing before those of one response; what cites more is rarely honest."""
 REDACTION: Final = "m.room.redaction"
-NO_RELATION: Final = relations.NONE._asdict()
 
 _INSERT = insert(StoredEvent)
 _PLACE = (
@@ -185,23 +185,17 @@ def _insert(
         numbers[event.event_id] = tx.next_event_number()
         rows.append(
             {
+                **NOTHING_DERIVED,
                 "number": numbers[event.event_id],
                 "event_id": event.event_id,
                 "room_id": room_id,
                 "position": places.get(event.event_id),
                 "standing": HISTORY if event.event_id in places else REJECTED,
-                "state_at": None,
-                "state_diff": None,
                 "type": event.type,
                 "state_key": event.state_key,
                 "sender": event.sender,
                 "origin_server_ts": event.origin_server_ts,
                 "pdu": encoded.decode(),
-                "replaces": None,
-                "redacted_by": None,
-                **NO_RELATION,
-                "device_id": None,
-                "txn_id": None,
             }
         )
     if rows:

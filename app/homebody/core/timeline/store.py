@@ -47,17 +47,23 @@ Place = tuple[EventNumber, int]
 """(number, position) of an event."""
 
 _INSERT = insert(StoredEvent)
-_RELATION_COLUMNS: Final = (
-    "replaces",
-    "redacted_by",
-    "relates_to",
-    "rel_type",
-    "thread_id",
-    "edit_of",
-    "annotation_key",
-    "device_id",
-    "txn_id",
+NOTHING_DERIVED: Final = dict.fromkeys(
+    (
+        "position",
+        "state_at",
+        "state_diff",
+        "replaces",
+        "redacted_by",
+        "relates_to",
+        "rel_type",
+        "thread_id",
+        "edit_of",
+        "annotation_key",
+        "device_id",
+        "txn_id",
+    )
 )
+"""The columns of an event that are empty where many are stored at once."""
 _NEW_ROOM = insert(Room)
 _ADVANCE = (
     update(Room)
@@ -205,7 +211,6 @@ def set_aside_many(tx: Tx, room_id: str, outliers: Sequence[Outlier]) -> None:
     new = [it for it in outliers if it.event_id not in known]
     if not new:
         return
-    relation = dict.fromkeys(_RELATION_COLUMNS)
     rows = []
     for it in new:
         it.number = known[it.event_id] = tx.next_event_number()
@@ -214,19 +219,16 @@ def set_aside_many(tx: Tx, room_id: str, outliers: Sequence[Outlier]) -> None:
             state_changes.renumber(tx, room_id, key, out_of_band[it.event_id], it.number)
         rows.append(
             {
+                **NOTHING_DERIVED,
                 "number": it.number,
                 "event_id": it.event_id,
                 "room_id": room_id,
-                "position": None,
                 "standing": it.standing,
-                "state_at": None,
-                "state_diff": None,
                 "type": it.type,
                 "state_key": it.state_key,
                 "sender": it.sender,
                 "origin_server_ts": it.origin_server_ts,
                 "pdu": it.pdu,
-                **relation,
             }
         )
     tx.sql.execute(_INSERT, rows)
