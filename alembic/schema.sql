@@ -65,7 +65,7 @@ CREATE TABLE media (
 	content_type TEXT, 
 	file_name TEXT, 
 	size_bytes INTEGER, 
-	sha256 TEXT, 
+	sha256 TEXT, last_used_ts INTEGER, is_protected BOOLEAN DEFAULT '0' NOT NULL, 
 	CONSTRAINT pk_media PRIMARY KEY (origin, media_id)
 );
 
@@ -328,7 +328,7 @@ CREATE TABLE reports (
 	reason TEXT NOT NULL, 
 	room_id TEXT, 
 	event_id TEXT, 
-	user_id TEXT, 
+	user_id TEXT, score INTEGER, 
 	CONSTRAINT pk_reports PRIMARY KEY (id)
 );
 
@@ -437,7 +437,7 @@ CREATE TABLE "accounts" (
 	deactivated_ts INTEGER, 
 	is_locked BOOLEAN NOT NULL, 
 	is_suspended BOOLEAN NOT NULL, 
-	erased_position INTEGER, 
+	erased_position INTEGER, is_shadow_banned BOOLEAN DEFAULT '0' NOT NULL, user_type TEXT, 
 	CONSTRAINT pk_accounts PRIMARY KEY (user_id)
 );
 
@@ -740,6 +740,79 @@ CREATE INDEX ix_events_state_diff ON events (state_diff) WHERE state_diff IS NOT
 
 CREATE INDEX ix_state_intervals_begun ON state_intervals (room_number, from_position);
 
-INSERT INTO alembic_version VALUES ('0023');
+CREATE TABLE audit_log (
+	id INTEGER NOT NULL, 
+	ts INTEGER NOT NULL, 
+	actor TEXT NOT NULL, 
+	action TEXT NOT NULL, 
+	subject TEXT, 
+	details JSON NOT NULL, 
+	CONSTRAINT pk_audit_log PRIMARY KEY (id)
+);
+
+CREATE INDEX ix_audit_log_subject ON audit_log (subject);
+
+CREATE TABLE blocked_rooms (
+	room_id TEXT NOT NULL, 
+	user_id TEXT NOT NULL, 
+	blocked_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_blocked_rooms PRIMARY KEY (room_id)
+);
+
+CREATE TABLE external_ids (
+	auth_provider TEXT NOT NULL, 
+	external_id TEXT NOT NULL, 
+	user_id TEXT NOT NULL, 
+	CONSTRAINT pk_external_ids PRIMARY KEY (auth_provider, external_id)
+);
+
+CREATE INDEX ix_external_ids_user_id ON external_ids (user_id);
+
+CREATE TABLE invitations (
+	token_hash BLOB NOT NULL, 
+	purpose TEXT NOT NULL, 
+	user_id TEXT, 
+	created_by TEXT NOT NULL, 
+	created_ts INTEGER NOT NULL, 
+	expires_ts INTEGER NOT NULL, 
+	used_ts INTEGER, 
+	CONSTRAINT pk_invitations PRIMARY KEY (token_hash)
+);
+
+CREATE INDEX ix_invitations_expires_ts ON invitations (expires_ts);
+
+CREATE TABLE quarantined_media (
+	origin TEXT NOT NULL, 
+	media_id TEXT NOT NULL, 
+	quarantined_by TEXT NOT NULL, 
+	quarantined_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_quarantined_media PRIMARY KEY (origin, media_id)
+);
+
+CREATE TABLE rate_limit_overrides (
+	user_id TEXT NOT NULL, 
+	messages_per_second INTEGER NOT NULL, 
+	burst_count INTEGER NOT NULL, 
+	CONSTRAINT pk_rate_limit_overrides PRIMARY KEY (user_id)
+);
+
+CREATE TABLE tasks (
+	id TEXT NOT NULL, 
+	action TEXT NOT NULL, 
+	resource_id TEXT, 
+	status TEXT NOT NULL, 
+	params JSON NOT NULL, 
+	result JSON, 
+	error TEXT, 
+	created_ts INTEGER NOT NULL, 
+	updated_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_tasks PRIMARY KEY (id)
+);
+
+CREATE INDEX ix_tasks_resource_id ON tasks (resource_id);
+
+CREATE INDEX ix_tasks_status_created_ts ON tasks (status, created_ts);
+
+INSERT INTO alembic_version VALUES ('0024');
 
 INSERT INTO clock VALUES (1, 1, 1);

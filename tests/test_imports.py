@@ -44,6 +44,7 @@ ORDER = [
     "context",
     "client_server",
     "server_server",
+    "admin_api",
     "web",
     "application",
     "server",
@@ -64,6 +65,7 @@ MUST_NOT_IMPORT = {
     "outside": WEB | {"sqlalchemy", "sqlite3"},
     "background": WEB | {"sqlalchemy", "sqlite3", "gevent"},
     "client_server": {"homebody.models", "sqlalchemy", "sqlite3", "urllib.request", "http.client"},
+    "admin_api": {"homebody.models", "sqlalchemy", "sqlite3", "urllib.request", "http.client"},
     "server_server": {"homebody.models", "sqlalchemy", "sqlite3", "urllib.request", "http.client"},
     "web": {"homebody.models", "sqlalchemy", "sqlite3", "urllib.request", "http.client"},
 }

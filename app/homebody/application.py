@@ -6,10 +6,12 @@ the protocol rules are in `spec/`.
 
 from __future__ import annotations
 
-from homebody import client_server, server_server, web
+from homebody import admin_api, client_server, server_server, web
 from homebody.background import appservices as bridges
 from homebody.background import delivery, departures, mail, push
 from homebody.background.federation.sender import Sender
+from homebody.background.tasks import KIND as TASK
+from homebody.background.tasks import Tasks
 from homebody.client_server import authentication
 from homebody.config.settings import Config
 from homebody.context import Homeserver
@@ -64,6 +66,7 @@ def create_app(config: Config) -> web.Application:
     kinds[outside_rooms.DEPARTURE] = departures.kind(federation)
     keys, locks = ServerKeys(database, federation), Locks()
     sender, resync = Sender(database, federation, metrics), DeviceResync(database, federation)
+    tasks = Tasks(database, {})
     transactions, inbound = Transactions(), Inbound(database, keys, locks, federation)
     inbound.fill_gap = MissingEvents(database, keys, federation, locks, transactions).fetch
     partial_joins = PartialJoins(database, federation, keys, locks, inbound)
@@ -78,7 +81,10 @@ def create_app(config: Config) -> web.Application:
         federation=federation,
         metrics=metrics,
         sender=sender,  # the worker starts it, and delivery
-        delivery=delivery.Delivery(database, kinds, {outgoing.KIND: sender.note_rows}),
+        delivery=delivery.Delivery(
+            database, kinds, {outgoing.KIND: sender.note_rows, TASK: tasks.notify}
+        ),
+        tasks=tasks,
         wakeups=wakeups,
         ephemeral=ephemeral,
         sent_receipts=SentReceipts(database, ephemeral.timers),
@@ -104,6 +110,7 @@ def create_app(config: Config) -> web.Application:
     )
     web.register(app, config)
     blueprints.register(app, client_server)
+    blueprints.register(app, admin_api)
     if config.federation:
         blueprints.register(app, server_server)
     return app

@@ -13,6 +13,7 @@ from werkzeug.local import LocalProxy
 
 from homebody.background.delivery import Delivery
 from homebody.background.federation.sender import Sender
+from homebody.background.tasks import Tasks
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.ephemeral.ephemeral import Ephemeral
 from homebody.core.ephemeral.sent_receipts import SentReceipts
@@ -52,6 +53,7 @@ class Homeserver:
     metrics: Metrics
     sender: Sender
     delivery: Delivery
+    tasks: Tasks
     wakeups: Wakeups
     ephemeral: Ephemeral
     sent_receipts: SentReceipts

@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 from flask import Flask
 
-from homebody import client_server, server_server
+from homebody import admin_api, client_server, server_server
 from homebody.web import blueprints
 from tests.tools import spec_index
 
@@ -36,6 +36,7 @@ def shared() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         shared_by = {
             client_server: spec_index.server(federation=False),
+            admin_api: spec_index.server(federation=False),
             server_server: spec_index.server(federation=True),
         }
         for made in shared_by.values():

@@ -51,7 +51,8 @@ class Route:
     def cells(self) -> list[str]:
         """Return the line of the table."""
         access = self.access
-        who = "service" if access.services_only else access.authentication
+        who: str = "service" if access.services_only else access.authentication
+        who = "admin" if access.admins_only else who
         code = inspect.unwrap(self.view).__code__
         file = Path(code.co_filename).relative_to(PACKAGE)
         return [

@@ -23,7 +23,7 @@ from flask import Flask
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter, Rule
 
-from homebody import client_server, server_server, web
+from homebody import admin_api, client_server, server_server, web
 from homebody.config import settings
 from homebody.web import Application, blueprints
 
@@ -184,6 +184,7 @@ def server(*, federation: bool = True) -> Application:
     app = web.Application("homebody", static_folder=None)
     web.register(app, settings.load(None, {}, {}))
     _REGISTER(app, client_server)
+    _REGISTER(app, admin_api)
     if federation:
         _REGISTER(app, server_server)
     return app

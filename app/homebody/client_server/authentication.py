@@ -43,6 +43,7 @@ class Access:
     `suspended` concerns requests that are not GET: suspended users may read whatever they could.
     `locked`: also users whose account is locked. `services_only`: application services alone.
     `only_reads`: its requests are not counted as changes, though clients POST them.
+    `admins_only`: administrators of this server alone.
     """
 
     authentication: Literal["required", "optional", "none", "server"] = "required"
@@ -52,6 +53,7 @@ class Access:
     locked: bool = False
     services_only: bool = False
     only_reads: bool = False
+    admins_only: bool = False
 
 
 declared: Final[dict[Callable[..., object], Access]] = {}
@@ -66,6 +68,7 @@ def authenticated(
     locked: bool = False,
     services_only: bool = False,
     only_reads: bool = False,
+    admins_only: bool = False,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Run a view only for requests with a valid access token; `requester()` is then its user.
 
@@ -73,10 +76,13 @@ def authenticated(
     those with one that is not valid. A view that `only_reads` needs a rate limit of its own, unless
     it answers long polls, which limit themselves, or is as cheap as a GET.
     Raises M_MISSING_TOKEN and M_UNKNOWN_TOKEN (401), M_USER_LOCKED, M_LIMIT_EXCEEDED,
-    M_GUEST_ACCESS_FORBIDDEN, M_USER_SUSPENDED, and M_FORBIDDEN when only services may do this.
+    M_GUEST_ACCESS_FORBIDDEN, M_USER_SUSPENDED, and M_FORBIDDEN when only services or only
+    administrators may do this.
     """
     authentication: Literal["required", "optional"] = "optional" if optional else "required"
-    access = Access(authentication, guests, suspended, locked, services_only, only_reads)
+    access = Access(
+        authentication, guests, suspended, locked, services_only, only_reads, admins_only
+    )
 
     def decorate(view: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(view)
@@ -90,7 +96,8 @@ def authenticated(
                 raise errors.missing_token()
             if request.method not in READING and not only_reads:
                 count_change(user)
-            if user is not None and (user.is_guest or user.is_suspended or services_only):
+            restricted = services_only or admins_only
+            if user is not None and (user.is_guest or user.is_suspended or restricted):
                 _check_may(user, access)
             try:
                 return view(*args, **kwargs)
@@ -154,6 +161,8 @@ def _check_may(user: Requester, access: Access) -> None:
         raise errors.user_suspended()
     if access.services_only and user.service is None:
         raise errors.forbidden("Only application services may do this")
+    if access.admins_only and not user.is_admin:
+        raise errors.forbidden("Only administrators of the server may do this")
 
 
 def _user_of(token: str, *, may_be_locked: bool = False) -> Requester:

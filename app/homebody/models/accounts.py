@@ -22,6 +22,9 @@ class Account(Base):
     deactivated_ts: Mapped[int | None]  # ms; the user id is never assigned again
     is_locked: Mapped[bool] = mapped_column(default=False)
     is_suspended: Mapped[bool] = mapped_column(default=False)
+    # what they send is accepted, but nobody else receives it
+    is_shadow_banned: Mapped[bool] = mapped_column(default=False, server_default="0")
+    user_type: Mapped[str | None]  # "bot" or "support", for administrators; None: a person
     erased_position: Mapped[int | None]  # users who join later see the user's events redacted
 
 
@@ -46,6 +49,35 @@ class RegistrationToken(Base):
     uses: Mapped[int] = mapped_column(default=0)
     expires_ts: Mapped[int | None]  # ms
     created_ts: Mapped[int]
+
+
+class ExternalId(Base):
+    """An account's id at an identity provider. Written by core/accounts/external_ids.py."""
+
+    __tablename__ = "external_ids"
+    auth_provider: Mapped[str] = mapped_column(primary_key=True)
+    external_id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str]
+
+    __table_args__ = (Index(None, "user_id"),)
+
+
+class Invitation(Base):
+    """A link that lets a person in once: to register, or to set a new password.
+
+    Written by core/sessions/invitations.py.
+    """
+
+    __tablename__ = "invitations"
+    token_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    purpose: Mapped[str]  # "register" or "password"
+    user_id: Mapped[str | None]  # the account that gets a new password, or the name kept for one
+    created_by: Mapped[str]  # an administrator, or "command line"
+    created_ts: Mapped[int]  # ms
+    expires_ts: Mapped[int]  # ms
+    used_ts: Mapped[int | None]  # ms
+
+    __table_args__ = (Index(None, "expires_ts"),)
 
 
 class UiaSession(Base):

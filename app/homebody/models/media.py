@@ -21,6 +21,9 @@ class Media(Base):
     file_name: Mapped[str | None]
     size_bytes: Mapped[int | None]  # None: not uploaded yet
     sha256: Mapped[str | None]  # hex; the name of the file on the disk
+    last_used_ts: Mapped[int | None]  # ms, to the day; None: not since it was uploaded
+    # spared when all files of a user or room are quarantined
+    is_protected: Mapped[bool] = mapped_column(default=False, server_default="0")
 
     __table_args__ = (
         Index(None, "user_id", "size_bytes"),
@@ -61,3 +64,16 @@ class RemoteMediaFile(Base):
     last_used_ts: Mapped[int]  # ms, to the day
 
     __table_args__ = (Index(None, "last_used_ts", "size_bytes"),)
+
+
+class QuarantinedMedia(Base):
+    """A file, of this server or another, that nobody can download.
+
+    Written by core/media/quarantine.py.
+    """
+
+    __tablename__ = "quarantined_media"
+    origin: Mapped[str] = mapped_column(primary_key=True)  # server name
+    media_id: Mapped[str] = mapped_column(primary_key=True)
+    quarantined_by: Mapped[str]  # the administrator
+    quarantined_ts: Mapped[int]  # ms

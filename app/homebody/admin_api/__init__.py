@@ -1,0 +1,3 @@
+"""Blueprints of Synapse's admin API, as administration tools call it."""
+
+PREFIX = "/_synapse/admin"

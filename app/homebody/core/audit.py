@@ -1,0 +1,61 @@
+"""The audit log: which administrator has done what, and when.
+
+Each action of an administrator adds its entry in the transaction of the action. Secrets, such as
+passwords and tokens, have no place in it. This module alone writes the table audit_log.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import insert, select
+
+from homebody.models.moderation import AuditEntry
+from homebody.spec.events import Json
+from homebody.storage.database import Reader, Tx
+
+COMMAND_LINE: Final = "command line"
+"""The actor of the command `homebody`, which asks for no account."""
+
+_LATEST = select(
+    AuditEntry.id,
+    AuditEntry.ts,
+    AuditEntry.actor,
+    AuditEntry.action,
+    AuditEntry.subject,
+    AuditEntry.details,
+).order_by(AuditEntry.id.desc())
+
+
+def note(tx: Tx, actor: str, action: str, subject: str | None = None, **details: object) -> None:
+    """Add an entry: an action such as "user.lock", and the user, room or file that it concerns."""
+    tx.sql.execute(
+        insert(AuditEntry),
+        {
+            "ts": tx.now_ms,
+            "actor": actor,
+            "action": action,
+            "subject": subject,
+            "details": details,
+        },
+    )
+
+
+def latest(
+    tx: Reader, limit: int, *, before: int | None = None, subject: str | None = None
+) -> list[Json]:
+    """Return the latest entries, newest first: id, ts (ms), actor, action, subject, details.
+
+    Args:
+        tx: the transaction.
+        limit: how many.
+        before: only entries with smaller ids, to go on from the last one of a page.
+        subject: only entries that concern this user, room or file.
+
+    """
+    statement = _LATEST.limit(limit)
+    if before is not None:
+        statement = statement.where(AuditEntry.id < before)
+    if subject is not None:
+        statement = statement.where(AuditEntry.subject == subject)
+    return [dict(row) for row in tx.sql.execute(statement).mappings()]

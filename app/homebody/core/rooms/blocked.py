@@ -1,0 +1,35 @@
+"""Rooms that administrators have blocked: no user of this server can join them.
+
+This module alone writes the table blocked_rooms.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import bindparam, delete, insert, select
+
+from homebody.core import audit
+from homebody.models.moderation import BlockedRoom
+from homebody.storage.database import Reader, Tx
+
+_FIND = select(BlockedRoom.user_id).where(BlockedRoom.room_id == bindparam("room_id"))
+
+
+def blocked_by(tx: Reader, room_id: str) -> str | None:
+    """Return the administrator who has blocked a room; None if it is not blocked."""
+    found: str | None = tx.sql.execute(_FIND, {"room_id": room_id}).scalar()
+    return found
+
+
+def block(tx: Tx, actor: str, room_id: str) -> None:
+    """Block a room, which need not be known. The first administrator to block it is recorded."""
+    if blocked_by(tx, room_id) is not None:
+        return
+    row = {"room_id": room_id, "user_id": actor, "blocked_ts": tx.now_ms}
+    tx.sql.execute(insert(BlockedRoom), row)
+    audit.note(tx, actor, "room.block", room_id)
+
+
+def unblock(tx: Tx, actor: str, room_id: str) -> None:
+    """Let users join a room again."""
+    if tx.sql.execute(delete(BlockedRoom).where(BlockedRoom.room_id == room_id)).rowcount:
+        audit.note(tx, actor, "room.unblock", room_id)
