@@ -21,7 +21,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 # Without bytecode files, each server and command that a test starts would compile all of app/
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run test check lint fmt types migrations spec routes wording clients federation outage dist wheel update fuzz courses faults bench traffic migration schema example migrate clean
+.PHONY: help install run test check lint fmt types migrations spec routes wording clients federation outage soak dist wheel update fuzz courses faults bench traffic migration schema example migrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,7 +49,7 @@ run: install  ## serve on http://localhost:8008 (installs and migrates first)
 	$(BIN)/homebody serve
 
 test: $(VENV)/.dev  ## run the tests, T=tests/core/sync/test_sync.py for some of them
-	$(BIN)/python -m pytest -m "not clients and not federation and not big and not wheel" -n $(N) --dist worksteal $(T)
+	$(BIN)/python -m pytest -m "not clients and not federation and not big and not wheel and not soak" -n $(N) --dist worksteal $(T)
 
 check: lint types migrations spec wording test  ## all checks that a commit must pass
 
@@ -88,6 +88,9 @@ federation: $(VENV)/.dev  ## test with a real Synapse (installs it, and what mak
 
 outage: $(VENV)/.dev  ## test how homebody and Synapse agree after ten minutes apart (make federation first)
 	HOMEBODY_TEST_OUTAGE_S=600 $(BIN)/python -m pytest -m federation tests/federation/test_outages.py
+
+soak: $(VENV)/.dev  ## run three servers with random faults for an hour (SOAK_MINUTES=10), and compare them
+	$(BIN)/python -m pytest -s -m soak tests/soak
 
 dist: $(VENV)/.dev  ## build the wheel and the sdist into dist/
 	rm -rf dist

@@ -1,0 +1,158 @@
+"""Three servers for an hour, with random events, kills and interrupted links: do they agree?
+
+SOAK_MINUTES says for how long, SOAK_SEED which choices are made; `make soak` runs it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from tests.helpers import network as networks
+from tests.helpers.live import Person
+from tests.helpers.network import Homebody, Network
+from tests.soak import databases
+from tests.soak.actors import Actor, Faults, Place, World
+
+MINUTES = float(os.environ.get("SOAK_MINUTES", "60"))
+SEED = os.environ.get("SOAK_SEED", "1")
+AGREED_WITHIN_SECONDS = 60.0
+NAMES = ("a.test", "b.test", "c.test")
+USERS_PER_SERVER = 3
+VERSIONS = ("1", "6", "10", "11", "12")
+"""Of the rooms in which all servers stay."""
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(MINUTES * 60 + 600)]
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[Network]:
+    with networks.running(tmp_path, NAMES) as found:
+        yield found
+        for home in found:
+            while home.persons:
+                home.persons.pop().close()
+
+
+def everywhere(world: World, creator: Person, version: str) -> Place:
+    """Create a room that the anchors of all servers join."""
+    anchors = list(world.anchors.values())
+    levels = {it.user_id: 100 for it in anchors if version != "12" or it is not creator}
+    room_id = creator.create_room(
+        preset="public_chat",
+        room_version=version,
+        power_level_content_override={"users": levels},
+    )
+    for anchor in anchors:
+        if anchor is not creator:
+            anchor.ask("POST", f"/join/{quote(room_id)}?via={creator.user_id.partition(':')[2]}")
+    return Place(room_id, is_anchored=True)
+
+
+def settle(world: World) -> None:
+    """Have each server send to each of its rooms, and fetch what it lacks of them."""
+    for home in world.network:
+        with suppress(AssertionError, OSError):
+            for person in home.persons:
+                for room_id in person.ask("GET", "/joined_rooms")["joined_rooms"]:
+                    with suppress(AssertionError):  # the user may be banned elsewhere
+                        person.send(room_id, "is everybody there?")
+        for place in world.places:
+            if place.is_anchored:
+                _page_back(world.anchors[home.name], place.room_id)
+
+
+def _page_back(person: Person, room_id: str) -> None:
+    """Read a room to its beginning, by which older events are fetched from other servers."""
+    path, start = f"/rooms/{quote(room_id)}/messages?dir=b&limit=200", ""
+    while True:
+        page = person.ask("GET", path + start)
+        if "end" not in page:
+            return
+        start = f"&from={page['end']}"
+
+
+def differences(world: World) -> list[str]:
+    """Return in what the servers differ."""
+    found: list[str] = []
+    for place in world.places:
+        there = [it for it in world.network if it.name in databases.members(it, place.room_id)]
+        for one, other in itertools.pairwise(there):
+            found += _different_state(one, other, place.room_id)
+            if place.is_anchored:
+                found += _different_events(one, other, place.room_id)
+        for one in there:
+            others = databases.members(one, place.room_id) - {it.name for it in there}
+            found += [f"{one.name} takes {it} for a member of {place.room_id}" for it in others]
+        if place.is_anchored and len(there) < len(NAMES):
+            found.append(f"of {place.room_id} only {[it.name for it in there]} are members")
+    return found
+
+
+def _different_state(one: Homebody, other: Homebody, room_id: str) -> list[str]:
+    mine, yours = databases.state(one, room_id), databases.state(other, room_id)
+    return [
+        f"{room_id} {key}: {one.name} {mine.get(key)}, {other.name} {yours.get(key)}"
+        for key in sorted(mine.keys() | yours.keys())
+        if mine.get(key) != yours.get(key)
+    ]
+
+
+def _different_events(one: Homebody, other: Homebody, room_id: str) -> list[str]:
+    mine, yours = databases.events(one, room_id), databases.events(other, room_id)
+    return [
+        f"{room_id} {event_id}: {one.name} {mine.get(event_id)}, {other.name} {yours.get(event_id)}"
+        for event_id in sorted(mine.keys() ^ yours.keys())
+    ]
+
+
+def run(world: World, threads: list[threading.Thread]) -> None:
+    """Run the threads for the time of the test; then mend everything."""
+    for thread in threads:
+        thread.start()
+    time.sleep(MINUTES * 60)
+    world.ended.set()
+    for thread in threads:
+        thread.join(120)
+    assert not any(thread.is_alive() for thread in threads)
+    world.network.heal()
+    for home in world.network:
+        if home.running.process.poll() is not None:
+            home.start()
+
+
+def test_three_servers_agree_within_a_minute_after_all_faults(network: Network) -> None:
+    world = World(network)
+    world.anchors = {home.name: home.person("anchor") for home in network}
+    users = {home.name: [home.person("u") for _ in range(USERS_PER_SERVER)] for home in network}
+    world.users = [person.user_id for some in users.values() for person in some]
+    anchors = list(world.anchors.values())
+    for number, version in enumerate(VERSIONS):
+        world.places.append(everywhere(world, anchors[number % len(anchors)], version))
+    for some in users.values():
+        room_id = some[0].create_room(preset="public_chat")
+        world.places.append(Place(room_id, is_anchored=False))
+
+    actors = [Actor(world, home, users[home.name], SEED) for home in network]
+    faults = Faults(world, SEED)
+    run(world, [threading.Thread(target=it.run, daemon=True) for it in (*actors, faults)])
+    healed, found = time.monotonic(), ["nothing was compared"]
+    while found and time.monotonic() < healed + AGREED_WITHIN_SECONDS:
+        settle(world)
+        time.sleep(2)
+        found = differences(world)
+
+    lines = [f"after {time.monotonic() - healed:.1f} s", str(dict(world.statuses)), *faults.log]
+    sys.stdout.write("\n".join([*lines, ""]))
+    assert not found, "\n".join([f"seed {SEED}", *found])
+    assert not world.surprises
+    for home in network:
+        assert "Traceback" not in home.running.output()
