@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from tests.helpers.live import Person
 from tests.helpers.network import Homebody, Network
+from tests.helpers.relay import Break
 
 Json = dict[str, Any]
 PAUSE_S = 0.25
@@ -185,7 +186,7 @@ class Faults:
 
     def interrupt(self, one: Homebody, other: Homebody) -> None:
         """Interrupt the requests of one server to another."""
-        how = self.random.choice(["refuse", "hang"])
+        how: Break = self.random.choice(["refuse", "hang"])
         self._note(f"{how} {one.name} → {other.name}")
         self.world.network.link(one, other).interrupt(how)
 

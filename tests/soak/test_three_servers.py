@@ -137,13 +137,17 @@ def test_three_servers_agree_within_a_minute_after_all_faults(network: Network) 
     anchors = list(world.anchors.values())
     for number, version in enumerate(VERSIONS):
         world.places.append(everywhere(world, anchors[number % len(anchors)], version))
+    for name, some in users.items():
+        for person, place in itertools.product(some, world.places):
+            person.ask("POST", f"/join/{quote(place.room_id)}?via={name}")
     for some in users.values():
         room_id = some[0].create_room(preset="public_chat")
         world.places.append(Place(room_id, is_anchored=False))
 
     actors = [Actor(world, home, users[home.name], SEED) for home in network]
     faults = Faults(world, SEED)
-    run(world, [threading.Thread(target=it.run, daemon=True) for it in (*actors, faults)])
+    work = [faults.run, *(actor.run for actor in actors)]
+    run(world, [threading.Thread(target=it, daemon=True) for it in work])
     healed, found = time.monotonic(), ["nothing was compared"]
     while found and time.monotonic() < healed + AGREED_WITHIN_SECONDS:
         settle(world)
