@@ -5,6 +5,7 @@ Spec: client-server-api#room-membership, client-server-api#get_matrixclientv3roo
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
@@ -210,6 +211,20 @@ def invite_elsewhere(room_id: str, user_id: str, content: Json) -> str:
         draft = membership.invite_draft(tx, room_id, requester().user_id, user_id, content)
     return sent_invites.send(
         homeserver.database, homeserver.federation, homeserver.server_keys, homeserver.locks, draft
+    )
+
+
+def invite_many_elsewhere(room_id: str, user_ids: Collection[str], content: Json) -> None:
+    """Invite users of other servers to a new room, as `sent_invites.send_all` does."""
+    if not user_ids:
+        return
+    with homeserver.database.read() as tx:
+        drafts = [
+            membership.invite_draft(tx, room_id, requester().user_id, user_id, content)
+            for user_id in user_ids
+        ]
+    sent_invites.send_all(
+        homeserver.database, homeserver.federation, homeserver.server_keys, homeserver.locks, drafts
     )
 
 

@@ -6,8 +6,6 @@ client-server-api#room-summaries, client-server-api#spaces
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Collection
 from typing import Final, Literal
 
@@ -34,15 +32,10 @@ from homebody.core.rooms import (
     upgrade,
 )
 from homebody.core.sessions import appservice_users
-from homebody.errors import MatrixError
 from homebody.spec import identifiers
 from homebody.spec.events import Json
 
 bp = Blueprint("rooms", __name__)
-LOG = logging.getLogger(__name__)
-
-INVITED_WITHIN_S: Final = 20.0
-"""Users of other servers, to a new room."""
 bp_v1 = Blueprint("rooms_v1", __name__, url_prefix="/_matrix/client/v1")
 bp_unstable = Blueprint(  # below /unstable, which web/middleware.py reads as /v3
     "room_summary_unstable", __name__, url_prefix="/_matrix/client/v3/im.nheko.summary"
@@ -120,22 +113,9 @@ def create_room() -> Json:
     creation.check_sizes(options)
     with homeserver.database.write() as tx:
         room_id, room_alias = creation.create_room(tx, requester().user_id, options)
-    _invite_elsewhere(room_id, options.elsewhere, creation.invite_content(options))
+    membership.invite_many_elsewhere(room_id, options.elsewhere, creation.invite_content(options))
     # room_alias: as in the first version of the API and its documents
     return {"room_id": room_id} | ({"room_alias": room_alias} if room_alias else {})
-
-
-def _invite_elsewhere(room_id: str, user_ids: Collection[str], content: Json) -> None:
-    """Invite users of other servers to a new room, which is there whatever those respond."""
-    until = time.monotonic() + INVITED_WITHIN_S
-    for user_id in user_ids:
-        if time.monotonic() > until:
-            LOG.info("%s is not invited to the new room %s: it takes long", user_id, room_id)
-            continue
-        try:
-            membership.invite_elsewhere(room_id, user_id, content)
-        except MatrixError as error:
-            LOG.info("%s is not invited to the new room %s: %s", user_id, room_id, error)
 
 
 def _invited(body: CreateRoom) -> list[str]:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from homebody.core.events import state
+from homebody.core.federation import asking, sent_invites
 from homebody.spec import signing
 from homebody.spec.room_versions import VERSIONS
 from homebody.spec.signing import SigningKey
@@ -14,10 +17,10 @@ from tests.conftest import Login, Person
 from tests.helpers import remote_answers
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.rooms import membership, refusal, unchanged
-from tests.helpers.scripted_server import Response
+from tests.helpers.scripted_server import Response, wait_for
 
 Json = dict[str, Any]
-CAROL = "@carol:b.test"
+CAROL, DAVE = "@carol:b.test", "@dave:c.test"
 
 
 @pytest.fixture
@@ -196,6 +199,63 @@ def test_users_of_other_servers_are_invited_to_a_new_room(
     path = f"rooms/{quote(room_id)}/state/m.room.power_levels"
     assert alice.get(path).get_json()["users"][CAROL] == 100
     assert alice.get(f"rooms/{quote(room_id)}/state/m.room.member/{dave}").status_code == 404
+
+
+def test_a_server_that_does_not_respond_delays_no_invite_to_a_new_room(
+    b: Remote, remote: Remotes, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sent_invites, "WITHIN_S", 0.5)
+    remote("c.test")
+    answered = threading.Event()
+
+    def respond(request: Any) -> Response:
+        answered.wait(10)
+        return Response(200, remote_answers.invite(b, request))
+
+    b.answer("/invite/", respond)
+    room_id = alice.create_room(invite=[CAROL, DAVE])
+
+    assert membership(alice, room_id, DAVE) == {"membership": "invite"}
+    path = f"rooms/{quote(room_id)}/state/m.room.member/{CAROL}"
+    assert alice.get(path).status_code == 404
+    answered.set()
+    wait_for(lambda: alice.get(path).get_json() == {"membership": "invite"}, "the invite")
+
+
+def test_a_server_that_does_not_respond_is_asked_once_for_a_new_room(
+    b: Remote, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "SECONDS", 0.2)
+    b.hang("/invite/")
+
+    room_id = alice.create_room(invite=[f"@user{number}:b.test" for number in range(5)])
+
+    assert len(b.received("/v2/invite/")) == 1
+    assert alice.send(room_id)
+
+
+def test_a_server_that_refuses_a_user_is_asked_for_the_others(b: Remote, alice: Person) -> None:
+    b.fail("/invite/", 403, times=1, errcode="M_INVITE_BLOCKED")
+
+    room_id = alice.create_room(invite=["@blocks:b.test", CAROL])
+
+    assert membership(alice, room_id, CAROL) == {"membership": "invite"}
+
+
+def test_many_users_of_several_servers_are_invited_to_a_new_room(
+    b: Remote, remote: Remotes, app: Application, alice: Person
+) -> None:
+    servers = [b, remote("c.test"), remote("d.test")]
+    invited = [f"@user{number}:{it.name}" for number in range(8) for it in servers]
+
+    room_id = alice.create_room(invite=invited)
+
+    for server in servers:
+        at_server = [it["event"]["state_key"] for it in server.invites]
+        assert at_server == [it for it in invited if it.endswith(server.name)]
+    assert [membership(alice, room_id, it)["membership"] for it in invited] == ["invite"] * 24
+    with app.homeserver.database.read() as tx:
+        assert len(state.head(tx, room_id).forward_extremities) <= len(servers)
 
 
 def test_an_invite_after_which_the_room_has_changed_follows_both(b: Remote, alice: Person) -> None:

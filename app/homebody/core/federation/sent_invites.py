@@ -8,6 +8,10 @@ Spec: server-server-api#inviting-to-a-room, server-server-api#third-party-invite
 
 from __future__ import annotations
 
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -22,13 +26,22 @@ from homebody.errors import MatrixError
 from homebody.models.events import ACCEPTED
 from homebody.outside import RemoteError
 from homebody.outside.federation import FederationClient, path_of
+from homebody.runtime import event_loop
 from homebody.runtime.locks import Locks
 from homebody.spec import events, room_state, signing
 from homebody.spec.events import Event, Json
 from homebody.spec.signing import SignatureError
 from homebody.storage.database import Database, Reader
 
+LOG = logging.getLogger(__name__)
+
 MAX_BYTES: Final = 128 * 1024
+SERVERS_AT_ONCE: Final = 8
+"""For one new room. An event cites ten others at most, so each invite follows those before it."""
+WITHIN_S: Final = 20.0
+"""The request that creates a room ends then, and its invites go on."""
+BEGUN_WITHIN_S: Final = 300.0
+"""No further user is invited to a new room after that."""
 FIRST_VERSIONS: Final = frozenset({"1", "2"})
 """Of rooms to which servers of the first version of the API can be invited."""
 PASSED_ON: Final = frozenset(
@@ -68,6 +81,58 @@ def send(
         if receiving.receive(tx, *received) != ACCEPTED:
             raise errors.forbidden("The rules of the room do not allow the invite any more")
     return event.event_id
+
+
+def send_all(
+    db: Database, client: FederationClient, keys: ServerKeys, locks: Locks, drafts: Sequence[Draft]
+) -> None:
+    """Invite users of other servers to a new room, which is there whatever those servers respond.
+
+    Each server is asked by itself, so that one that does not respond delays no other; after that
+    its other users are not invited. Returns after WITHIN_S at the latest, and goes on in the
+    background; a restart ends it. What fails is logged.
+    """
+    by_server: dict[str, list[Draft]] = {}
+    for draft in drafts:
+        by_server.setdefault(room_state.domain_of(draft.state_key or ""), []).append(draft)
+    waiting = deque(by_server.values())
+    until = time.monotonic() + BEGUN_WITHIN_S
+
+    def work() -> None:
+        while waiting:
+            try:
+                _send_to_server(db, client, keys, locks, waiting.popleft(), until)
+            except Exception:
+                LOG.exception("can't invite users to a new room")
+
+    workers = [event_loop.spawn(work) for _ in range(min(len(waiting), SERVERS_AT_ONCE))]
+    answered = time.monotonic() + WITHIN_S
+    with suppress(TimeoutError):
+        for worker in workers:
+            worker.result(max(answered - time.monotonic(), 0))
+
+
+def _send_to_server(
+    db: Database,
+    client: FederationClient,
+    keys: ServerKeys,
+    locks: Locks,
+    drafts: Sequence[Draft],
+    until: float,
+) -> None:
+    """Invite users of one server, one after the other, until it does not respond."""
+    is_there = True
+    for draft in drafts:
+        if not is_there or time.monotonic() > until:
+            LOG.info("%s is not invited to the new room %s", draft.state_key, draft.room_id)
+            continue
+        try:
+            send(db, client, keys, locks, draft)
+        except MatrixError as error:
+            LOG.info(
+                "%s is not invited to the new room %s: %s", draft.state_key, draft.room_id, error
+            )
+            is_there = not client.is_failing(room_state.domain_of(draft.state_key or ""))
 
 
 def _check_federated(tx: Reader, room_id: str) -> None:
