@@ -24,10 +24,12 @@ def with_approval(needed: UnapprovedError, view: Callable[[], R]) -> R:
     """Have an event signed by its policy server, and call the view again that was to send it.
 
     Each event undoes the request's write, so nothing of it is sent before all are signed.
-    Raises M_FORBIDDEN, or what the policy server says.
+    Raises M_FORBIDDEN, or what the policy server says; but a user may always leave.
     """
     for _ in range(MAX_EVENTS):
-        event = policy_servers.approve(homeserver.federation, needed.policy, needed.event)
+        event = policy_servers.approve_or_leave(
+            homeserver.server, homeserver.federation, needed.policy, needed.event
+        )
         g.approved = {**g.get("approved", {}), needed.key: event}
         try:
             return view()

@@ -350,3 +350,79 @@ def test_a_deactivated_user_leaves_without_it(
     assert bob.post("account/deactivate", json={"auth": auth}).status_code == 200
 
     assert membership(alice, policy.room.id, bob.user_id)["membership"] == "leave"
+
+
+LEAVES: dict[str, Callable[[Person, str], Any]] = {
+    "leave": lambda it, room_id: it.post(f"rooms/{quote(room_id)}/leave", json={"reason": "spam"}),
+    "state": lambda it, room_id: it.set_state(
+        room_id, "m.room.member", {"membership": "leave", "reason": "spam"}, it.user_id
+    ),
+}
+REFUSED = {"refused": (400, "M_FORBIDDEN"), "away": (502, "M_UNKNOWN")}
+
+
+@pytest.mark.parametrize("leave", LEAVES.values(), ids=LEAVES)
+@pytest.mark.parametrize("refused", REFUSED.values(), ids=REFUSED)
+def test_a_user_leaves_without_it_but_without_a_reason(
+    policy: PolicyServer,
+    app: Application,
+    alice: Person,
+    login: Login,
+    refused: tuple[int, str],
+    leave: Callable[[Person, str], Any],
+) -> None:
+    app.homeserver.sender.start()
+    policy.start()
+    bob = login("bob")
+    assert bob.post(f"rooms/{quote(policy.room.id)}/join").status_code == 200
+    policy.b.fail(SIGN, refused[0], errcode=refused[1])
+
+    assert leave(bob, policy.room.id).status_code == 200
+
+    assert policy.room.id not in bob.get("joined_rooms").get_json()["joined_rooms"]
+    assert membership(alice, policy.room.id, bob.user_id) == {"membership": "leave"}
+    policy.b.wait_until(lambda: policy.room.membership(bob.user_id) == "leave")
+    assert len(policy.asked) == 2
+    app.homeserver.sender.stop()
+
+
+def test_a_leave_that_it_signs_has_its_reason(
+    policy: PolicyServer, alice: Person, login: Login
+) -> None:
+    policy.start()
+    bob = login("bob")
+    assert bob.post(f"rooms/{quote(policy.room.id)}/join").status_code == 200
+
+    assert LEAVES["leave"](bob, policy.room.id).status_code == 200
+
+    assert membership(alice, policy.room.id, bob.user_id)["reason"] == "spam"
+
+
+def test_kicks_and_redactions_are_not_sent_without_it(
+    policy: PolicyServer, alice: Person, login: Login
+) -> None:
+    policy.start()
+    room_id, bob = policy.room.id, login("bob")
+    assert bob.post(f"rooms/{quote(room_id)}/join").status_code == 200
+    event_id = alice.send(room_id, "hello")
+    policy.b.fail(SIGN, 502)
+
+    kick = alice.post(f"rooms/{quote(room_id)}/kick", json={"user_id": bob.user_id})
+    redaction = alice.put(f"rooms/{quote(room_id)}/redact/{quote(event_id)}/1", json={})
+
+    assert (refusal(kick), refusal(redaction)) == ((403, "M_FORBIDDEN"),) * 2
+    assert membership(alice, room_id, bob.user_id)["membership"] == "join"
+
+
+def test_an_invite_is_rejected_without_it(
+    policy: PolicyServer, alice: Person, login: Login
+) -> None:
+    bob = login("bob")
+    body = {"user_id": bob.user_id}
+    assert alice.post(f"rooms/{quote(policy.room.id)}/invite", json=body).status_code == 200
+    policy.start()
+    policy.b.fail(SIGN, 502)
+
+    assert LEAVES["leave"](bob, policy.room.id).status_code == 200
+
+    assert policy.room.id not in bob.sync()["rooms"].get("invite", {})

@@ -1,6 +1,11 @@
 """Have events signed by the policy server of their room.
 
-If that does not respond, events are not sent, and those of other servers are not shown.
+If that does not respond, events are not sent, and those of other servers are not shown. Only a
+user's own leave is sent without its signature.
+
+History that is fetched from other servers is not checked: a room's policy server has never seen
+what was sent before it was chosen, or before its key was replaced, and soft failure is about new
+events. Other servers may show such events as well.
 
 Spec: server-server-api#asking-for-a-policy-server-signature-on-an-event,
 server-server-api#validating-policy-server-signatures
@@ -14,15 +19,16 @@ from collections.abc import Sequence
 from typing import Final
 
 from homebody import errors
+from homebody.core.events import state
 from homebody.core.federation.pdus import Received
 from homebody.core.timeline import policies
 from homebody.errors import MatrixError
 from homebody.outside import RemoteError
 from homebody.outside.federation import FederationClient
-from homebody.spec import events, policy_servers
+from homebody.spec import events, policy_servers, signing
 from homebody.spec.events import Event
 from homebody.spec.policy_servers import Policy
-from homebody.storage.database import Database
+from homebody.storage.database import Database, Server
 
 LOG = logging.getLogger(__name__)
 
@@ -51,6 +57,28 @@ def approve(client: FederationClient, policy: Policy, event: Event) -> Event:
         raise errors.forbidden(sentence) from problem
 
 
+def approve_or_leave(
+    server: Server, client: FederationClient, policy: Policy, event: Event
+) -> Event:
+    """Return the event as `approve` does; a user's own leave also without the signature.
+
+    Then it has no reason or other text, which nobody has checked. Raises as `approve` does.
+    """
+    try:
+        return approve(client, policy, event)
+    except MatrixError:
+        if not _is_own_leave(event):
+            raise
+    # Deviates: "the event SHOULD NOT be sent to clients and servers". Nobody is kept in a room;
+    # other servers ask the policy server themselves, and show the leave when it signs that.
+    pdu = {key: it for key, it in event.pdu.items() if key not in {"hashes", "signatures"}}
+    pdu["content"] = {"membership": "leave"}
+    return Event(
+        *signing.add_hashes_and_signatures(pdu, event.version, server.name, server.signing_key),
+        event.version,
+    )
+
+
 def screen(
     db: Database, client: FederationClient, room_id: str, received: Sequence[Received]
 ) -> list[Received]:
@@ -77,6 +105,11 @@ def screen(
             if problem.kind in {"unreachable", "timeout"}:
                 until = 0.0  # what its server sends to other rooms waits behind this
     return found
+
+
+def _is_own_leave(event: Event) -> bool:
+    is_own = event.type == state.MEMBER and event.state_key == event.sender
+    return is_own and event.content.get("membership") == "leave"
 
 
 def _ask(client: FederationClient, policy: Policy, event: Event, seconds: float) -> Event:
