@@ -171,6 +171,21 @@ def waiting(app: Application) -> list[str]:
         return [it for kind, it in outbox.destinations(tx) if kind == outside_rooms.DEPARTURE]
 
 
+def test_an_older_server_gets_the_rejection_by_the_older_operation(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = named_room(b)
+    b.invite(room, ALICE)
+    b.fail("/v2/send_leave/", 404, errcode="M_UNRECOGNIZED")
+    alice.post(f"rooms/{quote(room.id)}/leave")
+
+    app.homeserver.delivery.start()
+    b.wait_until(lambda: room.membership(ALICE) == "leave")
+    app.homeserver.delivery.stop()
+
+    assert len(b.received("/v1/send_leave/")) == 1
+
+
 def test_a_room_that_does_not_know_the_user_any_more_ends_the_rejection(
     b: Remote, app: Application, alice: Person
 ) -> None:

@@ -225,6 +225,46 @@ def lie(b: Remote, change: Any) -> None:
     b.answer("/send_join/", respond, times=1)
 
 
+@pytest.mark.parametrize("errcode", ["M_UNRECOGNIZED", None])
+@pytest.mark.parametrize("version", ["1", "6", "11"])
+def test_a_server_that_does_not_know_the_newer_operation_is_asked_by_the_older_one(
+    b: Remote, alice: Person, version: str, errcode: str | None
+) -> None:
+    room = b.room(version)
+    error = {} if errcode is None else {"errcode": errcode, "error": "Unknown request"}
+    b.answer("/v2/send_join/", Response(404, error))
+
+    assert join(alice, room.id, "b.test").status_code == 200
+
+    assert {key: it.content for key, it in room.state.items()} == state_of(alice, room.id)
+    assert len(b.received("/v1/send_join/")) == 1
+    assert list(b.send(room.message("hello alice")).values()) == [{}]
+
+
+def test_the_older_operation_is_not_used_for_a_room_that_is_not_there(
+    b: Remote, alice: Person
+) -> None:
+    room = b.room()
+    b.fail("/v2/send_join/", 404, errcode="M_NOT_FOUND")
+
+    assert refusal(join(alice, room.id, "b.test")) == (404, "M_NOT_FOUND")
+    assert not b.received("/v1/send_join/")
+
+
+@pytest.mark.parametrize("body", [[], [200], ["ok", {}], [200, {"state": 1}], [200, []], 7])
+def test_a_malformed_response_to_the_older_operation_is_refused(
+    b: Remote, app: Application, alice: Person, body: Any
+) -> None:
+    room = b.room()
+    b.fail("/v2/send_join/", 404, errcode="M_UNRECOGNIZED")
+    b.answer("/v1/send_join/", Response(200, body))
+
+    assert refusal(join(alice, room.id, "b.test")) == (502, "M_UNKNOWN")
+    assert room.id not in alice.sync()["rooms"].get("join", {})
+    with app.homeserver.database.read() as tx:
+        assert not joining.every(tx)
+
+
 def without(event_type: str) -> Any:
     def change(answer: Json) -> None:
         for key in ("state", "auth_chain"):

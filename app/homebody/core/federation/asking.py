@@ -74,6 +74,14 @@ def put(
     return found
 
 
+def is_unknown_endpoint(error: RemoteError) -> bool:
+    """Return whether a server does not know the operation, as older ones don't know newer ones.
+
+    Spec: server-server-api#unsupported-endpoints
+    """
+    return error.errcode == "M_UNRECOGNIZED" or (error.status == 404 and error.errcode is None)
+
+
 def error_of(server: str, error: RemoteError) -> MatrixError:
     """Return the error for a client whose request needs the response of another server.
 

@@ -61,7 +61,7 @@ def _send_by(
         try:
             asking.put(client, server, path, encoded, max_bytes=MAX_BYTES)
         except RemoteError as error:
-            if version == "v1" or error.errcode != "M_UNRECOGNIZED":
+            if version == "v1" or not asking.is_unknown_endpoint(error):
                 raise
         else:
             return

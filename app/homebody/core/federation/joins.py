@@ -25,7 +25,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotDoneError
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import IO, Final, NamedTuple
 
 import orjson
 
@@ -46,7 +46,7 @@ from homebody.core.timeline.joined_rooms import Entries
 from homebody.core.timeline.outside_rooms import MAX_SERVERS
 from homebody.errors import MatrixError
 from homebody.outside import RemoteError
-from homebody.outside.federation import FederationClient, path_of
+from homebody.outside.federation import FederationClient, Query, path_of
 from homebody.runtime import event_loop
 from homebody.runtime.locks import Locks
 from homebody.spec import event_auth, events, room_state
@@ -304,19 +304,31 @@ class Joins:
             omits_members = is_resident or (
                 may_omit and not joined_rooms.is_known(tx, join.room_id)
             )
+        query = {"omit_members": "true"} if omits_members else None
         with tempfile.NamedTemporaryFile(prefix="homebody-join-") as file:
-            self._client.download(
-                server,
-                path_of("send_join", join.room_id, join.event_id, version="v2"),
-                file,
-                method="PUT",
-                query={"omit_members": "true"} if omits_members else None,
-                json=join.pdu.encode(),
-                timeout_s=SEND_SECONDS,
-                max_bytes=MAX_BYTES,
-            )
+            try:
+                self._put(server, join, "v2", query, file)
+            except RemoteError as error:
+                if not asking.is_unknown_endpoint(error):
+                    raise
+                self._put(server, join, "v1", query, file)
             file.flush()
             self._enter(server, join, Path(file.name))
+
+    def _put(
+        self, server: str, join: Join, version: str, query: Query | None, file: IO[bytes]
+    ) -> None:
+        """Send a join, and write the response into a file. Raises RemoteError."""
+        self._client.download(
+            server,
+            path_of("send_join", join.room_id, join.event_id, version=version),
+            file,
+            method="PUT",
+            query=query,
+            json=join.pdu.encode(),
+            timeout_s=SEND_SECONDS,
+            max_bytes=MAX_BYTES,
+        )
 
     def _enter(self, server: str, join: Join, response: Path) -> None:
         """Make the response the state of the room. Raises RemoteError if it can't be."""
