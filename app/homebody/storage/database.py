@@ -54,6 +54,7 @@ Deliver = Callable[[str, str], None]
 Federate = Callable[[int, str, bytes, Collection[str]], None]
 SendEdu = Callable[[Collection[str], str, Hashable, Json], None]
 Departed = Callable[[str, str, Collection[str]], None]
+Met = Callable[[str, str], None]
 Admit = Callable[["Tx"], None]
 
 
@@ -230,6 +231,10 @@ class Tx(Reader):
         departure = functools.partial(self._db.departed, user_id, room_id, device_ids)
         self.actions.append(departure)
 
+    def note_meeting(self, user_id: str, room_id: str) -> None:
+        """Send presence to servers that share this room since a user's join, after the COMMIT."""
+        self.actions.append(functools.partial(self._db.met, user_id, room_id))
+
     def remember(self, kind: CacheKind[K, V], key: K, value: V) -> None:
         """Cache a value that this write makes valid. Readers see it after the COMMIT."""
         cache = self.caches.by_kind[kind]
@@ -272,6 +277,9 @@ class Database:
         self.departed: Departed = ignore
         """Set by core/ephemeral/lifetimes.py: called with (user_id, room_id left, ids of devices
         logged out), or an empty user_id when another process has written."""
+        self.met: Met = ignore
+        """Set by core/ephemeral/remote_presence.py: called with (user_id, room_id) when a server
+        begins to share a room by this user's join."""
         self.admit: Admit = ignore
         """Set by create_app: called first in each write; raises if the request's session ended."""
         self._engine = engine.make_engine(url)

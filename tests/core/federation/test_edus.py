@@ -388,6 +388,7 @@ def test_receipts_that_wait_for_their_events_are_limited(
     app: Application, alice: Person, b: Remote, carol: str, clock: Clock
 ) -> None:
     room_id = shared_room(app, alice, b)
+    clock.advance(remote_presence.MET_AFTER_MS)
     waiting = len(clock.ephemeral.timers)
 
     for number in range(5):
@@ -460,6 +461,54 @@ def test_presence_is_repeated_while_a_user_is_there(
         b.wait_until(lambda: len(b.edus(PRESENCE)) > before, "the repetition")
 
     assert {it["user_id"] for edu in b.edus(PRESENCE) for it in edu["push"]} == {alice.user_id}
+
+
+@pytest.mark.usefixtures("sender")
+def test_a_server_that_begins_to_share_a_room_is_sent_who_is_there(
+    alice: Person, login: Login, b: Remote, clock: Clock
+) -> None:
+    bob, erin = login("bob"), login("erin")
+    room_id = alice.create_room(preset="public_chat")
+    for person in (bob, erin):
+        assert person.post(f"join/{quote(room_id)}").status_code == 200
+    for person in (alice, bob):
+        person.put(f"presence/{person.user_id}/status", json={"presence": "unavailable"})
+
+    b.join(room_id, "carol")
+    b.join(room_id, "dave")
+    clock.advance(remote_presence.MET_AFTER_MS - 1)
+    before = b.edus(PRESENCE)
+    clock.advance(1)
+
+    sent = b.wait_for_edu(PRESENCE)["push"]
+    assert before == []
+    assert {it["user_id"]: it["presence"] for it in sent} == {
+        alice.user_id: "unavailable",
+        bob.user_id: "unavailable",
+    }
+    assert len(b.edus(PRESENCE)) == 1
+
+
+@pytest.mark.usefixtures("sender")
+def test_servers_of_a_room_are_sent_the_presence_of_a_user_who_joins_it(
+    alice: Person, login: Login, b: Remote, clock: Clock
+) -> None:
+    bob = login("bob")
+    first, second = (b.room("11") for _ in range(2))
+    bob.put(f"presence/{bob.user_id}/status", json={"presence": "unavailable"})
+    assert alice.post(f"join/{quote(first.id)}?via=b.test").status_code == 200
+    clock.advance(remote_presence.MET_AFTER_MS)
+
+    assert bob.post(f"join/{quote(first.id)}?via=b.test").status_code == 200
+    clock.advance(remote_presence.MET_AFTER_MS)
+
+    (sent,) = b.wait_for_edu(PRESENCE)["push"]
+    assert (sent["user_id"], sent["presence"]) == (bob.user_id, "unavailable")
+    assert bob.post(f"join/{quote(second.id)}?via=b.test").status_code == 200  # shared already
+    clock.advance(remote_presence.MET_AFTER_MS)
+    alice.send(first.id)
+    b.wait_until(lambda: any(it["type"] == "m.room.message" for it in b.pdus))
+    assert len(b.edus(PRESENCE)) == 1
 
 
 def test_presence_of_users_who_share_a_room_is_shown(

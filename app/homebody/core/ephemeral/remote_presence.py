@@ -4,24 +4,30 @@ A server sends the presence of its users when it changes, and again from time to
 not offline: otherwise those of a server that is gone would be online for ever. So users of whom
 nothing was heard for TIMEOUT_MS are offline. Synapse uses the same times.
 
+A server that begins to share a room is sent the presence of those in it who are not offline, some
+time later: before it knows of the room, it would ignore that.
+
 Spec: server-server-api#presence
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from homebody.core.encryption import device_updates, remote_devices
 from homebody.core.ephemeral import presence
 from homebody.core.ephemeral.ephemeral import Ephemeral, UserPresence
-from homebody.spec import edus
+from homebody.core.events import state
+from homebody.spec import edus, room_state
 from homebody.spec.events import Json
 from homebody.storage.database import Database
 from homebody.storage.expressions import batches
 
 TIMEOUT_MS: Final = 30 * 60_000
 REPEATED_MS: Final = 25 * 60_000
+MET_AFTER_MS: Final = 5_000
+"""From a join until presence is sent to the servers that share a room by it."""
 MAX_IN_EDU: Final = 50
 _EDU: Final = "m.presence"
 
@@ -56,8 +62,12 @@ def start(db: Database, ephemeral: Ephemeral) -> None:
         ephemeral.timers.call_at(ephemeral.now_ms + REPEATED_MS, repeat)
         _send_all(db, ephemeral)
 
+    def met(user_id: str, room_id: str) -> None:
+        due_ms = ephemeral.now_ms + MET_AFTER_MS
+        ephemeral.timers.call_at(due_ms, lambda: _send_to_met(db, ephemeral, user_id, room_id))
+
     if ephemeral.has_presence and db.server.config.federation:
-        ephemeral.send_presence = send
+        ephemeral.send_presence, db.met = send, met
 
 
 def _receive(ephemeral: Ephemeral, received: edus.Presence) -> None:
@@ -107,21 +117,46 @@ def _check(ephemeral: Ephemeral, user_id: str, entry: UserPresence) -> None:
 
 def _send_all(db: Database, ephemeral: Ephemeral) -> None:
     """Send the presence of all local users who are not offline."""
-    with ephemeral.lock:
-        present = {
-            user_id: presence.content(ephemeral, entry)
-            for user_id, entry in ephemeral.presences.items()
-            if entry.presence != "offline" and db.server.is_local(user_id)
-        }
+    present = _present(
+        ephemeral, [it for it in list(ephemeral.presences) if db.server.is_local(it)]
+    )
     by_server: dict[str, list[str]] = {}
     with db.read() as tx:
         for user_id in tx.pausing(present, MAX_IN_EDU):
             for server in device_updates.servers(tx, user_id):
                 by_server.setdefault(server, []).append(user_id)
     for server, user_ids in by_server.items():
-        for some in batches(user_ids, MAX_IN_EDU):
-            entries = [_entry(user_id, present[user_id]) for user_id in some]
-            db.send_edu([server], _EDU, tuple(some), {"push": entries})
+        _send(db, [server], {user_id: present[user_id] for user_id in user_ids})
+
+
+def _send_to_met(db: Database, ephemeral: Ephemeral, user_id: str, room_id: str) -> None:
+    """Send the presence of local users to the servers that share a room since a user's join."""
+    with db.read() as tx:
+        there, own = state.joined(tx, room_id), {tx.server.name}
+        if tx.server.is_local(user_id):
+            user_ids = there.local & {user_id}
+            servers = there.servers.keys() - own - device_updates.servers(tx, user_id, but=room_id)
+        else:
+            user_ids, servers = there.local, there.servers.keys() & {room_state.domain_of(user_id)}
+    if servers:
+        _send(db, servers, _present(ephemeral, user_ids))
+
+
+def _present(ephemeral: Ephemeral, user_ids: Collection[str]) -> dict[str, Json]:
+    """Return {user_id: content of m.presence} of those who are not offline."""
+    with ephemeral.lock:
+        known = {it: ephemeral.presences[it] for it in user_ids if it in ephemeral.presences}
+        return {
+            user_id: presence.content(ephemeral, entry)
+            for user_id, entry in known.items()
+            if entry.presence != "offline"
+        }
+
+
+def _send(db: Database, servers: Collection[str], present: Mapping[str, Json]) -> None:
+    for some in batches(list(present), MAX_IN_EDU):
+        entries = [_entry(user_id, present[user_id]) for user_id in some]
+        db.send_edu(servers, _EDU, tuple(some), {"push": entries})
 
 
 def _entry(user_id: str, content: Json) -> Json:

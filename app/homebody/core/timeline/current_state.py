@@ -14,6 +14,7 @@ from homebody.core.encryption import device_list_changes, remote_devices
 from homebody.core.events import members, state, state_changes
 from homebody.core.events.state_changes import MemberChange, Numbered
 from homebody.core.push import counts
+from homebody.spec import room_state
 from homebody.spec.events import Event, StateKey
 from homebody.storage.database import Tx
 
@@ -66,8 +67,18 @@ def follow_member(tx: Tx, room_id: str, change: MemberChange) -> None:
     if tx.server.config.federation:
         remote_devices.follow_member(tx, room_id, change)
         device_list_changes.follow_member(tx, room_id, change)
+        if is_joined and not was_joined:
+            _note_meeting(tx, room_id, change.user_id)
     if was_joined and not is_joined:
         tx.note_departure(change.user_id, room_id)
         if partial_rooms.is_partial(tx, room_id) and not state.joined(tx, room_id).local:
             partial_rooms.end(tx, room_id)
             state_changes.forget_members(tx, room_id)
+
+
+def _note_meeting(tx: Tx, room_id: str, user_id: str) -> None:
+    """Note a join by which this server and another one begin to share a room."""
+    servers = state.joined(tx, room_id).servers
+    its_server = room_state.domain_of(user_id)
+    if len(servers) > 1 and (its_server == tx.server.name or servers.get(its_server) == 1):
+        tx.note_meeting(user_id, room_id)
