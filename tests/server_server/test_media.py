@@ -90,7 +90,7 @@ def test_a_thumbnail_is_made_of_an_image(peer: SigningServer, alice: Person) -> 
     _, second = parts(peer.get(f"{THUMBNAIL}{media_id}?width=30&height=30&method=crop"))
 
     image = Image.open(io.BytesIO(second.get_payload(decode=True)))  # type: ignore[arg-type]
-    assert second["Content-Type"] == "image/jpeg"
+    assert second["Content-Type"] == "image/png"
     assert image.size == (32, 32)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import ExifTags, Image, ImageFilter, PngImagePlugin
 from werkzeug.test import TestResponse
 
 from homebody.core.media import images
@@ -139,11 +139,11 @@ def test_a_line_of_pixels_stays_one(login: Login) -> None:
 @pytest.mark.parametrize(
     ("kind", "mode", "expected"),
     [
-        ("PNG", "RGB", "JPEG"),
-        ("PNG", "RGBA", "JPEG"),  # nothing in it is transparent
-        ("PNG", "L", "JPEG"),
-        ("PNG", "P", "JPEG"),
-        ("PNG", "1", "JPEG"),
+        ("PNG", "RGB", "PNG"),
+        ("PNG", "RGBA", "PNG"),  # nothing in it is transparent
+        ("PNG", "L", "PNG"),
+        ("PNG", "P", "PNG"),
+        ("PNG", "1", "JPEG"),  # dithered: as fine as a photo
         ("JPEG", "RGB", "JPEG"),
         ("JPEG", "L", "JPEG"),
         ("JPEG", "CMYK", "JPEG"),
@@ -180,6 +180,17 @@ def test_what_is_transparent_stays_so(login: Login, kind: str) -> None:
     assert image.getchannel("A").getpixel((5, 5)) == 0
     assert is_near(image.getpixel((315, 5)), RED)
     assert image.getchannel("A").getpixel((315, 5)) == 255
+
+
+def test_a_photo_that_was_saved_as_png_has_a_smaller_thumbnail(login: Login) -> None:
+    alice = login("alice")
+    noise = Image.effect_noise((640, 480), 100).convert("RGB")
+    media = upload(alice, encoded(noise.filter(ImageFilter.GaussianBlur(2))), "image/png")
+
+    answer = thumbnail(alice, media, 320, 240)
+
+    assert shown(answer).format == "JPEG"
+    assert len(answer.data) < 30_000
 
 
 def test_sixteen_bits_of_grey_keep_their_shades(login: Login) -> None:
@@ -408,7 +419,7 @@ def test_a_thumbnail_is_made_once(
     assert {answer.status_code for answer in answers} == {200}
     assert made == ["once"]
     kept = [path.name for path in (tmp_path / "media/thumbnails").rglob("*") if path.is_file()]
-    assert kept == ["96x96-crop.jpeg"]
+    assert kept == ["96x96-crop.png"]
 
 
 def test_a_thumbnail_that_was_deleted_is_made_again(login: Login, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from PIL import (
     AvifImagePlugin,  # noqa: F401 - or the first WebP makes Pillow load its plugins for all formats
@@ -40,6 +41,10 @@ LOG = logging.getLogger(__name__)
 
 # Pillow's own check, for what grows while it is read
 Image.MAX_IMAGE_PIXELS = images.MAX_JPEG_PIXELS
+
+_PHOTO_RATIO: Final = 4
+"""An image is a photo if it takes this many times as many bytes as a PNG than as a JPEG: 6 to 9 for
+photos and fine gradients, 2 to 3 for screenshots, less than 1 for drawings."""
 
 
 def measure(data: bytes) -> ImageInfo:
@@ -109,7 +114,7 @@ def _scaled_image(image: Image.Image, box: Box, method: Method) -> EncodedImage:
     profile = image.info.get("icc_profile") if image.mode in {"RGB", "RGBA"} else None
     if profile is not None and len(profile) > images.MAX_PROFILE_BYTES:
         profile = None
-    return _encoded(turned, profile)
+    return _encoded(turned, profile, is_png=image.format == "PNG")
 
 
 def _scaled_animation(image: Image.Image, box: Box, method: Method) -> EncodedImage:
@@ -196,14 +201,25 @@ def _plain(image: Image.Image) -> Image.Image:
     return image if image.mode in {"L", "RGB"} else image.convert("RGB")
 
 
-def _encoded(image: Image.Image, profile: bytes | None) -> EncodedImage:
-    """Encode as PNG if any pixel is transparent, else as JPEG."""
+def _encoded(image: Image.Image, profile: bytes | None, *, is_png: bool) -> EncodedImage:
+    """Encode as PNG if any pixel is transparent, or the original `is_png` and no photo.
+
+    Otherwise as JPEG, which blurs the text of a screenshot.
+    """
     image.info.clear()  # Pillow would write some of what it has read into the new file
-    output = io.BytesIO()
     if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
         image = image.convert("RGB")
     if image.mode == "RGBA":
-        image.save(output, "PNG", icc_profile=profile)
-        return EncodedImage("image/png", output.getvalue())
-    image.save(output, "JPEG", quality=80, icc_profile=profile)
-    return EncodedImage("image/jpeg", output.getvalue())
+        return EncodedImage("image/png", _saved(image, "PNG", profile))
+    jpeg = _saved(image, "JPEG", profile)
+    if is_png:
+        png = _saved(image, "PNG", profile)
+        if len(png) < _PHOTO_RATIO * len(jpeg):
+            return EncodedImage("image/png", png)
+    return EncodedImage("image/jpeg", jpeg)
+
+
+def _saved(image: Image.Image, kind: str, profile: bytes | None) -> bytes:
+    output = io.BytesIO()
+    image.save(output, kind, icc_profile=profile, **({"quality": 80} if kind == "JPEG" else {}))
+    return output.getvalue()
