@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import text
@@ -401,7 +402,10 @@ def test_what_is_visible_is_looked_up_by_an_index(app: Application) -> None:
 # --- how many at once
 
 
-def test_a_user_has_only_few_searches_at_once(alice: Person, bob: Person, room: Room) -> None:
+def test_a_user_has_only_few_searches_at_once(
+    alice: Person, bob: Person, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "MAX_OF_USER", 2)
     alice.send(room(alice, bob), "needle")
     body = {"search_categories": {"room_events": {"search_term": "needle"}}}
 
@@ -414,6 +418,16 @@ def test_a_user_has_only_few_searches_at_once(alice: Person, bob: Person, room: 
     assert (one_runs, ended) == (200, 200)
     assert refusal(refused) == (429, "M_LIMIT_EXCEEDED")
     assert refused.get_json()["retry_after_ms"] > 0
+
+
+def test_a_client_may_search_several_rooms_at_once(alice: Person, room: Room) -> None:
+    room_id = room(alice)
+    event_id = alice.send(room_id, "needle")
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: look(alice, "needle"), range(8)))
+
+    assert [ids(it) for it in found] == [[event_id]] * 8
 
 
 @pytest.mark.parametrize(

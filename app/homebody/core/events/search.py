@@ -58,8 +58,8 @@ _ROUNDS: Final = 10
 _MAX_SECONDS: Final = 5.0
 """After which no further matches are read for a page."""
 SEARCHES: Final = Gate(at_once=2, waiting=20)
-MAX_OF_USER: Final = 2
-"""Searches of one user that run or wait."""
+MAX_OF_USER: Final = 4
+"""Searches of one user that run or wait: several devices, or one that searches room by room."""
 
 _SPANS = listed("visible")
 _VISIBLE = (
