@@ -211,6 +211,28 @@ def test_the_inviter_takes_the_invite_back(b: Remote, alice: Person) -> None:
     assert room.id in alice.sync(since=since)["rooms"]["leave"]
 
 
+def test_another_user_of_the_same_server_takes_the_invite_back(b: Remote, alice: Person) -> None:
+    room = named_room(b)
+    room.member("@dora:b.test", "join")
+    b.invite(room, ALICE)
+
+    b.send(room.member(ALICE, "leave", sender="@dora:b.test"))
+
+    assert invited(alice, room.id) is None
+
+
+def test_the_end_of_an_invite_does_not_end_the_next_one(b: Remote, alice: Person) -> None:
+    room = named_room(b)
+    b.invite(room, ALICE)
+    end = room.member(ALICE, "leave", sender=room.creator)
+    b.send(end)
+    b.invite(room, ALICE)
+
+    b.send(end)
+
+    assert invited(alice, room.id) is not None
+
+
 def test_another_server_does_not_take_an_invite_back(
     b: Remote, remote: Remotes, alice: Person
 ) -> None:

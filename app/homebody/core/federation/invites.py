@@ -101,7 +101,7 @@ class Invites:
             return
         event = received.event
         with self._db.write() as tx:
-            if _version_if_end(tx, origin, event.pdu) is not None:
+            if _version_if_end(tx, origin, event.pdu) is not None and _follows(tx, event):
                 put_membership(tx, event)
                 stripped_state.remove(tx, event.room_id, event.state_key or "")
 
@@ -180,7 +180,9 @@ def make_room(tx: Tx, room_id: str, version: RoomVersion) -> None:
 def _version_if_end(tx: Reader, origin: str, pdu: Json) -> RoomVersion | None:
     """Return the room's version if a PDU may be the end of an invite or knock of a local user.
 
-    An invite is taken back by its sender's server, a knock refused by any in the room.
+    An invite is taken back by its sender's server, a knock refused by any in the room. Which of the
+    server's users may do so only the room's members know, but it vouches for all of them: it could
+    as well sign as the sender of the invite.
     """
     room_id, user_id, sender = (str(pdu.get(key)) for key in ("room_id", "state_key", "sender"))
     content = pdu.get("content")
@@ -193,3 +195,12 @@ def _version_if_end(tx: Reader, origin: str, pdu: Json) -> RoomVersion | None:
     by = {"invite": room_state.domain_of(known.sender), "knock": origin}
     is_by_origin = by.get(known.content["membership"]) == origin == room_state.domain_of(sender)
     return state.version(tx, room_id) if is_by_origin else None
+
+
+def _follows(tx: Reader, end: Event) -> bool:
+    """Return whether the event ends the user's invite or knock, not an earlier one."""
+    known = state.current(tx, end.room_id, state.MEMBER, end.state_key or "")
+    if known is None or known.event_id in end.auth_event_ids:
+        return True
+    LOG.info("%s does not end %s, as it does not cite it", end.event_id, known.event_id)
+    return False
