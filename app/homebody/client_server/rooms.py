@@ -155,7 +155,7 @@ def upgrade_room(room_id: str) -> Json:
     version = creation.version_named(body.new_version)
     user_id = requester().user_id
     authentication.rate_limits().check("rc_room_creation", user_id)
-    wanted = upgrade.UpgradeRequest(user_id, room_id, version, body.additional_creators or ())
+    wanted = upgrade.UpgradeRequest(user_id, room_id, version, body.additional_creators)
     return {"replacement_room": upgrade.upgrade(homeserver.database, wanted)}
 
 

@@ -183,7 +183,7 @@ def test_creators_of_version_12_are_named_in_the_create_event_and_have_no_level(
     assert state[LEVELS]["events"]["m.room.tombstone"] == 150
 
 
-def test_former_creators_who_are_not_named_again_stay_powerful(login: Login) -> None:
+def test_former_creators_stay_powerful_where_a_client_names_no_creators(login: Login) -> None:
     alice, bob = login("alice"), login("bob")
     content = {"additional_creators": [BOB, CAROL]}
     room_id = alice.create_room(room_version="12", creation_content=content, preset="public_chat")
@@ -193,6 +193,23 @@ def test_former_creators_who_are_not_named_again_stay_powerful(login: Login) -> 
 
     assert "additional_creators" not in state[CREATE]
     assert state[LEVELS]["users"] == {ALICE: 100, CAROL: 100}
+
+
+@pytest.mark.parametrize("named", [[CAROL], []])
+def test_former_creators_who_are_left_out_where_creators_are_named_have_no_level(
+    login: Login, named: list[str]
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    levels = {"users": {BOB: 150, CAROL: 50}}
+    room_id = alice.create_room(
+        room_version="12", power_level_content_override=levels, preset="public_chat"
+    )
+    bob.post(f"join/{quote(room_id)}")
+
+    state = state_of(bob, upgraded(bob, room_id, "12", additional_creators=named))
+
+    assert state[CREATE].get("additional_creators", []) == named
+    assert state[LEVELS]["users"] == ({} if named else {CAROL: 50})
 
 
 def test_creators_of_version_12_get_levels_in_an_older_version(login: Login) -> None:

@@ -78,13 +78,14 @@ _KEPT = (
 class UpgradeRequest:
     """A user's request to upgrade a room.
 
-    `creators` are additional creators, for versions since 12.
+    `creators` are all additional creators of the new room, for versions since 12. None: the client
+    says nothing about them.
     """
 
     user_id: str
     room_id: str
     version: RoomVersion
-    creators: Collection[str] = ()
+    creators: Collection[str] | None = None
 
 
 def upgrade(db: Database, request: UpgradeRequest) -> str:
@@ -141,7 +142,7 @@ def _finish(tx: Tx, request: UpgradeRequest, new_id: str) -> None:
     if room_state.POWER_LEVELS in known:
         levels = room_state.power_levels(known)
         create = state.current_many(tx, new_id, [room_state.CREATE])[room_state.CREATE]
-        copied = _power_levels(levels, request.version, room_state.creators(create))
+        copied = _power_levels(levels, request, room_state.creators(create))
         _set(tx, user_id, new_id, (*room_state.POWER_LEVELS, copied))
         _close(tx, user_id, room_id, levels)
 
@@ -149,7 +150,7 @@ def _finish(tx: Tx, request: UpgradeRequest, new_id: str) -> None:
 def _content_of_create(old: Json, request: UpgradeRequest) -> Json:
     content = {key: value for key, value in old.items() if key in COPIED_OF_CREATE}
     if request.version.has_privileged_creators:
-        content |= _additional_creators(request.creators)
+        content |= _additional_creators(request.creators or ())
     return content
 
 
@@ -226,11 +227,12 @@ def _move_in_directory(tx: Tx, room_id: str, new_id: str) -> None:
         directory.publish(tx, new_id, is_published=True)
 
 
-def _power_levels(old: PowerLevels, version: RoomVersion, creators: Set[str]) -> Json:
+def _power_levels(old: PowerLevels, request: UpgradeRequest, creators: Set[str]) -> Json:
     """Return the old room's power levels in a form that the new version accepts.
 
     A creator of the old room who is not a creator of the new one gets the highest level, so that an
-    upgrade takes the room from nobody.
+    upgrade takes the room from nobody by accident. Clients that name the new room's creators may
+    want just that.
     """
     content: Json = {}
     for key, value in old.content.items():
@@ -241,10 +243,11 @@ def _power_levels(old: PowerLevels, version: RoomVersion, creators: Set[str]) ->
         elif (level := room_state.read_level(value)) is not None:
             content[key] = level
     users = content.get("users", {})
-    highest = max([creation.CREATOR_LEVEL, *users.values()])
-    users |= dict.fromkeys(sorted(old.creators), highest)
+    if request.creators is None or not request.version.has_privileged_creators:
+        highest = max([creation.CREATOR_LEVEL, *users.values()])
+        users |= dict.fromkeys(sorted(old.creators), highest)
     content["users"] = users
-    if version.has_privileged_creators:
+    if request.version.has_privileged_creators:
         content["users"] = {user: users[user] for user in users if user not in creators}
         content["events"] = _with_tombstone(content.get("events", {}), old)
     return content
