@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from urllib.parse import quote
 
 import pytest
 from sqlalchemy import select
 
 from homebody.core import incoming
+from homebody.core.events import state
 from homebody.core.federation import inbound, missing_events, room_requests
 from homebody.models.federation import InboundPdu
 from homebody.web import Application
 from tests.conftest import Login, Person
-from tests.helpers.gaps import MISSING, standing, wait_until_done
+from tests.helpers.gaps import MISSING, ends, standing, wait_until_done
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
+from tests.helpers.rooms import state_of
 from tests.helpers.scripted_server import Response
 
 
@@ -124,3 +127,26 @@ def test_a_database_that_fails_meanwhile_stops_nothing(
     wait_until_done(app)
 
     assert [standing(app, it) for it in (lost, last)] == ["accepted"] * 2
+
+
+def test_nobody_undoes_what_is_known_by_an_event_that_follows_it_and_something_unknown(
+    app: Application, b: Remote, alice: Person
+) -> None:
+    room_id = alice.create_room(preset="public_chat")
+    room = b.join(room_id, "mallory")
+    with app.homeserver.database.read() as tx:
+        earlier = state.at_position(tx, room_id, tx.position)
+    alice.set_state(room_id, "m.room.join_rules", {"join_rule": "invite"})
+    alice.set_state(room_id, "m.room.topic", {"topic": "tea"})
+    alice.post(f"rooms/{quote(room_id)}/ban", json={"user_id": "@dave:b.test"})
+    known = state_of(alice, room_id)
+    claimed = [it.event_id for it in earlier.values()]
+    b.answer(MISSING, Response(200, {"events": []}))
+    b.answer("/state_ids/", Response(200, {"pdu_ids": claimed, "auth_chain_ids": []}))
+
+    event = room.message(prev_events=[*ends(app, room), "$" + "x" * 43], add=False)
+    b.send(event)
+    wait_until_done(app)
+
+    assert standing(app, event) == "accepted"
+    assert state_of(alice, room_id) == known

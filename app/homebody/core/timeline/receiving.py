@@ -43,8 +43,8 @@ class MissingEventsError(LookupError):
 def receive(tx: Tx, event: Event, encoded: bytes, before: Point | None = None) -> str:
     """Store an event of another server; return its standing.
 
-    `before` is the state before it where another server had to be asked for that, as events before
-    it are missing. An event that is stored already keeps its standing, unless it was an outlier or
+    `before` is the state before it as another server has it, where events before it are missing. An
+    event that is stored already keeps its standing, unless it was an outlier or
     rejected: now more may be known. One that the room's policy server has not signed is
     soft-failed.
     Raises MissingEventsError, and changes nothing.
@@ -57,8 +57,7 @@ def receive(tx: Tx, event: Event, encoded: bytes, before: Point | None = None) -
     if is_partial:
         _learn_members(tx, event, cited)
     is_after_gap = before is not None
-    if before is None:
-        before = state_before(tx, event)
+    before = state_before(tx, event) if before is None else _with_known(tx, event, before)
     present = forks.current(tx)
     if before != present and not forks.conflicts(tx, event.room_id, [before, present]):
         before = present
@@ -123,6 +122,16 @@ def state_before(tx: Reader, event: Event) -> Point:
     if lacking := [it for it in event.prev_event_ids if it not in points]:
         raise MissingEventsError(lacking, [])
     return forks.resolve(tx, event.room_id, list(points.values()))
+
+
+def _with_known(tx: Reader, event: Event, claimed: Point) -> Point:
+    """Resolve the state before an event, as a server `claimed` it, with that after known events.
+
+    Else anybody could undo bans: an event that follows all ends of the room's graph, and something
+    that nobody has, would be the only end, and what the server claims the current state.
+    """
+    known = forks.after_events(tx, event.prev_event_ids)
+    return forks.resolve(tx, event.room_id, [claimed, *known.values()])
 
 
 def _without_state(tx: Reader, event: Event) -> list[str]:
