@@ -254,7 +254,7 @@ class Config:
     def is_server_allowed(self, server_name: str) -> bool:
         """Return whether this server talks to another one."""
         allow, deny = self.federation_allow_servers, self.federation_deny_servers
-        return server_acl.allows({"allow": [*allow], "deny": [*deny]}, server_name)
+        return server_acl.of_lists(allow, deny).allows(server_name)
 
 
 _DEFAULTS = Config()

@@ -5,6 +5,7 @@ Spec: client-server-api#server-access-control-lists-acls-for-rooms
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from typing import Final
 
@@ -35,6 +36,12 @@ class ServerAcl:
 def allows(content: Json, server_name: str) -> bool:
     """Return whether an m.room.server_acl event with this content allows the server."""
     return ServerAcl(content).allows(server_name)
+
+
+@functools.lru_cache(maxsize=16)
+def of_lists(allow: tuple[str, ...], deny: tuple[str, ...]) -> ServerAcl:
+    """Return the lists of the settings, prepared for all the requests that look there."""
+    return ServerAcl({"allow": [*allow], "deny": [*deny]})
 
 
 class _Globs:
