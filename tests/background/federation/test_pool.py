@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -9,8 +11,49 @@ import pytest
 
 from homebody.background.federation import pool
 from homebody.background.federation.pool import Pool
+from tests.helpers.server import ROOT
 
 SECONDS = 10.0
+AMONG_CALLS = """
+from gevent import monkey
+monkey.patch_all()
+
+import socket
+import threading
+import time
+
+from homebody.background.federation.pool import Pool
+
+ours, theirs = socket.socketpair()
+begun, are_done = [], threading.Event()
+
+
+def echo():
+    while data := theirs.recv(1):
+        theirs.sendall(data)
+
+
+def work(number):
+    begun.append(number)
+    if len(begun) == 50:
+        are_done.set()
+    until = time.thread_time() + 0.001
+    while time.thread_time() < until:
+        pass
+
+
+threading.Thread(target=echo, daemon=True).start()
+time.sleep(0.01)
+pool = Pool(50, work)
+for number in range(50):
+    pool.put(number)
+begun_before = []
+while not are_done.is_set():
+    ours.sendall(b"?")
+    ours.recv(1)
+    begun_before.append(len(begun))
+print(max(later - earlier for earlier, later in zip([0, *begun_before], begun_before)))
+"""
 
 
 class Work:
@@ -135,3 +178,11 @@ def test_the_end_waits_for_a_greenlet_that_is_about_to_start(
     pool.stop(time.monotonic() + 10)
 
     assert not [it for it in threading.enumerate() if it.name.endswith("(_run)")]
+
+
+def test_requests_are_answered_between_any_two_calls() -> None:
+    command = [sys.executable, "-c", AMONG_CALLS]
+
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+
+    assert int(done.stdout) <= 3
