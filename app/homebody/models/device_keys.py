@@ -81,8 +81,8 @@ class DeviceListChange(Base):
     __tablename__ = "device_list_changes"
     user_id: Mapped[str] = mapped_column(primary_key=True)
     position: Mapped[int]
-    # the position of the last change of a device, for other servers; None: never, or not a user of
-    # this server
+    # of the last change of a device, as other servers get it: its position; of a user of another
+    # server, as that has sent it; None: there was none
     stream_id: Mapped[int | None]
 
     __table_args__ = (Index(None, "position"),)

@@ -129,6 +129,36 @@ def test_changes_in_order_are_applied_without_a_request(
     assert (len(b.received(QUERY)), len(b.received(DEVICES))) == (1, 1)
 
 
+def test_a_list_from_a_query_follows_the_change_that_came_before_it(
+    app: Application, alice: Person, b: Remote, carol: str, resync: None
+) -> None:
+    shared_room(app, alice, b)
+    b.add_device("carol", "PHONE")
+    b.send_edu(UPDATE, change(b, "PHONE", 7))
+    b.send_edu(SIGNING_UPDATE, {"user_id": carol})  # which has no stream id
+    query(alice, carol)
+    b.add_device("carol", "WATCH")
+
+    b.send_edu(UPDATE, change(b, "WATCH", 9, 7))
+
+    assert devices(alice, carol) == ["PHONE", "WATCH"]
+    assert stream_id(app) == 9
+    assert (len(b.received(QUERY)), len(b.received(DEVICES))) == (1, 0)
+
+
+def test_a_change_that_is_lost_after_a_query_is_noticed(
+    app: Application, alice: Person, b: Remote, carol: str
+) -> None:
+    shared_room(app, alice, b)
+    b.add_device("carol", "PHONE")
+    b.send_edu(UPDATE, change(b, "PHONE", 7))
+    query(alice, carol)
+
+    b.send_edu(UPDATE, change(b, "WATCH", 9, 8))
+
+    assert is_stale(app)
+
+
 def test_a_device_without_keys_is_not_shown(
     app: Application, alice: Person, b: Remote, carol: str, resync: None
 ) -> None:

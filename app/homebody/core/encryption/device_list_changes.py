@@ -56,9 +56,9 @@ _CHANGED = select(DeviceListChange.user_id).where(
 _STREAM_ID = select(DeviceListChange.stream_id).where(
     DeviceListChange.user_id == bindparam("user_id")
 )
-_OF_USERS = select(DeviceListChange.user_id, DeviceListChange.position).where(
-    DeviceListChange.user_id.in_(select(listed("user_ids").c.value))
-)
+_OF_USERS = select(
+    DeviceListChange.user_id, DeviceListChange.position, DeviceListChange.stream_id
+).where(DeviceListChange.user_id.in_(select(listed("user_ids").c.value)))
 
 
 def note_change(tx: Tx, user_id: str, device_ids: Collection[str] = ()) -> None:
@@ -76,9 +76,14 @@ def note_change(tx: Tx, user_id: str, device_ids: Collection[str] = ()) -> None:
         device_updates.send_devices(tx, user_id, changes)
 
 
-def note_remote_change(tx: Tx, user_id: str) -> None:
-    """Record a change of a user of another server for all local users who share a room."""
-    _note(tx, user_id, None)
+def note_remote_change(tx: Tx, user_id: str, stream_id: int | None = None) -> None:
+    """Record a change of a user of another server for all local users who share a room.
+
+    `stream_id` is that of the change; None if it is not of a device.
+    """
+    if stream_id is None:
+        stream_id = tx.sql.execute(_STREAM_ID, {"user_id": user_id}).scalar()
+    _note(tx, user_id, stream_id)
 
 
 def follow_member(tx: Tx, room_id: str, change: MemberChange) -> None:
@@ -98,6 +103,12 @@ def last_changes(tx: Reader, user_ids: Collection[str]) -> dict[str, int]:
     """Return {user_id: position of the last change} of these users, if there was one."""
     rows = tx.sql.execute(_OF_USERS, {"user_ids": list(user_ids)})
     return {row.user_id: row.position for row in rows}
+
+
+def last_stream_ids(tx: Reader, user_ids: Collection[str]) -> dict[str, int]:
+    """Return {user_id: stream id of the last change of a device}, if there was one."""
+    rows = tx.sql.execute(_OF_USERS, {"user_ids": list(user_ids)})
+    return {row.user_id: row.stream_id for row in rows if row.stream_id is not None}
 
 
 def stream_id(tx: Reader, user_id: str) -> int:

@@ -146,13 +146,16 @@ def is_stale(tx: Reader, user_id: str) -> bool:
 def keep(tx: Tx, lists: Mapping[str, DeviceList], since: int) -> set[str]:
     """Keep lists that were requested at the position `since`; return the users whose lists are not.
 
+    A list without `stream_id` contains the last change that had come before it was requested.
     Not kept are those of users who share no room, and of whom changes have come meanwhile.
     """
     changes = device_list_changes.last_changes(tx, lists)
     kept = {user_id for user_id in sharing(tx, lists) if changes.get(user_id, 0) <= since}
     if kept:
         tx.sql.execute(_DROP_DEVICES, {"user_ids": list(kept)})
-        tx.sql.execute(_KEEP_USER, [_user_row(user_id, lists[user_id]) for user_id in kept])
+        last = device_list_changes.last_stream_ids(tx, kept)
+        rows = [_user_row(user_id, lists[user_id], last.get(user_id)) for user_id in kept]
+        tx.sql.execute(_KEEP_USER, rows)
         devices = [_device_row(it, *one) for it in kept for one in lists[it].devices.items()]
         if devices:
             tx.sql.execute(_PUT_DEVICE, devices)
@@ -162,12 +165,12 @@ def keep(tx: Tx, lists: Mapping[str, DeviceList], since: int) -> set[str]:
 def update_device(tx: Tx, change: edus.DeviceListUpdate) -> bool:
     """Apply a change of a device; return whether the list has to be fetched again."""
     if not sharing(tx, [change.user_id]):
-        _note_if_possible(tx, change.user_id)
+        _note_if_possible(tx, change.user_id, change.stream_id)
         return False
     row = _list_of(tx, change.user_id)
     if row is not None and not row.is_stale and row.devices_stream_id == change.stream_id:
         return False  # sent again
-    device_list_changes.note_remote_change(tx, change.user_id)
+    device_list_changes.note_remote_change(tx, change.user_id, change.stream_id)
     if row is None:
         return False
     if row.is_stale or change.prev_ids != [row.devices_stream_id]:
@@ -263,13 +266,13 @@ def master_keys(tx: Reader, user_ids: Collection[str]) -> dict[str, Json]:
     return {row.user_id: orjson.loads(row.master_key) for row in rows if row.master_key}
 
 
-def _note_if_possible(tx: Tx, user_id: str) -> None:
+def _note_if_possible(tx: Tx, user_id: str, stream_id: int | None = None) -> None:
     """Note the change of a user who may turn out to share a room.
 
     Else a list that is being fetched would be kept though it lacks the change.
     """
     if partial_rooms.may_have_member(tx, user_id):
-        device_list_changes.note_remote_change(tx, user_id)
+        device_list_changes.note_remote_change(tx, user_id, stream_id)
 
 
 def _list_of(tx: Reader, user_id: str) -> AnyRow | None:
@@ -283,10 +286,12 @@ def _forget(tx: Tx, user_ids: list[str]) -> None:
         tx.sql.execute(_DROP_USERS, {"user_ids": list(user_ids)})
 
 
-def _user_row(user_id: str, known: DeviceList) -> dict[str, str | int | None]:
+def _user_row(
+    user_id: str, known: DeviceList, last_stream_id: int | None
+) -> dict[str, str | int | None]:
     return {
         "user_id": user_id,
-        "devices_stream_id": known.stream_id,
+        "devices_stream_id": last_stream_id if known.stream_id is None else known.stream_id,
         "is_stale": False,
         "master_key": _encoded(known.master_key),
         "self_signing_key": _encoded(known.self_signing_key),
