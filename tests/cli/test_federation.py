@@ -62,6 +62,7 @@ def test_servers_are_listed_with_what_they_lack_and_why(
         "server": "b.test",
         "events": 3,
         "edus": 0,
+        "oldest_edu_ts": None,
         "last_sent_ts": None,
         "failing_since_ts": now_ms - 60_000,
         "tries": 5,
@@ -71,7 +72,9 @@ def test_servers_are_listed_with_what_they_lack_and_why(
     assert listed[2]["next_try_ts"] is None
     assert lines[0].startswith("b.test  3 events and 0 EDUs waiting, failed 5 times since ")
     assert lines[0].endswith(": b.test takes too long")
-    assert lines[1].startswith("c.test  0 events and 1 EDUs waiting, last sent ")
+    assert now_ms <= listed[1]["oldest_edu_ts"] <= now_ms + 60_000
+    assert lines[1].startswith("c.test  0 events and 1 EDUs waiting since ")
+    assert ", last sent " in lines[1]
     assert "not tried again until it makes a request" in lines[2]
 
 

@@ -86,12 +86,12 @@ def list_destinations(ctx: click.Context, *, is_json: bool) -> None:
     with open_database(ctx) as database:
         with database.read() as tx:
             known = {it.server: it for it in outgoing.all_progress(tx)}
-            edus = {queue.destination: queue.count for queue in outbox.queues(tx, outgoing.KIND)}
+            edus = {queue.destination: queue for queue in outbox.queues(tx, outgoing.KIND)}
             last = outgoing.last_position(tx)
         places = {it.server: it.sent_upto for it in known.values() if it.sent_upto is not None}
         events = catch_up.counts(database, places, last)
     found = [
-        _described(known.get(server) or Progress(server), events[server], edus.get(server, 0))
+        _described(known.get(server) or Progress(server), events[server], edus.get(server))
         for server in sorted({*known, *edus})
     ]
     print_list(found, _destination_line, is_json=is_json)
@@ -109,12 +109,13 @@ def retry_destination(ctx: click.Context, server_name: str, *, is_json: bool) ->
     print_result(f"{server_name} is tried again", {"server": server_name}, is_json=is_json)
 
 
-def _described(progress: Progress, events: int, edus: int) -> Json:
+def _described(progress: Progress, events: int, edus: outbox.Queue | None) -> Json:
     is_silent = progress.next_try_ts >= outgoing.NEVER
     return {
         "server": progress.server,
         "events": events,
-        "edus": edus,
+        "edus": 0 if edus is None else edus.count,
+        "oldest_edu_ts": None if edus is None else edus.first.created_ts,
         "last_sent_ts": progress.last_sent_ts or None,
         "failing_since_ts": progress.failing_since_ts,
         "tries": progress.tries,
@@ -126,6 +127,8 @@ def _described(progress: Progress, events: int, edus: int) -> Json:
 def _destination_line(it: Json) -> str:
     """Return what a server lacks, and since when and why it fails."""
     line = f"{it['server']}  {it['events']} events and {it['edus']} EDUs waiting"
+    if it["oldest_edu_ts"] is not None:
+        line += f" since {cli.format_day(it['oldest_edu_ts'])}"
     if it["last_sent_ts"] is not None:
         line += f", last sent {cli.format_day(it['last_sent_ts'])}"
     if it["failing_since_ts"] is None:

@@ -4,7 +4,9 @@ An event adds one row to the log, in its own transaction, however many servers a
 server has a place in the log, up to which it has everything. `core/timeline/sent_events.py` writes
 the log, `core/federation/catch_up.py` reads it for one server, and `background/federation/` sends.
 
-EDUs that must not be lost are rows of the outbox, of the kind `KIND`.
+EDUs that must not be lost are rows of the outbox, of the kind `KIND`. For a server that does not
+come back, `sweep_edus` bounds them: messages to devices by their age, changes of devices by the
+number of users.
 
 This module alone writes the tables federation_log and destinations.
 Spec: server-server-api#transactions
@@ -12,6 +14,7 @@ Spec: server-server-api#transactions
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -20,12 +23,23 @@ from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from homebody.core import outbox
+from homebody.models.outbox import OutboxRow
 from homebody.models.outgoing import Destination, FederationLogRow
 from homebody.spec.events import Json
-from homebody.storage.database import Reader, Tx
+from homebody.storage.database import Database, Reader, Tx
+from homebody.storage.expressions import batches
+
+LOG = logging.getLogger(__name__)
 
 KIND: Final = "federation"
 """The kind of outbox rows that are EDUs."""
+MESSAGES: Final = "m.direct_to_device"
+MESSAGES_KEPT_MS: Final = 30 * 24 * 3_600_000
+"""How long messages to devices wait for a server."""
+MAX_CHANGES: Final = 1_000
+"""EDUs for a server from which on only the last change of each user's devices waits."""
+_CHANGES: Final = ("m.device_list_update", "m.signing_key_update")
+_REMOVED_AT_ONCE: Final = 500
 NOT_LOGGED: Final = 0
 """As `sent_upto`: what the server lacks is older than the log."""
 NEVER: Final = 2**53
@@ -94,6 +108,24 @@ _MAKE_DUE = (
     .values(next_try_ts=0)
 )
 
+_EDU_TYPE = OutboxRow.payload["edu_type"].as_string()
+_CONTENT = OutboxRow.payload["content"]
+_OF_SERVER = (OutboxRow.kind == KIND, OutboxRow.destination == bindparam("server"))
+_OLD_MESSAGES = select(OutboxRow.id).where(
+    *_OF_SERVER, OutboxRow.created_ts < bindparam("before"), _EDU_TYPE == MESSAGES
+)
+_NEWEST_FIRST = (
+    select(
+        OutboxRow.id,
+        _EDU_TYPE.label("edu_type"),
+        _CONTENT["user_id"].as_string().label("user_id"),
+        _CONTENT["master_key"]["user_id"].as_string().label("has_master_key"),
+        _CONTENT["self_signing_key"]["user_id"].as_string().label("has_self_signing_key"),
+    )
+    .where(*_OF_SERVER, _EDU_TYPE.in_(_CHANGES))
+    .order_by(OutboxRow.id.desc())
+)
+
 
 def log(tx: Tx, position: int, number: int, also: Collection[str]) -> None:
     """Add an event to the log; `also` are servers that have just lost their last member."""
@@ -151,3 +183,52 @@ def send_edu(tx: Tx, servers: Collection[str], edu_type: str, content: Json) -> 
 def edus(tx: Reader, server: str, after: int, count: int) -> Sequence[outbox.Row]:
     """Return the oldest reliable EDUs for a server whose ids are above `after`."""
     return outbox.first(tx, KIND, server, count, after)
+
+
+def sweep_edus(db: Database) -> None:
+    """Remove EDUs that have waited for too long, or that later ones make superfluous.
+
+    Of the changes of a user's devices the last one is enough: the server does not know the change
+    before it, and fetches the whole list. Those are kept whatever their age, as without them a
+    server that comes back would encrypt for devices that are gone.
+    """
+    with db.read() as tx:
+        waiting, before_ts = outbox.queues(tx, KIND), tx.now_ms - MESSAGES_KEPT_MS
+    for queue in waiting:
+        server = queue.destination
+        if queue.first.created_ts < before_ts:
+            with db.read() as tx:
+                rows = tx.sql.execute_long(_OLD_MESSAGES, {"server": server, "before": before_ts})
+            if rows:
+                _remove(db, [row.id for row in rows])
+                days = MESSAGES_KEPT_MS // 86_400_000
+                LOG.warning(
+                    "%d EDUs with messages to devices are dropped: %s has not accepted them for"
+                    " %d days",
+                    len(rows),
+                    server,
+                    days,
+                )
+        if queue.count > MAX_CHANGES and (superseded := _superseded(db, server)):
+            _remove(db, superseded)
+            LOG.info("%d changes of devices for %s are superseded", len(superseded), server)
+
+
+def _superseded(db: Database, server: str) -> list[int]:
+    """Return the rows about devices and keys of users that later rows for a server make useless."""
+    with db.read() as tx:
+        rows = tx.sql.execute_long(_NEWEST_FIRST, {"server": server})
+    seen: set[tuple[object, ...]] = set()
+    found: list[int] = []
+    for row_id, *what in rows:
+        key = tuple(what)
+        if key in seen:
+            found.append(row_id)
+        seen.add(key)
+    return found
+
+
+def _remove(db: Database, row_ids: Sequence[int]) -> None:
+    for some in batches(row_ids, _REMOVED_AT_ONCE):
+        with db.write() as tx:
+            outbox.remove(tx, some)

@@ -46,6 +46,8 @@ RETRIES_AT_ONCE: Final = 10
 _TICK_S: Final = 0.25
 _TICKS_PER_SAVE: Final = 4
 _TICKS_PER_SWEEP: Final = 4 * 3600
+_TICKS_UNTIL_SWEEP: Final = 4 * 60
+"""After the start; a server may be restarted more often than once an hour."""
 _SECONDS_TO_STOP: Final = 1.0
 _BEGINNING: Final = 1
 """A position before all events."""
@@ -246,13 +248,17 @@ class Sender:
                         self._wake(destination)
             if ticks % _TICKS_PER_SAVE == 0:
                 self._save()
-            if ticks % _TICKS_PER_SWEEP == 0:
+            if ticks % _TICKS_PER_SWEEP == _TICKS_UNTIL_SWEEP:
                 self.sweep()
 
     def sweep(self) -> None:
-        """Delete what no server needs any more: of the log, and of forks. Called once an hour."""
+        """Delete what no server needs any more: of the log, of EDUs, and of forks.
+
+        Called once an hour.
+        """
         try:
             self._progress.sweep()
+            outgoing.sweep_edus(self._db)
             differences.sweep(self._db)
         except MatrixError as problem:
             LOG.warning("can't delete what other servers have got: %s", problem)
