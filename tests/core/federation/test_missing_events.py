@@ -22,6 +22,7 @@ from tests.helpers import remote_room
 from tests.helpers.gaps import MISSING, ends, gaps, standing, timeline, wait_until_done
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
+from tests.helpers.rooms import state_of
 from tests.helpers.scripted_server import Response
 
 
@@ -133,6 +134,27 @@ def test_the_state_before_an_event_is_that_of_the_other_server(
     joined = alice.get(path + "joined_members").get_json()["joined"]
     assert "@dave:b.test" in joined
     assert timeline(app, room.id)[-1] == last.event_id
+
+
+def test_the_state_before_an_event_has_what_its_known_and_its_missing_predecessor_changed(
+    app: Application, b: Remote, alice: Person, room: RemoteRoom
+) -> None:
+    lost = room.set_state("m.room.topic", {"topic": "tea"})
+    room.hidden.add(lost.event_id)
+    alice.set_state(room.id, "m.room.name", {"name": "Cats"})
+    with app.homeserver.database.read() as tx:
+        name = state.current(tx, room.id, "m.room.name")
+    assert name is not None
+    room.receive(name.pdu)
+
+    last = room.message(prev=[name, lost])
+    b.send(last)
+    wait_until_done(app)
+
+    known = state_of(alice, room.id)
+    assert known["m.room.topic", ""] == {"topic": "tea"}
+    assert known["m.room.name", ""] == {"name": "Cats"}
+    assert ends(app, room) == {last.event_id}
 
 
 def test_a_large_state_is_fetched_as_a_whole(

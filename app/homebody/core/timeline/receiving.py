@@ -131,7 +131,7 @@ def _with_known(tx: Reader, event: Event, claimed: Point) -> Point:
     that nobody has, would be the only end, and what the server claims the current state.
     """
     known = forks.after_events(tx, event.prev_event_ids)
-    return forks.resolve(tx, event.room_id, [claimed, *known.values()])
+    return forks.resolve(tx, event.room_id, [claimed, *known.values()]) if known else claimed
 
 
 def _without_state(tx: Reader, event: Event) -> list[str]:
