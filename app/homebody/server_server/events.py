@@ -6,12 +6,16 @@ server-server-api#retrieving-event-authorisation-information
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from flask import Blueprint
 from orjson import Fragment
 
 from homebody.client_server import http
 from homebody.context import homeserver
+from homebody.core import partial_rooms
 from homebody.core.federation import rooms
+from homebody.errors import MatrixError
 from homebody.server_server.authentication import from_server, origin
 from homebody.spec.events import Json
 
@@ -69,6 +73,10 @@ def get_event_by_timestamp(room_id: str) -> Json:
 def _state_and_chain(room_id: str) -> tuple[dict[str, Fragment], dict[str, Fragment]]:
     """Return the state before the event in the query, and its auth chain: PDUs by event id."""
     event_id = http.query_required("event_id")
+    with homeserver.database.read() as tx:
+        rooms.event(tx, origin(), event_id, room_id)
+    with suppress(MatrixError):  # M_NOT_FOUND is what other servers understand
+        partial_rooms.wait_until_full(homeserver.database, room_id)
     with homeserver.database.read() as tx:
         found = rooms.state_before(tx, rooms.event(tx, origin(), event_id, room_id))
         chain = rooms.auth_chain(tx, room_id, found)

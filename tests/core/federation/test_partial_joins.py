@@ -11,13 +11,14 @@ import pytest
 from homebody.core import incoming, partial_rooms
 from homebody.core.encryption import remote_devices
 from homebody.core.events import state as room_state
-from homebody.core.federation import partial_joins
+from homebody.core.federation import partial_joins, remote_states
 from homebody.core.federation.joins import JoinRequest
 from homebody.core.rooms import purge
 from homebody.errors import MatrixError
 from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers import remote_answers, sliding
+from tests.helpers.partial_rooms import is_partial, join, let_state_come, omitting
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
 from tests.helpers.rooms import act, ids, membership, refusal, state_of
@@ -33,34 +34,13 @@ LAZY = json.dumps({"room": {"state": {"lazy_load_members": True}}})
 @pytest.fixture
 def b(remote: Remotes, app: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
     """A server that leaves members out, and does not send them before `let_state_come`."""
-    monkeypatch.setattr(partial_joins, "FIRST_WAIT_S", 0.05)
-    monkeypatch.setattr(partial_joins, "MAX_WAIT_S", 0.05)
-    b = remote("b.test")
-    b.omits_members = True
-    b.fail("/state/", 503)
-    yield b
-    app.homeserver.partial_joins.stop()
-    wait_for(app.homeserver.partial_joins.is_idle, "the end of the work")
+    with omitting(remote, app, monkeypatch) as b:
+        yield b
 
 
 @pytest.fixture
 def alice(login: Login) -> Person:
     return login("alice")
-
-
-def join(person: Person, room_id: str, *via: str) -> Any:
-    path = f"join/{quote(room_id)}"
-    return person.post(path + "?" + "&".join(f"via={it}" for it in via or ("b.test",)))
-
-
-def is_partial(app: Application, room_id: str) -> bool:
-    with app.homeserver.database.read() as tx:
-        return partial_rooms.is_partial(tx, room_id)
-
-
-def let_state_come(b: Remote, app: Application, room: RemoteRoom) -> None:
-    b.recover("/state/")
-    wait_for(lambda: not is_partial(app, room.id), "all members of the room")
 
 
 def joined(person: Person, room_id: str, since: str | None = None, **query: Any) -> Json | None:
@@ -132,7 +112,7 @@ def test_a_client_that_waits_is_woken_when_the_members_are_known(
     join(alice, room.id)
     since = alice.sync()["next_batch"]
 
-    b.recover("/state/")
+    b.recover("/state")
 
     assert joined(alice, room.id, since, timeout=20_000) is not None
     assert not is_partial(app, room.id)
@@ -172,7 +152,7 @@ def test_who_asks_for_members_waits_for_them(
     monkeypatch.setattr(partial_rooms, "WAIT_SECONDS", 0.1)
     assert refusal(alice.get(url)) == (504, "M_UNKNOWN")
     monkeypatch.setattr(partial_rooms, "WAIT_SECONDS", 20.0)
-    b.recover("/state/")
+    b.recover("/state")
     answer = alice.get(url)
 
     assert answer.status_code == 200
@@ -604,19 +584,25 @@ def test_a_join_that_was_begun_before_is_not_taken_in_either(
     assert (answer.status, answer.json["errcode"]) == (404, "M_NOT_FOUND")
 
 
-def test_other_servers_are_not_sent_a_state_without_members(
-    b: Remote, app: Application, alice: Person
+@pytest.mark.parametrize("operation", ["state", "state_ids"])
+def test_other_servers_wait_for_the_state_and_are_not_sent_one_without_members(
+    b: Remote, app: Application, alice: Person, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
     room = b.room()
+    room.member("dave", "join")
     join(alice, room.id)
-    event_id = alice.send(room.id, "hello")
-    asked: Json = {"query": {"event_id": event_id}}
+    asked: Json = {"query": {"event_id": alice.send(room.id, "hello")}}
 
-    assert b.get("v1", "state_ids", room.id, **asked).status == 404
-    assert b.get("v1", "state", room.id, **asked).status == 404
+    monkeypatch.setattr(partial_rooms, "WAIT_SECONDS", 0.1)
+    answer = b.get("v1", operation, room.id, **asked)
+    assert (answer.status, answer.json["errcode"]) == (404, "M_NOT_FOUND")
+    monkeypatch.setattr(partial_rooms, "WAIT_SECONDS", 20.0)
+    b.recover("/state")
+    answer = b.get("v1", operation, room.id, **asked)
 
-    let_state_come(b, app, room)
-    assert b.get("v1", "state_ids", room.id, **asked).status == 200
+    assert answer.status == 200
+    assert not is_partial(app, room.id)
+    assert len(answer.json["pdus" if operation == "state" else "pdu_ids"]) == len(room.state)
 
 
 def test_another_server_is_asked_if_the_first_one_does_not_respond(
@@ -629,7 +615,7 @@ def test_another_server_is_asked_if_the_first_one_does_not_respond(
 
     wait_for(lambda: not is_partial(app, room.id), "all members of the room")
 
-    assert c.received("/state/")
+    assert c.received("/state")
     assert state_of(alice, room.id).keys() == room.state.keys()
 
 
@@ -643,8 +629,13 @@ def nothing(answer: Json) -> None:
 
 @pytest.mark.parametrize("change", [without_create, nothing])
 def test_a_response_that_is_no_state_of_the_room_is_not_taken_for_it(
-    b: Remote, app: Application, alice: Person, change: Any
+    b: Remote,
+    app: Application,
+    alice: Person,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Any,
 ) -> None:
+    monkeypatch.setattr(remote_states, "MAX_IDS_BYTES", 10)
     room = b.room()
     room.member("dave", "join")
 
@@ -653,11 +644,13 @@ def test_a_response_that_is_no_state_of_the_room_is_not_taken_for_it(
         change(answer)
         return Response(200, answer)
 
-    b.answer("/state/", respond, times=2)
+    b.recover("/state")
+    b.answer("/state/", respond)
     join(alice, room.id)
 
     b.wait_until(lambda: len(b.received("/state/")) > 2)
     assert is_partial(app, room.id)
+    b.recover("/state/")
     let_state_come(b, app, room)
     assert state_of(alice, room.id).keys() == room.state.keys()
 
@@ -667,7 +660,7 @@ def test_the_next_process_goes_on(b: Remote, app: Application, alice: Person) ->
     join(alice, room.id)
     app.homeserver.partial_joins.stop()
     wait_for(app.homeserver.partial_joins.is_idle, "the end of the work")
-    asked = len(b.received("/state/"))
+    asked = len(b.received("/state"))
     homeserver = app.homeserver
     following = partial_joins.PartialJoins(
         homeserver.database,
@@ -679,7 +672,7 @@ def test_the_next_process_goes_on(b: Remote, app: Application, alice: Person) ->
 
     following.start()
 
-    b.wait_until(lambda: len(b.received("/state/")) > asked)
+    b.wait_until(lambda: len(b.received("/state")) > asked)
     let_state_come(b, app, room)
     wait_for(following.is_idle, "the end of the work")
 
@@ -798,6 +791,7 @@ def test_an_event_after_a_gap_waits_for_the_members(
     b: Remote, app: Application, alice: Person
 ) -> None:
     room = b.room()
+    before = set(room.heads)
     join(alice, room.id)
     for number in range(30):
         room.message(str(number))
@@ -809,7 +803,7 @@ def test_an_event_after_a_gap_waits_for_the_members(
     assert b.send(last) == {last.event_id: {}}
 
     b.wait_until(lambda: b.received("/get_missing_events/"))
-    assert not b.received("/state_ids/")
+    assert {it.query["event_id"][0] for it in b.received("/state_ids/")} <= before
     assert is_partial(app, room.id)
     wait_for(lambda: put_off(app, room.id), "the decision to wait")
     let_state_come(b, app, room)
@@ -884,18 +878,18 @@ def test_a_restricted_join_needs_the_member_who_authorises_it(
 def test_a_server_that_hangs_does_not_hold_up_others(
     b: Remote, remote: Remotes, app: Application, alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partial_joins, "STATE_SECONDS", 0.5)
+    monkeypatch.setattr(remote_states, "STATE_SECONDS", 0.5)
     c, room = remote("c.test"), b.room()
     c.rooms[room.id] = room
     room.member("erin", "join", by=c)
-    b.recover("/state/")
-    b.hang("/state/")
+    b.recover("/state")
+    b.hang("/state")
 
     join(alice, room.id)
 
     wait_for(lambda: not is_partial(app, room.id), "all members of the room")
-    assert b.received("/state/")
-    b.recover("/state/")
+    assert b.received("/state")
+    b.recover("/state")
 
 
 def test_a_room_that_is_purged_is_forgotten(b: Remote, app: Application, alice: Person) -> None:

@@ -1,40 +1,36 @@
 """The members of partial rooms, fetched in the background after a user has joined.
 
-    /state       of the servers in turn: the whole state before the join
-    bulk         its events are checked and stored, as outliers
+    state        before the join, of the servers in turn; its events are stored, as outliers
     members      they are added to the state, in many writes
     recheck      what has come meanwhile is checked by the full state
     full         the room is a partial one no more: in one write, with what the check has refused
 
 If no server responds, all are asked again, until one does or the last user has left. A process that
 starts goes on where another one has ended.
-
-Spec: server-server-api#get_matrixfederationv1stateroomid
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import tempfile
 import threading
-from pathlib import Path
 from typing import Final
 
 from homebody.core import incoming, partial_rooms
 from homebody.core.events import state
-from homebody.core.federation import bulk, room_requests
+from homebody.core.federation import room_requests
 from homebody.core.federation.bulk import Checked
 from homebody.core.federation.inbound import Inbound
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.pdus import Received
+from homebody.core.federation.remote_states import Entries, RemoteState
 from homebody.core.joining import Join
 from homebody.core.partial_rooms import PartialRoom
 from homebody.core.timeline import partial_state, rechecks
 from homebody.core.timeline.rechecks import Recheck
 from homebody.models.events import REJECTED
 from homebody.outside import RemoteError
-from homebody.outside.federation import FederationClient, path_of
+from homebody.outside.federation import FederationClient
 from homebody.runtime import event_loop
 from homebody.runtime.locks import Locks
 from homebody.spec import events, identifiers, room_state
@@ -44,9 +40,6 @@ from homebody.storage.expressions import batches
 
 LOG = logging.getLogger(__name__)
 
-STATE_SECONDS: Final = 120.0
-"""For the response of one server, which has to collect thousands of events."""
-MAX_STATE_BYTES: Final = 256 * 2**20
 FIRST_WAIT_S: Final = 5.0
 MAX_WAIT_S: Final = 600.0
 """Between two rounds through all servers."""
@@ -58,8 +51,6 @@ SECONDS_PER_READ: Final = 0.003
 MAX_SERVERS_IN_ROOM: Final = 10_000
 MAX_REJECTED: Final = 1000
 """Events that are tried again when all members are known."""
-_CHECKS: Final = threading.BoundedSemaphore(2)
-"""Each check takes a core for seconds, and memory for all events."""
 
 
 class PartialJoins:
@@ -146,30 +137,20 @@ class PartialJoins:
 
     def _ask(self, server: str, room: PartialRoom) -> None:
         """Make a room full by the state that a server has before the join. Raises RemoteError."""
-        with tempfile.NamedTemporaryFile(prefix="homebody-state-") as file:
-            self._client.download(
-                server,
-                path_of("state", room.room_id),
-                file,
-                query={"event_id": room.event_id},
-                timeout_s=STATE_SECONDS,
-                max_bytes=MAX_STATE_BYTES,
-            )
-            file.flush()
-            with self._db.read() as tx:
-                version = state.version(tx, room.room_id)
-            with _CHECKS:
-                checked = bulk.store_outliers(
-                    self._db, self._keys, room.room_id, version.name, Path(file.name)
-                )
-        self._complete(server, room, checked)
+        with self._db.read() as tx:
+            version = state.version(tx, room.room_id)
+            join = state.find_any(tx, room.event_id)
+        if join is None:  # the room is being purged
+            return
+        asked = RemoteState(self._db, self._client, self._keys, server, room.room_id, version)
+        self._complete(server, room, asked.before_join(join.event))
 
-    def _complete(self, server: str, room: PartialRoom, checked: Checked) -> None:
+    def _complete(self, server: str, room: PartialRoom, entries: Entries) -> None:
         """Add the members, check again what has come meanwhile, and make the room full."""
         with self._db.read() as tx:
             at = partial_state.joined_at(tx, room)
-            _check(tx, server, room, checked)
-            members = _members(tx, room, checked)
+            _check(tx, server, room, entries)
+            members = _members(tx, room, entries)
         if at is None:  # the room is being purged
             return
         for some in batches(members.items(), MEMBERS_PER_WRITE):
@@ -233,25 +214,21 @@ def cited_members(tx: Reader, join: Event) -> dict[StateKey, tuple[int, str | No
     return found
 
 
-def _check(tx: Reader, server: str, room: PartialRoom, checked: Checked) -> None:
+def _check(tx: Reader, server: str, room: PartialRoom, entries: Entries) -> None:
     """Raise RemoteError unless a response is a state of the room."""
     create = state.entries(tx, room.room_id, [room_state.CREATE])[room_state.CREATE]
-    found = checked.state.get(room_state.CREATE)
-    if found is None or found.number != create.number:
+    found = entries.get(room_state.CREATE)
+    if found is None or found[0] != create.number:
         sentence = f"The response of {server} is not a state of {room.room_id}"
         raise RemoteError("bad_response", sentence)
 
 
-def _members(tx: Reader, room: PartialRoom, checked: Checked) -> dict[str, tuple[int, str | None]]:
+def _members(tx: Reader, room: PartialRoom, given: Entries) -> dict[str, tuple[int, str | None]]:
     """Return the members in a response. Of local users, only those of whom nothing is known yet.
 
     One of them can't have joined without this server.
     """
-    found = {
-        key[1]: (it.number, it.membership)
-        for key, it in checked.state.items()
-        if key[0] == state.MEMBER
-    }
+    found = {key[1]: it for key, it in given.items() if key[0] == state.MEMBER}
     own = [(state.MEMBER, user_id) for user_id in found if tx.server.is_local(user_id)]
     for key, entry in state.entries(tx, room.room_id, own).items():
         if entry.is_there or found[key[1]][1] == "join":
