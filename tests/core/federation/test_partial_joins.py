@@ -10,14 +10,17 @@ import pytest
 
 from homebody.core import incoming, partial_rooms
 from homebody.core.encryption import remote_devices
+from homebody.core.events import search_index
 from homebody.core.events import state as room_state
 from homebody.core.federation import partial_joins, remote_states
 from homebody.core.federation.joins import JoinRequest
 from homebody.core.rooms import purge
+from homebody.core.timeline import forks
 from homebody.errors import MatrixError
 from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers import remote_answers, sliding
+from tests.helpers.encryption import upload_device_keys
 from tests.helpers.partial_rooms import is_partial, join, let_state_come, omitting
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
@@ -900,3 +903,286 @@ def test_a_room_that_is_purged_is_forgotten(b: Remote, app: Application, alice: 
 
     assert not is_partial(app, room.id)
     wait_for(app.homeserver.partial_joins.is_idle, "the end of the work")
+
+
+def typing_users(person: Person, room_id: str) -> list[str]:
+    shown = joined(person, room_id, filter=LAZY)
+    events = [] if shown is None else shown["ephemeral"]["events"]
+    return [one for it in events if it["type"] == "m.typing" for one in it["content"]["user_ids"]]
+
+
+def test_unknown_members_of_servers_in_the_room_are_seen_typing_and_reading(
+    b: Remote, remote: Remotes, app: Application, alice: Person
+) -> None:
+    c, room = remote("c.test"), b.room()
+    room.member("dave", "join")
+    room.member("erin", "join", by=c)
+    lie_about_servers(b, "b.test")
+    join(alice, room.id)
+    b.send(room.member("frank", "leave", sender=CAROL, content={"reason": "spam"}))
+    wait_for(lambda: not waiting_pdus(app, room.id), "the kick")
+    event_id = alice.send(room.id, "hello")
+
+    for server, user in ((b, "dave"), (b, "frank"), (c, "erin")):
+        user_id = f"@{user}:{server.name}"
+        content = {"room_id": room.id, "user_id": user_id, "typing": True}
+        server.send_edu("m.typing", content)
+        read = {"m.read": {user_id: {"event_ids": [event_id], "data": {"ts": 1}}}}
+        server.send_edu("m.receipt", {room.id: read})
+
+    assert typing_users(alice, room.id) == [DAVE]
+    shown = joined(alice, room.id, filter=LAZY)
+    assert shown is not None
+    (receipts,) = [it for it in shown["ephemeral"]["events"] if it["type"] == "m.receipt"]
+    assert receipts["content"][event_id]["m.read"].keys() == {DAVE}
+    let_state_come(b, app, room)
+    c.send_edu("m.typing", {"room_id": room.id, "user_id": "@erin:c.test", "typing": True})
+    assert set(typing_users(alice, room.id)) == {DAVE, "@erin:c.test"}
+
+
+def test_a_message_beside_the_leave_of_its_sender_is_shown(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    room.member("dave", "join")
+    join(alice, room.id)
+    (start,) = room.heads
+    b.send(room.member("dave", "leave", prev=[start]))
+    wait_for(lambda: not waiting_pdus(app, room.id), "the leave")
+
+    late = room.message("late", sender="dave", prev=[start])
+    b.send(late)
+
+    wait_for(lambda: messages(alice, room.id) == ["late"], "the message")
+    let_state_come(b, app, room)
+    assert messages(alice, room.id) == ["late"]
+
+
+def test_a_short_timeline_ends_with_the_last_event_that_was_not_refused(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room("11")
+    cited = banned_dave(room)
+    join(alice, room.id)
+    since = alice.sync(filter=LAZY)["next_batch"]
+    b.send(room.message("fine"))
+    b.send(room.message("spam", sender="dave", auth_events=cited, add=False))
+    wait_for(lambda: messages(alice, room.id) == ["spam", "fine"], "the events of Dave")
+    short = json.loads(LAZY)
+    short["room"]["timeline"] = {"limit": 1}
+    assert bodies(joined(alice, room.id, since, filter=json.dumps(short))) == ["spam"]
+
+    let_state_come(b, app, room)
+
+    assert bodies(joined(alice, room.id, since, filter=json.dumps(short))) == ["fine"]
+
+
+def test_what_was_refused_is_not_found_any_more(b: Remote, app: Application, alice: Person) -> None:
+    room = b.room("11")
+    cited = banned_dave(room)
+    join(alice, room.id)
+    b.send(room.message("fine words"))
+    spam = room.message("spam words", sender="dave", auth_events=cited, add=False)
+    b.send(spam)
+    wait_for(lambda: messages(alice, room.id)[:1] == ["spam words"], "the events of Dave")
+    criteria = {"room_events": {"search_term": "words"}}
+
+    def found() -> set[str]:
+        answer = alice.post("search", json={"search_categories": criteria}).get_json()
+        results = answer["search_categories"]["room_events"]["results"]
+        return {it["result"]["content"]["body"] for it in results}
+
+    assert found() == {"fine words", "spam words"}
+    search_index.catch_up(app.homeserver.database)
+
+    let_state_come(b, app, room)
+
+    assert found() == {"fine words"}
+
+
+def test_the_state_on_another_branch_is_without_what_was_refused(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room("11")
+    cited = banned_dave(room)
+    join(alice, room.id)
+    (start,) = room.heads
+    ts = room.events[start].origin_server_ts
+    lie = room.event(
+        "m.room.topic",
+        {"topic": "lie"},
+        "",
+        sender="dave",
+        auth_events=cited,
+        prev_events=[start],
+        origin_server_ts=ts + 1,
+        add=False,
+    )
+    truth = room.set_state(
+        "m.room.topic", {"topic": "truth"}, prev=[start], origin_server_ts=ts + 1000
+    )
+    b.send(lie, truth)
+    wait_for(lambda: not waiting_pdus(app, room.id), "the events of Dave")
+    after_lie = room.message("after the lie", prev=[start], prev_events=[lie.event_id], add=False)
+    b.send(after_lie)
+    wait_for(lambda: not waiting_pdus(app, room.id), "the message")
+    with app.homeserver.database.read() as tx:
+        before = forks.before_event(tx, after_lie.event_id)
+        assert before is not None
+        assert before.overlay
+
+    let_state_come(b, app, room)
+
+    asked: Json = {"query": {"event_id": after_lie.event_id}}
+    given = b.get("v1", "state_ids", room.id, **asked).json["pdu_ids"]
+    assert lie.event_id not in given
+    assert truth.event_id not in given
+    topic = alice.get(f"rooms/{quote(room.id)}/state/m.room.topic").get_json()
+    assert topic == {"topic": "truth"}
+
+
+def test_a_server_in_the_room_that_was_away_gets_what_was_said_meanwhile(
+    b: Remote, remote: Remotes, app: Application, alice: Person
+) -> None:
+    c, room = remote("c.test"), b.room()
+    c.rooms[room.id] = room
+    room.member("erin", "join", by=c)
+    join(alice, room.id)
+    c.fail("/send/", 503)
+    c.fail("/state", 503)
+    app.homeserver.sender.start()
+    alice.send(room.id, "hello")
+    c.wait_until(lambda: c.received("/send/"))
+    alice.send(room.id, "are you there")
+    b.wait_until(lambda: len(b.pdus) > 1)
+
+    c.recover("/send/")
+    c.send_edu("m.typing", {"room_id": room.id, "user_id": "@erin:c.test", "typing": True})
+
+    def said() -> list[str]:
+        return [it["content"].get("body") for it in c.pdus if it["type"] == "m.room.message"]
+
+    c.wait_until(lambda: said() == ["hello", "are you there"])
+    assert is_partial(app, room.id)
+    app.homeserver.sender.stop()
+
+
+def test_what_was_said_before_a_restart_reaches_all_servers(
+    b: Remote, remote: Remotes, app: Application, alice: Person
+) -> None:
+    c, room = remote("c.test"), b.room()
+    c.rooms[room.id] = room
+    room.member("erin", "join", by=c)
+    join(alice, room.id)
+    alice.send(room.id, "hello")
+
+    app.homeserver.sender.start()
+
+    c.wait_until(lambda: [it["content"].get("body") for it in c.pdus] == ["hello"])
+    app.homeserver.sender.stop()
+
+
+def updates(server: Remote, user_id: str) -> list[Json]:
+    return [it for it in server.edus("m.device_list_update") if it["user_id"] == user_id]
+
+
+def test_servers_that_were_not_named_learn_of_devices_in_the_end(
+    b: Remote, remote: Remotes, app: Application, alice: Person
+) -> None:
+    app.homeserver.sender.start()
+    c, room = remote("c.test"), b.room()
+    c.rooms[room.id] = room
+    room.member("erin", "join", by=c)
+    lie_about_servers(b, "b.test")
+    upload_device_keys(alice)
+    join(alice, room.id)
+    b.wait_for_edu("m.device_list_update", lambda it: it["user_id"] == ALICE)
+    assert not updates(c, ALICE)
+
+    let_state_come(b, app, room)
+
+    c.wait_for_edu("m.device_list_update", lambda it: it["user_id"] == ALICE)
+    b.wait_for_event(alice.send(room.id, "hello"))
+    assert len(updates(b, ALICE)) == 1
+    app.homeserver.sender.stop()
+
+
+def test_device_lists_of_members_that_were_made_up_are_not_kept(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    ghost = room.member("ghost", "join", add=False)
+    b.add_device("ghost", "PHONE")
+
+    def respond(request: Any) -> Response:
+        answer = remote_answers.send_join(b, request)
+        return Response(200, answer | {"state": [*answer["state"], ghost.pdu]})
+
+    b.answer("/send_join/", respond, times=1)
+    join(alice, room.id)
+    alice.post("keys/query", json={"device_keys": {ghost.sender: []}})
+    with app.homeserver.database.read() as tx:
+        assert remote_devices.kept(tx, [ghost.sender])[0].keys() == {ghost.sender}
+
+    let_state_come(b, app, room)
+
+    with app.homeserver.database.read() as tx:
+        assert remote_devices.kept(tx, [ghost.sender]) == ({}, {})
+
+
+def test_a_state_event_that_was_rejected_too_early_is_state_in_the_end(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room("11")
+    room.member("erin", "join")
+    levels = {**(room.content("m.room.power_levels") or {})}
+    levels["users"] = {**levels["users"], "@erin:b.test": 60, DAVE: 100}
+    room.set_state("m.room.power_levels", levels)
+    room.member("dave", "join")
+    cited = [
+        room.state[key].event_id
+        for key in (
+            ("m.room.create", ""),
+            ("m.room.power_levels", ""),
+            ("m.room.member", DAVE),
+            ("m.room.member", "@erin:b.test"),
+        )
+    ]
+    room.member("dave", "leave")
+    join(alice, room.id)
+    (start,) = room.heads
+    kick = room.member(
+        "erin", "leave", sender=DAVE, auth_events=cited, prev_events=[start], add=False
+    )
+    b.send(kick)
+    wait_for(lambda: not waiting_pdus(app, room.id), "the kick")
+    topic = room.event("m.room.topic", {"topic": "erin's"}, "", sender="erin", add=False)
+    topic = room.sign({**topic.pdu, "prev_events": [kick.event_id]}, add=False)
+    b.send(topic)
+    wait_for(lambda: not waiting_pdus(app, room.id), "the topic")
+    assert alice.get(f"rooms/{quote(room.id)}/state/m.room.topic").status_code == 404
+
+    let_state_come(b, app, room)
+
+    url = f"rooms/{quote(room.id)}/state"
+    wait_for(
+        lambda: alice.get(f"{url}/m.room.topic").get_json() == {"topic": "erin's"}, "the topic"
+    )
+    assert membership(alice, room.id, "@erin:b.test")["membership"] == "join"
+
+
+def test_all_members_are_found_in_the_user_directory_in_the_end(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    room.member("rod", "join", content={"displayname": "Rodney"})
+    join(alice, room.id)
+
+    def found() -> list[str]:
+        answer = alice.post("user_directory/search", json={"search_term": "rod"}).get_json()
+        return [it["user_id"] for it in answer["results"]]
+
+    assert found() == []
+    let_state_come(b, app, room)
+
+    assert found() == ["@rod:b.test"]

@@ -46,7 +46,7 @@ def asked_about(b: Remote) -> list[str]:
     return [it.query["event_id"][0] for it in b.received("/state_ids/")]
 
 
-def state_in(room: RemoteRoom) -> Json:
+def state_in(room: RemoteRoom) -> dict[tuple[str, str], Json]:
     return {key: it.content for key, it in room.state.items()}
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from homebody.core import partial_rooms
 from homebody.core.encryption import remote_devices, to_device_edus
 from homebody.core.ephemeral import receipts, remote_presence, typing
 from homebody.core.ephemeral.ephemeral import Ephemeral
@@ -159,6 +160,14 @@ def _may_send(tx: Reader, origin: str, room_id: str, user_id: str) -> bool:
     """Return whether a user of a server is in a room with local users, and not shut out of it."""
     return (
         bool(state.joined(tx, room_id).local)
-        and state.is_joined(tx, room_id, user_id)
+        and (state.is_joined(tx, room_id, user_id) or _may_be_there(tx, origin, room_id, user_id))
         and server_acls.allows(tx, room_id, origin)
+    )
+
+
+def _may_be_there(tx: Reader, origin: str, room_id: str, user_id: str) -> bool:
+    """Return whether a user may be a member of a partial room who is not known yet."""
+    return (
+        origin in partial_rooms.servers_in_room(tx, room_id)
+        and state.membership_of(tx, room_id, user_id) is None
     )
