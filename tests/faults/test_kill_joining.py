@@ -77,6 +77,7 @@ def test_the_next_process_learns_the_members(
     b.omits_members = True
     room = b.room()
     room.crowd(LARGE)
+    room.message("the last before the join")
     app.homeserver.database.close()
     b.hang("/state/")
     running = start(remote, tmp_path)

@@ -26,7 +26,7 @@ from homebody.models.events import OUT_OF_BAND, REJECTED
 from homebody.outside import RemoteError
 from homebody.outside.federation import FederationClient, path_of
 from homebody.runtime import event_loop
-from homebody.spec import event_auth
+from homebody.spec import event_auth, room_state
 from homebody.spec.event_auth import AuthError
 from homebody.spec.events import Event, Json, StateKey
 from homebody.spec.room_versions import RoomVersion
@@ -140,7 +140,10 @@ class RemoteState:
         if 0 < len(missing) <= few:
             outliers.store(self._db, self._single(missing))
             missing = outliers.missing(self._db, missing, few)
-        return self._whole(event_id) if missing else self._entries(ids)
+        entries = self._whole(event_id) if missing else self._entries(ids)
+        if room_state.CREATE not in entries:
+            raise RemoteError("bad_response", "The response is a state without a create event")
+        return entries
 
     def _whole(self, event_id: str) -> Entries:
         """Return the state before an event, once all of its events are stored."""
