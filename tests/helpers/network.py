@@ -9,7 +9,8 @@ network.partition()                  # nobody reaches anybody, until network.hea
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,11 +76,17 @@ class Homebody:
 class Network:
     """The servers by name, and the links between them."""
 
-    def __init__(self, folder: Path, names: tuple[str, ...], settings: dict[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        names: tuple[str, ...],
+        settings: dict[str, str],
+        listen: Callable[[], socket.socket | None],
+    ) -> None:
         ca_file = str(certificates.write_authority(folder))
         ports = {name: real_server.free_port() for name in names}
         self._links = {
-            (source, target): Relay(certificates.server_context(target), ports[target])
+            (source, target): Relay(certificates.server_context(target), ports[target], listen())
             for source, target in itertools.permutations(names, 2)
         }
         self._servers: dict[str, Homebody] = {}
@@ -100,7 +107,7 @@ class Network:
     def _hosts(self, source: str) -> str:
         """Return where this server finds the others, as TOML."""
         pairs = (
-            f'"{target}" = "127.0.0.1:{relay.port}"'
+            f'"{target}" = "{relay.address}"'
             for (one, target), relay in self._links.items()
             if one == source
         )
@@ -147,10 +154,16 @@ class Network:
 
 @contextmanager
 def running(
-    folder: Path, names: tuple[str, ...] = ("a.test", "b.test"), **settings: str
+    folder: Path,
+    names: tuple[str, ...] = ("a.test", "b.test"),
+    listen: Callable[[], socket.socket | None] = lambda: None,
+    **settings: str,
 ) -> Iterator[Network]:
-    """Run servers of these names within the block, with these settings."""
-    network = Network(folder, names, settings)
+    """Run servers of these names within the block, with these settings.
+
+    `listen` makes the socket on which a server is reached; the default is one on loopback.
+    """
+    network = Network(folder, names, settings, listen)
     try:
         yield network
     finally:

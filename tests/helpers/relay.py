@@ -26,7 +26,9 @@ class Relay:
     connection after so many bytes of responses.
     """
 
-    def __init__(self, context: ssl.SSLContext, target_port: int) -> None:
+    def __init__(
+        self, context: ssl.SSLContext, target_port: int, listener: socket.socket | None = None
+    ) -> None:
         self.target_port = target_port
         self.delay_s = 0.0
         self.cut_after_bytes: float = float("inf")
@@ -36,8 +38,9 @@ class Relay:
         self._context = context
         self._open: set[socket.socket] = set()
         self._ended = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port: int = self._listener.getsockname()[1]
+        self._listener = listener or socket.create_server(("127.0.0.1", 0), backlog=128)
+        host, self.port = self._listener.getsockname()
+        self.address = f"{host}:{self.port}"
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
