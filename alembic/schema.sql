@@ -10,7 +10,7 @@ CREATE TABLE access_tokens (
 	token_hash BLOB NOT NULL, 
 	user_id TEXT NOT NULL, 
 	device_id TEXT NOT NULL, 
-	expires_ts INTEGER, 
+	expires_ts INTEGER, issued_to TEXT, 
 	CONSTRAINT pk_access_tokens PRIMARY KEY (token_hash)
 );
 
@@ -437,7 +437,7 @@ CREATE TABLE "accounts" (
 	deactivated_ts INTEGER, 
 	is_locked BOOLEAN NOT NULL, 
 	is_suspended BOOLEAN NOT NULL, 
-	erased_position INTEGER, is_shadow_banned BOOLEAN DEFAULT '0' NOT NULL, user_type TEXT, 
+	erased_position INTEGER, is_shadow_banned BOOLEAN DEFAULT '0' NOT NULL, user_type TEXT, expires_ts INTEGER, keys_replaceable_until_ts INTEGER, 
 	CONSTRAINT pk_accounts PRIMARY KEY (user_id)
 );
 
@@ -759,6 +759,13 @@ CREATE TABLE blocked_rooms (
 	CONSTRAINT pk_blocked_rooms PRIMARY KEY (room_id)
 );
 
+CREATE TABLE experimental_features (
+	user_id TEXT NOT NULL, 
+	name TEXT NOT NULL, 
+	is_enabled BOOLEAN NOT NULL, 
+	CONSTRAINT pk_experimental_features PRIMARY KEY (user_id, name)
+);
+
 CREATE TABLE external_ids (
 	auth_provider TEXT NOT NULL, 
 	external_id TEXT NOT NULL, 
@@ -812,6 +819,8 @@ CREATE TABLE tasks (
 CREATE INDEX ix_tasks_resource_id ON tasks (resource_id);
 
 CREATE INDEX ix_tasks_status_created_ts ON tasks (status, created_ts);
+
+CREATE INDEX ix_access_tokens_issued_to ON access_tokens (issued_to) WHERE issued_to IS NOT NULL;
 
 INSERT INTO alembic_version VALUES ('0024');
 

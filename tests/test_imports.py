@@ -37,6 +37,7 @@ ORDER = [
     "core.ephemeral",
     "core.rooms",
     "core.federation",
+    "core.administration",
     "core.sync",
     "core.sliding_sync",
     "core.legacy",

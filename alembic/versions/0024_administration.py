@@ -30,6 +30,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("room_id", name=op.f("pk_blocked_rooms")),
     )
     op.create_table(
+        "experimental_features",
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("is_enabled", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("user_id", "name", name=op.f("pk_experimental_features")),
+    )
+    op.create_table(
         "external_ids",
         sa.Column("auth_provider", sa.Text(), nullable=False),
         sa.Column("external_id", sa.Text(), nullable=False),
@@ -90,6 +97,16 @@ def upgrade() -> None:
         "accounts", sa.Column("is_shadow_banned", sa.Boolean(), server_default="0", nullable=False)
     )
     op.add_column("accounts", sa.Column("user_type", sa.Text(), nullable=True))
+    op.add_column("accounts", sa.Column("expires_ts", sa.Integer(), nullable=True))
+    op.add_column("accounts", sa.Column("keys_replaceable_until_ts", sa.Integer(), nullable=True))
+
+    op.add_column("access_tokens", sa.Column("issued_to", sa.Text(), nullable=True))
+    op.create_index(
+        op.f("ix_access_tokens_issued_to"),
+        "access_tokens",
+        ["issued_to"],
+        sqlite_where=sa.text("issued_to IS NOT NULL"),
+    )
 
     op.add_column("media", sa.Column("last_used_ts", sa.Integer(), nullable=True))
     op.add_column(
@@ -105,6 +122,11 @@ def downgrade() -> None:
     op.drop_column("media", "is_protected")
     op.drop_column("media", "last_used_ts")
 
+    op.drop_index(op.f("ix_access_tokens_issued_to"), "access_tokens")
+    op.drop_column("access_tokens", "issued_to")
+
+    op.drop_column("accounts", "keys_replaceable_until_ts")
+    op.drop_column("accounts", "expires_ts")
     op.drop_column("accounts", "user_type")
     op.drop_column("accounts", "is_shadow_banned")
 
@@ -120,6 +142,7 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_external_ids_user_id"), "external_ids")
 
     op.drop_table("external_ids")
+    op.drop_table("experimental_features")
     op.drop_table("blocked_rooms")
     op.drop_index(op.f("ix_audit_log_subject"), "audit_log")
 

@@ -161,6 +161,14 @@ def user_locked() -> MatrixError:
     return MatrixError(401, "M_USER_LOCKED", "This account is locked", soft_logout=True)
 
 
+def expired_account() -> MatrixError:
+    """Make the error for an account that an administrator has set to expire.
+
+    The errcode is Synapse's; the specification has none for this.
+    """
+    return MatrixError(403, "ORG_MATRIX_EXPIRED_ACCOUNT", "This account has expired")
+
+
 def user_suspended() -> MatrixError:
     """Report that an administrator has suspended the account: it may only read and leave."""
     return MatrixError(403, "M_USER_SUSPENDED", "You can't do this while you are suspended")

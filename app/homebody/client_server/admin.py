@@ -8,10 +8,11 @@ from __future__ import annotations
 import msgspec
 from flask import Blueprint
 
+from homebody import errors
 from homebody.client_server import authentication, http
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
-from homebody.core.accounts import moderation
+from homebody.core.accounts import accounts, moderation
 from homebody.core.rooms import reports
 from homebody.spec.events import Json
 
@@ -35,8 +36,11 @@ class Suspend(msgspec.Struct):
 @authenticated()
 def get_who_is(user_id: str) -> Json:
     """Return when and from which addresses a user's devices were last used."""
+    moderation.check_may_ask(requester(), user_id)
     with homeserver.database.read() as tx:
-        return moderation.whois(tx, requester(), user_id, homeserver.last_seen)
+        if accounts.find(tx, user_id) is None:
+            raise errors.not_found("This server has no such user")
+        return moderation.whois(tx, user_id, homeserver.last_seen)
 
 
 @bp_v1.get("/admin/lock/<user_id>")
@@ -53,7 +57,8 @@ def set_admin_lock_user(user_id: str) -> Json:
     """Lock an account, or unlock it."""
     body = http.body_as(Lock)
     with homeserver.database.write() as tx:
-        moderation.set_locked(tx, requester(), user_id, is_locked=body.locked)
+        account = moderation.find_other(tx, requester(), user_id)
+        moderation.set_locked(tx, requester().user_id, account, is_locked=body.locked)
     return {"locked": body.locked}
 
 
@@ -71,7 +76,8 @@ def set_admin_suspend_user(user_id: str) -> Json:
     """Suspend an account, or end its suspension."""
     body = http.body_as(Suspend)
     with homeserver.database.write() as tx:
-        moderation.set_suspended(tx, requester(), user_id, is_suspended=body.suspended)
+        account = moderation.find_other(tx, requester(), user_id)
+        moderation.set_suspended(tx, requester().user_id, account, is_suspended=body.suspended)
     return {"suspended": body.suspended}
 
 

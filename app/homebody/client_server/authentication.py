@@ -137,7 +137,11 @@ def rate_limits() -> RateLimits:
     user: Requester | None = g.get("requester")
     if "approved" in g:  # the request has been counted before
         return limits.without()
-    if user is None or user.service is None:
+    if user is None:
+        return limits
+    if user.message_limit is not None:
+        return limits.overridden(*user.message_limit)
+    if user.service is None:
         return limits
     is_limited = user.service.is_rate_limited and user.user_id != user.service.sender
     return limits if is_limited else limits.without()
@@ -231,7 +235,10 @@ def admit(tx: Tx) -> None:
     if user is None:
         return
     if user.service is not None:
-        _keep_requester(appservice_users.refresh_requester(tx, user, may_be_locked=g.access.locked))
+        again = appservice_users.refresh_requester(
+            tx, user.service, user, may_be_locked=g.access.locked
+        )
+        _keep_requester(again)
     elif not access_tokens.is_still_valid(tx, user):
         again = access_tokens.reauthenticate(tx, user, may_be_locked=g.access.locked)
         _keep_requester(again)

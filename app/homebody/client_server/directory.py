@@ -67,6 +67,7 @@ def get_room_visibility_on_directory(room_id: str) -> Json:
 def set_room_visibility_on_directory(room_id: str) -> Json:
     """Publish a room in the directory, or remove it from there."""
     is_published = http.body_as(Visibility).visibility == "public"
+    is_published = is_published and not requester().is_shadow_banned
     with homeserver.database.write() as tx:
         directory.set_visibility(tx, room_id, requester(), is_published=is_published)
     return {}

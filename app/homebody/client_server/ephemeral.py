@@ -38,7 +38,7 @@ def set_typing(room_id: str, user_id: str) -> Json:
     body = http.body_as(Typing)
     with homeserver.database.read() as tx:
         state.check_joined(tx, room_id, user_id)
-    if not body.is_typing:
+    if not body.is_typing or requester().is_shadow_banned:
         typing.stop(homeserver.ephemeral, room_id, user_id)
         return {}
     device_id = requester().device_id

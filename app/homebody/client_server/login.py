@@ -188,6 +188,8 @@ def logout() -> Json:
     devices.remove_most(homeserver.database, me.user_id, [me.device_id])
     with homeserver.database.write() as tx:
         devices.remove(tx, me.user_id, [me.device_id])
+        if not me.device_id and me.service is None:  # an administrator who acts as the user
+            access_tokens.revoke_one(tx, me)
     return {}
 
 

@@ -132,6 +132,10 @@ def invite_user(room_id: str) -> Json:
         raise third_party_invites.refused()
     body = http.convert(content, Invite)
     _check_invite_limits(room_id, body.user_id)
+    if requester().is_shadow_banned:
+        with homeserver.database.read() as tx:
+            state.check_joined(tx, room_id, requester().user_id)
+        return {}
     if is_elsewhere(body.user_id):
         invite_elsewhere(room_id, body.user_id, _reason(body.reason))
         return {}
@@ -268,6 +272,8 @@ def join(room_id_or_alias: str) -> Json:
     content = {key: value for key, value in given.items() if key not in NOT_FOR_THE_EVENT}
     if body.reason is None:
         content.pop("reason", None)
+    if requester().is_shadow_banned:
+        content = {}
     if requester().is_guest:
         check_guest({**content, "membership": "join"}, is_own=True)
     signed = body.third_party_signed
@@ -316,7 +322,7 @@ def _own_change() -> OwnChange:
 
 
 def _reason(reason: str | None) -> Json:
-    return {} if reason is None else {"reason": reason}
+    return {} if reason is None or requester().is_shadow_banned else {"reason": reason}
 
 
 MEMBERSHIPS = ("ban", "invite", "join", "knock", "leave")

@@ -84,7 +84,8 @@ def set_profile_field(user_id: str, key_name: str) -> Json:
     authentication.rate_limits().check("rc_message", user_id)  # it sends events into rooms
     with homeserver.database.write() as tx:
         profiles.put(tx, user_id, key_name, body[key_name])
-    profiles.update_rooms(homeserver.database, user_id, key_name)
+    if not requester().is_shadow_banned:
+        profiles.update_rooms(homeserver.database, user_id, key_name)
     return {}
 
 
@@ -100,7 +101,8 @@ def delete_profile_field(user_id: str, key_name: str) -> Json:
     authentication.rate_limits().check("rc_message", user_id)
     with homeserver.database.write() as tx:
         profiles.remove(tx, user_id, key_name)
-    profiles.update_rooms(homeserver.database, user_id, key_name)
+    if not requester().is_shadow_banned:
+        profiles.update_rooms(homeserver.database, user_id, key_name)
     return {}
 
 

@@ -116,7 +116,8 @@ def _send(
     if txn_id is not None and len(txn_id.encode()) > identifiers.MAX_BYTES:
         raise errors.invalid_param("The transaction id is longer than 255 bytes")
     ts = None if me.service is None else http.timestamp()
-    is_of_thread = event_type == store.REDACTION and _is_of_thread(str(content.get("redacts")))
+    is_redaction = event_type == store.REDACTION and not me.is_shadow_banned
+    is_of_thread = is_redaction and _is_of_thread(str(content.get("redacts")))
     with database.write() as tx:
         event_id = sending.send_message(tx, me, room_id, event_type, content, txn_id, ts)
     if is_of_thread:

@@ -32,6 +32,7 @@ from homebody.core.rooms import (
     upgrade,
 )
 from homebody.core.sessions import appservice_users
+from homebody.core.timeline import shadow_bans
 from homebody.spec import identifiers
 from homebody.spec.events import Json
 
@@ -94,6 +95,8 @@ def create_room() -> Json:
     appservice_queries.ensure_users(homeserver.database, invited)
     version = body.room_version or homeserver.server.config.default_room_version
     is_public = body.visibility == "public"
+    if requester().is_shadow_banned:
+        _invite_nobody(body)
     options = creation.RoomOptions(
         preset=body.preset or ("public_chat" if is_public else "private_chat"),
         version=creation.version_named(version),
@@ -103,7 +106,7 @@ def create_room() -> Json:
         invite=body.invite or (),
         elsewhere=[it for it in body.invite or () if membership.is_elsewhere(it)],
         is_direct=body.is_direct or False,
-        is_published=is_public,
+        is_published=is_public and not requester().is_shadow_banned,
         creation_content=body.creation_content or {},
         initial_state=[
             (event.type, event.state_key, event.content) for event in body.initial_state or ()
@@ -126,6 +129,12 @@ def _invited(body: CreateRoom) -> list[str]:
         if event.type == state.MEMBER and event.content.get("membership") == "invite"
     ]
     return list(dict.fromkeys([*(body.invite or ()), *by_state]))
+
+
+def _invite_nobody(body: CreateRoom) -> None:
+    """Take the invites out of a request of a shadow-banned user."""
+    body.invite = None
+    body.initial_state = [it for it in body.initial_state or () if it.type != state.MEMBER]
 
 
 def _check_limits(invited: Collection[str]) -> None:
@@ -155,6 +164,9 @@ def upgrade_room(room_id: str) -> Json:
     version = creation.version_named(body.new_version)
     user_id = requester().user_id
     authentication.rate_limits().check("rc_room_creation", user_id)
+    if requester().is_shadow_banned:
+        with homeserver.database.read() as tx:
+            return {"replacement_room": shadow_bans.room_id(tx, requester(), room_id)}
     wanted = upgrade.UpgradeRequest(user_id, room_id, version, body.additional_creators)
     return {"replacement_room": upgrade.upgrade(homeserver.database, wanted)}
 

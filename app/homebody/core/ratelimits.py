@@ -25,6 +25,8 @@ from homebody.errors import MatrixError
 
 MAX_BUCKETS: Final = 20_000
 """The most buckets of one limit, about 4 MB; beyond it the least recently used are dropped."""
+MAX_OVERRIDDEN: Final = 100
+"""Different limits of single accounts, each with buckets of its own."""
 MAX_KEY: Final = 255
 """Longer keys are cut to this number of characters, as a name may have megabytes."""
 
@@ -38,6 +40,7 @@ class RateLimits:
     def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = config
         self._without: RateLimits | None = None
+        self._overridden: dict[tuple[int, int], RateLimits] = {}
         self._is_on = config.rate_limits
         self._clock = clock
         self._buckets = {name: _Buckets(limit) for name, limit in _limits(config)}
@@ -48,6 +51,31 @@ class RateLimits:
             config = replace(self._config, rate_limits=False)
             self._without = RateLimits(config, self._clock)
         return self._without
+
+    def overridden(self, messages_per_second: int, burst_count: int) -> RateLimits:
+        """Return the limits of an account with its own limit of events; without a rate, none.
+
+        The account may send as many events as that allows, so it may also write as much.
+        """
+        if not messages_per_second:
+            return self.without()
+        key = (messages_per_second, burst_count)
+        if key not in self._overridden:
+            if len(self._overridden) >= MAX_OVERRIDDEN:  # full buckets are better than more memory
+                self._overridden.clear()
+            own = RateLimit(float(messages_per_second), max(burst_count, 1))
+            writes = self._config.rc_writes
+            most = RateLimit(
+                max(own.per_second, writes.per_second), max(own.burst_count, writes.burst_count)
+            )
+            limits = RateLimits(self._config, self._clock)
+            limits._buckets = {
+                **self._buckets,
+                "rc_message": _Buckets(own),
+                "rc_writes": _Buckets(most),
+            }
+            self._overridden[key] = limits
+        return self._overridden[key]
 
     def names(self) -> list[str]:
         """Return the names of all limits."""

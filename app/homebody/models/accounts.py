@@ -25,6 +25,9 @@ class Account(Base):
     # what they send is accepted, but nobody else receives it
     is_shadow_banned: Mapped[bool] = mapped_column(default=False, server_default="0")
     user_type: Mapped[str | None]  # "bot" or "support", for administrators; None: a person
+    expires_ts: Mapped[int | None]  # ms; from then on the account can't be used
+    # ms; until then its cross-signing keys can be replaced without authentication
+    keys_replaceable_until_ts: Mapped[int | None]
     erased_position: Mapped[int | None]  # users who join later see the user's events redacted
 
 
@@ -49,6 +52,18 @@ class RegistrationToken(Base):
     uses: Mapped[int] = mapped_column(default=0)
     expires_ts: Mapped[int | None]  # ms
     created_ts: Mapped[int]
+
+
+class ExperimentalFeature(Base):
+    """A feature that an administrator has switched on or off for an account.
+
+    Written by core/accounts/experimental_features.py.
+    """
+
+    __tablename__ = "experimental_features"
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)  # such as "msc3881"
+    is_enabled: Mapped[bool]
 
 
 class ExternalId(Base):

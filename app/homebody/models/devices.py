@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Index
+from sqlalchemy import Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from homebody.models.base import Base
@@ -24,7 +24,10 @@ class Device(Base):
 
 
 class AccessToken(Base):
-    """An access token of a device. Written by core/accounts/access_tokens.py."""
+    """An access token of a device. Written by core/accounts/access_tokens.py.
+
+    A token by which an administrator acts as a user belongs to no device: its `device_id` is "".
+    """
 
     __tablename__ = "access_tokens"
     token_hash: Mapped[bytes] = mapped_column(
@@ -33,8 +36,12 @@ class AccessToken(Base):
     user_id: Mapped[str]
     device_id: Mapped[str]
     expires_ts: Mapped[int | None]  # ms; None: until logout
+    issued_to: Mapped[str | None]  # the administrator who acts as the user; None: the user
 
-    __table_args__ = (Index(None, "user_id", "device_id"),)
+    __table_args__ = (
+        Index(None, "user_id", "device_id"),
+        Index(None, "issued_to", sqlite_where=text("issued_to IS NOT NULL")),
+    )
 
 
 class RefreshToken(Base):

@@ -147,7 +147,9 @@ class Requester:
         "expires_ts",
         "is_admin",
         "is_guest",
+        "is_shadow_banned",
         "is_suspended",
+        "message_limit",
         "service",
         "token_hash",
         "user_id",
@@ -162,6 +164,8 @@ class Requester:
         is_guest: bool = False,
         is_admin: bool = False,
         is_suspended: bool = False,
+        is_shadow_banned: bool = False,
+        message_limit: tuple[int, int] | None = None,
         expires_ts: float = math.inf,
         service: Service | None = None,
     ) -> None:
@@ -171,6 +175,9 @@ class Requester:
         self.is_guest = is_guest
         self.is_admin = is_admin
         self.is_suspended = is_suspended
+        self.is_shadow_banned = is_shadow_banned
+        self.message_limit = message_limit
+        """(messages_per_second, burst_count) in place of rc_message; None: none was set."""
         self.expires_ts = expires_ts
         """In ms; `math.inf` for a token that is valid until logout."""
         self.service = service

@@ -36,6 +36,7 @@ from homebody import errors
 from homebody.errors import MatrixError
 from homebody.models.accounts import Account
 from homebody.models.devices import AccessToken, Device, RefreshToken, SupersededToken
+from homebody.models.moderation import RateLimitOverride
 from homebody.spec.events import Json
 from homebody.storage.caches import CacheKind, Requester, declare
 from homebody.storage.database import Database, Reader, Tx
@@ -60,7 +61,11 @@ _FIND = (
         Account.is_admin,
         Account.is_suspended,
         Account.is_locked,
+        Account.is_shadow_banned,
         Account.deactivated_ts,
+        Account.expires_ts.label("account_expires_ts"),
+        RateLimitOverride.messages_per_second,
+        RateLimitOverride.burst_count,
         # Whether an older pair stays valid until the first use of this one
         select(_OLDER.token_hash)
         .join(_MINE, _MINE.token_hash == _OLDER.replaced_by)
@@ -73,6 +78,7 @@ _FIND = (
         .label("has_older"),
     )
     .join(Account, Account.user_id == AccessToken.user_id)
+    .outerjoin(RateLimitOverride, RateLimitOverride.user_id == AccessToken.user_id)
     .where(AccessToken.token_hash == bindparam("token_hash"))
 )
 _FIND_REFRESH = (
@@ -103,14 +109,12 @@ _FORGET_OLDEST = delete(SupersededToken).where(
 def authenticate(db: Database, token: str, *, may_be_locked: bool = False) -> Requester:
     """Return the requester who has this access token.
 
-    Raises M_UNKNOWN_TOKEN, and M_USER_LOCKED unless `may_be_locked`.
+    Raises M_UNKNOWN_TOKEN, and M_USER_LOCKED or ORG_MATRIX_EXPIRED_ACCOUNT unless `may_be_locked`.
     """
     token_hash = hash_of(token)
     found = db.cached(TOKENS, token_hash)
-    if found is None:
+    if found is None or found.expires_ts <= time.time() * 1000:
         found = _look_up(db, token_hash, may_be_locked=may_be_locked)
-    if found.expires_ts <= time.time() * 1000:
-        raise _expired()
     return found
 
 
@@ -130,11 +134,9 @@ def reauthenticate(tx: Reader, requester: Requester, *, may_be_locked: bool = Fa
     slowly. Raises as `authenticate` does.
     """
     found = tx.cached(TOKENS, requester.token_hash)
-    if found is None:
+    if found is None or found.expires_ts <= tx.now_ms:
         row = _row(tx, requester.token_hash, may_be_locked=may_be_locked)
         found = _cache(tx, requester.token_hash, row)
-    if found.expires_ts <= tx.now_ms:
-        raise _expired()
     return found
 
 
@@ -159,6 +161,32 @@ def issue(tx: Tx, user_id: str, device_id: str, *, with_refresh_token: bool = Fa
         "refresh_token": refresh_token,
         "expires_in_ms": lifetime_ms,
     }
+
+
+def issue_to(tx: Tx, actor: str, user_id: str, expires_ts: int | None) -> str:
+    """Return an access token by which an administrator acts as a user, without a device.
+
+    It ends when the administrator logs out everywhere, not when the user does.
+    `expires_ts` (ms): None for a token that is valid until then.
+    """
+    token = f"hb_{secrets.token_urlsafe(32)}"
+    row = {"token_hash": hash_of(token), "user_id": user_id, "device_id": ""}
+    tx.sql.execute(insert(AccessToken), {**row, "expires_ts": expires_ts, "issued_to": actor})
+    return token
+
+
+def revoke_issued(tx: Tx, *, to: str | None = None, of_user: str | None = None) -> None:
+    """Revoke the tokens by which an administrator acts as users, or by which others act as one."""
+    which = AccessToken.issued_to == to if of_user is None else AccessToken.user_id == of_user
+    ended = delete(AccessToken).where(which, AccessToken.issued_to.is_not(None))
+    _forget(tx, tx.sql.execute(ended.returning(AccessToken.token_hash)).scalars())
+
+
+def revoke_one(tx: Tx, requester: Requester) -> None:
+    """Revoke the token of a requester that has no device."""
+    tx.sql.execute(delete(AccessToken).where(AccessToken.token_hash == requester.token_hash))
+    tx.forget(TOKENS, requester.token_hash)
+    tx.wake(requester.user_id)  # a waiting /sync with it must end
 
 
 def exchange(tx: Tx, refresh_token: str) -> Json:
@@ -235,10 +263,6 @@ def hash_of(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-def _expired() -> MatrixError:
-    return errors.unknown_token("The access token has expired", soft_logout=True)
-
-
 def _look_up(db: Database, token_hash: bytes, *, may_be_locked: bool) -> Requester:
     """Read the requester from the database. The first use of a new pair ends the one before it."""
     with db.read() as tx:
@@ -261,10 +285,20 @@ def _row(tx: Reader, token_hash: bytes, *, may_be_locked: bool = False) -> Row[*
         raise errors.unknown_token(soft_logout=_is_superseded(tx, token_hash))
     if row.is_locked and not may_be_locked:
         raise errors.user_locked()
+    if not may_be_locked and _has_passed(tx, row.account_expires_ts):
+        raise errors.expired_account()
+    if _has_passed(tx, row.expires_ts):
+        raise errors.unknown_token("The access token has expired", soft_logout=True)
     return row
 
 
+def _has_passed(tx: Reader, ts: int | None) -> bool:
+    return ts is not None and ts <= tx.now_ms
+
+
 def _cache(tx: Reader, token_hash: bytes, row: Row[*tuple[Any, ...]]) -> Requester:
+    limit = (row.messages_per_second, row.burst_count)
+    ends = [ts for ts in (row.expires_ts, row.account_expires_ts) if ts is not None]
     found = Requester(
         row.user_id,
         row.device_id,
@@ -272,7 +306,9 @@ def _cache(tx: Reader, token_hash: bytes, row: Row[*tuple[Any, ...]]) -> Request
         is_guest=row.is_guest,
         is_admin=row.is_admin,
         is_suspended=row.is_suspended,
-        expires_ts=math.inf if row.expires_ts is None else row.expires_ts,
+        is_shadow_banned=row.is_shadow_banned,
+        message_limit=None if row.messages_per_second is None else limit,
+        expires_ts=min(ends, default=math.inf),
     )
     if not row.is_locked:  # a cached requester passes every check
         tx.fill(TOKENS, token_hash, found)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from passlib.context import CryptContext
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from homebody import errors
 from homebody.config.settings import Config
@@ -28,6 +28,8 @@ from homebody.storage.database import Reader, Server, Tx
 R = TypeVar("R")
 
 MAX_PASSWORD_BYTES = 512
+USER_TYPES = ("bot", "support")
+"""What an account can be for, if not for a person."""
 
 
 def _context(memory_kib: int, passes: int) -> CryptContext:
@@ -53,8 +55,16 @@ _FIND = select(
     Account.is_locked,
     Account.deactivated_ts,
     Account.is_suspended,
+    Account.is_shadow_banned,
+    Account.is_guest,
+    Account.user_type,
+    Account.erased_position,
+    Account.expires_ts,
 ).where(Account.user_id == bindparam("user_id"))
 _ALL = select(*_FIND.selected_columns).order_by(Account.user_id)
+_KEYS_REPLACEABLE = select(Account.keys_replaceable_until_ts).where(
+    Account.user_id == bindparam("user_id")
+)
 # without users of bridges and guests, who may exist before the administrator
 _ANY_USER = (
     select(Account.user_id)
@@ -79,6 +89,11 @@ class AccountInfo:
     is_locked: bool
     deactivated_ts: int | None  # ms
     is_suspended: bool = False
+    is_shadow_banned: bool = False
+    is_guest: bool = False
+    user_type: str | None = None
+    erased_position: int | None = None
+    expires_ts: int | None = None  # ms
 
 
 def find(tx: Reader, user_id: str) -> AccountInfo | None:
@@ -100,12 +115,14 @@ def find_by_name(tx: Reader, name: str) -> AccountInfo | None:
     return None
 
 
-def check_active(account: AccountInfo) -> None:
-    """Raise M_USER_DEACTIVATED or M_USER_LOCKED unless the account may be used now."""
+def check_active(tx: Reader, account: AccountInfo) -> None:
+    """Raise M_USER_DEACTIVATED, M_USER_LOCKED or ORG_MATRIX_EXPIRED_ACCOUNT if it isn't in use."""
     if account.deactivated_ts is not None:
         raise errors.user_deactivated()
     if account.is_locked:
         raise errors.user_locked()
+    if account.expires_ts is not None and account.expires_ts <= tx.now_ms:
+        raise errors.expired_account()
 
 
 def all_accounts(tx: Reader) -> list[AccountInfo]:
@@ -121,6 +138,7 @@ def create(
     is_admin: bool = False,
     is_bridged: bool = False,
     is_guest: bool = False,
+    user_type: str | None = None,
 ) -> None:
     """Create an account. The first one on a server becomes its administrator.
 
@@ -138,6 +156,7 @@ def create(
             "created_ts": tx.now_ms,
             "is_admin": is_admin or is_first,
             "is_guest": is_guest,
+            "user_type": user_type,
             "deactivated_ts": None,
         },
     )
@@ -177,12 +196,23 @@ def renew_hash(tx: Tx, account: AccountInfo, password_hash: str) -> None:
 
 
 def mark_deactivated(tx: Tx, user_id: str, *, erase: bool) -> None:
-    """Mark an account as deactivated; sessions/deactivation.py does the rest."""
-    erased_position = tx.next_position() if erase else None
-    values = {"deactivated_ts": tx.now_ms, "password_hash": None}
-    _change(tx, user_id, **values, erased_position=erased_position)
+    """Mark an account as deactivated; sessions/deactivation.py does the rest.
+
+    What was said of an account that is deactivated already stays.
+    """
+    values = {"deactivated_ts": func.coalesce(Account.deactivated_ts, tx.now_ms)}
+    if erase:
+        values["erased_position"] = func.coalesce(Account.erased_position, tx.next_position())
+    _change(tx, user_id, password_hash=None, **values)
     tx.forget(ERASED, ALL)
     user_directory_index.remove(tx, user_id)
+
+
+def mark_reactivated(tx: Tx, user_id: str) -> None:
+    """Open a deactivated account again; it has no password, and its user is not erased."""
+    _change(tx, user_id, deactivated_ts=None, erased_position=None)
+    tx.forget(ERASED, ALL)
+    user_directory_index.put(tx, user_id, None)
 
 
 def set_locked(tx: Tx, user_id: str, *, is_locked: bool) -> None:
@@ -193,6 +223,37 @@ def set_locked(tx: Tx, user_id: str, *, is_locked: bool) -> None:
 def set_suspended(tx: Tx, user_id: str, *, is_suspended: bool) -> None:
     """Suspend or unsuspend an account; moderation.py makes it take effect."""
     _change(tx, user_id, is_suspended=is_suspended)
+
+
+def set_shadow_banned(tx: Tx, user_id: str, *, is_shadow_banned: bool) -> None:
+    """Shadow-ban an account, or end that; moderation.py makes it take effect."""
+    _change(tx, user_id, is_shadow_banned=is_shadow_banned)
+
+
+def set_admin(tx: Tx, user_id: str, *, is_admin: bool) -> None:
+    """Make a user an administrator, or end that; moderation.py makes it take effect."""
+    _change(tx, user_id, is_admin=is_admin)
+
+
+def set_user_type(tx: Tx, user_id: str, user_type: str | None) -> None:
+    """Set what an account is for: one of USER_TYPES, or None for a person."""
+    _change(tx, user_id, user_type=user_type)
+
+
+def set_expiry(tx: Tx, user_id: str, expires_ts: int | None) -> None:
+    """Set when the account expires, in ms; moderation.py makes it take effect."""
+    _change(tx, user_id, expires_ts=expires_ts)
+
+
+def allow_key_replacement(tx: Tx, user_id: str, until_ts: int | None) -> None:
+    """Let the user replace the cross-signing keys without authentication, until a time in ms."""
+    _change(tx, user_id, keys_replaceable_until_ts=until_ts)
+
+
+def may_replace_keys(tx: Reader, user_id: str) -> bool:
+    """Return whether an administrator lets the user replace the cross-signing keys now."""
+    until_ts = tx.sql.execute(_KEYS_REPLACEABLE, {"user_id": user_id}).scalar()
+    return until_ts is not None and tx.now_ms < until_ts
 
 
 def check_new_password(config: Config, password: str) -> None:

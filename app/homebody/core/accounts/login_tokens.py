@@ -49,7 +49,7 @@ def redeem(tx: Tx, token: str) -> str:
     account = accounts.find(tx, row.user_id)
     if account is None:
         raise errors.user_deactivated()
-    accounts.check_active(account)
+    accounts.check_active(tx, account)
     return account.user_id
 
 

@@ -1,7 +1,10 @@
-"""Account moderation by administrators: whois, locking, suspending.
+"""Account moderation by administrators: whois, locks, suspensions, shadow bans, rights.
 
-A locked user can only log out, but keeps their sessions; a suspended user can read, but not send.
-Both take effect with the next request, as the user's tokens are dropped from the cache.
+A locked user can only log out, but keeps their sessions; a suspended user can read, but not send;
+a shadow-banned user gets the responses of one who sends, and reaches nobody. All of it takes effect
+with the next request, as the user's tokens are dropped from the cache.
+
+Functions that change an account take the administrator as `actor`, for the audit log.
 Spec: client-server-api#server-administration, client-server-api#account-moderation
 """
 
@@ -12,8 +15,10 @@ from typing import Any
 from sqlalchemy import Row, bindparam, select
 
 from homebody import errors
+from homebody.core import audit
 from homebody.core.accounts import access_tokens, accounts
 from homebody.core.accounts.access_tokens import LastSeen
+from homebody.core.accounts.accounts import AccountInfo
 from homebody.models.devices import Device
 from homebody.spec import identifiers
 from homebody.spec.events import Json
@@ -25,15 +30,8 @@ _DEVICES = select(
 ).where(Device.user_id == bindparam("user_id"))
 
 
-def whois(tx: Reader, requester: Requester, user_id: str, seen: LastSeen) -> Json:
-    """Return from where the user's devices were last used.
-
-    Users may ask about themselves, administrators about everybody. Raises M_FORBIDDEN, M_NOT_FOUND.
-    """
-    if user_id != requester.user_id:
-        _check_admin(requester)
-    if accounts.find(tx, user_id) is None:
-        raise errors.not_found("This server has no such user")
+def whois(tx: Reader, user_id: str, seen: LastSeen) -> Json:
+    """Return from where the user's devices were last used; nothing for an unknown user."""
     devices = {
         row.device_id: {"sessions": [{"connections": [_connection(user_id, row, seen)]}]}
         for row in tx.sql.execute(_DEVICES, {"user_id": user_id})
@@ -41,7 +39,13 @@ def whois(tx: Reader, requester: Requester, user_id: str, seen: LastSeen) -> Jso
     return {"user_id": user_id, "devices": devices}
 
 
-def find(tx: Reader, requester: Requester, user_id: str) -> accounts.AccountInfo:
+def check_may_ask(requester: Requester, user_id: str) -> None:
+    """Raise M_FORBIDDEN unless the requester is the user, or an administrator."""
+    if user_id != requester.user_id:
+        _check_admin(requester)
+
+
+def find(tx: Reader, requester: Requester, user_id: str) -> AccountInfo:
     """Return the account that an administrator asks about.
 
     Raises M_FORBIDDEN for requesters who are not administrators, before the account is looked up,
@@ -61,20 +65,65 @@ def find(tx: Reader, requester: Requester, user_id: str) -> accounts.AccountInfo
     return account
 
 
-def set_locked(tx: Tx, requester: Requester, user_id: str, *, is_locked: bool) -> None:
-    """Lock or unlock an account. Raises as `find` does; M_FORBIDDEN for one's own."""
-    _check_not_self(requester, user_id)
-    find(tx, requester, user_id)
-    accounts.set_locked(tx, user_id, is_locked=is_locked)
-    _take_effect(tx, user_id)
+def find_other(tx: Reader, requester: Requester, user_id: str) -> AccountInfo:
+    """Return the account that an administrator restricts. Raises as `find`, also for their own."""
+    _check_admin(requester)
+    if user_id == requester.user_id:
+        raise errors.forbidden("You can't do this to yourself")
+    return find(tx, requester, user_id)
 
 
-def set_suspended(tx: Tx, requester: Requester, user_id: str, *, is_suspended: bool) -> None:
-    """Suspend or unsuspend an account. Raises as `set_locked` does."""
-    _check_not_self(requester, user_id)
-    find(tx, requester, user_id)
-    accounts.set_suspended(tx, user_id, is_suspended=is_suspended)
-    _take_effect(tx, user_id)
+def set_locked(tx: Tx, actor: str, account: AccountInfo, *, is_locked: bool) -> None:
+    """Lock or unlock an account."""
+    if account.is_locked == is_locked:
+        return
+    accounts.set_locked(tx, account.user_id, is_locked=is_locked)
+    audit.note(tx, actor, "user.lock" if is_locked else "user.unlock", account.user_id)
+    _take_effect(tx, account.user_id)
+
+
+def set_suspended(tx: Tx, actor: str, account: AccountInfo, *, is_suspended: bool) -> None:
+    """Suspend or unsuspend an account."""
+    if account.is_suspended == is_suspended:
+        return
+    accounts.set_suspended(tx, account.user_id, is_suspended=is_suspended)
+    audit.note(tx, actor, "user.suspend" if is_suspended else "user.unsuspend", account.user_id)
+    _take_effect(tx, account.user_id)
+
+
+def set_shadow_banned(tx: Tx, actor: str, account: AccountInfo, *, is_shadow_banned: bool) -> None:
+    """Shadow-ban an account, or end that."""
+    if account.is_shadow_banned == is_shadow_banned:
+        return
+    accounts.set_shadow_banned(tx, account.user_id, is_shadow_banned=is_shadow_banned)
+    action = "user.shadow_ban" if is_shadow_banned else "user.unshadow_ban"
+    audit.note(tx, actor, action, account.user_id)
+    _take_effect(tx, account.user_id)
+
+
+def set_admin(tx: Tx, actor: str, account: AccountInfo, *, is_admin: bool) -> None:
+    """Make a user an administrator, or end that. Raises M_UNKNOWN for ending one's own rights.
+
+    The tokens by which a former administrator acts as other users end.
+    """
+    if account.is_admin == is_admin:
+        return
+    if account.user_id == actor and not is_admin:
+        raise errors.unknown("You can't take away your own rights: another administrator can")
+    accounts.set_admin(tx, account.user_id, is_admin=is_admin)
+    if not is_admin:
+        access_tokens.revoke_issued(tx, to=account.user_id)
+    audit.note(tx, actor, "user.admin", account.user_id, is_admin=is_admin)
+    access_tokens.drop_cached(tx, account.user_id)
+
+
+def set_expiry(tx: Tx, actor: str, account: AccountInfo, expires_ts: int | None) -> None:
+    """Set from when on an account can't be used (ms), or let it be used without a limit."""
+    if account.expires_ts == expires_ts:
+        return
+    accounts.set_expiry(tx, account.user_id, expires_ts)
+    audit.note(tx, actor, "user.expiry", account.user_id, expires_ts=expires_ts)
+    _take_effect(tx, account.user_id)
 
 
 def _take_effect(tx: Tx, user_id: str) -> None:
@@ -88,12 +137,6 @@ def _take_effect(tx: Tx, user_id: str) -> None:
 def _check_admin(requester: Requester) -> None:
     if not requester.is_admin:
         raise errors.forbidden("Only administrators of the server may do this")
-
-
-def _check_not_self(requester: Requester, user_id: str) -> None:
-    _check_admin(requester)
-    if user_id == requester.user_id:
-        raise errors.forbidden("You can't do this to yourself")
 
 
 def _connection(user_id: str, row: Row[*tuple[Any, ...]], seen: LastSeen) -> Json:

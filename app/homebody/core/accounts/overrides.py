@@ -1,6 +1,7 @@
 """Limits of single accounts in place of rc_message, set by administrators.
 
-This module alone writes the table rate_limit_overrides.
+Requesters have the limit of their account, see core/accounts/access_tokens.py. This module alone
+writes the table rate_limit_overrides.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, delete, insert, select
 
 from homebody.core import audit
+from homebody.core.accounts import access_tokens
 from homebody.models.moderation import RateLimitOverride
 from homebody.storage.database import Reader, Tx
 
@@ -41,12 +43,14 @@ def put(tx: Tx, actor: str, user_id: str, override: Override) -> None:
         "burst_count": override.burst_count,
     }
     tx.sql.execute(insert(RateLimitOverride), {"user_id": user_id, **limit})
+    access_tokens.drop_cached(tx, user_id)  # requesters have it, so it takes effect at once
     audit.note(tx, actor, "user.rate_limit", user_id, **limit)
 
 
 def remove(tx: Tx, actor: str, user_id: str) -> None:
     """Have rc_message apply to an account again."""
     if _remove(tx, user_id):
+        access_tokens.drop_cached(tx, user_id)
         audit.note(tx, actor, "user.rate_limit", user_id, removed=True)
 
 

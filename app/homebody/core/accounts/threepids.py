@@ -9,6 +9,7 @@ Spec: client-server-api#adding-account-administrative-contact-information, appen
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from sqlalchemy import bindparam, delete, insert, select
@@ -29,8 +30,12 @@ _ADDRESS: Final = re.compile(
     r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
     r"@(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*"
 )
+_NUMBER: Final = re.compile(r"[0-9]{4,15}")
 MAX_ADDRESS: Final = 254
 MAX_LOCAL_PART: Final = 64
+
+PHONE: Final = "msisdn"
+"""Telephone numbers: administrators may record them, but nobody can log in with one."""
 
 _OF_USER = (
     select(ThreePid.medium, ThreePid.address, ThreePid.validated_ts, ThreePid.added_ts)
@@ -55,9 +60,7 @@ def canonical(address: str) -> str:
 
 def owner(tx: Reader, address: str) -> str | None:
     """Return the user with this address in any capitalization, or None."""
-    key = (ThreePid.medium == EMAIL, ThreePid.address == address.strip().lower())
-    user_id: str | None = tx.sql.execute(select(ThreePid.user_id).where(*key)).scalar()
-    return user_id
+    return find(tx, EMAIL, address)
 
 
 def of_user(tx: Reader, user_id: str) -> list[Json]:
@@ -71,6 +74,42 @@ def of_user(tx: Reader, user_id: str) -> list[Json]:
         }
         for row in tx.sql.execute(_OF_USER, {"user_id": user_id})
     ]
+
+
+def find(tx: Reader, medium: str, address: str) -> str | None:
+    """Return the user with an address of this medium, or None."""
+    key = (ThreePid.medium == medium, ThreePid.address == address.strip().lower())
+    user_id: str | None = tx.sql.execute(select(ThreePid.user_id).where(*key)).scalar()
+    return user_id
+
+
+def replace_all(tx: Tx, user_id: str, pairs: Iterable[tuple[str, str]]) -> None:
+    """Set all (medium, address) pairs of an account, as an administrator says, without validation.
+
+    Raises M_INVALID_PARAM for what is not an address, M_THREEPID_IN_USE for another account's.
+    """
+    wanted = dict.fromkeys((medium, _canonical(medium, address)) for medium, address in pairs)
+    known = {(it["medium"], it["address"]) for it in of_user(tx, user_id)}
+    for medium, address in known - wanted.keys():
+        remove(tx, user_id, medium, address)
+    for medium, address in wanted:
+        if (medium, address) in known:
+            continue
+        if find(tx, medium, address) is not None:
+            raise errors.threepid_in_use()
+        row = {"medium": medium, "address": address, "user_id": user_id}
+        times = {"validated_ts": tx.now_ms, "added_ts": tx.now_ms}
+        tx.sql.execute(insert(ThreePid), {**row, **times})
+
+
+def _canonical(medium: str, address: str) -> str:
+    if medium == EMAIL:
+        return canonical(address)
+    if medium != PHONE:
+        raise errors.invalid_param(f"medium must be {EMAIL} or {PHONE}")
+    if not _NUMBER.fullmatch(address):
+        raise errors.invalid_param("A telephone number has up to 15 digits, and nothing else")
+    return address
 
 
 def add(tx: Tx, user_id: str, proof: validation.Validated) -> None:

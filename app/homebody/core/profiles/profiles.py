@@ -61,6 +61,15 @@ def create(tx: Tx, user_id: str) -> None:
     tx.sql.execute(insert(ProfileField), row)
 
 
+def restore(tx: Tx, user_id: str) -> None:
+    """Have an account that is active again found by its name; an erased one gets its first name."""
+    name = of(tx, user_id).get("displayname")
+    if name is not None:
+        user_directory_index.put(tx, user_id, name)
+    elif tx.sql.execute(_ALL, {"user_id": user_id}).first() is None:
+        create(tx, user_id)
+
+
 def of(tx: Reader, user_id: str) -> Json:
     """Return the fields that member events repeat, where the user has set them."""
     found = tx.sql.execute(_FOR_ROOMS, {"user_id": user_id})

@@ -43,23 +43,31 @@ def act_as(
         account = accounts.find(tx, user_id)
         if device_id and not devices.exists(tx, user_id, device_id):
             raise errors.unknown_device(f"{user_id} has no device {device_id}")
+        if account is not None and (not may_be_locked or account.deactivated_ts is not None):
+            accounts.check_active(tx, account)
     if account is None:
         if user_id != service.sender:
             raise errors.forbidden(f"{user_id} has not been registered yet")
         _create_sender(db, service)
-    elif not may_be_locked or account.deactivated_ts is not None:
-        accounts.check_active(account)
+    return _requester(service, user_id, device_id or "", account)
+
+
+def _requester(
+    service: Service, user_id: str, device_id: str, account: accounts.AccountInfo | None
+) -> Requester:
     return Requester(
         user_id,
-        device_id or "",
+        device_id,
         appservices.hash_of(service.as_token),
+        is_admin=account is not None and account.is_admin,
         is_suspended=account is not None and account.is_suspended,
+        is_shadow_banned=account is not None and account.is_shadow_banned,
         service=service,
     )
 
 
 def refresh_requester(
-    tx: Reader, requester: Requester, *, may_be_locked: bool = False
+    tx: Reader, service: Service, requester: Requester, *, may_be_locked: bool = False
 ) -> Requester:
     """Return a service's requester as it is now, inside the write transaction of its request.
 
@@ -69,16 +77,8 @@ def refresh_requester(
     if account is None:
         return requester
     if not may_be_locked or account.deactivated_ts is not None:
-        accounts.check_active(account)
-    if account.is_suspended == requester.is_suspended:
-        return requester
-    return Requester(
-        requester.user_id,
-        requester.device_id,
-        requester.token_hash,
-        is_suspended=account.is_suspended,
-        service=requester.service,
-    )
+        accounts.check_active(tx, account)
+    return _requester(service, requester.user_id, requester.device_id, account)
 
 
 def register(tx: Tx, service: Service, username: str) -> str:
@@ -106,7 +106,7 @@ def log_in(tx: Tx, service: Service, name: str, request: login.SessionRequest) -
     account = accounts.find(tx, user_id)
     if account is None:
         raise errors.forbidden(f"{user_id} has not been registered yet")
-    accounts.check_active(account)
+    accounts.check_active(tx, account)
     return login.start_session(tx, user_id, request)
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from sqlalchemy import bindparam, select
 
-from homebody.core.accounts import accounts, threepids
+from homebody.core import audit
+from homebody.core.accounts import access_tokens, accounts, threepids
 from homebody.core.encryption import backed_up_keys, cross_signing, one_time_keys
 from homebody.core.profiles import profiles
 from homebody.core.sessions import dehydrated_devices, devices
@@ -33,12 +34,15 @@ _ROOMS = (
 )
 
 
-def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
-    """Leave all rooms, end all sessions, delete the user's keys, and close the account for good.
+def deactivate(
+    db: Database, user_id: str, *, erase: bool = False, actor: str | None = None
+) -> None:
+    """Leave all rooms, end all sessions, delete the user's keys, and close the account.
 
     Uses several transactions and marks the account last, so an interrupted request can be repeated.
     With `erase`, profile and account data are deleted as well, and events/visibility.py hides the
-    user's messages from users who join later.
+    user's messages from users who join later. `actor`: the administrator who does it, if not the
+    user. Only an administrator can open the account again.
     """
     with db.read() as tx:
         rooms = _rooms(tx, user_id)
@@ -48,6 +52,7 @@ def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
     backed_up_keys.erase(db, user_id)
     with db.write() as tx:
         devices.remove_all(tx, user_id)
+        access_tokens.revoke_issued(tx, of_user=user_id)
         _leave(tx, user_id, _rooms(tx, user_id))  # rooms that a device has joined meanwhile
         cross_signing.erase(tx, user_id)
         dehydrated_devices.erase(tx, user_id)
@@ -57,6 +62,15 @@ def deactivate(db: Database, user_id: str, *, erase: bool = False) -> None:
         if erase:
             profiles.erase(tx, user_id)
             account_data.erase(tx, user_id)
+        if actor is not None:
+            audit.note(tx, actor, "user.deactivate", user_id, erase=erase)
+
+
+def reactivate(tx: Tx, actor: str, user_id: str) -> None:
+    """Open a deactivated account again, without a password, sessions and rooms."""
+    accounts.mark_reactivated(tx, user_id)
+    profiles.restore(tx, user_id)
+    audit.note(tx, actor, "user.reactivate", user_id)
 
 
 def _rooms(tx: Reader, user_id: str) -> list[str]:

@@ -31,7 +31,11 @@ REMOVED_AT_ONCE = 20
 """Removed in one transaction; each may have 2,000 rows of one-time keys."""
 
 _FIND = select(
-    Device.device_id, Device.display_name, Device.last_seen_ts, Device.last_seen_ip
+    Device.device_id,
+    Device.display_name,
+    Device.last_seen_ts,
+    Device.last_seen_ip,
+    Device.last_seen_user_agent,
 ).where(Device.user_id == bindparam("user_id"), Device.device_id == bindparam("device_id"))
 _ALL = (
     select(*_FIND.selected_columns)
@@ -80,6 +84,17 @@ def all_of(tx: Reader, user_id: str, seen: LastSeen) -> list[Json]:
     """Return all devices of a user, as in the response to GET /devices."""
     rows = tx.sql.execute(_ALL, {"user_id": user_id})
     return [_described(user_id, row, seen) for row in rows]
+
+
+def described_for_admin(tx: Reader, user_id: str, seen: LastSeen) -> list[Json]:
+    """Return all devices of a user, with the programs that used them last."""
+    found = []
+    for row in tx.sql.execute(_ALL, {"user_id": user_id}):
+        now = seen.of(user_id, row.device_id)
+        agent = row.last_seen_user_agent if now is None else now.user_agent
+        device = {**_described(user_id, row, seen), "last_seen_user_agent": agent}
+        found.append({**device, "user_id": user_id})
+    return found
 
 
 def get(tx: Reader, user_id: str, device_id: str, seen: LastSeen) -> Json:
@@ -147,9 +162,11 @@ def remove_most(
 def remove_all(tx: Tx, user_id: str, *, but: str | None = None) -> None:
     """Remove all devices of a user except `but`, and revoke the user's login tokens.
 
-    Otherwise a session that ends here could have issued a login token for a new one.
+    Otherwise a session that ends here could have issued a login token for a new one. The tokens by
+    which an administrator acts as other users end with the administrator's sessions.
     """
     login_tokens.revoke_all(tx, user_id)
+    access_tokens.revoke_issued(tx, to=user_id)
     remove(tx, user_id, [device_id for device_id in ids(tx, user_id) if device_id != but])
 
 

@@ -101,12 +101,14 @@ def register(
     *,
     token: str | None = None,
     is_admin: bool = False,
+    user_type: str | None = None,
     service: Service | None = None,
     guest: str | None = None,
 ) -> str:
     """Create an account and return its user id. Without a password nobody can log in to it later.
 
-    `token` is the registration token that was used for it. `service` is the application service
+    `token` is the registration token that was used for it. `user_type`: what the account is for, if
+    not for a person. `service` is the application service
     that creates the account. `guest` is the user id of a guest who registers: their sessions
     continue, with the rights of a user.
     Raises as `free_user_id`, and M_FORBIDDEN when the token has become invalid meanwhile.
@@ -118,13 +120,17 @@ def register(
         _upgrade_guest(tx, guest, password_hash)
         return guest
     is_bridged = service is not None
-    create(tx, user_id, password_hash, is_admin=is_admin, is_bridged=is_bridged)
+    create(
+        tx, user_id, password_hash, is_admin=is_admin, is_bridged=is_bridged, user_type=user_type
+    )
     return user_id
 
 
-def create(tx: Tx, user_id: str, password_hash: str | None, **kind: bool) -> None:
+def create(
+    tx: Tx, user_id: str, password_hash: str | None, *, user_type: str | None = None, **kind: bool
+) -> None:
     """Create an account with an initial profile; arguments and errors as of accounts.create()."""
-    accounts.create(tx, user_id, password_hash, **kind)
+    accounts.create(tx, user_id, password_hash, user_type=user_type, **kind)
     profiles.create(tx, user_id)
 
 

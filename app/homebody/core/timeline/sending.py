@@ -27,6 +27,7 @@ from homebody.core.timeline import (
     outside_rooms,
     policies,
     receiving,
+    shadow_bans,
     store,
 )
 from homebody.errors import MatrixError
@@ -115,6 +116,8 @@ def send_message(
             return known
     if redacts is None and requester.is_suspended:
         raise errors.user_suspended()
+    if requester.is_shadow_banned:
+        return shadow_bans.event_id(tx, requester, room_id, txn_id)
     if isinstance(relation := content.get("m.relates_to"), dict):
         local_rules.check_relation(tx, draft, relation)
     had_guests = redacts is not None and guest_access.is_open(tx, room_id)

@@ -204,6 +204,16 @@ def remove_tag(tx: Tx, user_id: str, room_id: str, tag: str) -> None:
         put(tx, user_id, TAGS, {"tags": left}, room_id)
 
 
+def everything(tx: Reader, user_id: str) -> dict[str, dict[str, Json]]:
+    """Return {room_id: {type: content}} of a user, without push rules; "" is global."""
+    found: dict[str, dict[str, Json]] = {}
+    asked = {"user_id": user_id, "since": 0, "upto": tx.position}
+    for room_id, event_type, content in tx.sql.execute(_SINCE, asked):
+        if event_type != PUSH_RULES:
+            found.setdefault(room_id, {})[event_type] = orjson.loads(content)
+    return found
+
+
 def erase(tx: Tx, user_id: str) -> None:
     """Delete all account data of a user who is deactivated."""
     tx.sql.execute(delete(AccountData).where(AccountData.user_id == user_id))
