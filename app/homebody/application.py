@@ -36,6 +36,7 @@ from homebody.core.federation.remote_rooms import RemoteRooms
 from homebody.core.federation.transactions import Transactions
 from homebody.core.media import files
 from homebody.core.ratelimits import RateLimits
+from homebody.core.sessions.shared_secret import Nonces
 from homebody.core.sliding_sync.connections import Connections
 from homebody.core.sync.state_sections import LazyMembers
 from homebody.core.timeline import outside_rooms
@@ -89,6 +90,7 @@ def create_app(config: Config) -> web.Application:
         ephemeral=ephemeral,
         sent_receipts=SentReceipts(database, ephemeral.timers),
         last_seen=LastSeen(database),
+        nonces=Nonces(),
         lazy_members=LazyMembers(),
         repeats=Repeats(),
         sliding_connections=Connections(),

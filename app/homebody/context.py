@@ -31,6 +31,7 @@ from homebody.core.federation.remote_media import RemoteMedia
 from homebody.core.federation.remote_rooms import RemoteRooms
 from homebody.core.federation.transactions import Transactions
 from homebody.core.ratelimits import RateLimits
+from homebody.core.sessions.shared_secret import Nonces
 from homebody.core.sliding_sync.connections import Connections
 from homebody.core.sync.state_sections import LazyMembers
 from homebody.outside.client import Client
@@ -58,6 +59,7 @@ class Homeserver:
     ephemeral: Ephemeral
     sent_receipts: SentReceipts
     last_seen: LastSeen
+    nonces: Nonces
     lazy_members: LazyMembers
     repeats: Repeats
     sliding_connections: Connections

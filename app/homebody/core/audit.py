@@ -17,6 +17,9 @@ from homebody.storage.database import Reader, Tx
 COMMAND_LINE: Final = "command line"
 """The actor of the command `homebody`, which asks for no account."""
 
+SHARED_SECRET: Final = "shared secret"  # noqa: S105 - a name
+"""The actor of tools that know `registration_shared_secret`."""
+
 _LATEST = select(
     AuditEntry.id,
     AuditEntry.ts,

@@ -325,13 +325,16 @@ def mac(secret: str, *parts: str) -> str:
 
 def test_who_knows_the_shared_secret_registers_people(make_app: MakeApp) -> None:
     client = make_app(registration="closed", registration_shared_secret="s3cret").test_client()
-    nonce = client.get(SHARED_SECRET).get_json()["nonce"]
-    body = {"nonce": nonce, "username": "Alice", "password": PASSWORD, "admin": True}
-    proof = mac("s3cret", nonce, "Alice", PASSWORD, "admin")
 
-    wrong = client.post(SHARED_SECRET, json={**body, "admin": False, "mac": proof})
-    right = client.post(SHARED_SECRET, json={**body, "mac": proof})
-    again = client.post(SHARED_SECRET, json={**body, "mac": proof})
+    def attempt(**changed: bool) -> TestResponse:
+        nonce = client.get(SHARED_SECRET).get_json()["nonce"]
+        proof = mac("s3cret", nonce, "Alice", PASSWORD, "admin")
+        body = {"nonce": nonce, "username": "Alice", "password": PASSWORD, "admin": True}
+        return client.post(SHARED_SECRET, json={**body, "mac": proof, **changed})
+
+    wrong = attempt(admin=False)
+    right = attempt()
+    again = attempt()
 
     assert refusal(wrong) == (403, "M_FORBIDDEN")
     assert right.status_code == 200
