@@ -1,7 +1,8 @@
-"""The events of a join, checked by a process and stored as outliers."""
+"""The events of a join, checked in this process or one of their own, and stored as outliers."""
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,23 @@ import orjson
 import pytest
 
 from homebody.core.events import state
-from homebody.core.federation import bulk
+from homebody.core.federation import bulk, bulk_check
 from homebody.core.timeline import store
 from homebody.models.events import OUTLIER, REJECTED
 from homebody.outside import RemoteError
+from homebody.runtime import event_loop
 from homebody.web import Application
 from tests.helpers.remote import Remote
 from tests.helpers.remote_room import RemoteRoom, with_wrong_signature
 
 Json = dict[str, Any]
+
+
+@pytest.fixture(autouse=True, params=["here", "in a process"])
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the events checked in one place, and then in the other."""
+    if request.param != "here":
+        monkeypatch.setattr(bulk, "MAX_BYTES_HERE", 0)
 
 
 def response(room: RemoteRoom, *more: Json) -> Json:
@@ -123,17 +132,70 @@ def test_an_event_that_its_auth_events_do_not_allow_is_stored_as_rejected(
     assert ("m.room.power_levels", "") not in checked.state
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"state": 5}', b'{"state": [1]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"state": 5}',
+        b'{"state": [1]}',
+        b'{"state": ["\\ud800"]}',
+        b'{"event": "\\ud800"}',
+        b'{"event": ' + b"[" * 2000 + b"]" * 2000 + b"}",
+    ],
+)
 def test_a_malformed_response_stores_nothing(
     app: Application, remote: Any, content: bytes, tmp_path: Path
 ) -> None:
     b: Remote = remote("b.test")
     room = b.room("11")
 
-    if content.startswith(b'{"state": ['):
+    if content == b'{"state": [1]}':
         assert check(app, room, content, tmp_path).state == {}
     else:
         with pytest.raises(RemoteError):
             check(app, room, content, tmp_path)
 
     assert standings(app, room) == {}
+
+
+def test_a_process_is_started_for_many_events_only(
+    app: Application, remote: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    start = subprocess.Popen
+
+    def note(*args: Any, **kwargs: Any) -> Any:
+        started.append(args)
+        return start(*args, **kwargs)
+
+    monkeypatch.setattr(subprocess, "Popen", note)
+    b: Remote = remote("b.test")
+    few, many = b.room("11"), b.room("11")
+    many.crowd(100)
+    monkeypatch.setattr(bulk, "MAX_BYTES_HERE", 32 * 1024)
+
+    check(app, few, response(few), tmp_path)
+    after_few = len(started)
+    check(app, many, response(many), tmp_path)
+
+    assert (after_few, len(started)) == (0, 1)
+    assert set(standings(app, many).values()) == {OUTLIER}
+
+
+def test_others_have_their_turn_while_events_are_checked_here(
+    app: Application, remote: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[None] = []
+    monkeypatch.setattr(event_loop, "pause", lambda: pauses.append(None))
+    monkeypatch.setattr(bulk, "MAX_BYTES_HERE", 2**20)
+    b: Remote = remote("b.test")
+    room = b.room("11")
+    room.crowd(100)
+    total = len(room.events)
+
+    check(app, room, response(room), tmp_path)
+
+    steps = 3  # each event is parsed, verified and authorised
+    assert len(pauses) >= steps * (total // bulk_check.BETWEEN_PAUSES)
