@@ -28,12 +28,12 @@ ACTIONS = {
     "say": 50,
     "set_state": 12,
     "set_level": 6,
-    "join": 12,
-    "leave": 5,
+    "join": 16,
+    "leave": 4,
     "invite": 4,
     "kick": 4,
     "ban": 3,
-    "unban": 4,
+    "unban": 6,
     "redact": 4,
 }
 
@@ -56,6 +56,7 @@ class World:
     """By the name of the server."""
     users: list[str] = field(default_factory=list)
     """The ids of the users who come and go."""
+    are_faults_over: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
     """How often each action had each status; 0: no response."""
@@ -77,7 +78,8 @@ class Actor:
         """Do one thing after another until the end."""
         names, weights = list(ACTIONS), list(ACTIONS.values())
         while not self.world.ended.wait(self.random.uniform(0, 2 * PAUSE_S)):
-            person = self.random.choice([*self.persons, self.world.anchors[self.home.name]])
+            anchor = self.world.anchors[self.home.name]
+            person = self.random.choice([*self.persons, anchor, anchor])
             place = self.random.choice(self.world.places)
             action = self.random.choices(names, weights)[0]
             if place.is_anchored and action == "leave" and person not in self.persons:
@@ -120,7 +122,7 @@ class Actor:
         content = self.ask("get_levels", person, "GET", path)
         if content is not None:
             users = content.setdefault("users", {})
-            users[self.random.choice(self.world.users)] = self.random.choice([0, 10, 50])
+            users[self.random.choice(self.world.users)] = self.random.choice([0, 50, 50])
             self.ask("set_level", person, "PUT", path, content)
 
     def join(self, person: Person, room_id: str) -> None:
@@ -176,11 +178,11 @@ class Faults:
     def run(self) -> None:
         """Do harm until the end."""
         servers = list(self.world.network)
-        while not self.world.ended.wait(self.random.uniform(2, 10)):
+        while not self.world.are_faults_over.wait(self.random.uniform(2, 10)):
             one, other = self.random.sample(servers, 2)
             fault = self.random.choices(
                 [self.interrupt, self.isolate, self.slow_down, self.cut, self.heal, self.kill],
-                [20, 8, 10, 10, 30, 10],
+                [25, 12, 10, 10, 18, 10],
             )[0]
             fault(one, other)
 
@@ -212,9 +214,10 @@ class Faults:
 
     def kill(self, one: Homebody, _other: Homebody) -> None:
         """Kill a server, and start it again after a while."""
-        self._note(f"kill {one.name}")
-        one.stop(kill=True)
-        self.world.ended.wait(self.random.uniform(0, 10))
+        is_killed = self.random.random() < 0.8
+        self._note(f"{'kill' if is_killed else 'stop'} {one.name}")
+        one.stop(kill=is_killed)
+        self.world.are_faults_over.wait(self.random.uniform(0, 10))
         one.start()
 
     def _note(self, what: str) -> None:
