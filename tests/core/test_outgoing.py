@@ -29,6 +29,7 @@ def db(app: Application) -> Database:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outgoing, "MAX_CHANGES", 3)
+    monkeypatch.setattr(outgoing, "_READ_AT_ONCE", 2)
 
 
 def add(db: Database, edu_type: str, content: Json, *, days_ago: float = 0) -> None:
@@ -48,11 +49,11 @@ def change(number: int, user_id: str = ALICE) -> Json:
     return {"user_id": user_id, "device_id": "A", "stream_id": number, "prev_id": [number - 1]}
 
 
-@pytest.mark.usefixtures("remote")
+@pytest.mark.usefixtures("remote", "few")
 def test_messages_to_devices_wait_for_thirty_days(
     db: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for days_ago in (31, 30.1, 29.9, 14, 0):
+    for days_ago in (32, 31, 30.1, 29.9, 14, 0):
         add(db, MESSAGES, {"days_ago": days_ago}, days_ago=days_ago)
 
     outgoing.sweep_edus(db)
@@ -61,7 +62,7 @@ def test_messages_to_devices_wait_for_thirty_days(
     assert [it["days_ago"] for it in waiting(db)] == [29.9, 14, 0]
     (record,) = [it for it in caplog.records if it.name == "homebody.core.outgoing"]
     assert record.levelno == logging.WARNING
-    assert "2 EDUs" in record.message
+    assert "3 EDUs" in record.message
     assert "b.test" in record.message
 
 

@@ -39,6 +39,8 @@ MESSAGES_KEPT_MS: Final = 30 * 24 * 3_600_000
 MAX_CHANGES: Final = 1_000
 """EDUs for a server from which on only the last change of each user's devices waits."""
 _CHANGES: Final = ("m.device_list_update", "m.signing_key_update")
+_READ_AT_ONCE: Final = 20_000
+"""Rows, which takes a tenth of a second, in a thread."""
 _REMOVED_AT_ONCE: Final = 500
 NOT_LOGGED: Final = 0
 """As `sent_upto`: what the server lacks is older than the log."""
@@ -111,8 +113,11 @@ _MAKE_DUE = (
 _EDU_TYPE = OutboxRow.payload["edu_type"].as_string()
 _CONTENT = OutboxRow.payload["content"]
 _OF_SERVER = (OutboxRow.kind == KIND, OutboxRow.destination == bindparam("server"))
-_OLD_MESSAGES = select(OutboxRow.id).where(
-    *_OF_SERVER, OutboxRow.created_ts < bindparam("before"), _EDU_TYPE == MESSAGES
+_OLD_MESSAGES = (
+    select(OutboxRow.id)
+    .where(*_OF_SERVER, OutboxRow.created_ts < bindparam("before"), _EDU_TYPE == MESSAGES)
+    .order_by(OutboxRow.id)
+    .limit(bindparam("count"))
 )
 _NEWEST_FIRST = (
     select(
@@ -122,8 +127,9 @@ _NEWEST_FIRST = (
         _CONTENT["master_key"]["user_id"].as_string().label("has_master_key"),
         _CONTENT["self_signing_key"]["user_id"].as_string().label("has_self_signing_key"),
     )
-    .where(*_OF_SERVER, _EDU_TYPE.in_(_CHANGES))
+    .where(*_OF_SERVER, OutboxRow.id < bindparam("before"))
     .order_by(OutboxRow.id.desc())
+    .limit(bindparam("count"))
 )
 
 
@@ -196,35 +202,49 @@ def sweep_edus(db: Database) -> None:
         waiting, before_ts = outbox.queues(tx, KIND), tx.now_ms - MESSAGES_KEPT_MS
     for queue in waiting:
         server = queue.destination
-        if queue.first.created_ts < before_ts:
-            with db.read() as tx:
-                rows = tx.sql.execute_long(_OLD_MESSAGES, {"server": server, "before": before_ts})
-            if rows:
-                _remove(db, [row.id for row in rows])
-                days = MESSAGES_KEPT_MS // 86_400_000
-                LOG.warning(
-                    "%d EDUs with messages to devices are dropped: %s has not accepted them for"
-                    " %d days",
-                    len(rows),
-                    server,
-                    days,
-                )
+        if queue.first.created_ts < before_ts and (count := _remove_old(db, server, before_ts)):
+            LOG.warning(
+                "%d EDUs with messages to devices are dropped: %s did not accept them for %d days",
+                count,
+                server,
+                MESSAGES_KEPT_MS // 86_400_000,
+            )
         if queue.count > MAX_CHANGES and (superseded := _superseded(db, server)):
             _remove(db, superseded)
             LOG.info("%d changes of devices for %s are superseded", len(superseded), server)
 
 
+def _remove_old(db: Database, server: str, before_ts: int) -> int:
+    """Remove messages to devices from before a time, and return the number of their EDUs."""
+    total, count = 0, _READ_AT_ONCE
+    while count == _READ_AT_ONCE:
+        with db.read() as tx:
+            rows = tx.sql.execute_long(
+                _OLD_MESSAGES, {"server": server, "before": before_ts, "count": _READ_AT_ONCE}
+            )
+        _remove(db, [row.id for row in rows])
+        count = len(rows)
+        total += count
+    return total
+
+
 def _superseded(db: Database, server: str) -> list[int]:
     """Return the rows about devices and keys of users that later rows for a server make useless."""
-    with db.read() as tx:
-        rows = tx.sql.execute_long(_NEWEST_FIRST, {"server": server})
     seen: set[tuple[object, ...]] = set()
     found: list[int] = []
-    for row_id, *what in rows:
-        key = tuple(what)
-        if key in seen:
-            found.append(row_id)
-        seen.add(key)
+    before, count = NEVER, _READ_AT_ONCE
+    while count == _READ_AT_ONCE:
+        with db.read() as tx:
+            rows = tx.sql.execute_long(
+                _NEWEST_FIRST, {"server": server, "before": before, "count": _READ_AT_ONCE}
+            )
+        for row_id, *what in rows:
+            key, before = tuple(what), row_id
+            if key in seen:
+                found.append(row_id)
+            elif what[0] in _CHANGES:
+                seen.add(key)
+        count = len(rows)
     return found
 
 
