@@ -203,6 +203,18 @@ def test_unknown_names_in_the_environment_are_refused() -> None:
         config.load(None, {}, {"bnd": "127.0.0.1:1"})
 
 
+def test_a_variable_below_a_setting_that_is_not_a_table_is_refused() -> None:
+    meant = {
+        "HOMEBODY_BIND__PORT": "HOMEBODY_BIND",
+        "HOMEBODY_FEDERATION_HOSTS__B.TEST": "HOMEBODY_FEDERATION_HOSTS",
+    }
+
+    for name, nearest in meant.items():
+        assert complaint(None, {name: "1"}) == (
+            f"environment {name}: no such key; did you mean {nearest}?"
+        )
+
+
 def test_what_kubernetes_adds_to_the_environment_is_not_ours(folder: Path) -> None:
     environ = {
         "HOMEBODY_SERVICE_HOST": "10.0.0.5",

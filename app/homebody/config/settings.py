@@ -20,10 +20,9 @@ import re
 import textwrap
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass, replace
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
-from urllib.parse import urlsplit
 
 from homebody.config import sources, tables, values
 from homebody.config.sources import ConfigError, Given, KeyPath, Setting
@@ -280,7 +279,7 @@ def load(
     """
     given = sources.settle(sources.from_environment(environ), known())
     given |= sources.settle(sources.from_options(overrides or {}), known())
-    file = path or _file_to_read(environ, given)
+    file = path or file_in_force(environ)
     if file is not None:
         given = sources.settle(sources.from_file(file), known()) | given
     config = _settled(given)
@@ -294,23 +293,43 @@ def load(
 def known() -> Mapping[KeyPath, Setting]:
     """Return the setting for each key that is allowed."""
     found: dict[KeyPath, Setting] = {}
-    for fields, kind in _fields(Config):
-        key = _key(fields)
-        found[key] = Setting(fields, kind)
-        if kind.is_secret:
-            found[(*key[:-1], f"{key[-1]}_file")] = Setting(fields, kind, is_file=True)
+    for key, fields, hint in _fields(Config):
+        if not is_dataclass(hint):
+            kind = values.kind_of(hint)
+            found[key] = Setting(fields, kind)
+            if kind.is_secret:
+                found[(*key[:-1], f"{key[-1]}_file")] = Setting(fields, kind, is_file=True)
     return {**found, ("presence", "enabled"): found[("presence",)]}  # as in Synapse
 
 
 def file_in_force(environ: Mapping[str, str]) -> Path | None:
     """Return the file that `load` reads without a path, if any. Raises ConfigError."""
-    given = sources.settle(sources.from_environment(environ), known())
-    return _file_to_read(environ, given)
+    if named := environ.get(sources.CONFIG_VARIABLE):
+        return Path(named)
+    data_dir = sources.settle(sources.from_environment(environ), known()).get(("data_dir",))
+    usual: Path = (data_dir.value if data_dir else _DEFAULTS.data_dir) / FILE_NAME
+    try:
+        return usual if usual.exists() else None
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        raise ConfigError(f"{usual}: cannot be read: {error.strerror}") from error
 
 
 def describe(config: Config) -> str:
-    """Return settings as TOML, each with its meaning as a comment; secrets are masked."""
-    return "".join(_written(config)).rstrip() + "\n"
+    """Return settings as TOML, each with its meaning as a comment; secrets are masked.
+
+    Nested keys are dotted (`rc_login.address`): a `[table]` would swallow every key that somebody
+    appends to the file.
+    """
+    written = []
+    for key, (*above, name), hint in _fields(Config):
+        table: Any = reduce(getattr, above, config)
+        meaning, value = _meanings(table.__class__).get(name), getattr(table, name)
+        if meaning is not None:
+            is_plain = hint is RateLimit or value is None
+            shown = values.to_toml(value) if is_plain else values.kind_of(hint).show(value)
+            comment = textwrap.fill(meaning, 96, initial_indent="# ", subsequent_indent="# ")
+            written.append(f"{comment}\n{sources.dotted(key)} = {shown}\n")
+    return "\n".join(written)
 
 
 def example() -> str:
@@ -318,29 +337,12 @@ def example() -> str:
     return _EXAMPLE_HEAD + re.sub(r"(?m)^(?=\w)", "#", describe(_DEFAULTS))
 
 
-def _fields(table: Any, above: KeyPath = ()) -> Iterator[tuple[KeyPath, values.Kind[Any]]]:
-    """Yield each field, as its name after those of the tables it is in, with its kind."""
+def _fields(table: Any, above: KeyPath = ()) -> Iterator[tuple[KeyPath, KeyPath, Any]]:
+    """Yield the key of each field, its name after those of the tables it is in, and its type."""
     for name, hint in get_type_hints(table, include_extras=True).items():
+        yield (*above, name.removesuffix("_ms")), (*above, name), hint
         if is_dataclass(hint):
             yield from _fields(hint, (*above, name))
-        else:
-            yield (*above, name), values.kind_of(hint)
-
-
-def _key(fields: KeyPath) -> KeyPath:
-    return (*fields[:-1], fields[-1].removesuffix("_ms"))
-
-
-def _file_to_read(environ: Mapping[str, str], given: Mapping[KeyPath, Given]) -> Path | None:
-    named = environ.get(sources.CONFIG_VARIABLE)
-    if named:
-        return Path(named)
-    data_dir = given.get(("data_dir",))
-    usual: Path = (data_dir.value if data_dir else _DEFAULTS.data_dir) / FILE_NAME
-    try:
-        return usual if usual.exists() else None
-    except OSError as error:  # a folder that may not be entered, a name that is too long
-        raise ConfigError(f"{usual}: cannot be read: {error.strerror}") from error
 
 
 def _settled(given: Mapping[KeyPath, Given]) -> Config:
@@ -350,31 +352,25 @@ def _settled(given: Mapping[KeyPath, Given]) -> Config:
         config = _replaced(config, fields, it.value)
     data_dir = config.data_dir.absolute()
     is_local = _is_this_machine(config.server_name)
+    port = identifiers.split_server_name(config.bind).port or 8008  # port 0 is any free one
+    is_open = config.registration == "open" if ("registration",) in given else is_local
     derived: dict[str, Any] = {
         "database_url": f"sqlite:///{data_dir / DATABASE_NAME}",
         "signing_key_path": data_dir / SIGNING_KEY_NAME,
-        "public_url": _local_url(config) if is_local else f"https://{config.server_name}",
+        "public_url": f"http://localhost:{port}" if is_local else f"https://{config.server_name}",
         "registration": "open" if is_local else "token",
+        "allow_guests": is_open,
         "federation": identifiers.is_public(config.server_name),
     }
     derived = {name: value for name, value in derived.items() if (name,) not in given}
-    config = replace(config, data_dir=data_dir, **derived)
-    if ("allow_guests",) in given:
-        return config
-    return replace(config, allow_guests=config.registration == "open")
+    return replace(config, data_dir=data_dir, **derived)
 
 
 def _replaced(table: Any, fields: KeyPath, value: object) -> Any:
     """Return a copy of a table with another value in a field of it or of a table in it."""
     name, *rest = fields
-    return replace(
-        table, **{name: _replaced(getattr(table, name), tuple(rest), value) if rest else value}
-    )
-
-
-def _local_url(config: Config) -> str:
-    port = config.bind.rpartition(":")[2]
-    return f"http://localhost:{port}" if int(port) else _DEFAULTS.public_url
+    inside = _replaced(getattr(table, name), tuple(rest), value) if rest else value
+    return replace(table, **{name: inside})
 
 
 def _objections(config: Config) -> Iterator[tuple[str, str]]:
@@ -386,8 +382,7 @@ def _objections(config: Config) -> Iterator[tuple[str, str]]:
             f'"open" would let anybody make accounts on {config.server_name}; choose "token", or'
             " set registration_open_to_all = true if you mean it",
         )
-    is_cheap = config.password_hashing == "cheap"  # noqa: S105 - as above
-    if is_cheap and not config.is_loopback():
+    if config.password_hashing == "cheap" and not config.is_loopback():  # noqa: S105 - as above
         yield (
             "password_hashing",
             f'"cheap" is for tests, and bind = "{config.bind}" lets others in; choose "argon2id"',
@@ -404,41 +399,21 @@ def _objections(config: Config) -> Iterator[tuple[str, str]]:
 
 def _is_allowed(address: str, allowed: Collection[str | values.Network]) -> bool:
     """Return whether the host of an address is among the destinations that are allowed."""
-    host = identifiers.split_server_name(address).host.lower()
-    try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:
-        return host in allowed
-    return any(ip in it for it in allowed if not isinstance(it, str))
+    host, _, is_ip_literal = identifiers.split_server_name(address)
+    if not is_ip_literal:
+        return host.lower() in allowed
+    return any(ipaddress.ip_address(host) in it for it in allowed if not isinstance(it, str))
 
 
 def _is_this_machine(address: str) -> bool:
     """Return whether a server name or address, with or without a port, is this machine."""
-    host = urlsplit(f"//{address}").hostname or ""
-    try:
+    host, _, is_ip_literal = identifiers.split_server_name(address)
+    if is_ip_literal:
         return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+    return f".{host.lower()}".endswith(".localhost")
 
 
-def _written(table: Any, above: KeyPath = ()) -> Iterator[str]:
-    """Yield a comment and a line of TOML for each key.
-
-    Nested keys are dotted (`rc_login.address`): a `[table]` would swallow every key that somebody
-    appends to the file.
-    """
-    meanings = _meanings(type(table))
-    for name, hint in get_type_hints(type(table), include_extras=True).items():
-        fields, value = (*above, name), getattr(table, name)
-        if is_dataclass(hint) and hint is not RateLimit:
-            yield from _written(value, fields)
-            continue
-        is_plain = hint is RateLimit or value is None
-        shown = values.to_toml(value) if is_plain else values.kind_of(hint).show(value)
-        comment = textwrap.fill(meanings[name], 96, initial_indent="# ", subsequent_indent="# ")
-        yield f"{comment}\n{sources.dotted(_key(fields))} = {shown}\n\n"
-
-
+@cache
 def _meanings(table: type) -> dict[str, str]:
     """Return the text below each field; it is only in the source."""
     texts = r'(?ms)^    (\w+): [^\n]*\n    """(.+?)"""'

@@ -9,10 +9,9 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from homebody.config import values
 
@@ -27,18 +26,16 @@ _NOT_OURS: Final = re.compile(r"HOMEBODY_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_
 _AT_LINE: Final = re.compile(r" \(at (?:line ([0-9]+), column [0-9]+|end of document)\)$")
 _PAIR: Final = re.compile(r"\s*([\w.-]+)\s*=\s*([^\s#=].*)$", re.ASCII)
 _STRING: Final = re.compile(r"\"[^\"]*\"|'[^']*'")
-_REMOVED: Final = {("workers",), ("federation",), ("rc_joins", "remote")}
-_LIKENESS: Final = 0.75
-"""The minimum similarity of a suggested key; below it, two words only share some letters."""
-ALL_KEYS: Final = "docs/homebody.example.toml"
+_REMOVED: Final = {("workers",), ("rc_joins", "remote")}
+_MAPS: Final = {("federation_hosts",)}
+"""Settings that are tables with keys of the administrator's choice."""
 
 
 class ConfigError(Exception):
     """A setting that can't be used. The text is one line, for the administrator."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """A key that the server accepts."""
 
     fields: KeyPath
@@ -48,8 +45,7 @@ class Setting:
     """Its value is the path of a file that holds the secret."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """The values of one source, by key."""
 
     values: Mapping[KeyPath, object]
@@ -63,8 +59,7 @@ class Source:
         return ConfigError(f"{self.place(key)}{self.spell(key)}: {sentence}")
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """A value and where it comes from."""
 
     value: Any
@@ -131,8 +126,7 @@ def line_of(text: str, key: KeyPath) -> int:
 def _not_toml(path: Path, text: str, message: str) -> ConfigError:
     found = _AT_LINE.search(message)
     line = found[1] if found and found[1] else len(text.splitlines()) or 1
-    written = text.splitlines()[int(line) - 1 : int(line)]
-    hint = _hint_for(written[0]) if written else ""
+    hint = _hint_for("".join(text.splitlines()[int(line) - 1 : int(line)]))
     return ConfigError(f"{path}:{line}: is not TOML: {_AT_LINE.sub('', message)}{hint}")
 
 
@@ -145,12 +139,11 @@ def _hint_for(line: str) -> str:
     if value.lower() in values.FLAGS:
         return f"; write {key} = true or {key} = false"
     rest = _STRING.sub("", value)
-    if rest[:1] == "[":
-        hint = f'; each text in a list has to be in quotes: {key} = ["…", "…"]'
-        return hint if rest.strip("[], ") else ""
+    if rest[:1] == "[" and rest.strip("[], "):
+        return f'; each text in a list has to be in quotes: {key} = ["…", "…"]'
     if '"' in rest or "'" in rest:
         return f'; a quote is missing: {key} = "…"'
-    if rest == value and value[0] not in "{=":
+    if rest == value and value[0] not in "[{=":
         return f'; text has to be in quotes: {key} = "…"'
     return ""
 
@@ -158,40 +151,29 @@ def _hint_for(line: str) -> str:
 def _flattened(table: Mapping[str, Any], above: KeyPath = ()) -> Iterator[tuple[KeyPath, object]]:
     for name, value in table.items():
         key = (*above, name)
-        if isinstance(value, dict) and value:
-            yield from _flattened(value, key)
-        else:
+        if not isinstance(value, dict) or not value:
             yield key, value
+        elif key in _MAPS:
+            yield key, {dotted(inside): it for inside, it in _flattened(value)}
+        else:
+            yield from _flattened(value, key)
 
 
 def settle(source: Source, known: Mapping[KeyPath, Setting]) -> dict[KeyPath, Given]:
     """Return what a source sets, by fields. Raises ConfigError for the first thing wrong."""
     given: dict[KeyPath, Given] = {}
-    for key, raw in _with_maps(source.values, known).items():
-        if raw == {} and _is_table(key, known):
+    tables = {key[:length] for key in known for length in range(1, len(key))}
+    for key, raw in source.values.items():
+        if raw == {} and key in tables:
             continue
         setting = known.get(key)
         if setting is None:
-            raise source.error(*_what_is_wrong(key, known, source.spell))
+            raise _wrong_key(source, key, known, tables)
         if setting.fields in given:
             other = source.spell(given[setting.fields].written)
             raise source.error(key, f"is the same setting as {other}; remove one of them")
         given[setting.fields] = Given(_value(source, key, raw, setting), source, key)
     return given
-
-
-def _with_maps(
-    found: Mapping[KeyPath, object], known: Mapping[KeyPath, Setting]
-) -> dict[KeyPath, object]:
-    """Return values, with those below a setting that is a map put back into it."""
-    whole: dict[KeyPath, Any] = {}
-    for key, raw in found.items():
-        setting = known.get(key[:1])
-        if setting is None or not setting.kind.is_map or len(key) == 1:
-            whole[key] = raw
-        else:
-            whole.setdefault(key[:1], {})[dotted(key[1:])] = raw
-    return whole
 
 
 def _value(source: Source, key: KeyPath, raw: object, setting: Setting) -> object:
@@ -224,32 +206,29 @@ def _first_line(source: Source, key: KeyPath, path: object) -> str:
         raise source.error(key, f"must be {values.PATH.what}") from error
 
 
-def _is_table(key: KeyPath, known: Iterable[KeyPath]) -> bool:
-    return any(len(name) > len(key) and name[: len(key)] == key for name in known)
+def _wrong_key(
+    source: Source, key: KeyPath, known: Mapping[KeyPath, Setting], tables: Set[KeyPath]
+) -> ConfigError:
+    """Return what is wrong with a key, or with its first part that is not a table."""
+    if key in tables:
+        inside = [source.spell(name) for name in known if name[: len(key)] == key]
+        return source.error(key, f"is a table; set {' and '.join(inside)}")
+    parts = (key[:length] for length in range(1, len(key) + 1))
+    part = next(part for part in parts if part not in tables)
+    if part in known and source.is_text:
+        return source.error(key, f"no such key; did you mean {source.spell(part)}?")
+    if part in known:
+        return source.error(part, f"must be {known[part].kind.what}, not a table")
+    return source.error(part, f"no such key{_hint(part, {*known, *tables}, source.spell)}")
 
 
-def _what_is_wrong(
-    key: KeyPath, known: Mapping[KeyPath, Setting], spell: Callable[[KeyPath], str]
-) -> tuple[KeyPath, str]:
-    """Return the first part of a key that is wrong, and why."""
-    for length in range(1, len(key) + 1):
-        part = key[:length]
-        if _is_table(part, known):
-            continue
-        if part in known:
-            return part, f"must be {known[part].kind.what}, not a table"
-        return part, f"no such key{_hint(part, known, spell)}"
-    inside = [spell(name) for name in known if name[: len(key)] == key]
-    return key, f"is a table; set {' and '.join(inside)}"
-
-
-def _hint(key: KeyPath, known: Iterable[KeyPath], spell: Callable[[KeyPath], str]) -> str:
+def _hint(key: KeyPath, names: Set[KeyPath], spell: Callable[[KeyPath], str]) -> str:
     if key in _REMOVED:
         return " any more, as it had no effect; remove it"
-    if len(key) > 1 and key[-1:] in known:
+    if len(key) > 1 and key[-1:] in names:
         return f"; {spell(key[-1:])} belongs above the first [table] of the file"
-    names = {name[:length] for name in known for length in range(1, len(name) + 1)}
     texts = sorted(map(dotted, names))
-    for nearest in difflib.get_close_matches(dotted(key).lower(), texts, n=1, cutoff=_LIKENESS):
+    # below this likeness, two words only share some letters
+    for nearest in difflib.get_close_matches(dotted(key).lower(), texts, n=1, cutoff=0.75):
         return f"; did you mean {spell(tuple(nearest.split('.')))}?"
-    return f"; {ALL_KEYS} lists all keys"
+    return "; docs/homebody.example.toml lists all keys"

@@ -138,8 +138,7 @@ class Contact(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """A contact for this server, with at least one of the two addresses."""
 
     role: Annotated[
-        str,
-        msgspec.Meta(pattern=r"^(m\.role\.(admin|security)|(?!m\.)[a-z][a-z0-9_.-]{0,254})\Z"),
+        str, msgspec.Meta(pattern=r"^(m\.role\.(admin|security)|(?!m\.)[a-z][a-z0-9_.-]{0,254})\Z")
     ]
     matrix_id: str | None = None
     email_address: Annotated[str, msgspec.Meta(pattern=r"^[^@\s]+@[^@\s]+\Z")] | None = None
@@ -170,15 +169,16 @@ class OldVerifyKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A key with which this server signed its events formerly."""
 
     key_id: Annotated[str, msgspec.Meta(pattern=r"^ed25519:[A-Za-z0-9_]{1,100}\Z")]
-    key: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9+/]{43}\Z")]
+    key: values.Ed25519Key
     expired_ts: Annotated[int, msgspec.Meta(ge=0, le=values.LARGEST)]
 
 
-_CONTACTS: Final = "a list of tables with role, and with matrix_id, email_address or both"
-_DOCUMENTS: Final = "a list of tables with id, version, name, url and language"
-_OLD_KEYS: Final = "a list of tables with key_id, key and expired_ts"
-Contacts = Annotated[tuple[Contact, ...], values.converted(_CONTACTS, tuple[Contact, ...])]
-Documents = Annotated[tuple[Document, ...], values.converted(_DOCUMENTS, tuple[Document, ...])]
+Contacts = Annotated[
+    tuple[Contact, ...], "a list of tables with role, and with matrix_id, email_address or both"
+]
+Documents = Annotated[
+    tuple[Document, ...], "a list of tables with id, version, name, url and language"
+]
 OldVerifyKeys = Annotated[
-    tuple[OldVerifyKey, ...], values.converted(_OLD_KEYS, tuple[OldVerifyKey, ...])
+    tuple[OldVerifyKey, ...], "a list of tables with key_id, key and expired_ts"
 ]

@@ -1,8 +1,9 @@
 """The types of settings: how each is read, written and described.
 
 A field is a `bool`, a `Literal` or one of the types at the end of this module, with `| None` or
-without. The type's `Kind` reads what is in a TOML file (`parse`) or in an environment variable
-(`from_text`, then `parse`), and writes it as TOML (`show`).
+without. These are annotated with a `Kind`, or with a text that describes what msgspec converts. The
+`Kind` reads what is in a TOML file (`parse`) or in an environment variable (`from_text`, then
+`parse`), and writes it as TOML (`show`).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ FLAGS: Final = {
 }
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 PAGE: Final = r"(?i:https?)://[^\s/?#]\S*"
-_SQLITE: Final = "sqlite:///"
+_MAIL_ADDRESS: Final = re.compile(r"[!-?A-~]+@[A-Za-z0-9.-]+")
 
 
 def from_toml(text: str) -> object:
@@ -67,23 +68,19 @@ def from_toml(text: str) -> object:
 
 def to_toml(value: object) -> str:
     """Write a value as TOML. Texts are written as in JSON: none has control characters."""
-    plain = msgspec.to_builtins(value, enc_hook=_plain)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(to_toml, value))}]"
+    if isinstance(value, Network) and value.num_addresses == 1:
+        value = value.network_address
+    plain = msgspec.to_builtins(value, enc_hook=str)
     if isinstance(plain, dict):
         pairs = [f"{_key(key)} = {to_toml(it)}" for key, it in plain.items() if it is not None]
         return f"{{ {', '.join(pairs)} }}" if pairs else "{}"
-    if isinstance(plain, list | tuple):
-        return f"[{', '.join(map(to_toml, plain))}]"
     return json.dumps("" if plain is None else plain, ensure_ascii=False)
 
 
 def _key(key: str) -> str:
     return key if _BARE_KEY.fullmatch(key) else json.dumps(key)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, Network) and value.num_addresses == 1:
-        return str(value.network_address)
-    return str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,47 +97,43 @@ class Kind(Generic[T]):
     """Errors don't show it, and it may be read from a file of its own."""
     is_optional: bool = False
     """"" stands for None: TOML has no null, and environments can't unset."""
-    is_map: bool = False
-    """Its value is a table with keys of the administrator's choice."""
 
 
 def kind_of(hint: Any) -> Kind[Any]:
     """Return how values for a field of this type are read and written."""
+    convert = partial(msgspec.convert, type=hint)
+    if hint is bool:
+        return Kind("true or false", convert, lambda text: FLAGS.get(text.lower(), text))
     arguments = get_args(hint)
     if get_origin(hint) is Literal:
         return _choice(arguments)
     if NoneType in arguments:
         return replace(kind_of(arguments[0]), is_optional=True)
-    kind: Kind[Any] = _FLAG if hint is bool else arguments[1]
-    return kind
-
-
-def converted(what: str, hint: Any) -> Kind[Any]:
-    """Return the kind of what msgspec converts to a type."""
-    return Kind(what, partial(msgspec.convert, type=hint), from_toml)
+    note = arguments[-1]
+    if isinstance(note, Kind):
+        return note
+    return Kind(note, convert, str if arguments[0] is str else from_toml)
 
 
 def whole(minimum: int, maximum: int) -> Kind[int]:
     """Return the kind of whole numbers within these bounds."""
-    hint = Annotated[int, msgspec.Meta(ge=minimum, le=maximum)]
-    return converted(f"a whole number from {minimum} to {maximum}", hint)
+    what = f"a whole number from {minimum} to {maximum}"
+    return kind_of(Annotated[int, msgspec.Meta(ge=minimum, le=maximum), what])
 
 
 def size(minimum: int) -> Kind[int]:
     """Return the kind of numbers of bytes."""
-    units = "KiB, MiB, GiB, KB, MB or GB"
-    what = f'bytes or such as "50 MiB" ({units}), at least {minimum} bytes'
-    return _amount(minimum, _SIZES, ("GiB", "MiB", "KiB"), what)
+    what = 'bytes or such as "50 MiB" (KiB, MiB, GiB, KB, MB or GB)'
+    return _amount(f"{what}, at least {minimum} bytes", minimum, _SIZES, ("GiB", "MiB", "KiB"))
 
 
 def duration(minimum_ms: int) -> Kind[int]:
     """Return the kind of numbers of milliseconds."""
-    units = "ms, s, min, h, d or w"
-    what = f'milliseconds or such as "1 h" ({units}), at least {minimum_ms} ms'
-    return _amount(minimum_ms, _DURATIONS, ("d", "h", "min", "s"), what)
+    what = f'milliseconds or such as "1 h" (ms, s, min, h, d or w), at least {minimum_ms} ms'
+    return _amount(what, minimum_ms, _DURATIONS, ("d", "h", "min", "s"))
 
 
-def _amount(minimum: int, units: dict[str, int], shown: tuple[str, ...], what: str) -> Kind[int]:
+def _amount(what: str, minimum: int, units: dict[str, int], shown: tuple[str, ...]) -> Kind[int]:
     def parse(raw: object) -> int:
         amount = raw
         if isinstance(raw, str) and (parts := _AMOUNT.fullmatch(raw.strip())):
@@ -173,15 +166,15 @@ def _choice(names: tuple[str, ...]) -> Kind[str]:
     return Kind(f"{', '.join(words[:-1])} or {words[-1]}", parse)
 
 
-def _texts(what: str, is_good: Callable[[str], object]) -> Kind[str]:
-    """Return the kind of texts on one line for which `is_good` is true."""
+def _texts(is_good: Callable[[str], object]) -> Callable[[object], str]:
+    """Return a parser of texts on one line for which `is_good` is true."""
 
     def parse(raw: object) -> str:
         if not isinstance(raw, str) or not raw or not raw.isprintable() or not is_good(raw):
             raise ValueError(raw)
         return raw
 
-    return Kind(what, parse)
+    return parse
 
 
 def _lists(what: str, parse_one: Callable[[str], T]) -> Kind[tuple[T, ...]]:
@@ -190,38 +183,15 @@ def _lists(what: str, parse_one: Callable[[str], T]) -> Kind[tuple[T, ...]]:
     def parse(raw: object) -> tuple[T, ...]:
         if isinstance(raw, str):
             raw = [part.strip() for part in raw.split(",")] if raw else []
-        texts = msgspec.convert(raw, list[str])
-        return tuple(parse_one(_text(text)) for text in texts)
+        return tuple(parse_one(_text(text)) for text in msgspec.convert(raw, list[str]))
 
-    return Kind(what, parse, from_toml)
-
-
-def _is_address(text: str) -> bool:
-    host, _, port = text.rpartition(":")
-    # "[::1]" has no port: what follows its last colon is "1]"
-    return bool(host) and port.isdigit() and identifiers.is_server_name(text)
+    return Kind(f"a list of {what}", parse, from_toml)
 
 
-def _is_host(text: str) -> bool:
-    return identifiers.is_server_name(text) and ":" not in text
-
-
-def _is_dns_server(text: str) -> bool:
-    if not identifiers.is_server_name(text):
-        return _is_ip(text)  # IPv6 without brackets
-    return identifiers.split_server_name(text).is_ip_literal
-
-
-def _is_ip(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_sender(text: str) -> bool:
-    return bool(re.fullmatch(r"[!-?A-~]+@[A-Za-z0-9.-]+", parseaddr(text)[1]))
+def _dns_server(text: str) -> str:
+    is_ipv6 = not identifiers.is_server_name(text)  # without brackets
+    ipaddress.ip_address(text if is_ipv6 else identifiers.split_server_name(text).host)
+    return text
 
 
 def _path(raw: object) -> Path:
@@ -233,11 +203,11 @@ def _path(raw: object) -> Path:
 
 
 def _database_url(raw: object) -> str:
-    path = _text(raw).removeprefix(_SQLITE)
+    path = _text(raw).removeprefix("sqlite:///")
     # ":memory:" is refused: each connection would get a database of its own
     if path in {raw, "", ":memory:"}:
         raise ValueError(raw)
-    return f"{_SQLITE}{Path(path).absolute()}"
+    return f"sqlite:///{Path(path).absolute()}"
 
 
 def _destination(text: str) -> str | Network:
@@ -245,110 +215,76 @@ def _destination(text: str) -> str | Network:
     try:
         return ipaddress.ip_network(text)
     except ValueError:
-        if "/" in text or not _is_host(text):
-            raise
-        return text.lower()
+        return _host(text).lower()
 
 
 def _hosts(raw: object) -> tuple[tuple[str, str], ...]:
     """Return a map from server names to addresses as pairs: settings are hashable."""
-    found = msgspec.convert(raw, dict[str, str])
-    for name, address in found.items():
-        if not identifiers.is_server_name(name) or not _is_address(address):
-            raise ValueError(raw)
-    return tuple(found.items())
+    pairs = msgspec.convert(raw, dict[str, str]).items()
+    return tuple((_server_name(name), _address(address)) for name, address in pairs)
 
 
 def _url(raw: object) -> str:
     """Leave out the slash at the end, so that paths can be appended."""
     parts = urlsplit(_text(raw))
-    is_plain = not parts.query and not parts.fragment and " " not in parts.path
-    if parts.scheme not in {"http", "https"} or not is_plain:
-        raise ValueError(raw)
-    if not identifiers.is_server_name(parts.netloc):
+    is_http = parts.scheme in {"http", "https"} and identifiers.is_server_name(parts.netloc)
+    if not is_http or parts.query or parts.fragment or " " in parts.path:
         raise ValueError(raw)
     return parts.geturl().rstrip("/")
 
 
-_TEXT: Final = _texts("text in quotes, on one line", bool)
-_text: Final = _TEXT.parse
-_FLAG: Final = replace(
-    converted("true or false", bool), from_text=lambda text: FLAGS.get(text.lower(), text)
+_text: Final = _texts(bool)
+_server_name: Final = _texts(identifiers.is_server_name)
+_host: Final = _texts(lambda text: identifiers.is_server_name(text) and ":" not in text)
+_address: Final = _texts(lambda text: identifiers.split_server_name(text).port is not None)
+_localpart: Final = _texts(identifiers.is_valid_localpart_for_registration)
+_page: Final = _texts(re.compile(PAGE).fullmatch)
+_sender: Final = _texts(lambda text: _MAIL_ADDRESS.fullmatch(parseaddr(text)[1]))
+_turn_uri: Final = _texts(re.compile(r"(turns?|stuns?):[^\s/]+").fullmatch)
+_POSITIVE: Final = msgspec.Meta(gt=0, le=1_000_000)
+_ED25519_KEY: Final = msgspec.Meta(pattern=r"^[A-Za-z0-9+/]{43}\Z")
+_HOSTS: Final = Kind(
+    'a table such as { "b.example.org" = "127.0.0.1:8449" }',
+    _hosts,
+    from_toml,
+    lambda pairs: to_toml(dict(pairs)),
 )
+_ONE_LINE: Final = Kind("text in quotes, on one line", _text)
 PATH: Final = Kind("a path", _path)
 
-_POSITIVE: Final = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
-Number = Annotated[float, converted("a number above 0 and up to 1000000", _POSITIVE)]
+Strings = tuple[str, ...]
+Number = Annotated[float, _POSITIVE, "a number above 0 and up to 1000000"]
 Duration = Annotated[int, duration(1)]
-Text = Annotated[str, _TEXT]
-Secret = Annotated[str, replace(_TEXT, show=lambda _: '"(not shown)"', is_secret=True)]
+Text = Annotated[str, _ONE_LINE]
+Secret = Annotated[str, replace(_ONE_LINE, show=lambda _: '"(not shown)"', is_secret=True)]
 FilePath = Annotated[Path, PATH]
-ServerName = Annotated[
-    str, _texts("a host name or address, without https://", identifiers.is_server_name)
-]
-ServerNames = Annotated[
-    tuple[str, ...],
-    _lists(
-        "a list of server names, such as example.org",
-        _texts("", identifiers.is_server_name).parse,
-    ),
-]
-Host = Annotated[str, _texts("a host name or an IPv4 address, without a port", _is_host)]
-Address = Annotated[str, _texts("an address and a port, such as 127.0.0.1:8008", _is_address)]
+ServerName = Annotated[str, Kind("a host name or address, without https://", _server_name)]
+ServerNames = Annotated[Strings, _lists("server names, such as example.org", _server_name)]
+Host = Annotated[str, Kind("a host name or an IPv4 address, without a port", _host)]
+Address = Annotated[str, Kind("an address and a port, such as 127.0.0.1:8008", _address)]
 Url = Annotated[str, Kind("a URL with https:// or http://, without a query", _url)]
-Page = Annotated[str, _texts("the URL of a page: https://…", re.compile(PAGE).fullmatch)]
-Localpart = Annotated[
-    str,
-    _texts(
-        "a user name: a to z, 0 to 9 and . _ = - / +",
-        identifiers.is_valid_localpart_for_registration,
-    ),
-]
+Page = Annotated[str, Kind("the URL of a page: https://…", _page)]
+Localpart = Annotated[str, Kind("a user name: a to z, 0 to 9 and . _ = - / +", _localpart)]
 Ed25519Key = Annotated[
-    str,
-    _texts(
-        "an ed25519 public key: 32 bytes in base64, without = at the end",
-        re.compile("[A-Za-z0-9+/]{43}").fullmatch,
-    ),
+    str, _ED25519_KEY, "an ed25519 public key: 32 bytes in base64, without = at the end"
 ]
-Sender = Annotated[str, _texts("an address such as Example <no-reply@example.org>", _is_sender)]
+Sender = Annotated[str, Kind("an address such as Example <no-reply@example.org>", _sender)]
 # A secret, as somebody may write the URL of another database, with its password
 DatabaseUrl = Annotated[str, Kind("sqlite:/// and a path", _database_url, is_secret=True)]
 RoomVersion = Annotated[str, _choice(tuple(room_versions.VERSIONS))]
-Texts = Annotated[tuple[str, ...], _lists("a list of texts in quotes", str)]
+Texts = Annotated[Strings, _lists("texts in quotes", str)]
 # As text, since patterns such as bridges/*.yaml are among them
-Paths = Annotated[
-    tuple[str, ...], _lists("a list of paths in quotes", lambda text: str(_path(text)))
-]
+Paths = Annotated[Strings, _lists("paths in quotes", lambda text: str(_path(text)))]
 TurnUris = Annotated[
-    tuple[str, ...],
-    _lists(
-        'a list of texts such as "turn:turn.example.org?transport=udp"',
-        _texts("", re.compile(r"(turns?|stuns?):[^\s/]+").fullmatch).parse,
-    ),
+    Strings, _lists('texts such as "turn:turn.example.org?transport=udp"', _turn_uri)
 ]
+DnsServers = Annotated[Strings, _lists("IP addresses, with a port or without", _dns_server)]
 Networks = Annotated[
     tuple[Network, ...],
-    _lists("a list of IP addresses or networks, such as 10.0.0.0/8", ipaddress.ip_network),
+    _lists("IP addresses or networks, such as 10.0.0.0/8", ipaddress.ip_network),
 ]
 Destinations = Annotated[
     tuple[str | Network, ...],
-    _lists("a list of host names, IP addresses or networks, such as ntfy.home", _destination),
+    _lists("host names, IP addresses or networks, such as ntfy.home", _destination),
 ]
-Hosts = Annotated[
-    tuple[tuple[str, str], ...],
-    Kind(
-        'a table such as { "b.example.org" = "127.0.0.1:8449" }',
-        _hosts,
-        from_toml,
-        lambda pairs: to_toml(dict(pairs)),
-        is_map=True,
-    ),
-]
-DnsServers = Annotated[
-    tuple[str, ...],
-    _lists(
-        "a list of IP addresses, with a port or without",
-        _texts("", _is_dns_server).parse,
-    ),
-]
+Hosts = Annotated[tuple[tuple[str, str], ...], _HOSTS]
