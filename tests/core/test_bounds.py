@@ -76,7 +76,7 @@ def _sizes(path: str, value: Any, seen: set[int]) -> Iterator[tuple[str, int]]:
 
 
 def live_a_little(alice: Person, bob: Person, room_id: str) -> None:
-    """What people do all day."""
+    """What users do all day."""
     since = alice.sync()["next_batch"]
     room = quote(room_id)
     event_id = bob.send(room_id)

@@ -14,7 +14,7 @@ from homebody.errors import MatrixError
 
 
 class Clock:
-    """A clock that goes on when told to."""
+    """A clock that goes on when the test says so."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -33,7 +33,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def limits(clock: Clock) -> MakeLimits:
-    """Limits of which rc_message is two a second, five at once, unless told otherwise."""
+    """Limits of which rc_message is two a second, five at once, unless the test says otherwise."""
 
     def make(**options: str) -> RateLimits:
         usual = {"rc_message.per_second": "2", "rc_message.burst_count": "5"}
@@ -174,7 +174,7 @@ def test_the_number_of_buckets_and_the_size_of_their_keys_are_bounded(
     for name in ("a", "b", "x" * 1_000_000, "c", "d"):
         taken(some, name, most=1)
 
-    assert taken(some, "x" * 255) == 0  # asked for lately, so kept
+    assert taken(some, "x" * 255) == 0  # asked for recently, so kept
     assert taken(some, "a") == 5
 
 

@@ -276,7 +276,7 @@ def test_a_message_to_many_devices_goes_out_in_several_writes(
     devices = [login("bob") for _ in range(5)]
     seen = commits(app)
 
-    for _ in range(2):  # the same request again sends nothing anew
+    for _ in range(2):  # the same request again sends nothing more
         send(alice, {devices[0].user_id: {"*": {"n": 1}}}, "many")
 
     assert len(seen) == 6

@@ -1,4 +1,4 @@
-"""Who is online. The clock of these tests stands still until they move it."""
+"""Presence: which users are online. The clock of these tests stops until they move it."""
 
 from __future__ import annotations
 
@@ -298,7 +298,7 @@ def test_a_new_name_of_somebody_online_is_no_news_of_presence(login: Login, room
 
 
 def restarted(make_app: MakeApp, old: Application, *people: Person, is_killed: bool) -> Clock:
-    """The clock of a server that has taken the place of the old one; it has begun anew, too."""
+    """The clock of a server that has taken the place of the old one; it begins again, too."""
     if not is_killed:
         old.homeserver.ephemeral.close()
     app = make_app()

@@ -1,4 +1,4 @@
-"""Who is typing."""
+"""Typing notifications."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def say(person: Person, room_id: str, **body: Any) -> Any:
 
 
 def typers(sync: Json, room_id: str) -> list[str] | None:
-    """Who is typing by this answer; None: it does not say."""
+    """The users who type, by this answer; None: it does not say."""
     room = sync["rooms"]["join"].get(room_id, {"ephemeral": {"events": []}})
     for event in room["ephemeral"]["events"]:
         if event["type"] == "m.typing":
@@ -192,7 +192,7 @@ def test_a_wrong_body_is_refused(login: Login, room: Room, body: Json, errcode: 
 
 
 def heard(person: Person, room_id: str, since: str) -> list[str] | None:
-    """Who is typing by the next answer that says so: it may come a moment after the write."""
+    """The users who type, by the next answer that says so: it may come a moment after the write."""
     for _ in range(3):
         news = person.sync(since, timeout=5_000)
         if (found := typers(news, room_id)) is not None:

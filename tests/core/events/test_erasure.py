@@ -1,4 +1,4 @@
-"""What erased users have said: whole for who was there, redacted for who comes later."""
+"""What erased users have said: whole for users who were there, redacted for later ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def told(person: Person, room_id: str, event_id: str) -> Json:
 
 @pytest.fixture
 def bob(login: Login) -> Person:
-    """Who has the room and stays in it."""
+    """A user who has the room and stays in it."""
     return login("bob")
 
 

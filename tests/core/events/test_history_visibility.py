@@ -49,7 +49,7 @@ SEEN = {
     ("forgotten", "joined"): frozenset(),
 }
 IN_PAGES = {key: seen for key, seen in SEEN.items() if key != ("invited", "invited")}
-"""Who is only invited may not page through the room, whatever single events they may see."""
+"""Users who are only invited may not page through the room, whatever events they may see."""
 
 
 class Story:
@@ -139,7 +139,7 @@ def by_timestamp(story: Story) -> set[str]:
 
 
 def by_sync(story: Story, token: str | None) -> set[str]:
-    """What /sync tells of the room, which for who has left is everything up to the leave."""
+    """What /sync tells of the room, which for users who have left is everything up to the leave."""
     wanted = '{"room":{"include_leave":true,"timeline":{"limit":100}}}'
     told = story.bob.sync(token, filter=wanted)["rooms"]
     rooms = told.get("join", {}) | told.get("leave", {})
@@ -148,7 +148,7 @@ def by_sync(story: Story, token: str | None) -> set[str]:
 
 
 def by_sliding_sync(story: Story) -> set[str]:
-    """What sliding sync shows of the room, which whoever has left by themselves sees no more."""
+    """What sliding sync shows of the room, which users who have left by themselves see no more."""
     room = ask(story.bob, lists=window(9, limit=50))["rooms"].get(story.room_id, {})
     return story.seen(ids(room.get("timeline", [])))
 
@@ -183,7 +183,7 @@ def test_all_ways_to_read_keep_to_the_table(login: Login, course: str, setting: 
     upto_the_leave = seen if course == "joined" else seen & SHARED
     synced = upto_the_leave if is_or_was_there else frozenset()
     assert by_sync(story, None) == synced
-    if course != "forgotten":  # a device that knew the room is still told of the leave
+    if course != "forgotten":  # a device that knew the room is still notified of the leave
         assert by_sync(story, token) == synced
     assert by_sliding_sync(story) == (synced if course in {"joined", "banned"} else frozenset())
     assert by_search(story) == (seen if is_or_was_there else frozenset())

@@ -1,4 +1,4 @@
-"""Who is in a room: what is kept in memory is what the tables say, whatever has happened."""
+"""The users in a room: what is kept in memory is what the tables say, whatever has happened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is in a room: for those in it, those who were, and those who never were."""
+"""The members of a room: for those in it, those who were, and those who never were."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searching for words: what is found, by whom, in which order, and what is told with it."""
+"""Searching for words: what is found, by whom, in which order, and what is sent with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may see which events of a room.
+"""Which users may see which events of a room.
 
 Spec: client-server-api#room-history-visibility
 """
@@ -86,7 +86,7 @@ def story(db: Database) -> Story:
 
 @pytest.fixture
 def tx(db: Database, story: Story) -> Iterator[Reader]:
-    """To look at the story after it was told."""
+    """To look at the story after its end."""
     with db.read() as reader:
         yield reader
 

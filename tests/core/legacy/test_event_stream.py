@@ -1,4 +1,4 @@
-"""The stream of events of the API of 2014: what is told, to whom, in which order, and when."""
+"""The stream of events of the API of 2014: what is sent, to whom, in which order, and when."""
 
 from __future__ import annotations
 

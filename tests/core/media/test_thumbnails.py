@@ -1,4 +1,4 @@
-"""Smaller pictures of pictures."""
+"""Thumbnails of images."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def thumbnail(
 
 
 def shown(answer: TestResponse) -> Image.Image:
-    """The picture of an answer, whose type is what it says."""
+    """The image of an answer, whose type is what it says."""
     assert answer.status_code == 200, answer.get_json()
     image = Image.open(io.BytesIO(answer.data))
     assert answer.headers["Content-Type"] == Image.MIME[image.format or ""]
@@ -341,7 +341,7 @@ def test_half_a_picture_has_no_thumbnail(login: Login, kind: str, tmp_path: Path
 
 
 def png_that_claims(width: int, height: int) -> bytes:
-    """A picture of a kilobyte, all black, which would unpack to a byte for each pixel."""
+    """An image of a kilobyte, all black, which would unpack to a byte for each pixel."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (

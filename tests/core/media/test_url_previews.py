@@ -222,7 +222,7 @@ def test_a_link_is_fetched_once_an_hour(
     later = preview(alice, url)
 
     assert fetched(site, "/page.html") == 2
-    assert later == first  # also its mxc:// address: the picture is still the same
+    assert later == first  # also its mxc:// address: the image is still the same
 
 
 def test_a_page_that_is_gone_is_not_asked_for_again_at_once(alice: Person, site: str) -> None:

@@ -1,4 +1,4 @@
-"""Finding people: by which words, whom one may see, in which order."""
+"""Finding users: by which words, whom one may see, in which order."""
 
 from __future__ import annotations
 

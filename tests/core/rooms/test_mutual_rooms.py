@@ -1,4 +1,4 @@
-"""The rooms that two people share."""
+"""The rooms that two users share."""
 
 from __future__ import annotations
 

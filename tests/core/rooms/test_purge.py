@@ -39,7 +39,7 @@ OWN = {"backed_up_keys"}
 
 @pytest.fixture(autouse=True)
 def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove rooms at once in this process, without the time for devices to hear of it."""
+    """Remove rooms at once in this process, without the time for devices to be notified."""
     monkeypatch.setattr(purge, "wait_for_clients", lambda: None)
 
 
@@ -124,7 +124,7 @@ def test_nothing_is_left_of_a_purged_room_in_any_table(
 
     assert {name for name, count in before.items() if count == 0} == set()
     assert left_of(app, room_id) == dict.fromkeys(before, 0)
-    assert removed == len(positions) + 2  # two people left
+    assert removed == len(positions) + 2  # two users left
     with app.homeserver.database.read() as tx:
         indexed = tx.sql.raw.execute("SELECT rowid FROM search_index").fetchall()
     assert not {rowid for (rowid,) in indexed} & set(positions)

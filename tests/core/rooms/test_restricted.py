@@ -1,4 +1,4 @@
-"""Rooms that the members of other rooms may join: in each version, and whoever vouches for it."""
+"""Rooms that the members of other rooms may join: in each version, by the word of any server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents that people agree to when they register."""
+"""Documents that users agree to when they register."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is told that whose keys have changed, and with whom no room is shared any more."""
+"""Which users are notified of whose changed keys, and that no room is shared any more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/sync: what fuzz/test_course_of_sync.py found to be lost, told twice, or told to strangers."""
+"""/sync: what fuzz/test_course_of_sync.py found to be lost, sent twice, or sent to strangers."""
 
 from __future__ import annotations
 

@@ -468,7 +468,7 @@ def test_sync_needs_a_token(client: FlaskClient) -> None:
 
 
 class Follower:
-    """A client that knows rooms only from what /sync told it."""
+    """A client that knows rooms only from what /sync sent it."""
 
     def __init__(self, person: Person, **query: Any) -> None:
         self.person = person
@@ -497,7 +497,7 @@ class Follower:
 
 
 def act(chance: random.Random, alice: Person, bob: Person, rooms: list[str], step: int) -> None:
-    """Something that people do in rooms."""
+    """Something that users do in rooms."""
     room_id = chance.choice(rooms)
     match chance.randrange(6):
         case 0:

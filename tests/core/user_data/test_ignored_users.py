@@ -1,4 +1,4 @@
-"""What ignored users say is left out wherever events are told; what they do to rooms is not."""
+"""What ignored users say is left out wherever events are sent; what they do to rooms is not."""
 
 from __future__ import annotations
 
