@@ -1,4 +1,4 @@
-"""A server in the test's own process, on a real database, and people who talk to it."""
+"""A server in the test's own process, on a real database, and users who talk to it."""
 
 from __future__ import annotations
 

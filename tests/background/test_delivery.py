@@ -30,7 +30,7 @@ class UndoneError(Exception):
 
 
 class Recorder:
-    """A destination that says what it was given, and fails as often as it is told."""
+    """A destination that says what it was given, and fails as often as it should."""
 
     def __init__(self, failures: int = 0, error: Exception | None = None) -> None:
         self.given: list[list[object]] = []

@@ -28,7 +28,7 @@ OF_OTHERS: Final = re.compile(
     "appservice|^/_matrix/(static|key|federation)/|^/_synapse/|/fallback/web$|requestToken$"
     "|/(register|login|refresh)$"
 )
-"""Paths for whoever has no access token, or one of another kind."""
+"""Paths for clients that have no access token, or one of another kind."""
 WITHOUT_BODY: Final = {
     ("POST", "/_matrix/client/v3/rooms/<room_id>/forget"),
     ("POST", "/_matrix/client/v3/logout"),

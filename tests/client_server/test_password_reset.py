@@ -1,4 +1,4 @@
-"""A new password for who has forgotten the old one, by a mail."""
+"""A new password for users who have forgotten the old one, by a mail."""
 
 from __future__ import annotations
 

@@ -226,7 +226,7 @@ CHEAP = {
     "/_matrix/client/v3/auth/<auth_type>/fallback/web",
     "/_matrix/client/v3/login",
     "/_matrix/client/v3/login/fallback",
-    "/_matrix/federation/v1/openid/userinfo",  # whoever asks has been given a token for it
+    "/_matrix/federation/v1/openid/userinfo",  # its sender was given a token for it
     "/_matrix/federation/v1/version",
     "/_matrix/key/v2/server",
     "/_matrix/key/v2/server/<key_id>",

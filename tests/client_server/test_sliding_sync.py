@@ -210,7 +210,7 @@ def statements_of_a_look(
     extensions = dict.fromkeys(names, everything)
     again = ask(person, pos, extensions=extensions)["pos"]
     database: Database = app.homeserver.database
-    with database.write() as tx:  # the clock goes on, for something that is none of theirs
+    with database.write() as tx:  # the clock goes on, for something that is not theirs
         tx.next_position()
     with monkeypatch.context() as patch:
         patch.setattr(Sql, "execute", counted)

@@ -119,7 +119,7 @@ async def person(url: str, name: str, *program: str) -> AsyncIterator[JsPerson]:
     try:
         yield someone
     except BaseException as fault:
-        # whoever failed, this client's view of it helps
+        # also if another client failed, this one's view of it helps
         fault.add_note(someone.console())
         raise
     finally:

@@ -54,7 +54,7 @@ class SecretPerson(NioPerson):
         self.sealed.append(event.event_id)
 
     async def see_keys(self, other: NioPerson) -> Any:
-        """The device of the other as the server told of it, once it has."""
+        """The device of the other as the server sent it, once it has."""
 
         def look() -> Any:
             devices = self.nio.device_store.active_user_devices(other.user_id)

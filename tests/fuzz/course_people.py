@@ -245,7 +245,7 @@ class World:
         if fine(who.get(f"{self.path(step)}/joined_members")):
             fine(who.set_state(self.room(step), MEMBER, content, who.user_id))
 
-    # what is no event
+    # what is not an event
 
     def _read(self, step: Step) -> None:
         kind = ("m.read", "m.read.private", "m.fully_read")[step.value % 3]

@@ -1,4 +1,4 @@
-"""Certificates for servers in tests, all by one authority that is made anew in each process."""
+"""Certificates for servers in tests, all by one authority that each process makes for itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _authority() -> trustme.CA:
 
 
 def write_authority(folder: Path) -> Path:
-    """Write the certificate of the authority, for those who shall trust it, and return its path."""
+    """Write the certificate of the authority, for those who trust it, and return its path."""
     path = folder / "ca.pem"
     _authority().cert_pem.write_to_path(str(path))
     return path

@@ -1,7 +1,7 @@
 """A network that loses packets: a network namespace of Linux, for which one has to be root.
 
 What listens there is reached as over a cable. While that is cut, packets are lost in both
-directions, and neither side of a connection hears of it; an interrupted relay closes connections.
+directions, and neither side of a connection notices; an interrupted relay closes connections.
 """
 
 from __future__ import annotations

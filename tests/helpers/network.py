@@ -41,7 +41,7 @@ class Homebody:
         }
         self.persons: list[Person] = []
         self.relay: Relay
-        """Where others reach it; set by whoever starts one."""
+        """Where others reach it; set where one is started."""
         self.running = self._start()
 
     def _start(self) -> RunningServer:
@@ -131,12 +131,12 @@ class Network:
                 relay.interrupt(how)
 
     def heal(self) -> None:
-        """Mend all links."""
+        """Repair all links."""
         for relay in self._links.values():
             relay.heal()
 
     def tidy(self) -> None:
-        """Be ready for the next test: mend links, start what was stopped, disconnect clients."""
+        """Be ready for the next test: repair links, start what was stopped, disconnect clients."""
         self.heal()
         for server in self:
             while server.persons:

@@ -6,7 +6,7 @@
     b.send(room.message("hello"))             # PUT /send to the server under test
     b.wait_for_event(event_id)                # what that sends is recorded
 
-It responds to every operation from what the test gave it (`remote_answers.py`), and fails if told
+It responds to every operation from what the test gave it (`remote_answers.py`), and fails if asked
 to (`scripted_server.py`): `b.fail("/send_join/", 500)`, `b.hang("/state_ids/")`. Events that are
 wrong are made by `remote_room.py`. A test fails if the server under test sends requests without a
 valid signature, or events that other servers would not accept; `unsigned.clear()` and

@@ -113,7 +113,7 @@ class RemoteRoom:
         return {**pdu, **changes}
 
     def sign(self, pdu: Json, *, by: Remote | None = None, add: bool = True) -> Event:
-        """Hash and sign an event, and add it unless told otherwise."""
+        """Hash and sign an event, and add it unless the test says otherwise."""
         signer = by or self.remote
         event_id, signed = signing.add_hashes_and_signatures(
             pdu, self.version, signer.name, signer.key

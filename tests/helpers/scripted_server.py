@@ -82,7 +82,7 @@ class _Fault:
 
 
 class ScriptedServer:
-    """The listener, what it received, and the faults that it shall have."""
+    """The listener, what it received, and the faults that it should have."""
 
     def __init__(self, respond: Respond, context: ssl.SSLContext | None, port: int = 0) -> None:
         self.requests: list[Request] = []

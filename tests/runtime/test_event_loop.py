@@ -1,4 +1,4 @@
-"""The hub must not stand still: what would stop it runs elsewhere, and what does is told."""
+"""The event loop must not be blocked: what would do so runs elsewhere, and what does is logged."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Watcher(Person):
 
 
 class Place:
-    """A server with a long history, and people in a room who wait for news."""
+    """A server with a long history, and users in a room who wait for news."""
 
     def __init__(self, running: RunningServer, data_dir: Path) -> None:
         self.running = running
@@ -177,8 +177,8 @@ def at_work(*works: Callable[[], None]) -> Iterator[list[float]]:
 def hashing(place: Place) -> Iterator[list[float]]:
     """Eight who log in without end: 22 ms of argon2 each.
 
-    Protected by hub.offload in accounts._in_pool, and by HASHES_AT_ONCE: without that all threads
-    of the pool would hash, and COMMIT wait for one of them.
+    Protected by event_loop.offload in accounts._in_pool, and by HASHES_AT_ONCE: without that all
+    threads of the pool would hash, and COMMIT wait for one of them.
     """
     body = {"type": "m.login.password", "identifier": {"type": "m.id.user", "user": "alice"}}
     with ExitStack() as open_ones:
@@ -195,9 +195,9 @@ def hashing(place: Place) -> Iterator[list[float]]:
 
 @contextmanager
 def shrinking(place: Place) -> Iterator[list[float]]:
-    """Thumbnails of pictures of 12 megapixels, each some 200 ms of Pillow.
+    """Thumbnails of images of 12 megapixels, each some 200 ms of Pillow.
 
-    Protected by hub.offload in thumbnails.get, and by TURNS.
+    Protected by event_loop.offload in thumbnails.get, and by TURNS.
     """
     whole = io.BytesIO()
     Image.linear_gradient("L").resize((4000, 3000)).convert("RGB").save(whole, "PNG")
@@ -212,7 +212,7 @@ def shrinking(place: Place) -> Iterator[list[float]]:
         wanted: list[str] = []
 
         def shrink() -> None:
-            if not wanted:  # what stands behind the picture makes it another file
+            if not wanted:  # what stands behind the image makes it another file
                 content = whole.getvalue() + secrets.token_bytes(8)
                 uri = twin.ask("POST", "/_matrix/media/v3/upload", content)["content_uri"]
                 wanted.extend(
@@ -353,7 +353,7 @@ def name_of(frame: FrameType) -> str | None:
 
 @pytest.fixture
 def stalls() -> Iterator[Histogram]:
-    """What a watchdog of this thread's hub counts, with the limit of 100 ms."""
+    """What a watchdog of this thread's event loop counts, with the limit of 100 ms."""
     histogram = Histogram(STALL_SECONDS)
     watchdog = Watchdog(100, histogram, name_of)
     watchdog.start()

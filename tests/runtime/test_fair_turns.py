@@ -1,4 +1,4 @@
-"""Turns: a few at a time, and nobody waits for more than one of each other user."""
+"""Turns: a few at a time, and no user waits for more than one of each other user."""
 
 from __future__ import annotations
 

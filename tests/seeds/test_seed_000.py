@@ -80,7 +80,7 @@ class Asker:
         return InProcess(self.client).send(request_in(block, self.token, HOST))
 
     def do(self, block: str, **words: str) -> Any:
-        """The same for what is no error."""
+        """The same for what is not an error."""
         answer = self.ask(block, **words)
         assert answer.status == 200, answer.text
         assert answer.headers["Content-Type"] == "application/json"

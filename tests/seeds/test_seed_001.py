@@ -1,4 +1,4 @@
-"""001: the API as the owner of a server sees it, who sets it up and checks it with curl.
+"""001: the API as the administrator sees it, who sets it up and checks it with curl.
 
 The commands are the document's, with a token of the test's own in the place of YOUR_TOKEN.
 """

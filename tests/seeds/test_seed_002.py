@@ -73,7 +73,7 @@ class Tutorial:
         return self.curl(command, {word: own[word] for word in own if word in command})
 
     def do(self, command: str, *, as_friend: bool = False, since: str = "") -> Any:
-        """The same for what is no error."""
+        """The same for what is not an error."""
         answer = self.run(command, as_friend=as_friend, since=since)
         assert answer.status == 200, answer.text
         return answer.json

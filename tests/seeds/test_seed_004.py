@@ -65,7 +65,7 @@ class Tutorial:
         return {printed: word for printed, word in own.items() if printed in command}
 
     def do(self, command: str) -> Any:
-        """What the command answers, which is no error."""
+        """What the command answers, which is not an error."""
         answer = self.curl(command, self.words(command))
         assert answer.status == 200, answer.text
         return answer.json

@@ -208,7 +208,7 @@ class Faults:
         self.world.network.link(one, other).cut_after_bytes = self.random.uniform(100, 20_000)
 
     def heal(self, _one: Homebody, _other: Homebody) -> None:
-        """Mend all links."""
+        """Repair all links."""
         self._note("heal")
         self.world.network.heal()
 

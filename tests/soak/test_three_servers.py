@@ -122,7 +122,7 @@ def _kind(standing: str | None) -> str | None:
 
 
 def run(world: World, threads: list[threading.Thread]) -> None:
-    """Run the threads for the time of the test; then mend everything.
+    """Run the threads for the time of the test; then repair everything.
 
     The first thread makes faults. After it, all servers are apart for a tenth of the time.
     """

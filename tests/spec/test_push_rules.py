@@ -399,7 +399,7 @@ def test_an_unknown_condition_never_holds() -> None:
     assert not holds({"kind": "org.example.weather", "is": "good"}, view())
 
 
-# Kinds, actions, people
+# Kinds, actions, users
 
 
 def test_kinds_are_checked_in_the_order_of_the_spec() -> None:

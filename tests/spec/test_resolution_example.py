@@ -1,4 +1,4 @@
-"""The example of state resolution in ARCHITECTURE.md has the outcome that is told there."""
+"""The example of state resolution in ARCHITECTURE.md has the outcome that is described there."""
 
 from __future__ import annotations
 

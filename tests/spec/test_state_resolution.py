@@ -420,7 +420,7 @@ def test_a_key_that_no_state_has_may_be_added(version: RoomVersion) -> None:
     assert full_state_resolution.resolve(version, [before, lost], room.load) == after
 
 
-# What version 2.1 mends
+# What version 2.1 corrects
 
 
 def test_what_was_right_in_its_time_is_not_judged_by_newer_rules() -> None:

@@ -176,8 +176,8 @@ def test_a_failed_commit_fails_its_writes_and_the_next_one_works(db: Database, d
 def test_a_disk_that_is_full_before_the_commit_is_a_503_as_well(
     db: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # Protects: the look at trouble.answer_to in db.Database.write. Who can do without the write,
-    # as a /sync that takes away what was got, waits for a MatrixError.
+    # Protects: the call of disk_errors.answer_to in Database.write. A caller that can do without
+    # the write, as a /sync that takes away what was got, waits for a MatrixError.
     raw = db.writer.raw
     (pages,) = raw.execute("PRAGMA page_count").fetchone()
     raw.execute(f"PRAGMA max_page_count = {pages}")

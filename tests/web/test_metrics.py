@@ -247,7 +247,7 @@ def test_a_real_server_tells_of_its_process_and_connections(tmp_path: Path) -> N
     running.stop()
     assert value(found, "connections") == 2
     assert value(found, "waiting_requests") == 0
-    assert value(found, "threads") >= 2  # one of them watches the hub
+    assert value(found, "threads") >= 2  # one of them watches the event loop
     assert value(found, "hub_stall_seconds_count") == 0
     assert found["process_resident_memory_bytes", frozenset()] > 2**24
     assert found["process_open_fds", frozenset()] > 5

@@ -1,4 +1,4 @@
-"""Pages for people; tests/clients/test_fallback_pages.py opens them in a browser."""
+"""Pages for users; tests/clients/test_fallback_pages.py opens them in a browser."""
 
 from __future__ import annotations
 
