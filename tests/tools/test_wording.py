@@ -61,6 +61,27 @@ told = f"Nobody {1} was told of it"  # anew
     assert sorted(found) == [(3, "Who"), (6, "for who"), (8, "anew"), (8, "told")]
 
 
+def test_of_tests_it_reads_docstrings_and_comments_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(wording, "ROOT", tmp_path)
+    (tmp_path / "tests").mkdir()
+    path = tmp_path / "tests" / "test_people.py"
+    source = '''"""Serve people."""
+WORD = "It was told of it."  # anew
+class Case:
+    told: bool = True
+    """Who has left."""
+'''
+
+    found = found_in(path, source)
+    exit_code = wording.main(["tests"])
+
+    assert sorted(found) == [(1, "people"), (2, "anew"), (5, "Who")]
+    assert exit_code == 1
+    assert "Phrases to replace: 3" in capsys.readouterr().out
+
+
 def test_it_leaves_code_alone(tmp_path: Path) -> None:
     assert found_in(tmp_path / "example.py", 'told = hub.people["parked"]\n') == []
     assert found_in(tmp_path / "example.md", "```\nmake parked\n```\nIn `people.py`.") == []

@@ -1,7 +1,8 @@
 """Check the words of docstrings, comments, messages, names and documents: `make wording`.
 
 Prints each phrase to avoid with what to write instead, and exits with 1 when there is one. Paths as
-arguments are checked instead of everything.
+arguments are checked instead of everything. Of tests, only docstrings and comments are checked:
+their strings are what somebody else may send, and their names are sentences about it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CHECKED = (
-    *("app", "alembic", "docs", ".ci", "Makefile", "ruff.toml", "setup.cfg"),
+    *("app", "alembic", "docs", "tests", ".ci", "Makefile", "ruff.toml", "setup.cfg"),
     *("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "README.md"),
 )
 TEXTS = {".md", ".toml", ".cfg", ".html", ".txt", ""}
@@ -158,10 +159,22 @@ def passages(path: Path) -> Iterator[Passage]:
     """Yield the prose of a file."""
     source = path.read_text(encoding="utf-8", errors="replace")
     if path.suffix == ".py":
-        yield from _strings(path, source)
+        yield from _docstrings(path, source) if is_test(path) else _strings(path, source)
         yield from _comments(path, source)
     else:
         yield from _paragraphs(path, source)
+
+
+def is_test(path: Path) -> bool:
+    """Return whether a file is below the folder of tests."""
+    return path.is_relative_to(ROOT / "tests")
+
+
+def _docstrings(path: Path, source: str) -> Iterator[Passage]:
+    """Yield docstrings, also those below fields of classes and below constants."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            yield Passage(path, node.lineno, str(node.value.value))
 
 
 def _strings(path: Path, source: str) -> Iterator[Passage]:
@@ -223,7 +236,7 @@ def main(names: list[str]) -> int:
     for path in files(names or list(CHECKED)):
         for passage in passages(path):
             found += findings(passage)
-        if path.suffix == ".py":
+        if path.suffix == ".py" and not is_test(path):
             found += wrong_names(path)
     for finding in found:
         print(finding)
