@@ -381,7 +381,7 @@ def test_a_receipt_for_an_event_that_comes_later_is_shown_then(
     clock.advance(edus.RETRIES_MS[0])
 
     assert before is None
-    assert list(readers(alice, room_id, event.event_id)) == [carol]
+    wait_for(lambda: list(readers(alice, room_id, event.event_id)) == [carol], "the receipt")
 
 
 def test_receipts_that_wait_for_their_events_are_limited(
