@@ -33,6 +33,7 @@ from homebody.core.federation.queries import RemoteQueries
 from homebody.core.federation.remote_keys import RemoteKeys
 from homebody.core.federation.remote_media import RemoteMedia
 from homebody.core.federation.remote_rooms import RemoteRooms
+from homebody.core.federation.resolver import Resolver
 from homebody.core.federation.transactions import Transactions
 from homebody.core.media import files
 from homebody.core.ratelimits import RateLimits
@@ -68,8 +69,10 @@ def create_app(config: Config) -> web.Application:
     keys, locks = ServerKeys(database, federation), Locks()
     sender, resync = Sender(database, federation, metrics), DeviceResync(database, federation)
     tasks = Tasks(database, {})
-    transactions, inbound = Transactions(), Inbound(database, keys, locks, federation)
-    inbound.fill_gap = MissingEvents(database, keys, federation, locks, transactions).fetch
+    transactions, resolver = Transactions(), Resolver(database, locks)
+    inbound = Inbound(database, keys, locks, federation, resolver)
+    missing = MissingEvents(database, keys, federation, locks, transactions, resolver)
+    inbound.queues.fill_gap = missing.fetch
     partial_joins = PartialJoins(database, federation, keys, locks, inbound)
     ephemeral = lifetimes.start(database, wakeups.wake)
     invites = Invites(database, keys)

@@ -15,14 +15,18 @@ from sqlalchemy.dialects.sqlite import insert
 
 from homebody.models.federation import InboundPdu
 from homebody.storage.database import Reader, Tx
+from homebody.storage.expressions import listed, unindexed
 
 
 class Waiting(NamedTuple):
     """A waiting PDU; `pdu` is canonical JSON."""
 
+    id: int
     event_id: str
     origin: str
     pdu: str
+    received_ts: int
+    """In ms."""
     tries: int
     """Failed ones."""
 
@@ -36,18 +40,36 @@ MAX_WAITING: Final = 2000
 
 _KEEP = insert(InboundPdu).on_conflict_do_nothing(index_elements=["event_id"])
 _COUNT = select(func.count()).where(InboundPdu.room_id == bindparam("in_room"))
-_OLDEST = (
-    select(InboundPdu.event_id, InboundPdu.origin, InboundPdu.pdu, InboundPdu.tries)
-    .where(
-        InboundPdu.room_id == bindparam("in_room"), InboundPdu.next_try_ts <= bindparam("now_ms")
+_IDS = listed("event_ids")
+_IN_ROOM = InboundPdu.room_id == bindparam("in_room")
+_IS_DUE = InboundPdu.next_try_ts <= bindparam("now_ms")
+_DUE = (
+    select(
+        InboundPdu.id,
+        InboundPdu.event_id,
+        InboundPdu.origin,
+        InboundPdu.pdu,
+        InboundPdu.received_ts,
+        InboundPdu.tries,
     )
+    .where(_IN_ROOM, InboundPdu.id > bindparam("after"), _IS_DUE)
     .order_by(InboundPdu.id)
+    .limit(bindparam("count"))
+)
+_ARE_DUE = (
+    select(InboundPdu.id)
+    .where(
+        InboundPdu.event_id.in_(select(_IDS.c.value)),
+        unindexed(InboundPdu.room_id) == bindparam("in_room"),
+        _IS_DUE,
+    )
     .limit(1)
 )
 _ROOMS = select(InboundPdu.room_id).distinct()
 _NEXT_TRY = select(func.min(InboundPdu.next_try_ts)).where(
     InboundPdu.room_id == bindparam("in_room")
 )
+_LATER_TRY = _NEXT_TRY.where(InboundPdu.next_try_ts > bindparam("now_ms"))
 _PUT_OFF = (
     update(InboundPdu)
     .where(InboundPdu.event_id == bindparam("of_event"))
@@ -83,15 +105,28 @@ def rooms(tx: Reader) -> Collection[str]:
     return tx.sql.execute(_ROOMS).scalars().all()
 
 
-def oldest(tx: Reader, room_id: str) -> Waiting | None:
-    """Return the PDU of a room that has waited longest and may be tried now, or None."""
-    row = tx.sql.execute(_OLDEST, {"in_room": room_id, "now_ms": tx.now_ms}).first()
-    return None if row is None else Waiting(*row)
+def due(tx: Reader, room_id: str, after: int, count: int) -> list[Waiting]:
+    """Return the first PDUs of a room after the row `after` that may be tried now."""
+    asked = {"in_room": room_id, "now_ms": tx.now_ms, "after": after, "count": count}
+    return [Waiting(*row) for row in tx.sql.execute(_DUE, asked)]
+
+
+def are_due(tx: Reader, room_id: str, event_ids: Collection[str]) -> bool:
+    """Return whether one of these events is among the PDUs of a room that may be tried now."""
+    asked = {"in_room": room_id, "now_ms": tx.now_ms, "event_ids": event_ids}
+    return tx.sql.execute(_ARE_DUE, asked).first() is not None
 
 
 def next_try_ts(tx: Reader, room_id: str) -> int | None:
     """Return the time (ms) of the next try for a PDU of a room; None: there is no PDU."""
     found: int | None = tx.sql.execute(_NEXT_TRY, {"in_room": room_id}).scalar()
+    return found
+
+
+def later_try_ts(tx: Reader, room_id: str) -> int | None:
+    """Return the time (ms) of the next try for the PDUs of a room that were put off, or None."""
+    asked = {"in_room": room_id, "now_ms": tx.now_ms}
+    found: int | None = tx.sql.execute(_LATER_TRY, asked).scalar()
     return found
 
 

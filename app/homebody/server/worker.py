@@ -99,7 +99,7 @@ class Worker(GeventWorker):
         gevent.spawn(self._check_large_database)
         gevent.spawn(self._trim)
         self._homeserver.sender.start()
-        self._homeserver.inbound.start()
+        self._homeserver.inbound.queues.start()
         self._homeserver.delivery.start()
         self._homeserver.tasks.start()
         self._homeserver.device_resync.start()
@@ -116,7 +116,7 @@ class Worker(GeventWorker):
         self._homeserver.tasks.stop()
         self._homeserver.sender.stop()
         self._homeserver.device_resync.stop()
-        self._homeserver.inbound.stop()
+        self._homeserver.inbound.queues.stop()
         self._homeserver.last_seen.write()
         self._homeserver.database.close()
 

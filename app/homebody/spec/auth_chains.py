@@ -22,6 +22,8 @@ Descending = Callable[[int], Iterable[tuple[int, Sequence[int]]]]
 greatest first."""
 Graph = dict[int, Set[int]]
 """{number: the nearest numbers of the graph in its auth chain, with none in between}"""
+Step = Callable[[], None]
+"""Called between events, so that others can run meanwhile; may raise to give up."""
 NONE: Final[Set[int]] = frozenset()
 
 
@@ -32,6 +34,7 @@ def full_conflicted_set(
     descending: Descending,
     *,
     with_subgraph: bool,
+    step: Step = lambda: None,
 ) -> Graph:
     """Return the full conflicted set of some states.
 
@@ -40,7 +43,7 @@ def full_conflicted_set(
     conflicted state subgraph (version 2.1 of state resolution).
     """
     edges = _Edges(cites)
-    chains, visited = _walk(states, edges)
+    chains, visited = _walk(states, edges, step)
     every = (1 << len(states)) - 1
     difference = {number for number, bits in chains.items() if bits != every}
     if difference:
@@ -51,7 +54,7 @@ def full_conflicted_set(
     chosen = conflicted | difference
     if with_subgraph:
         chosen |= _subgraph(conflicted, ascending, edges)
-    return _nearest(chosen, ascending, edges)
+    return _nearest(chosen, ascending, edges, step)
 
 
 class _Edges:
@@ -71,7 +74,9 @@ class _Edges:
                 raise LookupError(f"State resolution lacks the auth events of number {number}")
 
 
-def _walk(states: Sequence[Collection[int]], edges: _Edges) -> tuple[dict[int, int], list[int]]:
+def _walk(
+    states: Sequence[Collection[int]], edges: _Edges, step: Step
+) -> tuple[dict[int, int], list[int]]:
     """Return ({number: bit set of the states in whose auth chains it is}, visited numbers).
 
     Stops at numbers below all conflicted events where all states have the same chain.
@@ -88,6 +93,7 @@ def _walk(states: Sequence[Collection[int]], edges: _Edges) -> tuple[dict[int, i
     heapq.heapify(pending)
     partial = {number for number, bits in own.items() if bits != every}
     while pending and (partial or -pending[0] >= lowest):
+        step()
         number = -heapq.heappop(pending)
         visited.append(number)
         partial.discard(number)
@@ -131,9 +137,10 @@ def _subgraph(conflicted: Set[int], ascending: Iterable[int], edges: _Edges) -> 
     return found
 
 
-def _nearest(chosen: Set[int], ascending: Iterable[int], edges: _Edges) -> Graph:
+def _nearest(chosen: Set[int], ascending: Iterable[int], edges: _Edges, step: Step) -> Graph:
     nearest: Graph = {}
     for number in ascending:
+        step()
         near: Set[int] = NONE
         for cited in edges.known[number]:
             near |= {cited} if cited in chosen else nearest.get(cited, NONE)

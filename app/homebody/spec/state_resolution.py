@@ -37,6 +37,8 @@ FullConflictedSet = Callable[[Sequence[set[str]]], Mapping[str, Collection[str]]
 """Returns the graph of spec/auth_chains.py (`full_conflicted_set`), as event ids."""
 Load = Callable[[Collection[str]], Mapping[str, Event]]
 """Returns {id: event} of these ids. It may return more events, which are not requested again."""
+Step = Callable[[], None]
+"""Called between events, so that others can run meanwhile; may raise to give up."""
 
 
 def resolve(
@@ -46,6 +48,7 @@ def resolve(
     full_conflicted_set: FullConflictedSet,
     load: Load,
     rejected: Container[str] = (),
+    step: Step = lambda: None,
 ) -> dict[StateKey, str | None]:
     """Return what the resolved state has for the conflicting keys, None for a key that it lacks.
 
@@ -65,12 +68,12 @@ def resolve(
     create = events[agreed[CREATE]] if CREATE in agreed else None
     initial = {} if version.state_resolution == "v2.1" else agreed
     events.fetch(initial[key] for event in full for key in _auth_types(event) if key in initial)
-    checks = IterativeAuthChecks(initial, create, events, rejected)
+    checks = IterativeAuthChecks(initial, create, events, rejected, step)
 
     power_events = _power_events_and_their_chains(full, graph)
-    checks.apply(_by_reverse_topological_power(events, power_events, create))
+    checks.apply(_by_reverse_topological_power(events, power_events, create, step))
     others = [event for event in full if event.event_id not in power_events]
-    checks.apply(_by_mainline(events, others, checks.state.get(POWER_LEVELS)))
+    checks.apply(_by_mainline(events, others, checks.state.get(POWER_LEVELS), step))
     return _changes(conflicts, agreed, checks.applied)
 
 
@@ -165,7 +168,7 @@ def _power_events_and_their_chains(
 
 
 def _by_reverse_topological_power(
-    events: Events, graph: Mapping[str, Collection[str]], create: Event | None
+    events: Events, graph: Mapping[str, Collection[str]], create: Event | None, step: Step
 ) -> list[Event]:
     """Return the events in reverse topological order, then by the sender's power.
 
@@ -178,6 +181,7 @@ def _by_reverse_topological_power(
             followers[cited].append(event_id)
 
     def place(event_id: str) -> tuple[float, int, str]:
+        step()
         event = events[event_id]
         return -_level_of_sender(events, event, create), event.origin_server_ts, event_id
 
@@ -200,11 +204,14 @@ def _level_of_sender(events: Events, event: Event, create: Event | None) -> floa
     return room_state.levels_after(levels, create).of_user(event.sender)
 
 
-def _by_mainline(events: Events, unordered: Iterable[Event], first: str | None) -> list[Event]:
+def _by_mainline(
+    events: Events, unordered: Iterable[Event], first: str | None, step: Step
+) -> list[Event]:
     """Return the events in mainline order, then by time. The mainline begins with `first`."""
     mainline = Mainline(events, first)
 
     def place(event: Event) -> tuple[float, int, str]:
+        step()
         levels = events.auth_event(event, POWER_LEVELS)
         position = math.inf if levels is None else mainline.position(levels.event_id)
         return -position, event.origin_server_ts, event.event_id
@@ -269,16 +276,19 @@ class IterativeAuthChecks:
         create: Event | None,
         events: Events,
         rejected: Container[str],
+        step: Step,
     ) -> None:
         self.applied: Final[dict[StateKey, str]] = {}
         self.state: Final = ChainMap(self.applied, dict(initial))
         self._create = create
         self._events = events
         self._rejected = rejected
+        self._step = step
 
     def apply(self, ordered: Iterable[Event]) -> None:
         """Apply each event in this order if the state so far allows it."""
         for event in ordered:
+            self._step()
             if event.state_key is None:
                 continue
             if _is_allowed(event, self._state_for(event), self._create):

@@ -17,6 +17,7 @@ Lock order: the writer's turn, then a wake-up condition. A waiting /sync holds n
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -142,6 +143,7 @@ class Tx(Reader):
         "_writer",
         "actions",
         "approved",
+        "seconds_to_resolve",
         "wait_for_commit",
         "woken",
     )
@@ -155,6 +157,8 @@ class Tx(Reader):
         self.actions: list[Callable[[], None]] = []
         self.approved: Mapping[Any, Any] = {}
         """Events that policy servers have signed; see core/timeline/policies.py."""
+        self.seconds_to_resolve = math.inf
+        """For which state resolution may work; see core/timeline/forks.py."""
         self.wait_for_commit: Callable[[], None] = ignore
         """Waits until the write is on the disk; set when its block is left."""
         self._first_position = db.writer.last_position

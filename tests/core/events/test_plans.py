@@ -10,7 +10,7 @@ from homebody.core.events import aggregations, client_events, history, members, 
 from homebody.core.push import counts
 from homebody.core.sliding_sync import required_state
 from homebody.core.sync import device_lists, spans
-from homebody.core.timeline import redactions, store
+from homebody.core.timeline import redactions, removal
 from homebody.web import Application
 
 BY_PLACE = "INDEX ix_events_room_id_position (room_id=? AND position"
@@ -25,7 +25,7 @@ PLANS = {
     "the events at places": (client_events._AT, f"COVERING {BY_PLACE}=?"),
     "the oldest notification that is kept": (counts._OLDEST_KEPT, f"COVERING {BY_PLACE}"),
     "the first member": (members._FIRST, BY_PLACE),
-    "a part of a purge": (store._SOME_EVENTS, "COVERING INDEX ix_events_room_id_position"),
+    "a part of a purge": (removal._SOME_EVENTS, "COVERING INDEX ix_events_room_id_position"),
     "the event nearest to a time": (history._NEAR[True], BY_TIME),
     "the visible event nearest to a time": (history._FIRST_VISIBLE[False], BY_TIME),
     "threads": (threads._LATEST, "INDEX ix_events_threads (room_id=? AND position"),

@@ -376,11 +376,11 @@ def test_an_event_is_dropped_after_some_tries(
     with app.homeserver.database.write() as tx:
         while True:
             tx.sql.execute(update(InboundPdu).values(next_try_ts=0))
-            waiting = incoming.oldest(tx, room.id)
-            if waiting is None:
+            waiting = incoming.due(tx, room.id, 0, 1)
+            if not waiting:
                 break
-            incoming.put_off(tx, waiting)
-            times.append(waiting.tries)
+            incoming.put_off(tx, waiting[0])
+            times.append(waiting[0].tries)
 
     assert times == list(range(1, incoming.MAX_TRIES))
 

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from homebody.core import incoming
 from homebody.core.events import state
-from homebody.core.federation import inbound, missing_events, room_requests
+from homebody.core.federation import missing_events, queues, room_requests
 from homebody.models.federation import InboundPdu
 from homebody.web import Application
 from tests.conftest import Login, Person
@@ -86,11 +86,11 @@ def test_a_room_has_a_limited_number_of_events_that_wait(
     with app.homeserver.database.write() as tx:
         for number in range(5):
             incoming.keep(tx, "b.test", "!other:b.test", f"$event{number}", "{}")
-        waiting = incoming.oldest(tx, "!other:b.test")
+        waiting = incoming.due(tx, "!other:b.test", 0, 1)
         count = len(tx.sql.execute(select(InboundPdu.event_id)).all())
 
-    assert waiting is not None
-    assert waiting.event_id == "$event0"
+    assert len(waiting) == 1
+    assert waiting[0].event_id == "$event0"
     assert count == 3
 
 
@@ -115,7 +115,7 @@ def test_a_circle_of_events_is_left_out(app: Application, b: Remote, alice: Pers
 def test_a_database_that_fails_meanwhile_stops_nothing(
     app: Application, b: Remote, room: RemoteRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inbound, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(queues, "PAUSE_SECONDS", 0.05)
     b.delay(MISSING, 0.3)
     lost, last = room.message("lost"), room.message("last")
     b.send(last)

@@ -14,31 +14,29 @@ Spec: server-server-api#pdus, server-server-api#transactions
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
-
-import orjson
 
 from homebody.core import incoming, joining
 from homebody.core.events import state
 from homebody.core.federation import pdus, policy_servers, server_acls
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.pdus import Received, Refused
-from homebody.core.incoming import Waiting
+from homebody.core.federation.queues import Queues
+from homebody.core.federation.resolver import Resolver
 from homebody.core.timeline import joined_rooms, receiving
-from homebody.core.timeline.forks import Point
+from homebody.core.timeline.forks import TooLongError
 from homebody.core.timeline.receiving import MissingEventsError
 from homebody.errors import MatrixError
 from homebody.models.events import REJECTED
-from homebody.outside import RemoteError
 from homebody.outside.federation import FederationClient
 from homebody.runtime import event_loop
 from homebody.runtime.locks import Locks
 from homebody.spec import identifiers, room_state
-from homebody.spec.events import Event, Json
+from homebody.spec.events import Json
 from homebody.spec.room_versions import RoomVersion
 from homebody.storage.database import Database, Reader, Tx
 
@@ -48,12 +46,10 @@ REFUSED: Final = "refused"
 """Counted in place of a standing."""
 SECONDS_PER_WRITE: Final = 0.003
 """Other writers wait meanwhile, and for the event that is being stored when the time is over."""
-PAUSE_SECONDS: Final = 10.0
-"""After a failure of this server, such as a full disk."""
 
-FillGap = Callable[[str, Event, MissingEventsError], Point | None]
-"""Fetches what an event lacks, called with its origin; returns the state before the event if only
-another server knows that. Raises RemoteError or MissingEventsError."""
+SECONDS_TO_RESOLVE: Final = 0.01
+"""For the state of one event in a write; one that takes longer goes to the queue."""
+
 ReceiveElsewhere = Callable[[str, Json], None]
 
 
@@ -72,38 +68,21 @@ class Inbound:
     """
 
     def __init__(
-        self, db: Database, keys: ServerKeys, locks: Locks, client: FederationClient
+        self,
+        db: Database,
+        keys: ServerKeys,
+        locks: Locks,
+        client: FederationClient,
+        resolver: Resolver,
     ) -> None:
         self._db = db
         self._client = client
         self._keys = keys
         self._locks = locks
-        self._mutex = threading.Lock()
-        self._working: dict[str, threading.Event] = {}
-        """{room: set when a PDU of it comes}, of rooms that have a greenlet."""
-        self._is_stopping = False
-        self.fill_gap: FillGap = _cannot_fill
-        """Set by create_app."""
+        self._resolver = resolver
+        self.queues = Queues(db, client, resolver)
         self.receive_elsewhere: ReceiveElsewhere = lambda _origin, _pdu: None
         """Set by create_app: called with each PDU for a room in which this server is not."""
-
-    def start(self) -> None:
-        """Go on with the PDUs that an earlier process has accepted."""
-        with self._db.read() as tx:
-            rooms = [it for it in incoming.rooms(tx) if joined_rooms.is_resident(tx, it)]
-        for room_id in rooms:
-            self._begin_work(room_id)
-
-    def stop(self) -> None:
-        """End the greenlets that wait for the next try."""
-        self._is_stopping = True
-        with self._mutex:
-            for has_come in self._working.values():
-                has_come.set()
-
-    def resume(self, room_id: str) -> None:
-        """Go on with the PDUs that have come for a room while a user was joining it."""
-        self._begin_work(room_id)
 
     def receive(self, origin: str, pdus_in: Sequence[Any]) -> Json:
         """Take in PDUs; return {event id: {} or {"error": …}} once they are on the disk.
@@ -142,26 +121,47 @@ class Inbound:
         Events whose predecessors are missing are left out, or kept for the room's greenlet if an
         `origin` is given.
         """
+        checked = policy_servers.screen(self._db, self._client, room_id, received)
+        if origin is None:
+            standings, late = self._store_quickly(room_id, checked, None)
+            for it in late:
+                with suppress(MissingEventsError, TooLongError):
+                    standings[it.event.event_id] = self._resolver.receive(it)
+            return standings
+        standings, late = {}, checked
+        if not self._resolver.is_busy(room_id):
+            standings, late = self._store_quickly(room_id, checked, origin)
+        if late:
+            with self._db.write() as tx:
+                _keep(tx, origin, late)
+        return standings
+
+    def _store_quickly(
+        self, room_id: str, received: Sequence[Received], origin: str | None
+    ) -> tuple[dict[str, str], list[Received]]:
+        """Store events up to one whose state takes long to resolve.
+
+        Returns their standings, and that event with those after it.
+        """
         standings: dict[str, str] = {}
+        late: list[Received] = []
         waits: list[Callable[[], None]] = []
-        left = deque(policy_servers.screen(self._db, self._client, room_id, received))
+        left = deque(received)
         with self._locks.own("room", room_id):
             while left:
-                with self._db.write(is_awaited=False) as tx:
-                    until = time.monotonic() + SECONDS_PER_WRITE
-                    while left and time.monotonic() < until:
-                        it = left.popleft()
-                        standing = _received(tx, it)
-                        if standing is not None:
-                            standings[it.event.event_id] = standing
-                        elif origin is not None:
-                            pdu = it.encoded.decode()
-                            incoming.keep(tx, origin, room_id, it.event.event_id, pdu)
+                taken: list[Received] = []
+                try:
+                    with self._db.write(is_awaited=False) as tx:
+                        standings |= _store_some(tx, left, taken, origin)
+                except TooLongError:  # the write is undone
+                    late = [taken[-1], *left, *late]
+                    left = deque(taken[:-1])
+                    continue
                 waits.append(tx.wait_for_commit)
                 event_loop.pause()
         for wait in waits:
             wait()
-        return standings
+        return standings, late
 
     def _receive_in_room(self, origin: str, room_id: str, received: list[Received]) -> Json:
         try:
@@ -175,92 +175,39 @@ class Inbound:
         for event_id, standing in standings.items():
             if standing == REJECTED:
                 outcome[event_id] = {"error": "The authorization rules do not allow the event"}
+        if standings:
+            self.queues.wake(room_id)
         if len(standings) < len(received):
             with self._db.read() as tx:
                 is_there = joined_rooms.is_resident(tx, room_id)
-            if is_there:  # else `resume` is called when the join is done
-                self._begin_work(room_id)
+            if is_there:  # else the queue is begun when the join is done
+                self.queues.begin(room_id)
         return outcome
 
-    def _begin_work(self, room_id: str) -> None:
-        with self._mutex:
-            if room_id in self._working:
-                self._working[room_id].set()
-                return
-            self._working[room_id] = threading.Event()
-        threading.Thread(target=self._work, args=(room_id,), daemon=True).start()
 
-    def _work(self, room_id: str) -> None:
-        """Take in the room's waiting PDUs, the oldest first. Run by the room's greenlet."""
-        has_come = self._working[room_id]
-        while not self._is_stopping:
-            try:
-                has_come.clear()
-                seconds = self._try_oldest(room_id)
-            except Exception:
-                LOG.exception("the events that wait for %s could not be taken in", room_id)
-                seconds = PAUSE_SECONDS
-            if seconds is None:
-                return
-            if seconds > 0 and not self._is_stopping:
-                has_come.wait(seconds)
+def _store_some(
+    tx: Tx, left: deque[Received], taken: list[Received], origin: str | None
+) -> dict[str, str]:
+    """Move events from `left` to `taken` and store them, until the write has taken long enough.
 
-    def _try_oldest(self, room_id: str) -> float | None:
-        """Take in a PDU; return the seconds until the next one may be tried.
-
-        None: there are no more, and the greenlet is to end.
-        """
-        with self._mutex, self._db.read() as tx:
-            waiting = incoming.oldest(tx, room_id)
-            next_try_ts = incoming.next_try_ts(tx, room_id) if waiting is None else 0
-            if next_try_ts is None:
-                del self._working[room_id]
-                return None
-        if waiting is None:
-            return (next_try_ts - tx.now_ms) / 1000
-        self._try(room_id, waiting)
-        return 0
-
-    def _try(self, room_id: str, waiting: Waiting) -> None:
-        """Take in a waiting PDU, or decide whether to try again."""
-        try:
-            self._take_in(room_id, waiting)
-        except RemoteError as problem:
-            if _may_pass(problem):
-                LOG.info("the event %s has to wait: %s", waiting.event_id, problem)
-                with self._db.write() as tx:
-                    incoming.put_off(tx, waiting)
-                return
-            LOG.info("dropped the event %s: %s", waiting.event_id, problem)
-        except MissingEventsError as problem:
-            LOG.info("dropped the event %s: %s", waiting.event_id, problem)
-        except MatrixError as problem:
-            if problem.status >= 500:  # of this server: it is not the event's fault
-                raise
-            LOG.info("dropped the event %s: %s", waiting.event_id, problem)
-        except Exception:
-            LOG.exception("dropped the event %s", waiting.event_id)
-        with self._db.write() as tx:
-            incoming.drop(tx, waiting.event_id)
-
-    def _take_in(self, room_id: str, waiting: Waiting) -> None:
-        with self._db.read() as tx:
-            pdu = orjson.loads(waiting.pdu)
-            event = Event(waiting.event_id, pdu, state.version(tx, room_id))
-            known = state.find_any(tx, event.event_id)
-            if known is not None and known.standing not in receiving.UNDECIDED:
-                return
-            lacking = receiving.missing(tx, event)
-        before = None if lacking is None else self.fill_gap(waiting.origin, event, lacking)
-        received = [Received(event, waiting.pdu.encode())]
-        (signed,) = policy_servers.screen(self._db, self._client, room_id, received)
-        with self._locks.own("room", room_id), self._db.write() as tx:
-            receiving.receive(tx, *signed, before)
+    Returns their standings. Those that can't be stored yet are kept, if an `origin` is given.
+    """
+    tx.seconds_to_resolve = SECONDS_TO_RESOLVE
+    standings = {}
+    until = time.monotonic() + SECONDS_PER_WRITE
+    while left and time.monotonic() < until:
+        taken.append(it := left.popleft())
+        standing = _received(tx, it)
+        if standing is not None:
+            standings[it.event.event_id] = standing
+        elif origin is not None:
+            _keep(tx, origin, [it])
+    return standings
 
 
-def _may_pass(problem: RemoteError) -> bool:
-    """Return whether a request may succeed later."""
-    return problem.kind in {"unreachable", "timeout"} or (problem.status or 0) >= 500
+def _keep(tx: Tx, origin: str, received: Sequence[Received]) -> None:
+    for event, encoded in received:
+        incoming.keep(tx, origin, event.room_id, event.event_id, encoded.decode())
 
 
 def _received(tx: Tx, it: Received) -> str | None:
@@ -271,10 +218,6 @@ def _received(tx: Tx, it: Received) -> str | None:
         return receiving.receive(tx, *it)
     except MissingEventsError:
         return None
-
-
-def _cannot_fill(_origin: str, _event: Event, lacking: MissingEventsError) -> Point | None:
-    raise lacking
 
 
 def _candidate(tx: Reader, origin: str, pdu: Any) -> _Candidate | Refused | None:

@@ -41,7 +41,7 @@ from homebody.core.federation.pdus import Received
 from homebody.core.joining import Join
 from homebody.core.profiles import profiles
 from homebody.core.rooms import membership
-from homebody.core.timeline import forks, joined_rooms, outside_rooms, store
+from homebody.core.timeline import forks, joined_rooms, outside_rooms, removal, store
 from homebody.core.timeline.joined_rooms import Entries
 from homebody.core.timeline.outside_rooms import MAX_SERVERS
 from homebody.errors import MatrixError
@@ -290,7 +290,7 @@ class Joins:
             with self._db.write() as tx:
                 if state.current(tx, join.room_id, *room_state.CREATE) is not None:
                     break
-                is_left = store.remove_outliers(tx, join.room_id, OUTLIERS_AT_ONCE) > 0
+                is_left = removal.remove_outliers(tx, join.room_id, OUTLIERS_AT_ONCE) > 0
         with self._db.write() as tx:
             joining.end(tx, join.room_id, join.user_id)
             if is_taken:
@@ -343,7 +343,7 @@ class Joins:
             with self._db.write() as tx:
                 joining.end(tx, join.room_id, join.user_id)
                 membership.note_join(tx, join.room_id, join.user_id)
-            self._inbound.resume(join.room_id)
+            self._inbound.queues.begin(join.room_id)
             return
         entries = {key: (it.number, it.membership) for key, it in checked.state.items()}
         partial = partial_joins.begun(self._db.server, server, join, checked)
@@ -359,7 +359,7 @@ class Joins:
                 joined_rooms.enter(tx, join.room_id, version.name, entries, *received, partial)
             joining.end(tx, join.room_id, join.user_id)
             membership.note_join(tx, join.room_id, join.user_id)
-        self._inbound.resume(join.room_id)
+        self._inbound.queues.begin(join.room_id)
         if partial is not None:
             self._partial_joins.begin(join.room_id)
 

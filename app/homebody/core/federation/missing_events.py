@@ -5,8 +5,8 @@
                           What is missing before it becomes a gap (timeline/gaps.py)
     event_auth, event     auth events, stored as outliers
 
-Runs in the greenlet of the room, for one event at a time. Everything that comes is checked as if it
-had been sent by a transaction.
+Runs in a greenlet for each event, of which queues.py limits the number. Everything that comes is
+checked as if it had been sent by a transaction.
 Spec: server-server-api#backfilling-and-retrieving-missing-events,
 server-server-api#retrieving-events
 """
@@ -28,10 +28,11 @@ from homebody.core.events import auth_chains, state
 from homebody.core.federation import bulk, outliers, pdus, policy_servers, room_requests
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.pdus import Received, Refused
+from homebody.core.federation.resolver import Resolver
 from homebody.core.federation.room_requests import RoomRequests
 from homebody.core.federation.transactions import Transactions
 from homebody.core.timeline import forks, receiving
-from homebody.core.timeline.forks import Point
+from homebody.core.timeline.forks import Point, TooLongError
 from homebody.core.timeline.receiving import MissingEventsError
 from homebody.models.events import REJECTED, StoredEvent
 from homebody.outside import RemoteError
@@ -86,11 +87,13 @@ class MissingEvents:
         client: FederationClient,
         locks: Locks,
         transactions: Transactions,
+        resolver: Resolver,
     ) -> None:
         self._db = db
         self._keys = keys
         self._client = client
         self._locks = locks
+        self._resolver = resolver
         self._transactions = transactions
 
     def fetch(self, origin: str, event: Event, lacking: MissingEventsError) -> Point | None:
@@ -111,7 +114,7 @@ class MissingEvents:
             MAX_REQUESTS,
             time.monotonic() + MAX_SECONDS,
         )
-        job = _Job(self._db, self._keys, self._client, self._locks, requests, event)
+        job = _Job(self._db, self._keys, self._client, self._locks, self._resolver, requests, event)
         with self._db.server.metrics.gaps.timed():
             if still_lacking.prev_events:
                 job.fetch_previous(ends)
@@ -141,6 +144,7 @@ class _Job:
         keys: ServerKeys,
         client: FederationClient,
         locks: Locks,
+        resolver: Resolver,
         requests: RoomRequests,
         event: Event,
     ) -> None:
@@ -148,6 +152,7 @@ class _Job:
         self._keys = keys
         self._client = client
         self._locks = locks
+        self._resolver = resolver
         self._requests = requests
         self._event = event
         self._room_id = event.room_id
@@ -240,21 +245,26 @@ class _Job:
                 lacking = left.popleft()
                 try:
                     before = self.supply(lacking.event, spare=1)
-                    with self._locks.own("room", self._room_id), self._db.write() as tx:
-                        receiving.receive(tx, *lacking, before)
-                except (RemoteError, MissingEventsError) as problem:
+                    self._resolver.receive(lacking, before)
+                except (RemoteError, MissingEventsError, TooLongError) as problem:
                     LOG.info("left out the event %s: %s", lacking.event.event_id, problem)
 
     def _store_some(self, left: deque[Received]) -> None:
         """Store and remove the first events, until one lacks something or the write takes long."""
         until = time.monotonic() + SECONDS_PER_WRITE
-        with self._locks.own("room", self._room_id), self._db.write() as tx:
-            while left and time.monotonic() < until:
-                try:
-                    receiving.receive(tx, *left[0])
-                except MissingEventsError:
-                    break
-                left.popleft()
+        taken = []
+        try:
+            with self._locks.own("room", self._room_id), self._db.write() as tx:
+                tx.seconds_to_resolve = SECONDS_PER_WRITE
+                while left and time.monotonic() < until:
+                    try:
+                        receiving.receive(tx, *left[0])
+                    except MissingEventsError:
+                        break
+                    taken.append(left.popleft())
+        except TooLongError:  # the write is undone
+            for it in taken:
+                self._resolver.receive(it)
 
     def _received(self, given: Iterable[Any]) -> list[Received]:
         """Return the events of this room among what a server sent, if form and signatures hold."""

@@ -164,7 +164,7 @@ class PartialJoins:
         again = self._make_full(room, at)
         if again:
             self._inbound.store(room.room_id, again)
-        self._inbound.resume(room.room_id)
+        self._inbound.queues.begin(room.room_id)
 
     def _make_full(self, room: PartialRoom, at: int) -> list[Received]:
         """Check again what has come since the join at a position, and make the room full.

@@ -22,7 +22,7 @@ from homebody.core.ephemeral import receipts
 from homebody.core.events import auth_chains, members, state, state_changes, stripped_state
 from homebody.core.push import counts
 from homebody.core.rooms import aliases, membership, reports, server_notices, summary
-from homebody.core.timeline import differences, gaps, redactions, sending, store
+from homebody.core.timeline import differences, gaps, redactions, removal, sending, store
 from homebody.core.user_data import account_data
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
@@ -129,7 +129,7 @@ def purge(db: Database, room_id: str, *, is_forced: bool = False) -> int:
     removed, last = 0, EVENTS_AT_ONCE
     while last == EVENTS_AT_ONCE:
         with db.write() as writing:
-            last = store.remove_events(writing, room_id, EVENTS_AT_ONCE)
+            last = removal.remove_events(writing, room_id, EVENTS_AT_ONCE)
         removed += last
         event_loop.pause()
     return removed

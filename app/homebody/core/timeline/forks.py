@@ -10,14 +10,19 @@ Two points differ only in keys whose intervals began between their positions, an
 differing entries, so conflicts are found without reading whole states.
 
 The differing entries are in the tables of differences.py.
+
+State resolution may take seconds where thousands of entries differ. In a write that is limited
+(`Tx.seconds_to_resolve`) it raises TooLongError, and plans.py has it done before the write; in a
+reading transaction it lets other requests run in between.
 Spec: server-server-api#room-state-resolution
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import orjson
 from sqlalchemy import bindparam, select, union
@@ -29,11 +34,26 @@ from homebody.models.base import EventNumber
 from homebody.models.events import HISTORY, REJECTED, StoredEvent
 from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
+from homebody.runtime import event_loop
 from homebody.spec import auth_chains as spec_auth_chains
 from homebody.spec import state_resolution
 from homebody.spec.events import Event, StateKey
 from homebody.storage.database import Reader, Tx
-from homebody.storage.expressions import in_effect, listed, unindexed
+from homebody.storage.expressions import batches, in_effect, listed, unindexed
+
+MAX_KEYS: Final = 200
+"""Differing entries that a limited write looks at."""
+SECONDS_BETWEEN_PAUSES: Final = 0.001
+MAX_SECONDS: Final = 60.0
+"""For one resolution, with what runs meanwhile."""
+KEYS_AT_ONCE: Final = 100
+
+
+class TooLongError(Exception):
+    """State resolution takes longer than it may."""
+
+    def __init__(self, room_id: str) -> None:
+        super().__init__(f"The state of {room_id} takes too long to resolve")
 
 
 class Point(NamedTuple):
@@ -43,6 +63,8 @@ class Point(NamedTuple):
     overlay: Overlay
     difference: int | None = None
     """The stored difference from which the overlay was made, perhaps with more entries."""
+    is_stored: bool = False
+    """Whether the overlay has exactly the entries of that difference."""
 
 
 _IDS, _NUMBERS = listed("event_ids"), listed("numbers")
@@ -149,21 +171,39 @@ def whole(tx: Reader, room_id: str, point: Point) -> dict[StateKey, int]:
 def conflicts(
     tx: Reader, room_id: str, points: Sequence[Point]
 ) -> dict[StateKey, list[int | None]]:
-    """Return the entries in which these states differ: the event of each state, or None."""
-    lower, upper = min(it.at for it in points), max(it.at for it in points)
-    keys = {key for point in points for key in point.overlay}
-    if lower < upper:
-        asked = {"room_id": room_id, "lower": lower, "upper": upper}
-        keys.update((row.type, row.state_key) for row in tx.sql.execute(_CHANGED, asked))
-    if not keys:
+    """Return the entries in which these states differ: the event of each state, or None.
+
+    Raises TooLongError in a limited write.
+    """
+    if len(points) < 2:
         return {}
-    of_points = [values(tx, room_id, point, keys) for point in points]
-    found = {key: [each.get(key) for each in of_points] for key in keys}
-    return {key: numbers for key, numbers in found.items() if len(set(numbers)) > 1}
+    keys = _differing(tx, room_id, points)
+    if len(keys) > MAX_KEYS and _is_limited(tx):
+        raise TooLongError(room_id)
+    step = _stepper(tx, room_id)
+    found = {}
+    for some in batches(keys, KEYS_AT_ONCE):
+        of_points = [values(tx, room_id, point, some) for point in points]
+        for key in some:
+            numbers = [each.get(key) for each in of_points]
+            if len(set(numbers)) > 1:
+                found[key] = numbers
+        step()
+    return found
+
+
+def may_differ(tx: Reader, room_id: str, one: Point, other: Point) -> bool:
+    """Return whether two states differ; in a limited write, also where that takes long to see."""
+    if one == other:
+        return False
+    try:
+        return bool(conflicts(tx, room_id, [one, other]))
+    except TooLongError:
+        return True
 
 
 def resolve(tx: Reader, room_id: str, points: Sequence[Point]) -> Point:
-    """Return the state that state resolution makes of these."""
+    """Return the state that state resolution makes of these. Raises TooLongError."""
     base = max(points, key=lambda it: it.at)
     differing = conflicts(tx, room_id, points)
     if not differing:
@@ -177,7 +217,7 @@ def resolve(tx: Reader, room_id: str, points: Sequence[Point]) -> Point:
 
 def trimmed(tx: Reader, room_id: str, point: Point) -> Point:
     """Return the same state without entries that are as the intervals have them."""
-    below = values(tx, room_id, Point(point.at, {}), point.overlay.keys())
+    below = _values(tx, room_id, Point(point.at, {}), point.overlay.keys())
     overlay = {key: it for key, it in point.overlay.items() if it != below.get(key)}
     return Point(point.at, overlay, point.difference)
 
@@ -186,15 +226,15 @@ def moved(tx: Reader, room_id: str, point: Point, at: int) -> Point:
     """Return the same state as seen from another position."""
     if point.at == at:
         return point
-    asked = {"room_id": room_id, "lower": min(point.at, at), "upper": max(point.at, at)}
-    keys = {(row.type, row.state_key) for row in tx.sql.execute(_CHANGED, asked)}
-    keys |= point.overlay.keys()
-    overlay = dict.fromkeys(keys) | values(tx, room_id, point, keys)
+    keys = _differing(tx, room_id, [Point(at, {}), point])
+    overlay = dict.fromkeys(keys) | _values(tx, room_id, point, keys)
     return trimmed(tx, room_id, Point(at, overlay))
 
 
 def nearest(tx: Reader, room_id: str, point: Point, at: int) -> Point:
     """Return the same state as seen from a position, if that has fewer differing entries."""
+    if len(point.overlay) > MAX_KEYS and _is_limited(tx):
+        return point
     other = moved(tx, room_id, point, at)
     return other if len(other.overlay) < len(point.overlay) else point
 
@@ -215,15 +255,66 @@ def keep(tx: Tx, room_id: str, point: Point, number: int) -> int | None:
     """Store the overlay of the state before the event `number`; return its difference, or None."""
     if not point.overlay:
         return None
+    if point.is_stored:
+        return point.difference
     return differences.keep(tx, room_id, point.overlay, point.difference, number)
+
+
+def _differing(tx: Reader, room_id: str, points: Sequence[Point]) -> set[StateKey]:
+    """Return the entries in which these states may differ."""
+    lower, upper = min(it.at for it in points), max(it.at for it in points)
+    keys = {key for point in points for key in point.overlay}
+    if lower < upper:
+        asked = {"room_id": room_id, "lower": lower, "upper": upper}
+        keys.update((row.type, row.state_key) for row in tx.sql.execute(_CHANGED, asked))
+    return keys
+
+
+def _values(
+    tx: Reader, room_id: str, point: Point, keys: Collection[StateKey]
+) -> dict[StateKey, int]:
+    """Return what `values` does, of any number of entries."""
+    step = _stepper(tx, room_id)
+    found: dict[StateKey, int] = {}
+    for some in batches(keys, KEYS_AT_ONCE):
+        found |= values(tx, room_id, point, some)
+        step()
+    return found
+
+
+def _is_limited(tx: Reader) -> bool:
+    return isinstance(tx, Tx) and tx.seconds_to_resolve < math.inf
+
+
+def _stepper(tx: Reader, room_id: str) -> Callable[[], None]:
+    """Return a function to be called again and again by what may take long.
+
+    In a write, it raises TooLongError when the time is over; else it also lets other requests run.
+    """
+    is_write = isinstance(tx, Tx)
+    end = time.monotonic() + (tx.seconds_to_resolve if isinstance(tx, Tx) else MAX_SECONDS)
+    next_pause = math.inf if is_write else time.monotonic() + SECONDS_BETWEEN_PAUSES
+
+    def step() -> None:
+        nonlocal next_pause
+        now = time.monotonic()
+        if now > end:
+            raise TooLongError(room_id)
+        if now > next_pause:
+            event_loop.pause()
+            next_pause = time.monotonic() + SECONDS_BETWEEN_PAUSES
+
+    return step
 
 
 def _before(tx: Reader, row: state.AnyRow) -> Point | None:
     if row.state_at is not None:
         if row.state_diff == differences.FORGOTTEN:
             return None
-        overlay = {} if row.state_diff is None else differences.read(tx, row.state_diff)
-        return Point(row.state_at, overlay, row.state_diff)
+        if row.state_diff is None:
+            return Point(row.state_at, {})
+        overlay = differences.read(tx, row.state_diff)
+        return Point(row.state_at, overlay, row.state_diff, is_stored=True)
     if row.position is None or row.standing == HISTORY:  # of history, only some of it is known
         return None
     return Point(row.position - 1, {})
@@ -241,6 +332,7 @@ class _Numbered:
 
     def __init__(self, tx: Reader, room_id: str) -> None:
         self._tx = tx
+        self._room_id = room_id
         self._version = state.version(tx, room_id)
         self._events: dict[int, Event] = {}
         self._numbers: dict[str, int] = {}
@@ -248,10 +340,13 @@ class _Numbered:
     def of_numbers(self, numbers: Iterable[int]) -> dict[int, Event]:
         """Return events by number, at least these."""
         missing = [number for number in numbers if number not in self._events]
-        for row in self._tx.sql.execute(_EVENTS, {"numbers": missing}) if missing else ():
-            event = Event(row.event_id, orjson.loads(row.pdu), self._version)
-            self._events[row.number] = event
-            self._numbers[row.event_id] = row.number
+        step = _stepper(self._tx, self._room_id)
+        for some in batches(missing, KEYS_AT_ONCE):
+            for row in self._tx.sql.execute(_EVENTS, {"numbers": some}):
+                event = Event(row.event_id, orjson.loads(row.pdu), self._version)
+                self._events[row.number] = event
+                self._numbers[row.event_id] = row.number
+            step()
         return self._events
 
     def ids(self, numbers: Iterable[int]) -> dict[int, str]:
@@ -286,6 +381,7 @@ class _Resolution:
         self._differing = differing
         self._version = state.version(tx, room_id)
         self._known = _Numbered(tx, room_id)
+        self._step = _stepper(tx, room_id)
 
     def run(self) -> dict[StateKey, int | None]:
         """Return what the resolved state has for the differing keys, and for keys that it adds."""
@@ -300,12 +396,13 @@ class _Resolution:
             self._undisputed,
             self._full_conflicted_set,
             self._known.load,
+            step=self._step,
         )
         known = self._known.numbers([it for it in changes.values() if it is not None])
         return {key: None if it is None else known[it] for key, it in changes.items()}
 
     def _undisputed(self, keys: Collection[StateKey]) -> dict[StateKey, str]:
-        found = values(self._tx, self._room_id, self._base, keys)
+        found = _values(self._tx, self._room_id, self._base, keys)
         ids = self._known.ids(found.values())
         return {key: ids[number] for key, number in found.items()}
 
@@ -315,12 +412,18 @@ class _Resolution:
             [{known[event_id] for event_id in each} for each in sets],
             self._undisputed_since,
             lambda numbers: auth_chains.cites(self._tx, self._room_id, numbers),
-            lambda lowest: auth_chains.descending(self._tx, self._room_id, lowest),
+            self._descending,
             with_subgraph=self._version.state_resolution == "v2.1",
+            step=self._step,
         )
         ids = self._known.ids(graph)
         ids |= self._known.ids({it for near in graph.values() for it in near})
         return {ids[number]: {ids[it] for it in near} for number, near in graph.items()}
+
+    def _descending(self, lowest: int) -> Iterator[tuple[int, tuple[int, ...]]]:
+        for it in auth_chains.descending(self._tx, self._room_id, lowest):
+            self._step()
+            yield it
 
     def _undisputed_since(self, lowest: int) -> set[int]:
         """Return the undisputed events of the states with this number or a higher one."""

@@ -65,6 +65,7 @@ _ADD = _NEW.on_conflict_do_update(  # the event stands before all that follow it
     },
 )
 _FILL = delete(Row).where(_IN_ROOM, Row.event_id == bindparam("missing"))
+_IS_MISSING = select(Row.event_id).where(_IN_ROOM, Row.event_id == bindparam("missing"))
 _MOVE = (
     update(Row)
     .where(_IN_ROOM, Row.position == bindparam("from_place"))
@@ -119,6 +120,12 @@ def fill(tx: Tx, event: Event) -> bool:
     """Note that an event is missing no more. Return whether it was."""
     asked = {"room_id": event.room_id, "missing": event.event_id}
     return tx.sql.execute(_FILL, asked).rowcount > 0
+
+
+def is_missing(tx: Reader, event: Event) -> bool:
+    """Return whether an event is missing, and others follow it."""
+    asked = {"room_id": event.room_id, "missing": event.event_id}
+    return tx.sql.execute(_IS_MISSING, asked).first() is not None
 
 
 def fill_many(tx: Tx, room_id: str, event_ids: Iterable[str]) -> None:

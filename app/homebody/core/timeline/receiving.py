@@ -12,13 +12,15 @@ server-server-api#rejection, server-server-api#soft-failure
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection
 from typing import Final
 
 from homebody.core import partial_rooms
 from homebody.core.events import state
-from homebody.core.timeline import forks, partial_state, policies, redactions, store
+from homebody.core.timeline import forks, partial_state, plans, policies, redactions, store
 from homebody.core.timeline.forks import Point
+from homebody.core.timeline.plans import Plan
 from homebody.models.events import ACCEPTED, OUT_OF_BAND, OUTLIER, REJECTED, SOFT_FAILED
 from homebody.spec import event_auth, room_state
 from homebody.spec.events import Event, StateKey
@@ -40,32 +42,33 @@ class MissingEventsError(LookupError):
         self.auth_events = auth_events
 
 
-def receive(tx: Tx, event: Event, encoded: bytes, before: Point | None = None) -> str:
+def receive(
+    tx: Tx, event: Event, encoded: bytes, before: Point | None = None, planned: Plan | None = None
+) -> str:
     """Store an event of another server; return its standing.
 
     `before` is the state before it as another server has it, where events before it are missing. An
     event that is stored already keeps its standing, unless it was an outlier or
     rejected: now more may be known. One that the room's policy server has not signed is
-    soft-failed.
-    Raises MissingEventsError, and changes nothing.
+    soft-failed. `planned`: what it does to the room's state, if that has been found out.
+    Raises MissingEventsError, TooLongError in a limited write; nothing is to be kept of that write.
     """
     known = state.find_any(tx, event.event_id)
     if known is not None and known.standing not in UNDECIDED:
         return known.standing
     cited = _auth_events(tx, event)
-    is_partial = partial_rooms.is_partial(tx, event.room_id)
-    if is_partial:
+    if partial_rooms.is_partial(tx, event.room_id):
         _learn_members(tx, event, cited)
+        tx.seconds_to_resolve = math.inf  # a plan would not know them
+        planned = None
+    if planned is not None and not plans.holds(tx, planned):
+        planned = None
     is_after_gap = before is not None
-    before = state_before(tx, event) if before is None else _with_known(tx, event, before)
     present = forks.current(tx)
-    if before != present and not forks.conflicts(tx, event.room_id, [before, present]):
-        before = present
-    now = present
-    if is_partial:  # without the members, nothing is soft-failed
-        now = before
-    elif is_after_gap:  # its sender may have joined in the gap
-        now = forks.resolve(tx, event.room_id, [present, before])
+    if planned is None:
+        before, now = states(tx, event, before)
+    else:
+        before, now = planned.before or present, planned.now
     standing = _judge(tx, event, cited, before, now)
     if standing == ACCEPTED and not policies.is_approved(tx, event):
         LOG.info("%s is soft-failed, as the policy server has not signed it", event.event_id)
@@ -73,11 +76,37 @@ def receive(tx: Tx, event: Event, encoded: bytes, before: Point | None = None) -
     tx.server.metrics.pdus_received[standing] += 1
     if standing == ACCEPTED:
         before = None if before == present else before
-        store.store(tx, event, encoded, before=before, is_after_gap=is_after_gap)
+        changes = None if planned is None else planned.changes
+        store.store(tx, event, encoded, before=before, is_after_gap=is_after_gap, changes=changes)
     else:
         store.set_aside(tx, event, encoded, standing, before)
     redactions.follow(tx, event)
     return standing
+
+
+def states(tx: Reader, event: Event, before: Point | None) -> tuple[Point, Point]:
+    """Return the state before an event, and the current state by which it may be soft-failed.
+
+    `before` is the former where it is given. Raises MissingEventsError, TooLongError.
+    """
+    is_after_gap = before is not None
+    before = state_before(tx, event) if before is None else _with_known(tx, event, before)
+    present = forks.current(tx)
+    if not forks.may_differ(tx, event.room_id, before, present):
+        before = present
+    if partial_rooms.is_partial(tx, event.room_id):  # without the members, nothing is soft-failed
+        return before, before
+    if is_after_gap:  # its sender may have joined in the gap
+        return before, forks.resolve(tx, event.room_id, [present, before])
+    return before, present
+
+
+def plan(tx: Reader, event: Event, before: Point | None) -> Plan:
+    """Return what an event does to the state of its room, for `receive`.
+
+    A state event has to be an outlier already. Raises MissingEventsError, TooLongError.
+    """
+    return plans.make(tx, event, *states(tx, event, before))
 
 
 def receive_outlier(tx: Tx, event: Event, encoded: bytes) -> str:

@@ -4,19 +4,21 @@ It writes an allowed event and everything derived from it in one transaction. Fe
 events of other servers by the same function, and no later code distinguishes them.
 
 This module writes the table events (but older_events.py inserts history, redactions.py updates
-redacted events, leaving_threads.py the threads of events, differences.py their states, and
-rechecks.py those that are rejected later) and the table rooms, except for its column is_published.
+redacted events, leaving_threads.py the threads of events, differences.py their states, rechecks.py
+those that are rejected later, and removal.py deletes) and the table rooms, except for its column
+is_published.
 Spec: server-server-api#pdus
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
+from homebody.core import partial_rooms
 from homebody.core.appservices import transactions
 from homebody.core.events import (
     auth_chains,
@@ -32,9 +34,9 @@ from homebody.core.push import counts
 from homebody.core.timeline import current_state, forks, gaps, redactions, sent_events
 from homebody.core.timeline.forks import Point
 from homebody.models.base import EventNumber
-from homebody.models.events import ACCEPTED, OUT_OF_BAND, OUTLIER, REJECTED, StoredEvent
+from homebody.models.events import ACCEPTED, OUT_OF_BAND, StoredEvent
 from homebody.models.rooms import Room
-from homebody.spec.events import Event, client_json
+from homebody.spec.events import Event, StateKey, client_json
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import PLACES, PLACES_OF_GAP, Tx
 from homebody.storage.expressions import listed
@@ -43,6 +45,8 @@ REDACTION: Final = "m.room.redaction"
 Transaction = tuple[str | None, str | None]
 """(device_id, txn_id) of the request that sent an event; (None, None) where no client did."""
 NO_TRANSACTION: Final[Transaction] = (None, None)
+Changes = Mapping[StateKey, int | None]
+"""{key: number of the event that becomes current state, or None}"""
 Place = tuple[EventNumber, int]
 """(number, position) of an event."""
 
@@ -90,22 +94,6 @@ _IDS = listed("event_ids")
 _OUT_OF_BAND = select(StoredEvent.event_id, StoredEvent.number).where(
     StoredEvent.event_id.in_(select(_IDS.c.value)), StoredEvent.standing == OUT_OF_BAND
 )
-_SOME_EVENTS = (
-    select(StoredEvent.number)
-    .where(StoredEvent.room_id == bindparam("room_id"))
-    .order_by(StoredEvent.position)
-    .limit(bindparam("count"))
-)
-_SOME_OUTLIERS = (
-    select(StoredEvent.number)
-    .where(
-        StoredEvent.room_id == bindparam("room_id"),
-        StoredEvent.position.is_(None),
-        StoredEvent.state_at.is_(None),
-        StoredEvent.standing.in_((OUTLIER, REJECTED)),
-    )
-    .limit(bindparam("count"))
-)
 _REMOVE_EVENT = delete(StoredEvent).where(StoredEvent.number == bindparam("which"))
 
 
@@ -135,11 +123,13 @@ def store(
     before: Point | None = None,
     *,
     is_after_gap: bool = False,
+    changes: Changes | None = None,
 ) -> int:
     """Insert an allowed event and everything derived from it; return its position.
 
     `encoded` is its PDU in canonical JSON, `before` the state before it if that is not the room's
     current state. `is_after_gap`: some of its `prev_events` are missing, and may come later.
+    `changes` are those of the current state, where they have been found out before.
     """
     number, position = tx.next_event(PLACES_OF_GAP if is_after_gap else PLACES)
     if transaction == NO_TRANSACTION:  # others are new, and made by this server
@@ -158,8 +148,8 @@ def store(
     _insert(tx, event, encoded, place, ACCEPTED, before, transaction, replaces, relation)
     tx.caches.recent.add(position, event.room_id, number)
     _advance(tx, event, position, is_after_gap=is_after_gap)
-    if not is_in_line:
-        _merge(tx, event.room_id, position)
+    if not is_in_line and not _repeats_an_end(tx, event, head):
+        _merge(tx, event.room_id, position, changes)
         current_state.note_if_lost(tx, event, position)
     if replaces is None:  # else it also contains the replaced event, and is built when it is read
         _keep_client_form(tx, event, transaction, place, relation)
@@ -280,29 +270,6 @@ def remove_room(tx: Tx, room_id: str) -> None:
     members.forget_names(tx, room_id)
 
 
-def remove_events(tx: Tx, room_id: str, count: int) -> int:
-    """Delete at most `count` of the oldest events of a removed room; return how many there were."""
-    numbers = tx.sql.execute(_SOME_EVENTS, {"room_id": room_id, "count": count}).scalars().all()
-    if numbers:
-        tx.sql.execute(_REMOVE_EVENT, [{"which": number} for number in numbers])
-    for number in numbers:
-        tx.forget(client_events.CLIENT_EVENTS, number)
-        search_index.forget(tx, number)
-    return len(numbers)
-
-
-def remove_outliers(tx: Tx, room_id: str, count: int) -> int:
-    """Delete at most `count` events that a room never had in its graph; return their number."""
-    asked = {"room_id": room_id, "count": count}
-    numbers = tx.sql.execute(_SOME_OUTLIERS, asked).scalars().all()
-    if numbers:
-        tx.sql.execute(_REMOVE_EVENT, [{"which": number} for number in numbers])
-        auth_chains.remove(tx, room_id, numbers)
-    for number in numbers:
-        tx.forget(client_events.CLIENT_EVENTS, number)
-    return len(numbers)
-
-
 def _number_if_stored(tx: Tx, event: Event) -> EventNumber | None:
     """Return the number of an event that was set aside, which is inserted again next.
 
@@ -341,13 +308,21 @@ def _replaced(tx: Tx, event: Event, before: Point | None) -> EventNumber | None:
     return None if known is None else EventNumber(known)
 
 
-def _merge(tx: Tx, room_id: str, position: int) -> None:
+def _repeats_an_end(tx: Tx, event: Event, head: state.RoomHead) -> bool:
+    """Return whether the ends of the graph have the same states with an event as before it."""
+    is_next = event.state_key is None and len(event.prev_event_ids) == 1
+    is_after_end = is_next and event.prev_event_ids[0] in head.forward_extremities
+    return is_after_end and not partial_rooms.is_partial(tx, event.room_id)
+
+
+def _merge(tx: Tx, room_id: str, position: int, changes: Changes | None) -> None:
     """Make the state that all ends of the graph resolve to the current one."""
-    ends = state.head(tx, room_id).forward_extremities
-    merged = forks.resolve(tx, room_id, list(forks.after_events(tx, ends).values()))
-    differing = forks.conflicts(tx, room_id, [merged, Point(position, {})])
-    if differing:
+    if changes is None:
+        ends = state.head(tx, room_id).forward_extremities
+        merged = forks.resolve(tx, room_id, list(forks.after_events(tx, ends).values()))
+        differing = forks.conflicts(tx, room_id, [merged, Point(position, {})])
         changes = {key: new for key, (new, _) in differing.items()}
+    if changes:
         current_state.apply(tx, room_id, forks.numbered(tx, room_id, changes), position)
 
 
