@@ -90,7 +90,7 @@ class Home:
     members: list[str] = field(default_factory=list)
     """Of the big room, besides the host."""
     said: list[str] = field(default_factory=list)
-    """The messages in the first room, by event id."""
+    """The messages in the first room, by event ID."""
     random: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311 - no secret
 
     def words(self) -> str:

@@ -103,7 +103,7 @@ class Room:
     members: list[str]
     is_public: bool
     said: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
-    """(event id, user id) of the last plain messages."""
+    """(event ID, user ID) of the last plain messages."""
 
     @property
     def path(self) -> str:

@@ -116,7 +116,7 @@ class NioPerson:
         await self.until(lambda: self.room(room_id), f"room {room_id}")
 
     async def say(self, room_id: str, body: str) -> str:
-        """The event id of a text message sent now."""
+        """The event ID of a text message sent now."""
         content = {"msgtype": "m.text", "body": body}
         answer = ok(await self.nio.room_send(room_id, "m.room.message", content))
         return str(answer.event_id)

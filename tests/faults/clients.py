@@ -105,10 +105,10 @@ class Sender(threading.Thread):
         self.room_id = room_id
         self.name = name
         self.acknowledged: dict[str, str] = {}
-        """{transaction id: event id}"""
+        """{transaction ID: event ID}"""
         self.refused: list[Answer] = []
         self.in_doubt = ""
-        """The last transaction id, if it got no answer."""
+        """The last transaction ID, if it got no answer."""
         self.is_to_stop = False
 
     def run(self) -> None:
@@ -141,7 +141,7 @@ class Follower(threading.Thread):
         self.room_id = room_id
         self.since = since
         self.seen: list[tuple[str, str]] = []
-        """(event id, text)"""
+        """(event ID, text)"""
         self.has_gap = False
         self.refused: list[Answer] = []
 

@@ -35,7 +35,7 @@ class Load:
         self.bob = Person(running, "bob")
         self.room_id = self.alice.create_room(self.bob)
         self.acknowledged: dict[str, str] = {}
-        """{transaction id: event id}"""
+        """{transaction ID: event ID}"""
         self.follower = Follower(self.bob, self.room_id, self.bob.sync()["next_batch"])
         self.tokens = [self.follower.since]
 

@@ -44,7 +44,7 @@ class Known:
     """The token for paging to earlier events."""
     state: dict[Key, Json] = field(default_factory=dict)
     receipts: dict[tuple[str, str, str], str] = field(default_factory=dict)
-    """{(user, type, thread): event id}"""
+    """{(user, type, thread): event ID}"""
     account_data: dict[str, Json] = field(default_factory=dict)
     counts: Json = field(default_factory=dict)
     summary: Json = field(default_factory=dict)
@@ -240,7 +240,7 @@ class Device:
 
 
 def receipts(event: Json) -> list[tuple[tuple[str, str, str], str]]:
-    """Return ((user, type, thread), event id) of all receipts in an m.receipt."""
+    """Return ((user, type, thread), event ID) of all receipts in an m.receipt."""
     return [
         ((user_id, kind, receipt.get("thread_id", "")), event_id)
         for event_id, kinds in event["content"].items()

@@ -56,9 +56,9 @@ class World:
         self.sent: dict[tuple[str, str], list[str]] = {}
         """{(user, device): to-device messages}"""
         self.last_sent: tuple[Person, str, str] | None = None
-        """(user, path, event id) of the last message."""
+        """(user, path, event ID) of the last message."""
         self.said: list[tuple[str, str]] = []
-        """(room, event id)"""
+        """(room, event ID)"""
         self.dave: Person
         self.erased_at: int | None = None
         """The position at which Dave was erased."""

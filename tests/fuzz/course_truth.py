@@ -82,7 +82,7 @@ class Room:
         return [event for event in self.events if _is_visible(event, user_id, until)]
 
     def state_at(self, position: int) -> dict[Key, str]:
-        """Return {key: event id} after this position."""
+        """Return {key: event ID} after this position."""
         return {
             it.key: it.event_id for it in self.events if it.is_state and it.position <= position
         }

@@ -25,7 +25,7 @@ def public(key: SigningKey) -> str:
 
 
 def sign(signed: Json, user_id: str, name: str, key: SigningKey) -> Json:
-    """Return a copy with a signature added; `name` is a device id or the public key."""
+    """Return a copy with a signature added; `name` is a device ID or the public key."""
     bare = {k: v for k, v in signed.items() if k not in ("signatures", "unsigned")}
     signature = canonical_json.encode_base64(key.sign(canonical_json.encode(bare)).signature)
     signatures = signed.get("signatures", {})

@@ -84,6 +84,6 @@ class Person:
         self.ask("POST", f"/rooms/{quote(room_id)}/join")
 
     def send(self, room_id: str, body: str = "hello") -> str:
-        """Send a message and return its event id."""
+        """Send a message and return its event ID."""
         path = f"/rooms/{quote(room_id)}/send/m.room.message/{self.name}{next(self._numbers)}"
         return str(self.ask("PUT", path, {"msgtype": "m.text", "body": body})["event_id"])

@@ -88,7 +88,7 @@ class Remote:
         self.wait_until = listener.wait_until
 
     def user_id(self, user: str) -> str:
-        """Return the user id of a localpart; whole ids are returned as they are."""
+        """Return the user ID of a localpart; whole ids are returned as they are."""
         return user if user.startswith("@") else f"@{user}:{self.name}"
 
     # rooms
@@ -159,7 +159,7 @@ class Remote:
     def send(
         self, *pdus: Event | Json, edus: list[Json] | None = None, transaction_id: str = ""
     ) -> Json:
-        """Send a transaction, and return {event id: {} or {"error": …}}."""
+        """Send a transaction, and return {event ID: {} or {"error": …}}."""
         answer = self.try_to_send(*pdus, edus=edus, transaction_id=transaction_id)
         assert answer.status == 200, answer
         results: Json = answer.json["pdus"]

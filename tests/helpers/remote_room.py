@@ -68,7 +68,7 @@ class RemoteRoom:
     ) -> Event:
         """Build, sign and add an event, and return it. Nothing is sent.
 
-        `sender`: a user id or a localpart of the remote; by default the room's creator.
+        `sender`: a user ID or a localpart of the remote; by default the room's creator.
         `prev`: the events to follow, by default all extremities. An older one makes a fork, and the
         next event merges. `by`: the remote that signs. `add=False`: the room goes on without it.
         `changes`: keys of the PDU to set before it is hashed and signed, such as `depth=2**53`.
@@ -135,7 +135,7 @@ class RemoteRoom:
         return self.event("m.room.member", content, user_id, **options)
 
     def crowd(self, count: int) -> list[str]:
-        """Have many users join, 10,000 in a second or two, and return their user ids.
+        """Have many users join, 10,000 in a second or two, and return their user IDs.
 
         The states between their joins are not kept, so the remote can't serve those.
         """

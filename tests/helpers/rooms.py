@@ -75,7 +75,7 @@ def read(person: Person, room_id: str, event_id: str) -> None:
 
 
 def in_thread(person: Person, room_id: str, root: str) -> str:
-    """Send a message in the thread of an event and return its event id."""
+    """Send a message in the thread of an event and return its event ID."""
     content: Json = {"m.relates_to": {"rel_type": "m.thread", "event_id": root}}
     return person.send(room_id, **content)
 

@@ -36,7 +36,7 @@ def alice(login: Login) -> Person:
 
 
 def upload(person: Person, content: bytes, content_type: str, name: str = "") -> str:
-    """Return the media id of a new file."""
+    """Return the media ID of a new file."""
     path = "/_matrix/media/v3/upload" + (f"?filename={name}" if name else "")
     answer = person.post(path, data=content, json=None, headers={"Content-Type": content_type})
     return str(answer.get_json()["content_uri"]).rpartition("/")[2]

@@ -15,7 +15,7 @@ from homebody.models.state import StateInterval
 from tests.helpers.network import Homebody
 
 State = dict[tuple[str, str], str]
-"""{(type, state_key): event id}"""
+"""{(type, state_key): event ID}"""
 
 _STATE = (
     select(StateInterval.type, StateInterval.state_key, StoredEvent.event_id)
@@ -57,7 +57,7 @@ def members(server: Homebody, room_id: str) -> set[str]:
 
 
 def events(server: Homebody, room_id: str) -> dict[str, str]:
-    """Return {event id: standing} of the events of a room, without those that are only cited."""
+    """Return {event ID: standing} of the events of a room, without those that are only cited."""
     with _reading(server) as connection:
         rows = connection.execute(_EVENTS.where(StoredEvent.room_id == room_id))
         return {row.event_id: row.standing for row in rows}

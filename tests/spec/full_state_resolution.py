@@ -19,7 +19,7 @@ from homebody.spec.room_state import CREATE, JOIN_RULES, POWER_LEVELS, AuthError
 from homebody.spec.room_versions import RoomVersion
 
 StateIds = Mapping[StateKey, str]
-"""{(type, state_key): event id}"""
+"""{(type, state_key): event ID}"""
 Load = Callable[[Collection[str]], Mapping[str, Event]]
 """Returns {id: event} of these ids. It may return more events, such as the whole auth chain fetched
 by one recursive query; those are not requested again."""

@@ -135,7 +135,7 @@ def test_transaction_ids_are_forgotten_after_a_day(
 
 
 def transactions(app: Application) -> list[str]:
-    """Return the stored transaction ids."""
+    """Return the stored transaction IDs."""
     with app.homeserver.database.read() as tx:
         found = tx.sql.execute(select(ToDeviceTransaction.txn_id).order_by(ToDeviceTransaction.ts))
         return [str(txn_id) for txn_id in found.scalars()]

@@ -21,7 +21,7 @@ def read(person: Person, room_id: str, event_id: str, kind: str = READ, **body: 
 
 
 def seen(sync: Json, room_id: str) -> Json:
-    """{event id: {kind: {user: thread, "" where it names none}}} of an answer of /sync."""
+    """{event ID: {kind: {user: thread, "" where it names none}}} of an answer of /sync."""
     room = sync["rooms"]["join"].get(room_id, {"ephemeral": {"events": []}})
     found: Json = {}
     for event in room["ephemeral"]["events"]:

@@ -539,7 +539,7 @@ def test_followers_of_any_pace_know_the_true_state(
 
 
 def true_state(person: Person) -> dict[str, dict[tuple[str, str], str]]:
-    """{room_id: {(type, state_key): event id}} of the rooms that the person is in."""
+    """{room_id: {(type, state_key): event ID}} of the rooms that the person is in."""
     found = {}
     for room_id in person.get("joined_rooms").get_json()["joined_rooms"]:
         now = person.get(f"rooms/{quote(room_id)}/state").get_json()
