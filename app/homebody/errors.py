@@ -137,12 +137,12 @@ def limit_exceeded(retry_after_ms: int) -> MatrixError:
 
 
 def user_in_use(message: str = "This user name is taken") -> MatrixError:
-    """Report that the user id is or was in use."""
+    """Report that the user ID is or was in use."""
     return MatrixError(400, "M_USER_IN_USE", message)
 
 
 def invalid_username(message: str) -> MatrixError:
-    """Report a user name that breaks the grammar of user ids."""
+    """Report a user name that breaks the grammar of user IDs."""
     return MatrixError(400, "M_INVALID_USERNAME", message)
 
 
@@ -293,13 +293,13 @@ def exclusive(message: str) -> MatrixError:
 
 
 def not_yet_uploaded() -> MatrixError:
-    """Report that the media id exists, but not yet its content."""
+    """Report that the media ID exists, but not yet its content."""
     return MatrixError(504, "M_NOT_YET_UPLOADED", "The content has not been uploaded yet")
 
 
 def cannot_overwrite_media() -> MatrixError:
-    """Report that the media id has content already."""
-    return MatrixError(409, "M_CANNOT_OVERWRITE_MEDIA", "This media id has content already")
+    """Report that the media ID has content already."""
+    return MatrixError(409, "M_CANNOT_OVERWRITE_MEDIA", "This media ID has content already")
 
 
 def invalid_signature(message: str) -> MatrixError:

@@ -96,4 +96,4 @@ def delete_room_tag(user_id: str, room_id: str, tag: str) -> Json:
 def _check(user_id: str, room_id: str) -> None:
     must_be_me(user_id)
     if not identifiers.is_room_id(room_id):
-        raise errors.invalid_param("The room id is not valid")
+        raise errors.invalid_param("The room ID is not valid")

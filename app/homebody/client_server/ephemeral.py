@@ -54,7 +54,7 @@ def set_typing(room_id: str, user_id: str) -> Json:
 
 
 class Markers(msgspec.Struct):
-    """The body of POST /read_markers: event ids."""
+    """The body of POST /read_markers: event IDs."""
 
     fully_read: str | None = msgspec.field(default=None, name="m.fully_read")
     read: str | None = msgspec.field(default=None, name="m.read")

@@ -199,7 +199,7 @@ def _of_other_servers(users: Mapping[str, T]) -> dict[str, T]:
 
 def _check_users(users: Mapping[str, object]) -> None:
     if not all(map(identifiers.is_user_id, users)):
-        raise errors.invalid_param("The keys of this object must be user ids")
+        raise errors.invalid_param("The keys of this object must be user IDs")
 
 
 class CrossSigningKey(msgspec.Struct):
@@ -277,7 +277,7 @@ def send_to_device(event_type: str, txn_id: str) -> Json:
     """
     messages = http.body_as(SendToDevice, max_bytes=http.MAX_LARGE_BODY_BYTES).messages
     if not all(map(identifiers.is_user_id, messages)):
-        raise errors.invalid_param("The keys of messages must be user ids")
+        raise errors.invalid_param("The keys of messages must be user IDs")
     to_device.check(messages)
     me = requester()
     batches: list[list[tuple[str, Json]]] = []

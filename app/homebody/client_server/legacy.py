@@ -106,7 +106,7 @@ def put_message(room_id: str, sender: str, msg_id: str) -> Json:
     content = room_send.event_content()
     http.convert(content, Message)
     if not identifiers.has_at_most_255_bytes(msg_id):
-        raise errors.invalid_param("The message id is longer than 255 bytes")
+        raise errors.invalid_param("The message ID is longer than 255 bytes")
     with homeserver.database.write() as tx:
         sending.send_message(tx, requester(), room_id, legacy_events.MESSAGE, content, msg_id)
     return {}

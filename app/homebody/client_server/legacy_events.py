@@ -44,7 +44,7 @@ def event(it: ClientEvent) -> Json:
     shown: Json = {
         "content": {**it.content, "hsob_ts": it.origin_server_ts},
         "event_id": it.event_id,
-        # the transaction id, by whichever API it was sent: room, sender and this were the only
+        # the transaction ID, by whichever API it was sent: room, sender and this were the only
         # address of a message
         "msg_id": it.txn_id or it.event_id,
         "room_id": it.room_id,

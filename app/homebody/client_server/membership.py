@@ -56,7 +56,7 @@ class OthersChange(msgspec.Struct):
 
 
 class Invite(msgspec.Struct):
-    """The body of /invite by user id."""
+    """The body of /invite by user ID."""
 
     user_id: str
     reason: str | None = None

@@ -102,7 +102,7 @@ def sent_before_or_limited(limit: str, draft: sending.Draft) -> str | None:
 def _send(
     room_id: str, event_type: str, txn_id: str | None, limit: str, *, redacts: str | None = None
 ) -> Json:
-    """Send the event of the body; `redacts` is the event id in the path of /redact."""
+    """Send the event of the body; `redacts` is the event ID in the path of /redact."""
     refuse_delay()
     me, database = requester(), homeserver.database
     draft = sending.Draft(room_id, me.user_id, event_type, {}, redacts=redacts, txn_id=txn_id)
@@ -114,7 +114,7 @@ def _send(
         http.convert(content, Redaction)
         content["redacts"] = redacts
     if txn_id is not None and len(txn_id.encode()) > identifiers.MAX_BYTES:
-        raise errors.invalid_param("The transaction id is longer than 255 bytes")
+        raise errors.invalid_param("The transaction ID is longer than 255 bytes")
     ts = None if me.service is None else http.timestamp()
     is_redaction = event_type == store.REDACTION and not me.is_shadow_banned
     is_of_thread = is_redaction and _is_of_thread(str(content.get("redacts")))

@@ -70,7 +70,7 @@ def send_state(room_id: str, event_type: str, state_key: str) -> str:
 
 
 def _resolved_elsewhere(room_id: str, content: Json) -> dict[str, str]:
-    """Return {alias: room id} of the aliases of other servers that a content adds.
+    """Return {alias: room ID} of the aliases of other servers that a content adds.
 
     What can't be resolved is left out. Raises as `aliases.added_elsewhere` does.
     """

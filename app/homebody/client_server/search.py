@@ -170,7 +170,7 @@ def _context(tx: Reader, me: Requester, hit: SearchResult, wanted: EventContext)
 
 
 def _groups(groupings: Groupings, found: SearchResults) -> Json:
-    """Return {key: {room or user id: its results}}, in the order of their first results."""
+    """Return {key: {room or user ID: its results}}, in the order of their first results."""
     groups: Json = {}
     for key in sorted({group.key for group in groupings.group_by if group.key is not None}):
         members: dict[str, list[SearchResult]] = {}

@@ -19,7 +19,7 @@ class Account(Base):
     created_ts: Mapped[int]  # ms
     is_admin: Mapped[bool] = mapped_column(default=False)
     is_guest: Mapped[bool] = mapped_column(default=False)
-    deactivated_ts: Mapped[int | None]  # ms; the user id is never assigned again
+    deactivated_ts: Mapped[int | None]  # ms; the user ID is never assigned again
     is_locked: Mapped[bool] = mapped_column(default=False)
     is_suspended: Mapped[bool] = mapped_column(default=False)
     # what they send is accepted, but nobody else receives it
@@ -98,7 +98,7 @@ class Invitation(Base):
 class UiaSession(Base):
     """A pending user-interactive authentication. Written by core/sessions/uia.py.
 
-    The session id itself is not stored: it is the key of `params_mac`, so that this table does not
+    The session ID itself is not stored: it is the key of `params_mac`, so that this table does not
     reveal which new password was part of the request.
     """
 

@@ -17,14 +17,14 @@ class CrossSigningKey(Base):
     __tablename__ = "cross_signing_keys"
     user_id: Mapped[str] = mapped_column(primary_key=True)
     usage: Mapped[str] = mapped_column(primary_key=True)
-    public_key: Mapped[str]  # unpadded base64; the key id is this prefixed with "ed25519:"
+    public_key: Mapped[str]  # unpadded base64; the key ID is this prefixed with "ed25519:"
     key: Mapped[str]  # JSON: the uploaded object without signatures
 
 
 class KeySignature(Base):
     """A signature of a device key or cross-signing key.
 
-    Written by core/encryption/key_signatures.py. `signed_key` is a device id or a public key,
+    Written by core/encryption/key_signatures.py. `signed_key` is a device ID or a public key,
     which never collide.
     """
 

@@ -48,7 +48,7 @@ class ClaimedKey(Base):
     claimed_ts: Mapped[int]  # ms
     claimer: Mapped[str] = mapped_column(
         server_default=""
-    )  # user id; "": a user who shares no room
+    )  # user ID; "": a user who shares no room
 
     __table_args__ = (
         Index(None, "user_id", "device_id", "claimer", "claimed_ts"),

@@ -74,7 +74,7 @@ class AuditEntry(Base):
     __tablename__ = "audit_log"
     id: Mapped[int] = mapped_column(primary_key=True)
     ts: Mapped[int]  # ms
-    actor: Mapped[str]  # a user id, or "command line"
+    actor: Mapped[str]  # a user ID, or "command line"
     action: Mapped[str]  # such as "user.lock"
     subject: Mapped[str | None]  # the user, room, file or token that it concerns
     details: Mapped[Json]

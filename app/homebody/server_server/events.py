@@ -71,7 +71,7 @@ def get_event_by_timestamp(room_id: str) -> Json:
 
 
 def _state_and_chain(room_id: str) -> tuple[dict[str, Fragment], dict[str, Fragment]]:
-    """Return the state before the event in the query, and its auth chain: PDUs by event id."""
+    """Return the state before the event in the query, and its auth chain: PDUs by event ID."""
     event_id = http.query_required("event_id")
     with homeserver.database.read() as tx:
         rooms.event(tx, origin(), event_id, room_id)

@@ -28,7 +28,7 @@ def query_profile() -> Json:
     """Return the profile of a user of this server, or one field of it."""
     user_id, field = http.query_required("user_id"), request.args.get("field")
     if not identifiers.is_user_id(user_id):
-        raise errors.invalid_param(f"{user_id!r:.300} is not a user id")
+        raise errors.invalid_param(f"{user_id!r:.300} is not a user ID")
     if not homeserver.server.is_local(user_id):
         raise errors.not_found(f"{user_id} is not a user of this server")
     with homeserver.database.read() as tx:

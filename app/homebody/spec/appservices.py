@@ -71,7 +71,7 @@ class RegistrationFile(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """A pattern of user ids, aliases or room ids."""
+    """A pattern of user IDs, aliases or room IDs."""
 
     pattern: re.Pattern[str]
     is_exclusive: bool
@@ -91,7 +91,7 @@ class Service:
     as_token: str
     hs_token: str
     sender: str
-    """The user id of the service's own user."""
+    """The user ID of the service's own user."""
     users: tuple[Namespace, ...]
     aliases: tuple[Namespace, ...]
     rooms: tuple[Namespace, ...]
@@ -114,7 +114,7 @@ def parse(raw: Any, server_name: str) -> Service:
             raise ValueError(f"{key} must be printable ASCII text, and not empty")
     sender = f"@{file.sender_localpart}:{server_name}"
     if not identifiers.is_user_id(sender):
-        raise ValueError("sender_localpart must be the localpart of a user id")
+        raise ValueError("sender_localpart must be the localpart of a user ID")
     return Service(
         file.id,
         _url(file.url),

@@ -109,7 +109,7 @@ def check_depth(value: Any) -> None:
 def encode_base64(data: bytes, *, is_url_safe: bool = False) -> str:
     """Encode as unpadded base64: keys, signatures, hashes.
 
-    Event ids since room version 4 are URL-safe, with `-` and `_` for `+` and `/`.
+    Event IDs since room version 4 are URL-safe, with `-` and `_` for `+` and `/`.
     """
     encode = base64.urlsafe_b64encode if is_url_safe else base64.b64encode
     return encode(data).rstrip(b"=").decode()

@@ -33,7 +33,7 @@ class DeviceList(NamedTuple):
     """The devices of a user that have keys, and the user's cross-signing keys."""
 
     devices: dict[str, RemoteDevice]
-    """By device id."""
+    """By device ID."""
     master_key: Json | None = None
     self_signing_key: Json | None = None
     stream_id: int | None = None

@@ -66,7 +66,7 @@ class DeviceListUpdate(NamedTuple):
     device_id: str
     stream_id: int
     prev_ids: list[int]
-    """The stream ids of the changes before this one; if one is unknown, changes were lost."""
+    """The stream IDs of the changes before this one; if one is unknown, changes were lost."""
     is_deleted: bool
     display_name: str | None
     keys: Json | None
@@ -139,7 +139,7 @@ def direct_to_device(content: Json, origin: str) -> ToDeviceMessages | None:
     """Read an `m.direct_to_device`. Spec: server-server-api#send-to-device-messaging."""
     sender, event_type = content.get("sender"), content.get("type")
     message_id = content.get("message_id")
-    # The specification allows ids of 32 characters, but some servers use transaction ids of clients
+    # The specification allows ids of 32 characters, but some servers use transaction IDs of clients
     if not _is_user_of(sender, origin) or not _is_short(event_type) or not _is_short(message_id):
         return None
     messages = {

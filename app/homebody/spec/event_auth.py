@@ -161,9 +161,9 @@ def _check_create(event: Event) -> None:
         raise ContentError("A create event must not have prev_events")
     if version.has_privileged_creators:
         if "room_id" in event.pdu:
-            raise ContentError("The create event must not have a room_id: its hash is the room id")
+            raise ContentError("The create event must not have a room_id: its hash is the room ID")
     elif room_state.domain_of(event.room_id) != room_state.domain_of(event.sender):
-        raise ContentError("The room id does not belong to the creator's server")
+        raise ContentError("The room ID does not belong to the creator's server")
     named = event.content.get("room_version", "1")
     if not isinstance(named, str) or named not in VERSIONS:
         raise ContentError(f"Unknown room version {named!r}")

@@ -49,7 +49,7 @@ def _check_signature_of_authoriser(event: Event, is_signed_by: IsSignedBy | None
         return
     authoriser = event.content["join_authorised_via_users_server"]
     if not isinstance(authoriser, str):
-        raise AuthError("join_authorised_via_users_server is not a user id")
+        raise AuthError("join_authorised_via_users_server is not a user ID")
     if is_signed_by is not None and not is_signed_by(room_state.domain_of(authoriser)):
         raise AuthError(f"The server of {authoriser} has not signed this join")
 
@@ -121,7 +121,7 @@ def _check_invite(event: Event, target: str, state: StateMap, create: Event) -> 
 
 
 def _check_third_party_invite(event: Event, target: str, state: StateMap) -> None:
-    """Check the invite that follows a third-party invite once the user id is known."""
+    """Check the invite that follows a third-party invite once the user ID is known."""
     if room_state.membership(state, target) == "ban":
         raise AuthError(f"{target} is banned from this room")
     third_party_invite = event.content["third_party_invite"]
@@ -155,7 +155,7 @@ def _public_keys(content: Json) -> Iterator[str]:
 
 
 def _signatures(signed: Json) -> Iterator[tuple[str, str]]:
-    """Yield (server name, key id) of each signature."""
+    """Yield (server name, key ID) of each signature."""
     by_server = signed.get("signatures")
     for server_name, by_key_id in by_server.items() if isinstance(by_server, dict) else []:
         for key_id in by_key_id if isinstance(by_key_id, dict) else []:

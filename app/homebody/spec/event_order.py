@@ -1,7 +1,7 @@
 """The order of events that another server sends: by what they cite, whatever it says.
 
 Depths, times and the order of a response are chosen by others. Only that an event comes after those
-that it cites can't be false: event ids are hashes (of newer room versions).
+that it cites can't be false: event IDs are hashes (of newer room versions).
 """
 
 from __future__ import annotations

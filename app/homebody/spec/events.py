@@ -4,7 +4,7 @@ Every PDU from outside passes `check_format` first: a PDU that passes has the ke
 of its room version, and later code relies on that. `Event` extracts the parts that the protocol
 rules need; the PDU itself is kept as it was signed.
 
-Redaction is more than moderation: event ids and signatures cover the redacted form only, so that
+Redaction is more than moderation: event IDs and signatures cover the redacted form only, so that
 they remain valid when the content is removed. A key too many or too few here gives every event of
 that type a wrong id.
 
@@ -290,7 +290,7 @@ def _check_references(
 
 
 def _is_reference(reference: Any, version: RoomVersion) -> bool:
-    """Return whether this is an event id, or [event id, hashes] in versions 1 and 2."""
+    """Return whether this is an event ID, or [event ID, hashes] in versions 1 and 2."""
     if version.event_ids != "given":
         return identifiers.is_event_id_of(reference, version)
     if not isinstance(reference, list) or len(reference) != 2:
@@ -321,7 +321,7 @@ def _third_party_invite(content: Json) -> Json:
     """Return `third_party_invite` with only its key `signed`; {} if it is not an object.
 
     The spec does not define this for an invite without `signed`. Most servers keep an empty object,
-    and as event ids depend on it, so must we.
+    and as event IDs depend on it, so must we.
     """
     invite = content.get("third_party_invite")
     if not isinstance(invite, dict):

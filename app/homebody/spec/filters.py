@@ -238,10 +238,10 @@ def _decoded(pause: Pause, wanted: type, value: object) -> object:
         return Fields(map(property_paths.parse, _names(value)))
     if wanted is UserId:
         if not identifiers.is_user_id(value):
-            raise ValueError("Not a user id")
+            raise ValueError("Not a user ID")
         return UserId(value)
     if not identifiers.is_room_id(value):
-        raise ValueError("Not a room id")
+        raise ValueError("Not a room ID")
     return RoomId(value)
 
 

@@ -1,4 +1,4 @@
-"""Validate and split user ids, room ids, aliases, server names and other identifiers.
+"""Validate and split user IDs, room IDs, aliases, server names and other identifiers.
 
 The predicates (`is_…`) take any JSON value and never raise, so they can be applied to decoded JSON
 directly. The functions that return a part validate the whole identifier first, so that no unchecked
@@ -85,12 +85,12 @@ def is_public(server_name: str) -> bool:
 
 
 def is_user_id(text: object) -> TypeGuard[str]:
-    """Return whether this is a user id, historical ones included (valid in events)."""
+    """Return whether this is a user ID, historical ones included (valid in events)."""
     return _split("@", text) is not None
 
 
 def is_valid_localpart_for_registration(text: object) -> TypeGuard[str]:
-    """Return whether a new account may have this localpart. Does not check the user id's length."""
+    """Return whether a new account may have this localpart. Does not check the user ID's length."""
     return isinstance(text, str) and _LOCALPART.fullmatch(text) is not None
 
 
@@ -100,12 +100,12 @@ def is_room_alias(text: object) -> TypeGuard[str]:
 
 
 def is_room_id(text: object) -> TypeGuard[str]:
-    """Return whether this is a room id: `!opaque:server`, or `!hash` since room version 12."""
+    """Return whether this is a room ID: `!opaque:server`, or `!hash` since room version 12."""
     return is_room_id_of(text, names_server=True) or is_room_id_of(text, names_server=False)
 
 
 def is_room_id_of(text: object, *, names_server: bool) -> TypeGuard[str]:
-    """Return whether this is a room id with a server name, or one of room version 12 without."""
+    """Return whether this is a room ID with a server name, or one of room version 12 without."""
     if names_server:
         return _has_localpart("!", text)
     return (
@@ -114,7 +114,7 @@ def is_room_id_of(text: object, *, names_server: bool) -> TypeGuard[str]:
 
 
 def is_event_id_of(text: object, version: RoomVersion) -> TypeGuard[str]:
-    """Return whether this is a valid event id of this room version."""
+    """Return whether this is a valid event ID of this room version."""
     if version.event_ids == "given":
         return _has_localpart("$", text)
     hashed = _EVENT_ID_HASHES[version.event_ids]
@@ -127,18 +127,18 @@ def localpart(identifier: str) -> str:
 
 
 def server_name(identifier: str) -> str:
-    """Return the server named by a user id, alias, or an older room or event id.
+    """Return the server named by a user ID, alias, or an older room or event ID.
 
-    Raises ValueError for anything else, including the room ids of version 12, which have no server.
+    Raises ValueError for anything else, including the room IDs of version 12, which have no server.
     """
     return _parts(identifier)[1]
 
 
 def user_id(localpart: str, server_name: str) -> str:
-    """Return the user id of a localpart on a server. Raises ValueError if it is not valid."""
+    """Return the user ID of a localpart on a server. Raises ValueError if it is not valid."""
     text = f"@{localpart}:{server_name}"
     if not is_user_id(text):
-        raise ValueError("Not a valid user id, or longer than 255 bytes")
+        raise ValueError("Not a valid user ID, or longer than 255 bytes")
     return text
 
 
@@ -171,7 +171,7 @@ def _split(sigil: str, text: object) -> tuple[str, str] | None:
 
 
 def _has_localpart(sigil: str, text: object) -> bool:
-    """Return whether the localpart is not empty; only user ids allow that."""
+    """Return whether the localpart is not empty; only user IDs allow that."""
     parts = _split(sigil, text)
     return parts is not None and parts[0] != ""
 

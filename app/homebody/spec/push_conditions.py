@@ -182,7 +182,7 @@ def _never(view: EventView) -> bool:
 def _event_match(condition: Json) -> Condition:
     path, pattern = property_paths.parse(condition["key"]), condition["pattern"]
     if pattern is ME:
-        # Not a glob: historical user ids may contain * and ?.
+        # Not a glob: historical user IDs may contain * and ?.
         return Condition(_is_text(path), functools.partial(_is_user_id, path))
     return Condition(_matches(path, pattern))
 

@@ -60,7 +60,7 @@ class Ruleset:
     override: tuple[Rule, ...]
     content: tuple[Rule, ...]
     room: dict[str, Rule]
-    """By rule id, as only one of them can match; the same applies to `sender`."""
+    """By rule ID, as only one of them can match; the same applies to `sender`."""
     sender: dict[str, Rule]
     underride: tuple[Rule, ...]
     conditions: int = 0

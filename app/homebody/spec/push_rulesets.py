@@ -237,15 +237,15 @@ def _searches(rule: Json) -> list[str]:
 
 def _check_own_id(kind: str, rule_id: str) -> None:
     if rule_id.startswith("."):
-        raise InvalidRule("Rule ids that start with a dot are reserved for the server")
+        raise InvalidRule("Rule IDs that start with a dot are reserved for the server")
     if "/" in rule_id or "\\" in rule_id:
-        raise InvalidRule("Rule ids must not contain slashes or backslashes")
+        raise InvalidRule("Rule IDs must not contain slashes or backslashes")
     if not rule_id or not identifiers.has_at_most_255_bytes(rule_id):
-        raise InvalidRule("Rule ids must have 1 to 255 bytes")
+        raise InvalidRule("Rule IDs must have 1 to 255 bytes")
     if kind == "room" and not identifiers.is_room_id(rule_id):
-        raise InvalidRule("The id of a room rule must be a room id")
+        raise InvalidRule("The ID of a room rule must be a room ID")
     if kind == "sender" and not identifiers.is_user_id(rule_id):
-        raise InvalidRule("The id of a sender rule must be a user id")
+        raise InvalidRule("The ID of a sender rule must be a user ID")
 
 
 def _checked(kind: str, rule: Json) -> Json:

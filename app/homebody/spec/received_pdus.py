@@ -19,7 +19,7 @@ from homebody.spec.room_versions import RoomVersion
 from homebody.spec.signing import SignatureError, VerifyKey
 
 KeyName = tuple[str, str]
-"""(server name, key id)"""
+"""(server name, key ID)"""
 
 
 def receive(pdu: Any, version: RoomVersion, *, is_limited: bool = True) -> Event:

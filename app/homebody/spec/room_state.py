@@ -136,7 +136,7 @@ def levels_after(levels: Event | None, create: Event | None) -> PowerLevels:
 
 
 def creators(create: Event) -> Set[str]:
-    """Return the user ids of the creators as defined by the room version."""
+    """Return the user IDs of the creators as defined by the room version."""
     version = create.version
     if version.has_privileged_creators:
         others = create.content.get("additional_creators")
@@ -164,7 +164,7 @@ def join_rule(state: StateMap) -> str:
 
 
 def domain_of(identifier: str) -> str:
-    """Return the server name in a user, room or event id, or "" if there is none."""
+    """Return the server name in a user, room or event ID, or "" if there is none."""
     return identifier.partition(":")[2]
 
 

@@ -133,7 +133,7 @@ def verify_bytes(message: bytes, signature: str, verify_key: VerifyKey) -> None:
 def add_hashes_and_signatures(
     pdu: Json, version: RoomVersion, server_name: str, key: SigningKey
 ) -> tuple[str, Json]:
-    """Return (event id, PDU with content hash and our signature) of a new event.
+    """Return (event ID, PDU with content hash and our signature) of a new event.
 
     The PDU must have passed `canonical_json.check`. In room versions 1 and 2 it must have its id.
     """
@@ -191,7 +191,7 @@ def event_id_of(pdu: Json, version: RoomVersion) -> str:
 def reference(pdu: Json, version: RoomVersion) -> str | list[Any]:
     """Return the reference to an event for `prev_events` and `auth_events`.
 
-    It is the event id, or in versions 1 and 2 [event id, {"sha256": reference hash}].
+    It is the event ID, or in versions 1 and 2 [event ID, {"sha256": reference hash}].
     """
     event_id = event_id_of(pdu, version)
     if version.event_ids != "given":

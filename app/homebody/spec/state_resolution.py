@@ -30,11 +30,11 @@ from homebody.spec.room_state import CREATE, JOIN_RULES, POWER_LEVELS, AuthError
 from homebody.spec.room_versions import RoomVersion
 
 Conflicts = Mapping[StateKey, Sequence[str | None]]
-"""{(type, state_key): the event id in each state, None where a state lacks the key}"""
+"""{(type, state_key): the event ID in each state, None where a state lacks the key}"""
 Undisputed = Callable[[Collection[StateKey]], Mapping[StateKey, str]]
-"""Returns {key: event id} of those keys that all states have with the same event."""
+"""Returns {key: event ID} of those keys that all states have with the same event."""
 FullConflictedSet = Callable[[Sequence[set[str]]], Mapping[str, Collection[str]]]
-"""Returns the graph of spec/auth_chains.py (`full_conflicted_set`), as event ids."""
+"""Returns the graph of spec/auth_chains.py (`full_conflicted_set`), as event IDs."""
 Load = Callable[[Collection[str]], Mapping[str, Event]]
 """Returns {id: event} of these ids. It may return more events, which are not requested again."""
 Step = Callable[[], None]

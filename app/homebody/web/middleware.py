@@ -1,6 +1,6 @@
 """What surrounds every request: paths, CORS, JSON, errors, the access log and request metrics.
 
-- Paths: a room id or state key may contain an escaped slash, which WSGI's PATH_INFO can't tell from
+- Paths: a room ID or state key may contain an escaped slash, which WSGI's PATH_INFO can't tell from
   a real one. So slashes and percent signs stay escaped here, until SegmentConverter passes the
   segment to the view.
 - Older prefixes: r0 differs from v3 only in its name.
@@ -268,13 +268,13 @@ def register(app: Flask, config: Config) -> None:
 
 MAY_BE_EMPTY = frozenset({"state_key", "file_name", "key_id"})
 """Path parameters that may be empty. Most state has an empty key; a download without a file name
-may have a slash after the media id, and a query for all keys of a server one at its end."""
+may have a slash after the media ID, and a query for all keys of a server one at its end."""
 
 
 def begin() -> None:
     """Start the request's clock, and refuse a path with an empty parameter.
 
-    A second request with an empty transaction id would count as a repetition, and lose a message;
+    A second request with an empty transaction ID would count as a repetition, and lose a message;
     an empty event type or tag would be stored, and no client could address it again.
     Raises M_INVALID_PARAM.
     """

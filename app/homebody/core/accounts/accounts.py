@@ -97,13 +97,13 @@ class AccountInfo:
 
 
 def find(tx: Reader, user_id: str) -> AccountInfo | None:
-    """Return the account with this user id, active or deactivated, or None."""
+    """Return the account with this user ID, active or deactivated, or None."""
     row = tx.sql.execute(_FIND, {"user_id": user_id}).first()
     return None if row is None else AccountInfo(*row)
 
 
 def find_by_name(tx: Reader, name: str) -> AccountInfo | None:
-    """Return the account for a user id or localpart as a user types it, or None.
+    """Return the account for a user ID or localpart as a user types it, or None.
 
     Localparts are lowercase and phones capitalize the first letter, so a name that does not exist
     as typed is looked up in lowercase.
@@ -126,7 +126,7 @@ def check_active(tx: Reader, account: AccountInfo) -> None:
 
 
 def all_accounts(tx: Reader) -> list[AccountInfo]:
-    """Return every account, deactivated ones too, ordered by user id."""
+    """Return every account, deactivated ones too, ordered by user ID."""
     return [AccountInfo(*row) for row in tx.sql.execute(_ALL)]
 
 
@@ -143,7 +143,7 @@ def create(
     """Create an account. The first one on a server becomes its administrator.
 
     Accounts created by application services (`is_bridged`) and guests are excepted.
-    Raises M_USER_IN_USE when the user id exists, even if it was deactivated.
+    Raises M_USER_IN_USE when the user ID exists, even if it was deactivated.
     """
     if find(tx, user_id) is not None:
         raise errors.user_in_use()

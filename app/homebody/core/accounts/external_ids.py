@@ -41,6 +41,6 @@ def replace_all(tx: Tx, user_id: str, pairs: Iterable[tuple[str, str]]) -> None:
     tx.sql.execute(delete(ExternalId).where(ExternalId.user_id == user_id))
     for auth_provider, external_id in dict.fromkeys(pairs):
         if owner(tx, auth_provider, external_id) is not None:
-            raise errors.MatrixError(409, "M_UNKNOWN", "The external id is in use")
+            raise errors.MatrixError(409, "M_UNKNOWN", "The external ID is in use")
         row = {"auth_provider": auth_provider, "external_id": external_id, "user_id": user_id}
         tx.sql.execute(insert(ExternalId), row)

@@ -54,7 +54,7 @@ def find(tx: Reader, requester: Requester, user_id: str) -> AccountInfo:
     """
     _check_admin(requester)
     if not identifiers.is_user_id(user_id):
-        raise errors.invalid_param("This is not a user id")
+        raise errors.invalid_param("This is not a user ID")
     if not tx.server.is_local(user_id):
         raise errors.invalid_param("This is a user of another server")
     account = accounts.find(tx, user_id)

@@ -46,7 +46,7 @@ def issue(tx: Tx, user_id: str) -> Json:
 
 
 def bearer(tx: Reader, token: str) -> str:
-    """Return the user id that this token was issued to. Raises M_UNKNOWN_TOKEN."""
+    """Return the user ID that this token was issued to. Raises M_UNKNOWN_TOKEN."""
     key = {"token_hash": access_tokens.hash_of(token), "now": tx.now_ms}
     user_id = tx.sql.execute(_BEARER, key).scalar()
     if user_id is None:

@@ -2,7 +2,7 @@
 
 Each request goes to the services that have the protocol, and their responses are merged. Failed and
 invalid responses are left out. Each network has a room directory of its own; clients know a network
-by its instance id, made of the ids of the service and of the network.
+by its instance ID, made of the ids of the service and of the network.
 
 This module alone writes the table network_rooms.
 Spec: client-server-api#third-party-networks, application-service-api#third-party-networks,
@@ -80,7 +80,7 @@ class Location(msgspec.Struct):
 
 
 class User(msgspec.Struct):
-    """A user of a third-party network, and their user id here."""
+    """A user of a third-party network, and their user ID here."""
 
     userid: str
     protocol: str
@@ -117,7 +117,7 @@ def search(server: Server, kind: Kind, name: str, fields: Mapping[str, str]) -> 
 
 
 def reverse(server: Server, kind: Kind, query: Mapping[str, str]) -> list[Json]:
-    """Return the users or locations to which a user id or alias belongs.
+    """Return the users or locations to which a user ID or alias belongs.
 
     An empty list where no bridge has any protocol. Raises M_NOT_FOUND where the bridges know none.
     """
@@ -126,7 +126,7 @@ def reverse(server: Server, kind: Kind, query: Mapping[str, str]) -> list[Json]:
 
 
 def instance_id(service: Service, network_id: str) -> str:
-    """Return the instance id of a network of a service."""
+    """Return the instance ID of a network of a service."""
     return f"{service.id}|{network_id}"
 
 
@@ -143,7 +143,7 @@ def set_visibility(
 
 
 def rooms(tx: Reader, instance: str) -> frozenset[str]:
-    """Return the rooms of a network, by its instance id; nothing for an unknown one."""
+    """Return the rooms of a network, by its instance ID; nothing for an unknown one."""
     found: set[str] = set()
     for service in tx.server.appservices.all:  # either part of the id may have a | in it
         if instance.startswith(prefix := instance_id(service, "")):

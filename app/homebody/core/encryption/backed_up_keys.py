@@ -102,13 +102,13 @@ _REPLACE_WORSE = _PUT.on_conflict_do_update(
 
 
 def check(keys: Mapping[Session, Key]) -> None:
-    """Raise M_INVALID_PARAM for an invalid room id or a long session id, or M_TOO_LARGE."""
+    """Raise M_INVALID_PARAM for an invalid room ID or a long session ID, or M_TOO_LARGE."""
     for room_id in {room_id for room_id, _ in keys}:
         if not identifiers.is_room_id(room_id):
-            raise errors.invalid_param(f"{room_id[:50]!r} is not a room id")
+            raise errors.invalid_param(f"{room_id[:50]!r} is not a room ID")
     for (_, session_id), key in keys.items():
         if not identifiers.has_at_most_255_bytes(session_id):
-            raise errors.invalid_param("A session id is longer than 255 bytes")
+            raise errors.invalid_param("A session ID is longer than 255 bytes")
         if len(orjson.dumps(key.session_data)) > MAX_SESSION_DATA_BYTES:
             raise errors.too_large(f"session_data may have at most {MAX_SESSION_DATA_BYTES} bytes")
 

@@ -46,7 +46,7 @@ MAX_OBJECTS: Final = 500
 wait."""
 
 Failures = dict[str, dict[str, Json]]
-"""{user_id: {device id or public key: {errcode, error}}}"""
+"""{user_id: {device ID or public key: {errcode, error}}}"""
 
 _UPSERT = insert(CrossSigningKey)
 _UPSERT = _UPSERT.on_conflict_do_update(
@@ -77,7 +77,7 @@ class PublicKey:
 
     @property
     def key_id(self) -> str:
-        """The key id of its signatures."""
+        """The key ID of its signatures."""
         return PREFIX + self.public_key
 
     @property
@@ -127,7 +127,7 @@ def upload(tx: Tx, user_id: str, keys: dict[str, Json], *, is_authenticated: boo
 
 
 def upload_signatures(tx: Tx, user_id: str, signed: dict[str, dict[str, Json]]) -> Failures:
-    """Store the signatures of these objects, {user_id: {device id or public key: object}}.
+    """Store the signatures of these objects, {user_id: {device ID or public key: object}}.
 
     Returns failures per object; the other objects are stored. Raises M_TOO_LARGE.
     """
@@ -170,7 +170,7 @@ def signatures_on_devices(
 ) -> dict[str, dict[str, Signatures]]:
     """Return {user_id: {device_id: signatures}} made by the users' own self-signing keys.
 
-    It also has the signatures of cross-signing keys by public key, which is never a device id.
+    It also has the signatures of cross-signing keys by public key, which is never a device ID.
     """
     return key_signatures.visible(tx, "", user_ids)
 
@@ -186,7 +186,7 @@ def all_of(tx: Reader, user_ids: Collection[str]) -> dict[str, dict[str, PublicK
 
 
 def is_public_key(tx: Reader, user_id: str, text: str) -> bool:
-    """Return whether the user has this public key, which then can't be a device id."""
+    """Return whether the user has this public key, which then can't be a device ID."""
     key = {"user_id": user_id, "public_key": text}
     return tx.sql.execute(_IS_KEY, key).first() is not None
 

@@ -64,14 +64,14 @@ def put(tx: Tx, user_id: str, device_id: str, keys: Json) -> None:
 
     A device that uploads different keys has lost the old ones. Its one-time keys are useless then
     and are deleted, so that their ids can be used again, as are signatures of the old keys. Raises
-    M_INVALID_PARAM for the keys of another device, M_FORBIDDEN for a device id that equals a
+    M_INVALID_PARAM for the keys of another device, M_FORBIDDEN for a device ID that equals a
     cross-signing key, M_BAD_JSON, M_TOO_LARGE.
     """
     keys = {name: value for name, value in keys.items() if name != "unsigned"}
     _check(user_id, device_id, keys)
     device = {"user_id": user_id, "device_id": device_id}
     if cross_signing.is_public_key(tx, user_id, device_id):
-        raise errors.forbidden("The device id equals one of your cross-signing keys")
+        raise errors.forbidden("The device ID equals one of your cross-signing keys")
     before = get(tx, user_id, device_id)
     if before == keys:
         return

@@ -106,7 +106,7 @@ def last_changes(tx: Reader, user_ids: Collection[str]) -> dict[str, int]:
 
 
 def last_stream_ids(tx: Reader, user_ids: Collection[str]) -> dict[str, int]:
-    """Return {user_id: stream id of the last change of a device}, if there was one."""
+    """Return {user_id: stream ID of the last change of a device}, if there was one."""
     rows = tx.sql.execute(_OF_USERS, {"user_ids": list(user_ids)})
     return {row.user_id: row.stream_id for row in rows if row.stream_id is not None}
 

@@ -2,7 +2,7 @@
 
 Clients must verify every signature themselves. The server rejects invalid ones so that lists of
 keys don't fill up with them. Signatures are stored apart from the keys, as other users add theirs.
-`signed_key` and the part of a key id after `ed25519:` are a device id or a public key, as in the
+`signed_key` and the part of a key ID after `ed25519:` are a device ID or a public key, as in the
 spec.
 
 Signatures must not reveal which users have verified each other: signatures by a user of their own
@@ -73,7 +73,7 @@ _SIGNED_SINCE = (
 
 
 def put(tx: Tx, signed: tuple[str, str], signer_id: str, signatures: dict[str, str]) -> None:
-    """Store {key_id: signature} of a key (user id, device id or public key)."""
+    """Store {key_id: signature} of a key (user ID, device ID or public key)."""
     signed_user_id, signed_key = signed
     position = tx.next_position()
     rows = [
@@ -94,7 +94,7 @@ def put(tx: Tx, signed: tuple[str, str], signer_id: str, signatures: dict[str, s
 def visible(
     tx: Reader, requester_id: str, user_ids: Collection[str]
 ) -> dict[str, dict[str, Signatures]]:
-    """Return {user_id: {device id or public key: signatures}} visible to the requester."""
+    """Return {user_id: {device ID or public key: signatures}} visible to the requester."""
     found: dict[str, dict[str, Signatures]] = {}
     for some in batches(user_ids, IDS_AT_ONCE):
         values = {"user_ids": some, "requester_id": requester_id}

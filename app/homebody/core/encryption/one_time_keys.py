@@ -8,7 +8,7 @@ A client that got no response to an upload repeats it, possibly after some of th
 So digests of a device's claimed keys are stored, and an upload never adds these keys again. At most
 MAX_KEYS keys can be claimed between two uploads, so the last MAX_KEYS claims cover every upload
 that may still be repeated; older ones are deleted. Claims of a removed device are kept for
-CLAIMS_KEPT_MS, as a client may log in with the same device id and still have the old keys.
+CLAIMS_KEPT_MS, as a client may log in with the same device ID and still have the old keys.
 
 A claim does not wake the owner's /sync: every response has the number of remaining keys, and a
 claim is usually followed by a message to the device.

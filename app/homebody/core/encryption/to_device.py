@@ -58,7 +58,7 @@ PUT_BYTES_AT_ONCE: Final = 2 * 2**20
 DROPPED_AT_ONCE: Final = 200
 """Per transaction. SQLite takes 0.5 ms for a large message."""
 TRANSACTIONS_KEPT_MS: Final = 24 * 3_600_000
-"""How long transaction ids are kept. Clients repeat requests within minutes."""
+"""How long transaction IDs are kept. Clients repeat requests within minutes."""
 _USERS_AT_ONCE: Final = 500
 
 Recipient = tuple[str, str]
@@ -219,10 +219,10 @@ def send(
 
     Does nothing if the request was completed before, which is recorded with the last part. If a
     client repeats it after a crash in between, some messages arrive twice, but none is lost. Raises
-    M_INVALID_PARAM for a long type or transaction id.
+    M_INVALID_PARAM for a long type or transaction ID.
     """
     if not all(map(identifiers.has_at_most_255_bytes, (event_type, txn_id))):
-        raise errors.invalid_param("Event type and transaction id may have at most 255 bytes")
+        raise errors.invalid_param("Event type and transaction ID may have at most 255 bytes")
     if is_last:
         is_new = _begin(tx, _transaction(requester, event_type, txn_id))
     else:
@@ -316,7 +316,7 @@ def empty(db: Database, user_id: str, device_ids: Collection[str]) -> None:
 
 
 def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
-    """Delete the messages and transaction ids of removed devices."""
+    """Delete the messages and transaction IDs of removed devices."""
     for table in (ToDeviceMessage, PartialSync, ToDeviceTransaction):
         tx.sql.execute(
             delete(table).where(table.user_id == user_id, table.device_id.in_(device_ids))

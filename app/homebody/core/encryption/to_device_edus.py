@@ -1,7 +1,7 @@
 """Messages to devices of users of other servers, and from them.
 
 Messages are sent by EDUs in the outbox, so that none is lost and their order is kept. Each has a
-message id that follows from the client's transaction: a server that gets one twice, as the request
+message ID that follows from the client's transaction: a server that gets one twice, as the request
 was repeated after a crash, recognizes it. The ids that others send are remembered for that as well.
 
 This module alone writes the table received_messages.
@@ -129,7 +129,7 @@ def _by_server(server_name: str, messages: Messages) -> dict[str, dict[str, Mapp
 
 
 def _split(sender: str, event_type: str, messages: Messages) -> Iterator[Json]:
-    """Yield EDUs without message id, of at most MAX_EDU_BYTES unless one message is larger."""
+    """Yield EDUs without message ID, of at most MAX_EDU_BYTES unless one message is larger."""
     free = MAX_EDU_BYTES - _OVERHEAD_BYTES - len(sender) - len(event_type)
     part: dict[str, dict[str, Json]] = {}
     left = free

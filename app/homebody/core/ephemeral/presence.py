@@ -33,7 +33,7 @@ MAX_STATUS_LENGTH = 1000
 MAX_USERS = 20_000
 """In memory, about 20 MB. Beyond it, the user who was offline for longest is removed."""
 _BEFORE = "devices before the restart" * 10
-"""Stands for them until one of them returns; too long for a device id."""
+"""Stands for them until one of them returns; too long for a device ID."""
 
 
 @contextmanager

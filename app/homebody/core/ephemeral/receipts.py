@@ -1,6 +1,6 @@
 """Receipts: how far users have read.
 
-A receipt covers everything up to its event: in the whole room or, with a thread id, in one thread
+A receipt covers everything up to its event: in the whole room or, with a thread ID, in one thread
 or the main timeline. There is one for each user, type and thread, and it only moves forward.
 `m.fully_read` is not a receipt but account data, which this module writes for the read marker.
 

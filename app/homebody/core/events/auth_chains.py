@@ -59,7 +59,7 @@ _REMOVE_ROOM = delete(EventAuth).where(EventAuth.room_number == state.ROOM_NUMBE
 
 
 def numbers_of(tx: Reader, event_ids: Collection[str]) -> dict[str, int]:
-    """Return {event id: number} of those events that are stored, whatever their standing."""
+    """Return {event ID: number} of those events that are stored, whatever their standing."""
     found = tx.sql.execute(_NUMBERS_OF, {"event_ids": event_ids})
     return {row.event_id: row.number for row in found}
 

@@ -208,7 +208,7 @@ def encode_all(
     bundles: Mapping[str, Json] = NO_BUNDLES,
     memberships: Mapping[EventNumber, str] | None = None,
 ) -> list[orjson.Fragment]:
-    """Return events as JSON for one device. /sync leaves out the room id, as it is their parent.
+    """Return events as JSON for one device. /sync leaves out the room ID, as it is their parent.
 
     `bundles` is the result of aggregations.bundles; `memberships` that of visibility.memberships,
     where a response has read them for all of its rooms at once. Without a requester the reader is

@@ -221,7 +221,7 @@ def senders_of(
 
 
 def near(tx: Reader, user_id: str, room_id: str, ts: int, *, is_backwards: bool) -> tuple[str, int]:
-    """Return (event id, origin_server_ts) of the event nearest to a time, in one direction.
+    """Return (event ID, origin_server_ts) of the event nearest to a time, in one direction.
 
     `ts` in ms. Raises M_NOT_FOUND where the user sees none, M_FORBIDDEN as visibility.may_read.
     """

@@ -188,7 +188,7 @@ class Backfill:
     def _ask(
         self, requests: RoomRequests, server: str, room_id: str, gap: Gap
     ) -> dict[str, Encoded]:
-        """Return what a server has before the gap, checked, by event id."""
+        """Return what a server has before the gap, checked, by event ID."""
         query = {"v": gap.event_ids[:MAX_STARTS], "limit": str(EVENTS_AT_ONCE)}
         response = requests.of_server(server, "backfill", room_id, query=query)
         given = room_requests.pdus_of(response, "pdus", EVENTS_AT_ONCE)

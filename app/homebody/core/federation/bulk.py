@@ -55,7 +55,7 @@ class Checked:
     """The entries of the state, without rejected events."""
     stored: int = 0
     dropped: list[list[str]] = field(default_factory=list)
-    """[event id, problem] of events that were left out, at most 100."""
+    """[event ID, problem] of events that were left out, at most 100."""
 
 
 def store_outliers(
@@ -105,7 +105,7 @@ def _done() -> None:
 
 
 def _known(db: Database, room_id: str, event_ids: list[str]) -> list[list[Any]]:
-    """Return those of these events of a room that are stored: [event id, standing, PDU]."""
+    """Return those of these events of a room that are stored: [event ID, standing, PDU]."""
     found: list[list[Any]] = []
     for some in batches(event_ids, EVENTS_PER_WRITE):
         with db.read() as tx:

@@ -7,11 +7,11 @@ but `spec/`: no database, network or settings.
 Both sides write lines of JSON:
 
     → {"file", "room_id", "version"}            the body of a send_join response, in a file
-    ← {"keys": [[server, key id, at ts]], "cited": [event id], …}
+    ← {"keys": [[server, key ID, at ts]], "cited": [event ID], …}
                                                 what it needs, and what else the response says
-    → {"keys": [[server, key id, key, valid until ts]], "known": [[event id, standing, PDU]]}
+    → {"keys": [[server, key ID, key, valid until ts]], "known": [[event ID, standing, PDU]]}
     ← [event fields] TAB its PDU, for each event, after all events that it cites
-    ← {"dropped": [[event id, problem]]}        the end
+    ← {"dropped": [[event ID, problem]]}        the end
 
 A few events are checked in the server's own process (`lines`), as a process takes 80 ms to start.
 
@@ -74,7 +74,7 @@ class Check:
             pass
 
     def wanted_keys(self) -> list[tuple[str, str, int]]:
-        """Return the keys that are needed: (server, key id, latest time at which it is used)."""
+        """Return the keys that are needed: (server, key ID, latest time at which it is used)."""
         wanted: dict[tuple[str, str], int] = {}
         for event in self.events.values():
             for name, at_ts in received_pdus.wanted_keys(event).items():

@@ -85,9 +85,9 @@ class Inbound:
         """Set by create_app: called with each PDU for a room in which this server is not."""
 
     def receive(self, origin: str, pdus_in: Sequence[Any]) -> Json:
-        """Take in PDUs; return {event id: {} or {"error": …}} once they are on the disk.
+        """Take in PDUs; return {event ID: {} or {"error": …}} once they are on the disk.
 
-        PDUs without a usable event id have no entry.
+        PDUs without a usable event ID have no entry.
         """
         outcome: Json = {}
         candidates: list[_Candidate] = []
@@ -116,7 +116,7 @@ class Inbound:
     def store(
         self, room_id: str, received: Sequence[Received], origin: str | None = None
     ) -> dict[str, str]:
-        """Store events of one room in this order; return their standings by event id.
+        """Store events of one room in this order; return their standings by event ID.
 
         Events whose predecessors are missing are left out, or kept for the room's greenlet if an
         `origin` is given.

@@ -47,7 +47,7 @@ FETCH_SECONDS: Final = 10.0
 MAX_RESPONSE_BYTES: Final = 64 * 2**10
 MAX_NOTARY_BYTES: Final = 4 * 2**20
 MIN_INTERVAL_S: Final = 30.0
-"""Between two requests to a server that responds: anyone can make up key ids. Also the longest that
+"""Between two requests to a server that responds: anyone can make up key IDs. Also the longest that
 a server which is there again waits."""
 FIRST_BACK_OFF_S: Final = 10.0
 MAX_BACK_OFF_S: Final = 3600.0
@@ -58,7 +58,7 @@ AT_ONCE: Final = 20
 BATCH_FETCH_SECONDS: Final = 5.0
 
 KeyName = tuple[str, str]
-"""A server's name and a key id."""
+"""A server's name and a key ID."""
 
 _COLUMNS = (
     ServerKey.server_name,
@@ -144,7 +144,7 @@ def store(tx: Tx, server_name: str, found: PublishedKeys, response: Json, *, dir
 
 
 def responses(tx: Reader, server_name: str) -> dict[str, tuple[KnownKey, str]]:
-    """Return the stored keys of a server by key id, each with the response that it was in."""
+    """Return the stored keys of a server by key ID, each with the response that it was in."""
     rows = tx.sql.execute(_OF_SERVER, {"server_name": server_name})
     return {row.key_id: (_known(row), row.response) for row in rows}
 
@@ -165,7 +165,7 @@ class ServerKeys:
         self._client = client
         self._config = db.server.config
         self._in_memory: OrderedDict[str, dict[str, KnownKey]] = OrderedDict()
-        """By server and key id."""
+        """By server and key ID."""
         self._attempts = _Attempts()
         self._fetches = Repeats()
 
@@ -226,7 +226,7 @@ class ServerKeys:
         *,
         with_notaries: bool = True,
     ) -> None:
-        """Fetch keys, `{server name: {key id: valid at (ms)}}`, from several servers at once.
+        """Fetch keys, `{server name: {key ID: valid at (ms)}}`, from several servers at once.
 
         What has not come in this time may come later.
         """

@@ -25,7 +25,7 @@ MAX_FETCHED: Final = 50
 """Servers that one query makes this one ask. Of others it answers what it knows."""
 
 Query = Mapping[str, Mapping[str, int | None]]
-"""`{server name: {key id: minimum of valid_until_ts}}`; without key ids, all keys."""
+"""`{server name: {key id: minimum of valid_until_ts}}`; without key IDs, all keys."""
 
 
 class Criteria(msgspec.Struct):
@@ -62,7 +62,7 @@ def answer(
 
 
 def _missing(db: Database, wanted: Query, minimum_ts: int | None) -> dict[str, dict[str, int]]:
-    """Return which servers have to be asked: `{server name: {key id: valid at (ms)}}`."""
+    """Return which servers have to be asked: `{server name: {key ID: valid at (ms)}}`."""
     missing: dict[str, dict[str, int]] = {}
     with db.read() as tx:
         for name, ids in wanted.items():

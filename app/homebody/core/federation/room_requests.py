@@ -109,10 +109,10 @@ def pdus_of(response: Json, key: str, limit: int) -> list[Any]:
 
 
 def ids_of(response: Json, key: str) -> list[str]:
-    """Return the event ids in a response. Raises RemoteError where there are none."""
+    """Return the event IDs in a response. Raises RemoteError where there are none."""
     found = response.get(key)
     if not isinstance(found, list) or not all(isinstance(it, str) for it in found):
-        raise RemoteError("bad_response", f"A response without the event ids of {key}")
+        raise RemoteError("bad_response", f"A response without the event IDs of {key}")
     return list(dict.fromkeys(found))
 
 

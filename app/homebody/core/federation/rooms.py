@@ -173,7 +173,7 @@ def _memberships(
 def near(
     tx: Reader, server_name: str, room_id: str, ts: int, *, is_backwards: bool
 ) -> tuple[str, int]:
-    """Return (event id, origin_server_ts) of the nearest event that the server may read.
+    """Return (event ID, origin_server_ts) of the nearest event that the server may read.
 
     Raises M_NOT_FOUND, M_FORBIDDEN.
     """
@@ -217,6 +217,6 @@ def auth_chain_of(tx: Reader, row: AnyRow) -> set[int]:
 
 
 def pdus(tx: Reader, numbers: Collection[int]) -> dict[str, orjson.Fragment]:
-    """Return the PDUs of these numbers by event id, in the order of their numbers."""
+    """Return the PDUs of these numbers by event ID, in the order of their numbers."""
     rows = tx.sql.execute(_PDUS, {"numbers": sorted(numbers)})
     return {row.event_id: orjson.Fragment(row.pdu) for row in rows}

@@ -62,7 +62,7 @@ def complete(
 
 
 def _exchange(client: FederationClient, user_id: str, invite: PendingInvite) -> None:
-    """Send the proof to the inviter's server. Raises RemoteError, ValueError for no user id."""
+    """Send the proof to the inviter's server. Raises RemoteError, ValueError for no user ID."""
     # Its server knows the name by which the room calls the address
     proof = {"display_name": "", "signed": invite.signed}
     event = {

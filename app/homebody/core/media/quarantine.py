@@ -28,7 +28,7 @@ def quarantined_by(tx: Reader, origin: str, media_id: str) -> str | None:
 
 
 def put(tx: Tx, actor: str, files: Iterable[tuple[str, str]]) -> int:
-    """Quarantine files, given as (server name, media id); return how many were not before."""
+    """Quarantine files, given as (server name, media ID); return how many were not before."""
     count = 0
     for origin, media_id in files:
         if quarantined_by(tx, origin, media_id) is not None:

@@ -1,7 +1,7 @@
 """The media repository: which file an mxc URI refers to, and who has uploaded it.
 
-A media id can be created before its content (asynchronous upload): then downloads of it wait. They
-wait as /sync does, with no transaction open, for a wake-up by the mxc URI instead of a user id.
+A media ID can be created before its content (asynchronous upload): then downloads of it wait. They
+wait as /sync does, with no transaction open, for a wake-up by the mxc URI instead of a user ID.
 
 This module alone writes the table media.
 Spec: client-server-api#content-repository

@@ -53,7 +53,7 @@ _FOR_ROOMS = _ALL.where(ProfileField.name.in_(IN_ROOMS))
 def create(tx: Tx, user_id: str) -> None:
     """Give a new account its localpart as a display name, until the user chooses another.
 
-    Clients show the whole user id of a user without a name, and other servers do the same.
+    Clients show the whole user ID of a user without a name, and other servers do the same.
     The user directory finds the user by the localpart anyway.
     """
     value = orjson.dumps(identifiers.localpart(user_id)).decode()

@@ -57,7 +57,7 @@ def search(
     """Return (users as the response lists them, best match first; whether there may be others).
 
     Each of the words `searched`, longest first, has to be a part of a word of the user's names. If
-    the search is for a user id, or the beginning of one, that is what has to match.
+    the search is for a user ID, or the beginning of one, that is what has to match.
     """
     rooms = [
         room_id

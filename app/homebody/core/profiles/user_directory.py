@@ -87,7 +87,7 @@ def _words(text: str) -> list[str]:
 
 
 def _without_server(tx: Reader, term: str) -> str:
-    """Reduce a term that is a user id, or the beginning of one, to its localpart.
+    """Reduce a term that is a user ID, or the beginning of one, to its localpart.
 
     Clients omit the `@`, phones capitalize the first letter, and the server may be incomplete. ""
     for a user of another server, who has no account; without the `@` such a term may still be a

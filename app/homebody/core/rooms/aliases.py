@@ -38,7 +38,7 @@ _OF_ROOM = (
 
 
 def resolve(tx: Reader, text: str) -> str:
-    """Return the room id for a room id or alias, without checking that the room exists.
+    """Return the room ID for a room ID or alias, without checking that the room exists.
 
     Raises M_INVALID_PARAM for anything else, M_NOT_FOUND for an unknown alias.
     """
@@ -147,7 +147,7 @@ def check_canonical(
 ) -> None:
     """Check the aliases that a new m.room.canonical_alias adds.
 
-    `elsewhere`: {alias: room id} of those of `added_elsewhere`, as their servers say.
+    `elsewhere`: {alias: room ID} of those of `added_elsewhere`, as their servers say.
     Raises M_INVALID_PARAM for an invalid alias, M_BAD_ALIAS for one of another room.
     """
     added = _added(tx, room_id, content)

@@ -66,7 +66,7 @@ class RoomOptions:
 
 
 def create_room(tx: Tx, creator: str, options: RoomOptions) -> tuple[str, str | None]:
-    """Create a room, and return (room id, alias or None).
+    """Create a room, and return (room ID, alias or None).
 
     Raises M_INVALID_ROOM_STATE when its events contradict each other, M_ROOM_IN_USE for an alias
     that is taken, M_INVALID_PARAM, M_FORBIDDEN or M_INVITE_BLOCKED for users who can't be invited.
@@ -133,7 +133,7 @@ def _create_event(tx: Reader, creator: str, options: RoomOptions) -> sending.Dra
     if version.has_privileged_creators and options.preset == "trusted_private_chat":
         others = content.get("additional_creators", [])
         if not isinstance(others, list):
-            raise errors.bad_json("additional_creators must be a list of user ids")
+            raise errors.bad_json("additional_creators must be a list of user IDs")
         others = [*others, *(user_id for user_id in options.invite if user_id not in others)]
         if others:
             content["additional_creators"] = others
@@ -143,7 +143,7 @@ def _create_event(tx: Reader, creator: str, options: RoomOptions) -> sending.Dra
 def first_event(creator: str, version: RoomVersion, content: Json, room_id: str) -> sending.Draft:
     """Return the m.room.create of a room, adding the server's keys to the content.
 
-    Since version 12 the room id is derived from the event; `room_id` is then not used.
+    Since version 12 the room ID is derived from the event; `room_id` is then not used.
     """
     content = {**content, "room_version": version.name}
     content.pop("creator", None)
@@ -154,7 +154,7 @@ def first_event(creator: str, version: RoomVersion, content: Json, room_id: str)
 
 
 def new_room_id(tx: Reader) -> str:
-    """Return a random room id, for versions before 12."""
+    """Return a random room ID, for versions before 12."""
     letters = "".join(secrets.choice(string.ascii_letters) for _ in range(18))
     return f"!{letters}:{tx.server.name}"
 

@@ -50,7 +50,7 @@ class Query:
     since: str | None = None
     search_term: str = ""
     room_types: Collection[str | None] | None = None  # None in it: rooms without a type
-    network: str | None = None  # the instance id of a bridged network
+    network: str | None = None  # the instance ID of a bridged network
     has_all_networks: bool = False
     only_federated: bool = False  # leave out rooms that users of other servers can't join
 

@@ -44,12 +44,12 @@ def change(
     `content` has further keys of the event, such as reason; `ts` is its origin_server_ts (ms).
     Raises M_FORBIDDEN when the authorization rules reject it, M_INVITE_BLOCKED,
     M_GUEST_ACCESS_FORBIDDEN for guests where they can't join, M_NOT_FOUND for an unknown room,
-    M_INVALID_PARAM for an invalid user id, M_BAD_JSON for an invalid membership.
+    M_INVALID_PARAM for an invalid user ID, M_BAD_JSON for an invalid membership.
     """
     if membership not in MEMBERSHIPS:
         raise errors.bad_json(f"{membership!r} is not a membership")
     if not identifiers.is_user_id(target):
-        raise errors.invalid_param(f"{target!r} is not a user id")
+        raise errors.invalid_param(f"{target!r} is not a user ID")
     content = {**(content or {}), "membership": membership}
     content.pop(profiles.AUTHORISER, None)  # chosen by the server, not by the client
     if membership == "invite":
@@ -77,10 +77,10 @@ def invite_draft(
 ) -> sending.Draft:
     """Return the invite of a user of another server, which that server has to sign.
 
-    Raises M_INVALID_PARAM for an invalid user id.
+    Raises M_INVALID_PARAM for an invalid user ID.
     """
     if not identifiers.is_user_id(target):
-        raise errors.invalid_param(f"{target!r} is not a user id")
+        raise errors.invalid_param(f"{target!r} is not a user ID")
     content = _with_profile(tx, sender, target, {**content, "membership": "invite"})
     content.pop(profiles.AUTHORISER, None)
     return sending.Draft(room_id, sender, state.MEMBER, content, target)

@@ -25,10 +25,10 @@ def shared(tx: Reader, user_id: str, other: str, start: str | None) -> Json:
 
     Rooms are ordered by id, and a token is the last id of the page before: it never expires, and
     changes between two requests do not move other rooms to another page.
-    Raises M_INVALID_PARAM for an invalid token or user id, and for one's own.
+    Raises M_INVALID_PARAM for an invalid token or user ID, and for one's own.
     """
     if not identifiers.is_user_id(other):
-        raise errors.invalid_param("user_id is not a user id")
+        raise errors.invalid_param("user_id is not a user ID")
     if other == user_id:
         raise errors.invalid_param("You share all your rooms with yourself")
     rooms = sorted(state.joined_rooms(tx, user_id) & state.joined_rooms(tx, other))

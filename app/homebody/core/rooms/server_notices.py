@@ -28,7 +28,7 @@ TOPIC: Final = "Messages from the administrators of this server"
 
 
 def send(tx: Tx, user_id: str, text: str) -> str:
-    """Send a notice to a user, and return the event id.
+    """Send a notice to a user, and return the event ID.
 
     Raises M_NOT_FOUND where the configuration names no sender, and for unknown users.
     """
@@ -52,7 +52,7 @@ def remove_room(tx: Tx, room_id: str) -> None:
 
 
 def _sender(tx: Tx) -> str:
-    """Return the user id of the sender, whose account is created if necessary."""
+    """Return the user ID of the sender, whose account is created if necessary."""
     localpart = tx.server.config.server_notices_user
     if localpart is None:
         raise errors.not_found("server_notices_user is not set in the configuration")

@@ -97,7 +97,7 @@ class Page(NamedTuple):
 
     response: Json
     missing: dict[str, list[str]]
-    """{room id: servers} of rooms on the page that others have to be asked about."""
+    """{room ID: servers} of rooms on the page that others have to be asked about."""
 
 
 class Node(NamedTuple):
@@ -187,7 +187,7 @@ class Tree(NamedTuple):
 
     nodes: dict[str, Node]
     servers: dict[str, list[str]]
-    """{room id: servers that know it}."""
+    """{room ID: servers that know it}."""
     is_whole: bool
 
 

@@ -100,7 +100,7 @@ def unfederated(tx: Reader, room_ids: Sequence[str]) -> set[str]:
 
 
 def _look_up(tx: Reader, room_ids: Sequence[str]) -> list[tuple[str, str, dict[str, Json], int]]:
-    """Return (room id, version, {type: content}, joined members) of each known room."""
+    """Return (room ID, version, {type: content}, joined members) of each known room."""
     versions: dict[str, str] = {}
     members: dict[str, int] = {}
     contents: dict[str, dict[str, Json]] = defaultdict(dict)

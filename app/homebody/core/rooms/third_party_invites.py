@@ -27,7 +27,7 @@ THIRD_PARTY_INVITE: Final = "m.room.third_party_invite"
 def refused() -> MatrixError:
     """Return the error for invites by address."""
     # Deviates: "The homeserver uses an identity server to perform the mapping".
-    return errors.server_not_trusted("This server uses no identity server: invite by user id")
+    return errors.server_not_trusted("This server uses no identity server: invite by user ID")
 
 
 def accept(tx: Tx, room_id: str, user_id: str, inviter: str, signed: Json) -> None:

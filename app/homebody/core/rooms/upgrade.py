@@ -92,7 +92,7 @@ def upgrade(db: Database, request: UpgradeRequest) -> str:
     """Replace a room by one of another version, and return the new room's id.
 
     Raises M_FORBIDDEN for users who may not send m.room.tombstone in the old room, M_INVALID_PARAM
-    for a creator that is not a user id.
+    for a creator that is not a user ID.
     """
     new_id, copied_upto, is_done = "", 0, False
     try:
@@ -157,7 +157,7 @@ def _content_of_create(old: Json, request: UpgradeRequest) -> Json:
 def _additional_creators(creators: Collection[str]) -> Json:
     for user_id in creators:
         if not identifiers.is_user_id(user_id):
-            raise errors.invalid_param(f"additional_creators: {user_id!r} is not a user id")
+            raise errors.invalid_param(f"additional_creators: {user_id!r} is not a user ID")
     return {"additional_creators": list(dict.fromkeys(creators))} if creators else {}
 
 

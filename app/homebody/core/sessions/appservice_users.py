@@ -32,7 +32,7 @@ def act_as(
 ) -> Requester:
     """Return the requester as whom a service acts: the user that it names, or its own.
 
-    The service's own account is created if necessary. Without a device id it is "".
+    The service's own account is created if necessary. Without a device ID it is "".
     Raises M_FORBIDDEN for a user outside of its namespaces or one that is not registered,
     M_USER_DEACTIVATED, M_USER_LOCKED, M_UNKNOWN_DEVICE.
     """
@@ -82,7 +82,7 @@ def refresh_requester(
 
 
 def register(tx: Tx, service: Service, username: str) -> str:
-    """Create an account without a password in a service's namespace, and return its user id.
+    """Create an account without a password in a service's namespace, and return its user ID.
 
     Raises M_EXCLUSIVE outside of the namespace, and as registration.free_user_id() does.
     """

@@ -60,7 +60,7 @@ class Upload:
 def put(tx: Tx, user_id: str, upload: Upload) -> None:
     """Store the user's dehydrated device, replacing the previous one.
 
-    Raises M_INVALID_PARAM for the device id of a session, M_TOO_LARGE, and as uploads of keys do.
+    Raises M_INVALID_PARAM for the device ID of a session, M_TOO_LARGE, and as uploads of keys do.
     """
     data = orjson.dumps(upload.device_data)
     if len(data) > MAX_DATA_BYTES:
@@ -71,7 +71,7 @@ def put(tx: Tx, user_id: str, upload: Upload) -> None:
         devices.remove(tx, user_id, [row.device_id])
     if not is_repeated:
         if upload.device_id in devices.ids(tx, user_id):
-            raise errors.invalid_param("You have a session with this device id")
+            raise errors.invalid_param("You have a session with this device ID")
         devices.start_session(tx, user_id, upload.device_id, upload.display_name)
     device_keys.put(tx, user_id, upload.device_id, upload.device_keys)
     one_time_keys.add(tx, user_id, upload.device_id, upload.one_time_keys)

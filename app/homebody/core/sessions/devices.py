@@ -56,7 +56,7 @@ def start_session(
     if not device_id:  # some clients send an empty one
         device_id = "".join(secrets.choice(string.ascii_uppercase) for _ in range(10))
     if not identifiers.has_at_most_255_bytes(device_id):
-        raise errors.invalid_param("The device id is longer than 255 bytes")
+        raise errors.invalid_param("The device ID is longer than 255 bytes")
     if exists(tx, user_id, device_id):
         access_tokens.supersede(tx, user_id, device_id)
         tx.wake(user_id)  # a waiting /sync with one of the old tokens must end

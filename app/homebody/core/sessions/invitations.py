@@ -54,7 +54,7 @@ def create(tx: Tx, actor: str, purpose: str, user_id: str | None, lifetime_ms: i
         tx: the transaction.
         actor: the administrator who invites.
         purpose: REGISTER or PASSWORD.
-        user_id: the account that gets a new password, or the user id kept for a new account.
+        user_id: the account that gets a new password, or the user ID kept for a new account.
         lifetime_ms: how long it can be used.
 
     """

@@ -27,7 +27,7 @@ class SessionRequest:
 
 
 def name_of(db: Database, body: Json) -> str | None:
-    """Return the user id or localpart in `identifier`, or in the older key `user`, or None.
+    """Return the user ID or localpart in `identifier`, or in the older key `user`, or None.
 
     Raises M_FORBIDDEN for telephone numbers, which can't be registered here; M_UNKNOWN for other
     types; M_BAD_JSON, M_MISSING_PARAM.
@@ -72,7 +72,7 @@ def account_key(server_name: str, name: str) -> str:
 
 
 def by_password(db: Database, name: str, password: str) -> accounts.AccountInfo:
-    """Return the account with this name (a user id or its localpart) and password.
+    """Return the account with this name (a user ID or its localpart) and password.
 
     Raises M_FORBIDDEN for a wrong one, M_USER_LOCKED. A deactivated account has no password, so all
     are wrong: guesses do not reveal who has left. M_USER_DEACTIVATED is for users who have proved

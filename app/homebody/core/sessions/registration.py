@@ -1,4 +1,4 @@
-"""Registration: the stages to pass, the user id, registration tokens, terms of service, guests.
+"""Registration: the stages to pass, the user ID, registration tokens, terms of service, guests.
 
 This module alone writes the tables registration_tokens and accepted_terms.
 
@@ -65,7 +65,7 @@ def flows(config: Config) -> list[list[str]]:
 
 
 def free_user_id(tx: Reader, username: str | None, service: Service | None = None) -> str:
-    """Return the user id that an account of this name would have; without a name, a random one.
+    """Return the user ID that an account of this name would have; without a name, a random one.
 
     Raises M_INVALID_USERNAME, M_USER_IN_USE also for the names of deactivated accounts, and
     M_EXCLUSIVE for the names of an application service other than `service`.
@@ -105,11 +105,11 @@ def register(
     service: Service | None = None,
     guest: str | None = None,
 ) -> str:
-    """Create an account and return its user id. Without a password nobody can log in to it later.
+    """Create an account and return its user ID. Without a password nobody can log in to it later.
 
     `token` is the registration token that was used for it. `user_type`: what the account is for, if
     not for a person. `service` is the application service
-    that creates the account. `guest` is the user id of a guest who registers: their sessions
+    that creates the account. `guest` is the user ID of a guest who registers: their sessions
     continue, with the rights of a user.
     Raises as `free_user_id`, and M_FORBIDDEN when the token has become invalid meanwhile.
     """
@@ -142,7 +142,7 @@ def _upgrade_guest(tx: Tx, user_id: str, password_hash: str | None) -> None:
 
 
 def register_guest(tx: Tx) -> str:
-    """Create a guest account and return its user id.
+    """Create a guest account and return its user ID.
 
     Raises M_GUEST_ACCESS_FORBIDDEN where the configuration allows no guests.
     """

@@ -78,7 +78,7 @@ MAX_NAME_LENGTH: Final = 255
 
 
 def direct_rooms(tx: Reader, user_id: str) -> frozenset[str]:
-    """Return the room ids in m.direct, whose content is not validated."""
+    """Return the room IDs in m.direct, whose content is not validated."""
     content = account_data.find(tx, user_id, "m.direct") or {}
     named = [ids for ids in content.values() if isinstance(ids, list)]
     return frozenset(room_id for ids in named for room_id in ids if identifiers.is_room_id(room_id))

@@ -32,7 +32,7 @@ class LoadedRooms:
     sent: dict[str, SentRoom]
     """The new state of the rooms that were processed, for the connection state."""
     timelines: Mapping[str, Set[str]]
-    """{room_id: event ids} of timelines that may have events older than the last response."""
+    """{room_id: event IDs} of timelines that may have events older than the last response."""
 
 
 def load(

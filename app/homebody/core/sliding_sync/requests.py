@@ -166,7 +166,7 @@ class RoomConfig:
         )
 
     def named_members(self) -> set[str]:
-        """Return the users whose membership is required by user id."""
+        """Return the users whose membership is required by user ID."""
         kinds = {state.MEMBER, "*"}
         return {key for kind, key in self.required if kind in kinds} - {"*", "$LAZY", ""}
 

@@ -231,7 +231,7 @@ def _entries(tx: Reader, room_id: str, keys: Iterable[StateKey]) -> dict[StateKe
 
 
 def _named(update: RoomUpdate) -> list[StateKey]:
-    """Return the members required by user id that have not been sent."""
+    """Return the members required by user ID that have not been sent."""
     if not (update.is_initial or update.wants_more_state) or update.config.wants_all_members:
         return []
     return [(state.MEMBER, user) for user in update.config.named_members()]

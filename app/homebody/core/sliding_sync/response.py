@@ -45,7 +45,7 @@ class RoomsResult:
     windows: Mapping[str, Set[str]] = field(default_factory=dict)
     """{list name: the rooms in its window}; empty if nothing has changed, as are the others."""
     timelines: Mapping[str, Set[str]] = field(default_factory=dict)
-    """{room_id: event ids} of timelines that may have events older than the last response."""
+    """{room_id: event IDs} of timelines that may have events older than the last response."""
     subscribed: Set[str] = frozenset()
 
 

@@ -155,7 +155,7 @@ def events(
 
 
 def ids(tx: Reader, room_id: str, numbers: Iterable[int]) -> dict[int, str]:
-    """Return the event ids of these numbers."""
+    """Return the event IDs of these numbers."""
     return _Numbered(tx, room_id).ids(numbers)
 
 
@@ -350,13 +350,13 @@ class _Numbered:
         return self._events
 
     def ids(self, numbers: Iterable[int]) -> dict[int, str]:
-        """Return event ids by number."""
+        """Return event IDs by number."""
         wanted = list(numbers)
         known = self.of_numbers(wanted)
         return {number: known[number].event_id for number in wanted}
 
     def numbers(self, event_ids: Iterable[str]) -> dict[str, int]:
-        """Return numbers by event id, at least of these."""
+        """Return numbers by event ID, at least of these."""
         missing = [event_id for event_id in event_ids if event_id not in self._numbers]
         if missing:
             self._numbers |= auth_chains.numbers_of(self._tx, missing)
@@ -370,7 +370,7 @@ class _Numbered:
 
 
 class _Resolution:
-    """One use of state resolution, which works with event ids."""
+    """One use of state resolution, which works with event IDs."""
 
     def __init__(
         self, tx: Reader, room_id: str, base: Point, differing: Mapping[StateKey, list[int | None]]

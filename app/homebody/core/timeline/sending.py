@@ -46,9 +46,9 @@ MAX_CITED: Final = 10
 """Events that a new one follows; of a room with more ends, the newest ones."""
 
 MAX_REDACTIONS_ALIKE = 20
-"""Redactions by one device with the same transaction id that are compared with a new one."""
+"""Redactions by one device with the same transaction ID that are compared with a new one."""
 
-# A client may use a transaction id for thousands of redactions, and their content is read: so only
+# A client may use a transaction ID for thousands of redactions, and their content is read: so only
 # the newest are compared.
 _SENT = (
     select(StoredEvent.event_id, StoredEvent.pdu)
@@ -270,7 +270,7 @@ def force_leave(tx: Tx, room_id: str, user_id: str) -> None:
 
 
 def sent_before(tx: Reader, requester: Requester, draft: Draft) -> str | None:
-    """Return the id of the event that this device sent to the same path by this transaction id.
+    """Return the id of the event that this device sent to the same path by this transaction ID.
 
     Spec: client-server-api#transaction-identifiers
     """
@@ -292,7 +292,7 @@ def sent_before(tx: Reader, requester: Requester, draft: Draft) -> str | None:
 
 
 def sent_as(tx: Reader, room_id: str, sender: str, event_type: str, txn_id: str) -> str | None:
-    """Return the id of the last event that a user sent by this transaction id, from any device.
+    """Return the id of the last event that a user sent by this transaction ID, from any device.
 
     Devices may use the same ids; only the API of 2014 takes them for addresses of messages.
     """
@@ -401,7 +401,7 @@ def _build(
 
 
 def _new_id(server_name: str) -> str:
-    """Return a random event id, as room versions 1 and 2 have them."""
+    """Return a random event ID, as room versions 1 and 2 have them."""
     return f"${secrets.token_urlsafe(18)}:{server_name}"
 
 
