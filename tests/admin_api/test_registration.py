@@ -111,6 +111,17 @@ def test_inhibit_login_starts_no_session(client: FlaskClient) -> None:
     assert answer.get_json() == {"user_id": "@bob:localhost", "home_server": "localhost"}
 
 
+def test_name_type_and_rights_are_those_of_the_request(client: FlaskClient) -> None:
+    owner = register(client, username="owner", admin=True).get_json()
+    register(client, username="Robot", displayname="Ro Bot", user_type="bot")
+    headers = {"Authorization": f"Bearer {owner['access_token']}"}
+
+    made = client.get("/_synapse/admin/v2/users/@robot:localhost", headers=headers).get_json()
+
+    assert (made["displayname"], made["user_type"]) == ("Ro Bot", "bot")
+    assert made["admin"] is False
+
+
 def test_a_taken_name_is_refused(client: FlaskClient) -> None:
     register(client)
 

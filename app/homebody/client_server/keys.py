@@ -16,6 +16,7 @@ from homebody import errors
 from homebody.client_server import authentication, http, interactive
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
+from homebody.core.accounts import accounts
 from homebody.core.encryption import (
     claim_limits,
     cross_signing,
@@ -243,10 +244,13 @@ def upload_cross_signing_keys() -> Json:
     user_id = requester().user_id
     with homeserver.database.read() as tx:
         needs_authentication = cross_signing.needs_authentication(tx, user_id, keys)
-    if needs_authentication and requester().service is None:
+        is_allowed = needs_authentication and accounts.may_replace_keys(tx, user_id)
+    if needs_authentication and not is_allowed and requester().service is None:
         interactive.require_password(body)
     with homeserver.database.write() as tx:
         cross_signing.upload(tx, user_id, keys, is_authenticated=needs_authentication)
+        if is_allowed:  # once: the new keys are as safe as the old ones were
+            accounts.allow_key_replacement(tx, user_id, None)
     return {}
 
 

@@ -36,11 +36,18 @@ def owner(tx: Reader, auth_provider: str, external_id: str) -> str | None:
     return found
 
 
-def replace_all(tx: Tx, user_id: str, pairs: Iterable[tuple[str, str]]) -> None:
-    """Set all ids of an account. Raises M_UNKNOWN (409) for one that another account has."""
+def replace_all(tx: Tx, user_id: str, pairs: Iterable[tuple[str, str]]) -> bool:
+    """Set all ids of an account, and return whether that has changed anything.
+
+    Raises M_UNKNOWN (409) for one that another account has.
+    """
+    wanted = dict.fromkeys(pairs)
+    if set(of_user(tx, user_id)) == wanted.keys():
+        return False
     tx.sql.execute(delete(ExternalId).where(ExternalId.user_id == user_id))
-    for auth_provider, external_id in dict.fromkeys(pairs):
+    for auth_provider, external_id in wanted:
         if owner(tx, auth_provider, external_id) is not None:
             raise errors.MatrixError(409, "M_UNKNOWN", "The external ID is in use")
         row = {"auth_provider": auth_provider, "external_id": external_id, "user_id": user_id}
         tx.sql.execute(insert(ExternalId), row)
+    return True

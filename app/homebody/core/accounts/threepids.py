@@ -83,9 +83,10 @@ def find(tx: Reader, medium: str, address: str) -> str | None:
     return user_id
 
 
-def replace_all(tx: Tx, user_id: str, pairs: Iterable[tuple[str, str]]) -> None:
+def replace_all(tx: Tx, user_id: str, pairs: Iterable[tuple[str, str]]) -> bool:
     """Set all (medium, address) pairs of an account, as an administrator says, without validation.
 
+    Returns whether that has changed anything.
     Raises M_INVALID_PARAM for what is not an address, M_THREEPID_IN_USE for another account's.
     """
     wanted = dict.fromkeys((medium, _canonical(medium, address)) for medium, address in pairs)
@@ -100,6 +101,7 @@ def replace_all(tx: Tx, user_id: str, pairs: Iterable[tuple[str, str]]) -> None:
         row = {"medium": medium, "address": address, "user_id": user_id}
         times = {"validated_ts": tx.now_ms, "added_ts": tx.now_ms}
         tx.sql.execute(insert(ThreePid), {**row, **times})
+    return known != wanted.keys()
 
 
 def _canonical(medium: str, address: str) -> str:

@@ -91,6 +91,12 @@ def _is_same(tx: Reader, user_id: str, device_id: str, upload: Upload) -> bool:
     return known is not None and known["keys"] == upload.device_keys["keys"]
 
 
+def find_id(tx: Reader, user_id: str) -> str | None:
+    """Return the id of the user's dehydrated device, or None."""
+    row = tx.sql.execute(_FIND, {"user_id": user_id}).first()
+    return None if row is None else str(row.device_id)
+
+
 def get(tx: Reader, user_id: str) -> Json:
     """Return {device_id, device_data} of the user's dehydrated device. Raises M_NOT_FOUND."""
     row = tx.sql.execute(_FIND, {"user_id": user_id}).first()

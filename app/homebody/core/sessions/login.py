@@ -97,10 +97,11 @@ def begin(tx: Tx, account: accounts.AccountInfo, request: SessionRequest) -> Jso
     """Start a session after a password was verified, and return what `start_session` does.
 
     Raises M_FORBIDDEN when the account was changed since: verifying a password is slow, and a new
-    password must also keep out logins that began with the old one.
+    password must also keep out logins that began with the old one. ORG_MATRIX_EXPIRED_ACCOUNT.
     """
     if accounts.find(tx, account.user_id) != account:
         raise errors.forbidden(WRONG)
+    accounts.check_active(tx, account)
     return start_session(tx, account.user_id, request)
 
 
