@@ -174,8 +174,7 @@ class Queues:
                 some = incoming.due(tx, queue.room_id, after, AT_ONCE)
             for waiting in some:
                 after = waiting.id
-                if waiting.event_id not in queue.fetched:
-                    has_done |= self._look_at(queue, waiting)
+                has_done |= self._look_at(queue, waiting)
             if len(some) < AT_ONCE:
                 break
             event_loop.pause()
@@ -196,6 +195,7 @@ class Queues:
         if wanted:
             self._begin_fetching(queue, waiting, wanted)
             return False
+        # also one that is being fetched, as what it lacked may have come by itself
         self._try(queue.room_id, waiting)
         return True
 
@@ -205,7 +205,8 @@ class Queues:
         with self._mutex:
             others = list(queue.fetched.values())
             if (
-                len(others) >= MAX_IN_ROOM
+                waiting.event_id in queue.fetched
+                or len(others) >= MAX_IN_ROOM
                 or sum(it.origin == origin for it in others) >= MAX_IN_ROOM_FROM_SERVER
                 or self._from_server[origin] >= MAX_FROM_SERVER
                 or not all(lacking.isdisjoint(it.lacking) for it in others)
