@@ -8,6 +8,7 @@ import pytest
 from homebody.core.events import state as room_state
 from homebody.core.federation import remote_states
 from homebody.models.events import OUTLIER
+from homebody.spec.room_versions import VERSIONS
 from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers import remote_answers
@@ -144,6 +145,23 @@ def test_the_state_is_that_after_the_event_which_the_join_follows(
     let_state_come(b, app, room)
 
     assert set(asked_about(b)) == {last.event_id}
+    assert state_of(alice, room.id) == state_in(room)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("is_member", [True, False])
+def test_the_event_which_the_join_follows_is_part_of_the_state_in_each_room_version(
+    b: Remote, app: Application, alice: Person, version: str, is_member: bool
+) -> None:
+    room = b.room(version)
+    if is_member:
+        room.member("dave", "join")
+    else:
+        room.set_state("m.room.topic", {"topic": "last"})
+    join(alice, room.id)
+
+    let_state_come(b, app, room)
+
     assert state_of(alice, room.id) == state_in(room)
 
 

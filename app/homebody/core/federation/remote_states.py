@@ -116,7 +116,8 @@ class RemoteState:
         keys = event_auth.auth_types(
             event.version, event.type, event.state_key, event.sender, event.content
         )
-        needed = {key: before[key][0] for key in keys if key in before}
+        # events of newer room versions don't cite the create event, but their check needs it
+        needed = {key: before[key][0] for key in {room_state.CREATE, *keys} if key in before}
         found = forks.numbered(tx, self._room_id, needed)
         try:
             event_auth.check(event, {key: it[1] for key, it in found.items() if it is not None})
