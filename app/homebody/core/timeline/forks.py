@@ -232,10 +232,16 @@ def moved(tx: Reader, room_id: str, point: Point, at: int) -> Point:
 
 
 def nearest(tx: Reader, room_id: str, point: Point, at: int) -> Point:
-    """Return the same state as seen from a position, if that has fewer differing entries."""
+    """Return the same state as seen from a position, if that has fewer differing entries.
+
+    In a limited write it stays as it is where that takes long to find out.
+    """
     if len(point.overlay) > MAX_KEYS and _is_limited(tx):
         return point
-    other = moved(tx, room_id, point, at)
+    try:
+        other = moved(tx, room_id, point, at)
+    except TooLongError:
+        return point
     return other if len(other.overlay) < len(point.overlay) else point
 
 
@@ -332,7 +338,6 @@ class _Numbered:
 
     def __init__(self, tx: Reader, room_id: str) -> None:
         self._tx = tx
-        self._room_id = room_id
         self._version = state.version(tx, room_id)
         self._events: dict[int, Event] = {}
         self._numbers: dict[str, int] = {}
@@ -340,13 +345,14 @@ class _Numbered:
     def of_numbers(self, numbers: Iterable[int]) -> dict[int, Event]:
         """Return events by number, at least these."""
         missing = [number for number in numbers if number not in self._events]
-        step = _stepper(self._tx, self._room_id)
+        may_pause = len(missing) > KEYS_AT_ONCE and not isinstance(self._tx, Tx)
         for some in batches(missing, KEYS_AT_ONCE):
             for row in self._tx.sql.execute(_EVENTS, {"numbers": some}):
                 event = Event(row.event_id, orjson.loads(row.pdu), self._version)
                 self._events[row.number] = event
                 self._numbers[row.event_id] = row.number
-            step()
+            if may_pause:
+                event_loop.pause()
         return self._events
 
     def ids(self, numbers: Iterable[int]) -> dict[int, str]:

@@ -1,0 +1,148 @@
+"""State resolution that takes too long for a write, and is done before it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from homebody.core import incoming
+from homebody.core.events import state
+from homebody.core.federation import inbound, resolver
+from homebody.core.timeline import forks, plans
+from homebody.web import Application
+from tests.conftest import Login, Person
+from tests.core.federation.test_missing_events import graph, has_all
+from tests.helpers.gaps import standing, wait_for, wait_until_done
+from tests.helpers.remote import Remote, Remotes
+from tests.helpers.remote_room import RemoteRoom
+
+
+@pytest.fixture
+def b(remote: Remotes) -> Remote:
+    return remote("b.test")
+
+
+@pytest.fixture
+def alice(b: Remote, login: Login) -> Person:
+    return login("alice")
+
+
+@pytest.fixture
+def room(alice: Person, b: Remote) -> RemoteRoom:
+    levels = {"users": {alice.user_id: 100, "@carol:b.test": 100}}
+    room_id = alice.create_room(preset="public_chat", power_level_content_override=levels)
+    return b.join(room_id)
+
+
+@pytest.fixture
+def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no resolution be short enough for a write."""
+    monkeypatch.setattr(inbound, "SECONDS_TO_RESOLVE", -1.0)
+    monkeypatch.setattr(resolver, "SECONDS_IN_WRITE", -1.0)
+    monkeypatch.setattr(forks, "MAX_KEYS", 0)
+
+
+def fork(room: RemoteRoom, count: int) -> tuple[list[str], list[str]]:
+    """Let users join in two branches; return the ids of the events of each."""
+    start = list(room.heads)
+    branches = []
+    for name in ("left", "right"):
+        prev: list[str] = list(start)
+        ids = []
+        for number in range(count):
+            event = room.member(f"{name}{number}", "join", prev=prev)
+            prev = [event.event_id]
+            ids.append(event.event_id)
+        branches.append(ids)
+    return branches[0], branches[1]
+
+
+def now(app: Application, room: RemoteRoom) -> dict[tuple[str, str], str]:
+    """Return the current state that the server has."""
+    with app.homeserver.database.read() as tx:
+        numbers = forks.whole(tx, room.id, forks.current(tx))
+        ids = forks.ids(tx, room.id, numbers.values())
+        keys = list(numbers)
+        cached = state.current_many(tx, room.id, keys)
+    assert {key: ids[number] for key, number in numbers.items()} == {
+        key: event.event_id for key, event in cached.items()
+    }
+    return {key: ids[number] for key, number in numbers.items()}
+
+
+def state_of(room: RemoteRoom, *ids: str) -> dict[tuple[str, str], str]:
+    return {key: it.event_id for key, it in room.state_after(ids).items()}
+
+
+@pytest.mark.usefixtures("no_time")
+@pytest.mark.parametrize("seed", range(4))
+def test_the_state_is_the_same_as_if_it_was_resolved_in_the_write(
+    app: Application, b: Remote, alice: Person, room: RemoteRoom, seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    sent = graph(room, chance)
+
+    for event in sent:
+        b.send(event)
+    wait_until_done(app)
+
+    has_all(app, alice, room, sent)
+    assert now(app, room) == state_of(room, sent[-1].event_id)
+
+
+@pytest.mark.usefixtures("no_time")
+def test_two_branches_are_merged(
+    app: Application, b: Remote, room: RemoteRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "CHANGES_AT_ONCE", 2)
+    left, right = fork(room, 8)
+    for event_id in (*left, *right):
+        b.send(room.events[event_id])
+    wait_until_done(app)
+    forked = now(app, room)
+
+    b.send(last := room.message("last", prev=[left[-1], right[-1]]))
+    wait_until_done(app)
+
+    assert forked == state_of(room, left[-1], right[-1])
+    assert now(app, room) == state_of(room, last.event_id)
+    assert standing(app, last) == "accepted"
+
+
+@pytest.mark.usefixtures("no_time")
+def test_a_state_of_many_changes_comes_before_its_event(
+    app: Application, b: Remote, room: RemoteRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "CHANGES_AT_ONCE", 3)
+    b.fail("/get_missing_events/", 404)
+    for number in range(20):
+        room.member(f"user{number}", "join")
+    room.set_state("m.room.topic", {"topic": "tea"})
+
+    b.send(last := room.message("last"))
+    wait_until_done(app)
+
+    assert standing(app, last) == "accepted"
+    assert now(app, room) == state_of(room, last.event_id)
+
+
+@pytest.mark.usefixtures("no_time")
+def test_an_event_whose_state_never_resolves_waits(
+    app: Application, b: Remote, room: RemoteRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forks, "MAX_SECONDS", -1.0)
+    left, right = fork(room, 3)
+    for event_id in (*left, *right):
+        b.send(room.events[event_id])
+    wait_until_done(app)
+
+    at_first = standing(app, right[-1])
+    monkeypatch.undo()
+    with app.homeserver.database.write() as tx:
+        incoming.try_now(tx, room.id)
+    app.homeserver.inbound.queues.begin(room.id)
+    wait_for(lambda: standing(app, right[-1]) == "accepted")
+
+    assert at_first != "accepted"
+    assert now(app, room) == state_of(room, left[-1], right[-1])
