@@ -35,6 +35,7 @@ ACTIONS = {
     "ban": 3,
     "unban": 6,
     "redact": 4,
+    "send_to_device": 8,
 }
 
 
@@ -60,6 +61,8 @@ class World:
     ended: threading.Event = field(default_factory=threading.Event)
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
     """How often each action had each status; 0: no response."""
+    to_devices: list[tuple[str, str]] = field(default_factory=list)
+    """(user_id, content) of messages to devices that a server has accepted."""
     surprises: list[str] = field(default_factory=list)
     """Responses that no fault explains."""
 
@@ -159,6 +162,14 @@ class Actor:
             event_id, txn_id = self.random.choice(recent), self.random.getrandbits(64)
             path = f"/rooms/{quote(room_id)}/redact/{quote(event_id)}/{txn_id}"
             self.ask("redact", person, "PUT", path)
+
+    def send_to_device(self, person: Person, _room_id: str) -> None:
+        """Send a message to all devices of a user, who has one."""
+        user_id, text = self.random.choice(self.world.users), str(self.random.getrandbits(64))
+        body = {"messages": {user_id: {"*": {"text": text}}}}
+        path = f"/sendToDevice/test.soak/{text}"
+        if self.ask("send_to_device", person, "PUT", path, body) is not None:
+            self.world.to_devices.append((user_id, text))
 
     def _about_another(self, action: str, person: Person, room_id: str) -> None:
         body = {"user_id": self.random.choice(self.world.users)}

@@ -1,5 +1,8 @@
 """Three servers for an hour, with random events, kills and interrupted links: do they agree?
 
+They have the same state of each room, and the same events, which they judge in the same way; and
+each message to a device that was accepted has come once.
+
 SOAK_MINUTES says for how long, SOAK_SEED which choices are made; `make soak` runs it.
 """
 
@@ -10,6 +13,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -123,6 +127,37 @@ def _kind(standing: str | None) -> str | None:
     return "allowed" if standing in {ACCEPTED, HISTORY, SOFT_FAILED} else standing
 
 
+class Inbox:
+    """The messages to a user's device, read by /sync and so acknowledged."""
+
+    def __init__(self, person: Person) -> None:
+        self.person = person
+        self.texts: list[str] = []
+        self._since = ""
+
+    def read(self) -> None:
+        """Read what has come."""
+        while True:
+            page = self.person.ask("GET", "/sync" + self._since)
+            self._since = f"?since={quote(page['next_batch'])}"
+            events = page.get("to_device", {}).get("events", [])
+            self.texts += [it["content"]["text"] for it in events if it["type"] == "test.soak"]
+            if not events:
+                return
+
+
+def lost_messages(world: World, inboxes: list[Inbox]) -> list[str]:
+    """Return which messages to devices have not come, or came twice."""
+    found: list[str] = []
+    for inbox in inboxes:
+        inbox.read()
+        user_id, counts = inbox.person.user_id, Counter(inbox.texts)
+        sent = [text for to_user, text in world.to_devices if to_user == user_id]
+        found += [f"{user_id} has not got {text}" for text in sent if text not in counts]
+        found += [f"{user_id} got {text} {it} times" for text, it in counts.items() if it > 1]
+    return found
+
+
 def run(world: World, threads: list[threading.Thread]) -> None:
     """Run the threads for the time of the test; then repair everything.
 
@@ -164,11 +199,12 @@ def test_three_servers_agree_within_a_minute_after_all_faults(network: Network) 
     faults = Faults(world, SEED)
     work = [faults.run, *(actor.run for actor in actors)]
     run(world, [threading.Thread(target=it, daemon=True) for it in work])
+    inboxes = [Inbox(person) for some in users.values() for person in some]
     healed, found = time.monotonic(), ["nothing was compared"]
     while found and time.monotonic() < healed + AGREED_WITHIN_SECONDS:
         settle(world)
         time.sleep(2)
-        found = differences(world)
+        found = differences(world) + lost_messages(world, inboxes)
 
     lines = [f"after {time.monotonic() - healed:.1f} s", str(dict(world.statuses)), *faults.log]
     sys.stdout.write("\n".join([*lines, ""]))
