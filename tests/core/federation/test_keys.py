@@ -414,20 +414,6 @@ def test_what_is_known_of_a_batch_is_not_fetched(server_keys: ServerKeys, b: Rem
     assert len(b.received(KEY_PATH)) == 1
 
 
-@pytest.mark.parametrize(("notaries_first", "asked"), [(True, 0), (False, 1)])
-def test_notaries_may_be_asked_first_for_a_batch(
-    with_notary: ServerKeys, b: Remote, c: Remote, notaries_first: bool, asked: int
-) -> None:
-    c.notary_for["b.test"] = b.published_keys()
-    wanted = {("b.test", b.key.key_id): 0}
-
-    found = with_notary.many(wanted, timeout_s=5, notaries_first=notaries_first)
-
-    assert found["b.test", b.key.key_id].key == b.key.verify_key
-    assert len(b.received(KEY_PATH)) == asked
-    assert len(c.received(NOTARY_PATH)) == 1 - asked
-
-
 def test_notaries_are_asked_for_those_of_a_batch_that_are_down(
     with_notary: ServerKeys, b: Remote, c: Remote
 ) -> None:

@@ -173,6 +173,26 @@ def test_a_large_state_is_fetched_as_a_whole(
     assert not b.received("/event/")
 
 
+def test_a_server_in_the_room_may_not_say_what_the_keys_of_others_are(
+    app: Application, b: Remote, alice: Person, room: RemoteRoom, remote: Remotes
+) -> None:
+    c = remote("c.test")
+    c.fail("/key/")
+    b.notary_for["c.test"] = c.published_keys()
+    b.fail(MISSING, 500)
+    for number in range(missing_events.MAX_SINGLE + 5):
+        room.member(f"user{number}", "join")
+    room.member("@made_up:c.test", "join", by=c)
+
+    b.send(last := room.message())
+    wait_until_done(app)
+
+    joined = alice.get(f"rooms/{quote(room.id)}/joined_members").get_json()["joined"]
+    assert len(joined) == missing_events.MAX_SINGLE + 5 + 2
+    assert timeline(app, room.id)[-1] == last.event_id
+    assert not b.received("/key/v2/query")
+
+
 def test_auth_events_that_are_missing_are_fetched(
     app: Application, b: Remote, alice: Person, room: RemoteRoom
 ) -> None:

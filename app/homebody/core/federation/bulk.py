@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Final, cast
 import orjson
 
 from homebody.core.events import auth_chains, state
-from homebody.core.federation import bulk_check
+from homebody.core.federation import bulk_check, join_keys
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.timeline import store
 from homebody.core.timeline.store import Outlier
@@ -41,7 +41,6 @@ EVENTS_PER_WRITE: Final = 150
 """Other writers wait for some 3 ms."""
 MAX_BYTES_HERE: Final = 512 * 2**10
 """Of a response that is checked in this process: 500 events, in a tenth of a second."""
-KEYS_WITHIN_SECONDS: Final = 30.0
 COMMAND: Final = (sys.executable, "-P", "-m", "homebody.core.federation.bulk_check")
 
 
@@ -59,10 +58,18 @@ class Checked:
 
 
 def store_outliers(
-    db: Database, keys: ServerKeys, room_id: str, version: str, file: Path
+    db: Database,
+    keys: ServerKeys,
+    room_id: str,
+    version: str,
+    file: Path,
+    *,
+    resident: str | None = None,
 ) -> Checked:
     """Check the events of a send_join or /state response, and store them as outliers.
 
+    `resident` is the server that has sent them, if it may say what the keys of servers are that
+    can't be asked (join_keys.py): only for a room of which this server knows nothing better.
     The room must have its row already. Raises RemoteError if the response is not one.
     Never within a transaction: it waits for keys and for the process.
     """
@@ -72,7 +79,7 @@ def store_outliers(
         known = _known(db, room_id, head.pop("cited"))
         wanted = head.pop("keys")
         checked.head = head
-        return {"keys": _keys(keys, wanted), "known": known}
+        return {"keys": _keys(keys, resident, wanted), "known": known}
 
     task = {"file": str(file), "room_id": room_id, "version": version}
     is_small = file.stat().st_size <= MAX_BYTES_HERE
@@ -117,8 +124,11 @@ def _known(db: Database, room_id: str, event_ids: list[str]) -> list[list[Any]]:
     return found
 
 
-def _keys(keys: ServerKeys, wanted: list[tuple[str, str, int]]) -> list[list[Any]]:
-    known = keys.many({(server, it): at for server, it, at in wanted}, KEYS_WITHIN_SECONDS)
+def _keys(
+    keys: ServerKeys, resident: str | None, wanted: list[tuple[str, str, int]]
+) -> list[list[Any]]:
+    names = {(server, key_id): at_ts for server, key_id, at_ts in wanted}
+    known = join_keys.find(keys, names, resident)
     return [
         [
             *name,

@@ -335,7 +335,14 @@ class Joins:
         with self._db.read() as tx:
             version = state.version(tx, join.room_id)
             is_resident = joined_rooms.is_resident(tx, join.room_id)
-        checked = bulk.store_outliers(self._db, self._keys, join.room_id, version.name, response)
+        checked = bulk.store_outliers(
+            self._db,
+            self._keys,
+            join.room_id,
+            version.name,
+            response,
+            resident=None if is_resident else server,
+        )
         event = Event(join.event_id, orjson.loads(join.pdu), version)
         received = self._as_sent(server, event, checked)
         if is_resident:  # the other server has only authorised the join

@@ -15,9 +15,10 @@ Spec: server-server-api#retrieving-server-keys
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import Any, Final
@@ -53,9 +54,9 @@ FIRST_BACK_OFF_S: Final = 10.0
 MAX_BACK_OFF_S: Final = 3600.0
 MAX_REMEMBERED: Final = 10_000
 """Servers with their last attempt, and with keys in memory."""
-AT_ONCE: Final = 20
-"""Servers asked at the same time for one batch."""
-BATCH_FETCH_SECONDS: Final = 5.0
+AT_ONCE: Final = 150
+"""Servers asked at the same time for one batch: half of those of an old room may hang."""
+BATCH_FETCH_SECONDS: Final = 3.0
 
 KeyName = tuple[str, str]
 """A server's name and a key ID."""
@@ -180,10 +181,10 @@ class ServerKeys:
         now_ms = _now_ms()
         is_there, at_ts = at_ts is None, now_ms if at_ts is None else at_ts
         name = (server_name, key_id)
-        known = self._find([name]).get(name)
+        known = self.known([name]).get(name)
         if known is None or (known.expired_ts is None and not known.is_valid_at(at_ts)):
             self.fetch(server_name, {key_id: at_ts}, is_there=is_there)
-            known = self._find([name]).get(name)
+            known = self.known([name]).get(name)
         elif known.is_half_over(now_ms) and at_ts > known.fetched_ts:
             event_loop.spawn(self.fetch, server_name, {key_id: now_ms})
         return known.key if known is not None and known.is_valid_at(at_ts) else None
@@ -200,24 +201,14 @@ class ServerKeys:
                 continue
         return False
 
-    def many(
-        self, wanted: Mapping[KeyName, int], timeout_s: float, *, notaries_first: bool = False
-    ) -> dict[KeyName, KnownKey]:
+    def many(self, wanted: Mapping[KeyName, int], timeout_s: float) -> dict[KeyName, KnownKey]:
         """Return the keys that are known or can be fetched in this time, for a batch of events.
 
         `wanted` has the latest time (ms) at which each has to be valid, 0 if that doesn't matter.
         The caller has to look whether a key is valid at the time of its event (`is_valid_at`).
-        `notaries_first`: for joins, where there may be hundreds of servers.
         """
-        until = time.monotonic() + timeout_s
-        missing = self._missing(wanted)
-        if not missing:
-            return self._find(wanted)
-        if notaries_first:
-            self._ask_notaries(missing, min(timeout_s / 2, FETCH_SECONDS))
-            missing = self._missing(wanted)
-        self.fetch_all(missing, until - time.monotonic(), with_notaries=not notaries_first)
-        return self._find(wanted)
+        self.fetch_all(self.missing(wanted), timeout_s)
+        return self.known(wanted)
 
     def fetch_all(
         self,
@@ -232,9 +223,12 @@ class ServerKeys:
         """
         until = time.monotonic() + timeout_s
         left = iter(list(wanted.items()))
+        starting = threading.Lock()
 
         def work() -> None:
             for server_name, key_ids in left:
+                with starting:  # else other requests would wait until all of them have begun
+                    event_loop.pause()
                 seconds = min(BATCH_FETCH_SECONDS, until - time.monotonic())
                 if seconds <= 0:
                     return
@@ -271,7 +265,7 @@ class ServerKeys:
             # A notary's own key is not for another notary to say
             if with_notaries and server_name not in self._config.trusted_key_servers:
                 # They may remember a key that the server has forgotten
-                self._ask_notaries(self._missing(_by_name(server_name, wanted)), seconds)
+                self.ask_notaries(self.missing(_by_name(server_name, wanted)), seconds)
             return is_done
 
         return self._fetches.once(server_name, fetch)
@@ -293,43 +287,49 @@ class ServerKeys:
         self._store(server_name, found, response, direct=True)
         return True
 
-    def _ask_notaries(self, wanted: Mapping[str, Mapping[str, int]], seconds: float) -> None:
+    def ask_notaries(self, wanted: Mapping[str, Mapping[str, int]], seconds: float) -> None:
         """Fetch keys from the trusted notaries, if any are wanted, and store what they say."""
-        query = {
-            "server_keys": {
-                name: {key_id: {"minimum_valid_until_ts": ts} for key_id, ts in ids.items()}
-                for name, ids in wanted.items()
-            }
-        }
         for notary in self._config.trusted_key_servers if wanted else ():
-            try:
-                response = self._client.request(
-                    notary,
-                    "POST",
-                    "/_matrix/key/v2/query",
-                    json=query,
-                    is_signed=False,
-                    timeout_s=seconds,
-                    max_bytes=MAX_NOTARY_BYTES,
-                )
-            except RemoteError as error:
-                LOG.info("The notary %s does not answer: %s", notary, error)
-                continue
-            found = response.get("server_keys") if isinstance(response, dict) else None
-            for it in found if isinstance(found, list) else []:
-                self._take_from_notary(notary, it, wanted)
+            for server_name, found, response in self.said_by(notary, wanted, seconds):
+                self._store(server_name, found, response, direct=False)
 
-    def _take_from_notary(self, notary: str, it: Any, asked: Collection[str]) -> None:
-        server_name = str(it.get("server_name")) if isinstance(it, dict) else ""
-        if server_name not in asked or server_name == self._db.server.name:
-            return
+    def said_by(
+        self, notary: str, wanted: Mapping[str, Mapping[str, int]], seconds: float
+    ) -> Iterator[tuple[str, PublishedKeys, Json]]:
+        """Ask a server for the keys of others, and yield (server name, keys, response)."""
+        query = {
+            name: {key_id: {"minimum_valid_until_ts": ts} for key_id, ts in ids.items()}
+            for name, ids in wanted.items()
+        }
         try:
-            found = server_keys.parse(it, server_name)
-        except ValueError as error:
-            LOG.info("The keys of %s from %s are wrong: %s", server_name, notary, error)
+            response = self._client.request(
+                notary,
+                "POST",
+                "/_matrix/key/v2/query",
+                json={"server_keys": query},
+                is_signed=False,
+                timeout_s=seconds,
+                max_bytes=MAX_NOTARY_BYTES,
+            )
+        except RemoteError as error:
+            LOG.info("The notary %s does not answer: %s", notary, error)
             return
-        if self.verify(it, notary):
-            self._store(server_name, found, it, direct=False)
+        given = response.get("server_keys") if isinstance(response, dict) else None
+        for it in given if isinstance(given, list) else []:
+            server_name = str(it.get("server_name")) if isinstance(it, dict) else ""
+            if server_name not in wanted or server_name == self._db.server.name:
+                continue
+            try:
+                found = server_keys.parse(it, server_name)
+            except ValueError as error:
+                LOG.info("The keys of %s from %s are wrong: %s", server_name, notary, error)
+                continue
+            if self.verify(it, notary):
+                yield server_name, found, it
+
+    def has_answered(self, server_name: str) -> bool:
+        """Return whether a server was asked for its keys recently, and has answered."""
+        return self._attempts.recent(server_name, is_there=False) or False
 
     def _store(
         self, server_name: str, found: PublishedKeys, response: Json, *, direct: bool
@@ -338,9 +338,9 @@ class ServerKeys:
             store(tx, server_name, found, response, direct=direct)
         self._in_memory.pop(server_name, None)
 
-    def _missing(self, wanted: Mapping[KeyName, int]) -> dict[str, dict[str, int]]:
+    def missing(self, wanted: Mapping[KeyName, int]) -> dict[str, dict[str, int]]:
         """Return which keys are not known for the time at which they are needed, by server."""
-        known = self._find(wanted)
+        known = self.known(wanted)
         missing: dict[str, dict[str, int]] = {}
         for name, at_ts in wanted.items():
             it = known.get(name)
@@ -348,7 +348,7 @@ class ServerKeys:
                 missing.setdefault(name[0], {})[name[1]] = at_ts
         return missing
 
-    def _find(self, names: Collection[KeyName]) -> dict[KeyName, KnownKey]:
+    def known(self, names: Collection[KeyName]) -> dict[KeyName, KnownKey]:
         """Return the keys that are known, from memory or the database."""
         memory = self._in_memory
         of_servers = {name: memory.get(name[0], {}).get(name[1]) for name in names}
