@@ -448,7 +448,7 @@ def test_for_scripts_what_is_wrong_is_json_too(
     done = run(*(it.format(data=tmp_path) for it in words), "--json")
 
     assert (done.returncode, done.stdout) == (exit_code, "")
-    found = json.loads(done.stderr.removeprefix("Deactivate @bob:localhost forever? [y/N]: "))
+    found = json.loads(done.stderr.removeprefix("Deactivate @bob:localhost? [y/N]: "))
     assert found.keys() == error.keys()
     assert found.get("errcode") == error.get("errcode")
     assert found["error"].startswith(error["error"].format(data=tmp_path))

@@ -10,8 +10,10 @@ from homebody import cli, errors
 from homebody.cli import as_json, format_day, print_list, print_result
 from homebody.cli.database import open_database
 from homebody.config import values
+from homebody.core import audit
 from homebody.core.accounts import accounts
-from homebody.core.sessions import deactivation, devices, login, registration
+from homebody.core.administration import user_changes
+from homebody.core.sessions import registration
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
 
@@ -55,6 +57,7 @@ def add_user(
             )
         with database.write() as tx:
             user_id = registration.register(tx, name, password_hash, is_admin=is_admin)
+            audit.note(tx, audit.COMMAND_LINE, "user.create", user_id)
             account = find_account(tx, user_id)
     text = f"Created {user_id}{', an administrator' if account.is_admin else ''}"
     print_result(text, _described(account), is_json=is_json)
@@ -73,14 +76,12 @@ def change_password(
     with open_database(ctx) as database:
         with database.read() as tx:
             user_id = find_active_account(tx, name).user_id
-        password_hash = accounts.hash_password(
-            database.server, ask_password(is_stdin=password_stdin)
-        )
-        with database.write() as tx:
+        password = ask_password(is_stdin=password_stdin)
+        with database.read() as tx:
             find_active_account(tx, user_id)  # it may have changed since
-            login.change_password(tx, user_id, password_hash)
-            if not keep_sessions:
-                devices.remove_all(tx, user_id)
+        user_changes.reset_password(
+            database, audit.COMMAND_LINE, user_id, password, logout_devices=not keep_sessions
+        )
     print_result(f"Changed the password of {user_id}", {"user_id": user_id}, is_json=is_json)
 
 
@@ -103,13 +104,13 @@ def list_users(ctx: click.Context, *, is_json: bool) -> None:
 def deactivate_user(
     ctx: click.Context, name: str, *, erase: bool, yes: bool, is_json: bool
 ) -> None:
-    """Deactivate an account forever: it leaves all rooms, and its name can't be used again."""
+    """Deactivate an account: its user leaves all rooms, and nobody else can have the name."""
     with open_database(ctx) as database:
         with database.read() as tx:
             user_id = find_active_account(tx, name).user_id
         if not yes:
-            click.confirm(f"Deactivate {user_id} forever?", abort=True, err=True)
-        deactivation.deactivate(database, user_id, erase=erase)
+            click.confirm(f"Deactivate {user_id}?", abort=True, err=True)
+        user_changes.deactivate(database, audit.COMMAND_LINE, user_id, erase=erase)
     print_result(f"Deactivated {user_id}", {"user_id": user_id}, is_json=is_json)
 
 
@@ -132,7 +133,7 @@ def add_token(
     ctx: click.Context, text: str | None, uses: int | None, lifetime: str | None, *, is_json: bool
 ) -> None:
     """Create a registration token and print it."""
-    lifetime_ms = None if lifetime is None else _parse_lifetime(lifetime)
+    lifetime_ms = None if lifetime is None else parse_lifetime(lifetime)
     with open_database(ctx) as database, database.write() as tx:
         text = registration.add_token(tx, text, uses=uses, lifetime_ms=lifetime_ms)
         added = next(row for row in registration.all_tokens(tx) if row["token"] == text)
@@ -219,7 +220,7 @@ def _token_line(row: Json) -> str:
     return f"{row['token']}  used {row['uses']} of {allowed}{until}"
 
 
-def _parse_lifetime(text: str) -> int:
+def parse_lifetime(text: str) -> int:
     """Return a lifetime in milliseconds. A unit is required, as 7 would be 7 ms."""
     if text.strip().isdecimal():
         raise click.UsageError(f'--lifetime needs a unit, such as "{text.strip()} d"')

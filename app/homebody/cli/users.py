@@ -1,0 +1,248 @@
+"""More commands `homebody user …`: what administrators see and do beyond creating accounts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import click
+
+from homebody import cli
+from homebody.cli import accounts as account_commands
+from homebody.cli import as_json, print_list, print_result
+from homebody.cli.accounts import find_account, find_active_account, user
+from homebody.cli.database import open_database
+from homebody.core import audit
+from homebody.core.accounts import moderation, overrides
+from homebody.core.accounts.access_tokens import LastSeen
+from homebody.core.administration import (
+    user_activity,
+    user_changes,
+    user_devices,
+    users,
+)
+from homebody.spec.events import Json
+
+__all__ = ["user"]  # the group, with the commands of both modules
+
+
+@user.command("show")
+@click.argument("name")
+@as_json
+@click.pass_context
+def show_user(ctx: click.Context, name: str, *, is_json: bool) -> None:
+    """Print all about an account."""
+    with open_database(ctx) as database, database.read() as tx:
+        user_id = find_account(tx, name).user_id
+        found = users.described(tx, user_id, LastSeen(database))
+    lines = [f"{key}: {_text_of(value)}" for key, value in found.items() if value not in (None, [])]
+    print_result("\n".join(lines), found, is_json=is_json)
+
+
+@user.command("whois")
+@click.argument("name")
+@as_json
+@click.pass_context
+def whois(ctx: click.Context, name: str, *, is_json: bool) -> None:
+    """Print from where an account was last used."""
+    with open_database(ctx) as database, database.read() as tx:
+        user_id = find_account(tx, name).user_id
+        found = moderation.whois(tx, user_id, LastSeen(database))
+    lines = []
+    for device_id, device in found["devices"].items():
+        seen = device["sessions"][0]["connections"][0]
+        lines.append(f"{device_id}  {_seen(seen)}")
+    print_result("\n".join(lines), found, is_json=is_json)
+
+
+@user.command("devices")
+@click.argument("name")
+@click.option("--delete", "ending", multiple=True, metavar="DEVICE", help="Log this device out.")
+@as_json
+@click.pass_context
+def list_devices(ctx: click.Context, name: str, ending: tuple[str, ...], *, is_json: bool) -> None:
+    """Print the devices of a user, or end the sessions of some."""
+    with open_database(ctx) as database:
+        with database.read() as tx:
+            user_id = find_account(tx, name).user_id
+        if ending:
+            user_devices.delete(database, audit.COMMAND_LINE, user_id, ending)
+        with database.read() as tx:
+            found = user_devices.all_of(tx, user_id, LastSeen(database))
+    print_list(found, _device_line, is_json=is_json)
+
+
+@user.command("rooms")
+@click.argument("name")
+@as_json
+@click.pass_context
+def list_rooms(ctx: click.Context, name: str, *, is_json: bool) -> None:
+    """Print the rooms of a user, who may be of another server, with the membership."""
+    with open_database(ctx) as database, database.read() as tx:
+        user_id = name if ":" in name else find_account(tx, name).user_id
+        found = user_activity.memberships(tx, user_id)
+    lines = [f"{room_id}  {membership}" for room_id, membership in found.items()]
+    print_result("\n".join(lines), found, is_json=is_json)
+
+
+Restrict = Callable[..., None]
+"""A function that sets or ends one of the restrictions of an account."""
+
+RESTRICTIONS: Final[dict[str, tuple[Restrict, str, bool, str]]] = {
+    "lock": (moderation.set_locked, "is_locked", True, "Lock an account: it can only log out."),
+    "unlock": (moderation.set_locked, "is_locked", False, "Unlock an account; sessions go on."),
+    "suspend": (
+        *(moderation.set_suspended, "is_suspended", True),
+        "Suspend an account: its user can read, but not send.",
+    ),
+    "unsuspend": (
+        *(moderation.set_suspended, "is_suspended", False),
+        "End the suspension of an account.",
+    ),
+    "shadow-ban": (
+        *(moderation.set_shadow_banned, "is_shadow_banned", True),
+        "Shadow-ban an account: what its user sends seems to be sent, and reaches nobody.",
+    ),
+    "unshadow-ban": (
+        *(moderation.set_shadow_banned, "is_shadow_banned", False),
+        "End the shadow ban of an account.",
+    ),
+}
+"""By command: what it calls, with which argument, and its help text."""
+
+
+def _add_restriction(command: str) -> None:
+    restrict, name_of_flag, is_on, text = RESTRICTIONS[command]
+
+    @user.command(command, help=text)
+    @click.argument("name")
+    @as_json
+    @click.pass_context
+    def run(ctx: click.Context, name: str, *, is_json: bool) -> None:
+        with open_database(ctx) as database, database.write() as tx:
+            account = find_active_account(tx, name)
+            restrict(tx, audit.COMMAND_LINE, account, **{name_of_flag: is_on})
+        kind = name_of_flag.removeprefix("is_").replace("_", "-")
+        state = kind if is_on else f"not {kind} any more"
+        result = {"user_id": account.user_id, name_of_flag: is_on}
+        print_result(f"{account.user_id} is {state}", result, is_json=is_json)
+
+
+for _command in RESTRICTIONS:
+    _add_restriction(_command)
+
+
+@user.command("admin")
+@click.argument("name")
+@click.option("--remove", is_flag=True, help="Take the rights away.")
+@as_json
+@click.pass_context
+def set_admin(ctx: click.Context, name: str, *, remove: bool, is_json: bool) -> None:
+    """Make a user an administrator."""
+    with open_database(ctx) as database, database.write() as tx:
+        account = find_active_account(tx, name)
+        moderation.set_admin(tx, audit.COMMAND_LINE, account, is_admin=not remove)
+    text = f"{account.user_id} is {'not ' * remove}an administrator{' any more' * remove}"
+    result = {"user_id": account.user_id, "is_admin": not remove}
+    print_result(text, result, is_json=is_json)
+
+
+@user.command("reactivate")
+@click.argument("name")
+@click.option("--no-password", is_flag=True, help="Set no password: nobody can log in with one.")
+@account_commands.password_stdin
+@as_json
+@click.pass_context
+def reactivate(
+    ctx: click.Context, name: str, *, no_password: bool, password_stdin: bool, is_json: bool
+) -> None:
+    """Open a deactivated account again, with a new password."""
+    with open_database(ctx) as database:
+        with database.read() as tx:
+            account = find_account(tx, name)
+        user_id = account.user_id
+        if account.deactivated_ts is None:
+            raise cli.Failure(f"{user_id} is not deactivated")
+        password = None if no_password else account_commands.ask_password(is_stdin=password_stdin)
+        changes = user_changes.Changes(password=password, deactivated=False)
+        user_changes.put(database, audit.COMMAND_LINE, user_id, changes)
+    print_result(f"Opened {user_id} again", {"user_id": user_id}, is_json=is_json)
+
+
+@user.command("login-as")
+@click.argument("name")
+@click.option("--lifetime", help='For example "1 h"; by default until it is logged out.')
+@as_json
+@click.pass_context
+def log_in_as(ctx: click.Context, name: str, lifetime: str | None, *, is_json: bool) -> None:
+    """Print an access token by which you act as a user, without a device."""
+    lifetime_ms = None if lifetime is None else account_commands.parse_lifetime(lifetime)
+    expires_ts = None if lifetime_ms is None else time.time_ns() // 1_000_000 + lifetime_ms
+    with open_database(ctx) as database, database.write() as tx:
+        user_id = find_active_account(tx, name).user_id
+        token = user_changes.log_in_as(tx, audit.COMMAND_LINE, user_id, expires_ts)
+    result = {"user_id": user_id, "access_token": token, "expires_ts": expires_ts}
+    print_result(token, result, is_json=is_json)
+
+
+@user.command("limit")
+@click.argument("name")
+@click.option(
+    "--per-second",
+    type=click.IntRange(0),
+    help="Events a second; 0 for no limit at all.",
+)
+@click.option("--burst", type=click.IntRange(0), default=0, help="Events at once.")
+@click.option("--remove", is_flag=True, help="Have rc_message apply again.")
+@as_json
+@click.pass_context
+def set_limit(
+    ctx: click.Context,
+    name: str,
+    per_second: int | None,
+    burst: int,
+    *,
+    remove: bool,
+    is_json: bool,
+) -> None:
+    """Print or set how many events a user may send, in place of rc_message."""
+    with open_database(ctx) as database, database.write() as tx:
+        user_id = find_account(tx, name).user_id
+        if remove:
+            overrides.remove(tx, audit.COMMAND_LINE, user_id)
+        elif per_second is not None:
+            limit = overrides.Override(per_second, burst)
+            overrides.put(tx, audit.COMMAND_LINE, user_id, limit)
+        found = overrides.find(tx, user_id)
+    shown = {} if found is None else {"per_second": found.messages_per_second}
+    shown |= {} if found is None else {"burst": found.burst_count}
+    print_result(_limit_text(user_id, found), {"user_id": user_id, **shown}, is_json=is_json)
+
+
+def _limit_text(user_id: str, limit: overrides.Override | None) -> str:
+    if limit is None:
+        return f"rc_message applies to {user_id}"
+    if not limit.messages_per_second:
+        return f"{user_id} has no limits"
+    return f"{user_id}: {limit.messages_per_second} events a second, {limit.burst_count} at once"
+
+
+def _device_line(device: Json) -> str:
+    seen = {"ip": device["last_seen_ip"], "last_seen": device["last_seen_ts"]}
+    return f"{device['device_id']}  {device['display_name'] or '(no name)'}  {_seen(seen)}"
+
+
+def _seen(connection: Json) -> str:
+    if connection.get("last_seen") is None:
+        return "never used"
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(connection["last_seen"] / 1000))
+    return f"{when} from {connection.get('ip')}"
+
+
+def _text_of(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(str(it.get("address") or it.get("external_id")) for it in value)
+    return str(value)
