@@ -1,4 +1,4 @@
-"""Who may use the admin API: the same answers on all of its paths."""
+"""Permissions in the admin API: the same answers on all of its paths."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ import secrets
 from typing import Final
 
 from homebody.core.events import state
+from homebody.spec.events import Json
 from homebody.storage.caches import Requester
 from homebody.storage.database import Reader
 
@@ -30,6 +31,19 @@ def event_id(tx: Reader, requester: Requester, room_id: str, txn_id: str | None 
     number = secrets.token_hex(8) if txn_id is None else txn_id
     named = "\0".join((requester.user_id, requester.device_id, room_id, number))
     return f"${_digest(named)}"
+
+
+def is_hidden(
+    tx: Reader, requester: Requester, of_room: str, event_type: str, content: Json
+) -> bool:
+    """Return whether a state event is left out: any but a membership, and invites.
+
+    A join of a member changes their name, and is not stored either.
+    """
+    kind = content.get("membership")
+    if event_type != state.MEMBER or kind == "invite":
+        return True
+    return kind == "join" and state.is_joined(tx, of_room, requester.user_id)
 
 
 def room_id(tx: Reader, requester: Requester, replaced: str) -> str:
