@@ -92,7 +92,7 @@ def knock_room(room_id_or_alias: str) -> Json:
     content = _reason(_own_change().reason)
     user_id = requester().user_id
     authentication.rate_limits().check("rc_joins.local", user_id)
-    room_id, servers = _find(room_id_or_alias)
+    room_id, servers = find_room(room_id_or_alias)
     with homeserver.database.read() as tx:
         is_here = joined_rooms.is_resident(tx, room_id)
         servers = outside_rooms.servers_for(tx, room_id, user_id, servers)
@@ -209,10 +209,14 @@ def is_elsewhere(user_id: str) -> bool:
     )
 
 
-def invite_elsewhere(room_id: str, user_id: str, content: Json) -> str:
-    """Invite a user of another server, and return the id of the event. Raises as sent_invites."""
+def invite_elsewhere(room_id: str, user_id: str, content: Json, sender: str | None = None) -> str:
+    """Invite a user of another server, and return the id of the event. Raises as sent_invites.
+
+    `sender` is the requester, unless an administrator has ordered it.
+    """
+    sender = sender or requester().user_id
     with homeserver.database.read() as tx:
-        draft = membership.invite_draft(tx, room_id, requester().user_id, user_id, content)
+        draft = membership.invite_draft(tx, room_id, sender, user_id, content)
     return sent_invites.send(
         homeserver.database, homeserver.federation, homeserver.server_keys, homeserver.locks, draft
     )
@@ -281,7 +285,7 @@ def join(room_id_or_alias: str) -> Json:
         http.convert(signed, ThirdPartySigned)
     user_id = requester().user_id
     authentication.rate_limits().check("rc_joins.local", user_id)
-    room_id, named = _find(room_id_or_alias)
+    room_id, named = find_room(room_id_or_alias)
     with homeserver.database.read() as tx:
         is_here = joined_rooms.may_join_here(tx, room_id, user_id)
         servers = outside_rooms.servers_for(tx, room_id, user_id, named)
@@ -301,7 +305,7 @@ def join(room_id_or_alias: str) -> Json:
     return {"room_id": room_id}
 
 
-def _find(room_id_or_alias: str) -> tuple[str, list[str]]:
+def find_room(room_id_or_alias: str) -> tuple[str, list[str]]:
     """Return the id of a room, and the servers by which it may be joined, as the request says."""
     named = [*request.args.getlist("via"), *request.args.getlist("server_name")]
     if identifiers.is_room_id(room_id_or_alias):

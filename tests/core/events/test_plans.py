@@ -8,6 +8,7 @@ import pytest
 
 from homebody.core.events import aggregations, client_events, history, members, paging, threads
 from homebody.core.push import counts
+from homebody.core.rooms import user_redaction
 from homebody.core.sliding_sync import required_state
 from homebody.core.sync import device_lists, spans
 from homebody.core.timeline import redactions, removal
@@ -18,15 +19,18 @@ BY_TIME = "INDEX ix_events_times (room_id=? AND origin_server_ts"
 CHANGED = "COVERING INDEX ix_state_intervals_current (room_number=? AND to_position=? AND"
 # ruff: noqa: SLF001 - this is about the statements, which nobody else needs
 PLANS = {
-    "a page forwards": (paging._FORWARDS, BY_PLACE),
-    "a page backwards": (paging._BACKWARDS, BY_PLACE),
+    "a page forwards": (paging.ROWS[False], BY_PLACE),
+    "a page backwards": (paging.ROWS[True], BY_PLACE),
     "the newest events of rooms": (spans._NEWEST, f"COVERING {BY_PLACE}"),
     "a search for a filter": (spans._DOWN_FROM, BY_PLACE),
     "the events at places": (client_events._AT, f"COVERING {BY_PLACE}=?"),
     "the oldest notification that is kept": (counts._OLDEST_KEPT, f"COVERING {BY_PLACE}"),
     "the first member": (members._FIRST, BY_PLACE),
-    "a part of a purge": (removal._SOME_EVENTS, "COVERING INDEX ix_events_room_id_position"),
-    "the event nearest to a time": (history._NEAR[True], BY_TIME),
+    "a part of a purge": (removal._SOME_EVENTS, "INDEX ix_events_room_id_position"),
+    "a part of a purge of history": (removal._OLD, BY_PLACE),
+    "what is left after that": (removal._NEXT, f"COVERING {BY_PLACE}"),
+    "the events of a user": (user_redaction._ROWS, BY_PLACE),
+    "the event nearest to a time": (history.NEAR[True], BY_TIME),
     "the visible event nearest to a time": (history._FIRST_VISIBLE[False], BY_TIME),
     "threads": (threads._LATEST, "INDEX ix_events_threads (room_id=? AND position"),
     "a thread": (aggregations._THREADS, "COVERING INDEX ix_events_replies"),
@@ -39,7 +43,7 @@ PLANS = {
 SORTED = {"the newest events of rooms", "references"}
 """Those of several rooms or parents: the few that were found are sorted."""
 VALUES: dict[str, Any] = dict.fromkeys(
-    ("room_id", "after", "upto", "count", "ts", "since", "number"), 1
+    ("room_id", "after", "upto", "count", "ts", "since", "number", "before"), 1
 )
 LISTS = ("spans", "places", "parents", "ignored", "rooms", "room_ids")
 

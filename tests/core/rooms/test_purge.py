@@ -33,8 +33,9 @@ from tests.helpers.rooms import act, everything, refusal
 
 MakeRoom = Callable[..., str]
 Run = Callable[..., Result]
-OWN = {"backed_up_keys"}
-"""Tables of what users keep for themselves: keys that only they can read."""
+OWN = {"backed_up_keys", "blocked_rooms"}
+"""Tables of what users keep for themselves (keys that only they can read), and of administrators'
+blocks, which are for rooms that are gone."""
 
 
 @pytest.fixture(autouse=True)

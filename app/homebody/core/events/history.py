@@ -55,8 +55,8 @@ def _near(*, is_backwards: bool) -> Select[*tuple[Any, ...]]:
     )
 
 
-_NEAR = {is_backwards: _near(is_backwards=is_backwards) for is_backwards in (False, True)}
-_FIRST_VISIBLE = {is_backwards: query.where(_IS_VISIBLE) for is_backwards, query in _NEAR.items()}
+NEAR = {is_backwards: _near(is_backwards=is_backwards) for is_backwards in (False, True)}
+_FIRST_VISIBLE = {is_backwards: query.where(_IS_VISIBLE) for is_backwards, query in NEAR.items()}
 """These look at the index alone until an event is visible."""
 
 
@@ -172,8 +172,8 @@ def context(
     last = max(it.position for it in shown)
     return Context(
         centre,
-        _with_end(back, before),
-        _with_end(forth, after),
+        with_end(back, before),
+        with_end(forth, after),
         state_at(tx, user_id, room_id, last, wanted, {it.sender for it in shown}),
     )
 
@@ -190,6 +190,13 @@ def state_at(
 
     With lazy loading it has the member events of the senders only.
     """
+    return client_events.hide(tx, user_id, whole_state_at(tx, room_id, position, wanted, senders))
+
+
+def whole_state_at(
+    tx: Reader, room_id: str, position: int, wanted: RoomEventFilter, senders: Iterable[str]
+) -> list[ClientEvent]:
+    """Return what `state_at` returns, with nothing hidden."""
     query = _STATE
     if wanted.lazy_load_members:
         query = query.where(StateInterval.type != state.MEMBER)
@@ -197,7 +204,7 @@ def state_at(
     events = client_events.load(tx, sorted(found))
     if wanted.lazy_load_members:
         events += members.of_users(tx, room_id, frozenset(senders), position)
-    return client_events.hide(tx, user_id, [it for it in events if paging.matches(it, wanted)])
+    return [it for it in events if paging.matches(it, wanted)]
 
 
 def state_of(tx: Reader, user_id: str, room_id: str) -> list[ClientEvent]:
@@ -227,7 +234,7 @@ def near(tx: Reader, user_id: str, room_id: str, ts: int, *, is_backwards: bool)
     """
     visibility.may_read(tx, user_id, room_id)
     values: dict[str, object] = {"room_id": room_id, "ts": ts, "count": NEAR_EVENTS}
-    events = tx.sql.execute(_NEAR[is_backwards], values).all()
+    events = tx.sql.execute(NEAR[is_backwards], values).all()
     found = visibility.visible(tx, user_id, room_id, events)
     if not found and len(events) == NEAR_EVENTS:
         spans = visibility.history(tx, user_id, room_id).spans()
@@ -251,6 +258,6 @@ def _is_selective(wanted: RoomEventFilter) -> bool:
     return selection != filters.EVERY_ROOM_EVENT
 
 
-def _with_end(request: PageRequest, page: Page) -> Page:
+def with_end(request: PageRequest, page: Page) -> Page:
     """Return the page with an end, also where there is nothing more."""
     return page if page.end is not None else page._replace(end=request.end(page.events))

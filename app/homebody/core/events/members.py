@@ -54,14 +54,10 @@ _OF_USERS = select(StateInterval.event_number).where(
     in_effect(StateInterval, bindparam("position"), is_end_indexed=False),
 )
 _FIRST = (
-    select(StoredEvent.position)
-    .where(
-        StoredEvent.room_id == bindparam("room_id"),
-        StoredEvent.type == state.MEMBER,
-        StoredEvent.position.is_not(None),
-    )
+    select(StoredEvent.position, StoredEvent.type)
+    .where(StoredEvent.room_id == bindparam("room_id"), StoredEvent.position.is_not(None))
     .order_by(StoredEvent.position)
-    .limit(1)
+    .limit(2)
 )
 _JOINED = (
     select(StateInterval.state_key, StoredEvent.pdu)
@@ -176,7 +172,8 @@ def _position(tx: Reader, user_id: str, room_id: str, at: int | None) -> int:
         raise errors.forbidden("You may not see the members at that time")
     # The first prev_batch of a room is before its creation, when it had no members. Clients use it
     # to get the members of what they show: that is the creator, as in Synapse's response.
-    first = tx.sql.execute(_FIRST, {"room_id": room_id}).scalar() or 0
+    oldest = tx.sql.execute(_FIRST, {"room_id": room_id})
+    first = next((row.position for row in oldest if row.type == state.MEMBER), 0)
     return min(max(seen, first), end)
 
 

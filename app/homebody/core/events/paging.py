@@ -61,7 +61,8 @@ def ordered(query: Select[*tuple[Any, ...]], *, is_backwards: bool) -> Select[*t
     return query.order_by(order).limit(bindparam("count"))
 
 
-_FORWARDS, _BACKWARDS = ordered(_ROWS, is_backwards=False), ordered(_ROWS, is_backwards=True)
+ROWS = {is_backwards: ordered(_ROWS, is_backwards=is_backwards) for is_backwards in (False, True)}
+"""The next `count` events of a room, by whether they are read backwards."""
 
 _PARENTS = listed("event_ids")
 _OF_TYPES = StoredEvent.rel_type.in_(bindparam("types", expanding=True))
@@ -158,7 +159,7 @@ def page(tx: Reader, request: PageRequest, read: Read | None = None) -> Page:
     """Return the next events of the room, or of what `read` finds of it."""
 
     def read_room(part: dict[str, object]) -> Sequence[Any]:
-        query = _BACKWARDS if request.is_backwards else _FORWARDS
+        query = ROWS[request.is_backwards]
         return tx.sql.execute(query, {"room_id": request.room_id, **part}).all()
 
     batches = (

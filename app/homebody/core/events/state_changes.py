@@ -62,7 +62,7 @@ _REMOVE_ROOM = (
 )
 _NOTE_RESET = (
     update(Room)
-    .where(Room.room_id == bindparam("in_room"))
+    .where(Room.room_id == bindparam("in_room"), Room.state_reset_position < bindparam("position"))
     .values(state_reset_position=bindparam("position"))
 )
 
@@ -164,7 +164,7 @@ def apply(
 def note_reset(tx: Tx, room_id: str, position: int) -> None:
     """Note that the state of a room and the events of its timeline differ from here on."""
     tx.sql.execute(_NOTE_RESET, {"in_room": room_id, "position": position})
-    tx.remember(state.LAST_RESET, state.ONLY_ONE, position)
+    tx.forget(state.LAST_RESET, state.ONLY_ONE)
 
 
 def begin_many(

@@ -20,7 +20,7 @@ from homebody.core.federation import pdus, server_acls
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.pdus import Refused
 from homebody.core.push import counts
-from homebody.core.rooms import membership
+from homebody.core.rooms import blocked, membership
 from homebody.core.timeline import current_state, joined_rooms, store
 from homebody.errors import MatrixError
 from homebody.models.events import OUT_OF_BAND
@@ -75,6 +75,7 @@ class Invites:
         signed = signing.sign_event(event.pdu, version, server.name, server.signing_key)
         user_id = event.state_key or ""
         with self._db.write() as tx:
+            blocked.check(tx, room_id)
             if membership.has_blocked_invites(tx, user_id):
                 raise errors.invite_blocked(user_id)
             if not server_acls.allows(tx, room_id, origin):

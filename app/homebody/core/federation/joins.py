@@ -40,7 +40,7 @@ from homebody.core.federation.partial_joins import PartialJoins
 from homebody.core.federation.pdus import Received
 from homebody.core.joining import Join
 from homebody.core.profiles import profiles
-from homebody.core.rooms import membership
+from homebody.core.rooms import blocked, membership
 from homebody.core.timeline import forks, joined_rooms, outside_rooms, removal, store
 from homebody.core.timeline.joined_rooms import Entries
 from homebody.core.timeline.outside_rooms import MAX_SERVERS
@@ -131,8 +131,11 @@ class Joins:
         """Join a room by way of other servers; returns when the user is in it.
 
         If it takes long, the join goes on after this has raised M_UNKNOWN (504).
-        Raises M_FORBIDDEN, M_NOT_FOUND and others as other servers say, or as `asking.error_of`.
+        Raises M_FORBIDDEN for a blocked room, what other servers say (M_FORBIDDEN, M_NOT_FOUND and
+        others), or as `asking.error_of`.
         """
+        with self._db.read() as tx:
+            blocked.check(tx, request.room_id)
         until = time.monotonic() + ANSWERED_WITHIN_S
         while True:
             with self._mutex:
@@ -225,6 +228,7 @@ class Joins:
             request.room_id, request.user_id, event.event_id, encoded.decode(), [server, *others]
         )
         with self._db.write() as tx:
+            blocked.check(tx, request.room_id)
             if state.current(tx, request.room_id, *room_state.CREATE) is not None:
                 if state.version(tx, request.room_id) != template.version:
                     raise RemoteError("bad_response", f"{server} names another room version")

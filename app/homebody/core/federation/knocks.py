@@ -14,7 +14,7 @@ from homebody import errors
 from homebody.core.events import stripped_state
 from homebody.core.federation import asking, invites, joins, remote_templates
 from homebody.core.federation.joins import JoinRequest
-from homebody.core.rooms import membership
+from homebody.core.rooms import blocked, membership
 from homebody.errors import MatrixError
 from homebody.outside import RemoteError
 from homebody.outside.federation import FederationClient, path_of
@@ -31,8 +31,11 @@ WITHIN_S: Final = 40.0
 def knock(db: Database, client: FederationClient, request: JoinRequest) -> None:
     """Knock by way of the first server that takes it. Waits for other servers.
 
-    Raises M_FORBIDDEN, M_NOT_FOUND and others as other servers say, or as `asking.error_of`.
+    Raises M_FORBIDDEN for a blocked room, what other servers say (M_FORBIDDEN, M_NOT_FOUND and
+    others), or as `asking.error_of`.
     """
+    with db.read() as tx:
+        blocked.check(tx, request.room_id)
     problems: list[MatrixError] = []
     until = time.monotonic() + WITHIN_S
     for server in request.servers:

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from homebody import errors
 from homebody.core.events import history, state
 from homebody.core.federation import asking, rooms
+from homebody.core.timeline import gaps
 from homebody.errors import MatrixError
 from homebody.outside.federation import FederationClient, path_of
 from homebody.spec import identifiers, room_state
@@ -76,6 +77,8 @@ def _is_before_history(tx: Reader, user_id: str, room_id: str, ts: int) -> bool:
     known = None if create is None else state.find_any(tx, create.event_id)
     if known is None or known.position is not None:
         return False  # the room's history begins here
+    if gaps.newest(tx, room_id, 0, tx.position) is None:
+        return False  # what was before is deleted, and does not come back
     return _own(tx, user_id, room_id, ts, is_backwards=True) is None
 
 

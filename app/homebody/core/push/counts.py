@@ -47,11 +47,12 @@ from homebody.spec.events import Event
 from homebody.spec.push_conditions import EventView, Recipient
 from homebody.spec.push_rules import Outcome
 from homebody.storage.database import Reader, Tx
-from homebody.storage.expressions import listed
+from homebody.storage.expressions import batches, listed
 
 MAIN: Final = "main"
 """The name of the main timeline in receipts and counts."""
 KEPT_EVENTS: Final = 1000
+_USERS_AT_ONCE: Final = 500
 _PRUNED_EVERY: Final = 256
 """Events of a room."""
 _Kind = tuple[int, str, bool]
@@ -87,7 +88,6 @@ _ADD = _ADD.on_conflict_do_update(
         "highlight_count": UnreadCount.highlight_count + _ADD.excluded.highlight_count,
     },
 )
-_SET = insert(UnreadCount)
 _UNREAD = select(
     UnreadCount.room_id,
     UnreadCount.thread_id,
@@ -100,20 +100,23 @@ _UNREAD = select(
 _UNREAD_IN_ROOM = select(UnreadCount.thread_id).where(
     UnreadCount.user_id == bindparam("user_id"), UnreadCount.room_id == bindparam("room_id")
 )
-_LEFT_UNREAD = (
+_RECOUNT = insert(UnreadCount).from_select(
+    ["user_id", "room_id", "thread_id", "notification_count", "highlight_count"],
     select(
+        Notification.user_id,
+        Notification.room_id,
         Notification.thread_id,
-        func.count().label("notification_count"),
+        func.count(),
         # as a number: the sum of booleans would be taken for one, and 5 for true
-        func.sum(cast(Notification.is_highlight, Integer)).label("highlight_count"),
+        func.sum(cast(Notification.is_highlight, Integer)),
     )
     .where(
-        Notification.user_id == bindparam("user_id"),
-        Notification.room_id == bindparam("room_id"),
+        Notification.user_id == bindparam("of_user"),
+        Notification.room_id == bindparam("in_room"),
         Notification.thread_id.in_(bindparam("threads", expanding=True)),
         Notification.is_read.is_(False),
     )
-    .group_by(Notification.thread_id)
+    .group_by(Notification.user_id, Notification.room_id, Notification.thread_id),
 )
 _OF_USER_IN_ROOM = (
     Notification.user_id == bindparam("of_user"),
@@ -151,6 +154,16 @@ _DROP_EMPTY = delete(UnreadCount).where(*_COUNTED, UnreadCount.notification_coun
 _OF_EVENT = (
     Notification.user_id.in_(bindparam("users", expanding=True)),
     Notification.room_id == bindparam("in_room"),
+)
+_OLD_UNREAD = (
+    select(Notification.user_id, Notification.thread_id)
+    .where(
+        Notification.user_id.in_(bindparam("users", expanding=True)),
+        Notification.room_id == bindparam("room_id"),
+        Notification.event_position < bindparam("oldest"),
+        Notification.is_read.is_(False),
+    )
+    .distinct()
 )
 _RETURNED = (
     Notification.user_id,
@@ -246,19 +259,25 @@ def mark_read(
     tx.sql.execute(_DROP_READ, read)
     tx.sql.execute(_MARK_READ, read)
     tx.sql.execute(_DROP_COUNT, [{**key, "thread": thread} for thread in threads])
-    asked = {"user_id": user_id, "room_id": room_id, "threads": threads}
-    left = [
-        {
-            "user_id": user_id,
-            "room_id": room_id,
-            "thread_id": row.thread_id,
-            "notification_count": row.notification_count,
-            "highlight_count": row.highlight_count,
-        }
-        for row in tx.sql.execute(_LEFT_UNREAD, asked)
-    ]
-    if left:
-        tx.sql.execute(_SET, left)
+    tx.sql.execute(_RECOUNT, {**key, "threads": threads})
+
+
+def remove_before(tx: Tx, room_id: str, position: int) -> None:
+    """Delete the notifications of events before a position, as the events are deleted."""
+    members = list(state.joined(tx, room_id).local)
+    unread: dict[str, list[str]] = {}
+    for some in batches(members, _USERS_AT_ONCE):
+        asked = {"users": some, "room_id": room_id, "oldest": position}
+        for row in tx.sql.execute(_OLD_UNREAD, asked):
+            unread.setdefault(row.user_id, []).append(row.thread_id)
+    rows = [{"of_user": it, "in_room": room_id, "oldest": position} for it in members]
+    tx.sql.execute(_DROP_OLD, rows)
+    for user_id, threads in unread.items():
+        key = {"of_user": user_id, "in_room": room_id}
+        tx.sql.execute(_DROP_COUNT, [{**key, "thread": thread} for thread in threads])
+        tx.sql.execute(_RECOUNT, {**key, "threads": threads})
+    if unread:
+        _note_change(tx, unread)
 
 
 def forget(tx: Tx, event: Event, position: int) -> None:

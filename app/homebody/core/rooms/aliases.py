@@ -95,8 +95,10 @@ def remove(tx: Tx, alias: str, requester: Requester) -> None:
     _remove_from_state(tx, row.room_id, [alias], requester.user_id)
 
 
-def move(tx: Tx, old_room: str, new_room: str, user_id: str) -> None:
+def move(tx: Tx, old_room: str, new_room: str, user_id: str) -> list[str]:
     """Move the aliases of a room to the one that replaces it, with m.room.canonical_alias.
+
+    Return them.
 
     The user has just created the new room. In the old one that event is only changed if they have
     the power to. Raises M_FORBIDDEN when they may not set it in the new room.
@@ -107,13 +109,14 @@ def move(tx: Tx, old_room: str, new_room: str, user_id: str) -> None:
     event = state.current(tx, old_room, CANONICAL_ALIAS)
     named = [alias for alias in _named(event.content) if alias in moved] if event else []
     if event is None or not named:
-        return
+        return moved
     taken: Json = {"alias": named[0]} if event.content.get("alias") == named[0] else {}
     alternatives = list(dict.fromkeys(alias for alias in named if alias != taken.get("alias")))
     if alternatives:
         taken["alt_aliases"] = alternatives
     sending.send(tx, sending.Draft(new_room, user_id, CANONICAL_ALIAS, taken, ""))
     _remove_from_state(tx, old_room, named, user_id)
+    return moved
 
 
 def remove_room(tx: Tx, room_id: str) -> None:

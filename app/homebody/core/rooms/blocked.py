@@ -1,5 +1,7 @@
 """Rooms that administrators have blocked: no user of this server can join them.
 
+Users who are in such a room stay there. Invites and knocks are refused as well.
+
 This module alone writes the table blocked_rooms.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 from sqlalchemy import bindparam, delete, insert, select
 
+from homebody import errors
 from homebody.core import audit
 from homebody.models.moderation import BlockedRoom
 from homebody.storage.database import Reader, Tx
@@ -18,6 +21,12 @@ def blocked_by(tx: Reader, room_id: str) -> str | None:
     """Return the administrator who has blocked a room; None if it is not blocked."""
     found: str | None = tx.sql.execute(_FIND, {"room_id": room_id}).scalar()
     return found
+
+
+def check(tx: Reader, room_id: str) -> None:
+    """Raise M_FORBIDDEN if a room is blocked."""
+    if blocked_by(tx, room_id) is not None:
+        raise errors.forbidden("This room has been blocked on this server")
 
 
 def block(tx: Tx, actor: str, room_id: str) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, delete, insert, select
 from homebody import errors
 from homebody.core.events import state, stripped_state
 from homebody.core.profiles import profiles
-from homebody.core.rooms import personal_settings
+from homebody.core.rooms import blocked, personal_settings
 from homebody.core.timeline import guest_access, outside_rooms, sending
 from homebody.core.user_data import account_data
 from homebody.models.moderation import ServerNoticeRoom
@@ -42,14 +42,17 @@ def change(
     """Change a membership, and return the id of the member event: a new or an equal current one.
 
     `content` has further keys of the event, such as reason; `ts` is its origin_server_ts (ms).
-    Raises M_FORBIDDEN when the authorization rules reject it, M_INVITE_BLOCKED,
-    M_GUEST_ACCESS_FORBIDDEN for guests where they can't join, M_NOT_FOUND for an unknown room,
-    M_INVALID_PARAM for an invalid user ID, M_BAD_JSON for an invalid membership.
+    Raises M_FORBIDDEN when the authorization rules reject it or the room is blocked,
+    M_INVITE_BLOCKED, M_GUEST_ACCESS_FORBIDDEN for guests where they can't join, M_NOT_FOUND for an
+    unknown room, M_INVALID_PARAM for an invalid user ID, M_BAD_JSON for an invalid membership.
     """
     if membership not in MEMBERSHIPS:
         raise errors.bad_json(f"{membership!r} is not a membership")
     if not identifiers.is_user_id(target):
         raise errors.invalid_param(f"{target!r} is not a user ID")
+    is_new = membership == "join" and not state.is_joined(tx, room_id, target)
+    if is_new or membership in {"invite", "knock"}:
+        blocked.check(tx, room_id)
     content = {**(content or {}), "membership": membership}
     content.pop(profiles.AUTHORISER, None)  # chosen by the server, not by the client
     if membership == "invite":
@@ -62,7 +65,6 @@ def change(
         guest_access.check_may_join(tx, room_id, target)
         content |= authorisation(tx, room_id, target)
     content = _with_profile(tx, sender, target, content)
-    is_new = membership == "join" and not state.is_joined(tx, room_id, target)
     draft = sending.Draft(room_id, sender, state.MEMBER, content, target, origin_server_ts=ts)
     event_id = sending.send(tx, draft)
     if membership in {"join", "invite", "knock"}:
@@ -77,10 +79,11 @@ def invite_draft(
 ) -> sending.Draft:
     """Return the invite of a user of another server, which that server has to sign.
 
-    Raises M_INVALID_PARAM for an invalid user ID.
+    Raises M_INVALID_PARAM for an invalid user ID, M_FORBIDDEN for a blocked room.
     """
     if not identifiers.is_user_id(target):
         raise errors.invalid_param(f"{target!r} is not a user ID")
+    blocked.check(tx, room_id)
     content = _with_profile(tx, sender, target, {**content, "membership": "invite"})
     content.pop(profiles.AUTHORISER, None)
     return sending.Draft(room_id, sender, state.MEMBER, content, target)

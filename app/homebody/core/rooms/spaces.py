@@ -130,10 +130,11 @@ def hierarchy(tx: Reader, user_id: str, room_id: str, query: Query) -> Json:
 
 
 def page(
-    tx: Reader, user_id: str, room_id: str, query: Query, others: OtherRooms | None = None
+    tx: Reader, user_id: str | None, room_id: str, query: Query, others: OtherRooms | None = None
 ) -> Page:
     """Return a page of the tree, with the rooms of others.
 
+    user_id None: of all rooms that this server knows, for administrators.
     Raises M_FORBIDDEN for a space that the user may not see, M_INVALID_PARAM for a token that is
     invalid, or belongs to another query.
     """
@@ -193,7 +194,7 @@ class Tree(NamedTuple):
 
 def _read(
     tx: Reader,
-    user_id: str,
+    user_id: str | None,
     room_id: str,
     query: Query,
     batches: int,
@@ -257,9 +258,11 @@ def _depth_first(nodes: dict[str, Node], room_id: str, max_depth: int) -> Iterat
 
 
 def _allowed(
-    tx: Reader, user_id: str, room_ids: Sequence[str], others: OtherRooms | None
+    tx: Reader, user_id: str | None, room_ids: Sequence[str], others: OtherRooms | None
 ) -> tuple[list[Json], list[str]]:
     """Return the summaries of those rooms that the user may see, and the ids of unknown ones."""
+    if user_id is None:
+        return summary.full(tx, room_ids), []
     joined = state.joined_rooms(tx, user_id)
     allowed: list[Json] = []
     unknown: list[str] = []

@@ -98,6 +98,7 @@ _TOPS = (
     )
     .group_by(item(_SPANS, 0))
 )
+_REMOVE_BEFORE = delete(Row).where(_IN_ROOM, Row.position <= bindparam("place"))
 _REMOVE_ROOM = delete(Row).where(_IN_ROOM)
 
 
@@ -174,6 +175,11 @@ def newest_of_spans(tx: Reader, spans: Collection[tuple[str, int, int]]) -> dict
         return {}
     rows = tx.sql.execute(_TOPS, {"spans": spans})
     return {row.room_id: row.position for row in rows}
+
+
+def remove_before(tx: Tx, room_id: str, position: int) -> None:
+    """Forget what is missing before the event at a position, which is to be the room's first."""
+    tx.sql.execute(_REMOVE_BEFORE, {"room_id": room_id, "place": position})
 
 
 def remove_room(tx: Tx, room_id: str) -> None:

@@ -13,7 +13,7 @@ Spec: client-server-api#redactions
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, NamedTuple
 
 import orjson
@@ -52,6 +52,7 @@ _WAITING = (
 )
 _DROP = delete(PendingRedaction).where(PendingRedaction.target_id == bindparam("of_target"))
 _REMOVE_ROOM = delete(PendingRedaction).where(PendingRedaction.room_id == bindparam("the_room"))
+_FORGET = delete(PendingRedaction).where(PendingRedaction.redaction == bindparam("which"))
 _REPLACED_BY = select(StoredEvent.number).where(StoredEvent.replaces == bindparam("number"))
 _THREAD = select(StoredEvent.thread_id).where(StoredEvent.number == bindparam("number"))
 
@@ -104,6 +105,11 @@ def follow(tx: Tx, event: Event) -> None:
     for row in waiting:
         redaction = Event(row.event_id, orjson.loads(row.pdu), event.version)
         apply(tx, redaction, row.number)
+
+
+def forget(tx: Tx, numbers: Collection[EventNumber]) -> None:
+    """Forget redactions that wait for their targets, as they are deleted themselves."""
+    tx.sql.execute(_FORGET, [{"which": number} for number in numbers])
 
 
 def remove_room(tx: Tx, room_id: str) -> None:

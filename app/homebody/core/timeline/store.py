@@ -5,8 +5,8 @@ events of other servers by the same function, and no later code distinguishes th
 
 This module writes the table events (but older_events.py inserts history, redactions.py updates
 redacted events, leaving_threads.py the threads of events, differences.py their states, rechecks.py
-those that are rejected later, and removal.py deletes) and the table rooms, except for its column
-is_published.
+those that are rejected later, and removal.py deletes events) and the table rooms, except for its
+column is_published.
 Spec: server-server-api#pdus
 """
 
@@ -257,10 +257,17 @@ def begin_anew(tx: Tx, room_id: str, version: str) -> None:
 
 
 def set_ends(tx: Tx, room_id: str, event_ids: Sequence[str]) -> None:
-    """Make these the ends of a room's graph; called by rechecks.py alone."""
+    """Make these the ends of a room's graph; called by rechecks.py and `keep_end` alone."""
     head = state.head(tx, room_id)._replace(forward_extremities=list(event_ids))
     tx.sql.execute(_SET_ENDS, {"in_room": room_id, "ends": head.forward_extremities})
     tx.remember(state.ROOMS, room_id, head)
+
+
+def keep_end(tx: Tx, room_id: str, event_id: str) -> None:
+    """Make an end of a room's graph the only one, and the state after it the current one."""
+    set_ends(tx, room_id, [event_id])
+    if forks.after_events(tx, [event_id]):
+        _merge(tx, room_id, tx.next_position())
 
 
 def remove_room(tx: Tx, room_id: str) -> None:
