@@ -6,12 +6,14 @@ the protocol rules are in `spec/`.
 
 from __future__ import annotations
 
+from typing import Final
+
 from homebody import admin_api, client_server, server_server, web
 from homebody.background import appservices as bridges
 from homebody.background import delivery, departures, mail, push
 from homebody.background.federation.sender import Sender
 from homebody.background.tasks import KIND as TASK
-from homebody.background.tasks import Tasks
+from homebody.background.tasks import Run, Tasks
 from homebody.client_server import authentication
 from homebody.config.settings import Config
 from homebody.context import Homeserver
@@ -37,6 +39,7 @@ from homebody.core.federation.resolver import Resolver
 from homebody.core.federation.transactions import Transactions
 from homebody.core.media import files
 from homebody.core.ratelimits import RateLimits
+from homebody.core.rooms import deletion, history_purge, user_redaction
 from homebody.core.sessions.shared_secret import Nonces
 from homebody.core.sliding_sync.connections import Connections
 from homebody.core.sync.state_sections import LazyMembers
@@ -50,6 +53,13 @@ from homebody.runtime.single_flight import Repeats
 from homebody.storage import database as db
 from homebody.storage.caches import Caches
 from homebody.web import blueprints
+
+ACTIONS: Final[dict[str, Run]] = {
+    deletion.ACTION: deletion.run,
+    history_purge.ACTION: history_purge.run,
+    user_redaction.ACTION: user_redaction.run,
+}
+"""The tasks that administrators may order, by name."""
 
 
 def create_app(config: Config) -> web.Application:
@@ -68,7 +78,7 @@ def create_app(config: Config) -> web.Application:
     kinds[outside_rooms.DEPARTURE] = departures.kind(federation)
     keys, locks = ServerKeys(database, federation), Locks()
     sender, resync = Sender(database, federation, metrics), DeviceResync(database, federation)
-    tasks = Tasks(database, {})
+    tasks = Tasks(database, ACTIONS)
     transactions, resolver = Transactions(), Resolver(database, locks)
     inbound = Inbound(database, keys, locks, federation, resolver)
     missing = MissingEvents(database, keys, federation, locks, transactions, resolver)

@@ -74,7 +74,7 @@ def test_ignored_and_erased_users_are_read_as_well(
     admin: Person, alice: Person, private: str
 ) -> None:
     sent = alice.send(private, "said")
-    ignored = {"ignored_users": {alice.user_id: {}}}
+    ignored: Json = {"ignored_users": {alice.user_id: {}}}
     admin.put(f"user/{admin.user_id}/account_data/m.ignored_user_list", json=ignored)
     auth = {"type": "m.login.password", "user": "alice", "password": "correct horse battery staple"}
     assert alice.post("account/deactivate", json={"erase": True, "auth": auth}).status_code == 200
