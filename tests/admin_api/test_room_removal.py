@@ -30,7 +30,7 @@ NOTHING: Json = {
 
 @pytest.fixture(autouse=True)
 def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove rooms without the time for devices to hear of it."""
+    """Remove rooms without the time for devices to be notified."""
     monkeypatch.setattr(purge, "wait_for_clients", lambda: None)
 
 

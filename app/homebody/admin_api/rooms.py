@@ -182,9 +182,9 @@ def delete_forward_extremities(room_id_or_alias: str) -> Json:
 
 
 def check_room_id(room_id: str) -> None:
-    """Raise M_INVALID_PARAM unless this is a room id."""
+    """Raise M_INVALID_PARAM unless this is a room ID."""
     if not identifiers.is_room_id(room_id):
-        raise errors.invalid_param(f"{room_id!r} is not a room id")
+        raise errors.invalid_param(f"{room_id!r} is not a room ID")
 
 
 def _flag(name: str) -> bool | None:

@@ -101,7 +101,7 @@ def context(
 
 
 def near(tx: Reader, room_id: str, ts: int, *, is_backwards: bool) -> tuple[str, int]:
-    """Return (event id, origin_server_ts) of the event nearest to a time (ms), in one direction.
+    """Return (event ID, origin_server_ts) of the event nearest to a time (ms), in one direction.
 
     Raises M_NOT_FOUND where there is none.
     """

@@ -83,7 +83,7 @@ def not_saved(_tx: Tx, _done: Json) -> None:
 def check(tx: Reader, wanted: Deletion) -> None:
     """Raise M_INVALID_PARAM or M_UNKNOWN (400) for what can't be done, or is under way."""
     if not identifiers.is_room_id(wanted.room_id):
-        raise errors.invalid_param(f"{wanted.room_id} is not a room id")
+        raise errors.invalid_param(f"{wanted.room_id} is not a room ID")
     creator = wanted.new_room_user_id
     if creator is not None:
         account = accounts.find(tx, creator) if tx.server.is_local(creator) else None

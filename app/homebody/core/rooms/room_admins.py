@@ -29,10 +29,10 @@ def make_admin(tx: Tx, actor: str, room_id: str, user_id: str) -> str | None:
 
     Return who has to invite a user of another server, whose server signs the invite; else None.
     Raises M_UNKNOWN (400) where no local user has the power, M_INVALID_PARAM for an invalid
-    user id, and what an invite raises.
+    user ID, and what an invite raises.
     """
     if not identifiers.is_user_id(user_id):
-        raise errors.invalid_param(f"{user_id!r} is not a user id")
+        raise errors.invalid_param(f"{user_id!r} is not a user ID")
     strongest = strongest_local_user(tx, room_id)
     member: StateKey = (state.MEMBER, user_id)
     keys = [room_state.CREATE, room_state.POWER_LEVELS, room_state.JOIN_RULES, member]

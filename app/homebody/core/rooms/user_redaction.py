@@ -110,7 +110,7 @@ def run(db: Database, task: Task, report: Report) -> Json:
 def redact(db: Database, wanted: Redaction, report: Report = nothing) -> Json:
     """Redact a user's events.
 
-    Return `redacted`, the number of events, and `failed_redactions`, {event id: why not}; `report`
+    Return `redacted`, the number of events, and `failed_redactions`, {event ID: why not}; `report`
     is called with the same after each write.
     """
     rooms = list(wanted.rooms)

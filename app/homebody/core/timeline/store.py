@@ -267,7 +267,7 @@ def keep_end(tx: Tx, room_id: str, event_id: str) -> None:
     """Make an end of a room's graph the only one, and the state after it the current one."""
     set_ends(tx, room_id, [event_id])
     if forks.after_events(tx, [event_id]):
-        _merge(tx, room_id, tx.next_position())
+        _merge(tx, room_id, tx.next_position(), None)
 
 
 def remove_room(tx: Tx, room_id: str) -> None:
