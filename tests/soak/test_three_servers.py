@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import sys
 import threading
 import time
@@ -42,7 +43,8 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(MINUTES * 60 + 600)]
 
 @pytest.fixture
 def network(tmp_path: Path) -> Iterator[Network]:
-    with networks.running(tmp_path, NAMES) as found:
+    partial_joins = random.Random(SEED).choice(["true", "false"])  # noqa: S311 - reproducible
+    with networks.running(tmp_path, NAMES, partial_joins=partial_joins) as found:
         yield found
         for home in found:
             while home.persons:
