@@ -187,7 +187,7 @@ def make_app(tmp_path: Path, empty_database: Path, signing_key: Path) -> Iterato
     yield make
     for app in started:
         app.homeserver.ephemeral.close()
-        app.homeserver.inbound.queues.stop()
+        app.homeserver.inbound.stop()
         app.homeserver.federation.close()
         app.homeserver.database.close()
 

@@ -25,6 +25,7 @@ from homebody.core.ephemeral.sent_receipts import SentReceipts
 from homebody.core.federation.backfill import Backfill
 from homebody.core.federation.device_resync import DeviceResync
 from homebody.core.federation.edus import Edus
+from homebody.core.federation.gap_filler import GapFiller
 from homebody.core.federation.inbound import Inbound
 from homebody.core.federation.invites import Invites
 from homebody.core.federation.joins import Joins
@@ -83,6 +84,9 @@ def create_app(config: Config) -> web.Application:
     inbound = Inbound(database, keys, locks, federation, resolver)
     missing = MissingEvents(database, keys, federation, locks, transactions, resolver)
     inbound.queues.fill_gap = missing.fetch
+    backfill = Backfill(database, keys, federation)
+    gap_filler = GapFiller(database, backfill)
+    inbound.gap_opened = gap_filler.begin
     partial_joins = PartialJoins(database, federation, keys, locks, inbound)
     ephemeral = lifetimes.start(database, wakeups.wake)
     invites = Invites(database, keys)
@@ -120,7 +124,8 @@ def create_app(config: Config) -> web.Application:
         invites=invites,
         joins=Joins(database, federation, keys, locks, inbound, partial_joins),
         partial_joins=partial_joins,
-        backfill=Backfill(database, keys, federation),
+        backfill=backfill,
+        gap_filler=gap_filler,
         locks=locks,
     )
     web.register(app, config)

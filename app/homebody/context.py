@@ -20,6 +20,7 @@ from homebody.core.ephemeral.sent_receipts import SentReceipts
 from homebody.core.federation.backfill import Backfill
 from homebody.core.federation.device_resync import DeviceResync
 from homebody.core.federation.edus import Edus
+from homebody.core.federation.gap_filler import GapFiller
 from homebody.core.federation.inbound import Inbound
 from homebody.core.federation.invites import Invites
 from homebody.core.federation.joins import Joins
@@ -77,6 +78,7 @@ class Homeserver:
     joins: Joins
     partial_joins: PartialJoins
     backfill: Backfill
+    gap_filler: GapFiller
     locks: Locks
 
 

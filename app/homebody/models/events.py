@@ -28,7 +28,7 @@ class StoredEvent(Base):
     """One event of a room.
 
     Only core/timeline/store.py, older_events.py, redactions.py, leaving_threads.py, differences.py,
-    rechecks.py and removal.py write here.
+    rechecks.py, many_outliers.py and removal.py write here.
 
     `number` says which event it is: numbers are assigned in the order of storing, so that an event
     has a higher one than those that it cites in `auth_events`. `position` says where it stands in

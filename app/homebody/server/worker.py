@@ -100,6 +100,7 @@ class Worker(GeventWorker):
         gevent.spawn(self._trim)
         self._homeserver.sender.start()
         self._homeserver.inbound.queues.start()
+        self._homeserver.gap_filler.start()
         self._homeserver.delivery.start()
         self._homeserver.tasks.start()
         self._homeserver.device_resync.start()
@@ -116,7 +117,8 @@ class Worker(GeventWorker):
         self._homeserver.tasks.stop()
         self._homeserver.sender.stop()
         self._homeserver.device_resync.stop()
-        self._homeserver.inbound.queues.stop()
+        self._homeserver.inbound.stop()
+        self._homeserver.gap_filler.stop()
         self._homeserver.last_seen.write()
         self._homeserver.database.close()
 

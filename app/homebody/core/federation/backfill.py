@@ -117,6 +117,12 @@ class Backfill:
             if not self._fill(room_id, gap, until):
                 return
 
+    def go_on(self, room_id: str, after: int, seconds: float) -> bool:
+        """Fill the newest gap after a position by one response; return whether events came."""
+        with self._db.read() as tx:
+            gap = _due(tx, room_id, after, tx.position, 0)
+        return gap is not None and self._fill(room_id, gap, time.monotonic() + seconds)
+
     def _read(
         self, tx: Reader, request: PageRequest, read: Read, failed: int
     ) -> tuple[Page, Gap | None]:

@@ -25,8 +25,8 @@ import orjson
 from homebody.core.events import auth_chains, state
 from homebody.core.federation import bulk_check, join_keys
 from homebody.core.federation.keys import ServerKeys
-from homebody.core.timeline import store
-from homebody.core.timeline.store import Outlier
+from homebody.core.timeline import many_outliers
+from homebody.core.timeline.many_outliers import Outlier
 from homebody.models.events import REJECTED
 from homebody.outside import RemoteError
 from homebody.runtime import event_loop
@@ -162,7 +162,7 @@ def _pieces(lines: Iterable[bytes], checked: Checked) -> Iterator[list[Outlier]]
 
 def _store(db: Database, room_id: str, some: list[Outlier], checked: Checked) -> Callable[[], None]:
     with db.write(is_awaited=False) as tx:
-        store.set_aside_many(tx, room_id, some)
+        many_outliers.store_many(tx, room_id, some)
         known = auth_chains.numbers_of(tx, [it.event_id for it in some])
         for event in some:
             event.number = known[event.event_id]

@@ -23,12 +23,13 @@ from typing import Any, Final, NamedTuple
 from homebody.core import incoming, joining
 from homebody.core.events import state
 from homebody.core.federation import pdus, policy_servers, server_acls
+from homebody.core.federation.dummy_events import DummyEvents
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.pdus import Received, Refused
 from homebody.core.federation.queues import Queues
 from homebody.core.federation.resolver import Resolver
 from homebody.core.timeline import joined_rooms, receiving
-from homebody.core.timeline.forks import TooLongError
+from homebody.core.timeline.forks import Point, TooLongError
 from homebody.core.timeline.receiving import MissingEventsError
 from homebody.errors import MatrixError
 from homebody.models.events import REJECTED
@@ -81,8 +82,17 @@ class Inbound:
         self._locks = locks
         self._resolver = resolver
         self.queues = Queues(db, client, resolver)
+        self.queues.has_stored = self._has_stored
+        self.dummy_events = DummyEvents(db)
+        self.gap_opened: Callable[[str], None] = lambda _room_id: None
+        """Set by create_app: called after an event was stored that follows a gap."""
         self.receive_elsewhere: ReceiveElsewhere = lambda _origin, _pdu: None
         """Set by create_app: called with each PDU for a room in which this server is not."""
+
+    def stop(self) -> None:
+        """End the greenlets that wait."""
+        self.queues.stop()
+        self.dummy_events.stop()
 
     def receive(self, origin: str, pdus_in: Sequence[Any]) -> Json:
         """Take in PDUs; return {event ID: {} or {"error": …}} once they are on the disk.
@@ -163,6 +173,11 @@ class Inbound:
             wait()
         return standings, late
 
+    def _has_stored(self, room_id: str, before: Point | None) -> None:
+        self.dummy_events.look(room_id)
+        if before is not None:
+            self.gap_opened(room_id)
+
     def _receive_in_room(self, origin: str, room_id: str, received: list[Received]) -> Json:
         try:
             standings = self.store(room_id, received, origin)
@@ -177,6 +192,7 @@ class Inbound:
                 outcome[event_id] = {"error": "The authorization rules do not allow the event"}
         if standings:
             self.queues.wake(room_id)
+            self.dummy_events.look(room_id)
         if len(standings) < len(received):
             with self._db.read() as tx:
                 is_there = joined_rooms.is_resident(tx, room_id)

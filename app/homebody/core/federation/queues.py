@@ -61,6 +61,8 @@ MAX_PATIENCE_MS: Final = 600_000
 FillGap = Callable[[str, Event, MissingEventsError], Point | None]
 """Fetches what an event lacks, called with its origin; returns the state before the event if only
 another server knows that. Raises RemoteError or MissingEventsError."""
+HasStored = Callable[[str, Point | None], None]
+"""Called after an event was stored with its room, and the state before it if it follows a gap."""
 
 
 class _Fetched(NamedTuple):
@@ -96,8 +98,8 @@ class Queues:
         self._is_stopping = False
         self.fill_gap: FillGap = _cannot_fill
         """Set by create_app."""
-        self.gap_opened: Callable[[str], None] = lambda _room_id: None
-        """Set by create_app: called after an event was stored that follows a gap."""
+        self.has_stored: HasStored = lambda _room_id, _before: None
+        """Set by inbound.py."""
 
     def start(self) -> None:
         """Go on with the PDUs that an earlier process has accepted."""
@@ -265,8 +267,7 @@ class Queues:
         received = [Received(event, waiting.pdu.encode())]
         (signed,) = policy_servers.screen(self._db, self._client, room_id, received)
         self._resolver.receive(signed, before)
-        if before is not None:
-            self.gap_opened(room_id)
+        self.has_stored(room_id, before)
 
     def _put_off(self, waiting: Waiting, problem: Exception) -> None:
         LOG.info("the event %s has to wait: %s", waiting.event_id, problem)

@@ -3,20 +3,19 @@
 It writes an allowed event and everything derived from it in one transaction. Federation will store
 events of other servers by the same function, and no later code distinguishes them.
 
-This module writes the table events (but older_events.py inserts history, redactions.py updates
-redacted events, leaving_threads.py the threads of events, differences.py their states, rechecks.py
-those that are rejected later, and removal.py deletes events) and the table rooms, except for its
-column is_published.
+This module writes the table events (but older_events.py inserts history, many_outliers.py what
+comes with a state, redactions.py updates redacted events, leaving_threads.py the threads of events,
+differences.py their states, rechecks.py those that are rejected later, and removal.py deletes
+events) and the table rooms, except for its column is_published.
 Spec: server-server-api#pdus
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from homebody.core import partial_rooms
 from homebody.core.appservices import transactions
@@ -39,9 +38,11 @@ from homebody.models.rooms import Room
 from homebody.spec.events import Event, StateKey, client_json
 from homebody.storage.caches import ClientEvent
 from homebody.storage.database import PLACES, PLACES_OF_GAP, Tx
-from homebody.storage.expressions import listed
 
 REDACTION: Final = "m.room.redaction"
+DUMMY: Final = "org.matrix.dummy_event"
+"""The type of events that only join the ends of a room's graph, as servers make them. No client is
+to see them, so they are in no timeline."""
 Transaction = tuple[str | None, str | None]
 """(device_id, txn_id) of the request that sent an event; (None, None) where no client did."""
 NO_TRANSACTION: Final[Transaction] = (None, None)
@@ -75,7 +76,7 @@ _ADVANCE = (
     .values(
         forward_extremities=bindparam("extremities"),
         depth=bindparam("new_depth"),
-        last_position=bindparam("position"),
+        last_position=func.coalesce(bindparam("position"), Room.last_position),
     )
 )
 _DEPTH = select(Room.depth).where(Room.room_id == bindparam("room_id"))
@@ -90,29 +91,7 @@ _SET_ENDS = (
     .values(forward_extremities=bindparam("ends"))
 )
 _REMOVE_ROOM = delete(Room).where(Room.room_id == bindparam("the_room"))
-_IDS = listed("event_ids")
-_OUT_OF_BAND = select(StoredEvent.event_id, StoredEvent.number).where(
-    StoredEvent.event_id.in_(select(_IDS.c.value)), StoredEvent.standing == OUT_OF_BAND
-)
 _REMOVE_EVENT = delete(StoredEvent).where(StoredEvent.number == bindparam("which"))
-
-
-@dataclass(slots=True)
-class Outlier:
-    """A state event that others cite, as `bulk_check.py` describes it."""
-
-    pdu: str
-    event_id: str
-    standing: str
-    is_in_state: bool
-    type: str
-    state_key: str
-    sender: str
-    origin_server_ts: int
-    auth_event_ids: list[str]
-    membership: str | None
-    number: int = 0
-    """Set when it is stored."""
 
 
 def store(
@@ -131,6 +110,8 @@ def store(
     current state. `is_after_gap`: some of its `prev_events` are missing, and may come later.
     `changes` are those of the current state, where they have been found out before.
     """
+    if event.type == DUMMY and event.state_key is None and transaction == NO_TRANSACTION:
+        return _store_dummy(tx, event, encoded, before, is_after_gap=is_after_gap)
     number, position = tx.next_event(PLACES_OF_GAP if is_after_gap else PLACES)
     if transaction == NO_TRANSACTION:  # others are new, and made by this server
         number = _number_if_stored(tx, event) or number
@@ -139,10 +120,8 @@ def store(
     head = state.head(tx, event.room_id)
     is_in_line = before is None and set(head.forward_extremities) <= set(event.prev_event_ids)
     replaces = None
-    if event.state_key is not None and is_in_line:
-        replaces = _change_state(tx, event, place)
-    elif event.state_key is not None:
-        replaces = _replaced(tx, event, before)
+    if event.state_key is not None:
+        replaces = _change_state(tx, event, place) if is_in_line else _replaced(tx, event, before)
     has_relation = "m.relates_to" in event.content
     relation = relations.of(tx, event) if has_relation else relations.NONE
     _insert(tx, event, encoded, place, ACCEPTED, before, transaction, replaces, relation)
@@ -182,47 +161,6 @@ def set_aside(
         gaps.fill(tx, event)
         gaps.add(tx, event.room_id, event.prev_event_ids, None)
     return number
-
-
-def set_aside_many(tx: Tx, room_id: str, outliers: Sequence[Outlier]) -> None:
-    """Insert state events that others cite and that were checked, those that are cited first.
-
-    Events that are stored already stay as they are.
-    """
-    ids = [it.event_id for it in outliers]
-    known = auth_chains.numbers_of(tx, ids)
-    out_of_band = {
-        row.event_id: row.number for row in tx.sql.execute(_OUT_OF_BAND, {"event_ids": ids})
-    }
-    for event_id, number in out_of_band.items():  # they get their auth events, and another number
-        del known[event_id]
-        tx.sql.execute(_REMOVE_EVENT, {"which": number})
-        tx.forget(client_events.CLIENT_EVENTS, number)
-    new = [it for it in outliers if it.event_id not in known]
-    if not new:
-        return
-    rows = []
-    for it in new:
-        it.number = known[it.event_id] = tx.next_event_number()
-        if it.event_id in out_of_band:
-            key = (it.type, it.state_key)
-            state_changes.renumber(tx, room_id, key, out_of_band[it.event_id], it.number)
-        rows.append(
-            {
-                **NOTHING_DERIVED,
-                "number": it.number,
-                "event_id": it.event_id,
-                "room_id": room_id,
-                "standing": it.standing,
-                "type": it.type,
-                "state_key": it.state_key,
-                "sender": it.sender,
-                "origin_server_ts": it.origin_server_ts,
-                "pdu": it.pdu,
-            }
-        )
-    tx.sql.execute(_INSERT, rows)
-    auth_chains.add_many(tx, room_id, {it.number: it.auth_event_ids for it in new}, known)
 
 
 def add_room(tx: Tx, room_id: str, head: state.RoomHead) -> None:
@@ -275,6 +213,28 @@ def remove_room(tx: Tx, room_id: str) -> None:
     tx.sql.execute(_REMOVE_ROOM, {"the_room": room_id})
     tx.forget(state.ROOMS, room_id)
     members.forget_names(tx, room_id)
+
+
+def _store_dummy(
+    tx: Tx, event: Event, encoded: bytes, before: Point | None, *, is_after_gap: bool
+) -> int:
+    """Insert an event that joins ends of the graph, and is in no timeline."""
+    number, position = tx.next_event(places=0)
+    number = _number_if_stored(tx, event) or number
+    place = (number, position)
+    sent_before = sent_events.before(tx, event) if tx.server.config.federation else None
+    head = state.head(tx, event.room_id)
+    is_in_line = before is None and set(head.forward_extremities) <= set(event.prev_event_ids)
+    before = before or Point(position, {})
+    _insert(
+        tx, event, encoded, (number, None), ACCEPTED, before, NO_TRANSACTION, None, relations.NONE
+    )
+    _advance(tx, event, None, is_after_gap=is_after_gap)
+    if not is_in_line:
+        _merge(tx, event.room_id, tx.next_position(), None)
+    if sent_before is not None:
+        sent_events.send(tx, event, encoded, place, sent_before)
+    return position
 
 
 def _number_if_stored(tx: Tx, event: Event) -> EventNumber | None:
@@ -381,7 +341,7 @@ def _insert(
         auth_chains.add(tx, event, number)
 
 
-def _advance(tx: Tx, event: Event, position: int, *, is_after_gap: bool) -> None:
+def _advance(tx: Tx, event: Event, position: int | None, *, is_after_gap: bool) -> None:
     """Make the event a forward extremity of the room, in place of its `prev_events`.
 
     Not one that was missing, as others follow it.
