@@ -127,6 +127,7 @@ def reset_password(user_id: str) -> Json:
 def log_in_as(user_id: str) -> Json:
     """Return an access token of the user, which has no device and outlives the user's logout."""
     body = http.body_as(LogIn, may_be_empty=True)
+    _check_time(body.valid_until_ms)
     with homeserver.database.write() as tx:
         token = user_changes.log_in_as(tx, requester().user_id, user_id, body.valid_until_ms)
     return {"access_token": token}
@@ -184,16 +185,15 @@ def _whole(value: Any) -> int:
 def set_validity() -> Json:
     """Set when an account expires."""
     body = http.body_as(Validity)
-    if body.expiration_ts is not None:
-        _whole_ts(body.expiration_ts)
+    _check_time(body.expiration_ts)
     with homeserver.database.write() as tx:
         account = users.find(tx, body.user_id)
         moderation.set_expiry(tx, requester().user_id, account, body.expiration_ts)
     return {"expiration_ts": body.expiration_ts}
 
 
-def _whole_ts(ts: int) -> None:
-    if not 0 <= ts <= http.MAX_INTEGER:
+def _check_time(ts: int | None) -> None:
+    if ts is not None and not 0 <= ts <= http.MAX_INTEGER:
         raise errors.invalid_param("A time is a number of milliseconds since 1970")
 
 
