@@ -19,7 +19,7 @@ from homebody.core.events import client_events, state, visibility
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
 from homebody.models.state import StateInterval
-from homebody.spec import identifiers
+from homebody.spec import identifiers, room_state
 from homebody.spec.events import Json
 from homebody.spec.push_conditions import MAX_NAME_LENGTH
 from homebody.storage.caches import CacheKind, ClientEvent, declare
@@ -172,8 +172,10 @@ def _position(tx: Reader, user_id: str, room_id: str, at: int | None) -> int:
         raise errors.forbidden("You may not see the members at that time")
     # The first prev_batch of a room is before its creation, when it had no members. Clients use it
     # to get the members of what they show: that is the creator, as in Synapse's response.
-    oldest = tx.sql.execute(_FIRST, {"room_id": room_id})
-    first = next((row.position for row in oldest if row.type == state.MEMBER), 0)
+    oldest = tx.sql.execute(_FIRST, {"room_id": room_id}).all()
+    if oldest and oldest[0].type == room_state.CREATE[0]:  # else what was before is not there
+        del oldest[0]
+    first = oldest[0].position if oldest and oldest[0].type == state.MEMBER else 0
     return min(max(seen, first), end)
 
 

@@ -148,15 +148,15 @@ def remove_old_events(
             kept.append(row.number)
         else:
             gone.append(row)
+    _remove(tx, [row for row in gone if row.pdu is None])
+    kept += [row.number for row in gone if row.pdu is not None and _has_target(tx, row)]
     _take_out(tx, kept)
-    needed = {row.number for row in gone if row.pdu is not None and _has_target(tx, row)}
-    _take_out(tx, needed)
-    gone = [row for row in gone if row.number not in needed]
-    _remove(tx, gone)
-    redactions.forget(tx, [row.number for row in gone if row.pdu is not None])
+    others = [row for row in gone if row.pdu is not None and row.number not in kept]
+    _remove(tx, others)
+    redactions.forget(tx, [row.number for row in others])
     if tx.caches.recent.knows(rows[-1].position - 1, rows[-1].position):
         tx.caches.recent.reset(tx.position)  # it has the places that these events had
-    return Removed(len(gone), len(rows) - len(gone))
+    return Removed(len(rows) - len(kept), len(kept))
 
 
 def remove_old_set_aside(tx: Tx, room_id: str, before: int, count: int) -> int:
