@@ -27,7 +27,7 @@ from homebody.storage.database import Database, Reader, Tx
 ACTION: Final = "purge_history"
 """The name of the task."""
 EVENTS_AT_ONCE: Final = 100
-"""Per write, so that other writers get their turn: some 10 ms."""
+"""Per write, so that other writers get their turn: some milliseconds."""
 
 Report = Callable[[Json], None]
 
