@@ -437,7 +437,7 @@ CREATE TABLE "accounts" (
 	deactivated_ts INTEGER, 
 	is_locked BOOLEAN NOT NULL, 
 	is_suspended BOOLEAN NOT NULL, 
-	erased_position INTEGER, is_shadow_banned BOOLEAN DEFAULT '0' NOT NULL, user_type TEXT, expires_ts INTEGER, keys_replaceable_until_ts INTEGER, 
+	erased_position INTEGER, is_shadow_banned BOOLEAN DEFAULT '0' NOT NULL, user_type TEXT, last_seen_ts INTEGER, expires_ts INTEGER, keys_replaceable_until_ts INTEGER, 
 	CONSTRAINT pk_accounts PRIMARY KEY (user_id)
 );
 

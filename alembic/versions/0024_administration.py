@@ -97,6 +97,11 @@ def upgrade() -> None:
         "accounts", sa.Column("is_shadow_banned", sa.Boolean(), server_default="0", nullable=False)
     )
     op.add_column("accounts", sa.Column("user_type", sa.Text(), nullable=True))
+    op.add_column("accounts", sa.Column("last_seen_ts", sa.Integer(), nullable=True))
+    op.execute(
+        "UPDATE accounts SET last_seen_ts ="
+        " (SELECT MAX(last_seen_ts) FROM devices WHERE devices.user_id = accounts.user_id)"
+    )
     op.add_column("accounts", sa.Column("expires_ts", sa.Integer(), nullable=True))
     op.add_column("accounts", sa.Column("keys_replaceable_until_ts", sa.Integer(), nullable=True))
 
@@ -127,6 +132,7 @@ def downgrade() -> None:
 
     op.drop_column("accounts", "keys_replaceable_until_ts")
     op.drop_column("accounts", "expires_ts")
+    op.drop_column("accounts", "last_seen_ts")
     op.drop_column("accounts", "user_type")
     op.drop_column("accounts", "is_shadow_banned")
 

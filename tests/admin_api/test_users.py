@@ -73,6 +73,32 @@ def test_a_record_has_all_fields_with_their_types(admin: Person, alice: Person) 
     assert admin.get(f"{V2}/users/{admin.user_id}").get_json()["admin"] is True
 
 
+def test_when_a_user_was_last_seen_is_known_after_the_logout_too(
+    app: Application, admin: Person, alice: Person
+) -> None:
+    path = f"{V2}/users/{alice.user_id}"
+    alice.get("account/whoami")
+    alice.post("logout")
+
+    in_memory = admin.get(path).get_json()["last_seen_ts"]
+    app.homeserver.last_seen.write()
+    stored = admin.get(path).get_json()["last_seen_ts"]
+    listed = admin.get(f"{V2}/users", query_string={"name": "alice"}).get_json()["users"]
+
+    assert in_memory == stored == listed[0]["last_seen_ts"] > 0
+
+
+def test_an_administrator_who_acts_as_a_user_does_not_make_them_seen(
+    client: FlaskClient, admin: Person
+) -> None:
+    put(admin)
+    token = admin.post(f"{V1}/users/@bob:localhost/login").get_json()["access_token"]
+
+    Person(client, "@bob:localhost", token, "").get("account/whoami")
+
+    assert admin.get(BOB).get_json()["last_seen_ts"] is None
+
+
 @pytest.mark.parametrize(
     ("user_id", "expected"),
     [

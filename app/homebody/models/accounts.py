@@ -25,6 +25,7 @@ class Account(Base):
     # what they send is accepted, but nobody else receives it
     is_shadow_banned: Mapped[bool] = mapped_column(default=False, server_default="0")
     user_type: Mapped[str | None]  # "bot" or "support", for administrators; None: a person
+    last_seen_ts: Mapped[int | None]  # ms; of all devices, also those that are gone
     expires_ts: Mapped[int | None]  # ms; from then on the account can't be used
     # ms; until then its cross-signing keys can be replaced without authentication
     keys_replaceable_until_ts: Mapped[int | None]

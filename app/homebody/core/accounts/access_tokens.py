@@ -33,6 +33,7 @@ from sqlalchemy import Row, bindparam, delete, insert, select, update
 from sqlalchemy.orm import aliased
 
 from homebody import errors
+from homebody.core.accounts import accounts
 from homebody.errors import MatrixError
 from homebody.models.accounts import Account
 from homebody.models.devices import AccessToken, Device, RefreshToken, SupersededToken
@@ -366,6 +367,12 @@ class LastSeen:
         key = (user_id, device_id)
         return self._new.get(key) or self._being_written.get(key)
 
+    def latest(self, user_id: str) -> int | None:
+        """Return when a user made the last request (ms), if it is not in the database yet."""
+        every = [*self._new.items(), *self._being_written.items()]
+        found = [seen.ts for (its_user, device), seen in every if its_user == user_id and device]
+        return max(found, default=None)
+
     def write(self) -> None:
         """Write what is new to the database; also called when the server stops."""
         if not self._new:
@@ -375,9 +382,14 @@ class LastSeen:
             {"of_user": key[0], "device": key[1], **seen._asdict()}
             for key, seen in self._being_written.items()
         ]
+        times: dict[str, int] = {}
+        for (user_id, device_id), seen in self._being_written.items():
+            if device_id:  # else a bridge, or an administrator who acts as the user
+                times[user_id] = max(seen.ts, times.get(user_id, 0))
         try:
             with self._database.write() as tx:
                 tx.sql.execute(_WRITE_LAST_SEEN, values)
+                accounts.note_seen(tx, times)
         except MatrixError as error:  # a full disk: no request should fail because of this
             LOG.warning("could not write when devices were last seen: %s", error)
         self._being_written = {}

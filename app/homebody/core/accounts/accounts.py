@@ -8,8 +8,8 @@ Spec: client-server-api#password-based, appendices#user-identifiers
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from passlib.context import CryptContext
@@ -60,10 +60,16 @@ _FIND = select(
     Account.user_type,
     Account.erased_position,
     Account.expires_ts,
+    Account.last_seen_ts,
 ).where(Account.user_id == bindparam("user_id"))
 _ALL = select(*_FIND.selected_columns).order_by(Account.user_id)
 _KEYS_REPLACEABLE = select(Account.keys_replaceable_until_ts).where(
     Account.user_id == bindparam("user_id")
+)
+_SEEN = (
+    update(Account)
+    .where(Account.user_id == bindparam("of_user"))
+    .values(last_seen_ts=func.max(func.coalesce(Account.last_seen_ts, 0), bindparam("seen_ts")))
 )
 # without users of bridges and guests, who may exist before the administrator
 _ANY_USER = (
@@ -94,6 +100,8 @@ class AccountInfo:
     user_type: str | None = None
     erased_position: int | None = None
     expires_ts: int | None = None  # ms
+    last_seen_ts: int | None = field(default=None, compare=False)
+    """ms; may be some minutes old, see access_tokens.py. Requests must not make it another one."""
 
 
 def find(tx: Reader, user_id: str) -> AccountInfo | None:
@@ -238,6 +246,12 @@ def set_admin(tx: Tx, user_id: str, *, is_admin: bool) -> None:
 def set_user_type(tx: Tx, user_id: str, user_type: str | None) -> None:
     """Set what an account is for: one of USER_TYPES, or None for a person."""
     _change(tx, user_id, user_type=user_type)
+
+
+def note_seen(tx: Tx, times: Mapping[str, int]) -> None:
+    """Record when users made their last requests: {user_id: ts in ms}."""
+    values = [{"of_user": user_id, "seen_ts": ts} for user_id, ts in times.items()]
+    tx.sql.execute(_SEEN, values)
 
 
 def set_expiry(tx: Tx, user_id: str, expires_ts: int | None) -> None:

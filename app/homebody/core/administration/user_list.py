@@ -10,15 +10,11 @@ from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import aliased
 
 from homebody.models.accounts import Account, ProfileField
-from homebody.models.devices import Device
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
 
 _NAME, _AVATAR = aliased(ProfileField), aliased(ProfileField)
 _DISPLAYNAME = func.json_extract(_NAME.value, "$")
-_LAST_SEEN = (
-    select(func.max(Device.last_seen_ts)).where(Device.user_id == Account.user_id).scalar_subquery()
-)
 _LOCALPART = func.substr(Account.user_id, 2, func.instr(Account.user_id, ":") - 2)
 _COLUMNS: Final[dict[str, ColumnElement[Any]]] = {
     "name": Account.user_id.expression,
@@ -30,7 +26,7 @@ _COLUMNS: Final[dict[str, ColumnElement[Any]]] = {
     "displayname": _DISPLAYNAME,
     "avatar_url": func.json_extract(_AVATAR.value, "$"),
     "creation_ts": Account.created_ts.expression,
-    "last_seen_ts": _LAST_SEEN,
+    "last_seen_ts": Account.last_seen_ts.expression,
     "locked": Account.is_locked.expression,
     "erased": Account.erased_position.is_not(None),
 }

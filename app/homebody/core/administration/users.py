@@ -11,7 +11,6 @@ from homebody.core.accounts import accounts, external_ids, threepids
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.accounts.accounts import AccountInfo
 from homebody.core.profiles import profiles
-from homebody.core.sessions import devices
 from homebody.models.accounts import AcceptedTerms
 from homebody.models.appservices import AppserviceUser
 from homebody.spec import identifiers
@@ -70,15 +69,9 @@ def described(tx: Reader, user_id: str, seen: LastSeen) -> Json:
         "suspended": account.is_suspended,
         "user_type": account.user_type,
         "creation_ts": account.created_ts // 1000,
-        "last_seen_ts": last_seen_ts(tx, user_id, seen),
+        "last_seen_ts": seen.latest(user_id) or account.last_seen_ts,
         "appservice_id": tx.sql.execute(_SERVICE, {"user_id": user_id}).scalar(),
         "consent_version": None if terms is None else terms.version,
         "consent_ts": None if terms is None else terms.accepted_ts,
         "consent_server_notice_sent": None,
     }
-
-
-def last_seen_ts(tx: Reader, user_id: str, seen: LastSeen) -> int | None:
-    """Return when a user's devices made the last request, in ms; None: never."""
-    times = [device["last_seen_ts"] for device in devices.all_of(tx, user_id, seen)]
-    return max((ts for ts in times if ts is not None), default=None)
