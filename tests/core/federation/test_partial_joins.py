@@ -1,29 +1,37 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from sqlalchemy import select
 
 from homebody.core import incoming, partial_rooms
 from homebody.core.encryption import remote_devices
-from homebody.core.events import search_index
+from homebody.core.events import client_events, search_index
 from homebody.core.events import state as room_state
+from homebody.core.events.state import KnownEvent
 from homebody.core.federation import partial_joins, remote_states
 from homebody.core.federation.joins import JoinRequest
 from homebody.core.rooms import purge
-from homebody.core.timeline import forks
+from homebody.core.timeline import forks, partial_state, rechecks
 from homebody.errors import MatrixError
+from homebody.models.events import ACCEPTED
+from homebody.storage.caches import NOWHERE
+from homebody.storage.database import Reader
 from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers import remote_answers, sliding
 from tests.helpers.encryption import upload_device_keys
 from tests.helpers.partial_rooms import is_partial, join, let_state_come, omitting
 from tests.helpers.remote import Remote, Remotes
-from tests.helpers.remote_room import RemoteRoom
+from tests.helpers.remote_room import CREATE, RemoteRoom
 from tests.helpers.rooms import act, ids, membership, refusal, state_of
 from tests.helpers.scripted_server import Response, wait_for
 
@@ -115,10 +123,12 @@ def test_a_client_that_waits_is_woken_when_the_members_are_known(
     join(alice, room.id)
     since = alice.sync()["next_batch"]
 
-    b.recover("/state")
-
-    assert joined(alice, room.id, since, timeout=20_000) is not None
-    assert not is_partial(app, room.id)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(joined, alice, room.id, since, timeout=30_000)
+        time.sleep(0.5)
+        assert not waiting.done()
+        let_state_come(b, app, room)
+        assert waiting.result(timeout=10) is not None
 
 
 def test_at_the_end_the_state_is_that_of_the_room(
@@ -295,7 +305,7 @@ def test_a_chain_of_refused_state_leads_back_to_what_was_before(
     cited = banned_dave(room)
     join(alice, room.id)
     before = alice.sync(filter=LAZY)["next_batch"]
-    last = room.heads[-1]
+    last = start = room.heads[-1]
     for number in range(3):
         lie = room.event(
             "m.room.topic",
@@ -320,6 +330,7 @@ def test_a_chain_of_refused_state_leads_back_to_what_was_before(
     assert topic not in state_of(alice, room.id)
     with app.homeserver.database.read() as tx:
         assert room_state.numbers_at(tx, room.id, [topic], meanwhile) == {}
+        assert room_state.head(tx, room.id).forward_extremities == [start]
     shown = joined(alice, room.id, before, filter=LAZY)
     assert shown is not None
     types = {it["type"] for it in [*shown["timeline"]["events"], *shown["state"]["events"]]}
@@ -454,6 +465,8 @@ def test_names_of_servers_that_are_none_are_ignored(
     lie_about_servers(b, *servers)
 
     assert join(alice, room.id).status_code == 200
+    with app.homeserver.database.read() as tx:
+        assert partial_rooms.servers_in_room(tx, room.id) == {"b.test"}
     let_state_come(b, app, room)
     assert state_of(alice, room.id).keys() == room.state.keys()
 
@@ -468,6 +481,7 @@ def test_servers_that_are_said_to_be_there_and_are_not_get_nothing_more_in_the_e
     app.homeserver.sender.start()
 
     b.wait_for_event(alice.send(room.id, "secret"))
+    b.wait_for_event(alice.send(room.id, "another"))
 
     assert c.pdus == []
     app.homeserver.sender.stop()
@@ -806,9 +820,9 @@ def test_an_event_after_a_gap_waits_for_the_members(
     assert b.send(last) == {last.event_id: {}}
 
     b.wait_until(lambda: b.received("/get_missing_events/"))
+    wait_for(lambda: put_off(app, room.id), "the decision to wait")
     assert {it.query["event_id"][0] for it in b.received("/state_ids/")} <= before
     assert is_partial(app, room.id)
-    wait_for(lambda: put_off(app, room.id), "the decision to wait")
     let_state_come(b, app, room)
     wait_for(lambda: messages(alice, room.id)[:1] == ["last"], "the event")
 
@@ -953,7 +967,8 @@ def test_a_message_beside_the_leave_of_its_sender_is_shown(
     late = room.message("late", sender="dave", prev=[start])
     b.send(late)
 
-    wait_for(lambda: messages(alice, room.id) == ["late"], "the message")
+    wait_for(lambda: not waiting_pdus(app, room.id), "the message")
+    assert messages(alice, room.id) == ["late"]
     let_state_come(b, app, room)
     assert messages(alice, room.id) == ["late"]
 
@@ -965,9 +980,12 @@ def test_a_short_timeline_ends_with_the_last_event_that_was_not_refused(
     cited = banned_dave(room)
     join(alice, room.id)
     since = alice.sync(filter=LAZY)["next_batch"]
-    b.send(room.message("fine"))
-    b.send(room.message("spam", sender="dave", auth_events=cited, add=False))
-    wait_for(lambda: messages(alice, room.id) == ["spam", "fine"], "the events of Dave")
+    start = list(room.heads)
+    fine = room.message("fine")
+    b.send(fine)
+    spam = room.message("spam", sender="dave", prev=start, auth_events=cited, add=False)
+    b.send(spam)
+    wait_for(lambda: not waiting_pdus(app, room.id), "the events of Dave")
     short = json.loads(LAZY)
     short["room"]["timeline"] = {"limit": 1}
     assert bodies(joined(alice, room.id, since, filter=json.dumps(short))) == ["spam"]
@@ -975,6 +993,8 @@ def test_a_short_timeline_ends_with_the_last_event_that_was_not_refused(
     let_state_come(b, app, room)
 
     assert bodies(joined(alice, room.id, since, filter=json.dumps(short))) == ["fine"]
+    with app.homeserver.database.read() as tx:  # the graph does not end at `start` again
+        assert room_state.head(tx, room.id).forward_extremities == [fine.event_id]
 
 
 def test_what_was_refused_is_not_found_any_more(b: Remote, app: Application, alice: Person) -> None:
@@ -984,7 +1004,7 @@ def test_what_was_refused_is_not_found_any_more(b: Remote, app: Application, ali
     b.send(room.message("fine words"))
     spam = room.message("spam words", sender="dave", auth_events=cited, add=False)
     b.send(spam)
-    wait_for(lambda: messages(alice, room.id)[:1] == ["spam words"], "the events of Dave")
+    wait_for(lambda: not waiting_pdus(app, room.id), "the events of Dave")
     criteria = {"room_events": {"search_term": "words"}}
 
     def found() -> set[str]:
@@ -998,6 +1018,12 @@ def test_what_was_refused_is_not_found_any_more(b: Remote, app: Application, ali
     let_state_come(b, app, room)
 
     assert found() == {"fine words"}
+    with app.homeserver.database.read() as tx:
+        known = room_state.find_any(tx, spam.event_id)
+        assert known is not None
+        assert known.number not in tx.sql.execute(select(search_index.INDEX.c.rowid)).scalars()
+        (shown,) = client_events.load(tx, [known.number])
+        assert shown.position == NOWHERE
 
 
 def test_the_state_on_another_branch_is_without_what_was_refused(
@@ -1186,3 +1212,173 @@ def test_all_members_are_found_in_the_user_directory_in_the_end(
     let_state_come(b, app, room)
 
     assert found() == ["@rod:b.test"]
+
+
+def test_what_replaces_a_refused_event_shows_what_was_before_that(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room("11")
+    room.set_state("m.room.topic", {"topic": "before"})
+    cited = banned_dave(room)
+    join(alice, room.id)
+    lie = room.event(
+        "m.room.topic", {"topic": "lie"}, "", sender="dave", auth_events=cited, add=False
+    )
+    b.send(lie)
+    wait_for(lambda: not waiting_pdus(app, room.id), "the events of Dave")
+    after = room.set_state("m.room.topic", {"topic": "after"}, prev_events=[lie.event_id])
+    b.send(after)
+    url = f"rooms/{quote(room.id)}/event/{quote(after.event_id)}"
+    shown = alice.get(url).get_json()["unsigned"]["prev_content"]
+    assert shown == {"topic": "lie"}
+
+    let_state_come(b, app, room)
+
+    assert alice.get(url).get_json()["unsigned"]["prev_content"] == {"topic": "before"}
+    assert state_of(alice, room.id)["m.room.topic", ""] == {"topic": "after"}
+
+
+def test_an_event_that_its_own_auth_events_do_not_allow_tells_nothing_of_members(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room("11")
+    room.member("dave", "join")
+    keys = ("m.room.create", ""), ("m.room.power_levels", ""), ("m.room.member", DAVE)
+    cited = [room.state[key].event_id for key in (*keys, ("m.room.join_rules", ""))]
+    join(alice, room.id)
+
+    b.send(room.message("hello", sender="dave", auth_events=cited, add=False))
+
+    wait_for(lambda: not waiting_pdus(app, room.id), "the message")
+    assert messages(alice, room.id) == []
+    with app.homeserver.database.read() as tx:
+        assert room_state.membership_of(tx, room.id, DAVE) is None
+    let_state_come(b, app, room)
+    assert membership(alice, room.id, DAVE)["membership"] == "join"
+
+
+def test_a_member_event_after_the_join_is_not_taken_for_the_state_before_it(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room("11")
+    dave = room.member("dave", "join")
+    join(alice, room.id)
+    with app.homeserver.database.write() as tx:
+        partial = partial_rooms.find(tx, room.id)
+        assert partial is not None
+        position = partial_state.joined_at(tx, partial)
+        assert position is not None
+        key = ("m.room.member", DAVE)
+        (number,) = room_state.numbers_at(tx, room.id, [CREATE], position).values()
+        known = KnownEvent(number, position + 1, ACCEPTED, dave)
+
+        partial_state.learn_cited(tx, room.id, [key], [known])
+        assert not room_state.entries(tx, room.id, [key])[key].is_there
+        partial_state.learn_cited(tx, room.id, [key], [known._replace(position=None)])
+        assert room_state.entries(tx, room.id, [key])[key].is_there
+
+
+def test_events_that_others_only_cite_are_not_checked_again(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room("11")
+    join(alice, room.id)
+    join_id = room.heads[-1]
+    bad = room.member("dave", "join", auth_events=[])
+    keys = ("m.room.create", ""), ("m.room.power_levels", "")
+    cited = [*(room.state[key].event_id for key in keys), bad.event_id]
+    spam = room.message("spam", sender="dave", auth_events=cited, prev=[join_id], add=False)
+
+    b.send(spam)
+
+    wait_for(lambda: not waiting_pdus(app, room.id), "the message")
+    with app.homeserver.database.read() as tx:
+        found = {it: room_state.find_any(tx, it) for it in (join_id, bad.event_id, spam.event_id)}
+        assert all(found.values())
+        first = found[join_id]
+        assert first is not None
+        again = rechecks.rejected_since(tx, room.id, first.number, 10)
+    assert [it.event_id for it in again] == [spam.event_id]
+
+
+def test_a_state_can_not_join_a_local_user_who_has_never_joined(
+    b: Remote, app: Application, alice: Person, login: Login
+) -> None:
+    bob, room = login("bob"), b.room()
+    here = SimpleNamespace(
+        name="localhost", key=app.homeserver.server.signing_key, user_id=lambda it: it
+    )
+    room.member(bob.user_id, "join", by=here)  # before the database was lost
+    join(alice, room.id)
+
+    let_state_come(b, app, room)
+
+    with app.homeserver.database.read() as tx:
+        assert not room_state.is_joined(tx, room.id, bob.user_id)
+        assert room_state.joined(tx, room.id).local == {ALICE}
+    assert room.id not in bob.sync()["rooms"]["join"]
+
+
+def test_a_room_that_was_partial_is_forgotten_with_its_purge(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    join(alice, room.id)
+    let_state_come(b, app, room)
+    with app.homeserver.database.read() as tx:
+        assert partial_rooms.full_since(tx, 0) == {room.id}
+
+    purge.purge(app.homeserver.database, room.id, is_forced=True)
+
+    with app.homeserver.database.read() as tx:
+        assert partial_rooms.full_since(tx, 0) == set()
+
+
+def test_events_that_come_at_the_last_moment_are_checked_too(
+    b: Remote, app: Application, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = rechecks.Recheck.go_on
+
+    def only_at_the_end(recheck: rechecks.Recheck, tx: Reader, seconds: float) -> bool:
+        return seconds == math.inf and go_on(recheck, tx, seconds)
+
+    monkeypatch.setattr(rechecks.Recheck, "go_on", only_at_the_end)
+    room = b.room("11")
+    cited = banned_dave(room)
+    join(alice, room.id)
+    b.send(room.message("spam", sender="dave", auth_events=cited, add=False))
+    wait_for(lambda: not waiting_pdus(app, room.id), "the events of Dave")
+
+    let_state_come(b, app, room)
+
+    assert messages(alice, room.id) == []
+
+
+def test_known_members_leave_by_this_server_meanwhile(
+    b: Remote, remote: Remotes, app: Application, alice: Person
+) -> None:
+    c, room = remote("c.test"), b.room()
+    join(alice, room.id)
+    b.send(room.member("erin", "join", by=c))
+    wait_for(lambda: not waiting_pdus(app, room.id), "the join")
+
+    assert c.get("v1", "make_leave", room.id, "@erin:c.test").status == 200
+    assert c.get("v1", "make_leave", room.id, "@frank:c.test").status == 404
+
+
+def test_a_server_that_has_not_responded_is_asked_last(
+    b: Remote, remote: Remotes, app: Application, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_states, "STATE_SECONDS", 0.5)
+    c, room = remote("c.test"), b.room()
+    c.rooms[room.id] = room
+    room.member("erin", "join", by=c)
+    b.recover("/state")
+    b.hang("/state")
+    c.fail("/state", 503, times=1)
+
+    join(alice, room.id)
+
+    wait_for(lambda: not is_partial(app, room.id), "all members of the room")
+    assert len(b.received("/state")) == 1
+    b.recover("/state")

@@ -8,6 +8,7 @@ import pytest
 from homebody.core.events import state as room_state
 from homebody.core.federation import remote_states
 from homebody.models.events import OUTLIER
+from homebody.spec.events import Event
 from homebody.spec.room_versions import VERSIONS
 from homebody.web import Application
 from tests.conftest import Login, Person
@@ -20,6 +21,7 @@ from tests.helpers.scripted_server import Response, wait_for
 
 Json = dict[str, Any]
 CAROL = "@carol:b.test"
+DAVE = ("m.room.member", "@dave:b.test")
 
 
 @pytest.fixture
@@ -226,20 +228,11 @@ def test_a_server_that_knows_nothing_before_the_join_is_asked_about_that(
     assert state_of(alice, room.id) == state_in(room)
 
 
-def other_room(answer: Json, b: Remote) -> None:
-    answer["pdu_ids"].append(b.room().heads[0])
-
-
 def two_of_one_key(answer: Json, b: Remote) -> None:
     (room,) = b.rooms.values()
     answer["pdu_ids"] += [
         it.event_id for it in room.events.values() if it.type == "m.room.join_rules"
     ]
-
-
-def no_state(answer: Json, b: Remote) -> None:
-    (room,) = b.rooms.values()
-    answer["pdu_ids"].append(next(iter(room.state_after(room.heads))))
 
 
 def nothing(answer: Json, _b: Remote) -> None:
@@ -275,13 +268,15 @@ def test_ids_that_are_no_state_of_the_room_are_not_taken_for_it(
     assert state_of(alice, room.id) == state_in(room)
 
 
+@pytest.mark.parametrize("is_last", [True, False])
 def test_an_invite_of_before_becomes_part_of_the_room(
-    b: Remote, app: Application, alice: Person, login: Login
+    b: Remote, app: Application, alice: Person, login: Login, *, is_last: bool
 ) -> None:
     bob, room = login("bob"), room_with_much_state(b)
     assert b.invite(room, bob.user_id).status == 200
     invite = room.state["m.room.member", bob.user_id]
-    room.set_state("m.room.topic", {"topic": "last"})
+    if not is_last:
+        room.set_state("m.room.topic", {"topic": "last"})
     join(alice, room.id)
 
     let_state_come(b, app, room)
@@ -292,3 +287,107 @@ def test_an_invite_of_before_becomes_part_of_the_room(
     assert found.standing == OUTLIER
     assert join(bob, room.id).status_code == 200
     assert state_of(bob, room.id).keys() == room.state.keys() | {("m.room.member", bob.user_id)}
+
+
+def test_events_that_were_rejected_are_not_in_the_state(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    room.crowd(30)
+    room.member("dave", "join", auth_events=[])
+    room.message("last")
+
+    def without_create(request: Any) -> Response:
+        answer = remote_answers.state(b, request)
+        answer["pdus"] = [it for it in answer["pdus"] if it["type"] != "m.room.create"]
+        return Response(200, answer)
+
+    b.recover("/state")
+    b.answer("/state/", without_create, times=1)
+    join(alice, room.id)
+    wait_for(lambda: not is_partial(app, room.id), "all members of the room")
+
+    assert len(b.received("/state/")) == 1
+    assert state_of(alice, room.id).keys() == room.state.keys() - {DAVE}
+
+
+def test_a_rejected_event_before_the_join_changes_nothing(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    room.crowd(3)
+    last = room.member("dave", "join", auth_events=[])
+    join(alice, room.id)
+
+    let_state_come(b, app, room)
+
+    assert last.event_id in asked_about(b)
+    assert state_of(alice, room.id).keys() == room.state.keys() - {DAVE}
+
+
+def test_another_event_than_the_one_that_was_asked_for_is_not_taken_for_it(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    room = b.room()
+    message = room.message("hello")
+    room.member("dave", "join")
+    answer = {"origin": "b.test", "origin_server_ts": 1, "pdus": [message.pdu]}
+    b.answer("/v1/event/", Response(200, answer))
+    join(alice, room.id)
+
+    let_state_come(b, app, room)
+
+    assert state_of(alice, room.id) == state_in(room)
+
+
+def known_elsewhere(b: Remote, app: Application, alice: Person) -> Event:
+    """Return a join of Dave in another room, which is stored."""
+    other = b.room()
+    dave = other.member("dave", "join")
+    join(alice, other.id)
+    let_state_come(b, app, other)
+    b.fail("/state", 503)
+    return dave
+
+
+def test_a_member_of_another_room_is_not_taken_for_one_of_this(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    dave, room = known_elsewhere(b, app, alice), b.room()
+
+    def respond(request: Any) -> Response:
+        answer = remote_answers.state_ids(b, request)
+        return Response(200, answer | {"pdu_ids": [*answer["pdu_ids"], dave.event_id]})
+
+    join(alice, room.id)
+    b.recover("/state")
+    b.answer("/state_ids/", respond, times=2)
+
+    wait_for(lambda: not is_partial(app, room.id), "all members of the room")
+    assert len(asked_about(b)) > 2
+    assert state_of(alice, room.id).keys() == room.state.keys()
+
+
+def test_a_join_that_follows_an_event_of_another_room_is_asked_about_itself(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    dave, room = known_elsewhere(b, app, alice), b.room()
+
+    def template(request: Any) -> Response:
+        answer = remote_answers.make_membership(b, request)
+        event = answer["event"] | {"prev_events": [dave.event_id]}
+        return Response(200, answer | {"event": event})
+
+    def respond(request: Any) -> Response:
+        ids = [it.event_id for it in room.state.values() if it.state_key != alice.user_id]
+        return Response(200, {"pdu_ids": ids, "auth_chain_ids": []})
+
+    b.answer("/make_join/", template, times=1)
+    join(alice, room.id)
+    b.recover("/state")
+    b.answer("/state_ids/", respond)
+
+    wait_for(lambda: not is_partial(app, room.id), "all members of the room")
+    with app.homeserver.database.read() as tx:
+        assert not room_state.is_joined(tx, room.id, dave.sender)
+        assert room_state.is_joined(tx, room.id, CAROL)

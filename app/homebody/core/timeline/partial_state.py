@@ -23,7 +23,6 @@ from homebody.core.events.state import KnownEvent
 from homebody.core.partial_rooms import PartialRoom
 from homebody.core.timeline import current_state
 from homebody.models.base import EventNumber
-from homebody.models.events import REJECTED
 from homebody.models.state import StateInterval
 from homebody.spec.events import StateKey
 from homebody.spec.room_state import domain_of
@@ -67,7 +66,8 @@ def learn_cited(
 ) -> None:
     """Add the members that an event needs and cites, as far as they are not known.
 
-    `keys`: the entries of the state that the event needs. Its auth events must allow it.
+    `keys`: the entries of the state that the event needs. Its auth events must allow it, so none of
+    them is rejected.
     """
     room = partial_rooms.find(tx, room_id)
     at = None if room is None else joined_at(tx, room)
@@ -76,9 +76,9 @@ def learn_cited(
     wanted = [key for key in keys if key[0] == state.MEMBER and not tx.server.is_local(key[1])]
     known = state.entries(tx, room_id, wanted)
     found: dict[str, tuple[int, str | None]] = {}
-    for number, position, standing, event in cited:
+    for number, position, _, event in cited:
         key = (event.type, event.state_key or "")
-        if key not in known or known[key].is_there or standing == REJECTED:
+        if key not in known or known[key].is_there:
             continue
         is_later = position is not None and position > at
         membership = event.content.get("membership")
@@ -121,11 +121,9 @@ def make_full(tx: Tx, room_id: str, position: int) -> None:
     partial_rooms.make_full(tx, room_id, position)
     state_changes.forget_members(tx, room_id)
     state_changes.note_reset(tx, room_id, position)  # clients get the numbers of members again
-    local = state.joined(tx, room_id).local
     if tx.server.config.federation:
-        for user_id in local:
+        for user_id in state.joined(tx, room_id).local:
             device_list_changes.follow_full_room(tx, room_id, user_id, presumed)
-    tx.wake_all(local, (room_id,))
 
 
 def _settle(

@@ -68,6 +68,12 @@ _REJECT = (
         annotation_key=None,
     )
 )
+_FOLLOW_ANOTHER = (
+    update(StoredEvent)
+    .where(StoredEvent.replaces == bindparam("old"))
+    .values(replaces=bindparam("new"))
+    .returning(StoredEvent.number)
+)
 
 
 class _Refused(NamedTuple):
@@ -166,6 +172,8 @@ class Recheck:
         entry = None if older is None else (older[0], membership if is_member else None)
         past_state.retract(tx, self._room_id, key, number, entry)
         differences.replace(tx, self._room_id, key, number, instead)
+        for later in tx.sql.execute(_FOLLOW_ANOTHER, {"old": number, "new": instead}).scalars():
+            tx.forget(client_events.CLIENT_EVENTS, later)  # they show what they replace
 
 
 def rejected_since(tx: Reader, room_id: str, number: int, count: int) -> Iterable[Event]:
