@@ -79,9 +79,9 @@ class Config:
     federation_ca_file: values.FilePath | None = None
     """The certificate authorities (PEM) of the other servers, in place of the system's, for a
     network of servers that has its own."""
-    partial_joins: bool = False
-    """Whether a room of another server is usable before all its members are known (MSC3902). New,
-    so not yet the default: clients that load members lazily see a large room at once."""
+    partial_joins: bool = True
+    """Whether a room of another server is usable before all its members are known (MSC3902):
+    clients that load members lazily see a large room at once, others when all are known."""
     dns_servers: values.DnsServers = ()
     """The DNS servers at which to look up other servers, such as 9.9.9.9 or 127.0.0.1:5353.
     Default: those of the system, in /etc/resolv.conf."""
