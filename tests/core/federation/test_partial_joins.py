@@ -212,6 +212,7 @@ def test_changes_of_members_meanwhile_stay(b: Remote, app: Application, alice: P
     )
 
     let_state_come(b, app, room)
+    wait_for(lambda: not waiting_pdus(app, room.id), "the events that had to wait")
 
     assert state_of(alice, room.id) == {key: it.content for key, it in room.state.items()}
     with app.homeserver.database.read() as tx:

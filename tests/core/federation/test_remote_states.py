@@ -350,21 +350,24 @@ def known_elsewhere(b: Remote, app: Application, alice: Person) -> Event:
     return dave
 
 
-def test_a_member_of_another_room_is_not_taken_for_one_of_this(
-    b: Remote, app: Application, alice: Person
+@pytest.mark.parametrize("is_message", [True, False])
+def test_ids_of_messages_and_of_other_rooms_are_no_state_of_the_room(
+    b: Remote, app: Application, alice: Person, *, is_message: bool
 ) -> None:
     dave, room = known_elsewhere(b, app, alice), b.room()
+    join(alice, room.id)
+    wrong = alice.send(room.id, "hello") if is_message else dave.event_id
 
     def respond(request: Any) -> Response:
         answer = remote_answers.state_ids(b, request)
-        return Response(200, answer | {"pdu_ids": [*answer["pdu_ids"], dave.event_id]})
+        return Response(200, answer | {"pdu_ids": [*answer["pdu_ids"], wrong]})
 
-    join(alice, room.id)
+    asked = len(asked_about(b))
     b.recover("/state")
     b.answer("/state_ids/", respond, times=2)
 
     wait_for(lambda: not is_partial(app, room.id), "all members of the room")
-    assert len(asked_about(b)) > 2
+    assert len(asked_about(b)) >= asked + 3
     assert state_of(alice, room.id).keys() == room.state.keys()
 
 

@@ -109,8 +109,6 @@ class RemoteState:
         if known is None:
             raise RemoteError("bad_response", f"The auth events of {event_id} are missing")
         number, _, standing, event = known
-        if event.room_id != self._room_id:
-            raise RemoteError("bad_response", f"{event_id} belongs to another room")
         if event.state_key is None or standing == REJECTED:
             return {}
         keys = event_auth.auth_types(
