@@ -42,7 +42,7 @@ LAZY_COMMANDS = {
     "user": "homebody.cli.users",
     "token": "homebody.cli.accounts",
     "reports": "homebody.cli.moderation",
-    "rooms": "homebody.cli.moderation",
+    "rooms": "homebody.cli.rooms",
     "notice": "homebody.cli.moderation",
 }
 """Commands that need the database: imported when they run, so that the others start quickly."""

@@ -13,6 +13,7 @@ from homebody.cli import accounts as account_commands
 from homebody.cli import as_json, print_list, print_result
 from homebody.cli.accounts import find_account, find_active_account, user
 from homebody.cli.database import open_database
+from homebody.cli.redactions import redact_user
 from homebody.core import audit
 from homebody.core.accounts import moderation, overrides
 from homebody.core.accounts.access_tokens import LastSeen
@@ -24,7 +25,7 @@ from homebody.core.administration import (
 )
 from homebody.spec.events import Json
 
-__all__ = ["user"]  # the group, with the commands of both modules
+__all__ = ["redact_user", "user"]  # the group, with the commands of three modules
 
 
 @user.command("show")

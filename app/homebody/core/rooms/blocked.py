@@ -12,8 +12,12 @@ from sqlalchemy import bindparam, delete, insert, select
 from homebody import errors
 from homebody.core import audit
 from homebody.models.moderation import BlockedRoom
+from homebody.spec.events import Json
 from homebody.storage.database import Reader, Tx
 
+_ALL = select(BlockedRoom.room_id, BlockedRoom.user_id, BlockedRoom.blocked_ts).order_by(
+    BlockedRoom.blocked_ts, BlockedRoom.room_id
+)
 _FIND = select(BlockedRoom.user_id).where(BlockedRoom.room_id == bindparam("room_id"))
 
 
@@ -21,6 +25,11 @@ def blocked_by(tx: Reader, room_id: str) -> str | None:
     """Return the administrator who has blocked a room; None if it is not blocked."""
     found: str | None = tx.sql.execute(_FIND, {"room_id": room_id}).scalar()
     return found
+
+
+def all_blocked(tx: Reader) -> list[Json]:
+    """Return all blocked rooms: room_id, user_id of the administrator, blocked_ts (ms)."""
+    return [dict(row) for row in tx.sql.execute(_ALL).mappings()]
 
 
 def check(tx: Reader, room_id: str) -> None:

@@ -115,11 +115,16 @@ def run(db: Database, task: Task, _report: Callable[[Json], None]) -> Json:
 
 
 def delete(
-    db: Database, wanted: Deletion, done: Json | None = None, save: Save = not_saved
+    db: Database,
+    wanted: Deletion,
+    done: Json | None = None,
+    save: Save = not_saved,
+    report: Callable[[int], None] = purge.not_shown,
 ) -> Json:
     """Delete a room; return kicked_users, failed_to_kick_users, local_aliases and new_room_id.
 
-    `done` is what an interrupted call has saved. Of an unknown room nothing but a block is done.
+    `done` is what an interrupted call has saved, `report` is called with the number of deleted
+    events. Of an unknown room nothing but a block is done.
     Raises M_FORBIDDEN if users could not leave and the purge is not forced.
     """
     result: Json = {**NOTHING_DONE, **(done or {})}
@@ -149,7 +154,7 @@ def delete(
             )
             save(tx, result)
     if wanted.is_purging:
-        _purge(db, wanted, has_moved=bool(users))
+        _purge(db, wanted, report, has_moved=bool(users))
     return result
 
 
@@ -195,11 +200,13 @@ def _move(tx: Tx, wanted: Deletion, user_id: str, new_room_id: str | None) -> bo
     return True
 
 
-def _purge(db: Database, wanted: Deletion, *, has_moved: bool) -> None:
+def _purge(
+    db: Database, wanted: Deletion, report: Callable[[int], None], *, has_moved: bool
+) -> None:
     if has_moved:
         purge.wait_for_clients()
     try:
-        purge.purge(db, wanted.room_id, is_forced=wanted.is_forced)
+        purge.purge(db, wanted.room_id, is_forced=wanted.is_forced, report=report)
     except MatrixError as problem:
         if problem.errcode != "M_NOT_FOUND":  # a call that was interrupted has purged it
             raise

@@ -62,6 +62,11 @@ def bound_at_time(tx: Reader, room_id: str, ts: int) -> int:
     return position
 
 
+def count_before(tx: Reader, room_id: str, before: int) -> int:
+    """Return how many events of a room are before a position."""
+    return removal.count_before(tx, room_id, before)
+
+
 def order(tx: Tx, actor: str, room_id: str, before: int, *, delete_local_events: bool) -> str:
     """Order the task that purges a room's history before a position; return its id.
 

@@ -11,9 +11,10 @@ other rooms that refer to this one.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
 from homebody import errors
 from homebody.core import incoming, joining, partial_rooms
@@ -78,6 +79,7 @@ _ALL = select(
     _EVENTS.label("events"),
     _LAST.label("last_event_ts"),
 ).order_by(Room.last_position.desc())
+_COUNT = select(func.count()).where(StoredEvent.room_id == bindparam("room_id"))
 _USERS = select(StateInterval.state_key).where(
     StateInterval.room_number == state.ROOM_NUMBER,
     StateInterval.to_position == NOW_AND_LATER,
@@ -108,12 +110,28 @@ def all_rooms(tx: Reader) -> list[Json]:
     ]
 
 
-def purge(db: Database, room_id: str, *, is_forced: bool = False) -> int:
+def count_events(tx: Reader, room_id: str) -> int:
+    """Return the number of all stored events of a room."""
+    return int(tx.sql.execute(_COUNT, {"room_id": room_id}).scalar_one())
+
+
+def not_shown(_count: int) -> None:
+    """Report to nobody."""
+
+
+def purge(
+    db: Database,
+    room_id: str,
+    *,
+    is_forced: bool = False,
+    report: Callable[[int], None] = not_shown,
+) -> int:
     """Delete a room with everything that belongs to it, and return its number of events.
 
     Raises M_NOT_FOUND, and M_FORBIDDEN while users of this server are in the room; with
     `is_forced` they leave first. A device that does not sync between that and the deletion, some
-    seconds later, does not notice either, and continues to show the room.
+    seconds later, does not notice either, and continues to show the room. `report` is called with
+    the number of events that are deleted so far.
     """
     with db.read() as tx:
         _check_is_there(tx, room_id)
@@ -131,6 +149,7 @@ def purge(db: Database, room_id: str, *, is_forced: bool = False) -> int:
         with db.write() as writing:
             last = removal.remove_events(writing, room_id, EVENTS_AT_ONCE)
         removed += last
+        report(removed)
         event_loop.pause()
     return removed
 

@@ -28,7 +28,7 @@ from homebody.runtime import event_loop
 from homebody.spec import event_auth, room_state
 from homebody.spec.events import Json
 from homebody.storage.caches import Requester
-from homebody.storage.database import Database, Reader
+from homebody.storage.database import Database, Reader, Tx
 from homebody.storage.expressions import batches
 
 ACTION: Final = "redact_all_events"
@@ -96,10 +96,20 @@ def order(db: Database, wanted: Redaction) -> str:
     if wanted.limit < 0:
         raise errors.invalid_param("limit must not be negative")
     with db.write() as tx:
-        details = {"rooms": list(wanted.rooms), "reason": wanted.reason, "limit": wanted.limit}
-        audit.note(tx, wanted.actor, "user.redact", wanted.user_id, **details)
+        note(tx, wanted)
         params = {**asdict(wanted), "rooms": list(wanted.rooms)}
         return tasks.add(tx, ACTION, params, wanted.user_id)
+
+
+def note(tx: Tx, wanted: Redaction) -> None:
+    """Add the audit log's entry of a redaction."""
+    details = {"rooms": list(wanted.rooms), "reason": wanted.reason, "limit": wanted.limit}
+    audit.note(tx, wanted.actor, "user.redact", wanted.user_id, **details)
+
+
+def rooms_of(tx: Reader, user_id: str) -> list[str]:
+    """Return the rooms in which a user is or was, or to which they were invited."""
+    return list(tx.sql.execute(_ROOMS, {"user_id": user_id}).scalars())
 
 
 def run(db: Database, task: Task, report: Report) -> Json:
@@ -110,19 +120,20 @@ def run(db: Database, task: Task, report: Report) -> Json:
 def redact(db: Database, wanted: Redaction, report: Report = nothing) -> Json:
     """Redact a user's events.
 
-    Return `redacted`, the number of events, and `failed_redactions`, {event ID: why not}; `report`
-    is called with the same after each write.
+    Return `redacted`, the number of events, `failed_redactions`, {event ID: why not}, and `rooms`,
+    the number of rooms that are done; `report` is called with the same after each write.
     """
     rooms = list(wanted.rooms)
     if not rooms:
         with db.read() as tx:
-            rooms = list(tx.sql.execute(_ROOMS, {"user_id": wanted.user_id}).scalars())
-    result: Json = {"redacted": 0, "failed_redactions": {}}
+            rooms = rooms_of(tx, wanted.user_id)
+    result: Json = {"redacted": 0, "failed_redactions": {}, "rooms": 0}
     for room_id in rooms:
         for some in batches(_events(db, wanted, room_id), EVENTS_AT_ONCE):
             _redact_some(db, wanted, room_id, some, result)
             report(result)
             event_loop.pause()
+        result["rooms"] += 1
     return result
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
-from sqlalchemy import bindparam, case, delete, select, update
+from sqlalchemy import bindparam, case, delete, func, select, update
 
 from homebody.core.events import auth_chains, client_events, search_index
 from homebody.core.timeline import redactions
@@ -88,6 +88,7 @@ _LAST = (
     .order_by(StoredEvent.position.desc())
     .limit(1)
 )
+_COUNT_BEFORE = select(func.count()).where(_IN_ROOM, StoredEvent.position < bindparam("before"))
 _IS_STATE_BEFORE = (
     select(StoredEvent.number)
     .where(_IN_ROOM, StoredEvent.position < bindparam("before"), StoredEvent.state_key.is_not(None))
@@ -194,6 +195,12 @@ def has_events_before(tx: Reader, room_id: str, position: int) -> bool:
     """Return whether there are events before a position."""
     asked = {"room_id": room_id, "before": position, "count": 1}
     return tx.sql.execute(_OLD, asked).first() is not None
+
+
+def count_before(tx: Reader, room_id: str, position: int) -> int:
+    """Return the number of events before a position."""
+    asked = {"room_id": room_id, "before": position}
+    return int(tx.sql.execute(_COUNT_BEFORE, asked).scalar_one())
 
 
 def has_state_before(tx: Reader, room_id: str, position: int) -> bool:
