@@ -14,8 +14,6 @@ from tests.helpers.rooms import refusal, unchanged
 from tests.tools import routes, spec_index
 
 WITHOUT_TOKEN = {"/v1/register", "/v1/server_version"}
-FOR_EVERYONE = {"/v1/whois/<user_id>"}
-"""Views that look at the token, and also serve users: about themselves."""
 METHODS = ("GET", "POST", "PUT", "DELETE")
 
 

@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import sqlite3
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -158,6 +159,18 @@ def print_result(text: str, value: object, *, is_json: bool) -> None:
 def print_list(items: list[Json], format_line: Callable[[Json], str], *, is_json: bool) -> None:
     """Print one line for each item, or all of them as JSON."""
     print_result("\n".join(map(format_line, items)), items, is_json=is_json)
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on stderr, if that is a terminal; the function takes (done, of all)."""
+    with click.progressbar(length=1, label=label, file=sys.stderr, hidden=not os.isatty(2)) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        yield show
 
 
 def format_day(ts: int) -> str:

@@ -110,7 +110,10 @@ def deactivate_user(
             user_id = find_active_account(tx, name).user_id
         if not yes:
             click.confirm(f"Deactivate {user_id}?", abort=True, err=True)
-        user_changes.deactivate(database, audit.COMMAND_LINE, user_id, erase=erase)
+        with cli.progress_bar("Leaving rooms") as progress:
+            user_changes.deactivate(
+                database, audit.COMMAND_LINE, user_id, erase=erase, progress=progress
+            )
     print_result(f"Deactivated {user_id}", {"user_id": user_id}, is_json=is_json)
 
 

@@ -93,18 +93,25 @@ def put(
 
 
 def deactivate(
-    db: Database, actor: str, user_id: str, *, erase: bool = False, own_device: str | None = None
+    db: Database,
+    actor: str,
+    user_id: str,
+    *,
+    erase: bool = False,
+    own_device: str | None = None,
+    progress: deactivation.Progress = lambda _done, _total: None,
 ) -> None:
     """Deactivate an account, if it is not; erase its user if wanted. Raises M_NOT_FOUND.
 
-    `own_device`: the administrator's, in case they deactivate themselves.
+    `own_device`: the administrator's, in case they deactivate themselves. `progress`: as of
+    deactivation.deactivate().
     """
     with db.read() as tx:
         account = users.find(tx, user_id)
     if account.deactivated_ts is not None and (account.erased_position is not None or not erase):
         return
     devices.remove_most(db, user_id, last=own_device)
-    deactivation.deactivate(db, user_id, erase=erase, actor=actor)
+    deactivation.deactivate(db, user_id, erase=erase, actor=actor, progress=progress)
 
 
 def reset_password(

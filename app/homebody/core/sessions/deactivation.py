@@ -5,6 +5,8 @@ Spec: client-server-api#account-deactivation
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sqlalchemy import bindparam, select
 
 from homebody.core import audit
@@ -23,6 +25,8 @@ from homebody.storage.expressions import batches
 ROOMS_AT_ONCE = 20
 """Left in one transaction, so that other writers get their turn in between."""
 
+Progress = Callable[[int, int], None]
+
 _ROOMS = (
     select(Room.room_id)
     .join(StateInterval, StateInterval.room_number == Room.number)
@@ -35,20 +39,27 @@ _ROOMS = (
 
 
 def deactivate(
-    db: Database, user_id: str, *, erase: bool = False, actor: str | None = None
+    db: Database,
+    user_id: str,
+    *,
+    erase: bool = False,
+    actor: str | None = None,
+    progress: Progress = lambda _done, _total: None,
 ) -> None:
     """Leave all rooms, end all sessions, delete the user's keys, and close the account.
 
     Uses several transactions and marks the account last, so an interrupted request can be repeated.
     With `erase`, profile and account data are deleted as well, and events/visibility.py hides the
     user's messages from users who join later. `actor`: the administrator who does it, if not the
-    user. Only an administrator can open the account again.
+    user; `progress` is called with the number of rooms that the user has left, and of all. Only an
+    administrator can open the account again.
     """
     with db.read() as tx:
         rooms = _rooms(tx, user_id)
-    for some in batches(rooms, ROOMS_AT_ONCE):
+    for number, some in enumerate(batches(rooms, ROOMS_AT_ONCE)):
         with db.write() as tx:
             _leave(tx, user_id, some)
+        progress(number * ROOMS_AT_ONCE + len(some), len(rooms))
     backed_up_keys.erase(db, user_id)
     with db.write() as tx:
         devices.remove_all(tx, user_id)
