@@ -39,8 +39,8 @@ STATE_SECONDS: Final = 120.0
 """For a response of which the server has to collect thousands of events."""
 EVENT_SECONDS: Final = 20.0
 MAX_STATE_BYTES: Final = 256 * 2**20
-MAX_IDS_BYTES: Final = 20 * 2**20
-"""400,000 ids. Where there are more, nobody counts which of them are missing."""
+MAX_IDS_BYTES: Final = 5 * 2**20
+"""100,000 ids, which are decoded within 40 ms. Where there are more, most are missing anyway."""
 MAX_EVENT_BYTES: Final = 2**20
 MAX_SINGLE: Final = 20
 """Events that are asked for one by one, if they are less than a tenth of all."""
