@@ -52,7 +52,7 @@ CREATE TABLE filters (
 
 CREATE TABLE forgotten_rooms (
 	user_id TEXT NOT NULL, 
-	room_id TEXT NOT NULL, 
+	room_id TEXT NOT NULL, forgotten_ts INTEGER, 
 	CONSTRAINT pk_forgotten_rooms PRIMARY KEY (user_id, room_id)
 );
 
@@ -788,6 +788,12 @@ CREATE TABLE invitations (
 
 CREATE INDEX ix_invitations_expires_ts ON invitations (expires_ts);
 
+CREATE TABLE media_quotas (
+	user_id TEXT NOT NULL, 
+	max_bytes INTEGER NOT NULL, 
+	CONSTRAINT pk_media_quotas PRIMARY KEY (user_id)
+);
+
 CREATE TABLE quarantined_media (
 	origin TEXT NOT NULL, 
 	media_id TEXT NOT NULL, 
@@ -821,6 +827,8 @@ CREATE INDEX ix_tasks_resource_id ON tasks (resource_id);
 CREATE INDEX ix_tasks_status_created_ts ON tasks (status, created_ts);
 
 CREATE INDEX ix_access_tokens_issued_to ON access_tokens (issued_to) WHERE issued_to IS NOT NULL;
+
+CREATE INDEX ix_media_sha256 ON media (sha256);
 
 INSERT INTO alembic_version VALUES ('0024');
 

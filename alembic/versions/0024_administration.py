@@ -59,6 +59,12 @@ def upgrade() -> None:
     op.create_index(op.f("ix_invitations_expires_ts"), "invitations", ["expires_ts"])
 
     op.create_table(
+        "media_quotas",
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("max_bytes", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("user_id", name=op.f("pk_media_quotas")),
+    )
+    op.create_table(
         "quarantined_media",
         sa.Column("origin", sa.Text(), nullable=False),
         sa.Column("media_id", sa.Text(), nullable=False),
@@ -118,12 +124,19 @@ def upgrade() -> None:
         "media", sa.Column("is_protected", sa.Boolean(), server_default="0", nullable=False)
     )
 
+    op.create_index(op.f("ix_media_sha256"), "media", ["sha256"])
+
+    op.add_column("forgotten_rooms", sa.Column("forgotten_ts", sa.Integer(), nullable=True))
+
     op.add_column("reports", sa.Column("score", sa.Integer(), nullable=True))
 
 
 def downgrade() -> None:
     op.drop_column("reports", "score")
 
+    op.drop_column("forgotten_rooms", "forgotten_ts")
+
+    op.drop_index(op.f("ix_media_sha256"), "media")
     op.drop_column("media", "is_protected")
     op.drop_column("media", "last_used_ts")
 
@@ -142,6 +155,7 @@ def downgrade() -> None:
     op.drop_table("tasks")
     op.drop_table("rate_limit_overrides")
     op.drop_table("quarantined_media")
+    op.drop_table("media_quotas")
     op.drop_index(op.f("ix_invitations_expires_ts"), "invitations")
 
     op.drop_table("invitations")

@@ -10,10 +10,11 @@ from typing import Final
 
 from homebody import admin_api, client_server, server_server, web
 from homebody.background import appservices as bridges
-from homebody.background import delivery, departures, mail, push
+from homebody.background import delivery, departures, mail, push, upkeep
 from homebody.background.federation.sender import Sender
 from homebody.background.tasks import KIND as TASK
 from homebody.background.tasks import Run, Tasks
+from homebody.background.upkeep import Upkeep
 from homebody.client_server import authentication
 from homebody.config.settings import Config
 from homebody.context import Homeserver
@@ -39,6 +40,7 @@ from homebody.core.federation.remote_rooms import RemoteRooms
 from homebody.core.federation.resolver import Resolver
 from homebody.core.federation.transactions import Transactions
 from homebody.core.media import files
+from homebody.core.media.last_used import LastUsed
 from homebody.core.ratelimits import RateLimits
 from homebody.core.rooms import deletion, history_purge, user_redaction
 from homebody.core.sessions.shared_secret import Nonces
@@ -79,7 +81,7 @@ def create_app(config: Config) -> web.Application:
     kinds[outside_rooms.DEPARTURE] = departures.kind(federation)
     keys, locks = ServerKeys(database, federation), Locks()
     sender, resync = Sender(database, federation, metrics), DeviceResync(database, federation)
-    tasks = Tasks(database, ACTIONS)
+    tasks, media_used = Tasks(database, ACTIONS), LastUsed(database)
     transactions, resolver = Transactions(), Resolver(database, locks)
     inbound = Inbound(database, keys, locks, federation, resolver)
     missing = MissingEvents(database, keys, federation, locks, transactions, resolver)
@@ -103,6 +105,7 @@ def create_app(config: Config) -> web.Application:
             database, kinds, {outgoing.KIND: sender.note_rows, TASK: tasks.notify}
         ),
         tasks=tasks,
+        upkeep=Upkeep(upkeep.jobs(database, media_used)),
         wakeups=wakeups,
         ephemeral=ephemeral,
         sent_receipts=SentReceipts(database, ephemeral.timers),
@@ -114,6 +117,7 @@ def create_app(config: Config) -> web.Application:
         rate_limits=RateLimits(config),
         remote_queries=RemoteQueries(federation),
         remote_media=RemoteMedia(database, federation, outside),
+        media_used=media_used,
         remote_keys=RemoteKeys(database, federation),
         remote_rooms=RemoteRooms(database, federation),
         device_resync=resync,

@@ -14,6 +14,7 @@ from werkzeug.local import LocalProxy
 from homebody.background.delivery import Delivery
 from homebody.background.federation.sender import Sender
 from homebody.background.tasks import Tasks
+from homebody.background.upkeep import Upkeep
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.ephemeral.ephemeral import Ephemeral
 from homebody.core.ephemeral.sent_receipts import SentReceipts
@@ -31,6 +32,7 @@ from homebody.core.federation.remote_keys import RemoteKeys
 from homebody.core.federation.remote_media import RemoteMedia
 from homebody.core.federation.remote_rooms import RemoteRooms
 from homebody.core.federation.transactions import Transactions
+from homebody.core.media.last_used import LastUsed
 from homebody.core.ratelimits import RateLimits
 from homebody.core.sessions.shared_secret import Nonces
 from homebody.core.sliding_sync.connections import Connections
@@ -56,6 +58,7 @@ class Homeserver:
     sender: Sender
     delivery: Delivery
     tasks: Tasks
+    upkeep: Upkeep
     wakeups: Wakeups
     ephemeral: Ephemeral
     sent_receipts: SentReceipts
@@ -68,6 +71,7 @@ class Homeserver:
     server_keys: ServerKeys
     remote_queries: RemoteQueries
     remote_media: RemoteMedia
+    media_used: LastUsed
     remote_keys: RemoteKeys
     remote_rooms: RemoteRooms
     device_resync: DeviceResync

@@ -21,7 +21,7 @@ from homebody.client_server.authentication import (
 )
 from homebody.client_server.file_responses import File
 from homebody.context import homeserver
-from homebody.core.media import files, store, thumbnails, url_previews
+from homebody.core.media import files, limits, store, thumbnails, url_previews
 from homebody.spec.events import Json
 
 bp = Blueprint("media", __name__, url_prefix="/_matrix/client/v1/media")
@@ -40,7 +40,7 @@ def get_config_authed() -> Json:
 
     Spec: client-server-api#get_matrixclientv1mediaconfig
     """
-    return {"m.upload.size": homeserver.server.config.max_upload_bytes}
+    return _config()
 
 
 @bp.get("/download/<server_name>/<media_id>")
@@ -135,14 +135,10 @@ def find(server_name: str, media_id: str) -> files.StoredFile:
             raise errors.not_found("This file is on another server")
         return homeserver.remote_media.find(server_name, media_id, timeout_ms, _limit_fetches)
     connection = request.environ.get("gunicorn.socket")
-    return store.find(
-        homeserver.database,
-        homeserver.wakeups,
-        server_name,
-        media_id,
-        timeout_ms,
-        connection,
-    )
+    here = homeserver
+    found = store.find(here.database, here.wakeups, server_name, media_id, timeout_ms, connection)
+    here.media_used.note(media_id)
+    return found
 
 
 def _limit_fetches() -> None:
@@ -175,7 +171,7 @@ def get_config() -> Json:
 
     Spec: client-server-api#get_matrixmediav3config
     """
-    return {"m.upload.size": homeserver.server.config.max_upload_bytes}
+    return _config()
 
 
 @bp_old.get("/download/<server_name>/<media_id>")
@@ -220,6 +216,13 @@ def _is_public() -> bool:
     if not homeserver.server.config.media_without_token:
         raise errors.not_found("Files can be downloaded only with an access token")
     return True
+
+
+def _config() -> Json:
+    """Return the limit of a file's size, which a small quota of the user lowers."""
+    with homeserver.database.read() as tx:
+        limit = limits.of(tx, requester().user_id)
+    return {"m.upload.size": min(homeserver.server.config.max_upload_bytes, limit)}
 
 
 MAX_FILE_NAME: Final = 255

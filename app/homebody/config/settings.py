@@ -233,6 +233,8 @@ class Config:
     rc_invites: tables.InviteLimits = tables.InviteLimits()
     rc_presence: tables.PresenceLimits = tables.PresenceLimits()
     quotas: tables.Quotas = tables.Quotas()
+    media_retention: tables.MediaRetention = tables.MediaRetention()
+    retention: tables.Retention = tables.Retention()
     push: tables.Push = tables.Push()
     smtp: tables.Smtp = tables.Smtp()
 

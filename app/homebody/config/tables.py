@@ -102,6 +102,48 @@ class Quotas:
 
 
 @dataclass(frozen=True, slots=True)
+class MediaRetention:
+    """When files are deleted.
+
+    Files in use never are: in profiles, account data and the state of rooms (avatars, emoji,
+    stickers), and in pinned messages.
+    """
+
+    local_media_lifetime_ms: Annotated[int, values.duration(86_400_000)] | None = None
+    """How long files of this server's users are kept after somebody last downloaded them, such as
+    "365 d". Default: forever. Messages keep their place, but the file of an old one is gone."""
+    remote_media_lifetime_ms: Annotated[int, values.duration(86_400_000)] | None = None
+    """The same for files of other servers, which are fetched again when somebody requests them.
+    Default: until they take more than remote_media_bytes."""
+    local_media_bytes: Annotated[int, values.size(2**20)] | None = None
+    """How much space files of this server's users may take. Beyond that, those that were not used
+    for the longest time are deleted. Default: as much as there is."""
+    may_delete_encrypted: bool = False
+    """Whether that includes files that may be encrypted (application/octet-stream). The server
+    can't see which messages refer to them, so it can't tell whether a pinned one does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """When old messages and rooms are deleted."""
+
+    enabled: bool = False
+    """Whether old messages are deleted, in rooms that ask for it (m.room.retention, MSC1763), and
+    by default_max_lifetime. State events stay, and so does the last message of a room."""
+    default_max_lifetime_ms: Annotated[int, values.duration(86_400_000)] | None = None
+    """How long messages are kept in rooms that don't say. Default: forever."""
+    allowed_lifetime_min_ms: Annotated[int, values.duration(1)] | None = None
+    """The shortest time that a room may ask for; shorter ones count as this."""
+    allowed_lifetime_max_ms: Annotated[int, values.duration(1)] | None = None
+    """The longest time that a room may ask for; longer ones count as this."""
+    forgotten_rooms_ms: Annotated[int, values.duration(1)] | None = 30 * 86_400_000
+    """How long a room is kept that all users of this server have left and forgotten."""
+    left_rooms_ms: Annotated[int, values.duration(86_400_000)] | None = None
+    """How long a room is kept that all users of this server have left, but not forgotten: until
+    then they can read its history. Default: forever."""
+
+
+@dataclass(frozen=True, slots=True)
 class Push:
     """What push gateways receive, and when mail notifications are sent."""
 

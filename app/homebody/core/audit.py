@@ -6,9 +6,10 @@ passwords and tokens, have no place in it. This module alone writes the table au
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, func, insert, select
 
 from homebody.models.moderation import AuditEntry
 from homebody.spec.events import Json
@@ -28,6 +29,18 @@ _LATEST = select(
     AuditEntry.subject,
     AuditEntry.details,
 ).order_by(AuditEntry.id.desc())
+_OF_ACTIONS = (
+    select(AuditEntry.id, AuditEntry.action, AuditEntry.subject)
+    .where(
+        AuditEntry.id > bindparam("since"),
+        AuditEntry.action.in_(bindparam("actions", expanding=True)),
+    )
+    .order_by(AuditEntry.id)
+    .limit(bindparam("count"))
+)
+_LAST_OF_ACTIONS = select(func.coalesce(func.max(AuditEntry.id), 0)).where(
+    AuditEntry.action.in_(bindparam("actions", expanding=True))
+)
 
 
 def note(tx: Tx, actor: str, action: str, subject: str | None = None, **details: object) -> None:
@@ -62,3 +75,14 @@ def latest(
     if subject is not None:
         statement = statement.where(AuditEntry.subject == subject)
     return [dict(row) for row in tx.sql.execute(statement).mappings()]
+
+
+def of_actions(tx: Reader, actions: Collection[str], since: int, limit: int) -> list[Json]:
+    """Return the first entries of these actions after an id, oldest first: id, action, subject."""
+    asked = {"actions": sorted(actions), "since": since, "count": limit}
+    return tx.sql.execute(_OF_ACTIONS, asked).mappings()
+
+
+def last_of_actions(tx: Reader, actions: Collection[str]) -> int:
+    """Return the id of the last entry of these actions; 0 if there is none."""
+    return int(tx.sql.execute(_LAST_OF_ACTIONS, {"actions": sorted(actions)}).scalar_one())

@@ -9,7 +9,10 @@ from homebody.models.base import Base, Json
 
 
 class Media(Base):
-    """An uploaded file, whose content is on the disk. Written by core/media/store.py."""
+    """An uploaded file, whose content is on the disk.
+
+    Written by core/media/store.py, deletion.py and last_used.py.
+    """
 
     __tablename__ = "media"
     origin: Mapped[str] = mapped_column(primary_key=True)  # server name
@@ -27,6 +30,7 @@ class Media(Base):
 
     __table_args__ = (
         Index(None, "user_id", "size_bytes"),
+        Index(None, "sha256"),  # whether other files have the same content
         Index(  # ids without content
             "ix_media_pending",
             "user_id",
@@ -77,3 +81,14 @@ class QuarantinedMedia(Base):
     media_id: Mapped[str] = mapped_column(primary_key=True)
     quarantined_by: Mapped[str]  # the administrator
     quarantined_ts: Mapped[int]  # ms
+
+
+class MediaQuota(Base):
+    """How much one user may upload, in place of quotas.media_bytes.
+
+    Written by core/media/limits.py.
+    """
+
+    __tablename__ = "media_quotas"
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    max_bytes: Mapped[int]

@@ -42,6 +42,7 @@ class ForgottenRoom(Base):
     __tablename__ = "forgotten_rooms"
     user_id: Mapped[str] = mapped_column(primary_key=True)
     room_id: Mapped[str] = mapped_column(primary_key=True)
+    forgotten_ts: Mapped[int | None]  # ms; None: before this was noted
 
 
 class RoomAlias(Base):

@@ -103,6 +103,7 @@ class Worker(GeventWorker):
         self._homeserver.gap_filler.start()
         self._homeserver.delivery.start()
         self._homeserver.tasks.start()
+        self._homeserver.upkeep.start()
         self._homeserver.device_resync.start()
         self._homeserver.joins.start()
         self._homeserver.partial_joins.start()
@@ -115,11 +116,13 @@ class Worker(GeventWorker):
         self._homeserver.partial_joins.stop()
         self._homeserver.delivery.stop()
         self._homeserver.tasks.stop()
+        self._homeserver.upkeep.stop()
         self._homeserver.sender.stop()
         self._homeserver.device_resync.stop()
         self._homeserver.inbound.stop()
         self._homeserver.gap_filler.stop()
         self._homeserver.last_seen.write()
+        self._homeserver.media_used.write()
         self._homeserver.database.close()
 
     def _install_signal_handlers(self) -> None:
@@ -269,6 +272,7 @@ class Worker(GeventWorker):
                 if self.alive and are_there_rows:
                     delivery.rescan()
                     self._homeserver.sender.rescan()
+                    self._homeserver.tasks.notify()
                     are_there_rows = False
             except Exception as problem:
                 if disk_errors.answer_to(problem) is None:

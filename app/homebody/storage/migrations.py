@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from homebody.config.settings import Config
+from homebody.storage import rewriting
 from homebody.storage.data_folder import StartError, database_path
 
 FOLDER: Final = Path(__file__).parents[1] / "migrations"
@@ -41,6 +42,7 @@ def create(path: Path) -> None:
     try:
         path.touch(mode=0o600)
         with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"PRAGMA auto_vacuum = {rewriting.INCREMENTAL}")
             connection.executescript(f"BEGIN;{statements}COMMIT;")
     except (OSError, sqlite3.Error) as error:
         raise StartError(f"The database {path} can't be made: {error}") from error

@@ -13,7 +13,8 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from email.message import Message
 from typing import Final, NamedTuple
@@ -24,7 +25,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from homebody import errors
 from homebody.core.federation import asking
-from homebody.core.media import files
+from homebody.core.media import files, quarantine
 from homebody.core.media.files import RemoteFile, StoredFile
 from homebody.errors import MatrixError
 from homebody.models.media import RemoteMediaFile
@@ -50,6 +51,9 @@ DAY_MS: Final = 86_400_000
 KEPT_PART: Final = 0.9
 """Of `remote_media_bytes`, that is left by a deletion."""
 DELETED_AT_ONCE: Final = 200
+UNUSED_AT_ONCE: Final = 50
+GRACE_SECONDS: Final = 3600.0
+"""A file is on the disk before its row is in the database."""
 DOWNLOAD: Final = "/_matrix/federation/v1/media/download/"
 OLD_DOWNLOAD: Final = "/_matrix/media/v3/download/"
 
@@ -86,6 +90,14 @@ _OLDEST = (
     .order_by(RemoteMediaFile.last_used_ts)
     .limit(DELETED_AT_ONCE)
 )
+_UNUSED = (
+    select(*_OLDEST.selected_columns)
+    .where(RemoteMediaFile.last_used_ts < bindparam("before_ts"))
+    .order_by(RemoteMediaFile.last_used_ts, RemoteMediaFile.server, RemoteMediaFile.media_id)
+    .limit(UNUSED_AT_ONCE)
+    .offset(bindparam("skipped"))
+)
+_NAMES = select(RemoteMediaFile.name)
 _DELETE = delete(RemoteMediaFile).where(*_OF_FILE)
 
 
@@ -116,13 +128,16 @@ class RemoteMedia:
         """Return a file, which may take `timeout_ms` until its server has it.
 
         `may_fetch` is called before it is fetched, to raise the error of a rate limit.
-        Raises M_NOT_FOUND, M_NOT_YET_UPLOADED (504) also when a fetch takes longer, M_TOO_LARGE
-        (502), and as `asking.error_of` says.
+        Raises M_NOT_FOUND, also in quarantine, M_NOT_YET_UPLOADED (504) also when a fetch takes
+        longer, M_TOO_LARGE (502), and as `asking.error_of` says.
         """
         if not self._config.federation:
             raise errors.not_found("Files of other servers are not available here")
         if not identifiers.is_server_name(server) or not _MEDIA_ID.fullmatch(media_id):
             raise errors.not_found("There is no such file")
+        with self._db.read() as tx:
+            if quarantine.quarantined_by(tx, server, media_id) is not None:
+                raise errors.not_found("There is no such file")
         name = MediaName(server, media_id)
         found = self._stored(name) or self._failures.get(name)
         if found is None:
@@ -301,6 +316,55 @@ class RemoteMedia:
                 names, freed = _delete_oldest(tx, excess)
             event_loop.offload(files.remove_remote, self._config.data_dir, names)
             excess = excess - freed if names else 0
+
+
+class Purged(NamedTuple):
+    """What was deleted."""
+
+    files: int
+    freed_bytes: int
+
+
+def delete_unused(
+    db: Database, before_ts: int, is_kept: Callable[[str, str], bool] = lambda *_: False
+) -> Iterator[Purged]:
+    """Delete files that were last used before a time (ms); yield what each step has deleted.
+
+    They are fetched again when somebody requests them. `is_kept` is asked with server and media id.
+    """
+    skipped = 0
+    while True:
+        with db.write() as tx:
+            asked = {"before_ts": before_ts, "skipped": skipped}
+            rows = tx.sql.execute(_UNUSED, asked).all()
+            chosen = [row for row in rows if not is_kept(row.its_server, row.its_id)]
+            keys = [{"its_server": row.its_server, "its_id": row.its_id} for row in chosen]
+            tx.sql.execute(_DELETE, keys)
+        skipped += len(rows) - len(chosen)
+        names = [row.name for row in chosen]
+        event_loop.offload(files.remove_remote, db.server.config.data_dir, names)
+        yield Purged(len(chosen), sum(row.size_bytes for row in chosen))
+        if len(rows) < UNUSED_AT_ONCE:
+            return
+        event_loop.pause()
+
+
+def sweep(db: Database, step: Callable[[], None] = event_loop.pause) -> int:
+    """Delete files and thumbnails without a row, as interruptions leave them; return how many."""
+    data_dir, count = db.server.config.data_dir, 0
+    before_s = time.time() - GRACE_SECONDS
+    with db.read() as tx:
+        used = {row.name for row in tx.sql.execute_long(_NAMES, {})}
+    for prefix in files.PREFIXES:
+        names: set[str] = set()
+        for kind in ("remote", "remote_thumbnails"):
+            found = event_loop.offload(files.names_in, data_dir, kind, prefix, before_s)
+            names.update(found)
+        if unused := names - used:
+            event_loop.offload(files.remove_remote, data_dir, sorted(unused))
+            count += len(unused)
+        step()
+    return count
 
 
 def _delete_oldest(tx: Tx, excess: int) -> tuple[list[str], int]:

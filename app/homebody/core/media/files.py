@@ -9,6 +9,7 @@
                                 missing is fetched again. So can their thumbnails, beside them in
       remote_thumbnails/3f/9a01…/
       incoming/                 files being written. What a crash left is deleted at the start
+      removed/                  what is being deleted; as above
 
 To back it up, copy the database first and `files/` after it: a row is written after its file is on
 the disk, so every row of the copy then has its file. Later copies need only the new names.
@@ -18,6 +19,7 @@ This module alone writes below data_dir/media.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import logging
@@ -28,7 +30,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Literal
 
 from homebody import errors
 from homebody.runtime import event_loop
@@ -42,6 +44,10 @@ WRITTEN_BYTES: Final = 2**16
 """By one call: for more the kernel allocates large blocks, which can be ten times as slow."""
 SENT_PIECE_BYTES: Final = 2**18
 """A piece of a download: its memory while a slow client receives it."""
+
+PREFIXES: Final = tuple(f"{number:02x}" for number in range(256))
+"""The names of the folders in each of those below."""
+Kind = Literal["files", "thumbnails", "remote", "remote_thumbnails"]
 
 ReadInto = Callable[[memoryview], int]
 """Reads the next bytes of a body into a buffer; returns their number, 0 at the end."""
@@ -87,6 +93,10 @@ def remote_path(data_dir: Path, name: str) -> Path:
 def remote_thumbnails(data_dir: Path, name: str) -> Path:
     """Return the folder of its thumbnails."""
     return data_dir / "media" / "remote_thumbnails" / name[:2] / name[2:]
+
+
+def _removed(data_dir: Path) -> Path:
+    return data_dir / "media" / "removed"
 
 
 def receive(data_dir: Path, read_into: ReadInto, max_bytes: int) -> Content:
@@ -153,6 +163,36 @@ def remove_remote(data_dir: Path, names: Iterable[str]) -> None:
         shutil.rmtree(remote_thumbnails(data_dir, name), ignore_errors=True)
 
 
+def set_aside(data_dir: Path, hashes: Iterable[str]) -> None:
+    """Take contents and their thumbnails out of their places, for `remove_set_aside`.
+
+    Quick enough for a write, in which nobody can begin to refer to them.
+    """
+    folder = _removed(data_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    for sha256 in hashes:
+        for path in (content_path(data_dir, sha256), thumbnails_folder(data_dir, sha256)):
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(folder / secrets.token_hex(16))
+
+
+def remove_set_aside(data_dir: Path) -> None:
+    """Delete what was set aside. Blocks: call it in the thread pool."""
+    for path in _removed(data_dir).glob("*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def names_in(data_dir: Path, kind: Kind, prefix: str, before_s: float) -> list[str]:
+    """Return the names that begin with two digits, of what is older than a time. Blocks."""
+    folder = data_dir / "media" / kind / prefix
+    with contextlib.suppress(FileNotFoundError):
+        return [prefix + it.name for it in os.scandir(folder) if it.stat().st_mtime < before_s]
+    return []
+
+
 def pieces(path: Path, start: int, length: int) -> Iterator[bytes]:
     """Yield `length` bytes of a file from `start`, read in the pool while other requests run.
 
@@ -174,6 +214,7 @@ def sweep(data_dir: Path) -> int:
 
     A file that is being written is locked by its process, so this may run at any time.
     """
+    remove_set_aside(data_dir)
     left = 0
     for path in (data_dir / "media" / "incoming").glob("*"):
         with path.open("rb") as file:

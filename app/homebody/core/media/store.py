@@ -3,7 +3,7 @@
 A media ID can be created before its content (asynchronous upload): then downloads of it wait. They
 wait as /sync does, with no transaction open, for a wake-up by the mxc URI instead of a user ID.
 
-This module alone writes the table media.
+The table media is written by this module, deletion.py and last_used.py.
 Spec: client-server-api#content-repository
 """
 
@@ -22,8 +22,8 @@ from typing import Final
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from homebody import errors
-from homebody.core import quotas
-from homebody.core.media import files
+from homebody.core import audit, quotas
+from homebody.core.media import files, limits, quarantine
 from homebody.core.media.files import ReadInto, StoredFile
 from homebody.models.media import Media
 from homebody.runtime.event_loop import Waiter, Wakeups
@@ -46,8 +46,14 @@ _FIND = select(
     Media.file_name,
     Media.size_bytes,
     Media.sha256,
+    quarantine.BY,
 ).where(Media.origin == bindparam("origin"), Media.media_id == bindparam("media_id"))
 _INSERT = insert(Media)
+_PROTECT = (
+    update(Media)
+    .where(Media.origin == bindparam("its_origin"), Media.media_id == bindparam("its_id"))
+    .values(is_protected=bindparam("protected"))
+)
 _FILL = update(Media).where(
     Media.origin == bindparam("its_origin"),
     Media.media_id == bindparam("its_id"),
@@ -115,6 +121,7 @@ def upload(db: Database, user_id: str, body: Upload) -> str:
             "sha256": content.sha256,
         }
         tx.sql.execute(_INSERT, row)
+        _stored(tx, media_id, content)
     return f"mxc://{db.server.name}/{media_id}"
 
 
@@ -149,6 +156,7 @@ def fill(db: Database, user_id: str, origin: str, media_id: str, body: Upload) -
             "sha256": content.sha256,
         }
         tx.sql.execute(_FILL.values(values), {"its_origin": origin, "its_id": media_id})
+        _stored(tx, media_id, content)
         tx.wake(found.uri)
 
 
@@ -163,9 +171,10 @@ def _received(db: Database, user_id: str, body: Upload) -> Iterator[files.Conten
     if not body.is_counted:
         yield files.receive(config.data_dir, body.read_into, config.max_upload_bytes)
         return
-    limit, key = config.quotas.media_bytes, (id(db), user_id)
+    key = (id(db), user_id)
     under_way = _under_way[key]  # before the rows are read: uploads that end meanwhile count twice
     with db.read() as tx:
+        limit = limits.of(tx, user_id)
         used = under_way + tx.sql.execute(_USED, {"user_id": user_id}).scalar_one()
         size = body.size_bytes or min(config.max_upload_bytes, max(1, limit - used))
         quotas.check(tx, FILES, used=used + size, limit=limit)
@@ -176,6 +185,36 @@ def _received(db: Database, user_id: str, body: Upload) -> Iterator[files.Conten
         _under_way[key] -= size
         if not _under_way[key]:
             del _under_way[key]
+
+
+def _stored(tx: Tx, media_id: str, content: files.Content) -> None:
+    """Check that the content of a new row is on the disk, and whether it is quarantined.
+
+    It was there before if it is that of an older file, which may have been deleted since. Raises
+    503: the client repeats the upload.
+    """
+    if not files.content_path(tx.server.config.data_dir, content.sha256).exists():
+        raise errors.unavailable()
+    quarantine.follow(tx, media_id, content.sha256)
+
+
+def exists(tx: Reader, uri: str) -> bool:
+    """Return whether the file of an mxc URI of this server is there and can be downloaded."""
+    origin, _, media_id = uri.removeprefix("mxc://").partition("/")
+    row = tx.sql.execute(_FIND, {"origin": origin, "media_id": media_id}).first()
+    return row is not None and row.sha256 is not None and row.quarantined_by is None
+
+
+def protect(tx: Tx, actor: str, media_id: str, *, is_protected: bool) -> None:
+    """Spare a file from quarantine and from deletion by age, or end that. Raises M_UNKNOWN (404).
+
+    The errcode is Synapse's.
+    """
+    key = {"its_origin": tx.server.name, "its_id": media_id, "protected": is_protected}
+    if not tx.sql.execute(_PROTECT, key).rowcount:
+        raise errors.unknown("There is no such file", 404)
+    action = "media.protect" if is_protected else "media.unprotect"
+    audit.note(tx, actor, action, f"mxc://{tx.server.name}/{media_id}")
 
 
 def find(
@@ -237,9 +276,14 @@ def _read(db: Database, origin: str, media_id: str) -> MediaFile:
 
 
 def _find(tx: Reader, origin: str, media_id: str) -> MediaFile:
-    """Return the row. Raises M_NOT_FOUND, also for an id that has expired without content."""
+    """Return the row.
+
+    Raises M_NOT_FOUND, also for an id that has expired without content, and in quarantine.
+    """
     row = tx.sql.execute(_FIND, {"origin": origin, "media_id": media_id}).first()
-    if row is None or (row.sha256 is None and (row.unused_expires_ts or 0) <= tx.now_ms):
+    if row is None or row.quarantined_by is not None:
+        raise errors.not_found("There is no such file")
+    if row.sha256 is None and (row.unused_expires_ts or 0) <= tx.now_ms:
         raise errors.not_found("There is no such file")
     return MediaFile(
         row.origin,

@@ -182,6 +182,9 @@ def _with_image(
         sha256 = hashlib.sha256(answer.body).hexdigest()
         is_known = earlier is not None and earlier.image_sha256 == sha256
         uri = earlier.preview.get("og:image") if earlier is not None and is_known else None
+        if uri is not None:
+            with db.read() as tx:
+                uri = uri if store.exists(tx, uri) else None
         uri = uri or store.upload(db, user_id, _upload(answer.body, measured.media_type))
     except (
         RemoteError,

@@ -145,7 +145,8 @@ def forget(tx: Tx, room_id: str, user_id: str) -> None:
     if membership not in {"leave", "ban"}:
         raise errors.unknown(f"Leave the room first: your membership is {membership!r}")
     tx.sql.execute(_REMEMBER, {"of_user": user_id, "the_room": room_id})
-    tx.sql.execute(insert(ForgottenRoom), {"user_id": user_id, "room_id": room_id})
+    row = {"user_id": user_id, "room_id": room_id, "forgotten_ts": tx.now_ms}
+    tx.sql.execute(insert(ForgottenRoom), row)
 
 
 def has_blocked_invites(tx: Reader, user_id: str) -> bool:

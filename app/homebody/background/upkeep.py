@@ -1,0 +1,130 @@
+"""What the server does for itself from time to time: deleting what is not needed any more.
+
+One greenlet runs the jobs, one after the other. Each works in small steps, so that requests go on,
+and looks up what is left to do, so that it can be interrupted at any moment: after a restart it
+begins again. No job has to run at a certain time, so none remembers when it last did.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from homebody.core.administration import media_retention
+from homebody.core.federation import remote_media
+from homebody.core.media import deletion
+from homebody.core.media.last_used import LastUsed
+from homebody.errors import MatrixError
+from homebody.storage import vacuum
+from homebody.storage.database import Database
+
+LOG = logging.getLogger(__name__)
+
+MINUTE: Final = 60.0
+HOUR: Final = 3600.0
+DAY: Final = 24 * HOUR
+_SECONDS_TO_STOP: Final = 1.0
+_SECONDS_BETWEEN_STEPS: Final = 0.05
+
+Step = Callable[[], None]
+"""To be called between two steps. Raises StoppedError when the server stops."""
+
+
+class StoppedError(Exception):
+    """The server stops: the job begins again after the restart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something to be done again and again; the first time some seconds after the start."""
+
+    name: str
+    every_s: float
+    first_s: float
+    run: Callable[[Step], None]
+
+
+class Upkeep:
+    """The greenlet that runs the jobs. `start` after fork; `stop` before closing the database."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._jobs = jobs
+        self._stopping = threading.Event()
+        self._greenlet: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Run the jobs from now on."""
+        self._greenlet = threading.Thread(target=self._run_all, daemon=True)
+        self._greenlet.start()
+
+    def stop(self) -> None:
+        """Have the running job end at its next step, and begin no more."""
+        self._stopping.set()
+        if self._greenlet is not None:
+            self._greenlet.join(_SECONDS_TO_STOP)
+
+    def _run_all(self) -> None:
+        now = time.monotonic()
+        due = {job.name: now + job.first_s for job in self._jobs}
+        while True:
+            job = min(self._jobs, key=lambda it: due[it.name])
+            if self._stopping.wait(max(0.0, due[job.name] - time.monotonic())):
+                return
+            self._run(job)
+            due[job.name] = time.monotonic() + job.every_s
+
+    def _run(self, job: Job) -> None:
+        try:
+            job.run(self._step)
+        except StoppedError:
+            return
+        except (MatrixError, OSError) as problem:  # such as a full disk
+            if not self._stopping.is_set():
+                LOG.warning("upkeep: %s did not end: %s", job.name, problem)
+        except Exception:
+            if not self._stopping.is_set():
+                LOG.exception("upkeep: %s failed", job.name)
+
+    def _step(self) -> None:
+        if self._stopping.wait(_SECONDS_BETWEEN_STEPS):
+            raise StoppedError
+
+
+def jobs(db: Database, media_used: LastUsed) -> list[Job]:
+    """Return the jobs of a server."""
+    return [
+        Job("writing when files were used", MINUTE, MINUTE, lambda _: media_used.write()),
+        Job("giving space back", HOUR, 5 * MINUTE, lambda step: give_space_back(db, step)),
+        Job("deleting old files", HOUR, 10 * MINUTE, lambda step: _old_files(db, media_used, step)),
+        Job("deleting what nothing refers to", DAY, 30 * MINUTE, lambda step: _lost(db, step)),
+    ]
+
+
+def give_space_back(db: Database, step: Step) -> None:
+    """Shorten the database if much of it is empty."""
+    with db.read() as tx:
+        is_worth_it = vacuum.pages(tx).is_worth_it
+    if is_worth_it and (freed := vacuum.give_back(db, step)):
+        LOG.info("upkeep: gave %d bytes of the database back to the disk", freed)
+
+
+def _old_files(db: Database, media_used: LastUsed, step: Step) -> None:
+    media_used.write()
+    done = media_retention.sweep(db, time.time_ns() // 1_000_000, step)
+    if done.files or done.remote_files:
+        LOG.info(
+            "upkeep: deleted %d old files and %d of other servers, %d bytes",
+            done.files,
+            done.remote_files,
+            done.freed_bytes,
+        )
+
+
+def _lost(db: Database, step: Step) -> None:
+    count = deletion.sweep(db, step) + remote_media.sweep(db, step)
+    if count:
+        LOG.info("upkeep: deleted %d files that an interruption had left", count)
