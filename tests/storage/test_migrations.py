@@ -17,9 +17,11 @@ from sqlalchemy import MetaData, Table, create_engine, func, insert, inspect, se
 from sqlalchemy.engine.interfaces import ReflectedIndex
 from sqlalchemy.exc import OperationalError
 
+from homebody.config import settings
 from homebody.core.events import relations
 from homebody.models.base import NOW_AND_LATER
-from homebody.storage.migrations import FOLDER, current, known
+from homebody.storage import rewriting
+from homebody.storage.migrations import FOLDER, current, known, upgrade
 
 ROWS = 3
 INTERVALS = [  # room, type, state key, from, to, event, membership
@@ -494,3 +496,27 @@ def test_a_long_table_is_copied_in_parts_that_are_shown(
         "40,000 of 45,000",
         "45,000 of 45,000",
     ]
+
+
+def test_an_upgrade_lets_an_older_database_shrink(tmp_path: Path) -> None:
+    older = Migrations(tmp_path)
+    older.up("0023")
+    assert not rewriting.is_incremental(older.file)
+
+    upgrade(settings.load(None, {}, {"data_dir": str(tmp_path)}))
+
+    assert current(older.url) == known()[-1]
+    assert rewriting.is_incremental(older.file)
+
+
+def test_an_upgrade_leaves_the_database_as_it_is_where_the_disk_is_too_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = Migrations(tmp_path)
+    older.up("0023")
+    monkeypatch.setattr(rewriting, "has_room", lambda _: False)
+
+    upgrade(settings.load(None, {}, {"data_dir": str(tmp_path)}))
+
+    assert current(older.url) == known()[-1]
+    assert not rewriting.is_incremental(older.file)

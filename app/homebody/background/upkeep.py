@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from homebody.core.administration import media_retention
+from homebody.core.administration import abandoned_rooms, media_retention, message_retention
 from homebody.core.federation import remote_media
 from homebody.core.media import deletion
 from homebody.core.media.last_used import LastUsed
@@ -100,6 +100,8 @@ def jobs(db: Database, media_used: LastUsed) -> list[Job]:
         Job("writing when files were used", MINUTE, MINUTE, lambda _: media_used.write()),
         Job("giving space back", HOUR, 5 * MINUTE, lambda step: give_space_back(db, step)),
         Job("deleting old files", HOUR, 10 * MINUTE, lambda step: _old_files(db, media_used, step)),
+        Job("deleting old messages", HOUR, 15 * MINUTE, lambda step: _old_messages(db, step)),
+        Job("deleting rooms", DAY, 20 * MINUTE, lambda step: _rooms(db, step)),
         Job("deleting what nothing refers to", DAY, 30 * MINUTE, lambda step: _lost(db, step)),
     ]
 
@@ -122,6 +124,15 @@ def _old_files(db: Database, media_used: LastUsed, step: Step) -> None:
             done.remote_files,
             done.freed_bytes,
         )
+
+
+def _old_messages(db: Database, step: Step) -> None:
+    if count := message_retention.sweep(db, step):
+        LOG.info("upkeep: deleted %d old events", count)
+
+
+def _rooms(db: Database, step: Step) -> None:
+    abandoned_rooms.sweep(db, step)
 
 
 def _lost(db: Database, step: Step) -> None:

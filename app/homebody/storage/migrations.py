@@ -34,6 +34,7 @@ def upgrade(config: Config) -> None:
         create(path)
     elif is_behind(revision):
         _run_alembic(config.database_url)
+        _let_it_shrink(path)
 
 
 def create(path: Path) -> None:
@@ -63,6 +64,20 @@ def _run_alembic(database_url: str) -> None:
             # SQLAlchemy prints more after the line with the error: the statement, and a link
             found = _ERROR.findall(said) or said.splitlines() or ["no reason given"]
             raise StartError(f"The database could not be brought up to date: {found[-1]}")
+
+
+def _let_it_shrink(path: Path) -> None:
+    """Rewrite a database from before it could be shortened, if the disk has room for that.
+
+    Without it the database works as well, but keeps the size that it once had.
+    """
+    if rewriting.is_incremental(path) or not rewriting.has_room(path):
+        return
+    sys.stderr.write("Rewriting the database once, so that it can become smaller from now on\n")
+    try:
+        rewriting.rewrite(path)
+    except sqlite3.Error as error:
+        sys.stderr.write(f"The database was not rewritten, and stays as it was: {error}\n")
 
 
 def check_existence(config: Config) -> None:

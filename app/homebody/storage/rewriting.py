@@ -1,4 +1,4 @@
-"""Writing a database anew: as small as it can be, and so that vacuum.py can shorten it later.
+"""Rewriting a database: as small as it can be, and so that vacuum.py can shorten it later.
 
 The setting auto_vacuum is part of the file. New databases have it from the beginning, older ones
 get it by being rewritten once, while no server runs.
@@ -30,7 +30,7 @@ def has_room(path: Path) -> bool:
 
 
 def rewrite(path: Path) -> None:
-    """Write the database anew, as small as it can be, and able to be shortened in steps later.
+    """Rewrite the database, as small as it can be, and able to be shortened in steps later.
 
     Takes some four seconds for a gigabyte, in which nobody can use the database. An interruption
     leaves it as it was. Raises sqlite3.Error.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from homebody.core.media import store
+from homebody.core.media import limits, store
 from homebody.errors import MatrixError
 from homebody.web import Application
 from tests.client_server.test_appservices import BOT, Irc
@@ -110,3 +110,29 @@ def test_what_a_bridge_uploads_is_not_counted(make_app: MakeApp, tmp_path: Path)
     answers = [upload(irc, 900) for _ in range(2)]
 
     assert [answer.status_code for answer in answers] == [200, 200]
+
+
+def test_a_user_may_have_a_quota_of_their_own(app: Application, login: Login) -> None:
+    alice, bob = login("alice"), login("bob")
+    database = app.homeserver.database
+    with database.write() as tx:
+        limits.put(tx, "@owner:localhost", alice.user_id, 2000)
+
+    assert upload(alice, 2000).status_code == 200
+    assert refusal(upload(alice, 1)) == FULL
+    assert refusal(upload(bob, 1001)) == FULL
+    with database.write() as tx:
+        limits.put(tx, "@owner:localhost", alice.user_id, None)
+    assert refusal(upload(alice, 1)) == FULL
+
+
+def test_the_size_of_a_file_that_clients_see_is_within_the_quota(
+    app: Application, login: Login
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    with app.homeserver.database.write() as tx:
+        limits.put(tx, "@owner:localhost", alice.user_id, 10)
+
+    for path in ("/_matrix/client/v1/media/config", "/_matrix/media/v3/config"):
+        assert alice.get(path).get_json() == {"m.upload.size": 10}
+        assert bob.get(path).get_json() == {"m.upload.size": 1000}

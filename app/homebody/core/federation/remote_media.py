@@ -330,7 +330,7 @@ def delete_unused(
 ) -> Iterator[Purged]:
     """Delete files that were last used before a time (ms); yield what each step has deleted.
 
-    They are fetched again when somebody requests them. `is_kept` is asked with server and media id.
+    They are fetched again when somebody requests them. `is_kept` is asked with server and media ID.
     """
     skipped = 0
     while True:

@@ -30,7 +30,7 @@ _EVENTS = (
 
 
 def uris(db: Database, room_id: str) -> list[tuple[str, str]]:
-    """Return (server name, media id) of the room's files, those of the latest events first.
+    """Return (server name, media ID) of the room's files, those of the latest events first.
 
     Files of messages, stickers and the room's avatar, with their thumbnails; not members' avatars.
     """

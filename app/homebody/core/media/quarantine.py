@@ -80,7 +80,7 @@ def put_many(db: Database, actor: str, files: Iterable[tuple[str, str]]) -> int:
 
 
 def put(tx: Tx, actor: str, files: Iterable[tuple[str, str]]) -> int:
-    """Quarantine files, given as (server name, media id); return how many are now.
+    """Quarantine files, given as (server name, media ID); return how many are now.
 
     These include files with the same content, and those that were quarantined before. Protected
     files are spared.

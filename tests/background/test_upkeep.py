@@ -1,0 +1,90 @@
+"""Jobs run from time to time, one after the other; failures and the end of the server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from homebody.background import upkeep
+from homebody.background.upkeep import Job, Step, Upkeep
+from homebody.errors import MatrixError
+from homebody.web import Application
+from tests.helpers.deliveries import wait_until
+
+Start = Callable[..., Upkeep]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    started: list[Upkeep] = []
+
+    def start_one(*jobs: Job) -> Upkeep:
+        found = Upkeep(jobs)
+        started.append(found)
+        found.start()
+        return found
+
+    yield start_one
+    for it in started:
+        it.stop()
+
+
+def test_each_job_runs_again_and_again(start: Start) -> None:
+    runs: list[str] = []
+
+    start(
+        Job("often", 0.01, 0.0, lambda _: runs.append("often")),
+        Job("seldom", 100.0, 0.0, lambda _: runs.append("seldom")),
+        Job("later", 0.01, 100.0, lambda _: runs.append("later")),
+    )
+
+    wait_until(lambda: runs.count("often") >= 3)
+    assert runs.count("seldom") == 1
+    assert "later" not in runs
+
+
+@pytest.mark.parametrize(
+    "problem", [MatrixError(503, "M_UNKNOWN", "full"), OSError("gone"), KeyError("a bug")]
+)
+def test_a_job_that_fails_runs_again_and_the_others_go_on(
+    start: Start, problem: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs: list[str] = []
+
+    def fail(_: Step) -> None:
+        runs.append("fail")
+        raise problem
+
+    start(Job("fail", 0.01, 0.0, fail), Job("good", 0.01, 0.0, lambda _: runs.append("good")))
+
+    wait_until(lambda: runs.count("fail") >= 2 and runs.count("good") >= 2)
+    assert "upkeep: fail" in caplog.text
+
+
+def test_a_running_job_ends_at_its_next_step_when_the_server_stops(start: Start) -> None:
+    began, steps = threading.Event(), []
+
+    def endless(step: Step) -> None:
+        while True:
+            steps.append(1)
+            began.set()
+            step()
+
+    running = start(Job("endless", 1.0, 0.0, endless))
+    began.wait(5)
+
+    running.stop()
+
+    count = len(steps)
+    assert not began.wait(0) or len(steps) == count
+
+
+def test_the_jobs_of_a_server_run(app: Application) -> None:
+    found = upkeep.jobs(app.homeserver.database, app.homeserver.media_used)
+
+    for job in found:
+        job.run(lambda: None)
+
+    assert len({job.name for job in found}) == len(found) >= 5
