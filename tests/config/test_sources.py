@@ -58,9 +58,9 @@ def test_an_unknown_key_is_refused_with_its_line_and_the_nearest_right_name(fold
             "rc_login.address.burst: no such key; did you mean rc_login.address.burst_count?",
         ),
         (
-            "media_rotation = 1",
+            "prune_media = 1",
             1,
-            "media_rotation: no such key; docs/homebody.example.toml lists all keys",
+            "prune_media: no such key; docs/homebody.example.toml lists all keys",
         ),
         ('server-name = "a"', 1, "server-name: no such key; did you mean server_name?"),
         ("xyzzy = 1", 1, "xyzzy: no such key"),

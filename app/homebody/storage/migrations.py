@@ -21,6 +21,8 @@ from homebody.storage import rewriting
 from homebody.storage.data_folder import StartError, database_path
 
 FOLDER: Final = Path(__file__).parents[1] / "migrations"
+_LARGE_BYTES: Final = 64 * 2**20
+"""Rewriting a smaller one takes up to a quarter of a second."""
 _ERROR: Final = re.compile(r"(?m)^[\w.]+Error: (.+)$")
 
 
@@ -73,7 +75,8 @@ def _let_it_shrink(path: Path) -> None:
     """
     if rewriting.is_incremental(path) or not rewriting.has_room(path):
         return
-    sys.stderr.write("Rewriting the database once, so that it can become smaller from now on\n")
+    if path.stat().st_size > _LARGE_BYTES:
+        sys.stderr.write("Rewriting the database once, so that it can become smaller later\n")
     try:
         rewriting.rewrite(path)
     except sqlite3.Error as error:
