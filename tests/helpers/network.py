@@ -97,7 +97,6 @@ class Network:
                 given = {
                     "federation_hosts": self._hosts(name),
                     "federation_ca_file": ca_file,
-                    "partial_joins": "true",
                 }
                 self._servers[name] = Homebody(name, data_dir, ports[name], {**given, **settings})
         except BaseException:

@@ -352,7 +352,6 @@ class Remotes:
         self.settings = {
             "federation": "true",
             "federation_ca_file": ca_file,
-            "partial_joins": "true",
             "federation_hosts": f"{{{hosts}}}",
             "outside_allowed": "127.0.0.0/8",
         }

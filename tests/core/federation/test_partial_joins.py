@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import select
 
 from homebody.core import incoming, partial_rooms
+from homebody.core.accounts import accounts
 from homebody.core.encryption import remote_devices
 from homebody.core.events import client_events, search_index
 from homebody.core.events import state as room_state
@@ -26,7 +27,7 @@ from homebody.models.events import ACCEPTED
 from homebody.storage.caches import NOWHERE
 from homebody.storage.database import Reader
 from homebody.web import Application
-from tests.conftest import Login, Person
+from tests.conftest import Login, MakeApp, Person
 from tests.helpers import remote_answers, sliding
 from tests.helpers.encryption import upload_device_keys
 from tests.helpers.partial_rooms import is_partial, join, let_state_come, omitting
@@ -1384,3 +1385,23 @@ def test_a_server_that_has_not_responded_is_asked_last(
     wait_for(lambda: not is_partial(app, room.id), "all members of the room")
     assert len(b.received("/state")) == 1
     b.recover("/state")
+
+
+def test_with_the_setting_off_a_join_waits_for_all_members(
+    remote: Remotes, make_app: MakeApp
+) -> None:
+    app = make_app(**remote.settings, partial_joins="false")
+    remote.talk_to(app)
+    b = remote("b.test")
+    b.omits_members = True
+    room = b.room()
+    room.member("dave", "join")
+    with app.homeserver.database.write() as tx:
+        accounts.create(tx, ALICE, None)
+
+    app.homeserver.joins.join(JoinRequest(room.id, ALICE, {}, ["b.test"]))
+
+    assert not is_partial(app, room.id)
+    assert "omit_members" not in b.received("/send_join/")[-1].query
+    with app.homeserver.database.read() as tx:
+        assert room_state.joined(tx, room.id).total == 3
