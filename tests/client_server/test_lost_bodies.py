@@ -29,6 +29,15 @@ CALLED_WITHOUT: Final = {
     ("POST", "/_matrix/media/v1/create"),
     ("POST", "/_matrix/media/v3/upload"),  # a file may be empty
     ("PUT", "/_matrix/media/v3/upload/<server_name>/<media_id>"),
+    ("POST", "/_synapse/admin/v1/deactivate/<user_id>"),
+    ("PUT", "/_synapse/admin/v2/users/<user_id>/devices/<device_id>"),
+    ("POST", "/_synapse/admin/v1/users/<user_id>/login"),
+    ("POST", "/_synapse/admin/v1/users/<user_id>/_allow_cross_signing_replacement_without_uia"),
+    ("POST", "/_synapse/admin/v1/users/<user_id>/shadow_ban"),
+    ("POST", "/_synapse/admin/v1/users/<user_id>/override_ratelimit"),
+    ("POST", "/_synapse/admin/v1/rooms/<room_id_or_alias>/make_room_admin"),
+    ("POST", "/_synapse/admin/v1/purge_history/<room_id>"),
+    ("POST", "/_synapse/admin/v1/purge_history/<room_id>/<event_id>"),
 }
 """Endpoints that clients call without a body."""
 OF_OTHERS: Final = re.compile("/appservice/|^/_matrix/static/|/fallback/web$")
