@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from homebody.core import incoming
 from homebody.core.events import state
 from homebody.core.federation import inbound, resolver
-from homebody.core.timeline import forks, plans
+from homebody.core.timeline import forks, plans, receiving
+from homebody.core.timeline.forks import Point
+from homebody.core.timeline.plans import Plan
+from homebody.runtime import event_loop
+from homebody.spec.events import Event
+from homebody.storage.database import Database, Reader, Tx
 from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.core.federation.test_missing_events import graph, has_all
@@ -146,3 +154,57 @@ def test_an_event_whose_state_never_resolves_waits(
 
     assert at_first != "accepted"
     assert now(app, room) == state_of(room, left[-1], right[-1])
+
+
+def test_a_conflict_of_a_thousand_members_holds_up_nobody_for_long(
+    app: Application, b: Remote, room: RemoteRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b.fail("/get_missing_events/", 404)
+    left, right = fork(room, 600)
+    for at in range(0, len(left), 50):
+        b.send(*(room.events[it] for it in left[at : at + 50]))
+    blocked = Blocked(monkeypatch)
+
+    b.send(last := room.message("last", prev=[right[-1]]))
+    wait_for(lambda: standing(app, last) == "accepted")
+
+    assert now(app, room) == state_of(room, left[-1], last.event_id)
+    assert blocked.pauses > 30, "it was 63"
+    assert blocked.in_write < 0.05, "it was 6 ms; 120 ms where it is resolved in the write"
+    assert blocked.elsewhere < 0.05, "it was 5 ms"
+
+
+class Blocked:
+    """The longest CPU time of a write, and between two pauses while state is resolved."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.in_write = self.elsewhere = 0.0
+        self.pauses = 0
+        self._began: float | None = None
+        write, make = Database.write, receiving.plan
+
+        @contextmanager
+        def timed(db: Database, **options: bool) -> Iterator[Tx]:
+            with write(db, **options) as tx:
+                began = time.thread_time()
+                try:
+                    yield tx
+                finally:
+                    self.in_write = max(self.in_write, time.thread_time() - began)
+
+        def plan(tx: Reader, event: Event, before: Point | None) -> Plan:
+            self._began = time.thread_time()
+            made = make(tx, event, before)
+            self._pause()
+            self._began = None
+            return made
+
+        monkeypatch.setattr(Database, "write", timed)
+        monkeypatch.setattr(receiving, "plan", plan)
+        monkeypatch.setattr(event_loop, "pause", self._pause)
+
+    def _pause(self) -> None:
+        if self._began is not None:
+            self.elsewhere = max(self.elsewhere, time.thread_time() - self._began)
+            self._began = time.thread_time()
+            self.pauses += 1

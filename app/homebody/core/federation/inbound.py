@@ -48,7 +48,7 @@ REFUSED: Final = "refused"
 SECONDS_PER_WRITE: Final = 0.003
 """Other writers wait meanwhile, and for the event that is being stored when the time is over."""
 
-SECONDS_TO_RESOLVE: Final = 0.01
+SECONDS_TO_RESOLVE: Final = 0.02
 """For the state of one event in a write; one that takes longer goes to the queue."""
 
 ReceiveElsewhere = Callable[[str, Json], None]

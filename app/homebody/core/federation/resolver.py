@@ -1,7 +1,7 @@
 """Storing an event of another server, also where its state takes long to resolve.
 
-Mostly the write that stores an event resolves the state in a millisecond. Where it takes longer,
-the write is undone, and a plan is made on a snapshot (core/timeline/plans.py), a millisecond at a
+Mostly the write that stores an event resolves the state in a millisecond. Where it takes many, the
+write is undone, and a plan is made on a snapshot (core/timeline/plans.py), a millisecond at a
 time, for one event at a time. Meanwhile the other PDUs of the room wait in its queue. After that
 the room rests for as long as it took, so no room takes more than half of the time.
 """
@@ -27,10 +27,12 @@ from homebody.storage.expressions import batches
 
 LOG = logging.getLogger(__name__)
 
-SECONDS_IN_WRITE: Final = 0.01
+SECONDS_IN_WRITE: Final = 0.02
 """For one resolution in a write."""
 MAX_TRIES: Final = 4
 """Users of this server may send to the room while its state is resolved."""
+LONG_SECONDS: Final = 0.1
+"""After which a room rests."""
 MAX_REST_SECONDS: Final = 10.0
 
 
@@ -64,7 +66,8 @@ class Resolver:
                 began = time.monotonic()
                 standing = self._receive_slowly(it, before)
                 spent = time.monotonic() - began
-            time.sleep(min(spent, MAX_REST_SECONDS))
+            if spent > LONG_SECONDS:
+                time.sleep(min(spent, MAX_REST_SECONDS))
         if standing is None:
             raise TooLongError(room_id)
         return standing
