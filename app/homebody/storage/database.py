@@ -158,7 +158,7 @@ class Tx(Reader):
         self.approved: Mapping[Any, Any] = {}
         """Events that policy servers have signed; see core/timeline/policies.py."""
         self.seconds_to_resolve = math.inf
-        """For which state resolution may work; see core/timeline/forks.py."""
+        """For which state resolution may work; see core/timeline/limits.py."""
         self.wait_for_commit: Callable[[], None] = ignore
         """Waits until the write is on the disk; set when its block is left."""
         self._first_position = db.writer.last_position

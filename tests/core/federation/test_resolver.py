@@ -12,7 +12,7 @@ import pytest
 from homebody.core import incoming
 from homebody.core.events import state
 from homebody.core.federation import inbound, resolver
-from homebody.core.timeline import forks, plans, receiving
+from homebody.core.timeline import forks, limits, plans, receiving
 from homebody.core.timeline.forks import Point
 from homebody.core.timeline.plans import Plan
 from homebody.runtime import event_loop
@@ -139,7 +139,7 @@ def test_a_state_of_many_changes_comes_before_its_event(
 def test_an_event_whose_state_never_resolves_waits(
     app: Application, b: Remote, room: RemoteRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forks, "MAX_SECONDS", -1.0)
+    monkeypatch.setattr(limits, "MAX_SECONDS", -1.0)
     left, right = fork(room, 3)
     for event_id in (*left, *right):
         b.send(room.events[event_id])

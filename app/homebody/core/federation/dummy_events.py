@@ -18,7 +18,7 @@ from typing import Final
 from homebody.core import partial_rooms
 from homebody.core.events import state
 from homebody.core.timeline import sending, store
-from homebody.core.timeline.forks import TooLongError
+from homebody.core.timeline.limits import TooLongError
 from homebody.core.timeline.sending import Draft
 from homebody.errors import MatrixError
 from homebody.runtime import event_loop

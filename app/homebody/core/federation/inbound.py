@@ -29,7 +29,8 @@ from homebody.core.federation.pdus import Received, Refused
 from homebody.core.federation.queues import Queues
 from homebody.core.federation.resolver import Resolver
 from homebody.core.timeline import joined_rooms, receiving
-from homebody.core.timeline.forks import Point, TooLongError
+from homebody.core.timeline.forks import Point
+from homebody.core.timeline.limits import TooLongError
 from homebody.core.timeline.receiving import MissingEventsError
 from homebody.errors import MatrixError
 from homebody.models.events import REJECTED

@@ -32,7 +32,8 @@ from homebody.core.federation.resolver import Resolver
 from homebody.core.federation.room_requests import RoomRequests
 from homebody.core.federation.transactions import Transactions
 from homebody.core.timeline import forks, receiving
-from homebody.core.timeline.forks import Point, TooLongError
+from homebody.core.timeline.forks import Point
+from homebody.core.timeline.limits import TooLongError
 from homebody.core.timeline.receiving import MissingEventsError
 from homebody.models.events import REJECTED, StoredEvent
 from homebody.outside import RemoteError

@@ -18,7 +18,8 @@ from typing import Final
 from homebody.core.events import state
 from homebody.core.federation.pdus import Received
 from homebody.core.timeline import plans, receiving
-from homebody.core.timeline.forks import Point, TooLongError
+from homebody.core.timeline.forks import Point
+from homebody.core.timeline.limits import TooLongError
 from homebody.runtime import event_loop
 from homebody.runtime.event_loop import FairSemaphore
 from homebody.runtime.locks import Locks

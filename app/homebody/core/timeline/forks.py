@@ -11,25 +11,23 @@ differing entries, so conflicts are found without reading whole states.
 
 The differing entries are in the tables of differences.py.
 
-State resolution may take seconds where thousands of entries differ. In a write that is limited
-(`Tx.seconds_to_resolve`) it raises TooLongError, and plans.py has it done before the write; in a
-reading transaction it lets other requests run in between.
+State resolution may take seconds where thousands of entries differ: see limits.py and plans.py.
 Spec: server-server-api#room-state-resolution
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import orjson
 from sqlalchemy import bindparam, select, union
 
 from homebody.core.events import auth_chains, state
-from homebody.core.timeline import differences
+from homebody.core.timeline import differences, limits
 from homebody.core.timeline.differences import Overlay
+from homebody.core.timeline.limits import TooLongError
 from homebody.models.base import EventNumber
 from homebody.models.events import HISTORY, REJECTED, StoredEvent
 from homebody.models.rooms import Room
@@ -43,17 +41,7 @@ from homebody.storage.expressions import batches, in_effect, listed, unindexed
 
 MAX_KEYS: Final = 200
 """Differing entries that a limited write looks at."""
-SECONDS_BETWEEN_PAUSES: Final = 0.001
-MAX_SECONDS: Final = 60.0
-"""For one resolution, with what runs meanwhile."""
 KEYS_AT_ONCE: Final = 100
-
-
-class TooLongError(Exception):
-    """State resolution takes longer than it may."""
-
-    def __init__(self, room_id: str) -> None:
-        super().__init__(f"The state of {room_id} takes too long to resolve")
 
 
 class Point(NamedTuple):
@@ -178,9 +166,9 @@ def conflicts(
     if len(points) < 2:
         return {}
     keys = _differing(tx, room_id, points)
-    if len(keys) > MAX_KEYS and _is_limited(tx):
+    if len(keys) > MAX_KEYS and limits.is_limited(tx):
         raise TooLongError(room_id)
-    step = _stepper(tx, room_id)
+    step = limits.stepper(tx, room_id)
     found = {}
     for some in batches(keys, KEYS_AT_ONCE):
         of_points = [values(tx, room_id, point, some) for point in points]
@@ -236,7 +224,7 @@ def nearest(tx: Reader, room_id: str, point: Point, at: int) -> Point:
 
     In a limited write it stays as it is where that takes long to find out.
     """
-    if len(point.overlay) > MAX_KEYS and _is_limited(tx):
+    if len(point.overlay) > MAX_KEYS and limits.is_limited(tx):
         return point
     try:
         other = moved(tx, room_id, point, at)
@@ -280,37 +268,12 @@ def _values(
     tx: Reader, room_id: str, point: Point, keys: Collection[StateKey]
 ) -> dict[StateKey, int]:
     """Return what `values` does, of any number of entries."""
-    step = _stepper(tx, room_id)
+    step = limits.stepper(tx, room_id)
     found: dict[StateKey, int] = {}
     for some in batches(keys, KEYS_AT_ONCE):
         found |= values(tx, room_id, point, some)
         step()
     return found
-
-
-def _is_limited(tx: Reader) -> bool:
-    return isinstance(tx, Tx) and tx.seconds_to_resolve < math.inf
-
-
-def _stepper(tx: Reader, room_id: str) -> Callable[[], None]:
-    """Return a function to be called again and again by what may take long.
-
-    In a write, it raises TooLongError when the time is over; else it also lets other requests run.
-    """
-    is_write = isinstance(tx, Tx)
-    end = time.monotonic() + (tx.seconds_to_resolve if isinstance(tx, Tx) else MAX_SECONDS)
-    next_pause = math.inf if is_write else time.monotonic() + SECONDS_BETWEEN_PAUSES
-
-    def step() -> None:
-        nonlocal next_pause
-        now = time.monotonic()
-        if now > end:
-            raise TooLongError(room_id)
-        if now > next_pause:
-            event_loop.pause()
-            next_pause = time.monotonic() + SECONDS_BETWEEN_PAUSES
-
-    return step
 
 
 def _before(tx: Reader, row: state.AnyRow) -> Point | None:
@@ -387,7 +350,7 @@ class _Resolution:
         self._differing = differing
         self._version = state.version(tx, room_id)
         self._known = _Numbered(tx, room_id)
-        self._step = _stepper(tx, room_id)
+        self._step = limits.stepper(tx, room_id)
 
     def run(self) -> dict[StateKey, int | None]:
         """Return what the resolved state has for the differing keys, and for keys that it adds."""
