@@ -371,3 +371,32 @@ def test_the_tasks_have_the_names_of_synapses(app: Application, admin: Person) -
         ("redact_all_events", "@alice:localhost"),
     ]
     assert history_purge.ACTION == "purge_history"
+
+
+def test_a_deletion_ends_when_the_server_stops_and_goes_on_afterwards(
+    app: Application, admin: Person, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purge, "EVENTS_AT_ONCE", 5)
+    room_id = room(admin)
+    for number in range(20):
+        admin.send(room_id, f"{number}")
+    delete_id = body(admin.delete(v2(room_id), json={}))["delete_id"]
+    database = app.homeserver.database
+
+    def stop(_so_far: Json) -> None:
+        raise InterruptedError
+
+    with database.read() as tx:
+        task = tasks.find(tx, delete_id)
+        before = purge.count_events(tx, room_id)
+    with pytest.raises(InterruptedError):
+        deletion.run(database, task, stop)
+    with database.read() as tx:
+        task = tasks.find(tx, delete_id)
+        left = purge.count_events(tx, room_id)
+    done = deletion.run(database, task, lambda _so_far: None)
+
+    assert 0 < left < before
+    assert done["kicked_users"] == [admin.user_id]
+    with database.read() as tx:
+        assert purge.count_events(tx, room_id) == 0

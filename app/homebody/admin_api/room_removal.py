@@ -49,8 +49,8 @@ def delete_room_and_wait(room_id: str) -> Json:
     """Delete a room, and return when it is done."""
     wanted = _wanted(room_id)
     with homeserver.locks.own(LOCK, room_id):
-        with homeserver.database.read() as tx:
-            deletion.check(tx, wanted)
+        with homeserver.database.write() as tx:
+            deletion.accept(tx, wanted)
         return deletion.delete(homeserver.database, wanted)
 
 

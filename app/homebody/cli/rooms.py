@@ -125,8 +125,8 @@ def delete_room(
         if not yes:
             click.confirm(f"Delete {room_id} with {count} events?", abort=True, err=True)
         wanted = Deletion(_BY, room_id, block, not keep_events, force, by, new_room_name, message)
-        with database.read() as tx:
-            deletion.check(tx, wanted)
+        with database.write() as tx:
+            deletion.accept(tx, wanted)
         with progress("Deleting events", count) as show:
             done = deletion.delete(database, wanted, report=show)
     text = f"Deleted {room_id}: {len(done['kicked_users'])} users have left"

@@ -99,19 +99,28 @@ def check(tx: Reader, wanted: Deletion) -> None:
         raise errors.unknown("This room is being deleted already")
 
 
-def order(tx: Tx, wanted: Deletion) -> str:
-    """Order the task that deletes a room, and return its id. Raises as `check` does."""
+def accept(tx: Tx, wanted: Deletion) -> None:
+    """Add the audit log's entry of a deletion. Raises as `check` does."""
     check(tx, wanted)
+    details = {"block": wanted.is_blocking, "purge": wanted.is_purging}
+    audit.note(tx, wanted.actor, "room.delete", wanted.room_id, **details)
+
+
+def order(tx: Tx, wanted: Deletion) -> str:
+    """Order the task that deletes a room, and return its ID. Raises as `check` does."""
+    accept(tx, wanted)
     return tasks.add(tx, ACTION, asdict(wanted), wanted.room_id)
 
 
-def run(db: Database, task: Task, _report: Callable[[Json], None]) -> Json:
+def run(db: Database, task: Task, report: Callable[[Json], None]) -> Json:
     """Do what `order` has ordered."""
+    saved: Json = {}
 
     def save(tx: Tx, done: Json) -> None:
         tasks.record(tx, task.id, tasks.ACTIVE, result=done)
+        saved.update(done)
 
-    return delete(db, Deletion(**task.params), task.result or {}, save)
+    return delete(db, Deletion(**task.params), task.result, save, lambda _count: report(saved))
 
 
 def delete(
@@ -129,7 +138,7 @@ def delete(
     """
     result: Json = {**NOTHING_DONE, **(done or {})}
     with db.write() as tx:
-        is_known = _begin(tx, wanted, is_new=not done)
+        is_known = _begin(tx, wanted)
         save(tx, result)
     if not is_known:
         return result
@@ -143,9 +152,11 @@ def delete(
     for some in batches(users, USERS_AT_ONCE):
         with db.write() as tx:
             for user_id in some:
-                has_left = _move(tx, wanted, user_id, result["new_room_id"])
-                key = "kicked_users" if has_left else "failed_to_kick_users"
-                result[key] = sorted({*result[key], user_id})
+                keys = ["failed_to_kick_users", "kicked_users"]
+                if _move(tx, wanted, user_id, result["new_room_id"]):
+                    keys.reverse()
+                result[keys[0]] = sorted({*result[keys[0]], user_id})
+                result[keys[1]] = [it for it in result[keys[1]] if it != user_id]
             save(tx, result)
     if wanted.new_room_user_id is not None and not result["local_aliases"]:
         with db.write() as tx:
@@ -158,11 +169,8 @@ def delete(
     return result
 
 
-def _begin(tx: Tx, wanted: Deletion, *, is_new: bool) -> bool:
+def _begin(tx: Tx, wanted: Deletion) -> bool:
     """Block the room if wanted; return whether there is anything to delete."""
-    if is_new:
-        details = {"block": wanted.is_blocking, "purge": wanted.is_purging}
-        audit.note(tx, wanted.actor, "room.delete", wanted.room_id, **details)
     if wanted.is_blocking:
         blocked.block(tx, wanted.actor, wanted.room_id)
     return any(

@@ -68,7 +68,7 @@ def count_before(tx: Reader, room_id: str, before: int) -> int:
 
 
 def order(tx: Tx, actor: str, room_id: str, before: int, *, delete_local_events: bool) -> str:
-    """Order the task that purges a room's history before a position; return its id.
+    """Order the task that purges a room's history before a position; return its ID.
 
     Raises M_UNKNOWN (400) while one of the same room is under way.
     """

@@ -92,7 +92,7 @@ def nothing(_so_far: Json) -> None:
 
 
 def order(db: Database, wanted: Redaction) -> str:
-    """Order the task that redacts the events of a user, who need not be known; return its id."""
+    """Order the task that redacts the events of a user, who need not be known; return its ID."""
     if wanted.limit < 0:
         raise errors.invalid_param("limit must not be negative")
     with db.write() as tx:
