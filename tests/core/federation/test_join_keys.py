@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from homebody.core.federation import join_keys
+from homebody.core.federation import join_keys, keys
 from homebody.core.federation.keys import KnownKey, ServerKeys
 from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
@@ -70,8 +70,9 @@ def test_the_servers_are_asked_and_the_resident_server_is_not(
 def test_the_resident_server_is_asked_about_those_that_do_not_answer(
     server_keys: ServerKeys, b: Remote, c: Remote
 ) -> None:
+    b.rotate_key()
     b.fail(KEY_PATH)
-    c.notary_for["b.test"] = b.published_keys()
+    c.notary_for["b.test"] = b.published_keys()  # with a key that nobody needs
 
     found = find(server_keys, b, now_ms())
 
@@ -103,11 +104,33 @@ def test_the_resident_server_cannot_make_up_keys_of_a_server_that_answers(
     assert {key_id for _, key_id in found} == {made_up[0].key_id}
 
 
+def test_the_resident_server_cannot_make_up_keys_of_a_server_that_answers_after_it(
+    server_keys: ServerKeys, b: Remote, c: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(join_keys, "SERVERS_FIRST_SECONDS", 0.05)
+    true = copy.deepcopy(b.published_keys())
+    b.rotate_key()
+    c.notary_for["b.test"] = b.published_keys()
+
+    def answer_late(_request: Request) -> Response:
+        time.sleep(0.5)
+        return Response(200, true)
+
+    b.answer(KEY_PATH, answer_late)
+
+    found = find(server_keys, b)
+
+    assert found is None
+    assert len(c.received(NOTARY_PATH)) == 1
+
+
 def test_the_resident_server_cannot_replace_a_key_that_is_known(
     server_keys: ServerKeys, b: Remote, c: Remote, remote: Remotes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(keys, "MIN_INTERVAL_S", 0.0)
     assert known(server_keys, b)
     d = remote("d.test")  # whose key has the same id
+    d.key_valid_for_ms = 5 * DAY_MS
     monkeypatch.setattr(d, "name", "b.test")
     c.notary_for["b.test"] = d.published_keys()
     b.fail(KEY_PATH)
@@ -160,6 +183,15 @@ def test_trusted_notaries_are_asked_first(make_app: MakeApp, remote: Remotes, b:
     assert b.received(KEY_PATH) == []
     assert len(d.received(NOTARY_PATH)) == 1
     assert known(app.homeserver.server_keys, b)
+
+
+def test_trusted_notaries_are_asked_once(make_app: MakeApp, remote: Remotes, b: Remote) -> None:
+    d = remote("d.test")
+    b.fail(KEY_PATH)
+    app = make_app(**remote.settings, trusted_key_servers="d.test")
+
+    assert find(app.homeserver.server_keys, b) is None
+    assert len(d.received(NOTARY_PATH)) == 1
 
 
 def test_the_servers_are_asked_while_a_trusted_notary_hangs(

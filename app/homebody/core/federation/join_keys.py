@@ -60,7 +60,7 @@ def find(
     found = keys.known(wanted)
     for (server, key_id), key in said.items():
         name = server, key_id
-        if not keys.has_answered(server) and _is_better(key, found.get(name), wanted[name]):
+        if not keys.has_answered(server) and _may_count(key, found.get(name), wanted[name]):
             LOG.info("%s doesn't answer; its key %s is as %s says", server, key_id, resident)
             found[name] = key
     return found
@@ -95,8 +95,6 @@ def _wait(futures: list[Future[None]], until: float) -> None:
         future.result()
 
 
-def _is_better(key: KnownKey, known: KnownKey | None, at_ts: int) -> bool:
-    """Return whether a key counts at a time at which what is known of it doesn't."""
-    if known is not None and (known.key != key.key or known.is_valid_at(at_ts)):
-        return False
-    return key.is_valid_at(at_ts)
+def _may_count(key: KnownKey, known: KnownKey | None, at_ts: int) -> bool:
+    """Return whether a key is valid at a time, and is not another one than that which is known."""
+    return (known is None or known.key == key.key) and key.is_valid_at(at_ts)
