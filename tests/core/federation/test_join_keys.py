@@ -229,6 +229,22 @@ def test_a_room_whose_creator_is_gone_is_joined_if_the_resident_server_has_the_k
     assert response.status_code == status
 
 
+def test_where_key_servers_are_trusted_the_resident_server_is_not(
+    make_app: MakeApp, remote: Remotes, b: Remote, c: Remote
+) -> None:
+    room = c.room("11")
+    room.member("@dave:b.test", "join", by=b)
+    b.rooms[room.id] = room
+    c.fail("/")
+    b.notary_for["c.test"] = c.published_keys()
+    remote("d.test")
+    alice = person(make_app(**remote.settings, trusted_key_servers="d.test"))
+
+    response = alice.post(f"join/{quote(room.id)}?via=b.test")
+
+    assert response.status_code == 502
+
+
 class Crowd:
     """Servers by the name of which others have signed; those that are alive answer."""
 

@@ -339,13 +339,15 @@ class Joins:
         with self._db.read() as tx:
             version = state.version(tx, join.room_id)
             is_resident = joined_rooms.is_resident(tx, join.room_id)
+            # the administrator has said who is believed about keys: nobody else then
+            may_tell_keys = not is_resident and not tx.server.config.trusted_key_servers
         checked = bulk.store_outliers(
             self._db,
             self._keys,
             join.room_id,
             version.name,
             response,
-            resident=None if is_resident else server,
+            resident=server if may_tell_keys else None,
         )
         event = Event(join.event_id, orjson.loads(join.pdu), version)
         received = self._as_sent(server, event, checked)
