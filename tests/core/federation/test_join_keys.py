@@ -238,9 +238,10 @@ def test_where_key_servers_are_trusted_the_resident_server_is_not(
     c.fail("/")
     b.notary_for["c.test"] = c.published_keys()
     remote("d.test")
-    alice = person(make_app(**remote.settings, trusted_key_servers="d.test"))
+    app = make_app(**remote.settings, trusted_key_servers="d.test")
+    remote.talk_to(app)
 
-    response = alice.post(f"join/{quote(room.id)}?via=b.test")
+    response = person(app).post(f"join/{quote(room.id)}?via=b.test")
 
     assert response.status_code == 502
 
