@@ -29,6 +29,7 @@ PLANS = {
     "a part of a purge": (removal._SOME_EVENTS, "INDEX ix_events_room_id_position"),
     "a part of a purge of history": (removal._OLD, BY_PLACE),
     "what is left after that": (removal._NEXT, f"COVERING {BY_PLACE}"),
+    "the first event since a time": (removal._SINCE_TS, f"COVERING {BY_TIME}"),
     "the events of a user": (user_redaction._ROWS, BY_PLACE),
     "the event nearest to a time": (history.NEAR[True], BY_TIME),
     "the visible event nearest to a time": (history._FIRST_VISIBLE[False], BY_TIME),
@@ -43,7 +44,8 @@ PLANS = {
 SORTED = {"the newest events of rooms", "references"}
 """Those of several rooms or parents: the few that were found are sorted."""
 VALUES: dict[str, Any] = dict.fromkeys(
-    ("room_id", "after", "upto", "count", "ts", "since", "number", "before"), 1
+    ("room_id", "after", "upto", "count", "ts", "since", "number", "before", "since_ts", "now_ts"),
+    1,
 )
 LISTS = ("spans", "places", "parents", "ignored", "rooms", "room_ids")
 

@@ -22,6 +22,7 @@ from homebody.core.timeline import redactions
 from homebody.models.base import EventNumber
 from homebody.models.events import OUTLIER, REJECTED, SOFT_FAILED, StoredEvent
 from homebody.storage.database import Reader, Tx
+from homebody.storage.expressions import unindexed
 
 REDACTION: Final = "m.room.redaction"
 INDEXED: Final = frozenset({search_index.MESSAGE, search_index.NAME, search_index.TOPIC})
@@ -94,15 +95,11 @@ _IS_STATE_BEFORE = (
     .where(_IN_ROOM, StoredEvent.position < bindparam("before"), StoredEvent.state_key.is_not(None))
     .limit(1)
 )
-_SINCE_TS = (
-    select(StoredEvent.position)
-    .where(
-        _IN_ROOM,
-        StoredEvent.position.is_not(None),
-        StoredEvent.origin_server_ts.between(bindparam("since_ts"), bindparam("now_ts")),
-    )
-    .order_by(StoredEvent.position)
-    .limit(1)
+# the newer events by their times, as the older ones may be millions
+_SINCE_TS = select(func.min(unindexed(StoredEvent.position)).label("position")).where(
+    _IN_ROOM,
+    StoredEvent.position.is_not(None),
+    StoredEvent.origin_server_ts.between(bindparam("since_ts"), bindparam("now_ts")),
 )
 
 
@@ -181,8 +178,8 @@ def first_since_ts(tx: Reader, room_id: str, ts: int) -> int | None:
     Events that claim to be from the future count as older: their servers' clocks are wrong.
     """
     asked = {"room_id": room_id, "since_ts": ts, "now_ts": tx.now_ms}
-    rows = tx.sql.execute_long(_SINCE_TS, asked)
-    return rows[0].position if rows else last(tx, room_id)
+    found: int | None = tx.sql.execute_long(_SINCE_TS, asked)[0].position
+    return last(tx, room_id) if found is None else found
 
 
 def last(tx: Reader, room_id: str) -> int | None:
