@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import update
 from werkzeug.test import TestResponse
 
+from homebody.core.timeline import gaps
 from homebody.models.events import OUTLIER, StoredEvent
 from homebody.web import Application
 from tests.conftest import Login, Person
@@ -49,6 +50,7 @@ def lose_history(app: Application, room_id: str) -> None:
     with app.homeserver.database.write() as tx:
         events = update(StoredEvent).where(StoredEvent.room_id == room_id)
         tx.sql.execute(events.values(position=None, standing=OUTLIER))
+        gaps.add(tx, room_id, ["$older"], tx.next_position())
 
 
 def test_a_time_before_the_history_here_is_asked_for(
