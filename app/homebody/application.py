@@ -61,6 +61,7 @@ ACTIONS: Final[dict[str, Run]] = {
     deletion.ACTION: deletion.run,
     history_purge.ACTION: history_purge.run,
     user_redaction.ACTION: user_redaction.run,
+    upkeep.VACUUM: upkeep.run_vacuum,
 }
 """The tasks that administrators may order, by name."""
 

@@ -37,7 +37,9 @@ for _logger in ("homebody.storage.disk_errors", "homebody.storage.writer"):
 LAZY_COMMANDS = {
     "appservices": "homebody.cli.appservices",
     "backup": "homebody.cli.backup",
+    "disk": "homebody.cli.disk",
     "federation": "homebody.cli.federation",
+    "media": "homebody.cli.media",
     "restore": "homebody.cli.backup",
     "audit": "homebody.cli.audit",
     "user": "homebody.cli.users",

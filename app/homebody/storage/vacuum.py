@@ -8,8 +8,13 @@ the file costs more than reusing them.
 
 from __future__ import annotations
 
+import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple
+
+from sqlalchemy import column, select, table
+from sqlalchemy.exc import DBAPIError
 
 from homebody.runtime import event_loop
 from homebody.storage.database import Database, Reader
@@ -23,6 +28,11 @@ KEPT_PAGES: Final = 256
 WORTH_PART: Final = 0.05
 WORTH_PAGES: Final = 2048
 """How many more it takes to begin by itself, whichever is more: 8 MiB."""
+
+_DBSTAT = table("dbstat", column("name"), column("pgsize"), column("aggregate"))
+_SIZES = select(_DBSTAT.c.name, _DBSTAT.c.pgsize).where(_DBSTAT.c.aggregate == 1)
+_SCHEMA = table("sqlite_master", column("name"), column("tbl_name"))
+_TABLES = select(_SCHEMA.c.name, _SCHEMA.c.tbl_name)
 
 
 class Pages(NamedTuple):
@@ -55,6 +65,22 @@ def pages(tx: Reader) -> Pages:
     return Pages(
         pragma("page_count"), pragma("freelist_count"), pragma("page_size"), is_incremental
     )
+
+
+def table_bytes(tx: Reader) -> dict[str, int]:
+    """Return {table: bytes of its pages, with those of its indexes}.
+
+    Reads the head of every page. Returns nothing where SQLite was built without dbstat.
+    """
+    try:
+        sizes = tx.sql.execute(_SIZES).all()
+    except (DBAPIError, sqlite3.Error):
+        return {}
+    table_of = {row.name: row.tbl_name for row in tx.sql.execute(_TABLES)}
+    found: Counter[str] = Counter()
+    for row in sizes:
+        found[table_of.get(row.name, row.name)] += row.pgsize
+    return found
 
 
 def give_back(db: Database, step: Callable[[], None] = event_loop.pause) -> int:

@@ -97,6 +97,7 @@ _UNUSED = (
     .limit(UNUSED_AT_ONCE)
     .offset(bindparam("skipped"))
 )
+_COUNT_UNUSED = select(func.count()).where(RemoteMediaFile.last_used_ts < bindparam("before_ts"))
 _NAMES = select(RemoteMediaFile.name)
 _DELETE = delete(RemoteMediaFile).where(*_OF_FILE)
 
@@ -347,6 +348,12 @@ def delete_unused(
         if len(rows) < UNUSED_AT_ONCE:
             return
         event_loop.pause()
+
+
+def count_unused(db: Database, before_ts: int) -> int:
+    """Return how many files were last used before a time (ms)."""
+    with db.read() as tx:
+        return int(tx.sql.execute(_COUNT_UNUSED, {"before_ts": before_ts}).scalar_one())
 
 
 def sweep(db: Database, step: Callable[[], None] = event_loop.pause) -> int:

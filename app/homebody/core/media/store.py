@@ -175,7 +175,7 @@ def _received(db: Database, user_id: str, body: Upload) -> Iterator[files.Conten
     under_way = _under_way[key]  # before the rows are read: uploads that end meanwhile count twice
     with db.read() as tx:
         limit = limits.of(tx, user_id)
-        used = under_way + tx.sql.execute(_USED, {"user_id": user_id}).scalar_one()
+        used = under_way + used_bytes(tx, user_id)
         size = body.size_bytes or min(config.max_upload_bytes, max(1, limit - used))
         quotas.check(tx, FILES, used=used + size, limit=limit)
     _under_way[key] += size
@@ -196,6 +196,11 @@ def _stored(tx: Tx, media_id: str, content: files.Content) -> None:
     if not files.content_path(tx.server.config.data_dir, content.sha256).exists():
         raise errors.unavailable()
     quarantine.follow(tx, media_id, content.sha256)
+
+
+def used_bytes(tx: Reader, user_id: str) -> int:
+    """Return how much a user has uploaded."""
+    return int(tx.sql.execute(_USED, {"user_id": user_id}).scalar_one())
 
 
 def exists(tx: Reader, uri: str) -> bool:

@@ -1,0 +1,109 @@
+"""The command `homebody disk`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+import click
+
+from homebody import cli
+from homebody.background import upkeep
+from homebody.cli import as_json, print_result
+from homebody.cli.database import open_database
+from homebody.core import audit, tasks
+from homebody.core.administration import disk_usage
+from homebody.spec.events import Json
+from homebody.storage import data_folder, rewriting, vacuum
+from homebody.storage.data_folder import StartError
+
+_UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+@click.command()
+@click.option("--vacuum", "is_vacuum", is_flag=True, help="Give empty pages back to the disk.")
+@click.option("--top", type=click.IntRange(1), default=disk_usage.TOP, help="Rooms and users.")
+@click.option("--days", type=click.IntRange(1), help="How old what could be deleted is.")
+@as_json
+@click.pass_context
+def disk(ctx: click.Context, *, is_vacuum: bool, top: int, days: int | None, is_json: bool) -> None:
+    """Print what takes the room on the disk, and what each way of making room would free.
+
+    How much a room takes is an estimate by its number of events.
+    """
+    if is_vacuum:
+        _shorten(ctx, is_json=is_json)
+        return
+    ages = None if days is None else disk_usage.Ages(days, days, days)
+    with open_database(ctx) as database:
+        found = disk_usage.measure(database, top=top, ages=ages)
+    print_result("\n".join(_lines(found)), found, is_json=is_json)
+
+
+def _shorten(ctx: click.Context, *, is_json: bool) -> None:
+    """Rewrite the database of a stopped server, or let the running one shorten it in steps."""
+    config = cli.load_config(ctx)
+    path = data_folder.database_path(config.database_url)
+    with open_database(ctx):
+        before = path.stat().st_size
+    try:
+        with data_folder.locked(config):
+            if not rewriting.has_room(path):
+                raise cli.Failure(f"The disk has too little space for a copy of {path}")
+            sys.stderr.write("Rewriting the database: the server can't start meanwhile\n")
+            rewriting.rewrite(path)
+    except StartError:  # it is in use
+        _order(ctx, is_json=is_json)
+        return
+    with open_database(ctx) as database, database.write() as tx:
+        audit.note(tx, audit.COMMAND_LINE, "server.vacuum")
+    freed = before - path.stat().st_size
+    text = f"Gave {human(max(0, freed))} back to the disk"
+    print_result(text, {"freed_bytes": freed, "is_ordered": False}, is_json=is_json)
+
+
+def _order(ctx: click.Context, *, is_json: bool) -> None:
+    with open_database(ctx) as database:
+        with database.read() as tx:
+            if not vacuum.pages(tx).is_incremental:
+                raise cli.Failure("This database can only be shortened while the server is stopped")
+        with database.write() as tx:
+            task_id = tasks.add(tx, upkeep.VACUUM, {})
+            audit.note(tx, audit.COMMAND_LINE, "server.vacuum")
+    text = "The server gives the empty pages back to the disk now, some at a time"
+    print_result(text, {"task_id": task_id, "is_ordered": True}, is_json=is_json)
+
+
+def human(size: float) -> str:
+    """Return a number of bytes with its unit: "1.5 GiB"."""
+    for unit in _UNITS:
+        if abs(size) < 1024 or unit == _UNITS[-1]:
+            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1024
+    return ""
+
+
+def _lines(found: Json) -> list[str]:
+    database, place = found["database"], found["disk"]
+    free, total = human(place["free_bytes"]), human(place["total_bytes"])
+    lines = [f"Disk: {free} of {total} free", ""]
+    lines.append(f"Database: {human(database['bytes'])}")
+    lines += [_line(size, name) for name, size in database["by_purpose"].items()]
+    lines += [_line(database["free_bytes"], "empty pages"), "", "Files:"]
+    for kind, it in found["media"].items():
+        lines.append(_line(it["bytes"], f"{kind} ({it['files']})"))
+    lines += ["", "Rooms with the most events:"]
+    for it in found["rooms"]:
+        lines.append(_line(it["bytes"], f"{it['room_id']} ({it['events']} events)"))
+    lines += ["", "Users with the most data:"]
+    for it in found["users"]:
+        size = it["media_bytes"] + it["account_data_bytes"] + it["key_backup_bytes"]
+        lines.append(_line(size, f"{it['user_id']} ({it['files']} files)"))
+    lines += ["", "What could be freed:"]
+    for it in found["could_free"]:
+        lines.append(f"{_line(it['bytes'], it['what'])}: {it['command']}")
+    return lines
+
+
+def _line(size: int, text: str) -> str:
+    return f"{human(size):>12}  {text}"
