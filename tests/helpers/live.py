@@ -55,7 +55,9 @@ class Person:
         """Send a request. Bytes are sent unchanged, everything else as JSON."""
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         data = None if method == "GET" else body if isinstance(body, bytes) else json.dumps(body)
-        url = path if path.startswith("/_matrix") or path == "/metrics" else V3 + path
+        url = (
+            path if path.startswith(("/_matrix", "/_synapse")) or path == "/metrics" else V3 + path
+        )
         self._connection.request(method, url, data, headers)
 
     def answer(self) -> tuple[int, bytes]:
