@@ -25,6 +25,15 @@ def load_or_create(config: Config) -> SigningKey:
     try:
         if not path.exists():
             _write_new(path)
+    except OSError as error:
+        raise ConfigError(f"The signing key {path} can't be used: {error.strerror}") from error
+    return load(config)
+
+
+def load(config: Config) -> SigningKey:
+    """Return the key in the file. Raises ConfigError when it is missing, unreadable or damaged."""
+    path = config.signing_key_path
+    try:
         return SigningKey.from_text(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"The signing key {path} can't be used: {error.strerror}") from error
