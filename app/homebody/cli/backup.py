@@ -24,7 +24,7 @@ from homebody.server import backup as backups
 from homebody.server import restore as restoring
 from homebody.server.backup import Copied
 from homebody.server.copies import BackupError, Progress
-from homebody.storage import data_folder, fsync, migrations
+from homebody.storage import data_folder, fsync, last_backup, migrations
 from homebody.storage.database import PLACES
 
 NICENESS: Final = 10
@@ -53,6 +53,7 @@ def backup(ctx: click.Context, folder: Path, *, is_json: bool) -> None:
     os.nice(NICENESS)
     with _failures(), _bar("Database") as on_pages, _bar("Media") as on_files:
         copied = backups.make(config, folder, on_pages, on_files)
+        last_backup.note(config.data_dir, folder)
     _print_copied(copied, f"Backed up to {folder}", is_json=is_json)
 
 
