@@ -45,7 +45,7 @@ def send(config: Config, address: str, message: Message) -> None:
     """Hand a message to the mail server, and wait for that. Raises MailError, RefusedError."""
     composed = _compose(config, address, message)
     try:
-        with _connect(config.smtp) as connection:
+        with _connect(config.smtp, TIMEOUT_SECONDS) as connection:
             connection.send_message(composed)
     except smtplib.SMTPRecipientsRefused as error:
         code, reason = next(iter(error.recipients.values()))
@@ -56,15 +56,24 @@ def send(config: Config, address: str, message: Message) -> None:
         raise MailError(str(error) or type(error).__name__) from error
 
 
-def _connect(smtp: Smtp) -> smtplib.SMTP:
+def check(config: Config, timeout_s: float) -> None:
+    """Connect to the mail server and log in, without sending anything. Raises MailError."""
+    try:
+        with _connect(config.smtp, timeout_s) as connection:
+            connection.ehlo_or_helo_if_needed()
+    except (smtplib.SMTPException, OSError) as error:
+        raise MailError(str(error) or type(error).__name__) from error
+
+
+def _connect(smtp: Smtp, timeout_s: float) -> smtplib.SMTP:
     """Connect to the mail server and log in."""
     if smtp.tls == "implicit":
         context = ssl.create_default_context()
         connection: smtplib.SMTP = smtplib.SMTP_SSL(
-            smtp.host or "", smtp.port, timeout=TIMEOUT_SECONDS, context=context
+            smtp.host or "", smtp.port, timeout=timeout_s, context=context
         )
     else:
-        connection = smtplib.SMTP(smtp.host or "", smtp.port, timeout=TIMEOUT_SECONDS)
+        connection = smtplib.SMTP(smtp.host or "", smtp.port, timeout=timeout_s)
     try:
         if smtp.tls == "starttls":
             connection.starttls(context=ssl.create_default_context())

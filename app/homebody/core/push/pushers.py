@@ -21,7 +21,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import orjson
-from sqlalchemy import ColumnElement, Row, bindparam, delete, select
+from sqlalchemy import ColumnElement, Row, bindparam, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from homebody import errors, outside
@@ -91,6 +91,8 @@ _ONE = _OF_USER.join(Account, Account.user_id == Pusher.user_id).where(
     Pusher.pushkey == bindparam("pushkey"),
     Account.is_locked.is_(False),
 )
+_URL = Pusher.data["url"].as_string()
+_URLS = select(_URL).where(Pusher.kind == HTTP).group_by(_URL).order_by(func.count().desc(), _URL)
 _INSERT = insert(Pusher)
 _SET = _INSERT.on_conflict_do_update(
     index_elements=["user_id", "app_id", "pushkey"],
@@ -259,6 +261,11 @@ def gateway(tx: Reader, destination: str) -> Gateway | None:
     if row is None or row.kind != HTTP:
         return None
     return Gateway(user_id, app_id, pushkey, row.data, row.pushkey_ts)
+
+
+def gateway_urls(tx: Reader) -> list[str]:
+    """Return the URLs of all push gateways, that with the most pushers first."""
+    return list(tx.sql.execute(_URLS).scalars())
 
 
 def mailbox(tx: Reader, destination: str) -> Mailbox | None:
