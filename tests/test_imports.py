@@ -42,6 +42,7 @@ ORDER = [
     "core.sliding_sync",
     "core.legacy",
     "background",
+    "doctor",
     "context",
     "client_server",
     "server_server",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
@@ -44,4 +45,24 @@ def write_certificate(folder: Path, *names: str) -> tuple[Path, Path]:
     certificate.unlink(missing_ok=True)
     for blob in issued.cert_chain_pems:
         blob.write_to_path(str(certificate), append=True)
+    return certificate, key
+
+
+def write_certificate_of(
+    folder: Path,
+    *names: str,
+    not_after: datetime | None = None,
+    by: trustme.CA | None = None,
+    with_chain: bool = True,
+) -> tuple[Path, Path]:
+    """Write a certificate by an intermediate authority, or by `by`, and its key.
+
+    Without `with_chain`, the intermediate is left out.
+    """
+    certificate, key = folder / "chain.pem", folder / "chain.key"
+    authority = by or _authority().create_child_ca()
+    issued = authority.issue_cert(*names, not_after=not_after)
+    issued.private_key_pem.write_to_path(str(key))
+    blobs = issued.cert_chain_pems if with_chain else issued.cert_chain_pems[:1]
+    certificate.write_bytes(b"".join(blob.bytes() for blob in blobs))
     return certificate, key

@@ -24,7 +24,8 @@ def app(make_app: MakeApp) -> Application:
 def paths_with_an_empty_part() -> list[tuple[str, str]]:
     """(method, path) of every route, once for each of its parts that is left empty."""
     found = []
-    for rule in spec_index.server().url_map.iter_rules():
+    rules = spec_index.server().url_map.iter_rules()
+    for rule in (it for it in rules if "<path:" not in it.rule):  # not one part, but all the rest
         for name in sorted(rule.arguments - MAY_BE_EMPTY):
             path = re.sub("<([^>]*)>", lambda part, it=name: "x" * (part[1] != it), rule.rule)  # type: ignore[misc]
             methods = (rule.methods or set()) - {"HEAD", "OPTIONS"}

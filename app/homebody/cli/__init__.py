@@ -38,6 +38,7 @@ LAZY_COMMANDS = {
     "appservices": "homebody.cli.appservices",
     "backup": "homebody.cli.backup",
     "disk": "homebody.cli.disk",
+    "doctor": "homebody.cli.doctor",
     "federation": "homebody.cli.federation",
     "media": "homebody.cli.media",
     "restore": "homebody.cli.backup",

@@ -33,7 +33,7 @@ from homebody.config.settings import Config
 from homebody.context import homeserver
 from homebody.runtime import logs
 from homebody.storage import disk_errors
-from homebody.web import health, metrics, pages, well_known
+from homebody.web import health, metrics, pages, probe, well_known
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -133,6 +133,7 @@ class Edge:
         schemes = environ.get("HTTP_X_FORWARDED_PROTO")
         if not self._config.is_trusted_proxy(environ.get("REMOTE_ADDR", "")):
             return
+        environ[probe.PEER] = environ["REMOTE_ADDR"]
         proxies = 1
         for text in reversed((forwarded or "").split(",")):
             address = _address(text.strip())
@@ -256,7 +257,7 @@ def register(app: Flask, config: Config) -> None:
     app.url_map.converters["default"] = SegmentConverter
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # an empty state key stands between two slashes
-    for module in (health, metrics, pages, well_known):
+    for module in (health, metrics, pages, probe, well_known):
         app.register_blueprint(module.bp)
     app.before_request(begin)
     app.after_request(end)
