@@ -148,6 +148,17 @@ def test_whois_is_for_oneself_and_for_administrators(
     assert refusal(login("mallory").get(path)) == (403, "M_FORBIDDEN")
 
 
+def test_whois_has_no_connection_of_a_device_that_was_never_used(
+    admin: Person, alice: Person
+) -> None:
+    admin.post(f"{ALICE}/devices", json={"device_id": "NEW"})
+
+    found = admin.get(f"{V1}/whois/{alice.user_id}").get_json()["devices"]
+
+    assert found["NEW"] == {"sessions": [{"connections": []}]}
+    assert len(found[alice.device_id]["sessions"][0]["connections"]) == 1
+
+
 def test_whois_of_nobody_tells_that_one_is_an_administrator(admin: Person, alice: Person) -> None:
     path = f"{V1}/whois/@nobody:localhost"
 

@@ -434,6 +434,7 @@ def test_password_and_reactivation_may_come_together(
         ("free", (200, None)),
         ("alice", (400, "M_USER_IN_USE")),
         ("a b", (400, "M_INVALID_USERNAME")),
+        ("Free", (400, "M_INVALID_USERNAME")),
         (None, (400, "M_MISSING_PARAM")),
     ],
 )

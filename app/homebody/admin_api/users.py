@@ -112,6 +112,8 @@ def set_admin(user_id: str) -> Json:
 def get_username_available() -> Json:
     """Return whether a name can be registered. Raises M_USER_IN_USE, M_INVALID_USERNAME."""
     username = http.query_required("username")
+    if username != username.lower():  # the name that an account would have
+        raise errors.invalid_username("A user name has no capital letters")
     with homeserver.database.read() as tx:
         registration.free_user_id(tx, username)
     return {"available": True}

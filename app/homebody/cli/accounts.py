@@ -207,13 +207,14 @@ def _described(account: accounts.AccountInfo) -> Json:
         "is_admin": account.is_admin,
         "is_locked": account.is_locked,
         "is_suspended": account.is_suspended,
+        "is_shadow_banned": account.is_shadow_banned,
         "is_deactivated": account.deactivated_ts is not None,
     }
 
 
 def _account_line(account: Json) -> str:
-    flags = ("admin", "locked", "suspended", "deactivated")
-    marks = [flag for flag in flags if account[f"is_{flag}"]]
+    flags = ("admin", "locked", "suspended", "shadow_banned", "deactivated")
+    marks = [flag.replace("_", "-") for flag in flags if account[f"is_{flag}"]]
     return f"{account['user_id']}  {format_day(account['created_ts'])}  {' '.join(marks)}".rstrip()
 
 

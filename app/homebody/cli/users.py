@@ -52,8 +52,8 @@ def whois(ctx: click.Context, name: str, *, is_json: bool) -> None:
         found = moderation.whois(tx, user_id, LastSeen(database))
     lines = []
     for device_id, device in found["devices"].items():
-        seen = device["sessions"][0]["connections"][0]
-        lines.append(f"{device_id}  {_seen(seen)}")
+        connections = device["sessions"][0]["connections"] or [{}]
+        lines.append(f"{device_id}  {_seen(connections[0])}")
     print_result("\n".join(lines), found, is_json=is_json)
 
 

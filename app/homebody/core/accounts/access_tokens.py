@@ -180,7 +180,9 @@ def revoke_issued(tx: Tx, *, to: str | None = None, of_user: str | None = None) 
     """Revoke the tokens by which an administrator acts as users, or by which others act as one."""
     which = AccessToken.issued_to == to if of_user is None else AccessToken.user_id == of_user
     ended = delete(AccessToken).where(which, AccessToken.issued_to.is_not(None))
-    _forget(tx, tx.sql.execute(ended.returning(AccessToken.token_hash)).scalars())
+    rows = tx.sql.execute(ended.returning(AccessToken.token_hash, AccessToken.user_id))
+    _forget(tx, (row.token_hash for row in rows))
+    tx.wake(*{row.user_id for row in rows})  # a waiting /sync with one of them must end
 
 
 def revoke_one(tx: Tx, requester: Requester) -> None:

@@ -33,7 +33,7 @@ _DEVICES = select(
 def whois(tx: Reader, user_id: str, seen: LastSeen) -> Json:
     """Return from where the user's devices were last used; nothing for an unknown user."""
     devices = {
-        row.device_id: {"sessions": [{"connections": [_connection(user_id, row, seen)]}]}
+        row.device_id: {"sessions": [{"connections": _connections(user_id, row, seen)}]}
         for row in tx.sql.execute(_DEVICES, {"user_id": user_id})
     }
     return {"user_id": user_id, "devices": devices}
@@ -139,11 +139,13 @@ def _check_admin(requester: Requester) -> None:
         raise errors.forbidden("Only administrators of the server may do this")
 
 
-def _connection(user_id: str, row: Row[*tuple[Any, ...]], seen: LastSeen) -> Json:
+def _connections(user_id: str, row: Row[*tuple[Any, ...]], seen: LastSeen) -> list[Json]:
+    """Return the last connection of a device, in a list that is empty if it was never used."""
     now = seen.of(user_id, row.device_id)
     found = {
         "ip": row.last_seen_ip if now is None else now.ip,
         "last_seen": row.last_seen_ts if now is None else now.ts,
         "user_agent": row.last_seen_user_agent if now is None else now.user_agent,
     }
-    return {key: value for key, value in found.items() if value is not None}
+    connection = {key: value for key, value in found.items() if value is not None}
+    return [connection] if connection else []
