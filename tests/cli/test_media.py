@@ -19,6 +19,7 @@ from homebody.background import upkeep
 from homebody.cli import main
 from homebody.cli.disk import human
 from homebody.core import audit, tasks
+from homebody.core.administration import disk_usage
 from homebody.models.media import Media, RemoteMediaFile
 from homebody.storage import data_folder, rewriting
 from homebody.web import Application
@@ -248,6 +249,10 @@ def test_disk_says_what_takes_the_room(
     freed = [it["bytes"] for it in found["could_free"]]
     assert freed[:2] == [len(TEXT), 10_000]
     assert freed[2] > 0
+    overview = disk_usage.overview(app.homeserver.database)
+    assert (overview["files"], overview["file_bytes"]) == (1, 10_000)
+    assert (overview["remote_files"], overview["remote_file_bytes"]) == (1, len(TEXT))
+    assert overview["database_bytes"] >= sum(by_purpose.values())
     text = run("disk").output
     assert "homebody media purge-remote --days 30" in text
     assert f"{alice.user_id} (1 files)" in text

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from homebody.server import copies
 from homebody.storage import data_folder, fsync
 from tests.helpers import killing
 from tests.helpers import server as real_server
@@ -200,3 +201,23 @@ def test_what_cannot_be_is_refused_in_a_line(tmp_path: Path, stopped: Path) -> N
     assert "the data folder itself" in to_itself.stderr
     assert "move it away first" in over_another.stderr
     assert "Another homebody is running" in under_a_server.stderr
+
+
+def test_a_file_that_is_deleted_meanwhile_does_not_end_a_backup(
+    tmp_path: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(stopped, b"one")
+    store(stopped, b"another")
+    before = copies.media
+
+    def delete_one(folder: Path) -> dict[str, Path]:
+        found = before(folder)
+        if folder.is_relative_to(stopped):
+            next(iter(found.values())).unlink()
+        return found
+
+    monkeypatch.setattr(copies, "media", delete_one)
+
+    made = done(stopped, "backup", str(tmp_path / "backup"))
+
+    assert (made["files"], made["new_files"]) == (1, 1)

@@ -135,12 +135,12 @@ def _copy_media(source: Path, target: Path, progress: Progress) -> list[int]:
     sizes = []
     for number, (sha256, path) in enumerate(found.items(), start=1):
         copy = target / sha256[:2] / sha256[2:]
-        if not copy.exists() or copy.stat().st_size != path.stat().st_size:
-            made = fsync.make_folders(copy.parent)
-            with contextlib.suppress(DamagedError):
+        made = fsync.make_folders(copy.parent)
+        with contextlib.suppress(DamagedError, FileNotFoundError):  # or it was deleted meanwhile
+            if not copy.exists() or copy.stat().st_size != path.stat().st_size:
                 sizes.append(copies.copy_file(path, copy, sha256).size_bytes)
-            for folder in made:
-                fsync.sync_folder(folder)
+        for folder in made:
+            fsync.sync_folder(folder)
         progress(number, len(found))
     return sizes
 

@@ -13,6 +13,7 @@ from homebody.models.events import StoredEvent
 from homebody.models.rooms import ForgottenRoom, Room
 from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
+from tests.helpers.remote import Remotes
 
 DAY_MS = 86_400_000
 MONTHS = 40 * DAY_MS
@@ -163,3 +164,36 @@ def test_left_rooms_are_deleted_if_the_settings_say_so(make_app: MakeApp) -> Non
 
     assert sweep(app) == 1
     assert rooms(app) == {recent}
+
+
+def test_a_rejected_invite_of_another_server_leaves_nothing(
+    remote: Remotes, app: Application, alice: Person
+) -> None:
+    b = remote("b.test")
+    room = b.room(join_rule="invite")
+    assert b.invite(room, alice.user_id).status == 200
+    assert sweep(app) == 0
+    let_time_pass(app)
+    assert sweep(app) == 0
+
+    leave(alice, room.id)
+    let_time_pass(app)
+
+    assert sweep(app) <= 1
+    assert room.id not in rooms(app)
+
+
+def test_a_room_of_another_server_that_was_left_is_deleted(
+    remote: Remotes, app: Application, alice: Person
+) -> None:
+    b = remote("b.test")
+    room = b.room()
+    assert alice.post(f"join/{quote(room.id)}?server_name=b.test").status_code == 200
+    leave(alice, room.id)
+    assert sweep(app) == 0
+    let_time_pass(app)
+
+    assert sweep(app) == 1
+
+    assert rooms(app) == set()
+    assert alice.post(f"join/{quote(room.id)}?server_name=b.test").status_code == 200

@@ -93,6 +93,13 @@ _UNUSED_REMOTE = select(
     func.count().label("files"),
     func.coalesce(func.sum(RemoteMediaFile.size_bytes), 0).label("size"),
 ).where(RemoteMediaFile.last_used_ts < bindparam("before_ts"))
+_LOCAL = select(
+    func.count().label("files"), func.coalesce(func.sum(Media.size_bytes), 0).label("size")
+).where(Media.size_bytes.is_not(None))
+_REMOTE = select(
+    func.count().label("files"),
+    func.coalesce(func.sum(RemoteMediaFile.size_bytes), 0).label("size"),
+)
 _PREVIEWS = (
     select(func.coalesce(func.sum(Media.size_bytes), 0))
     .where(Media.sha256.in_(select(UrlPreview.image_sha256)))
@@ -129,6 +136,26 @@ def measure(db: Database, *, top: int = TOP, ages: Ages | None = None) -> Json:
     by_room = {row.room_id: int(row.events * per_event) for row in counts}
     found["could_free"] = _could_free(db, ages or Ages(), by_room, per_event)
     return found
+
+
+def overview(db: Database) -> Json:
+    """Return the sizes that are known at once, for pages and metrics.
+
+    {"database_bytes", "empty_bytes", "files", "file_bytes", "remote_files", "remote_file_bytes",
+    "disk": {"total_bytes", "free_bytes"}}. A content that several files have counts for each.
+    """
+    with db.read() as tx:
+        pages = vacuum.pages(tx)
+        local, remote = (tx.sql.execute_long(it, {})[0] for it in (_LOCAL, _REMOTE))
+    return {
+        "database_bytes": pages.total * pages.size_bytes,
+        "empty_bytes": pages.free * pages.size_bytes,
+        "files": local.files,
+        "file_bytes": local.size,
+        "remote_files": remote.files,
+        "remote_file_bytes": remote.size,
+        "disk": _disk(db),
+    }
 
 
 def _database(db: Database) -> Json:
