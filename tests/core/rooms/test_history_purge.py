@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
+from homebody.core import tasks
 from homebody.core.events import search_index
 from homebody.core.rooms import history_purge
 from homebody.models.events import OUTLIER
@@ -487,3 +488,30 @@ def test_the_ends_of_a_forked_room_stay(
 
     assert {left.event_id, right[-1].event_id} <= set(ids(page(alice, shared.id)))
     assert alice.send(shared.id)
+
+
+def test_a_task_ends_when_the_server_stops_and_counts_on_afterwards(
+    app: Application, alice: Person, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_purge, "EVENTS_AT_ONCE", 10)
+    room_id, database = room(alice), app.homeserver.database
+    said = [alice.send(room_id, f"{number}") for number in range(30)]
+    with database.write() as ordering:
+        before = history_purge.bound_at_event(ordering, room_id, said[-1])
+        task_id = history_purge.order(ordering, "@a:b", room_id, before, delete_local_events=True)
+
+    def stop(so_far: Json) -> None:
+        with database.write() as writing:
+            tasks.record(writing, task_id, tasks.ACTIVE, result=so_far)
+        raise InterruptedError
+
+    with database.read() as tx:
+        task = tasks.find(tx, task_id)
+    with pytest.raises(InterruptedError):
+        history_purge.run(database, task, stop)
+    with database.read() as tx:
+        task = tasks.find(tx, task_id)
+    done = history_purge.run(database, task, lambda _so_far: None)
+
+    assert 0 < (task.result or {})["events"] < 29
+    assert done == {"events": 29}

@@ -11,6 +11,7 @@ those that its next event has to cite.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -28,6 +29,9 @@ ACTION: Final = "purge_history"
 """The name of the task."""
 EVENTS_AT_ONCE: Final = 100
 """Per write, so that other writers get their turn: some milliseconds."""
+
+REPORTED_EVERY_S: Final = 0.3
+"""The server waits a second for a task to end when it stops."""
 
 Report = Callable[[Json], None]
 
@@ -91,12 +95,20 @@ def note(tx: Tx, actor: str, room_id: str, before: int, *, delete_local_events: 
 def run(db: Database, task: Task, report: Report) -> Json:
     """Do what `order` has ordered."""
     earlier = (task.result or {}).get("events", 0)
+    next_report = time.monotonic()
+
+    def report_at_times(so_far: Json) -> None:
+        nonlocal next_report
+        if time.monotonic() >= next_report:  # each is a write
+            next_report = time.monotonic() + REPORTED_EVERY_S
+            report({"events": earlier + so_far["events"]})
+
     count = purge_history(
         db,
         task.resource_id or "",
         task.params["before"],
         delete_local_events=task.params["delete_local_events"],
-        report=lambda so_far: report({"events": earlier + so_far["events"]}),
+        report=report_at_times,
     )
     return {"events": earlier + count}
 
