@@ -17,6 +17,7 @@ from homebody.cli import main
 from homebody.core import audit
 from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, Person
+from tests.helpers.encryption import Identity
 from tests.helpers.rooms import refusal
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -141,6 +142,45 @@ def test_an_administrator_acts_as_a_user(
     assert made["expires_ts"] > 0
     assert run("user", "login-as", "bob", "--lifetime", "7").returncode == 2
     assert made["access_token"] not in run("audit").stdout
+
+
+def test_fields_are_set_and_others_stay(bob: Person, result: Result, run: Run) -> None:
+    words = ["--displayname", "Bobby", "--type", "bot", "--email", "Bob@Example.org"]
+    changed = result("user", "set", "bob", *words, "--external-id", "oidc", "17")
+    again = result("user", "set", "bob", "--type", "person", "--avatar-url", "mxc://localhost/b")
+
+    assert (changed["displayname"], changed["user_type"]) == ("Bobby", "bot")
+    assert (again["displayname"], again["user_type"]) == ("Bobby", None)
+    assert again["avatar_url"] == "mxc://localhost/b"
+    assert [it["address"] for it in again["threepids"]] == ["bob@example.org"]
+    assert again["external_ids"] == [{"auth_provider": "oidc", "external_id": "17"}]
+    assert result("user", "find", "--email", "bob@example.org") == {"user_id": bob.user_id}
+    assert run("user", "find", "--external-id", "oidc", "17").stdout == "@bob:localhost\n"
+    assert run("user", "find", "--external-id", "oidc", "18").returncode == 1
+    assert run("user", "find").returncode == 2
+
+
+def test_an_account_expires(bob: Person, result: Result, run: Run) -> None:
+    later = result("user", "expire", "bob", "--lifetime", "1 d")["expires_ts"]
+    before = bob.get("account/whoami").status_code
+    result("user", "expire", "bob", "--lifetime", "1 ms")
+    after = bob.get("account/whoami")
+    never = run("user", "expire", "bob", "--never").stdout
+
+    assert (before, later > 0) == (200, True)
+    assert refusal(after) == (403, "ORG_MATRIX_EXPIRED_ACCOUNT")
+    assert never == "@bob:localhost never expires\n"
+    assert run("user", "expire", "bob").returncode == 2
+
+
+def test_keys_may_be_replaced(bob: Person, result: Result, run: Run) -> None:
+    without = run("user", "replace-keys", "bob")
+    bob.post("keys/device_signing/upload", json=Identity(bob.user_id).upload())
+
+    assert without.returncode == 1
+    assert result("user", "replace-keys", "bob")["until_ts"] > 0
+    second = Identity(bob.user_id, "second").upload()
+    assert bob.post("keys/device_signing/upload", json=second).status_code == 200
 
 
 def test_rooms_are_listed(bob: Person, result: Result, run: Run) -> None:

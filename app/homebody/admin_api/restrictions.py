@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import msgspec
@@ -13,16 +12,11 @@ from homebody.admin_api import known
 from homebody.client_server import http
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
-from homebody.core import audit
-from homebody.core.accounts import accounts, moderation, overrides
+from homebody.core.accounts import moderation, overrides
 from homebody.core.administration import user_changes, users
-from homebody.core.encryption import cross_signing
 from homebody.spec.events import Json
 
 bp = Blueprint("admin_restrictions", __name__)
-
-REPLACEABLE_MS = 600_000
-"""How long a user may replace cross-signing keys without a password."""
 
 
 class Deactivate(msgspec.Struct):
@@ -202,9 +196,5 @@ def _check_time(ts: int | None) -> None:
 def allow_cross_signing_replacement(user_id: str) -> Json:
     """Let a user who has lost password and devices replace the cross-signing keys once."""
     with homeserver.database.write() as tx:
-        if cross_signing.MASTER not in cross_signing.all_of(tx, [user_id]).get(user_id, {}):
-            raise errors.not_found("The user has no master cross-signing key")
-        until_ts = time.time_ns() // 1_000_000 + REPLACEABLE_MS
-        accounts.allow_key_replacement(tx, user_id, until_ts)
-        audit.note(tx, requester().user_id, "user.replace_keys", user_id)
+        until_ts = user_changes.allow_key_replacement(tx, requester().user_id, user_id)
     return {"updatable_without_uia_before_ms": until_ts}

@@ -8,14 +8,14 @@ from typing import Final
 
 import click
 
-from homebody import cli
+from homebody import cli, errors
 from homebody.cli import accounts as account_commands
 from homebody.cli import as_json, print_list, print_result
 from homebody.cli.accounts import find_account, find_active_account, user
 from homebody.cli.database import open_database
 from homebody.cli.redactions import redact_user
 from homebody.core import audit
-from homebody.core.accounts import moderation, overrides
+from homebody.core.accounts import external_ids, moderation, overrides, threepids
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.administration import (
     user_activity,
@@ -169,6 +169,109 @@ def reactivate(
         changes = user_changes.Changes(password=password, deactivated=False)
         user_changes.put(database, audit.COMMAND_LINE, user_id, changes)
     print_result(f"Opened {user_id} again", {"user_id": user_id}, is_json=is_json)
+
+
+@user.command("set")
+@click.argument("name")
+@click.option("--displayname", help='The display name; "" removes it.')
+@click.option("--avatar-url", help='An mxc:// URI; "" removes the avatar.')
+@click.option("--type", "user_type", type=click.Choice(["bot", "support", "person"]))
+@click.option("--email", "emails", multiple=True, help="All e-mail addresses of the account.")
+@click.option(
+    "--external-id",
+    "ids",
+    nargs=2,
+    multiple=True,
+    metavar="PROVIDER ID",
+    help="All IDs of the account at identity providers.",
+)
+@as_json
+@click.pass_context
+def set_fields(
+    ctx: click.Context,
+    name: str,
+    displayname: str | None,
+    avatar_url: str | None,
+    user_type: str | None,
+    emails: tuple[str, ...],
+    ids: tuple[tuple[str, str], ...],
+    *,
+    is_json: bool,
+) -> None:
+    """Change what is known of a user; what is not named stays."""
+    changes = user_changes.Changes()
+    if displayname is not None:
+        changes.displayname = displayname
+    if avatar_url is not None:
+        changes.avatar_url = avatar_url
+    if user_type is not None:
+        changes.user_type = None if user_type == "person" else user_type
+    if emails:
+        changes.threepids = [user_changes.ThreePid("email", it) for it in emails]
+    if ids:
+        changes.external_ids = [user_changes.ExternalId(*it) for it in ids]
+    with open_database(ctx) as database:
+        with database.read() as tx:
+            user_id = find_account(tx, name).user_id
+        user_changes.put(database, audit.COMMAND_LINE, user_id, changes)
+        with database.read() as tx:
+            found = users.described(tx, user_id, LastSeen(database))
+    print_result(f"Changed {user_id}", found, is_json=is_json)
+
+
+@user.command("find")
+@click.option("--email", help="The user with this e-mail address.")
+@click.option("--external-id", nargs=2, metavar="PROVIDER ID", help="The user with this ID.")
+@as_json
+@click.pass_context
+def find_user(
+    ctx: click.Context, email: str | None, external_id: tuple[str, str] | None, *, is_json: bool
+) -> None:
+    """Print the user with an e-mail address, or with an ID at an identity provider."""
+    if (email is None) == (external_id is None):
+        raise click.UsageError("Either --email or --external-id is needed")
+    with open_database(ctx) as database, database.read() as tx:
+        found = None if email is None else threepids.owner(tx, email)
+        if external_id is not None:
+            found = external_ids.owner(tx, *external_id)
+    if found is None:
+        raise errors.not_found("No user has this identifier")
+    print_result(found, {"user_id": found}, is_json=is_json)
+
+
+@user.command("expire")
+@click.argument("name")
+@click.option("--lifetime", help='For example "30 d"; the account is locked out then.')
+@click.option("--never", is_flag=True, help="Let the account be used without a limit.")
+@as_json
+@click.pass_context
+def set_expiry(
+    ctx: click.Context, name: str, lifetime: str | None, *, never: bool, is_json: bool
+) -> None:
+    """Set when an account expires: from then on it can't be used."""
+    if (lifetime is None) != never:
+        raise click.UsageError("Either --lifetime or --never is needed")
+    lifetime_ms = None if lifetime is None else account_commands.parse_lifetime(lifetime)
+    with open_database(ctx) as database, database.write() as tx:
+        account = find_active_account(tx, name)
+        expires_ts = None if lifetime_ms is None else tx.now_ms + lifetime_ms
+        moderation.set_expiry(tx, audit.COMMAND_LINE, account, expires_ts)
+    when = "never expires" if expires_ts is None else f"expires on {cli.format_day(expires_ts)}"
+    result = {"user_id": account.user_id, "expires_ts": expires_ts}
+    print_result(f"{account.user_id} {when}", result, is_json=is_json)
+
+
+@user.command("replace-keys")
+@click.argument("name")
+@as_json
+@click.pass_context
+def allow_key_replacement(ctx: click.Context, name: str, *, is_json: bool) -> None:
+    """Let a user replace the cross-signing keys without a password, once, within ten minutes."""
+    with open_database(ctx) as database, database.write() as tx:
+        user_id = find_active_account(tx, name).user_id
+        until_ts = user_changes.allow_key_replacement(tx, audit.COMMAND_LINE, user_id)
+    text = f"{user_id} can replace the cross-signing keys within the next ten minutes"
+    print_result(text, {"user_id": user_id, "until_ts": until_ts}, is_json=is_json)
 
 
 @user.command("login-as")

@@ -17,12 +17,15 @@ from homebody.core import audit
 from homebody.core.accounts import access_tokens, accounts, external_ids, moderation, threepids
 from homebody.core.accounts.accounts import AccountInfo
 from homebody.core.administration import users
+from homebody.core.encryption import cross_signing
 from homebody.core.profiles import profiles
 from homebody.core.push import pushers
 from homebody.core.sessions import deactivation, devices, login, registration
 from homebody.spec import identifiers
 from homebody.storage.database import Database, Tx
 
+REPLACEABLE_MS: Final = 600_000
+"""How long a user may replace cross-signing keys without a password."""
 KEEP: Final = UNSET
 """The value of what is not changed."""
 
@@ -147,6 +150,19 @@ def log_in_as(tx: Tx, actor: str, user_id: str, expires_ts: int | None) -> str:
         raise errors.user_deactivated()
     audit.note(tx, actor, "user.log_in_as", user_id, expires_ts=expires_ts)
     return access_tokens.issue_to(tx, actor, user_id, expires_ts)
+
+
+def allow_key_replacement(tx: Tx, actor: str, user_id: str) -> int:
+    """Let a user replace the cross-signing keys once without a password; return until when (ms).
+
+    For users who have lost their password and devices. Raises M_NOT_FOUND without a master key.
+    """
+    if cross_signing.MASTER not in cross_signing.all_of(tx, [user_id]).get(user_id, {}):
+        raise errors.not_found("The user has no master cross-signing key")
+    until_ts = tx.now_ms + REPLACEABLE_MS
+    accounts.allow_key_replacement(tx, user_id, until_ts)
+    audit.note(tx, actor, "user.replace_keys", user_id)
+    return until_ts
 
 
 def _check(changes: Changes) -> None:
