@@ -8,7 +8,7 @@ import pytest
 
 from homebody.core.events import aggregations, client_events, history, members, paging, threads
 from homebody.core.push import counts
-from homebody.core.rooms import user_redaction
+from homebody.core.rooms import listing, user_redaction
 from homebody.core.sliding_sync import required_state
 from homebody.core.sync import device_lists, spans
 from homebody.core.timeline import redactions, removal
@@ -38,16 +38,30 @@ PLANS = {
     "references": (aggregations._REFERENCES, "INDEX ix_events_references (relates_to=?"),
     "edits": (aggregations._EDITS, "COVERING INDEX ix_events_edits"),
     "what shows a redacted event": (redactions._REPLACED_BY, "INDEX ix_events_replaces"),
+    "the names of all rooms": (listing._CONTENTS, "PRIMARY KEY (room_number=? AND type=? AND s"),
+    "the sizes of all rooms": (listing._MEMBERS, f"{CHANGED} membership=?"),
     "changed state": (required_state._HELD_BUT_MEMBERS, f"{CHANGED} membership=? AND from_pos"),
     "changed members": (device_lists._MOVED, f"{CHANGED} membership=? AND from_position>?"),
 }
 SORTED = {"the newest events of rooms", "references"}
 """Those of several rooms or parents: the few that were found are sorted."""
 VALUES: dict[str, Any] = dict.fromkeys(
-    ("room_id", "after", "upto", "count", "ts", "since", "number", "before", "since_ts", "now_ts"),
+    (
+        "room_id",
+        "after",
+        "upto",
+        "count",
+        "ts",
+        "since",
+        "number",
+        "before",
+        "since_ts",
+        "now_ts",
+        "domain",
+    ),
     1,
 )
-LISTS = ("spans", "places", "parents", "ignored", "rooms", "room_ids")
+LISTS = ("spans", "places", "parents", "ignored", "rooms", "room_ids", "numbers", "types")
 
 
 @pytest.mark.parametrize("what", PLANS)
