@@ -250,7 +250,6 @@ def _could_free(db: Database, ages: Ages, by_room: dict[str, int], per_event: fl
     unused = media_retention.unused_files(
         db, now_ms - ages.local_media * DAY_MS, with_encrypted=False
     )
-    sizes = {it.sha256: it.size_bytes for it in unused}
     abandoned = [it.room_id for it in abandoned_rooms.find(db)]
     return [
         {
@@ -262,7 +261,7 @@ def _could_free(db: Database, ages: Ages, by_room: dict[str, int], per_event: fl
         {
             "what": f"files of users that are not in use, unused for {ages.local_media} days",
             "files": len(unused),
-            "bytes": sum(sizes.values()),
+            "bytes": sum(it.size_bytes for it in unused),
             "command": f"homebody media delete-unused --days {ages.local_media}",
         },
         {

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, func, or_, select
 
 from homebody.core.federation import remote_media
 from homebody.core.media import deletion, quarantine, references
@@ -29,7 +29,7 @@ ENCRYPTED: Final = "application/octet-stream"
 
 _LAST_USED = func.coalesce(Media.last_used_ts, Media.created_ts)
 _UNUSED = (
-    select(Media.media_id, Media.sha256, Media.size_bytes, Media.content_type)
+    select(Media.media_id, Media.size_bytes)
     .where(
         Media.origin == bindparam("its_origin"),
         Media.sha256.is_not(None),
@@ -37,6 +37,7 @@ _UNUSED = (
         bindparam("before_ts") > _LAST_USED,
         ~Media.is_protected,
         quarantine.BY.element.is_(None),
+        or_(bindparam("with_encrypted"), func.coalesce(Media.content_type, ENCRYPTED) != ENCRYPTED),
     )
     .order_by(_LAST_USED, Media.media_id)
 )
@@ -53,7 +54,6 @@ class UnusedFile(NamedTuple):
     """A file of this server that may be deleted."""
 
     media_id: str
-    sha256: str
     size_bytes: int
 
 
@@ -83,16 +83,16 @@ def unused_files(
             "its_origin": tx.server.name,
             "before_ts": before_ts,
             "larger_than": larger_than or -1,
+            "with_encrypted": with_encrypted,
         }
         rows = tx.sql.execute_long(_UNUSED, asked)
     if keeps_used and rows and used is None:
         used = references.collect(db)
     name = db.server.name
     return [
-        UnusedFile(row.media_id, row.sha256, row.size_bytes)
+        UnusedFile(row.media_id, row.size_bytes)
         for row in rows
         if not (keeps_used and used is not None and used.has(name, row.media_id))
-        and (with_encrypted or row.content_type not in {ENCRYPTED, None})
     ]
 
 
