@@ -304,6 +304,17 @@ def test_the_database_of_a_stopped_server_is_rewritten(
     assert rewriting.is_incremental(path)
 
 
+def test_a_database_in_use_is_not_rewritten(run: Run, app: Application, tmp_path: Path) -> None:
+    app.homeserver.database.close()
+    with closing(sqlite3.connect(tmp_path / "homebody.db", isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+
+        done = run("disk", "--vacuum")
+
+    assert done.exit_code == 1
+    assert "was not rewritten: database is locked" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("size", "text"),
     [

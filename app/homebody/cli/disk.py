@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from typing import Final
 
@@ -51,7 +52,10 @@ def _shorten(ctx: click.Context, *, is_json: bool) -> None:
             if not rewriting.has_room(path):
                 raise cli.Failure(f"The disk has too little space for a copy of {path}")
             sys.stderr.write("Rewriting the database: the server can't start meanwhile\n")
-            rewriting.rewrite(path)
+            try:
+                rewriting.rewrite(path)
+            except sqlite3.Error as error:  # such as a backup that reads it
+                raise cli.Failure(f"{path} was not rewritten: {error}") from error
     except StartError:  # it is in use
         _order(ctx, is_json=is_json)
         return

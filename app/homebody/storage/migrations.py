@@ -22,7 +22,7 @@ from homebody.storage.data_folder import StartError, database_path
 
 FOLDER: Final = Path(__file__).parents[1] / "migrations"
 _LARGE_BYTES: Final = 64 * 2**20
-"""Rewriting a smaller one takes up to a quarter of a second."""
+"""Rewriting a smaller one takes a second or two."""
 _ERROR: Final = re.compile(r"(?m)^[\w.]+Error: (.+)$")
 
 

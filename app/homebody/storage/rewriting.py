@@ -32,7 +32,7 @@ def has_room(path: Path) -> bool:
 def rewrite(path: Path) -> None:
     """Rewrite the database, as small as it can be, and able to be shortened in steps later.
 
-    Takes some four seconds for a gigabyte, in which nobody can use the database. An interruption
+    Takes up to half a minute for a gigabyte, in which nobody can use the database. An interruption
     leaves it as it was. Raises sqlite3.Error.
     """
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
