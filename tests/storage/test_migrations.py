@@ -509,12 +509,16 @@ def test_an_upgrade_lets_an_older_database_shrink(tmp_path: Path) -> None:
     assert rewriting.is_incremental(older.file)
 
 
-def test_an_upgrade_leaves_the_database_as_it_is_where_the_disk_is_too_small(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_large", [False, True])
+def test_an_upgrade_does_not_rewrite_a_large_database_or_on_a_small_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_large: bool
 ) -> None:
     older = Migrations(tmp_path)
     older.up("0023")
-    monkeypatch.setattr(rewriting, "has_room", lambda _: False)
+    if is_large:
+        monkeypatch.setattr("homebody.storage.migrations._MOST_REWRITTEN_BYTES", 1000)
+    else:
+        monkeypatch.setattr(rewriting, "has_room", lambda _: False)
 
     upgrade(settings.load(None, {}, {"data_dir": str(tmp_path)}))
 

@@ -93,7 +93,10 @@ def _lines(found: Json) -> list[str]:
     lines = [f"Disk: {free} of {total} free", ""]
     lines.append(f"Database: {human(database['bytes'])}")
     lines += [_line(size, name) for name, size in database["by_purpose"].items()]
-    lines += [_line(database["free_bytes"], "empty pages"), "", "Files:"]
+    how = (
+        "" if database["shrinks_by_itself"] else ", given back only by --vacuum of a stopped server"
+    )
+    lines += [_line(database["free_bytes"], f"empty pages{how}"), "", "Files:"]
     for kind, it in found["media"].items():
         lines.append(_line(it["bytes"], f"{kind} ({it['files']})"))
     lines += ["", "Rooms with the most events:"]

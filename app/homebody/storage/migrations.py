@@ -21,6 +21,7 @@ from homebody.storage import rewriting
 from homebody.storage.data_folder import StartError, database_path
 
 FOLDER: Final = Path(__file__).parents[1] / "migrations"
+_MOST_REWRITTEN_BYTES: Final = 2 * 2**30
 _LARGE_BYTES: Final = 64 * 2**20
 """Rewriting a smaller one takes a second or two."""
 _ERROR: Final = re.compile(r"(?m)^[\w.]+Error: (.+)$")
@@ -69,11 +70,13 @@ def _run_alembic(database_url: str) -> None:
 
 
 def _let_it_shrink(path: Path) -> None:
-    """Rewrite a database from before it could be shortened, if the disk has room for that.
+    """Rewrite a database from before it could be shortened, if that takes less than a minute.
 
-    Without it the database works as well, but keeps the size that it once had.
+    Without it the database works as well, but keeps the size that it once had, until it is
+    rewritten by `homebody disk --vacuum`.
     """
-    if rewriting.is_incremental(path) or not rewriting.has_room(path):
+    is_small = path.stat().st_size <= _MOST_REWRITTEN_BYTES
+    if rewriting.is_incremental(path) or not is_small or not rewriting.has_room(path):
         return
     if path.stat().st_size > _LARGE_BYTES:
         sys.stderr.write("Rewriting the database once, so that it can become smaller later\n")
