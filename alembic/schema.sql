@@ -759,6 +759,20 @@ CREATE TABLE blocked_rooms (
 	CONSTRAINT pk_blocked_rooms PRIMARY KEY (room_id)
 );
 
+CREATE TABLE browser_sessions (
+	token_hash BLOB NOT NULL, 
+	user_id TEXT NOT NULL, 
+	created_ts INTEGER NOT NULL, 
+	last_used_ts INTEGER NOT NULL, 
+	ip TEXT NOT NULL, 
+	user_agent TEXT NOT NULL, 
+	CONSTRAINT pk_browser_sessions PRIMARY KEY (token_hash)
+);
+
+CREATE INDEX ix_browser_sessions_user_id ON browser_sessions (user_id);
+
+CREATE INDEX ix_browser_sessions_created_ts ON browser_sessions (created_ts);
+
 CREATE TABLE experimental_features (
 	user_id TEXT NOT NULL, 
 	name TEXT NOT NULL, 

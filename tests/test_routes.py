@@ -14,7 +14,7 @@ from tests.conftest import ROOT, MakeApp
 from tests.tools import routes, spec_index
 from tests.tools.routes import Route
 
-NO_TOKEN = {"none", "server"}
+NO_TOKEN = {"none", "server", "browser"}
 OWN = {"extensions", "config"}
 AUTHENTICATION = {
     "none": "none",

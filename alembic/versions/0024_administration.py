@@ -30,6 +30,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("room_id", name=op.f("pk_blocked_rooms")),
     )
     op.create_table(
+        "browser_sessions",
+        sa.Column("token_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("created_ts", sa.Integer(), nullable=False),
+        sa.Column("last_used_ts", sa.Integer(), nullable=False),
+        sa.Column("ip", sa.Text(), nullable=False),
+        sa.Column("user_agent", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("token_hash", name=op.f("pk_browser_sessions")),
+    )
+    op.create_index(op.f("ix_browser_sessions_user_id"), "browser_sessions", ["user_id"])
+    op.create_index(op.f("ix_browser_sessions_created_ts"), "browser_sessions", ["created_ts"])
+
+    op.create_table(
         "experimental_features",
         sa.Column("user_id", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
@@ -163,6 +176,10 @@ def downgrade() -> None:
 
     op.drop_table("external_ids")
     op.drop_table("experimental_features")
+    op.drop_index(op.f("ix_browser_sessions_created_ts"), "browser_sessions")
+    op.drop_index(op.f("ix_browser_sessions_user_id"), "browser_sessions")
+
+    op.drop_table("browser_sessions")
     op.drop_table("blocked_rooms")
     op.drop_index(op.f("ix_audit_log_subject"), "audit_log")
 

@@ -50,7 +50,7 @@ CALLED_WITHOUT: Final = {
     ("POST", "/_synapse/admin/v1/purge_history/<room_id>/<event_id>"),
 }
 """Endpoints that clients call without a body."""
-OF_OTHERS: Final = re.compile("/appservice/|^/_matrix/static/|/fallback/web$")
+OF_OTHERS: Final = re.compile("/appservice/|^/_homebody/|^/_matrix/static/|/fallback/web$")
 """For application services and browsers, which send forms."""
 SWITCHED_OFF: Final = {"M_THREEPID_DENIED", "M_THREEPID_NOT_FOUND", "M_UNRECOGNIZED"}
 """Errors of endpoints that need settings which a new server does not have."""

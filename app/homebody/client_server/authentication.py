@@ -21,7 +21,7 @@ from homebody.context import homeserver
 from homebody.core import ratelimits
 from homebody.core.accounts import access_tokens, accounts
 from homebody.core.ratelimits import RateLimits
-from homebody.core.sessions import appservice_users
+from homebody.core.sessions import appservice_users, browser_sessions
 from homebody.core.timeline.policies import UnapprovedError
 from homebody.spec.appservices import Service
 from homebody.spec.events import Json
@@ -46,8 +46,9 @@ class Access:
     `admins_only`: administrators of this server alone.
     """
 
-    authentication: Literal["required", "optional", "none", "server"] = "required"
-    """`server`: not a token, but the signature of another server."""
+    authentication: Literal["required", "optional", "none", "server", "browser"] = "required"
+    """`server`: not a token, but the signature of another server. `browser`: a cookie, see
+    web/browser_sessions.py."""
     guests: Allowed = False
     suspended: Allowed = False
     locked: bool = False
@@ -231,7 +232,11 @@ def admit(tx: Tx) -> None:
     be over by now: the server would do what the user may not request any more. See Database.admit.
     Raises as `check_still_valid` does.
     """
-    user: Requester | None = g.get("requester") if has_request_context() else None
+    if not has_request_context():
+        return
+    if "browser_session" in g:
+        browser_sessions.check_still_valid(tx, g.browser_session)
+    user: Requester | None = g.get("requester")
     if user is None:
         return
     if user.service is not None:

@@ -99,7 +99,7 @@ def _by_password(body: Json, wanted: Login, options: login.SessionRequest) -> Js
     name = login.name_of(homeserver.database, body)
     if name is None or wanted.password is None:
         raise errors.missing_param("identifier and password are required")
-    account = _prove(name, wanted.password)
+    account = prove(name, wanted.password)
     with homeserver.database.write() as tx:
         return login.begin(tx, account, options)
 
@@ -134,8 +134,8 @@ def _log_in_for_service(body: Json, wanted: Login) -> Json:
     return _complete(session)
 
 
-def _prove(name: str, password: str) -> accounts.AccountInfo:
-    """Return the account if the password is right.
+def prove(name: str, password: str) -> accounts.AccountInfo:
+    """Return the account if the password is right; count the attempt, and have it logged if wrong.
 
     Raises M_LIMIT_EXCEEDED, and what login.by_password() raises.
     """

@@ -1,4 +1,4 @@
-"""Login tokens, third-party identifiers and their validation."""
+"""Login tokens, sessions of browsers, third-party identifiers and their validation."""
 
 from __future__ import annotations
 
@@ -17,6 +17,23 @@ class LoginToken(Base):
     expires_ts: Mapped[int]  # ms
 
     __table_args__ = (Index(None, "user_id"),)
+
+
+class BrowserSession(Base):
+    """A browser in which a user is logged in to the pages of this server.
+
+    Written by core/sessions/browser_sessions.py.
+    """
+
+    __tablename__ = "browser_sessions"
+    token_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    user_id: Mapped[str]
+    created_ts: Mapped[int]  # ms
+    last_used_ts: Mapped[int]  # ms; written once a minute at most
+    ip: Mapped[str]
+    user_agent: Mapped[str]
+
+    __table_args__ = (Index(None, "user_id"), Index(None, "created_ts"))
 
 
 class ThreePid(Base):

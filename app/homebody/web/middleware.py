@@ -20,7 +20,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_plus, unquote_to_bytes
+from urllib.parse import unquote, unquote_plus, unquote_to_bytes
 
 import orjson
 from flask import Flask, Request, Response, g, request
@@ -33,7 +33,7 @@ from homebody.config.settings import Config
 from homebody.context import homeserver
 from homebody.runtime import logs
 from homebody.storage import disk_errors
-from homebody.web import health, metrics, pages, probe, well_known
+from homebody.web import account, browser_sessions, health, metrics, pages, probe, well_known
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -55,6 +55,8 @@ CORS_HEADERS = [
 REQUEST_ID = "X-Request-Id"
 ACCESS = logging.getLogger("homebody.access")
 SECRET_PARAMETERS = frozenset({"access_token", "loginToken", "token", "client_secret", "session"})
+SECRET_PATHS = frozenset({("_homebody", "invite"), ("_homebody", "reset")})
+"""What follows them in a path is a token."""
 HEALTH_CHECKS = frozenset({"/health", "/metrics"})
 """What Docker, Kubernetes and Prometheus request every few seconds; logged with DEBUG only, as are
 CORS preflight requests."""
@@ -257,7 +259,7 @@ def register(app: Flask, config: Config) -> None:
     app.url_map.converters["default"] = SegmentConverter
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # an empty state key stands between two slashes
-    for module in (health, metrics, pages, probe, well_known):
+    for module in (account, browser_sessions, health, metrics, pages, probe, well_known):
         app.register_blueprint(module.bp)
     app.before_request(begin)
     app.after_request(end)
@@ -290,14 +292,14 @@ def end(response: Response) -> Response:
     seconds = time.monotonic() - g.began
     busy = seconds - g.get("waited", 0.0)
     homeserver.metrics.note_request(request.endpoint, response.status_code, busy)
-    requester, address = g.get("requester"), request.remote_addr or ""
+    known, address = g.get("requester") or g.get("browser_session"), request.remote_addr or ""
     if "refused_login" in g:
         log_refused_login(address, g.refused_login)
     log_request(
         address,
         request.method,
         raw_path(request.environ),
-        g.get("origin") if requester is None else requester.user_id,
+        g.get("origin") if known is None else known.user_id,
         response.status_code,
         seconds,
     )
@@ -359,6 +361,9 @@ def masked_path(raw_path: str) -> str:
     Names are compared decoded: `access%5Ftoken=` is the same parameter to the server.
     """
     path, mark, query = raw_path.partition("?")
+    parts = path.split("/")
+    if len(parts) > 3 and tuple(map(unquote, parts[1:3])) in SECRET_PATHS:
+        path = "/".join([*parts[:3], logs.MASK])
     masked = path + mark + "&".join(map(_masked_parameter, query.split("&")))
     return masked if len(masked) <= MAX_PATH_CHARACTERS else masked[:MAX_PATH_CHARACTERS] + "…"
 

@@ -21,6 +21,7 @@ from homebody.core.accounts import access_tokens, login_tokens
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.encryption import cross_signing, device_keys, key_signatures, to_device
 from homebody.core.push import pushers
+from homebody.core.sessions import browser_sessions
 from homebody.models.devices import Device
 from homebody.spec import identifiers
 from homebody.spec.events import Json
@@ -163,8 +164,10 @@ def remove_all(tx: Tx, user_id: str, *, but: str | None = None) -> None:
     """Remove all devices of a user except `but`, and revoke the user's login tokens.
 
     Otherwise a session that ends here could have issued a login token for a new one. The tokens by
-    which an administrator acts as other users end with the administrator's sessions.
+    which an administrator acts as other users end with the administrator's sessions, as do those of
+    browsers.
     """
+    browser_sessions.end_all(tx, user_id)
     login_tokens.revoke_all(tx, user_id)
     access_tokens.revoke_issued(tx, to=user_id)
     remove(tx, user_id, [device_id for device_id in ids(tx, user_id) if device_id != but])

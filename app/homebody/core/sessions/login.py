@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from homebody import errors
 from homebody.core.accounts import access_tokens, accounts, login_tokens, threepids
-from homebody.core.sessions import devices
+from homebody.core.sessions import browser_sessions, devices
 from homebody.spec.events import Json
 from homebody.storage.database import Database, Tx
 
@@ -106,11 +106,12 @@ def begin(tx: Tx, account: accounts.AccountInfo, request: SessionRequest) -> Jso
 
 
 def change_password(tx: Tx, user_id: str, password_hash: str) -> None:
-    """Replace the user's password, and revoke login tokens.
+    """Replace the user's password, revoke login tokens, and end the sessions of browsers.
 
-    The caller decides whether existing sessions end.
+    The caller decides whether the sessions of clients end.
     """
     accounts.set_password_hash(tx, user_id, password_hash)
+    browser_sessions.end_all(tx, user_id)
     login_tokens.revoke_all(tx, user_id)
 
 

@@ -1,0 +1,313 @@
+"""Logging in to the pages of this server with a browser, and what protects their forms.
+
+Views of pages are declared with `signed_in`, for users who are logged in, or `for_everyone`. Both
+turn errors into pages, and check that each form that is sent comes from a page of this server:
+
+- The session is in a cookie that scripts can't read, and that browsers send with requests from
+  pages of this server alone.
+- Each form has a hidden field, `{{ csrf_field() }}` in its template, derived from the cookie, which
+  other sites don't know. Before the login a random cookie takes the place of the session's.
+
+The sessions themselves are in core/sessions/browser_sessions.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Callable
+from typing import Final, ParamSpec, cast
+from urllib.parse import quote, urlsplit
+
+from flask import Blueprint, Response, after_this_request, g, request
+from markupsafe import Markup
+
+from homebody import errors
+from homebody.client_server import authentication
+from homebody.client_server import login as client_login
+from homebody.client_server.authentication import READING, Access
+from homebody.context import homeserver
+from homebody.core.accounts.accounts import AccountInfo
+from homebody.core.sessions import browser_sessions, login
+from homebody.core.sessions.browser_sessions import BrowserSession
+from homebody.errors import MatrixError
+from homebody.spec.events import Json
+from homebody.storage.database import Tx
+from homebody.web import pages
+
+bp = Blueprint("browser_sessions", __name__)
+
+P = ParamSpec("P")
+PREFIX: Final = "/_homebody/"
+"""The paths of the pages that need a session; a login leads to none but these."""
+LOGIN: Final = f"{PREFIX}login"
+SESSION: Final = "homebody_session"
+FORM: Final = "homebody_form"
+"""The names of the cookies; with https they have a prefix, see `_cookie`."""
+CSRF: Final = "csrf_token"
+MAX_FORM_BYTES: Final = 100_000
+STALE: Final = "The form is too old, or your browser does not accept cookies. Load the page again"
+
+
+def signed_in(
+    *, admins_only: bool = False, suspended: authentication.Allowed = False
+) -> Callable[[Callable[P, Response]], Callable[P, Response]]:
+    """Run the view of a page only for users who are logged in; others are sent to the login.
+
+    `session()` and `account()` are then the user's. With `admins_only`, other users get a page with
+    the status 403; `suspended` users may send forms only where it says so. Requests that are not
+    GET need the hidden field of their form, and count under `rc_writes`.
+    """
+
+    def decorate(view: Callable[P, Response]) -> Callable[P, Response]:
+        @functools.wraps(view)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> Response:
+            try:
+                if not _resume():
+                    return _to_login()
+                if admins_only and not account().is_admin:
+                    raise errors.forbidden("Only administrators of the server may do this")
+                if request.method not in READING:
+                    authentication.rate_limits().check("rc_writes", account().user_id)
+                    if account().is_suspended and not suspended:
+                        raise errors.user_suspended()
+                    _check_form()
+                return view(*args, **kwargs)
+            except MatrixError as error:
+                if error.errcode == "M_UNKNOWN_TOKEN":  # the session has ended meanwhile
+                    return _to_login()
+                return problem(error)
+
+        access = Access("browser", suspended=suspended, admins_only=admins_only)
+        authentication.declared[checked] = access
+        return checked
+
+    return decorate
+
+
+def for_everyone(view: Callable[P, Response]) -> Callable[P, Response]:
+    """Run the view of a page that needs no session; see `signed_in` for what it checks of forms."""
+
+    @functools.wraps(view)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> Response:
+        try:
+            if request.method not in READING:
+                authentication.count_change(None)
+                _check_form()
+            return view(*args, **kwargs)
+        except MatrixError as error:
+            return problem(error)
+
+    authentication.declared[checked] = Access("none", guests=True, suspended=True, locked=True)
+    return checked
+
+
+def session() -> BrowserSession:
+    """Return the session of the request, in a view for users who are logged in."""
+    return cast(BrowserSession, g.browser_session)
+
+
+def account() -> AccountInfo:
+    """Return the account of the request, in a view for users who are logged in."""
+    return cast(AccountInfo, g.browser_account)
+
+
+def visitor() -> AccountInfo | None:
+    """Return the account of the request if there is a session, in a view for everyone."""
+    return account() if _resume() else None
+
+
+def renew(tx: Tx, response: Response) -> None:
+    """Start the session of the request again, after all of the user's sessions were ended."""
+    token = browser_sessions.start(tx, account().user_id, **_client())
+    _set_cookie(response, SESSION, token)
+    g.pop("browser_session")  # it has ended; see authentication.admit
+
+
+def forget(response: Response) -> Response:
+    """Have the browser delete the cookie of its session."""
+    _set_cookie(response, SESSION, "")
+    return response
+
+
+def see_other(path: str) -> Response:
+    """Send the browser to another page of this server, after a form was handled."""
+    response = Response(status=303, headers={"Location": path})
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    return response
+
+
+def problem(error: MatrixError) -> Response:
+    """Return the page for an error."""
+    response = pages.page("problem.html", error.status, problem=message_of(error))
+    if "retry_after_ms" in error.fields:
+        response.headers["Retry-After"] = str(_seconds(error))
+    return response
+
+
+def message_of(error: MatrixError) -> str:
+    """Return a sentence for users that says what was wrong."""
+    if "retry_after_ms" in error.fields:
+        return f"Too many attempts. Try again in {_seconds(error)} seconds."
+    return f"{error.message}."
+
+
+@bp.get(LOGIN)
+@for_everyone
+def show_login() -> Response:
+    """Return the page on which users log in to the pages of this server."""
+    if visitor() is not None:
+        return see_other(_next())
+    return _login_page()
+
+
+@bp.post(LOGIN)
+@for_everyone
+def log_in() -> Response:
+    """Log in by the form of the page, and go on where the user wanted to go."""
+    name, password = request.form.get("user", "").strip(), request.form.get("password", "")
+    try:
+        known = login.name_of(homeserver.database, _identifier(name)) or ""
+        proved = client_login.prove(known, password)
+        with homeserver.database.write() as tx:
+            token = browser_sessions.begin(tx, proved, **_client())
+    except MatrixError as error:
+        return _login_page(error, name)
+    response = see_other(_next())
+    _set_cookie(response, SESSION, token)
+    return response
+
+
+@bp.post(f"{PREFIX}logout")
+@signed_in(suspended=True)
+def log_out() -> Response:
+    """End the session of this browser."""
+    with homeserver.database.write() as tx:
+        browser_sessions.end(tx, session())
+    return forget(see_other("/"))
+
+
+@bp.app_context_processor
+def _for_templates() -> dict[str, object]:
+    """Return what all templates may use: `csrf_field()`, and `me`, who is logged in."""
+    return {"csrf_field": csrf_field, "me": g.get("browser_account")}
+
+
+def csrf_field() -> Markup:
+    """Return the hidden field that each form needs."""
+    return Markup('<input type="hidden" name="{}" value="{}">').format(CSRF, _mac(_secret()))
+
+
+def _resume() -> bool:
+    """Find the session of the request's cookie, and note its use."""
+    token = request.cookies.get(_cookie(SESSION))
+    if not token:
+        return False
+    try:
+        with homeserver.database.read() as tx:
+            found, its_account = browser_sessions.find(tx, token)
+    except MatrixError as error:
+        if error.errcode != "M_UNKNOWN_TOKEN":
+            raise
+        return False
+    g.browser_session, g.browser_account = found, its_account
+    if browser_sessions.is_use_to_write(found, time.time_ns() // 1_000_000):
+        with homeserver.database.write() as tx:
+            browser_sessions.note_use(tx, found, request.remote_addr or "")
+    return True
+
+
+def _check_form() -> None:
+    """Raise M_FORBIDDEN unless the form comes from a page that this browser has loaded."""
+    request.max_content_length = MAX_FORM_BYTES  # before Flask reads the form
+    given = request.form.get(CSRF, "").encode()
+    cookies = [request.cookies.get(_cookie(name)) for name in (SESSION, FORM)]
+    known = [_mac(secret).encode() for secret in cookies if secret]
+    if not any(hmac.compare_digest(given, it) for it in known):
+        raise errors.forbidden(STALE)
+
+
+def _secret() -> str:
+    """Return what the field of a form is derived from: the session's cookie, or another one."""
+    if "browser_session" in g:
+        return request.cookies[_cookie(SESSION)]
+    if "form_secret" not in g:
+        g.form_secret = request.cookies.get(_cookie(FORM)) or secrets.token_urlsafe(24)
+
+        @after_this_request
+        def keep(response: Response) -> Response:
+            _set_cookie(response, FORM, g.form_secret)
+            return response
+
+    return cast(str, g.form_secret)
+
+
+def _client() -> dict[str, str]:
+    return {"ip": request.remote_addr or "", "user_agent": request.headers.get("User-Agent", "")}
+
+
+def _mac(secret: str) -> str:
+    return hmac.new(secret.encode(), b"homebody form", hashlib.sha256).hexdigest()
+
+
+def _set_cookie(response: Response, name: str, value: str) -> None:
+    """Set a cookie until the browser is closed, or delete it by an empty value."""
+    response.set_cookie(
+        _cookie(name),
+        value,
+        max_age=None if value else 0,
+        secure=_is_secure(),
+        httponly=True,
+        samesite="Strict",
+    )
+
+
+def _cookie(name: str) -> str:
+    """Return the name of a cookie. With the prefix, no other host of the domain can set it."""
+    return f"__Host-{name}" if _is_secure() else name
+
+
+def _is_secure() -> bool:
+    """Return whether the browser uses https, also behind a proxy that does not say so."""
+    if request.is_secure:
+        return True
+    public = urlsplit(homeserver.server.config.public_url)
+    return public.scheme == "https" and request.host == public.netloc
+
+
+def _to_login() -> Response:
+    """Send the browser to the login, and then back to this page, or to where its form was."""
+    wanted = request.full_path.rstrip("?") if request.method in READING else ""
+    return see_other(f"{LOGIN}?next={quote(wanted)}" if wanted else LOGIN)
+
+
+def _next() -> str:
+    """Return the page that the user wanted, if it is one of this server."""
+    wanted = request.values.get("next", "")
+    is_ours = wanted.startswith(PREFIX) and "\\" not in wanted and wanted.isprintable()
+    return wanted if is_ours and wanted.isascii() else f"{PREFIX}account/"
+
+
+def _login_page(error: MatrixError | None = None, name: str = "") -> Response:
+    return pages.page(
+        "browser_login.html",
+        error.status if error else 200,
+        name=name,
+        next=_next(),
+        problem=message_of(error) if error else "",
+    )
+
+
+def _identifier(name: str) -> Json:
+    """Return the identifier of a login, for a user name, a user ID or an e-mail address."""
+    if "@" in name[1:]:
+        return {"identifier": {"type": "m.id.thirdparty", "medium": "email", "address": name}}
+    return {"user": name}
+
+
+def _seconds(error: MatrixError) -> int:
+    return int(-(-error.fields["retry_after_ms"] // 1000))
