@@ -90,7 +90,8 @@ def _homebody(folder: Path) -> Iterator[Home]:
     relay = Relay(certificates.server_context("127.0.0.1"), port)
     ca_file = str(certificates.write_authority(folder))
     name = f"127.0.0.1:{relay.port}"
-    home = Homebody(name, folder, port, {"federation_ca_file": ca_file})
+    settings = {"federation_ca_file": ca_file, "registration_shared_secret": "not a secret"}
+    home = Homebody(name, folder, port, settings)
     home.relay = relay
     try:
         yield home
