@@ -14,7 +14,8 @@ from typing import Any, Final
 from homebody.doctor.examination import Examination
 from homebody.doctor.fetching import CONNECT_S, UnreachableError, reason
 from homebody.doctor.findings import Finding
-from homebody.outside import addresses
+from homebody.outside import RemoteError, addresses
+from homebody.outside.addresses import Address
 
 DAYS_BEFORE_EXPIRY: Final = 14
 _DAY_S: Final = 86_400
@@ -35,8 +36,8 @@ def _addresses(ex: Examination, host: str, port: int) -> Iterator[Finding]:
         yield ex.report.skipped("dns", f"{host}: the option --connect-to names an address")
         return
     try:
-        targets = ex.fetcher.targets(host, port)
-    except UnreachableError as error:
+        targets = [(str(it), port) for it in _published(ex, host)]
+    except RemoteError as error:
         yield ex.report.broken("dns", str(error))
         return
     shown = ", ".join(address for address, _ in targets)
@@ -49,6 +50,21 @@ def _addresses(ex: Examination, host: str, port: int) -> Iterator[Finding]:
             problems = [it for it in pool.map(_problem, targets) if it]
         if len(problems) < len(targets):  # or `reachable` says it
             yield from (ex.report.warning("dns-address", it) for it in problems)
+
+
+def _published(ex: Examination, host: str) -> list[Address]:
+    """Return the addresses that others see. Raises RemoteError.
+
+    The hosts file does not count: Debian writes the machine's own name there, with 127.0.1.1.
+    """
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        is_name = not ex.is_local
+    else:
+        is_name = False
+    resolver = ex.fetcher.resolver
+    return resolver.published(host) if is_name else resolver.addresses(host)
 
 
 def _problem(target: tuple[str, int]) -> str | None:

@@ -62,8 +62,13 @@ class Resolver:
         Raises RemoteError (unreachable).
         """
         known = _literal(host) or _special(host) or _in_hosts_file(host)
-        if known:
-            return known
+        return known or self.published(host)
+
+    def published(self, host: str) -> list[Address]:
+        """Return the addresses of a host name in the DNS, whatever the hosts file says.
+
+        Raises RemoteError (unreachable).
+        """
         ipv6 = event_loop.spawn(self._lookup, host, "AAAA")
         try:
             ipv4, problem = self._lookup(host, "A"), ""
