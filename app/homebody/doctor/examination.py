@@ -21,7 +21,7 @@ from homebody.spec.signing import SigningKey
 
 MAX_S: Final = 30.0
 """The whole run takes less."""
-LONG_POLL_S: Final = 25.0
+LONG_POLL_S: Final = 22.0
 
 
 @dataclass(frozen=True, slots=True)
