@@ -41,7 +41,6 @@ def test_all_names_in_the_lines_to_change_are_replaced() -> None:
             "path",
             "mode",
             "proxies",
-            "absolute",
         ),
         "VALUE",
     )

@@ -367,10 +367,6 @@ ADVICE: Final[Mapping[str, Advice]] = {
         "The log grows quickly, and says more about users than it has to.",
         {TOML: 'log_level = "INFO"'},
     ),
-    "relative-paths": Advice(
-        "Started in another folder, the server would begin with an empty database.",
-        {TOML: 'data_dir = "@absolute@"'},
-    ),
     # Other services
     "smtp": Advice(
         "No mail is sent: users can't reset passwords or add e-mail addresses.",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 from homebody.config.settings import Config
 from homebody.doctor.examination import Examination
 from homebody.doctor.findings import Finding
 from homebody.outside import addresses
+from homebody.outside.addresses import Network
 
 MIN_SECRET_CHARACTERS: Final = 16
 MAX_PROXY_ADDRESSES: Final = 2**16
@@ -43,15 +43,12 @@ def _dangers(ex: Examination) -> Iterator[Finding]:
         yield report.broken("shared-secret", seen)
     if config.log_level == "DEBUG":
         yield report.warning("debug-log", 'log_level is "DEBUG"')
-    if not config.data_dir.is_absolute() and is_public:
-        seen = f'data_dir is "{config.data_dir}", from the folder of the start'
-        yield report.warning("relative-paths", seen, absolute=str(Path(config.data_dir).absolute()))
     yield from _networks(ex, config)
 
 
 def _networks(ex: Examination, config: Config) -> Iterator[Finding]:
     for network in config.trusted_proxies:
-        if network.num_addresses > MAX_PROXY_ADDRESSES and addresses.is_public(network[0]):
+        if network.num_addresses > MAX_PROXY_ADDRESSES and _has_public_addresses(network):
             yield ex.report.broken("trusted-proxies", f"trusted_proxies contains {network}")
     wide = [
         it
@@ -63,3 +60,8 @@ def _networks(ex: Examination, config: Config) -> Iterator[Finding]:
         yield ex.report.warning("outside-allowed", seen)
     if not config.is_loopback() and ex.scheme == "https":
         yield ex.report.warning("listener-public", f"bind is {config.bind}")
+
+
+def _has_public_addresses(network: Network) -> bool:
+    """Return whether there are public addresses in a network, by some of its addresses."""
+    return any(addresses.is_public(network[it * network.num_addresses // 8]) for it in range(8))

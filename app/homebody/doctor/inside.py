@@ -53,22 +53,25 @@ def signing_key(ex: Examination) -> Iterator[Finding]:
 
 
 def database(ex: Examination) -> Iterator[Finding]:
-    """Check the version of the database, and that it is not damaged."""
-    report, path = ex.report, data_folder.database_path(ex.config.database_url)
+    """Check that the database is not damaged, and its version."""
+    path = data_folder.database_path(ex.config.database_url)
+    if not path.exists():
+        yield ex.report.broken("database", f"there is no database {path}")
+        return
+    found = _integrity(ex, path)
+    yield found
+    if found.severity == "broken":
+        return
     try:
         data_folder.check_restored(ex.config.data_dir)
-        revision = migrations.current(ex.config.database_url)
-        if revision is None:
-            yield report.broken("database", f"there is no database {path}")
-            return
+        revision = migrations.current(ex.config.database_url) or "0000"
         if migrations.is_behind(revision):
             newest = migrations.known()[-1]
-            yield report.warning("migrations", f"the database has {revision}, not {newest}")
+            yield ex.report.warning("migrations", f"the database has {revision}, not {newest}")
         else:
-            yield report.ok("migrations", f"up to date ({revision})")
+            yield ex.report.ok("migrations", f"up to date ({revision})")
     except StartError as error:
-        yield report.broken("migrations", str(error))
-    yield _integrity(ex, path)
+        yield ex.report.broken("migrations", str(error))
 
 
 def _integrity(ex: Examination, path: Path) -> Finding:
