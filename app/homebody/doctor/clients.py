@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from email.message import Message
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -54,16 +55,15 @@ def reach(ex: Examination) -> Iterator[Finding]:
 
 
 def _clock(ex: Examination, answer: Answer) -> Iterator[Finding]:
-    if (difference := clock_difference(answer)) is None:
-        return
-    yield clock_finding(ex, difference, ex.host)
+    if (difference := clock_difference(answer.headers)) is not None:
+        yield clock_finding(ex, difference, ex.host)
 
 
-def clock_difference(answer: Answer) -> float | None:
-    """Return by how many seconds the clock of who answered is ahead of ours."""
+def clock_difference(headers: Mapping[str, str] | Message) -> float | None:
+    """Return by how many seconds the clock of another machine is ahead of ours."""
     try:
-        date = parsedate_to_datetime(answer.headers["Date"])
-    except (TypeError, ValueError):
+        date = parsedate_to_datetime(headers["Date"])
+    except (KeyError, TypeError, ValueError):
         return None
     return date.timestamp() - time.time()
 

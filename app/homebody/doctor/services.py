@@ -13,7 +13,8 @@ from homebody.doctor import clients, stun
 from homebody.doctor.examination import Examination
 from homebody.doctor.fetching import RESPONSE_S, UnreachableError
 from homebody.doctor.findings import Finding
-from homebody.outside import RemoteError, addresses, mail
+from homebody.outside import RemoteError, mail
+from homebody.outside.client import Client
 from homebody.outside.mail import MailError
 from homebody.storage import migrations
 from homebody.storage.caches import Caches
@@ -60,19 +61,18 @@ def push_gateways(ex: Examination) -> Iterator[Finding]:
     urls = list(_gateways(ex))
     if not urls:
         yield ex.report.skipped("push-gateway", "no app of a user has a push gateway")
+    client = Client(ex.config)
     for url in urls[:MAX_GATEWAYS]:
-        host = urlsplit(url).hostname or ""
-        try:
-            addresses.permitted(host, 443, ex.config.outside_allowed)
-            answer = ex.fetcher.fetch(url)  # they answer GET, with an error or not
-        except (UnreachableError, RemoteError, ValueError) as error:
+        try:  # with GET, which sends nothing, and which they answer with an error or without
+            answer = client.request("GET", url, timeout_s=RESPONSE_S, truncate=True)
+        except RemoteError as error:
             yield ex.report.warning("push-gateway", f"{url}: {error}")
             continue
         made = ex.report.warning if answer.status >= 500 else ex.report.ok
-        yield made("push-gateway", f"{url}: {answer.shown}")
-        difference = clients.clock_difference(answer)
+        yield made("push-gateway", f"{url}: status {answer.status}")
+        difference = clients.clock_difference(answer.headers)
         if difference is not None:
-            yield clients.clock_finding(ex, difference, host)
+            yield clients.clock_finding(ex, difference, urlsplit(url).hostname or "")
 
 
 def _gateways(ex: Examination) -> Iterator[str]:

@@ -171,7 +171,10 @@ def _over_tcp(sock: socket.socket) -> Exchange:
         sock.settimeout(CONNECT_S)
         sock.sendall(data)
         head = _exactly(sock, _HEAD.size)
-        return head + _exactly(sock, _HEAD.unpack(head)[1])
+        _, length, cookie, _ = _HEAD.unpack(head)
+        if cookie != COOKIE:  # the length has no meaning, then
+            raise ValueError("what answers is not a TURN server")
+        return head + _exactly(sock, length)
 
     return exchange
 
