@@ -381,6 +381,7 @@ def test_the_files_of_a_room_are_listed_and_quarantined(
 ) -> None:
     room = alice.create_room()
     shown, small, encrypted, avatar = (upload(alice, bytes(size)) for size in (1, 2, 3, 4))
+    edited = upload(alice, bytes(6))
     alice.send(
         room,
         msgtype="m.image",
@@ -388,6 +389,8 @@ def test_the_files_of_a_room_are_listed_and_quarantined(
         info={"thumbnail_url": f"mxc://{small}"},
     )
     alice.send(room, msgtype="m.file", file={"url": f"mxc://{encrypted}"})
+    new = {"msgtype": "m.image", "body": "new", "url": f"mxc://{edited}"}
+    alice.send(room, "an edit", **{"m.new_content": new})
     alice.send(room, msgtype="m.image", url="mxc://b.test/cat")
     alice.send(room, "mxc://localhost/nothing", url=["mxc://localhost/nothing"], info="x")
     alice.set_state(room, "m.room.avatar", {"url": f"mxc://{avatar}"})
@@ -396,13 +399,14 @@ def test_the_files_of_a_room_are_listed_and_quarantined(
     answer = admin.get(f"{V1}/room/{quote(room)}/media").get_json()
 
     assert answer["remote"] == ["mxc://b.test/cat"]
-    assert set(answer["local"]) == {f"mxc://{it}" for it in (shown, small, encrypted, avatar)}
+    in_room = (shown, small, encrypted, avatar, edited)
+    assert set(answer["local"]) == {f"mxc://{it}" for it in in_room}
     count = admin.post(f"{V1}/room/{quote(room)}/media/quarantine").get_json()
-    assert count == {"num_quarantined": 5}
+    assert count == {"num_quarantined": 6}
     again = admin.post(f"{V1}/quarantine_media/{quote(room)}").get_json()
     assert again == count
     bob = login("bob")
-    assert [download(bob, it).status_code for it in (shown, small, encrypted, avatar)] == [404] * 4
+    assert [download(bob, it).status_code for it in in_room] == [404] * 5
     assert download(bob, elsewhere).status_code == 200
 
 

@@ -10,6 +10,7 @@ import pytest
 from homebody.background import upkeep
 from homebody.background.upkeep import Job, Step, Upkeep
 from homebody.errors import MatrixError
+from homebody.storage import vacuum
 from homebody.web import Application
 from tests.helpers.deliveries import wait_until
 
@@ -88,3 +89,26 @@ def test_the_jobs_of_a_server_run(app: Application) -> None:
         job.run(lambda: None)
 
     assert len({job.name for job in found}) == len(found) >= 5
+
+
+def test_space_is_given_back_when_it_is_worth_it(app: Application) -> None:
+    database = app.homeserver.database
+    steps: list[int] = []
+
+    def fill(pages: int) -> None:
+        with database.write() as tx:
+            tx.sql.raw.execute("CREATE TABLE ballast (x BLOB)")
+            for _ in range(pages):
+                tx.sql.raw.execute("INSERT INTO ballast VALUES (zeroblob(4000))")
+            tx.sql.raw.execute("DROP TABLE ballast")
+
+    fill(500)
+    upkeep.give_space_back(database, lambda: steps.append(1))
+    assert steps == []
+    fill(4000)
+
+    upkeep.give_space_back(database, lambda: steps.append(1))
+
+    assert len(steps) > 10
+    with database.read() as tx:
+        assert vacuum.pages(tx).free <= vacuum.pages(tx).kept

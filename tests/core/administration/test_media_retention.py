@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select, update
 
 from homebody.core.administration import media_retention
+from homebody.core.federation import remote_media
 from homebody.core.media import deletion, files
 from homebody.errors import MatrixError
 from homebody.models.media import Media, RemoteMediaFile
@@ -24,8 +25,13 @@ LIFETIME = {"media_retention.local_media_lifetime": "30 d"}
 
 
 @pytest.fixture
-def app(make_app: MakeApp) -> Application:
-    return make_app(**LIFETIME)
+def app(make_app: MakeApp, request: pytest.FixtureRequest) -> Application:
+    if "remote" not in request.fixturenames:
+        return make_app(**LIFETIME)
+    remote: Remotes = request.getfixturevalue("remote")
+    app = make_app(**LIFETIME, **remote.settings)
+    remote.talk_to(app)
+    return app
 
 
 @pytest.fixture
@@ -279,3 +285,35 @@ def test_addresses_without_content_are_forgotten(app: Application, alice: Person
 
     with app.homeserver.database.read() as tx:
         assert tx.sql.execute(select(Media.media_id)).all() == []
+
+
+def test_files_of_other_servers_without_a_row_are_deleted(
+    remote: Remotes, app: Application, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = _register(app)
+    remote("b.test").media["cat"] = ("text/plain", b"cat")
+    assert are_there(alice, "b.test/cat") == [True]
+    lost = tmp_path / "media" / "remote" / "ab" / ("c" * 62)
+    lost.parent.mkdir(exist_ok=True)
+    lost.write_bytes(b"lost")
+    assert remote_media.sweep(app.homeserver.database) == 0  # it may be about to have one
+    monkeypatch.setattr(remote_media, "GRACE_SECONDS", -1.0)
+
+    assert remote_media.sweep(app.homeserver.database) == 1
+
+    assert disk(tmp_path) == 3
+    assert are_there(alice, "b.test/cat") == [True]
+
+
+def test_what_was_being_deleted_at_a_crash_is_deleted_at_the_start(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
+    removed = tmp_path / "media" / "removed"
+    (removed / "folder").mkdir(parents=True)
+    (removed / "folder" / "96x96-crop.png").write_bytes(b"x")
+    (removed / "file").write_bytes(b"x")
+
+    make_app()
+
+    assert disk(tmp_path) == 0
+    assert list(removed.iterdir()) == []

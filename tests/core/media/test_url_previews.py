@@ -16,7 +16,7 @@ import pytest
 import requests
 from PIL import Image
 
-from homebody.core.media import open_graph
+from homebody.core.media import deletion, open_graph, quarantine
 from homebody.core.media.url_previews import MAX_IMAGE_BYTES
 from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
@@ -223,6 +223,33 @@ def test_a_link_is_fetched_once_an_hour(
 
     assert fetched(site, "/page.html") == 2
     assert later == first  # also its mxc:// address: the image is still the same
+
+
+def test_an_image_that_was_deleted_is_fetched_again(
+    app: Application, alice: Person, site: str
+) -> None:
+    first = preview(alice, f"{site}/page.html")
+    deleted = first["og:image"].rpartition("/")[2]
+    deletion.delete_files(app.homeserver.database, [deleted])
+
+    again = preview(alice, f"{site}/page.html")
+
+    assert again["og:image"] != first["og:image"]
+    path = again["og:image"].removeprefix("mxc://")
+    assert alice.get(f"/_matrix/client/v1/media/download/{path}").status_code == 200
+
+
+def test_a_quarantined_image_is_not_fetched_again(
+    app: Application, alice: Person, site: str
+) -> None:
+    first = preview(alice, f"{site}/page.html")
+    origin, _, media_id = first["og:image"].removeprefix("mxc://").partition("/")
+    with app.homeserver.database.write() as tx:
+        quarantine.put(tx, "@owner:localhost", [(origin, media_id)])
+    before = fetched(site, "/page.html")
+
+    assert preview(alice, f"{site}/page.html") == first
+    assert fetched(site, "/page.html") == before
 
 
 def test_a_page_that_is_gone_is_not_asked_for_again_at_once(alice: Person, site: str) -> None:

@@ -204,10 +204,10 @@ def used_bytes(tx: Reader, user_id: str) -> int:
 
 
 def exists(tx: Reader, uri: str) -> bool:
-    """Return whether the file of an mxc URI of this server is there and can be downloaded."""
+    """Return whether the file of an mxc URI of this server is there, if only in quarantine."""
     origin, _, media_id = uri.removeprefix("mxc://").partition("/")
     row = tx.sql.execute(_FIND, {"origin": origin, "media_id": media_id}).first()
-    return row is not None and row.sha256 is not None and row.quarantined_by is None
+    return row is not None and row.sha256 is not None
 
 
 def protect(tx: Tx, actor: str, media_id: str, *, is_protected: bool) -> None:

@@ -112,12 +112,15 @@ def _check_host(config: Config, url: str) -> None:
 
 
 def _kept(tx: Reader, url: str) -> _Made | None:
-    """Return the stored preview of a link, unless it is too old."""
+    """Return the stored preview of a link, unless it is too old or its image was deleted."""
     row = tx.sql.execute(_FIND, {"url": url}).first()
     if row is None:
         return None
     made = _Made(row.preview, row.problem, row.image_sha256, row.fetched_ts)
-    return made if row.fetched_ts > tx.now_ms - made.kept_ms else None
+    image = made.preview.get("og:image")
+    if row.fetched_ts <= tx.now_ms - made.kept_ms or (image and not store.exists(tx, image)):
+        return None
+    return made
 
 
 def _make_and_keep(db: Database, client: Client, url: str, user_id: str) -> _Made:
