@@ -793,6 +793,7 @@ CREATE TABLE invitations (
 	token_hash BLOB NOT NULL, 
 	purpose TEXT NOT NULL, 
 	user_id TEXT, 
+	rooms JSON, 
 	created_by TEXT NOT NULL, 
 	created_ts INTEGER NOT NULL, 
 	expires_ts INTEGER NOT NULL, 

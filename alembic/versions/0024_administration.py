@@ -63,6 +63,7 @@ def upgrade() -> None:
         sa.Column("token_hash", sa.LargeBinary(), nullable=False),
         sa.Column("purpose", sa.Text(), nullable=False),
         sa.Column("user_id", sa.Text(), nullable=True),
+        sa.Column("rooms", sa.JSON(), nullable=True),
         sa.Column("created_by", sa.Text(), nullable=False),
         sa.Column("created_ts", sa.Integer(), nullable=False),
         sa.Column("expires_ts", sa.Integer(), nullable=False),

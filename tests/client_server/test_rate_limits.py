@@ -219,6 +219,7 @@ def test_what_needs_no_account_is_limited_by_address_for_those_without_one(
 
 CHEAP = {
     "/_homebody/login",
+    "/_homebody/start",
     "/",
     "/.well-known/matrix/client",
     "/.well-known/matrix/policy_server",
@@ -241,6 +242,8 @@ CHEAP = {
 }
 """What anybody may GET as often as they like: pages and settings, nothing of users and rooms."""
 LIMITED = {
+    "/_homebody/invite/<token>",
+    "/_homebody/reset/<token>",
     "/_matrix/client/v1/register/m.login.registration_token/validity",
     "/_matrix/client/v3/directory/list/room/<room_id>",
     "/_matrix/client/v3/directory/room/<room_alias>",

@@ -40,6 +40,7 @@ LAZY_COMMANDS = {
     "disk": "homebody.cli.disk",
     "doctor": "homebody.cli.doctor",
     "federation": "homebody.cli.federation",
+    "invite": "homebody.cli.invitations",
     "media": "homebody.cli.media",
     "restore": "homebody.cli.backup",
     "audit": "homebody.cli.audit",

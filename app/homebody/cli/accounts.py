@@ -47,7 +47,7 @@ def add_user(
 ) -> None:
     """Create an account. The first one of a server becomes administrator."""
     with open_database(ctx) as database:
-        name = _localpart(name, database.server.name)
+        name = localpart(name, database.server.name)
         with database.read() as tx:
             registration.free_user_id(tx, name)  # before asking for a password
         password_hash = None
@@ -190,7 +190,7 @@ def ask_password(*, is_stdin: bool) -> str:
     return password
 
 
-def _localpart(name: str, server_name: str) -> str:
+def localpart(name: str, server_name: str) -> str:
     """Return the localpart of a user ID or localpart. Raises M_INVALID_USERNAME."""
     if not name.startswith("@"):
         return name
@@ -224,11 +224,11 @@ def _token_line(row: Json) -> str:
     return f"{row['token']}  used {row['uses']} of {allowed}{until}"
 
 
-def parse_lifetime(text: str) -> int:
+def parse_lifetime(text: str, option: str = "--lifetime") -> int:
     """Return a lifetime in milliseconds. A unit is required, as 7 would be 7 ms."""
     if text.strip().isdecimal():
-        raise click.UsageError(f'--lifetime needs a unit, such as "{text.strip()} d"')
+        raise click.UsageError(f'{option} needs a unit, such as "{text.strip()} d"')
     try:
         return LIFETIME.parse(text)
     except ValueError:
-        raise click.UsageError(f"--lifetime must be {LIFETIME.what}") from None
+        raise click.UsageError(f"{option} must be {LIFETIME.what}") from None

@@ -13,6 +13,7 @@ from homebody.client_server import authentication, http, interactive
 from homebody.client_server.authentication import address_key, logged_in, unauthenticated
 from homebody.context import homeserver
 from homebody.core.accounts import access_tokens, accounts, threepids
+from homebody.core.rooms import newcomers
 from homebody.core.sessions import appservice_users, login, registration
 from homebody.spec.events import Json
 
@@ -86,13 +87,14 @@ def register_by(body: Json) -> Json:
         registration.accept_terms(tx, user_id)
         if proof.email is not None:
             threepids.add(tx, user_id, proof.email)
-        if wanted.inhibit_login:
-            return {"user_id": user_id, "home_server": server.name}
-        options = login.SessionRequest(
-            wanted.device_id, wanted.initial_device_display_name, wanted.refresh_token
-        )
-        session = login.start_session(tx, user_id, options)
-    return logged_in(session)
+        session = {"user_id": user_id, "home_server": server.name}
+        if not wanted.inhibit_login:
+            options = login.SessionRequest(
+                wanted.device_id, wanted.initial_device_display_name, wanted.refresh_token
+            )
+            session = login.start_session(tx, user_id, options)
+    newcomers.join_rooms(homeserver.database, user_id)
+    return session if wanted.inhibit_login else logged_in(session)
 
 
 @bp.get("/register/available")

@@ -106,6 +106,9 @@ class Config:
     guests. Default: true where registration is open, as anybody gets an account there."""
     registration_shared_secret: values.Secret | None = None
     """Lets tools that know this secret register accounts at /_synapse/admin/v1/register."""
+    newcomer_rooms: values.Texts = ()
+    """The rooms that new users join when they register: IDs, or aliases of this server. Where users
+    need an invite, the local user with most power invites them."""
     token_lifetime_ms: values.Duration = 3_600_000
     """The lifetime of access tokens issued with a refresh token. Others are valid until logout."""
     password_hashing: Literal["argon2id", "cheap"] = "argon2id"  # noqa: S105 - a way of hashing

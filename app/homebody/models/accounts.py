@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Index
+from sqlalchemy import JSON, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from homebody.models.base import Base, Json
@@ -88,6 +88,7 @@ class Invitation(Base):
     token_hash: Mapped[bytes] = mapped_column(primary_key=True)
     purpose: Mapped[str]  # "register" or "password"
     user_id: Mapped[str | None]  # the account that gets a new password, or the name kept for one
+    rooms: Mapped[list[str] | None] = mapped_column(JSON)  # None: those of the configuration
     created_by: Mapped[str]  # an administrator, or "command line"
     created_ts: Mapped[int]  # ms
     expires_ts: Mapped[int]  # ms

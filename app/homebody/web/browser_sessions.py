@@ -120,11 +120,15 @@ def visitor() -> AccountInfo | None:
     return account() if _resume() else None
 
 
-def renew(tx: Tx, response: Response) -> None:
-    """Start the session of the request again, after all of the user's sessions were ended."""
-    token = browser_sessions.start(tx, account().user_id, **_client())
+def start(tx: Tx, user_id: str) -> str:
+    """Start a session of a user whose identity the request has proved, and return its token."""
+    return browser_sessions.start(tx, user_id, **_client())
+
+
+def with_session(response: Response, token: str) -> Response:
+    """Set the cookie of a session that was started."""
     _set_cookie(response, SESSION, token)
-    g.pop("browser_session")  # it has ended; see authentication.admit
+    return response
 
 
 def forget(response: Response) -> Response:
@@ -177,9 +181,7 @@ def log_in() -> Response:
             token = browser_sessions.begin(tx, proved, **_client())
     except MatrixError as error:
         return _login_page(error, name)
-    response = see_other(_next())
-    _set_cookie(response, SESSION, token)
-    return response
+    return with_session(see_other(_next()), token)
 
 
 @bp.post(f"{PREFIX}logout")

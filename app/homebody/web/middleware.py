@@ -33,7 +33,16 @@ from homebody.config.settings import Config
 from homebody.context import homeserver
 from homebody.runtime import logs
 from homebody.storage import disk_errors
-from homebody.web import account, browser_sessions, health, metrics, pages, probe, well_known
+from homebody.web import (
+    account,
+    browser_sessions,
+    health,
+    invitations,
+    metrics,
+    pages,
+    probe,
+    well_known,
+)
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -259,7 +268,8 @@ def register(app: Flask, config: Config) -> None:
     app.url_map.converters["default"] = SegmentConverter
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # an empty state key stands between two slashes
-    for module in (account, browser_sessions, health, metrics, pages, probe, well_known):
+    with_views = (account, browser_sessions, health, invitations, metrics, pages, probe, well_known)
+    for module in with_views:
         app.register_blueprint(module.bp)
     app.before_request(begin)
     app.after_request(end)

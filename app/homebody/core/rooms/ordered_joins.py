@@ -27,8 +27,13 @@ def join(tx: Tx, actor: str, room_id: str, user_id: str) -> None:
     If users need an invite, the administrator invites them, or by the command line the local user
     with most power. Raises M_FORBIDDEN where the administrator may not, M_NOT_FOUND.
     """
-    if state.is_joined(tx, room_id, user_id):
-        return
+    if not state.is_joined(tx, room_id, user_id):
+        let_in(tx, actor, room_id, user_id)
+        note(tx, actor, room_id, user_id)
+
+
+def let_in(tx: Tx, actor: str, room_id: str, user_id: str) -> None:
+    """Join a user as `join` does, without an entry of the audit log."""
     member: StateKey = (state.MEMBER, user_id)
     state.head(tx, room_id)
     known = state.current_many(tx, room_id, [room_state.JOIN_RULES, member])
@@ -40,7 +45,6 @@ def join(tx: Tx, actor: str, room_id: str, user_id: str) -> None:
         state.check_joined(tx, room_id, inviter)
         membership.change(tx, room_id, inviter, user_id, "invite")
     membership.join(tx, room_id, user_id)
-    note(tx, actor, room_id, user_id)
 
 
 def note(tx: Tx, actor: str, room_id: str, user_id: str) -> None:

@@ -19,7 +19,7 @@ from homebody import errors
 from homebody.config.settings import Config
 from homebody.core.accounts import access_tokens, accounts
 from homebody.core.profiles import profiles
-from homebody.models.accounts import AcceptedTerms, RegistrationToken
+from homebody.models.accounts import AcceptedTerms, Invitation, RegistrationToken
 from homebody.spec import identifiers
 from homebody.spec.appservices import Service
 from homebody.spec.events import Json
@@ -49,6 +49,12 @@ _VALID = select(RegistrationToken.token).where(
     ),
     or_(RegistrationToken.expires_ts.is_(None), RegistrationToken.expires_ts > bindparam("now")),
 )
+_KEPT = select(Invitation.user_id).where(
+    Invitation.purpose == "register",
+    Invitation.user_id == bindparam("user_id"),
+    Invitation.used_ts.is_(None),
+    Invitation.expires_ts > bindparam("now"),
+)
 
 
 def flows(config: Config) -> list[list[str]]:
@@ -64,11 +70,14 @@ def flows(config: Config) -> list[list[str]]:
     return [[*flow, TERMS] for flow in found] if config.terms else found
 
 
-def free_user_id(tx: Reader, username: str | None, service: Service | None = None) -> str:
+def free_user_id(
+    tx: Reader, username: str | None, service: Service | None = None, *, is_invited: bool = False
+) -> str:
     """Return the user ID that an account of this name would have; without a name, a random one.
 
-    Raises M_INVALID_USERNAME, M_USER_IN_USE also for the names of deactivated accounts, and
-    M_EXCLUSIVE for the names of an application service other than `service`.
+    Raises M_INVALID_USERNAME, M_USER_IN_USE also for the names of deactivated accounts and, unless
+    the user `is_invited`, for names kept for somebody who is; and M_EXCLUSIVE for the names of an
+    application service other than `service`.
     """
     name = _random_name() if username is None else folded(username, service)
     if not identifiers.is_valid_localpart_for_registration(name):
@@ -82,6 +91,9 @@ def free_user_id(tx: Reader, username: str | None, service: Service | None = Non
     if owner is not None and owner != service:
         raise errors.exclusive(f"The name {name} belongs to the application service {owner.id}")
     if name == tx.server.config.server_notices_user or accounts.find(tx, user_id) is not None:
+        raise errors.user_in_use()
+    asked = {"user_id": user_id, "now": tx.now_ms}
+    if not is_invited and tx.sql.execute(_KEPT, asked).first() is not None:
         raise errors.user_in_use()
     return user_id
 
@@ -104,16 +116,19 @@ def register(
     user_type: str | None = None,
     service: Service | None = None,
     guest: str | None = None,
+    is_invited: bool = False,
 ) -> str:
     """Create an account and return its user ID. Without a password nobody can log in to it later.
 
     `token` is the registration token that was used for it. `user_type`: what the account is for, if
     not for a person. `service` is the application service
     that creates the account. `guest` is the user ID of a guest who registers: their sessions
-    continue, with the rights of a user.
+    continue, with the rights of a user. `is_invited`: by a link, see invitations.py.
     Raises as `free_user_id`, and M_FORBIDDEN when the token has become invalid meanwhile.
     """
-    user_id = free_user_id(tx, username, service) if guest is None else guest
+    user_id = guest
+    if user_id is None:
+        user_id = free_user_id(tx, username, service, is_invited=is_invited)
     if token is not None:
         _use_up(tx, token)
     if guest is not None:
