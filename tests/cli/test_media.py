@@ -242,6 +242,7 @@ def test_disk_says_what_takes_the_room(
     assert sum(by_purpose.values()) <= found["database"]["bytes"]
     assert found["media"]["files of users"]["files"] == 1
     assert found["media"]["files of users"]["bytes"] >= 10_000
+    assert found["media"]["files of users"]["preview_bytes"] == 0
     assert found["rooms"][0]["room_id"] == room
     assert 0 < found["rooms"][0]["bytes"] <= by_purpose["events"]
     assert found["users"][0]["user_id"] == alice.user_id

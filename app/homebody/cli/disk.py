@@ -98,7 +98,9 @@ def _lines(found: Json) -> list[str]:
     )
     lines += [_line(database["free_bytes"], f"empty pages{how}"), "", "Files:"]
     for kind, it in found["media"].items():
-        lines.append(_line(it["bytes"], f"{kind} ({it['files']})"))
+        previews = it.get("preview_bytes")
+        more = f", of which {human(previews)} are images of link previews" if previews else ""
+        lines.append(_line(it["bytes"], f"{kind} ({it['files']}){more}"))
     lines += ["", "Rooms with the most events:"]
     for it in found["rooms"]:
         lines.append(_line(it["bytes"], f"{it['room_id']} ({it['events']} events)"))

@@ -63,6 +63,8 @@ PURPOSES: Final = {
 }
 """The tables by what they are for; all others are "other"."""
 EVENTS: Final = "events"
+OF_USERS: Final = "files of users"
+"""With those of link previews, whose images become files of this server."""
 _SEARCH: Final = "search_index"
 """The beginning of the names of the tables that the full-text index consists of."""
 
@@ -185,7 +187,7 @@ def _by_purpose(tx: Reader) -> dict[str, int]:
 def _media(db: Database) -> dict[str, Json]:
     folder = db.server.config.data_dir / "media"
     kinds = {
-        "files of users": "files",
+        OF_USERS: "files",
         "files of other servers": "remote",
         "thumbnails": "thumbnails",
         "thumbnails of other servers": "remote_thumbnails",
@@ -194,7 +196,7 @@ def _media(db: Database) -> dict[str, Json]:
     found = {kind: _size_of(folder / name) for kind, name in kinds.items()}
     with db.read() as tx:
         previews = tx.sql.execute(select(_PREVIEWS.label("size"))).scalar_one()
-    found["files of users"]["of which images of previews"] = previews
+    found[OF_USERS]["preview_bytes"] = previews
     return found
 
 
