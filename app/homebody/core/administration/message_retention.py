@@ -1,9 +1,7 @@
-"""Deleting old messages: by a room's own wish (m.room.retention), within the server's policy.
+"""Deleting old messages (MSC1763): as a room wishes by m.room.retention, within the server's policy.
 
 A room's `max_lifetime` counts, or the setting `retention.default_max_lifetime`, but no less than
 its `min_lifetime`, and within the bounds of the settings. Off unless `retention.enabled` is set.
-
-Spec: MSC1763
 """
 
 from __future__ import annotations
