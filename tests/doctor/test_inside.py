@@ -73,6 +73,17 @@ def test_a_missing_database_is_broken_and_not_created(examine: Examine, stopped:
     assert not (stopped / "homebody.db").exists()
 
 
+def test_a_missing_data_folder_is_said_once_and_not_created(
+    examine: Examine, tmp_path: Path
+) -> None:
+    ex = examine(data_dir=str(tmp_path / "elsewhere"))
+
+    found = [it for check in (inside.database, inside.files, inside.disk) for it in check(ex)]
+
+    assert bad(iter(found)) == {"database": "broken"}
+    assert not (tmp_path / "elsewhere").exists()
+
+
 @pytest.mark.parametrize(("revision", "severity"), [("0022", "warning"), ("9999", "broken")])
 def test_a_database_of_another_version_is_seen(
     examine: Examine, stopped: Path, revision: str, severity: str

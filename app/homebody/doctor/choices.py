@@ -22,7 +22,7 @@ def settings(ex: Examination) -> Iterator[Finding]:
     yield from found
     for id_ in ("open-registration", "rate-limits", "trusted-proxies"):
         if not any(it.id == id_ for it in found):
-            yield ex.report.ok(id_, "set well")
+            yield ex.report.ok(id_, "as it should be")
 
 
 def _dangers(ex: Examination) -> Iterator[Finding]:

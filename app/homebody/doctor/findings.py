@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -12,6 +13,10 @@ Severity = Literal["broken", "warning", "skipped", "ok"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("broken", "warning", "skipped", "ok")
 """From the most to the least important. A check is skipped if the settings or an earlier finding
 leave nothing to check."""
+
+
+WIDTH: Final = 90
+"""Of the text below a finding, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +86,7 @@ def to_lines(found: Iterable[Finding], *, with_ok: bool) -> Iterator[str]:
         if it.severity in {"skipped", "ok"} and not with_ok:
             continue
         yield f"{marks[it.severity]:8} {it.id}: {it.seen}"
-        if it.meaning:
-            yield f"{'':8} {it.meaning}"
+        yield from (f"{'':8} {line}" for line in textwrap.wrap(it.meaning, WIDTH))
         for where, lines in it.change.items():
             yield f"{'':8} {where}:"
             yield from (f"{'':12} {line}" for line in lines.splitlines())

@@ -89,6 +89,9 @@ def _integrity(ex: Examination, path: Path) -> Finding:
 
 def files(ex: Examination) -> Iterator[Finding]:
     """Check that the server can write its files, and that nobody else can read them."""
+    if not ex.config.data_dir.exists():
+        yield ex.report.skipped("file-modes", f"there is no folder {ex.config.data_dir}")
+        return
     found = [*_modes(ex), *_owners(ex)]
     yield from found
     if not found:
@@ -142,6 +145,9 @@ def _name(uid: int) -> str:
 def disk(ex: Examination) -> Iterator[Finding]:
     """Check that there is room on the disk, for files of any size and number."""
     folder = ex.config.data_dir
+    if not folder.exists():
+        yield ex.report.skipped("disk-space", f"there is no folder {folder}")
+        return
     usage, entries = shutil.disk_usage(folder), os.statvfs(folder)
     seen = f"{usage.free / 2**30:.1f} GiB of {usage.total / 2**30:.0f} GiB are free"
     is_low = usage.free < min(LOW_BYTES, LOW_SHARE * usage.total)

@@ -27,8 +27,11 @@ _WRONG_NAME = {62, 64}
 
 
 def names(ex: Examination) -> Iterator[Finding]:
-    """Check the addresses of the public URL, and of the server name where that is another one."""
-    yield from _addresses(ex, ex.host, ex.port)
+    """Check the addresses of the public URL."""
+    if ex.is_local:
+        yield ex.report.skipped("dns", "the public URL is of this machine")
+    else:
+        yield from _addresses(ex, ex.host, ex.port)
 
 
 def _addresses(ex: Examination, host: str, port: int) -> Iterator[Finding]:
@@ -43,7 +46,7 @@ def _addresses(ex: Examination, host: str, port: int) -> Iterator[Finding]:
     shown = ", ".join(address for address, _ in targets)
     yield ex.report.ok("dns", f"{host}: {shown}")
     private = [it for it, _ in targets if not addresses.is_public(ipaddress.ip_address(it))]
-    if private and not ex.is_local:
+    if private:
         yield ex.report.warning("dns-private", f"{host}: {', '.join(private)}")
     if len(targets) > 1:
         with concurrent.futures.ThreadPoolExecutor(len(targets)) as pool:
@@ -57,14 +60,13 @@ def _published(ex: Examination, host: str) -> list[Address]:
 
     The hosts file does not count: Debian writes the machine's own name there, with 127.0.1.1.
     """
+    resolver = ex.fetcher.resolver
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        is_name = not ex.is_local
-    else:
-        is_name = False
-    resolver = ex.fetcher.resolver
-    return resolver.published(host) if is_name else resolver.addresses(host)
+        if not host.endswith(".localhost"):
+            return resolver.published(host)
+    return resolver.addresses(host)
 
 
 def _problem(target: tuple[str, int]) -> str | None:
