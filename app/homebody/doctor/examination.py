@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ class Examination:
         ca_file = options.ca_file or config.federation_ca_file
         self.fetcher = Fetcher(Resolver(config), options.connect_to or {}, ca_file, self.until)
         self.report = Reporter(self._names())
+        self.is_quiet = threading.Event()
+        """Set once the checks are done whose times an upload would change."""
 
     @cached_property
     def key(self) -> SigningKey | None:

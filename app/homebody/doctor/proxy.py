@@ -136,6 +136,7 @@ def buffering(ex: Examination) -> Iterator[Finding]:
 
 def body_limit(ex: Examination) -> Iterator[Finding]:
     """Check that a file of `max_upload_bytes` gets through, as far as there is time to send it."""
+    ex.is_quiet.wait(max(0, ex.left_s() - UPLOAD_S - fetching.RESPONSE_S))
     url, size = ex.probe_url("upload"), ex.config.max_upload_bytes
     answer: Answer | None = None
     sent, problem = 0, ""

@@ -59,6 +59,9 @@ BY_THE_PROBE: Final[dict[str, Check]] = {
 }
 """Those that need this server there."""
 
+SENSITIVE: Final = (BEHIND_THE_URL.keys() | BY_THE_PROBE.keys()) - {"body-limit", "long-poll"}
+"""Those that an upload over a slow connection could disturb: it waits for them."""
+
 Progress = Callable[[int, int], object]
 """Called with the numbers of checks that are done, and of all."""
 
@@ -109,6 +112,8 @@ class _Work:
         left = dict(self.running)
         while left and self.ex.left_s() > 0:
             left = {id_: thread for id_, thread in left.items() if thread.is_alive()}
+            if not left.keys() & SENSITIVE:
+                self.ex.is_quiet.set()
             self.on_progress(count - len(left), count)
             time.sleep(0.05)
         self.found += (self.ex.report.skipped(id_, "took too long") for id_ in left)
