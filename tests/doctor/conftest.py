@@ -20,7 +20,7 @@ from tests.helpers.dns_server import DnsServer
 from tests.helpers.proxies import NAMES, Edit, unchanged
 from tests.helpers.server import RunningServer
 
-LONG_POLL_S = 3
+LONG_POLL_S = 2
 Proxy = Callable[..., AbstractContextManager[int]]
 
 
