@@ -20,6 +20,7 @@ from homebody.cli import main
 from homebody.cli.disk import human
 from homebody.core import audit, tasks
 from homebody.core.administration import disk_usage
+from homebody.models.events import StoredEvent
 from homebody.models.media import Media, RemoteMediaFile
 from homebody.storage import data_folder, rewriting
 from homebody.web import Application
@@ -258,6 +259,32 @@ def test_disk_says_what_takes_the_room(
     assert "homebody media purge-remote --days 30" in text
     assert f"{alice.user_id} (1 files)" in text
     assert result("disk", "--top", "1", "--days", "400")["could_free"][0]["bytes"] == 0
+
+
+def test_what_the_settings_ask_for_can_be_done_at_once(
+    result: Callable[..., Any], app: Application, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = alice.create_room()
+    alice.send(room, "old")
+    upload(alice, bytes(100))
+    grow_old(app, 40)
+    with app.homeserver.database.write() as tx:
+        old = tx.now_ms - 40 * DAY_MS
+        tx.sql.execute(update(StoredEvent).values(origin_server_ts=old))
+    alice.send(room, "new")
+    nothing = {"files": 0, "remote_files": 0, "freed_bytes": 0, "events": 0, "rooms": 0}
+    assert result("disk", "--clean") == nothing
+    monkeypatch.setenv("HOMEBODY_MEDIA_RETENTION__LOCAL_MEDIA_LIFETIME", "30 d")
+    monkeypatch.setenv("HOMEBODY_RETENTION__ENABLED", "true")
+    monkeypatch.setenv("HOMEBODY_RETENTION__DEFAULT_MAX_LIFETIME", "30 d")
+
+    done = result("disk", "--clean")
+
+    assert (done["files"], done["freed_bytes"], done["rooms"]) == (1, 100, 0)
+    assert done["events"] >= 1
+    page = alice.get(f"rooms/{quote(room)}/messages?dir=b").get_json()
+    assert [it["content"].get("body") for it in page["chunk"]] == ["new"]
+    assert actions(app)[0] == "server.clean"
 
 
 def test_a_running_server_is_asked_to_shorten_its_database(

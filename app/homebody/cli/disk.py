@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
+import time
 from typing import Final
 
 import click
@@ -13,7 +14,12 @@ from homebody.background import upkeep
 from homebody.cli import as_json, print_result
 from homebody.cli.database import open_database
 from homebody.core import audit, tasks
-from homebody.core.administration import disk_usage
+from homebody.core.administration import (
+    abandoned_rooms,
+    disk_usage,
+    media_retention,
+    message_retention,
+)
 from homebody.spec.events import Json
 from homebody.storage import data_folder, rewriting, vacuum
 from homebody.storage.data_folder import StartError
@@ -23,15 +29,27 @@ _UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 @click.command()
 @click.option("--vacuum", "is_vacuum", is_flag=True, help="Give empty pages back to the disk.")
+@click.option("--clean", is_flag=True, help="Delete now what the settings have deleted anyway.")
 @click.option("--top", type=click.IntRange(1), default=disk_usage.TOP, help="Rooms and users.")
 @click.option("--days", type=click.IntRange(1), help="How old what could be deleted is.")
 @as_json
 @click.pass_context
-def disk(ctx: click.Context, *, is_vacuum: bool, top: int, days: int | None, is_json: bool) -> None:
+def disk(
+    ctx: click.Context,
+    *,
+    is_vacuum: bool,
+    clean: bool,
+    top: int,
+    days: int | None,
+    is_json: bool,
+) -> None:
     """Print what takes the room on the disk, and what each way of making room would free.
 
     How much a room takes is an estimate by its number of events.
     """
+    if clean:
+        _clean(ctx, is_json=is_json)
+        return
     if is_vacuum:
         _shorten(ctx, is_json=is_json)
         return
@@ -39,6 +57,26 @@ def disk(ctx: click.Context, *, is_vacuum: bool, top: int, days: int | None, is_
     with open_database(ctx) as database:
         found = disk_usage.measure(database, top=top, ages=ages)
     print_result("\n".join(_lines(found)), found, is_json=is_json)
+
+
+def _clean(ctx: click.Context, *, is_json: bool) -> None:
+    """Do what the server does from time to time by the settings media_retention and retention."""
+    with open_database(ctx) as database:
+        files = media_retention.sweep(database, time.time_ns() // 1_000_000)
+        done = {
+            "files": files.files,
+            "remote_files": files.remote_files,
+            "freed_bytes": files.freed_bytes,
+            "events": message_retention.sweep(database),
+            "rooms": abandoned_rooms.sweep(database),
+        }
+        with database.write() as tx:
+            audit.note(tx, audit.COMMAND_LINE, "server.clean", None, **done)
+    text = (
+        f"Deleted {done['files']} files and {done['remote_files']} of other servers"
+        f" ({human(done['freed_bytes'])}), {done['events']} events and {done['rooms']} rooms"
+    )
+    print_result(text, done, is_json=is_json)
 
 
 def _shorten(ctx: click.Context, *, is_json: bool) -> None:
