@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 
 from homebody.cli import main
 from homebody.core.accounts import accounts
-from homebody.core.sessions import deactivation, devices, registration, uia
+from homebody.core.sessions import deactivation, devices, registration, registration_tokens, uia
 from homebody.errors import UiaRequiredError
 from homebody.storage.database import Database
 from homebody.web import Application
@@ -128,7 +128,7 @@ def test_a_session_of_proofs_serves_one_of_two_requests_at_once(
 def test_a_client_that_asks_does_not_undo_what_a_page_has_completed(db: Database) -> None:
     flows = [[registration.TOKEN, registration.DUMMY]]
     with db.write() as tx:
-        registration.add_token(tx, "family")
+        registration_tokens.add(tx, "test", "family")
 
     def ask(**auth: Any) -> dict[str, Any]:
         try:

@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from homebody.core.sessions import registration
+from homebody.core.sessions import registration_tokens
 from tests.conftest import MakeApp
 
 REGISTER = "/_matrix/client/v3/register"
@@ -121,7 +121,7 @@ def test_every_field_has_its_label(client: FlaskClient) -> None:
 def test_a_registration_token_can_be_given_on_a_page(make_app: MakeApp) -> None:
     app = make_app(registration="token")
     with app.homeserver.database.write() as tx:
-        registration.add_token(tx, "open-sesame")
+        registration_tokens.add(tx, "test", "open-sesame")
     client = app.test_client()
     session = begin(client, username="alice")
 

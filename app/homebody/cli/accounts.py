@@ -1,4 +1,4 @@
-"""The commands `homebody user …` and `homebody token …`."""
+"""The commands `homebody user …`, and what other commands need of them."""
 
 from __future__ import annotations
 
@@ -117,53 +117,6 @@ def deactivate_user(
     print_result(f"Deactivated {user_id}", {"user_id": user_id}, is_json=is_json)
 
 
-@click.group()
-def token() -> None:
-    """Manage registration tokens."""
-
-
-@token.command("add")
-@click.option("--token", "text", help="The token; by default a random one.")
-@click.option(
-    "--uses",
-    type=click.IntRange(1),
-    help="How many accounts can be registered with it; by default any number.",
-)
-@click.option("--lifetime", help='For example "7 d" or "12 h"; unlimited by default.')
-@as_json
-@click.pass_context
-def add_token(
-    ctx: click.Context, text: str | None, uses: int | None, lifetime: str | None, *, is_json: bool
-) -> None:
-    """Create a registration token and print it."""
-    lifetime_ms = None if lifetime is None else parse_lifetime(lifetime)
-    with open_database(ctx) as database, database.write() as tx:
-        text = registration.add_token(tx, text, uses=uses, lifetime_ms=lifetime_ms)
-        added = next(row for row in registration.all_tokens(tx) if row["token"] == text)
-    print_result(text, added, is_json=is_json)
-
-
-@token.command("list")
-@as_json
-@click.pass_context
-def list_tokens(ctx: click.Context, *, is_json: bool) -> None:
-    """Print all registration tokens."""
-    with open_database(ctx) as database, database.read() as tx:
-        tokens = registration.all_tokens(tx)
-    print_list(tokens, _token_line, is_json=is_json)
-
-
-@token.command("revoke")
-@click.argument("text", metavar="TOKEN")
-@as_json
-@click.pass_context
-def revoke_token(ctx: click.Context, text: str, *, is_json: bool) -> None:
-    """Revoke a registration token."""
-    with open_database(ctx) as database, database.write() as tx:
-        registration.revoke_token(tx, text)
-    print_result(f"Revoked {text}", {"token": text}, is_json=is_json)
-
-
 def find_account(tx: Reader, name: str) -> accounts.AccountInfo:
     """Return the account of a user ID or localpart. Raises M_NOT_FOUND."""
     account = accounts.find_by_name(tx, name)
@@ -216,12 +169,6 @@ def _account_line(account: Json) -> str:
     flags = ("admin", "locked", "suspended", "shadow_banned", "deactivated")
     marks = [flag.replace("_", "-") for flag in flags if account[f"is_{flag}"]]
     return f"{account['user_id']}  {format_day(account['created_ts'])}  {' '.join(marks)}".rstrip()
-
-
-def _token_line(row: Json) -> str:
-    allowed = "any number" if row["uses_allowed"] is None else row["uses_allowed"]
-    until = "" if row["expires_ts"] is None else f", until {format_day(row['expires_ts'])}"
-    return f"{row['token']}  used {row['uses']} of {allowed}{until}"
 
 
 def parse_lifetime(text: str, option: str = "--lifetime") -> int:

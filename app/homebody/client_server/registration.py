@@ -14,7 +14,7 @@ from homebody.client_server.authentication import address_key, logged_in, unauth
 from homebody.context import homeserver
 from homebody.core.accounts import access_tokens, accounts, threepids
 from homebody.core.rooms import newcomers
-from homebody.core.sessions import appservice_users, login, registration
+from homebody.core.sessions import appservice_users, login, registration, registration_tokens
 from homebody.spec.events import Json
 
 bp = Blueprint("registration", __name__)
@@ -124,7 +124,7 @@ def registration_token_validity() -> Json:
     token = http.query_required("token")
     registration.flows(homeserver.server.config)
     with homeserver.database.read() as tx:
-        return {"valid": registration.is_valid_token(tx, token)}
+        return {"valid": registration_tokens.is_valid(tx, token)}
 
 
 def _register_for_service(body: Json) -> Json:

@@ -45,7 +45,7 @@ class ProfileField(Base):
 
 
 class RegistrationToken(Base):
-    """A registration token. Written by core/sessions/registration.py."""
+    """A registration token. Written by core/sessions/registration_tokens.py."""
 
     __tablename__ = "registration_tokens"
     token: Mapped[str] = mapped_column(primary_key=True)

@@ -12,7 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from homebody.core.sessions import registration
+from homebody.core.sessions import registration, registration_tokens
 from homebody.spec import identifiers
 from tests.conftest import PASSWORD, Login, MakeApp, Person
 from tests.helpers.rooms import refusal
@@ -271,7 +271,7 @@ def with_token(make_app: MakeApp) -> FlaskClient:
     """A server that lets one person in, who has the word."""
     app = make_app(registration="token")
     with app.homeserver.database.write() as tx:
-        registration.add_token(tx, PROOF["token"], uses=1)
+        registration_tokens.add(tx, "test", PROOF["token"], uses_allowed=1)
     return app.test_client()
 
 
@@ -302,9 +302,10 @@ def test_validity_tells_which_tokens_would_be_taken(make_app: MakeApp) -> None:
     app = make_app(registration="token")
     client = app.test_client()
     with app.homeserver.database.write() as tx:
-        registration.add_token(tx, "good")
-        registration.add_token(tx, "old", lifetime_ms=-1)
-        registration.add_token(tx, "spent", uses=0)
+        registration_tokens.add(tx, "test", "good")
+        registration_tokens.add(tx, "test", "old")
+        tx.sql.raw.execute("UPDATE registration_tokens SET expires_ts = 1 WHERE token = 'old'")
+        registration_tokens.add(tx, "test", "spent", uses_allowed=0)
 
     def is_valid(token: str) -> bool:
         answer: dict[str, bool] = client.get(f"{VALIDITY}?token={token}").get_json()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from homebody.core.sessions import registration, uia
+from homebody.core.sessions import registration, registration_tokens, uia
 from homebody.errors import MatrixError, UiaRequiredError
 from homebody.web import Application
 from tests.conftest import PASSWORD, V3, Login, Person
@@ -210,7 +210,7 @@ def test_stages_of_a_flow_are_completed_one_after_the_other(
 ) -> None:
     database = app.homeserver.database
     with database.write() as tx:
-        registration.add_token(tx, "family")
+        registration_tokens.add(tx, "test", "family")
     token = {"type": registration.TOKEN, "token": "family"}
     dummy = {"type": registration.DUMMY}
 

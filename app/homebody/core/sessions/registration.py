@@ -1,25 +1,25 @@
-"""Registration: the stages to pass, the user ID, registration tokens, terms of service, guests.
+"""Registration: the stages to pass, the user ID, terms of service, guests.
 
-This module alone writes the tables registration_tokens and accepted_terms.
+This module alone writes the table accepted_terms.
 
-Spec: client-server-api#account-registration, client-server-api#token-authenticated-registration,
+Spec: client-server-api#account-registration,
 client-server-api#terms-of-service-at-registration, client-server-api#guest-access,
 appendices#user-identifiers
 """
 
 from __future__ import annotations
 
-import re
 import secrets
 import string
 
-from sqlalchemy import bindparam, delete, insert, or_, select, update
+from sqlalchemy import bindparam, insert, select
 
 from homebody import errors
 from homebody.config.settings import Config
 from homebody.core.accounts import access_tokens, accounts
 from homebody.core.profiles import profiles
-from homebody.models.accounts import AcceptedTerms, Invitation, RegistrationToken
+from homebody.core.sessions import registration_tokens
+from homebody.models.accounts import AcceptedTerms, Invitation
 from homebody.spec import identifiers
 from homebody.spec.appservices import Service
 from homebody.spec.events import Json
@@ -32,23 +32,6 @@ TERMS = "m.login.terms"
 TOKEN = "m.login.registration_token"  # noqa: S105 - the name of a stage
 GUEST_PREFIX = "guest-"
 
-_EASY_LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # without letters that look alike
-_TOKEN = re.compile(r"[A-Za-z0-9._~-]{1,64}")
-_TOKENS = select(
-    RegistrationToken.token,
-    RegistrationToken.uses,
-    RegistrationToken.uses_allowed,
-    RegistrationToken.expires_ts,
-    RegistrationToken.created_ts,
-).order_by(RegistrationToken.created_ts, RegistrationToken.token)
-_VALID = select(RegistrationToken.token).where(
-    RegistrationToken.token == bindparam("token"),
-    or_(
-        RegistrationToken.uses_allowed.is_(None),
-        RegistrationToken.uses < RegistrationToken.uses_allowed,
-    ),
-    or_(RegistrationToken.expires_ts.is_(None), RegistrationToken.expires_ts > bindparam("now")),
-)
 _KEPT = select(Invitation.user_id).where(
     Invitation.purpose == "register",
     Invitation.user_id == bindparam("user_id"),
@@ -130,7 +113,7 @@ def register(
     if user_id is None:
         user_id = free_user_id(tx, username, service, is_invited=is_invited)
     if token is not None:
-        _use_up(tx, token)
+        registration_tokens.use_up(tx, token)
     if guest is not None:
         _upgrade_guest(tx, guest, password_hash)
         return guest
@@ -206,63 +189,6 @@ def accept_terms(tx: Tx, user_id: str) -> None:
     ]
     if rows:
         tx.sql.execute(insert(AcceptedTerms), rows)
-
-
-def is_valid_token(tx: Reader, token: str) -> bool:
-    """Return whether this registration token can be used now."""
-    return tx.sql.execute(_VALID, {"token": token, "now": tx.now_ms}).first() is not None
-
-
-def add_token(
-    tx: Tx, token: str | None = None, *, uses: int | None = None, lifetime_ms: int | None = None
-) -> str:
-    """Add a registration token, random unless given, and return it.
-
-    `uses` and `lifetime_ms` limit it; None: without a limit.
-    Raises M_INVALID_PARAM for an invalid token, or one that exists.
-    """
-    token = _random_token() if token is None else token
-    if not _TOKEN.fullmatch(token):
-        raise errors.invalid_param(
-            "A registration token must have 1 to 64 letters, digits and characters . _ ~ -"
-        )
-    if any(known["token"] == token for known in all_tokens(tx)):
-        raise errors.invalid_param("This registration token exists already")
-    row = {
-        "token": token,
-        "uses_allowed": uses,
-        "expires_ts": None if lifetime_ms is None else tx.now_ms + lifetime_ms,
-        "created_ts": tx.now_ms,
-    }
-    tx.sql.execute(insert(RegistrationToken), row)
-    return token
-
-
-def _random_token() -> str:
-    """Return a token that is easy to dictate and type; a leading `-` would be a shell option."""
-    return "".join(secrets.choice(_EASY_LETTERS) for _ in range(16))
-
-
-def all_tokens(tx: Reader) -> list[Json]:
-    """Return every registration token: token, uses, uses_allowed, expires_ts, created_ts (ms)."""
-    return [dict(row) for row in tx.sql.execute(_TOKENS).mappings()]
-
-
-def revoke_token(tx: Tx, token: str) -> None:
-    """Delete a registration token. Raises M_NOT_FOUND for an unknown one."""
-    gone = delete(RegistrationToken).where(RegistrationToken.token == token)
-    if not tx.sql.execute(gone).rowcount:
-        raise errors.not_found("There is no such registration token")
-
-
-def _use_up(tx: Tx, token: str) -> None:
-    if not is_valid_token(tx, token):
-        raise errors.forbidden("The registration token is not valid any more")
-    tx.sql.execute(
-        update(RegistrationToken)
-        .where(RegistrationToken.token == token)
-        .values(uses=RegistrationToken.uses + 1)
-    )
 
 
 def _random_name() -> str:

@@ -22,14 +22,14 @@ from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from homebody import errors
 from homebody.core.accounts import accounts, validation
-from homebody.core.sessions import login, registration
+from homebody.core.sessions import login, registration, registration_tokens
 from homebody.errors import MatrixError, UiaRequiredError
 from homebody.models.accounts import UiaSession
 from homebody.spec.events import Json
 from homebody.storage.database import Database, Reader
 
 PASSWORD = "m.login.password"  # noqa: S105 - the name of a stage
-LIFETIME_MS = 3_600_000
+LIFETIME_MS = registration_tokens.PENDING_MS
 
 Flows = Sequence[Sequence[str]]
 
@@ -244,7 +244,7 @@ def _check_registration_token(db: Database, auth: Json) -> str:
     if token is None:
         raise errors.missing_param("auth has no token")
     with db.read() as tx:
-        if not registration.is_valid_token(tx, token):
+        if not registration_tokens.is_valid(tx, token):
             raise errors.forbidden("This registration token is not valid")
     return token
 

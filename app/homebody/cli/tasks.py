@@ -1,0 +1,46 @@
+"""The command `homebody tasks`."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import click
+
+from homebody.cli import as_json, print_list
+from homebody.cli.database import open_database
+from homebody.core import tasks as ordered
+from homebody.spec.events import Json
+
+
+@click.command()
+@click.option("--action", "actions", multiple=True, help="Only of this kind; may be repeated.")
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice(ordered.STATUSES),
+    help="Only with this status; may be repeated.",
+)
+@click.option("--subject", help="Only about this room or user.")
+@as_json
+@click.pass_context
+def tasks(
+    ctx: click.Context,
+    actions: tuple[str, ...],
+    statuses: tuple[str, ...],
+    subject: str | None,
+    *,
+    is_json: bool,
+) -> None:
+    """Print what runs in the background by order of administrators, and what came of it."""
+    with open_database(ctx) as database, database.read() as tx:
+        found = ordered.select_tasks(tx, actions=actions, statuses=statuses, resource_id=subject)
+    print_list([dataclasses.asdict(it) for it in found], _line, is_json=is_json)
+
+
+def _line(task: Json) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(task["created_ts"] / 1000))
+    problem = "" if task["error"] is None else f"failed: {task['error']}"
+    words = (when, task["action"], task["resource_id"] or "", problem or task["status"], task["id"])
+    return "  ".join(word for word in words if word)
