@@ -509,6 +509,7 @@ def test_what_is_done_is_said_to_scripts(app: Application, login: Login, run: Ru
     assert settings["rc_login"]["address"]["burst_count"] == 30
     assert settings["registration_shared_secret"] == "(not shown)"
     assert (removed, revoked) == ({"id": 1}, {"token": "kin"})
+    assert noticed.pop("event_id").startswith("$")
     assert noticed == changed == closed == {"user_id": "@bob:localhost"}
 
 

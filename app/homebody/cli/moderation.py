@@ -7,6 +7,7 @@ import click
 from homebody.cli import as_json, print_list, print_result
 from homebody.cli.accounts import find_active_account
 from homebody.cli.database import open_database
+from homebody.core import audit
 from homebody.core.rooms import reports as user_reports
 from homebody.core.rooms import server_notices
 from homebody.spec.events import Json
@@ -34,7 +35,7 @@ def list_reports(ctx: click.Context, *, is_json: bool) -> None:
 def remove_report(ctx: click.Context, report_id: int, *, is_json: bool) -> None:
     """Delete a report."""
     with open_database(ctx) as database, database.write() as tx:
-        user_reports.remove(tx, report_id)
+        user_reports.remove(tx, audit.COMMAND_LINE, report_id)
     print_result(f"Deleted report {report_id}", {"id": report_id}, is_json=is_json)
 
 
@@ -47,8 +48,10 @@ def notice(ctx: click.Context, name: str, text: str, *, is_json: bool) -> None:
     """Send a server notice to a user (see server_notices_user)."""
     with open_database(ctx) as database, database.write() as tx:
         user_id = find_active_account(tx, name).user_id
-        server_notices.send(tx, user_id, text)
-    print_result(f"Sent a notice to {user_id}", {"user_id": user_id}, is_json=is_json)
+        message = server_notices.text_notice(text)
+        event_id = server_notices.send(tx, audit.COMMAND_LINE, user_id, message)
+    sent = {"user_id": user_id, "event_id": event_id}
+    print_result(f"Sent a notice to {user_id}", sent, is_json=is_json)
 
 
 def _report_line(report: Json) -> str:

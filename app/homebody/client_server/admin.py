@@ -5,6 +5,8 @@ Spec: client-server-api#server-administration, client-server-api#reporting-conte
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 from flask import Blueprint
 
@@ -87,10 +89,14 @@ class Reason(msgspec.Struct):
     reason: str
 
 
+Score = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+
+
 class EventReason(msgspec.Struct):
-    """The body of a report about an event; older clients send a `score` as well."""
+    """The body of a report about an event; older clients send a score as well."""
 
     reason: str | None = None
+    score: Score | None = None
 
 
 @bp.post("/rooms/<room_id>/report")
@@ -111,7 +117,9 @@ def report_event(room_id: str, event_id: str) -> Json:
     body = http.body_as(EventReason)
     authentication.rate_limits().check("rc_reports", requester().user_id)
     with homeserver.database.write() as tx:
-        reports.report_event(tx, requester().user_id, room_id, event_id, body.reason or "")
+        reports.report_event(
+            tx, requester().user_id, room_id, event_id, body.reason or "", body.score
+        )
     return {}
 
 

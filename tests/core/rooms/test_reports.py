@@ -61,6 +61,7 @@ def test_the_owner_reads_what_was_reported(
         "id": 1,
         "reporter": bob.user_id,
         "reason": "spam",
+        "score": -100,
         "room_id": room_id,
         "event_id": event_id,
         "user_id": alice.user_id,

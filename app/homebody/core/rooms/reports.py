@@ -12,6 +12,7 @@ import orjson
 from sqlalchemy import delete, insert, select
 
 from homebody import errors
+from homebody.core import audit
 from homebody.core.accounts import accounts
 from homebody.core.events import history, state
 from homebody.models.events import StoredEvent
@@ -31,6 +32,7 @@ _ALL = (
         Report.room_id,
         Report.event_id,
         Report.user_id,
+        Report.score,
         StoredEvent.pdu,
     )
     .outerjoin(StoredEvent, StoredEvent.event_id == Report.event_id)
@@ -44,8 +46,10 @@ def report_room(tx: Tx, reporter: str, room_id: str, reason: str) -> None:
     _add(tx, reporter, reason, room_id=room_id)
 
 
-def report_event(tx: Tx, reporter: str, room_id: str, event_id: str, reason: str) -> None:
-    """Add a report about an event.
+def report_event(
+    tx: Tx, reporter: str, room_id: str, event_id: str, reason: str, score: int | None = None
+) -> None:
+    """Add a report about an event; `score` is from -100 (most offensive) to 0, by old clients.
 
     Raises M_NOT_FOUND for an event that the reporter can't see, and unless they are in the room:
     "servers MUST verify that the reporting user is currently joined to the room".
@@ -53,7 +57,15 @@ def report_event(tx: Tx, reporter: str, room_id: str, event_id: str, reason: str
     if not state.is_joined(tx, room_id, reporter):
         raise errors.not_found("You are not in this room")
     found = history.event(tx, reporter, event_id, room_id)
-    _add(tx, reporter, reason, room_id=room_id, event_id=event_id, user_id=found.sender)
+    _add(
+        tx,
+        reporter,
+        reason,
+        room_id=room_id,
+        event_id=event_id,
+        user_id=found.sender,
+        score=score,
+    )
 
 
 def report_user(tx: Tx, reporter: str, user_id: str, reason: str) -> None:
@@ -71,10 +83,11 @@ def all_reports(tx: Reader) -> list[Json]:
     return [_described(dict(row)) for row in tx.sql.execute(_ALL).mappings()]
 
 
-def remove(tx: Tx, report_id: int) -> None:
+def remove(tx: Tx, actor: str, report_id: int) -> None:
     """Delete a report. Raises M_NOT_FOUND."""
     if not tx.sql.execute(delete(Report).where(Report.id == report_id)).rowcount:
         raise errors.not_found(f"There is no report {report_id}")
+    audit.note(tx, actor, "report.remove", None, id=report_id)
 
 
 def remove_room(tx: Tx, room_id: str) -> None:
@@ -90,11 +103,12 @@ def _add(
     room_id: str | None = None,
     event_id: str | None = None,
     user_id: str | None = None,
+    score: int | None = None,
 ) -> None:
     if len(reason) > MAX_REASON:
         raise errors.invalid_param(f"The reason is longer than {MAX_REASON} characters")
     subject = {"room_id": room_id, "event_id": event_id, "user_id": user_id}
-    report = {"created_ts": tx.now_ms, "reporter": reporter, "reason": reason}
+    report = {"created_ts": tx.now_ms, "reporter": reporter, "reason": reason, "score": score}
     tx.sql.execute(insert(Report), {**subject, **report})
 
 

@@ -8,11 +8,13 @@ Spec: client-server-api#server-notices
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import delete, insert, select
 
 from homebody import errors
+from homebody.core import audit
 from homebody.core.accounts import accounts
 from homebody.core.events import state
 from homebody.core.rooms import creation, membership
@@ -20,6 +22,7 @@ from homebody.core.sessions import registration
 from homebody.core.timeline import sending
 from homebody.core.user_data import account_data
 from homebody.models.moderation import ServerNoticeRoom
+from homebody.spec.events import Json
 from homebody.storage.database import Tx
 
 TAG: Final = "m.server_notice"
@@ -27,23 +30,53 @@ NAME: Final = "Server notices"
 TOPIC: Final = "Messages from the administrators of this server"
 
 
-def send(tx: Tx, user_id: str, text: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """An event for the room of a user's notices."""
+
+    content: Json
+    type: str = "m.room.message"
+    state_key: str | None = None
+    txn_id: str | None = None
+    """Of notices of an administrator to a user that have the same one, only the first is sent."""
+
+
+def text_notice(text: str) -> Notice:
+    """Return a message."""
+    # "required", but the only type in the specification is for usage limits
+    kind = {"server_notice_type": "homebody.notice"}
+    return Notice({"msgtype": "m.server_notice", "body": text, **kind})
+
+
+def send(tx: Tx, actor: str, user_id: str, notice: Notice) -> str:
     """Send a notice to a user, and return the event ID.
 
-    Raises M_NOT_FOUND where the configuration names no sender, and for unknown users.
+    Raises M_UNKNOWN (400) where the configuration names no sender and for users of other servers,
+    M_NOT_FOUND for unknown users.
     """
     sender = _sender(tx)
+    if not tx.server.is_local(user_id):
+        raise errors.unknown("Notices can only be sent to users of this server")
     account = accounts.find(tx, user_id)
     if account is None or account.deactivated_ts is not None:
         raise errors.not_found(f"There is no user {user_id}")
-    room_id = _room(tx, sender, user_id)
-    content = {
-        "msgtype": "m.server_notice",
-        "body": text,
-        # "required", but the only type in the specification is for usage limits
-        "server_notice_type": "homebody.notice",
-    }
-    return sending.send(tx, sending.Draft(room_id, sender, "m.room.message", content))
+    # two administrators may choose the same transaction ID
+    txn_id = None if notice.txn_id is None else f"{actor} {notice.txn_id}"
+    if txn_id is not None and (known := _known_room(tx, user_id)) is not None:
+        sent = sending.sent_as(tx, known, sender, notice.type, txn_id)
+        if sent is not None:
+            return sent
+    draft = sending.Draft(
+        _room(tx, sender, user_id),
+        sender,
+        notice.type,
+        notice.content,
+        notice.state_key,
+        txn_id=txn_id,
+    )
+    event_id = sending.send(tx, draft)
+    audit.note(tx, actor, "notice.send", user_id, event_id=event_id)
+    return event_id
 
 
 def remove_room(tx: Tx, room_id: str) -> None:
@@ -55,22 +88,28 @@ def _sender(tx: Tx) -> str:
     """Return the user ID of the sender, whose account is created if necessary."""
     localpart = tx.server.config.server_notices_user
     if localpart is None:
-        raise errors.not_found("server_notices_user is not set in the configuration")
+        raise errors.unknown("server_notices_user is not set in the configuration")
     user_id = f"@{localpart}:{tx.server.name}"
     if accounts.find(tx, user_id) is None:
         registration.create(tx, user_id, None)
     return user_id
 
 
+def _known_room(tx: Tx, user_id: str) -> str | None:
+    """Return the room of the user's last notice, if there was one."""
+    room = select(ServerNoticeRoom.room_id).where(ServerNoticeRoom.user_id == user_id)
+    found: str | None = tx.sql.execute(room).scalar()
+    return found
+
+
 def _room(tx: Tx, sender: str, user_id: str) -> str:
     """Return the room for the user's notices, which they have joined or are invited to."""
-    room = select(ServerNoticeRoom.room_id).where(ServerNoticeRoom.user_id == user_id)
-    known = tx.sql.execute(room).scalar()
+    known = _known_room(tx, user_id)
     if known is None or not state.is_joined(tx, known, sender):
         return _create(tx, sender, user_id)
     if state.membership_of(tx, known, user_id) not in {"join", "invite"}:
         membership.change(tx, known, sender, user_id, "invite")
-    return str(known)
+    return known
 
 
 def _create(tx: Tx, sender: str, user_id: str) -> str:
