@@ -74,7 +74,7 @@ def test_another_method_is_405_and_all_answers_have_cors_headers(
     url = filled(path)
     # "/v1/media/localhost/delete" is also the path of a file
     allowed = app.url_map.bind("localhost").allowed_methods(url)
-    other = next(method for method in METHODS if method not in allowed)
+    other = next((it for it in METHODS if it not in allowed), "PATCH")  # "…/new" is also a token
 
     answers = [
         admin.request(other, url),

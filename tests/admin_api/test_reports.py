@@ -51,7 +51,7 @@ def test_an_event_report_has_what_tools_show(
     found = listed(admin)
     whole = admin.get(f"{EVENTS}/{found['event_reports'][0]['id']}").get_json()
 
-    assert (found["total"], found.keys()) == (1, {"event_reports", "total"})
+    assert (found["total"], {*found}) == (1, {"event_reports", "total"})
     (only,) = found["event_reports"]
     event = whole.pop("event_json")
     assert whole == only

@@ -102,7 +102,25 @@ def test_a_server_is_retried_at_once(
 
 
 def test_a_server_that_has_not_failed_is_not_retried(app: Application, run: Run) -> None:
-    done = run("retry", "b.test")
+    with app.homeserver.database.write() as tx:
+        outgoing.save(tx, tx.position, [Progress("c.test", last_sent_ts=1)])
 
-    assert done.exit_code == 1
-    assert "b.test has not failed" in done.stderr
+    unknown, well = run("retry", "b.test"), run("retry", "c.test")
+
+    assert (unknown.exit_code, well.exit_code) == (1, 1)
+    assert "Nothing has been sent to this server" in unknown.stderr
+    assert "c.test has not failed" in well.stderr
+
+
+def test_the_rooms_of_a_server_are_listed(
+    app: Application, remote: Remotes, login: Login, run: Run
+) -> None:
+    room_id = shared_room(app, login("alice"), remote("b.test"))
+    with app.homeserver.database.write() as tx:
+        outgoing.save(tx, tx.position, [Progress("b.test", last_sent_ts=1)])
+
+    assert run("rooms", "b.test").stdout == f"{room_id}\n"
+    assert [it["room_id"] for it in json.loads(run("rooms", "b.test", "--json").stdout)] == [
+        room_id
+    ]
+    assert run("rooms", "c.test").exit_code == 1

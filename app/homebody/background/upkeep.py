@@ -58,7 +58,18 @@ class Upkeep:
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._jobs = jobs
         self._stopping = threading.Event()
+        self._may_run = threading.Event()
+        self._may_run.set()
         self._greenlet: threading.Thread | None = None
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether an administrator has paused it."""
+        return not self._may_run.is_set()
+
+    def pause(self, *, is_paused: bool) -> None:
+        """Have the running job wait at its next step, and begin no more; or go on."""
+        (self._may_run.clear if is_paused else self._may_run.set)()
 
     def start(self) -> None:
         """Run the jobs from now on."""
@@ -68,6 +79,7 @@ class Upkeep:
     def stop(self) -> None:
         """Have the running job end at its next step, and begin no more."""
         self._stopping.set()
+        self._may_run.set()
         if self._greenlet is not None:
             self._greenlet.join(_SECONDS_TO_STOP)
 
@@ -77,6 +89,9 @@ class Upkeep:
         while True:
             job = min(self._jobs, key=lambda it: due[it.name])
             if self._stopping.wait(max(0.0, due[job.name] - time.monotonic())):
+                return
+            self._may_run.wait()
+            if self._stopping.is_set():
                 return
             self._run(job)
             due[job.name] = time.monotonic() + job.every_s
@@ -94,6 +109,7 @@ class Upkeep:
                 LOG.exception("upkeep: %s failed", job.name)
 
     def _step(self) -> None:
+        self._may_run.wait()
         if self._stopping.wait(_SECONDS_BETWEEN_STEPS):
             raise StoppedError
 

@@ -9,11 +9,12 @@ from datetime import datetime
 import click
 import msgspec
 
-from homebody import cli, errors
+from homebody import cli
 from homebody.cli import as_json, print_list, print_result
 from homebody.cli.database import open_database
 from homebody.config import values
-from homebody.core import outbox, outgoing, server_key
+from homebody.core import audit, outbox, outgoing, server_key
+from homebody.core.administration import destinations
 from homebody.core.federation import catch_up
 from homebody.core.outgoing import Progress
 from homebody.outside.federation_check import Check, Finding
@@ -104,9 +105,19 @@ def list_destinations(ctx: click.Context, *, is_json: bool) -> None:
 def retry_destination(ctx: click.Context, server_name: str, *, is_json: bool) -> None:
     """Have the running server try at once to send to a server that failed."""
     with open_database(ctx) as database, database.write() as tx:
-        if not outgoing.make_due(tx, server_name):
-            raise errors.not_found(f"{server_name} has not failed")
+        destinations.retry(tx, audit.COMMAND_LINE, server_name)
     print_result(f"{server_name} is tried again", {"server": server_name}, is_json=is_json)
+
+
+@federation.command("rooms")
+@click.argument("server_name", metavar="NAME")
+@as_json
+@click.pass_context
+def list_shared_rooms(ctx: click.Context, server_name: str, *, is_json: bool) -> None:
+    """Print the rooms in which a server that this one sends to has users."""
+    with open_database(ctx) as database, database.read() as tx:
+        found = destinations.shared_rooms(tx, server_name)
+    print_list(found, lambda it: str(it["room_id"]), is_json=is_json)
 
 
 def _described(progress: Progress, events: int, edus: outbox.Queue | None) -> Json:

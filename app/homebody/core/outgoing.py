@@ -42,6 +42,8 @@ _CHANGES: Final = ("m.device_list_update", "m.signing_key_update")
 _READ_AT_ONCE: Final = 20_000
 """Rows, which takes a tenth of a second, in a thread."""
 _REMOVED_AT_ONCE: Final = 500
+FIRST_WAIT_MS: Final = 1_000
+MAX_WAIT_MS: Final = 24 * 3_600_000
 NOT_LOGGED: Final = 0
 """As `sent_upto`: what the server lacks is older than the log."""
 NEVER: Final = 2**53
@@ -171,6 +173,11 @@ def save(tx: Tx, sent_to_all: int, changed: Iterable[Progress]) -> None:
     tx.sql.execute(
         _SAVE, [{column.key: getattr(row, column.key) for column in _COLUMNS} for row in rows]
     )
+
+
+def wait_ms(tries: int) -> int:
+    """Return about how long to wait after a failure that follows this many other ones."""
+    return int(min(FIRST_WAIT_MS * 2 ** min(tries, 30), MAX_WAIT_MS))
 
 
 def make_due(tx: Tx, server: str) -> bool:

@@ -7,10 +7,10 @@ import time
 import pytest
 
 from homebody.background.federation import transactions
-from homebody.background.federation.destination import MAX_WAIT_MS, MAX_WAITING_EDUS, Destination
+from homebody.background.federation.destination import MAX_WAITING_EDUS, Destination
 from homebody.background.federation.transactions import Entry, Transaction
 from homebody.core.federation.catch_up import MAX_EVENTS, Missing
-from homebody.core.outgoing import NEVER, NOT_LOGGED, Progress
+from homebody.core.outgoing import MAX_WAIT_MS, NEVER, NOT_LOGGED, Progress
 
 DAY_MS = 86_400_000
 NOW_MS = 1_700_000_000_000

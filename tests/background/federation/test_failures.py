@@ -8,8 +8,8 @@ from random import Random
 
 import pytest
 
-from homebody.background.federation import destination
 from homebody.background.federation.sender import Sender
+from homebody.core import outgoing
 from homebody.web import Application
 from tests.conftest import Person
 from tests.helpers import server as real_server
@@ -182,8 +182,8 @@ def test_nothing_is_lost_or_out_of_order_however_servers_fail(
     monkeypatch: pytest.MonkeyPatch,
     seed: int,
 ) -> None:
-    monkeypatch.setattr(destination, "FIRST_WAIT_MS", 10)
-    monkeypatch.setattr(destination, "MAX_WAIT_MS", 100)
+    monkeypatch.setattr(outgoing, "FIRST_WAIT_MS", 10)
+    monkeypatch.setattr(outgoing, "MAX_WAIT_MS", 100)
     random = Random(seed)  # noqa: S311 - no secret
     remotes = [remote(name) for name in ("b.test", "c.test", "d.test")]
     rooms = [shared_room(app, alice, *remotes), shared_room(app, alice, *remotes[:2])]

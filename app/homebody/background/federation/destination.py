@@ -24,8 +24,6 @@ from homebody.core import outgoing
 from homebody.core.federation.catch_up import MAX_EVENTS, Missing
 from homebody.core.outgoing import NEVER, Progress
 
-FIRST_WAIT_MS: Final = 1_000
-MAX_WAIT_MS: Final = 24 * 3_600_000
 SILENT_AFTER_MS: Final = 7 * 24 * 3_600_000
 """How long a server may fail before it gets nothing until it makes a request."""
 MIN_BETWEEN_TRIES_MS: Final = 1_000
@@ -109,7 +107,7 @@ class Destination:
         """Return whether it is time for an attempt."""
         left_ms = self.next_try_ts - now_ms
         # a longer wait than possible means that the clock was set back
-        return left_ms <= 0 or MAX_WAIT_MS * _SPREAD < left_ms < NEVER - now_ms
+        return left_ms <= 0 or outgoing.MAX_WAIT_MS * _SPREAD < left_ms < NEVER - now_ms
 
     def add(self, entry: Entry) -> None:
         """Add a new event of the log."""
@@ -212,13 +210,14 @@ class Destination:
 
     def fail(self, now_ms: int, problem: str, min_wait_ms: int = 0) -> None:
         """Note that an attempt failed, and when to make the next one."""
-        wait_ms = min(FIRST_WAIT_MS * 2 ** min(self.tries, 30), MAX_WAIT_MS)
+        wait_ms = outgoing.wait_ms(self.tries)
         self.tries += 1
         self.tried_ts = now_ms
         self.failing_since_ts = self.failing_since_ts or now_ms
         self.problem = problem
         spread = random.uniform(2 - _SPREAD, _SPREAD)  # noqa: S311 - no secret
-        self.next_try_ts = now_ms + max(round(wait_ms * spread), min(min_wait_ms, MAX_WAIT_MS))
+        min_wait_ms = min(min_wait_ms, outgoing.MAX_WAIT_MS)
+        self.next_try_ts = now_ms + max(round(wait_ms * spread), min_wait_ms)
         if now_ms - self.failing_since_ts > SILENT_AFTER_MS:
             self.next_try_ts = NEVER
         self.edus.clear()

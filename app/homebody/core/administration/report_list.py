@@ -121,14 +121,14 @@ def of_user(tx: Reader, report_id: int) -> Json:
     return _one(tx, _OF_USERS, report_id)
 
 
-def _one(tx: Reader, reports: Select[Any], report_id: int) -> Json:
+def _one(tx: Reader, reports: Select[*tuple[Any, ...]], report_id: int) -> Json:
     found: list[Json] = tx.sql.execute(reports.where(Report.id == report_id)).mappings()
     if not found:
         raise errors.not_found(f"There is no report {report_id}")
     return dict(found[0])
 
 
-def _page(tx: Reader, reports: Select[Any], query: Query) -> tuple[list[Json], int]:
+def _page(tx: Reader, reports: Select[*tuple[Any, ...]], query: Query) -> tuple[list[Json], int]:
     parts = (
         (Report.reporter, query.reporter),
         (Report.room_id, query.room_id),

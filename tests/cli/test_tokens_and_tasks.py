@@ -1,0 +1,99 @@
+"""`homebody token show` and `set`, and `homebody tasks`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from homebody.cli import main
+from homebody.core import audit, tasks
+from homebody.web import Application
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(app: Application, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    assert app
+    monkeypatch.setenv("HOMEBODY_DATA_DIR", str(tmp_path))
+    return lambda *words: CliRunner().invoke(main, [*words])
+
+
+def test_the_limits_of_a_token_change(app: Application, run: Run) -> None:
+    run("token", "add", "--token", "family", "--uses", "1", "--lifetime", "7 d")
+
+    more = json.loads(run("token", "set", "family", "--uses", "5", "--json").stdout)
+    shown = json.loads(run("token", "show", "family", "--json").stdout)
+    free = run("token", "set", "family", "--any-uses", "--no-end").stdout
+    short = json.loads(run("token", "set", "family", "--lifetime", "1 h", "--json").stdout)
+
+    assert more == shown
+    assert (shown["uses_allowed"], shown["uses"], shown["pending"]) == (5, 0, 0)
+    assert shown["expires_ts"] > shown["created_ts"]
+    assert free == "family  used 0 of any number\n"
+    assert short["expires_ts"] < shown["expires_ts"]
+    with app.homeserver.database.read() as tx:
+        found = audit.latest(tx, 10, subject="family")
+    assert [(it["actor"], it["action"]) for it in found] == [
+        *[("command line", "token.change")] * 3,
+        ("command line", "token.add"),
+    ]
+
+
+def test_tokens_are_listed_by_validity(run: Run) -> None:
+    run("token", "add", "--token", "good")
+    run("token", "add", "--token", "spent")
+    run("token", "set", "spent", "--uses", "0")
+
+    def listed(*options: str) -> list[str]:
+        return [it["token"] for it in json.loads(run("token", "list", "--json", *options).stdout)]
+
+    assert listed() == ["good", "spent"]
+    assert listed("--valid") == ["good"]
+    assert listed("--invalid") == ["spent"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("show", "unknown"), 1, "There is no such registration token"),
+        (("set", "unknown", "--uses", "1"), 1, "There is no such registration token"),
+        (("set", "family"), 2, "Give --uses"),
+        (("set", "family", "--uses", "-1"), 2, "Invalid value"),
+        (("set", "family", "--lifetime", "7"), 2, "needs a unit"),
+    ],
+)
+def test_wrong_limits_change_nothing(
+    run: Run, words: tuple[str, ...], code: int, message: str
+) -> None:
+    run("token", "add", "--token", "family")
+    before = run("token", "show", "family", "--json").stdout
+
+    done = run("token", *words)
+
+    assert (done.exit_code, message in done.stderr) == (code, True), done.stderr
+    assert run("token", "show", "family", "--json").stdout == before
+
+
+def test_tasks_are_listed_with_what_came_of_them(app: Application, run: Run) -> None:
+    with app.homeserver.database.write() as tx:
+        waiting = tasks.add(tx, "room.delete", {}, "!a:b")
+        failed = tasks.add(tx, "user.redact", {})
+        tasks.record(tx, failed, tasks.FAILED, error="it broke")
+
+    def listed(*options: str) -> list[str]:
+        return [it["id"] for it in json.loads(run("tasks", "--json", *options).stdout)]
+
+    lines = run("tasks").stdout.splitlines()
+    assert sorted(line[21:] for line in lines) == [
+        f"room.delete  !a:b  scheduled  {waiting}",
+        f"user.redact  failed: it broke  {failed}",
+    ]
+    assert {*listed()} == {waiting, failed}
+    assert listed("--status", "failed") == listed("--action", "user.redact") == [failed]
+    assert listed("--subject", "!a:b") == [waiting]
+    assert run("tasks", "--status", "done").exit_code == 2
