@@ -1,4 +1,4 @@
-"""Deleting old messages (MSC1763): as a room wishes by m.room.retention, within the server's limits.
+"""Deleting old messages as rooms wish (m.room.retention, MSC1763), within the server's limits.
 
 A room's `max_lifetime` counts, or the setting `retention.default_max_lifetime`, but no less than
 its `min_lifetime`, and within the bounds of the settings. Off unless `retention.enabled` is set.
