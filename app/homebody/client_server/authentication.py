@@ -234,12 +234,14 @@ def admit(tx: Tx) -> None:
     """
     if not has_request_context():
         return
+    user: Requester | None = g.get("requester")
     if "browser_session" in g:
         browser_sessions.check_still_valid(tx, g.browser_session)
-    user: Requester | None = g.get("requester")
-    if user is None:
+    elif user is None:
         return
-    if user.service is not None:
+    if user is None:
+        pass
+    elif user.service is not None:
         again = appservice_users.refresh_requester(
             tx, user.service, user, may_be_locked=g.access.locked
         )

@@ -107,8 +107,8 @@ def request_token_to_register_email() -> Json:
 
     Spec: client-server-api#post_matrixclientv3registeremailrequesttoken
     """
-    _must_send_mail()
-    return _request_token("register", http.body_as(RequestToken))
+    must_send_mail()
+    return send_mail("register", http.body_as(RequestToken))
 
 
 @bp.post("/account/3pid/email/requestToken")
@@ -118,8 +118,8 @@ def request_token_to_3pid_email() -> Json:
 
     Spec: client-server-api#post_matrixclientv3account3pidemailrequesttoken
     """
-    _must_send_mail()
-    return _request_token("add", http.body_as(RequestToken))
+    must_send_mail()
+    return send_mail("add", http.body_as(RequestToken))
 
 
 @bp.post("/account/password/email/requestToken")
@@ -132,7 +132,7 @@ def request_token_to_reset_password_email() -> Json:
     """
     if homeserver.server.config.smtp.host is None:
         raise errors.threepid_not_found(NO_MAIL)
-    return _request_token("reset", http.body_as(RequestToken))
+    return send_mail("reset", http.body_as(RequestToken))
 
 
 @bp.post("/register/msisdn/requestToken")
@@ -164,7 +164,7 @@ def add_3pid() -> Json:
 
     Spec: client-server-api#post_matrixclientv3account3pidadd
     """
-    _must_send_mail()
+    must_send_mail()
     body = http.json_object()
     return _add(body, http.convert(body, Credentials))
 
@@ -176,7 +176,7 @@ def post_3pids() -> Json:
 
     Spec: client-server-api#post_matrixclientv3account3pid
     """
-    _must_send_mail()
+    must_send_mail()
     # Deviates: "equivalent to /3pid/bind", without a password. There is no identity server, and
     # clients that still call this mean what it did in r0. An added address allows a password
     # reset, so an unlocked telephone must not be enough.
@@ -220,13 +220,17 @@ def unbind_3pid_from_account() -> Json:
     return {"id_server_unbind_result": "no-support"}
 
 
-def _must_send_mail() -> None:
+def must_send_mail() -> None:
+    """Raise M_THREEPID_DENIED where the configuration names no mail server."""
     if homeserver.server.config.smtp.host is None:
         raise errors.threepid_denied(NO_MAIL)
 
 
-def _request_token(purpose: validation.Purpose, body: RequestToken) -> Json:
-    """Send a mail, and return its `sid`. Raises M_THREEPID_IN_USE, M_THREEPID_NOT_FOUND."""
+def send_mail(purpose: validation.Purpose, body: RequestToken) -> Json:
+    """Send a mail, and return its `sid`. Strangers learn only from the mail what is wrong.
+
+    Raises M_THREEPID_IN_USE, M_THREEPID_NOT_FOUND.
+    """
     address = threepids.canonical(body.email)
     wanted = validation.checked(
         validation.TokenRequest(

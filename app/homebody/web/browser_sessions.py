@@ -19,6 +19,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Final, ParamSpec, cast
 from urllib.parse import quote, urlsplit
 
@@ -26,13 +27,14 @@ from flask import Blueprint, Response, after_this_request, g, request
 from markupsafe import Markup
 
 from homebody import errors
-from homebody.client_server import authentication
+from homebody.client_server import authentication, policy_servers
 from homebody.client_server import login as client_login
 from homebody.client_server.authentication import READING, Access
 from homebody.context import homeserver
 from homebody.core.accounts.accounts import AccountInfo
 from homebody.core.sessions import browser_sessions, login
 from homebody.core.sessions.browser_sessions import BrowserSession
+from homebody.core.timeline.policies import UnapprovedError
 from homebody.errors import MatrixError
 from homebody.spec.events import Json
 from homebody.storage.database import Tx
@@ -76,6 +78,9 @@ def signed_in(
                         raise errors.user_suspended()
                     _check_form()
                 return view(*args, **kwargs)
+            except UnapprovedError as needed:
+                again = functools.partial(view, *args, **kwargs)
+                return policy_servers.with_approval(needed, again)
             except MatrixError as error:
                 if error.errcode == "M_UNKNOWN_TOKEN":  # the session has ended meanwhile
                     return _to_login()
@@ -129,6 +134,21 @@ def with_session(response: Response, token: str) -> Response:
     """Set the cookie of a session that was started."""
     _set_cookie(response, SESSION, token)
     return response
+
+
+def prove(password: str) -> None:
+    """Require the password of the user who is logged in, for what an intruder must not do.
+
+    The request can write only while the account has this password. Raises M_FORBIDDEN,
+    M_LIMIT_EXCEEDED.
+    """
+    try:
+        proved = client_login.prove(account().user_id, password)
+    except MatrixError as error:
+        if error.errcode != "M_FORBIDDEN":
+            raise
+        raise errors.forbidden("This is not your password") from error
+    authentication.rely_on(proved)
 
 
 def forget(response: Response) -> Response:
@@ -197,6 +217,18 @@ def log_out() -> Response:
 def _for_templates() -> dict[str, object]:
     """Return what all templates may use: `csrf_field()`, and `me`, who is logged in."""
     return {"csrf_field": csrf_field, "me": g.get("browser_account")}
+
+
+@bp.app_template_filter("minute")
+def show_minute(ts: int) -> str:
+    """Return a time in ms as users read it, in the time zone of the server."""
+    return f"{datetime.fromtimestamp(ts / 1000).astimezone():%Y-%m-%d %H:%M}"
+
+
+@bp.app_template_filter("iso_time")
+def show_iso_time(ts: int) -> str:
+    """Return a time in ms as programs read it."""
+    return datetime.fromtimestamp(ts / 1000).astimezone().isoformat(timespec="seconds")
 
 
 def csrf_field() -> Markup:

@@ -28,6 +28,7 @@ WRITE_EVERY_MS: Final = 60_000
 MAX_SESSIONS: Final = 20
 """Of one user; beyond it the oldest end."""
 MAX_USER_AGENT: Final = 255
+ID_CHARACTERS: Final = 12
 
 _ALL = select(
     Row.token_hash, Row.user_id, Row.created_ts, Row.last_used_ts, Row.ip, Row.user_agent
@@ -51,6 +52,11 @@ class BrowserSession:
     last_used_ts: int  # ms
     ip: str
     user_agent: str
+
+    @property
+    def id(self) -> str:
+        """What a page calls it by; it does not let anybody in."""
+        return self.token_hash.hex()[:ID_CHARACTERS]
 
 
 def begin(tx: Tx, account: AccountInfo, *, ip: str, user_agent: str) -> str:
@@ -124,9 +130,10 @@ def end(tx: Tx, session: BrowserSession) -> None:
     tx.sql.execute(delete(Row).where(Row.token_hash == session.token_hash))
 
 
-def end_all(tx: Tx, user_id: str) -> None:
-    """End all sessions of a user."""
-    tx.sql.execute(delete(Row).where(Row.user_id == user_id))
+def end_all(tx: Tx, user_id: str, *, but: BrowserSession | None = None) -> None:
+    """End all sessions of a user, except one."""
+    is_other = Row.token_hash != (b"" if but is None else but.token_hash)
+    tx.sql.execute(delete(Row).where(Row.user_id == user_id, is_other))
 
 
 def _find(tx: Reader, token_hash: bytes) -> tuple[BrowserSession, AccountInfo]:

@@ -22,6 +22,7 @@ from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.encryption import cross_signing, device_keys, key_signatures, to_device
 from homebody.core.push import pushers
 from homebody.core.sessions import browser_sessions
+from homebody.core.sessions.browser_sessions import BrowserSession
 from homebody.models.devices import Device
 from homebody.spec import identifiers
 from homebody.spec.events import Json
@@ -160,14 +161,16 @@ def remove_most(
                 remove(tx, user_id, some)
 
 
-def remove_all(tx: Tx, user_id: str, *, but: str | None = None) -> None:
+def remove_all(
+    tx: Tx, user_id: str, *, but: str | None = None, but_browser: BrowserSession | None = None
+) -> None:
     """Remove all devices of a user except `but`, and revoke the user's login tokens.
 
     Otherwise a session that ends here could have issued a login token for a new one. The tokens by
     which an administrator acts as other users end with the administrator's sessions, as do those of
-    browsers.
+    browsers, except `but_browser`.
     """
-    browser_sessions.end_all(tx, user_id)
+    browser_sessions.end_all(tx, user_id, but=but_browser)
     login_tokens.revoke_all(tx, user_id)
     access_tokens.revoke_issued(tx, to=user_id)
     remove(tx, user_id, [device_id for device_id in ids(tx, user_id) if device_id != but])
