@@ -172,7 +172,7 @@ def add_email() -> Response:
     except MatrixError as error:
         return pages.page(
             "account_email_sent.html",
-            error.status if error.status != 401 else 400,  # which would mean: log in
+            error.status,
             sid=sid,
             secret=secret,
             address=request.form.get("address", ""),
