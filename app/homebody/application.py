@@ -47,6 +47,7 @@ from homebody.core.sessions.shared_secret import Nonces
 from homebody.core.sliding_sync.connections import Connections
 from homebody.core.sync.state_sections import LazyMembers
 from homebody.core.timeline import outside_rooms
+from homebody.doctor.checkups import Checkups
 from homebody.outside.client import Client
 from homebody.outside.federation import FederationClient
 from homebody.runtime.event_loop import Wakeups
@@ -55,7 +56,7 @@ from homebody.runtime.metrics import Metrics
 from homebody.runtime.single_flight import Repeats
 from homebody.storage import database as db
 from homebody.storage.caches import Caches
-from homebody.web import blueprints
+from homebody.web import admin_pages, blueprints
 
 ACTIONS: Final[dict[str, Run]] = {
     deletion.ACTION: deletion.run,
@@ -132,10 +133,12 @@ def create_app(config: Config) -> web.Application:
         backfill=backfill,
         gap_filler=gap_filler,
         locks=locks,
+        checkups=Checkups(),
     )
     web.register(app, config)
     blueprints.register(app, client_server)
     blueprints.register(app, admin_api)
+    blueprints.register(app, admin_pages)
     if config.federation:
         blueprints.register(app, server_server)
     return app

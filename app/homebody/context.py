@@ -37,6 +37,7 @@ from homebody.core.ratelimits import RateLimits
 from homebody.core.sessions.shared_secret import Nonces
 from homebody.core.sliding_sync.connections import Connections
 from homebody.core.sync.state_sections import LazyMembers
+from homebody.doctor.checkups import Checkups
 from homebody.outside.client import Client
 from homebody.outside.federation import FederationClient
 from homebody.runtime.event_loop import Wakeups
@@ -84,6 +85,7 @@ class Homeserver:
     backfill: Backfill
     gap_filler: GapFiller
     locks: Locks
+    checkups: Checkups
 
 
 # _get_current_object, as asking current_app itself would be a second proxy: twice the time

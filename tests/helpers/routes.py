@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 
 from homebody import admin_api, client_server, server_server
-from homebody.web import blueprints
+from homebody.web import admin_pages, blueprints
 from tests.tools import spec_index
 
 OF_BLUEPRINTS = (
@@ -37,6 +37,7 @@ def shared() -> Iterator[None]:
         shared_by = {
             client_server: spec_index.server(federation=False),
             admin_api: spec_index.server(federation=False),
+            admin_pages: spec_index.server(federation=False),
             server_server: spec_index.server(federation=True),
         }
         for made in shared_by.values():

@@ -25,7 +25,7 @@ from werkzeug.routing import MapAdapter, Rule
 
 from homebody import admin_api, client_server, server_server, web
 from homebody.config import settings
-from homebody.web import Application, blueprints
+from homebody.web import Application, admin_pages, blueprints
 
 ROOT = Path(__file__).parents[2]
 PINNED = ROOT / "tests/vectors/spec"
@@ -185,6 +185,7 @@ def server(*, federation: bool = True) -> Application:
     web.register(app, settings.load(None, {}, {}))
     _REGISTER(app, client_server)
     _REGISTER(app, admin_api)
+    _REGISTER(app, admin_pages)
     if federation:
         _REGISTER(app, server_server)
     return app

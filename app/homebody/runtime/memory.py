@@ -19,8 +19,10 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 LOG = logging.getLogger(__name__)
 
@@ -65,3 +67,12 @@ def frozen() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def resident_bytes() -> int | None:
+    """Return how much memory this process takes; None where the system does not say it."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * resource.getpagesize()

@@ -14,7 +14,7 @@ client-server-api#post_matrixclientv3registeremailrequesttoken
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from typing import Any, Final
 
 from flask import Blueprint, Response, render_template, request
 
@@ -29,13 +29,15 @@ bp = Blueprint("pages", __name__)
 
 STAGES = {registration.DUMMY, registration.TOKEN, registration.TERMS}
 """The stages that have a page: those that need no account."""
+CONTACT_ROLES: Final = {"m.role.admin": "Administrator", "m.role.security": "Security"}
+"""What the landing page calls the roles of contacts; others are shown as they are."""
 
 
 @bp.get("/")
 @unauthenticated
 def landing() -> Response:
     """Return the landing page, for browsers."""
-    return page("landing.html", config=homeserver.server.config)
+    return page("landing.html", config=homeserver.server.config, roles=CONTACT_ROLES)
 
 
 @bp.get("/_matrix/static/client/login")

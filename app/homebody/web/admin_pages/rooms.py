@@ -1,0 +1,185 @@
+"""Rooms: the list, the page of each, blocking and deleting them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Blueprint, Response, request
+
+from homebody import errors
+from homebody.context import homeserver
+from homebody.core import audit, tasks
+from homebody.core.events import state
+from homebody.core.rooms import blocked, deletion, listing, room_admins
+from homebody.core.rooms.deletion import Deletion
+from homebody.errors import MatrixError
+from homebody.spec import identifiers
+from homebody.spec.events import Json
+from homebody.storage.database import Reader
+from homebody.web.admin_pages import layout
+from homebody.web.admin_pages.layout import Action, Field
+from homebody.web.browser_sessions import signed_in
+
+bp = Blueprint("admin_room_pages", __name__)
+
+ORDERS: Final = {
+    "name": "Name",
+    "joined_members": "Members",
+    "joined_local_members": "Members of this server",
+    "state_events": "State events",
+}
+MAX_MEMBERS: Final = 200
+"""Shown on the page of a room."""
+
+
+@bp.get("/rooms")
+@signed_in(admins_only=True)
+def list_rooms() -> Response:
+    """Return the page with a part of the rooms."""
+    order = request.args.get("order", "")
+    order = order if order in ORDERS else "name"
+    query = listing.Query(
+        start=layout.start_of_part(),
+        limit=layout.PER_PAGE,
+        order_by=order,
+        search_term=layout.searched() or None,
+    )
+    with homeserver.database.read() as tx:
+        found, total = listing.page(tx, query)
+        are_blocked = {it["room_id"] for it in blocked.all_blocked(tx)}
+    part = layout.part(total)
+    return layout.page(
+        "rooms.html", rooms=found, part=part, order=order, orders=ORDERS, blocked=are_blocked
+    )
+
+
+@bp.get("/rooms/<room_id>")
+@signed_in(admins_only=True)
+def show_room(room_id: str) -> Response:
+    """Return the page of a room, which is blocked or known."""
+    with homeserver.database.read() as tx:
+        by = blocked.blocked_by(tx, room_id)
+        room = _find(tx, room_id, is_blocked=by is not None)
+        joined = sorted(state.joined_users(tx, room_id)) if room else []
+        deletions = tasks.select_tasks(tx, actions=[deletion.ACTION], resource_id=room_id)
+        entries = audit.latest(tx, 10, subject=room_id)
+    offered = ["block" if by is None else "unblock", *(["make-admin", "delete"] if room else [])]
+    return layout.page(
+        "room.html",
+        room_id=room_id,
+        room=room,
+        blocked_by=by,
+        members=joined[:MAX_MEMBERS],
+        member_count=len(joined),
+        is_local=homeserver.server.is_local,
+        deletions=deletions,
+        entries=entries,
+        actions=[(name, ACTIONS[name]) for name in offered],
+        done=layout.done(ACTIONS),
+    )
+
+
+@bp.get("/rooms/<room_id>/<action>")
+@signed_in(admins_only=True)
+def ask_about_room(room_id: str, action: str) -> Response:
+    """Return the page that asks before something is done to a room."""
+    _check(room_id)
+    chosen = layout.choose(ACTIONS, action)
+    return layout.ask(chosen, room_id, f"rooms/{layout.segment(room_id)}")
+
+
+@bp.post("/rooms/<room_id>/<action>")
+@signed_in(admins_only=True)
+def act_on_room(room_id: str, action: str) -> Response:
+    """Do something to a room."""
+    _check(room_id)
+    chosen = layout.choose(ACTIONS, action)
+    return layout.perform(chosen, f"rooms/{layout.segment(room_id)}", room_id)
+
+
+def _find(tx: Reader, room_id: str, *, is_blocked: bool) -> Json | None:
+    """Return the details of a room; None for a blocked one that is not known. M_NOT_FOUND."""
+    try:
+        return listing.details(tx, room_id)
+    except MatrixError:
+        deleted = tasks.select_tasks(tx, actions=[deletion.ACTION], resource_id=room_id)
+        if is_blocked or deleted:
+            return None
+        raise
+
+
+def _check(room_id: str) -> None:
+    if not identifiers.is_room_id(room_id):
+        raise errors.invalid_param("This is not a room ID")
+
+
+def _block(room_id: str) -> None:
+    with homeserver.database.write() as tx:
+        blocked.block(tx, layout.actor(), room_id)
+
+
+def _unblock(room_id: str) -> None:
+    with homeserver.database.write() as tx:
+        blocked.unblock(tx, layout.actor(), room_id)
+
+
+def _make_admin(room_id: str) -> None:
+    user_id = request.form.get("user_id", "").strip() or layout.actor()
+    if not homeserver.server.is_local(user_id):
+        raise errors.invalid_param("This is not a user of this server")
+    with homeserver.database.write() as tx:
+        room_admins.make_admin(tx, layout.actor(), room_id, user_id)
+
+
+def _delete(room_id: str) -> None:
+    wanted = Deletion(
+        layout.actor(),
+        room_id,
+        is_blocking=layout.is_checked("block"),
+        is_purging=layout.is_checked("purge"),
+    )
+    with homeserver.database.write() as tx:
+        listing.details(tx, room_id)
+        deletion.order(tx, wanted)
+
+
+ACTIONS: Final[dict[str, Action]] = {
+    "block": Action(
+        "Block",
+        "The room is blocked.",
+        "Nobody of this server can join the room, or be invited to it, until you unblock it. Users"
+        " who are in it stay there.",
+        _block,
+    ),
+    "unblock": Action(
+        "Unblock",
+        "The room is not blocked any more.",
+        "Users of this server can join the room again.",
+        _unblock,
+        is_asking=False,
+    ),
+    "make-admin": Action(
+        "Give power",
+        "The user has the power of the room's strongest user of this server.",
+        "A user gets the power of the strongest user of this server who is in the room, and is"
+        " invited to it if necessary.",
+        _make_admin,
+        fields=(
+            Field(
+                "user_id", "User ID", is_checkbox=False, hint="Leave it empty to choose yourself"
+            ),
+        ),
+    ),
+    "delete": Action(
+        "Delete",
+        "The room is being deleted.",
+        "All users of this server leave the room, and this server deletes its messages and state."
+        " Other servers keep what they have. This can't be undone.",
+        _delete,
+        fields=(
+            Field("purge", "Delete the messages and state", is_checked=True),
+            Field("block", "Block the room, so that nobody comes back", is_checked=True),
+        ),
+    ),
+}
+"""By their names in the path."""
