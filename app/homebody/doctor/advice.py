@@ -197,7 +197,7 @@ ADVICE: Final[Mapping[str, Advice]] = {
     "path-slashes": Advice(
         "State with an empty key can't be read or set.",
         {
-            NGINX: "merge_slashes off;\nproxy_pass http://@bind@;    # no path after the port",
+            NGINX: "proxy_pass http://@bind@;    # no path after the port, no rewrite before it",
             CADDY: "# no uri or path_regexp replacement\nreverse_proxy @bind@",
         },
     ),
@@ -261,7 +261,7 @@ ADVICE: Final[Mapping[str, Advice]] = {
     "metrics-public": Advice(
         "Anybody can read the server's statistics.",
         {
-            NGINX: "location = /metrics {\n    return 404;\n}\n" + _FORWARDED_FOR[NGINX],
+            NGINX: "location = /metrics {\n    return 404;\n}",
             CADDY: "respond /metrics 404",
             TOML: "metrics_without_token = false",
         },
