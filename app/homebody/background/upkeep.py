@@ -14,7 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from homebody.core.administration import abandoned_rooms, media_retention, message_retention
+from homebody.core.administration import (
+    abandoned_rooms,
+    export,
+    media_retention,
+    message_retention,
+)
 from homebody.core.federation import remote_media
 from homebody.core.media import deletion
 from homebody.core.media.last_used import LastUsed
@@ -121,6 +126,7 @@ def jobs(db: Database, media_used: LastUsed) -> list[Job]:
         Job("giving space back", HOUR, 5 * MINUTE, lambda step: give_space_back(db, step)),
         Job("deleting old files", HOUR, 10 * MINUTE, lambda step: _old_files(db, media_used, step)),
         Job("deleting old messages", HOUR, 15 * MINUTE, lambda step: _old_messages(db, step)),
+        Job("deleting old exports", HOUR, 25 * MINUTE, lambda _: export.sweep(db)),
         Job("deleting rooms", DAY, 20 * MINUTE, lambda step: _rooms(db, step)),
         Job("deleting what nothing refers to", DAY, 30 * MINUTE, lambda step: _lost(db, step)),
     ]

@@ -13,6 +13,7 @@ from homebody.cli import accounts as account_commands
 from homebody.cli import as_json, print_list, print_result
 from homebody.cli.accounts import find_account, find_active_account, user
 from homebody.cli.database import open_database
+from homebody.cli.export import export_user
 from homebody.cli.invitations import make_reset_link
 from homebody.cli.redactions import redact_user
 from homebody.core import audit
@@ -26,8 +27,8 @@ from homebody.core.administration import (
 )
 from homebody.spec.events import Json
 
-# the group, with the commands of four modules
-__all__ = ["make_reset_link", "redact_user", "user"]
+# the group, with the commands of five modules
+__all__ = ["export_user", "make_reset_link", "redact_user", "user"]
 
 
 @user.command("show")

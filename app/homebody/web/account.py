@@ -11,13 +11,20 @@ from typing import Final
 
 from flask import Blueprint, Response, request
 
+from homebody import errors
 from homebody.client_server import threepids as client_threepids
+from homebody.client_server.file_responses import disposition
 from homebody.context import homeserver
+from homebody.core import tasks
 from homebody.core.accounts import accounts, threepids, validation
+from homebody.core.administration import export
+from homebody.core.media import files
 from homebody.core.push import pushers
 from homebody.core.sessions import browser_sessions as sessions
 from homebody.core.sessions import deactivation, devices, login
+from homebody.core.tasks import Task
 from homebody.errors import MatrixError
+from homebody.spec import identifiers
 from homebody.web import browser_sessions, pages
 from homebody.web.browser_sessions import account, see_other, session, signed_in
 
@@ -26,6 +33,7 @@ bp = Blueprint("account_pages", __name__)
 ACCOUNT: Final = f"{browser_sessions.PREFIX}account/"
 PASSWORD: Final = f"{ACCOUNT}password"
 EMAIL: Final = f"{ACCOUNT}email"
+EXPORT: Final = f"{ACCOUNT}export"
 DEACTIVATE: Final = f"{ACCOUNT}deactivate"
 DONE: Final = {
     "password": "Your password is changed.",
@@ -192,6 +200,49 @@ def remove_email() -> Response:
     return _done("email-removed")
 
 
+@bp.get(EXPORT)
+@signed_in()
+def show_export() -> Response:
+    """Return the page that says what an export contains, and how far the last one is."""
+    return _export_page()
+
+
+@bp.post(EXPORT)
+@signed_in(suspended=True)
+def order_export() -> Response:
+    """Have the server prepare an archive of the user's data."""
+    try:
+        with homeserver.database.write() as tx:
+            export.order(tx, account().user_id)
+    except MatrixError as error:
+        if "retry_after_ms" not in error.fields:
+            raise
+        minutes = -(-error.fields["retry_after_ms"] // 60_000)
+        problem = f"You have just exported your data. Try again in {minutes} minutes."
+        return _export_page(problem, error.status)
+    return see_other(EXPORT)
+
+
+@bp.get(f"{EXPORT}/archive")
+@signed_in()
+def download_export() -> Response:
+    """Return the archive that was prepared last."""
+    found = _last_export()
+    if found is None or found.status != tasks.COMPLETE:
+        raise errors.not_found("There is no archive: have one prepared first")
+    path = export.path_of(homeserver.database, found)
+    if not path.exists():
+        raise errors.not_found("The archive was deleted after some days: have a new one prepared")
+    size = path.stat().st_size
+    response = Response(files.pieces(path, 0, size), mimetype="application/zip")
+    response.headers["Content-Length"] = str(size)
+    name = identifiers.localpart(account().user_id)
+    response.headers["Content-Disposition"] = disposition(f"{name}.zip", is_inline=False)
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
 @bp.get(DEACTIVATE)
 @signed_in()
 def show_deactivation() -> Response:
@@ -216,6 +267,23 @@ def deactivate() -> Response:
     deactivation.deactivate(homeserver.database, me, erase="erase" in request.form)
     response = pages.page("account_deactivated.html", user_id=me, me=None)
     return browser_sessions.forget(response)
+
+
+def _last_export() -> Task | None:
+    with homeserver.database.read() as tx:
+        return export.latest(tx, account().user_id)
+
+
+def _export_page(problem: str = "", status: int = 200) -> Response:
+    last = _last_export()
+    path = export.path_of(homeserver.database, last) if last is not None else None
+    return pages.page(
+        "account_export.html",
+        status,
+        problem=problem,
+        last=last,
+        bytes=path.stat().st_size if path is not None and path.exists() else None,
+    )
 
 
 def _field_of(error: MatrixError) -> str:
