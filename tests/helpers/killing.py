@@ -43,9 +43,12 @@ finally:
 """
 
 
-def run(data_dir: Path, command: str, other: Path, moment: int) -> int:
-    """Kill a backup or restore at this moment (0: never) and return the number of moments."""
-    touched = other if command == "backup" else data_dir
+def run(data_dir: Path, command: str, other: Path, moment: int, touched: Path | None = None) -> int:
+    """Kill a backup or restore at this moment (0: never) and return the number of moments.
+
+    `touched` is the folder in which accesses count, if not that which the command fills.
+    """
+    touched = touched or (other if command == "backup" else data_dir)
     environ = {key: value for key, value in os.environ.items() if not key.startswith("HOMEBODY_")}
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM, str(moment), str(touched), command, str(other)],

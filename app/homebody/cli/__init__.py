@@ -42,7 +42,7 @@ LAZY_COMMANDS = {
     "federation": "homebody.cli.federation",
     "invite": "homebody.cli.invitations",
     "media": "homebody.cli.media",
-    "restore": "homebody.cli.backup",
+    "restore": "homebody.cli.restore",
     "audit": "homebody.cli.audit",
     "user": "homebody.cli.users",
     "tasks": "homebody.cli.tasks",

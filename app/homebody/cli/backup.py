@@ -1,184 +1,226 @@
-"""The commands `homebody backup` and `homebody restore`."""
+"""The commands `homebody backup …`."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
+import signal
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from homebody import cli
-from homebody.cli import as_json, print_result
-from homebody.cli.database import open_migrated
-from homebody.config import settings
+from homebody.cli import as_json, print_list, print_result
 from homebody.config.settings import Config
-from homebody.core import outbox
-from homebody.core.encryption import key_backup, one_time_keys, remote_devices
+from homebody.config.sources import CONFIG_VARIABLE
+from homebody.server import archiving
 from homebody.server import backup as backups
-from homebody.server import restore as restoring
+from homebody.server.archive import SUFFIX
 from homebody.server.backup import Copied
 from homebody.server.copies import BackupError, Progress
-from homebody.storage import data_folder, fsync, last_backup, migrations
-from homebody.storage.database import PLACES
+from homebody.storage import backup_folder, last_backup
+
+if TYPE_CHECKING:
+    from click._termui_impl import ProgressBar
 
 NICENESS: Final = 10
 """So that the server has priority."""
-
-MIN_SKIPPED: Final = 10**12
-"""The minimum of skipped numbers, as the clock of a new machine may not be set yet."""
-MIN_SKIPPED_POSITIONS: Final = 10**13
-SINCE_MS: Final = 1_700_000_000_000
-MS_PER_EVENT: Final = 10
-"""No server sends more events on average."""
-
-folder = click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
+DEFAULT: Final = "create"
 
 
-@click.command()
-@folder
+class Backup(click.Group):
+    """A group whose command DEFAULT needs no name: `homebody backup FILE`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Insert the name of the command where it is missing."""
+        if not args or (args[0] not in self.commands and args[0] != "--help"):
+            args = [DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=Backup)
+def backup() -> None:
+    """Back up the server, check backups and list them.
+
+    `homebody backup FILE.tar` makes a backup; `homebody backup create --help` has the options.
+    """
+
+
+@backup.command(DEFAULT)
+@click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--remote-media", is_flag=True, help="Include files of other servers.")
+@click.option("--verify", is_flag=True, help="Check an existing backup: start it, and log in once.")
 @as_json
 @click.pass_context
-def backup(ctx: click.Context, folder: Path, *, is_json: bool) -> None:
-    """Copy database, signing key and media into a folder, also while the server runs.
+def create(
+    ctx: click.Context, target: Path, *, remote_media: bool, verify: bool, is_json: bool
+) -> None:
+    """Copy database, keys, configuration and media into a file, also while the server runs.
 
-    Into the folder of an older backup only new media are copied. A backup contains all secrets.
+    FILE ends with .tar. Otherwise it is a folder, into which later backups copy only new media. A
+    backup contains all secrets.
     """
-    config = cli.load_config(ctx)
-    os.nice(NICENESS)
-    with _failures(), _bar("Database") as on_pages, _bar("Media") as on_files:
-        copied = backups.make(config, folder, on_pages, on_files)
-        last_backup.note(config.data_dir, folder)
-    _print_copied(copied, f"Backed up to {folder}", is_json=is_json)
-
-
-@click.command()
-@folder
-@click.option(
-    "--skip-damaged-media",
-    "is_lossy",
-    is_flag=True,
-    help="Restore although files that users uploaded are missing or damaged.",
-)
-@as_json
-@click.pass_context
-def restore(ctx: click.Context, folder: Path, *, is_lossy: bool, is_json: bool) -> None:
-    """Fill an empty data folder from a backup.
-
-    The backup is checked first, and a restore that fails changes nothing. The configuration in the
-    backup is used, unless there is another one.
-    """
-    with _failures(), contextlib.ExitStack() as stack:
-        stack.enter_context(_locked_backup(folder))
-        config = _config_of_restored(ctx, folder)
-        if config.data_dir.exists():  # otherwise it is created after the check
-            stack.enter_context(_locked(config))
-        with _bar("Checking") as on_check:
-            plan = restoring.check(config, folder, on_check, is_lossy=is_lossy)
-        if not config.data_dir.exists():
-            stack.enter_context(_locked(config))
-        on_files = stack.enter_context(_bar("Media"))
-        on_pages = stack.enter_context(_bar("Database"))
-        with restoring.filling(plan, on_pages, on_files) as copied:
-            migrations.upgrade(config)
-            _skip_numbers(config)
-    _print_copied(copied, f"Restored from {folder}", is_json=is_json)
-
-
-def _config_of_restored(ctx: click.Context, folder: Path) -> Config:
-    """Return the settings of the restored server.
-
-    They are those of the backup's configuration if the server will read that file.
-    """
-    before = cli.load_config(ctx)
-    read = ctx.obj or settings.file_in_force(os.environ)
-    file = restoring.configuration(before.data_dir, folder)
-    if file is None or (read is not None and read != before.data_dir / settings.FILE_NAME):
-        return before
-    config = settings.load(file, os.environ)
-    if config.data_dir != before.data_dir:
-        raise BackupError(
-            f"The configuration in {folder} is for the data folder {config.data_dir}, not for"
-            f" {before.data_dir}: set HOMEBODY_DATA_DIR to the folder to restore"
-        )
-    return config
-
-
-@contextmanager
-def _locked_backup(folder: Path) -> Iterator[None]:
-    """Lock a backup against changes. Raises BackupError while `homebody backup` is writing it."""
-    if not folder.is_dir():
-        yield
+    if verify:
+        _verify(target, is_json=is_json)
         return
-    with fsync.held(folder, is_shared=True) as is_free:
-        if not is_free:
-            raise BackupError(f"Another process is writing a backup into {folder}")
-        yield
+    config = cli.load_config(ctx)
+    if target.is_dir() or target.suffix != SUFFIX:
+        if remote_media:
+            raise click.UsageError("--remote-media is for a backup into a file, FILE.tar")
+        copied = _into_folder(config, target)
+    else:
+        copied = _into_archive(ctx, config, target, with_remote_media=remote_media)
+    print_copied(copied, f"Backed up to {target}", is_json=is_json)
+
+
+@backup.command("run")
+@as_json
+@click.pass_context
+def run(ctx: click.Context, *, is_json: bool) -> None:
+    """Make a backup as the schedule does: in backup.folder, deleting those beyond backup.keep."""
+    config = cli.load_config(ctx)
+    folder = _folder(config)
+    now_ms = time.time_ns() // 1_000_000
+    target = folder / backup_folder.name_of(now_ms)
+    copied = _into_archive(ctx, config, target, with_remote_media=config.backup.remote_media)
+    deleted = backup_folder.delete_old(folder, config.backup.keep)
+    value = {"file": str(target), **_described(copied), "deleted": [it.name for it in deleted]}
+    text = f"Backed up to {target}"
+    if deleted:
+        text += f", and deleted {', '.join(it.name for it in deleted)}"
+    _warn_of_lost(copied)
+    print_result(text, value, is_json=is_json)
+
+
+@backup.command("list")
+@as_json
+@click.pass_context
+def list_backups(ctx: click.Context, *, is_json: bool) -> None:
+    """List the backups in backup.folder, the latest first."""
+    found = backup_folder.archives(_folder(cli.load_config(ctx)))
+    items = [
+        {"file": str(it.path), "created_ts": it.created_ts, "size_bytes": it.size_bytes}
+        for it in found
+    ]
+    print_list(items, _line, is_json=is_json)
+
+
+def _line(item: dict[str, Any]) -> str:
+    made = datetime.fromtimestamp(item["created_ts"] / 1000, UTC).astimezone()
+    return f"{made:%Y-%m-%d %H:%M}  {item['size_bytes'] / 1e6:10.1f} MB  {item['file']}"
+
+
+def _folder(config: Config) -> Path:
+    if config.backup.folder is None:
+        raise cli.Failure("backup.folder is not set, so there are no scheduled backups")
+    return config.backup.folder
+
+
+def _into_folder(config: Config, target: Path) -> Copied:
+    os.nice(NICENESS)
+    with failures(), bar("Database") as on_pages, bar("Media") as on_files:
+        copied = backups.make(config, target, on_pages, on_files)
+    last_backup.note(config.data_dir, target)
+    return copied
+
+
+def _into_archive(
+    ctx: click.Context, config: Config, target: Path, *, with_remote_media: bool
+) -> Copied:
+    os.nice(NICENESS)
+    environ = dict(os.environ)
+    if ctx.obj is not None:
+        environ[CONFIG_VARIABLE] = str(ctx.obj)
+    with failures(), _exit_on_sigterm(), byte_bar("Backup") as progress:
+        copied = archiving.make(
+            config, environ, target, progress, with_remote_media=with_remote_media
+        )
+    last_backup.note(config.data_dir, target)
+    return copied
+
+
+def _verify(target: Path, *, is_json: bool) -> None:
+    """Check all of a backup, restore it to a temporary folder, start it and log in once."""
+    from homebody.cli import verification  # noqa: PLC0415 - it imports this module
+
+    began = time.monotonic()
+    with failures(), tempfile.TemporaryDirectory(prefix="homebody-verify-") as scratch:
+        checked = verification.verify(target, Path(scratch))
+    value = {**checked, "seconds": round(time.monotonic() - began, 1)}
+    text = (
+        f"{target} is complete: {checked['files']} files, a database of"
+        f" {checked['database_bytes'] / 1e6:.1f} MB. A server of {checked['server_name']} started"
+        " on it, and a login succeeded"
+    )
+    print_result(text, value, is_json=is_json)
 
 
 @contextmanager
-def _locked(config: Config) -> Iterator[None]:
-    lock = data_folder.lock_data_dir(config.data_dir)
+def _exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit, so that what is half done is removed."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         yield
     finally:
-        os.close(lock)
-
-
-def _skip_numbers(config: Config) -> None:
-    """Skip numbers that the lost server may have used after the backup.
-
-    Clients send sync tokens from after the backup, and know filters and versions of key backups by
-    numbers from the clock; bridges know transactions by number. A one-time key must not be given
-    out twice, so all of them are deleted, and clients upload new ones. Changes of the device lists
-    of other servers may have come since, so these lists are deleted, and requested again.
-    Other servers that were restored from the same backup may have used numbers as well, so as many
-    are skipped as the time in ms: no server uses one each millisecond. The clock skips the
-    positions of an event for every MS_PER_EVENT: with the time in ms, it would exceed the integers
-    of JSON after a few restores.
-    """
-    with open_migrated(config) as database, database.write() as tx:
-        count = max(tx.now_ms, MIN_SKIPPED)
-        events = (tx.now_ms - SINCE_MS) // MS_PER_EVENT
-        tx.skip_positions(max(events * (PLACES + 1), MIN_SKIPPED_POSITIONS))
-        outbox.skip_ids(tx, count)
-        one_time_keys.remove_all(tx)
-        remote_devices.remove_all(tx)
-        key_backup.skip_etags(tx, count)
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
-def _failures() -> Iterator[None]:
+def failures() -> Iterator[None]:
+    """Turn errors of backups into those of commands."""
     try:
         yield
     except BackupError as error:
         raise cli.Failure(str(error)) from error
 
 
+bar = cli.progress_bar
+
+
 @contextmanager
-def _bar(label: str) -> Iterator[Progress]:
-    """Show a progress bar on stderr."""
-    with click.progressbar(length=1, label=label, file=sys.stderr, hidden=not os.isatty(2)) as bar:
+def byte_bar(label: str) -> Iterator[Progress]:
+    """Show a progress bar with sizes on stderr, if that is a terminal."""
+    shown = [0, 0]
+    shown_bar: ProgressBar[int] = click.progressbar(
+        length=1,
+        label=label,
+        file=sys.stderr,
+        hidden=not os.isatty(2),
+        item_show_func=lambda _: f"{shown[0] / 1e6:.1f} of {shown[1] / 1e6:.1f} MB",
+    )
+    with shown_bar:
 
         def show(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
+            shown[:] = done, total
+            shown_bar.length = max(total, 1)
+            shown_bar.update(done - shown_bar.pos, done)
 
         yield show
 
 
-def _print_copied(copied: Copied, text: str, *, is_json: bool) -> None:
+def print_copied(copied: Copied, text: str, *, is_json: bool) -> None:
+    """Print what was copied, and warn of media that are lost."""
+    _warn_of_lost(copied)
+    text += f": a database of {copied.database_bytes / 1e6:.1f} MB, {copied.files} files"
+    if copied.new_files:
+        text += f", {copied.new_files} of them new ({copied.new_bytes / 1e6:.1f} MB)"
+    print_result(text, _described(copied), is_json=is_json)
+
+
+def _described(copied: Copied) -> dict[str, Any]:
+    return dataclasses.asdict(copied)
+
+
+def _warn_of_lost(copied: Copied) -> None:
     if copied.lost_files:
         click.echo(
             f"homebody: {copied.lost_files} files that users uploaded are missing or damaged",
             err=True,
         )
-    text += f": a database of {copied.database_bytes / 1e6:.1f} MB, {copied.files} files"
-    if copied.new_files:
-        text += f", {copied.new_files} of them new ({copied.new_bytes / 1e6:.1f} MB)"
-    print_result(text, dataclasses.asdict(copied), is_json=is_json)

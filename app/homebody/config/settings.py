@@ -238,6 +238,7 @@ class Config:
     quotas: tables.Quotas = tables.Quotas()
     media_retention: tables.MediaRetention = tables.MediaRetention()
     retention: tables.Retention = tables.Retention()
+    backup: tables.Backup = tables.Backup()
     push: tables.Push = tables.Push()
     smtp: tables.Smtp = tables.Smtp()
 
@@ -275,18 +276,26 @@ _EXAMPLE_HEAD = """\
 
 
 def load(
-    path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, str] | None = None
+    path: Path | None,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, str] | None = None,
+    *,
+    with_secret_files: bool = True,
 ) -> Config:
     """Return the settings in effect. `overrides` are options of the command line by dotted key.
 
     Without a path, the file is the one that HOMEBODY_CONFIG names, else homebody.toml in the data
-    folder, if it exists. Raises ConfigError.
+    folder, if it exists. `with_secret_files`: whether the files of secrets that it names are read.
+    Raises ConfigError.
     """
     given = sources.settle(sources.from_environment(environ), known())
     given |= sources.settle(sources.from_options(overrides or {}), known())
     file = path or file_in_force(environ)
     if file is not None:
-        given = sources.settle(sources.from_file(file), known()) | given
+        source = sources.from_file(file)
+        if not with_secret_files:
+            source = sources.without_secret_files(source, known())
+        given = sources.settle(source, known()) | given
     config = _settled(given)
     for key, sentence in _objections(config):
         it = given[(key,)]

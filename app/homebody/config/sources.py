@@ -106,6 +106,14 @@ def from_options(options: Mapping[str, str]) -> Source:
     return Source(found, dotted, lambda _: "option ")
 
 
+def without_secret_files(source: Source, known: Mapping[KeyPath, Setting]) -> Source:
+    """Return a source without the keys whose values are files of secrets."""
+    files = {key for key, setting in known.items() if setting.is_file}
+    return source._replace(
+        values={key: it for key, it in source.values.items() if key not in files}
+    )
+
+
 def line_of(text: str, key: KeyPath) -> int:
     """Return the line on which a key or table of a valid TOML text is first set.
 

@@ -144,6 +144,21 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True)
+class Backup:
+    """Backups that the server makes by itself."""
+
+    folder: values.FilePath | None = None
+    """The folder for backups that the server makes by itself while it runs, best on another disk.
+    Default: it makes none. Each contains all files that users have uploaded."""
+    every_ms: Annotated[int, values.duration(60_000)] = 86_400_000
+    """How much time is between two of them."""
+    keep: Annotated[int, values.whole(1, 10_000)] = 7
+    """How many of them are kept. The oldest is deleted after a new one is complete."""
+    remote_media: bool = False
+    """Whether they include files of other servers, which can be fetched again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Push:
     """What push gateways receive, and when mail notifications are sent."""
 

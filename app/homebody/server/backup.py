@@ -1,5 +1,7 @@
 """Back up everything that a server stores, while it runs; restore.py is the reverse.
 
+A backup is an archive, see archive.py, or a folder:
+
     the backup/
       manifest.json    the size and the hash of each file; see copies.py
       homebody.db      one snapshot, checked

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
 from urllib.parse import quote
@@ -51,6 +53,48 @@ class DamagedError(Exception):
     """A file does not have the content that it should have."""
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a file, such as a file in an archive."""
+
+    whole: Path
+    begin: int
+    size_bytes: int
+
+    @contextlib.contextmanager
+    def open(self, _mode: str = "rb") -> Iterator[io.RawIOBase]:
+        """Open it to read it from the beginning."""
+        with self.whole.open("rb") as file:
+            file.seek(self.begin)
+            yield _OpenPart(file, self.size_bytes)
+
+    def read_bytes(self) -> bytes:
+        """Return all of it."""
+        with self.whole.open("rb") as file:
+            file.seek(self.begin)
+            return file.read(self.size_bytes)
+
+
+class _OpenPart(io.RawIOBase):
+    """The next bytes of a file, as a file."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file = file
+        self._left = size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override] # any buffer
+        piece = self._file.read(min(len(buffer), self._left))
+        buffer[: len(piece)] = piece
+        self._left -= len(piece)
+        return len(piece)
+
+
+Readable = Path | Part
+
+
 class Entry(msgspec.Struct, frozen=True):
     """What a file has to be."""
 
@@ -67,12 +111,47 @@ class Manifest(msgspec.Struct, frozen=True):
     """Files that may still be there in place of those in `files`."""
     lost_media: list[str] = []
     """Hashes of files that the server itself no longer had, so a restored one can't have them."""
+    server_name: str = ""
+    """Of the accounts in the database; empty if there are none."""
+    migration: str = ""
+    """The database's last one."""
+    homebody: str = ""
+    """The version that made the backup."""
+    created_ts: int = 0
     format: int = FORMAT
 
     def allowed(self, path: str) -> list[Entry]:
         """Return what the file of this path may be."""
         entries = (self.files.get(path), self.previous.get(path))
         return [it for it in entries if it is not None]
+
+
+class Folder:
+    """A backup in a folder."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the manifest, if there is one. Raises BackupError if that is damaged."""
+        self.path = path
+        try:
+            self.manifest = read_manifest(path)
+        except ValueError as error:
+            raise BackupError(f"{path / MANIFEST} is damaged: {error}") from error
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file."""
+        return self.path / name
+
+    def place(self, name: str) -> str:
+        """Return how messages call a file."""
+        return str(self.path / name)
+
+    def has(self, name: str) -> bool:
+        """Return whether there is such a file."""
+        return (self.path / name).exists()
+
+    def media(self) -> dict[str, Path]:
+        """Return the uploaded files by their hashes."""
+        return media(self.path / FILES)
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -84,34 +163,41 @@ def read_manifest(folder: Path) -> Manifest | None:
         raw = (folder / MANIFEST).read_bytes()
     except FileNotFoundError:
         return None
+    return decode_manifest(raw)
+
+
+def decode_manifest(raw: bytes) -> Manifest:
+    """Return a manifest. Raises ValueError for one that is damaged."""
     manifest = msgspec.json.decode(raw, type=Manifest)
     if manifest.format != FORMAT:
         raise ValueError(f"its format is {manifest.format}, and this homebody knows {FORMAT}")
     for path, entry in manifest.files.items():
-        parts = PurePosixPath(path).parts
-        if len(parts) > 1 and "".join(parts[-2:]) != entry.sha256:  # media, named by content
+        if is_media(path) and "".join(PurePosixPath(path).parts[-2:]) != entry.sha256:
             raise ValueError(f"the hash of {path} is not its name")
     return manifest
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write a manifest into the folder of a backup, completely or not at all."""
-    write_file(
-        folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
-    )
+    write_file(folder / MANIFEST, encode_manifest(manifest))
 
 
-def entry_of(path: Path) -> Entry:
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the content of manifest.json."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+
+
+def entry_of(source: Readable) -> Entry:
     """Read a file and return its entry."""
     digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
+    with source.open("rb") as file:
         for piece in _pieces(file):
             digest.update(piece)
             size += len(piece)
     return Entry(size, digest.hexdigest())
 
 
-def copy_file(source: Path, target: Path, sha256: str | None = None) -> Entry:
+def copy_file(source: Readable, target: Path, sha256: str | None = None) -> Entry:
     """Copy a file completely, or leave what was there before.
 
     Raises DamagedError when its hash is not the one given, and OSError.
@@ -142,7 +228,7 @@ def _replacing(target: Path) -> Iterator[IO[bytes]]:
     """Open a new file that takes the place of another when the with block has written it."""
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}{NEW}")
     try:
-        with _private(fresh) as file:
+        with private_file(fresh) as file:
             yield file
         fresh.replace(target)
     finally:
@@ -150,7 +236,7 @@ def _replacing(target: Path) -> Iterator[IO[bytes]]:
     fsync.sync_folder(target.parent)
 
 
-def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+def _pieces(file: IO[bytes] | io.RawIOBase) -> Iterator[bytes]:
     while piece := file.read(PIECE_BYTES):
         yield piece
 
@@ -163,7 +249,7 @@ def copy_database(
     Raises BackupError, and leaves no file then.
     """
     try:
-        with _private(target) as file:
+        with private_file(target) as file:
             with opened(source, is_in_use=is_in_use) as old:
                 _copy_pages(old, target, file, progress)
             os.fsync(file)
@@ -214,11 +300,16 @@ def media_path(sha256: str) -> Path:
     return FILES / sha256[:2] / sha256[2:]
 
 
+def is_media(path: str) -> bool:
+    """Return whether this path in a backup is that of an uploaded file, named by its hash."""
+    return path.startswith(f"{FILES.as_posix()}/")
+
+
 def _is_hash(name: str) -> bool:
     return len(name) == HASH_LETTERS and set(name) <= set("0123456789abcdef")
 
 
-def _private(path: Path) -> IO[bytes]:
+def private_file(path: Path) -> IO[bytes]:
     """Create a file that other users can't read. Raises FileExistsError."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 

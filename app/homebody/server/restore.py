@@ -4,9 +4,9 @@ While the data folder is being filled, it has a marker (`data_folder.RESTORING_N
 and no command uses such a folder, and removing the marker is what makes the restored server valid.
 A restore that fails removes its files; what a kill or a power cut left, the next restore removes.
 
-A backup with a manifest is checked against it. Without one (made before there were manifests, or a
-plain copy of a data folder) the database's table of media says which files there have to be, and
-their names are the hashes of their content.
+A backup with a manifest, as each archive is, is checked against it. Without one (made before there
+were manifests, or a plain copy of a data folder) the database's table of media says which files
+there have to be, and their names are the hashes of their content.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import orjson
 
 from homebody.config.settings import Config
 from homebody.server import copies, startup
+from homebody.server.archive import INSIDE, Archive, Source
 from homebody.server.backup import Copied
 from homebody.server.copies import (
     CONFIGURATION,
@@ -33,8 +34,10 @@ from homebody.server.copies import (
     SIGNING_KEY,
     BackupError,
     DamagedError,
-    Manifest,
+    Entry,
+    Folder,
     Progress,
+    Readable,
 )
 from homebody.spec.signing import SigningKey
 from homebody.storage import data_folder, fsync, migrations
@@ -47,14 +50,16 @@ _SHOWN: Final = 3
 class Plan:
     """A checked backup, and where its files go."""
 
-    source: Path
+    source: Source
     config: Config
     has_configuration: bool
     """Whether the backup's configuration becomes that of the data folder."""
-    manifest: Manifest | None
+    database_bytes: int = 0
     database_sha256: str | None = None
     media: dict[str, int] = field(default_factory=dict)
     """{hash: size} of the files to copy."""
+    others: dict[str, Entry] = field(default_factory=dict)
+    """More files to copy, by their names in the archive."""
     lost: int = 0
     """The number of media that are left out: lost before, or damaged with `is_lossy`."""
 
@@ -64,36 +69,47 @@ class Plan:
         return data_folder.database_path(self.config.database_url)
 
 
-def configuration(data_dir: Path, source: Path) -> Path | None:
+def opened(path: Path) -> Source:
+    """Return the backup at this path, a folder or an archive. Raises BackupError and OSError."""
+    if path.is_file():
+        return Archive(path)
+    source = Folder(path)
+    if not source.has(DATABASE):
+        missing = f": {DATABASE} is missing" if path.is_dir() else ""
+        raise BackupError(f"There is no backup in {path}{missing}")
+    return source
+
+
+def configuration(data_dir: Path, source: Source) -> Readable | None:
     """Return the backup's configuration if it is to be copied into this data folder.
 
-    An existing one is kept: it may have been written for the new machine.
+    An existing one is kept: it may have been written for the new machine. Raises BackupError if it
+    is damaged.
     """
-    file = source / CONFIGURATION
     stays = (data_dir / CONFIGURATION).exists() and CONFIGURATION not in _left(data_dir)
-    return file if file.exists() and not stays else None
+    if stays or not source.has(CONFIGURATION):
+        return None
+    _check_entry(source, CONFIGURATION)  # before anybody tries to understand it
+    return source.file(CONFIGURATION)
 
 
-def check(config: Config, source: Path, progress: Progress, *, is_lossy: bool) -> Plan:
+def check(config: Config, source: Source, progress: Progress, *, is_lossy: bool) -> Plan:
     """Check a backup, and that the data folder is empty, without changing anything.
 
     With `is_lossy`, media that are missing or damaged are left out. Raises BackupError, StartError
     and OSError.
     """
-    if not (source / DATABASE).exists():
-        raise BackupError(f"There is no backup in {source}: {DATABASE} is missing")
-    if source.resolve().is_relative_to(config.data_dir.resolve()):
+    if source.path.resolve().is_relative_to(config.data_dir.resolve()):
         raise BackupError(
-            f"{source} is inside the data folder {config.data_dir}: move it out first"
+            f"{source.path} is inside the data folder {config.data_dir}: move it out first"
         )
     _check_place(config)
-    try:
-        described = copies.read_manifest(source)
-    except ValueError as error:
-        raise BackupError(f"{source / MANIFEST} is damaged: {error}") from error
-    plan = Plan(source, config, configuration(config.data_dir, source) is not None, described)
+    plan = Plan(source, config, configuration(config.data_dir, source) is not None)
     _check_small(plan)
-    _check_database(plan)
+    if isinstance(source, Archive):
+        _check_archive(plan, source, progress)
+    else:
+        _check_database(plan, source.path / DATABASE)
     _check_media(plan, progress, is_lossy=is_lossy)
     _check_room(plan)
     return plan
@@ -111,11 +127,12 @@ def filling(plan: Plan, on_pages: Progress, on_files: Progress) -> Iterator[Copi
     targets.append(plan.config.data_dir / FILES)
     if plan.has_configuration:
         targets.append(plan.config.data_dir / CONFIGURATION)
+    targets += [_target(plan.config, name) for name in plan.others]
     try:
         copies.write_file(marker, orjson.dumps(_inside(plan.config.data_dir, targets)))
         yield _copy(plan, on_pages, on_files)
     except BaseException:
-        _remove(targets)
+        _remove(plan.config.data_dir, targets)
         _finish(marker)
         raise
     _finish(marker)
@@ -137,31 +154,36 @@ def _check_place(config: Config) -> None:
 
 def _check_small(plan: Plan) -> None:
     """Raise BackupError if the signing key or the configuration is missing or damaged."""
-    key = plan.source / SIGNING_KEY
+    source = plan.source
+    key = source.place(SIGNING_KEY)
     try:
-        SigningKey.from_text(key.read_text(encoding="utf-8"))
+        SigningKey.from_text(source.file(SIGNING_KEY).read_bytes().decode())
     except FileNotFoundError as error:
         raise BackupError(f"{key} is missing") from error
     except ValueError as error:
         raise BackupError(f"{key} is damaged: {error}") from error
-    if plan.manifest is None:
+    if source.manifest is None:
         return
     for name in (SIGNING_KEY, CONFIGURATION):
-        file, allowed = plan.source / name, plan.manifest.allowed(name)
-        if name in plan.manifest.files and not file.exists():
-            raise BackupError(f"{file} is missing")
-        if file.exists() and copies.entry_of(file) not in allowed:
-            raise BackupError(f"{file} is damaged: it is not what {MANIFEST} says")
+        if name in source.manifest.files and not source.has(name):
+            raise BackupError(f"{source.place(name)} is missing")
+        if source.has(name):
+            _check_entry(source, name)
 
 
-def _check_database(plan: Plan) -> None:
+def _check_entry(source: Source, name: str) -> Entry:
+    """Read a file, and return its entry. Raises BackupError if it is not that of the manifest."""
+    found = copies.entry_of(source.file(name))
+    if source.manifest is not None and found not in source.manifest.allowed(name):
+        raise BackupError(f"{source.place(name)} is damaged: it is not what {MANIFEST} says")
+    return found
+
+
+def _check_database(plan: Plan, database: Path) -> None:
     """Raise BackupError for a damaged database, StartError for one of another server or version."""
-    database = plan.source / DATABASE
-    if plan.manifest is not None:
-        found = copies.entry_of(database)
-        if found not in plan.manifest.allowed(DATABASE):
-            raise BackupError(f"{database} is damaged: it is not what {MANIFEST} says")
-        plan.database_sha256 = found.sha256
+    plan.database_bytes = database.stat().st_size
+    if plan.source.manifest is not None:
+        plan.database_sha256 = _check_entry(plan.source, DATABASE).sha256
     try:
         copies.check_pages(database)
         with copies.opened(database) as connection:
@@ -174,21 +196,57 @@ def _check_database(plan: Plan) -> None:
         raise BackupError(f"The database {database} can't be copied: {error}") from error
 
 
+def _check_archive(plan: Plan, source: Archive, progress: Progress) -> None:
+    """Check what an archive has besides key, configuration and uploaded files.
+
+    Its database was checked before it came into the archive. Raises as `_check_database` does.
+    """
+    manifest = source.manifest
+    if DATABASE not in manifest.files:
+        raise BackupError(f"There is no backup in {source.path}: {DATABASE} is missing")
+    migrations.is_behind(manifest.migration)
+    startup.check_accounts_name(plan.config, manifest.server_name)
+    seen = 0
+    for name, entry in manifest.files.items():
+        if not copies.is_media(name):
+            _check_entry(source, name)
+            progress(seen := seen + entry.size_bytes, source.size_bytes)
+    database = manifest.files[DATABASE]
+    plan.database_bytes, plan.database_sha256 = database.size_bytes, database.sha256
+    left = _left(plan.config.data_dir)
+    for name, entry in manifest.files.items():
+        if copies.is_media(name) or name in {DATABASE, SIGNING_KEY, CONFIGURATION}:
+            continue
+        target = _target(plan.config, name)
+        # An existing file is kept, as the configuration is
+        if not target.exists() or {*_inside(plan.config.data_dir, [target])} & left:
+            plan.others[name] = entry
+
+
+def _target(config: Config, name: str) -> Path:
+    """Return where a file that is in archives only comes to."""
+    return config.data_dir / name.removeprefix(f"{INSIDE}/")
+
+
 def _check_media(plan: Plan, progress: Progress, *, is_lossy: bool) -> None:
     """Raise BackupError for missing or damaged media, unless the server had already lost them."""
-    named = copies.uploaded(plan.source / DATABASE)
-    files = copies.media(plan.source / FILES)
+    source = plan.source
+    is_archive = isinstance(source, Archive)
+    named = {} if is_archive else copies.uploaded(source.path / DATABASE)
+    files = source.media()
     sizes: dict[str, int | None] = {**named}
     known_to_be_lost = set[str]()
-    if plan.manifest is None:
+    if source.manifest is None:
         sizes = {**dict.fromkeys(files), **sizes}
     else:
-        sizes |= {
-            it.sha256: it.size_bytes for path, it in plan.manifest.files.items() if _is_media(path)
-        }
-        known_to_be_lost = {*plan.manifest.lost_media}
+        entries = source.manifest.files.items()
+        sizes |= {it.sha256: it.size_bytes for path, it in entries if copies.is_media(path)}
+        known_to_be_lost = {*source.manifest.lost_media}
+        plan.lost = len(known_to_be_lost) if is_archive else 0
     bad = []
-    for number, (sha256, size) in enumerate(sorted(sizes.items()), start=1):
+    total = sum(size or 1 for size in sizes.values())
+    done = 0
+    for sha256, size in sorted(sizes.items()):
         found = copies.entry_of(files[sha256]) if sha256 in files else None
         if found is not None and found.sha256 == sha256 and size in {None, found.size_bytes}:
             plan.media[sha256] = found.size_bytes
@@ -196,7 +254,8 @@ def _check_media(plan: Plan, progress: Progress, *, is_lossy: bool) -> None:
             plan.lost += 1
         else:
             bad.append(f"{copies.media_path(sha256)} is {'damaged' if found else 'missing'}")
-        progress(number, len(sizes))
+        done += size or 1
+        progress(done, total)
     if bad:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise BackupError(
@@ -207,7 +266,8 @@ def _check_media(plan: Plan, progress: Progress, *, is_lossy: bool) -> None:
 
 def _check_room(plan: Plan) -> None:
     """Raise BackupError when the disk does not have enough space."""
-    needed = sum(plan.media.values()) + (plan.source / DATABASE).stat().st_size
+    needed = sum(plan.media.values()) + plan.database_bytes
+    needed += sum(it.size_bytes for it in plan.others.values())
     folder = plan.config.data_dir
     while not folder.exists():
         folder = folder.parent
@@ -222,25 +282,33 @@ def _copy(plan: Plan, on_pages: Progress, on_files: Progress) -> Copied:
     """Copy what was checked. Raises BackupError when a file has changed since."""
     config, source = plan.config, plan.source
     try:
+        for name, entry in plan.others.items():
+            _copy_into(source.file(name), _target(config, name), entry.sha256)
+        media = source.media()
         for number, sha256 in enumerate(plan.media, start=1):
             copy = config.data_dir / copies.media_path(sha256)
-            made = fsync.make_folders(copy.parent)
-            copies.copy_file(source / copies.media_path(sha256), copy, sha256)
-            for folder in made:
-                fsync.sync_folder(folder)
+            _copy_into(media[sha256], copy, sha256)
             on_files(number, len(plan.media))
-        copies.copy_file(source / SIGNING_KEY, config.signing_key_path)
+        copies.copy_file(source.file(SIGNING_KEY), config.signing_key_path)
         if plan.has_configuration:
-            copies.copy_file(source / CONFIGURATION, config.data_dir / CONFIGURATION)
-        if plan.database_sha256 is None:
-            copies.copy_database(source / DATABASE, plan.database, on_pages, is_in_use=False)
+            copies.copy_file(source.file(CONFIGURATION), config.data_dir / CONFIGURATION)
+        database = source.file(DATABASE)
+        if plan.database_sha256 is None and isinstance(database, Path):
+            copies.copy_database(database, plan.database, on_pages, is_in_use=False)
             fsync.sync_folder(plan.database.parent)
         else:
-            copies.copy_file(source / DATABASE, plan.database, plan.database_sha256)
+            copies.copy_file(database, plan.database, plan.database_sha256)
     except DamagedError as error:
         raise BackupError(f"{error} has changed since it was checked") from error
     size = plan.database.stat().st_size
     return Copied(size, len(plan.media), len(plan.media), sum(plan.media.values()), plan.lost)
+
+
+def _copy_into(source: Readable, target: Path, sha256: str) -> None:
+    made = fsync.make_folders(target.parent)
+    copies.copy_file(source, target, sha256)
+    for folder in made:
+        fsync.sync_folder(folder)
 
 
 def _inside(data_dir: Path, paths: list[Path]) -> list[str]:
@@ -262,10 +330,11 @@ def _clear(data_dir: Path) -> None:
     """Remove what an interrupted restore has left, except its marker."""
     for half in data_dir.glob(f".{data_folder.RESTORING_NAME}.*{NEW}"):
         half.unlink()
-    _remove([data_dir / name for name in _left(data_dir) if ".." not in Path(name).parts])
+    left = [data_dir / name for name in _left(data_dir) if ".." not in Path(name).parts]
+    _remove(data_dir, left)
 
 
-def _remove(targets: list[Path]) -> None:
+def _remove(data_dir: Path, targets: list[Path]) -> None:
     """Remove files that a restore has created, and media, but no other files among them."""
     for path in targets:
         if path.is_dir():
@@ -279,6 +348,11 @@ def _remove(targets: list[Path]) -> None:
             path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
         for half in path.parent.glob(f".{path.name}.*{NEW}"):
             half.unlink()
+        for folder in path.parents:
+            if folder == data_dir or data_dir not in folder.parents:
+                break
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
 
 
 def _finish(marker: Path) -> None:
@@ -286,7 +360,3 @@ def _finish(marker: Path) -> None:
     fsync.sync_folder(marker.parent)
     marker.unlink(missing_ok=True)
     fsync.sync_folder(marker.parent)
-
-
-def _is_media(path: str) -> bool:
-    return path.startswith(f"{FILES.as_posix()}/")

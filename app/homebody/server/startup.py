@@ -20,7 +20,7 @@ from homebody.core import server_key
 from homebody.core.appservices import files as registrations
 from homebody.server import privacy
 from homebody.spec import identifiers
-from homebody.storage import data_folder, disk_errors, migrations
+from homebody.storage import data_folder, disk_errors, migrations, replacement
 from homebody.storage.data_folder import StartError, database_path
 
 LOG = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ def prepare(config: Config, environ: Mapping[str, str]) -> list[int]:
     check_pages(config)
     is_new = migrations.current(config.database_url) is None
     migrations.upgrade(config)
+    for old in replacement.delete_old(database_path(config.database_url)):
+        LOG.info("Deleted %s, the database from before an upgrade", old)
     check_server_name(config)
     if not config.signing_key_path.exists() and has_accounts(config):
         LOG.warning(
@@ -120,9 +122,19 @@ def check_server_name(config: Config) -> None:
 
 def check_name(config: Config, connection: sqlite3.Connection) -> None:
     """Check the server name in an open database. Raises StartError."""
+    check_accounts_name(config, accounts_name(connection))
+
+
+def accounts_name(connection: sqlite3.Connection) -> str:
+    """Return the server name of the accounts in a database, or an empty text if there are none."""
     # Raw SQL: on a plain connection, before the server runs
     row = connection.execute("SELECT user_id FROM accounts LIMIT 1").fetchone()
-    if row is not None and (name := identifiers.server_name(row[0])) != config.server_name:
+    return "" if row is None else identifiers.server_name(row[0])
+
+
+def check_accounts_name(config: Config, name: str) -> None:
+    """Check the server name of the accounts, if there are any. Raises StartError."""
+    if name and name != config.server_name:
         raise StartError(
             f"server_name is {config.server_name}, but the accounts in the database are of {name}:"
             " it can't be changed once there are accounts"

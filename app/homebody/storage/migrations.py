@@ -8,6 +8,7 @@ database that is behind; a new database is created from schema.sql.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import sqlite3
 import subprocess
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import Final
 
 from homebody.config.settings import Config
-from homebody.storage import rewriting
+from homebody.storage import replacement, rewriting
 from homebody.storage.data_folder import StartError, database_path
+
+LOG = logging.getLogger(__name__)
 
 FOLDER: Final = Path(__file__).parents[1] / "migrations"
 _MOST_REWRITTEN_BYTES: Final = 2 * 2**30
@@ -27,8 +30,12 @@ _LARGE_BYTES: Final = 64 * 2**20
 _ERROR: Final = re.compile(r"(?m)^[\w.]+Error: (.+)$")
 
 
-def upgrade(config: Config) -> None:
-    """Create the database, or run the migrations that it lacks. Raises StartError."""
+def upgrade(config: Config, *, keeps_old: bool = True) -> None:
+    """Create the database, or run the migrations that it lacks. Raises StartError.
+
+    Migrations run on a copy, which takes the place of the database when all of them have succeeded:
+    a failure or an interruption leaves the database as it was. The old one is kept for some days.
+    """
     path = database_path(config.database_url)
     if not path.parent.is_dir():
         raise StartError(f"The database can't be made: there is no folder {path.parent}")
@@ -36,8 +43,39 @@ def upgrade(config: Config) -> None:
     if revision is None:
         create(path)
     elif is_behind(revision):
-        _run_alembic(config.database_url)
-        _let_it_shrink(path)
+        _migrate(path, revision, keeps_old=keeps_old)
+
+
+def pending(revision: str) -> list[str]:
+    """Return the numbers of the migrations after this one. Raises as `is_behind` does."""
+    return [it for it in known() if it > revision] if is_behind(revision) else []
+
+
+def title(revision: str) -> str:
+    """Return what a migration does, in one line."""
+    (path,) = (FOLDER / "versions").glob(f"{revision}_*.py")
+    first = path.read_text(encoding="utf-8").split('"""')[1].strip().splitlines()[0]
+    return first.rstrip(".")
+
+
+def _migrate(path: Path, revision: str, *, keeps_old: bool) -> None:
+    with replacement.migrated(path, revision, keeps_old=keeps_old) as copy:
+        migrate_file(copy)
+    if keeps_old:
+        LOG.info(
+            "The database was brought up to date from migration %s to %s; the old one is kept for"
+            " %d days, as %s",
+            revision,
+            known()[-1],
+            replacement.KEPT_DAYS,
+            replacement.kept(path)[-1],
+        )
+
+
+def migrate_file(path: Path) -> None:
+    """Run the migrations that a database lacks on this very file. Raises StartError."""
+    _run_alembic(f"sqlite:///{path}")
+    _let_it_shrink(path)
 
 
 def create(path: Path) -> None:
@@ -66,7 +104,10 @@ def _run_alembic(database_url: str) -> None:
             said = problems.read()
             # SQLAlchemy prints more after the line with the error: the statement, and a link
             found = _ERROR.findall(said) or said.splitlines() or ["no reason given"]
-            raise StartError(f"The database could not be brought up to date: {found[-1]}")
+            raise StartError(
+                f"The database could not be brought up to date: {found[-1]}. It is as it was:"
+                " start the previous version of homebody again, and report this error"
+            )
 
 
 def _let_it_shrink(path: Path) -> None:
