@@ -1,6 +1,6 @@
 """A real server, and real clients that talk to it; `make clients` runs these tests.
 
-They are marked `clients`. They need more than the other tests (matrix-nio, Node, Chromium), which
+They are marked `clients`. They need more than the other tests (matrix-nio, synadm, Node, Chromium), which
 `tests/clients/install` installs.
 
 HOMEBODY_TEST_URL runs them against another server, which must have open registration and no rate
@@ -25,7 +25,8 @@ _LAST_OUTPUT = 20_000  # characters of it, in the report of a failure
 
 # a checkout without the extra `clients` still runs all the other tests;
 # `make clients` then finds no test at all, which pytest counts as a failure
-collect_ignore_glob = [] if importlib.util.find_spec("nio") else ["test_*.py"]
+_IS_THERE = all(importlib.util.find_spec(it) for it in ("nio", "synadm"))
+collect_ignore_glob = [] if _IS_THERE else ["test_*.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

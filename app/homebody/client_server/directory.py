@@ -180,4 +180,4 @@ def delete_room_alias(room_alias: str) -> Json:
 def get_local_aliases(room_id: str) -> Json:
     """Return the aliases of a room."""
     with homeserver.database.read() as tx:
-        return {"aliases": aliases.of_room(tx, room_id, requester().user_id)}
+        return {"aliases": aliases.of_room(tx, room_id, requester())}

@@ -56,7 +56,7 @@ def add(tx: Tx, action: str, params: Json, resource_id: str | None = None) -> st
     """Order a task, and return its id. The server starts it after the COMMIT."""
     ended = TaskRow.status.in_((COMPLETE, FAILED))
     tx.sql.execute(delete(TaskRow).where(ended, TaskRow.updated_ts < tx.now_ms - KEPT_MS))
-    task_id = secrets.token_urlsafe(12)
+    task_id = secrets.token_hex(8)  # a leading "-" would be an option to tools
     times = {"created_ts": tx.now_ms, "updated_ts": tx.now_ms}
     row = {"id": task_id, "action": action, "resource_id": resource_id, "params": params, **times}
     tx.sql.execute(insert(TaskRow), {**row, "status": SCHEDULED})

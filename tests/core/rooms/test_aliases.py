@@ -166,3 +166,10 @@ def test_the_list_of_aliases_is_for_members_unless_all_may_read(login: Login) ->
     assert bob.get(f"rooms/{room_id}/aliases").get_json() == {"aliases": ["#cats:localhost"]}
     act(alice, room_id, "leave")
     assert bob.get(f"rooms/{room_id}/aliases").status_code == 200
+
+
+def test_an_administrator_sees_the_aliases_of_any_room(login: Login) -> None:
+    owner, alice = login("owner"), login("alice")
+    room_id = alice.create_room(room_alias_name="cats")
+
+    assert owner.get(f"rooms/{room_id}/aliases").get_json() == {"aliases": ["#cats:localhost"]}

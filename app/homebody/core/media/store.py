@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import secrets
 import socket
+import string
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -323,5 +324,8 @@ def _row(tx: Tx, user_id: str, media_id: str) -> dict[str, str | int | None]:
 
 
 def _new_id() -> str:
-    """Return an id that can't be guessed: the old paths need no authentication."""
-    return secrets.token_urlsafe(18)
+    """Return an id that can't be guessed: the old paths need no authentication.
+
+    A leading "-" would be an option to tools on the command line.
+    """
+    return secrets.choice(string.ascii_letters) + secrets.token_urlsafe(18)

@@ -133,12 +133,13 @@ def may_manage(tx: Reader, room_id: str, user_id: str) -> bool:
     return levels.of_user(user_id) >= levels.to_send(CANONICAL_ALIAS, is_state=True)
 
 
-def of_room(tx: Reader, room_id: str, user_id: str) -> list[str]:
+def of_room(tx: Reader, room_id: str, requester: Requester) -> list[str]:
     """Return the aliases of a room on this server.
 
-    Raises M_FORBIDDEN for users who are not in it, unless it is world-readable.
+    Raises M_FORBIDDEN for users who are not in it, unless it is world-readable; administrators may
+    ask, as tools like synadm do.
     """
-    if not state.is_joined(tx, room_id, user_id):
+    if not requester.is_admin and not state.is_joined(tx, room_id, requester.user_id):
         setting = state.current(tx, room_id, *VISIBILITY)
         if setting is None or setting.content.get("history_visibility") != "world_readable":
             raise errors.forbidden("You are not in this room")
