@@ -1,7 +1,7 @@
 """A real server, and real clients that talk to it; `make clients` runs these tests.
 
-They are marked `clients`. They need more than the other tests (matrix-nio, synadm, Node, Chromium), which
-`tests/clients/install` installs.
+They are marked `clients`. They need more than the other tests (matrix-nio, synadm, Node, Chromium),
+which `tests/clients/install` installs.
 
 HOMEBODY_TEST_URL runs them against another server, which must have open registration and no rate
 limits: a test that fails with every server is wrong itself.
