@@ -7,12 +7,13 @@ from urllib.parse import quote
 import pytest
 from flask.testing import FlaskClient
 
-from homebody.core import audit, tasks
+from homebody.core import tasks
 from homebody.core.rooms import blocked, deletion
 from homebody.web import Application
 from tests.conftest import Person
 from tests.helpers.pages import send
 from tests.helpers.rooms import unchanged
+from tests.web.admin_pages.audit_log import last_action
 from tests.web.test_pages import visible
 
 ROOMS = "/_homebody/admin/rooms"
@@ -26,12 +27,6 @@ def page_of(room_id: str) -> str:
 def kitchen(alice: Person) -> str:
     """A room with a name."""
     return alice.create_room(name="The kitchen", topic="What is for dinner")
-
-
-def last_action(app: Application) -> tuple[str, str, str | None]:
-    with app.homeserver.database.read() as tx:
-        (entry,) = audit.latest(tx, 1)
-    return entry["actor"], entry["action"], entry["subject"]
 
 
 def test_the_list_has_all_rooms_and_is_searched(browser: FlaskClient, kitchen: str) -> None:

@@ -7,12 +7,12 @@ from urllib.parse import quote
 import pytest
 from flask.testing import FlaskClient
 
-from homebody.core import audit
 from homebody.core.accounts import accounts
 from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.pages import field, send
 from tests.helpers.rooms import unchanged
+from tests.web.admin_pages.audit_log import last_action
 from tests.web.test_pages import visible
 
 USERS = "/_homebody/admin/users"
@@ -22,12 +22,6 @@ DOCTOR = "/_homebody/admin/doctor"
 
 def page_of(person: Person) -> str:
     return f"{USERS}/{quote(person.user_id, safe='')}"
-
-
-def last_action(app: Application) -> tuple[str, str, str | None]:
-    with app.homeserver.database.read() as tx:
-        (entry,) = audit.latest(tx, 1)
-    return entry["actor"], entry["action"], entry["subject"]
 
 
 def test_the_list_has_all_accounts(browser: FlaskClient, alice: Person) -> None:

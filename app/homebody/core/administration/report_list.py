@@ -83,6 +83,15 @@ _OF_USERS = select(
     Report.reporter.label("user_id"),
     Report.reason,
 ).where(Report.event_id.is_(None), Report.room_id.is_(None))
+_ALL = select(
+    Report.id,
+    Report.created_ts.label("received_ts"),
+    Report.room_id,
+    Report.event_id,
+    Report.user_id.label("target_user_id"),
+    Report.reporter.label("user_id"),
+    Report.reason,
+)
 _PDU = select(StoredEvent.pdu).where(StoredEvent.event_id == bindparam("event_id"))
 
 
@@ -102,6 +111,22 @@ def of_users(tx: Reader, query: Query) -> tuple[list[Json], int]:
     Of each: id, received_ts (ms), target_user_id, user_id (who reported), reason.
     """
     return _page(tx, _OF_USERS, query)
+
+
+def of_all(tx: Reader, query: Query) -> tuple[list[Json], int]:
+    """Return a page of all reports, also those of rooms, and the number of all that match.
+
+    Of each: id, received_ts (ms), room_id, event_id, target_user_id (who wrote the event, or is
+    reported), user_id (who reported), reason.
+    """
+    return _page(tx, _ALL, query)
+
+
+def any_of(tx: Reader, report_id: int) -> Json:
+    """Return a report as `of_all`, and the PDU of its event, if any. Raises M_NOT_FOUND."""
+    report = _one(tx, _ALL, report_id)
+    pdu = tx.sql.execute(_PDU, {"event_id": report["event_id"]}).scalar()
+    return {**report, "pdu": None if pdu is None else orjson.loads(pdu)}
 
 
 def of_event(tx: Reader, report_id: int) -> Json:
@@ -139,7 +164,7 @@ def _page(tx: Reader, reports: Select[*tuple[Any, ...]], query: Query) -> tuple[
             reports = reports.where(column.contains(part, autoescape=True))
     if query.sender:
         reports = reports.where(Report.user_id == query.sender)
-    count = reports.with_only_columns(func.count())
+    count = reports.with_only_columns(func.count(Report.id))
     total = tx.sql.execute(count).scalar_one()
     ordered = reports.order_by(Report.id.desc() if query.is_backwards else Report.id)
     found = tx.sql.execute(ordered.offset(query.start).limit(query.limit)).mappings()

@@ -42,6 +42,12 @@ _COUNT = select(func.count()).where(
 _ONE = _FILES.add_columns(Media.user_id, Media.sha256).where(
     Media.origin == bindparam("its_origin"), Media.media_id == bindparam("its_id")
 )
+_LARGEST = (
+    _FILES.add_columns(Media.user_id)
+    .where(Media.size_bytes.is_not(None))
+    .order_by(Media.size_bytes.desc(), Media.media_id)
+    .limit(bindparam("count"))
+)
 _REMOTE = select(
     RemoteMediaFile.content_type,
     RemoteMediaFile.size_bytes,
@@ -85,6 +91,11 @@ def of_user(tx: Reader, user_id: str, page: Page) -> tuple[list[Json], int]:
         .offset(page.start)
     )
     return tx.sql.execute(statement, {"user_id": user_id}).mappings(), total
+
+
+def largest(tx: Reader, count: int) -> list[Json]:
+    """Return the largest files of this server, as in the list of a user, with `user_id`."""
+    return [row._asdict() for row in tx.sql.execute_long(_LARGEST, {"count": count})]
 
 
 def ids_of_user(tx: Reader, user_id: str) -> list[str]:

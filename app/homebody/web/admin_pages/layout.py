@@ -21,6 +21,12 @@ SECTIONS: Final = (
     ("doctor", "Doctor"),
     ("users", "Users"),
     ("rooms", "Rooms"),
+    ("reports", "Reports"),
+    ("invitations", "Invitations"),
+    ("media", "Media"),
+    ("federation", "Federation"),
+    ("tasks", "Tasks"),
+    ("audit", "Audit log"),
 )
 """The paths of the sections below PREFIX, and their names."""
 PER_PAGE: Final = 50

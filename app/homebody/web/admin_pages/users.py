@@ -14,8 +14,8 @@ from homebody.core.accounts.accounts import AccountInfo
 from homebody.core.administration import user_changes, user_devices, user_list, users
 from homebody.core.sessions import deactivation, invitations
 from homebody.spec.events import Json
-from homebody.storage.database import Tx
 from homebody.web.admin_pages import layout
+from homebody.web.admin_pages.invitations import show_link
 from homebody.web.admin_pages.layout import Action, Field
 from homebody.web.browser_sessions import signed_in
 
@@ -150,15 +150,9 @@ def _reactivate(user_id: str) -> None:
 
 def _reset_link(user_id: str) -> Response:
     with homeserver.database.write() as tx:
-        link = _new_link(tx, user_id)
+        link = invitations.reset_link(tx, layout.actor(), user_id, RESET_LIFETIME_MS)
     back = f"users/{layout.segment(user_id)}"
-    return layout.page("link.html", title=f"A new password for {user_id}", link=link, back=back)
-
-
-def _new_link(tx: Tx, user_id: str) -> str:
-    users.find(tx, user_id)
-    token = invitations.create(tx, layout.actor(), invitations.PASSWORD, user_id, RESET_LIFETIME_MS)
-    return f"{tx.server.config.public_url}/_homebody/reset/{token}"
+    return show_link(f"A new password for {user_id}", link, back, days=1)
 
 
 def _log_out_device(user_id: str, device_id: str) -> None:
