@@ -1,26 +1,31 @@
 /**
  * Headless Chromium for the server's own pages, moved by lines of JSON on standard input:
  *
- *     node pages.mjs CHROMIUM
+ *     node pages.mjs CHROMIUM [no-script]
  *
  * - open {url, before}: go there; `before` is a script that runs before the page's own ones
- * - fill {label, text}, press {button}: as a person would, by what is written beside it
+ * - fill {label, text}, check {label}, press {button}, follow {link}: as a person would, by what is
+ *   written there
+ * - key {name}: press a key
  * - text: what a person can read
  * - evaluate {script}: the value of an expression in the page
  * - faults: what the console has complained about
+ * - accessibility: what axe-core finds wrong, by rule
+ * - colours {scheme}: "dark" or "light"
  * - resize {width, height}, screenshot {path}
  */
+import axe from "axe-core";
 import { chromium } from "playwright-core";
 import { answerLines } from "./lines.mjs";
 
-const [executablePath] = process.argv.slice(2);
+const [executablePath, without] = process.argv.slice(2);
 const browser = await chromium.launch({
     executablePath,
     // the first as root, as in CI, has no sandbox; the rest keeps Chromium from calling home
     args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
         "--disable-component-update", "--disable-sync", "--disable-quic"],
 });
-const page = await browser.newPage();
+const page = await browser.newPage({ javaScriptEnabled: without !== "no-script" });
 page.setDefaultTimeout(10_000);
 const faults = [];
 page.on("console", (message) => {
@@ -37,11 +42,20 @@ const commands = {
         await page.goto(url);
     },
     fill: ({ label, text }) => page.getByLabel(label, { exact: true }).fill(text),
+    check: ({ label }) => page.getByLabel(label, { exact: true }).check(),
+    follow: ({ link }) => page.getByRole("link", { name: link, exact: true }).click(),
+    key: ({ name }) => page.keyboard.press(name),
     press: ({ button }) => page.getByRole("button", { name: button, exact: true }).click(),
     waitFor: ({ text }) => page.getByText(text).waitFor(),
     text: () => page.locator("main").innerText(),
     evaluate: ({ script }) => page.evaluate(script),
     faults: () => faults,
+    async accessibility() {
+        await page.evaluate(axe.source);
+        const found = await page.evaluate(() => window.axe.run());
+        return found.violations.map(({ id, nodes }) => `${id}: ${nodes.map((it) => it.html).join(" ")}`);
+    },
+    colours: ({ scheme }) => page.emulateMedia({ colorScheme: scheme }),
     resize: (size) => page.setViewportSize(size),
     screenshot: async ({ path }) => void (await page.screenshot({ path })),
 };
