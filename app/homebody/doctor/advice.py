@@ -80,7 +80,7 @@ ADVICE: Final[Mapping[str, Advice]] = {
     "server": Advice("Nobody can use the server.", {SHELL: "systemctl start homebody"}),
     "database": Advice(
         "The server does not start, or loses messages. Stop it and restore the latest backup.",
-        {SHELL: "homebody restore FOLDER"},
+        {SHELL: "homebody restore BACKUP"},
     ),
     "migrations": Advice(
         "The database is not that of this version of homebody.",
@@ -88,7 +88,7 @@ ADVICE: Final[Mapping[str, Advice]] = {
     ),
     "signing-key": Advice(
         "Other servers know this one by its signing key; without it, they refuse all it sends.",
-        {SHELL: "homebody restore FOLDER    # or copy signing.key from a backup"},
+        {SHELL: "homebody restore BACKUP    # or copy signing.key from a backup"},
     ),
     "file-owner": Advice(
         "The server can't write this file. Mostly a command was run by root.",
@@ -329,7 +329,7 @@ ADVICE: Final[Mapping[str, Advice]] = {
     ),
     "backup": Advice(
         "If the disk fails, all accounts, rooms and the signing key are lost.",
-        {SHELL: "homebody backup /mnt/disk/homebody"},
+        {SHELL: "homebody backup /mnt/disk/homebody.tar"},
     ),
     # Settings
     "open-registration": Advice(
