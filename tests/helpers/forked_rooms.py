@@ -26,8 +26,7 @@ class Copy:
 
     def receive(self, event: Event) -> str:
         """Give an event to the server, and say what should become of it."""
-        with self.database.write() as tx:
-            standing = receiving.receive(tx, event, canonical_json.encode(event.pdu))
+        standing = self.store(event)
         expected = ACCEPTED if self.is_allowed_now(event) else SOFT_FAILED
         assert standing == expected, event
         self.standings[event.event_id] = standing
@@ -35,6 +34,10 @@ class Copy:
             cited = event.prev_event_ids
             self.ends = [it for it in self.ends if it not in cited] + [event.event_id]
         return standing
+
+    def store(self, event: Event) -> str:
+        with self.database.write() as tx:
+            return receiving.receive(tx, event, canonical_json.encode(event.pdu))
 
     def is_allowed_now(self, event: Event) -> bool:
         if not self.ends:

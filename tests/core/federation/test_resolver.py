@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import quote
 
 import pytest
 
@@ -133,6 +134,92 @@ def test_a_state_of_many_changes_comes_before_its_event(
 
     assert standing(app, last) == "accepted"
     assert now(app, room) == state_of(room, last.event_id)
+
+
+@pytest.mark.usefixtures("no_time")
+def test_an_event_that_is_soft_failed_changes_nothing(
+    app: Application,
+    b: Remote,
+    alice: Person,
+    room: RemoteRoom,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plans, "CHANGES_AT_ONCE", 3)
+    b.send(dave := room.member("dave", "join"))
+    alice.post(f"rooms/{quote(room.id)}/ban", json={"user_id": dave.sender})
+    before = now(app, room)
+    b.fail("/get_missing_events/", 404)
+    for number in range(20):
+        room.member(f"user{number}", "join", prev=[dave] if not number else None)
+
+    b.send(last := room.message("last", sender="dave"))
+    wait_until_done(app)
+
+    assert standing(app, last) == "soft_failed"
+    assert now(app, room) == before
+
+
+@pytest.mark.usefixtures("no_time")
+def test_messages_of_users_of_this_server_hold_up_no_resolution(
+    app: Application,
+    b: Remote,
+    alice: Person,
+    room: RemoteRoom,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left, right = fork(room, 4)
+    b.send(*(room.events[it] for it in left))
+    make = receiving.plan
+
+    def plan(tx: Reader, event: Event, before: Point | None) -> Plan:
+        made = make(tx, event, before)
+        alice.send(room.id)
+        return made
+
+    monkeypatch.setattr(receiving, "plan", plan)
+    b.send(*(room.events[it] for it in right))
+    wait_until_done(app)
+
+    assert standing(app, right[-1]) == "accepted"
+    assert now(app, room) == state_of(room, left[-1], right[-1])
+
+
+@pytest.mark.usefixtures("no_time")
+def test_the_room_of_an_event_whose_state_never_resolves_rests(
+    app: Application, b: Remote, room: RemoteRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolver, "LONG_SECONDS", -1.0)
+    left, right = fork(room, 2)
+    b.send(*(room.events[it] for it in left))
+    rests: list[float] = []
+    monkeypatch.setattr(resolver.Resolver, "_rest", lambda _, spent: rests.append(spent))
+    monkeypatch.setattr(limits, "MAX_SECONDS", -1.0)
+
+    b.send(*(room.events[it] for it in right))
+    wait_until_done(app)
+
+    assert standing(app, right[-1]) != "accepted"
+    assert rests
+
+
+@pytest.mark.usefixtures("no_time")
+def test_a_room_that_waits_for_its_turn_is_not_locked(
+    app: Application, b: Remote, alice: Person, room: RemoteRoom
+) -> None:
+    server = app.homeserver
+    left, right = fork(room, 2)
+    b.send(*(room.events[it] for it in left))
+
+    with server.inbound.resolver.turns.turn("!other:b.test"):
+        b.send(*(room.events[it] for it in right))
+        wait_for(server.inbound.resolver.turns.waiting)
+        began = time.monotonic()
+        with server.locks.own("room", room.id):
+            seconds = time.monotonic() - began
+    wait_until_done(app)
+
+    assert seconds < 1
+    assert standing(app, right[-1]) == "accepted"
 
 
 @pytest.mark.usefixtures("no_time")

@@ -81,7 +81,7 @@ class Inbound:
         self._client = client
         self._keys = keys
         self._locks = locks
-        self._resolver = resolver
+        self.resolver = resolver
         self.queues = Queues(db, client, resolver)
         self.queues.has_stored = self._has_stored
         self.dummy_events = DummyEvents(db)
@@ -137,10 +137,10 @@ class Inbound:
             standings, late = self._store_quickly(room_id, checked, None)
             for it in late:
                 with suppress(MissingEventsError, TooLongError):
-                    standings[it.event.event_id] = self._resolver.receive(it)
+                    standings[it.event.event_id] = self.resolver.receive(it)
             return standings
         standings, late = {}, checked
-        if not self._resolver.is_busy(room_id):
+        if not self.resolver.is_busy(room_id):
             standings, late = self._store_quickly(room_id, checked, origin)
         if late:
             with self._db.write() as tx:

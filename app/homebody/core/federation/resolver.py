@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from homebody.core import partial_rooms
 from homebody.core.events import state
 from homebody.core.federation.pdus import Received
 from homebody.core.timeline import plans, receiving
@@ -43,7 +44,8 @@ class Resolver:
     def __init__(self, db: Database, locks: Locks) -> None:
         self._db = db
         self._locks = locks
-        self._turns = FairSemaphore(1)
+        self.turns = FairSemaphore(1)
+        """Of rooms, before their locks: a room that waits for its turn goes on otherwise."""
         self._busy: Counter[str] = Counter()
 
     def is_busy(self, room_id: str) -> bool:
@@ -53,9 +55,11 @@ class Resolver:
     def receive(self, it: Received, before: Point | None = None) -> str:
         """Store an event, and return its standing; see receiving.receive.
 
-        Raises MissingEventsError, TooLongError.
+        Raises MissingEventsError, TooLongError: also in a partial room, as a plan would not know
+        the members that are learned by the event.
         """
         room_id = it.event.room_id
+        spent = 0.0
         try:
             with self._locks.own("room", room_id), self._db.write() as tx:
                 tx.seconds_to_resolve = SECONDS_IN_WRITE
@@ -63,15 +67,20 @@ class Resolver:
         except TooLongError:
             LOG.info("the state of %s takes long to resolve", room_id)
         with self._being_busy(room_id):
-            with self._locks.own("room", room_id), self._turns.turn(room_id):
-                began = time.monotonic()
-                standing = self._receive_slowly(it, before)
-                spent = time.monotonic() - began
-            if spent > LONG_SECONDS:
-                time.sleep(min(spent, MAX_REST_SECONDS))
-        if standing is None:
-            raise TooLongError(room_id)
-        return standing
+            try:
+                with self.turns.turn(room_id), self._locks.own("room", room_id):
+                    began = time.monotonic()
+                    try:
+                        return self._receive_slowly(it, before)
+                    finally:
+                        spent = time.monotonic() - began
+            finally:
+                self._rest(spent)
+
+    def _rest(self, spent: float) -> None:
+        """Keep a room busy for as long as its state was resolved, also if that has failed."""
+        if spent > LONG_SECONDS:
+            time.sleep(min(spent, MAX_REST_SECONDS))
 
     @contextmanager
     def _being_busy(self, room_id: str) -> Iterator[None]:
@@ -83,8 +92,12 @@ class Resolver:
             if not self._busy[room_id]:
                 del self._busy[room_id]
 
-    def _receive_slowly(self, it: Received, before: Point | None) -> str | None:
-        """Store an event by a plan; return None if the room never stays as it is."""
+    def _receive_slowly(self, it: Received, before: Point | None) -> str:
+        """Store an event by a plan. Raises TooLongError also if the room never stays as it is."""
+        room_id = it.event.room_id
+        with self._db.read() as tx:
+            if partial_rooms.is_partial(tx, room_id):
+                raise TooLongError(room_id)
         if it.event.state_key is not None:  # with a number, state resolution knows it
             with self._db.write() as tx:
                 receiving.receive_outlier(tx, *it)
@@ -92,7 +105,7 @@ class Resolver:
             standing = self._try(it, before)
             if standing is not None:
                 return standing
-        return None
+        raise TooLongError(room_id)
 
     def _try(self, it: Received, before: Point | None) -> str | None:
         with self._db.read() as tx:

@@ -12,7 +12,6 @@ server-server-api#rejection, server-server-api#soft-failure
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Collection
 from typing import Final
 
@@ -59,8 +58,7 @@ def receive(
     cited = _auth_events(tx, event)
     if partial_rooms.is_partial(tx, event.room_id):
         _learn_members(tx, event, cited)
-        tx.seconds_to_resolve = math.inf  # a plan would not know them
-        planned = None
+        planned = None  # it does not know them
     if planned is not None and not plans.holds(tx, planned):
         planned = None
     is_after_gap = before is not None
@@ -106,7 +104,10 @@ def plan(tx: Reader, event: Event, before: Point | None) -> Plan:
 
     A state event has to be an outlier already. Raises MissingEventsError, TooLongError.
     """
-    return plans.make(tx, event, *states(tx, event, before))
+    before, now = states(tx, event, before)
+    standing = _judge(tx, event, _auth_events(tx, event), before, now)
+    is_allowed = standing == ACCEPTED and policies.is_approved(tx, event)
+    return plans.make(tx, event, before, now, is_allowed=is_allowed)
 
 
 def receive_outlier(tx: Tx, event: Event, encoded: bytes) -> str:
