@@ -21,7 +21,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 # Without bytecode files, each server and command that a test starts would compile all of app/
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run test check lint fmt types migrations spec routes wording clients federation outage soak dist wheel update fuzz courses faults bench traffic migration schema example migrate clean
+.PHONY: help install run test check lint fmt types migrations spec routes wording clients federation outage soak dist wheel update fuzz courses faults bench traffic migration schema example docs migrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -103,7 +103,7 @@ wheel: dist  ## install both into empty environments, and test what they can do
 update:  ## renew constraints.txt: the newest versions of everything (needs a compiler)
 	rm -rf build/update && $(PYTHON) -m venv build/update
 	env -u PIP_CONSTRAINT -u PIP_BUILD_CONSTRAINT build/update/bin/python -m pip install --quiet \
-		--disable-pip-version-check --upgrade setuptools --editable '.[dev,fast,clients]'
+		--disable-pip-version-check --upgrade setuptools --editable '.[dev,fast,clients,docs]'
 	{ echo '# The versions that the Makefile and CI install; make update renews them'; \
 		build/update/bin/python -m pip freeze --all --exclude-editable --exclude pip; } >constraints.txt
 	rm -rf build/update
@@ -133,9 +133,17 @@ migration: $(VENV)/.dev  ## write the next migration from the changes in the mod
 schema: $(VENV)/.dev  ## update alembic/schema.sql after a migration was edited
 	$(BIN)/python -m tests.tools.schema
 
-example: $(BIN)/homebody  ## update docs/homebody.example.toml after a setting was changed
+example: $(BIN)/homebody  ## update docs/homebody.example.toml and docs/configuration.md after a setting was changed
 	$(BIN)/python -c 'from homebody.config import settings; print(settings.example(), end="")' >$(VENV)/example.toml
 	mv $(VENV)/example.toml docs/homebody.example.toml
+	$(BIN)/python -m tests.tools.settings_page
+
+docs: $(VENV)/.docs  ## build the site of the documentation in build/site, and check its links
+	$(BIN)/python -m tests.tools.site
+
+$(VENV)/.docs: setup.cfg constraints.txt | $(BIN)/homebody
+	@$(PIP) --editable '.[docs]'
+	@touch $@ $(BIN)/homebody
 
 migrate: install  ## bring the database up to date
 	$(BIN)/alembic -c alembic/alembic.ini upgrade head

@@ -103,11 +103,11 @@ def test_what_is_missing_is_seen() -> None:
     ]
 
 
-def test_the_readme_names_the_wheel_of_this_version() -> None:
+def test_the_page_on_installing_names_the_wheel_of_this_version() -> None:
     metadata = ConfigParser()
     metadata.read(ROOT / "setup.cfg", encoding="utf-8")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/install.md").read_text(encoding="utf-8")
 
-    named = set(re.findall(r"homebody-([\d.]+)-py3", readme))
+    named = set(re.findall(r"homebody-([\d.]+)-py3", page))
 
     assert named == {metadata["metadata"]["version"]}

@@ -1,4 +1,4 @@
-"""The nginx configuration in README.md, in front of a real server."""
+"""The nginx configuration in docs/proxy.md, in front of a real server."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def behind(tmp_path: Path) -> Iterator[RunningServer]:
 
 @pytest.fixture
 def nginx(behind: RunningServer, tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """Start nginx with the configuration in README.md; return its two URLs.
+    """Start nginx with the configuration in docs/proxy.md; return its two URLs.
 
     They are those of matrix.example.org and example.org. Only what a test machine lacks is changed:
     certificates, port 443, and the server's own port.
     """
     matrix, root = server.free_port(), server.free_port()
-    blocks = re.search(r"```nginx\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    blocks = re.search(r"```nginx\n(.*?)```", (ROOT / "docs" / "proxy.md").read_text(), re.DOTALL)
     assert blocks is not None
     text = blocks.group(1).replace("http://127.0.0.1:8008", behind.url)
     for port in (matrix, root):

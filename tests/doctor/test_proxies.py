@@ -1,4 +1,4 @@
-"""A real nginx and a real Caddy, set up as in README.md and then spoilt on purpose."""
+"""A real nginx and a real Caddy, set up as in docs/proxy.md and then spoilt on purpose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""nginx and Caddy with the configurations in README.md, in front of a real server.
+"""nginx and Caddy with the configurations in docs/proxy.md, in front of a real server.
 
 Only what a test machine lacks is changed: certificates, port 443, and the server's own port. A test
 may break the text on purpose.
@@ -34,16 +34,16 @@ def replacing(*pairs: tuple[str, str]) -> Edit:
 
     def edit(text: str) -> str:
         for old, new in pairs:
-            assert old in text, f"the configuration in README.md has no {old}"
+            assert old in text, f"the configuration in docs/proxy.md has no {old}"
             text = text.replace(old, new)
         return text
 
     return edit
 
 
-def of_readme(language: str) -> str:
-    """Return the configuration in README.md."""
-    block = re.search(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def of_page(language: str) -> str:
+    """Return the configuration in docs/proxy.md."""
+    block = re.search(rf"```{language}\n(.*?)```", (ROOT / "docs/proxy.md").read_text(), re.DOTALL)
     assert block is not None
     return block.group(1)
 
@@ -54,7 +54,7 @@ def nginx(
 ) -> Iterator[int]:
     """Run nginx within the block; yield the port of both its servers."""
     port, (cert, key) = server.free_port(), certificate
-    text = of_readme("nginx")
+    text = of_page("nginx")
     text = text.replace("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;")
     text = text.replace(
         "# ssl_certificate …", f"ssl_certificate {cert}; ssl_certificate_key {key};"
@@ -80,7 +80,7 @@ def caddy(
 ) -> Iterator[int]:
     """Run Caddy within the block; yield the port of both its sites."""
     port, (cert, key) = server.free_port(), certificate
-    text = edit(of_readme("caddy")).replace("127.0.0.1:8008", backend)
+    text = edit(of_page("caddy")).replace("127.0.0.1:8008", backend)
     for name in NAMES:
         text = text.replace(f"\n{name} {{", f"\n{name} {{\n    tls {cert} {key}")
         text = re.sub(rf"\A{name} {{", f"{name} {{\n    tls {cert} {key}", text)

@@ -93,11 +93,11 @@ BY_PROXY = {"X-Forwarded-For": "198.51.100.1, 192.0.2.7"}
 
 
 def locked_out(lines: list[str]) -> list[str]:
-    """The addresses that fail2ban finds in these lines by README's expression.
+    """The addresses that fail2ban finds in these lines by the expression in docs/monitoring.md.
 
     Of a file, it takes off the time; lines of the journal come whole, behind host and program.
     """
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text(encoding="utf-8")
     (failregex,) = re.findall(r"^failregex = (.+)$", readme, re.MULTILINE)
     pattern = re.compile(failregex.replace("<HOST>", r"(\S+)"))
     in_file = [match[1] for line in lines if (match := pattern.match(line[len(TIME) :]))]
