@@ -11,6 +11,7 @@ from typing import Final
 from homebody import admin_api, client_server, server_server, web
 from homebody.background import appservices as bridges
 from homebody.background import delivery, departures, mail, push, upkeep
+from homebody.background.backups import Backups
 from homebody.background.federation.sender import Sender
 from homebody.background.tasks import KIND as TASK
 from homebody.background.tasks import Run, Tasks
@@ -110,6 +111,7 @@ def create_app(config: Config) -> web.Application:
         ),
         tasks=tasks,
         upkeep=Upkeep(upkeep.jobs(database, media_used)),
+        backups=Backups(config.backup, metrics),
         wakeups=wakeups,
         ephemeral=ephemeral,
         sent_receipts=SentReceipts(database, ephemeral.timers),

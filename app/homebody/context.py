@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from flask import current_app
 from werkzeug.local import LocalProxy
 
+from homebody.background.backups import Backups
 from homebody.background.delivery import Delivery
 from homebody.background.federation.sender import Sender
 from homebody.background.tasks import Tasks
@@ -60,6 +61,7 @@ class Homeserver:
     delivery: Delivery
     tasks: Tasks
     upkeep: Upkeep
+    backups: Backups
     wakeups: Wakeups
     ephemeral: Ephemeral
     sent_receipts: SentReceipts

@@ -87,6 +87,8 @@ def run(ctx: click.Context, *, is_json: bool) -> None:
     """Make a backup as the schedule does: in backup.folder, deleting those beyond backup.keep."""
     config = cli.load_config(ctx)
     folder = _folder(config)
+    if not folder.is_dir():  # not to be created: its disk may not be mounted
+        raise cli.Failure(f"backup.folder: there is no folder {folder}")
     now_ms = time.time_ns() // 1_000_000
     target = folder / backup_folder.name_of(now_ms)
     copied = _into_archive(ctx, config, target, with_remote_media=config.backup.remote_media)

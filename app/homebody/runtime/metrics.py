@@ -91,6 +91,8 @@ class Metrics:
         """Searches for events that received ones follow, or cite."""
         self.joins = Outcomes()
         """Joins by way of other servers."""
+        self.backups = Outcomes()
+        """Backups that the schedule made."""
         self.connections: Sized = ()
         """The open connections of clients; set by the worker."""
 

@@ -63,7 +63,6 @@ def _running(environ: Mapping[str, str], log: Path) -> Iterator[int]:
         process = subprocess.Popen(  # noqa: S603 - our own words
             command,
             env={**environ, "HOMEBODY_BIND": f"127.0.0.1:{port}"},
-            cwd=log.parent,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

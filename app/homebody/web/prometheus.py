@@ -27,6 +27,7 @@ from prometheus_client.registry import Collector
 from homebody.context import Homeserver
 from homebody.core import outbox
 from homebody.runtime.metrics import Histogram, Metrics
+from homebody.storage import last_backup
 from homebody.storage.caches import Caches
 from homebody.storage.database import Database
 
@@ -50,6 +51,7 @@ class Snapshot(Collector):
             _histogram("commit_seconds", "How long a COMMIT took.", metrics.commits),
             _histogram("commit_writes", "How many writes shared a COMMIT.", metrics.writes),
             *_federation(homeserver),
+            *_backups(homeserver),
             *_caches(database.caches),
             *_database(database),
         ]
@@ -143,6 +145,21 @@ def _received(metrics: Metrics) -> Iterator[Metric]:
             counts.add_metric([outcome], count)
         yield counts
         yield _histogram(f"federation_{name}_seconds", meaning, outcomes.seconds)
+
+
+def _backups(homeserver: Homeserver) -> Iterator[Metric]:
+    metrics, config = homeserver.metrics, homeserver.server.config
+    if (latest := last_backup.read(config.data_dir)) is not None:
+        yield _gauge(
+            "backup_last_success_timestamp_seconds", "When the latest was made.", latest.ts / 1000
+        )
+    if config.backup.folder is None:
+        return
+    counts = _counters("backups", "Scheduled backups.", "outcome")
+    for outcome, count in metrics.backups.counts.items():
+        counts.add_metric([outcome], count)
+    yield counts
+    yield _histogram("backup_seconds", "How long they took.", metrics.backups.seconds)
 
 
 def _caches(caches: Caches) -> Iterator[Metric]:
