@@ -83,7 +83,7 @@ _MAY_END_THE_GAME = re.compile(
     r"logout|deactivate|leave|forget|password|device|upgrade|power_levels|/ban|m\.room\.member|"
     r"members/|kick|lock|suspend|tombstone|join_rules|push_rules|encryption|redact|ignored"
 )
-_PAGES = re.compile(r"/static/|/fallback/|^/$")
+_PAGES = re.compile(r"^/_homebody/|/static/|/fallback/|^/$")
 
 
 class Good(NamedTuple):
