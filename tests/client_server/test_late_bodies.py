@@ -25,8 +25,8 @@ from tests.helpers.rooms import everything, refusal, unchanged
 from tests.tools import spec_index
 
 OF_OTHERS: Final = re.compile(
-    "appservice|^/_homebody/|^/_matrix/(static|key|federation)/|^/_synapse/|/fallback/web$|requestToken$"
-    "|/(register|login|refresh)$"
+    "appservice|^/_homebody/|^/_matrix/(static|key|federation)/|^/_synapse/|/fallback/web$"
+    r"|requestToken$|/homebody\.doctor/|/(register|login|refresh)$"
 )
 """Paths for clients that have no access token, or one of another kind."""
 WITHOUT_BODY: Final = {
