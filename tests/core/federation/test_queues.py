@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import update
 
+from homebody.core import incoming
 from homebody.core.federation import queues, room_requests
+from homebody.core.timeline import receiving
+from homebody.core.timeline.forks import Point
 from homebody.models.federation import InboundPdu
 from homebody.spec.events import Event
+from homebody.storage.database import Tx
 from homebody.web import Application
 from tests.conftest import Login, Person
-from tests.helpers.gaps import MISSING, standing, wait_for
+from tests.helpers.gaps import MISSING, standing, wait_for, wait_until_done
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
 
@@ -134,3 +140,54 @@ def test_events_of_versions_1_and_2_that_wait_for_each_other_are_dropped(
 
     wait_for(lambda: not app.homeserver.inbound.queues.rooms())
     assert [standing(app, it) for it in (first, second)] == [None, None]
+
+
+def test_one_event_that_fails_in_an_unexpected_way_holds_up_no_other(
+    app: Application, remote: Remotes, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = remote("b.test")
+    room = b.join(login("alice").create_room(preset="public_chat"))
+    start = list(room.heads)
+    sent = [room.message(f"{number}", prev=start) for number in range(3)]
+    receive = receiving.receive
+
+    def fail(tx: Tx, event: Event, *others: Any) -> str:
+        if event.event_id == sent[1].event_id:
+            raise ZeroDivisionError
+        return receive(tx, event, *others)
+
+    monkeypatch.setattr(receiving, "receive", fail)
+    outcome = b.send(*sent)
+    wait_until_done(app)
+    at_first = [standing(app, it) for it in sent]
+    monkeypatch.undo()
+    with app.homeserver.database.write() as tx:
+        incoming.try_now(tx, room.id)
+    app.homeserver.inbound.queues.begin(room.id)
+    wait_for(lambda: is_accepted(app, sent[1]))
+
+    assert outcome == {it.event_id: {} for it in sent}
+    assert at_first == ["accepted", None, "accepted"]
+
+
+def test_an_event_waits_if_this_server_can_not_fetch_what_it_lacks(
+    app: Application, remote: Remotes, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = remote("b.test")
+    room = b.join(login("alice").create_room(preset="public_chat"))
+    room.message("lost")
+    inbound = app.homeserver.inbound
+    fetch = inbound.queues.fill_gap
+
+    def fail(*_: Any) -> Point | None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    inbound.queues.fill_gap = fail
+    b.send(last := room.message("last"))
+    wait_until_done(app)
+    inbound.queues.fill_gap = fetch
+    with app.homeserver.database.write() as tx:
+        incoming.try_now(tx, room.id)
+    inbound.queues.begin(room.id)
+
+    wait_for(lambda: is_accepted(app, last))

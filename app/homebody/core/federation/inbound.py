@@ -184,9 +184,11 @@ class Inbound:
             standings = self.store(room_id, received, origin)
         except MatrixError:  # such as a full disk: the transaction must come again
             raise
-        except Exception:
-            LOG.exception("events from %s in %s could not be stored", origin, room_id)
-            return {it.event.event_id: {"error": "Internal error"} for it in received}
+        except Exception:  # maybe of one event: the queue tries each by itself
+            LOG.exception("events from %s in %s could not be stored together", origin, room_id)
+            standings = {}
+            with self._db.write() as tx:
+                _keep(tx, origin, received)
         outcome: Json = {it.event.event_id: {} for it in received}
         for event_id, standing in standings.items():
             if standing == REJECTED:

@@ -254,8 +254,10 @@ class Queues:
             if problem.status >= 500:  # of this server: it is not the event's fault
                 raise
             LOG.info("dropped the event %s: %s", waiting.event_id, problem)
-        except Exception:
-            LOG.exception("dropped the event %s", waiting.event_id)
+        except Exception as problem:  # a full /tmp, or memory; if it is the event, this ends soon
+            LOG.exception("the event %s could not be taken in", waiting.event_id)
+            self._put_off(waiting, problem)
+            return
         self._drop(waiting)
 
     def _take_in(self, room_id: str, waiting: Waiting) -> None:
