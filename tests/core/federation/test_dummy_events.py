@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -9,7 +10,10 @@ import pytest
 
 from homebody.core.events import state
 from homebody.core.federation import dummy_events
-from homebody.core.timeline import store
+from homebody.core.timeline import sending, store
+from homebody.core.timeline.limits import TooLongError
+from homebody.core.timeline.sending import Draft
+from homebody.storage.database import Tx
 from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.gaps import ends, ids, page, standing, timeline, wait_for
@@ -141,11 +145,34 @@ def test_nothing_is_sent_where_nobody_here_may(
     room = b.room("11", power_levels=levels)
     alice.post(f"join/{quote(room.id)}", query_string={"server_name": "b.test"})
 
+    monkeypatch.setattr(dummy_events, "SECONDS_BETWEEN", 0.1)
     send_ends(b, room, 15)
     wait_for(lambda: not app.homeserver.inbound.dummy_events.is_waiting())
 
     assert len(ends(app, room)) == 15
     assert dummies(b) == []
+
+
+def test_what_fails_is_not_tried_again_with_each_event(
+    app: Application, b: Remote, room: RemoteRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dummy_events, "WAIT_SECONDS", 0.0)
+    tries: list[str] = []
+
+    def fail(_tx: Tx, draft: Draft) -> str:
+        tries.append(draft.type)
+        raise TooLongError(draft.room_id)
+
+    monkeypatch.setattr(sending, "send", fail)
+    sent = send_ends(b, room, 15)
+    wait_for(lambda: tries)
+
+    for _ in range(5):
+        b.send(room.message(prev=[sent[0]]))
+        time.sleep(0.05)
+
+    assert len(tries) == 1
+    assert app.homeserver.inbound.dummy_events.is_waiting()
 
 
 def test_few_ends_are_left_to_the_users(app: Application, b: Remote, room: RemoteRoom) -> None:

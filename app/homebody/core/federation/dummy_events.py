@@ -31,7 +31,7 @@ MAX_ENDS: Final = 10
 WAIT_SECONDS: Final = 1.0
 """More events may be on their way, or one that joins the ends."""
 SECONDS_BETWEEN: Final = 30.0
-"""Between two times in one room."""
+"""Between two times in one room, also if nobody here may send or its state takes long."""
 MAX_AT_ONCE: Final = 20
 """Events that are sent to a room one after the other; each joins nine ends more."""
 MAX_ROOMS: Final = 100
@@ -60,8 +60,7 @@ class DummyEvents:
 
     def look(self, room_id: str) -> None:
         """Join the ends of a room soon, if there are too many."""
-        head = self._db.cached(state.ROOMS, room_id)
-        if head is None or len(head.forward_extremities) <= MAX_ENDS:
+        if not self._has_many_ends(room_id):
             return
         with self._mutex:
             if room_id in self._rooms or len(self._rooms) >= MAX_ROOMS:
@@ -75,13 +74,17 @@ class DummyEvents:
             sent = 0
             while sent < MAX_AT_ONCE and not self._stopping.is_set() and self._send(room_id):
                 sent += 1
-            if sent:
+            if sent or self._has_many_ends(room_id):  # what fails, costs as much
                 self._stopping.wait(SECONDS_BETWEEN)
         except Exception:
             LOG.exception("the ends of %s could not be joined", room_id)
         finally:
             with self._mutex:
                 self._rooms.remove(room_id)
+
+    def _has_many_ends(self, room_id: str) -> bool:
+        head = self._db.cached(state.ROOMS, room_id)
+        return head is not None and len(head.forward_extremities) > MAX_ENDS
 
     def _send(self, room_id: str) -> bool:
         """Send one event, if there are too many ends; return whether it was sent."""
@@ -96,7 +99,10 @@ class DummyEvents:
                 with self._db.write() as writing:
                     writing.seconds_to_resolve = SECONDS_TO_RESOLVE
                     sending.send(writing, Draft(room_id, user_id, store.DUMMY, {}))
-            except (MatrixError, TooLongError) as problem:
+            except TooLongError as problem:  # for any user
+                LOG.info("can't join the ends of %s: %s", room_id, problem)
+                return False
+            except MatrixError as problem:
                 LOG.info("%s can't join the ends of %s: %s", user_id, room_id, problem)
             else:
                 spent = time.monotonic() - began
