@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
+from homebody.core.federation import membership_events
 from homebody.core.timeline import sending as timeline
 from homebody.core.timeline.sending import Draft
 from homebody.spec import canonical_json, signing
@@ -130,6 +131,27 @@ def test_members_are_left_out_of_the_state_of_a_room_with_a_name(
     assert "m.room.member" not in {it["type"] for it in answer["state"]}
     chain = {it.get("state_key") for it in answer["auth_chain"] if it["type"] == "m.room.member"}
     assert chain == {"@alice:localhost"}
+
+
+def test_a_join_by_which_the_state_takes_long_to_resolve_is_refused(
+    b: Remote, login: Login, room: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership_events, "SECONDS_TO_RESOLVE", -1.0)
+    alice = login("alice")
+    room_id = room(alice, room_version="11")
+    old = template(b, "join", room_id, "dave").json
+    alice.set_state(room_id, "m.room.topic", {"topic": "tea"})
+    late, event = (
+        signed(b, it, room_id) for it in (old, template(b, "join", room_id, "erin").json)
+    )
+
+    refused, joined = (
+        b.put("v2", "send_join", room_id, it.event_id, json=it.pdu) for it in (late, event)
+    )
+
+    assert (refused.status, refused.json["errcode"]) == (429, "M_LIMIT_EXCEEDED")
+    assert joined.status == 200
+    assert ("m.room.member", "@dave:b.test") not in state_of(alice, room_id)
 
 
 def test_the_first_version_of_send_join_responds_with_a_list(

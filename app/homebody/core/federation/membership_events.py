@@ -9,6 +9,8 @@ server-server-api#knocking-rooms, server-server-api#leaving-rooms-rejecting-invi
 
 from __future__ import annotations
 
+from typing import Final
+
 from homebody import errors
 from homebody.core.events import state
 from homebody.core.events.client_events import STRIPPED_STATE
@@ -18,6 +20,7 @@ from homebody.core.federation.pdus import Received, Refused
 from homebody.core.profiles import profiles
 from homebody.core.rooms import membership
 from homebody.core.timeline import receiving, sent_events
+from homebody.core.timeline.limits import TooLongError
 from homebody.core.timeline.receiving import MissingEventsError
 from homebody.models.events import ACCEPTED
 from homebody.outside.federation import FederationClient
@@ -26,6 +29,10 @@ from homebody.spec import canonical_json, identifiers, room_state, signing
 from homebody.spec.events import Event, Json
 from homebody.spec.room_versions import RoomVersion
 from homebody.storage.database import Database, Reader, Tx
+
+SECONDS_TO_RESOLVE: Final = 0.1
+"""For the state of an event, while nobody else may write."""
+RETRY_AFTER_MS: Final = 5_000
 
 
 def accept(
@@ -43,8 +50,8 @@ def accept(
 
     `kind` is join, leave or knock. The event may come again: it is stored once.
     Raises M_INVALID_PARAM for another event than such a one, M_FORBIDDEN if the room's rules refuse
-    it, M_NOT_FOUND, and what `membership.check_condition` raises. Waits for keys, the room, and its
-    policy server.
+    it, M_NOT_FOUND, M_LIMIT_EXCEEDED if the state before it takes long to resolve, and what
+    `membership.check_condition` raises. Waits for keys, the room, and its policy server.
     """
     with db.read() as tx:
         templates.check_may_take_part(tx, origin, room_id)
@@ -60,8 +67,12 @@ def accept(
         raise errors.invalid_param("The content hash of the event does not match")
     (received,) = policy_servers.screen(db, client, room_id, [received])
     with locks.own("room", room_id), db.write() as tx:
+        tx.seconds_to_resolve = SECONDS_TO_RESOLVE
         templates.check_may_take_part(tx, origin, room_id)
-        _store(tx, received)
+        try:
+            _store(tx, received)
+        except TooLongError:  # it does not follow what the room ends with, as a template does
+            raise errors.limit_exceeded(RETRY_AFTER_MS) from None
     return received.event
 
 
