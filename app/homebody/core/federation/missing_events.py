@@ -25,7 +25,14 @@ from sqlalchemy import select
 
 from homebody.core import partial_rooms
 from homebody.core.events import auth_chains, state
-from homebody.core.federation import bulk, outliers, pdus, policy_servers, room_requests
+from homebody.core.federation import (
+    bulk,
+    outliers,
+    pdus,
+    policy_servers,
+    remote_states,
+    room_requests,
+)
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.pdus import Received, Refused
 from homebody.core.federation.resolver import Resolver
@@ -353,7 +360,8 @@ class _Job:
                     timeout_s=MAX_SECONDS,
                     max_bytes=MAX_STATE_BYTES,
                 )
-            bulk.store_outliers(self._db, self._keys, self._room_id, self._version.name, file)
+            with remote_states.CHECKS:
+                bulk.store_outliers(self._db, self._keys, self._room_id, self._version.name, file)
         with self._db.write():  # wait for its writes, as a reader is to see them
             pass
 

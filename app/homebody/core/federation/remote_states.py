@@ -47,8 +47,9 @@ MAX_SINGLE: Final = 20
 EVENTS_PER_READ: Final = 200
 NOT_KNOWN: Final = frozenset({None, 400, 403, 404})
 """Statuses of a bad response of a server that may know the state before another event."""
-_CHECKS: Final = threading.BoundedSemaphore(2)
-"""Each check of a whole state takes a core for seconds, and memory for all events."""
+CHECKS: Final = threading.BoundedSemaphore(2)
+"""Each check of a whole state takes a core for seconds, and memory for all events. Not of joins,
+for which users wait."""
 
 Entries = dict[StateKey, tuple[int, str | None]]
 """{key: (number of the event, membership)}"""
@@ -156,7 +157,7 @@ class RemoteState:
                 max_bytes=MAX_STATE_BYTES,
             )
             file.flush()
-            with _CHECKS:
+            with CHECKS:
                 checked = bulk.store_outliers(
                     self._db, self._keys, self._room_id, self._version.name, Path(file.name)
                 )
