@@ -74,6 +74,8 @@ def run(script: str, folder: Path, running: RunningServer) -> subprocess.Complet
     environ = {key: it for key, it in os.environ.items() if not key.startswith("HOMEBODY_")}
     environ |= settings_of(running)
     environ["PATH"] = f"{Path(sys.executable).parent}:{environ['PATH']}"
+    (folder / "disk").mkdir()
+    script = script.replace("/mnt/disk", str(folder / "disk"))
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", PRELUDE + script],
         cwd=folder,

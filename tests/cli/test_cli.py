@@ -167,7 +167,8 @@ def test_a_folder_may_have_any_name(tmp_path: Path, run: Run) -> None:
     assert listed.stdout.startswith("@bot:localhost ")
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
     names = {path.name for path in folder.iterdir()}
-    assert names == {"homebody.db", "homebody.lock", "signing.key"}
+    old = f"homebody.db.before-{migrations.known()[-2]}"
+    assert names == {"homebody.db", "homebody.lock", "signing.key", old}
 
 
 def test_a_command_migrates_the_database_of_the_folder_in_which_it_is_typed(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import os
 import secrets
 import shutil
@@ -41,7 +42,7 @@ def needed_bytes(path: Path) -> int:
 def kept(path: Path) -> list[Path]:
     """Return the databases from before migrations that are still there."""
     path = path.resolve()
-    return sorted(path.parent.glob(f"{path.name}.before-{'[0-9]' * 4}"))
+    return sorted(path.parent.glob(f"{glob.escape(path.name)}.before-{'[0-9]' * 4}"))
 
 
 def delete_old(path: Path) -> list[Path]:
@@ -144,7 +145,7 @@ def _put_in_place(copy: Path, path: Path, old_name: str | None) -> None:
 def _sweep(path: Path) -> None:
     """Remove what interrupted migrations have left."""
     for pattern in ("migrating-*", "before-*.new"):
-        for left in path.parent.glob(f"{path.name}.{pattern}"):
+        for left in path.parent.glob(f"{glob.escape(path.name)}.{pattern}"):
             left.unlink(missing_ok=True)
 
 
