@@ -22,6 +22,7 @@ CHECKED = (
     *("app", "alembic", "docs", "tests", ".ci", "Makefile", "ruff.toml", "setup.cfg"),
     *("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "README.md"),
 )
+GENERATED = {"__pycache__", "node_modules"}
 TEXTS = {".md", ".toml", ".cfg", ".html", ".txt", ""}
 """Suffixes of files that are read paragraph by paragraph."""
 
@@ -224,7 +225,7 @@ def files(names: list[str]) -> Iterator[Path]:
         start = ROOT / name
         for path in [start] if start.is_file() else sorted(start.rglob("*")):
             is_link = any(parent.is_symlink() for parent in (path, *path.parents))
-            is_generated = "__pycache__" in path.parts or path.parent.suffix == ".egg-info"
+            is_generated = GENERATED.intersection(path.parts) or path.parent.suffix == ".egg-info"
             is_text = path.suffix in TEXTS or path.suffix == ".py"
             if path.is_file() and is_text and not (is_link or is_generated):
                 yield path

@@ -13,6 +13,7 @@ from homebody.cli import accounts, as_json, print_list, print_result
 from homebody.cli.accounts import find_account, user
 from homebody.cli.database import open_database
 from homebody.core import audit
+from homebody.core.events import state
 from homebody.core.rooms import aliases
 from homebody.core.sessions import invitations
 from homebody.spec.events import Json
@@ -69,7 +70,7 @@ def create(
         if name is not None:
             name = accounts.localpart(name, database.server.name)
         for room in rooms:
-            aliases.resolve(tx, room)  # an alias of this server, or an ID
+            state.head(tx, aliases.resolve(tx, room))  # raises M_NOT_FOUND for an unknown room
         chosen = list(rooms) or None
         link = invitations.invite(tx, audit.COMMAND_LINE, name, lifetime_ms, chosen)
     _print_link(link, lifetime_ms, {"name": name}, is_json=is_json, no_qr=no_qr)
