@@ -21,10 +21,10 @@ class RedactUser(msgspec.Struct):
 
     rooms: list[str]
     reason: str | None = None
-    limit: int = user_redaction.DEFAULT_LIMIT
+    limit: http.Integer = user_redaction.DEFAULT_LIMIT
     use_admin: bool = False
-    before_ts: int | None = None
-    after_ts: int | None = None
+    before_ts: http.Integer | None = None
+    after_ts: http.Integer | None = None
 
 
 @bp.post("/v1/user/<user_id>/redact")

@@ -41,14 +41,14 @@ class ResetPassword(msgspec.Struct):
 class LogIn(msgspec.Struct):
     """The body of POST /login."""
 
-    valid_until_ms: int | None = None
+    valid_until_ms: http.Integer | None = None
 
 
 class Validity(msgspec.Struct):
     """The body of POST /validity; without a time the account does not expire."""
 
     user_id: str
-    expiration_ts: int | None
+    expiration_ts: http.Integer | None
 
 
 @bp.post("/v1/deactivate/<user_id>")

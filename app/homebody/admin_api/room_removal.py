@@ -39,7 +39,7 @@ class PurgeHistory(msgspec.Struct):
 
     delete_local_events: bool = False
     purge_up_to_event_id: str | None = None
-    purge_up_to_ts: int | None = None
+    purge_up_to_ts: http.Integer | None = None
 
 
 @bp.delete("/v1/rooms/<room_id>")

@@ -5,8 +5,6 @@ Spec: client-server-api#server-administration, client-server-api#reporting-conte
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
 from flask import Blueprint
 
@@ -89,14 +87,11 @@ class Reason(msgspec.Struct):
     reason: str
 
 
-Score = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
-
-
 class EventReason(msgspec.Struct):
     """The body of a report about an event; older clients send a score as well."""
 
     reason: str | None = None
-    score: Score | None = None
+    score: http.Integer | None = None
 
 
 @bp.post("/rooms/<room_id>/report")

@@ -6,7 +6,7 @@ Spec: client-server-api#api-standards
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TypeVar, cast
+from typing import Annotated, TypeVar, cast
 
 import msgspec
 import orjson
@@ -35,6 +35,8 @@ MAX_COMMAS = 200_000
 """A key backup of 8 MiB has fewer."""
 SAFE_DEPTH = 100
 MAX_INTEGER = 2**53 - 1
+Integer = Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+"""Of a body: SQLite can't store what has more than 64 bits."""
 MIB = 2**20
 KEPT_BYTES = 2**17
 """The largest body that a view can read twice; see policy_servers.py."""

@@ -69,6 +69,14 @@ def unindexed(column: ColumnExpressionArgument[Any]) -> ColumnElement[Any]:
     return UnaryExpression(column, operator=custom_op("+"))  # type: ignore[arg-type]
 
 
+def contains(column: ColumnExpressionArgument[Any], text: str) -> ColumnElement[bool]:
+    """Return whether a column contains a text, in capitals or not (of ASCII).
+
+    In place of LIKE, which has wildcards, and refuses long patterns.
+    """
+    return func.instr(func.lower(column), func.lower(text)) > 0
+
+
 def in_effect(
     interval: type[StateInterval],
     position: ColumnElement[int],

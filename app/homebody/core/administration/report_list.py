@@ -20,7 +20,7 @@ from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
-from homebody.storage.expressions import unindexed
+from homebody.storage.expressions import contains, unindexed
 
 _SHOWN: Final = {
     "name": ("m.room.name", "name"),
@@ -161,7 +161,7 @@ def _page(tx: Reader, reports: Select[*tuple[Any, ...]], query: Query) -> tuple[
     )
     for column, part in parts:
         if part:
-            reports = reports.where(column.contains(part, autoescape=True))
+            reports = reports.where(contains(column, part))
     if query.sender:
         reports = reports.where(Report.user_id == query.sender)
     count = reports.with_only_columns(func.count(Report.id))

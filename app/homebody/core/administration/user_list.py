@@ -12,6 +12,7 @@ from sqlalchemy.orm import aliased
 from homebody.models.accounts import Account, ProfileField
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
+from homebody.storage.expressions import contains
 
 _NAME, _AVATAR = aliased(ProfileField), aliased(ProfileField)
 _DISPLAYNAME = func.json_extract(_NAME.value, "$")
@@ -81,9 +82,9 @@ def _sorted(statement: Select[Any], query: Query) -> Select[Any]:
 def _conditions(query: Query) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
     if query.name:
-        found.append(or_(_contains(_LOCALPART, query.name), _contains(_DISPLAYNAME, query.name)))
+        found.append(or_(contains(_LOCALPART, query.name), contains(_DISPLAYNAME, query.name)))
     elif query.user_id:
-        found.append(_contains(Account.user_id.expression, query.user_id))
+        found.append(contains(Account.user_id.expression, query.user_id))
     if not query.with_guests:
         found.append(~Account.is_guest)
     if query.is_deactivated is not None:
@@ -95,7 +96,3 @@ def _conditions(query: Query) -> list[ColumnElement[bool]]:
     if query.not_user_types:
         found.append(func.coalesce(Account.user_type, "").not_in(sorted(query.not_user_types)))
     return found
-
-
-def _contains(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
-    return column.icontains(text, autoescape=True)

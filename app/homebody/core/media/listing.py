@@ -16,6 +16,7 @@ from homebody.models.accounts import ProfileField
 from homebody.models.media import Media, RemoteMediaFile
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
+from homebody.storage.expressions import contains
 
 _FIELDS: Final[dict[str, ColumnElement[Any]]] = {
     "media_id": Media.media_id.expression,
@@ -153,7 +154,7 @@ def usage(
         statement = statement.where(Media.created_ts <= until_ts)
     if search_term is not None:
         localpart = func.substr(Media.user_id, 2, func.instr(Media.user_id, ":") - 2)
-        found = (it.icontains(search_term, autoescape=True) for it in (localpart, _DISPLAYNAME))
+        found = (contains(it, search_term) for it in (localpart, _DISPLAYNAME))
         statement = statement.where(or_(*found))
     total = int(tx.sql.execute(select(func.count()).select_from(statement.subquery())).scalar_one())
     column = _USAGE[page.order_by]
