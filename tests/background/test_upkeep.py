@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from homebody.background import upkeep
 from homebody.background.upkeep import Job, Step, Upkeep
 from homebody.errors import MatrixError
-from homebody.storage import vacuum
+from homebody.storage import data_folder, vacuum
 from homebody.web import Application
 from tests.helpers.deliveries import wait_until
 
@@ -112,3 +113,27 @@ def test_space_is_given_back_when_it_is_worth_it(app: Application) -> None:
     assert len(steps) > 10
     with database.read() as tx:
         assert vacuum.pages(tx).free <= vacuum.pages(tx).kept
+
+
+def test_the_database_from_before_an_upgrade_is_deleted_after_some_days(
+    app: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = app.homeserver.database
+    path = data_folder.database_path(database.server.config.database_url)
+    old = path.with_name(f"{path.name}.before-0001")
+    old.touch()
+    (job,) = (
+        it
+        for it in upkeep.jobs(database, app.homeserver.media_used)
+        if it.name == "deleting old databases"
+    )
+
+    job.run(lambda: None)
+    is_kept = old.exists()
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 8 * 86_400)
+    job.run(lambda: None)
+
+    assert is_kept
+    assert not old.exists()
+    assert path.exists()

@@ -26,7 +26,7 @@ from homebody.core.media.last_used import LastUsed
 from homebody.core.tasks import Task
 from homebody.errors import MatrixError
 from homebody.spec.events import Json
-from homebody.storage import vacuum
+from homebody.storage import data_folder, replacement, vacuum
 from homebody.storage.database import Database
 
 LOG = logging.getLogger(__name__)
@@ -128,6 +128,7 @@ def jobs(db: Database, media_used: LastUsed) -> list[Job]:
         Job("deleting old messages", HOUR, 15 * MINUTE, lambda step: _old_messages(db, step)),
         Job("deleting old exports", HOUR, 25 * MINUTE, lambda _: export.sweep(db)),
         Job("deleting rooms", DAY, 20 * MINUTE, lambda step: _rooms(db, step)),
+        Job("deleting old databases", DAY, HOUR, lambda _: _old_databases(db)),
         Job("deleting what nothing refers to", DAY, 30 * MINUTE, lambda step: _lost(db, step)),
     ]
 
@@ -172,6 +173,11 @@ def _old_messages(db: Database, step: Step) -> None:
 
 def _rooms(db: Database, step: Step) -> None:
     abandoned_rooms.sweep(db, step)
+
+
+def _old_databases(db: Database) -> None:
+    for old in replacement.delete_old(data_folder.database_path(db.server.config.database_url)):
+        LOG.info("upkeep: deleted %s, the database from before an upgrade", old)
 
 
 def _lost(db: Database, step: Step) -> None:

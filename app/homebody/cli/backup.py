@@ -91,6 +91,7 @@ def run(ctx: click.Context, *, is_json: bool) -> None:
         raise cli.Failure(f"backup.folder: there is no folder {folder}")
     now_ms = time.time_ns() // 1_000_000
     target = folder / backup_folder.name_of(now_ms)
+    os.nice(NICENESS)  # twice as much as for somebody who waits
     copied = _into_archive(ctx, config, target, with_remote_media=config.backup.remote_media)
     deleted = backup_folder.delete_old(folder, config.backup.keep)
     value = {"file": str(target), **_described(copied), "deleted": [it.name for it in deleted]}
