@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from homebody.cli import main
 from homebody.core import audit, tasks
+from homebody.core.sessions import registration_tokens
 from homebody.web import Application
 
 Run = Callable[..., Result]
@@ -97,3 +98,12 @@ def test_tasks_are_listed_with_what_came_of_them(app: Application, run: Run) -> 
     assert listed("--status", "failed") == listed("--action", "user.redact") == [failed]
     assert listed("--subject", "!a:b") == [waiting]
     assert run("tasks", "--status", "done").exit_code == 2
+
+
+def test_a_token_that_expires_when_no_calendar_goes_is_listed(app: Application, run: Run) -> None:
+    with app.homeserver.database.write() as tx:
+        registration_tokens.add(tx, "test", token="late", expires_ts=2**53 - 1)
+
+    listed = run("token", "list")
+
+    assert (listed.exit_code, "an impossible time" in listed.stdout) == (0, True)

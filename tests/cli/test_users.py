@@ -255,3 +255,34 @@ def test_the_audit_log_tells_who_did_what(bob: Person, result: Result, run: Run)
     assert lines[0].endswith("command line  user.lock  @carol:localhost")
     assert lines[2].endswith('user.password  @bob:localhost  {"logout_devices":true}')
     assert run("audit", "--limit", "0").returncode == 2
+
+
+@pytest.mark.parametrize("character", ["\x1b", "\x07", "\r", "\x9b", "\x7f", "\u202e", "\u2028"])
+def test_a_name_has_no_effect_on_the_terminal(bob: Person, run: Run, character: str) -> None:
+    name = f"Bob{character}]0;root{character}[2J"
+    url = f"profile/{bob.user_id}/displayname"
+    assert bob.put(url, json={"displayname": name}).status_code == 200
+
+    shown = run("user", "show", "bob")
+
+    assert shown.returncode == 0
+    assert character not in shown.stdout
+    assert "Bob\\" in shown.stdout
+    assert character not in run("user", "show", f"b{character}b").stderr
+
+
+def test_a_name_forges_no_line_of_a_list(bob: Person, run: Run) -> None:
+    url = f"devices/{bob.device_id}"
+    assert bob.put(url, json={"display_name": "x\n@eve:localhost admin"}).status_code == 200
+
+    lines = run("user", "devices", "bob").stdout.splitlines()
+
+    assert not any(it.startswith("@eve") for it in lines)
+    assert any("x\\n@eve" in it for it in lines)
+
+
+def test_letters_and_emoji_are_printed_as_they_are(bob: Person, run: Run) -> None:
+    name = "Zoë 👩‍👩‍👧 می‌خواهم"
+    bob.put(f"profile/{bob.user_id}/displayname", json={"displayname": name})
+
+    assert name in run("user", "show", "bob").stdout

@@ -14,6 +14,7 @@ import os
 import sqlite3
 import sys
 import tomllib
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -55,6 +56,9 @@ LAZY_COMMANDS = {
 """Commands that need the database: imported when they run, so that the others start quickly."""
 
 _IS_JSON = "homebody.is_json"
+_CONTROLS = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_KEPT = "\n\t\u200c\u200d"
+"""The last two join letters and emoji."""
 
 as_json = click.option(
     "--json",
@@ -97,7 +101,7 @@ class Failure(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Print the message after the name of the program."""
-        click.echo(f"homebody: {self.message}", file=file, err=True)
+        click.echo(plain(f"homebody: {self.message}"), file=file, err=True)
 
 
 class _CannotStart(Failure):
@@ -159,12 +163,30 @@ def print_result(text: str, value: object, *, is_json: bool) -> None:
     if is_json:
         text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
     if text:
-        click.echo(text)
+        click.echo(plain(text))
 
 
 def print_list(items: list[Json], format_line: Callable[[Json], str], *, is_json: bool) -> None:
     """Print one line for each item, or all of them as JSON."""
-    print_result("\n".join(map(format_line, items)), items, is_json=is_json)
+    lines = (format_line(it).replace("\n", "\\n") for it in items)  # a name could forge a line
+    print_result("\n".join(lines), items, is_json=is_json)
+
+
+def plain(text: str) -> str:
+    """Return a text with the control characters escaped that a terminal would obey.
+
+    Names, reasons and file names come from users, also of other servers: what they write could move
+    the cursor, rename the window, or show an ID as another one.
+    """
+    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return "".join(map(_without_effect, text))
+
+
+def _without_effect(character: str) -> str:
+    if character in _KEPT or unicodedata.category(character) not in _CONTROLS:
+        return character
+    return character.encode("unicode_escape").decode()
 
 
 @contextmanager
@@ -181,7 +203,10 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 
 def format_day(ts: int) -> str:
     """Return the local date of a time in ms."""
-    return f"{datetime.fromtimestamp(ts / 1000).astimezone():%Y-%m-%d}"
+    try:
+        return f"{datetime.fromtimestamp(ts / 1000).astimezone():%Y-%m-%d}"
+    except (ValueError, OverflowError, OSError):  # a tool may set any number
+        return "an impossible time"
 
 
 def load_config(ctx: click.Context) -> Config:
