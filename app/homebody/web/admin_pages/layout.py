@@ -139,7 +139,10 @@ def when(ts: int | None) -> str:
     """Show a time (ms)."""
     if not ts:
         return "never"
-    return datetime.fromtimestamp(ts / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    try:
+        return datetime.fromtimestamp(ts / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (ValueError, OverflowError, OSError):  # users and other servers may give any number
+        return "at an impossible time"
 
 
 def ago(ts: int | None) -> str:
