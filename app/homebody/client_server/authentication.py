@@ -34,6 +34,7 @@ Allowed = bool | Literal["partly"]
 """Whether a kind of account may use a view; "partly" when the view or the core looks closer."""
 
 READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+ADMINS_ONLY: Final = "Only administrators of the server may do this"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,7 @@ def _check_may(user: Requester, access: Access) -> None:
     if access.services_only and user.service is None:
         raise errors.forbidden("Only application services may do this")
     if access.admins_only and not user.is_admin:
-        raise errors.forbidden("Only administrators of the server may do this")
+        raise errors.forbidden(ADMINS_ONLY)
 
 
 def _user_of(token: str, *, may_be_locked: bool = False) -> Requester:
@@ -236,7 +237,7 @@ def admit(tx: Tx) -> None:
         return
     user: Requester | None = g.get("requester")
     if "browser_session" in g:
-        browser_sessions.check_still_valid(tx, g.browser_session)
+        _keep_account(browser_sessions.check_still_valid(tx, g.browser_session))
     elif user is None:
         return
     if user is None:
@@ -266,13 +267,29 @@ def rely_on(proved: accounts.AccountInfo) -> None:
 def _keep_requester(user: Requester) -> None:
     """Make `requester()` return what is known now.
 
-    Raises M_USER_SUSPENDED for an account that was suspended meanwhile, also where the view would
-    have looked closer: that look may be over.
+    Raises M_FORBIDDEN for a former administrator, and M_USER_SUSPENDED for an account that was
+    suspended meanwhile, also where the view would have looked closer: that look may be over.
     """
-    is_newly_suspended = user.is_suspended and not requester().is_suspended
-    if is_newly_suspended and request.method not in READING and g.access.suspended is not True:
-        raise errors.user_suspended()
+    _check_still_may(g.access, was=requester(), now=user)
     g.requester = user
+
+
+def _keep_account(now: accounts.AccountInfo) -> None:
+    """Make the account of a browser's session what is known now. Raises as `_keep_requester`."""
+    access: Access | None = g.get("access")
+    if access is not None:  # else its view is for everyone
+        _check_still_may(access, was=g.browser_account, now=now)
+    g.browser_account = now
+
+
+def _check_still_may(
+    access: Access, *, was: Requester | accounts.AccountInfo, now: Requester | accounts.AccountInfo
+) -> None:
+    if access.admins_only and not now.is_admin:
+        raise errors.forbidden(ADMINS_ONLY)
+    is_newly_suspended = now.is_suspended and not was.is_suspended
+    if is_newly_suspended and request.method not in READING and access.suspended is not True:
+        raise errors.user_suspended()
 
 
 def note_seen(user_id: str, device_id: str) -> None:

@@ -70,8 +70,9 @@ def signed_in(
             try:
                 if not _resume():
                     return _to_login()
+                g.access = access
                 if admins_only and not account().is_admin:
-                    raise errors.forbidden("Only administrators of the server may do this")
+                    raise errors.forbidden(authentication.ADMINS_ONLY)
                 if request.method not in READING:
                     authentication.rate_limits().check("rc_writes", account().user_id)
                     if account().is_suspended and not suspended:

@@ -2,7 +2,8 @@
 
 A locked user can only log out, but keeps their sessions; a suspended user can read, but not send;
 a shadow-banned user gets the responses of one who sends, and reaches nobody. All of it takes effect
-with the next request, as the user's tokens are dropped from the cache.
+with the next request, as the user's tokens are dropped from the cache. The tokens by which a locked
+or suspended administrator acts as other users end.
 
 Functions that change an account take the administrator as `actor`, for the audit log.
 Spec: client-server-api#server-administration, client-server-api#account-moderation
@@ -79,6 +80,8 @@ def set_locked(tx: Tx, actor: str, account: AccountInfo, *, is_locked: bool) -> 
         return
     accounts.set_locked(tx, account.user_id, is_locked=is_locked)
     audit.note(tx, actor, "user.lock" if is_locked else "user.unlock", account.user_id)
+    if is_locked:
+        access_tokens.revoke_issued(tx, to=account.user_id)
     _take_effect(tx, account.user_id)
 
 
@@ -88,6 +91,8 @@ def set_suspended(tx: Tx, actor: str, account: AccountInfo, *, is_suspended: boo
         return
     accounts.set_suspended(tx, account.user_id, is_suspended=is_suspended)
     audit.note(tx, actor, "user.suspend" if is_suspended else "user.unsuspend", account.user_id)
+    if is_suspended:
+        access_tokens.revoke_issued(tx, to=account.user_id)
     _take_effect(tx, account.user_id)
 
 
@@ -123,6 +128,8 @@ def set_expiry(tx: Tx, actor: str, account: AccountInfo, expires_ts: int | None)
         return
     accounts.set_expiry(tx, account.user_id, expires_ts)
     audit.note(tx, actor, "user.expiry", account.user_id, expires_ts=expires_ts)
+    if expires_ts is not None:
+        access_tokens.revoke_issued(tx, to=account.user_id)
     _take_effect(tx, account.user_id)
 
 

@@ -102,9 +102,12 @@ def find(tx: Reader, token: str) -> tuple[BrowserSession, AccountInfo]:
     return _find(tx, access_tokens.hash_of(token))
 
 
-def check_still_valid(tx: Reader, session: BrowserSession) -> None:
-    """Raise M_UNKNOWN_TOKEN if a session has ended since its request began."""
-    _find(tx, session.token_hash)
+def check_still_valid(tx: Reader, session: BrowserSession) -> AccountInfo:
+    """Return the account as it is now.
+
+    Raises M_UNKNOWN_TOKEN if the session has ended since its request began.
+    """
+    return _find(tx, session.token_hash)[1]
 
 
 def all_of(tx: Reader, user_id: str) -> list[BrowserSession]:

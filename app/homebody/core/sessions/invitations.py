@@ -135,16 +135,34 @@ def link(config: Config, purpose: str, token: str) -> str:
 
 
 def find(tx: Reader, purpose: str, token: str) -> Invitation:
-    """Return a valid invitation. Raises M_FORBIDDEN for one that was used, or has expired."""
+    """Return a valid invitation. Raises M_FORBIDDEN for one that was used, or has expired.
+
+    A link for a new password is not valid any more if its creator is not an administrator any more:
+    they could have made one of another administrator's account before, and take that over.
+    """
     found = tx.sql.execute(_FIND, {"token_hash": access_tokens.hash_of(token)}).first()
     if (
         found is None
         or found.purpose != purpose
         or found.used_ts is not None
         or found.expires_ts <= tx.now_ms
+        or (purpose == PASSWORD and not _may_still_reset(tx, found.created_by))
     ):
         raise errors.forbidden("This link is not valid: it was used before, or has expired")
     return Invitation(*found)
+
+
+def _may_still_reset(tx: Reader, actor: str) -> bool:
+    if not identifiers.is_user_id(actor):
+        return True  # the command line
+    account = accounts.find(tx, actor)
+    if account is None or not account.is_admin or account.is_suspended:
+        return False
+    try:
+        accounts.check_active(tx, account)
+    except errors.MatrixError:
+        return False
+    return True
 
 
 def use(tx: Tx, purpose: str, token: str) -> Invitation:
