@@ -83,6 +83,32 @@ def test_a_running_job_ends_at_its_next_step_when_the_server_stops(start: Start)
     assert not began.wait(0) or len(steps) == count
 
 
+def test_a_pause_holds_the_running_job_and_all_others(start: Start) -> None:
+    steps: list[int] = []
+    runs: list[int] = []
+
+    def work(step: Step) -> None:
+        for _ in range(3):
+            step()
+            steps.append(1)
+
+    running = start(Job("long", 0.0, 0.0, work), Job("short", 0.0, 0.0, lambda _: runs.append(1)))
+    wait_until(lambda: len(steps) >= 2)
+    running.pause(is_paused=True)
+    time.sleep(0.2)  # for the step that has begun
+    before = len(steps), len(runs)
+    time.sleep(0.5)
+
+    assert running.is_paused
+    assert (len(steps), len(runs)) == before
+    running.pause(is_paused=False)
+    wait_until(lambda: len(steps) > before[0] and len(runs) > before[1])
+    running.pause(is_paused=True)
+    began = time.monotonic()
+    running.stop()
+    assert time.monotonic() - began < 1.0
+
+
 def test_the_jobs_of_a_server_run(app: Application) -> None:
     found = upkeep.jobs(app.homeserver.database, app.homeserver.media_used)
 
