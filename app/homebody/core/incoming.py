@@ -7,7 +7,8 @@ Spec: server-server-api#transactions
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from itertools import islice
 from typing import Final, NamedTuple
 
 from sqlalchemy import bindparam, delete, func, select, update
@@ -34,12 +35,14 @@ class Waiting(NamedTuple):
 MAX_TRIES: Final = 8
 """The last one comes after some two hours."""
 FIRST_DELAY_MS: Final = 60_000
-MAX_WAITING: Final = 2000
-"""PDUs of one room; more are dropped, and found later as predecessors of others."""
+MAX_WAITING: Final = 4000
+"""PDUs of one room; one server may have half of what others leave free, so that it can't keep out
+theirs. More are dropped, and found later as predecessors of others."""
 
 
 _KEEP = insert(InboundPdu).on_conflict_do_nothing(index_elements=["event_id"])
 _COUNT = select(func.count()).where(InboundPdu.room_id == bindparam("in_room"))
+_COUNT_OF_SERVER = _COUNT.where(unindexed(InboundPdu.origin) == bindparam("of_server"))
 _IDS = listed("event_ids")
 _IN_ROOM = InboundPdu.room_id == bindparam("in_room")
 _IS_DUE = InboundPdu.next_try_ts <= bindparam("now_ms")
@@ -84,20 +87,31 @@ _DROP = delete(InboundPdu).where(InboundPdu.event_id == bindparam("of_event"))
 _REMOVE_ROOM = delete(InboundPdu).where(InboundPdu.room_id == bindparam("the_room"))
 
 
-def keep(tx: Tx, origin: str, room_id: str, event_id: str, pdu: str) -> None:
-    """Store a PDU, unless it waits already, or too many do."""
-    if tx.sql.execute(_COUNT, {"in_room": room_id}).scalar_one() >= MAX_WAITING:
-        return
-    row = {
-        "room_id": room_id,
-        "origin": origin,
-        "event_id": event_id,
-        "pdu": pdu,
-        "received_ts": tx.now_ms,
-        "tries": 0,
-        "next_try_ts": 0,
-    }
-    tx.sql.execute(_KEEP, row)
+def keep(tx: Tx, origin: str, room_id: str, pdus: Iterable[tuple[str, str]]) -> None:
+    """Store PDUs of one room, unless they wait already, or too many do.
+
+    `pdus` are (event ID, canonical JSON).
+    """
+    total = tx.sql.execute(_COUNT, {"in_room": room_id}).scalar_one()
+    own = 0
+    if total >= MAX_WAITING // 2:  # else none has too many
+        asked = {"in_room": room_id, "of_server": origin}
+        own = tx.sql.execute(_COUNT_OF_SERVER, asked).scalar_one()
+    free = (MAX_WAITING - total + own) // 2 - own
+    rows = [
+        {
+            "room_id": room_id,
+            "origin": origin,
+            "event_id": event_id,
+            "pdu": pdu,
+            "received_ts": tx.now_ms,
+            "tries": 0,
+            "next_try_ts": 0,
+        }
+        for event_id, pdu in islice(pdus, max(free, 0))
+    ]
+    if rows:
+        tx.sql.execute(_KEEP, rows)
 
 
 def rooms(tx: Reader) -> Collection[str]:

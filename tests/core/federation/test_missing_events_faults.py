@@ -6,12 +6,10 @@ import time
 from urllib.parse import quote
 
 import pytest
-from sqlalchemy import select
 
 from homebody.core import incoming
 from homebody.core.events import state
 from homebody.core.federation import missing_events, queues, room_requests
-from homebody.models.federation import InboundPdu
 from homebody.web import Application
 from tests.conftest import Login, Person
 from tests.helpers.gaps import MISSING, ends, standing, wait_until_done
@@ -78,20 +76,23 @@ def test_no_more_events_are_taken_than_were_asked_for(
     assert len(b.received(MISSING)) <= missing_events.MAX_ROUNDS
 
 
-def test_a_room_has_a_limited_number_of_events_that_wait(
+def test_a_room_has_a_limited_number_of_events_that_wait_of_which_no_server_may_take_all(
     app: Application, room: RemoteRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(incoming, "MAX_WAITING", 3)
+    monkeypatch.setattr(incoming, "MAX_WAITING", 16)
+    pdus_in = [(f"$event{number}", "{}") for number in range(40)]
 
     with app.homeserver.database.write() as tx:
-        for number in range(5):
-            incoming.keep(tx, "b.test", "!other:b.test", f"$event{number}", "{}")
-        waiting = incoming.due(tx, "!other:b.test", 0, 1)
-        count = len(tx.sql.execute(select(InboundPdu.event_id)).all())
+        for event_id, pdu in pdus_in[:12]:
+            incoming.keep(tx, "b.test", "!other:b.test", [(event_id, pdu)])
+        incoming.keep(tx, "c.test", "!other:b.test", pdus_in[20:])
+        incoming.keep(tx, "b.test", "!other:b.test", pdus_in[12:20])
+        waiting = incoming.due(tx, "!other:b.test", 0, 100)
 
-    assert len(waiting) == 1
-    assert waiting[0].event_id == "$event0"
-    assert count == 3
+    assert [it.event_id for it in waiting if it.origin == "b.test"] == [it[0] for it in pdus_in[:8]]
+    assert [it.event_id for it in waiting if it.origin == "c.test"] == [
+        it[0] for it in pdus_in[20:24]
+    ]
 
 
 def test_a_circle_of_events_is_left_out(app: Application, b: Remote, alice: Person) -> None:

@@ -76,7 +76,7 @@ def full_room(app: Application, alice: Person, bob: Person, room: MakeRoom) -> s
             "INSERT INTO network_rooms (service_id, network_id, room_id) VALUES ('i', 'n', ?)",
         ):
             tx.sql.raw.execute(statement, (room_id,))
-        incoming.keep(tx, "b.test", room_id, "$early", "{}")
+        incoming.keep(tx, "b.test", room_id, [("$early", "{}")])
         joining.begin(tx, Join(room_id, bob.user_id, "$join", "{}", ["b.test"]))
         joined = PartialRoom(room_id, "$join", frozenset(["b.test"]), ["b.test"])
         partial_rooms.begin(tx, joined)

@@ -144,7 +144,7 @@ class Inbound:
             standings, late = self._store_quickly(room_id, checked, origin)
         if late:
             with self._db.write() as tx:
-                _keep(tx, origin, late)
+                _keep(tx, origin, room_id, late)
         return standings
 
     def _store_quickly(
@@ -188,7 +188,7 @@ class Inbound:
             LOG.exception("events from %s in %s could not be stored together", origin, room_id)
             standings = {}
             with self._db.write() as tx:
-                _keep(tx, origin, received)
+                _keep(tx, origin, room_id, received)
         outcome: Json = {it.event.event_id: {} for it in received}
         for event_id, standing in standings.items():
             if standing == REJECTED:
@@ -212,21 +212,23 @@ def _store_some(
     Returns their standings. Those that can't be stored yet are kept, if an `origin` is given.
     """
     tx.seconds_to_resolve = SECONDS_TO_RESOLVE
-    standings = {}
+    standings, lacking = {}, []
     until = time.monotonic() + SECONDS_PER_WRITE
     while left and time.monotonic() < until:
         taken.append(it := left.popleft())
         standing = _received(tx, it)
         if standing is not None:
             standings[it.event.event_id] = standing
-        elif origin is not None:
-            _keep(tx, origin, [it])
+        else:
+            lacking.append(it)
+    if lacking and origin is not None:
+        _keep(tx, origin, lacking[0].event.room_id, lacking)
     return standings
 
 
-def _keep(tx: Tx, origin: str, received: Sequence[Received]) -> None:
-    for event, encoded in received:
-        incoming.keep(tx, origin, event.room_id, event.event_id, encoded.decode())
+def _keep(tx: Tx, origin: str, room_id: str, received: Sequence[Received]) -> None:
+    pdus_in = [(it.event.event_id, it.encoded.decode()) for it in received]
+    incoming.keep(tx, origin, room_id, pdus_in)
 
 
 def _received(tx: Tx, it: Received) -> str | None:
