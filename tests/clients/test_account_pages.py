@@ -25,6 +25,7 @@ PAGES = (
     "/_homebody/start",
     ACCOUNT,
     f"{ACCOUNT}password",
+    f"{ACCOUNT}email",
     f"{ACCOUNT}export",
     f"{ACCOUNT}deactivate",
 )
@@ -34,7 +35,8 @@ TERMS = '[{id="rules", version="1", language="en", name="House rules", url="http
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server on which nobody can register, with rules."""
-    running = start(tmp_path_factory.mktemp("house"), registration="closed", terms=TERMS)
+    settings = {"registration": "closed", "terms": TERMS, "smtp__host": "127.0.0.1"}
+    running = start(tmp_path_factory.mktemp("house"), **settings)
     yield running
     running.stop()
 
