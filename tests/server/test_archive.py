@@ -9,6 +9,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import tarfile
 import time
 from contextlib import closing
@@ -280,6 +281,32 @@ def test_a_full_disk_leaves_the_older_archive(
     assert refused.exit_code == 1
     assert "No space left on device" in refused.stderr
     assert tree(archive.parent) == before
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 100_000, 900_000, 1_900_000])
+def test_a_file_that_can_not_grow_leaves_nothing(
+    tmp_path: Path, stopped: Path, limit_bytes: int
+) -> None:
+    store_upload(stopped, os.urandom(2_000_000))
+    (tmp_path / "backups").mkdir()
+    arguments = ["backup", str(tmp_path / "backups" / "one.tar")]
+    program = (
+        "import resource\nfrom homebody.cli import main\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit_bytes}, {limit_bytes}))\n"
+        f"main({arguments!r})\n"
+    )
+
+    refused = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **environ_of(stopped)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert tree(tmp_path / "backups") == {}
 
 
 def test_a_disk_without_enough_space_is_noticed_before(
