@@ -21,7 +21,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 # Without bytecode files, each server and command that a test starts would compile all of app/
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run test check lint fmt types migrations spec routes wording clients federation outage soak dist wheel update fuzz courses faults bench traffic migration schema example docs migrate clean
+.PHONY: help install run test check lint fmt types migrations spec routes wording clients screenshots federation outage soak dist wheel update fuzz courses faults bench traffic migration schema example docs migrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -80,6 +80,10 @@ wording: $(BIN)/homebody  ## find phrases to avoid in docstrings, comments, mess
 clients: $(VENV)/.dev  ## test with real clients (installs what they need)
 	bash tests/clients/install $(BIN)/python
 	$(BIN)/python -m pytest -m clients
+
+screenshots: $(VENV)/.dev  ## take screenshots of pages for docs/images (installs what make clients needs)
+	bash tests/clients/install $(BIN)/python
+	$(BIN)/python -m tests.tools.screenshots
 
 federation: $(VENV)/.dev  ## test with a real Synapse (installs it, and what make clients needs)
 	bash tests/clients/install $(BIN)/python

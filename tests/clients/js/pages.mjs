@@ -6,12 +6,13 @@
  * - open {url, before}: go there; `before` is a script that runs before the page's own ones
  * - fill {label, text}, check {label}, press {button}, follow {link}: as a person would, by what is
  *   written there
- * - key {name}: press a key
  * - text: what a person can read
  * - evaluate {script}: the value of an expression in the page
  * - faults: what the console has complained about
  * - accessibility: what axe-core finds wrong, by rule
  * - colours {scheme}: "dark" or "light"
+ * - key {name}: press a key such as Tab; the result is what is written at what has the focus then
+ * - type {text}: where the focus is
  * - resize {width, height}, screenshot {path}
  */
 import axe from "axe-core";
@@ -36,6 +37,13 @@ page.on("console", (message) => {
 });
 page.on("pageerror", (error) => faults.push(String(error)));
 
+/** What has the focus, as a person would name it. */
+function focused() {
+    const it = document.activeElement;
+    if (!it || it === document.body) return "";
+    return (it.getAttribute("aria-label") ?? it.labels?.[0]?.innerText ?? it.innerText).trim();
+}
+
 const commands = {
     async open({ url, before }) {
         if (before) await page.addInitScript(before);
@@ -44,9 +52,13 @@ const commands = {
     fill: ({ label, text }) => page.getByLabel(label, { exact: true }).fill(text),
     check: ({ label }) => page.getByLabel(label, { exact: true }).check(),
     follow: ({ link }) => page.getByRole("link", { name: link, exact: true }).click(),
-    key: ({ name }) => page.keyboard.press(name),
+    key: async ({ name }) => {
+        await page.keyboard.press(name);
+        return page.evaluate(focused).catch(() => ""); // the key may have opened another page
+    },
+    type: ({ text }) => page.keyboard.type(text),
     press: ({ button }) => page.getByRole("button", { name: button, exact: true }).click(),
-    waitFor: ({ text }) => page.getByText(text).waitFor(),
+    waitFor: ({ text, seconds = 10 }) => page.getByText(text).first().waitFor({ timeout: seconds * 1000 }),
     text: () => page.locator("main").innerText(),
     evaluate: ({ script }) => page.evaluate(script),
     faults: () => faults,

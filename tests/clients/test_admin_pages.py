@@ -1,0 +1,168 @@
+"""The pages for administrators, in headless Chromium: without a mouse, for a screen reader, small.
+
+The content security policy is real: what it forbids appears in the console.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from urllib.parse import quote
+
+import pytest
+
+from tests.clients import js_client
+from tests.clients.js_client import JsPerson
+from tests.helpers import household
+from tests.helpers.server import RunningServer, start
+
+ADMIN = "/_homebody/admin/"
+PAGES = (
+    *("", "doctor", "users", "rooms", "reports", "reports/1", "reports/1/resolve", "invitations"),
+    *("media", "federation", "tasks", "audit", "users/{ben}", "users/{anna}", "users/{emil}"),
+    *("users/{ben}/deactivate", "users/{ben}/lock", "rooms/{kitchen}", "rooms/{kitchen}/delete"),
+    *("rooms/{kitchen}/make-admin", "media/users/{carla}", "media/files/{file}"),
+    *("media/files/{file}/delete", "users/nobody"),
+)
+
+
+Site = tuple[RunningServer, dict[str, str]]
+"""A server, and ids of what is there."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A server with users."""
+    server = start(tmp_path_factory.mktemp("pages"))
+    yield server, {**household.furnish(server), "anna": "@anna:localhost"}
+    server.stop()
+
+
+@contextlib.asynccontextmanager
+async def browser(url: str) -> AsyncIterator[JsPerson]:
+    """Chromium with an empty page."""
+    async with js_client.person(url, "anna", "pages.mjs", js_client.chromium()) as someone:
+        yield someone
+
+
+async def log_in(window: JsPerson, path: str = ADMIN) -> None:
+    """Log the administrator in, by the form, on the way to a page."""
+    await window.ask("open", url=window.url + path)
+    await window.ask("fill", label="User name or e-mail address", text="anna")
+    await window.ask("fill", label="Password", text=household.PASSWORD)
+    await window.ask("press", button="Log in")
+    await window.ask("waitFor", text="Log out")
+
+
+async def reach(window: JsPerson, label: str) -> None:
+    """Press Tab until the link, field or button has the focus."""
+    for _ in range(60):
+        if await window.ask("key", name="Tab") == label:
+            return
+    raise AssertionError(f"Tab does not lead to {label}")
+
+
+async def test_a_user_is_locked_and_unlocked_by_keyboard_alone(
+    site: Site,
+) -> None:
+    async with browser(site[0].url) as window:
+        await window.ask("open", url=f"{window.url}{ADMIN}users")
+        await window.ask("type", text="anna")  # the first field has the focus
+        await reach(window, "Password")
+        await window.ask("type", text=household.PASSWORD)
+        await window.ask("key", name="Enter")
+        await window.ask("waitFor", text="Accounts of this server")
+
+        assert await window.ask("key", name="Tab") == "Skip to the content"
+        await window.ask("key", name="Enter")
+        await reach(window, "@ben:localhost")
+        await window.ask("key", name="Enter")
+        await window.ask("waitFor", text="Devices that are logged in")
+        await reach(window, "Lock…")
+        await window.ask("key", name="Enter")
+        await window.ask("waitFor", text="Lock: @ben:localhost?")
+        await reach(window, "Lock")
+        await window.ask("key", name="Enter")
+        await window.ask("waitFor", text="The account is locked.")
+        await reach(window, "Unlock")
+        await window.ask("key", name="Space")
+        await window.ask("waitFor", text="The account is unlocked.")
+        assert "user.unlock" in await window.ask("text")
+        assert await window.ask("faults") == []
+
+
+async def test_what_makes_a_page_hard_to_use_is_found(
+    site: Site,
+) -> None:
+    async with browser(site[0].url) as window:
+        await window.ask("open", url=window.url)
+        script = "document.querySelector('h1').outerHTML = '<img src=x><input>'"
+        await window.ask("evaluate", script=script)
+
+        (image, *more) = await window.ask("accessibility")
+
+    assert image.startswith("image-alt")
+    assert any(problem.startswith("label: ") for problem in more)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_no_page_has_what_makes_it_hard_to_use(site: Site, scheme: str) -> None:
+    ids = {name: quote(value, safe="") for name, value in site[1].items()}
+    async with browser(site[0].url) as window:
+        await window.ask("colours", scheme=scheme)
+        found = {}
+        for path in ("/", "/_homebody/login"):
+            await window.ask("open", url=f"{window.url}{path}")
+            found[path] = await window.ask("accessibility")
+        await log_in(window)
+        for path in PAGES:
+            await window.ask("open", url=f"{window.url}{ADMIN}{path.format(**ids)}")
+            found[path] = await window.ask("accessibility")
+
+        assert {path: problems for path, problems in found.items() if problems} == {}
+        assert await window.ask("faults") == []
+
+
+async def test_the_pages_fit_on_a_small_telephone(
+    site: Site,
+) -> None:
+    ids = {name: quote(value, safe="") for name, value in site[1].items()}
+    async with browser(site[0].url) as window:
+        await window.ask("resize", width=320, height=480)
+        await log_in(window)
+        widths = {}
+        for path in PAGES:
+            await window.ask("open", url=f"{window.url}{ADMIN}{path.format(**ids)}")
+            script = "document.documentElement.scrollWidth"
+            widths[path] = await window.ask("evaluate", script=script)
+
+        assert {path: width for path, width in widths.items() if width > 320} == {}
+
+
+async def test_the_doctor_is_run_by_its_page(site: Site) -> None:
+    async with browser(site[0].url) as window:
+        await log_in(window, f"{ADMIN}doctor")
+
+        await reach(window, "Check the server now")
+        await window.ask("key", name="Enter")
+        for _ in range(3):  # a request takes less than 30 s, as an answer to `ask`
+            with contextlib.suppress(AssertionError):
+                await window.ask("waitFor", text="All findings", seconds=20)
+                break
+
+        assert "in order" in await window.ask("text")
+        assert await window.ask("accessibility") == []
+
+
+async def test_a_link_of_invitation_is_made_and_used(
+    site: Site,
+) -> None:
+    async with browser(site[0].url) as window:
+        await log_in(window, f"{ADMIN}invitations")
+        await window.ask("fill", label="User name (empty: the person chooses it)", text="frida")
+        await window.ask("press", button="Create a link")
+        await window.ask("waitFor", text="It is shown only now.")
+        assert await window.ask("accessibility") == []
+        link = await window.ask("evaluate", script="document.getElementById('link').value")
+
+        await window.ask("open", url=link)
+
+        assert "frida" in await window.ask("text")
