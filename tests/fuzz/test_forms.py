@@ -16,6 +16,7 @@ ODD = ["", " ", "x", "0", "-1", "9" * 400, "é\u202e", "\x00", "%", "' OR 1", "<
 FIELDS = [
     *("name", "user", "password", "again", "current", "address", "device_id", "session", "sid"),
     *("client_secret", "terms", "sure", "next", "reason", "room", "expires", "limit", "days"),
+    *("uses", "mxc", "user_id", "erase", "purge", "block"),
 ]
 
 
@@ -37,6 +38,8 @@ def test_no_form_is_a_fault(app: Application, login: Login) -> None:
             for _ in range(3):
                 form = {name: next(values) for name in FIELDS}
                 query = f"?{next(texts)}={next(texts)}&page={next(texts)}&done={next(texts)}"
+                for name in ("from", "before", "order", "q"):
+                    query += f"&{name}={next(texts)}"
                 data = {**form, "csrf_token": token} if method == "POST" else None
                 answer = browser.open(path + query, method=method, data=data)
                 assert answer.status_code < 500, f"{method} {path}{query} {form} {answer.text}"
