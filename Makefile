@@ -21,7 +21,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 # Without bytecode files, each server and command that a test starts would compile all of app/
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run test check lint fmt types migrations spec routes wording clients screenshots federation outage soak dist wheel update fuzz courses faults bench traffic migration schema example docs migrate clean
+.PHONY: help install run test check lint fmt types migrations spec routes wording clients screenshots federation outage soak dist deb wheel update fuzz courses faults bench traffic migration schema example docs migrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -99,6 +99,10 @@ soak: $(VENV)/.dev  ## run three servers with random faults for an hour (SOAK_MI
 dist: $(VENV)/.dev  ## build the wheel and the sdist into dist/
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist >$(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
+	ls dist
+
+deb: dist  ## build a package for this release of Debian into dist/ (needs dpkg-deb and python3-venv)
+	sh packaging/debian/build /usr/bin/python3 dist/homebody-*.whl constraints.txt dist
 	ls dist
 
 wheel: dist  ## install both into empty environments, and test what they can do

@@ -139,7 +139,7 @@ def create_app(config: Config) -> web.Application:
         locks=locks,
         checkups=Checkups(),
     )
-    web.register(app, config)
+    web.register(app, server)
     blueprints.register(app, client_server)
     blueprints.register(app, admin_api)
     blueprints.register(app, admin_pages)

@@ -29,7 +29,7 @@ def test_without_anything_the_defaults_of_the_design_hold(folder: Path) -> None:
 
     assert settings == defaults_in(folder)
     assert settings.database_url == f"sqlite:///{folder}/data/homebody.db"
-    assert (settings.bind, settings.max_upload_bytes) == ("127.0.0.1:8008", 52_428_800)
+    assert (settings.bind, settings.max_upload_bytes) == (("127.0.0.1:8008",), 52_428_800)
     assert (settings.token_lifetime_ms, settings.cache_bytes) == (3_600_000, 67_108_864)
 
 

@@ -38,7 +38,7 @@ class Clinic:
     @property
     def backend(self) -> str:
         """The address of the server."""
-        return self.config.bind
+        return self.config.bind[0]
 
     def certificate(self) -> tuple[Path, Path]:
         """Return a certificate for both names, by an intermediate authority."""

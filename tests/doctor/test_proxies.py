@@ -278,7 +278,7 @@ def test_what_is_wrong_with_caddy_is_found_and_nothing_else(clinic: Clinic, id_:
 
 def test_a_server_that_does_not_run_is_found_as_such(clinic: Clinic) -> None:
     backend = f"127.0.0.1:{server.free_port()}"
-    config = dataclasses.replace(clinic.config, bind=backend)
+    config = dataclasses.replace(clinic.config, bind=(backend,))
 
     found = clinic.examine(proxies.nginx, backend=backend, config=config)
 

@@ -25,6 +25,8 @@ from werkzeug.routing import MapAdapter, Rule
 
 from homebody import admin_api, client_server, server_server, web
 from homebody.config import settings
+from homebody.spec.signing import SigningKey
+from homebody.storage.database import Server
 from homebody.web import Application, admin_pages, blueprints
 
 ROOT = Path(__file__).parents[2]
@@ -182,7 +184,10 @@ _REGISTER = blueprints.register  # tests replace that of the module
 def server(*, federation: bool = True) -> Application:
     """Return an application that has routes and nothing else."""
     app = web.Application("homebody", static_folder=None)
-    web.register(app, settings.load(None, {}, {}))
+    web.register(
+        app,
+        Server("localhost", SigningKey.from_seed("a_0", bytes(32)), settings.load(None, {}, {})),
+    )
     _REGISTER(app, client_server)
     _REGISTER(app, admin_api)
     _REGISTER(app, admin_pages)

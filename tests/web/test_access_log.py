@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
@@ -14,6 +13,7 @@ from werkzeug.test import TestResponse
 from homebody.web import middleware
 from tests.conftest import PASSWORD, V3, MakeApp
 from tests.helpers.logs import configure
+from tests.helpers.server import ROOT
 
 pytestmark = pytest.mark.usefixtures("restored_logging")
 
@@ -93,12 +93,12 @@ BY_PROXY = {"X-Forwarded-For": "198.51.100.1, 192.0.2.7"}
 
 
 def locked_out(lines: list[str]) -> list[str]:
-    """The addresses that fail2ban finds in these lines by the expression in docs/monitoring.md.
+    """The addresses that fail2ban finds in these lines by the first expression of its filter.
 
     Of a file, it takes off the time; lines of the journal come whole, behind host and program.
     """
-    readme = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text(encoding="utf-8")
-    (failregex,) = re.findall(r"^failregex = (.+)$", readme, re.MULTILINE)
+    text = (ROOT / "packaging/fail2ban/filter.d/homebody.conf").read_text(encoding="utf-8")
+    (failregex,) = re.findall(r"^failregex = (.+)$", text, re.MULTILINE)
     pattern = re.compile(failregex.replace("<HOST>", r"(\S+)"))
     in_file = [match[1] for line in lines if (match := pattern.match(line[len(TIME) :]))]
     in_journal = [

@@ -12,6 +12,8 @@ from werkzeug.test import EnvironBuilder, TestResponse
 from werkzeug.wrappers import Request
 
 from homebody.config import settings as config
+from homebody.spec.signing import SigningKey
+from homebody.storage.database import Server
 from homebody.web import Application, middleware
 from tests.conftest import V3, Login, MakeApp, Person
 
@@ -293,6 +295,10 @@ def test_the_type_of_a_body_does_not_matter(login: Login, content_type: str) -> 
     assert name == {"name": "Tea & cake = ☕"}
 
 
+def server_with(settings: config.Config) -> Server:
+    return Server("localhost", SigningKey.from_seed("a_0", bytes(32)), settings)
+
+
 Through = Callable[..., str]
 
 
@@ -310,7 +316,7 @@ def through() -> Through:
         headers = [] if forwarded is None else [("X-Forwarded-For", forwarded)]
         environ = EnvironBuilder(path="/", headers=headers).get_environ()
         settings = config.load(None, {"HOMEBODY_TRUSTED_PROXIES": proxies}, {})
-        edge = middleware.Edge(application, settings)
+        edge = middleware.Edge(application, server_with(settings))
         edge({**environ, "REMOTE_ADDR": peer}, lambda *_: lambda _: None)
         return found[0]
 
@@ -367,7 +373,7 @@ def test_only_a_trusted_proxy_says_how_the_client_came(
     sent |= {"X-Forwarded-Host": "evil.example.org", "Host": "matrix.example.org"}
     environ = EnvironBuilder(path="/", headers=[*sent.items()]).get_environ()
 
-    edge = middleware.Edge(application, config.load(None, {}, {}))
+    edge = middleware.Edge(application, server_with(config.load(None, {}, {})))
     edge({**environ, "REMOTE_ADDR": peer}, lambda *_: lambda _: None)
 
     assert (found[0].scheme, found[0].host) == (scheme, "matrix.example.org")

@@ -47,8 +47,12 @@ class Config:
     the port of bind."""
     identity_server: values.Url | None = None
     """The identity server announced in /.well-known/matrix/client, if any."""
-    bind: values.Address = "127.0.0.1:8008"
-    """The address and port to listen on. HTTPS is up to a proxy in front of it."""
+    bind: values.Listeners = ("127.0.0.1:8008",)
+    """The address and port to listen on, "unix:/path/of/a/socket", or a list of these. HTTPS is up
+    to a proxy in front of it. Sockets that systemd has opened take its place."""
+    metrics_bind: values.Listener | None = None
+    """An address for /metrics alone (and /health), which needs no token there: only a Prometheus
+    may be able to reach it. Without one, /metrics is served like everything else."""
     federation: bool = False
     """Whether this server talks to other homeservers. They reach it at port 8448 of server_name, or
     where /.well-known/matrix/server leads them. Default: true if server_name is public, as
@@ -244,14 +248,14 @@ class Config:
 
     def is_loopback(self) -> bool:
         """Return whether only programs on this machine can reach the listener."""
-        return _is_this_machine(self.bind)
+        return all(values.is_unix_socket(it) or _is_this_machine(it) for it in self.bind)
 
     def is_trusted_proxy(self, address: str) -> bool:
         """Return whether a connection from this IP address may name the client in headers."""
         try:
             ip = ipaddress.ip_address(address)
         except ValueError:
-            return False  # a Unix socket has no address
+            return False
         if ip.version == 6 and ip.ipv4_mapped is not None:
             ip = ip.ipv4_mapped  # a listener on [::] sees IPv4 peers as ::ffff:127.0.0.1
         return any(ip in network for network in self.trusted_proxies)
@@ -366,12 +370,12 @@ def _settled(given: Mapping[KeyPath, Given]) -> Config:
         config = _replaced(config, fields, it.value)
     data_dir = config.data_dir.absolute()
     is_local = _is_this_machine(config.server_name)
-    port = identifiers.split_server_name(config.bind).port or 8008  # port 0 is any free one
+    port = values.first_port(config.bind)
     is_open = config.registration == "open" if ("registration",) in given else is_local
     derived: dict[str, Any] = {
         "database_url": f"sqlite:///{data_dir / DATABASE_NAME}",
         "signing_key_path": data_dir / SIGNING_KEY_NAME,
-        "public_url": f"http://localhost:{port}" if is_local else f"https://{config.server_name}",
+        "public_url": f"http://localhost{port}" if is_local else f"https://{config.server_name}",
         "registration": "open" if is_local else "token",
         "allow_guests": is_open,
         "federation": identifiers.is_public(config.server_name),
@@ -396,10 +400,11 @@ def _objections(config: Config) -> Iterator[tuple[str, str]]:
             f'"open" would let anybody make accounts on {config.server_name}; choose "token", or'
             " set registration_open_to_all = true if you mean it",
         )
+    bind = values.to_toml(config.bind)
     if config.password_hashing == "cheap" and not config.is_loopback():  # noqa: S105 - as above
         yield (
             "password_hashing",
-            f'"cheap" is for tests, and bind = "{config.bind}" lets others in; choose "argon2id"',
+            f'"cheap" is for tests, and bind = {bind} lets others in; choose "argon2id"',
         )
     for name, address in config.federation_hosts:
         if not _is_this_machine(address) and not _is_allowed(address, config.outside_allowed):

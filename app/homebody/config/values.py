@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import re
 import tomllib
 from collections.abc import Callable
@@ -26,8 +27,11 @@ import msgspec
 from homebody.spec import identifiers, room_versions
 
 T = TypeVar("T")
+Strings = tuple[str, ...]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+MAX_SOCKET_PATH_BYTES: Final = 107
+"""What Linux allows for the path of a Unix socket."""
 LARGEST: Final = 2**53
 """The limit of sizes and durations: JSON numbers are exact up to it."""
 
@@ -188,10 +192,45 @@ def _lists(what: str, parse_one: Callable[[str], T]) -> Kind[tuple[T, ...]]:
     return Kind(f"a list of {what}", parse, from_toml)
 
 
+def _listener(text: str) -> str:
+    """Return an address to listen on, or unix: and the absolute path of a socket."""
+    scheme, mark, path = text.partition(":")
+    if scheme != "unix" or not mark:
+        return _address(text)
+    place = _path(path)
+    if len(os.fsencode(place)) > MAX_SOCKET_PATH_BYTES:
+        raise ValueError(text)
+    return f"unix:{place}"
+
+
+def first_port(bind: Strings) -> str:
+    """Return the first port of addresses to listen on, as in URLs; "" if all are Unix sockets."""
+    addresses = [identifiers.split_server_name(it) for it in bind if not is_unix_socket(it)]
+    # port 0 is any free one: gunicorn_config.py sets what has become of it
+    return f":{addresses[0].port or 8008}" if addresses else ""
+
+
+def is_unix_socket(listener: str) -> bool:
+    """Return whether an address to listen on is a Unix socket."""
+    return listener.startswith("unix:")
+
+
 def _dns_server(text: str) -> str:
     is_ipv6 = not identifiers.is_server_name(text)  # without brackets
     ipaddress.ip_address(text if is_ipv6 else identifiers.split_server_name(text).host)
     return text
+
+
+def _some(parse: Callable[[object], Strings]) -> Callable[[object], Strings]:
+    """Return a parser that refuses an empty list, and what is in a list twice."""
+
+    def parse_some(raw: object) -> Strings:
+        found = parse(raw)
+        if not found or len(set(found)) < len(found):
+            raise ValueError(raw)
+        return found
+
+    return parse_some
 
 
 def _path(raw: object) -> Path:
@@ -249,10 +288,10 @@ _HOSTS: Final = Kind(
     from_toml,
     lambda pairs: to_toml(dict(pairs)),
 )
+_LISTENERS: Final = _lists("addresses", _listener)
 _ONE_LINE: Final = Kind("text in quotes, on one line", _text)
 PATH: Final = Kind("a path", _path)
 
-Strings = tuple[str, ...]
 Number = Annotated[float, _POSITIVE, "a number above 0 and up to 1000000"]
 Duration = Annotated[int, duration(1)]
 Text = Annotated[str, _ONE_LINE]
@@ -262,6 +301,16 @@ ServerName = Annotated[str, Kind("a host name or address, without https://", _se
 ServerNames = Annotated[Strings, _lists("server names, such as example.org", _server_name)]
 Host = Annotated[str, Kind("a host name or an IPv4 address, without a port", _host)]
 Address = Annotated[str, Kind("an address and a port, such as 127.0.0.1:8008", _address)]
+Listener = Annotated[str, Kind("an address and a port, or unix: and a path", _listener)]
+Listeners = Annotated[
+    Strings,
+    replace(
+        _LISTENERS,
+        what="an address and a port, such as 127.0.0.1:8008, unix: and a path, or a list of these",
+        parse=_some(_LISTENERS.parse),
+        show=lambda them: to_toml(them[0] if len(them) == 1 else them),
+    ),
+]
 Url = Annotated[str, Kind("a URL with https:// or http://, without a query", _url)]
 Page = Annotated[str, Kind("the URL of a page: https://…", _page)]
 Localpart = Annotated[str, Kind("a user name: a to z, 0 to 9 and . _ = - / +", _localpart)]

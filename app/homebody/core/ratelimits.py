@@ -45,6 +45,15 @@ class RateLimits:
         self._clock = clock
         self._buckets = {name: _Buckets(limit) for name, limit in _limits(config)}
 
+    def reload(self, config: Config) -> None:
+        """Follow changed settings. Buckets of a changed limit are full again."""
+        before = dict(_limits(self._config))
+        for name, limit in _limits(config):
+            if limit != before[name]:
+                self._buckets[name] = _Buckets(limit)
+        self._config, self._is_on = config, config.rate_limits
+        self._overridden.clear()
+
     def without(self) -> RateLimits:
         """Return rate limits that allow everything, for users who are exempt."""
         if self._without is None:

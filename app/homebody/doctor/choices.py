@@ -59,7 +59,7 @@ def _networks(ex: Examination, config: Config) -> Iterator[Finding]:
         seen = f"outside_allowed contains {', '.join(map(str, wide))}"
         yield ex.report.warning("outside-allowed", seen)
     if not config.is_loopback() and ex.scheme == "https":
-        yield ex.report.warning("listener-public", f"bind is {config.bind}")
+        yield ex.report.warning("listener-public", f"bind is {', '.join(config.bind)}")
 
 
 def _has_public_addresses(network: Network) -> bool:

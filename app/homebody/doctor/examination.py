@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from homebody.config.settings import Config, ConfigError
+from homebody.config.values import is_unix_socket
 from homebody.core import server_key, well_known
 from homebody.doctor import proof
 from homebody.doctor.fetching import PORTS, RESPONSE_S, Answer, Fetcher
@@ -108,7 +109,7 @@ class Examination:
         delegated = (well_known.server(config) or {}).get("m.server", f"{self.host}:443")
         return {
             "bind": local_address(config),
-            "port": config.bind.rpartition(":")[2],
+            "port": local_address(config).rpartition(":")[2],
             "url": self.url,
             "host": self.host,
             "server_name": config.server_name,
@@ -121,5 +122,7 @@ class Examination:
 
 def local_address(config: Config) -> str:
     """Return the address at which programs on this machine reach the server."""
-    host, _, port = config.bind.rpartition(":")
-    return f"127.0.0.1:{port}" if host in {"0.0.0.0", "[::]", ""} else config.bind  # noqa: S104 - compared
+    # Todo: a server that listens at Unix sockets alone
+    address = next((it for it in config.bind if not is_unix_socket(it)), "127.0.0.1:8008")
+    host, _, port = address.rpartition(":")
+    return f"127.0.0.1:{port}" if host in {"0.0.0.0", "[::]", ""} else address  # noqa: S104 - compared

@@ -97,6 +97,10 @@ class FederationClient:
             WeakValueDictionary()
         )
 
+    def reload(self, config: Config) -> None:
+        """Follow changed settings: which servers are allowed."""
+        self._config = config
+
     def request(
         self,
         server: str,

@@ -229,7 +229,7 @@ class Check:
             return ""
         if not self._config.federation:
             return "Set federation = true"
-        return f"Let the proxy pass /_matrix on to http://{self._config.bind}, paths unchanged"
+        return f"Let the proxy pass /_matrix on to http://{self._config.bind[0]}, paths unchanged"
 
 
 def _fetch(connection: Connection, location: Location, path: str) -> Any:

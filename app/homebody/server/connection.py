@@ -85,7 +85,16 @@ class Backlog:
 class Connection:
     """The socket of one client; methods that are not defined here are those of the socket."""
 
-    def __init__(self, client: socket.socket, limits: ConnectionLimits, backlog: Backlog) -> None:
+    def __init__(
+        self,
+        client: socket.socket,
+        limits: ConnectionLimits,
+        backlog: Backlog,
+        *,
+        is_for_metrics: bool = False,
+    ) -> None:
+        self.is_for_metrics = is_for_metrics
+        """Whether it came in at metrics_bind."""
         self._socket = client
         self._limits = limits
         self._backlog = backlog

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gunicorn.workers.base_async import AsyncWorker
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
 class Starter(AsyncWorker):
     """A worker that becomes a homebody.server.worker.Worker after the fork."""
+
+    is_reload_due: bool
+    """Whether SIGHUP came while the application was being created, perhaps of older settings."""
 
     def init_process(self) -> None:
         """Set the process up and serve.
@@ -27,6 +33,7 @@ class Starter(AsyncWorker):
         """
         for number in STOP_SIGNALS:
             signal.signal(number, lambda *_: os._exit(0))
+        signal.signal(signal.SIGHUP, self._note_reload)
         from homebody.server.worker import Worker  # noqa: PLC0415 - see the module
 
         self.__class__ = Worker  # type: ignore[assignment] # gunicorn holds on to this object
@@ -35,3 +42,6 @@ class Starter(AsyncWorker):
         finally:
             for number in STOP_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
+
+    def _note_reload(self, _signal: int, _frame: FrameType | None) -> None:
+        self.is_reload_due = True

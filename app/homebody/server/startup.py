@@ -14,11 +14,12 @@ import sqlite3
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from homebody.config.settings import Config
 from homebody.core import server_key
 from homebody.core.appservices import files as registrations
-from homebody.server import privacy
+from homebody.server import listeners, privacy
 from homebody.spec import identifiers
 from homebody.storage import data_folder, disk_errors, migrations, replacement
 from homebody.storage.data_folder import StartError, database_path
@@ -26,15 +27,25 @@ from homebody.storage.data_folder import StartError, database_path
 LOG = logging.getLogger(__name__)
 
 
-def prepare(config: Config, environ: Mapping[str, str]) -> list[int]:
+class Opened(NamedTuple):
+    """The sockets that were opened, except those of systemd."""
+
+    main: list[socket.socket]
+    metrics: socket.socket | None
+
+
+def prepare(
+    config: Config, environ: Mapping[str, str], *, is_activated: bool = False
+) -> tuple[list[int], Opened]:
     """Check everything that can be checked before the start, and bring the database up to date.
 
-    Returns the descriptors of the locks, which hold while they are open. Raises StartError, and
-    ConfigError for the signing key and for registrations of bridges.
+    Returns the descriptors of the locks, which hold while they are open, and the sockets; if
+    `is_activated`, systemd has opened those of the setting bind. Raises StartError, and ConfigError
+    for the signing key and for registrations of bridges.
     """
     locks = data_folder.lock(config)
     data_folder.check_restored(config.data_dir)
-    check_port(config.bind)
+    opened = open_listeners(config, is_activated=is_activated)
     registrations.load(config)
     check_media(config.data_dir)
     check_pages(config)
@@ -54,7 +65,17 @@ def prepare(config: Config, environ: Mapping[str, str]) -> list[int]:
     privacy.restrict_existing_files(config, database_path(config.database_url), environ)
     if is_new:
         LOG.info("%s is a new server, in %s", config.server_name, config.data_dir)
-    return locks
+    return locks, opened
+
+
+def open_listeners(config: Config, *, is_activated: bool) -> Opened:
+    """Open the sockets to listen on. Raises StartError."""
+    main = [] if is_activated else listeners.open_all(config.bind)
+    if config.metrics_bind is None:
+        return Opened(main, None)
+    (metrics,) = listeners.open_all([config.metrics_bind])
+    metrics.listen()  # gunicorn does so for the others
+    return Opened(main, metrics)
 
 
 def init(config: Config) -> None:
@@ -65,18 +86,6 @@ def init(config: Config) -> None:
             raise StartError(f"There is a server in {config.data_dir} already")
         migrations.upgrade(config)
         server_key.load_or_create(config)
-
-
-def check_port(bind: str) -> None:
-    """Raise StartError when the server can't listen on the address."""
-    host, _, port = bind.rpartition(":")
-    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host.strip("[]"), int(port)))
-        except OSError as error:
-            raise StartError(f"Can't listen on {bind}: {error.strerror}") from error
 
 
 def check_media(data_dir: Path) -> None:

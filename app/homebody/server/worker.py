@@ -6,6 +6,7 @@
   response, one that sends gigabytes is disconnected.
 - Slow clients don't keep their greenlets forever; see connection.py.
 - The process notices when a command has changed the database, and when its event loop is blocked.
+- systemd learns when the server is ready, and that it is alive; SIGHUP reloads the settings.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import gevent
+import gevent.socket
 import orjson
 from gevent import event
 from gevent.pool import Pool
@@ -32,7 +34,7 @@ from homebody import errors
 from homebody.config.settings import FILE_NAME, ConfigError, file_in_force
 from homebody.runtime import event_loop, memory
 from homebody.runtime.watchdog import Watchdog
-from homebody.server import startup
+from homebody.server import listeners, reload, startup
 from homebody.server.connection import Backlog, Connection, ConnectionLimits
 from homebody.server.starter import STOP_SIGNALS
 from homebody.storage import data_folder, disk_errors
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from gunicorn.config import Config
 
     from homebody.context import Homeserver
+    from homebody.server.systemd import Notifier
     from homebody.web import Application
 
 LOG = logging.getLogger(__name__)
@@ -69,6 +72,9 @@ class Worker(GeventWorker):
     LIMITS: ClassVar = ConnectionLimits()
     has_served: mmap.mmap
     """One byte that is shared with the master; see gunicorn_config.py."""
+    notifier: Notifier
+    metrics_listener: socket.socket | None
+    is_reload_due: bool
 
     def init_process(self) -> None:
         """Set the process up and serve."""
@@ -98,6 +104,7 @@ class Worker(GeventWorker):
         gevent.spawn(self._watch_for_other_writers)
         gevent.spawn(self._check_large_database)
         gevent.spawn(self._trim)
+        gevent.spawn(self._ping)
         self._homeserver.sender.start()
         self._homeserver.inbound.queues.start()
         self._homeserver.gap_filler.start()
@@ -129,21 +136,22 @@ class Worker(GeventWorker):
 
     def _install_signal_handlers(self) -> None:
         """Install gunicorn's handlers; meanwhile a signal would kill the process."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {*STOP_SIGNALS, signal.SIGHUP})
         super().init_signals()
+        signal.signal(signal.SIGHUP, self.handle_reload)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _log_addresses(self) -> None:
         """Log the addresses, and what can't be changed once there are accounts."""
         config = self._homeserver.database.server.config
-        # not cfg.bind: its port may be 0
-        listening = ", ".join(map(_address, self.sockets))
         LOG.info(
             "homebody serves %s on %s, and sends clients to %s (public_url)",
             config.server_name,
-            listening,
+            self._addresses(),
             config.public_url,
         )
+        if self.metrics_listener is not None:
+            LOG.info("metrics are on %s", listeners.address_of(self.metrics_listener))
         if not startup.has_accounts(config):
             LOG.info(
                 "There are no accounts yet. Once there are, server_name can't change from %s: to"
@@ -155,13 +163,17 @@ class Worker(GeventWorker):
     def _serve(self) -> None:
         """Do what gunicorn's `run` does, without its delay of up to a second when it stops."""
         handling = Pool(self.worker_connections)
+        served = [*self.sockets, *self._metrics_sockets()]
         listening = [
             StreamServer(listener, partial(self.handle, listener), spawn=handling)
-            for listener in self.sockets
+            for listener in served
         ]
         for server in listening:
             server.start()
         self.has_served[0] = True
+        self.notifier.ready(self._status())
+        if self.is_reload_due:
+            gevent.spawn(self._reload)
         while self.alive:
             self.notify()
             self._is_stopping.wait(SECONDS_BETWEEN_HEARTBEATS)
@@ -170,6 +182,36 @@ class Worker(GeventWorker):
         if not handling.join(self.cfg.graceful_timeout):
             LOG.warning("some requests were not finished in time and are cancelled")
             handling.kill(timeout=1)
+
+    def _metrics_sockets(self) -> list[socket.socket]:
+        if self.metrics_listener is None:
+            return []
+        listener = self.metrics_listener
+        return [gevent.socket.socket(listener.family, fileno=os.dup(listener.fileno()))]
+
+    def _addresses(self) -> str:
+        # not cfg.bind: its port may be 0
+        return ", ".join(map(listeners.address_of, self.sockets))
+
+    def _status(self) -> str:
+        return f"Serving {self._homeserver.server.name} on {self._addresses()}"
+
+    def _ping(self) -> None:
+        """Tell systemd that the event loop turns, while it does."""
+        while self.alive and (seconds := self.notifier.ping_seconds):
+            self.notifier.alive()
+            gevent.sleep(seconds)
+
+    def handle_reload(self, _signal: int, _frame: FrameType | None) -> None:
+        """Reload the settings (SIGHUP)."""
+        gevent.spawn(self._reload)  # as in handle_exit
+
+    def _reload(self) -> None:
+        self.notifier.reloading()
+        try:
+            reload.reload(self._homeserver, os.environ)
+        finally:
+            self.notifier.ready(self._status())
 
     def _watchdog(self) -> Watchdog:
         metrics = self._homeserver.metrics
@@ -192,7 +234,8 @@ class Worker(GeventWorker):
 
     def handle(self, listener: socket.socket, client: socket.socket, addr: Any) -> None:
         """Serve all requests of a connection."""
-        connection = Connection(client, self.LIMITS, self._backlog)
+        is_for_metrics = listener not in self.sockets
+        connection = Connection(client, self.LIMITS, self._backlog, is_for_metrics=is_for_metrics)
         self._connections.add(connection)
         try:
             super().handle(listener, cast("socket.socket", connection), addr)
@@ -253,6 +296,7 @@ class Worker(GeventWorker):
 
     def _close_connections(self) -> None:
         """End long polls and idle connections; after some seconds, all that are left."""
+        self.notifier.stopping()
         self._is_stopping.set()
         self._homeserver.wakeups.close()
         for connection in list(self._connections):
@@ -305,12 +349,6 @@ def _cache_settings(cfg: Config) -> None:
     Each request reads a dozen of them, with two calls and two dict lookups each.
     """
     vars(cfg).update({name: setting.get() for name, setting in cfg.settings.items()})
-
-
-def _address(listener: socket.socket) -> str:
-    """Return address and port as in URLs."""
-    host, port = listener.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _request_of(frame: FrameType) -> str | None:

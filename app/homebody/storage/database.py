@@ -59,13 +59,14 @@ Met = Callable[[str, str], None]
 Admit = Callable[["Tx"], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Server:
     """The server's name, signing key, settings, application services, and what it counts."""
 
     name: str
     signing_key: SigningKey
     config: Config
+    """Replaced when the settings are reloaded, except what needs a restart; see reload.py."""
     appservices: Services = field(default_factory=Services)
     metrics: Metrics = field(default_factory=Metrics)
 

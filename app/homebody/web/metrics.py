@@ -19,6 +19,9 @@ from homebody.client_server.authentication import access_token, unauthenticated
 from homebody.context import homeserver
 from homebody.runtime import event_loop
 
+IS_AT_METRICS_BIND: Final = "homebody.is_at_metrics_bind"
+"""A key in the environment of requests that came in at metrics_bind."""
+
 bp = Blueprint("metrics", __name__)
 
 PROXY_HEADERS: Final = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Real-IP", "Forwarded", "Via")
@@ -28,8 +31,11 @@ PROXY_HEADERS: Final = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Real-IP", "Fo
 @bp.get("/metrics")
 @unauthenticated
 def metrics() -> Response:
-    """Return all numbers in Prometheus' text format. Raises M_FORBIDDEN."""
-    if not _may_read():
+    """Return all numbers in Prometheus' text format. Raises M_FORBIDDEN, M_UNRECOGNIZED."""
+    is_at_metrics_bind = IS_AT_METRICS_BIND in request.environ
+    if homeserver.server.config.metrics_bind is not None and not is_at_metrics_bind:
+        raise errors.unrecognized()
+    if not is_at_metrics_bind and not _may_read():
         raise errors.forbidden(
             "/metrics is for programs on this machine and for the bearer of metrics_token"
         )

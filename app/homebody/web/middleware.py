@@ -5,7 +5,8 @@
   segment to the view.
 - Older prefixes: r0 differs from v3 only in its name.
 - CORS: every response has the headers, and OPTIONS is allowed for every path.
-- Every response has the id of its log lines as X-Request-Id.
+- Every response has the id of its log lines as X-Request-Id; a trusted proxy may choose it.
+- If /metrics has an address of its own, it is served there alone.
 
 Spec: client-server-api#web-browser-clients, client-server-api#api-versions,
 client-server-api#client-authentication
@@ -29,10 +30,10 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter, MapAdapter, Rule
 
 from homebody import context, errors
-from homebody.config.settings import Config
 from homebody.context import homeserver
 from homebody.runtime import logs
 from homebody.storage import disk_errors
+from homebody.storage.database import Server
 from homebody.web import (
     account,
     browser_sessions,
@@ -75,6 +76,9 @@ _NAME = re.compile(r"@?[a-z0-9._=/+-]{1,255}(:[a-z0-9.:\[\]-]{1,255})?", re.IGNO
 
 MAX_PARAMETERS = 1000
 """In a query. Each is parsed in Python: 50,000 would block the event loop for half a second."""
+_UNIX_PEER = "127.0.0.1"
+"""The address of what connects to a Unix socket, where there is none: a program of this machine."""
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _ESCAPED = re.compile(rb"(%2[Ff]|%25)")
 _OLD_PREFIX = re.compile(r"^/_matrix/client/(?:r0|unstable|v2_alpha|api/v1)(?=/)")
 _OLD_MEDIA = re.compile(r"^/_matrix/media/(?:r0|v1)(?=/)(?!/create$)")
@@ -109,19 +113,31 @@ def _no_path(*_args: object, **_kwargs: object) -> tuple[str, str]:
 class Edge:
     """The WSGI application that gunicorn calls, around Flask."""
 
-    def __init__(self, application: WSGIApplication, config: Config) -> None:
+    def __init__(self, application: WSGIApplication, server: Server) -> None:
         self._application = application
-        self._config = config
+        self._server = server
+        self._has_metrics_listener = server.config.metrics_bind is not None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Handle one request."""
-        more = [*CORS_HEADERS, (REQUEST_ID, begin_request())]
+        peer = environ.get("REMOTE_ADDR") or _UNIX_PEER
+        is_forwarded = (
+            "HTTP_X_FORWARDED_FOR" in environ
+            or "HTTP_X_FORWARDED_PROTO" in environ
+            or "HTTP_X_REQUEST_ID" in environ
+        )
+        is_by_proxy = is_forwarded and self._server.config.is_trusted_proxy(peer)
+        request_id = begin_request(environ.get("HTTP_X_REQUEST_ID") if is_by_proxy else None)
+        more = [*CORS_HEADERS, (REQUEST_ID, request_id)]
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             return start_response(status, headers + more, exc_info)
 
-        if "HTTP_X_FORWARDED_FOR" in environ or "HTTP_X_FORWARDED_PROTO" in environ:
+        if is_by_proxy:
             self._see_through_proxies(environ)
+        if self._has_metrics_listener and _is_elsewhere(environ):
+            error = errors.unrecognized("There is nothing here")
+            return _respond(environ, start, "404 Not Found", error.body)
         if environ["REQUEST_METHOD"] == "OPTIONS":
             return _respond(environ, start, "200 OK", {})
         if environ["QUERY_STRING"].count("&") > MAX_PARAMETERS:
@@ -142,16 +158,15 @@ class Edge:
         """
         forwarded = environ.get("HTTP_X_FORWARDED_FOR")
         schemes = environ.get("HTTP_X_FORWARDED_PROTO")
-        if not self._config.is_trusted_proxy(environ.get("REMOTE_ADDR", "")):
-            return
-        environ[probe.PEER] = environ["REMOTE_ADDR"]
+        environ[probe.PEER] = environ.get("REMOTE_ADDR", "")
+        is_trusted_proxy = self._server.config.is_trusted_proxy
         proxies = 1
         for text in reversed((forwarded or "").split(",")):
             address = _address(text.strip())
             if address is None:
                 break
             environ["REMOTE_ADDR"] = address
-            if not self._config.is_trusted_proxy(address):
+            if not is_trusted_proxy(address):
                 break
             proxies += 1
         if schemes:
@@ -161,9 +176,21 @@ class Edge:
                 environ["wsgi.url_scheme"] = scheme
 
 
-def begin_request() -> str:
-    """Return an ID for the request that begins here; log lines of its greenlet carry it."""
-    request_id = secrets.token_hex(4)
+def _is_elsewhere(environ: WSGIEnvironment) -> bool:
+    """Return whether a request came in at metrics_bind that is for another path."""
+    if not getattr(environ.get("gunicorn.socket"), "is_for_metrics", False):
+        return False
+    environ[metrics.IS_AT_METRICS_BIND] = True
+    return raw_path(environ).partition("?")[0] not in HEALTH_CHECKS
+
+
+def begin_request(proxys: str | None = None) -> str:
+    """Return an ID for the request that begins here; log lines of its greenlet carry it.
+
+    `proxys`: the one that a trusted proxy has given it, so that its log and ours fit together.
+    """
+    is_usable = proxys is not None and _REQUEST_ID.fullmatch(proxys)
+    request_id = proxys if proxys is not None and is_usable else secrets.token_hex(4)
     logs.REQUEST_ID.set(request_id)
     return request_id
 
@@ -263,7 +290,7 @@ class Application(Flask):
         )
 
 
-def register(app: Flask, config: Config) -> None:
+def register(app: Flask, server: Server) -> None:
     """Add the hooks, error handlers and pages to an application."""
     app.url_map.converters["default"] = SegmentConverter
     app.url_map.strict_slashes = False
@@ -276,7 +303,7 @@ def register(app: Flask, config: Config) -> None:
     app.register_error_handler(errors.MatrixError, error_response)
     app.register_error_handler(HTTPException, http_error_response)
     app.register_error_handler(Exception, fault_response)
-    app.wsgi_app = Edge(app.wsgi_app, config)  # type: ignore[method-assign]  # Flask's own way
+    app.wsgi_app = Edge(app.wsgi_app, server)  # type: ignore[method-assign]  # Flask's own way
 
 
 MAY_BE_EMPTY = frozenset({"state_key", "file_name", "key_id"})
