@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -72,6 +74,32 @@ def test_what_fails_hands_its_turn_on() -> None:
 
     with turns.turn("bob"):
         assert turns.waiting() == 0
+
+
+KILLED = """
+from gevent import monkey
+monkey.patch_all()
+import gevent
+from homebody.runtime.locks import Locks
+
+locks = Locks()
+
+def wait():
+    with locks.own("room", "!a"):
+        pass
+
+with locks.own("room", "!a"):
+    waiting = gevent.spawn(wait)
+    gevent.sleep(0.01)
+    waiting.kill()
+with gevent.Timeout(2), locks.own("room", "!a"):
+    print("free")
+"""
+
+
+def test_a_lock_is_not_handed_on_to_a_greenlet_that_was_killed() -> None:
+    run = [sys.executable, "-c", KILLED]
+    assert subprocess.run(run, capture_output=True, check=False).stdout == b"free\n"
 
 
 @pytest.mark.parametrize("query", ["", "?since={}&full_state=true"])

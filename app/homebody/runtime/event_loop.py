@@ -46,7 +46,11 @@ class FairLock:
             ticket = threading.Lock()
             ticket.acquire()
             self._queue.append(ticket)
-        ticket.acquire()  # released by release()
+        try:
+            ticket.acquire()  # released by release()
+        except BaseException:  # the greenlet is killed, as those of requests are in the end
+            self._give_up(ticket)
+            raise
 
     def release(self) -> None:
         """Hand the lock to the next in the queue, or free it."""
@@ -55,6 +59,15 @@ class FairLock:
                 self._queue.popleft().release()
             else:
                 self._is_taken = False
+
+    def _give_up(self, ticket: threading.Lock) -> None:
+        """Leave the queue, or hand on the lock if it has just come."""
+        with self._mutex:
+            is_queued = ticket in self._queue
+            if is_queued:
+                self._queue.remove(ticket)
+        if not is_queued:
+            self.release()
 
 
 class FairSemaphore:

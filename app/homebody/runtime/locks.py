@@ -23,11 +23,13 @@ class Locks:
         with self._mutex:
             lock, users = self._locks.get(name) or (FairLock(), 0)
             self._locks[name] = (lock, users + 1)
-        lock.acquire()
         try:
-            yield
+            lock.acquire()
+            try:
+                yield
+            finally:
+                lock.release()
         finally:
-            lock.release()
             with self._mutex:
                 lock, users = self._locks[name]
                 if users == 1:
