@@ -20,6 +20,7 @@ from homebody.core.events import state as room_state
 from homebody.core.events.state import KnownEvent
 from homebody.core.federation import partial_joins, remote_states
 from homebody.core.federation.joins import JoinRequest
+from homebody.core.federation.partial_joins import PartialJoins
 from homebody.core.rooms import purge
 from homebody.core.timeline import forks, partial_state, rechecks
 from homebody.errors import MatrixError
@@ -637,6 +638,30 @@ def test_another_server_is_asked_if_the_first_one_does_not_respond(
 
     assert c.received("/state")
     assert state_of(alice, room.id).keys() == room.state.keys()
+
+
+def test_another_server_is_asked_if_the_response_of_the_first_one_fails_here(
+    b: Remote,
+    remote: Remotes,
+    app: Application,
+    alice: Person,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    c, room = remote("c.test"), b.room()
+    c.rooms[room.id] = room
+    room.member("erin", "join", by=c)
+    complete = PartialJoins._complete  # noqa: SLF001 - one of the two fails
+
+    def fail(self: PartialJoins, server: str, *others: Any) -> None:
+        if server == "b.test":
+            raise KeyError(server)
+        complete(self, server, *others)
+
+    monkeypatch.setattr(PartialJoins, "_complete", fail)
+    b.recover("/state")
+    join(alice, room.id)
+
+    wait_for(lambda: not is_partial(app, room.id), "all members of the room")
 
 
 def without_create(answer: Json) -> None:

@@ -128,6 +128,8 @@ class PartialJoins:
                 self._ask(server, room)
             except RemoteError as problem:
                 LOG.info("no members of %s from %s: %s", room_id, server, problem)
+            except Exception:  # maybe of its response
+                LOG.exception("the members of %s from %s could not be taken in", room_id, server)
             else:
                 return
 
