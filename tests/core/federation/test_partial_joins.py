@@ -18,7 +18,7 @@ from homebody.core.encryption import remote_devices
 from homebody.core.events import client_events, search_index
 from homebody.core.events import state as room_state
 from homebody.core.events.state import KnownEvent
-from homebody.core.federation import partial_joins, remote_states
+from homebody.core.federation import inbound, partial_joins, remote_states, resolver
 from homebody.core.federation.joins import JoinRequest
 from homebody.core.federation.partial_joins import PartialJoins
 from homebody.core.rooms import purge
@@ -31,6 +31,7 @@ from homebody.web import Application
 from tests.conftest import Login, MakeApp, Person
 from tests.helpers import remote_answers, sliding
 from tests.helpers.encryption import upload_device_keys
+from tests.helpers.gaps import standing
 from tests.helpers.partial_rooms import is_partial, join, let_state_come, omitting
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import CREATE, RemoteRoom
@@ -238,6 +239,29 @@ def test_branches_meanwhile_resolve_to_the_same_state(
 
     assert state_of(alice, room.id) == {key: it.content for key, it in room.state.items()}
     assert messages(alice, room.id) == ["merged"]
+
+
+def test_events_whose_state_takes_long_to_resolve_wait_for_the_members(
+    b: Remote, app: Application, alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = b.room()
+    room.member("dave", "join")
+    join(alice, room.id)
+    (start,) = room.heads
+    left = room.set_state("m.room.topic", {"topic": "left"}, prev=[start])
+    right = room.set_state("m.room.topic", {"topic": "right"}, prev=[start])
+    for module, name in ((inbound, "SECONDS_TO_RESOLVE"), (resolver, "SECONDS_IN_WRITE")):
+        monkeypatch.setattr(module, name, -1.0)
+
+    b.send(left, right)
+    wait_for(lambda: put_off(app, room.id), "the second event")
+    at_first = standing(app, right)
+    let_state_come(b, app, room)
+    wait_for(lambda: not waiting_pdus(app, room.id), "all events")
+
+    assert at_first is None
+    assert standing(app, right) == ACCEPTED
+    assert state_of(alice, room.id) == {key: it.content for key, it in room.state.items()}
 
 
 def waiting_pdus(app: Application, room_id: str) -> bool:
