@@ -21,7 +21,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 # Without bytecode files, each server and command that a test starts would compile all of app/
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run test check lint fmt types migrations spec routes wording clients screenshots federation outage soak dist deb wheel update fuzz courses faults bench traffic migration schema example docs migrate clean
+.PHONY: help install run test check lint fmt types migrations spec routes wording clients screenshots federation outage soak dist deb deb-test wheel update fuzz courses faults bench traffic migration schema example docs migrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,7 +49,7 @@ run: install  ## serve on http://localhost:8008 (installs and migrates first)
 	$(BIN)/homebody serve
 
 test: $(VENV)/.dev  ## run the tests, T=tests/core/sync/test_sync.py for some of them
-	$(BIN)/python -m pytest -m "not clients and not federation and not big and not wheel and not soak" -n $(N) --dist worksteal $(T)
+	$(BIN)/python -m pytest -m "not clients and not federation and not big and not wheel and not soak and not debian" -n $(N) --dist worksteal $(T)
 
 check: lint types migrations spec wording test  ## all checks that a commit must pass
 
@@ -104,6 +104,9 @@ dist: $(VENV)/.dev  ## build the wheel and the sdist into dist/
 deb: dist  ## build a package for this release of Debian into dist/ (needs dpkg-deb and python3-venv)
 	sh packaging/debian/build /usr/bin/python3 dist/homebody-*.whl constraints.txt dist
 	ls dist
+
+deb-test: deb  ## install it in an empty Debian by debootstrap, as root (minutes)
+	$(BIN)/python -m pytest -m debian tests/packaging
 
 wheel: dist  ## install both into empty environments, and test what they can do
 	$(BIN)/python -m pytest -m wheel tests/wheel
