@@ -177,3 +177,36 @@ def test_the_page_of_an_unknown_session_or_stage_says_so(client: FlaskClient) ->
     assert "<script>alert" not in forged.get_data(as_text=True)
     for answer in (forged, unknown, posted):
         assert answer.content_type == "text/html; charset=utf-8"
+
+
+def test_the_first_page_links_to_help_and_says_how_to_log_in(make_app: MakeApp) -> None:
+    app = make_app(
+        server_name="example.org",
+        public_url="https://chat.example.org",
+        support_page="https://example.org/help?a=1&b=2",
+        support_contacts=(
+            '[{ role = "m.role.admin", matrix_id = "@me:example.org" },'
+            ' { role = "org.example.cook", email_address = "cook@example.org" }]'
+        ),
+        terms='[{ id = "a", version = "1", name = "<Rules>", url = "https://example.org/rules" }]',
+    )
+
+    answer = app.test_client().get("/")
+    text, words = answer.get_data(as_text=True), visible(answer)
+
+    assert "enter example.org . If it does not find the server, enter https://chat" in words
+    assert "such as @name:example.org" in words
+    assert "enter the registration token" in words
+    assert 'href="https://example.org/help?a=1&amp;b=2"' in text
+    assert 'href="mailto:cook@example.org"' in text
+    assert "Administrator: @me:example.org" in words
+    assert "&lt;Rules&gt;" in text
+    for path in ("/_homebody/account/", "/_homebody/admin/"):
+        assert f'href="{path}"' in text
+
+
+def test_the_first_page_mentions_no_registration_where_it_is_closed(make_app: MakeApp) -> None:
+    text = visible(make_app(registration="closed").test_client().get("/"))
+
+    assert "choose to create one" not in text
+    assert "Contact" not in text

@@ -10,7 +10,6 @@ import hashlib
 import hmac
 from typing import Final
 
-import segno
 from flask import Blueprint, Response, request
 from markupsafe import Markup
 
@@ -100,6 +99,8 @@ def revoke_token(token_id: str) -> Response:
 
 def show_link(title: str, link: str, back: str, *, days: int) -> Response:
     """Return the page that shows a link that lets a person in, and its QR code."""
+    import segno  # noqa: PLC0415 - memory that a server without invitations saves
+
     code = Markup(segno.make(link).svg_inline(scale=4, light="#fff"))  # noqa: S704 - made of squares
     return layout.page("link.html", title=title, link=link, code=code, days=days, back=back)
 
