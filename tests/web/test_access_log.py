@@ -31,15 +31,28 @@ pytestmark = pytest.mark.usefixtures("restored_logging")
         ("/login?loginToken=syt_x", "/login?loginToken=***"),
         ("/validity?token=syt_x", "/validity?token=***"),
         ("/sync?access_token=syt_x?b=syt_x", "/sync?access_token=***"),
+        ("/_homebody/invite/syt_x", "/_homebody/invite/***"),
+        ("/_homebody/reset/syt_x/?a=1", "/_homebody/reset/***?a=1"),
+        ("//_homebody//invite/syt_x", "/_homebody/invite/***"),
+        ("/_homebody%2finvite%2Fsyt_x", "/_homebody/invite/***"),
+        ("/_homebody/%69nvite/syt_x", "/_homebody/%69nvite/***"),
+        ("/_synapse/admin/v1/registration_tokens/syt_x", "/v1/registration_tokens/***"),
     ],
 )
-def test_tokens_in_a_query_are_masked(raw: str, masked: str) -> None:
+def test_tokens_are_masked(raw: str, masked: str) -> None:
     assert middleware.masked_path(raw).endswith(masked)
     assert "syt_x" not in middleware.masked_path(raw)
 
 
 def test_a_path_without_secrets_stays_as_it_is() -> None:
-    for path in ("/", "/sync", "/sync?", "/sync?since=s1&timeout=0&x", "/a%2Fb?filter=%7B%7D"):
+    for path in (
+        "/",
+        "/sync",
+        "/sync?",
+        "/sync?since=s1&timeout=0&x",
+        "/a%2Fb?filter=%7B%7D",
+        "/v1/invite/x",
+    ):
         assert middleware.masked_path(path) == path
 
 

@@ -65,12 +65,15 @@ CORS_HEADERS = [
 REQUEST_ID = "X-Request-Id"
 ACCESS = logging.getLogger("homebody.access")
 SECRET_PARAMETERS = frozenset({"access_token", "loginToken", "token", "client_secret", "session"})
-SECRET_PATHS = frozenset({("_homebody", "invite"), ("_homebody", "reset")})
+SECRET_PATHS = frozenset(
+    {("_homebody", "invite"), ("_homebody", "reset"), ("v1", "registration_tokens")}
+)
 """What follows them in a path is a token."""
 HEALTH_CHECKS = frozenset({"/health", "/metrics"})
 """What Docker, Kubernetes and Prometheus request every few seconds; logged with DEBUG only, as are
 CORS preflight requests."""
 MAX_PATH_CHARACTERS = 1_000
+_SLASHES = re.compile("/|%2f", re.IGNORECASE)
 _NAME = re.compile(r"@?[a-z0-9._=/+-]{1,255}(:[a-z0-9.:\[\]-]{1,255})?", re.IGNORECASE)
 """A user name or ID that is safe in a line that other programs parse."""
 
@@ -398,9 +401,12 @@ def masked_path(raw_path: str) -> str:
     Names are compared decoded: `access%5Ftoken=` is the same parameter to the server.
     """
     path, mark, query = raw_path.partition("?")
-    parts = path.split("/")
-    if len(parts) > 3 and tuple(map(unquote, parts[1:3])) in SECRET_PATHS:
-        path = "/".join([*parts[:3], logs.MASK])
+    parts = [it for it in _SLASHES.split(path) if it]
+    names = list(map(unquote, parts))
+    for end in range(2, len(parts)):
+        if (names[end - 2], names[end - 1]) in SECRET_PATHS:
+            path = "/".join(["", *parts[:end], logs.MASK])
+            break
     masked = path + mark + "&".join(map(_masked_parameter, query.split("&")))
     return masked if len(masked) <= MAX_PATH_CHARACTERS else masked[:MAX_PATH_CHARACTERS] + "…"
 
