@@ -317,6 +317,21 @@ def test_ids_may_come_unescaped(admin: Person) -> None:
 # --- blocks
 
 
+def test_a_blocked_room_is_not_continued_by_an_upgrade(
+    app: Application, admin: Person, alice: Person
+) -> None:
+    room_id = alice.create_room()
+    admin.put(at(room_id, "/block"), json={"block": True})
+    path = f"rooms/{quote(room_id)}/upgrade"
+
+    with unchanged(app):
+        answer = alice.post(path, json={"new_version": "11"})
+
+    assert refusal(answer) == (403, "M_FORBIDDEN")
+    admin.put(at(room_id, "/block"), json={"block": False})
+    assert alice.post(path, json={"new_version": "11"}).status_code == 200
+
+
 def test_nobody_comes_into_a_blocked_room(
     app: Application, admin: Person, alice: Person, login: Login, room: MakeRoom
 ) -> None:

@@ -23,7 +23,14 @@ from sqlalchemy import bindparam, or_, select
 
 from homebody import errors
 from homebody.core.events import state
-from homebody.core.rooms import aliases, creation, directory, membership, personal_settings
+from homebody.core.rooms import (
+    aliases,
+    blocked,
+    creation,
+    directory,
+    membership,
+    personal_settings,
+)
 from homebody.core.timeline import sending
 from homebody.errors import MatrixError
 from homebody.models.base import NOW_AND_LATER
@@ -91,8 +98,9 @@ class UpgradeRequest:
 def upgrade(db: Database, request: UpgradeRequest) -> str:
     """Replace a room by one of another version, and return the new room's id.
 
-    Raises M_FORBIDDEN for users who may not send m.room.tombstone in the old room, M_INVALID_PARAM
-    for a creator that is not a user ID.
+    Raises M_FORBIDDEN for users who may not send m.room.tombstone in the old room, and for a
+    blocked one, whose users would go on in the new room; M_INVALID_PARAM for a creator that is not
+    a user ID.
     """
     new_id, copied_upto, is_done = "", 0, False
     try:
@@ -116,6 +124,7 @@ def upgrade(db: Database, request: UpgradeRequest) -> str:
 def _begin(tx: Tx, request: UpgradeRequest, *, is_whole: bool) -> str:
     """Create the new room, join it, and return its id. `is_whole`: the caller does the rest now."""
     state.check_joined(tx, request.room_id, request.user_id)
+    blocked.check(tx, request.room_id)
     known = state.current_many(tx, request.room_id, [room_state.CREATE, room_state.POWER_LEVELS])
     levels = room_state.power_levels(known)
     if levels.of_user(request.user_id) < levels.to_send(TOMBSTONE, is_state=True):
