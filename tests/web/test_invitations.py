@@ -305,3 +305,25 @@ def make_path(app: Application, login: Login) -> Callable[[str], str]:
         return invite(app) if kind == "invite" else reset(app, login("alice").user_id)
 
     return make
+
+
+def test_a_new_password_ends_links_that_were_not_used(app: Application, login: Login) -> None:
+    alice = login("alice")
+    path = reset(app, alice.user_id)
+    who = {"type": "m.id.user", "user": alice.user_id}
+    auth = {"type": "m.login.password", "identifier": who, "password": PASSWORD}
+
+    answer = alice.post("account/password", json={"new_password": NEW, "auth": auth})
+
+    assert answer.status_code == 200
+    assert app.test_client().get(path).status_code == 403
+
+
+def test_a_link_does_not_outlive_a_deactivation(app: Application, login: Login) -> None:
+    owner, alice = login("owner"), login("alice")
+    path = reset(app, alice.user_id)
+
+    owner.post(f"/_synapse/admin/v1/deactivate/{alice.user_id}")
+    owner.put(f"/_synapse/admin/v2/users/{alice.user_id}", json={"deactivated": False})
+
+    assert app.test_client().get(path).status_code == 403

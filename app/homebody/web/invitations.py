@@ -17,7 +17,7 @@ from homebody.client_server.authentication import address_key
 from homebody.context import homeserver
 from homebody.core.accounts import accounts
 from homebody.core.rooms import newcomers
-from homebody.core.sessions import devices, invitations, registration
+from homebody.core.sessions import devices, invitations, login, registration
 from homebody.core.sessions.invitations import Invitation
 from homebody.errors import MatrixError
 from homebody.spec import identifiers
@@ -119,7 +119,7 @@ def reset_password(token: str) -> Response:
     password_hash = accounts.hash_password(homeserver.server, form.password)
     devices.remove_most(homeserver.database, found.user_id or "")
     with homeserver.database.write() as tx:
-        user_id = invitations.reset_password(tx, token, password_hash)
+        user_id = login.reset_password(tx, token, password_hash)
     return browser_sessions.forget(pages.page("reset_done.html", user_id=user_id))
 
 

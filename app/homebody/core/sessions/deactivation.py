@@ -13,7 +13,7 @@ from homebody.core import audit
 from homebody.core.accounts import access_tokens, accounts, threepids
 from homebody.core.encryption import backed_up_keys, cross_signing, one_time_keys
 from homebody.core.profiles import profiles
-from homebody.core.sessions import dehydrated_devices, devices
+from homebody.core.sessions import dehydrated_devices, devices, invitations
 from homebody.core.timeline import sending
 from homebody.core.user_data import account_data
 from homebody.models.base import NOW_AND_LATER
@@ -69,6 +69,7 @@ def deactivate(
         dehydrated_devices.erase(tx, user_id)
         one_time_keys.erase(tx, user_id)
         threepids.remove_all(tx, user_id)
+        invitations.end_reset_links(tx, user_id)
         accounts.mark_deactivated(tx, user_id, erase=erase)
         if erase:
             profiles.erase(tx, user_id)

@@ -15,7 +15,7 @@ from homebody import errors
 from homebody.config.settings import Config
 from homebody.core import audit
 from homebody.core.accounts import access_tokens, accounts
-from homebody.core.sessions import devices, login, registration
+from homebody.core.sessions import registration
 from homebody.models.accounts import Invitation as Row
 from homebody.spec import identifiers
 from homebody.spec.events import Json
@@ -124,9 +124,14 @@ def reset_link(tx: Tx, actor: str, user_id: str, lifetime_ms: int) -> str:
     if account is None or account.is_guest:
         raise errors.not_found(f"There is no user {user_id}")
     accounts.check_active(tx, account)
-    earlier = (Row.purpose == PASSWORD, Row.user_id == user_id, Row.used_ts.is_(None))
-    tx.sql.execute(delete(Row).where(*earlier))
+    end_reset_links(tx, user_id)
     return link(tx.server.config, PASSWORD, create(tx, actor, PASSWORD, user_id, lifetime_ms))
+
+
+def end_reset_links(tx: Tx, user_id: str) -> None:
+    """End the links by which a user can set a new password, as they have one or no account."""
+    unused = (Row.purpose == PASSWORD, Row.user_id == user_id, Row.used_ts.is_(None))
+    tx.sql.execute(delete(Row).where(*unused))
 
 
 def link(config: Config, purpose: str, token: str) -> str:
@@ -183,21 +188,6 @@ def register(tx: Tx, token: str, name: str, password_hash: str) -> tuple[str, li
     user_id = registration.register(tx, name, password_hash, is_invited=found.user_id is not None)
     registration.accept_terms(tx, user_id)
     return user_id, found.rooms
-
-
-def reset_password(tx: Tx, token: str, password_hash: str) -> str:
-    """Set a new password of the user who has the link, end all sessions, and return the user ID.
-
-    Raises as `find`, M_USER_DEACTIVATED, M_USER_LOCKED, ORG_MATRIX_EXPIRED_ACCOUNT.
-    """
-    user_id = use(tx, PASSWORD, token).user_id
-    account = accounts.find(tx, user_id) if user_id is not None else None
-    if account is None:
-        raise errors.user_deactivated()
-    accounts.check_active(tx, account)
-    login.change_password(tx, account.user_id, password_hash)
-    devices.remove_all(tx, account.user_id)
-    return account.user_id
 
 
 def all_of(tx: Reader) -> list[Invitation]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from homebody import errors
 from homebody.core.accounts import access_tokens, accounts, login_tokens, threepids
-from homebody.core.sessions import browser_sessions, devices
+from homebody.core.sessions import browser_sessions, devices, invitations
 from homebody.spec.events import Json
 from homebody.storage.database import Database, Tx
 
@@ -106,13 +106,29 @@ def begin(tx: Tx, account: accounts.AccountInfo, request: SessionRequest) -> Jso
 
 
 def change_password(tx: Tx, user_id: str, password_hash: str) -> None:
-    """Replace the user's password, revoke login tokens, and end the sessions of browsers.
+    """Replace the user's password; end login tokens, reset links, and the sessions of browsers.
 
     The caller decides whether the sessions of clients end.
     """
     accounts.set_password_hash(tx, user_id, password_hash)
     browser_sessions.end_all(tx, user_id)
     login_tokens.revoke_all(tx, user_id)
+    invitations.end_reset_links(tx, user_id)
+
+
+def reset_password(tx: Tx, token: str, password_hash: str) -> str:
+    """Set a new password of the user who has the link, end all sessions, and return the user ID.
+
+    Raises as `invitations.find`, M_USER_DEACTIVATED, M_USER_LOCKED, ORG_MATRIX_EXPIRED_ACCOUNT.
+    """
+    user_id = invitations.use(tx, invitations.PASSWORD, token).user_id
+    account = accounts.find(tx, user_id) if user_id is not None else None
+    if account is None:
+        raise errors.user_deactivated()
+    accounts.check_active(tx, account)
+    change_password(tx, account.user_id, password_hash)
+    devices.remove_all(tx, account.user_id)
+    return account.user_id
 
 
 def start_session(tx: Tx, user_id: str, request: SessionRequest) -> Json:
