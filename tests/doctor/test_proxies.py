@@ -49,8 +49,8 @@ def inside(*lines: str) -> proxies.Edit:
 
 def within(*lines: str) -> proxies.Edit:
     """Return an edit that adds lines to Caddy's reverse_proxy."""
-    block = "\n        ".join((REVERSE_PROXY + " {", *lines))
-    return proxies.replacing((REVERSE_PROXY, f"{block}\n    }}"))
+    head = REVERSE_PROXY + " {"
+    return proxies.replacing((head, "\n\t\t".join((head, *lines))))
 
 
 NGINX = {
@@ -247,7 +247,7 @@ CADDY = {
     "authorization": (within("header_up -Authorization"), {"authorization"}),
     "well-known-client-cors": (
         proxies.replacing(
-            ("    header /.well-known/matrix/client Access-Control-Allow-Origin *\n", "")
+            ("\theader /.well-known/matrix/client Access-Control-Allow-Origin *\n", "")
         ),
         {"well-known-client-cors"},
     ),
@@ -259,7 +259,7 @@ CADDY = {
     ),
     "well-known-server": (
         proxies.replacing(
-            ("    respond /.well-known/matrix/server", "    respond /.well-known/matrix/servers")
+            ("\trespond /.well-known/matrix/server", "\trespond /.well-known/matrix/servers")
         ),
         {"well-known-server", "federation"},
     ),
