@@ -197,6 +197,15 @@ def test_an_address_that_does_not_answer_is_seen_beside_one_that_does(world: Wor
     assert f"::1 port {world.site.port}" in found[-1].seen
 
 
+def test_a_private_address_of_a_private_name_is_in_order(world: World) -> None:
+    world.dns.records["family.home.arpa A"] = ["127.0.0.1"]
+    url = f"https://family.home.arpa:{world.site.port}"
+
+    found = tls.names(world.examination(server_name="family.home.arpa", public_url=url))
+
+    assert worst(found) == {}
+
+
 def test_a_server_that_never_answers_takes_less_than_half_a_minute(world: World) -> None:
     world.site.hang("/")
     world.connect_to["matrix.example.org:443"] = ("127.0.0.1", world.site.port)

@@ -64,3 +64,23 @@ def test_a_certificate_that_clients_refuse_is_found(
 
     assert bad(found) == expected, shown(found)
     assert any(it.id == "long-poll" and it.severity == "ok" for it in found), "the rest goes on"
+
+
+def test_a_certificate_that_lives_for_hours_may_end_today(clinic: Clinic) -> None:
+    files = write_certificate_of(
+        clinic.folder, *NAMES, not_before=in_days(-0.1), not_after=in_days(0.4)
+    )
+
+    found = clinic.examine(proxies.nginx, certificate=files)
+
+    assert bad(found) == set(), shown(found)
+
+
+def test_one_of_which_little_is_left_is_found(clinic: Clinic) -> None:
+    files = write_certificate_of(
+        clinic.folder, *NAMES, not_before=in_days(-0.4), not_after=in_days(0.1)
+    )
+
+    found = clinic.examine(proxies.nginx, certificate=files)
+
+    assert bad(found) == {"tls-expires"}, shown(found)

@@ -51,6 +51,7 @@ def write_certificate(folder: Path, *names: str) -> tuple[Path, Path]:
 def write_certificate_of(
     folder: Path,
     *names: str,
+    not_before: datetime | None = None,
     not_after: datetime | None = None,
     by: trustme.CA | None = None,
     with_chain: bool = True,
@@ -61,7 +62,7 @@ def write_certificate_of(
     """
     certificate, key = folder / "chain.pem", folder / "chain.key"
     authority = by or _authority().create_child_ca()
-    issued = authority.issue_cert(*names, not_after=not_after)
+    issued = authority.issue_cert(*names, not_before=not_before, not_after=not_after)
     issued.private_key_pem.write_to_path(str(key))
     blobs = issued.cert_chain_pems if with_chain else issued.cert_chain_pems[:1]
     certificate.write_bytes(b"".join(blob.bytes() for blob in blobs))

@@ -16,6 +16,7 @@ from homebody.doctor.fetching import CONNECT_S, UnreachableError, reason
 from homebody.doctor.findings import Finding
 from homebody.outside import RemoteError, addresses
 from homebody.outside.addresses import Address
+from homebody.spec import identifiers
 
 DAYS_BEFORE_EXPIRY: Final = 14
 _DAY_S: Final = 86_400
@@ -46,7 +47,7 @@ def _addresses(ex: Examination, host: str, port: int) -> Iterator[Finding]:
     shown = ", ".join(address for address, _ in targets)
     yield ex.report.ok("dns", f"{host}: {shown}")
     private = [it for it, _ in targets if not addresses.is_public(ipaddress.ip_address(it))]
-    if private:
+    if private and identifiers.is_public(host):
         yield ex.report.warning("dns-private", f"{host}: {', '.join(private)}")
     if len(targets) > 1:
         with concurrent.futures.ThreadPoolExecutor(len(targets)) as pool:
@@ -136,8 +137,11 @@ def _kind_of(error: ssl.SSLCertVerificationError) -> tuple[str, str]:
 
 def _expiry(ex: Examination, host: str, found: Any) -> Finding:
     expires = ssl.cert_time_to_seconds(str(found["notAfter"]))
-    days = int((expires - time.time()) / _DAY_S)
+    # Caddy's own authority issues them for 12 hours, and renews them when a third of that is left
+    lifetime_s = expires - ssl.cert_time_to_seconds(str(found["notBefore"]))
+    left_s = expires - time.time()
+    days = int(left_s / _DAY_S)
     seen = f"{host}: valid until {datetime.fromtimestamp(expires, UTC):%Y-%m-%d}, {days} days"
-    if days < DAYS_BEFORE_EXPIRY:
+    if left_s < min(DAYS_BEFORE_EXPIRY * _DAY_S, lifetime_s / 4):
         return ex.report.warning("tls-expires", seen, host=host)
     return ex.report.ok("tls", seen)
