@@ -28,7 +28,7 @@ suppress_warnings = ["misc.highlighting_failure"]
 
 _LISTS: Final = "docs/README.md"
 _SECTION: Final = re.compile(r"^## (.+)\n((?:\n|- .*\n|  .*\n)+)", re.MULTILINE)
-_PAGE: Final = re.compile(r"^- \[[^]]+\]\(([^)#]+\.md)\)", re.MULTILINE)
+_PAGE: Final = re.compile(r"\]\(([^)#]+\.md)\)")
 
 
 def _navigation(lists: str) -> str:

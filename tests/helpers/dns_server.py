@@ -23,12 +23,12 @@ DROPPED = "DROPPED"
 class DnsServer:
     """Answers from `records`, which a test may change."""
 
-    def __init__(self, records: Records, ttl: int = 300) -> None:
+    def __init__(self, records: Records, ttl: int = 300, port: int = 0) -> None:
         self.records = dict(records)
         self.asked: list[str] = []
         self._ttl = ttl
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
+        self._socket.bind(("127.0.0.1", port))
         self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
         self._is_ending = False
         self._thread = threading.Thread(target=self._run)
