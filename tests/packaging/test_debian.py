@@ -5,7 +5,6 @@ What needs a running systemd is left out: a root that one changes into has none.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import time
@@ -16,15 +15,20 @@ import pytest
 
 from tests.helpers.server import ROOT
 
-MIRROR = os.environ.get("HOMEBODY_TEST_DEBIAN_MIRROR", "http://deb.debian.org/debian")
 NEEDED = "python3,adduser,ca-certificates"
 START_SECONDS = 60.0
 
 pytestmark = [
     pytest.mark.debian,
     pytest.mark.timeout(1200),
-    pytest.mark.skipif(not shutil.which("debootstrap"), reason="debootstrap is not installed"),
 ]
+
+
+def mirror() -> str:
+    """The address from which this machine has its packages of Debian 12."""
+    listing = ["apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)"]
+    lines = subprocess.run(listing, check=True, capture_output=True, text=True).stdout.splitlines()
+    return next(line.split()[1] for line in lines if line.split()[0] == "bookworm")
 
 
 class Debian:
@@ -50,7 +54,7 @@ class Debian:
 def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Debian]:
     root = tmp_path_factory.mktemp("debian") / "root"
     command = ["debootstrap", "--variant=minbase", f"--include={NEEDED}", "bookworm"]
-    subprocess.run([*command, str(root), MIRROR], check=True, capture_output=True)
+    subprocess.run([*command, str(root), mirror()], check=True, capture_output=True)
     (package,) = (ROOT / "dist").glob("homebody_*.deb")
     shutil.copy(package, root / "srv/homebody.deb")
     yield Debian(root)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -19,7 +18,7 @@ MATCHED = re.compile(r"^Lines: (\d+) lines, \d+ ignored, (\d+) matched, (\d+) mi
 FORGED = "x - homebody.access - 1 - WARNING - ab - login refused to 203.0.113.9 as x"
 
 pytestmark = [
-    pytest.mark.skipif(not shutil.which("fail2ban-regex"), reason="fail2ban is not installed"),
+    pytest.mark.clients,
     pytest.mark.usefixtures("restored_logging"),
 ]
 

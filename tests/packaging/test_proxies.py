@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -25,7 +24,7 @@ def test_the_documentation_shows_the_file(path: Path, language: str) -> None:
     assert path.read_text().endswith(f"\n\n{shown[1]}")
 
 
-@pytest.mark.skipif(not shutil.which("caddy"), reason="Caddy is not installed")
+@pytest.mark.clients
 def test_caddy_accepts_its_file(tmp_path: Path) -> None:
     command = ["caddy", "adapt", "--config", str(CADDY), "--adapter", "caddyfile"]
 
@@ -37,7 +36,7 @@ def test_caddy_accepts_its_file(tmp_path: Path) -> None:
     assert "warn" not in done.stderr.lower(), done.stderr
 
 
-@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
+@pytest.mark.clients
 def test_nginx_accepts_its_file(tmp_path: Path) -> None:
     text = re.sub(r"listen 443 ssl;", f"listen unix:{tmp_path}/x;", NGINX.read_text(), count=1)
     text = text.replace("listen 443 ssl;", f"listen unix:{tmp_path}/y;")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +15,7 @@ from tests.helpers.server import ROOT
 FOLDER = ROOT / "packaging/systemd"
 UNITS = ("homebody.service", "homebody.socket")
 
-pytestmark = pytest.mark.skipif(
-    not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed"
-)
+pytestmark = pytest.mark.clients
 
 
 @pytest.fixture
