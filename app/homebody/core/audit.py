@@ -21,6 +21,9 @@ COMMAND_LINE: Final = "command line"
 SHARED_SECRET: Final = "shared secret"  # noqa: S105 - a name
 """The actor of tools that know `registration_shared_secret`."""
 
+MAX_SHOWN: Final = 4
+"""Characters of a secret that is the subject of an action."""
+
 _LATEST = select(
     AuditEntry.id,
     AuditEntry.ts,
@@ -41,6 +44,11 @@ _OF_ACTIONS = (
 _LAST_OF_ACTIONS = select(func.coalesce(func.max(AuditEntry.id), 0)).where(
     AuditEntry.action.in_(bindparam("actions", expanding=True))
 )
+
+
+def masked(secret: str) -> str:
+    """Return the beginning of a registration token, by which to tell it from others."""
+    return f"{secret[: min(MAX_SHOWN, len(secret) // 4)]}…"
 
 
 def note(tx: Tx, actor: str, action: str, subject: str | None = None, **details: object) -> None:

@@ -102,7 +102,7 @@ def add(
         raise errors.invalid_param("This registration token exists already")
     limits = {"uses_allowed": uses_allowed, "expires_ts": expires_ts}
     tx.sql.execute(insert(RegistrationToken), {"token": token, "created_ts": tx.now_ms, **limits})
-    audit.note(tx, actor, "token.add", token, **limits)
+    audit.note(tx, actor, "token.add", audit.masked(token), **limits)
     return token
 
 
@@ -115,7 +115,7 @@ def change(tx: Tx, actor: str, token: str, limits: dict[str, int | None]) -> Non
     _check_limits(tx, limits.get("uses_allowed"), limits.get("expires_ts"))
     if limits:
         tx.sql.execute(_CHANGE.values(**limits), {"changed": token})
-        audit.note(tx, actor, "token.change", token, **limits)
+        audit.note(tx, actor, "token.change", audit.masked(token), **limits)
 
 
 def remove(tx: Tx, actor: str, token: str) -> None:
@@ -123,7 +123,7 @@ def remove(tx: Tx, actor: str, token: str) -> None:
     gone = delete(RegistrationToken).where(RegistrationToken.token == token)
     if not tx.sql.execute(gone).rowcount:
         raise errors.not_found("There is no such registration token")
-    audit.note(tx, actor, "token.remove", token)
+    audit.note(tx, actor, "token.remove", audit.masked(token))
 
 
 def use_up(tx: Tx, token: str) -> None:
