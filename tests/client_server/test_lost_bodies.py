@@ -29,6 +29,7 @@ CALLED_WITHOUT: Final = {
     ("POST", "/_matrix/media/v1/create"),
     ("POST", "/_matrix/media/v3/upload"),  # a file may be empty
     ("PUT", "/_matrix/media/v3/upload/<server_name>/<media_id>"),
+    ("POST", "/_synapse/admin/v1/federation/destinations/<destination>/reset_connection"),
     ("POST", "/_synapse/admin/v1/deactivate/<user_id>"),
     ("PUT", "/_synapse/admin/v2/users/<user_id>/devices/<device_id>"),
     ("POST", "/_synapse/admin/v1/users/<user_id>/login"),
