@@ -56,6 +56,7 @@ from homebody.runtime.event_loop import Wakeups
 from homebody.runtime.locks import Locks
 from homebody.runtime.metrics import Metrics
 from homebody.runtime.single_flight import Repeats
+from homebody.runtime.traces import Traces
 from homebody.storage import database as db
 from homebody.storage.caches import Caches
 from homebody.web import admin_pages, blueprints
@@ -138,6 +139,7 @@ def create_app(config: Config) -> web.Application:
         gap_filler=gap_filler,
         locks=locks,
         checkups=Checkups(),
+        traces=Traces(config.data_dir),
     )
     web.register(app, server)
     blueprints.register(app, client_server)

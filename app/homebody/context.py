@@ -45,6 +45,7 @@ from homebody.runtime.event_loop import Wakeups
 from homebody.runtime.locks import Locks
 from homebody.runtime.metrics import Metrics
 from homebody.runtime.single_flight import Repeats
+from homebody.runtime.traces import Traces
 from homebody.storage.database import Database, Server
 
 
@@ -88,6 +89,7 @@ class Homeserver:
     gap_filler: GapFiller
     locks: Locks
     checkups: Checkups
+    traces: Traces
 
 
 # _get_current_object, as asking current_app itself would be a second proxy: twice the time

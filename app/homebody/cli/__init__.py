@@ -51,6 +51,7 @@ LAZY_COMMANDS = {
     "reports": "homebody.cli.moderation",
     "rooms": "homebody.cli.rooms",
     "notice": "homebody.cli.moderation",
+    "trace": "homebody.cli.trace",
     "upgrade": "homebody.cli.upgrade",
 }
 """Commands that need the database: imported when they run, so that the others start quickly."""

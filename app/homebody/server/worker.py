@@ -101,6 +101,7 @@ class Worker(GeventWorker):
         self._install_signal_handlers()
         memory.tune_allocator()
         self._log_addresses()
+        self._homeserver.traces.refresh()
         gevent.spawn(self._watch_for_other_writers)
         gevent.spawn(self._check_large_database)
         gevent.spawn(self._trim)
@@ -308,6 +309,7 @@ class Worker(GeventWorker):
 
     def _watch_for_other_writers(self) -> None:
         database, delivery = self._homeserver.database, self._homeserver.delivery
+        traces = self._homeserver.traces
         are_there_rows = False
         """Whether there may be new rows in the outbox; stays true until they have been read."""
         while self.alive:
@@ -315,6 +317,8 @@ class Worker(GeventWorker):
             try:
                 if self.alive and database.notice_other_writers():  # at a stop it is closed
                     are_there_rows = True
+                if self.alive and (are_there_rows or traces.sockets):
+                    traces.refresh()
                 if self.alive and are_there_rows:
                     delivery.rescan()
                     self._homeserver.sender.rescan()

@@ -42,6 +42,7 @@ from homebody.web import (
     metrics,
     pages,
     probe,
+    tracing,
     well_known,
 )
 
@@ -335,6 +336,8 @@ def end(response: Response) -> Response:
     known, address = g.get("requester") or g.get("browser_session"), request.remote_addr or ""
     if "refused_login" in g:
         log_refused_login(address, g.refused_login)
+    if homeserver.traces.sockets:
+        tracing.note(known, masked_path(raw_path(request.environ)), response, seconds)
     log_request(
         address,
         request.method,
