@@ -90,7 +90,8 @@ federation: $(VENV)/.dev  ## test with a real Synapse (installs it, and what mak
 	bash tests/federation/install $(BIN)/python
 	$(BIN)/python -m pytest -m federation tests/federation
 
-outage: $(VENV)/.dev  ## test how homebody and Synapse agree after ten minutes apart (make federation first)
+outage: $(VENV)/.dev  ## test how homebody and a real Synapse agree after ten minutes apart
+	bash tests/federation/install $(BIN)/python
 	HOMEBODY_TEST_OUTAGE_S=600 $(BIN)/python -m pytest -m federation tests/federation/test_outages.py
 
 soak: $(VENV)/.dev  ## run three servers with random faults for an hour (SOAK_MINUTES=10), and compare them

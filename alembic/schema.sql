@@ -845,6 +845,6 @@ CREATE INDEX ix_access_tokens_issued_to ON access_tokens (issued_to) WHERE issue
 
 CREATE INDEX ix_media_sha256 ON media (sha256);
 
-INSERT INTO alembic_version VALUES ('0024');
+INSERT INTO alembic_version VALUES ('0025');
 
 INSERT INTO clock VALUES (1, 1, 1);

@@ -25,9 +25,13 @@ STEPS = migrations.known()
 @pytest.fixture
 def older(tmp_path: Path) -> Path:
     """A data folder whose database lacks the last migration."""
-    data_dir = tmp_path / "data"
+    return folder_at(tmp_path / "data", STEPS[-2])
+
+
+def folder_at(data_dir: Path, step: str) -> Path:
+    """Return a new data folder with an account, whose database is as of a migration."""
     data_dir.mkdir()
-    alembic(f"sqlite:///{data_dir}/homebody.db", STEPS[-2])
+    alembic(f"sqlite:///{data_dir}/homebody.db", step)
     add_account(data_dir, "@alice:localhost")
     return data_dir
 
@@ -67,9 +71,10 @@ def test_what_is_only_in_the_write_ahead_log_comes_along(older: Path, tmp_path: 
         assert connection.execute("SELECT position FROM clock").fetchone() == (1234,)
 
 
-def test_a_migration_that_fails_leaves_the_database_as_it_was(older: Path) -> None:
+def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path: Path) -> None:
+    older = folder_at(tmp_path / "data", "0023")
     with closing(sqlite3.connect(older / "homebody.db")) as connection, connection:
-        connection.execute("CREATE TABLE audit_log (mine)")  # the last migration wants to make it
+        connection.execute("CREATE TABLE audit_log (mine)")  # migration 0024 wants to make it
     before = tree(older)
 
     served = homebody_apart(older, "serve")
