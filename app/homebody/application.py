@@ -133,7 +133,7 @@ def create_app(config: Config) -> web.Application:
         transactions=transactions,
         inbound=inbound,
         invites=invites,
-        joins=Joins(database, federation, keys, locks, inbound, partial_joins),
+        joins=Joins(database, federation, keys, locks, inbound, partial_joins, gap_filler),
         partial_joins=partial_joins,
         backfill=backfill,
         gap_filler=gap_filler,

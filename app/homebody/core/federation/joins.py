@@ -34,6 +34,7 @@ from homebody.core import joining
 from homebody.core.events import auth_chains, state
 from homebody.core.federation import asking, bulk, partial_joins, pdus, remote_templates
 from homebody.core.federation.bulk import Checked
+from homebody.core.federation.gap_filler import GapFiller
 from homebody.core.federation.inbound import Inbound
 from homebody.core.federation.keys import ServerKeys
 from homebody.core.federation.partial_joins import PartialJoins
@@ -104,6 +105,7 @@ class Joins:
         locks: Locks,
         inbound: Inbound,
         partial_joins: PartialJoins,
+        gap_filler: GapFiller,
     ) -> None:
         self._db = db
         self._client = client
@@ -111,6 +113,7 @@ class Joins:
         self._locks = locks
         self._inbound = inbound
         self._partial_joins = partial_joins
+        self._gap_filler = gap_filler
         self._mutex = threading.Lock()
         self._under_way: dict[str, tuple[str, Future[None]]] = {}
         """(user_id, its end) by room_id."""
@@ -373,6 +376,7 @@ class Joins:
             joining.end(tx, join.room_id, join.user_id)
             membership.note_join(tx, join.room_id, join.user_id)
         self._inbound.queues.begin(join.room_id)
+        self._gap_filler.follow_join(join.room_id)
         if partial is not None:
             self._partial_joins.begin(join.room_id)
 

@@ -98,6 +98,14 @@ _TOPS = (
     )
     .group_by(item(_SPANS, 0))
 )
+_NEWEST_ROOMS = (
+    select(Room.room_id)
+    .join(Row, Row.room_number == Room.number)
+    .where(Row.position.is_not(None))
+    .group_by(Room.number)
+    .order_by(func.max(Row.position).desc())
+    .limit(bindparam("count"))
+)
 _REMOVE_BEFORE = delete(Row).where(_IN_ROOM, Row.position <= bindparam("place"))
 _REMOVE_ROOM = delete(Row).where(_IN_ROOM)
 
@@ -175,6 +183,11 @@ def newest_of_spans(tx: Reader, spans: Collection[tuple[str, int, int]]) -> dict
         return {}
     rows = tx.sql.execute(_TOPS, {"spans": spans})
     return {row.room_id: row.position for row in rows}
+
+
+def newest_rooms(tx: Reader, count: int) -> list[str]:
+    """Return rooms that have gaps, those with the newest ones first."""
+    return list(tx.sql.execute(_NEWEST_ROOMS, {"count": count}).scalars())
 
 
 def remove_before(tx: Tx, room_id: str, position: int) -> None:

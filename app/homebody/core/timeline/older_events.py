@@ -73,9 +73,24 @@ _PLACED = select(StoredEvent.event_id).where(
 _SENDER = select(StoredEvent.sender).where(
     StoredEvent.room_id == bindparam("room_id"), StoredEvent.position == bindparam("place")
 )
+_FROM = (
+    select(StoredEvent.position, StoredEvent.sender, StoredEvent.standing)
+    .where(StoredEvent.room_id == bindparam("room_id"), StoredEvent.position >= bindparam("place"))
+    .order_by(StoredEvent.position)
+    .limit(bindparam("count"))
+)
 _PREVIOUS = select(func.max(StoredEvent.position)).where(
     StoredEvent.room_id == bindparam("room_id"), StoredEvent.position < bindparam("place")
 )
+
+
+class Above(NamedTuple):
+    """The first event above a gap that is not history."""
+
+    position: int
+    sender: str
+    history: int
+    """The number of events between the gap and it, which were fetched."""
 
 
 class _Placed(NamedTuple):
@@ -134,6 +149,18 @@ def sender_at(tx: Reader, room_id: str, position: int) -> str | None:
     asked = {"room_id": room_id, "place": position}
     found: str | None = tx.sql.execute(_SENDER, asked).scalar()
     return found
+
+
+def first_not_history(tx: Reader, room_id: str, position: int, limit: int) -> Above | None:
+    """Return the first event from a position on that is not history.
+
+    None if there are `limit` events of history before it, or no such event.
+    """
+    asked = {"room_id": room_id, "place": position, "count": limit}
+    for history, row in enumerate(tx.sql.execute(_FROM, asked)):
+        if row.standing != HISTORY:
+            return Above(row.position, row.sender, history)
+    return None
 
 
 def _judge(
