@@ -94,8 +94,13 @@ def test_the_predefined_rules_are_those_of_the_spec() -> None:
 
     rules = push_rulesets.full(ALICE, {})["global"]
     of_the_spec = {
-        kind: [rule for rule in of_kind if rule["rule_id"] not in LEGACY]
+        kind: [
+            rule
+            for rule in of_kind
+            if rule["rule_id"] not in LEGACY and rule["rule_id"].startswith(".m.rule.")
+        ]
         for kind, of_kind in rules.items()
+        if kind != "postcontent"
     }
 
     assert of_the_spec == {"content": [], "room": [], "sender": [], **json.loads(text_)}
@@ -259,6 +264,43 @@ def test_messages_have_a_sound_between_two_and_none_among_more(event_type: str) 
         assert outcome(view(event_type, members=members)) == Outcome(
             notify=True, highlight=False, sound=None, actions=["notify"]
         )
+
+
+@pytest.mark.parametrize("kind", ["start", "end"])
+def test_polls_notify_like_messages(kind: str) -> None:
+    event_type = f"org.matrix.msc3381.poll.{kind}"
+
+    assert outcome(view(event_type, members=2)).sound == "default"
+    assert outcome(view(event_type, members=3)) == Outcome(
+        notify=True, highlight=False, sound=None, actions=["notify"]
+    )
+
+
+def test_votes_in_a_poll_are_silent_unless_they_mention() -> None:
+    vote = view("org.matrix.msc3381.poll.response", {"m.mentions": {"user_ids": [ALICE]}})
+    loud = push_rulesets.with_rule({}, "underride", "all", {"actions": ["notify"]})
+
+    assert outcome(vote).highlight  # the rule about mentions comes first, as the proposal has it
+    assert not outcome(view("org.matrix.msc3381.poll.response"), loud).notify
+
+
+def test_a_subscription_to_the_thread_decides_after_content_and_before_rooms() -> None:
+    muted = push_rulesets.with_rule({}, "room", ROOM, {"actions": []})
+    loud = push_rulesets.with_rule({}, "room", ROOM, {"actions": ["notify"]})
+
+    def reply(**subscriptions: bool) -> EventView:
+        event = text("tea", **{"m.mentions": {}})
+        event.subscriptions = {f"@{name}:example.org": it for name, it in subscriptions.items()}
+        return event
+
+    assert outcome(reply(alice=True), muted).sound == "default"
+    assert not outcome(reply(alice=False), loud).notify
+    assert outcome(reply(carol=False), loud).notify
+    assert not outcome(reply(carol=True), muted).notify
+    keyword = {"pattern": "tea", "actions": ["notify", HIGHLIGHT]}
+    assert outcome(
+        reply(alice=False), push_rulesets.with_rule({}, "content", "tea", keyword)
+    ).highlight
 
 
 def test_other_events_notify_nobody() -> None:

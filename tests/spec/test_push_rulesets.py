@@ -191,7 +191,7 @@ def test_predefined_ids_are_unique_over_the_kinds() -> None:
         for rule in of_kind
     ]
 
-    assert len(rules) == len(set(rules)) == 18
+    assert len(rules) == len(set(rules)) == 25
 
 
 def test_own_rules_can_be_switched_and_deleted() -> None:

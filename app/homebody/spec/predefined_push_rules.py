@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from homebody.spec.events import Json
 
-KINDS: Final = ("override", "content", "room", "sender", "underride")
-"""In order of evaluation."""
+KINDS: Final = ("override", "content", "postcontent", "room", "sender", "underride")
+"""In order of evaluation. `postcontent` (MSC4306) has predefined rules only."""
 
 ME: Final[Any] = object()
 """A placeholder for the user's id in the predefined rules, or for its localpart as a `pattern`."""
@@ -33,9 +33,13 @@ def _predefined(
 
 
 _SOUND: Final = {"set_tweak": "sound", "value": "default"}
+_POLL: Final = "org.matrix.msc3381.poll"
+"""The prefix of the types of polls, which have no others yet."""
 _RING: Final = {"set_tweak": "sound", "value": "ring"}
 _HIGHLIGHT: Final = {"set_tweak": "highlight"}
 _TWO_MEMBERS: Final = {"kind": "room_member_count", "is": "2"}
+THREAD_SUBSCRIPTION: Final = "io.element.msc4306.thread_subscription"
+"""The kind of the condition that the user is subscribed to the event's thread, or is not."""
 
 # Deviates: version 1.17 of the specification removed these rules. Clients without support for
 # m.mentions still send messages that depend on them, other clients show the rules in their
@@ -102,6 +106,9 @@ PREDEFINED: Final[dict[str, tuple[Json, ...]]] = {
             [_match("type", "m.room.server_acl"), _match("state_key", "")],
             [],
         ),
+        _predefined(  # MSC3930, as below
+            ".org.matrix.msc3930.rule.poll_response", [_match("type", f"{_POLL}.response")], []
+        ),
         _predefined(
             ".m.rule.suppress_edits",
             [
@@ -123,6 +130,18 @@ PREDEFINED: Final[dict[str, tuple[Json, ...]]] = {
             "actions": ["notify", _SOUND, _HIGHLIGHT],
         },
     ),
+    "postcontent": (
+        _predefined(
+            ".io.element.msc4306.rule.unsubscribed_thread",
+            [{"kind": THREAD_SUBSCRIPTION, "subscribed": False}],
+            [],
+        ),
+        _predefined(
+            ".io.element.msc4306.rule.subscribed_thread",
+            [{"kind": THREAD_SUBSCRIPTION, "subscribed": True}],
+            ["notify", _SOUND],
+        ),
+    ),
     "room": (),
     "sender": (),
     "underride": (
@@ -139,5 +158,21 @@ PREDEFINED: Final[dict[str, tuple[Json, ...]]] = {
         ),
         _predefined(".m.rule.message", [_match("type", "m.room.message")], ["notify"]),
         _predefined(".m.rule.encrypted", [_match("type", "m.room.encrypted")], ["notify"]),
+        _predefined(
+            ".org.matrix.msc3930.rule.poll_start_one_to_one",
+            [_TWO_MEMBERS, _match("type", f"{_POLL}.start")],
+            ["notify", _SOUND],
+        ),
+        _predefined(
+            ".org.matrix.msc3930.rule.poll_start", [_match("type", f"{_POLL}.start")], ["notify"]
+        ),
+        _predefined(
+            ".org.matrix.msc3930.rule.poll_end_one_to_one",
+            [_TWO_MEMBERS, _match("type", f"{_POLL}.end")],
+            ["notify", _SOUND],
+        ),
+        _predefined(
+            ".org.matrix.msc3930.rule.poll_end", [_match("type", f"{_POLL}.end")], ["notify"]
+        ),
     ),
 }

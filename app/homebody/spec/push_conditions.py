@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, NamedTuple
 
 import orjson
@@ -18,7 +18,7 @@ import orjson
 from homebody.spec import globs, identifiers, property_paths, push_rulesets
 from homebody.spec.events import Event, Json
 from homebody.spec.globs import Text
-from homebody.spec.predefined_push_rules import ME
+from homebody.spec.predefined_push_rules import ME, THREAD_SUBSCRIPTION
 from homebody.spec.property_paths import Path
 from homebody.spec.room_state import PowerLevels
 
@@ -70,6 +70,7 @@ class EventView:
         "power_levels",
         "room_id",
         "sender",
+        "subscriptions",
     )
 
     def __init__(self, event: Event, member_count: int, power_levels: PowerLevels) -> None:
@@ -82,6 +83,8 @@ class EventView:
         self.power_levels: Final = power_levels
         self.named: Collection[str] | None = None
         """The members whose name or localpart may occur in `legacy_body`. None: any member's."""
+        self.subscriptions: Mapping[str, bool] = {}
+        """{user_id: whether they are subscribed to the event's thread}; {}: it is in no thread."""
         self.legacy_body: Text | None = None
         """The beginning of the body, searched for mentions. None if the event has m.mentions."""
         body = event.content.get("body")
@@ -223,6 +226,20 @@ def _sender_notification_permission(condition: Json) -> Condition:
     return Condition(_may_notify(condition["key"]))
 
 
+def _thread_subscription(condition: Json) -> Condition:
+    subscribed = condition.get("subscribed")
+    if not isinstance(subscribed, bool):
+        return Condition(_never)
+    return Condition(
+        _is_in_thread,
+        lambda view, member: view.subscriptions.get(member.user_id) is subscribed,
+    )
+
+
+def _is_in_thread(view: EventView) -> bool:
+    return bool(view.subscriptions)
+
+
 def _has_legacy_body(view: EventView) -> bool:
     return view.legacy_body is not None
 
@@ -260,6 +277,7 @@ _KINDS: Final[dict[str, Callable[[Json], Condition]]] = {
     "contains_display_name": _contains_display_name,
     "room_member_count": _room_member_count,
     "sender_notification_permission": _sender_notification_permission,
+    THREAD_SUBSCRIPTION: _thread_subscription,
 }
 
 # Conditions on the event. Cached, so that equal conditions of many users are the same object;

@@ -59,6 +59,8 @@ class Ruleset:
 
     override: tuple[Rule, ...]
     content: tuple[Rule, ...]
+    postcontent: tuple[Rule, ...]
+    """These match events in threads only."""
     room: dict[str, Rule]
     """By rule ID, as only one of them can match; the same applies to `sender`."""
     sender: dict[str, Rule]
@@ -74,6 +76,8 @@ class Ruleset:
         override = self._override_by_room.get(view.room_id)
         yield from self._override_in(view.room_id) if override is None else override
         yield from self.content
+        if view.subscriptions:
+            yield from self.postcontent
         if (rule := self.room.get(view.room_id)) is not None:
             yield rule
         if (rule := self.sender.get(view.sender)) is not None:
@@ -178,6 +182,7 @@ def _compiled(changes: Json) -> Ruleset:
     ruleset = Ruleset(
         override=tuple(rules("override").values()),
         content=tuple(rules("content").values()),
+        postcontent=tuple(rules("postcontent").values()),
         room=rules("room"),
         sender=rules("sender"),
         underride=tuple(rules("underride").values()),

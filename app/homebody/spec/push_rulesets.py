@@ -21,7 +21,13 @@ import orjson
 
 from homebody.spec import canonical_json, globs, identifiers
 from homebody.spec.events import Json
-from homebody.spec.predefined_push_rules import KINDS, MASTER, ME, PREDEFINED
+from homebody.spec.predefined_push_rules import (
+    KINDS,
+    MASTER,
+    ME,
+    PREDEFINED,
+    THREAD_SUBSCRIPTION,
+)
 
 CONDITIONAL_KINDS: Final = frozenset({"override", "underride"})
 HISTORICAL_ACTIONS: Final = frozenset({"dont_notify", "coalesce"})
@@ -192,6 +198,8 @@ def _place(rules: list[Json], rule_id: str) -> int:
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
         raise InvalidRule(f"The kinds of rules are {', '.join(KINDS)}")
+    if kind == "postcontent":
+        raise InvalidRule("There are only predefined rules of the kind postcontent")
 
 
 def _check_room_for_another(changes: Json) -> None:
@@ -291,6 +299,8 @@ def _check_condition(condition: object) -> None:
     if not isinstance(condition, dict) or not isinstance(condition.get("kind"), str):
         raise InvalidRule("A condition must be an object with a string kind")
     kind = condition["kind"]
+    if kind == THREAD_SUBSCRIPTION and not isinstance(condition.get("subscribed"), bool):
+        raise InvalidRule(f"{kind} needs a boolean subscribed")
     if kind in _KINDS_WITH_KEY and not isinstance(condition.get("key"), str):
         raise InvalidRule(f"{kind} needs a string key")
     if kind == "event_match":
