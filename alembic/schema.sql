@@ -845,6 +845,24 @@ CREATE INDEX ix_access_tokens_issued_to ON access_tokens (issued_to) WHERE issue
 
 CREATE INDEX ix_media_sha256 ON media (sha256);
 
+CREATE TABLE thread_subscriptions (
+	user_id TEXT NOT NULL, 
+	room_id TEXT NOT NULL, 
+	thread_id TEXT NOT NULL, 
+	is_subscribed BOOLEAN NOT NULL, 
+	is_automatic BOOLEAN NOT NULL, 
+	unsubscribed_position INTEGER NOT NULL, 
+	position INTEGER NOT NULL, 
+	CONSTRAINT pk_thread_subscriptions PRIMARY KEY (user_id, room_id, thread_id)
+)
+ WITHOUT ROWID
+
+;
+
+CREATE INDEX ix_thread_subscriptions_user_id_position ON thread_subscriptions (user_id, position);
+
+CREATE INDEX ix_thread_subscriptions_room_id ON thread_subscriptions (room_id);
+
 INSERT INTO alembic_version VALUES ('0025');
 
 INSERT INTO clock VALUES (1, 1, 1);

@@ -76,7 +76,7 @@ SUSPENDED = {
     # what only the user sees
     *("set_account_data", "set_account_data_per_room", "set_room_tag", "delete_room_tag"),
     *("post_pusher", "set_push_rule", "delete_push_rule", "set_push_rule_actions"),
-    "set_push_rule_enabled",
+    *("set_push_rule_enabled", "subscribe_to_thread", "unsubscribe_from_thread"),
     # encryption: verification goes by messages to devices
     *("send_to_device", "claim_keys", "query_keys", "upload_keys"),
     *("upload_cross_signing_keys", "upload_cross_signing_signatures"),

@@ -253,6 +253,17 @@ def invite_blocked(user_id: str) -> MatrixError:
     return MatrixError(403, "M_INVITE_BLOCKED", f"{user_id} does not accept invites")
 
 
+def not_in_thread(message: str) -> MatrixError:
+    """Report that the event that is said to cause a subscription to a thread is not in it."""
+    return MatrixError(400, "IO.ELEMENT.MSC4306.M_NOT_IN_THREAD", message)
+
+
+def conflicting_unsubscription() -> MatrixError:
+    """Report that the user has unsubscribed from the thread after the event named as the cause."""
+    message = "You have unsubscribed from this thread since then"
+    return MatrixError(409, "IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION", message)
+
+
 def server_not_trusted(message: str) -> MatrixError:
     """Report that the request needs an identity server, which this server does not use."""
     return MatrixError(400, "M_SERVER_NOT_TRUSTED", message)

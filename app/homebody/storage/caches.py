@@ -286,8 +286,9 @@ class RecentEvents:
         self._positions: list[int] = []
         self._events: list[tuple[int, str, EventNumber]] = []
         self.account_data = position
-        """No account data has changed after this position; likewise the next two."""
+        """No account data has changed after this position; likewise the next three."""
         self.receipts = position
+        self.thread_subscriptions = position
         self.memberships = position
 
     def add(self, position: int, room_id: str, number: EventNumber) -> None:

@@ -22,6 +22,7 @@ from homebody.core.partial_rooms import PartialRoom
 from homebody.core.rooms import purge
 from homebody.core.timeline import forks, gaps
 from homebody.core.timeline.forks import Point
+from homebody.core.user_data import thread_subscriptions
 from homebody.errors import MatrixError
 from homebody.models.rooms import Room
 from homebody.runtime import event_loop
@@ -81,6 +82,7 @@ def full_room(app: Application, alice: Person, bob: Person, room: MakeRoom) -> s
         joined = PartialRoom(room_id, "$join", frozenset(["b.test"]), ["b.test"])
         partial_rooms.begin(tx, joined)
         partial_rooms.make_full(tx, room_id, tx.position)
+        thread_subscriptions.subscribe(tx, bob.user_id, room_id, said, None)
         stripped_state.put(tx, room_id, bob.user_id, [], ["b.test"])
         topic = Point(tx.position, {("m.room.topic", ""): None})
         forks.keep(tx, room_id, topic, tx.next_event()[0])

@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import bindparam, literal_column, select
 
-from homebody.core.events import aggregations, client_events, paging, relations, visibility
+from homebody import errors
+from homebody.core.events import (
+    aggregations,
+    client_events,
+    history,
+    paging,
+    relations,
+    visibility,
+)
 from homebody.core.events.paging import PageRequest
 from homebody.core.user_data import account_data
 from homebody.models.events import StoredEvent
@@ -86,6 +94,26 @@ def threads(
 
     batches = paging.in_batches(request, read, _BATCH)
     return paging.take(((found_in(rows), end) for rows, end in batches), limit, request.end)
+
+
+def find_root(tx: Reader, user_id: str, room_id: str, event_id: str) -> ClientEvent:
+    """Return the event in which a thread begins, or may begin.
+
+    Raises M_NOT_FOUND where the user may not see it, and for an event inside of a thread.
+    """
+    root = history.seen(tx, user_id, event_id, room_id)
+    if root.thread_id is not None:
+        raise errors.not_found("The event belongs to a thread itself")
+    return root
+
+
+def find_reply(tx: Reader, user_id: str, root: ClientEvent, event_id: str) -> ClientEvent:
+    """Return an event of a thread. Raises M_NOT_IN_THREAD, also where the user may not see it."""
+    event = client_events.find(tx, event_id)
+    is_there = event is not None and event.thread_id == root.event_id
+    if event is None or not is_there or not visibility.visible(tx, user_id, root.room_id, [event]):
+        raise errors.not_in_thread("The event does not belong to this thread")
+    return event
 
 
 def _latest(

@@ -38,7 +38,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from homebody.core.events import members, state
 from homebody.core.push import pushers
-from homebody.core.user_data import account_data
+from homebody.core.user_data import account_data, thread_subscriptions
 from homebody.core.user_data.account_data import PushSettings
 from homebody.models.events import StoredEvent
 from homebody.models.push import Notification, UnreadCount
@@ -208,7 +208,7 @@ def count(tx: Tx, event: Event, position: int, thread_id: str | None) -> None:
         mark_read(tx, event.sender, event.room_id, thread, position)  # the sender has read it
     members = _local_recipients(tx, event)
     if members:
-        outcomes = _evaluate(tx, event, members)
+        outcomes = _evaluate(tx, event, members, thread)
         if outcomes:
             _write(tx, event, position, thread, outcomes)
         if event.depth % _PRUNED_EVERY == 0:
@@ -286,11 +286,7 @@ def forget(tx: Tx, event: Event, position: int) -> None:
     For users with more than KEPT_EVENTS unread events, older ones remain counted: their rows are
     gone.
     """
-    asked = {
-        "users": _notified_by(tx, event),
-        "in_room": event.room_id,
-        "position": position,
-    }
+    asked = {"users": _notified_by(tx, event), "in_room": event.room_id, "position": position}
     _take_out(tx, event.room_id, _alike(tx.sql.execute(_DROP_OF_EVENT, asked)))
 
 
@@ -369,7 +365,7 @@ def _local_recipients(tx: Reader, event: Event) -> list[str]:
     return members
 
 
-def _evaluate(tx: Reader, event: Event, members: list[str]) -> dict[str, Outcome]:
+def _evaluate(tx: Reader, event: Event, members: list[str], thread: str) -> dict[str, Outcome]:
     settings, unknown = tx.cached_many(account_data.COMPILED, members)
     if unknown:
         settings |= account_data.settings_of(tx, unknown)
@@ -380,6 +376,8 @@ def _evaluate(tx: Reader, event: Event, members: list[str]) -> dict[str, Outcome
     there = state.joined(tx, event.room_id)
     # a room whose members are not known yet is not taken for a chat of two
     view = EventView(event, max(there.total, 3) if there.presumed else there.total, levels)
+    if thread != MAIN:
+        view.subscriptions = thread_subscriptions.of_users(tx, event.room_id, thread, members)
     may_be_named = view.legacy_body is not None or any(it.has_name_rule for it in settings.values())
     names = _names(tx, view, settings) if may_be_named else {}
     return push_rules.evaluate(

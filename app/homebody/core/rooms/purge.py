@@ -24,7 +24,7 @@ from homebody.core.events import auth_chains, members, state, state_changes, str
 from homebody.core.push import counts
 from homebody.core.rooms import aliases, membership, reports, server_notices, summary
 from homebody.core.timeline import differences, gaps, redactions, removal, sending, store
-from homebody.core.user_data import account_data
+from homebody.core.user_data import account_data, thread_subscriptions
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
 from homebody.models.rooms import Room
@@ -52,6 +52,7 @@ WRITERS: Final = (
     counts,
     receipts,
     account_data,
+    thread_subscriptions,
     reports,
     server_notices,
 )

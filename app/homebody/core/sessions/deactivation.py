@@ -15,7 +15,7 @@ from homebody.core.encryption import backed_up_keys, cross_signing, one_time_key
 from homebody.core.profiles import profiles
 from homebody.core.sessions import dehydrated_devices, devices, invitations
 from homebody.core.timeline import sending
-from homebody.core.user_data import account_data
+from homebody.core.user_data import account_data, thread_subscriptions
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
@@ -70,6 +70,7 @@ def deactivate(
         one_time_keys.erase(tx, user_id)
         threepids.remove_all(tx, user_id)
         invitations.end_reset_links(tx, user_id)
+        thread_subscriptions.erase(tx, user_id)
         accounts.mark_deactivated(tx, user_id, erase=erase)
         if erase:
             profiles.erase(tx, user_id)
