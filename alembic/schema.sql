@@ -834,6 +834,7 @@ CREATE TABLE tasks (
 	error TEXT, 
 	created_ts INTEGER NOT NULL, 
 	updated_ts INTEGER NOT NULL, 
+	can_be_cancelled BOOLEAN DEFAULT '1' NOT NULL, 
 	CONSTRAINT pk_tasks PRIMARY KEY (id)
 );
 

@@ -108,6 +108,7 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("created_ts", sa.Integer(), nullable=False),
         sa.Column("updated_ts", sa.Integer(), nullable=False),
+        sa.Column("can_be_cancelled", sa.Boolean(), server_default="1", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tasks")),
     )
     op.create_index(op.f("ix_tasks_resource_id"), "tasks", ["resource_id"])

@@ -400,3 +400,57 @@ def test_a_deletion_ends_when_the_server_stops_and_goes_on_afterwards(
     assert done["kicked_users"] == [admin.user_id]
     with database.read() as tx:
         assert purge.count_events(tx, room_id) == 0
+
+
+def test_a_deletion_is_cancelled_until_the_purge_begins(
+    app: Application,
+    admin: Person,
+    alice: Person,
+    room: MakeRoom,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    room_id = room(alice)
+    said = alice.send(room_id)
+    delete_id = body(admin.delete(v2(room_id), json={}))["delete_id"]
+    database = app.homeserver.database
+    with database.read() as tx:
+        task = tasks.find(tx, delete_id)
+
+    def cancel() -> None:  # when the users have left, just before the purge
+        admin.post(f"{ADMIN}/v1/scheduled_tasks/{delete_id}/cancel")
+
+    monkeypatch.setattr(purge, "wait_for_clients", cancel)
+    with pytest.raises(tasks.CancelledError):
+        deletion.run(database, task, lambda _so_far: None)
+
+    status = body(admin.get(f"{ADMIN}/v2/rooms/delete_status/{delete_id}"))
+    assert (status["status"], status["shutdown_room"]["kicked_users"]) == (
+        "cancelled",
+        [alice.user_id],
+    )
+    assert body(admin.get(f"{ADMIN}/v1/rooms/{quote(room_id)}"))["room_id"] == room_id
+    assert body(admin.get(f"{ADMIN}/v1/fetch_event/{quote(said)}"))["event"]["event_id"] == said
+    assert body(admin.delete(v2(room_id), json={}))["delete_id"] != delete_id
+
+
+def test_a_deletion_whose_purge_has_begun_can_not_be_cancelled(
+    app: Application, admin: Person, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purge, "EVENTS_AT_ONCE", 5)
+    room_id = room(admin)
+    for number in range(20):
+        admin.send(room_id, f"{number}")
+    delete_id = body(admin.delete(v2(room_id), json={}))["delete_id"]
+    refusals = []
+
+    def cancel(_so_far: Json) -> None:
+        refusals.append(admin.post(f"{ADMIN}/v1/scheduled_tasks/{delete_id}/cancel"))
+
+    with app.homeserver.database.read() as tx:
+        task = tasks.find(tx, delete_id)
+    deletion.run(app.homeserver.database, task, cancel)
+
+    assert refusals
+    assert {refusal(it) for it in refusals} == {(400, "M_UNKNOWN")}
+    with app.homeserver.database.read() as tx:
+        assert purge.count_events(tx, room_id) == 0

@@ -92,6 +92,41 @@ def test_wrong_conditions_are_refused(admin: Person) -> None:
         assert refusal(answer) == (400, "M_INVALID_PARAM"), query
 
 
+def test_a_task_is_cancelled(app: Application, admin: Person, ids: list[str]) -> None:
+    answer = admin.post(f"{ADMIN}/scheduled_tasks/{ids[1]}/cancel")
+
+    assert answer.status_code == 200
+    found = answer.get_json()
+    assert (found["id"], found["status"], found["result"]) == (ids[1], "cancelled", {"done": 1})
+    assert [it["id"] for it in listed(admin, "status=cancelled")] == [ids[1]]
+    with app.homeserver.database.read() as tx:
+        (entry,) = audit.latest(tx, 1)
+    assert (entry["actor"], entry["action"], entry["subject"]) == (
+        admin.user_id,
+        "task.cancel",
+        "!c:d",
+    )
+    assert entry["details"] == {"task": ids[1], "kind": "room.delete"}
+
+
+def test_what_has_ended_or_must_end_is_not_cancelled(
+    app: Application, admin: Person, ids: list[str]
+) -> None:
+    with app.homeserver.database.write() as tx:
+        tasks.seal(tx, ids[1])
+
+    with unchanged(app):
+        answers = [
+            admin.post(f"{ADMIN}/scheduled_tasks/{task_id}/cancel") for task_id in [*ids[1:], "x"]
+        ]
+
+    assert [refusal(it) for it in answers] == [
+        (400, "M_UNKNOWN"),
+        (400, "M_UNKNOWN"),
+        (404, "M_NOT_FOUND"),
+    ]
+
+
 def test_upkeep_is_paused_and_goes_on(app: Application, admin: Person) -> None:
     path = f"{ADMIN}/background_updates"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -41,9 +42,10 @@ def start(database: Database) -> Iterator[Start]:
         runner.stop()
 
 
-def add(database: Database, action: str, **params: object) -> str:
+def add(database: Database, action: str, about: str = "!room", **params: object) -> str:
+    time.sleep(0.002)  # those of the same millisecond have no order
     with database.write() as tx:
-        return tasks.add(tx, action, params, "!room")
+        return tasks.add(tx, action, params, about)
 
 
 def find(database: Database, task_id: str) -> Task:
@@ -52,7 +54,7 @@ def find(database: Database, task_id: str) -> Task:
 
 
 def ended(database: Database, task_id: str) -> Task:
-    wait_until(lambda: find(database, task_id).status in {"complete", "failed"})
+    wait_until(lambda: not find(database, task_id).is_under_way)
     return find(database, task_id)
 
 
@@ -71,6 +73,151 @@ def test_tasks_run_in_their_order_and_keep_their_results(database: Database, sta
     assert order == [1, 2]
     third = add(database, "double", n=3)  # while they run
     assert ended(database, third).result == {"doubled": 6}
+
+
+class Patient:
+    """An action that goes on until it may end, and counts its steps."""
+
+    def __init__(self) -> None:
+        self.running: list[str] = []
+        self.may_end = threading.Event()
+
+    def __call__(self, _db: Database, task: Task, report: Report) -> Json:
+        self.running.append(task.id)
+        try:
+            steps = 0
+            while not self.may_end.wait(0.01):
+                steps += 1
+                report({"steps": steps})
+        finally:
+            self.running.remove(task.id)
+        return {"steps": "all"}
+
+
+def test_three_tasks_run_at_once_but_one_of_each_kind_and_of_each_room(
+    database: Database, start: Start
+) -> None:
+    patient = Patient()
+    first = add(database, "purge", "!a")
+    same_kind, same_room = add(database, "purge", "!b"), add(database, "redact", "!a")
+    others = [add(database, action, f"!{action}") for action in ("export", "vacuum", "count")]
+
+    start(**dict.fromkeys(("purge", "redact", "export", "vacuum", "count"), patient))
+
+    wait_until(lambda: len(patient.running) == 3)
+    assert set(patient.running) == {first, *others[:2]}
+    assert find(database, same_kind).status == tasks.SCHEDULED
+    assert find(database, same_room).status == tasks.SCHEDULED
+    patient.may_end.set()
+    for task_id in (first, same_kind, same_room, *others):
+        assert ended(database, task_id).status == tasks.COMPLETE
+
+
+def test_interrupted_tasks_go_on_before_others_begin(database: Database, start: Start) -> None:
+    patient = Patient()
+    older, interrupted = add(database, "purge", "!a"), add(database, "purge", "!b")
+    with database.write() as tx:
+        tasks.record(tx, interrupted, tasks.ACTIVE)
+
+    start(purge=patient)
+
+    wait_until(lambda: len(patient.running) == 1)
+    assert patient.running == [interrupted]
+    patient.may_end.set()
+    assert ended(database, older).status == tasks.COMPLETE
+
+
+def test_a_running_task_is_cancelled_and_the_next_one_runs(
+    database: Database, start: Start
+) -> None:
+    patient = Patient()
+    start(purge=patient)
+    running, waiting, third = (add(database, "purge", f"!{name}") for name in "abc")
+    wait_until(lambda: (find(database, running).result or {}).get("steps", 0) > 1)
+
+    with database.write() as tx:
+        assert tasks.cancel(tx, "@admin:localhost", waiting).status == tasks.CANCELLED
+        tasks.cancel(tx, "@admin:localhost", running)
+
+    wait_until(lambda: patient.running == [third])
+    patient.may_end.set()
+    assert ended(database, third).result == {"steps": "all"}
+    found = [find(database, it) for it in (running, waiting)]
+    assert [it.status for it in found] == [tasks.CANCELLED] * 2
+    assert found[1].result is None
+
+
+def test_a_cancelled_task_does_not_go_on_after_a_restart(database: Database, start: Start) -> None:
+    patient = Patient()
+    patient.may_end.set()
+    cancelled, other = add(database, "purge", "!a"), add(database, "purge", "!b")
+    with database.write() as tx:
+        tasks.record(tx, cancelled, tasks.ACTIVE)
+        tasks.cancel(tx, "@admin:localhost", cancelled)
+
+    start(purge=patient)
+
+    assert ended(database, other).status == tasks.COMPLETE
+    assert find(database, cancelled).status == tasks.CANCELLED
+
+
+def test_a_task_past_the_point_of_no_return_is_not_cancelled(database: Database) -> None:
+    task_id = add(database, "purge")
+    with database.write() as tx:
+        tasks.seal(tx, task_id)
+
+    with database.write() as tx, pytest.raises(errors.MatrixError, match="can't be stopped"):
+        tasks.cancel(tx, "@admin:localhost", task_id)
+
+    assert find(database, task_id).is_under_way
+
+
+def test_a_write_that_seals_a_cancelled_task_is_undone(database: Database) -> None:
+    task_id = add(database, "purge")
+    with database.write() as tx:
+        tasks.cancel(tx, "@admin:localhost", task_id)
+
+    with pytest.raises(tasks.CancelledError), database.write() as tx:
+        tasks.add(tx, "other", {})
+        tasks.seal(tx, task_id)
+
+    with database.read() as reader:
+        assert [it.id for it in tasks.select_tasks(reader)] == [task_id]
+
+
+def test_a_task_that_ends_before_it_notices_keeps_its_outcome(
+    database: Database, start: Start
+) -> None:
+    is_active, may_end = threading.Event(), threading.Event()
+
+    def run(_db: Database, _task: Task, _report: Report) -> Json:
+        is_active.set()
+        may_end.wait(5)
+        return {"done": True}
+
+    start(work=run)
+    task_id = add(database, "work")
+    assert is_active.wait(5)
+    with database.write() as tx:
+        tasks.cancel(tx, "@admin:localhost", task_id)
+    may_end.set()
+
+    wait_until(lambda: find(database, task_id).result is not None)
+    assert find(database, task_id).status == tasks.COMPLETE
+
+
+def test_many_reports_are_few_writes(database: Database, start: Start) -> None:
+    def run(_db: Database, _task: Task, report: Report) -> Json:
+        for step in range(2000):
+            report({"step": step})
+        return {}
+
+    start(work=run)
+    before = database.writer.last_position
+    task_id = add(database, "work")
+
+    assert ended(database, task_id).status == tasks.COMPLETE
+    assert database.writer.last_position - before < 100
 
 
 def test_a_task_that_fails_says_why_and_the_next_one_runs(

@@ -100,6 +100,25 @@ def test_tasks_are_listed_with_what_came_of_them(app: Application, run: Run) -> 
     assert run("tasks", "--status", "done").exit_code == 2
 
 
+def test_a_task_is_cancelled(app: Application, run: Run) -> None:
+    with app.homeserver.database.write() as tx:
+        waiting, other = (tasks.add(tx, "room.delete", {}, f"!{name}:b") for name in "ac")
+
+    done = run("tasks", "cancel", waiting)
+    again = run("tasks", "cancel", waiting)
+    shown = json.loads(run("tasks", "cancel", other, "--json").stdout)
+
+    assert (done.exit_code, done.stdout) == (0, "Cancelled: room.delete !a:b\n")
+    assert again.exit_code == 1
+    assert "The task has ended: it is cancelled" in again.stderr
+    assert (shown["id"], shown["status"]) == (other, "cancelled")
+    assert len(json.loads(run("tasks", "--status", "cancelled", "--json").stdout)) == 2
+    assert run("tasks", "cancel", "unknown").exit_code == 1
+    with app.homeserver.database.read() as tx:
+        entries = audit.latest(tx, 10)
+    assert [(it["actor"], it["action"]) for it in entries] == [("command line", "task.cancel")] * 2
+
+
 def test_a_token_that_expires_when_no_calendar_goes_is_listed(app: Application, run: Run) -> None:
     with app.homeserver.database.write() as tx:
         registration_tokens.add(tx, "test", token="late", expires_ts=2**53 - 1)

@@ -55,6 +55,14 @@ def list_scheduled_tasks() -> Json:
     return {"scheduled_tasks": [_described(it) for it in found]}
 
 
+@bp.post("/v1/scheduled_tasks/<task_id>/cancel")
+@authenticated(admins_only=True)
+def cancel_scheduled_task(task_id: str) -> Json:
+    """Cancel a task, which ends within a second; what it has done so far stays done."""
+    with homeserver.database.write() as tx:
+        return _described(tasks.cancel(tx, requester().user_id, task_id))
+
+
 @bp.get("/v1/background_updates/status")
 @authenticated(admins_only=True)
 def get_background_updates() -> Json:

@@ -7,13 +7,14 @@ import time
 
 import click
 
-from homebody.cli import as_json, print_list
+from homebody.cli import as_json, print_list, print_result
 from homebody.cli.database import open_database
+from homebody.core import audit
 from homebody.core import tasks as ordered
 from homebody.spec.events import Json
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--action", "actions", multiple=True, help="Only of this kind; may be repeated.")
 @click.option(
     "--status",
@@ -34,9 +35,23 @@ def tasks(
     is_json: bool,
 ) -> None:
     """Print what runs in the background by order of administrators, and what came of it."""
+    if ctx.invoked_subcommand is not None:
+        return
     with open_database(ctx) as database, database.read() as tx:
         found = ordered.select_tasks(tx, actions=actions, statuses=statuses, resource_id=subject)
     print_list([dataclasses.asdict(it) for it in found], _line, is_json=is_json)
+
+
+@tasks.command("cancel")
+@click.argument("task_id", metavar="ID")
+@as_json
+@click.pass_context
+def cancel_task(ctx: click.Context, task_id: str, *, is_json: bool) -> None:
+    """Cancel a task. It ends within a second, and what it has done so far stays done."""
+    with open_database(ctx) as database, database.write() as tx:
+        found = ordered.cancel(tx, audit.COMMAND_LINE, task_id)
+    what = f"{found.action} {found.resource_id}" if found.resource_id else found.action
+    print_result(f"Cancelled: {what}", dataclasses.asdict(found), is_json=is_json)
 
 
 def _line(task: Json) -> str:

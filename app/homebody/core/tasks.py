@@ -1,7 +1,8 @@
 """Tasks: work that takes long, which administrators start and whose status they ask for.
 
 A task is a row, written in the transaction in which it is ordered, so that it goes on after a
-restart. `background/tasks.py` runs them. This module alone writes the table tasks.
+restart. `background/tasks.py` runs them. A task that is cancelled ends at its next report, unless
+it has come to what must not stay half done (`seal`). This module alone writes the table tasks.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from homebody import errors
+from homebody.core import audit
 from homebody.models.moderation import Task as TaskRow
 from homebody.spec.events import Json
 from homebody.storage.database import Reader, Tx
@@ -21,7 +23,8 @@ from homebody.storage.database import Reader, Tx
 KEPT_MS: Final = 7 * 24 * 3_600_000
 """How long the outcome of a task can be asked for."""
 SCHEDULED, ACTIVE, COMPLETE, FAILED = "scheduled", "active", "complete", "failed"
-STATUSES: Final = (SCHEDULED, ACTIVE, COMPLETE, FAILED)
+CANCELLED: Final = "cancelled"
+STATUSES: Final = (SCHEDULED, ACTIVE, COMPLETE, FAILED, CANCELLED)
 
 _ALL = select(
     TaskRow.id,
@@ -33,8 +36,14 @@ _ALL = select(
     TaskRow.error,
     TaskRow.created_ts,
     TaskRow.updated_ts,
+    TaskRow.can_be_cancelled,
 )
 _CHANGE = update(TaskRow).where(TaskRow.id == bindparam("task_id"))
+_GO_ON = _CHANGE.where(TaskRow.status != CANCELLED)
+
+
+class CancelledError(Exception):
+    """An administrator has cancelled the task, or its row is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +59,17 @@ class Task:
     error: str | None
     created_ts: int  # ms
     updated_ts: int  # ms
+    can_be_cancelled: bool
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it waits or runs."""
+        return self.status in {SCHEDULED, ACTIVE}
 
 
 def add(tx: Tx, action: str, params: Json, resource_id: str | None = None) -> str:
     """Order a task, and return its id. The server starts it after the COMMIT."""
-    ended = TaskRow.status.in_((COMPLETE, FAILED))
+    ended = TaskRow.status.in_((COMPLETE, FAILED, CANCELLED))
     tx.sql.execute(delete(TaskRow).where(ended, TaskRow.updated_ts < tx.now_ms - KEPT_MS))
     task_id = secrets.token_hex(8)  # a leading "-" would be an option to tools
     times = {"created_ts": tx.now_ms, "updated_ts": tx.now_ms}
@@ -96,8 +111,39 @@ def select_tasks(
 def record(
     tx: Tx, task_id: str, status: str, *, result: Json | None = None, error: str | None = None
 ) -> None:
-    """Set the status of a task, and what has come of it so far."""
+    """Set the status of a task, and what has come of it so far.
+
+    Raises CancelledError in place of making a cancelled task active again. One that ends before it
+    notices has the outcome that it has.
+    """
     values: dict[str, object] = {"status": status, "updated_ts": tx.now_ms, "error": error}
     if result is not None:
         values["result"] = result
-    tx.sql.execute(_CHANGE.values(**values), {"task_id": task_id})
+    change = _GO_ON if status == ACTIVE else _CHANGE
+    changed = tx.sql.execute(change.values(**values), {"task_id": task_id}).rowcount
+    if status == ACTIVE and not changed:
+        raise CancelledError
+
+
+def seal(tx: Tx, task_id: str) -> None:
+    """Have a task run to its end from here on: called in the write from which it must not stop.
+
+    Raises CancelledError if it is cancelled already.
+    """
+    if not tx.sql.execute(_GO_ON.values(can_be_cancelled=False), {"task_id": task_id}).rowcount:
+        raise CancelledError
+
+
+def cancel(tx: Tx, actor: str, task_id: str) -> Task:
+    """Cancel a task and return it. What it has done so far stays done.
+
+    Raises M_NOT_FOUND; M_UNKNOWN (400) for one that has ended, or can't be stopped any more.
+    """
+    task = find(tx, task_id)
+    if not task.is_under_way:
+        raise errors.unknown(f"The task has ended: it is {task.status}")
+    if not task.can_be_cancelled:
+        raise errors.unknown("The task can't be stopped any more: half of it would be done")
+    record(tx, task_id, CANCELLED)
+    audit.note(tx, actor, "task.cancel", task.resource_id, task=task_id, kind=task.action)
+    return find(tx, task_id)

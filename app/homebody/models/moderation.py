@@ -58,12 +58,14 @@ class Task(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     action: Mapped[str]
     resource_id: Mapped[str | None]  # the room or user that it is about
-    status: Mapped[str]  # "scheduled", "active", "complete" or "failed"
+    status: Mapped[str]  # "scheduled", "active", "complete", "failed" or "cancelled"
     params: Mapped[Json]
     result: Mapped[Json | None]  # also while it is active
     error: Mapped[str | None]
     created_ts: Mapped[int]  # ms
     updated_ts: Mapped[int]  # ms
+    # not where half of it would be done
+    can_be_cancelled: Mapped[bool] = mapped_column(default=True, server_default="1")
 
     __table_args__ = (Index(None, "status", "created_ts"), Index(None, "resource_id"))
 

@@ -16,8 +16,9 @@ from flask.testing import FlaskClient
 
 from homebody import errors
 from homebody.background.tasks import Tasks
-from homebody.core import tasks
+from homebody.core import archives, tasks
 from homebody.core.administration import export
+from homebody.core.sessions import deactivation
 from homebody.core.tasks import Task
 from homebody.web import Application
 from tests.cli import test_users as of_users
@@ -75,7 +76,7 @@ def exported(app: Application, user_id: str, tmp_path: Path) -> zipfile.ZipFile:
 
 
 def files_of(app: Application) -> list[str]:
-    folder = app.homeserver.server.config.data_dir / export.FOLDER
+    folder = app.homeserver.server.config.data_dir / archives.FOLDER
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
@@ -218,7 +219,7 @@ def test_a_user_has_the_archive_prepared_and_downloads_it(
     assert sent in {it["event_id"] for it in read(archive, "events.jsonl")}
     assert runner
     assert len(files_of(app)) == 1
-    (path,) = (app.homeserver.server.config.data_dir / export.FOLDER).iterdir()
+    (path,) = (app.homeserver.server.config.data_dir / archives.FOLDER).iterdir()
     assert path.parent.stat().st_mode & 0o077 == 0
 
 
@@ -286,6 +287,66 @@ def test_old_archives_are_deleted(
     assert not path.exists()
     assert browser.get(ARCHIVE).status_code == 404
     assert "deleted after some days" in visible(browser.get(PAGE))
+
+
+def test_archives_go_with_an_erased_account(
+    browser: FlaskClient, app: Application, alice: Person, runner: Tasks
+) -> None:
+    send(browser, PAGE)
+    wait_until(lambda: last(app, alice.user_id).status == tasks.COMPLETE)
+    database = app.homeserver.database
+    path = export.path_of(database, last(app, alice.user_id))
+    assert path.exists()
+
+    deactivation.deactivate(database, alice.user_id)
+    assert path.exists()
+    deactivation.deactivate(database, alice.user_id, erase=True)
+
+    assert runner
+    assert files_of(app) == []
+    path.write_bytes(b"a crash between the COMMIT and the deletion has left it")
+    export.sweep(database)
+    assert files_of(app) == []
+
+
+def test_an_export_that_runs_while_the_account_is_erased_leaves_nothing(
+    app: Application, alice: Person
+) -> None:
+    database = app.homeserver.database
+    with database.write() as tx:
+        export.order(tx, alice.user_id)
+    upload(alice)
+
+    def erase(so_far: dict[str, Any]) -> None:  # at the last report
+        if so_far["files"]:
+            deactivation.deactivate(database, alice.user_id, erase=True)
+
+    with pytest.raises(tasks.CancelledError):
+        export.run(database, last(app, alice.user_id), erase)
+
+    assert files_of(app) == []
+
+
+def test_a_cancelled_export_leaves_the_earlier_archive(app: Application, alice: Person) -> None:
+    database = app.homeserver.database
+    for _ in range(2):
+        with database.write() as tx:
+            tasks.add(tx, export.ACTION, {"user_id": alice.user_id}, alice.user_id)
+        time.sleep(0.002)
+    with database.read() as reader:
+        first, second = tasks.select_tasks(reader, actions=[export.ACTION])
+    upload(alice)
+    export.run(database, first, lambda _: None)
+
+    def cancel(_so_far: dict[str, Any]) -> None:
+        with database.write() as writing:
+            tasks.record(writing, second.id, tasks.CANCELLED)
+        raise tasks.CancelledError
+
+    with pytest.raises(tasks.CancelledError):
+        export.run(database, second, cancel)
+
+    assert files_of(app) == [f"{first.id}.zip"]
 
 
 def test_an_administrator_exports_by_the_command(

@@ -14,6 +14,7 @@ import pytest
 from homebody.core import tasks
 from homebody.core.events import search_index
 from homebody.core.rooms import history_purge
+from homebody.core.timeline import gaps as missing
 from homebody.models.events import OUTLIER
 from homebody.spec.room_versions import VERSIONS
 from homebody.web import Application
@@ -515,3 +516,34 @@ def test_a_task_ends_when_the_server_stops_and_counts_on_afterwards(
 
     assert 0 < (task.result or {})["events"] < 29
     assert done == {"events": 29}
+
+
+def test_a_cancelled_purge_forgets_only_what_is_missing_before_the_room_begins_now(
+    app: Application, alice: Person, room: MakeRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_purge, "EVENTS_AT_ONCE", 10)
+    room_id, database = room(alice), app.homeserver.database
+    said = [alice.send(room_id, f"{number}") for number in range(30)]
+    with database.write() as tx:
+        early, late = (history_purge.bound_at_event(tx, room_id, said[at]) for at in (1, 25))
+        missing.add(tx, room_id, ["$early"], early)
+        missing.add(tx, room_id, ["$late"], late)
+        task_id = history_purge.order(tx, "@a:b", room_id, late + 1, delete_local_events=True)
+    with database.write() as tx:
+        tasks.cancel(tx, "@a:b", task_id)
+
+    def report(so_far: Json) -> None:
+        with database.write() as writing:
+            tasks.record(writing, task_id, tasks.ACTIVE, result=so_far)
+
+    with database.read() as reader:
+        task = tasks.find(reader, task_id)
+    with pytest.raises(tasks.CancelledError):
+        history_purge.run(database, task, report)
+
+    with database.read() as reader:
+        assert missing.at(reader, room_id, early) is None
+        assert missing.at(reader, room_id, late) is not None
+    shown = ids(page(alice, room_id, limit=100))
+    assert said[-1] in shown
+    assert said[0] not in shown

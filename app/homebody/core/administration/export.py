@@ -22,7 +22,7 @@ import orjson
 from sqlalchemy import Row, bindparam, select
 
 from homebody import errors
-from homebody.core import tasks
+from homebody.core import archives, tasks
 from homebody.core.accounts import accounts, threepids
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.administration import user_activity
@@ -39,9 +39,7 @@ from homebody.spec.events import Json
 from homebody.storage.database import Database, Reader, Tx
 from homebody.storage.expressions import batches
 
-ACTION: Final = "export_user_data"
-"""The name of the task."""
-FOLDER: Final = "exports"
+ACTION: Final = archives.ACTION
 KEPT_MS: Final = 3 * 24 * 3_600_000
 """How long the archive of a user's export can be downloaded."""
 AGAIN_MS: Final = 3_600_000
@@ -144,26 +142,42 @@ def latest(tx: Reader, user_id: str) -> Task | None:
 
 
 def run(db: Database, task: Task, report: Report) -> Json:
-    """Do what `order` has ordered. Only the newest archive of a user is kept."""
+    """Do what `order` has ordered. Only the newest archive of a user is kept.
+
+    Raises CancelledError if it was cancelled meanwhile.
+    """
     path, user_id = path_of(db, task), task.params["user_id"]
     path.parent.mkdir(mode=0o700, exist_ok=True)
     with db.read() as tx:
         earlier = tasks.select_tasks(tx, actions=(ACTION,), resource_id=user_id)
+    written = write(db, user_id, path, report)
+    with db.read() as tx:
+        is_wanted = task.id in archives.wanted(tx)
+    if not is_wanted:  # cancelled after the last report
+        path.unlink(missing_ok=True)
+        raise tasks.CancelledError
     for it in earlier:
-        path_of(db, it).unlink(missing_ok=True)
-    return write(db, user_id, path, report)
+        if it.id != task.id:
+            path_of(db, it).unlink(missing_ok=True)
+    return written
 
 
 def path_of(db: Database, task: Task) -> Path:
     """Return where the archive of a task is, once it is complete."""
-    return db.server.config.data_dir / FOLDER / f"{task.id}.zip"
+    return archives.path_of(db.server.config.data_dir, task.id)
 
 
 def sweep(db: Database) -> None:
-    """Delete the archives that are too old, and what a crash has left."""
-    folder, now_s = db.server.config.data_dir / FOLDER, time.time()
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if now_s - path.stat().st_mtime > KEPT_MS / 1000:
+    """Delete the archives that are too old, those of erased users, and what a crash has left."""
+    folder, now_s = db.server.config.data_dir / archives.FOLDER, time.time()
+    paths = list(folder.iterdir()) if folder.is_dir() else []  # before the tasks of new ones
+    with db.read() as tx:
+        wanted = {
+            archives.path_of(db.server.config.data_dir, it).name for it in archives.wanted(tx)
+        }
+    for path in paths:
+        is_partial = path.name[:1] == "."
+        if now_s - path.stat().st_mtime > KEPT_MS / 1000 or not (is_partial or path.name in wanted):
             path.unlink(missing_ok=True)
 
 

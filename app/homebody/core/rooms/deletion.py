@@ -3,7 +3,8 @@
 If wanted it is blocked, so that nobody of this server comes back, and its users find themselves in
 a new room that tells them why, to which the aliases point from then on.
 
-The work takes long, and goes on after a restart: what was done is stored with each step.
+The work takes long, and goes on after a restart: what was done is stored with each step. It can be
+cancelled until the purge begins: then those who have left stay out, and all else is as before.
 """
 
 from __future__ import annotations
@@ -120,7 +121,14 @@ def run(db: Database, task: Task, report: Callable[[Json], None]) -> Json:
         tasks.record(tx, task.id, tasks.ACTIVE, result=done)
         saved.update(done)
 
-    return delete(db, Deletion(**task.params), task.result, save, lambda _count: report(saved))
+    return delete(
+        db,
+        Deletion(**task.params),
+        task.result,
+        save,
+        lambda _count: report(saved),
+        lambda tx: tasks.seal(tx, task.id),
+    )
 
 
 def delete(
@@ -129,11 +137,13 @@ def delete(
     done: Json | None = None,
     save: Save = not_saved,
     report: Callable[[int], None] = purge.not_shown,
+    seal: Callable[[Tx], None] = purge.not_sealed,
 ) -> Json:
     """Delete a room; return kicked_users, failed_to_kick_users, local_aliases and new_room_id.
 
     `done` is what an interrupted call has saved, `report` is called with the number of deleted
-    events. Of an unknown room nothing but a block is done.
+    events, `seal` in the write with which the purge begins. Of an unknown room nothing but a block
+    is done.
     Raises M_FORBIDDEN if users could not leave and the purge is not forced.
     """
     result: Json = {**NOTHING_DONE, **(done or {})}
@@ -165,7 +175,7 @@ def delete(
             )
             save(tx, result)
     if wanted.is_purging:
-        _purge(db, wanted, report, has_moved=bool(users))
+        _purge(db, wanted, report, seal, has_moved=bool(users))
     return result
 
 
@@ -209,12 +219,17 @@ def _move(tx: Tx, wanted: Deletion, user_id: str, new_room_id: str | None) -> bo
 
 
 def _purge(
-    db: Database, wanted: Deletion, report: Callable[[int], None], *, has_moved: bool
+    db: Database,
+    wanted: Deletion,
+    report: Callable[[int], None],
+    seal: Callable[[Tx], None],
+    *,
+    has_moved: bool,
 ) -> None:
     if has_moved:
         purge.wait_for_clients()
     try:
-        purge.purge(db, wanted.room_id, is_forced=wanted.is_forced, report=report)
+        purge.purge(db, wanted.room_id, is_forced=wanted.is_forced, report=report, seal=seal)
     except MatrixError as problem:
         if problem.errcode != "M_NOT_FOUND":  # a call that was interrupted has purged it
             raise

@@ -5,13 +5,13 @@ events, which later events cite (timeline/removal.py), and if wanted what users 
 sent. Nothing is fetched again from other servers, as the gaps before that event are forgotten.
 
 It is done in many short writes, of which each leaves the room whole, the oldest events first. After
-an interruption the same call goes on. The newest event of a room stays in any case, and so do
-those that its next event has to cite.
+an interruption the same call goes on; if nobody calls it again, the room begins where it has ended,
+and only the counts of unread messages are as if all of it had been done. The newest event of a room
+stays in any case, and so do those that its next event has to cite.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -29,9 +29,6 @@ ACTION: Final = "purge_history"
 """The name of the task."""
 EVENTS_AT_ONCE: Final = 100
 """Per write, so that other writers get their turn: some milliseconds."""
-
-REPORTED_EVERY_S: Final = 0.3
-"""The server waits a second for a task to end when it stops."""
 
 Report = Callable[[Json], None]
 
@@ -95,20 +92,12 @@ def note(tx: Tx, actor: str, room_id: str, before: int, *, delete_local_events: 
 def run(db: Database, task: Task, report: Report) -> Json:
     """Do what `order` has ordered."""
     earlier = (task.result or {}).get("events", 0)
-    next_report = time.monotonic()
-
-    def report_at_times(so_far: Json) -> None:
-        nonlocal next_report
-        if time.monotonic() >= next_report:  # each is a write
-            next_report = time.monotonic() + REPORTED_EVERY_S
-            report({"events": earlier + so_far["events"]})
-
     count = purge_history(
         db,
         task.resource_id or "",
         task.params["before"],
         delete_local_events=task.params["delete_local_events"],
-        report=report_at_times,
+        report=lambda so_far: report({"events": earlier + so_far["events"]}),
     )
     return {"events": earlier + count}
 
@@ -135,7 +124,8 @@ def purge_history(
             done = removal.remove_old_events(
                 tx, room_id, before, EVENTS_AT_ONCE, keeps_local=not delete_local_events
             )
-        is_done = done.deleted + done.kept < EVENTS_AT_ONCE
+            is_done = done.deleted + done.kept < EVENTS_AT_ONCE
+            gaps.remove_before(tx, room_id, before if is_done else done.upto)
         deleted += done.deleted
         report({"events": deleted})
         event_loop.pause()
@@ -156,7 +146,6 @@ def _begin(tx: Tx, room_id: str, before_position: int) -> int | None:
         return None
     needed = [it.position for it in ends.values() if it.position is not None]
     before = min([first, *needed])
-    gaps.remove_before(tx, room_id, before)
     counts.remove_before(tx, room_id, before)
     if removal.has_state_before(tx, room_id, before):
         # for clients that have not seen these state events, and will not in the timeline

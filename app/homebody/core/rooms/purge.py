@@ -31,7 +31,7 @@ from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
 from homebody.runtime import event_loop
 from homebody.spec.events import Json
-from homebody.storage.database import Database, Reader
+from homebody.storage.database import Database, Reader, Tx
 from homebody.storage.expressions import batches
 
 WRITERS: Final = (
@@ -120,19 +120,25 @@ def not_shown(_count: int) -> None:
     """Report to nobody."""
 
 
+def not_sealed(_tx: Tx) -> None:
+    """Do nothing about being cancelled."""
+
+
 def purge(
     db: Database,
     room_id: str,
     *,
     is_forced: bool = False,
     report: Callable[[int], None] = not_shown,
+    seal: Callable[[Tx], None] = not_sealed,
 ) -> int:
     """Delete a room with everything that belongs to it, and return its number of events.
 
     Raises M_NOT_FOUND, and M_FORBIDDEN while users of this server are in the room; with
     `is_forced` they leave first. A device that does not sync between that and the deletion, some
     seconds later, does not notice either, and continues to show the room. `report` is called with
-    the number of events that are deleted so far.
+    the number of events that are deleted so far, `seal` in the write from which on the room is
+    gone.
     """
     with db.read() as tx:
         _check_is_there(tx, room_id)
@@ -143,6 +149,7 @@ def purge(
     with db.write() as writing:
         if not is_forced:  # users may have joined meanwhile
             _check_is_empty(writing, room_id)
+        seal(writing)
         for writer in WRITERS:
             writer.remove_room(writing, room_id)
     removed, last = 0, EVENTS_AT_ONCE

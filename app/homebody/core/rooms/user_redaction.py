@@ -121,7 +121,8 @@ def redact(db: Database, wanted: Redaction, report: Report = nothing) -> Json:
     """Redact a user's events.
 
     Return `redacted`, the number of events, `failed_redactions`, {event ID: why not}, and `rooms`,
-    the number of rooms that are done; `report` is called with the same after each write.
+    the number of rooms that are done; `report` is called with the same after each write, and while
+    the events are searched for.
     """
     rooms = list(wanted.rooms)
     if not rooms:
@@ -129,7 +130,7 @@ def redact(db: Database, wanted: Redaction, report: Report = nothing) -> Json:
             rooms = rooms_of(tx, wanted.user_id)
     result: Json = {"redacted": 0, "failed_redactions": {}, "rooms": 0}
     for room_id in rooms:
-        for some in batches(_events(db, wanted, room_id), EVENTS_AT_ONCE):
+        for some in batches(_events(db, wanted, room_id, lambda: report(result)), EVENTS_AT_ONCE):
             _redact_some(db, wanted, room_id, some, result)
             report(result)
             event_loop.pause()
@@ -137,7 +138,7 @@ def redact(db: Database, wanted: Redaction, report: Report = nothing) -> Json:
     return result
 
 
-def _events(db: Database, wanted: Redaction, room_id: str) -> list[str]:
+def _events(db: Database, wanted: Redaction, room_id: str, report: Callable[[], None]) -> list[str]:
     """Return the ids of the events to redact, the newest first."""
     found: list[str] = []
     seen, before = 0, 2**62
@@ -152,6 +153,7 @@ def _events(db: Database, wanted: Redaction, room_id: str) -> list[str]:
         if len(rows) < ROWS_AT_ONCE:
             break
         before = rows[-1].position
+        report()
         event_loop.pause()
     return found
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from sqlalchemy import bindparam, select
 
-from homebody.core import audit
+from homebody.core import archives, audit
 from homebody.core.accounts import access_tokens, accounts, threepids
 from homebody.core.encryption import backed_up_keys, cross_signing, one_time_keys
 from homebody.core.profiles import profiles
@@ -49,10 +49,10 @@ def deactivate(
     """Leave all rooms, end all sessions, delete the user's keys, and close the account.
 
     Uses several transactions and marks the account last, so an interrupted request can be repeated.
-    With `erase`, profile and account data are deleted as well, and events/visibility.py hides the
-    user's messages from users who join later. `actor`: the administrator who does it, if not the
-    user; `progress` is called with the number of rooms that the user has left, and of all. Only an
-    administrator can open the account again.
+    With `erase`, profile, account data and exports are deleted as well, and events/visibility.py
+    hides the user's messages from users who join later. `actor`: the administrator who does it, if
+    not the user; `progress` is called with the number of rooms that the user has left, and of all.
+    Only an administrator can open the account again.
     """
     with db.read() as tx:
         rooms = _rooms(tx, user_id)
@@ -75,6 +75,7 @@ def deactivate(
         if erase:
             profiles.erase(tx, user_id)
             account_data.erase(tx, user_id)
+            archives.forget(tx, user_id)
         if actor is not None:
             audit.note(tx, actor, "user.deactivate", user_id, erase=erase)
 

@@ -109,6 +109,8 @@ class Removed(NamedTuple):
     deleted: int
     kept: int
     """As outliers."""
+    upto: int
+    """The position of the last of them; 0 if there were none."""
 
 
 def remove_events(tx: Tx, room_id: str, count: int) -> int:
@@ -137,7 +139,7 @@ def remove_old_events(
     """
     rows = tx.sql.execute(_OLD, {"room_id": room_id, "before": before, "count": count}).all()
     if not rows:
-        return Removed(0, 0)
+        return Removed(0, 0, 0)
     gone: list[Any] = []
     kept: list[EventNumber] = []
     for row in rows:
@@ -154,7 +156,7 @@ def remove_old_events(
     redactions.forget(tx, [row.number for row in others])
     if tx.caches.recent.knows(rows[-1].position - 1, rows[-1].position):
         tx.caches.recent.reset(tx.position)  # it has the places that these events had
-    return Removed(len(rows) - len(kept), len(kept))
+    return Removed(len(rows) - len(kept), len(kept), rows[-1].position)
 
 
 def remove_old_set_aside(tx: Tx, room_id: str, before: int, count: int) -> int:
