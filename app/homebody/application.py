@@ -111,7 +111,7 @@ def create_app(config: Config) -> web.Application:
             database, kinds, {outgoing.KIND: sender.note_rows, TASK: tasks.notify}
         ),
         tasks=tasks,
-        upkeep=Upkeep(upkeep.jobs(database, media_used)),
+        upkeep=Upkeep(upkeep.jobs(database, media_used), config.data_dir),
         backups=Backups(config.backup, metrics),
         wakeups=wakeups,
         ephemeral=ephemeral,

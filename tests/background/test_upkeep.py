@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from homebody.background import upkeep
 from homebody.background.upkeep import Job, Step, Upkeep
 from homebody.errors import MatrixError
-from homebody.storage import data_folder, vacuum
+from homebody.storage import data_folder, upkeep_pause, vacuum
 from homebody.web import Application
 from tests.helpers.deliveries import wait_until
 
@@ -19,11 +20,11 @@ Start = Callable[..., Upkeep]
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(tmp_path: Path) -> Iterator[Start]:
     started: list[Upkeep] = []
 
     def start_one(*jobs: Job) -> Upkeep:
-        found = Upkeep(jobs)
+        found = Upkeep(jobs, tmp_path)
         started.append(found)
         found.start()
         return found
@@ -107,6 +108,16 @@ def test_a_pause_holds_the_running_job_and_all_others(start: Start) -> None:
     began = time.monotonic()
     running.stop()
     assert time.monotonic() - began < 1.0
+
+
+def test_a_pause_ends_with_the_next_start(start: Start, tmp_path: Path) -> None:
+    runs: list[int] = []
+    upkeep_pause.put(tmp_path)
+
+    running = start(Job("short", 0.0, 0.0, lambda _: runs.append(1)))
+
+    wait_until(lambda: len(runs) > 1)
+    assert not running.is_paused
 
 
 def test_the_jobs_of_a_server_run(app: Application) -> None:

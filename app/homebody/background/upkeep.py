@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from homebody.core.administration import (
@@ -26,7 +27,7 @@ from homebody.core.media.last_used import LastUsed
 from homebody.core.tasks import Task
 from homebody.errors import MatrixError
 from homebody.spec.events import Json
-from homebody.storage import data_folder, replacement, vacuum
+from homebody.storage import data_folder, replacement, upkeep_pause, vacuum
 from homebody.storage.database import Database
 
 LOG = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ HOUR: Final = 3600.0
 DAY: Final = 24 * HOUR
 _SECONDS_TO_STOP: Final = 1.0
 _SECONDS_BETWEEN_STEPS: Final = 0.05
+_SECONDS_BETWEEN_LOOKS: Final = 0.25
+"""While upkeep is paused."""
 
 Step = Callable[[], None]
 """To be called between two steps. Raises StoppedError when the server stops."""
@@ -60,31 +63,30 @@ class Job:
 class Upkeep:
     """The greenlet that runs the jobs. `start` after fork; `stop` before closing the database."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, jobs: Sequence[Job], data_dir: Path) -> None:
         self._jobs = jobs
+        self._data_dir = data_dir
         self._stopping = threading.Event()
-        self._may_run = threading.Event()
-        self._may_run.set()
         self._greenlet: threading.Thread | None = None
 
     @property
     def is_paused(self) -> bool:
-        """Whether an administrator has paused it."""
-        return not self._may_run.is_set()
+        """Whether an administrator has paused it, also by a command."""
+        return upkeep_pause.is_there(self._data_dir)
 
     def pause(self, *, is_paused: bool) -> None:
         """Have the running job wait at its next step, and begin no more; or go on."""
-        (self._may_run.clear if is_paused else self._may_run.set)()
+        (upkeep_pause.put if is_paused else upkeep_pause.remove)(self._data_dir)
 
     def start(self) -> None:
         """Run the jobs from now on."""
+        upkeep_pause.remove(self._data_dir)
         self._greenlet = threading.Thread(target=self._run_all, daemon=True)
         self._greenlet.start()
 
     def stop(self) -> None:
         """Have the running job end at its next step, and begin no more."""
         self._stopping.set()
-        self._may_run.set()
         if self._greenlet is not None:
             self._greenlet.join(_SECONDS_TO_STOP)
 
@@ -95,8 +97,7 @@ class Upkeep:
             job = min(self._jobs, key=lambda it: due[it.name])
             if self._stopping.wait(max(0.0, due[job.name] - time.monotonic())):
                 return
-            self._may_run.wait()
-            if self._stopping.is_set():
+            if self._is_stopping_after_pause():
                 return
             self._run(job)
             due[job.name] = time.monotonic() + job.every_s
@@ -114,9 +115,14 @@ class Upkeep:
                 LOG.exception("upkeep: %s failed", job.name)
 
     def _step(self) -> None:
-        self._may_run.wait()
-        if self._stopping.wait(_SECONDS_BETWEEN_STEPS):
+        if self._is_stopping_after_pause() or self._stopping.wait(_SECONDS_BETWEEN_STEPS):
             raise StoppedError
+
+    def _is_stopping_after_pause(self) -> bool:
+        """Wait until upkeep may go on, and return whether the server stops."""
+        while self.is_paused and not self._stopping.wait(_SECONDS_BETWEEN_LOOKS):
+            pass
+        return self._stopping.is_set()
 
 
 def jobs(db: Database, media_used: LastUsed) -> list[Job]:

@@ -11,6 +11,7 @@ import importlib
 import itertools
 import logging
 import os
+import platform
 import sqlite3
 import sys
 import tomllib
@@ -18,6 +19,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +51,11 @@ LAZY_COMMANDS = {
     "tasks": "homebody.cli.tasks",
     "token": "homebody.cli.tokens",
     "reports": "homebody.cli.moderation",
-    "rooms": "homebody.cli.rooms",
+    "rooms": "homebody.cli.room_events",
     "notice": "homebody.cli.moderation",
     "trace": "homebody.cli.trace",
     "upgrade": "homebody.cli.upgrade",
+    "upkeep": "homebody.cli.upkeep",
 }
 """Commands that need the database: imported when they run, so that the others start quickly."""
 
@@ -239,6 +242,19 @@ def show_config(ctx: click.Context, *, is_json: bool) -> None:
     """Print the settings in effect, without secrets."""
     described = config.describe(load_config(ctx))
     print_result(described.rstrip("\n"), tomllib.loads(described), is_json=is_json)
+
+
+@main.command("version")
+@as_json
+def show_versions(*, is_json: bool) -> None:
+    """Print the versions of homebody, and of what it runs on."""
+    found = {
+        "homebody": metadata.version("homebody"),
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+    }
+    lines = [f"{name} {version}" for name, version in found.items()]
+    print_result("\n".join(lines), found, is_json=is_json)
 
 
 @main.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import click
 
@@ -179,3 +180,11 @@ def parse_lifetime(text: str, option: str = "--lifetime") -> int:
         return LIFETIME.parse(text)
     except ValueError:
         raise click.UsageError(f"{option} must be {LIFETIME.what}") from None
+
+
+def seen(connection: Json) -> str:
+    """Return when and from where something was used; `connection` has last_seen and ip."""
+    if connection.get("last_seen") is None:
+        return "never used"
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(connection["last_seen"] / 1000))
+    return f"{when} from {connection.get('ip')}"

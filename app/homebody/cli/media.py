@@ -56,6 +56,21 @@ def list_media(ctx: click.Context, name: str, *, order_by: str, limit: int, is_j
     print_list(found, _media_line, is_json=is_json)
 
 
+@media.command("in-room")
+@click.argument("room", metavar="ROOM")
+@as_json
+@click.pass_context
+def list_room_media(ctx: click.Context, room: str, *, is_json: bool) -> None:
+    """Print the files of a room's unencrypted messages, and of its avatar."""
+    with open_database(ctx) as database:
+        with database.read() as tx:
+            room_id = aliases.resolve(tx, room)
+        files = [
+            f"mxc://{origin}/{media_id}" for origin, media_id in in_rooms.uris(database, room_id)
+        ]
+    print_result("\n".join(files), {"room_id": room_id, "files": files}, is_json=is_json)
+
+
 @media.command("show")
 @file_argument
 @as_json
@@ -171,6 +186,24 @@ def quarantine_media(
             raise click.UsageError("Name files, a user with --user or a room with --room")
         count = quarantine.put_many(database, audit.COMMAND_LINE, chosen)
     print_result(f"{count} files are in quarantine", {"files": count}, is_json=is_json)
+
+
+@media.command("quarantine-changes")
+@click.option("--since", type=click.IntRange(0), default=0, help="Only after this number.")
+@as_json
+@click.pass_context
+def show_quarantine_changes(ctx: click.Context, since: int, *, is_json: bool) -> None:
+    """Print which files were quarantined and released, the oldest change first."""
+    with open_database(ctx) as database, database.read() as tx:
+        found, next_batch = quarantine.changes(tx, since)
+    lines = [
+        f"{'quarantined' if it['quarantined'] else 'released'}  mxc://{it['origin']}/{it['media_id']}"
+        for it in found
+    ]
+    if len(found) >= quarantine.CHANGES_AT_ONCE:
+        lines.append(f"More: --since {next_batch}")
+    result = {"changes": found, "next_batch": next_batch}
+    print_result("\n".join(lines), result, is_json=is_json)
 
 
 @media.command("unquarantine")

@@ -10,25 +10,32 @@ import click
 
 from homebody import cli, errors
 from homebody.cli import accounts as account_commands
-from homebody.cli import as_json, print_list, print_result
-from homebody.cli.accounts import find_account, find_active_account, user
+from homebody.cli import as_json, print_result
+from homebody.cli.accounts import find_account, find_active_account, seen, user
 from homebody.cli.database import open_database
 from homebody.cli.export import export_user
 from homebody.cli.invitations import make_reset_link
 from homebody.cli.redactions import redact_user
+from homebody.cli.user_activity import show_activity
+from homebody.cli.user_devices import list_devices
 from homebody.core import audit
 from homebody.core.accounts import external_ids, moderation, overrides, threepids
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.administration import (
     user_activity,
     user_changes,
-    user_devices,
     users,
 )
-from homebody.spec.events import Json
 
-# the group, with the commands of five modules
-__all__ = ["export_user", "make_reset_link", "redact_user", "user"]
+# the group, with the commands of seven modules
+__all__ = [
+    "export_user",
+    "list_devices",
+    "make_reset_link",
+    "redact_user",
+    "show_activity",
+    "user",
+]
 
 
 @user.command("show")
@@ -56,25 +63,8 @@ def whois(ctx: click.Context, name: str, *, is_json: bool) -> None:
     lines = []
     for device_id, device in found["devices"].items():
         connections = device["sessions"][0]["connections"] or [{}]
-        lines.append(f"{device_id}  {_seen(connections[0])}")
+        lines.append(f"{device_id}  {seen(connections[0])}")
     print_result("\n".join(lines), found, is_json=is_json)
-
-
-@user.command("devices")
-@click.argument("name")
-@click.option("--delete", "ending", multiple=True, metavar="DEVICE", help="Log this device out.")
-@as_json
-@click.pass_context
-def list_devices(ctx: click.Context, name: str, ending: tuple[str, ...], *, is_json: bool) -> None:
-    """Print the devices of a user, or end the sessions of some."""
-    with open_database(ctx) as database:
-        with database.read() as tx:
-            user_id = find_account(tx, name).user_id
-        if ending:
-            user_devices.delete(database, audit.COMMAND_LINE, user_id, ending)
-        with database.read() as tx:
-            found = user_devices.all_of(tx, user_id, LastSeen(database))
-    print_list(found, _device_line, is_json=is_json)
 
 
 @user.command("rooms")
@@ -333,18 +323,6 @@ def _limit_text(user_id: str, limit: overrides.Override | None) -> str:
     if not limit.messages_per_second:
         return f"{user_id} has no limits"
     return f"{user_id}: {limit.messages_per_second} events a second, {limit.burst_count} at once"
-
-
-def _device_line(device: Json) -> str:
-    seen = {"ip": device["last_seen_ip"], "last_seen": device["last_seen_ts"]}
-    return f"{device['device_id']}  {device['display_name'] or '(no name)'}  {_seen(seen)}"
-
-
-def _seen(connection: Json) -> str:
-    if connection.get("last_seen") is None:
-        return "never used"
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(connection["last_seen"] / 1000))
-    return f"{when} from {connection.get('ip')}"
 
 
 def _text_of(value: object) -> str:
