@@ -25,6 +25,7 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc3773": True,  # notification counts by thread
     "org.matrix.msc3814": True,  # dehydrated devices; stable nowhere yet
     "org.matrix.msc3916.stable": True,  # authenticated media
+    "org.matrix.msc4155": True,  # filtering invites
     "org.matrix.msc4306": True,  # thread subscriptions
     "org.matrix.simplified_msc3575": True,  # sliding sync; Element X needs it
     "uk.half-shot.msc2666.query_mutual_rooms": True,  # mutual rooms, for matrix-js-sdk

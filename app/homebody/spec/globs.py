@@ -263,6 +263,26 @@ class AnyOf:
         return sum(map(len, self._patterns)) + len(self._patterns)
 
 
+class Patterns:
+    """Patterns of which a text has to match one, in any case.
+
+    Lists of servers and users have hundreds, most of them without wildcards.
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        lowered = {text.lower() for text in patterns}
+        wild = {text for text in lowered if has_wildcards(text)}
+        self._literal: Final = lowered - wild
+        self._with_stars: Final = AnyOf(text for text in wild if "?" not in text)
+        self._others: Final = [Glob(text) for text in wild if "?" in text]
+
+    def matches(self, text: str) -> bool:
+        """Return whether a text in lower case matches a pattern."""
+        if text in self._literal or self._with_stars.matches(text):
+            return True
+        return any(glob.matches(text) for glob in self._others)
+
+
 def _with_bits(places: Iterable[int], size: int) -> int:
     digits = bytearray(size // 8 + 1)
     for place in places:

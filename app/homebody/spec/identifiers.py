@@ -134,6 +134,13 @@ def server_name(identifier: str) -> str:
     return _parts(identifier)[1]
 
 
+def host(server_name: str) -> str:
+    """Return a server name in lower case without its port."""
+    if server_name.startswith("["):
+        return server_name.partition("]")[0].lower() + "]"
+    return server_name.partition(":")[0].lower()
+
+
 def user_id(localpart: str, server_name: str) -> str:
     """Return the user ID of a localpart on a server. Raises ValueError if it is not valid."""
     text = f"@{localpart}:{server_name}"

@@ -9,8 +9,9 @@ import functools
 import ipaddress
 from typing import Final
 
+from homebody.spec import identifiers
 from homebody.spec.events import Json
-from homebody.spec.globs import AnyOf, Glob, has_wildcards
+from homebody.spec.globs import Patterns
 
 
 class ServerAcl:
@@ -22,15 +23,15 @@ class ServerAcl:
 
     def __init__(self, content: Json) -> None:
         self._allows_ip_literals: Final = content.get("allow_ip_literals") is not False
-        self._allow: Final = _Globs(content.get("allow"))
-        self._deny: Final = _Globs(content.get("deny"))
+        self._allow: Final = Patterns(_texts(content.get("allow")))
+        self._deny: Final = Patterns(_texts(content.get("deny")))
 
     def allows(self, server_name: str) -> bool:
         """Return whether this server may participate in the room."""
-        host = _host(server_name)
+        host = identifiers.host(server_name)
         if not self._allows_ip_literals and _is_ip_literal(host):
             return False
-        return not self._deny.match(host) and self._allow.match(host)
+        return not self._deny.matches(host) and self._allow.matches(host)
 
 
 def allows(content: Json, server_name: str) -> bool:
@@ -44,28 +45,9 @@ def of_lists(allow: tuple[str, ...], deny: tuple[str, ...]) -> ServerAcl:
     return ServerAcl({"allow": [*allow], "deny": [*deny]})
 
 
-class _Globs:
-    """A list of patterns. Long ones have hundreds of hosts, most of them without wildcards."""
-
-    def __init__(self, patterns: object) -> None:
-        texts = patterns if isinstance(patterns, list) else []
-        lowered = {text.lower() for text in texts if isinstance(text, str)}
-        wild = {text for text in lowered if has_wildcards(text)}
-        self._literal: Final = lowered - wild
-        self._with_stars: Final = AnyOf(text for text in wild if "?" not in text)
-        self._others: Final = [Glob(text) for text in wild if "?" in text]
-
-    def match(self, host: str) -> bool:
-        if host in self._literal or self._with_stars.matches(host):
-            return True
-        return any(glob.matches(host) for glob in self._others)
-
-
-def _host(server_name: str) -> str:
-    """Return a server name in lower case without its port."""
-    if server_name.startswith("["):
-        return server_name.partition("]")[0].lower() + "]"
-    return server_name.partition(":")[0].lower()
+def _texts(patterns: object) -> list[str]:
+    texts = patterns if isinstance(patterns, list) else []
+    return [text for text in texts if isinstance(text, str)]
 
 
 def _is_ip_literal(host: str) -> bool:

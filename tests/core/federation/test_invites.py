@@ -315,6 +315,26 @@ def test_users_who_block_invites_get_none(b: Remote, app: Application, alice: Pe
     assert answer.refusal == (403, "M_INVITE_BLOCKED")
 
 
+def test_a_filter_blocks_and_ignores_invites_of_servers(
+    b: Remote, app: Application, alice: Person
+) -> None:
+    path = f"user/{ALICE}/account_data/org.matrix.msc4155.invite_permission_config"
+    room = named_room(b)
+
+    alice.put(path, json={"blocked_servers": ["b.*"]})
+    with unchanged(app):
+        answer = b.invite(room, ALICE)
+    alice.put(path, json={"ignored_servers": ["b.*"]})
+    ignored = b.invite(room, ALICE)
+
+    assert answer.refusal == (403, "M_INVITE_BLOCKED")
+    assert ignored.status == 200
+    assert invited(alice, room.id) is None
+    assert alice.get("notifications").get_json()["notifications"] == []
+    alice.put(path, json={})
+    assert invited(alice, room.id) is not None
+
+
 def test_invites_by_ignored_users_are_not_shown(b: Remote, alice: Person) -> None:
     ignored: Json = {"ignored_users": {"@carol:b.test": {}}}
     alice.put(f"user/{ALICE}/account_data/m.ignored_user_list", json=ignored)

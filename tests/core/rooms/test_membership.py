@@ -349,6 +349,35 @@ def test_who_blocks_invites_gets_none(app: Application, login: Login) -> None:
     assert act(alice, room_id, "invite", user_id=BOB).status_code == 200
 
 
+def test_a_filter_blocks_the_invites_of_some(app: Application, login: Login) -> None:
+    alice, bob, carol = login("alice"), login("bob"), login("carol")
+    room_id = alice.create_room()
+    path = f"user/{BOB}/account_data/org.matrix.msc4155.invite_permission_config"
+    lists = {"blocked_users": ["@al*:localhost"], "blocked_servers": ["b.test"]}
+    assert bob.put(path, json=lists).status_code == 200
+
+    with unchanged(app):
+        answers = [
+            act(alice, room_id, "invite", user_id=BOB),
+            alice.post("createRoom", json={"invite": [BOB]}),
+            alice.set_state(room_id, "m.room.member", {"membership": "invite"}, BOB),
+        ]
+    by_carol = carol.create_room(invite=[BOB])
+
+    assert [refusal(answer) for answer in answers] == [(403, "M_INVITE_BLOCKED")] * 3
+    assert list(bob.sync()["rooms"]["invite"]) == [by_carol]
+
+
+def test_a_knock_is_accepted_whoever_is_blocked(login: Login) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room_with_rule(alice, "knock")
+    path = f"user/{alice.user_id}/account_data/org.matrix.msc4155.invite_permission_config"
+    alice.put(path, json={"blocked_users": [BOB]})
+
+    assert bob.post(f"knock/{quote(room_id)}").status_code == 200
+    assert act(alice, room_id, "invite", user_id=BOB).status_code == 200
+
+
 def test_a_forgotten_room_shows_its_past_no_more(login: Login, room: Any) -> None:
     alice, bob = login("alice"), login("bob")
     room_id = room(alice, bob)

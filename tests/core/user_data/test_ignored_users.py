@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import Login, Person
+from tests.helpers import sliding
 from tests.helpers.rooms import Json, refusal, state_of
 
 Room = Callable[..., str]
@@ -161,6 +162,52 @@ def test_who_wants_no_invites_is_shown_none_until_they_want_them_again(
 
     assert then == {}
     assert list(alice.sync()["rooms"]["invite"]) == [room_id]
+
+
+FILTER = "org.matrix.msc4155.invite_permission_config"
+
+
+@pytest.mark.parametrize("lists", [{"ignored_users": ["@mal*:*"]}, {"ignored_servers": ["local*"]}])
+def test_an_ignored_invite_is_sent_and_not_shown(
+    alice: Person, mallory: Person, lists: Json
+) -> None:
+    keep(alice, FILTER, lists)
+    token, position = alice.sync()["next_batch"], sliding.ask(alice)["pos"]
+
+    room_id = mallory.create_room(invite=[alice.user_id])
+
+    assert state_of(mallory, room_id)["m.room.member", alice.user_id]["membership"] == "invite"
+    assert alice.sync()["rooms"].get("invite", {}) == {}
+    assert alice.sync(token)["rooms"].get("invite", {}) == {}
+    assert sliding.ask(alice, position)["rooms"] == {}
+    assert alice.get("notifications").get_json()["notifications"] == []
+    assert room_id not in str(alice.get("initialSync").get_json())
+
+
+def test_invites_from_before_the_filter_are_hidden_until_it_is_relaxed(
+    alice: Person, mallory: Person
+) -> None:
+    room_id = mallory.create_room(invite=[alice.user_id])
+    before = sliding.ask(alice)
+
+    keep(alice, FILTER, {"blocked_servers": ["*"]})
+    hidden = alice.sync()["rooms"].get("invite", {})
+    without = sliding.ask(alice, before["pos"])
+    keep(alice, FILTER, {"blocked_servers": ["*"], "allowed_users": [mallory.user_id]})
+
+    assert hidden == {}
+    assert without["lists"]["all"]["count"] == 0
+    assert list(alice.sync()["rooms"]["invite"]) == [room_id]
+    assert list(sliding.ask(alice, without["pos"])["rooms"]) == [room_id]
+
+
+def test_whoever_is_ignored_altogether_is_not_sent_an_error(alice: Person, mallory: Person) -> None:
+    ignore(alice, mallory.user_id)
+    keep(alice, FILTER, {"blocked_users": [mallory.user_id]})
+
+    room_id = mallory.create_room(invite=[alice.user_id])
+
+    assert room_id not in alice.sync()["rooms"].get("invite", {})
 
 
 def test_a_room_can_be_marked_as_unread(alice: Person, room: Room) -> None:

@@ -76,8 +76,7 @@ class Invites:
         user_id = event.state_key or ""
         with self._db.write() as tx:
             blocked.check(tx, room_id)
-            if membership.has_blocked_invites(tx, user_id):
-                raise errors.invite_blocked(user_id)
+            membership.check_not_blocked(tx, event.sender, user_id)
             if not server_acls.allows(tx, room_id, origin):
                 raise errors.forbidden("The room's m.room.server_acl denies your server")
             if not joined_rooms.is_resident(tx, room_id):

@@ -50,6 +50,7 @@ PASSED_ON: Final = frozenset(
         "M_INCOMPATIBLE_ROOM_VERSION",
         "M_INVITE_BLOCKED",
         "M_UNSUPPORTED_ROOM_VERSION",
+        "ORG.MATRIX.MSC4155.M_INVITE_BLOCKED",  # by Synapse
     }
 )
 """Errors that clients get as they are."""

@@ -357,7 +357,8 @@ def _local_recipients(tx: Reader, event: Event) -> list[str]:
     members = [it for it in state.joined(tx, event.room_id).local if it != event.sender]
     if event.type == state.MEMBER and event.content.get("membership") == "invite":
         invited = event.state_key or ""
-        if tx.server.is_local(invited):
+        decide = account_data.decide_on_invite
+        if tx.server.is_local(invited) and decide(tx, invited, event.sender) == "allow":
             members.append(invited)
     services = tx.server.appservices
     if services.all:  # bridged users read elsewhere

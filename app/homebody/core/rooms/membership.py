@@ -17,13 +17,17 @@ from homebody.core.timeline import guest_access, outside_rooms, sending
 from homebody.core.user_data import account_data
 from homebody.models.moderation import ServerNoticeRoom
 from homebody.models.rooms import ForgottenRoom
-from homebody.spec import event_auth, identifiers, room_state
+from homebody.spec import event_auth, identifiers, invite_filter, room_state
 from homebody.spec.events import Json, StateKey
 from homebody.storage.database import Reader, Tx
 
 MEMBERSHIPS = frozenset({"join", "invite", "leave", "ban", "knock"})
 RESTRICTED = frozenset({"restricted", "knock_restricted"})
 INVITE_PERMISSION_CONFIG = "m.invite_permission_config"
+DECIDE_ON_INVITES = frozenset(
+    {account_data.IGNORED_USERS, INVITE_PERMISSION_CONFIG, invite_filter.TYPE}
+)
+"""The types of account data by which invites are hidden."""
 
 _REMEMBER = delete(ForgottenRoom).where(
     ForgottenRoom.user_id == bindparam("of_user"), ForgottenRoom.room_id == bindparam("the_room")
@@ -56,7 +60,7 @@ def change(
     content = {**(content or {}), "membership": membership}
     content.pop(profiles.AUTHORISER, None)  # chosen by the server, not by the client
     if membership == "invite":
-        _check_may_be_invited(tx, target)
+        _check_may_be_invited(tx, sender, target)
     if membership == "leave" and sender == target:
         _check_may_reject(tx, room_id, target)
         if (known := _own_leave(tx, room_id, target)) is not None:
@@ -150,7 +154,7 @@ def forget(tx: Tx, room_id: str, user_id: str) -> None:
 
 
 def has_blocked_invites(tx: Reader, user_id: str) -> bool:
-    """Return whether the user blocks invites; /sync then omits invites, too.
+    """Return whether the user blocks all invites; /sync then omits invites, too.
 
     Spec: client-server-api#invite-permission
     """
@@ -158,7 +162,14 @@ def has_blocked_invites(tx: Reader, user_id: str) -> bool:
     return config is not None and config.get("default_action") == "block"
 
 
-def _check_may_be_invited(tx: Reader, user_id: str) -> None:
+def check_not_blocked(tx: Reader, sender: str, user_id: str) -> None:
+    """Raise M_INVITE_BLOCKED if the user blocks all invites, or those by this sender."""
+    is_blocked = account_data.decide_on_invite(tx, user_id, sender) == "block"
+    if is_blocked or has_blocked_invites(tx, user_id):
+        raise errors.invite_blocked(user_id)
+
+
+def _check_may_be_invited(tx: Reader, sender: str, user_id: str) -> None:
     """Raise M_FORBIDDEN for users of other servers, whose invites others sign; M_INVITE_BLOCKED.
 
     Users of this server need not be registered yet, and find the invite when they are. So invites
@@ -166,8 +177,7 @@ def _check_may_be_invited(tx: Reader, user_id: str) -> None:
     """
     if not tx.server.is_local(user_id):
         raise errors.forbidden(f"{user_id} is a user of another server")
-    if has_blocked_invites(tx, user_id):
-        raise errors.invite_blocked(user_id)
+    check_not_blocked(tx, sender, user_id)
 
 
 def remove_room(tx: Tx, room_id: str) -> None:

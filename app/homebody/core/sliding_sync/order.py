@@ -31,8 +31,6 @@ from homebody.spec.events import Json
 from homebody.storage.database import Reader
 from homebody.storage.expressions import unindexed
 
-_DECIDE_ON_INVITES: Final = {account_data.IGNORED_USERS, membership.INVITE_PERMISSION_CONFIG}
-
 _Own, _Earlier = aliased(StateInterval), aliased(StateInterval)
 _USER_ID = bindparam("user_id", type_=Text())
 _WAS_JOINED = (
@@ -147,7 +145,7 @@ def since(
     mine = memberships.since(tx, user_id, position, filters.EVERYTHING.room)
     last = _last_positions(tx, mine.joined, position)
     newly_joined = mine.newly_joined | (mine.joined - before.joined)
-    if any(event["type"] in _DECIDE_ON_INVITES for event in data.get("", ())):
+    if any(event["type"] in membership.DECIDE_ON_INVITES for event in data.get("", ())):
         order = _all(tx, user_id)
         moved = order.rooms.keys() ^ before.rooms.keys()
     else:

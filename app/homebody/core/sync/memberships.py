@@ -142,17 +142,21 @@ def with_events_since(tx: Reader, room_ids: Collection[str], position: int, upto
 
 
 def _wanted_invites(tx: Reader, user_id: str, room_ids: list[str]) -> list[str]:
-    """Return the rooms without invites by ignored users; none if the user blocks all invites.
+    """Return the rooms without invites that the user ignores or blocks, as far as known now.
 
     Spec: client-server-api#ignoring-users, client-server-api#invite-permission
     """
     if membership.has_blocked_invites(tx, user_id):
         return []
-    ignored = account_data.ignored_users(tx, user_id)
-    if not ignored:
+    settings = account_data.settings_of(tx, [user_id])[user_id]
+    if not settings.ignored and not settings.invites:
         return room_ids
     own = {room_id: state.current(tx, room_id, state.MEMBER, user_id) for room_id in room_ids}
-    return [room_id for room_id, invite in own.items() if invite and invite.sender not in ignored]
+    return [
+        room_id
+        for room_id, invite in own.items()
+        if invite and account_data.decide_on_invite(tx, user_id, invite.sender) == "allow"
+    ]
 
 
 def _initial(tx: Reader, user_id: str, room_filter: RoomFilter) -> Memberships:

@@ -3,9 +3,9 @@
 This module alone writes the table account_data. `put` is for types that clients may set; the
 modules of server-managed types (the read marker, push rules) call `store`.
 
-Push rules and ignored users decide which events a user is notified of. They are compiled together
-and cached for push/counts.py; users who have changed nothing share one object. Messages of ignored
-users are omitted, the state events that they send are not.
+Push rules, ignored users and the filter of invites decide which events a user is notified of. They
+are compiled together and cached for push/counts.py; users who have changed nothing share one
+object. Messages of ignored users are omitted, the state events that they send are not.
 Spec: client-server-api#client-config, client-server-api#room-tagging,
 client-server-api#ignoring-users
 """
@@ -22,8 +22,9 @@ from sqlalchemy.dialects.sqlite import insert
 from homebody import errors
 from homebody.core import quotas
 from homebody.models.account_data import AccountData
-from homebody.spec import identifiers, push_rules, push_rulesets
+from homebody.spec import identifiers, invite_filter, push_rules, push_rulesets
 from homebody.spec.events import Json
+from homebody.spec.invite_filter import ALL_ALLOWED, Decision, InviteFilter
 from homebody.spec.push_rules import Ruleset
 from homebody.storage.caches import CacheKind, declare
 from homebody.storage.database import Reader, Tx
@@ -34,7 +35,7 @@ FULLY_READ: Final = "m.fully_read"
 IGNORED_USERS: Final = "m.ignored_user_list"
 TAGS: Final = "m.tag"
 SERVER_MANAGED: Final = frozenset({PUSH_RULES, FULLY_READ})
-PUSH_SETTINGS: Final = (PUSH_RULES, IGNORED_USERS)
+PUSH_SETTINGS: Final = (PUSH_RULES, IGNORED_USERS, invite_filter.TYPE)
 """The types that are compiled as PushSettings."""
 
 MAX_BYTES: Final = 2**20
@@ -80,16 +81,23 @@ _OF_USERS = select(AccountData.user_id, AccountData.type, AccountData.content).w
 class PushSettings:
     """The part of a user's account data that decides which events notify them."""
 
-    __slots__ = ("has_name_rule", "ignored", "ruleset", "size_bytes")
+    __slots__ = ("has_name_rule", "ignored", "invites", "ruleset", "size_bytes")
 
     def __init__(
-        self, ruleset: Ruleset, ignored: frozenset[str], size_bytes: int, *, has_name_rule: bool
+        self,
+        ruleset: Ruleset,
+        ignored: frozenset[str],
+        size_bytes: int,
+        *,
+        has_name_rule: bool,
+        invites: InviteFilter = ALL_ALLOWED,
     ) -> None:
         self.ruleset = ruleset
         self.ignored = ignored
         """The users whose events never notify."""
         self.has_name_rule = has_name_rule
         """Whether a rule needs the user's display name."""
+        self.invites = invites
         self.size_bytes = size_bytes
 
 
@@ -275,11 +283,14 @@ def settings_of(tx: Reader, user_ids: Collection[str]) -> dict[str, PushSettings
 
 def ignored_users(tx: Reader, user_id: str) -> frozenset[str]:
     """Return the users whom this user ignores; users can't ignore themselves."""
-    settings = tx.cached(COMPILED, user_id)
-    if settings is None:
-        settings = settings_of(tx, [user_id])[user_id]
-    ignored = settings.ignored
+    ignored = _settings(tx, user_id).ignored
     return ignored - {user_id} if user_id in ignored else ignored
+
+
+def decide_on_invite(tx: Reader, user_id: str, inviter: str) -> Decision:
+    """Return whether an invite reaches a user, by whom they ignore and the filter of invites."""
+    settings = _settings(tx, user_id)
+    return "ignore" if inviter in settings.ignored else settings.invites.decide(inviter)
 
 
 def without_ignored(tx: Reader, user_id: str, events: Sequence[E]) -> list[E]:
@@ -291,6 +302,11 @@ def without_ignored(tx: Reader, user_id: str, events: Sequence[E]) -> list[E]:
     if not ignored:
         return list(events)
     return [it for it in events if it.state_key is not None or it.sender not in ignored]
+
+
+def _settings(tx: Reader, user_id: str) -> PushSettings:
+    settings = tx.cached(COMPILED, user_id)
+    return settings_of(tx, [user_id])[user_id] if settings is None else settings
 
 
 def _check_quota(tx: Tx, user_id: str, before: str | None, size: int) -> None:
@@ -314,6 +330,7 @@ def _compiled(stored: dict[str, str]) -> PushSettings:
         ignored,
         2 * sum(map(len, stored.values())),
         has_name_rule=_has_name_rule(changes),
+        invites=InviteFilter(orjson.loads(stored.get(invite_filter.TYPE, "{}"))),
     )
 
 
