@@ -107,7 +107,7 @@ deb: dist  ## build a package for this release of Debian into dist/ (needs dpkg-
 	ls dist
 
 deb-test: deb  ## install it in an empty Debian by debootstrap, as root (minutes)
-	command -v debootstrap >/dev/null || apt-get install -y -qq --no-install-recommends debootstrap
+	command -v debootstrap >/dev/null && command -v systemd-nspawn >/dev/null || apt-get install -y -qq --no-install-recommends debootstrap systemd-container
 	$(BIN)/python -m pytest -m debian tests/packaging
 
 wheel: dist  ## install both into empty environments, and test what they can do

@@ -1,0 +1,227 @@
+"""The Debian package under a running systemd; as root, with systemd-nspawn (make deb-test)."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import debian
+from tests.helpers.debian import Machine
+
+UNIT = "homebody.service"
+DROP_IN = "etc/systemd/system/homebody.service.d/test.conf"
+ASK = (
+    "import json, sys, urllib.request as r\n"
+    "it = r.Request(sys.argv[1], data=sys.stdin.buffer.read() or None)\n"
+    "print(r.urlopen(it, timeout=30).read().decode())"
+)
+VERSIONS = "http://127.0.0.1:8008/_matrix/client/versions"
+SECONDS = 40.0
+
+pytestmark = [
+    pytest.mark.debian,
+    pytest.mark.timeout(1200),
+]
+
+
+@pytest.fixture(scope="module")
+def machine(debian_root: Path) -> Iterator[Machine]:
+    """A booted Debian in which the package was installed."""
+    with debian.booted(debian_root) as machine:
+        answer = "homebody homebody/server_name string example.org\n"
+        machine.run("debconf-set-selections", text=answer)
+        machine.run("dpkg", "-i", "/srv/homebody.deb")
+        yield machine
+
+
+def ask(machine: Machine, url: str = VERSIONS, body: str = "") -> str:
+    return machine.run("python3", "-c", ASK, url, text=body)
+
+
+def until(is_true: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + SECONDS
+    while not is_true():
+        assert time.monotonic() < end, what
+        time.sleep(0.2)
+
+
+def main_pid(machine: Machine) -> int:
+    return int(machine.properties(UNIT, "MainPID")["MainPID"])
+
+
+def worker_pid(machine: Machine) -> int:
+    """The process that says it is alive: the child of the main one."""
+    pid = main_pid(machine)
+    children = machine.run("cat", f"/proc/{pid}/task/{pid}/children").split()
+    return int(children[0])
+
+
+def drop_in(machine: Machine, text: str) -> None:
+    """Add to the unit, and restart it; without text, take back what was added."""
+    file = machine.root / DROP_IN
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", UNIT)
+
+
+def test_the_service_runs_as_soon_as_the_package_is_installed(machine: Machine) -> None:
+    shown = machine.properties(UNIT, "ActiveState", "UnitFileState", "StatusText", "User")
+
+    assert shown["ActiveState"] == "active"
+    assert shown["UnitFileState"] == "enabled"
+    assert shown["User"] == "homebody"
+    assert "127.0.0.1:8008" in shown["StatusText"]
+    assert '"v1.19"' in ask(machine)
+
+
+def test_a_start_is_over_when_the_server_answers(machine: Machine) -> None:
+    """Type=notify: what is ordered after the service needs not wait any more."""
+    machine.run("systemctl", "restart", UNIT)
+
+    assert '"v1.19"' in ask(machine)
+
+
+def test_its_processes_have_no_rights(machine: Machine) -> None:
+    for pid in (main_pid(machine), worker_pid(machine)):
+        status = machine.run("cat", f"/proc/{pid}/status")
+        facts = dict(re.findall(r"^(\w+):\t(.*)$", status, re.MULTILINE))
+        assert facts["NoNewPrivs"] == "1"
+        assert facts["Seccomp"] == "2"
+        assert int(facts["CapEff"], 16) == 0
+        assert int(facts["CapBnd"], 16) == 0
+        assert facts["Uid"].split()[0] == machine.run("id", "-u", "homebody").strip()
+
+
+@pytest.mark.parametrize(
+    ("path", "is_writable"),
+    [("/var/lib/homebody", True), ("/etc/homebody", False), ("/usr", False)],
+)
+def test_it_writes_its_own_folders_alone(machine: Machine, path: str, is_writable: bool) -> None:
+    within = ["nsenter", f"--target={main_pid(machine)}", "--mount", "--"]
+    as_user = ["setpriv", "--reuid=homebody", "--regid=homebody", "--init-groups"]
+    command = machine.command(*within, *as_user, "touch", f"{path}/probe")
+    done = subprocess.run(command, check=False, capture_output=True)
+
+    assert (done.returncode == 0) == is_writable
+
+
+def test_a_reload_is_over_when_the_settings_are_read(machine: Machine) -> None:
+    settings = machine.root / "etc/homebody/homebody.toml"
+    before = settings.read_text(encoding="utf-8")
+    pid = main_pid(machine)
+
+    settings.write_text(f'{before}log_level = "debug"\n', encoding="utf-8")
+    machine.run("systemctl", "reload", UNIT)
+    until(lambda: "changed: log_level" in machine.journal(UNIT), machine.journal(UNIT))
+    settings.write_text(before, encoding="utf-8")
+    machine.run("systemctl", "reload", UNIT)
+
+    assert main_pid(machine) == pid
+
+
+def test_a_server_that_hangs_is_started_again(machine: Machine) -> None:
+    drop_in(machine, "[Service]\nWatchdogSec=3s\n")
+    pid = main_pid(machine)
+
+    machine.run("sh", "-c", f"kill -STOP {worker_pid(machine)}")
+
+    until(lambda: main_pid(machine) not in {0, pid}, machine.journal(UNIT))
+    until(
+        lambda: machine.properties(UNIT, "ActiveState")["ActiveState"] == "active",
+        machine.journal(UNIT),
+    )
+    assert '"v1.19"' in ask(machine)
+    assert machine.properties(UNIT, "NRestarts")["NRestarts"] == "1"
+    drop_in(machine, "")
+
+
+def test_a_server_that_is_killed_is_started_again(machine: Machine) -> None:
+    pid = main_pid(machine)
+
+    machine.run("sh", "-c", f"kill -KILL {pid}")
+
+    until(lambda: main_pid(machine) not in {0, pid}, machine.journal(UNIT))
+    until(
+        lambda: machine.properties(UNIT, "ActiveState")["ActiveState"] == "active",
+        machine.journal(UNIT),
+    )
+    assert '"v1.19"' in ask(machine)
+
+
+def test_wrong_settings_do_not_start_it_again_and_again(machine: Machine) -> None:
+    settings = machine.root / "etc/homebody/homebody.toml"
+    before = settings.read_text(encoding="utf-8")
+    settings.write_text(f"{before}no_such_setting = 1\n", encoding="utf-8")
+
+    machine.run("systemctl", "restart", UNIT, is_checked=False)
+
+    shown = machine.properties(UNIT, "ActiveState", "ExecMainStatus", "NRestarts")
+    assert (shown["ActiveState"], shown["ExecMainStatus"]) == ("failed", "2")
+    assert shown["NRestarts"] == "0"
+    assert "no_such_setting" in machine.journal(UNIT)
+    settings.write_text(before, encoding="utf-8")
+    machine.run("systemctl", "start", UNIT)
+
+
+def test_a_secret_that_only_root_can_read_is_a_credential(machine: Machine) -> None:
+    secret = machine.root / "etc/homebody/secret"
+    secret.write_text("seventeen-herrings\n", encoding="utf-8")
+    secret.chmod(0o600)
+    drop_in(
+        machine,
+        "[Service]\n"
+        "LoadCredential=registration:/etc/homebody/secret\n"
+        "Environment=HOMEBODY_REGISTRATION_SHARED_SECRET_FILE=%d/registration\n",
+    )
+
+    assert "nonce" in ask(machine, "http://127.0.0.1:8008/_synapse/admin/v1/register")
+    assert "herrings" not in machine.run("cat", f"/proc/{main_pid(machine)}/environ")
+    drop_in(machine, "")
+
+
+def test_requests_wait_at_the_socket_while_the_server_restarts(machine: Machine) -> None:
+    machine.run("systemctl", "stop", UNIT)
+    machine.run("systemctl", "enable", "--now", "homebody.socket")
+
+    assert '"v1.19"' in ask(machine)  # starts the service
+    machine.run("systemctl", "restart", "--no-block", UNIT)
+    assert '"v1.19"' in ask(machine)
+
+    assert machine.properties(UNIT, "ActiveState")["ActiveState"] == "active"
+    machine.run("systemctl", "disable", "--now", "homebody.socket", UNIT)
+    machine.run("systemctl", "enable", "--now", UNIT)
+
+
+def test_a_stop_is_orderly_and_an_upgrade_restarts_it(machine: Machine) -> None:
+    pid = main_pid(machine)
+
+    machine.run("dpkg", "-i", "/srv/homebody.deb")
+    assert main_pid(machine) not in {0, pid}
+    machine.run("systemctl", "stop", UNIT)
+
+    shown = machine.properties(UNIT, "ActiveState", "Result", "ExecMainStatus")
+    assert shown == {"ActiveState": "inactive", "Result": "success", "ExecMainStatus": "0"}
+    machine.run("systemctl", "start", UNIT)
+
+
+def test_the_sandbox_is_judged_as_tight(machine: Machine) -> None:
+    judged = machine.run("systemd-analyze", "security", "--no-pager", UNIT)
+
+    exposure = re.search(r"Overall exposure level[^\d]*([\d.]+)", judged)
+    assert exposure
+    assert float(exposure[1]) <= 2.0, judged
+
+
+def test_it_leaves_when_the_package_is_removed(machine: Machine) -> None:
+    machine.run("dpkg", "-r", "homebody")
+
+    running = machine.run("sh", "-c", "cat /proc/[0-9]*/comm", is_checked=False)
+    assert "systemd" in running
+    assert "homebody" not in running
+    assert Path(machine.root / "var/lib/homebody/homebody.db").exists()
