@@ -283,13 +283,16 @@ def settings_of(tx: Reader, user_ids: Collection[str]) -> dict[str, PushSettings
 
 def ignored_users(tx: Reader, user_id: str) -> frozenset[str]:
     """Return the users whom this user ignores; users can't ignore themselves."""
-    ignored = _settings(tx, user_id).ignored
+    settings = tx.cached(COMPILED, user_id)
+    if settings is None:
+        settings = settings_of(tx, [user_id])[user_id]
+    ignored = settings.ignored
     return ignored - {user_id} if user_id in ignored else ignored
 
 
 def decide_on_invite(tx: Reader, user_id: str, inviter: str) -> Decision:
     """Return whether an invite reaches a user, by whom they ignore and the filter of invites."""
-    settings = _settings(tx, user_id)
+    settings = settings_of(tx, [user_id])[user_id]
     return "ignore" if inviter in settings.ignored else settings.invites.decide(inviter)
 
 
@@ -302,11 +305,6 @@ def without_ignored(tx: Reader, user_id: str, events: Sequence[E]) -> list[E]:
     if not ignored:
         return list(events)
     return [it for it in events if it.state_key is not None or it.sender not in ignored]
-
-
-def _settings(tx: Reader, user_id: str) -> PushSettings:
-    settings = tx.cached(COMPILED, user_id)
-    return settings_of(tx, [user_id])[user_id] if settings is None else settings
 
 
 def _check_quota(tx: Tx, user_id: str, before: str | None, size: int) -> None:
