@@ -75,6 +75,7 @@ SUSPENDED = {
     *("sliding_sync", "search_", "query_public_rooms", "search_user_directory", "define_filter"),
     # what only the user sees
     *("set_account_data", "set_account_data_per_room", "set_room_tag", "delete_room_tag"),
+    *("delete_account_data", "delete_account_data_per_room"),
     *("post_pusher", "set_push_rule", "delete_push_rule", "set_push_rule_actions"),
     *("set_push_rule_enabled", "subscribe_to_thread", "unsubscribe_from_thread"),
     # encryption: verification goes by messages to devices

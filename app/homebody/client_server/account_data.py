@@ -63,6 +63,26 @@ def get_account_data_per_room(user_id: str, room_id: str, event_type: str) -> Js
         return account_data.get(tx, user_id, event_type, room_id)
 
 
+@bp.delete("/org.matrix.msc3391/user/<user_id>/account_data/<event_type>")
+@authenticated(suspended=True)
+def delete_account_data(user_id: str, event_type: str) -> Json:
+    """Delete the global account data of this type, if there is some (MSC3391)."""
+    must_be_me(user_id)
+    with homeserver.database.write() as tx:
+        account_data.remove(tx, user_id, event_type)
+    return {}
+
+
+@bp.delete("/org.matrix.msc3391/user/<user_id>/rooms/<room_id>/account_data/<event_type>")
+@authenticated(suspended=True)
+def delete_account_data_per_room(user_id: str, room_id: str, event_type: str) -> Json:
+    """Delete the account data of this type about a room, if there is some (MSC3391)."""
+    _check(user_id, room_id)
+    with homeserver.database.write() as tx:
+        account_data.remove(tx, user_id, event_type, room_id)
+    return {}
+
+
 @bp.get("/user/<user_id>/rooms/<room_id>/tags")
 @authenticated()
 def get_room_tags(user_id: str, room_id: str) -> Json:

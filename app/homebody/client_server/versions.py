@@ -21,9 +21,11 @@ SPEC_VERSIONS = [
 UNSTABLE_FEATURES = {
     "org.matrix.e2e_cross_signing": True,  # older clients check for it
     "org.matrix.msc2285.stable": True,  # private read receipts
+    "org.matrix.msc3391": True,  # deleting account data
     "org.matrix.msc3771": True,  # threaded read receipts
     "org.matrix.msc3773": True,  # notification counts by thread
     "org.matrix.msc3814": True,  # dehydrated devices; stable nowhere yet
+    "org.matrix.msc3890": True,  # settings of local notifications, which end with their device
     "org.matrix.msc3916.stable": True,  # authenticated media
     "org.matrix.msc4155": True,  # filtering invites
     "org.matrix.msc4306": True,  # thread subscriptions

@@ -260,3 +260,20 @@ def test_a_device_id_may_hold_any_character(login: Login) -> None:
     device = alice.get(f"devices/{quote(device_id, safe='')}").get_json()
 
     assert device["device_id"] == device_id
+
+
+@pytest.mark.parametrize("prefix", ["m.", "org.matrix.msc3890."])
+def test_settings_of_local_notifications_end_with_the_device(login: Login, prefix: str) -> None:
+    phone, laptop = login("alice"), login("alice")
+    path = f"user/{phone.user_id}/account_data/{prefix}local_notification_settings."
+    for device in (phone, laptop):
+        laptop.put(path + device.device_id, json={"is_silenced": True})
+    token = laptop.sync()["next_batch"]
+
+    assert phone.post("logout").status_code == 200
+
+    events = laptop.sync(token)["account_data"]["events"]
+    gone = f"{prefix}local_notification_settings.{phone.device_id}"
+    assert events == [{"type": gone, "content": {}}]
+    assert refusal(laptop.get(path + phone.device_id)) == (404, "M_NOT_FOUND")
+    assert laptop.get(path + laptop.device_id).get_json() == {"is_silenced": True}

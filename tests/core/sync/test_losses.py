@@ -247,7 +247,8 @@ def test_a_limit_of_account_data_loses_none(login: Login, room: MakeRoom) -> Non
     token = alice.sync(**query)["next_batch"]
     for name in ("a", "b"):
         for part in ("", f"rooms/{quote(room_id)}/"):
-            alice.put(f"user/{alice.user_id}/{part}account_data/org.example.{name}", json={})
+            path = f"user/{alice.user_id}/{part}account_data/org.example.{name}"
+            alice.put(path, json={"a": 1})
 
     answer = alice.sync(token, **query)
 

@@ -74,7 +74,7 @@ def test_global_data_and_a_rooms_data_are_apart(login: Login, room: Callable[...
 def test_a_change_comes_once_by_sync_and_alone(login: Login, room: Callable[..., str]) -> None:
     alice = login("alice")
     room_id = room(alice)
-    alice.put("user/@alice:localhost/account_data/org.example.old", json={})
+    alice.put("user/@alice:localhost/account_data/org.example.old", json={"colour": "red"})
     token = alice.sync()["next_batch"]
     alice.put(COLOUR, json={"colour": "blue"})
     alice.put(ROOM.format(room_id, "org.example.colour"), json={"colour": "red"})
@@ -218,10 +218,10 @@ def test_an_account_over_its_quota_can_shrink_and_read_on(make_app: MakeApp) -> 
 def test_an_account_has_only_so_many_objects_of_account_data(make_app: MakeApp) -> None:
     app, alice = quota(make_app, account_data_objects=100)
     for number in range(100):
-        assert alice.put(f"{COLOUR}{number}", json={}).status_code == 200
+        assert alice.put(f"{COLOUR}{number}", json={"a": 1}).status_code == 200
 
     with unchanged(app):
-        answer = alice.put(COLOUR, json={})
+        answer = alice.put(COLOUR, json={"a": 1})
 
     assert refusal(answer) == (403, "M_USER_LIMIT_EXCEEDED")
     assert alice.put(f"{COLOUR}0", json={"colour": "red"}).status_code == 200
@@ -246,3 +246,126 @@ def test_a_type_may_be_any_text(login: Login, event_type: str) -> None:
     content: Any = alice.get(path).get_json()
     assert content == {"a": 1}
     assert told(alice.sync())[event_type] == {"a": 1}
+
+
+DELETE = "/_matrix/client/unstable/org.matrix.msc3391/"
+
+
+@pytest.mark.parametrize("is_in_room", [False, True])
+@pytest.mark.parametrize("method", ["DELETE", "PUT"])
+def test_deleted_data_is_gone_and_devices_notice(
+    login: Login, room: Callable[..., str], method: str, *, is_in_room: bool
+) -> None:
+    alice = login("alice")
+    room_id = room(alice)
+    path = ROOM.format(room_id, "org.example.colour") if is_in_room else COLOUR
+    assert alice.put(path, json={"colour": "blue"}).status_code == 200
+    token = alice.sync()["next_batch"]
+
+    url, body = (DELETE + path, {}) if method == "DELETE" else (path, {"json": {}})
+    answer = alice.request(method, url, **body)
+
+    def found(sync: Json) -> Json:
+        return told_in(sync, room_id) if is_in_room else told(sync)
+
+    assert (answer.status_code, answer.get_json()) == (200, {})
+    assert refusal(alice.get(path)) == (404, "M_NOT_FOUND")
+    assert found(alice.sync(token)) == {"org.example.colour": {}}
+    assert "org.example.colour" not in found(alice.sync())
+    assert "org.example.colour" not in str(alice.get("initialSync").get_json())
+
+
+def test_deleting_what_is_not_there_changes_nothing(
+    app: Application, login: Login, room: Callable[..., str]
+) -> None:
+    alice = login("alice")
+    room_id = room(alice)
+    alice.put(COLOUR, json={"colour": "blue"})
+    alice.delete(DELETE + COLOUR)
+
+    with unchanged(app):
+        answers = [
+            alice.delete(DELETE + COLOUR),
+            alice.delete(DELETE + COLOUR + "s"),
+            alice.put(COLOUR + "s", json={}),
+            alice.delete(DELETE + ROOM.format(room_id, "org.example.colour")),
+        ]
+
+    assert [answer.status_code for answer in answers] == [200] * 4
+
+
+def test_deleted_data_can_be_set_again(login: Login) -> None:
+    alice = login("alice")
+    alice.put(COLOUR, json={"colour": "blue"})
+    alice.delete(DELETE + COLOUR)
+
+    alice.put(COLOUR, json={"colour": "red"})
+
+    assert alice.get(COLOUR).get_json() == {"colour": "red"}
+    assert told(alice.sync())["org.example.colour"] == {"colour": "red"}
+
+
+def test_only_the_user_deletes_their_data_and_not_what_the_server_manages(
+    app: Application, login: Login, room: Callable[..., str]
+) -> None:
+    alice, mallory = login("alice"), login("mallory")
+    room_id = room(alice)
+    alice.put(COLOUR, json={"colour": "blue"})
+
+    with unchanged(app):
+        others = [
+            mallory.delete(DELETE + COLOUR),
+            mallory.delete(DELETE + ROOM.format(room_id, "org.example.colour")),
+        ]
+        managed = [
+            alice.delete(f"{DELETE}user/@alice:localhost/account_data/m.push_rules"),
+            alice.delete(DELETE + ROOM.format(room_id, "m.fully_read")),
+        ]
+        nowhere = alice.delete(DELETE + ROOM.format("nowhere", "org.example.colour"))
+
+    assert [refusal(answer) for answer in others] == [(403, "M_FORBIDDEN")] * 2
+    assert [refusal(answer) for answer in managed] == [(405, "M_BAD_JSON")] * 2
+    assert refusal(nowhere) == (400, "M_INVALID_PARAM")
+
+
+def test_a_room_that_is_joined_again_comes_with_what_was_deleted_meanwhile(
+    login: Login, room: Callable[..., str]
+) -> None:
+    alice, bob = login("alice"), login("bob")
+    room_id = room(bob, alice)
+    path = ROOM.format(room_id, "org.example.colour")
+    alice.put(path, json={"colour": "blue"})
+    alice.post(f"rooms/{room_id}/leave")
+    token = alice.sync()["next_batch"]
+
+    alice.delete(DELETE + path)
+    assert bob.post(f"rooms/{room_id}/invite", json={"user_id": alice.user_id}).status_code == 200
+    assert alice.post(f"join/{room_id}").status_code == 200
+
+    assert told_in(alice.sync(token), room_id) == {"org.example.colour": {}}
+
+
+def test_deleted_data_frees_the_quota(make_app: MakeApp) -> None:
+    _, alice = quota(make_app, account_data_objects=100)
+    for number in range(100):
+        assert alice.put(f"{COLOUR}{number}", json={"a": 1}).status_code == 200
+
+    alice.delete(f"{DELETE}{COLOUR}0")
+
+    assert alice.put(COLOUR, json={"a": 1}).status_code == 200
+    assert refusal(alice.put(f"{COLOUR}0", json={"a": 1})) == (403, "M_USER_LIMIT_EXCEEDED")
+
+
+def test_of_many_deletions_only_the_latest_are_kept(app: Application, login: Login) -> None:
+    alice = login("alice")
+    token = alice.sync()["next_batch"]
+    with app.homeserver.database.write() as tx:
+        for number in range(account_data.MAX_DELETED + 2):
+            account_data.store(tx, alice.user_id, f"org.example.{number}", {"a": 1})
+            account_data.remove(tx, alice.user_id, f"org.example.{number}")
+
+    found = told(alice.sync(token))
+
+    assert len(found) == account_data.MAX_DELETED
+    assert "org.example.1" not in found
+    assert found["org.example.2"] == {}

@@ -23,12 +23,18 @@ from homebody.core.encryption import cross_signing, device_keys, key_signatures,
 from homebody.core.push import pushers
 from homebody.core.sessions import browser_sessions
 from homebody.core.sessions.browser_sessions import BrowserSession
+from homebody.core.user_data import account_data
 from homebody.models.devices import Device
 from homebody.spec import identifiers
 from homebody.spec.events import Json
 from homebody.storage.database import Database, Reader, Tx
 
 MAX_NAME_CHARACTERS = 255
+LOCAL_NOTIFICATIONS = (
+    "m.local_notification_settings",
+    "org.matrix.msc3890.local_notification_settings",
+)
+"""The beginnings of types of account data about a device, whose ID follows (MSC3890)."""
 REMOVED_AT_ONCE = 20
 """Removed in one transaction; each may have 2,000 rows of one-time keys."""
 
@@ -132,6 +138,9 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
     device_keys.remove(tx, user_id, known)
     key_signatures.remove(tx, user_id, known)
     to_device.remove(tx, user_id, known)
+    for device_id in known:
+        for prefix in LOCAL_NOTIFICATIONS:
+            account_data.remove(tx, user_id, f"{prefix}.{device_id}")
     tx.wake(user_id)  # a waiting /sync of such a device must end
 
 

@@ -191,7 +191,7 @@ def _account_data(
     found = account_data.since(tx, user_id, request.position, upto)
     new = mine.newly_joined | {room.room_id for room in mine.left if not room.since}
     if new and not request.is_initial:
-        found |= account_data.of_rooms(tx, user_id, new)
+        found |= account_data.of_rooms(tx, user_id, new, with_deleted=request.position > 0)
     return found
 
 

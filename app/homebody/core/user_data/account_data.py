@@ -3,6 +3,9 @@
 This module alone writes the table account_data. `put` is for types that clients may set; the
 modules of server-managed types (the read marker, push rules) call `store`.
 
+An empty object is deleted account data (MSC3391). Its row is kept, for incremental syncs to send
+the deletion; but only of the latest deletions of a user.
+
 Push rules, ignored users and the filter of invites decide which events a user is notified of. They
 are compiled together and cached for push/counts.py; users who have changed nothing share one
 object. Messages of ignored users are omitted, the state events that they send are not.
@@ -40,6 +43,9 @@ PUSH_SETTINGS: Final = (PUSH_RULES, IGNORED_USERS, invite_filter.TYPE)
 
 MAX_BYTES: Final = 2**20
 """Per object, as JSON: m.direct of a bridge's user is long."""
+DELETED: Final = "{}"
+MAX_DELETED: Final = 1000
+"""The deletions of a user that incremental syncs send, the latest ones."""
 
 _UPSERT = insert(AccountData)
 _UPSERT = _UPSERT.on_conflict_do_update(
@@ -51,8 +57,22 @@ _CONTENT = select(AccountData.content).where(
     AccountData.room_id == bindparam("room_id"),
     AccountData.type == bindparam("type"),
 )
+_IS_DELETED = AccountData.size_bytes == len(DELETED)
+_EXISTS = AccountData.size_bytes > len(DELETED)
 _USED = select(func.count(), func.coalesce(func.sum(AccountData.size_bytes), 0)).where(
-    AccountData.user_id == bindparam("user_id")
+    AccountData.user_id == bindparam("user_id"), _EXISTS
+)
+_OLD_DELETED = (
+    select(AccountData.position)
+    .where(AccountData.user_id == bindparam("of_user"), _IS_DELETED)
+    .order_by(AccountData.position.desc())
+    .offset(MAX_DELETED)
+    .limit(1)
+)
+_DROP_OLD_DELETED = delete(AccountData).where(
+    AccountData.user_id == bindparam("of_user"),
+    _IS_DELETED,
+    AccountData.position <= _OLD_DELETED.scalar_subquery(),
 )
 _SINCE = (
     select(AccountData.room_id, AccountData.type, AccountData.content)
@@ -63,6 +83,7 @@ _SINCE = (
     )
     .order_by(AccountData.position)
 )
+_ALL = _SINCE.where(_EXISTS)
 _OF_ROOMS = (
     select(AccountData.room_id, AccountData.type, AccountData.content)
     .where(
@@ -71,6 +92,7 @@ _OF_ROOMS = (
     )
     .order_by(AccountData.position)
 )
+_NOW_OF_ROOMS = _OF_ROOMS.where(_EXISTS)
 _OF_USERS = select(AccountData.user_id, AccountData.type, AccountData.content).where(
     AccountData.user_id.in_(bindparam("user_ids", expanding=True)),
     AccountData.room_id == "",
@@ -128,13 +150,16 @@ def get(tx: Reader, user_id: str, event_type: str, room_id: str = "") -> Json:
     content = find(tx, user_id, event_type, room_id)
     if (event_type, room_id) == (PUSH_RULES, ""):
         return push_rulesets.full(user_id, content or {})
-    if content is None:
+    if not content:
         raise errors.not_found("There is no account data of this type")
     return content
 
 
 def find(tx: Reader, user_id: str, event_type: str, room_id: str = "") -> Json | None:
-    """Return the stored object or None; of m.push_rules these are the user's changes."""
+    """Return the stored object; of m.push_rules these are the user's changes.
+
+    None: there never was one; {}: it was deleted.
+    """
     key = {"user_id": user_id, "room_id": room_id, "type": event_type}
     text = tx.sql.execute(_CONTENT, key).scalar()
     if text is None:
@@ -149,13 +174,21 @@ def put(tx: Tx, user_id: str, event_type: str, content: Json, room_id: str = "")
     Raises M_BAD_JSON (405) for a type that the server manages, M_TOO_LARGE, M_INVALID_PARAM, and
     M_USER_LIMIT_EXCEEDED above the user's quota.
     """
-    if event_type in SERVER_MANAGED:
-        raise errors.bad_json(f"{event_type} has its own endpoint", status=405)
+    _check_is_for_clients(event_type)
     if not identifiers.has_at_most_255_bytes(event_type):
         raise errors.invalid_param("The type is longer than 255 bytes")
     if len(orjson.dumps(content)) > MAX_BYTES:
         raise errors.too_large(f"Account data of one type has at most {MAX_BYTES} bytes")
     store(tx, user_id, event_type, content, room_id, has_quota=True)
+
+
+def remove(tx: Tx, user_id: str, event_type: str, room_id: str = "") -> None:
+    """Delete the object of this type, if there is one, and wake the user's other devices.
+
+    Raises M_BAD_JSON (405) for a type that the server manages.
+    """
+    _check_is_for_clients(event_type)
+    store(tx, user_id, event_type, {}, room_id)
 
 
 def store(
@@ -167,7 +200,7 @@ def store(
     *,
     has_quota: bool = False,
 ) -> None:
-    """Replace the object of a type, including server-managed ones.
+    """Replace the object of a type, including server-managed ones; an empty one deletes it.
 
     An unchanged object wakes no device. Raises M_USER_LIMIT_EXCEEDED with `has_quota`; a read
     marker, and data that the server copies to an upgraded room, must not fail because of a quota.
@@ -175,7 +208,7 @@ def store(
     key = {"user_id": user_id, "room_id": room_id, "type": event_type}
     text = orjson.dumps(content).decode()
     before = tx.sql.execute(_CONTENT, key).scalar()
-    if before == text:
+    if before == text or (before is None and text == DELETED):
         return
     size = len(text.encode())
     if has_quota:
@@ -184,6 +217,8 @@ def store(
     tx.sql.execute(_UPSERT, {**key, "content": text, "position": position, "size_bytes": size})
     if room_id == "" and event_type in PUSH_SETTINGS:
         tx.forget(COMPILED, user_id)
+    if text == DELETED:
+        tx.sql.execute(_DROP_OLD_DELETED, {"of_user": user_id})
     tx.wake(user_id)
 
 
@@ -216,7 +251,7 @@ def everything(tx: Reader, user_id: str) -> dict[str, dict[str, Json]]:
     """Return {room_id: {type: content}} of a user, without push rules; "" is global."""
     found: dict[str, dict[str, Json]] = {}
     asked = {"user_id": user_id, "since": 0, "upto": tx.position}
-    for room_id, event_type, content in tx.sql.execute(_SINCE, asked):
+    for room_id, event_type, content in tx.sql.execute(_ALL, asked):
         if event_type != PUSH_RULES:
             found.setdefault(room_id, {})[event_type] = orjson.loads(content)
     return found
@@ -236,6 +271,7 @@ def remove_room(tx: Tx, room_id: str) -> None:
 def since(tx: Reader, user_id: str, since: int, upto: int) -> dict[str, list[Json]]:
     """Return {room_id: events {type, content}} that changed; "" is global, since 0 gives all.
 
+    What was deleted is empty, and not in the first sync.
     Push rules are complete, and included in the first sync even where the user has changed none.
     """
     found: dict[str, list[Json]] = {}
@@ -245,7 +281,7 @@ def since(tx: Reader, user_id: str, since: int, upto: int) -> dict[str, list[Jso
     changes: Json | None = {} if since == 0 else None
     params = {"user_id": user_id, "since": since, "upto": upto}
     event: Json
-    for room_id, event_type, content in tx.sql.execute(_SINCE, params):
+    for room_id, event_type, content in tx.sql.execute(_SINCE if since else _ALL, params):
         if (event_type, room_id) == (PUSH_RULES, ""):
             changes = orjson.loads(content)
             continue
@@ -257,11 +293,15 @@ def since(tx: Reader, user_id: str, since: int, upto: int) -> dict[str, list[Jso
     return found
 
 
-def of_rooms(tx: Reader, user_id: str, room_ids: Collection[str]) -> dict[str, list[Json]]:
+def of_rooms(
+    tx: Reader, user_id: str, room_ids: Collection[str], *, with_deleted: bool = False
+) -> dict[str, list[Json]]:
     """Return {room_id: events {type, content}} with all account data of these rooms."""
     found: dict[str, list[Json]] = {}
     params = {"user_id": user_id, "room_ids": sorted(room_ids)}
-    for room_id, event_type, content in tx.sql.execute(_OF_ROOMS, params):
+    for room_id, event_type, content in tx.sql.execute(
+        _OF_ROOMS if with_deleted else _NOW_OF_ROOMS, params
+    ):
         event = {"type": event_type, "content": orjson.Fragment(content)}
         found.setdefault(room_id, []).append(event)
     return found
@@ -307,8 +347,14 @@ def without_ignored(tx: Reader, user_id: str, events: Sequence[E]) -> list[E]:
     return [it for it in events if it.state_key is not None or it.sender not in ignored]
 
 
+def _check_is_for_clients(event_type: str) -> None:
+    if event_type in SERVER_MANAGED:
+        raise errors.bad_json(f"{event_type} has its own endpoint", status=405)
+
+
 def _check_quota(tx: Tx, user_id: str, before: str | None, size: int) -> None:
     """Raise M_USER_LIMIT_EXCEEDED when this object exceeds the user's number or size limit."""
+    before = None if before == DELETED else before
     size_before = 0 if before is None else len(before.encode())
     if before is not None and size <= size_before:
         return
