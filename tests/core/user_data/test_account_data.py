@@ -262,8 +262,7 @@ def test_deleted_data_is_gone_and_devices_notice(
     assert alice.put(path, json={"colour": "blue"}).status_code == 200
     token = alice.sync()["next_batch"]
 
-    url, body = (DELETE + path, {}) if method == "DELETE" else (path, {"json": {}})
-    answer = alice.request(method, url, **body)
+    answer = alice.delete(DELETE + path) if method == "DELETE" else alice.put(path, json={})
 
     def found(sync: Json) -> Json:
         return told_in(sync, room_id) if is_in_room else told(sync)
