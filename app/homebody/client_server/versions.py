@@ -25,6 +25,7 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc3771": True,  # threaded read receipts
     "org.matrix.msc3773": True,  # notification counts by thread
     "org.matrix.msc3814": True,  # dehydrated devices; stable nowhere yet
+    "org.matrix.msc3874": True,  # filters by type of relation
     "org.matrix.msc3890": True,  # settings of local notifications, which end with their device
     "org.matrix.msc3916.stable": True,  # authenticated media
     "org.matrix.msc4155": True,  # filtering invites

@@ -133,6 +133,10 @@ class RoomEventFilter(EventFilter, frozen=True):
     unread_thread_notifications: bool = False
     related_by_rel_types: Names | None = None
     related_by_senders: Users | None = None
+    rel_types: Names | None = msgspec.field(name="org.matrix.msc3874.rel_types", default=None)
+    not_rel_types: Names = msgspec.field(
+        name="org.matrix.msc3874.not_rel_types", default=frozenset()
+    )
 
 
 class RoomFilter(msgspec.Struct, frozen=True):
@@ -182,8 +186,9 @@ def matches(
     sender: str | None,
     room_id: str = "",
     content: object = None,
+    rel_type: str | None = None,
 ) -> bool:
-    """Return whether an event matches the filter.
+    """Return whether an event, which relates to another by `rel_type`, matches the filter.
 
     An event without a sender (typing, receipts, account data) never matches a list of `senders` and
     is never excluded by `not_senders`.
@@ -197,7 +202,9 @@ def matches(
         return False
     if sender in it.not_senders:
         return False
-    return not isinstance(it, RoomEventFilter) or _matches_room_event(it, room_id, content)
+    return not isinstance(it, RoomEventFilter) or _matches_room_event(
+        it, room_id, content, rel_type
+    )
 
 
 def admits_room(room_filter: RoomFilter | RoomEventFilter, room_id: str) -> bool:
@@ -212,8 +219,12 @@ def pick(event: Json, fields: Fields | None) -> Json:
     return event if fields is None else _picked(event, fields.tree)
 
 
-def _matches_room_event(it: RoomEventFilter, room_id: str, content: object) -> bool:
-    if not admits_room(it, room_id):
+def _matches_room_event(
+    it: RoomEventFilter, room_id: str, content: object, rel_type: str | None
+) -> bool:
+    if not admits_room(it, room_id) or rel_type in it.not_rel_types:
+        return False
+    if it.rel_types is not None and rel_type not in it.rel_types:
         return False
     if it.contains_url is None:
         return True

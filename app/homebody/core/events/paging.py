@@ -47,6 +47,7 @@ COLUMNS = (
     StoredEvent.state_key,
     StoredEvent.sender,
     StoredEvent.room_id,
+    StoredEvent.rel_type,
 )
 IN_RANGE = (
     StoredEvent.position > bindparam("after"),
@@ -233,7 +234,9 @@ def admitted(tx: Reader, user_id: str, wanted: RoomEventFilter, rows: Sequence[A
     if wanted is not filters.EVERY_ROOM_EVENT:
         of_columns = msgspec.structs.replace(wanted, contains_url=None)
         rows = [
-            row for row in rows if filters.matches(of_columns, row.type, row.sender, row.room_id)
+            row
+            for row in rows
+            if filters.matches(of_columns, row.type, row.sender, row.room_id, rel_type=row.rel_type)
         ]
     return account_data.without_ignored(tx, user_id, rows)
 
@@ -242,7 +245,9 @@ def matches(event: ClientEvent, wanted: RoomEventFilter) -> bool:
     """Return whether a filter admits an event, except for its relations."""
     if wanted is filters.EVERY_ROOM_EVENT:
         return True
-    return filters.matches(wanted, event.type, event.sender, event.room_id, event.content)
+    return filters.matches(
+        wanted, event.type, event.sender, event.room_id, event.content, event.rel_type
+    )
 
 
 def _with_relations(

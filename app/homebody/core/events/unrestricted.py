@@ -133,7 +133,11 @@ def _page(tx: Reader, request: PageRequest) -> Page:
 def _events_of(tx: Reader, request: PageRequest, rows: Sequence[Any]) -> Iterator[ClientEvent]:
     """Yield the events of rows that the filter admits."""
     of_columns = msgspec.structs.replace(request.wanted, contains_url=None)
-    rows = [it for it in rows if filters.matches(of_columns, it.type, it.sender, it.room_id)]
+    rows = [
+        it
+        for it in rows
+        if filters.matches(of_columns, it.type, it.sender, it.room_id, rel_type=it.rel_type)
+    ]
     for some in batches(rows, request.limit + 1):
         found = client_events.load(tx, [row.number for row in some])
         yield from (it for it in found if paging.matches(it, request.wanted))

@@ -75,7 +75,13 @@ _NEWEST = (
     .order_by(StoredEvent.position)
 )
 _DOWN_FROM = (
-    select(StoredEvent.number, StoredEvent.position, StoredEvent.type, StoredEvent.sender)
+    select(
+        StoredEvent.number,
+        StoredEvent.position,
+        StoredEvent.type,
+        StoredEvent.sender,
+        StoredEvent.rel_type,
+    )
     .where(
         StoredEvent.room_id == bindparam("room_id"),
         StoredEvent.position > bindparam("since"),
@@ -374,13 +380,13 @@ def _admitted_of(
     some: list[_Event] = [
         (row.position, row.number)
         for row in rows
-        if filters.matches(by_columns, row.type, row.sender, room_id)
+        if filters.matches(by_columns, row.type, row.sender, room_id, rel_type=row.rel_type)
     ]
     if event_filter.contains_url is None:
         return some, len(rows)
     found = [
         (event.position, event.number)
         for event in client_events.load(tx, [number for _, number in some])
-        if filters.matches(event_filter, event.type, event.sender, room_id, event.content)
+        if ("url" in event.content) == event_filter.contains_url
     ]
     return found, len(rows) + _DECODED * len(some)

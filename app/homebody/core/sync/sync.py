@@ -271,7 +271,9 @@ def _add_leave_without_event(tx: Reader, request: SyncRequest, entry: Json, room
 
 def _admits(wanted: RoomEventFilter, event: ClientEvent) -> bool:
     """Return whether a filter admits the event."""
-    is_match = filters.matches(wanted, event.type, event.sender, event.room_id, event.content)
+    is_match = filters.matches(
+        wanted, event.type, event.sender, event.room_id, event.content, event.rel_type
+    )
     return is_match and wanted.limit != 0
 
 
