@@ -846,6 +846,18 @@ CREATE INDEX ix_access_tokens_issued_to ON access_tokens (issued_to) WHERE issue
 
 CREATE INDEX ix_media_sha256 ON media (sha256);
 
+CREATE TABLE profile_changes (
+	user_id TEXT NOT NULL, 
+	name TEXT NOT NULL, 
+	position INTEGER NOT NULL, 
+	CONSTRAINT pk_profile_changes PRIMARY KEY (user_id, name)
+)
+ WITHOUT ROWID
+
+;
+
+CREATE INDEX ix_profile_changes_position ON profile_changes (position);
+
 CREATE TABLE thread_subscriptions (
 	user_id TEXT NOT NULL, 
 	room_id TEXT NOT NULL, 

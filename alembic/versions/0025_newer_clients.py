@@ -11,6 +11,16 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "profile_changes",
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("user_id", "name", name=op.f("pk_profile_changes")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(op.f("ix_profile_changes_position"), "profile_changes", ["position"])
+
+    op.create_table(
         "thread_subscriptions",
         sa.Column("user_id", sa.Text(), nullable=False),
         sa.Column("room_id", sa.Text(), nullable=False),
@@ -34,3 +44,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("thread_subscriptions")
+    op.drop_table("profile_changes")

@@ -44,6 +44,20 @@ class ProfileField(Base):
     value: Mapped[str]  # JSON
 
 
+class ProfileChange(Base):
+    """The last change of a field of a user's profile; the field may be gone.
+
+    Written by core/profiles/profile_changes.py.
+    """
+
+    __tablename__ = "profile_changes"
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int]
+
+    __table_args__ = (Index(None, "position"), {"sqlite_with_rowid": False})
+
+
 class RegistrationToken(Base):
     """A registration token. Written by core/sessions/registration_tokens.py."""
 

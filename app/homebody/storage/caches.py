@@ -286,9 +286,10 @@ class RecentEvents:
         self._positions: list[int] = []
         self._events: list[tuple[int, str, EventNumber]] = []
         self.account_data = position
-        """No account data has changed after this position; likewise the next three."""
+        """No account data has changed after this position; likewise the next four."""
         self.receipts = position
         self.thread_subscriptions = position
+        self.profiles = position
         self.memberships = position
 
     def add(self, position: int, room_id: str, number: EventNumber) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy import bindparam, delete, insert, select
 from homebody import errors
 from homebody.core.accounts import accounts, user_directory_index
 from homebody.core.events import state
+from homebody.core.profiles import profile_changes
 from homebody.core.timeline import sending
 from homebody.errors import MatrixError
 from homebody.models.accounts import ProfileField
@@ -113,6 +114,7 @@ def put(tx: Tx, user_id: str, name: str, value: Any) -> None:
     _delete(tx, user_id, name)
     row = {"user_id": user_id, "name": name, "value": text.decode()}
     tx.sql.execute(insert(ProfileField), row)
+    profile_changes.note(tx, user_id, name)
     if name == "displayname":
         user_directory_index.put(tx, user_id, value)
 
@@ -123,7 +125,10 @@ def remove(tx: Tx, user_id: str, name: str) -> None:
     Raises M_INVALID_PARAM and M_KEY_TOO_LARGE for a name that no field can have.
     """
     check_name(name)
-    if _delete(tx, user_id, name) and name == "displayname":
+    if not _delete(tx, user_id, name):
+        return
+    profile_changes.note(tx, user_id, name)
+    if name == "displayname":
         user_directory_index.put(tx, user_id, None)
 
 
@@ -151,6 +156,7 @@ def update_rooms(db: Database, user_id: str, name: str) -> None:
 def erase(tx: Tx, user_id: str) -> None:
     """Delete the profile of an account that is deactivated and has left its rooms."""
     tx.sql.execute(delete(ProfileField).where(ProfileField.user_id == user_id))
+    profile_changes.erase(tx, user_id)
 
 
 def check_name(name: str) -> None:
