@@ -38,6 +38,7 @@ from homebody.models.base import EventNumber
 from homebody.spec import canonical_json, filters
 from homebody.spec.events import Json, StateKey
 from homebody.spec.filters import EventFilter, Filter, RoomEventFilter
+from homebody.spec.invite_filter import ALL_ALLOWED
 from homebody.storage.caches import ClientEvent, Requester
 from homebody.storage.database import Reader
 
@@ -162,8 +163,8 @@ def _rooms(
         entries[span.room_id]["summary"] = names.get(span.room_id, {})
     return {
         "join": {span.room_id: entries[span.room_id] for span in joined},
-        "invite": _previews(tx, request, mine.invited, "invite_state"),
-        "knock": _previews(tx, request, mine.knocked, "knock_state"),
+        **_previews(tx, request, mine.invited, "invite"),
+        **_previews(tx, request, mine.knocked, "knock"),
         "leave": {span.room_id: entries[span.room_id] for span in left},
     }
 
@@ -367,12 +368,22 @@ def _count(pairs: Collection[tuple[int, int]]) -> Json:
 
 
 def _previews(
-    tx: Reader, request: SyncRequest, room_ids: Iterable[str], section: str
-) -> dict[str, Json]:
-    return {
-        room_id: {section: {"events": _preview(tx, room_id, request.requester.user_id)}}
+    tx: Reader, request: SyncRequest, room_ids: Iterable[str], kind: str
+) -> dict[str, dict[str, Json]]:
+    """Return {kind: {room_id: what is shown of the room}}."""
+    user_id = request.requester.user_id
+    found = {
+        room_id: {f"{kind}_state": {"events": _preview(tx, room_id, user_id)}}
         for room_id in tx.pausing(room_ids, ROOMS_BETWEEN_PAUSES)
     }
+    if kind == "invite" and not found:
+        settings = tx.cached(account_data.COMPILED, user_id)
+        settings = settings or account_data.settings_of(tx, [user_id])[user_id]
+        # Users who filter invites have no empty section of them: tests of MSC4155 expect none, and
+        # the tutorials of the first versions of the specification expect one
+        if settings.invites is not ALL_ALLOWED:
+            return {}
+    return {kind: found}
 
 
 def _preview(tx: Reader, room_id: str, user_id: str) -> list[Json]:

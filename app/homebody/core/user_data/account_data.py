@@ -374,7 +374,7 @@ def _compiled(stored: dict[str, str]) -> PushSettings:
         ignored,
         2 * sum(map(len, stored.values())),
         has_name_rule=_has_name_rule(changes),
-        invites=InviteFilter(orjson.loads(stored.get(invite_filter.TYPE, "{}"))),
+        invites=InviteFilter(orjson.loads(stored.get(invite_filter.TYPE, "{}"))) or ALL_ALLOWED,
     )
 
 
