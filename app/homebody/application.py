@@ -21,7 +21,7 @@ from homebody.config.settings import Config
 from homebody.context import Homeserver
 from homebody.core import outgoing, server_key
 from homebody.core.accounts.access_tokens import LastSeen
-from homebody.core.administration import export
+from homebody.core.administration import export, notices_to_all
 from homebody.core.appservices import files as registrations
 from homebody.core.ephemeral import lifetimes
 from homebody.core.ephemeral.sent_receipts import SentReceipts
@@ -66,6 +66,7 @@ ACTIONS: Final[dict[str, Run]] = {
     history_purge.ACTION: history_purge.run,
     user_redaction.ACTION: user_redaction.run,
     export.ACTION: export.run,
+    notices_to_all.ACTION: notices_to_all.run,
     upkeep.VACUUM: upkeep.run_vacuum,
 }
 """The tasks that administrators may order, by name."""

@@ -15,13 +15,16 @@ from homebody.spec.events import Json
 
 @click.command()
 @click.option("--subject", help="Only what concerns this user, room, file or token.")
+@click.option("--by", "actor", metavar="USER_ID", help="Only what this administrator has done.")
 @click.option("--limit", type=click.IntRange(1), default=100, help="How many entries; 100.")
 @as_json
 @click.pass_context
-def audit(ctx: click.Context, subject: str | None, limit: int, *, is_json: bool) -> None:
+def audit(
+    ctx: click.Context, subject: str | None, *, actor: str | None, limit: int, is_json: bool
+) -> None:
     """Print what administrators have done, the newest first."""
     with open_database(ctx) as database, database.read() as tx:
-        found = audit_log.latest(tx, limit, subject=subject)
+        found = audit_log.latest(tx, limit, subject=subject, actor=actor)
     print_list(found, _line, is_json=is_json)
 
 

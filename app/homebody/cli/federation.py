@@ -13,10 +13,8 @@ from homebody import cli
 from homebody.cli import as_json, print_list, print_result
 from homebody.cli.database import open_database
 from homebody.config import values
-from homebody.core import audit, outbox, outgoing, server_key
+from homebody.core import audit, server_key
 from homebody.core.administration import destinations
-from homebody.core.federation import catch_up
-from homebody.core.outgoing import Progress
 from homebody.outside.federation_check import Check, Finding
 from homebody.spec import signing
 from homebody.spec.events import Json
@@ -85,16 +83,7 @@ def replace_key(ctx: click.Context, *, is_json: bool) -> None:
 def list_destinations(ctx: click.Context, *, is_json: bool) -> None:
     """Print the servers that this one sends to, what they lack, and why they fail."""
     with open_database(ctx) as database:
-        with database.read() as tx:
-            known = {it.server: it for it in outgoing.all_progress(tx)}
-            edus = {queue.destination: queue for queue in outbox.queues(tx, outgoing.KIND)}
-            last = outgoing.last_position(tx)
-        places = {it.server: it.sent_upto for it in known.values() if it.sent_upto is not None}
-        events = catch_up.counts(database, places, last)
-    found = [
-        _described(known.get(server) or Progress(server), events[server], edus.get(server))
-        for server in sorted({*known, *edus})
-    ]
+        found = destinations.waiting(database)
     print_list(found, _destination_line, is_json=is_json)
 
 
@@ -118,21 +107,6 @@ def list_shared_rooms(ctx: click.Context, server_name: str, *, is_json: bool) ->
     with open_database(ctx) as database, database.read() as tx:
         found = destinations.shared_rooms(tx, server_name)
     print_list(found, lambda it: str(it["room_id"]), is_json=is_json)
-
-
-def _described(progress: Progress, events: int, edus: outbox.Queue | None) -> Json:
-    is_silent = progress.next_try_ts >= outgoing.NEVER
-    return {
-        "server": progress.server,
-        "events": events,
-        "edus": 0 if edus is None else edus.count,
-        "oldest_edu_ts": None if edus is None else edus.first.created_ts,
-        "last_sent_ts": progress.last_sent_ts or None,
-        "failing_since_ts": progress.failing_since_ts,
-        "tries": progress.tries,
-        "next_try_ts": progress.next_try_ts if progress.tries and not is_silent else None,
-        "problem": progress.problem,
-    }
 
 
 def _destination_line(it: Json) -> str:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import secrets
+
 import click
 
 from homebody.cli import as_json, print_list, print_result
 from homebody.cli.accounts import find_active_account
 from homebody.cli.database import open_database
+from homebody.cli.progress import progress
 from homebody.core import audit
+from homebody.core.administration import notices_to_all
 from homebody.core.rooms import reports as user_reports
 from homebody.core.rooms import server_notices
 from homebody.spec.events import Json
+from homebody.storage.database import Database
 
 
 @click.group()
@@ -40,18 +45,36 @@ def remove_report(ctx: click.Context, report_id: int, *, is_json: bool) -> None:
 
 
 @click.command()
-@click.argument("name", metavar="USER")
-@click.argument("text")
+@click.argument("words", metavar="[USER] TEXT", nargs=-1, required=True)
+@click.option("--all", "to_all", is_flag=True, help="Send it to all users; name none then.")
 @as_json
 @click.pass_context
-def notice(ctx: click.Context, name: str, text: str, *, is_json: bool) -> None:
-    """Send a server notice to a user (see server_notices_user)."""
-    with open_database(ctx) as database, database.write() as tx:
-        user_id = find_active_account(tx, name).user_id
-        message = server_notices.text_notice(text)
-        event_id = server_notices.send(tx, audit.COMMAND_LINE, user_id, message)
+def notice(ctx: click.Context, words: tuple[str, ...], *, to_all: bool, is_json: bool) -> None:
+    """Send a server notice to a user, or to all (see server_notices_user)."""
+    if len(words) != (1 if to_all else 2):
+        raise click.UsageError("Either a user and a text are needed, or --all and a text")
+    with open_database(ctx) as database:
+        if to_all:
+            _notice_to_all(database, words[0], is_json=is_json)
+            return
+        with database.write() as tx:
+            user_id = find_active_account(tx, words[0]).user_id
+            message = server_notices.text_notice(words[1])
+            event_id = server_notices.send(tx, audit.COMMAND_LINE, user_id, message)
     sent = {"user_id": user_id, "event_id": event_id}
     print_result(f"Sent a notice to {user_id}", sent, is_json=is_json)
+
+
+def _notice_to_all(database: Database, text: str, *, is_json: bool) -> None:
+    with database.write() as tx:
+        notices_to_all.note(tx, audit.COMMAND_LINE, text)
+        count = len(notices_to_all.recipients(tx))
+    with progress("Sending", count) as show:
+        done = notices_to_all.send(
+            *(database, audit.COMMAND_LINE, text, secrets.token_hex(8)),
+            report=lambda so_far: show(so_far["users"]),
+        )
+    print_result(f"Sent a notice to {done['users']} users", done, is_json=is_json)
 
 
 def _report_line(report: Json) -> str:

@@ -66,7 +66,13 @@ def note(tx: Tx, actor: str, action: str, subject: str | None = None, **details:
 
 
 def latest(
-    tx: Reader, limit: int, *, before: int | None = None, subject: str | None = None
+    tx: Reader,
+    limit: int,
+    *,
+    before: int | None = None,
+    subject: str | None = None,
+    actor: str | None = None,
+    actions: Collection[str] = (),
 ) -> list[Json]:
     """Return the latest entries, newest first: id, ts (ms), actor, action, subject, details.
 
@@ -75,6 +81,8 @@ def latest(
         limit: how many.
         before: only entries with smaller ids, to go on from the last one of a page.
         subject: only entries that concern this user, room or file.
+        actor: only what this administrator has done.
+        actions: only these actions; empty: all.
 
     """
     statement = _LATEST.limit(limit)
@@ -82,6 +90,10 @@ def latest(
         statement = statement.where(AuditEntry.id < before)
     if subject is not None:
         statement = statement.where(AuditEntry.subject == subject)
+    if actor is not None:
+        statement = statement.where(AuditEntry.actor == actor)
+    if actions:
+        statement = statement.where(AuditEntry.action.in_(sorted(actions)))
     return [dict(row) for row in tx.sql.execute(statement).mappings()]
 
 

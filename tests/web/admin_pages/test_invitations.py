@@ -113,3 +113,23 @@ def test_what_there_is_not_can_not_be_revoked(
         answer = send(browser, path, page=PAGE)
 
     assert answer.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "form", "kept"),
+    [
+        (f"{PAGE}/new", {"name": "owner", "days": "3"}, ('value="owner"', 'value="3"')),
+        (f"{PAGE}/new", {"name": "new", "days": "many"}, ('value="new"', 'value="many"')),
+        (NEW_TOKEN, {"uses": "-4", "days": "9"}, ('value="-4"', 'value="9"')),
+    ],
+)
+def test_what_was_entered_is_kept_on_errors(
+    app: Application, browser: FlaskClient, path: str, form: dict[str, str], kept: tuple[str, ...]
+) -> None:
+    with unchanged(app):
+        answer = send(browser, path, page=PAGE, **form)
+
+    html = answer.get_data(as_text=True)
+    assert answer.status_code == 400
+    assert html.count('role="alert"') == 1
+    assert all(it in html for it in kept)

@@ -90,3 +90,76 @@ def test_the_audit_log_is_read_by_pages_and_searched(
     assert "test.3" in found
     assert "test.4" not in found
     assert browser.get(AUDIT, query_string={"before": "x"}).status_code == 400
+    assert "test.4" in visible(browser.get(AUDIT, query_string={"by": "@owner:localhost"}))
+    assert "test." not in visible(browser.get(AUDIT, query_string={"by": "@other:localhost"}))
+
+
+@pytest.mark.usefixtures("destinations")
+def test_a_server_has_a_page_with_its_last_error(browser: FlaskClient) -> None:
+    failing = visible(browser.get(f"{FEDERATION}/down.test"))
+    good = visible(browser.get(f"{FEDERATION}/up.test"))
+
+    assert "3 attempts Last error timeout" in failing
+    assert "Try again" in failing
+    assert "State reachable" in good
+    assert "Try again" not in good
+    assert "timeout" in visible(browser.get(FEDERATION))
+    assert browser.get(f"{FEDERATION}/nowhere.test").status_code == 404
+
+
+def test_a_task_is_cancelled_after_a_question(app: Application, browser: FlaskClient) -> None:
+    with app.homeserver.database.write() as tx:
+        task_id = tasks.add(tx, "purge_history", {}, "!a:localhost")
+    path = f"{TASKS}/{task_id}/cancel"
+
+    with unchanged(app):
+        asked = visible(browser.get(path))
+    answer = send(browser, path)
+    again = send(browser, path)
+
+    assert "Cancel: purge history !a:localhost?" in asked
+    assert "The task is cancelled." in visible(browser.get(answer.headers["Location"]))
+    assert last_action(app) == ("@owner:localhost", "task.cancel", "!a:localhost")
+    assert again.status_code == 400
+    assert browser.get(f"{TASKS}/nothing/cancel").status_code == 404
+
+
+def test_what_a_task_has_done_is_shown(app: Application, browser: FlaskClient) -> None:
+    with app.homeserver.database.write() as tx:
+        task_id = tasks.add(tx, "shutdown_and_purge_room", {}, "!b:localhost")
+        result = {"kicked_users": ["@a:x", "@b:x"], "events": 12, "freed_bytes": 2000, "new": None}
+        tasks.record(tx, task_id, tasks.ACTIVE, result=result)
+
+    text = visible(browser.get(TASKS))
+
+    assert "2 kicked users, 12 events, 2.0 KB freed" in text
+
+
+def test_upkeep_is_paused_after_a_question_and_resumed(
+    app: Application, browser: FlaskClient
+) -> None:
+    upkeep = app.homeserver.upkeep
+    path = "/_homebody/admin/upkeep"
+
+    with unchanged(app):
+        asked = visible(browser.get(f"{path}/pause"))
+    send(browser, f"{path}/pause")
+    paused, text, entry = upkeep.is_paused, visible(browser.get(TASKS)), last_action(app)
+    send(browser, f"{path}/resume", page=TASKS)
+
+    assert "The disk may fill up meanwhile" in asked
+    assert paused
+    assert "Upkeep is paused" in text
+    assert not upkeep.is_paused
+    assert entry == ("@owner:localhost", "upkeep.pause", None)
+    assert last_action(app) == ("@owner:localhost", "upkeep.resume", None)
+    assert browser.get(f"{path}/nothing").status_code == 404
+
+
+def test_giving_space_back_is_ordered(app: Application, browser: FlaskClient) -> None:
+    answer = send(browser, "/_homebody/admin/upkeep/vacuum", page=TASKS)
+
+    assert "The task is ordered." in visible(browser.get(answer.headers["Location"]))
+    assert last_action(app) == ("@owner:localhost", "server.vacuum", None)
+    with app.homeserver.database.read() as tx:
+        assert [it.action for it in tasks.select_tasks(tx)] == ["vacuum"]

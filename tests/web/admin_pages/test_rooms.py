@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from urllib.parse import quote
 
 import pytest
 from flask.testing import FlaskClient
 
 from homebody.core import tasks
-from homebody.core.rooms import blocked, deletion
+from homebody.core.rooms import blocked, deletion, history_purge
 from homebody.web import Application
 from tests.conftest import Person
 from tests.helpers.pages import send
@@ -148,3 +149,80 @@ def test_a_room_with_thousands_of_members_shows_some(
     admin.post(f"rooms/{kitchen}/join")
 
     assert "and 1 others" in visible(browser.get(page_of(kitchen)))
+
+
+def test_the_purge_of_a_rooms_history_is_ordered_and_shown(
+    app: Application, browser: FlaskClient, alice: Person, kitchen: str
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        long_ago = time.time_ns() - 40 * 86_400 * 10**9
+        patch.setattr("time.time_ns", lambda: long_ago)
+        old = alice.create_room()
+    alice.send(old, "new")
+    path = f"{page_of(old)}/purge-history"
+
+    with unchanged(app):
+        asked = visible(browser.get(path))
+        early = send(browser, f"{page_of(kitchen)}/purge-history", days="30")
+        wrong = send(browser, path, days="some", local="on")
+    answer = send(browser, path, days="30", local="on")
+
+    assert "Other servers keep what they have" in asked
+    assert early.status_code == 404
+    assert "The room has no events before that time" in visible(early)
+    assert wrong.status_code == 400
+    assert 'value="some"' in wrong.get_data(as_text=True)
+    assert 'name="local" checked' in wrong.get_data(as_text=True)
+    assert answer.status_code == 303
+    with app.homeserver.database.read() as tx:
+        (task,) = tasks.select_tasks(tx, actions=[history_purge.ACTION], resource_id=old)
+    assert task.params["delete_local_events"] is True
+    assert last_action(app) == ("@owner:localhost", "room.purge_history", old)
+    assert "purge history" in visible(browser.get(page_of(old)))
+
+
+def test_a_user_joins_a_room_in_which_the_administrator_is(
+    app: Application, browser: FlaskClient, alice: Person, admin: Person, kitchen: str
+) -> None:
+    own = admin.create_room()
+
+    joined = send(browser, f"{page_of(own)}/join", user_id=alice.user_id)
+    refused = send(browser, f"{page_of(kitchen)}/join", user_id=admin.user_id)
+    unknown = send(browser, f"{page_of(own)}/join", user_id="@nobody:localhost")
+
+    assert joined.status_code == 303
+    assert own in alice.sync()["rooms"]["join"]
+    assert last_action(app) == ("@owner:localhost", "room.join", own)
+    assert (refused.status_code, unknown.status_code) == (403, 404)
+    assert 'value="@nobody:localhost"' in unknown.get_data(as_text=True)
+
+
+def test_all_files_of_a_room_are_quarantined(
+    browser: FlaskClient, alice: Person, kitchen: str
+) -> None:
+    uploaded = alice.request("POST", "/_matrix/media/v3/upload", data=b"tea").get_json()
+    uri = uploaded["content_uri"]
+    alice.send(kitchen, "tea", msgtype="m.file", url=uri)
+
+    send(browser, f"{page_of(kitchen)}/quarantine-files")
+
+    path = f"/_matrix/client/v1/media/download/{uri.removeprefix('mxc://')}"
+    assert alice.get(path).status_code == 404
+
+
+def test_a_room_is_deleted_with_a_new_one_for_its_users(
+    app: Application, browser: FlaskClient, alice: Person, kitchen: str
+) -> None:
+    path = f"{page_of(kitchen)}/delete"
+    form = {"purge": "on", "new_room_name": "Other", "message": "Moved"}
+
+    unknown = send(browser, path, new_room_by="@nobody:localhost", **form)
+    send(browser, path, new_room_by="@owner:localhost", **form)
+
+    assert unknown.status_code == 404
+    assert 'value="Other"' in unknown.get_data(as_text=True)
+    assert 'name="block" checked' not in unknown.get_data(as_text=True)
+    with app.homeserver.database.read() as tx:
+        (task,) = tasks.select_tasks(tx, actions=[deletion.ACTION], resource_id=kitchen)
+    assert task.params["new_room_user_id"] == "@owner:localhost"
+    assert (task.params["new_room_name"], task.params["message"]) == ("Other", "Moved")

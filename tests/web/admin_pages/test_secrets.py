@@ -7,7 +7,9 @@ from urllib.parse import quote
 import pytest
 from flask.testing import FlaskClient
 
+from homebody.core import outgoing, tasks
 from homebody.core.accounts import accounts
+from homebody.core.outgoing import Progress
 from homebody.core.sessions import invitations
 from homebody.web import Application, admin_pages
 from tests.conftest import PASSWORD, MakeApp, Person
@@ -42,6 +44,8 @@ def paths(app: Application, browser: FlaskClient, alice: Person) -> list[str]:
     with app.homeserver.database.write() as tx:
         invitations.invite(tx, "@owner:localhost", "bob", 86_400_000)
         (invitation,) = invitations.all_of(tx)
+        task_id = tasks.add(tx, "vacuum", {})
+        outgoing.save(tx, 1, [Progress("down.test", 1, 1, 3, 1, "timeout")])
     send(browser, f"{admin_pages.PREFIX}/tokens/new", page=f"{admin_pages.PREFIX}/invitations")
     shown = browser.get(f"{admin_pages.PREFIX}/invitations").get_data(as_text=True)
     values = {
@@ -52,8 +56,10 @@ def paths(app: Application, browser: FlaskClient, alice: Person) -> list[str]:
         "invitation_id": invitation.id,
         "token_id": shown.partition("/tokens/")[2].partition("tokens/")[2].partition("/")[0],
         "media_id": uploaded["content_uri"].rpartition("/")[2],
+        "task_id": task_id,
+        "server": "down.test",
     }
-    actions = {"users": "deactivate", "rooms": "delete", "media": "delete"}
+    actions = {"users": "edit", "rooms": "delete", "media": "delete", "upkeep": "pause"}
     found = []
     for path in PATHS:
         section = path.removeprefix(f"{admin_pages.PREFIX}/").partition("/")[0]

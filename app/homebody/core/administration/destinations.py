@@ -11,12 +11,13 @@ from sqlalchemy import bindparam, func, select
 from homebody import errors
 from homebody.core import audit, outbox, outgoing
 from homebody.core.events import state
+from homebody.core.federation import catch_up
 from homebody.core.outgoing import Progress
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.rooms import Room
 from homebody.models.state import StateInterval
 from homebody.spec.events import Json
-from homebody.storage.database import Reader, Tx
+from homebody.storage.database import Database, Reader, Tx
 
 ORDERS: Final = (
     "destination",
@@ -76,6 +77,23 @@ def find(tx: Reader, server: str) -> Json:
     raise errors.not_found("Nothing has been sent to this server")
 
 
+def waiting(db: Database, only: str | None = None) -> list[Json]:
+    """Return what each server, or one of them, is yet to be sent, and why it fails.
+
+    Of each: server, events, edus, oldest_edu_ts, last_sent_ts, failing_since_ts, tries,
+    next_try_ts (None unless another attempt has a time), problem. Times in ms, or None.
+    """
+    with db.read() as tx:
+        known = {it.server: it for it in outgoing.all_progress(tx)}
+        edus = {queue.destination: queue for queue in outbox.queues(tx, outgoing.KIND)}
+        last = outgoing.last_position(tx)
+    servers = {*known, *edus} if only is None else {only}
+    known = {it: known.get(it) or Progress(it) for it in servers}
+    places = {it.server: it.sent_upto for it in known.values() if it.sent_upto is not None}
+    events = catch_up.counts(db, places, last)
+    return [_waiting(known[it], events[it], edus.get(it)) for it in sorted(servers)]
+
+
 def shared_rooms(tx: Reader, server: str) -> list[Json]:
     """Return the rooms in which the server has users: room_id, stream_ordering of the last event.
 
@@ -95,6 +113,21 @@ def retry(tx: Tx, actor: str, server: str) -> None:
     if not outgoing.make_due(tx, server):
         raise errors.unknown(f"{server} has not failed")
     audit.note(tx, actor, "federation.retry", server)
+
+
+def _waiting(progress: Progress, events: int, edus: outbox.Queue | None) -> Json:
+    is_silent = progress.next_try_ts >= outgoing.NEVER
+    return {
+        "server": progress.server,
+        "events": events,
+        "edus": 0 if edus is None else edus.count,
+        "oldest_edu_ts": None if edus is None else edus.first.created_ts,
+        "last_sent_ts": progress.last_sent_ts or None,
+        "failing_since_ts": progress.failing_since_ts,
+        "tries": progress.tries,
+        "next_try_ts": progress.next_try_ts if progress.tries and not is_silent else None,
+        "problem": progress.problem,
+    }
 
 
 def _key(order_by: str) -> Callable[[Json], Any]:

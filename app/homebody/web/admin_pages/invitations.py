@@ -16,16 +16,18 @@ from markupsafe import Markup
 from homebody import errors
 from homebody.context import homeserver
 from homebody.core.sessions import invitations, registration_tokens
+from homebody.errors import MatrixError
 from homebody.storage.database import Reader
 from homebody.web.admin_pages import layout
 from homebody.web.admin_pages.layout import Action
-from homebody.web.browser_sessions import signed_in
+from homebody.web.browser_sessions import message_of, signed_in
 
 bp = Blueprint("admin_invitation_pages", __name__)
 
 DAY_MS: Final = 86_400_000
 DEFAULT_DAYS: Final = 7
 MAX_DAYS: Final = 365
+MAX_USES: Final = 1_000_000
 BACK: Final = "invitations"
 
 
@@ -33,12 +35,20 @@ BACK: Final = "invitations"
 @signed_in(admins_only=True)
 def list_invitations() -> Response:
     """Return the page with all invitations and registration tokens."""
+    return _page()
+
+
+def _page(error: MatrixError | None = None) -> Response:
     with homeserver.database.read() as tx:
         links = [invitations.described(it) for it in reversed(invitations.all_of(tx))]
         tokens = registration_tokens.every(tx)
         now_ms = tx.now_ms
     return layout.page(
         "invitations.html",
+        200 if error is None else error.status,
+        values={} if error is None else request.form,
+        is_about_token=request.path.endswith("/tokens/new"),
+        problem="" if error is None else message_of(error),
         links=links,
         tokens=[{**it, "id": _id_of(it["token"])} for it in tokens],
         now_ms=now_ms,
@@ -53,11 +63,7 @@ def list_invitations() -> Response:
 @signed_in(admins_only=True)
 def invite() -> Response:
     """Create a link by which a person registers, and show it."""
-    name = request.form.get("name", "").strip() or None
-    lifetime_ms = _days() * DAY_MS
-    with homeserver.database.write() as tx:
-        link = invitations.invite(tx, layout.actor(), name, lifetime_ms)
-    return show_link("Invitation", link, BACK, days=lifetime_ms // DAY_MS)
+    return layout.perform(_INVITE, BACK, again=_page)
 
 
 @bp.get("/invitations/<invitation_id>/revoke")
@@ -78,7 +84,7 @@ def revoke_invitation(invitation_id: str) -> Response:
 @signed_in(admins_only=True)
 def add_token() -> Response:
     """Create a registration token."""
-    return layout.perform(_ADD_TOKEN, BACK)
+    return layout.perform(_ADD_TOKEN, BACK, again=_page)
 
 
 @bp.get("/tokens/<token_id>/revoke")
@@ -105,14 +111,22 @@ def show_link(title: str, link: str, back: str, *, days: int) -> Response:
     return layout.page("link.html", title=title, link=link, code=code, days=days, back=back)
 
 
+def _invite() -> Response:
+    days = layout.number_of("days", "Days", 1, MAX_DAYS)
+    name = layout.text_of("name") or None
+    with homeserver.database.write() as tx:
+        link = invitations.invite(tx, layout.actor(), name, days * DAY_MS)
+    return show_link("Invitation", link, BACK, days=days)
+
+
 def _revoke_link(invitation_id: str) -> None:
     with homeserver.database.write() as tx:
         invitations.revoke(tx, layout.actor(), invitation_id)
 
 
 def _add_token() -> None:
-    uses = _integer("uses", 1, 1_000_000) if request.form.get("uses", "").strip() else None
-    days = _integer("days", 1, 3650) if request.form.get("days", "").strip() else None
+    uses = layout.number_of("uses", "Accounts", 1, MAX_USES) if layout.text_of("uses") else None
+    days = layout.number_of("days", "Days", 1, 3650) if layout.text_of("days") else None
     with homeserver.database.write() as tx:
         expires_ts = None if days is None else tx.now_ms + days * DAY_MS
         registration_tokens.add(tx, layout.actor(), uses_allowed=uses, expires_ts=expires_ts)
@@ -135,18 +149,7 @@ def _id_of(token: str) -> bytes:
     return hashlib.sha256(f"registration token {token}".encode()).hexdigest()[:16].encode()
 
 
-def _days() -> int:
-    return _integer("days", 1, MAX_DAYS)
-
-
-def _integer(name: str, least: int, most: int) -> int:
-    """Return a whole number from the form. Raises M_INVALID_PARAM."""
-    text = request.form.get(name, "").strip()
-    if text.isascii() and text.isdecimal() and len(text) < 10 and least <= int(text) <= most:
-        return int(text)
-    raise errors.invalid_param(f"Enter a whole number from {least} to {most} for {name}")
-
-
+_INVITE: Final = Action("Create a link", "", "", _invite, is_asking=False)
 _REVOKE_LINK: Final = Action(
     "Revoke",
     "The link is revoked.",

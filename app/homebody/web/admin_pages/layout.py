@@ -13,6 +13,9 @@ from flask import Response, request
 
 from homebody import errors
 from homebody.client_server import http
+from homebody.core.timeline.policies import UnapprovedError
+from homebody.errors import MatrixError
+from homebody.spec.events import Json
 from homebody.web import browser_sessions, pages
 from homebody.web.admin_pages import PREFIX
 
@@ -24,6 +27,7 @@ SECTIONS: Final = (
     ("reports", "Reports"),
     ("invitations", "Invitations"),
     ("media", "Media"),
+    ("notices", "Notices"),
     ("federation", "Federation"),
     ("tasks", "Tasks"),
     ("audit", "Audit log"),
@@ -43,14 +47,15 @@ class Part(NamedTuple):
 
 
 class Field(NamedTuple):
-    """A field of a question: a checkbox, or a line of text."""
+    """A field of a question."""
 
     name: str
     label: str
-    is_checkbox: bool = True
+    kind: str = "checkbox"
+    """Also `text`, `number` (a whole number), `lines` (a text of several lines)."""
     is_checked: bool = False
-    value: str = ""
     hint: str = ""
+    is_required: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,8 @@ class Action:
     fields: tuple[Field, ...] = ()
     is_asking: bool = True
     """Whether it asks on a page of its own before it is done."""
+    current: Callable[..., Mapping[str, str]] | None = None
+    """Called with a `Reader` and the parameters of the path: what the fields contain at first."""
 
 
 def page(template: str, status: int = 200, **values: object) -> Response:
@@ -106,17 +113,50 @@ def choose(actions: Mapping[str, Action], name: str) -> Action:
     return actions[name]
 
 
-def ask(action: Action, subject: str, back: str) -> Response:
-    """Return the page that asks before an action."""
-    return page("ask.html", action=action, subject=subject, back=back)
+def ask(
+    action: Action,
+    subject: str,
+    back: str,
+    error: MatrixError | None = None,
+    values: Mapping[str, str] | None = None,
+) -> Response:
+    """Return the page that asks before an action; after an error, with what was entered."""
+    return page(
+        "ask.html",
+        200 if error is None else error.status,
+        action=action,
+        subject=subject,
+        back=back,
+        problem="" if error is None else browser_sessions.message_of(error),
+        values=(values or {}) if error is None else request.form,
+        is_again=error is not None,
+    )
 
 
-def perform(action: Action, back: str, *given: str) -> Response:
-    """Do an action, and go on to the page `back`, which says that it is done."""
-    answer = action.run(*given)
+def perform(
+    action: Action, back: str, *given: str, again: Callable[[MatrixError], Response] | None = None
+) -> Response:
+    """Do an action, and go on to the page `back`, which says that it is done.
+
+    `again` returns the page of the form once more, for the user to correct what was entered.
+    """
+    try:
+        answer = action.run(*given)
+    except UnapprovedError:
+        raise
+    except MatrixError as error:
+        is_of_the_form = error.status < 500 and error.errcode != "M_UNKNOWN_TOKEN"
+        if again is None or not is_of_the_form:
+            raise
+        return again(error)
     if answer is not None:
         return answer
     return browser_sessions.see_other(f"{PREFIX}/{back}?{urlencode({'done': action.label})}")
+
+
+def again(action: Action, subject: str, back: str) -> Callable[[MatrixError], Response]:
+    """Return what `perform` needs to ask once more."""
+    return lambda error: ask(action, subject, back, error)
 
 
 def done(actions: Mapping[str, Action]) -> str:
@@ -128,6 +168,19 @@ def done(actions: Mapping[str, Action]) -> str:
 def is_checked(name: str) -> bool:
     """Return whether a checkbox of the form is checked."""
     return name in request.form
+
+
+def text_of(name: str) -> str:
+    """Return what was entered in a field, without spaces around it."""
+    return request.form.get(name, "").strip()
+
+
+def number_of(name: str, label: str, least: int, most: int) -> int:
+    """Return the whole number in a field. Raises M_INVALID_PARAM."""
+    text = text_of(name)
+    if text.isascii() and text.isdecimal() and len(text) < 16 and least <= int(text) <= most:
+        return int(text)
+    raise errors.invalid_param(f"{label}: enter a whole number from {least} to {most}")
 
 
 def segment(text: str) -> str:
@@ -173,11 +226,32 @@ def size(count: float | None) -> str:
     )
 
 
+def outcome(result: Json | None) -> str:
+    """Show in words what a task has done so far, such as "12 events, 3 kicked users"."""
+    counts = {
+        key: len(value) if isinstance(value, list | dict) else value
+        for key, value in (result or {}).items()
+    }
+    shown = (
+        size(value) + " freed" if key == "freed_bytes" else f"{value} {key.replace('_', ' ')}"
+        for key, value in counts.items()
+        if isinstance(value, int) and not isinstance(value, bool) and value
+    )
+    return ", ".join(shown)
+
+
 def _linked(start: int) -> str:
     query: dict[str, Any] = {**request.args.to_dict(), "from": start}
     query.pop("done", None)
     return f"{request.path}?{urlencode(query)}"
 
 
-_WORDS: Final = {"ago": ago, "segment": segment, "size": size, "span": span, "when": when}
+_WORDS: Final = {
+    "ago": ago,
+    "outcome": outcome,
+    "segment": segment,
+    "size": size,
+    "span": span,
+    "when": when,
+}
 """The functions that templates may call."""

@@ -9,12 +9,13 @@ from flask import Blueprint, Response, request
 from homebody import errors
 from homebody.context import homeserver
 from homebody.core.administration import users
-from homebody.core.media import deletion, listing, quarantine, store
+from homebody.core.media import deletion, limits, listing, quarantine, store
 from homebody.core.media.listing import Page
+from homebody.errors import MatrixError
 from homebody.storage.database import Tx
 from homebody.web.admin_pages import layout
 from homebody.web.admin_pages.layout import Action
-from homebody.web.browser_sessions import signed_in
+from homebody.web.browser_sessions import message_of, signed_in
 
 bp = Blueprint("admin_media_pages", __name__)
 
@@ -27,12 +28,22 @@ _MXC: Final = "mxc://"
 @signed_in(admins_only=True)
 def list_media() -> Response:
     """Return the page with the largest files, and the users with the most."""
+    return _page()
+
+
+def _page(error: MatrixError | None = None) -> Response:
     page = Page(layout.start_of_part(), layout.PER_PAGE, "media_length", is_descending=True)
     with homeserver.database.read() as tx:
         by_user, total = listing.usage(tx, page, search_term=layout.searched() or None)
         largest = listing.largest(tx, LARGEST)
+        quotas = limits.all_own(tx)
     return layout.page(
         "media.html",
+        200 if error is None else error.status,
+        mxc="" if error is None else layout.text_of("mxc"),
+        problem="" if error is None else message_of(error),
+        quotas=quotas,
+        quota=homeserver.server.config.quotas.media_bytes,
         by_user=by_user,
         largest=largest,
         part=layout.part(total),
@@ -104,11 +115,11 @@ def act_on_file(media_id: str, action: str) -> Response:
 @signed_in(admins_only=True)
 def quarantine_mxc() -> Response:
     """Quarantine a file of any server, given by its mxc URI."""
-    return layout.perform(_QUARANTINE_MXC, "media")
+    return layout.perform(_QUARANTINE_MXC, "media", again=_page)
 
 
 def _quarantine_mxc() -> None:
-    uri = request.form.get("mxc", "").strip()
+    uri = layout.text_of("mxc")
     origin, slash, media_id = uri.removeprefix(_MXC).partition("/")
     if not uri.startswith(_MXC) or not origin or not slash or not media_id or "/" in media_id:
         raise errors.invalid_param("Enter an mxc URI, such as mxc://example.org/abc")

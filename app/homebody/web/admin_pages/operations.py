@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request
 
+from homebody import errors
+from homebody.background import upkeep
 from homebody.client_server import http
 from homebody.context import homeserver
-from homebody.core import audit, tasks
+from homebody.core import audit, outgoing, tasks
 from homebody.core.administration import destinations
-from homebody.web.admin_pages import layout
+from homebody.storage import vacuum
+from homebody.web.admin_pages import PREFIX, layout
 from homebody.web.admin_pages.layout import Action
 from homebody.web.browser_sessions import signed_in
 
@@ -26,11 +30,32 @@ def list_destinations() -> Response:
     )
     with homeserver.database.read() as tx:
         found, total = destinations.page(tx, query)
+        problems = {it.server: it.problem for it in outgoing.all_progress(tx)}
     return layout.page(
         "destinations.html",
         destinations=found,
+        problems=problems,
         part=layout.part(total),
         is_federating=homeserver.server.config.federation,
+        done=layout.done({"retry": _RETRY}),
+    )
+
+
+@bp.get("/federation/<server>")
+@signed_in(admins_only=True)
+def show_destination(server: str) -> Response:
+    """Return the page of a server that something was sent to."""
+    with homeserver.database.read() as tx:
+        rooms = destinations.shared_rooms(tx, server)
+        entries = audit.latest(tx, 10, subject=server)
+    (waiting,) = destinations.waiting(homeserver.database, server)
+    part = layout.part(len(rooms))
+    return layout.page(
+        "destination.html",
+        it=waiting,
+        rooms=rooms[::-1][part.start : part.start + layout.PER_PAGE],
+        part=part,
+        entries=entries,
         done=layout.done({"retry": _RETRY}),
     )
 
@@ -39,7 +64,7 @@ def list_destinations() -> Response:
 @signed_in(admins_only=True)
 def retry_destination(server: str) -> Response:
     """Have a server that failed tried again at once."""
-    return layout.perform(_RETRY, "federation", server)
+    return layout.perform(_RETRY, f"federation/{layout.segment(server)}", server)
 
 
 @bp.get("/tasks")
@@ -50,7 +75,45 @@ def list_tasks() -> Response:
         found = tasks.select_tasks(tx)[::-1]
     part = layout.part(len(found))
     shown = found[part.start : part.start + layout.PER_PAGE]
-    return layout.page("tasks.html", tasks=shown, part=part)
+    return layout.page(
+        "tasks.html",
+        tasks=shown,
+        part=part,
+        is_paused=homeserver.upkeep.is_paused,
+        actions=[(name, UPKEEP[name]) for name in _offered()],
+        done=layout.done({**UPKEEP, "cancel": _CANCEL}),
+    )
+
+
+@bp.get("/tasks/<task_id>/cancel")
+@signed_in(admins_only=True)
+def ask_about_task(task_id: str) -> Response:
+    """Return the page that asks before a task is cancelled."""
+    with homeserver.database.read() as tx:
+        task = tasks.find(tx, task_id)
+    subject = f"{task.action.replace('_', ' ')} {task.resource_id or ''}".rstrip()
+    return layout.ask(_CANCEL, subject, "tasks")
+
+
+@bp.post("/tasks/<task_id>/cancel")
+@signed_in(admins_only=True)
+def cancel_task(task_id: str) -> Response:
+    """Cancel a task."""
+    return layout.perform(_CANCEL, "tasks", task_id)
+
+
+@bp.get("/upkeep/<action>")
+@signed_in(admins_only=True)
+def ask_about_upkeep(action: str) -> Response:
+    """Return the page that asks before upkeep is changed."""
+    return layout.ask(layout.choose(UPKEEP, action), "upkeep", "tasks")
+
+
+@bp.post("/upkeep/<action>")
+@signed_in(admins_only=True)
+def act_on_upkeep(action: str) -> Response:
+    """Pause upkeep, have it go on, or order that the database is shortened."""
+    return layout.perform(layout.choose(UPKEEP, action), "tasks")
 
 
 @bp.get("/audit")
@@ -58,12 +121,14 @@ def list_tasks() -> Response:
 def list_audit() -> Response:
     """Return the page with a part of the audit log, the newest entries first."""
     before = http.query_integer("before", 0) or None
-    subject = request.args.get("q", "").strip() or None
+    subject, by = layout.searched() or None, request.args.get("by", "").strip() or None
     with homeserver.database.read() as tx:
-        found = audit.latest(tx, layout.PER_PAGE + 1, before=before, subject=subject)
+        found = audit.latest(tx, layout.PER_PAGE + 1, before=before, subject=subject, actor=by)
     entries, more = found[: layout.PER_PAGE], len(found) > layout.PER_PAGE
-    oldest = entries[-1]["id"] if more else None
-    return layout.page("audit.html", entries=entries, oldest=oldest, subject=subject or "")
+    query = {"before": entries[-1]["id"] if more else None, "q": subject, "by": by}
+    query = {name: value for name, value in query.items() if value}
+    earlier = f"{PREFIX}/audit?{urlencode(query)}" if more else None
+    return layout.page("audit.html", entries=entries, earlier=earlier, by=by or "")
 
 
 def _retry(server: str) -> None:
@@ -72,4 +137,60 @@ def _retry(server: str) -> None:
     homeserver.sender.heard_from(server)
 
 
+def _offered() -> list[str]:
+    """Return the actions that make sense now."""
+    return ["resume" if homeserver.upkeep.is_paused else "pause", "vacuum"]
+
+
+def _cancel(task_id: str) -> None:
+    with homeserver.database.write() as tx:
+        tasks.cancel(tx, layout.actor(), task_id)
+
+
+def _pause() -> None:
+    with homeserver.database.write() as tx:
+        audit.note(tx, layout.actor(), "upkeep.pause")
+    homeserver.upkeep.pause(is_paused=True)
+
+
+def _resume() -> None:
+    with homeserver.database.write() as tx:
+        audit.note(tx, layout.actor(), "upkeep.resume")
+    homeserver.upkeep.pause(is_paused=False)
+
+
+def _vacuum() -> None:
+    with homeserver.database.read() as reading:
+        if not vacuum.pages(reading).is_incremental:
+            problem = "This database can only be shortened while the server is stopped"
+            raise errors.unknown(problem)
+    with homeserver.database.write() as tx:
+        tasks.add(tx, upkeep.VACUUM, {})
+        audit.note(tx, layout.actor(), "server.vacuum")
+
+
 _RETRY: Final = Action("Try again", "The server is tried again.", "", _retry, is_asking=False)
+_CANCEL: Final = Action(
+    "Cancel",
+    "The task is cancelled.",
+    "The task ends within a second. What it has done so far stays done.",
+    _cancel,
+)
+UPKEEP: Final[dict[str, Action]] = {
+    "pause": Action(
+        "Pause",
+        "Upkeep is paused.",
+        "The server deletes no old files and messages until you resume upkeep, or until its next"
+        " start. The disk may fill up meanwhile.",
+        _pause,
+    ),
+    "resume": Action("Resume", "Upkeep goes on.", "", _resume, is_asking=False),
+    "vacuum": Action(
+        "Give space back",
+        "The task is ordered.",
+        "",
+        _vacuum,
+        is_asking=False,
+    ),
+}
+"""By their names in the path."""

@@ -1,4 +1,4 @@
-"""Rooms: the list, the page of each, blocking and deleting them."""
+"""Rooms: the list, the page of each, and the questions before something is done to them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from homebody import errors
 from homebody.context import homeserver
 from homebody.core import audit, tasks
 from homebody.core.events import state
-from homebody.core.rooms import blocked, deletion, listing, room_admins
-from homebody.core.rooms.deletion import Deletion
+from homebody.core.rooms import blocked, deletion, extremities, history_purge, listing
 from homebody.errors import MatrixError
 from homebody.spec import identifiers
 from homebody.spec.events import Json
 from homebody.storage.database import Reader
 from homebody.web.admin_pages import layout
-from homebody.web.admin_pages.layout import Action, Field
+from homebody.web.admin_pages.room_actions import ACTIONS
 from homebody.web.browser_sessions import signed_in
 
 bp = Blueprint("admin_room_pages", __name__)
@@ -28,6 +27,7 @@ ORDERS: Final = {
     "joined_local_members": "Members of this server",
     "state_events": "State events",
 }
+TASKS: Final = (deletion.ACTION, history_purge.ACTION)
 MAX_MEMBERS: Final = 200
 """Shown on the page of a room."""
 
@@ -61,9 +61,13 @@ def show_room(room_id: str) -> Response:
         by = blocked.blocked_by(tx, room_id)
         room = _find(tx, room_id, is_blocked=by is not None)
         joined = sorted(state.joined_users(tx, room_id)) if room else []
-        deletions = tasks.select_tasks(tx, actions=[deletion.ACTION], resource_id=room_id)
+        work = tasks.select_tasks(tx, actions=TASKS, resource_id=room_id)
+        ends = len(extremities.describe(tx, room_id))
         entries = audit.latest(tx, 10, subject=room_id)
-    offered = ["block" if by is None else "unblock", *(["make-admin", "delete"] if room else [])]
+    offered = ["block" if by is None else "unblock"]
+    if room:
+        offered += ["join", "make-admin", "quarantine-files", "purge-history"]
+        offered += [*(["trim-extremities"] if ends > 1 else []), "delete"]
     return layout.page(
         "room.html",
         room_id=room_id,
@@ -72,7 +76,8 @@ def show_room(room_id: str) -> Response:
         members=joined[:MAX_MEMBERS],
         member_count=len(joined),
         is_local=homeserver.server.is_local,
-        deletions=deletions,
+        tasks=work[::-1],
+        ends=ends,
         entries=entries,
         actions=[(name, ACTIONS[name]) for name in offered],
         done=layout.done(ACTIONS),
@@ -94,7 +99,8 @@ def act_on_room(room_id: str, action: str) -> Response:
     """Do something to a room."""
     _check(room_id)
     chosen = layout.choose(ACTIONS, action)
-    return layout.perform(chosen, f"rooms/{layout.segment(room_id)}", room_id)
+    back = f"rooms/{layout.segment(room_id)}"
+    return layout.perform(chosen, back, room_id, again=layout.again(chosen, room_id, back))
 
 
 def _find(tx: Reader, room_id: str, *, is_blocked: bool) -> Json | None:
@@ -111,75 +117,3 @@ def _find(tx: Reader, room_id: str, *, is_blocked: bool) -> Json | None:
 def _check(room_id: str) -> None:
     if not identifiers.is_room_id(room_id):
         raise errors.invalid_param("This is not a room ID")
-
-
-def _block(room_id: str) -> None:
-    with homeserver.database.write() as tx:
-        blocked.block(tx, layout.actor(), room_id)
-
-
-def _unblock(room_id: str) -> None:
-    with homeserver.database.write() as tx:
-        blocked.unblock(tx, layout.actor(), room_id)
-
-
-def _make_admin(room_id: str) -> None:
-    user_id = request.form.get("user_id", "").strip() or layout.actor()
-    if not homeserver.server.is_local(user_id):
-        raise errors.invalid_param("This is not a user of this server")
-    with homeserver.database.write() as tx:
-        room_admins.make_admin(tx, layout.actor(), room_id, user_id)
-
-
-def _delete(room_id: str) -> None:
-    wanted = Deletion(
-        layout.actor(),
-        room_id,
-        is_blocking=layout.is_checked("block"),
-        is_purging=layout.is_checked("purge"),
-    )
-    with homeserver.database.write() as tx:
-        listing.details(tx, room_id)
-        deletion.order(tx, wanted)
-
-
-ACTIONS: Final[dict[str, Action]] = {
-    "block": Action(
-        "Block",
-        "The room is blocked.",
-        "Nobody of this server can join the room, or be invited to it, until you unblock it. Users"
-        " who are in it stay there.",
-        _block,
-    ),
-    "unblock": Action(
-        "Unblock",
-        "The room is not blocked any more.",
-        "Users of this server can join the room again.",
-        _unblock,
-        is_asking=False,
-    ),
-    "make-admin": Action(
-        "Give power",
-        "The user has the power of the room's strongest user of this server.",
-        "A user gets the power of the strongest user of this server who is in the room, and is"
-        " invited to it if necessary.",
-        _make_admin,
-        fields=(
-            Field(
-                "user_id", "User ID", is_checkbox=False, hint="Leave it empty to choose yourself"
-            ),
-        ),
-    ),
-    "delete": Action(
-        "Delete",
-        "The room is being deleted.",
-        "All users of this server leave the room, and this server deletes its messages and state."
-        " Other servers keep what they have. This can't be undone.",
-        _delete,
-        fields=(
-            Field("purge", "Delete the messages and state", is_checked=True),
-            Field("block", "Block the room, so that nobody comes back", is_checked=True),
-        ),
-    ),
-}
-"""By their names in the path."""
