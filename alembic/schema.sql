@@ -484,7 +484,7 @@ CREATE TABLE superseded_tokens (
 	token_hash BLOB NOT NULL, 
 	user_id TEXT NOT NULL, 
 	device_id TEXT NOT NULL, 
-	superseded_ts INTEGER NOT NULL, 
+	superseded_ts INTEGER NOT NULL, was_exchanged BOOLEAN DEFAULT '0' NOT NULL, 
 	CONSTRAINT pk_superseded_tokens PRIMARY KEY (token_hash)
 );
 
@@ -875,6 +875,69 @@ CREATE TABLE thread_subscriptions (
 CREATE INDEX ix_thread_subscriptions_user_id_position ON thread_subscriptions (user_id, position);
 
 CREATE INDEX ix_thread_subscriptions_room_id ON thread_subscriptions (room_id);
+
+CREATE TABLE oauth_clients (
+	client_id TEXT NOT NULL, 
+	registration JSON NOT NULL, 
+	last_used_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_oauth_clients PRIMARY KEY (client_id)
+);
+
+CREATE INDEX ix_oauth_clients_last_used_ts ON oauth_clients (last_used_ts);
+
+CREATE TABLE oauth_codes (
+	code_hash BLOB NOT NULL, 
+	client_id TEXT NOT NULL, 
+	user_id TEXT NOT NULL, 
+	device_id TEXT NOT NULL, 
+	scope TEXT NOT NULL, 
+	redirect_uri TEXT NOT NULL, 
+	code_challenge TEXT NOT NULL, 
+	expires_ts INTEGER NOT NULL, 
+	is_used BOOLEAN NOT NULL, 
+	session_hash BLOB NOT NULL, 
+	CONSTRAINT pk_oauth_codes PRIMARY KEY (code_hash)
+);
+
+CREATE INDEX ix_oauth_codes_expires_ts ON oauth_codes (expires_ts);
+
+CREATE TABLE oauth_consents (
+	user_id TEXT NOT NULL, 
+	client_id TEXT NOT NULL, 
+	granted_ts INTEGER NOT NULL, 
+	CONSTRAINT pk_oauth_consents PRIMARY KEY (user_id, client_id)
+);
+
+CREATE INDEX ix_oauth_consents_client_id ON oauth_consents (client_id);
+
+CREATE TABLE oauth_device_codes (
+	device_code_hash BLOB NOT NULL, 
+	user_code TEXT NOT NULL, 
+	client_id TEXT NOT NULL, 
+	device_id TEXT NOT NULL, 
+	scope TEXT NOT NULL, 
+	expires_ts INTEGER NOT NULL, 
+	interval_ms INTEGER NOT NULL, 
+	last_poll_ts INTEGER, 
+	user_id TEXT, 
+	is_denied BOOLEAN NOT NULL, 
+	session_hash BLOB, 
+	CONSTRAINT pk_oauth_device_codes PRIMARY KEY (device_code_hash)
+);
+
+CREATE UNIQUE INDEX ix_oauth_device_codes_user_code ON oauth_device_codes (user_code);
+
+CREATE INDEX ix_oauth_device_codes_expires_ts ON oauth_device_codes (expires_ts);
+
+CREATE TABLE oauth_sessions (
+	user_id TEXT NOT NULL, 
+	device_id TEXT NOT NULL, 
+	client_id TEXT NOT NULL, 
+	scope TEXT NOT NULL, 
+	CONSTRAINT pk_oauth_sessions PRIMARY KEY (user_id, device_id)
+);
+
+CREATE INDEX ix_oauth_sessions_client_id ON oauth_sessions (client_id);
 
 INSERT INTO alembic_version VALUES ('0025');
 

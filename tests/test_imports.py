@@ -34,6 +34,7 @@ ORDER = [
     "core.timeline",
     "core.profiles",
     "core.sessions",
+    "core.oauth",
     "core.ephemeral",
     "core.rooms",
     "core.federation",

@@ -41,7 +41,84 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_thread_subscriptions_room_id"), "thread_subscriptions", ["room_id"])
 
+    op.create_table(
+        "oauth_clients",
+        sa.Column("client_id", sa.Text(), nullable=False),
+        sa.Column("registration", sa.JSON(), nullable=False),
+        sa.Column("last_used_ts", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("client_id", name=op.f("pk_oauth_clients")),
+    )
+    op.create_index(op.f("ix_oauth_clients_last_used_ts"), "oauth_clients", ["last_used_ts"])
+    op.create_table(
+        "oauth_codes",
+        sa.Column("code_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("client_id", sa.Text(), nullable=False),
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("device_id", sa.Text(), nullable=False),
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("redirect_uri", sa.Text(), nullable=False),
+        sa.Column("code_challenge", sa.Text(), nullable=False),
+        sa.Column("expires_ts", sa.Integer(), nullable=False),
+        sa.Column("is_used", sa.Boolean(), nullable=False),
+        sa.Column("session_hash", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("code_hash", name=op.f("pk_oauth_codes")),
+    )
+    op.create_index(op.f("ix_oauth_codes_expires_ts"), "oauth_codes", ["expires_ts"])
+    op.create_table(
+        "oauth_consents",
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("client_id", sa.Text(), nullable=False),
+        sa.Column("granted_ts", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("user_id", "client_id", name=op.f("pk_oauth_consents")),
+    )
+    op.create_index(op.f("ix_oauth_consents_client_id"), "oauth_consents", ["client_id"])
+    op.create_table(
+        "oauth_device_codes",
+        sa.Column("device_code_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("user_code", sa.Text(), nullable=False),
+        sa.Column("client_id", sa.Text(), nullable=False),
+        sa.Column("device_id", sa.Text(), nullable=False),
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("expires_ts", sa.Integer(), nullable=False),
+        sa.Column("interval_ms", sa.Integer(), nullable=False),
+        sa.Column("last_poll_ts", sa.Integer(), nullable=True),
+        sa.Column("user_id", sa.Text(), nullable=True),
+        sa.Column("is_denied", sa.Boolean(), nullable=False),
+        sa.Column("session_hash", sa.LargeBinary(), nullable=True),
+        sa.PrimaryKeyConstraint("device_code_hash", name=op.f("pk_oauth_device_codes")),
+    )
+    op.create_index(
+        op.f("ix_oauth_device_codes_user_code"), "oauth_device_codes", ["user_code"], unique=True
+    )
+    op.create_index(op.f("ix_oauth_device_codes_expires_ts"), "oauth_device_codes", ["expires_ts"])
+    op.create_table(
+        "oauth_sessions",
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("device_id", sa.Text(), nullable=False),
+        sa.Column("client_id", sa.Text(), nullable=False),
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("user_id", "device_id", name=op.f("pk_oauth_sessions")),
+    )
+    op.create_index(op.f("ix_oauth_sessions_client_id"), "oauth_sessions", ["client_id"])
+    op.add_column(
+        "superseded_tokens",
+        sa.Column("was_exchanged", sa.Boolean(), server_default="0", nullable=False),
+    )
+
 
 def downgrade() -> None:
+    op.drop_column("superseded_tokens", "was_exchanged")
+    op.drop_index(op.f("ix_oauth_sessions_client_id"), "oauth_sessions")
+    op.drop_table("oauth_sessions")
+    op.drop_index(op.f("ix_oauth_device_codes_expires_ts"), "oauth_device_codes")
+    op.drop_index(op.f("ix_oauth_device_codes_user_code"), "oauth_device_codes")
+    op.drop_table("oauth_device_codes")
+    op.drop_index(op.f("ix_oauth_consents_client_id"), "oauth_consents")
+    op.drop_table("oauth_consents")
+    op.drop_index(op.f("ix_oauth_codes_expires_ts"), "oauth_codes")
+    op.drop_table("oauth_codes")
+    op.drop_index(op.f("ix_oauth_clients_last_used_ts"), "oauth_clients")
+    op.drop_table("oauth_clients")
+
     op.drop_table("thread_subscriptions")
     op.drop_table("profile_changes")

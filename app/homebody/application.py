@@ -59,7 +59,7 @@ from homebody.runtime.single_flight import Repeats
 from homebody.runtime.traces import Traces
 from homebody.storage import database as db
 from homebody.storage.caches import Caches
-from homebody.web import admin_pages, blueprints
+from homebody.web import admin_pages, blueprints, oauth
 
 ACTIONS: Final[dict[str, Run]] = {
     deletion.ACTION: deletion.run,
@@ -146,6 +146,7 @@ def create_app(config: Config) -> web.Application:
     blueprints.register(app, client_server)
     blueprints.register(app, admin_api)
     blueprints.register(app, admin_pages)
+    blueprints.register(app, oauth)
     if config.federation:
         blueprints.register(app, server_server)
     return app

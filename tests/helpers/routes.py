@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 
 from homebody import admin_api, client_server, server_server
-from homebody.web import admin_pages, blueprints
+from homebody.web import admin_pages, blueprints, oauth
 from tests.tools import spec_index
 
 OF_BLUEPRINTS = (
@@ -38,6 +38,7 @@ def shared() -> Iterator[None]:
             client_server: spec_index.server(federation=False),
             admin_api: spec_index.server(federation=False),
             admin_pages: spec_index.server(federation=False),
+            oauth: spec_index.server(federation=False),
             server_server: spec_index.server(federation=True),
         }
         for made in shared_by.values():

@@ -27,7 +27,7 @@ from homebody import admin_api, client_server, server_server, web
 from homebody.config import settings
 from homebody.spec.signing import SigningKey
 from homebody.storage.database import Server
-from homebody.web import Application, admin_pages, blueprints
+from homebody.web import Application, admin_pages, blueprints, oauth
 
 ROOT = Path(__file__).parents[2]
 PINNED = ROOT / "tests/vectors/spec"
@@ -191,6 +191,7 @@ def server(*, federation: bool = True) -> Application:
     _REGISTER(app, client_server)
     _REGISTER(app, admin_api)
     _REGISTER(app, admin_pages)
+    _REGISTER(app, oauth)
     if federation:
         _REGISTER(app, server_server)
     return app

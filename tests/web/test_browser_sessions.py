@@ -43,7 +43,7 @@ def test_the_right_password_starts_a_session(browser: FlaskClient) -> None:
     assert is_in(browser)
     (cookie,) = (it for it in answer.headers.getlist("Set-Cookie") if "session" in it)
     assert cookie.startswith("homebody_session=")
-    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+    assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set(cookie.split("; "))
     assert "Secure" not in cookie
 
 
@@ -158,7 +158,7 @@ def test_https_has_cookies_that_other_hosts_can_not_set(make_app: MakeApp, login
 
     (cookie,) = (it for it in answer.headers.getlist("Set-Cookie") if "session" in it)
     assert cookie.startswith("__Host-homebody_session=")
-    assert {"Secure", "HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+    assert {"Secure", "HttpOnly", "SameSite=Lax", "Path=/"} <= set(cookie.split("; "))
 
 
 def test_a_proxy_that_does_not_mention_https_changes_nothing(make_app: MakeApp) -> None:

@@ -5,9 +5,10 @@ Spec: client-server-api#user-interactive-authentication-api
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NoReturn
 
 from flask import g, request
 
@@ -15,10 +16,13 @@ from homebody import errors
 from homebody.client_server import authentication
 from homebody.client_server.authentication import requester
 from homebody.context import homeserver
-from homebody.core.accounts import validation
+from homebody.core.accounts import oauth_sessions, validation
+from homebody.core.oauth import metadata
 from homebody.core.sessions import login, registration, uia
 from homebody.spec.events import Json
 
+OAUTH: Final = ("m.oauth", "org.matrix.cross_signing_reset")
+"""The stage that is completed on a page of the account, and its name before MSC4312."""
 _REFUSED: Final = frozenset({"M_FORBIDDEN", "M_USER_DEACTIVATED", "M_LIMIT_EXCEEDED"})
 
 
@@ -41,10 +45,17 @@ def require_password(body: Json) -> None:
 
     Application services authenticate with their token alone.
     Spec: application-service-api#device-management, application-service-api#cross-signing
+
+    Raises M_FORBIDDEN for clients of the OAuth 2.0 API: theirs is the page of the account, as "the
+    User-Interactive Authentication API is not compatible with the OAuth 2.0 API".
+    Spec: client-server-api#oauth-20-api
     """
     if requester().service is not None:
         return
     user_id = requester().user_id
+    if is_by_oauth():
+        page = metadata.account_uri(homeserver.server.config)
+        raise errors.forbidden(f"Apps that log in with a browser can't do this: use {page}")
     attempt = uia.Attempt(_endpoint(), body, user_id)
     account = login.account_key(homeserver.server.name, user_id)
     limits = authentication.rate_limits()
@@ -55,6 +66,30 @@ def require_password(body: Json) -> None:
             proof = uia.require(homeserver.database, [[uia.PASSWORD]], attempt)
     if proof.account is not None:
         authentication.rely_on(proof.account)
+
+
+def require_page(body: Json) -> NoReturn:
+    """Raise the 401 that sends the user to the page on which other cross-signing keys are allowed.
+
+    Spec: client-server-api#oauth-authentication
+    """
+    session = uia.Attempt(_endpoint(), body).auth.get("session")
+    url = {"url": metadata.cross_signing_reset_uri(homeserver.server.config)}
+    raise errors.UiaRequiredError(
+        {
+            "session": session if isinstance(session, str) else secrets.token_urlsafe(24),
+            "flows": [{"stages": [stage]} for stage in OAUTH],
+            "params": dict.fromkeys(OAUTH, url),
+            "completed": [],
+        }
+    )
+
+
+def is_by_oauth() -> bool:
+    """Return whether the requester's device was logged in by the OAuth 2.0 API."""
+    me = requester()
+    with homeserver.database.read() as tx:
+        return oauth_sessions.find(tx, me.user_id, me.device_id) is not None
 
 
 def require_any(body: Json, flows: uia.Flows) -> uia.Progress:

@@ -231,6 +231,8 @@ class Signed(msgspec.Struct):
 def upload_cross_signing_keys() -> Json:
     """Store the user's cross-signing keys; replacing others needs the password.
 
+    Clients of the OAuth 2.0 API need the user's consent on a page instead.
+
     Spec: client-server-api#post_matrixclientv3keysdevice_signingupload
     """
     body = http.json_object()
@@ -246,6 +248,8 @@ def upload_cross_signing_keys() -> Json:
         needs_authentication = cross_signing.needs_authentication(tx, user_id, keys)
         is_allowed = needs_authentication and accounts.may_replace_keys(tx, user_id)
     if needs_authentication and not is_allowed and requester().service is None:
+        if interactive.is_by_oauth():
+            interactive.require_page(body)
         interactive.require_password(body)
     with homeserver.database.write() as tx:
         cross_signing.upload(tx, user_id, keys, is_authenticated=needs_authentication)

@@ -65,6 +65,8 @@ class SupersededToken(Base):
     user_id: Mapped[str]
     device_id: Mapped[str]
     superseded_ts: Mapped[int]  # ms
+    # a refresh token that was exchanged, by a client that then used what it got
+    was_exchanged: Mapped[bool] = mapped_column(default=False, server_default="0")
 
     __table_args__ = (Index(None, "user_id", "device_id", "superseded_ts"),)
 

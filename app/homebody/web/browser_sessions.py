@@ -69,7 +69,7 @@ def signed_in(
         def checked(*args: P.args, **kwargs: P.kwargs) -> Response:
             try:
                 if not _resume():
-                    return _to_login()
+                    return to_login()
                 g.access = access
                 if admins_only and not account().is_admin:
                     raise errors.forbidden(authentication.ADMINS_ONLY)
@@ -84,7 +84,7 @@ def signed_in(
                 return policy_servers.with_approval(needed, again)
             except MatrixError as error:
                 if error.errcode == "M_UNKNOWN_TOKEN":  # the session has ended meanwhile
-                    return _to_login()
+                    return to_login()
                 return problem(error)
 
         access = Access("browser", suspended=suspended, admins_only=admins_only)
@@ -297,7 +297,7 @@ def _set_cookie(response: Response, name: str, value: str) -> None:
         max_age=None if value else 0,
         secure=_is_secure(),
         httponly=True,
-        samesite="Strict",
+        samesite="Lax",  # clients send their users here; no GET changes what Strict would protect
     )
 
 
@@ -314,9 +314,10 @@ def _is_secure() -> bool:
     return public.scheme == "https" and request.host == public.netloc
 
 
-def _to_login() -> Response:
-    """Send the browser to the login, and then back to this page, or to where its form was."""
-    wanted = request.full_path.rstrip("?") if request.method in READING else ""
+def to_login(wanted: str = "") -> Response:
+    """Send the browser to the login, and then to the page that is wanted, or back to this one."""
+    if not wanted and request.method in READING:
+        wanted = request.full_path.rstrip("?")
     return see_other(f"{LOGIN}?next={quote(wanted)}" if wanted else LOGIN)
 
 
@@ -333,8 +334,17 @@ def _login_page(error: MatrixError | None = None, name: str = "") -> Response:
         error.status if error else 200,
         name=name,
         next=_next(),
+        registration=_registration(),
         problem=message_of(error) if error else "",
     )
+
+
+def _registration() -> str:
+    """Return the page on which a new user of a client registers, if that is why we are here."""
+    authorize, query = f"{PREFIX}oauth/authorize?", _next()
+    if homeserver.server.config.registration == "closed" or not query.startswith(authorize):
+        return ""
+    return query.replace(authorize, f"{PREFIX}oauth/register?", 1)
 
 
 def _identifier(name: str) -> Json:

@@ -31,6 +31,7 @@ STAGES = {registration.DUMMY, registration.TOKEN, registration.TERMS}
 """The stages that have a page: those that need no account."""
 CONTACT_ROLES: Final = {"m.role.admin": "Administrator", "m.role.security": "Security"}
 """What the landing page calls the roles of contacts; others are shown as they are."""
+FORM_ACTION: Final = "form-action 'self'"
 
 
 @bp.get("/")
@@ -135,9 +136,19 @@ def page(template: str, status: int = 200, **values: object) -> Response:
     response = Response(render_template(template, nonce=nonce, **values), status)
     response.headers["Content-Security-Policy"] = (
         f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}';"
-        " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        f" connect-src 'self'; {FORM_ACTION}; base-uri 'none'; frame-ancestors 'none'"
     )
     response.headers["Cache-Control"] = "no-store"  # a nonce is valid for one response
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+def with_form_that_leaves(response: Response) -> Response:
+    """Allow the form of a page to lead to another site, by redirects.
+
+    Browsers compare all of them with the policy, also those by which a client's own page redirects.
+    """
+    policy = response.headers["Content-Security-Policy"]
+    response.headers["Content-Security-Policy"] = policy.replace(f" {FORM_ACTION};", "")
     return response

@@ -29,7 +29,7 @@ import time
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy import Row, and_, bindparam, delete, insert, select, update
 from sqlalchemy.orm import aliased
 
 from homebody import errors
@@ -38,6 +38,7 @@ from homebody.errors import MatrixError
 from homebody.models.accounts import Account
 from homebody.models.devices import AccessToken, Device, RefreshToken, SupersededToken
 from homebody.models.moderation import RateLimitOverride
+from homebody.models.oauth import OAuthSession
 from homebody.spec.events import Json
 from homebody.storage.caches import CacheKind, Requester, declare
 from homebody.storage.database import Database, Reader, Tx
@@ -88,9 +89,24 @@ _FIND_REFRESH = (
         RefreshToken.device_id,
         RefreshToken.access_token_hash,
         Account.is_locked,
+        OAuthSession.client_id,
     )
     .join(Account, Account.user_id == RefreshToken.user_id)
+    .outerjoin(
+        OAuthSession,
+        and_(
+            OAuthSession.user_id == RefreshToken.user_id,
+            OAuthSession.device_id == RefreshToken.device_id,
+        ),
+    )
     .where(RefreshToken.token_hash == bindparam("token_hash"))
+)
+_HOLDERS = [
+    select(table.user_id, table.device_id).where(table.token_hash == bindparam("token_hash"))
+    for table in (AccessToken, RefreshToken)
+]
+_EXCHANGED = select(SupersededToken.user_id, SupersededToken.device_id).where(
+    SupersededToken.token_hash == bindparam("token_hash"), SupersededToken.was_exchanged
 )
 
 _OF_ONE_DEVICE = (
@@ -192,19 +208,23 @@ def revoke_one(tx: Tx, requester: Requester) -> None:
     tx.wake(requester.user_id)  # a waiting /sync with it must end
 
 
-def exchange(tx: Tx, refresh_token: str) -> Json:
+def exchange(
+    tx: Tx, refresh_token: str, *, of_client: str | None = None, may_be_locked: bool = False
+) -> Json:
     """Return a new pair of tokens for the device that has this refresh token, as `issue` does.
 
-    Raises M_UNKNOWN_TOKEN for a token that was never issued, was revoked or used, M_USER_LOCKED.
+    `of_client`: the client of the OAuth 2.0 API that has logged in the device, None for a device
+    that was logged in by POST /login. Raises M_UNKNOWN_TOKEN for a token that was never issued, was
+    revoked or used, or belongs to another client, M_USER_LOCKED.
     """
     token_hash = hash_of(refresh_token)
     row = tx.sql.execute(_FIND_REFRESH, {"token_hash": token_hash}).first()
-    if row is None:
+    if row is None or row.client_id != of_client:
         is_soft = _is_superseded(tx, token_hash)
         raise errors.unknown_token(
             "The refresh token is not known, or was used before", soft_logout=is_soft
         )
-    if row.is_locked:
+    if row.is_locked and not may_be_locked:
         raise errors.user_locked()
     # A client that uses the device's newest token has received it, so the pair before it ends. One
     # that uses the token before has not received the newest, so that pair ends. Either way this
@@ -217,6 +237,28 @@ def exchange(tx: Tx, refresh_token: str) -> Json:
         .values(replaced_by=hash_of(pair["refresh_token"]))
     )
     return pair
+
+
+def holder_of(tx: Reader, token: str) -> tuple[str, str] | None:
+    """Return the user and the device that have this access or refresh token, if it is valid.
+
+    An access token may have expired.
+    """
+    for holder in _HOLDERS:
+        row = tx.sql.execute(holder, {"token_hash": hash_of(token)}).first()
+        if row is not None and row.device_id:
+            return row.user_id, row.device_id
+    return None
+
+
+def former_holder_of(tx: Reader, refresh_token: str) -> tuple[str, str] | None:
+    """Return the user and the device that had this refresh token, and have exchanged it.
+
+    A client that sends it now is not the one that has received its successor. A token that was
+    issued but never exchanged, as its response was lost, says nothing like that.
+    """
+    row = tx.sql.execute(_EXCHANGED, {"token_hash": hash_of(refresh_token)}).first()
+    return None if row is None else (row.user_id, row.device_id)
 
 
 def revoke(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
@@ -241,17 +283,19 @@ def supersede(tx: Tx, user_id: str, device_id: str, *, but: bytes = b"") -> None
         AccessToken.device_id == device_id,
         AccessToken.token_hash != but,
     )
-    ended = list(tx.sql.execute(access.returning(AccessToken.token_hash)).scalars())
+    ended = dict.fromkeys(tx.sql.execute(access.returning(AccessToken.token_hash)).scalars(), False)
     _forget(tx, ended)
     refresh = delete(RefreshToken).where(
         RefreshToken.user_id == user_id,
         RefreshToken.device_id == device_id,
         RefreshToken.access_token_hash != but,
     )
-    ended += tx.sql.execute(refresh.returning(RefreshToken.token_hash)).scalars()
+    for it in tx.sql.execute(refresh.returning(RefreshToken.token_hash, RefreshToken.replaced_by)):
+        ended[it.token_hash] = it.replaced_by is not None
     row = {"user_id": user_id, "device_id": device_id, "superseded_ts": tx.now_ms}
-    if ended:
-        tx.sql.execute(insert(SupersededToken), [{**row, "token_hash": it} for it in ended])
+    rows = [{**row, "token_hash": it, "was_exchanged": ended[it]} for it in ended]
+    if rows:
+        tx.sql.execute(insert(SupersededToken), rows)
         tx.sql.execute(_FORGET_OLDEST, {"of_user": user_id, "of_device": device_id})
 
 

@@ -110,6 +110,11 @@ def check_still_valid(tx: Reader, session: BrowserSession) -> AccountInfo:
     return _find(tx, session.token_hash)[1]
 
 
+def is_open(tx: Reader, token_hash: bytes) -> bool:
+    """Return whether a session was not ended yet. What the user has allowed in it ends with it."""
+    return tx.sql.execute(_FIND, {"token_hash": token_hash}).first() is not None
+
+
 def all_of(tx: Reader, user_id: str) -> list[BrowserSession]:
     """Return the sessions of a user, newest first."""
     limits = {"created_after": tx.now_ms - LIFETIME_MS, "used_after": tx.now_ms - IDLE_MS}

@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from homebody import errors
-from homebody.core.accounts import access_tokens, login_tokens
+from homebody.core.accounts import access_tokens, login_tokens, oauth_sessions
 from homebody.core.accounts.access_tokens import LastSeen
 from homebody.core.encryption import cross_signing, device_keys, key_signatures, to_device
 from homebody.core.push import pushers
@@ -67,6 +67,7 @@ def start_session(
         raise errors.invalid_param("The device ID is longer than 255 bytes")
     if exists(tx, user_id, device_id):
         access_tokens.supersede(tx, user_id, device_id)
+        oauth_sessions.remove(tx, user_id, [device_id])
         tx.wake(user_id)  # a waiting /sync with one of the old tokens must end
         return device_id
     if cross_signing.is_public_key(tx, user_id, device_id):
@@ -133,6 +134,7 @@ def remove(tx: Tx, user_id: str, device_ids: Collection[str]) -> None:
     """Remove these devices of a user, with all that belongs to them; ignore unknown ids."""
     known = set(device_ids).intersection(ids(tx, user_id))
     access_tokens.revoke(tx, user_id, known)
+    oauth_sessions.remove(tx, user_id, known)
     pushers.remove_of_devices(tx, user_id, known)
     tx.sql.execute(delete(Device).where(Device.user_id == user_id, Device.device_id.in_(known)))
     device_keys.remove(tx, user_id, known)
@@ -181,6 +183,7 @@ def remove_all(
     """
     browser_sessions.end_all(tx, user_id, but=but_browser)
     login_tokens.revoke_all(tx, user_id)
+    oauth_sessions.forget_consents(tx, user_id)
     access_tokens.revoke_issued(tx, to=user_id)
     remove(tx, user_id, [device_id for device_id in ids(tx, user_id) if device_id != but])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from homebody import errors
-from homebody.core.accounts import access_tokens, accounts, login_tokens, threepids
+from homebody.core.accounts import access_tokens, accounts, login_tokens, oauth_sessions, threepids
 from homebody.core.sessions import browser_sessions, devices, invitations
 from homebody.spec.events import Json
 from homebody.storage.database import Database, Tx
@@ -113,6 +113,7 @@ def change_password(tx: Tx, user_id: str, password_hash: str) -> None:
     accounts.set_password_hash(tx, user_id, password_hash)
     browser_sessions.end_all(tx, user_id)
     login_tokens.revoke_all(tx, user_id)
+    oauth_sessions.forget_consents(tx, user_id)
     invitations.end_reset_links(tx, user_id)
 
 

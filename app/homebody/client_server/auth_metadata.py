@@ -1,0 +1,26 @@
+"""Where clients find the endpoints of the OAuth 2.0 API, which are in web/oauth/.
+
+Spec: client-server-api#server-metadata-discovery
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint
+
+from homebody.client_server.authentication import unauthenticated
+from homebody.context import homeserver
+from homebody.core.oauth import metadata
+from homebody.spec.events import Json
+
+bp = Blueprint("auth_metadata", __name__, url_prefix="/_matrix/client")
+
+
+@bp.get("/v1/auth_metadata")
+@bp.get("/v3/org.matrix.msc2965/auth_metadata")  # for clients /unstable: see middleware.py
+@unauthenticated
+def get_auth_metadata() -> Json:
+    """Return the metadata of the authorization server.
+
+    Spec: client-server-api#get_matrixclientv1auth_metadata
+    """
+    return metadata.of_server(homeserver.server.config)
