@@ -846,6 +846,33 @@ CREATE INDEX ix_access_tokens_issued_to ON access_tokens (issued_to) WHERE issue
 
 CREATE INDEX ix_media_sha256 ON media (sha256);
 
+CREATE TABLE delayed_events (
+	delay_id TEXT NOT NULL, 
+	user_id TEXT NOT NULL, 
+	device_id TEXT NOT NULL, 
+	txn_id TEXT, 
+	room_id TEXT NOT NULL, 
+	type TEXT NOT NULL, 
+	state_key TEXT, 
+	content JSON NOT NULL, 
+	origin_server_ts INTEGER, 
+	delay_ms INTEGER NOT NULL, 
+	scheduled_ts INTEGER NOT NULL, 
+	due_ts INTEGER, 
+	finalised_ts INTEGER, 
+	event_id TEXT, 
+	error JSON, 
+	CONSTRAINT pk_delayed_events PRIMARY KEY (delay_id)
+);
+
+CREATE INDEX ix_delayed_events_user_id_due_ts ON delayed_events (user_id, due_ts);
+
+CREATE INDEX ix_delayed_events_due_ts ON delayed_events (due_ts) WHERE due_ts IS NOT NULL;
+
+CREATE INDEX ix_delayed_events_finalised_ts ON delayed_events (finalised_ts) WHERE finalised_ts IS NOT NULL;
+
+CREATE INDEX ix_delayed_events_transaction ON delayed_events (user_id, device_id, txn_id) WHERE txn_id IS NOT NULL;
+
 CREATE TABLE profile_changes (
 	user_id TEXT NOT NULL, 
 	name TEXT NOT NULL, 

@@ -51,7 +51,10 @@ GUESTS = {
     # Deviates: matrix-js-sdk joins by this one
     "membership.join_room",
     # Deviates: clients request these at every start, and they say nothing about other users
-    *("get_capabilities", "get_protocols", "get_turn_server"),
+    *("get_capabilities", "get_protocols", "get_turn_server", "get_rtc_transports"),
+    # calls of guests, as MSC4140 wants
+    *("put_delayed_event", "get_delayed_events", "get_delayed_event", "manage_delayed_event"),
+    *("manage_unstable_delayed_event", "update_delayed_event"),
     # Deviates: GET needs no token and returns the same
     "query_public_rooms",
     # a token is optional, or guests end their session
@@ -71,6 +74,8 @@ SUSPENDED = {
     *("leave_room", "forget_room", "post_receipt", "set_read_marker"),
     *("send_message", "send_message_without_transaction_id", "redact_event"),
     *("set_room_state_with_key", "put_member", "put_message"),
+    # also what is sent later; what is sent is looked at then
+    *("manage_delayed_event", "manage_unstable_delayed_event", "update_delayed_event"),
     # reading with a body
     *("sliding_sync", "search_", "query_public_rooms", "search_user_directory", "define_filter"),
     # what only the user sees

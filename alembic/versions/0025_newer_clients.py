@@ -11,6 +11,47 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "delayed_events",
+        sa.Column("delay_id", sa.Text(), nullable=False),
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("device_id", sa.Text(), nullable=False),
+        sa.Column("txn_id", sa.Text(), nullable=True),
+        sa.Column("room_id", sa.Text(), nullable=False),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("state_key", sa.Text(), nullable=True),
+        sa.Column("content", sa.JSON(), nullable=False),
+        sa.Column("origin_server_ts", sa.Integer(), nullable=True),
+        sa.Column("delay_ms", sa.Integer(), nullable=False),
+        sa.Column("scheduled_ts", sa.Integer(), nullable=False),
+        sa.Column("due_ts", sa.Integer(), nullable=True),
+        sa.Column("finalised_ts", sa.Integer(), nullable=True),
+        sa.Column("event_id", sa.Text(), nullable=True),
+        sa.Column("error", sa.JSON(), nullable=True),
+        sa.PrimaryKeyConstraint("delay_id", name=op.f("pk_delayed_events")),
+    )
+    op.create_index(
+        op.f("ix_delayed_events_user_id_due_ts"), "delayed_events", ["user_id", "due_ts"]
+    )
+    op.create_index(
+        "ix_delayed_events_due_ts",
+        "delayed_events",
+        ["due_ts"],
+        sqlite_where=sa.text("due_ts IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_delayed_events_finalised_ts",
+        "delayed_events",
+        ["finalised_ts"],
+        sqlite_where=sa.text("finalised_ts IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_delayed_events_transaction",
+        "delayed_events",
+        ["user_id", "device_id", "txn_id"],
+        sqlite_where=sa.text("txn_id IS NOT NULL"),
+    )
+
+    op.create_table(
         "profile_changes",
         sa.Column("user_id", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
@@ -122,3 +163,4 @@ def downgrade() -> None:
 
     op.drop_table("thread_subscriptions")
     op.drop_table("profile_changes")
+    op.drop_table("delayed_events")

@@ -12,6 +12,7 @@ from homebody import admin_api, client_server, server_server, web
 from homebody.background import appservices as bridges
 from homebody.background import delivery, departures, mail, push, upkeep
 from homebody.background.backups import Backups
+from homebody.background.delayed_events import DelayedEvents
 from homebody.background.federation.sender import Sender
 from homebody.background.tasks import KIND as TASK
 from homebody.background.tasks import Run, Tasks
@@ -88,6 +89,7 @@ def create_app(config: Config) -> web.Application:
     kinds[outside_rooms.DEPARTURE] = departures.kind(federation)
     keys, locks = ServerKeys(database, federation), Locks()
     sender, resync = Sender(database, federation, metrics), DeviceResync(database, federation)
+    limits = RateLimits(config)
     tasks, media_used = Tasks(database, ACTIONS), LastUsed(database)
     transactions, resolver = Transactions(), Resolver(database, locks)
     inbound = Inbound(database, keys, locks, federation, resolver)
@@ -113,6 +115,7 @@ def create_app(config: Config) -> web.Application:
         ),
         tasks=tasks,
         upkeep=Upkeep(upkeep.jobs(database, media_used), config.data_dir),
+        delayed_events=DelayedEvents(database, federation, limits),
         backups=Backups(config.backup, metrics),
         wakeups=wakeups,
         ephemeral=ephemeral,
@@ -122,7 +125,7 @@ def create_app(config: Config) -> web.Application:
         lazy_members=LazyMembers(),
         repeats=Repeats(),
         sliding_connections=Connections(),
-        rate_limits=RateLimits(config),
+        rate_limits=limits,
         remote_queries=RemoteQueries(federation),
         remote_media=RemoteMedia(database, federation, outside),
         media_used=media_used,

@@ -12,6 +12,7 @@ from flask import current_app
 from werkzeug.local import LocalProxy
 
 from homebody.background.backups import Backups
+from homebody.background.delayed_events import DelayedEvents
 from homebody.background.delivery import Delivery
 from homebody.background.federation.sender import Sender
 from homebody.background.tasks import Tasks
@@ -61,6 +62,7 @@ class Homeserver:
     sender: Sender
     delivery: Delivery
     tasks: Tasks
+    delayed_events: DelayedEvents
     upkeep: Upkeep
     backups: Backups
     wakeups: Wakeups

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from flask.testing import FlaskClient
 
-from tests.conftest import MakeApp
+from tests.conftest import Login, MakeApp
+from tests.helpers.rooms import refusal
 
 PATH = "/.well-known/matrix"
+RTC = "/_matrix/client/v1/rtc/transports"
+UNSTABLE_RTC = "/_matrix/client/unstable/org.matrix.msc4143/rtc/transports"
 
 
 def test_clients_are_told_the_homeserver_address_without_a_slash(make_app: MakeApp) -> None:
@@ -50,3 +53,19 @@ def test_what_is_not_configured_is_not_found(client: FlaskClient) -> None:
 
         assert (answer.status_code, answer.get_json()["errcode"]) == (404, "M_NOT_FOUND")
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+def test_clients_are_told_where_group_calls_are(make_app: MakeApp, login: Login) -> None:
+    alice = login("alice")
+    none = alice.get(RTC).get_json()
+    app = make_app(livekit_service_url="https://calls.example.org/jwt/")
+    alice.client = app.test_client()
+    transport = {"type": "livekit", "livekit_service_url": "https://calls.example.org/jwt"}
+
+    found = [alice.get(it).get_json() for it in (RTC, UNSTABLE_RTC)]
+    file = alice.client.get(f"{PATH}/client").get_json()
+
+    assert none == {"rtc_transports": []}
+    assert found == [{"rtc_transports": [transport]}] * 2
+    assert file["org.matrix.msc4143.rtc_foci"] == [transport]
+    assert refusal(alice.client.get(RTC)) == (401, "M_MISSING_TOKEN")

@@ -69,6 +69,9 @@ def test_what_was_given_out_after_the_backup_is_not_given_out_again(
     alice = Person(running, "alice")
     room_id = alice.create_room()
     alice.ask("POST", "/keys/upload", {"one_time_keys": {"curve25519:A": "key"}})
+    delayed = {"delay_ms": 3_600_000, "content": {"body": "sent meanwhile"}}
+    path = f"/rooms/{room_id}/delayed_event/m.room.message/t"
+    delay_id = alice.ask("PUT", path, delayed)["delay_id"]
     done(data_dir, "backup", str(tmp_path / "backup"))
     for _ in range(5):
         alice.send(room_id)
@@ -78,11 +81,14 @@ def test_what_was_given_out_after_the_backup_is_not_given_out_again(
     alice.send(room_id, "news")
     answer = alice.ask("GET", f"/sync?since={since}")
     again = alice.ask("POST", "/keys/upload", {"one_time_keys": {"curve25519:A": "key"}})
+    of_delayed = alice.ask("GET", f"/org.matrix.msc4140/delayed_events/{delay_id}")
     alice.close()
     alice.server.stop()
 
     timeline = answer["rooms"]["join"][room_id]["timeline"]["events"]
     assert [event["content"]["body"] for event in timeline] == ["news"]
+    assert "finalised_ts" in of_delayed
+    assert "event_id" not in of_delayed
     assert answer["device_one_time_keys_count"].get("curve25519", 0) == 0
     assert again["one_time_key_counts"].get("curve25519", 0) == 0
 

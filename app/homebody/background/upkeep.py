@@ -25,6 +25,7 @@ from homebody.core.federation import remote_media
 from homebody.core.media import deletion
 from homebody.core.media.last_used import LastUsed
 from homebody.core.tasks import Task
+from homebody.core.timeline import delayed_events
 from homebody.errors import MatrixError
 from homebody.spec.events import Json
 from homebody.storage import data_folder, replacement, upkeep_pause, vacuum
@@ -132,6 +133,7 @@ def jobs(db: Database, media_used: LastUsed) -> list[Job]:
         Job("giving space back", HOUR, 5 * MINUTE, lambda step: give_space_back(db, step)),
         Job("deleting old files", HOUR, 10 * MINUTE, lambda step: _old_files(db, media_used, step)),
         Job("deleting old messages", HOUR, 15 * MINUTE, lambda step: _old_messages(db, step)),
+        Job("deleting old delayed events", DAY, 30 * MINUTE, lambda _: _old_delayed_events(db)),
         Job("deleting old exports", HOUR, 25 * MINUTE, lambda _: export.sweep(db)),
         Job("deleting rooms", DAY, 20 * MINUTE, lambda step: _rooms(db, step)),
         Job("deleting old databases", DAY, HOUR, lambda _: _old_databases(db)),
@@ -158,6 +160,11 @@ def give_space_back(db: Database, step: Step) -> None:
         is_worth_it = vacuum.pages(tx).is_worth_it
     if is_worth_it and (freed := vacuum.give_back(db, step)):
         LOG.info("upkeep: gave %d bytes of the database back to the disk", freed)
+
+
+def _old_delayed_events(db: Database) -> None:
+    with db.write() as tx:
+        delayed_events.forget_old(tx)
 
 
 def _old_files(db: Database, media_used: LastUsed, step: Step) -> None:

@@ -20,6 +20,7 @@ from homebody.config import settings
 from homebody.config.settings import Config, ConfigError
 from homebody.core import outbox
 from homebody.core.encryption import key_backup, one_time_keys, remote_devices
+from homebody.core.timeline import delayed_events
 from homebody.server import restore as restoring
 from homebody.server.archive import ELSEWHERE, Source
 from homebody.server.backup import Copied
@@ -151,7 +152,8 @@ def _skip_numbers(config: Config) -> None:
 
     Clients send sync tokens from after the backup, and know filters and versions of key backups by
     numbers from the clock; bridges know transactions by number. A one-time key must not be given
-    out twice, so all of them are deleted, and clients upload new ones. Changes of the device lists
+    out twice, so all of them are deleted, and clients upload new ones. Delayed events may have been
+    sent, so those that are scheduled are cancelled. Changes of the device lists
     of other servers may have come since, so these lists are deleted, and requested again.
     Other servers that were restored from the same backup may have used numbers as well, so as many
     are skipped as the time in ms: no server uses one each millisecond. The clock skips the
@@ -164,5 +166,6 @@ def _skip_numbers(config: Config) -> None:
         tx.skip_positions(max(events * (PLACES + 1), MIN_SKIPPED_POSITIONS))
         outbox.skip_ids(tx, count)
         one_time_keys.remove_all(tx)
+        delayed_events.cancel_all(tx)
         remote_devices.remove_all(tx)
         key_backup.skip_etags(tx, count)

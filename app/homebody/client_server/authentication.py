@@ -130,23 +130,15 @@ def unauthenticated(view: Callable[P, R]) -> Callable[P, R]:
 
 
 def rate_limits() -> RateLimits:
-    """Return the rate limits that apply to the requester; most application services have none.
-
-    "Whether requests from masqueraded users are rate-limited. The sender is excluded."
-    Spec: application-service-api#registration
-    """
+    """Return the rate limits that apply to the requester."""
     limits = homeserver.rate_limits
     user: Requester | None = g.get("requester")
     if "approved" in g:  # the request has been counted before
         return limits.without()
     if user is None:
         return limits
-    if user.message_limit is not None:
-        return limits.overridden(*user.message_limit)
-    if user.service is None:
-        return limits
-    is_limited = user.service.is_rate_limited and user.user_id != user.service.sender
-    return limits if is_limited else limits.without()
+    is_ordinary = user.message_limit is None and user.service is None
+    return limits if is_ordinary else limits.of(user)
 
 
 def count_change(user: Requester | None, cost: int = 1) -> None:

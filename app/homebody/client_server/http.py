@@ -26,6 +26,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 MAX_BODY_BYTES = 2**20
 """For JSON bodies; uploads have a limit of their own. Parsing blocks the event loop: 1 MiB takes
 some 20 ms at most, 8 MiB ten times as long."""
+MAX_EVENT_BYTES = 512 * 1024
+"""For a body that becomes an event of up to 64 KiB: white space and escapes make it longer."""
 MAX_LARGE_BODY_BYTES = 8 * 2**20
 """For JSON bodies about thousands of devices or sessions."""
 MAX_CONTAINERS = 50_000

@@ -11,7 +11,7 @@ import msgspec
 from flask import Blueprint, request
 
 from homebody import errors
-from homebody.client_server import authentication, http
+from homebody.client_server import authentication, delayed_events, http
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
 from homebody.core.ephemeral import presence
@@ -22,9 +22,8 @@ from homebody.spec.events import Json
 
 bp = Blueprint("room_send", __name__)
 
-MAX_BODY_BYTES: Final = 512 * 1024
-"""For a body that becomes an event of up to 64 KiB: white space and escapes make it longer."""
-_DELAYS: Final = frozenset({"delay", "parent_delay_id", "delay_parent_id"})
+_DELAY: Final = "org.matrix.msc4140.delay"
+_OTHER_DELAYS: Final = frozenset({"delay", "parent_delay_id", "delay_parent_id"})
 _UNSTABLE_DELAYS: Final = "org.matrix.msc4140."
 
 
@@ -37,7 +36,9 @@ class Redaction(msgspec.Struct):
 @bp.put("/rooms/<room_id>/send/<event_type>/<txn_id>")
 @authenticated(guests=True, suspended="partly")
 def send_message(room_id: str, event_type: str, txn_id: str) -> Json:
-    """Send a message event."""
+    """Send a message event, or schedule it."""
+    if (delay_ms := requested_delay_ms()) is not None:
+        return delayed_events.schedule(room_id, event_type, None, txn_id, delay_ms)
     return _send(room_id, event_type, txn_id, "rc_message")
 
 
@@ -45,6 +46,7 @@ def send_message(room_id: str, event_type: str, txn_id: str) -> Json:
 @authenticated(suspended="partly")
 def send_message_without_transaction_id(room_id: str, event_type: str) -> Json:
     """Send a message event as clients did in 2016."""
+    _refuse_delay()
     return _send(room_id, event_type, None, "rc_message")
 
 
@@ -53,6 +55,7 @@ def send_message_without_transaction_id(room_id: str, event_type: str) -> Json:
 @authenticated(suspended="partly")
 def redact_event(room_id: str, event_id: str, txn_id: str | None = None) -> Json:
     """Redact an event."""
+    _refuse_delay()
     # not rc_message: a moderator who cleans up after a spammer sends hundreds at once
     return _send(room_id, store.REDACTION, txn_id, "rc_admin_redaction", redacts=event_id)
 
@@ -62,22 +65,30 @@ def event_content(*, may_be_empty: bool = False) -> Json:
 
     Raises M_TOO_LARGE for a body larger than an event, and what http.json_object raises.
     """
-    content = http.json_object(may_be_empty=may_be_empty, max_bytes=MAX_BODY_BYTES)
+    content = http.json_object(may_be_empty=may_be_empty, max_bytes=http.MAX_EVENT_BYTES)
     sending.check_size(content)
     return content
 
 
-def refuse_delay() -> None:
-    """Refuse delayed events (MSC4140).
+def requested_delay_ms() -> int | None:
+    """Return by how much (ms) the event is to be delayed, None if it is to be sent now (MSC4140).
 
-    Without the parameter the event would be sent at once, and a call that schedules its own end
-    would end as it begins. Clients check for this errcode, and then do without.
-    Raises M_UNRECOGNIZED (400).
+    Parameters of older drafts are refused: without them the event would be sent at once, and a call
+    that schedules its own end would end as it begins.
+    Raises M_UNRECOGNIZED (400), M_INVALID_PARAM.
     """
     if not request.query_string:
-        return
-    if any(name in _DELAYS or name.startswith(_UNSTABLE_DELAYS) for name in request.args):
-        raise errors.unrecognized("This server does not support delayed events", 400)
+        return None
+    names = request.args.keys() - {_DELAY}
+    if any(name in _OTHER_DELAYS or name.startswith(_UNSTABLE_DELAYS) for name in names):
+        raise errors.unrecognized("This server does not support delayed events of that kind", 400)
+    return http.query_integer(_DELAY, 0, least=1) if _DELAY in request.args else None
+
+
+def _refuse_delay() -> None:
+    """Raise M_UNRECOGNIZED (400) for a delay where there is none."""
+    if requested_delay_ms() is not None:
+        raise errors.unrecognized("This can't be delayed: schedule a redaction by /send", 400)
 
 
 def sent_before_or_limited(limit: str, draft: sending.Draft) -> str | None:
@@ -103,7 +114,6 @@ def _send(
     room_id: str, event_type: str, txn_id: str | None, limit: str, *, redacts: str | None = None
 ) -> Json:
     """Send the event of the body; `redacts` is the event ID in the path of /redact."""
-    refuse_delay()
     me, database = requester(), homeserver.database
     draft = sending.Draft(room_id, me.user_id, event_type, {}, redacts=redacts, txn_id=txn_id)
     known = sent_before_or_limited(limit, draft)

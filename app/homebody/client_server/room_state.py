@@ -11,7 +11,7 @@ import orjson
 from flask import Blueprint, request
 
 from homebody import errors
-from homebody.client_server import authentication, http, membership, room_send
+from homebody.client_server import authentication, delayed_events, http, membership, room_send
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
 from homebody.core import partial_rooms
@@ -30,13 +30,14 @@ FORMATS = ("content", "event")
 @bp.put("/rooms/<room_id>/state/<event_type>/<state_key>")
 @authenticated(guests="partly", suspended="partly")
 def set_room_state_with_key(room_id: str, event_type: str, state_key: str = "") -> Json:
-    """Send a state event."""
+    """Send a state event, or schedule it."""
+    if (delay_ms := room_send.requested_delay_ms()) is not None:
+        return delayed_events.schedule(room_id, event_type, state_key, None, delay_ms)
     return {"event_id": send_state(room_id, event_type, state_key)}
 
 
 def send_state(room_id: str, event_type: str, state_key: str) -> str:
     """Send a state event with the content of the body, and return its id."""
-    room_send.refuse_delay()
     content = room_send.event_content()
     if not _is_to_leave(event_type, state_key, content):
         authentication.must_not_be_suspended()

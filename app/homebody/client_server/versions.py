@@ -28,6 +28,9 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc3874": True,  # filters by type of relation
     "org.matrix.msc3890": True,  # settings of local notifications, which end with their device
     "org.matrix.msc3916.stable": True,  # authenticated media
+    "org.matrix.msc4140": True,  # delayed events
+    "org.matrix.msc4140.stable": True,
+    "org.matrix.msc4143": True,  # transports of calls
     "org.matrix.msc4155": True,  # filtering invites
     "org.matrix.msc4306": True,  # thread subscriptions
     "org.matrix.simplified_msc3575": True,  # sliding sync; Element X needs it
@@ -48,6 +51,8 @@ def get_versions() -> Json:
 def get_capabilities() -> Json:
     """Return what the account may do, and the supported room versions."""
     moderation = {"suspend": True, "lock": True}
+    limits = homeserver.server.config.delayed_events
+    delayed = {"max_delay_ms": limits.max_delay_ms, "max_scheduled": limits.max_scheduled}
     return {
         "capabilities": {
             **({"m.account_moderation": moderation} if requester().is_admin else {}),
@@ -57,6 +62,8 @@ def get_capabilities() -> Json:
             "m.set_avatar_url": {"enabled": True},
             "m.set_displayname": {"enabled": True},
             "m.profile_fields": {"enabled": True},
+            "m.delayed_events": delayed,
+            "org.matrix.msc4140.delayed_events": delayed,
             "m.room_versions": {
                 "default": homeserver.server.config.default_room_version,
                 "available": dict.fromkeys(VERSIONS, "stable"),

@@ -152,6 +152,9 @@ class Config:
     server_notices_user: values.Localpart | None = None
     """The user name of the sender of `homebody notice`. The account is created when it is needed,
     and nobody can log in to it."""
+    livekit_service_url: values.Url | None = None
+    """The service that lets users into group calls: that of lk-jwt-service, for Element Call and
+    Element X."""
     turn_uris: values.TurnUris = ()
     """The TURN servers that relay calls through firewalls."""
     turn_shared_secret: values.Secret | None = None
@@ -200,6 +203,10 @@ class Config:
     # Synapse 0.016 and 10: a family that moves in creates a room for everything on one evening.
     rc_room_creation: RateLimit = RateLimit(0.2, 30)
     """Rooms that one account creates."""
+    # Synapse 1 and 5 for a user: a call restarts its delayed event every few seconds.
+    rc_delayed_event_mgmt: RateLimit = RateLimit(10.0, 200)
+    """Restarts and other requests about the delayed events of one account, or of one IP address
+    without an account."""
     # Synapse leaves it to rc_login: each of these tokens lets somebody in.
     rc_get_login_token: RateLimit = RateLimit(0.05, 5)
     """Login tokens that one account creates."""
@@ -240,6 +247,7 @@ class Config:
     rc_invites: tables.InviteLimits = tables.InviteLimits()
     rc_presence: tables.PresenceLimits = tables.PresenceLimits()
     quotas: tables.Quotas = tables.Quotas()
+    delayed_events: tables.DelayedEvents = tables.DelayedEvents()
     media_retention: tables.MediaRetention = tables.MediaRetention()
     retention: tables.Retention = tables.Retention()
     backup: tables.Backup = tables.Backup()

@@ -102,6 +102,20 @@ class Quotas:
 
 
 @dataclass(frozen=True, slots=True)
+class DelayedEvents:
+    """Limits of events that are sent later (MSC4140).
+
+    Calls need them, and so do reminders and messages that delete themselves.
+    """
+
+    max_delay_ms: Annotated[int, values.duration(1000)] = 86_400_000
+    """How much later an event may be sent."""
+    # As in Synapse. A call takes one for each device.
+    max_scheduled: Annotated[int, values.whole(0, 100_000)] = 100
+    """How many events one account may have scheduled. With 0, none can be."""
+
+
+@dataclass(frozen=True, slots=True)
 class MediaRetention:
     """When files are deleted.
 

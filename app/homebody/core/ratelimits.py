@@ -22,6 +22,7 @@ from typing import Final
 from homebody import errors
 from homebody.config.settings import Config, RateLimit
 from homebody.errors import MatrixError
+from homebody.storage.caches import Requester
 
 MAX_BUCKETS: Final = 20_000
 """The most buckets of one limit, about 4 MB; beyond it the least recently used are dropped."""
@@ -53,6 +54,19 @@ class RateLimits:
                 self._buckets[name] = _Buckets(limit)
         self._config, self._is_on = config, config.rate_limits
         self._overridden.clear()
+
+    def of(self, user: Requester) -> RateLimits:
+        """Return the rate limits that apply to a user; most application services have none.
+
+        "Whether requests from masqueraded users are rate-limited. The sender is excluded."
+        Spec: application-service-api#registration
+        """
+        if user.message_limit is not None:
+            return self.overridden(*user.message_limit)
+        if user.service is None:
+            return self
+        is_limited = user.service.is_rate_limited and user.user_id != user.service.sender
+        return self if is_limited else self.without()
 
     def without(self) -> RateLimits:
         """Return rate limits that allow everything, for users who are exempt."""

@@ -20,7 +20,19 @@ def client(config: Config) -> Json:
     found: Json = {"m.homeserver": {"base_url": config.public_url}}
     if config.identity_server is not None:
         found["m.identity_server"] = {"base_url": config.identity_server}
+    if transports := rtc_transports(config):
+        found["org.matrix.msc4143.rtc_foci"] = transports
     return found
+
+
+def rtc_transports(config: Config) -> list[Json]:
+    """Return the servers for group calls (MSC4143), each with the service that lets users in.
+
+    MSC4195 has the homeserver let them in, and no URL; clients need one so far.
+    """
+    if config.livekit_service_url is None:
+        return []
+    return [{"type": "livekit", "livekit_service_url": config.livekit_service_url}]
 
 
 def server(config: Config) -> Json | None:

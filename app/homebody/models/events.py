@@ -62,7 +62,8 @@ class StoredEvent(Base):
     edit_of: Mapped[EventNumber | None]  # the event that this is a valid edit of
     annotation_key: Mapped[bytes | None]  # digest of a reaction's key
     # The transaction of the request, in the same row so that a crash can't separate
-    # it from the event. Spec: client-server-api#transaction-identifiers
+    # it from the event; without a device, the delay_id of an event that was scheduled.
+    # See the specification: client-server-api#transaction-identifiers
     device_id: Mapped[str | None]
     txn_id: Mapped[str | None]
 

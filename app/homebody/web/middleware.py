@@ -68,8 +68,9 @@ ACCESS = logging.getLogger("homebody.access")
 SECRET_PARAMETERS = frozenset({"access_token", "loginToken", "token", "client_secret", "session"})
 SECRET_PATHS = frozenset(
     {("_homebody", "invite"), ("_homebody", "reset"), ("v1", "registration_tokens")}
+    | {(it, "delayed_events") for it in ("v1", "org.matrix.msc4140")}
 )
-"""What follows them in a path is a token."""
+"""What follows them in a path is a token, or works like one."""
 HEALTH_CHECKS = frozenset({"/health", "/metrics"})
 """What Docker, Kubernetes and Prometheus request every few seconds; logged with DEBUG only, as are
 CORS preflight requests."""

@@ -22,7 +22,7 @@ MAX_DEPTH: Final = 50
 """Of what is shown; clients may send deeper JSON than Python's stack allows to walk through."""
 _SECRETS: Final = re.compile(
     r"passw|token|secret|passphrase|session_?key|private_?key|recovery_?key|push_?key"
-    r"|^(?:mac|code|nonce|sid)$",
+    r"|^(?:mac|code|nonce|sid|delay_id)$",
     re.IGNORECASE,
 )
 """Keys whose values are masked: rather one too many."""

@@ -15,6 +15,7 @@ from homebody.spec.policy_servers import KEY_ID
 from homebody.spec.signing import SigningKey
 from homebody.web import Application
 from tests.conftest import Login, Person
+from tests.helpers.deliveries import wait_until
 from tests.helpers.remote import Remote, Remotes
 from tests.helpers.remote_room import RemoteRoom
 from tests.helpers.rooms import membership, refusal
@@ -426,3 +427,39 @@ def test_an_invite_is_rejected_without_it(
     assert LEAVES["leave"](bob, policy.room.id).status_code == 200
 
     assert policy.room.id not in bob.sync()["rooms"].get("invite", {})
+
+
+@pytest.mark.parametrize("body", ["hello", "spam"])
+def test_delayed_events_are_signed_when_they_are_sent(
+    app: Application, policy: PolicyServer, alice: Person, body: str
+) -> None:
+    timer = app.homeserver.delayed_events
+    timer.start()
+    policy.start()
+    path = f"rooms/{quote(policy.room.id)}/delayed_event/m.room.message/t1"
+    content = {"msgtype": "m.text", "body": body}
+
+    answer = alice.put(path, json={"delay_ms": 10, "content": content})
+    path = f"/_matrix/client/v1/delayed_events/{answer.get_json()['delay_id']}"
+    wait_until(lambda: "finalised_ts" in alice.get(path).get_json())
+    timer.stop()
+
+    found = alice.get(path).get_json()
+    assert [it["content"]["body"] for it in policy.asked] == [body]
+    assert bodies(alice, policy.room.id) == (["hello"] if body == "hello" else [])
+    assert ("event_id" in found, "error" in found) == (body == "hello", body == "spam")
+
+
+def test_a_delayed_event_that_is_sent_at_once_is_signed_too(
+    app: Application, policy: PolicyServer, alice: Person
+) -> None:
+    policy.start()
+    path = f"rooms/{quote(policy.room.id)}/delayed_event/m.room.message/t1"
+    content = {"msgtype": "m.text", "body": "hello"}
+    answer = alice.put(path, json={"delay_ms": 3_600_000, "content": content})
+    path = f"/_matrix/client/unstable/org.matrix.msc4140/delayed_events/{answer.get_json()['delay_id']}"
+
+    sent = app.test_client().post(f"{path}/send")
+
+    assert sent.get_json() == {}
+    assert bodies(alice, policy.room.id) == ["hello"]

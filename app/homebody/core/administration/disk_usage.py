@@ -59,7 +59,7 @@ PURPOSES: Final = {
     "key backups": ("key_backups", "backed_up_keys"),
     "account data": ("account_data", "filters", "profile_fields"),
     "lists of files": ("media", "remote_media", "url_previews", "quarantined_media"),
-    "outgoing": ("outbox", "federation_log", "destinations", "joining"),
+    "outgoing": ("outbox", "federation_log", "destinations", "joining", "delayed_events"),
 }
 """The tables by what they are for; all others are "other"."""
 EVENTS: Final = "events"

@@ -9,6 +9,7 @@ added to the cached form as bytes:
     redacted_because            the redaction; only what a redaction leaves of it, if the reader
                                 may not see it, ignores its sender, or its sender is erased
     transaction_id              for the device that sent the event
+    delay_id                    for the user who scheduled the event
     m.relations                 as aggregations.py has decided for this reader
     membership                  of the reader
 
@@ -116,6 +117,7 @@ _MEMBERSHIPS: Final = {
     membership: b',"membership":"%b"' % membership.encode()
     for membership in ("invite", "join", "knock", "leave", "ban")
 }
+_DELAY_ID: Final = b',"delay_id":%(id)b,"org.matrix.msc4140.delay_id":%(id)b'
 Place = tuple[str, int]
 """(room_id, position) of an event."""
 _ENCODED_AT_ONCE: Final = 200
@@ -228,8 +230,8 @@ def encode_all(
             unsigned = event.previous.body
         if event.redacted_by in redactions:
             unsigned += redactions[event.redacted_by]
-        if event.txn_id is not None and (event.sender, event.device_id) == device:
-            unsigned += b',"transaction_id":' + orjson.dumps(event.txn_id)
+        if event.txn_id is not None and device is not None and event.sender == device[0]:
+            unsigned += _transaction(event, device[1])
         if event.event_id in bundles:
             unsigned += b',"m.relations":' + orjson.dumps(bundles[event.event_id])
         if event.number in memberships:
@@ -314,6 +316,15 @@ def _render(
     return orjson.Fragment(
         b'%b%b,"unsigned":{"age":%d%b%b}}' % (event.body, room, age, event.unsigned, unsigned)
     )
+
+
+def _transaction(event: ClientEvent, device_id: str) -> bytes:
+    """Return as members of `unsigned` what the sender of an event knows of its request."""
+    if event.device_id is None:  # it was scheduled, and sent by no request
+        return _DELAY_ID % {b"id": orjson.dumps(event.txn_id)}
+    if event.device_id != device_id:
+        return b""
+    return b',"transaction_id":' + orjson.dumps(event.txn_id)
 
 
 def _hidden_previous(

@@ -42,10 +42,12 @@ def change(
     membership: str,
     content: Json | None = None,
     ts: int | None = None,
+    delay_id: str | None = None,
 ) -> str:
     """Change a membership, and return the id of the member event: a new or an equal current one.
 
-    `content` has further keys of the event, such as reason; `ts` is its origin_server_ts (ms).
+    `content` has further keys of the event, such as reason; `ts` is its origin_server_ts (ms),
+    `delay_id` that of an event that was scheduled.
     Raises M_FORBIDDEN when the authorization rules reject it or the room is blocked,
     M_INVITE_BLOCKED, M_GUEST_ACCESS_FORBIDDEN for guests where they can't join, M_NOT_FOUND for an
     unknown room, M_INVALID_PARAM for an invalid user ID, M_BAD_JSON for an invalid membership.
@@ -69,7 +71,9 @@ def change(
         guest_access.check_may_join(tx, room_id, target)
         content |= authorisation(tx, room_id, target)
     content = _with_profile(tx, sender, target, content)
-    draft = sending.Draft(room_id, sender, state.MEMBER, content, target, origin_server_ts=ts)
+    draft = sending.Draft(
+        room_id, sender, state.MEMBER, content, target, txn_id=delay_id, origin_server_ts=ts
+    )
     event_id = sending.send(tx, draft)
     if membership in {"join", "invite", "knock"}:
         remember(tx, room_id, target)

@@ -23,7 +23,15 @@ from homebody.core.ephemeral import receipts
 from homebody.core.events import auth_chains, members, state, state_changes, stripped_state
 from homebody.core.push import counts
 from homebody.core.rooms import aliases, membership, reports, server_notices, summary
-from homebody.core.timeline import differences, gaps, redactions, removal, sending, store
+from homebody.core.timeline import (
+    delayed_events,
+    differences,
+    gaps,
+    redactions,
+    removal,
+    sending,
+    store,
+)
 from homebody.core.user_data import account_data, thread_subscriptions
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.events import StoredEvent
@@ -55,6 +63,7 @@ WRITERS: Final = (
     thread_subscriptions,
     reports,
     server_notices,
+    delayed_events,
 )
 """The modules whose tables have rows of rooms."""
 EVENTS_AT_ONCE: Final = 500

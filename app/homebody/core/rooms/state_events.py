@@ -37,11 +37,12 @@ def put(
     content: Json,
     ts: int | None = None,
     elsewhere: Mapping[str, str] = aliases.NOTHING,
+    delay_id: str | None = None,
 ) -> str:
     """Set an entry of the state; return the id of the new event, or of an equal current one.
 
     `ts` is its origin_server_ts (ms), which application services may set. `elsewhere` is
-    for aliases.check_canonical().
+    for aliases.check_canonical(). `delay_id` is that of an event that was scheduled.
     Raises M_FORBIDDEN when the authorization rules reject it, M_NOT_FOUND for an unknown room, and
     as membership.change() and aliases.check_canonical() do.
     """
@@ -49,12 +50,14 @@ def put(
         kind = content.get("membership")
         if not isinstance(kind, str):
             raise errors.bad_json("A member event needs a membership")
-        return membership.change(tx, room_id, sender, state_key, kind, content, ts)
+        return membership.change(tx, room_id, sender, state_key, kind, content, ts, delay_id)
     is_canonical_alias = (event_type, state_key) == (aliases.CANONICAL_ALIAS, "")
     # not for others, who are rejected below: the error would depend on the current event
     if is_canonical_alias and aliases.may_manage(tx, room_id, sender):
         aliases.check_canonical(tx, room_id, content, elsewhere)
-    draft = sending.Draft(room_id, sender, event_type, content, state_key, origin_server_ts=ts)
+    draft = sending.Draft(
+        room_id, sender, event_type, content, state_key, txn_id=delay_id, origin_server_ts=ts
+    )
     had_guests = event_type == guest_access.GUEST_ACCESS and guest_access.is_open(tx, room_id)
     event_id = sending.send(tx, draft)
     if had_guests:

@@ -14,7 +14,7 @@ from homebody.core.accounts import access_tokens, accounts, threepids
 from homebody.core.encryption import backed_up_keys, cross_signing, one_time_keys
 from homebody.core.profiles import profiles
 from homebody.core.sessions import dehydrated_devices, devices, invitations
-from homebody.core.timeline import sending
+from homebody.core.timeline import delayed_events, sending
 from homebody.core.user_data import account_data, thread_subscriptions
 from homebody.models.base import NOW_AND_LATER
 from homebody.models.rooms import Room
@@ -71,6 +71,7 @@ def deactivate(
         threepids.remove_all(tx, user_id)
         invitations.end_reset_links(tx, user_id)
         thread_subscriptions.erase(tx, user_id)
+        delayed_events.remove_user(tx, user_id)
         accounts.mark_deactivated(tx, user_id, erase=erase)
         if erase:
             profiles.erase(tx, user_id)

@@ -81,7 +81,7 @@ class Draft:
     state_key: str | None = None
     redacts: str | None = None
     device_id: str | None = None
-    txn_id: str | None = None
+    txn_id: str | None = None  # without a device: the delay_id of one that was scheduled
     origin_server_ts: int | None = None  # ms; None: now. Application services may say otherwise
     requester: Requester | None = None
     """The requester, if that may give more rights than the sender has in the room."""
@@ -95,22 +95,27 @@ def send_message(
     content: Json,
     txn_id: str | None = None,
     ts: int | None = None,
+    delay_id: str | None = None,
 ) -> str:
     """Send a client's message event; return its id, also if the request was made before.
 
-    `ts` is the time in ms at which an application service wants it to have been sent.
+    `ts` is the time in ms at which an application service wants it to have been sent. `delay_id`
+    is that of an event that was scheduled, which is not of the requester's device.
 
     Raises M_FORBIDDEN when the rules of the room refuse it, M_NOT_FOUND for an unknown room,
     M_DUPLICATE_ANNOTATION for a second reaction with the same key, M_UNKNOWN (400) for a thread
     that begins where none can, M_USER_SUSPENDED.
     """
-    redacts, sender, device_id = None, requester.user_id, requester.device_id
+    redacts, sender = None, requester.user_id
+    device_id: str | None = requester.device_id
     if event_type == store.REDACTION:
         content, redacts = _split_redaction(content)
+    if delay_id is not None:
+        device_id, txn_id = None, delay_id
     draft = Draft(
         room_id, sender, event_type, content, None, redacts, device_id, txn_id, ts, requester
     )
-    if txn_id is not None:
+    if txn_id is not None and delay_id is None:
         known = sent_before(tx, requester, draft)
         if known is not None:
             return known

@@ -44,7 +44,8 @@ DUMMY: Final = "org.matrix.dummy_event"
 """The type of events that only join the ends of a room's graph, as servers make them. No client is
 to see them, so they are in no timeline."""
 Transaction = tuple[str | None, str | None]
-"""(device_id, txn_id) of the request that sent an event; (None, None) where no client did."""
+"""(device_id, txn_id) of the request that sent an event; (None, delay_id) where it was
+scheduled, (None, None) where no client sent it."""
 NO_TRANSACTION: Final[Transaction] = (None, None)
 Changes = Mapping[StateKey, int | None]
 """{key: number of the event that becomes current state, or None}"""
