@@ -9,6 +9,7 @@ import gevent
 import pytest
 
 from homebody.runtime import logs
+from homebody.runtime.times import Times
 from homebody.web import middleware
 from tests.helpers.logs import configure
 
@@ -38,7 +39,8 @@ def test_json_lines_have_the_parts_as_keys(capsys: pytest.CaptureFixture[str]) -
     configure(log_format="json")
     request_id = middleware.begin_request()
 
-    middleware.log_request("192.0.2.7", "GET", "/_matrix/client/versions", None, 200, 0.0123)
+    used = Times(read=0.001, turn=0.002)
+    middleware.log_request("192.0.2.7", "GET", "/_matrix/client/versions", None, 200, 0.0123, used)
 
     (line,) = json_lines(capsys)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("time"))
@@ -47,13 +49,20 @@ def test_json_lines_have_the_parts_as_keys(capsys: pytest.CaptureFixture[str]) -
         "logger": "homebody.access",
         "level": "INFO",
         "request": request_id,
-        "message": "192.0.2.7 GET /_matrix/client/versions - 200 0.012 s",
+        "message": (
+            "192.0.2.7 GET /_matrix/client/versions - 200 0.012 s"
+            " (database: read 0.001, turn 0.002, write 0.000, commit 0.000)"
+        ),
         "address": "192.0.2.7",
         "method": "GET",
         "path": "/_matrix/client/versions",
         "user_id": None,
         "status": 200,
         "seconds": 0.0123,
+        "read_seconds": 0.001,
+        "turn_seconds": 0.002,
+        "write_seconds": 0.0,
+        "commit_seconds": 0.0,
     }
 
 

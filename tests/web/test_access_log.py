@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +18,8 @@ from tests.helpers.logs import configure
 from tests.helpers.server import ROOT
 
 pytestmark = pytest.mark.usefixtures("restored_logging")
+
+NO_DATABASE = " (database: read 0.000, turn 0.000, write 0.000, commit 0.000)"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +75,54 @@ def test_a_request_is_one_line_with_its_outcome(capsys: pytest.CaptureFixture[st
     middleware.log_request("::1", "PUT", "/send?access_token=syt_x", "@alice:localhost", 403, 1.5)
 
     written = capsys.readouterr().err
-    assert written.endswith(" - ::1 PUT /send?access_token=*** @alice:localhost 403 1.500 s\n")
+    assert written.endswith(
+        f" - ::1 PUT /send?access_token=*** @alice:localhost 403 1.500 s{NO_DATABASE}\n"
+    )
+
+
+DATABASE = re.compile(r"\(database: read (\S+), turn (\S+), write (\S+), commit (\S+)\)$")
+
+
+def database_seconds(line: str) -> list[float]:
+    """What a line says of the database: seconds of reading, waiting, writing, committing."""
+    found = DATABASE.search(line)
+    assert found, line
+    return [float(it) for it in found.groups()]
+
+
+def test_a_line_has_the_time_in_the_database_and_each_only_its_own(
+    make_app: MakeApp, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = make_app()
+    database = app.homeserver.database
+
+    def slow() -> dict[str, object]:
+        with database.read() as tx:
+            tx.sql.seconds += 0.3  # as a statement that takes long
+            time.sleep(0.05)  # not in the database
+        with database.write():
+            time.sleep(0.1)
+        return {}
+
+    app.view_functions["versions.get_versions"] = slow
+    database.writer.committed = lambda *_: time.sleep(0.1)  # as a slow disk
+    configure()
+    client = app.test_client()
+
+    with database.write():
+        other = threading.Thread(target=client.get, args=["/_matrix/client/versions"])
+        other.start()
+        time.sleep(0.2)
+    other.join()
+    client.get("/nowhere")
+
+    slow_line, line = capsys.readouterr().err.splitlines()
+    read, turn, write, commit = database_seconds(slow_line)
+    assert 0.3 <= read < 0.35
+    assert 0.1 < turn < 0.3
+    assert 0.1 <= write < 0.2
+    assert 0.1 <= commit < 0.3
+    assert database_seconds(line) == [0.0] * 4
 
 
 def test_health_checks_are_logged_only_when_they_fail(capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +132,7 @@ def test_health_checks_are_logged_only_when_they_fail(capsys: pytest.CaptureFixt
     middleware.log_request("::1", "GET", "/health", None, 503, 0.001)
 
     assert [line.split(" - ")[-2:] for line in capsys.readouterr().err.splitlines()] == [
-        ["::1 GET /health", "503 0.001 s"]
+        ["::1 GET /health", f"503 0.001 s{NO_DATABASE}"]
     ]
 
 

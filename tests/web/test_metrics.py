@@ -95,6 +95,10 @@ def test_commits_caches_and_the_clock_are_shown(client: FlaskClient, login: Logi
 
     found = read(client)
     assert value(found, "commit_seconds_count") - value(before, "commit_seconds_count") == 3
+    for name in ("write_wait_seconds_count", "write_seconds_count"):
+        assert value(found, name) - value(before, name) == 3
+    assert value(found, "write_seconds_sum") > value(before, "write_seconds_sum")
+    assert value(found, "read_seconds_total") > value(before, "read_seconds_total") > 0
     assert value(found, "commit_writes_sum") - value(before, "commit_writes_sum") == 3
     assert value(found, "position") - value(before, "position") == 3 * (PLACES + 1)
     assert value(found, "cache_entries", cache="client_events") >= 3

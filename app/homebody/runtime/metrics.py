@@ -72,6 +72,12 @@ class Metrics:
         """How long they took, by endpoint; without the time in which a long poll waited."""
         self.stalls = Histogram(STALL_SECONDS)
         """How long the event loop was blocked; see watchdog.py."""
+        self.read_seconds = 0.0
+        """In statements of snapshots."""
+        self.write_turns = Histogram(SECONDS)
+        """How long writes waited for their turn."""
+        self.writing = Histogram(SECONDS)
+        """How long they held it."""
         self.commits = Histogram(SECONDS)
         self.writes = Histogram(WRITES)
         """How many writes shared a COMMIT."""

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from homebody.models.base import EventNumber
-from homebody.runtime import event_loop
+from homebody.runtime import event_loop, times
 from homebody.runtime.metrics import Metrics
 from homebody.spec.appservices import Services
 from homebody.spec.events import Json
@@ -295,10 +295,14 @@ class Database:
     def read(self) -> Iterator[Reader]:
         """Open a snapshot of what is committed now, which does not change while it is open."""
         sql = self._idle_readers.pop() if self._idle_readers else Sql(self._engine.connect())
+        began = sql.seconds
         sql.raw.execute("BEGIN")
         try:
             yield Reader(sql, self.server, self.caches)
         finally:
+            seconds = sql.seconds - began
+            times.CURRENT.get().read += seconds
+            self.server.metrics.read_seconds += seconds
             if sql.raw.in_transaction:  # else an error of the disk has ended it
                 sql.raw.execute("ROLLBACK")
             if len(self._idle_readers) < MAX_IDLE_READERS:
@@ -314,10 +318,12 @@ class Database:
         several writes can wait for all of them at the end.
         Raises 503 M_UNKNOWN if the database is locked or its disk is full: nothing is changed.
         """
-        until = time.monotonic() + LOCKED_FOR_SECONDS  # includes waiting for other writers
+        began, held_since = time.monotonic(), 0.0
         self.writer.turn.acquire()
         try:
-            batch = self.writer.open_batch(until)
+            # LOCKED_FOR_SECONDS include waiting for other writers
+            batch = self.writer.open_batch(began + LOCKED_FOR_SECONDS)
+            held_since = time.monotonic()
             tx = Tx(self)
             self.writer.raw.execute("SAVEPOINT write")
             try:
@@ -335,6 +341,12 @@ class Database:
             batch.after_commit += tx.actions
         finally:
             self.writer.turn.release()
+            ended, used = time.monotonic(), times.CURRENT.get()
+            waited = (held_since or ended) - began
+            used.turn += waited
+            used.write += ended - began - waited
+            self.server.metrics.write_turns.observe(waited)
+            self.server.metrics.writing.observe(ended - began - waited)
         tx.wait_for_commit = batch.wait
         if is_awaited:
             batch.wait()

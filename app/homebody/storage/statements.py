@@ -13,6 +13,7 @@ import sqlite3
 from collections import namedtuple
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from time import monotonic
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
@@ -101,10 +102,12 @@ class Result(list[Any]):
 class Sql:
     """A connection to the database that runs statements: `tx.sql`."""
 
-    __slots__ = ("connection", "raw")
+    __slots__ = ("connection", "raw", "seconds")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.seconds = 0.0
+        """How long all statements so far took, with fetching their rows."""
         self.raw = cast("sqlite3.Connection", connection.connection.dbapi_connection)
 
     def execute(self, statement: Executable, values: Values | list[Any] | None = None) -> Result:
@@ -131,12 +134,14 @@ class Sql:
             compiled = known[keys] = Compiled(statement, keys)
         if not compiled.is_whole:
             return self._by_sqlalchemy(statement, values)
+        began = monotonic()
         if many is not None:
             cursor = self.raw.executemany(compiled.sql, map(compiled.bind, many))
         else:
             cursor = self.raw.execute(compiled.sql, compiled.bind(first))
         result = Result(compiled.rows(cursor) if cursor.description else ())
         result.rowcount = len(result) if cursor.description else cursor.rowcount
+        self.seconds += monotonic() - began
         return result
 
     def compiled(self, query: Executable) -> Compiled:
@@ -151,14 +156,19 @@ class Sql:
 
         Not for a write, in which nothing may wait. Raises as long_reads.fetch does.
         """
-        compiled = self.compiled(statement)
-        return long_reads.fetch(self.raw, compiled.sql, compiled.bind(values), compiled.rows)
+        began, compiled = monotonic(), self.compiled(statement)
+        try:
+            return long_reads.fetch(self.raw, compiled.sql, compiled.bind(values), compiled.rows)
+        finally:
+            self.seconds += monotonic() - began
 
     def _by_sqlalchemy(self, statement: Executable, values: Values | list[Any] | None) -> Result:
+        began = monotonic()
         done = self.connection.execute(statement, cast("Any", values))
         names = _row_class(list(done.keys())) if done.returns_rows else None
         result = Result([names(row) for row in done] if names is not None else ())
         result.rowcount = len(result) if done.returns_rows else done.rowcount
+        self.seconds += monotonic() - began
         return result
 
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 
 from homebody import errors
-from homebody.runtime import event_loop
+from homebody.runtime import event_loop, times
 from homebody.storage import disk_errors
 from homebody.storage.caches import Caches
 from homebody.storage.statements import Sql
@@ -53,7 +53,9 @@ class Batch:
 
     def wait(self) -> None:
         """Wait for the COMMIT. Raises 503 if it failed."""
+        began = time.monotonic()
         self._done.wait()
+        times.CURRENT.get().commit += time.monotonic() - began
         if self._error is not None:
             raise errors.unavailable() from self._error
 

@@ -14,7 +14,6 @@ client-server-api#client-authentication
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 import secrets
@@ -31,12 +30,14 @@ from werkzeug.routing import BaseConverter, MapAdapter, Rule
 
 from homebody import context, errors
 from homebody.context import homeserver
-from homebody.runtime import logs
+from homebody.runtime import logs, times
+from homebody.runtime.times import Times
 from homebody.storage import disk_errors
 from homebody.storage.database import Server
 from homebody.web import (
     account,
     browser_sessions,
+    forwarded,
     health,
     invitations,
     metrics,
@@ -139,7 +140,7 @@ class Edge:
             return start_response(status, headers + more, exc_info)
 
         if is_by_proxy:
-            self._see_through_proxies(environ)
+            forwarded.see_through(environ, self._server.config.is_trusted_proxy)
         if self._has_metrics_listener and _is_elsewhere(environ):
             error = errors.unrecognized("There is nothing here")
             return _respond(environ, start, "404 Not Found", error.body)
@@ -152,33 +153,6 @@ class Edge:
         except UnicodeDecodeError:
             return _refuse(environ, start, "The path is not UTF-8")
         return self._application(environ, start)
-
-    def _see_through_proxies(self, environ: WSGIEnvironment) -> None:
-        """Replace a trusted proxy's address and scheme with those of the client.
-
-        X-Forwarded-For lists the hops of a request, the nearest last: the last address that is not
-        a trusted proxy is the client. The client may have forged anything before it, and invalid
-        addresses end the search. Host is kept and X-Forwarded-Host ignored: URLs in responses are
-        made from `public_url` alone.
-        """
-        forwarded = environ.get("HTTP_X_FORWARDED_FOR")
-        schemes = environ.get("HTTP_X_FORWARDED_PROTO")
-        environ[probe.PEER] = environ.get("REMOTE_ADDR", "")
-        is_trusted_proxy = self._server.config.is_trusted_proxy
-        proxies = 1
-        for text in reversed((forwarded or "").split(",")):
-            address = _address(text.strip())
-            if address is None:
-                break
-            environ["REMOTE_ADDR"] = address
-            if not is_trusted_proxy(address):
-                break
-            proxies += 1
-        if schemes:
-            listed = schemes.lower().split(",")  # one for each proxy, or only that of the nearest
-            scheme = listed[-min(proxies, len(listed))].strip()
-            if scheme in {"http", "https"}:
-                environ["wsgi.url_scheme"] = scheme
 
 
 def _is_elsewhere(environ: WSGIEnvironment) -> bool:
@@ -197,6 +171,7 @@ def begin_request(proxys: str | None = None) -> str:
     is_usable = proxys is not None and _REQUEST_ID.fullmatch(proxys)
     request_id = proxys if proxys is not None and is_usable else secrets.token_hex(4)
     logs.REQUEST_ID.set(request_id)
+    times.CURRENT.set(Times())
     return request_id
 
 
@@ -221,18 +196,6 @@ def routing_path(environ: WSGIEnvironment) -> str:
     text = _OLD_PREFIX.sub("/_matrix/client/v3", text)
     text = _OLD_MEDIA.sub("/_matrix/media/v3", text)
     return text.encode("utf-8").decode("latin-1")
-
-
-def _address(text: str) -> str | None:
-    """Return the IP address of an entry of X-Forwarded-For; some proxies add a port."""
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
-        text = text.partition(":")[0]
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        return None
 
 
 def _refuse(environ: WSGIEnvironment, start: Callable[..., Any], why: str) -> Iterable[bytes]:
@@ -346,16 +309,27 @@ def end(response: Response) -> Response:
         g.get("origin") if known is None else known.user_id,
         response.status_code,
         seconds,
+        times.CURRENT.get(),
     )
     return response
 
 
+NOT_COUNTED = Times()
+
+
 def log_request(
-    address: str, method: str, path: str, user_id: str | None, status: int, seconds: float
+    address: str,
+    method: str,
+    path: str,
+    user_id: str | None,
+    status: int,
+    seconds: float,
+    database: Times = NOT_COUNTED,
 ) -> None:
     """Log a request.
 
-    `address` is the client's, beyond trusted proxies; `path` is as sent, with the query.
+    `address` is the client's, beyond trusted proxies; `path` is as sent, with the query; `database`
+    is the part of `seconds` that was spent there.
     """
     is_routine = status < 400 and (path in HEALTH_CHECKS or method == "OPTIONS")
     level = logging.DEBUG if is_routine else logging.INFO
@@ -364,13 +338,17 @@ def log_request(
     shown = masked_path(path)
     ACCESS.log(
         level,
-        "%s %s %s %s %d %.3f s",
+        "%s %s %s %s %d %.3f s (database: read %.3f, turn %.3f, write %.3f, commit %.3f)",
         address or "-",
         method,
         shown,
         user_id or "-",
         status,
         seconds,
+        database.read,
+        database.turn,
+        database.write,
+        database.commit,
         extra={
             "fields": {
                 "address": address,
@@ -379,6 +357,10 @@ def log_request(
                 "user_id": user_id,
                 "status": status,
                 "seconds": round(seconds, 6),
+                "read_seconds": round(database.read, 6),
+                "turn_seconds": round(database.turn, 6),
+                "write_seconds": round(database.write, 6),
+                "commit_seconds": round(database.commit, 6),
             }
         },
     )

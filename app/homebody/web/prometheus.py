@@ -48,6 +48,11 @@ class Snapshot(Collector):
             _gauge("connections", "Open connections of clients.", len(metrics.connections)),
             _gauge("waiting_requests", "Requests that wait.", len(homeserver.wakeups)),
             _histogram("hub_stall_seconds", "Blocks of the event loop.", metrics.stalls),
+            CounterMetricFamily(
+                "homebody_read_seconds", "Time in statements that read.", metrics.read_seconds
+            ),
+            _histogram("write_wait_seconds", "How long writes waited.", metrics.write_turns),
+            _histogram("write_seconds", "How long they kept others waiting.", metrics.writing),
             _histogram("commit_seconds", "How long a COMMIT took.", metrics.commits),
             _histogram("commit_writes", "How many writes shared a COMMIT.", metrics.writes),
             *_federation(homeserver),
