@@ -21,7 +21,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 # Without bytecode files, each server and command that a test starts would compile all of app/
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run test check lint fmt types migrations spec routes wording clients screenshots federation outage soak dist deb deb-test wheel update fuzz courses faults bench traffic migration schema example docs migrate clean
+.PHONY: help install run test check lint fmt types migrations spec routes wording clients screenshots federation outage soak dist deb deb-test first-server wheel update fuzz courses faults bench traffic migration schema example docs migrate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -109,6 +109,9 @@ deb: dist  ## build a package for this release of Debian into dist/ (needs dpkg-
 deb-test: deb  ## install it in an empty Debian by debootstrap, as root (minutes)
 	command -v debootstrap >/dev/null && command -v systemd-nspawn >/dev/null || apt-get install -y -qq --no-install-recommends debootstrap systemd-container
 	$(BIN)/python -m pytest -m debian tests/packaging
+
+first-server: deb  ## follow docs/first-server.md in an empty Debian, as root, and write its transcript
+	$(BIN)/python -m tests.tools.first_server dist/homebody_*.deb
 
 wheel: dist  ## install both into empty environments, and test what they can do
 	$(BIN)/python -m pytest -m wheel tests/wheel

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -54,11 +53,24 @@ class Machine:
         of_its_own = ["--mount", "--uts", "--ipc", "--pid", f"--root=/proc/{self.leader}/root"]
         if not has_network_of_host:
             of_its_own.append("--net")
-        return ["nsenter", f"--target={self.leader}", *of_its_own, "--wd=/", *command]
+        return [
+            "nsenter",
+            f"--target={self.leader}",
+            *of_its_own,
+            f"--wd=/proc/{self.leader}/root",
+            *command,
+        ]
 
-    def run(self, *command: str, text: str = "", is_checked: bool = True) -> str:
+    def run(
+        self,
+        *command: str,
+        text: str = "",
+        is_checked: bool = True,
+        has_network_of_host: bool = False,
+    ) -> str:
         """Run a command in the machine; return its output and errors."""
-        return output_of(self.command(*command), text, is_checked=is_checked)
+        whole = self.command(*command, has_network_of_host=has_network_of_host)
+        return output_of(whole, text, is_checked=is_checked)
 
     def properties(self, unit: str, *names: str) -> dict[str, str]:
         """Return what systemd says of a unit."""
@@ -107,8 +119,3 @@ def _leader(pid: int) -> int:
                 return int(child)
         time.sleep(0.1)
     raise TimeoutError("systemd did not start")
-
-
-def is_possible() -> bool:
-    """Whether this machine has the tools."""
-    return all(shutil.which(tool) for tool in ("debootstrap", "systemd-nspawn", "nsenter"))
