@@ -1,8 +1,8 @@
 """Follow docs/first-server.md in an empty Debian, and write down what happens (make first-server).
 
 The commands are those of the page, as a shell of root's executes them in a Debian that debootstrap
-has just made and that runs in a container: with its own systemd, and a network of its own that has
-only loopback (but for apt-get, which needs the mirror of this machine). A DNS server in that network
+has just made. It runs in a container with its own systemd, and a network of its own that has only
+loopback (but for apt-get, which needs the mirror of this machine). A DNS server in that network
 knows the name of the example, as a router would. Two persons then open the links of the page by
 HTTPS, register and talk. The result is docs/first-server-transcript.md.
 """
@@ -152,9 +152,9 @@ HEAD = """\
 <!-- Written by tests/tools/first_server.py, which follows first-server.md. -->
 
 The commands of [A first server](first-server.md), run in a Debian that `debootstrap` had just made,
-with its own systemd, in a container. The name was known to a DNS server on this machine, as it would
-be to a router. The time since the beginning stands behind each heading. QR codes and long lists are
-cut.
+with its own systemd, in a container. The name was known to a DNS server on this machine, as it
+would be to a router. The time since the beginning stands behind each heading. QR codes and long
+lists are cut.
 """
 
 
