@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from homebody.background.delivery import Kind
-from homebody.core.appservices import transactions
+from homebody.core.appservices import bridged_devices, transactions
+from homebody.core.encryption import bridged_keys
 from homebody.core.outbox import Row
 from homebody.outside import appservice
 from homebody.storage.database import Database
@@ -29,7 +30,10 @@ def deliver(db: Database, service_id: str, rows: Sequence[Row]) -> int:
         return len(rows)  # the administrator has removed its registration
     same = transactions.first_of(rows)
     with db.read() as tx:
-        body = transactions.body(tx, same)
+        events = transactions.events_of(tx, same)
+        further = bridged_devices.sections(tx, service, same, events)
+        further |= bridged_keys.sections(tx, bridged_devices.devices(same))
+        body = transactions.body(tx, same, events, further)
     if body is not None:
         txn_id = f"{same[0].id}-{same[-1].id}"
         appservice.send_transaction(db.server.config, service, txn_id, body)

@@ -64,6 +64,7 @@ class RegistrationFile(msgspec.Struct):
     receive_ephemeral: bool = False
     # the name used by bridges before version 1.13 of the specification
     push_ephemeral: bool = msgspec.field(default=False, name="de.sorunome.msc2409.push_ephemeral")
+    msc3202: bool = msgspec.field(default=False, name="org.matrix.msc3202")
     protocols: list[str] | None = None
     use_legacy_authorization: bool = False
     """An extension, named after Synapse's setting: also send the hs_token in the URL."""
@@ -97,6 +98,8 @@ class Service:
     rooms: tuple[Namespace, ...]
     is_rate_limited: bool
     wants_ephemeral: bool
+    wants_encryption: bool
+    """It wants what concerns the devices of its users."""
     protocols: tuple[str, ...]
     wants_token_in_query: bool
     """It predates version 1.4 of the specification and expects its hs_token in the URL."""
@@ -126,6 +129,7 @@ def parse(raw: Any, server_name: str) -> Service:
         _namespaces("rooms", file.namespaces.rooms),
         file.rate_limited,
         file.receive_ephemeral or file.push_ephemeral,
+        file.msc3202,
         tuple(file.protocols or ()),
         file.use_legacy_authorization,
     )
@@ -147,6 +151,7 @@ class Services:
         self._of_user: dict[str, tuple[Service, ...]] = {}
         self._owners: dict[str, Service | None] = {}
         self.wants_ephemeral = any(service.wants_ephemeral for service in self.all)
+        self.wants_encryption = any(service.wants_encryption for service in self.all)
 
     def by_id(self, service_id: str) -> Service | None:
         """Return the service with this id."""
@@ -186,6 +191,14 @@ class Services:
             _make_room(self._owners)
             self._owners[user_id] = next(owners, None)
         return self._owners[user_id]
+
+    def with_encryption(self, user_id: str) -> Service | None:
+        """Return the service that claims this user exclusively, if it wants what its devices get.
+
+        A service without a URL gets nothing.
+        """
+        owner = self.owner_of_user(user_id) if self.wants_encryption else None
+        return None if owner is None or not owner.wants_encryption or not owner.url else owner
 
     def owner_of_alias(self, alias: str) -> Service | None:
         """Return the service that claims this alias exclusively."""

@@ -28,6 +28,7 @@ from homebody.models.rooms import RoomAlias
 from homebody.outside import RemoteError, appservice
 from homebody.spec.appservices import Service
 from homebody.spec.events import Event, Json
+from homebody.storage.caches import ClientEvent
 from homebody.storage.database import Database, Reader, Server, Tx
 
 LOG = logging.getLogger(__name__)
@@ -74,24 +75,39 @@ def note_presence(db: Database, user_id: str, content: Json) -> None:
     """Queue a user's presence for the services of whose users one shares a room with them."""
     _note_ephemeral(
         db,
-        lambda tx, services: _sharing_rooms(tx, services, user_id),
+        lambda tx, services: sharing_rooms(tx, services, user_id),
         {"type": "m.presence", "sender": user_id, "content": content},
     )
 
 
-def body(tx: Reader, rows: Sequence[Row]) -> Json | None:
-    """Return the transaction that these rows make; None when nothing is left to send."""
-    payloads = [row.payload for row in rows]
-    events = client_events.load(tx, [it["number"] for it in payloads if "number" in it])
+def sharing_rooms(tx: Reader, services: list[Service], user_id: str) -> Iterator[Service]:
+    """Yield the services of which the user, or a user in a room with them, is one."""
+    found = set(tx.server.appservices.of_user(user_id))
+    for room_id in state.joined_rooms(tx, user_id):
+        found.update(_interested(tx, services, room_id))
+    return (it for it in services if it in found and it.url is not None)
+
+
+def events_of(tx: Reader, rows: Sequence[Row]) -> list[ClientEvent]:
+    """Return the events among the rows of a transaction."""
+    numbers = [row.payload["number"] for row in rows if "number" in row.payload]
+    return client_events.load(tx, numbers)
+
+
+def body(tx: Reader, rows: Sequence[Row], events: list[ClientEvent], further: Json) -> Json | None:
+    """Return the transaction that these rows make; None when nothing is left to send.
+
+    `further` are sections that other modules make of the rows.
+    """
     ephemeral = [
         row.payload["ephemeral"]
         for row in rows
         if "ephemeral" in row.payload
         and (not row.payload["is_moment"] or row.created_ts + EPHEMERAL_MS > tx.now_ms)
     ]
-    if not events and not ephemeral:
+    if not events and not ephemeral and not further:
         return None
-    sent: Json = {"events": client_events.encode_all(tx, None, events)}
+    sent: Json = {"events": client_events.encode_all(tx, None, events), **further}
     if ephemeral:  # bridges from before version 1.13 look under the older name
         sent |= {"ephemeral": ephemeral, "de.sorunome.msc2409.ephemeral": ephemeral}
     return sent
@@ -129,8 +145,7 @@ def hurry(db: Database, service_id: str) -> bool:
 
 def event_ids(tx: Reader, rows: Sequence[Row]) -> list[str]:
     """Return the ids of the events among the rows of a transaction."""
-    numbers = [row.payload["number"] for row in rows if "number" in row.payload]
-    return [event.event_id for event in client_events.load(tx, numbers)]
+    return [event.event_id for event in events_of(tx, rows)]
 
 
 def ping(server: Server, service: Service, body: Json) -> int:
@@ -198,11 +213,3 @@ def _interested(
                 names = list(tx.sql.execute(_ALIASES, {"room_id": room_id}).scalars())
             if any(it.has(name) for it in service.aliases for name in names):
                 yield service
-
-
-def _sharing_rooms(tx: Reader, services: list[Service], user_id: str) -> Iterator[Service]:
-    """Yield the services of which the user, or a user in a room with them, is one."""
-    found = set(tx.server.appservices.of_user(user_id))
-    for room_id in state.joined_rooms(tx, user_id):
-        found.update(_interested(tx, services, room_id))
-    return (it for it in services if it in found and it.url is not None)

@@ -16,6 +16,7 @@ from typing import Final
 from sqlalchemy import bindparam, func, or_, select
 from sqlalchemy.dialects.sqlite import insert
 
+from homebody.core.appservices import bridged_devices
 from homebody.core.encryption import device_updates, key_signatures
 from homebody.core.encryption.device_updates import DeviceChange
 from homebody.core.events import state
@@ -142,6 +143,7 @@ def _note(tx: Tx, user_id: str, stream_id: int | None) -> None:
     row = {"user_id": user_id, "position": position, "stream_id": stream_id}
     tx.sql.execute(_UPSERT, row)
     tx.remember(LAST_CHANGE, LAST, position)
+    bridged_devices.note_device_list(tx, user_id)
     tx.wake(user_id)
     for room_id in state.joined_rooms(tx, user_id):
         tx.wake_all(state.joined(tx, room_id).local)

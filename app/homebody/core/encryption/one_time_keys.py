@@ -29,6 +29,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.orm import aliased
 
 from homebody import errors
+from homebody.core.appservices import bridged_devices
 from homebody.core.encryption import claim_limits
 from homebody.core.encryption.claim_limits import Claim
 from homebody.models.device_keys import ClaimedKey, FallbackKey, OneTimeKey
@@ -193,7 +194,7 @@ def add(tx: Tx, user_id: str, device_id: str, keys: Mapping[str, Key]) -> None:
         raise errors.too_large(f"A device may have at most {MAX_KEYS} one-time keys")
     if added:
         tx.sql.execute(_INSERT, added)
-        tx.forget(KEY_COUNTS, (user_id, device_id))
+        _note_change(tx, user_id, device_id)
 
 
 def set_fallbacks(tx: Tx, user_id: str, device_id: str, keys: Mapping[str, Key]) -> None:
@@ -220,7 +221,7 @@ def set_fallbacks(tx: Tx, user_id: str, device_id: str, keys: Mapping[str, Key])
             continue  # a repeated request must not reset `is_used`
         row = {"algorithm": algorithm, "key_id": key_id, "key": encoded, "is_used": False}
         tx.sql.execute(_UPSERT_FALLBACK, device | row)
-    tx.forget(KEY_COUNTS, (user_id, device_id))
+    _note_change(tx, user_id, device_id)
 
 
 def counts(tx: Reader, user_id: str, device_id: str) -> KeyCounts:
@@ -299,10 +300,15 @@ def erase(tx: Tx, user_id: str) -> None:
     tx.sql.execute(delete(ClaimedKey).where(ClaimedKey.user_id == user_id))
 
 
+def _note_change(tx: Tx, user_id: str, device_id: str) -> None:
+    tx.forget(KEY_COUNTS, (user_id, device_id))
+    bridged_devices.note_keys(tx, user_id, device_id)
+
+
 def _hand_out(tx: Tx, found: dict[str, dict[str, Json]], row: Any) -> None:
     keys = found.setdefault(row.user_id, {}).setdefault(row.device_id, {})
     keys[f"{row.algorithm}:{row.key_id}"] = orjson.Fragment(row.key)
-    tx.forget(KEY_COUNTS, (row.user_id, row.device_id))
+    _note_change(tx, row.user_id, row.device_id)
 
 
 def remove_all(tx: Tx) -> None:

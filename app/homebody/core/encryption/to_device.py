@@ -23,6 +23,7 @@ from sqlalchemy import bindparam, delete, func, select, tuple_
 from sqlalchemy.dialects.sqlite import insert
 
 from homebody import errors
+from homebody.core.appservices import bridged_devices
 from homebody.errors import MatrixError
 from homebody.models.devices import Device
 from homebody.models.to_device import PartialSync, ToDeviceMessage, ToDeviceTransaction
@@ -240,7 +241,7 @@ def is_done(tx: Reader, requester: Requester, event_type: str, txn_id: str) -> b
 def store(tx: Tx, source: str, part: list[Message]) -> None:
     """Store messages for those devices that still exist; `source` has a share of each inbox."""
     existing = set(_devices(tx, {user_id for (user_id, _), _ in part}))  # not removed
-    events = [it for it in part if it[0] in existing]
+    events = bridged_devices.take_messages(tx, [it for it in part if it[0] in existing])
     if events:
         _put(tx, source, events)
 
