@@ -1,0 +1,181 @@
+"""Signing up and in by the OAuth 2.0 API: matrix-js-sdk, and its user in headless Chromium.
+
+The client is a program on the same computer: it listens on the loopback interface for the browser
+to come back, as clients on desktops do.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.clients import js_client, nio_client
+from tests.clients.js_client import JsPerson
+from tests.clients.test_account_pages import TERMS, browser, check_accessible
+from tests.helpers.server import RunningServer, start
+
+PASSWORD = nio_client.PASSWORD
+METADATA = {
+    "client_name": "Example",
+    "client_uri": "https://example.com/",
+    "redirect_uris": ["http://127.0.0.1/callback"],
+    "application_type": "native",
+    "policy_uri": "https://example.com/policy",
+}
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server on which anybody can register, with rules."""
+    running = start(tmp_path_factory.mktemp("oauth"), registration="open", terms=TERMS)
+    yield running
+    running.stop()
+
+
+@contextlib.asynccontextmanager
+async def client(house: RunningServer) -> AsyncIterator[JsPerson]:
+    """A client that has registered."""
+    async with js_client.person(house.url, "client", "oauth.mjs") as program:
+        await program.ask("register", baseUrl=house.url, metadata=METADATA)
+        yield program
+
+
+@contextlib.asynccontextmanager
+async def callback() -> AsyncIterator[str]:
+    """Where the browser comes back to."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = b"<!doctype html><title>Back</title><main>Welcome back</main>"
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}/callback"
+    server.close()
+
+
+async def returned(window: JsPerson, mode: str) -> dict[str, str]:
+    """Return what the client is told by the address to which the browser has come back."""
+    await window.ask("waitFor", text="Welcome back")
+    parts = urlsplit(await window.ask("evaluate", script="location.href"))
+    given = {"query": parts.query, "fragment": parts.fragment}
+    found = {key: value for key, (value,) in parse_qs(given.pop(mode)).items()}
+    assert set(given.values()) == {""}
+    assert found.pop("state") == "some state"
+    return found
+
+
+async def sign_up(window: JsPerson) -> None:
+    """Fill in the page for new users."""
+    await window.ask("fill", label="User name", text=window.name)
+    await window.ask("fill", label="New password", text=PASSWORD)
+    await window.ask("fill", label="The password again", text=PASSWORD)
+    await window.ask("check", label="I agree to them")
+    await window.ask("press", button="Create my account")
+    await window.ask("waitFor", text="Let Example in?")
+
+
+async def log_in(window: JsPerson) -> None:
+    """Fill in the page for users who have an account."""
+    await window.ask("fill", label="User name or e-mail address", text=window.name)
+    await window.ask("fill", label="Password", text=PASSWORD)
+    await window.ask("press", button="Log in")
+
+
+@pytest.mark.parametrize("options", [(), ("no-script",)])
+@pytest.mark.parametrize("mode", ["query", "fragment"])
+async def test_a_new_user_signs_up_and_in(
+    house: RunningServer, options: tuple[str, ...], mode: str
+) -> None:
+    async with client(house) as program, browser(house, "maria", *options) as window:
+        async with callback() as uri:
+            link = await program.ask("link", redirectUri=uri, mode=mode, prompt="create")
+            await window.ask("open", url=link)
+            await sign_up(window)
+            await window.ask("press", button="Let it in")
+            code = (await returned(window, mode))["code"]
+
+        me = await program.ask("complete", code=code, redirectUri=uri)
+        again = await program.ask("refresh")
+        ended = await program.ask("revoke")
+
+        assert me["user_id"] == again["user_id"] == f"@{window.name}:localhost"
+        assert ended == "M_UNKNOWN_TOKEN"
+        assert await window.ask("faults") == []
+
+
+async def test_a_user_logs_in_and_refuses(house: RunningServer) -> None:
+    async with client(house) as program, browser(house, "maria") as window, callback() as uri:
+        link = await program.ask("link", redirectUri=uri, mode="query", prompt="create")
+        await window.ask("open", url=link)
+        await sign_up(window)
+        await window.ask("press", button="Use another account")
+        await log_in(window)
+        await window.ask("waitFor", text="Let Example in?")
+        await window.ask("press", button="Refuse")
+
+        assert (await returned(window, "query"))["error"] == "access_denied"
+
+
+async def test_a_browser_that_is_logged_in_is_known_when_it_comes_from_another_site(
+    house: RunningServer,
+) -> None:
+    async with client(house) as program, browser(house, "maria") as window, callback() as uri:
+        link = await program.ask("link", redirectUri=uri, mode="query", prompt="create")
+        await window.ask("open", url=link)
+        await sign_up(window)
+        await window.ask("open", url=uri.replace("127.0.0.1", "localhost"))
+        again = await program.ask("link", redirectUri=uri, mode="query")
+        await window.ask("evaluate", script=f"void (location.href = {again!r})")
+
+        await window.ask("waitFor", text="Let Example in?")
+        assert f"@{window.name}:localhost" in await window.ask("text")
+
+
+@pytest.mark.parametrize("options", [(), ("no-script",)])
+async def test_a_device_is_let_in(house: RunningServer, options: tuple[str, ...]) -> None:
+    async with client(house) as program, browser(house, "maria", *options) as window:
+        async with callback() as uri:
+            link = await program.ask("link", redirectUri=uri, mode="query", prompt="create")
+            await window.ask("open", url=link)
+            await sign_up(window)
+        shown: dict[str, Any] = await program.ask("device")
+        waiting = asyncio.create_task(program.ask("waitForDevice"))
+        await window.ask("open", url=shown["verification_uri"])
+        await window.ask("fill", label="Code", text=shown["user_code"].lower())
+        await window.ask("press", button="Go on")
+        await window.ask("waitFor", text=shown["user_code"])
+        await window.ask("press", button="Let it in")
+        await window.ask("waitFor", text="The device is let in")
+
+        assert (await waiting)["user_id"] == f"@{window.name}:localhost"
+        assert await window.ask("faults") == []
+
+
+async def test_the_pages_are_accessible(house: RunningServer) -> None:
+    async with client(house) as program, browser(house, "maria") as window, callback() as uri:
+        link = await program.ask("link", redirectUri=uri, mode="query", prompt="create")
+        await window.ask("open", url=link)
+        await check_accessible(window)
+        await sign_up(window)
+        await check_accessible(window)
+        shown = await program.ask("device")
+        base = f"{house.url}/_homebody/oauth"
+        for page in (
+            f"{base}/device",
+            f"{base}/device?user_code=BCDF-BCDF",
+            f"{base}/device?user_code={shown['user_code']}",
+            f"{base}/account?action=org.matrix.profile",
+            f"{base}/account?action=org.matrix.cross_signing_reset",
+            f"{base}/authorize",
+        ):
+            await window.ask("open", url=page)
+            await check_accessible(window)
+        assert await window.ask("faults") == []
