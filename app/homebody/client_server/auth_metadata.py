@@ -19,7 +19,7 @@ bp = Blueprint("auth_metadata", __name__, url_prefix="/_matrix/client")
 @bp.get("/v3/org.matrix.msc2965/auth_metadata")  # for clients /unstable: see middleware.py
 @unauthenticated
 def get_auth_metadata() -> Json:
-    """Return the metadata of the authorization server.
+    """Return the metadata of the authorization server. Raises M_UNRECOGNIZED if there is none.
 
     Spec: client-server-api#get_matrixclientv1auth_metadata
     """

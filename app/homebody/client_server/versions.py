@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from flask import Blueprint
 
+from homebody.client_server import interactive
 from homebody.client_server.authentication import authenticated, requester
 from homebody.context import homeserver
 from homebody.spec.events import Json
@@ -49,23 +50,29 @@ def get_versions() -> Json:
 @bp.get("/v3/capabilities")
 @authenticated(guests=True)
 def get_capabilities() -> Json:
-    """Return what the account may do, and the supported room versions."""
+    """Return what the account may do, and the supported room versions.
+
+    Clients of the OAuth 2.0 API send their users to the pages of the account for what needs
+    user-interactive authentication.
+    """
     moderation = {"suspend": True, "lock": True}
-    limits = homeserver.server.config.delayed_events
+    is_by_password = not interactive.is_by_oauth()
+    config = homeserver.server.config
+    limits = config.delayed_events
     delayed = {"max_delay_ms": limits.max_delay_ms, "max_scheduled": limits.max_scheduled}
     return {
         "capabilities": {
             **({"m.account_moderation": moderation} if requester().is_admin else {}),
-            "m.change_password": {"enabled": True},
-            "m.3pid_changes": {"enabled": homeserver.server.config.smtp.host is not None},
-            "m.get_login_token": {"enabled": True},
+            "m.change_password": {"enabled": is_by_password},
+            "m.3pid_changes": {"enabled": is_by_password and config.smtp.host is not None},
+            "m.get_login_token": {"enabled": is_by_password},
             "m.set_avatar_url": {"enabled": True},
             "m.set_displayname": {"enabled": True},
             "m.profile_fields": {"enabled": True},
             "m.delayed_events": delayed,
             "org.matrix.msc4140.delayed_events": delayed,
             "m.room_versions": {
-                "default": homeserver.server.config.default_room_version,
+                "default": config.default_room_version,
                 "available": dict.fromkeys(VERSIONS, "stable"),
             },
         }

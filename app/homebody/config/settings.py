@@ -108,6 +108,9 @@ class Config:
     allow_guests: bool = True
     """Whether guests, who have no account, may read world-readable rooms and join those that allow
     guests. Default: true where registration is open, as anybody gets an account there."""
+    oauth: bool = True
+    """Whether users log in to clients with a browser, by OAuth 2.0; without it Element X has no
+    "create account". Sessions that were started by it go on where it is switched off."""
     registration_shared_secret: values.Secret | None = None
     """Lets tools that know this secret register accounts at /_synapse/admin/v1/register."""
     newcomer_rooms: values.Texts = ()
@@ -197,7 +200,7 @@ class Config:
     """Typing notifications of one account, in all rooms."""
     # Synapse 0.17 and 3: an account takes two requests, and a family registers from one address.
     rc_registration: RateLimit = RateLimit(0.17, 30)
-    """Registrations from one IP address."""
+    """Registrations from one IP address, also those of clients for OAuth, and of devices for it."""
     rc_registration_token_validity: RateLimit = RateLimit(0.1, 5)
     """Checks of registration tokens from one IP address."""
     # Synapse 0.016 and 10: a family that moves in creates a room for everything on one evening.

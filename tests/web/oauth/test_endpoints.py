@@ -22,7 +22,7 @@ from tests.helpers.oauth import (
     scope,
     whoami,
 )
-from tests.helpers.pages import send
+from tests.helpers.pages import log_in, send
 
 LATER_MS = 121_000
 
@@ -47,6 +47,42 @@ def test_the_metadata_name_all_endpoints(client: FlaskClient) -> None:
             if name.endswith("_endpoint"):
                 answer = client.post(url.removeprefix("http://localhost:8008"))
                 assert answer.status_code in {400, 403}, name
+
+
+def test_an_administrator_may_switch_it_off(make_app: MakeApp) -> None:
+    app = make_app()
+    example, browser = App(app.test_client()), app.test_client()
+    register_user = {
+        "username": "alice",
+        "password": "correct horse battery staple",
+        "auth": {"type": "m.login.dummy"},
+    }
+    app.test_client().post(f"{V3}register", json=register_user)
+    log_in(browser, "alice")
+    tokens, url = example.log_in(browser), example.url()
+    client = make_app(oauth="false").test_client()
+
+    metadata = client.get("/_matrix/client/v1/auth_metadata")
+    example.client = client
+    again = example.refresh(tokens["refresh_token"])
+
+    assert (metadata.status_code, metadata.get_json()["errcode"]) == (404, "M_UNRECOGNIZED")
+    assert client.get(url).status_code == 404
+    assert register(client).status_code == 404
+    form = {"client_id": example.client_id, "scope": scope()}
+    assert client.post(f"{OAUTH}device_authorization", data=form).status_code == 404
+    assert again.status_code == 200
+    revoked = client.post(f"{OAUTH}revoke", data={"token": again.get_json()["access_token"]})
+    assert revoked.status_code == 200
+    assert not is_valid(example, again.get_json())
+
+
+def test_capabilities_say_what_is_done_on_pages(browser: FlaskClient, example: App) -> None:
+    capabilities = example.session(browser).get("capabilities").get_json()["capabilities"]
+
+    for name in ("m.change_password", "m.3pid_changes", "m.get_login_token"):
+        assert capabilities[name] == {"enabled": False}
+    assert capabilities["m.set_displayname"] == {"enabled": True}
 
 
 def test_a_server_with_closed_registration_creates_no_accounts(make_app: MakeApp) -> None:

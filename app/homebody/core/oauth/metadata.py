@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from homebody import errors
 from homebody.config.settings import Config
 from homebody.core.oauth import authorization, client_metadata
 from homebody.spec.events import Json
@@ -31,8 +32,15 @@ ACTIONS: Final = {
 """The actions of the account's pages, and what they mean."""
 
 
+def check_on(config: Config) -> None:
+    """Raise M_UNRECOGNIZED where the configuration does without the API."""
+    if not config.oauth:
+        raise errors.unrecognized("This server does not support the OAuth 2.0 API")
+
+
 def of_server(config: Config) -> Json:
-    """Return the metadata, as in RFC 8414."""
+    """Return the metadata, as in RFC 8414. Raises M_UNRECOGNIZED where the API is switched off."""
+    check_on(config)
     base = config.public_url.rstrip("/")
     account, actions = account_uri(config), list(ACTIONS)
     registers = ["create"] if config.registration != "closed" else []

@@ -15,7 +15,7 @@ from flask import Blueprint, Response, request
 from homebody import errors
 from homebody.context import homeserver
 from homebody.core.accounts import oauth_sessions
-from homebody.core.oauth import authorization, client_metadata, codes
+from homebody.core.oauth import authorization, client_metadata, codes, metadata
 from homebody.core.oauth.authorization import AuthorizationRequest, Target
 from homebody.core.oauth.refusals import OAuthError
 from homebody.core.sessions import browser_sessions as core_sessions
@@ -90,8 +90,9 @@ def parameters() -> authorization.Parameters:
 def find_target() -> Target:
     """Return where the response goes.
 
-    Raises M_INVALID_PARAM, so that a page is shown, if that is not sure.
+    Raises M_INVALID_PARAM, so that a page is shown, if that is not sure, and M_UNRECOGNIZED.
     """
+    metadata.check_on(homeserver.server.config)
     try:
         with homeserver.database.read() as tx:
             return authorization.target_of(tx, parameters())

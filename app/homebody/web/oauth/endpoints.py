@@ -61,6 +61,7 @@ def endpoint(view: Callable[[], Json]) -> Callable[[], Response]:
 
 def register_client_() -> Json:
     """Register a client: the same metadata give the same client."""
+    metadata.check_on(homeserver.server.config)
     authentication.rate_limits().check("rc_registration", address_key())
     body = http.json_object(max_bytes=MAX_FORM_BYTES)
     with homeserver.database.write() as tx:
@@ -112,6 +113,7 @@ def revoke() -> Json:
 @endpoint
 def authorize_device() -> Json:
     """Begin to let a device in that has no browser."""
+    metadata.check_on(homeserver.server.config)
     authentication.rate_limits().check("rc_registration", address_key())
     form = _form()
     client_id = _required(form, "client_id")
