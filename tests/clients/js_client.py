@@ -91,6 +91,11 @@ class JsPerson:
         )
         self.user_id = answer["userId"]
 
+    async def die(self) -> None:
+        """Kill the process, which says good-bye to nobody."""
+        self._process.kill()
+        await self._process.wait()
+
     async def stop(self) -> None:
         """End the process, gently unless it hangs."""
         assert self._process.stdin

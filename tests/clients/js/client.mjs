@@ -5,6 +5,7 @@
  * page.mjs a window. Every command takes one object and answers with something JSON can hold.
  */
 import * as sdk from "matrix-js-sdk";
+import { callCommands } from "./calls.mjs";
 import { cryptoCallbacks, encryptionCommands } from "./encryption.mjs";
 import { slidingCommands } from "./sliding.mjs";
 
@@ -81,6 +82,7 @@ function beSomeone(baseUrl, { user_id: userId, access_token: accessToken, device
 const commands = {
     ...encryptionCommands(() => client),
     ...slidingCommands(() => client, until),
+    ...callCommands(() => client, until),
 
     /** Like Element: a first request to learn the flows, then m.login.dummy in that session. */
     async register({ baseUrl, username, password }) {

@@ -457,9 +457,9 @@ def test_a_delayed_event_that_is_sent_at_once_is_signed_too(
     path = f"rooms/{quote(policy.room.id)}/delayed_event/m.room.message/t1"
     content = {"msgtype": "m.text", "body": "hello"}
     answer = alice.put(path, json={"delay_ms": 3_600_000, "content": content})
-    path = f"/_matrix/client/unstable/org.matrix.msc4140/delayed_events/{answer.get_json()['delay_id']}"
+    delayed = "/_matrix/client/unstable/org.matrix.msc4140/delayed_events"
 
-    sent = app.test_client().post(f"{path}/send")
+    sent = app.test_client().post(f"{delayed}/{answer.get_json()['delay_id']}/send")
 
     assert sent.get_json() == {}
     assert bodies(alice, policy.room.id) == ["hello"]
