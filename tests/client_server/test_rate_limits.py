@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 from homebody.config import settings as config
 from homebody.core import ratelimits
 from homebody.core.ratelimits import RateLimits
-from tests.conftest import PASSWORD, V3, MakeApp, Person
+from tests.conftest import PASSWORD, V3, Login, MakeApp, Person
 from tests.tools import routes
 
 APP = Path(ratelimits.__file__).parents[1]
@@ -535,3 +535,41 @@ def test_nothing_is_limited_where_limits_are_off(make_app: MakeApp) -> None:
 
     for _ in range(5):
         alice.send(room_id)
+
+
+def test_fifty_members_of_a_call_send_their_keys_to_all_at_once(
+    make_app: MakeApp, login: Login
+) -> None:
+    """Each sends its key to each other one, when it joins and again when somebody leaves.
+
+    With the membership of the call, its delayed end, and heart-beats meanwhile.
+    """
+    people = [login(f"user{number}") for number in range(50)]
+    room_id = people[0].create_room(
+        invite=[it.user_id for it in people[1:]],
+        power_level_content_override={"events": {"org.matrix.msc3401.call.member": 0}},
+    )
+    for person in people[1:]:
+        assert person.post(f"rooms/{room_id}/join").status_code == 200
+    limited = make_app(rate_limits="true").test_client()
+    some = people[:5]
+    for person in some:
+        person.client = limited
+
+    refused = []
+    for person in some:
+        at = f"rooms/{room_id}/state/org.matrix.msc3401.call.member/_{person.user_id}_D"
+        delay = {"org.matrix.msc4140.delay": "8000"}
+        scheduled = person.put(at, json={}, query_string=delay)
+        delay_id = scheduled.get_json()["delay_id"]
+        answers = [person.put(at, json={"application": "m.call"})]
+        for round_ in range(3):
+            for number, other in enumerate(people):
+                key = {other.user_id: {other.device_id: {"algorithm": "m.olm.v1"}}}
+                path = f"sendToDevice/m.room.encrypted/t{round_}-{number}"
+                answers.append(person.put(path, json={"messages": key}))
+            beat = f"/_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delay_id}/restart"
+            answers.append(person.post(beat))
+        refused += [it.get_json() for it in answers if it.status_code != 200]
+
+    assert refused == []

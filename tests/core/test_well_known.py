@@ -69,3 +69,23 @@ def test_clients_are_told_where_group_calls_are(make_app: MakeApp, login: Login)
     assert found == [{"rtc_transports": [transport]}] * 2
     assert file["org.matrix.msc4143.rtc_foci"] == [transport]
     assert refusal(alice.client.get(RTC)) == (401, "M_MISSING_TOKEN")
+
+
+def test_services_for_calls_find_the_server_also_without_federation(
+    make_app: MakeApp, login: Login
+) -> None:
+    """lk-jwt-service asks who has an OpenID token, and looks for the server as servers do."""
+    alice = login("alice")
+    public = {"public_url": "https://matrix.example.org", "federation": "false"}
+    without = make_app(**public).test_client().get(f"{PATH}/server")
+    url = "https://matrix.example.org/livekit/jwt"
+    alice.client = make_app(**public, livekit_service_url=url).test_client()
+    token = alice.post(f"user/{alice.user_id}/openid/request_token").get_json()["access_token"]
+
+    found = alice.client.get(f"{PATH}/server")
+    path = "/_matrix/federation/v1/openid/userinfo"
+    user = alice.client.get(path, query_string={"access_token": token})
+
+    assert refusal(without) == (404, "M_NOT_FOUND")
+    assert found.get_json() == {"m.server": "matrix.example.org:443"}
+    assert user.get_json() == {"sub": alice.user_id}

@@ -181,6 +181,22 @@ def test_services_for_calls_are_tried(world: World) -> None:
     assert [(it.id, it.severity) for it in found] == [("livekit", "ok"), ("livekit", "broken")]
 
 
+def test_the_service_for_calls_of_the_settings_has_to_be_announced(world: World) -> None:
+    url = "https://example.org/calls"
+    world.site.answer("/calls/healthz", Response(200, b""))
+    ex = world.examination(livekit_service_url=url)
+    world.site.answer(CLIENT_FILE, Response(200, {}))
+    hidden = list(delegation.livekit(ex))
+    foci = [{"type": "livekit", "livekit_service_url": url}]
+    world.site.answer(CLIENT_FILE, Response(200, {"org.matrix.msc4143.rtc_foci": foci}))
+
+    found = list(delegation.livekit(world.examination(livekit_service_url=url)))
+
+    severities = [(it.id, it.severity) for it in hidden]
+    assert severities == [("livekit-announced", "warning"), ("livekit", "ok")]
+    assert [(it.id, it.severity) for it in found] == [("livekit", "ok")]
+
+
 def test_a_name_without_an_address_is_broken(world: World) -> None:
     world.dns.records.clear()
 

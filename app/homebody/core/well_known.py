@@ -38,9 +38,10 @@ def rtc_transports(config: Config) -> list[Json]:
 def server(config: Config) -> Json | None:
     """Return where other servers reach this one; None if that is port 8448 of its name, or nowhere.
 
-    The proxy at `public_url` passes on the requests of servers as well as those of clients.
+    The proxy at `public_url` passes on the requests of servers as well as those of clients. Without
+    federation, services for calls still ask here who a user is.
     """
-    if not config.federation:
+    if not config.federation and config.livekit_service_url is None:
         return None
     if config.well_known_server is not None:
         return {"m.server": config.well_known_server}

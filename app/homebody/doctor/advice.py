@@ -382,6 +382,10 @@ ADVICE: Final[Mapping[str, Advice]] = {
     ),
     "push-gateway": Advice("Users with these apps get no notifications."),
     "livekit": Advice("Group calls fail."),
+    "livekit-announced": Advice(
+        "Clients that read the file find no group calls; a proxy with a file of its own has to add"
+        " the service to it, or to pass /.well-known/matrix/client on to homebody."
+    ),
     "doctor": Advice("The check itself failed, so nothing is known about this."),
 }
 """By the id of the finding. An id may also be that of findings that all is well."""

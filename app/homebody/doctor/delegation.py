@@ -78,15 +78,19 @@ def _target(ex: Examination, base_url: str) -> Iterator[Finding]:
 
 
 def livekit(ex: Examination) -> Iterator[Finding]:
-    """Check the services for group calls that the file names (MSC4143)."""
+    """Check the services for group calls that the file (MSC4143) and the settings name."""
     if _has_no_files(ex):
         return
     found = _followed_quietly(ex, f"{_base(ex)}{CLIENT}").get("org.matrix.msc4143.rtc_foci")
     foci = [it for it in found or [] if isinstance(it, dict) and it.get("type") == "livekit"]
-    if not foci:
+    urls = [str(it.get("livekit_service_url")).rstrip("/") for it in foci]
+    own = ex.config.livekit_service_url
+    if own is not None and own not in urls:
+        yield ex.report.warning("livekit-announced", f"{_base(ex)}{CLIENT} does not name {own}")
+        urls.append(own)
+    if not urls:
         yield ex.report.skipped("livekit", "no LiveKit service is named")
-    for focus in foci:
-        url = str(focus.get("livekit_service_url")).rstrip("/")
+    for url in urls:
         try:
             answer = ex.fetcher.fetch(f"{url}/healthz")
             is_good, seen = answer.status == 200, answer.shown
